@@ -115,7 +115,7 @@ SECTIONS = {
     "audit": "verdict checks coverage exactness performance classes ranks truncation predictions "
     "warnings proven",
     "attack": "proof curves numbers perturbations",
-    "bilinear conversion": "bill stages layers readings",
+    "bilinear conversion": "bill stages layers readings lost",
     "certificate": "proven radii truncation inputs rounding",
     "layer_audit": "verdict checks coverage performance charts table directions",
     "table": "verdict checks coverage performance columns rows",

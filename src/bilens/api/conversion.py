@@ -46,7 +46,6 @@ from bilens.train.run_folder import (
     written_by_us,
 )
 
-WORST = 6  # places of a domain that are listed
 LINE_TOKENS, JUDGED_TEXTS = 2048, 16  # of held-out text, on the way; beside those fitted to
 STAGE_TOKENS = 8192  # of each domain, that a stage is measured on before the last one
 KNOWN_TEXTS = 4  # of a domain, that tell whether the teacher knows it
@@ -206,7 +205,7 @@ class Conversion:
         for one in bill:
             table = tables[one.name]
             texts = self.mixture.held_out[one.name][: len(table)]
-            worst = top_contexts(texts[:, 1:], table[..., 2], 0, num=WORST)
+            worst = top_contexts(texts[:, 1:], table[..., 2], 0, num=6)
             parts = {
                 "losses": tuple(losses(texts, table, tokenizer)),
                 "worst": latent_reading(worst, TokenEnds((), ()), tokenizer.token),
@@ -215,9 +214,8 @@ class Conversion:
             domains.append(structs.replace(one, **parts))
             self.report("text", len(domains), len(tables), one.name)
         gain = [*read_converted(student, exact, tokenizer, self.recipe.seed)]
-        names, mixture = ", ".join(self.mixture.held_out), self.mixture
-        data = TextOrigin(names, "given by --text", mixture.tokens, mixture.fingerprint)
-        return {**sizes, "domains": domains, "gain": gain, "data": data}
+        said = ", ".join(tables), "given by --text", self.mixture.tokens, self.mixture.fingerprint
+        return {**sizes, "domains": domains, "gain": gain, "data": TextOrigin(*said)}
 
     def curve(self) -> list[records.CurvePoint]:
         """Return the lines of the distillation; a run that went on has some of them twice."""

@@ -29,10 +29,10 @@ def measured(name: str, table: Tensor, fitted: bool) -> Measured:
     teacher, loss, kl, same, right, ours = rows.T
     keys = "teacher_loss", "loss", "kl", "same_top_token", "teacher_accuracy", "accuracy"
     found: dict[str, Any] = dict(zip(keys, rows.mean(dim=0).tolist(), strict=True))
-    found |= {"loss_added": found["loss"] - found["teacher_loss"], "kl_error": error_of(kl)}
-    found |= {"error": error_of(loss - teacher), "same_error": error_of(same)}
-    found["accuracy_error"] = error_of(ours - right)
+    found |= {"kl_error": error_of(kl), "same_error": error_of(same)}
+    found |= {"error": error_of(loss - teacher), "accuracy_error": error_of(ours - right)}
     found = {key: value for key, value in found.items() if not math.isnan(value)}
+    found["loss_added"] = found["loss"] - found["teacher_loss"]
     return Measured(name=name, fitted=fitted, texts=len(rows), tokens=count, **found)
 
 
@@ -55,8 +55,7 @@ def samples(
 ) -> Iterator[Continuation]:
     """Yield what both models write behind beginnings of texts, spread evenly over them."""
     start = max(1, min(BEGINNING, texts.shape[1] // 2))
-    spread = torch.linspace(0, len(texts) - 1, min(SAMPLES, len(texts))).long()
-    parts = [given := texts[spread, :start]]
+    parts = [given := texts[:: max(1, len(texts) // SAMPLES)][:SAMPLES, :start]]
     for host in (teacher, student):
         tokens = given.to(device_of(host.module))
         for _ in range(min(WRITTEN, host.n_ctx - start)):

@@ -9,10 +9,10 @@ from markupsafe import Markup
 from bilens.records.conversion import Conversion, Measured
 from bilens.report.charts.curves import effect_chart
 from bilens.report.charts.spectra import LayerColumn, layer_columns
-from bilens.report.markup import Column, drawings, paragraph, section, table
+from bilens.report.markup import Column, drawings, facts, heading, heads, paragraph, section, table
 from bilens.report.plot import Axis, padded
 from bilens.report.sections.overview import Page
-from bilens.report.sections.trace_circuits import readings
+from bilens.report.sections.trace_circuits import passages, readings
 from bilens.report.text import NONE, Catalogue, fixed, percent, signed, tick_text, whole
 
 HALF = 1.96  # standard errors in half a 95 % interval
@@ -21,7 +21,6 @@ HALF = 1.96  # standard errors in half a 95 % interval
 def conversion_page(t: Catalogue, record: Conversion) -> Page:
     first, *more = summary(t, record)
     lines = paragraph(first, class_="overall"), *map(paragraph, more)
-    teacher = record.source.provenance.get("teacher", NONE)
     limits = t.each("conversion.limits", ("text", "interval", "alone", "chosen"))
     limits += t.each("trace.limits", ("norm", "direct", "meaning")) if record.gain else []
     gain = readings(t, record.gain, "conversion") if record.gain else Markup()
@@ -29,11 +28,11 @@ def conversion_page(t: Catalogue, record: Conversion) -> Page:
         keys="conversion.page",
         title=record.folder,
         count=len(record.layers),
-        facts=[(t("conversion.made_from"), teacher), (t("conversion.opens"), record.loaded_by)],
+        facts=[(t("conversion.opens"), record.loaded_by)],
         parts=[
             ("bill", section(t, "conversion.bill", *lines, class_="verdict")),
             *(("stages", stages(t, record)), ("layers", layers(t, record))),
-            ("readings", gain),
+            *(("readings", gain), ("lost", lost(t, record))),
         ],
         limits=limits,
         styles=("trace.css", "conversion.css"),
@@ -48,8 +47,8 @@ def summary(t: Catalogue, record: Conversion) -> list[str]:
         right, now = (1000 * (share or 0.0) for share in (one.teacher_accuracy, one.accuracy))
         low, high = (fixed(math.exp(min(loss, 99.0))) for loss in (one.teacher_loss, one.loss))
         said = {"before": fixed(right, 0), "after": fixed(now, 0), "low": low, "high": high}
-        said["change"] = around(now - right, 1000 * (one.accuracy_error or 0.0), 1)
         said |= {"name": named(t, one), "added": around(one.loss_added, one.error)}
+        said["change"] = around(now - right, 1000 * (one.accuracy_error or 0.0), 1)
         lines.append(t(f"conversion.bill.{record.unit.replace(' ', '_')}", **said, **of))
     share = percent(record.exact_parameters / (record.num_parameters or 1))
     return [*lines, t("conversion.gained", exact=whole(record.exact_parameters), share=share, **of)]
@@ -70,7 +69,7 @@ def known(*values: float | None) -> list[str]:
 
 def stages(t: Catalogue, record: Conversion) -> Markup:
     """Return a row for each stage on each domain, and the loss while it was distilled."""
-    rows, curve, unit = [], Markup(), t(f"conversion.unit.{record.unit.replace(' ', '_')}")
+    rows, curve = [], Markup()
     for stage, domains in (("layers", record.after_layers), ("end", record.domains)):
         for one in domains:
             scores = known(one.kl, one.same_top_token, one.teacher_accuracy, one.accuracy)
@@ -84,8 +83,7 @@ def stages(t: Catalogue, record: Conversion) -> Markup:
         curve = drawings([(caption, effect_chart(caption, *chart))])
     keys = "loss", "now", "added", "kl", "same", "before", "after", "tokens", "texts"
     words = (Column(name, numeric=False) for name in t.each("conversion", ("domain", "stage")))
-    columns: list[Column | str] = [*words, *t.each("conversion", keys)]
-    lead = t("conversion.stages.lead", unit=unit)
+    lead, columns = t("conversion.stages.lead"), heads(*words, *t.each("conversion", keys))
     found = table(t, lead, columns, rows, named=(0, 1), label=t("nav.stages"))
     return section(t, "conversion.stages", found, curve)
 
@@ -109,3 +107,20 @@ def layers(t: Catalogue, record: Conversion) -> Markup:
     names = t.each("conversion.layers", ("name", "closed", "all", "trimmed", "median", "swap"))
     found = drawings(charts), table(t, "", names, rows, label=t("nav.layers"))
     return section(t, "conversion.layers", paragraph(t("conversion.layers.lead")), *found)
+
+
+def lost(t: Catalogue, record: Conversion) -> Markup:
+    """Return where the converted model is worse, where it differs most, and what both write."""
+    parts = [paragraph(t("conversion.lost.lead"))]
+    places = t.each("conversion", ("at", "added"))
+    names = t.each("conversion", ("beginning", "same_text", "teacher", "student"))
+    for one, worst in ((one, one.worst) for one in record.domains if one.worst is not None):
+        rows = [(t(f"at.{x.kind}", at=x.at), around(x.loss_added, x.error)) for x in one.losses]
+        parts += [heading(named(t, one)), table(t, t("conversion.losses"), places, rows)]
+        parts += [heading(t("conversion.worst"), 4), passages(t, worst, spaced=True)]
+        parts.append(heading(t("conversion.samples"), 4))
+        for text in one.samples:
+            same = [*map(str.__eq__, text.teacher, text.student), False].index(False)
+            ways = text.beginning, text.teacher[:same], text.teacher[same:], text.student[same:]
+            parts.append(facts(zip(names, map("".join, ways), strict=True), "steps"))
+    return section(t, "conversion.lost", *parts) if len(parts) > 1 else Markup()
