@@ -31,6 +31,15 @@ def test_stages_layers_and_spectra_show_their_numbers() -> None:
     assert "<title>Loss added while" not in without
 
 
+def test_what_was_lost_is_shown_where_it_was_lost() -> None:
+    page = ConversionReport(make_conversion()).to_html()
+    assert "the next token is “ cake”</th>" in page
+    assert "+0.500 ± 0.245" in page
+    assert 'class="s8 peak" title="2.0">' in page  # the largest KL in its context
+    written = ("Thecakewas", "notgood", ".Anna", "gladAnna")  # and both go on alike until then
+    assert all(f"<dd>{text}</dd>" in page for text in written)
+
+
 def test_other_networks_have_rows_and_units_of_their_own() -> None:
     page = ConversionReport(make_rows("nats per row")).to_html()
     assert "gets 484 of 1,000 rows right" in page
