@@ -47,7 +47,9 @@ def test_every_way_is_measured_on_the_same_text_and_told(small: list[Case], tmp_
     assert {row["way"] for row in rows} == {*WAYS} - {"trained layers alone"}
     assert len({(row["teacher_loss"], row["measured_tokens"]) for row in rows}) == 1
     assert {row["tokens"] for row in rows} == {1024, 2048}  # layers alone, and all others
-    assert len({row["kl"] for row in rows}) == len(rows) == len(small)
+    assert len(rows) == len(small)
+    kl = {row["way"]: row["kl"] for row in rows}
+    assert min(kl["from scratch"], kl["annealing + cross-entropy"]) > 100 * kl[OURS] > 0
     assert not result["left"]
     (plane, others, _) = result["circuits"]["same"]
     assert plane[1] > 2 * others[1] > plane[2]  # the teacher is all but linear in what it saw
@@ -61,7 +63,7 @@ def test_every_way_is_measured_on_the_same_text_and_told(small: list[Case], tmp_
 def test_an_interrupted_study_tells_what_it_has_and_goes_on(
     small: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    del small[2:]
+    small[:] = [case for case in small if case.way in ("closed form alone", "annealing + KL")]
     measure = conversion.measure
 
     def stopped(options: StudyOptions, case: Case, context: Any) -> Any:
@@ -124,7 +126,7 @@ def test_large_products_are_cut_off_or_cost_while_logits_are_learnt(
         x = student.module.activations(texts, ("blocks.0.mlp_in",))["blocks.0.mlp_in"]
         products = block.left(x) * block.right(x)
         beyond = (products.abs() / (0.5 * size) - 1).relu().square().mean()
-        assert found["with"] == pytest.approx(plain + by.PENALTY * float(beyond), rel=0.01)
+        assert found["with"] == pytest.approx(plain + by.PENALTY * float(beyond.detach()), rel=0.01)
     else:
         assert found["with"] != pytest.approx(plain, rel=1e-4)
 

@@ -24,7 +24,7 @@ from bilens.train.layer_fit import ConversionRecipe, fit_site
 from bilens.train.layer_inputs import Mixture
 
 SAE_STEPS, BUFFER_STEPS = 256, 32
-CIRCUITS, TEXT_TOKENS = 5, 4096
+CIRCUITS, TEXT_TOKENS = 5, 2048
 DIRECTIONS, FIRST = 2, 20  # eigenvectors of an output; places of the ranking
 WHEN = ("before", "after")
 
