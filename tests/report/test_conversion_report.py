@@ -24,7 +24,7 @@ def test_stages_layers_and_spectra_show_their_numbers() -> None:
     page = ConversionReport(make_conversion()).to_html()
     for text in ("+0.250 ± 0.020", "+0.062 ± 0.020", "+0.0625 ± 0.0196", "−0.0010 ± 0.0020"):
         assert text in page
-    assert "2 of the 3 listed eigenvalues are beyond what chance gives, −0.500 to +0.500" in page
+    assert "5%): 2 of the 3 listed eigenvalues" in page
     for title in ("Loss added while", "R² of each layer", "Loss added by each"):
         assert f"<title>{title}" in page
     without = ConversionReport(make_conversion(curve=())).to_html()
@@ -36,7 +36,7 @@ def test_what_was_lost_is_shown_where_it_was_lost() -> None:
     assert "the next token is “ cake”</th>" in page
     assert "+0.500 ± 0.245" in page
     assert 'class="s8 peak" title="2.0">' in page  # the largest KL in its context
-    written = ("Thecakewas", "notgood", ".Anna", "gladAnna")  # and both go on alike until then
+    written = ("The cake was", "not good", ". Anna", "glad Anna")  # and both go on alike until then
     assert all(f"<dd>{text}</dd>" in page for text in written)
 
 

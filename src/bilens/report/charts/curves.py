@@ -106,9 +106,9 @@ def effect_chart(
     upwards: Axis,
 ) -> Figure:
     """Return one effect of perturbations against their length, a line for each class of curves."""
-    ticks, apart = [epsilons[0]], CLOSEST * (epsilons[-1] - epsilons[0])
+    ticks, apart = [epsilons[0]], max(CLOSEST, 0.04 * len(f"{epsilons[-1]:g}"))  # room of a number
     for epsilon in epsilons:
-        if epsilon - ticks[-1] >= apart:
+        if epsilon - ticks[-1] >= apart * (epsilons[-1] - epsilons[0]):
             ticks.append(epsilon)
     lengths = Axis(epsilons[0], epsilons[-1], ticks, "{:g}".format, x_name, "none")
     plot = Plot(lengths, upwards, 380, 270, "chart wide effect", LARGE)

@@ -117,10 +117,10 @@ def lost(t: Catalogue, record: Conversion) -> Markup:
     for one, worst in ((one, one.worst) for one in record.domains if one.worst is not None):
         rows = [(t(f"at.{x.kind}", at=x.at), around(x.loss_added, x.error)) for x in one.losses]
         parts += [heading(named(t, one)), table(t, t("conversion.losses"), places, rows)]
-        parts += [heading(t("conversion.worst"), 4), passages(t, worst, spaced=True)]
-        parts.append(heading(t("conversion.samples"), 4))
+        gap = "" if any(x.startswith(" ") for each in worst.contexts for x in each.tokens) else " "
+        parts += [heading(t("conversion.worst"), 4), passages(t, worst, spaced=not gap)]
         for text in one.samples:
             same = [*map(str.__eq__, text.teacher, text.student), False].index(False)
             ways = text.beginning, text.teacher[:same], text.teacher[same:], text.student[same:]
-            parts.append(facts(zip(names, map("".join, ways), strict=True), "steps"))
+            parts.append(facts(zip(names, map(gap.join, ways), strict=True), "steps"))
     return section(t, "conversion.lost", *parts) if len(parts) > 1 else Markup()
