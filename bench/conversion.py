@@ -3,7 +3,7 @@
 Each run is one `bilens convert MODEL --to bilinear` in a folder of its own, goes on where it was
 broken off, and is only read where it is finished. The domains that are learnt from are split by
 document; a third one is measured alone. Run it with `make study-conversion MODEL=file.gguf
-TEXT="a.txt b.txt" MEASURE=c.txt OUT=folder`; it writes docs/benchmarks/conversion.json and a page.
+TEXT="a.txt b.txt" MEASURE=c.txt OUT=folder`; it writes docs/benchmarks/conversion_smollm2.json and a page.
 """
 
 from __future__ import annotations
@@ -143,8 +143,8 @@ def main() -> None:
         "runs": [one_run(name, args) for name in args.runs],
         "run": to_json(describe_run("make study-conversion", 0)),
     }
-    (PAGE / "conversion.json").write_text(json.dumps(result, indent=1) + "\n")
-    (PAGE / "conversion.md").write_text(page(result))
+    (PAGE / "conversion_smollm2.json").write_text(json.dumps(result, indent=1) + "\n")
+    (PAGE / "conversion_smollm2.md").write_text(page(result))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from bilens.algebra.approximation.layer_weights import (
     in_float64,
 )
 from bilens.algebra.approximation.quadratic_fit import (
-    MASSIVE,
     SAMPLES,
     THRESHOLD,
     QuadraticFit,
@@ -29,7 +28,7 @@ from bilens.algebra.approximation.quadratic_fit import (
     in_blocks,
     in_words,
 )
-from bilens.algebra.approximation.r_squared import FitScores
+from bilens.algebra.approximation.r_squared import MASSIVE, FitScores
 from bilens.algebra.moments import row_moments
 from bilens.api.provenance import describe_run, describe_source, given_model
 from bilens.base.checks import check_finite

@@ -132,7 +132,9 @@ class FitQuality(Record, frozen=True):
     usable: bool  # `quadratic` and `trimmed` reach it; claims on the map are refused otherwise
     fit: str = "standard normal"  # which one of the ladder of `QuadraticFit`
     seen: bool = False  # whether it is of what the layer receives, held out from the fit
-    trimmed: float | None = None  # R² without the 0.1 % of inputs with the largest outputs
+    trimmed: float | None = (
+        None  # R² without the 0.1 % of inputs with the largest outputs, and massive ones
+    )
     median: float | None = None  # R² of the median input
 
 

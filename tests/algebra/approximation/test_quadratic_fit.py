@@ -157,6 +157,18 @@ def test_r_squared_without_the_largest_rows_and_of_the_median_row() -> None:
     assert found.trimmed == pytest.approx(kept.overall, abs=0.01)
     assert found.trimmed_error == pytest.approx(kept.standard_error, rel=0.1)
     assert abs(found.trimmed - found.overall) > 0.1
+    y, predicted = randn(2000, 3), randn(2000, 3, seed=1)
+    y[:20] *= 1e4  # sinks: far more than 0.1 %, met exactly, while nothing else is
+    predicted[:20] = y[:20]
+    found = r_squared_on(y, predicted)
+    assert found.overall > 0.99
+    assert found.trimmed < 0
+
+
+def test_r_squared_of_the_median_row_is_around_the_mean_of_the_others() -> None:
+    y, predicted = randn(2001, 3), randn(2001, 3, seed=1) / 3
+    y[:2] *= 1e4
+    found = r_squared_on(y, predicted)
     centred = y - y[2:].mean(dim=0)
     each = 1 - (y - predicted).square().sum(dim=1) / centred.square().sum(dim=1)
     assert found.median == pytest.approx(float(each.median()), abs=0.02)

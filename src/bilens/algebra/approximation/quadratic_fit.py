@@ -22,7 +22,7 @@ from bilens.algebra.approximation.data_fit import (
     train_factors,
 )
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer
-from bilens.algebra.approximation.r_squared import FitScores, r_squared_on
+from bilens.algebra.approximation.r_squared import MASSIVE, FitScores, r_squared_on
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap, add
 from bilens.base.checks import check_count, check_float_tensor, check_type
@@ -37,7 +37,6 @@ SAMPLES = 10_000
 BLOCK = 1024  # rows at a time
 HELD_OUT = 0.2  # of the rows
 LEAST_ROWS = 13  # ten for a neuron, and a fifth held out
-MASSIVE = 100  # median sizes of an output from which rows are weighted
 CEILING_INPUTS = 64  # at most: 2,144 features, seconds
 STANDARD, GIVEN, NORMAL, NEURONS = "standard normal", "given normal", "normal", "neurons"
 REFITTED, TRAINED, CEILING = "refitted", "trained", "ceiling"

@@ -14,6 +14,7 @@ from bilens.base.notebook import html_summary
 
 ROUNDING = 1e-24  # of the mean square: what is left of the variance of a constant
 TOP = 0.001  # share of rows with the largest outputs that `trimmed` leaves out
+MASSIVE = 100  # median sizes of an output: rows beyond, as of sink tokens, are left out too
 NORMAL_95 = 1.959964
 
 
@@ -26,9 +27,10 @@ class RSquared:
         standard_error: of `overall`.
         outputs: (out,) float64, of each output; 1 for a constant one that is met.
         output_errors: (out,) float64, their standard errors.
-        trimmed: `overall` without the 0.1 % of rows with the largest ‖y‖, at least one row.
+        trimmed: `overall` without the 0.1 % of rows with the largest ‖y‖, at least one row, and
+            without those of more than 100 times the median ‖y‖.
         trimmed_error: of `trimmed`.
-        median: the median over rows of 1 − ‖y − f(x)‖² / ‖y − E y‖², E y without those 0.1 %.
+        median: the median over rows of 1 − ‖y − f(x)‖² / ‖y − E y‖², E y without those.
         median_interval: its 95 % interval, by order statistics.
     """
 
@@ -76,8 +78,9 @@ def r_squared_on(y: Tensor, predicted: Tensor) -> RSquared:
     residuals = (y - predicted).square()
     outputs, errors = ratio(residuals, (y - y.mean(dim=0)).square(), y.square().mean(dim=0))
     overall, error = ratio_of_sums(y, residuals)
-    order = y.norm(dim=1).argsort()
-    kept = order[: max(1, len(y) - math.ceil(TOP * len(y)))]
+    norms = y.norm(dim=1)
+    massive = int((norms > MASSIVE * norms.median()).sum())
+    kept = norms.argsort()[: max(1, len(y) - max(massive, math.ceil(TOP * len(y))))]
     trimmed, trimmed_error = ratio_of_sums(y[kept], residuals[kept])
     around = (y - y[kept].mean(dim=0)).square()
     each, _ = ratio(residuals.sum(dim=1)[None], around.sum(dim=1)[None], y.square().sum(dim=1))

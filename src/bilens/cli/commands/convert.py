@@ -76,6 +76,7 @@ class BilinearOptions:
     hidden_multiplier: int | None = option(None, "Products for each neuron.", min=1)
     linear_skip: bool = option(False, "A linear path past the products.")
     layer_tokens: int | None = option(None, "Tokens or rows that each layer is fitted to.", min=1)
+    layer_steps: int | None = option(None, "Steps of training for each layer.", min=0)
     optimizer: Literal["adamw", "muon"] | None = option(None, "Of the distillation.")
     learning_rate: float | None = option(None, "Of the distillation, at its top.")
     n_ctx: int | None = option(None, "Tokens of a text.", "--context-length", min=2)
