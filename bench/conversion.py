@@ -3,7 +3,8 @@
 Each run is one `bilens convert MODEL --to bilinear` in a folder of its own, goes on where it was
 broken off, and is only read where it is finished. The domains that are learnt from are split by
 document; a third one is measured alone. Run it with `make study-conversion MODEL=file.gguf
-TEXT="a.txt b.txt" MEASURE=c.txt OUT=folder`; it writes docs/benchmarks/conversion_smollm2.json and a page.
+TEXT="a.txt b.txt" MEASURE=c.txt OUT=folder`; it writes
+docs/benchmarks/conversion_smollm2.json and the page.
 """
 
 from __future__ import annotations

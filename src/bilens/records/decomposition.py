@@ -104,7 +104,7 @@ class DegreeScores(Record, frozen=True):
     rows: Count  # inputs
     linear: Score  # of the affine part of the map
     quadratic: Score  # of the whole map
-    trimmed: Score  # of the whole map, without the 0.1 % of rows with the largest outputs, and massive ones
+    trimmed: Score  # of the whole map, without the 0.1 % of rows of largest output and massive ones
     median: tuple[float | None, ...]  # of the median row, and the ends of its 95 % interval
     outputs: tuple[float | None, ...]  # of the whole map, for each output
 
