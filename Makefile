@@ -10,7 +10,7 @@ IMAGES = $(if $(DATA),--data-dir $(DATA))
 
 .PHONY: help demo test test-all check coverage mutation docs clean
 .PHONY: bench bench-training bench-decomposition bench-guarantees bench-tracing bench-quadratic-fit
-.PHONY: bench-language bench-sae bench-startup bench-tables study-masks study-power study-pretrained study-conversion
+.PHONY: bench-conversion-ordinary bench-language bench-sae bench-startup bench-tables study-masks study-power study-pretrained study-conversion
 
 help:                            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 22
@@ -59,6 +59,9 @@ bench-guarantees: .venv/test     ## radii against attacks, attributions against 
 
 bench-quadratic-fit: .venv/test  ## quadratic approximations against least squares (DATA)
 	$(BIN)/python -m bench.quadratic_fit $(IMAGES)
+
+bench-conversion-ordinary: .venv/test  ## ordinary networks made bilinear, MNIST and six tables (DATA)
+	$(BIN)/python -m bench.conversion_ordinary $(IMAGES)
 
 bench-language: .venv/test       ## throughput of a language model's training (CORPUS)
 	$(BIN)/python -m bench.language_throughput $(if $(CORPUS),--corpus $(CORPUS))

@@ -20,6 +20,7 @@ import typer
 
 import bilens
 from bench import (
+    conversion_ordinary,
     decomposition,
     guarantees,
     language_throughput,
@@ -52,6 +53,7 @@ BENCHMARKS = {
     "tables": tables.page,
     "tracing": tracing.page,
     "smollm2": pretrained.page,
+    "conversion_ordinary": conversion_ordinary.page,
 }
 
 
