@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import bilens as bl
+import tiny
 from bilens.nn import BilinearClassifier
 from builders import randn
 from commands import USAGE, Shell, assert_one_line
@@ -46,6 +47,18 @@ def test_one_hidden_layer_becomes_one_exact_map_with_exact_radii(
     beyond = x[:20] + (record.example - x[:20]) * 1.001
     assert not torch.any(f(beyond).argmax(dim=1) == y[:20].argmax(dim=1))
     assert torch.allclose(bl.attribute(f, x[:3]).sum(-1), y[:3] - f(0 * x[:3]), atol=1e-9)
+
+
+def test_without_labels_the_outputs_of_the_teacher_are_the_measure(
+    bilens: Shell, tmp_path: Path
+) -> None:
+    bl.save(tiny.classifier(gate="relu"), tmp_path / "gated")
+    np.save(tmp_path / "x.npy", tiny.images().train_images.numpy())
+    line = ["--to", "bilinear", "--data", tmp_path / "x.npy", "--tokens", 2000]
+    result = bilens("convert", tmp_path / "gated", *line, "--out", tmp_path / "out")
+    assert "nats to the cross-entropy with what the teacher gives" in result.out
+    found = json.loads((tmp_path / "out" / "conversion.json").read_text())
+    assert "accuracy" not in found["domains"][0] or found["domains"][0]["accuracy"] is None
 
 
 def test_the_command_refuses_options_that_do_nothing(bilens: Shell, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ TokenizerKind: TypeAlias = Literal["byte-bpe", "wordpiece-lower", "word"]
 FILE_NAME = "tokenizer.json"
 UNKNOWN = "[UNK]"
 # What others call the end of a text; the first one that a tokenizer has is taken.
-END_NAMES = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "[EOS]")
+END_NAMES = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "[SEP]")
 GROUP = 4096  # documents that are lists of Python integers at a time
 LARGEST_FILE = 1 << 28  # bytes of a tokenizer.json; the large multilingual ones have 1 << 25
 LARGEST_ID = 1 << 24

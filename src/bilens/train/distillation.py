@@ -173,7 +173,7 @@ def token_table(
     for first in range(0, len(texts), at_once):
         part, at = texts[first : first + at_once], slice(first, first + at_once)
         logits = [host.logits(part).float() for host in (teacher, student)]
-        answers = None if targets is None else targets[at].to(part.device)[:, None]
+        answers = None if targets is None else targets[at][: len(part)].to(part.device)[:, None]
         if teacher.gives == "next tokens":
             logits, answers = [one[:, :-1] for one in logits], part[:, 1:]
         theirs, ours = (one.reshape(len(part), -1, one.shape[-1]) for one in logits)

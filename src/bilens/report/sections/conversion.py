@@ -49,6 +49,10 @@ def summary(t: Catalogue, record: Conversion) -> list[str]:
         said = {"before": fixed(right, 0), "after": fixed(now, 0), "low": low, "high": high}
         said |= {"name": named(t, one), "added": around(one.loss_added, one.error)}
         said["change"] = around(now - right, 1000 * (one.accuracy_error or 0.0), 1)
+        said["same"] = fixed(1000 * (one.same_top_token or 0.0), 0)
+        if one.accuracy is None and one.kl is not None:  # nothing says what is right
+            lines.append(t("conversion.bill.unlabelled", **said, **of))
+            continue
         lines.append(t(f"conversion.bill.{record.unit.replace(' ', '_')}", **said, **of))
     share = percent(record.exact_parameters / (record.num_parameters or 1))
     return [*lines, t("conversion.gained", exact=whole(record.exact_parameters), share=share, **of)]
