@@ -94,4 +94,7 @@ def make_rows(unit: str) -> dict[str, Any]:
 def variants() -> dict[str, dict[str, Any]]:
     """Documents that together need every sentence of the page."""
     units = ("nats per row", "squared error")
-    return {"text": make_conversion(), **{unit: make_rows(unit) for unit in units}}
+    bare = make_rows("nats per row")
+    for one in bare["domains"]:
+        one |= {"teacher_accuracy": None, "accuracy": None, "accuracy_error": None}
+    return {"text": make_conversion(), "bare": bare, **{unit: make_rows(unit) for unit in units}}
