@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 import warnings
@@ -53,10 +54,10 @@ def trained_mlp(data: ImageDataset) -> nn.Sequential:
     model = nn.Sequential(nn.Linear(784, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 10))
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     for _ in range(EPOCHS):
-        for rows in torch.randperm(len(data.train_images)).split(BATCH):
+        for rows in torch.split(torch.randperm(len(data.train_images)), BATCH):
             loss = functional.cross_entropy(model(data.train_images[rows]), data.train_labels[rows])
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return model.eval()
 
@@ -96,13 +97,15 @@ def measure_mnist(data: ImageDataset, folder: Path) -> dict[str, Any]:
 
 def rows_of(name: str) -> tuple[Any, Any]:
     if name == "friedman1":
-        return datasets.make_friedman1(1000, noise=1.0, random_state=0)
-    return getattr(datasets, f"load_{name}")(return_X_y=True)
+        x, y = datasets.make_friedman1(1000, noise=1.0, random_state=0)
+    else:
+        x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
+    return x, y
 
 
 def measure_table(name: str) -> dict[str, Any]:
     """Return the scores of teacher and converted model on each split."""
-    (x, y), scores = rows_of(name), {"teacher": [], "converted": []}
+    (x, y), scores = rows_of(name), {"teacher": list[float](), "converted": list[float]()}
     numbers = name in ("diabetes", "friedman1")
     kind, score = (MLPRegressor, r2_score) if numbers else (MLPClassifier, accuracy_score)
     began = time.perf_counter()
@@ -131,7 +134,7 @@ def measure_table(name: str) -> dict[str, Any]:
 
 
 def spread(values: list[float]) -> float:
-    return stdev(values) / len(values) ** 0.5
+    return stdev(values) / math.sqrt(len(values))
 
 
 def difference(row: dict[str, Any]) -> list[float]:
