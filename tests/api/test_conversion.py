@@ -249,6 +249,7 @@ def test_an_expert_that_no_token_reaches_keeps_its_gate(tmp_path: Path) -> None:
     student, recipe = teacher.twin(), ConversionRecipe(n_ctx=8, layer_steps=0)
     about = [*convert_layers(student, (0,), (tokens(32), tokens()), recipe, tmp_path)]
     assert [one.get("r_squared") is None for one in about] == [False, False, True]
+    assert about[2]["unreached"]
     kinds = [student.at(site).gate for site in student.sites[:3]]
     assert kinds == [None, None, "silu"]
     assert torch.isfinite(student.logits(tokens())).all()
@@ -313,7 +314,7 @@ def test_a_layer_is_fitted_to_every_token_standing_first(tmp_path: Path) -> None
     assert first_tokens(texts).flatten().tolist() == texts.unique().tolist()
     assert first_tokens(texts[1:]).numel() == 0
     every = Walk(teacher, torch.arange(3, 16)[:, None], 13).inputs(teacher.sites[:1])
-    (x,), misses = every.values(), []
+    ((x, _),), misses = every.values(), []
     for name, given in (("first", texts), ("alike", texts[1:])):
         student, recipe = teacher.twin(), ConversionRecipe(n_ctx=9, layer_steps=0)
         for _ in convert_layers(student, (0,), (given, tokens()), recipe, tmp_path / name):
@@ -481,12 +482,17 @@ def test_a_gradient_that_explodes_halves_the_steps_and_ends_a_hopeless_run(
 def test_what_cannot_be_converted_is_said_in_a_sentence(ours: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="give some with --text"):
         go(ours, tmp_path / "a", texts=[])
-    with pytest.raises(DataError, match="needs 768,000 tokens or more, and gets"):
+    with pytest.raises(DataError, match="needs 768,192 tokens or more, and gets"):
         go(ours, tmp_path / "b", layer_tokens=768_000)
     with pytest.raises(DataError, match=r"blocks\.0\.mlp needs 13 tokens or more, and gets 12"):
         go(ours, tmp_path / "c", layer_tokens=12)
     with pytest.raises(UsageError, match="blocks 0 to 1"):
         go(ours, tmp_path / "d", keep=(2,))
+    with pytest.raises(UsageError, match="--tokens 800 is the budget of all stages"):
+        go(ours, tmp_path / "b", tokens=800, batch_size=4, layer_tokens=800)
+    assert not (tmp_path / "b").exists() or not [*(tmp_path / "b").iterdir()]
+    with pytest.raises(DataError, match="documents that are only measured on are learnt from"):
+        go(ours, tmp_path / "i", measured=TEXT)
     with pytest.raises(UsageError, match="reads 15 tokens"):
         go(ours, tmp_path / "e", n_ctx=16)
     with pytest.raises(UsageError, match="skip='everything' is not known"):

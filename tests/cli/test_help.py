@@ -77,8 +77,10 @@ FROZEN = {
         "--linear-skip --unfreeze --layer-tokens --layer-steps --optimizer --learning-rate "
         "--context-length --skip --measured-tokens --seed --device --resume --allow-pickle "
         "--trust-pickle --residual --no-residual --overwrite --json"
+        " --map --activation --transposed --no-transposed --data --labels --dataset --data-dir "
+        "--table --encoding --html --lang"
     ),
-    "reproduce": "study --out --corpus --model --seeds --steps --json",
+    "reproduce": "study --out --corpus --model --seeds --steps --tokens --json",
     "explain": (
         "model --index --html --table --dataset --data-dir --baseline --plate --lang "
         "--allow-pickle --trust-pickle --residual --no-residual --overwrite --json --data --labels "

@@ -177,6 +177,8 @@ def test_the_command_of_a_message_works(
     again = bilens(*words)
     if again.code == FILE:
         assert "R² = " in again.error()  # all was said, and decomposing asks for more
+    elif verb == "convert":
+        assert "the layers alone are read" in again.error()  # and writing a model asks for more
     else:
         assert again.code in (0, 1), again.err  # 1: fitted or audited, and not good enough
         assert again.out
@@ -217,6 +219,7 @@ REACHED = {  # module that names an option: the commands that its messages can e
     "api/given_data": [*IMAGES, "decompose"],
     "api/convert": ["convert"],
     "api/conversion": ["convert"],
+    "api/network_conversion": ["convert"],
     "api/quadratic_fit": ["fit"],
     "api/train": ["train image", "train language", "train sae"],
     "train/run_folder": ["train image", "train language", "train sae", "convert"],

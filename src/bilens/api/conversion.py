@@ -131,10 +131,15 @@ class Conversion:
                 document = to_json(read_document(records.Conversion, read_json(result)))
                 self.say(f"{self.folder} is finished: nothing is left to do.")
                 return document
-        write_file(self.folder / RUN_NAME, json.dumps(self.about, indent=2).encode())
-        needed = self.layer_texts * recipe.n_ctx
+        needed = (self.judged + self.layer_texts) * recipe.n_ctx
         check_enough(self.mixture.tokens, needed, "fitting the layers", self.teacher.unit)
+        if not (recipe.minutes or "distillation" in recipe.skip or self.texts_left()):
+            raise UsageError(
+                f"--tokens {recipe.tokens:,} is the budget of all stages, and the layers take "
+                f"{self.layer_texts * recipe.n_ctx:,} of it: choose more, or fewer --layer-tokens."
+            )
         self.check_known()
+        write_file(self.folder / RUN_NAME, json.dumps(self.about, indent=2).encode())
         layers = self.fit_layers()
         costs = self.once("swap_in", self.swap_in_costs)
         worst = sorted(costs, key=lambda block: costs[block][0], reverse=True)
@@ -150,16 +155,20 @@ class Conversion:
             stored = self.bfloat16_added()
             how = "can be" if stored <= BFLOAT16_LIMIT else "should not be"
             notes.append(f"It {how} stored in bfloat16, which adds {stored:+.4f} nats.")
-        dead = [one["name"] for one in layers if "r_squared" not in one]
+        left = {one["name"] for one in layers if "unreached" in one}
+        notes += [f"Too few tokens reach {name}: it stays as it was." for name in sorted(left)]
+        fitted = [one for one in layers if one["name"] in self.converted.keys() - left]
+        dead = [one["name"] for one in fitted if "r_squared" not in one]
         notes += [f"The output of {name} never varies." for name in dead]
+        names = {one["name"] for one in fitted}
         found = {
             "schema_version": 1,
             "kind": "bilinear conversion",
             "unit": self.unit,
             "folder": str(self.folder),
             "loaded_by": loaded_by,
-            "layers": [one for one in layers if one["name"] in self.converted],
-            "kept": [one.name for one in self.teacher.sites if one.name not in self.converted],
+            "layers": fitted,
+            "kept": [one.name for one in self.teacher.sites if one.name not in names],
             "swap_in_costs": {block: cost for block, (cost, _) in costs.items()},
             "swap_in_errors": {block: error for block, (_, error) in costs.items()},
             "after_layers": before["domains"],
@@ -311,18 +320,21 @@ class Conversion:
         """Return how many steps the budget has: of tokens, or of minutes as measured once."""
         recipe, path = self.recipe, self.work / "budget.json"
         if not recipe.minutes:
-            left = recipe.tokens // recipe.n_ctx - self.layer_texts
-            return max(1, left // recipe.batch_size)
+            return max(1, self.texts_left() // recipe.batch_size)
         if not path.exists():
             texts, ends = self.mixture.texts(0, recipe.batch_size), []
             for _ in range(3):  # the first one warms up
                 ends.append(time.monotonic())
                 for parameter in trained:
                     parameter.requires_grad_(True).grad = None
-                kl_on(self.teacher, self.student, texts, recipe).backward()  # type: ignore[no-untyped-call]
+                for part in torch.split(texts, recipe.texts_at_once or len(texts)):
+                    kl_on(self.teacher, self.student, part, recipe).backward()  # type: ignore[no-untyped-call]
             steps = max(1, int(60 * recipe.minutes / (ends[2] - ends[1])))
             write_file(path, json.dumps({"steps": steps}).encode())
         return int(read_json(path)["steps"])
+
+    def texts_left(self) -> int:
+        return max(0, self.recipe.tokens // self.recipe.n_ctx - self.layer_texts)
 
     def stop_if(self, interrupted: Event, where: str) -> None:
         if interrupted.is_set():

@@ -152,6 +152,8 @@ def split(
         x, y = as_array(pair[0]), None if pair[1] is None else as_array(pair[1])
         data = labelled(x, y, DataOrigin("data", "data", "arrays", len(x), ""), reads)
     check_enough(len(data.inputs), 2 * JUDGED, "a conversion", "rows")
+    if held_out is not None and not 0 < held_out < 1:
+        raise UsageError(f"held_out must be more than 0 and less than 1, got {held_out!r}.")
     order = torch.randperm(len(data.inputs), generator=stream(seed, ORDER))
     count = max(1, round(len(order) * (HELD_OUT if held_out is None else held_out)))
     targets = None if data.targets is None else data.targets[order[:count]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,6 +33,7 @@ from bilens.api.provenance import describe_run, describe_source, given_model
 from bilens.base.checks import check_finite
 from bilens.base.errors import BilensError, NotQuadraticError, ShapeError, UsageError
 from bilens.data.tokenizer import Tokenizer
+from bilens.findings.guarantees import finite
 from bilens.io.in_memory import from_sklearn
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearTransformer
@@ -312,11 +312,6 @@ def scores(fit: str, found: FitScores) -> DegreeScores:
         tuple(map(finite, (whole.median, *whole.median_interval))),
         tuple(map(finite, whole.outputs.tolist())),
     )
-
-
-def finite(value: float) -> float | None:
-    """Return a number; None for −∞, the R² of a constant that is missed."""
-    return value if math.isfinite(value) else None
 
 
 @contextmanager

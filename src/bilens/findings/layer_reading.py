@@ -28,6 +28,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.random_rotations import OutputModeNull, output_mode_null, random_frame
 from bilens.base.errors import BilensError, NonFiniteError
 from bilens.certify.stability import spectrum_stability
+from bilens.findings.guarantees import finite
 from bilens.nn.layer_view import LayerView
 from bilens.records.common import NullInterval
 from bilens.records.layer_audit import (
@@ -351,6 +352,6 @@ def fit_record(fit: QuadraticFit) -> FitQuality:
         usable=fit.usable,
         fit=fit.chosen,
         seen=len(fit.ladder) > 1,
-        trimmed=scores.quadratic.trimmed,
-        median=scores.quadratic.median,
+        trimmed=finite(scores.quadratic.trimmed),
+        median=finite(scores.quadratic.median),
     )

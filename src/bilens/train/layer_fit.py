@@ -46,6 +46,7 @@ from bilens.train.recipe import Precision, Recipe, autocast, check_fields, devic
 Optimizer = Literal["adamw", "muon"]
 Stage = Literal["fit", "training", "distillation"]
 ROWS = 1024  # that run through a block together
+SCORES = ("r_squared", "trimmed", "median", "closed_form")
 HALVINGS = 3  # of the rate, where the training makes a layer worse
 
 
@@ -106,8 +107,10 @@ def fit_site(
     layer, about = site.view.weights(torch.float64), {"name": site.name, "rows": len(texts)}
     needed = layer.down.shape[1] + 1 + recipe.linear_skip * layer.d_in
     unreached = site.expert is not None and (len(texts) < needed or len(held) < 2)
-    if isinstance(layer, GLUWeights) and (site.view.exact or unreached):
-        return BilinearMLP.of(layer), about  # an expert that hardly any token reaches is kept
+    if isinstance(layer, GLUWeights) and site.view.exact:
+        return BilinearMLP.of(layer), about | dict.fromkeys(SCORES, 1.0)
+    if isinstance(layer, GLUWeights) and unreached:  # an expert, which stays as it is
+        return BilinearMLP.of(layer), about | {"unreached": True}
     plain = in_dtype(layer, x.dtype)
     y, y_held = in_blocks(plain, x), in_blocks(plain, held)
     weights = row_weights(y)

@@ -41,6 +41,7 @@ class Mixture:
     ) -> None:
         self.start, self.n_ctx = tokenizer.start, n_ctx
         self.domains, self.held_out = [], dict[str, Tensor]()
+        learnt = {document for corpus in corpora for document in corpus.documents}
         for number, corpus in enumerate([*corpora, *measured]):
             held = corpus.held_out
             if number < len(corpora):
@@ -51,6 +52,16 @@ class Mixture:
             name = f"{corpus.name} {number}" if corpus.name in self.held_out else corpus.name
             self.held_out[name] = self.opened(pack_documents(tokenizer, held, n_ctx).tokens)
             check_writing(corpus.name, held, tokenizer, self.held_out[name])
+            if (count := len(self.held_out[name])) < 2:
+                raise DataError(
+                    f"{corpus.name}: {count} text(s) of {n_ctx} tokens are held out; errors take 2 "
+                    "or more: give more text, or hold out a larger share (--held-out)."
+                )
+            if both := len(learnt.intersection(held)):
+                raise DataError(
+                    f"{corpus.name}: {both} of the documents that are only measured on are learnt "
+                    "from in another text: leave them out of one."
+                )
         read = [corpus.fingerprint for corpus in (*corpora, *measured)]
         prints = " ".join([tokenizer.sha256, *read])
         self.fingerprint = hashlib.sha256(prints.encode()).hexdigest()

@@ -224,6 +224,7 @@ def restore(folder: Path, run: TrainingRun[Model]) -> None:
         expected |= {f"optimizer.{name}.{key}" for name in parameters for key in kept}
     check_names(path, tensors, expected | {"sums"})
     run.model.load_state_dict({name: tensors[f"model.{name}"] for name in state}, strict=True)
+    run.optimizer.state.clear()  # of an attempt that was given up
     for name, parameter in parameters.items() if started else ():
         run.optimizer.state[parameter] = {
             key: tensors[f"optimizer.{name}.{key}"].to(parameter.device) for key in kept

@@ -165,6 +165,18 @@ def test_r_squared_without_the_largest_rows_and_of_the_median_row() -> None:
     assert found.trimmed < 0
 
 
+def test_rows_of_zero_are_no_measure_of_the_others() -> None:
+    y = randn(2000, 3)
+    y[:1200] = 0
+    found = r_squared_on(y, y + 0.01 * randn(2000, 3, seed=1))
+    assert min(found.overall, found.trimmed) > 0.99
+    layer = MLPWeights(randn(3, 8), randn(8, 5, seed=1), "relu", -4 - randn(8, seed=2).abs())
+    x = randn(4000, 5, seed=3)
+    assert (layer(x) == 0).all(dim=1).float().mean() > 0.5
+    ladder = fit(layer, data=x).ladder
+    assert ladder["refitted"].quadratic.overall > ladder["standard normal"].quadratic.overall
+
+
 def test_r_squared_of_the_median_row_is_around_the_mean_of_the_others() -> None:
     y, predicted = randn(2001, 3), randn(2001, 3, seed=1) / 3
     y[:2] *= 1e4

@@ -133,10 +133,12 @@ def units(part: Tensor) -> tuple[Tensor, Tensor]:
 def row_weights(y: Tensor) -> Tensor:
     """Return 1 / (‖y‖ + median ‖y‖) of outputs (rows, out): weights (rows,) of squared errors.
 
-    A few massive outputs then count, and do not decide alone; 1 / ‖y‖² would lose them.
+    A few massive outputs then count, and do not decide alone; 1 / ‖y‖² would lose them. Where most
+    rows are zero, a hundredth of the mean stands for the median.
     """
     norms = y.detach().double().norm(dim=1)
-    weights: Tensor = 1 / (norms + norms.median()).clamp(min=1e-300)
+    usual = torch.maximum(norms.median(), norms.mean() / 100)
+    weights: Tensor = 1 / (norms + usual).clamp(min=1e-300)
     return weights
 
 

@@ -79,7 +79,7 @@ def r_squared_on(y: Tensor, predicted: Tensor) -> RSquared:
     outputs, errors = ratio(residuals, (y - y.mean(dim=0)).square(), y.square().mean(dim=0))
     overall, error = ratio_of_sums(y, residuals)
     norms = y.norm(dim=1)
-    massive = int((norms > MASSIVE * norms.median()).sum())
+    massive = int((norms > MASSIVE * norms.median()).sum()) if norms.median() > 0 else 0
     kept = norms.argsort()[: max(1, len(y) - max(massive, math.ceil(TOP * len(y))))]
     trimmed, trimmed_error = ratio_of_sums(y[kept], residuals[kept])
     around = (y - y[kept].mean(dim=0)).square()

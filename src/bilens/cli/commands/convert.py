@@ -169,6 +169,8 @@ def to_bilinear(
     from bilens.train.layer_fit import ConversionRecipe
 
     column, share, changes = bilinear.column, bilinear.held_out, bilinear.recipe()
+    if bilinear.minutes is not None and bilinear.tokens is not None:
+        raise UsageError("--minutes is a budget in the place of --tokens: give one of them.")
     if data.path is not None:
         refuse_idle([n for n in said(bilinear) if n in OF_TEXT], "text in the place of --data")
         model = source.open(output.say)
