@@ -17,7 +17,7 @@ from bilens.algebra.approximation.layer_weights import (
     in_float64,
 )
 from bilens.algebra.approximation.neuron_products import STILL, Units, as_products, branches, solved
-from bilens.algebra.approximation.r_squared import r_squared_on as r_squared_on
+from bilens.algebra.approximation.r_squared import r_squared_on as r_squared_on, usual_norm
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import add
 from bilens.base.checks import check_float_tensor
@@ -133,12 +133,11 @@ def units(part: Tensor) -> tuple[Tensor, Tensor]:
 def row_weights(y: Tensor) -> Tensor:
     """Return 1 / (‖y‖ + median ‖y‖) of outputs (rows, out): weights (rows,) of squared errors.
 
-    A few massive outputs then count, and do not decide alone; 1 / ‖y‖² would lose them. Where most
-    rows are zero, a hundredth of the mean stands for the median.
+    A few massive outputs then count, and do not decide alone; 1 / ‖y‖² would lose them. The median
+    is that of rows that do not vanish.
     """
     norms = y.detach().double().norm(dim=1)
-    usual = torch.maximum(norms.median(), norms.mean() / 100)
-    weights: Tensor = 1 / (norms + usual).clamp(min=1e-300)
+    weights: Tensor = 1 / (norms + usual_norm(norms))
     return weights
 
 

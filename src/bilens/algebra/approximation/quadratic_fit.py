@@ -22,7 +22,7 @@ from bilens.algebra.approximation.data_fit import (
     train_factors,
 )
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer
-from bilens.algebra.approximation.r_squared import MASSIVE, FitScores, r_squared_on
+from bilens.algebra.approximation.r_squared import MASSIVE, FitScores, r_squared_on, usual_norm
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap, add
 from bilens.base.checks import check_count, check_float_tensor, check_type
@@ -169,7 +169,7 @@ def fits_to_data(
 ) -> tuple[dict[str, QuadraticMap], tuple[str, ...]]:
     """Return the fits to rows that there are enough rows for, and what the others need."""
     norms, path = y.norm(dim=1), x.new_zeros(y.shape[1], x.shape[1])
-    weights = row_weights(y) if bool(norms.max() > MASSIVE * norms.median()) else None
+    weights = row_weights(y) if bool(norms.max() > MASSIVE * usual_norm(norms)) else None
     steps: dict[str, Callable[[GLUWeights], GLUWeights]] = {
         NORMAL: lambda _: as_weights(approximate_network(layers, GaussianInput.of_data(x)))
     }

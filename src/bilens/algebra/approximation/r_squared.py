@@ -15,6 +15,7 @@ from bilens.base.notebook import html_summary
 ROUNDING = 1e-24  # of the mean square: what is left of the variance of a constant
 TOP = 0.001  # share of rows with the largest outputs that `trimmed` leaves out
 MASSIVE = 100  # median sizes of an output: rows beyond, as of sink tokens, are left out too
+VANISHING = 1e-6  # of the largest norm
 NORMAL_95 = 1.959964
 
 
@@ -28,7 +29,7 @@ class RSquared:
         outputs: (out,) float64, of each output; 1 for a constant one that is met.
         output_errors: (out,) float64, their standard errors.
         trimmed: `overall` without the 0.1 % of rows with the largest ‖y‖, at least one row, and
-            without those of more than 100 times the median ‖y‖.
+            without those of more than 100 times the median ‖y‖ of rows that do not vanish.
         trimmed_error: of `trimmed`.
         median: the median over rows of 1 − ‖y − f(x)‖² / ‖y − E y‖², E y without those.
         median_interval: its 95 % interval, by order statistics.
@@ -79,7 +80,7 @@ def r_squared_on(y: Tensor, predicted: Tensor) -> RSquared:
     outputs, errors = ratio(residuals, (y - y.mean(dim=0)).square(), y.square().mean(dim=0))
     overall, error = ratio_of_sums(y, residuals)
     norms = y.norm(dim=1)
-    massive = int((norms > MASSIVE * norms.median()).sum()) if norms.median() > 0 else 0
+    massive = int((norms > MASSIVE * usual_norm(norms)).sum())
     kept = norms.argsort()[: max(1, len(y) - max(massive, math.ceil(TOP * len(y))))]
     trimmed, trimmed_error = ratio_of_sums(y[kept], residuals[kept])
     around = (y - y[kept].mean(dim=0)).square()
@@ -89,6 +90,12 @@ def r_squared_on(y: Tensor, predicted: Tensor) -> RSquared:
     interval = float(rows[ends[0]]), float(rows[ends[1]])
     median = float(rows[(len(y) - 1) // 2])
     return RSquared(overall, error, outputs, errors, trimmed, trimmed_error, median, interval)
+
+
+def usual_norm(norms: Tensor) -> Tensor:
+    """Return the median of norms but for those that vanish, as of rows that reach no ReLU."""
+    live = norms[norms > VANISHING * norms.max()]
+    return live.median() if len(live) else norms.new_ones(())
 
 
 def ratio_of_sums(y: Tensor, residuals: Tensor) -> tuple[float, float]:
