@@ -53,7 +53,7 @@ def kept(found: dict[str, Any], name: str) -> dict[str, Any]:
 
 def one_run(name: str, args: argparse.Namespace) -> dict[str, Any]:
     texts = [CorpusOptions(one, held_out=HELD_OUT) for one in args.text]
-    others = [CorpusOptions(one) for one in args.measure]
+    others = [CorpusOptions(one, held_out=HELD_OUT) for one in args.measure]
     folder = args.out / name
     found = convert_to_bilinear(
         args.model,
@@ -81,8 +81,11 @@ def page(result: dict[str, Any]) -> str:
         one["name"] + ("" if one["fitted"] else " (only measured)") for one in first["domains"]
     ]
     head = f"| run | {' | '.join(names)} | same top token | bfloat16 | kept |"
+    stage = f"{first['after_layers'][0]['tokens']:,} predictions"
     lines = [head, "|---|" + "---|" * (len(names) + 3)]
-    lines += [f"| layers alone | {' | '.join(map(loss, first['after_layers']))} | | | |"]
+    lines += [
+        f"| layers alone, on {stage} | {' | '.join(map(loss, first['after_layers']))} | | | |"
+    ]
     for one in runs:
         same = ", ".join(f"{domain['same_top_token']:.1%}" for domain in one["domains"])
         cells = [*map(loss, one["domains"]), same, f"{one['bfloat16_added']:+.4f}"]
@@ -114,7 +117,8 @@ def page(result: dict[str, Any]) -> str:
         f"paired, on {tokens} held-out predictions; {HELD_OUT:.0%} of the documents of the domains "
         "that are learnt from are held out, whole. Seed 0 alone.",
         "\n".join(lines),
-        f"R² on held-out real inputs, after the layers: {fmean(overall):.3f} in the mean of "
+        "R² on real inputs that were not fitted to (other parts of the documents that are learnt "
+        f"from), after the layers: {fmean(overall):.3f} in the mean of "
         f"{len(layers)} layers (least {min(overall):.3f}); of the median token {fmean(median):.3f} "
         f"(least {min(median):.3f}). Fitted to {first['recipe']['layer_tokens']:,} tokens, "
         f"{first['recipe']['layer_steps']} steps.",
