@@ -103,9 +103,7 @@ def page(result: dict[str, Any]) -> str:
     costs = sorted(first["swap_in_costs"].items(), key=lambda item: -item[1])
     worst = ", ".join(f"{block}: {cost:+.3f}" for block, cost in costs[:6])
     seconds = ", ".join(
-        f"{one['name']}: layers {one['seconds'].get('layers', 0):,.0f} s, distillation "
-        f"{one['seconds'].get('distillation', 0):,.0f} s"
-        for one in runs
+        f"{one['name']} {one['seconds'].get('distillation', 0):,.0f} s" for one in runs
     )
     tokens = ", ".join(f"{one['tokens']:,}" for one in first["domains"])
     parts = [
@@ -126,7 +124,7 @@ def page(result: dict[str, Any]) -> str:
         f"Held-out KL during the distillation ({first['line_tokens']:,} predictions of the "
         "domains that are learnt from); the learning rate falls to zero at the end of each run:",
         "\n".join(curve),
-        f"Wall time, on a machine that did other work: {seconds}.",
+        f"Wall time of the distillation: {seconds}. {result['note']}".rstrip(),
         "## What this does not say",
         "One model, one seed, texts of 128 tokens that begin anywhere in a document. Of text that "
         "the teacher has by heart (licences, for example) the student loses more than the mean "
@@ -142,9 +140,11 @@ def main() -> None:
     parser.add_argument("--measure", nargs="+", default=[])
     parser.add_argument("--out", type=Path, help="folder for the runs")
     parser.add_argument("--runs", nargs="+", default=[*RUNS], choices=[*RUNS])
+    parser.add_argument("--note", default="", help="what else was special, for the page")
     args = parser.parse_args()
     result = {
         "model": args.model.name,
+        "note": args.note,
         "runs": [one_run(name, args) for name in args.runs],
         "run": to_json(describe_run("make study-conversion", 0)),
     }
