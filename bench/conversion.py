@@ -47,7 +47,7 @@ def kept(found: dict[str, Any], name: str) -> dict[str, Any]:
         "recipe": json.loads(found["source"]["provenance"]["recipe"]),
         **stages,
         **{key: found[key] for key in (*same, "line_tokens", "seconds")},
-        "run": found["reproduce"],
+        "run": {key: one for key, one in found["reproduce"].items() if key != "command"},
     }
 
 

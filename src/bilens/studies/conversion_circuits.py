@@ -67,7 +67,7 @@ def compare_circuits(teacher: str, converted: str, context: CellContext) -> Reco
     forms = [only(latent_map(one.f, encoder, offset), torch.tensor(alive)) for one in layers]
     vectors = [eigendecompose_all(g, k=DIRECTIONS).eigenvectors for g in forms]
     ranked = [[row.latent for row in one["ranking"] if row.density > 0][:FIRST] for one in found]
-    width, both = modules[0].config.d_model, {*ranked[0]} & {*ranked[1]}
+    chance, both = DIRECTIONS / modules[0].config.d_model, {*ranked[0]} & {*ranked[1]}
     return {
         "layer": site.block,
         "r_squared": about.get("r_squared"),
@@ -75,8 +75,8 @@ def compare_circuits(teacher: str, converted: str, context: CellContext) -> Reco
         "tokens": text.blocks.numel(),
         "latents": len(alive),
         "same": [  # what, how alike, by chance
-            ["plane of a latent's two leading eigenvectors", overlap(*vectors), DIRECTIONS / width],
-            ["the same, of one latent and the next", overlap(vectors[0], vectors[1].roll(1, 0)), 0],
+            ["plane of a latent's two leading eigenvectors", overlap(*vectors), chance],
+            ["of one latent and the next", overlap(vectors[0], vectors[1].roll(1, 0)), chance],
             [f"first {FIRST} latents", len(both) / FIRST, FIRST / len(alive)],
         ],
         "checks": checks,
