@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bilens.algebra.approximation.layer_weights import GLUWeights
+from bilens.findings.conversion import error_of
 from bilens.io.host import Host, Site
 from bilens.nn.mlp import BilinearMLP
 from bilens.studies.study import Record
@@ -108,7 +108,7 @@ def convert(teacher: Host, student: Host, mixture: Mixture, case: Case, folder: 
         "r_squared": [one.get("r_squared") for one in layers],
         "teacher_loss": theirs,
         "loss_added": ours - theirs,
-        "error": float(added.std()) / math.sqrt(len(added)),
+        "error": error_of(added),
         "kl": kl,
         "same_top_token": same,
         "worst_token": float(table[..., 2].max()),
