@@ -28,6 +28,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "200k": {"tokens": 200_000},
     "200k-keep-2": {"tokens": 200_000, "keep_worst": 2},
     "800k": {"tokens": 800_000},
+    "200k-4-passes": {"tokens": 200_000, "passes": 4},
+    "200k-4-passes-keep-2": {"tokens": 200_000, "passes": 4, "keep_worst": 2},
 }
 OF_A_DOMAIN = (
     *("name", "fitted", "texts", "tokens", "teacher_loss", "loss", "loss_added", "error", "kl"),
@@ -115,8 +117,8 @@ def page(result: dict[str, Any]) -> str:
         f"paired, on {tokens} held-out predictions; {HELD_OUT:.0%} of the documents of the domains "
         "that are learnt from are held out, whole. Seed 0 alone.",
         "\n".join(lines),
-        "R² on real inputs that were not fitted to (other parts of the documents that are learnt "
-        f"from), after the layers: {fmean(overall):.3f} in the mean of "
+        "R² on real inputs of held-out documents, after the layers: "
+        f"{fmean(overall):.3f} in the mean of "
         f"{len(layers)} layers (least {min(overall):.3f}); of the median token {fmean(median):.3f} "
         f"(least {min(median):.3f}). Fitted to {first['recipe']['layer_tokens']:,} tokens, "
         f"{first['recipe']['layer_steps']} steps.",

@@ -33,9 +33,9 @@ from bilens.records.common import Source, TextOrigin
 from bilens.records.layer_audit import LayeredModel
 from bilens.records.trace import TokenEnds
 from bilens.train.corpus import CorpusOptions
-from bilens.train.distillation import distil, kl_on, text_losses, token_table
+from bilens.train.distillation import distil, kl_on, swap_in_losses, text_losses, token_table
 from bilens.train.layer_fit import ConversionRecipe, convert_layers
-from bilens.train.layer_inputs import Mixture, Rows, check_enough
+from bilens.train.layer_inputs import Mixture, Passes, Rows, check_enough
 from bilens.train.loop import CHECKPOINTS
 from bilens.train.recipe import Device, find_device
 from bilens.train.run_folder import (
@@ -46,7 +46,7 @@ from bilens.train.run_folder import (
     written_by_us,
 )
 
-LINE_TOKENS, JUDGED_TEXTS = 2048, 16  # of held-out text, on the way; beside those fitted to
+LINE_TOKENS, LINE_TEXTS = 2048, 16  # of held-out text, on the way; at most
 STAGE_TOKENS = 8192  # of each domain, that a stage is measured on before the last one
 KNOWN_TEXTS = 4  # of a domain, that tell whether the teacher knows it
 BFLOAT16_LIMIT = 0.01  # nats that storage in bfloat16 may cost
@@ -108,17 +108,22 @@ class Conversion:
         self.chosen = [b for b in recipe.layers or blocks if b not in recipe.keep]
         if {*recipe.layers, *recipe.keep} - {*blocks} or len(self.chosen) <= recipe.keep_worst:
             raise UsageError(f"the model has the blocks 0 to {blocks[-1]}: convert one or more.")
-        self.judged, self.layer_texts = JUDGED_TEXTS, max(1, recipe.layer_tokens // recipe.n_ctx)
+        self.layer_texts = max(1, recipe.layer_tokens // recipe.n_ctx)
         learnt = [*mixture.held_out.values()][: len(mixture.domains)]
-        count = max(1, LINE_TOKENS // recipe.n_ctx // len(learnt))
+        most = LINE_TEXTS if teacher.unit == "tokens" else LINE_TOKENS
+        count = max(1, min(LINE_TOKENS // recipe.n_ctx, most) // len(learnt))
         self.line_texts = torch.cat([texts[:count] for texts in learnt])
+        # layers are judged on others, which are measured last
+        self.judged_texts = torch.cat([texts[-count:] for texts in learnt])
+        self.judged = len(self.line_texts)  # texts more, that choose the blocks to keep
         nats = f"nats per {teacher.unit[:-1]}"
         self.unit = "squared error" if teacher.gives == "numbers" else nats  # of losses
         self.student = teacher.twin(share=not recipe.unfreeze)
         self.seconds: dict[str, float] = {}
 
     def start(self, resume: bool, overwrite: bool, data_noun: str = "data") -> dict[str, Any]:
-        check_folder(self.folder, self.about, resume, overwrite, data_noun)
+        usual = type(self.recipe)().to_dict()
+        check_folder(self.folder, self.about, resume, overwrite, data_noun, usual)
         for note in self.teacher.notes:
             self.say(note)
         with written_by_us(self.folder, resume):
@@ -153,8 +158,9 @@ class Conversion:
         made = {"teacher": str(self.teacher.source), "recipe": json.dumps(self.about["recipe"])}
         if self.teacher.unit == "tokens":
             stored = self.bfloat16_added()
-            how = "can be" if stored <= BFLOAT16_LIMIT else "should not be"
-            notes.append(f"It {how} stored in bfloat16, which adds {stored:+.4f} nats.")
+            too_much = self.teacher.gives != "numbers" and stored > BFLOAT16_LIMIT
+            then = ": keep float32." if too_much else "."
+            notes.append(f"Storage in bfloat16 adds {stored:+.4f} {self.unit}{then}")
         left = {one["name"] for one in layers if "unreached" in one}
         notes += [f"Too few tokens reach {name}: it stays as it was." for name in sorted(left)]
         fitted = [one for one in layers if one["name"] in self.converted.keys() - left]
@@ -173,7 +179,7 @@ class Conversion:
             "swap_in_errors": {block: error for block, (_, error) in costs.items()},
             "after_layers": before["domains"],
             "curve": self.curve(),
-            "line_tokens": len(self.line_texts) * (recipe.n_ctx - 1 if stored is not None else 1),
+            "line_tokens": token_table(self.teacher, self.student, self.line_texts)[..., 0].numel(),
             **self.looked_at(),
             "bfloat16_added": stored,
             "seconds": self.seconds,
@@ -252,7 +258,7 @@ class Conversion:
 
     def fit_layers(self) -> list[dict[str, Any]]:
         fit, began = self.mixture.texts(self.judged, self.layer_texts), time.monotonic()
-        texts, layers = (fit, self.mixture.texts(0, self.judged)), list[dict[str, Any]]()
+        texts, layers = (fit, self.judged_texts), list[dict[str, Any]]()
         arguments = self.chosen, texts, self.recipe, self.work / "layers"
         total = sum(site.block in self.chosen for site in self.teacher.sites)
         with interruptible() as interrupted:
@@ -272,14 +278,15 @@ class Conversion:
         return {site.name: site for site in self.teacher.sites if site.block in self.chosen}
 
     def swap_in_costs(self) -> dict[str, Any]:
-        """Return block → nats that it alone adds to the teacher, and the standard error of that."""
+        """Return block → nats that it alone adds to the teacher, and the standard error of that.
+
+        On text that nothing is fitted to and that is not measured either: it chooses blocks.
+        """
         teacher, costs = self.teacher, dict[str, Any]()
-        before = text_losses(teacher, self.line_texts)
-        for block in self.chosen:
-            alone = self.teacher.twin()
-            sites = [site for site in alone.sites if site.block == block]
-            alone.replace({site.name: self.student.at(site) for site in sites})
-            added = text_losses(alone, self.line_texts, teacher) - before
+        texts = self.mixture.texts(0, self.judged)
+        before = text_losses(teacher, texts)
+        for block, found in swap_in_losses(teacher, self.student, self.chosen, texts):
+            added = found - before
             costs[str(block)] = cost, _ = float(added.mean()), error_of(added)
             self.report("swap-in cost", len(costs), len(self.chosen), f"{cost:+.4f}")
         return costs
@@ -292,7 +299,7 @@ class Conversion:
         self.chosen = [block for block in self.chosen if block not in blocks]
 
     def distil(self) -> None:
-        recipe, began, first = self.recipe, time.monotonic(), self.judged + self.layer_texts
+        recipe, began = self.recipe, time.monotonic()
         sites = self.converted.values()
         ours = [one for site in sites for one in self.student.at(site).parameters()]
         steps = self.steps(ours)
@@ -301,26 +308,28 @@ class Conversion:
         everything = [*self.student.module.parameters()]
         parts = [("distillation", ours, steps - last, recipe)]
         parts += [("unfrozen", everything, last, slower)] if last else []
+        of_a_pass = max(1, steps // recipe.passes) * recipe.batch_size
+        passes, done = Passes(self.mixture, self.judged + self.layer_texts, of_a_pass), 0
         for name, trained, count, how in parts:
-            texts, folder = (self.mixture, first, self.line_texts), self.work / name
+            texts, folder = (passes, done, self.line_texts), self.work / name
             with interruptible() as interrupted:
                 for line in distil(self.teacher, self.student, trained, texts, how, count, folder):
                     text = f"KL {line['kl']:.4f}, held out {line['held_out_kl']:.4f}, loss "
                     speed = f"{line['tokens_per_second']:,.0f} {self.teacher.unit}/s"
                     text += f"{line['loss_added']:+.4f}, {speed}"
                     self.report(name, line["step"], count, text)
-                    seen = (first - self.judged + line["step"] * recipe.batch_size) * recipe.n_ctx
+                    seen = done + line["step"] * recipe.batch_size + self.layer_texts
                     with (self.work / f"{name}.jsonl").open("a") as curve:
-                        curve.write(json.dumps(line | {"tokens": seen}) + "\n")
+                        curve.write(json.dumps(line | {"tokens": seen * recipe.n_ctx}) + "\n")
                     self.stop_if(interrupted, f"step {line['step']} of the {name}")
-            first += count * recipe.batch_size
+            done += count * recipe.batch_size
         self.seconds["distillation"] = time.monotonic() - began
 
     def steps(self, trained: Sequence[nn.Parameter]) -> int:
         """Return how many steps the budget has: of tokens, or of minutes as measured once."""
         recipe, path = self.recipe, self.work / "budget.json"
         if not recipe.minutes:
-            return max(1, self.texts_left() // recipe.batch_size)
+            return max(1, self.texts_left() // recipe.batch_size) * recipe.passes
         if not path.exists():
             texts, ends = self.mixture.texts(0, recipe.batch_size), []
             for _ in range(3):  # the first one warms up

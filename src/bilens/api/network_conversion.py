@@ -215,8 +215,8 @@ class NetworkConversion(Conversion):
         super().__post_init__()
         count, at_once = self.mixture.tokens // self.recipe.n_ctx, ROWS // self.recipe.n_ctx or 1
         self.judged = min(max(2, count // JUDGED), at_once)
-        most = min(self.layer_texts, count - self.judged)
-        self.layer_texts = most - most % at_once if most > at_once else most  # whole batches
+        self.layer_texts = min(self.layer_texts, count - self.judged)
+        self.judged_texts = self.mixture.texts(0, self.judged)  # rows stand alone
 
     def tables(self, most: int | None = None) -> dict[str, Tensor]:
         ((name, x),), hosts = self.mixture.held_out.items(), (self.teacher, self.student)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bilens.base.errors import NumericalError
 from bilens.data.tokenizer import Tokenizer
 from bilens.io.host import Host
 from bilens.records.conversion import Continuation, LossAt, Measured
@@ -32,6 +33,8 @@ def measured(name: str, table: Tensor, fitted: bool) -> Measured:
     found |= {"kl_error": error_of(kl), "same_error": error_of(same)}
     found |= {"error": error_of(loss - teacher), "accuracy_error": error_of(ours - right)}
     found = {key: value for key, value in found.items() if not math.isnan(value)}
+    if "loss" not in found:
+        raise NumericalError(f"{name}: the converted model's loss is no number there.")
     found["loss_added"] = found["loss"] - found["teacher_loss"]
     return Measured(name=name, fitted=fitted, texts=len(rows), tokens=count, **found)
 

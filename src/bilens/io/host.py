@@ -33,7 +33,12 @@ from bilens.nn.layer_view import LayerView
 from bilens.nn.mlp import Experts
 from bilens.nn.module_layers import layer_views
 
-COPIED = ("token", "vocab", "merges", "chat_template", "special_tokens", "added_tokens", "corpus")
+COMPANIONS = (  # files beside a model that a converted one takes along
+    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt"),
+    *("merges.txt", "spiece.model", "sentencepiece.bpe.model", "special_tokens_map.json"),
+    *("added_tokens.json", "chat_template.jinja", "chat_template.json", "generation_config.json"),
+    *("preprocessor_config.json", "processor_config.json", "corpus.json"),
+)
 ENCODERS = ("bert", "roberta", "xlm-roberta", "electra", "distilbert", "modernbert")
 VISION = ("vit", "deit")
 CAUSAL = ("CausalLM", "LMHeadModel")  # how the classes of language models end
@@ -243,8 +248,8 @@ def copy_companions(host: Host, folder: Path) -> None:
     """Put tokenizer, chat template and generation config of a model beside its converted one."""
     if host.source.is_file():
         from_transformers("AutoTokenizer", host.source).save_pretrained(folder)
-    for path in host.source.iterdir() if host.source.is_dir() else ():
-        if path.is_file() and path.name.startswith(COPIED):
+    for path in (host.source / name for name in COMPANIONS):
+        if path.is_file():
             write_file(folder / path.name, path.read_bytes())
     if hasattr(host.module, "generation_config"):
         host.module.generation_config.save_pretrained(folder)  # type: ignore[union-attr,operator]

@@ -90,7 +90,7 @@ class Conversion(Document, frozen=True, kw_only=True):
     after_layers: tuple[Measured, ...]  # once the layers were fitted and trained
     domains: tuple[Measured, ...]  # at the end
     curve: tuple[CurvePoint, ...] = ()
-    line_tokens: Count = 0  # held-out predictions behind the curve and each swap-in cost
+    line_tokens: Count = 0  # held-out predictions behind the curve
     gain: tuple[DirectionReading, ...] = ()  # of a few layers, named by them
     bfloat16_added: float | None = None  # to the loss, by storage in bfloat16
     seconds: dict[str, float]  # stage → how long it took

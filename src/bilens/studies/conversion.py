@@ -22,10 +22,20 @@ from bilens.train.corpus import CorpusOptions
 from bilens.train.layer_inputs import Mixture
 from bilens.train.tasks.language import default_recipe
 
-MUST, OTHERS = (125_000, 500_000), (10_000, 30_000, 2_000_000)  # tokens
+MUST, OTHERS, MOST = (125_000, 500_000), (10_000, 30_000), 2_000_000  # tokens
+PASSES = 4  # of some
 SIZES = (1, 2)  # blocks of more teachers
 CURVES_NAME, HIGHEST = "conversion.svg", 0.5  # nats that are drawn
-KEY = ("blocks", "way", "optimizer", "tokens", "width", "keep", "limit")  # all but the seed
+KEY = (
+    "blocks",
+    "way",
+    "optimizer",
+    "tokens",
+    "width",
+    "keep",
+    "limit",
+    "passes",
+)  # all but the seed
 SHOWN = {"kl": 4, "same_top_token": 3, "worst_token": 2, "largest_product": 0}  # and digits
 PUBLISHED = (400_000_000, 0.05)  # tokens and nats, of TinyLlama-1.1B
 
@@ -86,7 +96,7 @@ class ConversionStudy(Study):
             for key, rows in everything.items()
             if WAYS[key[1]][1] and key[3] == min(MUST[0], columns[-1])
         ]
-        heads = "blocks | way | optimiser | width | kept | products | loss added | "
+        heads = "blocks | way | optimiser | width | kept | products | passes | loss added | "
         losses = [f"{name} {one['held_out_loss']:.4f}" for name, one in result["teachers"].items()]
         return {
             "ways": table("way | " + " | ".join(map("{:,}".format, columns)), ways),
@@ -116,11 +126,14 @@ def cases(options: StudyOptions) -> list[Case]:
     found += [case(way, tokens, seed) for tokens in must[1:] for seed in seeds for way in ways]
     found += [case(OURS, limit=limit) for limit in ("clamp", "penalty")]
     found += [case(way, optimizer="adamw") for way in (OURS, "closed form + KL", "annealing + KL")]
+    again = [(OURS, tokens) for tokens in must] + [("annealing + KL", must[0])]
+    found += [case(*one, seed, passes=PASSES) for one in again for seed in seeds]
     found += [case(OURS, width=2), *(case(OURS, keep=k) for k in range(1, min(blocks, 5)))]
     smaller = [] if given else [n for n in SIZES if n < blocks]
     found += [case(way, n=n) for n in smaller for way in (OURS, "annealing + KL")]
     others = [tokens for tokens in OTHERS if tokens <= most]
-    return found + [case(way, n, seed) for n in others for seed in seeds for way in ways]
+    found += [case(way, n, seed) for n in others for seed in seeds for way in ways]
+    return found + [case(OURS, MOST)] * (most >= MOST)
 
 
 def trained(options: StudyOptions, case: Case, context: CellContext, **changed: Any) -> Any:
@@ -162,7 +175,7 @@ def grouped(result: Record) -> tuple[dict[Any, list[Record]], dict[Any, list[Rec
     return found, {
         (way, tokens): rows
         for (blocks, way, optimizer, tokens, *others), rows in found.items()
-        if [blocks, *others] == [most, 1, 0, "none"]
+        if [blocks, *others] == [most, 1, 0, "none", 1]
         and (optimizer == "adamw") == (WAYS[way][1] == "cross-entropy")
     }
 

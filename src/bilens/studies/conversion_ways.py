@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -14,12 +13,12 @@ from torch.nn import functional
 
 from bilens.algebra.approximation.layer_weights import GLUWeights
 from bilens.findings.conversion import error_of
-from bilens.io.host import Host, Site
+from bilens.io.host import Host
 from bilens.nn.mlp import BilinearMLP
 from bilens.studies.study import Record
-from bilens.train.distillation import distil, kl_on, text_losses, token_table
+from bilens.train.distillation import distil, kl_on, swap_in_losses, token_table
 from bilens.train.layer_fit import ConversionRecipe, Optimizer, convert_layers
-from bilens.train.layer_inputs import Mixture
+from bilens.train.layer_inputs import Mixture, Passes
 from bilens.train.recipe import autocast
 
 Limit = Literal["none", "clamp", "penalty"]  # of the products, while logits are learnt
@@ -35,7 +34,7 @@ WAYS = {  # name → where it starts, and what the whole model learns then
 }
 ANNEALED = 0.3  # of the steps, in which β falls to 0; published: 120 of 400 million tokens
 N_CTX, BATCH, LAYER_TOKENS, RATE = 256, 2, 16_384, 1e-3
-JUDGED, LAYER_STEPS = 16, 400  # texts that tell how good layers are; of Adam, for each
+JUDGED, LAYER_STEPS = 16, 1000  # texts that tell how good layers are; of Adam, for each
 WIDEST, PENALTY = 8.0, 0.1  # products, in root mean squares of a layer's; nats for each
 
 
@@ -52,20 +51,32 @@ class Case:
     width: int = 1  # times the teacher's
     keep: int = 0  # blocks that stay as they are, those that cost most
     limit: Limit = "none"
+    passes: int = 1  # through the tokens, of what the whole model learns
 
     @property
     def name(self) -> str:
         """The name of its cell, which is a file name too."""
         words = self.teacher, self.way, self.optimizer, self.tokens, f"{self.width}x"
-        return "-".join(map(str, (*words, f"keep-{self.keep}", self.limit))).replace(" ", "-")
+        return "-".join(map(str, (*words, f"keep-{self.keep}", self.limit, self.passes))).replace(
+            " ", "-"
+        )
+
+    @property
+    def layers(self) -> str:
+        """The folder of its layers, which other cases share."""
+        words = self.teacher, WAYS[self.way][0], self.layer_tokens, f"{self.width}x"
+        return "-".join(map(str, ("layers", *words)))
+
+    @property
+    def layer_tokens(self) -> int:
+        """How many tokens layers are fitted to."""
+        return min(LAYER_TOKENS, self.tokens // 2) if WAYS[self.way][1] else self.tokens
 
     def recipe(self, n_ctx: int) -> ConversionRecipe:
-        start, loss = WAYS[self.way]
-        layers = min(LAYER_TOKENS, self.tokens // 2) if loss else self.tokens
-        how: Record = {"n_ctx": n_ctx, "tokens": self.tokens, "layer_tokens": layers}
+        how: Record = {"n_ctx": n_ctx, "tokens": self.tokens, "layer_tokens": self.layer_tokens}
         how |= {"batch_size": BATCH, "learning_rate": RATE, "layer_steps": LAYER_STEPS}
         how |= {"optimizer": self.optimizer, "hidden_multiplier": self.width, "seed": self.seed}
-        return ConversionRecipe(**how, skip=() if start == "trained" else ("training",))
+        return ConversionRecipe(**how, skip=() if WAYS[self.way][0] == "trained" else ("training",))
 
 
 class AnnealedMLP(nn.Module):
@@ -74,6 +85,14 @@ class AnnealedMLP(nn.Module):
     def __init__(self, block: BilinearMLP) -> None:
         super().__init__()
         self.block, self.beta = block, 1.0
+
+    def ended(self) -> BilinearMLP:
+        """Return what is left at β = 0, in place."""
+        with torch.no_grad():
+            for parameter in self.block.left.parameters():
+                parameter.div_(2)
+        self.block.gate = None
+        return self.block
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., d) → (..., d)."""
@@ -92,13 +111,19 @@ def convert(teacher: Host, student: Host, mixture: Mixture, case: Case, folder: 
     elif start != "scratch":
         count = recipe.layer_tokens // recipe.n_ctx
         texts = mixture.texts(JUDGED, count), mixture.texts(0, JUDGED)
-        given = range(len(student.blocks)), texts, recipe, folder / "layers"
+        given = range(len(student.blocks)), texts, recipe, folder.parent / case.layers
         layers = [*convert_layers(student, *given)]
-        cost = partial(swap_in, teacher, student, held_out[:JUDGED])
-        for site in sorted(student.sites, key=cost)[-case.keep :] if case.keep else ():
-            student.put({path: teacher.module.get_submodule(path) for path in site.paths})
+        if case.keep:  # those that cost most on text that is neither learnt nor measured
+            costs = swap_in_losses(teacher, student, given[0], texts[1])
+            dear = sorted(costs, key=lambda one: float(one[1].mean()))[-case.keep :]
+            kept = [site for site in student.sites if site.block in dict(dear)]
+            paths = [path for site in kept for path in site.paths]
+            student.put({path: teacher.module.get_submodule(path) for path in paths})
     if loss and start != "scratch":
         learn(teacher, student, mixture, case, folder / "distillation")
+        annealed = {site.name: student.at(site) for site in student.sites}
+        ended = {n: m.ended() for n, m in annealed.items() if isinstance(m, AnnealedMLP)}
+        student.replace(ended)
     table = token_table(teacher, student, held_out)
     theirs, ours, kl, same, *_ = table.mean(dim=(0, 1)).tolist()
     added = (table[..., 1] - table[..., 0]).mean(dim=1)
@@ -115,13 +140,6 @@ def convert(teacher: Host, student: Host, mixture: Mixture, case: Case, folder: 
         "largest_product": max((most / size for size, most in sizes), default=0.0),
         "measured_tokens": table[..., 0].numel(),
     }
-
-
-def swap_in(teacher: Host, student: Host, texts: Tensor, site: Site) -> float:
-    """Return the loss of the teacher with one MLP of the student."""
-    alone = teacher.twin()
-    alone.replace({site.name: student.at(site)})
-    return float(text_losses(alone, texts).mean())
 
 
 def learn(teacher: Host, student: Host, mixture: Mixture, case: Case, folder: Path) -> None:
@@ -155,7 +173,8 @@ def learn(teacher: Host, student: Host, mixture: Mixture, case: Case, folder: Pa
         modules = [*gates, *sizes] if name == "KL" else [student.module]
         weights = [weight for module in modules for weight in module.parameters()]
         steps = max(1, (recipe.tokens // recipe.n_ctx - first) // BATCH)
-        given = (mixture, JUDGED + first, held_out[:JUDGED]), recipe, steps, folder, loss
+        texts = Passes(mixture, JUDGED + first, steps * BATCH)
+        given = (texts, 0, held_out[:JUDGED]), recipe, steps * case.passes, folder, loss
         for _ in distil(teacher, student, weights, *given):
             pass
 

@@ -18,7 +18,7 @@ from bilens.base import silent
 from bilens.base.errors import NumericalError
 from bilens.io.host import Host
 from bilens.train.layer_fit import ConversionRecipe
-from bilens.train.layer_inputs import Mixture, Rows
+from bilens.train.layer_inputs import Passes
 from bilens.train.loop import TrainingRun, learning_rate, load_checkpoint, save_checkpoint
 from bilens.train.recipe import autocast, device_of
 
@@ -32,7 +32,7 @@ def distil(
     teacher: Host,
     student: Host,
     trained: Sequence[nn.Parameter],
-    texts: tuple[Mixture | Rows, int, Tensor],
+    texts: tuple[Passes, int, Tensor],
     recipe: ConversionRecipe,
     steps: int,
     folder: Path,
@@ -40,12 +40,12 @@ def distil(
 ) -> Iterator[dict[str, Any]]:
     """Minimise KL(teacher, student) on logits; yields a line of numbers now and then.
 
-    `texts` are the mixture, the number of its first text, and held-out ones; `loss`, if given, is
-    minimised instead, of a batch and the share of the steps that is done. A run that is repeated
+    `texts` are those to learn from, the number of the first, and held-out ones; `loss`, if given,
+    is minimised instead, of a batch and the share of the steps that is done. A run that is repeated
     goes on behind its last line, to the same bits. Where the gradient explodes, it goes back to the
     last line and on with steps half as long.
     """
-    mixture, first, held_out = texts
+    given, first, held_out = texts
     if recipe.optimizer == "muon":  # for matrices alone, with steps as large as AdamW's
         trained = [one for one in trained if one.ndim == 2]
         make: Any = partial(torch.optim.Muon, adjust_lr_fn="match_rms_adamw")
@@ -63,7 +63,7 @@ def distil(
     warmup = min(WARMUP / steps, 0.25)
     minimised = loss or (lambda texts, _done: kl_on(teacher, student, texts, recipe))
     while run.step < steps:
-        batch = mixture.texts(first + run.step * recipe.batch_size, recipe.batch_size)
+        batch = given.texts(first + run.step * recipe.batch_size, recipe.batch_size)
         parts = torch.split(batch, recipe.texts_at_once or len(batch))
         done = run.step / steps
         losses = (minimised(x, done) * (len(x) / len(batch)) for x in parts)
@@ -210,3 +210,14 @@ def text_losses(host: Host, texts: Tensor, teacher: Host | None = None) -> Tenso
     rows = texts.to(device_of(host.module))
     found = [functional.cross_entropy(host.logits(x[None])[0, :-1].float(), x[1:]) for x in rows]
     return torch.stack(found).double().cpu()
+
+
+def swap_in_losses(
+    teacher: Host, student: Host, blocks: Sequence[int], texts: Tensor
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield each block and the loss of each text, with the student's MLPs in it alone, (texts,)."""
+    for block in blocks:
+        alone = teacher.twin()
+        sites = [site for site in alone.sites if site.block == block]
+        alone.replace({site.name: student.at(site) for site in sites})
+        yield block, text_losses(alone, texts, teacher)

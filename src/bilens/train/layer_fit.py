@@ -60,6 +60,7 @@ class ConversionRecipe(Recipe):
     layer_tokens: int = 16_384  # that each layer is fitted to
     layer_steps: int = 80  # of Adam for each layer
     batch_size: int = 4  # texts of a step of distillation
+    passes: int = 1  # of distillation through its texts, which `tokens` counts once
     learning_rate: float = 2e-4  # of it, behind the warm-up
     optimizer: Optimizer = "adamw"
     precision: Precision = "auto"  # of products in training; weights and updates are float32
@@ -77,7 +78,14 @@ class ConversionRecipe(Recipe):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        ones = ("tokens", "layer_tokens", "batch_size", "hidden_multiplier", "measured_tokens")
+        ones = (
+            "tokens",
+            "layer_tokens",
+            "batch_size",
+            "hidden_multiplier",
+            "measured_tokens",
+            "passes",
+        )
         zeros = dict.fromkeys(("layer_steps", "keep_worst", "seed", "parallel", "texts_at_once"), 0)
         check_fields(
             self,
@@ -118,10 +126,8 @@ def fit_site(
     if "fit" in recipe.skip:
         found = widened(gaussian_neurons(layer, None, None, linear=recipe.linear_skip), recipe)
     else:
-        found = fit_neurons(layer, x, weights=weights, linear=recipe.linear_skip)
-        found = widened(found, recipe)
-        if recipe.linear_skip and found.linear is None:
-            found = replace(found, linear=x.new_zeros(len(found.down), layer.d_in).double())
+        fit = fit_neurons(layer, x, weights=weights, linear=recipe.linear_skip)
+        found = widened(fit, recipe)
         check_enough(len(texts), rows_to_refit(found), site.name, unit)
         found = refit_down(found, x.double(), y, weights=weights)
     start = cast(GLUWeights, in_dtype(found, x.dtype))
@@ -144,7 +150,9 @@ def fit_site(
 
 
 def widened(found: GLUWeights, recipe: ConversionRecipe) -> GLUWeights:
-    """Return a fit with more products, which add nothing until the output weights are refitted."""
+    """Return a fit with room for more: products, and a linear path, that add nothing yet."""
+    if recipe.linear_skip and found.linear is None:
+        found = replace(found, linear=found.down.new_zeros(len(found.down), found.gate.shape[1]))
     # u², then v², then products of neurons with others: each has an output weight of its own
     parts = [found]
     for extra in range(1, recipe.hidden_multiplier):

@@ -128,6 +128,18 @@ class Rows:
         return self.fitted[torch.cat(order)[first % size :][:count]]
 
 
+class Passes(NamedTuple):
+    """Some texts of a mixture, from one number on, again and again."""
+
+    mixture: Mixture | Rows
+    first: int
+    number: int
+
+    def texts(self, first: int, count: int) -> Tensor:
+        """Return texts by number, (count, …), none from two passes."""
+        return self.mixture.texts(self.first + first % self.number, count)
+
+
 class LayerRows(NamedTuple):
     """What one layer is given, and where."""
 
@@ -177,15 +189,18 @@ class ReachedError(Exception):
 class Walk:
     """Texts on their way through a model: `states` are what reaches block number `block`.
 
-    What each block is given beside them (masks, positions) is caught once: it is the same for
-    every batch of as many texts of the same length. Memory: the states, and one block's run.
+    What each block is given beside them (masks, positions) is caught once for each size of a batch:
+    it is the same for as many texts of the same length. Memory: the states, and one block's run.
     """
 
     def __init__(self, host: Host, texts: Tensor, most: int) -> None:
         self.host, self.block, blocks = host, 0, [*host.blocks]
-        at_once = max(n for n in range(1, most + 1) if len(texts) % n == 0)
-        self.parts = torch.split(texts.to(device_of(host.module)), at_once)
-        self.others = [others for _, *others in self.caught(self.parts[0], blocks)]
+        self.parts = torch.split(texts.to(device_of(host.module)), most)
+        sizes = {len(part): part for part in self.parts}  # the last one may be smaller
+        self.others = {
+            size: [others for _, *others in self.caught(part, blocks)]
+            for size, part in sizes.items()
+        }
         self.states = [self.caught(part, blocks[:1])[0][0] for part in self.parts]
 
     @torch.no_grad()
@@ -209,8 +224,8 @@ class Walk:
     @torch.no_grad()
     def run(self) -> Iterator[Tensor]:
         """Yield what leaves the block, batch by batch."""
-        args, kwargs = self.others[self.block]
-        for state in self.states:
+        for items, state in zip(self.parts, self.states, strict=True):
+            args, kwargs = self.others[len(items)][self.block]
             out = self.host.blocks[self.block](state, *args, **kwargs)
             yield out[0] if isinstance(out, tuple) else out
 

@@ -226,13 +226,13 @@ def of_text(host: Host, text: CorpusOptions, tokens: int, n_ctx: int, seed: int)
 def of_tensor(module: nn.Module, data: Tensor, held_out: float, seed: int) -> LayerInputs:
     if data.ndim < 2 or len(data) < 2:
         raise UsageError(f"inputs have shape {tuple(data.shape)}; expected (2 or more, …).")
-    views = from_module(module).layers.items()
-    sites = {name: Site(name, (entry(module, view),), view) for name, view in views}
+    read = from_module(module)
+    sites = {n: Site(n, (entry(module, view),), view) for n, view in read.layers.items()}
     host = Host(module, "", tuple(sites.values()), Path()).twin()
     host.module.eval()
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     held, rest = data[order].tensor_split([max(1, round(held_out * len(data)))])
-    about: dict[str, Any] = {"model_sha256": tensors_sha256(module.state_dict().items())}
+    about: dict[str, Any] = {"model_sha256": read.weights_sha256}
     about |= {"data_sha256": tensors_sha256([("data", data)])}
     about |= {"fit": len(rest), "held_out": len(held)}
     return LayerInputs(host, sites, {"fit": rest, "held_out": held}, about)

@@ -26,6 +26,7 @@ from bilens.base.errors import (
     UsageError,
 )
 from bilens.base.files import read_json, write_error, write_file
+from bilens.io.host import COMPANIONS
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME
 from bilens.nn.block import NAME as HOOK_NAME
 from bilens.train.loop import (
@@ -45,14 +46,10 @@ RUN_NAME, HISTORY_NAME = "run.json", "history.jsonl"
 TOKENIZER_NAME, CORPUS_NAME, CURVE_NAME = "tokenizer.json", "corpus.json", "loss.svg"  # of text
 METRICS_NAME, TEST_NAME = "metrics.json", "test.csv"  # of a table
 CONVERSION_NAME = "conversion.json"
-BESIDE = (  # a converted model of Hugging Face
-    *("generation_config.json", "tokenizer_config.json", "special_tokens_map.json"),
-    *("chat_template.jinja", "added_tokens.json", "vocab.json", "merges.txt"),
-)
 OWN_FILES = (
     *(CONFIG_NAME, WEIGHTS_NAME, RUN_NAME, HISTORY_NAME),
-    *(TOKENIZER_NAME, CORPUS_NAME, CURVE_NAME, METRICS_NAME, TEST_NAME),
-    *(CONVERSION_NAME, *BESIDE),
+    *(CURVE_NAME, METRICS_NAME, TEST_NAME, CONVERSION_NAME),
+    *COMPANIONS,  # tokenizer and corpus among them
 )
 LOCK_NAME = ".lock"
 EARLIER_NAME = ".earlier"  # the run that is being overwritten, whole
@@ -176,15 +173,23 @@ def interruptible() -> Iterator[threading.Event]:
 
 
 def check_folder(
-    folder: Path, about: Mapping[str, Any], resume: bool, overwrite: bool, data_noun: str = "data"
+    folder: Path,
+    about: Mapping[str, Any],
+    resume: bool,
+    overwrite: bool,
+    data_noun: str = "data",
+    usual: Mapping[str, Any] | None = None,
 ) -> None:
-    """Refuse a folder that may not be written to; nothing is changed."""
+    """Refuse a folder that may not be written to; nothing is changed.
+
+    `usual` is what fields of the recipe mean that an earlier release did not have.
+    """
     if resume and overwrite:
         raise UsageError("--resume continues a run and --overwrite removes it: give one of them.")
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"{folder} is a file; expected a folder for the run.")
     if resume:
-        check_same_run(folder, about, data_noun)
+        check_same_run(folder, about, data_noun, usual)
         return
     content = sorted(item.name for item in folder.iterdir()) if folder.exists() else []
     content = [name for name in content if not is_left_over(name)]
@@ -200,7 +205,9 @@ def check_folder(
         )
 
 
-def check_same_run(folder: Path, about: Mapping[str, Any], data_noun: str) -> None:
+def check_same_run(
+    folder: Path, about: Mapping[str, Any], data_noun: str, usual: Mapping[str, Any] | None = None
+) -> None:
     """Refuse to resume a run of another recipe or other data, naming what differs."""
     if not (folder / RUN_NAME).exists():
         raise CheckpointError(
@@ -210,6 +217,7 @@ def check_same_run(folder: Path, about: Mapping[str, Any], data_noun: str) -> No
     old, new = before.get("recipe"), about["recipe"]
     if not isinstance(old, dict):
         raise CheckpointError(f"{folder / RUN_NAME}: is damaged (it holds no recipe).")
+    old = {**(usual or {}), **old}
     differing = [name for name in new if old.get(name) != new[name]]
     if differing:
         raise UsageError(

@@ -36,7 +36,7 @@ class ConvertOptions:
         typer.Option(
             help="bilinear: a model with its MLPs replaced by bilinear ones, learnt from --text, "
             "or --data where it reads none; huggingface: a language model as Llama; saelens, "
-            "sparsify, official: a sparse autoencoder; bilens: a model folder of what is read."
+            "sparsify, official: a sparse autoencoder; bilens: a folder of ours, of a whole model."
         ),
     ]
     out: Annotated[Path, typer.Option(help="Folder for it.")]
@@ -61,6 +61,9 @@ class BilinearOptions:
     tokens: int | None = option(None, "Budget of all stages, in tokens or rows of --data.", min=1)
     layers: str | None = option(None, "Blocks to convert, as 0-9,12; left out: all.")
     keep: str | None = option(None, "Blocks to leave as they are, as 28,29.")
+    passes: int | None = option(
+        None, "Passes of the distillation through its text, which --tokens counts once.", min=1
+    )
     keep_worst: int | None = option(
         None, "As many blocks more, those that cost most where they alone are swapped in.", min=0
     )

@@ -105,7 +105,7 @@ def layers(t: Catalogue, record: Conversion) -> Markup:
         block = next((part for part in (one.name, *one.name.split(".")) if part in swaps), "")
         scores = known(one.closed_form, one.r_squared, one.trimmed, one.median)
         rows.append((one.name, *scores, swaps.get(block, NONE)))
-    first, second = t.each("conversion.layers", ("fit", "cost"), tokens=whole(record.line_tokens))
+    first, second = t.each("conversion.layers", ("fit", "cost"))
     charts = [(first, layer_columns(t, first, first, fits, top=1.0))]
     charts.append((second, layer_columns(t, second, second, costs)))
     names = t.each("conversion.layers", ("name", "closed", "all", "trimmed", "median", "swap"))
