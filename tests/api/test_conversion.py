@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from bilens.base.errors import (
 from bilens.data.tokenizer import load_tokenizer, pack_documents
 from bilens.io import host
 from bilens.io.converted_folder import save_converted
-from bilens.io.host import host_of
+from bilens.io.host import Host, host_of
 from bilens.nn import BilinearMLP, BilinearTransformer
 from bilens.nn.module_layers import plain_weights
 from bilens.train import distillation
@@ -287,6 +288,58 @@ def test_width_budget_and_unfreezing_are_options(ours: Path, tmp_path: Path) -> 
     assert json.loads(last)["step"] == budget["steps"]
 
 
+def test_passes_read_the_same_texts_again(
+    ours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Tensor] = []
+
+    def meet(_teacher: Host, student: Host, texts: Tensor, _recipe: object) -> Tensor:
+        read.append(texts)
+        return sum(one.sum() for one in student.module.parameters() if one.requires_grad) * 0  # type: ignore[return-value]
+
+    monkeypatch.setattr(distillation, "kl_on", meet)
+    found = go(ours, tmp_path / "out", passes=3)
+    once, again, last = torch.stack(read).chunk(3)
+    assert len(once) == 16  # 1,536 tokens less 768 of the layers, in steps of 4 texts of 12
+    assert torch.equal(once, again)
+    assert torch.equal(once, last)
+    assert len(torch.unique(once.flatten(0, 1), dim=0)) > 40  # and none twice in a pass
+    assert found["curve"][-1]["tokens"] == 768 + 3 * 768
+
+
+def test_a_linear_path_is_learnt_where_nothing_is_fitted(ours: Path, tmp_path: Path) -> None:
+    go(ours, tmp_path / "out", skip=("fit", "distillation"), linear_skip=True)
+    for view in bl.load(tmp_path / "out").layers.values():
+        linear = view.quadratic_map.linear
+        assert linear is not None
+        assert float(linear.detach().abs().max()) > 0
+
+
+def test_a_run_of_a_release_without_an_option_goes_on(ours: Path, tmp_path: Path) -> None:
+    go(ours, tmp_path / "out")
+    place, before = tmp_path / "out/run.json", weights(tmp_path / "out")
+    about = json.loads(place.read_text())
+    assert about["recipe"].pop("passes") == 1
+    place.write_text(json.dumps(about))
+    (tmp_path / "out/conversion.json").unlink()
+    go(ours, tmp_path / "out", resume=True)
+    assert weights(tmp_path / "out") == before
+    with pytest.raises(UsageError, match=r"was started with passes=1; this command says passes=2"):
+        go(ours, tmp_path / "out", resume=True, passes=2)
+
+
+def test_what_stands_beside_a_model_goes_along(llama: Path, tmp_path: Path) -> None:
+    source = tmp_path / "model"
+    shutil.copytree(llama, source)
+    beside = ("preprocessor_config.json", "vocab.txt", "tokenizer_notes.txt")
+    for name in beside:
+        (source / name).write_text("{}")
+    go(source, tmp_path / "out", skip=("training", "distillation"))
+    there = [(tmp_path / "out" / name).exists() for name in beside]
+    assert there == [True, True, False]  # notes are no part of a model
+    go(source, tmp_path / "out", skip=("training", "distillation"), overwrite=True)
+
+
 def test_parts_of_a_step_and_recomputing_change_no_gradient(ours: Path, tmp_path: Path) -> None:
     options = {"skip": ("training",), "precision": "float32", "tokens": 1200}
     found = go(ours, tmp_path / "plain", **options)
@@ -360,7 +413,8 @@ def test_a_walk_sees_what_the_mlps_of_a_whole_run_receive() -> None:
         host.logits(texts)
     for hook in hooks:
         hook.remove()
-    walk = Walk(host, texts, 4)
+    walk = Walk(host, texts, 3)  # and 2 at last
+    assert [len(part) for part in walk.parts] == [3, 3, 2]
     for site, expected in zip(host.sites, seen, strict=True):
         assert torch.allclose(walk.inputs([site])[site.name].x, expected, atol=1e-6)
         walk.advance()

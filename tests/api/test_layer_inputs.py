@@ -162,6 +162,8 @@ def test_any_module_is_hooked_where_its_layers_begin() -> None:
     assert all(one.requires_grad for one in module.parameters())
     few = fit_on_inputs(layer_inputs(module, x[:9]), samples=100).fits[0]
     assert (few.seen, few.assumed_input) == (None, "a standard normal input")
+    audited = bl.audit(module, inputs=found, null_samples=3).to_dict()
+    assert [one["fit"]["seen"] for one in audited["layers"]] == 4 * [True]
     record = fit_on_inputs(found, samples=100)
     assert record.text is None
     assert record.fits[2].seen is not None

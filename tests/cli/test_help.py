@@ -73,7 +73,7 @@ FROZEN = {
     ),
     "convert": (
         "model --to --out --text --measure --column --held-out --tokens --minutes --layers "
-        "--keep --parallel --texts-at-once --recompute --keep-worst --hidden-multiplier "
+        "--keep --parallel --texts-at-once --recompute --passes --keep-worst --hidden-multiplier "
         "--linear-skip --unfreeze --layer-tokens --layer-steps --optimizer --learning-rate "
         "--context-length --skip --measured-tokens --seed --device --resume --allow-pickle "
         "--trust-pickle --residual --no-residual --overwrite --json"

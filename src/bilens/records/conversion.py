@@ -68,7 +68,7 @@ class ConvertedLayer(Record, frozen=True, kw_only=True):
 class CurvePoint(Record, frozen=True):
     """The model during the distillation, on a little held-out text of all domains together."""
 
-    tokens: Count  # learnt from so far, in all stages
+    tokens: Count  # read so far, in all stages and passes
     loss_added: float
     kl: float
 

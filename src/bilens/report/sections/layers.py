@@ -168,6 +168,9 @@ def layer_numbers(t: Catalogue, layer: LayerReading) -> tuple[str, ...]:
     if fit is not None:
         error = fixed(fit.standard_error, 3)
         fitted = f"{fixed(fit.quadratic, 3, -1)} ± {error}", fixed(fit.linear, 3)
+    if fit is not None and fit.median is not None:
+        both = t("layers.table.median", all=fitted[0], median=fixed(fit.median, 3, -1))
+        fitted = both, fitted[1]
     read = 4 * (NONE,)
     if outputs is not None:
         null = outputs.effective_rank_null
