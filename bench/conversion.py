@@ -1,7 +1,8 @@
 """What making all MLPs of a language model bilinear costs: budgets of tokens, with blocks kept.
 
 Each run is one `bilens convert MODEL --to bilinear` in a folder of its own, goes on where it was
-broken off, and is only read where it is finished. The domains that are learnt from are split by
+broken off, and is only read where it is finished; runs that are not asked for stay on the page as
+they were. The domains that are learnt from are split by
 document; a third one is measured alone. Run it with `make study-conversion MODEL=file.gguf
 TEXT="a.txt b.txt" MEASURE=c.txt OUT=folder`; it writes
 docs/benchmarks/conversion_smollm2.json and the page.
@@ -28,8 +29,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "200k": {"tokens": 200_000},
     "200k-keep-2": {"tokens": 200_000, "keep_worst": 2},
     "800k": {"tokens": 800_000},
-    "200k-4-passes": {"tokens": 200_000, "passes": 4},
-    "200k-4-passes-keep-2": {"tokens": 200_000, "passes": 4, "keep_worst": 2},
+    "200k-2-passes": {"tokens": 200_000, "passes": 2},
 }
 OF_A_DOMAIN = (
     *("name", "fitted", "texts", "tokens", "teacher_loss", "loss", "loss_added", "error", "kl"),
@@ -78,24 +78,26 @@ def page(result: dict[str, Any]) -> str:
     """Return the page of a result."""
     run, runs = result["run"], result["runs"]
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
-    first = runs[0]
+    first = max(runs, key=lambda one: one["run"]["date"])  # of the layers, which all share
     names = [
         one["name"] + ("" if one["fitted"] else " (only measured)") for one in first["domains"]
     ]
-    head = f"| run | {' | '.join(names)} | same top token | bfloat16 | kept |"
+    head = f"| tokens | passes | {' | '.join(names)} | same top token | bfloat16 | kept | date |"
     stage = f"{first['after_layers'][0]['tokens']:,} predictions"
-    lines = [head, "|---|" + "---|" * (len(names) + 3)]
+    lines = [head, "|---|" + "---|" * (len(names) + 5)]
     lines += [
-        f"| layers alone, on {stage} | {' | '.join(map(loss, first['after_layers']))} | | | |"
+        f"| layers alone, on {stage} | | {' | '.join(map(loss, first['after_layers']))} | | | | |"
     ]
     for one in runs:
         same = ", ".join(f"{domain['same_top_token']:.1%}" for domain in one["domains"])
         cells = [*map(loss, one["domains"]), same, f"{one['bfloat16_added']:+.4f}"]
         kept_names = ", ".join(one["kept"]) or "none"
-        lines.append(f"| {one['recipe']['tokens']:,} | {' | '.join(cells)} | {kept_names} |")
+        passes, date = one["recipe"].get("passes", 1), one["run"]["date"]
+        row = f"{one['recipe']['tokens']:,}", f"{passes}", *cells, kept_names, date
+        lines.append(f"| {' | '.join(row)} |")
     layers = first["layers"]
     overall, median = ([one[key] for one in layers] for key in ("r_squared", "median"))
-    curve = ["| tokens | " + " | ".join(one["name"] for one in runs) + " |"]
+    curve = ["| tokens read | " + " | ".join(one["name"] for one in runs) + " |"]
     curve += ["|---|" + "---|" * len(runs)]
     known = [{point["tokens"]: point for point in one["curve"]} for one in runs]
     every = sorted({tokens for one in known for tokens in one})
@@ -144,13 +146,16 @@ def main() -> None:
     parser.add_argument("--runs", nargs="+", default=[*RUNS], choices=[*RUNS])
     parser.add_argument("--note", default="", help="what else was special, for the page")
     args = parser.parse_args()
+    place = PAGE / "conversion_smollm2.json"
+    known = json.loads(place.read_text())["runs"] if place.exists() else []
+    runs = {one["name"]: one for one in known} | {name: one_run(name, args) for name in args.runs}
     result = {
         "model": args.model.name,
         "note": args.note,
-        "runs": [one_run(name, args) for name in args.runs],
+        "runs": [runs[name] for name in RUNS if name in runs],
         "run": to_json(describe_run("make study-conversion", 0)),
     }
-    (PAGE / "conversion_smollm2.json").write_text(json.dumps(result, indent=1) + "\n")
+    place.write_text(json.dumps(result, indent=1) + "\n")
     (PAGE / "conversion_smollm2.md").write_text(page(result))
 
 

@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +36,7 @@ from bilens.train import distillation
 from bilens.train.corpus import CorpusOptions
 from bilens.train.layer_fit import ConversionRecipe, convert_layers, first_tokens
 from bilens.train.layer_inputs import Walk
+from kill_sweep import KILLS, conversions_killed
 
 RECIPE = ConversionRecipe(
     n_ctx=12, tokens=1536, layer_tokens=768, layer_steps=6, batch_size=4, measured_tokens=480
@@ -465,39 +464,12 @@ def test_a_run_that_is_broken_off_ends_at_the_same_bits(
     assert "finished" in said[-1]
 
 
-KILLER = """
-import sys, time
-from pathlib import Path
-import test_conversion as cases
-from bilens.train import distillation
-from kill_sweep import sweep
-
-distillation.STEPS_A_LINE = 2
-model, place = map(Path, sys.argv[1:3])
-cases.go(model, place / "whole")
-began = time.perf_counter()
-cases.go(model, place / "whole", overwrite=True)
-run = lambda folder: cases.go(model, folder, resume=(folder / "run.json").exists())
-print(sweep(run, time.perf_counter() - began, place, int(sys.argv[3])))
-"""
-KILLS = 25
-
-
 def test_kill_9_at_random_moments_ends_at_the_same_bits(
     ours: Path, tmp_path: Path, sweep_share: float
 ) -> None:
-    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    result = subprocess.run(
-        [sys.executable, "-c", KILLER, str(ours), str(tmp_path), str(round(sweep_share * KILLS))],
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    for index in range(int(result.stdout)):
-        assert weights(tmp_path / str(index)) == weights(tmp_path / "whole")
+    setup = f"import test_conversion as t; go = functools.partial(t.go, Path({str(ours)!r}))"
+    for folder in conversions_killed(setup, tmp_path, round(sweep_share * KILLS)):
+        assert weights(folder) == weights(tmp_path / "whole")
 
 
 def test_ctrl_c_keeps_what_is_finished(ours: Path, tmp_path: Path) -> None:

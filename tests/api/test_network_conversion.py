@@ -31,8 +31,10 @@ from bilens.base.errors import (
 )
 from bilens.io.host import host_of
 from bilens.io.in_memory import from_module
+from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearClassifier
 from builders import randn
+from kill_sweep import KILLS, conversions_killed
 
 SHORT = replace(RECIPE, tokens=3000, layer_steps=5, batch_size=32, learning_rate=1e-3)
 X = randn(300, 4, seed=9)
@@ -58,6 +60,12 @@ def fitted(kind: Any, *widths: int, columns: float = 1.0) -> tuple[Any, Tensor, 
     y = (y > 0).long() + (y > 1) if kind is MLPClassifier else 100 + 50 * y
     mlp = kind(hidden_layer_sizes=widths, max_iter=80, random_state=0, solver="lbfgs", alpha=0.1)
     return make_pipeline(StandardScaler(), mlp).fit(x.numpy(), y.numpy()), x, y
+
+
+def net() -> LoadedModel:
+    """Two layers one behind the other, the same each time."""
+    torch.manual_seed(0)
+    return from_module(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 5), nn.Tanh()))
 
 
 # ---- what comes out
@@ -136,8 +144,7 @@ class Killed(BaseException):
 
 
 def test_a_run_that_is_broken_off_ends_at_the_same_bits(tmp_path: Path) -> None:
-    net = from_module(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 5), nn.Tanh()))
-    go(net, X, tmp_path / "whole")
+    go(net(), X, tmp_path / "whole")
     for count, points in enumerate((1, 3, 5)):
         left = [points]
 
@@ -147,14 +154,21 @@ def test_a_run_that_is_broken_off_ends_at_the_same_bits(tmp_path: Path) -> None:
                 raise Killed
 
         with pytest.raises(Killed):
-            go(net, X, tmp_path / "broken", resume=count > 0, report=report)
-    go(net, X, tmp_path / "broken", resume=True)
+            go(net(), X, tmp_path / "broken", resume=count > 0, report=report)
+    go(net(), X, tmp_path / "broken", resume=True)
     whole, broken = (module(tmp_path / name).state_dict() for name in ("whole", "broken"))
     assert all(torch.equal(part, broken[name]) for name, part in whole.items())
     with pytest.raises(UsageError, match="started on other data"):
-        go(net, X + 1, tmp_path / "broken", resume=True)
+        go(net(), X + 1, tmp_path / "broken", resume=True)
     with pytest.raises(OutputExistsError, match="already holds files"):
-        go(net, X, tmp_path / "broken")
+        go(net(), X, tmp_path / "broken")
+
+
+def test_kill_9_at_random_moments_ends_at_the_same_bits(tmp_path: Path, sweep_share: float) -> None:
+    setup = "import test_network_conversion as t; go = functools.partial(t.go, t.net(), t.X)"
+    found = conversions_killed(setup, tmp_path, round(sweep_share * KILLS))
+    whole, *others = (module(folder).state_dict() for folder in (tmp_path / "whole", *found))
+    assert all(torch.equal(one[name], part) for one in others for name, part in whole.items())
 
 
 def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:

@@ -23,7 +23,11 @@ SMALL = {"SAE_STEPS": 2, "BUFFER_STEPS": 1, "CIRCUITS": 1, "TEXT_TOKENS": 512}
 
 
 def is_usual(case: Case) -> bool:
-    plain = (case.width, case.limit, case.passes) == (1, "none", 1) and case.way != "trained layers alone"
+    plain = (case.width, case.limit, case.passes) == (
+        1,
+        "none",
+        1,
+    ) and case.way != "trained layers alone"
     return plain and (case.optimizer == "adamw") == (WAYS[case.way][1] == "cross-entropy")
 
 

@@ -91,18 +91,19 @@ class ConversionStudy(Study):
         columns = sorted({by.LAYER_TOKENS, *(tokens for _, tokens in usual)})
         ways = [[way, *(told(usual.get((way, tokens), ())) for tokens in columns)] for way in WAYS]
         varied = [
-            [*key[:3], f"{key[4]}×", *key[5:], told(rows)]
+            [*key[:3], f"{key[3]:,}", f"{key[4]}×", *key[5:], told(rows)]
             + [f"{mean(row[name] for row in rows):.{digits}f}" for name, digits in SHOWN.items()]
             for key, rows in everything.items()
-            if WAYS[key[1]][1] and key[3] == min(MUST[0], columns[-1])
+            if WAYS[key[1]][1] and (key[3] == min(MUST[0], columns[-1]) or key[-1] > 1)
         ]
-        heads = "blocks | way | optimiser | width | kept | products | passes | loss added | "
+        heads = "blocks | way | optimiser | tokens | width | kept | products | passes | loss added | "
         losses = [f"{name} {one['held_out_loss']:.4f}" for name, one in result["teachers"].items()]
         return {
             "ways": table("way | " + " | ".join(map("{:,}".format, columns)), ways),
             "varied": table(heads + " | ".join(SHOWN).replace("_", " "), varied),
             "circuits": circuit_parts(result["circuits"]),
             "left": len(result["left"]),
+            "steps": by.LAYER_STEPS,
             "teachers": ", ".join(losses),
         }
 
