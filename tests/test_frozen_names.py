@@ -49,7 +49,7 @@ PUBLIC_CERTIFICATES = names_of(
 # Parameters with their defaults. Options may be added behind them; what is here stays.
 SIGNATURES = {
     "certify.universal_perturbation": "f, mean, source, target, radius",
-    "certify.linf_radius": "f, x, label, generator, restarts=4, steps=20",
+    "certify.linf_radius": "f, x, label, seed=0, restarts=4, steps=20",
     "certify.solve_trust_region": "values, linear, radius",
     "certify.distance_to_quadric": "values, linear, constant",
     "certify.projected_margin": "f, record, low=0.0, high=1.0",
@@ -77,7 +77,7 @@ SIGNATURES = {
     "activation_moments": "activation, mean, deviation",
     "layer_inputs": "model, data, *, layers=(), tokens=20000, n_ctx=128, held_out=0.2, seed=0",
     "quadratic_fit": "module_or_weights, mean=None, covariance=None, data=None, *, "
-    "generator=None, samples=10000, threshold=0.9, train_steps=0",
+    "seed=0, samples=10000, threshold=0.9, train_steps=0",
     "attack_model": "model, data, *, target=None, source=None, pairs=False, epsilons=None, "
     "random_perturbations=3, restarts=3, seed=0",
     "attribute": "f, x, baseline=None",
@@ -98,7 +98,7 @@ SIGNATURES = {
     "contrast_direction": "d_out, positive, negative",
     "effective_rank": "eigenvalues",
     "eigendecompose": "form, k=None, which='magnitude', method='auto'",
-    "eigendecompose_all": "f, directions=None, k=2, which='magnitude', method='auto'",
+    "eigendecompose_all": "f, directions=None, k=None, which='magnitude', method='auto'",
     "cp_decompose": "f, rank, *, model='pairs', method='als', num_starts=3, seed=0",
     "direct_interactions": "f, dictionary, directions=None",
     "dual_expression": "f, directions",
@@ -109,10 +109,10 @@ SIGNATURES = {
     "hosvd": "f, rank=None",
     "interaction_submatrix": "f, dictionary, output_direction, features",
     "localisation": "vectors",
-    "match_eigenvectors": "first, second, generator, method='assignment', k=None",
+    "match_eigenvectors": "first, second, seed=0, method='assignment', k=None",
     "pairwise_interactions": "form, x, baseline=None",
     "top_interactions": "form, x, k, baseline=None",
-    "plan_eigendecomposition": "f, directions=None, k=2, method='auto'",
+    "plan_eigendecomposition": "f, directions=None, k=None, method='auto'",
     "quantise": "f, kind",
     "similarity": "f, g, measure='frobenius'",
     "sklearn.BilinearClassifier": "alpha=3.0, quadratic_scale=0.3, n_components=None, "
@@ -136,7 +136,7 @@ SIGNATURES = {
         "bias=False, rotary_base=10000.0, norm_epsilon=1e-05, mlp_type='gated'"
     ),
     "raw_directions": "d_out",
-    "rotation_null": "f, directions, generator, num_samples=99, embedding=None, progress=None",
+    "rotation_null": "f, directions, seed=0, num_samples=99, embedding=None, progress=None",
     "save": (
         "module, folder, *, input_shape=None, output_names=None, provenance=None, overwrite=False"
     ),
@@ -186,7 +186,7 @@ SIGNATURES = {
         "overwrite=False"
     ),
     "nn.BilinearTransformer.generate": (
-        "self, tokens, max_new_tokens, temperature=1.0, top_k=None, generator=None, end_token=None"
+        "self, tokens, max_new_tokens, temperature=1.0, top_k=None, seed=None, end_token=None"
     ),
 }
 ATTRIBUTES: dict[type, str] = {

@@ -15,8 +15,9 @@ from bilens.algebra.concentration import (
     roughness,
     subspace_localisation,
 )
-from bilens.base.errors import ShapeError
-from builders import randn, rotation, vector
+from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.base.errors import ShapeError, UsageError
+from builders import randn, random_map, rotation, vector
 from odd_tensors import LOW_PRECISION, NOT_DENSE_FLOAT, NOT_FINITE, SOUND, Odd
 from strategies import SCALES, entries, rotations
 
@@ -35,6 +36,20 @@ from strategies import SCALES, entries, rotations
 def test_the_effective_rank_of_a_known_spectrum(spectrum: list[float], rank: float) -> None:
     value = effective_rank(torch.tensor(spectrum, dtype=torch.float64))
     assert float(value) == pytest.approx(rank, abs=1e-15)
+
+
+def test_the_leading_eigenvalues_of_a_decomposition_are_no_spectrum() -> None:
+    f = random_map(d_in=8, d_hidden=12)
+    whole = eigendecompose_all(f)
+    assert whole.eigenvalues.shape[-1] == 8  # all of them, as of one form
+    assert float(effective_rank(whole.eigenvalues)[0]) > 3
+    part = eigendecompose_all(f, k=2)
+    for values in (part.eigenvalues, part.eigenvalues[0], part[0].eigenvalues):
+        with pytest.raises(UsageError, match="the 2 leading eigenvalues of a decomposition"):
+            effective_rank(values)
+    few = random_map(d_in=9, d_hidden=2)  # rank 4: what is left out is zero
+    rank = effective_rank(eigendecompose_all(few).eigenvalues)
+    torch.testing.assert_close(effective_rank(eigendecompose_all(few, k=6).eigenvalues), rank)
 
 
 @given(st.integers(1, 6).flatmap(lambda n: entries(n)))

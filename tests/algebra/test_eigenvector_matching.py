@@ -230,5 +230,5 @@ def test_bad_arguments_are_refused_with_what_to_do() -> None:
         match_eigenvectors(named(1), replace(named(1), basis="whitened"), seeded())
     with pytest.raises(UsageError, match="second is a Tensor; expected EigenDecomposition: use ei"):
         match_eigenvectors(named(1), randn(2, D), seeded())
-    with pytest.raises(UsageError, match=r"generator is a int; expected Generator: use torch.Gen"):
-        match_eigenvectors(named(1), named(1), 0)
+    with pytest.raises(UsageError, match=r"seed is 'a'; expected an integer from 0 on, or a torch"):
+        match_eigenvectors(named(1), named(1), "a")

@@ -1,5 +1,6 @@
 """Comparing maps: differences, noise in their place, rounded weights, and cosines."""
 
+import copy
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from hypothesis import assume, given, strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
@@ -23,6 +24,8 @@ from bilens.algebra.map_comparison import (
 )
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import NonFiniteError, ShapeError, UsageError
+from bilens.nn import BilinearClassifier
+from bilens.nn.mlp_search.find_mlps import find_mlps
 from builders import (
     D_HIDDEN,
     D_IN,
@@ -376,6 +379,17 @@ def test_maps_and_measures_that_do_not_fit_are_refused() -> None:
             similarity(F, other)
     with pytest.raises(UsageError, match="the input and the embedding basis cannot be compared"):
         similarity(F, replace(G, basis="embedding"))
+    first, second = (BilinearClassifier(5, 4, 3, n_layers=2) for _ in range(2))
+    same = copy.deepcopy(first).double()
+    for read in (lambda m: m.layer_map(1), lambda m: m.layer_map(0, "embedding")):
+        with pytest.raises(UsageError, match="numbers are of different coordinates"):
+            similarity(read(first), read(second))
+        assert float(similarity(read(first), read(same))) == pytest.approx(1)
+    blocks = [part for _ in range(2) for part in (nn.Linear(5, 5), nn.ReLU())]
+    with pytest.raises(UsageError, match="numbers are of different coordinates"):
+        similarity(
+            *(one.quadratic_map for one in find_mlps(nn.Sequential(*blocks)).layers.values())
+        )
     with pytest.raises(UsageError, match="measure='cosine' is not known: use one of frobenius, ga"):
         similarity(F, G, "cosine")
     b = random_tensor()

@@ -40,7 +40,7 @@ def root() -> Tensor:
 @pytest.mark.parametrize(("model", "layer"), [(ONE, "layers.0"), (TWO, "layers.0"), (MLP, "layer")])
 def test_whitened_spectra_are_those_of_the_congruent_form(model: LoadedModel, layer: str) -> None:
     result = run_job(prepare(model, WHOLE, layer, inputs=MOMENTS))
-    assert result.record.basis == result.pairs.basis == "whitened"
+    assert (result.record.basis, result.pairs.basis.split()[0]) == ("whitened", "whitened")
     tensor = model.layers[layer].quadratic_map.tensor
     dense = oracles.dense_tensor(tensor.down, tensor.left, tensor.right)
     for c, values in enumerate(result.pairs.eigenvalues):

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 import bilens
+import trace_documents
 from bilens.base.notebook import MOST, described, html_summary
+from builders import random_map
 
 
 class State(Enum):
@@ -116,3 +118,23 @@ def test_the_table_of_a_decomposition_says_what_is_proven() -> None:
     assert "d out 3, d hidden 3, d in 3" in f._repr_html_()
     table = bilens.eigendecompose(f.form(torch.ones(3)), k=1)._repr_html_()
     assert '>complete</th><td style="text-align:left">yes</td>' in table
+
+
+def test_a_result_is_one_line_without_its_tensors() -> None:
+    """A map, a decomposition and a whole document: a terminal is not filled with numbers."""
+    f = random_map(d_out=40, d_in=50)
+    assert repr(f) == (
+        "QuadraticMap(sizes: d out 40, d hidden 6, d in 50; dtype: torch.float64; basis: input; "
+        "linear: —; constant: —)"
+    )
+    form, whole = f.form(torch.ones(40).double()), bilens.eigendecompose_all(f)
+    for result in (form, whole, Result("a", torch.zeros(9, 9), Part(0.5))):
+        assert len(repr(result)) < 400, repr(result)[:400]
+    trace = bilens.TraceReport(trace_documents.make_trace())
+    assert repr(trace).startswith("TraceReport(Trace(")
+    assert len(repr(trace)) < 3000 < len(trace.to_json())
+
+
+@pytest.mark.parametrize("module", [bilens, bilens.nn, bilens.certify, bilens.sklearn])
+def test_a_module_lists_its_public_names_alone(module: ModuleType) -> None:
+    assert {*dir(module)} - {"sklearn", "load_converted"} == {*module.__all__}

@@ -30,9 +30,9 @@ FROZEN = {
         "--early-stopping --validation --test --device --seed --overwrite --json"
     ),
     "train sae": (
-        "model --hook --out --corpus --column --limit --latents --k --sign --tokens --batch-size "
-        "--buffer-size --learning-rate --schedule --warmup --auxiliary --dead-after --device "
-        "--seed --resume --overwrite --json"
+        "model --hook --out --corpus --column --limit --num-latents --k --sign --tokens "
+        "--batch-size --buffer-size --learning-rate --schedule --warmup --auxiliary --dead-after "
+        "--device --seed --resume --overwrite --json"
     ),
     "decompose": (
         "model --top --layer --outputs --basis --dataset --data-dir --reading --contrast --which "

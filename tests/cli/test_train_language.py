@@ -134,7 +134,7 @@ def test_another_option_is_not_gone_on_with(bilens: Shell, tmp_path: Path) -> No
 
 
 HOOKS = ("blocks.0.mlp_in", "blocks.1.mlp_out")
-SAE = ["--latents", 20, "--k", 3, "--tokens", 2000, "--batch-size", 64, "--buffer-size", 700]
+SAE = ["--num-latents", 20, "--k", 3, "--tokens", 2000, "--batch-size", 64, "--buffer-size", 700]
 ONE = ["--hook", HOOKS[1], *SAE]
 
 

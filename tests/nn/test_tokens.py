@@ -40,10 +40,7 @@ def test_no_new_tokens_are_no_new_tokens() -> None:
 
 def test_a_generator_decides_the_text_and_the_dtype_stays() -> None:
     model, tokens = make(n_ctx=30), some_tokens(2, 3).int()
-    texts = [
-        model.generate(tokens, 20, generator=torch.Generator().manual_seed(seed))
-        for seed in (0, 0, 1)
-    ]
+    texts = [model.generate(tokens, 20, seed=seed) for seed in (0, 0, 1)]
     assert torch.equal(texts[0], texts[1])
     assert not torch.equal(texts[0], texts[2])
     assert texts[0].dtype is torch.int32
@@ -72,9 +69,9 @@ def test_a_top_k_that_cuts_nothing_changes_no_probability(top_k: int | None) -> 
 def test_a_text_that_has_ended_goes_on_with_its_end_and_stops_when_all_have() -> None:
     model = make(n_ctx=40, n_layer=1)
     tokens = some_tokens(4, 2)
-    free = model.generate(tokens, 30, generator=torch.Generator().manual_seed(3))
+    free = model.generate(tokens, 30, seed=3)
     end = 5
-    ended = model.generate(tokens, 30, generator=torch.Generator().manual_seed(3), end_token=end)
+    ended = model.generate(tokens, 30, seed=3, end_token=end)
     assert ended.shape[1] <= free.shape[1]
     for before, after in zip(free[:, 2:].tolist(), ended[:, 2:].tolist(), strict=True):
         if end in before[: len(after)]:

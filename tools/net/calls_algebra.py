@@ -192,10 +192,10 @@ def quadratic_fit() -> Any:
     glu = bl.GLUWeights(randn(3, 6), randn(6, 4, seed=1), randn(6, 4, seed=2), silu)
     root = randn(4, 4, seed=3)
     return {
-        "mlp": bl.quadratic_fit(mlp, generator=_generator(), samples=500),
-        "glu": bl.quadratic_fit(glu, randn(4, seed=4), root @ root.T, generator=_generator()),
-        "data": bl.quadratic_fit(mlp, data=randn(300, 4, seed=5), generator=_generator()),
-        "gated": bl.quadratic_fit(bl.load("models/deep_gated"), generator=_generator()),
+        "mlp": bl.quadratic_fit(mlp, seed=_generator(), samples=500),
+        "glu": bl.quadratic_fit(glu, randn(4, seed=4), root @ root.T, seed=_generator()),
+        "data": bl.quadratic_fit(mlp, data=randn(300, 4, seed=5), seed=_generator()),
+        "gated": bl.quadratic_fit(bl.load("models/deep_gated"), seed=_generator()),
     }
 
 

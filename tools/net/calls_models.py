@@ -97,7 +97,7 @@ def transformers() -> Any:
             "logits": model(tokens),
             "loss": model.next_token_loss(tokens),
             "captured": captured,
-            "continued": model.generate(tokens[:1, :3], 4, generator=generator),
+            "continued": model.generate(tokens[:1, :3], 4, seed=generator),
             "config": vars(model.config) if hasattr(model.config, "__dict__") else None,
         }
     return found

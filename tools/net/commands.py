@@ -40,7 +40,7 @@ TRAIN_LANGUAGE = (
 )
 GRAMMAR = "--corpus grammar --limit 150 --held-out 0.2"
 TRAIN_SAE = (
-    "train sae out/train_language/run --latents 20 --k 3 --tokens 2000 --batch-size 64 "
+    "train sae out/train_language/run --num-latents 20 --k 3 --tokens 2000 --batch-size 64 "
     "--buffer-size 700 --device cpu"
 )
 SAES = (

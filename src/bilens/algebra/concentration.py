@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from bilens.base.checks import check_float_tensor
-from bilens.base.errors import ShapeError
+from bilens.base.errors import ShapeError, UsageError
+
+TRUNCATED = "_bilens_truncated"  # a mark on the eigenvalues of a decomposition that has more
 
 
 def effective_rank(eigenvalues: Tensor) -> Tensor:
@@ -19,10 +21,16 @@ def effective_rank(eigenvalues: Tensor) -> Tensor:
     the input basis only, and read it beside its level under a null (`rotation_null`).
 
     Raises: ShapeError if there is no axis of eigenvalues, or it is empty; NonFiniteError if an
-        eigenvalue is NaN or infinite.
+        eigenvalue is NaN or infinite; UsageError for the leading eigenvalues of a decomposition
+        that has more of them.
     Source: arXiv:2410.08417, App. E ((L₁/L₂)² of the eigenvalues).
     """
     shape = check_float_tensor("eigenvalues", eigenvalues)
+    if getattr(eigenvalues if eigenvalues._base is None else eigenvalues._base, TRUNCATED, False):
+        raise UsageError(
+            f"these are the {shape[-1]} leading eigenvalues of a decomposition, not its spectrum: "
+            "an effective rank needs all of them. Decompose with k=None."
+        )
     if not shape or shape[-1] == 0:
         raise ShapeError(f"eigenvalues has shape {shape}; expected a whole spectrum, (..., n).")
     size = eigenvalues.double().abs()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.random_rotations import random_frame
-from bilens.base.checks import check_choice, check_count, check_type
+from bilens.base.checks import check_choice, check_count, check_type, generator_of
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import html_summary
 
@@ -54,7 +54,7 @@ class EigenvectorMatch:
 def match_eigenvectors(
     first: EigenDecomposition,
     second: EigenDecomposition,
-    generator: torch.Generator,
+    seed: int | torch.Generator = 0,
     method: Method = "assignment",
     k: int | None = None,
     signed: bool = True,
@@ -77,7 +77,7 @@ def match_eigenvectors(
     Args:
         first: the decomposition of one form.
         second: that of another form, in the same basis.
-        generator: the source of randomness for the null distribution.
+        seed: of the null distribution; or a generator, which goes on from where it is.
         method: "assignment" or "subspace".
         k: how many leading pairs of each to use; None for all that were computed.
         signed: match positive with positive and negative with negative eigenvalues only.
@@ -89,7 +89,7 @@ def match_eigenvectors(
     """
     check_choice("method", method, get_args(Method))
     check_count("num_samples", num_samples, minimum=1)
-    check_type("generator", generator, torch.Generator, "use torch.Generator().manual_seed(0)")
+    generator = generator_of(seed)
     for name, eig in (("first", first), ("second", second)):
         check_type(name, eig, EigenDecomposition, "use eigendecompose(form)")
     width = first.eigenvectors.shape[-1]
@@ -101,7 +101,7 @@ def match_eigenvectors(
     if first.basis != second.basis:
         raise UsageError(
             f"the decompositions are in the {first.basis} and the {second.basis} basis: vectors "
-            "are matched in one basis; decompose both in the same."
+            'are matched in one basis; decompose both in the same, such as "input".'
         )
     mine, theirs = by_sign("first", first, k), by_sign("second", second, k)
     if not signed:

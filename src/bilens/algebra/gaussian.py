@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bilens.algebra.basis import basis_of
 from bilens.algebra.gram.inner_products import squared_norms
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_float_tensor, check_type
@@ -115,7 +116,7 @@ def whiten(f: QuadraticMap, covariance: Tensor, mean: Tensor | None = None) -> Q
         covariance: Σ, (in, in), symmetric, no eigenvalue below zero.
         mean: μ, (in,); None is zero.
 
-    Returns: a map of float64 whose basis is "whitened".
+    Returns: a map of float64 whose basis is "whitened" with a fingerprint of Σ and μ.
     Raises: ShapeError if Σ or μ does not fit the inputs; NonFiniteError if one holds NaN or
         infinity; UsageError if Σ is not symmetric, or has an eigenvalue below zero.
     Source: the metric of a covariance; see docs/math.md.
@@ -125,7 +126,8 @@ def whiten(f: QuadraticMap, covariance: Tensor, mean: Tensor | None = None) -> Q
     root = symmetric_root(covariance, d_in)
     if mean is not None:
         mean = checked_mean(mean, d_in)
-    return f.detach().to(torch.float64).compose_input(root, mean, basis="whitened")
+    name = basis_of("whitened", covariance, *() if mean is None else (mean,))
+    return f.detach().to(torch.float64).compose_input(root, mean, basis=name)
 
 
 @dataclass(frozen=True, eq=False)

@@ -161,8 +161,9 @@ def check_comparable(f: QuadraticMap, g: QuadraticMap) -> None:
         )
     if f.basis != g.basis:
         raise UsageError(
-            f"maps that read the {f.basis} and the {g.basis} basis cannot be compared: bring both "
-            "into one basis with compose_input."
+            f"maps that read the {f.basis} and the {g.basis} basis cannot be compared, their "
+            "numbers are of different coordinates: bring both into one basis with compose_input, "
+            'or read them in the basis "input".'
         )
 
 

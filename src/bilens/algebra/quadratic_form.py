@@ -121,8 +121,8 @@ def check_rows(x: Tensor, d_in: int) -> None:
         raise ShapeError(f"x has shape {shape}; expected (batch, {d_in}): {advice}.")
 
 
-def check_inputs(x: Tensor, d_in: int, dtype: torch.dtype) -> Tensor:
-    """Return inputs whose last axis is the input axis of a map, in its dtype."""
+def check_inputs(x: Tensor, d_in: int, dtype: torch.dtype, converts: str = "") -> Tensor:
+    """Return inputs whose last axis is the input axis, in the dtype; `converts` has a `.to`."""
     if not isinstance(x, Tensor):
         raise ShapeError(
             f"the input is a {type(x).__name__}; a torch.Tensor was expected: "
@@ -134,10 +134,10 @@ def check_inputs(x: Tensor, d_in: int, dtype: torch.dtype) -> Tensor:
             "flatten images to one row of pixels each."
         )
     if x.dtype != dtype:
-        other_way = f" or convert the map with .to({x.dtype})" if x.dtype in DTYPES else ""
+        other_way = f" or convert the {converts} with .to({x.dtype})"
+        other_way = other_way if converts and x.dtype in DTYPES else ""
         raise ShapeError(
-            f"the input has dtype {x.dtype}, the factors have {dtype}: "
-            f"use x.to({dtype}){other_way}."
+            f"the input has dtype {x.dtype}; {dtype} was expected: use x.to({dtype}){other_way}."
         )
     return x
 
@@ -183,7 +183,7 @@ class QuadraticForm:
 
         Raises: ShapeError if the inputs have another width or dtype.
         """
-        x = check_inputs(x, self.d_in, self.linear.dtype)
+        x = check_inputs(x, self.d_in, self.linear.dtype, "form")
         return self.matrix.evaluate(x) + x @ self.linear + self.constant
 
     def matvec(self, vectors: Tensor) -> Tensor:
@@ -191,7 +191,7 @@ class QuadraticForm:
 
         Raises: ShapeError if the vectors have another width or dtype.
         """
-        return self.matrix.matvec(check_inputs(vectors, self.d_in, self.linear.dtype))
+        return self.matrix.matvec(check_inputs(vectors, self.d_in, self.linear.dtype, "form"))
 
     def trace(self) -> Tensor:
         """Return tr Q, a float64 scalar, in O(hidden · in)."""

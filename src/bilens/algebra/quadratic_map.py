@@ -30,6 +30,8 @@ class QuadraticMap:
         tensor: the bilinear part, modes (out, in, in).
         linear: (out, in), the residual path and the biases multiplied out; None is zero.
         constant: (out,); None is zero.
+        basis: the name of the coordinates that it reads: "input", or "embedding", "whitened" and
+            so on with a fingerprint of what defines them. Maps compare where the names are equal.
 
     Raises: UsageError if the tensor is not a BilinearTensor; ShapeError if the parts do not fit
         together; NonFiniteError if one holds NaN or infinity.
@@ -71,7 +73,7 @@ class QuadraticMap:
 
         Raises: ShapeError if the inputs have another width or dtype.
         """
-        x = check_inputs(x, self.sizes.d_in, self.dtype)
+        x = check_inputs(x, self.sizes.d_in, self.dtype, "map")
         y = ((x @ self.tensor.left.T) * (x @ self.tensor.right.T)) @ self.tensor.down.T
         if self.linear is not None:
             y = y + x @ self.linear.T

@@ -20,7 +20,13 @@ from bilens.algebra.random_rotations import (
     read_ends,
     solved_width,
 )
-from bilens.base.checks import check_count, check_dense_tensor, check_float_tensor, check_type
+from bilens.base.checks import (
+    check_count,
+    check_dense_tensor,
+    check_float_tensor,
+    check_type,
+    generator_of,
+)
 from bilens.base.errors import NumericalError, ShapeError, UsageError
 from bilens.base.notebook import html_summary
 
@@ -209,7 +215,7 @@ def check_level(level: float) -> None:
 def rotation_null(
     f: QuadraticMap,
     directions: Tensor | None,
-    generator: torch.Generator,
+    seed: int | torch.Generator = 0,
     num_samples: int = 99,
     embedding: Tensor | None = None,
     progress: Callable[[int], None] | None = None,
@@ -245,7 +251,7 @@ def rotation_null(
     Args:
         f: the layer, in the space in which its right branch is rotated.
         directions: (num, out), one output direction a row; None reads every output as it is.
-        generator: the source of randomness.
+        seed: of what is drawn; or a generator, which goes on from where it is.
         num_samples: number of rotations; 99 gives p-values down to 0.01.
         embedding: E, (in, in'), in front of the layer; None where there is none.
         progress: called with the number of samples done.
@@ -256,12 +262,12 @@ def rotation_null(
     Returns: a direction that is not finite, whose form overflows, or that the solver fails on is
         flagged in `status` and holds NaN; the others are not affected.
     Raises: ShapeError if directions or embedding do not fit; NonFiniteError if the embedding holds
-        NaN or infinity; UsageError if num_samples is less than 1, or f or generator is something
+        NaN or infinity; UsageError if num_samples is less than 1, or f or seed is something
         else; MemoryLimitError if not even one direction at a time fits into the memory allowed.
     Source: the null follows the gauge freedom of the factors; see docs/math.md.
     """
     check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
-    check_type("generator", generator, torch.Generator, "use torch.Generator().manual_seed(0)")
+    generator = generator_of(seed)
     check_directions(directions, f.sizes.d_out)
     num = f.sizes.d_out if directions is None else len(directions)
     num_samples = check_count("num_samples", num_samples, minimum=1)

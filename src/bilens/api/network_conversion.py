@@ -18,7 +18,7 @@ from bilens.api.conversion import Conversion, Report
 from bilens.api.given_data import as_array, ends_in, find_data, interface_of, opened
 from bilens.base import silent
 from bilens.base.errors import DataError, UsageError
-from bilens.base.files import read_json
+from bilens.base.files import check_path, read_json
 from bilens.data.images import ImageDataset
 from bilens.data.labelled_data import labelled
 from bilens.data.model_interface import LabelledData, ModelInterface
@@ -103,7 +103,7 @@ def convert_network(
         targets = (targets / units[2]).float() if units and len(units[2]) == 1 else None
     host.module.to(chosen)
     rows = Rows(fitted, measured, name, recipe.seed, recipe.n_ctx)
-    given = recipe.resolved(chosen), Path(folder), report or silent, say or silent
+    given = recipe.resolved(chosen), check_path("folder", folder), report or silent, say or silent
     run = NetworkConversion(host, rows, *given, source, units, targets)
     return run.start(resume, overwrite)
 

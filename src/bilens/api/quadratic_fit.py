@@ -65,7 +65,7 @@ def quadratic_fit(
     covariance: Tensor | None = None,
     data: Tensor | None = None,
     *,
-    generator: torch.Generator | None = None,
+    seed: int | torch.Generator = 0,
     samples: int = SAMPLES,
     threshold: float = THRESHOLD,
     train_steps: int = 0,
@@ -89,7 +89,7 @@ def quadratic_fit(
         mean: μ, (in,), of the closed form; None is zero.
         covariance: Σ, (in, in), singular or not; None is I.
         data: inputs of the model, (rows, in), 13 or more.
-        generator: of the rows held out, or the samples; None is seed 0.
+        seed: of the rows held out, or the samples; or a generator, which goes on from where it is.
         samples: that R² is measured on without data, at least 100.
         threshold: R² below which `check_usable` refuses the map: 0.9 is a correlation of 0.95.
         train_steps: of Adam on all factors after the last fit to data.
@@ -109,7 +109,7 @@ def quadratic_fit(
     Source: arXiv:2502.01032 for MLPs; Stein's identity for gated layers and any Σ.
     """
     layers, run = layers_and_run(module_or_weights)
-    return fit_layers(
+    fit = fit_layers(
         layers,
         run,
         mean=mean,
@@ -117,10 +117,11 @@ def quadratic_fit(
         data=data,
         held_out=held_out,
         train_steps=train_steps,
-        generator=generator,
+        seed=seed,
         samples=samples,
         threshold=threshold,
     )
+    return module_or_weights.in_own_basis(fit) if isinstance(module_or_weights, LayerView) else fit
 
 
 def layers_and_run(subject: Subject) -> tuple[tuple[Layer, ...], Run]:
@@ -227,7 +228,7 @@ def fit_layers_of(
             train_steps=train_steps,
             samples=samples,
             threshold=threshold,
-            generator=torch.Generator().manual_seed(seed),
+            seed=seed,
         )
         found.append(fit_record(name, view, fit))
     return QuadraticFits(
@@ -242,7 +243,7 @@ def fit_on_inputs(inputs: LayerInputs, seed: int = 0, **options: Any) -> Quadrat
     """Return the fits of layers to what they see, each with R² on documents that are held out."""
     found = []
     for name, site in inputs.sites.items():
-        given: dict[str, Any] = {**options, "generator": torch.Generator().manual_seed(seed)}
+        given: dict[str, Any] = {**options, "seed": seed}
         data, held_out, words = inputs.to_fit(name) or (None, None, None)
         fit = quadratic_fit(site.view, data=data, held_out=held_out, **given)
         fit = replace(fit, assumed_input=words or fit.assumed_input)

@@ -49,7 +49,7 @@ def trace(
     input_sae: str | Path | LoadedModel | None = None,
     output_sae: str | Path | LoadedModel | None = None,
     corpus: str | Path | CorpusOptions | Tensor | None = None,
-    tokenizer: Tokenizer | None = None,
+    tokenizer: Tokenizer | str | Path | None = None,
     latents: Sequence[int] | None = None,
     toward: Sequence[str] = (),
     outputs: int = 5,
@@ -79,7 +79,7 @@ def trace(
         output_sae: likewise at mlp_out.
         corpus: text to measure on: what `load_text` reads, tokens (num, length), or None for the
             held-out part of what the model was trained on.
-        tokenizer: of the model; None reads the tokenizer.json beside it.
+        tokenizer: of the model, or the path of one; None reads the tokenizer.json beside it.
         latents: output latents to draw circuits of; None takes the first of the ranking.
         toward: without autoencoders: tokens towards which output directions are read; none for
             the leading singular directions.

@@ -132,7 +132,7 @@ def sample_text(model: BilinearTransformer, tokenizer: Tokenizer, seed: int) -> 
         min(SAMPLE_TOKENS, model.config.n_ctx - 1),
         temperature=SAMPLE_TEMPERATURE,
         top_k=SAMPLE_TOP_K,
-        generator=torch.Generator().manual_seed(seed),
+        seed=seed,
         end_token=tokenizer.end_of_text,
     )
     ids = takewhile(lambda token: token != tokenizer.end_of_text, written[0, 1:].tolist())

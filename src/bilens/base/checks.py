@@ -51,6 +51,13 @@ def check_float_tensor(
     return shape
 
 
+def check_loaded(name: str, tensor: Tensor) -> Tensor:
+    """Return a tensor that holds numbers, and is not a plan of one on the meta device."""
+    if tensor.is_meta:
+        raise UsageError(f"{name} is on the meta device and holds nothing: load the weights.")
+    return tensor
+
+
 def check_finite(name: str, tensor: Tensor) -> Tensor:
     """Return the tensor if every entry is finite; NaN must never reach a solver."""
     if tensor.numel() == 0:
@@ -86,6 +93,16 @@ def check_count(name: str, value: int, minimum: int) -> int:
     if number is None or number < minimum:
         raise UsageError(f"{name} must be an integer of at least {minimum}, got {value!r}.")
     return number
+
+
+def generator_of(seed: int | torch.Generator) -> torch.Generator:
+    """Return the generator that a seed starts, or one that goes on from where it is."""
+    if isinstance(seed, torch.Generator):
+        return seed
+    number = as_integer(seed)
+    if number is None or number < 0:
+        raise UsageError(f"seed is {seed!r}; expected an integer from 0 on, or a torch.Generator.")
+    return torch.Generator().manual_seed(number)
 
 
 def check_type(name: str, value: object, expected: type, advice: str) -> None:

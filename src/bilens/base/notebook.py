@@ -32,24 +32,42 @@ class ArrayLike(Protocol):
         """Return the numbers as nested lists."""
 
 
-def html_summary(*names: str, **renamed: str) -> Callable[[object], str]:
-    """Return a `_repr_html_` that lists attributes of a result; all fields of a record for none."""
+class html_summary:  # noqa: N801 - stands for a method
+    """A `_repr_html_` that lists attributes of a result, all fields for none; and its `repr`."""
 
-    def _repr_html_(self: object) -> str:
-        known = names or (() if renamed else public_fields(self))
+    def __init__(self, *names: str, **renamed: str) -> None:
+        self.names, self.renamed = names, renamed
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        def line(record: object) -> str:
+            return one_line(record, self.rows(record))
+
+        owner.__repr__ = line  # type: ignore[assignment]
+
+    def __get__(self, record: object, owner: type) -> Callable[[], str]:
+        return lambda: html_table(type(record).__name__, self.rows(record))
+
+    def rows(self, record: object) -> dict[str, object]:
+        known = self.names or (() if self.renamed else public_fields(record))
         rows = {}
-        for label, name in ({name: name for name in known} | renamed).items():
+        for label, name in ({name: name for name in known} | self.renamed).items():
             with suppress(UsageError):  # this one does not have it: an autoencoder has no layers
-                rows[label] = attrgetter(name)(self)
-        return html_table(type(self).__name__, rows)
+                rows[label] = attrgetter(name)(record)
+        return rows
 
-    return _repr_html_
+
+def one_line(record: object, rows: Mapping[str, object] | None = None) -> str:
+    """Return a result as one line without its tensors, of all fields where no rows are given."""
+    if rows is None:
+        rows = {name: getattr(record, name) for name in public_fields(record)}
+    said = [f"{label}: {described(value)}" for label, value in rows.items()]
+    return f"{type(record).__name__}({'; '.join(said)})"
 
 
 def public_fields(record: object) -> tuple[str, ...]:
     if dataclasses.is_dataclass(record):
         return tuple(f.name for f in dataclasses.fields(record) if not f.name.startswith("_"))
-    return tuple(getattr(record, "_fields", ()))
+    return tuple(getattr(record, "_fields", getattr(record, "__struct_fields__", ())))
 
 
 def html_table(title: str, rows: Mapping[str, object]) -> str:

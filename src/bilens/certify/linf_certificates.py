@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bilens.algebra.directions import contrast_direction
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_count, check_type
+from bilens.base.checks import check_count, check_type, generator_of
 from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
 from bilens.certify.inputs import (
@@ -55,7 +55,7 @@ def linf_radius(
     f: QuadraticMap,
     x: Tensor,
     label: Tensor | Sequence[int],
-    generator: torch.Generator,
+    seed: int | torch.Generator = 0,
     restarts: int = 4,
     steps: int = 20,
     *,
@@ -75,7 +75,8 @@ def linf_radius(
         f: the map, any floating dtype; it is read in float64.
         x: (rows, in), any floating dtype. Rows that are not finite are flagged.
         label: (rows,), the output that should win.
-        generator: of the signs that the attack starts from.
+        seed: of the signs that the attack starts from; or a generator, which goes on from where
+            it is.
         restarts: how many starts the attack has, the first one along the slope at x.
         steps: of the attack from each start.
         memory_limit: bytes, or "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the memory.
@@ -96,6 +97,7 @@ def linf_radius(
         "pass fewer inputs at a time",
         memory_limit,
     )
+    generator = generator_of(seed)
     exact = f.detach().to(torch.float64)
     samples = samples_of(exact, x, label)
     per_rival = lower_bounds(exact, samples)

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from bilens.base.checks import check_finite
 from bilens.base.errors import DataError, MissingExtraError, ShapeError, UsageError
+from bilens.base.files import check_path
 from bilens.data.idx import FILES, SUBFOLDERS, ByteArray, RawSplits, download, read_folder
 
 SourceKind: TypeAlias = Literal["data-dir", "cache", "download", "embedded"]
@@ -118,7 +119,7 @@ def check_labels(split: str, labels: Tensor, num_images: int, num_classes: int) 
 
 def load_images(
     name: str,
-    data_dir: Path | None = None,
+    data_dir: str | Path | None = None,
     allow_download: bool = True,
     report: Callable[[str], None] | None = None,
 ) -> ImageDataset:
@@ -126,7 +127,7 @@ def load_images(
     if name not in CLASS_NAMES:
         raise UsageError(f"{name!r} is not a known data set: use one of {', '.join(CLASS_NAMES)}.")
     if data_dir is not None:
-        return from_folder(name, data_dir, "data-dir")
+        return from_folder(name, check_path("data_dir", data_dir), "data-dir")
     sources: list[Callable[[str], ImageDataset | None]] = [from_cache]
     if allow_download:
         sources.append(lambda name: from_folder(name, download(name, cache_folder()), "download"))

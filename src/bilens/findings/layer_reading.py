@@ -273,9 +273,8 @@ def fit_layer(
 ) -> FittedLayer:
     """Read a layer and fit its map: to what it sees, or under N(0, I)."""
     layer = in_float64(subject.read())
-    generator = torch.Generator().manual_seed(seed)
     samples = 100 if subject.exact else SAMPLES  # an exact one is met by any sample
-    how = {"generator": generator, "samples": samples, "threshold": threshold}
+    how = {"seed": seed, "samples": samples, "threshold": threshold}
     seen = None if rows is None or subject.exact else rows(subject.name)
     data, held_out, words = (None, None, None) if seen is None else seen
     fit = fit_layers([layer], layer, data=data, held_out=held_out, **how)  # type: ignore[arg-type]

@@ -14,8 +14,9 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_float_tensor
 from bilens.base.errors import DataError, ShapeError, UsageError
+from bilens.base.files import check_path
 from bilens.base.memory import check_memory
-from bilens.data.tokenizer import Tokenizer, pack_documents
+from bilens.data.tokenizer import Tokenizer, load_tokenizer, pack_documents
 from bilens.interp.layer_trace import latent_map
 from bilens.io.autoencoders import sae_for_hook
 from bilens.io.load import LoadedModel, load
@@ -69,8 +70,10 @@ class TracedText:
 
 
 def open_layer(
-    model: str | Path | LoadedModel, layer: int, tokenizer: Tokenizer | None = None
+    model: str | Path | LoadedModel, layer: int, tokenizer: Tokenizer | str | Path | None = None
 ) -> TracedLayer:
+    if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
+        tokenizer = load_tokenizer(check_path("tokenizer", tokenizer))
     loaded = model if isinstance(model, LoadedModel) else load(model)
     module = language_model(loaded, "a trace")
     f = module.layer_map(layer).detach().to(torch.float64)

@@ -49,17 +49,20 @@ def find_model(given: Path) -> Path:
 
 def cached(given: Path) -> Path:
     """Return what the cache of the Hugging Face hub has of a name."""
-    hint = ""
+    said = "no such file or folder"
     if HUB_NAME.fullmatch(str(given)) and given.suffix not in MODELS:
         with suppress(Exception):  # the package is not there, or the name is not
             from huggingface_hub import snapshot_download
 
             return Path(snapshot_download(str(given), local_files_only=True))
-        hint = f" Models of the Hugging Face hub are read once `hf download {given}` has run."
+        said = (
+            "no such file or folder; as the name of a model on the Hugging Face hub it is not in "
+            f"the cache of this machine: run `hf download {given}` first"
+        )
     raise not_there(
         given,
-        "no such file or folder; expected a model folder (config.json and model.safetensors), "
-        f"for example one that `bilens train` wrote.{hint}",
+        f"{said}; expected a model folder (config.json and model.safetensors), for example one "
+        "that `bilens train` wrote.",
     )
 
 

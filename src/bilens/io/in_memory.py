@@ -39,14 +39,17 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
     compared with what leaves the ones before. Every layer is compared with what the module computes
     there; `model.load_report` says how far it is off, and what was not read.
 
+    A module on the meta device is read as a plan: names, sizes and what each layer is made of,
+    which nothing was compared with; `bl.plan_eigendecomposition(view)` says what one will take.
+
     `bl.quadratic_fit` reads the model end to end where its layers one behind the other are the
     module, and `model.layers[name]` one by one.
 
     Cost: a trace of each part and, for the check, a copy in float64 of one traced part at a time.
 
     Args:
-        module: any module; its weights are read when they are asked for, so that layers of a
-            module that is trained on are those of the moment.
+        module: any module, or a wrapper of nnsight with one; its weights are read when they are
+            asked for, so that layers of a module that is trained on are those of the moment.
         example: an input, a tuple of arguments or a mapping of keyword arguments, run once without
             gradients; None for no run.
 
@@ -55,12 +58,16 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
         NonFiniteError: If a weight of a layer is NaN or infinite.
         MemoryLimitError: If a part in float64 would not fit.
     """
+    given: Any = module  # or a wrapper that is no module itself, as nnsight's
+    module = given if isinstance(given, nn.Module) else getattr(given, "_module", given)
     found = find_mlps(module, example)
     kind = type(module).__name__
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    on_meta = any(tensor.is_meta for _, tensor in tensors)
     return LoadedModel(
         None,
         f"the {kind}",
-        tensors_sha256([*module.named_parameters(), *module.named_buffers()]),
+        "" if on_meta else tensors_sha256(tensors),
         provenance={"format": f"PyTorch module {kind}"},
         views=found.layers,
         stored=module_tensors(module),

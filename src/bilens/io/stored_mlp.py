@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bilens.algebra.approximation.activation import Activation
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
 from bilens.algebra.bilinear_tensor import FactorSizes
+from bilens.base.checks import check_loaded
 from bilens.base.errors import CheckpointError
 from bilens.base.memory import check_memory
 from bilens.io.tensors import check_all_finite
@@ -83,7 +84,7 @@ def module_tensors(module: nn.Module) -> Store:
 
 
 def block_of(tensor: Tensor, block: Block) -> Tensor:
-    return tensor.detach()[block].cpu()
+    return check_loaded("the tensor", tensor).detach()[block].cpu()
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return [*__all__, "load_converted"]
+
+
 def __getattr__(name: str) -> Any:
     if name != "load_converted":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

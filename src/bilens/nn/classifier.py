@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bilens.algebra.approximation.layer_weights import GLUWeights, products_alone, reading
+from bilens.algebra.basis import basis_of
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import as_integer, check_count, check_float_tensor
 from bilens.base.errors import NotQuadraticError, ShapeError, UsageError
@@ -101,11 +102,14 @@ class BilinearClassifier(nn.Module):
         f = layer.product_map(head) if last else layer.quadratic_map()
         if self.residual:
             f = f.plus_affine(linear=f.tensor.down)  # what reads the product reads its input too
-        if index > 0:
-            return f
-        if basis == "embedding":
-            return replace(f, basis=basis)
+        if index > 0 or basis == "embedding":
+            return replace(f, basis=self.basis_name(index))
         return f.compose_input(embed)
+
+    def basis_name(self, index: int) -> str:
+        """Return the name of the coordinates that layer `index` reads behind the embedding."""
+        before = [self.embed.weight, *self.layers[:index].parameters()]
+        return basis_of(f"layers.{index - 1} output" if index else "embedding", *before)
 
     def quadratic_map(self, basis: Basis = "input") -> QuadraticMap:
         """Return the whole model, input → logits, as one exact `QuadraticMap`.

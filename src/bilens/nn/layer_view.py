@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 from weakref import ReferenceType, ref
 
@@ -47,6 +47,7 @@ class LayerView:
         name: that the model calls it by.
         embedding: returns E, (width, in), that both branches contain; None where there is none.
         tensors: name of a tensor of the source → how many of its parameters the layer reads.
+        basis_name: returns the name of the coordinates that it reads; None for "input".
     """
 
     sizes: FactorSizes
@@ -60,6 +61,7 @@ class LayerView:
     name: str = ""
     embedding: Callable[[], Tensor] | None = None
     tensors: Mapping[str, int] = field(default_factory=dict)
+    basis_name: Callable[[], str] | None = None
     _alive: dict[str, ReferenceType[Any]] = field(default_factory=dict, init=False, repr=False)
 
     _repr_html_ = html_summary("name", "sizes", "activation", "exact", "about_input", "dtype")
@@ -73,6 +75,15 @@ class LayerView:
     def classes(self) -> bool:
         """Whether its outputs are logits, of which only differences matter."""
         return self.gives == "logits" and self.sizes.d_out > 1
+
+    @property
+    def basis(self) -> str:
+        """The name of the coordinates that it reads; maps compare where the names are equal."""
+        return "input" if self.basis_name is None else self.basis_name()
+
+    def in_own_basis(self, fit: QuadraticFit) -> QuadraticFit:
+        """Return a fit of the layer that says which coordinates it reads."""
+        return replace(fit, quadratic_map=replace(fit.quadratic_map, basis=self.basis))
 
     def weights(self, dtype: torch.dtype | None = None) -> Layer:
         """Return the layer as plain weights, `GLUWeights` or `MLPWeights`.
@@ -94,7 +105,8 @@ class LayerView:
 
         def approximation() -> QuadraticMap:
             f = approximate_layer(self.read(), GaussianInput.of(self.sizes.d_in, None, None))
-            return f.to(torch.promote_types(self.dtype, torch.float32))
+            f = f.to(torch.promote_types(self.dtype, torch.float32))
+            return replace(f, basis=self.basis)
 
         return self._kept("quadratic_map", approximation)
 
@@ -110,7 +122,7 @@ class LayerView:
 
         def fitted() -> QuadraticFit:
             layer = in_float64(self.read())
-            return fit_layers([layer], layer)
+            return self.in_own_basis(fit_layers([layer], layer))
 
         return None if self.exact else self._kept("fit", fitted)
 

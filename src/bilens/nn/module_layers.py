@@ -64,6 +64,7 @@ def view_in_classifier(model: BilinearClassifier, index: int) -> LayerView:
         name=f"layers.{index}",
         embedding=(lambda: wide(model.embed.weight)) if first else None,
         tensors=parameters_in(model, f"layers.{index}.", *["embed."] * first, *["head."] * last),
+        basis_name=None if first else lambda: model.basis_name(index),
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import as_integer, check_count
+from bilens.base.checks import as_integer, check_count, generator_of
 from bilens.base.errors import UsageError
 from bilens.base.files import write_new_files
 from bilens.nn.block import (
@@ -239,7 +239,7 @@ class BilinearTransformer(nn.Module):
         max_new_tokens: int,
         temperature: float = 1.0,
         top_k: int | None = None,
-        generator: torch.Generator | None = None,
+        seed: int | torch.Generator | None = None,
         end_token: int | None = None,
     ) -> Tensor:
         """Return the texts with new tokens behind them, (batch, tokens + new).
@@ -249,7 +249,8 @@ class BilinearTransformer(nn.Module):
             max_new_tokens: at most so many; with the text they must fit into `n_ctx`.
             temperature: the logits are divided by it; 0 takes the most probable token.
             top_k: draw among so many most probable tokens; None for all.
-            generator: draws the tokens; None for torch's own.
+            seed: of the tokens drawn; or a generator, which goes on from where it is; None for
+                torch's own.
             end_token: behind it a text goes on with this token alone, and when all texts have it
                 the run ends; None for never.
 
@@ -258,7 +259,7 @@ class BilinearTransformer(nn.Module):
             ShapeError: If the tokens are no batch of texts.
         """
         batch, length = check_tokens(tokens, None, self.config.vocab_size, self.config.n_ctx)
-        sampler = Sampler(temperature, top_k, generator)
+        sampler = Sampler(temperature, top_k, None if seed is None else generator_of(seed))
         if end_token is not None and as_integer(end_token) not in range(self.config.vocab_size):
             raise UsageError(
                 f"end_token is {end_token!r}; the model knows 0 to {self.config.vocab_size - 1}."

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from bilens.base.errors import NonFiniteError, UsageError
+from bilens.base.notebook import one_line
 
 SCHEMA_VERSION = 1
 LARGEST_WHOLE = 2**63 - 1
@@ -44,6 +45,9 @@ STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
 
 class Record(Struct, frozen=True):
     """A part of a document: its fields are the keys of a JSON object."""
+
+    def __repr__(self) -> str:
+        return one_line(self)
 
 
 class Document(Record, frozen=True, kw_only=True):

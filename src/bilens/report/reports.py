@@ -11,7 +11,7 @@ import msgspec
 from markupsafe import escape
 
 from bilens.base.errors import BilensError, CheckpointError
-from bilens.base.files import write_file, write_files, write_new_files
+from bilens.base.files import check_path, write_file, write_files, write_new_files
 from bilens.findings.rules.registry import check_values
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
@@ -51,6 +51,9 @@ class SavedReport(Generic[AnyDocument]):
 
     __hash__ = object.__hash__
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.record!r})"
+
     @property
     def document(self) -> dict[str, Any]:
         """The record as JSON values."""
@@ -64,7 +67,7 @@ class SavedReport(Generic[AnyDocument]):
             CheckpointError: If the file is missing, damaged, of another kind or of a later schema.
         """
         try:
-            document = json.loads(Path(path).read_text("utf-8"))
+            document = json.loads(check_path("path", path).read_text("utf-8"))
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}).") from None
         except (ValueError, RecursionError):
@@ -106,7 +109,7 @@ class SavedReport(Generic[AnyDocument]):
 
     def _written(self, text: str, path: str | Path | None) -> str:
         if path is not None:
-            write_file(Path(path), text.encode())
+            write_file(check_path("path", path), text.encode())
         return text
 
     def _repr_html_(self) -> str:
@@ -171,7 +174,7 @@ class VerdictReport(SavedReport[AnyVerdict]):
         """
         from bilens.report.evidence import evidence_files  # jinja2 is needed only here
 
-        folder, files = Path(folder), evidence_files(self.record, lang)
+        folder, files = check_path("folder", folder), evidence_files(self.record, lang)
         write_new_files(folder, files, overwrite)
         return [folder / name for name in files]
 
@@ -239,7 +242,7 @@ class TraceReport(SavedReport[Trace]):
         Raises:
             FileError, DiskError: If the files cannot be written.
         """
-        folder = Path(folder)
+        folder = check_path("folder", folder)
         texts = {
             folder / name: f"{json.dumps(graph, allow_nan=False)}\n".encode()
             for name, graph in self.graphs().items()

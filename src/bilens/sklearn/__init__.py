@@ -14,3 +14,7 @@ from bilens.sklearn.estimators import (  # noqa: E402 - both need the packages
 )
 
 __all__ = ["BilinearClassifier", "BilinearRegressor"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -25,7 +25,7 @@ from bilens.base.errors import (
     OutputExistsError,
     UsageError,
 )
-from bilens.base.files import read_json, write_error, write_file
+from bilens.base.files import check_path, read_json, write_error, write_file
 from bilens.io.host import COMPANIONS
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME
 from bilens.nn.block import NAME as HOOK_NAME
@@ -66,7 +66,7 @@ class TrainingResult(Generic[LineT]):
 
 
 def run_in_folder(
-    folder: Path,
+    folder: str | Path,
     task: Task[Model, LineT],
     *,
     resume: bool = False,
@@ -76,6 +76,7 @@ def run_in_folder(
     say: Callable[[str], None] = silent,
 ) -> TrainingResult[LineT]:
     """Train, and leave `run.json`, `history.jsonl`, `checkpoints/` and the model in a folder."""
+    folder = check_path("folder", folder)
     check_folder(folder, task.about, resume, overwrite, task.data_noun)
     run = task.start()
     with written_by_us(folder, resume):

@@ -36,7 +36,7 @@ def test_r_squared_by_degree_rises() -> None:
 
 
 def test_r_squared_is_that_of_other_samples() -> None:
-    found, again = fit(), fit(generator=seeded(5))
+    found, again = fit(), fit(seed=seeded(5))
     one, two = found.r_squared.quadratic, again.r_squared.quadratic
     assert one.overall != two.overall
     assert abs(one.overall - two.overall) < 4 * (one.standard_error + two.standard_error)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import bilens as bl
 from bilens.base.errors import NonFiniteError, UsageError
 from bilens.nn.mlp_search.find_mlps import find_mlps
 from builders import randn
@@ -323,7 +324,62 @@ def test_weights_that_are_not_there_are_asked_for() -> None:
     with pytest.raises(UsageError, match=r"0.weight has no shape yet: run the module"):
         find_mlps(nn.Sequential(nn.LazyLinear(3), nn.ReLU()))
     with pytest.raises(UsageError, match=r"fc1.weight is on the meta device"):
-        find_mlps(Ordinary(torch.relu).to("meta"))
+        find_mlps(Ordinary(torch.relu).to("meta"), torch.zeros(1, 4))
+
+
+def test_a_module_on_the_meta_device_is_read_as_a_plan() -> None:
+    model = bl.from_module(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).to("meta"))
+    (view,) = model.layers.values()
+    assert view.sizes == (3, 6, 4)
+    assert bl.plan_eigendecomposition(view).method == "dense"
+    assert (model.weights_sha256, dict(model.load_report.checks)) == ("", {})
+    with pytest.raises(UsageError, match=r"0.weight is on the meta device and holds nothing: load"):
+        view.weights()
+    with pytest.raises(UsageError, match=r"the tensor is on the meta device and holds nothing"):
+        model.tensors["0.weight"].read()
+
+
+class Bilinear(nn.Module):
+    """A bilinear MLP, its first branch behind an activation that changes nothing."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.gate, self.up, self.down = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(6, 4)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.down(self.activation(self.gate(x)) * self.up(x))
+        return y
+
+
+class Unchanged(nn.Module):
+    """What libraries put where no activation is asked for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize("activation", [nn.Identity(), Unchanged()], ids=["Identity", "own"])
+def test_a_gate_without_an_activation_is_the_exact_case(activation: nn.Module) -> None:
+    found = find_mlps(Bilinear(activation))
+    (view,) = found.layers.values()
+    assert (view.exact, view.gated, view.sizes) == (True, True, (4, 6, 4))
+
+
+@pytest.mark.parametrize("activation", [nn.Identity(), nn.SiLU()], ids=["bilinear", "SwiGLU"])
+def test_blocks_one_behind_the_other_keep_their_own_maps(activation: nn.Module) -> None:
+    """Of two matrices between neurons the first belongs to the block before."""
+    module = nn.Sequential()
+    for name in "ab":
+        module.add_module(name, Bilinear(activation))
+    found = find_mlps(module)
+    assert [*found.layers] == ["a", "b"]
+    assert found.made_of["b"].endswith("made of b.gate, b.up, b.down")
+    assert found.network
+    x = randn(5, 4)
+    views = [view.weights(torch.float64) for view in found.layers.values()]
+    with torch.no_grad():
+        torch.testing.assert_close(views[1](views[0](x)), copy.deepcopy(module).double()(x))
 
 
 @pytest.mark.parametrize("module", [None, "a", nn.Linear])

@@ -25,7 +25,7 @@ from bilens.algebra.approximation.layer_weights import GLUWeights, Layer
 from bilens.algebra.approximation.r_squared import MASSIVE, FitScores, r_squared_on, usual_norm
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap, add
-from bilens.base.checks import check_count, check_float_tensor, check_type
+from bilens.base.checks import check_count, check_float_tensor, generator_of
 from bilens.base.errors import MemoryLimitError, NumericalError, ShapeError, UsageError
 from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
@@ -115,7 +115,7 @@ def fit_layers(
     data: Tensor | None = None,
     held_out: Tensor | None = None,
     train_steps: int = 0,
-    generator: torch.Generator | None = None,
+    seed: int | torch.Generator = 0,
     samples: int = SAMPLES,
     threshold: float = THRESHOLD,
 ) -> QuadraticFit:
@@ -125,8 +125,7 @@ def fit_layers(
     check_count("train_steps", train_steps, minimum=0)
     if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
         raise UsageError(f"threshold must be between 0 and 1, got {threshold!r}.")
-    generator = torch.Generator().manual_seed(0) if generator is None else generator
-    check_type("generator", generator, torch.Generator, "use torch.Generator().manual_seed(0)")
+    generator = generator_of(seed)
     if data is None and held_out is not None:
         raise UsageError("held_out are rows beside data: pass data too.")
     rows = None if data is None else checked_data(data, d_in)

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.concentration import TRUNCATED
 from bilens.algebra.eigen.ranking import Which, chosen_positions
 from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm, check_inputs
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_count
+from bilens.base.checks import as_integer, check_count
 from bilens.base.errors import NumericalError, ShapeError, UsageError
 from bilens.base.notebook import html_summary
 
@@ -121,8 +122,8 @@ class EigenDecomposition:
         constant: (...), the constant of the form.
         method: the solver that ran.
         which: the end of the spectrum that was asked for.
-        basis: the name of the basis in which the vectors are orthonormal: "input", "embedding"
-            or "whitened".
+        basis: the name of the basis in which the vectors are orthonormal: "input", or "embedding",
+            "whitened" and so on with a fingerprint of the weights or the Σ that define it.
         status: one for a single form, a tuple for a batch.
         proof: what `complete` rests on; one for a single form, a tuple for a batch.
     """
@@ -149,17 +150,36 @@ class EigenDecomposition:
         "eigenvalues", "explained", "converged", "complete", "method", "which", "basis", "status"
     )
 
+    def __post_init__(self) -> None:
+        setattr(self.eigenvalues, TRUNCATED, not self.whole)
+
+    @property
+    def whole(self) -> bool:
+        """Whether these are whole spectra: eigenvalues that were left out are known to be zero."""
+        k, width = self.eigenvectors.shape[-2:]
+        if k == width or all(proof is Proof.RANK for proof in tuple_of(self.proof)):
+            return True
+        zeros = self.eigenvalues[..., -1].abs() <= self.rounding_bound  # the smallest of them
+        return self.which == "magnitude" and bool((self.complete & zeros).all())
+
     def __len__(self) -> int:
         if self.eigenvalues.ndim == 1:
             raise ShapeError("this is the decomposition of one form; only a batch has a length.")
         return len(self.eigenvalues)
 
-    def __getitem__(self, index: int) -> EigenDecomposition:
-        """Return the decomposition of one form of a batch."""
+    def __getitem__(self, index: int | slice) -> EigenDecomposition:
+        """Return the decomposition of one form of a batch; a batch of several for a slice."""
         if not isinstance(self.status, tuple) or not isinstance(self.proof, tuple):
             raise ShapeError("this is the decomposition of one form; only a batch can be indexed.")
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"form {index} of a batch of {len(self)}")
+        if not isinstance(index, slice):
+            number = as_integer(index)
+            if number is None:
+                raise UsageError(
+                    f"a form of a batch is eigs[c], several are eigs[a:b]; got {index!r}."
+                )
+            if not -len(self) <= number < len(self):
+                raise IndexError(f"form {number} of a batch of {len(self)}")
+            index = number
         tensors: dict[str, Any] = {name: getattr(self, name)[index] for name in tensor_fields(self)}
         return replace(self, **tensors, status=self.status[index], proof=self.proof[index])
 

@@ -6,11 +6,12 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from typing import get_args
+from typing import Protocol, get_args
 
 import torch
 from torch import Tensor
 
+from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.directions import check_directions
 from bilens.algebra.eigen.decomposition import (
     EigenDecomposition,
@@ -88,7 +89,7 @@ def eigendecompose(
 def eigendecompose_all(
     f: QuadraticMap,
     directions: Tensor | None = None,
-    k: int | None = 2,
+    k: int | None = None,
     which: Which = "magnitude",
     method: Method = "auto",
     *,
@@ -113,7 +114,7 @@ def eigendecompose_all(
     Args:
         f: the map.
         directions: (num, out), one output direction a row; None reads every output as it is.
-        k: how many pairs of each form; None for all `in` of them.
+        k: how many pairs of each form; None for all `in` of them, at the cost of whole spectra.
         which: "magnitude" (largest |λ|), "largest", "smallest" (by sign), or "both": half from
             each end, the extra one from the upper end.
         method: "auto" takes the cheapest that fits into the memory allowed; or one of "dense",
@@ -137,6 +138,7 @@ def eigendecompose_all(
         argument that is not one of the above; MemoryLimitError if no method fits.
     Source: arXiv:2410.08417, §3.2; the iteration: C. Lanczos, J. Res. Natl. Bur. Stand. 45 (1950).
     """
+    check_type("f", f, QuadraticMap, "pass a map; one form f.form(u) goes to eigendecompose(form)")
     check_choices(which, method, precision)
     sizes = sizes_of(f, directions, k)
     plan = make_plan(sizes, method, precision, memory_limit, verify)
@@ -153,10 +155,22 @@ def eigendecompose_all(
     return parts[0][1] if len(parts) == 1 else assemble(parts)
 
 
+class SizedMap(Protocol):
+    """What a plan needs to know of a map: a `QuadraticMap`, or a layer that is not read yet."""
+
+    @property
+    def sizes(self) -> FactorSizes:
+        """(d_out, d_hidden, d_in)."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights."""
+
+
 def plan_eigendecomposition(
-    f: QuadraticMap,
+    f: SizedMap,
     directions: Tensor | None = None,
-    k: int | None = 2,
+    k: int | None = None,
     method: Method = "auto",
     *,
     precision: Precision = "float64",
@@ -165,18 +179,21 @@ def plan_eigendecomposition(
 ) -> EigenPlan:
     """Return how `eigendecompose_all` would work with the same arguments, without doing it.
 
+    A layer of a model, `model.layers[name]`, is planned by its sizes, and its weights are not read.
+
     `verify` takes part in what must fit, not in the choice: how many forms a proof will be missing
     for is not known before.
 
     Raises: as `eigendecompose_all`.
     """
     check_choices("magnitude", method, precision)
+    if not isinstance(getattr(f, "sizes", None), FactorSizes):
+        check_type("f", f, QuadraticMap, "pass a map, or a layer of a model")
     return make_plan(sizes_of(f, directions, k), method, precision, memory_limit, verify)
 
 
-def sizes_of(f: QuadraticMap, directions: Tensor | None, k: int | None) -> Sizes:
+def sizes_of(f: SizedMap, directions: Tensor | None, k: int | None) -> Sizes:
     """Return what the cost of a decomposition depends on, after a check of its arguments."""
-    check_type("f", f, QuadraticMap, "pass a map; one form f.form(u) goes to eigendecompose(form)")
     check_directions(directions, f.sizes.d_out)
     num = f.sizes.d_out if directions is None else len(directions)
     itemsize = 8 if f.dtype == torch.float64 else 4

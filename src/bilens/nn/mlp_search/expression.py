@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from bilens.algebra.approximation.activation import Activation
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
 from bilens.algebra.bilinear_tensor import FactorSizes
+from bilens.base.checks import check_loaded
 from bilens.nn.layer_view import Gives, LayerView, Reads
 from bilens.nn.mlp_search.patches import Patch
 
@@ -264,6 +265,9 @@ class FoundLayer:
 
     def read(self) -> Layer:
         """Return it as plain weights on the CPU; where weights are multiplied, in float64."""
+        for step in steps(self.tree):
+            if step.weight is not None:
+                check_loaded(f"{step.path}.weight", step.weight())
         d_out, d_hidden, d_in = self.sizes
         neurons, out = self.neurons, linearised(self.tree)
         parts: dict[str, Tensor | None] = {

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import takewhile
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
-from bilens.base.checks import check_type
+from bilens.algebra.basis import basis_of
+from bilens.base.checks import check_loaded, check_type
 from bilens.base.errors import UsageError
 from bilens.nn.agreement import Agreement
 from bilens.nn.layer_view import Gives, LayerView, Reads
@@ -24,7 +25,8 @@ from bilens.nn.mlp_search.observation import (
 )
 from bilens.nn.mlp_search.operations import read_graph
 
-Check = Callable[[list[FoundLayer]], list[Agreement | str]]
+Compared = Agreement | str | None  # a reason where it cannot be compared; None on meta devices
+Check = Callable[[list[FoundLayer]], Sequence[Compared]]
 ADVICE = "If there is one all the same, pass example=..., an input to run the module on."
 
 
@@ -47,8 +49,8 @@ def find_mlps(module: nn.Module, example: object = None) -> FoundMLPs:
     for name, parameter in module.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise UsageError(f"{name} has no shape yet: run the module on an input once.")
-        if parameter.is_meta:
-            raise UsageError(f"{name} is on the meta device and holds nothing: load the weights.")
+        if example is not None:
+            check_loaded(name, parameter)
     search = Search(evaluation_copy(module))
     search.visit("")
     if example is not None and not search.network:
@@ -102,7 +104,10 @@ class Search:
             for name, _ in part.named_children():
                 self.visit(below(path, name))
             return
-        for name in self.read(path, part, graph, partial(check_layers, part, graph)):
+        check: Check = partial(check_layers, part, graph)
+        if any(parameter.is_meta for parameter in part.parameters()):
+            check = not_compared
+        for name in self.read(path, part, graph, check):
             self.visit(below(path, name))
 
     def read(self, path: str, part: nn.Module, graph: fx.Graph, check: Check) -> list[str]:
@@ -130,13 +135,15 @@ class Search:
                 del self.layers[name], self.checks[name], self._paths[name]
         self.keep("", layers, [*checks])
 
-    def keep(self, path: str, layers: list[FoundLayer], checks: list[Agreement | str]) -> bool:
+    def keep(self, path: str, layers: list[FoundLayer], checks: Sequence[Compared]) -> bool:
         """Keep the layers that are what the module computes, and say whether all are."""
         names = layer_names(path, layers, self.layers)
         everything = True
         for name, layer, check in zip(names, layers, checks, strict=True):
-            if isinstance(check, Agreement) and check.passed:
-                self.layers[name], self.checks[name] = layer, replace(check, layer=name)
+            if check is None or (isinstance(check, Agreement) and check.passed):
+                self.layers[name] = layer
+                if check is not None:
+                    self.checks[name] = replace(check, layer=name)
                 self._paths[name] = {below(path, part) for part in layer.paths}
                 continue
             everything = False
@@ -155,8 +162,15 @@ class Search:
                 reads = "neurons" if index else "inputs"
                 gives = "neurons" if index < last else "logits" if self.head else "outputs"
             view = layer.view(name, reads, gives)
-            views[name] = replace(view, tensors=self.num_read(self._paths[name]))
+            own = partial(self.basis_before, index) if reads == "neurons" else None
+            views[name] = replace(view, tensors=self.num_read(self._paths[name]), basis_name=own)
         return views
+
+    def basis_before(self, index: int) -> str:
+        """Return the name of the coordinates that a layer of a network reads."""
+        before = [layer.read() for layer in [*self.layers.values()][:index]]
+        parts = [p for one in before for p in vars(one).values() if isinstance(p, Tensor)]
+        return basis_of(f"{[*self.layers][index - 1]} output", *parts)
 
     def num_read(self, paths: Collection[str]) -> dict[str, int]:
         """Return name → number of the parameters at paths, each a module or a parameter."""
@@ -175,6 +189,11 @@ class Search:
             if own and path not in used and not used.issuperset(own):
                 found.append(f"{path or 'the module itself'} ({type(part).__name__})")
         return found
+
+
+def not_compared(layers: list[FoundLayer]) -> list[Compared]:
+    """Say nothing of layers without weights."""
+    return [None for _ in layers]
 
 
 def below(path: str, name: str) -> str:

@@ -122,6 +122,9 @@ class GraphReader:
         found = leaves(resolved)
         if len(found) == 1 and isinstance(found[0], Source):
             return resolved, found[0]
+        if isinstance(tree, Applied) and has_matrix(tree) and has_matrix(tree.inner):
+            source = self.close(tree.inner)  # of two matrices the first one ends the layer before
+            return Applied(tree.step, source), source
         if isinstance(tree, Applied) and tree.inner in self._nodes:
             inner, source = self.linear(tree.inner)
             return Applied(tree.step, inner), source
@@ -130,6 +133,7 @@ class GraphReader:
 
     def product(self, first: Tree | Pointwise, second: Tree | Pointwise) -> Tree | None:
         """Return a product of two branches as neurons; None where it is none."""
+        first, second = map(self.without_identity, (first, second))
         for gate, value in ((first, second), (second, first)):
             if isinstance(gate, Pointwise | Neurons):
                 neurons = self.realised(gate)
@@ -145,6 +149,13 @@ class GraphReader:
         if source is not other or not sized:
             return None
         return Neurons(Activation("identity"), left, right, source)
+
+    def without_identity(self, value: Tree | Pointwise) -> Tree | Pointwise:
+        """Return the argument of an activation that changes nothing, and all else as it is."""
+        if not isinstance(value, Pointwise):
+            return value
+        activation = known_activation(value.function)
+        return value.argument if activation and activation.name == "identity" else value
 
     # ---- layers
 
@@ -234,3 +245,12 @@ class GraphReader:
         given = isinstance(first, Node) and first.op == "placeholder"
         given = given and all(one.source.patch is None for one in chain)  # places are many
         return (tuple(chain), head) if given and len(chain) == len(self.layers) else ((), None)
+
+
+def has_matrix(tree: Tree) -> bool:
+    """Tell whether the last of the linear maps that a value ends with, past gains, is a matrix."""
+    while isinstance(tree, Applied):
+        if tree.step.path and tree.step.weight is not None and tree.step.weight().ndim == 2:
+            return True
+        tree = tree.inner
+    return False
