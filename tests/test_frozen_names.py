@@ -147,6 +147,9 @@ SIGNATURES = {
     "BilinearTensor.dense": "self",
     "QuadraticMap.__call__": "self, x",
     "QuadraticMap.__add__": "self, other",
+    "QuadraticMap.__sub__": "self, other",
+    "QuadraticMap.__mul__": "self, factor",
+    "QuadraticForm.__mul__": "self, factor",
     "QuadraticMap.form": "self, output_direction",
     "QuadraticMap.compose_input": "self, matrix, bias=None",
     "QuadraticMap.compose_output": "self, matrix, bias=None",
@@ -193,7 +196,7 @@ ATTRIBUTES: dict[type, str] = {
     bilens.EigenDecomposition: (
         "eigenvalues, eigenvectors, residuals, converged, frobenius_squared, explained, complete, "
         "rounding_bound, cluster, cluster_size, linear, constant, method, which, basis, status, "
-        "proof, distinct_from_zero"
+        "proof, distinct_from_zero, whole, device"
     ),
     bilens.Contributions: "pairs, linear, constant",
     bilens.Subspace: "indices, size, eigenvalue, basis, complete",
@@ -254,8 +257,8 @@ ATTRIBUTES: dict[type, str] = {
     bilens.certify.InputBounds: "low, high, left, k",
     bilens.certify.TruncationError: "bound, reached, example, attained, k, radius, basis",
     bilens.BilinearTensor: "down, left, right, sizes",
-    bilens.QuadraticMap: "tensor, linear, constant, sizes, dtype",
-    bilens.QuadraticForm: "matrix, linear, constant, d_in",
+    bilens.QuadraticMap: "tensor, linear, constant, basis, sizes, dtype, device",
+    bilens.QuadraticForm: "matrix, linear, constant, basis, d_in, device",
     LayerView: (
         "quadratic_map, exact, fit, weights, sizes, activation, dtype, gated, reads, gives, "
         "about_input"

@@ -232,3 +232,14 @@ def test_a_map_that_is_zero_loses_nothing() -> None:
     zero = random_tensor()
     f = QuadraticMap(type(zero)(0 * zero.down, zero.left, zero.right))
     assert dual_expression(f, randn(1, D_OUT)).relative_error == 0.0
+
+
+def test_a_contrast_takes_the_names_of_classes() -> None:
+    names = ("cat", "dog", "7")
+    expected = contrast_direction(3, 2, 0)
+    for positive, negative in (("7", "cat"), (2, 0), ("7", 0)):
+        torch.testing.assert_close(contrast_direction(names, positive, negative), expected)
+    with pytest.raises(UsageError, match="0 and 2, or of cat, dog, 7, got 'fox' and 0"):
+        contrast_direction(names, "fox", 0)
+    with pytest.raises(UsageError, match="got 'cat' and 0"):
+        contrast_direction(3, "cat", 0)

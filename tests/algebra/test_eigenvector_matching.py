@@ -220,7 +220,7 @@ def test_bad_arguments_are_refused_with_what_to_do() -> None:
             match_eigenvectors(named(1), named(1), seeded(), num_samples=num_samples)
     with pytest.raises(UsageError, match="method='greedy' is not known: use one of assignment, su"):
         match_eigenvectors(named(1), named(1), seeded(), method="greedy")
-    batch = eigendecompose_all(random_map())
+    batch = eigendecompose_all(random_map(), k=2)
     with pytest.raises(ShapeError, match=r"the second decomposition is a batch: match eigs\[c\]"):
         match_eigenvectors(batch[0], batch, seeded())
     other = decomposed(vector(1), randn(1, D + 1))

@@ -211,3 +211,28 @@ def test_a_detached_map_is_cut_from_the_graph(f: QuadraticMap) -> None:
     assert live(X).requires_grad
     assert not live.detach()(X).requires_grad
     assert torch.equal(live.detach()(X), f(X))
+
+
+def test_maps_are_subtracted_and_multiplied_by_numbers() -> None:
+    f, g, x = random_map(0), random_map(1, d_hidden=4), randn(7, D_IN)
+    torch.testing.assert_close((f - g)(x), f(x) - g(x))
+    torch.testing.assert_close((2 * f)(x), 2 * f(x))
+    torch.testing.assert_close((f * -0.5)(x), -f(x) / 2)
+    torch.testing.assert_close((3 * f.form(1))(x), 3 * f(x)[:, 1])
+    assert (f - f).tensor.norm() < 1e-12 * f.tensor.norm()
+    assert (2 * f).device == f.form(0).device == torch.device("cpu")
+    for other in ("2", True, randn(2), None):
+        with pytest.raises(TypeError, match="unsupported operand"):
+            other * f
+    with pytest.raises(TypeError, match="unsupported operand"):
+        f - 1
+    with pytest.raises(NonFiniteError, match="down holds"):
+        float("nan") * f
+
+
+def test_a_number_reads_one_output() -> None:
+    f, x = random_map(), randn(7, D_IN)
+    torch.testing.assert_close(f.form(2)(x), f(x)[:, 2])
+    for wrong in (D_OUT, -1, True, "2", 1.0):
+        with pytest.raises(UsageError, match=r"the number of an output, 0 to 2"):
+            f.form(wrong)

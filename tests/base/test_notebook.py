@@ -124,8 +124,8 @@ def test_a_result_is_one_line_without_its_tensors() -> None:
     """A map, a decomposition and a whole document: a terminal is not filled with numbers."""
     f = random_map(d_out=40, d_in=50)
     assert repr(f) == (
-        "QuadraticMap(sizes: d out 40, d hidden 6, d in 50; dtype: torch.float64; basis: input; "
-        "linear: —; constant: —)"
+        "QuadraticMap(sizes: d out 40, d hidden 4, d in 50; dtype: torch.float64; basis: input; "
+        "linear: 40 × 50, float64; constant: 40, float64)"
     )
     form, whole = f.form(torch.ones(40).double()), bilens.eigendecompose_all(f)
     for result in (form, whole, Result("a", torch.zeros(9, 9), Part(0.5))):

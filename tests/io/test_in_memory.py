@@ -283,3 +283,26 @@ def test_a_step_that_is_not_affine_is_refused() -> None:
         pipeline.fit(X, X[:, 0])
     with pytest.raises(UsageError, match=r"step MinMaxScaler .* is not affine.*pipeline\[-1\]"):
         bl.from_sklearn(pipeline)
+
+
+class Envoy:
+    """A wrapper that is no module, as that of nnsight."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+
+
+def test_a_module_is_read_out_of_a_wrapper() -> None:
+    module = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    assert [*bl.from_module(Envoy(module)).layers] == ["0"]
+
+
+def test_a_llama_without_an_activation_is_exact() -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 20, "hidden_size": 8, "intermediate_size": 12}
+    counts = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_act": "linear"}
+    model = bl.from_module(
+        transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, **counts))
+    )
+    assert [*model.layers] == ["model.layers.0.mlp", "model.layers.1.mlp"]
+    assert all(view.exact for view in model.layers.values())

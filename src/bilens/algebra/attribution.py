@@ -15,6 +15,7 @@ from bilens.algebra.quadratic_form import QuadraticForm, check_rows
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import as_integer, check_count, check_finite, check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
+from bilens.base.frame import frame
 from bilens.base.memory import MemoryEstimate, check_memory
 from bilens.base.notebook import html_summary
 
@@ -247,6 +248,7 @@ class TopInteractions:
     values: Tensor
 
     _repr_html_ = html_summary()
+    to_frame = frame("values", "place")
 
 
 def pairwise_interactions(

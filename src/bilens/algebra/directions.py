@@ -89,16 +89,28 @@ def output_form(f: QuadraticMap, output: int) -> QuadraticForm:
     )
 
 
-def contrast_direction(d_out: int, positive: int, negative: int) -> Tensor:
+def contrast_direction(
+    d_out: int | Sequence[str], positive: int | str, negative: int | str
+) -> Tensor:
     """Return the (out,) float64 direction e_positive − e_negative: one logit against another.
 
-    Raises: UsageError if an index is no integer or outside the outputs, or both are the same.
+    Args:
+        d_out: how many outputs there are, or their names, such as `model.output_names`.
+        positive: the number of an output, from 0, or its name where names are given.
+        negative: the other one.
+
+    Raises: UsageError if one is no output, or both are the same.
     """
-    outputs = range(check_count("d_out", d_out, minimum=1))
-    first, second = as_integer(positive), as_integer(negative)
+    names = [] if isinstance(d_out, int) else list(d_out)
+    outputs = range(len(names) or check_count("d_out", d_out, minimum=1))  # type: ignore[arg-type]
+    first, second = (
+        names.index(one) if isinstance(one, str) and one in names else as_integer(one)
+        for one in (positive, negative)
+    )
     if first not in outputs or second not in outputs or first == second:
+        known = f", or of {', '.join(names)}" if names else ""
         raise UsageError(
-            f"a contrast needs two different outputs between 0 and {d_out - 1}, "
+            f"a contrast needs two different outputs between 0 and {len(outputs) - 1}{known}, "
             f"got {positive!r} and {negative!r}."
         )
     direction = torch.zeros(len(outputs), dtype=torch.float64)

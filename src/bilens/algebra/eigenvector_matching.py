@@ -13,6 +13,7 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.random_rotations import random_frame
 from bilens.base.checks import check_choice, check_count, check_type, generator_of
 from bilens.base.errors import ShapeError, UsageError
+from bilens.base.frame import frame
 from bilens.base.notebook import html_summary
 
 Method = Literal["assignment", "subspace"]
@@ -49,6 +50,7 @@ class EigenvectorMatch:
     num_samples: int
 
     _repr_html_ = html_summary("method", "score", "chance", "p_value", "cosines")
+    to_frame = frame("cosines", "match")
 
 
 def match_eigenvectors(

@@ -12,6 +12,7 @@ from bilens.algebra.gram.inner_products import squared_norms
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
+from bilens.base.frame import frame
 from bilens.base.notebook import html_summary
 
 EPS = torch.finfo(torch.float64).eps
@@ -143,6 +144,7 @@ class GaussianMoments:
     variance: Tensor
 
     _repr_html_ = html_summary()
+    to_frame = frame("mean", "output")
 
 
 def gaussian_moments(f: QuadraticMap, mean: Tensor, covariance: Tensor) -> GaussianMoments:

@@ -16,6 +16,7 @@ from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_type
 from bilens.base.errors import UsageError
+from bilens.base.frame import frame
 from bilens.base.memory import check_memory, memory_limit as allowed_memory
 from bilens.base.notebook import html_summary
 
@@ -45,6 +46,7 @@ class HOSVD:
     limit_bytes: int
 
     _repr_html_ = html_summary("rank", "singular_values", "output_directions")
+    to_frame = frame("singular_values", "direction")
 
     @cached_property
     def input(self) -> ModeSpectrum:

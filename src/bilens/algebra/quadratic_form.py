@@ -178,6 +178,21 @@ class QuadraticForm:
         """Width of the input."""
         return self.matrix.d_in
 
+    @property
+    def device(self) -> torch.device:
+        """The device of every part."""
+        return self.linear.device
+
+    def __mul__(self, factor: float) -> QuadraticForm:
+        """Return x ↦ factor · q(x), for a number; `2 * q` too."""
+        if isinstance(factor, bool) or not isinstance(factor, int | float):
+            return NotImplemented
+        matrix = replace(self.matrix, weight=factor * self.matrix.weight)
+        linear, constant = factor * self.linear, factor * self.constant
+        return replace(self, matrix=matrix, linear=linear, constant=constant)
+
+    __rmul__ = __mul__
+
     def __call__(self, x: Tensor) -> Tensor:
         """Return q(x) for inputs along the last axis, (..., in) → (...), in O(hidden · in) each.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
 from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm, check_inputs
-from bilens.base.checks import check_finite, check_float_tensor, check_type
+from bilens.base.checks import as_integer, check_finite, check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import html_summary
 
@@ -79,8 +79,13 @@ class QuadraticMap:
             y = y + x @ self.linear.T
         return y if self.constant is None else y + self.constant
 
-    def form(self, output_direction: Tensor) -> QuadraticForm:
-        """Read the map along an output direction u, (out,), in any scale.
+    @property
+    def device(self) -> torch.device:
+        """The device of every part."""
+        return self.tensor.down.device
+
+    def form(self, output_direction: Tensor | int) -> QuadraticForm:
+        """Read the map along an output direction u, (out,), in any scale; or one output by number.
 
         Math: q(x) = u·f(x) = xᵀQx + (linearᵀu)·x + constant·u with
             Q = ½ Σ_h (downᵀu)_h (left_h right_hᵀ + right_h left_hᵀ).
@@ -89,15 +94,24 @@ class QuadraticMap:
             `eigendecompose_all(f, u[None])`, which does not round it, or `f.to(torch.float64)`,
             where float32 or half precision is not enough.
         Raises: ShapeError if u does not have one entry for each output; NonFiniteError if it
-            holds NaN or infinity.
+            holds NaN or infinity; UsageError if there is no output of that number.
         Source: arXiv:2410.08417, §3.2.
         """
         d_out, _, d_in = self.sizes
+        if not isinstance(output_direction, Tensor):
+            number = as_integer(output_direction)
+            if number not in range(d_out):
+                raise UsageError(
+                    f"output_direction is {output_direction!r}; expected a tensor ({d_out},), or "
+                    f"the number of an output, 0 to {d_out - 1}."
+                )
+            output_direction = torch.zeros(d_out, dtype=torch.float64)
+            output_direction[number] = 1.0
         (length,) = check_float_tensor("output_direction", output_direction, num_axes=1)
         if length != d_out:
             raise ShapeError(
                 f"output_direction has {length} entries, the map has {d_out} outputs: pass a "
-                f"vector ({d_out},), for example torch.eye({d_out})[c] to read output c."
+                f"vector ({d_out},), or the number of an output to read."
             )
         u = output_direction.to(self.tensor.down.device).double()
 
@@ -215,6 +229,27 @@ class QuadraticMap:
         )
         linear, constant = add(self.linear, other.linear), add(self.constant, other.constant)
         return QuadraticMap(tensor, linear, constant, self.basis)
+
+    def __mul__(self, factor: float) -> QuadraticMap:
+        """Return x ↦ factor · f(x), for a number; `2 * f` too."""
+        if isinstance(factor, bool) or not isinstance(factor, int | float):
+            return NotImplemented
+        down, left, right = self._factors()
+        return QuadraticMap(
+            BilinearTensor(factor * down, left, right),
+            None if self.linear is None else factor * self.linear,
+            None if self.constant is None else factor * self.constant,
+            self.basis,
+        )
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> QuadraticMap:
+        return -1 * self
+
+    def __sub__(self, other: QuadraticMap) -> QuadraticMap:
+        """Return x ↦ f(x) − g(x), as `f + (-1) * g`; errors are those of a sum."""
+        return self + -other if isinstance(other, QuadraticMap) else NotImplemented
 
     def to(self, dtype: torch.dtype) -> QuadraticMap:
         """Return the same map in another dtype."""

@@ -28,6 +28,7 @@ from bilens.base.checks import (
     generator_of,
 )
 from bilens.base.errors import NumericalError, ShapeError, UsageError
+from bilens.base.frame import frame
 from bilens.base.notebook import html_summary
 
 CHUNK_BYTES = 256 * 2**20  # more of them together are no faster
@@ -60,6 +61,7 @@ class RotationNull:
     localisation_smallest: Tensor | None = None
 
     _repr_html_ = html_summary("num_samples", "largest", "smallest", "effective_rank", "status")
+    to_frame = frame("effective_rank", "sample", "direction", without=("status",))
 
     @property
     def num_samples(self) -> int:
@@ -199,6 +201,7 @@ class SignificantEigenvalues:
     level: float
 
     _repr_html_ = html_summary()
+    to_frame = frame("p_values", "direction", "pair")
 
 
 def tail(observed: Tensor, null: Tensor) -> Tensor:

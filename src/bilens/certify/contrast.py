@@ -15,6 +15,7 @@ from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_type
 from bilens.base.errors import NumericalError, UsageError
+from bilens.base.frame import frame
 from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
 from bilens.certify.inputs import checked_vector
@@ -211,6 +212,7 @@ class UniversalPerturbation:
     target: int
 
     _repr_html_ = html_summary()
+    to_frame = frame("change", "place")
 
     @property
     def gap(self) -> Tensor:

@@ -12,6 +12,7 @@ from bilens.algebra.gram.kernel import unit_rows
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import as_integer, check_finite, check_type
 from bilens.base.errors import UsageError
+from bilens.base.frame import frame
 from bilens.base.notebook import html_summary
 from bilens.certify.inputs import checked_number
 from bilens.certify.trust_region import shifted
@@ -124,6 +125,7 @@ class UnusedInputs:
     assumption: str
 
     _repr_html_ = html_summary()
+    to_frame = frame("quadratic", "output", "input", without=("unused", "undecided"))
 
 
 def unused_inputs(f: QuadraticMap, tolerance: float = 0.0) -> UnusedInputs:

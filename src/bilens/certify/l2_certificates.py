@@ -12,6 +12,7 @@ from torch import Tensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_type
 from bilens.base.errors import UsageError
+from bilens.base.frame import frame
 from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
 from bilens.certify.contrast import Contrast, PairSpectra, contrast_of
@@ -50,6 +51,7 @@ class L2Radius:
     status: tuple[RadiusStatus, ...]
 
     _repr_html_ = html_summary()
+    to_frame = frame("radius", "row")
 
     @property
     def gap(self) -> Tensor:

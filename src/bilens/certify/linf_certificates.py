@@ -11,6 +11,7 @@ from torch import Tensor
 from bilens.algebra.directions import contrast_direction
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_type, generator_of
+from bilens.base.frame import frame
 from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
 from bilens.certify.inputs import (
@@ -49,6 +50,7 @@ class LinfRadius:
     status: tuple[RadiusStatus, ...]
 
     _repr_html_ = html_summary()
+    to_frame = frame("radius", "row")
 
 
 def linf_radius(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bilens.base.checks import check_float_tensor
 from bilens.base.errors import ShapeError
+from bilens.base.frame import frame
 from bilens.base.notebook import html_summary
 from bilens.certify.trust_region import (
     EPS,
@@ -126,6 +127,7 @@ class QuadricDistance:
     point: Tensor
 
     _repr_html_ = html_summary()
+    to_frame = frame("distance", "row")
 
     @property
     def gap(self) -> Tensor:

@@ -16,6 +16,7 @@ from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_type
 from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
+from bilens.base.frame import frame
 from bilens.base.notebook import html_summary
 from bilens.certify.spectrum_enclosure import enclosed, quadratic_difference
 from bilens.certify.truncation import frobenius_bound, truncation_error
@@ -51,6 +52,7 @@ class SpectrumStability:
     sine: Tensor
 
     _repr_html_ = html_summary()
+    to_frame = frame("gap", "pair")
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_type
 from bilens.base.errors import NumericalError, ShapeError, UsageError
+from bilens.base.frame import frame
 from bilens.base.notebook import html_summary
 from bilens.certify.inputs import checked_inputs, checked_number, checked_vector
 from bilens.certify.spectrum_enclosure import (
@@ -63,6 +64,7 @@ class TruncationError:
     basis: str
 
     _repr_html_ = html_summary()
+    to_frame = frame("bound", "form")
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +84,7 @@ class InputBounds:
     k: int
 
     _repr_html_ = html_summary()
+    to_frame = frame("low", "form", "row")
 
 
 def truncation_error(
@@ -307,6 +310,7 @@ class CertifiedAgreement:
     agreeing_share: float
 
     _repr_html_ = html_summary()
+    to_frame = frame("margin", "row")
 
 
 def certified_agreement(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
 from bilens.base.errors import NonFiniteError, UsageError
+from bilens.base.frame import frame_of_document
 from bilens.base.notebook import one_line
 
 SCHEMA_VERSION = 1
@@ -54,6 +55,15 @@ class Document(Record, frozen=True, kw_only=True):
     """A whole document; a record of this type names its `kind`."""
 
     schema_version: Literal[1] = 1  # rises when a key is renamed, removed or changes its meaning
+
+    def to_frame(self, table: str | None = None) -> Any:
+        """Return a table of the document as a DataFrame of pandas; `table` as "guarantees.inputs".
+
+        Raises:
+            UsageError: If there is no such table, or none is named of several; it lists them.
+            MissingExtraError: If pandas is not installed.
+        """
+        return frame_of_document(to_json(self), table)
 
 
 AnyDocument = TypeVar("AnyDocument", bound=Document)

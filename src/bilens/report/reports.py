@@ -82,6 +82,15 @@ class SavedReport(Generic[AnyDocument]):
         values: dict[str, Any] = json.loads(json_text(self.record))
         return values
 
+    def to_frame(self, table: str | None = None) -> Any:
+        """Return a table of the record as a DataFrame of pandas, such as `to_frame("classes")`.
+
+        Raises:
+            UsageError: If there is no such table, or none is named of several; it lists them.
+            MissingExtraError: If pandas is not installed.
+        """
+        return self.record.to_frame(table)
+
     def to_json(self, path: str | Path | None = None) -> str:
         """Return the record as JSON; where a path is given, write it there in one step.
 

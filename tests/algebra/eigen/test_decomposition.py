@@ -164,7 +164,7 @@ def indices(spaces: tuple[Subspace, ...]) -> list[tuple[int, ...]]:
 
 
 def test_the_tables_of_a_notebook_name_what_they_show(eigs: EigenDecomposition) -> None:
-    plan = plan_eigendecomposition(random_map())._repr_html_()
+    plan = plan_eigendecomposition(random_map(), k=2)._repr_html_()
     for name in ("method", "precision", "batch", "peak bytes", "limit bytes", "reason"):
         assert f">{name}</th>" in plan
     pairs = ("eigenvalues", "explained", "converged", "complete", "method", "which", "basis")
@@ -312,3 +312,21 @@ def test_every_tensor_of_the_record_is_carried(batch: EigenDecomposition) -> Non
         "proof",
     }
     assert all(len(getattr(batch, name)) == NUM for name in names)
+
+
+def test_a_slice_of_a_batch_is_a_batch() -> None:
+    eigs = eigendecompose_all(random_map())
+    some = eigs[1:]
+    assert (len(some), len(some.status), len(some.proof)) == (2, 2, 2)
+    torch.testing.assert_close(some[0].eigenvectors, eigs[1].eigenvectors)
+    assert eigs.device == torch.device("cpu")
+    for wrong in ("a", 1.0, (0, 1)):
+        with pytest.raises(UsageError, match=r"eigs\[c\], several are eigs\[a:b\]; got"):
+            eigs[wrong]
+
+
+def test_advice_names_only_what_the_object_can_do() -> None:
+    """A decomposition is float64 and has no `.to`."""
+    eig = eigendecompose(random_map().form(0))
+    with pytest.raises(ShapeError, match=r"float64 was expected: use x.to\(torch.float64\)\.$"):
+        eig.contributions(randn(2, 5).float())

@@ -43,7 +43,7 @@ def test_the_pairs_asked_for_are_returned(which: str, k: int) -> None:
 
 def test_all_pairs_are_returned_where_nothing_is_said() -> None:
     assert len(eigendecompose(random_map().form(randn(D_OUT))).eigenvalues) == D_IN
-    assert eigendecompose_all(random_map()).eigenvalues.shape == (D_OUT, 2)
+    assert eigendecompose_all(random_map()).eigenvalues.shape == (D_OUT, D_IN)
 
 
 def test_linear_and_constant_terms_are_carried_along() -> None:
@@ -134,14 +134,14 @@ def test_low_precision_is_decomposed_in_float64(dtype: torch.dtype) -> None:
     f = random_map().to(dtype)
     eig = eigendecompose(f.form(torch.ones(D_OUT)))
     assert eig.eigenvalues.dtype is eig.linear.dtype is torch.float64
-    assert eigendecompose_all(f).eigenvectors.dtype is torch.float64
+    assert eigendecompose_all(f, k=2).eigenvectors.dtype is torch.float64
 
 
 def test_no_gradient_is_kept_and_none_is_asked_for() -> None:
     """The gradient of an eigenvector does not exist where eigenvalues meet."""
     embed = torch.eye(D_IN, dtype=torch.float64).requires_grad_()
     f = random_map().compose_input(embed)
-    for eig in (eigendecompose(f.form(randn(D_OUT))), eigendecompose_all(f)):
+    for eig in (eigendecompose(f.form(randn(D_OUT))), eigendecompose_all(f, k=2)):
         assert not any(
             part.requires_grad for part in vars(eig).values() if isinstance(part, Tensor)
         )
@@ -151,28 +151,30 @@ def test_no_gradient_is_kept_and_none_is_asked_for() -> None:
 @pytest.mark.parametrize("odd", NOT_DENSE_FLOAT, ids=str)
 def test_odd_directions_are_refused(odd: Odd) -> None:
     with pytest.raises(odd.error, match=f"directions (has|is) .*{odd.message.partition(' ')[2]}"):
-        eigendecompose_all(random_map(), odd.of(torch.eye(D_OUT, dtype=torch.float64)))
+        eigendecompose_all(random_map(), odd.of(torch.eye(D_OUT, dtype=torch.float64)), k=2)
 
 
 @pytest.mark.parametrize("odd", SOUND, ids=str)
 def test_unusual_directions_change_nothing(odd: Odd) -> None:
     rows = randn(2, D_OUT)
-    expected = eigendecompose_all(random_map(), rows).eigenvalues
-    torch.testing.assert_close(eigendecompose_all(random_map(), odd.of(rows)).eigenvalues, expected)
+    expected = eigendecompose_all(random_map(), rows, k=2).eigenvalues
+    torch.testing.assert_close(
+        eigendecompose_all(random_map(), odd.of(rows), k=2).eigenvalues, expected
+    )
 
 
 @pytest.mark.parametrize("shape", [(D_OUT,), (1, 2, D_OUT), (2, D_OUT + 1), (0, D_OUT)])
 def test_directions_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match=r"directions has shape .* expected"):
-        eigendecompose_all(random_map(), randn(*shape))
+        eigendecompose_all(random_map(), randn(*shape), k=2)
 
 
 @pytest.mark.parametrize("odd", NOT_FINITE, ids=str)
 def test_a_row_that_is_not_finite_is_flagged_and_the_others_go_on(odd: Odd) -> None:
     rows = torch.eye(D_OUT, dtype=torch.float64)
     rows[1] = odd.of(rows[1])
-    eigs = eigendecompose_all(random_map(), rows)
-    good = eigendecompose_all(random_map())
+    eigs = eigendecompose_all(random_map(), rows, k=2)
+    good = eigendecompose_all(random_map(), k=2)
     assert eigs.status == (Status.OK, Status.NOT_FINITE, Status.OK)
     assert bool(eigs.eigenvalues[1].isnan().all())
     assert torch.equal(eigs.eigenvalues[[0, 2]], good.eigenvalues[[0, 2]])
@@ -183,7 +185,7 @@ def test_a_row_that_overflows_is_flagged_and_the_others_go_on() -> None:
     """1e200 · 1e200 is beyond float64 although both are finite."""
     scale = torch.diag(vector(1.0, 1e200, 1.0))
     f = random_map().compose_output(scale)
-    assert eigendecompose_all(f, scale).status == (Status.OK, Status.NOT_FINITE, Status.OK)
+    assert eigendecompose_all(f, scale, k=2).status == (Status.OK, Status.NOT_FINITE, Status.OK)
 
 
 # How a solver can fail: name → (a replacement of eigh, the status of the form).
@@ -253,10 +255,12 @@ def test_a_sweep_beyond_the_memory_limit_is_refused(monkeypatch: pytest.MonkeyPa
         r"width 5 need at least 0\.0\d MiB .* the limit is .*memory_limit or BILENS_MEMORY_LIMIT"
     )
     with pytest.raises(MemoryLimitError, match=message):
-        eigendecompose_all(random_map())
+        eigendecompose_all(random_map(), k=2)
     with pytest.raises(MemoryLimitError, match=message):
         eigendecompose(random_map().form(randn(D_OUT)))
-    assert len(eigendecompose_all(random_map(), memory_limit="1M")) == D_OUT  # the argument counts
+    assert (
+        len(eigendecompose_all(random_map(), memory_limit="1M", k=2)) == D_OUT
+    )  # the argument counts
 
 
 def test_a_form_that_does_not_fit_is_refused_before_it_is_copied(
@@ -270,4 +274,4 @@ def test_a_form_that_does_not_fit_is_refused_before_it_is_copied(
 @pytest.mark.parametrize("limit", [0, -1, True, "", "much", 1.5])
 def test_a_limit_that_is_no_size_is_refused(limit: object) -> None:
     with pytest.raises(UsageError, match="memory"):
-        eigendecompose_all(random_map(), memory_limit=limit)
+        eigendecompose_all(random_map(), memory_limit=limit, k=2)

@@ -118,7 +118,7 @@ def test_a_plan_refuses_what_the_decomposition_refuses() -> None:
         with pytest.raises(UsageError):
             plan_eigendecomposition(f, **bad)
     with pytest.raises(MemoryLimitError):
-        plan_eigendecomposition(f, memory_limit=1000)
+        plan_eigendecomposition(f, memory_limit=1000, k=2)
     with pytest.warns(TruncationWarning):
         plan_eigendecomposition(f, k=201)
 

@@ -53,7 +53,7 @@ def test_a_direction_of_zeros_among_others_is_a_form_of_zeros(method: str) -> No
     """A dead output must not stop the rest."""
     directions = torch.eye(D_OUT, dtype=torch.float64)
     directions[7] = 0
-    eigs = eigendecompose_all(wide_map(), directions, method=method)
+    eigs = eigendecompose_all(wide_map(), directions, method=method, k=2)
     assert set(eigs.status) == {Status.OK}
     assert eigs.eigenvalues[7].tolist() == [0, 0]
     assert bool(eigs.complete[7])
@@ -69,11 +69,11 @@ def test_a_bad_direction_among_thousands_changes_nothing_for_the_others(method: 
     good = torch.ones(1300, dtype=torch.bool)
     good[[3, 1200]] = False
     directions[3, 2], directions[1200, 0] = torch.nan, -torch.inf
-    eigs = eigendecompose_all(f, directions, method=method)
+    eigs = eigendecompose_all(f, directions, method=method, k=2)
     assert [i for i, s in enumerate(eigs.status) if s is Status.NOT_FINITE] == [3, 1200]
     assert bool(eigs.eigenvalues[~good].isnan().all())
     assert not bool(eigs.complete[~good].any())
-    alone = eigendecompose_all(f, directions[good], method=method)
+    alone = eigendecompose_all(f, directions[good], method=method, k=2)
     scale = alone.frobenius_squared.sqrt()[:, None]
     difference = (eigs.eigenvalues[good] - alone.eigenvalues).abs()
     assert bool((difference <= 1e-12 * scale).all())
@@ -87,7 +87,7 @@ def test_rows_as_long_as_float64_can_write_are_no_obstacle(method: str) -> None:
     other = 1e-300 * torch.eye(8, dtype=torch.float64)[:2]
     f = QuadraticMap(BilinearTensor(torch.ones(1, 2).double(), rows, other))
     exact = torch.linalg.eigvalsh(oracles.dense_weighted(rows, other, vector(1, 1)))
-    found = eigendecompose_all(f, method=method).eigenvalues[0]
+    found = eigendecompose_all(f, method=method, k=2).eigenvalues[0]
     torch.testing.assert_close(found, vector(*oracles.chosen(exact, 2, "magnitude")))
 
 
@@ -176,9 +176,9 @@ def test_garbage_for_one_form_is_settled_by_a_dense_solver(
     kind: str, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     f, rows = wide_map(), torch.eye(D_OUT, dtype=torch.float64)[:3]
-    good = eigendecompose_all(f, rows, method="lanczos", precision=precision)
+    good = eigendecompose_all(f, rows, method="lanczos", precision=precision, k=2)
     monkeypatch.setattr(lanczos_solver, "lanczos", garbage(kind))
-    eigs = eigendecompose_all(f, rows, method="lanczos", precision=precision)
+    eigs = eigendecompose_all(f, rows, method="lanczos", precision=precision, k=2)
     assert_same(eigs, good)
     assert torch.equal(eigs.eigenvalues[:2], good.eigenvalues[:2])
 
@@ -191,7 +191,7 @@ def test_garbage_for_one_form_is_flagged_where_a_dense_solver_does_not_fit(
     f, rows = wide_map(), torch.eye(D_OUT, dtype=torch.float64)[:3]
     monkeypatch.setattr(lanczos_solver, "lanczos", garbage(kind))
     monkeypatch.setattr("bilens.algebra.eigen.eigendecompose.verified", lambda *given: given[2])
-    eigs = eigendecompose_all(f, rows, method="lanczos")
+    eigs = eigendecompose_all(f, rows, method="lanczos", k=2)
     assert eigs.status == (Status.OK, Status.OK, Status.RESIDUAL_TOO_LARGE)
     assert not bool(eigs.complete[2])
     assert eigs.proof[2] is Proof.NONE
@@ -211,10 +211,10 @@ def test_an_interrupt_ends_the_sweep_and_leaves_everything_as_it_was(method: str
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        eigendecompose_all(f, rows, method=method, progress=stop)
+        eigendecompose_all(f, rows, method=method, progress=stop, k=2)
     after = (f.tensor.down, f.tensor.left, f.tensor.right, rows)
     assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
-    assert set(eigendecompose_all(f, rows, method=method).status) == {Status.OK}
+    assert set(eigendecompose_all(f, rows, method=method, k=2).status) == {Status.OK}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -223,7 +223,11 @@ def test_progress_rises_to_the_number_of_directions(method: str) -> None:
     rows = randn(300, D_OUT)
     rows[5] = torch.nan
     eigendecompose_all(
-        wide_map(), rows, method=method, progress=lambda done, total: seen.append((done, total))
+        wide_map(),
+        rows,
+        method=method,
+        progress=lambda done, total: seen.append((done, total)),
+        k=2,
     )
     assert seen == sorted(set(seen))
     assert seen[-1] == (300, 300)
@@ -236,7 +240,7 @@ def test_unusual_factors_change_nothing_and_are_not_changed(odd: Odd, method: st
     parts = [odd.of(part) for part in (f.tensor.down, f.tensor.left, f.tensor.right)]
     before = [part.detach().clone() for part in parts]
     twin = QuadraticMap(BilinearTensor(*parts), f.linear, f.constant)
-    found, expected = (eigendecompose_all(g, method=method) for g in (twin, f))
+    found, expected = (eigendecompose_all(g, method=method, k=2) for g in (twin, f))
     torch.testing.assert_close(found.eigenvalues, expected.eigenvalues)
     assert not found.eigenvalues.requires_grad
     assert all(torch.equal(*pair) for pair in zip(before, parts, strict=True))
@@ -246,7 +250,7 @@ def test_unusual_factors_change_nothing_and_are_not_changed(odd: Odd, method: st
 @pytest.mark.parametrize("dtype", LOW_PRECISION)
 def test_low_precision_factors_are_read_exactly(dtype: torch.dtype, method: str) -> None:
     f = wide_map().to(dtype)
-    found = eigendecompose_all(f, method=method).eigenvalues
+    found = eigendecompose_all(f, method=method, k=2).eigenvalues
     down, left, right = f.tensor.down.double(), f.tensor.left.double(), f.tensor.right.double()
     exact = torch.linalg.eigvalsh(oracles.dense_tensor(down, left, right)[0])
     assert found.dtype is torch.float64
@@ -267,8 +271,8 @@ def test_the_same_call_gives_the_same_bytes(method: str, precision: str) -> None
 def test_a_smaller_memory_limit_makes_smaller_batches_and_the_same_result() -> None:
     """Width 512: a matrix product rounds differently for another number of rows."""
     f = random_map(0, 60, 40, 512)
-    full = eigendecompose_all(f, method="lanczos")
-    small = eigendecompose_all(f, method="lanczos", memory_limit="300MiB")
+    full = eigendecompose_all(f, method="lanczos", k=2)
+    small = eigendecompose_all(f, method="lanczos", memory_limit="300MiB", k=2)
     assert_same(small, full)
 
 
@@ -276,7 +280,12 @@ def test_verify_that_does_not_fit_is_refused_before_any_work() -> None:
     f = random_map(0, 2, 1600, 3000)
     with pytest.raises(MemoryLimitError, match=r"verify=True needs 6\d\d\.\d+ MiB .* eigenvalues"):
         eigendecompose_all(
-            f, method="lanczos", verify=True, memory_limit="500MiB", progress=never_called
+            f,
+            method="lanczos",
+            verify=True,
+            memory_limit="500MiB",
+            progress=never_called,
+            k=2,
         )
 
 
@@ -373,7 +382,7 @@ def test_pairs_of_forms_that_cancel_have_converged_where_they_say_so(precision: 
         down = torch.cat([weights, -weights], dim=1)
         rows, other = torch.cat([left, near]), torch.cat([right, right])
         f = QuadraticMap(BilinearTensor(down, rows, other))
-        eigs = eigendecompose_all(f, method="lanczos", precision=precision)
+        eigs = eigendecompose_all(f, method="lanczos", precision=precision, k=2)
         half = weights[:, :, None, None] * (left - near)[:, :, None] * right[:, None, :]
         q = (half + half.mT).sum(dim=1) / 2  # left − near is exact
         true = (eigs.eigenvectors @ q - eigs.eigenvalues[..., None] * eigs.eigenvectors).norm(dim=2)

@@ -294,7 +294,7 @@ def test_directions_that_cannot_be_read_are_flagged() -> None:
 
 
 def test_a_status_is_that_of_every_other_batch() -> None:
-    assert direct_interactions(F, DICTIONARY).status == eigendecompose_all(F).status
+    assert direct_interactions(F, DICTIONARY).status == eigendecompose_all(F, k=2).status
     assert direct_interactions(F, DICTIONARY).status[0] is bilens.Status.OK
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap, add
 from bilens.base.checks import check_count, check_float_tensor, generator_of
 from bilens.base.errors import MemoryLimitError, NumericalError, ShapeError, UsageError
+from bilens.base.frame import frame_of
 from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
 
@@ -75,6 +77,24 @@ class QuadraticFit:
     _repr_html_ = html_summary(
         "exact", "r_squared.quadratic", "usable", "threshold", "derivation", "assumed_input"
     )
+
+    def to_frame(self) -> Any:
+        """Return R² of each fit of the ladder as a DataFrame of pandas.
+
+        Raises: MissingExtraError if pandas is not installed.
+        """
+        return frame_of(
+            [
+                {
+                    "fit": name,
+                    "linear": scores.linear.overall,
+                    "quadratic": scores.quadratic.overall,
+                    "standard_error": scores.quadratic.standard_error,
+                    "rows": scores.rows,
+                }
+                for name, scores in self.ladder.items()
+            ]
+        )
 
     @property
     def r_squared(self) -> FitScores:

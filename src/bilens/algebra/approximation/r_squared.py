@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bilens.base.checks import check_float_tensor
 from bilens.base.errors import ShapeError
+from bilens.base.frame import frame
 from bilens.base.notebook import html_summary
 
 ROUNDING = 1e-24  # of the mean square: what is left of the variance of a constant
@@ -45,6 +46,7 @@ class RSquared:
     median_interval: tuple[float, float]
 
     _repr_html_ = html_summary()
+    to_frame = frame("outputs", "output")
 
 
 @dataclass(frozen=True, eq=False)

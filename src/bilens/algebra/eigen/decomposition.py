@@ -17,6 +17,7 @@ from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm, chec
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import as_integer, check_count
 from bilens.base.errors import NumericalError, ShapeError, UsageError
+from bilens.base.frame import frame
 from bilens.base.notebook import html_summary
 
 
@@ -55,6 +56,7 @@ class Contributions:
     constant: Tensor
 
     _repr_html_ = html_summary()
+    to_frame = frame("pairs", "form", "row", "pair")
 
     def total(self) -> Tensor:
         """Return the sum of all parts, (..., batch)."""
@@ -149,9 +151,15 @@ class EigenDecomposition:
     _repr_html_ = html_summary(
         "eigenvalues", "explained", "converged", "complete", "method", "which", "basis", "status"
     )
+    to_frame = frame("eigenvalues", "form", "pair")
 
     def __post_init__(self) -> None:
         setattr(self.eigenvalues, TRUNCATED, not self.whole)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the numbers are."""
+        return self.eigenvalues.device
 
     @property
     def whole(self) -> bool:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.interactions.streaming_statistics import Histogram, Moments, no_moments
-from bilens.base.errors import ShapeError
+from bilens.base.errors import ShapeError, optional_package
+from bilens.base.frame import frame
 from bilens.base.notebook import html_summary
 
 Kind = Literal["self", "cross"]
@@ -33,6 +34,8 @@ class Entries:
     # (..., k) float64, by falling size, from the factors; the smaller (m, n) first where sizes are
     # equal. In units of the output per squared unit of the features.
     values: Tensor
+
+    to_frame = frame("values", "output", "place")
 
     @property
     def coefficients(self) -> Tensor:
@@ -73,6 +76,15 @@ class DirectInteractions:
     status: Status | tuple[Status, ...]
 
     _repr_html_ = html_summary("norm", "self_share", "cross_share", "status")
+
+    def to_frame(self) -> Any:
+        """Return the largest entries of S of both kinds as a DataFrame of pandas.
+
+        Raises: MissingExtraError if pandas is not installed.
+        """
+        kinds = [self.self_interactions, self.cross_interactions]
+        pandas = optional_package("pandas", "tables", "to_frame")
+        return pandas.concat([one.to_frame().assign(kind=one.kind) for one in kinds])
 
     def __len__(self) -> int:
         if not isinstance(self.status, tuple):

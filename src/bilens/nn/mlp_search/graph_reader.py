@@ -122,7 +122,7 @@ class GraphReader:
         found = leaves(resolved)
         if len(found) == 1 and isinstance(found[0], Source):
             return resolved, found[0]
-        if isinstance(tree, Applied) and has_matrix(tree) and has_matrix(tree.inner):
+        if isinstance(tree, Applied) and is_matrix(tree.step) and has_matrix(tree.inner):
             source = self.close(tree.inner)  # of two matrices the first one ends the layer before
             return Applied(tree.step, source), source
         if isinstance(tree, Applied) and tree.inner in self._nodes:
@@ -247,10 +247,14 @@ class GraphReader:
         return (tuple(chain), head) if given and len(chain) == len(self.layers) else ((), None)
 
 
+def is_matrix(step: Step) -> bool:
+    return bool(step.path and step.weight is not None and step.weight().ndim == 2)
+
+
 def has_matrix(tree: Tree) -> bool:
-    """Tell whether the last of the linear maps that a value ends with, past gains, is a matrix."""
+    """Tell whether one of the linear maps that a value ends with is a matrix of the module."""
     while isinstance(tree, Applied):
-        if tree.step.path and tree.step.weight is not None and tree.step.weight().ndim == 2:
+        if is_matrix(tree.step):
             return True
         tree = tree.inner
     return False

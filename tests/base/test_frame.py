@@ -1,0 +1,79 @@
+"""Results as tables of pandas: every number stands where its row and column say."""
+
+import sys
+
+import pytest
+import torch
+
+import bilens as bl
+from bilens.base.errors import MissingExtraError, UsageError
+from builders import D_IN, D_OUT, randn, random_map
+from report_documents import make_document
+
+F = random_map()
+
+
+def test_a_batch_of_spectra_is_a_row_for_each_pair() -> None:
+    eigs = bl.eigendecompose_all(F, k=2)
+    table = eigs.to_frame()
+    assert [*table.columns[:3]] == ["form", "pair", "eigenvalues"]
+    assert len(table) == D_OUT * 2
+    row = table[(table.form == 1) & (table.pair == 1)].iloc[0]
+    assert row.eigenvalues == float(eigs.eigenvalues[1, 1])
+    assert row.explained == float(eigs.explained[1])  # of the form, on each of its rows
+    assert row.status == "ok"
+    assert "eigenvectors" not in table
+    single = eigs[2].to_frame()
+    assert "form" not in single
+    assert [*single.eigenvalues] == eigs[2].eigenvalues.tolist()
+
+
+def test_every_result_that_is_a_table_becomes_one() -> None:
+    eigs, x, eye = bl.eigendecompose_all(F), randn(4, D_IN), torch.eye(D_IN).double()
+    label = F(x).argmax(dim=1)
+    null = bl.rotation_null(F, None, num_samples=D_OUT)
+    two = bl.certify.universal_perturbation(F, x[0], 0, 1, [0.1, 0.2])
+    tables = {
+        "match": (bl.match_eigenvectors(eigs[0], eigs[1]), None),
+        "interactions": (bl.top_interactions(F.form(0), x[0], 3), 3),
+        "null": (null, D_OUT * D_OUT),
+        "significant": (null.num_significant(eigs.eigenvalues), D_OUT * D_IN),
+        "moments": (bl.gaussian_moments(F, x[0], eye), D_OUT),
+        "hosvd": (bl.hosvd(F), D_OUT),
+        "contributions": (eigs.contributions(x), D_OUT * 4 * D_IN),
+        "l2": (bl.certify.l2_radius(F, x, label), 4),
+        "linf": (bl.certify.linf_radius(F, x, label), 4),
+        "truncation": (bl.certify.truncation_error(eigs, 1, 1.0), D_OUT),
+        "one truncation": (bl.certify.truncation_error(eigs[0], 1, 1.0), 1),
+        "bounds": (bl.certify.truncated_input_bound(eigs, 1, x), D_OUT * 4),
+        "agreement": (bl.certify.certified_agreement(F, 2, x), 4),
+        "unused": (bl.certify.unused_inputs(F), D_OUT * D_IN),
+        "perturbations": (two, 2),
+        "entries": (bl.direct_interactions(F, eye), None),
+        "fit": (bl.quadratic_fit(bl.nn.BilinearMLP(D_IN, 3), samples=100), 1),
+    }
+    for name, (result, rows) in tables.items():
+        table = result.to_frame()
+        assert len(table) > 0, name
+        assert rows is None or len(table) == rows, name
+        assert len(table.columns) >= 2, name
+    assert "status" not in null.to_frame()  # one for each direction, not for each sample
+    assert [*tables["l2"][0].to_frame().label] == label.tolist()
+    assert {*tables["entries"][0].to_frame().kind} == {"self", "cross"}
+
+
+def test_a_table_of_a_report_is_named() -> None:
+    report = bl.AuditReport(make_document())
+    classes = report.to_frame("classes")
+    assert [*classes["name"]] == [one["name"] for one in report.document["classes"]]
+    with pytest.raises(UsageError, match=r"^name one of the tables .*classes"):
+        report.to_frame()
+    with pytest.raises(UsageError, match=r"there is no table 'class': name one of"):
+        report.record.to_frame("class")
+
+
+def test_a_table_without_pandas_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    for ask in (bl.eigendecompose(F.form(0)).to_frame, lambda: bl.hosvd(F).to_frame()):
+        with pytest.raises(MissingExtraError, match=r"'bilens\[tables\]'"):
+            ask()
