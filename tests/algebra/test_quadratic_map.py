@@ -173,7 +173,7 @@ def test_an_argument_of_another_dtype_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_an_argument_of_another_size_is_refused_with_the_expected_one(name: str) -> None:
     call, good, _ = ARGUMENTS[name]
-    with pytest.raises(ShapeError, match=r"expected|pass a vector \(3,\), for example torch.eye"):
+    with pytest.raises(ShapeError, match=r"expected|pass a vector \(3,\), or the number"):
         call(random_map(), torch.cat([good, good], dim=good.ndim - 1).repeat_interleave(2, dim=0))
 
 
@@ -222,7 +222,7 @@ def test_maps_are_subtracted_and_multiplied_by_numbers() -> None:
     assert (f - f).tensor.norm() < 1e-12 * f.tensor.norm()
     assert (2 * f).device == f.form(0).device == torch.device("cpu")
     for other in ("2", True, randn(2), None):
-        with pytest.raises(TypeError, match="unsupported operand"):
+        with pytest.raises(TypeError, match="multiply|unsupported operand"):
             other * f
     with pytest.raises(TypeError, match="unsupported operand"):
         f - 1
@@ -233,6 +233,9 @@ def test_maps_are_subtracted_and_multiplied_by_numbers() -> None:
 def test_a_number_reads_one_output() -> None:
     f, x = random_map(), randn(7, D_IN)
     torch.testing.assert_close(f.form(2)(x), f(x)[:, 2])
-    for wrong in (D_OUT, -1, True, "2", 1.0):
-        with pytest.raises(UsageError, match=r"the number of an output, 0 to 2"):
+    for wrong in (D_OUT, -1):
+        with pytest.raises(UsageError, match=r"there is no output -?\d: the map has 0 to 2"):
             f.form(wrong)
+    for odd in (True, "2", 1.0):
+        with pytest.raises(ShapeError, match=r"output_direction is a \w+; a torch.Tensor was exp"):
+            f.form(odd)

@@ -101,7 +101,7 @@ def contrast_direction(
 
     Raises: UsageError if one is no output, or both are the same.
     """
-    names = [] if isinstance(d_out, int) else list(d_out)
+    names = list(d_out) if isinstance(d_out, list | tuple) else []
     outputs = range(len(names) or check_count("d_out", d_out, minimum=1))  # type: ignore[arg-type]
     first, second = (
         names.index(one) if isinstance(one, str) and one in names else as_integer(one)

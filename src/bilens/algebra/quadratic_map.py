@@ -98,16 +98,13 @@ class QuadraticMap:
         Source: arXiv:2410.08417, §3.2.
         """
         d_out, _, d_in = self.sizes
-        if not isinstance(output_direction, Tensor):
-            number = as_integer(output_direction)
+        if (number := as_integer(output_direction)) is not None:
             if number not in range(d_out):
-                raise UsageError(
-                    f"output_direction is {output_direction!r}; expected a tensor ({d_out},), or "
-                    f"the number of an output, 0 to {d_out - 1}."
-                )
-            output_direction = torch.zeros(d_out, dtype=torch.float64)
-            output_direction[number] = 1.0
-        (length,) = check_float_tensor("output_direction", output_direction, num_axes=1)
+                raise UsageError(f"there is no output {number}: the map has 0 to {d_out - 1}.")
+            chosen = torch.zeros(d_out, dtype=torch.float64)
+            chosen[number] = 1.0
+            return self.form(chosen)
+        (length,) = check_float_tensor("output_direction", output_direction, num_axes=1)  # type: ignore[arg-type]
         if length != d_out:
             raise ShapeError(
                 f"output_direction has {length} entries, the map has {d_out} outputs: pass a "
