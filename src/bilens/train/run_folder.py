@@ -26,6 +26,8 @@ from bilens.base.errors import (
     UsageError,
 )
 from bilens.base.files import check_path, read_json, write_error, write_file
+from bilens.base.frame import frame_of
+from bilens.base.notebook import html_summary
 from bilens.io.host import COMPANIONS
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME
 from bilens.nn.block import NAME as HOOK_NAME
@@ -63,6 +65,16 @@ class TrainingResult(Generic[LineT]):
 
     folder: Path
     history: tuple[LineT, ...]
+
+    _repr_html_ = html_summary("folder", "history")
+
+    def to_frame(self) -> Any:
+        """Return the history as a DataFrame of pandas, one line of it a row.
+
+        Raises:
+            MissingExtraError: If pandas is not installed.
+        """
+        return frame_of([line.to_dict() for line in self.history])
 
 
 def run_in_folder(

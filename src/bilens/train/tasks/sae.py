@@ -231,7 +231,7 @@ class SAETask(SAESteps):
         stream = ActivationStream(model, read.texts, recipe.hooks, recipe.buffer_size, recipe.seed)
         TopKSAE(width, recipe.latents_for(width), recipe.k)  # its sizes are refused here
         super().__init__(recipe, stream)
-        self.read = read
+        self.read, self.width = read, width
         self.about = {"recipe": recipe.to_dict(), "data": read.fingerprint()}
 
     def save(self, run: Run, folder: Path, provenance: Mapping[str, str]) -> None:

@@ -1,0 +1,224 @@
+"""Training from Python: tensors or paths in, the folders of the commands out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from bilens.api import train as job
+from bilens.base import silent
+from bilens.base.errors import UsageError
+from bilens.base.files import check_path
+from bilens.data.images import ImageDataset, load_images
+from bilens.data.own_images import Given, own_images
+from bilens.io.loaded_model import LoadedModel
+from bilens.nn.transformer import BilinearTransformer
+from bilens.train.corpus import CorpusOptions
+from bilens.train.loop import Line
+from bilens.train.recipe import Device, Recipe, find_device
+from bilens.train.run_folder import TrainingResult
+from bilens.train.tasks.image import EpochMetrics, ImageRecipe, train_in_folder
+from bilens.train.tasks.language import default_recipe
+from bilens.train.tasks.sae import SAERecipe
+from bilens.train.tasks.sae_of_tensor import ACTIVATIONS
+
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
+
+
+def train_image(
+    images: Given | ImageDataset,
+    labels: Given | None,
+    folder: str | Path,
+    *,
+    test: tuple[Given, Given] | None = None,
+    class_names: Sequence[str] | None = None,
+    dataset: str = "mnist",
+    resume: bool = False,
+    overwrite: bool = False,
+    device: Device = "auto",
+    on_epoch: Callable[[EpochMetrics], None] = silent,
+    say: Callable[[str], None] = silent,
+    **recipe: Any,
+) -> TrainingResult[EpochMetrics]:
+    """Train an image classifier and leave it in a folder, as `bilens train image` does.
+
+    Args:
+        images: grey images, (images, rows, columns) or (images, pixels), bytes or numbers from 0
+            to 1; the path of an IDX, .npy, .npz or safetensors file with them; or, without labels,
+            the folder of the IDX files of MNIST or Fashion-MNIST.
+        labels: the class of each image, whole numbers from 0; or the path of a file with them.
+        folder: for model, history and checkpoints; `bl.load(folder)` reads the model.
+        test: images and labels to judge on; None holds out every fifth image of each class.
+        class_names: one for each class; None numbers them.
+        dataset: "mnist" or "fashion-mnist", where `images` is a folder.
+        resume: go on with the run in the folder, to the same weights.
+        overwrite: replace it.
+        device: "auto" is a GPU where there is one.
+        on_epoch: is told the line of the history at the end of each epoch.
+        say: is told sentences.
+        recipe: `d_hidden`, `epochs`, `noise`, `weight_decay`, `seed` and the other options of the
+            command, under the names that the model folder has; what is left out is the paper's.
+
+    Returns:
+        `folder`, `history` (a line an epoch) and `to_frame()`.
+
+    Raises:
+        UsageError: If an option is not known or out of range, or batches are larger than the data.
+        DataError: If a file is missing or damaged, or images and labels do not belong together.
+        ShapeError: If images or labels have another shape or dtype.
+        OutputExistsError: If the folder holds something, unless resumed or overwritten.
+        NumericalError: If the loss is no longer finite.
+    """
+    wanted = recipe_of(ImageRecipe(), recipe)
+    if isinstance(images, ImageDataset):
+        data = images
+    elif labels is None:
+        if not isinstance(images, str | Path):
+            raise UsageError("there are no labels: pass the class of each image.")
+        data = load_images(dataset, Path(images), report=say)
+    else:
+        data = own_images(images, labels, test, class_names)
+    options = {"resume": resume, "overwrite": overwrite, "on_epoch": on_epoch, "say": say}
+    made = {"provenance": job.provenance(), **options}
+    return train_in_folder(check_path("folder", folder), data, wanted, find_device(device), **made)
+
+
+def train_language(
+    corpus: str | Path,
+    folder: str | Path,
+    *,
+    column: str | None = None,
+    split: str = "train",
+    limit: int | None = None,
+    stream: bool = False,
+    held_out: float = 0.05,
+    corpus_seed: int = 0,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: Device = "auto",
+    on_line: Callable[[Line], None] = silent,
+    say: Callable[[str], None] = silent,
+    **recipe: Any,
+) -> job.LanguageTraining:
+    """Train a language model and leave it in a folder, as `bilens train language` does.
+
+    Args:
+        corpus: a text file, a folder of .txt files, a table (.json, .csv, .parquet), "grammar" for
+            stories with a known rule, or the name of a Hugging Face data set.
+        folder: for model, tokenizer, history and checkpoints; `bl.load(folder)` reads the model.
+        column: of a table with the text.
+        split: of a Hugging Face data set.
+        limit: documents to read at most.
+        stream: do not download all of a data set.
+        held_out: share of documents to judge on.
+        corpus_seed: which documents those are.
+        resume: go on with the run in the folder, to the same weights.
+        overwrite: replace it.
+        device: "auto" is a GPU where there is one.
+        on_line: is told each line of the history.
+        say: is told sentences.
+        recipe: `d_model`, `n_layer`, `steps`, `seed` and the other options of the command, under
+            the names that the model folder has; what is left out fits the corpus.
+
+    Returns:
+        `folder`, `history`, `sample` (a text that the model writes) and `to_frame()`.
+
+    Raises:
+        UsageError: If an option is not known or out of range.
+        DataError: If the text is missing, damaged or shorter than one block.
+        OutputExistsError: If the folder holds something, unless resumed or overwritten.
+        NumericalError: If the loss is no longer finite.
+    """
+    text = str(check_path("corpus", corpus))
+    read = CorpusOptions(text, column, split, held_out, limit, corpus_seed, stream)
+    return job.train_language(
+        check_path("folder", folder),
+        read,
+        recipe_of(default_recipe(text), recipe),
+        resume=resume,
+        overwrite=overwrite,
+        device=device,
+        on_line=lambda line, _: on_line(line),
+        say=say,
+    )
+
+
+def train_sae(
+    model: str | Path | LoadedModel | BilinearTransformer | Tensor,
+    folder: str | Path,
+    *,
+    hooks: Sequence[str] = (),
+    text: str | Path | Tensor | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: Device = "auto",
+    on_line: Callable[[Line], None] = silent,
+    say: Callable[[str], None] = silent,
+    **recipe: Any,
+) -> job.SAETraining:
+    """Train sparse autoencoders and leave them in a folder, as `bilens train sae` does.
+
+    Args:
+        model: a language model of bilens: its folder, what `bl.load` returned, or the module. Or
+            activations of any model, (rows, width): one autoencoder is trained on them.
+        folder: for the autoencoder, or a folder in it for each of several hook points.
+        hooks: where activations are read, such as "blocks.0.mlp_out", one or more; none for
+            activations.
+        text: what the model reads: a path or name as `corpus` of `bl.train_language`, or tokens
+            (texts, length) of which a twentieth is held out; None is what it was trained on.
+        resume: go on with the run in the folder, to the same weights.
+        overwrite: replace it.
+        device: "auto" is a GPU where there is one.
+        on_line: is told each line of the history.
+        say: is told sentences.
+        recipe: `num_latents`, `k`, `tokens`, `batch_size`, `seed` and the other options of the
+            command.
+
+    Returns:
+        `folders` and `metrics` by hook point (no metrics of bare activations), `history` and
+        `to_frame()`.
+
+    Raises:
+        UsageError: If it is no language model, a hook point or option is not known, or batches
+            are larger than the data.
+        DataError: If tokenizer or text are missing.
+        OutputExistsError: If the folder holds something, unless resumed or overwritten.
+        NumericalError: If activations are all equal, or the loss is no longer finite.
+    """
+    if isinstance(model, Tensor) and (hooks or text is not None):
+        raise UsageError("hooks and text are of a language model: leave them out for activations.")
+    if not isinstance(model, str | Path | LoadedModel | BilinearTransformer | Tensor):
+        raise UsageError(
+            f"model is a {type(model).__name__}; expected the folder of a language model, what "
+            "bl.load returned, a BilinearTransformer, or a tensor of activations."
+        )
+    points = (hooks,) if isinstance(hooks, str) else tuple(hooks)
+    if not points and not isinstance(model, Tensor):
+        raise UsageError('no hooks are given: name points of the model, such as "blocks.0.mlp_in".')
+    wanted = recipe_of(SAERecipe(points or (ACTIVATIONS,)), recipe)
+    if not isinstance(text, Tensor) and text is not None:
+        text = CorpusOptions(str(check_path("text", text)))  # type: ignore[assignment]
+    return job.train_sae(
+        check_path("folder", folder),
+        Path(model) if isinstance(model, str) else model,
+        wanted,
+        corpus=text,  # type: ignore[arg-type]
+        resume=resume,
+        overwrite=overwrite,
+        device=device,
+        on_line=lambda line, _: on_line(line),
+        say=say,
+    )
+
+
+def recipe_of(usual: AnyRecipe, changes: dict[str, Any]) -> AnyRecipe:
+    """Return a recipe with changes; refuse a name that it does not have."""
+    known = [field.name for field in dataclasses.fields(usual)]
+    for name in changes:
+        if name not in known:
+            raise UsageError(f"there is no option {name!r}: use one of {', '.join(known)}.")
+    return dataclasses.replace(usual, **changes)
