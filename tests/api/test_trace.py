@@ -12,6 +12,7 @@ import traced_models
 from bilens.api.trace import trace
 from bilens.base.errors import CheckpointError, DataError, NotQuadraticError, UsageError
 from bilens.data.tokenizer import load_tokenizer, train_tokenizer
+from bilens.interp.traced_layer import open_layer
 from bilens.nn import BilinearTransformer, TopKSAE
 from bilens.report.reports import TraceReport
 
@@ -232,6 +233,8 @@ def test_a_tokenizer_or_text_that_does_not_fit_is_refused(folders: Folders, tmp_
     (copy / "tokenizer.json").unlink()
     with pytest.raises(DataError, match="no such file"):
         run((copy, *folders[1:]))
+    known = load_tokenizer(folders[0]).sha256
+    assert open_layer(copy, 0, str(folders[0])).tokenizer.sha256 == known  # a text is a path
     shutil.copy(folders[0] / "tokenizer.json", copy)
     (copy / "corpus.json").unlink()
     with pytest.raises(UsageError, match="give one with --corpus"):

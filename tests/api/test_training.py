@@ -12,6 +12,7 @@ import bilens as bl
 import sae_runs
 from bilens.base.errors import DataError, ShapeError, UsageError
 from bilens.data.own_images import own_images
+from bilens.train.tasks.sae_of_tensor import TensorActivations
 
 SMALL: dict[str, Any] = {"d_hidden": 4, "epochs": 2, "batch_size": 8, "noise": 0.0}
 TEXT: dict[str, Any] = {"d_model": 8, "d_hidden": 8, "n_head": 2, "n_ctx": 15, "steps": 3}
@@ -127,3 +128,13 @@ def test_what_no_autoencoder_can_be_trained_on_is_refused(tmp_path: Path) -> Non
         bl.train_sae(3, tmp_path, hooks="blocks.0.mlp_in")
     with pytest.raises(ShapeError, match=r"activations have shape \(4,\)"):
         bl.train_sae(torch.zeros(4), tmp_path)
+
+
+def test_a_pass_over_activations_shows_each_row_once() -> None:
+    rows = torch.arange(300.0)[:, None]
+    source = TensorActivations(rows, 100, seed=0)
+    buffers = [source.buffer(index).activations["activations"] for index in range(6)]
+    passes = buffers[:3], buffers[3:]
+    for seen in passes:
+        assert torch.equal(torch.cat(seen).sort(dim=0).values, rows)
+    assert not torch.equal(passes[0][0], passes[1][0])

@@ -10,6 +10,7 @@ from bilens.base.checks import (
     check_finite,
     check_float_tensor,
     check_type,
+    generator_of,
 )
 from bilens.base.errors import NonFiniteError, ShapeError, UsageError
 from odd_tensors import LOW_PRECISION, NOT_DENSE_FLOAT, NOT_FINITE, REFUSED, SOUND, Odd
@@ -79,3 +80,13 @@ def test_another_type_is_refused_with_the_expected_one() -> None:
     check_type("size", torch.Size([3]), tuple, "use tuple(size)")
     with pytest.raises(UsageError, match=r"^size is a list; expected tuple: use tuple\(size\)\.$"):
         check_type("size", [3], tuple, "use tuple(size)")
+
+
+def test_a_seed_is_a_number_or_a_generator_that_goes_on() -> None:
+    expected = torch.rand(3, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(torch.rand(3, generator=generator_of(np.int64(4))), expected)
+    given = torch.Generator().manual_seed(4)
+    assert generator_of(given) is given
+    for wrong in (-1, True, "4", None):
+        with pytest.raises(UsageError, match=r"expected an integer from 0 on, or a torch\.Gen"):
+            generator_of(wrong)

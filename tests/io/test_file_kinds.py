@@ -36,7 +36,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", ["gpt2", "some-org/small.model"])
 def test_a_name_of_the_hub_is_read_from_its_cache(cache: Path, name: str) -> None:
-    with pytest.raises(CheckpointError, match=rf"no such file or folder.*`hf download {name}`"):
+    said = rf"no such file or folder; as the name of a model on the Hugging.*`hf download {name}`"
+    with pytest.raises(CheckpointError, match=said):
         bl.load(name)
     bl.save(make(), hub(cache, name))
     model = bl.load(name)

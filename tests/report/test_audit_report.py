@@ -149,3 +149,10 @@ def test_a_notebook_shows_the_page_in_a_frame_that_can_do_nothing() -> None:
     assert frame is not None
     assert html.unescape(frame[1]) == report.to_html()
     assert 'title="bilens audit"' in frame[0]
+
+
+def test_what_is_no_path_is_refused() -> None:
+    report = AuditReport(make_document())
+    for ask in (AuditReport.from_json, report.to_json, report.to_html, report.to_evidence):
+        with pytest.raises(UsageError, match=r"(path|folder) is a int; expected a text or a Path"):
+            ask(3)

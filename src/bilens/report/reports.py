@@ -66,8 +66,9 @@ class SavedReport(Generic[AnyDocument]):
         Raises:
             CheckpointError: If the file is missing, damaged, of another kind or of a later schema.
         """
+        path = check_path("path", path)
         try:
-            document = json.loads(check_path("path", path).read_text("utf-8"))
+            document = json.loads(path.read_text("utf-8"))
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}).") from None
         except (ValueError, RecursionError):
