@@ -103,14 +103,14 @@ class QuadraticMap:
                 raise UsageError(f"there is no output {number}: the map has 0 to {d_out - 1}.")
             chosen = torch.zeros(d_out, dtype=torch.float64)
             chosen[number] = 1.0
-            output_direction = chosen
+            return self.form(chosen)
         (length,) = check_float_tensor("output_direction", output_direction, num_axes=1)  # type: ignore[arg-type]
         if length != d_out:
             raise ShapeError(
                 f"output_direction has {length} entries, the map has {d_out} outputs: pass a "
                 f"vector ({d_out},), or the number of an output to read."
             )
-        u = torch.as_tensor(output_direction, device=self.device).double()
+        u = output_direction.to(self.tensor.down.device).double()
 
         def read(part: Tensor) -> Tensor:  # in float64: a class-centred direction cancels a lot
             return (u @ part.double()).to(self.dtype)
