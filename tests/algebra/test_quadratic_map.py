@@ -222,7 +222,7 @@ def test_maps_are_subtracted_and_multiplied_by_numbers() -> None:
     assert (f - f).tensor.norm() < 1e-12 * f.tensor.norm()
     assert (2 * f).device == f.form(0).device == torch.device("cpu")
     for other in ("2", True, randn(2), None):
-        with pytest.raises(TypeError, match="multiply|unsupported operand"):
+        with pytest.raises(TypeError, match=r"multiply|unsupported operand"):
             other * f
     with pytest.raises(TypeError, match="unsupported operand"):
         f - 1

@@ -214,12 +214,42 @@ def test_every_family_comes_back_from_its_folder(kind: str, tmp_path: Path) -> N
     loaded = bl.load(tmp_path / "out")
     for view in loaded.layers.values():
         assert view.exact
+    assert loaded.exactness is not None
+    assert loaded.exactness.passed
     if how != "AutoModelForCausalLM":
         name = student.sites[1].name
         block = student.at(student.sites[1])
         assert isinstance(block, BilinearMLP)
         x = torch.randn(4, tiny.D, dtype=torch.float64)
         assert torch.equal(loaded.layers[name].weights(torch.float64)(x), plain_weights(block)(x))
+
+
+def test_what_keeps_blocks_is_audited_fitted_and_converted_on(llama: Path, tmp_path: Path) -> None:
+    go(llama, tmp_path / "half", keep=(1,), skip=("distillation",))
+    audited = bl.audit(bl.load(tmp_path / "half"), null_samples=3)
+    assert isinstance(audited, bl.LayerAuditReport)
+    assert [layer.fit is None for layer in audited.record.layers] == [True, False]
+    inputs = bl.layer_inputs(tmp_path / "half", TEXT[0], tokens=900, n_ctx=12)
+    seen = bl.audit(bl.load(tmp_path / "half"), inputs=inputs, null_samples=3).to_dict()
+    assert [layer["fit"]["seen"] for layer in seen["layers"][1:]] == [True]
+    found = go(tmp_path / "half", tmp_path / "whole", layers=(1,), skip=("distillation",))
+    assert found["loaded_by"] == "AutoModelForCausalLM"
+    assert all(view.exact for view in bl.load(tmp_path / "whole").layers.values())
+    with pytest.raises(UsageError, match="is exact there already"):
+        go(tmp_path / "whole", tmp_path / "again")
+
+
+def test_a_whole_conversion_of_ours_is_an_ordinary_model_of_ours(
+    ours: Path, tmp_path: Path
+) -> None:
+    assert go(ours, tmp_path / "out")["loaded_by"] == "bl.load"
+    model = bl.load(tmp_path / "out").module
+    assert isinstance(model, BilinearTransformer)
+    assert (model.config.gate, model.config.bias) == (None, True)
+    model.save_huggingface(tmp_path / "plain")
+    plain, text = bl.nn.load_converted(tmp_path / "plain"), tokens(length=12)
+    with torch.no_grad():
+        assert torch.allclose(plain(text).logits, model(text), atol=1e-5)
 
 
 def test_a_tied_embedding_stays_tied(tmp_path: Path) -> None:
@@ -308,10 +338,12 @@ def test_passes_read_the_same_texts_again(
 
 def test_a_linear_path_is_learnt_where_nothing_is_fitted(ours: Path, tmp_path: Path) -> None:
     go(ours, tmp_path / "out", skip=("fit", "distillation"), linear_skip=True)
-    for view in bl.load(tmp_path / "out").layers.values():
-        linear = view.quadratic_map.linear
-        assert linear is not None
-        assert float(linear.detach().abs().max()) > 0
+    found = bl.load(tmp_path / "out").module
+    assert isinstance(found, BilinearTransformer)
+    for block in found.mlps:
+        assert isinstance(block, BilinearMLP)
+        assert block.skip is not None
+        assert float(block.skip.weight.abs().max()) > 0
 
 
 def test_a_run_of_a_release_without_an_option_goes_on(ours: Path, tmp_path: Path) -> None:
@@ -481,6 +513,18 @@ def test_ctrl_c_keeps_what_is_finished(ours: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out/checkpoints/layers/blocks.0.mlp.safetensors").exists()
 
 
+def test_ctrl_c_anywhere_keeps_the_new_run(ours: Path, tmp_path: Path) -> None:
+    go(ours, tmp_path / "out")
+
+    def interrupt(stage: str, *_: object) -> None:
+        if stage == "swap-in cost":
+            raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedRunError, match="go on with --resume"):
+        go(ours, tmp_path / "out", seed=5, overwrite=True, report=interrupt)
+    assert go(ours, tmp_path / "out", seed=5, resume=True)["reproduce"]["seed"] == 5
+
+
 # ---- what explodes
 
 
@@ -510,8 +554,17 @@ def test_what_cannot_be_converted_is_said_in_a_sentence(ours: Path, tmp_path: Pa
         go(ours, tmp_path / "a", texts=[])
     with pytest.raises(DataError, match="needs 768,192 tokens or more, and gets"):
         go(ours, tmp_path / "b", layer_tokens=768_000)
-    with pytest.raises(DataError, match=r"blocks\.0\.mlp needs 13 tokens or more, and gets 12"):
+    with pytest.raises(DataError, match=r"blocks\.0\.mlp of 12 products needs 13 tokens"):
         go(ours, tmp_path / "c", layer_tokens=12)
+    with pytest.raises(UsageError, match="of 2 blocks to convert 2 more are kept"):
+        go(ours, tmp_path / "c", keep_worst=2)
+    with pytest.raises(UsageError, match="of 1 blocks to convert 1 more are kept"):
+        go(ours, tmp_path / "c", layers=(0, 0), keep_worst=1)
+    assert not (tmp_path / "c").exists() or not [*(tmp_path / "c").iterdir()]
+    for place in (ours, ours.parent):
+        with pytest.raises(UsageError, match="holds the model that is read"):
+            go(ours, place, overwrite=True)
+    assert (ours / "model.safetensors").exists()
     with pytest.raises(UsageError, match="blocks 0 to 1"):
         go(ours, tmp_path / "d", keep=(2,))
     with pytest.raises(UsageError, match="--tokens 800 is the budget of all stages"):
@@ -576,12 +629,12 @@ def test_a_teacher_of_nan_or_that_changed_is_refused(llama: Path, tmp_path: Path
         model.model.layers[0].mlp.up_proj.weight[0, 0] = torch.nan
         model.model.layers[0].post_attention_layernorm.weight[0] = torch.nan
     model.save_pretrained(copied)
-    with pytest.raises(NonFiniteError, match="non-finite"):
+    with pytest.raises(NonFiniteError, match="NaN or infinity on grammar"):
         go(copied, tmp_path / "nan")
 
 
 def test_a_damaged_folder_is_refused(ours: Path, tmp_path: Path) -> None:
-    go(ours, tmp_path / "out", skip=("training", "distillation"))
+    go(ours, tmp_path / "out", keep=(1,), skip=("training", "distillation"))
     path = tmp_path / "out" / "config.json"
     path.write_text(path.read_text().replace('"d_hidden": 12', '"d_hidden": 13'))
     with pytest.raises(CheckpointError, match="restore the folder"):

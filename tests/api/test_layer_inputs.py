@@ -243,6 +243,24 @@ def test_an_audit_reads_layers_on_what_they_see(ours: Path) -> None:
         bl.audit(model, inputs=other)
 
 
+def test_a_folder_of_hugging_face_is_audited_on_what_its_layers_see(
+    ours: Path, tmp_path: Path
+) -> None:
+    module = bl.load(ours).module
+    assert isinstance(module, BilinearTransformer)
+    module.save_huggingface(tmp_path / "llama", tokenizer=ours / "tokenizer.json")
+    scores = []
+    for path in (ours, tmp_path / "llama"):
+        inputs, model = layer_inputs(path, TEXT, **SMALL), bl.load(path)
+        found = bl.audit(model, inputs=inputs, null_samples=3).to_dict()
+        assert [layer["fit"]["seen"] for layer in found["layers"]] == [True, True]
+        scores += [[layer["fit"]["quadratic"] for layer in found["layers"]]]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+    renamed = {"layers.0.mlp": inputs.sites["blocks.0.mlp"]}
+    with pytest.raises(UsageError, match="pass the path of the model to layer_inputs"):
+        bl.audit(model, inputs=dataclasses.replace(inputs, sites=renamed))
+
+
 def test_data_of_a_network_say_what_its_layers_see() -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 5), nn.GELU(), nn.Linear(5, 2))

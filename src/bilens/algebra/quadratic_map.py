@@ -110,7 +110,7 @@ class QuadraticMap:
                 f"output_direction has {length} entries, the map has {d_out} outputs: pass a "
                 f"vector ({d_out},), or the number of an output to read."
             )
-        u = output_direction.to(self.tensor.down.device).double()
+        u = torch.as_tensor(output_direction).to(self.tensor.down.device).double()
 
         def read(part: Tensor) -> Tensor:  # in float64: a class-centred direction cancels a lot
             return (u @ part.double()).to(self.dtype)

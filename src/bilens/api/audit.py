@@ -214,6 +214,11 @@ def rows_of(model: LoadedModel, data: LabelledData | None, asked: Asked) -> FitR
     if asked.inputs is not None:
         if asked.inputs.about["model_sha256"] != model.weights_sha256:
             raise UsageError("inputs are what the layers of another model see: give this one's.")
+        if unknown := asked.inputs.sites.keys() - model.layers.keys():
+            raise UsageError(
+                f"inputs are of {sorted(unknown)[0]!r}, and the model's layers are "
+                f"{', '.join([*model.layers][:4])} …: pass the path of the model to layer_inputs."
+            )
         return asked.inputs.to_fit
     if data is None or not model.network or len(data.inputs) < FEWEST_ROWS:
         return None

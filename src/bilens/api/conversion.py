@@ -20,24 +20,30 @@ from bilens.api.provenance import describe_run
 from bilens.api.trace import read_converted
 from bilens.api.trace_records import latent_reading
 from bilens.base import silent
-from bilens.base.errors import DataError, InterruptedRunError, UsageError
+from bilens.base.errors import DataError, InterruptedRunError, NonFiniteError, UsageError
 from bilens.base.files import read_json, write_file
 from bilens.findings.conversion import error_of, losses, measured, samples
 from bilens.interp.traced_layer import top_contexts
-from bilens.io.converted_folder import save_converted
+from bilens.io.converted_folder import open_model, save_converted
 from bilens.io.formats.safetensors_folder import folder_sha256
-from bilens.io.host import Host, Site, copy_companions, open_host, tokenizer_at
+from bilens.io.host import Host, Site, copy_companions, tokenizer_at
 from bilens.records import conversion as records
 from bilens.records.base import json_text, read_document, to_json
 from bilens.records.common import Source, TextOrigin
 from bilens.records.layer_audit import LayeredModel
 from bilens.records.trace import TokenEnds
 from bilens.train.corpus import CorpusOptions
-from bilens.train.distillation import distil, kl_on, swap_in_losses, text_losses, token_table
+from bilens.train.distillation import (
+    distil,
+    seconds_of_a_step,
+    swap_in_losses,
+    text_losses,
+    token_table,
+)
 from bilens.train.layer_fit import ConversionRecipe, convert_layers
 from bilens.train.layer_inputs import Mixture, Passes, Rows, check_enough
 from bilens.train.loop import CHECKPOINTS
-from bilens.train.recipe import Device, find_device
+from bilens.train.recipe import Device, device_of, find_device
 from bilens.train.run_folder import (
     CONVERSION_NAME,
     RUN_NAME,
@@ -77,7 +83,7 @@ def convert_to_bilinear(
     if not texts:
         more = "give some with --text, or rows with --data to a model that reads no text."
         raise UsageError(f"a conversion to bilinear learns from text: {more}")
-    chosen, host = find_device(device), open_host(model)
+    chosen, host = find_device(device), open_model(model)
     host.module.to(chosen)
     recipe = recipe.resolved(chosen)
     learnt, others = ([one.load(report=say) for one in part] for part in (texts, measured))
@@ -105,9 +111,18 @@ class Conversion:
         blocks = range(len(teacher.blocks))
         if teacher.unit == "tokens" and not 2 <= recipe.n_ctx <= (most := teacher.n_ctx):
             raise UsageError(f"the model reads {most} tokens; choose such a --context-length.")
-        self.chosen = [b for b in recipe.layers or blocks if b not in recipe.keep]
-        if {*recipe.layers, *recipe.keep} - {*blocks} or len(self.chosen) <= recipe.keep_worst:
-            raise UsageError(f"the model has the blocks 0 to {blocks[-1]}: convert one or more.")
+        self.chosen = [b for b in dict.fromkeys(recipe.layers or blocks) if b not in recipe.keep]
+        if {*recipe.layers, *recipe.keep} - {*blocks}:
+            raise UsageError(f"the model has the blocks 0 to {blocks[-1]}: name some of these.")
+        if (left := len(self.chosen)) <= recipe.keep_worst:
+            raise UsageError(
+                f"of {left} blocks to convert {recipe.keep_worst} more are kept: convert one or "
+                "more (--layers, --keep, --keep-worst)."
+            )
+        if all(site.view.exact for site in teacher.sites if site.block in self.chosen):
+            raise UsageError(
+                f"{teacher.source} is exact there already: there is nothing to convert."
+            )
         self.layer_texts = max(1, recipe.layer_tokens // recipe.n_ctx)
         learnt = [*mixture.held_out.values()][: len(mixture.domains)]
         most = LINE_TEXTS if teacher.unit == "tokens" else LINE_TOKENS
@@ -120,14 +135,23 @@ class Conversion:
         self.unit = "squared error" if teacher.gives == "numbers" else nats  # of losses
         self.student = teacher.twin(share=not recipe.unfreeze)
         self.seconds: dict[str, float] = {}
+        self.of_a_pass = 0  # texts of the distillation
 
     def start(self, resume: bool, overwrite: bool, data_noun: str = "data") -> dict[str, Any]:
+        place, source = self.folder.resolve(), self.teacher.source.resolve()
+        if source.exists() and place in (source, *source.parents):
+            raise UsageError(f"{self.folder} holds the model that is read: choose another folder.")
         usual = type(self.recipe)().to_dict()
         check_folder(self.folder, self.about, resume, overwrite, data_noun, usual)
         for note in self.teacher.notes:
             self.say(note)
         with written_by_us(self.folder, resume):
-            return self.run()
+            try:
+                return self.run()
+            except KeyboardInterrupt:
+                if (self.folder / RUN_NAME).exists():
+                    raise InterruptedRunError("Interrupted: go on with --resume.") from None
+                raise
 
     def run(self) -> dict[str, Any]:
         result, recipe = self.folder / CONVERSION_NAME, self.recipe
@@ -143,6 +167,8 @@ class Conversion:
                 f"--tokens {recipe.tokens:,} is the budget of all stages, and the layers take "
                 f"{self.layer_texts * recipe.n_ctx:,} of it: choose more, or fewer --layer-tokens."
             )
+        if self.teacher.unit == "tokens" and "fit" not in recipe.skip:
+            self.check_layer_tokens()
         self.check_known()
         write_file(self.folder / RUN_NAME, json.dumps(self.about, indent=2).encode())
         layers = self.fit_layers()
@@ -161,6 +187,10 @@ class Conversion:
             too_much = self.teacher.gives != "numbers" and stored > BFLOAT16_LIMIT
             then = ": keep float32." if too_much else "."
             notes.append(f"Storage in bfloat16 adds {stored:+.4f} {self.unit}{then}")
+        used = (self.judged + self.layer_texts + self.of_a_pass) * recipe.n_ctx
+        if used > (known := self.mixture.tokens):
+            again = f"a domain begins again after {known:,}, also with what chose blocks to keep."
+            notes.append(f"{used:,} {self.teacher.unit} were asked for: {again}")
         left = {one["name"] for one in layers if "unreached" in one}
         notes += [f"Too few tokens reach {name}: it stays as it was." for name in sorted(left)]
         fitted = [one for one in layers if one["name"] in self.converted.keys() - left]
@@ -242,12 +272,30 @@ class Conversion:
             found[seen] = records.CurvePoint(seen, one["loss_added"], one["held_out_kl"])
         return [*found.values()]
 
+    def check_layer_tokens(self) -> None:
+        """Refuse fewer tokens than the widest layer has unknowns; experts see some of them."""
+        recipe, given = self.recipe, self.layer_texts * self.recipe.n_ctx
+        for site in (one for one in self.converted.values() if one.expert is None):
+            products = site.view.sizes.d_hidden * recipe.hidden_multiplier
+            needed = products + 1 + recipe.linear_skip * site.view.sizes.d_in
+            if given < needed:
+                raise DataError(
+                    f"{site.name} of {products:,} products needs {needed:,} tokens or more, and "
+                    f"gets {given:,}: raise --layer-tokens, and --tokens with it."
+                )
+
     def check_known(self) -> None:
-        """Refuse text on which the teacher is hardly better than a guess."""
-        if self.teacher.gives != "next tokens":
-            return
-        guess = math.log(self.teacher.config.vocab_size)
+        """Refuse a broken teacher, and text on which it is hardly better than a guess."""
         for name, texts in self.mixture.held_out.items():
+            with torch.no_grad():
+                found = self.teacher.logits(texts[:1].to(device_of(self.teacher.module)))
+            if not bool(found.isfinite().all()):
+                raise NonFiniteError(
+                    f"the model gives NaN or infinity on {name}: repair its weights."
+                )
+            if self.teacher.gives != "next tokens":
+                continue
+            guess = math.log(self.teacher.config.vocab_size)
             loss = float(text_losses(self.teacher, texts[:KNOWN_TEXTS]).mean())
             if loss > CHANCE * guess:
                 raise DataError(
@@ -308,8 +356,9 @@ class Conversion:
         everything = [*self.student.module.parameters()]
         parts = [("distillation", ours, steps - last, recipe)]
         parts += [("unfrozen", everything, last, slower)] if last else []
-        of_a_pass = max(1, steps // recipe.passes) * recipe.batch_size
-        passes, done = Passes(self.mixture, self.judged + self.layer_texts, of_a_pass), 0
+        self.of_a_pass = max(1, steps // recipe.passes) * recipe.batch_size
+        first = self.judged + self.layer_texts
+        passes, done = Passes(self.mixture, first, self.of_a_pass), 0
         for name, trained, count, how in parts:
             texts, folder = (passes, done, self.line_texts), self.work / name
             with interruptible() as interrupted:
@@ -331,14 +380,9 @@ class Conversion:
         if not recipe.minutes:
             return max(1, self.texts_left() // recipe.batch_size) * recipe.passes
         if not path.exists():
-            texts, ends = self.mixture.texts(0, recipe.batch_size), []
-            for _ in range(3):  # the first one warms up
-                ends.append(time.monotonic())
-                for parameter in trained:
-                    parameter.requires_grad_(True).grad = None
-                for part in torch.split(texts, recipe.texts_at_once or len(texts)):
-                    kl_on(self.teacher, self.student, part, recipe).backward()  # type: ignore[no-untyped-call]
-            steps = max(1, int(60 * recipe.minutes / (ends[2] - ends[1])))
+            texts = self.mixture.texts(0, recipe.batch_size)
+            took = seconds_of_a_step(self.teacher, self.student, trained, texts, recipe)
+            steps = max(1, int(60 * recipe.minutes / took))
             write_file(path, json.dumps({"steps": steps}).encode())
         return int(read_json(path)["steps"])
 

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
+from bilens.algebra.approximation.layer_weights import GLUWeights
 from bilens.base.errors import CheckpointError
 from bilens.base.files import check_path, file_sha256, read_json, write_error, write_file
 from bilens.io.formats.families import FAMILIES
-from bilens.io.host import Host, host_of, open_host, transformers_library
+from bilens.io.host import Host, Site, host_of, open_host, transformers_library
 from bilens.io.loaded_model import CONFIG_NAME, WEIGHTS_NAME, Format, LoadedModel, ReadOptions
 from bilens.io.model_config import arguments_of
+from bilens.io.model_folder import save
 from bilens.io.stored_mlp import module_tensors
 from bilens.nn import BilinearTransformer
+from bilens.nn.agreement import Agreement, agrees, together
 from bilens.nn.huggingface import BRANCHES
+from bilens.nn.layer_view import LayerView
 from bilens.nn.mlp import BilinearMLP
 from bilens.nn.module_layers import view_of
 
@@ -33,7 +39,8 @@ def save_converted(host: Host, folder: Path) -> str:
     """Write a model with its converted MLPs into a folder; return what loads it.
 
     Plain Hugging Face where all MLPs are bilinear without linear paths and the architecture has a
-    place for their biases; otherwise its configuration and all tensors, for `load_converted`.
+    place for their biases, or an ordinary transformer of ours; otherwise its configuration and all
+    tensors, for `load_converted`.
     """
     module, blocks = host.module, {site.name: host.at(site) for site in host.sites}
     ours = {name: one for name, one in blocks.items() if isinstance(one, BilinearMLP)}
@@ -42,6 +49,14 @@ def save_converted(host: Host, folder: Path) -> str:
         if host.plain and len(bilinear) == len(blocks):
             plain_llama(host, len(bilinear[0].left.weight)).save_pretrained(folder)
             return "AutoModelForCausalLM"
+        if isinstance(module, BilinearTransformer) and len(bilinear) == len(blocks):
+            sizes = {"d_hidden": len(bilinear[0].left.weight), "mlp_type": "gated"}
+            bare = BilinearTransformer(
+                **asdict(module.config) | sizes | {"gate": None, "bias": True}
+            )
+            bare.load_state_dict(module.state_dict(), strict=True)
+            save(bare, folder, overwrite=True)
+            return "bl.load"
         save_model(module, str(folder / WEIGHTS_NAME))
     except (OSError, SafetensorError) as error:
         raise write_error(folder, OSError(*error.args)) from error
@@ -83,6 +98,11 @@ def blank(base: dict[str, Any]) -> nn.Module:
     return model.float()
 
 
+def open_model(path: Path) -> Host:
+    """Return the language model at a path, converted or not, in float32 on the CPU."""
+    return read_host(path) if is_ours(path) else open_host(path)
+
+
 def load_converted(path: str | Path) -> nn.Module:
     """Return a converted model from its folder, in evaluation mode on the CPU.
 
@@ -92,8 +112,7 @@ def load_converted(path: str | Path) -> nn.Module:
 
     Raises: CheckpointError if it is none or damaged; MissingExtraError without transformers.
     """
-    folder = check_path("path", path)
-    return (read_host(folder) if is_ours(folder) else open_host(folder)).module
+    return open_model(check_path("path", path)).module
 
 
 def read_host(folder: Path) -> Host:
@@ -106,23 +125,44 @@ def read_host(folder: Path) -> Host:
         short = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{folder}: cannot be read ({short}): restore the folder.") from error
     host.module.requires_grad_(False)
-    return host
+    return replace(host, sites=tuple(replace(one, view=view_at(host, one)) for one in host.sites))
+
+
+def view_at(host: Host, site: Site) -> LayerView:
+    """Return how what runs at a site now is read."""
+    block, view = host.at(site), site.view
+    ours = isinstance(block, BilinearMLP)
+    return view_of(block, site.name, view.reads, view.about_input) if ours else view
+
+
+@torch.no_grad()
+def compare_ends(host: Host) -> Agreement:
+    """Compare the first and the last converted layer, as they are read, with what runs there."""
+    ours = [site for site in host.sites if isinstance(host.at(site), BilinearMLP)]
+    found = []
+    for site in (ours[0], ours[-1]):
+        run = copy.deepcopy(host.at(site)).double()
+        read = cast(GLUWeights, site.view.weights(torch.float64))
+        found.append(agrees(site.name, "its module", site.view.sizes.d_in, read, run))
+    return together(found)
 
 
 def read_converted(folder: Path, options: ReadOptions) -> LoadedModel:
     """Return a transformer of ours whole, and of others the MLPs: exact, or as they were kept."""
     options.refuse_residual(folder, "is a language model, which always has residual paths")
-    host, views = read_host(folder), {}
+    host = read_host(folder)
     said = {"format": FORMAT, "read": "the MLPs alone, as they were converted"}
     if isinstance(host.module, BilinearTransformer):
         return LoadedModel(host.module, str(folder), host.sha256, provenance=said)
-    for site in host.sites:
-        block, about = host.at(site), site.view.about_input
-        views[site.name] = site.view
-        if isinstance(block, BilinearMLP):
-            views[site.name] = view_of(block, site.name, site.view.reads, about)
-    stored = module_tensors(host.module)
-    return LoadedModel(None, str(folder), host.sha256, provenance=said, views=views, stored=stored)
+    return LoadedModel(
+        None,
+        str(folder),
+        host.sha256,
+        provenance=said,
+        views={site.name: site.view for site in host.sites},
+        stored=module_tensors(host.module),
+        compare=partial(compare_ends, host),
+    )
 
 
 def is_ours(folder: Path) -> bool:

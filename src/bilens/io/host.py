@@ -235,7 +235,7 @@ def transformers_library(purpose: str) -> Any:
 
 def tokenizer_at(host: Host) -> Tokenizer:
     """Return the tokenizer of a model; it knows no more tokens than the model."""
-    if isinstance(host.module, BilinearTransformer):
+    if isinstance(host.module, BilinearTransformer) and not foreign_keys(host.source):
         found = load_tokenizer(host.source)
     else:
         found = Tokenizer(from_transformers("AutoTokenizer", host.source).backend_tokenizer)

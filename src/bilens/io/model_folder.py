@@ -10,7 +10,6 @@ from math import prod
 from pathlib import Path
 
 import torch
-from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from bilens.base.errors import CheckpointError, UsageError
@@ -37,6 +36,7 @@ from bilens.io.tensors import (
     check_names,
     check_shapes,
     read_safetensors,
+    safetensors_bytes,
 )
 from bilens.nn import TopKSAE
 from bilens.nn.module_layers import Module
@@ -106,7 +106,7 @@ def save(
         "function_sha256": config.function_sha256(),
         "provenance": json.dumps(dict(provenance or {}), ensure_ascii=False, sort_keys=True),
     }
-    weights, about = to_safetensors(tensors, metadata), config.to_json().encode()
+    weights, about = safetensors_bytes(tensors, metadata), config.to_json().encode()
     write_new_files(folder, {WEIGHTS_NAME: weights, CONFIG_NAME: about}, overwrite)
     return folder
 

@@ -96,7 +96,9 @@ class ConversionStudy(Study):
             for key, rows in everything.items()
             if WAYS[key[1]][1] and (key[3] == min(MUST[0], columns[-1]) or key[-1] > 1)
         ]
-        heads = "blocks | way | optimiser | tokens | width | kept | products | passes | loss added | "
+        heads = (
+            "blocks | way | optimiser | tokens | width | kept | products | passes | loss added | "
+        )
         losses = [f"{name} {one['held_out_loss']:.4f}" for name, one in result["teachers"].items()]
         return {
             "ways": table("way | " + " | ".join(map("{:,}".format, columns)), ways),

@@ -13,7 +13,7 @@ from bilens.api.trace_latents import latent_findings
 from bilens.base import silent
 from bilens.interp.layer_trace import latent_map, only
 from bilens.interp.traced_layer import TracedLayer, TraceOptions, held_out_text, open_sae
-from bilens.io.converted_folder import read_host
+from bilens.io.converted_folder import open_model
 from bilens.io.host import open_host
 from bilens.io.load import load
 from bilens.nn import BilinearTransformer
@@ -32,7 +32,7 @@ WHEN = ("before", "after")
 def compare_circuits(teacher: str, converted: str, context: CellContext) -> Record:
     """Trace the middle layer of a model before and after its conversion, two cells."""
     source, result = (context.folder.parent / cell for cell in (teacher, converted))
-    loaded, hosts = load(source), (open_host(source), read_host(result))
+    loaded, hosts = load(source), (open_host(source), open_model(result))
     modules = [cast(BilinearTransformer, host.module) for host in hosts]
     tokenizer, n_ctx = tokenizer_of(loaded, modules[0]), hosts[0].n_ctx
     mixture = Mixture([text_of(loaded, None, context.say)], tokenizer, n_ctx, 0)

@@ -111,7 +111,8 @@ def convert(teacher: Host, student: Host, mixture: Mixture, case: Case, folder: 
     elif start != "scratch":
         count = recipe.layer_tokens // recipe.n_ctx
         texts = mixture.texts(JUDGED, count), mixture.texts(0, JUDGED)
-        given = range(len(student.blocks)), texts, recipe, folder.parent / case.layers
+        shared = folder.parent / f"{case.layers}-{teacher.sha256[:8]}"
+        given = range(len(student.blocks)), texts, recipe, shared
         layers = [*convert_layers(student, *given)]
         if case.keep:  # those that cost most on text that is neither learnt nor measured
             costs = swap_in_losses(teacher, student, given[0], texts[1])

@@ -46,15 +46,7 @@ def distil(
     last line and on with steps half as long.
     """
     given, first, held_out = texts
-    if recipe.optimizer == "muon":  # for matrices alone, with steps as large as AdamW's
-        trained = [one for one in trained if one.ndim == 2]
-        make: Any = partial(torch.optim.Muon, adjust_lr_fn="match_rms_adamw")
-    else:
-        make = partial(torch.optim.AdamW, betas=BETAS, fused=True)
-    model = nn.ParameterList(trained).requires_grad_(True)
-    optimizer = make(model.parameters(), recipe.learning_rate, weight_decay=0.0)
-    sums, halvings = torch.zeros(2).double(), torch.zeros(()).double()
-    run = TrainingRun(model, optimizer, sums, extra={"halvings": halvings})
+    run = new_run(trained, recipe)
     if not load_checkpoint(folder, run, silent):
         save_checkpoint(folder, run)
     limit, began = math.inf, time.monotonic()
@@ -64,9 +56,8 @@ def distil(
     minimised = loss or (lambda texts, _done: kl_on(teacher, student, texts, recipe))
     while run.step < steps:
         batch = given.texts(first + run.step * recipe.batch_size, recipe.batch_size)
-        parts = torch.split(batch, recipe.texts_at_once or len(batch))
         done = run.step / steps
-        losses = (minimised(x, done) * (len(x) / len(batch)) for x in parts)
+        losses = in_parts(batch, recipe, lambda part, done=done: minimised(part, done))  # type: ignore[misc]
         rate = learning_rate(recipe.learning_rate, "linear", warmup, run.step, steps)
         if not take_step(run, losses, rate, limit):
             halvings = run.extra["halvings"] + 1
@@ -95,7 +86,50 @@ def distil(
         save_checkpoint(folder, run)
         yield line
         began = time.monotonic()
-    model.requires_grad_(False)
+    run.model.requires_grad_(False)
+
+
+def new_run(
+    trained: Sequence[nn.Parameter], recipe: ConversionRecipe
+) -> TrainingRun[nn.ParameterList]:
+    """Return a training of some weights at its start."""
+    if recipe.optimizer == "muon":  # for matrices alone, with steps as large as AdamW's
+        trained = [one for one in trained if one.ndim == 2]
+        make: Any = partial(torch.optim.Muon, adjust_lr_fn="match_rms_adamw")
+    else:
+        make = partial(torch.optim.AdamW, betas=BETAS, fused=True)
+    model = nn.ParameterList(trained).requires_grad_(True)
+    optimizer = make(model.parameters(), recipe.learning_rate, weight_decay=0.0)
+    sums, halvings = torch.zeros(2).double(), torch.zeros(()).double()
+    return TrainingRun(model, optimizer, sums, extra={"halvings": halvings})
+
+
+def in_parts(
+    batch: Tensor, recipe: ConversionRecipe, loss: Callable[[Tensor], Tensor]
+) -> Iterator[Tensor]:
+    """Yield what adds up to the loss of a batch, as many texts at once as the recipe says."""
+    for part in torch.split(batch, recipe.texts_at_once or len(batch)):
+        yield loss(part) * (len(part) / len(batch))
+
+
+def seconds_of_a_step(
+    teacher: Host,
+    student: Host,
+    trained: Sequence[nn.Parameter],
+    texts: Tensor,
+    recipe: ConversionRecipe,
+) -> float:
+    """Return how long a step takes; what it changes is put back."""
+    run, ends = new_run(trained, recipe), list[float]()
+    before = [one.detach().clone() for one in run.model]
+    for _ in range(3):  # the first one warms up
+        ends.append(time.monotonic())
+        losses = in_parts(texts, recipe, lambda part: kl_on(teacher, student, part, recipe))
+        take_step(run, losses, recipe.learning_rate, math.inf)
+    with torch.no_grad():
+        for one, was in zip(run.model, before, strict=True):
+            one.copy_(was)
+    return ends[2] - ends[1]
 
 
 def take_step(

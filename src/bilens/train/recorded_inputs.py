@@ -22,9 +22,13 @@ from bilens.base.errors import DiskError, OutputExistsError, UsageError
 from bilens.base.files import write_file
 from bilens.base.memory import readable
 from bilens.data.tokenizer import Tokenizer
-from bilens.io.host import Host, Site, open_host, tokenizer_at
+from bilens.io.converted_folder import open_model
+from bilens.io.host import Host, Site, host_of, tokenizer_at
 from bilens.io.in_memory import from_module
+from bilens.io.load import load
+from bilens.io.loaded_model import foreign_keys
 from bilens.io.tensors import tensors_sha256, unreadable
+from bilens.nn import BilinearTransformer
 from bilens.nn.layer_view import LayerView
 from bilens.records.common import TextOrigin
 from bilens.train.corpus import CorpusOptions
@@ -195,13 +199,22 @@ def layer_inputs(
     if isinstance(model, str | Path) and not isinstance(data, Tensor):
         options = data if isinstance(data, CorpusOptions) else CorpusOptions(str(data))
         options = replace(options, held_out=held_out)
-        found = of_text(open_host(Path(model)), options, tokens, n_ctx, seed)
+        found = of_text(opened(Path(model)), options, tokens, n_ctx, seed)
     elif isinstance(model, nn.Module) and isinstance(data, Tensor):
         found = of_tensor(model, data, held_out, seed)
     else:
         raise UsageError("pass the path of a language model and a text, or a module and a tensor.")
     chosen = {site.name: site for site in found.named(layers)}
     return replace(found, sites=chosen, about={**found.about, "layers": [*chosen], "seed": seed})
+
+
+def opened(path: Path) -> Host:
+    """Return a language model whose layers have the names, and read the units, of `bl.load`."""
+    if foreign_keys(path) & {"model_type", "architectures"}:
+        loaded = load(path)  # whole or its MLPs alone
+        if isinstance(loaded.module, BilinearTransformer):
+            return host_of(loaded.module.float(), path, loaded.weights_sha256)
+    return open_model(path)
 
 
 def of_text(host: Host, text: CorpusOptions, tokens: int, n_ctx: int, seed: int) -> LayerInputs:

@@ -242,12 +242,14 @@ def train_factors(
     """Return the map after Adam on the squared error with all its parts, as in `refit_down`.
 
     Cost: steps of 1,024 rows, each O(hidden · (in + out)); the step size falls linearly from the
-        rate times the mean |w| of a part.
+        rate times the mean |w| of a part, or of `down` for a part of zeros.
     Raises: NonFiniteError where it diverges.
     """
     live = each_part(quadratic, lambda part: part.clone().requires_grad_())
     parts = [part for part in vars(live).values() if isinstance(part, Tensor)]
-    groups = [{"params": [p], "lr": rate * float(p.detach().abs().mean())} for p in parts]
+    usual = float(live.down.detach().abs().mean())  # for parts of zeros
+    sizes = [float(part.detach().abs().mean()) or usual for part in parts]
+    groups = [{"params": [p], "lr": rate * size} for p, size in zip(parts, sizes, strict=True)]
     optimiser = torch.optim.Adam(groups, fused=True)
     falling = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 1 / steps, steps)
     weight = y.new_ones(len(y)) if weights is None else weights

@@ -105,7 +105,10 @@ def numbers(name: str, text: str) -> tuple[int, ...]:
         ends = [end.strip() for end in part.split("-")]
         if not all(end.isdecimal() for end in ends) or len(ends) > 2:
             raise UsageError(f"--{name} {text}: expected numbers of blocks, for example 0-9,12.")
-        found += range(int(ends[0]), int(ends[-1]) + 1)
+        first, last = int(ends[0]), int(ends[-1])
+        if last < first:
+            raise UsageError(f"--{name} {text}: {part} goes backwards; write {last}-{first}.")
+        found += range(first, last + 1)
     return tuple(found)
 
 
