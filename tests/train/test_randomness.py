@@ -78,7 +78,7 @@ SHAPE = (16, 10)
 def pool(
     std: float = 0.5, seed: int = 0, epoch: int = 0, dtype: torch.dtype = torch.float32
 ) -> NoisePool:
-    return NoisePool.draw(std, SHAPE, torch.empty(0, dtype=dtype), seed, epoch)
+    return NoisePool.draw([std], SHAPE, torch.empty(0, dtype=dtype), seed, epoch)[std]
 
 
 @contextmanager

@@ -44,11 +44,17 @@ class NoisePool:
 
     @classmethod
     def draw(
-        cls, std: float, batch_shape: tuple[int, int], like: Tensor, seed: int, epoch: int
-    ) -> NoisePool:
+        cls,
+        stds: Iterable[float],
+        batch_shape: tuple[int, int],
+        like: Tensor,
+        seed: int,
+        epoch: int,
+    ) -> dict[float, NoisePool]:
+        """Return a pool for each standard deviation: the same draws, scaled."""
         size = batch_shape[0] * batch_shape[1] + POOL_EXTRA
-        values = torch.randn(size, generator=stream(seed, NOISE, epoch)) * std
-        return cls(values.to(like), batch_shape)
+        values = torch.randn(size, generator=stream(seed, NOISE, epoch))
+        return {std: cls((values * std).to(like), batch_shape) for std in stds}
 
     def batch(self, generator: torch.Generator) -> Tensor:
         start = int(torch.randint(POOL_EXTRA, (1,), generator=generator))
@@ -77,10 +83,11 @@ class ActivationNoise:
     def __call__(self, module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
         if not module.training:  # evaluation is without noise
             return output
+        shape = output.shape[-2:]  # models that are trained side by side share the draws
         if self.std > 0:
-            noise = torch.randn(output.shape, generator=self.generator)
+            noise = torch.randn(shape, generator=self.generator)
             output = output + self.std * noise.to(output.device)
         if self.dropout > 0:
-            kept = torch.rand(output.shape, generator=self.generator) >= self.dropout
+            kept = torch.rand(shape, generator=self.generator) >= self.dropout
             output = output * kept.to(output.device) / (1 - self.dropout)
         return output

@@ -109,19 +109,8 @@ class ImageTask(Task[BilinearClassifier, EpochMetrics]):
         self.labels = data.train_labels.to(device)
 
     def start(self) -> Run:
-        recipe, d_in, d_out = self.recipe, self.images.shape[1], len(self.data.class_names)
-        layers = 2 * recipe.n_layers * recipe.d_hidden
-        check_training_memory(recipe.d_hidden * (d_in + layers + d_out), "choose a smaller model")
-        with seeded_initialisation(recipe.seed):
-            model = BilinearClassifier(
-                d_in,
-                recipe.d_hidden,
-                d_out,
-                n_layers=recipe.n_layers,
-                bias=recipe.bias,
-                residual=recipe.residual,
-                gate=recipe.gate,
-            ).to(self.device)
+        recipe = self.recipe
+        model = new_classifier(recipe, self.data).to(self.device)
         optimizer = torch.optim.AdamW(
             model.parameters(),
             lr=recipe.learning_rate,
@@ -145,16 +134,13 @@ class ImageTask(Task[BilinearClassifier, EpochMetrics]):
         shape = (recipe.batch_size, images.shape[1])
         pool = None
         if recipe.noise > 0:
-            pool = NoisePool.draw(recipe.noise, shape, images, recipe.seed, run.epoch)
+            pools = NoisePool.draw([recipe.noise], shape, images, recipe.seed, run.epoch)
+            pool = pools[recipe.noise]
         return partial(self.take_step, run, order.to(images.device), pool)
 
     def take_step(self, run: Run, order: Tensor, pool: NoisePool | None) -> None:
         recipe = self.recipe
-        chosen = order[run.step * recipe.batch_size :][: recipe.batch_size]
-        x, y = self.images[chosen], self.labels[chosen]
-        generator = stream(recipe.seed, STEP, run.epoch, run.step, 0)
-        for augment in self.augmentations:
-            x = augment(x, self.data.image_shape, generator)
+        x, y, generator = self.batch(run, order)
         if pool is not None:
             x = x + pool.batch(generator)
         self.noise.start_step(recipe.seed, run.epoch, run.step)
@@ -169,6 +155,16 @@ class ImageTask(Task[BilinearClassifier, EpochMetrics]):
             count = torch.tensor(len(y), device=y.device)
             run.sums += torch.stack([loss.double() * len(y), right.double(), count])
 
+    def batch(self, run: TrainingRun[Any], order: Tensor) -> tuple[Tensor, Tensor, torch.Generator]:
+        """Return the images of a step, augmented, their labels, and what draws their noise."""
+        recipe = self.recipe
+        chosen = order[run.step * recipe.batch_size :][: recipe.batch_size]
+        x = self.images[chosen]
+        generator = stream(recipe.seed, STEP, run.epoch, run.step, 0)
+        for augment in self.augmentations:
+            x = augment(x, self.data.image_shape, generator)
+        return x, self.labels[chosen], generator
+
     def metrics(self, run: Run, rate: float) -> EpochMetrics:
         loss, right, count = run.sums.tolist()
         if not math.isfinite(loss):
@@ -180,20 +176,47 @@ class ImageTask(Task[BilinearClassifier, EpochMetrics]):
         return EpochMetrics(run.epoch + 1, rate, loss / count, right / count, share, run.seconds)
 
     def save(self, run: Run, folder: Path, provenance: Mapping[str, str]) -> None:
-        data = self.data
-        details = {"recipe": json.dumps(self.recipe.to_dict()), "data_source": data.source}
-        details |= {"data_sha256": data.fingerprint, "data_name": data.name}
-        save(
-            run.model.cpu(),
-            folder,
-            input_shape=data.image_shape,
-            output_names=data.class_names,
-            provenance={**details, "seed": str(self.recipe.seed), **provenance},
-            overwrite=True,
-        )
+        save_classifier(run.model, folder, self.data, self.recipe, provenance)
 
     def position(self, epoch: int) -> str:
         return f"epoch {epoch}"
+
+
+def new_classifier(recipe: ImageRecipe, data: ImageDataset) -> BilinearClassifier:
+    """Return the classifier that a recipe begins with."""
+    d_in, d_out = data.train_images.shape[1], len(data.class_names)
+    layers = 2 * recipe.n_layers * recipe.d_hidden
+    check_training_memory(recipe.d_hidden * (d_in + layers + d_out), "choose a smaller model")
+    with seeded_initialisation(recipe.seed):
+        return BilinearClassifier(
+            d_in,
+            recipe.d_hidden,
+            d_out,
+            n_layers=recipe.n_layers,
+            bias=recipe.bias,
+            residual=recipe.residual,
+            gate=recipe.gate,
+        )
+
+
+def save_classifier(
+    model: BilinearClassifier,
+    folder: Path,
+    data: ImageDataset,
+    recipe: ImageRecipe,
+    provenance: Mapping[str, str],
+) -> None:
+    """Write a trained classifier as a model folder, with its recipe and its data."""
+    details = {"recipe": json.dumps(recipe.to_dict()), "data_source": data.source}
+    details |= {"data_sha256": data.fingerprint, "data_name": data.name}
+    save(
+        model.cpu(),
+        folder,
+        input_shape=data.image_shape,
+        output_names=data.class_names,
+        provenance={**details, "seed": str(recipe.seed), **provenance},
+        overwrite=True,
+    )
 
 
 @torch.no_grad()

@@ -1,0 +1,297 @@
+"""Many image classifiers side by side: cells that read the same batches train in one pass.
+
+Cells of one seed, batch size and augmentations see the same images in the same order and the same
+draws of noise, so these are made once for all of them; and cells of one shape multiply as one
+stack. What each cell computes is what it computes alone, up to rounding.
+
+Axes in this file: S cells of a stack, B batch, H hidden, C classes, D pixels.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bilens.base.errors import NumericalError, UsageError
+from bilens.data.images import ImageDataset
+from bilens.io.load import load
+from bilens.nn import BilinearClassifier
+from bilens.nn.mlp import GATES
+from bilens.train.loop import (
+    Line,
+    Task,
+    TrainingRun,
+    check_training_memory,
+    train,
+)
+from bilens.train.randomness import ORDER, ActivationNoise, NoisePool, stream
+from bilens.train.recipe import CPU, autocast
+from bilens.train.run_folder import RUN_NAME, run_in_folder
+from bilens.train.tasks.image import ImageRecipe, ImageTask, new_classifier, save_classifier
+
+OF_A_CELL = ("weight_decay",)  # may differ in a stack
+OF_A_STACK = (  # may differ between the stacks of a pass
+    *("d_hidden", "n_layers", "bias", "residual", "gate"),
+    *("noise", "model_noise", "dropout"),
+)
+
+Run: TypeAlias = TrainingRun[nn.ModuleList]  # sums: losses by stack, then steps
+
+
+@dataclass(frozen=True)
+class StackMetrics(Line):
+    """One line of the history of a pass."""
+
+    epoch: int  # from 1
+    learning_rate: float
+    train_losses: tuple[float, ...]  # of each cell: mean cross-entropy over the steps, nats
+    seconds: float  # wall time of the steps
+
+
+def in_passes(recipes: Iterable[ImageRecipe]) -> list[list[ImageRecipe]]:
+    """Return the recipes that can be trained in one pass together, in the order given."""
+    return list(grouped(recipes, without=(*OF_A_CELL, *OF_A_STACK)))
+
+
+def grouped(recipes: Iterable[ImageRecipe], without: Sequence[str]) -> Iterable[list[ImageRecipe]]:
+    """Return the recipes that differ in nothing else, group by group."""
+    shared = [field.name for field in fields(ImageRecipe) if field.name not in without]
+    groups: dict[tuple[object, ...], list[ImageRecipe]] = {}
+    for recipe in recipes:
+        groups.setdefault(tuple(getattr(recipe, name) for name in shared), []).append(recipe)
+    return groups.values()
+
+
+class ClassifierStack(nn.Module):
+    """Classifiers of one shape: (B, D) images → (S, C, B) logits."""
+
+    decays: Tensor  # (S,)
+
+    def __init__(self, recipes: Sequence[ImageRecipe], data: ImageDataset) -> None:
+        super().__init__()
+        models = [new_classifier(recipe, data) for recipe in recipes]
+        self.recipes, self.template = tuple(recipes), (models[0],)  # whose weights are not ours
+        self.activation_noise = ActivationNoise(recipes[0].model_noise, recipes[0].dropout)
+        states = [model.state_dict() for model in models]
+        self.weights = nn.ParameterDict()  # under the names of a classifier, with _ for a dot
+        for name in states[0]:
+            stacked = torch.stack([state[name] for state in states])
+            self.weights[name.replace(".", "_")] = nn.Parameter(stacked)
+        decays = torch.tensor([recipe.weight_decay for recipe in recipes])
+        self.register_buffer("decays", decays, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        recipe, embed = self.recipes[0], self.weights["embed_weight"]
+        # activations are (S, H, B), so that all embeddings are one product
+        h = self.disturbed((embed.flatten(0, 1) @ x.T).unflatten(0, embed.shape[:2]))
+        for index in range(recipe.n_layers):
+            left, right = (self.branch(f"layers_{index}_{side}", h) for side in ("left", "right"))
+            if recipe.gate is not None:
+                left = GATES[recipe.gate](left)
+            product = self.disturbed(left * right)
+            h = product + h if recipe.residual else product
+        return torch.bmm(self.weights["head_weight"], h)
+
+    def branch(self, name: str, h: Tensor) -> Tensor:
+        weight = self.weights[f"{name}_weight"]
+        if not self.recipes[0].bias:
+            return torch.bmm(weight, h)
+        return torch.baddbmm(self.weights[f"{name}_bias"][..., None], weight, h)
+
+    def disturbed(self, h: Tensor) -> Tensor:
+        return self.activation_noise(self, (), h.mT).mT
+
+    @torch.no_grad()
+    def decay(self, rate: float) -> None:
+        """Shrink the weights, each cell's by its own weight decay."""
+        factor = 1 - rate * self.decays
+        for parameter in self.parameters():
+            parameter.mul_(factor.view(-1, *[1] * (parameter.ndim - 1)))
+
+    @torch.no_grad()
+    def classifiers(self) -> list[BilinearClassifier]:
+        """Return the cells as models of their own."""
+        found = []
+        for index in range(len(self.recipes)):
+            one = copy.deepcopy(self.template[0])
+            names = one.state_dict()
+            state = {name: self.weights[name.replace(".", "_")][index] for name in names}
+            one.load_state_dict(state, strict=True)
+            found.append(one)
+        return found
+
+
+class StackTask(Task[nn.ModuleList, StackMetrics]):
+    """Classifiers of one pass, from their recipes and images."""
+
+    data_noun = "images"
+    line_type = StackMetrics
+
+    def __init__(
+        self, data: ImageDataset, recipes: Sequence[ImageRecipe], device: torch.device = CPU
+    ) -> None:
+        if len(in_passes(recipes)) != 1:
+            differing = sorted({len(one) for one in in_passes(recipes)})
+            raise UsageError(
+                f"the recipes make {len(in_passes(recipes))} passes of {differing} cells; expected "
+                "those of one: group them with in_passes."
+            )
+        self.data, self.device = data, device
+        self.alone = ImageTask(data, recipes[0], device)  # what is shared is as it is for one
+        self.recipes = [recipe.resolved(device) for recipe in recipes]
+        self.epochs, self.steps = self.alone.epochs, self.alone.steps
+        shown = {"cells": [recipe.to_dict() for recipe in self.recipes]}
+        self.about = {"recipe": shown, "data": data.fingerprint}
+
+    def start(self) -> Run:
+        stacks = [ClassifierStack(group, self.data) for group in grouped(self.recipes, OF_A_CELL)]
+        model = nn.ModuleList(stacks).to(self.device)
+        num_weights = sum(parameter.numel() for parameter in model.parameters())
+        check_training_memory(num_weights, "train fewer cells at once")
+        optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0, fused=True)
+        sums = torch.zeros(len(self.recipes) + 1, dtype=torch.float64, device=self.device)
+        return Run(model, optimizer, sums)
+
+    def num_steps(self, epoch: int) -> int:
+        return self.alone.num_steps(epoch)
+
+    def learning_rate(self, epoch: int, step: int) -> float:
+        return self.alone.learning_rate(epoch, step)
+
+    def open_epoch(self, run: Run) -> Callable[[], None]:
+        recipe, images = self.recipes[0], self.alone.images
+        order = torch.randperm(len(images), generator=stream(recipe.seed, ORDER, run.epoch))
+        stds = {one.noise for one in self.recipes if one.noise > 0}
+        shape = (recipe.batch_size, images.shape[1])
+        pools = NoisePool.draw(stds, shape, images, recipe.seed, run.epoch) if stds else {}
+        return partial(self.take_step, run, order.to(images.device), pools)
+
+    def take_step(self, run: Run, order: Tensor, pools: Mapping[float, NoisePool]) -> None:
+        recipe = self.recipes[0]
+        clean, y, generator = self.alone.batch(run, order)
+        place = generator.get_state()  # every level of noise is read from the same place
+        losses = []
+        for noise, stacks in by_noise(run.model):
+            generator.set_state(place)
+            x = clean + pools[noise].batch(generator) if noise else clean
+            for stack in stacks:
+                stack.activation_noise.start_step(recipe.seed, run.epoch, run.step)
+                with autocast(self.device, recipe.precision):
+                    logits = stack(x)
+                targets = y.expand(len(logits), -1)
+                each = functional.cross_entropy(logits.float(), targets, reduction="none")
+                each = each.mean(dim=1)
+                # at once, so that the activations of one stack alone are kept
+                each.sum().backward()  # type: ignore[no-untyped-call]
+                losses.append(each.detach())
+                stack.decay(run.optimizer.param_groups[0]["lr"])
+        run.optimizer.step()
+        run.optimizer.zero_grad(set_to_none=True)
+        run.sums += torch.cat([*losses, y.new_ones(1)]).double()
+
+    def metrics(self, run: Run, rate: float) -> StackMetrics:
+        *sums, steps = run.sums.tolist()
+        stacks = [stack for _, stacks in by_noise(run.model) for stack in stacks]
+        order = [recipe for stack in stacks for recipe in stack.recipes]
+        losses = dict(zip(order, (value / steps for value in sums), strict=True))
+        if bad := [recipe for recipe, loss in losses.items() if not math.isfinite(loss)]:
+            raise NumericalError(
+                f"the loss is no longer finite in epoch {run.epoch + 1} with {bad[0].to_dict()}: "
+                f"lower the learning rate (it is {rate:g}) or the noise, or leave this cell out."
+            )
+        found = tuple(losses[recipe] for recipe in self.recipes)
+        return StackMetrics(run.epoch + 1, rate, found, run.seconds)
+
+    def classifiers(self, run: Run) -> list[BilinearClassifier]:
+        """Return the cells as models of their own, in the order of the recipes."""
+        found: dict[ImageRecipe, BilinearClassifier] = {}
+        for _, stacks in by_noise(run.model):
+            for stack in stacks:
+                found |= zip(stack.recipes, stack.classifiers(), strict=True)
+        return [found[recipe] for recipe in self.recipes]
+
+    def save(self, run: Run, folder: Path, provenance: Mapping[str, str]) -> None:
+        models = zip(self.recipes, self.classifiers(run), strict=True)
+        for index, (recipe, model) in enumerate(models):
+            save_classifier(model, folder / cell_name(index), self.data, recipe, provenance)
+
+    def finished(self, folder: Path) -> bool:
+        cells = (folder / cell_name(index) for index in range(len(self.recipes)))
+        return all(self.alone.finished(cell) for cell in cells)
+
+    def position(self, epoch: int) -> str:
+        return f"epoch {epoch}"
+
+
+def by_noise(stacks: Iterable[nn.Module]) -> list[tuple[float, list[ClassifierStack]]]:
+    found: dict[float, list[ClassifierStack]] = {}
+    for stack in stacks:
+        assert isinstance(stack, ClassifierStack), "built in start"
+        found.setdefault(stack.recipes[0].noise, []).append(stack)
+    return list(found.items())
+
+
+def cell_name(index: int) -> str:
+    return f"cell-{index:03}"
+
+
+def train_classifiers(
+    data: ImageDataset, recipes: Sequence[ImageRecipe], device: torch.device = CPU
+) -> list[BilinearClassifier]:
+    """Return a classifier at the end of each recipe, without a folder."""
+    found: dict[ImageRecipe, BilinearClassifier] = {}
+    for group in in_passes(dict.fromkeys(recipes)):
+        task = StackTask(data, group, device)
+        run = task.start()
+        for _ in train(run, task):
+            pass
+        found |= zip(group, task.classifiers(run), strict=True)
+    return [found[recipe] for recipe in recipes]
+
+
+def train_classifiers_in_folder(
+    folder: Path,
+    data: ImageDataset,
+    recipes: Sequence[ImageRecipe],
+    device: torch.device = CPU,
+    **options: Any,
+) -> list[BilinearClassifier]:
+    """Return a classifier at the end of each recipe; what the folder holds is not trained again.
+
+    Each recipe has a model folder there. A pass has a run folder until its models are in theirs;
+    one that was broken off is resumed. The options are those of `run_in_folder`.
+    """
+    owns = {recipe: folder / name_of(data, recipe.resolved(device)) for recipe in recipes}
+    for group in in_passes(recipe for recipe, own in owns.items() if not own.exists()):
+        task = StackTask(data, group, device)
+        work = folder / f"pass-{name_of(data, *task.recipes)}"
+        run_in_folder(work, task, resume=(work / RUN_NAME).exists(), **options)
+        for index, recipe in enumerate(group):
+            (work / cell_name(index)).replace(owns[recipe])
+        shutil.rmtree(work)
+    found = {recipe: load(own).module for recipe, own in owns.items()}
+    return [as_classifier(found[recipe]) for recipe in recipes]
+
+
+def name_of(data: ImageDataset, *recipes: ImageRecipe) -> str:
+    """Return the name of a folder for recipes on data: two that differ have other names."""
+    about = [data.fingerprint, *(recipe.to_dict() for recipe in recipes)]
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    return f"seed-{recipes[0].seed}-{digest[:16]}"
+
+
+def as_classifier(module: nn.Module | None) -> BilinearClassifier:
+    assert isinstance(module, BilinearClassifier), "saved in StackTask.save"
+    return module
