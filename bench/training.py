@@ -216,11 +216,11 @@ def side_by_side_section(found: dict[str, Any]) -> str:
             f"{ratios[0]:.2f} to {ratios[-1]:.2f} |"
         )
     clock = "wall time" if found["clock"] == "perf_counter" else "processor time"
-    epochs = found["cells"][0]["epochs"]
+    epochs, num_seeds = found["cells"][0]["epochs"], len({one["seed"] for one in found["cells"]})
     return f"""## Many small models at once
 
-{found["num_models"]} models: 5 seeds × hidden width 30, 50, 100 × weight decay 0, 1, {epochs}
-epochs. Those of a seed see the same batches and train in one pass; the weights are those of single
+{found["num_models"]} models: seeds {num_seeds} × hidden width 30, 50, 100 × weight decay 0, 1;
+{epochs} epochs. Those of a seed see the same batches and train in one pass; the weights are those of single
 training (tested to 1e-5). Models a minute, in {clock}, {found["threads"]} threads:
 
 | precision | one after another | side by side | ratio | of the passes |

@@ -80,7 +80,9 @@ FROZEN = {
         " --map --activation --transposed --no-transposed --data --labels --dataset --data-dir "
         "--table --encoding --html --lang"
     ),
-    "reproduce": "study --out --corpus --model --seeds --steps --tokens --json",
+    "reproduce": (
+        "studies --corpus --model --data-dir --seeds --steps --tokens --full --quick --out --json"
+    ),
     "explain": (
         "model --index --html --table --dataset --data-dir --baseline --plate --lang "
         "--allow-pickle --trust-pickle --residual --no-residual --overwrite --json --data --labels "

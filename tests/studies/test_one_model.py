@@ -11,7 +11,12 @@ from bilens.interp.traced_layer import held_out_text
 from bilens.io.load import load
 from bilens.nn.mlp import BilinearMLP
 from bilens.nn.topk_sae import TopKSAE
-from bilens.studies import STUDIES, autoencoders as sae_training, find_study, study as study_module
+from bilens.studies import (
+    STUDIES,
+    autoencoders as sae_training,
+    find_studies,
+    study as study_module,
+)
 from bilens.studies.autoencoders import (
     BY_RANK_NAME,
     OVER_TIME_NAME,
@@ -154,7 +159,7 @@ def test_a_gated_model_has_no_eigenvectors(tmp_path: Path) -> None:
 
 def test_options_that_make_no_sense_are_refused() -> None:
     for name in ("language/sae-training", "language/layers"):
-        study = find_study(name)
+        study = find_studies(name)[0]
         assert study is STUDIES[name]
         with pytest.raises(UsageError, match="needs --model:"):
             study.check(StudyOptions(steps=20))
@@ -163,4 +168,4 @@ def test_options_that_make_no_sense_are_refused() -> None:
         with pytest.raises(UsageError, match="does not use --corpus"):
             study.check(StudyOptions(models=("a",), corpus="grammar"))
     with pytest.raises(UsageError, match=r"--steps 15: .* expected at least 16"):
-        find_study("language/sae-training").check(StudyOptions(models=("a",), steps=15))
+        find_studies("language/sae-training")[0].check(StudyOptions(models=("a",), steps=15))

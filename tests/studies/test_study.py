@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import tiny
 from bilens.base.errors import (
     CheckpointError,
     InterruptedRunError,
@@ -13,7 +14,7 @@ from bilens.base.errors import (
     OutputExistsError,
     UsageError,
 )
-from bilens.studies import STUDIES, find_study
+from bilens.studies import STUDIES, find_studies, study as study_module
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions, run_study
 
 
@@ -105,6 +106,35 @@ def test_cells_of_other_options_are_not_mixed(tmp_path: Path) -> None:
         run_study(Squares(), tmp_path, StudyOptions(seeds=2))
 
 
+def test_cells_of_another_version_are_not_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_study(Squares(), tmp_path, THREE)
+    monkeypatch.setattr(study_module, "VERSION", "99.0")
+    with pytest.raises(OutputExistsError, match=r"\(bilens 0.*; this is .*\(bilens 99.0\)"):
+        run_study(Squares(), tmp_path, THREE)
+
+
+def test_cells_of_other_images_are_not_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OnImages(Squares):
+        datasets = ("mnist",)
+
+    monkeypatch.setattr(study_module, "load_images", lambda *_, **__: tiny.images())
+    run_study(OnImages(), tmp_path, THREE)
+    monkeypatch.setattr(study_module, "load_images", lambda *_, **__: tiny.images(seed=1))
+    with pytest.raises(OutputExistsError, match=r"on mnist \w{8}; this is .* on mnist \w{8}:"):
+        run_study(OnImages(), tmp_path, THREE)
+
+
+def test_two_sizes_at_once_are_refused(tmp_path: Path) -> None:
+    study = Squares()
+    study.uses = frozenset({"seeds", "quick", "full"})  # type: ignore[misc]
+    with pytest.raises(UsageError, match="--quick and --full"):
+        run_study(study, tmp_path, StudyOptions(seeds=1, quick=True, full=True))
+
+
 def test_a_folder_of_something_else_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(OutputExistsError, match=r"something else than a study \(thesis.tex\)"):
@@ -121,7 +151,12 @@ def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
         run_study(Squares(), tmp_path, THREE)
 
 
-def test_a_study_is_found_by_its_name() -> None:
-    assert all(find_study(name).name == name for name in STUDIES)
+def test_studies_are_found_by_name_and_by_group() -> None:
+    assert all([study.name for study in find_studies(name)] == [name] for name in STUDIES)
+    assert len(find_studies("language")) == 5
     with pytest.raises(UsageError, match="no study 'language/gate': choose one of language/gates"):
-        find_study("language/gate")
+        find_studies("language/gate")
+    with pytest.raises(UsageError, match="no study 'gates': choose one of language/gates"):
+        find_studies("gates")
+    with pytest.raises(UsageError, match=r"no study 'zzz': choose one of .*language/gates.*list"):
+        find_studies("zzz")

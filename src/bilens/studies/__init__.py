@@ -1,18 +1,34 @@
 """Reproductions of published measurements: a study says what it measures and how it is told."""
 
+from difflib import get_close_matches
+
 from bilens.base.errors import UsageError
 from bilens.studies.autoencoders import LayerStudy, SAETrainingStudy
 from bilens.studies.conversion import ConversionStudy
 from bilens.studies.gates import GateStudy
+from bilens.studies.logic import LogicStudy
+from bilens.studies.modular import ModularStudy
 from bilens.studies.negation_grammar import NegationStudy
 from bilens.studies.negation_text import NegationTextStudy
 from bilens.studies.study import Study
 
-KINDS = (GateStudy, NegationStudy, NegationTextStudy, SAETrainingStudy, LayerStudy, ConversionStudy)
+KINDS = (  # in the order of the page
+    *(LogicStudy, ModularStudy),
+    *(GateStudy, NegationStudy, NegationTextStudy, SAETrainingStudy, LayerStudy, ConversionStudy),
+)
 STUDIES: dict[str, Study] = {kind.name: kind() for kind in KINDS}
 
 
-def find_study(name: str) -> Study:
-    if name not in STUDIES:
-        raise UsageError(f"there is no study {name!r}: choose one of {', '.join(STUDIES)}.")
-    return STUDIES[name]
+def find_studies(name: str) -> list[Study]:
+    """Return the study of a name, or all of a group such as "toy"."""
+    found = [study for key, study in STUDIES.items() if name in (key, key.partition("/")[0])]
+    if not found:
+        known = dict.fromkeys([*STUDIES, *(key.partition("/")[0] for key in STUDIES)])
+        ends = {key.rpartition("/")[2]: key for key in STUDIES}
+        near = get_close_matches(name, [*known, *ends], n=3, cutoff=0.5)
+        which = dict.fromkeys(ends.get(key, key) for key in near) or known
+        raise UsageError(
+            f"there is no study {name!r}: choose one of {', '.join(which)}; `bilens reproduce "
+            "list` says what each measures."
+        )
+    return found

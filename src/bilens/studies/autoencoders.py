@@ -16,6 +16,7 @@ from bilens.interp.circuits import low_rank_fit
 from bilens.interp.layer_trace import latent_map, only
 from bilens.interp.traced_layer import TracedLayer, TracedSAE, held_out_text, open_layer, open_sae
 from bilens.report.charts.curves import Curve, line_figure
+from bilens.studies.comparison import table
 from bilens.studies.study import (
     CellContext,
     Measure,
@@ -26,7 +27,6 @@ from bilens.studies.study import (
     model_of,
     sae_recipe,
     share,
-    table,
 )
 from bilens.train.activations import activations_of
 

@@ -15,9 +15,10 @@ from bilens.io.converted_folder import save_converted
 from bilens.io.host import open_host, tokenizer_at
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.studies import conversion_ways as by
+from bilens.studies.comparison import table
 from bilens.studies.conversion_circuits import circuit_parts, compare_circuits
 from bilens.studies.conversion_ways import OURS, WAYS, Case
-from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions, model_of, table
+from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions, model_of
 from bilens.train.corpus import CorpusOptions
 from bilens.train.layer_inputs import Mixture
 from bilens.train.tasks.language import default_recipe

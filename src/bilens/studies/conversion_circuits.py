@@ -17,8 +17,9 @@ from bilens.io.converted_folder import open_model
 from bilens.io.host import open_host
 from bilens.io.load import load
 from bilens.nn import BilinearTransformer
+from bilens.studies.comparison import table
 from bilens.studies.conversion_ways import JUDGED, LAYER_TOKENS
-from bilens.studies.study import CellContext, Record, percent, sae_recipe, table
+from bilens.studies.study import CellContext, Record, percent, sae_recipe
 from bilens.train.corpus import text_of, tokenizer_of
 from bilens.train.layer_fit import ConversionRecipe, fit_site
 from bilens.train.layer_inputs import Mixture

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions, table
+from bilens.studies.comparison import table
+from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
 from bilens.train.corpus import CorpusOptions
 from bilens.train.recipe import find_device
 from bilens.train.tasks.language import LanguageRecipe, default_recipe, start_run, train_step

@@ -35,9 +35,10 @@ from bilens.io.load import load
 from bilens.nn.topk_sae import TopKSAE
 from bilens.records.base import to_json
 from bilens.records.trace import CausalCheck
+from bilens.studies.comparison import table
 from bilens.studies.negation_candidates import KEPT_SHARE, MOST_DIRECTIONS, fewest
 from bilens.studies.negation_prompts import NegationPrompts
-from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions, percent, table
+from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions, percent
 from bilens.train.activations import activations_of
 from bilens.train.corpus import CorpusDescription
 from bilens.train.tasks.language import default_recipe

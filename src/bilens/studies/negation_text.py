@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bilens.interp.traced_layer import TracedText, TraceOptions, open_layer, open_sae, read_text
 from bilens.records.base import to_json
+from bilens.studies.comparison import table
 from bilens.studies.negation_candidates import (
     CHECKED_PAIRS,
     KEPT_SHARE,
@@ -48,7 +49,6 @@ from bilens.studies.study import (
     model_of,
     percent,
     sae_recipe,
-    table,
 )
 
 STEPS, K = 384, 16

@@ -5,27 +5,43 @@ from __future__ import annotations
 import dataclasses
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeAlias
+from types import MappingProxyType
+from typing import Any, TypeAlias, TypeVar
 
 from bilens.api.provenance import this_command, versions
 from bilens.api.train import LanguageTraining, SAETraining, train_language, train_sae
 from bilens.base import silent
-from bilens.base.errors import CheckpointError, InterruptedRunError, OutputExistsError, UsageError
+from bilens.base.errors import (
+    CheckpointError,
+    DataError,
+    InterruptedRunError,
+    OutputExistsError,
+    UsageError,
+)
 from bilens.base.files import read_json, write_file, write_files
+from bilens.data.images import ImageDataset, load_images
+from bilens.nn import BilinearClassifier
+from bilens.studies.comparison import Measured, Published, findings, findings_table
 from bilens.train.corpus import CorpusOptions
 from bilens.train.run_folder import RUN_NAME, locked
+from bilens.train.tasks.image import ImageRecipe
+from bilens.train.tasks.image_stack import train_classifiers_in_folder
 from bilens.train.tasks.language import LanguageRecipe
 from bilens.train.tasks.sae import SAERecipe
+from bilens.version import VERSION
 
 Record: TypeAlias = dict[str, Any]  # JSON values
 Say: TypeAlias = Callable[[str], None]
+Choice = TypeVar("Choice")
 
 CELLS_FOLDER, WORK_FOLDER = "cells", "work"
 DOCUMENT_NAME, PAGE_NAME = "study.json", "study.md"
+MODELS_FOLDER = "models"
+ABOUT = ("study", "version", "options")  # what cells are of, beside data
 MAX_BYTES = 1 << 26  # of a document
 BATCH = 1024  # activations a step of autoencoders
 
@@ -39,10 +55,29 @@ class StudyOptions:
     seeds: int | None = None  # how many
     steps: int | None = None  # updates of each training
     tokens: int | None = None  # of the longest conversion
+    data_dir: str | None = None  # folder with MNIST and Fashion-MNIST
+    full: bool | None = None  # True: the published size where the usual one is smaller
+    quick: bool | None = None  # True: a size that shows the way and proves nothing
 
     def given(self) -> Record:
         values = dataclasses.asdict(self)
         return {name: value for name, value in values.items() if value is not None}
+
+    def for_study(self, study: Study) -> StudyOptions:
+        """Return those that a study reads."""
+        dropped = set(self.given()) - study.uses
+        return dataclasses.replace(self, **dict.fromkeys(dropped))
+
+    def choose(self, quick: Choice, usual: Choice, full: Choice) -> Choice:
+        """Return what belongs to the size that was asked for."""
+        if self.quick and self.full:
+            raise UsageError("--quick and --full are two sizes of a study: give one of them.")
+        return quick if self.quick else full if self.full else usual
+
+    def images(self, name: str) -> ImageDataset:
+        """Return MNIST or Fashion-MNIST from --data-dir, or from where else they are at hand."""
+        folder = None if self.data_dir is None else Path(self.data_dir)
+        return load_images(name, folder, allow_download=not self.quick)
 
 
 @dataclass(frozen=True)
@@ -52,6 +87,13 @@ class CellContext:
     folder: Path  # its own; what it leaves there is found again when the study goes on
     done: Mapping[str, Record]  # the records of the cells before it
     say: Say
+    models: Path  # what the studies of one output folder share: trained image classifiers
+
+    def classifiers(
+        self, data: ImageDataset, recipes: Sequence[ImageRecipe]
+    ) -> list[BilinearClassifier]:
+        """Return a classifier for each recipe; those of `models` are not trained again."""
+        return train_classifiers_in_folder(self.models, data, recipes, say=self.say)
 
     def train_language(
         self, corpus: str, recipe: LanguageRecipe, name: str = ""
@@ -76,6 +118,8 @@ class Study(ABC):
     title: str  # what it measures, one line
     uses: frozenset[str]  # names of the `StudyOptions` that it reads; the others are refused
     needs: frozenset[str] = frozenset()  # those of them without which it cannot begin
+    datasets: tuple[str, ...] = ()  # of images: cells of other images are not mixed
+    published: Mapping[str, Published] = MappingProxyType({})  # by name, as in `ours`
     partial = False  # whether there is a page of some of the cells, where it is interrupted
 
     @abstractmethod
@@ -100,6 +144,10 @@ class Study(ABC):
         """Return what stands in the text of the page, by name: tables and numbers."""
         return {}
 
+    def ours(self, _result: Record) -> Mapping[str, Measured]:
+        """Return what stands beside the published numbers, by the same names."""
+        return {}
+
     def figures(self, _document: Record) -> Mapping[str, str]:
         """Return the drawings, file name → SVG."""
         return {}
@@ -113,13 +161,24 @@ class Study(ABC):
                 f"{self.name} does not use {', '.join(map(spelling, unused))}: its "
                 f"options are {known}."
             )
+        options.choose(None, None, None)
         if missing := sorted(self.needs - given):
             raise UsageError(f"{self.name} needs {', '.join(map(spelling, missing))}: add it.")
+
+    def fingerprints(self, options: StudyOptions) -> Record:
+        """Return the prints of the images that the study reads; refuse where they are missing."""
+        found: Record = {}
+        for name in self.datasets:
+            try:
+                found[name] = options.images(name).fingerprint
+            except DataError as error:
+                raise DataError(f"{self.name} needs {name}: {error}") from None
+        return found
 
 
 def spelling(field: str) -> str:
     """Return how the command line spells an option; --model is repeated for several."""
-    return "--model" if field == "models" else f"--{field}"
+    return "--model" if field == "models" else f"--{field.replace('_', '-')}"
 
 
 class OneModelStudy(Study):
@@ -165,12 +224,6 @@ def metrics_around(training: SAETraining, hooks: Sequence[str]) -> Record:
     }
 
 
-def table(heads: str, rows: Iterable[Sequence[object]]) -> str:
-    """Return a table in Markdown; heads are split at their bars."""
-    body = [f"| {' | '.join(map(str, row))} |" for row in rows]
-    return "\n".join([f"| {heads} |", f"|{'---|' * len(heads.split(' | '))}", *body])
-
-
 def share(value: float | None) -> str:
     """Return a share of the loss; there is none where zeros cost nothing."""
     return "–" if value is None else f"{value:.1%}"
@@ -185,12 +238,15 @@ def run_study(
     out: Path,
     options: StudyOptions,
     *,
+    models: Path | None = None,
     on_cell: Callable[[str, int, int], None] = lambda _name, _done, _total: None,
     say: Say = silent,
 ) -> Record:
     """Measure what is not measured yet, and write document, figures and page."""
     study.check(options)
-    about = {"study": study.name, "options": options.given()}
+    about: Record = {"study": study.name, "version": VERSION}
+    about["options"] = {name: x for name, x in options.given().items() if name != "data_dir"}
+    about |= study.fingerprints(options)
     check_study_folder(out, about)
     done: dict[str, Record] = {}
     stopped: InterruptedRunError | None = None
@@ -203,7 +259,8 @@ def run_study(
                 done[name] = read_json(path, MAX_BYTES)["record"]
                 continue
             try:
-                record = measure(CellContext(out / WORK_FOLDER / name, done, say))
+                shared = models or out / WORK_FOLDER / MODELS_FOLDER
+                record = measure(CellContext(out / WORK_FOLDER / name, done, say, shared))
             except (InterruptedRunError, KeyboardInterrupt):
                 stopped = InterruptedRunError(
                     f"Interrupted in {name}; {out} keeps what was measured: repeat the same "
@@ -214,6 +271,7 @@ def run_study(
                 raise stopped from None
             write_json(path, {**about, "cell": name, "record": record})
             done[name] = record
+        result = study.document(options, done)
         document = {
             "schema_version": 1,
             "kind": "study",
@@ -221,10 +279,12 @@ def run_study(
             "title": study.title,
             "command": this_command(),
             "versions": versions(),
-            "result": study.document(options, done),
+            "findings": findings(study.published, study.ours(result)),
+            "result": result,
         }
         drawn = {out / name: svg.encode() for name, svg in study.figures(document).items()}
-        page = f"# {study.title}\n\n{study.page(document).strip()}\n"
+        beside = findings_table(document["findings"])
+        page = f"# {study.title}\n\n{beside}{study.page(document).strip()}\n"
         write_files({**drawn, out / PAGE_NAME: page.encode()})
         write_json(out / DOCUMENT_NAME, document)
     if stopped:
@@ -247,11 +307,18 @@ def check_study_folder(out: Path, about: Record) -> None:
         before = read_json(path, MAX_BYTES)
         if not {"study", "options", "record"} <= set(before):
             raise CheckpointError(f"{path}: is damaged: remove it, and it is measured again.")
-        if {name: before[name] for name in about} != json.loads(json.dumps(about)):
+        found = {name: before.get(name) for name in about}
+        if found != json.loads(json.dumps(about)):
             raise OutputExistsError(
-                f"{out} holds cells of {before['study']} with the options {before['options']}; "
-                f"this is {about['study']} with {about['options']}: choose another folder."
+                f"{out} holds cells of {told(found)}; this is {told(about)}: choose another folder."
             )
+
+
+def told(about: Record) -> str:
+    """Return what cells are of, in words."""
+    data = [f"{name} {(str(value))[:8]}" for name, value in about.items() if name not in ABOUT]
+    said = f"{about['study']} with the options {about['options']} (bilens {about['version']})"
+    return f"{said} on {' and '.join(data)}" if data else said
 
 
 def write_json(path: Path, document: Record) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from bilens.base.errors import UsageError
 from bilens.cli.console import Output
 from bilens.cli.options import Json, option
 
@@ -18,31 +19,64 @@ class ReproduceOptions:
 
     corpus: str | None = option(None, "Corpus, as for `bilens train language`.")
     model: list[Path] | None = option(None, "Run folder of a language model; may be repeated.")
-    seeds: int | None = option(None, "How many seeds.", min=1)
+    data_dir: Path | None = option(None, "Folder with MNIST and Fashion-MNIST, as IDX files.")
+    seeds: int | None = option(None, "How many seeds; an interval needs 3.", min=1)
     steps: int | None = option(None, "Updates of each training.", min=1)
     tokens: int | None = option(None, "Tokens of the longest conversion.", min=1)
+    full: bool = option(False, "The published size, where the usual one is smaller.")
+    quick: bool = option(False, "Small enough for minutes; it shows the way and proves nothing.")
 
 
 def reproduce(
     output: Output,
-    study: Annotated[str, typer.Argument(help="Name of the study, such as language/gates.")],
-    out: Annotated[Path, typer.Option(help="Folder for the study; an interrupted one goes on.")],
+    studies: Annotated[
+        list[str], typer.Argument(help="Studies (language/gates) or groups (toy); `list` lists.")
+    ],
     options: ReproduceOptions,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the studies; interrupted ones go on.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Repeat a published measurement; cells that are measured already are kept.
+    """Repeat published measurements; cells that are measured already are kept.
 
-    Example: bilens reproduce language/gates --corpus stories.txt --out runs/gates
+    Example: bilens reproduce toy --seeds 5 --out runs/reproduce
     """
-    from bilens.studies import find_study
-    from bilens.studies.study import PAGE_NAME, StudyOptions, run_study
+    from bilens.studies import STUDIES
+    from bilens.studies.comparison import findings_table
+    from bilens.studies.reproduction import INDEX_NAME, reproduce as run
+    from bilens.studies.study import StudyOptions, spelling
 
+    if studies == ["list"]:
+        listed = {
+            name: {"title": study.title, "options": sorted(map(spelling, study.uses))}
+            for name, study in STUDIES.items()
+        }
+        lines = [
+            f"{name}: {one['title']} ({', '.join(one['options'])})" for name, one in listed.items()
+        ]
+        output.answer(json, {"schema_version": 1, "kind": "studies", **listed}, *lines)
+        return
+    if out is None:
+        raise UsageError("--out is missing: name a folder for the studies.")
     models = tuple(map(str, options.model)) if options.model else None
-    asked = StudyOptions(options.corpus, models, options.seeds, options.steps, options.tokens)
+    asked = StudyOptions(
+        options.corpus,
+        models,
+        options.seeds,
+        options.steps,
+        options.tokens,
+        None if options.data_dir is None else str(options.data_dir),
+        options.full or None,
+        options.quick or None,
+    )
 
-    def show(cell: str, done: int, total: int) -> None:
-        output.say(f"{cell} ({done + 1} of {total})")
+    def show(study: str, cell: str, done: int, total: int) -> None:
+        output.say(f"{study}: {cell} ({done + 1} of {total})")
 
-    document = run_study(find_study(study), out, asked, on_cell=show, say=output.say)
-    page = (out / PAGE_NAME).read_text(encoding="utf-8")
-    output.answer(json, document, page, f"Study: {out}")
+    document = run(studies, out, asked, on_cell=show, say=output.say)
+    parts = [
+        f"# {one['title']}\n\n{findings_table(one['findings'])}{out / name / 'study.md'}\n"
+        for name, one in document["studies"].items()
+    ]
+    output.answer(json, document, *parts, f"Page: {out / INDEX_NAME}")

@@ -1,0 +1,104 @@
+"""Ours beside published: what a publication says, what was measured, and whether they agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any
+
+from scipy.stats import t as student
+
+MIN_RUNS = 3  # for an interval: two runs put t at 12.7, and their difference is no spread
+DEVIATIONS = 3  # published ones, within which a number is the same
+AGREES, DIFFERS, OPEN = "agrees", "differs", "not measured"
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a publication says about one quantity: a number, or a claim in words."""
+
+    quantity: str
+    source: str  # where it stands: "App. E, text"
+    value: float | None = None
+    claim: str = ""  # where there is no number
+    deviation: float | None = None  # standard deviation between its runs
+    tolerance: float | None = None  # what counts as the same, where no deviation is published
+    others: str = ""  # what later reproductions report
+    flaw: str = ""  # of the published protocol, and what is done instead
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The same quantity here, a value a run; of a claim, whether it holds."""
+
+    values: tuple[float, ...] = ()
+    holds: bool | None = None
+    note: str = ""
+
+
+def interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the 95 % interval of a mean over independent runs (Student); None of too few."""
+    if len(values) < MIN_RUNS:
+        return None
+    half = float(student.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    return mean(values) - half, mean(values) + half
+
+
+def finding(published: Published, measured: Measured) -> dict[str, Any]:
+    """Return one row: published, ours, and whether they agree."""
+    ours = mean(measured.values) if measured.values else None
+    low, high = interval(measured.values) or (None, None)
+    holds = measured.holds
+    if holds is None and ours is not None and published.value is not None:
+        allowed = published.tolerance or 0.0
+        if published.deviation is not None:
+            allowed = DEVIATIONS * published.deviation
+        holds = abs(ours - published.value) <= allowed
+    verdict = OPEN if holds is None else AGREES if holds else DIFFERS
+    found = {"ours": ours, "low": low, "high": high, "runs": len(measured.values)}
+    return {**vars(published), **found, "verdict": verdict, "note": measured.note}
+
+
+def findings(
+    published: Mapping[str, Published], measured: Mapping[str, Measured]
+) -> list[dict[str, Any]]:
+    """Return the rows of a study; every name that was measured is a published one."""
+    assert set(measured) <= set(published), "declared beside the study"
+    return [finding(one, measured.get(name, Measured())) for name, one in published.items()]
+
+
+def table(heads: str, rows: Iterable[Sequence[object]]) -> str:
+    """Return a table in Markdown; heads are split at their bars."""
+    body = [f"| {' | '.join(map(str, row))} |" for row in rows]
+    return "\n".join([f"| {heads} |", f"|{'---|' * len(heads.split(' | '))}", *body])
+
+
+def findings_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows as a section in Markdown; nothing where there are none."""
+    if not rows:
+        return ""
+    heads = "quantity | published | others | ours | verdict"
+    return f"## Ours beside published\n\n{table(heads, map(finding_cells, rows))}\n\n"
+
+
+def finding_cells(row: Mapping[str, Any]) -> list[str]:
+    """Return a row as texts."""
+    said = row["claim"] or number(row["value"])
+    if row["deviation"] is not None:
+        said += f" ± {number(row['deviation'])}"
+    verdict = row["verdict"]
+    if row["flaw"]:
+        verdict += f"; published protocol flawed: {row['flaw']}"
+    ours = "–" if row["ours"] is None else number(row["ours"])
+    if row["low"] is not None:
+        ours += f" [{number(row['low'])}, {number(row['high'])}]"
+    elif row["runs"]:
+        ours += f" ({row['runs']} of at least {MIN_RUNS} runs: no interval)"
+    ours += f"; {row['note']}" if row["note"] else ""
+    return [row["quantity"], f"{said} ({row['source']})", row["others"] or "–", ours, verdict]
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"

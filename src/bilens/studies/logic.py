@@ -1,0 +1,240 @@
+"""Gates on all pairs of some bits: what is trained, read from the weights, beside the truth.
+
+A layer with an output for each pair of bits is trained to compute a gate on it. On bits x² = x, so
+of the quadratic form of an output three parts are identified: the constant, the diagonal with the
+linear term added, and the interactions. Their truth follows from the truth table; without a bias
+there is no constant, and the truth is the form nearest to the gate over the bits that were drawn.
+
+Axes in this file: S models side by side, B bits of a batch, H products, C outputs, N bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import combinations, product
+from statistics import mean
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.studies.comparison import Measured, Published, interval, table
+from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
+from bilens.train.loop import learning_rate
+from bilens.train.randomness import INITIALISATION, STEP, stream
+
+GATES = {  # truth at (x, y) = 00, 10, 01, 11
+    "AND": (0, 0, 0, 1),
+    "OR": (0, 1, 1, 1),
+    "XOR": (0, 1, 1, 0),
+    "NAND": (1, 1, 1, 0),
+    "NOR": (1, 0, 0, 0),
+    "XNOR": (1, 0, 0, 1),
+}
+MIXTURE = "mixture"  # each output a weighted sum of one gate over all pairs
+OPERATIONS = (*GATES, MIXTURE)
+NUM_BITS, SHARE_OF_ONES, BATCH = 4, 0.3, 512
+RATE, DECAY, STEPS = 0.01, 0.1, 1000
+PUBLISHED_WIDTH, WIDTH = 4, 12  # six gates need six products; four cannot hold them
+PAIRS = list(combinations(range(NUM_BITS), 2))
+BIASES = {"no bias": False, "bias": True}
+RECOVERED = 0.99  # share of the truth, from which a matrix is clean
+
+
+class LogicStudy(Study):
+    """Recovery of gates from interaction matrices, by gate, width and bias."""
+
+    name = "toy/logic"
+    title = "Gates on pairs of bits, read from the weights"
+    uses = frozenset({"seeds", "steps", "full", "quick"})
+    published = {  # noqa: RUF012 - a constant
+        "and": Published(
+            "AND: entry of the interaction matrix at the pair",
+            "tutorial 0; the truth table",
+            value=0.5,
+            tolerance=0.02,
+            flaw="the seed is set after the weights are drawn, and four products cannot hold six "
+            "gates: seeded before, and twelve products",
+        ),
+        **{
+            gate: Published(f"{gate}: interaction matrices, no bias", "tutorial 0", claim="clean")
+            for gate in OPERATIONS
+        },
+    }
+
+    def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
+        steps = options.steps or options.choose(200, STEPS, STEPS)
+        seeds = range(options.seeds or options.choose(2, 5, 5))
+        return {
+            f"width-{width}-seed-{seed}": partial(measure, width, seed, steps)
+            for width in (WIDTH, PUBLISHED_WIDTH)
+            for seed in seeds
+        }
+
+    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
+        return {
+            "seeds": options.seeds or options.choose(2, 5, 5),
+            "rows": [
+                {
+                    "operation": operation,
+                    "width": width,
+                    "bias": bias,
+                    **{
+                        quantity: [
+                            cell["models"][f"{operation}, {bias}"][quantity]
+                            for cell in cells.values()
+                            if cell["width"] == width
+                        ]
+                        for quantity in ("recovery", "explained", "attainable", "at_the_pair")
+                    },
+                }
+                for width in (WIDTH, PUBLISHED_WIDTH)
+                for operation in OPERATIONS
+                for bias in BIASES
+            ],
+        }
+
+    def ours(self, result: Record) -> Mapping[str, Measured]:
+        rows = {
+            row["operation"]: row
+            for row in result["rows"]
+            if row["width"] == WIDTH and row["bias"] == "no bias"
+        }
+        note = f"share of the true interactions that is recovered; clean from {RECOVERED}"
+        return {"and": Measured(tuple(rows["AND"]["at_the_pair"]))} | {
+            name: Measured(tuple(row["recovery"]), mean(row["recovery"]) >= RECOVERED, note)
+            for name, row in rows.items()
+        }
+
+    def parts(self, result: Record) -> Record:
+        heads = "gate | products | bias | recovered | R² | R² of the truth | at the pair"
+        quantities = ("recovery", "explained", "attainable", "at_the_pair")
+        rows = (
+            [row["operation"], row["width"], row["bias"], *(told(row[name]) for name in quantities)]
+            for row in result["rows"]
+        )
+        return {"rows": table(heads, rows), "batch": BATCH, "ones": SHARE_OF_ONES}
+
+
+def told(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    ends = interval(known)
+    return f"{mean(known):.4f}" + ("" if ends is None else f" [{ends[0]:.4f}, {ends[1]:.4f}]")
+
+
+def measure(width: int, seed: int, steps: int, _context: CellContext) -> Record:
+    """Train every gate, with and without a bias, side by side; compare with the truth."""
+    kinds = list(product(OPERATIONS, BIASES))
+    tables = {operation: truth_tables(operation, seed) for operation in OPERATIONS}
+    has_bias = torch.tensor([BIASES[bias] for _, bias in kinds])
+    targets = torch.stack([tables[operation] for operation, _ in kinds])
+    maps = train_side_by_side(targets, has_bias, width, seed, steps)
+    found = {
+        f"{operation}, {bias}": compared(f, tables[operation], BIASES[bias], operation)
+        for f, (operation, bias) in zip(maps, kinds, strict=True)
+    }
+    return {"width": width, "seed": seed, "steps": steps, "models": found}
+
+
+def all_bits() -> Tensor:
+    """Return every word of bits, (2^N, N)."""
+    return torch.tensor(list(product((0.0, 1.0), repeat=NUM_BITS)))
+
+
+def truth_tables(operation: str, seed: int) -> Tensor:
+    """Return the targets (C, 2^N): a gate on each pair, or a mixture of each gate over pairs."""
+    x = all_bits().long()
+    by_gate = {
+        gate: torch.stack([torch.tensor(truth)[x[:, i] + 2 * x[:, j]] for i, j in PAIRS]).float()
+        for gate, truth in GATES.items()
+    }
+    if operation != MIXTURE:
+        return by_gate[operation]
+    weights = 2 * torch.rand(len(GATES), len(PAIRS), generator=stream(seed, STEP)) - 1
+    return torch.stack([w @ values for w, values in zip(weights, by_gate.values(), strict=True)])
+
+
+def train_side_by_side(
+    targets: Tensor, has_bias: Tensor, width: int, seed: int, steps: int
+) -> list[QuadraticMap]:
+    """Return P[(Lx + b) ∘ (Rx + c)] + p of each model, trained on the same draws of bits."""
+    (S, C, _), H, N = targets.shape, width, NUM_BITS
+    generator = stream(seed, INITIALISATION)
+    shapes = ((H, N), (H, N), (C, H), (H, 1), (H, 1), (C, 1))
+    fans = (N, N, H, N, N, H)
+    start = [
+        (2 * torch.rand(shape, generator=generator) - 1) / math.sqrt(fan)
+        for shape, fan in zip(shapes, fans, strict=True)
+    ]
+    weights = [part.expand(S, *part.shape).clone().requires_grad_() for part in start]
+    mask = has_bias.float()[:, None, None]
+    optimizer = torch.optim.AdamW(weights, weight_decay=DECAY, fused=True)
+    words, powers = all_bits(), 2 ** torch.arange(N - 1, -1, -1)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = learning_rate(RATE, "cosine", 0.0, step, steps)
+        ones = torch.rand(BATCH, N, generator=stream(seed, STEP, step)) < SHARE_OF_ONES
+        chosen = ones.long() @ powers
+        left, right, down, b, c, p = weights
+        x = words[chosen].T
+        y = down @ ((left @ x + mask * b) * (right @ x + mask * c)) + mask * p  # (S, C, B)
+        loss = (y - targets[:, :, chosen]).square().mean(dim=(1, 2)).sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    found = []
+    for index in range(S):
+        left, right, down, b, c, p = (part[index].detach().double() for part in weights)
+        f = QuadraticMap(BilinearTensor(down, left, right))
+        if has_bias[index]:
+            f = f.with_biases(b[:, 0], c[:, 0]).plus_affine(constant=p[:, 0])
+        found.append(f)
+    return found
+
+
+def identified(f: QuadraticMap) -> Tensor:
+    """Return what bits identify, (C, 1 + N + N(N−1)/2): constant, diagonal, interactions q_ij."""
+    rows = []
+    for direction in torch.eye(f.sizes.d_out, dtype=f.dtype):
+        form = f.form(direction)
+        dense = form.dense()
+        interactions = torch.stack([dense[pair] for pair in PAIRS])
+        rows.append(torch.cat([form.constant[None], dense.diagonal() + form.linear, interactions]))
+    return torch.stack(rows)
+
+
+def features() -> Tensor:
+    """Return what each identified coefficient multiplies, (2^N, 1 + N + N(N−1)/2)."""
+    x = all_bits().double()
+    interactions = torch.stack([2 * x[:, i] * x[:, j] for i, j in PAIRS], dim=1)
+    return torch.cat([torch.ones(len(x), 1, dtype=x.dtype), x, interactions], dim=1)
+
+
+def compared(f: QuadraticMap, targets: Tensor, has_bias: bool, operation: str) -> Record:
+    """Return how much of the truth is in the weights, and how much of the targets it explains."""
+    x, ours = features(), identified(f)
+    ones = all_bits().double().sum(dim=1)
+    chance = SHARE_OF_ONES**ones * (1 - SHARE_OF_ONES) ** (NUM_BITS - ones)
+    used = slice(None) if has_bias else slice(1, None)  # without a bias no constant
+    root = chance.sqrt()[:, None]
+    truth = torch.zeros_like(ours)
+    targets = targets.double()
+    truth[:, used] = torch.linalg.lstsq(root * x[:, used], root * targets.T).solution.T
+    start = 1 + NUM_BITS
+    error = (ours - truth)[:, start:].square().sum() / truth[:, start:].square().sum()
+    spread = (chance * (targets - (targets @ chance)[:, None]).square()).sum()
+
+    def explained(coefficients: Tensor) -> float:
+        return float(1 - (chance * (coefficients @ x.T - targets).square()).sum() / spread)
+
+    at_pair = None if operation == MIXTURE else float(ours[:, start:].diagonal().mean())
+    return {
+        "recovery": float(1 - error),
+        "explained": explained(ours),
+        "attainable": explained(truth),
+        "at_the_pair": at_pair,
+    }

@@ -1,0 +1,338 @@
+"""Addition modulo p: grokking, read from the weights before the accuracy shows it.
+
+A bilinear layer reads two numbers, one-hot side by side, and answers with their sum modulo p; some
+pairs are held out. What generalises is a sum of waves, cos(2πk(a + b − c)/p): in the Fourier
+basis each frequency of an output meets the same frequency of both inputs and no other, so ‖B‖²
+lies on (p − 1)/2 blocks. The share on them is read from the factors, after each few steps, beside
+what it is after random rotations of one branch.
+
+Axes in this file: K frequencies, H products, p numbers; an input has 2p entries.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from scipy.stats import binom
+from torch import Tensor
+from torch.nn import functional
+
+from bilens.algebra.concentration import effective_rank
+from bilens.algebra.hosvd import hosvd
+from bilens.algebra.random_rotations import random_frame
+from bilens.nn import BilinearMLP
+from bilens.report.charts.curves import Curve, line_figure
+from bilens.studies.comparison import Measured, Published, table
+from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
+from bilens.train.randomness import ORDER, STEP, seeded_initialisation, stream
+
+ROTATIONS = 19  # the largest of them is the edge at p = 0.05
+EVERY = 10  # steps between two looks
+CHANCE_LEVEL = 0.999
+GENERALISED, ON_BLOCKS = 0.99, 0.9
+SHOWN = 40  # singular values in the record
+
+
+@dataclass(frozen=True)
+class ModularRecipe:
+    """How to train: the whole training set a step, AdamW, cross-entropy."""
+
+    p: int
+    d_hidden: int
+    steps: int
+    train_share: float  # of the p² pairs
+    learning_rate: float = 0.01
+    weight_decay: float = 1.0
+    seed: int = 0  # of the initialisation and of the pairs that are held out
+
+
+RECIPES = {
+    113: ModularRecipe(113, d_hidden=224, steps=300, train_share=0.6),
+    13: ModularRecipe(13, d_hidden=64, steps=2000, train_share=0.8),
+}
+
+
+class ModularStudy(Study):
+    """Accuracy on held-out pairs and Fourier structure, through training."""
+
+    name = "toy/modular"
+    title = "Addition modulo 13 and 113: Fourier structure, read from the weights"
+    uses = frozenset({"seeds", "steps", "full", "quick"})
+    published = {  # noqa: RUF012 - a constant
+        "accuracy": Published(
+            "mod 113: accuracy on held-out pairs, every seed",
+            "what studies of grokking report",
+            claim=f"at least {GENERALISED:.0%}",
+        ),
+        "blocks": Published(
+            "mod 113: share of ‖B‖² on the Fourier blocks, every seed",
+            "algebra of the solution",
+            claim=f"at least {ON_BLOCKS:.0%}",
+        ),
+        "before": Published(
+            "mod 113: steps by which the weights show it before the accuracy",
+            "arXiv:2605.15183, abstract (by tensor similarity)",
+            claim="grokking is seen in the weights first",
+        ),
+    }
+
+    def moduli(self, options: StudyOptions) -> tuple[int, ...]:
+        return options.choose((13,), (13, 113), (13, 113))
+
+    def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
+        seeds = range(options.seeds or options.choose(2, 5, 5))
+        return {
+            f"mod-{p}-seed-{seed}": partial(measure, p, seed, options.steps)
+            for p in self.moduli(options)
+            for seed in seeds
+        }
+
+    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
+        return {
+            str(p): [cell for cell in cells.values() if cell["recipe"]["p"] == p]
+            for p in self.moduli(options)
+        }
+
+    def ours(self, result: Record) -> Mapping[str, Measured]:
+        rows = result.get("113", [])
+        if not rows:
+            return {}
+        accuracies = tuple(row["looks"][-1]["held_out_accuracy"] for row in rows)
+        shares = tuple(row["looks"][-1]["share"] for row in rows)
+        leads = [lead for row in rows if (lead := first_seen(row["seen"])) is not None]
+        all_lead = len(leads) == len(rows) and min(leads) > 0
+        return {
+            "accuracy": Measured(accuracies, min(accuracies) >= GENERALISED),
+            "blocks": Measured(shares, min(shares) >= ON_BLOCKS),
+            "before": Measured(tuple(map(float, leads)), all_lead),
+        }
+
+    def figures(self, document: Record) -> Mapping[str, str]:
+        drawn = {}
+        for p, rows in document["result"].items():
+            looks, spectrum = rows[0]["looks"], rows[0]["singular_values"]
+            names = {
+                "train_accuracy": "training pairs",
+                "held_out_accuracy": "held-out pairs",
+                "share": "‖B‖² on the blocks",
+                "null_edge": "of rotations",
+            }
+            curves = [
+                Curve(
+                    name,
+                    tuple((look["step"], look[key]) for look in looks),
+                    dashed=key in ("train_accuracy", "null_edge"),
+                )
+                for key, name in names.items()
+            ]
+            drawn[f"modular-{p}.svg"] = line_figure(f"Modulo {p}", "step", "share", curves)
+            points = tuple((index + 1, value) for index, value in enumerate(spectrum))
+            title = f"Modulo {p}: singular values by output"
+            drawn[f"spectrum-{p}.svg"] = line_figure(
+                title, "rank", "σ", [Curve("first seed", points)]
+            )
+        return drawn
+
+    def parts(self, result: Record) -> Record:
+        heads = (
+            "p | seed | held-out pairs | ‖B‖² on the blocks | after rotations | frequencies | "
+            "effective rank of B | step: weights / accuracy, above chance | … half | … all"
+        )
+        rows = (row_of(row) for rows in result.values() for row in rows)
+        drawings = (
+            f"![p = {p}](modular-{p}.svg)\n\n![p = {p}, spectrum](spectrum-{p}.svg)" for p in result
+        )
+        recipes = (f"* p = {p}: {recipe_in_words(rows[0]['recipe'])}" for p, rows in result.items())
+        return {
+            "rows": table(heads, rows),
+            "drawings": "\n\n".join(drawings),
+            "recipes": "\n".join(recipes),
+            "rotations": ROTATIONS,
+            "every": EVERY,
+        }
+
+
+def recipe_in_words(recipe: Record) -> str:
+    shown = {name: value for name, value in recipe.items() if name not in ("p", "seed")}
+    return ", ".join(f"{name} {value}" for name, value in shown.items())
+
+
+def row_of(cell: Record) -> list[object]:
+    last, seen = cell["looks"][-1], cell["seen"]
+    steps = [f"{told(one['weights'])} / {told(one['accuracy'])}" for one in seen.values()]
+    return [
+        cell["recipe"]["p"],
+        cell["recipe"]["seed"],
+        f"{last['held_out_accuracy']:.2%}",
+        f"{last['share']:.1%}",
+        f"{last['null_edge']:.2%}",
+        cell["num_frequencies"],
+        f"{cell['effective_rank']:.1f}",
+        *steps,
+    ]
+
+
+def told(step: int | None) -> str:
+    return "never" if step is None else str(step)
+
+
+def first_seen(seen: Mapping[str, Mapping[str, int | None]]) -> int | None:
+    """Return by how many steps the weights rise above chance before the accuracy does."""
+    weights, accuracy = (seen["chance"][name] for name in ("weights", "accuracy"))
+    return None if weights is None or accuracy is None else accuracy - weights
+
+
+def measure(p: int, seed: int, steps: int | None, context: CellContext) -> Record:
+    """Train one model and look at it through training."""
+    base = asdict(RECIPES[p])
+    recipe = ModularRecipe(**{**base, "seed": seed, "steps": steps or base["steps"]})
+    began = time.process_time()
+    looks, model = [], new_model(recipe)
+    for look in train(model, recipe):
+        looks.append(look)
+        if look["step"] % (10 * EVERY) == 0:
+            context.say(f"step {look['step']}: {look['held_out_accuracy']:.1%} of held-out pairs")
+    f = model.quadratic_map().detach().to(torch.float64)
+    values = hosvd(f).singular_values
+    by_frequency = FourierBlocks.of(p).shares(model)
+    held_out = p * p - round(recipe.train_share * p * p)
+    chance = float(binom.ppf(CHANCE_LEVEL, held_out, 1 / p)) / held_out
+    return {
+        "recipe": asdict(recipe),
+        "looks": looks,
+        "seen": seen_at(looks, chance),
+        "by_frequency": by_frequency.tolist(),
+        "num_frequencies": int((by_frequency > by_frequency.sum() / 100).sum()),
+        "singular_values": values[:SHOWN].tolist(),
+        "effective_rank": float(effective_rank(values.square())),
+        "minutes": (time.process_time() - began) / 60,
+    }
+
+
+def seen_at(looks: Sequence[Record], chance: float) -> dict[str, dict[str, int | None]]:
+    """Return the step from which a level is kept, by weights and by held-out accuracy."""
+    levels = {
+        "chance": ([look["null_edge"] for look in looks], chance),
+        "half": ([0.5] * len(looks), 0.5),
+        "all": ([ON_BLOCKS] * len(looks), GENERALISED),
+    }
+    found = {}
+    for name, (edges, accuracy) in levels.items():
+        above = [look["share"] > edge for look, edge in zip(looks, edges, strict=True)]
+        right = [look["held_out_accuracy"] >= accuracy for look in looks]
+        found[name] = {"weights": kept_from(looks, above), "accuracy": kept_from(looks, right)}
+    return found
+
+
+def kept_from(looks: Sequence[Record], holds: Sequence[bool]) -> int | None:
+    """Return the step of the first look from which something holds to the end."""
+    first = None
+    for look, holding in zip(reversed(looks), reversed(holds), strict=True):
+        if not holding:
+            break
+        first = look["step"]
+    return first
+
+
+def new_model(recipe: ModularRecipe) -> BilinearMLP:
+    with seeded_initialisation(recipe.seed):
+        return BilinearMLP(2 * recipe.p, recipe.d_hidden, recipe.p)
+
+
+def split(recipe: ModularRecipe) -> tuple[Tensor, Tensor]:
+    """Return training and held-out pairs, (pairs, 2)."""
+    order = torch.randperm(recipe.p**2, generator=stream(recipe.seed, ORDER))
+    pairs = torch.stack([order // recipe.p, order % recipe.p], dim=1)
+    count = round(recipe.train_share * len(pairs))
+    return pairs[:count], pairs[count:]
+
+
+def answers(model: BilinearMLP, pairs: Tensor) -> Tensor:
+    """Return the logits of pairs: the columns of the branches that one-hot inputs choose."""
+    p = model.down.out_features
+    places = pairs + torch.tensor([0, p])
+    left, right = (
+        functional.embedding(places, branch.weight.T).sum(dim=1)
+        for branch in (model.left, model.right)
+    )
+    return functional.linear(left * right, model.down.weight)
+
+
+def train(model: BilinearMLP, recipe: ModularRecipe) -> Iterator[Record]:
+    """Train on all training pairs at once; yields a look at the start and every few steps."""
+    train_pairs, held_out = split(recipe)
+    sums = train_pairs.sum(dim=1) % recipe.p
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        betas=(0.9, 0.98),
+        fused=True,
+    )
+    blocks = FourierBlocks.of(recipe.p)
+    for step in range(recipe.steps + 1):
+        if step % EVERY == 0 or step == recipe.steps:
+            yield {"step": step, **look(model, blocks, train_pairs, held_out)}
+        loss = functional.cross_entropy(answers(model, train_pairs), sums)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+@torch.no_grad()
+def look(
+    model: BilinearMLP, blocks: FourierBlocks, train_pairs: Tensor, held_out: Tensor
+) -> Record:
+    def accuracy(pairs: Tensor) -> float:
+        right = answers(model, pairs).argmax(dim=1) == pairs.sum(dim=1) % model.down.out_features
+        return float(right.double().mean())
+
+    return {
+        "train_accuracy": accuracy(train_pairs),
+        "held_out_accuracy": accuracy(held_out),
+        "share": float(blocks.shares(model).sum()),
+        "null_edge": max(float(blocks.shares(model, turn).sum()) for turn in blocks.rotations),
+    }
+
+
+class FourierBlocks(NamedTuple):
+    """The real Fourier basis as features of both numbers and of the answer."""
+
+    inputs: Tensor  # (K, 2p, 4): cosine and sine of each number, orthonormal
+    outputs: Tensor  # (K, 2, p)
+    rotations: Tensor  # (ROTATIONS, 2p, 2p), Haar
+
+    @classmethod
+    def of(cls, p: int) -> FourierBlocks:
+        angle = 2 * math.pi * torch.arange(1, (p + 1) // 2)[:, None].double() * torch.arange(p) / p
+        waves = torch.stack([angle.cos(), angle.sin()], dim=1) * math.sqrt(2 / p)  # (K, 2, p)
+        inputs = waves.new_zeros(len(waves), 2 * p, 4)
+        inputs[:, :p, :2] = inputs[:, p:, 2:] = waves.mT
+        draws = stream(0, STEP)
+        turns = [random_frame(2 * p, 2 * p, draws) for _ in range(ROTATIONS)]
+        return cls(inputs, waves, torch.stack(turns))
+
+    @torch.no_grad()
+    def shares(self, model: BilinearMLP, rotation: Tensor | None = None) -> Tensor:
+        """Return the share of ‖B‖² on the block of each frequency, (K,).
+
+        The softmax does not see what all classes share, so B is centred over them.
+        """
+        left, right = model.left.weight.double(), model.right.weight.double()
+        down = model.down.weight.double()
+        right = right if rotation is None else right @ rotation
+        weights = self.outputs @ down  # (K, 2, H)
+        on_blocks = squared_norm(weights, left @ self.inputs, right @ self.inputs)
+        return on_blocks / squared_norm(down - down.mean(dim=0), left, right)
+
+
+def squared_norm(down: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Return ‖B‖² from factors: Σ (downᵀ down) ∘ H, over the last two axes."""
+    kernel = (left @ left.mT) * (right @ right.mT) + (left @ right.mT) * (right @ left.mT)
+    return ((down.mT @ down) * kernel).sum(dim=(-2, -1)) / 2

@@ -1,0 +1,116 @@
+"""Several studies in one output folder, and one page about all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from bilens.base import silent
+from bilens.base.errors import BilensError, OutputExistsError, UsageError
+from bilens.base.files import read_json, write_file
+from bilens.report.reproduction import render_reproduction
+from bilens.studies import STUDIES, find_studies
+from bilens.studies.comparison import finding_cells
+from bilens.studies.study import (
+    DOCUMENT_NAME,
+    MAX_BYTES,
+    MODELS_FOLDER,
+    Record,
+    Say,
+    Study,
+    StudyOptions,
+    run_study,
+    spelling,
+)
+
+INDEX_NAME = "index.html"
+
+
+def reproduce(
+    names: Sequence[str],
+    out: Path,
+    options: StudyOptions,
+    *,
+    on_cell: Callable[[str, str, int, int], None] = lambda *_: None,
+    say: Say = silent,
+) -> Record:
+    """Run studies, each in `out` under its name, and write the page of all that are there.
+
+    A study of a group that lacks an option or its data is left out with the reason, and the
+    others run.
+    """
+    studies = list(dict.fromkeys(study for name in names for study in find_studies(name)))
+    used = frozenset[str]().union(*(study.uses for study in studies))
+    if unused := sorted(set(options.given()) - used):
+        raise UsageError(
+            f"{', '.join(names)} does not use {', '.join(map(spelling, unused))}: its options are "
+            f"{', '.join(map(spelling, sorted(used))) or 'none'}."
+        )
+    check_folder(out)
+    documents: dict[str, Record] = {}
+    missing: dict[str, BilensError] = {}
+    for study in studies:
+
+        def show(cell: str, done: int, total: int, name: str = study.name) -> None:
+            on_cell(name, cell, done, total)
+
+        own = options.for_study(study)
+        try:
+            study.check(own)
+            study.fingerprints(own)
+        except BilensError as error:
+            missing[study.name] = error
+            say(f"{study.name} is left out: {error}")
+            continue
+        documents[study.name] = run_study(
+            study, out / study.name, own, models=out / MODELS_FOLDER, on_cell=show, say=say
+        )
+    if not documents:
+        raise next(iter(missing.values()))
+    left_out = {name: str(error) for name, error in missing.items()}
+    write_page(out, left_out)
+    return {
+        "schema_version": 1,
+        "kind": "reproduction",
+        "studies": documents,
+        "left_out": left_out,
+    }
+
+
+def write_page(out: Path, left_out: Mapping[str, str]) -> None:
+    """Draw the page from what the folder holds, in the order of the list of studies."""
+    documents, drawings = [], {}
+    for name in STUDIES:
+        folder = out / name
+        if (folder / DOCUMENT_NAME).exists():
+            documents.append(read_json(folder / DOCUMENT_NAME, MAX_BYTES))
+            drawings |= {f"{name}/{path.name}": path.read_text() for path in folder.glob("*.svg")}
+    pages = [page_parts(STUDIES[one["study"]], one) for one in documents]
+    html = render_reproduction(pages, drawings, left_out, documents[0]["version"])
+    write_file(out / INDEX_NAME, html.encode())
+
+
+def page_parts(study: Study, document: Record) -> Record:
+    """Return what the page shows of a study."""
+    return {
+        "name": study.name,
+        "title": study.title,
+        "command": document["command"],
+        "findings": [
+            {"cells": finding_cells(row), "verdict": row["verdict"]} for row in document["findings"]
+        ],
+        "text": study.page(document).strip(),
+    }
+
+
+def check_folder(out: Path) -> None:
+    """Refuse a folder that holds anything but studies."""
+    if out.exists() and not out.is_dir():
+        raise OutputExistsError(f"{out} is a file; expected a folder for the studies.")
+    names = {item.name for item in out.iterdir()} if out.exists() else set()
+    groups = {name.partition("/")[0] for name in STUDIES}
+    if other := sorted(names - groups - {INDEX_NAME, MODELS_FOLDER}):
+        raise OutputExistsError(
+            f"{out} holds something else than studies ({', '.join(other[:4])}): choose another "
+            "folder."
+        )

@@ -1,0 +1,66 @@
+"""Ours beside published: intervals, what agrees, and what is said of too few runs and of flaws."""
+
+import pytest
+
+from bilens.studies.comparison import (
+    Measured,
+    Published,
+    finding,
+    finding_cells,
+    findings,
+    findings_table,
+    interval,
+)
+
+
+def test_an_interval_is_students_and_needs_three_runs() -> None:
+    # t(0.975; 2) = 4.3027, s = 1, √3 runs
+    assert interval([1.0, 2.0, 3.0]) == pytest.approx((2 - 2.4841, 2 + 2.4841), abs=1e-4)
+    assert interval([1.0, 2.0]) is None
+
+
+@pytest.mark.parametrize(
+    ("published", "measured", "verdict"),
+    [
+        ({"value": 10.0, "deviation": 1.0}, {"values": (12.9,)}, "agrees"),
+        ({"value": 10.0, "deviation": 1.0}, {"values": (13.1,)}, "differs"),
+        ({"value": 10.0, "tolerance": 0.5}, {"values": (9.6,)}, "agrees"),
+        ({"value": 10.0}, {"values": (10.1,)}, "differs"),
+        ({"claim": "clean"}, {"holds": True}, "agrees"),
+        ({"claim": "clean"}, {"holds": False, "values": (0.2,)}, "differs"),
+        ({"claim": "clean"}, {"values": (0.2,)}, "not measured"),
+        ({"value": 10.0}, {}, "not measured"),
+    ],
+)
+def test_what_agrees(published: dict, measured: dict, verdict: str) -> None:  # type: ignore[type-arg]
+    row = finding(Published("q", "App. A", **published), Measured(**measured))
+    assert row["verdict"] == verdict
+
+
+def test_rows_say_the_interval_the_flaw_and_what_is_missing() -> None:
+    flawed = Published("rank", "Fig. 1", value=3.0, deviation=0.25, flaw="one seed", others="4")
+    full = finding(flawed, Measured((1.0, 2.0, 3.0)))
+    assert finding_cells(full) == [
+        "rank",
+        "3 ± 0.25 (Fig. 1)",
+        "4",
+        "2 [-0.4841, 4.484]",
+        "differs; published protocol flawed: one seed",
+    ]
+    few = finding_cells(finding(flawed, Measured((3.0, 3.0), note="by eye")))
+    assert few[3] == "3 (2 of at least 3 runs: no interval); by eye"
+    assert few[4].startswith("agrees;")
+    assert finding_cells(finding(flawed, Measured()))[3:] == [
+        "–",
+        "not measured; published protocol flawed: one seed",
+    ]
+
+
+def test_rows_follow_what_is_declared() -> None:
+    declared = {"a": Published("A", "T", value=1.0), "b": Published("B", "T", claim="small")}
+    rows = findings(declared, {"a": Measured((1.0,))})
+    assert [row["verdict"] for row in rows] == ["agrees", "not measured"]
+    assert findings_table(rows).count("\n| ") == 3
+    assert findings_table([]) == ""
+    with pytest.raises(AssertionError, match="declared"):
+        findings(declared, {"c": Measured()})

@@ -1,0 +1,145 @@
+"""Studies in one folder: groups, what is left out, the page, the command."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from bilens import studies
+from bilens.base.errors import DataError, InterruptedRunError, OutputExistsError, UsageError
+from bilens.data.images import ImageDataset
+from bilens.studies.comparison import Measured, Published
+from bilens.studies.reproduction import reproduce
+from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
+from commands import USAGE, Shell, assert_one_line
+
+
+class Sums(Study):
+    """Adds numbers up; breaks off before the last one where it is told to."""
+
+    name, title, uses = "tests/sums", "Sums of <numbers>", frozenset({"seeds", "quick"})
+    published = {  # noqa: RUF012 - as studies declare it
+        "sum": Published("sum", "App. Z", value=3.0, tolerance=0.5)
+    }
+    broken = False
+
+    def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
+        def measure(number: int) -> Measure:
+            def add(context: CellContext) -> Record:
+                if self.broken and number:
+                    raise InterruptedRunError("stop")
+                context.models.mkdir(exist_ok=True)
+                return {"number": number}
+
+            return add
+
+        return {f"n-{number}": measure(number) for number in range(options.seeds or 3)}
+
+    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
+        assert options.corpus is None or "corpus" in self.uses  # of another study
+        return {"sum": sum(cell["number"] for cell in cells.values())}
+
+    def ours(self, result: Record) -> Mapping[str, Measured]:
+        return {"sum": Measured((float(result["sum"]),))}
+
+    def page(self, document: Record) -> str:
+        return f"## Text\n\nThe sum `is` **{document['result']['sum']}**.\n\n![sum](sum.svg)"
+
+    def figures(self, document: Record) -> Mapping[str, str]:
+        return {"sum.svg": f"<svg><title>{document['result']['sum']}</title></svg>"}
+
+
+class OnImages(Sums):
+    """A study whose images are missing."""
+
+    name, datasets = "tests/images", ("mnist",)
+
+
+class Alone(Sums):
+    """A study of another group, with an option that it needs."""
+
+    name, uses, needs = "other", frozenset({"corpus"}), frozenset({"corpus"})
+
+
+@pytest.fixture
+def three(monkeypatch: pytest.MonkeyPatch) -> dict[str, Study]:
+    found: dict[str, Study] = {one.name: one for one in (Sums(), OnImages(), Alone())}
+    monkeypatch.setattr(studies, "STUDIES", found)
+    monkeypatch.setattr("bilens.studies.reproduction.STUDIES", found)
+
+    def no_images(*_: object, **__: object) -> ImageDataset:
+        raise DataError("there are none")
+
+    monkeypatch.setattr("bilens.studies.study.load_images", no_images)
+    return found
+
+
+@pytest.mark.usefixtures("three")
+def test_a_group_runs_what_it_can_and_says_what_is_left_out(tmp_path: Path) -> None:
+    said: list[str] = []
+    document = reproduce(["tests"], tmp_path, StudyOptions(seeds=3), say=said.append)
+    assert document["studies"]["tests/sums"]["findings"][0]["verdict"] == "agrees"
+    assert document["left_out"] == {"tests/images": "tests/images needs mnist: there are none"}
+    assert said == ["tests/images is left out: tests/images needs mnist: there are none"]
+    page = (tmp_path / "index.html").read_text()
+    assert "Sums of &lt;numbers&gt;" in page
+    assert "tests/images needs mnist" in page
+    assert '<td class="agrees">agrees</td>' in page
+    assert "<p>The sum <code>is</code> <strong>3</strong>.</p>" in page
+    assert "<svg><title>3</title></svg>" in page
+    assert "<script" not in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["index.html", "models", "tests"]
+
+
+def test_what_was_broken_off_ends_with_the_same_page(
+    tmp_path: Path, three: dict[str, Study]
+) -> None:
+    options = StudyOptions(seeds=3)
+    reproduce(["tests/sums"], tmp_path / "whole", options)
+    three["tests/sums"].broken = True  # type: ignore[attr-defined]
+    with pytest.raises(InterruptedRunError, match="n-1"):
+        reproduce(["tests/sums"], tmp_path / "broken", options)
+    three["tests/sums"].broken = False  # type: ignore[attr-defined]
+    reproduce(["tests/sums"], tmp_path / "broken", options)
+    pages = [(tmp_path / name / "index.html").read_text() for name in ("whole", "broken")]
+    assert pages[0] == pages[1]
+
+
+@pytest.mark.usefixtures("three")
+def test_the_page_tells_of_all_that_the_folder_holds(tmp_path: Path) -> None:
+    reproduce(["tests/sums"], tmp_path, StudyOptions())
+    document = reproduce(["other"], tmp_path, StudyOptions(corpus="text"))
+    assert list(document["studies"]) == ["other"]
+    assert (tmp_path / "index.html").read_text().count("<h2>") == 2
+
+
+@pytest.mark.usefixtures("three")
+def test_what_cannot_be_run_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"tests does not use --corpus: its options are --quick"):
+        reproduce(["tests"], tmp_path / "a", StudyOptions(corpus="text"))
+    with pytest.raises(DataError, match="tests/images needs mnist"):  # nothing else was asked for
+        reproduce(["tests/images"], tmp_path / "a", StudyOptions())
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputExistsError, match=r"something else than studies \(thesis.tex\)"):
+        reproduce(["tests/sums"], tmp_path, StudyOptions())
+    with pytest.raises(OutputExistsError, match="is a file"):
+        reproduce(["tests/sums"], tmp_path / "thesis.tex", StudyOptions())
+
+
+@pytest.mark.usefixtures("three")
+def test_the_command_lists_and_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bilens = Shell(capsys, monkeypatch)
+    listed = bilens("reproduce", "list")
+    assert "tests/sums: Sums of <numbers> (--quick, --seeds)" in listed.out
+    assert bilens("reproduce", "list", "--json").json()["other"]["options"] == ["--corpus"]
+    assert_one_line(bilens("reproduce", "tests/sums"), USAGE, ["--out is missing"])
+    command = ["reproduce", "tests/sums", "--seeds", "2", "--quick", "--out", tmp_path]
+    result = bilens(*command)
+    assert "tests/sums: n-1 (2 of 2)" in result.err
+    assert "| 1 (1 of at least 3 runs: no interval) | differs |" in result.out
+    document = bilens(*command, "--json").json()
+    assert document["studies"]["tests/sums"]["options"] == {"seeds": 2, "quick": True}
