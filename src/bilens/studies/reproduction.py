@@ -79,7 +79,8 @@ def reproduce(
 
 def write_page(out: Path, left_out: Mapping[str, str]) -> None:
     """Draw the page from what the folder holds, in the order of the list of studies."""
-    documents, drawings = [], {}
+    documents: list[Record] = []
+    drawings: dict[str, str] = {}
     for name in STUDIES:
         folder = out / name
         if (folder / DOCUMENT_NAME).exists():
