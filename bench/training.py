@@ -221,7 +221,8 @@ def side_by_side_section(found: dict[str, Any]) -> str:
 
 {found["num_models"]} models: seeds {num_seeds} × hidden width 30, 50, 100 × weight decay 0, 1;
 {epochs} epochs. Those of a seed see the same batches and train in one pass; the weights are
-those of single training (tested to 1e-5 in float32). Models a minute, in {clock}, {found["threads"]} threads:
+those of single training (tested to 1e-5 in float32). Models a minute, in {clock}, with
+{found["threads"]} threads:
 
 | precision | one after another | side by side | ratio | of the passes |
 |---|---|---|---|---|

@@ -304,35 +304,41 @@ def look(
 class FourierBlocks(NamedTuple):
     """The real Fourier basis as features of both numbers and of the answer."""
 
-    inputs: Tensor  # (K, 2p, 4): cosine and sine of each number, orthonormal
-    outputs: Tensor  # (K, 2, p)
+    outputs: Tensor  # (K, 2, p): cosine and sine, orthonormal; those of a number are the same
     rotations: Tensor  # (ROTATIONS, 2p, 2p), Haar
 
     @classmethod
     def of(cls, p: int) -> FourierBlocks:
         angle = 2 * math.pi * torch.arange(1, (p + 1) // 2)[:, None].double() * torch.arange(p) / p
-        waves = torch.stack([angle.cos(), angle.sin()], dim=1) * math.sqrt(2 / p)  # (K, 2, p)
-        inputs = waves.new_zeros(len(waves), 2 * p, 4)
-        inputs[:, :p, :2] = inputs[:, p:, 2:] = waves.mT
+        waves = torch.stack([angle.cos(), angle.sin()], dim=1) * math.sqrt(2 / p)
         draws = stream(0, STEP)
         turns = [random_frame(2 * p, 2 * p, draws) for _ in range(ROTATIONS)]
-        return cls(inputs, waves, torch.stack(turns))
+        return cls(waves, torch.stack(turns))
 
     @torch.no_grad()
     def shares(self, model: BilinearMLP, rotation: Tensor | None = None) -> Tensor:
         """Return the share of ‖B‖² on the block of each frequency, (K,).
 
-        The softmax does not see what all classes share, so B is centred over them.
+        Of B only what the answers depend on counts: centred over the answers, for the softmax
+        does not see what all share; and of the products of a number with itself the diagonal, for
+        one entry of a one-hot number is 1.
         """
         left, right = model.left.weight.double(), model.right.weight.double()
-        down = model.down.weight.double()
         right = right if rotation is None else right @ rotation
-        weights = self.outputs @ down  # (K, 2, H)
-        on_blocks = squared_norm(weights, left @ self.inputs, right @ self.inputs)
-        return on_blocks / squared_norm(down - down.mean(dim=0), left, right)
+        down = model.down.weight.double()
+        centred = down - down.mean(dim=0)
+        (left_a, left_b), (right_a, right_b) = (x.chunk(2, dim=1) for x in (left, right))
+        squares = sum(
+            ((centred.mT @ centred) * (own @ own.T)).sum()
+            for own in (left_a * right_a, left_b * right_b)
+        )
+        whole = squares + between(centred, left_a, right_a, left_b, right_b)
+        legs = (part @ self.outputs.mT for part in (left_a, right_a, left_b, right_b))
+        return between(self.outputs @ down, *legs) / whole
 
 
-def squared_norm(down: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Return ‖B‖² from factors: Σ (downᵀ down) ∘ H, over the last two axes."""
-    kernel = (left @ left.mT) * (right @ right.mT) + (left @ right.mT) * (right @ left.mT)
+def between(down: Tensor, l_a: Tensor, r_a: Tensor, l_b: Tensor, r_b: Tensor) -> Tensor:
+    """Return the squared norm of what joins a and b, both halves of B, from factors (…, H, ·)."""
+    kernel = (l_a @ l_a.mT) * (r_b @ r_b.mT) + (r_a @ r_a.mT) * (l_b @ l_b.mT)
+    kernel = kernel + 2 * (l_a @ r_a.mT) * (r_b @ l_b.mT)
     return ((down.mT @ down) * kernel).sum(dim=(-2, -1)) / 2

@@ -1,0 +1,141 @@
+"""Toy tasks: what is read from planted weights is the truth; training finds it; grokking is seen.
+
+The planted solutions are exact, so each reading has one right value.
+"""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.nn import BilinearMLP
+from bilens.studies import logic, modular
+from bilens.studies.reproduction import reproduce
+from bilens.studies.study import StudyOptions
+
+
+def planted_gate(gate: str) -> QuadraticMap:
+    """The analytic truth of a gate on every pair, as factors: products x_i x_j and x_i · 1."""
+    zero, one, other, both = map(float, logic.GATES[gate])
+    n, pairs = logic.NUM_BITS, logic.PAIRS
+    left = torch.zeros(len(pairs), n, dtype=torch.float64)
+    right, linear = left.clone(), left.clone()
+    for row, (i, j) in enumerate(pairs):
+        left[row, i] = right[row, j] = 1
+        linear[row, i], linear[row, j] = one - zero, other - zero
+    down = torch.eye(len(pairs), dtype=torch.float64) * (both - one - other + zero)
+    constant = torch.full((len(pairs),), zero, dtype=torch.float64)
+    return QuadraticMap(BilinearTensor(down, left, right), linear, constant)
+
+
+@pytest.mark.parametrize("gate", logic.GATES)
+def test_the_truth_of_a_gate_is_read_as_itself(gate: str) -> None:
+    f, targets = planted_gate(gate), logic.truth_tables(gate, seed=0)
+    assert torch.allclose(f(logic.all_bits().double()).T, targets.double())
+    found = logic.compared(f, targets, True, gate)
+    assert found["recovery"] == pytest.approx(1)
+    assert found["explained"] == found["attainable"] == pytest.approx(1)
+    assert found["at_the_pair"] == pytest.approx(f.tensor.down[0, 0].item() / 2)  # ½ for AND
+    half = logic.compared(0.5 * f, targets, True, gate)
+    assert half["recovery"] == pytest.approx(0.75)  # 1 − ½²
+
+
+def test_without_a_bias_only_gates_without_a_constant_are_attainable() -> None:
+    for gate, truth in logic.GATES.items():
+        found = logic.compared(planted_gate(gate), logic.truth_tables(gate, 0), False, gate)
+        assert (found["attainable"] > 0.999) == (truth[0] == 0), gate
+
+
+def test_training_recovers_gates_that_fit_in_the_products() -> None:
+    wide = logic.measure(logic.WIDTH, 0, 300, None)["models"]  # type: ignore[arg-type]
+    assert wide["AND, no bias"]["recovery"] > 0.98
+    assert wide["AND, no bias"]["at_the_pair"] == pytest.approx(0.5, abs=0.05)
+    assert wide["NOR, bias"]["explained"] > 0.98
+    narrow = logic.measure(logic.PUBLISHED_WIDTH, 0, 300, None)["models"]  # type: ignore[arg-type]
+    assert narrow["AND, no bias"]["recovery"] < 0.7  # four products hold four of six
+
+
+def planted_sum(p: int, frequencies: tuple[int, ...]) -> BilinearMLP:
+    """Σ_k cos(2πk(a + b − c)/p), exactly: three products for each complex one."""
+    angle = 2 * math.pi * torch.arange(p).double() / p
+    left, right, down = [], [], []
+    zero = torch.zeros(p, dtype=torch.float64)
+    for k in frequencies:
+        cos, sin = (k * angle).cos(), (k * angle).sin()
+        for of_a, of_b, out in (
+            *((cos, cos, cos), (sin, sin, -cos)),
+            *((sin, cos, sin), (cos, sin, sin)),
+        ):
+            left.append(torch.cat([of_a, zero]))
+            right.append(torch.cat([zero, of_b]))
+            down.append(out)
+    model = BilinearMLP(2 * p, len(left), p).double()
+    state = {"left": left, "right": right, "down": [*torch.stack(down).T]}
+    model.load_state_dict({f"{name}.weight": torch.stack(rows) for name, rows in state.items()})
+    return model
+
+
+def test_a_sum_of_waves_lies_on_the_blocks_of_its_frequencies() -> None:
+    p, frequencies = 13, (2, 5)
+    model, blocks = planted_sum(p, frequencies), modular.FourierBlocks.of(13)
+    pairs = torch.cartesian_prod(torch.arange(p), torch.arange(p))
+    logits = modular.answers(model, pairs)
+    one_hot = torch.nn.functional.one_hot(pairs, p).flatten(1).double()
+    assert torch.allclose(logits, model(one_hot))
+    assert torch.equal(logits.argmax(dim=1), pairs.sum(dim=1) % p)
+    shares = blocks.shares(model)
+    assert shares.sum().item() == pytest.approx(1)
+    assert shares[[1, 4]].tolist() == pytest.approx([0.5, 0.5])  # frequencies from 1
+    turned = [blocks.shares(model, rotation).sum().item() for rotation in blocks.rotations]
+    assert max(turned) < 0.5
+    with torch.no_grad():
+        model.down.weight.add_(3.0)  # the same to every answer: the softmax does not see it
+    assert blocks.shares(model).sum().item() == pytest.approx(1)
+
+
+def test_shares_are_those_of_the_dense_tensor() -> None:
+    p = 5
+    model = BilinearMLP(2 * p, 7, p).double()
+    P, L, R = (part.weight.detach() for part in (model.down, model.left, model.right))
+    P = P - P.mean(dim=0)
+    B = torch.einsum("ch,hi,hj->cij", P, L, R)
+    B = (B + B.mT) / 2
+    for half in (slice(0, p), slice(p, None)):  # of one number only one entry is 1
+        B[:, half, half] *= torch.eye(p)
+    blocks = modular.FourierBlocks.of(p)
+    for k, share in enumerate(blocks.shares(model)):
+        waves = blocks.outputs[k]  # (2, p)
+        inside = torch.einsum("uc,cij,vi,wj->uvw", waves, B[:, :p, p:], waves, waves)
+        assert share.item() == pytest.approx(float(2 * inside.square().sum() / B.square().sum()))
+
+
+def test_a_level_counts_from_where_it_is_kept() -> None:
+    looks = [
+        {"step": 10 * i, "share": share, "null_edge": 0.1, "held_out_accuracy": right}
+        for i, (share, right) in enumerate([(0.2, 0.0), (0.05, 0.6), (0.3, 0.4), (0.95, 1.0)])
+    ]
+    seen = modular.seen_at(looks, chance=0.3)
+    assert seen["chance"] == {"weights": 20, "accuracy": 10}
+    assert seen["half"] == {"weights": 30, "accuracy": 30}
+    assert modular.first_seen(seen) == -10
+    assert modular.seen_at(looks[:2], 0.7)["all"] == {"weights": None, "accuracy": None}
+
+
+def test_the_toy_studies_run_quickly_and_say_what_they_did_not_measure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = {13: dataclasses.replace(modular.RECIPES[13], d_hidden=16)}
+    monkeypatch.setattr(modular, "RECIPES", short)
+    document = reproduce(["toy"], tmp_path, StudyOptions(seeds=1, steps=20, quick=True))
+    verdicts = {
+        name: [row["verdict"] for row in study["findings"]]
+        for name, study in document["studies"].items()
+    }
+    assert verdicts["toy/modular"] == ["not measured"] * 3  # mod 113 is no part of --quick
+    page = (tmp_path / "index.html").read_text()
+    assert "Gates on pairs of bits" in page
+    assert page.count("<svg") == 2
