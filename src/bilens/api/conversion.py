@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,11 +15,18 @@ import torch
 from msgspec import structs
 from torch import Tensor, nn
 
+from bilens.api.conversion_checks import (
+    blocks_to_convert,
+    check_budget,
+    check_known,
+    check_layer_tokens,
+    check_place,
+)
 from bilens.api.provenance import describe_run
 from bilens.api.trace import read_converted
 from bilens.api.trace_records import latent_reading
 from bilens.base import silent
-from bilens.base.errors import DataError, InterruptedRunError, NonFiniteError, UsageError
+from bilens.base.errors import InterruptedRunError, UsageError
 from bilens.base.files import read_json, write_file
 from bilens.findings.conversion import error_of, losses, measured, samples
 from bilens.interp.traced_layer import top_contexts
@@ -43,7 +49,7 @@ from bilens.train.distillation import (
 from bilens.train.layer_fit import ConversionRecipe, convert_layers
 from bilens.train.layer_inputs import Mixture, Passes, Rows, check_enough
 from bilens.train.loop import CHECKPOINTS
-from bilens.train.recipe import Device, device_of, find_device
+from bilens.train.recipe import Device, find_device
 from bilens.train.run_folder import (
     CONVERSION_NAME,
     RUN_NAME,
@@ -54,10 +60,8 @@ from bilens.train.run_folder import (
 
 LINE_TOKENS, LINE_TEXTS = 2048, 16  # of held-out text, on the way; at most
 STAGE_TOKENS = 8192  # of each domain, that a stage is measured on before the last one
-KNOWN_TEXTS = 4  # of a domain, that tell whether the teacher knows it
 BFLOAT16_LIMIT = 0.01  # nats that storage in bfloat16 may cost
 UNFROZEN_SHARE, UNFROZEN_RATE = 0.25, 0.1  # of the steps and of the rate, for all weights
-CHANCE = 0.9  # of log(vocabulary): from this loss on the model does not know the text
 
 Report = Callable[[str, int, int, str], None]  # stage, done, of how many, what there is to say
 
@@ -108,21 +112,7 @@ class Conversion:
         how = {**recipe.to_dict(), "teacher_sha256": teacher.sha256}
         self.about = {"recipe": how, "data": mixture.fingerprint}  # of the run that is resumed
         self.work = self.folder / CHECKPOINTS
-        blocks = range(len(teacher.blocks))
-        if teacher.unit == "tokens" and not 2 <= recipe.n_ctx <= (most := teacher.n_ctx):
-            raise UsageError(f"the model reads {most} tokens; choose such a --context-length.")
-        self.chosen = [b for b in dict.fromkeys(recipe.layers or blocks) if b not in recipe.keep]
-        if {*recipe.layers, *recipe.keep} - {*blocks}:
-            raise UsageError(f"the model has the blocks 0 to {blocks[-1]}: name some of these.")
-        if (left := len(self.chosen)) <= recipe.keep_worst:
-            raise UsageError(
-                f"of {left} blocks to convert {recipe.keep_worst} more are kept: convert one or "
-                "more (--layers, --keep, --keep-worst)."
-            )
-        if all(site.view.exact for site in teacher.sites if site.block in self.chosen):
-            raise UsageError(
-                f"{teacher.source} is exact there already: there is nothing to convert."
-            )
+        self.chosen = blocks_to_convert(teacher, recipe)
         self.layer_texts = max(1, recipe.layer_tokens // recipe.n_ctx)
         learnt = [*mixture.held_out.values()][: len(mixture.domains)]
         most = LINE_TEXTS if teacher.unit == "tokens" else LINE_TOKENS
@@ -138,9 +128,7 @@ class Conversion:
         self.of_a_pass = 0  # texts of the distillation
 
     def start(self, resume: bool, overwrite: bool, data_noun: str = "data") -> dict[str, Any]:
-        place, source = self.folder.resolve(), self.teacher.source.resolve()
-        if source.exists() and place in (source, *source.parents):
-            raise UsageError(f"{self.folder} holds the model that is read: choose another folder.")
+        check_place(self.folder, self.teacher.source)
         usual = type(self.recipe)().to_dict()
         check_folder(self.folder, self.about, resume, overwrite, data_noun, usual)
         for note in self.teacher.notes:
@@ -160,16 +148,13 @@ class Conversion:
                 document = to_json(read_document(records.Conversion, read_json(result)))
                 self.say(f"{self.folder} is finished: nothing is left to do.")
                 return document
-        needed = (self.judged + self.layer_texts) * recipe.n_ctx
+        given = self.layer_texts * recipe.n_ctx
+        needed = self.judged * recipe.n_ctx + given
         check_enough(self.mixture.tokens, needed, "fitting the layers", self.teacher.unit)
-        if not (recipe.minutes or "distillation" in recipe.skip or self.texts_left()):
-            raise UsageError(
-                f"--tokens {recipe.tokens:,} is the budget of all stages, and the layers take "
-                f"{self.layer_texts * recipe.n_ctx:,} of it: choose more, or fewer --layer-tokens."
-            )
-        if self.teacher.unit == "tokens" and "fit" not in recipe.skip:
-            self.check_layer_tokens()
-        self.check_known()
+        check_budget(recipe, given, self.texts_left())
+        if self.teacher.unit == "tokens":
+            check_layer_tokens([*self.converted.values()], recipe, given)
+        check_known(self.teacher, self.mixture)
         write_file(self.folder / RUN_NAME, json.dumps(self.about, indent=2).encode())
         layers = self.fit_layers()
         costs = self.once("swap_in", self.swap_in_costs)
@@ -272,38 +257,6 @@ class Conversion:
             found[seen] = records.CurvePoint(seen, one["loss_added"], one["held_out_kl"])
         return [*found.values()]
 
-    def check_layer_tokens(self) -> None:
-        """Refuse fewer tokens than the widest layer has unknowns; experts see some of them."""
-        recipe, given = self.recipe, self.layer_texts * self.recipe.n_ctx
-        for site in (one for one in self.converted.values() if one.expert is None):
-            products = site.view.sizes.d_hidden * recipe.hidden_multiplier
-            needed = products + 1 + recipe.linear_skip * site.view.sizes.d_in
-            if given < needed:
-                raise DataError(
-                    f"{site.name} of {products:,} products needs {needed:,} tokens or more, and "
-                    f"gets {given:,}: raise --layer-tokens, and --tokens with it."
-                )
-
-    def check_known(self) -> None:
-        """Refuse a broken teacher, and text on which it is hardly better than a guess."""
-        for name, texts in self.mixture.held_out.items():
-            with torch.no_grad():
-                found = self.teacher.logits(texts[:1].to(device_of(self.teacher.module)))
-            if not bool(found.isfinite().all()):
-                raise NonFiniteError(
-                    f"the model gives NaN or infinity on {name}: repair its weights."
-                )
-            if self.teacher.gives != "next tokens":
-                continue
-            guess = math.log(self.teacher.config.vocab_size)
-            loss = float(text_losses(self.teacher, texts[:KNOWN_TEXTS]).mean())
-            if loss > CHANCE * guess:
-                raise DataError(
-                    f"{name}: the teacher's loss is {loss:.2f} nats per token, a guess has "
-                    f"{guess:.2f}. It does not know this text: give text of the kind and language "
-                    "that it was made for."
-                )
-
     def fit_layers(self) -> list[dict[str, Any]]:
         fit, began = self.mixture.texts(self.judged, self.layer_texts), time.monotonic()
         texts, layers = (fit, self.judged_texts), list[dict[str, Any]]()
@@ -363,7 +316,8 @@ class Conversion:
             texts, folder = (passes, done, self.line_texts), self.work / name
             with interruptible() as interrupted:
                 for line in distil(self.teacher, self.student, trained, texts, how, count, folder):
-                    text = f"KL {line['kl']:.4f}, held out {line['held_out_kl']:.4f}, loss "
+                    loss = "squared error" if self.teacher.gives == "numbers" else "KL"
+                    text = f"{loss} {line['kl']:.4f}, held out {line['held_out_kl']:.4f}, loss "
                     speed = f"{line['tokens_per_second']:,.0f} {self.teacher.unit}/s"
                     text += f"{line['loss_added']:+.4f}, {speed}"
                     self.report(name, line["step"], count, text)

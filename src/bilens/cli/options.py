@@ -381,6 +381,10 @@ class HtmlReport:
     html: Path | None = option(None, "Write the report to this HTML file.")
     lang: Lang = option("en", "Language of the HTML report.")
 
+    def __post_init__(self) -> None:
+        if self.html is None:
+            refuse_idle(said(self), "--html")
+
     def write(self, report: SavedReport[Any]) -> list[str]:
         """Write the page if one is asked for; return the line about it."""
         if self.html is None:

@@ -46,6 +46,12 @@ class Mixture:
             held = corpus.held_out
             if number < len(corpora):
                 packed = pack_documents(tokenizer, corpus.documents, n_ctx + 1)
+                if (count := packed.tokens.numel()) <= 2 * n_ctx:
+                    raise DataError(
+                        f"{corpus.name}: {count:,} tokens to learn from, and {2 * n_ctx + 1:,} or "
+                        f"more are needed for texts of {n_ctx}: give more text, hold out a smaller "
+                        "share (--held-out), or choose a shorter --context-length."
+                    )
                 self.domains.append(Batches(packed.tokens.flatten(), n_ctx, 1, seed))
             else:
                 held += corpus.documents
