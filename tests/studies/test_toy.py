@@ -104,9 +104,15 @@ def test_shares_are_those_of_the_dense_tensor() -> None:
     P = P - P.mean(dim=0)
     B = torch.einsum("ch,hi,hj->cij", P, L, R)
     B = (B + B.mT) / 2
+    blocks = modular.FourierBlocks.of(p)
+    inside = sum(
+        torch.einsum("uc,cij,vi,wj->uvw", wave, B, both, both).square().sum()
+        for wave in blocks.outputs
+        for both in [torch.block_diag(wave, wave)]
+    )
+    assert blocks.share_of_all(model) == pytest.approx(float(inside / B.square().sum()))
     for half in (slice(0, p), slice(p, None)):  # of one number only one entry is 1
         B[:, half, half] *= torch.eye(p)
-    blocks = modular.FourierBlocks.of(p)
     for k, share in enumerate(blocks.shares(model)):
         waves = blocks.outputs[k]  # (2, p)
         inside = torch.einsum("uc,cij,vi,wj->uvw", waves, B[:, :p, p:], waves, waves)
