@@ -50,7 +50,7 @@ class Mixture:
                     raise DataError(
                         f"{corpus.name}: {count:,} tokens to learn from, and {2 * n_ctx + 1:,} or "
                         f"more are needed for texts of {n_ctx}: give more text, hold out a smaller "
-                        "share (--held-out), or choose a shorter --context-length."
+                        "share (--held-out), or choose a shorter context."
                     )
                 self.domains.append(Batches(packed.tokens.flatten(), n_ctx, 1, seed))
             else:
