@@ -18,6 +18,7 @@ EIGS = bl.eigendecompose_all(F)
 @pytest.fixture(autouse=True)
 def _closed() -> Iterator[None]:
     pyplot.switch_backend("agg")
+    pyplot.close("all")  # of other tests of this process
     yield
     pyplot.close("all")
 

@@ -258,11 +258,9 @@ def test_bad_arguments_are_refused() -> None:
     for num_samples in (0, -1, 9.0, True):
         with pytest.raises(UsageError, match="num_samples must be an integer of at least 1"):
             rotation_null(random_map(), raw_directions(D_OUT), seeded(), num_samples)
-    for generator in (0, None):
-        with pytest.raises(
-            UsageError, match=r"^generator is .*Generator: use torch.Generator\(\).manual_se"
-        ):
-            rotation_null(random_map(), raw_directions(D_OUT), generator)
+    for seed in (-1, None, "0"):
+        with pytest.raises(UsageError, match=r"^seed is .*; expected an integer from 0 on"):
+            rotation_null(random_map(), raw_directions(D_OUT), seed)
     form = random_map().form(raw_directions(D_OUT)[0])
     with pytest.raises(UsageError, match="f is a QuadraticForm; expected QuadraticMap"):
         rotation_null(form, raw_directions(D_OUT), seeded())

@@ -151,7 +151,7 @@ def test_a_gate_that_does_not_exist_is_refused_with_the_ones_that_do(gate: objec
 
 
 def test_a_map_of_another_dtype_than_its_input_is_refused() -> None:
-    with pytest.raises(ShapeError, match=r"dtype torch.float32, the factors have torch.float64"):
+    with pytest.raises(ShapeError, match=r"dtype torch.float32; torch.float64 was expected"):
         make("MLP").quadratic_map()(X.float())
 
 

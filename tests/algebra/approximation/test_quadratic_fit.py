@@ -134,7 +134,7 @@ BAD = {
     "data of another width": ({"data": randn(9, 4)}, ShapeError, r"data have shape \(9, 4\)"),
     "few rows": ({"data": randn(12, 5)}, UsageError, r"12 row\(s\): fit and R² take 13"),
     "data with NaN": ({"data": randn(9, 5) * torch.nan}, NonFiniteError, "data holds"),
-    "a seed": ({"generator": 3}, UsageError, "generator is a int; expected Generator"),
+    "a seed": ({"seed": -3}, UsageError, "seed is -3; expected an integer from 0 on"),
     "few samples": ({"samples": 10}, UsageError, "samples must be"),
     "training": ({"train_steps": -1}, UsageError, "train_steps must be"),
     "threshold": ({"threshold": 1.5}, UsageError, "threshold must be between 0 and 1"),
