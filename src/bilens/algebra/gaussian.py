@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilens.algebra.basis import basis_of
 from bilens.algebra.gram.inner_products import squared_norms
-from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.quadratic_map import QuadraticMap, basis_of
 from bilens.base.checks import check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.frame import frame

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bilens.algebra.approximation.layer_weights import GLUWeights, products_alone, reading
-from bilens.algebra.basis import basis_of
-from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.quadratic_map import QuadraticMap, basis_of
 from bilens.base.checks import as_integer, check_count, check_float_tensor
 from bilens.base.errors import NotQuadraticError, ShapeError, UsageError
 from bilens.nn.mlp import BilinearLayer, Gate

@@ -27,16 +27,8 @@ MUST, OTHERS, MOST = (125_000, 500_000), (10_000, 30_000), 2_000_000  # tokens
 PASSES = 4  # of some
 SIZES = (1, 2)  # blocks of more teachers
 CURVES_NAME, HIGHEST = "conversion.svg", 0.5  # nats that are drawn
-KEY = (
-    "blocks",
-    "way",
-    "optimizer",
-    "tokens",
-    "width",
-    "keep",
-    "limit",
-    "passes",
-)  # all but the seed
+# all but the seed
+KEY = ("blocks", "way", "optimizer", "tokens", "width", "keep", "limit", "passes")
 SHOWN = {"kl": 4, "same_top_token": 3, "worst_token": 2, "largest_product": 0}  # and digits
 PUBLISHED = (400_000_000, 0.05)  # tokens and nats, of TinyLlama-1.1B
 

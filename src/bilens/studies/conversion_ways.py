@@ -56,10 +56,9 @@ class Case:
     @property
     def name(self) -> str:
         """The name of its cell, which is a file name too."""
-        words = self.teacher, self.way, self.optimizer, self.tokens, f"{self.width}x"
-        return "-".join(map(str, (*words, f"keep-{self.keep}", self.limit, self.passes))).replace(
-            " ", "-"
-        )
+        words = [self.teacher, self.way, self.optimizer, self.tokens, f"{self.width}x"]
+        words += [f"keep-{self.keep}", self.limit, self.passes]
+        return "-".join(map(str, words)).replace(" ", "-")
 
     @property
     def layers(self) -> str:

@@ -78,18 +78,11 @@ class ConversionRecipe(Recipe):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        ones = (
-            "tokens",
-            "layer_tokens",
-            "batch_size",
-            "hidden_multiplier",
-            "measured_tokens",
-            "passes",
-        )
+        ones = ("tokens", "layer_tokens", "batch_size", "passes", "measured_tokens")
         zeros = dict.fromkeys(("layer_steps", "keep_worst", "seed", "parallel", "texts_at_once"), 0)
         check_fields(
             self,
-            counts={**dict.fromkeys(ones, 1), **zeros, "n_ctx": 1},
+            counts={**dict.fromkeys(ones, 1), **zeros, "n_ctx": 1, "hidden_multiplier": 1},
             numbers=("minutes", "learning_rate"),
             positive=("learning_rate",),
             flags=("linear_skip", "unfreeze", "recompute"),
@@ -126,8 +119,8 @@ def fit_site(
     if "fit" in recipe.skip:
         found = widened(gaussian_neurons(layer, None, None, linear=recipe.linear_skip), recipe)
     else:
-        fit = fit_neurons(layer, x, weights=weights, linear=recipe.linear_skip)
-        found = widened(fit, recipe)
+        neurons = fit_neurons(layer, x, weights=weights, linear=recipe.linear_skip)
+        found = widened(neurons, recipe)
         check_enough(len(texts), rows_to_refit(found), site.name, unit)
         found = refit_down(found, x.double(), y, weights=weights)
     start = cast(GLUWeights, in_dtype(found, x.dtype))

@@ -23,6 +23,7 @@ from bilens.base.files import write_file
 from bilens.base.memory import readable
 from bilens.data.tokenizer import Tokenizer
 from bilens.io.converted_folder import open_model
+from bilens.io.file_kinds import find_model
 from bilens.io.host import Host, Site, host_of, tokenizer_at
 from bilens.io.in_memory import from_module
 from bilens.io.load import load
@@ -210,11 +211,12 @@ def layer_inputs(
 
 def opened(path: Path) -> Host:
     """Return a language model whose layers have the names, and read the units, of `bl.load`."""
-    if foreign_keys(path) & {"model_type", "architectures"}:
-        loaded = load(path)  # whole or its MLPs alone
+    found = find_model(path)  # a name of the hub too
+    if foreign_keys(found) & {"model_type", "architectures"}:
+        loaded = load(found)  # whole or its MLPs alone
         if isinstance(loaded.module, BilinearTransformer):
-            return host_of(loaded.module.float(), path, loaded.weights_sha256)
-    return open_model(path)
+            return host_of(loaded.module.float(), found, loaded.weights_sha256)
+    return open_model(found)
 
 
 def of_text(host: Host, text: CorpusOptions, tokens: int, n_ctx: int, seed: int) -> LayerInputs:

@@ -158,7 +158,7 @@ class Dictionary:
         ),
     ]
     num_latents: int | None = option(
-        None, "Size of the dictionary; left out: 4 × the width.", "--num-latents", min=2
+        None, "Size of the dictionary; left out: 4 × the width.", min=2
     )
     k: int = option(30, "Latents that an input keeps.", min=1)
     sign: Literal["relu", "raw"] = option(

@@ -9,7 +9,7 @@ from itertools import takewhile
 
 from torch import Tensor, fx, nn
 
-from bilens.algebra.basis import basis_of
+from bilens.algebra.quadratic_map import basis_of
 from bilens.base.checks import check_loaded, check_type
 from bilens.base.errors import UsageError
 from bilens.nn.agreement import Agreement
