@@ -43,7 +43,7 @@ class Sums(Study):
         return {"sum": Measured((float(result["sum"]),))}
 
     def page(self, document: Record) -> str:
-        return f"## Text\n\nThe sum `is` **{document['result']['sum']}**.\n\n![sum](sum.svg)"
+        return f"## Text\n\n*The sum* `is` **{document['result']['sum']}**, not q* or 2*q*.\n\n![sum](sum.svg)"
 
     def figures(self, document: Record) -> Mapping[str, str]:
         return {"sum.svg": f"<svg><title>{document['result']['sum']}</title></svg>"}
@@ -85,7 +85,8 @@ def test_a_group_runs_what_it_can_and_says_what_is_left_out(tmp_path: Path) -> N
     assert "Sums of &lt;numbers&gt;" in page
     assert "tests/images needs mnist" in page
     assert '<td class="agrees">agrees</td>' in page
-    assert "<p>The sum <code>is</code> <strong>3</strong>.</p>" in page
+    told = "<p><em>The sum</em> <code>is</code> <strong>3</strong>, not q* or 2*q*.</p>"
+    assert told in page
     assert "<svg><title>3</title></svg>" in page
     assert "<script" not in page
     assert "http://" not in page.replace("http://www.w3.org", "")

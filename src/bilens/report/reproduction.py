@@ -12,7 +12,11 @@ from bilens.report.html import environment
 from bilens.report.markup import element, joined
 
 IMAGE = re.compile(r"!\[[^]]*]\(([^)]+)\)")
-INLINE = ((re.compile(r"`([^`]+)`"), "code"), (re.compile(r"\*\*([^*]+)\*\*"), "strong"))
+INLINE = (
+    (re.compile(r"`([^`]+)`"), "code"),
+    (re.compile(r"\*\*([^*]+)\*\*"), "strong"),
+    (re.compile(r"(?<![\w*])\*([^\W_][^*]*)\*(?![\w*])"), "em"),  # and q* stays as it is
+)
 LINK = re.compile(r"\[([^]]+)]\([^)]+\)")  # of a page that may lie elsewhere
 
 
