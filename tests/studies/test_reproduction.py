@@ -43,7 +43,8 @@ class Sums(Study):
         return {"sum": Measured((float(result["sum"]),))}
 
     def page(self, document: Record) -> str:
-        return f"## Text\n\n*The sum* `is` **{document['result']['sum']}**, not q* or 2*q*.\n\n![sum](sum.svg)"
+        told = f"*The sum* `is` **{document['result']['sum']}**, not q* or 2*q*."
+        return f"## Text\n\n{told}\n\n![sum](sum.svg)"
 
     def figures(self, document: Record) -> Mapping[str, str]:
         return {"sum.svg": f"<svg><title>{document['result']['sum']}</title></svg>"}
