@@ -30,6 +30,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "200k-keep-2": {"tokens": 200_000, "keep_worst": 2},
     "800k": {"tokens": 800_000},
     "200k-2-passes": {"tokens": 200_000, "passes": 2},
+    "200k-6-passes": {"tokens": 200_000, "passes": 6},
+    "1600k-keep-2": {"tokens": 1_600_000, "keep": (28, 29)},
 }
 OF_A_DOMAIN = (
     *("name", "fitted", "texts", "tokens", "teacher_loss", "loss", "loss_added", "error", "kl"),

@@ -23,7 +23,7 @@ from bilens.base.errors import (
     UsageError,
 )
 from bilens.base.files import read_json, write_file, write_files
-from bilens.data.images import ImageDataset, load_images
+from bilens.data.images import ImageDataset, embedded_digits, load_images
 from bilens.nn import BilinearClassifier
 from bilens.studies.comparison import Measured, Published, findings, findings_table
 from bilens.train.corpus import CorpusOptions
@@ -75,9 +75,14 @@ class StudyOptions:
         return quick if self.quick else full if self.full else usual
 
     def images(self, name: str) -> ImageDataset:
-        """Return MNIST or Fashion-MNIST from --data-dir, or from where else they are at hand."""
+        """Return MNIST or Fashion-MNIST from --data-dir, or from where else they are at hand.
+
+        --quick always reads the digits that a package has.
+        """
+        if self.quick:
+            return embedded_digits()
         folder = None if self.data_dir is None else Path(self.data_dir)
-        return load_images(name, folder, allow_download=not self.quick)
+        return load_images(name, folder)
 
 
 @dataclass(frozen=True)
@@ -165,10 +170,14 @@ class Study(ABC):
         if missing := sorted(self.needs - given):
             raise UsageError(f"{self.name} needs {', '.join(map(spelling, missing))}: add it.")
 
+    def images_read(self, options: StudyOptions) -> tuple[str, ...]:  # noqa: ARG002 - of some
+        """Return the names of the image data sets that the study reads with these options."""
+        return self.datasets
+
     def fingerprints(self, options: StudyOptions) -> Record:
         """Return the prints of the images that the study reads; refuse where they are missing."""
         found: Record = {}
-        for name in self.datasets:
+        for name in self.images_read(options):
             try:
                 found[name] = options.images(name).fingerprint
             except DataError as error:

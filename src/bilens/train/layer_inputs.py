@@ -27,6 +27,7 @@ MOST_UNKNOWN = 0.2  # of the tokens
 class Mixture:
     """Texts of several domains in turn: each number is one text, the same whenever it is asked.
 
+    A corpus that stands twice among the corpora is one domain with two turns in each round.
     `held_out` are texts of documents that nothing is fitted to, domain → (texts, n_ctx): first of
     those domains that are learnt from, then of those that are only `measured`, whole.
     """
@@ -42,9 +43,13 @@ class Mixture:
         self.start, self.n_ctx = tokenizer.start, n_ctx
         self.domains, self.held_out = [], dict[str, Tensor]()
         learnt = {document for corpus in corpora for document in corpus.documents}
-        for number, corpus in enumerate([*corpora, *measured]):
+        once = {corpus.fingerprint: corpus for corpus in corpora}
+        turns = [[*once].index(corpus.fingerprint) for corpus in corpora]
+        # of each turn: the domain, its turns in a round, and which of them this is
+        self.turns = [(one, turns.count(one), turns[:n].count(one)) for n, one in enumerate(turns)]
+        for number, corpus in enumerate([*once.values(), *measured]):
             held = corpus.held_out
-            if number < len(corpora):
+            if number < len(once):
                 packed = pack_documents(tokenizer, corpus.documents, n_ctx + 1)
                 if (count := packed.tokens.numel()) <= 2 * n_ctx:
                     raise DataError(
@@ -80,14 +85,18 @@ class Mixture:
 
     def texts(self, first: int, count: int) -> Tensor:
         """Return texts by number, (count, n_ctx)."""
-        turns = (divmod(number, len(self.domains)) for number in range(first, first + count))
-        found = torch.cat([self.domains[domain].batch(number) for number, domain in turns])
-        return self.opened(found[:, :-1])
+        found = []
+        for number in range(first, first + count):
+            round_number, turn = divmod(number, len(self.turns))
+            domain, times, place = self.turns[turn]
+            found.append(self.domains[domain].batch(round_number * times + place))
+        return self.opened(torch.cat(found)[:, :-1])
 
     @property
     def tokens(self) -> int:
         """How many there are before a domain begins again."""
-        return min(one.steps_per_pass for one in self.domains) * len(self.domains) * self.n_ctx
+        rounds = min(self.domains[one].steps_per_pass // times for one, times, _ in self.turns)
+        return rounds * len(self.turns) * self.n_ctx
 
 
 def check_writing(

@@ -1,0 +1,120 @@
+"""What the studies of images share: data and recipes by size, and what is read from a classifier.
+
+All of them train the paper's classifier (embedding, bilinear layer, head; no bias) and read its
+weights. Classifiers are trained in batched passes and kept for the other studies of a folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.concentration import effective_rank, roughness
+from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.algebra.gaussian import mean_and_covariance, whiten
+from bilens.data.images import ImageDataset
+from bilens.nn import BilinearClassifier
+from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
+from bilens.train.tasks.image import ImageRecipe, accuracy
+
+QUICK = {"epochs": 10, "batch_size": 256, "d_hidden": 64}  # 4,000 embedded digits
+SEEDS, QUICK_SEEDS = 5, 2
+DARK = 0.01  # mean of a pixel over the training images, below which it is nearly always dark
+LEADING = 5  # eigenvectors of a class, by |λ|
+TOP_SHARE = 10
+
+
+class VisionStudy(Study):
+    """A study of image classifiers; --quick takes small ones on the digits that are at hand."""
+
+    uses = frozenset({"data_dir", "seeds", "full", "quick"})
+    datasets = ("mnist", "fashion-mnist")
+
+    def images_read(self, options: StudyOptions) -> tuple[str, ...]:
+        """Return the names of the data sets; Fashion-MNIST is not at hand where --quick looks."""
+        return tuple(name for name in self.datasets if name == "mnist" or not options.quick)
+
+    def seeds(self, options: StudyOptions) -> range:
+        return range(options.seeds or options.choose(QUICK_SEEDS, SEEDS, SEEDS))
+
+
+def recipe_of(options: StudyOptions, **changes: Any) -> ImageRecipe:
+    """Return the paper's recipe with changes; a smaller one for --quick."""
+    small = {
+        name: min(value, changes.get(name, value)) for name, value in QUICK.items() if options.quick
+    }
+    return ImageRecipe(**{**changes, **small})
+
+
+def image_cell(
+    options: StudyOptions,
+    name: str,
+    recipes: Sequence[ImageRecipe],
+    read: Callable[[ImageDataset, Sequence[BilinearClassifier]], Record],
+) -> Measure:
+    """Return a cell that trains classifiers on images of a name, side by side, and reads them."""
+    return partial(measure_images, options, name, recipes, read)
+
+
+def measure_images(
+    options: StudyOptions,
+    name: str,
+    recipes: Sequence[ImageRecipe],
+    read: Callable[[ImageDataset, Sequence[BilinearClassifier]], Record],
+    context: CellContext,
+) -> Record:
+    data = options.images(name)
+    return {"data": name, **read(data, context.classifiers(data, recipes))}
+
+
+def class_spectra(
+    model: BilinearClassifier, basis: str, data: ImageDataset | None = None
+) -> EigenDecomposition:
+    """Return the whole spectra of all classes in the basis input, embedding or whitened.
+
+    The whitened one takes the covariance of the training images of `data`.
+    """
+    f = model.quadratic_map("embedding" if basis == "embedding" else "input")
+    f = f.detach().to(torch.float64)
+    if basis == "whitened":
+        assert data is not None, "the whitened basis is one of data"
+        mean, covariance = mean_and_covariance(data.train_images)
+        f = whiten(f, covariance, mean)
+    return eigendecompose_all(f)
+
+
+def dark_pixels(data: ImageDataset) -> Tensor:
+    """Return which pixels are nearly always dark, (pixels,) bool."""
+    return data.train_images.mean(dim=0) < DARK
+
+
+def read_classifier(model: BilinearClassifier, data: ImageDataset) -> dict[str, float]:
+    """Return accuracy, effective rank by basis, and what its leading eigenvectors look like.
+
+    Means over the classes. Of the leading eigenvectors by |λ| in the input basis: sparsity
+    (Σ|v|)² / Σv² as published (smaller is sparser), roughness, and share of Σv² on pixels that are
+    nearly always dark.
+    """
+    found = {"accuracy": accuracy(model, data.test_images, data.test_labels)}
+    for basis in ("embedding", "input", "whitened"):
+        eig = class_spectra(model, basis, data)
+        found[f"effective_rank_{basis}"] = float(effective_rank(eig.eigenvalues).mean())
+        top, size = eig.eigenvalues.abs()[:, :TOP_SHARE].sum(dim=1), eig.eigenvalues.abs()
+        found[f"top_share_{basis}"] = float((top / size.sum(dim=1)).mean())
+        if basis == "input":
+            v = eig.eigenvectors[:, :LEADING]
+            found["sparsity"] = float((v.abs().sum(dim=-1) ** 2 / v.square().sum(dim=-1)).mean())
+            found["roughness"] = float(roughness(v, data.image_shape).mean())
+            dark = v.square()[..., dark_pixels(data)].sum(dim=-1)
+            found["dark_mass"] = float((dark / v.square().sum(dim=-1)).mean())
+    return found
+
+
+def by_name(records: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """Return the values of several records under their names."""
+    return {name: [record[name] for record in records] for name in records[0]}
