@@ -20,7 +20,8 @@ RANK = {part: rank for rank, row in enumerate(ORDER.split(",")) for part in row.
 RANK["__init__"] = len(RANK)  # the public list of names: may import everything
 FILES = sorted(SOURCE.rglob("*.py"))
 HEAVY = ("torch", "numpy", "scipy", "safetensors", "matplotlib", "transformers", "pandas")
-HEAVY += ("sklearn", "torchvision", "mlxtend", "typer", "rich", "jinja2", "tokenizers", "datasets")
+HEAVY += ("sklearn", "torchvision", "mlxtend", "typer", "rich", "jinja2", "markdown_it")
+HEAVY += ("tokenizers", "datasets")
 
 
 def name_of(file: Path) -> str:

@@ -43,7 +43,7 @@ class Sums(Study):
         return {"sum": Measured((float(result["sum"]),))}
 
     def page(self, document: Record) -> str:
-        told = f"*The sum* `is` **{document['result']['sum']}**, not q* or 2*q*."
+        told = f"*The sum* `is` **{document['result']['sum']}**, not q* or 2\\*q*."
         return f"## Text\n\n{told}\n\n![sum](sum.svg)"
 
     def figures(self, document: Record) -> Mapping[str, str]:

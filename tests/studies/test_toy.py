@@ -14,6 +14,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.nn import BilinearMLP
 from bilens.studies import logic, modular
+from bilens.studies.fourier_blocks import FourierBlocks
 from bilens.studies.reproduction import reproduce
 from bilens.studies.study import StudyOptions
 
@@ -81,7 +82,7 @@ def planted_sum(p: int, frequencies: tuple[int, ...]) -> BilinearMLP:
 
 def test_a_sum_of_waves_lies_on_the_blocks_of_its_frequencies() -> None:
     p, frequencies = 13, (2, 5)
-    model, blocks = planted_sum(p, frequencies), modular.FourierBlocks.of(13)
+    model, blocks = planted_sum(p, frequencies), FourierBlocks.of(13)
     pairs = torch.cartesian_prod(torch.arange(p), torch.arange(p))
     logits = modular.answers(model, pairs)
     one_hot = torch.nn.functional.one_hot(pairs, p).flatten(1).double()
@@ -104,7 +105,7 @@ def test_shares_are_those_of_the_dense_tensor() -> None:
     P = P - P.mean(dim=0)
     B = torch.einsum("ch,hi,hj->cij", P, L, R)
     B = (B + B.mT) / 2
-    blocks = modular.FourierBlocks.of(p)
+    blocks = FourierBlocks.of(p)
     inside = sum(
         torch.einsum("uc,cij,vi,wj->uvw", wave, B, both, both).square().sum()
         for wave in blocks.outputs

@@ -46,6 +46,14 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
     return mean(values) - half, mean(values) + half
 
 
+def spread(values: Sequence[float | None], digits: int = 4) -> str:
+    """Return the mean of what is known, with its interval where there is one."""
+    known = [value for value in values if value is not None]
+    told = [f"{end:.{digits}f}" for end in interval(known) or ()]
+    mid = f"{mean(known):.{digits}f}" if known else "–"
+    return f"{mid} [{', '.join(told)}]" if told else mid
+
+
 def finding(published: Published, measured: Measured) -> dict[str, Any]:
     """Return one row: published, ours, and whether they agree."""
     ours = mean(measured.values) if measured.values else None

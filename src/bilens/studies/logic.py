@@ -11,7 +11,7 @@ Axes in this file: S models side by side, B bits of a batch, H products, C outpu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from itertools import combinations, product
 from statistics import mean
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.studies.comparison import Measured, Published, interval, table
+from bilens.studies.comparison import Measured, Published, spread, table
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
 from bilens.train.loop import learning_rate
 from bilens.train.randomness import INITIALISATION, STEP, stream
@@ -38,9 +38,10 @@ MIXTURE = "mixture"  # each output a weighted sum of one gate over all pairs
 OPERATIONS = (*GATES, MIXTURE)
 NUM_BITS, SHARE_OF_ONES, BATCH = 4, 0.3, 512
 RATE, DECAY, STEPS = 0.01, 0.1, 1000
-PUBLISHED_WIDTH, WIDTH = 4, 12  # six gates need six products; four cannot hold them
+WIDTHS = WIDTH, PUBLISHED_WIDTH = 12, 4  # six gates need six products; four cannot hold them
 PAIRS = list(combinations(range(NUM_BITS), 2))
 BIASES = {"no bias": False, "bias": True}
+QUANTITIES = ("recovery", "explained", "attainable", "at_the_pair")
 RECOVERED = 0.99  # share of the truth, from which a matrix is clean
 
 
@@ -67,41 +68,28 @@ class LogicStudy(Study):
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
         steps = options.steps or options.choose(200, STEPS, STEPS)
-        seeds = range(options.seeds or options.choose(2, 5, 5))
         return {
             f"width-{width}-seed-{seed}": partial(measure, width, seed, steps)
-            for width in (WIDTH, PUBLISHED_WIDTH)
-            for seed in seeds
+            for width, seed in product(WIDTHS, self.seeds(options))
         }
 
-    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
-        return {
-            "seeds": options.seeds or options.choose(2, 5, 5),
-            "rows": [
-                {
-                    "operation": operation,
-                    "width": width,
-                    "bias": bias,
-                    **{
-                        quantity: [
-                            cell["models"][f"{operation}, {bias}"][quantity]
-                            for cell in cells.values()
-                            if cell["width"] == width
-                        ]
-                        for quantity in ("recovery", "explained", "attainable", "at_the_pair")
-                    },
-                }
-                for width in (WIDTH, PUBLISHED_WIDTH)
-                for operation in OPERATIONS
-                for bias in BIASES
-            ],
-        }
+    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:  # noqa: ARG002 - of the interface
+        rows = []
+        for width, operation, bias in product(WIDTHS, OPERATIONS, BIASES):
+            found = [
+                cell["models"][f"{operation}, {bias}"]
+                for cell in cells.values()
+                if cell["width"] == width
+            ]
+            about = {"operation": operation, "width": width, "bias": bias}
+            rows.append(about | {name: [one[name] for one in found] for name in QUANTITIES})
+        return {"rows": rows}
 
     def ours(self, result: Record) -> Mapping[str, Measured]:
         rows = {
             row["operation"]: row
             for row in result["rows"]
-            if row["width"] == WIDTH and row["bias"] == "no bias"
+            if (row["width"], row["bias"]) == (WIDTH, "no bias")
         }
         note = f"share of the true interactions that is recovered; clean from {RECOVERED}"
         return {"and": Measured(tuple(rows["AND"]["at_the_pair"]))} | {
@@ -111,20 +99,11 @@ class LogicStudy(Study):
 
     def parts(self, result: Record) -> Record:
         heads = "gate | products | bias | recovered | R² | R² of the truth | at the pair"
-        quantities = ("recovery", "explained", "attainable", "at_the_pair")
         rows = (
-            [row["operation"], row["width"], row["bias"], *(told(row[name]) for name in quantities)]
+            [row["operation"], row["width"], row["bias"], *(spread(row[x]) for x in QUANTITIES)]
             for row in result["rows"]
         )
         return {"rows": table(heads, rows), "batch": BATCH, "ones": SHARE_OF_ONES}
-
-
-def told(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
-        return "–"
-    ends = interval(known)
-    return f"{mean(known):.4f}" + ("" if ends is None else f" [{ends[0]:.4f}, {ends[1]:.4f}]")
 
 
 def measure(width: int, seed: int, steps: int, _context: CellContext) -> Record:
@@ -187,10 +166,10 @@ def train_side_by_side(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     found = []
-    for index in range(S):
-        left, right, down, b, c, p = (part[index].detach().double() for part in weights)
+    for biased, *parts in zip(has_bias, *weights, strict=True):
+        left, right, down, b, c, p = (part.detach().double() for part in parts)
         f = QuadraticMap(BilinearTensor(down, left, right))
-        if has_bias[index]:
+        if biased:
             f = f.with_biases(b[:, 0], c[:, 0]).plus_affine(constant=p[:, 0])
         found.append(f)
     return found

@@ -1,22 +1,17 @@
 """Addition modulo p: grokking, read from the weights before the accuracy shows it.
 
 A bilinear layer reads two numbers, one-hot side by side, and answers with their sum modulo p; some
-pairs are held out. What generalises is a sum of waves, cos(2πk(a + b − c)/p): in the Fourier
-basis each frequency of an output meets the same frequency of both inputs and no other, so ‖B‖²
-lies on (p − 1)/2 blocks. The share on them is read from the factors, after each few steps, beside
-what it is after random rotations of one branch.
-
-Axes in this file: K frequencies, H products, p numbers; an input has 2p entries.
+pairs are held out. What generalises lies on the blocks of the Fourier basis; the share on them is
+read from the factors, after each few steps, beside what it is after random rotations of one branch.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import NamedTuple
+from itertools import product
 
 import torch
 from scipy.stats import binom
@@ -24,20 +19,29 @@ from torch import Tensor
 from torch.nn import functional
 
 from bilens.algebra.concentration import effective_rank
-from bilens.algebra.gram.inner_products import squared_norms
 from bilens.algebra.hosvd import hosvd
-from bilens.algebra.random_rotations import random_frame
 from bilens.nn import BilinearMLP
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.studies.comparison import Measured, Published, table
+from bilens.studies.fourier_blocks import ROTATIONS, FourierBlocks
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
-from bilens.train.randomness import ORDER, STEP, seeded_initialisation, stream
+from bilens.train.randomness import ORDER, seeded_initialisation, stream
 
-ROTATIONS = 19  # the largest of them is the edge at p = 0.05
 EVERY = 5  # steps between two looks
 CHANCE_LEVEL = 0.999
 GENERALISED, ON_BLOCKS = 0.99, 0.9
 SHOWN = 40  # singular values in the record
+HEADS = (
+    "p | seed | held-out pairs | ‖B‖² on the blocks | of all of B | after rotations | frequencies "
+    "| effective rank of B | step: weights / accuracy, above chance | … half | … all"
+)
+CURVES = {
+    "train_accuracy": "training pairs",
+    "held_out_accuracy": "held-out pairs",
+    "share": "‖B‖² on the blocks",
+    "null_edge": "of rotations",
+}
+DRAWN = ("modular", "spectrum")
 
 
 @dataclass(frozen=True)
@@ -87,11 +91,9 @@ class ModularStudy(Study):
         return options.choose((13,), (13, 113), (13, 113))
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
-        seeds = range(options.seeds or options.choose(2, 5, 5))
         return {
             f"mod-{p}-seed-{seed}": partial(measure, p, seed, options.steps)
-            for p in self.moduli(options)
-            for seed in seeds
+            for p, seed in product(self.moduli(options), self.seeds(options))
         }
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
@@ -117,42 +119,25 @@ class ModularStudy(Study):
     def figures(self, document: Record) -> Mapping[str, str]:
         drawn = {}
         for p, rows in document["result"].items():
-            looks, spectrum = rows[0]["looks"], rows[0]["singular_values"]
-            names = {
-                "train_accuracy": "training pairs",
-                "held_out_accuracy": "held-out pairs",
-                "share": "‖B‖² on the blocks",
-                "null_edge": "of rotations",
-            }
             curves = [
                 Curve(
                     name,
-                    tuple((look["step"], look[key]) for look in looks),
+                    tuple((look["step"], look[key]) for look in rows[0]["looks"]),
                     dashed=key in ("train_accuracy", "null_edge"),
                 )
-                for key, name in names.items()
+                for key, name in CURVES.items()
             ]
             drawn[f"modular-{p}.svg"] = line_figure(f"Modulo {p}", "step", "share", curves)
-            points = tuple((index + 1, value) for index, value in enumerate(spectrum))
+            spectrum = Curve("first seed", tuple(enumerate(rows[0]["singular_values"], start=1)))
             title = f"Modulo {p}: singular values by output"
-            drawn[f"spectrum-{p}.svg"] = line_figure(
-                title, "rank", "σ", [Curve("first seed", points)]
-            )
+            drawn[f"spectrum-{p}.svg"] = line_figure(title, "rank", "σ", [spectrum])
         return drawn
 
     def parts(self, result: Record) -> Record:
-        heads = (
-            "p | seed | held-out pairs | ‖B‖² on the blocks | of all of B | after rotations | "
-            "frequencies | effective rank of B | step: weights / accuracy, above chance | … half "
-            "| … all"
-        )
-        rows = (row_of(row) for rows in result.values() for row in rows)
-        drawings = (
-            f"![p = {p}](modular-{p}.svg)\n\n![p = {p}, spectrum](spectrum-{p}.svg)" for p in result
-        )
+        drawings = [f"![{x} modulo {p}]({x}-{p}.svg)" for p in result for x in DRAWN]
         recipes = (f"* p = {p}: {recipe_in_words(rows[0]['recipe'])}" for p, rows in result.items())
         return {
-            "rows": table(heads, rows),
+            "rows": table(HEADS, (row_of(row) for rows in result.values() for row in rows)),
             "drawings": "\n\n".join(drawings),
             "recipes": "\n".join(recipes),
             "rotations": ROTATIONS,
@@ -166,18 +151,16 @@ def recipe_in_words(recipe: Record) -> str:
 
 
 def row_of(cell: Record) -> list[object]:
-    last, seen = cell["looks"][-1], cell["seen"]
-    steps = [f"{told(one['weights'])} / {told(one['accuracy'])}" for one in seen.values()]
+    last = cell["looks"][-1]
     return [
-        cell["recipe"]["p"],
-        cell["recipe"]["seed"],
-        f"{last['held_out_accuracy']:.2%}",
-        f"{last['share']:.1%}",
-        f"{cell['share_of_all']:.1%}",
-        f"{last['null_edge']:.2%}",
-        cell["num_frequencies"],
-        f"{cell['effective_rank']:.1f}",
-        *steps,
+        *(cell["recipe"]["p"], cell["recipe"]["seed"]),
+        *(
+            f"{last['held_out_accuracy']:.2%}",
+            f"{last['share']:.1%}",
+            f"{cell['share_of_all']:.1%}",
+        ),
+        *(f"{last['null_edge']:.2%}", cell["num_frequencies"], f"{cell['effective_rank']:.1f}"),
+        *(f"{told(one['weights'])} / {told(one['accuracy'])}" for one in cell["seen"].values()),
     ]
 
 
@@ -306,58 +289,3 @@ def look(
         "share": float(blocks.shares(model).sum()),
         "null_edge": max(float(blocks.shares(model, turn).sum()) for turn in blocks.rotations),
     }
-
-
-class FourierBlocks(NamedTuple):
-    """The real Fourier basis as features of both numbers and of the answer."""
-
-    outputs: Tensor  # (K, 2, p): cosine and sine, orthonormal; those of a number are the same
-    rotations: Tensor  # (ROTATIONS, 2p, 2p), Haar
-
-    @classmethod
-    def of(cls, p: int) -> FourierBlocks:
-        angle = 2 * math.pi * torch.arange(1, (p + 1) // 2)[:, None].double() * torch.arange(p) / p
-        waves = torch.stack([angle.cos(), angle.sin()], dim=1) * math.sqrt(2 / p)
-        draws = stream(0, STEP)
-        turns = [random_frame(2 * p, 2 * p, draws) for _ in range(ROTATIONS)]
-        return cls(waves, torch.stack(turns))
-
-    @torch.no_grad()
-    def shares(self, model: BilinearMLP, rotation: Tensor | None = None) -> Tensor:
-        """Return the share of ‖B‖² on the block of each frequency, (K,).
-
-        Of B only what the answers depend on counts: centred over the answers, for the softmax
-        does not see what all share; and of the products of a number with itself the diagonal, for
-        one entry of a one-hot number is 1.
-        """
-        left, right = model.left.weight.double(), model.right.weight.double()
-        right = right if rotation is None else right @ rotation
-        down = model.down.weight.double()
-        centred = down - down.mean(dim=0)
-        (left_a, left_b), (right_a, right_b) = (x.chunk(2, dim=1) for x in (left, right))
-        gram = centred.mT @ centred
-        squares = sum((gram * (own @ own.mT)).sum() for own in (left_a * right_a, left_b * right_b))
-        kernel = (left_a @ left_a.mT) * (right_b @ right_b.mT)
-        kernel = kernel + (right_a @ right_a.mT) * (left_b @ left_b.mT)
-        kernel = kernel + 2 * (left_a @ right_a.mT) * (right_b @ left_b.mT)
-        whole = squares + (gram * kernel).sum() / 2  # both halves of B that join a and b
-
-        joined = self.block(down, left_a, right_b) + self.block(down, right_a, left_b)
-        return joined.square().sum(dim=(1, 2, 3)) / 2 / whole
-
-    def block(self, down: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        """Return Σ_h down ⊗ first ⊗ second in the waves of each frequency, (K, 2, 2, 2)."""
-        legs = (part @ self.outputs.mT for part in (first, second))
-        return torch.einsum("kuh,khv,khw->kuvw", self.outputs @ down, *legs)
-
-    @torch.no_grad()
-    def share_of_all(self, model: BilinearMLP) -> float:
-        """Return the same of the whole of B, the products of a number with itself included."""
-        down, left, right = (part.weight.double() for part in (model.down, model.left, model.right))
-        (left_a, left_b), (right_a, right_b) = (x.chunk(2, dim=1) for x in (left, right))
-        joined = self.block(down, left_a, right_b) + self.block(down, right_a, left_b)
-        on_blocks = joined.square().sum() / 2
-        for parts in ((left_a, right_a), (left_b, right_b)):
-            own = self.block(down, *parts)
-            on_blocks += ((own + own.mT) / 2).square().sum()
-        return float(on_blocks / squared_norms(down - down.mean(dim=0), left, right).sum())

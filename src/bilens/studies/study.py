@@ -43,6 +43,7 @@ DOCUMENT_NAME, PAGE_NAME = "study.json", "study.md"
 MODELS_FOLDER = "models"
 ABOUT = ("study", "version", "options")  # what cells are of, beside data
 MAX_BYTES = 1 << 26  # of a document
+SEEDS, QUICK_SEEDS = 5, 2
 BATCH = 1024  # activations a step of autoencoders
 
 
@@ -156,6 +157,10 @@ class Study(ABC):
     def figures(self, _document: Record) -> Mapping[str, str]:
         """Return the drawings, file name → SVG."""
         return {}
+
+    def seeds(self, options: StudyOptions) -> range:
+        """Return the seeds: those asked for, or enough for an interval."""
+        return range(options.seeds or options.choose(QUICK_SEEDS, SEEDS, SEEDS))
 
     def check(self, options: StudyOptions) -> None:
         """Refuse options that the study does not read, or lacks."""

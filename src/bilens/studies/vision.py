@@ -23,7 +23,6 @@ from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptio
 from bilens.train.tasks.image import ImageRecipe, accuracy
 
 QUICK = {"epochs": 10, "batch_size": 256, "d_hidden": 64}  # 4,000 embedded digits
-SEEDS, QUICK_SEEDS = 5, 2
 DARK = 0.01  # mean of a pixel over the training images, below which it is nearly always dark
 LEADING = 5  # eigenvectors of a class, by |λ|
 TOP_SHARE = 10
@@ -38,9 +37,6 @@ class VisionStudy(Study):
     def images_read(self, options: StudyOptions) -> tuple[str, ...]:
         """Return the names of the data sets; Fashion-MNIST is not at hand where --quick looks."""
         return tuple(name for name in self.datasets if name == "mnist" or not options.quick)
-
-    def seeds(self, options: StudyOptions) -> range:
-        return range(options.seeds or options.choose(QUICK_SEEDS, SEEDS, SEEDS))
 
 
 def recipe_of(options: StudyOptions, **changes: Any) -> ImageRecipe:
