@@ -51,6 +51,7 @@ def make_conversion(**changes: Any) -> dict[str, Any]:
     reading = DirectionReading(
         *("hosvd", "layers.0.mlp", 2.0, 0.25),
         *(trace_documents.tokens(draw), trace_documents.spectrum(draw), (-0.5, 0.5)),
+        causal=trace_documents.causal(),
     )
     layer = {"rows": 64, "trimmed": 0.9, "median": 0.8, "closed_form": 0.75}
     record = r.Conversion(
@@ -73,7 +74,10 @@ def make_conversion(**changes: Any) -> dict[str, Any]:
         ),
         curve=(r.CurvePoint(1000, 0.25, 0.25), r.CurvePoint(2000, 0.0625, 0.125)),
         line_tokens=2032,
-        gain=(reading, replace(reading, name="layers.1.mlp")),
+        gain=(
+            reading,
+            replace(reading, name="layers.1.mlp", causal=trace_documents.causal(active=False)),
+        ),
         bfloat16_added=0.0,
         seconds={"layers": 90.0},
         notes=("It can be stored in bfloat16.",),

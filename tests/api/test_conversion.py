@@ -110,8 +110,11 @@ def test_plain_transformers_loads_what_comes_out_of_a_llama(llama: Path, tmp_pat
     assert any(line.startswith("KL ") for line in lines)
 
 
-def test_the_bill_is_that_of_the_two_models(ours: Path, tmp_path: Path) -> None:
+def test_the_bill_is_that_of_the_two_models(
+    ours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Recomputed from logits: losses, KL, right answers, and errors of paired differences."""
+    monkeypatch.setattr("bilens.api.conversion.GAIN_TEXTS", 40)
     found = go(ours, tmp_path / "out", skip=("distillation",), layer_steps=0)
     corpus, (domain,) = TEXT[0].load(), found["domains"]
     tokenizer = load_tokenizer(ours)
@@ -140,6 +143,10 @@ def test_the_bill_is_that_of_the_two_models(ours: Path, tmp_path: Path) -> None:
     assert found["swap_in_costs"].keys() == found["swap_in_errors"].keys() == {"0", "1"}
     layers = {one["name"] for one in found["gain"]}
     assert layers == {"blocks.0.mlp", "blocks.1.mlp"}
+    checks = [check for one in found["gain"] for check in one["causal"]["checks"]]
+    assert checks
+    assert all(check["kind"] == "ablate" and check["before"]["value"] > 0 for check in checks)
+    assert all(check["after"] != check["before"] for check in checks)  # the MLP's input is hooked
 
 
 def test_a_run_that_an_earlier_release_finished_is_measured_again(

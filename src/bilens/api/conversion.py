@@ -59,6 +59,7 @@ from bilens.train.run_folder import (
 )
 
 LINE_TOKENS, LINE_TEXTS = 2048, 16  # of held-out text, on the way; at most
+GAIN_TEXTS = 8  # held-out texts, on which it is checked what directions cause
 STAGE_TOKENS = 8192  # of each domain, that a stage is measured on before the last one
 BFLOAT16_LIMIT = 0.01  # nats that storage in bfloat16 may cost
 UNFROZEN_SHARE, UNFROZEN_RATE = 0.25, 0.1  # of the steps and of the rate, for all weights
@@ -243,7 +244,9 @@ class Conversion:
             }
             domains.append(structs.replace(one, **parts))
             self.report("text", len(domains), len(tables), one.name)
-        gain = [*read_converted(student, exact, tokenizer, self.recipe.seed)]
+        learnt = [*self.mixture.held_out.values()][: len(self.mixture.domains)]
+        held = [texts[: max(1, GAIN_TEXTS // len(learnt))] for texts in learnt]
+        gain = [*read_converted(student, exact, tokenizer, torch.cat(held), self.recipe.seed)]
         said = ", ".join(tables), "given by --text", self.mixture.tokens, self.mixture.fingerprint
         return {**sizes, "domains": domains, "gain": gain, "data": TextOrigin(*said)}
 

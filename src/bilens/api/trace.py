@@ -10,19 +10,24 @@ import torch
 from msgspec import structs
 from torch import Tensor, nn
 
+from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.hosvd import hosvd
+from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import rotation_null
 from bilens.api.provenance import describe_run, describe_source
 from bilens.api.trace_latents import LISTED_TOKENS, SHOWN_EIGENVECTORS, latent_findings
-from bilens.api.trace_records import token_ends, traced_spectrum
+from bilens.api.trace_records import causal_reading, token_ends, traced_spectrum
 from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
 from bilens.data.tokenizer import Tokenizer
 from bilens.findings.spectra import MINIMUM_SAMPLES
+from bilens.interp.behaviour import DIRECTIONS, CausalEffect, direction_effect
+from bilens.interp.interventions import Edit
 from bilens.interp.traced_layer import (
+    TokenEffect,
     TracedLayer,
     TraceOptions,
     eigenvector_tokens,
@@ -37,6 +42,8 @@ from bilens.nn import BilinearTransformer
 from bilens.records import trace as records
 from bilens.report.reports import TraceReport
 from bilens.train.corpus import CorpusOptions
+from bilens.train.layer_inputs import rows_given
+from bilens.train.recipe import device_of
 
 CHECKED_INPUTS = 256  # random inputs on which map and module are compared
 TOKENS = 16_384
@@ -235,11 +242,14 @@ def direction_readings(
 
 @torch.no_grad()
 def read_converted(
-    host: Host, sites: Sequence[Site], tokenizer: Tokenizer, seed: int
+    host: Host, sites: Sequence[Site], tokenizer: Tokenizer, texts: Tensor, seed: int
 ) -> Iterator[records.DirectionReading]:
     """Yield two leading output directions of a few converted MLPs, beside the rotation null.
 
-    Cost: for each of three MLPs twice `hosvd`, and whole spectra for each rotation.
+    Whether their leading eigenvectors cause what goes with them is checked on `texts`.
+
+    Cost: for each of three MLPs twice `hosvd`, whole spectra for each rotation, and 44 runs of the
+    texts.
     """
     module: Any = host.module
     ours, home = isinstance(module, BilinearTransformer), host.stack.rpartition(".")[0]
@@ -257,8 +267,47 @@ def read_converted(
         units, generator = hosvd(f, 2).output_directions, torch.Generator().manual_seed(seed)
         edges = rotation_null(f, units, generator, MINIMUM_SAMPLES).edges()
         found = direction_readings(f, unembed, embed, tokenizer, (), 2, 8)
-        for one, low, high in zip(found, *(each.tolist() for each in edges), strict=True):
-            yield structs.replace(one, name=sites[place].name, edges=(low, high))
+        pairs = eigendecompose_all(f, units, DIRECTIONS)
+        for row, one in enumerate(found):
+            tokens = output_tokens(units[row], unembed, LISTED_TOKENS)
+            form = f.form(units[row])
+            effect = effect_in_host(host, sites[place], texts, form, pairs[row], tokens, generator)
+            yield structs.replace(
+                one,
+                name=sites[place].name,
+                edges=(float(edges[0][row]), float(edges[1][row])),
+                causal=causal_reading(effect, tokenizer.token),
+            )
+
+
+def effect_in_host(
+    host: Host,
+    site: Site,
+    texts: Tensor,
+    form: QuadraticForm,
+    pairs: EigenDecomposition,
+    tokens: TokenEffect,
+    generator: torch.Generator,
+) -> CausalEffect:
+    """Return whether eigenvectors at one MLP cause what goes with an output direction of it."""
+    texts = texts.to(device_of(host.module))
+    given = rows_given(host.module, [site], texts, lambda: host.logits(texts))[site.name].x
+    if len(given) != texts.numel():  # an expert
+        return CausalEffect([], [])
+    inputs = given.view(*texts.shape, -1)[:, 1:].double()
+
+    def logits(edit: Edit | None) -> Tensor:
+        if edit is None:
+            return host.logits(texts)
+        hooked, change = host.module.get_submodule(site.paths[0]), edit
+        handle = hooked.register_forward_pre_hook(lambda _, args: (change(args[0]), *args[1:]))
+        try:
+            return host.logits(texts)
+        finally:
+            handle.remove()
+
+    values = form(inputs.flatten(0, 1)).view(inputs.shape[:2])
+    return direction_effect(logits, texts, inputs, values, pairs, tokens, generator)
 
 
 def token_id(tokenizer: Tokenizer, text: str) -> int:

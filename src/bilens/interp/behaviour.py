@@ -35,6 +35,7 @@ DIRECTIONS = 2  # the leading eigenvectors, the paper's choice
 NUM_RANDOM = 20
 MOST_BLOCKS = 64  # texts that are run
 COMPARED_TOKENS = 3  # at each end, whose logits a causal check compares
+ACTIVE_SHARE = 0.1  # of the tokens, at which an output direction counts as active
 
 
 def positions_of_latent(activations: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -132,8 +133,7 @@ def contrast_change(
 class Behaviour:
     """A difference of logits, at tokens with the behaviour and at tokens without."""
 
-    model: BilinearTransformer
-    hook: str
+    logits: Callable[[Edit | None], Tensor]  # (texts, length, tokens), what an MLP reads edited
     blocks: Tensor  # (texts, length) that are run
     high: list[int]
     low: list[int]
@@ -143,10 +143,8 @@ class Behaviour:
 
     def measure(self, edit: Edit | None = None) -> tuple[Tensor, Tensor, float]:
         """Return the difference of logits at both kinds of positions, and the loss elsewhere."""
-        replace: Mapping[str, Edit] = {} if edit is None else {self.hook: edit}
         with torch.no_grad():
-            logits, _ = self.model.run(self.blocks, replace=replace)
-        logits = logits.float()
+            logits = self.logits(edit).float()
         difference = logits[..., self.high].mean(dim=-1) - logits[..., self.low].mean(dim=-1)
         losses = functional.cross_entropy(
             logits[:, :-1].flatten(0, 1), self.blocks[:, 1:].flatten(), reduction="none"
@@ -157,9 +155,13 @@ class Behaviour:
 
 
 def causal_checks(
-    behaviour: Behaviour, change: Change, inputs: Tensor, generator: torch.Generator
+    behaviour: Behaviour,
+    change: Change,
+    inputs: Tensor,
+    generator: torch.Generator,
+    create: bool = True,
 ) -> tuple[CausalCheck, ...]:
-    """Return what happens when directions are removed, and when they are added."""
+    """Return what happens when directions are removed, and (`create`) when they are added."""
     rows = functional.pad(inputs, (0, 0, 1, 0)).flatten(0, 1)
     moved = rows[behaviour.on].mean(dim=0) - rows[behaviour.off].mean(dim=0)
     shift = moved @ change.along.readers.T
@@ -180,14 +182,14 @@ def causal_checks(
         return behaviour.measure(edit)[1] - off
 
     after, loss_after = removed(change.along)
-    kind: Literal["steer", "sign_flip"] = "steer" if change.sign_flip is None else "sign_flip"
     size, losses = len(change.along.readers), (loss, loss_after)
     left = [removed(frame)[0] for frame in change.random]
+    ablated = causal_check("ablate", size, before, after, left, generator, losses)
+    if not create:
+        return (ablated,)
+    kind: Literal["steer", "sign_flip"] = "steer" if change.sign_flip is None else "sign_flip"
     raised = [created(frame) for frame in change.random]
-    return (
-        causal_check("ablate", size, before, after, left, generator, losses),
-        causal_check(kind, size, before, created(change.along), raised, generator),
-    )
+    return ablated, causal_check(kind, size, before, created(change.along), raised, generator)
 
 
 @dataclass(frozen=True)
@@ -231,6 +233,40 @@ def causal_effect(
             for end in (tokens.promoted, tokens.suppressed)
         )
     elsewhere = functional.pad(inactive, (1, 0), value=False)
-    behaviour = Behaviour(module, reader.before.hook, blocks, high, low, on, off, elsewhere)
+
+    def logits(edit: Edit | None) -> Tensor:
+        replace: Mapping[str, Edit] = {} if edit is None else {reader.before.hook: edit}
+        return module.run(blocks, replace=replace)[0]
+
+    behaviour = Behaviour(logits, blocks, high, low, on, off, elsewhere)
     inputs = reader.inputs.view(-1, length, reader.inputs.shape[1])[: len(blocks)]
     return CausalEffect(high, low, causal_checks(behaviour, change(generator), inputs, generator))
+
+
+def direction_effect(
+    logits: Callable[[Edit | None], Tensor],
+    blocks: Tensor,
+    inputs: Tensor,
+    values: Tensor,
+    pairs: EigenDecomposition,
+    tokens: TokenEffect,
+    generator: torch.Generator,
+) -> CausalEffect:
+    """Return what is lost of what goes with an output direction without leading eigenvectors.
+
+    `inputs` (texts, length − 1, in) and `values` (texts, length − 1) of the output are without
+    each first token; the behaviour is at the tokens with the largest values.
+    """
+    active = (values - values.flatten().quantile(1 - ACTIVE_SHARE)).clamp(min=0)
+    on, off = positions_of_latent(active, generator)
+    if len(on) < LEAST_POSITIONS:
+        return CausalEffect([], [])
+    high, low = (
+        [score.token for score in end[:COMPARED_TOKENS]]
+        for end in (tokens.promoted, tokens.suppressed)
+    )
+    elsewhere = functional.pad(active <= 0, (1, 0), value=False)
+    behaviour = Behaviour(logits, blocks, high, low, on, off, elsewhere)
+    change = eigen_change(pairs, inputs.flatten(0, 1), generator)
+    checks = causal_checks(behaviour, change, inputs, generator, create=False)
+    return CausalEffect(high, low, checks)

@@ -318,6 +318,7 @@ class DirectionReading(Record, frozen=True):
     output: TokenEnds  # promoted and suppressed
     spectrum: TracedSpectrum
     edges: tuple[float, float] | None = None  # that 95% of the rotation null keep, each
+    causal: CausalReading | None = None  # where texts were run through the model
 
 
 class LanguageModel(Record, frozen=True):

@@ -12,6 +12,7 @@ from bilens.report.charts.spectra import LayerColumn, layer_columns
 from bilens.report.markup import Column, drawings, facts, heading, heads, paragraph, section, table
 from bilens.report.plot import Axis, padded
 from bilens.report.sections.overview import Page
+from bilens.report.sections.trace import causal_of
 from bilens.report.sections.trace_circuits import passages, readings
 from bilens.report.text import NONE, Catalogue, fixed, percent, signed, tick_text, whole
 
@@ -23,7 +24,9 @@ def conversion_page(t: Catalogue, record: Conversion) -> Page:
     lines = paragraph(first, class_="overall"), *map(paragraph, more)
     limits = t.each("conversion.limits", ("text", "interval", "alone", "chosen"))
     limits += t.each("trace.limits", ("norm", "direct", "meaning")) if record.gain else []
-    gain = readings(t, record.gain, "conversion") if record.gain else Markup()
+    gain = Markup()
+    if record.gain:
+        gain = readings(t, record.gain, "conversion", lambda one: causal_of(t, one, "conversion"))
     return Page(
         keys="conversion.page",
         title=record.folder,
@@ -55,7 +58,11 @@ def summary(t: Catalogue, record: Conversion) -> list[str]:
             continue
         lines.append(t(f"conversion.bill.{record.unit.replace(' ', '_')}", **said, **of))
     share = percent(record.exact_parameters / (record.num_parameters or 1))
-    return [*lines, t("conversion.gained", exact=whole(record.exact_parameters), share=share, **of)]
+    lines.append(t("conversion.gained", exact=whole(record.exact_parameters), share=share, **of))
+    if checked := [one.causal.checks[0] for one in record.gain if one.causal and one.causal.checks]:
+        told = sum(check.share.low > check.random_share.high for check in checked)
+        lines.append(t("conversion.caused", told=whole(told), checked=whole(len(checked))))
+    return lines
 
 
 def named(t: Catalogue, one: Measured) -> str:

@@ -83,7 +83,7 @@ def trace_page(t: Catalogue, record: Trace) -> Page:
             ("ranking", ranking(t, record)),
             ("agreement", agreement(t, record.correlations)),
             ("contrasts", contrasts(t, record)),
-            ("circuits", circuits(t, record, lambda causal: causal_of_circuit(t, causal))),
+            ("circuits", circuits(t, record, lambda causal: causal_of(t, causal))),
             ("features", features(t, record)),
         ]
     return Page(
@@ -323,12 +323,12 @@ def contrasts(t: Catalogue, record: Trace) -> Markup:
     )
 
 
-def causal_of_circuit(t: Catalogue, found: CausalReading) -> Markup:
-    """Return the checks of one output latent; a remark where it is active too rarely."""
+def causal_of(t: Catalogue, found: CausalReading, page: str = "trace") -> Markup:
+    """Return the checks of one output; a remark where it is active too rarely."""
     head = t("trace.causal.heading")
     if found.behaviour is None:
-        return causal(t, head, t("trace.causal.none"), ())
-    words = t("trace.causal.behaviour", **compared(t, found.behaviour))
+        return causal(t, head, t(f"{page}.causal.none"), ())
+    words = t(f"{page}.causal.behaviour", **compared(t, found.behaviour))
     return causal(t, head, words, found.checks)
 
 

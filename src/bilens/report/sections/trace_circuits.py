@@ -91,13 +91,24 @@ def features(t: Catalogue, record: Trace) -> Markup:
     return section(t, "trace.features", paragraph(t("trace.features.lead")), *cards)
 
 
-def readings(t: Catalogue, found: Sequence[DirectionReading], page: str = "trace") -> Markup:
-    """Return a card for each output direction that is read without autoencoders."""
-    cards = (reading_card(t, one, position) for position, one in enumerate(found, start=1))
+def readings(
+    t: Catalogue,
+    found: Sequence[DirectionReading],
+    page: str = "trace",
+    causal: Callable[[CausalReading], Markup] | None = None,
+) -> Markup:
+    """Return a card for each output direction that is read without autoencoders.
+
+    `causal` draws the checks of those that have some.
+    """
+    cards = (
+        reading_card(t, one, position, causal(one.causal) if causal and one.causal else Markup())
+        for position, one in enumerate(found, start=1)
+    )
     return section(t, f"{page}.readings", paragraph(t(f"{page}.readings.lead")), *cards)
 
 
-def reading_card(t: Catalogue, one: DirectionReading, position: int) -> Markup:
+def reading_card(t: Catalogue, one: DirectionReading, position: int, causal: Markup) -> Markup:
     if one.kind == "hosvd":
         value, share = quantity(one.singular_value or 0.0), percent(one.share or 0.0)
         title = t("trace.reading.hosvd", position=position)
@@ -115,6 +126,7 @@ def reading_card(t: Catalogue, one: DirectionReading, position: int) -> Markup:
         ends(t, one.output.high, one.output.low, "promotes", "suppresses"),
         eigenvectors(t, one.spectrum.eigenvectors),
         drawings([eigenvalues(t, one.spectrum)]),
+        causal,
         anchor=f"reading-{position}",
     )
 
