@@ -4,6 +4,7 @@ from difflib import get_close_matches
 
 from bilens.base.errors import UsageError
 from bilens.studies.autoencoders import LayerStudy, SAETrainingStudy
+from bilens.studies.consistency import ConsistencyStudy
 from bilens.studies.conversion import ConversionStudy
 from bilens.studies.gates import GateStudy
 from bilens.studies.logic import LogicStudy
@@ -11,9 +12,11 @@ from bilens.studies.modular import ModularStudy
 from bilens.studies.negation_grammar import NegationStudy
 from bilens.studies.negation_text import NegationTextStudy
 from bilens.studies.study import Study
+from bilens.studies.truncation import TruncationStudy
 
 KINDS = (  # in the order of the page
     *(LogicStudy, ModularStudy),
+    *(ConsistencyStudy, TruncationStudy),
     *(GateStudy, NegationStudy, NegationTextStudy, SAETrainingStudy, LayerStudy, ConversionStudy),
 )
 STUDIES: dict[str, Study] = {kind.name: kind() for kind in KINDS}
