@@ -32,7 +32,7 @@ class VisionStudy(Study):
     """A study of image classifiers; --quick takes small ones on the digits that are at hand."""
 
     uses = frozenset({"data_dir", "seeds", "full", "quick"})
-    datasets = ("mnist", "fashion-mnist")
+    datasets: tuple[str, ...] = ("mnist", "fashion-mnist")
 
     def images_read(self, options: StudyOptions) -> tuple[str, ...]:
         """Return the names of the data sets; Fashion-MNIST is not at hand where --quick looks."""

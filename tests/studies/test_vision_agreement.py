@@ -1,0 +1,101 @@
+"""Agreement of runs and truncation: planted eigenvectors, pairs and curves with one right reading.
+
+Broken once: the diagonal left in `over_runs`, the order of `published_vectors`, the last drop lost.
+"""
+
+import pytest
+import torch
+from torch import Tensor
+
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.nn.classifier import classifier_of_map
+from bilens.studies import consistency, truncation
+from bilens.studies.consistency import ConsistencyStudy
+from bilens.studies.study import StudyOptions
+
+N = 24  # pixels; the vectors are the axes
+
+
+def planted(values: Tensor) -> QuadraticMap:
+    """One output with these eigenvalues on the axes, the first axes first."""
+    eye = torch.eye(N, dtype=torch.float64)[: len(values)]
+    return QuadraticMap(BilinearTensor(values[None].double(), eye, eye))
+
+
+def test_a_mean_over_pairs_leaves_out_runs_with_themselves() -> None:
+    pairs = torch.full((5, 5), 0.8).double().fill_diagonal_(1.0)
+    used = ~torch.eye(5, dtype=torch.bool)
+    found = consistency.over_runs(pairs, used)
+    assert found["value"] == pytest.approx(0.8)
+    assert found["low"] == pytest.approx(0.8)  # all pairs agree
+    # run 0 is apart: with it 4 of 10 pairs are 0; pseudo-values 5 · 0.6 − 4 θ without the run
+    pairs = torch.ones(5, 5).double()
+    pairs[0] = pairs[:, 0] = 0
+    found = consistency.over_runs(pairs, used)
+    assert found["value"] == pytest.approx(0.6)
+    assert found["runs"] == pytest.approx([3 - 4, *[3 - 4 * 0.5] * 4])
+    assert consistency.over_runs(pairs[:2, :2], used[:2, :2])["low"] is None
+
+
+def test_the_script_counts_a_run_with_itself() -> None:
+    pairs = torch.full((10, 5, 5), 0.8).double()
+    pairs.diagonal(dim1=1, dim2=2).fill_(1.0)
+    found = consistency.as_the_script_prints(pairs)
+    assert found["printed"]["value"] == pytest.approx((10 * 0.8 + 5) / 15)
+    assert found["as_published"] < 0.02  # of 150 values that are no 150 runs
+
+
+def test_vectors_whose_order_is_swapped_are_found_by_matching() -> None:
+    values = torch.arange(N, 0, -1).double()
+    swapped = values.clone()
+    swapped[:2] = values[:2].flip(0)
+    eigs = [eigendecompose_all(planted(one), k=consistency.TOP) for one in (values, swapped)]
+    cosines = consistency.overlaps(torch.stack([eig.eigenvectors for eig in eigs]))
+    assert cosines[0, 0, 1].diagonal()[:3].tolist() == pytest.approx([0, 0, 1])
+    everything, first, chance = consistency.matched(eigs)
+    assert everything[0, 0, 1] == pytest.approx(1)
+    assert first[0, 1, 0] == pytest.approx(1)
+    assert chance < 0.6
+
+
+def test_published_vectors_begin_at_the_most_negative_and_are_mapped_to_pixels() -> None:
+    values = torch.linspace(-1, 3, N).double()
+    values[5] = -7  # the most negative; 3 of the largest |λ| are positive
+    model = classifier_of_map(planted(values).to(torch.float32))
+    with torch.no_grad():
+        model.embed.weight.mul_(torch.linspace(1, 2, N))  # pixels are not orthonormal any more
+    vectors = consistency.published_vectors(model)
+    assert vectors.shape == (1, consistency.TOP, N)
+    assert vectors[0, 0].abs().argmax() == 5
+    assert vectors[0, 0].norm() == pytest.approx(1)
+
+
+def test_from_how_many_vectors_on_a_drop_is_kept() -> None:
+    run = {"whole": 0.95, "input": [0.1, 0.9491, 0.94, 0.9495, 0.95]}
+    assert truncation.enough(run, 0.1) == 3  # at 1 it is reached and lost again
+    assert truncation.enough(run, 5.0) == 1
+    assert truncation.enough(run, 100.0) == 0
+    assert truncation.enough({"whole": 0.95, "input": [0.1, 0.9]}, 0.1) is None
+
+
+def test_answers_by_count_end_at_the_whole_model() -> None:
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    f = QuadraticMap(BilinearTensor(draw(3, 8), draw(8, N), draw(8, N)))
+    x = draw(50, N)
+    y = f(x).argmax(dim=1)
+    curve = truncation.by_count(eigendecompose_all(f), x, y)
+    assert len(curve) == truncation.MOST + 1
+    assert curve[0] == pytest.approx((y == 0).double().mean())  # all logits are zero
+    assert curve[1] < 1
+    assert curve[-1] == 1
+
+
+def test_studies_share_their_recipes_and_a_pass_holds_all_sizes() -> None:
+    options = StudyOptions(full=True)
+    recipes = consistency.sized_recipes(options, 3)
+    assert [recipe.d_hidden for recipe in recipes] == list(consistency.SIZES)
+    assert {(r.epochs, r.weight_decay, r.noise, r.seed) for r in recipes} == {(100, 1.0, 0.4, 3)}
+    assert list(ConsistencyStudy().cells(options)) == [*(f"seed-{s}" for s in range(5)), "pairs"]
