@@ -6,6 +6,7 @@ from bilens.base.errors import UsageError
 from bilens.studies.autoencoders import LayerStudy, SAETrainingStudy
 from bilens.studies.consistency import ConsistencyStudy
 from bilens.studies.conversion import ConversionStudy
+from bilens.studies.corners import CornerStudy
 from bilens.studies.gates import GateStudy
 from bilens.studies.logic import LogicStudy
 from bilens.studies.modular import ModularStudy
@@ -17,6 +18,7 @@ from bilens.studies.truncation import TruncationStudy
 KINDS = (  # in the order of the page
     *(LogicStudy, ModularStudy),
     *(ConsistencyStudy, TruncationStudy),
+    CornerStudy,
     *(GateStudy, NegationStudy, NegationTextStudy, SAETrainingStudy, LayerStudy, ConversionStudy),
 )
 STUDIES: dict[str, Study] = {kind.name: kind() for kind in KINDS}

@@ -26,6 +26,20 @@ QUICK = {"epochs": 10, "batch_size": 256, "d_hidden": 64}  # 4,000 embedded digi
 DARK = 0.01  # mean of a pixel over the training images, below which it is nearly always dark
 LEADING = 5  # eigenvectors of a class, by |λ|
 TOP_SHARE = 10
+MEASURES = {  # what `read_classifier` finds: its name on pages, and how many digits it has there
+    "accuracy": ("accuracy", 4),
+    **{
+        f"{key}_{basis}": (f"{told}, {basis} basis", digits)
+        for key, told, digits in (
+            ("effective_rank", "effective rank", 2),
+            ("top_share", f"share of the {TOP_SHARE} largest eigenvalues", 3),
+        )
+        for basis in ("embedding", "input", "whitened")
+    },
+    "sparsity": ("pixels used", 1),
+    "roughness": ("roughness", 4),
+    "dark_mass": ("on dark pixels", 4),
+}
 
 
 class VisionStudy(Study):
