@@ -7,11 +7,15 @@ from bilens.studies.autoencoders import LayerStudy, SAETrainingStudy
 from bilens.studies.consistency import ConsistencyStudy
 from bilens.studies.conversion import ConversionStudy
 from bilens.studies.corners import CornerStudy
+from bilens.studies.eigenvectors import EigenvectorStudy
+from bilens.studies.explanations import ExplanationStudy
 from bilens.studies.gates import GateStudy
+from bilens.studies.hosvd import HosvdStudy
 from bilens.studies.logic import LogicStudy
 from bilens.studies.modular import ModularStudy
 from bilens.studies.negation_grammar import NegationStudy
 from bilens.studies.negation_text import NegationTextStudy
+from bilens.studies.shared import SharedStudy
 from bilens.studies.study import Study
 from bilens.studies.truncation import TruncationStudy
 
@@ -19,6 +23,7 @@ KINDS = (  # in the order of the page
     *(LogicStudy, ModularStudy),
     *(ConsistencyStudy, TruncationStudy),
     CornerStudy,
+    *(EigenvectorStudy, HosvdStudy, SharedStudy, ExplanationStudy),
     *(GateStudy, NegationStudy, NegationTextStudy, SAETrainingStudy, LayerStudy, ConversionStudy),
 )
 STUDIES: dict[str, Study] = {kind.name: kind() for kind in KINDS}

@@ -23,6 +23,7 @@ from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptio
 from bilens.train.tasks.image import ImageRecipe, accuracy
 
 QUICK = {"epochs": 10, "batch_size": 256, "d_hidden": 64}  # 4,000 embedded digits
+PUBLISHED_WIDTH = 512  # of the spectra that are published
 DARK = 0.01  # mean of a pixel over the training images, below which it is nearly always dark
 LEADING = 5  # eigenvectors of a class, by |λ|
 TOP_SHARE = 10
@@ -79,7 +80,16 @@ def measure_images(
     context: CellContext,
 ) -> Record:
     data = options.images(name)
-    return {"data": name, **read(data, context.classifiers(data, recipes))}
+    found = read(data, context.classifiers(data, recipes))
+    return {"data": name, "recipes": [recipe.to_dict() for recipe in recipes], **found}
+
+
+def in_words(recipe: Record) -> str:
+    """Return what differs most between recipes, from a record."""
+    return (
+        f"{recipe['d_hidden']} hidden units, {recipe['epochs']} epochs, weight decay "
+        f"{recipe['weight_decay']:g}, noise {recipe['noise']:g}"
+    )
 
 
 def class_spectra(
@@ -96,6 +106,12 @@ def class_spectra(
         mean, covariance = mean_and_covariance(data.train_images)
         f = whiten(f, covariance, mean)
     return eigendecompose_all(f)
+
+
+def in_pixels(model: BilinearClassifier, eig: EigenDecomposition) -> Tensor:
+    """Return eigenvectors as images, (..., k, pixels); those of an embedding by its transpose."""
+    vectors = eig.eigenvectors
+    return vectors if eig.basis == "input" else vectors @ model.embed.weight.detach().double()
 
 
 def dark_pixels(data: ImageDataset) -> Tensor:

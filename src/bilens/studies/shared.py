@@ -1,0 +1,253 @@
+"""Components that classes share, against eigenvectors of each class, at equal size (App. K)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from statistics import mean
+
+import torch
+
+from bilens.algebra.cp.decompose import cp_decompose
+from bilens.algebra.cp.decomposition import CPDecomposition
+from bilens.algebra.directions import dual_expression, outputs_of
+from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.algebra.hosvd import hosvd
+from bilens.algebra.map_comparison import map_difference, similarity
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.data.images import ImageDataset
+from bilens.nn import BilinearClassifier
+from bilens.report.charts.curves import Curve, line_figure
+from bilens.report.text import signed
+from bilens.report.tiles import Tile, TileRow, tile_plate, vector_image
+from bilens.studies.comparison import Measured, Published, table
+from bilens.studies.study import Measure, Record, StudyOptions
+from bilens.studies.vision import PUBLISHED_WIDTH, VisionStudy, image_cell, in_words, recipe_of
+
+BUDGETS = (1, 2, 3, 4, 5, 7, 10, 13)  # eigenvectors a class; 13 have the numbers of 64 products
+EXERCISE_RANK, DRAWN = 64, 6  # of the official exercise; components drawn
+LOSSES = (0.001, 0.01)  # of accuracy
+EXACT = 1e-10
+DIRECTIONS = (0.5, 1, 2)  # of App. K, in units of the outputs
+
+Sized = Callable[[int], QuadraticMap]
+PARAMETERS: Mapping[str, Callable[[int, int, int], int]] = {  # of a size, n inputs, m outputs
+    "eigenvectors": lambda k, n, m: m * k * (n + 1),
+    "products": lambda r, n, m: r * (2 * n + m),
+    "squares": lambda r, n, m: r * (n + m),
+    "input directions": lambda q, n, m: q * n + (m - 1) * (q * (q + 1) // 2 + m),
+}
+
+
+class SharedStudy(VisionStudy):
+    """How many components a classifier needs, each class alone or all together."""
+
+    name = "vision/shared"
+    title = "Shared components of a digit classifier against eigenvectors of each class"
+    datasets = ("mnist",)
+    published = {  # noqa: RUF012 - a constant
+        "dual": Published(
+            "relative error with as many independent directions as outputs", "App. K", claim="exact"
+        ),
+        "keys": Published(
+            "largest entry of UU⁺ − 1 with twice as many directions as outputs",
+            "App. K, remark",
+            claim="0: a dual is seen by its own direction alone",
+            flaw="needs independent directions",
+        ),
+        "exercise": Published(
+            f"{EXERCISE_RANK} products: accuracy lost",
+            "official exercise `sparse`",
+            claim=f"they stand for the model (here: at most {LOSSES[1]:.0%} lost)",
+            flaw="fits the cosine and not the scale; l ± r not balanced",
+        ),
+    }
+
+    def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
+        budgets = options.choose(BUDGETS[:4], BUDGETS, BUDGETS)
+        return {
+            f"seed-{seed}": image_cell(
+                options,
+                "mnist",
+                [recipe_of(options, d_hidden=PUBLISHED_WIDTH, seed=seed)],
+                partial(read_components, budgets=budgets),
+            )
+            for seed in self.seeds(options)
+        }
+
+    def document(self, _options: StudyOptions, cells: Mapping[str, Record]) -> Record:
+        return {"runs": list(cells.values())}
+
+    def ours(self, result: Record) -> Mapping[str, Measured]:
+        runs = result["runs"]
+        errors = tuple(run["duals"][1]["error"] for run in runs)
+        keys = tuple(run["duals"][2]["off_target"] for run in runs)
+        found = {
+            "dual": Measured(errors, max(errors) <= EXACT),
+            "keys": Measured(keys, max(keys) <= EXACT),
+        }
+        last = [run["ways"]["products"][-1] for run in runs]
+        if last[0]["size"] == EXERCISE_RANK:
+            lost = tuple(row["lost"] for row in last)
+            note = f"cosine {mean(row['cosine'] for row in last):.4f}"
+            found["exercise"] = Measured(lost, mean(lost) <= LOSSES[1], note)
+        return found
+
+    def figures(self, document: Record) -> Mapping[str, str]:
+        runs = document["result"]["runs"]
+        drawn = {}
+        for name, y_name in (("lost", "accuracy lost"), ("error", "‖B − B'‖ / ‖B‖")):
+            curves = [Curve(way, points_of(runs, way, name)) for way in PARAMETERS]
+            drawn[f"{name}.svg"] = line_figure(y_name, "parameters", y_name, curves)
+        rows = [
+            TileRow(
+                f"p {index + 1}",
+                [
+                    Tile(image, signed(value, 2))
+                    for image, value in zip(one["images"], one["eigenvalues"], strict=True)
+                ],
+                one["classes"],
+            )
+            for index, one in enumerate(runs[0]["components"])
+        ]
+        note = (
+            "Eigenvectors of each product of balanced rows, their λ; bars: what classes it adds to."
+        )
+        drawn["products.svg"] = tile_plate("Largest shared products", note, rows)
+        return drawn
+
+    def parts(self, result: Record) -> Record:
+        runs = result["runs"]
+        rows = [
+            [
+                way,
+                row["size"],
+                f"{row['parameters']:,}",
+                *(
+                    f"{mean(run['ways'][way][place][name] for run in runs):{form}}"
+                    for name, form in (("error", ".3f"), ("cosine", ".4f"), ("lost", ".2%"))
+                ),
+            ]
+            for way in PARAMETERS
+            for place, row in enumerate(runs[0]["ways"][way])
+        ]
+        reached = [[way, *(enough(runs, way, loss) for loss in LOSSES)] for way in PARAMETERS]
+        outputs = [
+            [
+                index + 1,
+                *(f"{mean(run['outputs'][index][name] for run in runs):.4f}" for name in SHOWN),
+            ]
+            for index in range(len(runs[0]["outputs"]))
+        ]
+        duals = [
+            [count, *(f"{max(run['duals'][index][name] for run in runs):.1e}" for name in KEYS)]
+            for index, count in enumerate(row["count"] for row in runs[0]["duals"])
+        ]
+        return {
+            "recipe": in_words(runs[0]["recipes"][0]),
+            "accuracy": f"{mean(run['accuracy'] for run in runs):.2%}",
+            "rows": table("components | size | parameters | error | cosine | accuracy lost", rows),
+            "reached": table("components | within 0.1 % | within 1 %", reached),
+            "outputs": table("output directions | error | accuracy lost", outputs),
+            "duals": table("directions | error of B | error of logits | UU⁺ − 1", duals),
+        }
+
+
+SHOWN, KEYS = ("error", "lost"), ("error", "logits", "off_target")
+
+
+def points_of(runs: Sequence[Record], way: str, name: str) -> tuple[tuple[float, float], ...]:
+    return tuple(
+        (row["parameters"], mean(run["ways"][way][place][name] for run in runs))
+        for place, row in enumerate(runs[0]["ways"][way])
+    )
+
+
+def enough(runs: Sequence[Record], way: str, loss: float) -> str:
+    """Return the smallest size tried that loses at most so much accuracy, mean over the runs."""
+    for place, row in enumerate(runs[0]["ways"][way]):
+        if mean(run["ways"][way][place]["lost"] for run in runs) <= loss + 1e-9:
+            return f"{row['size']} ({row['parameters']:,} parameters)"
+    return "none tried"
+
+
+def read_components(
+    data: ImageDataset, models: Sequence[BilinearClassifier], *, budgets: Sequence[int]
+) -> Record:
+    """Return what is lost by each way at each budget, fitted to class-centred logits."""
+    raw = models[0].quadratic_map().detach().to(torch.float64)
+    f = outputs_of(raw, centred=True)
+    _, hidden, n = f.sizes
+    m, images = f.sizes.d_out, data.test_images.double()
+
+    def right(g: QuadraticMap) -> float:
+        return float((g(images).argmax(dim=1) == data.test_labels).double().mean())
+
+    full = right(f)
+
+    def read(g: QuadraticMap) -> Record:
+        error = float(map_difference(f, g).tensor.norm() / f.tensor.norm())
+        return {"error": error, "cosine": float(similarity(f, g)), "lost": full - right(g)}
+
+    tucker = hosvd(f)
+    fit = partial(cp_decompose, f, num_starts=1, max_sweeps=100)
+    fits: list[CPDecomposition] = []
+
+    def products(rank: int) -> QuadraticMap:
+        fits.append(fit(rank))
+        return fits[-1].quadratic_map()
+
+    ways: Mapping[str, Sized] = {
+        "eigenvectors": eigendecompose_all(f).truncate_map,
+        "products": products,
+        "squares": lambda rank: fit(rank, model="symmetric").quadratic_map(),
+        "input directions": lambda rank: tucker.truncate(input_rank=rank),
+    }
+    most = {"products": hidden, "squares": 2 * hidden}
+    found: dict[str, list[Record]] = {}
+    for way, sized in ways.items():
+        for budget in budgets:
+            allowed = PARAMETERS["eigenvectors"](budget, n, m)
+            size = largest_size(way, allowed, n, m, most.get(way, n))
+            about = {"size": size, "parameters": PARAMETERS[way](size, n, m)}
+            found.setdefault(way, []).append({**about, **read(sized(size))})
+    return {
+        "accuracy": full,
+        "ways": found,
+        "outputs": [read(tucker.truncate(rank)) for rank in range(1, m)],
+        "components": components(fits[-1], data.image_shape),
+        "duals": [read_duals(raw, max(1, round(share * m)), images) for share in DIRECTIONS],
+    }
+
+
+def largest_size(way: str, allowed: int, n: int, m: int, most: int) -> int:
+    """Return the largest size that has no more parameters than allowed."""
+    return max(size for size in range(1, most + 1) if PARAMETERS[way](size, n, m) <= allowed)
+
+
+def components(cp: CPDecomposition, shape: tuple[int, int]) -> list[Record]:
+    """Return the largest products: eigenvectors of each, which need balanced rows, and classes."""
+    values, vectors = cp.eigenpairs()
+    return [
+        {
+            "images": [vector_image(vector, shape) for vector in vectors[index].tolist()],
+            "eigenvalues": values[index].tolist(),
+            "classes": cp.down[:, index].tolist(),
+        }
+        for index in range(min(DRAWN, cp.rank))
+    ]
+
+
+def read_duals(f: QuadraticMap, count: int, images: torch.Tensor) -> Record:
+    """Return how well a map is written through the forms of random directions (App. K)."""
+    draws = torch.Generator().manual_seed(0)
+    u = torch.randn(count, f.sizes.d_out, generator=draws, dtype=torch.float64)
+    dual = dual_expression(f, u)
+    logits = f(images)
+    off = (dual.directions @ dual.duals - torch.eye(count, dtype=torch.float64)).abs().max()
+    return {
+        "count": count,
+        "error": float(map_difference(f, dual.map).tensor.norm() / f.tensor.norm()),
+        "logits": float((dual.map(images) - logits).abs().max() / logits.abs().max()),
+        "off_target": float(off),
+    }

@@ -1,0 +1,151 @@
+"""Spectra in two bases on planted classifiers: what is read is what was planted."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from bilens.data.images import ImageDataset
+from bilens.nn import BilinearClassifier
+from bilens.report.tiles import Tile, TileRow, tile_plate, vector_image
+from bilens.studies import eigenvectors, explanations, hosvd, shared, study
+from bilens.studies.reproduction import reproduce
+from bilens.studies.study import StudyOptions
+
+SHAPE, CLASSES = (4, 5), 3
+
+
+def small_images(count: int = 300) -> ImageDataset:
+    """Each class lights pixels of its own, with some noise."""
+    draws = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % CLASSES
+    images = 0.3 * torch.rand(count, 20, generator=draws)
+    for c in range(CLASSES):
+        images[labels == c, 6 * c : 6 * c + 6] += 0.7
+    names, source = tuple("012"), "drawn in a test"
+    return ImageDataset(
+        "small", images, labels, images[:60], labels[:60], SHAPE, names, source, "tensors"
+    )
+
+
+def planted(embed: torch.Tensor, values: torch.Tensor) -> BilinearClassifier:
+    """Class c is Σ_i values[c, i] (embed x)_i², so in the embedding basis its spectrum is a row."""
+    hidden, pixels = embed.shape
+    model = BilinearClassifier(pixels, hidden, len(values)).double()
+    eye = torch.eye(hidden, dtype=torch.float64)
+    weights = {"embed": embed, "layers.0.left": eye, "layers.0.right": eye, "head": values}
+    model.load_state_dict({f"{name}.weight": weight for name, weight in weights.items()})
+    return model
+
+
+def test_both_bases_are_read_of_one_classifier() -> None:
+    data = small_images()
+    values = torch.tensor([[3.0, -2, 0.5], [1, -4, 0.5], [2, 1, 0.5]], dtype=torch.float64)
+    scales = torch.tensor([1.0, 2, 1], dtype=torch.float64)  # the second direction counts fourfold
+    rows = torch.linalg.qr(torch.randn(20, 3, dtype=torch.float64)).Q.T
+    model = planted(scales[:, None] * rows, values)
+    found = eigenvectors.read_bases(data, [model.float()], drawn=True)
+    assert found["embedding"]["positive"][0][:2] == pytest.approx([3, 0.5], rel=1e-6)
+    assert found["embedding"]["negative"][1][0] == pytest.approx(-4, rel=1e-6)
+    assert found["input"]["positive"][0][:2] == pytest.approx([3, 0.5], rel=1e-5)
+    assert found["input"]["negative"][0][0] == pytest.approx(-8, rel=1e-5)
+    # class 0: 3 leads in the embedding, −8 in pixels; class 2: 2 before 1, and 4 before 2
+    assert found["cosines"] == pytest.approx([0, 1, 0], abs=1e-5)
+    assert found["cosines_largest"] == pytest.approx([1, 1, 0], abs=1e-5)
+    assert (found["embedding"]["width"], found["input"]["width"]) == (3, 20)
+    assert all(len(images) == 8 for images in found["input"]["images"])
+
+
+def test_a_plate_draws_each_tile_and_each_bar() -> None:
+    image = vector_image([0.0, 1.0, -1.0, 0.0], (2, 2))
+    rows = [TileRow("one", [Tile(image, "+1"), Tile(image)], [1.0, -2.0]), TileRow("two", [])]
+    svg = tile_plate("title", "note", rows)
+    assert svg.count("<image") == 2
+    assert svg.count('class="blue"') == svg.count('class="red"') == 1
+    assert "+1" in svg
+    assert "two" in svg
+
+
+def test_the_study_tells_both_bases_and_leaves_open_what_it_did_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "embedded_digits", small_images)
+    document = reproduce(["vision/eigenvectors"], tmp_path, StudyOptions(seeds=1, quick=True))
+    rows = document["studies"]["vision/eigenvectors"]["findings"]
+    verdicts = {row["quantity"].split(",")[0].split(":")[0]: row["verdict"] for row in rows}
+    assert verdicts["fashion-mnist"] == "not measured"
+    assert not any("|" in row["quantity"] + row["claim"] for row in rows)  # of a table
+    page = (tmp_path / "index.html").read_text()
+    assert page.count("<svg") == 3
+    assert "64 hidden units, 10 epochs" in page
+
+
+def test_shared_directions_are_those_that_were_planted() -> None:
+    """Two output directions, each with a matrix of its own: the published scale is read of them."""
+    data = small_images()
+    u = torch.tensor([[1.0, -1, 0], [1, 1, -2]], dtype=torch.float64)
+    u = u / u.norm(dim=1, keepdim=True)
+    matrices = torch.tensor([[3.0, -4, 0, 0], [0, 0, 1.2, 0.5]], dtype=torch.float64)
+    rows = torch.linalg.qr(torch.randn(20, 4, dtype=torch.float64)).Q.T
+    model = planted(rows, u.T @ matrices).float()
+    (found,) = hosvd.read_directions(data, [model], drawn=False)["models"]
+    for basis in ("embedding", "input"):  # an orthonormal embedding: both are one
+        assert found[basis]["singular_values"][:2] == pytest.approx([5, 1.3], rel=1e-5)
+        direction = torch.tensor(found[basis]["directions"][0], dtype=torch.float64)
+        assert abs(float(direction @ u[0])) == pytest.approx(1, rel=1e-6)
+        ends = found[basis]["eigenvalues"][0]
+        assert sorted([max(ends), -min(ends)]) == pytest.approx([0.6, 0.8], rel=1e-5)
+
+
+def test_components_are_found_where_they_were_planted() -> None:
+    """Two products: as many are enough, and one form of each class takes more numbers."""
+    data = small_images()
+    rows = torch.linalg.qr(torch.randn(20, 4, dtype=torch.float64)).Q.T
+    head = torch.tensor([[1.0, -1, 0, 0], [1, 1, 0, 0], [-2, 0, 0, 0]], dtype=torch.float64)
+    found = shared.read_components(data, [planted(rows, head).float()], budgets=(1, 2))
+    assert found["ways"]["squares"][-1]["error"] < 1e-5  # of 23 numbers each: five in 2 · 3 · 21
+    assert found["ways"]["eigenvectors"][-1]["error"] < 1e-5
+    assert found["ways"]["eigenvectors"][0]["error"] > 0.1
+    assert [row["size"] for row in found["ways"]["products"]] == [1, 2]
+    assert [row["size"] for row in found["ways"]["squares"]] == [2, 5]
+    few, enough, many = found["duals"]
+    assert few["error"] > 0.1
+    assert few["off_target"] < 1e-9
+    assert max(enough.values()) - enough["count"] < 1e-9
+    assert many["error"] < 1e-9
+    assert many["off_target"] > 0.1
+
+
+@pytest.mark.parametrize("way", shared.PARAMETERS)
+def test_no_way_has_more_numbers_than_allowed(way: str) -> None:
+    count = shared.PARAMETERS[way]
+    size = shared.largest_size(way, 1000, 20, 3, 50)
+    assert count(size, 20, 3) <= 1000
+    assert size == 50 or count(size + 1, 20, 3) > 1000
+
+
+def test_shares_of_a_decision_are_sums_of_its_parts() -> None:
+    """Class 0 is read for x₀² alone; class 1 is never raised; class 2 is lowered by x₂²."""
+    data = small_images()
+    images = torch.zeros(4, 20)
+    images[[0, 1, 2, 3], [0, 0, 1, 0]] = 1.0
+    images[3, 0] = 0.5
+    images[3, 1] = 1.0
+    eye = torch.eye(3, 20, dtype=torch.float64)
+    head = torch.tensor([[4.0, 0, 0], [-1, 2, 0], [0, 0, -3]], dtype=torch.float64)
+    labels = torch.tensor([0, 0, 1, 0])
+    data = dataclasses.replace(data, test_images=images, test_labels=labels)
+    found = explanations.read_predictions(data, [planted(eye, head).float()], published=False)
+    # image 3: logits 1, 1.75, 0: a 0 read as 1. Right zeros: parts 4, so it lacks 3 of them; the
+    # answer has 1.75 where it has −1 at right zeros: 2.75 more
+    wrong = found["examples"]["by rule, wrong"]
+    assert wrong["predicted"] == 1
+    assert wrong["missing"] == pytest.approx(3 / 5.75)
+    assert wrong["decides"]  # 3 is more than the margin of 0.75
+    typical = found["examples"]["by rule, typical"]
+    assert typical["label"] == 0
+    assert typical["rival"] == 2
+    assert typical["suppression"] == pytest.approx(0, abs=1e-6)
+    assert not typical["decides"]
+    assert found["error"] < 1e-12
