@@ -46,10 +46,10 @@ def test_both_bases_are_read_of_one_classifier() -> None:
     rows = torch.linalg.qr(torch.randn(20, 3, dtype=torch.float64)).Q.T
     model = planted(scales[:, None] * rows, values)
     found = eigenvectors.read_bases(data, [model.float()], drawn=True)
-    assert found["embedding"]["positive"][0][:2] == pytest.approx([3, 0.5], rel=1e-6)
-    assert found["embedding"]["negative"][1][0] == pytest.approx(-4, rel=1e-6)
-    assert found["input"]["positive"][0][:2] == pytest.approx([3, 0.5], rel=1e-5)
-    assert found["input"]["negative"][0][0] == pytest.approx(-8, rel=1e-5)
+    assert found["embedding"]["ends"][0][:2] == pytest.approx([3, 0.5], rel=1e-6)
+    assert found["embedding"]["ends"][1][-1] == pytest.approx(-4, rel=1e-6)
+    assert found["input"]["ends"][0][:2] == pytest.approx([3, 0.5], rel=1e-5)
+    assert found["input"]["ends"][0][-1] == pytest.approx(-8, rel=1e-5)
     # class 0: 3 leads in the embedding, −8 in pixels; class 2: 2 before 1, and 4 before 2
     assert found["cosines"] == pytest.approx([0, 1, 0], abs=1e-5)
     assert found["cosines_largest"] == pytest.approx([1, 1, 0], abs=1e-5)
@@ -77,7 +77,7 @@ def test_the_study_tells_both_bases_and_leaves_open_what_it_did_not_read(
     assert verdicts["fashion-mnist"] == "not measured"
     assert not any("|" in row["quantity"] + row["claim"] for row in rows)  # of a table
     page = (tmp_path / "index.html").read_text()
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 2
     assert "64 hidden units, 10 epochs" in page
 
 
@@ -89,7 +89,7 @@ def test_shared_directions_are_those_that_were_planted() -> None:
     matrices = torch.tensor([[3.0, -4, 0, 0], [0, 0, 1.2, 0.5]], dtype=torch.float64)
     rows = torch.linalg.qr(torch.randn(20, 4, dtype=torch.float64)).Q.T
     model = planted(rows, u.T @ matrices).float()
-    (found,) = hosvd.read_directions(data, [model], drawn=False)["models"]
+    (found,) = hosvd.read_directions(data, [model])["models"]
     for basis in ("embedding", "input"):  # an orthonormal embedding: both are one
         assert found[basis]["singular_values"][:2] == pytest.approx([5, 1.3], rel=1e-5)
         direction = torch.tensor(found[basis]["directions"][0], dtype=torch.float64)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from bilens.report.markup import element, label, line, rectangle
 from bilens.report.plates import GAP, MARGIN, WIDTH, framed, plate
 from bilens.report.raster import Painter
-from bilens.report.text import fitted
+from bilens.report.text import fitted, signed
 
 HEAD, CAPTION, NAMES, BARS, LARGEST = 78.0, 18.0, 88.0, 130.0, 96.0
 
@@ -28,6 +28,11 @@ class TileRow:
     bars: Sequence[float] = ()  # on the scale of the largest of the row
 
 
+def valued_tiles(images: Sequence[str], values: Sequence[float], digits: int = 2) -> list[Tile]:
+    """Return images with a signed number below each."""
+    return [Tile(image, signed(x, digits)) for image, x in zip(images, values, strict=True)]
+
+
 def vector_image(vector: Sequence[float], shape: tuple[int, int]) -> str:
     """Return a vector as a data URI on its own scale: blue positive, red negative."""
     return Painter(*shape, max(map(abs, vector)) or 1.0).vector(vector)
@@ -39,11 +44,8 @@ def tile_plate(title: str, note: str, rows: Sequence[TileRow]) -> str:
     room = WIDTH - 2 * MARGIN - NAMES - BARS * any(row.bars for row in rows)
     side = min(room / most - GAP, LARGEST)
     height = side + CAPTION + GAP
-    parts = [
-        mark
-        for index, row in enumerate(rows)
-        for mark in row_marks(row, HEAD + index * height, side, most)
-    ]
+    marks = (row_marks(row, HEAD + n * height, side, most) for n, row in enumerate(rows))
+    parts = [mark for row in marks for mark in row]
     return plate(title, note, note, HEAD + len(rows) * height + GAP, *parts)
 
 
@@ -64,14 +66,8 @@ def bars(values: Sequence[float], left: float, top: float, height: float) -> Mar
     """Return a bar for each value, up from or down to the middle."""
     middle, width = top + height / 2, (BARS - GAP) / len(values)
     scale = height / 2 / (max(map(abs, values)) or 1.0)
-    parts = (
-        rectangle(
-            left + index * width,
-            middle,
-            0.8 * width,
-            -scale * value,
-            "blue" if value > 0 else "red",
-        )
-        for index, value in enumerate(values)
-    )
+    parts = [
+        rectangle(left + place * width, middle, 0.8 * width, -scale * x, "blue" if x > 0 else "red")
+        for place, x in enumerate(values)
+    ]
     return element("g", *parts, line(left, middle, left + BARS - GAP, middle, "frame"))

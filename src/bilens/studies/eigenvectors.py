@@ -5,27 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import mean
-from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from bilens.algebra.concentration import effective_rank
-from bilens.algebra.eigen.decomposition import EigenDecomposition
-from bilens.algebra.rotation_null import RotationNull, rotation_null
+from bilens.algebra.rotation_null import rotation_null
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import Basis
-from bilens.report.charts.curves import Curve, line_figure
-from bilens.report.text import signed
-from bilens.report.tiles import Tile, TileRow, tile_plate, vector_image
+from bilens.report.tiles import TileRow, tile_plate, valued_tiles
 from bilens.studies.comparison import Measured, Published, table
 from bilens.studies.study import Measure, Record, StudyOptions
 from bilens.studies.vision import (
     PUBLISHED_WIDTH,
     VisionStudy,
     class_spectra,
+    extremes,
     image_cell,
     in_pixels,
     in_words,
@@ -37,9 +33,7 @@ BASES: tuple[Basis, ...] = ("embedding", "input")
 SHOWN, DRAWN = 20, 4  # of each sign: eigenvalues, eigenvectors
 ROTATIONS = 19  # the most extreme of them is the 95 % edge
 FEW = 0.05  # of all eigenvalues
-SAME = 0.95  # |cos| from which two vectors are called the same
-
-few: Any = partial(Published, claim=f"few non-negligible eigenvalues (here: at most {FEW:.0%})")
+SAME = 0.95  # cosine from which two vectors are called the same
 
 
 class EigenvectorStudy(VisionStudy):
@@ -49,9 +43,10 @@ class EigenvectorStudy(VisionStudy):
     title = "Eigenvectors and spectra of digits and garments, in two bases"
     published = {  # noqa: RUF012 - a constant
         **{
-            f"few-{data}-{basis}": few(
+            f"few-{data}-{basis}": Published(
                 f"{data}, {basis} basis: eigenvalues beyond the rotations, mean of a class",
                 "§4.1, Fig. 2, 3, App. A",
+                claim=f"few non-negligible eigenvalues (here: at most {FEW:.0%})",
                 flaw="no null; embedding basis" if basis == "embedding" else "",
             )
             for data in VisionStudy.datasets
@@ -84,7 +79,7 @@ class EigenvectorStudy(VisionStudy):
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         return {
-            data: [cells[f"{data}-seed-{seed}"] for seed in self.seeds(options)]
+            data: [cell for cell in cells.values() if cell["data"] == data]
             for data in self.images_read(options)
         }
 
@@ -94,47 +89,36 @@ class EigenvectorStudy(VisionStudy):
             for basis in BASES:
                 counts = tuple(mean(map(sum, run[basis]["beyond"])) for run in runs)
                 width = runs[0][basis]["width"]
-                note = f"of {width}"
-                found[f"few-{data}-{basis}"] = Measured(counts, mean(counts) <= FEW * width, note)
+                few = mean(counts) <= FEW * width
+                found[f"few-{data}-{basis}"] = Measured(counts, few, f"of {width}")
         runs = result["mnist"]
         cosines = tuple(mean(run["cosines"]) for run in runs)
         least = min(min(run["cosines"]) for run in runs)
         positive = mean(mean(run["cosines_largest"]) for run in runs)
         note = f"the least {least:.2f}; of the most positive ones {positive:.2f}"
         found["basis"] = Measured(cosines, mean(cosines) < SAME, note)
-        norms = runs[0]["pixels"]
-        note = f"root mean square {norms['root_mean_square']:.3f}"
-        found["norm"] = Measured((norms["deviation"],), note=note)
+        deviation, root = runs[0]["pixels"]
+        found["norm"] = Measured((deviation,), note=f"root mean square {root:.3f}")
         return found
 
     def figures(self, document: Record) -> Mapping[str, str]:
-        drawn = {}
-        for data, (run, *_) in document["result"].items():
-            for basis in BASES:
-                title = f"{data}: eigenvectors in the {basis} basis"
-                drawn[f"{data}-{basis}.svg"] = tile_plate(title, NOTE, rows_of(run, basis))
-            curves = [curve for basis in BASES for curve in spectrum_curves(run[basis], basis)]
-            title = f"{data}: mean spectrum of a class"
-            drawn[f"{data}-spectrum.svg"] = line_figure(title, "rank", "|λ| / ‖Q‖", curves)
-        return drawn
+        return {
+            f"{data}-{basis}.svg": tile_plate(
+                f"{data}: eigenvectors in the {basis} basis", NOTE, rows_of(run, basis)
+            )
+            for data, (run, *_) in document["result"].items()
+            for basis in BASES
+        }
 
     def parts(self, result: Record) -> Record:
-        heads = (
-            "images | basis | accuracy | effective rank | of rotations | beyond the rotations, "
-            "+ | … − | of"
-        )
-        rows = [
-            row_of(data, basis, runs, runs[0][basis]["width"])
-            for data, runs in result.items()
-            for basis in BASES
-        ]
-        heads_by_class = (
-            "class | λ, embedding: largest | … smallest | λ, input: largest | … smallest | beyond, "
-            "embedding + / − | … input + / − | cos of the top | cos of the largest λ"
+        heads = "images | basis | accuracy | effective rank | of rotations | beyond, + | … − | of"
+        rows = [row_of(data, basis, runs) for data, runs in result.items() for basis in BASES]
+        by_class = (
+            "class | beyond, embedding + / − | … input | cosine of the top | … of the largest λ"
         )
         classes = (
-            f"### {data}, seed 0\n\n{table(heads_by_class, class_rows(runs[0]))}\n\n"
-            + "\n\n".join(f"![{data}]({data}-{end}.svg)" for end in (*BASES, "spectrum"))
+            f"### {data}, seed 0\n\n{table(by_class, class_rows(runs[0]))}\n\n"
+            + "\n\n".join(f"![{data}]({data}-{basis}.svg)" for basis in BASES)
             for data, runs in result.items()
         )
         return {
@@ -142,120 +126,72 @@ class EigenvectorStudy(VisionStudy):
             "classes": "\n\n".join(classes),
             "recipe": in_words(result["mnist"][0]["recipes"][0]),
             "rotations": ROTATIONS,
-            "shown": SHOWN,
         }
 
 
-NOTE = f"Per class: {DRAWN} most positive, {DRAWN} most negative, {SHOWN} λ of each sign as bars."
+NOTE = f"Per class: {DRAWN} most positive, {DRAWN} most negative; bars: {SHOWN} λ of each sign."
 
 
 def rows_of(run: Record, basis: str) -> list[TileRow]:
-    found, rows = run[basis], []
-    for index, name in enumerate(run["classes"]):
-        positive, negative = found["positive"][index], found["negative"][index]
-        values = [*positive[:DRAWN], *negative[:DRAWN]]
-        images = zip(found["images"][index], values, strict=True)
-        tiles = [Tile(image, signed(value, 3)) for image, value in images]
-        rows.append(TileRow(name, tiles, (*positive, *reversed(negative))))
-    return rows
-
-
-def spectrum_curves(found: Record, basis: str) -> list[Curve]:
-    """Return the mean over the classes of |λ| / ‖Q‖ for both signs, and the edge of the null."""
-    norms = torch.tensor(found["norms"])[:, None]
-    curves = []
-    for sign in ("positive", "negative"):
-        shares = (torch.tensor(found[sign]).abs() / norms).mean(dim=0).tolist()
-        points = tuple((index + 1, share) for index, share in enumerate(shares))
-        curves.append(Curve(f"{basis} {'+' if sign == 'positive' else '−'}", points))
-    edge = float((torch.tensor(found["edges"]).abs() / norms).mean())
-    curves.append(Curve("rotations", ((1, edge), (SHOWN, edge)), dashed=True))
-    return curves
-
-
-def row_of(data: str, basis: str, runs: Sequence[Record], width: int) -> list[object]:
-    def over(name: str) -> float:
-        return float(mean(mean(run[basis][name]) for run in runs))
-
-    plus, minus = (
-        mean(mean(ends[side] for ends in run[basis]["beyond"]) for run in runs) for side in (0, 1)
-    )
+    found = run[basis]
+    each = zip(run["classes"], found["images"], found["eigenvalues"], found["ends"], strict=True)
     return [
-        data,
-        basis,
-        f"{mean(run['accuracy'] for run in runs):.2%}",
-        f"{over('effective_rank'):.1f}",
-        f"{over('null_rank'):.1f}",
-        f"{plus:.1f}",
-        f"{minus:.1f}",
-        width,
+        TileRow(name, valued_tiles(images, values, 3), bars) for name, images, values, bars in each
     ]
 
 
+def row_of(data: str, basis: str, runs: Sequence[Record]) -> list[object]:
+    ranks = [
+        f"{mean(mean(run[basis][name]) for run in runs):.1f}"
+        for name in ("effective_rank", "null_rank")
+    ]
+    beyond = [
+        f"{mean(mean(ends[side] for ends in run[basis]['beyond']) for run in runs):.1f}"
+        for side in (0, 1)
+    ]
+    right = f"{mean(run['accuracy'] for run in runs):.2%}"
+    return [data, basis, right, *ranks, *beyond, runs[0][basis]["width"]]
+
+
 def class_rows(run: Record) -> list[list[object]]:
-    rows: list[list[object]] = []
-    for index, name in enumerate(run["classes"]):
-        ends = [
-            f"{run[basis][sign][index][0]:.3g}"
-            for basis in BASES
-            for sign in ("positive", "negative")
+    return [
+        [
+            name,
+            *("{} / {}".format(*run[basis]["beyond"][index]) for basis in BASES),
+            *(f"{run[kind][index]:.2f}" for kind in ("cosines", "cosines_largest")),
         ]
-        beyond = ["{} / {}".format(*run[basis]["beyond"][index]) for basis in BASES]
-        cosines = [f"{run[kind][index]:.2f}" for kind in ("cosines", "cosines_largest")]
-        rows.append([name, *ends, *beyond, *cosines])
-    return rows
+        for index, name in enumerate(run["classes"])
+    ]
 
 
 def read_bases(data: ImageDataset, models: Sequence[BilinearClassifier], *, drawn: bool) -> Record:
     """Return the spectra of all classes in both bases, and how their eigenvectors agree."""
     (model,) = models
     layer = model.quadratic_map("embedding").detach().to(torch.float64)
-    embed = model.embed.weight.detach().double()
-    pixels = data.train_images.double()
+    embed, pixels = model.embed.weight.detach().double(), data.train_images.double()
     found: Record = {
         "classes": data.class_names,
         "accuracy": accuracy(model, data.test_images, data.test_labels),
-        "pixels": {
-            "deviation": float(pixels.std()),
-            "root_mean_square": float(pixels.square().mean().sqrt()),
-        },
+        "pixels": [float(pixels.std()), float(pixels.square().mean().sqrt())],
     }
     top, largest = [], []
     for basis in BASES:
         eig = class_spectra(model, basis)
         before = embed if basis == "input" else None
         null = rotation_null(layer, None, seed=0, num_samples=ROTATIONS, embedding=before)
+        beyond = null.num_significant(eig.eigenvalues)
+        falling = eig.eigenvalues.sort(dim=1, descending=True).values
+        found[basis] = {
+            "width": eig.eigenvectors.shape[-1],
+            "ends": torch.cat([falling[:, :SHOWN], falling[:, -SHOWN:]], dim=1).tolist(),
+            "effective_rank": effective_rank(eig.eigenvalues).tolist(),
+            "null_rank": null.effective_rank.mean(dim=0).tolist(),
+            "beyond": torch.stack([beyond.positive, beyond.negative], dim=1).tolist(),
+            **(extremes(model, eig, DRAWN, data) if drawn else {}),
+        }
         vectors = in_pixels(model, eig)
-        order = eig.eigenvalues.argsort(dim=1, descending=True)
-        found[basis] = read_spectra(eig, null, order)
         top.append(vectors[:, 0])
-        largest.append(chosen(vectors, order[:, :1])[:, 0])
-        if drawn:
-            ends = torch.cat([order[:, :DRAWN], order.flip(1)[:, :DRAWN]], dim=1)
-            found[basis]["images"] = [
-                [vector_image(vector, data.image_shape) for vector in rows]
-                for rows in chosen(vectors, ends).tolist()
-            ]
+        largest.append(vectors[torch.arange(len(vectors)), eig.eigenvalues.argmax(dim=1)])
     for name, (one, other) in (("cosines", top), ("cosines_largest", largest)):
         found[name] = functional.cosine_similarity(one, other, dim=1).abs().tolist()
     return found
-
-
-def read_spectra(eig: EigenDecomposition, null: RotationNull, order: Tensor) -> Record:
-    values = eig.eigenvalues.gather(1, order)
-    beyond = null.num_significant(eig.eigenvalues)
-    return {
-        "width": eig.eigenvectors.shape[-1],
-        "positive": values[:, :SHOWN].tolist(),
-        "negative": values.flip(1)[:, :SHOWN].tolist(),
-        "norms": eig.norm.tolist(),
-        "effective_rank": effective_rank(eig.eigenvalues).tolist(),
-        "null_rank": null.effective_rank.mean(dim=0).tolist(),
-        "edges": torch.stack(null.edges(), dim=1).tolist(),
-        "beyond": torch.stack([beyond.positive, beyond.negative], dim=1).tolist(),
-    }
-
-
-def chosen(vectors: Tensor, places: Tensor) -> Tensor:
-    """Return vectors of each class by position, (classes, k, n)."""
-    return vectors.gather(1, places[:, :, None].expand(-1, -1, vectors.shape[2]))

@@ -15,7 +15,7 @@ from bilens.findings.explanation import TYPICAL, WRONG, choose_examples
 from bilens.nn import BilinearClassifier
 from bilens.report.raster import Painter
 from bilens.report.text import signed
-from bilens.report.tiles import Tile, TileRow, tile_plate, vector_image
+from bilens.report.tiles import Tile, TileRow, tile_plate, valued_tiles, vector_image
 from bilens.studies.comparison import Measured, Published, table
 from bilens.studies.study import Measure, Record, StudyOptions
 from bilens.studies.vision import (
@@ -104,15 +104,14 @@ class ExplanationStudy(VisionStudy):
     def parts(self, result: Record) -> Record:
         runs = result["runs"]
         heads = (
-            "image | seed | test image | label | answer | rival | margin | + of answer | − of "
-            "answer | + of rival | − of rival | suppression | missing parts | decides"
+            "image | seed | test image | label | answer | rival | margin | suppression | missing "
+            "parts | decides"
         )
         rows = [
-            row_of(name, run["recipes"][0]["seed"], one)
+            [name, run["recipes"][0]["seed"], *row_of(one)]
             for run in runs
             for name, one in run["examples"].items()
         ]
-        drawings = (f"![{name}]({file_of(name)})" for name in runs[0]["examples"])
         population = [
             [told, f"{mean(run['population'][name] for run in runs):.1%}"]
             for name, told in POPULATION.items()
@@ -122,16 +121,14 @@ class ExplanationStudy(VisionStudy):
             "error": f"{max(run['error'] for run in runs):.1e}",
             "population": table("test images | share", population),
             "rows": table(heads, rows),
-            "drawings": "\n\n".join(drawings),
+            "drawings": "\n\n".join(f"![{name}]({file_of(name)})" for name in runs[0]["examples"]),
         }
 
 
 POPULATION = {
     "suppression": "right answers: mean share of suppression",
-    "mostly_suppression": "… share of images where it is at least half",
     "decides_right": "… where it decides: without it the rival is ahead",
     "missing": "wrong answers: median share of missing parts",
-    "mostly_missing": "… share of images where it is at least half",
     "decides_wrong": "… where they decide: with them the class is ahead of the answer",
 }
 
@@ -149,33 +146,17 @@ def plate_of(one: Record) -> str:
     title = f"Test image {one['index']}: a {one['label']}, read as {one['predicted']}"
     rows = [TileRow("image", [Tile(one["image"])])]
     for score in one["classes"]:
-        tiles = [
-            Tile(image, signed(value, 2))
-            for image, value in zip(score["images"], score["values"], strict=True)
-        ]
-        rows.append(TileRow(f"{score['name']}: {signed(score['score'], 1)}", tiles, score["all"]))
-    note = (
-        "Per class: what the largest parts add; bars: all parts by size, positive, then negative."
-    )
+        tiles = valued_tiles(score["images"], score["values"])
+        rows.append(TileRow(f"{score['name']}: {signed(score['score'], 1)}", tiles, score["ends"]))
+    note = "Per class: what the largest parts add; bars: the largest of each sign, in order."
     return tile_plate(title, note, rows)
 
 
-def row_of(name: str, seed: int, one: Record) -> list[object]:
+def row_of(one: Record) -> list[object]:
     missing = "–" if one["missing"] is None else f"{one['missing']:.0%}"
-    parts = (signed(one["parts"][key], 2) for key in PARTS)
-    numbers = (one["index"], one["label"], one["predicted"], one["rival"], signed(one["margin"], 2))
-    return [
-        name,
-        seed,
-        *numbers,
-        *parts,
-        f"{one['suppression']:.0%}",
-        missing,
-        "yes" if one["decides"] else "no",
-    ]
-
-
-PARTS = ("for_answer", "against_answer", "for_rival", "against_rival")
+    numbers = (one["index"], one["label"], one["predicted"], one["rival"])
+    margin, suppression = signed(one["margin"], 2), f"{one['suppression']:.0%}"
+    return [*numbers, margin, suppression, missing, "yes" if one["decides"] else "no"]
 
 
 def signed_sums(eigs: EigenDecomposition, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -204,7 +185,7 @@ def read_predictions(
     rival = torch.where(right, order[:, 1], labels)  # of a wrong answer, the right one
     rows = torch.arange(len(labels))
     for_answer, against_rival = positive[rows, answer], -negative[rows, rival]
-    suppression = against_rival / (for_answer + against_rival)
+    suppression = against_rival / (for_answer + against_rival).clamp(min=1e-300)
     lost, lacked = missing_parts(positive, negative, labels, answer, right)
     missing = lost / torch.where(right, 1, lacked)
     margin = logits[rows, answer] - logits[rows, rival]
@@ -215,35 +196,33 @@ def read_predictions(
         picked |= {name: index for name, (index, _) in PUBLISHED_IMAGES.items()}
     examples = {}
     for name, index in picked.items():
-        pair = (int(answer[index]), int(rival[index]))
-        sums = [part[index, c] for c in pair for part in (positive, negative)]
         shown = dict.fromkeys([*order[index, :2].tolist(), int(labels[index])])
         examples[name] = {
             "index": index,
             "label": int(labels[index]),
-            "predicted": pair[0],
-            "rival": pair[1],
+            "predicted": int(answer[index]),
+            "rival": int(rival[index]),
             "margin": float(margin[index]),
-            "parts": dict(zip(PARTS, map(float, sums), strict=True)),
             "suppression": float(suppression[index]),
             "missing": None if right[index] else float(missing[index]),
             "decides": bool(decides[index]),
             "image": Painter(*data.image_shape, 1.0).image(data.test_images[index].tolist()),
             "classes": [class_parts(eigs[c], images[index], data, c) for c in shown],
         }
-    wrong = missing[~right]
     return {
         "error": float((gap / logits.abs().max(dim=1).values).max()),
         "examples": examples,
         "population": {
-            "suppression": float(suppression[right].mean()),
-            "mostly_suppression": float((suppression[right] >= 0.5).double().mean()),
-            "decides_right": float(decides[right].double().mean()),
-            "missing": float(wrong.median()),
-            "mostly_missing": float((wrong >= 0.5).double().mean()),
-            "decides_wrong": float(decides[~right].double().mean()),
+            "suppression": mean_of(suppression[right]),
+            "decides_right": mean_of(decides[right]),
+            "missing": float(missing[~right].median()) if bool((~right).any()) else 0.0,
+            "decides_wrong": mean_of(decides[~right]),
         },
     }
+
+
+def mean_of(values: Tensor) -> float:
+    return float(values.double().mean()) if len(values) else 0.0
 
 
 def missing_parts(
@@ -276,5 +255,5 @@ def class_parts(eig: EigenDecomposition, x: Tensor, data: ImageDataset, index: i
         "score": float(pairs.sum()),
         "values": pairs[largest].tolist(),
         "images": [vector_image(v, data.image_shape) for v in eig.eigenvectors[largest].tolist()],
-        "all": [*falling[:SHOWN].tolist(), *falling[-SHOWN:].tolist()],
+        "ends": [*falling[:SHOWN].tolist(), *falling[-SHOWN:].tolist()],
     }

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from statistics import mean
-
-import torch
 
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.hosvd import hosvd
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.report.text import signed
-from bilens.report.tiles import Tile, TileRow, tile_plate, vector_image
+from bilens.report.tiles import TileRow, tile_plate, valued_tiles
 from bilens.studies.comparison import Measured, Published, table
-from bilens.studies.eigenvectors import BASES, chosen
+from bilens.studies.eigenvectors import BASES
 from bilens.studies.study import Measure, Record, StudyOptions
 from bilens.studies.vision import (
     PUBLISHED_WIDTH,
     VisionStudy,
+    extremes,
     image_cell,
-    in_pixels,
     in_words,
     recipe_of,
 )
@@ -65,7 +62,7 @@ class HosvdStudy(VisionStudy):
                 options,
                 "mnist",
                 [recipe_of(options, d_hidden=width, epochs=50, seed=seed) for width in widths],
-                partial(read_directions, drawn=seed == FIRST_SEED),
+                read_directions,
             )
             for seed in (FIRST_SEED + index for index in seeds)
         }
@@ -85,18 +82,9 @@ class HosvdStudy(VisionStudy):
         run, drawn = document["result"]["runs"][0], {}
         for recipe, model in zip(run["recipes"], run["models"], strict=True):
             for basis in BASES:
-                width, found = recipe["d_hidden"], model[basis]
                 title = f"{recipe['d_hidden']} hidden units: shared directions, {basis} basis"
-                rows = [
-                    TileRow(f"σ = {value:.2f}", tiles, direction)
-                    for value, direction, tiles in zip(
-                        found["singular_values"],
-                        found["directions"],
-                        tiles_of(found),
-                        strict=False,
-                    )
-                ]
-                drawn[f"{width}-{basis}.svg"] = tile_plate(title, NOTE, rows)
+                rows = rows_of(model[basis])
+                drawn[f"{recipe['d_hidden']}-{basis}.svg"] = tile_plate(title, NOTE, rows)
         return drawn
 
     def parts(self, result: Record) -> Record:
@@ -147,10 +135,11 @@ def distance(read: Mapping[str, Sequence[float]]) -> float:
     return mean(abs(read[key][0] / value - 1) for key, (_, value, *_) in QUANTITIES.items())
 
 
-def tiles_of(found: Record) -> list[list[Tile]]:
+def rows_of(found: Record) -> list[TileRow]:
+    each = zip(found["images"], found["eigenvalues"], found["directions"], strict=True)
     return [
-        [Tile(image, signed(value, 2)) for image, value in zip(images, values, strict=True)]
-        for images, values in zip(found["images"], found["eigenvalues"], strict=True)
+        TileRow(f"σ = {size:.2f}", valued_tiles(images, values), direction)
+        for size, (images, values, direction) in zip(found["singular_values"], each, strict=False)
     ]
 
 
@@ -167,9 +156,7 @@ def row_of(recipe: Record, model: Record, basis: str) -> list[object]:
     ]
 
 
-def read_directions(
-    data: ImageDataset, models: Sequence[BilinearClassifier], *, drawn: bool
-) -> Record:
+def read_directions(data: ImageDataset, models: Sequence[BilinearClassifier]) -> Record:
     """Return singular values and shared matrices of each model, in both bases."""
     found = []
     for model in models:
@@ -180,18 +167,11 @@ def read_directions(
             # the code reads the right singular vectors: matrices of length one
             rows = directions[:DRAWN] / sizes[:DRAWN, None]
             eig = eigendecompose_all(parts.f, rows)
-            order = eig.eigenvalues.argsort(dim=1, descending=True)
-            ends = torch.cat([order[:, :PER_SIGN], order.flip(1)[:, :PER_SIGN]], dim=1)
             record[basis] = {
                 "norm": float(parts.frobenius_squared.sqrt()),
                 "singular_values": sizes.tolist(),
                 "directions": directions[:DRAWN].tolist(),
-                "eigenvalues": eig.eigenvalues.gather(1, ends).tolist(),
+                **extremes(model, eig, PER_SIGN, data),
             }
-            if drawn:
-                record[basis]["images"] = [
-                    [vector_image(vector, data.image_shape) for vector in one]
-                    for one in chosen(in_pixels(model, eig), ends).tolist()
-                ]
         found.append(record)
     return {"models": found}

@@ -18,8 +18,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.report.text import signed
-from bilens.report.tiles import Tile, TileRow, tile_plate, vector_image
+from bilens.report.tiles import TileRow, tile_plate, valued_tiles, vector_image
 from bilens.studies.comparison import Measured, Published, table
 from bilens.studies.study import Measure, Record, StudyOptions
 from bilens.studies.vision import PUBLISHED_WIDTH, VisionStudy, image_cell, in_words, recipe_of
@@ -94,54 +93,38 @@ class SharedStudy(VisionStudy):
         return found
 
     def figures(self, document: Record) -> Mapping[str, str]:
-        runs = document["result"]["runs"]
-        drawn = {}
-        for name, y_name in (("lost", "accuracy lost"), ("error", "‖B − B'‖ / ‖B‖")):
-            curves = [Curve(way, points_of(runs, way, name)) for way in PARAMETERS]
-            drawn[f"{name}.svg"] = line_figure(y_name, "parameters", y_name, curves)
+        runs, drawn = document["result"]["runs"], {}
+        for name, told in (("lost", "accuracy lost"), ("error", "‖B − B'‖ / ‖B‖")):
+            curves = [
+                Curve(way, tuple((row["parameters"], row[name]) for row in means(runs, way)))
+                for way in PARAMETERS
+            ]
+            drawn[f"{name}.svg"] = line_figure(told, "parameters", told, curves)
         rows = [
-            TileRow(
-                f"p {index + 1}",
-                [
-                    Tile(image, signed(value, 2))
-                    for image, value in zip(one["images"], one["eigenvalues"], strict=True)
-                ],
-                one["classes"],
-            )
-            for index, one in enumerate(runs[0]["components"])
+            TileRow(f"no. {n}", valued_tiles(one["images"], one["eigenvalues"]), one["classes"])
+            for n, one in enumerate(runs[0]["components"], start=1)
         ]
-        note = (
-            "Eigenvectors of each product of balanced rows, their λ; bars: what classes it adds to."
-        )
-        drawn["products.svg"] = tile_plate("Largest shared products", note, rows)
-        return drawn
+        note = "Eigenvectors of each product of rows of length one, their λ; bars: classes."
+        return {**drawn, "products.svg": tile_plate("Largest shared products", note, rows)}
 
     def parts(self, result: Record) -> Record:
         runs = result["runs"]
         rows = [
             [
-                way,
-                row["size"],
-                f"{row['parameters']:,}",
-                *(
-                    f"{mean(run['ways'][way][place][name] for run in runs):{form}}"
-                    for name, form in (("error", ".3f"), ("cosine", ".4f"), ("lost", ".2%"))
-                ),
+                *(way, row["size"], f"{row['parameters']:,}", f"{row['error']:.3f}"),
+                *(f"{row['cosine']:.4f}", f"{row['lost']:.2%}"),
             ]
             for way in PARAMETERS
-            for place, row in enumerate(runs[0]["ways"][way])
+            for row in means(runs, way)
         ]
         reached = [[way, *(enough(runs, way, loss) for loss in LOSSES)] for way in PARAMETERS]
         outputs = [
-            [
-                index + 1,
-                *(f"{mean(run['outputs'][index][name] for run in runs):.4f}" for name in SHOWN),
-            ]
-            for index in range(len(runs[0]["outputs"]))
+            [row["size"], f"{row['error']:.3f}", f"{row['lost']:.2%}"]
+            for row in means(runs, "output directions")
         ]
         duals = [
-            [count, *(f"{max(run['duals'][index][name] for run in runs):.1e}" for name in KEYS)]
-            for index, count in enumerate(row["count"] for row in runs[0]["duals"])
+            [row["count"], *(f"{max(run['duals'][n][key] for run in runs):.1e}" for key in KEYS)]
+            for n, row in enumerate(runs[0]["duals"])
         ]
         return {
             "recipe": in_words(runs[0]["recipes"][0]),
@@ -153,20 +136,19 @@ class SharedStudy(VisionStudy):
         }
 
 
-SHOWN, KEYS = ("error", "lost"), ("error", "logits", "off_target")
+KEYS = ("error", "logits", "off_target")
 
 
-def points_of(runs: Sequence[Record], way: str, name: str) -> tuple[tuple[float, float], ...]:
-    return tuple(
-        (row["parameters"], mean(run["ways"][way][place][name] for run in runs))
-        for place, row in enumerate(runs[0]["ways"][way])
-    )
+def means(runs: Sequence[Record], way: str) -> list[Record]:
+    """Return the rows of a way, each number the mean over the runs."""
+    rows = zip(*(run["ways"][way] for run in runs), strict=True)
+    return [{name: mean(row[name] for row in same) for name in same[0]} for same in rows]
 
 
 def enough(runs: Sequence[Record], way: str, loss: float) -> str:
     """Return the smallest size tried that loses at most so much accuracy, mean over the runs."""
-    for place, row in enumerate(runs[0]["ways"][way]):
-        if mean(run["ways"][way][place]["lost"] for run in runs) <= loss + 1e-9:
+    for row in means(runs, way):
+        if row["lost"] <= loss + 1e-9:
             return f"{row['size']} ({row['parameters']:,} parameters)"
     return "none tried"
 
@@ -211,10 +193,12 @@ def read_components(
             size = largest_size(way, allowed, n, m, most.get(way, n))
             about = {"size": size, "parameters": PARAMETERS[way](size, n, m)}
             found.setdefault(way, []).append({**about, **read(sized(size))})
+    found["output directions"] = [
+        {"size": rank, **read(tucker.truncate(rank))} for rank in range(1, m)
+    ]
     return {
         "accuracy": full,
         "ways": found,
-        "outputs": [read(tucker.truncate(rank)) for rank in range(1, m)],
         "components": components(fits[-1], data.image_shape),
         "duals": [read_duals(raw, max(1, round(share * m)), images) for share in DIRECTIONS],
     }

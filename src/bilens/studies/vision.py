@@ -19,6 +19,7 @@ from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.gaussian import mean_and_covariance, whiten
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
+from bilens.report.tiles import vector_image
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
 from bilens.train.tasks.image import ImageRecipe, accuracy
 
@@ -112,6 +113,18 @@ def in_pixels(model: BilinearClassifier, eig: EigenDecomposition) -> Tensor:
     """Return eigenvectors as images, (..., k, pixels); those of an embedding by its transpose."""
     vectors = eig.eigenvectors
     return vectors if eig.basis == "input" else vectors @ model.embed.weight.detach().double()
+
+
+def extremes(
+    model: BilinearClassifier, eig: EigenDecomposition, count: int, data: ImageDataset
+) -> Record:
+    """Return the most positive and the most negative eigenpairs of each form, with images."""
+    order = eig.eigenvalues.argsort(dim=1, descending=True)
+    ends = torch.cat([order[:, :count], order.flip(1)[:, :count]], dim=1)
+    vectors = in_pixels(model, eig)
+    vectors = vectors.gather(1, ends[..., None].expand(-1, -1, vectors.shape[2]))
+    images = [[vector_image(v, data.image_shape) for v in rows] for rows in vectors.tolist()]
+    return {"eigenvalues": eig.eigenvalues.gather(1, ends).tolist(), "images": images}
 
 
 def dark_pixels(data: ImageDataset) -> Tensor:
