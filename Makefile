@@ -10,7 +10,7 @@ IMAGES = $(if $(DATA),--data-dir $(DATA))
 
 .PHONY: help demo test test-all check coverage mutation docs clean
 .PHONY: bench bench-training bench-decomposition bench-guarantees bench-tracing bench-quadratic-fit
-.PHONY: bench-conversion-ordinary bench-language bench-sae bench-startup bench-tables study-masks study-power study-pretrained study-conversion
+.PHONY: bench-conversion-ordinary bench-language bench-sae bench-startup bench-tables study-power study-pretrained study-conversion
 
 help:                            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 22
@@ -80,9 +80,6 @@ study-pretrained: .venv/test     ## a pretrained language model audited end to e
 
 study-conversion: .venv/test     ## a language model made bilinear (MODEL, TEXT, MEASURE, OUT)
 	$(BIN)/python -m bench.conversion --model $(MODEL) --text $(TEXT) --measure $(MEASURE) --out $(OUT)
-
-study-masks: .venv/test          ## universal perturbations on trained models (DATA)
-	$(BIN)/python -m bench.masks $(IMAGES)
 
 study-power: .venv/test          ## overfitting and triggers on hundreds of models (DATA)
 	$(PIP) -e '.[study]'

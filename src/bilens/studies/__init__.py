@@ -12,18 +12,20 @@ from bilens.studies.explanations import ExplanationStudy
 from bilens.studies.gates import GateStudy
 from bilens.studies.hosvd import HosvdStudy
 from bilens.studies.logic import LogicStudy
+from bilens.studies.masks import MaskStudy
 from bilens.studies.modular import ModularStudy
 from bilens.studies.negation_grammar import NegationStudy
 from bilens.studies.negation_text import NegationTextStudy
 from bilens.studies.shared import SharedStudy
 from bilens.studies.study import Study
+from bilens.studies.targets import TargetStudy
 from bilens.studies.truncation import TruncationStudy
 
 KINDS = (  # in the order of the page
     *(LogicStudy, ModularStudy),
-    *(ConsistencyStudy, TruncationStudy),
     CornerStudy,
     *(EigenvectorStudy, HosvdStudy, SharedStudy, ExplanationStudy),
+    *(ConsistencyStudy, TruncationStudy, TargetStudy, MaskStudy),
     *(GateStudy, NegationStudy, NegationTextStudy, SAETrainingStudy, LayerStudy, ConversionStudy),
 )
 STUDIES: dict[str, Study] = {kind.name: kind() for kind in KINDS}

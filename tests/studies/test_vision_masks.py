@@ -1,0 +1,46 @@
+"""Masks: what is read off curves that are given, and that the study's settings are the paper's.
+
+Broken once: the gap not relative to the optimum, and clipped effects read from the others.
+"""
+
+import pytest
+
+from bilens.studies import masks
+from bilens.studies.masks import FIG_B, MaskStudy
+from bilens.studies.study import Record
+
+
+def model(setting: str, seed: int, accuracy: float) -> Record:
+    effect = {"accuracy": [1.0, accuracy], "margin": [3.0, 1.0], "target_rate": [0.0, 0.2]}
+    clipped = {**effect, "accuracy": [1.0, 0.9]}
+    best = {**effect, "accuracy": [1.0, 0.5]}
+    curves = {"optimal": (best, -4.0, 0.0), "published": (effect, -1.0, 3.0)}
+    return {
+        "setting": setting,
+        "seed": seed,
+        "epsilons": [0.0, 4.2],
+        "curves": [
+            {
+                "kind": kind,
+                "effect": effect,
+                "clipped": clipped,
+                "change": [0, change],
+                "gap": [0, gap],
+            }
+            for kind, (effect, change, gap) in curves.items()
+        ],
+    }
+
+
+def test_effects_are_those_of_a_kind_and_a_length() -> None:
+    models = [model(FIG_B, 0, 0.4), model(FIG_B, 1, 0.6), model("another", 0, 0.0)]
+    read = [masks.values(models, FIG_B, "published", name, 4.2) for name in ("accuracy", "gap")]
+    assert read == [[0.4, 0.6], pytest.approx([75, 75])]  # it changes 1 of the 4 that can be
+    assert masks.at(models[0], "published", "clipped_accuracy", 4.2) == 0.9
+    assert masks.beaten_in_accuracy(models[:2]) == "of 2 pairs of model and length: published in 1"
+
+
+def test_every_published_row_is_read_at_a_length_that_is_measured() -> None:
+    assert set(masks.READ) == set(MaskStudy.published)
+    assert {where[-1] for where in masks.READ.values()} <= set(masks.SHOWN)
+    assert {where[0] for where in masks.READ.values()} <= set(masks.SETTINGS)

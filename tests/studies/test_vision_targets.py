@@ -1,0 +1,71 @@
+"""Targets: the labels are those of a known form, and of that form the target is read.
+
+Broken once: the contrast False − True, the constant not over the square of the length.
+"""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
+from bilens.data.images import ImageDataset
+from bilens.studies import targets
+
+N = 16
+SHARE = targets.SIMILAR**2
+
+
+def tiny_images() -> ImageDataset:
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda count: torch.rand(count, N, generator=generator).pow(3)  # noqa: E731
+    labels = torch.arange(40) % 10
+    names = tuple("0123456789")
+    return ImageDataset(
+        "tiny", draw(40), labels, draw(40), labels, (4, 4), names, "drawn", "tensors"
+    )
+
+
+def known_form(target: Tensor, constant: float = 0.0, unit: float = 1.0) -> QuadraticForm:
+    """(t̂·x)² − cos² ‖x‖² + constant, of pixels in other units: x / unit."""
+    eye = torch.eye(N, dtype=torch.float64)
+    rows = torch.cat([torch.nn.functional.normalize(target.double(), dim=0)[None], eye]) * unit
+    weight = torch.tensor([1.0, *[-SHARE] * N], dtype=torch.float64)
+    linear = unit * torch.linspace(-1, 1, N, dtype=torch.float64)
+    linear = linear if constant else 0 * linear
+    return QuadraticForm(
+        InteractionMatrix(rows, rows, weight), linear, torch.tensor(constant).double(), "input"
+    )
+
+
+def test_similar_is_what_a_form_with_one_large_eigenvalue_says() -> None:
+    images = tiny_images()
+    target = images.train_images[targets.target_of(images, 3)]
+    form = known_form(target)
+    data = targets.similar_images(images, target)
+    assert torch.equal(form(data.test_images.double()) > 0, data.test_labels == 1)
+    found = targets.spectrum(form, target, target - data.train_images.mean(dim=0), None)
+    assert found["cosines"][0] == pytest.approx(1)
+    assert found["ratio"] == pytest.approx(SHARE / (1 - SHARE))
+    either = targets.similar_images(images, target, complement=True)
+    assert (either.train_labels >= data.train_labels).all()
+
+
+def test_targets_are_the_first_of_their_class_from_the_published_one_on() -> None:
+    images = tiny_images()
+    assert [targets.target_of(images, digit) for digit in (6, 7, 5, 0)] == [6, 7, 15, 10]
+    other = dataclasses.replace(images, train_labels=torch.tensor([1] * 6 + [5] * 34))
+    assert targets.target_of(other, 5) == 6
+
+
+def test_a_folded_spectrum_does_not_depend_on_the_unit_of_a_pixel() -> None:
+    target = tiny_images().train_images[0]
+    folded, unit = [], []
+    for scale in (1.0, 0.1):  # of pixels that are as many times longer, the length too
+        form = known_form(target, constant=-3.0, unit=scale)
+        folded.append(targets.spectrum(form, target, target, 2.0 / scale))
+        unit.append(targets.spectrum(form, target, target, 1.0))
+    assert folded[0]["ratio"] == pytest.approx(folded[1]["ratio"])
+    assert folded[0]["cosines"] == pytest.approx(folded[1]["cosines"])
+    assert unit[0]["ratio"] != pytest.approx(unit[1]["ratio"], rel=0.1)
