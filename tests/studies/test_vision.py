@@ -1,7 +1,8 @@
 """Studies of images: what is read from planted weights is the truth; small studies run whole.
 
 Broken once: with pixels counted dark above `DARK`, with spectra of the embedding called those of
-the input, with shares in the place of published ranks.
+the input, with shares in the place of published ranks; with ratios upside down, with `PART`
+ignored; with as many ReLU neurons as products.
 """
 
 from pathlib import Path
@@ -10,10 +11,11 @@ import pytest
 import torch
 
 import tiny
-from bilens.studies import corners, vision
+from bilens.studies import corners, regularisation, regularisation_claims, replacing, vision
 from bilens.studies.comparison import finding
 from bilens.studies.reproduction import reproduce
 from bilens.studies.study import StudyOptions
+from bilens.train.tasks.image import accuracy, new_classifier
 
 
 @pytest.fixture
@@ -81,3 +83,109 @@ def test_the_published_corners_agree_with_themselves() -> None:
     assert set(ours) == set(study.published)
     for name, one in ours.items():
         assert finding(study.published[name], one)["verdict"] == "agrees"
+
+
+@pytest.mark.usefixtures("small")
+def test_a_grid_is_repeated_for_every_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regularisation, "DISTURBANCES", {"blur": ("0.4",), "dropout": ("0.3",)})
+    name, options = "vision/regularisation", StudyOptions(quick=True, seeds=2)
+    document = reproduce([name], tmp_path, options)["studies"][name]
+    grid = document["result"]["grid"]
+    assert list(grid) == ["0", "0.4", "1"]
+    accuracies = grid["0"]["1"]["accuracy"]
+    rows = {row["quantity"]: row for row in document["findings"]}
+    assert rows["accuracy at noise 0, weight decay 1"]["ours"] == pytest.approx(sum(accuracies) / 2)
+    assert len(list((tmp_path / "models").iterdir())) == 2 * (9 + 2 * 2)  # each trained once
+    page = (tmp_path / "index.html").read_text()
+    assert page.count("<image") == 2 * 3
+    assert "not measured" in page
+    assert "none</td>" in page
+
+
+def cell(seeds: int = 1, **values: float) -> dict[str, list[float]]:
+    given = dict.fromkeys(vision.MEASURES, 1.0) | values
+    return {name: [value] * seeds for name, value in given.items()}
+
+
+def test_noise_and_decay_are_told_apart_in_a_grid() -> None:
+    grid = {
+        noise: {
+            decay: cell(
+                effective_rank_input=rank, effective_rank_embedding=2 * rank, sparsity=pixels
+            )
+            for decay, rank in (("0", ranks[0]), ("1", ranks[1]))
+        }
+        for noise, ranks, pixels in (("0", (20.0, 10.0), 4.0), ("1", (60.0, 40.0), 3.0))
+    }
+    found = regularisation_claims.of_grid(grid)
+    told = {name: (one.values, one.holds) for name, one in found.items()}
+    assert told["noise input"] == told["noise embedding"] == ((3.0,), True)
+    assert told["decay input"] == ((pytest.approx(2 / 3),), True)
+    assert told["noise sparsity"] == ((0.75,), True)
+    assert told["decay sparsity"] == ((1.0,), True)
+    for one in grid.values():
+        one["1"]["sparsity"] = [2.0]
+    assert regularisation_claims.of_grid(grid)["decay sparsity"].holds is False
+
+
+def test_disturbances_are_judged_against_the_same_noise_without() -> None:
+    def both(**values: float) -> dict[str, dict[str, list[float]]]:
+        return {noise: cell(accuracy=0.9, **values) for noise in ("0", "0.4")}
+
+    result = {
+        "grid": {
+            noise: {"1": cell(accuracy=right, sparsity=pixels)}
+            for noise, right, pixels in (("0", 0.9, 2.0), ("0.4", 0.91, 1.0))
+        },
+        "disturbed": {
+            "blur": {"0.2": both(roughness=3.0), "0.4": both(roughness=0.5)},
+            "salt-and-pepper": {"0.1": both()},
+            "dropout": {"0.1": both()},
+        },
+    }
+    found = regularisation_claims.of_disturbances(result)
+    assert (found["sharpens"].values, found["sharpens"].holds) == ((0.5,), True)
+    assert (found["blur"].values, found["blur"].holds) == ((0.5,), True)
+    assert found["salt-and-pepper"].values == (pytest.approx(-0.5),)
+    assert found["salt-and-pepper"].holds
+    assert found["dropout"].holds is False  # half a point, and pixels used × 0.75
+    assert "× 0.75" in found["dropout"].note
+
+
+@pytest.mark.usefixtures("small")
+def test_layers_of_equal_weights_are_trained_and_tested_alike(tmp_path: Path) -> None:
+    name = "vision/replacing"
+    options = StudyOptions(quick=True, seeds=3)
+    document = reproduce([name], tmp_path, options)["studies"][name]
+    (run, *_) = document["result"]["mnist"]
+    assert run["weights"]["bilinear"] == run["weights"]["silu"]
+    assert run["weights"]["relu"] == pytest.approx(run["weights"]["bilinear"], rel=0.02)
+    assert set(run["relu"]) == set(run["relu"]["noise"]) == {"clean", "noise"}
+    row = next(row for row in document["findings"] if row["runs"])
+    assert row["low"] is not None
+
+
+def test_relu_neurons_are_trained_as_products_are() -> None:
+    recipe = tiny.RECIPE
+    task = replacing.ReluTask(tiny.images(), recipe)
+    model, other = task.start().model, new_classifier(recipe, tiny.images())
+    assert torch.equal(model.embed.weight, other.embed.weight)
+    assert (model(torch.randn(5, tiny.PIXELS)) != 0).any()
+    before = [part.clone() for part in model.parameters()]
+    trained = replacing.train_relu(tiny.images(), recipe)
+    after = list(trained.parameters())
+    assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    data = tiny.images()
+    assert accuracy(trained, data.test_images, data.test_labels) > 0.5
+
+
+def test_the_relu_layer_has_as_many_weights() -> None:
+    assert replacing.relu_width(256, 10) == 502  # 266 · 502 weights against 2 · 256² + 2,560
+
+
+def test_what_it_costs_is_a_difference_of_the_same_seed() -> None:
+    runs = [
+        {kind: {"clean": {"clean": right}} for kind, right in (("bilinear", a), ("relu", b))}
+        for a, b in ((0.9, 0.91), (0.8, 0.8), (0.97, 0.97))
+    ]
+    assert replacing.costs(runs, "relu", "clean", "clean") == pytest.approx((-1, 0, 0))

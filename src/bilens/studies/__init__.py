@@ -16,6 +16,8 @@ from bilens.studies.masks import MaskStudy
 from bilens.studies.modular import ModularStudy
 from bilens.studies.negation_grammar import NegationStudy
 from bilens.studies.negation_text import NegationTextStudy
+from bilens.studies.regularisation import RegularisationStudy
+from bilens.studies.replacing import ReplacingStudy
 from bilens.studies.shared import SharedStudy
 from bilens.studies.study import Study
 from bilens.studies.targets import TargetStudy
@@ -23,7 +25,7 @@ from bilens.studies.truncation import TruncationStudy
 
 KINDS = (  # in the order of the page
     *(LogicStudy, ModularStudy),
-    CornerStudy,
+    *(CornerStudy, RegularisationStudy, ReplacingStudy),
     *(EigenvectorStudy, HosvdStudy, SharedStudy, ExplanationStudy),
     *(ConsistencyStudy, TruncationStudy, TargetStudy, MaskStudy),
     *(GateStudy, NegationStudy, NegationTextStudy, SAETrainingStudy, LayerStudy, ConversionStudy),

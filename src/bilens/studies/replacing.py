@@ -1,0 +1,160 @@
+"""What it costs to put a bilinear layer in the place of an ordinary or a gated one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
+
+import torch
+from torch import nn
+
+from bilens.data.images import ImageDataset
+from bilens.nn import BilinearClassifier
+from bilens.studies.comparison import MIN_RUNS, Measured, Published, interval, spread, table
+from bilens.studies.study import CellContext, Measure, Record, StudyOptions
+from bilens.studies.vision import VisionStudy, recipe_of
+from bilens.train.loop import train
+from bilens.train.randomness import STEP, seeded_initialisation, stream
+from bilens.train.tasks.image import ImageRecipe, ImageTask, Run, accuracy
+
+LAYERS = {"bilinear": "bilinear", "relu": "ReLU MLP", "silu": "SwiGLU"}
+NOISE = 0.5  # standard deviation on every pixel, in training and in testing
+TRAINED = {"clean": 0.0, "noise": NOISE}
+TESTED = ("clean", "noise")
+SETTINGS = list(product(TRAINED, TESTED))
+LITTLE = 0.5  # percentage points
+
+
+class ReplacingStudy(VisionStudy):
+    """Accuracy of bilinear, ReLU and SwiGLU classifiers with as many weights."""
+
+    name = "vision/replacing"
+    title = "Replacing the MLP: bilinear beside ReLU and SwiGLU at equal parameters"
+    published = {  # noqa: RUF012 - a constant
+        f"{data} {other} {setting}": Published(
+            f"{data}, {setting}: accuracy of bilinear − {LAYERS[other]}, points",
+            "App. I, loss of a language model",
+            claim=f"costs little: 1.337 against {loss} (here: the interval lies above −{LITTLE})",
+        )
+        for data in ("mnist", "fashion-mnist")
+        for other, loss in (("relu", "1.332 of ReGLU"), ("silu", "1.321 of SwiGLU"))
+        for setting in TRAINED
+    }
+
+    def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
+        epochs = options.choose(10, 50, 100)
+        return {
+            f"{data}-seed-{seed}": partial(
+                measure, options, data, recipe_of(options, epochs=epochs, seed=seed)
+            )
+            for data in self.images_read(options)
+            for seed in self.seeds(options)
+        }
+
+    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
+        return {
+            data: [one for one in cells.values() if one["data"] == data]
+            for data in self.images_read(options)
+        }
+
+    def ours(self, result: Record) -> Mapping[str, Measured]:
+        found = {}
+        for data, runs in result.items():
+            for other, setting in product(("relu", "silu"), TRAINED):
+                points = costs(runs, other, setting, setting)
+                ends = interval(points)
+                holds = None if ends is None else ends[0] > -LITTLE
+                found[f"{data} {other} {setting}"] = Measured(points, holds)
+        return found
+
+    def parts(self, result: Record) -> Record:
+        heads = ["layer", "weights", *(f"trained {a}, tested {b}" for a, b in SETTINGS)]
+        tables = []
+        for data, runs in result.items():
+            rows = [
+                [
+                    told,
+                    f"{runs[0]['weights'][kind]:,}",
+                    *(spread([run[kind][a][b] for run in runs]) for a, b in SETTINGS),
+                ]
+                for kind, told in LAYERS.items()
+            ]
+            rows += [
+                [
+                    f"bilinear − {LAYERS[one]}, points",
+                    "",
+                    *(spread(costs(runs, one, a, b), 2) for a, b in SETTINGS),
+                ]
+                for one in ("relu", "silu")
+            ]
+            tables.append(f"### {data}\n\n{table(' | '.join(heads), rows)}")
+        epochs = next(iter(result.values()))[0]["epochs"]
+        return {
+            "tables": "\n\n".join(tables),
+            "epochs": epochs,
+            "noise": NOISE,
+            "little": LITTLE,
+            "least": MIN_RUNS,
+        }
+
+
+def costs(runs: Sequence[Record], other: str, trained: str, tested: str) -> tuple[float, ...]:
+    """Return by how many points bilinear is better than another layer, seed by seed."""
+    return tuple(
+        100 * (run["bilinear"][trained][tested] - run[other][trained][tested]) for run in runs
+    )
+
+
+def relu_width(d_hidden: int, d_output: int) -> int:
+    """Return how many ReLU neurons have as many weights as `d_hidden` products, head included."""
+    return round((2 * d_hidden**2 + d_hidden * d_output) / (d_hidden + d_output))
+
+
+class ReluTask(ImageTask):
+    """The same training of a classifier whose bilinear layer is replaced by ReLU neurons."""
+
+    def start(self) -> Run:
+        run = super().start()
+        model, optimizer = run.model, run.optimizer
+        d_hidden, d_output = self.recipe.d_hidden, model.head.out_features
+        width = relu_width(d_hidden, d_output)
+        with seeded_initialisation(self.recipe.seed, 1):
+            up = nn.Linear(d_hidden, width, bias=False)
+            model.layers = nn.ModuleList([nn.Sequential(up, nn.ReLU())])
+            model.head = nn.Linear(width, d_output, bias=False)
+        model.to(self.device)
+        optimizer.param_groups[0]["params"] = list(model.parameters())
+        return run
+
+
+def train_relu(data: ImageDataset, recipe: ImageRecipe) -> BilinearClassifier:
+    task = ReluTask(data, recipe)
+    run = task.start()
+    for _ in train(run, task):
+        pass
+    return run.model
+
+
+def measure(options: StudyOptions, name: str, recipe: ImageRecipe, context: CellContext) -> Record:
+    """Train all layers, clean and with noise, from one seed; test each in both ways."""
+    data = options.images(name)
+    draws = torch.randn(data.test_images.shape, generator=stream(recipe.seed, STEP))
+    tests = dict(zip(TESTED, (data.test_images, data.test_images + NOISE * draws), strict=True))
+    recipes = {
+        (kind, trained): replace(own, noise=noise)
+        for kind, own in (("bilinear", recipe), ("silu", replace(recipe, gate="silu")))
+        for trained, noise in TRAINED.items()
+    }
+    models = dict(zip(recipes, context.classifiers(data, list(recipes.values())), strict=True))
+    for trained, noise in TRAINED.items():
+        context.say(f"ReLU, trained {trained}")
+        models["relu", trained] = train_relu(data, replace(recipe, noise=noise))
+    found: Record = {"data": name, "epochs": recipe.epochs, "weights": {}}
+    for (kind, trained), model in models.items():
+        found["weights"][kind] = sum(part.numel() for part in model.parameters())
+        found.setdefault(kind, {})[trained] = {
+            tested: accuracy(model, images, data.test_labels) for tested, images in tests.items()
+        }
+    return found
