@@ -51,7 +51,8 @@ def tile_plate(title: str, note: str, rows: Sequence[TileRow]) -> str:
 
 def row_marks(row: TileRow, top: float, side: float, most: int) -> list[Markup]:
     name = fitted(row.name, 14, NAMES - GAP)
-    marks = [label(MARGIN, top + side / 2 + 5, name, "name")]
+    look = {"class_": "name", "font_size": "14"}
+    marks = [element("text", name, x=MARGIN, y=top + side / 2 + 5, **look)]
     left = MARGIN + NAMES
     for index, tile in enumerate(row.tiles):
         x = left + index * (side + GAP)
