@@ -67,17 +67,20 @@ def test_a_plate_draws_each_tile_and_each_bar() -> None:
     assert "two" in svg
 
 
-def test_the_study_tells_both_bases_and_leaves_open_what_it_did_not_read(
+def test_the_studies_are_told_and_leave_open_what_they_did_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(study, "embedded_digits", small_images)
-    document = reproduce(["vision/eigenvectors"], tmp_path, StudyOptions(seeds=1, quick=True))
-    rows = document["studies"]["vision/eigenvectors"]["findings"]
-    verdicts = {row["quantity"].split(",")[0].split(":")[0]: row["verdict"] for row in rows}
-    assert verdicts["fashion-mnist"] == "not measured"
+    names = [f"vision/{name}" for name in ("eigenvectors", "hosvd", "shared", "explanations")]
+    document = reproduce(names, tmp_path, StudyOptions(seeds=1, quick=True))
+    rows = [row for one in document["studies"].values() for row in one["findings"]]
     assert not any("|" in row["quantity"] + row["claim"] for row in rows)  # of a table
+    verdicts = {row["quantity"]: row["verdict"] for row in rows}
+    unread = ("fashion-mnist", "h = 512", "test image", "64 products")
+    assert {told for name, told in verdicts.items() if name.startswith(unread)} == {"not measured"}
+    assert sum(told != "not measured" for told in verdicts.values()) == 7
     page = (tmp_path / "index.html").read_text()
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == sum(1 for _ in tmp_path.glob("vision/*/*.svg"))
     assert "64 hidden units, 10 epochs" in page
 
 
