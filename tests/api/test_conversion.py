@@ -35,7 +35,7 @@ from bilens.nn.module_layers import plain_weights
 from bilens.train import distillation
 from bilens.train.corpus import CorpusOptions
 from bilens.train.layer_fit import ConversionRecipe, convert_layers, first_tokens
-from bilens.train.layer_inputs import Walk
+from bilens.train.layer_inputs import Mixture, Walk
 from kill_sweep import KILLS, conversions_killed
 
 RECIPE = ConversionRecipe(
@@ -438,6 +438,22 @@ def test_a_domain_may_be_measured_alone(ours: Path, tmp_path: Path) -> None:
     plain = go(ours, tmp_path / "plain")
     assert weights(tmp_path / "out") == weights(tmp_path / "plain")
     assert found["domains"][0] == plain["domains"][0]
+
+
+def test_a_domain_that_is_given_twice_has_two_turns(ours: Path, tmp_path: Path) -> None:
+    stories, tokenizer = TEXT[0].load(), load_tokenizer(ours)
+    other = tmp_path / "other.txt"
+    told = (f"{one} Then it was {n}." for n, one in enumerate(stories.documents))
+    other.write_text("<|endoftext|>".join(told))
+    second = CorpusOptions(str(other), held_out=0.2).load()
+    alone = [Mixture([one], tokenizer, 12, 0) for one in (stories, second)]
+    mixed = Mixture([stories, second, second], tokenizer, 12, 0)
+    assert len(mixed.domains) == len(mixed.held_out) == 2
+    found = mixed.texts(0, 6)
+    assert torch.equal(found[[0, 3]], alone[0].texts(0, 2))
+    assert torch.equal(found[[1, 2, 4, 5]], alone[1].texts(0, 4))  # none of them twice
+    rounds = min(alone[0].tokens // 12, alone[1].tokens // 24)
+    assert mixed.tokens == rounds * 3 * 12
 
 
 def test_a_walk_sees_what_the_mlps_of_a_whole_run_receive() -> None:
