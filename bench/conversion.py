@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -30,8 +32,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "200k-keep-2": {"tokens": 200_000, "keep_worst": 2},
     "800k": {"tokens": 800_000},
     "200k-2-passes": {"tokens": 200_000, "passes": 2},
-    "200k-6-passes": {"tokens": 200_000, "passes": 6},
-    "1600k-keep-2": {"tokens": 1_600_000, "keep": (28, 29)},
+    "1M-keep-2": {"tokens": 1_000_000, "keep": (28, 29)},
 }
 OF_A_DOMAIN = (
     *("name", "fitted", "texts", "tokens", "teacher_loss", "loss", "loss_added", "error", "kl"),
@@ -39,8 +40,8 @@ OF_A_DOMAIN = (
 )
 
 
-def kept(found: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return what the page has of a conversion."""
+def kept(found: dict[str, Any], name: str, texts: Sequence[str]) -> dict[str, Any]:
+    """Return what the page has of a conversion that learnt from these texts in turn."""
     stages = {
         stage: [{key: one[key] for key in OF_A_DOMAIN if key in one} for one in found[stage]]
         for stage in ("after_layers", "domains")
@@ -48,6 +49,7 @@ def kept(found: dict[str, Any], name: str) -> dict[str, Any]:
     same = ("layers", "kept", "swap_in_costs", "swap_in_errors", "curve", "bfloat16_added")
     return {
         "name": name,
+        "turns": [Path(text).stem for text in texts],
         "recipe": json.loads(found["source"]["provenance"]["recipe"]),
         **stages,
         **{key: found[key] for key in (*same, "line_tokens", "seconds")},
@@ -69,33 +71,41 @@ def one_run(name: str, args: argparse.Namespace) -> dict[str, Any]:
         report=lambda *said: print(name, *said, flush=True),
         say=lambda said: print(name, said, flush=True),
     )
-    return kept(found, name)
+    return kept(found, name, args.text)
 
 
 def loss(one: dict[str, Any]) -> str:
     return f"{one['loss_added']:+.3f} ± {one['error']:.3f}"
 
 
+def told(kept: Sequence[str]) -> str:
+    return ", ".join(kept) or "none"
+
+
 def page(result: dict[str, Any]) -> str:
     """Return the page of a result."""
     run, runs = result["run"], result["runs"]
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
-    first = max(runs, key=lambda one: one["run"]["date"])  # of the layers, which all share
+    whole = [one for one in runs if not one["kept"]]
+    first = max(whole, key=lambda one: one["run"]["date"])  # of the layers, which all share
     names = [
         one["name"] + ("" if one["fitted"] else " (only measured)") for one in first["domains"]
     ]
-    head = f"| tokens | passes | {' | '.join(names)} | same top token | bfloat16 | kept | date |"
+    head = (
+        f"| tokens | passes | turns | {' | '.join(names)} | same top token | bfloat16 | kept | "
+        "date |"
+    )
     stage = f"{first['after_layers'][0]['tokens']:,} predictions"
-    lines = [head, "|---|" + "---|" * (len(names) + 5)]
-    lines += [
-        f"| layers alone, on {stage} | | {' | '.join(map(loss, first['after_layers']))} | | | | |"
-    ]
+    lines = [head, "|---|" + "---|" * (len(names) + 6)]
+    for one in {tuple(one["kept"]): one for one in (*runs, first)}.values():
+        losses = " | ".join(map(loss, one["after_layers"]))
+        lines.append(f"| layers alone, on {stage} | | | {losses} | | | {told(one['kept'])} | |")
     for one in runs:
         same = ", ".join(f"{domain['same_top_token']:.1%}" for domain in one["domains"])
         cells = [*map(loss, one["domains"]), same, f"{one['bfloat16_added']:+.4f}"]
-        kept_names = ", ".join(one["kept"]) or "none"
         passes, date = one["recipe"].get("passes", 1), one["run"]["date"]
-        row = f"{one['recipe']['tokens']:,}", f"{passes}", *cells, kept_names, date
+        turns = " : ".join(str(n) for n in Counter(one["turns"]).values())
+        row = f"{one['recipe']['tokens']:,}", f"{passes}", turns, *cells, told(one["kept"]), date
         lines.append(f"| {' | '.join(row)} |")
     layers = first["layers"]
     overall, median = ([one[key] for one in layers] for key in ("r_squared", "median"))
@@ -119,7 +129,8 @@ def page(result: dict[str, Any]) -> str:
         f"{run['date']}, {run['hardware']}, {versions}. {result['model']}, all MLPs made "
         "bilinear at equal width. Nats per token over the teacher ± standard error over texts, "
         f"paired, on {tokens} held-out predictions; {HELD_OUT:.0%} of the documents of the domains "
-        "that are learnt from are held out, whole. Seed 0 alone.",
+        "that are learnt from are held out, whole. *Turns*: of these domains, in each round. "
+        "Seed 0 alone.",
         "\n".join(lines),
         "R² on real inputs of held-out documents, after the layers: "
         f"{fmean(overall):.3f} in the mean of "
