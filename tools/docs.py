@@ -1,8 +1,8 @@
 """Regenerates the pages that are drawn from code and data; `--check` only compares.
 
 `docs/cli.md` from the help of the commands, `docs/api.md` from the public docstrings,
-`docs/measured.md` and the benchmark pages from their JSON, and the picture of the README from the
-demo, where it has been run.
+`docs/measured.md`, `docs/reproduction.md` and the benchmark pages from their JSON, and the picture
+of the README from the demo, where it has been run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from bench import (
 )
 from bench.power import page as power
 from bilens.cli.app import app
-from tools import measured
+from tools import measured, reproduction
 from tools.schema import schema_pages
 
 ROOT = Path(__file__).parent.parent
@@ -136,6 +136,7 @@ def pages() -> dict[Path, str]:
         ROOT / "docs/cli.md": command_page(),
         ROOT / "docs/api.md": api_page(),
         ROOT / "docs/measured.md": measured.page(),
+        ROOT / "docs/reproduction.md": reproduction.page(),
         **benchmark_pages(),
         **schema_pages(ROOT),
     }

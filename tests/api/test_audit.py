@@ -193,6 +193,7 @@ def test_the_document_says_how_to_make_it_again(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_command_line_is_quoted_and_names_no_folder_of_the_program() -> None:
     assert this_command(["/usr/bin/bilens", "demo", "--out", "a b"]) == "bilens demo --out 'a b'"
+    assert this_command(["/site/bilens/__main__.py", "demo"]) == "bilens demo"
     assert this_command([""]) == "python"
 
 

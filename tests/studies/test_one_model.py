@@ -13,15 +13,15 @@ from bilens.nn.mlp import BilinearMLP
 from bilens.nn.topk_sae import TopKSAE
 from bilens.studies import (
     STUDIES,
-    autoencoders as sae_training,
     find_studies,
+    sae_training,
     study as study_module,
 )
-from bilens.studies.autoencoders import (
+from bilens.studies.sae_layers import LayerStudy
+from bilens.studies.sae_training import (
     BY_RANK_NAME,
     OVER_TIME_NAME,
     PUBLISHED,
-    LayerStudy,
     SAETrainingStudy,
     lengths_of,
     upper_layer,

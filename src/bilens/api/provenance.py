@@ -154,4 +154,5 @@ def versions() -> dict[str, str]:
 def this_command(arguments: Sequence[str] | None = None) -> str:
     """Return the command line of this process, without the folder of the program."""
     program, *rest = sys.argv if arguments is None else arguments
-    return shlex.join([Path(program).name or "python", *rest])
+    name = "bilens" if Path(program).name == "__main__.py" else Path(program).name
+    return shlex.join([name or "python", *rest])

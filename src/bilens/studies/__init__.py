@@ -3,7 +3,6 @@
 from difflib import get_close_matches
 
 from bilens.base.errors import UsageError
-from bilens.studies.autoencoders import LayerStudy, SAETrainingStudy
 from bilens.studies.consistency import ConsistencyStudy
 from bilens.studies.conversion import ConversionStudy
 from bilens.studies.corners import CornerStudy
@@ -18,6 +17,8 @@ from bilens.studies.negation_grammar import NegationStudy
 from bilens.studies.negation_text import NegationTextStudy
 from bilens.studies.regularisation import RegularisationStudy
 from bilens.studies.replacing import ReplacingStudy
+from bilens.studies.sae_layers import LayerStudy
+from bilens.studies.sae_training import SAETrainingStudy
 from bilens.studies.shared import SharedStudy
 from bilens.studies.study import Study
 from bilens.studies.targets import TargetStudy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import mean, stdev
 from typing import Any
 
@@ -54,6 +55,14 @@ def spread(values: Sequence[float | None], digits: int = 4) -> str:
     return f"{mid} [{', '.join(told)}]" if told else mid
 
 
+def rising(values: Sequence[float | None], where: str) -> Measured:
+    """Return whether values rise from each to the next, and the values; open if one is missing."""
+    known = [value for value in values if value is not None]
+    told = ", ".join(map(number, values))
+    holds = all(a < b for a, b in pairwise(known)) if len(known) == len(values) else None
+    return Measured(holds=holds, note=f"{told} ({where})")
+
+
 def finding(published: Published, measured: Measured) -> dict[str, Any]:
     """Return one row: published, ours, and whether they agree."""
     ours = mean(measured.values) if measured.values else None
@@ -99,12 +108,13 @@ def finding_cells(row: Mapping[str, Any]) -> list[str]:
     verdict = row["verdict"]
     if row["flaw"]:
         verdict += f"; published protocol flawed: {row['flaw']}"
-    ours = "–" if row["ours"] is None else number(row["ours"])
+    ours = number(row["ours"])
     if row["low"] is not None:
         ours += f" [{number(row['low'])}, {number(row['high'])}]"
     elif row["runs"]:
         ours += f" ({row['runs']} of at least {MIN_RUNS} runs: no interval)"
-    ours += f"; {row['note']}" if row["note"] else ""
+    if row["note"]:
+        ours = row["note"] if row["ours"] is None else f"{ours}; {row['note']}"
     return [row["quantity"], f"{said} ({row['source']})", row["others"] or "–", ours, verdict]
 
 

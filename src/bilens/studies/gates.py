@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.studies.comparison import table
+from bilens.studies.comparison import Measured, Published, table
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
 from bilens.train.corpus import CorpusOptions
 from bilens.train.recipe import find_device
@@ -38,6 +38,7 @@ PUBLISHED = {  # TinyStories, 6 layers, d_model 512 (arXiv:2410.08417, App. I): 
     "SwiGLU": (1.321, 1.336),
 }
 BUDGETS = EQUAL_STEPS, EQUAL_TIME = "equal steps", "equal time"
+ALIKE = 0.01  # share of the loss, within which two comparisons say the same
 CURVES_NAME = "gates.svg"
 SPEED = "seconds-per-step"
 TIMED_ROUNDS = 12
@@ -52,6 +53,18 @@ class GateStudy(Study):
     title = "Loss of bilinear and gated language models"
     uses = frozenset({"corpus", "seeds", "steps"})
     needs = frozenset({"corpus"})
+    published = {  # noqa: RUF012 - a constant
+        f"{gate}, {budget}": Published(
+            f"loss of the bilinear model over that with {gate}, {budget}",
+            "App. I, table",
+            value=round(PUBLISHED["bilinear"][place] / PUBLISHED[gate][place] - 1, 4),
+            tolerance=ALIKE,
+            others="preceded by arXiv:2305.03452 and 2406.03947",
+            flaw="one seed: several",
+        )
+        for gate in ("ReGLU", "SwiGLU")
+        for place, budget in enumerate(BUDGETS)
+    }
 
     def check(self, options: StudyOptions) -> None:
         """Refuse what any study refuses, and a corpus that cannot be read."""
@@ -92,6 +105,18 @@ class GateStudy(Study):
             "histories": {kind: cell["history"] for kind, cell in first.items()},
         }
 
+    def ours(self, result: Record) -> Mapping[str, Measured]:
+        losses = {
+            (row["kind"], budget): row[budget]["losses"]
+            for row in result["rows"]
+            for budget in BUDGETS
+        }
+        return {
+            f"{gate}, {budget}": Measured(tuple(changes(losses["bilinear", budget], others)))
+            for (gate, budget), others in losses.items()
+            if f"{gate}, {budget}" in self.published
+        }
+
     def figures(self, document: Record) -> Mapping[str, str]:
         curves = [
             Curve(kind, tuple((line["step"], line["held_out_loss"]) for line in lines))
@@ -123,10 +148,14 @@ def table_row(result: Record, row: Record) -> list[str]:
 
 def against(losses: Sequence[float], others: Sequence[float]) -> str:
     """Return by how much losses differ from others of the same seeds: mean and range."""
-    changes = [mine / other - 1 for mine, other in zip(losses, others, strict=True)]
-    if len(changes) == 1:
-        return f"{changes[0]:+.2%}"
-    return f"{mean(changes):+.2%} ({min(changes):+.2%} to {max(changes):+.2%})"
+    shares = changes(losses, others)
+    if len(shares) == 1:
+        return f"{shares[0]:+.2%}"
+    return f"{mean(shares):+.2%} ({min(shares):+.2%} to {max(shares):+.2%})"
+
+
+def changes(losses: Sequence[float], others: Sequence[float]) -> list[float]:
+    return [mine / other - 1 for mine, other in zip(losses, others, strict=True)]
 
 
 def cell_name(budget: str, kind: str, seed: int) -> str:

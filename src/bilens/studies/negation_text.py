@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bilens.interp.traced_layer import TracedText, TraceOptions, open_layer, open_sae, read_text
 from bilens.records.base import to_json
-from bilens.studies.comparison import table
+from bilens.studies.comparison import Measured, table
 from bilens.studies.negation_candidates import (
     CHECKED_PAIRS,
     KEPT_SHARE,
@@ -28,7 +28,7 @@ from bilens.studies.negation_candidates import (
     TOP,
     measure_block,
 )
-from bilens.studies.negation_grammar import PUBLISHED, corpus_blocks
+from bilens.studies.negation_grammar import PICKED, corpus_blocks
 from bilens.studies.negation_prompts import (
     FRAMES,
     OPENERS,
@@ -70,6 +70,13 @@ class NegationTextStudy(OneModelStudy):
 
     name = "language/negation-text"
     title = "Negation in a model of running text"
+    published = {  # noqa: RUF012 - a constant
+        "found": PICKED(
+            "latents that combine a negation with a sentiment, in a model of running text",
+            "§5.1, Fig. 8",
+            claim="there are",
+        ),
+    }
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
         blocks = range(open_layer(model_of(options), 0).module.config.n_layer)
@@ -85,6 +92,16 @@ class NegationTextStudy(OneModelStudy):
             "behaviour": {**behaviour, "all": {**behaviour["all"], **margins(behaviour)}},
             "mlps": cells["mlps"]["blocks"],
             "blocks": [record for name, record in cells.items() if name.startswith("block-")],
+        }
+
+    def ours(self, result: Record) -> Mapping[str, Measured]:
+        blocks, found = result["blocks"], result["behaviour"]["all"]
+        held = sum(block[of]["num_both"] for block in blocks for of in ("latents", "pairs"))
+        ranked = sum(block[of]["ranked"] for block in blocks for of in ("latents", "pairs"))
+        told = f"{held} of {ranked:,} latents and pairs of {len(blocks)} blocks"
+        knows = "turns" if found["negated"]["high"] < 0 else "does not turn"
+        return {
+            "found": Measured(holds=held > 0, note=f"{told}; a *not* {knows} feelings around here")
         }
 
     def parts(self, result: Record) -> Record:
@@ -120,7 +137,6 @@ class NegationTextStudy(OneModelStudy):
             "kept_share": KEPT_SHARE,
             "most_directions": MOST_DIRECTIONS,
             "most_tried": MOST_TRIED,
-            "published": PUBLISHED,
         }
 
 

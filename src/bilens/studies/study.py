@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
-from bilens.api.provenance import this_command, versions
+from bilens.api.provenance import describe_run
 from bilens.api.train import LanguageTraining, SAETraining, train_language, train_sae
 from bilens.base import silent
 from bilens.base.errors import (
@@ -25,6 +25,7 @@ from bilens.base.errors import (
 from bilens.base.files import read_json, write_file, write_files
 from bilens.data.images import ImageDataset, embedded_digits, load_images
 from bilens.nn import BilinearClassifier
+from bilens.records.base import to_json
 from bilens.studies.comparison import Measured, Published, findings, findings_table
 from bilens.train.corpus import CorpusOptions
 from bilens.train.run_folder import RUN_NAME, locked
@@ -41,6 +42,7 @@ Choice = TypeVar("Choice")
 CELLS_FOLDER, WORK_FOLDER = "cells", "work"
 DOCUMENT_NAME, PAGE_NAME = "study.json", "study.md"
 MODELS_FOLDER = "models"
+WHERE = ("hardware", "date")  # of the cells
 ABOUT = ("study", "version", "options")  # what cells are of, beside data
 MAX_BYTES = 1 << 26  # of a document
 SEEDS, QUICK_SEEDS = 5, 2
@@ -263,6 +265,8 @@ def run_study(
     about |= study.fingerprints(options)
     check_study_folder(out, about)
     done: dict[str, Record] = {}
+    runs: dict[str, Record] = {}
+    run: Record = to_json(describe_run(None, 0))
     stopped: InterruptedRunError | None = None
     with locked(out):
         cells = study.cells(options)
@@ -270,7 +274,8 @@ def run_study(
             on_cell(name, index, len(cells))
             path = out / CELLS_FOLDER / f"{name}.json"
             if path.exists():
-                done[name] = read_json(path, MAX_BYTES)["record"]
+                before = read_json(path, MAX_BYTES)
+                done[name], runs[name] = before["record"], before.get("run", {})
                 continue
             try:
                 shared = models or out / WORK_FOLDER / MODELS_FOLDER
@@ -283,7 +288,8 @@ def run_study(
                 if study.partial and done:
                     break
                 raise stopped from None
-            write_json(path, {**about, "cell": name, "record": record})
+            runs[name] = {key: run[key] for key in WHERE}
+            write_json(path, {**about, "cell": name, "run": runs[name], "record": record})
             done[name] = record
         result = study.document(options, done)
         document = {
@@ -291,8 +297,9 @@ def run_study(
             "kind": "study",
             **about,
             "title": study.title,
-            "command": this_command(),
-            "versions": versions(),
+            "command": run["command"],
+            "versions": run["versions"],
+            **{key: sorted({one[key] for one in runs.values() if one}) for key in WHERE},
             "findings": findings(study.published, study.ours(result)),
             "result": result,
         }

@@ -1,0 +1,82 @@
+"""The page of the paper's experiments: all of them have a row, and nothing measured is lost.
+
+Broken once: by a study left out where it has no document, and by a command that kept its folders.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bilens.studies import STUDIES
+from bilens.studies.comparison import OPEN
+from bilens.studies.study import DOCUMENT_NAME
+from tools import reproduction
+
+
+def lines(page: str, start: str) -> list[str]:
+    return [line for line in page.splitlines() if line.startswith(start)]
+
+
+def test_every_experiment_and_every_published_quantity_has_a_row() -> None:
+    page = reproduction.page()
+    for one in reproduction.EXPERIMENTS:
+        assert len(lines(page, f"| [{one.name}](#")) == 1, one.name
+        assert f"\n## {one.name}\n" in page
+    for study in STUDIES.values():
+        for published in study.published.values():
+            assert lines(page, f"| {published.quantity} | "), published.quantity
+
+
+def test_every_committed_result_is_of_a_study_and_names_no_folder_of_a_machine() -> None:
+    names = {reproduction.file_name(name) for name in STUDIES}
+    for path in reproduction.KEPT.glob("*.json"):
+        assert path.name in names
+        document = json.loads(path.read_text())
+        assert "result" not in document
+        assert not document["options"].get("quick")
+        assert '"/' not in path.read_text()
+
+
+def test_what_is_not_measured_says_how_to_measure_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reproduction, "KEPT", tmp_path)
+    monkeypatch.setattr(reproduction, "BENCHMARKS", tmp_path)
+    page = reproduction.page()
+    assert page.count(f" | {OPEN} |\n") == sum(len(one.published) for one in STUDIES.values())
+    for study in STUDIES.values():
+        assert not study.published or f"`bilens reproduce {study.name}" in page
+
+
+def test_what_the_page_needs_is_kept_without_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reproduction, "KEPT", tmp_path / "kept")
+    study = STUDIES["toy/logic"]
+    finding = {"quantity": "a sum", "source": "nowhere", "claim": "", "value": 1.0, "flaw": "old"}
+    finding |= {"deviation": None, "others": "", "ours": 2.0, "low": 1.5, "high": 2.5, "runs": 5}
+    document = {
+        "study": study.name,
+        "options": {"corpus": "/home/me/text.txt", "seeds": 5},
+        "command": "bilens reproduce toy/logic --out '/home/me/a b'",
+        "hardware": ["a machine"],
+        "date": ["2026-01-01"],
+        "findings": [{**finding, "verdict": "differs", "note": ""}],
+        "result": {"rows": []},
+    }
+    path = tmp_path / "out" / study.name / DOCUMENT_NAME
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(document))
+    (tmp_path / "kept").mkdir()
+    (kept,) = reproduction.keep(tmp_path / "out")
+    found = json.loads(kept.read_text())
+    assert "result" not in found
+    assert found["options"] == {"corpus": "text.txt", "seeds": 5}
+    page = reproduction.page()
+    assert "| a sum | 1 (nowhere) | – | 2 [1.5, 2.5] | differs |" in page
+    assert "Flaw: old." in page
+    assert "`bilens reproduce toy/logic --out 'a b'`, 2026-01-01, a machine." in page
+    document["options"] = {"quick": True}
+    path.write_text(json.dumps(document))
+    assert reproduction.keep(tmp_path / "out") == []
