@@ -33,26 +33,32 @@ class Experiment:
 
     name: str
     what: str
-    sources: str  # a regular expression in the name of a study or the sources of its findings
+    sources: str  # a regular expression in the sources of its findings
+    studies: tuple[str, ...] = ()  # whose findings are of it, where their source says nothing
     pages: tuple[str, ...] = ()  # benchmarks that say more
     note: str = ""  # where nothing is to be measured
 
 
 EXPERIMENTS = (
-    Experiment("Toy gates", "gates on all pairs of four bits, read from the weights", "toy/logic"),
+    Experiment(
+        "Toy gates", "gates on all pairs of four bits, read from the weights", "", ("toy/logic",)
+    ),
     Experiment(
         "§4.1, Fig. 2, 3, App. A",
         "leading eigenvectors and spectra of MNIST and Fashion-MNIST classifiers",
-        r"Fig\. [23]\b|App\. A\b",
+        r"§4\.1|Fig\. [23]\b|App\. A\b",
     ),
     Experiment("Fig. 4", "one digit's eigenvectors against input noise", r"Fig\. 4\b"),
     Experiment(
         "§4.2, Fig. 5, App. F",
         "eigenvectors across seeds and sizes; accuracy with few of them",
-        r"Fig\. 5\b|App\. F\b",
+        r"§4\.2|Fig\. 5\b|App\. F\b",
+        ("vision/consistency", "vision/truncation"),
     ),
-    Experiment("§4.3, Fig. 6", "a classifier of one image's neighbours", r"Fig\. 6\b"),
-    Experiment("§4.4, Fig. 7, App. M", "masks from weights", r"Fig\. 7\b|App\. M\b", ("masks",)),
+    Experiment("§4.3, Fig. 6", "a classifier of one image's neighbours", r"§4\.3|Fig\. 6\b"),
+    Experiment(
+        "§4.4, Fig. 7, App. M", "masks from weights", r"§4\.4|Fig\. 7\b|App\. M\b", pages=("masks",)
+    ),
     Experiment("§5.1, Fig. 8, App. N, O", "the negation circuit", r"§5\.1|Fig\. 8\b|App\. [NO]\b"),
     Experiment("§5.2, Fig. 9", "latents from few eigenvectors", r"§5\.2|Fig\. 9\b"),
     Experiment("App. B", "noise, blur, rotation, translation", r"App\. B\b"),
@@ -63,7 +69,10 @@ EXPERIMENTS = (
     Experiment("App. H", "autoencoders over training time", r"App\. H\b"),
     Experiment("App. I", "bilinear beside gated language models", r"App\. I\b"),
     Experiment(
-        "App. J", "a gated model made bilinear", r"App\. J\b", ("conversion_smollm2", "smollm2")
+        "App. J",
+        "a gated model made bilinear",
+        r"App\. J\b",
+        pages=("conversion_smollm2", "smollm2"),
     ),
     Experiment(
         "App. K, L",
@@ -72,7 +81,7 @@ EXPERIMENTS = (
         note="Theory: the identities are [stated](math.md) and tested, there is no number.",
     ),
     Experiment("TMLR reproduction", "accuracy and rank with noise, decay, both, none", "TMLR"),
-    Experiment("Addition modulo p", "grokking, seen in the weights", "toy/modular"),
+    Experiment("Addition modulo p", "grokking, seen in the weights", "", ("toy/modular",)),
 )
 OTHERS = Experiment("Further studies", "what the paper has no experiment of", "")
 
@@ -131,9 +140,9 @@ def told() -> list[Told]:
     found = []
     for name, study in STUDIES.items():
         own = KEPT / file_name(name)
-        path = own if own.exists() else pages.get(name)
-        page = f"benchmarks/{path.stem}.md" if path and path != own else None
-        found.append(Told(study, json.loads(path.read_text()) if path else None, page))
+        place = own if own.exists() else pages.get(name)
+        page = f"benchmarks/{place.stem}.md" if place and place != own else None
+        found.append(Told(study, json.loads(place.read_text()) if place else None, page))
     return found
 
 
@@ -142,9 +151,9 @@ def of_experiments(studies: Sequence[Told]) -> dict[Experiment, dict[int, list[M
     found: dict[Experiment, dict[int, list[Mapping[str, Any]]]] = {one: {} for one in EXPERIMENTS}
     for number, one in enumerate(studies):
         for row in one.findings():
-            said = f"{one.study.name}: {row['source']}"
-            fits = (x for x in EXPERIMENTS if re.search(x.sources, said))
-            found.setdefault(next(fits, OTHERS), {}).setdefault(number, []).append(row)
+            fits = [x for x in EXPERIMENTS if x.sources and re.search(x.sources, row["source"])]
+            fits += [x for x in EXPERIMENTS if one.study.name in x.studies]
+            found.setdefault([*fits, OTHERS][0], {}).setdefault(number, []).append(row)
     return found
 
 
@@ -193,7 +202,8 @@ def section(
     if flat:
         shown = (finding_cells({**row, "flaw": ""}) for row in flat)
         parts.append(table(HEADS, shown))
-        parts += [f"Flaw: {flaw}." for flaw in dict.fromkeys(row["flaw"] for row in flat) if flaw]
+        flaws = dict.fromkeys(row["flaw"].rstrip(".") for row in flat)
+        parts += [f"Flaw: {flaw}." for flaw in flaws if flaw not in ("", "as above")]
         parts += [studies[number].origin() for number in rows]
     else:
         parts.append(one.note or "Not measured: there is no study of it yet.")
