@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from bilens.studies import STUDIES
-from bilens.studies.comparison import OPEN
 from bilens.studies.study import DOCUMENT_NAME
 from tools import reproduction
 
@@ -18,14 +17,19 @@ def lines(page: str, start: str) -> list[str]:
     return [line for line in page.splitlines() if line.startswith(start)]
 
 
-def test_every_experiment_and_every_published_quantity_has_a_row() -> None:
+def test_every_experiment_and_every_quantity_of_a_committed_study_has_a_row() -> None:
     page = reproduction.page()
     for one in reproduction.EXPERIMENTS:
         assert len(lines(page, f"| [{one.name}](#")) == 1, one.name
         assert f"\n## {one.name}\n" in page
-    for study in STUDIES.values():
-        for published in study.published.values():
+    for name in reproduction.told():
+        for published in STUDIES[name].published.values():
             assert lines(page, f"| {published.quantity} | "), published.quantity
+
+
+def test_every_study_is_of_an_experiment() -> None:
+    known = (*reproduction.EXPERIMENTS, reproduction.OTHERS)
+    assert set(STUDIES) <= {name for one in known for name in one.studies}
 
 
 def test_every_committed_result_is_of_a_study_and_names_no_folder_of_a_machine() -> None:
@@ -44,9 +48,11 @@ def test_what_is_not_measured_says_how_to_measure_it(
     monkeypatch.setattr(reproduction, "KEPT", tmp_path)
     monkeypatch.setattr(reproduction, "BENCHMARKS", tmp_path)
     page = reproduction.page()
-    assert page.count(f" | {OPEN} |\n") == sum(len(one.published) for one in STUDIES.values())
-    for study in STUDIES.values():
-        assert not study.published or f"`bilens reproduce {study.name}" in page
+    for name in STUDIES:
+        assert f"Not measured: `bilens reproduce {name} " in page
+    assert (
+        len(lines(page, "| [")) == page.count(" | all |  |\n") == 1 + len(reproduction.EXPERIMENTS)
+    )
 
 
 def test_what_the_page_needs_is_kept_without_folders(

@@ -25,6 +25,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 KEPT, BENCHMARKS = DOCS / "reproduction", DOCS / "benchmarks"
 HEADS = "quantity | published | other reproductions | ours | verdict"
 Document = dict[str, Any]
+Rows = dict[str, list[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -34,84 +35,134 @@ class Experiment:
     name: str
     what: str
     sources: str  # a regular expression in the sources of its findings
-    studies: tuple[str, ...] = ()  # whose findings are of it, where their source says nothing
+    studies: tuple[str, ...]  # that measure it; findings whose source says nothing are of it too
     pages: tuple[str, ...] = ()  # benchmarks that say more
-    note: str = ""  # where nothing is to be measured
+    note: str = ""
 
 
 EXPERIMENTS = (
     Experiment(
-        "Toy gates", "gates on all pairs of four bits, read from the weights", "", ("toy/logic",)
+        "Toy gates",
+        "gates on all pairs of four bits, read from the weights",
+        "tutorial",
+        ("toy/logic",),
     ),
     Experiment(
         "§4.1, Fig. 2, 3, App. A",
         "leading eigenvectors and spectra of MNIST and Fashion-MNIST classifiers",
         r"§4\.1|Fig\. [23]\b|App\. A\b",
+        ("vision/eigenvectors",),
     ),
-    Experiment("Fig. 4", "one digit's eigenvectors against input noise", r"Fig\. 4\b"),
+    Experiment(
+        "Fig. 4",
+        "one digit's eigenvectors against input noise",
+        r"Fig\. 4\b",
+        ("vision/regularisation",),
+    ),
     Experiment(
         "§4.2, Fig. 5, App. F",
         "eigenvectors across seeds and sizes; accuracy with few of them",
         r"§4\.2|Fig\. 5\b|App\. F\b",
         ("vision/consistency", "vision/truncation"),
     ),
-    Experiment("§4.3, Fig. 6", "a classifier of one image's neighbours", r"§4\.3|Fig\. 6\b"),
     Experiment(
-        "§4.4, Fig. 7, App. M", "masks from weights", r"§4\.4|Fig\. 7\b|App\. M\b", pages=("masks",)
+        "§4.3, Fig. 6",
+        "a classifier of one image's neighbours",
+        r"§4\.3|Fig\. 6\b",
+        ("vision/targets",),
     ),
-    Experiment("§5.1, Fig. 8, App. N, O", "the negation circuit", r"§5\.1|Fig\. 8\b|App\. [NO]\b"),
-    Experiment("§5.2, Fig. 9", "latents from few eigenvectors", r"§5\.2|Fig\. 9\b"),
-    Experiment("App. B", "noise, blur, rotation, translation", r"App\. B\b"),
-    Experiment("App. C", "explanations of single answers", r"App\. C\b"),
-    Experiment("App. D", "HOSVD of a classifier", r"App\. D\b"),
-    Experiment("App. E", "ranks by weight decay and noise", r"App\. E\b"),
-    Experiment("App. G", "what autoencoders cost, layer by layer", r"App\. G\b"),
-    Experiment("App. H", "autoencoders over training time", r"App\. H\b"),
-    Experiment("App. I", "bilinear beside gated language models", r"App\. I\b"),
+    Experiment(
+        "§4.4, Fig. 7, App. M",
+        "masks from weights",
+        r"§4\.4|Fig\. 7\b|App\. M\b",
+        ("vision/masks",),
+        ("masks",),
+    ),
+    Experiment(
+        "§5.1, Fig. 8, App. N, O",
+        "the negation circuit",
+        r"§5\.1|Fig\. 8\b|App\. [NO]\b",
+        ("language/negation", "language/negation-text"),
+    ),
+    Experiment(
+        "§5.2, Fig. 9",
+        "latents from few eigenvectors",
+        r"§5\.2|Fig\. 9\b",
+        ("language/sae-training",),
+    ),
+    Experiment(
+        "App. B",
+        "noise, blur, rotation, translation",
+        r"App\. B\b",
+        ("vision/regularisation",),
+    ),
+    Experiment("App. C", "explanations of answers", r"App\. C\b", ("vision/explanations",)),
+    Experiment("App. D", "HOSVD of a classifier", r"App\. D\b", ("vision/hosvd",)),
+    Experiment(
+        "App. E",
+        "ranks by weight decay and noise",
+        r"App\. E\b",
+        ("vision/regularisation",),
+    ),
+    Experiment("App. G", "autoencoders layer by layer", r"App\. G\b", ("language/layers",)),
+    Experiment(
+        "App. H",
+        "autoencoders over training time",
+        r"App\. H\b",
+        ("language/sae-training",),
+    ),
+    Experiment(
+        "App. I",
+        "bilinear beside gated language models",
+        r"App\. I\b",
+        ("language/gates",),
+    ),
     Experiment(
         "App. J",
         "a gated model made bilinear",
         r"App\. J\b",
-        pages=("conversion_smollm2", "smollm2"),
+        ("conversion",),
+        ("conversion_smollm2", "smollm2"),
     ),
     Experiment(
         "App. K, L",
         "outputs written anew by a pseudo-inverse; biases",
-        r"App\. [KL]\b",
-        note="Theory: the identities are [stated](math.md) and tested, there is no number.",
+        r"App\. [KL]\b|equation 4",
+        ("vision/shared",),
+        note="Theory: the identities are [stated](math.md) and tested.",
     ),
-    Experiment("TMLR reproduction", "accuracy and rank with noise, decay, both, none", "TMLR"),
-    Experiment("Addition modulo p", "grokking, seen in the weights", "", ("toy/modular",)),
+    Experiment(
+        "TMLR reproduction",
+        "accuracy and rank with noise, decay, both, none",
+        "TMLR",
+        ("vision/corners",),
+    ),
+    Experiment("Addition modulo p", "grokking, seen in the weights", "grok", ("toy/modular",)),
 )
-OTHERS = Experiment("Further studies", "what the paper has no experiment of", "")
+OTHERS = Experiment(
+    "Further studies", "what the paper has no experiment of", "", ("vision/replacing",)
+)
 
 
 @dataclass(frozen=True)
 class Told:
-    """A study and what its document says; no document: nothing is measured."""
+    """A committed result of a study."""
 
     study: Study
-    document: Document | None
-    page: str | None  # of the benchmark that it is
+    document: Document
+    page: str  # that it stands on
 
     def findings(self) -> Sequence[Mapping[str, Any]]:
-        found = self.document or {}
-        if "findings" in found:
-            return found["findings"]  # type: ignore[no-any-return]
-        measured = self.study.ours(found["result"]) if found else {}
-        return findings(self.study.published, measured)
+        if "findings" in self.document:
+            return self.document["findings"]  # type: ignore[no-any-return]
+        return findings(self.study.published, self.study.ours(self.document["result"]))
 
     def origin(self) -> str:
-        """Return where its rows come from: the page or the command, and when."""
-        if self.document is None:
-            needs = "".join(f" {spelling(need)} …" for need in sorted(self.study.needs))
-            command = f"bilens reproduce {self.study.name}{needs} --out runs/reproduction"
-            return f"{self.study.title}: not measured, `{command}`."
-        shown = {key: self.document.get(key) or [] for key in ("date", "hardware")}
-        where = (one if isinstance(one, str) else " and ".join(one) for one in shown.values())
-        link = self.page or f"reproduction/{file_name(self.study.name)}"
+        """Return where its rows come from: the page, the command, when and on what."""
+        shown = (self.document.get(key) or [] for key in ("date", "hardware"))
+        where = (one if isinstance(one, str) else " and ".join(one) for one in shown)
         parts = [f"`{trimmed(self.document['command'])}`", *filter(None, where)]
-        return f"[{self.study.title}]({link}): {', '.join(parts)}."
+        return f"[{self.study.title}]({self.page}): {', '.join(parts)}."
 
 
 def file_name(study: str) -> str:
@@ -130,30 +181,30 @@ def last(value: Any) -> Any:
     return Path(value).name if str(value).startswith("/") else value
 
 
-def told() -> list[Told]:
-    """Return all studies in their order, with what is committed of each."""
+def told() -> dict[str, Told]:
+    """Return what is committed, by study, in the order of the studies."""
     pages: dict[str, Path] = {}
     for path in sorted(BENCHMARKS.glob("*.json")):
         document = json.loads(path.read_text())
         if isinstance(document, dict) and document.get("kind") == "study":
             pages[document["study"]] = path
-    found = []
+    found = {}
     for name, study in STUDIES.items():
         own = KEPT / file_name(name)
-        place = own if own.exists() else pages.get(name)
-        page = f"benchmarks/{place.stem}.md" if place and place != own else None
-        found.append(Told(study, json.loads(place.read_text()) if place else None, page))
+        if place := own if own.exists() else pages.get(name):
+            page = f"reproduction/{own.name}" if place == own else f"benchmarks/{place.stem}.md"
+            found[name] = Told(study, json.loads(place.read_text()), page)
     return found
 
 
-def of_experiments(studies: Sequence[Told]) -> dict[Experiment, dict[int, list[Mapping[str, Any]]]]:
-    """Return the rows of each experiment by the number of the study; what fits none is last."""
-    found: dict[Experiment, dict[int, list[Mapping[str, Any]]]] = {one: {} for one in EXPERIMENTS}
-    for number, one in enumerate(studies):
+def of_experiments(studies: Mapping[str, Told]) -> dict[Experiment, Rows]:
+    """Return the rows of each experiment by study; what fits none is last."""
+    found: dict[Experiment, Rows] = {one: {} for one in (*EXPERIMENTS, OTHERS)}
+    for name, one in studies.items():
         for row in one.findings():
-            fits = [x for x in EXPERIMENTS if x.sources and re.search(x.sources, row["source"])]
-            fits += [x for x in EXPERIMENTS if one.study.name in x.studies]
-            found.setdefault([*fits, OTHERS][0], {}).setdefault(number, []).append(row)
+            fits = [x for x in EXPERIMENTS if re.search(x.sources, row["source"])]
+            fits += [x for x in EXPERIMENTS if name in x.studies]
+            found.setdefault([*fits, OTHERS][0], {}).setdefault(name, []).append(row)
     return found
 
 
@@ -174,43 +225,43 @@ def page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def overview(found: Mapping[Experiment, Mapping[int, list[Mapping[str, Any]]]]) -> str:
-    verdicts = (AGREES, DIFFERS, OPEN)
+def overview(found: Mapping[Experiment, Rows]) -> str:
     rows = []
     for one, by_study in found.items():
         flat = [row for rows in by_study.values() for row in rows]
         counts = Counter(row["verdict"] for row in flat)
+        said = [counts[verdict] or "" for verdict in (AGREES, DIFFERS, OPEN)]
+        said[2] = said[2] if flat else "all"
         flawed = "yes" if any(row["flaw"] for row in flat) else ""
-        said = [counts[verdict] or "" for verdict in verdicts] if flat else ["", "", missing(one)]
         rows.append([f"[{one.name}](#{anchor(one.name)})", one.what, *said, flawed])
-    return table(f"experiment | what | {' | '.join(verdicts)} | flaw of the protocol", rows)
-
-
-def missing(one: Experiment) -> str:
-    return "theory" if one.note else "all"
+    heads = (AGREES, DIFFERS, OPEN, "flaw of the protocol")
+    return table(f"experiment | what | {' | '.join(heads)}", rows)
 
 
 def anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-def section(
-    one: Experiment, rows: Mapping[int, list[Mapping[str, Any]]], studies: Sequence[Told]
-) -> str:
-    parts = [f"## {one.name}", f"{one.what[0].upper()}{one.what[1:]}."]
+def section(one: Experiment, rows: Rows, studies: Mapping[str, Told]) -> str:
+    parts = [f"## {one.name}", f"{one.what[0].upper()}{one.what[1:]}. {one.note}".rstrip()]
     flat = [row for of_study in rows.values() for row in of_study]
     if flat:
         shown = (finding_cells({**row, "flaw": ""}) for row in flat)
         parts.append(table(HEADS, shown))
         flaws = dict.fromkeys(row["flaw"].rstrip(".") for row in flat)
         parts += [f"Flaw: {flaw}." for flaw in flaws if flaw not in ("", "as above")]
-        parts += [studies[number].origin() for number in rows]
-    else:
-        parts.append(one.note or "Not measured: there is no study of it yet.")
+        parts += [studies[name].origin() for name in rows]
+    parts += [f"Not measured: `{command(name)}`." for name in one.studies if name not in studies]
     if one.pages:
         links = ", ".join(f"[{name}](benchmarks/{name}.md)" for name in one.pages)
         parts.append(f"Beside it: {links}.")
     return "\n\n".join(parts)
+
+
+def command(name: str) -> str:
+    needs = sorted(STUDIES[name].needs) if name in STUDIES else []
+    given = "".join(f" {spelling(need)} …" for need in needs)
+    return f"bilens reproduce {name}{given} --out runs/reproduction"
 
 
 def keep(out: Path) -> list[Path]:
