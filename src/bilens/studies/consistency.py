@@ -28,7 +28,7 @@ from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.studies.comparison import Measured, Published, table
 from bilens.studies.study import CellContext, Measure, Record, StudyOptions
-from bilens.studies.vision import VisionStudy, image_cell, recipe_of
+from bilens.studies.vision import VisionStudy, image_cell, in_pixels, recipe_of
 from bilens.train.randomness import STEP, stream
 from bilens.train.tasks.image import ImageRecipe, accuracy
 
@@ -232,9 +232,8 @@ def published_vectors(model: BilinearClassifier) -> Tensor:
     """Return (C, K, D): by rising eigenvalue in the embedding basis, mapped to pixels."""
     f = model.quadratic_map("embedding").detach().to(torch.float64)
     eig = eigendecompose_all(f, k=TOP, which="smallest")  # by |λ| among those
-    order = eig.eigenvalues.argsort(dim=1)[..., None].expand_as(eig.eigenvectors)
-    pixels = eig.eigenvectors.gather(1, order) @ model.embed.weight.detach().double()
-    return functional.normalize(pixels, dim=-1)
+    order = eig.eigenvalues.argsort(dim=1)[..., None].expand(-1, -1, model.embed.in_features)
+    return functional.normalize(in_pixels(model, eig).gather(1, order), dim=-1)
 
 
 def overlaps(vectors: Tensor) -> Tensor:

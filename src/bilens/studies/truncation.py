@@ -17,7 +17,7 @@ from bilens.certify.truncation import certified_agreement
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.studies.comparison import Measured, Published, interval, table
+from bilens.studies.comparison import Measured, Published, spread, table
 from bilens.studies.consistency import READ_OFF, SIZES, sized_recipes, sizes_of
 from bilens.studies.study import Measure, Record, StudyOptions
 from bilens.studies.vision import VisionStudy, class_spectra, image_cell
@@ -85,7 +85,7 @@ class TruncationStudy(VisionStudy):
         found = {}
         for h, runs in result.items():
             errors = tuple(error(run, PUBLISHED_BASIS) for run in runs)
-            note = f"in the input basis {spread([error(run, 'input') for run in runs])}"
+            note = f"in the input basis {spread([error(run, 'input') for run in runs], 2)}"
             found[f"error-{h}"] = Measured(errors, note=note)
             counts = [enough(run, DROPS[1], PUBLISHED_BASIS) for run in runs]
             known = tuple(float(k) for k in counts if k is not None)
@@ -120,9 +120,9 @@ class TruncationStudy(VisionStudy):
         rows = (
             [
                 h,
-                spread([100 * (1 - run["whole"]) for run in runs]),
-                spread([error(run, "input") for run in runs]),
-                spread([error(run, "embedding") for run in runs]),
+                spread([100 * (1 - run["whole"]) for run in runs], 2),
+                spread([error(run, "input") for run in runs], 2),
+                spread([error(run, "embedding") for run in runs], 2),
                 *(several([enough(run, drop) for run in runs]) for drop in DROPS),
                 *(several([enough(run, drop, "embedding") for run in runs]) for drop in DROPS[1:]),
             ]
@@ -136,7 +136,7 @@ class TruncationStudy(VisionStudy):
         )
         size, runs = next((h, runs) for h, runs in result.items() if "certified" in runs[0])
         certified = (
-            [k, *(spread([100 * run["certified"][row][name] for run in runs]) for name in NAMES)]
+            [k, *(spread([100 * run["certified"][row][name] for run in runs], 2) for name in NAMES)]
             for row, k in enumerate(one["k"] for one in runs[0]["certified"])
         )
         return {
@@ -165,11 +165,6 @@ def enough(run: Record, drop: float, basis: str = "input") -> int | None:
 
 def several(counts: Sequence[int | None]) -> str:
     return ", ".join(f"> {MOST}" if k is None else str(k) for k in counts)
-
-
-def spread(values: Sequence[float]) -> str:
-    ends = interval(values)
-    return f"{mean(values):.2f}" + ("" if ends is None else f" [{ends[0]:.2f}, {ends[1]:.2f}]")
 
 
 def truncate_all(
@@ -207,13 +202,11 @@ def truncated(model: BilinearClassifier, data: ImageDataset, certified: bool) ->
 
 def by_count(eigs: EigenDecomposition, x: Tensor, y: Tensor) -> list[float]:
     """Return the accuracy with the first 0, 1, … MOST eigenvectors of each class."""
-    logits = x.new_zeros(len(eigs.eigenvalues), len(x))
-    found = [right(logits, y)]
-    for k in range(MOST):
-        if k < eigs.eigenvalues.shape[1]:
-            logits += eigs.eigenvalues[:, k, None] * (eigs.eigenvectors[:, k] @ x.T).square()
-        found.append(right(logits, y))
-    return found
+    pairs = zip(eigs.eigenvalues[:, :MOST], eigs.eigenvectors[:, :MOST], strict=True)
+    parts = torch.stack([value[:, None] * (v @ x.T).square() for value, v in pairs], dim=1)
+    logits = torch.cat([torch.zeros_like(parts[:1]), parts]).cumsum(dim=0)  # (K + 1, C, B)
+    found = [right(one, y) for one in logits]
+    return found + found[-1:] * (MOST - len(parts))  # a small embedding has fewer vectors
 
 
 def right(logits: Tensor, y: Tensor) -> float:
