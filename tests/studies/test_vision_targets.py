@@ -12,6 +12,8 @@ from torch import Tensor
 from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
 from bilens.data.images import ImageDataset
 from bilens.studies import targets
+from bilens.studies.study import Record
+from bilens.studies.targets import TargetStudy
 
 N = 16
 SHARE = targets.SIMILAR**2
@@ -19,12 +21,10 @@ SHARE = targets.SIMILAR**2
 
 def tiny_images() -> ImageDataset:
     generator = torch.Generator().manual_seed(0)
-    draw = lambda count: torch.rand(count, N, generator=generator).pow(3)  # noqa: E731
+    train, test = torch.rand(2, 40, N, generator=generator).pow(3)
     labels = torch.arange(40) % 10
     names = tuple("0123456789")
-    return ImageDataset(
-        "tiny", draw(40), labels, draw(40), labels, (4, 4), names, "drawn", "tensors"
-    )
+    return ImageDataset("tiny", train, labels, test, labels, (4, 4), names, "drawn", "tensors")
 
 
 def known_form(target: Tensor, constant: float = 0.0, unit: float = 1.0) -> QuadraticForm:
@@ -69,3 +69,18 @@ def test_a_folded_spectrum_does_not_depend_on_the_unit_of_a_pixel() -> None:
     assert folded[0]["ratio"] == pytest.approx(folded[1]["ratio"])
     assert folded[0]["cosines"] == pytest.approx(folded[1]["cosines"])
     assert unit[0]["ratio"] != pytest.approx(unit[1]["ratio"], rel=0.1)
+
+
+def test_targets_are_counted_by_weight_decay() -> None:
+    def row(cosine: float, ratio: float, complement: bool) -> Record:
+        folded = {"cosines": [cosine, 0.0], "ratio": ratio, "eigenvalues": [1.0, -ratio]}
+        parts = {"constant": -1.0, "linear_part": -2.0, "quadratic_part": 6.0}
+        return {"complement": complement, "decays": [{"folded": folded, **parts}] * 3}
+
+    rows = [row(0.95, 0.2, False)] * 8 + [row(0.8, 0.2, False), row(0.95, 0.5, False)]
+    found = TargetStudy().ours({"targets": [*rows, row(0.0, 1.0, True)]})
+    assert set(found) == set(TargetStudy.published)
+    assert {one.values for name, one in found.items() if name != "bias"} == {(9.0,)}
+    assert all(one.holds for one in found.values())
+    assert found["bias"].values == (-0.5,)
+    assert not TargetStudy().ours({"targets": [row(0.8, 0.5, False)] * 10})["second-1"].holds
