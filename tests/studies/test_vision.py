@@ -11,6 +11,8 @@ import pytest
 import torch
 
 import tiny
+from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.algebra.gaussian import mean_and_covariance, whiten
 from bilens.studies import corners, regularisation, regularisation_claims, replacing, vision
 from bilens.studies.comparison import finding
 from bilens.studies.reproduction import reproduce
@@ -53,6 +55,19 @@ def test_leading_eigenvectors_are_measured_in_pixels(monkeypatch: pytest.MonkeyP
     found = vision.read_classifier(model.float(), data)
     assert found["sparsity"] == pytest.approx(3)
     assert found["dark_mass"] == pytest.approx(1 / 3)
+
+
+def test_the_root_of_a_covariance_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    root = vision.symmetric_root
+    monkeypatch.setattr(vision, "symmetric_root", lambda *args: taken.append(1) or root(*args))
+    data = tiny.images()
+    spectra = [vision.class_spectra(tiny.classifier(seed), "whitened", data) for seed in (0, 1)]
+    mean, covariance = mean_and_covariance(data.train_images)
+    white = whiten(tiny.classifier(0).quadratic_map(), covariance, mean)
+    assert taken == [1]
+    expected = eigendecompose_all(white).eigenvalues
+    assert torch.allclose(spectra[0].eigenvalues, expected)
 
 
 @pytest.mark.usefixtures("small")

@@ -6,27 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from bilens.data.images import ImageDataset
+import tiny
 from bilens.nn import BilinearClassifier
 from bilens.report.tiles import Tile, TileRow, tile_plate, vector_image
-from bilens.studies import eigenvectors, explanations, hosvd, shared, study
+from bilens.studies import eigenvectors, explanations, hosvd, shared, vision
 from bilens.studies.reproduction import reproduce
-from bilens.studies.study import StudyOptions
-
-SHAPE, CLASSES = (4, 5), 3
-
-
-def small_images(count: int = 300) -> ImageDataset:
-    """Each class lights pixels of its own, with some noise."""
-    draws = torch.Generator().manual_seed(0)
-    labels = torch.arange(count) % CLASSES
-    images = 0.3 * torch.rand(count, 20, generator=draws)
-    for c in range(CLASSES):
-        images[labels == c, 6 * c : 6 * c + 6] += 0.7
-    names, source = tuple("012"), "drawn in a test"
-    return ImageDataset(
-        "small", images, labels, images[:60], labels[:60], SHAPE, names, source, "tensors"
-    )
+from bilens.studies.study import Record, StudyOptions
 
 
 def planted(embed: torch.Tensor, values: torch.Tensor) -> BilinearClassifier:
@@ -40,12 +25,12 @@ def planted(embed: torch.Tensor, values: torch.Tensor) -> BilinearClassifier:
 
 
 def test_both_bases_are_read_of_one_classifier() -> None:
-    data = small_images()
+    data = tiny.images()
     values = torch.tensor([[3.0, -2, 0.5], [1, -4, 0.5], [2, 1, 0.5]], dtype=torch.float64)
     scales = torch.tensor([1.0, 2, 1], dtype=torch.float64)  # the second direction counts fourfold
-    rows = torch.linalg.qr(torch.randn(20, 3, dtype=torch.float64)).Q.T
+    rows = torch.linalg.qr(torch.randn(tiny.PIXELS, 3, dtype=torch.float64)).Q.T
     model = planted(scales[:, None] * rows, values)
-    found = eigenvectors.read_bases(data, [model.float()], drawn=True)
+    found = eigenvectors.read_bases(data, model.float())
     assert found["embedding"]["ends"][0][:2] == pytest.approx([3, 0.5], rel=1e-6)
     assert found["embedding"]["ends"][1][-1] == pytest.approx(-4, rel=1e-6)
     assert found["input"]["ends"][0][:2] == pytest.approx([3, 0.5], rel=1e-5)
@@ -53,7 +38,7 @@ def test_both_bases_are_read_of_one_classifier() -> None:
     # class 0: 3 leads in the embedding, −8 in pixels; class 2: 2 before 1, and 4 before 2
     assert found["cosines"] == pytest.approx([0, 1, 0], abs=1e-5)
     assert found["cosines_largest"] == pytest.approx([1, 1, 0], abs=1e-5)
-    assert (found["embedding"]["width"], found["input"]["width"]) == (3, 20)
+    assert (found["embedding"]["width"], found["input"]["width"]) == (3, 3)
     assert all(len(images) == 8 for images in found["input"]["images"])
 
 
@@ -70,29 +55,43 @@ def test_a_plate_draws_each_tile_and_each_bar() -> None:
 def test_the_studies_are_told_and_leave_open_what_they_did_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study, "embedded_digits", small_images)
+    monkeypatch.setattr(vision, "QUICK", {"epochs": 2, "batch_size": 60, "d_hidden": 6})
+    monkeypatch.setattr(StudyOptions, "images", lambda *_: tiny.images())
     names = [f"vision/{name}" for name in ("eigenvectors", "hosvd", "shared", "explanations")]
     document = reproduce(names, tmp_path, StudyOptions(seeds=1, quick=True))
     rows = [row for one in document["studies"].values() for row in one["findings"]]
     assert not any("|" in row["quantity"] + row["claim"] for row in rows)  # of a table
-    verdicts = {row["quantity"]: row["verdict"] for row in rows}
+    ours = {row["quantity"]: row["ours"] for row in rows}
     unread = ("fashion-mnist", "h = 512", "test image", "64 products")
-    assert {told for name, told in verdicts.items() if name.startswith(unread)} == {"not measured"}
-    assert sum(told != "not measured" for told in verdicts.values()) == 7
+    assert {value for name, value in ours.items() if name.startswith(unread)} == {None}
+    assert sum(value is not None for value in ours.values()) == 6
     page = (tmp_path / "index.html").read_text()
     assert page.count("<svg") == sum(1 for _ in tmp_path.glob("vision/*/*.svg"))
-    assert "64 hidden units, 10 epochs" in page
+    assert "6 hidden units, 2 epochs" in page
+
+
+def test_the_width_of_the_published_spectra_is_judged_and_the_other_told() -> None:
+    def model(first: float) -> Record:
+        found = {"singular_values": [first, 0.5], "eigenvalues": [[0.3, -0.2]]}
+        return {"embedding": found}
+
+    recipes = [{"d_hidden": width} for width in hosvd.WIDTHS]
+    runs = [{"recipes": recipes, "models": [model(0.6), model(0.4)]}] * 3
+    found = hosvd.HosvdStudy().ours({"mnist": runs})
+    assert set(found) == set(hosvd.HosvdStudy.published)
+    assert found["first"].values == (0.6,) * 3
+    assert found["first"].note.startswith("h = 256: 0.400")
 
 
 def test_shared_directions_are_those_that_were_planted() -> None:
     """Two output directions, each with a matrix of its own: the published scale is read of them."""
-    data = small_images()
+    data = tiny.images()
     u = torch.tensor([[1.0, -1, 0], [1, 1, -2]], dtype=torch.float64)
     u = u / u.norm(dim=1, keepdim=True)
     matrices = torch.tensor([[3.0, -4, 0, 0], [0, 0, 1.2, 0.5]], dtype=torch.float64)
-    rows = torch.linalg.qr(torch.randn(20, 4, dtype=torch.float64)).Q.T
+    rows = torch.linalg.qr(torch.randn(tiny.PIXELS, 4, dtype=torch.float64)).Q.T
     model = planted(rows, u.T @ matrices).float()
-    (found,) = hosvd.read_directions(data, [model])["models"]
+    found = hosvd.read_directions(data, model)
     for basis in ("embedding", "input"):  # an orthonormal embedding: both are one
         assert found[basis]["singular_values"][:2] == pytest.approx([5, 1.3], rel=1e-5)
         direction = torch.tensor(found[basis]["directions"][0], dtype=torch.float64)
@@ -103,14 +102,15 @@ def test_shared_directions_are_those_that_were_planted() -> None:
 
 def test_components_are_found_where_they_were_planted() -> None:
     """Two products: as many are enough, and one form of each class takes more numbers."""
-    data = small_images()
-    rows = torch.linalg.qr(torch.randn(20, 4, dtype=torch.float64)).Q.T
+    data = tiny.images()
+    rows = torch.linalg.qr(torch.randn(tiny.PIXELS, 4, dtype=torch.float64)).Q.T
     head = torch.tensor([[1.0, -1, 0, 0], [1, 1, 0, 0], [-2, 0, 0, 0]], dtype=torch.float64)
-    found = shared.read_components(data, [planted(rows, head).float()], budgets=(1, 2))
+    found = shared.read_components(data, planted(rows, head).float(), (1, 2))
     assert found["ways"]["squares"][-1]["error"] < 1e-5  # of 23 numbers each: five in 2 · 3 · 21
     assert found["ways"]["eigenvectors"][-1]["error"] < 1e-5
     assert found["ways"]["eigenvectors"][0]["error"] > 0.1
     assert [row["size"] for row in found["ways"]["products"]] == [1, 2]
+    assert all(row["converged"] for row in found["ways"]["products"])
     assert [row["size"] for row in found["ways"]["squares"]] == [2, 5]
     few, enough, many = found["duals"]
     assert few["error"] > 0.1
@@ -128,18 +128,33 @@ def test_no_way_has_more_numbers_than_allowed(way: str) -> None:
     assert size == 50 or count(size + 1, 20, 3) > 1000
 
 
+def test_numbers_of_one_component_are_counted_for_every_class() -> None:
+    counts = {way: count(1, 20, 3) for way, count in shared.PARAMETERS.items()}
+    assert counts == {"eigenvectors": 63, "products": 43, "squares": 23, "input directions": 23}
+
+
+def test_sums_are_compared_with_what_the_model_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.classifier().float()
+    exact = explanations.read_predictions(tiny.images(), model, published=False)
+    assert exact["error"] < 1e-12
+    wrong = model.quadratic_map() * 1.5
+    monkeypatch.setattr(model, "quadratic_map", lambda *_: wrong)
+    found = explanations.read_predictions(tiny.images(), model, published=False)
+    assert found["error"] == pytest.approx(0.5, rel=1e-4)
+
+
 def test_shares_of_a_decision_are_sums_of_its_parts() -> None:
     """Class 0 is read for x₀² alone; class 1 is never raised; class 2 is lowered by x₂²."""
-    data = small_images()
-    images = torch.zeros(4, 20)
+    data = tiny.images()
+    images = torch.zeros(4, tiny.PIXELS)
     images[[0, 1, 2, 3], [0, 0, 1, 0]] = 1.0
     images[3, 0] = 0.5
     images[3, 1] = 1.0
-    eye = torch.eye(3, 20, dtype=torch.float64)
+    eye = torch.eye(3, tiny.PIXELS, dtype=torch.float64)
     head = torch.tensor([[4.0, 0, 0], [-1, 2, 0], [0, 0, -3]], dtype=torch.float64)
     labels = torch.tensor([0, 0, 1, 0])
     data = dataclasses.replace(data, test_images=images, test_labels=labels)
-    found = explanations.read_predictions(data, [planted(eye, head).float()], published=False)
+    found = explanations.read_predictions(data, planted(eye, head).float(), published=False)
     # image 3: logits 1, 1.75, 0: a 0 read as 1. Right zeros: parts 4, so it lacks 3 of them; the
     # answer has 1.75 where it has −1 at right zeros: 2.75 more
     wrong = found["examples"]["by rule, wrong"]

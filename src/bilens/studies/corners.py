@@ -7,15 +7,9 @@ from collections.abc import Mapping, Sequence
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.studies.comparison import Measured, Published, spread, table
-from bilens.studies.study import Measure, Record, StudyOptions
-from bilens.studies.vision import (
-    MEASURES,
-    VisionStudy,
-    by_name,
-    image_cell,
-    read_classifier,
-    recipe_of,
-)
+from bilens.studies.study import Record, StudyOptions
+from bilens.studies.vision import MEASURES, SeedStudy, by_name, read_classifier, recipe_of
+from bilens.train.tasks.image import ImageRecipe
 
 CORNERS = {  # standard deviation of the noise, weight decay
     "none": (0.0, 0.0),
@@ -61,38 +55,31 @@ def published() -> dict[str, Published]:
     return found
 
 
-class CornerStudy(VisionStudy):
+class CornerStudy(SeedStudy):
     """Accuracy, spectra and eigenvectors of the four corners, on two data sets."""
 
     name = "vision/corners"
     title = "Input noise and weight decay: accuracy, spectra and eigenvectors"
     published = published()
 
-    def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
-        found = {}
-        for data in self.images_read(options):
-            for seed in self.seeds(options):
-                recipes = [
-                    recipe_of(
-                        options,
-                        noise=noise,
-                        weight_decay=decay,
-                        d_hidden=WIDTH,
-                        epochs=EPOCHS,
-                        seed=seed,
-                    )
-                    for noise, decay in CORNERS.values()
-                ]
-                found[f"{data}-seed-{seed}"] = image_cell(options, data, recipes, read_corners)
-        return found
+    def recipes(self, options: StudyOptions, seed: int) -> list[ImageRecipe]:
+        return [
+            recipe_of(
+                options, noise=noise, weight_decay=decay, d_hidden=WIDTH, epochs=EPOCHS, seed=seed
+            )
+            for noise, decay in CORNERS.values()
+        ]
+
+    def read(
+        self, _options: StudyOptions, data: ImageDataset, models: Sequence[BilinearClassifier]
+    ) -> Record:
+        pairs = zip(CORNERS, models, strict=True)
+        return {corner: read_classifier(model, data) for corner, model in pairs}
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         return {
-            data: {
-                corner: by_name([one[corner] for one in cells.values() if one["data"] == data])
-                for corner in CORNERS
-            }
-            for data in self.images_read(options)
+            data: {corner: by_name([run[corner] for run in runs]) for corner in CORNERS}
+            for data, runs in super().document(options, cells).items()
         }
 
     def ours(self, result: Record) -> Mapping[str, Measured]:
@@ -113,9 +100,3 @@ class CornerStudy(VisionStudy):
             )
             tables.append(f"### {data}\n\n{table(heads, rows)}")
         return {"tables": "\n\n".join(tables), "tolerance": SHARE_TOLERANCE}
-
-
-def read_corners(data: ImageDataset, models: Sequence[BilinearClassifier]) -> Record:
-    return {
-        corner: read_classifier(model, data) for corner, model in zip(CORNERS, models, strict=True)
-    }

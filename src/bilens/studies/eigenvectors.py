@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from statistics import mean
 
 import torch
@@ -14,29 +13,27 @@ from bilens.algebra.rotation_null import rotation_null
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import Basis
-from bilens.report.tiles import TileRow, tile_plate, valued_tiles
 from bilens.studies.comparison import Measured, Published, table
-from bilens.studies.study import Measure, Record, StudyOptions
+from bilens.studies.study import Record, StudyOptions
 from bilens.studies.vision import (
     PUBLISHED_WIDTH,
-    VisionStudy,
+    SeedStudy,
     class_spectra,
     extremes,
-    image_cell,
     in_pixels,
     in_words,
     recipe_of,
+    vector_plate,
 )
-from bilens.train.tasks.image import accuracy
+from bilens.train.tasks.image import ImageRecipe, accuracy
 
 BASES: tuple[Basis, ...] = ("embedding", "input")
 SHOWN, DRAWN = 20, 4  # of each sign: eigenvalues, eigenvectors
 ROTATIONS = 19  # the most extreme of them is the 95 % edge
 FEW = 0.05  # of all eigenvalues
-SAME = 0.95  # cosine from which two vectors are called the same
 
 
-class EigenvectorStudy(VisionStudy):
+class EigenvectorStudy(SeedStudy):
     """What a class looks like, and how many directions it needs."""
 
     name = "vision/eigenvectors"
@@ -49,39 +46,23 @@ class EigenvectorStudy(VisionStudy):
                 claim=f"few non-negligible eigenvalues (here: at most {FEW:.0%})",
                 flaw="no null; embedding basis" if basis == "embedding" else "",
             )
-            for data in VisionStudy.datasets
+            for data in SeedStudy.datasets
             for basis in BASES
         },
         "basis": Published(
             "mnist: absolute cosine of the top eigenvectors of both bases",
-            "App. M weights, noise 0, .15, .3",
-            claim=f".78, .81, .86, down to .16: not the same (here: below {SAME})",
-        ),
-        "norm": Published(
-            "mnist: average “norm” of a digit, read as the standard deviation of its pixels",
-            "§4.1, text",
-            0.3,
-            tolerance=0.02,
+            "App. M weights",
+            claim=".78, .81, .86 at noise 0, .15, .3; .16 of one class",
         ),
     }
 
-    def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
-        return {
-            f"{data}-seed-{seed}": image_cell(
-                options,
-                data,
-                [recipe_of(options, d_hidden=PUBLISHED_WIDTH, seed=seed)],
-                partial(read_bases, drawn=seed == 0),
-            )
-            for data in self.images_read(options)
-            for seed in self.seeds(options)
-        }
+    def recipes(self, options: StudyOptions, seed: int) -> list[ImageRecipe]:
+        return [recipe_of(options, d_hidden=PUBLISHED_WIDTH, seed=seed)]
 
-    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
-        return {
-            data: [cell for cell in cells.values() if cell["data"] == data]
-            for data in self.images_read(options)
-        }
+    def read(
+        self, _options: StudyOptions, data: ImageDataset, models: Sequence[BilinearClassifier]
+    ) -> Record:
+        return read_bases(data, models[0])
 
     def ours(self, result: Record) -> Mapping[str, Measured]:
         found = {}
@@ -95,16 +76,19 @@ class EigenvectorStudy(VisionStudy):
         cosines = tuple(mean(run["cosines"]) for run in runs)
         least = min(min(run["cosines"]) for run in runs)
         positive = mean(mean(run["cosines_largest"]) for run in runs)
-        note = f"the least {least:.2f}; of the most positive ones {positive:.2f}"
-        found["basis"] = Measured(cosines, mean(cosines) < SAME, note)
-        deviation, root = runs[0]["pixels"]
-        found["norm"] = Measured((deviation,), note=f"root mean square {root:.3f}")
-        return found
+        noise = runs[0]["recipes"][0]["noise"]
+        note = f"noise {noise}; the least {least:.2f}; of the most positive ones {positive:.2f}"
+        return {**found, "basis": Measured(cosines, note=note)}
 
     def figures(self, document: Record) -> Mapping[str, str]:
         return {
-            f"{data}-{basis}.svg": tile_plate(
-                f"{data}: eigenvectors in the {basis} basis", NOTE, rows_of(run, basis)
+            f"{data}-{basis}.svg": vector_plate(
+                f"{data}: eigenvectors in the {basis} basis",
+                NOTE,
+                run["classes"],
+                run[basis],
+                run[basis]["ends"],
+                3,
             )
             for data, (run, *_) in document["result"].items()
             for basis in BASES
@@ -132,14 +116,6 @@ class EigenvectorStudy(VisionStudy):
 NOTE = f"Per class: {DRAWN} most positive, {DRAWN} most negative; bars: {SHOWN} λ of each sign."
 
 
-def rows_of(run: Record, basis: str) -> list[TileRow]:
-    found = run[basis]
-    each = zip(run["classes"], found["images"], found["eigenvalues"], found["ends"], strict=True)
-    return [
-        TileRow(name, valued_tiles(images, values, 3), bars) for name, images, values, bars in each
-    ]
-
-
 def row_of(data: str, basis: str, runs: Sequence[Record]) -> list[object]:
     ranks = [
         f"{mean(mean(run[basis][name]) for run in runs):.1f}"
@@ -164,15 +140,13 @@ def class_rows(run: Record) -> list[list[object]]:
     ]
 
 
-def read_bases(data: ImageDataset, models: Sequence[BilinearClassifier], *, drawn: bool) -> Record:
+def read_bases(data: ImageDataset, model: BilinearClassifier) -> Record:
     """Return the spectra of all classes in both bases, and how their eigenvectors agree."""
-    (model,) = models
     layer = model.quadratic_map("embedding").detach().to(torch.float64)
-    embed, pixels = model.embed.weight.detach().double(), data.train_images.double()
+    embed = model.embed.weight.detach().double()
     found: Record = {
         "classes": data.class_names,
         "accuracy": accuracy(model, data.test_images, data.test_labels),
-        "pixels": [float(pixels.std()), float(pixels.square().mean().sqrt())],
     }
     top, largest = [], []
     for basis in BASES:
@@ -182,12 +156,12 @@ def read_bases(data: ImageDataset, models: Sequence[BilinearClassifier], *, draw
         beyond = null.num_significant(eig.eigenvalues)
         falling = eig.eigenvalues.sort(dim=1, descending=True).values
         found[basis] = {
-            "width": eig.eigenvectors.shape[-1],
+            "width": min(embed.shape),
             "ends": torch.cat([falling[:, :SHOWN], falling[:, -SHOWN:]], dim=1).tolist(),
             "effective_rank": effective_rank(eig.eigenvalues).tolist(),
             "null_rank": null.effective_rank.mean(dim=0).tolist(),
             "beyond": torch.stack([beyond.positive, beyond.negative], dim=1).tolist(),
-            **(extremes(model, eig, DRAWN, data) if drawn else {}),
+            **extremes(model, eig, DRAWN, data),
         }
         vectors = in_pixels(model, eig)
         top.append(vectors[:, 0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from copy import deepcopy
 from statistics import mean
 
 import torch
@@ -17,15 +17,15 @@ from bilens.report.raster import Painter
 from bilens.report.text import signed
 from bilens.report.tiles import Tile, TileRow, tile_plate, valued_tiles, vector_image
 from bilens.studies.comparison import Measured, Published, table
-from bilens.studies.study import Measure, Record, StudyOptions
+from bilens.studies.study import Record, StudyOptions
 from bilens.studies.vision import (
     PUBLISHED_WIDTH,
-    VisionStudy,
+    SeedStudy,
     class_spectra,
-    image_cell,
     in_words,
     recipe_of,
 )
+from bilens.train.tasks.image import ImageRecipe
 
 PUBLISHED_IMAGES = {"published, right": (8, 5), "published, wrong": (321, 2)}  # test image, label
 PUBLISHED_RIVAL = 7  # as which image 321 is read
@@ -34,7 +34,7 @@ CHUNK = 500  # images whose contributions are held at a time
 EXACT = 1e-8
 
 
-class ExplanationStudy(VisionStudy):
+class ExplanationStudy(SeedStudy):
     """What decides single predictions, and predictions in general."""
 
     name = "vision/explanations"
@@ -66,22 +66,16 @@ class ExplanationStudy(VisionStudy):
         ),
     }
 
-    def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
-        return {
-            f"seed-{seed}": image_cell(
-                options,
-                "mnist",
-                [recipe_of(options, d_hidden=PUBLISHED_WIDTH, seed=seed)],
-                partial(read_predictions, published=not options.quick),
-            )
-            for seed in self.seeds(options)
-        }
+    def recipes(self, options: StudyOptions, seed: int) -> list[ImageRecipe]:
+        return [recipe_of(options, d_hidden=PUBLISHED_WIDTH, seed=seed)]
 
-    def document(self, _options: StudyOptions, cells: Mapping[str, Record]) -> Record:
-        return {"runs": list(cells.values())}
+    def read(
+        self, options: StudyOptions, data: ImageDataset, models: Sequence[BilinearClassifier]
+    ) -> Record:
+        return read_predictions(data, models[0], published=not options.quick)
 
     def ours(self, result: Record) -> Mapping[str, Measured]:
-        runs = result["runs"]
+        runs = result["mnist"]
         errors = tuple(run["error"] for run in runs)
         found = {"sum": Measured(errors, max(errors) <= EXACT)}
         right, wrong = ([run["examples"].get(name) for run in runs] for name in PUBLISHED_IMAGES)
@@ -98,11 +92,11 @@ class ExplanationStudy(VisionStudy):
         return found
 
     def figures(self, document: Record) -> Mapping[str, str]:
-        run = document["result"]["runs"][0]
+        run = document["result"]["mnist"][0]
         return {file_of(name): plate_of(one) for name, one in run["examples"].items()}
 
     def parts(self, result: Record) -> Record:
-        runs = result["runs"]
+        runs = result["mnist"]
         heads = (
             "image | seed | test image | label | answer | rival | margin | suppression | missing "
             "parts | decides"
@@ -169,14 +163,12 @@ def signed_sums(eigs: EigenDecomposition, images: Tensor) -> tuple[Tensor, Tenso
     return positive.T, negative.T
 
 
-def read_predictions(
-    data: ImageDataset, models: Sequence[BilinearClassifier], *, published: bool
-) -> Record:
+@torch.no_grad()
+def read_predictions(data: ImageDataset, model: BilinearClassifier, *, published: bool) -> Record:
     """Return what decides chosen test images and all of them, in raw logits of the input basis."""
-    model, labels = models[0], data.test_labels
-    images = data.test_images.double()
-    eigs = class_spectra(model, "input")
-    logits = model.quadratic_map().detach().to(torch.float64)(images)
+    labels, images = data.test_labels, data.test_images.double()
+    model = deepcopy(model).double()
+    eigs, logits = class_spectra(model, "input"), model(images)
     positive, negative = signed_sums(eigs, images)
     gap = (positive + negative - logits).abs().max(dim=1).values
     order = logits.argsort(dim=1, descending=True)

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import mean
 
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.hosvd import hosvd
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.report.text import signed
-from bilens.report.tiles import TileRow, tile_plate, valued_tiles
-from bilens.studies.comparison import Measured, Published, table
+from bilens.studies.comparison import Measured, Published, spread, table
 from bilens.studies.eigenvectors import BASES
-from bilens.studies.study import Measure, Record, StudyOptions
+from bilens.studies.study import Record, StudyOptions
 from bilens.studies.vision import (
     PUBLISHED_WIDTH,
-    VisionStudy,
+    SeedStudy,
     extremes,
-    image_cell,
     in_words,
     recipe_of,
+    vector_plate,
 )
-from bilens.train.tasks.image import accuracy
+from bilens.train.tasks.image import ImageRecipe, accuracy
 
 WIDTHS = (PUBLISHED_WIDTH, 256)  # that of the published spectra, and the default of the code now
 FIRST_SEED = 42
@@ -35,56 +33,61 @@ QUANTITIES = {  # published value, where, tolerance, how it is read
 }
 
 
-class HosvdStudy(VisionStudy):
+class HosvdStudy(SeedStudy):
     """What classes share, as output directions with a matrix each."""
 
     name = "vision/hosvd"
     title = "HOSVD of a digit classifier: output directions that classes share"
     datasets = ("mnist",)
     published = {  # noqa: RUF012 - a constant
-        f"{key}-{width}": Published(
-            f"h = {width}: {told}",
+        key: Published(
+            f"h = {PUBLISHED_WIDTH}: {told}",
             source,
             value,
             tolerance=tolerance,
             others="first .65" if key == "first" else "",
             flaw="embedding basis",
         )
-        for width in WIDTHS
         for key, (told, value, source, tolerance) in QUANTITIES.items()
     }
 
-    def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
-        seeds = range(options.seeds or options.choose(1, 3, 5))
-        widths = options.choose(WIDTHS[:1], WIDTHS, WIDTHS)
-        return {
-            f"seed-{seed}": image_cell(
-                options,
-                "mnist",
-                [recipe_of(options, d_hidden=width, epochs=50, seed=seed) for width in widths],
-                read_directions,
-            )
-            for seed in (FIRST_SEED + index for index in seeds)
-        }
+    def seeds(self, options: StudyOptions) -> range:
+        """Return the seeds from the published one on."""
+        return range(FIRST_SEED, FIRST_SEED + (options.seeds or options.choose(1, 3, 5)))
 
-    def document(self, _options: StudyOptions, cells: Mapping[str, Record]) -> Record:
-        return {"runs": list(cells.values())}
+    def recipes(self, options: StudyOptions, seed: int) -> list[ImageRecipe]:
+        widths = options.choose(WIDTHS[:1], WIDTHS, WIDTHS)
+        return [recipe_of(options, d_hidden=width, epochs=50, seed=seed) for width in widths]
+
+    def read(
+        self, _options: StudyOptions, data: ImageDataset, models: Sequence[BilinearClassifier]
+    ) -> Record:
+        return {"models": [read_directions(data, model) for model in models]}
 
     def ours(self, result: Record) -> Mapping[str, Measured]:
+        read = by_width(result)
+        if PUBLISHED_WIDTH not in read:  # --quick takes another
+            return {}
         return {
-            f"{key}-{width}": Measured(tuple(values))
-            for width, read in by_width(result).items()
-            if width in WIDTHS  # --quick takes another
-            for key, values in read.items()
+            key: Measured(
+                tuple(values),
+                note="; ".join(
+                    f"h = {width}: {spread(other[key], 3)}"
+                    for width, other in read.items()
+                    if width != PUBLISHED_WIDTH
+                ),
+            )
+            for key, values in read[PUBLISHED_WIDTH].items()
         }
 
     def figures(self, document: Record) -> Mapping[str, str]:
-        run, drawn = document["result"]["runs"][0], {}
+        run, drawn = document["result"]["mnist"][0], {}
         for recipe, model in zip(run["recipes"], run["models"], strict=True):
-            for basis in BASES:
+            for basis, found in ((basis, model[basis]) for basis in BASES):
                 title = f"{recipe['d_hidden']} hidden units: shared directions, {basis} basis"
-                rows = rows_of(model[basis])
-                drawn[f"{recipe['d_hidden']}-{basis}.svg"] = tile_plate(title, NOTE, rows)
+                names = [f"σ = {size:.2f}" for size in found["singular_values"][:DRAWN]]
+                plate = vector_plate(title, NOTE, names, found, found["directions"])
+                drawn[f"{recipe['d_hidden']}-{basis}.svg"] = plate
         return drawn
 
     def parts(self, result: Record) -> Record:
@@ -94,11 +97,11 @@ class HosvdStudy(VisionStudy):
         )
         rows = [
             row_of(recipe, model, basis)
-            for run in result["runs"]
+            for run in result["mnist"]
             for recipe, model in zip(run["recipes"], run["models"], strict=True)
             for basis in BASES
         ]
-        recipes = result["runs"][0]["recipes"]
+        recipes = result["mnist"][0]["recipes"]
         drawings = (
             f"![{basis}]({recipe['d_hidden']}-{basis}.svg)" for recipe in recipes for basis in BASES
         )
@@ -107,9 +110,6 @@ class HosvdStudy(VisionStudy):
             "drawings": "\n\n".join(drawings),
             "recipes": "; ".join(map(in_words, recipes)),
             "seed": FIRST_SEED,
-            "distances": "; ".join(
-                f"h = {width}: {distance(read):.1%}" for width, read in by_width(result).items()
-            ),
         }
 
 
@@ -119,8 +119,8 @@ NOTE = f"{PER_SIGN} most positive, {PER_SIGN} most negative λ of the shared mat
 def by_width(result: Record) -> dict[int, dict[str, list[float]]]:
     """Return what stands beside the published numbers, a value a run, in the embedding basis."""
     found = {}
-    for index, recipe in enumerate(result["runs"][0]["recipes"]):
-        runs = [run["models"][index]["embedding"] for run in result["runs"]]
+    for index, recipe in enumerate(result["mnist"][0]["recipes"]):
+        runs = [run["models"][index]["embedding"] for run in result["mnist"]]
         found[recipe["d_hidden"]] = {
             "first": [run["singular_values"][0] for run in runs],
             "second": [run["singular_values"][1] for run in runs],
@@ -128,19 +128,6 @@ def by_width(result: Record) -> dict[int, dict[str, list[float]]]:
             "smallest": [min(run["eigenvalues"][0]) for run in runs],
         }
     return found
-
-
-def distance(read: Mapping[str, Sequence[float]]) -> float:
-    """Return the mean relative distance of the first run to the published numbers."""
-    return mean(abs(read[key][0] / value - 1) for key, (_, value, *_) in QUANTITIES.items())
-
-
-def rows_of(found: Record) -> list[TileRow]:
-    each = zip(found["images"], found["eigenvalues"], found["directions"], strict=True)
-    return [
-        TileRow(f"σ = {size:.2f}", valued_tiles(images, values), direction)
-        for size, (images, values, direction) in zip(found["singular_values"], each, strict=False)
-    ]
 
 
 def row_of(recipe: Record, model: Record, basis: str) -> list[object]:
@@ -156,22 +143,18 @@ def row_of(recipe: Record, model: Record, basis: str) -> list[object]:
     ]
 
 
-def read_directions(data: ImageDataset, models: Sequence[BilinearClassifier]) -> Record:
-    """Return singular values and shared matrices of each model, in both bases."""
-    found = []
-    for model in models:
-        record: Record = {"accuracy": accuracy(model, data.test_images, data.test_labels)}
-        for basis in BASES:
-            parts = hosvd(model.quadratic_map(basis).detach(), READ)
-            sizes, directions = parts.singular_values, parts.output_directions
-            # the code reads the right singular vectors: matrices of length one
-            rows = directions[:DRAWN] / sizes[:DRAWN, None]
-            eig = eigendecompose_all(parts.f, rows)
-            record[basis] = {
-                "norm": float(parts.frobenius_squared.sqrt()),
-                "singular_values": sizes.tolist(),
-                "directions": directions[:DRAWN].tolist(),
-                **extremes(model, eig, PER_SIGN, data),
-            }
-        found.append(record)
-    return {"models": found}
+def read_directions(data: ImageDataset, model: BilinearClassifier) -> Record:
+    """Return singular values and shared matrices in both bases."""
+    found: Record = {"accuracy": accuracy(model, data.test_images, data.test_labels)}
+    for basis in BASES:
+        parts = hosvd(model.quadratic_map(basis).detach(), READ)
+        sizes, directions = parts.singular_values, parts.output_directions
+        # the code reads the right singular vectors: matrices of length one
+        rows = directions[:DRAWN] / sizes[:DRAWN, None]
+        found[basis] = {
+            "norm": float(parts.frobenius_squared.sqrt()),
+            "singular_values": sizes.tolist(),
+            "directions": directions[:DRAWN].tolist(),
+            **extremes(model, eigendecompose_all(parts.f, rows), PER_SIGN, data),
+        }
+    return found

@@ -18,10 +18,11 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.report.tiles import TileRow, tile_plate, valued_tiles, vector_image
+from bilens.report.tiles import vector_image
 from bilens.studies.comparison import Measured, Published, table
-from bilens.studies.study import Measure, Record, StudyOptions
-from bilens.studies.vision import PUBLISHED_WIDTH, VisionStudy, image_cell, in_words, recipe_of
+from bilens.studies.study import Record, StudyOptions
+from bilens.studies.vision import PUBLISHED_WIDTH, SeedStudy, in_words, recipe_of, vector_plate
+from bilens.train.tasks.image import ImageRecipe
 
 BUDGETS = (1, 2, 3, 4, 5, 7, 10, 13)  # eigenvectors a class; 13 have the numbers of 64 products
 FURTHER = (20, 30)  # of the ways that need no fit
@@ -30,16 +31,17 @@ LOSSES = (0.001, 0.01)  # of accuracy
 EXACT = 1e-10
 DIRECTIONS = (0.5, 1, 2)  # of App. K, in units of the outputs
 
-Sized = Callable[[int], QuadraticMap]
+Sized = Callable[[int], QuadraticMap | CPDecomposition]
+FITTED = "products", "squares"
 PARAMETERS: Mapping[str, Callable[[int, int, int], int]] = {  # of a size, n inputs, m outputs
     "eigenvectors": lambda k, n, m: m * k * (n + 1),
     "products": lambda r, n, m: r * (2 * n + m),
     "squares": lambda r, n, m: r * (n + m),
-    "input directions": lambda q, n, m: q * n + (m - 1) * (q * (q + 1) // 2 + m),
+    "input directions": lambda q, n, m: q * n + m * q * (q + 1) // 2,
 }
 
 
-class SharedStudy(VisionStudy):
+class SharedStudy(SeedStudy):
     """How many components a classifier needs, each class alone or all together."""
 
     name = "vision/shared"
@@ -63,23 +65,16 @@ class SharedStudy(VisionStudy):
         ),
     }
 
-    def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
-        budgets = options.choose(BUDGETS[:4], BUDGETS, BUDGETS)
-        return {
-            f"seed-{seed}": image_cell(
-                options,
-                "mnist",
-                [recipe_of(options, d_hidden=PUBLISHED_WIDTH, seed=seed)],
-                partial(read_components, budgets=budgets),
-            )
-            for seed in self.seeds(options)
-        }
+    def recipes(self, options: StudyOptions, seed: int) -> list[ImageRecipe]:
+        return [recipe_of(options, d_hidden=PUBLISHED_WIDTH, seed=seed)]
 
-    def document(self, _options: StudyOptions, cells: Mapping[str, Record]) -> Record:
-        return {"runs": list(cells.values())}
+    def read(
+        self, options: StudyOptions, data: ImageDataset, models: Sequence[BilinearClassifier]
+    ) -> Record:
+        return read_components(data, models[0], options.choose(BUDGETS[:4], BUDGETS, BUDGETS))
 
     def ours(self, result: Record) -> Mapping[str, Measured]:
-        runs = result["runs"]
+        runs = result["mnist"]
         errors = tuple(run["duals"][1]["error"] for run in runs)
         keys = tuple(run["duals"][2]["off_target"] for run in runs)
         found = {
@@ -94,31 +89,32 @@ class SharedStudy(VisionStudy):
         return found
 
     def figures(self, document: Record) -> Mapping[str, str]:
-        runs, drawn = document["result"]["runs"], {}
+        runs, drawn = document["result"]["mnist"], {}
         for name, told in (("lost", "accuracy lost"), ("error", "‖B − B'‖ / ‖B‖")):
             curves = [
                 Curve(way, tuple((row["parameters"], row[name]) for row in means(runs, way)))
                 for way in PARAMETERS
             ]
             drawn[f"{name}.svg"] = line_figure(told, "parameters", told, curves)
-        rows = [
-            TileRow(f"no. {n}", valued_tiles(one["images"], one["eigenvalues"]), one["classes"])
-            for n, one in enumerate(runs[0]["components"], start=1)
-        ]
+        title, found = "Largest shared products", runs[0]["components"]
         note = "Eigenvectors of each product of rows of length one, their λ; bars: classes."
-        return {**drawn, "products.svg": tile_plate("Largest shared products", note, rows)}
+        names = [f"no. {n}" for n, _ in enumerate(found["classes"], start=1)]
+        plate = vector_plate(title, note, names, found, found["classes"])
+        return {**drawn, "products.svg": plate}
 
     def parts(self, result: Record) -> Record:
-        runs = result["runs"]
+        runs = result["mnist"]
         rows = [
             [
                 *(way, row["size"], f"{row['parameters']:,}", f"{row['error']:.3f}"),
                 *(f"{row['cosine']:.4f}", f"{row['lost']:.2%}"),
+                f"{row['converged']:.0%}" if way in FITTED else "–",
             ]
             for way in PARAMETERS
             for row in means(runs, way)
         ]
         reached = [[way, *(enough(runs, way, loss) for loss in LOSSES)] for way in PARAMETERS]
+        heads = "components | size | parameters | error | cosine | accuracy lost"
         outputs = [
             [row["size"], f"{row['error']:.3f}", f"{row['lost']:.2%}"]
             for row in means(runs, "output directions")
@@ -130,7 +126,7 @@ class SharedStudy(VisionStudy):
         return {
             "recipe": in_words(runs[0]["recipes"][0]),
             "accuracy": f"{mean(run['accuracy'] for run in runs):.2%}",
-            "rows": table("components | size | parameters | error | cosine | accuracy lost", rows),
+            "rows": table(f"{heads} | converged", rows),
             "reached": table("components | within 0.1 % | within 1 %", reached),
             "outputs": table("output directions | error | accuracy lost", outputs),
             "duals": table("directions | error of B | error of logits | UU⁺ − 1", duals),
@@ -155,10 +151,10 @@ def enough(runs: Sequence[Record], way: str, loss: float) -> str:
 
 
 def read_components(
-    data: ImageDataset, models: Sequence[BilinearClassifier], *, budgets: Sequence[int]
+    data: ImageDataset, model: BilinearClassifier, budgets: Sequence[int]
 ) -> Record:
     """Return what is lost by each way at each budget, fitted to class-centred logits."""
-    raw = models[0].quadratic_map().detach().to(torch.float64)
+    raw = model.quadratic_map().detach().to(torch.float64)
     f = outputs_of(raw, centred=True)
     _, hidden, n = f.sizes
     m, images = f.sizes.d_out, data.test_images.double()
@@ -174,33 +170,32 @@ def read_components(
 
     tucker = hosvd(f)
     fit = partial(cp_decompose, f, num_starts=1, max_sweeps=100)
-    fits: list[CPDecomposition] = []
-
-    def products(rank: int) -> QuadraticMap:
-        fits.append(fit(rank))
-        return fits[-1].quadratic_map()
-
+    fits: dict[str, CPDecomposition] = {}
     ways: Mapping[str, Sized] = {
         "eigenvectors": eigendecompose_all(f).truncate_map,
-        "products": products,
-        "squares": lambda rank: fit(rank, model="symmetric").quadratic_map(),
+        "products": fit,
+        "squares": partial(fit, model="symmetric"),
         "input directions": lambda rank: tucker.truncate(input_rank=rank),
     }
-    most = {"products": hidden, "squares": 2 * hidden}
+    most = dict(zip(FITTED, (hidden, 2 * hidden), strict=True))
     found: dict[str, list[Record]] = {}
     for way, sized in ways.items():
         for budget in budgets if way in most else (*budgets, *FURTHER):
             allowed = PARAMETERS["eigenvectors"](budget, n, m)
             size = largest_size(way, allowed, n, m, most.get(way, n))
             about = {"size": size, "parameters": PARAMETERS[way](size, n, m)}
-            found.setdefault(way, []).append({**about, **read(sized(size))})
+            one = sized(size)
+            if isinstance(one, CPDecomposition):
+                fits[way], about["converged"] = one, one.converged
+                one = one.quadratic_map()
+            found.setdefault(way, []).append({**about, **read(one)})
     found["output directions"] = [
         {"size": rank, **read(tucker.truncate(rank))} for rank in range(1, m)
     ]
     return {
         "accuracy": full,
         "ways": found,
-        "components": components(fits[-1], data.image_shape),
+        "components": components(fits["products"], data.image_shape),
         "duals": [read_duals(raw, max(1, round(share * m)), images) for share in DIRECTIONS],
     }
 
@@ -210,17 +205,14 @@ def largest_size(way: str, allowed: int, n: int, m: int, most: int) -> int:
     return max(size for size in range(1, most + 1) if PARAMETERS[way](size, n, m) <= allowed)
 
 
-def components(cp: CPDecomposition, shape: tuple[int, int]) -> list[Record]:
+def components(cp: CPDecomposition, shape: tuple[int, int]) -> Record:
     """Return the largest products: eigenvectors of each, which need balanced rows, and classes."""
-    values, vectors = cp.eigenpairs()
-    return [
-        {
-            "images": [vector_image(vector, shape) for vector in vectors[index].tolist()],
-            "eigenvalues": values[index].tolist(),
-            "classes": cp.down[:, index].tolist(),
-        }
-        for index in range(min(DRAWN, cp.rank))
-    ]
+    values, vectors = (part[:DRAWN].tolist() for part in cp.eigenpairs())
+    return {
+        "images": [[vector_image(vector, shape) for vector in pair] for pair in vectors],
+        "eigenvalues": values,
+        "classes": cp.down.T[:DRAWN].tolist(),
+    }
 
 
 def read_duals(f: QuadraticMap, count: int, images: torch.Tensor) -> Record:

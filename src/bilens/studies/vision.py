@@ -6,8 +6,9 @@ weights. Classifiers are trained in batched passes and kept for the other studie
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -16,10 +17,10 @@ from torch import Tensor
 from bilens.algebra.concentration import effective_rank, roughness
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
-from bilens.algebra.gaussian import mean_and_covariance, whiten
+from bilens.algebra.gaussian import mean_and_covariance, symmetric_root
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
-from bilens.report.tiles import vector_image
+from bilens.report.tiles import TileRow, tile_plate, valued_tiles, vector_image
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
 from bilens.train.tasks.image import ImageRecipe, accuracy
 
@@ -53,6 +54,38 @@ class VisionStudy(Study):
     def images_read(self, options: StudyOptions) -> tuple[str, ...]:
         """Return the names of the data sets; Fashion-MNIST is not at hand where --quick looks."""
         return tuple(name for name in self.datasets if name == "mnist" or not options.quick)
+
+
+class SeedStudy(VisionStudy):
+    """A study with a cell for each data set and seed: one pass of classifiers, read together."""
+
+    @abstractmethod
+    def recipes(self, options: StudyOptions, seed: int) -> list[ImageRecipe]:
+        """Return the recipes of a pass."""
+
+    @abstractmethod
+    def read(
+        self, options: StudyOptions, data: ImageDataset, models: Sequence[BilinearClassifier]
+    ) -> Record:
+        """Return what is read from the classifiers of a pass."""
+
+    def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
+        """Return the measurements; those of one data set are named by their seeds alone."""
+        read = partial(self.read, options)
+        return {
+            f"{data}-seed-{seed}" if len(self.datasets) > 1 else f"seed-{seed}": image_cell(
+                options, data, self.recipes(options, seed), read
+            )
+            for data in self.images_read(options)
+            for seed in self.seeds(options)
+        }
+
+    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
+        """Return the records by data set, a seed each."""
+        return {
+            data: [cell for cell in cells.values() if cell["data"] == data]
+            for data in self.images_read(options)
+        }
 
 
 def recipe_of(options: StudyOptions, **changes: Any) -> ImageRecipe:
@@ -104,9 +137,15 @@ def class_spectra(
     f = f.detach().to(torch.float64)
     if basis == "whitened":
         assert data is not None, "the whitened basis is one of data"
-        mean, covariance = mean_and_covariance(data.train_images)
-        f = whiten(f, covariance, mean)
+        f = f.compose_input(*root_and_mean(data), basis=basis)
     return eigendecompose_all(f)
+
+
+@lru_cache(maxsize=2)
+def root_and_mean(data: ImageDataset) -> tuple[Tensor, Tensor]:
+    """Return Σ^½ and μ of the training images."""
+    mean, covariance = mean_and_covariance(data.train_images)
+    return symmetric_root(covariance, len(mean)), mean
 
 
 def in_pixels(model: BilinearClassifier, eig: EigenDecomposition) -> Tensor:
@@ -125,6 +164,23 @@ def extremes(
     vectors = vectors.gather(1, ends[..., None].expand(-1, -1, vectors.shape[2]))
     images = [[vector_image(v, data.image_shape) for v in rows] for rows in vectors.tolist()]
     return {"eigenvalues": eig.eigenvalues.gather(1, ends).tolist(), "images": images}
+
+
+def vector_plate(
+    title: str,
+    note: str,
+    names: Sequence[str],
+    found: Record,
+    bars: Sequence[Sequence[float]],
+    digits: int = 2,
+) -> str:
+    """Return a drawing of what `extremes` finds: a row a form, with its name and bars."""
+    each = zip(names, found["images"], found["eigenvalues"], bars, strict=True)
+    rows = [
+        TileRow(name, valued_tiles(images, values, digits), sizes)
+        for name, images, values, sizes in each
+    ]
+    return tile_plate(title, note, rows)
 
 
 def dark_pixels(data: ImageDataset) -> Tensor:
