@@ -14,9 +14,9 @@ import tiny
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.gaussian import mean_and_covariance, whiten
 from bilens.studies import corners, regularisation, regularisation_claims, replacing, vision
-from bilens.studies.comparison import finding
+from bilens.studies.comparison import Measured, Published, finding
 from bilens.studies.reproduction import reproduce
-from bilens.studies.study import StudyOptions
+from bilens.studies.study import Record, StudyOptions
 from bilens.train.tasks.image import accuracy, new_classifier
 
 
@@ -132,7 +132,9 @@ def test_noise_and_decay_are_told_apart_in_a_grid() -> None:
         }
         for noise, ranks, pixels in (("0", (20.0, 10.0), 4.0), ("1", (60.0, 40.0), 3.0))
     }
-    found = regularisation_claims.of_grid(grid)
+    result: Record = {"grid": grid, "recipe": {"d_hidden": 256}}
+    result["disturbed"] = {"blur": {"0.2": {noise: one["1"] for noise, one in grid.items()}}}
+    found = read_claims(result)
     told = {name: (one.values, one.holds) for name, one in found.items()}
     assert told["noise input"] == told["noise embedding"] == ((3.0,), True)
     assert told["decay input"] == ((pytest.approx(2 / 3),), True)
@@ -140,7 +142,25 @@ def test_noise_and_decay_are_told_apart_in_a_grid() -> None:
     assert told["decay sparsity"] == ((1.0,), True)
     for one in grid.values():
         one["1"]["sparsity"] = [2.0]
-    assert regularisation_claims.of_grid(grid)["decay sparsity"].holds is False
+    assert read_claims(result)["decay sparsity"].holds is False
+    assert finding(*rank_row(result))["verdict"] not in ("agrees", "differs")  # another width
+    result["recipe"] = {"d_hidden": 512}
+    assert finding(*rank_row(result))["ours"] == 40
+
+
+def read_claims(result: Record) -> dict[str, Measured]:
+    return dict(regularisation.RegularisationStudy().ours(result))
+
+
+def rank_row(result: Record) -> tuple[Published, Measured]:
+    key = "rank 0 0"
+    return regularisation.RegularisationStudy.published[key], read_claims(result)[key]
+
+
+def test_the_full_size_repeats_a_grid_for_an_interval() -> None:
+    study = regularisation.RegularisationStudy()
+    assert len(study.seeds(StudyOptions(full=True))) == 3
+    assert len(study.seeds(StudyOptions())) == 1
 
 
 def test_disturbances_are_judged_against_the_same_noise_without() -> None:
@@ -152,13 +172,15 @@ def test_disturbances_are_judged_against_the_same_noise_without() -> None:
             noise: {"1": cell(accuracy=right, sparsity=pixels)}
             for noise, right, pixels in (("0", 0.9, 2.0), ("0.4", 0.91, 1.0))
         },
+        "recipe": {"d_hidden": 512},
         "disturbed": {
             "blur": {"0.2": both(roughness=3.0), "0.4": both(roughness=0.5)},
             "salt-and-pepper": {"0.1": both()},
             "dropout": {"0.1": both()},
         },
     }
-    found = regularisation_claims.of_disturbances(result)
+    keys = "sharpens", *result["disturbed"]
+    found = {key: regularisation_claims.ROWS[key][1](result) for key in keys}
     assert (found["sharpens"].values, found["sharpens"].holds) == ((0.5,), True)
     assert (found["blur"].values, found["blur"].holds) == ((0.5,), True)
     assert found["salt-and-pepper"].values == (pytest.approx(-0.5),)

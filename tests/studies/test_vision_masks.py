@@ -3,11 +3,14 @@
 Broken once: the gap not relative to the optimum, and clipped effects read from the others.
 """
 
+from functools import partial
+
 import pytest
 
 from bilens.studies import masks
+from bilens.studies.comparison import Measured, finding
 from bilens.studies.masks import FIG_B, MaskStudy
-from bilens.studies.study import Record
+from bilens.studies.study import Record, StudyOptions
 
 
 def model(setting: str, seed: int, accuracy: float) -> Record:
@@ -44,3 +47,20 @@ def test_every_published_row_is_read_at_a_length_that_is_measured() -> None:
     assert set(masks.READ) == set(MaskStudy.published)
     assert {where[-1] for where in masks.READ.values()} <= set(masks.SHOWN)
     assert {where[0] for where in masks.READ.values()} <= set(masks.SETTINGS)
+
+
+def test_only_masks_of_the_published_length_are_judged() -> None:
+    ours = Measured((0.9,) * 3)
+    verdicts = {name: finding(one, ours)["verdict"] for name, one in MaskStudy.published.items()}
+    assert verdicts["a"] == "agrees"
+    assert verdicts["b-target"] not in ("agrees", "differs")
+    unstated = [one for one in MaskStudy.published.values() if "TMLR" in one.source]
+    assert not unstated
+
+
+def test_the_noise_of_app_m_is_of_the_full_size() -> None:
+    for full, noises in ((True, [0.15, 0.0, 0.3]), (None, [0.15, 0.0])):
+        cells = MaskStudy().cells(StudyOptions(full=full, seeds=1))
+        cell = cells["30-epochs-seed-0"]
+        assert isinstance(cell, partial)
+        assert [recipe.noise for recipe in cell.args[2]] == noises

@@ -9,22 +9,22 @@ import pytest
 import torch
 from torch import Tensor
 
+import tiny
 from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
 from bilens.data.images import ImageDataset
 from bilens.studies import targets
 from bilens.studies.study import Record
 from bilens.studies.targets import TargetStudy
 
-N = 16
+N = tiny.PIXELS
 SHARE = targets.SIMILAR**2
 
 
-def tiny_images() -> ImageDataset:
-    generator = torch.Generator().manual_seed(0)
-    train, test = torch.rand(2, 40, N, generator=generator).pow(3)
-    labels = torch.arange(40) % 10
-    names = tuple("0123456789")
-    return ImageDataset("tiny", train, labels, test, labels, (4, 4), names, "drawn", "tensors")
+def ten_classes() -> ImageDataset:
+    train, test = (torch.arange(count) % 10 for count in (tiny.NUM_TRAIN, tiny.NUM_TEST))
+    return dataclasses.replace(
+        tiny.images(), train_labels=train, test_labels=test, class_names=tuple("0123456789")
+    )
 
 
 def known_form(target: Tensor, constant: float = 0.0, unit: float = 1.0) -> QuadraticForm:
@@ -40,12 +40,12 @@ def known_form(target: Tensor, constant: float = 0.0, unit: float = 1.0) -> Quad
 
 
 def test_similar_is_what_a_form_with_one_large_eigenvalue_says() -> None:
-    images = tiny_images()
+    images = ten_classes()
     target = images.train_images[targets.target_of(images, 3)]
     form = known_form(target)
     data = targets.similar_images(images, target)
     assert torch.equal(form(data.test_images.double()) > 0, data.test_labels == 1)
-    found = targets.spectrum(form, target, target - data.train_images.mean(dim=0), None)
+    found = targets.spectrum(form, target, target - data.train_images.mean(dim=0), 1.0)
     assert found["cosines"][0] == pytest.approx(1)
     assert found["ratio"] == pytest.approx(SHARE / (1 - SHARE))
     either = targets.similar_images(images, target, complement=True)
@@ -53,14 +53,14 @@ def test_similar_is_what_a_form_with_one_large_eigenvalue_says() -> None:
 
 
 def test_targets_are_the_first_of_their_class_from_the_published_one_on() -> None:
-    images = tiny_images()
+    images = ten_classes()
     assert [targets.target_of(images, digit) for digit in (6, 7, 5, 0)] == [6, 7, 15, 10]
-    other = dataclasses.replace(images, train_labels=torch.tensor([1] * 6 + [5] * 34))
+    other = dataclasses.replace(images, train_labels=torch.tensor([1] * 6 + [5] * 194))
     assert targets.target_of(other, 5) == 6
 
 
 def test_a_folded_spectrum_does_not_depend_on_the_unit_of_a_pixel() -> None:
-    target = tiny_images().train_images[0]
+    target = ten_classes().train_images[0]
     folded, unit = [], []
     for scale in (1.0, 0.1):  # of pixels that are as many times longer, the length too
         form = known_form(target, constant=-3.0, unit=scale)
@@ -71,16 +71,30 @@ def test_a_folded_spectrum_does_not_depend_on_the_unit_of_a_pixel() -> None:
     assert unit[0]["ratio"] != pytest.approx(unit[1]["ratio"], rel=0.1)
 
 
-def test_targets_are_counted_by_weight_decay() -> None:
-    def row(cosine: float, ratio: float, complement: bool) -> Record:
-        folded = {"cosines": [cosine, 0.0], "ratio": ratio, "eigenvalues": [1.0, -ratio]}
-        parts = {"constant": -1.0, "linear_part": -2.0, "quadratic_part": 6.0}
-        return {"complement": complement, "decays": [{"folded": folded, **parts}] * 3}
+def row(cosine: float, ratio: float, complement: bool = False) -> Record:
+    folded = {"cosines": [cosine, 0.0], "ratio": ratio, "eigenvalues": [1.0, -ratio]}
+    parts = {"constant": -1.0, "linear_part": -2.0, "quadratic_part": 6.0}
+    one = {"folded": folded, "unit": {**folded, "ratio": 0.7}, **parts}
+    return {"complement": complement, "decays": [one] * 3}
 
-    rows = [row(0.95, 0.2, False)] * 8 + [row(0.8, 0.2, False), row(0.95, 0.5, False)]
-    found = TargetStudy().ours({"targets": [*rows, row(0.0, 1.0, True)]})
+
+def test_targets_are_counted_by_published_weight_decay() -> None:
+    rows = [row(0.95, 0.2)] * 8 + [row(0.8, 0.2), row(0.95, 0.5)]
+    found = TargetStudy().ours({"targets": [*rows, row(0.95, 0.5, True)]})
     assert set(found) == set(TargetStudy.published)
-    assert {one.values for name, one in found.items() if name != "bias"} == {(9.0,)}
-    assert all(one.holds for one in found.values())
-    assert found["bias"].values == (-0.5,)
-    assert not TargetStudy().ours({"targets": [row(0.8, 0.5, False)] * 10})["second-1"].holds
+    assert {one.values for one in found.values()} == {()}  # ten targets are no runs
+    holds = {name: one.holds for name, one in found.items()}
+    assert [holds[f"{key}-2"] for key in targets.CLAIMS] == [True, True, False, False]
+    assert found["second-1"].note.startswith("9 of 10")
+    assert found["unit-1"].note.startswith("0 of 10")
+    assert found["bias"].holds
+    either = TargetStudy().ours({"targets": [*rows, row(0.95, 0.2, True)]})["either-1"]
+    assert either.holds
+    assert either.note == "|cos| 0.950, second over first 0.20"
+
+
+def test_a_target_is_told_apart_from_the_mean_image() -> None:
+    record = {"target": [3.0, 4.0], "decays": [{"folded": {"vector": [0.0, -2.0]}}]}
+    found = targets.with_mean_image(record, torch.tensor([0.0, 1.0]))
+    assert found["mean_image"] == pytest.approx(0.8)
+    assert found["decays"][0]["mean_image"] == pytest.approx(1)

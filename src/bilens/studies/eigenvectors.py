@@ -22,6 +22,7 @@ from bilens.studies.vision import (
     extremes,
     in_pixels,
     in_words,
+    most_positive,
     recipe_of,
     vector_plate,
 )
@@ -163,9 +164,8 @@ def read_bases(data: ImageDataset, model: BilinearClassifier) -> Record:
             "beyond": torch.stack([beyond.positive, beyond.negative], dim=1).tolist(),
             **extremes(model, eig, DRAWN, data),
         }
-        vectors = in_pixels(model, eig)
-        top.append(vectors[:, 0])
-        largest.append(vectors[torch.arange(len(vectors)), eig.eigenvalues.argmax(dim=1)])
+        top.append(in_pixels(model, eig)[:, 0])
+        largest.append(most_positive(model, eig))
     for name, (one, other) in (("cosines", top), ("cosines_largest", largest)):
         found[name] = functional.cosine_similarity(one, other, dim=1).abs().tolist()
     return found

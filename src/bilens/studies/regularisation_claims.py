@@ -1,12 +1,14 @@
-"""What is published of regularisation, and the numbers that its claims are read as."""
+"""What is published of regularisation, and how each of its rows is read here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import product
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import chain
 from statistics import mean
+from typing import TypeAlias
 
-from bilens.studies.comparison import Measured, Published
+from bilens.studies.comparison import Measured, Published, spread
 from bilens.studies.study import Record
 from bilens.studies.vision import MEASURES, PUBLISHED_WIDTH
 
@@ -20,93 +22,110 @@ PIXELS = {"salt-and-pepper": ("0.1", "0.3"), "correlated-noise": ("0.2:4", "0.4:
 ACTIVATIONS = {"model_noise": ("0.1", "0.3"), "dropout": ("0.1", "0.3")}
 POINT, PART = 0.3, 0.1  # inert: accuracy within so many points, vectors within such a part
 BASES = ("input", "embedding")
+GRID, PICTURES = "App. E", "App. B, images alone"
 SEED = "one seed, tied to the noise: one seed for a whole grid, --seeds repeats it"
-SORTED = "of the five most negative eigenvalues: of the five largest by size"
 ACCURACIES = {"0": 0.976, "0.2": 0.981, "0.4": 0.981, "0.6": 0.978, "0.8": 0.972}
-NUMBERS = {  # weight decay, noise → published
-    ("0", "0", "effective_rank_embedding"): 52.0,
-    ("0", "1", "effective_rank_embedding"): 187.0,
-    ("1", "0", "effective_rank_embedding"): 22.0,
-    ("1", "1", "effective_rank_embedding"): 70.0,
-    ("0", "0", "sparsity"): 420.0,
-    ("0", "1", "sparsity"): 265.0,
-}
+RANK, PIXELS_USED = "effective_rank_embedding", "sparsity"
+RANKS = {("0", "0"): 52.0, ("0", "1"): 187.0, ("1", "0"): 22.0, ("1", "1"): 70.0}  # decay, noise
+Pairs: TypeAlias = list[tuple[Record, Record]]  # with and without a disturbance, at each noise
+Row: TypeAlias = tuple[Published, Callable[[Record], Measured]]  # of the result
 
 
 def told(kind: str) -> str:
     return kind.replace("_", " ")
 
 
-def published() -> dict[str, Published]:
-    """Return what is published of the three parts; numbers were read off plots, ±10 %."""
-    found = {
-        f"accuracy {noise}": Published(
-            f"accuracy at noise {noise}, weight decay 1",
-            "Fig. 4, reproduction (one seed)",
-            value,
-            tolerance=0.003,
-        )
-        for noise, value in ACCURACIES.items()
-    }
-    for (decay, noise, quantity), value in NUMBERS.items():
-        found[f"{quantity} {decay} {noise}"] = Published(
-            f"{MEASURES[quantity][0]}, weight decay {decay}, noise {noise}",
-            f"App. E, reproduction (plot, width {PUBLISHED_WIDTH})",
-            value,
-            tolerance=PART * value,
-            flaw=f"{SEED}; {SORTED}" if quantity == "sparsity" else SEED,
-        )
-    for key, (source, quantity, claim) in claims().items():
-        flaw = SEED if key.endswith("embedding") else ""
-        found[key] = Published(quantity, source, claim=claim, flaw=flaw)
+def rows() -> dict[str, Row]:
+    """Return what is published, and how it is read; numbers were read off plots, ±10 %."""
+    found: dict[str, Row] = {}
+    for noise, value in ACCURACIES.items():
+        quantity, source = f"accuracy at noise {noise}, weight decay 1", "Fig. 4, reproduction"
+        one = Published(quantity, f"{source} (one seed)", value, tolerance=0.003)
+        found[f"accuracy {noise}"] = one, partial(of_cell, "accuracy", DECAY, noise)
+    for (decay, noise), value in RANKS.items():
+        quantity = f"{MEASURES[RANK][0]}, weight decay {decay}, noise {noise}"
+        source = f"App. E, reproduction (plot, width {PUBLISHED_WIDTH})"
+        one = Published(quantity, source, value, tolerance=PART * value, flaw=SEED)
+        found[f"rank {decay} {noise}"] = one, partial(of_cell, RANK, decay, noise)
+    for basis in BASES:
+        name, flaw = f"effective_rank_{basis}", SEED if basis == "embedding" else ""
+        for key, others, choose, claim, holds in (
+            ("noise", "decays", min, "above 1", above_one),
+            ("decay", "noises", max, "below 1", below_one),
+        ):
+            quantity = f"{MEASURES[name][0]}: {key} 1 / none, the {choose.__name__}imum of {others}"
+            one = Published(quantity, GRID, claim=claim, flaw=flaw)
+            found[f"{key} {basis}"] = one, partial(of_grid, key, name, choose, holds)
+    for key, claim, others, holds in (
+        ("noise", "below 1", "420 → 265, of the five most negative vectors", below_one),
+        ("decay", f"does not sparsify (here: at least {1 - PART:g})", "", lambda x: x >= 1 - PART),
+    ):
+        one = Published(f"pixels used: {key} 1 / none, mean", GRID, claim=claim, others=others)
+        found[f"{key} sparsity"] = one, partial(of_grid, key, PIXELS_USED, mean, holds)
+    quantity, claim = "pixels used: most noise / none", "noise sharpens (here: below 1)"
+    found["sharpens"] = Published(quantity, PICTURES, claim=claim), sharpens
+    near = f"within {POINT} points; pixels used, roughness within {PART:.0%}"
+    for kinds, quantity, claim, read in (
+        (GEOMETRY, "strongest: roughness with / without", "blurs (here: below 1)", blurs),
+        (PIXELS, "accuracy with − without, points", "worse (here: below 0)", worse),
+        (ACTIVATIONS, "accuracy with − without, points", f"inert (here: {near})", inert),
+    ):
+        for kind in kinds:
+            one = Published(f"{told(kind)}: {quantity}", PICTURES, claim=claim)
+            found[kind] = one, partial(of_disturbance, kind, read)
     return found
 
 
-def claims() -> dict[str, tuple[str, str, str]]:
-    """Return where a claim stands, the number it is read as, and what it says."""
-    grid, pictures = "App. E", "App. B, images alone"
-    rank, pixels = "effective rank, {} basis: {}, of all {}".format, "pixels used: {}".format
-    most_noise, most_decay = "noise 1 / none, the least", "decay 1 / none, the most"
-    near = f"within {POINT} points; pixels used, roughness within {PART:.0%}"
-    return {
-        **{f"noise {x}": (grid, rank(x, most_noise, "decays"), "above 1") for x in BASES},
-        **{f"decay {x}": (grid, rank(x, most_decay, "noises"), "below 1") for x in BASES},
-        "noise sparsity": (grid, pixels("noise 1 / none, mean"), "sparsifies: below 1"),
-        "decay sparsity": (
-            *(grid, pixels("decay 1 / none, mean")),
-            f"does not sparsify (here: at least {1 - PART:g})",
-        ),
-        "sharpens": (pictures, pixels("most noise / none"), "noise sharpens (here: below 1)"),
-        **{
-            kind: (
-                *(pictures, f"{kind}, strongest: roughness with / without"),
-                "blurs (here: below 1)",
-            )
-            for kind in GEOMETRY
-        },
-        **{
-            kind: (pictures, f"{told(kind)}: accuracy with − without, points", claim)
-            for kinds, claim in (
-                (ACTIVATIONS, f"inert (here: {near})"),
-                (PIXELS, "worse (here: below 0)"),
-            )
-            for kind in kinds
-        },
-    }
+def above_one(value: float) -> bool:
+    return value > 1
 
 
-def measured(result: Record) -> dict[str, Measured]:
-    """Return what is published as it was measured here, under the same names."""
-    grid, width = result["grid"], result["recipe"]["d_hidden"]
-    found = {
-        f"accuracy {noise}": Measured(tuple(grid[noise][DECAY]["accuracy"]))
-        for noise in ACCURACIES
-        if noise in grid
-    }
-    for decay, noise, quantity in NUMBERS:
-        values = tuple(grid[noise][decay][quantity])
-        found[f"{quantity} {decay} {noise}"] = Measured(values, note=f"width {width}")
-    return found | of_grid(grid) | of_disturbances(result)
+def below_one(value: float) -> bool:
+    return value < 1
+
+
+def judged(values: Iterable[float], holds: Callable[[float], bool]) -> Measured:
+    """Return values, a seed each, and whether a claim holds of their mean."""
+    values = tuple(values)
+    return Measured(values, holds(mean(values)))
+
+
+def of_cell(quantity: str, decay: str, noise: str, result: Record) -> Measured:
+    """Return a quantity of the grid; a rank of another width than the published one stays open."""
+    if noise not in result["grid"]:
+        return Measured()
+    values, width = result["grid"][noise][decay][quantity], result["recipe"]["d_hidden"]
+    if quantity == RANK and width != PUBLISHED_WIDTH:
+        return Measured(note=f"{spread(values, 1)} of width {width}")
+    return Measured(tuple(values))
+
+
+def of_grid(
+    kind: str,
+    quantity: str,
+    choose: Callable[[Iterable[float]], float],
+    holds: Callable[[float], bool],
+    result: Record,
+) -> Measured:
+    """Return what the most of noise, or of decay, does to a quantity against none."""
+    grid = result["grid"]
+    none, *_, most = grid
+    if kind == "noise":
+        pairs = [(grid[most][one], grid[none][one]) for one in grid]
+    else:
+        pairs = [(one[most], one[none]) for one in grid.values()]
+    return judged(
+        map(choose, zip(*(ratios(*pair, quantity) for pair in pairs), strict=True)), holds
+    )
+
+
+def of_disturbance(kind: str, read: Callable[[list[Pairs]], Measured], result: Record) -> Measured:
+    """Return what a disturbance beside noise does, from its doses."""
+    if kind not in result["disturbed"]:
+        return Measured()
+    without = {noise: result["grid"][noise][DECAY] for noise in noises(result)}
+    doses = result["disturbed"][kind].values()
+    return read([[(dose[noise], one) for noise, one in without.items()] for dose in doses])
 
 
 def noises(result: Record) -> list[str]:
@@ -119,63 +138,40 @@ def ratios(after: Record, before: Record, quantity: str) -> list[float]:
     return [a / b for a, b in zip(after[quantity], before[quantity], strict=True)]
 
 
-def points(after: Record, before: Record) -> list[float]:
-    """Return the differences of the accuracy in percentage points, a seed each."""
-    pairs = zip(after["accuracy"], before["accuracy"], strict=True)
-    return [100 * (a - b) for a, b in pairs]
-
-
 def seedwise(found: Iterable[Sequence[float]]) -> tuple[float, ...]:
     """Return the mean of several lists, seed by seed."""
     return tuple(map(mean, zip(*found, strict=True)))
 
 
-def of_grid(grid: Record) -> dict[str, Measured]:
-    """Return what noise and decay do to ranks and pixels, between no and most of them."""
-    levels = list(grid)
-    none, most = levels[0], levels[-1]
-
-    def noise(quantity: str) -> list[list[float]]:
-        return [ratios(grid[most][one], grid[none][one], quantity) for one in levels]
-
-    def decay(quantity: str) -> list[list[float]]:
-        return [ratios(grid[one][most], grid[one][none], quantity) for one in levels]
-
-    found = {}
-    for basis in BASES:
-        rank = f"effective_rank_{basis}"
-        least = tuple(map(min, zip(*noise(rank), strict=True)))
-        largest = tuple(map(max, zip(*decay(rank), strict=True)))
-        found[f"noise {basis}"] = Measured(least, mean(least) > 1)
-        found[f"decay {basis}"] = Measured(largest, mean(largest) < 1)
-    by_noise, by_decay = seedwise(noise("sparsity")), seedwise(decay("sparsity"))
-    found["noise sparsity"] = Measured(by_noise, mean(by_noise) < 1)
-    found["decay sparsity"] = Measured(by_decay, mean(by_decay) >= 1 - PART)
-    return found
+def points(doses: list[Pairs]) -> tuple[float, ...]:
+    """Return by how many percentage points the accuracy changes, a seed each."""
+    return seedwise(
+        [100 * (a - b) for a, b in zip(after["accuracy"], before["accuracy"], strict=True)]
+        for after, before in chain(*doses)
+    )
 
 
-def of_disturbances(result: Record) -> dict[str, Measured]:
-    """Return what noise, and disturbances beside it, do: means over noises and doses."""
-    without = {noise: result["grid"][noise][DECAY] for noise in noises(result)}
-    none, *_, most = without.values()
-    sharper = tuple(ratios(most, none, "sparsity"))
-    found = {"sharpens": Measured(sharper, mean(sharper) < 1)}
-    for kind, doses in result["disturbed"].items():
-        if kind in GEOMETRY:
-            *_, strongest = doses.values()
-            rough = seedwise(ratios(strongest[x], without[x], "roughness") for x in without)
-            found[kind] = Measured(rough, mean(rough) < 1)
-            continue
-        pairs = [(one[noise], without[noise]) for one, noise in product(doses.values(), without)]
-        changed = seedwise(points(*pair) for pair in pairs)
-        if kind in PIXELS:
-            found[kind] = Measured(changed, mean(changed) < 0)
-            continue
-        used, turns = (
-            mean(seedwise(ratios(*pair, quantity) for pair in pairs))
-            for quantity in ("sparsity", "roughness")
-        )
-        inert = abs(mean(changed)) <= POINT and max(abs(used - 1), abs(turns - 1)) <= PART
-        note = f"pixels used × {used:.2f}, roughness × {turns:.2f}"
-        found[kind] = Measured(changed, inert, note)
-    return found
+def sharpens(result: Record) -> Measured:
+    none, *_, most = (result["grid"][noise][DECAY] for noise in noises(result))
+    return judged(ratios(most, none, PIXELS_USED), below_one)
+
+
+def blurs(doses: list[Pairs]) -> Measured:
+    return judged(seedwise(ratios(*pair, "roughness") for pair in doses[-1]), below_one)
+
+
+def worse(doses: list[Pairs]) -> Measured:
+    return judged(points(doses), lambda x: x < 0)
+
+
+def inert(doses: list[Pairs]) -> Measured:
+    used, turns = (
+        mean(seedwise(ratios(*pair, quantity) for pair in chain(*doses)))
+        for quantity in (PIXELS_USED, "roughness")
+    )
+    changed, near = points(doses), max(abs(used - 1), abs(turns - 1)) <= PART
+    note = f"pixels used × {used:.2f}, roughness × {turns:.2f}"
+    return Measured(changed, near and abs(mean(changed)) <= POINT, note)
+
+
+ROWS = rows()

@@ -154,6 +154,12 @@ def in_pixels(model: BilinearClassifier, eig: EigenDecomposition) -> Tensor:
     return vectors if eig.basis == "input" else vectors @ model.embed.weight.detach().double()
 
 
+def most_positive(model: BilinearClassifier, eig: EigenDecomposition) -> Tensor:
+    """Return the eigenvector of the largest λ of each form as an image, (forms, pixels)."""
+    vectors = in_pixels(model, eig)
+    return vectors[torch.arange(len(vectors)), eig.eigenvalues.argmax(dim=1)]
+
+
 def extremes(
     model: BilinearClassifier, eig: EigenDecomposition, count: int, data: ImageDataset
 ) -> Record:
@@ -162,6 +168,8 @@ def extremes(
     ends = torch.cat([order[:, :count], order.flip(1)[:, :count]], dim=1)
     vectors = in_pixels(model, eig)
     vectors = vectors.gather(1, ends[..., None].expand(-1, -1, vectors.shape[2]))
+    largest = vectors.gather(2, vectors.abs().argmax(dim=2, keepdim=True))  # positive as drawn
+    vectors = vectors * largest.sign()
     images = [[vector_image(v, data.image_shape) for v in rows] for rows in vectors.tolist()]
     return {"eigenvalues": eig.eigenvalues.gather(1, ends).tolist(), "images": images}
 
