@@ -16,17 +16,15 @@ from bilens.nn.classifier import Basis
 from bilens.studies.comparison import Measured, Published, table
 from bilens.studies.study import Record, StudyOptions
 from bilens.studies.vision import (
-    PUBLISHED_WIDTH,
     SeedStudy,
     class_spectra,
     extremes,
     in_pixels,
     in_words,
     most_positive,
-    recipe_of,
     vector_plate,
 )
-from bilens.train.tasks.image import ImageRecipe, accuracy
+from bilens.train.tasks.image import accuracy
 
 BASES: tuple[Basis, ...] = ("embedding", "input")
 SHOWN, DRAWN = 20, 4  # of each sign: eigenvalues, eigenvectors
@@ -57,9 +55,6 @@ class EigenvectorStudy(SeedStudy):
         ),
     }
 
-    def recipes(self, options: StudyOptions, seed: int) -> list[ImageRecipe]:
-        return [recipe_of(options, d_hidden=PUBLISHED_WIDTH, seed=seed)]
-
     def read(
         self, _options: StudyOptions, data: ImageDataset, models: Sequence[BilinearClassifier]
     ) -> Record:
@@ -82,18 +77,13 @@ class EigenvectorStudy(SeedStudy):
         return {**found, "basis": Measured(cosines, note=note)}
 
     def figures(self, document: Record) -> Mapping[str, str]:
-        return {
-            f"{data}-{basis}.svg": vector_plate(
-                f"{data}: eigenvectors in the {basis} basis",
-                NOTE,
-                run["classes"],
-                run[basis],
-                run[basis]["ends"],
-                3,
-            )
-            for data, (run, *_) in document["result"].items()
-            for basis in BASES
-        }
+        drawn = {}
+        for data, (run, *_) in document["result"].items():
+            for basis, found in ((basis, run[basis]) for basis in BASES):
+                title, bars = f"{data}: eigenvectors in the {basis} basis", found["ends"]
+                plate = vector_plate(title, NOTE, run["classes"], found, bars)
+                drawn[f"{data}-{basis}.svg"] = plate
+        return drawn
 
     def parts(self, result: Record) -> Record:
         heads = "images | basis | accuracy | effective rank | of rotations | beyond, + | … − | of"

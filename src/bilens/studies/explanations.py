@@ -18,14 +18,7 @@ from bilens.report.text import signed
 from bilens.report.tiles import Tile, TileRow, tile_plate, valued_tiles, vector_image
 from bilens.studies.comparison import Measured, Published, table
 from bilens.studies.study import Record, StudyOptions
-from bilens.studies.vision import (
-    PUBLISHED_WIDTH,
-    SeedStudy,
-    class_spectra,
-    in_words,
-    recipe_of,
-)
-from bilens.train.tasks.image import ImageRecipe
+from bilens.studies.vision import SeedStudy, class_spectra, in_words
 
 PUBLISHED_IMAGES = {"published, right": (8, 5), "published, wrong": (321, 2)}  # test image, label
 PUBLISHED_RIVAL = 7  # as which image 321 is read
@@ -65,9 +58,6 @@ class ExplanationStudy(SeedStudy):
             flaw="one image, picked by hand",
         ),
     }
-
-    def recipes(self, options: StudyOptions, seed: int) -> list[ImageRecipe]:
-        return [recipe_of(options, d_hidden=PUBLISHED_WIDTH, seed=seed)]
 
     def read(
         self, options: StudyOptions, data: ImageDataset, models: Sequence[BilinearClassifier]

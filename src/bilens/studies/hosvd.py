@@ -68,13 +68,12 @@ class HosvdStudy(SeedStudy):
         read = by_width(result)
         if PUBLISHED_WIDTH not in read:  # --quick takes another
             return {}
+        rest = {width: one for width, one in read.items() if width != PUBLISHED_WIDTH}
         return {
             key: Measured(
                 tuple(values),
                 note="; ".join(
-                    f"h = {width}: {spread(other[key], 3)}"
-                    for width, other in read.items()
-                    if width != PUBLISHED_WIDTH
+                    f"h = {width}: {spread(one[key], 3)}" for width, one in rest.items()
                 ),
             )
             for key, values in read[PUBLISHED_WIDTH].items()

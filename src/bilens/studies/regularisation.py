@@ -200,11 +200,9 @@ def read_digit(
     for name, model in zip(names, models, strict=True):
         eigs = {basis: class_spectra(model, basis) for basis in BASES}
         one, other = (most_positive(model, eig)[0] for eig in eigs.values())
-        ends = {basis: extremes(model, eig, 1, data) for basis, eig in eigs.items()}
         found[name] = {
-            **{
-                basis: {key: part[0][0] for key, part in end.items()} for basis, end in ends.items()
-            },
-            "cosine": abs(float(functional.cosine_similarity(one, other, dim=0))),
+            basis: {key: part[0][0] for key, part in extremes(model, eig, 1, data).items()}
+            for basis, eig in eigs.items()
         }
+        found[name]["cosine"] = abs(float(functional.cosine_similarity(one, other, dim=0)))
     return found

@@ -28,6 +28,7 @@ ACCURACIES = {"0": 0.976, "0.2": 0.981, "0.4": 0.981, "0.6": 0.978, "0.8": 0.972
 RANK, PIXELS_USED = "effective_rank_embedding", "sparsity"
 RANKS = {("0", "0"): 52.0, ("0", "1"): 187.0, ("1", "0"): 22.0, ("1", "1"): 70.0}  # decay, noise
 Pairs: TypeAlias = list[tuple[Record, Record]]  # with and without a disturbance, at each noise
+Test: TypeAlias = Callable[[float], bool]
 Row: TypeAlias = tuple[Published, Callable[[Record], Measured]]  # of the result
 
 
@@ -50,7 +51,7 @@ def rows() -> dict[str, Row]:
     for basis in BASES:
         name, flaw = f"effective_rank_{basis}", SEED if basis == "embedding" else ""
         for key, others, choose, claim, holds in (
-            ("noise", "decays", min, "above 1", above_one),
+            ("noise", "decays", min, "above 1", lambda x: x > 1),
             ("decay", "noises", max, "below 1", below_one),
         ):
             quantity = f"{MEASURES[name][0]}: {key} 1 / none, the {choose.__name__}imum of {others}"
@@ -76,15 +77,11 @@ def rows() -> dict[str, Row]:
     return found
 
 
-def above_one(value: float) -> bool:
-    return value > 1
-
-
 def below_one(value: float) -> bool:
     return value < 1
 
 
-def judged(values: Iterable[float], holds: Callable[[float], bool]) -> Measured:
+def judged(values: Iterable[float], holds: Test) -> Measured:
     """Return values, a seed each, and whether a claim holds of their mean."""
     values = tuple(values)
     return Measured(values, holds(mean(values)))
@@ -104,7 +101,7 @@ def of_grid(
     kind: str,
     quantity: str,
     choose: Callable[[Iterable[float]], float],
-    holds: Callable[[float], bool],
+    holds: Test,
     result: Record,
 ) -> Measured:
     """Return what the most of noise, or of decay, does to a quantity against none."""

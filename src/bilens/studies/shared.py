@@ -21,8 +21,7 @@ from bilens.report.charts.curves import Curve, line_figure
 from bilens.report.tiles import vector_image
 from bilens.studies.comparison import Measured, Published, table
 from bilens.studies.study import Record, StudyOptions
-from bilens.studies.vision import PUBLISHED_WIDTH, SeedStudy, in_words, recipe_of, vector_plate
-from bilens.train.tasks.image import ImageRecipe
+from bilens.studies.vision import SeedStudy, in_words, vector_plate
 
 BUDGETS = (1, 2, 3, 4, 5, 7, 10, 13)  # eigenvectors a class; 13 have the numbers of 64 products
 FURTHER = (20, 30)  # of the ways that need no fit
@@ -65,13 +64,11 @@ class SharedStudy(SeedStudy):
         ),
     }
 
-    def recipes(self, options: StudyOptions, seed: int) -> list[ImageRecipe]:
-        return [recipe_of(options, d_hidden=PUBLISHED_WIDTH, seed=seed)]
-
     def read(
         self, options: StudyOptions, data: ImageDataset, models: Sequence[BilinearClassifier]
     ) -> Record:
-        return read_components(data, models[0], options.choose(BUDGETS[:4], BUDGETS, BUDGETS))
+        budgets = options.choose(BUDGETS[:4], BUDGETS, BUDGETS)
+        return read_components(data, models[0], budgets)
 
     def ours(self, result: Record) -> Mapping[str, Measured]:
         runs = result["mnist"]
@@ -98,9 +95,8 @@ class SharedStudy(SeedStudy):
             drawn[f"{name}.svg"] = line_figure(told, "parameters", told, curves)
         title, found = "Largest shared products", runs[0]["components"]
         note = "Eigenvectors of each product of rows of length one, their λ; bars: classes."
-        names = [f"no. {n}" for n, _ in enumerate(found["classes"], start=1)]
-        plate = vector_plate(title, note, names, found, found["classes"])
-        return {**drawn, "products.svg": plate}
+        names = [f"no. {n + 1}" for n in range(len(found["classes"]))]
+        return {**drawn, "products.svg": vector_plate(title, note, names, found, found["classes"])}
 
     def parts(self, result: Record) -> Record:
         runs = result["mnist"]

@@ -77,9 +77,7 @@ class TargetStudy(VisionStudy):
                 f"weight decay {decay:g}: {quantity}",
                 f"§4.3, Fig. 6, {whose}",
                 claim=claim,
-                others="+.23 +.03 −.03 −.01, quadratic part"
-                if (key, whose) == ("second", "Repro")
-                else "",
+                others="Repro +.23 +.03 −.03 −.01, quadratic part" if key == "second" else "",
                 flaw=flaw,
             )
             for decay, whose in PUBLISHED_DECAYS.items()
@@ -104,24 +102,19 @@ class TargetStudy(VisionStudy):
         targets = [row["decays"] for row in result["targets"] if not row["complement"]]
         (either,) = (row["decays"] for row in result["targets"] if row["complement"])
         found = {}
-        for index, decay in enumerate(DECAYS):
-            if decay not in PUBLISHED_DECAYS:
-                continue
-            rows = [target[index] for target in targets]
+        for index, decay in enumerate(PUBLISHED_DECAYS, start=1):
+            for key, holds, reading in (
+                ("cosine", is_target, "folded"),
+                ("second", is_alone, "folded"),
+                ("unit", is_alone, "unit"),
+            ):
+                count = sum(holds(target[index][reading]) for target in targets)
+                note = f"{count} of {len(targets)} (holds from {MOST_TARGETS} on)"
+                found[f"{key}-{decay:g}"] = Measured(holds=count >= MOST_TARGETS, note=note)
             one = either[index]["folded"]
-            counts = {
-                "cosine": sum(map(is_target, (row["folded"] for row in rows))),
-                **{
-                    name: sum(map(is_alone, (row[reading] for row in rows)))
-                    for name, reading in (("second", "folded"), ("unit", "unit"))
-                },
-            }
-            for name, count in counts.items():
-                note = f"{count} of {len(rows)} (holds from {MOST_TARGETS} on)"
-                found[f"{name}-{decay:g}"] = Measured(holds=count >= MOST_TARGETS, note=note)
             note = f"|cos| {one['cosines'][0]:.3f}, second over first {one['ratio']:.2f}"
-            holds = is_target(one) and is_alone(one)
-            found[f"either-{decay:g}"] = Measured(holds=holds, note=note)
+            both = is_target(one) and is_alone(one)
+            found[f"either-{decay:g}"] = Measured(holds=both, note=note)
         every = [one for target in targets for one in target]
         added = [(x["constant"] + x["linear_part"]) / abs(x["quadratic_part"]) for x in every]
         note = f"mean {mean(added):.2f}, largest {max(added):.2f} of all targets and decays"
@@ -134,12 +127,8 @@ class TargetStudy(VisionStudy):
                 row["name"],
                 [Tile(Painter(*shape, 1.0).image(row["target"]), "target")]
                 + [
-                    Tile(
-                        vector_image(one[reading]["vector"], shape),
-                        f"{one[reading]['cosines'][0]:.2f}",
-                    )
-                    for one in row["decays"]
-                    for reading in READINGS
+                    Tile(vector_image(x["vector"], shape), f"{x['cosines'][0]:.2f}")
+                    for x in (one[reading] for one in row["decays"] for reading in READINGS)
                 ],
             )
             for row in targets

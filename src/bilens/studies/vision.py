@@ -59,9 +59,9 @@ class VisionStudy(Study):
 class SeedStudy(VisionStudy):
     """A study with a cell for each data set and seed: one pass of classifiers, read together."""
 
-    @abstractmethod
     def recipes(self, options: StudyOptions, seed: int) -> list[ImageRecipe]:
-        """Return the recipes of a pass."""
+        """Return the recipes of a pass: the paper's, where a study has no others."""
+        return [recipe_of(options, d_hidden=PUBLISHED_WIDTH, seed=seed)]
 
     @abstractmethod
     def read(
@@ -175,19 +175,11 @@ def extremes(
 
 
 def vector_plate(
-    title: str,
-    note: str,
-    names: Sequence[str],
-    found: Record,
-    bars: Sequence[Sequence[float]],
-    digits: int = 2,
+    title: str, note: str, names: Sequence[str], found: Record, bars: Sequence[Sequence[float]]
 ) -> str:
     """Return a drawing of what `extremes` finds: a row a form, with its name and bars."""
     each = zip(names, found["images"], found["eigenvalues"], bars, strict=True)
-    rows = [
-        TileRow(name, valued_tiles(images, values, digits), sizes)
-        for name, images, values, sizes in each
-    ]
+    rows = [TileRow(name, valued_tiles(images, values, 3), x) for name, images, values, x in each]
     return tile_plate(title, note, rows)
 
 
