@@ -32,6 +32,31 @@ def test_every_study_is_of_an_experiment() -> None:
     assert set(STUDIES) <= {name for one in known for name in one.studies}
 
 
+def test_rows_stand_with_their_study_whatever_their_source() -> None:
+    def told(name: str, *sources: str) -> reproduction.Told:
+        rows = [{"source": source} for source in sources]
+        return reproduction.Told(STUDIES[name], {"findings": rows}, "")
+
+    names = {
+        "vision/replacing": ("App. I, text",),
+        "vision/eigenvectors": ("§4.1", "Fig. 7, on masks"),
+        "vision/regularisation": ("App. B", "App. E, Fig. 17", "Fig. 4", "TMLR"),
+    }
+    found = reproduction.of_experiments({name: told(name, *one) for name, one in names.items()})
+    placed = {
+        one.name: {name: [row["source"] for row in rows] for name, rows in by_study.items()}
+        for one, by_study in found.items()
+        if by_study
+    }
+    assert placed == {
+        "Further studies": {"vision/replacing": ["App. I, text"]},
+        "§4.1, Fig. 2, 3, App. A": {"vision/eigenvectors": ["§4.1", "Fig. 7, on masks"]},
+        "Fig. 4": {"vision/regularisation": ["Fig. 4", "TMLR"]},
+        "App. B": {"vision/regularisation": ["App. B"]},
+        "App. E": {"vision/regularisation": ["App. E, Fig. 17"]},
+    }
+
+
 def test_every_committed_result_is_of_a_study_and_names_no_folder_of_a_machine() -> None:
     names = {reproduction.file_name(name) for name in STUDIES}
     for path in reproduction.KEPT.glob("*.json"):

@@ -18,12 +18,21 @@ from pathlib import Path
 from typing import Any
 
 from bilens.studies import STUDIES
-from bilens.studies.comparison import AGREES, DIFFERS, OPEN, finding_cells, findings, table
+from bilens.studies.comparison import (
+    AGREES,
+    DIFFERS,
+    OPEN,
+    UNJUDGED,
+    finding_cells,
+    findings,
+    table,
+)
 from bilens.studies.study import DOCUMENT_NAME, Study, spelling, write_json
 
 DOCS = Path(__file__).parent.parent / "docs"
 KEPT, BENCHMARKS = DOCS / "reproduction", DOCS / "benchmarks"
 HEADS = "quantity | published | other reproductions | ours | verdict"
+VERDICTS = (AGREES, DIFFERS, UNJUDGED, OPEN)
 Document = dict[str, Any]
 Rows = dict[str, list[Mapping[str, Any]]]
 
@@ -34,114 +43,82 @@ class Experiment:
 
     name: str
     what: str
-    sources: str  # a regular expression in the sources of its findings
-    studies: tuple[str, ...]  # that measure it; findings whose source says nothing are of it too
+    studies: tuple[str, ...]  # that measure it
     pages: tuple[str, ...] = ()  # benchmarks that say more
     note: str = ""
+    sources: str = ""  # of its rows, a regular expression, where a study is of several experiments
 
 
 EXPERIMENTS = (
     Experiment(
-        "Toy gates",
-        "gates on all pairs of four bits, read from the weights",
-        "tutorial",
-        ("toy/logic",),
+        "Toy gates", "gates on all pairs of four bits, read from the weights", ("toy/logic",)
     ),
     Experiment(
         "§4.1, Fig. 2, 3, App. A",
         "leading eigenvectors and spectra of MNIST and Fashion-MNIST classifiers",
-        r"§4\.1|Fig\. [23]\b|App\. A\b",
         ("vision/eigenvectors",),
     ),
     Experiment(
         "Fig. 4",
         "one digit's eigenvectors against input noise",
-        r"Fig\. 4\b",
         ("vision/regularisation",),
+        sources=r"Fig\. 4\b",
     ),
     Experiment(
         "§4.2, Fig. 5, App. F",
         "eigenvectors across seeds and sizes; accuracy with few of them",
-        r"§4\.2|Fig\. 5\b|App\. F\b",
         ("vision/consistency", "vision/truncation"),
     ),
-    Experiment(
-        "§4.3, Fig. 6",
-        "a classifier of one image's neighbours",
-        r"§4\.3|Fig\. 6\b",
-        ("vision/targets",),
-    ),
-    Experiment(
-        "§4.4, Fig. 7, App. M",
-        "masks from weights",
-        r"§4\.4|Fig\. 7\b|App\. M\b",
-        ("vision/masks",),
-        ("masks",),
-    ),
+    Experiment("§4.3, Fig. 6", "a classifier of one image's neighbours", ("vision/targets",)),
+    Experiment("§4.4, Fig. 7, App. M", "masks from weights", ("vision/masks",), ("masks",)),
     Experiment(
         "§5.1, Fig. 8, App. N, O",
         "the negation circuit",
-        r"§5\.1|Fig\. 8\b|App\. [NO]\b",
         ("language/negation", "language/negation-text"),
     ),
     Experiment(
         "§5.2, Fig. 9",
         "latents from few eigenvectors",
-        r"§5\.2|Fig\. 9\b",
         ("language/sae-training",),
+        sources=r"§5\.2|Fig\. 9\b",
     ),
     Experiment(
         "App. B",
         "noise, blur, rotation, translation",
-        r"App\. B\b",
         ("vision/regularisation",),
+        sources=r"App\. B\b",
     ),
-    Experiment("App. C", "explanations of answers", r"App\. C\b", ("vision/explanations",)),
-    Experiment("App. D", "HOSVD of a classifier", r"App\. D\b", ("vision/hosvd",)),
+    Experiment("App. C", "explanations of answers", ("vision/explanations",)),
+    Experiment("App. D", "HOSVD of a classifier", ("vision/hosvd",)),
     Experiment(
         "App. E",
         "ranks by weight decay and noise",
-        r"App\. E\b",
         ("vision/regularisation",),
+        sources=r"App\. E\b",
     ),
-    Experiment("App. G", "autoencoders layer by layer", r"App\. G\b", ("language/layers",)),
+    Experiment("App. G", "autoencoders layer by layer", ("language/layers",)),
     Experiment(
         "App. H",
         "autoencoders over training time",
-        r"App\. H\b",
         ("language/sae-training",),
+        sources=r"App\. H\b",
     ),
+    Experiment("App. I", "bilinear beside gated language models", ("language/gates",)),
     Experiment(
-        "App. I",
-        "bilinear beside gated language models",
-        r"App\. I\b",
-        ("language/gates",),
-    ),
-    Experiment(
-        "App. J",
-        "a gated model made bilinear",
-        r"App\. J\b",
-        ("conversion",),
-        ("conversion_smollm2", "smollm2"),
+        "App. J", "a gated model made bilinear", ("conversion",), ("conversion_smollm2", "smollm2")
     ),
     Experiment(
         "App. K, L",
         "outputs written anew by a pseudo-inverse; biases",
-        r"App\. [KL]\b|equation 4",
         ("vision/shared",),
         note="Theory: the identities are [stated](math.md) and tested.",
     ),
     Experiment(
-        "TMLR reproduction",
-        "accuracy and rank with noise, decay, both, none",
-        "TMLR",
-        ("vision/corners",),
+        "TMLR reproduction", "accuracy and rank with noise, decay, both, none", ("vision/corners",)
     ),
-    Experiment("Addition modulo p", "grokking, seen in the weights", "grok", ("toy/modular",)),
+    Experiment("Addition modulo p", "grokking, seen in the weights", ("toy/modular",)),
 )
-OTHERS = Experiment(
-    "Further studies", "what the paper has no experiment of", "", ("vision/replacing",)
-)
+OTHERS = Experiment("Further studies", "what the paper has no experiment of", ("vision/replacing",))
 
 
 @dataclass(frozen=True)
@@ -198,13 +175,13 @@ def told() -> dict[str, Told]:
 
 
 def of_experiments(studies: Mapping[str, Told]) -> dict[Experiment, Rows]:
-    """Return the rows of each experiment by study; what fits none is last."""
+    """Return the rows of each experiment of a study, by study."""
     found: dict[Experiment, Rows] = {one: {} for one in (*EXPERIMENTS, OTHERS)}
     for name, one in studies.items():
+        own = [x for x in found if name in x.studies]
         for row in one.findings():
-            fits = [x for x in EXPERIMENTS if re.search(x.sources, row["source"])]
-            fits += [x for x in EXPERIMENTS if name in x.studies]
-            found.setdefault([*fits, OTHERS][0], {}).setdefault(name, []).append(row)
+            fits = [x for x in own if re.search(x.sources, row["source"])]
+            found[[*fits, *own][0]].setdefault(name, []).append(row)
     return found
 
 
@@ -217,8 +194,9 @@ def page() -> str:
         "Generated by `make docs` from `docs/reproduction` and `docs/benchmarks`. An interval is "
         "the 95 % interval of a mean over independent runs, from three runs on. A number agrees "
         "within three published standard deviations or the tolerance that the study states; a "
-        "claim in words agrees where it holds here. Where the published protocol is flawed, the "
-        "flaw and what is done instead stand below the rows.",
+        "claim in words agrees where it holds here; of fewer than three runs it is not judged, "
+        "counts and identities apart. Where the published protocol is flawed, the flaw and what is "
+        "done instead stand below the rows.",
         overview(found),
         *(section(one, rows, studies) for one, rows in found.items()),
     ]
@@ -230,11 +208,11 @@ def overview(found: Mapping[Experiment, Rows]) -> str:
     for one, by_study in found.items():
         flat = [row for rows in by_study.values() for row in rows]
         counts = Counter(row["verdict"] for row in flat)
-        said = [counts[verdict] or "" for verdict in (AGREES, DIFFERS, OPEN)]
-        said[2] = said[2] if flat else "all"
+        said = [counts[verdict] or "" for verdict in VERDICTS]
+        said[-1] = said[-1] if flat else "all"
         flawed = "yes" if any(row["flaw"] for row in flat) else ""
         rows.append([f"[{one.name}](#{anchor(one.name)})", one.what, *said, flawed])
-    heads = (AGREES, DIFFERS, OPEN, "flaw of the protocol")
+    heads = (*VERDICTS, "flaw of the protocol")
     return table(f"experiment | what | {' | '.join(heads)}", rows)
 
 

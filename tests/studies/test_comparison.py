@@ -27,14 +27,27 @@ def test_an_interval_is_students_and_needs_three_runs() -> None:
         ({"value": 10.0, "tolerance": 0.5}, {"values": (9.6,)}, "agrees"),
         ({"value": 10.0}, {"values": (10.1,)}, "differs"),
         ({"claim": "clean"}, {"holds": True}, "agrees"),
-        ({"claim": "clean"}, {"holds": False, "values": (0.2,)}, "differs"),
-        ({"claim": "clean"}, {"values": (0.2,)}, "not measured"),
+        ({"claim": "clean"}, {"holds": False, "values": (0.2, 0.2, 0.2)}, "differs"),
+        ({"claim": "clean"}, {"holds": True, "values": (0.2, 0.2)}, "not judged"),
+        ({"claim": "clean"}, {"holds": True, "values": (0.2, 0.2), "once": True}, "agrees"),
+        ({"claim": "clean"}, {"values": (0.2,)}, "not judged"),
         ({"value": 10.0}, {}, "not measured"),
     ],
 )
 def test_what_agrees(published: dict, measured: dict, verdict: str) -> None:  # type: ignore[type-arg]
     row = finding(Published("q", "App. A", **published), Measured(**measured))
     assert row["verdict"] == verdict
+
+
+def test_small_models_are_not_held_against_published_ones() -> None:
+    number, claim = Published("q", "App. A", value=1.0), Published("q", "App. A", claim="clean")
+    rows = [
+        finding(number, Measured((1.0, 2.0, 3.0)), quick=True),
+        finding(claim, Measured(holds=True), quick=True),
+        finding(claim, Measured(), quick=True),
+    ]
+    assert [row["verdict"] for row in rows] == [*["not judged: --quick"] * 2, "not measured"]
+    assert rows[0]["low"] is not None
 
 
 def test_rows_say_the_interval_the_flaw_and_what_is_missing() -> None:

@@ -142,6 +142,6 @@ def test_the_command_lists_and_runs(
     command = ["reproduce", "tests/sums", "--seeds", "2", "--quick", "--out", tmp_path]
     result = bilens(*command)
     assert "tests/sums: n-1 (2 of 2)" in result.err
-    assert "| 1 (1 of at least 3 runs: no interval) | differs |" in result.out
+    assert "| 1 (1 of at least 3 runs: no interval) | not judged: --quick |" in result.out
     document = bilens(*command, "--json").json()
     assert document["studies"]["tests/sums"]["options"] == {"seeds": 2, "quick": True}

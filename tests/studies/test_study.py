@@ -1,5 +1,6 @@
 """Running a study: each cell once, whatever happens in between; other options are refused."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import tiny
 from bilens.base.errors import (
     CheckpointError,
+    DataError,
     InterruptedRunError,
     NumericalError,
     OutputExistsError,
@@ -126,6 +128,20 @@ def test_cells_of_other_images_are_not_mixed(
     monkeypatch.setattr(study_module, "load_images", lambda *_, **__: tiny.images(seed=1))
     with pytest.raises(OutputExistsError, match=r"on mnist \w{8}; this is .* on mnist \w{8}:"):
         run_study(OnImages(), tmp_path, THREE)
+
+
+def test_the_digits_of_a_package_do_not_stand_for_all_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OnImages(Squares):
+        datasets, uses = ("mnist",), frozenset({"seeds", "quick"})
+
+    few = dataclasses.replace(tiny.images(), source_kind="embedded")
+    monkeypatch.setattr(study_module, "load_images", lambda *_, **__: few)
+    monkeypatch.setattr(study_module, "embedded_digits", lambda: few)
+    with pytest.raises(DataError, match=r"squares needs mnist: .*, not all: pass .* --data-dir"):
+        run_study(OnImages(), tmp_path, THREE)
+    run_study(OnImages(), tmp_path, StudyOptions(seeds=3, quick=True))
 
 
 def test_two_sizes_at_once_are_refused(tmp_path: Path) -> None:

@@ -13,7 +13,14 @@ import torch
 import tiny
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.gaussian import mean_and_covariance, whiten
-from bilens.studies import corners, regularisation, regularisation_claims, replacing, vision
+from bilens.studies import (
+    corners,
+    explanations,
+    regularisation,
+    regularisation_claims,
+    replacing,
+    vision,
+)
 from bilens.studies.comparison import Measured, Published, finding
 from bilens.studies.reproduction import reproduce
 from bilens.studies.study import Record, StudyOptions
@@ -187,6 +194,18 @@ def test_disturbances_are_judged_against_the_same_noise_without() -> None:
     assert found["salt-and-pepper"].holds
     assert found["dropout"].holds is False  # half a point, and pixels used × 0.75
     assert "× 0.75" in found["dropout"].note
+
+
+def test_published_images_are_shown_where_they_are_those(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, model = tiny.images(), new_classifier(tiny.RECIPE, tiny.images())
+    labels = data.test_labels.tolist()
+    images = dict(zip(explanations.PUBLISHED_IMAGES, [(3, labels[3]), (5, labels[5])], strict=True))
+    monkeypatch.setattr(explanations, "PUBLISHED_IMAGES", images)
+    found = explanations.read_predictions(data, model)["examples"]
+    assert [found[name]["index"] for name in images] == [3, 5]
+    for other in ((5, labels[5] + 1), (len(labels), 0)):
+        images["published, wrong"] = other
+        assert not set(explanations.read_predictions(data, model)["examples"]) & set(images)
 
 
 @pytest.mark.usefixtures("small")

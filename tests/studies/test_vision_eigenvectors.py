@@ -154,7 +154,7 @@ def test_shares_of_a_decision_are_sums_of_its_parts() -> None:
     head = torch.tensor([[4.0, 0, 0], [-1, 2, 0], [0, 0, -3]], dtype=torch.float64)
     labels = torch.tensor([0, 0, 1, 0])
     data = dataclasses.replace(data, test_images=images, test_labels=labels)
-    found = explanations.read_predictions(data, planted(eye, head).float(), published=False)
+    found = explanations.read_predictions(data, planted(eye, head).float())
     # image 3: logits 1, 1.75, 0: a 0 read as 1. Right zeros: parts 4, so it lacks 3 of them; the
     # answer has 1.75 where it has −1 at right zeros: 2.75 more
     wrong = found["examples"]["by rule, wrong"]

@@ -14,6 +14,7 @@ from scipy.stats import t as student
 MIN_RUNS = 3  # for an interval: two runs put t at 12.7, and their difference is no spread
 DEVIATIONS = 3  # published ones, within which a number is the same
 AGREES, DIFFERS, OPEN = "agrees", "differs", "not measured"
+UNJUDGED, UNJUDGED_QUICK = "not judged", "not judged: --quick"  # but measured
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Measured:
     values: tuple[float, ...] = ()
     holds: bool | None = None
     note: str = ""
+    once: bool = False  # whether one run decides the claim: an identity, a count
 
 
 def interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -63,8 +65,11 @@ def rising(values: Sequence[float | None], where: str) -> Measured:
     return Measured(holds=holds, note=f"{told} ({where})")
 
 
-def finding(published: Published, measured: Measured) -> dict[str, Any]:
-    """Return one row: published, ours, and whether they agree."""
+def finding(published: Published, measured: Measured, quick: bool = False) -> dict[str, Any]:
+    """Return one row: published, ours, and whether they agree.
+
+    Not judged are the small models of --quick, and claims that were measured on too few runs.
+    """
     ours = mean(measured.values) if measured.values else None
     low, high = interval(measured.values) or (None, None)
     holds = measured.holds
@@ -73,17 +78,24 @@ def finding(published: Published, measured: Measured) -> dict[str, Any]:
         if published.deviation is not None:
             allowed = DEVIATIONS * published.deviation
         holds = abs(ours - published.value) <= allowed
-    verdict = OPEN if holds is None else AGREES if holds else DIFFERS
-    found = {"ours": ours, "low": low, "high": high, "runs": len(measured.values)}
+    runs = len(measured.values)
+    few = measured.holds is not None and 0 < runs < MIN_RUNS and not measured.once
+    if holds is None and not runs:
+        verdict = OPEN
+    elif quick:
+        verdict = UNJUDGED_QUICK
+    else:
+        verdict = UNJUDGED if few or holds is None else AGREES if holds else DIFFERS
+    found = {"ours": ours, "low": low, "high": high, "runs": runs}
     return {**vars(published), **found, "verdict": verdict, "note": measured.note}
 
 
 def findings(
-    published: Mapping[str, Published], measured: Mapping[str, Measured]
+    published: Mapping[str, Published], measured: Mapping[str, Measured], quick: bool = False
 ) -> list[dict[str, Any]]:
     """Return the rows of a study; every name that was measured is a published one."""
     assert set(measured) <= set(published), "declared beside the study"
-    return [finding(one, measured.get(name, Measured())) for name, one in published.items()]
+    return [finding(one, measured.get(name, Measured()), quick) for name, one in published.items()]
 
 
 def table(heads: str, rows: Iterable[Sequence[object]]) -> str:

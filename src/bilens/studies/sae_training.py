@@ -124,7 +124,7 @@ class SAETrainingStudy(OneModelStudy):
             "one": Measured((fit["correlation"][0],), note="a smaller model, after all its steps"),
         }
         if high := fit.get("share_above"):
-            found["two"] = Measured((high[1],), high[1] > 0.5)
+            found["two"] = Measured((high[1],), high[1] > 0.5, once=True)  # a share of latents
         return found
 
     def figures(self, document: Record) -> Mapping[str, str]:

@@ -84,8 +84,13 @@ class StudyOptions:
         """
         if self.quick:
             return embedded_digits()
-        folder = None if self.data_dir is None else Path(self.data_dir)
-        return load_images(name, folder)
+        data = load_images(name, None if self.data_dir is None else Path(self.data_dir))
+        if data.source_kind == "embedded":
+            raise DataError(
+                "the 5,000 digits of a package are at hand, not all: pass the folder of its files "
+                "with --data-dir, or take --quick."
+            )
+        return data
 
 
 @dataclass(frozen=True)
@@ -300,7 +305,7 @@ def run_study(
             "command": run["command"],
             "versions": run["versions"],
             **{key: sorted({one[key] for one in runs.values() if one}) for key in WHERE},
-            "findings": findings(study.published, study.ours(result)),
+            "findings": findings(study.published, study.ours(result), bool(options.quick)),
             "result": result,
         }
         drawn = {out / name: svg.encode() for name, svg in study.figures(document).items()}
