@@ -3,6 +3,8 @@
 Broken once: the diagonal left in `over_runs`, the order of `published_vectors`, the last drop lost.
 """
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,8 +12,10 @@ from torch import Tensor
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.errors import UsageError
 from bilens.nn.classifier import classifier_of_map
 from bilens.studies import consistency, truncation
+from bilens.studies.comparison import finding
 from bilens.studies.consistency import ConsistencyStudy
 from bilens.studies.study import StudyOptions
 
@@ -42,9 +46,32 @@ def test_a_mean_over_pairs_leaves_out_runs_with_themselves() -> None:
 def test_the_script_counts_a_run_with_itself() -> None:
     pairs = torch.full((10, 5, 5), 0.8).double()
     pairs.diagonal(dim1=1, dim2=2).fill_(1.0)
-    found = consistency.as_the_script_prints(pairs)
-    assert found["printed"]["value"] == pytest.approx((10 * 0.8 + 5) / 15)
-    assert found["as_published"] < 0.02  # of 150 values that are no 150 runs
+    assert consistency.published_half(pairs) < 0.02  # of 150 values that are no 150 runs
+    for published, without in zip(consistency.WITH_SELF, consistency.WITHOUT_SELF, strict=True):
+        assert consistency.printed({"value": without}) == pytest.approx(published, abs=0.011)
+
+
+def test_each_size_is_judged_by_itself_whatever_the_number_of_runs() -> None:
+    def size(script: float, top: float) -> dict[str, Any]:
+        both = ([{"value": x, "low": None, "high": None, "runs": [x] * 3}] for x in (script, top))
+        return dict(zip(("script", "by_index"), both, strict=True))
+
+    found = ConsistencyStudy().ours({"sizes": {"30": size(0.73, 0.6), "50": size(0.5, 0.86)}})
+    rows = {name: finding(ConsistencyStudy.published[name], one) for name, one in found.items()}
+    assert {name: row["verdict"] for name, row in rows.items()} == {
+        "top-30": "differs",
+        "script-30": "agrees",
+        "top-50": "agrees",
+        "script-50": "differs",
+    }
+    assert "with 5 self-pairs of 15 0.820" in rows["script-30"]["note"]
+    assert all(row["flaw"] for row in rows.values())
+
+
+def test_one_run_is_refused_before_anything_is_trained() -> None:
+    with pytest.raises(UsageError, match=r"compares runs and was given --seeds 1: give at least 2"):
+        ConsistencyStudy().check(StudyOptions(seeds=1))
+    ConsistencyStudy().check(StudyOptions(quick=True))
 
 
 def test_vectors_whose_order_is_swapped_are_found_by_matching() -> None:
