@@ -5,8 +5,15 @@ from pathlib import Path
 
 import pytest
 
+import tiny
 from bilens import studies
-from bilens.base.errors import DataError, InterruptedRunError, OutputExistsError, UsageError
+from bilens.base.errors import (
+    DataError,
+    InterruptedRunError,
+    NumericalError,
+    OutputExistsError,
+    UsageError,
+)
 from bilens.data.images import ImageDataset
 from bilens.studies.comparison import Measured, Published
 from bilens.studies.reproduction import reproduce
@@ -106,6 +113,55 @@ def test_what_was_broken_off_ends_with_the_same_page(
     reproduce(["tests/sums"], tmp_path / "broken", options)
     pages = [(tmp_path / name / "index.html").read_text() for name in ("whole", "broken")]
     assert pages[0] == pages[1]
+
+
+def test_a_study_that_fails_is_left_out_and_the_others_run(
+    tmp_path: Path, three: dict[str, Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Record:
+        raise NumericalError("diverged")
+
+    monkeypatch.setattr(three["tests/sums"], "document", fail)
+    options = StudyOptions(corpus="text", seeds=3)
+    document = reproduce(["tests/sums", "other"], tmp_path, options)
+    assert list(document["studies"]) == ["other"]
+    assert document["left_out"] == {"tests/sums": "diverged"}
+    assert "diverged" in (tmp_path / "index.html").read_text()
+
+
+def test_images_that_are_at_hand_are_read_without_the_others(
+    tmp_path: Path, three: dict[str, Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = three["tests/images"]
+    study.datasets = ("mnist", "fashion-mnist")
+
+    def load(name: str, *_: object) -> ImageDataset:
+        if name != "mnist":
+            raise DataError("there are none")
+        return tiny.images()
+
+    def document(options: StudyOptions, _cells: Mapping[str, Record]) -> Record:
+        return {"sum": len(study.images_read(options))}
+
+    monkeypatch.setattr("bilens.studies.study.load_images", load)
+    monkeypatch.setattr(study, "document", document)
+    found = reproduce([study.name], tmp_path, StudyOptions(seeds=1))
+    assert found["studies"][study.name]["result"] == {"sum": 1}
+    why = f"{study.name} needs fashion-mnist: there are none"
+    assert found["left_out"] == {f"{study.name}, fashion-mnist": why}
+    assert why in (tmp_path / study.name / "study.md").read_text()
+    monkeypatch.setattr("bilens.studies.study.load_images", lambda *_: tiny.images())
+    found = reproduce([study.name], tmp_path, StudyOptions(seeds=1))  # in the same folder
+    assert found["studies"][study.name]["result"] == {"sum": 2}
+    assert found["left_out"] == {}
+
+
+@pytest.mark.usefixtures("three")
+def test_quick_and_other_sizes_are_not_mixed_on_a_page(tmp_path: Path) -> None:
+    reproduce(["tests/sums"], tmp_path, StudyOptions(quick=True))
+    with pytest.raises(OutputExistsError, match=r"holds tests/sums of --quick"):
+        reproduce(["tests/sums"], tmp_path, StudyOptions())
+    reproduce(["other"], tmp_path, StudyOptions(corpus="text"))  # has no such size
 
 
 @pytest.mark.usefixtures("three")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bilens.base import silent
-from bilens.base.errors import BilensError, OutputExistsError, UsageError
+from bilens.base.errors import BilensError, InterruptedRunError, OutputExistsError, UsageError
 from bilens.base.files import read_json, write_file
 from bilens.report.reproduction import render_reproduction
 from bilens.studies import STUDIES, find_studies
@@ -36,8 +36,8 @@ def reproduce(
 ) -> Record:
     """Run studies, each in `out` under its name, and write the page of all that are there.
 
-    A study of a group that lacks an option or its data is left out with the reason, and the
-    others run.
+    A study that lacks an option or all its data, or fails, is left out with the reason, and the
+    others run; one that lacks some of its images reads the rest.
     """
     studies = list(dict.fromkeys(study for name in names for study in find_studies(name)))
     used = frozenset[str]().union(*(study.uses for study in studies))
@@ -47,27 +47,33 @@ def reproduce(
             f"{', '.join(map(spelling, sorted(used))) or 'none'}."
         )
     check_folder(out)
+    check_size(out, studies, options)
     documents: dict[str, Record] = {}
-    missing: dict[str, BilensError] = {}
+    failed: dict[str, BilensError] = {}
     for study in studies:
 
         def show(cell: str, done: int, total: int, name: str = study.name) -> None:
             on_cell(name, cell, done, total)
 
-        own = options.for_study(study)
         try:
-            study.check(own)
-            study.fingerprints(own)
+            documents[study.name] = run_study(
+                study,
+                out / study.name,
+                options.for_study(study),
+                models=out / MODELS_FOLDER,
+                on_cell=show,
+                say=say,
+            )
+        except InterruptedRunError:
+            raise
         except BilensError as error:
-            missing[study.name] = error
+            failed[study.name] = error
             say(f"{study.name} is left out: {error}")
-            continue
-        documents[study.name] = run_study(
-            study, out / study.name, own, models=out / MODELS_FOLDER, on_cell=show, say=say
-        )
     if not documents:
-        raise next(iter(missing.values()))
-    left_out = {name: str(error) for name, error in missing.items()}
+        raise next(iter(failed.values()))
+    left_out = {name: str(error) for name, error in failed.items()}
+    for name, document in documents.items():
+        left_out |= {f"{name}, {data}": why for data, why in document["missing"].items()}
     write_page(out, left_out)
     return {
         "schema_version": 1,
@@ -115,3 +121,19 @@ def check_folder(out: Path) -> None:
             f"{out} holds something else than studies ({', '.join(other[:4])}): choose another "
             "folder."
         )
+
+
+def check_size(out: Path, studies: Sequence[Study], options: StudyOptions) -> None:
+    """Refuse studies of --quick on one page with others, where these have such a size."""
+    quick = bool(options.quick)
+    if not any("quick" in study.uses for study in studies):
+        return
+    for name, study in STUDIES.items():
+        path = out / name / DOCUMENT_NAME
+        if "quick" not in study.uses or not path.exists():
+            continue
+        if bool(read_json(path, MAX_BYTES)["options"].get("quick")) != quick:
+            raise OutputExistsError(
+                f"{out} holds {name} {'without' if quick else 'of'} --quick, which belongs on "
+                "another page: choose another folder."
+            )

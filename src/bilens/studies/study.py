@@ -61,9 +61,11 @@ class StudyOptions:
     data_dir: str | None = None  # folder with MNIST and Fashion-MNIST
     full: bool | None = None  # True: the published size where the usual one is smaller
     quick: bool | None = None  # True: a size that shows the way and proves nothing
+    missing: tuple[str, ...] = ()  # images that are not at hand; found out, not asked for
 
     def given(self) -> Record:
         values = dataclasses.asdict(self)
+        del values["missing"]
         return {name: value for name, value in values.items() if value is not None}
 
     def for_study(self, study: Study) -> StudyOptions:
@@ -182,19 +184,25 @@ class Study(ABC):
         if missing := sorted(self.needs - given):
             raise UsageError(f"{self.name} needs {', '.join(map(spelling, missing))}: add it.")
 
-    def images_read(self, options: StudyOptions) -> tuple[str, ...]:  # noqa: ARG002 - of some
+    def images_read(self, options: StudyOptions) -> tuple[str, ...]:
         """Return the names of the image data sets that the study reads with these options."""
-        return self.datasets
+        return tuple(name for name in self.datasets if name not in options.missing)
 
-    def fingerprints(self, options: StudyOptions) -> Record:
-        """Return the prints of the images that the study reads; refuse where they are missing."""
+    def fingerprints(self, options: StudyOptions) -> tuple[Record, dict[str, str]]:
+        """Return the prints of the images that are at hand, and why the others are missing.
+
+        Refuse where all of them are.
+        """
         found: Record = {}
+        missing: dict[str, str] = {}
         for name in self.images_read(options):
             try:
                 found[name] = options.images(name).fingerprint
             except DataError as error:
-                raise DataError(f"{self.name} needs {name}: {error}") from None
-        return found
+                missing[name] = f"{self.name} needs {name}: {error}"
+        if missing and not found:
+            raise DataError(next(iter(missing.values())))
+        return found, missing
 
 
 def spelling(field: str) -> str:
@@ -267,7 +275,9 @@ def run_study(
     study.check(options)
     about: Record = {"study": study.name, "version": VERSION}
     about["options"] = {name: x for name, x in options.given().items() if name != "data_dir"}
-    about |= study.fingerprints(options)
+    found, missing = study.fingerprints(options)
+    about |= found
+    options = dataclasses.replace(options, missing=tuple(missing))
     check_study_folder(out, about)
     done: dict[str, Record] = {}
     runs: dict[str, Record] = {}
@@ -306,11 +316,13 @@ def run_study(
             "versions": run["versions"],
             **{key: sorted({one[key] for one in runs.values() if one}) for key in WHERE},
             "findings": findings(study.published, study.ours(result), bool(options.quick)),
+            "missing": missing,
             "result": result,
         }
         drawn = {out / name: svg.encode() for name, svg in study.figures(document).items()}
         beside = findings_table(document["findings"])
-        page = f"# {study.title}\n\n{beside}{study.page(document).strip()}\n"
+        lacks = "".join(f"Left out: {why}\n\n" for why in missing.values())
+        page = f"# {study.title}\n\n{lacks}{beside}{study.page(document).strip()}\n"
         write_files({**drawn, out / PAGE_NAME: page.encode()})
         write_json(out / DOCUMENT_NAME, document)
     if stopped:
@@ -331,10 +343,13 @@ def check_study_folder(out: Path, about: Record) -> None:
         )
     for path in cells:
         before = read_json(path, MAX_BYTES)
-        if not {"study", "options", "record"} <= set(before):
+        if not {*ABOUT, "record"} <= set(before):
             raise CheckpointError(f"{path}: is damaged: remove it, and it is measured again.")
-        found = {name: before.get(name) for name in about}
-        if found != json.loads(json.dumps(about)):
+        # images that were missing may be at hand now, or the other way round
+        found = {name: before[name] for name in about if name in before}
+        if found != {
+            name: x for name, x in json.loads(json.dumps(about)).items() if name in before
+        }:
             raise OutputExistsError(
                 f"{out} holds cells of {told(found)}; this is {told(about)}: choose another folder."
             )

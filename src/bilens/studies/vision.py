@@ -53,7 +53,8 @@ class VisionStudy(Study):
 
     def images_read(self, options: StudyOptions) -> tuple[str, ...]:
         """Return the names of the data sets; Fashion-MNIST is not at hand where --quick looks."""
-        return tuple(name for name in self.datasets if name == "mnist" or not options.quick)
+        names = super().images_read(options)
+        return tuple(name for name in names if name == "mnist" or not options.quick)
 
 
 class SeedStudy(VisionStudy):

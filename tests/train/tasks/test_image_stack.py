@@ -1,6 +1,7 @@
 """Cells that train side by side end where each ends alone: weights, losses, folders."""
 
 import dataclasses
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 
 import runs
 import tiny
-from bilens.base.errors import InterruptedRunError, NumericalError, UsageError
+from bilens.base.errors import CheckpointError, InterruptedRunError, NumericalError, UsageError
 from bilens.train.loop import train
 from bilens.train.tasks import image_stack
 from bilens.train.tasks.image import ImageRecipe, ImageTask, train_classifier
@@ -109,6 +110,36 @@ def test_a_folder_keeps_what_was_trained_and_resumes(
     assert len([*tmp_path.iterdir()]) == len(cells)  # nothing of the pass is left
     with no_training(), pytest.raises(AssertionError, match="trained again"):
         train_classifiers_in_folder(tmp_path, tiny.images(seed=1), cells)
+
+
+def test_a_pass_that_was_killed_on_its_way_into_place_is_not_trained_again(tmp_path: Path) -> None:
+    cells, moved = CELLS[:3], tmp_path / "models"
+    train_classifiers_in_folder(moved, DATA, cells[:1])  # of another study
+    move, epochs = Path.replace, []
+
+    def killed(path: Path, target: Path) -> Path:
+        if path.name == image_stack.cell_name(1):
+            raise KeyboardInterrupt
+        return move(path, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_classifiers_in_folder(moved, DATA, cells, on_epoch=epochs.append)
+    assert len(epochs) == tiny.RECIPE.epochs
+    train_classifiers_in_folder(moved, DATA, cells, on_epoch=epochs.append)
+    assert len(epochs) == tiny.RECIPE.epochs
+    assert len([*moved.iterdir()]) == len(cells)
+
+
+def test_a_model_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    train_classifiers_in_folder(tmp_path, DATA, CELLS[:2])
+    one, other = tmp_path.iterdir()
+    shutil.rmtree(one)
+    other.rename(one)
+    shutil.copytree(one, other)
+    with pytest.raises(CheckpointError, match=r"seed-.*: holds a classifier of another recipe"):
+        train_classifiers_in_folder(tmp_path, DATA, CELLS[:2])
 
 
 def test_another_precision_is_another_run(tmp_path: Path) -> None:

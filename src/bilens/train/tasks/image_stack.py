@@ -24,7 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bilens.base.errors import NumericalError, UsageError
+from bilens.base.errors import CheckpointError, NumericalError, UsageError
+from bilens.base.files import read_json
 from bilens.data.images import ImageDataset
 from bilens.io.load import load
 from bilens.nn import BilinearClassifier
@@ -271,18 +272,43 @@ def train_classifiers_in_folder(
     """Return a classifier at the end of each recipe; what the folder holds is not trained again.
 
     Each recipe has a model folder there. A pass has a run folder until its models are in theirs;
-    one that was broken off is resumed. The options are those of `run_in_folder`.
+    one that was broken off, wherever that was, is resumed. The options are those of
+    `run_in_folder`.
     """
     owns = {recipe: folder / name_of(data, recipe.resolved(device)) for recipe in recipes}
-    for group in in_passes(recipe for recipe, own in owns.items() if not own.exists()):
-        task = StackTask(data, group, device)
-        work = folder / f"pass-{name_of(data, *task.recipes)}"
-        run_in_folder(work, task, resume=(work / RUN_NAME).exists(), **options)
-        for index, recipe in enumerate(group):
-            (work / cell_name(index)).replace(owns[recipe])
-        shutil.rmtree(work)
-    found = {recipe: load(own).module for recipe, own in owns.items()}
-    return [as_classifier(found[recipe]) for recipe in recipes]
+    for group in in_passes(owns):
+        work = folder / f"pass-{name_of(data, *(recipe.resolved(device) for recipe in group))}"
+        begun = (work / RUN_NAME).exists()
+        cells = cells_of(work) if begun else ()
+        trained = [recipe for recipe in group if recipe.resolved(device).to_dict() in cells]
+        trained = trained or [recipe for recipe in group if not owns[recipe].exists()]
+        if trained:
+            run_in_folder(work, StackTask(data, trained, device), resume=begun, **options)
+            for index, recipe in enumerate(trained):
+                if not owns[recipe].exists():
+                    (work / cell_name(index)).replace(owns[recipe])
+            shutil.rmtree(work)
+    found = {recipe: kept(own, data, recipe.resolved(device)) for recipe, own in owns.items()}
+    return [found[recipe] for recipe in recipes]
+
+
+def cells_of(work: Path) -> Sequence[Any]:
+    """Return the recipes of a pass that was begun, as they are in its folder."""
+    recipe = read_json(work / RUN_NAME).get("recipe")
+    return recipe.get("cells", ()) if isinstance(recipe, dict) else ()
+
+
+def kept(own: Path, data: ImageDataset, recipe: ImageRecipe) -> BilinearClassifier:
+    """Return the classifier of a folder; refuse one of another recipe or of other images."""
+    model = load(own)
+    said = [model.provenance.get(key) for key in ("recipe", "data_sha256")]
+    if said != [json.dumps(recipe.to_dict()), data.fingerprint]:
+        raise CheckpointError(
+            f"{own}: holds a classifier of another recipe or of other images than its name says: "
+            "remove it, and it is trained again."
+        )
+    assert isinstance(model.module, BilinearClassifier), "saved in StackTask.save"
+    return model.module
 
 
 def name_of(data: ImageDataset, *recipes: ImageRecipe) -> str:
@@ -290,8 +316,3 @@ def name_of(data: ImageDataset, *recipes: ImageRecipe) -> str:
     about = [data.fingerprint, *(recipe.to_dict() for recipe in recipes)]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     return f"seed-{recipes[0].seed}-{digest[:16]}"
-
-
-def as_classifier(module: nn.Module | None) -> BilinearClassifier:
-    assert isinstance(module, BilinearClassifier), "saved in StackTask.save"
-    return module
