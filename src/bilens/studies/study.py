@@ -70,8 +70,8 @@ class StudyOptions:
 
     def for_study(self, study: Study) -> StudyOptions:
         """Return those that a study reads."""
-        dropped = set(self.given()) - study.uses
-        return dataclasses.replace(self, **dict.fromkeys(dropped))
+        dropped: Record = dict.fromkeys(set(self.given()) - study.uses)
+        return dataclasses.replace(self, **dropped)
 
     def choose(self, quick: Choice, usual: Choice, full: Choice) -> Choice:
         """Return what belongs to the size that was asked for."""
