@@ -36,8 +36,8 @@ def reproduce(
 ) -> Record:
     """Run studies, each in `out` under its name, and write the page of all that are there.
 
-    A study that lacks an option or all its data, or fails, is left out with the reason, and the
-    others run; one that lacks some of its images reads the rest.
+    A study that lacks an option or its data, or fails, is left out with the reason, and the
+    others run; one that lacks a further data set of images reads the first.
     """
     studies = list(dict.fromkeys(study for name in names for study in find_studies(name)))
     used = frozenset[str]().union(*(study.uses for study in studies))

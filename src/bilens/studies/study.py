@@ -191,7 +191,7 @@ class Study(ABC):
     def fingerprints(self, options: StudyOptions) -> tuple[Record, dict[str, str]]:
         """Return the prints of the images that are at hand, and why the others are missing.
 
-        Refuse where all of them are.
+        Refuse where the first of them is.
         """
         found: Record = {}
         missing: dict[str, str] = {}
@@ -200,8 +200,8 @@ class Study(ABC):
                 found[name] = options.images(name).fingerprint
             except DataError as error:
                 missing[name] = f"{self.name} needs {name}: {error}"
-        if missing and not found:
-            raise DataError(next(iter(missing.values())))
+        if why := missing.get(next(iter(self.datasets), "")):
+            raise DataError(why)
         return found, missing
 
 
