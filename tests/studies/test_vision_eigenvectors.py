@@ -135,11 +135,11 @@ def test_numbers_of_one_component_are_counted_for_every_class() -> None:
 
 def test_sums_are_compared_with_what_the_model_says(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny.classifier().float()
-    exact = explanations.read_predictions(tiny.images(), model, published=False)
+    exact = explanations.read_predictions(tiny.images(), model)
     assert exact["error"] < 1e-12
     wrong = model.quadratic_map() * 1.5
     monkeypatch.setattr(model, "quadratic_map", lambda *_: wrong)
-    found = explanations.read_predictions(tiny.images(), model, published=False)
+    found = explanations.read_predictions(tiny.images(), model)
     assert found["error"] == pytest.approx(0.5, rel=1e-4)
 
 
