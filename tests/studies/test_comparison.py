@@ -1,6 +1,7 @@
 """Ours beside published: intervals, what agrees, and what is said of too few runs and of flaws."""
 
 import pytest
+from markdown_it import MarkdownIt
 
 from bilens.studies.comparison import (
     Measured,
@@ -10,6 +11,7 @@ from bilens.studies.comparison import (
     findings,
     findings_table,
     interval,
+    table,
 )
 
 
@@ -67,6 +69,12 @@ def test_rows_say_the_interval_the_flaw_and_what_is_missing() -> None:
         "–",
         "not measured; published protocol flawed: one seed",
     ]
+
+
+def test_a_bar_in_a_cell_is_no_border() -> None:
+    text = table("quantity | ours", [["by |λ|", 1]])
+    assert MarkdownIt("commonmark").enable("table").render(text).count("<td>") == 2
+    assert "<td>by |λ|</td>" in MarkdownIt("commonmark").enable("table").render(text)
 
 
 def test_rows_follow_what_is_declared() -> None:

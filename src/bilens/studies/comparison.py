@@ -99,8 +99,9 @@ def findings(
 
 
 def table(heads: str, rows: Iterable[Sequence[object]]) -> str:
-    """Return a table in Markdown; heads are split at their bars."""
-    body = [f"| {' | '.join(map(str, row))} |" for row in rows]
+    """Return a table in Markdown; heads are split at their bars, those in cells are text."""
+    told = ([str(cell).replace("|", "\\|") for cell in row] for row in rows)
+    body = [f"| {' | '.join(row)} |" for row in told]
     return "\n".join([f"| {heads} |", f"|{'---|' * len(heads.split(' | '))}", *body])
 
 
