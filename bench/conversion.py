@@ -160,11 +160,13 @@ def main() -> None:
     parser.add_argument("--note", default="", help="what else was special, for the page")
     args = parser.parse_args()
     place = PAGE / "conversion_smollm2.json"
-    known = json.loads(place.read_text())["runs"] if place.exists() else []
-    runs = {one["name"]: one for one in known} | {name: one_run(name, args) for name in args.runs}
+    known = json.loads(place.read_text()) if place.exists() else {"runs": []}
+    runs = {one["name"]: one for one in known["runs"]} | {
+        name: one_run(name, args) for name in args.runs
+    }
     result = {
         "model": args.model.name,
-        "note": args.note,
+        "note": args.note or known.get("note", ""),
         "runs": [runs[name] for name in RUNS if name in runs],
         "run": to_json(describe_run("make study-conversion", 0)),
     }
