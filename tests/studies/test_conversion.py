@@ -80,7 +80,7 @@ def test_an_interrupted_study_tells_what_it_has_and_goes_on(
         run_study(ConversionStudy(), tmp_path, OPTIONS)
     page = (tmp_path / "study.md").read_text()
     assert "| closed form alone | " in page
-    assert "Cells that were not measured: 1;" in page
+    assert "Cells not measured: 1;" in page
     monkeypatch.setattr(conversion, "measure", measure)
     result = run_study(ConversionStudy(), tmp_path, OPTIONS)["result"]
     assert len(result["rows"]) == 2

@@ -111,7 +111,7 @@ class ConversionStudy(Study):
         return {CURVES_NAME: line_figure(*names, [*drawn, Curve("published", (point,))])}
 
     def parts(self, result: Record) -> Record:
-        everything, usual = grouped(result)
+        (everything, usual), left = grouped(result), len(result["left"])
         columns = sorted({by.LAYER_TOKENS, *(tokens for _, tokens in usual)})
         ways = [[way, *(told(usual.get((way, tokens), ())) for tokens in columns)] for way in WAYS]
         varied = [
@@ -128,7 +128,7 @@ class ConversionStudy(Study):
             "ways": table("way | " + " | ".join(map("{:,}".format, columns)), ways),
             "varied": table(heads + " | ".join(SHOWN).replace("_", " "), varied),
             "circuits": circuit_parts(result["circuits"]),
-            "left": len(result["left"]),
+            "left": f"Cells not measured: {left}; the same command goes on." if left else "",
             "steps": by.LAYER_STEPS,
             "teachers": ", ".join(losses),
         }
