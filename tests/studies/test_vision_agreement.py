@@ -1,7 +1,4 @@
-"""Agreement of runs and truncation: planted eigenvectors, pairs and curves with one right reading.
-
-Broken once: the diagonal left in `over_runs`, the order of `published_vectors`, the last drop lost.
-"""
+"""Agreement of runs and truncation: planted vectors, pairs and curves with one right reading."""
 
 from typing import Any
 

@@ -1,7 +1,4 @@
-"""Masks: what is read off curves that are given, and that the study's settings are the paper's.
-
-Broken once: the gap not relative to the optimum, and clipped effects read from the others.
-"""
+"""Masks: what is read off curves that are given, and that the study's settings are the paper's."""
 
 from functools import partial
 

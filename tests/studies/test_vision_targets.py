@@ -1,7 +1,4 @@
-"""Targets: the labels are those of a known form, and of that form the target is read.
-
-Broken once: the contrast False − True, the constant not over the square of the length.
-"""
+"""Targets: the labels are those of a known form, and of that form the target is read."""
 
 import dataclasses
 

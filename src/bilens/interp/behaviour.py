@@ -108,7 +108,7 @@ def eigen_change(pairs: EigenDecomposition, inputs: Tensor, generator: torch.Gen
     return Change(
         InputDirections(vectors, vectors, mean, values),
         [InputDirections(vectors, frame, mean, values) for frame in frames],
-        lambda x: torch.ones(x.shape[:-1], dtype=torch.bool),
+        lambda x: torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device),
     )
 
 
