@@ -115,6 +115,14 @@ def test_what_was_broken_off_ends_with_the_same_page(
     assert pages[0] == pages[1]
 
 
+@pytest.mark.usefixtures("three")
+def test_the_one_study_that_is_asked_for_says_once_why_it_cannot_run(tmp_path: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(DataError, match="tests/images needs mnist"):
+        reproduce(["tests/images"], tmp_path, StudyOptions(), say=said.append)
+    assert said == []
+
+
 def test_a_study_that_fails_is_left_out_and_the_others_run(
     tmp_path: Path, three: dict[str, Study], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -108,6 +108,25 @@ def test_cells_of_other_options_are_not_mixed(tmp_path: Path) -> None:
         run_study(Squares(), tmp_path, StudyOptions(seeds=2))
 
 
+def test_an_option_that_says_what_is_usual_changes_nothing(tmp_path: Path) -> None:
+    class OnItsOwn(Squares):
+        needs, num_seeds = frozenset[str](), (1, 3, 3)
+
+        def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
+            return super().cells(dataclasses.replace(options, seeds=len(self.seeds(options))))
+
+        def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
+            return super().document(THREE, cells)
+
+    first, again = OnItsOwn(), OnItsOwn()
+    run_study(first, tmp_path, StudyOptions())
+    run_study(again, tmp_path, THREE)
+    run_study(again, tmp_path, StudyOptions())
+    assert (len(first.measured), again.measured) == (3, [])
+    with pytest.raises(OutputExistsError, match="choose another folder"):
+        run_study(again, tmp_path, StudyOptions(seeds=5))
+
+
 def test_cells_of_another_version_are_not_mixed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

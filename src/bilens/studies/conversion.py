@@ -41,6 +41,7 @@ class ConversionStudy(Study):
     title = "Gated language models made bilinear"
     uses = frozenset({"corpus", "models", "seeds", "steps", "tokens"})
     needs = frozenset({"corpus"})
+    num_seeds = (1, 1, 1)
     partial = True
     published = {  # noqa: RUF012 - a constant
         "published": Published(
@@ -140,7 +141,7 @@ def cases(options: StudyOptions) -> list[Case]:
     usual = default_recipe(str(options.corpus))
     blocks = len(open_host(model_of(options)).blocks) if given else usual.n_layer
     must = [tokens for tokens in MUST if tokens <= most] or [most]
-    seeds = range(options.seeds or 1)
+    seeds = ConversionStudy().seeds(options)
     ways = [way for way in WAYS if WAYS[way][1] and not (given and WAYS[way][0] == "scratch")]
 
     def case(way: str, tokens: int = must[0], seed: int = 0, n: int = blocks, **more: Any) -> Case:

@@ -53,6 +53,7 @@ class GateStudy(Study):
     title = "Loss of bilinear and gated language models"
     uses = frozenset({"corpus", "seeds", "steps"})
     needs = frozenset({"corpus"})
+    num_seeds = (1, 1, 1)
     published = {  # noqa: RUF012 - a constant
         f"{gate}, {budget}": Published(
             f"loss of the bilinear model over that with {gate}, {budget}",
@@ -73,7 +74,7 @@ class GateStudy(Study):
         CorpusOptions(options.corpus).load()
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
-        kinds = [(kind, seed) for seed in range(options.seeds or 1) for kind in GATES]
+        kinds = [(kind, seed) for seed in self.seeds(options) for kind in GATES]
         speed: dict[str, Measure] = {SPEED: partial(seconds_per_step, options)}
         return speed | {
             cell_name(budget, kind, seed): partial(measure, options, budget, kind, seed)
@@ -82,7 +83,7 @@ class GateStudy(Study):
         }
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
-        seeds = range(options.seeds or 1)
+        seeds = self.seeds(options)
         rows = []
         for kind in GATES:
             row: Record = {"kind": kind, "published": PUBLISHED.get(kind)}

@@ -45,7 +45,6 @@ from bilens.train.corpus import CorpusDescription
 from bilens.train.tasks.language import default_recipe
 from bilens.train.tasks.sae import SAERecipe
 
-SEEDS = 5
 MLP_IN, MLP_OUT = "blocks.0.mlp_in", "blocks.0.mlp_out"
 SAE_RECIPE = SAERecipe(
     hooks=(MLP_OUT,),
@@ -111,7 +110,7 @@ class NegationStudy(Study):
             )
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
-        count = len(options.models) if options.models else options.seeds or SEEDS
+        count = len(options.models or self.seeds(options))
         return {f"seed-{seed}": partial(measure, options, seed) for seed in range(count)}
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:

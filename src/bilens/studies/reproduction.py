@@ -67,6 +67,8 @@ def reproduce(
         except InterruptedRunError:
             raise
         except BilensError as error:
+            if len(studies) == 1:
+                raise
             failed[study.name] = error
             say(f"{study.name} is left out: {error}")
     if not documents:

@@ -135,6 +135,7 @@ class Study(ABC):
     needs: frozenset[str] = frozenset()  # those of them without which it cannot begin
     datasets: tuple[str, ...] = ()  # of images: cells of other images are not mixed
     published: Mapping[str, Published] = MappingProxyType({})  # by name, as in `ours`
+    num_seeds = (QUICK_SEEDS, SEEDS, SEEDS)  # where none are asked for: --quick, usual, --full
     partial = False  # whether there is a page of some of the cells, where it is interrupted
 
     @abstractmethod
@@ -168,8 +169,8 @@ class Study(ABC):
         return {}
 
     def seeds(self, options: StudyOptions) -> range:
-        """Return the seeds: those asked for, or enough for an interval."""
-        return range(options.seeds or options.choose(QUICK_SEEDS, SEEDS, SEEDS))
+        """Return the seeds: as many as are asked for, or as the study takes by itself."""
+        return range(options.seeds or options.choose(*self.num_seeds))
 
     def check(self, options: StudyOptions) -> None:
         """Refuse options that the study does not read, or lacks."""
@@ -278,7 +279,7 @@ def run_study(
     found, missing = study.fingerprints(options)
     about |= found
     options = dataclasses.replace(options, missing=tuple(missing))
-    check_study_folder(out, about)
+    check_study_folder(out, study, about)
     done: dict[str, Record] = {}
     runs: dict[str, Record] = {}
     run: Record = to_json(describe_run(None, 0))
@@ -330,8 +331,8 @@ def run_study(
     return document
 
 
-def check_study_folder(out: Path, about: Record) -> None:
-    """Refuse a folder that holds anything but cells of this study with these options."""
+def check_study_folder(out: Path, study: Study, about: Record) -> None:
+    """Refuse a folder that holds anything but cells of a study with the options of `about`."""
     if out.exists() and not out.is_dir():
         raise OutputExistsError(f"{out} is a file; expected a folder for the study.")
     names = {item.name for item in out.iterdir()} if out.exists() else set()
@@ -341,18 +342,27 @@ def check_study_folder(out: Path, about: Record) -> None:
             f"{out} holds something else than a study ({', '.join(sorted(names)[:4])}): choose "
             "another folder."
         )
+    now: Record = json.loads(json.dumps(about))
     for path in cells:
         before = read_json(path, MAX_BYTES)
         if not {*ABOUT, "record"} <= set(before):
             raise CheckpointError(f"{path}: is damaged: remove it, and it is measured again.")
         # images that were missing may be at hand now, or the other way round
-        found = {name: before[name] for name in about if name in before}
-        if found != {
-            name: x for name, x in json.loads(json.dumps(about)).items() if name in before
-        }:
+        found = {name: before[name] for name in now if name in before}
+        wanted = {name: now[name] for name in found}
+        if spelt_out(study, found) != spelt_out(study, wanted):
             raise OutputExistsError(
                 f"{out} holds cells of {told(found)}; this is {told(about)}: choose another folder."
             )
+
+
+def spelt_out(study: Study, about: Record) -> Record:
+    """Return what cells are of, with the number of seeds that the options come to."""
+    given = about["options"]
+    if "seeds" not in study.uses or "seeds" in given:
+        return about
+    size = StudyOptions(full=given.get("full"), quick=given.get("quick"))
+    return {**about, "options": {**given, "seeds": len(study.seeds(size))}}
 
 
 def told(about: Record) -> str:
