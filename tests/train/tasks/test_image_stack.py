@@ -78,10 +78,31 @@ def test_cells_that_read_other_batches_are_other_passes() -> None:
         StackTask(DATA, CELLS)
 
 
-def test_a_cell_that_diverges_is_named() -> None:
+def test_a_cell_that_diverges_is_named_and_the_others_are_kept(
+    tmp_path: Path, alone: list[torch.nn.Module]
+) -> None:
     bad = dataclasses.replace(tiny.RECIPE, noise=1e30)
-    with pytest.raises(NumericalError, match=r"'noise': 1e\+30.*leave this cell out"):
-        train_classifiers(DATA, [tiny.RECIPE, bad])
+    told = pytest.raises(NumericalError, match=r"^[^{]*{[^{]*'noise': 1e\+30.*leave this cell out")
+    with told:
+        train_classifiers(DATA, [*CELLS[:2], bad])
+    with told:
+        train_classifiers_in_folder(tmp_path, DATA, [bad, *CELLS[:2]])
+    with no_training():
+        found = train_classifiers_in_folder(tmp_path, DATA, CELLS[:2])
+    assert max(map(distance, found, alone)) < TOLERANCE
+    assert len([*tmp_path.iterdir()]) == 2
+    with told:  # alone, in the epoch where it is found
+        train_classifiers(DATA, [bad])
+
+
+def test_weights_that_changed_since_are_refused(tmp_path: Path) -> None:
+    train_classifiers_in_folder(tmp_path, DATA, CELLS[:1])
+    (weights,) = tmp_path.glob("*/model.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1  # another number, and a model still
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"seed-.*: holds other weights than .* remove it"):
+        train_classifiers_in_folder(tmp_path, DATA, CELLS[:1])
 
 
 @contextmanager

@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bilens.base.errors import CheckpointError, NumericalError, UsageError
-from bilens.base.files import read_json
+from bilens.base.files import file_sha256, read_json, write_file
 from bilens.data.images import ImageDataset
 from bilens.io.load import load
+from bilens.io.model_folder import WEIGHTS_NAME
 from bilens.nn import BilinearClassifier
 from bilens.nn.mlp import GATES
 from bilens.train.loop import (
@@ -42,6 +43,7 @@ from bilens.train.recipe import CPU, autocast
 from bilens.train.run_folder import RUN_NAME, run_in_folder
 from bilens.train.tasks.image import ImageRecipe, ImageTask, new_classifier, save_classifier
 
+HASH_NAME = "weights.sha256"  # of a classifier that is kept
 OF_A_CELL = ("weight_decay",)  # may differ in a stack
 OF_A_STACK = (  # may differ between the stacks of a pass
     *("d_hidden", "n_layers", "bias", "residual", "gate"),
@@ -57,7 +59,8 @@ class StackMetrics(Line):
 
     epoch: int  # from 1
     learning_rate: float
-    train_losses: tuple[float, ...]  # of each cell: mean cross-entropy over the steps, nats
+    # of each cell: mean cross-entropy over the steps, nats; None where no longer finite
+    train_losses: tuple[float | None, ...]
     seconds: float  # wall time of the steps
 
 
@@ -206,13 +209,11 @@ class StackTask(Task[nn.ModuleList, StackMetrics]):
         *sums, steps = run.sums.tolist()
         stacks = [stack for _, stacks in by_noise(run.model) for stack in stacks]
         order = [recipe for stack in stacks for recipe in stack.recipes]
-        losses = dict(zip(order, (value / steps for value in sums), strict=True))
-        if bad := [recipe for recipe, loss in losses.items() if not math.isfinite(loss)]:
-            raise NumericalError(
-                f"the loss is no longer finite in epoch {run.epoch + 1} with {bad[0].to_dict()}: "
-                f"lower the learning rate (it is {rate:g}) or the noise, or leave this cell out."
-            )
+        means = (value / steps if math.isfinite(value) else None for value in sums)
+        losses = dict(zip(order, means, strict=True))
         found = tuple(losses[recipe] for recipe in self.recipes)
+        if not any(loss is not None for loss in found):
+            raise diverged(self.recipes)
         return StackMetrics(run.epoch + 1, rate, found, run.seconds)
 
     def classifiers(self, run: Run) -> list[BilinearClassifier]:
@@ -226,7 +227,10 @@ class StackTask(Task[nn.ModuleList, StackMetrics]):
     def save(self, run: Run, folder: Path, provenance: Mapping[str, str]) -> None:
         models = zip(self.recipes, self.classifiers(run), strict=True)
         for index, (recipe, model) in enumerate(models):
-            save_classifier(model, folder / cell_name(index), self.data, recipe, provenance)
+            if is_finite(model):
+                cell = folder / cell_name(index)
+                save_classifier(model, cell, self.data, recipe, provenance)
+                write_file(cell / HASH_NAME, file_sha256(cell / WEIGHTS_NAME).encode())
 
     def finished(self, folder: Path) -> bool:
         cells = (folder / cell_name(index) for index in range(len(self.recipes)))
@@ -244,6 +248,18 @@ def by_noise(stacks: Iterable[nn.Module]) -> list[tuple[float, list[ClassifierSt
     return list(found.items())
 
 
+def is_finite(model: nn.Module) -> bool:
+    return all(bool(part.isfinite().all()) for part in model.parameters())
+
+
+def diverged(recipes: Sequence[ImageRecipe]) -> NumericalError:
+    """Return why there is no classifier of some recipes."""
+    return NumericalError(
+        f"the loss is no longer finite with {', '.join(str(one.to_dict()) for one in recipes)}: "
+        "lower the learning rate or the noise, or leave this cell out."
+    )
+
+
 def cell_name(index: int) -> str:
     return f"cell-{index:03}"
 
@@ -259,6 +275,8 @@ def train_classifiers(
         for _ in train(run, task):
             pass
         found |= zip(group, task.classifiers(run), strict=True)
+    if lost := [recipe for recipe, model in found.items() if not is_finite(model)]:
+        raise diverged(lost)
     return [found[recipe] for recipe in recipes]
 
 
@@ -272,8 +290,8 @@ def train_classifiers_in_folder(
     """Return a classifier at the end of each recipe; what the folder holds is not trained again.
 
     Each recipe has a model folder there. A pass has a run folder until its models are in theirs;
-    one that was broken off, wherever that was, is resumed. The options are those of
-    `run_in_folder`.
+    one that was broken off, wherever that was, is resumed. A recipe that diverges is told when the
+    others are in their folders. The options are those of `run_in_folder`.
     """
     owns = {recipe: folder / name_of(data, recipe.resolved(device)) for recipe in recipes}
     for group in in_passes(owns):
@@ -285,9 +303,12 @@ def train_classifiers_in_folder(
         if trained:
             run_in_folder(work, StackTask(data, trained, device), resume=begun, **options)
             for index, recipe in enumerate(trained):
-                if not owns[recipe].exists():
-                    (work / cell_name(index)).replace(owns[recipe])
+                cell = work / cell_name(index)
+                if cell.exists() and not owns[recipe].exists():
+                    cell.replace(owns[recipe])
             shutil.rmtree(work)
+    if lost := [recipe for recipe, own in owns.items() if not own.exists()]:
+        raise diverged(lost)
     found = {recipe: kept(own, data, recipe.resolved(device)) for recipe, own in owns.items()}
     return [found[recipe] for recipe in recipes]
 
@@ -299,8 +320,13 @@ def cells_of(work: Path) -> Sequence[Any]:
 
 
 def kept(own: Path, data: ImageDataset, recipe: ImageRecipe) -> BilinearClassifier:
-    """Return the classifier of a folder; refuse one of another recipe or of other images."""
-    model = load(own)
+    """Return the classifier of a folder; refuse a damaged one, of another recipe or images."""
+    model, kept_hash = load(own), own / HASH_NAME
+    if kept_hash.exists() and kept_hash.read_text() != model.weights_sha256:
+        raise CheckpointError(
+            f"{own}: holds other weights than those that were trained (their SHA-256 differs): "
+            "remove it, and it is trained again."
+        )
     said = [model.provenance.get(key) for key in ("recipe", "data_sha256")]
     if said != [json.dumps(recipe.to_dict()), data.fingerprint]:
         raise CheckpointError(
