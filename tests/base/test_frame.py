@@ -7,7 +7,9 @@ import torch
 
 import bilens as bl
 from bilens.base.errors import MissingExtraError, UsageError
+from bilens.base.frame import frame_of_document
 from builders import D_IN, D_OUT, randn, random_map
+from every_document import DOCUMENTS
 from report_documents import make_document
 
 F = random_map()
@@ -66,10 +68,25 @@ def test_a_table_of_a_report_is_named() -> None:
     report = bl.AuditReport(make_document())
     classes = report.to_frame("classes")
     assert [*classes["name"]] == [one["name"] for one in report.document["classes"]]
+    vectors = report.to_frame("classes.positive.vector")
+    (found,) = vectors.query("classes == 1 and positive == 0 and vector == 2")["value"]
+    assert found == report.document["classes"][1]["positive"][0]["vector"][2]
+    pairs = report.to_frame("classes.eigenvalues").query("classes == 1")
+    assert [*pairs["value"]] == report.document["classes"][1]["eigenvalues"]
     with pytest.raises(UsageError, match=r"^name one of the tables .*classes"):
         report.to_frame()
     with pytest.raises(UsageError, match=r"there is no table 'class': name one of"):
         report.record.to_frame("class")
+
+
+@pytest.mark.parametrize("name", ["healthy", "trace plain", "table classes", "attack plain"])
+def test_the_tables_of_a_document_hold_plain_values(name: str) -> None:
+    with pytest.raises(UsageError, match="name one of the tables") as error:
+        frame_of_document(DOCUMENTS[name], "?")
+    for table in str(error.value).rpartition("the tables ")[2].rstrip(".").split(", "):
+        rows = frame_of_document(DOCUMENTS[name], table)
+        assert len(rows) > 0
+        assert not rows.map(lambda value: isinstance(value, list | dict)).to_numpy().any(), table
 
 
 def test_a_table_without_pandas_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

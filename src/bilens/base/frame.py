@@ -53,20 +53,43 @@ def frame_of(table: object) -> Any:
 
 
 def frame_of_document(document: Mapping[str, Any], table: str | None) -> Any:
-    """Return a list of objects in a document as rows; None for the only one."""
-    known = dict(tables_in(document))
-    if table is None and len(known) == 1:
-        (table,) = known
+    """Return a list in a document as rows of plain values; None for the only one.
+
+    A list inside a row is a table of its own, that names the rows above by their positions.
+    """
+    lists = {
+        name: rows
+        for name, rows in fields_of(document)
+        if isinstance(rows, list) and rows and isinstance(rows[0], Mapping)
+    }
+    known: dict[str, list[dict[str, Any]]] = {}
+    for name, rows in lists.items():
+        add_rows(known, name, rows, {})
+    if table is None and len(lists) == 1:
+        (table,) = lists
     if table not in known:
         said = "" if table is None else f"there is no table {table!r}: "
         raise UsageError(f"{said}name one of the tables {', '.join(known)}.")
-    return optional_package("pandas", "tables", "to_frame").json_normalize(known[table])
+    return frame_of(known[table])
 
 
-def tables_in(document: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the name and the rows of each list of objects."""
-    for name, value in document.items():
-        if isinstance(value, Mapping):
-            yield from tables_in(value, f"{above}{name}.")
-        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-            yield f"{above}{name}", value
+def fields_of(value: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what is in an object, and in the objects in it, by dotted names."""
+    for name, one in value.items():
+        if isinstance(one, Mapping):
+            yield from fields_of(one, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", one
+
+
+def add_rows(
+    known: dict[str, list[dict[str, Any]]], name: str, values: list[Any], above: Mapping[str, int]
+) -> None:
+    """Add a list to the table of its name, and the lists in it to theirs."""
+    own, rows = name.rpartition(".")[2], known.setdefault(name, [])
+    for position, value in enumerate(values):
+        plain = value if isinstance(value, Mapping) else {own: position, "value": value}
+        row = dict(fields_of(plain))
+        for field in [field for field, one in row.items() if isinstance(one, list)]:
+            add_rows(known, f"{name}.{field}", row.pop(field), {**above, own: position})
+        rows.append({**above, **row})

@@ -115,10 +115,12 @@ def described_array(array: ArrayLike) -> str:
 
 
 def described_sequence(values: Sequence[object]) -> str:
-    """Return the first values, and how many there are; of states, how many of each."""
+    """Return the first values, and how many; of states how many of each, of records how many."""
     if len(values) > 1 and all(isinstance(value, Enum) for value in values):
         counts = Counter(map(described, values))
         return ", ".join(f"{name}: {count}" for name, count in counts.items())
+    if len(values) > 1 and public_fields(values[0]):
+        return f"{len(values)} × {type(values[0]).__name__}"
     listed = ", ".join(map(described, values[:MOST])) or "none"
     return listed if len(values) <= MOST else f"{listed}, … ({len(values)})"
 
