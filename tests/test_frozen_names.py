@@ -20,17 +20,18 @@ def names_of(text: str) -> list[str]:
 PUBLIC = names_of(
     "Activation, AttackReport, AuditReport, BilinearTensor, CPDecomposition, CertificateReport, "
     "Contributions, ConversionReport, DirectInteractions, DualExpression, EigenDecomposition, "
-    "EigenPlan, EigenvectorMatch, FitScores, GLUWeights, GaussianMoments, HOSVD, "
+    "EigenPlan, EigenvectorMatch, FitScores, GLUWeights, GaussianMoments, HOSVD, ImageDataset, "
     "InteractionMatrix, LayerAuditReport, MLPWeights, Proof, QuadraticFit, QuadraticForm, "
     "QuadraticMap, RSquared, RotationNull, SignificantEigenvalues, Status, Subspace, "
     "TopInteractions, TraceReport, activation_moments, attack_model, attribute, "
     "attribute_to_background, audit, centred_directions, certify, certify_model, "
     "contrast_direction, convert_network, cp_decompose, direct_interactions, dual_expression, "
     "effective_rank, eigendecompose, eigendecompose_all, export_sae, from_module, from_sklearn, "
-    "gaussian_moments, "
-    "hosvd, interaction_submatrix, layer_inputs, load, localisation, match_eigenvectors, nn, "
+    "gaussian_moments, hosvd, interaction_submatrix, layer_inputs, load, load_images, "
+    "localisation, match_eigenvectors, nn, "
     "pairwise_interactions, plan_eigendecomposition, plot, quadratic_fit, quantise, "
-    "raw_directions, rotation_null, save, similarity, sklearn, top_interactions, trace, "
+    "raw_directions, reproduce, rotation_null, save, similarity, sklearn, top_interactions, "
+    "trace, "
     "train_image, train_language, train_sae, whiten"
 )
 PUBLIC_MODULES = names_of(
@@ -134,6 +135,8 @@ SIGNATURES = {
     "train_sae": "model, folder, *, hooks=(), text=None, resume=False, overwrite=False, "
     "device='auto'",
     "whiten": "f, covariance, mean=None",
+    "load_images": "name, data_dir=None, allow_download=True, report=None",
+    "reproduce": "names, out",
     "load": "path, *, residual=None, allow_pickle=False, roles=None, activation=None, "
     "transposed=None",
     "nn.BilinearClassifier": (
@@ -217,6 +220,10 @@ ATTRIBUTES: dict[type, str] = {
     bilens.Status: "OK, NOT_FINITE, NOT_CONVERGED, RESIDUAL_TOO_LARGE",
     bilens.Proof: "NONE, SPECTRUM, NORM, RANK, COMPARISON",
     bilens.EigenPlan: "method, precision, batch, peak_bytes, limit_bytes, costs",
+    bilens.ImageDataset: (
+        "name, train_images, train_labels, test_images, test_labels, image_shape, class_names, "
+        "source, fingerprint"
+    ),
     bilens.HOSVD: (
         "singular_values, output_directions, input_directions, output, input, frobenius_squared, "
         "forms, form, truncate, truncation_error"

@@ -76,6 +76,7 @@ from .api.training import (
     train_language as train_language,
     train_sae as train_sae,
 )
+from .data.images import ImageDataset as ImageDataset, load_images as load_images
 from .io.autoencoders import export_sae as export_sae
 from .io.in_memory import from_module as from_module, from_sklearn as from_sklearn
 from .io.load import load as load
@@ -88,6 +89,7 @@ from .report.reports import (
     LayerAuditReport as LayerAuditReport,
     TraceReport as TraceReport,
 )
+from .reproduction import reproduce as reproduce
 from .train.recorded_inputs import layer_inputs as layer_inputs
 
 __version__: str

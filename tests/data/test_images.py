@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 
+import bilens
 from bilens.base.errors import DataError, MissingExtraError, NonFiniteError, ShapeError, UsageError
 from bilens.data import idx as download_module, images
 from bilens.data.idx import FILES, download, is_reachable
@@ -306,9 +307,15 @@ class TestFolder:
         with pytest.raises(DataError, match=r"cannot be searched \(Permission denied\)"):
             load_images("mnist", tmp_path)
 
+    def test_the_digits_have_a_name(self) -> None:
+        digits = bilens.load_images("digits")
+        assert digits.fingerprint == embedded_digits().fingerprint
+        with pytest.raises(UsageError, match="'digits' is not a known data set"):
+            load_images("digits", "folder")
+
     def test_an_unknown_name(self) -> None:
         with pytest.raises(
-            UsageError, match="'cifar' is not a known data set: use one of mnist, f"
+            UsageError, match=r"'cifar' is not a known data set: use one of mnist, .*, digits"
         ):
             load_images("cifar")
 

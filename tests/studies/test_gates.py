@@ -77,6 +77,17 @@ def test_every_kind_has_as_many_weights_and_its_own_time(
     assert all(0 < seconds < 10 for seconds in result["seconds_per_step"].values())
 
 
+def test_the_tokens_to_one_loss_lie_between_two_trainings() -> None:
+    def row(kind: str, *of_budgets: tuple[int, list[float]]) -> dict[str, Any]:
+        told = [{"steps": steps, "losses": losses} for steps, losses in of_budgets]
+        return {"kind": kind, **dict(zip(gates.BUDGETS, told, strict=True))}
+
+    # of the first seed SwiGLU has the loss at 800 steps, of the second at 400; no one falls
+    bilinear = row("bilinear", (800, [2.0, 3.0, 1.0]), (800, [2.0, 3.0, 1.0]))
+    swiglu = row("SwiGLU", (800, [2.0, 2.0, 1.0]), (200, [4.0, 4.0, 1.0]))
+    assert gates.more_tokens({"rows": [bilinear, swiglu]}) == pytest.approx([0.0, 1.0])
+
+
 def test_losses_are_compared_seed_by_seed() -> None:
     assert gates.against([2.94], [3.0]) == "-2.00%"
     assert gates.against([0.98, 1.0], [1.0, 2.0]) == "-26.00% (-50.00% to -2.00%)"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import bilens
 import tiny
 from bilens import studies
 from bilens.base.errors import (
@@ -113,6 +114,14 @@ def test_what_was_broken_off_ends_with_the_same_page(
     reproduce(["tests/sums"], tmp_path / "broken", options)
     pages = [(tmp_path / name / "index.html").read_text() for name in ("whole", "broken")]
     assert pages[0] == pages[1]
+
+
+@pytest.mark.usefixtures("three")
+def test_studies_run_from_python_as_from_the_command(tmp_path: Path) -> None:
+    document = bilens.reproduce("tests/sums", str(tmp_path), seeds=3)
+    assert document["studies"]["tests/sums"]["result"] == {"sum": 3}
+    with pytest.raises(UsageError, match=r"no option 'seed': use one of corpus, .*, quick"):
+        bilens.reproduce("tests/sums", tmp_path, seed=3)
 
 
 @pytest.mark.usefixtures("three")

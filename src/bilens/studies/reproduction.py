@@ -31,7 +31,7 @@ def reproduce(
     out: Path,
     options: StudyOptions,
     *,
-    on_cell: Callable[[str, str, int, int], None] = lambda *_: None,
+    on_cell: Callable[[str, str, int, int], None] = silent,
     say: Say = silent,
 ) -> Record:
     """Run studies, each in `out` under its name, and write the page of all that are there.

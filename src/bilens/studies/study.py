@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 from bilens.api.provenance import describe_run
 from bilens.api.train import LanguageTraining, SAETraining, train_language, train_sae
 from bilens.base import silent
+from bilens.base.checks import check_count
 from bilens.base.errors import (
     CheckpointError,
     DataError,
@@ -51,7 +52,10 @@ BATCH = 1024  # activations a step of autoencoders
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """What a study may be asked; None is what the study takes by itself."""
+    """What a study may be asked; None is what the study takes by itself.
+
+    Raises: UsageError if a number is below 1, or `models` is a text.
+    """
 
     corpus: str | None = None
     models: tuple[str, ...] | None = None  # run folders of language models
@@ -62,6 +66,13 @@ class StudyOptions:
     full: bool | None = None  # True: the published size where the usual one is smaller
     quick: bool | None = None  # True: a size that shows the way and proves nothing
     missing: tuple[str, ...] = ()  # images that are not at hand; found out, not asked for
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "steps", "tokens"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name), 1)
+        if isinstance(self.models, str):
+            raise UsageError(f"models is {self.models!r}; expected a tuple of run folders.")
 
     def given(self) -> Record:
         values = dataclasses.asdict(self)
