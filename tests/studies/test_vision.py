@@ -186,8 +186,7 @@ def test_disturbances_are_judged_against_the_same_noise_without() -> None:
             "dropout": {"0.1": both()},
         },
     }
-    keys = "sharpens", *result["disturbed"]
-    found = {key: regularisation_claims.ROWS[key][1](result) for key in keys}
+    found = regularisation_claims.read_disturbances(result)
     assert (found["sharpens"].values, found["sharpens"].holds) == ((0.5,), True)
     assert (found["blur"].values, found["blur"].holds) == ((0.5,), True)
     assert found["salt-and-pepper"].values == (pytest.approx(-0.5),)

@@ -27,23 +27,20 @@ def planted(values: Tensor) -> QuadraticMap:
 
 def test_a_mean_over_pairs_leaves_out_runs_with_themselves() -> None:
     pairs = torch.full((5, 5), 0.8).double().fill_diagonal_(1.0)
-    used = ~torch.eye(5, dtype=torch.bool)
-    found = consistency.over_runs(pairs, used)
+    found = consistency.over_runs(pairs, same=True)
     assert found["value"] == pytest.approx(0.8)
     assert found["low"] == pytest.approx(0.8)  # all pairs agree
     # run 0 is apart: with it 4 of 10 pairs are 0; pseudo-values 5 · 0.6 − 4 θ without the run
     pairs = torch.ones(5, 5).double()
     pairs[0] = pairs[:, 0] = 0
-    found = consistency.over_runs(pairs, used)
+    found = consistency.over_runs(pairs, same=True)
     assert found["value"] == pytest.approx(0.6)
     assert found["runs"] == pytest.approx([3 - 4, *[3 - 4 * 0.5] * 4])
-    assert consistency.over_runs(pairs[:2, :2], used[:2, :2])["low"] is None
+    assert consistency.over_runs(pairs, same=False)["value"] == pytest.approx(0.64)  # 16 of 25
+    assert consistency.over_runs(pairs[:2, :2], same=True)["low"] is None
 
 
 def test_the_script_counts_a_run_with_itself() -> None:
-    pairs = torch.full((10, 5, 5), 0.8).double()
-    pairs.diagonal(dim1=1, dim2=2).fill_(1.0)
-    assert consistency.published_half(pairs) < 0.02  # of 150 values that are no 150 runs
     for published, without in zip(consistency.WITH_SELF, consistency.WITHOUT_SELF, strict=True):
         assert consistency.printed({"value": without}) == pytest.approx(published, abs=0.011)
 
@@ -76,12 +73,19 @@ def test_vectors_whose_order_is_swapped_are_found_by_matching() -> None:
     swapped = values.clone()
     swapped[:2] = values[:2].flip(0)
     eigs = [eigendecompose_all(planted(one), k=consistency.TOP) for one in (values, swapped)]
-    cosines = consistency.overlaps(torch.stack([eig.eigenvectors for eig in eigs]))
-    assert cosines[0, 0, 1].diagonal()[:3].tolist() == pytest.approx([0, 0, 1])
-    everything, first, chance = consistency.matched(eigs)
-    assert everything[0, 0, 1] == pytest.approx(1)
-    assert first[0, 1, 0] == pytest.approx(1)
+    by_index, space = consistency.overlaps(torch.stack([eig.eigenvectors for eig in eigs]))
+    assert by_index[:3, 0, 1].tolist() == pytest.approx([0, 0, 1])
+    assert space[0, 1] == pytest.approx(1)
+    cosines, chance = consistency.matched(eigs)
+    assert cosines[0, 1] == cosines[1, 0] == pytest.approx(1)
     assert chance < 0.6
+
+
+def test_other_classes_of_other_runs_are_a_level_of_chance() -> None:
+    same = torch.eye(N, dtype=torch.float64)[None, None, :2].expand(3, 2, 2, N)
+    assert consistency.other_classes(same) == pytest.approx([1, 1])
+    apart = torch.stack([torch.eye(N)[:2], torch.eye(N)[2:4]])[None].expand(3, 2, 2, N).double()
+    assert consistency.other_classes(apart) == pytest.approx([0, 0])  # of one class it would be 1
 
 
 def test_published_vectors_begin_at_the_most_negative_and_are_mapped_to_pixels() -> None:

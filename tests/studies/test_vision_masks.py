@@ -11,22 +11,15 @@ from bilens.studies.study import Record, StudyOptions
 
 
 def model(setting: str, seed: int, accuracy: float) -> Record:
-    effect = {"accuracy": [1.0, accuracy], "margin": [3.0, 1.0], "target_rate": [0.0, 0.2]}
-    clipped = {**effect, "accuracy": [1.0, 0.9]}
-    best = {**effect, "accuracy": [1.0, 0.5]}
+    effect = {"accuracy": [1.0, accuracy, 0.1]}
+    best = {"accuracy": [1.0, 0.5, 0.1]}
     curves = {"optimal": (best, -4.0, 0.0), "published": (effect, -1.0, 3.0)}
     return {
         "setting": setting,
         "seed": seed,
-        "epsilons": [0.0, 4.2],
+        "epsilons": [0.0, 4.2, 8.4],
         "curves": [
-            {
-                "kind": kind,
-                "effect": effect,
-                "clipped": clipped,
-                "change": [0, change],
-                "gap": [0, gap],
-            }
+            {"kind": kind, "effect": effect, "change": [0, change, 0], "gap": [0, gap, 0]}
             for kind, (effect, change, gap) in curves.items()
         ],
     }
@@ -36,8 +29,17 @@ def test_effects_are_those_of_a_kind_and_a_length() -> None:
     models = [model(FIG_B, 0, 0.4), model(FIG_B, 1, 0.6), model("another", 0, 0.0)]
     read = [masks.values(models, FIG_B, "published", name, 4.2) for name in ("accuracy", "gap")]
     assert read == [[0.4, 0.6], pytest.approx([75, 75])]  # it changes 1 of the 4 that can be
-    assert masks.at(models[0], "published", "clipped_accuracy", 4.2) == 0.9
-    assert masks.beaten_in_accuracy(models[:2]) == "of 2 pairs of model and length: published in 1"
+
+
+def test_images_without_dark_pixels_leave_out_masks_of_the_edge() -> None:
+    models = [model(setting, 0, 0.4) for setting in (masks.FIG_A, FIG_B)]
+    for one in models:
+        for curve in one["curves"]:
+            curve["effect"]["target_rate"] = [0.0, 0.2, 0.3]
+    found = MaskStudy().ours({"models": models})
+    assert found["a"].values == (0.4,)
+    assert found["b"].values == ()
+    assert finding(MaskStudy.published["b"], found["b"])["verdict"] == "not measured"
 
 
 def test_every_published_row_is_read_at_a_length_that_is_measured() -> None:

@@ -88,10 +88,3 @@ def test_targets_are_counted_by_published_weight_decay() -> None:
     either = TargetStudy().ours({"targets": [*rows, row(0.95, 0.2, True)]})["either-1"]
     assert either.holds
     assert either.note == "|cos| 0.950, second over first 0.20"
-
-
-def test_a_target_is_told_apart_from_the_mean_image() -> None:
-    record = {"target": [3.0, 4.0], "decays": [{"folded": {"vector": [0.0, -2.0]}}]}
-    found = targets.with_mean_image(record, torch.tensor([0.0, 1.0]))
-    assert found["mean_image"] == pytest.approx(0.8)
-    assert found["decays"][0]["mean_image"] == pytest.approx(1)

@@ -21,15 +21,14 @@ from torch.nn import functional
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
-from bilens.algebra.eigenvector_matching import match_eigenvectors
-from bilens.algebra.gaussian import mean_and_covariance
+from bilens.algebra.eigenvector_matching import match_eigenvectors, mean_cosine
 from bilens.base.errors import UsageError
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.studies.comparison import Measured, Published, table
 from bilens.studies.study import CellContext, Measure, Record, StudyOptions
-from bilens.studies.vision import VisionStudy, image_cell, in_pixels, recipe_of
+from bilens.studies.vision import SeedStudy, in_pixels, recipe_of
 from bilens.train.randomness import STEP, stream
 from bilens.train.tasks.image import ImageRecipe, accuracy
 
@@ -61,34 +60,54 @@ def sized_recipes(options: StudyOptions, seed: int) -> list[ImageRecipe]:
     return [recipe_of(options, d_hidden=h, noise=NOISE, seed=seed) for h in sizes_of(options)]
 
 
-class ConsistencyStudy(VisionStudy):
+def sized(
+    name: str,
+    quantity: str,
+    source: str,
+    values: Sequence[float],
+    tolerance: tuple[float, float],  # absolute and relative
+    flaw: str = "",
+    others: Sequence[str] = ("",) * len(SIZES),
+) -> dict[str, Published]:
+    """Return what is published of each size; the flaw is told once."""
+    flaws = [flaw, *["as above" if flaw else ""] * (len(SIZES) - 1)]
+    return {
+        f"{name}-{h}": Published(
+            quantity.format(h=h),
+            source,
+            value,
+            tolerance=tolerance[0] + tolerance[1] * value,
+            others=other,
+            flaw=told_flaw,
+        )
+        for h, value, other, told_flaw in zip(SIZES, values, others, flaws, strict=True)
+    }
+
+
+class ConsistencyStudy(SeedStudy):
     """Cosines of eigenvectors between runs of one size, and between sizes."""
 
     name = "vision/consistency"
     title = "Eigenvectors across seeds and sizes"
     datasets = ("mnist",)
     published = {  # noqa: RUF012 - a constant
-        **{
-            f"top-{h}": Published(
-                f"h {h}: cosine of the first eigenvectors of two runs, by |λ| in the input basis",
-                "§4.2, Fig. 5 A",
-                value=0.85,
-                tolerance=0.05,
-                flaw=ORDER if h == SIZES[0] else "as above",
-            )
-            for h in SIZES
-        },
-        **{
-            f"script-{h}": Published(
-                f"the published script without self-pairs, h {h}: cosine at index 0",
-                "ipantelidis/bilinear-mlp-repro, read off",
-                value=without,
-                tolerance=READ_OFF * without,
-                others=f"with self-pairs {value}",
-                flaw=SELF_PAIRS if h == SIZES[0] else "as above",
-            )
-            for h, value, without in zip(SIZES, WITH_SELF, WITHOUT_SELF, strict=True)
-        },
+        **sized(
+            "top",
+            "h {h}: cosine of the first eigenvectors of two runs, by |λ| in the input basis",
+            "§4.2, Fig. 5 A",
+            (0.85,) * len(SIZES),
+            (0.05, 0.0),
+            ORDER,
+        ),
+        **sized(
+            "script",
+            "the published script without self-pairs, h {h}: cosine at index 0",
+            "ipantelidis/bilinear-mlp-repro, read off",
+            WITHOUT_SELF,
+            (0.0, READ_OFF),
+            SELF_PAIRS,
+            [f"with self-pairs {value}" for value in WITH_SELF],
+        ),
     }
 
     def check(self, options: StudyOptions) -> None:
@@ -99,12 +118,17 @@ class ConsistencyStudy(VisionStudy):
                 f"{self.name} compares runs and was given --seeds {num}: give at least 2."
             )
 
+    def recipes(self, options: StudyOptions, seed: int) -> list[ImageRecipe]:
+        return sized_recipes(options, seed)
+
+    def read(
+        self, _options: StudyOptions, data: ImageDataset, models: Sequence[BilinearClassifier]
+    ) -> Record:
+        return {"accuracy": [accuracy(one, data.test_images, data.test_labels) for one in models]}
+
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
-        passes = {
-            f"seed-{seed}": image_cell(options, "mnist", sized_recipes(options, seed), accuracies)
-            for seed in self.seeds(options)
-        }
-        return {**passes, "pairs": partial(compare_runs, options, self.seeds(options))}
+        pairs = partial(compare_runs, options, self.seeds(options))
+        return {**super().cells(options), "pairs": pairs}
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         runs = [cell["accuracy"] for name, cell in cells.items() if name != "pairs"]
@@ -138,41 +162,35 @@ class ConsistencyStudy(VisionStudy):
         return drawn
 
     def parts(self, result: Record) -> Record:
-        sizes = result["sizes"]
+        sizes, between = result["sizes"], result["between"]
         rows = (
             [
                 h,
                 f"{result['accuracy'][h]:.2%}",
                 *(told(one["by_index"][k]) for k in (0, 1, 4)),
-                *(told(one[name]) for name in ("first_assigned", "centred", "assigned", "space")),
-                f"{printed(one['script'][0]):.3f} ± {one['as_published']:.3f}",
+                *(told(one[name]) for name in ("all", "assigned", "space")),
+                f"{printed(one['script'][0]):.3f}",
                 told(one["script"][0]),
             ]
             for h, one in sizes.items()
         )
         heads = (
-            "h | accuracy | 1st | 2nd | 5th | 1st, matched | 1st, class-centred | all matched | "
-            "space | script | script, no self-pairs"
+            "h | accuracy | 1st | 2nd | 5th | all | all, matched | space | script | "
+            "script, no self-pairs"
         )
-        by_class = (
-            [c, *(f"{one['by_class'][c]:.3f}" for one in sizes.values())] for c in range(10)
-        )
-        between = {
-            name: table(
+        first, space = (
+            table(
                 f"h | {' | '.join(sizes)}",
-                ([a, *(told(result["between"][f"{a}-{b}"][name]) for b in sizes)] for a in sizes),
+                ([a, *(told(between[f"{a}-{b}"][name]) for b in sizes)] for a in sizes),
             )
             for name in ("first", "space")
-        }
+        )
+        chance = ([name, f"{value:.3f}"] for name, value in result["chance"].items())
         return {
             "rows": table(heads, rows),
-            "by_class": table(f"class | {' | '.join(f'h {h}' for h in sizes)}", by_class),
-            "first": between["first"],
-            "space": between["space"],
-            "chance": table(
-                "chance | mean cosine",
-                ([name, f"{value:.3f}"] for name, value in result["chance"].items()),
-            ),
+            "first": first,
+            "space": space,
+            "chance": table("chance | mean cosine", chance),
             "num_space": SPACE,
             "top": TOP,
             "noise": NOISE,
@@ -190,61 +208,37 @@ def printed(without_self: Record) -> float:
     return SELF_SHARE + (1 - SELF_SHARE) * float(without_self["value"])
 
 
-def accuracies(data: ImageDataset, models: Sequence[BilinearClassifier]) -> Record:
-    return {"accuracy": [accuracy(one, data.test_images, data.test_labels) for one in models]}
-
-
 def compare_runs(options: StudyOptions, seeds: Sequence[int], context: CellContext) -> Record:
     """Read all runs, and return what their eigenvectors have in common, by size and between."""
     data, sizes, n = options.images("mnist"), sizes_of(options), len(seeds)
     recipes = [recipe for seed in seeds for recipe in sized_recipes(options, seed)]
     trained = context.classifiers(data, recipes)
     runs = [model for index in range(len(sizes)) for model in trained[index :: len(sizes)]]
-    eigs = [leading(model) for model in runs]
+    maps = (model.quadratic_map().detach().to(torch.float64) for model in runs)
+    eigs = [eigendecompose_all(f, k=TOP) for f in maps]
     vectors = torch.stack([eig.eigenvectors for eig in eigs])
-    cosines = overlaps(vectors)  # (C, R, R, K, K)
-    script = overlaps(torch.stack([published_vectors(model) for model in runs]))
-    centred = overlaps(torch.stack([leading(model, True).eigenvectors[:, :1] for model in runs]))
-    assigned, first_assigned, by_match = matched(eigs)
-    by_index = cosines.diagonal(dim1=3, dim2=4)
-    by_index_script = script.diagonal(dim1=3, dim2=4)
-    space = cosines[..., :SPACE, :SPACE].square().sum(dim=(3, 4)) / SPACE
+    by_index, space = overlaps(vectors)
+    script, _ = overlaps(torch.stack([published_vectors(model) for model in runs]))
+    assigned, chance = matched(eigs)
     found: Record = {"sizes": {}, "between": {}}
-    for a, h in enumerate(sizes):
-        for b, other in enumerate(sizes):
-            rows, columns = (slice(place * n, (place + 1) * n) for place in (a, b))
-            used = ~torch.eye(n, dtype=torch.bool) if a == b else torch.ones(n, n, dtype=torch.bool)
+    for (a, h), (b, other) in product(enumerate(sizes), repeat=2):
 
-            def over(
-                pairs: Tensor, r: slice = rows, c: slice = columns, u: Tensor = used
-            ) -> Record:
-                return over_runs(pairs[:, r, c].mean(dim=0), u)
+        def over(pairs: Tensor, a: int = a, b: int = b) -> Record:
+            return over_runs(pairs[a * n : (a + 1) * n, b * n : (b + 1) * n], a == b)
 
-            found["between"][f"{h}-{other}"] = {
-                "first": over(by_index[..., 0]),
+        found["between"][f"{h}-{other}"] = {"first": over(by_index[0]), "space": over(space)}
+        if a == b:
+            found["sizes"][str(h)] = {
+                "by_index": [over(one) for one in by_index],
+                "all": over(by_index.mean(dim=0)),
+                "assigned": over(assigned),
                 "space": over(space),
+                "script": [over(one) for one in script],
             }
-            if a == b:
-                found["sizes"][str(h)] = {
-                    "by_index": [over(by_index[..., k]) for k in range(TOP)],
-                    "by_class": by_index[:, rows, rows, 0][:, used].mean(dim=1).tolist(),
-                    "centred": over(centred[..., 0, 0]),
-                    "first_assigned": over(first_assigned),
-                    "assigned": over(assigned),
-                    "space": over(space),
-                    "script": [over(by_index_script[..., k]) for k in range(TOP)],
-                    "as_published": published_half(by_index_script[:, rows, rows, 0]),
-                }
-    by_class = other_classes(vectors)
-    chance = {**chance_of(data), "other class, 1st": by_class[0], "all matched": by_match}
-    return {**found, "chance": chance, "other_classes": by_class}
-
-
-def leading(model: BilinearClassifier, centred: bool = False) -> EigenDecomposition:
-    """Return the leading pairs of all classes, of the logits or of their distance to the mean."""
-    f = model.quadratic_map().detach().to(torch.float64)
-    eye = torch.eye(f.sizes.d_out, dtype=f.dtype)
-    return eigendecompose_all(f, directions=eye - centred / len(eye), k=TOP)
+    others = other_classes(vectors)
+    pixels = mean_cosine(vectors.shape[-1])
+    levels = {"random directions": pixels, "other class, 1st": others[0], "matched": chance}
+    return {**found, "chance": levels, "other_classes": others}
 
 
 def published_vectors(model: BilinearClassifier) -> Tensor:
@@ -255,68 +249,49 @@ def published_vectors(model: BilinearClassifier) -> Tensor:
     return functional.normalize(in_pixels(model, eig).gather(1, order), dim=-1)
 
 
-def overlaps(vectors: Tensor) -> Tensor:
-    """Return |cos| of unit vectors (R, C, K, D) of any two runs, (C, R, R, K, K)."""
-    return torch.einsum("rckd,scld->crskl", vectors, vectors).abs()
+def overlaps(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what any two runs of (R, C, K, D) have in common, means over the classes.
 
-
-def matched(eigs: Sequence[EigenDecomposition]) -> tuple[Tensor, Tensor, float]:
-    """Return cosines after the best pairing, (C, R, R): of all vectors, of the first; and chance.
-
-    The mean of all pairs, and of the pairs of either run's first vector; chance is of the mean.
+    |cos| of the vectors of a rank, (K, R, R), and the share of the space of the first, (R, R).
     """
+    cosines = torch.einsum("rckd,scld->crskl", vectors, vectors).abs()
+    space = cosines[..., :SPACE, :SPACE].square().sum(dim=(3, 4)) / SPACE
+    return cosines.diagonal(dim1=3, dim2=4).mean(dim=0).permute(2, 0, 1), space.mean(dim=0)
+
+
+def matched(eigs: Sequence[EigenDecomposition]) -> tuple[Tensor, float]:
+    """Return the mean cosine after the best pairing, (R, R), mean over classes; and chance."""
     num, classes, draws = len(eigs), len(eigs[0].eigenvalues), stream(0, STEP)
-    found, chances = torch.ones(2, classes, num, num, dtype=torch.float64), []
+    found, chances = torch.zeros(num, num, dtype=torch.float64), []
     for i, j, c in product(range(num), range(num), range(classes)):
         if j < i:
             match = match_eigenvectors(eigs[i][c], eigs[j][c], draws, num_samples=1)
-            first = [0 in mine or 0 in theirs for mine, theirs in match.pairs]
-            cosines = match.cosines[torch.tensor(first)]
-            pair = torch.tensor([match.score, float(cosines.mean()) if len(cosines) else 0.0])
-            found[:, c, i, j] = found[:, c, j, i] = pair
+            found[i, j] += match.score / classes
             chances.append(match.chance)
-    return found[0], found[1], mean(chances)
+    return found + found.T, mean(chances)
 
 
-def over_runs(pairs: Tensor, used: Tensor) -> Record:
-    """Return the mean over the pairs (n, n) that are used, with a 90 % interval over runs.
+def over_runs(pairs: Tensor, same: bool) -> Record:
+    """Return the mean over the pairs (n, n) of runs, of the same size: of different runs.
 
-    Jackknife: the values of the runs are n θ − (n − 1) θ₍₋ᵢ₎, θ₍₋ᵢ₎ without the pairs of run i.
+    The 90 % interval is of the jackknife: the values of the runs are n θ − (n − 1) θ₍₋ᵢ₎, θ₍₋ᵢ₎
+    without the pairs of run i.
     """
-    n, whole = len(pairs), float(pairs[used].mean())
+    n, runs = len(pairs), torch.arange(len(pairs))
+    used = (runs[:, None] != runs) if same else torch.ones(n, n, dtype=torch.bool)
+    whole = float(pairs[used].mean())
     if n < 3:
         return {"value": whole, "low": None, "high": None, "runs": [whole]}
     values = []
     for i in range(n):
-        rest = [j for j in range(n) if j != i]
-        kept = pairs[rest][:, rest][used[rest][:, rest]]
-        values.append(n * whole - (n - 1) * float(kept.mean()))
+        rest = used & (runs != i) & (runs != i)[:, None]
+        values.append(n * whole - (n - 1) * float(pairs[rest].mean()))
     half = float(student.ppf(0.95, n - 1)) * stdev(values) / math.sqrt(n)
     return {"value": whole, "low": whole - half, "high": whole + half, "runs": values}
 
 
-def published_half(cosines: Tensor) -> float:
-    """Return half the published kind of interval: all pairs (C, n, n), self-pairs too, are one."""
-    n = cosines.shape[-1]
-    pairs = cosines[:, *torch.triu_indices(n, n)].flatten()
-    half = float(student.ppf(0.95, len(pairs) - 1)) * float(pairs.std())
-    return half / math.sqrt(len(pairs))
-
-
-def chance_of(data: ImageDataset) -> dict[str, float]:
-    """Return E|cos| ≈ √(2/πd) of random directions, and of random images: d = (tr Σ)² / tr Σ²."""
-    _, covariance = mean_and_covariance(data.train_images)
-    effective = float(covariance.trace() ** 2 / covariance.square().sum())
-    return {
-        name: math.sqrt(2 / (math.pi * d))
-        for name, d in (("random pixels", len(covariance)), ("random smooth images", effective))
-    }
-
-
 def other_classes(vectors: Tensor) -> list[float]:
     """Return, by index, the mean |cos| of eigenvectors of different classes in different runs."""
-    runs, classes, top, _ = vectors.shape
-    apart = ~torch.eye(runs, dtype=torch.bool)[:, None, :, None]
-    apart = (apart & ~torch.eye(classes, dtype=torch.bool)[:, None]).reshape(runs * classes, -1)
-    by_index = (vectors[:, :, k].flatten(0, 1) for k in range(top))
-    return [float((v @ v.T).abs()[apart].mean()) for v in by_index]
+    runs, classes = (~torch.eye(n, dtype=torch.bool) for n in vectors.shape[:2])
+    cosines = torch.einsum("rckd,sekd->krsce", vectors, vectors).abs()
+    return cosines[:, runs[:, :, None, None] & classes].mean(dim=1).tolist()

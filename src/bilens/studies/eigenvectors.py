@@ -21,7 +21,6 @@ from bilens.studies.vision import (
     extremes,
     in_pixels,
     in_words,
-    most_positive,
     vector_plate,
 )
 from bilens.train.tasks.image import accuracy
@@ -71,9 +70,7 @@ class EigenvectorStudy(SeedStudy):
         runs = result["mnist"]
         cosines = tuple(mean(run["cosines"]) for run in runs)
         least = min(min(run["cosines"]) for run in runs)
-        positive = mean(mean(run["cosines_largest"]) for run in runs)
-        noise = runs[0]["recipes"][0]["noise"]
-        note = f"noise {noise}; the least {least:.2f}; of the most positive ones {positive:.2f}"
+        note = f"noise {runs[0]['recipes'][0]['noise']}; the least {least:.2f}"
         return {**found, "basis": Measured(cosines, note=note)}
 
     def figures(self, document: Record) -> Mapping[str, str]:
@@ -88,17 +85,10 @@ class EigenvectorStudy(SeedStudy):
     def parts(self, result: Record) -> Record:
         heads = "images | basis | accuracy | effective rank | of rotations | beyond, + | … − | of"
         rows = [row_of(data, basis, runs) for data, runs in result.items() for basis in BASES]
-        by_class = (
-            "class | beyond, embedding + / − | … input | cosine of the top | … of the largest λ"
-        )
-        classes = (
-            f"### {data}, seed 0\n\n{table(by_class, class_rows(runs[0]))}\n\n"
-            + "\n\n".join(f"![{data}]({data}-{basis}.svg)" for basis in BASES)
-            for data, runs in result.items()
-        )
+        drawings = (f"![{data}]({data}-{basis}.svg)" for data in result for basis in BASES)
         return {
             "rows": table(heads, rows),
-            "classes": "\n\n".join(classes),
+            "drawings": "\n\n".join(drawings),
             "recipe": in_words(result["mnist"][0]["recipes"][0]),
             "rotations": ROTATIONS,
         }
@@ -120,17 +110,6 @@ def row_of(data: str, basis: str, runs: Sequence[Record]) -> list[object]:
     return [data, basis, right, *ranks, *beyond, runs[0][basis]["width"]]
 
 
-def class_rows(run: Record) -> list[list[object]]:
-    return [
-        [
-            name,
-            *("{} / {}".format(*run[basis]["beyond"][index]) for basis in BASES),
-            *(f"{run[kind][index]:.2f}" for kind in ("cosines", "cosines_largest")),
-        ]
-        for index, name in enumerate(run["classes"])
-    ]
-
-
 def read_bases(data: ImageDataset, model: BilinearClassifier) -> Record:
     """Return the spectra of all classes in both bases, and how their eigenvectors agree."""
     layer = model.quadratic_map("embedding").detach().to(torch.float64)
@@ -139,7 +118,7 @@ def read_bases(data: ImageDataset, model: BilinearClassifier) -> Record:
         "classes": data.class_names,
         "accuracy": accuracy(model, data.test_images, data.test_labels),
     }
-    top, largest = [], []
+    top = []
     for basis in BASES:
         eig = class_spectra(model, basis)
         before = embed if basis == "input" else None
@@ -155,7 +134,6 @@ def read_bases(data: ImageDataset, model: BilinearClassifier) -> Record:
             **extremes(model, eig, DRAWN, data),
         }
         top.append(in_pixels(model, eig)[:, 0])
-        largest.append(most_positive(model, eig))
-    for name, (one, other) in (("cosines", top), ("cosines_largest", largest)):
-        found[name] = functional.cosine_similarity(one, other, dim=1).abs().tolist()
+    one, other = top
+    found["cosines"] = functional.cosine_similarity(one, other, dim=1).abs().tolist()
     return found

@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import mean
 
-from torch.nn import functional
-
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import grid_figure
@@ -25,8 +23,10 @@ from bilens.studies.regularisation_claims import (
     PART,
     PIXELS,
     POINT,
-    ROWS,
     noises,
+    published,
+    read_disturbances,
+    read_grid,
     told,
 )
 from bilens.studies.study import Measure, Record, StudyOptions
@@ -38,7 +38,6 @@ from bilens.studies.vision import (
     class_spectra,
     extremes,
     image_cell,
-    most_positive,
     read_classifier,
     recipe_of,
 )
@@ -58,7 +57,7 @@ class RegularisationStudy(VisionStudy):
     name = "vision/regularisation"
     title = "What noise, decay and other regularisation do to eigenvectors"
     datasets = ("mnist",)
-    published = {key: one for key, (one, _) in ROWS.items()}  # noqa: RUF012 - a constant
+    published = published()
 
     def seeds(self, options: StudyOptions) -> range:
         """Return the seeds asked for, or one: there are over 100 models; three with --full."""
@@ -75,7 +74,11 @@ class RegularisationStudy(VisionStudy):
                     options, "mnist", recipes, partial(read_named, levels)
                 )
             for kind, dose in disturbed(options):
-                changes = change(kind, dose)
+                changes = (
+                    {kind: float(dose)}
+                    if kind in ACTIVATIONS
+                    else {"augmentations": (f"{kind}:{dose}",)}
+                )
                 recipes = [recipe(noise, DECAY, **changes) for noise in noises]
                 found[f"{kind}-{dose.replace(':', '-')}-seed-{seed}"] = image_cell(
                     options, "mnist", recipes, partial(read_named, noises)
@@ -109,20 +112,19 @@ class RegularisationStudy(VisionStudy):
         }
 
     def ours(self, result: Record) -> Mapping[str, Measured]:
-        return {key: read(result) for key, (_, read) in ROWS.items()}
+        return {**read_grid(result), **read_disturbances(result)}
 
     def figures(self, document: Record) -> Mapping[str, str]:
-        result = document["result"]
-        drawn = {}
+        grid, digit, drawn = document["result"]["grid"], document["result"]["digit"], {}
         for quantity in MAPS:
             name, digits = MEASURES[quantity]
             cells = {
                 noise: [mean(one[quantity]) for one in decays.values()]
-                for noise, decays in result["grid"].items()
+                for noise, decays in grid.items()
             }
-            axes = "weight decay", "noise"
-            drawn[f"{quantity}.svg"] = grid_figure(name, *axes, list(cells), cells, digits)
-        digit = result["digit"]
+            drawn[f"{quantity}.svg"] = grid_figure(
+                name, "weight decay", "noise", list(cells), cells, digits
+            )
         rows = [
             TileRow(basis, [Tile(one[basis]["images"], noise) for noise, one in digit.items()])
             for basis in BASES
@@ -132,13 +134,8 @@ class RegularisationStudy(VisionStudy):
         return drawn | {"digit.svg": tile_plate(title, note, rows)}
 
     def parts(self, result: Record) -> Record:
-        heads = "noise | λ, input basis | λ, embedding basis | cos of the two"
         digit = (
-            [
-                noise,
-                *(f"{one[basis]['eigenvalues']:.3f}" for basis in BASES),
-                f"{one['cosine']:.2f}",
-            ]
+            [noise, *(f"{one[basis]['eigenvalues']:.3f}" for basis in BASES)]
             for noise, one in result["digit"].items()
         )
         without = {"none": {"": {noise: result["grid"][noise][DECAY] for noise in noises(result)}}}
@@ -150,7 +147,7 @@ class RegularisationStudy(VisionStudy):
         )
         names = (MEASURES[quantity][0] for quantity in SHOWN)
         return {
-            "digit": table(heads, digit),
+            "digit": table("noise | λ, input basis | λ, embedding basis", digit),
             "maps": "\n\n".join(f"![{quantity}]({quantity}.svg)" for quantity in MAPS),
             "disturbed": table(" | ".join(["disturbance", "dose", "noise", *names]), rows),
             "width": result["recipe"]["d_hidden"],
@@ -171,13 +168,6 @@ def disturbed(options: StudyOptions) -> list[tuple[str, str]]:
     return [(kind, dose) for kind, found in doses.items() for dose in found]
 
 
-def change(kind: str, dose: str) -> Record:
-    """Return what a disturbance changes in a recipe."""
-    if kind in ACTIVATIONS:
-        return {kind: float(dose)}
-    return {"augmentations": (f"{kind}:{dose}",)}
-
-
 def recipe_at(
     options: StudyOptions, seed: int, noise: str, decay: str, **changes: object
 ) -> ImageRecipe:
@@ -195,14 +185,14 @@ def read_named(
 def read_digit(
     names: Sequence[str], data: ImageDataset, models: Sequence[BilinearClassifier]
 ) -> Record:
-    """Return the most positive eigenpair of the first class, in both bases, and their cosine."""
-    found: Record = {}
-    for name, model in zip(names, models, strict=True):
-        eigs = {basis: class_spectra(model, basis) for basis in BASES}
-        one, other = (most_positive(model, eig)[0] for eig in eigs.values())
-        found[name] = {
-            basis: {key: part[0][0] for key, part in extremes(model, eig, 1, data).items()}
-            for basis, eig in eigs.items()
+    """Return the most positive eigenpair of the first class, in both bases."""
+    return {
+        name: {
+            basis: {
+                key: part[0][0]
+                for key, part in extremes(model, class_spectra(model, basis), 1, data).items()
+            }
+            for basis in BASES
         }
-        found[name]["cosine"] = abs(float(functional.cosine_similarity(one, other, dim=0)))
-    return found
+        for name, model in zip(names, models, strict=True)
+    }

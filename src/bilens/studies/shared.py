@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from statistics import mean
 
 import torch
@@ -12,7 +11,6 @@ from bilens.algebra.cp.decompose import cp_decompose
 from bilens.algebra.cp.decomposition import CPDecomposition
 from bilens.algebra.directions import dual_expression, outputs_of
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
-from bilens.algebra.hosvd import hosvd
 from bilens.algebra.map_comparison import map_difference, similarity
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.data.images import ImageDataset
@@ -24,19 +22,14 @@ from bilens.studies.study import Record, StudyOptions
 from bilens.studies.vision import SeedStudy, in_words, vector_plate
 
 BUDGETS = (1, 2, 3, 4, 5, 7, 10, 13)  # eigenvectors a class; 13 have the numbers of 64 products
-FURTHER = (20, 30)  # of the ways that need no fit
+FURTHER = (20, 30)  # of eigenvectors, which need no fit
 EXERCISE_RANK, DRAWN = 64, 6  # of the official exercise; components drawn
 LOSSES = (0.001, 0.01)  # of accuracy
 EXACT = 1e-10
-DIRECTIONS = (0.5, 1, 2)  # of App. K, in units of the outputs
-
-Sized = Callable[[int], QuadraticMap | CPDecomposition]
-FITTED = "products", "squares"
+DIRECTIONS = (1, 2)  # of App. K, in units of the outputs
 PARAMETERS: Mapping[str, Callable[[int, int, int], int]] = {  # of a size, n inputs, m outputs
     "eigenvectors": lambda k, n, m: m * k * (n + 1),
     "products": lambda r, n, m: r * (2 * n + m),
-    "squares": lambda r, n, m: r * (n + m),
-    "input directions": lambda q, n, m: q * n + m * q * (q + 1) // 2,
 }
 
 
@@ -72,8 +65,8 @@ class SharedStudy(SeedStudy):
 
     def ours(self, result: Record) -> Mapping[str, Measured]:
         runs = result["mnist"]
-        errors = tuple(run["duals"][1]["error"] for run in runs)
-        keys = tuple(run["duals"][2]["off_target"] for run in runs)
+        errors = tuple(run["duals"][0]["error"] for run in runs)
+        keys = tuple(run["duals"][1]["off_target"] for run in runs)
         found = {
             "dual": Measured(errors, max(errors) <= EXACT, once=True),
             "keys": Measured(keys, max(keys) <= EXACT, once=True),
@@ -104,32 +97,18 @@ class SharedStudy(SeedStudy):
             [
                 *(way, row["size"], f"{row['parameters']:,}", f"{row['error']:.3f}"),
                 *(f"{row['cosine']:.4f}", f"{row['lost']:.2%}"),
-                f"{row['converged']:.0%}" if way in FITTED else "–",
             ]
             for way in PARAMETERS
             for row in means(runs, way)
         ]
         reached = [[way, *(enough(runs, way, loss) for loss in LOSSES)] for way in PARAMETERS]
         heads = "components | size | parameters | error | cosine | accuracy lost"
-        outputs = [
-            [row["size"], f"{row['error']:.3f}", f"{row['lost']:.2%}"]
-            for row in means(runs, "output directions")
-        ]
-        duals = [
-            [row["count"], *(f"{max(run['duals'][n][key] for run in runs):.1e}" for key in KEYS)]
-            for n, row in enumerate(runs[0]["duals"])
-        ]
         return {
             "recipe": in_words(runs[0]["recipes"][0]),
             "accuracy": f"{mean(run['accuracy'] for run in runs):.2%}",
-            "rows": table(f"{heads} | converged", rows),
+            "rows": table(heads, rows),
             "reached": table("components | within 0.1 % | within 1 %", reached),
-            "outputs": table("output directions | error | accuracy lost", outputs),
-            "duals": table("directions | error of B | error of logits | UU⁺ − 1", duals),
         }
-
-
-KEYS = ("error", "logits", "off_target")
 
 
 def means(runs: Sequence[Record], way: str) -> list[Record]:
@@ -152,53 +131,36 @@ def read_components(
     """Return what is lost by each way at each budget, fitted to class-centred logits."""
     raw = model.quadratic_map().detach().to(torch.float64)
     f = outputs_of(raw, centred=True)
-    _, hidden, n = f.sizes
-    m, images = f.sizes.d_out, data.test_images.double()
+    m, hidden, n = f.sizes.d_out, f.sizes.d_hidden, f.sizes.d_in
+    images = data.test_images.double()
 
     def right(g: QuadraticMap) -> float:
         return float((g(images).argmax(dim=1) == data.test_labels).double().mean())
 
-    full = right(f)
+    full, eigs = right(f), eigendecompose_all(f)
 
-    def read(g: QuadraticMap) -> Record:
+    def read(way: str, size: int, g: QuadraticMap) -> Record:
         error = float(map_difference(f, g).tensor.norm() / f.tensor.norm())
-        return {"error": error, "cosine": float(similarity(f, g)), "lost": full - right(g)}
+        about = {"size": size, "parameters": PARAMETERS[way](size, n, m), "error": error}
+        return {**about, "cosine": float(similarity(f, g)), "lost": full - right(g)}
 
-    tucker = hosvd(f)
-    fit = partial(cp_decompose, f, num_starts=1, max_sweeps=100)
-    fits: dict[str, CPDecomposition] = {}
-    ways: Mapping[str, Sized] = {
-        "eigenvectors": eigendecompose_all(f).truncate_map,
-        "products": fit,
-        "squares": partial(fit, model="symmetric"),
-        "input directions": lambda rank: tucker.truncate(input_rank=rank),
-    }
-    most = dict(zip(FITTED, (hidden, 2 * hidden), strict=True))
-    found: dict[str, list[Record]] = {}
-    for way, sized in ways.items():
-        for budget in budgets if way in most else (*budgets, *FURTHER):
-            allowed = PARAMETERS["eigenvectors"](budget, n, m)
-            size = largest_size(way, allowed, n, m, most.get(way, n))
-            about = {"size": size, "parameters": PARAMETERS[way](size, n, m)}
-            one = sized(size)
-            if isinstance(one, CPDecomposition):
-                fits[way], about["converged"] = one, one.converged
-                one = one.quadratic_map()
-            found.setdefault(way, []).append({**about, **read(one)})
-    found["output directions"] = [
-        {"size": rank, **read(tucker.truncate(rank))} for rank in range(1, m)
-    ]
+    allowed = [PARAMETERS["eigenvectors"](budget, n, m) for budget in budgets]
+    ranks = [min(hidden, one // PARAMETERS["products"](1, n, m)) for one in allowed]
+    fits = [cp_decompose(f, rank, num_starts=1, max_sweeps=100) for rank in ranks]
     return {
         "accuracy": full,
-        "ways": found,
-        "components": components(fits["products"], data.image_shape),
-        "duals": [read_duals(raw, max(1, round(share * m)), images) for share in DIRECTIONS],
+        "ways": {
+            "eigenvectors": [
+                read("eigenvectors", k, eigs.truncate_map(k)) for k in (*budgets, *FURTHER)
+            ],
+            "products": [
+                read("products", rank, cp.quadratic_map())
+                for rank, cp in zip(ranks, fits, strict=True)
+            ],
+        },
+        "components": components(fits[-1], data.image_shape),
+        "duals": [read_duals(raw, share * m) for share in DIRECTIONS],
     }
-
-
-def largest_size(way: str, allowed: int, n: int, m: int, most: int) -> int:
-    """Return the largest size that has no more parameters than allowed."""
-    return max(size for size in range(1, most + 1) if PARAMETERS[way](size, n, m) <= allowed)
 
 
 def components(cp: CPDecomposition, shape: tuple[int, int]) -> Record:
@@ -211,16 +173,11 @@ def components(cp: CPDecomposition, shape: tuple[int, int]) -> Record:
     }
 
 
-def read_duals(f: QuadraticMap, count: int, images: torch.Tensor) -> Record:
+def read_duals(f: QuadraticMap, count: int) -> dict[str, float]:
     """Return how well a map is written through the forms of random directions (App. K)."""
     draws = torch.Generator().manual_seed(0)
     u = torch.randn(count, f.sizes.d_out, generator=draws, dtype=torch.float64)
     dual = dual_expression(f, u)
-    logits = f(images)
     off = (dual.directions @ dual.duals - torch.eye(count, dtype=torch.float64)).abs().max()
-    return {
-        "count": count,
-        "error": float(map_difference(f, dual.map).tensor.norm() / f.tensor.norm()),
-        "logits": float((dual.map(images) - logits).abs().max() / logits.abs().max()),
-        "off_target": float(off),
-    }
+    error = float(map_difference(f, dual.map).tensor.norm() / f.tensor.norm())
+    return {"error": error, "off_target": float(off)}

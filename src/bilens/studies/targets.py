@@ -11,7 +11,7 @@ enter the leading eigenvectors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from statistics import mean
@@ -94,9 +94,8 @@ class TargetStudy(VisionStudy):
         cells = {f"digit-{digit}": partial(measure, options, digit, False) for digit in DIGITS}
         return {**cells, "complement": partial(measure, options, PUBLISHED_DIGIT, True)}
 
-    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
-        usual = options.images("mnist").train_images.mean(dim=0)
-        return {"targets": [with_mean_image(one, usual) for one in cells.values()]}
+    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:  # noqa: ARG002
+        return {"targets": list(cells.values())}
 
     def ours(self, result: Record) -> Mapping[str, Measured]:
         targets = [row["decays"] for row in result["targets"] if not row["complement"]]
@@ -113,26 +112,19 @@ class TargetStudy(VisionStudy):
                 found[f"{key}-{decay:g}"] = Measured(holds=count >= MOST_TARGETS, note=note)
             one = either[index]["folded"]
             note = f"|cos| {one['cosines'][0]:.3f}, second over first {one['ratio']:.2f}"
-            both = is_target(one) and is_alone(one)
-            found[f"either-{decay:g}"] = Measured(holds=both, note=note)
+            found[f"either-{decay:g}"] = Measured(holds=is_target(one) and is_alone(one), note=note)
         every = [one for target in targets for one in target]
         added = [(x["constant"] + x["linear_part"]) / abs(x["quadratic_part"]) for x in every]
         note = f"mean {mean(added):.2f}, largest {max(added):.2f} of all targets and decays"
         return {**found, "bias": Measured(holds=max(added) < 0, note=note)}
 
     def figures(self, document: Record) -> Mapping[str, str]:
-        targets, shape = document["result"]["targets"], (28, 28)
-        rows = [
-            TileRow(
-                row["name"],
-                [Tile(Painter(*shape, 1.0).image(row["target"]), "target")]
-                + [
-                    Tile(vector_image(x["vector"], shape), f"{x['cosines'][0]:.2f}")
-                    for x in (one[reading] for one in row["decays"] for reading in READINGS)
-                ],
-            )
-            for row in targets
-        ]
+        targets, shape, rows = document["result"]["targets"], (28, 28), []
+        for row in targets:
+            read = (one[reading] for one in row["decays"] for reading in READINGS)
+            tiles = [Tile(vector_image(x["vector"], shape), f"{x['cosines'][0]:.2f}") for x in read]
+            target = Tile(Painter(*shape, 1.0).image(row["target"]), "target")
+            rows.append(TileRow(row["name"], [target, *tiles]))
         columns = ", ".join(f"weight decay {decay:g}" for decay in DECAYS)
         note = f"Top eigenvectors and |cos|; {columns}; each: {', '.join(READINGS)}"
         return {"targets.svg": tile_plate(self.title, note, rows)}
@@ -149,9 +141,7 @@ class TargetStudy(VisionStudy):
                     f"{one[reading]['cosines'][0]:.3f}, {one[reading]['ratio']:.2f}"
                     for reading in READINGS
                 ),
-                *(f"{x:.3f}" for x in (one["folded"]["centred"], one["mean_image"])),
-                f"{row['mean_image']:.3f}",
-                f"{one['folded']['constants'][0]:.0%}",
+                f"{one['folded']['centred']:.3f}",
                 f"{one['constant']:+.2f} {one['linear_part']:+.2f} {one['quadratic_part']:+.2f}",
             ]
             for row in result["targets"]
@@ -159,8 +149,7 @@ class TargetStudy(VisionStudy):
         )
         heads = (
             "target | similar | decay | accuracy | λ | folded: cos, ratio | unit: cos, ratio | "
-            "cos, centred | cos, mean image | target and mean image | on the constant | "
-            "score: constant, linear, quadratic"
+            "cos, centred | score: constant, linear, quadratic"
         )
         length = mean(row["length"] for row in result["targets"])
         return {"rows": table(heads, rows), "similar": SIMILAR, "length": f"{length:.2f}"}
@@ -246,37 +235,23 @@ def read(model: BilinearClassifier, data: ImageDataset, target: Tensor, length: 
 
 
 def spectrum(form: QuadraticForm, target: Tensor, centred: Tensor, length: float) -> Record:
-    """Return the leading eigenpairs of a form with a coordinate `length` added, and what they are.
+    """Return the leading eigenpairs of a form with a coordinate `length` added.
 
-    Cosines are of the part of the vectors that is an image; the rest of Σv² is `constants`.
+    Cosines are of the part of the vectors that is an image.
     """
     column = form.linear[:, None] / (2 * length)
     corner = (form.constant / length**2).reshape(1, 1)
     rows = torch.cat([form.dense(), column], dim=1), torch.cat([column.T, corner], dim=1)
     values, vectors = torch.linalg.eigh(torch.cat(rows))
     order = values.abs().argsort(descending=True)[:SHOWN]
-    values, vectors = values[order], vectors.T[order]
-    images, constants = vectors[:, : form.d_in], vectors[:, form.d_in :].square().sum(dim=1)
-    cosines = cosine_similarity(images, target.double()[None]).abs()
-    top = images[0] * (images[0] @ target.double()).sign()
+    values, images = values[order], vectors.T[order, : form.d_in]
     return {
         "eigenvalues": values.tolist(),
         "ratio": float(values[1].abs() / values[0].abs()),
-        "cosines": cosines.tolist(),
+        "cosines": cosine_similarity(images, target.double()[None]).abs().tolist(),
         "centred": float(cosine_similarity(images[:1], centred.double()[None]).abs()),
-        "constants": constants.tolist(),
-        "vector": rounded(top),
+        "vector": rounded(images[0] * (images[0] @ target.double()).sign()),
     }
-
-
-def with_mean_image(row: Record, usual: Tensor) -> Record:
-    """Return a record with |cos| of the mean image and its target, and each top eigenvector."""
-
-    def cosine(image: Sequence[float]) -> float:
-        return abs(float(cosine_similarity(torch.tensor(image), usual, dim=0)))
-
-    decays = [{**one, "mean_image": cosine(one["folded"]["vector"])} for one in row["decays"]]
-    return {**row, "mean_image": cosine(row["target"]), "decays": decays}
 
 
 def rounded(image: Tensor) -> list[float]:

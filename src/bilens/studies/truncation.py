@@ -6,32 +6,39 @@ Axes in this file: K vectors kept of each class, C classes, B images.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from statistics import mean
 
 import torch
 from torch import Tensor
 
-from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.eigen.decomposition import EigenDecomposition, select
 from bilens.certify.truncation import certified_agreement
 from bilens.data.images import ImageDataset
+from bilens.findings.subject import IMAGES_AT_ONCE, predictions
 from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.studies.comparison import Measured, Published, spread, table
-from bilens.studies.consistency import READ_OFF, SIZES, sized_recipes, sizes_of
-from bilens.studies.study import Measure, Record, StudyOptions
-from bilens.studies.vision import VisionStudy, class_spectra, image_cell
+from bilens.studies.consistency import READ_OFF, sized, sized_recipes, sizes_of
+from bilens.studies.study import Record, StudyOptions
+from bilens.studies.vision import SeedStudy, class_spectra
+from bilens.train.tasks.image import ImageRecipe
 
 MOST, SHOWN = 60, 30  # vectors kept of a class at most; published
-ERRORS = (4.0, 3.2, 2.4, 1.8, 1.65, 1.55)  # % at 30
-ENOUGH = (11, 13, 16, 20, 22, 28)  # vectors at which the accuracy is 0.1 % below the whole one
+KEPT = range(MOST + 1)
 DROPS = (0.01, 0.1, 1.0)  # % of the images
 CERTIFIED_SIZES = (100, 30)  # the first that is trained
 CERTIFIED_AT = (1, 2, 5, 10, 20, 30, 50, 100, 200)
+PLOT = "Fig. 5 B by ipantelidis/bilinear-mlp-repro, read off"
 AXIS = "the published axis ends at 0.1 %, so 0.01 % cannot be read off it: k for three drops"
+ORDER = (
+    "by |λ| in the embedding basis, where the order depends on how the embedding is written: the "
+    "input basis beside it"
+)
+PUBLISHED_BASIS = "embedding"
+DRAWN = 10.0  # % lost, above which nothing is drawn
 
 
-class TruncationStudy(VisionStudy):
+class TruncationStudy(SeedStudy):
     """Accuracy against eigenvectors kept, on the classifiers of the study of consistency."""
 
     name = "vision/truncation"
@@ -44,36 +51,33 @@ class TruncationStudy(VisionStudy):
             claim="a handful",
             flaw=AXIS,
         ),
-        **{
-            f"error-{h}": Published(
-                f"h {h}: test error with {SHOWN} eigenvectors a class, %",
-                "Fig. 5 B by ipantelidis/bilinear-mlp-repro, read off",
-                value=error,
-                tolerance=READ_OFF * error,
-            )
-            for h, error in zip(SIZES, ERRORS, strict=True)
-        },
-        **{
-            f"enough-{h}": Published(
-                f"h {h}: eigenvectors a class for a drop of at most 0.1 %",
-                "Fig. 5 B by ipantelidis/bilinear-mlp-repro, read off",
-                value=k,
-                tolerance=1 + READ_OFF * k,
-                flaw="by |λ| in the embedding basis, where the order depends on how the embedding "
-                "is written: the input basis beside it"
-                if h == SIZES[0]
-                else "as above",
-            )
-            for h, k in zip(SIZES, ENOUGH, strict=True)
-        },
+        **sized(
+            "error",
+            f"h {{h}}: test error with {SHOWN} eigenvectors a class, %",
+            PLOT,
+            (4.0, 3.2, 2.4, 1.8, 1.65, 1.55),
+            (0.0, READ_OFF),
+        ),
+        **sized(
+            "enough",
+            "h {h}: eigenvectors a class for a drop of at most 0.1 %",
+            PLOT,
+            (11, 13, 16, 20, 22, 28),
+            (1.0, READ_OFF),
+            ORDER,
+        ),
     }
 
-    def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
-        read = partial(truncate_all, sizes_of(options))
-        return {
-            f"seed-{seed}": image_cell(options, "mnist", sized_recipes(options, seed), read)
-            for seed in self.seeds(options)
-        }
+    def recipes(self, options: StudyOptions, seed: int) -> list[ImageRecipe]:
+        return sized_recipes(options, seed)
+
+    def read(
+        self, options: StudyOptions, data: ImageDataset, models: Sequence[BilinearClassifier]
+    ) -> Record:
+        sizes = sizes_of(options)
+        chosen = next(h for h in CERTIFIED_SIZES if h in sizes)
+        pairs = zip(sizes, models, strict=True)
+        return {"sizes": [truncated(model, data, h == chosen) for h, model in pairs]}
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         return {
@@ -102,17 +106,11 @@ class TruncationStudy(VisionStudy):
         return found
 
     def figures(self, document: Record) -> Mapping[str, str]:
-        curves = [
-            Curve(
-                f"h {h}",
-                tuple(
-                    (k, 100 * mean(run["whole"] - run["input"][k] for run in runs))
-                    for k in range(MOST + 1)
-                    if mean(run["whole"] - run["input"][k] for run in runs) < DRAWN / 100
-                ),
-            )
-            for h, runs in document["result"].items()
-        ]
+        curves = []
+        for h, runs in document["result"].items():
+            lost = [100 * mean(run["whole"] - run["input"][k] for run in runs) for k in KEPT]
+            points = tuple((k, value) for k, value in enumerate(lost) if value < DRAWN)
+            curves.append(Curve(f"h {h}", points))
         title = "Accuracy lost by keeping k eigenvectors a class"
         return {"truncation.svg": line_figure(title, "k", "% lost", curves)}
 
@@ -122,34 +120,28 @@ class TruncationStudy(VisionStudy):
                 h,
                 spread([100 * (1 - run["whole"]) for run in runs], 2),
                 spread([error(run, "input") for run in runs], 2),
-                spread([error(run, "embedding") for run in runs], 2),
                 *(several([enough(run, drop) for run in runs]) for drop in DROPS),
-                *(several([enough(run, drop, "embedding") for run in runs]) for drop in DROPS[1:]),
             ]
             for h, runs in result.items()
         )
         drops = " | ".join(f"k for {drop:g} %" for drop in DROPS)
-        embedded = " | ".join(f"k for {drop:g} %, embedding" for drop in DROPS[1:])
-        heads = (
-            f"h | error, % | error at {SHOWN}, % | error at {SHOWN}, embedding, % | {drops} | "
-            f"{embedded}"
-        )
         size, runs = next((h, runs) for h, runs in result.items() if "certified" in runs[0])
         certified = (
-            [k, *(spread([100 * run["certified"][row][name] for run in runs], 2) for name in NAMES)]
-            for row, k in enumerate(one["k"] for one in runs[0]["certified"])
+            [
+                row["k"],
+                *(
+                    spread([100 * run["certified"][place][name] for run in runs], 2)
+                    for name in ("proven", "agrees")
+                ),
+            ]
+            for place, row in enumerate(runs[0]["certified"])
         )
         return {
-            "rows": table(heads, rows),
+            "rows": table(f"h | error, % | error at {SHOWN}, % | {drops}", rows),
             "certified": table("k | class proven unchanged, % | class unchanged, %", certified),
             "size": size,
             "most": MOST,
         }
-
-
-NAMES = ("proven", "agrees")
-PUBLISHED_BASIS = "embedding"
-DRAWN = 10.0  # % lost, above which nothing is drawn
 
 
 def error(run: Record, basis: str) -> float:
@@ -167,18 +159,6 @@ def several(counts: Sequence[int | None]) -> str:
     return ", ".join(f"> {MOST}" if k is None else str(k) for k in counts)
 
 
-def truncate_all(
-    sizes: Sequence[int], data: ImageDataset, models: Sequence[BilinearClassifier]
-) -> Record:
-    """Read the classifiers of one pass, a size each."""
-    chosen = next(h for h in CERTIFIED_SIZES if h in sizes)
-    return {
-        "sizes": [
-            truncated(model, data, h == chosen) for h, model in zip(sizes, models, strict=True)
-        ]
-    }
-
-
 @torch.no_grad()
 def truncated(model: BilinearClassifier, data: ImageDataset, certified: bool) -> Record:
     """Return accuracies, whole and by vectors kept from 0, in both bases; and certificates."""
@@ -187,12 +167,12 @@ def truncated(model: BilinearClassifier, data: ImageDataset, certified: bool) ->
     eigs = class_spectra(model, "input")
     embedded = x @ model.embed.weight.double().T
     found: Record = {
-        "whole": right(f(x).T, y),
+        "whole": float((f(x).argmax(dim=1) == y).double().mean()),
         "input": by_count(eigs, x, y),
         "embedding": by_count(class_spectra(model, "embedding"), embedded, y),
     }
     if certified:
-        proofs = [(k, certified_agreement(f, k, x, eigs)) for k in CERTIFIED_AT]
+        proofs = ((k, certified_agreement(f, k, x, eigs)) for k in CERTIFIED_AT)
         found["certified"] = [
             {"k": k, "proven": one.certified_share, "agrees": one.agreeing_share}
             for k, one in proofs
@@ -202,13 +182,10 @@ def truncated(model: BilinearClassifier, data: ImageDataset, certified: bool) ->
 
 def by_count(eigs: EigenDecomposition, x: Tensor, y: Tensor) -> list[float]:
     """Return the accuracy with the first 0, 1, … MOST eigenvectors of each class."""
-    pairs = zip(eigs.eigenvalues[:, :MOST], eigs.eigenvectors[:, :MOST], strict=True)
-    parts = torch.stack([value[:, None] * (v @ x.T).square() for value, v in pairs], dim=1)
-    logits = torch.cat([torch.zeros_like(parts[:1]), parts]).cumsum(dim=0)  # (K + 1, C, B)
-    found = [right(one, y) for one in logits]
-    return found + found[-1:] * (MOST - len(parts))  # a small embedding has fewer vectors
-
-
-def right(logits: Tensor, y: Tensor) -> float:
-    """Return the share of right answers of logits (C, B)."""
-    return float((logits.argmax(dim=0) == y).double().mean())
+    leading = select(eigs, MOST, "magnitude")
+    right = [
+        predictions(leading, part) == labels
+        for part, labels in zip(*(torch.split(one, IMAGES_AT_ONCE) for one in (x, y)), strict=True)
+    ]
+    found: list[float] = torch.cat(right, dim=1).double().mean(dim=1).tolist()
+    return found + found[-1:] * (MOST + 1 - len(found))  # a small embedding has fewer vectors

@@ -155,12 +155,6 @@ def in_pixels(model: BilinearClassifier, eig: EigenDecomposition) -> Tensor:
     return vectors if eig.basis == "input" else vectors @ model.embed.weight.detach().double()
 
 
-def most_positive(model: BilinearClassifier, eig: EigenDecomposition) -> Tensor:
-    """Return the eigenvector of the largest λ of each form as an image, (forms, pixels)."""
-    vectors = in_pixels(model, eig)
-    return vectors[torch.arange(len(vectors)), eig.eigenvalues.argmax(dim=1)]
-
-
 def extremes(
     model: BilinearClassifier, eig: EigenDecomposition, count: int, data: ImageDataset
 ) -> Record:
