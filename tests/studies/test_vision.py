@@ -17,7 +17,6 @@ from bilens.studies import (
     corners,
     explanations,
     regularisation,
-    regularisation_claims,
     replacing,
     vision,
 )
@@ -95,7 +94,9 @@ def test_the_corners_are_told_each_under_its_name(tmp_path: Path) -> None:
 def test_the_published_corners_agree_with_themselves() -> None:
     result = {
         data: {
-            corner: dict(zip(corners.QUANTITIES, ([row[0]], [row[2]], [row[4]]), strict=True))
+            corner: {
+                name: [value] for name, (value, _) in zip(corners.QUANTITIES, row, strict=True)
+            }
             for corner, row in found.items()
         }
         for data, found in corners.TABLE.items()
@@ -186,7 +187,7 @@ def test_disturbances_are_judged_against_the_same_noise_without() -> None:
             "dropout": {"0.1": both()},
         },
     }
-    found = regularisation_claims.read_disturbances(result)
+    found = regularisation.read_disturbances(result)
     assert (found["sharpens"].values, found["sharpens"].holds) == ((0.5,), True)
     assert (found["blur"].values, found["blur"].holds) == ((0.5,), True)
     assert found["salt-and-pepper"].values == (pytest.approx(-0.5),)

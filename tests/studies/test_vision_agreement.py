@@ -41,7 +41,7 @@ def test_a_mean_over_pairs_leaves_out_runs_with_themselves() -> None:
 
 
 def test_the_script_counts_a_run_with_itself() -> None:
-    for published, without in zip(consistency.WITH_SELF, consistency.WITHOUT_SELF, strict=True):
+    for published, without in consistency.SCRIPT:
         assert consistency.printed({"value": without}) == pytest.approx(published, abs=0.011)
 
 

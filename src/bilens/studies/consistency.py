@@ -28,7 +28,7 @@ from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.studies.comparison import Measured, Published, table
 from bilens.studies.study import CellContext, Measure, Record, StudyOptions
-from bilens.studies.vision import SeedStudy, in_pixels, recipe_of
+from bilens.studies.vision import Models, SeedStudy, in_pixels, recipe_of
 from bilens.train.randomness import STEP, stream
 from bilens.train.tasks.image import ImageRecipe, accuracy
 
@@ -36,8 +36,8 @@ SIZES, NUM_USUAL, QUICK_SIZES = (30, 50, 100, 300, 500, 1000), 4, (30, 50)
 NOISE = 0.4
 TOP, SPACE = 20, 10  # vectors of a class by |λ|; those whose space is compared in the tables
 READ_OFF = 0.1  # relative error of numbers that are read off a published figure
-WITH_SELF = (0.82, 0.84, 0.91, 0.91, 0.92, 0.92)
-WITHOUT_SELF = (0.73, 0.76, 0.87, 0.87, 0.88, 0.88)
+SCRIPT = ((0.82, 0.73), (0.84, 0.76), (0.91, 0.87), (0.91, 0.87), (0.92, 0.88), (0.92, 0.88))
+FIRST = "cosine of the first eigenvectors of two runs, by |λ| in the input basis"
 SELF_SHARE = 1 / 3  # of the published pairs: 5 of 15 are a run with itself
 SELF_PAIRS = (
     "5 of its 15 pairs are a run with itself, and 150 values count as independent: compared "
@@ -60,28 +60,9 @@ def sized_recipes(options: StudyOptions, seed: int) -> list[ImageRecipe]:
     return [recipe_of(options, d_hidden=h, noise=NOISE, seed=seed) for h in sizes_of(options)]
 
 
-def sized(
-    name: str,
-    quantity: str,
-    source: str,
-    values: Sequence[float],
-    tolerance: tuple[float, float],  # absolute and relative
-    flaw: str = "",
-    others: Sequence[str] = ("",) * len(SIZES),
-) -> dict[str, Published]:
-    """Return what is published of each size; the flaw is told once."""
-    flaws = [flaw, *["as above" if flaw else ""] * (len(SIZES) - 1)]
-    return {
-        f"{name}-{h}": Published(
-            quantity.format(h=h),
-            source,
-            value,
-            tolerance=tolerance[0] + tolerance[1] * value,
-            others=other,
-            flaw=told_flaw,
-        )
-        for h, value, other, told_flaw in zip(SIZES, values, others, flaws, strict=True)
-    }
+def told_once(flaw: str) -> list[str]:
+    """Return what is said of a flaw in the rows of all sizes."""
+    return [flaw, *["as above"] * (len(SIZES) - 1)]
 
 
 class ConsistencyStudy(SeedStudy):
@@ -91,23 +72,23 @@ class ConsistencyStudy(SeedStudy):
     title = "Eigenvectors across seeds and sizes"
     datasets = ("mnist",)
     published = {  # noqa: RUF012 - a constant
-        **sized(
-            "top",
-            "h {h}: cosine of the first eigenvectors of two runs, by |λ| in the input basis",
-            "§4.2, Fig. 5 A",
-            (0.85,) * len(SIZES),
-            (0.05, 0.0),
-            ORDER,
-        ),
-        **sized(
-            "script",
-            "the published script without self-pairs, h {h}: cosine at index 0",
-            "ipantelidis/bilinear-mlp-repro, read off",
-            WITHOUT_SELF,
-            (0.0, READ_OFF),
-            SELF_PAIRS,
-            [f"with self-pairs {value}" for value in WITH_SELF],
-        ),
+        **{
+            f"top-{h}": Published(
+                f"h {h}: {FIRST}", "§4.2, Fig. 5 A", value=0.85, tolerance=0.05, flaw=flaw
+            )
+            for h, flaw in zip(SIZES, told_once(ORDER), strict=True)
+        },
+        **{
+            f"script-{h}": Published(
+                f"the published script without self-pairs, h {h}: cosine at index 0",
+                "ipantelidis/bilinear-mlp-repro, read off",
+                value=without,
+                tolerance=READ_OFF * without,
+                others=f"with self-pairs {value}",
+                flaw=flaw,
+            )
+            for h, (value, without), flaw in zip(SIZES, SCRIPT, told_once(SELF_PAIRS), strict=True)
+        },
     }
 
     def check(self, options: StudyOptions) -> None:
@@ -121,9 +102,7 @@ class ConsistencyStudy(SeedStudy):
     def recipes(self, options: StudyOptions, seed: int) -> list[ImageRecipe]:
         return sized_recipes(options, seed)
 
-    def read(
-        self, _options: StudyOptions, data: ImageDataset, models: Sequence[BilinearClassifier]
-    ) -> Record:
+    def read(self, _options: StudyOptions, data: ImageDataset, models: Models) -> Record:
         return {"accuracy": [accuracy(one, data.test_images, data.test_labels) for one in models]}
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
@@ -147,53 +126,46 @@ class ConsistencyStudy(SeedStudy):
         return found
 
     def figures(self, document: Record) -> Mapping[str, str]:
-        result = document["result"]
+        result, drawn = document["result"], {}
         chance = Curve("other class", tuple(enumerate(result["other_classes"])), dashed=True)
-        drawn = {}
-        for file, key, title in (
-            ("consistency.svg", "by_index", "Input basis, by |λ|, pairs of different runs"),
-            ("script.svg", "script", "Published order (most negative first), no self-pairs"),
+        for key, title in (
+            ("by_index", "Input basis, by |λ|, pairs of different runs"),
+            ("script", "Published order (most negative first), no self-pairs"),
         ):
             curves = [
                 Curve(f"h {h}", tuple((k, x["value"]) for k, x in enumerate(one[key])))
                 for h, one in result["sizes"].items()
             ]
-            drawn[file] = line_figure(title, "index", "mean |cos|", [*curves, chance])
+            drawn[f"{key}.svg"] = line_figure(title, "index", "mean |cos|", [*curves, chance])
         return drawn
 
     def parts(self, result: Record) -> Record:
         sizes, between = result["sizes"], result["between"]
+        heads = (
+            "h | accuracy | 1st | 2nd | 5th | all | all, matched | space | script | no self-pairs"
+        )
         rows = (
             [
-                h,
-                f"{result['accuracy'][h]:.2%}",
-                *(told(one["by_index"][k]) for k in (0, 1, 4)),
+                *(
+                    h,
+                    f"{result['accuracy'][h]:.2%}",
+                    *(told(one["by_index"][k]) for k in (0, 1, 4)),
+                ),
                 *(told(one[name]) for name in ("all", "assigned", "space")),
-                f"{printed(one['script'][0]):.3f}",
-                told(one["script"][0]),
+                *(f"{printed(one['script'][0]):.3f}", told(one["script"][0])),
             ]
             for h, one in sizes.items()
         )
-        heads = (
-            "h | accuracy | 1st | 2nd | 5th | all | all, matched | space | script | "
-            "script, no self-pairs"
-        )
         first, space = (
-            table(
-                f"h | {' | '.join(sizes)}",
-                ([a, *(told(between[f"{a}-{b}"][name]) for b in sizes)] for a in sizes),
-            )
+            ([a, *(told(between[f"{a}-{b}"][name]) for b in sizes)] for a in sizes)
             for name in ("first", "space")
         )
         chance = ([name, f"{value:.3f}"] for name, value in result["chance"].items())
         return {
             "rows": table(heads, rows),
-            "first": first,
-            "space": space,
+            "first": table(f"h | {' | '.join(sizes)}", first),
+            "space": table(f"h | {' | '.join(sizes)}", space),
             "chance": table("chance | mean cosine", chance),
-            "num_space": SPACE,
-            "top": TOP,
-            "noise": NOISE,
         }
 
 

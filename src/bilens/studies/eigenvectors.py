@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from itertools import product
 from statistics import mean
 
 import torch
@@ -16,6 +17,7 @@ from bilens.nn.classifier import Basis
 from bilens.studies.comparison import Measured, Published, table
 from bilens.studies.study import Record, StudyOptions
 from bilens.studies.vision import (
+    Models,
     SeedStudy,
     class_spectra,
     extremes,
@@ -29,6 +31,7 @@ BASES: tuple[Basis, ...] = ("embedding", "input")
 SHOWN, DRAWN = 20, 4  # of each sign: eigenvalues, eigenvectors
 ROTATIONS = 19  # the most extreme of them is the 95 % edge
 FEW = 0.05  # of all eigenvalues
+NOTE = f"Per class: {DRAWN} most positive, {DRAWN} most negative; bars: {SHOWN} λ of each sign."
 
 
 class EigenvectorStudy(SeedStudy):
@@ -54,19 +57,16 @@ class EigenvectorStudy(SeedStudy):
         ),
     }
 
-    def read(
-        self, _options: StudyOptions, data: ImageDataset, models: Sequence[BilinearClassifier]
-    ) -> Record:
+    def read(self, _options: StudyOptions, data: ImageDataset, models: Models) -> Record:
         return read_bases(data, models[0])
 
     def ours(self, result: Record) -> Mapping[str, Measured]:
         found = {}
-        for data, runs in result.items():
-            for basis in BASES:
-                counts = tuple(mean(map(sum, run[basis]["beyond"])) for run in runs)
-                width = runs[0][basis]["width"]
-                few = mean(counts) <= FEW * width
-                found[f"few-{data}-{basis}"] = Measured(counts, few, f"of {width}")
+        for (data, runs), basis in product(result.items(), BASES):
+            counts = tuple(mean(map(sum, run[basis]["beyond"])) for run in runs)
+            width = runs[0][basis]["width"]
+            few = mean(counts) <= FEW * width
+            found[f"few-{data}-{basis}"] = Measured(counts, few, f"of {width}")
         runs = result["mnist"]
         cosines = tuple(mean(run["cosines"]) for run in runs)
         least = min(min(run["cosines"]) for run in runs)
@@ -75,16 +75,26 @@ class EigenvectorStudy(SeedStudy):
 
     def figures(self, document: Record) -> Mapping[str, str]:
         drawn = {}
-        for data, (run, *_) in document["result"].items():
-            for basis, found in ((basis, run[basis]) for basis in BASES):
-                title, bars = f"{data}: eigenvectors in the {basis} basis", found["ends"]
-                plate = vector_plate(title, NOTE, run["classes"], found, bars)
-                drawn[f"{data}-{basis}.svg"] = plate
+        for (data, (run, *_)), basis in product(document["result"].items(), BASES):
+            title, found = f"{data}: eigenvectors in the {basis} basis", run[basis]
+            plate = vector_plate(title, NOTE, run["classes"], found, found["ends"])
+            drawn[f"{data}-{basis}.svg"] = plate
         return drawn
 
     def parts(self, result: Record) -> Record:
-        heads = "images | basis | accuracy | effective rank | of rotations | beyond, + | … − | of"
-        rows = [row_of(data, basis, runs) for data, runs in result.items() for basis in BASES]
+        heads = "images | basis | accuracy | effective rank | of rotations | beyond them | of"
+        rows = []
+        for (data, runs), basis in product(result.items(), BASES):
+            read = [run[basis] for run in runs]
+            numbers = [
+                *(
+                    mean(mean(one[name]) for one in read)
+                    for name in ("effective_rank", "null_rank")
+                ),
+                mean(mean(map(sum, one["beyond"])) for one in read),
+            ]
+            right = f"{mean(run['accuracy'] for run in runs):.2%}"
+            rows.append([data, basis, right, *(f"{x:.1f}" for x in numbers), read[0]["width"]])
         drawings = (f"![{data}]({data}-{basis}.svg)" for data in result for basis in BASES)
         return {
             "rows": table(heads, rows),
@@ -92,22 +102,6 @@ class EigenvectorStudy(SeedStudy):
             "recipe": in_words(result["mnist"][0]["recipes"][0]),
             "rotations": ROTATIONS,
         }
-
-
-NOTE = f"Per class: {DRAWN} most positive, {DRAWN} most negative; bars: {SHOWN} λ of each sign."
-
-
-def row_of(data: str, basis: str, runs: Sequence[Record]) -> list[object]:
-    ranks = [
-        f"{mean(mean(run[basis][name]) for run in runs):.1f}"
-        for name in ("effective_rank", "null_rank")
-    ]
-    beyond = [
-        f"{mean(mean(ends[side] for ends in run[basis]['beyond']) for run in runs):.1f}"
-        for side in (0, 1)
-    ]
-    right = f"{mean(run['accuracy'] for run in runs):.2%}"
-    return [data, basis, right, *ranks, *beyond, runs[0][basis]["width"]]
 
 
 def read_bases(data: ImageDataset, model: BilinearClassifier) -> Record:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from statistics import mean
 
@@ -18,7 +18,7 @@ from bilens.report.text import signed
 from bilens.report.tiles import Tile, TileRow, tile_plate, valued_tiles, vector_image
 from bilens.studies.comparison import Measured, Published, table
 from bilens.studies.study import Record, StudyOptions
-from bilens.studies.vision import SeedStudy, class_spectra, in_words
+from bilens.studies.vision import Models, SeedStudy, class_spectra, in_words
 
 PUBLISHED_IMAGES = {"published, right": (8, 5), "published, wrong": (321, 2)}  # test image, label
 PUBLISHED_RIVAL = 7  # as which image 321 is read
@@ -26,6 +26,21 @@ DRAWN, SHOWN = 4, 20  # contributions to a logit: with their eigenvectors; of ea
 CHUNK = 500  # images whose contributions are held at a time
 EXACT = 1e-8
 BY_HAND = "one image, picked by hand"
+
+
+SUMS = "largest relative error of logits as sums of contributions, all test images"
+SUPPRESSED = "test image 8, a 5: share of suppression in what speaks for the answer"
+SEVENS = "test image 321, a 2: share of the seeds that read it as 7"
+MISSING = (
+    "test image 321: share of what it lacks against right images of its class that is missing "
+    "positive parts"
+)
+CLAIMS = {  # quantity, source, claim, flaw
+    "sum": (SUMS, "§3.2, equation 4", f"exact (here: at most {EXACT:g})", ""),
+    "right": (SUPPRESSED, "App. C", "decided by suppression (here: at least half)", BY_HAND),
+    "read": (SEVENS, "App. C", "read as 7 (here: by most seeds)", ""),
+    "wrong": (MISSING, "App. C", "decided by missing parts (here: at least half)", BY_HAND),
+}
 
 
 class ExplanationStudy(SeedStudy):
@@ -36,42 +51,10 @@ class ExplanationStudy(SeedStudy):
     datasets = ("mnist",)
     published = {  # noqa: RUF012 - a constant
         name: Published(quantity, source, claim=claim, flaw=flaw)
-        for name, quantity, source, claim, flaw in (
-            (
-                "sum",
-                "largest relative error of logits as sums of contributions, all test images",
-                "§3.2, equation 4",
-                f"exact (here: at most {EXACT:g})",
-                "",
-            ),
-            (
-                "right",
-                "test image 8, a 5: share of suppression in what speaks for the answer",
-                "App. C",
-                "decided by suppression (here: at least half)",
-                BY_HAND,
-            ),
-            (
-                "read",
-                "test image 321, a 2: share of the seeds that read it as 7",
-                "App. C",
-                "read as 7 (here: by most seeds)",
-                "",
-            ),
-            (
-                "wrong",
-                "test image 321: share of what it lacks against right images of its class that is "
-                "missing positive parts",
-                "App. C",
-                "decided by missing parts (here: at least half)",
-                BY_HAND,
-            ),
-        )
+        for name, (quantity, source, claim, flaw) in CLAIMS.items()
     }
 
-    def read(
-        self, _options: StudyOptions, data: ImageDataset, models: Sequence[BilinearClassifier]
-    ) -> Record:
+    def read(self, _options: StudyOptions, data: ImageDataset, models: Models) -> Record:
         return read_predictions(data, models[0])
 
     def ours(self, result: Record) -> Mapping[str, Measured]:
@@ -96,7 +79,11 @@ class ExplanationStudy(SeedStudy):
         runs = result["mnist"]
         heads = "image | seed | test image | label | answer | margin | suppression | missing parts"
         rows = [
-            [name, run["recipes"][0]["seed"], *row_of(one)]
+            [
+                *(name, run["recipes"][0]["seed"], one["index"], one["label"], one["predicted"]),
+                *(f"{one['margin']:.2f}", f"{one['suppression']:.0%}"),
+                "–" if one["missing"] is None else f"{one['missing']:.0%}",
+            ]
             for run in runs
             for name, one in run["examples"].items()
         ]
@@ -120,12 +107,6 @@ def plate_of(one: Record) -> str:
         rows.append(TileRow(f"{score['name']}: {signed(score['score'], 1)}", tiles, score["ends"]))
     note = "Per class: what the largest parts add; bars: the largest of each sign, in order."
     return tile_plate(title, note, rows)
-
-
-def row_of(one: Record) -> list[object]:
-    missing = "–" if one["missing"] is None else f"{one['missing']:.0%}"
-    numbers = (one["index"], one["label"], one["predicted"])
-    return [*numbers, signed(one["margin"], 2), f"{one['suppression']:.0%}", missing]
 
 
 def signed_sums(eigs: EigenDecomposition, images: Tensor) -> tuple[Tensor, Tensor]:

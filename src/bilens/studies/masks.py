@@ -19,7 +19,7 @@ from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
 from bilens.studies.comparison import Measured, Published, spread, table
 from bilens.studies.study import Measure, Record, StudyOptions
-from bilens.studies.vision import VisionStudy, image_cell, recipe_of
+from bilens.studies.vision import Models, VisionStudy, measure_images, recipe_of
 from bilens.train.tasks.image import accuracy
 
 PAPER = {"d_hidden": 512, "residual": True, "epochs": 30, "weight_decay": 0.0}
@@ -59,27 +59,21 @@ HALF_DRAWN = (
 NO_LENGTH = "Repro .32 against .057 of random masks, no length stated"
 OTHER_A = f"Repro .935, training set; {TMLR} .904 ± .014"
 OTHER_B = f"archive .649 {OTHER_LENGTH}; {TMLR} .659 ± .023"
+OTHER_LONG = f"archive .326 {OTHER_LENGTH}"
 SHORT, LONG = SHOWN[1:]
-SAID = {  # quantity, source, value, tolerance, others, flaw
-    "a": ("A, std 0.15: accuracy", ARCHIVE, 0.939, 0.06, OTHER_A, FLAWS),
-    "a-long": ("A, std 0.3: accuracy", ARCHIVE, 0.625, 0.06, "", ""),
-    "a-target": ("A, std 0.15: taken for the target", ARCHIVE, 0.032, 0.02, "", OTHER_SHARE),
-    "a-random": ("A, std 0.15: accuracy under random masks", "Repro", 0.97, 0.02, "", PERMUTED),
-    "b": ("B, std 0.15: accuracy", REPRO, 0.63, 0.06, OTHER_B, DARK),
-    "b-long": ("B, std 0.3: accuracy", REPRO, 0.315, 0.06, f"archive .326 {OTHER_LENGTH}", ""),
-    "b-target": ("B, std 0.15: taken for the target", ARCHIVE, None, None, NO_LENGTH, ""),
-    "b-random": ("B, std 0.15: accuracy under random masks", "Repro", 0.675, 0.07, "", HALF_DRAWN),
+TURNED, RIGHT = "target_rate", "accuracy"
+ROWS = {  # setting, kind of mask, effect, length; source, value, tolerance, others, flaw
+    "a": (FIG_A, "published", RIGHT, SHORT, ARCHIVE, 0.939, 0.06, OTHER_A, FLAWS),
+    "a-long": (FIG_A, "published", RIGHT, LONG, ARCHIVE, 0.625, 0.06, "", ""),
+    "a-target": (FIG_A, "published", TURNED, SHORT, ARCHIVE, 0.032, 0.02, "", OTHER_SHARE),
+    "a-random": (FIG_A, "random", RIGHT, SHORT, "Repro", 0.97, 0.02, "", PERMUTED),
+    "b": (FIG_B, "published_edge", RIGHT, SHORT, REPRO, 0.63, 0.06, OTHER_B, DARK),
+    "b-long": (FIG_B, "published_edge", RIGHT, LONG, REPRO, 0.315, 0.06, OTHER_LONG, ""),
+    "b-target": (FIG_B, "published_edge", TURNED, SHORT, ARCHIVE, None, None, NO_LENGTH, ""),
+    "b-random": (FIG_B, "random_edge", RIGHT, SHORT, "Repro", 0.675, 0.07, "", HALF_DRAWN),
 }
-READ = {  # what stands beside it: setting, kind of mask, effect, length
-    "a": (FIG_A, "published", "accuracy", SHORT),
-    "a-long": (FIG_A, "published", "accuracy", LONG),
-    "a-target": (FIG_A, "published", "target_rate", SHORT),
-    "a-random": (FIG_A, "random", "accuracy", SHORT),
-    "b": (FIG_B, "published_edge", "accuracy", SHORT),
-    "b-long": (FIG_B, "published_edge", "accuracy", LONG),
-    "b-target": (FIG_B, "published_edge", "target_rate", SHORT),
-    "b-random": (FIG_B, "random_edge", "accuracy", SHORT),
-}
+PIXEL_STD = {SHORT: "std 0.15", LONG: "std 0.3"}
+TOLD = {TURNED: "taken for the target", RIGHT: "accuracy"}
 
 
 class MaskStudy(VisionStudy):
@@ -90,7 +84,8 @@ class MaskStudy(VisionStudy):
     datasets = ("mnist",)
     published = {  # noqa: RUF012 - a constant
         name: Published(
-            f"Fig. 7 {quantity}",
+            f"{setting[:8]}, {PIXEL_STD[length]}: {TOLD[effect]}"
+            + " under random masks" * kind.startswith("random"),
             source,
             value,
             claim="" if value else f".135 {OTHER_LENGTH}: not judged",
@@ -98,7 +93,8 @@ class MaskStudy(VisionStudy):
             others=others,
             flaw=flaw,
         )
-        for name, (quantity, source, value, tolerance, others, flaw) in SAID.items()
+        for name, row in ROWS.items()
+        for setting, kind, effect, length, source, value, tolerance, others, flaw in [row]
     }
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
@@ -106,31 +102,31 @@ class MaskStudy(VisionStudy):
         changes: dict[str, Any] = small if options.quick else {}
         cells: dict[str, Measure] = {}
         for seed, epochs in product(self.seeds(options), (20, 30)):  # a pass each
-            names = [
-                name
-                for name, one in SETTINGS.items()
-                if one["epochs"] == epochs and (name != APP_M or options.full)
-            ]
-            recipes = [recipe_of(options, seed=seed, **SETTINGS[name]) for name in names]
-            request = AttackRequest(seed=seed, **changes)
-            read = partial(attack_all, names, request)
-            cells[f"{epochs}-epochs-seed-{seed}"] = image_cell(options, "mnist", recipes, read)
+            read = {name: one for name, one in SETTINGS.items() if one["epochs"] == epochs}
+            if not options.full:
+                read.pop(APP_M, None)
+            recipes = [recipe_of(options, seed=seed, **one) for one in read.values()]
+            attack = partial(attack_all, list(read), AttackRequest(seed=seed, **changes))
+            cells[f"{epochs}-epochs-seed-{seed}"] = partial(
+                measure_images, options, "mnist", recipes, attack
+            )
         return cells
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:  # noqa: ARG002
         return {"models": [model for cell in cells.values() for model in cell["models"]]}
 
     def ours(self, result: Record) -> Mapping[str, Measured]:
-        found = {name: values(result["models"], *where) for name, where in READ.items()}
+        found = {name: values(result["models"], *row[:4]) for name, row in ROWS.items()}
         return {name: Measured(tuple(one)) for name, one in found.items()}
 
     def parts(self, result: Record) -> Record:
         models = result["models"]
         settings = list(dict.fromkeys(model["setting"] for model in models))
-        gaps = [
-            [kind, *(spread(values(models, name, kind, "gap", SHOWN[1]), 1) for name in settings)]
-            for kind in kinds_of(models)
-        ]
+        kinds = [curve["kind"] for curve in models[0]["curves"]]
+        gaps = (
+            [kind, *(spread(values(models, name, kind, "gap", SHORT), 1) for name in settings)]
+            for kind in kinds
+        )
         return {
             "held": sum(model["holds"] for model in models),
             "total": len(models),
@@ -138,16 +134,13 @@ class MaskStudy(VisionStudy):
             "excess": f"{max(model['worst_excess'] for model in models):.1e}",
             "tolerance": f"{TOLERANCE:.0e}",
             "proof_gap": f"{max(model['proof_gap'] for model in models):.1e}",
-            "gaps": table(f"gap at ε = {SHOWN[1]:g} | {' | '.join(settings)}", gaps),
-            "settings": "\n\n".join(setting_section(name, models) for name in settings),
+            "gaps": table(f"gap at ε = {SHORT:g} | {' | '.join(settings)}", gaps),
+            "settings": "\n\n".join(setting_section(name, kinds, models) for name in settings),
         }
 
 
 def attack_all(
-    names: Sequence[str],
-    request: AttackRequest,
-    data: ImageDataset,
-    models: Sequence[BilinearClassifier],
+    names: Sequence[str], request: AttackRequest, data: ImageDataset, models: Models
 ) -> Record:
     """Attack the classifiers of one pass, a setting each."""
     pairs = zip(names, models, strict=True)
@@ -181,10 +174,6 @@ def attacked(
     }
 
 
-def kinds_of(models: Sequence[Record]) -> list[str]:
-    return [curve["kind"] for curve in models[0]["curves"]]
-
-
 def values(
     models: Sequence[Record], setting: str, kind: str, effect: str, epsilon: float
 ) -> list[float]:
@@ -192,21 +181,16 @@ def values(
 
     None where there is no such mask: those of dark pixels, of images that have none.
     """
-    found = []
-    for model in models:
-        place = model["epsilons"].index(epsilon)
-        for curve in model["curves"]:
-            if model["setting"] != setting or curve["kind"] != kind:
-                continue
-            if effect == "gap":
-                gap = curve["gap"][place]
-                found.append(100 * gap / max(gap - curve["change"][place], 1e-300))
-            else:
-                found.append(curve["effect"][effect][place])
-    return found
+    own = [model for model in models if model["setting"] == setting]
+    curves = [(one, curve) for one in own for curve in one["curves"] if curve["kind"] == kind]
+    at = [(curve, one["epsilons"].index(epsilon)) for one, curve in curves]
+    if effect != "gap":
+        return [curve["effect"][effect][place] for curve, place in at]
+    gaps = [(curve["gap"][place], curve["change"][place]) for curve, place in at]
+    return [100 * gap / max(gap - change, 1e-300) for gap, change in gaps]
 
 
-def setting_section(name: str, models: Sequence[Record]) -> str:
+def setting_section(name: str, kinds: Sequence[str], models: Sequence[Record]) -> str:
     """Return the tables of a setting."""
     clean = [model["test_accuracy"] for model in models if model["setting"] == name]
     parts = [f"## {name}", f"Test accuracy without a mask: {spread(clean)}."]
@@ -214,7 +198,7 @@ def setting_section(name: str, models: Sequence[Record]) -> str:
     for title, (effect, digits) in EFFECTS.items():
         rows = (
             [kind, *(spread(values(models, name, kind, effect, one), digits) for one in SHOWN)]
-            for kind in kinds_of(models)
+            for kind in kinds
         )
         parts.append(f"{title}:\n\n{table(heads, rows)}")
     return "\n\n".join(parts)

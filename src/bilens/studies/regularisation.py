@@ -6,49 +6,96 @@ of the activations. All models of one seed have the same start, order of images 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from statistics import mean
+from typing import TypeAlias
 
 from bilens.data.images import ImageDataset
-from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import grid_figure
 from bilens.report.tiles import Tile, TileRow, tile_plate
-from bilens.studies.comparison import Measured, spread, table
-from bilens.studies.regularisation_claims import (
-    ACTIVATIONS,
-    BASES,
-    DECAY,
-    GEOMETRY,
-    PART,
-    PIXELS,
-    POINT,
-    noises,
-    published,
-    read_disturbances,
-    read_grid,
-    told,
-)
+from bilens.studies.comparison import Measured, Published, spread, table
 from bilens.studies.study import Measure, Record, StudyOptions
 from bilens.studies.vision import (
     MEASURES,
     PUBLISHED_WIDTH,
+    Models,
     VisionStudy,
     by_name,
     class_spectra,
     extremes,
-    image_cell,
+    measure_images,
     read_classifier,
     recipe_of,
 )
 from bilens.train.tasks.image import ImageRecipe
 
+Choice: TypeAlias = Callable[[Iterable[float]], float]
+Read: TypeAlias = Callable[[Sequence[str], ImageDataset, Models], Record]
+
 EPOCHS, WIDTH = 50, 256
 LEVELS, QUICK_LEVELS = ("0", "0.2", "0.4", "0.6", "0.8", "1"), ("0", "0.4", "1")
 NOISES, QUICK_NOISES = ("0", "0.2", "0.4"), ("0", "0.4")  # crossed with disturbances
+DECAY = "1"  # of all but the grid
+GEOMETRY = {  # kind → doses, in the spelling of an augmentation or as a field of the recipe
+    "blur": ("0.21", "0.41", "0.61", "0.81"),
+    "rotation": ("8", "16", "24", "32"),
+    "translation": ("0.05", "0.1", "0.15", "0.2"),
+}
+PIXELS = {"salt-and-pepper": ("0.1", "0.3"), "correlated-noise": ("0.2:4", "0.4:4")}
+ACTIVATIONS = {"model_noise": ("0.1", "0.3"), "dropout": ("0.1", "0.3")}
 DISTURBANCES = {**GEOMETRY, **PIXELS, **ACTIVATIONS}
+POINT, PART = 0.3, 0.1  # inert: accuracy within so many points, vectors within such a part
+BASES = ("input", "embedding")
 MAPS = ("accuracy", *(f"effective_rank_{basis}" for basis in (*BASES, "whitened")), "sparsity")
 SHOWN = (*MAPS, "roughness", "dark_mass")
+GRID, PICTURES = "App. E", "App. B, images alone"
+SEED = "one seed, tied to the noise: one seed for a whole grid, --seeds repeats it"
+ACCURACIES = {"0": 0.976, "0.2": 0.981, "0.4": 0.981, "0.6": 0.978, "0.8": 0.972}
+RANK, USED = "effective_rank_embedding", "sparsity"
+RANKS = {("0", "0"): 52.0, ("0", "1"): 187.0, ("1", "0"): 22.0, ("1", "1"): 70.0}  # decay, noise
+LOST_PIXELS = "420 → 265, of the five most negative vectors"
+MORE, LESS, NEGATIVE = (1, math.inf), (0, 1), (-math.inf, 0)
+NO_SPARSER = f"does not sparsify (here: at least {1 - PART:g})"
+RATIOS: dict[str, tuple[str, Choice, str, str, tuple[float, float], str, str]] = {
+    # what the most of noise or decay makes of a quantity: over the levels of the other, in words;
+    # claim, between which numbers it holds, what others report, flaw
+    "noise input": ("effective_rank_input", min, "the minimum of decays", "above 1", MORE, "", ""),
+    "decay input": ("effective_rank_input", max, "the maximum of noises", "below 1", LESS, "", ""),
+    "noise embedding": (RANK, min, "the minimum of decays", "above 1", MORE, "", SEED),
+    "decay embedding": (RANK, max, "the maximum of noises", "below 1", LESS, "", SEED),
+    "noise sparsity": (USED, mean, "mean", "below 1", LESS, LOST_PIXELS, ""),
+    "decay sparsity": (USED, mean, "mean", NO_SPARSER, (1 - PART, math.inf), "", ""),
+}
+
+
+def published() -> dict[str, Published]:
+    found: dict[str, Published] = {}
+    for noise, value in ACCURACIES.items():
+        quantity, source = f"accuracy at noise {noise}, weight decay 1", "Fig. 4, reproduction"
+        one = Published(quantity, f"{source} (one seed)", value, tolerance=0.003)
+        found[f"accuracy {noise}"] = one
+    for (decay, noise), value in RANKS.items():
+        quantity = f"{MEASURES[RANK][0]}, weight decay {decay}, noise {noise}"
+        source = f"App. E, reproduction (plot, width {PUBLISHED_WIDTH})"
+        one = Published(quantity, source, value, tolerance=PART * value, flaw=SEED)
+        found[f"rank {decay} {noise}"] = one
+    for key, (name, _, over, claim, _, others, flaw) in RATIOS.items():
+        quantity = f"{MEASURES[name][0]}: {key.split()[0]} 1 / none, {over}"
+        found[key] = Published(quantity, GRID, claim=claim, others=others, flaw=flaw)
+    quantity, claim = "pixels used: most noise / none", "noise sharpens (here: below 1)"
+    found["sharpens"] = Published(quantity, PICTURES, claim=claim)
+    near = f"within {POINT} points; pixels used, roughness within {PART:.0%}"
+    for kinds, quantity, claim in (
+        (GEOMETRY, "strongest: roughness with / without", "blurs (here: below 1)"),
+        (PIXELS, "accuracy with − without, points", "worse (here: below 0)"),
+        (ACTIVATIONS, "accuracy with − without, points", f"inert (here: {near})"),
+    ):
+        for kind in kinds:
+            found[kind] = Published(f"{kind.replace('_', ' ')}: {quantity}", PICTURES, claim=claim)
+    return found
 
 
 class RegularisationStudy(VisionStudy):
@@ -65,49 +112,40 @@ class RegularisationStudy(VisionStudy):
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
         levels, noises = levels_of(options)
-        found: dict[str, Measure] = {}
+        recipe, found = partial(recipe_at, options), {}
+
+        def cell(read: Read, names: Sequence[str], recipes: Sequence[ImageRecipe]) -> Measure:
+            return partial(measure_images, options, "mnist", recipes, partial(read, names))
+
         for seed in self.seeds(options):
-            recipe = partial(recipe_at, options, seed)
             for noise in levels:
-                recipes = [recipe(noise, decay) for decay in levels]
-                found[f"noise-{noise}-seed-{seed}"] = image_cell(
-                    options, "mnist", recipes, partial(read_named, levels)
-                )
+                decays = [recipe(seed, noise, decay) for decay in levels]
+                found[f"noise-{noise}-seed-{seed}"] = cell(read_named, levels, decays)
             for kind, dose in disturbed(options):
-                changes = (
-                    {kind: float(dose)}
-                    if kind in ACTIVATIONS
-                    else {"augmentations": (f"{kind}:{dose}",)}
-                )
-                recipes = [recipe(noise, DECAY, **changes) for noise in noises]
-                found[f"{kind}-{dose.replace(':', '-')}-seed-{seed}"] = image_cell(
-                    options, "mnist", recipes, partial(read_named, noises)
-                )
-        recipes = [recipe_at(options, 0, noise, DECAY) for noise in levels]
-        found["digit"] = image_cell(options, "mnist", recipes, partial(read_digit, levels))
-        return found
+                changes: Record = {"augmentations": (f"{kind}:{dose}",)}
+                if kind in ACTIVATIONS:
+                    changes = {kind: float(dose)}
+                recipes = [recipe(seed, noise, DECAY, **changes) for noise in noises]
+                name = f"{kind}-{dose.replace(':', '-')}-seed-{seed}"
+                found[name] = cell(read_named, noises, recipes)
+        one_digit = [recipe(0, noise, DECAY) for noise in levels]
+        return {**found, "digit": cell(read_digit, levels, one_digit)}
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         levels, noises = levels_of(options)
 
-        def over_seeds(cell: str, name: str) -> Record:
-            cell = cell.replace(":", "-")
-            return by_name([cells[f"{cell}-seed-{seed}"][name] for seed in self.seeds(options)])
+        def over_seeds(cell: str, names: Sequence[str]) -> Record:
+            names_of = (f"{cell.replace(':', '-')}-seed-{seed}" for seed in self.seeds(options))
+            runs = [cells[name] for name in names_of]
+            return {name: by_name([run[name] for run in runs]) for name in names}
 
+        found: Record = {}
+        for kind, dose in disturbed(options):
+            found.setdefault(kind, {})[dose] = over_seeds(f"{kind}-{dose}", noises)
         return {
             "recipe": recipe_at(options, 0, "0", DECAY).to_dict(),
-            "grid": {
-                noise: {decay: over_seeds(f"noise-{noise}", decay) for decay in levels}
-                for noise in levels
-            },
-            "disturbed": {
-                kind: {
-                    dose: {noise: over_seeds(f"{kind}-{dose}", noise) for noise in noises}
-                    for one, dose in disturbed(options)
-                    if one == kind
-                }
-                for kind in DISTURBANCES
-            },
+            "grid": {noise: over_seeds(f"noise-{noise}", levels) for noise in levels},
+            "disturbed": found,
             "digit": {noise: cells["digit"][noise] for noise in levels},
         }
 
@@ -134,24 +172,17 @@ class RegularisationStudy(VisionStudy):
         return drawn | {"digit.svg": tile_plate(title, note, rows)}
 
     def parts(self, result: Record) -> Record:
-        digit = (
-            [noise, *(f"{one[basis]['eigenvalues']:.3f}" for basis in BASES)]
-            for noise, one in result["digit"].items()
-        )
         without = {"none": {"": {noise: result["grid"][noise][DECAY] for noise in noises(result)}}}
         rows = (
-            [told(kind), dose, noise, *(spread(one[x], MEASURES[x][1]) for x in SHOWN)]
+            [kind.replace("_", " "), dose, noise, *(spread(one[x], MEASURES[x][1]) for x in SHOWN)]
             for kind, doses in {**without, **result["disturbed"]}.items()
             for dose, found in doses.items()
             for noise, one in found.items()
         )
-        names = (MEASURES[quantity][0] for quantity in SHOWN)
+        heads = ["disturbance", "dose", "noise", *(MEASURES[quantity][0] for quantity in SHOWN)]
         return {
-            "digit": table("noise | λ, input basis | λ, embedding basis", digit),
             "maps": "\n\n".join(f"![{quantity}]({quantity}.svg)" for quantity in MAPS),
-            "disturbed": table(" | ".join(["disturbance", "dose", "noise", *names]), rows),
-            "width": result["recipe"]["d_hidden"],
-            "epochs": result["recipe"]["epochs"],
+            "disturbed": table(" | ".join(heads), rows),
             "point": POINT,
             "part": f"{PART:.0%}",
         }
@@ -176,23 +207,83 @@ def recipe_at(
     return recipe_of(options, d_hidden=width, epochs=EPOCHS, **place, **changes)
 
 
-def read_named(
-    names: Sequence[str], data: ImageDataset, models: Sequence[BilinearClassifier]
-) -> Record:
+def read_named(names: Sequence[str], data: ImageDataset, models: Models) -> Record:
     return {name: read_classifier(model, data) for name, model in zip(names, models, strict=True)}
 
 
-def read_digit(
-    names: Sequence[str], data: ImageDataset, models: Sequence[BilinearClassifier]
-) -> Record:
+def read_digit(names: Sequence[str], data: ImageDataset, models: Models) -> Record:
     """Return the most positive eigenpair of the first class, in both bases."""
-    return {
-        name: {
-            basis: {
-                key: part[0][0]
-                for key, part in extremes(model, class_spectra(model, basis), 1, data).items()
-            }
-            for basis in BASES
+    found: Record = {}
+    for name, model in zip(names, models, strict=True):
+        ends = {basis: extremes(model, class_spectra(model, basis), 1, data) for basis in BASES}
+        found[name] = {
+            basis: {key: part[0][0] for key, part in one.items()} for basis, one in ends.items()
         }
-        for name, model in zip(names, models, strict=True)
+    return found
+
+
+def read_grid(result: Record) -> dict[str, Measured]:
+    """Return what the grid says; a rank of another width than the published one stays open."""
+    grid, width = result["grid"], result["recipe"]["d_hidden"]
+    found = {
+        f"accuracy {noise}": Measured(tuple(grid[noise][DECAY]["accuracy"]))
+        for noise in ACCURACIES
+        if noise in grid
     }
+    for decay, noise in RANKS:
+        values = grid[noise][decay][RANK]
+        other = Measured(note=f"{spread(values, 1)} of width {width}")
+        own = Measured(tuple(values))
+        found[f"rank {decay} {noise}"] = own if width == PUBLISHED_WIDTH else other
+    none, *_, most = grid
+    for key, (quantity, choose, _, _, between, _, _) in RATIOS.items():
+        pairs = [(one[most], one[none]) for one in grid.values()]
+        if key.startswith("noise"):
+            pairs = [(grid[most][decay], grid[none][decay]) for decay in grid]
+        found[key] = judged(seedwise([ratios(*pair, quantity) for pair in pairs], choose), between)
+    return found
+
+
+def read_disturbances(result: Record) -> dict[str, Measured]:
+    """Return what a disturbance does, beside the same noise without, over doses and noises."""
+    without = {noise: result["grid"][noise][DECAY] for noise in noises(result)}
+    none, *_, most = without.values()
+    found = {"sharpens": judged(ratios(most, none, USED), LESS)}
+    for kind, doses in result["disturbed"].items():
+        pairs = [[(dose[noise], one) for noise, one in without.items()] for dose in doses.values()]
+        every = list(chain(*pairs))
+        accuracies = [zip(a["accuracy"], b["accuracy"], strict=True) for a, b in every]
+        points = seedwise([[100 * (a - b) for a, b in seeds] for seeds in accuracies])
+        used, turns = (
+            mean(seedwise([ratios(*pair, name) for pair in every])) for name in (USED, "roughness")
+        )
+        if kind in GEOMETRY:
+            turned = seedwise([ratios(*pair, "roughness") for pair in pairs[-1]])
+            found[kind] = judged(turned, LESS)
+        elif kind in PIXELS:
+            found[kind] = judged(points, NEGATIVE)
+        else:
+            near = max(abs(used - 1), abs(turns - 1)) <= PART and abs(mean(points)) <= POINT
+            note = f"pixels used × {used:.2f}, roughness × {turns:.2f}"
+            found[kind] = Measured(points, near, note)
+    return found
+
+
+def noises(result: Record) -> list[str]:
+    """Return the noises that were crossed with disturbances."""
+    return list(next(iter(result["disturbed"]["blur"].values())))
+
+
+def judged(values: Sequence[float], between: tuple[float, float]) -> Measured:
+    """Return values, a seed each, and whether their mean lies between two numbers."""
+    return Measured(tuple(values), between[0] < mean(values) < between[1])
+
+
+def ratios(after: Record, before: Record, quantity: str) -> list[float]:
+    """Return the quotients of a quantity, a seed each."""
+    return [a / b for a, b in zip(after[quantity], before[quantity], strict=True)]
+
+
+def seedwise(found: Sequence[Sequence[float]], choose: Choice = mean) -> tuple[float, ...]:
+    """Return the mean of several lists, or another choice, seed by seed."""
+    return tuple(map(choose, zip(*found, strict=True)))

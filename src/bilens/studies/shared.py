@@ -19,7 +19,7 @@ from bilens.report.charts.curves import Curve, line_figure
 from bilens.report.tiles import vector_image
 from bilens.studies.comparison import Measured, Published, table
 from bilens.studies.study import Record, StudyOptions
-from bilens.studies.vision import SeedStudy, in_words, vector_plate
+from bilens.studies.vision import Models, SeedStudy, in_words, vector_plate
 
 BUDGETS = (1, 2, 3, 4, 5, 7, 10, 13)  # eigenvectors a class; 13 have the numbers of 64 products
 FURTHER = (20, 30)  # of eigenvectors, which need no fit
@@ -33,6 +33,23 @@ PARAMETERS: Mapping[str, Callable[[int, int, int], int]] = {  # of a size, n inp
 }
 
 
+DUAL = "relative error with as many independent directions as outputs"
+KEYS = "largest entry of UU⁺ − 1 with twice as many directions as outputs"
+STANDS = f"they stand for the model (here: at most {LOSSES[1]:.0%} lost)"
+SHAPE = "fits the cosine and not the scale; l ± r not balanced"
+OWN = "0: a dual is seen by its own direction alone"
+CLAIMS = {  # quantity, source, claim, flaw
+    "dual": (DUAL, "App. K", "exact", ""),
+    "keys": (KEYS, "App. K, remark", OWN, "needs independent directions"),
+    "exercise": (
+        f"{EXERCISE_RANK} products: accuracy lost",
+        "official exercise `sparse`",
+        STANDS,
+        SHAPE,
+    ),
+}
+
+
 class SharedStudy(SeedStudy):
     """How many components a classifier needs, each class alone or all together."""
 
@@ -40,26 +57,11 @@ class SharedStudy(SeedStudy):
     title = "Shared components of a digit classifier against eigenvectors of each class"
     datasets = ("mnist",)
     published = {  # noqa: RUF012 - a constant
-        "dual": Published(
-            "relative error with as many independent directions as outputs", "App. K", claim="exact"
-        ),
-        "keys": Published(
-            "largest entry of UU⁺ − 1 with twice as many directions as outputs",
-            "App. K, remark",
-            claim="0: a dual is seen by its own direction alone",
-            flaw="needs independent directions",
-        ),
-        "exercise": Published(
-            f"{EXERCISE_RANK} products: accuracy lost",
-            "official exercise `sparse`",
-            claim=f"they stand for the model (here: at most {LOSSES[1]:.0%} lost)",
-            flaw="fits the cosine and not the scale; l ± r not balanced",
-        ),
+        name: Published(quantity, source, claim=claim, flaw=flaw)
+        for name, (quantity, source, claim, flaw) in CLAIMS.items()
     }
 
-    def read(
-        self, options: StudyOptions, data: ImageDataset, models: Sequence[BilinearClassifier]
-    ) -> Record:
+    def read(self, options: StudyOptions, data: ImageDataset, models: Models) -> Record:
         budgets = options.choose(BUDGETS[:4], BUDGETS, BUDGETS)
         return read_components(data, models[0], budgets)
 
@@ -79,34 +81,31 @@ class SharedStudy(SeedStudy):
         return found
 
     def figures(self, document: Record) -> Mapping[str, str]:
-        runs, drawn = document["result"]["mnist"], {}
-        for name, told in (("lost", "accuracy lost"), ("error", "‖B − B'‖ / ‖B‖")):
-            curves = [
-                Curve(way, tuple((row["parameters"], row[name]) for row in means(runs, way)))
-                for way in PARAMETERS
-            ]
-            drawn[f"{name}.svg"] = line_figure(told, "parameters", told, curves)
+        runs = document["result"]["mnist"]
+        curves = [
+            Curve(way, tuple((row["parameters"], row["lost"]) for row in means(runs, way)))
+            for way in PARAMETERS
+        ]
         title, found = "Largest shared products", runs[0]["components"]
         note = "Eigenvectors of each product of rows of length one, their λ; bars: classes."
         names = [f"no. {n + 1}" for n in range(len(found["classes"]))]
-        return {**drawn, "products.svg": vector_plate(title, note, names, found, found["classes"])}
+        return {
+            "lost.svg": line_figure("Accuracy lost", "parameters", "accuracy lost", curves),
+            "products.svg": vector_plate(title, note, names, found, found["classes"]),
+        }
 
     def parts(self, result: Record) -> Record:
         runs = result["mnist"]
-        rows = [
-            [
-                *(way, row["size"], f"{row['parameters']:,}", f"{row['error']:.3f}"),
-                *(f"{row['cosine']:.4f}", f"{row['lost']:.2%}"),
-            ]
+        rows = (
+            [way, x["size"], f"{x['parameters']:,}", f"{x['error']:.3f}", f"{x['lost']:.2%}"]
             for way in PARAMETERS
-            for row in means(runs, way)
-        ]
-        reached = [[way, *(enough(runs, way, loss) for loss in LOSSES)] for way in PARAMETERS]
-        heads = "components | size | parameters | error | cosine | accuracy lost"
+            for x in means(runs, way)
+        )
+        reached = ([way, *(enough(runs, way, loss) for loss in LOSSES)] for way in PARAMETERS)
         return {
             "recipe": in_words(runs[0]["recipes"][0]),
             "accuracy": f"{mean(run['accuracy'] for run in runs):.2%}",
-            "rows": table(heads, rows),
+            "rows": table("components | size | parameters | error | accuracy lost", rows),
             "reached": table("components | within 0.1 % | within 1 %", reached),
         }
 
@@ -147,17 +146,12 @@ def read_components(
     allowed = [PARAMETERS["eigenvectors"](budget, n, m) for budget in budgets]
     ranks = [min(hidden, one // PARAMETERS["products"](1, n, m)) for one in allowed]
     fits = [cp_decompose(f, rank, num_starts=1, max_sweeps=100) for rank in ranks]
+    eigenvectors = [read("eigenvectors", k, eigs.truncate_map(k)) for k in (*budgets, *FURTHER)]
+    pairs = zip(ranks, fits, strict=True)
+    products = [read("products", rank, cp.quadratic_map()) for rank, cp in pairs]
     return {
         "accuracy": full,
-        "ways": {
-            "eigenvectors": [
-                read("eigenvectors", k, eigs.truncate_map(k)) for k in (*budgets, *FURTHER)
-            ],
-            "products": [
-                read("products", rank, cp.quadratic_map())
-                for rank, cp in zip(ranks, fits, strict=True)
-            ],
-        },
+        "ways": {"eigenvectors": eigenvectors, "products": products},
         "components": components(fits[-1], data.image_shape),
         "duals": [read_duals(raw, share * m) for share in DIRECTIONS],
     }

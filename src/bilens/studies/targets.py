@@ -3,15 +3,13 @@
 Of the contrast True − False, u = (−1, 1), with biases folded in. x is similar to t where
 (t̂·x)² > cos² ‖x‖², so the answer is a quadratic form, one large eigenvalue with the vector t̂.
 
-The added coordinate is as long as a typical image, not 1: a change of the unit of x multiplies the
-linear part against the quadratic one, and with them every eigenvalue, so that some unit is chosen
-in any case. In this one the constant and the linear part, large as they are in the score, hardly
-enter the leading eigenvectors.
+The added coordinate is as long as a typical image, not 1: some unit is chosen in any case, and in
+this one the constant and the linear part hardly enter the leading eigenvectors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import mean
@@ -28,7 +26,7 @@ from bilens.report.tiles import Tile, TileRow, tile_plate, vector_image
 from bilens.studies.comparison import Measured, Published, table
 from bilens.studies.study import CellContext, Measure, Record, StudyOptions
 from bilens.studies.vision import VisionStudy, recipe_of
-from bilens.train.tasks.image import ImageRecipe, accuracy
+from bilens.train.tasks.image import accuracy
 
 SIMILAR = 0.4  # cosine with the target
 FIRST = 6  # the published target: of each class the first training image from this one on
@@ -39,28 +37,20 @@ READINGS = ("folded", "unit")
 SHOWN = 6  # eigenvalues in the record
 CLOSE, SECOND, MOST_TARGETS = 0.9, 1 / 3, 8  # what one large eigenvalue with the target means
 
+ONE_LARGE = "one large positive eigenvalue"
+ALONE = "of ten targets, those whose second |λ| is below a third of the first"
+CONTRAST = (
+    "one target; read from the row of class 1, with a constant of its own: the contrast "
+    "True − False with the biases of the layer"
+)
+AS_PUBLISHED = "the coordinate is as published: the biases have an eigenvalue of their own"
+IS_TARGET = f"of ten targets, those with |cos| ≥ {CLOSE} of target and top eigenvector"
+EITHER = "similar to the published target or its complement: both"
 CLAIMS = {  # quantity, what is published of one target, flaw
-    "cosine": (
-        f"of ten targets, those with |cos| ≥ {CLOSE} of target and top eigenvector",
-        "the eigenvector is the target",
-        "one target; read from the row of class 1, with a constant of its own: the contrast "
-        "True − False with the biases of the layer",
-    ),
-    "second": (
-        "of ten targets, those whose second |λ| is below a third of the first",
-        "one large positive eigenvalue",
-        "as above",
-    ),
-    "unit": (
-        "of ten targets, those whose second |λ| is below a third of the first, 1 added",
-        "one large positive eigenvalue",
-        "the coordinate is as published: the biases have an eigenvalue of their own",
-    ),
-    "either": (
-        "similar to the published target or its complement: both",
-        "one large positive eigenvalue, whose vector is the target",
-        "",
-    ),
+    "cosine": (IS_TARGET, "the eigenvector is the target", CONTRAST),
+    "second": (ALONE, ONE_LARGE, "as above"),
+    "unit": (f"{ALONE}, 1 added", ONE_LARGE, AS_PUBLISHED),
+    "either": (EITHER, f"{ONE_LARGE}, whose vector is the target", ""),
 }
 
 
@@ -163,53 +153,40 @@ def is_alone(one: Record) -> bool:
     return bool(one["ratio"] < SECOND and one["eigenvalues"][0] > 0)
 
 
-def recipes_of(options: StudyOptions) -> list[ImageRecipe]:
-    """Return the recipes of a target, a weight decay each."""
-    return [
-        recipe_of(options, d_hidden=64, bias=True, noise=0.1, weight_decay=decay)
-        for decay in DECAYS
-    ]
-
-
 def target_of(data: ImageDataset, digit: int) -> int:
     """Return the place of the first training image of a class from the published target on."""
     return FIRST + int((data.train_labels[FIRST:] == digit).nonzero()[0])
 
 
-def similar_images(data: ImageDataset, target: Tensor, complement: bool = False) -> ImageDataset:
-    """Return the images with the label whether they are similar to a target (or its complement)."""
-    targets = [target, 1 - target] if complement else [target]
+def similar_images(data: ImageDataset, targets: Sequence[Tensor]) -> ImageDataset:
+    """Return the images with the label whether they are similar to one of the targets."""
 
     def labels(images: Tensor) -> Tensor:
         cosines = [cosine_similarity(images, one[None]) for one in targets]
         return (torch.stack(cosines) > SIMILAR).any(dim=0).long()
 
-    return replace(
-        data,
-        train_labels=labels(data.train_images),
-        test_labels=labels(data.test_images),
-        class_names=("other", "similar"),
-    )
+    train, test = labels(data.train_images), labels(data.test_images)
+    names = ("other", "similar")
+    return replace(data, train_labels=train, test_labels=test, class_names=names)
 
 
 def measure(options: StudyOptions, digit: int, complement: bool, context: CellContext) -> Record:
-    """Train on one target with each weight decay, and read the contrast."""
+    """Train on one target, or it and its complement, with each weight decay; read the contrast."""
     images = options.images("mnist")
-    index = target_of(images, digit)
-    target = images.train_images[index]
-    data, recipes = similar_images(images, target, complement), recipes_of(options)
+    target = images.train_images[target_of(images, digit)]
+    data = similar_images(images, [target, 1 - target] if complement else [target])
+    recipe = partial(recipe_of, options, d_hidden=64, bias=True, noise=0.1)
+    models = context.classifiers(data, [recipe(weight_decay=decay) for decay in DECAYS])
     length = float(images.train_images.square().sum(dim=1).mean().sqrt())
-    models = context.classifiers(data, recipes)
     return {
         "name": f"{digit} or not" if complement else str(digit),
-        "index": index,
         "complement": complement,
         "share": float(data.test_labels.double().mean()),
         "length": length,
         "target": rounded(target),
         "decays": [
-            {"weight_decay": recipe.weight_decay, **read(model, data, target, length)}
-            for recipe, model in zip(recipes, models, strict=True)
+            {"weight_decay": decay, **read(model, data, target, length)}
+            for decay, model in zip(DECAYS, models, strict=True)
         ],
     }
 

@@ -18,13 +18,16 @@ from bilens.findings.subject import IMAGES_AT_ONCE, predictions
 from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.studies.comparison import Measured, Published, spread, table
-from bilens.studies.consistency import READ_OFF, sized, sized_recipes, sizes_of
+from bilens.studies.consistency import READ_OFF, SIZES, sized_recipes, sizes_of, told_once
 from bilens.studies.study import Record, StudyOptions
-from bilens.studies.vision import SeedStudy, class_spectra
+from bilens.studies.vision import Models, SeedStudy, class_spectra
 from bilens.train.tasks.image import ImageRecipe
 
 MOST, SHOWN = 60, 30  # vectors kept of a class at most; published
 KEPT = range(MOST + 1)
+ERRORS = (4.0, 3.2, 2.4, 1.8, 1.65, 1.55)  # % at 30
+ENOUGH = "eigenvectors a class for a drop of at most 0.1 %"
+COUNTS = (11, 13, 16, 20, 22, 28)
 DROPS = (0.01, 0.1, 1.0)  # % of the images
 CERTIFIED_SIZES = (100, 30)  # the first that is trained
 CERTIFIED_AT = (1, 2, 5, 10, 20, 30, 50, 100, 200)
@@ -51,29 +54,27 @@ class TruncationStudy(SeedStudy):
             claim="a handful",
             flaw=AXIS,
         ),
-        **sized(
-            "error",
-            f"h {{h}}: test error with {SHOWN} eigenvectors a class, %",
-            PLOT,
-            (4.0, 3.2, 2.4, 1.8, 1.65, 1.55),
-            (0.0, READ_OFF),
-        ),
-        **sized(
-            "enough",
-            "h {h}: eigenvectors a class for a drop of at most 0.1 %",
-            PLOT,
-            (11, 13, 16, 20, 22, 28),
-            (1.0, READ_OFF),
-            ORDER,
-        ),
+        **{
+            f"error-{h}": Published(
+                f"h {h}: test error with {SHOWN} eigenvectors a class, %",
+                PLOT,
+                error,
+                tolerance=READ_OFF * error,
+            )
+            for h, error in zip(SIZES, ERRORS, strict=True)
+        },
+        **{
+            f"enough-{h}": Published(
+                f"h {h}: {ENOUGH}", PLOT, k, tolerance=1 + READ_OFF * k, flaw=flaw
+            )
+            for h, k, flaw in zip(SIZES, COUNTS, told_once(ORDER), strict=True)
+        },
     }
 
     def recipes(self, options: StudyOptions, seed: int) -> list[ImageRecipe]:
         return sized_recipes(options, seed)
 
-    def read(
-        self, options: StudyOptions, data: ImageDataset, models: Sequence[BilinearClassifier]
-    ) -> Record:
+    def read(self, options: StudyOptions, data: ImageDataset, models: Models) -> Record:
         sizes = sizes_of(options)
         chosen = next(h for h in CERTIFIED_SIZES if h in sizes)
         pairs = zip(sizes, models, strict=True)
@@ -127,14 +128,8 @@ class TruncationStudy(SeedStudy):
         drops = " | ".join(f"k for {drop:g} %" for drop in DROPS)
         size, runs = next((h, runs) for h, runs in result.items() if "certified" in runs[0])
         certified = (
-            [
-                row["k"],
-                *(
-                    spread([100 * run["certified"][place][name] for run in runs], 2)
-                    for name in ("proven", "agrees")
-                ),
-            ]
-            for place, row in enumerate(runs[0]["certified"])
+            [same[0][0], *(spread([100 * one[place] for one in same], 2) for place in (1, 2))]
+            for same in zip(*(run["certified"] for run in runs), strict=True)
         )
         return {
             "rows": table(f"h | error, % | error at {SHOWN}, % | {drops}", rows),
@@ -173,10 +168,7 @@ def truncated(model: BilinearClassifier, data: ImageDataset, certified: bool) ->
     }
     if certified:
         proofs = ((k, certified_agreement(f, k, x, eigs)) for k in CERTIFIED_AT)
-        found["certified"] = [
-            {"k": k, "proven": one.certified_share, "agrees": one.agreeing_share}
-            for k, one in proofs
-        ]
+        found["certified"] = [(k, one.certified_share, one.agreeing_share) for k, one in proofs]
     return found
 
 

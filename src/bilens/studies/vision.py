@@ -9,7 +9,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from itertools import product
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -31,18 +32,19 @@ LEADING = 5  # eigenvectors of a class, by |λ|
 TOP_SHARE = 10
 MEASURES = {  # what `read_classifier` finds: its name on pages, and how many digits it has there
     "accuracy": ("accuracy", 4),
-    **{
-        f"{key}_{basis}": (f"{told}, {basis} basis", digits)
-        for key, told, digits in (
-            ("effective_rank", "effective rank", 2),
-            ("top_share", f"share of the {TOP_SHARE} largest eigenvalues", 3),
-        )
-        for basis in ("embedding", "input", "whitened")
-    },
+    "effective_rank_embedding": ("effective rank, embedding basis", 2),
+    "effective_rank_input": ("effective rank, input basis", 2),
+    "effective_rank_whitened": ("effective rank, whitened basis", 2),
+    "top_share_embedding": ("share of the 10 largest eigenvalues, embedding basis", 3),
+    "top_share_input": ("share of the 10 largest eigenvalues, input basis", 3),
+    "top_share_whitened": ("share of the 10 largest eigenvalues, whitened basis", 3),
     "sparsity": ("pixels used", 1),
     "roughness": ("roughness", 4),
     "dark_mass": ("on dark pixels", 4),
 }
+
+
+Models: TypeAlias = Sequence[BilinearClassifier]
 
 
 class VisionStudy(Study):
@@ -56,6 +58,13 @@ class VisionStudy(Study):
         names = super().images_read(options)
         return tuple(name for name in names if name == "mnist" or not options.quick)
 
+    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
+        """Return the records by data set."""
+        return {
+            data: [cell for cell in cells.values() if cell["data"] == data]
+            for data in self.images_read(options)
+        }
+
 
 class SeedStudy(VisionStudy):
     """A study with a cell for each data set and seed: one pass of classifiers, read together."""
@@ -65,28 +74,17 @@ class SeedStudy(VisionStudy):
         return [recipe_of(options, d_hidden=PUBLISHED_WIDTH, seed=seed)]
 
     @abstractmethod
-    def read(
-        self, options: StudyOptions, data: ImageDataset, models: Sequence[BilinearClassifier]
-    ) -> Record:
+    def read(self, options: StudyOptions, data: ImageDataset, models: Models) -> Record:
         """Return what is read from the classifiers of a pass."""
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
         """Return the measurements; those of one data set are named by their seeds alone."""
-        read = partial(self.read, options)
-        return {
-            f"{data}-seed-{seed}" if len(self.datasets) > 1 else f"seed-{seed}": image_cell(
-                options, data, self.recipes(options, seed), read
-            )
-            for data in self.images_read(options)
-            for seed in self.seeds(options)
-        }
-
-    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
-        """Return the records by data set, a seed each."""
-        return {
-            data: [cell for cell in cells.values() if cell["data"] == data]
-            for data in self.images_read(options)
-        }
+        read, found = partial(self.read, options), {}
+        for data, seed in product(self.images_read(options), self.seeds(options)):
+            name = f"{data}-seed-{seed}" if len(self.datasets) > 1 else f"seed-{seed}"
+            recipes = self.recipes(options, seed)
+            found[name] = partial(measure_images, options, data, recipes, read)
+        return found
 
 
 def recipe_of(options: StudyOptions, **changes: Any) -> ImageRecipe:
@@ -97,23 +95,14 @@ def recipe_of(options: StudyOptions, **changes: Any) -> ImageRecipe:
     return ImageRecipe(**{**changes, **small})
 
 
-def image_cell(
-    options: StudyOptions,
-    name: str,
-    recipes: Sequence[ImageRecipe],
-    read: Callable[[ImageDataset, Sequence[BilinearClassifier]], Record],
-) -> Measure:
-    """Return a cell that trains classifiers on images of a name, side by side, and reads them."""
-    return partial(measure_images, options, name, recipes, read)
-
-
 def measure_images(
     options: StudyOptions,
     name: str,
     recipes: Sequence[ImageRecipe],
-    read: Callable[[ImageDataset, Sequence[BilinearClassifier]], Record],
+    read: Callable[[ImageDataset, Models], Record],
     context: CellContext,
 ) -> Record:
+    """Train classifiers on images of a name, side by side, and read them."""
     data = options.images(name)
     found = read(data, context.classifiers(data, recipes))
     return {"data": name, "recipes": [recipe.to_dict() for recipe in recipes], **found}
@@ -178,11 +167,6 @@ def vector_plate(
     return tile_plate(title, note, rows)
 
 
-def dark_pixels(data: ImageDataset) -> Tensor:
-    """Return which pixels are nearly always dark, (pixels,) bool."""
-    return data.train_images.mean(dim=0) < DARK
-
-
 def read_classifier(model: BilinearClassifier, data: ImageDataset) -> dict[str, float]:
     """Return accuracy, effective rank by basis, and what its leading eigenvectors look like.
 
@@ -193,15 +177,16 @@ def read_classifier(model: BilinearClassifier, data: ImageDataset) -> dict[str, 
     found = {"accuracy": accuracy(model, data.test_images, data.test_labels)}
     for basis in ("embedding", "input", "whitened"):
         eig = class_spectra(model, basis, data)
+        sizes = eig.eigenvalues.abs()
         found[f"effective_rank_{basis}"] = float(effective_rank(eig.eigenvalues).mean())
-        top, size = eig.eigenvalues.abs()[:, :TOP_SHARE].sum(dim=1), eig.eigenvalues.abs()
-        found[f"top_share_{basis}"] = float((top / size.sum(dim=1)).mean())
+        top = sizes[:, :TOP_SHARE].sum(dim=1) / sizes.sum(dim=1)
+        found[f"top_share_{basis}"] = float(top.mean())
         if basis == "input":
             v = eig.eigenvectors[:, :LEADING]
-            found["sparsity"] = float((v.abs().sum(dim=-1) ** 2 / v.square().sum(dim=-1)).mean())
+            found["sparsity"] = float(effective_rank(v).mean())
             found["roughness"] = float(roughness(v, data.image_shape).mean())
-            dark = v.square()[..., dark_pixels(data)].sum(dim=-1)
-            found["dark_mass"] = float((dark / v.square().sum(dim=-1)).mean())
+            dark = data.train_images.mean(dim=0) < DARK
+            found["dark_mass"] = float(v.square()[..., dark].sum(dim=-1).mean())
     return found
 
 
