@@ -40,12 +40,12 @@ def test_similar_is_what_a_form_with_one_large_eigenvalue_says() -> None:
     images = ten_classes()
     target = images.train_images[targets.target_of(images, 3)]
     form = known_form(target)
-    data = targets.similar_images(images, target)
+    data = targets.similar_images(images, [target])
     assert torch.equal(form(data.test_images.double()) > 0, data.test_labels == 1)
     found = targets.spectrum(form, target, target - data.train_images.mean(dim=0), 1.0)
     assert found["cosines"][0] == pytest.approx(1)
     assert found["ratio"] == pytest.approx(SHARE / (1 - SHARE))
-    either = targets.similar_images(images, target, complement=True)
+    either = targets.similar_images(images, [target, 1 - target])
     assert (either.train_labels >= data.train_labels).all()
 
 
