@@ -4,13 +4,8 @@ from .algebra.approximation.activation import (
     activation_moments as activation_moments,
 )
 from .algebra.approximation.layer_weights import GLUWeights as GLUWeights, MLPWeights as MLPWeights
-from .algebra.approximation.quadratic_fit import (
-    QuadraticFit as QuadraticFit,
-)
-from .algebra.approximation.r_squared import (
-    FitScores as FitScores,
-    RSquared as RSquared,
-)
+from .algebra.approximation.quadratic_fit import QuadraticFit as QuadraticFit
+from .algebra.approximation.r_squared import FitScores as FitScores, RSquared as RSquared
 from .algebra.attribution import (
     TopInteractions as TopInteractions,
     attribute as attribute,

@@ -169,10 +169,7 @@ def truncation(
 
 
 def interactions(
-    matrix: QuadraticForm | Tensor,
-    names: Sequence[str] | None = None,
-    *,
-    ax: Axes | None = None,
+    matrix: QuadraticForm | Tensor, names: Sequence[str] | None = None, *, ax: Axes | None = None
 ) -> Axes:
     """Draw an interaction matrix as a heat map: red entries raise the output, blue ones lower it.
 

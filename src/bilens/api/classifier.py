@@ -13,12 +13,7 @@ from torch import Tensor, nn
 from bilens.api.audit import labelled_images
 from bilens.api.given_data import Data, given_data, interface_of
 from bilens.api.layer_reading import LayerOutputs, output_index
-from bilens.api.provenance import (
-    describe_run,
-    describe_source,
-    given_model,
-    origin_of,
-)
+from bilens.api.provenance import describe_run, describe_source, given_model, origin_of
 from bilens.api.quadratic_fit import offering_a_fit
 from bilens.base import Progress, silent
 from bilens.base.errors import UsageError

@@ -40,10 +40,7 @@ def given_model(model: object, reader: str, call: str) -> tuple[Any, LoadedModel
 
 
 def find_test_data(
-    model: LoadedModel,
-    dataset: str | None,
-    data_dir: Path | None,
-    say: Callable[[str], None],
+    model: LoadedModel, dataset: str | None, data_dir: Path | None, say: Callable[[str], None]
 ) -> ImageDataset | None:
     """Return the images to judge a model on, or None if none can be named."""
     trained_on = model.provenance.get("data_sha256")
@@ -74,12 +71,7 @@ def find_test_data(
     return data
 
 
-def origin_of(
-    model: object,
-    data: LabelledData | None,
-    command: str | None,
-    seed: int,
-) -> Origin:
+def origin_of(model: object, data: LabelledData | None, command: str | None, seed: int) -> Origin:
     about = None if data is None else data.origin
     source = describe_source(model)
     if isinstance(model, LoadedModel):

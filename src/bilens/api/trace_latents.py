@@ -217,10 +217,7 @@ def points(reader: LatentReader, trace: LayerTrace, latent: int) -> records.Poin
     x = reader.inputs[rows]
     truth = reader.g.form(unit(reader.g.sizes.d_out, latent))(x)
     return records.Points(
-        rank,
-        shorts(truth),
-        shorts(pairs.truncate(rank)(x)),
-        tuple(active[rows].tolist()),
+        rank, shorts(truth), shorts(pairs.truncate(rank)(x)), tuple(active[rows].tolist())
     )
 
 

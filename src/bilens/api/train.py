@@ -43,13 +43,7 @@ from bilens.train.corpus import (
 )
 from bilens.train.loop import CHECKPOINTS
 from bilens.train.recipe import Device, find_device
-from bilens.train.run_folder import (
-    CURVE_NAME,
-    OWN_FILES,
-    RUN_NAME,
-    TrainingResult,
-    run_in_folder,
-)
+from bilens.train.run_folder import CURVE_NAME, OWN_FILES, RUN_NAME, TrainingResult, run_in_folder
 from bilens.train.tasks.image import EpochMetrics, ImageRecipe, train_in_folder
 from bilens.train.tasks.language import LanguageMetrics, LanguageRecipe, LanguageTask
 from bilens.train.tasks.sae import ReadModel, SAELine, SAERecipe, SAETask

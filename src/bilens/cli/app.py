@@ -33,10 +33,7 @@ LIMIT, UNEXPECTED, INTERRUPTED = 5, 70, 130  # 70 is EX_SOFTWARE of sysexits.h
 NARROW = 72  # columns
 
 app = typer.Typer(
-    name="bilens",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    name="bilens", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich"
 )
 for function in (
     *(demo, decompose, fit, audit, certify),

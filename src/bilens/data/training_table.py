@@ -34,11 +34,7 @@ class TrainingTable:
 
 
 def training_table(
-    table: RawTable,
-    target: str,
-    *,
-    task: Task = "auto",
-    drop: Collection[str] = (),
+    table: RawTable, target: str, *, task: Task = "auto", drop: Collection[str] = ()
 ) -> TrainingTable:
     """Return the inputs and the target of a table."""
     for name in (target, *drop):

@@ -17,22 +17,12 @@ from bilens.io.formats.huggingface import HUGGINGFACE
 from bilens.io.formats.keras import KERAS, SAVED_MODEL, WEIGHTS_ALONE
 from bilens.io.formats.llama2c import LLAMA2C
 from bilens.io.formats.named_roles import open_tensors, read_named_roles
-from bilens.io.formats.official import (
-    IMAGE_FOLDER,
-    LANGUAGE_FOLDER,
-    PICKLE,
-    SAFETENSORS,
-)
+from bilens.io.formats.official import IMAGE_FOLDER, LANGUAGE_FOLDER, PICKLE, SAFETENSORS
 from bilens.io.formats.onnx import ONNX
 from bilens.io.formats.peft import PEFT
 from bilens.io.formats.sae_layouts import OFFICIAL_SAE, SAELENS, SPARSIFY
 from bilens.io.formats.sklearn_file import SKLEARN
-from bilens.io.loaded_model import (
-    Activations,
-    Format,
-    LoadedModel,
-    ReadOptions,
-)
+from bilens.io.loaded_model import Activations, Format, LoadedModel, ReadOptions
 from bilens.io.model_folder import MODEL_FOLDER
 from bilens.nn.layer_view import LayerView
 

@@ -13,13 +13,7 @@ from torch import nn
 
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.io.tensors import check_names
-from bilens.nn import (
-    BilinearClassifier,
-    BilinearLayer,
-    BilinearMLP,
-    BilinearTransformer,
-    TopKSAE,
-)
+from bilens.nn import BilinearClassifier, BilinearLayer, BilinearMLP, BilinearTransformer, TopKSAE
 
 Item = TypeVar("Item")
 FORMAT = "bilens-model"

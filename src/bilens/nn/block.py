@@ -218,11 +218,7 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.append(k, v)
         heads = functional.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=positions.visible,
-            is_causal=positions.visible is None and tokens > 1,
+            q, k, v, attn_mask=positions.visible, is_causal=positions.visible is None and tokens > 1
         )
         y: Tensor = self.out(heads.transpose(1, 2).reshape(batch, tokens, d_model))
         return y

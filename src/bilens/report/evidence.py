@@ -22,12 +22,7 @@ from bilens.records.table_audit import TableAudit
 from bilens.report.html import environment, page_of
 from bilens.report.markdown import audit_markdown
 from bilens.report.sections.decision import LOOKS, WORST, decision_lines, decision_of
-from bilens.report.sections.overview import (
-    Judged,
-    condition_lines,
-    document_sha256,
-    finding_lines,
-)
+from bilens.report.sections.overview import Judged, condition_lines, document_sha256, finding_lines
 from bilens.report.text import Catalogue, load_catalogue
 
 DOCUMENT: Final = "audit.json"  # the document itself, which all others name by its SHA-256

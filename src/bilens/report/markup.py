@@ -169,9 +169,7 @@ def items(texts: Iterable[Content], class_: str | None = None) -> Markup:
 
 
 def facts(
-    pairs: Iterable[tuple[str, Content]],
-    class_: str | None = None,
-    value_class: str | None = None,
+    pairs: Iterable[tuple[str, Content]], class_: str | None = None, value_class: str | None = None
 ) -> Markup:
     rows = (
         element("div", element("dt", term), element("dd", text, class_=value_class))

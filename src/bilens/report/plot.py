@@ -14,16 +14,7 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from bilens.report.markup import (
-    Figure,
-    circle,
-    element,
-    joined,
-    label,
-    line,
-    polyline,
-    rectangle,
-)
+from bilens.report.markup import Figure, circle, element, joined, label, line, polyline, rectangle
 from bilens.report.text import MINUS, fitted, percent, text_width
 
 Points = Sequence[tuple[float, float]]

@@ -169,10 +169,7 @@ def fewest(directions: InputDirections) -> InputDirections:
     share = squares.cumsum(0) / squares.sum()
     k = min(int((share < KEPT_SHARE).sum()) + 1, MOST_DIRECTIONS)
     return InputDirections(
-        directions.readers[:k],
-        directions.patterns[:k],
-        directions.mean,
-        directions.eigenvalues[:k],
+        directions.readers[:k], directions.patterns[:k], directions.mean, directions.eigenvalues[:k]
     )
 
 

@@ -75,7 +75,7 @@ class NegationTextStudy(OneModelStudy):
             "latents that combine a negation with a sentiment, in a model of running text",
             "§5.1, Fig. 8",
             claim="there are",
-        ),
+        )
     }
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:

@@ -77,12 +77,7 @@ def reproduce(
     for name, document in documents.items():
         left_out |= {f"{name}, {data}": why for data, why in document["missing"].items()}
     write_page(out, left_out)
-    return {
-        "schema_version": 1,
-        "kind": "reproduction",
-        "studies": documents,
-        "left_out": left_out,
-    }
+    return {"schema_version": 1, "kind": "reproduction", "studies": documents, "left_out": left_out}
 
 
 def write_page(out: Path, left_out: Mapping[str, str]) -> None:

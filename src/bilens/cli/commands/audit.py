@@ -93,8 +93,7 @@ class AuditPages:
     )
     pdf: Path | None = option(None, "Print the HTML report to this PDF file; needs Chromium.")
     evidence: Path | None = option(
-        None,
-        "Write in-toto, CycloneDX, SARIF, JUnit and a Hugging Face model card to this folder.",
+        None, "Write in-toto, CycloneDX, SARIF, JUnit and a Hugging Face model card to this folder."
     )
     lang: Lang = option("en", "Language of the HTML, PDF and Markdown reports.")
 

@@ -215,13 +215,7 @@ def train_sae(
             progress("training", line.epoch, lines, said)
 
         result = job.train_sae(
-            out,
-            model,
-            recipe,
-            corpus=text.options(),
-            on_line=show,
-            say=output.say,
-            **vars(running),
+            out, model, recipe, corpus=text.options(), on_line=show, say=output.say, **vars(running)
         )
     document = result.to_dict()
     output.answer(json, document, *map(sae_lines, document["saes"]))

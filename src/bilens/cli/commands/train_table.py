@@ -43,10 +43,7 @@ class TableData:
         from bilens.data.training_table import training_table
 
         return training_table(
-            read_table(self.data, self.encoding),
-            self.target,
-            task=self.task,
-            drop=self.drop or [],
+            read_table(self.data, self.encoding), self.target, task=self.task, drop=self.drop or []
         )
 
 

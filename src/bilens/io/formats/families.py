@@ -154,10 +154,7 @@ FAMILIES: dict[str, Family] = {
         )
     ),
     "gpt2": ordinary(
-        Home(Layout(None, "c_fc", "c_proj", transposed=True), "h"),
-        "gelu_new",
-        sizes=N_LAYER,
-        **GPT,
+        Home(Layout(None, "c_fc", "c_proj", transposed=True), "h"), "gelu_new", sizes=N_LAYER, **GPT
     ),
     "gpt_bigcode": ordinary(Home(C_FC, "h"), "gelu_pytorch_tanh", sizes=N_LAYER, **GPT),
     "gpt_neo": ordinary(Home(C_FC, "h"), "gelu_new", sizes=("num_layers", "hidden_size"), **GPT),
@@ -206,7 +203,7 @@ FAMILIES: dict[str, Family] = {
 
 REFUSED = {
     "gpt_oss": "its experts clamp both branches and compute (up + 1) · gate · σ(α · gate), from "
-    "weights that are transposed and interleaved: that is no gated layer of the kind that is read",
+    "weights that are transposed and interleaved: that is no gated layer of the kind that is read"
 }
 MARKS = {"gpt_oss": "mlp.experts.gate_up_proj_bias"}  # names that give a refused model away
 

@@ -33,11 +33,7 @@ from bilens.io.formats.families import (
 from bilens.io.formats.llama import LayersAloneError, read_llama
 from bilens.io.formats.named_roles import NOT_OPENED
 from bilens.io.formats.pickled import open_pickles, pickles_in
-from bilens.io.formats.safetensors_folder import (
-    folder_sha256,
-    further_modules,
-    open_folder,
-)
+from bilens.io.formats.safetensors_folder import folder_sha256, further_modules, open_folder
 from bilens.io.formats.source import Module, compare_with_source
 from bilens.io.loaded_model import CONFIG_NAME, Format, LoadedModel, ReadOptions, foreign_keys
 from bilens.io.stored_mlp import LayerLocation, Store, StoredMLP

@@ -167,10 +167,7 @@ def one_expert(module: Any, location: LayerLocation, raw: Mapping[str, Tensor]) 
 
 
 def compare_ends(
-    store: Store,
-    layers: Mapping[str, tuple[LayerLocation, StoredMLP]],
-    function: Run,
-    kind: str,
+    store: Store, layers: Mapping[str, tuple[LayerLocation, StoredMLP]], function: Run, kind: str
 ) -> Agreement:
     """Return how far the first and the last MLP are what transformers computes in such a model.
 

@@ -22,16 +22,7 @@ from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace
-from bilens.report.markup import (
-    ICONS,
-    Column,
-    badge,
-    element,
-    heads,
-    paragraph,
-    section,
-    table,
-)
+from bilens.report.markup import ICONS, Column, badge, element, heads, paragraph, section, table
 from bilens.report.raster import Painter
 from bilens.report.text import (
     Catalogue,

@@ -29,15 +29,7 @@ from bilens.report.markup import (
 from bilens.report.plot import Scale, sign_class
 from bilens.report.raster import Painter
 from bilens.report.sections.overview import place
-from bilens.report.text import (
-    Catalogue,
-    adding_up,
-    decimals,
-    fixed,
-    signed,
-    signed_quantity,
-    whole,
-)
+from bilens.report.text import Catalogue, adding_up, decimals, fixed, signed, signed_quantity, whole
 
 KINDS: Final = ("typical", "narrow", "wrong", "asked")
 BADGES: Final = {"right": "pass", "wrong": "fail", "unknown": "info"}

@@ -196,9 +196,7 @@ def ends(
 
 
 def eigenvectors(
-    t: Catalogue,
-    found: Sequence[ReadEigenvector],
-    named: Callable[[int], Markup] | None = None,
+    t: Catalogue, found: Sequence[ReadEigenvector], named: Callable[[int], Markup] | None = None
 ) -> Markup:
     """Return eigenvectors as tokens, and as the latents closest to them where these are `named`."""
     keys = ("one_end", "other_end") if named is None else ("nearest", "one_end", "other_end")

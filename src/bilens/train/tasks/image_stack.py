@@ -31,13 +31,7 @@ from bilens.io.load import load
 from bilens.io.model_folder import WEIGHTS_NAME
 from bilens.nn import BilinearClassifier
 from bilens.nn.mlp import GATES
-from bilens.train.loop import (
-    Line,
-    Task,
-    TrainingRun,
-    check_training_memory,
-    train,
-)
+from bilens.train.loop import Line, Task, TrainingRun, check_training_memory, train
 from bilens.train.randomness import ORDER, ActivationNoise, NoisePool, stream
 from bilens.train.recipe import CPU, autocast
 from bilens.train.run_folder import RUN_NAME, run_in_folder
