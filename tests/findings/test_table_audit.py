@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from bilens.algebra import attribution
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.data.model_interface import LabelledData
@@ -101,7 +102,7 @@ def some_map(d_out: int) -> QuadraticMap:
 
 @pytest.mark.parametrize("d_out", [1, 3])
 def test_they_are_the_entries_of_the_form(d_out: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_audit, "BLOCK_BYTES", 2 * 32 * 5)  # two rows at a time
+    monkeypatch.setattr(attribution, "BLOCK_BYTES", 2 * 32 * 5)  # two rows at a time
     f = some_map(d_out)
     names = tuple("abc"[:d_out])
     for item in output_effects(gauge_free(f), names, num_pairs=4):

@@ -303,20 +303,26 @@ def top_interactions(
     Raises: UsageError, too, if k is no positive integer.
     """
     k = check_count("k", k, minimum=1)
-    left, right, weight = scaled_factors(form, x, baseline)
-    d_in = form.d_in
+    return strongest_pairs(*scaled_factors(form, x, baseline), k)[0]
+
+
+def strongest_pairs(
+    left: Tensor, right: Tensor, weight: Tensor, k: int
+) -> tuple[TopInteractions, float]:
+    """Return the k pairs with the largest |2 Q_ij|, and the sum of the squares of all."""
+    d_in, total = left.shape[1], 0.0
     top = RunningTop.empty(k, left.device)
     rows = max(BLOCK_BYTES // (32 * d_in), 1)
     for start in range(0, d_in - 1, rows):
-        stop = min(start + rows, d_in)
-        mine = slice(start, stop)
+        mine = slice(start, min(start + rows, d_in))
         block = (left[:, mine].T * weight) @ right[:, start:]
         block.addmm_(right[:, mine].T * weight, left[:, start:])
         check_finite("a block of interactions", block)
-        i, j = torch.triu_indices(stop - start, d_in - start, offset=1, device=left.device)
-        keys = (i + start) * d_in + (j + start)
-        top = top.added(block[i, j], keys.__getitem__)
-    return TopInteractions(top.keys // d_in, top.keys % d_in, top.values)
+        i, j = torch.triu_indices(len(block), d_in - start, offset=1, device=left.device)
+        values = block[i, j]
+        total += float(values.square().sum())
+        top = top.added(values, ((i + start) * d_in + (j + start)).__getitem__)
+    return TopInteractions(top.keys // d_in, top.keys % d_in, top.values), total
 
 
 def scaled_factors(

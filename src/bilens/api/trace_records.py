@@ -22,7 +22,7 @@ from bilens.interp.traced_layer import (
     TracedSAE,
 )
 from bilens.records import trace as records
-from bilens.train.activations import SAEMetrics
+from bilens.train.activations import OF_RECORD, SAEMetrics
 
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 BINS = 40  # of the distribution of correlations, from -1 to 1
@@ -216,8 +216,7 @@ def ranked_latents(
 
 def traced_sae(side: TracedSAE, found: SAEMetrics) -> records.TracedSAE:
     """Return an autoencoder, and how well it stands for what it reads."""
-    values = found.to_dict()
-    del values["hook"]
+    values = {name: getattr(found, name) for name in OF_RECORD}
     return records.TracedSAE(
         side.hook,
         side.loaded.source,

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bilens.algebra.attribution import strongest_pairs
 from bilens.algebra.directions import output_form
-from bilens.algebra.interactions.streaming_statistics import RunningTop
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_finite
 from bilens.data.model_interface import LabelledData
@@ -203,7 +203,8 @@ def effects_of(f: QuadraticMap, index: int, name: str, num_pairs: int) -> Output
     form = output_form(f, index)
     matrix, linear = form.matrix, form.linear
     squares = (matrix.left * matrix.right * matrix.weight[:, None]).sum(dim=0)
-    pairs, pair_variance = strongest(matrix.left, matrix.right, matrix.weight, num_pairs)
+    top, pair_variance = strongest_pairs(matrix.left, matrix.right, matrix.weight, num_pairs)
+    pairs = zip(top.first.tolist(), top.second.tolist(), top.values.tolist(), strict=True)
     sizes = (linear.square() + 2 * squares.square()).sqrt()
     linear_variance = float(linear.square().sum())
     square_variance = float(2 * squares.square().sum())
@@ -217,33 +218,13 @@ def effects_of(f: QuadraticMap, index: int, name: str, num_pairs: int) -> Output
             ColumnEffect(column, *(float(values[column]) for values in (linear, squares, sizes)))
             for column in sizes.argsort(descending=True, stable=True).tolist()
         ),
-        pairs,
+        tuple(PairEffect(*pair) for pair in pairs),
         f.sizes.d_in * (f.sizes.d_in - 1) // 2,
         variance,
         linear_variance / shared,
         square_variance / shared,
         pair_variance / shared,
     )
-
-
-def strongest(
-    left: Tensor, right: Tensor, weight: Tensor, count: int
-) -> tuple[tuple[PairEffect, ...], float]:
-    """Return the pairs with the largest |2 q_ij|, and the sum of the squares of all."""
-    width = left.shape[1]
-    top, total = RunningTop.empty(count, left.device), 0.0
-    rows = max(BLOCK_BYTES // (32 * width), 1)
-    for start in range(0, width - 1, rows):
-        mine = slice(start, min(start + rows, width))
-        block = (left[:, mine].T * weight) @ right[:, start:]
-        block.addmm_(right[:, mine].T * weight, left[:, start:])
-        i, j = torch.triu_indices(block.shape[0], block.shape[1], offset=1)
-        values = block[i, j]
-        total += float(values.square().sum())
-        top = top.added(values, ((i + start) * width + (j + start)).__getitem__)
-    found = zip(top.keys.tolist(), top.values.tolist(), strict=True)
-    pairs = (PairEffect(key // width, key % width, value) for key, value in found)
-    return tuple(pairs), total
 
 
 REACH = 3.0  # standard deviations of a column that a value may be from its mean

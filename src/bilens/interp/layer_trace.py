@@ -20,7 +20,12 @@ from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.eigen.solver import Precision
 from bilens.algebra.gram.inner_products import output_gram
 from bilens.algebra.gram.kernel import blocks
-from bilens.algebra.interactions.feature_factors import Progress, check_dictionary, checked_rows
+from bilens.algebra.interactions.feature_factors import (
+    Progress,
+    check_dictionary,
+    check_numbers,
+    checked_rows,
+)
 from bilens.algebra.interactions.listed_interactions import listed_interactions
 from bilens.algebra.interactions.record import ListedInteractions
 from bilens.algebra.quadratic_map import QuadraticMap
@@ -28,7 +33,6 @@ from bilens.base.checks import check_count, check_dense_tensor, check_float_tens
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.memory import check_memory
 
-INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 ROWS = 4096  # eigenvectors compared at a time: (ROWS, features) cosines are held
 BINS = 6  # of each feature: two-way tables of 36 cells
 ROUNDING = 1e-12  # of the largest squared norm: a form below it has no direction
@@ -55,18 +59,7 @@ def check_latents(latents: Tensor | Sequence[int] | None, available: int) -> Ten
     """Return numbers of output latents as int64; all of them for None."""
     if latents is None:
         return torch.arange(available)
-    chosen = torch.as_tensor(latents)
-    if chosen.dtype not in INTEGERS or chosen.ndim != 1 or len(chosen) == 0:
-        raise UsageError(
-            f"latents holds {chosen.dtype} in shape {tuple(chosen.shape)}; a list of numbers of "
-            "output latents was expected."
-        )
-    chosen = chosen.long().cpu()
-    if int(chosen.min()) < 0 or int(chosen.max()) >= available:
-        raise UsageError(
-            f"latents runs from {int(chosen.min())} to {int(chosen.max())}; there are output "
-            f"latents 0 to {available - 1}."
-        )
+    chosen = check_numbers("latents", latents, available).cpu()
     if len(set(chosen.tolist())) < len(chosen):
         raise UsageError("latents names a latent twice: name each one once.")
     return chosen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -18,11 +18,14 @@ from bilens.nn.block import Edit, hook_layer
 from bilens.nn.tokens import check_tokens
 from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
+from bilens.records import trace as records
+from bilens.records.base import to_json
 from bilens.train.randomness import ORDER, stream
 from bilens.train.recipe import device_of
 
 TOKENS_AT_ONCE = 8192  # that run through the model together
 LOGITS_AT_ONCE = 1 << 25  # 128 MiB in float32
+OF_RECORD = records.SAEMetrics.__struct_fields__
 ROWS = 1  # beside ORDER: the order of the rows in a buffer
 
 
@@ -108,47 +111,21 @@ def activations_of(
     return found
 
 
-@dataclass(frozen=True)
-class SAEMetrics:
+class SAEMetrics(records.SAEMetrics, frozen=True, kw_only=True):
     """An autoencoder at a hook point, on texts that it was not trained on."""
 
     hook: str
-    tokens: int  # activations that were looked at
-    fvu: float  # Σ ‖x − x̂‖² / Σ ‖x − mean‖², fraction of variance unexplained; the mean has 1
-    nmse: float  # Σ ‖x − x̂‖² / Σ ‖x‖², the normalised MSE of the paper's code; at most fvu
-    l0: float  # mean number of latents other than zero
-    dead: float  # share of latents that no token keeps
-    loss: float  # mean cross-entropy of the model as it is, nats per token
-    loss_patched: float  # with x̂ in the place of x
-    loss_zero: float  # with zeros there
-    loss_mean: float  # with the mean of x there
-
-    @property
-    def loss_added(self) -> float:
-        """What the replacement costs, nats per token."""
-        return self.loss_patched - self.loss
-
-    @property
-    def recovered_from_zero(self) -> float | None:
-        """Share of the loss between zero-ablation and the model that x̂ brings back."""
-        return recovered(self.loss_zero, self.loss_patched, self.loss)
-
-    @property
-    def recovered_from_mean(self) -> float | None:
-        """Share of the loss between mean-ablation and the model that x̂ brings back."""
-        return recovered(self.loss_mean, self.loss_patched, self.loss)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the metrics as JSON values, the derived ones too."""
-        return asdict(self) | {
-            "loss_added": self.loss_added,
-            "recovered_from_zero": self.recovered_from_zero,
-            "recovered_from_mean": self.recovered_from_mean,
-        }
+        return to_json(self)
 
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> SAEMetrics:
-        return cls(**{field.name: content[field.name] for field in fields(cls)})
+
+def metrics_of(hook: str, tokens: int, *measured: float) -> SAEMetrics:
+    """Return the metrics: statistics and losses in the order of the fields, and what follows."""
+    clean, patched, zero, mean = measured[-4:]
+    derived = (recovered(ablated, patched, clean) for ablated in (zero, mean))
+    values: Any = (tokens, *measured, patched - clean, *derived)
+    return SAEMetrics(hook=hook, **dict(zip(OF_RECORD, values, strict=True)))
 
 
 def recovered(ablated: float, patched: float, clean: float) -> float | None:
@@ -177,7 +154,7 @@ def measure_sae(model: BilinearTransformer, sae: TopKSAE, hook: str, texts: Tens
         for edit in (None, sae, torch.zeros_like, lambda x: mean.to(x.dtype).expand_as(x))
     ]
     model.train(was_training)
-    return SAEMetrics(hook, texts[:, 1:].numel(), *statistics, *losses)
+    return metrics_of(hook, texts[:, 1:].numel(), *statistics, *losses)
 
 
 def check_fits(model: BilinearTransformer, sae: TopKSAE, hook: str) -> None:

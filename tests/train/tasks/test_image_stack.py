@@ -66,7 +66,7 @@ def test_losses_are_told_cell_by_cell() -> None:
     cells = [CELLS[3], CELLS[0], CELLS[2], CELLS[1]]  # not in the order of the stacks
     task = StackTask(DATA, cells)
     lines = list(train(task.start(), task))
-    for index, recipe in enumerate(cells):
+    for index, recipe in enumerate(task.recipes):
         single = ImageTask(DATA, recipe)
         expected = [line.train_loss for line in train(single.start(), single)]
         assert [line.train_losses[index] for line in lines] == pytest.approx(expected, rel=1e-4)

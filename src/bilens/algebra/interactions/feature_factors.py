@@ -142,7 +142,7 @@ def interaction_submatrix(
     Source: arXiv:2410.08417, §5.1 (interactions of SAE features).
     """
     check_dictionary(f, dictionary)
-    chosen = check_features(features, dictionary.shape[1]).to(dictionary.device)
+    chosen = check_numbers("features", features, dictionary.shape[1]).to(dictionary.device)
     num, hidden = len(chosen), f.sizes.d_hidden
     check_memory(
         8 * (3 * num * num + 6 * num * hidden),
@@ -185,19 +185,20 @@ def check_dictionary(f: QuadraticMap, dictionary: Tensor) -> int:
     return num_features
 
 
-def check_features(features: Tensor | Sequence[int], num_features: int) -> Tensor:
-    indices = torch.as_tensor(features)
-    if indices.dtype not in INTEGERS or indices.ndim != 1 or len(indices) == 0:
+def check_numbers(name: str, numbers: Tensor | Sequence[int], available: int) -> Tensor:
+    """Return numbers of features or latents, each from 0 on, as int64."""
+    chosen = torch.as_tensor(numbers)
+    if chosen.dtype not in INTEGERS or chosen.ndim != 1 or len(chosen) == 0:
         raise UsageError(
-            f"features holds {indices.dtype} in shape {tuple(indices.shape)}; a list of feature "
-            "numbers was expected."
+            f"{name} holds {chosen.dtype} in shape {tuple(chosen.shape)}; a list of numbers was "
+            "expected."
         )
-    if int(indices.min()) < 0 or int(indices.max()) >= num_features:
+    if int(chosen.min()) < 0 or int(chosen.max()) >= available:
         raise UsageError(
-            f"features runs from {int(indices.min())} to {int(indices.max())}; the dictionary has "
-            f"features 0 to {num_features - 1}."
+            f"{name} runs from {int(chosen.min())} to {int(chosen.max())}; there are 0 to "
+            f"{available - 1}."
         )
-    return indices.long()
+    return chosen.long()
 
 
 Progress = Callable[[int, int], None]

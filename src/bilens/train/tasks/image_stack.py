@@ -17,8 +17,9 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
+from itertools import chain, groupby
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -148,13 +149,15 @@ class StackTask(Task[nn.ModuleList, StackMetrics]):
             )
         self.data, self.device = data, device
         self.alone = ImageTask(data, recipes[0], device)  # what is shared is as it is for one
-        self.recipes = [recipe.resolved(device) for recipe in recipes]
+        groups = grouped((recipe.resolved(device) for recipe in recipes), OF_A_CELL)
+        self.groups = sorted(groups, key=noise_of)
+        self.recipes = [*chain(*self.groups)]  # in the order of the stacks
         self.epochs, self.steps = self.alone.epochs, self.alone.steps
         shown = {"cells": [recipe.to_dict() for recipe in self.recipes]}
         self.about = {"recipe": shown, "data": data.fingerprint}
 
     def start(self) -> Run:
-        stacks = [ClassifierStack(group, self.data) for group in grouped(self.recipes, OF_A_CELL)]
+        stacks = (ClassifierStack(group, self.data) for group in self.groups)
         model = nn.ModuleList(stacks).to(self.device)
         num_weights = sum(parameter.numel() for parameter in model.parameters())
         check_training_memory(num_weights, "train fewer cells at once")
@@ -181,7 +184,7 @@ class StackTask(Task[nn.ModuleList, StackMetrics]):
         clean, y, generator = self.alone.batch(run, order)
         place = generator.get_state()  # every level of noise is read from the same place
         losses = []
-        for noise, stacks in by_noise(run.model):
+        for noise, stacks in groupby(stacks_of(run), lambda stack: noise_of(stack.recipes)):
             generator.set_state(place)
             x = clean + pools[noise].batch(generator) if noise else clean
             for stack in stacks:
@@ -201,22 +204,14 @@ class StackTask(Task[nn.ModuleList, StackMetrics]):
 
     def metrics(self, run: Run, rate: float) -> StackMetrics:
         *sums, steps = run.sums.tolist()
-        stacks = [stack for _, stacks in by_noise(run.model) for stack in stacks]
-        order = [recipe for stack in stacks for recipe in stack.recipes]
-        means = (value / steps if math.isfinite(value) else None for value in sums)
-        losses = dict(zip(order, means, strict=True))
-        found = tuple(losses[recipe] for recipe in self.recipes)
+        found = tuple(value / steps if math.isfinite(value) else None for value in sums)
         if not any(loss is not None for loss in found):
             raise diverged(self.recipes)
         return StackMetrics(run.epoch + 1, rate, found, run.seconds)
 
     def classifiers(self, run: Run) -> list[BilinearClassifier]:
         """Return the cells as models of their own, in the order of the recipes."""
-        found: dict[ImageRecipe, BilinearClassifier] = {}
-        for _, stacks in by_noise(run.model):
-            for stack in stacks:
-                found |= zip(stack.recipes, stack.classifiers(), strict=True)
-        return [found[recipe] for recipe in self.recipes]
+        return [model for stack in stacks_of(run) for model in stack.classifiers()]
 
     def save(self, run: Run, folder: Path, provenance: Mapping[str, str]) -> None:
         models = zip(self.recipes, self.classifiers(run), strict=True)
@@ -234,12 +229,12 @@ class StackTask(Task[nn.ModuleList, StackMetrics]):
         return f"epoch {epoch}"
 
 
-def by_noise(stacks: Iterable[nn.Module]) -> list[tuple[float, list[ClassifierStack]]]:
-    found: dict[float, list[ClassifierStack]] = {}
-    for stack in stacks:
-        assert isinstance(stack, ClassifierStack), "built in start"
-        found.setdefault(stack.recipes[0].noise, []).append(stack)
-    return list(found.items())
+def noise_of(recipes: Sequence[ImageRecipe]) -> float:
+    return recipes[0].noise
+
+
+def stacks_of(run: Run) -> Iterable[ClassifierStack]:
+    return cast("Iterable[ClassifierStack]", run.model)
 
 
 def is_finite(model: nn.Module) -> bool:
@@ -262,16 +257,17 @@ def train_classifiers(
     data: ImageDataset, recipes: Sequence[ImageRecipe], device: torch.device = CPU
 ) -> list[BilinearClassifier]:
     """Return a classifier at the end of each recipe, without a folder."""
+    wanted = [recipe.resolved(device) for recipe in recipes]
     found: dict[ImageRecipe, BilinearClassifier] = {}
-    for group in in_passes(dict.fromkeys(recipes)):
+    for group in in_passes(dict.fromkeys(wanted)):
         task = StackTask(data, group, device)
         run = task.start()
         for _ in train(run, task):
             pass
-        found |= zip(group, task.classifiers(run), strict=True)
+        found |= zip(task.recipes, task.classifiers(run), strict=True)
     if lost := [recipe for recipe, model in found.items() if not is_finite(model)]:
         raise diverged(lost)
-    return [found[recipe] for recipe in recipes]
+    return [found[recipe] for recipe in wanted]
 
 
 def train_classifiers_in_folder(
@@ -287,24 +283,26 @@ def train_classifiers_in_folder(
     one that was broken off, wherever that was, is resumed. A recipe that diverges is told when the
     others are in their folders. The options are those of `run_in_folder`.
     """
-    owns = {recipe: folder / name_of(data, recipe.resolved(device)) for recipe in recipes}
+    wanted = [recipe.resolved(device) for recipe in recipes]
+    owns = {recipe: folder / name_of(data, recipe) for recipe in wanted}
     for group in in_passes(owns):
-        work = folder / f"pass-{name_of(data, *(recipe.resolved(device) for recipe in group))}"
+        work = folder / f"pass-{name_of(data, *group)}"
         begun = (work / RUN_NAME).exists()
         cells = cells_of(work) if begun else ()
-        trained = [recipe for recipe in group if recipe.resolved(device).to_dict() in cells]
+        trained = [recipe for recipe in group if recipe.to_dict() in cells]
         trained = trained or [recipe for recipe in group if not owns[recipe].exists()]
         if trained:
-            run_in_folder(work, StackTask(data, trained, device), resume=begun, **options)
-            for index, recipe in enumerate(trained):
+            task = StackTask(data, trained, device)
+            run_in_folder(work, task, resume=begun, **options)
+            for index, recipe in enumerate(task.recipes):
                 cell = work / cell_name(index)
                 if cell.exists() and not owns[recipe].exists():
                     cell.replace(owns[recipe])
             shutil.rmtree(work)
     if lost := [recipe for recipe, own in owns.items() if not own.exists()]:
         raise diverged(lost)
-    found = {recipe: kept(own, data, recipe.resolved(device)) for recipe, own in owns.items()}
-    return [found[recipe] for recipe in recipes]
+    found = {recipe: kept(own, data, recipe) for recipe, own in owns.items()}
+    return [found[recipe] for recipe in wanted]
 
 
 def cells_of(work: Path) -> Sequence[Any]:

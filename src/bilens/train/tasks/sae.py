@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, get_args
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -251,7 +252,7 @@ class SAETask(SAESteps):
         """Return the metrics that `save` left with each autoencoder, by hook point."""
         folders = {hook: self.folder_of(hook, folder) for hook in self.recipe.hooks}
         texts = {hook: load(each).provenance["metrics"] for hook, each in folders.items()}
-        return {hook: SAEMetrics.from_dict(json.loads(text)) for hook, text in texts.items()}
+        return {hook: msgspec.json.decode(text, type=SAEMetrics) for hook, text in texts.items()}
 
     def folder_of(self, hook: str, folder: Path) -> Path:
         return folder if len(self.recipe.hooks) == 1 else folder / hook
