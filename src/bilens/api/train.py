@@ -101,13 +101,12 @@ def train_language(
     corpus: CorpusOptions,
     recipe: LanguageRecipe,
     *,
-    resume: bool = False,
-    overwrite: bool = False,
     device: Device = "auto",
     on_line: Callable[[LanguageMetrics, int], None] = lambda _line, _lines: None,
     say: Callable[[str], None] = silent,
+    **options: Any,
 ) -> LanguageTraining:
-    """Train a language model and leave it in a run folder."""
+    """Train a language model and leave it in a run folder; options are `resume`, `overwrite`."""
     chosen_device = find_device(device)
     text = corpus.load(report=say)
     tokenizer = train_tokenizer(text.documents, recipe.vocab_size, recipe.tokenizer)
@@ -117,15 +116,8 @@ def train_language(
         f"{len(tokens.train):,} tokens to train on, {len(tokens.held_out):,} held out, "
         f"{tokenizer.vocab_size:,} in the vocabulary; {job.total_steps:,} steps."
     )
-    result = run_in_folder(
-        folder,
-        job,
-        resume=resume,
-        overwrite=overwrite,
-        provenance=provenance(),
-        on_epoch=lambda line: on_line(line, job.epochs),
-        say=say,
-    )
+    options |= {"provenance": provenance(), "say": say}
+    result = run_in_folder(folder, job, on_epoch=lambda line: on_line(line, job.epochs), **options)
     losses = [(line.step, line.train_loss, line.held_out_loss) for line in result.history]
     write_file(folder / CURVE_NAME, loss_figure(losses).encode())
     run = open_model_bundle(folder)
@@ -182,13 +174,12 @@ def train_sae(
     recipe: SAERecipe,
     *,
     corpus: CorpusOptions | Tensor | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
     device: Device = "auto",
     on_line: Callable[[SAELine, int], None] = lambda _line, _lines: None,
     say: Callable[[str], None] = silent,
+    **options: Any,
 ) -> SAETraining:
-    """Train sparse autoencoders on a language model, or on activations, in a run folder."""
+    """Train autoencoders on a language model, or on activations; options as `train_language`."""
     chosen_device = find_device(device)
     if isinstance(model, Tensor):
         job: SAETask | ActivationsTask = ActivationsTask(recipe, model, chosen_device)
@@ -200,15 +191,8 @@ def train_sae(
         f"{recipe.latents_for(job.width):,} latents, {recipe.k} an input; "
         f"{job.epochs} buffers of {job.activations.rows:,} activations."
     )
-    result = run_in_folder(
-        folder,
-        job,
-        resume=resume,
-        overwrite=overwrite,
-        provenance=provenance(),
-        on_epoch=lambda line: on_line(line, job.epochs),
-        say=say,
-    )
+    options |= {"provenance": provenance(), "say": say}
+    result = run_in_folder(folder, job, on_epoch=lambda line: on_line(line, job.epochs), **options)
     if isinstance(job, ActivationsTask):
         return SAETraining(folder, result.history, {ACTIVATIONS: folder}, {})
     folders = {hook: job.folder_of(hook, folder) for hook in recipe.hooks}
