@@ -22,7 +22,7 @@ from bilens.studies.study import StudyOptions
 def planted_gate(gate: str) -> QuadraticMap:
     """The analytic truth of a gate on every pair, as factors: products x_i x_j and x_i · 1."""
     zero, one, other, both = map(float, logic.GATES[gate])
-    n, pairs = logic.NUM_BITS, logic.PAIRS
+    n, pairs = logic.NUM_BITS, [*zip(logic.FIRST, logic.SECOND, strict=True)]
     left = torch.zeros(len(pairs), n, dtype=torch.float64)
     right, linear = left.clone(), left.clone()
     for row, (i, j) in enumerate(pairs):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import partial
-from itertools import combinations, product
+from itertools import product
 from statistics import mean
 
 import torch
@@ -39,7 +39,7 @@ OPERATIONS = (*GATES, MIXTURE)
 NUM_BITS, SHARE_OF_ONES, BATCH = 4, 0.3, 512
 RATE, DECAY, STEPS = 0.01, 0.1, 1000
 WIDTHS = WIDTH, PUBLISHED_WIDTH = 12, 4  # six gates need six products; four cannot hold them
-PAIRS = list(combinations(range(NUM_BITS), 2))
+FIRST, SECOND = torch.combinations(torch.arange(NUM_BITS)).T  # bits of each pair
 BIASES = {"no bias": False, "bias": True}
 QUANTITIES = ("recovery", "explained", "attainable", "at_the_pair")
 RECOVERED = 0.99  # share of the truth, from which a matrix is clean
@@ -128,14 +128,12 @@ def all_bits() -> Tensor:
 def truth_tables(operation: str, seed: int) -> Tensor:
     """Return the targets (C, 2^N): a gate on each pair, or a mixture of each gate over pairs."""
     x = all_bits().long()
-    by_gate = {
-        gate: torch.stack([torch.tensor(truth)[x[:, i] + 2 * x[:, j]] for i, j in PAIRS]).float()
-        for gate, truth in GATES.items()
-    }
+    case = (x[:, FIRST] + 2 * x[:, SECOND]).T
     if operation != MIXTURE:
-        return by_gate[operation]
-    weights = 2 * torch.rand(len(GATES), len(PAIRS), generator=stream(seed, STEP)) - 1
-    return torch.stack([w @ values for w, values in zip(weights, by_gate.values(), strict=True)])
+        return torch.tensor(GATES[operation])[case].float()
+    weights = 2 * torch.rand(len(GATES), len(FIRST), generator=stream(seed, STEP)) - 1
+    gates = (torch.tensor(truth)[case].float() for truth in GATES.values())
+    return torch.stack([w @ values for w, values in zip(weights, gates, strict=True)])
 
 
 def train_side_by_side(
@@ -143,14 +141,11 @@ def train_side_by_side(
 ) -> list[QuadraticMap]:
     """Return P[(Lx + b) ∘ (Rx + c)] + p of each model, trained on the same draws of bits."""
     (S, C, _), H, N = targets.shape, width, NUM_BITS
-    generator = stream(seed, INITIALISATION)
+    generator, weights = stream(seed, INITIALISATION), []
     shapes = ((H, N), (H, N), (C, H), (H, 1), (H, 1), (C, 1))
-    fans = (N, N, H, N, N, H)
-    start = [
-        (2 * torch.rand(shape, generator=generator) - 1) / math.sqrt(fan)
-        for shape, fan in zip(shapes, fans, strict=True)
-    ]
-    weights = [part.expand(S, *part.shape).clone().requires_grad_() for part in start]
+    for shape, fan in zip(shapes, (N, N, H, N, N, H), strict=True):
+        part = (2 * torch.rand(shape, generator=generator) - 1) / math.sqrt(fan)
+        weights.append(part.expand(S, *shape).clone().requires_grad_())
     mask = has_bias.float()[:, None, None]
     optimizer = torch.optim.AdamW(weights, weight_decay=DECAY, fused=True)
     words, powers = all_bits(), 2 ** torch.arange(N - 1, -1, -1)
@@ -178,19 +173,16 @@ def train_side_by_side(
 def identified(f: QuadraticMap) -> Tensor:
     """Return what bits identify, (C, 1 + N + N(N−1)/2): constant, diagonal, interactions q_ij."""
     rows = []
-    for direction in torch.eye(f.sizes.d_out, dtype=f.dtype):
-        form = f.form(direction)
-        dense = form.dense()
-        interactions = torch.stack([dense[pair] for pair in PAIRS])
-        rows.append(torch.cat([form.constant[None], dense.diagonal() + form.linear, interactions]))
-    return torch.stack(rows)
+    for form in map(f.form, range(f.sizes.d_out)):
+        q = form.dense()
+        rows.append([form.constant[None], q.diagonal() + form.linear, q[FIRST, SECOND]])
+    return torch.stack([*map(torch.cat, rows)])
 
 
 def features() -> Tensor:
     """Return what each identified coefficient multiplies, (2^N, 1 + N + N(N−1)/2)."""
     x = all_bits().double()
-    interactions = torch.stack([2 * x[:, i] * x[:, j] for i, j in PAIRS], dim=1)
-    return torch.cat([torch.ones(len(x), 1, dtype=x.dtype), x, interactions], dim=1)
+    return torch.cat([torch.ones_like(x[:, :1]), x, 2 * x[:, FIRST] * x[:, SECOND]], dim=1)
 
 
 def compared(f: QuadraticMap, targets: Tensor, has_bias: bool, operation: str) -> Record:
@@ -200,8 +192,7 @@ def compared(f: QuadraticMap, targets: Tensor, has_bias: bool, operation: str) -
     chance = SHARE_OF_ONES**ones * (1 - SHARE_OF_ONES) ** (NUM_BITS - ones)
     used = slice(None) if has_bias else slice(1, None)  # without a bias no constant
     root = chance.sqrt()[:, None]
-    truth = torch.zeros_like(ours)
-    targets = targets.double()
+    truth, targets = torch.zeros_like(ours), targets.double()
     truth[:, used] = torch.linalg.lstsq(root * x[:, used], root * targets.T).solution.T
     start = 1 + NUM_BITS
     error = (ours - truth)[:, start:].square().sum() / truth[:, start:].square().sum()
@@ -211,9 +202,5 @@ def compared(f: QuadraticMap, targets: Tensor, has_bias: bool, operation: str) -
         return float(1 - (chance * (coefficients @ x.T - targets).square()).sum() / spread)
 
     at_pair = None if operation == MIXTURE else float(ours[:, start:].diagonal().mean())
-    return {
-        "recovery": float(1 - error),
-        "explained": explained(ours),
-        "attainable": explained(truth),
-        "at_the_pair": at_pair,
-    }
+    found = float(1 - error), explained(ours), explained(truth), at_pair
+    return dict(zip(QUANTITIES, found, strict=True))

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import product
+from itertools import product, takewhile
 
 import torch
 from scipy.stats import binom
@@ -41,6 +41,7 @@ CURVES = {
     "share": "‖B‖² on the blocks",
     "null_edge": "of rotations",
 }
+DASHED = ("train_accuracy", "null_edge")
 DRAWN = ("modular", "spectrum")
 
 
@@ -119,12 +120,9 @@ class ModularStudy(Study):
     def figures(self, document: Record) -> Mapping[str, str]:
         drawn = {}
         for p, rows in document["result"].items():
+            looks = rows[0]["looks"]
             curves = [
-                Curve(
-                    name,
-                    tuple((look["step"], look[key]) for look in rows[0]["looks"]),
-                    dashed=key in ("train_accuracy", "null_edge"),
-                )
+                Curve(name, tuple((look["step"], look[key]) for look in looks), key in DASHED)
                 for key, name in CURVES.items()
             ]
             drawn[f"modular-{p}.svg"] = line_figure(f"Modulo {p}", "step", "share", curves)
@@ -151,15 +149,11 @@ def recipe_in_words(recipe: Record) -> str:
 
 
 def row_of(cell: Record) -> list[object]:
-    last = cell["looks"][-1]
+    recipe, last = cell["recipe"], cell["looks"][-1]
     return [
-        *(cell["recipe"]["p"], cell["recipe"]["seed"]),
-        *(
-            f"{last['held_out_accuracy']:.2%}",
-            f"{last['share']:.1%}",
-            f"{cell['share_of_all']:.1%}",
-        ),
-        *(f"{last['null_edge']:.2%}", cell["num_frequencies"], f"{cell['effective_rank']:.1f}"),
+        *(recipe["p"], recipe["seed"], f"{last['held_out_accuracy']:.2%}", f"{last['share']:.1%}"),
+        *(f"{cell['share_of_all']:.1%}", f"{last['null_edge']:.2%}"),
+        *(cell["num_frequencies"], f"{cell['effective_rank']:.1f}"),
         *(f"{told(one['weights'])} / {told(one['accuracy'])}" for one in cell["seen"].values()),
     ]
 
@@ -220,12 +214,8 @@ def seen_at(looks: Sequence[Record], chance: float) -> dict[str, dict[str, int |
 
 def kept_from(looks: Sequence[Record], holds: Sequence[bool]) -> int | None:
     """Return the step of the first look from which something holds to the end."""
-    first = None
-    for look, holding in zip(reversed(looks), reversed(holds), strict=True):
-        if not holding:
-            break
-        first = look["step"]
-    return first
+    kept = [*takewhile(lambda one: one[1], zip(reversed(looks), reversed(holds), strict=True))]
+    return kept[-1][0]["step"] if kept else None
 
 
 def new_model(recipe: ModularRecipe) -> BilinearMLP:
@@ -255,8 +245,7 @@ def answers(model: BilinearMLP, pairs: Tensor) -> Tensor:
 def train(model: BilinearMLP, recipe: ModularRecipe) -> Iterator[Record]:
     """Train on all training pairs at once; yields a look at the start and every few steps."""
     train_pairs, held_out = split(recipe)
-    sums = train_pairs.sum(dim=1) % recipe.p
-    targets = functional.one_hot(sums, recipe.p).float()
+    targets = functional.one_hot(train_pairs.sum(dim=1) % recipe.p, recipe.p).float()
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=recipe.learning_rate,
