@@ -127,11 +127,11 @@ def test_an_odd_dictionary_is_refused(odd: Odd) -> None:
 @pytest.mark.parametrize(
     ("features", "message"),
     [
-        ([], "a list of feature numbers was expected"),
-        ([0.5], "a list of feature numbers was expected"),
-        ([True], "a list of feature numbers was expected"),
-        ([[1, 2]], r"shape \(1, 2\); a list of feature numbers"),
-        ([0, 8], "features runs from 0 to 8; the dictionary has features 0 to 7"),
+        ([], "a list of numbers was expected"),
+        ([0.5], "a list of numbers was expected"),
+        ([True], "a list of numbers was expected"),
+        ([[1, 2]], r"shape \(1, 2\); a list of numbers"),
+        ([0, 8], "features runs from 0 to 8; there are 0 to 7"),
         ([-1, 3], "features runs from -1 to 3"),
     ],
     ids=str,
