@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -39,10 +39,10 @@ from bilens.train.run_folder import RUN_NAME, run_in_folder
 from bilens.train.tasks.image import ImageRecipe, ImageTask, new_classifier, save_classifier
 
 HASH_NAME = "weights.sha256"  # of a classifier that is kept
-OF_A_CELL = ("weight_decay",)  # may differ in a stack
+OF_A_CELL = ("weight_decay", "noise")  # may differ in a stack
 OF_A_STACK = (  # may differ between the stacks of a pass
     *("d_hidden", "n_layers", "bias", "residual", "gate"),
-    *("noise", "model_noise", "dropout"),
+    *("model_noise", "dropout"),
 )
 
 Run: TypeAlias = TrainingRun[nn.ModuleList]  # sums: losses by stack, then steps
@@ -74,7 +74,7 @@ def grouped(recipes: Iterable[ImageRecipe], without: Sequence[str]) -> Iterable[
 
 
 class ClassifierStack(nn.Module):
-    """Classifiers of one shape: (B, D) images → (S, C, B) logits."""
+    """Classifiers of one shape: (S, H, B) embedded images → (S, C, B) logits."""
 
     decays: Tensor  # (S,)
 
@@ -91,23 +91,24 @@ class ClassifierStack(nn.Module):
         decays = torch.tensor([recipe.weight_decay for recipe in recipes])
         self.register_buffer("decays", decays, persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        recipe, embed = self.recipes[0], self.weights["embed_weight"]
-        # activations are (S, H, B), so that all embeddings are one product
-        h = self.disturbed((embed.flatten(0, 1) @ x.T).unflatten(0, embed.shape[:2]))
+    def forward(self, h: Tensor) -> Tensor:
+        recipe, h = self.recipes[0], self.disturbed(h)
         for index in range(recipe.n_layers):
-            left, right = (self.branch(f"layers_{index}_{side}", h) for side in ("left", "right"))
+            left, right = self.branches(f"layers_{index}", h)
             if recipe.gate is not None:
                 left = GATES[recipe.gate](left)
             product = self.disturbed(left * right)
             h = product + h if recipe.residual else product
         return torch.bmm(self.weights["head_weight"], h)
 
-    def branch(self, name: str, h: Tensor) -> Tensor:
-        weight = self.weights[f"{name}_weight"]
+    def branches(self, layer: str, h: Tensor) -> tuple[Tensor, ...]:
+        """Return both branches of a layer, (S, H, B) each, from one product."""
+        sides = [f"{layer}_left", f"{layer}_right"]
+        weight = torch.cat([self.weights[f"{side}_weight"] for side in sides], dim=1)
         if not self.recipes[0].bias:
-            return torch.bmm(weight, h)
-        return torch.baddbmm(self.weights[f"{name}_bias"][..., None], weight, h)
+            return torch.bmm(weight, h).chunk(2, dim=1)
+        bias = torch.cat([self.weights[f"{side}_bias"] for side in sides], dim=1)
+        return torch.baddbmm(bias[..., None], weight, h).chunk(2, dim=1)
 
     def disturbed(self, h: Tensor) -> Tensor:
         return self.activation_noise(self, (), h.mT).mT
@@ -149,8 +150,8 @@ class StackTask(Task[nn.ModuleList, StackMetrics]):
             )
         self.data, self.device = data, device
         self.alone = ImageTask(data, recipes[0], device)  # what is shared is as it is for one
-        groups = grouped((recipe.resolved(device) for recipe in recipes), OF_A_CELL)
-        self.groups = sorted(groups, key=noise_of)
+        ordered = sorted((one.resolved(device) for one in recipes), key=lambda one: one.noise)
+        self.groups = [*grouped(ordered, OF_A_CELL)]
         self.recipes = [*chain(*self.groups)]  # in the order of the stacks
         self.epochs, self.steps = self.alone.epochs, self.alone.steps
         shown = {"cells": [recipe.to_dict() for recipe in self.recipes]}
@@ -182,25 +183,27 @@ class StackTask(Task[nn.ModuleList, StackMetrics]):
     def take_step(self, run: Run, order: Tensor, pools: Mapping[float, NoisePool]) -> None:
         recipe = self.recipes[0]
         clean, y, generator = self.alone.batch(run, order)
-        place = generator.get_state()  # every level of noise is read from the same place
-        losses = []
-        for noise, stacks in groupby(stacks_of(run), lambda stack: noise_of(stack.recipes)):
-            generator.set_state(place)
-            x = clean + pools[noise].batch(generator) if noise else clean
-            for stack in stacks:
+        place, stacks = generator.get_state(), [*stacks_of(run)]
+        parts: list[list[Tensor]] = [[] for _ in stacks]
+        with autocast(self.device, recipe.precision):
+            for noise in sorted({one.noise for one in self.recipes}):
+                generator.set_state(place)  # every level of noise is read from the same place
+                x = clean + pools[noise].batch(generator) if noise else clean
+                for part, h in zip(parts, embedded(stacks, noise, x), strict=True):
+                    part.append(h)
+            logits = []
+            for stack, part in zip(stacks, parts, strict=True):
                 stack.activation_noise.start_step(recipe.seed, run.epoch, run.step)
-                with autocast(self.device, recipe.precision):
-                    logits = stack(x)
-                targets = y.expand(len(logits), -1)
-                each = functional.cross_entropy(logits.float(), targets, reduction="none")
-                each = each.mean(dim=1)
-                # at once, so that the activations of one stack alone are kept
-                each.sum().backward()  # type: ignore[no-untyped-call]
-                losses.append(each.detach())
-                stack.decay(run.optimizer.param_groups[0]["lr"])
+                logits.append(stack(torch.cat(part)))
+        cells = torch.cat(logits).float()
+        each = functional.cross_entropy(cells, y.expand(len(cells), -1), reduction="none")
+        each = each.mean(dim=1)
+        each.sum().backward()  # type: ignore[no-untyped-call]
+        for stack in stacks:
+            stack.decay(run.optimizer.param_groups[0]["lr"])
         run.optimizer.step()
         run.optimizer.zero_grad(set_to_none=True)
-        run.sums += torch.cat([*losses, y.new_ones(1)]).double()
+        run.sums += torch.cat([each.detach(), y.new_ones(1)]).double()
 
     def metrics(self, run: Run, rate: float) -> StackMetrics:
         *sums, steps = run.sums.tolist()
@@ -229,12 +232,23 @@ class StackTask(Task[nn.ModuleList, StackMetrics]):
         return f"epoch {epoch}"
 
 
-def noise_of(recipes: Sequence[ImageRecipe]) -> float:
-    return recipes[0].noise
-
-
 def stacks_of(run: Run) -> Iterable[ClassifierStack]:
     return cast("Iterable[ClassifierStack]", run.model)
+
+
+def embedded(stacks: Sequence[ClassifierStack], noise: float, x: Tensor) -> list[Tensor]:
+    """Return what the cells of a noise embed images (B, D) as, (S', H, B) a stack, in one product.
+
+    S' cells of a stack have this noise, side by side.
+    """
+    weights = []
+    for stack in stacks:
+        own = [index for index, one in enumerate(stack.recipes) if one.noise == noise]
+        cells = stack.weights["embed_weight"]
+        weights.append(cells[own[0] : own[-1] + 1] if own else cells[:0])
+    rows = torch.cat([weight.flatten(0, 1) for weight in weights]) @ x.T
+    parts = torch.split(rows, [len(weight) * weight.shape[1] for weight in weights])
+    return [part.view(*w.shape[:2], len(x)) for part, w in zip(parts, weights, strict=True)]
 
 
 def is_finite(model: nn.Module) -> bool:
