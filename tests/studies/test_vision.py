@@ -80,7 +80,7 @@ def test_the_root_of_a_covariance_is_taken_once(monkeypatch: pytest.MonkeyPatch)
 def test_the_corners_are_told_each_under_its_name(tmp_path: Path) -> None:
     options = StudyOptions(quick=True, seeds=3)
     document = reproduce(["vision/corners"], tmp_path, options)["studies"]["vision/corners"]
-    assert list(document["result"]) == ["mnist"]
+    assert list(document["result"]["data"]) == ["mnist"]
     rows = {row["quantity"]: row for row in document["findings"]}
     assert rows["mnist, both: accuracy"]["runs"] == 3
     assert rows["fashion-mnist, both: accuracy"]["verdict"] == "not measured"
@@ -92,7 +92,7 @@ def test_the_corners_are_told_each_under_its_name(tmp_path: Path) -> None:
 
 
 def test_the_published_corners_agree_with_themselves() -> None:
-    result = {
+    data = {
         data: {
             corner: {
                 name: [value] for name, (value, _) in zip(corners.QUANTITIES, row, strict=True)
@@ -101,11 +101,27 @@ def test_the_published_corners_agree_with_themselves() -> None:
         }
         for data, found in corners.TABLE.items()
     }
+    splits = dict.fromkeys(corners.CORNERS, (0.5, 0.6, 0.7))
+    result = {"data": data, "splits": splits, "pixels": 0.3528}
     study = corners.CornerStudy()
     ours = study.ours(result)
     assert set(ours) == set(study.published)
     for name, one in ours.items():
         assert finding(study.published[name], one)["verdict"] == "agrees"
+    told = "other test images: between 3 random splits standard deviation 0.1000"
+    assert ours["fashion-mnist none accuracy"].note == told
+    assert ours["mnist none accuracy"].note == ""
+
+
+def test_a_split_holds_every_image_once() -> None:
+    data = tiny.images()
+    anew = corners.split_anew(data, 0)
+    both = [torch.cat([one.train_images, one.test_images]) for one in (data, anew)]
+    before, after = (sorted(images.tolist()) for images in both)
+    assert before == after
+    each = len(data.test_labels) // len(data.class_names)
+    assert anew.test_labels.bincount().tolist() == [each] * len(data.class_names)
+    assert not torch.equal(anew.test_images, data.test_images[: len(anew.test_images)])
 
 
 @pytest.mark.usefixtures("small")
