@@ -5,6 +5,7 @@ the input, with shares in the place of published ranks; with ratios upside down,
 ignored; with as many ReLU neurons as products.
 """
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -68,12 +69,29 @@ def test_the_root_of_a_covariance_is_taken_once(monkeypatch: pytest.MonkeyPatch)
     root = vision.symmetric_root
     monkeypatch.setattr(vision, "symmetric_root", lambda *args: taken.append(1) or root(*args))
     data = tiny.images()
-    spectra = [vision.class_spectra(tiny.classifier(seed), "whitened", data) for seed in (0, 1)]
-    mean, covariance = mean_and_covariance(data.train_images)
-    white = whiten(tiny.classifier(0).quadratic_map(), covariance, mean)
+    for seed in (0, 1):
+        vision.class_spectra(tiny.classifier(seed), "whitened", data)
     assert taken == [1]
-    expected = eigendecompose_all(white).eigenvalues
-    assert torch.allclose(spectra[0].eigenvalues, expected)
+
+
+@pytest.mark.parametrize("hidden", [8, 50])  # pixels: 36
+@pytest.mark.parametrize("basis", ["input", "whitened"])
+def test_spectra_in_the_space_of_the_embedding_are_whole(basis: str, hidden: int) -> None:
+    data, recipe = tiny.images(), dataclasses.replace(tiny.RECIPE, d_hidden=hidden)
+    model = new_classifier(recipe, data).double()
+    with torch.no_grad():
+        model.head.weight.normal_(generator=torch.Generator().manual_seed(0))
+    f = model.quadratic_map().detach()
+    if basis == "whitened":
+        mean, covariance = mean_and_covariance(data.train_images)
+        f = whiten(f, covariance, mean)
+    whole, found = eigendecompose_all(f), vision.class_spectra(model, basis, data)
+    num = min(hidden, tiny.PIXELS)
+    assert torch.allclose(found.eigenvalues, whole.eigenvalues[:, :num], rtol=1e-9, atol=1e-12)
+    assert whole.eigenvalues[:, num:].abs().sum() < 1e-9
+    if basis == "input":
+        x = data.test_images.double()
+        assert torch.allclose(found.contributions(x).total().T, f(x), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.usefixtures("small")

@@ -105,7 +105,8 @@ def test_from_how_many_vectors_on_a_drop_is_kept() -> None:
     assert truncation.enough(run, 0.1) == 3  # at 1 it is reached and lost again
     assert truncation.enough(run, 5.0) == 1
     assert truncation.enough(run, 100.0) == 0
-    assert truncation.enough({"whole": 0.95, "input": [0.1, 0.9]}, 0.1) is None
+    assert truncation.enough({"whole": 0.95, "input": [0.1, 0.9]}, 0.1) == 2  # more than are read
+    assert truncation.several([4, truncation.MOST + 1]) == "4, > 60"
 
 
 def test_answers_by_count_end_at_the_whole_model() -> None:

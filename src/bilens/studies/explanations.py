@@ -73,7 +73,7 @@ class ExplanationStudy(SeedStudy):
 
     def figures(self, document: Record) -> Mapping[str, str]:
         run = document["result"]["mnist"][0]
-        return {file_of(name): plate_of(one) for name, one in run["examples"].items()}
+        return {f"{n}.svg": plate_of(one) for n, one in enumerate(run["examples"].values())}
 
     def parts(self, result: Record) -> Record:
         runs = result["mnist"]
@@ -87,16 +87,13 @@ class ExplanationStudy(SeedStudy):
             for run in runs
             for name, one in run["examples"].items()
         ]
+        drawings = (f"![{name}]({n}.svg)" for n, name in enumerate(runs[0]["examples"]))
         return {
             "recipe": in_words(runs[0]["recipes"][0]),
             "error": f"{max(run['error'] for run in runs):.1e}",
             "rows": table(heads, rows),
-            "drawings": "\n\n".join(f"![{name}]({file_of(name)})" for name in runs[0]["examples"]),
+            "drawings": "\n\n".join(drawings),
         }
-
-
-def file_of(name: str) -> str:
-    return f"{name.replace(',', '').replace(' ', '-')}.svg"
 
 
 def plate_of(one: Record) -> str:
@@ -109,16 +106,6 @@ def plate_of(one: Record) -> str:
     return tile_plate(title, note, rows)
 
 
-def signed_sums(eigs: EigenDecomposition, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the sums of positive and of negative contributions, (images, classes) each."""
-    both = []
-    for x in torch.split(images, CHUNK):
-        pairs = eigs.contributions(x).pairs
-        both.append(torch.stack([pairs.clamp(min=0).sum(-1), pairs.clamp(max=0).sum(-1)]))
-    positive, negative = torch.cat(both, dim=2)
-    return positive.T, negative.T
-
-
 @torch.no_grad()
 def read_predictions(data: ImageDataset, model: BilinearClassifier) -> Record:
     """Return what decides chosen test images, in raw logits of the input basis.
@@ -128,7 +115,9 @@ def read_predictions(data: ImageDataset, model: BilinearClassifier) -> Record:
     labels, images = data.test_labels, data.test_images.double()
     model = deepcopy(model).double()
     eigs, logits = class_spectra(model, "input"), model(images)
-    positive, negative = signed_sums(eigs, images)
+    parts = (eigs.contributions(x).pairs for x in torch.split(images, CHUNK))
+    signs = [torch.stack([x.clamp(min=0).sum(-1), x.clamp(max=0).sum(-1)]) for x in parts]
+    positive, negative = torch.cat(signs, dim=2).mT  # (images, classes) each
     sums = positive + negative
     right = logits.argmax(dim=1) == labels
 

@@ -8,7 +8,6 @@ from statistics import mean
 import torch
 
 from bilens.algebra.cp.decompose import cp_decompose
-from bilens.algebra.cp.decomposition import CPDecomposition
 from bilens.algebra.directions import dual_expression, outputs_of
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.map_comparison import map_difference, similarity
@@ -149,21 +148,17 @@ def read_components(
     eigenvectors = [read("eigenvectors", k, eigs.truncate_map(k)) for k in (*budgets, *FURTHER)]
     pairs = zip(ranks, fits, strict=True)
     products = [read("products", rank, cp.quadratic_map()) for rank, cp in pairs]
+    values, vectors = (part[:DRAWN].tolist() for part in fits[-1].eigenpairs())
+    largest = {  # products: eigenvectors of each, which need balanced rows, and classes
+        "images": [[vector_image(v, data.image_shape) for v in pair] for pair in vectors],
+        "eigenvalues": values,
+        "classes": fits[-1].down.T[:DRAWN].tolist(),
+    }
     return {
         "accuracy": full,
         "ways": {"eigenvectors": eigenvectors, "products": products},
-        "components": components(fits[-1], data.image_shape),
+        "components": largest,
         "duals": [read_duals(raw, share * m) for share in DIRECTIONS],
-    }
-
-
-def components(cp: CPDecomposition, shape: tuple[int, int]) -> Record:
-    """Return the largest products: eigenvectors of each, which need balanced rows, and classes."""
-    values, vectors = (part[:DRAWN].tolist() for part in cp.eigenpairs())
-    return {
-        "images": [[vector_image(vector, shape) for vector in pair] for pair in vectors],
-        "eigenvalues": values,
-        "classes": cp.down.T[:DRAWN].tolist(),
     }
 
 

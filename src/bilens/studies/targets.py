@@ -92,17 +92,17 @@ class TargetStudy(VisionStudy):
         (either,) = (row["decays"] for row in result["targets"] if row["complement"])
         found = {}
         for index, decay in enumerate(PUBLISHED_DECAYS, start=1):
-            for key, holds, reading in (
-                ("cosine", is_target, "folded"),
-                ("second", is_alone, "folded"),
-                ("unit", is_alone, "unit"),
-            ):
-                count = sum(holds(target[index][reading]) for target in targets)
+            held = [claims_held(target[index]) for target in targets]
+            for key in held[0]:
+                count = sum(one[key] for one in held)
                 note = f"{count} of {len(targets)} (holds from {MOST_TARGETS} on)"
                 found[f"{key}-{decay:g}"] = Measured(holds=count >= MOST_TARGETS, note=note)
             one = either[index]["folded"]
             note = f"|cos| {one['cosines'][0]:.3f}, second over first {one['ratio']:.2f}"
-            found[f"either-{decay:g}"] = Measured(holds=is_target(one) and is_alone(one), note=note)
+            both = claims_held(either[index])
+            found[f"either-{decay:g}"] = Measured(
+                holds=both["cosine"] and both["second"], note=note
+            )
         every = [one for target in targets for one in target]
         added = [(x["constant"] + x["linear_part"]) / abs(x["quadratic_part"]) for x in every]
         note = f"mean {mean(added):.2f}, largest {max(added):.2f} of all targets and decays"
@@ -145,12 +145,14 @@ class TargetStudy(VisionStudy):
         return {"rows": table(heads, rows), "similar": SIMILAR, "length": f"{length:.2f}"}
 
 
-def is_target(one: Record) -> bool:
-    return bool(one["cosines"][0] >= CLOSE)
-
-
-def is_alone(one: Record) -> bool:
-    return bool(one["ratio"] < SECOND and one["eigenvalues"][0] > 0)
+def claims_held(read: Record) -> dict[str, bool]:
+    """Return which claims hold of what is read of one target with one weight decay."""
+    alone = {
+        name: bool(read[name]["ratio"] < SECOND and read[name]["eigenvalues"][0] > 0)
+        for name in READINGS
+    }
+    close = bool(read["folded"]["cosines"][0] >= CLOSE)
+    return {"cosine": close, "second": alone["folded"], "unit": alone["unit"]}
 
 
 def target_of(data: ImageDataset, digit: int) -> int:

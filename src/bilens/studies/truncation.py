@@ -1,4 +1,4 @@
-"""How few eigenvectors of a class keep the accuracy, by size, and what is proven of the answers.
+"""How few eigenvectors of a class keep the accuracy, by size of the classifier.
 
 Axes in this file: K vectors kept of each class, C classes, B images.
 """
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition, select
-from bilens.certify.truncation import certified_agreement
 from bilens.data.images import ImageDataset
 from bilens.findings.subject import IMAGES_AT_ONCE, predictions
 from bilens.nn import BilinearClassifier
@@ -29,8 +28,6 @@ ERRORS = (4.0, 3.2, 2.4, 1.8, 1.65, 1.55)  # % at 30
 ENOUGH = "eigenvectors a class for a drop of at most 0.1 %"
 COUNTS = (11, 13, 16, 20, 22, 28)
 DROPS = (0.01, 0.1, 1.0)  # % of the images
-CERTIFIED_SIZES = (100, 30)  # the first that is trained
-CERTIFIED_AT = (1, 2, 5, 10, 20, 30, 50, 100, 200)
 PLOT = "Fig. 5 B by ipantelidis/bilinear-mlp-repro, read off"
 AXIS = "the published axis ends at 0.1 %, so 0.01 % cannot be read off it: k for three drops"
 ORDER = (
@@ -74,11 +71,8 @@ class TruncationStudy(SeedStudy):
     def recipes(self, options: StudyOptions, seed: int) -> list[ImageRecipe]:
         return sized_recipes(options, seed)
 
-    def read(self, options: StudyOptions, data: ImageDataset, models: Models) -> Record:
-        sizes = sizes_of(options)
-        chosen = next(h for h in CERTIFIED_SIZES if h in sizes)
-        pairs = zip(sizes, models, strict=True)
-        return {"sizes": [truncated(model, data, h == chosen) for h, model in pairs]}
+    def read(self, _options: StudyOptions, data: ImageDataset, models: Models) -> Record:
+        return {"sizes": [truncated(model, data) for model in models]}
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         return {
@@ -93,17 +87,14 @@ class TruncationStudy(SeedStudy):
             note = f"in the input basis {spread([error(run, 'input') for run in runs], 2)}"
             found[f"error-{h}"] = Measured(errors, note=note)
             counts = [enough(run, DROPS[1], PUBLISHED_BASIS) for run in runs]
-            known = tuple(float(k) for k in counts if k is not None)
             note = f"in the input basis {several([enough(run, DROPS[1]) for run in runs])}"
-            if len(known) < len(runs):
-                known, note = (), f"more than {MOST} in {len(runs) - len(known)} runs; {note}"
-            found[f"enough-{h}"] = Measured(known, None if known else False, note)
+            if beyond := sum(k > MOST for k in counts):
+                note = f"more than {MOST} in {beyond} runs; {note}"
+            known = () if beyond else tuple(map(float, counts))
+            found[f"enough-{h}"] = Measured(known, False if beyond else None, note)
         first = [enough(run, DROPS[0]) for run in next(iter(result.values()))]
-        found["handful"] = Measured(
-            tuple(float(k) for k in first if k is not None),
-            all(k is not None and k <= 5 for k in first),  # fingers
-            "holds where it is at most five in every run",
-        )
+        known, note = tuple(float(k) for k in first if k <= MOST), "at most five in every run"
+        found["handful"] = Measured(known, max(first) <= 5, f"holds where it is {note}")  # fingers
         return found
 
     def figures(self, document: Record) -> Mapping[str, str]:
@@ -126,17 +117,8 @@ class TruncationStudy(SeedStudy):
             for h, runs in result.items()
         )
         drops = " | ".join(f"k for {drop:g} %" for drop in DROPS)
-        size, runs = next((h, runs) for h, runs in result.items() if "certified" in runs[0])
-        certified = (
-            [same[0][0], *(spread([100 * one[place] for one in same], 2) for place in (1, 2))]
-            for same in zip(*(run["certified"] for run in runs), strict=True)
-        )
-        return {
-            "rows": table(f"h | error, % | error at {SHOWN}, % | {drops}", rows),
-            "certified": table("k | class proven unchanged, % | class unchanged, %", certified),
-            "size": size,
-            "most": MOST,
-        }
+        heads = f"h | error, % | error at {SHOWN}, % | {drops}"
+        return {"rows": table(heads, rows), "most": MOST}
 
 
 def error(run: Record, basis: str) -> float:
@@ -144,32 +126,31 @@ def error(run: Record, basis: str) -> float:
     return 100 * (1 - float(run[basis][SHOWN]))
 
 
-def enough(run: Record, drop: float, basis: str = "input") -> int | None:
-    """Return from how many vectors on the accuracy stays within a drop, %, of the whole one."""
-    lost = [100 * (run["whole"] - one) > drop + 1e-9 for one in run[basis]]
-    return None if lost[-1] else len(lost) - lost[::-1].index(True) if any(lost) else 0
+def enough(run: Record, drop: float, basis: str = "input") -> int:
+    """Return from how many vectors on the accuracy stays within a drop, %, of the whole one.
+
+    More than are read, where it is too low with all of them.
+    """
+    counted = enumerate(run[basis], start=1)
+    return max((k for k, one in counted if 100 * (run["whole"] - one) > drop + 1e-9), default=0)
 
 
-def several(counts: Sequence[int | None]) -> str:
-    return ", ".join(f"> {MOST}" if k is None else str(k) for k in counts)
+def several(counts: Sequence[int]) -> str:
+    return ", ".join(f"> {MOST}" if k > MOST else str(k) for k in counts)
 
 
 @torch.no_grad()
-def truncated(model: BilinearClassifier, data: ImageDataset, certified: bool) -> Record:
-    """Return accuracies, whole and by vectors kept from 0, in both bases; and certificates."""
+def truncated(model: BilinearClassifier, data: ImageDataset) -> Record:
+    """Return accuracies, whole and by vectors kept from 0, in both bases."""
     x, y = data.test_images.double(), data.test_labels
     f = model.quadratic_map().detach().to(torch.float64)
-    eigs = class_spectra(model, "input")
-    embedded = x @ model.embed.weight.double().T
-    found: Record = {
+    return {
         "whole": float((f(x).argmax(dim=1) == y).double().mean()),
-        "input": by_count(eigs, x, y),
-        "embedding": by_count(class_spectra(model, "embedding"), embedded, y),
+        "input": by_count(class_spectra(model, "input"), x, y),
+        "embedding": by_count(
+            class_spectra(model, "embedding"), x @ model.embed.weight.double().T, y
+        ),
     }
-    if certified:
-        proofs = ((k, certified_agreement(f, k, x, eigs)) for k in CERTIFIED_AT)
-        found["certified"] = [(k, one.certified_share, one.agreeing_share) for k, one in proofs]
-    return found
 
 
 def by_count(eigs: EigenDecomposition, x: Tensor, y: Tensor) -> list[float]:

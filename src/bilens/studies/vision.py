@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import product
 from typing import Any, TypeAlias
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.concentration import effective_rank, roughness
-from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.gaussian import mean_and_covariance, symmetric_root
 from bilens.data.images import ImageDataset
@@ -119,16 +120,25 @@ def in_words(recipe: Record) -> str:
 def class_spectra(
     model: BilinearClassifier, basis: str, data: ImageDataset | None = None
 ) -> EigenDecomposition:
-    """Return the whole spectra of all classes in the basis input, embedding or whitened.
+    """Return the spectra of all classes in the basis input, embedding or whitened.
 
-    The whitened one takes the covariance of the training images of `data`.
+    What is not returned is zero: pixels are read through the rows of the embedding alone, so the
+    forms are decomposed in the space of these. The whitened basis takes the covariance of the
+    training images of `data`.
     """
-    f = model.quadratic_map("embedding" if basis == "embedding" else "input")
-    f = f.detach().to(torch.float64)
+    f = model.quadratic_map("embedding").detach().to(torch.float64)
+    if basis == "embedding":
+        return eigendecompose_all(f)
+    rows, offset = model.embed.weight.detach().double(), None
     if basis == "whitened":
         assert data is not None, "the whitened basis is one of data"
-        f = f.compose_input(*root_and_mean(data), basis=basis)
-    return eigendecompose_all(f)
+        root, mean = root_and_mean(data)
+        rows, offset = rows @ root, rows @ mean
+    frame, inner = torch.linalg.qr(rows.T)  # rows = innerᵀ frameᵀ
+    eig = eigendecompose_all(f.compose_input(inner.T, offset))
+    vectors, linear = eig.eigenvectors @ frame.T, eig.linear @ frame.T
+    proof = (Proof.RANK,) * len(eig)
+    return replace(eig, eigenvectors=vectors, linear=linear, basis=basis, proof=proof)
 
 
 @lru_cache(maxsize=2)
