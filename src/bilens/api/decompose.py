@@ -38,7 +38,7 @@ from bilens.base.errors import (
     MemoryLimitError,
     OutputExistsError,
 )
-from bilens.base.files import read_json, write_files
+from bilens.base.files import names_in, read_json, write_files
 from bilens.base.memory import MEMORY_LIMIT_VARIABLE, readable
 from bilens.findings.spectra import null_estimate, rank_null_intervals, summarise_spectra
 from bilens.io.load import LoadedModel
@@ -297,8 +297,7 @@ def read_done(
 ) -> dict[str, Any] | None:
     """Return the record of a layer that is done already; None if it has to be computed."""
     pairs_file, record_file = files_of(folder, layer)
-    if folder.exists() and not folder.is_dir():
-        raise OutputExistsError(f"{folder} is a file; expected a folder for the decompositions.")
+    names_in(folder, "decompositions")
     if not record_file.exists():
         if pairs_file.exists() and not overwrite:
             raise OutputExistsError(

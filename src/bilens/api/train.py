@@ -18,7 +18,7 @@ from bilens.api.audit import audit
 from bilens.api.provenance import this_command, versions
 from bilens.base import Progress, silent
 from bilens.base.errors import InterruptedRunError, OutputExistsError
-from bilens.base.files import replace_folder, write_error, write_file
+from bilens.base.files import names_in, replace_folder, write_error, write_file
 from bilens.base.notebook import html_summary
 from bilens.data.images import ImageDataset
 from bilens.data.tokenizer import Tokenizer, pack_documents, train_tokenizer
@@ -281,11 +281,7 @@ def check_demo_folder(folder: Path, overwrite: bool) -> None:
 
     With `overwrite`, a run of ours with more beside it is replaced too.
     """
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise OutputExistsError(f"{folder} is a file; expected a folder for the demo.")
-    names = {item.name for item in folder.iterdir()}
+    names = names_in(folder, "demo")
     foreign = sorted(names - OWN_NAMES)
     is_ours = bool(names & {CONFIG_NAME, RUN_NAME})
     if names and (not is_ours or (foreign and not overwrite)):

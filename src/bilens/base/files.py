@@ -99,6 +99,13 @@ def shortened(names: list[str], limit: int = 4) -> str:
     return ", ".join(repr(name) for name in names[:limit]) + more
 
 
+def names_in(folder: Path, of: str) -> set[str]:
+    """Return the names in a folder, none where there is none yet; refuse a file in its place."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(f"{folder} is a file; expected a folder for the {of}.")
+    return {item.name for item in folder.iterdir()} if folder.exists() else set()
+
+
 def write_error(path: Path, error: OSError, replaced: Collection[Path] = ()) -> BilensError:
     reason = error.strerror or str(error)
     if isinstance(error, FileExistsError):  # of `mkdir`, where a file has the name of a folder

@@ -182,9 +182,7 @@ def attack_classifier(
         random_perturbations=request.random_perturbations,
         restarts=request.restarts,
         seed=request.seed,
-        source=origin.source,
-        data=origin.data,
-        reproduce=origin.reproduce,
+        **origin.fields(),
     )
 
 

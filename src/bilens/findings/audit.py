@@ -182,9 +182,7 @@ def audit_classifier(
         triggers=triggers,
         null_samples=null_samples,
         seed=seed,
-        source=origin.source,
-        data=origin.data,
-        reproduce=origin.reproduce,
+        **origin.fields(),
     )
 
 

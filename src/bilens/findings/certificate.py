@@ -161,16 +161,9 @@ def certify_classifier(
     return Certificate(
         model=summary,
         exactness=exactness,
-        box=proven.box,
-        l2=proven.l2,
-        linf=proven.linf,
-        truncation=proven.truncation,
-        input_use=proven.input_use,
-        stability=proven.stability,
+        **proven.fields(),
         seed=seed,
-        source=origin.source,
-        data=origin.data,
-        reproduce=origin.reproduce,
+        **origin.fields(),
     )
 
 

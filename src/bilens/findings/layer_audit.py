@@ -109,9 +109,7 @@ def audit_layers(
         conditions=None,
         null_samples=options.null_samples,
         seed=options.seed,
-        source=origin.source,
-        data=origin.data,
-        reproduce=origin.reproduce,
+        **origin.fields(),
     )
 
 

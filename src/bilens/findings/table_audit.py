@@ -114,9 +114,7 @@ def audit_columns(
         verdict=judge("table", evidence),
         performance=performance,
         seed=seed,
-        source=origin.source,
-        data=origin.data,
-        reproduce=origin.reproduce,
+        **origin.fields(),
     )
 
 

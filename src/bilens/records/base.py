@@ -50,6 +50,10 @@ class Record(Struct, frozen=True):
     def __repr__(self) -> str:
         return one_line(self)
 
+    def fields(self) -> dict[str, Any]:
+        """Return what is in the record by name, as it is."""
+        return msgspec.structs.asdict(self)
+
 
 class Document(Record, frozen=True, kw_only=True):
     """A whole document; a record of this type names its `kind`."""

@@ -71,19 +71,9 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         verbose: bool = False,
     ) -> None:
         self.class_weight = class_weight
-        TableEstimator.__init__(
-            self,
-            alpha=alpha,
-            quadratic_scale=quadratic_scale,
-            n_components=n_components,
-            max_iter=max_iter,
-            tol=tol,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            random_state=random_state,
-            verbose=verbose,
-        )
+        problem = alpha, quadratic_scale, n_components, max_iter, tol
+        path = early_stopping, validation_fraction, n_iter_no_change
+        TableEstimator.__init__(self, *problem, *path, random_state, verbose)
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:

@@ -90,10 +90,8 @@ class ConversionStudy(Study):
         found = {}
         for (way, tokens), rows in sorted(grouped(result)[1].items()):  # the most tokens last
             added = tuple(row["loss_added"] for row in rows)
-            told = (
-                f"{tokens:,} tokens, a teacher of {mean(row['teacher_loss'] for row in rows):.2f} "
-            )
-            told += "nats"
+            teacher = mean(row["teacher_loss"] for row in rows)
+            told = f"{tokens:,} tokens, a teacher of {teacher:.2f} nats"
             if way == PUBLISHED_WAY:
                 found["published"] = Measured(added, note=told)
             if way == OURS:

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import product
 from statistics import mean
 from typing import Any
 
@@ -83,28 +84,21 @@ class GateStudy(Study):
         CorpusOptions(options.corpus).load()
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
-        kinds = [(kind, seed) for seed in self.seeds(options) for kind in GATES]
+        every = product(BUDGETS, self.seeds(options), GATES)
         speed: dict[str, Measure] = {SPEED: partial(seconds_per_step, options)}
         return speed | {
             cell_name(budget, kind, seed): partial(measure, options, budget, kind, seed)
-            for budget in BUDGETS
-            for kind, seed in kinds
+            for budget, seed, kind in every
         }
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
-        seeds = self.seeds(options)
-        rows = []
-        for kind in GATES:
-            row: Record = {"kind": kind, "published": PUBLISHED.get(kind)}
-            for budget in BUDGETS:
-                found = [cells[cell_name(budget, kind, seed)] for seed in seeds]
-                losses = [cell["held_out_loss"] for cell in found]
-                row[budget] = {
-                    "held_out_loss": mean(losses),
-                    "losses": losses,
-                    "steps": found[0]["step"],
-                }
-            rows.append(row)
+        rows: list[Record] = [{"kind": kind, "published": PUBLISHED.get(kind)} for kind in GATES]
+        for row, budget in product(rows, BUDGETS):
+            names = (cell_name(budget, row["kind"], seed) for seed in self.seeds(options))
+            found = [cells[name] for name in names]
+            losses = [cell["held_out_loss"] for cell in found]
+            row[budget] = {"held_out_loss": mean(losses), "losses": losses}
+            row[budget]["steps"] = found[0]["step"]
         first = {kind: cells[cell_name(EQUAL_STEPS, kind, 0)] for kind in GATES}
         return {
             "rows": rows,
@@ -118,8 +112,7 @@ class GateStudy(Study):
     def ours(self, result: Record) -> Mapping[str, Measured]:
         losses = {
             (row["kind"], budget): row[budget]["losses"]
-            for row in result["rows"]
-            for budget in BUDGETS
+            for row, budget in product(result["rows"], BUDGETS)
         }
         return {
             f"{gate}, {budget}": Measured(tuple(changes(losses["bilinear", budget], others)))

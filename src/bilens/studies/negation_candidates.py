@@ -108,17 +108,15 @@ def measure_block(
             reader.activations[:, chosen],
             least_active=LEAST_ACTIVE,
         )
-        first, second = (
-            torch.tensor(chosen)[side[:CHECKED_PAIRS]] for side in (compared.first, compared.second)
-        )
+        sides = compared.first, compared.second
+        first, second = (torch.tensor(chosen)[side[:CHECKED_PAIRS]] for side in sides)
         both, one = coupled(pair_interactions(reader, first, second), kinds)
         at = list(range(len(first)))
         counted = {"ranked": len(compared.score), "looked_at": len(first)}
         found["pairs"] = {**counted, **positions(at, both, one)}
-        candidates += [
-            pair_candidate(reader, (int(first[position - 1]), int(second[position - 1])), position)
-            for position in held_positions(at, both, one)
-        ]
+        named = [*zip(first.tolist(), second.tolist(), strict=True)]
+        held = held_positions(at, both, one)
+        candidates += [pair_candidate(reader, named[place - 1], place) for place in held]
     found["tried"] = len(candidates)
     if candidates:
 
@@ -154,13 +152,8 @@ def pair_candidate(reader: LatentReader, pair: tuple[int, int], position: int) -
     data = reader.inputs, reader.activations
     along = fewest(contrast_directions(reader.g, *pair, *data, MOST_DIRECTIONS + 1))
     space = weighted_space(reader.g, *pair, *data)
-    return Candidate(
-        pair,
-        position,
-        along,
-        partial(active, reader, pair),
-        lambda generator: space.random(len(along.readers), generator),
-    )
+    random = partial(space.random, len(along.readers))
+    return Candidate(pair, position, along, partial(active, reader, pair), random)
 
 
 def fewest(directions: InputDirections) -> InputDirections:
@@ -216,9 +209,8 @@ def effects(
     edit = ablation(candidate.along, candidate.where)
     draws = [ablation(candidate.random(generator), candidate.where) for _ in range(NUM_RANDOM)]
     negated = words.negated(held_out)
-    before_loss, after_loss = (
-        pairs.loss_elsewhere(held_out, negated, change) for change in (None, edit)
-    )
+    loss = partial(pairs.loss_elsewhere, held_out, negated)
+    losses = loss(None), loss(edit)
     size = len(candidate.along.readers)
     plain, changed = pairs.leaning(), pairs.leaning(edit)
     random = [pairs.leaning(draw) for draw in draws]
@@ -231,21 +223,12 @@ def effects(
         before = effect(plain)
         checks[name] = None  # nothing to remove
         if float(before.mean()) > 0:
-            check = causal_check(
-                "ablate",
-                size,
-                before,
-                effect(changed),
-                [effect(each) for each in random],
-                generator,
-                (before_loss, after_loss),
-            )
-            checks[name] = to_json(check)
+            shares = before, effect(changed), [*map(effect, random)]
+            checks[name] = to_json(causal_check("ablate", size, *shares, generator, losses))
     return {
         "num_directions": size,
         "moved": known(float((plain - changed).abs().mean())),
-        "loss_before": before_loss,
-        "loss_after": after_loss,
+        **dict(zip(("loss_before", "loss_after"), losses, strict=True)),
         **checks,
     }
 
@@ -256,14 +239,12 @@ def describe(reader: LatentReader, candidate: Candidate, kinds: InputKinds) -> R
     effects = [output_tokens(reader.behind.sae.decoder[n], unembed, LISTED_TOKENS) for n in latents]
     first, *others = (unit(reader.g.sizes.d_out, latent) for latent in latents)
     direction = (first - others[0] if others else first)[None]
-    cross = listed_interactions(
-        reader.g, reader.dictionary, direction, bias=reader.bias, top=TOP
-    ).cross_interactions
+    found = listed_interactions(reader.g, reader.dictionary, direction, bias=reader.bias, top=TOP)
+    cross = found.cross_interactions
+    columns = (side[0].tolist() for side in (cross.first, cross.second, cross.values))
     listed = [
         entry
-        for entry in zip(
-            cross.first[0].tolist(), cross.second[0].tolist(), cross.values[0].tolist(), strict=True
-        )
+        for entry in zip(*columns, strict=True)
         if bool(kinds.negation[entry[0]] ^ kinds.negation[entry[1]])
     ]
     listed.sort(key=lambda entry: not bool(kinds.sentiment[list(entry[:2])].any()))
@@ -287,8 +268,7 @@ def describe(reader: LatentReader, candidate: Candidate, kinds: InputKinds) -> R
 def strongest_at(reader: LatentReader, activations: Tensor) -> list[str]:
     """Return two tokens each that end where a latent is strongest, different ones."""
     tokens = reader.text.blocks
-    ends = tokens[:, 1:].flatten()
-    before = tokens[:, :-1].flatten()
+    before, ends = tokens[:, :-1].flatten(), tokens[:, 1:].flatten()
     shown: dict[str, None] = {}
     for row in activations.argsort(descending=True)[:LOOKED_AT].tolist():
         shown[f"{reader.name(int(before[row]))}{reader.name(int(ends[row]))}".strip()] = None

@@ -152,11 +152,6 @@ class NegationStudy(Study):
         readings = "model | one latent promotes | the other promotes | eigenvalues"
         return {
             "num": len(rows),
-            "counts": result["counts"],
-            "removed": LEAST_REMOVED,
-            "loss": MOST_LOSS,
-            "random": MOST_RANDOM,
-            "kept_share": KEPT_SHARE,
             "checks": table(checks, map(table_row, rows)),
             "readings": table(readings, map(reading_row, rows)),
         }

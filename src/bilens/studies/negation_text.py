@@ -106,12 +106,7 @@ class NegationTextStudy(OneModelStudy):
 
     def parts(self, result: Record) -> Record:
         blocks, found = result["blocks"], result["behaviour"]["all"]
-        circuits = [(block, circuit) for block in blocks for circuit in block["circuits"]]
-        numbered = (
-            (block, number, circuit)
-            for block in blocks
-            for number, circuit in enumerate(block["circuits"])
-        )
+        circuits = [(block, *one) for block in blocks for one in enumerate(block["circuits"])]
         mlps = ((row["block"], logits(row["flip"]), logits(row["shift"])) for row in result["mlps"])
         positive, negative = (", ".join(f"*{word}*" for word in WORDS[side]) for side in (1, -1))
         return {
@@ -121,9 +116,8 @@ class NegationTextStudy(OneModelStudy):
             "frames": table(FRAME_HEADS, map(frame_row, result["behaviour"]["frames"])),
             "mlps": table("block | of the flip, logits | of the shift", mlps),
             "blocks": table(BLOCK_HEADS, map(block_row, blocks)),
-            "circuits": table(CIRCUIT_HEADS, starmap(circuit_row, numbered)),
+            "circuits": table(CIRCUIT_HEADS, starmap(circuit_row, circuits)),
             "readings": table(READING_HEADS, starmap(reading_row, circuits)),
-            "first": blocks[0],
             "positive": positive,
             "negative": negative,
             "examples": ", ".join(f"“{shown(frame)}”" for frame in FRAMES.values()),
@@ -296,7 +290,7 @@ def removed(check: Record | None, name: str) -> str:
     return percent(check[name]) if check is not None and is_told else "–"
 
 
-def reading_row(block: Record, circuit: Record) -> tuple[object, ...]:
+def reading_row(block: Record, _number: int, circuit: Record) -> tuple[object, ...]:
     promoted = " / ".join(quoted(words) for words in circuit["promoted"])
     at = " / ".join(quoted(words) for words in circuit["strongest_at"])
     entries = circuit["interactions"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from bilens.base import silent
 from bilens.base.errors import BilensError, InterruptedRunError, OutputExistsError, UsageError
-from bilens.base.files import read_json, write_file
+from bilens.base.files import names_in, read_json, write_file
 from bilens.report.reproduction import render_reproduction
 from bilens.studies import STUDIES, find_studies
 from bilens.studies.comparison import finding_cells
@@ -51,17 +52,13 @@ def reproduce(
     documents: dict[str, Record] = {}
     failed: dict[str, BilensError] = {}
     for study in studies:
-
-        def show(cell: str, done: int, total: int, name: str = study.name) -> None:
-            on_cell(name, cell, done, total)
-
         try:
             documents[study.name] = run_study(
                 study,
                 out / study.name,
                 options.for_study(study),
                 models=out / MODELS_FOLDER,
-                on_cell=show,
+                on_cell=partial(on_cell, study.name),
                 say=say,
             )
         except InterruptedRunError:
@@ -109,11 +106,8 @@ def page_parts(study: Study, document: Record) -> Record:
 
 def check_folder(out: Path) -> None:
     """Refuse a folder that holds anything but studies."""
-    if out.exists() and not out.is_dir():
-        raise OutputExistsError(f"{out} is a file; expected a folder for the studies.")
-    names = {item.name for item in out.iterdir()} if out.exists() else set()
     groups = {name.partition("/")[0] for name in STUDIES}
-    if other := sorted(names - groups - {INDEX_NAME, MODELS_FOLDER}):
+    if other := sorted(names_in(out, "studies") - groups - {INDEX_NAME, MODELS_FOLDER}):
         raise OutputExistsError(
             f"{out} holds something else than studies ({', '.join(other[:4])}): choose another "
             "folder."

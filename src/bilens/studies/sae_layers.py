@@ -72,11 +72,8 @@ class LayerStudy(OneModelStudy):
             Curve(f"{point}, published", tuple(enumerate(losses, start=1)), dashed=True)
             for point, losses in result["published"]["loss_added"].items()
         ]
-        return {
-            LAYERS_NAME: line_figure(
-                self.title, "layer", "loss added, nats per token", [*curves, *published]
-            )
-        }
+        names = self.title, "layer", "loss added, nats per token"
+        return {LAYERS_NAME: line_figure(*names, [*curves, *published])}
 
     def parts(self, result: Record) -> Record:
         published = result["published"]["loss_added"]

@@ -132,30 +132,23 @@ class SAETrainingStudy(OneModelStudy):
         rows, published = result["rows"], result["published"]["correlation"]
         by_rank = [Curve(f"{row['tokens']:,}", points_of(row, "correlation")) for row in rows]
         null = Curve("random", points_of(rows[-1], "null"), dashed=True)
+        known = [dict(curve.points) for curve in by_rank]
         over_time = [
-            Curve(
-                "1 eigenvector" if rank == 1 else f"{rank} eigenvectors",
-                tuple(
-                    (order, dict(points_of(row, "correlation"))[rank])
-                    for order, row in enumerate(rows)
-                ),
-            )
+            Curve(f"{rank} eigenvector{'s' * (rank > 1)}", tuple(enumerate(x[rank] for x in known)))
             for rank in RANKS_OVER_TIME
-            if rank in rows[0]["fit"]["ranks"]
+            if rank in known[0]
         ]
         other = Curve("published, other model", tuple(enumerate(published)), dashed=True)
+        time, what = "doublings of the training", "correlation"
         return {
             BY_RANK_NAME: line_figure(
-                "By tokens of training", "eigenvectors", "correlation", [*by_rank, null]
+                "By tokens of training", "eigenvectors", what, [*by_rank, null]
             ),
-            OVER_TIME_NAME: line_figure(
-                self.title, "doublings of the training", "correlation", [*over_time, other]
-            ),
+            OVER_TIME_NAME: line_figure(self.title, time, what, [*over_time, other]),
         }
 
     def parts(self, result: Record) -> Record:
         rows, published = result["rows"], result["published"]
-        first = rows[0]
         heads = (
             "steps | tokens | nmse in | nmse out | dead in | dead out | recovered in "
             "| recovered out | latents compared"
@@ -164,9 +157,8 @@ class SAETrainingStudy(OneModelStudy):
             (f"{steps:,}", *(f"{published[name][row]:.2f}" for name in PUBLISHED_NUMBERS))
             for row, steps in enumerate(published["steps"])
         )
-        ranks = " | ".join(f"k = {rank}" for rank in first["fit"]["ranks"])
+        ranks = " | ".join(f"k = {rank}" for rank in rows[0]["fit"]["ranks"])
         return {
-            "first": first,
             "quality": table(heads, map(quality_row, rows)),
             "correlations": table(f"steps | {ranks}", map(correlation_row, rows)),
             "published": table(f"steps | {' | '.join(PUBLISHED_NUMBERS)}", others),

@@ -23,7 +23,7 @@ from bilens.base.errors import (
     OutputExistsError,
     UsageError,
 )
-from bilens.base.files import read_json, write_file, write_files
+from bilens.base.files import names_in, read_json, write_file, write_files
 from bilens.data.images import ImageDataset, embedded_digits, load_images
 from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
@@ -75,9 +75,7 @@ class StudyOptions:
             raise UsageError(f"models is {self.models!r}; expected a tuple of run folders.")
 
     def given(self) -> Record:
-        values = dataclasses.asdict(self)
-        del values["missing"]
-        return {name: value for name, value in values.items() if value is not None}
+        return {k: v for k, v in vars(self).items() if v is not None and k != "missing"}
 
     def for_study(self, study: Study) -> StudyOptions:
         """Return those that a study reads."""
@@ -344,9 +342,7 @@ def run_study(
 
 def check_study_folder(out: Path, study: Study, about: Record) -> None:
     """Refuse a folder that holds anything but cells of a study with the options of `about`."""
-    if out.exists() and not out.is_dir():
-        raise OutputExistsError(f"{out} is a file; expected a folder for the study.")
-    names = {item.name for item in out.iterdir()} if out.exists() else set()
+    names = names_in(out, "study")
     cells = sorted((out / CELLS_FOLDER).glob("*.json"))
     if not names & {CELLS_FOLDER, WORK_FOLDER, DOCUMENT_NAME} and names - {".lock"}:
         raise OutputExistsError(

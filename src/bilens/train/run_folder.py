@@ -25,7 +25,7 @@ from bilens.base.errors import (
     OutputExistsError,
     UsageError,
 )
-from bilens.base.files import check_path, read_json, write_error, write_file
+from bilens.base.files import check_path, names_in, read_json, write_error, write_file
 from bilens.base.frame import frame_of
 from bilens.base.notebook import html_summary
 from bilens.io.host import COMPANIONS
@@ -199,13 +199,11 @@ def check_folder(
     """
     if resume and overwrite:
         raise UsageError("--resume continues a run and --overwrite removes it: give one of them.")
-    if folder.exists() and not folder.is_dir():
-        raise OutputExistsError(f"{folder} is a file; expected a folder for the run.")
+    names = names_in(folder, "run")
     if resume:
         check_same_run(folder, about, data_noun, usual)
         return
-    content = sorted(item.name for item in folder.iterdir()) if folder.exists() else []
-    content = [name for name in content if not is_left_over(name)]
+    content = sorted(name for name in names if not is_left_over(name))
     if content and not overwrite:
         raise OutputExistsError(
             f"{folder} already holds files ({', '.join(content[:4])}): choose another "

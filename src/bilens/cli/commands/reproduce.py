@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -59,22 +59,16 @@ def reproduce(
         return
     if out is None:
         raise UsageError("--out is missing: name a folder for the studies.")
-    models = tuple(map(str, options.model)) if options.model else None
-    asked = StudyOptions(
-        options.corpus,
-        models,
-        options.seeds,
-        options.steps,
-        options.tokens,
-        None if options.data_dir is None else str(options.data_dir),
-        options.full or None,
-        options.quick or None,
-    )
+    given: dict[str, Any] = {name: value or None for name, value in vars(options).items()}
+    if models := given.pop("model"):
+        given["models"] = tuple(map(str, models))
+    if given["data_dir"]:
+        given["data_dir"] = str(given["data_dir"])
 
     def show(study: str, cell: str, done: int, total: int) -> None:
         output.say(f"{study}: {cell} ({done + 1} of {total})")
 
-    document = run(studies, out, asked, on_cell=show, say=output.say)
+    document = run(studies, out, StudyOptions(**given), on_cell=show, say=output.say)
     parts = [
         f"# {one['title']}\n\n{findings_table(one['findings'])}{out / name / 'study.md'}\n"
         for name, one in document["studies"].items()

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from bilens.base.errors import FileError, OutputExistsError, UsageError
+from bilens.base.errors import OutputExistsError, UsageError
+from bilens.base.files import names_in
 from bilens.cli.console import Output
 from bilens.cli.options import (
     HtmlReport,
@@ -102,11 +103,7 @@ def trace(
 
 def refuse_filled(folder: Path | None, overwrite: bool) -> None:
     """Refuse to write graphs beside what a folder holds already, before any work is done."""
-    if folder is None or not folder.exists():
-        return
-    if not folder.is_dir():
-        raise FileError(f"{folder} is a file; expected a folder for the graphs: choose another.")
-    if any(folder.iterdir()) and not overwrite:
+    if folder is not None and names_in(folder, "graphs") and not overwrite:
         raise OutputExistsError(
             f"{folder} is not empty: choose another folder, or write into it with --overwrite."
         )
