@@ -153,3 +153,12 @@ def test_shares_of_a_decision_are_sums_of_its_parts() -> None:
     assert typical["rival"] == 2
     assert typical["suppression"] == pytest.approx(0, abs=1e-6)
     assert found["error"] < 1e-12
+
+
+def test_few_eigenvalues_carry_a_planted_form_and_not_a_random_one() -> None:
+    planted = torch.tensor([[9.0, -3.0, *[0.1] * 30]])
+    assert eigenvectors.carriers(planted).tolist() == [2]
+    torch.manual_seed(0)
+    drawn = BilinearClassifier(32, 32, 3)
+    counts = eigenvectors.carriers(vision.class_spectra(drawn, "embedding").eigenvalues)
+    assert min(counts.tolist()) > 0.4 * 32

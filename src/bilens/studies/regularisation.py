@@ -16,7 +16,7 @@ from typing import TypeAlias
 from bilens.data.images import ImageDataset
 from bilens.report.charts.curves import grid_figure
 from bilens.report.tiles import Tile, TileRow, tile_plate
-from bilens.studies.comparison import Measured, Published, spread, table
+from bilens.studies.comparison import Measured, Published, interval, spread, table
 from bilens.studies.study import Measure, Record, StudyOptions
 from bilens.studies.vision import (
     MEASURES,
@@ -275,8 +275,14 @@ def noises(result: Record) -> list[str]:
 
 
 def judged(values: Sequence[float], between: tuple[float, float]) -> Measured:
-    """Return values, a seed each, and whether their mean lies between two numbers."""
-    return Measured(tuple(values), between[0] < mean(values) < between[1])
+    """Return values, a seed each, and whether their interval lies between two numbers.
+
+    One that holds either of them decides nothing.
+    """
+    low, high = interval(values) or (mean(values), mean(values))
+    inside = between[0] < low and high < between[1]
+    outside = high <= between[0] or between[1] <= low
+    return Measured(tuple(values), inside if inside or outside else None)
 
 
 def ratios(after: Record, before: Record, quantity: str) -> list[float]:

@@ -30,22 +30,25 @@ from bilens.train.tasks.image import accuracy
 
 SIMILAR = 0.4  # cosine with the target
 FIRST = 6  # the published target: of each class the first training image from this one on
-PUBLISHED_DECAYS = {1.0: "archive", 2.0: "Repro"}
-DECAYS = (0.5, *PUBLISHED_DECAYS)  # a lower one leaves more directions
+DECAYS = {  # and who published it; a lower one leaves more directions
+    0.5: "its claim at a lower decay",
+    1.0: "archive",
+    2.0: "Repro",
+}
 DIGITS, PUBLISHED_DIGIT = range(10), 1
 READINGS = ("folded", "unit")
 SHOWN = 6  # eigenvalues in the record
 CLOSE, SECOND, MOST_TARGETS = 0.9, 1 / 3, 8  # what one large eigenvalue with the target means
 
 ONE_LARGE = "one large positive eigenvalue"
-ALONE = "of ten targets, those whose second |λ| is below a third of the first"
+ALONE = "label the target alone; of ten, those whose second |λ| is below a third of the first"
 CONTRAST = (
-    "one target; read from the row of class 1, with a constant of its own: the contrast "
-    "True − False with the biases of the layer"
+    "one target and one seed: ten targets, a seed each; read from the row of class 1, with a "
+    "constant of its own: the contrast True − False with the biases of the layer"
 )
 AS_PUBLISHED = "the coordinate is as published: the biases have an eigenvalue of their own"
-IS_TARGET = f"of ten targets, those with |cos| ≥ {CLOSE} of target and top eigenvector"
-EITHER = "similar to the published target or its complement: both"
+IS_TARGET = f"label the target alone; of ten, those with |cos| ≥ {CLOSE} of the top eigenvector"
+EITHER = "label as published, similar to one target or its complement: both"
 CLAIMS = {  # quantity, what is published of one target, flaw
     "cosine": (IS_TARGET, "the eigenvector is the target", CONTRAST),
     "second": (ALONE, ONE_LARGE, "as above"),
@@ -70,7 +73,7 @@ class TargetStudy(VisionStudy):
                 others="Repro +.23 +.03 −.03 −.01, quadratic part" if key == "second" else "",
                 flaw=flaw,
             )
-            for decay, whose in PUBLISHED_DECAYS.items()
+            for decay, whose in DECAYS.items()
             for key, (quantity, claim, flaw) in CLAIMS.items()
         },
         "bias": Published(
@@ -91,7 +94,7 @@ class TargetStudy(VisionStudy):
         targets = [row["decays"] for row in result["targets"] if not row["complement"]]
         (either,) = (row["decays"] for row in result["targets"] if row["complement"])
         found = {}
-        for index, decay in enumerate(PUBLISHED_DECAYS, start=1):
+        for index, decay in enumerate(DECAYS):
             held = [claims_held(target[index]) for target in targets]
             for key in held[0]:
                 count = sum(one[key] for one in held)

@@ -93,8 +93,9 @@ class TruncationStudy(SeedStudy):
             known = () if beyond else tuple(map(float, counts))
             found[f"enough-{h}"] = Measured(known, False if beyond else None, note)
         first = [enough(run, DROPS[0]) for run in next(iter(result.values()))]
-        known, note = tuple(float(k) for k in first if k <= MOST), "at most five in every run"
-        found["handful"] = Measured(known, max(first) <= 5, f"holds where it is {note}")  # fingers
+        note = f"{several(first)} in the input basis; holds where it is at most five in every run"
+        known = tuple(map(float, first)) if max(first) <= MOST else ()
+        found["handful"] = Measured(known, max(first) <= 5, note)  # fingers
         return found
 
     def figures(self, document: Record) -> Mapping[str, str]:
