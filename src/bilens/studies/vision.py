@@ -106,14 +106,15 @@ def measure_images(
     """Train classifiers on images of a name, side by side, and read them."""
     data = options.images(name)
     found = read(data, context.classifiers(data, recipes))
-    return {"data": name, "recipes": [recipe.to_dict() for recipe in recipes], **found}
+    told = [recipe.resolved().to_dict() for recipe in recipes]
+    return {"data": name, "recipes": told, **found}
 
 
 def in_words(recipe: Record) -> str:
     """Return what differs most between recipes, from a record."""
     return (
         f"{recipe['d_hidden']} hidden units, {recipe['epochs']} epochs, weight decay "
-        f"{recipe['weight_decay']:g}, noise {recipe['noise']:g}"
+        f"{recipe['weight_decay']:g}, noise {recipe['noise']:g}, products in {recipe['precision']}"
     )
 
 
