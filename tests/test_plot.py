@@ -44,13 +44,29 @@ def test_a_spectrum_stands_before_the_band_of_its_direction() -> None:
     low, high = (float(edge[2]) for edge in null.edges())
     box = ax.patches[0].get_extents().transformed(ax.transData.inverted())
     assert (box.y0, box.y1) == (pytest.approx(low), pytest.approx(high))
+    assert ax.get_legend().get_texts()[0].get_text() == "95% of random rotations at each end"
     assert not bl.plot.spectrum(EIGS[2]).patches
+
+
+def test_a_spectrum_has_the_basis_of_its_band() -> None:
+    model = bl.nn.BilinearClassifier(6, 4, 2)
+    eig = bl.eigendecompose(model.quadratic_map().form(0))
+    layer = model.quadratic_map("embedding").detach()
+    with pytest.raises(UsageError, match="in the input basis and the null in the embedding "):
+        bl.plot.spectrum(eig, bl.rotation_null(layer, None, num_samples=2))
+    embedding = model.embed.weight.detach()
+    bl.plot.spectrum(eig, bl.rotation_null(layer, None, num_samples=2, embedding=embedding))
 
 
 def test_a_truncation_ends_where_the_map_itself_is() -> None:
     x = randn(50, 9)
     label = F(x).argmax(dim=1)
-    line = bl.plot.truncation(EIGS, x, label).lines[0]
+    ax = bl.plot.truncation(EIGS, x, label)
+    line = ax.lines[0]
+    assert ax.get_ylabel() == "share of right answers, 50 inputs"
+    lowest = bl.plot.truncation(bl.eigendecompose_all(F, k=2, which="smallest"), x, label)
+    assert "by falling |eigenvalue|" in ax.get_xlabel()
+    assert "the smallest alone" in lowest.get_xlabel()
     assert [*line.get_xdata()] == [*range(10)]
     assert line.get_ydata()[-1] == 1.0
     kept = EIGS.truncate_map(2)(x).argmax(dim=1)
@@ -63,11 +79,17 @@ def test_a_heat_map_is_the_matrix_on_a_symmetric_scale() -> None:
     torch.testing.assert_close(torch.as_tensor(ax.images[0].get_array().data), q.dense())
     low, high = ax.images[0].get_clim()
     assert -low == high == float(q.dense().abs().max())
+    assert (ax.get_title(), ax.get_xlabel()) == ("interactions, input basis", "input")
+    assert ax.figure.axes[1].get_ylabel() == "output per product of two inputs"
 
 
 def test_what_cannot_be_drawn_is_refused() -> None:
     with pytest.raises(ShapeError, match="9 inputs are no images of 2 × 4: pass shape"):
         bl.plot.eigenvectors(EIGS, (2, 4))
+    with pytest.raises(ShapeError, match="9 inputs are no images of 9 × 1 × 1: pass shape"):
+        bl.plot.eigenvectors(EIGS, (9, 1, 1))  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match="matrix is not symmetric"):
+        bl.plot.interactions(randn(3, 3))
     with pytest.raises(UsageError, match="2 names for 3 forms"):
         bl.plot.eigenvectors(EIGS, names=("a", "b"))
     with pytest.raises(ShapeError, match=r"of one form: use eigs\[c\]"):

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["eigenvectors", "interactions", "spectrum", "truncation"]
 DIVERGING = "RdBu_r"  # white is zero, red positive
+KEPT = {
+    "magnitude": "by falling |eigenvalue|",
+    "largest": "the largest alone",
+    "smallest": "the smallest alone",
+    "both": "from both ends",
+}
 GAP = 1  # pixels between two images
 
 
@@ -61,11 +67,13 @@ def eigenvectors(
     k = min(check_count("k", k, minimum=1), eig.eigenvalues.shape[-1])
     width = eig.eigenvectors.shape[-1]
     side = math.isqrt(width)
-    rows, columns = (side, side) if shape is None else shape
-    if rows * columns != width:
+    sizes = (side, side) if shape is None else tuple(shape)
+    if len(sizes) != 2 or math.prod(sizes) != width or min(sizes) < 1:
         raise ShapeError(
-            f"vectors of {width} inputs are no images of {rows} × {columns}: pass shape."
+            f"vectors of {width} inputs are no images of {' × '.join(map(str, sizes))}: pass "
+            "shape, rows and columns of one."
         )
+    rows, columns = sizes
     values = eig.eigenvalues[..., :k].reshape(-1, k)
     vectors = eig.eigenvectors[..., :k, :].reshape(-1, k, rows, columns)
     if names is not None and len(names) != len(vectors):
@@ -100,15 +108,17 @@ def spectrum(
 
     Args:
         eig: the decomposition of one form.
-        null: of `bl.rotation_null`; its extreme eigenvalues are within the band with probability
-            `level`. None for no band.
+        null: of `bl.rotation_null`; its largest eigenvalue is below the upper edge of the band with
+            probability `level`, its smallest one above the lower edge with the same. None for no
+            band.
         direction: position of the form among the directions of the null.
-        level: of the band.
+        level: of each edge of the band.
         ax: to draw into; None makes a figure.
 
     Raises:
         ShapeError: If `eig` is a batch: use eigs[c].
-        UsageError: If `eig` or `null` is something else, or there is no such direction.
+        UsageError: If `eig` or `null` is something else or of another basis, or there is no such
+            direction.
         NumericalError: If the form did not pass its checks.
         MissingExtraError: If matplotlib is not installed.
     """
@@ -123,8 +133,13 @@ def spectrum(
             raise UsageError(
                 f"there is no direction {direction}: the null has {null.largest.shape[1]}."
             )
+        if null.basis != eig.basis:
+            raise UsageError(
+                f"the spectrum is in the {eig.basis} basis and the null in the {null.basis} basis: "
+                "decompose the map whose null it is, or pass rotation_null the embedding."
+            )
         low, high = (float(edge[direction]) for edge in null.edges(level))
-        ax.axhspan(low, high, color="0.9", label=f"{level:.0%} of random rotations")
+        ax.axhspan(low, high, color="0.9", label=f"{level:.0%} of random rotations at each end")
         ax.legend(frameon=False)
     ax.plot(range(1, len(values) + 1), values, ".")
     ax.set_xlabel("rank by value")
@@ -163,8 +178,8 @@ def truncation(
         shares.append(right(logits, answers))
     ax = axes(ax, (5, 3))
     ax.plot(range(len(shares)), shares)
-    ax.set_xlabel("eigenvectors kept of each class")
-    ax.set_ylabel(f"right answers of {len(x):,}")
+    ax.set_xlabel(f"eigenvectors kept of each class, {KEPT[eigs.which]}")
+    ax.set_ylabel(f"share of right answers, {len(x):,} inputs")
     return ax
 
 
@@ -180,7 +195,7 @@ def interactions(
         ax: to draw into; None makes a figure.
 
     Raises:
-        ShapeError: If the matrix is not square.
+        ShapeError: If the matrix is not square and symmetric.
         NonFiniteError: If it holds NaN or infinity.
         UsageError: If names are not one for each row.
         MemoryLimitError: If the Q of a form would not fit.
@@ -190,13 +205,21 @@ def interactions(
     height, width = check_float_tensor("matrix", values, num_axes=2)
     if height != width:
         raise ShapeError(f"matrix has shape {(height, width)}; a square one was expected.")
+    largest = float(values.detach().abs().max()) or 1.0
+    if float((values - values.T).detach().abs().max()) > largest * math.sqrt(
+        torch.finfo(values.dtype).eps
+    ):
+        raise ShapeError(
+            "matrix is not symmetric: an interaction has one value, use (Q + Q.T) / 2."
+        )
     if names is not None and len(names) != height:
         raise UsageError(f"there are {len(names)} names for {height} rows: pass one for each.")
-    largest = float(values.detach().abs().max()) or 1.0
     ax = axes(ax, (4, 4))
     shown = values.detach().double().cpu().numpy()
     image = ax.imshow(shown, cmap=DIVERGING, vmin=-largest, vmax=largest)
-    ax.figure.colorbar(image, ax=ax)
+    ax.figure.colorbar(image, ax=ax, label="output per product of two inputs")
+    basis = f", {matrix.basis} basis" if isinstance(matrix, QuadraticForm) else ""
+    ax.set(title=f"interactions{basis}", xlabel="input", ylabel="input")
     if names is not None:
         ax.set_xticks(range(height), names, rotation=90)
         ax.set_yticks(range(height), names)

@@ -219,11 +219,18 @@ def test_maps_are_subtracted_and_multiplied_by_numbers() -> None:
     torch.testing.assert_close((2 * f)(x), 2 * f(x))
     torch.testing.assert_close((f * -0.5)(x), -f(x) / 2)
     torch.testing.assert_close((3 * f.form(1))(x), 3 * f(x)[:, 1])
+    two, q, r = torch.tensor(2.0), f.form(0), g.form(0)
+    torch.testing.assert_close((two * f / 4)(x), f(x) / 2)
+    torch.testing.assert_close((q - r + q)(x), 2 * q(x) - r(x))
+    torch.testing.assert_close((-q / two)(x), q(x) / -2)
+    with pytest.raises(UsageError, match=r"of 5 inputs, .* and of 4 inputs, .* cannot be added"):
+        q + random_map(d_in=4).form(0)
     assert (f - f).tensor.norm() < 1e-12 * f.tensor.norm()
     assert (2 * f).device == f.form(0).device == torch.device("cpu")
     for other in ("2", True, randn(2), None):
-        with pytest.raises(TypeError, match=r"multiply|unsupported operand"):
-            other * f
+        for one in (f, q):
+            with pytest.raises(TypeError, match=r"multiply|unsupported operand"):
+                other * one
     with pytest.raises(TypeError, match="unsupported operand"):
         f - 1
     with pytest.raises(NonFiniteError, match="down holds"):
@@ -236,6 +243,8 @@ def test_a_number_reads_one_output() -> None:
     for wrong in (D_OUT, -1):
         with pytest.raises(UsageError, match=r"there is no output -?\d: the map has 0 to 2"):
             f.form(wrong)
-    for odd in (True, "2", 1.0):
+    for odd in (True, 1.0):
         with pytest.raises(ShapeError, match=r"output_direction is a \w+; a torch.Tensor was exp"):
             f.form(odd)
+    with pytest.raises(ShapeError, match=r"is '2'; a map knows no names of outputs: pass"):
+        f.form("2")

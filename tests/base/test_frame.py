@@ -42,6 +42,8 @@ def test_every_result_that_is_a_table_becomes_one() -> None:
         "significant": (null.num_significant(eigs.eigenvalues), D_OUT * D_IN),
         "moments": (bl.gaussian_moments(F, x[0], eye), D_OUT),
         "hosvd": (bl.hosvd(F), D_OUT),
+        "components": (bl.cp_decompose(F, D_OUT), D_OUT),
+        "duals": (bl.dual_expression(F, torch.eye(D_OUT).double()), D_OUT * D_OUT),
         "contributions": (eigs.contributions(x), D_OUT * 4 * D_IN),
         "l2": (bl.certify.l2_radius(F, x, label), 4),
         "linf": (bl.certify.linf_radius(F, x, label), 4),
@@ -59,6 +61,8 @@ def test_every_result_that_is_a_table_becomes_one() -> None:
         assert len(table) > 0, name
         assert rows is None or len(table) == rows, name
         assert len(table.columns) >= 2, name
+    assert [*tables["components"][0].to_frame()] == ["component", "sizes"]
+    assert [*tables["duals"][0].to_frame()] == ["output", "direction", "duals"]
     assert "status" not in null.to_frame()  # one for each direction, not for each sample
     assert [*tables["l2"][0].to_frame().label] == label.tolist()
     assert {*tables["entries"][0].to_frame().kind} == {"self", "cross"}

@@ -146,6 +146,15 @@ def test_a_network_is_fitted_end_to_end() -> None:
     )
 
 
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+def test_a_classifier_has_the_layers_that_its_folder_has(n_layers: int) -> None:
+    module = bl.nn.BilinearClassifier(6, 4, 3, n_layers)
+    expected = [f"layers.{index}" for index in range(n_layers)]
+    assert [*bl.from_module(module).layers] == expected
+    inside = nn.Sequential(nn.LayerNorm(6), module)  # every layer has a holder of its own
+    assert [*bl.from_module(inside).layers][1:] == [f"1.{name}" for name in expected][1:]
+
+
 def test_what_needs_a_module_of_ours_is_refused() -> None:
     model = bl.from_module(nn.Sequential(nn.Linear(4, 6), nn.Tanh()))
     with pytest.raises(UsageError, match="the layers alone are read"):
@@ -306,3 +315,12 @@ def test_a_llama_without_an_activation_is_exact() -> None:
     )
     assert [*model.layers] == ["model.layers.0.mlp", "model.layers.1.mlp"]
     assert all(view.exact for view in model.layers.values())
+
+
+def test_what_holds_numbers_says_where() -> None:
+    module = bl.nn.BilinearClassifier(6, 4, 3)
+    model, f = bl.from_module(module), module.quadratic_map()
+    null = bl.rotation_null(f.detach(), None, num_samples=1)
+    one = next(iter(model.layers.values()))
+    for result in (model, one, bl.hosvd(f), bl.cp_decompose(f, 2), null):
+        assert result.device == torch.device("cpu")

@@ -120,6 +120,9 @@ def test_what_was_broken_off_ends_with_the_same_page(
 def test_studies_run_from_python_as_from_the_command(tmp_path: Path) -> None:
     document = bilens.reproduce("tests/sums", str(tmp_path), seeds=3)
     assert document["studies"]["tests/sums"]["result"] == {"sum": 3}
+    for nothing in ([], 3, [3]):
+        with pytest.raises(UsageError, match=r"names is \[?3?\]?; expected studies or groups"):
+            bilens.reproduce(nothing, tmp_path)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"no option 'seed': use one of corpus, .*, quick"):
         bilens.reproduce("tests/sums", tmp_path, seed=3)
 

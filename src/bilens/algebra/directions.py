@@ -19,6 +19,7 @@ from bilens.base.checks import (
     check_type,
 )
 from bilens.base.errors import ShapeError, UsageError
+from bilens.base.frame import frame
 from bilens.base.notebook import html_summary
 
 EPS = torch.finfo(torch.float64).eps
@@ -178,6 +179,7 @@ class DualExpression:
     map: QuadraticMap
 
     _repr_html_ = html_summary()
+    to_frame = frame("duals", "output", "direction", without=("directions", "forms"))
 
     @property
     def spans_outputs(self) -> bool:

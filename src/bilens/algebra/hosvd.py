@@ -48,6 +48,11 @@ class HOSVD:
     _repr_html_ = html_summary("rank", "singular_values", "output_directions")
     to_frame = frame("singular_values", "direction")
 
+    @property
+    def device(self) -> torch.device:
+        """Where the numbers are."""
+        return self.f.device
+
     @cached_property
     def input(self) -> ModeSpectrum:
         """Singular values and directions along the inputs, shared by all outputs.

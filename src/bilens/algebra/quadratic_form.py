@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bilens.algebra.gram.inner_products import no_negative, output_gram, outputs_traces
 from bilens.base.checks import DTYPES, check_float_tensor, check_type
-from bilens.base.errors import ShapeError
+from bilens.base.errors import ShapeError, UsageError
 from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
 
@@ -121,6 +121,13 @@ def check_rows(x: Tensor, d_in: int) -> None:
         raise ShapeError(f"x has shape {shape}; expected (batch, {d_in}): {advice}.")
 
 
+def is_number(value: object) -> bool:
+    """Tell whether a value is a real number, or a tensor of one."""
+    if isinstance(value, Tensor):
+        return value.ndim == 0 and value.dtype is not torch.bool and not value.is_complex()
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def check_inputs(x: Tensor, d_in: int, dtype: torch.dtype, converts: str = "") -> Tensor:
     """Return inputs whose last axis is the input axis, in the dtype; `converts` has a `.to`."""
     if not isinstance(x, Tensor):
@@ -183,9 +190,40 @@ class QuadraticForm:
         """The device of every part."""
         return self.linear.device
 
-    def __mul__(self, factor: float) -> QuadraticForm:
-        """Return x ↦ factor · q(x), for a number; `2 * q` too."""
-        if isinstance(factor, bool) or not isinstance(factor, int | float):
+    def __add__(self, other: QuadraticForm) -> QuadraticForm:
+        """Return x ↦ q(x) + r(x); the hidden units of both stand side by side.
+
+        Raises: UsageError if the forms differ in inputs, basis or dtype.
+        """
+        if not isinstance(other, QuadraticForm):
+            return NotImplemented
+        mine, theirs = (
+            f"{one.d_in} inputs, {one.basis} basis, {one.linear.dtype}" for one in (self, other)
+        )
+        if mine != theirs:
+            raise UsageError(f"forms of {mine} and of {theirs} cannot be added: they must agree.")
+        a, b = self.matrix, other.matrix
+        matrix = InteractionMatrix(
+            torch.cat([a.left, b.left]),
+            torch.cat([a.right, b.right]),
+            torch.cat([a.weight, b.weight]),
+        )
+        linear, constant = self.linear + other.linear, self.constant + other.constant
+        return QuadraticForm(matrix, linear, constant, self.basis)
+
+    def __neg__(self) -> QuadraticForm:
+        return -1 * self
+
+    def __sub__(self, other: QuadraticForm) -> QuadraticForm:
+        """Return x ↦ q(x) − r(x); errors are those of a sum."""
+        return self + -other if isinstance(other, QuadraticForm) else NotImplemented
+
+    def __truediv__(self, factor: float | Tensor) -> QuadraticForm:
+        return self * (1 / factor) if is_number(factor) else NotImplemented
+
+    def __mul__(self, factor: float | Tensor) -> QuadraticForm:
+        """Return x ↦ factor · q(x), for a number or a tensor of one; `2 * q` too."""
+        if not is_number(factor):
             return NotImplemented
         matrix = replace(self.matrix, weight=factor * self.matrix.weight)
         linear, constant = factor * self.linear, factor * self.constant

@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
-from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm, check_inputs
+from bilens.algebra.quadratic_form import (
+    InteractionMatrix,
+    QuadraticForm,
+    check_inputs,
+    is_number,
+)
 from bilens.base.checks import as_integer, check_finite, check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import html_summary
@@ -105,6 +110,12 @@ class QuadraticMap:
             chosen = torch.zeros(d_out, dtype=torch.float64)
             chosen[number] = 1.0
             return self.form(chosen)
+        given: object = output_direction
+        if isinstance(given, str):
+            raise ShapeError(
+                f"output_direction is {given!r}; a map knows no names of outputs: pass "
+                f"the number of one, an int, or a tensor ({d_out},)."
+            )
         (length,) = check_float_tensor("output_direction", output_direction, num_axes=1)  # type: ignore[arg-type]
         if length != d_out:
             raise ShapeError(
@@ -228,9 +239,12 @@ class QuadraticMap:
         linear, constant = add(self.linear, other.linear), add(self.constant, other.constant)
         return QuadraticMap(tensor, linear, constant, self.basis)
 
-    def __mul__(self, factor: float) -> QuadraticMap:
-        """Return x ↦ factor · f(x), for a number; `2 * f` too."""
-        if isinstance(factor, bool) or not isinstance(factor, int | float):
+    def __truediv__(self, factor: float | Tensor) -> QuadraticMap:
+        return self * (1 / factor) if is_number(factor) else NotImplemented
+
+    def __mul__(self, factor: float | Tensor) -> QuadraticMap:
+        """Return x ↦ factor · f(x), for a number or a tensor of one; `2 * f` too."""
+        if not is_number(factor):
             return NotImplemented
         down, left, right = self._factors()
         return QuadraticMap(

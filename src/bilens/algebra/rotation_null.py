@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -51,6 +51,7 @@ class RotationNull:
             largest eigenvalue, in the basis before the embedding; 0 if none is positive. None
             unless it was asked for.
         localisation_smallest: the same of the smallest eigenvalue; 0 if none is negative.
+        basis: the name of the basis of the spectra: of the map, or "input" with an embedding.
     """
 
     largest: Tensor
@@ -59,9 +60,15 @@ class RotationNull:
     status: tuple[Status, ...]
     localisation_largest: Tensor | None = None
     localisation_smallest: Tensor | None = None
+    basis: str = "input"
 
     _repr_html_ = html_summary("num_samples", "largest", "smallest", "effective_rank", "status")
     to_frame = frame("effective_rank", "sample", "direction", without=("status",))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the numbers are."""
+        return self.largest.device
 
     @property
     def num_samples(self) -> int:
@@ -313,7 +320,7 @@ def rotation_null(
             samples.append(ends)
             if progress is not None:
                 progress(done + 1)
-    return joined(samples)
+    return replace(joined(samples), basis=f.basis if embedding is None else "input")
 
 
 def joined(samples: list[Ends]) -> RotationNull:

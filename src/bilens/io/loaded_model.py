@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import torch
+
 from bilens.algebra.approximation.activation import Activation
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import read_json
@@ -137,6 +139,12 @@ class LoadedModel:
     def layers(self) -> Mapping[str, LayerView]:
         """Name → view of each layer."""
         return self.views if self.module is None or self.views else layer_views(self.module)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module is; layers without one are read on the CPU."""
+        part = None if self.module is None else next(self.module.parameters(), None)
+        return torch.device("cpu") if part is None else part.device
 
     @cached_property
     def tensors(self) -> Store:

@@ -111,6 +111,11 @@ class LayerView:
         return self._kept("quadratic_map", approximation)
 
     @property
+    def device(self) -> torch.device:
+        """Where its map is, which is built for that if it is not there."""
+        return self.quadratic_map.device
+
+    @property
     def fit(self) -> QuadraticFit | None:
         """The quadratic approximation with its R² under N(0, I), as `bl.quadratic_fit` finds it.
 

@@ -40,6 +40,8 @@ def reproduce(
     A study that lacks an option or its data, or fails, is left out with the reason, and the
     others run; one that lacks a further data set of images reads the first.
     """
+    if not (isinstance(names, Sequence) and names and all(isinstance(n, str) for n in names)):
+        raise UsageError(f"names is {names!r}; expected studies or groups, such as ['toy/logic'].")
     studies = list(dict.fromkeys(study for name in names for study in find_studies(name)))
     used = frozenset[str]().union(*(study.uses for study in studies))
     if unused := sorted(set(options.given()) - used):

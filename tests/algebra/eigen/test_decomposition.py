@@ -319,6 +319,8 @@ def test_a_slice_of_a_batch_is_a_batch() -> None:
     some = eigs[1:]
     assert (len(some), len(some.status), len(some.proof)) == (2, 2, 2)
     torch.testing.assert_close(some[0].eigenvectors, eigs[1].eigenvectors)
+    torch.testing.assert_close(eigs[::-1][0].eigenvectors, eigs[-1].eigenvectors)
+    assert len(eigs[3:]) == 0
     assert eigs.device == torch.device("cpu")
     for wrong in ("a", 1.0, (0, 1)):
         with pytest.raises(UsageError, match=r"eigs\[c\], several are eigs\[a:b\]; got"):

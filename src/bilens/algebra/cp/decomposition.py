@@ -13,6 +13,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.cp.target import Factors, Model
 from bilens.algebra.gram.kernel import unit_rows
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.frame import frame
 from bilens.base.notebook import html_summary
 
 TOLERANCE = 1e-8  # smallest singular value of unit vectors that still counts as independent
@@ -189,6 +190,13 @@ class CPDecomposition:
     _repr_html_ = html_summary(
         "rank", "fit", "relative_error", "unique", "degenerate", "converged", "method", "basis"
     )
+
+    to_frame = frame("sizes", "component", without=("constant", "starts", "losses"))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the components are."""
+        return self.down.device
 
     @property
     def rank(self) -> int:

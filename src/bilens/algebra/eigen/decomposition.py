@@ -179,17 +179,15 @@ class EigenDecomposition:
         """Return the decomposition of one form of a batch; a batch of several for a slice."""
         if not isinstance(self.status, tuple) or not isinstance(self.proof, tuple):
             raise ShapeError("this is the decomposition of one form; only a batch can be indexed.")
-        if not isinstance(index, slice):
-            number = as_integer(index)
-            if number is None:
-                raise UsageError(
-                    f"a form of a batch is eigs[c], several are eigs[a:b]; got {index!r}."
-                )
-            if not -len(self) <= number < len(self):
-                raise IndexError(f"form {number} of a batch of {len(self)}")
-            index = number
-        tensors: dict[str, Any] = {name: getattr(self, name)[index] for name in tensor_fields(self)}
-        return replace(self, **tensors, status=self.status[index], proof=self.proof[index])
+        if isinstance(index, slice):
+            return take(self, torch.tensor(range(len(self))[index], dtype=torch.int64))
+        number = as_integer(index)
+        if number is None:
+            raise UsageError(f"a form of a batch is eigs[c], several are eigs[a:b]; got {index!r}.")
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"form {number} of a batch of {len(self)}")
+        one: dict[str, Any] = {name: getattr(self, name)[number] for name in tensor_fields(self)}
+        return replace(self, **one, status=self.status[number], proof=self.proof[number])
 
     @property
     def frobenius_squared(self) -> Tensor:

@@ -240,6 +240,13 @@ class FoundLayer:
         return tuple(dict.fromkeys(filter(None, parts)))
 
     @property
+    def branches(self) -> tuple[str, ...]:
+        """The module or parameter that each branch of its neurons comes out of."""
+        trees = (self.neurons.gate, self.neurons.value)
+        paths = [[s.path for s in steps(one) if s.path] for one in trees if one is not None]
+        return tuple(one[-1] for one in paths if one)
+
+    @property
     def sizes(self) -> FactorSizes:
         (d_in, d_hidden), d_out = widths(self.neurons), widths(self.tree).given
         assert d_in is not None, "asked when it was found"

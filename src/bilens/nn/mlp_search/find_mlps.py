@@ -201,18 +201,24 @@ def below(path: str, name: str) -> str:
 
 
 def layer_names(path: str, layers: Sequence[FoundLayer], taken: Collection[str]) -> list[str]:
-    """Return a name for each layer of a part of a module."""
-    shared = []
-    for layer in layers:
-        parents = [part.split(".")[:-1] for part in layer.paths]
-        levels = takewhile(lambda level: len({*level}) == 1, zip(*parents, strict=False))
-        shared.append(".".join(level[0] for level in levels))
-    full = [f"{path}.{name}".strip(".") for name in shared]
+    """Return a name for each layer of a part: of what holds it, or else its neurons, alone."""
+    holders = [
+        dict.fromkeys(below(path, holder(paths)) for paths in (layer.paths, layer.branches))
+        for layer in layers
+    ]
+    every = ["", *taken, *(name for each in holders for name in each)]
     names: list[str] = []
-    for name, layer in zip(full, layers, strict=True):
-        if not name or full.count(name) > 1 or name in taken:
-            name = f"{path}.{layer.paths[0]}".strip(".")
+    for layer, each in zip(layers, holders, strict=True):
+        alone = (name for name in each if every.count(name) == 1)
+        name = next(alone, below(path, layer.paths[0]))
         while name in names or name in taken:  # a module that is used twice
             name += "'"
         names.append(name)
     return names
+
+
+def holder(paths: Sequence[str]) -> str:
+    """Return the innermost module that holds all of some modules or parameters."""
+    parents = [part.split(".")[:-1] for part in paths]
+    levels = takewhile(lambda level: len({*level}) == 1, zip(*parents, strict=False))
+    return ".".join(level[0] for level in levels)
