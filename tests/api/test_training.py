@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 import bilens as bl
@@ -99,6 +100,33 @@ def test_text_and_autoencoders_leave_the_folders_of_the_commands(tmp_path: Path)
     assert [*sae.metrics] == ["blocks.0.mlp_in"]
 
 
+def test_a_language_model_learns_tokens_and_texts_of_the_caller(tmp_path: Path) -> None:
+    tokens = (torch.arange(40)[:, None] + torch.arange(30)) % 23  # each is followed by the next
+    np.save(tmp_path / "t.npy", tokens.numpy())
+    recipe = {**TEXT, "batch_size": 4, "steps": 200, "learning_rate": 1e-2, "dropout": 0.0}
+    run = bl.train_language(tokens[:23], tmp_path / "a", held_out=0.2, **recipe)
+    model = bl.load(run.folder).module
+    assert model.config.vocab_size == 24
+    assert model(tokens[:1, :10])[0, -1].argmax() == tokens[0, 10]
+    other = bl.train_language(str(tmp_path / "t.npy"), tmp_path / "b", held_out=0.2, **TEXT)
+    again = bl.train_language(tokens.numpy(), tmp_path / "c", held_out=0.2, **TEXT)
+    assert other.history[-1].held_out_loss == again.history[-1].held_out_loss
+    texts = [" ".join("abcdefgh"[n % 8] for n in row) for row in tokens[:8].tolist()]
+    words: dict[str, Any] = {**TEXT, "tokenizer": "word", "vocab_size": None, "batch_size": 2}
+    of_texts = bl.train_language(texts, tmp_path / "d", held_out=0.3, **words)
+    assert "texts of the caller: 8 documents" in of_texts.source
+    assert len((tmp_path / "d" / "corpus.json").read_text()) < 1000  # they are not written there
+    for odd in (tokens[0], tokens.float(), tokens - 1):
+        with pytest.raises(ShapeError, match=r"expected \(texts, length\), whole numbers from 0"):
+            bl.train_language(odd, tmp_path / "e", **TEXT)
+    with pytest.raises(UsageError, match=r"end of a text need a vocab_size of 24"):
+        bl.train_language(tokens, tmp_path / "e", vocab_size=23, **TEXT)
+    with pytest.raises(UsageError, match="a text is a int; expected a list of texts"):
+        bl.train_language([1, 2], tmp_path / "e", **words)  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="column, split and stream are of tables"):
+        bl.train_language(texts, tmp_path / "e", column="text", **words)
+
+
 def test_an_autoencoder_of_a_model_in_memory_reads_tokens(tmp_path: Path) -> None:
     model = sae_runs.transformer()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -116,7 +144,17 @@ def test_an_autoencoder_learns_bare_activations(tmp_path: Path) -> None:
     assert left < 0.5
     assert sae.history[-1].fvu["activations"] < sae.history[0].fvu["activations"]
     again = bl.train_sae(rows, tmp_path / "b", **{**SAE, "tokens": 6000}, buffer_size=128)
-    assert again.history[-1].fvu == sae.history[-1].fvu
+    np.save(tmp_path / "rows.npy", rows.numpy())
+    save_file({"rows": rows}, tmp_path / "rows.safetensors")
+    for number, given in enumerate(
+        (rows.numpy(), str(tmp_path / "rows.npy"), tmp_path / "rows.safetensors")
+    ):
+        again = bl.train_sae(
+            given, tmp_path / f"{number}", **{**SAE, "tokens": 6000}, buffer_size=128
+        )
+        assert again.history[-1].fvu == sae.history[-1].fvu
+    with pytest.raises(DataError, match=r"nowhere\.npy: no such file"):
+        bl.train_sae("nowhere.npy", tmp_path / "c")
 
 
 def test_what_no_autoencoder_can_be_trained_on_is_refused(tmp_path: Path) -> None:

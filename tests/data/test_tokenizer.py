@@ -15,7 +15,6 @@ from bilens.base.errors import DataError, MissingExtraError, UsageError
 from bilens.data import tokenizer as module
 from bilens.data.story_grammar import StoryGrammar
 from bilens.data.tokenizer import (
-    KINDS,
     Tokenizer,
     TokenizerKind,
     byte_of_letter,
@@ -34,7 +33,7 @@ def trained(kind: TokenizerKind) -> Tokenizer:
 
 
 BYTE_BPE = trained("byte-bpe")
-each_kind = pytest.mark.parametrize("kind", KINDS)
+each_kind = pytest.mark.parametrize("kind", SIZES)  # those of text
 
 
 @each_kind

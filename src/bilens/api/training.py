@@ -7,14 +7,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from torch import Tensor
 
 from bilens.api import train as job
 from bilens.base import silent
-from bilens.base.errors import UsageError
+from bilens.base.errors import ShapeError, UsageError
 from bilens.base.files import check_path
+from bilens.data.arrays import KINDS as ARRAY_FILES, Array
 from bilens.data.images import ImageDataset, load_images
-from bilens.data.own_images import Given, own_images
+from bilens.data.own_images import Given, own_images, tensor_of
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn.transformer import BilinearTransformer
 from bilens.train.corpus import CorpusOptions
@@ -88,7 +90,7 @@ def train_image(
 
 
 def train_language(
-    corpus: str | Path,
+    corpus: str | Path | Sequence[str] | Tensor | Array,
     folder: str | Path,
     *,
     column: str | None = None,
@@ -108,7 +110,9 @@ def train_language(
 
     Args:
         corpus: a text file, a folder of .txt files, a table (.json, .csv, .parquet), "grammar" for
-            stories with a known rule, or the name of a Hugging Face data set.
+            stories with a known rule, or the name of a Hugging Face data set; a list of texts; or
+            tokens (texts, length), as a tensor, an array or the path of a file of one: the model
+            then has these tokens from 0 on, and one more, the last, for the end of a text.
         folder: for model, tokenizer, history and checkpoints; `bl.load(folder)` reads the model.
         column: of a table with the text.
         split: of a Hugging Face data set.
@@ -130,10 +134,18 @@ def train_language(
     Raises:
         UsageError: If an option is not known or out of range.
         DataError: If the text is missing, damaged or shorter than one block.
+        ShapeError: If tokens are no whole numbers from 0, (texts, length).
         OutputExistsError: If the folder holds something, unless resumed or overwritten.
         NumericalError: If the loss is no longer finite.
     """
-    text = str(check_path("corpus", corpus))
+    given: Any = corpus
+    if (tokens := given_tensor("tokens", given)) is not None:
+        given, needed = written(tokens)
+        recipe = {"tokenizer": "numbers", "vocab_size": needed} | recipe
+        if recipe["vocab_size"] not in range(needed, 2**31):
+            raise UsageError(f"these tokens and the end of a text need a vocab_size of {needed:,}.")
+    listed = isinstance(given, list | tuple)
+    text = tuple(given) if listed else str(check_path("corpus", given))
     read = CorpusOptions(text, column, split, held_out, limit, corpus_seed, stream)
     return job.train_language(
         check_path("folder", folder),
@@ -148,11 +160,11 @@ def train_language(
 
 
 def train_sae(
-    model: str | Path | LoadedModel | BilinearTransformer | Tensor,
+    model: str | Path | LoadedModel | BilinearTransformer | Tensor | Array,
     folder: str | Path,
     *,
     hooks: Sequence[str] = (),
-    text: str | Path | Tensor | None = None,
+    text: str | Path | Tensor | Array | None = None,
     resume: bool = False,
     overwrite: bool = False,
     device: Device = "auto",
@@ -164,7 +176,8 @@ def train_sae(
 
     Args:
         model: a language model of bilens: its folder, what `bl.load` returned, or the module. Or
-            activations of any model, (rows, width): one autoencoder is trained on them.
+            activations of any model, (rows, width), a tensor, an array or the path of an .npy, .npz
+            or safetensors file of one: one autoencoder is trained on them.
         folder: for the autoencoder, or a folder in it for each of several hook points.
         hooks: where activations are read, such as "blocks.0.mlp_out", one or more; none for
             activations.
@@ -189,30 +202,53 @@ def train_sae(
         OutputExistsError: If the folder holds something, unless resumed or overwritten.
         NumericalError: If activations are all equal, or the loss is no longer finite.
     """
-    if isinstance(model, Tensor) and (hooks or text is not None):
+    points = (hooks,) if isinstance(hooks, str) else tuple(hooks)
+    if not (points and isinstance(model, str | Path)):
+        found = given_tensor("activations", model)
+        model = model if found is None else found
+    if isinstance(model, Tensor) and (points or text is not None):
         raise UsageError("hooks and text are of a language model: leave them out for activations.")
     if not isinstance(model, str | Path | LoadedModel | BilinearTransformer | Tensor):
         raise UsageError(
             f"model is a {type(model).__name__}; expected the folder of a language model, what "
             "bl.load returned, a BilinearTransformer, or a tensor of activations."
         )
-    points = (hooks,) if isinstance(hooks, str) else tuple(hooks)
     if not points and not isinstance(model, Tensor):
         raise UsageError('no hooks are given: name points of the model, such as "blocks.0.mlp_in".')
     wanted = recipe_of(SAERecipe(points or (ACTIVATIONS,)), recipe)
-    if not isinstance(text, Tensor) and text is not None:
-        text = CorpusOptions(str(check_path("text", text)))  # type: ignore[assignment]
+    given: Any = text
+    corpus: CorpusOptions | Tensor | None = given_tensor("text", given)
+    if corpus is None and given is not None:
+        corpus = CorpusOptions(str(check_path("text", given)))
     return job.train_sae(
         check_path("folder", folder),
         Path(model) if isinstance(model, str) else model,
         wanted,
-        corpus=text,  # type: ignore[arg-type]
+        corpus=corpus,
         resume=resume,
         overwrite=overwrite,
         device=device,
         on_line=lambda line, _: on_line(line),
         say=say,
     )
+
+
+def given_tensor(name: str, given: Any) -> Tensor | None:
+    """Return a tensor, an array or the path of a file of one as a tensor; None for the rest."""
+    is_path = isinstance(given, str | Path)
+    is_file = is_path and Path(given).suffix in ARRAY_FILES and not Path(given).is_dir()
+    return tensor_of(name, given) if is_file or isinstance(given, Tensor | np.ndarray) else None
+
+
+def written(tokens: Tensor) -> tuple[tuple[str, ...], int]:
+    """Return texts of tokens as their numbers, and the size of the vocabulary."""
+    whole = not tokens.is_floating_point() and not tokens.is_complex()
+    if tokens.ndim != 2 or 0 in tokens.shape or not whole or int(tokens.min()) < 0:
+        raise ShapeError(
+            f"tokens have shape {tuple(tokens.shape)} and dtype {tokens.dtype}; expected "
+            "(texts, length), whole numbers from 0."
+        )
+    return tuple(" ".join(map(str, row)) for row in tokens.tolist()), int(tokens.max()) + 2
 
 
 def recipe_of(usual: AnyRecipe, changes: dict[str, Any]) -> AnyRecipe:

@@ -10,7 +10,7 @@ import logging
 import math
 import mmap
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +30,7 @@ BLANK_LINES = re.compile(rb"(?:\r?\n[ \t]*){2,}")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 GRAMMAR = "grammar"
+GIVEN = "texts of the caller"
 GRAMMAR_STORIES = 20_000
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")  # owner/name, perhaps :configuration
 # What is left of text that was damaged on its way: U+FFFD, control characters, UTF-8 that was
@@ -63,7 +64,7 @@ class TextCorpus:
 
 
 def load_text(
-    corpus: str | Path,
+    corpus: str | Path | Sequence[str],
     *,
     column: str | None = None,
     split: str = "train",
@@ -103,9 +104,20 @@ def load_text(
 
 
 def open_corpus(
-    corpus: str | Path, column: str | None, split: str, stream: bool, limit: int | None, seed: int
+    corpus: str | Path | Sequence[str],
+    column: str | None,
+    split: str,
+    stream: bool,
+    limit: int | None,
+    seed: int,
 ) -> tuple[str, str, Iterator[Document]]:
     """Return the name of a corpus, its location in words, and its documents."""
+    if not isinstance(corpus, str | Path):
+        if stream or split != "train" or column is not None:
+            raise UsageError("column, split and stream are of tables and data sets, not of texts.")
+        if odd := [type(one).__name__ for one in corpus if not isinstance(one, str)]:
+            raise UsageError(f"a text is a {odd[0]}; expected a list of texts, each a str.")
+        return GIVEN, GIVEN, map(Document, corpus)
     path = Path(corpus)
     is_table = path.suffix in BUILDERS
     is_local = corpus == GRAMMAR or (corpus != "" and path.exists())  # Path("") is this folder

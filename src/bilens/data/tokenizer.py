@@ -25,7 +25,7 @@ from bilens.data.text import END_OF_TEXT
 if TYPE_CHECKING:
     import tokenizers
 
-TokenizerKind: TypeAlias = Literal["byte-bpe", "wordpiece-lower", "word"]
+TokenizerKind: TypeAlias = Literal["byte-bpe", "wordpiece-lower", "word", "numbers"]
 
 FILE_NAME = "tokenizer.json"
 UNKNOWN = "[UNK]"
@@ -231,7 +231,7 @@ def train_tokenizer(
         raise DataError("There is no text to train a tokenizer on: pass at least one document.")
     if vocab_size is None and kind != "word":
         raise UsageError(f"vocab_size is None, which only 'word' knows: say how many for {kind!r}.")
-    smallest = {"byte-bpe": 257, "wordpiece-lower": 3, "word": 3}[kind]
+    smallest = {"byte-bpe": 257, "wordpiece-lower": 3, "word": 3, "numbers": 2}[kind]
     size = 2**31 if vocab_size is None else check_count("vocab_size", vocab_size, smallest)
     inner = KINDS[kind](library, documents, size)
     found = inner.get_vocab_size()
@@ -309,4 +309,17 @@ def train_words(library: Any, documents: Sequence[str], size: int) -> Any:
     return inner
 
 
-KINDS = {"byte-bpe": train_byte_bpe, "wordpiece-lower": train_wordpiece_lower, "word": train_words}
+def number_tokenizer(library: Any, _documents: Sequence[str], size: int) -> Any:
+    """Return a tokenizer of texts that are tokens, "5 17 3"; the last token is the end of text."""
+    vocab = {str(number): number for number in range(size - 1)} | {END_OF_TEXT: size - 1}
+    inner = library.Tokenizer(library.models.WordLevel(vocab, unk_token=END_OF_TEXT))
+    inner.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
+    return inner
+
+
+KINDS = {
+    "byte-bpe": train_byte_bpe,
+    "wordpiece-lower": train_wordpiece_lower,
+    "word": train_words,
+    "numbers": number_tokenizer,
+}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bilens.base.errors import CheckpointError, DataError, UsageError
 from bilens.base.files import read_json, write_file
-from bilens.data.text import GRAMMAR, TextCorpus, load_text
+from bilens.data.text import GIVEN, GRAMMAR, TextCorpus, load_text
 from bilens.data.tokenizer import Tokenizer, check_tokenizer_fits, load_tokenizer, pack_documents
 from bilens.io.load import load
 from bilens.io.loaded_model import LoadedModel
@@ -31,7 +31,7 @@ HELD_OUT_TOKENS = 1 << 20  # that the held-out loss is measured on, at most
 class CorpusOptions:
     """The arguments of `load_text`."""
 
-    corpus: str
+    corpus: str | tuple[str, ...]  # a path or name, or the texts themselves
     column: str | None = None
     split: str = "train"
     held_out: float = 0.05
@@ -56,9 +56,10 @@ class CorpusDescription:
 
     @classmethod
     def of(cls, options: CorpusOptions, corpus: TextCorpus) -> CorpusDescription:
-        path = Path(options.corpus)
-        if options.corpus != GRAMMAR and path.exists():
-            options = dataclasses.replace(options, corpus=str(path.resolve()))
+        given = options.corpus if isinstance(options.corpus, str) else GIVEN
+        if given not in (GRAMMAR, GIVEN) and Path(given).exists():
+            given = str(Path(given).resolve())
+        options = dataclasses.replace(options, corpus=given)
         counts = len(corpus.documents), len(corpus.held_out)
         return cls(options, corpus.name, corpus.source, corpus.fingerprint, *counts)
 

@@ -104,7 +104,7 @@ GRAMMAR_RECIPE = LanguageRecipe(  # one layer: what it computes can be read off 
 )
 
 
-def default_recipe(corpus: str) -> LanguageRecipe:
+def default_recipe(corpus: str | tuple[str, ...]) -> LanguageRecipe:
     return GRAMMAR_RECIPE if corpus == GRAMMAR else TEXT_RECIPE
 
 
