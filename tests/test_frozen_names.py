@@ -20,7 +20,8 @@ def names_of(text: str) -> list[str]:
 PUBLIC = names_of(
     "Activation, AttackReport, AuditReport, BilinearTensor, CPDecomposition, CertificateReport, "
     "Contributions, ConversionReport, DirectInteractions, DualExpression, EigenDecomposition, "
-    "EigenPlan, EigenvectorMatch, FitScores, GLUWeights, GaussianMoments, HOSVD, ImageDataset, "
+    "EigenPlan, EigenvectorMatch, FitScores, GLUWeights, GaussianMoments, HOSVD, History, "
+    "ImageDataset, "
     "InteractionMatrix, LayerAuditReport, MLPWeights, Proof, QuadraticFit, QuadraticForm, "
     "QuadraticMap, RSquared, RotationNull, SignificantEigenvalues, Status, Subspace, "
     "TopInteractions, TraceReport, activation_moments, attack_model, attribute, "
@@ -186,6 +187,13 @@ SIGNATURES = {
     "Subspace.projector": "self",
     "RotationNull.edges": "self, level=0.95",
     "RotationNull.p_values": "self, smallest, largest",
+    "History": "folder",
+    "History.add": "self, record",
+    "History.audits": "self, model=None",
+    "History.document": "self, number",
+    "History.say": "self, action, model, subject, text, author, until=None",
+    "History.entries": "self, model=None",
+    "History.accepted": "self, model, today=None",
     "AuditReport.from_json": "path",
     "AuditReport.to_dict": "self",
     "AuditReport.to_json": "self, path=None",

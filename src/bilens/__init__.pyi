@@ -63,6 +63,7 @@ from .algebra.rotation_null import (
 )
 from .api.audit import audit as audit
 from .api.classifier import attack_model as attack_model, certify_model as certify_model
+from .api.history import History as History
 from .api.network_conversion import convert_network as convert_network
 from .api.quadratic_fit import quadratic_fit as quadratic_fit
 from .api.trace import trace as trace

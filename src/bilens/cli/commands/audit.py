@@ -30,6 +30,8 @@ from bilens.findings.rules.registry import condition_help, parse_conditions
 from bilens.version import VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 
     Report = AuditReport | LayerAuditReport | TableReport
@@ -56,6 +58,36 @@ class AuditOptions(SeenText):
         panel=METHOD_PANEL,
     )
     seed: int = option(0, "Seed of the null distribution.", min=0, panel=METHOD_PANEL)
+    history: Path | None = option(
+        None, "Folder that keeps every audit, and in which findings can be accepted for a time."
+    )
+
+    def check(self) -> None:
+        """Refuse a history that cannot be kept, before any work is done."""
+        if self.history is not None:
+            from bilens.api.history import History
+
+            History(self.history)
+
+    def remembered(self, report: Report, say: Callable[[str], None]) -> bool:
+        """Record an audit where it is asked for; return whether it failed in what is not accepted.
+
+        A rule that was accepted fails nothing until the acceptance ends.
+        """
+        failed = report.passed is False
+        if self.history is None:
+            return failed
+        from bilens.api.history import History, failed_rules
+
+        history = History(self.history)
+        audit = history.add(report.record)
+        accepted = history.accepted(audit.model)
+        for rule in failed_rules(report.record):
+            if entry := accepted.get(rule):
+                until = "" if entry.until is None else f" until {entry.until}"
+                say(f"Accepted by {entry.author}{until}: {rule} ({entry.text})")
+        say(f"Recorded as audit {audit.number} of {history.path}")
+        return failed and not set(failed_rules(report.record)) <= set(accepted)
 
 
 @dataclass(frozen=True)
@@ -168,6 +200,7 @@ def audit(
         raise UsageError(
             "--json and --markdown - both print on stdout: write one of them to a file."
         )
+    options.check()
     source, *others = source.each()
     if others:
         audit_many(output, [source, *others], data, options, pages, overwrite, json)
@@ -185,7 +218,7 @@ def audit(
     unjudged = [item["condition"] for item in asked if item["value"] is None]
     if unjudged:
         output.say(f"Nothing to judge in this model, so counted as failed: {', '.join(unjudged)}")
-    if report.passed is False:
+    if options.remembered(report, output.say):
         raise typer.Exit(FAILED)
 
 
@@ -244,6 +277,7 @@ def audit_many(
         try:
             report = read_and_judge(output, source, data, options)
             own.write(report, overwrite)
+            failed = options.remembered(report, output.say)
         except (BilensError, MemoryError) as error:
             told = told_of(error)
             output.say(f"error: {told}")
@@ -251,7 +285,7 @@ def audit_many(
             rows.append(IndexRow(path, "unread", code, None, "", told))
         else:
             page = "" if own.html is None else own.html.name
-            rows.append(index_row(report.record, path, page, pages.lang))
+            rows.append(index_row(report.record, path, page, pages.lang, failed))
             documents[path] = report.to_dict() if json else {}
         index = AuditIndex(models=ranked(rows), version=VERSION)
         if pages.html is not None:  # after each, so that what is done is never lost

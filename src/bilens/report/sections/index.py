@@ -18,7 +18,7 @@ from bilens.report.text import NONE, Catalogue, load_catalogue, percent, whole
 SEVERITY: Final = ("unread", "do_not_use", "cannot_judge", "conditions", "use")
 
 
-def index_row(record: Judged, model: str, page: str, lang: str) -> IndexRow:
+def index_row(record: Judged, model: str, page: str, lang: str, failed: bool) -> IndexRow:
     """Return how an audit ended, in one row."""
     t = load_catalogue(lang)
     found = decision_of(record)
@@ -26,7 +26,7 @@ def index_row(record: Judged, model: str, page: str, lang: str) -> IndexRow:
     return IndexRow(
         model,
         found.answer,
-        int(record.passed is False),
+        int(failed),
         None if record.coverage is None else record.coverage.share,
         risks[0] if risks else "",
         page=page,

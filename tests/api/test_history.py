@@ -1,0 +1,142 @@
+"""The history of a folder: what was confirmed is there, is never changed, and counts as it should.
+
+Broken once: with acceptances that never end, with the first entry of a subject in place of the
+last, without the triggers, with a file of another program taken over.
+"""
+
+import sqlite3
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+import bilens as bl
+from bilens.api.history import NAME
+from bilens.base.errors import CheckpointError, FileError, UsageError
+from bilens.report.reports import AuditReport
+from report_documents import failed, make_document
+
+RULE = "rule:triggers"
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> bl.History:
+    return bl.History(tmp_path)
+
+
+def test_an_audit_is_recorded_whole(history: bl.History) -> None:
+    record = AuditReport(make_document()).record
+    first = history.add(record)
+    second = history.add(AuditReport(failed()).record)
+    again = bl.History(history.folder)
+    assert again.audits() == [second, first]
+    assert (first.number, second.number) == (1, 2)
+    assert AuditReport(again.document(1)).record == record
+    assert first.weights_sha256 == record.source.weights_sha256
+    assert (first.failed, second.passed) == ((), False)
+    assert second.failed
+    assert history.audits(model="another") == []
+    with pytest.raises(UsageError, match="no audit 3"):
+        history.document(3)
+
+
+def test_a_model_in_the_folder_has_its_path_from_there(history: bl.History, tmp_path: Path) -> None:
+    assert history.name_of(tmp_path / "runs" / "mnist") == "runs/mnist"
+    assert history.name_of("elsewhere/mnist") == "elsewhere/mnist"
+
+
+def test_an_acceptance_ends(history: bl.History) -> None:
+    said = history.say("accept", "m", RULE, "known", "Ada", until="2027-03-31")
+    assert history.accepted("m", date(2027, 3, 31)) == {"triggers": said}
+    assert history.accepted("m", date(2027, 4, 1)) == {}
+    assert history.accepted("other", date(2027, 3, 31)) == {}
+
+
+def test_the_last_word_counts_and_the_first_stays(history: bl.History) -> None:
+    history.say("accept", "m", RULE, "known", "Ada")
+    history.say("note", "m", RULE, "look again", "Kei")
+    assert set(history.accepted("m")) == {"triggers"}
+    history.say("withdraw", "m", RULE, "", "Kei")
+    assert history.accepted("m") == {}
+    assert [one.action for one in history.entries("m")] == ["withdraw", "note", "accept"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"action": "delete"}, "action is 'delete'"),
+        ({"author": " "}, "author must not be empty"),
+        ({"text": "\x00\n"}, "text must not be empty"),
+        ({"text": "x" * 4001}, "at most 4000"),
+        ({"until": "31.3.2027"}, "expected a day"),
+        ({"until": "2027-02-30"}, "expected a day"),
+        ({"action": "note", "until": "2027-03-31"}, "of an acceptance"),
+    ],
+)
+def test_an_entry_says_who_and_why(history: bl.History, changes: dict[str, str], told: str) -> None:
+    given = {"action": "accept", "text": "known", "author": "Ada"} | changes
+    with pytest.raises(UsageError, match=told):
+        history.say(model="m", subject=RULE, **given)  # type: ignore[arg-type]
+    assert history.entries() == []
+
+
+def test_nothing_is_changed_or_deleted(history: bl.History) -> None:
+    history.say("note", "m", RULE, "x", "Ada")
+    history.add(AuditReport(make_document()).record)
+    with sqlite3.connect(history.path) as database:
+        for order in ("UPDATE {} SET model = 'n'", "DELETE FROM {}"):
+            for table in ("entries", "audits"):
+                with pytest.raises(sqlite3.IntegrityError, match="is kept"):
+                    database.execute(order.format(table))
+
+
+def test_files_that_are_no_history_stay_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / NAME
+    path.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(CheckpointError, match="no history of bilens"):
+        bl.History(tmp_path)
+    assert path.read_bytes().startswith(b"not a database")
+    path.unlink()
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE notes (text)")
+    with pytest.raises(CheckpointError, match="of another program"):
+        bl.History(tmp_path)
+    path.unlink()
+    bl.History(tmp_path)
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 7")
+    with pytest.raises(CheckpointError, match="version 7; this release reads up to 1"):
+        bl.History(tmp_path)
+    with pytest.raises(FileError, match="no folder"):
+        bl.History(tmp_path / "none")
+
+
+def test_several_write_at_once(history: bl.History) -> None:
+    def write(author: str) -> list[int]:
+        own = bl.History(history.folder)
+        return [own.say("note", "m", RULE, str(n), author).number for n in range(20)]
+
+    with ThreadPoolExecutor() as pool:
+        numbers = [number for found in pool.map(write, "abcd") for number in found]
+    assert sorted(numbers) == list(range(1, 81))
+    assert len(history.entries()) == 80
+
+
+def test_what_was_confirmed_survives_a_kill(history: bl.History) -> None:
+    code = (
+        "import sys, itertools; from bilens.api.history import History\n"
+        "history = History(sys.argv[1])\n"
+        "for n in itertools.count(): print(history.say('note', 'm', 's', str(n), 'a').number)"
+    )
+    for _ in range(3):
+        command = [sys.executable, "-u", "-c", code, str(history.folder)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            confirmed = [int(process.stdout.readline()) for _ in range(25)]
+            process.kill()
+            confirmed += [int(line) for line in process.stdout if line.endswith("\n")]
+        there = {entry.number for entry in history.entries()}
+        assert set(confirmed) <= there

@@ -1,0 +1,36 @@
+"""`bilens audit --history`: every audit is kept, and what was accepted fails nothing for a time."""
+
+from pathlib import Path
+
+import bilens as bl
+import tiny
+from bilens.api.history import NAME
+from commands import FILE, Shell, assert_one_line, model_folder
+
+
+def test_an_accepted_finding_fails_no_build_until_it_ends(bilens: Shell, tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "model", tiny.classifier(n_layers=2, gate="silu"))
+    line = ("audit", folder, "--null-samples", 3, "--fail-on", "r2<0.9999")
+    line = (*line, "--history", tmp_path)
+    result = bilens(*line)
+    assert result.code == 1
+    assert "Recorded as audit 1" in result.err
+    history = bl.History(tmp_path)
+    (audit,) = history.audits()
+    (rule,) = audit.failed
+    assert (audit.model, audit.passed) == ("model", False)
+    history.say("accept", audit.model, f"rule:{rule}", "known", "Ada", until="2999-01-01")
+    result = bilens(*line)
+    assert result.code == 0
+    assert f"Accepted by Ada until 2999-01-01: {rule} (known)" in result.err
+    history.say("accept", audit.model, f"rule:{rule}", "known", "Ada", until="2001-01-01")
+    assert bilens(*line).code == 1
+    assert len(history.audits("model")) == 3
+
+
+def test_a_history_that_cannot_be_kept_is_told_before_any_work(
+    bilens: Shell, tmp_path: Path
+) -> None:
+    folder = model_folder(tmp_path / "model", tiny.classifier())
+    (tmp_path / NAME).write_bytes(b"something else" * 100)
+    assert_one_line(bilens("audit", folder, "--history", tmp_path), FILE, ["no history"])
