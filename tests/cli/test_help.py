@@ -50,7 +50,7 @@ FROZEN = {
     ),
     "audit": (
         "model more --dataset --data-dir --table --html --pdf --markdown --evidence --lang "
-        "--null-samples --baseline --fail-on --threshold --seed --map --activation --transposed "
+        "--null-samples --history --baseline --fail-on --threshold --seed --map --activation --transposed "
         "--no-transposed --allow-pickle --trust-pickle --residual --no-residual --overwrite --json "
         "--data --labels --encoding --text --tokens --held-out --activations"
     ),
