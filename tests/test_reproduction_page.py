@@ -87,7 +87,15 @@ def test_what_the_page_needs_is_kept_without_folders(
     monkeypatch.setattr(reproduction, "KEPT", tmp_path / "kept")
     study = STUDIES["toy/logic"]
     finding = {"quantity": "a sum", "source": "nowhere", "claim": "", "value": 1.0, "flaw": "old"}
-    finding |= {"deviation": None, "others": "", "ours": 2.0, "low": 1.5, "high": 2.5, "runs": 5}
+    finding |= {
+        "deviation": None,
+        "tolerance": 0.5,
+        "others": "",
+        "ours": 2.0,
+        "low": 1.5,
+        "high": 2.5,
+        "runs": 5,
+    }
     document = {
         "study": study.name,
         "options": {"corpus": "/home/me/text.txt", "seeds": 5},
@@ -106,7 +114,7 @@ def test_what_the_page_needs_is_kept_without_folders(
     assert "result" not in found
     assert found["options"] == {"corpus": "text.txt", "seeds": 5}
     page = reproduction.page()
-    assert "| a sum | 1 (nowhere) | – | 2 [1.5, 2.5] | differs |" in page
+    assert "| a sum | 1 ± 0.5 (tolerance; nowhere) | – | 2 [1.5, 2.5] | differs |" in page
     assert "Flaw: old." in page
     assert "`bilens reproduce toy/logic --out 'a b'`, 2026-01-01, a machine." in page
     document["options"] = {"quick": True}

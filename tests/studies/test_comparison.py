@@ -11,6 +11,7 @@ from bilens.studies.comparison import (
     findings,
     findings_table,
     interval,
+    rising,
     table,
 )
 
@@ -24,11 +25,15 @@ def test_an_interval_is_students_and_needs_three_runs() -> None:
 @pytest.mark.parametrize(
     ("published", "measured", "verdict"),
     [
-        ({"value": 10.0, "deviation": 1.0}, {"values": (12.9,)}, "agrees"),
-        ({"value": 10.0, "deviation": 1.0}, {"values": (13.1,)}, "differs"),
-        ({"value": 10.0, "tolerance": 0.5}, {"values": (9.6,)}, "agrees"),
-        ({"value": 10.0}, {"values": (10.1,)}, "differs"),
-        ({"claim": "clean"}, {"holds": True}, "agrees"),
+        ({"value": 10.0, "deviation": 1.0}, {"values": (12.9,) * 3}, "agrees"),
+        ({"value": 10.0, "deviation": 1.0}, {"values": (13.1,) * 3}, "differs"),
+        ({"value": 10.0, "tolerance": 0.5}, {"values": (9.6,) * 3}, "agrees"),
+        ({"value": 10.0, "tolerance": 0.5}, {"values": (9.6,) * 2}, "not judged"),
+        ({"value": 10.0}, {"values": (10.1,) * 3}, "differs"),
+        ({"claim": "clean"}, {"holds": True}, "not judged"),  # of no run that is told of
+        ({"claim": "clean"}, {"holds": True, "runs": 1}, "not judged"),
+        ({"claim": "clean"}, {"holds": True, "runs": 3}, "agrees"),
+        ({"claim": "first"}, {"holds": False, "runs": 5, "values": (5.0, 5.0)}, "differs"),
         ({"claim": "clean"}, {"holds": False, "values": (0.2, 0.2, 0.2)}, "differs"),
         ({"claim": "clean"}, {"holds": True, "values": (0.2, 0.2)}, "not judged"),
         ({"claim": "clean"}, {"holds": True, "values": (0.2, 0.2), "once": True}, "agrees"),
@@ -55,16 +60,24 @@ def test_small_models_are_not_held_against_published_ones() -> None:
 def test_rows_say_the_interval_the_flaw_and_what_is_missing() -> None:
     flawed = Published("rank", "Fig. 1", value=3.0, deviation=0.25, flaw="one seed", others="4")
     full = finding(flawed, Measured((1.0, 2.0, 3.0)))
+    assert full["values"] == (1.0, 2.0, 3.0)
     assert finding_cells(full) == [
         "rank",
-        "3 ± 0.25 (Fig. 1)",
+        "3 ± 0.25 (published deviation; Fig. 1)",
         "4",
         "2 [-0.4841, 4.484]",
         "differs; published protocol flawed: one seed",
     ]
     few = finding_cells(finding(flawed, Measured((3.0, 3.0), note="by eye")))
     assert few[3] == "3 (2 of at least 3 runs: no interval); by eye"
-    assert few[4].startswith("agrees;")
+    assert few[4].startswith("not judged;")
+    some = finding(flawed, Measured((3.0, 3.0), False, runs=5))
+    assert finding_cells(some)[3] == "3 (of 5 runs fewer than 3 have a value: no interval)"
+    near = Published("rank", "Fig. 1", value=3.0, tolerance=0.5)
+    assert finding_cells(finding(near, Measured()))[1] == "3 ± 0.5 (tolerance; Fig. 1)"
+    rises = finding(Published("loss", "Fig. 1", claim="rises"), rising([1.0, 2.0], "2 layers"))
+    told = finding_cells(rises)[3:]
+    assert told == ["1, 2 (2 layers) (1 of at least 3 runs: no interval)", "not judged"]
     assert finding_cells(finding(flawed, Measured()))[3:] == [
         "–",
         "not measured; published protocol flawed: one seed",
@@ -80,7 +93,7 @@ def test_a_bar_in_a_cell_is_no_border() -> None:
 def test_rows_follow_what_is_declared() -> None:
     declared = {"a": Published("A", "T", value=1.0), "b": Published("B", "T", claim="small")}
     rows = findings(declared, {"a": Measured((1.0,))})
-    assert [row["verdict"] for row in rows] == ["agrees", "not measured"]
+    assert [row["verdict"] for row in rows] == ["not judged", "not measured"]
     assert findings_table(rows).count("\n| ") == 3
     assert findings_table([]) == ""
     with pytest.raises(AssertionError, match="declared"):

@@ -8,6 +8,7 @@ import pytest
 from bilens.base.errors import DataError
 from bilens.data import text
 from bilens.studies import gates, study
+from bilens.studies.comparison import finding
 from bilens.studies.gates import EQUAL_STEPS, EQUAL_TIME, GATES, GateStudy
 from bilens.studies.study import StudyOptions, run_study
 from bilens.train.tasks.language import LanguageMetrics
@@ -86,6 +87,21 @@ def test_the_tokens_to_one_loss_lie_between_two_trainings() -> None:
     bilinear = row("bilinear", (800, [2.0, 3.0, 1.0]), (800, [2.0, 3.0, 1.0]))
     swiglu = row("SwiGLU", (800, [2.0, 2.0, 1.0]), (200, [4.0, 4.0, 1.0]))
     assert gates.more_tokens({"rows": [bilinear, swiglu]}) == pytest.approx([0.0, 1.0])
+
+
+def test_of_equal_steps_the_sign_is_judged_where_the_interval_has_one() -> None:
+    def verdicts(*bilinear: float) -> list[str]:
+        rows = [
+            {"kind": kind, **{one: {"steps": 1, "losses": losses} for one in gates.BUDGETS}}
+            for kind, losses in (("bilinear", [*bilinear]), ("SwiGLU", [1.0, 1.0, 1.0]))
+        ]
+        found = GateStudy().ours({"rows": rows})
+        names = [f"SwiGLU, {budget}" for budget in gates.BUDGETS]
+        return [finding(GateStudy.published[name], found[name])["verdict"] for name in names]
+
+    assert verdicts(1.004, 1.005, 1.006) == ["agrees", "not judged"]
+    assert verdicts(0.996, 0.995, 0.994) == ["differs", "not judged"]  # though within 1 %
+    assert verdicts(0.99, 1.0, 1.01) == ["not judged"] * 2
 
 
 def test_losses_are_compared_seed_by_seed() -> None:

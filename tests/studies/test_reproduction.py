@@ -48,7 +48,7 @@ class Sums(Study):
         return {"sum": sum(cell["number"] for cell in cells.values())}
 
     def ours(self, result: Record) -> Mapping[str, Measured]:
-        return {"sum": Measured((float(result["sum"]),))}
+        return {"sum": Measured((float(result["sum"]),), once=True)}
 
     def page(self, document: Record) -> str:
         told = f"*The sum* `is` **{document['result']['sum']}**, not q* or 2\\*q*."
@@ -89,7 +89,7 @@ def test_a_group_runs_what_it_can_and_says_what_is_left_out(tmp_path: Path) -> N
     document = reproduce(["tests"], tmp_path, StudyOptions(seeds=3), say=said.append)
     assert document["studies"]["tests/sums"]["findings"][0]["verdict"] == "agrees"
     assert document["left_out"] == {"tests/images": "tests/images needs mnist: there are none"}
-    assert said == ["tests/images is left out: tests/images needs mnist: there are none"]
+    assert said == ["tests/images is left out: needs mnist: there are none"]
     page = (tmp_path / "index.html").read_text()
     assert "Sums of &lt;numbers&gt;" in page
     assert "tests/images needs mnist" in page
@@ -133,6 +133,43 @@ def test_the_one_study_that_is_asked_for_says_once_why_it_cannot_run(tmp_path: P
     with pytest.raises(DataError, match="tests/images needs mnist"):
         reproduce(["tests/images"], tmp_path, StudyOptions(), say=said.append)
     assert said == []
+
+
+def test_one_reason_of_several_studies_is_said_once(
+    tmp_path: Path, three: dict[str, Study]
+) -> None:
+    three["tests/more"] = more = OnImages()
+    more.name = "tests/more"
+    said: list[str] = []
+    document = reproduce(["tests"], tmp_path / "a", StudyOptions(seeds=1), say=said.append)
+    assert said == ["tests/images, tests/more are left out: needs mnist: there are none"]
+    assert list(document["left_out"]) == ["tests/images", "tests/more"]
+    del three["tests/sums"]
+    with pytest.raises(DataError, match=r"^tests/images, tests/more are left out: needs mnist"):
+        reproduce(["tests"], tmp_path / "b", StudyOptions(seeds=1), say=said.append)
+    assert len(said) == 1
+
+
+def test_sizes_are_of_no_effect_where_there_is_one(tmp_path: Path, three: dict[str, Study]) -> None:
+    three["tests/sums"].uses = frozenset({"quick"})  # type: ignore[misc]
+    said: list[str] = []
+    reproduce(["tests/sums"], tmp_path, StudyOptions(full=True, seeds=5), say=said.append)
+    assert said == ["--full and --seeds: of no effect, for tests/sums has one size beside --quick."]
+    with pytest.raises(UsageError, match="--quick and --full"):
+        reproduce(["tests/sums"], tmp_path, StudyOptions(full=True, quick=True))
+    with pytest.raises(UsageError, match="does not use --steps"):
+        reproduce(["tests/sums"], tmp_path, StudyOptions(steps=1))
+
+
+def test_what_other_code_wrote_is_left_out_of_the_page(
+    tmp_path: Path, three: dict[str, Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reproduce(["tests/sums"], tmp_path, StudyOptions())
+    monkeypatch.setattr(three["tests/sums"], "code", lambda: "other")
+    monkeypatch.setattr(three["tests/sums"], "page", lambda _: {}["by_index.svg"])
+    document = reproduce(["other"], tmp_path, StudyOptions(corpus="text"))
+    assert list(document["left_out"]) == ["tests/sums"]
+    assert "written by other code" in (tmp_path / "index.html").read_text()
 
 
 def test_a_study_that_fails_is_left_out_and_the_others_run(

@@ -16,6 +16,7 @@ from bilens.base.errors import (
     OutputExistsError,
     UsageError,
 )
+from bilens.base.files import file_sha256
 from bilens.studies import STUDIES, find_studies, study as study_module
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions, run_study
 
@@ -143,6 +144,31 @@ def test_cells_of_another_version_are_not_mixed(
         run_study(Squares(), tmp_path, THREE)
 
 
+def test_cells_that_other_code_measured_are_not_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = run_study(Squares(), tmp_path, THREE)
+    assert document["code"] == Squares().code() == file_sha256(Path(__file__))
+    for path in (tmp_path / "cells").iterdir():  # as older ones are
+        old = json.loads(path.read_text())
+        del old["code"]
+        path.write_text(json.dumps(old))
+    study = Squares()
+    run_study(study, tmp_path, THREE)
+    assert study.measured == []
+    run_study(study, tmp_path / "new", THREE)
+    monkeypatch.setattr(study, "code", lambda: "other")
+    with pytest.raises(OutputExistsError, match=r"other code of test/squares.* move models to it"):
+        run_study(study, tmp_path / "new", THREE)
+
+
+def test_the_code_of_a_study_is_that_of_its_class_and_bases() -> None:
+    folder = Path(study_module.__file__).parent
+    own = [folder / f"{name}.py" for name in ("corners", "vision")]
+    assert STUDIES["vision/corners"].code() == file_sha256(*own)
+    assert STUDIES["language/layers"].code() == file_sha256(folder / "sae_layers.py")
+
+
 def test_cells_of_other_images_are_not_mixed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,9 +214,10 @@ def test_a_folder_of_something_else_stays_as_it_is(tmp_path: Path) -> None:
 
 def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
     run_study(Squares(), tmp_path, THREE)
-    (tmp_path / "cells" / "square-1.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"square-1.json: is damaged: remove it"):
-        run_study(Squares(), tmp_path, THREE)
+    for content in ("{}", "", "{", "[]"):
+        (tmp_path / "cells" / "square-1.json").write_text(content)
+        with pytest.raises(CheckpointError, match=r"square-1.json: is damaged: remove it"):
+            run_study(Squares(), tmp_path, THREE)
 
 
 def test_studies_are_found_by_name_and_by_group() -> None:

@@ -113,7 +113,7 @@ def test_the_published_corners_agree_with_themselves() -> None:
     data = {
         data: {
             corner: {
-                name: [value] for name, (value, _) in zip(corners.QUANTITIES, row, strict=True)
+                name: [value] * 3 for name, (value, _) in zip(corners.QUANTITIES, row, strict=True)
             }
             for corner, row in found.items()
         }

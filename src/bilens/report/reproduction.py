@@ -25,6 +25,7 @@ def render_reproduction(
     studies: Sequence[Mapping[str, Any]],
     drawings: Mapping[str, str],
     left_out: Mapping[str, str],
+    rule: str,
     version: str,
 ) -> str:
     """Return one page without script or network; a drawing is an SVG file by study and name."""
@@ -33,7 +34,7 @@ def render_reproduction(
         for study in studies
     ]
     template = environment().get_template("reproduction.html.j2")
-    return template.render(studies=parts, left_out=left_out, version=version)
+    return template.render(studies=parts, left_out=left_out, rule=rule, version=version)
 
 
 def from_markdown(text: str, drawings: Mapping[str, str], study: str) -> Markup:

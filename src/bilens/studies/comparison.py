@@ -12,7 +12,15 @@ from typing import Any
 from scipy.stats import t as student
 
 MIN_RUNS = 3  # for an interval: two runs put t at 12.7, and their difference is no spread
+RULE = (
+    "An interval is the 95 % interval of a mean over independent runs, from three runs on. A "
+    "number agrees within the tolerance that stands beside it, or within three of the published "
+    "standard deviations; a claim in words agrees where it holds here. What was measured in fewer "
+    "than three runs is not judged, be it a number or a claim; counts and identities, which one "
+    "run decides, are."
+)
 DEVIATIONS = 3  # published ones, within which a number is the same
+ALLOWED = {"deviation": "published deviation", "tolerance": "tolerance"}  # the first that is there
 AGREES, DIFFERS, OPEN = "agrees", "differs", "not measured"
 UNJUDGED, UNJUDGED_QUICK = "not judged", "not judged: --quick"  # but measured
 
@@ -39,6 +47,7 @@ class Measured:
     holds: bool | None = None
     note: str = ""
     once: bool = False  # whether one run decides the claim: an identity, a count
+    runs: int | None = None  # how many there were, where not all of them have a value
 
 
 def interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -58,17 +67,17 @@ def spread(values: Sequence[float | None], digits: int = 4) -> str:
 
 
 def rising(values: Sequence[float | None], where: str) -> Measured:
-    """Return whether values rise from each to the next, and the values; open if one is missing."""
+    """Return whether the values of one run rise from each to the next; open if one is missing."""
     known = [value for value in values if value is not None]
     told = ", ".join(map(number, values))
     holds = all(a < b for a, b in pairwise(known)) if len(known) == len(values) else None
-    return Measured(holds=holds, note=f"{told} ({where})")
+    return Measured(holds=holds, note=f"{told} ({where})", runs=1)
 
 
 def finding(published: Published, measured: Measured, quick: bool = False) -> dict[str, Any]:
     """Return one row: published, ours, and whether they agree.
 
-    Not judged are the small models of --quick, and claims that were measured on too few runs.
+    Not judged are the small models of --quick, and what was measured in too few runs.
     """
     ours = mean(measured.values) if measured.values else None
     low, high = interval(measured.values) or (None, None)
@@ -78,15 +87,15 @@ def finding(published: Published, measured: Measured, quick: bool = False) -> di
         if published.deviation is not None:
             allowed = DEVIATIONS * published.deviation
         holds = abs(ours - published.value) <= allowed
-    runs = len(measured.values)
-    few = measured.holds is not None and 0 < runs < MIN_RUNS and not measured.once
+    runs = len(measured.values) if measured.runs is None else measured.runs
+    few = runs < MIN_RUNS and not measured.once
     if holds is None and not runs:
         verdict = OPEN
     elif quick:
         verdict = UNJUDGED_QUICK
     else:
         verdict = UNJUDGED if few or holds is None else AGREES if holds else DIFFERS
-    found = {"ours": ours, "low": low, "high": high, "runs": runs}
+    found = {"ours": ours, "low": low, "high": high, "runs": runs, "values": measured.values}
     return {**vars(published), **found, "verdict": verdict, "note": measured.note}
 
 
@@ -115,20 +124,26 @@ def findings_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def finding_cells(row: Mapping[str, Any]) -> list[str]:
     """Return a row as texts."""
-    said = row["claim"] or number(row["value"])
-    if row["deviation"] is not None:
-        said += f" ± {number(row['deviation'])}"
+    said, source = row["claim"] or number(row["value"]), row["source"]
+    for name, told in ALLOWED.items():
+        if row[name] is not None:
+            said += f" ± {number(row[name])}"
+            source = f"{told}; {source}"
+            break
     verdict = row["verdict"]
     if row["flaw"]:
         verdict += f"; published protocol flawed: {row['flaw']}"
-    ours = number(row["ours"])
+    has_value, runs = row["ours"] is not None, row["runs"]
+    ours = number(row["ours"]) if has_value else row["note"] or "–"
     if row["low"] is not None:
         ours += f" [{number(row['low'])}, {number(row['high'])}]"
-    elif row["runs"]:
-        ours += f" ({row['runs']} of at least {MIN_RUNS} runs: no interval)"
-    if row["note"]:
-        ours = row["note"] if row["ours"] is None else f"{ours}; {row['note']}"
-    return [row["quantity"], f"{said} ({row['source']})", row["others"] or "–", ours, verdict]
+    elif 0 < runs < MIN_RUNS:
+        ours += f" ({runs} of at least {MIN_RUNS} runs: no interval)"
+    elif has_value:
+        ours += f" (of {runs} runs fewer than {MIN_RUNS} have a value: no interval)"
+    if has_value and row["note"]:
+        ours += f"; {row['note']}"
+    return [row["quantity"], f"{said} ({source})", row["others"] or "–", ours, verdict]
 
 
 def number(value: float | None) -> str:

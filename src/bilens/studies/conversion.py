@@ -91,7 +91,8 @@ class ConversionStudy(Study):
         for (way, tokens), rows in sorted(grouped(result)[1].items()):  # the most tokens last
             added = tuple(row["loss_added"] for row in rows)
             teacher = mean(row["teacher_loss"] for row in rows)
-            told = f"{tokens:,} tokens, a teacher of {teacher:.2f} nats"
+            told = f"{tokens:,} tokens against {PUBLISHED[0]:,} published, a teacher of "
+            told += f"{teacher:.2f} nats"
             if way == PUBLISHED_WAY:
                 found["published"] = Measured(added, note=told)
             if way == OURS:

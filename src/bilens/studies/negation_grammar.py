@@ -136,7 +136,7 @@ class NegationStudy(Study):
         cosines = tuple(row["decoder_cosine"] for row in rows if "decoder_cosine" in row)
         told = f"in {both} of {len(rows)} {where}; the others need one direction"
         return {
-            "eigenvalues": Measured(holds=2 * both > len(rows), note=told),
+            "eigenvalues": Measured(holds=2 * both > len(rows), note=told, runs=len(rows)),
             "cosine": Measured(cosines, note=where if cosines else ""),
             "removed": Measured(
                 removed, min(removed) >= LEAST_REMOVED, f"{where}; holds from {LEAST_REMOVED}"

@@ -101,7 +101,9 @@ class NegationTextStudy(OneModelStudy):
         told = f"{held} of {ranked:,} latents and pairs of {len(blocks)} blocks"
         knows = "turns" if found["negated"]["high"] < 0 else "does not turn"
         return {
-            "found": Measured(holds=held > 0, note=f"{told}; a *not* {knows} feelings around here")
+            "found": Measured(
+                holds=held > 0, note=f"{told}; a *not* {knows} feelings around here", runs=1
+            )
         }
 
     def parts(self, result: Record) -> Record:

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from bilens.base import silent
 from bilens.base.errors import BilensError, InterruptedRunError, OutputExistsError, UsageError
-from bilens.base.files import names_in, read_json, write_file
+from bilens.base.files import names_in, write_file
 from bilens.report.reproduction import render_reproduction
 from bilens.studies import STUDIES, find_studies
-from bilens.studies.comparison import finding_cells
+from bilens.studies.comparison import RULE, finding_cells
 from bilens.studies.study import (
     DOCUMENT_NAME,
-    MAX_BYTES,
     MODELS_FOLDER,
     Record,
     Say,
     Study,
     StudyOptions,
+    read_again,
     run_study,
     spelling,
 )
+from bilens.version import VERSION
 
 INDEX_NAME = "index.html"
+SIZES = {"full", "seeds"}  # of no effect where a study has one size beside --quick
 
 
 def reproduce(
@@ -42,9 +43,14 @@ def reproduce(
     """
     if not (isinstance(names, Sequence) and names and all(isinstance(n, str) for n in names)):
         raise UsageError(f"names is {names!r}; expected studies or groups, such as ['toy/logic'].")
+    options.choose(None, None, None)
     studies = list(dict.fromkeys(study for name in names for study in find_studies(name)))
     used = frozenset[str]().union(*(study.uses for study in studies))
-    if unused := sorted(set(options.given()) - used):
+    unused = sorted(set(options.given()) - used)
+    if unused and set(unused) <= SIZES and all("quick" in study.uses for study in studies):
+        idle = " and ".join(map(spelling, unused))
+        say(f"{idle}: of no effect, for {', '.join(names)} has one size beside --quick.")
+    elif unused:
         raise UsageError(
             f"{', '.join(names)} does not use {', '.join(map(spelling, unused))}: its options are "
             f"{', '.join(map(spelling, sorted(used))) or 'none'}."
@@ -53,14 +59,27 @@ def reproduce(
     check_size(out, studies, options)
     documents: dict[str, Record] = {}
     failed: dict[str, BilensError] = {}
+    told: set[str] = set()
+
+    def tell() -> None:
+        lines = left_out_lines({name: why for name, why in failed.items() if name not in told})
+        told.update(failed)
+        for line in lines:
+            say(line)
+
     for study in studies:
+
+        def show(cell: str, done: int, total: int, name: str = study.name) -> None:
+            tell()
+            on_cell(name, cell, done, total)
+
         try:
             documents[study.name] = run_study(
                 study,
                 out / study.name,
                 options.for_study(study),
                 models=out / MODELS_FOLDER,
-                on_cell=partial(on_cell, study.name),
+                on_cell=show,
                 say=say,
             )
         except InterruptedRunError:
@@ -69,28 +88,53 @@ def reproduce(
             if len(studies) == 1:
                 raise
             failed[study.name] = error
-            say(f"{study.name} is left out: {error}")
     if not documents:
-        raise next(iter(failed.values()))
+        first, *others = left_out_lines(failed)
+        for line in others:
+            say(line)
+        why = next(iter(failed.values()))
+        why.args = (first,)
+        raise why
+    tell()
     left_out = {name: str(error) for name, error in failed.items()}
     for name, document in documents.items():
         left_out |= {f"{name}, {data}": why for data, why in document["missing"].items()}
-    write_page(out, left_out)
+    left_out |= write_page(out, left_out)
     return {"schema_version": 1, "kind": "reproduction", "studies": documents, "left_out": left_out}
 
 
-def write_page(out: Path, left_out: Mapping[str, str]) -> None:
-    """Draw the page from what the folder holds, in the order of the list of studies."""
-    documents: list[Record] = []
+def left_out_lines(failed: Mapping[str, BilensError]) -> list[str]:
+    """Return why studies are left out, a line a reason."""
+    names: dict[str, list[str]] = {}
+    for name, error in failed.items():
+        names.setdefault(str(error).removeprefix(f"{name} "), []).append(name)
+    return [
+        f"{', '.join(own)} {'are' if len(own) > 1 else 'is'} left out: {reason}"
+        for reason, own in names.items()
+    ]
+
+
+def write_page(out: Path, left_out: Mapping[str, str]) -> dict[str, str]:
+    """Draw the page from what the folder holds, in the order of the list of studies.
+
+    Returns why others that are there are not on it: other code cannot draw what they wrote.
+    """
+    pages: list[Record] = []
     drawings: dict[str, str] = {}
-    for name in STUDIES:
+    others: dict[str, str] = {}
+    for name, study in STUDIES.items():
         folder = out / name
-        if (folder / DOCUMENT_NAME).exists():
-            documents.append(read_json(folder / DOCUMENT_NAME, MAX_BYTES))
-            drawings |= {f"{name}/{path.name}": path.read_text() for path in folder.glob("*.svg")}
-    pages = [page_parts(STUDIES[one["study"]], one) for one in documents]
-    html = render_reproduction(pages, drawings, left_out, documents[0]["version"])
+        if not (folder / DOCUMENT_NAME).exists():
+            continue
+        document = read_again(folder / DOCUMENT_NAME)
+        if document.get("code") != study.code():
+            others[name] = "what is there was written by other code: ask for it again"
+            continue
+        pages.append(page_parts(study, document))
+        drawings |= {f"{name}/{path.name}": path.read_text() for path in folder.glob("*.svg")}
+    html = render_reproduction(pages, drawings, {**left_out, **others}, RULE, VERSION)
     write_file(out / INDEX_NAME, html.encode())
+    return others
 
 
 def page_parts(study: Study, document: Record) -> Record:
@@ -125,7 +169,7 @@ def check_size(out: Path, studies: Sequence[Study], options: StudyOptions) -> No
         path = out / name / DOCUMENT_NAME
         if "quick" not in study.uses or not path.exists():
             continue
-        if bool(read_json(path, MAX_BYTES)["options"].get("quick")) != quick:
+        if bool(read_again(path)["options"].get("quick")) != quick:
             raise OutputExistsError(
                 f"{out} holds {name} {'without' if quick else 'of'} --quick, which belongs on "
                 "another page: choose another folder."

@@ -120,11 +120,11 @@ class SAETrainingStudy(OneModelStudy):
         found = {
             "correlation": rising([row["fit"]["correlation"][0] for row in rows], where),
             "recovered": rising([side["recovered_from_zero"] for side in behind], where),
-            "nmse": Measured(holds=falling.holds, note=f"{errors} ({where})"),
+            "nmse": Measured(holds=falling.holds, note=f"{errors} ({where})", runs=1),
             "one": Measured((fit["correlation"][0],), note="a smaller model, after all its steps"),
         }
         if high := fit.get("share_above"):
-            found["two"] = Measured((high[1],), high[1] > 0.5, once=True)  # a share of latents
+            found["two"] = Measured((high[1],), high[1] > 0.5)
         return found
 
     def figures(self, document: Record) -> Mapping[str, str]:

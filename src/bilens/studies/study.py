@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from bilens.base.errors import (
     OutputExistsError,
     UsageError,
 )
-from bilens.base.files import names_in, read_json, write_file, write_files
+from bilens.base.files import file_sha256, names_in, read_json, write_file, write_files
 from bilens.data.images import ImageDataset, embedded_digits, load_images
 from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
@@ -44,7 +45,7 @@ CELLS_FOLDER, WORK_FOLDER = "cells", "work"
 DOCUMENT_NAME, PAGE_NAME = "study.json", "study.md"
 MODELS_FOLDER = "models"
 WHERE = ("hardware", "date")  # of the cells
-ABOUT = ("study", "version", "options")  # what cells are of, beside data
+ABOUT = ("study", "version", "code", "options")  # what cells are of, beside data
 MAX_BYTES = 1 << 26  # of a document
 SEEDS, QUICK_SEEDS = 5, 2
 BATCH = 1024  # activations a step of autoencoders
@@ -181,6 +182,12 @@ class Study(ABC):
         """Return the seeds: as many as are asked for, or as the study takes by itself."""
         return range(options.seeds or options.choose(*self.num_seeds))
 
+    def code(self) -> str:
+        """Return the SHA-256 of the files of the study's classes, those of this one apart."""
+        own = [kind for kind in type(self).__mro__ if issubclass(kind, Study) and kind is not Study]
+        names = dict.fromkeys(kind.__module__ for kind in own if kind.__module__ != __name__)
+        return file_sha256(*(Path(str(sys.modules[name].__file__)) for name in names))
+
     def check(self, options: StudyOptions) -> None:
         """Refuse options that the study does not read, or lacks."""
         given = set(options.given())
@@ -283,7 +290,7 @@ def run_study(
 ) -> Record:
     """Measure what is not measured yet, and write document, figures and page."""
     study.check(options)
-    about: Record = {"study": study.name, "version": VERSION}
+    about: Record = {"study": study.name, "version": VERSION, "code": study.code()}
     about["options"] = {name: x for name, x in options.given().items() if name != "data_dir"}
     found, missing = study.fingerprints(options)
     about |= found
@@ -299,7 +306,7 @@ def run_study(
             on_cell(name, index, len(cells))
             path = out / CELLS_FOLDER / f"{name}.json"
             if path.exists():
-                before = read_json(path, MAX_BYTES)
+                before = read_again(path)
                 done[name], runs[name] = before["record"], before.get("run", {})
                 continue
             try:
@@ -351,12 +358,17 @@ def check_study_folder(out: Path, study: Study, about: Record) -> None:
         )
     now: Record = json.loads(json.dumps(about))
     for path in cells:
-        before = read_json(path, MAX_BYTES)
-        if not {*ABOUT, "record"} <= set(before):
-            raise CheckpointError(f"{path}: is damaged: remove it, and it is measured again.")
+        before = read_again(path)
+        if not {*ABOUT, "record"} <= {*before, "code"}:  # older ones tell no code
+            raise damaged(path)
         # images that were missing may be at hand now, or the other way round
         found = {name: before[name] for name in now if name in before}
         wanted = {name: now[name] for name in found}
+        if found.pop("code", now["code"]) != wanted.pop("code", now["code"]):
+            raise OutputExistsError(
+                f"{out} holds cells that other code of {study.name} measured: choose another "
+                f"folder; trained models go on there where you move {MODELS_FOLDER} to it."
+            )
         if spelt_out(study, found) != spelt_out(study, wanted):
             raise OutputExistsError(
                 f"{out} holds cells of {told(found)}; this is {told(about)}: choose another folder."
@@ -377,6 +389,18 @@ def told(about: Record) -> str:
     data = [f"{name} {(str(value))[:8]}" for name, value in about.items() if name not in ABOUT]
     said = f"{about['study']} with the options {about['options']} (bilens {about['version']})"
     return f"{said} on {' and '.join(data)}" if data else said
+
+
+def read_again(path: Path) -> Record:
+    """Return what a study wrote."""
+    try:
+        return read_json(path, MAX_BYTES)
+    except CheckpointError as error:
+        raise damaged(path) from error
+
+
+def damaged(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path}: is damaged: remove it, and the same command makes it again.")
 
 
 def write_json(path: Path, document: Record) -> None:
