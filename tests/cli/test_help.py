@@ -51,8 +51,8 @@ FROZEN = {
     "audit": (
         "model more --dataset --data-dir --table --html --pdf --markdown --evidence --lang "
         "--null-samples --history --baseline --fail-on --threshold --seed --map --activation "
-        "--transposed --no-transposed --allow-pickle --trust-pickle --residual --no-residual --overwrite --json "
-        "--data --labels --encoding --text --tokens --held-out --activations"
+        "--transposed --no-transposed --allow-pickle --trust-pickle --residual --no-residual "
+        "--overwrite --json --data --labels --encoding --text --tokens --held-out --activations"
     ),
     "attack": (
         "model --dataset --data-dir --target --source --pairs --epsilon --html --lang --seed "
