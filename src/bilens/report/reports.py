@@ -56,7 +56,7 @@ class SavedReport(Generic[AnyDocument]):
 
     @property
     def document(self) -> dict[str, Any]:
-        """The record as JSON values."""
+        """The record as JSON values; `record` has the same as attributes, `report.record`."""
         return self.to_dict()
 
     @classmethod
