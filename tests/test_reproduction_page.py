@@ -108,14 +108,29 @@ def test_what_the_page_needs_is_kept_without_folders(
     path = tmp_path / "out" / study.name / DOCUMENT_NAME
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(document))
+    (path.parent / "study.md").write_text("# Gates\n\n![a](a.svg)\n\n![big](big.svg)\n")
+    (path.parent / "a.svg").write_text("<svg/>")
+    (path.parent / "big.svg").write_text("<svg/>" * 2)
+    monkeypatch.setattr(reproduction, "MOST_DRAWN", 10)
+    (path.parent / "cells").mkdir()
+    for seed in (0, 1):
+        record = {"recipe": {"width": 12, "seed": seed}}
+        (path.parent / "cells" / f"{seed}.json").write_text(json.dumps({"record": record}))
     (tmp_path / "kept").mkdir()
     (kept,) = reproduction.keep(tmp_path / "out")
     found = json.loads(kept.read_text())
     assert "result" not in found
+    assert found["recipes"] == [{"width": 12}]
+    own = tmp_path / "kept" / "toy-logic"
+    assert sorted(one.name for one in own.iterdir()) == ["a.svg", "study.md"]
+    text = (own / "study.md").read_text()
+    assert text == "# Gates\n\n![a](a.svg)\n\n*big: too large*\n"
     assert found["options"] == {"corpus": "text.txt", "seeds": 5}
     page = reproduction.page()
     assert "| a sum | 1 ± 0.5 (tolerance; nowhere) | – | 2 [1.5, 2.5] | differs |" in page
     assert "Flaw: old." in page
+    assert "(reproduction/toy-logic/study.md): " in page
+    assert "Without a study: its CP-constrained layers" in page
     assert "`bilens reproduce toy/logic --out 'a b'`, 2026-01-01, a machine." in page
     document["options"] = {"quick": True}
     path.write_text(json.dumps(document))

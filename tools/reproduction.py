@@ -1,8 +1,8 @@
 """`docs/reproduction.md`: every experiment of the paper, published beside ours.
 
-`python -m tools.reproduction OUT` copies from the output folder of `bilens reproduce` what the page
-needs of each study to `docs/reproduction`; `make docs` draws the page from there, and from the
-benchmarks that are studies.
+`python -m tools.reproduction OUT` copies from the output folder of `bilens reproduce` to
+`docs/reproduction` the rows of each study, a value a run, its recipes, and its page with drawings;
+`make docs` draws the page of all from there, and from the benchmarks that are studies.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import json
 import re
 import shlex
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,10 +29,18 @@ from bilens.studies.comparison import (
     findings,
     table,
 )
-from bilens.studies.study import DOCUMENT_NAME, Study, spelling, write_json
+from bilens.studies.study import (
+    CELLS_FOLDER,
+    DOCUMENT_NAME,
+    PAGE_NAME,
+    Study,
+    spelling,
+    write_json,
+)
 
 DOCS = Path(__file__).parent.parent / "docs"
 KEPT, BENCHMARKS = DOCS / "reproduction", DOCS / "benchmarks"
+MOST_DRAWN = 650_000  # bytes of the drawings of a study, the smallest first
 HEADS = "quantity | published | other reproductions | ours | verdict"
 VERDICTS = (AGREES, DIFFERS, UNJUDGED, OPEN)
 Document = dict[str, Any]
@@ -115,7 +124,10 @@ EXPERIMENTS = (
         note="Theory: the identities are [stated](math.md) and tested.",
     ),
     Experiment(
-        "TMLR reproduction", "accuracy and rank with noise, decay, both, none", ("vision/corners",)
+        "TMLR reproduction",
+        "accuracy and rank with noise, decay, both, none",
+        ("vision/corners",),
+        note="Without a study: its CP-constrained layers, its transfer between data sets, its QFS.",
     ),
     Experiment("Addition modulo p", "grokking, seen in the weights", ("toy/modular",)),
 )
@@ -170,7 +182,14 @@ def told() -> dict[str, Told]:
     for name, study in STUDIES.items():
         own = KEPT / file_name(name)
         if place := own if own.exists() else pages.get(name):
-            page = f"reproduction/{own.name}" if place == own else f"benchmarks/{place.stem}.md"
+            page = f"benchmarks/{place.stem}.md"
+            if place == own:
+                told_at = KEPT / own.stem / PAGE_NAME
+                page = (
+                    f"reproduction/{own.stem}/{PAGE_NAME}"
+                    if told_at.exists()
+                    else f"reproduction/{own.name}"
+                )
             found[name] = Told(study, json.loads(place.read_text()), page)
     return found
 
@@ -253,9 +272,36 @@ def keep(out: Path) -> list[Path]:
         document["command"] = trimmed(document["command"])
         document["options"] = {key: last(value) for key, value in document["options"].items()}
         del document["result"]
+        document["recipes"] = recipes(path.parent / CELLS_FOLDER)
         kept.append(KEPT / file_name(name))
         write_json(kept[-1], document)
+        keep_page(path.parent, kept[-1].with_suffix(""))
     return kept
+
+
+def recipes(cells: Path) -> list[Document]:
+    """Return the recipes of all trainings of cells, each once, whatever the seed."""
+    found: dict[str, Document] = {}
+    for path in sorted(cells.glob("*.json")):
+        record = json.loads(path.read_text())["record"]
+        for one in (record.get("recipe"), *record.get("recipes", ())):
+            recipe = {key: value for key, value in (one or {}).items() if key != "seed"}
+            found[json.dumps(recipe)] = recipe
+    return [one for one in found.values() if one]
+
+
+def keep_page(folder: Path, own: Path) -> None:
+    """Copy the page of a study, with as many of its drawings as are small enough."""
+    shutil.rmtree(own, ignore_errors=True)
+    own.mkdir(parents=True)
+    page, left = (folder / PAGE_NAME).read_text(), MOST_DRAWN
+    for drawing in sorted(folder.glob("*.svg"), key=lambda one: one.stat().st_size):
+        left -= drawing.stat().st_size
+        if left >= 0:
+            shutil.copy(drawing, own)
+        else:
+            page = re.sub(rf"!\[([^]]*)\]\({re.escape(drawing.name)}\)", r"*\1: too large*", page)
+    (own / PAGE_NAME).write_text(page)
 
 
 def main() -> None:

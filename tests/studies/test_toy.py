@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from scipy.stats import binom
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.nn import BilinearMLP
-from bilens.studies import logic, modular
+from bilens.studies import fourier_blocks, logic, modular
+from bilens.studies.comparison import Measured, Published, finding
 from bilens.studies.fourier_blocks import FourierBlocks
 from bilens.studies.reproduction import reproduce
 from bilens.studies.study import StudyOptions
@@ -52,12 +54,33 @@ def test_without_a_bias_only_gates_without_a_constant_are_attainable() -> None:
 
 
 def test_training_recovers_gates_that_fit_in_the_products() -> None:
-    wide = logic.measure(logic.WIDTH, 0, 300, None)["models"]  # type: ignore[arg-type]
+    wide = logic.measure(logic.OURS, 0, 300, None)["models"]  # type: ignore[arg-type]
     assert wide["AND, no bias"]["recovery"] > 0.98
     assert wide["AND, no bias"]["at_the_pair"] == pytest.approx(0.5, abs=0.05)
     assert wide["NOR, bias"]["explained"] > 0.98
-    narrow = logic.measure(logic.PUBLISHED_WIDTH, 0, 300, None)["models"]  # type: ignore[arg-type]
+    narrow = logic.measure(logic.NARROW, 0, 300, None)["models"]  # type: ignore[arg-type]
     assert narrow["AND, no bias"]["recovery"] < 0.7  # four products hold four of six
+    gone = logic.measure(logic.DEFAULT, 0, 300, None)["models"]  # type: ignore[arg-type]
+    assert abs(gone["AND, no bias"]["at_the_pair"]) < 0.1  # the decay is a part of the loss
+
+
+def test_gates_are_judged_where_their_truth_is_attainable() -> None:
+    rows = [
+        {"operation": gate, "setting": setting, "bias": bias, "recovery": [share] * 3}
+        | {"attainable": [-2.0] * 3, "at_the_pair": [0.5] * 3}
+        for setting in logic.SETTINGS
+        for gate in logic.OPERATIONS
+        for bias, share in (("no bias", 1.0), ("bias", 0.5))
+    ]
+    study = logic.LogicStudy()
+    found = study.ours({"rows": rows})
+    assert set(found) == set(study.published)
+    verdicts = {name: finding(study.published[name], one)["verdict"] for name, one in found.items()}
+    assert verdicts["12 products, OR"] == "agrees"
+    assert verdicts["4 products, NAND"] == "differs"  # with a bias, though the best fit is reached
+    assert verdicts["NAND, no bias"] == verdicts["mixture, no bias"] == "not judged"
+    assert "OR, no bias" not in verdicts
+    assert "R² -2.00" in found["NAND, no bias"].note
 
 
 def planted_sum(p: int, frequencies: tuple[int, ...]) -> BilinearMLP:
@@ -128,8 +151,45 @@ def test_a_level_counts_from_where_it_is_kept() -> None:
     seen = modular.seen_at(looks, chance=0.3)
     assert seen["chance"] == {"weights": 20, "accuracy": 10}
     assert seen["half"] == {"weights": 30, "accuracy": 30}
-    assert modular.first_seen(seen) == -10
     assert modular.seen_at(looks[:2], 0.7)["all"] == {"weights": None, "accuracy": None}
+
+
+def test_the_weights_are_first_where_they_are_in_every_seed() -> None:
+    def seen(*pairs: tuple[int | None, int | None]) -> Measured:
+        return modular.first_seen(
+            [dict(zip(("weights", "accuracy"), x, strict=True)) for x in pairs]
+        )
+
+    first = seen((5, 15), (5, 20), (5, None))
+    assert (first.values, first.holds, first.runs) == ((10.0, 15.0), True, 3)
+    assert first.note.endswith("5 / 15, 5 / 20, 5 / never")
+    for other in ((20, 15), (15, 15), (None, 15), (None, None)):
+        late = seen((5, 15), (5, 15), (5, 15), other)
+        assert late.holds is False
+        assert finding(Published("q", "s", claim="first"), late)["verdict"] == "differs"
+
+
+def test_chance_is_as_rare_for_the_weights_as_for_the_accuracy() -> None:
+    for pairs, p in ((34, 13), (6385, 113)):
+        least = modular.by_chance(pairs, p) * pairs
+        above, at = (float(binom.sf(least - k, pairs, 1 / p)) for k in (1, 2))
+        assert above <= 1 / (fourier_blocks.ROTATIONS + 1) < at
+
+
+def test_both_shares_stand_in_one_row_and_a_delay_is_told() -> None:
+    look = {"held_out_accuracy": 1.0, "share": 0.95}
+    level = {"weights": 5, "accuracy": 15}
+    row = {
+        "looks": [look],
+        "share_of_all": 0.8,
+        "learnt": 15,
+        "seen": dict.fromkeys(modular.LEVELS, level),
+    }
+    found = modular.ModularStudy().ours({"113": [row] * 3})
+    assert found["blocks"].values == (0.95,) * 3
+    assert found["blocks"].note == "of all of B 0.8000 [0.8000, 0.8000]"
+    assert set(found) == {key for key in modular.ModularStudy.published if not key.endswith("-13")}
+    assert modular.delay([row, {**row, "learnt": 5}]) == "15 / 15, 5 / 15, 0 to 10 steps later"
 
 
 def test_the_toy_studies_run_quickly_and_say_what_they_did_not_measure(
@@ -142,7 +202,8 @@ def test_the_toy_studies_run_quickly_and_say_what_they_did_not_measure(
         name: [row["verdict"] for row in study["findings"]]
         for name, study in document["studies"].items()
     }
-    assert verdicts["toy/modular"] == ["not measured"] * 3  # mod 113 is no part of --quick
+    measured = ["not measured"] * 5 + ["not judged: --quick"] * 3  # mod 113 is no part of --quick
+    assert verdicts["toy/modular"] == measured
     page = (tmp_path / "index.html").read_text()
     assert "Gates on pairs of bits" in page
     assert page.count("<svg") == 2
