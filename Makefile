@@ -8,7 +8,7 @@ MODEL ?=
 CORPUS ?=
 IMAGES = $(if $(DATA),--data-dir $(DATA))
 
-.PHONY: help demo test test-all check coverage mutation docs clean
+.PHONY: help demo explore test test-all check coverage mutation docs clean
 .PHONY: bench bench-training bench-decomposition bench-guarantees bench-tracing bench-quadratic-fit
 .PHONY: bench-conversion-ordinary bench-language bench-sae bench-startup bench-tables study-power study-pretrained study-conversion
 
@@ -18,6 +18,11 @@ help:                            ## this list
 
 demo: .venv/demo                 ## install, train on real digits, read the weights, runs/demo/report.html
 	$(BIN)/bilens demo --out runs/demo
+
+explore: .venv/demo              ## the explorer on what `make demo` made; Ctrl-C ends it
+	$(PIP) -e '.[serve]'
+	$(BIN)/bilens audit runs/demo --history runs
+	$(BIN)/bilens serve runs
 
 test: check                      ## install the test tools, then lint, types and the tests
 	$(PYTEST)

@@ -11,6 +11,7 @@ from importlib.resources import files
 import pytest
 
 import evidence_documents
+import explorer_documents
 import layer_audit_documents
 import table_documents
 import tiny
@@ -28,6 +29,7 @@ from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 from bilens.report.sections.overview import data_source, place, shown_value
 from bilens.report.terminal import audit_table, verdict_lines
 from bilens.report.text import LANGUAGES, Catalogue, load_catalogue
+from bilens.serve.pages import failure_page, model_page, overview_page
 from every_document import DOCUMENTS
 from report_documents import make_document, page_of, variants
 
@@ -75,6 +77,12 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     recorder = Recorder("en", CATALOGUES["en"])
     for module in ("html", "plates", "terminal", "charts.curves", "markdown", "evidence"):
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
+    monkeypatch.setattr("bilens.serve.pages.load_catalogue", lambda _lang: recorder)
+    for overview in (explorer_documents.OVERVIEW, explorer_documents.EMPTY):
+        overview_page(overview, "en", "")
+    for model in (explorer_documents.MODEL, explorer_documents.UNKNOWN):
+        model_page(model, "en", "")
+    failure_page("why", "en")
     monkeypatch.setattr("bilens.report.markdown.MOST_LAYERS", 1)
     compared = {**make_document(), "difference": layer_audit_documents.drawn_difference(36)}
     for report in map(AuditReport, variants().values()):

@@ -24,6 +24,7 @@ from bilens.records.base import UNPRINTABLE, json_text
 from bilens.records.history import Action, Entry, PastAudit
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
+from bilens.report.sections.decision import decision_of
 
 NAME = "bilens.db"
 APPLICATION = 0x62696C6E  # "biln", by which SQLite tells whose file it is
@@ -91,7 +92,7 @@ class History:
             "weights_sha256": record.source.weights_sha256,
             "data_sha256": "" if record.data is None else record.data.sha256,
             "command": record.reproduce.command,
-            "answer": "" if record.decision is None else record.decision.answer,
+            "answer": decision_of(record).answer,
             "passed": record.passed,
             "failed": json.dumps(failed_rules(record)),
         }

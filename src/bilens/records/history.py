@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from bilens.records.base import Count, Record
+from bilens.records.decision import Answer
 
 Action = Literal["label", "note", "accept", "reject", "withdraw"]
 
@@ -20,7 +21,7 @@ class PastAudit(Record, frozen=True):
     weights_sha256: str
     data_sha256: str  # empty without data
     command: str  # that was run, with its options
-    answer: str  # of the decision; empty in a document without one
+    answer: Answer  # of the decision
     passed: bool | None
     failed: tuple[str, ...]  # rules that failed, and rules of conditions that did
 

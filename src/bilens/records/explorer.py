@@ -1,0 +1,48 @@
+"""What the explorer shows of a folder: models, their audits, and reports of other kinds."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from bilens.records.base import Count, Document, Record
+from bilens.records.history import Entry, PastAudit
+
+
+class ModelRow(Record, frozen=True):
+    """One model of the folder, with how its last audit ended."""
+
+    id: str  # by which it is asked for; no path of the folder is ever part of an address
+    name: str  # its path from the folder
+    there: bool  # false where it was audited and is gone since
+    audits: Count
+    last: PastAudit | None  # null where it was never audited
+    new: tuple[str, ...]  # rules that fail now and did not in the audit before
+    mended: tuple[str, ...]  # rules that failed in the audit before and do not now
+    failures: tuple[Count, ...]  # rules that failed, of the last audits, the oldest first
+    accepted: tuple[str, ...]  # rules whose failing is accepted today
+
+
+class ReportRow(Record, frozen=True):
+    """One report that lies in the folder as a JSON file."""
+
+    id: str
+    name: str  # its path from the folder
+    kind: str  # of the document
+
+
+class Overview(Document, frozen=True, kw_only=True):
+    """Everything that was found in a folder."""
+
+    kind: Literal["overview"] = "overview"
+    folder: str  # its name alone
+    models: tuple[ModelRow, ...]  # the worst first
+    reports: tuple[ReportRow, ...]
+
+
+class ModelPage(Document, frozen=True, kw_only=True):
+    """One model: its audits, and what people said of it."""
+
+    kind: Literal["model"] = "model"
+    model: ModelRow
+    audits: tuple[PastAudit, ...]  # the last one first
+    entries: tuple[Entry, ...]  # the last one first

@@ -1,0 +1,202 @@
+"""The explorer's pages: records → markup; they are read without script, which sorts and sends."""
+
+from __future__ import annotations
+
+import shlex
+
+from markupsafe import Markup
+
+from bilens.records.base import displayable
+from bilens.records.explorer import ModelPage, ModelRow, Overview
+from bilens.records.history import Entry, PastAudit
+from bilens.report.html import environment
+from bilens.report.markup import (
+    Column,
+    Figure,
+    badge,
+    element,
+    joined,
+    polyline,
+    quiet,
+    section,
+    table,
+)
+from bilens.report.sections.decision import LOOKS
+from bilens.report.text import NONE, Catalogue, load_catalogue, whole
+
+NAMES = (("en", "English"), ("ja", "日本語"))
+WIDTH, HEIGHT = 84, 20  # of a line of failures
+
+
+def overview_page(found: Overview, lang: str, secret: str) -> str:
+    """Return the page of a folder: a row a model, the worst first, and other reports."""
+    t, found = load_catalogue(lang), displayable(found)
+    return framed(t, found.folder, secret, models(t, found), reports(t, found))
+
+
+def model_page(found: ModelPage, lang: str, secret: str) -> str:
+    """Return the page of a model: its audits, and what people said of it."""
+    t, found = load_catalogue(lang), displayable(found)
+    parts = (state(t, found), audits(t, found.audits), people(t, found))
+    return framed(t, found.model.name, secret, *parts)
+
+
+def failure_page(told: str, lang: str) -> str:
+    t = load_catalogue(lang)
+    back = element("a", t("explorer.back"), href=f"/?lang={lang}")
+    return framed(
+        t, t("explorer.failed_page"), "", element("p", displayable(told)), element("p", back)
+    )
+
+
+def framed(t: Catalogue, title: str, secret: str, *parts: Markup) -> str:
+    template = environment().get_template("explorer.html.j2")
+    return template.render(t=t, title=title, secret=secret, parts=parts, languages=NAMES)
+
+
+def models(t: Catalogue, found: Overview) -> Markup:
+    if not found.models:
+        first = element("pre", element("code", "bilens demo --out runs/demo"))
+        return joined(element("p", t("explorer.empty")), first)
+    heads = t.each("explorer", ("decision", "model", "failed", "change", "trend", "last"))
+    columns = [Column(name, numeric=False) for name in heads]
+    rows = ([*cells(t, row)] for row in found.models)
+    search = element(
+        "p",
+        element("label", t("explorer.search"), " ", element("input", type="search", id="search")),
+        element("output", "", id="shown", for_="search"),
+        class_="tools",
+        hidden="",
+    )
+    count = t("explorer.models", count=whole(len(found.models)))
+    return joined(search, table(t, count, columns, rows, class_="models"))
+
+
+def cells(t: Catalogue, row: ModelRow) -> tuple[Markup | str, ...]:
+    last = row.last
+    link = element("a", row.name, href=f"/models/{row.id}?lang={t.lang}")
+    gone = [] if row.there else [" ", quiet(t("explorer.gone"))]
+    if last is None:
+        return quiet(t("explorer.never")), joined(link, *gone), NONE, NONE, NONE, NONE
+    told = [
+        *(t("explorer.new", rule=rule) for rule in row.new),
+        *(t("explorer.mended", rule=rule) for rule in row.mended),
+    ]
+    accepted = t("explorer.accepted")
+    failed = [f"{rule} ({accepted})" if rule in row.accepted else rule for rule in last.failed]
+    return (
+        decision(t, last),
+        joined(link, *gone),
+        ", ".join(failed) or t("explorer.none"),
+        ", ".join(told) or t("explorer.same"),
+        joined(trend(t, row.failures)),
+        element("time", last.date, datetime=last.date),
+    )
+
+
+def decision(t: Catalogue, audit: PastAudit) -> Markup:
+    return badge(t, LOOKS.get(audit.answer, "unknown"), t(f"decision.{audit.answer}"))
+
+
+def trend(t: Catalogue, failures: tuple[int, ...]) -> str:
+    """Return how many rules failed in the last audits, as a line; nothing for one audit."""
+    if len(failures) < 2:
+        return NONE
+    top, step = max(*failures, 1), (WIDTH - 4) / (len(failures) - 1)
+    points = [
+        (2 + step * index, HEIGHT - 3 - (HEIGHT - 6) * count / top)
+        for index, count in enumerate(failures)
+    ]
+    told = t("explorer.trend_of", counts=", ".join(map(str, failures)))
+    return str(Figure(t("explorer.trend"), told, WIDTH, HEIGHT, polyline(points, "trend"), "spark"))
+
+
+def reports(t: Catalogue, found: Overview) -> Markup:
+    if not found.reports:
+        return Markup()
+    rows = (
+        (
+            element("a", row.name, href=f"/reports/{row.id}?lang={t.lang}"),
+            t(f"explorer.kind.{row.kind}"),
+        )
+        for row in found.reports
+    )
+    columns = [Column(name, numeric=False) for name in t.each("explorer", ("file", "what"))]
+    return section(t, "explorer.reports", table(t, t("explorer.reports_caption"), columns, rows))
+
+
+def state(t: Catalogue, found: ModelPage) -> Markup:
+    row = found.model
+    command = shlex.join(["bilens", "audit", row.name, "--history", "."])
+    how = joined(quiet(t("explorer.how")), element("pre", element("code", command)))
+    if row.last is None:
+        return joined(element("p", t("explorer.never")), how)
+    rules = ", ".join(row.accepted)
+    accepted = element("p", t("explorer.accepted_rules", rules=rules)) if rules else Markup()
+    return joined(decision(t, row.last), accepted, how)
+
+
+def audits(t: Catalogue, found: tuple[PastAudit, ...]) -> Markup:
+    rows = (
+        (
+            element("a", whole(one.number), href=f"/audits/{one.number}?lang={t.lang}"),
+            element("time", one.date, datetime=one.date),
+            decision(t, one),
+            ", ".join(one.failed) or t("explorer.none"),
+            one.version,
+            element("code", one.weights_sha256[:12] or NONE),
+        )
+        for one in found
+    )
+    heads = ("number", "last", "decision", "failed", "version", "weights")
+    columns = [Column(name, numeric=False) for name in t.each("explorer", heads)]
+    if not found:
+        return Markup()
+    return section(t, "explorer.audits", table(t, t("explorer.audits_caption"), columns, rows))
+
+
+def people(t: Catalogue, found: ModelPage) -> Markup:
+    listed = [
+        element(
+            "li",
+            element("time", one.date, datetime=one.date),
+            " ",
+            element("strong", one.author),
+            " ",
+            said(t, one),
+        )
+        for one in found.entries
+    ]
+    actions = ("note", "accept", "reject", "withdraw", "label")
+    rules = sorted({rule for audit in found.audits for rule in audit.failed})
+    subject = element("input", name="subject", required="", list="subjects", maxlength=200)
+    known = (element("option", "", value=f"rule:{one}") for one in rules)
+    form = element(
+        "form",
+        field(t, "action", element("select", *(option(t, one) for one in actions), name="action")),
+        field(t, "subject", subject),
+        element("datalist", *known, id="subjects"),
+        field(t, "text", element("textarea", "", name="text", rows=2, maxlength=4000)),
+        field(t, "author", element("input", name="author", required="", maxlength=100)),
+        field(t, "until", element("input", name="until", type="date")),
+        element("p", element("button", t("explorer.send")), " ", element("output", "", id="sent")),
+        id="say",
+        data_model=found.model.id,
+        hidden="",
+    )
+    entries = element("ol", *listed, class_="entries") if listed else quiet(t("explorer.nobody"))
+    return section(t, "explorer.people", entries, form)
+
+
+def said(t: Catalogue, one: Entry) -> Markup:
+    until = "" if one.until is None else t("explorer.until_day", day=one.until)
+    what = t(f"explorer.said.{one.action}", subject=one.subject)
+    return joined(what, element("q", one.text) if one.text else Markup(), until)
+
+
+def field(t: Catalogue, name: str, control: Markup) -> Markup:
+    return element("label", element("span", t(f"explorer.field.{name}")), control)
+
+
+def option(t: Catalogue, action: str) -> Markup:
+    return element("option", t(f"explorer.action.{action}"), value=action)
