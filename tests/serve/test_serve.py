@@ -214,3 +214,21 @@ def test_a_port_that_is_taken_is_told() -> None:
         second = Address(port=taken.getsockname()[1])
         with pytest.raises(UsageError, match="Choose another with --port"):
             second.bound()
+
+
+def test_every_address_for_scripts_is_described(client: TestClient) -> None:
+    document = client.get("/api/v1/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    assert {"Overview", "ModelPage", "Entry", "NewEntry", "Audit", "Failure"} <= set(schemas)
+    number, key = "1", id_of("mnist")
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            assert operation["summary"]
+            assert "4XX" in operation["responses"]
+            if method == "get":
+                there = {"reports": id_of("report.json")}.get(path.split("/")[3], key)
+                address = path.replace("{number}", number).replace("{key}", there)
+                assert client.get(address).status_code == 200
+    told = json.dumps(document)
+    references = {part.split('"')[0] for part in told.split("#/components/schemas/")[1:]}
+    assert references <= set(schemas)
