@@ -99,7 +99,9 @@ class TargetStudy(VisionStudy):
             for key in held[0]:
                 count = sum(one[key] for one in held)
                 note = f"{count} of {len(targets)} (holds from {MOST_TARGETS} on)"
-                found[f"{key}-{decay:g}"] = Measured(holds=count >= MOST_TARGETS, note=note)
+                found[f"{key}-{decay:g}"] = Measured(
+                    holds=count >= MOST_TARGETS, note=note, runs=len(targets)
+                )
             one = either[index]["folded"]
             note = f"|cos| {one['cosines'][0]:.3f}, second over first {one['ratio']:.2f}"
             both = claims_held(either[index])
@@ -109,7 +111,7 @@ class TargetStudy(VisionStudy):
         every = [one for target in targets for one in target]
         added = [(x["constant"] + x["linear_part"]) / abs(x["quadratic_part"]) for x in every]
         note = f"mean {mean(added):.2f}, largest {max(added):.2f} of all targets and decays"
-        return {**found, "bias": Measured(holds=max(added) < 0, note=note)}
+        return {**found, "bias": Measured(holds=max(added) < 0, note=note, runs=len(targets))}
 
     def figures(self, document: Record) -> Mapping[str, str]:
         targets, shape, rows = document["result"]["targets"], (28, 28), []

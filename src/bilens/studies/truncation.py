@@ -91,11 +91,11 @@ class TruncationStudy(SeedStudy):
             if beyond := sum(k > MOST for k in counts):
                 note = f"more than {MOST} in {beyond} runs; {note}"
             known = () if beyond else tuple(map(float, counts))
-            found[f"enough-{h}"] = Measured(known, False if beyond else None, note)
+            found[f"enough-{h}"] = Measured(known, False if beyond else None, note, runs=len(runs))
         first = [enough(run, DROPS[0]) for run in next(iter(result.values()))]
         note = f"{several(first)} in the input basis; holds where it is at most five in every run"
         known = tuple(map(float, first)) if max(first) <= MOST else ()
-        found["handful"] = Measured(known, max(first) <= 5, note)  # fingers
+        found["handful"] = Measured(known, max(first) <= 5, note, runs=len(first))  # fingers
         return found
 
     def figures(self, document: Record) -> Mapping[str, str]:
