@@ -3,12 +3,15 @@
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from chromium import opened_browser
 from offline import guarded
 
 REPOSITORY = Path(__file__).parents[1]
@@ -29,6 +32,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 def one_thread() -> None:
     """Small dense algebra on two threads of a busy machine takes five times as long."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser of its own for each module that asks for one."""
+    yield from opened_browser()
 
 
 @pytest.fixture(params=[0.2, pytest.param(1.0, marks=pytest.mark.slow)])

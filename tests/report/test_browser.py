@@ -5,9 +5,7 @@ heading level skipped.
 """
 
 import itertools
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,37 +17,15 @@ from msgspec.structs import replace
 import table_documents
 from bilens.report.html import render_index
 from bilens.report.reports import AuditReport, TableReport
+from chromium import needs_browser
 from evidence_documents import INDEX
 from report_documents import make_document, variants
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-ARGUMENTS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
 WIDTHS = (360, 400, 768, 1400)
 LONG = ["x" * 200, "<b>bold & bright</b>", "犬" * 60]
 
 
-def find_browser() -> str | None:
-    """The browser of BILENS_TEST_BROWSER, or the first one on the path."""
-    named = os.environ.get("BILENS_TEST_BROWSER")
-    return named or next(filter(None, map(shutil.which, NAMES)), None)
-
-
-pytestmark = pytest.mark.skipif(
-    find_browser() is None, reason="no Chromium found: set BILENS_TEST_BROWSER to one"
-)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
-        yield browser
-        browser.close()
+pytestmark = needs_browser
 
 
 @dataclass

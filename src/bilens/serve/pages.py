@@ -169,16 +169,15 @@ def people(t: Catalogue, found: ModelPage) -> Markup:
     ]
     actions = ("note", "accept", "reject", "withdraw", "label")
     rules = sorted({rule for audit in found.audits for rule in audit.failed})
-    subject = element("input", name="subject", required="", list="subjects", maxlength=200)
     known = (element("option", "", value=f"rule:{one}") for one in rules)
     form = element(
         "form",
-        field(t, "action", element("select", *(option(t, one) for one in actions), name="action")),
-        field(t, "subject", subject),
-        element("datalist", *known, id="subjects"),
-        field(t, "text", element("textarea", "", name="text", rows=2, maxlength=4000)),
-        field(t, "author", element("input", name="author", required="", maxlength=100)),
-        field(t, "until", element("input", name="until", type="date")),
+        *field(t, "action", "select", *(option(t, one) for one in actions)),
+        *field(t, "subject", "input", required="", list="subjects", maxlength=200),
+        element("datalist", "", *known, id="subjects"),
+        *field(t, "text", "textarea", "", rows=2, maxlength=4000),
+        *field(t, "author", "input", required="", maxlength=100),
+        *field(t, "until", "input", type="date"),
         element("p", element("button", t("explorer.send")), " ", element("output", "", id="sent")),
         id="say",
         data_model=found.model.id,
@@ -194,8 +193,12 @@ def said(t: Catalogue, one: Entry) -> Markup:
     return joined(what, element("q", one.text) if one.text else Markup(), until)
 
 
-def field(t: Catalogue, name: str, control: Markup) -> Markup:
-    return element("label", element("span", t(f"explorer.field.{name}")), control)
+def field(
+    t: Catalogue, name: str, tag: str, *children: Markup | str, **attributes: str | float
+) -> tuple[Markup, Markup]:
+    """Return a control of the form, behind its label."""
+    said_of = element("label", t(f"explorer.field.{name}"), for_=f"say-{name}")
+    return said_of, element(tag, *children, name=name, id=f"say-{name}", **attributes)
 
 
 def option(t: Catalogue, action: str) -> Markup:

@@ -1,0 +1,117 @@
+"""The explorer in a real browser: by mouse and keyboard, at every width, without a complaint.
+
+Broken once: with the script's file refused by the policy, with a table wider than the window.
+"""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+import bilens as bl
+import tiny
+from bilens.cli.commands.serve import Address
+from bilens.report.reports import AuditReport
+from bilens.serve.app import build_app
+from bilens.serve.folder import ServedFolder
+from chromium import needs_browser
+from commands import model_folder
+from report_documents import failed, make_document
+
+pytestmark = needs_browser
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("folder") / "runs"
+    for name in ("alpha", "beta", "x" * 120):
+        model_folder(folder / name, tiny.classifier())
+    history = bl.History(folder)
+    for document in (make_document(), failed()):
+        record = AuditReport(document | {"source": document["source"] | {"path": "beta"}}).record
+        history.add(record)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(root: Path) -> Iterator[str]:
+    with Address(port=0).bound() as listening:
+        here = f"127.0.0.1:{listening.getsockname()[1]}"
+        config = uvicorn.Config(build_app(ServedFolder(root), [here]), log_level="error", ws="none")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        yield f"http://{here}"
+        server.should_exit = True
+        thread.join(timeout=10)
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    found = browser.new_page(base_url=address)
+    complaints: list[str] = []
+    found.on("console", lambda message: complaints.append(message.text))
+    found.on("pageerror", lambda error: complaints.append(str(error)))
+    yield found
+    found.close()
+    # of an answer that refuses a form, the browser itself says so
+    assert [one for one in complaints if "400 (Bad Request)" not in one] == []
+
+
+def shown(page: Any) -> list[str]:
+    rows = page.locator("table.models tbody tr")
+    return [row.locator("a").inner_text() for row in rows.all() if row.is_visible()]
+
+
+def test_models_are_searched_and_sorted(page: Any) -> None:
+    page.goto("/?lang=en")
+    assert shown(page)[0] == "beta"
+    page.get_by_role("searchbox").fill("alpha")
+    assert shown(page) == ["alpha"]
+    assert page.locator("#shown").inner_text() == "1 / 3"
+    page.reload()  # the address keeps what was searched
+    assert shown(page) == ["alpha"]
+    page.get_by_role("searchbox").fill("")
+    page.get_by_role("button", name="Model").press("Enter")
+    assert shown(page)[:2] == ["alpha", "beta"]
+    page.get_by_role("button", name="Model").click()
+    assert shown(page)[1:] == ["beta", "alpha"]
+
+
+def test_a_finding_is_accepted_by_keyboard_alone(page: Any, root: Path) -> None:
+    page.goto("/?lang=en")
+    page.get_by_role("link", name="beta").press("Enter")
+    page.get_by_label("What", exact=True).select_option("accept")
+    for label, text in (("Of what", "rule:exact"), ("Text, or why", "known"), ("Your name", "圭")):
+        page.get_by_label(label).press_sequentially(text)
+    page.get_by_label("Until").fill("2999-01-31")
+    page.get_by_role("button", name="Send").press("Enter")
+    page.get_by_text("accepted rule:exact: ").wait_for()
+    assert page.get_by_text("2999-01-31").count() == 1
+    assert set(bl.History(root).accepted("beta")) == {"exact"}
+
+
+def test_what_is_refused_is_said_and_stays_in_the_form(page: Any) -> None:
+    page.goto("/?lang=en")
+    page.get_by_role("link", name="alpha").click()
+    page.get_by_label("What", exact=True).select_option("accept")
+    page.get_by_label("Of what").fill("rule:exact")
+    page.get_by_label("Your name").fill("Ada")
+    with page.expect_response("**/entries"):
+        page.get_by_role("button", name="Send").click()
+    page.get_by_text("must not be empty").wait_for()
+    assert page.get_by_label("Your name").input_value() == "Ada"
+
+
+@pytest.mark.parametrize("width", [360, 768, 1280, 1920])
+def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    for lang in ("en", "ja"):
+        page.goto(f"/?lang={lang}")
+        model = page.get_by_role("link", name="beta").get_attribute("href")
+        for place in (f"/?lang={lang}", model):
+            page.goto(place)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
