@@ -37,8 +37,19 @@ OVERVIEW = Overview(
     reports=tuple(ReportRow(kind, f"{kind}.json", kind) for kind in KINDS),
 )
 EMPTY = Overview(folder="runs", models=(), reports=())
+DAY = "2027-01-01T10:00:00Z"
 ENTRIES = tuple(
-    Entry(1, "2027-01-01T10:00:00Z", "Ada", action, "mnist", "rule:exact", "why", "2027-03-31")
+    Entry(
+        1,
+        "2027-01-01T10:00:00Z",
+        "Ada",
+        action,
+        "mnist",
+        "ab" * 32,
+        "rule:exact",
+        "why",
+        "2027-03-31",
+    )
     for action in get_args(Action)
 )
 MODEL = ModelPage(model=ROW, audits=AUDITS, entries=ENTRIES)

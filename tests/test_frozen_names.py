@@ -194,6 +194,7 @@ SIGNATURES = {
     "History.say": "self, action, model, subject, text, author, until=None",
     "History.entries": "self, model=None",
     "History.accepted": "self, model, today=None",
+    "History.still_fails": "self, record, rules",
     "AuditReport.from_json": "path",
     "AuditReport.to_dict": "self",
     "AuditReport.to_json": "self, path=None",

@@ -10,16 +10,19 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import bilens as bl
-from bilens.api.history import NAME
+from bilens.api.history import NAME, failed_rules
 from bilens.base.errors import CheckpointError, FileError, UsageError
+from bilens.findings.rules.decision import decide
 from bilens.report.reports import AuditReport
-from report_documents import failed, make_document
+from report_documents import failed, make_document, variants
 
-RULE = "rule:triggers"
+RULE = "rule:trigger"
 
 
 @pytest.fixture
@@ -43,22 +46,65 @@ def test_an_audit_is_recorded_whole(history: bl.History) -> None:
         history.document(3)
 
 
-def test_a_model_in_the_folder_has_its_path_from_there(history: bl.History, tmp_path: Path) -> None:
+def test_a_model_has_one_name_wherever_it_is_asked_from(
+    history: bl.History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert history.name_of(tmp_path / "runs" / "mnist") == "runs/mnist"
-    assert history.name_of("elsewhere/mnist") == "elsewhere/mnist"
+    outside = tmp_path.parent / "elsewhere" / "mnist"
+    assert history.name_of(tmp_path / ".." / "elsewhere" / "mnist") == str(outside)
+    monkeypatch.chdir(tmp_path)
+    assert history.name_of("runs/mnist") == "runs/mnist"
+    monkeypatch.chdir(tmp_path.parent)
+    assert history.name_of("elsewhere/mnist") == str(outside)
+    (tmp_path / "link").symlink_to(tmp_path / "runs")
+    assert history.name_of(tmp_path / "link" / "mnist") == "link/mnist"
+    assert history.name_of("") == "(from memory)"
+
+
+def audited(history: bl.History, name: str = "m", document: Any = None) -> None:
+    record = AuditReport(document or make_document()).record
+    path = str(history.folder / name)
+    history.add(replace(record, source=replace(record.source, path=path)))
 
 
 def test_an_acceptance_ends(history: bl.History) -> None:
+    audited(history)
     said = history.say("accept", "m", RULE, "known", "Ada", until="2027-03-31")
-    assert history.accepted("m", date(2027, 3, 31)) == {"triggers": said}
+    assert history.accepted("m", date(2027, 3, 31)) == {"trigger": said}
     assert history.accepted("m", date(2027, 4, 1)) == {}
     assert history.accepted("other", date(2027, 3, 31)) == {}
 
 
+def test_an_acceptance_is_of_the_weights_that_were_audited(history: bl.History) -> None:
+    audited(history)
+    history.say("accept", "m", RULE, "known", "Ada")
+    assert set(history.accepted("m")) == {"trigger"}
+    document = make_document()
+    audited(
+        history, document=document | {"source": document["source"] | {"weights_sha256": "c" * 64}}
+    )
+    assert history.accepted("m") == {}
+
+
+def test_a_guess_stays_a_failure_until_it_is_accepted(history: bl.History) -> None:
+    """Answers no better than guesses only warn, and forbid the use."""
+    records = (AuditReport(one).record for one in variants().values())
+    record = next(one for one in records if decide(one).inputs >= 100)
+    verdict = [
+        replace(one, outcome="warn" if one.rule == "accuracy" else "pass") for one in record.verdict
+    ]
+    record = replace(record, verdict=tuple(verdict), passed=False)
+    assert failed_rules(record) == ("accuracy",)
+    assert history.still_fails(record, ())
+    assert history.still_fails(record, ("trigger",))
+    assert not history.still_fails(record, ("accuracy",))
+
+
 def test_the_last_word_counts_and_the_first_stays(history: bl.History) -> None:
+    audited(history)
     history.say("accept", "m", RULE, "known", "Ada")
     history.say("note", "m", RULE, "look again", "Kei")
-    assert set(history.accepted("m")) == {"triggers"}
+    assert set(history.accepted("m")) == {"trigger"}
     history.say("withdraw", "m", RULE, "", "Kei")
     assert history.accepted("m") == {}
     assert [one.action for one in history.entries("m")] == ["withdraw", "note", "accept"]
@@ -71,15 +117,19 @@ def test_the_last_word_counts_and_the_first_stays(history: bl.History) -> None:
         ({"author": " "}, "author must not be empty"),
         ({"text": "\x00\n"}, "text must not be empty"),
         ({"text": "x" * 4001}, "at most 4000"),
+        ({"author": "\u200b"}, "author must not be empty"),
+        ({"subject": "rule:triger"}, "expected a rule"),
+        ({"subject": "trigger"}, "expected a rule"),
+        ({"until": "2001-01-01"}, "from today on"),
         ({"until": "31.3.2027"}, "expected a day"),
         ({"until": "2027-02-30"}, "expected a day"),
         ({"action": "note", "until": "2027-03-31"}, "of an acceptance"),
     ],
 )
 def test_an_entry_says_who_and_why(history: bl.History, changes: dict[str, str], told: str) -> None:
-    given = {"action": "accept", "text": "known", "author": "Ada"} | changes
+    given = {"action": "accept", "subject": RULE, "text": "known", "author": "Ada"} | changes
     with pytest.raises(UsageError, match=told):
-        history.say(model="m", subject=RULE, **given)  # type: ignore[arg-type]
+        history.say(model="m", **given)  # type: ignore[arg-type]
     assert history.entries() == []
 
 
@@ -110,8 +160,48 @@ def test_files_that_are_no_history_stay_as_they_are(tmp_path: Path) -> None:
         database.execute("PRAGMA user_version = 7")
     with pytest.raises(CheckpointError, match="version 7; this release reads up to 1"):
         bl.History(tmp_path)
+    path.unlink()
+    away = tmp_path.parent / "away.db"
+    path.symlink_to(away)
+    with pytest.raises(CheckpointError, match="it is a link"):
+        bl.History(tmp_path)
+    assert not away.exists()
+    path.unlink()
     with pytest.raises(FileError, match="no folder"):
         bl.History(tmp_path / "none")
+
+
+def test_a_file_of_another_program_is_not_altered(tmp_path: Path) -> None:
+    path = tmp_path / NAME
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE notes (text)")
+    before = path.read_bytes()
+    with pytest.raises(CheckpointError):
+        bl.History(tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_a_history_that_is_taken_away_or_changed_is_told(history: bl.History) -> None:
+    history.say("note", "m", RULE, "x", "Ada")
+    with sqlite3.connect(history.path) as database:
+        database.execute("PRAGMA user_version = 2")
+    with pytest.raises(CheckpointError, match="of version 2"):
+        history.say("note", "m", RULE, "y", "Ada")
+    with sqlite3.connect(history.path) as database:
+        database.execute("PRAGMA user_version = 1")
+        database.execute("INSERT INTO entries VALUES (9, '', '', 'shout', 'm', '', '', '', NULL)")
+    with pytest.raises(CheckpointError, match="row 9 is damaged"):
+        history.entries()
+    history.path.unlink()
+    with pytest.raises(FileError, match="is gone"):
+        history.audits()
+    assert not history.path.exists()
+
+
+def test_several_begin_a_history_at_once(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        made = list(pool.map(lambda _: bl.History(tmp_path).audits(), range(64)))
+    assert made == [[]] * 64
 
 
 def test_several_write_at_once(history: bl.History) -> None:

@@ -23,7 +23,7 @@ def test_an_accepted_finding_fails_no_build_until_it_ends(bilens: Shell, tmp_pat
     result = bilens(*line)
     assert result.code == 0
     assert f"Accepted by Ada until 2999-01-01: {rule} (known)" in result.err
-    history.say("accept", audit.model, f"rule:{rule}", "known", "Ada", until="2001-01-01")
+    history.say("withdraw", audit.model, f"rule:{rule}", "", "Ada")
     assert bilens(*line).code == 1
     assert len(history.audits("model")) == 3
 

@@ -31,7 +31,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model_folder(folder / name, tiny.classifier())
     history = bl.History(folder)
     for document in (make_document(), failed()):
-        record = AuditReport(document | {"source": document["source"] | {"path": "beta"}}).record
+        source = document["source"] | {"path": str(folder / "beta")}
+        record = AuditReport(document | {"source": source}).record
         history.add(record)
     return folder
 

@@ -8,17 +8,27 @@ to. Each call opens the file for itself, so threads and processes may share a fo
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, date, datetime
+from itertools import chain
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
+from unicodedata import category
+
+import msgspec
+from filelock import FileLock, Timeout
+from msgspec import structs
 
 from bilens.base.errors import CheckpointError, FileError, UsageError
 from bilens.base.files import check_path
+from bilens.findings.rules.decision import decide, passed
+from bilens.findings.rules.registry import REGISTRY
+from bilens.findings.rules.rule import GUESS
 from bilens.records.audit import Audit
 from bilens.records.base import UNPRINTABLE, json_text
 from bilens.records.history import Action, Entry, PastAudit
@@ -39,7 +49,8 @@ MIGRATIONS = (  # a script each; the number of those that were run is the file's
     CREATE INDEX audits_of ON audits (model, number);
     CREATE TABLE entries (
         number INTEGER PRIMARY KEY, date TEXT NOT NULL, author TEXT NOT NULL, action TEXT NOT NULL,
-        model TEXT NOT NULL, subject TEXT NOT NULL, text TEXT NOT NULL, until TEXT
+        model TEXT NOT NULL, weights_sha256 TEXT NOT NULL, subject TEXT NOT NULL,
+        text TEXT NOT NULL, until TEXT
     );
     CREATE INDEX entries_of ON entries (model, number);
     CREATE TRIGGER audits_stay BEFORE UPDATE ON audits BEGIN SELECT RAISE(ABORT, 'is kept'); END;
@@ -51,6 +62,9 @@ MIGRATIONS = (  # a script each; the number of those that were run is the file's
 WAIT = 10.0  # seconds, for another writer
 LONGEST = {"author": 100, "subject": 200, "text": 4000}  # characters
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
+RULE, IN_MEMORY = "rule:", "(from memory)"
+JUDGED = ("accept", "reject", "withdraw")  # of a rule
+AnyRecord = TypeVar("AnyRecord", PastAudit, Entry)
 PAST = [name for name in PastAudit.__struct_fields__ if name != "number"]
 SAID = [name for name in Entry.__struct_fields__ if name != "number"]
 
@@ -67,20 +81,31 @@ class History:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = check_path("folder", folder)
-        if not self.folder.is_dir():
-            raise FileError(f"{self.folder}: is no folder; a history lies in one that is there.")
+        given = check_path("folder", folder)
+        if not given.is_dir():
+            raise FileError(f"{given}: is no folder; a history lies in one that is there.")
+        self.given = absolute(given)
+        self.folder = given.resolve()
         self.path = self.folder / NAME
-        with self._opened() as database:
-            self._migrate(database)
+        self._migrate()
 
     def __repr__(self) -> str:
         return f"History({str(self.folder)!r})"
 
     def name_of(self, model: str | Path) -> str:
-        """Return how the history names a model: its path from the folder, where it lies in it."""
-        path, folder = Path(model).resolve(), self.folder.resolve()
-        return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(model)
+        """Return how the history names a model at a path.
+
+        Its path from the folder where it lies in it, by a link too; else the path without links. A
+        model from memory has no path.
+        """
+        if not str(model):
+            return IN_MEMORY
+        path = absolute(model)
+        real = path.resolve()
+        for place, folder in ((path, self.given), (path, self.folder), (real, self.folder)):
+            if place.is_relative_to(folder):
+                return place.relative_to(folder).as_posix()
+        return str(real)
 
     def add(self, record: Audit | LayerAudit | TableAudit) -> PastAudit:
         """Record an audit, with its whole document; it is on the disk when this returns."""
@@ -98,11 +123,11 @@ class History:
         }
         document = zlib.compress(json_text(record).encode())
         number = self._insert("audits", {**found, "document": document})
-        return past([number, *found.values()])
+        return record_of(self.path, PastAudit, [number, *found.values()])
 
     def audits(self, model: str | None = None) -> list[PastAudit]:
         """Return the audits, of all models or of one, the last one first."""
-        return [past(row) for row in self._rows("audits", PAST, model)]
+        return [record_of(self.path, PastAudit, row) for row in self._rows("audits", PAST, model)]
 
     def document(self, number: int) -> dict[str, Any]:
         """Return the document of an audit as JSON values.
@@ -115,7 +140,10 @@ class History:
             found = row.fetchone()
         if found is None:
             raise UsageError(f"{self.path} has no audit {number}: `audits()` lists them.")
-        values: dict[str, Any] = json.loads(zlib.decompress(found[0]))
+        try:
+            values: dict[str, Any] = json.loads(zlib.decompress(found[0]))
+        except (zlib.error, ValueError, TypeError):
+            raise foreign(self.path, f"the document of audit {number} is damaged") from None
         return values
 
     def say(
@@ -131,11 +159,13 @@ class History:
 
         Args:
             action: "label", "note", "accept", "reject" or "withdraw".
-            model: its path, or its name in the history.
-            subject: what it is about: "rule:triggers", "class:3:positive:0", "column:age".
+            model: its name in the history, or its path as a `Path`.
+            subject: what it is about: "rule:triggers", "class:3:positive:0", "column:age"; of an
+                acceptance, a rejection and what takes them back, a rule.
             text: the label, the note, or the reason, which acceptance and rejection need.
             author: who says it.
-            until: of an acceptance, the last day on which it holds, year-month-day.
+            until: of an acceptance, the last day on which it holds, year-month-day. It holds for
+                the weights that were audited last, and no others.
 
         Returns:
             The entry; it is on the disk when this returns.
@@ -151,17 +181,23 @@ class History:
         for name, value in given.items():
             if not isinstance(value, str) or len(value) > LONGEST[name]:
                 raise UsageError(f"{name} is no text of at most {LONGEST[name]} characters.")
-            given[name] = UNPRINTABLE.sub(" ", value).strip()
+            seen = (each for each in UNPRINTABLE.sub(" ", value) if category(each) != "Cf")
+            given[name] = "".join(seen).strip()  # without letters that nobody sees
         needed = ["author", "subject", *["text"] * (action != "withdraw")]
         if empty := [name for name in needed if not given[name]]:
             raise UsageError(f"{' and '.join(empty)} must not be empty: say who, of what and why.")
+        if action in JUDGED:
+            check_rule(given["subject"])
         if until is not None:
             check_day(action, until)
+        name = self.name_of(model) if isinstance(model, Path) else check_name(model)
+        last = self.audits(name)[:1]
         found = {
             "date": now(),
             "author": given["author"],
             "action": action,
-            "model": self.name_of(model),
+            "model": name,
+            "weights_sha256": last[0].weights_sha256 if last else "",
             "subject": given["subject"],
             "text": given["text"],
             "until": until,
@@ -170,20 +206,33 @@ class History:
 
     def entries(self, model: str | None = None) -> list[Entry]:
         """Return what was said, of all models or of one, the last one first."""
-        return [Entry(*row) for row in self._rows("entries", SAID, model)]
+        return [record_of(self.path, Entry, row) for row in self._rows("entries", SAID, model)]
 
     def accepted(self, model: str, today: date | None = None) -> dict[str, Entry]:
-        """Return the rules of a model whose findings are accepted now, each with who did."""
+        """Return the rules of a model whose findings are accepted now, each with who did.
+
+        An acceptance ends with its last day, with a later word on its rule, and with the weights.
+        """
         day = (today or datetime.now(UTC).date()).isoformat()
+        weights = {audit.weights_sha256 for audit in self.audits(model)[:1]}
         found: dict[str, Entry] = {}
-        for entry in self.entries(model):  # the last one of a subject counts
-            if entry.action in ("accept", "reject", "withdraw"):
-                found.setdefault(entry.subject, entry)
+        for entry in self.entries(model):  # the last one of a rule counts
+            if entry.action in JUDGED:
+                found.setdefault(entry.subject.removeprefix(RULE), entry)
         return {
-            subject.removeprefix("rule:"): entry
-            for subject, entry in found.items()
-            if entry.action == "accept" and (entry.until is None or day <= entry.until)
+            rule: entry
+            for rule, entry in found.items()
+            if entry.action == "accept"
+            and (entry.until is None or day <= entry.until)
+            and entry.weights_sha256 in weights
         }
+
+    def still_fails(self, record: Audit | LayerAudit | TableAudit, rules: Collection[str]) -> bool:
+        """Return whether an audit would fail without what is accepted: decided anew."""
+        verdict = tuple(one for one in record.verdict if one.rule not in rules)
+        asked = tuple(one for one in record.conditions or () if one.rule not in rules)
+        left = structs.replace(record, verdict=verdict, conditions=asked)
+        return record.passed is False and passed(left) is False
 
     def _rows(self, table: str, columns: list[str], model: str | None) -> list[tuple[Any, ...]]:
         where, values = ("WHERE model = ?", (model,)) if model is not None else ("", ())
@@ -198,10 +247,16 @@ class History:
             return int(database.execute(query, tuple(row.values())).lastrowid or 0)
 
     @contextmanager
-    def _opened(self) -> Iterator[sqlite3.Connection]:
+    def _opened(self, checked: bool = True, mode: str = "rw") -> Iterator[sqlite3.Connection]:
+        if self.path.is_symlink() or (self.path.exists() and not self.path.is_file()):
+            raise foreign(self.path, "it is a link or no file")
+        if mode == "rw" and not self.path.exists():
+            raise FileError(f"{self.path}: is gone: put it back, or begin a new history.")
         try:
-            with closing(sqlite3.connect(self.path, timeout=WAIT)) as database:
-                database.execute("PRAGMA journal_mode = WAL")
+            address = f"{self.path.as_uri()}?mode={mode}"
+            with closing(sqlite3.connect(address, timeout=WAIT, uri=True)) as database:
+                if checked:
+                    check_owner(self.path, database)
                 database.execute("PRAGMA synchronous = FULL")  # confirmed is on the disk
                 yield database
         except sqlite3.OperationalError as error:
@@ -212,26 +267,43 @@ class History:
         except sqlite3.DatabaseError as error:
             raise foreign(self.path, str(error)) from None
 
-    def _migrate(self, database: sqlite3.Connection) -> None:
-        """Bring the file to this version, in one transaction that another process waits for."""
-        tables = "SELECT count(*) FROM sqlite_master WHERE type = 'table'"
-        database.execute("BEGIN IMMEDIATE")
-        (owner,) = database.execute("PRAGMA application_id").fetchone()
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        if owner != APPLICATION and database.execute(tables).fetchone() != (0,):
-            raise foreign(self.path, "its tables are of another program")
-        if version > len(MIGRATIONS):
-            raise CheckpointError(
-                f"{self.path}: is of version {version}; this release reads up to "
-                f"{len(MIGRATIONS)}: use the release of bilens that wrote it."
-            )
-        for script in MIGRATIONS[version:]:
-            for statement in statements(script):
-                database.execute(statement)
-        if version < len(MIGRATIONS):
-            database.execute(f"PRAGMA application_id = {APPLICATION}")
-            database.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-        database.execute("COMMIT")
+    def _migrate(self) -> None:
+        """Bring the file to this version; one process does, and others wait for it."""
+        lock = FileLock(self.folder / f".{NAME}.lock", timeout=WAIT)
+        try:
+            with lock, self._opened(checked=False, mode="rwc") as database:
+                version = check_owner(self.path, database, exactly=False)
+                if version < len(MIGRATIONS):
+                    database.execute("PRAGMA journal_mode = WAL")
+                    database.execute("BEGIN IMMEDIATE")
+                    for statement in chain.from_iterable(map(statements, MIGRATIONS[version:])):
+                        database.execute(statement)
+                    database.execute(f"PRAGMA application_id = {APPLICATION}")
+                    database.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+                    database.execute("COMMIT")
+        except (OSError, Timeout) as error:
+            told = f"{self.path}: cannot be made or opened ({error}): choose another folder."
+            raise FileError(told) from None
+
+
+def check_owner(path: Path, database: sqlite3.Connection, exactly: bool = True) -> int:
+    """Return the version of a history; refuse a file of another program or of a later version."""
+    (owner,) = database.execute("PRAGMA application_id").fetchone()
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if owner != APPLICATION and (tables or exactly):
+        raise foreign(path, "its tables are of another program")
+    if not 0 <= version <= len(MIGRATIONS) or (exactly and version != len(MIGRATIONS)):
+        raise CheckpointError(
+            f"{path}: is of version {version}; this release reads up to {len(MIGRATIONS)}: use the "
+            "release of bilens that wrote it."
+        )
+    return int(version)
+
+
+def absolute(path: str | Path) -> Path:
+    """Return a path from the root, links kept."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - `resolve` follows links
 
 
 def statements(script: str) -> Iterator[str]:
@@ -244,16 +316,29 @@ def statements(script: str) -> Iterator[str]:
             part = ""
 
 
-def past(row: Sequence[Any]) -> PastAudit:
-    found = dict(zip(("number", *PAST), row, strict=True))
-    found["passed"] = None if found["passed"] is None else bool(found["passed"])
-    return PastAudit(**{**found, "failed": tuple(json.loads(found["failed"]))})
+def record_of(path: Path, kind: type[AnyRecord], row: Sequence[Any]) -> AnyRecord:
+    """Return a row as a record, checked: the file may have been written by others."""
+    found = dict(zip(kind.__struct_fields__, row, strict=True))
+    try:
+        if "failed" in found:
+            found["failed"] = json.loads(found["failed"])
+            found["passed"] = None if found["passed"] is None else bool(found["passed"])
+        return msgspec.convert(found, kind)
+    except (msgspec.ValidationError, ValueError, TypeError):
+        raise foreign(path, f"row {row[0]} is damaged") from None
 
 
 def failed_rules(record: Audit | LayerAudit | TableAudit) -> tuple[str, ...]:
-    """Return the rules that failed by themselves, and those of conditions that failed."""
-    own = (finding.rule for finding in record.verdict if finding.outcome == "fail")
-    asked = (item.rule for item in record.conditions or () if item.failed)
+    """Return the rules that an audit fails by: those that failed, also as conditions, and guesses.
+
+    A rule that says that answers are no better than guesses does not fail, and forbids the use.
+    """
+    own = [finding.rule for finding in record.verdict if finding.outcome == "fail"]
+    asked = [item.rule for item in record.conditions or () if item.failed]
+    made = decide(record)
+    if made.answer == "do_not_use" and "guess" in made.reasons:
+        guesses = {rule.id for rule in REGISTRY if rule.rank == GUESS}
+        own += [one.rule for one in record.verdict if one.rule in guesses and one.outcome == "warn"]
     return tuple(dict.fromkeys([*own, *asked]))
 
 
@@ -261,16 +346,28 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def check_name(model: object) -> str:
+    if not isinstance(model, str) or not model or UNPRINTABLE.search(model):
+        raise UsageError(f"model is {model!r:.80}; expected its name in the history, or a Path.")
+    return model
+
+
+def check_rule(subject: str) -> None:
+    rules = {rule.id for rule in REGISTRY}
+    if not subject.startswith(RULE) or subject.removeprefix(RULE) not in rules:
+        raise UsageError(
+            f"subject is {subject!r:.80}; expected a rule, as rule:triggers: `bilens audit --help` "
+            "lists them."
+        )
+
+
 def check_day(action: str, until: str) -> None:
     if action != "accept":
         raise UsageError(f"until is of an acceptance; the action is {action!r}: leave it out.")
-    try:
-        if DAY.fullmatch(until):
-            date.fromisoformat(until)
+    with suppress(ValueError):
+        if DAY.fullmatch(until) and date.fromisoformat(until) >= datetime.now(UTC).date():
             return
-    except ValueError:
-        pass
-    raise UsageError(f"until is {until!r}; expected a day as 2027-03-31.")
+    raise UsageError(f"until is {until!r}; expected a day from today on, as 2027-03-31.")
 
 
 def foreign(path: Path, why: str) -> CheckpointError:

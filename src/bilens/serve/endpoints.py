@@ -67,7 +67,7 @@ def add_entry(served: ServedFolder, path: Mapping[str, Any], body: bytes) -> Ent
     if found is None:
         return None
     said = msgspec.structs.asdict(msgspec.json.decode(body, type=NewEntry))
-    return served.history.say(model=served.folder / found.model.name, **said)
+    return served.history.say(model=found.model.name, **said)
 
 
 def report_record(served: ServedFolder, path: Mapping[str, Any], _body: bytes) -> Record | None:

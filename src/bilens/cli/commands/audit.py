@@ -87,7 +87,7 @@ class AuditOptions(SeenText):
                 until = "" if entry.until is None else f" until {entry.until}"
                 say(f"Accepted by {entry.author}{until}: {rule} ({entry.text})")
         say(f"Recorded as audit {audit.number} of {history.path}")
-        return failed and not set(failed_rules(report.record)) <= set(accepted)
+        return history.still_fails(report.record, accepted)
 
 
 @dataclass(frozen=True)
