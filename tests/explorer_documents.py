@@ -35,8 +35,9 @@ OVERVIEW = Overview(
     folder="runs",
     models=(ROW, GONE, NEVER),
     reports=tuple(ReportRow(kind, f"{kind}.json", kind) for kind in KINDS),
+    truncated=True,
 )
-EMPTY = Overview(folder="runs", models=(), reports=())
+EMPTY = Overview(folder="runs", models=(), reports=(), truncated=False)
 DAY = "2027-01-01T10:00:00Z"
 ENTRIES = tuple(
     Entry(

@@ -1,26 +1,34 @@
 """The explorer: what is in a folder is shown, and nothing gets through that should not.
 
 Broken once: with any Host let through, with the secret not compared, with links followed out of
-the folder, with names written unescaped.
+the folder, with names written unescaped, with odd files not caught, with no semaphore.
 """
 
+import asyncio
 import json
+import os
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import uvicorn
 from msgspec import structs
 from starlette.testclient import TestClient
 
 import bilens as bl
 import tiny
-from bilens.base.errors import UsageError
-from bilens.cli.commands.serve import Address
+from bilens.base.errors import FileError, UsageError
+from bilens.cli.commands.serve import SETTINGS, Address
 from bilens.report.reports import AuditReport
+from bilens.serve import folder as folders, guard as guards
 from bilens.serve.app import build_app
-from bilens.serve.folder import ServedFolder, id_of
-from bilens.serve.guard import HEADER, LARGEST
+from bilens.serve.folder import ServedFolder, id_of, walk
+from bilens.serve.guard import AT_ONCE, HEADER, LARGEST, Guard
+from bilens.serve.pages import model_page, overview_page
 from commands import model_folder
 from report_documents import failed, make_document
 
@@ -180,7 +188,7 @@ def test_links_that_lead_out_are_not_followed(folder: Path) -> None:
 def test_a_damaged_report_is_a_sentence_without_a_path(client: TestClient, folder: Path) -> None:
     (folder / "report.json").write_text('{"schema_version": 1, "kind": "audit", "passed": 3}')
     answer = client.get(f"/reports/{id_of('report.json')}")
-    assert answer.status_code == 404
+    assert answer.status_code == 503
     assert "report.json" in answer.text
     assert str(folder.parent) not in answer.text
 
@@ -232,3 +240,217 @@ def test_every_address_for_scripts_is_described(client: TestClient) -> None:
     told = json.dumps(document)
     references = {part.split('"')[0] for part in told.split("#/components/schemas/")[1:]}
     assert references <= set(schemas)
+
+
+def test_odd_files_take_no_page_down(client: TestClient, folder: Path) -> None:
+    odd = model_folder(folder / os.fsdecode(b"caf\xe9"), tiny.classifier()).name
+    (folder / "loop").symlink_to("loop")
+    (folder / "a.json").symlink_to("b.json")
+    (folder / "b.json").symlink_to("a.json")
+    os.mkfifo(folder / "pipe.json")
+    closed = folder / "closed"
+    closed.mkdir()
+    closed.chmod(0o600)
+    names = [row["name"] for row in client.get("/api/v1/overview").json()["models"]]
+    assert {"mnist", "caf\ufffd"} <= set(names)
+    for address in ("/", f"/models/{id_of(odd)}", f"/api/v1/models/{id_of(odd)}"):
+        answer = client.get(address)
+        assert answer.status_code == 200
+        assert "bilens audit --history . caf" not in answer.text  # no name to type
+
+
+@pytest.mark.parametrize("swapped", ["link", "pipe", "parent", "large"])
+def test_a_report_that_is_swapped_is_not_read(folder: Path, swapped: str, tmp_path: Path) -> None:
+    inner = folder / "inner" / "one.json"
+    inner.parent.mkdir()
+    (folder / "report.json").rename(inner)
+    served = ServedFolder(folder)
+    key = id_of("inner/one.json")
+    assert served.report(key) is not None
+    outside = tmp_path / "outside"
+    inner.parent.rename(outside)
+    if swapped == "parent":
+        inner.parent.symlink_to(outside)
+    else:
+        inner.parent.mkdir()
+    if swapped == "link":
+        inner.symlink_to(outside / "one.json")
+    elif swapped == "pipe":
+        os.mkfifo(inner)
+    elif swapped == "large":
+        inner.write_bytes((outside / "one.json").read_bytes() + b" " * folders.LARGEST)
+    with pytest.raises(FileError, match=r"inner/one\.json"):
+        served.report(key)
+
+
+def test_what_the_walk_left_out_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not walk(folder).truncated
+    (folder / "/".join("abcdefgh")).mkdir(parents=True)
+    assert walk(folder).truncated
+    (folder / "z").mkdir()
+    for number in range(9):
+        (folder / "z" / f"{number}.txt").touch()
+    monkeypatch.setattr(folders, "MOST", len([*folder.iterdir()]) + 3)
+    found = walk(folder)
+    assert found.truncated
+    assert id_of("prod/second") in found.models  # near ones first
+    monkeypatch.setattr(folders, "MOST", 3)
+    page = overview_page(ServedFolder(folder).overview(), "en", "")
+    assert "Not everything is listed" in page
+
+
+def test_a_mark_in_the_folder_itself_hides_nothing(folder: Path) -> None:
+    (folder / "config.json").write_text("{}")
+    found = walk(folder)
+    assert {id_of("."), id_of("mnist"), id_of("prod/second")} <= set(found.models)
+
+
+@pytest.mark.parametrize("number", ["3", "99999999999999999999", "9" * 900])
+def test_an_audit_that_is_not_there_is_not_found(client: TestClient, number: str) -> None:
+    for address in (f"/audits/{number}", f"/api/v1/audits/{number}"):
+        assert client.get(address).status_code == 404
+
+
+def test_answers_say_why_in_a_status(
+    client: TestClient, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = {"origin": HERE, HEADER: client.app.secret, "content-type": "application/json"}  # type: ignore[attr-defined]
+    address = f"/api/v1/models/{id_of('mnist')}/entries"
+    assert client.post(address, content=b'{"text": "\xff"}', headers=headers).status_code == 400
+    chunks = iter([b" " * (LARGEST // 2)] * 3)
+    assert client.post(address, content=chunks, headers=headers).status_code == 413
+    assert client.get(f"/{'x' * 5000}").status_code == 414
+    answer = client.post("/", content=b"{}", headers=headers)
+    assert answer.status_code == 405
+    assert "GET" in answer.headers["allow"]
+
+    def broken(_self: ServedFolder) -> None:
+        raise RuntimeError("private")
+
+    monkeypatch.setattr(ServedFolder, "overview", broken)
+    quiet = TestClient(client.app, base_url=HERE, raise_server_exceptions=False)
+    answer = quiet.get("/")
+    assert answer.status_code == 500
+    assert "private" not in answer.text
+    assert "terminal of `bilens serve`" in answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    (folder / "bilens.db").write_text("not a database, " * 100)
+    assert client.get("/api/v1/audits/1").status_code == 503
+
+
+def asked(method: str = "GET", **headers: str) -> dict[str, Any]:
+    raw = [(name.encode(), value.encode()) for name, value in ({"host": "h:1"} | headers).items()]
+    return {"type": "http", "method": method, "path": "/", "query_string": b"", "headers": raw}
+
+
+def test_so_many_requests_run_at_once_and_the_others_wait() -> None:
+    running, most, statuses = 0, 0, []
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message: Any) -> None:
+        statuses.append(message["status"])
+
+    async def all_of_them() -> None:
+        guard = Guard(app, ["h:1"], None)
+        await asyncio.gather(*(guard(asked(), never, send) for _ in range(3 * AT_ONCE)))
+
+    asyncio.run(all_of_them())
+    assert (most, statuses) == (AT_ONCE, [200] * 3 * AT_ONCE)
+
+
+async def never() -> Any:
+    await asyncio.Event().wait()
+
+
+def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guards, "PATIENCE", 0.01)
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    guard = Guard(never, ["h:1"], None)  # type: ignore[arg-type]
+    own = {"origin": "http://h:1", HEADER: guard.secret, "content-type": "application/json"}
+    asyncio.run(guard(asked("POST", **own), never, send))
+    assert sent[0]["status"] == 408
+
+
+def test_idle_connections_lock_nobody_out(folder: Path) -> None:
+    with Address(port=0).bound() as listening:
+        listening.listen()  # the server comes a little later
+        place = listening.getsockname()
+        here = f"127.0.0.1:{place[1]}"
+        app = build_app(ServedFolder(folder), [here])
+        server = uvicorn.Server(uvicorn.Config(app, **SETTINGS))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        idle = [socket.create_connection(place) for _ in range(70)]
+        assert httpx.get(f"http://{here}/api/v1/overview", trust_env=False).status_code == 200
+        server.should_exit = True
+        for one in idle:
+            one.close()
+        thread.join(timeout=10)
+    assert not thread.is_alive()
+
+
+def test_a_token_is_kept_by_port_and_leads_nowhere_else(folder: Path) -> None:
+    app = build_app(ServedFolder(folder), ["10.0.0.5:8737"], token=TOKEN)
+    with TestClient(app, base_url="http://10.0.0.5:8737", follow_redirects=False) as client:
+        answer = client.get(f"http://10.0.0.5:8737//evil.example/x?lang=ja&token={TOKEN}")
+        assert answer.headers["location"] == "/evil.example/x?lang=ja"
+        assert answer.headers["set-cookie"].startswith("bilens-token-8737=")
+        client.cookies.clear()
+        for given, status in ((f"bearer {TOKEN}", 200), (TOKEN, 401), (f"Basic {TOKEN}", 401)):
+            assert client.get("/", headers={"authorization": given}).status_code == status
+        kept = f"other=[1]; x; bilens-token-8737={TOKEN}"  # of other programs of the machine
+        assert client.get("/", headers={"cookie": kept}).status_code == 200
+        assert client.get("/", headers={"host": "10.0.0.5:8738"}).status_code == 421
+
+
+def test_names_under_which_it_may_be_asked_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "Box")
+    monkeypatch.setattr(socket, "getfqdn", lambda: "box.example")
+    found = [(0, 0, 0, "", (place, 0)) for place in ("10.0.0.5", "fe80::1%eth0")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
+    assert Address("::1").names()[0] == "::1"
+    everywhere = Address("0.0.0.0", allow_host=["Lab"]).names()  # noqa: S104 - nothing listens
+    own = ["box", "box.example", "127.0.0.1", "localhost", "::1", "10.0.0.5", "fe80::1", "lab"]
+    assert everywhere == own
+    assert Address("10.0.0.9").names() == ["10.0.0.9", "box", "box.example"]
+    for wrong in ("", "a/b"):
+        with pytest.raises(UsageError, match="--host"):
+            Address(wrong)
+        with pytest.raises(UsageError, match="--allow-host"):
+            Address(allow_host=[wrong])
+    app = build_app(ServedFolder(folder), ["lab:80", "[::1]:80", "lab"])
+    with TestClient(app, base_url="http://LAB") as client:
+        assert client.get("/", headers={"host": "LAB"}).status_code == 200
+        assert client.get("/", headers={"host": "[::1]:80"}).status_code == 200
+
+
+def test_a_page_says_what_can_be_done(folder: Path) -> None:
+    model_folder(folder / "-odd", tiny.classifier())
+    served = ServedFolder(folder)
+    served.history.say("accept", folder / "mnist", "rule:exact", "known", "Ada", "2999-01-01")
+    served.history.say("accept", folder / "mnist", "rule:complete", "known", "Ada")
+    (folder / "mnist").rename(folder.parent / "away")
+
+    def page(name: str) -> str:
+        found = served.model(id_of(name))
+        assert found is not None
+        return model_page(found, "en", "")
+
+    assert "bilens audit --history . -- -odd" in page("-odd")
+    assert "bilens audit" not in page("mnist")
+    assert "no build: complete, exact (until 2999-01-01)" in page("mnist")
+    table = overview_page(served.overview(), "en", "")
+    assert '<th scope="row"><a href="/models/' in table

@@ -37,6 +37,7 @@ class Overview(Document, frozen=True, kw_only=True):
     folder: str  # its name alone
     models: tuple[ModelRow, ...]  # the worst first
     reports: tuple[ReportRow, ...]
+    truncated: bool  # whether more lies there than was looked at
 
 
 class ModelPage(Document, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.resources import files
 from typing import Any, TypeVar
 
@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from bilens.base.errors import BilensError
-from bilens.records.base import to_json
+from bilens.base.errors import BilensError, DiskError, FileError
+from bilens.records.base import displayable, to_json
 from bilens.report.reports import SavedReport
 from bilens.report.text import LANGUAGES
 from bilens.serve.endpoints import API, ENDPOINTS, Endpoint, openapi
@@ -31,6 +31,8 @@ REPORT_POLICY = (  # a report is one closed file, with its style inside
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
 )
+REFUSED = BilensError, msgspec.MsgspecError, UnicodeError  # what is told of
+IN_VAIN = FileError, DiskError  # whoever asks
 Answer = Callable[[Request], Awaitable[Response]]
 Found = TypeVar("Found")
 
@@ -70,7 +72,7 @@ def build_app(served: ServedFolder, hosts: list[str], token: str | None = None) 
             found = await run_sync(endpoint.find, served, request.path_params, body)
             if found is None:
                 raise HTTPException(404)
-            return JSONResponse(to_json(found), 200 if endpoint.body is None else 201)
+            return JSONResponse(displayable(to_json(found)), 200 if endpoint.body is None else 201)
 
         return answer
 
@@ -79,14 +81,16 @@ def build_app(served: ServedFolder, hosts: list[str], token: str | None = None) 
 
     def failed(request: Request, error: Exception) -> Response:
         """Return an error as a sentence; no path of the machine and no traceback is in it."""
-        reading = request.method in ("GET", "HEAD")
-        status = 404 if reading and isinstance(error, BilensError) else 400
-        told = str(error).replace(str(served.folder), served.folder.name)
+        status, told = 500, "it failed: the terminal of `bilens serve` says where."
+        headers: Mapping[str, str] | None = None
         if isinstance(error, HTTPException):
-            status, told = error.status_code, error.detail
+            status, told, headers = error.status_code, error.detail, error.headers
+        elif isinstance(error, REFUSED):
+            status = 400 if request.method == "POST" and not isinstance(error, IN_VAIN) else 503
+            told = displayable(str(error).replace(str(served.folder), served.folder.name))
         if request.url.path.startswith(API):
-            return JSONResponse({"error": told}, status)
-        return HTMLResponse(failure_page(told, lang_of(request)), status)
+            return JSONResponse({"error": told}, status, headers)
+        return HTMLResponse(failure_page(told, lang_of(request)), status, headers)
 
     pages = {
         "/": page(lambda _request: served.overview(), overview_page),
@@ -100,7 +104,7 @@ def build_app(served: ServedFolder, hosts: list[str], token: str | None = None) 
     for one in ENDPOINTS:
         path = f"{API}{one.path.replace('{number}', '{number:int}')}"
         routes.append(Route(path, as_json(one), methods=[one.method]))
-    handlers = dict.fromkeys((HTTPException, BilensError, msgspec.MsgspecError), failed)
+    handlers = dict.fromkeys((HTTPException, *REFUSED, Exception), failed)
     return Guard(Starlette(routes=routes, exception_handlers=handlers), hosts, token)
 
 

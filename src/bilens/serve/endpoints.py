@@ -10,7 +10,7 @@ import msgspec
 
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
-from bilens.records.base import Record
+from bilens.records.base import LARGEST_WHOLE, Record
 from bilens.records.conversion import Conversion
 from bilens.records.explorer import ModelPage, Overview
 from bilens.records.guarantees import Certificate
@@ -25,7 +25,7 @@ from bilens.version import VERSION
 API = "/api/v1"
 PARAMETERS = {  # of paths
     "key": {"type": "string", "pattern": "^[0-9a-f]{16}$"},
-    "number": {"type": "integer", "minimum": 1},
+    "number": {"type": "integer", "minimum": 1, "maximum": LARGEST_WHOLE},
 }
 AUDITS: tuple[type[Record], ...] = (Audit, LayerAudit, TableAudit)
 Find = Callable[[ServedFolder, Mapping[str, Any], bytes], Record | None]
@@ -70,6 +70,11 @@ def add_entry(served: ServedFolder, path: Mapping[str, Any], body: bytes) -> Ent
     return served.history.say(model=found.model.name, **said)
 
 
+def audit_record(served: ServedFolder, path: Mapping[str, Any], _body: bytes) -> Record | None:
+    found = served.audit(path["number"])
+    return None if found is None else found.record
+
+
 def report_record(served: ServedFolder, path: Mapping[str, Any], _body: bytes) -> Record | None:
     found = served.report(path["key"])
     return None if found is None else found.record
@@ -99,7 +104,7 @@ ENDPOINTS = (
         "/audits/{number}",
         "The document of an audit of the history.",
         AUDITS,
-        lambda served, path, _body: served.audit(path["number"]).record,
+        audit_record,
     ),
     Endpoint(
         "/reports/{key}",
@@ -144,10 +149,11 @@ def responses(one: Endpoint, known: Mapping[type, Any]) -> dict[str, Any]:
     answers = [known[kind] for kind in one.answers]
     schema = answers[0] if len(answers) == 1 else {"anyOf": answers}
     status, told = ("200", "What was asked for.") if one.body is None else ("201", "It is kept.")
-    failure = content(known[Failure])
+    failure = {"description": "Why not, in a sentence.", "content": content(known[Failure])}
     return {
         status: {"description": told, "content": content(schema)},
-        "4XX": {"description": "Why not, in a sentence.", "content": failure},
+        "4XX": failure,
+        "5XX": failure,
     }
 
 

@@ -6,20 +6,27 @@ request ever becomes a path.
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import os
 import re
+import stat
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 from bilens.api.history import History
-from bilens.base.errors import BilensError, FileError
-from bilens.base.files import read_json
-from bilens.io.file_kinds import is_model
+from bilens.base.errors import BilensError, FileError, UsageError
+from bilens.base.files import why_unreadable
+from bilens.io.file_kinds import MARKS, is_model
+from bilens.records.base import LARGEST_WHOLE
 from bilens.records.explorer import ModelPage, ModelRow, Overview, ReportRow
 from bilens.records.history import PastAudit
 from bilens.report.reports import (
@@ -43,11 +50,12 @@ KINDS: dict[str, type[SavedReport[Any]]] = {
     "trace": TraceReport,
 }
 DEEPEST, MOST = 6, 20_000  # folders below the first; files and folders that are looked at
-START, LARGEST = 400, 1 << 27  # bytes that tell a document's kind; of a document
+START, LARGEST = 400, 1 << 24  # bytes that tell a document's kind; of a document
 KIND = re.compile(rb'"kind":\s*"(\w+)"')
 FRESH = 2.0  # seconds for which a walk is not repeated
 SHOWN = 20  # audits in a row's line of failures
 NONE: tuple[set[str], set[str]] = set(), set()
+Kept = TypeVar("Kept")
 SEVERITY = ("do_not_use", "cannot_judge", "conditions", "use")
 
 
@@ -57,6 +65,7 @@ class Found:
 
     models: dict[str, Path]
     reports: dict[str, tuple[Path, str]]  # path and kind
+    truncated: bool = False  # where more lies there than is looked at
 
 
 class ServedFolder:
@@ -70,6 +79,7 @@ class ServedFolder:
         self.folder = folder.resolve()
         self.history = History(self.folder)
         self._found, self._walked, self._lock = Found({}, {}), float("-inf"), Lock()
+        self._reading = Lock()  # documents may be large: one at a time
 
     def found(self) -> Found:
         with self._lock:
@@ -82,39 +92,57 @@ class ServedFolder:
         found, by_model = self.found(), self._audits_by_model()
         names = {id_of(self.name_of(path)): self.name_of(path) for path in found.models.values()}
         gone = {id_of(name): name for name in by_model}
-        rows = [self._row(key, {**gone, **names}[key], by_model) for key in {**names, **gone}]
+        known = {**gone, **names}
+        rows = [self._row(key, known[key], by_model, key in names) for key in known]
         rows.sort(key=severity)
         reports = [
             ReportRow(key, self.name_of(path), kind)
             for key, (path, kind) in sorted(found.reports.items(), key=lambda item: item[1])
         ]
-        return Overview(folder=self.folder.name, models=tuple(rows), reports=tuple(reports))
+        return Overview(
+            folder=self.folder.name,
+            models=tuple(rows),
+            reports=tuple(reports),
+            truncated=found.truncated,
+        )
 
     def model(self, key: str) -> ModelPage | None:
         """Return what is known of a model, None where there is none of this id."""
         rows = [row for row in self.overview().models if row.id == key]
         if not rows:
             return None
-        audits, entries = (
-            tuple(read(rows[0].name)) for read in (self.history.audits, self.history.entries)
+        audits = kept(self.history.audits, rows[0].name)
+        return ModelPage(
+            model=rows[0], audits=audits, entries=kept(self.history.entries, rows[0].name)
         )
-        return ModelPage(model=rows[0], audits=audits, entries=entries)  # type: ignore[arg-type]
 
     def report(self, key: str) -> SavedReport[Any] | None:
-        """Return a report that lies in the folder; it may be damaged: then CheckpointError."""
-        if key not in self.found().reports:
+        """Return a report that lies in the folder; it may be damaged: then FileError."""
+        path, kind = self.found().reports.get(key, (None, ""))
+        if path is None:
             return None
-        path, kind = self.found().reports[key]
-        document = read_json(path, LARGEST)
-        try:
-            return KINDS[kind](document)
-        except BilensError as error:
-            raise FileError(f"{self.name_of(path)}: {error}") from None
+        name = self.name_of(path)
+        with self._reading:
+            try:
+                with opened(self.folder, path) as file:
+                    text = file.read(LARGEST + 1)
+                if len(text) > LARGEST:
+                    raise FileError(f"{name}: at most {LARGEST} bytes are read.")
+                return checked(name, kind, json.loads(text))
+            except OSError as error:
+                raise FileError(f"{name}: {why_unreadable(error)}") from None
+            except (ValueError, RecursionError) as error:
+                raise FileError(f"{name}: is not valid JSON ({error}).") from None
 
-    def audit(self, number: int) -> SavedReport[Any]:
-        """Return the report of an audit of the history."""
-        document = self.history.document(number)
-        return KINDS[document["kind"]](document)
+    def audit(self, number: int) -> SavedReport[Any] | None:
+        """Return the report of an audit of the history, None where there is none."""
+        if number > LARGEST_WHOLE:
+            return None
+        try:
+            document = self.history.document(number)
+        except UsageError:
+            return None
+        return checked(f"audit {number}", document["kind"], document)
 
     def name_of(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix() or "."
@@ -125,13 +153,15 @@ class ServedFolder:
             found.setdefault(audit.model, []).append(audit)
         return found
 
-    def _row(self, key: str, name: str, by_model: dict[str, list[PastAudit]]) -> ModelRow:
+    def _row(
+        self, key: str, name: str, by_model: dict[str, list[PastAudit]], there: bool
+    ) -> ModelRow:
         audits = by_model.get(name, [])
         last, before = ({*one.failed} for one in [*audits[:2], *audits[:1]][:2]) if audits else NONE
         return ModelRow(
             id=key,
             name=name,
-            there=key in self._found.models,
+            there=there,
             audits=len(audits),
             last=audits[0] if audits else None,
             new=tuple(sorted(last - before)),
@@ -150,52 +180,78 @@ def severity(row: ModelRow) -> tuple[bool, int, int, str]:
 
 
 def id_of(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:16]
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+
+
+def kept(read: Callable[[str], list[Kept]], name: str) -> tuple[Kept, ...]:
+    """Return what the history has of a name; nothing of one that is no text."""
+    try:
+        return tuple(read(name))
+    except UnicodeEncodeError:
+        return ()
+
+
+def checked(name: str, kind: str, document: Mapping[str, object]) -> SavedReport[Any]:
+    try:
+        return KINDS[kind](document)
+    except BilensError as error:
+        raise FileError(f"{name}: {error}") from None
 
 
 def walk(folder: Path) -> Found:
-    """Return the models and reports below a folder; links that lead out of it are left out."""
-    models: dict[str, Path] = {}
-    reports: dict[str, tuple[Path, str]] = {}
-    for path in entries_below(folder):
-        key = id_of(path.relative_to(folder).as_posix() or ".")
-        if is_model(path):
-            models[key] = path
-        elif path.suffix == ".json" and (kind := kind_at(path)) in KINDS:
-            reports[key] = path, kind
-    return Found(models, reports)
-
-
-def entries_below(folder: Path) -> Iterator[Path]:
-    """Yield files and folders, models not looked into, hidden ones left out."""
-    waiting, looked = [(folder, 0)], 0
+    """Return the models and reports below a folder, near ones first; links out are left out."""
+    found = Found({}, {})
+    waiting, looked = deque([(folder, 0)]), 0
     while waiting:
-        here, depth = waiting.pop()
-        yield here
-        if is_model(here) or depth > DEEPEST:
-            continue
-        try:
-            inside = sorted(os.scandir(here), key=lambda item: item.name)
-        except OSError:
-            continue  # gone since, or may not be looked into
-        for item in inside:
-            looked += 1
-            path = Path(item.path)
-            if looked > MOST or item.name.startswith("."):
+        path, depth = waiting.popleft()
+        with suppress(OSError, RuntimeError, ValueError):  # gone since, closed to us, a loop
+            if path.is_symlink() and not path.resolve().is_relative_to(folder):
                 continue
-            if item.is_symlink() and not path.resolve().is_relative_to(folder):
+            key = id_of(path.relative_to(folder).as_posix() or ".")
+            if is_model(path):
+                found.models[key] = path
+                if path != folder:
+                    continue
+            elif path.suffix == ".json" and (kind := kind_at(folder, path)) in KINDS:
+                found.reports[key] = path, kind
+            if path.is_symlink() or not path.is_dir():
                 continue
-            if item.is_dir(follow_symlinks=False):
-                waiting.append((path, depth + 1))
-            elif item.is_file():
-                yield path
+            if depth > DEEPEST:
+                found = replace(found, truncated=True)
+                continue
+            with os.scandir(path) as inside:
+                items = [*islice(inside, MOST + 1 - looked)]
+            looked += len(items)
+            if looked > MOST:
+                looked -= 1
+                items.pop()
+                found = replace(found, truncated=True)
+            names = sorted(item.name for item in items)
+            if path == folder:  # its marks are parts of one model
+                names = [name for name in names if name not in MARKS]
+            waiting += [(path / name, depth + 1) for name in names if not name.startswith(".")]
+    return found
 
 
-def kind_at(path: Path) -> str:
+def kind_at(folder: Path, path: Path) -> str:
     """Return the kind of a document by its first bytes; empty where it is none."""
-    try:
-        with path.open("rb") as file:
-            found = KIND.search(file.read(START))
-    except OSError:
-        return ""
+    with opened(folder, path) as file:
+        found = KIND.search(file.read(START))
     return found[1].decode() if found else ""
+
+
+@contextmanager
+def opened(folder: Path, path: Path) -> Iterator[BinaryIO]:
+    """Open a file below a folder, step by step: no link is followed, whatever was put there."""
+    here = os.open(folder, os.O_RDONLY)
+    try:
+        for part in path.relative_to(folder).parts:
+            inside = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=here)
+            os.close(here)
+            here = inside
+        if not stat.S_ISREG(os.fstat(here).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        with open(here, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(here)

@@ -8,19 +8,22 @@ needs a token for every request.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
-from collections.abc import Iterable
-from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qsl
+from collections.abc import Sequence
+from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SAFE = ("GET", "HEAD")
-LARGEST = 1 << 20  # bytes of a body
-HEADER, COOKIE = "x-bilens-secret", "bilens-token"
+LARGEST, PATIENCE = 1 << 20, 10.0  # bytes of a body, seconds for it
+LONGEST = 1000  # characters of an address
+AT_ONCE = 32  # requests that are worked on; others wait
+HEADER = "x-bilens-secret"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -36,17 +39,19 @@ HEADERS = {
 
 
 class Guard:
-    """Lets through what may pass, with the headers of a closed page.
+    """Lets through what may pass, whole and not too much at once, as closed pages.
 
     Args:
         app: what is guarded.
-        hosts: `name:port`, as a browser may write the explorer's address.
+        hosts: as a browser may write the explorer's address; the first one is `name:port`.
         token: that every request needs; None on this machine alone.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Iterable[str], token: str | None) -> None:
+    def __init__(self, app: ASGIApp, hosts: Sequence[str], token: str | None) -> None:
         self.app, self.hosts, self.token = app, frozenset(hosts), token
         self.origins = frozenset(f"http://{host}" for host in self.hosts)
+        self.cookie = f"bilens-token-{hosts[0].rpartition(':')[2]}"  # browsers mix those of ports
+        self.running = asyncio.Semaphore(AT_ONCE)
         self.secret = secrets.token_urlsafe(32)  # of this start, in the explorer's own pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,27 +61,40 @@ class Guard:
         if scope["type"] != "http":  # there are no web sockets here
             await send({"type": "websocket.close", "code": 1008})
             return
-        refused = self.refusal(scope)
+        refused, body = self.refusal(scope), b""
+        if refused is None and scope["method"] not in SAFE:
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    body = await body_of(receive)
+            except TimeoutError:
+                refused = refuse(408, f"a body must be here within {PATIENCE:g} seconds.")
+            if len(body) > LARGEST:  # whatever content-length said
+                refused = too_large()
         if refused is not None:
             await refused(scope, receive, closed(send))
             return
-        taken = 0
-
-        async def bounded() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > LARGEST:  # whatever content-length said
-                return {"type": "http.disconnect"}
-            return message
-
         scope["bilens_secret"] = self.secret
-        await self.app(scope, bounded, closed(send))
+        answer: list[Message] = []
+
+        async def given() -> Message:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def keep(message: Message) -> None:
+            answer.append(message)
+
+        try:
+            async with self.running:  # neither a slow sender nor a slow reader holds a place
+                await self.app(scope, given, keep)
+        finally:
+            for message in answer:
+                await closed(send)(message)
 
     def refusal(self, scope: Scope) -> Response | None:
         """Return why a request may not pass."""
         headers = Headers(scope=scope)
-        if headers.get("host", "") not in self.hosts:
+        if len(scope["path"]) > LONGEST:
+            return refuse(414, f"an address has at most {LONGEST} characters.")
+        if headers.get("host", "").lower() not in self.hosts:
             return refuse(421, "the Host header is not the explorer's own address.")
         if self.token is not None and (missing := self.unknown(scope, headers)):
             return missing
@@ -89,26 +107,22 @@ class Guard:
             return refuse(403, "the page is of an earlier start of the explorer: load it again.")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > LARGEST:
-            return refuse(413, f"a body has at most {LARGEST} bytes.")
+            return too_large()
         kind = headers.get("content-type", "").partition(";")[0].strip()
         return None if kind == "application/json" else refuse(415, "a body must be JSON.")
 
     def unknown(self, scope: Scope, headers: Headers) -> Response | None:
         """Return what somebody without the token sees; one who brings it in an address keeps it."""
         assert self.token is not None, "asked for"
-        asked = dict(parse_qsl(scope["query_string"].decode("latin-1")))
-        if scope["method"] in SAFE and same(asked.get("token", ""), self.token):
-            found = RedirectResponse(scope["path"], 303)
-            found.set_cookie(COOKIE, self.token, httponly=True, samesite="strict")
+        asked = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        if same(asked.pop("token", ""), self.token) and scope["method"] in SAFE:
+            path = f"/{quote(scope['path'].lstrip('/'))}"  # `//name` would be another machine
+            found = RedirectResponse(f"{path}?{urlencode(asked)}" if asked else path, 303)
+            found.set_cookie(self.cookie, self.token, httponly=True, samesite="strict")
             return found
-        given = headers.get("authorization", "").removeprefix("Bearer ")
-        kept = SimpleCookie()
-        try:
-            kept.load(headers.get("cookie", ""))
-        except CookieError:
-            kept.clear()
-        morsel = kept.get(COOKIE)
-        if same(given, self.token) or (morsel is not None and same(morsel.value, self.token)):
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        cookie = cookie_parser(headers.get("cookie", "")).get(self.cookie, "")
+        if same(cookie, self.token) or (scheme.lower() == "bearer" and same(given, self.token)):
             return None
         return refuse(401, "the token that `bilens serve` printed is needed: open that address.")
 
@@ -118,7 +132,23 @@ def same(given: str, expected: str) -> bool:
 
 
 def refuse(status: int, why: str) -> Response:
-    return JSONResponse({"error": why}, status)
+    """Return why not; a body that was not read would be taken for the next request."""
+    return JSONResponse({"error": why}, status, {"connection": "close"})
+
+
+def too_large() -> Response:
+    return refuse(413, f"a body has at most {LARGEST} bytes.")
+
+
+async def body_of(receive: Receive) -> bytes:
+    """Return the body of a request, cut where it is too long; empty where the sender is gone."""
+    body = b""
+    while len(body) <= LARGEST:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            break
+    return body
 
 
 def closed(send: Send) -> Send:

@@ -6,7 +6,7 @@ import shlex
 
 from markupsafe import Markup
 
-from bilens.records.base import displayable
+from bilens.records.base import LOST, displayable
 from bilens.records.explorer import ModelPage, ModelRow, Overview
 from bilens.records.history import Entry, PastAudit
 from bilens.report.html import environment
@@ -23,6 +23,7 @@ from bilens.report.markup import (
 )
 from bilens.report.sections.decision import LOOKS
 from bilens.report.text import NONE, Catalogue, load_catalogue, whole
+from bilens.serve.folder import DEEPEST, MOST
 
 NAMES = (("en", "English"), ("ja", "日本語"))
 WIDTH, HEIGHT = 84, 20  # of a line of failures
@@ -31,7 +32,9 @@ WIDTH, HEIGHT = 84, 20  # of a line of failures
 def overview_page(found: Overview, lang: str, secret: str) -> str:
     """Return the page of a folder: a row a model, the worst first, and other reports."""
     t, found = load_catalogue(lang), displayable(found)
-    return framed(t, found.folder, secret, models(t, found), reports(t, found))
+    most = {"most": whole(MOST), "deepest": DEEPEST}
+    more = quiet(t("explorer.truncated", **most)) if found.truncated else Markup()
+    return framed(t, found.folder, secret, more, models(t, found), reports(t, found))
 
 
 def model_page(found: ModelPage, lang: str, secret: str) -> str:
@@ -58,7 +61,7 @@ def models(t: Catalogue, found: Overview) -> Markup:
     if not found.models:
         first = element("pre", element("code", "bilens demo --out runs/demo"))
         return joined(element("p", t("explorer.empty")), first)
-    heads = t.each("explorer", ("decision", "model", "failed", "change", "trend", "last"))
+    heads = t.each("explorer", ("model", "decision", "failed", "change", "trend", "last"))
     columns = [Column(name, numeric=False) for name in heads]
     rows = ([*cells(t, row)] for row in found.models)
     search = element(
@@ -77,7 +80,7 @@ def cells(t: Catalogue, row: ModelRow) -> tuple[Markup | str, ...]:
     link = element("a", row.name, href=f"/models/{row.id}?lang={t.lang}")
     gone = [] if row.there else [" ", quiet(t("explorer.gone"))]
     if last is None:
-        return quiet(t("explorer.never")), joined(link, *gone), NONE, NONE, NONE, NONE
+        return joined(link, *gone), quiet(t("explorer.never")), NONE, NONE, NONE, NONE
     told = [
         *(t("explorer.new", rule=rule) for rule in row.new),
         *(t("explorer.mended", rule=rule) for rule in row.mended),
@@ -85,8 +88,8 @@ def cells(t: Catalogue, row: ModelRow) -> tuple[Markup | str, ...]:
     accepted = t("explorer.accepted")
     failed = [f"{rule} ({accepted})" if rule in row.accepted else rule for rule in last.failed]
     return (
-        decision(t, last),
         joined(link, *gone),
+        decision(t, last),
         ", ".join(failed) or t("explorer.none"),
         ", ".join(told) or t("explorer.same"),
         joined(trend(t, row.failures)),
@@ -127,11 +130,18 @@ def reports(t: Catalogue, found: Overview) -> Markup:
 
 def state(t: Catalogue, found: ModelPage) -> Markup:
     row = found.model
-    command = shlex.join(["bilens", "audit", row.name, "--history", "."])
-    how = joined(quiet(t("explorer.how")), element("pre", element("code", command)))
+    how, end = Markup(), ["--"] * row.name.startswith("-")
+    if row.there and LOST not in row.name:
+        command = shlex.join(["bilens", "audit", "--history", ".", *end, row.name])
+        how = joined(quiet(t("explorer.how")), element("pre", element("code", command)))
     if row.last is None:
         return joined(element("p", t("explorer.never")), how)
-    rules = ", ".join(row.accepted)
+    ends = {  # the last one of a rule counts
+        one.subject.removeprefix("rule:"): "" if one.until is None else until_day(t, one.until)
+        for one in reversed(found.entries)
+        if one.action == "accept"
+    }
+    rules = ", ".join(f"{rule}{ends.get(rule, '')}" for rule in row.accepted)
     accepted = element("p", t("explorer.accepted_rules", rules=rules)) if rules else Markup()
     return joined(decision(t, row.last), accepted, how)
 
@@ -175,7 +185,7 @@ def people(t: Catalogue, found: ModelPage) -> Markup:
         *field(t, "action", "select", *(option(t, one) for one in actions)),
         *field(t, "subject", "input", required="", list="subjects", maxlength=200),
         element("datalist", "", *known, id="subjects"),
-        *field(t, "text", "textarea", "", rows=2, maxlength=4000),
+        *field(t, "text", "textarea", "", required="", rows=2, maxlength=4000),
         *field(t, "author", "input", required="", maxlength=100),
         *field(t, "until", "input", type="date"),
         element("p", element("button", t("explorer.send")), " ", element("output", "", id="sent")),
@@ -188,9 +198,13 @@ def people(t: Catalogue, found: ModelPage) -> Markup:
 
 
 def said(t: Catalogue, one: Entry) -> Markup:
-    until = "" if one.until is None else t("explorer.until_day", day=one.until)
+    until = "" if one.until is None else until_day(t, one.until)
     what = t(f"explorer.said.{one.action}", subject=one.subject)
     return joined(what, element("q", one.text) if one.text else Markup(), until)
+
+
+def until_day(t: Catalogue, day: str) -> str:
+    return t("explorer.until_day", day=day)
 
 
 def field(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import secrets
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,7 +16,15 @@ from bilens.cli.console import Output
 from bilens.cli.options import option
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-AT_ONCE, KEEP = 64, 5  # requests; seconds for which an idle connection stays open
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with
+SETTINGS: dict[str, Any] = {  # of uvicorn; the guard bounds what runs at once
+    "log_level": "warning",
+    "limit_concurrency": 1000,  # connections
+    "timeout_keep_alive": 5,  # seconds
+    "timeout_graceful_shutdown": 3,
+    "server_header": False,
+    "ws": "none",
+}
 
 
 @dataclass(frozen=True)
@@ -24,6 +33,19 @@ class Address:
 
     host: str = option("127.0.0.1", "Address to listen at; any but this machine's needs a token.")
     port: int = option(8737, "Port to listen at; 0 takes a free one.", min=0, max=65535)
+    allow_host: list[str] | None = option(
+        None, "Another name under which it may be asked for; repeat it for each.", metavar="NAME"
+    )
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("host", self.host),
+            *(("allow-host", one) for one in self.allow_host or ()),
+        ):
+            if not value or set(value) & set("/@ "):
+                raise UsageError(
+                    f"--{name} is {value!r}; expected an address or a name of a machine."
+                )
 
     def bound(self) -> socket.socket:
         """Return a socket that listens, or say why there is none."""
@@ -32,13 +54,33 @@ class Address:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             found.bind((self.host, self.port))
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             found.close()
+            why = getattr(error, "strerror", None) or error
             raise UsageError(
-                f"{self.host}:{self.port} cannot be listened at ({error.strerror or error}): is an "
+                f"{with_port(self.host, self.port)} cannot be listened at ({why}): is an "
                 "explorer open there already? Choose another with --port, or 0 for a free one."
             ) from None
         return found
+
+    def names(self) -> list[str]:
+        """Return the names under which it may be asked for; the first one is printed."""
+        if self.host in LOOPBACK:
+            found = [self.host, *LOOPBACK]
+        else:
+            own = socket.gethostname()
+            found = [own, socket.getfqdn()]
+            if self.host in EVERYWHERE:
+                with suppress(OSError):
+                    places = [str(item[4][0]) for item in socket.getaddrinfo(own, None)]
+                    found += [*LOOPBACK, *(place.partition("%")[0] for place in places)]
+            else:
+                found.insert(0, self.host)
+        return [name.lower() for name in dict.fromkeys([*found, *(self.allow_host or ())])]
+
+
+def with_port(name: str, port: int) -> str:
+    return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
 
 
 def serve(
@@ -57,18 +99,11 @@ def serve(
     served = ServedFolder(folder)
     with address.bound() as listening:
         port = listening.getsockname()[1]
-        here = address.host in LOOPBACK
-        token = None if here else secrets.token_urlsafe(32)
-        names = LOOPBACK if here else (address.host, socket.gethostname())
-        hosts = [f"[{name}]:{port}" if ":" in name else f"{name}:{port}" for name in names]
+        token = None if address.host in LOOPBACK else secrets.token_urlsafe(32)
+        hosts = [with_port(name, port) for name in address.names()]
+        if port == 80:  # of which browsers say nothing
+            hosts += [host.removesuffix(":80") for host in hosts]
         query = "" if token is None else f"/?token={token}"
         output.say(f"Explorer of {folder}: http://{hosts[0]}{query} (Ctrl-C ends it)")
-        config = uvicorn.Config(
-            build_app(served, hosts, token),
-            log_level="warning",
-            limit_concurrency=AT_ONCE,
-            timeout_keep_alive=KEEP,
-            server_header=False,
-            ws="none",
-        )
+        config = uvicorn.Config(build_app(served, hosts, token), **SETTINGS)
         uvicorn.Server(config).run(sockets=[listening])

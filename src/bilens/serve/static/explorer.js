@@ -19,6 +19,10 @@ if (models) {
     if (search.value) address.searchParams.set("search", search.value);
     else address.searchParams.delete("search");
     history.replaceState(null, "", address);
+    for (const link of document.querySelectorAll(".bar nav a")) {
+      address.searchParams.set("lang", link.lang);
+      link.href = address;
+    }
   };
   search.value = new URL(location).searchParams.get("search") ?? "";
   search.addEventListener("input", find);
@@ -43,6 +47,9 @@ const form = document.getElementById("say");
 if (form) {
   form.hidden = false;
   const sent = document.getElementById("sent");
+  form.elements.action.addEventListener("change", () => {
+    form.elements.text.required = form.elements.action.value !== "withdraw";
+  });
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const body = Object.fromEntries(new FormData(form));
