@@ -86,6 +86,16 @@ def test_an_acceptance_is_of_the_weights_that_were_audited(history: bl.History) 
     assert history.accepted("m") == {}
 
 
+def test_nothing_is_accepted_of_models_from_memory(history: bl.History) -> None:
+    """They have no hash of weights, so that one would pass for another."""
+    document = make_document()
+    nowhere = document["source"] | {"path": "", "weights_sha256": ""}
+    record = AuditReport(document | {"source": nowhere}).record
+    name = history.add(record).model
+    history.say("accept", name, RULE, "known", "Ada")
+    assert history.accepted(name) == {}
+
+
 def test_a_guess_stays_a_failure_until_it_is_accepted(history: bl.History) -> None:
     """Answers no better than guesses only warn, and forbid the use."""
     records = (AuditReport(one).record for one in variants().values())

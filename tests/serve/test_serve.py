@@ -20,16 +20,19 @@ from msgspec import structs
 from starlette.testclient import TestClient
 
 import bilens as bl
+import layer_audit_documents
+import table_documents
 import tiny
 from bilens.base.errors import FileError, UsageError
 from bilens.cli.commands.serve import SETTINGS, Address
-from bilens.report.reports import AuditReport
+from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 from bilens.serve import folder as folders, guard as guards
 from bilens.serve.app import build_app
-from bilens.serve.folder import ServedFolder, id_of, walk
+from bilens.serve.folder import KINDS, ServedFolder, id_of, walk
 from bilens.serve.guard import AT_ONCE, HEADER, LARGEST, Guard
 from bilens.serve.pages import model_page, overview_page
 from commands import model_folder
+from every_document import DOCUMENTS
 from report_documents import failed, make_document
 
 HERE = "http://127.0.0.1:8737"
@@ -77,6 +80,22 @@ def test_models_and_reports_of_a_folder_are_listed(client: TestClient) -> None:
     assert found["models"][0]["new"] == sorted(found["models"][0]["last"]["failed"])
     assert found["models"][0]["failures"] == [0, len(found["models"][0]["last"]["failed"])]
     assert [(row["name"], row["kind"]) for row in found["reports"]] == [("report.json", "audit")]
+
+
+def test_audits_of_every_kind_are_kept_and_drawn(client: TestClient, folder: Path) -> None:
+    history = bl.History(folder)
+    table = TableReport(next(iter(table_documents.variants().values())))
+    layers = LayerAuditReport(next(iter(layer_audit_documents.variants().values())))
+    for report in (table, layers):
+        number = history.add(report.record).number
+        assert client.get(f"/audits/{number}").status_code == 200
+        assert client.get(f"/api/v1/audits/{number}").json()["kind"] == report.record.kind
+    each = {document["kind"]: document for document in DOCUMENTS.values()}
+    assert set(each) == set(KINDS)
+    for kind, document in each.items():
+        KINDS[kind](document).to_json(folder / f"{kind}.json")
+    for kind in each:
+        assert client.get(f"/reports/{id_of(f'{kind}.json')}").status_code == 200, kind
 
 
 def test_a_model_that_is_gone_keeps_its_history(client: TestClient, folder: Path) -> None:

@@ -160,7 +160,7 @@ class History:
         Args:
             action: "label", "note", "accept", "reject" or "withdraw".
             model: its name in the history, or its path as a `Path`.
-            subject: what it is about: "rule:triggers", "class:3:positive:0", "column:age"; of an
+            subject: what it is about: "rule:trigger", "class:3:positive:0", "column:age"; of an
                 acceptance, a rejection and what takes them back, a rule.
             text: the label, the note, or the reason, which acceptance and rejection need.
             author: who says it.
@@ -214,7 +214,7 @@ class History:
         An acceptance ends with its last day, with a later word on its rule, and with the weights.
         """
         day = (today or datetime.now(UTC).date()).isoformat()
-        weights = {audit.weights_sha256 for audit in self.audits(model)[:1]}
+        weights = {audit.weights_sha256 for audit in self.audits(model)[:1]} - {""}  # from memory
         found: dict[str, Entry] = {}
         for entry in self.entries(model):  # the last one of a rule counts
             if entry.action in JUDGED:

@@ -17,7 +17,9 @@ class ModelRow(Record, frozen=True):
     audits: Count
     last: PastAudit | None  # null where it was never audited
     new: tuple[str, ...]  # rules that fail now and did not in the audit before
-    mended: tuple[str, ...]  # rules that failed in the audit before and do not now
+    mended: tuple[
+        str, ...
+    ]  # rules that failed in the audit before and now do not, or are not judged
     failures: tuple[Count, ...]  # rules that failed, of the last audits, the oldest first
     accepted: tuple[str, ...]  # rules whose failing is accepted today
 

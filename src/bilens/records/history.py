@@ -15,7 +15,7 @@ class PastAudit(Record, frozen=True):
 
     number: Count  # from 1, in the order in which they were recorded
     model: str  # its path, from the folder where it lies in it
-    kind: str  # of the document: `audit`, `layer_audit` or `table_audit`
+    kind: str  # of the document: `audit`, `layer_audit` or `table`
     date: str  # UTC, year-month-dayThour:minute:secondZ
     version: str  # of bilens
     weights_sha256: str
@@ -35,6 +35,6 @@ class Entry(Record, frozen=True):
     action: Action
     model: str  # as of an audit
     weights_sha256: str  # of its last audit then; empty where there was none
-    subject: str  # `rule:triggers`, `class:3:positive:0`, `latent:17`, `column:age`
+    subject: str  # `rule:trigger`, `class:3:positive:0`, `latent:17`, `column:age`
     text: str  # the label, the note, or why
     until: str | None  # last day of an acceptance, year-month-day; null: no end, or not accepted

@@ -26,7 +26,7 @@ from bilens.api.history import History
 from bilens.base.errors import BilensError, FileError, UsageError
 from bilens.base.files import why_unreadable
 from bilens.io.file_kinds import MARKS, is_model
-from bilens.records.base import LARGEST_WHOLE
+from bilens.records.base import LARGEST_WHOLE, kind_of
 from bilens.records.explorer import ModelPage, ModelRow, Overview, ReportRow
 from bilens.records.history import PastAudit
 from bilens.report.reports import (
@@ -41,17 +41,15 @@ from bilens.report.reports import (
 )
 
 KINDS: dict[str, type[SavedReport[Any]]] = {
-    "audit": AuditReport,
-    "layer_audit": LayerAuditReport,
-    "table_audit": TableReport,
-    "certificate": CertificateReport,
-    "attack": AttackReport,
-    "conversion": ConversionReport,
-    "trace": TraceReport,
+    kind_of(one.type): one
+    for one in (
+        *(AuditReport, LayerAuditReport, TableReport, CertificateReport),
+        *(AttackReport, ConversionReport, TraceReport),
+    )
 }
 DEEPEST, MOST = 6, 20_000  # folders below the first; files and folders that are looked at
 START, LARGEST = 400, 1 << 24  # bytes that tell a document's kind; of a document
-KIND = re.compile(rb'"kind":\s*"(\w+)"')
+KIND = re.compile(rb'"kind":\s*"([\w ]+)"')
 FRESH = 2.0  # seconds for which a walk is not repeated
 SHOWN = 20  # audits in a row's line of failures
 NONE: tuple[set[str], set[str]] = set(), set()
