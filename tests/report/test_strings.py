@@ -29,7 +29,15 @@ from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 from bilens.report.sections.overview import data_source, place, shown_value
 from bilens.report.terminal import audit_table, verdict_lines
 from bilens.report.text import LANGUAGES, Catalogue, load_catalogue
-from bilens.serve.pages import failure_page, model_page, overview_page
+from bilens.serve.pages import (
+    MODEL_VIEWS,
+    SCRIPTS,
+    WORDS,
+    failure_page,
+    model_page,
+    overview_page,
+    view_page,
+)
 from every_document import DOCUMENTS
 from report_documents import make_document, page_of, variants
 
@@ -82,6 +90,8 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         overview_page(overview, "en", "")
     for model in (explorer_documents.MODEL, explorer_documents.UNKNOWN):
         model_page(model, "en", "")
+    for view in MODEL_VIEWS:
+        view_page(explorer_documents.MODEL, view, "en", "")
     failure_page("why", "en")
     monkeypatch.setattr("bilens.report.markdown.MOST_LAYERS", 1)
     compared = {**make_document(), "difference": layer_audit_documents.drawn_difference(36)}
@@ -110,8 +120,20 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     for index in range(81):
         place(recorder, model, [float(each == index) for each in range(81)], brief=index > 0)
     place(recorder, model, [1.0] * 81, brief=False)
+    used |= {key for key in CATALOGUES["en"] if key.startswith(WORDS)}  # sent whole, see below
     unused = set(CATALOGUES["en"]) - used
     assert sorted(key for key in unused if not key.endswith((".risk", ".next"))) == []
+
+
+def test_the_script_says_what_the_catalogue_holds_and_no_less() -> None:
+    static = files("bilens.serve") / "static"
+    code = "".join((static / name).read_text("utf-8") for name in SCRIPTS)
+    # t("key") and t(`prefix.${kind}`)
+    used = set(re.findall(r"\bt\(\s*\"([\w.]+)\"", code))
+    prefixes = tuple(re.findall(r"\bt\(\s*`([\w.]+\.)\$\{", code))
+    there = {key.removeprefix(WORDS) for key in CATALOGUES["en"] if key.startswith(WORDS)}
+    assert sorted(used - there) == []
+    assert sorted(key for key in there - used if not key.startswith(prefixes)) == []
 
 
 @pytest.mark.parametrize("rule", [*REGISTRY, *ADDED], ids=lambda rule: rule.sentences or rule.id)

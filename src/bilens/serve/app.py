@@ -14,25 +14,36 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from bilens.base.errors import BilensError, DiskError, FileError
+from bilens.base.errors import BilensError, CheckpointError, DiskError, FileError
 from bilens.records.base import displayable, to_json
+from bilens.records.explorer import ModelPage
 from bilens.report.reports import SavedReport
 from bilens.report.text import LANGUAGES
-from bilens.serve.endpoints import API, ENDPOINTS, Endpoint, openapi
+from bilens.serve.endpoint import API, Endpoint, openapi
+from bilens.serve.endpoints import ENDPOINTS
 from bilens.serve.folder import ServedFolder
 from bilens.serve.guard import Guard
-from bilens.serve.pages import failure_page, model_page, overview_page
+from bilens.serve.pages import (
+    MODEL_VIEWS,
+    REPORT_STYLES,
+    SCRIPTS,
+    STYLES,
+    failure_page,
+    model_page,
+    overview_page,
+    view_page,
+)
 
-STATIC = {  # package and folder of each file
-    **dict.fromkeys(("explorer.js", "explorer.css"), ("bilens.serve", "static")),
-    **dict.fromkeys(("base.css", "parts.css"), ("bilens.report", "templates")),
+STATIC = {  # file and package of each name
+    **{name: files("bilens.serve") / "static" / name for name in (*SCRIPTS, *STYLES)},
+    **{name: files("bilens.report") / "templates" / name for name in REPORT_STYLES},
 }
 REPORT_POLICY = (  # a report is one closed file, with its style inside
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
 )
 REFUSED = BilensError, msgspec.MsgspecError, UnicodeError  # what is told of
-IN_VAIN = FileError, DiskError  # whoever asks
+IN_VAIN = FileError, DiskError, CheckpointError  # whoever asks
 Answer = Callable[[Request], Awaitable[Response]]
 Found = TypeVar("Found")
 
@@ -56,6 +67,12 @@ def build_app(served: ServedFolder, hosts: list[str], token: str | None = None) 
 
         return answer
 
+    def model_view(view: str) -> Answer:
+        def draw(found: ModelPage, lang: str, secret: str) -> str:
+            return view_page(found, view, lang, secret)
+
+        return page(lambda asked: served.model(asked.path_params["key"]), draw)
+
     def report(find: Callable[[Request], SavedReport[Any] | None]) -> Answer:
         draw = page(find, lambda found, lang, _secret: found.to_html(lang=lang))
 
@@ -69,15 +86,16 @@ def build_app(served: ServedFolder, hosts: list[str], token: str | None = None) 
     def as_json(endpoint: Endpoint) -> Answer:
         async def answer(request: Request) -> Response:
             body = await request.body()
-            found = await run_sync(endpoint.find, served, request.path_params, body)
+            asked = endpoint.asked(request.path_params, request.query_params, body)
+            found = await run_sync(endpoint.find, served, asked)
             if found is None:
                 raise HTTPException(404)
-            return JSONResponse(displayable(to_json(found)), 200 if endpoint.body is None else 201)
+            return JSONResponse(displayable(to_json(found)), 201 if endpoint.adds else 200)
 
         return answer
 
     async def described(_request: Request) -> Response:
-        return JSONResponse(openapi())
+        return JSONResponse(openapi(ENDPOINTS))
 
     def failed(request: Request, error: Exception) -> Response:
         """Return an error as a sentence; no path of the machine and no traceback is in it."""
@@ -86,7 +104,7 @@ def build_app(served: ServedFolder, hosts: list[str], token: str | None = None) 
         if isinstance(error, HTTPException):
             status, told, headers = error.status_code, error.detail, error.headers
         elif isinstance(error, REFUSED):
-            status = 400 if request.method == "POST" and not isinstance(error, IN_VAIN) else 503
+            status = 503 if isinstance(error, IN_VAIN) else 400
             told = displayable(str(error).replace(str(served.folder), served.folder.name))
         if request.url.path.startswith(API):
             return JSONResponse({"error": told}, status, headers)
@@ -95,6 +113,7 @@ def build_app(served: ServedFolder, hosts: list[str], token: str | None = None) 
     pages = {
         "/": page(lambda _request: served.overview(), overview_page),
         "/models/{key}": page(lambda asked: served.model(asked.path_params["key"]), model_page),
+        **{f"/models/{{key}}/{view}": model_view(view) for view in MODEL_VIEWS},
         "/reports/{key}": report(lambda asked: served.report(asked.path_params["key"])),
         "/audits/{number:int}": report(lambda asked: served.audit(asked.path_params["number"])),
         "/static/{name}": static,
@@ -112,8 +131,7 @@ async def static(request: Request) -> Response:
     name = request.path_params["name"]
     if name not in STATIC:
         raise HTTPException(404)
-    package, folder = STATIC[name]
-    text = files(package).joinpath(folder, name).read_text("utf-8")
+    text = STATIC[name].read_text("utf-8")
     return Response(text, media_type="text/css" if name.endswith(".css") else "text/javascript")
 
 

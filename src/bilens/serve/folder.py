@@ -26,7 +26,7 @@ from bilens.api.history import History
 from bilens.base.errors import BilensError, FileError, UsageError
 from bilens.base.files import why_unreadable
 from bilens.io.file_kinds import MARKS, is_model
-from bilens.records.base import LARGEST_WHOLE, kind_of
+from bilens.records.base import LARGEST_WHOLE, displayable, kind_of
 from bilens.records.explorer import ModelPage, ModelRow, Overview, ReportRow
 from bilens.records.history import PastAudit
 from bilens.report.reports import (
@@ -39,6 +39,7 @@ from bilens.report.reports import (
     TableReport,
     TraceReport,
 )
+from bilens.serve.models import OpenModel, OpenModels
 
 KINDS: dict[str, type[SavedReport[Any]]] = {
     kind_of(one.type): one
@@ -77,6 +78,7 @@ class ServedFolder:
         self.folder = folder.resolve()
         self.history = History(self.folder)
         self._found, self._walked, self._lock = Found({}, {}), float("-inf"), Lock()
+        self._models = OpenModels(self.folder)
         self._reading = Lock()  # documents may be large: one at a time
 
     def found(self) -> Found:
@@ -113,6 +115,11 @@ class ServedFolder:
         return ModelPage(
             model=rows[0], audits=audits, entries=kept(self.history.entries, rows[0].name)
         )
+
+    def opened(self, key: str) -> OpenModel | None:
+        """Return a model of the folder, open; BilensError where it cannot be read."""
+        path = self.found().models.get(key)
+        return None if path is None else self._models.get(path, displayable(self.name_of(path)))
 
     def report(self, key: str) -> SavedReport[Any] | None:
         """Return a report that lies in the folder; it may be damaged: then FileError."""

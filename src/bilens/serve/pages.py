@@ -21,11 +21,17 @@ from bilens.report.markup import (
     section,
     table,
 )
+from bilens.report.raster import DIVERGING
 from bilens.report.sections.decision import LOOKS
 from bilens.report.text import NONE, Catalogue, load_catalogue, whole
 from bilens.serve.folder import DEEPEST, MOST
 
 NAMES = (("en", "English"), ("ja", "日本語"))
+SCRIPTS = ("lib.js", "charts.js", "home.js", "people.js", "spectra.js", "page.js")  # users last
+STYLES = ("explorer.css",)
+REPORT_STYLES = ("base.css", "parts.css")
+MODEL_VIEWS = ("spectra",)  # each has an address below its model's, drawn by a script
+WORDS = "explorer.script."  # keys of what the script says
 WIDTH, HEIGHT = 84, 20  # of a line of failures
 
 
@@ -41,7 +47,41 @@ def model_page(found: ModelPage, lang: str, secret: str) -> str:
     """Return the page of a model: its audits, and what people said of it."""
     t, found = load_catalogue(lang), displayable(found)
     parts = (state(t, found), audits(t, found.audits), people(t, found))
-    return framed(t, found.model.name, secret, *parts)
+    return framed(t, found.model.name, secret, tabs(t, found, "model"), *parts)
+
+
+def view_page(found: ModelPage, view: str, lang: str, secret: str) -> str:
+    """Return the page of one view of a model, which a script fills."""
+    t, found = load_catalogue(lang), displayable(found)
+    return framed(
+        t, found.model.name, secret, tabs(t, found, view), scripted(t, view, found.model.id)
+    )
+
+
+def scripted(t: Catalogue, view: str, key: str = "") -> Markup:
+    """Return what a script fills, with what to read without one."""
+    heading = element("h2", t(f"explorer.view.{view}"))
+    return element("section", heading, no_script(t), data_view=view, data_key=key, class_=view)
+
+
+def no_script(t: Catalogue) -> Markup:
+    return element("noscript", element("p", t("explorer.no_script")))
+
+
+def tabs(t: Catalogue, found: ModelPage, here: str) -> Markup:
+    """Return links to the views of a model; `here` is where the reader is."""
+    if not found.model.there:
+        return Markup()
+    links = (
+        element(
+            "a",
+            t(f"explorer.view.{view}"),
+            href=f"/models/{found.model.id}{'' if view == 'model' else f'/{view}'}?lang={t.lang}",
+            aria_current="page" if view == here else None,
+        )
+        for view in ("model", *MODEL_VIEWS)
+    )
+    return element("nav", *links, class_="tabs", aria_label=t("explorer.views"))
 
 
 def failure_page(told: str, lang: str) -> str:
@@ -54,7 +94,18 @@ def failure_page(told: str, lang: str) -> str:
 
 def framed(t: Catalogue, title: str, secret: str, *parts: Markup) -> str:
     template = environment().get_template("explorer.html.j2")
-    return template.render(t=t, title=title, secret=secret, parts=parts, languages=NAMES)
+    words = {
+        key.removeprefix(WORDS): t.sentences[key] for key in t.sentences if key.startswith(WORDS)
+    }
+    palette = [f"#{bytes(colour).hex()}" for colour in DIVERGING]
+    return template.render(
+        t=t,
+        title=title,
+        parts=parts,
+        languages=NAMES,
+        styles=(*REPORT_STYLES, *STYLES),
+        given={"secret": secret, "words": words, "palette": palette},
+    )
 
 
 def models(t: Catalogue, found: Overview) -> Markup:
@@ -72,7 +123,8 @@ def models(t: Catalogue, found: Overview) -> Markup:
         hidden="",
     )
     count = t("explorer.models", count=whole(len(found.models)))
-    return joined(search, table(t, count, columns, rows, class_="models"))
+    listed = table(t, count, columns, rows, class_="models")
+    return element("div", search, listed, data_view="home")
 
 
 def cells(t: Catalogue, row: ModelRow) -> tuple[Markup | str, ...]:
@@ -189,8 +241,8 @@ def people(t: Catalogue, found: ModelPage) -> Markup:
         *field(t, "author", "input", required="", maxlength=100),
         *field(t, "until", "input", type="date"),
         element("p", element("button", t("explorer.send")), " ", element("output", "", id="sent")),
-        id="say",
-        data_model=found.model.id,
+        data_view="people",
+        data_key=found.model.id,
         hidden="",
     )
     entries = element("ol", *listed, class_="entries") if listed else quiet(t("explorer.nobody"))

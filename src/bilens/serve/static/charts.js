@@ -1,0 +1,148 @@
+// Plots: bars, curves, heat maps and images, each with a name for those who cannot see it.
+import { element, number, palette, svg } from "./lib.js";
+
+export const colour = (value, scale) => {
+  const middle = (palette.length - 1) / 2;
+  const share = scale > 0 ? Math.max(-1, Math.min(1, value / scale)) : 0;
+  return palette[Math.round(middle + share * middle)];
+};
+export const largest = (values) => values.reduce((most, each) => Math.max(most, Math.abs(each)), 0);
+
+const parsed = palette.map((text) => [1, 3, 5].map((at) => parseInt(text.slice(at, at + 2), 16)));
+// Paints numbers row by row: signed ones from red over white to blue, others from black to white.
+export const paint = (canvas, values, [rows, columns], { scale, grey = false } = {}) => {
+  canvas.width = columns;
+  canvas.height = rows;
+  const context = canvas.getContext("2d");
+  const picture = context.createImageData(columns, rows);
+  const most = scale ?? largest(values);
+  const middle = (palette.length - 1) / 2;
+  values.forEach((value, index) => {
+    const share = most > 0 ? Math.max(-1, Math.min(1, value / most)) : 0;
+    const shade = Math.round(255 * Math.max(0, share));
+    const [red, green, blue] = grey ? [shade, shade, shade] : parsed[Math.round(middle + share * middle)];
+    picture.data.set([red, green, blue, 255], 4 * index);
+  });
+  context.putImageData(picture, 0, 0);
+  return canvas;
+};
+export const image = (name, values, shape, options = {}) =>
+  paint(element("canvas", { role: "img", "aria-label": name, class: "pixels" }), values, shape, options);
+
+// A step of 1, 2 or 5 times a power of ten, and its multiples within a range.
+export const ticks = (low, high, most = 5) => {
+  const span = high - low || 1;
+  const power = 10 ** Math.floor(Math.log10(span / most));
+  const step = power * [1, 2, 5, 10].find((factor) => span / (factor * power) <= most);
+  const found = [];
+  for (let at = Math.ceil(low / step - 1e-9); at * step <= high + 1e-9 * span; at += 1) found.push(at * step);
+  return found;
+};
+
+const LEFT = 56;
+const BOTTOM = 34;
+const TOP = 12;
+// The frame of a plot, and where values lie in it.
+const framed = (name, { width, height, x, y, xName, yName }) => {
+  const [right, base] = [width - 10, height - BOTTOM];
+  const across = (value) => LEFT + ((right - LEFT) * (value - x[0])) / (x[1] - x[0] || 1);
+  const upwards = (value) => base - ((base - TOP) * (value - y[0])) / (y[1] - y[0] || 1);
+  const text = (left, top, content, anchor = "middle") =>
+    svg("text", { x: left, y: top, "text-anchor": anchor, class: "tick" }, content);
+  const drawn = svg(
+    "svg",
+    { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": name, class: "plot" },
+    ticks(...y).map((value) => [
+      svg("line", { x1: LEFT, x2: right, y1: upwards(value), y2: upwards(value), class: "grid" }),
+      text(LEFT - 6, upwards(value) + 4, number(value), "end"),
+    ]).flat(),
+    ticks(...x).map((value) => text(across(value), base + 16, number(value))),
+    text((LEFT + right) / 2, height - 2, xName ?? ""),
+    text(LEFT, TOP - 2, yName ?? "", "start"),
+  );
+  return { drawn, across, upwards };
+};
+
+// Bars above and below zero. `band` is [low, high] of what chance gives; a click chooses a bar.
+export const bars = (name, values, { band, chosen, onchoose, told, xName, yName, width = 640, height = 220 } = {}) => {
+  const ends = [...values, 0, ...(band ?? [])];
+  const y = [Math.min(...ends), Math.max(...ends)];
+  const plot = framed(name, { width, height, x: [0, values.length], y, xName, yName });
+  const { drawn, across, upwards } = plot;
+  if (band) {
+    const top = upwards(band[1]);
+    const high = upwards(band[0]) - top;
+    drawn.append(svg("rect", { x: LEFT, width: across(values.length) - LEFT, y: top, height: high, class: "band" }));
+  }
+  values.forEach((value, index) => {
+    const [from, to] = [upwards(Math.max(value, 0)), upwards(Math.min(value, 0))];
+    const bar = svg(
+      "rect",
+      {
+        x: across(index) + 0.5,
+        width: Math.max(across(1) - across(0) - 1, 0.8),
+        y: from,
+        height: Math.max(to - from, 0.5),
+        class: `${value < 0 ? "neg" : "pos"}${index === chosen ? " chosen" : ""}`,
+      },
+      svg("title", {}, told ? told(index) : number(value, 5)),
+    );
+    if (onchoose) bar.addEventListener("click", () => onchoose(index));
+    drawn.append(bar);
+  });
+  drawn.append(svg("line", { x1: LEFT, x2: across(values.length), y1: upwards(0), y2: upwards(0), class: "zero" }));
+  return drawn;
+};
+
+// Curves over a shared axis: series of { name, points: [[x, y]], class }; `marker` is an x that is
+// pointed out.
+export const curves = (name, series, { x, y, marker, xName, yName, width = 640, height = 220 } = {}) => {
+  const points = series.flatMap((one) => one.points);
+  const range = (at) => [Math.min(...points.map((p) => p[at])), Math.max(...points.map((p) => p[at]))];
+  const { drawn, across, upwards } = framed(name, { width, height, x: x ?? range(0), y: y ?? range(1), xName, yName });
+  series.forEach((one, index) => {
+    const path = one.points.map(([a, b]) => `${across(a).toFixed(1)},${upwards(b).toFixed(1)}`).join(" ");
+    drawn.append(svg("polyline", { points: path, class: `curve series-${index}` }, svg("title", {}, one.name)));
+    for (const [a, b] of one.points.length <= 60 ? one.points : [])
+      drawn.append(
+        svg(
+          "circle",
+          { cx: across(a), cy: upwards(b), r: 2.5, class: `dot series-${index}` },
+          svg("title", {}, `${one.name}: ${number(a)}, ${number(b, 4)}`),
+        ),
+      );
+  });
+  if (marker !== undefined)
+    drawn.append(svg("line", { x1: across(marker), x2: across(marker), y1: TOP, y2: height - BOTTOM, class: "marker" }));
+  return drawn;
+};
+
+// Which colour is which curve.
+export const legend = (names) =>
+  element(
+    "ul",
+    { class: "legend-list" },
+    names.map((name, index) => element("li", { class: `series-${index}` }, name)),
+  );
+
+// A list of named bars, blue to the right and red to the left, with their numbers.
+export const namedBars = (name, items, { scale } = {}) => {
+  const most = scale ?? largest(items.map((item) => item.value));
+  const rows = items.map(({ name: label, value }) => {
+    const share = most > 0 ? Math.min(Math.abs(value) / most, 1) : 0;
+    const bar = svg(
+      "svg",
+      { viewBox: "0 0 200 12", class: "strip", "aria-hidden": "true", preserveAspectRatio: "none" },
+      svg("rect", { x: value < 0 ? 100 - 100 * share : 100, width: 100 * share, y: 1, height: 10, class: value < 0 ? "neg" : "pos" }),
+      svg("line", { x1: 100, x2: 100, y1: 0, y2: 12, class: "zero" }),
+    );
+    return element(
+      "tr",
+      {},
+      element("th", { scope: "row" }, label),
+      element("td", {}, bar),
+      element("td", { class: "num" }, number(value, 4)),
+    );
+  });
+  return element("table", { class: "named-bars" }, element("caption", { class: "unseen" }, name), element("tbody", {}, rows));
+};

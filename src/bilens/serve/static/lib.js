@@ -1,0 +1,223 @@
+// What every view needs: data, words, elements, numbers, the address, and taking things away.
+const read = (id) => JSON.parse(document.getElementById(id)?.textContent ?? "null");
+const given = read("given");
+const embedded = read("embedded"); // of the one-file export: path → JSON
+export const exported = embedded !== null;
+export const palette = given.palette; // from negative over white to positive
+export const lang = document.documentElement.lang;
+const API = "/api/v1";
+
+// ---- data
+
+async function asked(path, options) {
+  const answer = await fetch(API + path, options);
+  const found = await answer.json();
+  if (!answer.ok) throw new Error(found.error);
+  return found;
+}
+
+export const get = async (path) => {
+  if (!exported) return asked(path);
+  if (!(path in embedded)) throw new Error(t("not_exported"));
+  return embedded[path];
+};
+
+export const post = (path, body) =>
+  asked(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json", "X-Bilens-Secret": given.secret },
+    body: JSON.stringify(body),
+  });
+
+// ---- words and numbers
+
+// `{count}` is filled in; `{count:layer|layers}` is the first word beside 1, else the second.
+const HOLE = /\{(\w+)(?::([^{}|]*)\|([^{}]*))?\}/g;
+export const t = (key, values = {}) =>
+  given.words[key].replace(HOLE, (_, name, one, many) =>
+    one === undefined ? String(values[name]) : String(values[name]) === "1" ? one : many,
+  );
+
+const minus = (text) => text.replaceAll("-", "−");
+const plain = [1, 2, 3, 4, 5].map(
+  (digits) => new Intl.NumberFormat(lang, { maximumSignificantDigits: digits }),
+);
+const extreme = new Intl.NumberFormat(lang, { notation: "scientific", maximumSignificantDigits: 3 });
+export const number = (value, digits = 3) => {
+  if (value === null || value === undefined) return "—";
+  const size = Math.abs(value);
+  const form = size !== 0 && (size < 1e-4 || size >= 1e6) ? extreme : plain[digits - 1];
+  return minus(form.format(value));
+};
+export const percent = (share, digits = 1) =>
+  new Intl.NumberFormat(lang, { style: "percent", maximumFractionDigits: digits }).format(share);
+
+// ---- elements
+
+const make = (found, attributes, children) => {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) found.addEventListener(name.slice(2), value);
+    else if (value !== null && value !== undefined && value !== false)
+      found.setAttribute(name, value === true ? "" : value);
+  }
+  found.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return found;
+};
+export const element = (tag, attributes = {}, ...children) =>
+  make(document.createElement(tag), attributes, children);
+export const svg = (tag, attributes = {}, ...children) =>
+  make(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+
+let labelled = 0;
+// A control behind its visible name.
+export const control = (name, input) => {
+  input.id ||= `control-${(labelled += 1)}`;
+  return element("span", { class: "control" }, element("label", { for: input.id }, name), input);
+};
+export const choice = (options, chosen, onchange) => {
+  const made = options.map(([value, name]) =>
+    element("option", { value, selected: String(value) === String(chosen) }, name),
+  );
+  return element("select", { onchange: (event) => onchange(event.target.value) }, made);
+};
+// A wide thing in a box of its own that scrolls, by keyboard too.
+export const scrolling = (name, ...children) =>
+  element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": name }, children);
+export const table = (name, heads, rows) =>
+  scrolling(
+    name,
+    element(
+      "table",
+      {},
+      element("caption", {}, name),
+      element("thead", {}, element("tr", {}, heads.map((head) => element("th", { scope: "col" }, head)))),
+      element("tbody", {}, rows.map((row) => element("tr", {}, row.map((cell) => element("td", {}, cell))))),
+    ),
+  );
+
+// Runs what draws a view; where it fails, the view says why.
+export const drawing = async (root, draw) => {
+  root.setAttribute("aria-busy", "true");
+  try {
+    await draw();
+  } catch (error) {
+    root.append(element("p", { class: "callout wrong", role: "alert" }, error.message));
+  } finally {
+    root.removeAttribute("aria-busy");
+  }
+};
+
+// Buttons in the heads of a table that sort its rows.
+export const sortable = (whole) => {
+  const heads = [...whole.tHead.rows[0].cells];
+  const compare = new Intl.Collator(lang, { numeric: true }).compare;
+  heads.forEach((head, column) => {
+    const button = element("button", { type: "button" }, ...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const up = head.getAttribute("aria-sort") !== "ascending";
+      for (const other of heads) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", up ? "ascending" : "descending");
+      const value = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
+      const rows = [...whole.tBodies[0].rows].map((row) => [value(row), row]);
+      const numeric = rows.every(([text]) => text === "—" || text === "" || !Number.isNaN(Number(text)));
+      const order = numeric ? (a, b) => Number(a) - Number(b) : compare;
+      rows.sort(([a], [b]) => (up ? 1 : -1) * order(a, b));
+      whole.tBodies[0].append(...rows.map(([, row]) => row));
+    });
+  });
+};
+
+// ---- the address keeps what is looked at; in the export it stands behind the page's `#`
+
+export const state = {
+  read() {
+    return new URLSearchParams(exported ? (location.hash.split("?")[1] ?? "") : location.search);
+  },
+  get(name, otherwise = "") {
+    return this.read().get(name) ?? otherwise;
+  },
+  set(changes) {
+    const found = this.read();
+    for (const [name, value] of Object.entries(changes)) {
+      if (value === null || value === "") found.delete(name);
+      else found.set(name, value);
+    }
+    const query = found.size ? `?${found}` : "";
+    const place = exported ? `${location.hash.split("?")[0]}${query}` : `${location.pathname}${query}`;
+    history.replaceState(null, "", place);
+    for (const link of document.querySelectorAll(".languages a")) {
+      found.set("lang", link.lang);
+      if (!exported) link.href = `?${found}`;
+    }
+  },
+};
+
+// ---- taking away
+
+export const save = (name, content, type) => {
+  const url = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], { type }));
+  element("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
+};
+
+// A text that a spreadsheet would take for a formula begins with an apostrophe.
+const cell = (value) => {
+  const text = typeof value === "number" ? String(value) : String(value ?? "").replace(/^(?=[=+\-@\t\r])/, "'");
+  return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+};
+export const csv = (rows) => rows.map((row) => `${row.map(cell).join(",")}\r\n`).join("");
+
+const LOOK = ["fill", "stroke", "stroke-width", "opacity", "font-size", "font-family", "font-weight", "text-anchor"];
+// A drawing as a file of its own: what the style sheet gives it is written into it.
+const standing = (drawn) => {
+  const copy = drawn.cloneNode(true);
+  const parts = copy.querySelectorAll("*");
+  drawn.querySelectorAll("*").forEach((part, index) => {
+    const look = getComputedStyle(part);
+    for (const name of LOOK) parts[index].setAttribute(name, look.getPropertyValue(name));
+    parts[index].removeAttribute("tabindex");
+  });
+  const { width, height } = drawn.viewBox.baseVal;
+  copy.setAttribute("width", width);
+  copy.setAttribute("height", height);
+  copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+  const ground = getComputedStyle(document.body).backgroundColor;
+  copy.prepend(svg("rect", { width: "100%", height: "100%", fill: ground }));
+  return new XMLSerializer().serializeToString(copy);
+};
+const asPng = (text, drawn) => {
+  const { width, height } = drawn.viewBox.baseVal;
+  const picture = new Image();
+  picture.onload = () => {
+    const canvas = element("canvas", { width: 2 * width, height: 2 * height });
+    canvas.getContext("2d").drawImage(picture, 0, 0, 2 * width, 2 * height);
+    canvas.toBlob((blob) => save(`${drawn.dataset.name}.png`, blob));
+  };
+  picture.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
+};
+
+// Buttons for what can be taken away of a plot or a table: `rows` as CSV (the first one names the
+// columns), `data` as JSON, `drawn` (an SVG, a canvas, or what returns one) as a picture.
+export const takeaway = (name, { rows, data, drawn }) => {
+  const picture = () => (typeof drawn === "function" ? drawn() : drawn);
+  const button = (kind, act) =>
+    element("button", { type: "button", onclick: act, "aria-label": t("take", { name, kind }) }, kind);
+  const found = [];
+  const value = (what) => (typeof what === "function" ? what() : what);
+  if (rows) found.push(button("CSV", () => save(`${name}.csv`, csv(value(rows)), "text/csv")));
+  if (data) found.push(button("JSON", () => save(`${name}.json`, JSON.stringify(value(data), null, 1), "application/json")));
+  if (drawn) {
+    const isCanvas = () => picture() instanceof HTMLCanvasElement;
+    if (typeof drawn === "function" || !isCanvas())
+      found.push(button("SVG", () => save(`${name}.svg`, standing(picture()), "image/svg+xml")));
+    found.push(
+      button("PNG", () => {
+        if (isCanvas()) return picture().toBlob((blob) => save(`${name}.png`, blob));
+        picture().dataset.name = name;
+        return asPng(standing(picture()), picture());
+      }),
+    );
+  }
+  return element("p", { class: "takeaway" }, found);
+};
