@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from importlib.resources import files
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,19 +24,13 @@ from bilens.serve.folder import ServedFolder
 from bilens.serve.guard import Guard
 from bilens.serve.pages import (
     MODEL_VIEWS,
-    REPORT_STYLES,
-    SCRIPTS,
-    STYLES,
+    STATIC,
     failure_page,
     model_page,
     overview_page,
     view_page,
 )
 
-STATIC = {  # file and package of each name
-    **{name: files("bilens.serve") / "static" / name for name in (*SCRIPTS, *STYLES)},
-    **{name: files("bilens.report") / "templates" / name for name in REPORT_STYLES},
-}
 REPORT_POLICY = (  # a report is one closed file, with its style inside
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"

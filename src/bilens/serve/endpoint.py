@@ -40,6 +40,7 @@ class Asked:
 
 
 Find = Callable[[ServedFolder, Asked], Record | None]
+Held = Callable[[ServedFolder], Iterable[Asked]]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Endpoint:
     query: Mapping[str, Schema] = field(
         default_factory=dict
     )  # integers and texts; `default` or not
+    held: Held | None = None  # paths and queries that a one-file export holds the answers to
     adds: bool = False  # whether something is kept; else a body is only too long for a query
 
     @property
@@ -67,9 +69,13 @@ class Endpoint:
             UsageError: If the query is not as described.
             msgspec.MsgspecError: If the body is not.
         """
-        values = {name: read_value(name, query.get(name), self.query[name]) for name in self.query}
+        values = self.checked(query)
         read = None if self.body is None else msgspec.json.decode(body, type=self.body)
         return Asked(path, values, read)
+
+    def checked(self, query: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of a query, with those that it does not say."""
+        return {name: read_value(name, query.get(name), self.query[name]) for name in self.query}
 
 
 def read_value(name: str, text: str | None, schema: Schema) -> Any:

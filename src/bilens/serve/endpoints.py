@@ -54,12 +54,14 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "All models and reports that were found in the folder.",
         (Overview,),
         lambda served, _asked: served.overview(),
+        held=lambda _served: [Asked({})],
     ),
     Endpoint(
         "/models/{key}",
         "One model: its audits, and what people said of it.",
         (ModelPage,),
         lambda served, asked: served.model(asked.path["key"]),
+        held=lambda served: (Asked({"key": row.id}) for row in served.overview().models),
     ),
     Endpoint(
         "/models/{key}/entries",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from importlib.resources import files
 
 from markupsafe import Markup
 
@@ -31,6 +32,11 @@ SCRIPTS = ("lib.js", "charts.js", "home.js", "people.js", "spectra.js", "page.js
 STYLES = ("explorer.css",)
 REPORT_STYLES = ("base.css", "parts.css")
 MODEL_VIEWS = ("spectra",)  # each has an address below its model's, drawn by a script
+STATIC = {  # name of each file → where it lies
+    **{name: files("bilens.serve") / "static" / name for name in (*SCRIPTS, *STYLES)},
+    **{name: files("bilens.report") / "templates" / name for name in REPORT_STYLES},
+}
+PALETTE = [f"#{bytes(colour).hex()}" for colour in DIVERGING]
 WORDS = "explorer.script."  # keys of what the script says
 WIDTH, HEIGHT = 84, 20  # of a line of failures
 
@@ -94,18 +100,20 @@ def failure_page(told: str, lang: str) -> str:
 
 def framed(t: Catalogue, title: str, secret: str, *parts: Markup) -> str:
     template = environment().get_template("explorer.html.j2")
-    words = {
-        key.removeprefix(WORDS): t.sentences[key] for key in t.sentences if key.startswith(WORDS)
-    }
-    palette = [f"#{bytes(colour).hex()}" for colour in DIVERGING]
     return template.render(
         t=t,
         title=title,
         parts=parts,
         languages=NAMES,
         styles=(*REPORT_STYLES, *STYLES),
-        given={"secret": secret, "words": words, "palette": palette},
+        given={"secret": secret, "words": words_of(t), "palette": PALETTE},
     )
+
+
+def words_of(t: Catalogue) -> dict[str, str]:
+    """Return what the script says, by key."""
+    words = (key for key in t.sentences if key.startswith(WORDS))
+    return {key.removeprefix(WORDS): t.sentences[key] for key in words}
 
 
 def models(t: Catalogue, found: Overview) -> Markup:

@@ -34,5 +34,6 @@ ENDPOINTS = (
         "The layers of a model, without reading their weights.",
         (LayerTable,),
         layer_table,
+        held=lambda served: (Asked({"key": key}) for key in served.found().models),
     ),
 )

@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from bilens.base.errors import UsageError, optional_package
+from bilens.base.files import shortened, write_file
 from bilens.cli.console import Output
-from bilens.cli.options import option
+from bilens.cli.options import Lang, Overwrite, check_outputs, option
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with
@@ -79,6 +80,16 @@ class Address:
         return [name.lower() for name in dict.fromkeys([*found, *(self.allow_host or ())])]
 
 
+@dataclass(frozen=True)
+class Exporting:
+    """The explorer as a file instead of a server."""
+
+    export: Path | None = option(
+        None, "Write the explorer to this HTML file, which needs no server, and end."
+    )
+    lang: Lang = option("en", "Language in which the file opens; a server asks the browser.")
+
+
 def with_port(name: str, port: int) -> str:
     return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
 
@@ -87,6 +98,8 @@ def serve(
     output: Output,
     folder: Annotated[Path, typer.Argument(help="Folder with models and reports.")],
     address: Address,
+    file: Exporting,
+    overwrite: Overwrite = False,
 ) -> None:
     """Show the models of a folder, their audits and what people said, in a browser.
 
@@ -96,7 +109,21 @@ def serve(
     from bilens.serve.app import build_app
     from bilens.serve.folder import ServedFolder
 
+    if file.export is not None:
+        check_outputs([("--export", file.export)], overwrite)
     served = ServedFolder(folder)
+    if file.export is not None:
+        from bilens.serve.export import export
+
+        made = export(served, file.lang)
+        write_file(file.export, made.html.encode("utf-8"))
+        output.say(f"Explorer of {folder} as one file: {file.export}")
+        if made.left_out:
+            output.say(
+                f"Left out, since the file would have more than 5 MB: {shortened(made.left_out)}. "
+                "Export a folder with fewer models, or serve this one."
+            )
+        return
     with address.bound() as listening:
         port = listening.getsockname()[1]
         token = None if address.host in LOOPBACK else secrets.token_urlsafe(32)

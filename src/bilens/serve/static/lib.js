@@ -1,10 +1,16 @@
 // What every view needs: data, words, elements, numbers, the address, and taking things away.
 const read = (id) => JSON.parse(document.getElementById(id)?.textContent ?? "null");
 const given = read("given");
-const embedded = read("embedded"); // of the one-file export: path → JSON
+const embedded = read("embedded"); // of the one-file export: address → JSON, packed
 export const exported = embedded !== null;
 export const palette = given.palette; // from negative over white to positive
-export const lang = document.documentElement.lang;
+// In the export the page's address, and what is looked at in it, stand behind `#`.
+export const here = () => (exported ? location.hash.slice(1) || "/" : location.pathname + location.search);
+const query = () => new URLSearchParams(here().split("?")[1]);
+const root = document.documentElement;
+export const lang = (exported && query().get("lang")) || root.lang;
+root.lang = lang;
+const words = exported ? given.words[lang] : given.words;
 const API = "/api/v1";
 
 // ---- data
@@ -16,10 +22,19 @@ async function asked(path, options) {
   return found;
 }
 
-export const get = async (path) => {
-  if (!exported) return asked(path);
-  if (!(path in embedded)) throw new Error(t("not_exported"));
-  return embedded[path];
+// Returns what the export holds under an address, undefined where it holds nothing.
+export const unpack = (key) => {
+  if (!(key in embedded)) return undefined;
+  const bytes = Uint8Array.from(atob(embedded[key]), (letter) => letter.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+};
+export const get = async (address) => {
+  if (!exported) return asked(address);
+  const [path, query] = address.split("?");
+  const found = await unpack(`${path}?${JSON.stringify([...new URLSearchParams(query)].sort())}`);
+  if (found === undefined) throw new Error(t("not_exported"));
+  if (found.error) throw new Error(found.error);
+  return found;
 };
 
 export const post = (path, body) =>
@@ -34,7 +49,7 @@ export const post = (path, body) =>
 // `{count}` is filled in; `{count:layer|layers}` is the first word beside 1, else the second.
 const HOLE = /\{(\w+)(?::([^{}|]*)\|([^{}]*))?\}/g;
 export const t = (key, values = {}) =>
-  given.words[key].replace(HOLE, (_, name, one, many) =>
+  words[key].replace(HOLE, (_, name, one, many) =>
     one === undefined ? String(values[name]) : String(values[name]) === "1" ? one : many,
   );
 
@@ -128,27 +143,21 @@ export const sortable = (whole) => {
   });
 };
 
-// ---- the address keeps what is looked at; in the export it stands behind the page's `#`
+// ---- the address keeps what is looked at
 
 export const state = {
-  read() {
-    return new URLSearchParams(exported ? (location.hash.split("?")[1] ?? "") : location.search);
-  },
-  get(name, otherwise = "") {
-    return this.read().get(name) ?? otherwise;
-  },
+  get: (name, otherwise = "") => query().get(name) ?? otherwise,
   set(changes) {
-    const found = this.read();
+    const found = query();
     for (const [name, value] of Object.entries(changes)) {
       if (value === null || value === "") found.delete(name);
       else found.set(name, value);
     }
-    const query = found.size ? `?${found}` : "";
-    const place = exported ? `${location.hash.split("?")[0]}${query}` : `${location.pathname}${query}`;
-    history.replaceState(null, "", place);
+    const place = `${here().split("?")[0]}${found.size ? `?${found}` : ""}`;
+    history.replaceState(null, "", exported ? `#${place}` : place);
     for (const link of document.querySelectorAll(".languages a")) {
       found.set("lang", link.lang);
-      if (!exported) link.href = `?${found}`;
+      link.href = `${exported ? `#${here().split("?")[0]}` : ""}?${found}`;
     }
   },
 };

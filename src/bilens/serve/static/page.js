@@ -1,7 +1,45 @@
 // Every part of a page that names a view is drawn by it; all can be read without this.
 import { home } from "./home.js";
+import { exported, here, lang, state, unpack } from "./lib.js";
 import { people } from "./people.js";
 import { spectra } from "./spectra.js";
 
 const VIEWS = { home, people, spectra };
-for (const root of document.querySelectorAll("[data-view]")) VIEWS[root.dataset.view](root);
+const mount = (page) => {
+  for (const root of page.querySelectorAll("[data-view]")) VIEWS[root.dataset.view](root);
+};
+
+// In the export all pages are in the file, and one is shown.
+const open = async () => {
+  const path = here().split("?")[0];
+  const main = document.getElementById("main");
+  const found = main.querySelector(`template[data-path="${CSS.escape(path)}"][lang="${lang}"]`);
+  const report = found ? undefined : await unpack(path);
+  const shown = document.createElement("div");
+  shown.className = "page";
+  if (found) shown.append(found.content.cloneNode(true));
+  else if (report) {
+    const frame = document.createElement("iframe");
+    frame.srcdoc = report;
+    frame.title = path;
+    shown.append(frame);
+  } else {
+    location.hash = "/";
+    return;
+  }
+  main.querySelector(".page").replaceWith(shown);
+  state.set({ lang });
+  mount(shown);
+  main.focus({ preventScroll: true });
+  scrollTo(0, 0);
+};
+
+if (exported) {
+  addEventListener("hashchange", (event) => {
+    const [before, after] = [event.oldURL, event.newURL].map((url) => new URL(url).hash.split("?"));
+    const wanted = new URLSearchParams(after[1]).get("lang") ?? lang;
+    if (wanted !== lang) location.reload();
+    else if (before[0] !== after[0] && after[0] !== "#main") open();
+  });
+  open();
+} else mount(document);

@@ -1,7 +1,8 @@
 // What somebody says of a model is sent; what was typed stays in the form until it is kept.
-import { post } from "./lib.js";
+import { exported, post } from "./lib.js";
 
 export function people(form) {
+  if (exported) return; // nobody is there to keep it
   form.hidden = false;
   const sent = form.querySelector("output");
   form.elements.action.addEventListener("change", () => {
