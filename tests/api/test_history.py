@@ -1,7 +1,7 @@
 """The history of a folder: what was confirmed is there, is never changed, and counts as it should.
 
 Broken once: with acceptances that never end, with the first entry of a subject in place of the
-last, without the triggers, with a file of another program taken over.
+last, without the triggers, with a file of another program taken over, with `after` not asked.
 """
 
 import sqlite3
@@ -118,6 +118,34 @@ def test_the_last_word_counts_and_the_first_stays(history: bl.History) -> None:
     history.say("withdraw", "m", RULE, "", "Kei")
     assert history.accepted("m") == {}
     assert [one.action for one in history.entries("m")] == ["withdraw", "note", "accept"]
+
+
+def test_what_was_said_since_refuses_an_entry(history: bl.History) -> None:
+    audited(history)
+    first = history.say("note", "m", RULE, "look again", "Kei", after=0)
+    history.say("note", "m", "column:age", "of another subject", "Kei")
+    history.say("note", "n", RULE, "of another model", "Kei")
+    with pytest.raises(UsageError, match="something was said of rule:trigger since"):
+        history.say("accept", "m", RULE, "known", "Ada", after=0)
+    history.say("accept", "m", RULE, "known", "Ada", after=first.number)
+    assert set(history.accepted("m")) == {"trigger"}
+
+    def say(number: int) -> bool:
+        try:
+            history.say("note", "m", "column:sex", f"{number}", "Ada", after=0)
+        except UsageError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(say, range(8))) == 1
+
+
+def test_a_label_is_taken_back_and_no_acceptance_with_it(history: bl.History) -> None:
+    audited(history)
+    history.say("accept", "m", RULE, "known", "Ada")
+    history.say("withdraw", "m", "trigger", "", "Kei")  # a subject of that name, not the rule
+    assert set(history.accepted("m")) == {"trigger"}
 
 
 @pytest.mark.parametrize(

@@ -3,22 +3,18 @@
 Broken once: with the script's file refused by the policy, with a table wider than the window.
 """
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 import bilens as bl
 import tiny
-from bilens.cli.commands.serve import Address
 from bilens.report.reports import AuditReport
-from bilens.serve.app import build_app
-from bilens.serve.folder import ServedFolder
 from chromium import needs_browser
 from commands import model_folder
+from explorer_server import opened_page, served
 from report_documents import failed, make_document
 
 pytestmark = needs_browser
@@ -39,27 +35,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(root: Path) -> Iterator[str]:
-    with Address(port=0).bound() as listening:
-        here = f"127.0.0.1:{listening.getsockname()[1]}"
-        config = uvicorn.Config(build_app(ServedFolder(root), [here]), log_level="error", ws="none")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        yield f"http://{here}"
-        server.should_exit = True
-        thread.join(timeout=10)
+    with served(root) as found:
+        yield found
 
 
 @pytest.fixture
 def page(browser: Any, address: str) -> Iterator[Any]:
-    found = browser.new_page(base_url=address)
-    complaints: list[str] = []
-    found.on("console", lambda message: complaints.append(message.text))
-    found.on("pageerror", lambda error: complaints.append(str(error)))
-    yield found
-    found.close()
-    # of an answer that refuses a form, the browser itself says so
-    assert [one for one in complaints if "400 (Bad Request)" not in one] == []
+    with opened_page(browser, address) as found:
+        yield found
 
 
 def shown(page: Any) -> list[str]:

@@ -12,7 +12,7 @@ import os
 import re
 import sqlite3
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, date, datetime
 from itertools import chain
@@ -154,6 +154,7 @@ class History:
         text: str,
         author: str,
         until: str | None = None,
+        after: int | None = None,
     ) -> Entry:
         """Add a label, a note, or that a finding is accepted, rejected or open again.
 
@@ -161,17 +162,20 @@ class History:
             action: "label", "note", "accept", "reject" or "withdraw".
             model: its name in the history, or its path as a `Path`.
             subject: what it is about: "rule:trigger", "class:3:positive:0", "column:age"; of an
-                acceptance, a rejection and what takes them back, a rule.
+                acceptance and a rejection, a rule. "withdraw" takes back either, or a label.
             text: the label, the note, or the reason, which acceptance and rejection need.
             author: who says it.
             until: of an acceptance, the last day on which it holds, year-month-day. It holds for
                 the weights that were audited last, and no others.
+            after: number of the last entry on the subject that the author has read, 0 where there
+                is none; a later one refuses this one. None: it is said whatever was said before.
 
         Returns:
             The entry; it is on the disk when this returns.
 
         Raises:
-            UsageError: If an argument is none of these, empty or too long.
+            UsageError: If an argument is none of these, empty or too long, or something was said
+                of the subject after `after`.
         """
         if action not in get_args(Action):
             raise UsageError(
@@ -186,7 +190,7 @@ class History:
         needed = ["author", "subject", *["text"] * (action != "withdraw")]
         if empty := [name for name in needed if not given[name]]:
             raise UsageError(f"{' and '.join(empty)} must not be empty: say who, of what and why.")
-        if action in JUDGED:
+        if action in JUDGED and (action != "withdraw" or given["subject"].startswith(RULE)):
             check_rule(given["subject"])
         if until is not None:
             check_day(action, until)
@@ -202,7 +206,10 @@ class History:
             "text": given["text"],
             "until": until,
         }
-        return Entry(self._insert("entries", found), **found)  # type: ignore[arg-type]
+        number = self._insert("entries", found, after)
+        if number is None:
+            raise UsageError(f"something was said of {given['subject']} since: read it first.")
+        return Entry(number, **found)  # type: ignore[arg-type]
 
     def entries(self, model: str | None = None) -> list[Entry]:
         """Return what was said, of all models or of one, the last one first."""
@@ -217,7 +224,7 @@ class History:
         weights = {audit.weights_sha256 for audit in self.audits(model)[:1]} - {""}  # from memory
         found: dict[str, Entry] = {}
         for entry in self.entries(model):  # the last one of a rule counts
-            if entry.action in JUDGED:
+            if entry.action in JUDGED and entry.subject.startswith(RULE):
                 found.setdefault(entry.subject.removeprefix(RULE), entry)
         return {
             rule: entry
@@ -240,11 +247,20 @@ class History:
         with self._opened() as database:
             return database.execute(query, values).fetchall()
 
-    def _insert(self, table: str, row: dict[str, object]) -> int:
+    def _insert(
+        self, table: str, row: Mapping[str, object], after: int | None = None
+    ) -> int | None:
+        """Return the number of a new row; None where its subject has one after `after`."""
         marks = ", ".join("?" * len(row))
-        query = f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})"  # noqa: S608 - names of this file
+        query = f"INSERT INTO {table} ({', '.join(row)}) SELECT {marks}"
+        values = [*row.values()]
+        if after is not None:
+            query += " WHERE NOT EXISTS (SELECT 1 FROM entries"
+            query += " WHERE model = ? AND subject = ? AND number > ?)"
+            values += [row["model"], row["subject"], after]
         with self._opened() as database, database:
-            return int(database.execute(query, tuple(row.values())).lastrowid or 0)
+            made = database.execute(query, values)
+            return made.lastrowid if made.rowcount else None
 
     @contextmanager
     def _opened(self, checked: bool = True, mode: str = "rw") -> Iterator[sqlite3.Connection]:

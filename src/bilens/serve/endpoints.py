@@ -6,7 +6,7 @@ from msgspec import structs
 
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
-from bilens.records.base import Record
+from bilens.records.base import Count, Record
 from bilens.records.conversion import Conversion
 from bilens.records.explorer import ModelPage, Overview
 from bilens.records.guarantees import Certificate
@@ -29,6 +29,7 @@ class NewEntry(Record, frozen=True, forbid_unknown_fields=True):
     text: str
     author: str
     until: str | None = None
+    after: Count | None = None  # last entry on the subject that its author has read
 
 
 def add_entry(served: ServedFolder, asked: Asked) -> Entry | None:

@@ -1,5 +1,155 @@
-// What somebody says of a model is sent; what was typed stays in the form until it is kept.
-import { exported, post } from "./lib.js";
+// What people say of a model: labels of anything, and what was said of a subject, last first.
+import { control, element, exported, get, post, t } from "./lib.js";
+
+// What was said of each model is fetched once, and again after something was added to it.
+const remarks = new Map();
+const remarksOf = (key) => {
+  if (!remarks.has(key)) {
+    const found = { entries: [], shown: new Map() };
+    found.load = async () => {
+      found.entries = (await get(`/models/${key}`)).entries;
+      for (const [part, show] of found.shown) {
+        if (part.isConnected) show();
+        else found.shown.delete(part);
+      }
+    };
+    found.of = (subject) => found.entries.filter((one) => one.subject === subject);
+    // Keeps a part of the page as it is said; where nothing can be fetched, a form says so later.
+    found.show = (part, show) => {
+      found.ready.then(show);
+      found.shown.set(part, show);
+    };
+    found.ready = found.load().catch(() => {});
+    remarks.set(key, found);
+  }
+  return remarks.get(key);
+};
+
+// The label that counts: the last one, unless it was taken back.
+const labelOf = (entries) => {
+  const last = entries.find((one) => one.action === "label" || one.action === "withdraw");
+  return last?.action === "label" ? last.text : "";
+};
+
+export const remarkList = (entries) =>
+  element(
+    "ol",
+    { class: "entries" },
+    entries.map((one) =>
+      element(
+        "li",
+        {},
+        element("time", { datetime: one.date }, one.date.slice(0, 10)),
+        " ",
+        element("strong", {}, one.author),
+        ` ${t(`said.${one.action}`)} `,
+        one.text ? element("q", {}, one.text) : null,
+        one.until === null ? null : t("said.until", { day: one.until }),
+      ),
+    ),
+  );
+
+const AUTHOR = "bilens.author"; // whose name is offered next time, where the browser keeps it
+const remembered = (name) => {
+  try {
+    if (name) localStorage.setItem(AUTHOR, name);
+    return localStorage.getItem(AUTHOR) ?? "";
+  } catch {
+    return name ?? "";
+  }
+};
+
+// A form that says something of a subject. What was typed stays until it is kept; what others said
+// since this form was opened is shown before anything is sent once more.
+const sayForm = (key, subject, action, what, close) => {
+  const found = remarksOf(key);
+  const newest = () => found.of(subject)[0]?.number ?? 0;
+  let after = newest();
+  const field = (name, tag, attributes) =>
+    control(t(`say.${name}`), element(tag, { name, ...attributes }));
+  const problem = element("div", { role: "alert" });
+  const send = element("button", {}, t(`say.send.${action}`));
+  const cancel = element("button", { type: "button", onclick: () => close() }, t("say.cancel"));
+  const kept = { required: action !== "withdraw", maxlength: 4000 };
+  const form = element(
+    "form",
+    {
+      class: "say",
+      "aria-label": `${t(`say.do.${action}`)}: ${what}`,
+      onkeydown: (event) => {
+        if (event.key === "Escape") close();
+      },
+    },
+    action === "label"
+      ? field("label", "input", { ...kept, value: labelOf(found.of(subject)), autocomplete: "off" })
+      : field(action === "note" ? "note" : "why", "textarea", { ...kept, rows: 2 }),
+    action === "accept" ? field("until", "input", { type: "date" }) : null,
+    field("author", "input", { required: true, maxlength: 100, value: remembered(), autocomplete: "name" }),
+    element("p", {}, send, " ", cancel),
+    problem,
+  );
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const { label, note, why, until, author } = Object.fromEntries(new FormData(form));
+    const body = { action, subject, text: label ?? note ?? why, author, after };
+    if (until) body.until = until;
+    problem.replaceChildren();
+    send.setAttribute("aria-disabled", "true");
+    try {
+      await post(`/models/${key}/entries`, body);
+      remembered(author);
+      await found.load();
+      close();
+    } catch (error) {
+      await found.load().catch(() => {});
+      const since = found.of(subject).filter((one) => one.number > after);
+      after = newest();
+      if (since.length) problem.append(element("p", {}, t("say.since")), remarkList(since));
+      else problem.append(error.message);
+      send.textContent = t(since.length ? "say.anyway" : `say.send.${action}`);
+    }
+    send.removeAttribute("aria-disabled");
+  });
+  return form;
+};
+
+// A button that opens a form in `place`, and has the focus again when that is closed.
+export const sayButton = (key, subject, action, what, place) => {
+  const name = t(`say.do.${action}`);
+  const attributes = { type: "button", class: "plain", "aria-label": `${name}: ${what}`, "aria-expanded": "false" };
+  const button = element("button", attributes, name);
+  const close = () => {
+    place.replaceChildren();
+    button.setAttribute("aria-expanded", "false");
+    button.focus();
+  };
+  button.addEventListener("click", async () => {
+    if (button.getAttribute("aria-expanded") === "true") return close();
+    await remarksOf(key).ready;
+    for (const other of place.parentElement.querySelectorAll("[aria-expanded]"))
+      other.setAttribute("aria-expanded", "false");
+    button.setAttribute("aria-expanded", "true");
+    place.replaceChildren(sayForm(key, subject, action, what, close));
+    place.querySelector("input, textarea").focus();
+  });
+  return button;
+};
+
+// The label of a subject, `class:3:positive:0` or `latent:17`, and a button that sets it; `what` is
+// the subject in words. In the one-file export there is the label alone.
+export const nameable = (key, subject, what = subject) => {
+  const label = element("strong", { class: "label" });
+  const place = element("div");
+  const whole = element("span", { class: "nameable" }, label);
+  if (!exported) whole.append(" ", sayButton(key, subject, "label", what, place), place);
+  const found = remarksOf(key);
+  found.show(whole, () => {
+    const given = found.of(subject);
+    label.textContent = labelOf(given);
+    label.title = given.length ? `${given[0].author}, ${given[0].date.slice(0, 10)}` : "";
+  });
+  return whole;
+};
 
 export function people(form) {
   if (exported) return; // nobody is there to keep it

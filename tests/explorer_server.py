@@ -1,0 +1,42 @@
+"""The explorer of a folder as a server of this process, and a page that must not complain."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from bilens.cli.commands.serve import Address
+from bilens.serve.app import build_app
+from bilens.serve.folder import ServedFolder
+
+
+@contextmanager
+def served(root: Path) -> Iterator[str]:
+    """Yield the address at which a folder is served."""
+    with Address(port=0).bound() as listening:
+        here = f"127.0.0.1:{listening.getsockname()[1]}"
+        config = uvicorn.Config(build_app(ServedFolder(root), [here]), log_level="error", ws="none")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield f"http://{here}"
+        finally:
+            server.should_exit = True
+            thread.join(timeout=10)
+
+
+@contextmanager
+def opened_page(browser: Any, address: str) -> Iterator[Any]:
+    """Yield a page; in the end it has said nothing on its console."""
+    found = browser.new_page(base_url=address)
+    complaints: list[str] = []
+    found.on("console", lambda message: complaints.append(message.text))
+    found.on("pageerror", lambda error: complaints.append(str(error)))
+    yield found
+    found.close()
+    # of an answer that refuses a form, the browser itself says so
+    assert [one for one in complaints if "400 (Bad Request)" not in one] == []
