@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from typing import Literal
 
 from bilens.records.base import Count, Document, Record
 from bilens.records.history import Entry, PastAudit
+
+
+def id_of(name: str) -> str:
+    """Return by what a path from the folder is asked for: no part of it is in an address."""
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
 
 
 class ModelRow(Record, frozen=True):

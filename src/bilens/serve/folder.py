@@ -7,7 +7,6 @@ request ever becomes a path.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -25,10 +24,13 @@ from typing import Any, BinaryIO, TypeVar
 from bilens.api.history import History
 from bilens.base.errors import BilensError, FileError, UsageError
 from bilens.base.files import why_unreadable
+from bilens.data.image_folder import SUFFIXES as IMAGES
+from bilens.data.table_file import KINDS as TABLES
 from bilens.io.file_kinds import MARKS, is_model
 from bilens.records.base import LARGEST_WHOLE, displayable, kind_of
-from bilens.records.explorer import ModelPage, ModelRow, Overview, ReportRow
+from bilens.records.explorer import ModelPage, ModelRow, Overview, ReportRow, id_of
 from bilens.records.history import PastAudit
+from bilens.records.jobs import Job, NewJob
 from bilens.report.reports import (
     AttackReport,
     AuditReport,
@@ -39,6 +41,7 @@ from bilens.report.reports import (
     TableReport,
     TraceReport,
 )
+from bilens.serve.jobs import Jobs, arguments_of
 from bilens.serve.models import OpenModel, OpenModels
 
 KINDS: dict[str, type[SavedReport[Any]]] = {
@@ -50,6 +53,8 @@ KINDS: dict[str, type[SavedReport[Any]]] = {
 }
 DEEPEST, MOST = 6, 20_000  # folders below the first; files and folders that are looked at
 START, LARGEST = 400, 1 << 24  # bytes that tell a document's kind; of a document
+DATA = (*TABLES, ".npy", ".npz", ".txt", ".jsonl")
+IDX = re.compile("idx[13]-ubyte")  # in the names of a data set of images
 KIND = re.compile(rb'"kind":\s*"([\w ]+)"')
 FRESH = 2.0  # seconds for which a walk is not repeated
 SHOWN = 20  # audits in a row's line of failures
@@ -64,6 +69,7 @@ class Found:
 
     models: dict[str, Path]
     reports: dict[str, tuple[Path, str]]  # path and kind
+    data: dict[str, Path]  # what models may be judged on, and texts
     truncated: bool = False  # where more lies there than is looked at
 
 
@@ -77,7 +83,8 @@ class ServedFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self.history = History(self.folder)
-        self._found, self._walked, self._lock = Found({}, {}), float("-inf"), Lock()
+        self.jobs = Jobs(self.folder)
+        self._found, self._walked, self._lock = Found({}, {}, {}), float("-inf"), Lock()
         self._models = OpenModels(self.folder)
         self._reading = Lock()  # documents may be large: one at a time
 
@@ -149,6 +156,15 @@ class ServedFolder:
             return None
         return checked(f"audit {number}", document["kind"], document)
 
+    def start(self, asked: NewJob) -> Job | None:
+        """Put a job in the queue; None where its model is not there."""
+        found = self.found()
+        models = {key: self.name_of(path) for key, path in found.models.items()}
+        data = {key: self.name_of(path) for key, path in found.data.items()}
+        if asked.model not in models:
+            return None
+        return self.jobs.add(asked.command, models[asked.model], arguments_of(asked, models, data))
+
     def name_of(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix() or "."
 
@@ -184,10 +200,6 @@ def severity(row: ModelRow) -> tuple[bool, int, int, str]:
     return False, SEVERITY.index(row.last.answer), -len(failed), row.name
 
 
-def id_of(name: str) -> str:
-    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
-
-
 def kept(read: Callable[[str], list[Kept]], name: str) -> tuple[Kept, ...]:
     """Return what the history has of a name; nothing of one that is no text."""
     try:
@@ -205,7 +217,7 @@ def checked(name: str, kind: str, document: Mapping[str, object]) -> SavedReport
 
 def walk(folder: Path) -> Found:
     """Return the models and reports below a folder, near ones first; links out are left out."""
-    found = Found({}, {})
+    found = Found({}, {}, {})
     waiting, looked = deque([(folder, 0)]), 0
     while waiting:
         path, depth = waiting.popleft()
@@ -219,6 +231,8 @@ def walk(folder: Path) -> Found:
                     continue
             elif path.suffix == ".json" and (kind := kind_at(folder, path)) in KINDS:
                 found.reports[key] = path, kind
+            elif path.suffix.lower() in DATA and path.is_file():
+                found.data[key] = path
             if path.is_symlink() or not path.is_dir():
                 continue
             if depth > DEEPEST:
@@ -232,6 +246,11 @@ def walk(folder: Path) -> Found:
                 items.pop()
                 found = replace(found, truncated=True)
             names = sorted(item.name for item in items)
+            holder = path if any(map(IDX.search, names)) else None
+            if any(name.lower().endswith(IMAGES) for name in names):  # of one class
+                holder = path.parent
+            if holder is not None and holder.is_relative_to(folder):
+                found.data[id_of(holder.relative_to(folder).as_posix() or ".")] = holder
             if path == folder:  # its marks are parts of one model
                 names = [name for name in names if name not in MARKS]
             waiting += [(path / name, depth + 1) for name in names if not name.startswith(".")]

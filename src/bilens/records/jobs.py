@@ -1,0 +1,82 @@
+"""What the explorer runs for people: one command line at a time, and how each ended."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from bilens.base.errors import UsageError
+from bilens.records.base import Count, Document, Record
+
+Command = Literal["audit", "certify", "trace", "explain"]
+State = Literal["waiting", "running", "ending", "done", "failed", "cancelled", "interrupted"]
+OPTIONS: dict[Command, tuple[str, ...]] = {  # that each command takes, besides the model
+    "audit": ("data", "fail_on"),
+    "certify": ("data", "samples", "truncate"),
+    "trace": ("layer", "input_sae", "output_sae", "data"),
+    "explain": ("data", "index"),
+}
+NEEDED: dict[Command, tuple[str, ...]] = {
+    "audit": (),
+    "certify": (),
+    "trace": ("layer",),
+    "explain": ("index",),
+}
+Id = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
+Small = Annotated[int, Meta(ge=0, le=10**9)]
+Text = Annotated[str, Meta(max_length=200)]
+
+
+class NewJob(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is sent to start a job; files are named by the ids of what the folder holds."""
+
+    command: Command
+    model: Id
+    data: Id | None = None  # to judge by; of a trace, the text
+    fail_on: Annotated[tuple[Text, ...], Meta(max_length=50)] | None = None  # as of `bilens audit`
+    samples: Small | None = None
+    truncate: Small | None = None
+    layer: Small | None = None
+    input_sae: Id | None = None
+    output_sae: Id | None = None
+    index: Small | None = None  # of a test input, from 0
+
+    def __post_init__(self) -> None:
+        given = {name for name in self.__struct_fields__[2:] if getattr(self, name) is not None}
+        if wrong := sorted(given - {*OPTIONS[self.command]}):
+            raise UsageError(f"{', '.join(wrong)}: no option of {self.command}; leave it out.")
+        if missing := sorted({*NEEDED[self.command]} - given):
+            raise UsageError(f"{self.command} needs {', '.join(missing)}.")
+
+
+class Job(Record, frozen=True):
+    """One job."""
+
+    number: Count  # from 1, in the order in which they were asked for
+    command: Command
+    model: str  # its path from the folder
+    arguments: tuple[str, ...]  # of `bilens`, run in the folder
+    state: State  # "ending": asked to end; "interrupted": nobody saw it end
+    asked: str  # UTC, as of an audit
+    started: str | None = None
+    ended: str | None = None
+    code: int | None = None  # exit code; of a signal, its negative number
+    told: str = ""  # the last line that it wrote on its way, or why it failed
+    report: str | None = None  # address of what it made
+
+
+class JobPage(Document, frozen=True, kw_only=True):
+    """One job, with what it wrote."""
+
+    kind: Literal["job"] = "job"
+    job: Job
+    output: str  # its result, as on a terminal; the end of a long one
+    messages: str  # how it went
+
+
+class JobList(Document, frozen=True, kw_only=True):
+    """The queue, and what has been run."""
+
+    kind: Literal["jobs"] = "jobs"
+    jobs: tuple[Job, ...]  # the last one first

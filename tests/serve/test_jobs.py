@@ -1,0 +1,291 @@
+"""Jobs: one at a time, whoever is killed; each says how it ended, and nothing of it is lost.
+
+Broken once: with the slot not handed to the command, with no -P, with the state of jobs whose
+keeper is gone left as it was, with files of the request's own naming let through.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import bilens as bl
+import fake_commands
+import tiny
+from bilens.base.errors import BilensError, CheckpointError, UsageError
+from bilens.records.jobs import Job, NewJob
+from bilens.serve import jobs as queues
+from bilens.serve.folder import ServedFolder, id_of, walk
+from bilens.serve.jobs import ENDED, Jobs
+from commands import model_folder
+
+SOON = 60.0  # seconds, after which a test gives up
+Plan = dict[str, list[list[Any]]]
+Start = Callable[[Plan], Jobs]
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Queue a job for each name of a plan."""
+    monkeypatch.setattr(sys, "executable", fake_commands.install(tmp_path / "python"))
+    folder = tmp_path / "runs"
+    folder.mkdir()
+
+    def begin(plan: Plan) -> Jobs:
+        (folder / "plan.json").write_text(json.dumps(plan))
+        jobs = Jobs(folder)
+        for name in plan:
+            jobs.add("certify", name, ("certify", "--", name))
+        return jobs
+
+    return begin
+
+
+def until(ready: Callable[[], Any]) -> Any:
+    end = time.monotonic() + SOON
+    while not (found := ready()):
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.02)
+    return found
+
+
+def job(jobs: Jobs, number: int = 1) -> Job:
+    found = jobs.page(number)
+    assert found is not None
+    return found.job
+
+
+def is_ended(jobs: Jobs, number: int = 1) -> bool:
+    jobs.advance()
+    return job(jobs, number).state in ENDED
+
+
+def says(jobs: Jobs, text: str, number: int = 1) -> bool:
+    jobs.advance()
+    return job(jobs, number).told == text
+
+
+def pid_of(jobs: Jobs, number: int = 1) -> int:
+    return int(json.loads((jobs.place / f"{number}.json").read_text())["pid"])
+
+
+def ran(jobs: Jobs) -> list[str]:
+    return (jobs.folder / "ran.txt").read_text().splitlines()
+
+
+def test_real_jobs_from_start_to_report(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    name = "-odd name"  # of a folder that options and shells would take for their own
+    model_folder(folder / name, tiny.classifier())
+    (folder / "torch.py").write_text("raise SystemExit('imported from the folder')")
+    served = ServedFolder(folder)
+    for command in ("audit", "certify", "explain"):
+        index = 0 if command == "explain" else None
+        served.start(NewJob(command=command, model=id_of(name), index=index))
+    until(lambda: is_ended(served.jobs, 3))
+    explained, certified, audited = served.jobs.overview().jobs
+    assert (audited.state, audited.report) == ("done", "/audits/1"), audited.told
+    (audit,) = bl.History(folder).audits(name)
+    assert audit.answer
+    assert str(folder) not in audited.told
+    assert certified.state == "done", certified.told
+    ((key, (path, kind)),) = walk(folder).reports.items()
+    assert (certified.report, path.name, kind) == (
+        f"/reports/{key}",
+        "odd-name-certify-2.json",
+        "certificate",
+    )
+    assert (explained.state, explained.code) == ("failed", 2)
+    assert explained.told.startswith("an explanation needs inputs")
+
+
+def test_one_that_fails_says_why_and_keeps_what_it_wrote(start: Start) -> None:
+    broken = 'Traceback (most recent call last):\n  File "/secret"\nOops\nerror: a fault.'
+    jobs = start(
+        {
+            "bad": [["print", "half"], ["say", "error: \x1b[2J no such layer."], ["exit", 3]],
+            "killed": [["say", "Layer 1: 3/9"], ["kill", int(signal.SIGKILL)]],
+            "broken": [["say", broken], ["exit", 70]],
+        }
+    )
+    until(lambda: is_ended(jobs, 3))
+    assert (job(jobs).state, job(jobs).code, job(jobs).told) == (
+        "failed",
+        3,
+        "\ufffd[2J no such layer.",
+    )
+    page = jobs.page(1)
+    assert page is not None
+    assert page.output == "half"
+    assert (job(jobs, 2).code, job(jobs, 2).told) == (-9, "Layer 1: 3/9")
+    page = jobs.page(3)
+    assert page is not None
+    assert "/secret" not in page.messages
+    assert page.job.told == "a fault."
+
+
+def test_one_is_cancelled_whether_it_waits_or_runs_or_is_deaf(start: Start) -> None:
+    sleep = ["sleep", SOON]
+    jobs = start(
+        {"deaf": [["ignore"], ["say", "deaf"], sleep], "runs": [["say", "on"], sleep], "waits": []}
+    )
+    until(lambda: says(jobs, "deaf"))
+    assert jobs.cancel(3) is not None
+    assert job(jobs, 3).state == "cancelled"
+    for _ in range(2):  # the second one cannot be ignored
+        asked = jobs.cancel(1)
+        assert asked is not None
+        assert asked.state == "ending"
+    until(lambda: says(jobs, "on", 2))
+    assert job(jobs, 1).state == "cancelled"
+    jobs.cancel(2)
+    until(lambda: is_ended(jobs, 2))
+    assert job(jobs, 2).state == "cancelled"
+    assert jobs.cancel(2) == job(jobs, 2)  # it stays as it ended
+    assert jobs.cancel(9) is None
+    assert ran(jobs) == ["start deaf", "start runs"]
+
+
+def test_one_that_takes_too_long_is_ended(start: Start) -> None:
+    jobs = start({})
+    (jobs.folder / "plan.json").write_text(json.dumps({"long": [["sleep", SOON]]}))
+    jobs.limit = 0.0
+    jobs.add("certify", "long", ("certify", "--", "long"))
+    until(lambda: is_ended(jobs))
+    assert job(jobs).state == "failed"
+    assert "it took longer than 0 hours" in job(jobs).told
+
+
+def test_the_queue_goes_on_over_a_restart(start: Start) -> None:
+    jobs = start({"a": [["say", "on"], ["sleep", 0.5], ["print", "{}"]], "b": [["print", "{}"]]})
+    until(lambda: says(jobs, "on"))
+    again = Jobs(jobs.folder)  # of a server that came after
+    assert [one.state for one in again.overview().jobs] == ["waiting", "running"]
+    until(lambda: is_ended(again, 2))
+    assert ran(jobs) == ["start a", "end a", "start b", "end b"]
+    assert [one.state for one in again.overview().jobs] == ["done", "done"]
+
+
+def test_no_second_one_starts_while_a_command_lives_without_its_keeper(start: Start) -> None:
+    jobs = start({"orphan": [["say", "on"], ["sleep", SOON]], "next": [["print", "{}"]]})
+    until(lambda: says(jobs, "on"))
+    os.kill(pid_of(jobs), signal.SIGKILL)
+    jobs._keepers[0].wait()
+    for _ in range(3):
+        jobs.advance()
+        assert [one.state for one in jobs.overview().jobs] == ["waiting", "running"]
+    jobs.cancel(1)  # reaches the command all the same
+    until(lambda: is_ended(jobs, 2))
+    assert (job(jobs, 1).state, job(jobs, 2).state) == ("cancelled", "done")
+
+
+def test_a_job_whose_processes_were_killed_says_so(start: Start) -> None:
+    jobs = start({"a": [["say", "Layer 1: 3/9"], ["sleep", SOON]]})
+    until(lambda: says(jobs, "Layer 1: 3/9"))
+    os.killpg(pid_of(jobs), signal.SIGKILL)
+    until(lambda: is_ended(jobs))
+    assert (job(jobs).state, job(jobs).told) == ("interrupted", "Layer 1: 3/9")
+
+
+def test_a_process_of_another_machine_is_not_touched(start: Start) -> None:
+    jobs = start({"a": [["say", "on"], ["sleep", SOON]]})
+    until(lambda: says(jobs, "on"))
+    place = jobs.place / "1.json"
+    kept = json.loads(place.read_text())
+    place.write_text(json.dumps(kept | {"machine": "other"}))
+    with pytest.raises(UsageError, match="machine other"):
+        jobs.cancel(1)
+    place.write_text(json.dumps(kept))
+    jobs.cancel(1)
+    until(lambda: is_ended(jobs))
+
+
+def test_servers_of_one_folder_run_each_job_once(start: Start) -> None:
+    names = [f"m{number}" for number in range(5)]
+    jobs = start({name: [["sleep", 0.05], ["print", "{}"]] for name in names})
+    faults: list[Exception] = []
+
+    def serve() -> None:
+        own = Jobs(jobs.folder)
+        try:
+            while not all(is_ended(own, number) for number in range(1, 6)):
+                time.sleep(0.01)
+        except Exception as error:
+            faults.append(error)
+
+    servers = [threading.Thread(target=serve) for _ in range(4)]
+    for one in servers:
+        one.start()
+    for one in servers:
+        one.join(SOON)
+    assert faults == []
+    assert ran(jobs) == [f"{what} {name}" for name in names for what in ("start", "end")]
+
+
+def test_no_file_but_of_the_folder_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    model_folder(folder / "model", tiny.classifier())
+    (folder / "-rows.csv").write_text("a,b\n1,2\n")
+    (folder / "set").mkdir()
+    (folder / "set" / "train-images-idx3-ubyte").touch()
+    (folder / "photos" / "cat").mkdir(parents=True)
+    (folder / "photos" / "cat" / "1.PNG").touch()
+    (tmp_path / "secret.csv").write_text("a")
+    (folder / "link.csv").symlink_to(tmp_path / "secret.csv")
+    served = ServedFolder(folder)
+    assert {path.name for path in served.found().data.values()} == {"-rows.csv", "set", "photos"}
+
+    def asked(**fields: Any) -> Job | None:
+        body = json.dumps({"command": "audit", "model": id_of("model")} | fields)
+        return served.start(msgspec.json.decode(body, type=NewJob))
+
+    found = asked(data=id_of("-rows.csv"), fail_on=["r2<0.9", "exact"])
+    assert found is not None
+    options = ("--data=-rows.csv", "--fail-on=r2<0.9", "--fail-on=exact")
+    assert found.arguments == ("audit", "--history=.", *options, "--", "model")
+    assert asked(model=id_of("gone")) is None
+    for wrong in (
+        {"data": "../secret.csv"},
+        {"data": id_of("link.csv")},
+        {"fail_on": ["nothing"]},
+        {"fail_on": ["--html=/tmp/x"]},
+        {"samples": 3},
+        {"command": "explain"},
+        {"command": "serve"},
+        {"command": "certify", "samples": -1},
+        {"command": "trace", "layer": 0, "input_sae": id_of("-rows.csv")},
+        {"html": "x.html"},
+    ):
+        with pytest.raises((BilensError, msgspec.ValidationError)):
+            asked(**wrong)
+    assert len(served.jobs.overview().jobs) == 1
+
+
+def test_a_queue_that_is_damaged_or_led_away_is_told(start: Start, tmp_path: Path) -> None:
+    jobs = start({"a": []})
+    (jobs.place / "1.json").write_text("{half")
+    assert job(jobs).state == "failed"
+    assert "damaged" in job(jobs).told
+    jobs.cancel(1)
+    assert (jobs.place / "1.json").read_text() == "{half"  # whatever it was
+    with pytest.raises(UsageError, match="rename it"):
+        jobs.add("audit", "caf\udce9", ())
+    jobs.place.rename(tmp_path / "away")
+    jobs.place.symlink_to(tmp_path / "away")
+    with pytest.raises(CheckpointError, match="is a link"):
+        jobs.add("audit", "a", ())
+
+
+def test_so_many_wait_and_no_more(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "MOST_WAITING", 2)
+    jobs = start({"a": [], "b": []})
+    with pytest.raises(UsageError, match="2 jobs wait already"):
+        jobs.add("certify", "c", ())
