@@ -4,6 +4,7 @@ from typing import get_args
 
 from bilens.records.explorer import ModelPage, ModelRow, Overview, ReportRow
 from bilens.records.history import Action, Entry, PastAudit
+from bilens.records.jobs import Command, Job, JobList, JobPage, ModelJobs, NamedFile, State
 from bilens.serve.folder import KINDS
 
 
@@ -55,3 +56,19 @@ ENTRIES = tuple(
 )
 MODEL = ModelPage(model=ROW, audits=AUDITS, entries=ENTRIES)
 UNKNOWN = ModelPage(model=NEVER, audits=(), entries=())
+
+
+def job(number: int, command: str = "audit", state: str = "done", **more: object) -> Job:
+    return Job(number, command, "mnist", (command, "--", "mnist"), state, DAY, **more)  # type: ignore[arg-type]
+
+
+CODES = (2, 3, 4, 5, 70, 99, -9)
+JOBS = (
+    *(job(1, command, report="/audits/1") for command in get_args(Command)),
+    *(job(2, state=state, told="Layer 1: 3/9") for state in get_args(State)),
+    *(job(3, state="failed", code=code) for code in CODES),
+)
+FILES = (NamedFile("1a", "rows.csv"),)
+MODEL_JOBS = ModelJobs(page=MODEL, jobs=JOBS, data=FILES, saes=())
+NO_JOBS = JobList(jobs=())
+JOB = JobPage(job=job(1), output=("half",), messages=("Layer 1: 3/9",))

@@ -29,6 +29,7 @@ from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 from bilens.report.sections.overview import data_source, place, shown_value
 from bilens.report.terminal import audit_table, verdict_lines
 from bilens.report.text import LANGUAGES, Catalogue, load_catalogue
+from bilens.serve.job_pages import job_page, jobs_page, model_jobs_page
 from bilens.serve.pages import (
     MODEL_VIEWS,
     SCRIPTS,
@@ -85,13 +86,17 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     recorder = Recorder("en", CATALOGUES["en"])
     for module in ("html", "plates", "terminal", "charts.curves", "markdown", "evidence"):
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
-    monkeypatch.setattr("bilens.serve.pages.load_catalogue", lambda _lang: recorder)
+    for module in ("pages", "job_pages"):
+        monkeypatch.setattr(f"bilens.serve.{module}.load_catalogue", lambda _lang: recorder)
     for overview in (explorer_documents.OVERVIEW, explorer_documents.EMPTY):
         overview_page(overview, "en", "")
     for model in (explorer_documents.MODEL, explorer_documents.UNKNOWN):
         model_page(model, "en", "")
     for view in MODEL_VIEWS:
         view_page(explorer_documents.MODEL, view, "en", "")
+    model_jobs_page(explorer_documents.MODEL_JOBS, "en", "")
+    jobs_page(explorer_documents.NO_JOBS, "en", "")
+    job_page(explorer_documents.JOB, "en", "")
     failure_page("why", "en")
     monkeypatch.setattr("bilens.report.markdown.MOST_LAYERS", 1)
     compared = {**make_document(), "difference": layer_audit_documents.drawn_difference(36)}

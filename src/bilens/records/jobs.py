@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from bilens.base.errors import UsageError
 from bilens.records.base import Count, Document, Record
+from bilens.records.explorer import ModelPage
 
 Command = Literal["audit", "certify", "trace", "explain"]
 State = Literal["waiting", "running", "ending", "done", "failed", "cancelled", "interrupted"]
@@ -71,8 +72,15 @@ class JobPage(Document, frozen=True, kw_only=True):
 
     kind: Literal["job"] = "job"
     job: Job
-    output: str  # its result, as on a terminal; the end of a long one
-    messages: str  # how it went
+    output: tuple[str, ...]  # lines of its result, as on a terminal; the end of a long one
+    messages: tuple[str, ...]  # lines of how it went
+
+
+class NamedFile(Record, frozen=True):
+    """What the folder holds that a job can be given."""
+
+    id: str
+    name: str  # its path from the folder
 
 
 class JobList(Document, frozen=True, kw_only=True):
@@ -80,3 +88,13 @@ class JobList(Document, frozen=True, kw_only=True):
 
     kind: Literal["jobs"] = "jobs"
     jobs: tuple[Job, ...]  # the last one first
+
+
+class ModelJobs(Document, frozen=True, kw_only=True):
+    """The jobs of a model, and what the folder has to start one with."""
+
+    kind: Literal["model_jobs"] = "model_jobs"
+    page: ModelPage
+    jobs: tuple[Job, ...]  # the last one first
+    data: tuple[NamedFile, ...]  # tables, arrays, images and texts
+    saes: tuple[NamedFile, ...]  # autoencoders

@@ -18,10 +18,12 @@ from bilens.records.base import displayable, to_json
 from bilens.records.explorer import ModelPage
 from bilens.report.reports import SavedReport
 from bilens.report.text import LANGUAGES
-from bilens.serve.endpoint import API, Endpoint, openapi
+from bilens.serve.endpoint import API, Asked, Endpoint, openapi
 from bilens.serve.endpoints import ENDPOINTS
+from bilens.serve.events import Events
 from bilens.serve.folder import ServedFolder
-from bilens.serve.guard import Guard
+from bilens.serve.guard import STREAM, Guard
+from bilens.serve.job_pages import job_page, jobs_page, model_jobs, model_jobs_page
 from bilens.serve.pages import (
     MODEL_VIEWS,
     STATIC,
@@ -41,14 +43,18 @@ Answer = Callable[[Request], Awaitable[Response]]
 Found = TypeVar("Found")
 
 
-def build_app(served: ServedFolder, hosts: list[str], token: str | None = None) -> Guard:
+def build_app(
+    served: ServedFolder, hosts: list[str], token: str | None = None, needed: bool = True
+) -> Guard:
     """Return the explorer of a folder as an ASGI application.
 
     Args:
         served: the folder.
         hosts: `name:port` under which it may be asked for.
-        token: that every request needs; None on this machine alone.
+        token: that lets a script change something; None if none does.
+        needed: whether every request needs it, too: beyond this machine.
     """
+    events = Events(served)
 
     def page(find: Callable[[Request], Found | None], draw: Callable[..., str]) -> Answer:
         async def answer(request: Request) -> Response:
@@ -109,7 +115,15 @@ def build_app(served: ServedFolder, hosts: list[str], token: str | None = None) 
         **{f"/models/{{key}}/{view}": model_view(view) for view in MODEL_VIEWS},
         "/reports/{key}": report(lambda asked: served.report(asked.path_params["key"])),
         "/audits/{number:int}": report(lambda asked: served.audit(asked.path_params["number"])),
+        "/jobs": page(lambda _request: served.jobs.overview(), jobs_page),
+        "/jobs/{number:int}": page(
+            lambda asked: served.jobs.page(asked.path_params["number"]), job_page
+        ),
+        "/models/{key}/jobs": page(
+            lambda asked: model_jobs(served, Asked(asked.path_params)), model_jobs_page
+        ),
         "/static/{name}": static,
+        STREAM: events.answer,
         f"{API}/openapi.json": described,
     }
     routes = [Route(path, answer) for path, answer in pages.items()]
@@ -117,7 +131,8 @@ def build_app(served: ServedFolder, hosts: list[str], token: str | None = None) 
         path = f"{API}{one.path.replace('{number}', '{number:int}')}"
         routes.append(Route(path, as_json(one), methods=[one.method]))
     handlers = dict.fromkeys((HTTPException, *REFUSED, Exception), failed)
-    return Guard(Starlette(routes=routes, exception_handlers=handlers), hosts, token)
+    app = Starlette(routes=routes, exception_handlers=handlers, lifespan=events.watched)
+    return Guard(app, hosts, token, needed, events.close)
 
 
 async def static(request: Request) -> Response:

@@ -12,10 +12,16 @@ import msgspec
 from bilens.base.errors import UsageError
 from bilens.records.base import LARGEST_WHOLE, Record
 from bilens.serve.folder import ServedFolder
-from bilens.serve.guard import HEADER
+from bilens.serve.guard import HEADER, STREAM
 from bilens.version import VERSION
 
 API = "/api/v1"
+TOLD = "The queue (`jobs`) and a count of changes of the folder (`folder`), whenever they change."
+STREAMED = {
+    "description": "Server-sent events; each holds a whole state.",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+}
+BEARER = "The token of `bilens serve --token-file FILE`, in place of the page's secret and origin."
 Schema = Mapping[str, Any]
 KEY: Schema = {"type": "string", "pattern": "^[0-9a-f]{16}$"}
 PARAMETERS: Mapping[str, Schema] = {  # of paths
@@ -124,14 +130,18 @@ def openapi(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
         ]
         if one.body is not None:
             operation["requestBody"] = {"required": True, "content": content(known[one.body])}
-            operation["security"] = [{"page": []}]
+            operation["security"] = [{"page": []}, {"script": []}]
         paths.setdefault(f"{API}{one.path}", {})[one.method.lower()] = operation
-    secret = {"type": "apiKey", "in": "header", "name": HEADER}
+    paths[STREAM] = {"get": {"summary": TOLD, "responses": {"200": STREAMED}}}
+    schemes = {
+        "page": {"type": "apiKey", "in": "header", "name": HEADER},
+        "script": {"type": "http", "scheme": "bearer", "description": BEARER},
+    }
     return {
         "openapi": "3.1.0",
         "info": {"title": "bilens explorer", "version": VERSION},
         "paths": paths,
-        "components": {"schemas": schemas, "securitySchemes": {"page": secret}},
+        "components": {"schemas": schemas, "securitySchemes": schemes},
     }
 
 

@@ -13,7 +13,7 @@ import re
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -30,7 +30,7 @@ from bilens.io.file_kinds import MARKS, is_model
 from bilens.records.base import LARGEST_WHOLE, displayable, kind_of
 from bilens.records.explorer import ModelPage, ModelRow, Overview, ReportRow, id_of
 from bilens.records.history import PastAudit
-from bilens.records.jobs import Job, NewJob
+from bilens.records.jobs import Job, NamedFile, NewJob
 from bilens.report.reports import (
     AttackReport,
     AuditReport,
@@ -54,6 +54,8 @@ KINDS: dict[str, type[SavedReport[Any]]] = {
 DEEPEST, MOST = 6, 20_000  # folders below the first; files and folders that are looked at
 START, LARGEST = 400, 1 << 24  # bytes that tell a document's kind; of a document
 DATA = (*TABLES, ".npy", ".npz", ".txt", ".jsonl")
+AUTOENCODER = ("sae.safetensors", "sae_weights.safetensors")
+MOST_CHOICES = 500  # in a list of files
 IDX = re.compile("idx[13]-ubyte")  # in the names of a data set of images
 KIND = re.compile(rb'"kind":\s*"([\w ]+)"')
 FRESH = 2.0  # seconds for which a walk is not repeated
@@ -165,6 +167,26 @@ class ServedFolder:
             return None
         return self.jobs.add(asked.command, models[asked.model], arguments_of(asked, models, data))
 
+    def choices(self) -> tuple[tuple[NamedFile, ...], tuple[NamedFile, ...]]:
+        """Return what a job can be given: data and texts, and autoencoders."""
+        found = self.found()
+        saes = {
+            key: path
+            for key, path in found.models.items()
+            if any((path / mark).exists() for mark in AUTOENCODER)
+        }
+        data, coders = (
+            sorted((self.name_of(path), key) for key, path in each.items())
+            for each in (found.data, saes)
+        )
+        return named(data), named(coders)
+
+    def mark(self) -> tuple[int, ...]:
+        """Return what changes when something is added; no walk is made for it."""
+        paths = [*self._found.models.values(), *(path for path, _ in self._found.reports.values())]
+        places = {self.folder, self.history.path, *paths, *(path.parent for path in paths)}
+        return tuple(map(changed_at, sorted(places)))
+
     def name_of(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix() or "."
 
@@ -206,6 +228,16 @@ def kept(read: Callable[[str], list[Kept]], name: str) -> tuple[Kept, ...]:
         return tuple(read(name))
     except UnicodeEncodeError:
         return ()
+
+
+def named(files: Iterable[tuple[str, str]]) -> tuple[NamedFile, ...]:
+    return tuple(NamedFile(key, name) for name, key in islice(files, MOST_CHOICES))
+
+
+def changed_at(path: Path) -> int:
+    with suppress(OSError):
+        return path.stat().st_mtime_ns
+    return 0
 
 
 def checked(name: str, kind: str, document: Mapping[str, object]) -> SavedReport[Any]:

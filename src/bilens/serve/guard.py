@@ -4,6 +4,10 @@ A page of another site can make a browser send requests to this machine. So the 
 checked (against DNS rebinding), requests that change anything need the origin of the explorer
 itself and a secret that only its own pages know, and an explorer that listens beyond this machine
 needs a token for every request.
+
+A script brings that token as `Authorization: Bearer …` in place of origin and secret. A page of
+another site cannot: a browser sends that header only where the server has allowed it, which asks
+first with `OPTIONS`, and is refused here.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -23,6 +27,7 @@ SAFE = ("GET", "HEAD")
 LARGEST, PATIENCE = 1 << 20, 10.0  # bytes of a body, seconds for it
 LONGEST = 1000  # characters of an address
 AT_ONCE = 32  # requests that are worked on; others wait
+STREAM, STREAMS = "/api/v1/events", 200  # what is sent as it comes, to so many at once
 HEADER = "x-bilens-secret"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -44,14 +49,24 @@ class Guard:
     Args:
         app: what is guarded.
         hosts: as a browser may write the explorer's address; the first one is `name:port`.
-        token: that every request needs; None on this machine alone.
+        token: that lets a script change something; None if none does.
+        needed: whether every request needs it, too.
+        close: ends the streams that are open, so that the server can stop.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Sequence[str], token: str | None) -> None:
-        self.app, self.hosts, self.token = app, frozenset(hosts), token
+    def __init__(
+        self,
+        app: ASGIApp,
+        hosts: Sequence[str],
+        token: str | None,
+        needed: bool = True,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.app, self.hosts, self.close = app, frozenset(hosts), close
+        self.token, self.needed = token, needed and token is not None
         self.origins = frozenset(f"http://{host}" for host in self.hosts)
         self.cookie = f"bilens-token-{hosts[0].rpartition(':')[2]}"  # browsers mix those of ports
-        self.running = asyncio.Semaphore(AT_ONCE)
+        self.running, self.streams = asyncio.Semaphore(AT_ONCE), 0
         self.secret = secrets.token_urlsafe(32)  # of this start, in the explorer's own pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,6 +87,13 @@ class Guard:
                 refused = too_large()
         if refused is not None:
             await refused(scope, receive, closed(send))
+            return
+        if scope["path"] == STREAM:  # waits most of the time, and holds no place meanwhile
+            self.streams += 1
+            try:
+                await self.app(scope, receive, closed(send))
+            finally:
+                self.streams -= 1
             return
         scope["bilens_secret"] = self.secret
         answer: list[Message] = []
@@ -96,14 +118,17 @@ class Guard:
             return refuse(414, f"an address has at most {LONGEST} characters.")
         if headers.get("host", "").lower() not in self.hosts:
             return refuse(421, "the Host header is not the explorer's own address.")
-        if self.token is not None and (missing := self.unknown(scope, headers)):
+        if self.needed and (missing := self.unknown(scope, headers)):
             return missing
+        if scope["path"] == STREAM and self.streams >= STREAMS:
+            return refuse(503, f"{STREAMS} pages are told of changes already: close some.")
         if scope["method"] in SAFE:
             return None
         origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
-        if origin not in self.origins or site != "same-origin":
+        is_script = origin is None and self.bears_token(headers)
+        if (origin not in self.origins and not is_script) or site != "same-origin":
             return refuse(403, "a request that changes something must come from the explorer.")
-        if not same(headers.get(HEADER, ""), self.secret):
+        if not is_script and not same(headers.get(HEADER, ""), self.secret):
             return refuse(403, "the page is of an earlier start of the explorer: load it again.")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > LARGEST:
@@ -120,11 +145,15 @@ class Guard:
             found = RedirectResponse(f"{path}?{urlencode(asked)}" if asked else path, 303)
             found.set_cookie(self.cookie, self.token, httponly=True, samesite="strict")
             return found
-        scheme, _, given = headers.get("authorization", "").partition(" ")
         cookie = cookie_parser(headers.get("cookie", "")).get(self.cookie, "")
-        if same(cookie, self.token) or (scheme.lower() == "bearer" and same(given, self.token)):
+        if same(cookie, self.token) or self.bears_token(headers):
             return None
         return refuse(401, "the token that `bilens serve` printed is needed: open that address.")
+
+    def bears_token(self, headers: Headers) -> bool:
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        known = self.token is not None and same(given, self.token)
+        return known and scheme.lower() == "bearer"
 
 
 def same(given: str, expected: str) -> bool:

@@ -64,16 +64,17 @@ class Jobs:
         self._past: dict[int, Kept] = {}  # ended jobs stay as they are
         self._keepers: list[subprocess.Popen[bytes]] = []  # to be waited for, once they have ended
 
-    def overview(self) -> JobList:
-        """Return the last jobs."""
-        found = [self._shown(self._read(number)) for number in self._numbers()[:SHOWN]]
+    def overview(self, most: int = SHOWN) -> JobList:
+        """Return the last jobs, the last one first."""
+        found = [self._shown(self._read(number)) for number in self._numbers()[:most]]
         return JobList(jobs=tuple(found))
 
     def page(self, number: int) -> JobPage | None:
         if number not in self._numbers():
             return None
         job = self._shown(self._read(number))
-        return JobPage(job=job, output=self.tail(number, "out"), messages=self.tail(number, "err"))
+        output = () if "--json" in job.arguments else self.tail(number, "out")  # else its report
+        return JobPage(job=job, output=output, messages=self.tail(number, "err"))
 
     def add(self, command: Command, model: str, arguments: tuple[str, ...]) -> Job:
         """Put a job at the end of the queue; it is on the disk when this returns."""
@@ -157,25 +158,25 @@ class Jobs:
     def path(self, number: int, suffix: str) -> Path:
         return self.place / f"{number}.{suffix}"
 
-    def tail(self, number: int, suffix: str, size: int = TAIL) -> str:
-        """Return the end of what a job wrote; empty where it wrote nothing."""
+    def tail(self, number: int, suffix: str, size: int = TAIL) -> tuple[str, ...]:
+        """Return the last lines that a job wrote; none where it wrote nothing."""
         with suppress(OSError), self.path(number, suffix).open("rb") as file:
             file.seek(max(os.fstat(file.fileno()).st_size - size, 0))
             text = file.read(size).decode("utf-8", "replace")
             text = FAULT.sub(f"({PLACE}/{number}.{suffix} has the lines of the fault)\n", text)
             text = text.replace(str(self.folder), self.folder.name)
-            return "\n".join(UNPRINTABLE.sub(LOST, line) for line in text.splitlines())
-        return ""
+            return tuple(UNPRINTABLE.sub(LOST, line.rstrip()) for line in text.splitlines())
+        return ()
 
     def last_line(self, number: int) -> str:
-        lines = self.tail(number, "err", 4096).split("\n")
-        return next((line for line in reversed(lines) if line.strip()), "").removeprefix("error: ")
+        lines = self.tail(number, "err", 4096)
+        return next(filter(None, reversed(lines)), "").removeprefix("error: ")
 
     def _made(self, job: Job) -> str | None:
         """Return the address of what a job made; a document is laid where the walk finds it."""
         if job.command == "audit":
-            found = re.findall(r"^Recorded as audit (\d+) of ", self.tail(job.number, "err"), re.M)
-            return f"/audits/{found[-1]}" if found else None
+            found = re.match(r"Recorded as audit (\d+) of ", self.last_line(job.number))
+            return f"/audits/{found[1]}" if found else None
         if job.command == "explain":
             return None
         place = self.folder / REPORTS
@@ -215,7 +216,8 @@ class Jobs:
         return kept
 
     def _end(self, kept: Kept, state: State, told: str = "") -> Kept:
-        told = told or self.last_line(kept.job.number)
+        if state != "done":
+            told = told or self.last_line(kept.job.number)
         return self._write(changed(kept, state=state, ended=now(), told=told))
 
     @contextmanager

@@ -28,7 +28,15 @@ from bilens.report.text import NONE, Catalogue, load_catalogue, whole
 from bilens.serve.folder import DEEPEST, MOST
 
 NAMES = (("en", "English"), ("ja", "日本語"))
-SCRIPTS = ("lib.js", "charts.js", "home.js", "people.js", "spectra.js", "page.js")  # users last
+SCRIPTS = (
+    "lib.js",
+    "charts.js",
+    "home.js",
+    "people.js",
+    "spectra.js",
+    "jobs.js",
+    "page.js",
+)  # users last
 STYLES = ("explorer.css",)
 REPORT_STYLES = ("base.css", "parts.css")
 MODEL_VIEWS = ("spectra",)  # each has an address below its model's, drawn by a script
@@ -85,7 +93,7 @@ def tabs(t: Catalogue, found: ModelPage, here: str) -> Markup:
             href=f"/models/{found.model.id}{'' if view == 'model' else f'/{view}'}?lang={t.lang}",
             aria_current="page" if view == here else None,
         )
-        for view in ("model", *MODEL_VIEWS)
+        for view in ("model", *MODEL_VIEWS, "jobs")
     )
     return element("nav", *links, class_="tabs", aria_label=t("explorer.views"))
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import re
 import secrets
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bilens.base.errors import UsageError, optional_package
-from bilens.base.files import shortened, write_file
+from bilens.base.files import shortened, write_error, write_file
 from bilens.cli.console import Output
 from bilens.cli.options import Lang, Overwrite, check_outputs, option
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from bilens.serve.guard import Guard
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with
@@ -37,6 +44,11 @@ class Address:
     allow_host: list[str] | None = option(
         None, "Another name under which it may be asked for; repeat it for each.", metavar="NAME"
     )
+    token_file: Path | None = option(
+        None,
+        "File with the token by which scripts may change something, and which another --host "
+        "needs; it is made where there is none.",
+    )
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -47,6 +59,17 @@ class Address:
                 raise UsageError(
                     f"--{name} is {value!r}; expected an address or a name of a machine."
                 )
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether others than this machine can reach it."""
+        return self.host not in LOOPBACK
+
+    def token(self) -> str | None:
+        """Return the token; None where nobody has or needs one."""
+        if self.token_file is None:
+            return secrets.token_urlsafe(32) if self.is_elsewhere else None
+        return kept_token(self.token_file)
 
     def bound(self) -> socket.socket:
         """Return a socket that listens, or say why there is none."""
@@ -66,7 +89,7 @@ class Address:
 
     def names(self) -> list[str]:
         """Return the names under which it may be asked for; the first one is printed."""
-        if self.host in LOOPBACK:
+        if not self.is_elsewhere:
             found = [self.host, *LOOPBACK]
         else:
             own = socket.gethostname()
@@ -90,8 +113,40 @@ class Exporting:
     lang: Lang = option("en", "Language in which the file opens; a server asks the browser.")
 
 
+def kept_token(file: Path) -> str:
+    """Return the token in a file that only its owner may read; it is made where there is none."""
+    made = secrets.token_urlsafe(32)
+    try:
+        with suppress(FileExistsError):
+            place = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(place, "w") as written:
+                written.write(f"{made}\n")
+        others, text = file.stat().st_mode & 0o077, file.read_bytes()[:4096].decode().strip()
+    except OSError as error:
+        raise write_error(file, error) from None
+    except UnicodeDecodeError:
+        others, text = 0, ""
+    if others:
+        raise UsageError(f"{file} may be read by others than you: run `chmod 600` on it.")
+    if not re.fullmatch(r"[A-Za-z0-9._~+/-]{32,}=*", text):
+        raise UsageError(f"{file} holds no token: 32 or more letters and digits. Remove it.")
+    return text
+
+
 def with_port(name: str, port: int) -> str:
     return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+
+
+def server_of(app: Guard) -> uvicorn.Server:
+    """Return what runs the explorer, and ends its streams before it waits for what is open."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            app.close()
+            await super().shutdown(sockets)
+
+    return Server(uvicorn.Config(app, **SETTINGS))
 
 
 def serve(
@@ -105,7 +160,7 @@ def serve(
 
     Example: bilens serve runs
     """
-    uvicorn = optional_package("uvicorn", "serve", "the explorer", "starlette")
+    optional_package("uvicorn", "serve", "the explorer", "starlette")
     from bilens.serve.app import build_app
     from bilens.serve.folder import ServedFolder
 
@@ -126,11 +181,10 @@ def serve(
         return
     with address.bound() as listening:
         port = listening.getsockname()[1]
-        token = None if address.host in LOOPBACK else secrets.token_urlsafe(32)
+        token = address.token()
         hosts = [with_port(name, port) for name in address.names()]
         if port == 80:  # of which browsers say nothing
             hosts += [host.removesuffix(":80") for host in hosts]
-        query = "" if token is None else f"/?token={token}"
+        query = f"/?token={token}" if address.is_elsewhere else ""
         output.say(f"Explorer of {folder}: http://{hosts[0]}{query} (Ctrl-C ends it)")
-        config = uvicorn.Config(build_app(served, hosts, token), **SETTINGS)
-        uvicorn.Server(config).run(sockets=[listening])
+        server_of(build_app(served, hosts, token, address.is_elsewhere)).run(sockets=[listening])

@@ -1,10 +1,11 @@
 // Every part of a page that names a view is drawn by it; all can be read without this.
 import { home } from "./home.js";
+import { jobs, start } from "./jobs.js";
 import { exported, here, lang, state, unpack } from "./lib.js";
 import { people } from "./people.js";
 import { spectra } from "./spectra.js";
 
-const VIEWS = { home, people, spectra };
+const VIEWS = { home, jobs, people, spectra, start };
 const mount = (page) => {
   for (const root of page.querySelectorAll("[data-view]")) VIEWS[root.dataset.view](root);
 };

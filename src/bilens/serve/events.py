@@ -1,0 +1,80 @@
+"""What everybody who watches is told: the queue as it is now, and that the folder changed.
+
+Each event holds a whole state and no difference, so one who was away, or asleep, misses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+
+from anyio.to_thread import run_sync
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from bilens.base.errors import BilensError
+from bilens.records.base import displayable, json_text
+from bilens.serve.folder import ServedFolder
+
+PAUSE = 0.5  # seconds between two looks
+HEARTBEAT = 15.0  # seconds after which a connection that says nothing would be given up
+LISTED = 20  # jobs in an event
+
+
+class Events:
+    """Looks after the queue of a folder, and tells all streams of it at once."""
+
+    def __init__(self, served: ServedFolder) -> None:
+        self.served, self.state, self.closed = served, dict[str, str](), False
+        self._next = asyncio.Event()  # of the next change
+        self._mark, self._changes = served.mark(), 0
+
+    @asynccontextmanager
+    async def watched(self, _app: object) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._watch())
+        yield
+        task.cancel()
+
+    def close(self) -> None:
+        """End all streams, so that the server can stop."""
+        self.closed = True
+        self._tell(self.state)
+
+    async def answer(self, _request: Request) -> Response:
+        return StreamingResponse(self.stream(), media_type="text/event-stream")
+
+    async def stream(self) -> AsyncIterator[str]:
+        sent: Mapping[str, str] = {}
+        yield "retry: 2000\n\n"
+        while not self.closed:
+            change = self._next
+            for name, data in self.state.items():
+                if sent.get(name) != data:
+                    yield f"event: {name}\ndata: {data}\n\n"
+            sent = self.state
+            try:
+                async with asyncio.timeout(HEARTBEAT):
+                    await change.wait()
+            except TimeoutError:
+                yield ": here\n\n"
+
+    async def _watch(self) -> None:
+        while True:
+            with suppress(BilensError, OSError):  # a full disk, say: whoever asks is told
+                state = await run_sync(self._look)
+                if state != self.state:
+                    self._tell(state)
+            await asyncio.sleep(PAUSE)
+
+    def _look(self) -> dict[str, str]:
+        self.served.jobs.advance()
+        mark = self.served.mark()
+        self._changes += mark != self._mark
+        self._mark = mark
+        jobs = displayable(self.served.jobs.overview(LISTED))
+        return {"jobs": json_text(jobs), "folder": json_text({"changes": self._changes})}
+
+    def _tell(self, state: dict[str, str]) -> None:
+        self.state, change, self._next = state, self._next, asyncio.Event()
+        change.set()

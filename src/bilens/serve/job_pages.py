@@ -1,0 +1,184 @@
+"""The queue on pages and as JSON: what can be started of a model, what runs, and how it ended."""
+
+from __future__ import annotations
+
+import shlex
+
+from markupsafe import Markup
+
+from bilens.records.base import Record, displayable
+from bilens.records.jobs import (
+    OPTIONS,
+    Command,
+    Job,
+    JobList,
+    JobPage,
+    ModelJobs,
+    NewJob,
+)
+from bilens.report.markup import Column, element, joined, quiet, section, table
+from bilens.report.text import NONE, Catalogue, load_catalogue, whole
+from bilens.serve.endpoint import Asked, Endpoint
+from bilens.serve.folder import ServedFolder
+from bilens.serve.jobs import ENDED
+from bilens.serve.pages import framed, no_script, tabs
+
+CODES = (2, 3, 4, 5, 70)  # exit codes that have words
+
+
+class Nothing(Record, frozen=True, forbid_unknown_fields=True):
+    """An empty object."""
+
+
+def jobs_page(found: JobList, lang: str, secret: str) -> str:
+    """Return the page of the queue."""
+    t = load_catalogue(lang)
+    return framed(t, t("explorer.jobs.heading"), secret, live(queue(t, found.jobs)))
+
+
+def model_jobs_page(found: ModelJobs, lang: str, secret: str) -> str:
+    """Return the page of a model on which jobs are started."""
+    t, found = load_catalogue(lang), displayable(found)
+    forms = (form(t, command, found) for command in OPTIONS)
+    start = section(t, "explorer.start", quiet(t("explorer.start.how")), no_script(t), *forms)
+    title, here = found.page.model.name, tabs(t, found.page, "jobs")
+    return framed(t, title, secret, here, start, live(queue(t, found.jobs)))
+
+
+def job_page(found: JobPage, lang: str, secret: str) -> str:
+    """Return the page of one job, with all that it wrote."""
+    t, found = load_catalogue(lang), displayable(found)
+    job, back = found.job, element("a", t("explorer.jobs.all"), href=f"/jobs?lang={lang}")
+    command = element("pre", element("code", shlex.join(["bilens", *job.arguments])), tabindex=0)
+    wrote = [
+        joined(
+            element("h2", t(f"explorer.jobs.{name}")), element("pre", "\n".join(lines), tabindex=0)
+        )
+        for name, lines in (("output", found.output), ("messages", found.messages))
+        if lines
+    ]
+    title = t("explorer.jobs.one", number=whole(job.number))
+    shown = joined(queue(t, (job,), title), command, element("div", *wrote, class_="wrote"))
+    return framed(t, title, secret, live(shown), element("p", back))
+
+
+def live(*parts: Markup) -> Markup:
+    """Return what a script keeps as it is now, and says aloud when a job changes its state."""
+    said = element("p", "", role="status", class_="said")
+    return element("div", said, *parts, data_view="jobs")
+
+
+def queue(t: Catalogue, jobs: tuple[Job, ...], caption: str = "") -> Markup:
+    if not jobs:
+        return element("p", t("explorer.jobs.none"), class_="queue")
+    heads = t.each("explorer.jobs", ("number", "command", "model", "state", "told", "made"))
+    columns = [Column(name, numeric=False) for name in heads]
+    rows = (row(t, displayable(job)) for job in jobs)
+    return table(t, caption or t("explorer.jobs.caption"), columns, rows, class_="queue")
+
+
+def row(t: Catalogue, job: Job) -> tuple[Markup | str, ...]:
+    number = whole(job.number)
+    made = [] if job.report is None else [report_link(t, job)]
+    if job.state not in ENDED:
+        name = t("explorer.jobs.cancel_one", number=number)
+        kind = {"type": "button", "class_": "plain", "data_cancel": number}
+        made.append(element("button", t("explorer.jobs.cancel"), aria_label=name, **kind))
+    return (
+        element("a", number, href=f"/jobs/{number}?lang={t.lang}"),
+        t(f"explorer.command.{job.command}"),
+        job.model,
+        state(t, job),
+        job.told or NONE,
+        joined(*made) or NONE,
+    )
+
+
+def report_link(t: Catalogue, job: Job) -> Markup:
+    name = t("explorer.jobs.report_of", number=whole(job.number))
+    text = t("explorer.jobs.report")
+    return element("a", text, href=f"{job.report}?lang={t.lang}", aria_label=name)
+
+
+def state(t: Catalogue, job: Job) -> str:
+    """Return how a job is, with its exit code in words."""
+    said = t(f"explorer.state.{job.state}")
+    if job.state != "failed" or job.code is None:
+        return said
+    if job.code < 0:
+        return f"{said} ({t('explorer.code.signal', number=-job.code)})"
+    why = f"explorer.code.{job.code}" if job.code in CODES else "explorer.code.other"
+    return f"{said} ({t(why, code=job.code)})"
+
+
+def form(t: Catalogue, command: Command, found: ModelJobs) -> Markup:
+    """Return the form that starts a command; it is shut until it is wanted."""
+    files = {"data": found.data, "input_sae": found.saes, "output_sae": found.saes}
+    parts: list[Markup] = []
+    for name in OPTIONS[command]:
+        key = f"{command}-{name}"
+        given = {"name": name, "id": key}
+        text = t(f"explorer.option.{'text' if key == 'trace-data' else name}")
+        parts.append(element("label", text, for_=key))
+        if name in files:
+            options = [element("option", t("explorer.option.no_file"), value="")]
+            options += [element("option", one.name, value=one.id) for one in files[name]]
+            parts.append(element("select", *options, **given))
+        elif name == "fail_on":
+            parts.append(element("textarea", "", rows=2, **given))
+        else:
+            needed = {"required": ""} if name in ("layer", "index") else {}
+            parts.append(element("input", type="number", min=0, **needed, **given))
+    parts.append(
+        element("p", element("button", t("explorer.start.send")), " ", element("output", ""))
+    )
+    data = {"data_view": "start", "data_command": command, "data_key": found.page.model.id}
+    named = t(f"explorer.command.{command}")
+    inner = element("form", *parts, hidden="", aria_label=named, **data)
+    return element("details", element("summary", named), inner)
+
+
+def model_jobs(served: ServedFolder, asked: Asked) -> ModelJobs | None:
+    found = served.model(asked.path["key"])
+    if found is None:
+        return None
+    data, saes = served.choices()
+    jobs = tuple(job for job in served.jobs.overview().jobs if job.model == found.model.name)
+    return ModelJobs(page=found, jobs=jobs, data=data, saes=saes)
+
+
+ENDPOINTS = (
+    Endpoint(
+        "/jobs",
+        "The queue, and what has been run.",
+        (JobList,),
+        lambda served, _asked: served.jobs.overview(),
+    ),
+    Endpoint(
+        "/jobs",
+        "Start an audit, a certificate, a trace or an explanation.",
+        (Job,),
+        lambda served, asked: served.start(asked.body),
+        body=NewJob,
+        adds=True,
+    ),
+    Endpoint(
+        "/jobs/{number}",
+        "One job, with what it wrote.",
+        (JobPage,),
+        lambda served, asked: served.jobs.page(asked.path["number"]),
+    ),
+    Endpoint(
+        "/jobs/{number}/cancel",
+        "End a job; a second time, at once.",
+        (Job,),
+        lambda served, asked: served.jobs.cancel(asked.path["number"]),
+        body=Nothing,
+    ),
+    Endpoint(
+        "/models/{key}/jobs",
+        "The jobs of a model, and what the folder has to start one with.",
+        (ModelJobs,),
+        model_jobs,
+    ),
+)
