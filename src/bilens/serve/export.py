@@ -34,7 +34,7 @@ from bilens.serve.pages import NAMES, PALETTE, REPORT_STYLES, SCRIPTS, STATIC, S
 
 HOST = "127.0.0.1:1"  # that the pages are asked of, in this process
 LARGEST = 5_000_000  # bytes of the file
-LEFT_OUT = ("/jobs",)  # what needs a server
+LEFT_OUT = re.compile(r"(/models/\w+)?/jobs(/.*)?")  # what needs a server
 FRAMED = re.compile(r'<main id="main"[^>]*>(.*)</main>', re.DOTALL)
 LINK = re.compile(r' href="(/[^"]*)"')
 DATA = re.compile(r'<script type="application/json".*?</script>', re.DOTALL)
@@ -103,7 +103,7 @@ async def crawl(app: Guard, lang: str) -> tuple[dict[Key, str], dict[str, str]]:
         waiting = ["/"]
         while waiting:
             path = waiting.pop()
-            if (path, each) in pages or path in reports or path.startswith(LEFT_OUT):
+            if (path, each) in pages or path in reports or LEFT_OUT.fullmatch(path):
                 continue
             status, text = await answer(app, path, each)
             if status != 200:
