@@ -2,6 +2,7 @@
 
 from typing import get_args
 
+from bilens.records.common import Finding, JudgedCondition
 from bilens.records.explorer import ModelPage, ModelRow, Overview, ReportRow
 from bilens.records.history import Action, Entry, PastAudit
 from bilens.records.jobs import Command, Job, JobList, JobPage, ModelJobs, NamedFile, State
@@ -54,7 +55,12 @@ ENTRIES = tuple(
     )
     for action in get_args(Action)
 )
-MODEL = ModelPage(model=ROW, audits=AUDITS, entries=ENTRIES)
+FINDINGS = (Finding("complete", "fail", {"classes": 3, "incomplete": "0", "residual": 1e-3}),)
+CONDITIONS = (JudgedCondition("r2<0.9", "r2", None, True),)
+MODEL = ModelPage(
+    model=ROW, audits=AUDITS, entries=ENTRIES, findings=FINDINGS, conditions=CONDITIONS
+)
+CALM = ModelPage(model=ROW, audits=AUDITS, entries=())
 UNKNOWN = ModelPage(model=NEVER, audits=(), entries=())
 
 

@@ -1,5 +1,6 @@
 """`bilens audit --history`: every audit is kept, and what was accepted fails nothing for a time."""
 
+import json
 from pathlib import Path
 
 import bilens as bl
@@ -20,8 +21,11 @@ def test_an_accepted_finding_fails_no_build_until_it_ends(bilens: Shell, tmp_pat
     (rule,) = audit.failed
     assert (audit.model, audit.passed) == ("model", False)
     history.say("accept", audit.model, f"rule:{rule}", "known", "Ada", until="2999-01-01")
-    result = bilens(*line)
+    result = bilens(*line, "--html", tmp_path / "report.html", "--json")
     assert result.code == 0
+    assert "Accepted until 2999-01-01. Ada, " in (tmp_path / "report.html").read_text()
+    assert json.loads(result.out)["people"]["entries"][0]["author"] == "Ada"
+    assert history.document(2)["people"] is None  # they are kept by themselves
     assert f"Accepted by Ada until 2999-01-01: {rule} (known)" in result.err
     history.say("withdraw", audit.model, f"rule:{rule}", "", "Ada")
     assert bilens(*line).code == 1

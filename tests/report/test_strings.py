@@ -13,6 +13,7 @@ import pytest
 import evidence_documents
 import explorer_documents
 import layer_audit_documents
+import people_documents
 import table_documents
 import tiny
 from bilens.api.classifier import explain_predictions
@@ -26,7 +27,7 @@ from bilens.report.evidence import evidence_files
 from bilens.report.html import render_index
 from bilens.report.plates import attribution_plate, eigenvector_plate
 from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
-from bilens.report.sections.overview import data_source, place, shown_value
+from bilens.report.sections.overview import data_source, place, shown_value, title_of
 from bilens.report.terminal import audit_table, verdict_lines
 from bilens.report.text import LANGUAGES, Catalogue, load_catalogue
 from bilens.serve.job_pages import job_page, jobs_page, model_jobs_page
@@ -90,7 +91,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(f"bilens.serve.{module}.load_catalogue", lambda _lang: recorder)
     for overview in (explorer_documents.OVERVIEW, explorer_documents.EMPTY):
         overview_page(overview, "en", "")
-    for model in (explorer_documents.MODEL, explorer_documents.UNKNOWN):
+    for model in (explorer_documents.MODEL, explorer_documents.UNKNOWN, explorer_documents.CALM):
         model_page(model, "en", "")
     for view in MODEL_VIEWS:
         view_page(explorer_documents.MODEL, view, "en", "")
@@ -100,6 +101,8 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     failure_page("why", "en")
     monkeypatch.setattr("bilens.report.markdown.MOST_LAYERS", 1)
     compared = {**make_document(), "difference": layer_audit_documents.drawn_difference(36)}
+    for document in (make_document(), next(iter(layer_audit_documents.variants().values()))):
+        page_of(people_documents.spoken(document))
     for report in map(AuditReport, variants().values()):
         audit_table(report.record)
         verdict_lines(report.record)
@@ -127,7 +130,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     place(recorder, model, [1.0] * 81, brief=False)
     used |= {key for key in CATALOGUES["en"] if key.startswith(WORDS)}  # sent whole, see below
     unused = set(CATALOGUES["en"]) - used
-    assert sorted(key for key in unused if not key.endswith((".risk", ".next"))) == []
+    assert sorted(key for key in unused if not key.endswith((".risk", ".next", ".title"))) == []
 
 
 def test_the_script_says_what_the_catalogue_holds_and_no_less() -> None:
@@ -146,6 +149,13 @@ def test_every_rule_says_its_risk_and_what_to_do_next(rule: Rule) -> None:
     for ending in ("risk", "next"):
         sentence = CATALOGUES["en"][f"rule.{rule.sentences or rule.id}.{ending}"]
         assert placeholders(sentence) <= set(rule.values)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_every_rule_has_a_title_of_its_own(lang: str) -> None:
+    titles = [title_of(load_catalogue(lang), rule) for rule in {rule.id for rule in REGISTRY}]
+    assert len({*titles}) == len(titles)
+    assert not {*titles} & {rule.id for rule in REGISTRY}
 
 
 def test_one_is_never_many() -> None:

@@ -83,7 +83,7 @@ def test_without_script_the_pages_stand_below_each_other(browser: Any, file: Pat
     page.goto(file.as_uri())
     page.get_by_role("link", name="mnist", exact=True).click()
     assert page.url.endswith(f"#/models/{id_of('mnist')}")
-    assert page.get_by_role("heading", name="What people said").first.is_visible()
+    assert page.get_by_role("heading", name="Everything that people said").first.is_visible()
     context.close()
 
 

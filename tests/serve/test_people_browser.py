@@ -12,10 +12,12 @@ import pytest
 
 import bilens as bl
 import tiny
+from bilens.report.reports import AuditReport
 from bilens.serve.folder import id_of
 from chromium import needs_browser
 from commands import model_folder
 from explorer_server import opened_page, served
+from report_documents import failed
 
 pytestmark = needs_browser
 KEY, SUBJECT = id_of("beta"), "class:1:positive:0"
@@ -34,8 +36,12 @@ ADD = f"""async () => {{
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    model_folder(tmp_path / "runs" / "beta", tiny.classifier())
-    return tmp_path / "runs"
+    root = tmp_path / "runs"
+    model_folder(root / "beta", tiny.classifier())
+    document = failed()
+    source = document["source"] | {"path": str(root / "beta")}
+    bl.History(root).add(AuditReport(document | {"source": source}).record)
+    return root
 
 
 @pytest.fixture
@@ -111,3 +117,64 @@ def test_what_is_refused_is_said_and_stays(page: Any, root: Path) -> None:
     page.get_by_text("author must not be empty").wait_for()
     assert page.get_by_label("Label", exact=True).input_value() == "mine"
     assert bl.History(root).entries("beta") == []
+
+
+def finding(page: Any, title: str) -> Any:
+    return page.locator("article.finding").filter(has=page.get_by_role("heading", name=title))
+
+
+def test_a_finding_is_accepted_and_taken_back_by_keyboard_alone(page: Any, root: Path) -> None:
+    page.goto(f"/models/{KEY}?lang=en")
+    found = finding(page, "Residual of eigenvalues")
+    found.get_by_role("button", name="Accept").focus()
+    page.keyboard.press("Enter")
+    found.get_by_label("Why").wait_for()
+    page.keyboard.type("known")
+    page.keyboard.press("Tab")
+    page.keyboard.type("01312999")
+    found.get_by_label("Your name").focus()
+    page.keyboard.type("圭")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    found.get_by_text("Accepted until 2999-01-31").wait_for()
+    assert set(bl.History(root).accepted("beta")) == {"complete"}
+    assert page.evaluate("document.activeElement.ariaLabel") == "Accept: Residual of eigenvalues"
+    found.get_by_role("button", name="Take back").press("Enter")
+    found.get_by_label("Why").wait_for()
+    page.keyboard.press("Tab")  # no reason is needed, and the name is remembered
+    page.keyboard.press("Enter")
+    found.get_by_text("took it back").wait_for()
+    assert found.get_by_text("Accepted until").count() == 0
+    assert not found.get_by_role("button", name="Take back").is_visible()
+    assert bl.History(root).accepted("beta") == {}
+
+
+def test_a_note_is_on_a_finding_and_others_forms_stay(page: Any, root: Path) -> None:
+    page.goto(f"/models/{KEY}?lang=en")
+    whole, found = finding(page, "The model as a whole"), finding(page, "Residual of eigenvalues")
+    whole.get_by_role("button", name="Note").click()
+    whole.get_by_label("Note", exact=True).fill("for later")
+    found.get_by_role("button", name="Note").click()
+    found.get_by_label("Note", exact=True).fill(HOSTILE)
+    found.get_by_label("Your name").fill(HOSTILE)
+    found.get_by_role("button", name="Save the note").click()
+    found.locator("q", has_text=HOSTILE).wait_for()
+    assert whole.get_by_label("Note", exact=True).input_value() == "for later"
+    (entry,) = bl.History(root).entries("beta")
+    assert (entry.action, entry.subject, entry.text) == ("note", "rule:complete", HOSTILE)
+    page.reload()
+    found.locator("q", has_text=HOSTILE).wait_for()
+    assert page.locator("article img").count() == 0
+
+
+@pytest.mark.parametrize("width", [360, 1920])
+def test_nothing_is_wider_than_the_window(page: Any, root: Path, width: int) -> None:
+    history = bl.History(root)
+    for subject in ("rule:complete", "latent:17", "x" * 200):
+        history.say("note", "beta", subject, "w" * 4000, "i" * 100)
+    page.set_viewport_size({"width": width, "height": 900})
+    for lang in ("en", "ja"):
+        page.goto(f"/models/{KEY}?lang={lang}")
+        page.locator(".finding button").first.click()
+        page.locator("form.say").wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width

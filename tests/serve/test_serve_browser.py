@@ -65,32 +65,6 @@ def test_models_are_searched_and_sorted(page: Any) -> None:
     assert shown(page)[1:] == ["beta", "alpha"]
 
 
-def test_a_finding_is_accepted_by_keyboard_alone(page: Any, root: Path) -> None:
-    page.goto("/?lang=en")
-    page.get_by_role("link", name="beta").press("Enter")
-    page.get_by_label("What", exact=True).select_option("accept")
-    for label, text in (("Of what", "rule:exact"), ("Text, or why", "known"), ("Your name", "圭")):
-        page.get_by_label(label).press_sequentially(text)
-    page.get_by_label("Until").fill("2999-01-31")
-    page.get_by_role("button", name="Send").press("Enter")
-    page.get_by_text("accepted rule:exact: ").wait_for()
-    assert page.get_by_text("2999-01-31").count() == 2  # said, and what holds
-    assert set(bl.History(root).accepted("beta")) == {"exact"}
-
-
-def test_what_is_refused_is_said_and_stays_in_the_form(page: Any) -> None:
-    page.goto("/?lang=en")
-    page.get_by_role("link", name="alpha").click()
-    page.get_by_label("What", exact=True).select_option("accept")
-    page.get_by_label("Of what").fill("rule:exact")
-    page.get_by_label("Text, or why").fill(" ")
-    page.get_by_label("Your name").fill("Ada")
-    with page.expect_response("**/entries"):
-        page.get_by_role("button", name="Send").click()
-    page.get_by_text("must not be empty").wait_for()
-    assert page.get_by_label("Your name").input_value() == "Ada"
-
-
 @pytest.mark.parametrize("width", [360, 768, 1280, 1920])
 def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})

@@ -27,11 +27,12 @@ from msgspec import structs
 from bilens.base.errors import CheckpointError, FileError, UsageError
 from bilens.base.files import check_path
 from bilens.findings.rules.decision import decide, passed
+from bilens.findings.rules.judgements import JUDGED, RULE, judgements
 from bilens.findings.rules.registry import REGISTRY
 from bilens.findings.rules.rule import GUESS
 from bilens.records.audit import Audit
 from bilens.records.base import UNPRINTABLE, json_text
-from bilens.records.history import Action, Entry, PastAudit
+from bilens.records.history import Action, Entry, PastAudit, People
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.report.sections.decision import decision_of
@@ -62,8 +63,7 @@ MIGRATIONS = (  # a script each; the number of those that were run is the file's
 WAIT = 10.0  # seconds, for another writer
 LONGEST = {"author": 100, "subject": 200, "text": 4000}  # characters
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
-RULE, IN_MEMORY = "rule:", "(from memory)"
-JUDGED = ("accept", "reject", "withdraw")  # of a rule
+IN_MEMORY = "(from memory)"
 AnyRecord = TypeVar("AnyRecord", PastAudit, Entry)
 PAST = [name for name in PastAudit.__struct_fields__ if name != "number"]
 SAID = [name for name in Entry.__struct_fields__ if name != "number"]
@@ -108,7 +108,11 @@ class History:
         return str(real)
 
     def add(self, record: Audit | LayerAudit | TableAudit) -> PastAudit:
-        """Record an audit, with its whole document; it is on the disk when this returns."""
+        """Record an audit, with its whole document; it is on the disk when this returns.
+
+        What people said is kept by itself, and not again in the document.
+        """
+        record = structs.replace(record, people=None)
         found = {
             "model": self.name_of(record.source.path),
             "kind": record.kind,
@@ -221,18 +225,14 @@ class History:
         An acceptance ends with its last day, with a later word on its rule, and with the weights.
         """
         day = (today or datetime.now(UTC).date()).isoformat()
-        weights = {audit.weights_sha256 for audit in self.audits(model)[:1]} - {""}  # from memory
-        found: dict[str, Entry] = {}
-        for entry in self.entries(model):  # the last one of a rule counts
-            if entry.action in JUDGED and entry.subject.startswith(RULE):
-                found.setdefault(entry.subject.removeprefix(RULE), entry)
-        return {
-            rule: entry
-            for rule, entry in found.items()
-            if entry.action == "accept"
-            and (entry.until is None or day <= entry.until)
-            and entry.weights_sha256 in weights
-        }
+        weights = next((audit.weights_sha256 for audit in self.audits(model)), "")
+        standing = judgements(self.entries(model), weights, day)
+        return {rule: entry for rule, (entry, how) in standing.items() if how == "accepted"}
+
+    def people(self, record: Audit | LayerAudit | TableAudit) -> People | None:
+        """Return what was said of the model of an audit until today; None where nothing was."""
+        entries = tuple(self.entries(self.name_of(record.source.path)))
+        return People(now()[:10], entries) if entries else None
 
     def still_fails(self, record: Audit | LayerAudit | TableAudit, rules: Collection[str]) -> bool:
         """Return whether an audit would fail without what is accepted: decided anew."""

@@ -23,6 +23,7 @@ from bilens.records.common import (
 )
 from bilens.records.decision import Coverage, Decision
 from bilens.records.guarantees import Guarantees, check_classes
+from bilens.records.history import People
 from bilens.records.layer_audit import Difference
 from bilens.records.performance import Performance
 from bilens.records.table_audit import InputAttribution
@@ -196,6 +197,7 @@ class Audit(Document, frozen=True, kw_only=True):
     source: Source  # where the weights come from
     data: DataOrigin | None  # which data `performance` is of; null without data
     reproduce: Run  # what it takes to run the same again
+    people: People | None = None  # what was said of the model; null where nothing was
 
     def __post_init__(self) -> None:
         check_input_shape(self.model)

@@ -7,6 +7,7 @@ import os
 from typing import Literal
 
 from bilens.records.base import Count, Document, Record
+from bilens.records.common import Finding, JudgedCondition
 from bilens.records.history import Entry, PastAudit
 
 
@@ -56,6 +57,9 @@ class ModelPage(Document, frozen=True, kw_only=True):
     model: ModelRow
     audits: tuple[PastAudit, ...]  # the last one first
     entries: tuple[Entry, ...]  # the last one first
+    # of the last audit: what fails, asks for caution, or was accepted or rejected
+    findings: tuple[Finding, ...] = ()
+    conditions: tuple[JudgedCondition, ...] = ()  # of the last audit, those that failed
 
 
 class LayerRow(Record, frozen=True):

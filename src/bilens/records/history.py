@@ -38,3 +38,10 @@ class Entry(Record, frozen=True):
     subject: str  # `rule:trigger`, `class:3:positive:0`, `latent:17`, `column:age`
     text: str  # the label, the note, or why
     until: str | None  # last day of an acceptance, year-month-day; null: no end, or not accepted
+
+
+class People(Record, frozen=True):
+    """What people had said of a model on a day."""
+
+    day: str  # UTC, year-month-day
+    entries: tuple[Entry, ...]  # the last one first

@@ -15,6 +15,7 @@ from bilens.records.common import (
     TextOrigin,
 )
 from bilens.records.decision import Coverage, Decision
+from bilens.records.history import People
 from bilens.records.performance import Performance
 
 
@@ -245,6 +246,7 @@ class LayerAudit(Document, frozen=True, kw_only=True):
     reproduce: Run  # what it takes to run the same again
     coverage: Coverage | None = None  # what share of the parameters was read
     text: TextOrigin | None = None  # that the layers were fitted on; null without
+    people: People | None = None  # what was said of the model; null where nothing was
 
     def __post_init__(self) -> None:
         require(len(self.layers) > 0 or self.difference is not None, "layers is empty")

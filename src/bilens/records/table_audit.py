@@ -15,6 +15,7 @@ from bilens.records.common import (
     Value,
 )
 from bilens.records.decision import Coverage, Decision
+from bilens.records.history import People
 from bilens.records.layer_audit import Difference
 from bilens.records.performance import Performance
 
@@ -229,6 +230,7 @@ class TableAudit(Document, frozen=True, kw_only=True):
     source: Source  # where the weights come from
     data: DataOrigin | None  # which rows; null without any
     reproduce: Run  # what it takes to run the same again
+    people: People | None = None  # what was said of the model; null where nothing was
 
     def __post_init__(self) -> None:
         model = self.model

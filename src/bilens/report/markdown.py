@@ -25,6 +25,7 @@ from bilens.report.sections.overview import (
     document_sha256,
     mark,
 )
+from bilens.report.sections.people import people_lines
 from bilens.report.sections.performance import performance_lines
 from bilens.report.text import Catalogue, load_catalogue
 
@@ -50,6 +51,8 @@ def audit_markdown(original: Judged, lang: str = "en") -> str:
         parts.append("\n".join(unread))
     if record.conditions:
         parts += [f"### {t('conditions.heading')}", finding_table(t, condition_lines(t, record))]
+    for title, lines in people_lines(t, record):
+        parts += [f"### {title}", "\n".join(f"- {escaped(line)}" for line in lines)]
     if record.difference is not None:
         parts += difference_parts(t, record, record.difference)
     if isinstance(record, LayerAudit) and record.layers:

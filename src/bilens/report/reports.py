@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import msgspec
 from markupsafe import escape
+from msgspec.structs import replace
 
 from bilens.base.errors import BilensError, CheckpointError
 from bilens.base.files import check_path, write_file, write_files, write_new_files
@@ -18,6 +20,7 @@ from bilens.records.audit import Audit
 from bilens.records.base import AnyDocument, json_text, kind_of, read_document
 from bilens.records.conversion import Conversion
 from bilens.records.guarantees import Certificate
+from bilens.records.history import People
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace
@@ -153,6 +156,12 @@ class VerdictReport(SavedReport[AnyVerdict]):
             *(finding.rule for finding in self.record.verdict if finding.outcome == "fail"),
             *(item.condition for item in conditions if item.failed),
         )
+
+    def with_people(self, people: People | None) -> Self:
+        """Return the report with what was said of its model, as `History.people` returns it."""
+        found = copy(self)
+        found.record = replace(self.record, people=people)
+        return found
 
     def to_markdown(self, path: str | Path | None = None, lang: str = "en") -> str:
         """Return the report as Markdown, short enough for a comment on a pull request.

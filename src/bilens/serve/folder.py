@@ -22,12 +22,14 @@ from threading import Lock
 from typing import Any, BinaryIO, TypeVar
 
 from bilens.api.history import History
-from bilens.base.errors import BilensError, FileError, UsageError
+from bilens.base.errors import BilensError, CheckpointError, FileError, UsageError
 from bilens.base.files import why_unreadable
 from bilens.data.image_folder import SUFFIXES as IMAGES
 from bilens.data.table_file import KINDS as TABLES
+from bilens.findings.rules.judgements import JUDGED, RULE
 from bilens.io.file_kinds import MARKS, is_model
 from bilens.records.base import LARGEST_WHOLE, displayable, kind_of
+from bilens.records.common import Finding, JudgedCondition
 from bilens.records.explorer import ModelPage, ModelRow, Overview, ReportRow, id_of
 from bilens.records.history import PastAudit
 from bilens.records.jobs import Job, NamedFile, NewJob
@@ -40,6 +42,7 @@ from bilens.report.reports import (
     SavedReport,
     TableReport,
     TraceReport,
+    VerdictReport,
 )
 from bilens.serve.jobs import Jobs, arguments_of
 from bilens.serve.models import OpenModel, OpenModels
@@ -87,6 +90,7 @@ class ServedFolder:
         self.history = History(self.folder)
         self.jobs = Jobs(self.folder)
         self._found, self._walked, self._lock = Found({}, {}, {}), float("-inf"), Lock()
+        self._verdicts: dict[int, tuple[tuple[Finding, ...], tuple[JudgedCondition, ...]]] = {}
         self._models = OpenModels(self.folder)
         self._reading = Lock()  # documents may be large: one at a time
 
@@ -121,9 +125,30 @@ class ServedFolder:
         if not rows:
             return None
         audits = kept(self.history.audits, rows[0].name)
+        entries = kept(self.history.entries, rows[0].name)
+        findings, conditions = self._judged(audits[0].number) if audits else ((), ())
+        failed = tuple(one for one in conditions if one.failed)
+        spoken = {one.subject.removeprefix(RULE) for one in entries if one.action in JUDGED}
+        spoken |= {one.rule for one in failed}
         return ModelPage(
-            model=rows[0], audits=audits, entries=kept(self.history.entries, rows[0].name)
+            model=rows[0],
+            audits=audits,
+            entries=entries,
+            findings=tuple(
+                one for one in findings if one.outcome in ("fail", "warn") or one.rule in spoken
+            ),
+            conditions=failed,
         )
+
+    def _judged(self, number: int) -> tuple[tuple[Finding, ...], tuple[JudgedCondition, ...]]:
+        """Return verdict and conditions of an audit; none of a document that is not read here."""
+        if number not in self._verdicts:  # an audit never changes
+            found: Any = None
+            with suppress(FileError, CheckpointError):
+                found = self.audit(number)
+            judged = ((), ()) if found is None else (found.record.verdict, found.record.conditions)
+            self._verdicts[number] = judged[0], judged[1] or ()
+        return self._verdicts[number]
 
     def opened(self, key: str) -> OpenModel | None:
         """Return a model of the folder, open; BilensError where it cannot be read."""
@@ -156,7 +181,9 @@ class ServedFolder:
             document = self.history.document(number)
         except UsageError:
             return None
-        return checked(f"audit {number}", document["kind"], document)
+        found = checked(f"audit {number}", document["kind"], document)
+        assert isinstance(found, VerdictReport), "an audit is kept, and nothing else"
+        return found.with_people(self.history.people(found.record))
 
     def start(self, asked: NewJob) -> Job | None:
         """Put a job in the queue; None where its model is not there."""

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from bilens.records.base import LOST, displayable
 from bilens.records.explorer import ModelPage, ModelRow, Overview
-from bilens.records.history import Entry, PastAudit
+from bilens.records.history import PastAudit
 from bilens.report.html import environment
 from bilens.report.markup import (
     Column,
@@ -26,6 +26,7 @@ from bilens.report.raster import DIVERGING
 from bilens.report.sections.decision import LOOKS
 from bilens.report.text import NONE, Catalogue, load_catalogue, whole
 from bilens.serve.folder import DEEPEST, MOST
+from bilens.serve.people import everything, findings
 
 NAMES = (("en", "English"), ("ja", "日本語"))
 SCRIPTS = (
@@ -60,7 +61,7 @@ def overview_page(found: Overview, lang: str, secret: str) -> str:
 def model_page(found: ModelPage, lang: str, secret: str) -> str:
     """Return the page of a model: its audits, and what people said of it."""
     t, found = load_catalogue(lang), displayable(found)
-    parts = (state(t, found), audits(t, found.audits), people(t, found))
+    parts = (state(t, found), findings(t, found), audits(t, found.audits), everything(t, found))
     return framed(t, found.model.name, secret, tabs(t, found, "model"), *parts)
 
 
@@ -233,55 +234,5 @@ def audits(t: Catalogue, found: tuple[PastAudit, ...]) -> Markup:
     return section(t, "explorer.audits", table(t, t("explorer.audits_caption"), columns, rows))
 
 
-def people(t: Catalogue, found: ModelPage) -> Markup:
-    listed = [
-        element(
-            "li",
-            element("time", one.date, datetime=one.date),
-            " ",
-            element("strong", one.author),
-            " ",
-            said(t, one),
-        )
-        for one in found.entries
-    ]
-    actions = ("note", "accept", "reject", "withdraw", "label")
-    rules = sorted({rule for audit in found.audits for rule in audit.failed})
-    known = (element("option", "", value=f"rule:{one}") for one in rules)
-    form = element(
-        "form",
-        *field(t, "action", "select", *(option(t, one) for one in actions)),
-        *field(t, "subject", "input", required="", list="subjects", maxlength=200),
-        element("datalist", "", *known, id="subjects"),
-        *field(t, "text", "textarea", "", required="", rows=2, maxlength=4000),
-        *field(t, "author", "input", required="", maxlength=100),
-        *field(t, "until", "input", type="date"),
-        element("p", element("button", t("explorer.send")), " ", element("output", "", id="sent")),
-        data_view="people",
-        data_key=found.model.id,
-        hidden="",
-    )
-    entries = element("ol", *listed, class_="entries") if listed else quiet(t("explorer.nobody"))
-    return section(t, "explorer.people", entries, form)
-
-
-def said(t: Catalogue, one: Entry) -> Markup:
-    until = "" if one.until is None else until_day(t, one.until)
-    what = t(f"explorer.said.{one.action}", subject=one.subject)
-    return joined(what, element("q", one.text) if one.text else Markup(), until)
-
-
 def until_day(t: Catalogue, day: str) -> str:
     return t("explorer.until_day", day=day)
-
-
-def field(
-    t: Catalogue, name: str, tag: str, *children: Markup | str, **attributes: str | float
-) -> tuple[Markup, Markup]:
-    """Return a control of the form, behind its label."""
-    said_of = element("label", t(f"explorer.field.{name}"), for_=f"say-{name}")
-    return said_of, element(tag, *children, name=name, id=f"say-{name}", **attributes)
-
-
-def option(t: Catalogue, action: str) -> Markup:
-    return element("option", t(f"explorer.action.{action}"), value=action)

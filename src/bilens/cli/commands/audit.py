@@ -69,6 +69,14 @@ class AuditOptions(SeenText):
 
             History(self.history)
 
+    def told(self, report: Report) -> Report:
+        """Return a report with what people said of the model, where a history is kept."""
+        if self.history is None:
+            return report
+        from bilens.api.history import History
+
+        return report.with_people(History(self.history).people(report.record))
+
     def remembered(self, report: Report, say: Callable[[str], None]) -> bool:
         """Record an audit where it is asked for; return whether it failed in what is not accepted.
 
@@ -232,7 +240,7 @@ def read_and_judge(
     model, before = source.open_pair(options.baseline, output.say)
     given = data.find(model, output.say)
     with output.progress() as progress:
-        return audit_model(
+        report = audit_model(
             model,
             given,
             inputs=options.inputs(source.model, [], options.seed, progress),
@@ -243,6 +251,7 @@ def read_and_judge(
             fail_on=rules,
             threshold=options.threshold,
         )
+    return options.told(report)
 
 
 def audit_many(

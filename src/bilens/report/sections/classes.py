@@ -44,6 +44,7 @@ from bilens.report.sections.overview import (
     guide,
     model_facts,
 )
+from bilens.report.sections.people import class_labels, people
 from bilens.report.sections.performance import performance
 from bilens.report.sections.predictions import predictions
 from bilens.report.text import (
@@ -75,6 +76,7 @@ def audit_page(t: Catalogue, record: Audit) -> Page:
         parts=(
             ("verdict", verdict(t, record)),
             ("checks", checks(t, record)),
+            ("people", people(t, record)),
             ("coverage", joined(coverage(t, record.coverage), guide(t))),
             ("exactness", exactness(t, record)),
             ("performance", performance(t, record.performance, record.data)),
@@ -114,12 +116,15 @@ def classes(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> 
         paragraph(element("strong", term), t("sentence.gap"), text),
         element("div", how, element("figure", bar, caption), class_="legend"),
         element("nav", index, class_="class-index", aria_label=t("classes.index")),
-        *(class_card(t, one, name, painter) for one, name in named),
+        *(class_card(t, record, one, name, painter) for one, name in named),
     )
 
 
-def class_card(t: Catalogue, one: ClassReading, name: str, painter: Painter) -> Markup:
+def class_card(
+    t: Catalogue, record: Audit, one: ClassReading, name: str, painter: Painter
+) -> Markup:
     null, edges = one.effective_rank_null, (one.lower_edge, one.upper_edge)
+    said = class_labels(record, one.index)
     significant = (one.significant_positive, one.significant_negative)
     rank = t(
         "classes.rank_short",
@@ -135,7 +140,11 @@ def class_card(t: Catalogue, one: ClassReading, name: str, painter: Painter) -> 
     ):
         title = heading(t(f"classes.{key}", name=name), 4)
         if pairs:
-            content = element("ul", *(tile(t, one, pair, name, painter) for pair in pairs))
+            tiles = (
+                tile(t, one, pair, name, painter, said.get((sign, place), ""))
+                for place, pair in enumerate(pairs)
+            )
+            content = element("ul", *tiles)
         else:
             content = quiet(t(f"classes.none_{key}"))
         sides.append(element("div", title, content, class_=f"tiles {sign}"))
@@ -149,12 +158,18 @@ def class_card(t: Catalogue, one: ClassReading, name: str, painter: Painter) -> 
     return card([head, rank, beyond], body, anchor=f"class-{one.index}")
 
 
-def tile(t: Catalogue, one: ClassReading, pair: Eigenvector, name: str, painter: Painter) -> Markup:
-    """Return one eigenvector of a class; of a strip, also the inputs with the largest entries."""
+def tile(
+    t: Catalogue, one: ClassReading, pair: Eigenvector, name: str, painter: Painter, label: str
+) -> Markup:
+    """Return one eigenvector of a class; of a strip, also the inputs with the largest entries.
+
+    Its label is what people call it.
+    """
     value, size, vector = signed_quantity(pair.eigenvalue), pair.subspace_size, pair.vector
     beyond = not one.lower_edge <= pair.eigenvalue <= one.upper_edge
     lines = [
         vector_image(painter, vector, t("classes.alt", name=name, value=value)),
+        *([element("q", label)] if label else []),
         element("span", f"λ = {value}", class_="lambda"),
         element("span", t("classes.share", share=percent(pair.explained)), class_="quiet"),
         element("span", t("classes.beyond" if beyond else "classes.within"), class_="mark"),

@@ -40,6 +40,7 @@ from bilens.report.sections.coverage import coverage
 from bilens.report.sections.decision import checks, verdict
 from bilens.report.sections.difference import whole_difference
 from bilens.report.sections.overview import Page, file_facts, test_data
+from bilens.report.sections.people import people
 from bilens.report.sections.performance import performance
 from bilens.report.text import (
     NONE,
@@ -70,6 +71,7 @@ def layer_audit_page(t: Catalogue, record: LayerAudit) -> Page:
         parts=(
             ("verdict", verdict(t, record)),
             ("checks", checks(t, record)),
+            ("people", people(t, record)),
             ("coverage", coverage(t, record.coverage)),
             ("performance", performance(t, record.performance, record.data)),
             ("charts", charts(t, record.layers) if record.layers else Markup()),

@@ -16,7 +16,7 @@ from bilens.findings.rules.rule import Format
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
 from bilens.records.base import json_text
-from bilens.records.common import DataOrigin, Finding, ModelSummary, Value
+from bilens.records.common import DataOrigin, Finding, JudgedCondition, ModelSummary, Value
 from bilens.records.conversion import Conversion
 from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit
@@ -184,6 +184,12 @@ def finding_line(t: Catalogue, kind: str, finding: Finding) -> FindingLine:
     return FindingLine(outcome, sentence, scope, "model" if rule is None else rule.group)
 
 
+def title_of(t: Catalogue, rule: str) -> str:
+    """Return the name of a rule; of one that is not known, its id."""
+    key = f"rule.{rule}.title"
+    return t(key) if t.has(key) else rule
+
+
 def rule_text(t: Catalogue, kind: str, finding: Finding, ending: str) -> str:
     """Return the sentence of a finding for an outcome, `risk` or `next`; "" of an unknown rule."""
     rule, values = find_rule(finding.rule, kind), finding.values
@@ -219,16 +225,16 @@ def shown_value(t: Catalogue, form: Format, value: Value, toward: int = 0) -> st
 
 def condition_lines(t: Catalogue, record: Judged) -> list[FindingLine]:
     """Return each condition as a finding; none where no condition was asked for."""
-    lines = []
-    for item in record.conditions or ():
-        outcome = "fail" if item.failed else "pass"
-        key, value = "undecided", ""
-        if item.value is not None:
-            toward = -1 if "<" in item.condition else 1
-            key, value = outcome, quantity(item.value, 4, toward)
-        sentence = t(f"conditions.{key}", condition=item.condition, value=value)
-        lines.append(FindingLine(outcome, sentence))
-    return lines
+    return [condition_line(t, item) for item in record.conditions or ()]
+
+
+def condition_line(t: Catalogue, item: JudgedCondition) -> FindingLine:
+    outcome = "fail" if item.failed else "pass"
+    key, value = "undecided", ""
+    if item.value is not None:
+        toward = -1 if "<" in item.condition else 1
+        key, value = outcome, quantity(item.value, 4, toward)
+    return FindingLine(outcome, t(f"conditions.{key}", condition=item.condition, value=value))
 
 
 def exactness(t: Catalogue, record: Audit) -> Markup:

@@ -43,6 +43,7 @@ from bilens.report.sections.decision import checks, verdict
 from bilens.report.sections.difference import column_sentences
 from bilens.report.sections.layers import difference
 from bilens.report.sections.overview import Page, clean_names, file_facts
+from bilens.report.sections.people import people
 from bilens.report.sections.performance import performance
 from bilens.report.sections.predictions import outcome_badge, outcome_of, prediction_article
 from bilens.report.text import (
@@ -84,6 +85,7 @@ def table_page(t: Catalogue, record: TableAudit) -> Page:
         parts=(
             ("verdict", verdict(t, record)),
             ("checks", checks(t, record)),
+            ("people", people(t, record)),
             ("coverage", coverage(t, record.coverage)),
             ("performance", performance(t, record.performance, record.data)),
             *parts,

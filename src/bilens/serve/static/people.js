@@ -5,14 +5,16 @@ import { control, element, exported, get, post, t } from "./lib.js";
 const remarks = new Map();
 const remarksOf = (key) => {
   if (!remarks.has(key)) {
-    const found = { entries: [], shown: new Map() };
+    const found = { entries: [], weights: null, shown: new Map() };
     found.load = async () => {
-      found.entries = (await get(`/models/${key}`)).entries;
+      const { audits, entries } = await get(`/models/${key}`);
+      Object.assign(found, { entries, weights: audits[0]?.weights_sha256 || null });
       for (const [part, show] of found.shown) {
         if (part.isConnected) show();
         else found.shown.delete(part);
       }
     };
+    found.earlier = (entry) => entry.weights_sha256 !== found.weights; // than were audited last
     found.of = (subject) => found.entries.filter((one) => one.subject === subject);
     // Keeps a part of the page as it is said; where nothing can be fetched, a form says so later.
     found.show = (part, show) => {
@@ -28,7 +30,7 @@ const remarksOf = (key) => {
 // The label that counts: the last one, unless it was taken back.
 const labelOf = (entries) => {
   const last = entries.find((one) => one.action === "label" || one.action === "withdraw");
-  return last?.action === "label" ? last.text : "";
+  return last?.action === "label" ? last : null;
 };
 
 export const remarkList = (entries) =>
@@ -81,7 +83,7 @@ const sayForm = (key, subject, action, what, close) => {
       },
     },
     action === "label"
-      ? field("label", "input", { ...kept, value: labelOf(found.of(subject)), autocomplete: "off" })
+      ? field("label", "input", { ...kept, value: labelOf(found.of(subject))?.text ?? "", autocomplete: "off" })
       : field(action === "note" ? "note" : "why", "textarea", { ...kept, rows: 2 }),
     action === "accept" ? field("until", "input", { type: "date" }) : null,
     field("author", "input", { required: true, maxlength: 100, value: remembered(), autocomplete: "name" }),
@@ -139,34 +141,49 @@ export const sayButton = (key, subject, action, what, place) => {
 // the subject in words. In the one-file export there is the label alone.
 export const nameable = (key, subject, what = subject) => {
   const label = element("strong", { class: "label" });
+  const more = element("small");
   const place = element("div");
-  const whole = element("span", { class: "nameable" }, label);
+  const whole = element("span", { class: "nameable" }, label, " ", more);
   if (!exported) whole.append(" ", sayButton(key, subject, "label", what, place), place);
   const found = remarksOf(key);
   found.show(whole, () => {
-    const given = found.of(subject);
-    label.textContent = labelOf(given);
-    label.title = given.length ? `${given[0].author}, ${given[0].date.slice(0, 10)}` : "";
+    const given = labelOf(found.of(subject));
+    label.textContent = given?.text ?? "";
+    label.title = given ? `${given.author}, ${given.date.slice(0, 10)}` : "";
+    more.textContent = given && found.weights && found.earlier(given) ? `(${t("people.earlier")})` : "";
   });
   return whole;
 };
 
-export function people(form) {
+// How a finding stands that was accepted or rejected.
+const standing = (found, subject) => {
+  const judging = ["accept", "reject", "withdraw"];
+  const last = found.of(subject).find((one) => judging.includes(one.action));
+  if (last === undefined || last.action === "withdraw") return "";
+  const { until } = last;
+  let kind = until === null ? "accepted" : "accepted_until";
+  if (last.action === "reject") kind = "rejected";
+  else if (until !== null && until < new Date().toISOString().slice(0, 10)) kind = "expired";
+  else if (found.earlier(last)) kind = "moved";
+  return t(`people.${kind}`, { until });
+};
+
+// Findings of the last audit, which the page holds already: buttons, and what is said since.
+export const people = (root) => {
   if (exported) return; // nobody is there to keep it
-  form.hidden = false;
-  const sent = form.querySelector("output");
-  form.elements.action.addEventListener("change", () => {
-    form.elements.text.required = form.elements.action.value !== "withdraw";
-  });
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    const body = Object.fromEntries(new FormData(form));
-    if (!body.until) delete body.until;
-    try {
-      await post(`/models/${form.dataset.key}/entries`, body);
-      location.reload();
-    } catch (error) {
-      sent.textContent = error.message;
-    }
-  });
-}
+  const { key } = root.dataset;
+  const found = remarksOf(key);
+  for (const part of root.querySelectorAll("[data-subject]")) {
+    const { subject, what } = part.dataset;
+    const thread = part.querySelector(".thread");
+    const place = element("div");
+    const actions = subject.startsWith("rule:") ? ["note", "accept", "reject", "withdraw"] : ["note"];
+    const buttons = actions.map((action) => sayButton(key, subject, action, what, place));
+    part.append(element("p", { class: "takeaway" }, buttons), place);
+    found.show(thread, () => {
+      const judged = standing(found, subject);
+      thread.replaceChildren(element("p", { class: "because" }, judged), remarkList(found.of(subject)));
+      if (buttons[3]) buttons[3].hidden = judged === "";
+    });
+  }
+};

@@ -1,0 +1,104 @@
+"""What people said of a model: labels, notes, and findings accepted or rejected, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from markupsafe import Markup
+
+from bilens.findings.rules.judgements import Judgement, judgements, labels
+from bilens.records.audit import Audit
+from bilens.records.history import Entry
+from bilens.report.markup import heading, items, paragraph, section
+from bilens.report.sections.overview import Judged, title_of
+from bilens.report.text import Catalogue
+
+
+def people(t: Catalogue, record: Judged) -> Markup:
+    """Return what people said of the model of an audit; nothing where that is not known."""
+    if record.people is None:
+        return Markup()
+    parts = [paragraph(t("people.lead", day=record.people.day))]
+    for title, lines in people_lines(t, record):
+        parts += [heading(title), items(lines, "sentences")]
+    return section(t, "people", *parts)
+
+
+def people_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]]:
+    """Yield what was judged, how things are called, and all notes, each below a title."""
+    found, weights = record.people, record.source.weights_sha256
+    if found is None:
+        return
+    names = record.model.output_names if isinstance(record, Audit) else ()
+    standing = judgements(found.entries, weights, found.day)
+    named = labels(found.entries).values()
+    notes = [one for one in found.entries if one.action == "note"]
+    for key, lines in (
+        ("judged", [judged_line(t, rule, *found) for rule, found in standing.items()]),
+        ("labels", [label_line(t, one, weights, names) for one in named]),
+        ("notes", [said_line(t, one, names) for one in notes]),
+    ):
+        if lines:
+            yield t(f"people.{key}"), lines
+
+
+def judged_line(t: Catalogue, rule: str, entry: Entry, state: Judgement) -> str:
+    what, how = title_of(t, rule), judged(t, entry, state)
+    day = entry.date[:10]
+    return t("people.line", what=what, how=how, author=entry.author, day=day, text=entry.text)
+
+
+def judged(t: Catalogue, entry: Entry, state: Judgement) -> str:
+    """Return how a finding stands that was accepted or rejected."""
+    ends = "_until" if state == "accepted" and entry.until is not None else ""
+    return t(f"explorer.script.people.{state}{ends}", until=entry.until or "")
+
+
+def label_line(t: Catalogue, entry: Entry, weights: str, names: Sequence[str]) -> str:
+    line = said_line(t, entry, names)
+    return line if entry.weights_sha256 == weights else t("people.earlier", line=line)
+
+
+def said_line(t: Catalogue, entry: Entry, names: Sequence[str]) -> str:
+    what = subject_name(t, entry.subject, names)
+    return t("people.said", what=what, text=entry.text, author=entry.author, day=entry.date[:10])
+
+
+def subject_name(t: Catalogue, subject: str, names: Sequence[str] = ()) -> str:
+    """Return what a subject is called; one of an unknown kind as it is.
+
+    Args:
+        t: the catalogue.
+        subject: `rule:trigger`, `class:3:positive:0`, `latent:17`, `column:age`, `model`.
+        names: of the classes, where they are known.
+    """
+    kind, _, rest = subject.partition(":")
+    if kind == "rule":
+        return title_of(t, rest)
+    if kind in ("latent", "circuit", "column", "model"):
+        return t(f"subject.{kind}", name=rest)
+    place, *end = rest.rsplit(":", 2)
+    if kind not in ("class", "layer") or len(end) != 2 or end[0] not in ("positive", "negative"):
+        return subject
+    if kind == "class" and place.isascii() and place.isdigit() and int(place) < len(names):
+        place = names[int(place)].strip() or place
+    number = str(int(end[1]) + 1) if end[1].isascii() and end[1].isdigit() else end[1]
+    return t(f"subject.{kind}.{end[0]}", name=place, number=number)
+
+
+def class_labels(record: Audit, index: int) -> dict[tuple[str, int], str]:
+    """Return the labels of a class's eigenvectors, of these weights, by sign and place."""
+    found = {}
+    for subject, entry in labels(() if record.people is None else record.people.entries).items():
+        kind, _, rest = subject.partition(":")
+        place, *end = rest.split(":")
+        of_these = entry.weights_sha256 == record.source.weights_sha256
+        if (
+            kind == "class"
+            and place == str(index)
+            and len(end) == 2
+            and end[1].isdigit()
+            and of_these
+        ):
+            found[end[0], int(end[1])] = entry.text
+    return found

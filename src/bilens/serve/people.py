@@ -1,0 +1,89 @@
+"""What people say of a model, at its page: each finding with its thread, and all that was said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from markupsafe import Markup
+
+from bilens.findings.rules.judgements import RULE, judgements
+from bilens.records.explorer import ModelPage
+from bilens.records.history import Entry
+from bilens.report.markup import badge, element, paragraph, quiet, section
+from bilens.report.sections.overview import FindingLine, condition_line, finding_line
+from bilens.report.sections.people import judged, subject_name
+from bilens.report.text import Catalogue
+
+
+def findings(t: Catalogue, found: ModelPage) -> Markup:
+    """Return what asks for caution in the last audit, or was judged, each with what was said."""
+    last = found.model.last
+    kind, weights = ("", "") if last is None else (last.kind, last.weights_sha256)
+    standing = judgements(found.entries, weights, datetime.now(UTC).date().isoformat())
+    lines: dict[str, list[FindingLine]] = {}
+    for finding in found.findings:
+        lines.setdefault(finding.rule, []).append(finding_line(t, kind, finding))
+    for condition in found.conditions:
+        lines.setdefault(condition.rule, []).append(condition_line(t, condition))
+    parts = [
+        thread(
+            t,
+            found,
+            f"{RULE}{rule}",
+            *(paragraph(badge(t, one.outcome), " ", one.sentence) for one in lines.get(rule, ())),
+            judged=judged(t, *standing[rule]) if rule in standing else "",
+        )
+        for rule in dict.fromkeys([*lines, *standing])
+    ]
+    none = [] if parts or last is None else [element("p", t("explorer.no_finding"))]
+    listed = element(
+        "div", *parts, thread(t, found, "model"), data_view="people", data_key=found.model.id
+    )
+    return section(t, "explorer.findings", *none, listed)
+
+
+def thread(
+    t: Catalogue, found: ModelPage, subject: str, *about: Markup, judged: str = ""
+) -> Markup:
+    """Return a subject with what was said of it; a script adds buttons."""
+    what = subject_name(t, subject)
+    said = remarks(t, [one for one in found.entries if one.subject == subject])
+    return element(
+        "article",
+        element("h3", what),
+        *about,
+        element("div", paragraph(judged, class_="because"), said, class_="thread"),
+        class_="finding",
+        data_subject=subject,
+        data_what=what,
+    )
+
+
+def remarks(t: Catalogue, entries: Sequence[Entry], named: bool = False) -> Markup:
+    """Return who said what and when, the last one first; `named` says of what."""
+    return (
+        element("ol", *(remark(t, one, named) for one in entries), class_="entries")
+        if entries
+        else Markup()
+    )
+
+
+def remark(t: Catalogue, one: Entry, named: bool) -> Markup:
+    return element(
+        "li",
+        element("time", one.date[:10], datetime=one.date),
+        " ",
+        element("strong", one.author),
+        " ",
+        t("explorer.of", what=subject_name(t, one.subject)) if named else "",
+        f"{t(f'explorer.script.said.{one.action}')} ",
+        element("q", one.text) if one.text else "",
+        "" if one.until is None else t("explorer.script.said.until", day=one.until),
+    )
+
+
+def everything(t: Catalogue, found: ModelPage) -> Markup:
+    """Return all that was said of a model."""
+    said = remarks(t, found.entries, named=True) or quiet(t("explorer.nobody"))
+    return section(t, "explorer.people", said)

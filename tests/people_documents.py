@@ -1,0 +1,44 @@
+"""What people said, made up: entries of every action, each ending of a finding, every subject."""
+
+from typing import Any
+
+from bilens.records.base import to_json
+from bilens.records.history import Entry, People
+
+WEIGHTS = "ab" * 32
+BASE = {
+    "number": 1,
+    "date": "2027-03-01T10:00:00Z",
+    "author": "Ada",
+    "action": "accept",
+    "model": "mnist",
+    "weights_sha256": WEIGHTS,
+    "subject": "rule:trigger",
+    "text": "known",
+    "until": None,
+}
+SUBJECTS = (
+    *("class:1:positive:0", "class:1:negative:1", "layer:a:b:3:positive:0", "layer:a:0:negative:2"),
+    *("latent:17", "circuit:4", "column:age", "model", "rule:trigger", "another"),
+)
+
+
+def entry(**changes: Any) -> Entry:
+    return Entry(**(BASE | changes))
+
+
+def spoken(document: dict[str, Any], text: str = "known") -> dict[str, Any]:
+    """Return a document of an audit of which everything was said that can be."""
+    weights = document["source"]["weights_sha256"]
+    of_these = {"weights_sha256": weights, "text": text, "author": text}
+    said = [
+        entry(**of_these, subject="rule:trigger", until="2027-04-01"),
+        entry(**of_these, subject="rule:coverage"),
+        entry(**of_these, subject="rule:exact", until="2027-03-02"),
+        entry(subject="rule:layout"),
+        entry(**of_these, subject="rule:complete", action="reject"),
+        entry(subject="class:0:positive:0", action="label", text="of other weights"),
+        *(entry(**of_these, subject=one, action="label") for one in SUBJECTS),
+        *(entry(**of_these, subject=one, action="note") for one in SUBJECTS),
+    ]
+    return {**document, "people": to_json(People("2027-03-31", tuple(said)))}
