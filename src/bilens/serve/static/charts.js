@@ -35,7 +35,7 @@ export const ticks = (low, high, most = 5) => {
   const power = 10 ** Math.floor(Math.log10(span / most));
   const step = power * [1, 2, 5, 10].find((factor) => span / (factor * power) <= most);
   const found = [];
-  for (let at = Math.ceil(low / step - 1e-9); at * step <= high + 1e-9 * span; at += 1) found.push(at * step);
+  for (let at = Math.ceil(low / step - 1e-9); at * step <= high + 1e-9 * span; at += 1) found.push(at * step + 0); // no −0
   return found;
 };
 

@@ -3,9 +3,10 @@ import { home } from "./home.js";
 import { jobs, start } from "./jobs.js";
 import { exported, here, lang, state, unpack } from "./lib.js";
 import { people } from "./people.js";
+import { playground } from "./playground.js";
 import { spectra } from "./spectra.js";
 
-const VIEWS = { home, jobs, people, spectra, start };
+const VIEWS = { home, jobs, people, playground, spectra, start };
 const mount = (page) => {
   for (const root of page.querySelectorAll("[data-view]")) VIEWS[root.dataset.view](root);
 };

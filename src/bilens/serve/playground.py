@@ -1,0 +1,293 @@
+"""What the playground asks for: a model as numbers, spectra of pairs of outputs, exact radii."""
+
+from __future__ import annotations
+
+import math
+from base64 import b64encode
+from collections import OrderedDict
+from threading import Lock
+from typing import Annotated
+
+import torch
+from msgspec import Meta
+from torch import Tensor
+
+from bilens.algebra.directions import centred_directions, contrast_direction, raw_directions
+from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.errors import UsageError
+from bilens.certify.contrast import PairSpectra, prepare
+from bilens.certify.l2_certificates import l2_radius, projected_margin
+from bilens.certify.spectrum_enclosure import enclosed
+from bilens.findings.subject import image_shape, in_float64
+from bilens.io.loaded_model import LoadedModel
+from bilens.nn import BilinearClassifier
+from bilens.nn.classifier import in_standard_units
+from bilens.records.base import Record
+from bilens.records.playground import (
+    DType,
+    LeadingPairs,
+    NoPlayground,
+    Packed,
+    PackedMap,
+    PairSpectrum,
+    Playground,
+    Radius,
+    Unfit,
+)
+from bilens.serve.endpoint import Asked, Endpoint, Schema
+from bilens.serve.folder import ServedFolder
+from bilens.serve.models import OpenModel
+from bilens.serve.trial_inputs import ROWS, columns_of, held_out_rows, trial_images
+
+MOST = 1 << 21  # numbers of left and right that a page is sent: 8 MB
+LEADING, OF_SIGN = 12, 4  # eigenpairs by size, and at least of each sign
+KEPT_BYTES = 1 << 26  # of prepared spectra, of all models
+FARTHEST = 1e9  # numbers of an input
+OUTPUT: Schema = {"type": "integer", "minimum": 0, "maximum": 100_000}
+
+
+class Point(Record, frozen=True, forbid_unknown_fields=True):
+    """An input of the map that the playground is sent."""
+
+    inputs: Annotated[tuple[float, ...], Meta(min_length=1, max_length=MOST)]
+
+
+def playground(served: ServedFolder, asked: Asked) -> Playground | NoPlayground | None:
+    key = asked.path["key"]
+    opened = served.opened(key)
+    if opened is None:
+        return None
+    if (why := unfit(opened.model)) is not None:
+        views = opened.model.network
+        return NoPlayground(why=why, layers=len(views), numbers=numbers_of(opened.model), most=MOST)
+    f = exact_map(opened)
+    if opened.model.input_names is None:
+        page = served.model(key)
+        last = page.audits[0].number if page is not None and page.audits else None
+        return opened.once(("playground", last), lambda: of_images(served, opened.model, f, last))
+    return opened.once("playground", lambda: of_table(opened.model, f))
+
+
+def numbers_of(model: LoadedModel) -> int:
+    return 2 * sum(view.sizes.d_hidden * view.sizes.d_in for view in model.network)
+
+
+def unfit(model: LoadedModel) -> Unfit | None:
+    """Return why a page cannot compute a model, None where it can."""
+    views, report = model.network, model.load_report
+    if not views or (report is not None and report.left_out):
+        return "parts"
+    if not all(view.exact for view in views):
+        return "activation"
+    if len(views) > 1:
+        return "layers"
+    return "large" if numbers_of(model) > MOST else None
+
+
+def exact_map(opened: OpenModel) -> QuadraticMap:
+    """Return the map of a whole model in float64; of a table, as a function of standard units."""
+    model = opened.model
+    if (why := unfit(model)) is not None:
+        raise UsageError(f"{opened.name}: this needs a model that is one quadratic map ({why}).")
+
+    def read() -> QuadraticMap:
+        with torch.no_grad():
+            ours = model.module if isinstance(model.module, BilinearClassifier) else None
+            mean, scale = standard_units(model)
+            if ours is not None and model.input_names is not None:  # rounds less
+                return in_standard_units(ours, mean, scale).quadratic_map().detach()
+            f = model.network[0].quadratic_map if ours is None else in_float64(ours).quadratic_map()
+            f = f.detach().to(torch.float64)
+            return f if model.input_names is None else f.compose_input(torch.diag(scale), mean)
+
+    return opened.once("map", read)
+
+
+def standard_units(model: LoadedModel) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of each input, float64; 0 and 1 where they are not known."""
+    width = model.network[0].sizes.d_in
+    known = model.input_mean or (0.0,) * width, model.input_scale or (1.0,) * width
+    mean, scale = torch.tensor(known, dtype=torch.float64)
+    return mean, scale
+
+
+def of_images(
+    served: ServedFolder, model: LoadedModel, f: QuadraticMap, last: int | None
+) -> Playground:
+    sent, outputs = f.to(torch.float32), f.sizes.d_out
+    # of the numbers that are sent, so that bounds hold for what the page computes
+    directions = centred_directions(outputs) if outputs > 1 else raw_directions(outputs)
+    shape = image_shape(f.sizes.d_in, model.input_shape)
+    return Playground(
+        weights_sha256=model.weights_sha256,
+        map=packed_map(sent),
+        output_names=names_of(model, outputs),
+        baseline=(0.0,) * f.sizes.d_in,
+        spectra=tuple(map(leading_pairs, decomposed(sent, directions))),
+        shape=shape,
+        tests=trial_images(served, model, shape, last),
+    )
+
+
+def of_table(model: LoadedModel, f: QuadraticMap) -> Playground:
+    mean, scale = standard_units(model)
+    rows = held_out_rows(model)
+    return Playground(
+        weights_sha256=model.weights_sha256,
+        map=packed_map(f),
+        output_names=names_of(model, f.sizes.d_out),
+        baseline=(0.0,) * f.sizes.d_in,
+        columns=columns_of(model, mean, scale, rows),
+        input_mean=tuple(mean.tolist()),
+        input_scale=tuple(scale.tolist()),
+        rows=None if rows is None else packed(rows.inputs[:ROWS].double()),
+        row_numbers=() if rows is None else rows.numbers[:ROWS],
+    )
+
+
+def names_of(model: LoadedModel, outputs: int) -> tuple[str, ...]:
+    return model.output_names or tuple(map(str, range(outputs)))
+
+
+def packed_map(f: QuadraticMap) -> PackedMap:
+    return PackedMap(
+        down=packed(f.tensor.down),
+        left=packed(f.tensor.left),
+        right=packed(f.tensor.right),
+        linear=None if f.linear is None else packed(f.linear),
+        constant=None if f.constant is None else packed(f.constant),
+    )
+
+
+def packed(array: Tensor) -> Packed:
+    values = array.detach().numpy()
+    little = values.astype(values.dtype.newbyteorder("<")).tobytes()
+    dtype: DType = "float32" if array.dtype == torch.float32 else "float64"
+    return Packed(tuple(array.shape), dtype, b64encode(little).decode())
+
+
+def decomposed(f: QuadraticMap, directions: Tensor) -> list[EigenDecomposition]:
+    """Return whole spectra, so that what is not sent has a proven bound."""
+    _, hidden, width = f.sizes
+    found = eigendecompose_all(f.to(torch.float64), directions, k=min(2 * hidden, width))
+    return [found[index] for index in range(len(directions))]
+
+
+def leading_pairs(eigs: EigenDecomposition) -> LeadingPairs:
+    values, enclosure = eigs.eigenvalues, enclosed(eigs)
+    everything = enclosure.after(0)
+    leading = min(LEADING, len(values))
+    chosen = [*range(leading)]
+    for sign in (1, -1):
+        of_sign = [at for at, value in enumerate(values.tolist()) if sign * value > 0][:OF_SIGN]
+        chosen += [at for at in of_sign if at not in chosen]
+    return LeadingPairs(
+        values=tuple(values[chosen].tolist()),
+        vectors=packed(eigs.eigenvectors[chosen].float()),
+        leading=leading,
+        low=everything.low - everything.slack,
+        high=everything.high + everything.slack,
+    )
+
+
+def pair_spectrum(served: ServedFolder, asked: Asked) -> PairSpectrum | None:
+    opened = served.opened(asked.path["key"])
+    if opened is None:
+        return None
+    first, second = asked.query["first"], asked.query["second"]
+    f = exact_map(opened)
+    direction = contrast_direction(f.sizes.d_out, first, second)[None]
+
+    def read() -> PairSpectrum:
+        pairs = leading_pairs(decomposed(f.to(torch.float32), direction)[0])
+        return PairSpectrum(first=first, second=second, pairs=pairs)
+
+    return opened.once(("pair", first, second), read)
+
+
+class PreparedSpectra:
+    """Spectra of one answer against all others: large, so that few are kept."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[OpenModel, int], PairSpectra] = OrderedDict()
+        self._lock = Lock()  # one reader's radius at a time: they share two cores with the page
+
+    def get(self, opened: OpenModel, f: QuadraticMap, label: int) -> PairSpectra:
+        with self._lock:
+            if (opened, label) not in self._kept:
+                rivals = [(label, other) for other in range(f.sizes.d_out) if other != label]
+                self._kept[opened, label] = prepare(f, rivals)
+            self._kept.move_to_end((opened, label))
+            while len(self._kept) > 1 and sum(map(nbytes, self._kept.values())) > KEPT_BYTES:
+                self._kept.popitem(last=False)
+            return self._kept[opened, label]
+
+
+def nbytes(spectra: PairSpectra) -> int:
+    return sum(one.vectors.nbytes for one in spectra.contrasts.values())
+
+
+PREPARED = PreparedSpectra()
+
+
+def radius(served: ServedFolder, asked: Asked) -> Radius | None:
+    opened = served.opened(asked.path["key"])
+    if opened is None:
+        return None
+    f = exact_map(opened)
+    outputs, _, width = f.sizes
+    x = torch.tensor([asked.body.inputs], dtype=torch.float64)
+    if outputs < 2:
+        raise UsageError("the model has one output: a radius needs another answer.")
+    if x.shape[1] != width or not bool((x.abs() <= FARTHEST).all()):
+        raise UsageError(
+            f"inputs holds {x.shape[1]} numbers; expected {width}, none beyond {FARTHEST:g}."
+        )
+    logits = f(x)[0]
+    label = int(logits.argmax())
+    found = l2_radius(f, x, [label], PREPARED.get(opened, f, label))
+    example, rival = found.example[0], int(found.rival[0])
+    there = bool(example.isfinite().all())
+    return Radius(
+        weights_sha256=opened.model.weights_sha256,
+        label=label,
+        logits=tuple(logits.tolist()),
+        status=found.status[0].name.lower(),
+        radius=finite(found.radius),
+        distance=finite(found.distance),
+        rival=None if rival < 0 else rival,
+        margin=finite(found.margin),
+        example=tuple(example.tolist()) if there else (),
+        inside=finite(projected_margin(f, found)) if there else None,
+    )
+
+
+def finite(value: Tensor) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+ENDPOINTS = (
+    Endpoint(
+        "/models/{key}/playground",
+        "A model that is one quadratic map as numbers, and inputs to try; or why it is not.",
+        (Playground, NoPlayground),
+        playground,
+        held=lambda served: (Asked({"key": key}) for key in served.found().models),
+    ),
+    Endpoint(
+        "/models/{key}/playground/pair",
+        "Leading eigenpairs of one output minus another.",
+        (PairSpectrum,),
+        pair_spectrum,
+        query={"first": OUTPUT, "second": OUTPUT},
+    ),
+    Endpoint(
+        "/models/{key}/radius",
+        "The exact distance of an input to the nearest one that is given another answer.",
+        (Radius,),
+        radius,
+        body=Point,
+    ),
+)

@@ -1,0 +1,101 @@
+"""What the playground begins with: images of the last audit and the data set, rows of a table."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from torch import Tensor
+
+from bilens.api.given_data import interface_of
+from bilens.api.provenance import reading_of
+from bilens.base.errors import BilensError
+from bilens.data.images import test_images_at_hand
+from bilens.data.labelled_data import read_labelled
+from bilens.data.model_interface import LabelledData
+from bilens.data.table_columns import MISSING
+from bilens.io.loaded_model import LoadedModel
+from bilens.records.audit import Audit
+from bilens.records.playground import PlayColumn, TrialImage
+from bilens.records.table_audit import TableColumn
+from bilens.serve.folder import ServedFolder
+from bilens.train.run_folder import TEST_NAME
+
+OF_CLASS = 2  # images of each class
+ROWS, LARGEST = 200, 1 << 24  # rows to begin with; bytes of a table that is read for them
+REACH = 3.0  # deviations, where nothing else says how far values go
+
+
+def trial_images(
+    served: ServedFolder, model: LoadedModel, shape: tuple[int, int], last: int | None
+) -> tuple[TrialImage, ...]:
+    """Return the images that the last audit explains, and some of the data set's test images."""
+    found: list[TrialImage] = []
+    report = None if last is None else served.audit(last)
+    if report is not None and isinstance(report.record, Audit):
+        found += [
+            TrialImage("audit", one.index, one.label, one.image)
+            for one in report.record.explanations
+            if len(one.image) == shape[0] * shape[1]
+        ]
+    name = model.provenance.get("data_name", "")
+    with suppress(BilensError):
+        images, labels = test_images_at_hand(name, model.provenance.get("data_sha256"))
+        if images.shape[1] == shape[0] * shape[1]:
+            for label in sorted({*labels.tolist()}):
+                for index in (labels == label).nonzero()[:OF_CLASS, 0].tolist():
+                    pixels = tuple(round(value, 5) for value in images[index].tolist())
+                    found.append(TrialImage("data", index, label, pixels))
+    return tuple(found)
+
+
+def held_out_rows(model: LoadedModel) -> LabelledData | None:
+    """Return rows that were held out when the model was trained; None where they are not there."""
+    path = Path(model.source) / TEST_NAME
+    with suppress(BilensError, OSError):
+        if path.stat().st_size <= LARGEST:
+            return read_labelled(path, None, interface_of(model))
+    return None
+
+
+def columns_of(
+    model: LoadedModel, mean: Tensor, scale: Tensor, rows: LabelledData | None
+) -> tuple[PlayColumn, ...]:
+    """Return the columns of a table with their ranges: of the rows, else of the deviations."""
+    reading, names = reading_of(model), model.input_names or ()
+    kinds = (
+        reading.columns
+        if reading is not None
+        else tuple(TableColumn(name, "number", (name,)) for name in names)
+    )
+    places = {name: at for at, name in enumerate(names)}
+    found = []
+    for one in (column for column in kinds if column.inputs):
+        at = tuple(places[name] for name in one.inputs)
+        parts = tuple(part_of(one, name) for name in one.inputs)
+        low, high, whole = 0.0, 0.0, False
+        measured = [i for i, part in zip(at, parts, strict=True) if part in ("value", "days")]
+        for place in measured[:1]:
+            low = float(mean[place] - REACH * scale[place])
+            high = float(mean[place] + REACH * scale[place])
+            if rows is not None:
+                values = rows.inputs[:, place]
+                low, high = float(values.min()), float(values.max())
+                # a missing value is the mean of all, and not whole
+                whole = bool(((values == values.round()) | (values == mean[place])).all())
+        found.append(
+            PlayColumn(one.name, one.kind, at, parts, one.unit, one.first, low, high, whole)
+        )
+    return tuple(found)
+
+
+def part_of(column: TableColumn, name: str) -> str:
+    """Return what an input says of its column."""
+    if name == column.name:
+        return "value"
+    rest = name.removeprefix(column.name)
+    if rest == f"={MISSING}":
+        return MISSING
+    if column.kind == "category":
+        return rest.removeprefix("=")
+    return "days" if rest.startswith(": days since") else rest.removeprefix(": ")
