@@ -178,11 +178,11 @@ def decomposed(f: QuadraticMap, directions: Tensor) -> list[EigenDecomposition]:
 def leading_pairs(eigs: EigenDecomposition) -> LeadingPairs:
     values, enclosure = eigs.eigenvalues, enclosed(eigs)
     everything = enclosure.after(0)
-    leading = min(LEADING, len(values))
+    leading = min(LEADING, max(int((eigs.distinct_from_zero != 0).sum()), 1))
     chosen = [*range(leading)]
     for sign in (1, -1):
-        of_sign = [at for at, value in enumerate(values.tolist()) if sign * value > 0][:OF_SIGN]
-        chosen += [at for at in of_sign if at not in chosen]
+        told = eigs.distinct_from_zero * sign > 0
+        chosen += [at for at in told.nonzero()[:OF_SIGN, 0].tolist() if at not in chosen]
     return LeadingPairs(
         values=tuple(values[chosen].tolist()),
         vectors=packed(eigs.eigenvectors[chosen].float()),

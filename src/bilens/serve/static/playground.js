@@ -2,6 +2,7 @@
 import { drawingBoard } from "./board.js";
 import { bars, image, largest, namedBars, paint } from "./charts.js";
 import { choice, control, drawing, element, exported, get, number, percent, post, state, t, takeaway } from "./lib.js";
+import { nameable } from "./people.js";
 import {
   attributed,
   direction,
@@ -106,6 +107,12 @@ const imagePlayground = (root, given, drawn) => {
       if (of.key === key) cards.replaceChildren(element("p", { class: "quiet" }, error.message));
     }
   };
+  // Eigenvectors are counted by falling size, those of each sign for themselves.
+  const subjectOf = (at) => {
+    const [positive, before] = [of.spectrum.values[at] > 0, of.spectrum.values.slice(0, at)];
+    const rank = before.filter((value) => value > 0 === positive).length;
+    return `class:${of.first}:${positive ? "positive" : "negative"}:${rank}`;
+  };
   const layCards = () => {
     if (!of.spectrum) return cards.replaceChildren(element("p", { class: "quiet" }, t("play.waiting")));
     const gone = off.get(of.key) ?? off.set(of.key, new Set()).get(of.key);
@@ -122,11 +129,12 @@ const imagePlayground = (root, given, drawn) => {
             update();
           },
         });
+        const label = of.second === null ? nameable(root.dataset.key, subjectOf(at), name) : null;
         return element(
           "figure",
           {},
           image(name, vector, shape),
-          element("figcaption", {}, element("label", {}, box, " ", name), of.told[at]),
+          element("figcaption", {}, element("label", {}, box, " ", name), of.told[at], label),
         );
       }),
     );
