@@ -242,7 +242,7 @@ const imagePlayground = (root, given, drawn) => {
       rival: names[found.rival],
       gap: percent((found.distance - found.radius) / found.distance, 6),
     });
-    return `${told} ${t(found.inside > 0 ? "play.clipped.holds" : "play.clipped.lost")}`;
+    return `${told} ${t(`play.clipped.${found.inside > 0 ? "holds" : "lost"}`)}`;
   };
   const pictures = (x, example) => {
     const point = Float64Array.from(example);
