@@ -281,7 +281,7 @@ ENDPOINTS = (
         "Leading eigenpairs of one output minus another.",
         (PairSpectrum,),
         pair_spectrum,
-        query={"first": OUTPUT, "second": OUTPUT},
+        query={"first": {**OUTPUT, "default": 0}, "second": {**OUTPUT, "default": 1}},
     ),
     Endpoint(
         "/models/{key}/radius",
