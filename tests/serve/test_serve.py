@@ -24,7 +24,7 @@ import layer_audit_documents
 import table_documents
 import tiny
 from bilens.base.errors import FileError, UsageError
-from bilens.cli.commands.serve import SETTINGS, Address
+from bilens.cli.commands.serve import SETTINGS, Address, has_screen, server_of
 from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 from bilens.serve import folder as folders, guard as guards
 from bilens.serve.app import build_app
@@ -476,3 +476,30 @@ def test_a_page_says_what_can_be_done(folder: Path) -> None:
     assert "no build: complete, exact (until 2999-01-01)" in page("mnist")
     table = overview_page(served.overview(), "en", "")
     assert '<th scope="row"><a href="/models/' in table
+
+
+def test_a_browser_opens_what_answers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[int] = []
+    asked = threading.Event()
+
+    def browse(address: str) -> None:
+        answers.append(httpx.get(address).status_code)
+        asked.set()
+
+    monkeypatch.setattr("webbrowser.open", browse)
+    with Address(port=0).bound() as listening:
+        here = f"127.0.0.1:{listening.getsockname()[1]}"
+        server = server_of(build_app(ServedFolder(folder), [here]), f"http://{here}")
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        assert asked.wait(20)
+        server.should_exit = True
+        thread.join(timeout=10)
+    assert answers == [200]
+
+
+def test_without_a_screen_no_browser_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    assert not has_screen()

@@ -6,9 +6,12 @@ import os
 import re
 import secrets
 import socket
+import sys
+import webbrowser
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -40,6 +43,7 @@ class Address:
     """Where the explorer listens."""
 
     host: str = option("127.0.0.1", "Address to listen at; any but this machine's needs a token.")
+    open: bool = option(True, "Open it in a browser, where there is a screen.")
     port: int = option(8737, "Port to listen at; 0 takes a free one.", min=0, max=65535)
     allow_host: list[str] | None = option(
         None, "Another name under which it may be asked for; repeat it for each.", metavar="NAME"
@@ -137,11 +141,25 @@ def with_port(name: str, port: int) -> str:
     return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
 
 
-def server_of(app: Guard) -> uvicorn.Server:
-    """Return what runs the explorer, and ends its streams before it waits for what is open."""
+def has_screen() -> bool:
+    """Return whether a browser would be seen; without a screen one may open in the terminal."""
+    here = sys.platform in ("win32", "darwin") or {"DISPLAY", "WAYLAND_DISPLAY"} & {*os.environ}
+    return bool(here) and sys.stderr.isatty()
+
+
+def server_of(app: Guard, shown: str | None = None) -> uvicorn.Server:
+    """Return what runs the explorer, and ends its streams before it waits for what is open.
+
+    `shown` is the address that a browser opens as soon as it answers.
+    """
     import uvicorn
 
     class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if shown is not None:
+                Thread(target=webbrowser.open, args=(shown,), daemon=True).start()
+
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             app.close()
             await super().shutdown(sockets)
@@ -186,5 +204,8 @@ def serve(
         if port == 80:  # of which browsers say nothing
             hosts += [host.removesuffix(":80") for host in hosts]
         query = f"/?token={token}" if address.is_elsewhere else ""
-        output.say(f"Explorer of {folder}: http://{hosts[0]}{query} (Ctrl-C ends it)")
-        server_of(build_app(served, hosts, token, address.is_elsewhere)).run(sockets=[listening])
+        here = f"http://{hosts[0]}{query}"
+        output.say(f"Explorer of {folder}: {here} (Ctrl-C ends it)")
+        app = build_app(served, hosts, token, address.is_elsewhere)
+        shown = here if address.open and has_screen() else None
+        server_of(app, shown).run(sockets=[listening])
