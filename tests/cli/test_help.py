@@ -80,7 +80,10 @@ FROZEN = {
         " --map --activation --transposed --no-transposed --data --labels --dataset --data-dir "
         "--table --encoding --html --lang"
     ),
-    "serve": "folder --host --open --no-open --port --allow-host --token-file --export --lang --overwrite",
+    "serve": (
+        "folder --host --open --no-open --port --allow-host --token-file --export --lang "
+        "--overwrite"
+    ),
     "reproduce": (
         "studies --corpus --model --data-dir --seeds --steps --tokens --full --quick --out --json"
     ),
