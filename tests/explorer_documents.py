@@ -6,7 +6,10 @@ from bilens.records.common import Finding, JudgedCondition
 from bilens.records.explorer import ModelPage, ModelRow, Overview, ReportRow
 from bilens.records.history import Action, Entry, PastAudit
 from bilens.records.jobs import Command, Job, JobList, JobPage, ModelJobs, NamedFile, State
+from bilens.records.language_views import TracePage
+from bilens.report.reports import TraceReport
 from bilens.serve.folder import KINDS
+from trace_documents import make_trace
 
 
 def past(number: int, failed: tuple[str, ...] = (), answer: str = "use") -> PastAudit:
@@ -78,3 +81,6 @@ FILES = (NamedFile("1a", "rows.csv"),)
 MODEL_JOBS = ModelJobs(page=MODEL, jobs=JOBS, data=FILES, saes=())
 NO_JOBS = JobList(jobs=())
 JOB = JobPage(job=job(1), output=("half",), messages=("Layer 1: 3/9",))
+TRACE_PAGE = TracePage(
+    report="4d", name="trace.json", model="1a", trace=TraceReport(make_trace()).record
+)

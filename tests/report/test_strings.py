@@ -35,6 +35,7 @@ from bilens.serve.pages import (
     MODEL_VIEWS,
     SCRIPTS,
     WORDS,
+    circuits_page,
     failure_page,
     model_page,
     overview_page,
@@ -98,6 +99,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     model_jobs_page(explorer_documents.MODEL_JOBS, "en", "")
     jobs_page(explorer_documents.NO_JOBS, "en", "")
     job_page(explorer_documents.JOB, "en", "")
+    circuits_page(explorer_documents.TRACE_PAGE, "en", "")
     failure_page("why", "en")
     monkeypatch.setattr("bilens.report.markdown.MOST_LAYERS", 1)
     compared = {**make_document(), "difference": layer_audit_documents.drawn_difference(36)}

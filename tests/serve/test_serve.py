@@ -35,6 +35,7 @@ from bilens.serve.pages import model_page, overview_page
 from commands import model_folder
 from every_document import DOCUMENTS
 from report_documents import failed, make_document
+from trace_documents import make_trace
 
 HERE = "http://127.0.0.1:8737"
 TOKEN = "a-token"  # noqa: S105 - of a test
@@ -246,6 +247,8 @@ def test_a_port_that_is_taken_is_told() -> None:
 
 def test_every_address_for_scripts_is_described(client: TestClient, folder: Path) -> None:
     Jobs(folder).add("audit", "mnist", ())
+    (folder / "trace.json").write_text(json.dumps(make_trace()))
+    report = {False: id_of("report.json"), True: id_of("trace.json")}
     document = client.get("/api/v1/openapi.json").json()
     schemas = document["components"]["schemas"]
     assert {"Overview", "ModelPage", "Entry", "NewEntry", "Audit", "Failure"} <= set(schemas)
@@ -256,7 +259,7 @@ def test_every_address_for_scripts_is_described(client: TestClient, folder: Path
             assert operation["summary"]
             assert "4XX" in operation["responses"]
             if method == "get":
-                there = {"reports": id_of("report.json")}.get(path.split("/")[3], key)
+                there = report["/circuits" in path] if path.startswith("/api/v1/reports") else key
                 address = path.replace("{number}", number).replace("{key}", there)
                 assert client.get(address).status_code == 200
     told = json.dumps(document)

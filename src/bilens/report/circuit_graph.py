@@ -7,6 +7,7 @@ input latent has its exact share of the circuit there, the Shapley value of a qu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from bilens.report.text import latent_name, visible
 
 SCHEMA_VERSION: Final = 1  # of the layout, not of ours
 FEATURE: Final = "cross layer transcoder"  # what viewers call a node that is a latent
+NO_LABELS: Mapping[str, str] = {}
 Node = dict[str, Json]
 
 
@@ -24,7 +26,21 @@ def graph_slug(trace: Trace, circuit: Circuit) -> str:
     return f"block-{trace.layer.index}-latent-{circuit.latent}"
 
 
-def circuit_graph(trace: Trace, circuit: Circuit) -> dict[str, Json]:
+def latent_subject(trace: Trace, latent: int, *, output: bool) -> str:
+    """Return what people call a latent when they say something of it; other autoencoders differ."""
+    sae = trace.saes[output]
+    return f"latent:{sae.hook}:{sae.weights_sha256[:8]}:{latent}"
+
+
+def circuit_graph(
+    trace: Trace, circuit: Circuit, labels: Mapping[str, str] = NO_LABELS
+) -> dict[str, Json]:
+    """Return the graph of a circuit; `labels` are those that people gave, by `latent_subject`."""
+
+    def name(item: LatentReading, *, output: bool = False) -> str:
+        label = labels.get(latent_subject(trace, item.latent, output=output), "")
+        return visible(label) or latent_name(item)
+
     # A link to a token is the activation of the output latent times the change of that token's
     # logit for one unit. Without a context there is no link.
     layer, output = trace.layer.index, circuit.output
@@ -35,10 +51,11 @@ def circuit_graph(trace: Trace, circuit: Circuit) -> dict[str, Json]:
     described = {item.latent: item for item in trace.input_latents}
     shares = link_shares(circuit)
     inputs = [
-        latent_node(layer, described[latent], position, value, share)
+        latent_node(layer, described[latent], name(described[latent]), position, value, share)
         for latent, value, share in zip(circuit.features, circuit.example, shares, strict=False)
     ]
-    middle = latent_node(layer + 1, output, position, activation, activation)
+    called = name(output, output=True)
+    middle = latent_node(layer + 1, output, called, position, activation, activation)
     effects: dict[int, TokenValue] = {}
     for token in (*output.tokens.high, *output.tokens.low):
         effects.setdefault(token.id, token)  # of few tokens, one may stand at both ends
@@ -106,7 +123,7 @@ def node_of(layer: int, number: int, position: int, name: str, **more: Json) -> 
 
 
 def latent_node(
-    layer: int, item: LatentReading, position: int, activation: float, influence: float
+    layer: int, item: LatentReading, name: str, position: int, activation: float, influence: float
 ) -> Node:
     """Return the node of a latent; `feature` is Cantor's pairing of layer and latent."""
     latent, total = item.latent, layer + item.latent
@@ -114,7 +131,7 @@ def latent_node(
         layer,
         latent,
         position,
-        latent_name(item),
+        name,
         feature=total * (total + 1) // 2 + latent,
         feature_type=FEATURE,
         is_target_logit=False,

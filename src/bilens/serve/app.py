@@ -27,11 +27,13 @@ from bilens.serve.job_pages import job_page, jobs_page, model_jobs, model_jobs_p
 from bilens.serve.pages import (
     MODEL_VIEWS,
     STATIC,
+    circuits_page,
     failure_page,
     model_page,
     overview_page,
     view_page,
 )
+from bilens.serve.traces import trace_page
 
 REPORT_POLICY = (  # a report is one closed file, with its style inside
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
@@ -113,6 +115,9 @@ def build_app(
         "/": page(lambda _request: served.overview(), overview_page),
         "/models/{key}": page(lambda asked: served.model(asked.path_params["key"]), model_page),
         **{f"/models/{{key}}/{view}": model_view(view) for view in MODEL_VIEWS},
+        "/reports/{key}/circuits": page(
+            lambda asked: trace_page(served, asked.path_params["key"]), circuits_page
+        ),
         "/reports/{key}": report(lambda asked: served.report(asked.path_params["key"])),
         "/audits/{number:int}": report(lambda asked: served.audit(asked.path_params["number"])),
         "/jobs": page(lambda _request: served.jobs.overview(), jobs_page),

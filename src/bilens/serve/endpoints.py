@@ -14,7 +14,7 @@ from bilens.records.history import Action, Entry
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace
-from bilens.serve import job_pages, playground, spectra
+from bilens.serve import job_pages, playground, spectra, traces
 from bilens.serve.endpoint import Asked, Endpoint
 from bilens.serve.folder import ServedFolder
 
@@ -87,4 +87,5 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *spectra.ENDPOINTS,
     *job_pages.ENDPOINTS,
     *playground.ENDPOINTS,
+    *traces.ENDPOINTS,
 )

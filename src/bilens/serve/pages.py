@@ -10,6 +10,7 @@ from markupsafe import Markup
 from bilens.records.base import LOST, displayable
 from bilens.records.explorer import ModelPage, ModelRow, Overview
 from bilens.records.history import PastAudit
+from bilens.records.language_views import TracePage
 from bilens.report.html import environment
 from bilens.report.markup import (
     Column,
@@ -39,11 +40,15 @@ SCRIPTS = (
     "quadratic.js",
     "board.js",
     "playground.js",
+    "passages.js",
+    "graph.js",
+    "circuits.js",
     "page.js",
 )  # users last
-STYLES = ("explorer.css", "playground.css")
+STYLES = ("explorer.css", "playground.css", "circuits.css")
 REPORT_STYLES = ("base.css", "parts.css")
 MODEL_VIEWS = ("spectra", "playground")  # each has an address below its model's, drawn by a script
+VIEW_OF = {"trace": "/circuits"}  # kind of a report → its view, where it has one
 STATIC = {  # name of each file → where it lies
     **{name: files("bilens.serve") / "static" / name for name in (*SCRIPTS, *STYLES)},
     **{name: files("bilens.report") / "templates" / name for name in REPORT_STYLES},
@@ -74,6 +79,17 @@ def view_page(found: ModelPage, view: str, lang: str, secret: str) -> str:
     return framed(
         t, found.model.name, secret, tabs(t, found, view), scripted(t, view, found.model.id)
     )
+
+
+def circuits_page(found: TracePage, lang: str, secret: str) -> str:
+    """Return the page of a trace, which a script fills."""
+    t, found = load_catalogue(lang), displayable(found)
+    links = {t("explorer.whole_report"): f"/reports/{found.report}"}
+    if found.model is not None:
+        links[t("explorer.to_model")] = f"/models/{found.model}"
+    made = (element("a", name, href=f"{path}?lang={lang}") for name, path in links.items())
+    nav = element("nav", *made, class_="tabs", aria_label=t("explorer.views"))
+    return framed(t, found.name, secret, nav, scripted(t, "circuits", found.report))
 
 
 def scripted(t: Catalogue, view: str, key: str = "") -> Markup:
@@ -191,7 +207,9 @@ def reports(t: Catalogue, found: Overview) -> Markup:
         return Markup()
     rows = (
         (
-            element("a", row.name, href=f"/reports/{row.id}?lang={t.lang}"),
+            element(
+                "a", row.name, href=f"/reports/{row.id}{VIEW_OF.get(row.kind, '')}?lang={t.lang}"
+            ),
             t(f"explorer.kind.{row.kind}"),
         )
         for row in found.reports

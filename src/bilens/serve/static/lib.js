@@ -62,10 +62,10 @@ export const number = (value, digits = 3) => {
   if (value === null || value === undefined) return "—";
   const size = Math.abs(value);
   const form = size !== 0 && (size < 1e-4 || size >= 1e6) ? extreme : plain[digits - 1];
-  return minus(form.format(value));
+  return minus(form.format(value || 0)); // no negative zero
 };
 export const percent = (share, digits = 1) =>
-  new Intl.NumberFormat(lang, { style: "percent", maximumFractionDigits: digits }).format(share);
+  minus(new Intl.NumberFormat(lang, { style: "percent", maximumFractionDigits: digits }).format(share));
 
 // ---- elements
 

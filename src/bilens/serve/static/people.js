@@ -3,7 +3,7 @@ import { control, element, exported, get, post, t } from "./lib.js";
 
 // What was said of each model is fetched once, and again after something was added to it.
 const remarks = new Map();
-const remarksOf = (key) => {
+export const remarksOf = (key) => {
   if (!remarks.has(key)) {
     const found = { entries: [], weights: null, shown: new Map() };
     found.load = async () => {
@@ -28,7 +28,7 @@ const remarksOf = (key) => {
 };
 
 // The label that counts: the last one, unless it was taken back.
-const labelOf = (entries) => {
+export const labelOf = (entries) => {
   const last = entries.find((one) => one.action === "label" || one.action === "withdraw");
   return last?.action === "label" ? last : null;
 };

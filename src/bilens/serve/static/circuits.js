@@ -1,0 +1,352 @@
+// The circuits of a trace: searched, one as a graph, its texts, its causal check; or, of a trace
+// without autoencoders, its directions read as tokens.
+import { bars } from "./charts.js";
+import { graphOf, graphView, linesOf } from "./graph.js";
+import { choice, control, drawing, element, get, number, percent, save, sortable, state, t, table, takeaway } from "./lib.js";
+import { latentName, passages, tokenEnds, word } from "./passages.js";
+import { labelOf, nameable, remarksOf } from "./people.js";
+
+const MOST_ROWS = 200; // of the ranking that are drawn
+const [LEAST, MOST_GROUPS, LONGEST] = [0.25, 20, 80]; // threshold; groups and names that an address may have
+const button = (name, onclick, more = {}) => element("button", { type: "button", onclick, ...more }, name);
+const facts = (pairs) =>
+  element("dl", { class: "facts-list" }, pairs.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
+const interval = ({ value, low, high }, show = percent) => t("circuit.interval", { value: show(value), low: show(low), high: show(high) });
+
+// ---- what was checked by running the model
+
+// What is changed matters where it does more than random directions: the intervals lie apart.
+const standsOut = (check) => check.share.low > check.random_share.high;
+const causalState = (causal) => {
+  if (causal === null || causal.behaviour === null || causal.checks.length === 0) return t("causal.not_made");
+  const count = causal.checks.filter(standsOut).length;
+  return t(count === causal.checks.length ? "causal.all" : count ? "causal.some" : "causal.failed", { count, all: causal.checks.length });
+};
+const causalPart = (causal) => {
+  const heading = element("h4", {}, t("causal.heading"));
+  if (causal === null || causal.behaviour === null || causal.checks.length === 0)
+    return [heading, element("p", {}, t("causal.why_not"))];
+  const [high, low] = [causal.behaviour.high, causal.behaviour.low].map((tokens) => tokens.map((one) => `“${word(one)}”`).join(", "));
+  const logits = (value) => number(value);
+  const heads = ["kind", "directions", "before", "after", "share", "random", "loss"].map((key) => t(`causal.${key}`));
+  const rows = causal.checks.map((check) => [
+    t(`causal.kind.${check.kind}`),
+    number(check.num_directions),
+    interval(check.before, logits),
+    interval(check.after, logits),
+    interval(check.share),
+    interval(check.random_share),
+    check.loss_before === null ? "—" : `${number(check.loss_before)} → ${number(check.loss_after)}`,
+  ]);
+  const words = causal.checks.map((check) =>
+    element("li", {}, t(`causal.told.${check.kind}`, { share: percent(check.share.value), random: percent(check.random_share.value), draws: number(check.num_random) }), " ", t(standsOut(check) ? "causal.apart" : "causal.not_apart")),
+  );
+  return [heading, element("p", {}, t("causal.behaviour", { high, low })), element("ul", { class: "plain-list" }, words), table(t("causal.table"), heads, rows)];
+};
+
+// ---- what is found: each of these has texts, in lower case, and a number as a whole
+
+const matches = (texts, sought) =>
+  sought.toLowerCase().split(/\s+/).filter(Boolean).every((term) =>
+    texts.some((text) => (/^\d+$/.test(term) ? text.split(" ").includes(term) : text.includes(term))),
+  );
+const tokensOf = (reading) => [
+  ...reading.tokens.high.map((one) => one.text),
+  ...reading.tokens.low.map((one) => one.text),
+  ...reading.contexts.map((one) => one.tokens[one.peak]),
+];
+
+// ---- the address: what is looked at can be sent to others
+
+const readJson = (text, otherwise) => {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return otherwise;
+  }
+};
+const isName = (value) => typeof value === "string" && value.length <= LONGEST;
+const readLooked = () => {
+  const pins = readJson(state.get("pins", "[]"), []);
+  const groups = readJson(state.get("groups", "[]"), []);
+  const view = state.get("view").split(",").map(Number);
+  const least = Number(state.get("least", LEAST));
+  const used = new Set();
+  return {
+    there: state.get("by") === "context",
+    least: least >= 0 && least <= 1 ? least : LEAST,
+    pins: Array.isArray(pins) ? pins.filter(isName).slice(0, LONGEST) : [],
+    groups: (Array.isArray(groups) ? groups : [])
+      .filter((one) => Array.isArray(one) && one.every(isName))
+      .slice(0, MOST_GROUPS)
+      .map(([name, ...ids]) => ({ name, ids: ids.filter((id) => !used.has(id) && used.add(id)) })),
+    view: view.length === 3 && view.every(Number.isFinite) && view[2] >= 0.2 && view[2] <= 4 ? view : null,
+  };
+};
+const keep = (looked) =>
+  state.set({
+    by: looked.there ? "context" : null,
+    least: looked.least === LEAST ? null : String(looked.least),
+    pins: looked.pins.length ? JSON.stringify(looked.pins) : null,
+    groups: looked.groups.length ? JSON.stringify(looked.groups.map(({ name, ids }) => [name, ...ids])) : null,
+    view: looked.view ? looked.view.map((value) => Math.round(value * 100) / 100).join(",") : null,
+  });
+
+export const circuits = (root) =>
+  drawing(root, async () => {
+    const page = await get(`/reports/${root.dataset.key}/circuits`);
+    if (page.trace.circuits.length === 0) drawReadings(root, page);
+    else drawCircuits(root, page);
+  });
+
+function drawCircuits(root, { trace, model, report }) {
+  const inputs = new Map(trace.input_latents.map((one) => [one.latent, one]));
+  const drawn = new Map(trace.circuits.map((one, place) => [one.latent, { circuit: one, number: place + 1 }]));
+  const subject = (latent, output) => {
+    const sae = trace.saes[output ? 1 : 0];
+    return `latent:${sae.hook}:${sae.weights_sha256.slice(0, 8)}:${latent}`;
+  };
+  const remarks = model ? remarksOf(model) : null;
+  const label = (latent, output) => (remarks ? labelOf(remarks.of(subject(latent, output))) : "");
+  const named = (reading, output) => label(reading.latent, output) || latentName(reading);
+  const names = { input: (one) => named(one, false), output: (one) => named(one, true) };
+  const naming = (latent, output) => (model ? nameable(model, subject(latent, output), t(output ? "circuit.output" : "circuit.input", { latent })) : null);
+
+  // ---- the list
+  const textsOf = (row) => {
+    const found = drawn.get(row.latent)?.circuit;
+    const parts = found ? found.features.map((latent) => inputs.get(latent)) : [];
+    return [
+      `${row.latent} ${label(row.latent, true)}`,
+      row.peak ?? "",
+      ...(found ? tokensOf(found.output) : []),
+      ...parts.flatMap((one) => [`${one.latent} ${label(one.latent, false)}`, ...tokensOf(one)]),
+    ].map((text) => text.toLowerCase());
+  };
+  const COLUMNS = ["rank", "latent", "label", "peak", "causal", "score", "density"];
+  const rowOf = (row, rank) => {
+    const found = drawn.get(row.latent)?.circuit;
+    return [rank + 1, row.latent, label(row.latent, true), row.peak === null ? "—" : word(row.peak), found ? causalState(found.causal) : t("circuit.not_drawn"), row.score, row.density];
+  };
+  const search = element("input", { type: "search", value: state.get("search"), maxlength: 200, autocomplete: "off" });
+  const shown = element("output", { for: (search.id = "circuit-search") });
+  const listed = table(t("circuit.list"), COLUMNS.map((key) => t(`circuit.${key}`)), []);
+  listed.classList.add("circuit-list");
+  const body = listed.querySelector("tbody");
+  const list = () => {
+    const found = trace.ranking.map((row, rank) => [row, rank]).filter(([row]) => matches(textsOf(row), search.value));
+    found.sort(([a], [b]) => drawn.has(b.latent) - drawn.has(a.latent));
+    body.replaceChildren(
+      ...found.slice(0, MOST_ROWS).map(([row, rank]) => {
+        const [, latent, called, peak, causal, score, density] = rowOf(row, rank);
+        const open = drawn.has(latent)
+          ? button(String(latent), () => choose(latent), { class: "plain", "aria-label": t("circuit.open", { latent }), "aria-pressed": String(latent === chosen) })
+          : String(latent);
+        return element("tr", {}, [String(rank + 1), open, called, peak, causal, number(score), percent(density, 2)].map((cell) => element("td", {}, cell)));
+      }),
+    );
+    shown.textContent = t("circuit.shown", { count: Math.min(found.length, MOST_ROWS), all: trace.ranking.length });
+    state.set({ search: search.value });
+  };
+  search.addEventListener("input", list);
+  const part = element("section", { class: "circuit", "aria-live": "off" });
+  let chosen = Number(state.get("circuit", trace.circuits[0].latent));
+  if (!drawn.has(chosen)) chosen = trace.circuits[0].latent;
+  let refresh = () => {};
+  let waiting;
+  const choose = (latent) => {
+    if (latent !== chosen) state.set({ circuit: String(latent), pins: null, groups: null, view: null });
+    chosen = latent;
+    list();
+    open();
+    part.querySelector("h3").focus();
+  };
+  root.append(
+    element("p", { class: "quiet" }, t("circuit.about", { layer: trace.layer.name, text: trace.data?.name || t("circuit.given_text") })),
+    model ? "" : element("p", { class: "callout" }, t("circuit.no_model")),
+    element("div", { class: "controls" }, control(t("circuit.search"), search), shown),
+    listed,
+    takeaway(t("circuit.list"), { rows: () => [COLUMNS, ...trace.ranking.map(rowOf)] }),
+    part,
+  );
+
+  // ---- one circuit
+  const open = () => {
+    const { circuit, number: place } = drawn.get(chosen);
+    clearTimeout(waiting);
+    const looked = readLooked();
+    if (circuit.output.contexts.length === 0) looked.there = false;
+
+    const keepSoon = () => {
+      clearTimeout(waiting);
+      waiting = setTimeout(() => keep(looked), 200);
+    };
+    const title = t("circuit.graph", { latent: chosen });
+    const details = element("section", { class: "details", "aria-label": t("graph.details"), "aria-live": "polite" });
+    const view = graphView(title, looked, { onchange: keepSoon, onchoose: (node) => detail(node) });
+    const show = () => view.show(graphOf(circuit, inputs, names, looked.there));
+
+    const detail = (node) => {
+      const parts = [element("h4", {}, `${t(`graph.column.${node.column}`)}: ${node.name}`)];
+      const again = () => detail(view.nodes.get(view.here));
+      const pinned = looked.pins.includes(node.id);
+      const actions = [];
+      if (node.members) {
+        const group = looked.groups[Number(node.id.slice(6))];
+        const name = element("input", { value: group.name, maxlength: LONGEST });
+        name.addEventListener("change", () => {
+          group.name = name.value.trim() || group.name;
+          view.draw();
+          keepSoon();
+        });
+        actions.push(control(t("graph.group_name"), name), button(t("graph.ungroup"), () => { view.ungroup(node.id); again(); }));
+        parts.push(element("p", {}, node.members.map((id) => view.all.get(id)?.name).filter(Boolean).join(", ")));
+      } else {
+        actions.push(button(t(pinned ? "graph.unpin" : "graph.pin"), () => { view.pin(node.id); again(); }));
+        actions.push(button(t(view.marked.has(node.id) ? "graph.unmark" : "graph.mark"), () => { view.mark(node.id); again(); }));
+      }
+      parts.push(element("div", { class: "controls" }, actions));
+      if (node.reading) {
+        const output = node.column === 3;
+        const { latent, density, largest: most } = node.reading;
+        parts.push(naming(latent, output));
+        parts.push(facts([[t("circuit.density"), percent(density, 2)], [t("circuit.largest"), number(most)], ...(node.activation === undefined ? [] : [[t("circuit.there"), number(node.activation)]])]));
+        if (!output) parts.push(tokenEnds(node.reading.tokens, t("circuit.like"), t("circuit.unlike")), element("h4", {}, t("circuit.contexts")), passages(node.reading, trace.tokens_carry_spaces));
+      }
+      const lines = linesOf(view, node.id);
+      if (lines.length) parts.push(table(t("graph.lines"), ["from", "to", "value"].map((key) => t(`graph.${key}`)), lines.map(([from, to, value]) => [from, to, number(value, 4)])));
+      details.replaceChildren(...parts.filter(Boolean));
+    };
+
+    const range = element("input", { type: "range", min: 0, max: 100, step: 5, value: Math.round(100 * looked.least) });
+    const least = element("output", {});
+    range.addEventListener("input", () => {
+      looked.least = Number(range.value) / 100;
+      show();
+      keepSoon();
+    });
+    const by = choice([["weights", t("graph.by.weights")], ...(circuit.output.contexts.length ? [["context", t("graph.by.context")]] : [])], looked.there ? "context" : "weights", (value) => {
+      looked.there = value === "context";
+      show();
+      keepSoon();
+    });
+    const called = element("input", { maxlength: LONGEST, autocomplete: "off" });
+    const join = button(t("graph.join"), () => {
+      if (view.groupable().length === 0) return;
+      view.group(called.value.trim() || t("graph.unnamed"));
+      called.value = "";
+      detail(view.nodes.get(view.here));
+    });
+    const told = element("p", { class: "quiet", role: "status" });
+    view.ondraw = () => {
+      const [products, tokens] = view.counts();
+      least.textContent = percent(looked.least, 0);
+      told.textContent = t("graph.told", { products, tokens, marked: view.marked.size });
+      join.setAttribute("aria-disabled", String(view.groupable().length === 0));
+    };
+    const download = button(t("graph.tracer"), async () => {
+      const found = await get(`/reports/${report}/circuits/${place}`);
+      const ids = new Map(found.nodes.map((node) => [node.jsNodeId.split("-")[0], node.node_id]));
+      const idOf = (id) => {
+        const [kind, latent] = id.split(":");
+        if (kind === "in") return ids.get(`${trace.layer.index}_${latent}`);
+        return kind === "token" ? ids.get(`L_${latent}`) : id === "out" ? ids.get(`${trace.layer.index + 1}_${chosen}`) : undefined;
+      };
+      const pins = looked.pins.map(idOf).filter(Boolean);
+      if (pins.length) found.qParams.pinnedIds = pins;
+      found.qParams.supernodes = looked.groups.map(({ name, ids: members }) => [name, ...members.map(idOf).filter(Boolean)]).filter((one) => one.length > 1);
+      save(`${found.metadata.slug}.json`, JSON.stringify(found), "application/json");
+    });
+    const lines = () => [["from", "to", "value"], ...view.lines.map((line) => [view.nodes.get(line.from).name, view.nodes.get(line.to).name, line.value])];
+    const vectors = circuit.spectrum.eigenvectors.map((one) => [
+      number(one.eigenvalue),
+      one.nearest.map(({ latent, cosine }) => `${inputs.has(latent) ? names.input(inputs.get(latent)) : latent} (${number(cosine, 2)})`).join(", "),
+      one.tokens.high.map((token) => word(token.text)).join(", "),
+      one.tokens.low.map((token) => word(token.text)).join(", "),
+    ]);
+    const sum = circuit.constant + [...graphOf(circuit, inputs, names, true).nodes.values()].reduce((total, node) => total + (node.column === 2 ? node.value : 0), 0);
+    part.replaceChildren(
+      element("h3", { tabindex: -1 }, t("circuit.heading", { latent: chosen, name: latentName(circuit.output) }), " "),
+      naming(chosen, true) ?? "",
+      facts([
+        [t("circuit.position"), number(circuit.position)],
+        [t("circuit.features"), number(circuit.features.length)],
+        [t("circuit.share_of_variance"), circuit.share_of_variance === null ? "—" : percent(circuit.share_of_variance)],
+        [t("circuit.share_of_norm"), percent(circuit.share_of_norm)],
+        [t("circuit.correlation"), number(circuit.correlation)],
+        [t("circuit.num_active"), number(circuit.num_active, 5)],
+      ]),
+      element(
+        "div",
+        { class: "controls", role: "group", "aria-label": t("graph.tools") },
+        control(t("graph.by"), by),
+        control(t("graph.least"), range),
+        least,
+        button("+", () => view.zoom(1.25), { "aria-label": t("graph.nearer") }),
+        button("−", () => view.zoom(0.8), { "aria-label": t("graph.farther") }),
+        button(t("graph.fit"), () => view.fit()),
+        control(t("graph.group_name"), called),
+        join,
+      ),
+      element("p", { class: "quiet" }, t("graph.help")),
+      view.element,
+      told,
+      circuit.output.contexts.length ? element("p", { class: "quiet" }, t("graph.sum", { sum: number(sum, 4), constant: number(circuit.constant, 3), latent: number(circuit.output.contexts[0].activations[circuit.output.contexts[0].peak], 4) })) : "",
+      takeaway(title, { rows: lines, drawn: view.element }),
+      element("p", { class: "takeaway" }, download),
+      details,
+      ...causalPart(circuit.causal),
+      element("h4", {}, t("circuit.contexts")),
+      passages(circuit.output, trace.tokens_carry_spaces),
+      tokenEnds(circuit.output.tokens, t("circuit.promotes"), t("circuit.suppresses")),
+      table(t("circuit.vectors"), ["eigenvalue", "nearest", "one_end", "other_end"].map((key) => t(`circuit.${key}`)), vectors),
+    );
+    refresh = show;
+    show();
+    detail(view.nodes.get("out"));
+  };
+  list();
+  open();
+  sortable(listed.querySelector("table"));
+  remarks?.show(listed, () => {
+    list();
+    refresh();
+  });
+}
+
+function drawReadings(root, { trace, model }) {
+  const search = element("input", { type: "search", value: state.get("search"), maxlength: 200, autocomplete: "off" });
+  const parts = trace.readings.map((one, place) => {
+    const title = one.kind === "token" ? t("reading.token", { token: word(one.name) }) : t("reading.direction", { position: place + 1 });
+    const values = one.spectrum.eigenvalues;
+    const subject = `direction:${trace.layer.name}:${one.kind === "token" ? one.name : place + 1}`;
+    const vectors = one.spectrum.eigenvectors.map((vector) => [number(vector.eigenvalue), ...[vector.tokens.high, vector.tokens.low].map((tokens) => tokens.map((token) => `${word(token.text)} (${number(token.value, 2)})`).join(", "))]);
+    const plot = bars(t("reading.spectrum"), values, { told: (index) => number(values[index], 5), xName: t("reading.order"), yName: t("circuit.eigenvalue") });
+    const texts = [...one.output.high, ...one.output.low, ...one.spectrum.eigenvectors.flatMap((vector) => [...vector.tokens.high, ...vector.tokens.low])].map((token) => token.text.toLowerCase());
+    const drawn = element(
+      "section",
+      { class: "direction" },
+      element("h3", {}, title),
+      model ? nameable(model, subject, title) : "",
+      facts([...(one.singular_value === null ? [] : [[t("reading.singular_value"), number(one.singular_value)], [t("reading.share"), percent(one.share)]]), [t("reading.explained"), percent(one.spectrum.explained)]]),
+      tokenEnds(one.output, t("circuit.promotes"), t("circuit.suppresses")),
+      plot,
+      takeaway(title, { rows: [["eigenvalue"], ...values.map((value) => [value])], data: one, drawn: plot }),
+      table(t("circuit.vectors"), ["eigenvalue", "one_end", "other_end"].map((key) => t(`circuit.${key}`)), vectors),
+      ...(one.causal ? causalPart(one.causal) : []),
+    );
+    return { drawn, texts: () => [title.toLowerCase(), ...texts, model ? labelOf(remarksOf(model).of(subject)).toLowerCase() : ""] };
+  });
+  const find = () => {
+    for (const { drawn, texts } of parts) drawn.hidden = !matches(texts(), search.value);
+    state.set({ search: search.value });
+  };
+  search.addEventListener("input", find);
+  root.append(
+    element("p", { class: "quiet" }, t("reading.about", { layer: trace.layer.name })),
+    element("div", { class: "controls" }, control(t("reading.search"), search)),
+    ...parts.map(({ drawn }) => drawn),
+  );
+  if (model) remarksOf(model).ready.then(find);
+  find();
+}
