@@ -118,6 +118,7 @@ def test_search_finds_tokens_latents_and_labels(page: Any, trace: Trace) -> None
         rows = page.locator(".circuit-list tbody tr td:nth-child(2)").all_inner_texts()
         return [row.strip() for row in rows]
 
+    page.locator(".circuit-list").get_by_text("ending of tales").wait_for()
     assert found("of tales") == [str(second.latent)]
     assert str(first.latent) in found(first.output.tokens.high[0].text.strip())
     assert str(first.latent) in found(str(first.features[0]))
