@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import PurePath
 
 import msgspec
 
 from bilens.base.errors import BilensError
+from bilens.findings.rules.judgements import labels
 from bilens.records.base import displayable
-from bilens.records.history import Entry
 from bilens.records.language_views import CircuitGraph, TracePage
 from bilens.records.trace import Trace
 from bilens.report.circuit_graph import circuit_graph
@@ -63,22 +63,14 @@ def find_weights(served: ServedFolder, path: str, sha256: str) -> str | None:
     return None
 
 
-def labels_of(entries: Iterable[Entry]) -> dict[str, str]:
-    """Return the label of each subject; `entries` are those of a model, the last one first."""
-    found: dict[str, str] = {}
-    for one in entries:
-        if one.action in ("label", "withdraw"):
-            found.setdefault(one.subject, one.text if one.action == "label" else "")
-    return {subject: text for subject, text in found.items() if text}
-
-
 def graph(served: ServedFolder, asked: Asked) -> CircuitGraph | None:
     page, place = trace_page(served, asked.path["key"]), asked.path["number"]
     if page is None or not 1 <= place <= len(page.trace.circuits):
         return None
     model = None if page.model is None else served.model(page.model)
-    labels = {} if model is None else labels_of(model.entries)
-    found = circuit_graph(page.trace, page.trace.circuits[place - 1], labels)
+    given = {} if model is None else labels(model.entries)
+    named = {subject: entry.text for subject, entry in given.items()}
+    found = circuit_graph(page.trace, page.trace.circuits[place - 1], named)
     return msgspec.convert(found, CircuitGraph)
 
 

@@ -107,7 +107,7 @@ function drawCircuits(root, { trace, model, report }) {
     return `latent:${sae.hook}:${sae.weights_sha256.slice(0, 8)}:${latent}`;
   };
   const remarks = model ? remarksOf(model) : null;
-  const label = (latent, output) => (remarks ? labelOf(remarks.of(subject(latent, output))) : "");
+  const label = (latent, output) => (remarks ? labelOf(remarks.of(subject(latent, output)))?.text ?? "" : "");
   const named = (reading, output) => label(reading.latent, output) || latentName(reading);
   const names = { input: (one) => named(one, false), output: (one) => named(one, true) };
   const naming = (latent, output) => (model ? nameable(model, subject(latent, output), t(output ? "circuit.output" : "circuit.input", { latent })) : null);
@@ -335,7 +335,7 @@ function drawReadings(root, { trace, model }) {
       table(t("circuit.vectors"), ["eigenvalue", "one_end", "other_end"].map((key) => t(`circuit.${key}`)), vectors),
       ...(one.causal ? causalPart(one.causal) : []),
     );
-    return { drawn, texts: () => [title.toLowerCase(), ...texts, model ? labelOf(remarksOf(model).of(subject)).toLowerCase() : ""] };
+    return { drawn, texts: () => [title.toLowerCase(), ...texts, model ? (labelOf(remarksOf(model).of(subject))?.text ?? "").toLowerCase() : ""] };
   });
   const find = () => {
     for (const { drawn, texts } of parts) drawn.hidden = !matches(texts(), search.value);
