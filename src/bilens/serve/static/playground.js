@@ -14,12 +14,14 @@ import {
   softmax,
   unpacked,
 } from "./quadratic.js";
+import { tablePlayground } from "./table_play.js";
 
 export const playground = (root) =>
   drawing(root, async () => {
     const given = await get(`/models/${root.dataset.key}/playground`);
     if (given.kind === "no_playground") root.append(element("p", { class: "callout" }, t(`play.why.${given.why}`, given)));
     else if (given.shape) imagePlayground(root, given);
+    else tablePlayground(root, given);
   });
 
 // Calls at most once in a while, the last time last.
@@ -49,10 +51,10 @@ const imagePlayground = (root, given, drawn) => {
   const host = (name, ...children) => element("div", { class: name }, children.flat());
   const answer = element("p", { class: "answer" });
   const heard = element("p", { class: "unseen", "aria-live": "polite" });
-  const whole = host("part");
-  const rest = host("part");
+  const whole = host("shown");
+  const rest = host("shown");
   const cards = host("cards");
-  const plot = host("part");
+  const plot = host("shown");
   const pixels = element("canvas", { class: "pixels", role: "img", "aria-label": t("play.attributions") });
   const left = element("canvas", { class: "pixels", role: "img", "aria-label": t("play.remaining") });
   const sum = element("p", { class: "quiet" });

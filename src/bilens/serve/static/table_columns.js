@@ -1,0 +1,69 @@
+// Columns of a table as a form shows them, and as inputs of a model in standard units.
+import { element, number, t } from "./lib.js";
+
+export const MISSING = "(missing)";
+const DAY = 86_400_000;
+const dayOf = (column, days) => new Date(Date.parse(column.first) + days * DAY);
+// Whether a column may be left empty: texts only where the training saw it.
+const mayMiss = (column) => column.kind !== "category" || column.parts.includes(MISSING);
+const dates = { year: (day) => day.getUTCFullYear(), month: (day) => day.getUTCMonth() + 1, weekday: (day) => day.getUTCDay() || 7 };
+
+// A value is a number, days since the first one, a text, or null for what is not known.
+export const encode = (column, value, mean, scale, z) => {
+  column.inputs.forEach((input, at) => {
+    const part = column.parts[at];
+    let raw = mean[input]; // of what is not known
+    if (part === MISSING && column.kind !== "category") raw = value === null ? 1 : 0;
+    else if (column.kind === "category") raw = part === (value ?? MISSING) ? 1 : 0;
+    else if (value !== null && (part === "value" || part === "days")) raw = column.kind === "date" ? Math.floor(value) : value;
+    else if (value !== null && part === "hour") raw = (value - Math.floor(value)) * 24;
+    else if (value !== null) raw = dates[part](dayOf(column, value));
+    z[input] = (raw - mean[input]) / scale[input];
+  });
+};
+export const decode = (column, row) => {
+  const part = (name) => {
+    const at = column.parts.indexOf(name);
+    return at < 0 ? undefined : row[column.inputs[at]];
+  };
+  if (column.kind === "category") {
+    const at = column.inputs.findIndex((input) => row[input] === 1);
+    return at < 0 || column.parts[at] === MISSING ? null : column.parts[at];
+  }
+  if (part(MISSING) === 1) return null;
+  return column.kind === "number" ? (part("value") ?? null) : (part("days") ?? 0) + (part("hour") ?? 0) / 24;
+};
+// What a column is at the mean of all rows: the most frequent text.
+export const usual = (column, mean) => {
+  if (column.kind !== "category") return decode({ ...column, parts: column.parts.map((one) => (one === MISSING ? "" : one)) }, mean);
+  const at = column.inputs.reduce((best, input, i) => (mean[input] > mean[column.inputs[best]] ? i : best), 0);
+  return column.parts[at] === MISSING ? null : column.parts[at];
+};
+export const levelsOf = (column) => column.parts.filter((one) => one !== MISSING);
+
+const stamp = (column, days) => dayOf(column, days).toISOString().slice(0, 16);
+export const shownValue = (column, value) => {
+  if (value === null) return t("play.unknown");
+  if (column.kind === "date") return stamp(column, value).replace("T", " ");
+  return column.kind === "number" ? `${number(value, 5)}${column.unit && ` ${column.unit}`}` : value;
+};
+// A control for a value; `change` is called with it.
+export const valueInput = (column, value, change) => {
+  if (column.kind === "category") {
+    const options = [...levelsOf(column), ...(mayMiss(column) ? [null] : [])];
+    return element(
+      "select",
+      { onchange: (event) => change(options[event.target.selectedIndex]) },
+      options.map((one) => element("option", { selected: one === value }, one ?? t("play.unknown"))),
+    );
+  }
+  const isDate = column.kind === "date";
+  const given = value === null ? "" : isDate ? stamp(column, value) : value;
+  const read = (text) => (text === "" ? null : isDate ? (Date.parse(`${text}Z`) - Date.parse(column.first)) / DAY : Number(text));
+  return element("input", {
+    type: isDate ? "datetime-local" : "number",
+    step: isDate ? null : "any",
+    value: given,
+    oninput: (event) => event.target.validity.badInput || change(read(event.target.value)),
+  });
+};

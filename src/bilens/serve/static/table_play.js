@@ -1,0 +1,290 @@
+// The playground of a table: a form, what each column and pair does, and the nearest other answer.
+import { curves, largest, namedBars, paint } from "./charts.js";
+import { choice, control, element, number, percent, state, t, table, takeaway } from "./lib.js";
+import { nearestStep, reduced } from "./nearest_change.js";
+import { nameable } from "./people.js";
+import { attributed, direction, largestAt, quadraticMap, softmax, unpacked } from "./quadratic.js";
+import { decode, encode, levelsOf, shownValue, usual, valueInput } from "./table_columns.js";
+
+const POINTS = 61; // of a curve
+const CELLS = 25; // of a side of a surface
+const MOST_TEXTS = 2000; // combinations of texts that are all tried
+
+// The model of a table, as a function of the values of a form.
+export const tableModel = (given) => {
+  const map = quadraticMap(given.map);
+  const { columns, input_mean: mean, input_scale: scale } = given;
+  const base = map.seen(Float64Array.from(given.baseline));
+  const inputsOf = (values) => {
+    const z = new Float64Array(map.width);
+    columns.forEach((column, at) => encode(column, values[at], mean, scale, z));
+    return z;
+  };
+  const at = (values) => map.seen(inputsOf(values));
+  // Exact Shapley values of columns against the mean row; those of a column's inputs are summed.
+  const parts = (form, values) => {
+    const found = attributed(form, at(values), base);
+    return columns.map((column) => column.inputs.reduce((sum, input) => sum + found[input], 0));
+  };
+  // What a column can be: both ends of its range and between, or its texts.
+  const steps = (column, count = POINTS) =>
+    column.kind === "category"
+      ? levelsOf(column)
+      : Array.from({ length: count }, (_, i) => column.low + ((column.high - column.low) * i) / (count - 1));
+  const changed = (values, column, value) => values.map((one, i) => (i === column ? value : one));
+  const effect = (form, values, column) =>
+    steps(columns[column]).map((value) => [value, form.value(at(changed(values, column, value)))]);
+  const surface = (form, values, first, second) => {
+    const [across, up] = [first, second].map((one) => steps(columns[one], CELLS));
+    const cells = up.map((b) => across.map((a) => form.value(at(changed(changed(values, first, a), second, b)))));
+    return { across, up, cells };
+  };
+
+  // The nearest values that are given another answer: `wanted` is a class, null for any other, or,
+  // of a number, what it is to be. `free` is column → [low, high], or null for a text.
+  const nearest = (values, free, wanted) => {
+    const texts = [...free.keys()].filter((one) => columns[one].kind === "category");
+    const numbers = [...free.keys()].filter((one) => columns[one].kind === "number");
+    const now = map.logits(at(values));
+    const label = largestAt(now);
+    const others = [...now.keys()].filter((one) => one !== (wanted ?? label));
+    const pair = (first, second) => ({ form: map.form(direction(map.outputs, first, second)), offset: 0 });
+    let goals = wanted === null ? others.map((rival) => [pair(label, rival)]) : [others.map((one) => pair(one, wanted))];
+    if (map.outputs === 1) {
+      const sign = now[0] < wanted ? -1 : 1;
+      goals = [[{ form: map.form(Float64Array.of(sign)), offset: -sign * wanted }]];
+    }
+    let combined = [[values, 0]];
+    let exact = true;
+    for (const column of texts) {
+      const changes = levelsOf(columns[column]).filter((level) => level !== values[column]);
+      if (combined.length * (changes.length + 1) > MOST_TEXTS) exact = false;
+      else combined = combined.flatMap(([found, cost]) => [[found, cost], ...changes.map((level) => [changed(found, column, level), cost + 1])]);
+    }
+    let best = null;
+    for (const [start, cost] of combined) {
+      // a number that is not known is at the mean
+      const known = numbers.reduce((found, one) => (found[one] === null ? changed(found, one, usual(columns[one], mean)) : found), start);
+      const places = numbers.map((one) => columns[one].inputs[columns[one].parts.indexOf("value")]);
+      const z = inputsOf(known);
+      const bounds = numbers.map((one, i) => free.get(one).map((end) => (end - mean[places[i]]) / scale[places[i]] - z[places[i]]));
+      const seen = map.seen(z);
+      for (const goal of goals) {
+        const found = nearestStep(goal.map(({ form, offset }) => reduced(map, form, seen, places, offset)), bounds);
+        exact &&= found.exact;
+        if (!found.t) continue;
+        const distance = Math.sqrt(cost + found.t.reduce((sum, step) => sum + step * step, 0));
+        if (best && distance >= best.distance) continue;
+        // a little beyond the border, and rounded as little as a form can show
+        const moved = numbers.map((one, i) => {
+          const value = known[one] + found.t[i] * (1 + 1e-7) * scale[places[i]];
+          return Math.max(free.get(one)[0], Math.min(free.get(one)[1], value));
+        });
+        best = { distance, values: known.map((value, one) => (numbers.includes(one) ? moved[numbers.indexOf(one)] : value)) };
+      }
+    }
+    return { ...best, exact };
+  };
+  return { map, base, at, parts, effect, surface, nearest, columns };
+};
+
+export const tablePlayground = (root, given) => {
+  const model = tableModel(given);
+  const { map, columns } = model;
+  const { output_names: names } = given;
+  const one = map.outputs === 1;
+  const rows = given.rows ? unpacked(given.rows) : new Float64Array(0);
+  const rowAt = (index) => rows.subarray(index * map.width, (index + 1) * map.width);
+  let values = columns.map((column) => usual(column, given.input_mean));
+  const chosen = { first: "", second: "", pair: [0, Math.min(1, columns.length - 1)] };
+  const host = (name) => element("div", { class: name });
+  const section = (name, ...children) => element("section", { "aria-label": name }, element("h3", {}, name), children);
+  const [form, answer, logits, parts, curvesHost, found] = ["fields", "answer", "shown", "shown", "effects", "near"].map(host);
+  answer.setAttribute("aria-live", "polite");
+  found.setAttribute("aria-live", "polite");
+  const surface = element("canvas", { class: "pixels surface", role: "img" });
+  const axes = element("p", { class: "quiet" });
+  let now = {};
+
+  const layForm = () =>
+    form.replaceChildren(
+      ...columns.map((column, at) => {
+        const input = valueInput(column, values[at], (value) => {
+          values = values.map((old, i) => (i === at ? value : old));
+          update();
+        });
+        const name = column.unit ? `${column.name} (${column.unit})` : column.name;
+        return element("div", {}, control(name, input), nameable(root.dataset.key, `column:${column.name}`, column.name));
+      }),
+    );
+
+  const update = () => {
+    const at = model.at(values);
+    const found = map.logits(at);
+    const shown = largestAt(found);
+    const first = chosen.first === "" ? shown : Number(chosen.first);
+    const second = chosen.second === "" || Number(chosen.second) === first ? null : Number(chosen.second);
+    const read = map.form(direction(map.outputs, first, second));
+    const target = one
+      ? names[0]
+      : second === null
+        ? t("play.class", { name: names[first] })
+        : t("play.contrast", { first: names[first], second: names[second] });
+    now = { logits: found, read, target };
+    const shares = softmax(found);
+    answer.textContent = one
+      ? `${names[0]}: ${number(found[0], 5)}`
+      : t("play.answer", { name: names[shown], share: percent(shares[shown]) });
+    logits.replaceChildren(
+      ...(one ? [] : [namedBars(t("play.logits"), names.map((name, o) => ({ name: `${name} · ${percent(shares[o])}`, value: found[o] })))]),
+    );
+    now.parts = model.parts(read, values);
+    const order = [...columns.keys()].sort((a, b) => Math.abs(now.parts[b]) - Math.abs(now.parts[a]));
+    const whole = now.parts.reduce((sum, value) => sum + value, 0);
+    parts.replaceChildren(
+      namedBars(t("play.columns"), order.map((i) => ({ name: `${columns[i].name} = ${shownValue(columns[i], values[i])}`, value: now.parts[i] }))),
+      element("p", { class: "quiet" }, t("play.rows_sum", {
+        target,
+        sum: number(whole, 5),
+        value: number(read.value(at), 5),
+        base: number(read.value(model.base), 5),
+      })),
+    );
+    now.effects = columns.map((_, column) => model.effect(read, values, column));
+    drawEffects();
+    drawSurface();
+  };
+  const drawEffects = () => {
+    const all = now.effects.flatMap((points) => points.map(([, value]) => value));
+    const y = [Math.min(...all), Math.max(...all)];
+    curvesHost.replaceChildren(
+      ...columns.map((column, at) => {
+        const points = now.effects[at];
+        if (column.kind === "category")
+          return element("div", {}, element("h4", {}, column.name), namedBars(column.name, points.map(([name, value]) => ({ name: name === values[at] ? `▸ ${name}` : name, value })), { scale: largest(y) }));
+        const marker = values[at] === null ? undefined : Math.max(column.low, Math.min(column.high, values[at]));
+        const name = t("play.effect", { column: column.name, target: now.target });
+        const xName = column.kind === "date" ? t("play.days", { first: column.first }) : column.unit;
+        return element("div", {}, element("h4", {}, column.name), curves(name, [{ name: column.name, points }], { y, marker, xName, width: 360, height: 170 }));
+      }),
+    );
+  };
+  const drawSurface = () => {
+    const [first, second] = chosen.pair;
+    now.surface = model.surface(now.read, values, first, second);
+    const middle = now.read.value(model.at(values));
+    const cells = now.surface.cells.toReversed().flat().map((value) => value - middle);
+    const name = t("play.surface", { first: columns[first].name, second: columns[second].name, target: now.target });
+    const end = (column, at) => shownValue(columns[column], (column === first ? now.surface.across : now.surface.up).at(at));
+    paint(surface, cells, [now.surface.up.length, now.surface.across.length]).setAttribute("aria-label", name);
+    axes.textContent = t("play.axes", {
+      first: columns[first].name, second: columns[second].name,
+      left: end(first, 0), right: end(first, -1), bottom: end(second, 0), top: end(second, -1),
+      most: number(largest(cells)),
+    });
+  };
+
+  // ---- the nearest other answer
+
+  const changeable = columns.map((column, at) => at).filter((at) => columns[at].kind !== "date");
+  const ask = changeable.map((at) => {
+    const column = columns[at];
+    const may = element("input", { type: "checkbox", checked: column.kind === "number", "aria-label": t("play.may_change", { column: column.name }) });
+    const ends = column.kind === "number"
+      ? [["low", column.low], ["high", column.high]].map(([end, value]) =>
+          element("input", { type: "number", step: "any", value, "aria-label": t(`play.bound.${end}`, { column: column.name }) }),
+        )
+      : [];
+    return { at, may, ends, row: [may, column.name, ...(ends.length ? ends : [t("play.any_text"), ""])] };
+  });
+  const wish = one
+    ? element("input", { type: "number", step: "any", required: true })
+    : choice([["", t("play.any_other")], ...names.entries()], "", () => {});
+  const find = () => {
+    const free = new Map(ask.filter(({ may }) => may.checked).map(({ at, ends }) => [at, ends.length ? ends.map((end) => Number(end.value)) : null]));
+    const told = (text) => found.replaceChildren(element("p", {}, text));
+    if ([...free.values()].some((ends) => ends && !(ends[0] <= ends[1]))) return told(t("play.bad_bounds"));
+    if (one && wish.value === "") return told(t("play.no_wish"));
+    if (!one && wish.value !== "" && Number(wish.value) === largestAt(now.logits)) return told(t("play.is_already"));
+    const nearest = model.nearest(values, free, wish.value === "" ? null : Number(wish.value));
+    if (!nearest.values) return told(t(`play.none.${nearest.exact ? "proven" : "searched"}`));
+    const after = map.logits(model.at(nearest.values));
+    const different = columns.map((_, at) => at).filter((at) => nearest.values[at] !== values[at]);
+    const cells = different.map((at) => [columns[at].name, shownValue(columns[at], values[at]), shownValue(columns[at], nearest.values[at])]);
+    const name = t("play.changes", { name: one ? number(after[0], 5) : names[largestAt(after)] });
+    const put = element("button", { type: "button", class: "plain", onclick: () => {
+      values = nearest.values;
+      layForm();
+      update();
+    } }, t("play.put"));
+    const heads = ["column", "now", "then"].map((key) => t(`play.head.${key}`));
+    found.replaceChildren(
+      table(name, heads, cells),
+      element("p", {}, t(`play.nearest.${nearest.exact ? "exact" : "searched"}`, { distance: number(nearest.distance, 4) })),
+      put,
+      takeaway("nearest", { rows: [["column", "now", "then"], ...different.map((at) => [columns[at].name, values[at], nearest.values[at]])] }),
+    );
+    return null;
+  };
+
+  const classes = [...names.entries()];
+  const set = (key, value) => {
+    chosen[key] = value;
+    state.set({ class: chosen.first, over: chosen.second });
+    update();
+  };
+  const pairChoice = (side) =>
+    choice(columns.map((column, at) => [at, column.name]), chosen.pair[side], (value) => {
+      chosen.pair[side] = Number(value);
+      drawSurface();
+    });
+  const offered = given.row_numbers.map((row, at) => [at, t("play.row", { row })]);
+  const take = (index) => {
+    values = columns.map((column) => (index === "" ? usual(column, given.input_mean) : decode(column, rowAt(Number(index)))));
+    layForm();
+    update();
+  };
+  const line = (...children) => element("div", { class: "controls" }, children);
+  root.append(
+    element(
+      "div",
+      { class: "play" },
+      section(t("play.form"), line(control(t("play.take_row"), choice([["", t("play.usual")], ...offered], offered.length ? 0 : "", take))), form),
+      section(
+        t("play.answer_heading"),
+        answer,
+        logits,
+        one ? "" : line(
+          control(t("play.first"), choice([["", t("play.predicted")], ...classes], "", (value) => set("first", value))),
+          control(t("play.second"), choice([["", t("play.mean")], ...classes], "", (value) => set("second", value))),
+        ),
+        parts,
+        takeaway("contributions", { rows: () => [["column", "value", "adds"], ...columns.map((column, at) => [column.name, values[at], now.parts[at]])] }),
+      ),
+    ),
+    section(
+      t("play.effects"),
+      curvesHost,
+      takeaway("effects", { rows: () => [["column", "value", "output"], ...now.effects.flatMap((points, at) => points.map((point) => [columns[at].name, ...point]))] }),
+    ),
+    section(
+      t("play.pair"),
+      line(control(t("play.across"), pairChoice(0)), control(t("play.up"), pairChoice(1))),
+      surface,
+      axes,
+      takeaway("pair", {
+        rows: () => [["", ...now.surface.across], ...now.surface.up.map((value, at) => [value, ...now.surface.cells[at]])],
+        drawn: surface,
+      }),
+    ),
+    section(
+      t("play.nearest_heading"),
+      element("p", { class: "quiet" }, t("play.distance")),
+      table(t("play.bounds_heading"), ["may", "column", "low", "high"].map((key) => t(`play.head.${key}`)), ask.map(({ row }) => row)),
+      line(control(one ? t("play.wished_value") : t("play.wished"), wish), element("button", { type: "button", onclick: find }, t("play.find"))),
+      found,
+    ),
+  );
+  layForm();
+  take(offered.length ? "0" : "");
+};

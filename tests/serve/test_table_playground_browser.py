@@ -1,0 +1,268 @@
+"""The playground of a table in a real browser: the form, what columns do, the nearest other answer.
+
+Broken once: with the mean of a column not taken off, with the pole of a conic's axis left out, with
+bounds ignored in the plane, with the texts of a column added where one is to be replaced.
+"""
+
+import csv
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime, timedelta
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import bilens as bl
+from bilens.algebra.directions import centred_directions
+from bilens.api.given_data import interface_of
+from bilens.cli.app import main
+from bilens.data.labelled_data import read_labelled
+from bilens.serve.folder import id_of
+from chromium import needs_browser
+from explorer_server import opened_page, served
+
+pytestmark = needs_browser
+CITIES = ("<b>Ōsaka</b>", "Tokyo", "Nagoya")
+ROWS = 400
+AGE, INCOME, CITY = 0, 2, 3  # inputs; beside age stands whether it is missing
+MODEL = """async ([name, act, ...given]) => {
+    const { get } = await import("/static/lib.js");
+    const { tableModel } = await import("/static/table_play.js");
+    const q = await import("/static/quadratic.js");
+    const model = tableModel(await get(`/models/${name}/playground`));
+    const at = (values) => [...model.map.logits(model.at(values))];
+    const form = (first) => model.map.form(q.direction(model.map.outputs, first));
+    const acts = {
+        answers: (rows) => rows.map(at),
+        parts: (rows, first) => rows.map((row) => model.parts(form(first), row)),
+        effect: (row, first, column) => model.effect(form(first), row, column),
+        surface: (row, first, one, two) => model.surface(form(first), row, one, two),
+        nearest: (row, free, wanted) => model.nearest(row, new Map(free), wanted),
+    };
+    return acts[act](...given);
+}"""
+STEPS = """async ([problems]) => {
+    const { nearestStep } = await import("/static/nearest_change.js");
+    return problems.map(([forms, bounds]) => nearestStep(forms, bounds));
+}"""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models of a table: classes and numbers depend on a product, a text and a date."""
+    where = tmp_path_factory.mktemp("tables")
+    generator = torch.Generator().manual_seed(3)
+    z = torch.randn(ROWS, 2, generator=generator)
+    lines = ["age,income,city,since,loan,price"]
+    for row in range(ROWS):
+        age, income = round(45 + 12 * float(z[row, 0])), round(400 + 90 * float(z[row, 1]), 1)
+        score = (age - 45) / 12 * (income - 400) / 90 + (row % 3 == 1) + 0.1 * (row % 12)
+        loan = "reject" if score < 0.3 else "ask" if score < 1.2 else "grant"
+        day = f"2024-{1 + row % 12:02}-{1 + row % 28:02} {row % 24:02}:30"
+        known = "" if row % 23 == 0 else age
+        lines.append(f"{known},{income},{CITIES[row % 3]},{day},{loan},{score:.3f}")
+    (where / "t.csv").write_text("\n".join(lines))
+    for target, other in (("loan", "price"), ("price", "loan")):
+        run = ["train", "table", where / "t.csv", f"--target={target}", f"--drop={other}", "-q"]
+        with pytest.MonkeyPatch.context() as patch, suppress(SystemExit):
+            patch.setattr(
+                sys, "argv", ["bilens", *map(str, run), f"--out={where / 'runs' / target}"]
+            )
+            main()
+    return where / "runs"
+
+
+@pytest.fixture
+def page(browser: Any, root: Path) -> Iterator[Any]:
+    with served(root) as address, opened_page(browser, address) as found:
+        yield found
+
+
+def opened(page: Any, name: str = "loan", lang: str = "en") -> None:
+    page.goto(f"/models/{id_of(name)}/playground?lang={lang}")
+    page.get_by_role("table").first.wait_for()
+
+
+def asked(page: Any, act: str, *given: Any, name: str = "loan") -> Any:
+    return page.evaluate(MODEL, [id_of(name), act, *given])
+
+
+def own_map(root: Path, name: str = "loan") -> bl.QuadraticMap:
+    module = bl.load(root / name).module
+    assert isinstance(module, bl.nn.BilinearClassifier)
+    return module.double().quadratic_map().detach()
+
+
+def held_out(root: Path, name: str = "loan") -> tuple[list[list[Any]], torch.Tensor]:
+    """Rows as the form has them, and as bilens reads the same file."""
+    path = root / name / "test.csv"
+    rows = []
+    for cells in csv.DictReader(path.read_text().splitlines()):
+        days = (datetime.fromisoformat(cells["since"]) - datetime(2024, 1, 1)) / timedelta(days=1)
+        age = float(cells["age"]) if cells["age"] else None
+        rows.append([age, float(cells["income"]), cells["city"], days])
+    return rows, read_labelled(path, None, interface_of(bl.load(root / name))).inputs.double()
+
+
+def test_answers_and_contributions_are_those_of_bilens(page: Any, root: Path) -> None:
+    opened(page)
+    for name in ("loan", "price"):
+        f, (rows, x) = own_map(root, name), held_out(root, name)
+        assert any(row[0] is None for row in rows)
+        found = torch.tensor(asked(page, "answers", rows, name=name), dtype=torch.float64)
+        torch.testing.assert_close(found, f(x), rtol=1e-8, atol=1e-8)
+    f, (rows, x) = own_map(root), held_out(root)
+    model = bl.load(root / "loan")
+    mean = torch.tensor(model.input_mean, dtype=torch.float64)
+    parts = bl.attribute(f.compose_output(centred_directions(3)[1:2]), x, mean)[:, 0]
+    names = [name.split("=")[0].split(":")[0] for name in model.input_names or ()]
+    columns = ("age", "income", "city", "since")
+    place = torch.tensor([[float(name == column) for name in names] for column in columns])
+    found = torch.tensor(asked(page, "parts", rows, 1), dtype=torch.float64)
+    torch.testing.assert_close(found, parts @ place.double().T, rtol=1e-7, atol=1e-7)
+
+
+def test_effects_are_the_output_with_one_and_two_columns_changed(page: Any, root: Path) -> None:
+    opened(page)
+    f, (rows, x) = own_map(root), held_out(root)
+    u = centred_directions(3)[2]
+    row, start = rows[1], x[1]
+    for value, output in asked(page, "effect", row, 2, 1):
+        there = start.index_fill(0, torch.tensor([INCOME]), value)
+        assert output == pytest.approx(float(u @ f(there)), abs=1e-7)
+    texts = asked(page, "effect", row, 2, 2)
+    assert {text for text, _ in texts} == {*CITIES}
+    assert dict(texts)[row[2]] == pytest.approx(float(u @ f(start)), abs=1e-7)
+    found = asked(page, "surface", row, 2, 0, 1)
+    for i, j in ((0, 0), (24, 3), (7, 20)):
+        there = start.clone()
+        there[AGE], there[INCOME] = found["across"][j], found["up"][i]
+        assert found["cells"][i][j] == pytest.approx(float(u @ f(there)), abs=1e-7)
+
+
+def problem(seed: int, forms: int, steps: int) -> tuple[list[Any], list[list[float]]]:
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(forms):
+        half = torch.randn(steps, steps, generator=generator).double()
+        if seed % 5 == 0:
+            half = torch.diag(half.diagonal())  # with its slope along one axis alone
+        g = torch.randn(steps, generator=generator).double()
+        if seed % 5 == 0:
+            g[0] = 0
+        c = float(torch.rand(1, generator=generator)) + 0.05
+        found.append({"c": c, "g": g.tolist(), "A": ((half + half.T) / 2).tolist()})
+    ends = torch.rand(steps, 2, generator=generator).double() * 3
+    low = -ends[:, 0] if seed % 7 else ends[:, 0] / 3  # now and then without the row itself
+    return found, torch.stack([low, low.clamp_min(0) + ends[:, 1]], dim=1).tolist()
+
+
+def by_force(forms: list[Any], bounds: list[list[float]], count: int) -> float:
+    """The least distance over a grid of points at which all forms are 0 or less."""
+    axes = [torch.linspace(low, high, count, dtype=torch.float64) for low, high in bounds]
+    t = torch.cartesian_prod(*axes).reshape(-1, len(bounds))
+    there = torch.ones(len(t), dtype=torch.bool)
+    for form in forms:
+        g, a = (torch.tensor(form[key], dtype=torch.float64) for key in ("g", "A"))
+        there &= form["c"] + t @ g + ((t @ a) * t).sum(dim=1) <= 0
+    return float(t[there].norm(dim=1).min()) if bool(there.any()) else float("inf")
+
+
+@pytest.mark.parametrize(("forms", "steps", "count"), [(1, 1, 200_001), (1, 2, 1501), (2, 2, 1501)])
+def test_the_nearest_step_is_exact_where_it_says_so(
+    page: Any, forms: int, steps: int, count: int
+) -> None:
+    opened(page)
+    problems = [problem(seed, forms, steps) for seed in range(60)]
+    found = page.evaluate(STEPS, [problems])
+    assert sum(one["exact"] for one in found) > 30
+    assert sum(one["t"] is not None for one in found) > 20
+    for (given, bounds), one in zip(problems, found, strict=True):
+        grid = by_force(given, bounds, count)
+        mine = float("inf") if one["t"] is None else float(torch.tensor(one["t"]).double().norm())
+        assert mine <= grid * (1 if one["exact"] else 1.02) + 1e-6
+        if one["exact"] and mine < float("inf"):
+            assert mine >= grid - 3 * max(high - low for low, high in bounds) / count - 1e-6
+        for low_high, step in zip(bounds, one["t"] or [], strict=False):
+            assert low_high[0] <= step <= low_high[1]
+
+
+def test_a_search_over_many_finds_what_is_there(page: Any) -> None:
+    opened(page)
+    problems = [problem(seed, 1, 4) for seed in range(30)]
+    for (given, bounds), one in zip(problems, page.evaluate(STEPS, [problems]), strict=True):
+        grid = by_force(given, bounds, 25)
+        assert not one["exact"]
+        if grid < float("inf"):
+            assert float(torch.tensor(one["t"]).norm()) <= grid * 1.02 + 1e-6
+
+
+def test_the_nearest_change_changes_the_answer_and_no_less_does(page: Any, root: Path) -> None:
+    opened(page)
+    f, (rows, x) = own_map(root), held_out(root)
+    model = bl.load(root / "loan")
+    scale = torch.tensor(model.input_scale, dtype=torch.float64)
+    for row, start in zip(rows[1:4], x[1:4], strict=True):
+        label = int(f(start).argmax())
+        free = [[1, [100, 700]], [2, None]]
+        found = asked(page, "nearest", row, free, None)
+        assert found["exact"]
+        (after,) = asked(page, "answers", [found["values"]])
+        assert max(range(3), key=after.__getitem__) != label
+        assert (found["values"][0], found["values"][3]) == (row[0], row[3])
+        best = float("inf")
+        for city, income in product(range(3), torch.linspace(100, 700, 2001).tolist()):
+            there = start.clone()
+            there[INCOME] = income
+            there[CITY : CITY + 3] = torch.eye(3)[city]
+            if int(f(there).argmax()) != label:
+                step = abs(income - float(start[INCOME])) / float(scale[INCOME])
+                cost = float(there[CITY + city] != start[CITY + city])
+                best = min(best, (cost + step**2) ** 0.5)
+        assert found["distance"] == pytest.approx(best, abs=0.3 / float(scale[INCOME]) + 1e-6)
+    assert asked(page, "nearest", rows[1], [], None) == {"exact": True}
+
+
+def test_a_form_is_filled_and_the_change_is_put_into_it(page: Any, root: Path) -> None:
+    opened(page)
+    page.get_by_label("Begin with").select_option("1")
+    page.get_by_label("income", exact=True).fill("640")
+    page.get_by_label("city", exact=True).select_option("Tokyo")
+    row = [*held_out(root)[0][1]]
+    row[1:3] = [640, "Tokyo"]
+    (logits,) = asked(page, "answers", [row])
+    names = bl.load(root / "loan").output_names or ()
+    label = max(range(3), key=logits.__getitem__)
+    answer = page.locator(".answer")
+    assert answer.inner_text().startswith(names[label])
+    page.get_by_role("button", name="Find").press("Enter")
+    page.get_by_text("exact, no smaller change").wait_for()
+    page.get_by_role("button", name="Put it into the form").press("Enter")
+    assert not answer.inner_text().startswith(names[label])
+    page.get_by_label("Highest income").fill("")
+    page.get_by_role("button", name="Find").click()
+    page.get_by_text("is missing").wait_for()
+
+
+def test_a_wished_value_is_reached(page: Any) -> None:
+    opened(page, "price")
+    page.get_by_label("Wished value").fill("1.5")
+    page.get_by_role("button", name="Find").click()
+    page.get_by_role("button", name="Put it into the form").press("Enter")
+    value = float(page.locator(".answer").inner_text().split(": ")[1])
+    assert value == pytest.approx(1.5, abs=1e-4)
+    page.get_by_label("Wished value").fill("1e9")
+    page.get_by_role("button", name="Find").click()
+    page.get_by_text("all of them were gone through exactly").wait_for()
+
+
+def test_names_are_text_and_nothing_is_wider_than_the_window(page: Any) -> None:
+    for lang, width in (("en", 360), ("ja", 360), ("en", 1920)):
+        page.set_viewport_size({"width": width, "height": 900})
+        opened(page, lang=lang)
+        page.get_by_role("rowheader", name=CITIES[0]).first.wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
