@@ -118,12 +118,13 @@ def prepare(
     layer: str | None = None,
     inputs: InputMoments | None = None,
     memory_limit: int | str | None = None,
+    mapped: LayerMap | None = None,
 ) -> LayerJob:
-    """Return what a request means for one layer."""
+    """Return what a request means for one layer; `mapped` is its map, where that is at hand."""
     name = choose_layer(model, layer)
     outputs = LayerOutputs.of(model, name)
     read = read_outputs(outputs, request)
-    mapped = layer_map(model, name, request.basis, inputs)
+    mapped = mapped or layer_map(model, name, request.basis, inputs)
     num, d_in = len(read.names), mapped.f.sizes.d_in
     null = null_estimate(mapped.behind, mapped.embedding, num, request.null_samples)
     d_before = d_in if mapped.embedding is None else mapped.embedding.shape[1]

@@ -41,7 +41,8 @@ class Request:
     """What is asked of each layer."""
 
     top: int = 5  # pairs of each output
-    outputs: str | None = None  # such as "0,3,7-9", or names of what the model gives out
+    # such as "0,3,7-9", or names of what the model gives out; or their numbers
+    outputs: str | tuple[int, ...] | None = None
     basis: Basis = "input"
     reading: Reading | None = None  # None: "centred" of logits, "raw" of everything else
     contrast: tuple[int | str, int | str] | None = None  # one class against another instead
@@ -164,12 +165,17 @@ def output_index(value: int | str, outputs: LayerOutputs) -> int:
     raise UsageError(f"{value!r} names no output of {expected(outputs)}.")
 
 
-def select_outputs(text: str | None, outputs: LayerOutputs) -> list[int]:
+def select_outputs(text: str | tuple[int, ...] | None, outputs: LayerOutputs) -> list[int]:
     """Return the indices of the outputs that a text names, each once, in its order."""
     number = len(outputs.names)
     if text is None:
         return list(range(number))
     chosen: dict[int, None] = {}
+    if isinstance(text, tuple):
+        wrong = [index for index in text if index not in range(number)]
+        if wrong:
+            raise UsageError(f"{wrong[0]} is no output of {expected(outputs)}.")
+        return [*dict.fromkeys(text)]
     for part in (part.strip() for part in text.split(",")):
         span = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part)
         named = index_of_name(part, outputs)

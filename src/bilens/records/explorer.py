@@ -60,25 +60,3 @@ class ModelPage(Document, frozen=True, kw_only=True):
     # of the last audit: what fails, asks for caution, or was accepted or rejected
     findings: tuple[Finding, ...] = ()
     conditions: tuple[JudgedCondition, ...] = ()  # of the last audit, those that failed
-
-
-class LayerRow(Record, frozen=True):
-    """One layer of a model, without reading its weights."""
-
-    name: str
-    reads: str  # `inputs`, `neurons`, `residual stream` or `activations`
-    gives: str  # `logits`, `neurons` or `outputs`
-    activation: str
-    gated: bool
-    exact: bool  # its map is the layer, not an approximation
-    d_in: Count
-    d_hidden: Count
-    d_out: Count
-
-
-class LayerTable(Document, frozen=True, kw_only=True):
-    """The layers of a model."""
-
-    kind: Literal["layers"] = "layers"
-    weights_sha256: str
-    layers: tuple[LayerRow, ...]  # in the order of the model

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from threading import Lock
+from threading import Lock, RLock
 from typing import Any, TypeVar
 
 from bilens.base.errors import FileError
@@ -23,25 +23,38 @@ Result = TypeVar("Result")
 
 
 @dataclass(eq=False)
-class OpenModel:
-    """A model with what was computed of it."""
+class Results:
+    """What was computed, one after the other."""
 
-    name: str  # its path from the folder
-    model: LoadedModel
-    state: State  # of its files when it was read
-    results: OrderedDict[Any, Any] = field(default_factory=OrderedDict)
-    working: Lock = field(default_factory=Lock)
+    results: OrderedDict[Any, Any] = field(default_factory=OrderedDict, kw_only=True)
+    working: RLock = field(default_factory=RLock, kw_only=True)  # one result may ask for another
 
-    def once(self, what: Any, compute: Callable[[], Result]) -> Result:
-        """Return a result, computed when it is first asked for; `what` says of what."""
+    def once(self, what: Any, compute: Callable[[], Result], most: int = VIEWS) -> Result:
+        """Return a result, computed when it is first asked for; `what` says of what.
+
+        Of large results `what` is a tuple, and the last `most` with the same first entry are kept.
+        """
         with self.working:
             if what not in self.results:
                 self.results[what] = compute()
+                alike = [one for one in self.results if most < VIEWS and one[0] == what[0]]
+                for one in alike[:-most]:
+                    del self.results[one]
                 while len(self.results) > VIEWS:
                     self.results.popitem(last=False)
             self.results.move_to_end(what)
             found: Result = self.results[what]
             return found
+
+
+@dataclass(eq=False)
+class OpenModel(Results):
+    """A model with what was computed of it."""
+
+    name: str  # its path from the folder
+    model: LoadedModel
+    state: State  # of its files when it was read
+    slow: Results = field(default_factory=Results)  # what a page does not wait for
 
     @property
     def nbytes(self) -> int:

@@ -35,6 +35,8 @@ SCRIPTS = (
     "charts.js",
     "home.js",
     "people.js",
+    "outputs.js",
+    "vectors.js",
     "spectra.js",
     "jobs.js",
     "quadratic.js",
@@ -48,7 +50,7 @@ SCRIPTS = (
     "circuits.js",
     "page.js",
 )  # users last
-STYLES = ("explorer.css", "playground.css", "circuits.css")
+STYLES = ("explorer.css", "playground.css", "circuits.css", "spectra.css")
 REPORT_STYLES = ("base.css", "parts.css")
 MODEL_VIEWS = ("spectra", "playground")  # each has an address below its model's, drawn by a script
 VIEW_OF = {"trace": "/circuits"}  # kind of a report → its view, where it has one

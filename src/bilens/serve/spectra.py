@@ -1,39 +1,354 @@
-"""What the page of a model's layers is drawn from: the layers, and the spectra of their outputs."""
+"""The spectra of a model: its layers, eigenvalues beside what chance gives, and eigenvectors."""
 
 from __future__ import annotations
 
-from bilens.records.explorer import LayerRow, LayerTable
-from bilens.serve.endpoint import Asked, Endpoint
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from msgspec import structs
+
+from bilens.algebra.eigen.decomposition import EigenDecomposition, select
+from bilens.algebra.random_rotations import solved_width
+from bilens.algebra.rotation_null import rotation_null
+from bilens.api.decompose import WHOLE_WIDTH, Decomposition, LayerJob, prepare, run_job
+from bilens.api.layer_reading import LayerOutputs, Request, layer_map
+from bilens.api.trace_records import token_ends
+from bilens.base.errors import BilensError, MemoryLimitError, UsageError
+from bilens.certify.spectrum_enclosure import enclosed
+from bilens.data.tokenizer import load_tokenizer
+from bilens.findings.spectra import LEVEL, MINIMUM_SAMPLES, null_interval
+from bilens.findings.subject import drawn, image_shape
+from bilens.interp.traced_layer import eigenvector_tokens
+from bilens.io.tensor_names import kind_of
+from bilens.nn.layer_view import LayerView
+from bilens.records.audit import Audit
+from bilens.records.base import AnyDocument, Record, read_document
+from bilens.records.history import PastAudit
+from bilens.records.layer_audit import LayerAudit, LayerReading
+from bilens.records.spectra import (
+    LayerRow,
+    LayerTable,
+    NullBand,
+    Spectrum,
+    TruncationCurve,
+    ViewedVector,
+    ViewedVectors,
+)
+from bilens.records.trace import TokenEnds
+from bilens.serve.endpoint import Asked, Endpoint, Schema
 from bilens.serve.folder import ServedFolder
+from bilens.serve.models import OpenModel
+
+LARGEST = 1 << 24  # weights of a branch: what a page can wait for, and hold
+LEADING = 64  # pairs of layers that are too wide for whole spectra
+KEPT = 3  # decompositions of each model
+EACH_SIGN = 4  # eigenvectors that are shown at first
+TOKENS = 8  # of each end
+SAMPLES, WORK = 99, 6e10  # rotations, and products in all of them: some ten seconds
+HELD_LAYERS, HELD_OUTPUTS = 4, 10  # of each model, in a one-file export
+OUTPUT: Mapping[str, Schema] = {
+    "layer": {"type": "string", "maxLength": 200},
+    # the number of an output, or two of a contrast
+    "output": {"type": "string", "pattern": "^[0-9]{1,9}(~[0-9]{1,9})?$", "default": "0"},
+}
+RANK: Schema = {"type": "integer", "minimum": 0, "maximum": 1 << 20, "default": 0}
+Answer = TypeVar("Answer", bound=Record)
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """One output of a layer of a model that is open, as a query names it."""
+
+    opened: OpenModel
+    layer: str
+    text: str
+
+    @classmethod
+    def asked(cls, served: ServedFolder, asked: Asked) -> Output | None:
+        opened = served.opened(asked.path["key"])
+        if opened is None:
+            return None
+        layer = asked.query["layer"]
+        if layer not in opened.model.layers:
+            raise UsageError(f"{layer!r:.80} is no layer of {opened.name}.")
+        sizes = opened.model.layers[layer].sizes
+        if sizes.d_hidden * sizes.d_in > LARGEST:
+            raise MemoryLimitError(
+                f"{layer} is {sizes.d_hidden} × {sizes.d_in}, too large for a page: "
+                f"`bilens decompose {opened.name} --layer {layer}` reads it."
+            )
+        return cls(opened, layer, asked.query["output"])
+
+    @property
+    def view(self) -> LayerView:
+        return self.opened.model.layers[self.layer]
+
+    def job(self) -> LayerJob:
+        model, layer = self.opened.model, self.layer
+        mapped = self.opened.once(("map", layer), lambda: layer_map(model, layer, "input"), 1)
+        numbers = tuple(map(int, self.text.split("~")))
+        width = mapped.f.sizes.d_in
+        request = Request(
+            top=width if width <= WHOLE_WIDTH else LEADING,
+            outputs=numbers if len(numbers) == 1 else None,
+            contrast=(numbers[0], numbers[1]) if len(numbers) == 2 else None,
+            null_samples=0,
+        )
+        return prepare(model, request, layer, mapped=mapped)
+
+    def decomposed(self) -> Decomposition:
+        job = self.job()
+        return self.opened.once(("pairs", self.layer, self.text), lambda: run_job(job), KEPT)
+
+    def pairs(self) -> EigenDecomposition:
+        """Return the pairs that are not rounding, of this one output."""
+        found = self.decomposed().pairs
+        found.check_usable()
+        several = int((found.distinct_from_zero != 0).sum())
+        return select(found, max(several, 1), "magnitude")
+
+
+def viewed(answer: Callable[[Output], Answer]) -> Callable[[ServedFolder, Asked], Answer | None]:
+    """Return what finds the answer of an output; None where there is no such model."""
+
+    def find(served: ServedFolder, asked: Asked) -> Answer | None:
+        found = Output.asked(served, asked)
+        return None if found is None else answer(found)
+
+    return find
+
+
+def spectrum(output: Output) -> Spectrum:
+    job, found, pairs = output.job(), output.decomposed(), output.pairs()
+    (form,), known = found.record.outputs, enclosed(found.pairs[0])
+    count = pairs.eigenvalues.shape[1]
+    sizes = (known.after(k).size for k in range(count + 1))
+    return Spectrum(
+        layer=output.layer,
+        reading=found.record.reading,
+        about_input=found.record.about_input,
+        approximation=found.record.approximation,
+        d_in=job.layer.f.sizes.d_in,
+        whole=found.pairs.whole,
+        form=structs.replace(form, pairs=form.pairs[:count]),
+        bounds=tuple(size if size < torch.inf else None for size in sizes),
+    )
+
+
+def null_band(output: Output) -> NullBand:
+    job = output.job()
+    behind, embedding = job.layer.behind, job.layer.embedding
+    d_before = behind.sizes.d_in if embedding is None else embedding.shape[1]
+    width, sizes = solved_width(behind.sizes, d_before), behind.sizes
+    work = sizes.d_in * min(sizes.d_hidden, sizes.d_in) ** 2 + width**3
+    samples = next((one for one in (SAMPLES, MINIMUM_SAMPLES) if one * work <= WORK), 0)
+    if samples == 0:
+        return NullBand(samples=0, level=LEVEL)
+
+    def sample() -> NullBand:
+        null = rotation_null(job.read.of(behind), None, 0, samples, embedding)
+        null.check_usable()
+        lower, upper = (float(edge) for edge in null.edges(LEVEL))
+        ranks = null_interval(null.effective_rank[:, 0])
+        return NullBand(
+            samples=samples, level=LEVEL, lower=lower, upper=upper, effective_rank=ranks
+        )
+
+    return output.opened.slow.once((output.layer, output.text), sample)
 
 
 def layer_table(served: ServedFolder, asked: Asked) -> LayerTable | None:
     opened = served.opened(asked.path["key"])
     if opened is None:
         return None
+    said = next(iter(audits_of(served, opened)), None)
+    readings: dict[str, LayerReading] = {}
+    if said is not None and said.kind == "layer_audit":
+        record = document_of(served, said, LayerAudit)
+        readings = {one.name: one for one in record.layers}
     rows = (
-        LayerRow(
-            name=name,
-            reads=view.reads,
-            gives=view.gives,
-            activation=view.activation.name,
-            gated=view.gated,
-            exact=view.exact,
-            d_in=view.sizes.d_in,
-            d_hidden=view.sizes.d_hidden,
-            d_out=view.sizes.d_out,
-        )
+        layer_row(opened, name, view, readings.get(name))
         for name, view in opened.model.layers.items()
     )
-    return LayerTable(weights_sha256=opened.model.weights_sha256, layers=tuple(rows))
+    number = None if said is None else said.number
+    sha256 = opened.model.weights_sha256
+    return LayerTable(weights_sha256=sha256, audit=number, layers=tuple(rows))
+
+
+def layer_row(opened: OpenModel, name: str, view: LayerView, said: LayerReading | None) -> LayerRow:
+    names, numbers = LayerOutputs.of(opened.model, name).names, range(view.sizes.d_out)
+    row = LayerRow(
+        name=name,
+        reads=view.reads,
+        gives=view.gives,
+        activation=view.activation.name,
+        gated=view.gated,
+        exact=view.exact,
+        d_in=view.sizes.d_in,
+        d_hidden=view.sizes.d_hidden,
+        d_out=view.sizes.d_out,
+        parameters=sum(view.tensors.values()),
+        outputs=None if names == tuple(map(str, numbers)) else names,
+    )
+    if said is None:
+        return row
+    return structs.replace(
+        row,
+        r_squared=None if said.fit is None else said.fit.quadratic,
+        usable=None if said.fit is None else said.fit.usable,
+        norm=said.quadratic_norm,
+        rank=None if said.outputs is None else said.outputs.effective_rank,
+        dead=None if said.units is None else said.units.dead,
+        broken=said.broken,
+    )
+
+
+def audits_of(served: ServedFolder, opened: OpenModel) -> list[PastAudit]:
+    """Return the audits of a model with the weights that it has now, the last one first."""
+    sha256 = opened.model.weights_sha256
+    return [one for one in served.history.audits(opened.name) if one.weights_sha256 == sha256]
+
+
+def document_of(served: ServedFolder, said: PastAudit, kind: type[AnyDocument]) -> AnyDocument:
+    return read_document(kind, served.history.document(said.number))
+
+
+def eigenvectors(served: ServedFolder, asked: Asked) -> ViewedVectors | None:
+    output = Output.asked(served, asked)
+    if output is None:
+        return None
+    pairs, rank = output.pairs()[0], asked.query["vector"]
+    if rank > len(pairs.eigenvalues):
+        raise UsageError(f"vector is {rank}; expected one from 1 to {len(pairs.eigenvalues)}.")
+    what = "vectors", output.layer, output.text, rank
+    return output.opened.once(what, lambda: viewed_vectors(output, pairs, rank))
+
+
+def viewed_vectors(output: Output, pairs: EigenDecomposition, rank: int) -> ViewedVectors:
+    model, view, values = output.opened.model, output.view, pairs.eigenvalues.tolist()
+    signed = ([at for at, value in enumerate(values) if sign * value > 0] for sign in (1, -1))
+    chosen = [rank - 1] if rank else sorted(at for ends in signed for at in ends[:EACH_SIGN])
+    given, shape = view.reads == "inputs", image_shape(view.sizes.d_in, model.input_shape)
+    drawable = given and model.input_names is None and min(shape) > 1
+    vectors = pairs.eigenvectors[chosen]
+    tokens: list[TokenEnds] | None = None
+    if view.reads == "residual stream":
+        those = replace(pairs, eigenvalues=pairs.eigenvalues[chosen], eigenvectors=vectors)
+        tokens = tokens_of(output, those)
+    size = float(pairs.norm) or 1.0
+    return ViewedVectors(
+        shape=shape if drawable else None,
+        shape_assumed=model.input_shape is None,
+        input_names=model.input_names if given else None,
+        vectors=tuple(
+            ViewedVector(
+                rank=at + 1,
+                eigenvalue=values[at],
+                explained=(values[at] / size) ** 2,
+                residual=float(pairs.residuals[at]),
+                subspace_size=int(pairs.cluster_size[at]),
+                vector=drawn(vectors[position]),
+                tokens=None if tokens is None else tokens[position],
+            )
+            for position, at in enumerate(chosen)
+        ),
+    )
+
+
+def tokens_of(output: Output, pairs: EigenDecomposition) -> list[TokenEnds] | None:
+    """Return the tokens whose embeddings lie along eigenvectors; None where there are none."""
+    model, width = output.opened.model, output.view.sizes.d_in
+    embeddings = [
+        one
+        for name, one in model.tensors.items()
+        if kind_of(name, one.shape) == "embedding" and one.shape[1:] == (width,)
+    ]
+    try:
+        tokenizer = load_tokenizer(Path(model.source))
+    except BilensError:  # none is there, or the library that reads it is not
+        return None
+    embed = next((one for one in embeddings if one.shape[0] >= tokenizer.vocab_size), None)
+    if embed is None:
+        return None
+    rows = embed.read()[: tokenizer.vocab_size].float()
+    found = eigenvector_tokens(pairs, rows, TOKENS)
+    return [token_ends(one.positive, one.negative, tokenizer.token) for one in found]
+
+
+def truncation(served: ServedFolder, asked: Asked) -> TruncationCurve | None:
+    opened = served.opened(asked.path["key"])
+    if opened is None:
+        return None
+    for said in audits_of(served, opened):
+        if said.kind == "audit" and said.data_sha256:
+            record = document_of(served, said, Audit)
+            if record.data is not None and record.truncation:
+                return TruncationCurve(
+                    audit=said.number,
+                    data=record.data.name,
+                    inputs=record.data.num_images,
+                    points=record.truncation,
+                )
+    return TruncationCurve(audit=None, data="", inputs=0, points=())
+
+
+def held_keys(served: ServedFolder) -> Iterator[Asked]:
+    return (Asked({"key": key}) for key in served.found().models)
+
+
+def held_outputs(served: ServedFolder) -> Iterator[Asked]:
+    """Yield the outputs that a one-file export shows: of the first layers, and the first ones."""
+    for key in served.found().models:
+        with suppress(BilensError):
+            opened = served.opened(key)
+            layers = {} if opened is None else opened.model.layers
+            for name, view in islice(layers.items(), HELD_LAYERS):
+                for index in range(min(view.sizes.d_out, HELD_OUTPUTS)):
+                    yield Asked({"key": key}, {"layer": name, "output": str(index)})
 
 
 ENDPOINTS = (
     Endpoint(
         "/models/{key}/layers",
-        "The layers of a model, without reading their weights.",
+        "The layers of a model, without reading their weights, and what the last audit says.",
         (LayerTable,),
         layer_table,
-        held=lambda served: (Asked({"key": key}) for key in served.found().models),
+        held=held_keys,
+    ),
+    Endpoint(
+        "/models/{key}/spectrum",
+        "The eigenvalues of one output of a layer, or of a contrast of two, with proven bounds.",
+        (Spectrum,),
+        viewed(spectrum),
+        query=OUTPUT,
+        held=held_outputs,
+    ),
+    Endpoint(
+        "/models/{key}/null",
+        "What chance would give: the spectrum of an output under the rotation null.",
+        (NullBand,),
+        viewed(null_band),
+        query=OUTPUT,
+        held=held_outputs,
+    ),
+    Endpoint(
+        "/models/{key}/eigenvectors",
+        "The leading eigenvectors of each sign, or the one at a position from 1.",
+        (ViewedVectors,),
+        eigenvectors,
+        query={**OUTPUT, "vector": RANK},
+        held=held_outputs,
+    ),
+    Endpoint(
+        "/models/{key}/truncation",
+        "Accuracy with fewer eigenvectors, as the last audit with data measured it.",
+        (TruncationCurve,),
+        truncation,
+        held=held_keys,
     ),
 )

@@ -64,9 +64,9 @@ const framed = (name, { width, height, x, y, xName, yName }) => {
 };
 
 // Bars above and below zero. `band` is [low, high] of what chance gives; a click chooses a bar.
-export const bars = (name, values, { band, chosen, onchoose, told, xName, yName, width = 640, height = 220 } = {}) => {
+export const bars = (name, values, { band, y: given, chosen, onchoose, told, xName, yName, width = 640, height = 220 } = {}) => {
   const ends = [...values, 0, ...(band ?? [])];
-  const y = [Math.min(...ends), Math.max(...ends)];
+  const y = given ?? [Math.min(...ends), Math.max(...ends)];
   const plot = framed(name, { width, height, x: [0, values.length], y, xName, yName });
   const { drawn, across, upwards } = plot;
   if (band) {
@@ -76,16 +76,19 @@ export const bars = (name, values, { band, chosen, onchoose, told, xName, yName,
   }
   values.forEach((value, index) => {
     const [from, to] = [upwards(Math.max(value, 0)), upwards(Math.min(value, 0))];
+    const [left, wide] = [across(index), across(1) - across(0)];
     const bar = svg(
-      "rect",
-      {
-        x: across(index) + 0.5,
-        width: Math.max(across(1) - across(0) - 1, 0.8),
+      "g",
+      {},
+      svg("title", {}, told ? told(index) : number(value, 5)),
+      svg("rect", { x: left, width: wide, y: TOP, height: height - BOTTOM - TOP, class: "hit" }),
+      svg("rect", {
+        x: left + Math.min(0.5, wide / 8),
+        width: Math.max(wide - 1, 0.75 * wide),
         y: from,
         height: Math.max(to - from, 0.5),
         class: `${value < 0 ? "neg" : "pos"}${index === chosen ? " chosen" : ""}`,
-      },
-      svg("title", {}, told ? told(index) : number(value, 5)),
+      }),
     );
     if (onchoose) bar.addEventListener("click", () => onchoose(index));
     drawn.append(bar);

@@ -1,15 +1,345 @@
-// The layers of a model as a table, and the spectrum of the output that is chosen.
-import { drawing, get, number, sortable, t, table, takeaway } from "./lib.js";
+// The layers of a model as a table, and of the output that is chosen spectrum, eigenvectors, and
+// what is left when few of them are kept.
+import { bars, curves, largest, legend } from "./charts.js";
+import { control, drawing, element, get, number, percent, sortable, state, t, table, takeaway } from "./lib.js";
+import { addressOf, approximated, outputControls } from "./outputs.js";
+import { vectorFigure, vectorTakeaway } from "./vectors.js";
 
-const COLUMNS = ["name", "reads", "gives", "activation", "d_in", "d_hidden", "d_out"];
+const WORDS = ["reads", "gives"];
+const NUMBERS = ["d_in", "d_hidden", "d_out", "parameters", "norm", "rank", "dead"];
+const COLUMNS = ["name", "exactness", ...WORDS, "activation", ...NUMBERS];
+
+// ---- layers
+
+const exactness = (layer) => {
+  if (layer.broken) return t("layer.broken");
+  if (layer.exact) return t("layer.exact");
+  if (layer.r_squared === null) return t("layer.approximate");
+  return t(layer.usable ? "layer.r2" : "layer.refused", { r2: layer.r_squared.toFixed(3) });
+};
+const cellOf = (layer, name) => {
+  if (name === "exactness") return exactness(layer);
+  if (WORDS.includes(name)) return t(`layer.value.${layer[name].replace(" ", "_")}`);
+  return layer[name];
+};
+
+const layerTable = (layers, audit, choose) => {
+  const buttons = layers.map((layer) =>
+    element("button", { type: "button", class: "link", onclick: () => choose(layer, true) }, layer.name),
+  );
+  const rows = layers.map((layer, index) =>
+    COLUMNS.map((name) => {
+      if (name === "name") return buttons[index];
+      const value = cellOf(layer, name);
+      return NUMBERS.includes(name) ? number(value, 4) : value;
+    }),
+  );
+  const listed = table(t("layers"), COLUMNS.map((name) => t(`layer.${name}`)), rows);
+  const body = listed.querySelector("tbody");
+  [...body.rows].forEach((row, index) => {
+    row.addEventListener("click", (event) => event.target === buttons[index] || choose(layers[index], true));
+    for (const [column, name] of COLUMNS.entries()) {
+      if (!NUMBERS.includes(name)) continue;
+      row.cells[column].className = "num";
+      row.cells[column].dataset.value = layers[index][name] ?? "";
+    }
+  });
+  sortable(listed.querySelector("table"));
+  const shown = element("output");
+  const search = element("input", {
+    type: "search",
+    oninput: () => {
+      const words = search.value.toLowerCase().split(/\s+/);
+      let count = 0;
+      for (const row of body.rows) {
+        row.hidden = !words.every((word) => row.textContent.toLowerCase().includes(word));
+        count += row.hidden ? 0 : 1;
+      }
+      shown.textContent = `${count} / ${layers.length}`;
+    },
+  });
+  const told = audit === null ? t("layers.no_audit") : t("layers.audit", { audit });
+  const data = [COLUMNS, ...layers.map((layer) => COLUMNS.map((name) => cellOf(layer, name)))];
+  return {
+    drawn: [
+      element("p", { class: "controls" }, control(t("layers.search"), search), shown),
+      listed,
+      element("p", { class: "quiet" }, told),
+      takeaway(t("layers"), { rows: data, data: layers }),
+    ],
+    mark: (chosen) =>
+      layers.forEach((layer, index) =>
+        buttons[index].setAttribute("aria-current", String(layer.name === chosen.name)),
+      ),
+  };
+};
+
+// ---- one spectrum
+
+const completeness = ({ form, whole, d_in: width }) => {
+  const count = form.pairs.length;
+  if (whole) return t("spectrum.whole", { count, width });
+  return t(form.complete ? "spectrum.leading" : "spectrum.unproven", { count, width });
+};
+
+// Positive and negative eigenvalues side by side, over what chance gives.
+const spectrumPlots = ({ form }, band, chosen, choose) => {
+  const values = form.pairs.map((pair) => pair.eigenvalue);
+  const edges = band?.samples ? [band.lower, band.upper] : null;
+  const top = Math.max(largest(values), edges ? largest(edges) : 0);
+  return [1, -1].map((sign) => {
+    const ranks = values.flatMap((value, index) => (sign * value > 0 ? [index + 1] : []));
+    const key = sign > 0 ? "positive" : "negative";
+    const drawn = bars(
+      t(`spectrum.${key}`),
+      ranks.map((rank) => values[rank - 1]),
+      {
+        band: edges && (sign > 0 ? [0, Math.max(edges[1], 0)] : [Math.min(edges[0], 0), 0]),
+        y: sign > 0 ? [0, top] : [-top, 0],
+        chosen: ranks.indexOf(chosen),
+        onchoose: (index) => choose(ranks[index]),
+        told: (index) => t("vector.of", { rank: ranks[index], value: number(values[ranks[index] - 1], 5) }),
+        xName: t("spectrum.order"),
+        yName: "λ",
+        width: 480,
+      },
+    );
+    return { drawn, name: t(`spectrum.${key}`), rows: ranks.map((rank) => [rank, values[rank - 1]]) };
+  });
+};
+
+const bandTold = (band, { form }) => {
+  if (!band.samples) return t("null.too_long");
+  const values = form.pairs.map((pair) => pair.eigenvalue);
+  const told = t("null.edges", {
+    samples: band.samples,
+    lower: number(band.lower),
+    upper: number(band.upper),
+    above: values.filter((value) => value > band.upper).length,
+    below: values.filter((value) => value < band.lower).length,
+  });
+  if (form.effective_rank === null) return told;
+  const { low, high } = band.effective_rank;
+  return `${told} ${t("null.rank", { rank: number(form.effective_rank), low: number(low), high: number(high) })}`;
+};
+
+// ---- few eigenvectors
+
+const measuredAt = (points, k, name) => {
+  const found = points.find((point) => point.k === k);
+  if (found) return percent(found[name], 2);
+  const [before, after] = [points.findLast((point) => point.k < k), points.find((point) => point.k > k)];
+  return [before, after]
+    .filter(Boolean)
+    .map((point) => t("kept.near", { k: point.k, value: percent(point[name], 2) }))
+    .join(" · ");
+};
+
+// A slider over how many eigenvectors are kept, and what that costs.
+const truncationPart = (found, curve) => {
+  const { bounds, d_in: width } = found;
+  const most = bounds.length - 1;
+  const clamped = (text, low, high, otherwise) => {
+    const value = Number(text);
+    return text !== "" && value >= low && value <= high ? value : otherwise;
+  };
+  let k = clamped(state.get("k"), 0, most, Math.min(4, most));
+  let radius = clamped(state.get("r"), 0, 1e9, Math.sqrt(width));
+  const said = element("dl", { class: "readout" });
+  const plots = element("div", { class: "side" });
+  const shown = element("output", { class: "num" });
+  const draw = () => {
+    shown.textContent = `${k} / ${most}`;
+    const bound = bounds[k] === null ? null : radius * radius * bounds[k];
+    const unmeasured = curve.audit === null;
+    const told = [
+      ...["accuracy", "agreement"].map((name) => [
+        t(`kept.${name}`),
+        unmeasured ? t("kept.unmeasured") : measuredAt(curve.points, k, name),
+      ]),
+      [t("kept.bound"), bound === null ? t("kept.unproven") : t("kept.proven", { bound: number(bound, 4) })],
+    ];
+    said.replaceChildren(...told.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
+    const proven = bounds.flatMap((size, index) => (size === null ? [] : [[index, radius * radius * size]]));
+    const top = largest(proven.map(([, size]) => size));
+    const names = ["accuracy", "agreement"].map((name) => t(`kept.${name}`));
+    const within = curve.points.filter((point) => point.k <= most);
+    const series = ["accuracy", "agreement"].map((name, index) => ({
+      name: names[index],
+      points: within.map((point) => [point.k, point[name]]),
+    }));
+    const axis = { x: [0, most], marker: k, xName: t("kept.k"), width: 480 };
+    const drawn = [
+      [t("kept.measured"), within.length ? series : null, names, { ...axis, y: [0, 1] }],
+      [t("kept.bound"), proven.length ? [{ name: t("kept.bound"), points: proven }] : null, null, { ...axis, y: [0, top] }],
+    ];
+    plots.replaceChildren(
+      ...drawn.flatMap(([name, lines, key, options]) => {
+        if (!lines) return [];
+        const plot = curves(name, lines, options);
+        const rows = [["k", ...lines.map((line) => line.name)]];
+        lines[0].points.forEach(([at], index) => rows.push([at, ...lines.map((line) => line.points[index][1])]));
+        const heading = element("figcaption", {}, name);
+        return [element("figure", {}, heading, plot, key ? legend(key) : "", takeaway(name, { rows, data: rows, drawn: plot }))];
+      }),
+    );
+  };
+  const slider = element("input", {
+    type: "range",
+    min: 0,
+    max: most,
+    value: k,
+    oninput: () => {
+      k = Number(slider.value);
+      state.set({ k });
+      draw();
+    },
+  });
+  const ball = element("input", {
+    type: "number",
+    min: 0,
+    step: "any",
+    value: Number(radius.toFixed(3)),
+    oninput: () => {
+      if (ball.value === "" || !ball.checkValidity()) return;
+      radius = Number(ball.value);
+      state.set({ r: ball.value });
+      draw();
+    },
+  });
+  draw();
+  const data = curve.audit === null ? null : t("kept.data", { audit: curve.audit, data: curve.data, inputs: number(curve.inputs, 5) });
+  return [
+    element("h3", {}, t("kept")),
+    element("p", { class: "controls" }, control(t("kept.k"), slider), shown, control(t("kept.radius"), ball)),
+    said,
+    plots,
+    element("p", { class: "quiet" }, [data, t("kept.how", { radius: number(Math.sqrt(width), 4) })].filter(Boolean).join(" ")),
+  ];
+};
+
+// ---- the view
+
+// Draws everything of one output; `current` says whether it is still the one that is looked at.
+const outputPart = async (root, key, layer, output, curve, current) => {
+  const found = await get(addressOf(key, "spectrum", layer, output));
+  if (!current()) return;
+  const count = found.form.pairs.length;
+  const told = element("p", { role: "status" }, t("null.waiting"));
+  const [plots, vectors, closer] = ["side", "vectors", "closer"].map((name) => element("div", { class: name }));
+  const leading = get(addressOf(key, "eigenvectors", layer, output));
+  let band = null;
+  let chosen = Math.min(Number(state.get("vector", "0")) || 0, count);
+  const rank = element("input", { type: "number", min: 1, max: count, value: chosen || "" });
+  const drawSpectrum = () =>
+    plots.replaceChildren(
+      ...spectrumPlots(found, band, chosen, choose).map(({ drawn, name, rows }) =>
+        element(
+          "figure",
+          {},
+          element("figcaption", {}, `${name} (${rows.length})`),
+          drawn,
+          takeaway(name, { rows: [[t("spectrum.order"), "λ"], ...rows], data: () => ({ ...found, null: band }), drawn }),
+        ),
+      ),
+    );
+  const drawCloser = () =>
+    drawing(closer, async () => {
+      const wanted = chosen;
+      if (!wanted) return closer.replaceChildren();
+      const known = await leading;
+      const listed = (answer) => answer?.vectors.find((one) => one.rank === wanted);
+      const answer = listed(known) ? known : await get(addressOf(key, "eigenvectors", layer, output, { vector: wanted }));
+      if (wanted !== chosen || !current()) return undefined;
+      const figure = vectorFigure(answer, listed(answer));
+      return closer.replaceChildren(figure, vectorTakeaway(answer, listed(answer), figure));
+    });
+  const choose = (wanted) => {
+    chosen = wanted;
+    rank.value = wanted;
+    state.set({ vector: wanted });
+    drawSpectrum();
+    return drawCloser();
+  };
+  rank.addEventListener("change", () => rank.value !== "" && rank.checkValidity() && choose(Number(rank.value)));
+  drawSpectrum();
+  root.replaceChildren(
+    ...approximated(found).filter(Boolean),
+    element("p", {}, `${t(`reading.${found.reading.replace("-", "_")}`)} ${completeness(found)}`),
+    plots,
+    told,
+    element("h3", {}, t("vectors")),
+    element("p", { class: "controls" }, control(t("vectors.choose", { count }), rank)),
+    closer,
+    vectors,
+    element("p", { class: "quiet" }, t("vectors.sign")),
+    ...truncationPart(found, curve),
+  );
+  await drawing(vectors, async () => {
+    const answer = await leading;
+    vectors.replaceChildren(
+      ...["positive", "negative"].map((name) =>
+        element(
+          "div",
+          {},
+          element("h4", {}, t(`spectrum.${name}`)),
+          answer.vectors
+            .filter((one) => one.eigenvalue > 0 === (name === "positive"))
+            .map((one) => vectorFigure(answer, one, () => choose(one.rank))),
+        ),
+      ),
+    );
+    if (answer.shape && answer.shape_assumed)
+      vectors.append(element("p", { class: "quiet" }, t("vectors.assumed", { shape: answer.shape.join(" × ") })));
+  });
+  await drawCloser();
+  await drawing(told, async () => {
+    band = await get(addressOf(key, "null", layer, output));
+    told.textContent = bandTold(band, found);
+    drawSpectrum();
+  });
+};
 
 export const spectra = (root) =>
   drawing(root, async () => {
-    const { layers } = await get(`/models/${root.dataset.key}/layers`);
-    const rows = layers.map((layer) =>
-      COLUMNS.map((name) => (typeof layer[name] === "number" ? number(layer[name]) : layer[name])),
-    );
-    const listed = table(t("layers"), COLUMNS.map((name) => t(`layer.${name}`)), rows);
-    sortable(listed.querySelector("table"));
-    root.append(listed, takeaway(t("layers"), { rows: [COLUMNS, ...rows], data: layers }));
+    const { key } = root.dataset;
+    const [{ layers, audit }, curve] = await Promise.all([
+      get(`/models/${key}/layers`),
+      get(`/models/${key}/truncation`),
+    ]);
+    const heading = element("h3", { tabindex: -1 });
+    const controls = element("p", { class: "controls" });
+    const part = element("div");
+    let turn = 0;
+    const show = (layer, output) => {
+      const mine = (turn += 1);
+      part.replaceChildren(element("p", { class: "quiet" }, t("waiting")));
+      return drawing(part, async () => {
+        try {
+          await outputPart(part, key, layer, output, curve, () => mine === turn);
+        } catch (error) {
+          if (mine !== turn) return;
+          part.replaceChildren();
+          throw error;
+        }
+      });
+    };
+    const choose = (layer, byHand) => {
+      if (byHand) state.set({ layer: layer.name, output: null, vector: null, k: null });
+      const output = state.get("output", "0");
+      listed.mark(layer);
+      heading.textContent = layer.name;
+      controls.replaceChildren(
+        ...outputControls(layer, output, (changed) => {
+          state.set({ layer: layer.name, output: changed, vector: null });
+          show(layer, changed);
+        }).filter(Boolean),
+      );
+      if (byHand) heading.focus();
+      return show(layer, output);
+    };
+    const listed = layerTable(layers, audit, choose);
+    root.append(element("div", { class: "layers" }, listed.drawn), heading, controls, part);
+    const asked = layers.find((layer) => layer.name === state.get("layer")) ?? layers[0];
+    if (asked) await choose(asked, false);
   });

@@ -1,0 +1,94 @@
+"""The interactions of a layer's inputs along one output: Q between those that are chosen."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bilens.api.trace_records import shorts
+from bilens.base.errors import UsageError
+from bilens.records.spectra import InteractionView
+from bilens.serve.endpoint import Asked, Endpoint
+from bilens.serve.folder import ServedFolder
+from bilens.serve.spectra import OUTPUT, Output, held_outputs
+
+MOST, SHOWN = 200, 40  # inputs
+
+
+def interactions(served: ServedFolder, asked: Asked) -> InteractionView | None:
+    output = Output.asked(served, asked)
+    if output is None:
+        return None
+    number, text = asked.query["count"], asked.query["inputs"]
+    what = "interactions", output.layer, output.text, number, text
+    return output.opened.once(what, lambda: view_of(output, number, text))
+
+
+def view_of(output: Output, number: int, text: str) -> InteractionView:
+    job, model = output.job(), output.opened.model
+    names = model.input_names if output.view.reads == "inputs" else None
+    matrix = (
+        job.read.of(job.layer.f).detach().to(torch.float64).form(torch.ones(1).double()).dense()
+    )
+    if text:
+        chosen = named(text, names, len(matrix))
+    else:
+        chosen = matrix.norm(dim=1).argsort(descending=True, stable=True)[:number].tolist()
+    part, whole = matrix[chosen][:, chosen], float(matrix.norm()) or 1.0
+    return InteractionView(
+        layer=output.layer,
+        output=job.read.names[0],
+        reading=job.read.reading,
+        approximation=job.layer.approximation,
+        inputs=tuple(chosen),
+        names=None if names is None else tuple(names[index] for index in chosen),
+        matrix=tuple(shorts(row) for row in part),
+        clustered=clustered(part),
+        d_in=len(matrix),
+        share=(float(part.norm()) / whole) ** 2,
+    )
+
+
+def named(text: str, names: tuple[str, ...] | None, width: int) -> list[int]:
+    """Return the inputs that a text lists by name or number, each once."""
+    found: dict[int, None] = {}
+    for part in map(str.strip, text.split(",")):
+        if names is not None and part in names:
+            found[names.index(part)] = None
+        elif part.isdecimal() and len(part) < 10 and int(part) < width:
+            found[int(part)] = None
+        else:
+            raise UsageError(
+                f"{part!r:.80} names no input: expected one from 0 to {width - 1}"
+                + (", or a name." if names else ".")
+            )
+    if len(found) > MOST:
+        raise UsageError(f"{len(found)} inputs were asked for; at most {MOST} are shown.")
+    return [*found]
+
+
+def clustered(matrix: Tensor) -> tuple[int, ...]:
+    """Return an order in which inputs that interact alike stand side by side."""
+    from scipy.cluster.hierarchy import leaves_list, linkage  # slow to import, needed only here
+
+    if len(matrix) < 3:
+        return tuple(range(len(matrix)))
+    sizes = matrix.norm(dim=1, keepdim=True)
+    rows = matrix / torch.where(sizes > 0, sizes, 1.0)
+    return tuple(leaves_list(linkage(rows.numpy(), "average", optimal_ordering=True)).tolist())
+
+
+ENDPOINTS = (
+    Endpoint(
+        "/models/{key}/interactions",
+        "The interactions of inputs of a layer along an output: the strongest, or those named.",
+        (InteractionView,),
+        interactions,
+        held=held_outputs,
+        query={
+            **OUTPUT,
+            "count": {"type": "integer", "minimum": 1, "maximum": MOST, "default": SHOWN},
+            "inputs": {"type": "string", "maxLength": 4000, "default": ""},
+        },
+    ),
+)

@@ -1,0 +1,51 @@
+// Which output of which layer is looked at, and what is asked of the explorer for it.
+import { choice, control, element, t } from "./lib.js";
+
+const LISTED = 1000; // outputs that a list holds; others are chosen by number
+const shortened = (text) => (text.length > 40 ? `${text.slice(0, 39)}…` : text);
+
+export const addressOf = (key, what, layer, output, more = {}) =>
+  `/models/${key}/${what}?${new URLSearchParams({ layer: layer.name, output, ...more })}`;
+
+// R² of a layer that is read through an approximation; it is said before anything else.
+export const approximated = ({ approximation, about_input: about }) => [
+  approximation &&
+    element(
+      "p",
+      { class: "callout" },
+      t("approximate", {
+        r2: approximation.r_squared.toFixed(3),
+        activation: approximation.activation,
+        input: approximation.assumed_input,
+      }),
+    ),
+  about && element("p", { class: "quiet" }, t("about_input", { about })),
+];
+
+// Controls for an output, and for another one that it is read against.
+export const outputControls = (layer, output, onchange) => {
+  const [first, second = ""] = output.split("~");
+  const found = { first, second };
+  const change = (name) => (value) => {
+    found[name] = value;
+    if (found.first !== "") onchange(found.second === "" ? found.first : `${found.first}~${found.second}`);
+  };
+  const pick = (name, none) => {
+    if (layer.d_out > LISTED)
+      return element("input", {
+        type: "number",
+        min: 0,
+        max: layer.d_out - 1,
+        value: found[name],
+        onchange: (event) => event.target.checkValidity() && change(name)(event.target.value),
+      });
+    const names = layer.outputs ?? Array.from({ length: layer.d_out }, (_, index) => String(index));
+    const options = names.map((text, index) => [index, shortened(text)]);
+    return choice(none ? [["", none], ...options] : options, found[name], change(name));
+  };
+  const against = layer.gives !== "neurons" && layer.d_out > 1;
+  return [
+    control(t("output"), pick("first")),
+    against ? control(t("against"), pick("second", t("against.none"))) : null,
+  ];
+};

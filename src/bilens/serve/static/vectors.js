@@ -1,0 +1,57 @@
+// An eigenvector: as an image, as bars of named columns, as tokens, or by its largest components.
+import { image, namedBars } from "./charts.js";
+import { element, number, percent, t, takeaway } from "./lib.js";
+
+const SHOWN = 10; // components
+
+export const inputName = (names, index) => names?.[index] ?? t("input", { index });
+
+const components = ({ input_names: names }, { vector }) =>
+  vector
+    .map((value, index) => ({ name: inputName(names, index), value }))
+    .sort((one, other) => Math.abs(other.value) - Math.abs(one.value));
+
+const tokens = ({ high, low }) =>
+  Object.entries({ high, low }).map(([end, ends]) =>
+    element(
+      "div",
+      { class: "tokens" },
+      element("p", {}, element("strong", {}, t(`tokens.${end}`))),
+      element(
+        "ul",
+        {},
+        ends.map((one) => element("li", {}, element("code", {}, one.text.replaceAll(" ", "␣")), ` ${number(one.value)}`)),
+      ),
+    ),
+  );
+
+// What a vector of `found` looks like; `name` says it to those who cannot see it.
+export const picture = (found, one, name) => {
+  if (found.shape) return image(name, one.vector, found.shape);
+  if (one.tokens) return element("div", { class: "ends" }, tokens(one.tokens));
+  return namedBars(name, components(found, one).slice(0, SHOWN));
+};
+
+// A figure of a vector with its numbers; `choose` is a button that looks at it closer.
+export const vectorFigure = (found, one, choose) => {
+  const name = t("vector.of", { rank: one.rank, value: number(one.eigenvalue) });
+  const told = [
+    t("vector.share", { share: percent(one.explained), residual: number(one.residual, 2) }),
+    one.subspace_size > 1 ? t("vector.subspace", { count: one.subspace_size }) : null,
+  ];
+  const button = element("button", { type: "button", class: "plain", onclick: choose }, name);
+  return element(
+    "figure",
+    { class: "vector" },
+    element("figcaption", {}, choose ? button : element("strong", {}, name)),
+    picture(found, one, name),
+    told.filter(Boolean).map((text) => element("p", { class: "quiet" }, text)),
+  );
+};
+
+export const vectorTakeaway = (found, one, figure) =>
+  takeaway(t("vector.name", { rank: one.rank }), {
+    rows: [[t("component"), t("value")], ...components(found, one).map(({ name, value }) => [name, value])],
+    data: one,
+    drawn: figure.querySelector("canvas"),
+  });
