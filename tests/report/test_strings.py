@@ -28,6 +28,7 @@ from bilens.report.html import render_index
 from bilens.report.plates import attribution_plate, eigenvector_plate
 from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 from bilens.report.sections.overview import data_source, place, shown_value, title_of
+from bilens.report.summary import render_summary
 from bilens.report.terminal import audit_table, verdict_lines
 from bilens.report.text import LANGUAGES, Catalogue, load_catalogue
 from bilens.serve.job_pages import job_page, jobs_page, model_jobs_page
@@ -86,7 +87,15 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
             return super().__call__(key, **values)
 
     recorder = Recorder("en", CATALOGUES["en"])
-    for module in ("html", "plates", "terminal", "charts.curves", "markdown", "evidence"):
+    for module in (
+        "html",
+        "plates",
+        "terminal",
+        "charts.curves",
+        "markdown",
+        "evidence",
+        "summary",
+    ):
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
     for module in ("pages", "job_pages"):
         monkeypatch.setattr(f"bilens.serve.{module}.load_catalogue", lambda _lang: recorder)
@@ -105,6 +114,9 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     compared = {**make_document(), "difference": layer_audit_documents.drawn_difference(36)}
     for document in (make_document(), next(iter(layer_audit_documents.variants().values()))):
         page_of(people_documents.spoken(document))
+    monkeypatch.setattr("bilens.report.summary.MOST_JUDGED", 1)
+    for document in (make_document(), people_documents.spoken(make_document())):
+        render_summary(AuditReport(document).record, "name")
     for report in map(AuditReport, variants().values()):
         audit_table(report.record)
         verdict_lines(report.record)

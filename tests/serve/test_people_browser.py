@@ -178,3 +178,14 @@ def test_nothing_is_wider_than_the_window(page: Any, root: Path, width: int) -> 
         page.locator(".finding button").first.click()
         page.locator("form.say").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_summary_is_read_at_any_width(page: Any) -> None:
+    for lang, name in (("en", "A4 summary of the last audit"), ("ja", "最新の監査の要約（A4）")):
+        page.goto(f"/models/{KEY}?lang={lang}")
+        page.get_by_role("link", name=name).press("Enter")
+        page.wait_for_url("**/summary?*")
+        assert page.get_by_role("heading", level=1).inner_text() == "beta"
+        for width in (360, 1920):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -229,9 +229,9 @@ class History:
         standing = judgements(self.entries(model), weights, day)
         return {rule: entry for rule, (entry, how) in standing.items() if how == "accepted"}
 
-    def people(self, record: Audit | LayerAudit | TableAudit) -> People | None:
-        """Return what was said of the model of an audit until today; None where nothing was."""
-        entries = tuple(self.entries(self.name_of(record.source.path)))
+    def people(self, model: str) -> People | None:
+        """Return what was said of a model until today, for its report; None where nothing was."""
+        entries = tuple(self.entries(model))
         return People(now()[:10], entries) if entries else None
 
     def still_fails(self, record: Audit | LayerAudit | TableAudit, rules: Collection[str]) -> bool:

@@ -17,6 +17,7 @@ from bilens.base.errors import BilensError, CheckpointError, DiskError, FileErro
 from bilens.records.base import displayable, to_json
 from bilens.records.explorer import ModelPage
 from bilens.report.reports import SavedReport
+from bilens.report.summary import render_summary
 from bilens.report.text import LANGUAGES
 from bilens.serve.endpoint import API, Asked, Endpoint, openapi
 from bilens.serve.endpoints import ENDPOINTS
@@ -74,8 +75,10 @@ def build_app(
 
         return page(lambda asked: served.model(asked.path_params["key"]), draw)
 
-    def report(find: Callable[[Request], SavedReport[Any] | None]) -> Answer:
-        draw = page(find, lambda found, lang, _secret: found.to_html(lang=lang))
+    def report(
+        find: Callable[[Request], Found | None], text: Callable[[Found, str], str]
+    ) -> Answer:
+        draw = page(find, lambda found, lang, _secret: text(found, lang))
 
         async def answer(request: Request) -> Response:
             drawn = await draw(request)
@@ -118,8 +121,14 @@ def build_app(
         "/reports/{key}/circuits": page(
             lambda asked: trace_page(served, asked.path_params["key"]), circuits_page
         ),
-        "/reports/{key}": report(lambda asked: served.report(asked.path_params["key"])),
-        "/audits/{number:int}": report(lambda asked: served.audit(asked.path_params["number"])),
+        "/models/{key}/summary": report(
+            lambda asked: served.last_audit(asked.path_params["key"]),
+            lambda found, lang: render_summary(found[1].record, found[0], lang),
+        ),
+        "/reports/{key}": report(lambda asked: served.report(asked.path_params["key"]), as_report),
+        "/audits/{number:int}": report(
+            lambda asked: served.audit(asked.path_params["number"]), as_report
+        ),
         "/jobs": page(lambda _request: served.jobs.overview(), jobs_page),
         "/jobs/{number:int}": page(
             lambda asked: served.jobs.page(asked.path_params["number"]), job_page
@@ -138,6 +147,10 @@ def build_app(
     handlers = dict.fromkeys((HTTPException, *REFUSED, Exception), failed)
     app = Starlette(routes=routes, exception_handlers=handlers, lifespan=events.watched)
     return Guard(app, hosts, token, needed, events.close)
+
+
+def as_report(found: SavedReport[Any], lang: str) -> str:
+    return found.to_html(lang=lang)
 
 
 async def static(request: Request) -> Response:

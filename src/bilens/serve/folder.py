@@ -173,7 +173,7 @@ class ServedFolder:
             except (ValueError, RecursionError) as error:
                 raise FileError(f"{name}: is not valid JSON ({error}).") from None
 
-    def audit(self, number: int) -> SavedReport[Any] | None:
+    def audit(self, number: int) -> VerdictReport[Any] | None:
         """Return the report of an audit of the history, None where there is none."""
         if number > LARGEST_WHOLE:
             return None
@@ -183,7 +183,8 @@ class ServedFolder:
             return None
         found = checked(f"audit {number}", document["kind"], document)
         assert isinstance(found, VerdictReport), "an audit is kept, and nothing else"
-        return found.with_people(self.history.people(found.record))
+        model = next(one.model for one in self.history.audits() if one.number == number)
+        return found.with_people(self.history.people(model))
 
     def start(self, asked: NewJob) -> Job | None:
         """Put a job in the queue; None where its model is not there."""
@@ -213,6 +214,13 @@ class ServedFolder:
         paths = [*self._found.models.values(), *(path for path, _ in self._found.reports.values())]
         places = {self.folder, self.history.path, *paths, *(path.parent for path in paths)}
         return tuple(map(changed_at, sorted(places)))
+
+    def last_audit(self, key: str) -> tuple[str, VerdictReport[Any]] | None:
+        """Return the name of a model and the report of its last audit, None without one."""
+        found = self.model(key)
+        last = None if found is None else found.model.last
+        report = None if last is None else self.audit(last.number)
+        return None if last is None or report is None else (last.model, report)
 
     def name_of(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix() or "."

@@ -40,7 +40,9 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
     listed = element(
         "div", *parts, thread(t, found, "model"), data_view="people", data_key=found.model.id
     )
-    return section(t, "explorer.findings", *none, listed)
+    summary = f"/models/{found.model.id}/summary?lang={t.lang}"
+    link = [] if last is None else [element("p", element("a", t("explorer.summary"), href=summary))]
+    return section(t, "explorer.findings", *link, *none, listed)
 
 
 def thread(

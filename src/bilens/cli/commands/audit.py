@@ -75,7 +75,8 @@ class AuditOptions(SeenText):
             return report
         from bilens.api.history import History
 
-        return report.with_people(History(self.history).people(report.record))
+        history = History(self.history)
+        return report.with_people(history.people(history.name_of(report.record.source.path)))
 
     def remembered(self, report: Report, say: Callable[[str], None]) -> bool:
         """Record an audit where it is asked for; return whether it failed in what is not accepted.

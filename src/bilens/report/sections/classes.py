@@ -12,6 +12,7 @@ from bilens.report.charts.spectra import rank_strip, spectrum_chart, trigger_pat
 from bilens.report.markup import (
     Column,
     Content,
+    Figure,
     Row,
     boxed,
     callout,
@@ -123,8 +124,7 @@ def classes(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> 
 def class_card(
     t: Catalogue, record: Audit, one: ClassReading, name: str, painter: Painter
 ) -> Markup:
-    null, edges = one.effective_rank_null, (one.lower_edge, one.upper_edge)
-    said = class_labels(record, one.index)
+    null, said = one.effective_rank_null, class_labels(record, one.index)
     significant = (one.significant_positive, one.significant_negative)
     rank = t(
         "classes.rank_short",
@@ -149,13 +149,19 @@ def class_card(
             content = quiet(t(f"classes.none_{key}"))
         sides.append(element("div", title, content, class_=f"tiles {sign}"))
     reading = (
-        figure(spectrum_chart(t, name, one.eigenvalues, edges, significant)),
+        figure(class_spectrum(t, one, name)),
         element("div", *sides, class_="vectors"),
         facts(numbers(t, one), "numbers"),
     )
     head = t("classes.class", name=one.name.strip() or name)
     body = element("div", *reading, class_="reading")
     return card([head, rank, beyond], body, anchor=f"class-{one.index}")
+
+
+def class_spectrum(t: Catalogue, one: ClassReading, name: str) -> Figure:
+    edges = one.lower_edge, one.upper_edge
+    significant = one.significant_positive, one.significant_negative
+    return spectrum_chart(t, name, one.eigenvalues, edges, significant)
 
 
 def tile(
@@ -249,8 +255,7 @@ def truncation(t: Catalogue, record: Audit) -> Markup:
     found = record.truncation
     if not found:
         return section(t, "truncation", boxed(t("truncation.none")))
-    values = next((f.values for f in record.verdict if f.rule == "few_directions"), None)
-    mark = None if values is None else (int(values["k"]), float(values["accuracy"]))
+    mark = enough(record)
     marked = None if mark is None else mark[0]
     rows = (
         Row(
@@ -260,16 +265,22 @@ def truncation(t: Catalogue, record: Audit) -> Markup:
         for point in found
         if point.k in {*SHOWN, found[-1].k, marked}
     )
-    chart = truncation_chart(
-        t,
-        [(point.k, point.accuracy) for point in found],
-        [(point.k, point.agreement) for point in found],
-        mark,
-    )
     columns = map(Column, t.each("truncation", ("k", "accuracy", "agreement")))
-    pair = figure(chart), table(t, t("truncation.caption"), columns, rows)
+    pair = figure(truncation_figure(t, record)), table(t, t("truncation.caption"), columns, rows)
     lead = paragraph(t("truncation.lead"))
     return section(t, "truncation", lead, element("div", *pair, class_="curve-and-table"))
+
+
+def enough(record: Audit) -> tuple[int, float] | None:
+    """Return how many eigenvectors keep the accuracy, and that; None where it is not known."""
+    values = next((f.values for f in record.verdict if f.rule == "few_directions"), None)
+    return None if values is None else (int(values["k"]), float(values["accuracy"]))
+
+
+def truncation_figure(t: Catalogue, record: Audit) -> Figure:
+    accuracy = [(point.k, point.accuracy) for point in record.truncation]
+    agreement = [(point.k, point.agreement) for point in record.truncation]
+    return truncation_chart(t, accuracy, agreement, enough(record))
 
 
 def warnings(t: Catalogue, record: Audit, names: list[str]) -> Markup:

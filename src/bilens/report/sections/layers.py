@@ -102,6 +102,11 @@ def about(layer: LayerReading) -> str:
 
 
 def charts(t: Catalogue, layers: Sequence[LayerReading]) -> Markup:
+    lead = paragraph(t("layers.charts.lead"))
+    return section(t, "layers.charts", lead, drawings(layer_charts(t, layers)))
+
+
+def layer_charts(t: Catalogue, layers: Sequence[LayerReading]) -> list[tuple[str, Figure]]:
     """Return a drawing for each of R², size and effective rank, as far as they are known."""
     fitted, sized, ranked = [], [], []
     for layer in layers:
@@ -128,7 +133,7 @@ def charts(t: Catalogue, layers: Sequence[LayerReading]) -> Markup:
     if any(layer.outputs is not None for layer in layers):
         ranks = [column.value or 0.0 for column in ranked]
         drawn.append(column_chart(t, "rank", ranked, ranks, partial(fixed, digits=1)))
-    return section(t, "layers.charts", paragraph(t("layers.charts.lead")), drawings(drawn))
+    return drawn
 
 
 def column_chart(

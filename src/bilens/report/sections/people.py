@@ -30,16 +30,24 @@ def people_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]
     if found is None:
         return
     names = record.model.output_names if isinstance(record, Audit) else ()
-    standing = judgements(found.entries, weights, found.day)
     named = labels(found.entries).values()
     notes = [one for one in found.entries if one.action == "note"]
     for key, lines in (
-        ("judged", [judged_line(t, rule, *found) for rule, found in standing.items()]),
+        ("judged", judged_lines(t, record)),
         ("labels", [label_line(t, one, weights, names) for one in named]),
         ("notes", [said_line(t, one, names) for one in notes]),
     ):
         if lines:
             yield t(f"people.{key}"), lines
+
+
+def judged_lines(t: Catalogue, record: Judged) -> list[str]:
+    """Return how each finding stands that was accepted or rejected, and by whom."""
+    found = record.people
+    if found is None:
+        return []
+    standing = judgements(found.entries, record.source.weights_sha256, found.day)
+    return [judged_line(t, rule, *one) for rule, one in standing.items()]
 
 
 def judged_line(t: Catalogue, rule: str, entry: Entry, state: Judgement) -> str:

@@ -253,6 +253,17 @@ def worst_case(t: Catalogue, record: TableAudit) -> Markup:
 
 def output_card(t: Catalogue, record: TableAudit, item: OutputEffects, *, is_open: bool) -> Markup:
     """Return the card of an output: its strongest columns, squares and pairs."""
+    charts, names = output_charts(t, record, item), shown_inputs(record)
+    numbers = {"columns": len(names), "pairs": item.num_pairs, "most": MOST}
+    rest = t("table.columns.rest", **{key: whole(value) for key, value in numbers.items()})
+    content = [drawings(charts), quiet(rest)] if charts else [quiet(t("table.columns.none"))]
+    title = clean_names(record.model.output_names)[item.index]
+    return card([title], *content, anchor=f"output-{item.index}", is_open=is_open)
+
+
+def output_charts(
+    t: Catalogue, record: TableAudit, item: OutputEffects
+) -> list[tuple[str, Figure]]:
     names = shown_inputs(record)
     bars = {
         "linear": ranked((names[one.column], one.linear) for one in item.columns),
@@ -269,12 +280,7 @@ def output_card(t: Catalogue, record: TableAudit, item: OutputEffects, *, is_ope
             caption = t(f"table.columns.{kind}")
             text = t("table.columns.text", name=shown[0][0], value=signed_quantity(shown[0][1]))
             charts.append((caption, bar_chart(caption, text, shown, every)))
-    charts += response_charts(t, record, item)
-    numbers = {"columns": len(names), "pairs": item.num_pairs, "most": MOST}
-    rest = t("table.columns.rest", **{key: whole(value) for key, value in numbers.items()})
-    content = [drawings(charts), quiet(rest)] if charts else [quiet(t("table.columns.none"))]
-    title = clean_names(record.model.output_names)[item.index]
-    return card([title], *content, anchor=f"output-{item.index}", is_open=is_open)
+    return [*charts, *response_charts(t, record, item)]
 
 
 def ranked(bars: Iterable[tuple[str, float]]) -> Bars:

@@ -1,0 +1,97 @@
+"""One A4 page of an audit for a meeting: decision, three sentences, two plots, who accepted what.
+
+It says nothing that the report does not, in the report's own sentences.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from itertools import chain, islice
+
+from bilens.records.audit import Audit
+from bilens.records.base import displayable
+from bilens.records.layer_audit import LayerAudit
+from bilens.report.charts.spectra import change_map
+from bilens.report.html import environment
+from bilens.report.markup import Content, badge, element
+from bilens.report.plates import eigenvector_plate
+from bilens.report.sections.classes import class_spectrum, truncation_figure
+from bilens.report.sections.decision import (
+    LOOKS,
+    because,
+    decision_of,
+    looked_lines,
+    more_risks,
+    risk_lines,
+)
+from bilens.report.sections.layers import layer_charts
+from bilens.report.sections.overview import Judged, clean_names, document_sha256, test_data
+from bilens.report.sections.people import judged_lines
+from bilens.report.sections.tables import output_charts
+from bilens.report.text import NONE, Catalogue, load_catalogue
+
+SENTENCES, PLOTS = 3, 2
+MOST_JUDGED = 5  # of the findings that were accepted or rejected
+
+
+def render_summary(original: Judged, name: str, lang: str = "en") -> str:
+    """Return the page of an audit; `name` is what its model is called where it is read."""
+    t, record = load_catalogue(lang), displayable(original)
+    answer = decision_of(record).answer
+    judged = judged_lines(t, record)
+    more = len(judged) - MOST_JUDGED
+    told = [*judged[:MOST_JUDGED], *([t("summary.more", count=more)] if more > 0 else [])]
+    return (
+        environment()
+        .get_template("summary.html.j2")
+        .render(
+            t=t,
+            name=displayable(name),
+            answer=badge(t, LOOKS.get(answer, "unknown"), t(f"decision.{answer}")),
+            text=t(f"decision.{answer}.text"),
+            sentences=[*islice(sentences(t, record), SENTENCES)],
+            plots=[*islice(plots(t, record), PLOTS)],
+            judged=told or [t("summary.nobody")],
+            accepted_by=[*looked_lines(t, record)][-1],
+            facts=[*facts(t, record, document_sha256(original))],
+        )
+    )
+
+
+def sentences(t: Catalogue, record: Judged) -> Iterator[str]:
+    """Yield what matters most first: risks with what to do, why it is no better, what was seen."""
+    risks = [f"{risk} {t('decision.next', text=then)}" for risk, then in risk_lines(t, record)]
+    yield from risks or [t("decision.no_risk")]
+    yield from because(t, record)
+    yield from more_risks(t, record)
+    yield from chain.from_iterable(lines for _, lines in looked_lines(t, record))
+
+
+def plots(t: Catalogue, record: Judged) -> Iterator[tuple[str, Content]]:
+    """Yield captions and drawings of what an audit has, the most telling first."""
+    if isinstance(record, LayerAudit):
+        yield from layer_charts(t, record.layers) if record.layers else ()
+        if record.difference is not None and record.difference.whole is not None:
+            yield t("difference.map"), change_map(t, record.difference.whole.changed)
+    elif isinstance(record, Audit):
+        if record.truncation:
+            yield t("truncation.heading"), truncation_figure(t, record)
+        else:
+            first, name = record.classes[0], clean_names(record.model.output_names)[0]
+            yield t("spectrum.title", name=name), class_spectrum(t, first, name)
+        drawn = base64.b64encode(eigenvector_plate(record, t.lang).encode()).decode("ascii")
+        title = t("plate.title")
+        yield title, element("img", src=f"data:image/svg+xml;base64,{drawn}", alt=title)
+    else:
+        for item in record.outputs:
+            yield from output_charts(t, record, item)
+
+
+def facts(t: Catalogue, record: Judged, document: str) -> Iterator[tuple[str, str]]:
+    run, source = record.reproduce, record.source
+    yield t("reproduce.date"), run.date or NONE
+    yield t("summary.version"), run.versions.get("bilens", NONE)
+    yield t("facts.data"), test_data(t, record.data)
+    yield t("reproduce.weights"), source.weights_sha256 or NONE
+    yield t("reproduce.document"), document
