@@ -5,6 +5,7 @@ taken off twice, with the drawing cleared where the model is gone, with names as
 """
 
 import csv
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,8 @@ import torch
 import bilens as bl
 import tiny
 from bilens.algebra.directions import centred_directions, contrast_direction
-from bilens.serve.folder import id_of
+from bilens.serve.export import export
+from bilens.serve.folder import ServedFolder, id_of
 from chromium import needs_browser
 from commands import model_folder
 from explorer_server import opened_page, served
@@ -240,3 +242,22 @@ def test_a_deeper_model_says_why_it_is_not_computed(page: Any, root: Path) -> No
     model_folder(root / "one", tiny.classifier(n_layers=2))
     page.goto(f"/models/{KEY}/playground?lang=en")
     page.get_by_text("has 2 layers one behind the other").wait_for()
+
+
+def test_in_the_file_bounds_stand_in_place_of_the_radius(
+    browser: Any, root: Path, tmp_path: Path
+) -> None:
+    f = own_map(root)
+    file = tmp_path / "explorer.html"
+    file.write_text(export(ServedFolder(root), "en").html, "utf-8")
+    with opened_page(browser, file.as_uri()) as page:
+        page.goto(f"{file.as_uri()}#/models/{KEY}/playground")
+        page.get_by_role("application", name="Drawing board").wait_for()
+        ink(page)
+        x = drawn(page)[None]
+        exact = float(bl.certify.l2_radius(f, x, f(x).argmax(dim=1)).radius[0])
+        told = page.get_by_text("a proven lower bound, not the exact distance")
+        lower, upper = map(float, re.findall(r"[\d.]+\d", told.inner_text())[:2])
+        assert lower < exact < upper * (1 + 1e-3)
+        page.get_by_label("Over", exact=True).select_option(label="upright")
+        page.get_by_text("This is not part of the file").wait_for()

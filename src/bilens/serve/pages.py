@@ -43,6 +43,8 @@ SCRIPTS = (
     "board.js",
     "nearest_change.js",
     "table_columns.js",
+    "played.js",
+    "image_play.js",
     "table_play.js",
     "playground.js",
     "passages.js",

@@ -1,9 +1,10 @@
 // The playground of a table: a form, what each column and pair does, and the nearest other answer.
 import { curves, largest, namedBars, paint } from "./charts.js";
-import { choice, control, element, number, percent, state, t, table, takeaway } from "./lib.js";
+import { choice, control, element, exported, number, t, table, takeaway } from "./lib.js";
 import { nearestStep, reduced } from "./nearest_change.js";
 import { nameable } from "./people.js";
-import { attributed, direction, largestAt, quadraticMap, softmax, unpacked } from "./quadratic.js";
+import { answerText, calmly, host, readOutput, sayIfChanged, scoreBars, section } from "./played.js";
+import { attributed, direction, largestAt, quadraticMap, unpacked } from "./quadratic.js";
 import { decode, encode, levelsOf, shownValue, usual, valueInput } from "./table_columns.js";
 
 const POINTS = 61; // of a curve
@@ -88,7 +89,7 @@ export const tableModel = (given) => {
   return { map, base, at, parts, effect, surface, nearest, columns };
 };
 
-export const tablePlayground = (root, given) => {
+export const tablePlayground = (root, given, typed, again) => {
   const model = tableModel(given);
   const { map, columns } = model;
   const { output_names: names } = given;
@@ -96,15 +97,16 @@ export const tablePlayground = (root, given) => {
   const rows = given.rows ? unpacked(given.rows) : new Float64Array(0);
   const rowAt = (index) => rows.subarray(index * map.width, (index + 1) * map.width);
   let values = columns.map((column) => usual(column, given.input_mean));
-  const chosen = { first: "", second: "", pair: [0, Math.min(1, columns.length - 1)] };
-  const host = (name) => element("div", { class: name });
-  const section = (name, ...children) => element("section", { "aria-label": name }, element("h3", {}, name), children);
-  const [form, answer, logits, parts, curvesHost, found] = ["fields", "answer", "shown", "shown", "effects", "near"].map(host);
+  const pair = [0, Math.min(1, columns.length - 1)];
+  const [form, answer, logits, parts, effects, found, changed] = ["fields", "answer", "shown", "shown", "effects", "near", "near"].map((name) =>
+    host(name),
+  );
   answer.setAttribute("aria-live", "polite");
   found.setAttribute("aria-live", "polite");
   const surface = element("canvas", { class: "pixels surface", role: "img" });
   const axes = element("p", { class: "quiet" });
   let now = {};
+  const output = readOutput(map, names, () => update());
 
   const layForm = () =>
     form.replaceChildren(
@@ -120,31 +122,18 @@ export const tablePlayground = (root, given) => {
 
   const update = () => {
     const at = model.at(values);
-    const found = map.logits(at);
-    const shown = largestAt(found);
-    const first = chosen.first === "" ? shown : Number(chosen.first);
-    const second = chosen.second === "" || Number(chosen.second) === first ? null : Number(chosen.second);
-    const read = map.form(direction(map.outputs, first, second));
-    const target = one
-      ? names[0]
-      : second === null
-        ? t("play.class", { name: names[first] })
-        : t("play.contrast", { first: names[first], second: names[second] });
-    now = { logits: found, read, target };
-    const shares = softmax(found);
-    answer.textContent = one
-      ? `${names[0]}: ${number(found[0], 5)}`
-      : t("play.answer", { name: names[shown], share: percent(shares[shown]) });
-    logits.replaceChildren(
-      ...(one ? [] : [namedBars(t("play.logits"), names.map((name, o) => ({ name: `${name} · ${percent(shares[o])}`, value: found[o] })))]),
-    );
+    const scores = map.logits(at);
+    const read = output.form(scores);
+    now = { logits: scores, read };
+    answer.textContent = one ? `${names[0]}: ${number(scores[0], 5)}` : answerText(names, scores);
+    logits.replaceChildren(...(one ? [] : [scoreBars(t("play.logits"), names, scores)]));
     now.parts = model.parts(read, values);
     const order = [...columns.keys()].sort((a, b) => Math.abs(now.parts[b]) - Math.abs(now.parts[a]));
     const whole = now.parts.reduce((sum, value) => sum + value, 0);
     parts.replaceChildren(
       namedBars(t("play.columns"), order.map((i) => ({ name: `${columns[i].name} = ${shownValue(columns[i], values[i])}`, value: now.parts[i] }))),
       element("p", { class: "quiet" }, t("play.rows_sum", {
-        target,
+        target: read.target,
         sum: number(whole, 5),
         value: number(read.value(at), 5),
         base: number(read.value(model.base), 5),
@@ -153,28 +142,30 @@ export const tablePlayground = (root, given) => {
     now.effects = columns.map((_, column) => model.effect(read, values, column));
     drawEffects();
     drawSurface();
+    watch();
   };
+  const watch = calmly(1000, () => exported || sayIfChanged(root.dataset.key, given, changed, () => again(values)));
   const drawEffects = () => {
     const all = now.effects.flatMap((points) => points.map(([, value]) => value));
     const y = [Math.min(...all), Math.max(...all)];
-    curvesHost.replaceChildren(
+    effects.replaceChildren(
       ...columns.map((column, at) => {
         const points = now.effects[at];
         if (column.kind === "category")
           return element("div", {}, element("h4", {}, column.name), namedBars(column.name, points.map(([name, value]) => ({ name: name === values[at] ? `▸ ${name}` : name, value })), { scale: largest(y) }));
         const marker = values[at] === null ? undefined : Math.max(column.low, Math.min(column.high, values[at]));
-        const name = t("play.effect", { column: column.name, target: now.target });
+        const name = t("play.effect", { column: column.name, target: now.read.target });
         const xName = column.kind === "date" ? t("play.days", { first: column.first }) : column.unit;
         return element("div", {}, element("h4", {}, column.name), curves(name, [{ name: column.name, points }], { y, marker, xName, width: 360, height: 170 }));
       }),
     );
   };
   const drawSurface = () => {
-    const [first, second] = chosen.pair;
+    const [first, second] = pair;
     now.surface = model.surface(now.read, values, first, second);
     const middle = now.read.value(model.at(values));
     const cells = now.surface.cells.toReversed().flat().map((value) => value - middle);
-    const name = t("play.surface", { first: columns[first].name, second: columns[second].name, target: now.target });
+    const name = t("play.surface", { first: columns[first].name, second: columns[second].name, target: now.read.target });
     const end = (column, at) => shownValue(columns[column], (column === first ? now.surface.across : now.surface.up).at(at));
     paint(surface, cells, [now.surface.up.length, now.surface.across.length]).setAttribute("aria-label", name);
     axes.textContent = t("play.axes", {
@@ -201,7 +192,7 @@ export const tablePlayground = (root, given) => {
     ? element("input", { type: "number", step: "any", required: true })
     : choice([["", t("play.any_other")], ...names.entries()], "", () => {});
   const find = () => {
-    const free = new Map(ask.filter(({ may }) => may.checked).map(({ at, ends }) => [at, ends.length ? ends.map((end) => Number(end.value)) : null]));
+    const free = new Map(ask.filter(({ may }) => may.checked).map(({ at, ends }) => [at, ends.length ? ends.map((end) => end.valueAsNumber) : null]));
     const told = (text) => found.replaceChildren(element("p", {}, text));
     if ([...free.values()].some((ends) => ends && !(ends[0] <= ends[1]))) return told(t("play.bad_bounds"));
     if (one && wish.value === "") return told(t("play.no_wish"));
@@ -227,15 +218,9 @@ export const tablePlayground = (root, given) => {
     return null;
   };
 
-  const classes = [...names.entries()];
-  const set = (key, value) => {
-    chosen[key] = value;
-    state.set({ class: chosen.first, over: chosen.second });
-    update();
-  };
   const pairChoice = (side) =>
-    choice(columns.map((column, at) => [at, column.name]), chosen.pair[side], (value) => {
-      chosen.pair[side] = Number(value);
+    choice(columns.map((column, at) => [at, column.name]), pair[side], (value) => {
+      pair[side] = Number(value);
       drawSurface();
     });
   const offered = given.row_numbers.map((row, at) => [at, t("play.row", { row })]);
@@ -244,32 +229,28 @@ export const tablePlayground = (root, given) => {
     layForm();
     update();
   };
-  const line = (...children) => element("div", { class: "controls" }, children);
   root.append(
-    element(
-      "div",
-      { class: "play" },
-      section(t("play.form"), line(control(t("play.take_row"), choice([["", t("play.usual")], ...offered], offered.length ? 0 : "", take))), form),
+    changed,
+    host(
+      "play",
+      section(t("play.form"), host("controls", control(t("play.take_row"), choice([["", t("play.usual")], ...offered], offered.length ? 0 : "", take))), form),
       section(
         t("play.answer_heading"),
         answer,
         logits,
-        one ? "" : line(
-          control(t("play.first"), choice([["", t("play.predicted")], ...classes], "", (value) => set("first", value))),
-          control(t("play.second"), choice([["", t("play.mean")], ...classes], "", (value) => set("second", value))),
-        ),
+        host("controls", output.controls),
         parts,
         takeaway("contributions", { rows: () => [["column", "value", "adds"], ...columns.map((column, at) => [column.name, values[at], now.parts[at]])] }),
       ),
     ),
     section(
       t("play.effects"),
-      curvesHost,
+      effects,
       takeaway("effects", { rows: () => [["column", "value", "output"], ...now.effects.flatMap((points, at) => points.map((point) => [columns[at].name, ...point]))] }),
     ),
     section(
       t("play.pair"),
-      line(control(t("play.across"), pairChoice(0)), control(t("play.up"), pairChoice(1))),
+      host("controls", control(t("play.across"), pairChoice(0)), control(t("play.up"), pairChoice(1))),
       surface,
       axes,
       takeaway("pair", {
@@ -281,10 +262,13 @@ export const tablePlayground = (root, given) => {
       t("play.nearest_heading"),
       element("p", { class: "quiet" }, t("play.distance")),
       table(t("play.bounds_heading"), ["may", "column", "low", "high"].map((key) => t(`play.head.${key}`)), ask.map(({ row }) => row)),
-      line(control(one ? t("play.wished_value") : t("play.wished"), wish), element("button", { type: "button", onclick: find }, t("play.find"))),
+      host("controls", control(one ? t("play.wished_value") : t("play.wished"), wish), element("button", { type: "button", onclick: find }, t("play.find"))),
       found,
     ),
   );
-  layForm();
-  take(offered.length ? "0" : "");
+  if (Array.isArray(typed) && typed.length === columns.length) {
+    values = typed;
+    layForm();
+    update();
+  } else take(offered.length ? 0 : "");
 };
