@@ -149,7 +149,7 @@ def test_what_is_no_single_quadratic_map_says_why(
     why: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(playground, "MOST", 2 * 36 * 39)
+    monkeypatch.setattr(playground, "MOST", 36 * (2 * 39 + 3 * playground.LEADING))
     model_folder(root / "other", tiny.classifier(**options))
     found = asked(client, "other")
     assert (found["kind"], found["why"]) == ("no_playground", why)

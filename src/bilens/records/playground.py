@@ -91,7 +91,7 @@ class NoPlayground(Document, frozen=True, kw_only=True):
     kind: Literal["no_playground"] = "no_playground"
     why: Unfit  # layers are not all of it; several layers; an activation; too many numbers
     layers: Count
-    numbers: Count  # of left and right
+    numbers: Count  # that it takes
     most: Count
 
 

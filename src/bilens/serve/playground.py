@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from base64 import b64encode
 from collections import OrderedDict
+from collections.abc import Iterator
 from threading import Lock
 from typing import Annotated
 
@@ -41,9 +42,9 @@ from bilens.serve.folder import ServedFolder
 from bilens.serve.models import OpenModel
 from bilens.serve.trial_inputs import ROWS, columns_of, held_out_rows, trial_images
 
-MOST = 1 << 21  # numbers of left and right that a page is sent: 8 MB
+MOST = 1 << 21  # numbers that a page is sent: 8 MB
 LEADING, OF_SIGN = 12, 4  # eigenpairs by size, and at least of each sign
-KEPT_BYTES = 1 << 26  # of prepared spectra, of all models
+KEPT_BYTES = 48 << 20  # of prepared spectra, of all models
 FARTHEST = 1e9  # numbers of an input
 OUTPUT: Schema = {"type": "integer", "minimum": 0, "maximum": 100_000}
 
@@ -60,8 +61,8 @@ def playground(served: ServedFolder, asked: Asked) -> Playground | NoPlayground 
     if opened is None:
         return None
     if (why := unfit(opened.model)) is not None:
-        views = opened.model.network
-        return NoPlayground(why=why, layers=len(views), numbers=numbers_of(opened.model), most=MOST)
+        layers = len(opened.model.network)
+        return NoPlayground(why=why, layers=layers, numbers=numbers_of(opened.model), most=MOST)
     f = exact_map(opened)
     if opened.model.input_names is None:
         page = served.model(key)
@@ -71,7 +72,9 @@ def playground(served: ServedFolder, asked: Asked) -> Playground | NoPlayground 
 
 
 def numbers_of(model: LoadedModel) -> int:
-    return 2 * sum(view.sizes.d_hidden * view.sizes.d_in for view in model.network)
+    """Return how many numbers a page needs, nearly: left and right, and of images eigenvectors."""
+    outputs, hidden, width = model.network[-1].sizes if model.network else (0, 0, 0)
+    return (2 * hidden + (LEADING * outputs if model.input_names is None else 0)) * width
 
 
 def unfit(model: LoadedModel) -> Unfit | None:
@@ -168,11 +171,12 @@ def packed(array: Tensor) -> Packed:
     return Packed(tuple(array.shape), dtype, b64encode(little).decode())
 
 
-def decomposed(f: QuadraticMap, directions: Tensor) -> list[EigenDecomposition]:
-    """Return whole spectra, so that what is not sent has a proven bound."""
+def decomposed(f: QuadraticMap, directions: Tensor) -> Iterator[EigenDecomposition]:
+    """Yield whole spectra, so that what is not sent has a proven bound; one is held at a time."""
     _, hidden, width = f.sizes
-    found = eigendecompose_all(f.to(torch.float64), directions, k=min(2 * hidden, width))
-    return [found[index] for index in range(len(directions))]
+    f = f.to(torch.float64)
+    for direction in directions:
+        yield eigendecompose_all(f, direction[None], k=min(2 * hidden, width))[0]
 
 
 def leading_pairs(eigs: EigenDecomposition) -> LeadingPairs:
@@ -201,7 +205,7 @@ def pair_spectrum(served: ServedFolder, asked: Asked) -> PairSpectrum | None:
     direction = contrast_direction(f.sizes.d_out, first, second)[None]
 
     def read() -> PairSpectrum:
-        pairs = leading_pairs(decomposed(f.to(torch.float32), direction)[0])
+        pairs = leading_pairs(next(decomposed(f.to(torch.float32), direction)))
         return PairSpectrum(first=first, second=second, pairs=pairs)
 
     return opened.once(("pair", first, second), read)

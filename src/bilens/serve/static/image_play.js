@@ -1,9 +1,9 @@
 // The playground of images: what is drawn goes through the model at once.
 import { drawingBoard } from "./board.js";
 import { bars, image, largest, paint } from "./charts.js";
-import { choice, control, element, exported, get, number, post, t, takeaway } from "./lib.js";
+import { choice, control, element, exported, get, number, post, t } from "./lib.js";
 import { nameable } from "./people.js";
-import { answerText, calmly, host, readOutput, sayIfChanged, scoreBars, section } from "./played.js";
+import { answerText, calmly, host, readOutput, sayIfChanged, scoreBars, section, taken } from "./played.js";
 import { attributed, direction, dot, largestAt, lowerRadius, nearCrossing, quadraticMap, unpacked } from "./quadratic.js";
 
 const total = (values) => values.reduce((sum, value) => sum + value, 0);
@@ -199,7 +199,6 @@ export const imagePlayground = (root, given, drawn, again) => {
     keep = value;
     update();
   });
-  const table = (heads, found) => () => [heads, ...found()];
   root.append(
     heard,
     host(
@@ -208,14 +207,14 @@ export const imagePlayground = (root, given, drawn, again) => {
         t("play.input"),
         host("controls", tests.length ? control(t("play.take"), choice([["", "—"], ...offered], drawn ? "" : 0, take)) : []),
         board.box,
-        takeaway("input", { rows: table(["pixel", "value"], () => [...board.pixels.entries()]), drawn: board.canvas }),
+        taken("input", ["pixel", "value"], () => [...board.pixels.entries()], board.canvas),
       ),
       section(
         t("play.logits"),
         answer,
         whole,
         rest,
-        takeaway("logits", { rows: table(["output", "logit"], () => names.map((name, o) => [name, now.logits[o]])) }),
+        taken("logits", ["output", "logit"], () => names.map((name, o) => [name, now.logits[o]])),
       ),
       map.outputs === 1 ? [] : section(t("play.radius.heading"), near),
     ),
@@ -228,15 +227,17 @@ export const imagePlayground = (root, given, drawn, again) => {
           "reasons",
           host("maps", figure(pixels, t("play.attributions")), remains),
           sum,
-          takeaway("attributions", { rows: table(["pixel", "attribution"], () => [...now.attributions.entries()]), drawn: pixels }),
+          taken("attributions", ["pixel", "attribution"], () => [...now.attributions.entries()], pixels),
         ),
         host(
           "reasons",
           plot,
-          takeaway("contributions", {
-            rows: table(["eigenvalue", "contribution"], () => now.contributions.map((value, at) => [now.spectrum.values[at], value])),
-            drawn: () => plot.querySelector("svg"),
-          }),
+          taken(
+            "contributions",
+            ["eigenvalue", "contribution"],
+            () => now.contributions.map((value, at) => [now.spectrum.values[at], value]),
+            () => plot.querySelector("svg"),
+          ),
         ),
       ),
       cards,

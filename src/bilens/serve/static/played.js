@@ -1,7 +1,7 @@
 // What the playgrounds of images and of tables have in common: what is read of a model, and whether
 // it is still the one in the folder.
 import { namedBars } from "./charts.js";
-import { choice, control, element, get, percent, state, t } from "./lib.js";
+import { choice, control, element, get, percent, state, t, takeaway } from "./lib.js";
 import { direction, largestAt, softmax } from "./quadratic.js";
 
 // Calls a while after the last time that it was called.
@@ -14,6 +14,13 @@ export const calmly = (wait, act) => {
 };
 export const host = (name, ...children) => element("div", { class: name }, children.flat());
 export const section = (name, ...children) => element("section", { "aria-label": name }, element("h3", {}, name), children);
+// What can be taken away of rows of numbers that are there when a button is pressed.
+export const taken = (name, heads, found, drawn) =>
+  takeaway(name, {
+    rows: () => [heads, ...found()],
+    data: () => found().map((row) => Object.fromEntries(heads.map((head, at) => [head, row[at]]))),
+    drawn,
+  });
 
 export const scoreBars = (title, names, logits) => {
   const shares = softmax(logits);

@@ -1,9 +1,9 @@
 // The playground of a table: a form, what each column and pair does, and the nearest other answer.
 import { curves, largest, namedBars, paint } from "./charts.js";
-import { choice, control, element, exported, number, t, table, takeaway } from "./lib.js";
+import { choice, control, element, exported, number, t, table } from "./lib.js";
 import { nearestStep, reduced } from "./nearest_change.js";
 import { nameable } from "./people.js";
-import { answerText, calmly, host, readOutput, sayIfChanged, scoreBars, section } from "./played.js";
+import { answerText, calmly, host, readOutput, sayIfChanged, scoreBars, section, taken } from "./played.js";
 import { attributed, direction, largestAt, quadraticMap, unpacked } from "./quadratic.js";
 import { decode, encode, levelsOf, shownValue, usual, valueInput } from "./table_columns.js";
 
@@ -33,8 +33,16 @@ export const tableModel = (given) => {
       ? levelsOf(column)
       : Array.from({ length: count }, (_, i) => column.low + ((column.high - column.low) * i) / (count - 1));
   const changed = (values, column, value) => values.map((one, i) => (i === column ? value : one));
-  const effect = (form, values, column) =>
-    steps(columns[column]).map((value) => [value, form.value(at(changed(values, column, value)))]);
+  const effect = (form, values, column) => {
+    const output = (value) => form.value(at(changed(values, column, value)));
+    if (columns[column].kind !== "number") return steps(columns[column]).map((value) => [value, output(value)]);
+    const [low, middle, high] = steps(columns[column], 3).map(output); // they say all of a quadratic
+    return steps(columns[column]).map((value, at) => {
+      const share = at / (POINTS - 1);
+      const bend = low * (1 - 2 * share) * (1 - share) + middle * 4 * share * (1 - share) + high * share * (2 * share - 1);
+      return [value, bend];
+    });
+  };
   const surface = (form, values, first, second) => {
     const [across, up] = [first, second].map((one) => steps(columns[one], CELLS));
     const cells = up.map((b) => across.map((a) => form.value(at(changed(changed(values, first, a), second, b)))));
@@ -191,20 +199,36 @@ export const tablePlayground = (root, given, typed, again) => {
   const wish = one
     ? element("input", { type: "number", step: "any", required: true })
     : choice([["", t("play.any_other")], ...names.entries()], "", () => {});
+  // Of columns that hold whole numbers alone, the next whole number outwards, where it does it, too.
+  const rounded = (found, free, wanted) => {
+    if (one) return found; // the value is wished as it is
+    const whole = found.map((value, at) => {
+      if (!columns[at].whole || value === values[at] || value === null) return value;
+      const next = value > values[at] ? Math.ceil(value) : Math.floor(value);
+      return next >= free.get(at)[0] && next <= free.get(at)[1] ? next : value;
+    });
+    const after = map.logits(model.at(whole));
+    const label = largestAt(after);
+    const does = label === (wanted ?? label) && label !== largestAt(now.logits);
+    return does ? whole : found;
+  };
   const find = () => {
     const free = new Map(ask.filter(({ may }) => may.checked).map(({ at, ends }) => [at, ends.length ? ends.map((end) => end.valueAsNumber) : null]));
     const told = (text) => found.replaceChildren(element("p", {}, text));
     if ([...free.values()].some((ends) => ends && !(ends[0] <= ends[1]))) return told(t("play.bad_bounds"));
     if (one && wish.value === "") return told(t("play.no_wish"));
     if (!one && wish.value !== "" && Number(wish.value) === largestAt(now.logits)) return told(t("play.is_already"));
-    const nearest = model.nearest(values, free, wish.value === "" ? null : Number(wish.value));
+    const wanted = wish.value === "" ? null : Number(wish.value);
+    const nearest = model.nearest(values, free, wanted);
     if (!nearest.values) return told(t(`play.none.${nearest.exact ? "proven" : "searched"}`));
-    const after = map.logits(model.at(nearest.values));
-    const different = columns.map((_, at) => at).filter((at) => nearest.values[at] !== values[at]);
-    const cells = different.map((at) => [columns[at].name, shownValue(columns[at], values[at]), shownValue(columns[at], nearest.values[at])]);
+    const then = rounded(nearest.values, free, wanted);
+    const after = map.logits(model.at(then));
+    const different = columns.map((_, at) => at).filter((at) => then[at] !== values[at]);
+    const changes = different.map((at) => [columns[at].name, values[at], then[at]]);
+    const cells = different.map((at) => [columns[at].name, ...[values, then].map((row) => shownValue(columns[at], row[at]))]);
     const name = t("play.changes", { name: one ? number(after[0], 5) : names[largestAt(after)] });
     const put = element("button", { type: "button", class: "plain", onclick: () => {
-      values = nearest.values;
+      values = then;
       layForm();
       update();
     } }, t("play.put"));
@@ -213,7 +237,7 @@ export const tablePlayground = (root, given, typed, again) => {
       table(name, heads, cells),
       element("p", {}, t(`play.nearest.${nearest.exact ? "exact" : "searched"}`, { distance: number(nearest.distance, 4) })),
       put,
-      takeaway("nearest", { rows: [["column", "now", "then"], ...different.map((at) => [columns[at].name, values[at], nearest.values[at]])] }),
+      taken("nearest", ["column", "now", "then"], () => changes),
     );
     return null;
   };
@@ -240,23 +264,27 @@ export const tablePlayground = (root, given, typed, again) => {
         logits,
         host("controls", output.controls),
         parts,
-        takeaway("contributions", { rows: () => [["column", "value", "adds"], ...columns.map((column, at) => [column.name, values[at], now.parts[at]])] }),
+        taken("contributions", ["column", "value", "adds"], () => columns.map((column, at) => [column.name, values[at], now.parts[at]])),
       ),
     ),
     section(
       t("play.effects"),
       effects,
-      takeaway("effects", { rows: () => [["column", "value", "output"], ...now.effects.flatMap((points, at) => points.map((point) => [columns[at].name, ...point]))] }),
+      taken("effects", ["column", "value", "output"], () =>
+        now.effects.flatMap((points, at) => points.map((point) => [columns[at].name, ...point])),
+      ),
     ),
     section(
       t("play.pair"),
       host("controls", control(t("play.across"), pairChoice(0)), control(t("play.up"), pairChoice(1))),
       surface,
       axes,
-      takeaway("pair", {
-        rows: () => [["", ...now.surface.across], ...now.surface.up.map((value, at) => [value, ...now.surface.cells[at]])],
-        drawn: surface,
-      }),
+      taken(
+        "pair",
+        ["right", "up", "output"],
+        () => now.surface.up.flatMap((up, i) => now.surface.across.map((across, j) => [across, up, now.surface.cells[i][j]])),
+        surface,
+      ),
     ),
     section(
       t("play.nearest_heading"),
