@@ -8,9 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-
-from bilens.cli.commands.serve import Address
+from bilens.cli.commands.serve import Address, server_of
 from bilens.serve.app import build_app
 from bilens.serve.folder import ServedFolder
 
@@ -22,8 +20,7 @@ def served(root: Path) -> Iterator[str]:
     """Yield the address at which a folder is served."""
     with Address(port=0).bound() as listening:
         here = f"127.0.0.1:{listening.getsockname()[1]}"
-        config = uvicorn.Config(build_app(ServedFolder(root), [here]), log_level="error", ws="none")
-        server = uvicorn.Server(config)
+        server = server_of(build_app(ServedFolder(root), [here]))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         while thread.is_alive() and not server.started:
