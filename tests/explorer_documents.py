@@ -5,7 +5,7 @@ from typing import get_args
 from bilens.records.common import Finding, JudgedCondition
 from bilens.records.explorer import ModelPage, ModelRow, Overview, ReportRow
 from bilens.records.history import Action, Entry, PastAudit
-from bilens.records.jobs import Command, Job, JobList, JobPage, ModelJobs, NamedFile, State
+from bilens.records.jobs import Choices, Command, Job, JobList, JobPage, ModelJobs, NamedFile, State
 from bilens.records.language_views import TracePage
 from bilens.report.reports import TraceReport
 from bilens.serve.folder import KINDS
@@ -78,7 +78,7 @@ JOBS = (
     *(job(3, state="failed", code=code) for code in CODES),
 )
 FILES = (NamedFile("1a", "rows.csv"),)
-MODEL_JOBS = ModelJobs(page=MODEL, jobs=JOBS, data=FILES, saes=())
+MODEL_JOBS = ModelJobs(page=MODEL, jobs=JOBS, choices=Choices(data=FILES, texts=(), saes=()))
 NO_JOBS = JobList(jobs=())
 JOB = JobPage(job=job(1), output=("half",), messages=("Layer 1: 3/9",))
 TRACE_PAGE = TracePage(

@@ -21,6 +21,7 @@ import bilens as bl
 import fake_commands
 import tiny
 from bilens.base.errors import BilensError, CheckpointError, UsageError
+from bilens.nn import TopKSAE
 from bilens.records.jobs import Job, NewJob
 from bilens.serve import jobs as queues
 from bilens.serve.folder import ServedFolder, id_of, walk
@@ -242,8 +243,18 @@ def test_no_file_but_of_the_folder_is_named(tmp_path: Path) -> None:
     (folder / "photos" / "cat" / "1.PNG").touch()
     (tmp_path / "secret.csv").write_text("a")
     (folder / "link.csv").symlink_to(tmp_path / "secret.csv")
+    (folder / "model" / "test.csv").write_text("a,b\n1,2\n")
+    (folder / "stories.txt").write_text("Once.")
+    bl.save(TopKSAE(8, 12, 3), folder / "own sae")
+    (folder / "their sae").mkdir()
+    (folder / "their sae" / "sae.safetensors").touch()
     served = ServedFolder(folder)
-    assert {path.name for path in served.found().data.values()} == {"-rows.csv", "set", "photos"}
+    choices = served.choices().fields()
+    assert {kind: [one.name for one in each] for kind, each in choices.items()} == {
+        "data": ["-rows.csv", "model/test.csv", "photos", "set"],
+        "texts": ["stories.txt"],
+        "saes": ["own sae", "their sae"],
+    }
 
     def asked(**fields: Any) -> Job | None:
         body = json.dumps({"command": "audit", "model": id_of("model")} | fields)

@@ -83,6 +83,14 @@ class NamedFile(Record, frozen=True):
     name: str  # its path from the folder
 
 
+class Choices(Record, frozen=True, kw_only=True):
+    """What the folder has to start a job with."""
+
+    data: tuple[NamedFile, ...]  # tables, arrays and images
+    texts: tuple[NamedFile, ...]
+    saes: tuple[NamedFile, ...]  # autoencoders
+
+
 class JobList(Document, frozen=True, kw_only=True):
     """The queue, and what has been run."""
 
@@ -96,5 +104,4 @@ class ModelJobs(Document, frozen=True, kw_only=True):
     kind: Literal["model_jobs"] = "model_jobs"
     page: ModelPage
     jobs: tuple[Job, ...]  # the last one first
-    data: tuple[NamedFile, ...]  # tables, arrays, images and texts
-    saes: tuple[NamedFile, ...]  # autoencoders
+    choices: Choices

@@ -32,7 +32,7 @@ from bilens.records.base import LARGEST_WHOLE, displayable, kind_of
 from bilens.records.common import Finding, JudgedCondition
 from bilens.records.explorer import ModelPage, ModelRow, Overview, ReportRow, id_of
 from bilens.records.history import PastAudit
-from bilens.records.jobs import Job, NamedFile, NewJob
+from bilens.records.jobs import Choices, Job, NamedFile, NewJob
 from bilens.report.reports import (
     AttackReport,
     AuditReport,
@@ -56,8 +56,9 @@ KINDS: dict[str, type[SavedReport[Any]]] = {
 }
 DEEPEST, MOST = 6, 20_000  # folders below the first; files and folders that are looked at
 START, LARGEST = 400, 1 << 24  # bytes that tell a document's kind; of a document
-DATA = (*TABLES, ".npy", ".npz", ".txt", ".jsonl")
-AUTOENCODER = ("sae.safetensors", "sae_weights.safetensors")
+DATA, TEXTS = (*TABLES, ".npy", ".npz"), (".txt", ".jsonl")
+AUTOENCODER = ("sae.safetensors", "sae_weights.safetensors")  # else its class says it
+CODER = re.compile(rb'"class":\s*"\w*SAE"')
 MOST_CHOICES = 500  # in a list of files
 IDX = re.compile("idx[13]-ubyte")  # in the names of a data set of images
 KIND = re.compile(rb'"kind":\s*"([\w ]+)"')
@@ -195,19 +196,27 @@ class ServedFolder:
             return None
         return self.jobs.add(asked.command, models[asked.model], arguments_of(asked, models, data))
 
-    def choices(self) -> tuple[tuple[NamedFile, ...], tuple[NamedFile, ...]]:
-        """Return what a job can be given: data and texts, and autoencoders."""
+    def choices(self) -> Choices:
+        """Return what the folder has to start a job with."""
         found = self.found()
-        saes = {
-            key: path
-            for key, path in found.models.items()
-            if any((path / mark).exists() for mark in AUTOENCODER)
-        }
-        data, coders = (
-            sorted((self.name_of(path), key) for key, path in each.items())
-            for each in (found.data, saes)
+
+        def named(files: Iterable[tuple[str, Path]]) -> tuple[NamedFile, ...]:
+            listed = sorted((self.name_of(path), key) for key, path in files)
+            return tuple(NamedFile(key, name) for name, key in listed[:MOST_CHOICES])
+
+        texts = {key: path for key, path in found.data.items() if path.suffix.lower() in TEXTS}
+        return Choices(
+            data=named(item for item in found.data.items() if item[0] not in texts),
+            texts=named(texts.items()),
+            saes=named(item for item in found.models.items() if self.is_autoencoder(item[1])),
         )
-        return named(data), named(coders)
+
+    def is_autoencoder(self, path: Path) -> bool:
+        if any((path / mark).exists() for mark in AUTOENCODER):
+            return True
+        with suppress(OSError), opened(self.folder, path / "config.json") as file:
+            return CODER.search(file.read(START)) is not None
+        return False
 
     def mark(self) -> tuple[int, ...]:
         """Return what changes when something is added; no walk is made for it."""
@@ -265,10 +274,6 @@ def kept(read: Callable[[str], list[Kept]], name: str) -> tuple[Kept, ...]:
         return ()
 
 
-def named(files: Iterable[tuple[str, str]]) -> tuple[NamedFile, ...]:
-    return tuple(NamedFile(key, name) for name, key in islice(files, MOST_CHOICES))
-
-
 def changed_at(path: Path) -> int:
     with suppress(OSError):
         return path.stat().st_mtime_ns
@@ -295,10 +300,13 @@ def walk(folder: Path) -> Found:
             if is_model(path):
                 found.models[key] = path
                 if path != folder:
+                    for item in islice(path.iterdir(), MOST_CHOICES):  # such as its test rows
+                        if item.suffix in DATA and item.is_file() and not item.is_symlink():
+                            found.data[id_of(item.relative_to(folder).as_posix())] = item
                     continue
             elif path.suffix == ".json" and (kind := kind_at(folder, path)) in KINDS:
                 found.reports[key] = path, kind
-            elif path.suffix.lower() in DATA and path.is_file():
+            elif path.suffix.lower() in (*DATA, *TEXTS) and path.is_file():
                 found.data[key] = path
             if path.is_symlink() or not path.is_dir():
                 continue

@@ -113,7 +113,9 @@ def state(t: Catalogue, job: Job) -> str:
 
 def form(t: Catalogue, command: Command, found: ModelJobs) -> Markup:
     """Return the form that starts a command; it is shut until it is wanted."""
-    files = {"data": found.data, "input_sae": found.saes, "output_sae": found.saes}
+    there = found.choices
+    data = there.texts if command == "trace" else there.data
+    files = {"data": data, "input_sae": there.saes, "output_sae": there.saes}
     parts: list[Markup] = []
     for name in OPTIONS[command]:
         key = f"{command}-{name}"
@@ -132,9 +134,9 @@ def form(t: Catalogue, command: Command, found: ModelJobs) -> Markup:
     parts.append(
         element("p", element("button", t("explorer.start.send")), " ", element("output", ""))
     )
-    data = {"data_view": "start", "data_command": command, "data_key": found.page.model.id}
+    told = {"data_view": "start", "data_command": command, "data_key": found.page.model.id}
     named = t(f"explorer.command.{command}")
-    inner = element("form", *parts, hidden="", aria_label=named, **data)
+    inner = element("form", *parts, hidden="", aria_label=named, **told)
     return element("details", element("summary", named), inner)
 
 
@@ -142,9 +144,8 @@ def model_jobs(served: ServedFolder, asked: Asked) -> ModelJobs | None:
     found = served.model(asked.path["key"])
     if found is None:
         return None
-    data, saes = served.choices()
     jobs = tuple(job for job in served.jobs.overview().jobs if job.model == found.model.name)
-    return ModelJobs(page=found, jobs=jobs, data=data, saes=saes)
+    return ModelJobs(page=found, jobs=jobs, choices=served.choices())
 
 
 ENDPOINTS = (
