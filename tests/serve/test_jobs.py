@@ -260,9 +260,9 @@ def test_no_file_but_of_the_folder_is_named(tmp_path: Path) -> None:
         body = json.dumps({"command": "audit", "model": id_of("model")} | fields)
         return served.start(msgspec.json.decode(body, type=NewJob))
 
-    found = asked(data=id_of("-rows.csv"), fail_on=["r2<0.9", "exact"])
+    found = asked(data=id_of("-rows.csv"), dataset="mnist", fail_on=["r2<0.9", "exact"])
     assert found is not None
-    options = ("--data=-rows.csv", "--fail-on=r2<0.9", "--fail-on=exact")
+    options = ("--data=-rows.csv", "--dataset=mnist", "--fail-on=r2<0.9", "--fail-on=exact")
     assert found.arguments == ("audit", "--history=.", *options, "--", "model")
     assert asked(model=id_of("gone")) is None
     for wrong in (
@@ -271,6 +271,7 @@ def test_no_file_but_of_the_folder_is_named(tmp_path: Path) -> None:
         {"fail_on": ["nothing"]},
         {"fail_on": ["--html=/tmp/x"]},
         {"samples": 3},
+        {"dataset": "../x"},
         {"command": "explain"},
         {"command": "serve"},
         {"command": "certify", "samples": -1},

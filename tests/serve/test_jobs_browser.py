@@ -55,11 +55,11 @@ def test_an_audit_is_started_by_keyboard_and_followed_to_its_report(page: Any) -
     page.wait_for_url("**/jobs?lang=en")
     page.locator("summary", has_text="Audit").press("Enter")
     form = page.get_by_role("form", name="Audit")
-    assert form.get_by_label("Data to judge by").locator("option").all_inner_texts() == [
+    assert form.get_by_label("Data", exact=True).locator("option").all_inner_texts() == [
         "none",
         "rows.csv",
     ]
-    form.get_by_label("Data to judge by").select_option("rows.csv")
+    form.get_by_label("Data", exact=True).select_option("rows.csv")
     form.get_by_label("Conditions").press_sequentially("nothing")
     form.get_by_role("button", name="Start").press("Enter")
     page.get_by_text("there is no rule 'nothing'").wait_for()
@@ -81,7 +81,7 @@ def test_a_job_is_cancelled_by_keyboard_and_the_place_is_kept(page: Any) -> None
     page.goto(f"/models/{id_of('slow')}/jobs?lang=en")
     page.locator("summary", has_text="Explanation").press("Enter")
     form = page.get_by_role("form", name="Explanation")
-    form.get_by_label("Number of the test input").press_sequentially("3")
+    form.get_by_label("Test input").press_sequentially("3")
     form.get_by_role("button", name="Start").press("Enter")
     page.get_by_text("Layer 1: 1/2").wait_for()  # it came by itself
     page.goto("/jobs?lang=en")

@@ -11,12 +11,13 @@ from bilens.records.base import Count, Document, Record
 from bilens.records.explorer import ModelPage
 
 Command = Literal["audit", "certify", "trace", "explain"]
+DataSet = Literal["mnist", "fashion-mnist"]
 State = Literal["waiting", "running", "ending", "done", "failed", "cancelled", "interrupted"]
 OPTIONS: dict[Command, tuple[str, ...]] = {  # that each command takes, besides the model
-    "audit": ("data", "fail_on"),
-    "certify": ("data", "samples", "truncate"),
+    "audit": ("data", "dataset", "fail_on"),
+    "certify": ("data", "dataset", "samples", "truncate"),
     "trace": ("layer", "input_sae", "output_sae", "data"),
-    "explain": ("data", "index"),
+    "explain": ("data", "dataset", "index"),
 }
 NEEDED: dict[Command, tuple[str, ...]] = {
     "audit": (),
@@ -35,13 +36,14 @@ class NewJob(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     command: Command
     model: Id
     data: Id | None = None  # to judge by; of a trace, the text
+    dataset: DataSet | None = None  # of data whose name the model does not know
     fail_on: Annotated[tuple[Text, ...], Meta(max_length=50)] | None = None  # as of `bilens audit`
     samples: Small | None = None
     truncate: Small | None = None
     layer: Small | None = None
     input_sae: Id | None = None
     output_sae: Id | None = None
-    index: Small | None = None  # of a test input, from 0
+    index: Small | None = None  # a test image from 0, or a row as its table numbers it
 
     def __post_init__(self) -> None:
         given = {name for name in self.__struct_fields__[2:] if getattr(self, name) is not None}

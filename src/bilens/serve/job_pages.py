@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from typing import get_args
 
 from markupsafe import Markup
 
@@ -10,6 +11,7 @@ from bilens.records.base import Record, displayable
 from bilens.records.jobs import (
     OPTIONS,
     Command,
+    DataSet,
     Job,
     JobList,
     JobPage,
@@ -17,7 +19,7 @@ from bilens.records.jobs import (
     NewJob,
 )
 from bilens.report.markup import Column, element, joined, quiet, section, table
-from bilens.report.text import NONE, Catalogue, load_catalogue, whole
+from bilens.report.text import Catalogue, load_catalogue, whole
 from bilens.serve.endpoint import Asked, Endpoint
 from bilens.serve.folder import ServedFolder
 from bilens.serve.jobs import ENDED
@@ -79,25 +81,28 @@ def queue(t: Catalogue, jobs: tuple[Job, ...], caption: str = "") -> Markup:
 
 def row(t: Catalogue, job: Job) -> tuple[Markup | str, ...]:
     number = whole(job.number)
-    made = [] if job.report is None else [report_link(t, job)]
+    made = [result_link(t, job)] if job.state == "done" else []
+    time = element("time", job.asked, datetime=job.asked, class_="quiet")
     if job.state not in ENDED:
         name = t("explorer.jobs.cancel_one", number=number)
         kind = {"type": "button", "class_": "plain", "data_cancel": number}
         made.append(element("button", t("explorer.jobs.cancel"), aria_label=name, **kind))
     return (
         element("a", number, href=f"/jobs/{number}?lang={t.lang}"),
-        t(f"explorer.command.{job.command}"),
+        joined(t(f"explorer.command.{job.command}"), element("br"), time),
         job.model,
         state(t, job),
-        job.told or NONE,
-        joined(*made) or NONE,
+        job.told,
+        joined(*made),
     )
 
 
-def report_link(t: Catalogue, job: Job) -> Markup:
-    name = t("explorer.jobs.report_of", number=whole(job.number))
-    text = t("explorer.jobs.report")
-    return element("a", text, href=f"{job.report}?lang={t.lang}", aria_label=name)
+def result_link(t: Catalogue, job: Job) -> Markup:
+    """Return a link to the report, or to what was written where there is none."""
+    number = whole(job.number)
+    key, place = ("report", job.report) if job.report else ("output", f"/jobs/{number}")
+    name = t(f"explorer.jobs.{key}_of", number=number)
+    return element("a", t(f"explorer.jobs.{key}"), href=f"{place}?lang={t.lang}", aria_label=name)
 
 
 def state(t: Catalogue, job: Job) -> str:
@@ -126,6 +131,9 @@ def form(t: Catalogue, command: Command, found: ModelJobs) -> Markup:
             options = [element("option", t("explorer.option.no_file"), value="")]
             options += [element("option", one.name, value=one.id) for one in files[name]]
             parts.append(element("select", *options, **given))
+        elif name == "dataset":
+            known = (element("option", one, value=one) for one in ("", *get_args(DataSet)))
+            parts.append(element("select", *known, **given))
         elif name == "fail_on":
             parts.append(element("textarea", "", rows=2, **given))
         else:
@@ -136,8 +144,8 @@ def form(t: Catalogue, command: Command, found: ModelJobs) -> Markup:
     )
     told = {"data_view": "start", "data_command": command, "data_key": found.page.model.id}
     named = t(f"explorer.command.{command}")
-    inner = element("form", *parts, hidden="", aria_label=named, **told)
-    return element("details", element("summary", named), inner)
+    inner = element("form", *parts, hidden="", aria_label=named)
+    return element("details", element("summary", named), inner, **told)
 
 
 def model_jobs(served: ServedFolder, asked: Asked) -> ModelJobs | None:

@@ -71,13 +71,14 @@ export function jobs(root) {
   });
 }
 
-export function start(form) {
+export function start(root) {
+  const form = root.querySelector("form"); // has a control named `dataset`
   form.hidden = false;
   const sent = form.querySelector("output");
   const lines = (text) => text.split("\n").map((line) => line.trim()).filter(Boolean);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const body = { command: form.dataset.command, model: form.dataset.key };
+    const body = { command: root.dataset.command, model: root.dataset.key };
     for (const { name, type, value } of form.elements) {
       if (!name || !value.trim()) continue;
       body[name] = type === "number" ? Number(value) : type === "textarea" ? lines(value) : value;
