@@ -112,6 +112,7 @@ class InteractionView(Document, frozen=True, kw_only=True):
     approximation: ApproximationQuality | None  # null where the map is the layer
     inputs: tuple[Count, ...]  # by falling norm of their rows of Q, or as asked for
     names: tuple[str, ...] | None  # of these; null where inputs have numbers alone
+    shape: tuple[Count, Count] | None  # of the image that they are pixels of; null for none
     # the coefficient of x_i x_j is twice the entry, of x_i² the entry; rounded to six digits
     matrix: tuple[Numbers, ...]
     clustered: tuple[Count, ...]  # positions in `inputs`, alike ones side by side

@@ -25,8 +25,7 @@ def interactions(served: ServedFolder, asked: Asked) -> InteractionView | None:
 
 
 def view_of(output: Output, number: int, text: str) -> InteractionView:
-    job, model = output.job(), output.opened.model
-    names = model.input_names if output.view.reads == "inputs" else None
+    job, names = output.job(), output.input_names
     matrix = (
         job.read.of(job.layer.f).detach().to(torch.float64).form(torch.ones(1).double()).dense()
     )
@@ -42,6 +41,7 @@ def view_of(output: Output, number: int, text: str) -> InteractionView:
         approximation=job.layer.approximation,
         inputs=tuple(chosen),
         names=None if names is None else tuple(names[index] for index in chosen),
+        shape=output.image,
         matrix=tuple(shorts(row) for row in part),
         clustered=clustered(part),
         d_in=len(matrix),

@@ -37,7 +37,9 @@ SCRIPTS = (
     "people.js",
     "outputs.js",
     "vectors.js",
+    "gestures.js",
     "spectra.js",
+    "interactions.js",
     "jobs.js",
     "quadratic.js",
     "board.js",
@@ -54,7 +56,11 @@ SCRIPTS = (
 )  # users last
 STYLES = ("explorer.css", "playground.css", "circuits.css", "spectra.css")
 REPORT_STYLES = ("base.css", "parts.css")
-MODEL_VIEWS = ("spectra", "playground")  # each has an address below its model's, drawn by a script
+MODEL_VIEWS = (
+    "spectra",
+    "interactions",
+    "playground",
+)  # each has an address below its model's, drawn by a script
 VIEW_OF = {"trace": "/circuits"}  # kind of a report → its view, where it has one
 STATIC = {  # name of each file → where it lies
     **{name: files("bilens.serve") / "static" / name for name in (*SCRIPTS, *STYLES)},

@@ -88,6 +88,17 @@ class Output:
     def view(self) -> LayerView:
         return self.opened.model.layers[self.layer]
 
+    @property
+    def input_names(self) -> tuple[str, ...] | None:
+        return self.opened.model.input_names if self.view.reads == "inputs" else None
+
+    @property
+    def image(self) -> tuple[int, int] | None:
+        """Rows and columns of what the layer reads; None where that is no image."""
+        rows, columns = image_shape(self.view.sizes.d_in, self.opened.model.input_shape)
+        drawable = self.view.reads == "inputs" and self.input_names is None
+        return (rows, columns) if drawable and rows > 1 else None
+
     def job(self) -> LayerJob:
         model, layer = self.opened.model, self.layer
         mapped = self.opened.once(("map", layer), lambda: layer_map(model, layer, "input"), 1)
@@ -233,8 +244,6 @@ def viewed_vectors(output: Output, pairs: EigenDecomposition, rank: int) -> View
     model, view, values = output.opened.model, output.view, pairs.eigenvalues.tolist()
     signed = ([at for at, value in enumerate(values) if sign * value > 0] for sign in (1, -1))
     chosen = [rank - 1] if rank else sorted(at for ends in signed for at in ends[:EACH_SIGN])
-    given, shape = view.reads == "inputs", image_shape(view.sizes.d_in, model.input_shape)
-    drawable = given and model.input_names is None and min(shape) > 1
     vectors = pairs.eigenvectors[chosen]
     tokens: list[TokenEnds] | None = None
     if view.reads == "residual stream":
@@ -242,9 +251,9 @@ def viewed_vectors(output: Output, pairs: EigenDecomposition, rank: int) -> View
         tokens = tokens_of(output, those)
     size = float(pairs.norm) or 1.0
     return ViewedVectors(
-        shape=shape if drawable else None,
+        shape=output.image,
         shape_assumed=model.input_shape is None,
-        input_names=model.input_names if given else None,
+        input_names=output.input_names,
         vectors=tuple(
             ViewedVector(
                 rank=at + 1,

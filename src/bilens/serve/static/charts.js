@@ -93,7 +93,10 @@ export const bars = (name, values, { band, y: given, chosen, onchoose, told, xNa
     if (onchoose) bar.addEventListener("click", () => onchoose(index));
     drawn.append(bar);
   });
-  drawn.append(svg("line", { x1: LEFT, x2: across(values.length), y1: upwards(0), y2: upwards(0), class: "zero" }));
+  const line = (at, kind) =>
+    drawn.append(svg("line", { x1: LEFT, x2: width - 10, y1: upwards(at), y2: upwards(at), class: kind }));
+  for (const edge of band ?? []) if (edge !== 0) line(edge, "edge");
+  line(0, "zero");
   return drawn;
 };
 

@@ -1,5 +1,6 @@
 // A circuit as a graph in columns: tokens, input latents, their products, the output latent, and
 // the tokens that it promotes. Seen through a window that is moved and zoomed.
+import { gestures } from "./gestures.js";
 import { largest } from "./charts.js";
 import { element, number, svg, t } from "./lib.js";
 import { word } from "./passages.js";
@@ -143,41 +144,7 @@ export const graphView = (name, looked, { onchange, onchoose }) => {
     const [x, y, zoom] = looked.view;
     turn([x + right / zoom, y + down / zoom, zoom]);
   };
-  const place = (event) => {
-    const { left, top } = canvas.getBoundingClientRect();
-    return [event.clientX - left, event.clientY - top];
-  };
-  canvas.addEventListener(
-    "wheel",
-    (event) => {
-      if (!event.ctrlKey && !canvas.contains(document.activeElement)) return; // the page scrolls
-      event.preventDefault();
-      view.zoom(Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.002)), place(event));
-    },
-    { passive: false },
-  );
-  const pointers = new Map();
-  let moved = 0;
-  canvas.addEventListener("pointerdown", (event) => {
-    if (pointers.size === 0) moved = 0;
-    pointers.set(event.pointerId, place(event));
-  });
-  canvas.addEventListener("pointermove", (event) => {
-    const before = pointers.get(event.pointerId);
-    if (!before) return;
-    const now = place(event);
-    const [right, down] = [now[0] - before[0], now[1] - before[1]];
-    moved += Math.abs(right) + Math.abs(down);
-    if (moved < 4) return;
-    const other = [...pointers].find(([id]) => id !== event.pointerId)?.[1];
-    if (!canvas.hasPointerCapture(event.pointerId)) canvas.setPointerCapture(event.pointerId);
-    pointers.set(event.pointerId, now);
-    if (!other) return move(-right, -down);
-    const apart = (point) => Math.hypot(point[0] - other[0], point[1] - other[1]) || 1;
-    view.zoom(apart(now) / apart(before), [(now[0] + other[0]) / 2, (now[1] + other[1]) / 2]);
-  });
-  for (const kind of ["pointerup", "pointercancel", "pointerleave"])
-    canvas.addEventListener(kind, (event) => pointers.delete(event.pointerId));
+  const travelled = gestures(canvas, { zoom: view.zoom, move: (right, down) => move(-right, -down) });
 
   // ---- nodes
   const toggled = (list, id) => (list.includes(id) ? list.filter((one) => one !== id) : [...list, id]);
@@ -255,7 +222,7 @@ export const graphView = (name, looked, { onchange, onchoose }) => {
   });
   canvas.addEventListener("click", (event) => {
     const id = event.target.closest(".node")?.dataset.id;
-    if (moved > 4 || !id) return;
+    if (travelled() > 4 || !id) return;
     if (event.shiftKey || event.ctrlKey || event.metaKey) view.mark(id);
     else view.choose(id);
   });

@@ -1,13 +1,14 @@
 // Every part of a page that names a view is drawn by it; all can be read without this.
 import { circuits } from "./circuits.js";
 import { home } from "./home.js";
+import { interactions } from "./interactions.js";
 import { jobs, start } from "./jobs.js";
 import { exported, here, lang, state, unpack } from "./lib.js";
 import { people } from "./people.js";
 import { playground } from "./playground.js";
 import { spectra } from "./spectra.js";
 
-const VIEWS = { circuits, home, jobs, people, playground, spectra, start };
+const VIEWS = { circuits, home, interactions, jobs, people, playground, spectra, start };
 const mount = (page) => {
   for (const root of page.querySelectorAll("[data-view]")) VIEWS[root.dataset.view](root);
 };

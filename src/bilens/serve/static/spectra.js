@@ -3,6 +3,7 @@
 import { bars, curves, largest, legend } from "./charts.js";
 import { control, drawing, element, get, number, percent, sortable, state, t, table, takeaway } from "./lib.js";
 import { addressOf, approximated, outputControls } from "./outputs.js";
+import { nameable } from "./people.js";
 import { vectorFigure, vectorTakeaway } from "./vectors.js";
 
 const WORDS = ["reads", "gives"];
@@ -220,6 +221,14 @@ const truncationPart = (found, curve) => {
 
 // ---- the view
 
+// What people call an eigenvector by: of a class, or of an output of a layer inside.
+const subjectOf = ({ form }, layer, output, rank) => {
+  const sign = Math.sign(form.pairs[rank - 1].eigenvalue);
+  const before = form.pairs.slice(0, rank - 1).filter((pair) => Math.sign(pair.eigenvalue) === sign);
+  const whose = layer.gives === "logits" ? `class:${output}` : `layer:${layer.name}:${output}`;
+  return `${whose}:${sign > 0 ? "positive" : "negative"}:${before.length}`;
+};
+
 // Draws everything of one output; `current` says whether it is still the one that is looked at.
 const outputPart = async (root, key, layer, output, curve, current) => {
   const found = await get(addressOf(key, "spectrum", layer, output));
@@ -251,8 +260,11 @@ const outputPart = async (root, key, layer, output, curve, current) => {
       const listed = (answer) => answer?.vectors.find((one) => one.rank === wanted);
       const answer = listed(known) ? known : await get(addressOf(key, "eigenvectors", layer, output, { vector: wanted }));
       if (wanted !== chosen || !current()) return undefined;
-      const figure = vectorFigure(answer, listed(answer));
-      return closer.replaceChildren(figure, vectorTakeaway(answer, listed(answer), figure));
+      const one = listed(answer);
+      const figure = vectorFigure(answer, one);
+      const subject = subjectOf(found, layer, output, wanted);
+      const name = element("p", {}, nameable(key, subject, t("vector.name", { rank: wanted })));
+      return closer.replaceChildren(figure, name, vectorTakeaway(answer, one, figure));
     });
   const choose = (wanted) => {
     chosen = wanted;
@@ -277,6 +289,7 @@ const outputPart = async (root, key, layer, output, curve, current) => {
   );
   await drawing(vectors, async () => {
     const answer = await leading;
+    vectors.classList.toggle("listed", !answer.shape);
     vectors.replaceChildren(
       ...["positive", "negative"].map((name) =>
         element(

@@ -4,11 +4,15 @@ import { element, number, percent, t, takeaway } from "./lib.js";
 
 const SHOWN = 10; // components
 
-export const inputName = (names, index) => names?.[index] ?? t("input", { index });
+// What an input is called: a pixel by its place, a neuron or a direction by its number.
+export const inputName = (index, shape) => {
+  if (!shape) return t("input", { index });
+  return t("pixel", { index, row: Math.floor(index / shape[1]), column: index % shape[1] });
+};
 
-const components = ({ input_names: names }, { vector }) =>
+const components = ({ input_names: names, shape }, { vector }) =>
   vector
-    .map((value, index) => ({ name: inputName(names, index), value }))
+    .map((value, index) => ({ name: names?.[index] ?? inputName(index, shape), value }))
     .sort((one, other) => Math.abs(other.value) - Math.abs(one.value));
 
 const tokens = ({ high, low }) =>
@@ -36,7 +40,7 @@ export const picture = (found, one, name) => {
 export const vectorFigure = (found, one, choose) => {
   const name = t("vector.of", { rank: one.rank, value: number(one.eigenvalue) });
   const told = [
-    t("vector.share", { share: percent(one.explained), residual: number(one.residual, 2) }),
+    t("vector.share", { share: percent(one.explained, one.explained < 0.001 ? 5 : 1), residual: number(one.residual, 2) }),
     one.subspace_size > 1 ? t("vector.subspace", { count: one.subspace_size }) : null,
   ];
   const button = element("button", { type: "button", class: "plain", onclick: choose }, name);

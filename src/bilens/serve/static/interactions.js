@@ -1,0 +1,256 @@
+// The interactions of features as a heat map, with the strongest pairs beside it: of the inputs of a
+// layer along one output, or of the latents of a circuit.
+import { colour, largest, paint } from "./charts.js";
+import { gestures } from "./gestures.js";
+import { choice, control, drawing, element, get, lang, number, percent, state, svg, t, table, takeaway } from "./lib.js";
+import { addressOf, approximated, outputControls } from "./outputs.js";
+import { inputName } from "./vectors.js";
+
+const [MOST, SHOWN, LISTED, CLOSEST] = [200, 40, 30, 40]; // features, at first, pairs, zoom
+const PIXELS = 800; // of the map, either way
+const ORDERS = ["size", "name", "cluster"];
+
+const named = new Intl.Collator(lang, { numeric: true }).compare;
+// Positions of the features in one of the orders.
+const ordered = ({ names, clustered }, order) => {
+  const all = names.map((_, index) => index);
+  if (order === "name") return all.sort((one, other) => named(names[one], names[other]));
+  return order === "cluster" && clustered ? clustered : all;
+};
+
+const pairsOf = ({ names, matrix }, least) =>
+  matrix
+    .flatMap((row, first) => row.slice(0, first + 1).map((value, second) => ({ first, second, value })))
+    .filter(({ value }) => value !== 0 && Math.abs(value) >= least)
+    .sort((one, other) => Math.abs(other.value) - Math.abs(one.value))
+    .map((pair) => ({ ...pair, names: [names[pair.first], names[pair.second]] }));
+
+// A map of { names, matrix } that is looked at through a window; `told` hears of the cell that is
+// pointed at, by position in the order.
+const heatMap = (name, told) => {
+  const canvas = element("canvas", { width: PIXELS, height: PIXELS, tabindex: 0, role: "application", "aria-label": name, class: "heat-map" });
+  const whole = element("canvas"); // a pixel a cell
+  const view = { element: canvas, at: [0, 0], zoom: 1, cell: null };
+  let [values, count] = [[], 1];
+  const look = () => {
+    const context = canvas.getContext("2d");
+    const side = count / view.zoom;
+    view.at = view.at.map((from) => Math.min(Math.max(from, 0), count - side));
+    context.imageSmoothingEnabled = false;
+    context.drawImage(whole, ...view.at, side, side, 0, 0, PIXELS, PIXELS);
+    canvas.classList.toggle("zoomed", view.zoom > 1);
+    if (!view.cell) return;
+    const size = PIXELS / side;
+    const [left, top] = [view.cell[1] - view.at[0], view.cell[0] - view.at[1]].map((from) => from * size);
+    for (const [stroke, line] of [["#fff", 6], ["#000", 2.5]]) {
+      Object.assign(context, { strokeStyle: stroke, lineWidth: line });
+      context.strokeRect(left, top, size, size);
+    }
+  };
+  const place = (at) => at.map((pixels, axis) => view.at[axis] + (pixels / (canvas.clientWidth || 1)) * (count / view.zoom));
+  view.zoomBy = (factor, at = [canvas.clientWidth / 2, canvas.clientWidth / 2]) => {
+    const [x, y] = place(at);
+    const next = Math.min(Math.max(view.zoom * factor, 1), Math.max(1, Math.min(CLOSEST, count / 4)));
+    view.at = [x, y].map((from, axis) => from - (from - view.at[axis]) * (view.zoom / next));
+    view.zoom = next;
+    look();
+  };
+  // Points at a cell, and moves the window where it is not seen.
+  view.point = (cell, follow = false) => {
+    view.cell = cell;
+    const side = count / view.zoom;
+    const seen = cell?.every((index, axis) => index >= view.at[1 - axis] && index < view.at[1 - axis] + side);
+    if (cell && follow && !seen) view.at = [cell[1] - side / 2, cell[0] - side / 2];
+    look();
+    told(cell);
+  };
+  view.draw = (rows) => {
+    [values, count] = [rows.flat(), Math.max(rows.length, 1)];
+    paint(whole, values, [count, count]);
+    view.cell = null;
+    view.zoomBy(1);
+  };
+  gestures(canvas, {
+    zoom: view.zoomBy,
+    move: (right, down) => {
+      const size = count / view.zoom / canvas.clientWidth;
+      view.at = [view.at[0] - right * size, view.at[1] - down * size];
+      look();
+    },
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    const { left, top } = canvas.getBoundingClientRect();
+    const [column, row] = place([event.clientX - left, event.clientY - top]).map(Math.floor);
+    const inside = Math.min(row, column) >= 0 && Math.max(row, column) < count;
+    if (inside && String(view.cell) !== String([row, column])) view.point([row, column]);
+  });
+  const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+  canvas.addEventListener("keydown", (event) => {
+    const factor = { "+": 1.5, "=": 1.5, "-": 1 / 1.5, 0: 1 / CLOSEST }[event.key];
+    const step = steps[event.key];
+    if ((!factor && !step) || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    if (factor) return view.zoomBy(factor);
+    const from = view.cell ?? view.at.map(Math.floor).reverse();
+    return view.point(from.map((index, axis) => Math.min(Math.max(index + step[axis], 0), count - 1)), true);
+  });
+  return view;
+};
+
+// The map as a drawing of its own, with names where there is room.
+const drawnMap = (name, names, rows) => {
+  const [size, room] = names.length <= 60 ? [14, 150] : [4, 0];
+  const side = room + size * names.length;
+  const most = largest(rows.flat());
+  const label = (text, attributes) => svg("text", { "font-size": 11, class: "tick", ...attributes }, text.slice(0, 20));
+  return svg(
+    "svg",
+    { viewBox: `0 0 ${side} ${side}`, role: "img", "aria-label": name, class: "plot" },
+    room ? names.flatMap((text, index) => {
+      const at = room + size * index + 11;
+      return [label(text, { x: room - 4, y: at, "text-anchor": "end" }), label(text, { transform: `translate(${at} ${room - 4}) rotate(-90)` })];
+    }) : [],
+    rows.flatMap((row, first) =>
+      row.flatMap((value, second) =>
+        value === 0 ? [] : [svg("rect", { x: room + size * second, y: room + size * first, width: size, height: size, fill: colour(value, most) })],
+      ),
+    ),
+  );
+};
+
+// Map, threshold, order and list of { names, matrix, clustered }.
+const mapPart = (title, found) => {
+  const scale = largest(found.matrix.flat());
+  const said = element("output", { class: "told" });
+  const list = element("div");
+  const hidden = element("div", { class: "unseen", "aria-hidden": "true" });
+  let order = ORDERS.includes(state.get("order")) ? state.get("order") : ORDERS[0];
+  let share = Math.min(Math.max(Number(state.get("least", "0")) || 0, 0), 100);
+  let [shown, rows] = [[], []];
+  const map = heatMap(title, (cell) => {
+    said.textContent = cell ? `${cell.map((index) => found.names[shown[index]]).join(" × ")}: ${number(rows[cell[0]][cell[1]], 5)}` : "";
+  });
+  const draw = () => {
+    const least = (share / 100) * scale;
+    shown = ordered(found, order);
+    rows = shown.map((first) => shown.map((second) => (Math.abs(found.matrix[first][second]) >= least ? found.matrix[first][second] : 0)));
+    map.draw(rows);
+    const pairs = pairsOf(found, least);
+    const cells = pairs.slice(0, LISTED).map(({ first, second, names, value }) => {
+      const look = () => map.point([shown.indexOf(first), shown.indexOf(second)], true);
+      return [element("button", { type: "button", class: "link", onclick: look, onfocus: look }, names.join(" × ")), number(value, 4)];
+    });
+    list.replaceChildren(
+      table(t("pairs", { shown: cells.length, count: pairs.length }), [t("pair"), t("value")], cells),
+      takeaway(title, {
+        rows: () => [["first", "second", "value"], ...pairs.map(({ names, value }) => [...names, value])],
+        data: () => ({ names: shown.map((index) => found.names[index]), matrix: rows }),
+        drawn: () => {
+          hidden.replaceChildren(drawnMap(title, shown.map((index) => found.names[index]), rows));
+          return hidden.firstChild;
+        },
+      }),
+    );
+  };
+  const slider = element("input", {
+    type: "range",
+    min: 0,
+    max: 100,
+    value: share,
+    oninput: () => {
+      share = Number(slider.value);
+      least.textContent = percent(share / 100, 0);
+      state.set({ least: share || null });
+      draw();
+    },
+  });
+  const least = element("output", {}, percent(share / 100, 0));
+  const orders = ORDERS.filter((one) => one !== "cluster" || found.clustered).map((one) => [one, t(`order.${one}`)]);
+  const pick = choice(orders, order, (value) => {
+    order = value;
+    state.set({ order });
+    draw();
+  });
+  const zooms = [["+", "in", 1.5], ["−", "out", 1 / 1.5], ["1:1", "whole", 1 / CLOSEST]].map(([text, key, factor]) =>
+    element("button", { type: "button", "aria-label": t(`zoom.${key}`), title: t(`zoom.${key}`), onclick: () => map.zoomBy(factor) }, text),
+  );
+  draw();
+  return [
+    element("p", { class: "controls" }, control(t("order"), pick), control(t("least"), slider), least, zooms),
+    element("div", { class: "side" }, element("div", {}, map.element, said, hidden), list),
+    element("p", { class: "quiet" }, t("heat.how")),
+  ];
+};
+
+export const interactions = (root) =>
+  drawing(root, async () => {
+    const { key } = root.dataset;
+    const [{ layers }, { reports }] = await Promise.all([get(`/models/${key}/layers`), get("/overview")]);
+    const traces = reports.filter((report) => report.kind === "trace");
+    const [controls, part] = [element("div"), element("div")];
+    let turn = 0;
+    const showing = (read) => {
+      const mine = (turn += 1);
+      part.replaceChildren(element("p", { class: "quiet" }, t("waiting")));
+      return drawing(part, async () => {
+        try {
+          const drawn = await read();
+          if (mine === turn) part.replaceChildren(...drawn.filter(Boolean));
+        } catch (error) {
+          if (mine !== turn) return;
+          part.replaceChildren();
+          throw error;
+        }
+      });
+    };
+    const ofLayer = () => {
+      const layer = layers.find((one) => one.name === state.get("layer")) ?? layers[0];
+      const more = {};
+      for (const name of ["count", "inputs"]) if (state.get(name)) more[name] = state.get(name);
+      showing(async () => {
+        const found = await get(addressOf(key, "interactions", layer, state.get("output", "0"), more));
+        const names = found.inputs.map((input, index) => found.names?.[index] ?? inputName(input, found.shape));
+        const told = t("heat.of", { output: found.output, count: names.length, width: found.d_in, share: percent(found.share) });
+        return [...approximated(found), element("p", {}, told), ...mapPart(t("heat"), { ...found, names })];
+      });
+      const set = (name) => (event) => {
+        if (!event.target.checkValidity()) return;
+        state.set({ [name]: event.target.value });
+        ofLayer();
+      };
+      const outputs = outputControls(layer, state.get("output", "0"), (output) => {
+        state.set({ output });
+        ofLayer();
+      });
+      return [
+        layers.length > 1 && control(t("layer.name"), choice(layers.map(({ name }) => [name, name]), layer.name, (name) => show({ layer: name, output: null, inputs: null }))),
+        ...outputs,
+        control(t("heat.count"), element("input", { type: "number", min: 1, max: MOST, value: state.get("count", String(SHOWN)), onchange: set("count") })),
+        control(t("heat.inputs"), element("input", { type: "text", maxlength: 4000, value: state.get("inputs"), onchange: set("inputs") })),
+      ];
+    };
+    const ofTrace = (trace) => {
+      const circuits = element("span");
+      showing(async () => {
+        const page = await get(`/reports/${trace}/circuits`);
+        if (page.model !== key) return [element("p", { class: "callout" }, t("heat.other_model"))];
+        const all = page.trace.circuits;
+        if (!all.length) return [element("p", { class: "callout" }, t("heat.no_circuits"))];
+        const circuit = all[Number(state.get("circuit", "0"))] ?? all[0];
+        const options = all.map((one, index) => [index, t("circuit.output", { latent: one.latent })]);
+        circuits.replaceChildren(control(t("heat.circuit"), choice(options, all.indexOf(circuit), (index) => show({ circuit: index }))));
+        const names = circuit.features.map((latent) => t("circuit.input", { latent }));
+        return mapPart(t("heat"), { names, matrix: circuit.matrix });
+      });
+      return [circuits];
+    };
+    const show = (changes) => {
+      state.set(changes);
+      const trace = traces.find((one) => one.id === state.get("trace"));
+      const sources = [["", t("heat.layers")], ...traces.map(({ id, name }) => [id, name])];
+      const source = traces.length ? control(t("heat.source"), choice(sources, trace?.id ?? "", (id) => show({ trace: id, circuit: null }))) : null;
+      controls.replaceChildren(element("p", { class: "controls" }, [source, ...(trace ? ofTrace(trace.id) : ofLayer())].filter(Boolean)));
+    };
+    root.append(controls, part);
+    if (layers.length) show({});
+  });
