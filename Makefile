@@ -8,7 +8,7 @@ MODEL ?=
 CORPUS ?=
 IMAGES = $(if $(DATA),--data-dir $(DATA))
 
-.PHONY: help demo explore test test-all check coverage mutation docs clean
+.PHONY: help demo explore test test-all check coverage mutation fuzz docs clean
 .PHONY: bench bench-training bench-decomposition bench-guarantees bench-tracing bench-quadratic-fit
 .PHONY: bench-conversion-ordinary bench-language bench-sae bench-startup bench-tables study-power study-pretrained study-conversion
 
@@ -42,6 +42,10 @@ coverage: .venv/test             ## the tests with branch coverage of src, at le
 mutation: .venv/test             ## 400 small faults in algebra and certify: how many do the tests notice
 	$(PIP) -e '.[quality]'
 	$(BIN)/python -m tools.mutation
+
+fuzz: demo .venv/test            ## thousands of drawn requests at the explorer, none answered by a fault
+	$(PIP) -e '.[quality]'
+	$(BIN)/python -m tools.fuzz runs
 
 docs: demo .venv/test            ## the generated pages, and the picture of the README
 	$(BIN)/python -m tools.docs

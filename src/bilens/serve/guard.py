@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SAFE = ("GET", "HEAD")
 LARGEST, PATIENCE = 1 << 20, 10.0  # bytes of a body, seconds for it
+GLANCE = 1.0  # seconds for a body that is not wanted
 LONGEST = 1000  # characters of an address
 AT_ONCE = 32  # requests that are worked on; others wait
 STREAM, STREAMS = "/api/v1/events", 200  # what is sent as it comes, to so many at once
@@ -77,14 +78,14 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         refused, body = self.refusal(scope), b""
-        if refused is None and scope["method"] not in SAFE:
+        if scope["method"] not in SAFE:  # a body that nobody reads would take the answer with it
             try:
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(PATIENCE if refused is None else GLANCE):
                     body = await body_of(receive)
             except TimeoutError:
-                refused = refuse(408, f"a body must be here within {PATIENCE:g} seconds.")
+                refused = refused or refuse(408, f"a body must be here within {PATIENCE:g} seconds.")
             if len(body) > LARGEST:  # whatever content-length said
-                refused = too_large()
+                refused = refused or too_large()
         if refused is not None:
             await refused(scope, receive, closed(send))
             return

@@ -205,6 +205,7 @@ def serve(
             hosts += [host.removesuffix(":80") for host in hosts]
         query = f"/?token={token}" if address.is_elsewhere else ""
         here = f"http://{hosts[0]}{query}"
+        listening.listen()  # who asks from now on waits and is not refused
         output.say(f"Explorer of {folder}: {here} (Ctrl-C ends it)")
         app = build_app(served, hosts, token, address.is_elsewhere)
         shown = here if address.open and has_screen() else None
