@@ -83,7 +83,9 @@ class Guard:
                 async with asyncio.timeout(PATIENCE if refused is None else GLANCE):
                     body = await body_of(receive)
             except TimeoutError:
-                refused = refused or refuse(408, f"a body must be here within {PATIENCE:g} seconds.")
+                refused = refused or refuse(
+                    408, f"a body must be here within {PATIENCE:g} seconds."
+                )
             if len(body) > LARGEST:  # whatever content-length said
                 refused = refused or too_large()
         if refused is not None:
