@@ -28,6 +28,8 @@ from bilens.cli.commands.serve import SETTINGS, Address, has_screen, server_of
 from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 from bilens.serve import folder as folders, guard as guards
 from bilens.serve.app import build_app
+from bilens.serve.endpoint import API, Asked
+from bilens.serve.endpoints import ENDPOINTS
 from bilens.serve.folder import KINDS, ServedFolder, id_of, walk
 from bilens.serve.guard import AT_ONCE, HEADER, LARGEST, STREAM, Guard
 from bilens.serve.jobs import Jobs
@@ -248,26 +250,23 @@ def test_a_port_that_is_taken_is_told() -> None:
 def test_every_address_for_scripts_is_described(client: TestClient, folder: Path) -> None:
     Jobs(folder).add("audit", "mnist", ())
     (folder / "trace.json").write_text(json.dumps(make_trace()))
-    report = {False: id_of("report.json"), True: id_of("trace.json")}
     document = client.get("/api/v1/openapi.json").json()
     schemas = document["components"]["schemas"]
     assert {"Overview", "ModelPage", "Entry", "NewEntry", "Audit", "Failure"} <= set(schemas)
-    number, key = "1", id_of("mnist")
-    layer = client.get(f"/api/v1/models/{key}/layers").json()["layers"][0]["name"]
     assert document["paths"].pop(STREAM)["get"]["summary"]  # which has no end
-    for path, methods in document["paths"].items():
-        for method, operation in methods.items():
+    assert {f"{API}{one.path}" for one in ENDPOINTS} == set(document["paths"])
+    for methods in document["paths"].values():
+        for operation in methods.values():
             assert operation["summary"]
             assert "4XX" in operation["responses"]
-            if method == "get":
-                there = report["/circuits" in path] if path.startswith("/api/v1/reports") else key
-                address = path.replace("{number}", number).replace("{key}", there)
-                needed = {
-                    one["name"]: one["schema"].get("minimum", layer)
-                    for one in operation["parameters"]
-                    if one["in"] == "query" and one["required"]
-                }
-                assert client.get(address, params=needed).status_code == 200, address
+    served = ServedFolder(folder)
+    for one in ENDPOINTS:
+        if one.method == "GET":  # as a view asks
+            held = next(iter(one.held(served)), None) if one.held else None
+            there = "report.json" if "/reports/" in one.path else "mnist"
+            held = held or Asked({"key": id_of(there), "number": 1})
+            answer = client.get(f"{API}{one.path.format(**held.path)}", params=held.query)
+            assert answer.status_code == 200, one.path
     told = json.dumps(document)
     references = {part.split('"')[0] for part in told.split("#/components/schemas/")[1:]}
     assert references <= set(schemas)
