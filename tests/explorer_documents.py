@@ -2,13 +2,16 @@
 
 from typing import get_args
 
+from msgspec import structs
+
+from bilens.findings.rules.registry import REGISTRY
 from bilens.records.common import Finding, JudgedCondition
 from bilens.records.explorer import ModelPage, ModelRow, Overview, ReportRow
-from bilens.records.history import Action, Entry, PastAudit
+from bilens.records.history import Action, Change, Entry, Measured, PastAudit
 from bilens.records.jobs import Choices, Command, Job, JobList, JobPage, ModelJobs, NamedFile, State
 from bilens.records.language_views import TracePage
 from bilens.report.reports import TraceReport
-from bilens.serve.folder import KINDS
+from bilens.serve.walk import KINDS
 from trace_documents import make_trace
 
 
@@ -30,19 +33,29 @@ def past(number: int, failed: tuple[str, ...] = (), answer: str = "use") -> Past
     )
 
 
-AUDITS = (past(2, ("exact", "complete"), "do_not_use"), past(1, ("coverage",)))
-ROW = ModelRow(
-    "1a", "mnist", True, 2, AUDITS[0], ("complete", "exact"), ("coverage",), (1, 2), ("exact",)
+CHANGES = (
+    Change("trigger", "worse", "info", "fail", 3.0, 9.0),
+    Change("exact", "worse", "", "warn", None, 0.1),
+    Change("overfitting", "better", "info", "info", 0.2, 0.1),
+    Change("coverage", "unjudged", "fail", "", 0.5, None),
 )
+AUDITS = (past(2, ("exact", "complete"), "do_not_use"), past(1, ("coverage",)))
+ROW = ModelRow("1a", "mnist", True, 2, AUDITS[0], CHANGES, (1, 2), (0.9, 0.8), ("exact",))
 NEVER = ModelRow("2b", "new", True, 0, None, (), (), (), ())
-GONE = ModelRow("3c", "gone", False, 1, past(3), (), (), (0,), ())
+GONE = ModelRow("3c", "gone", False, 1, past(3), (), (0,), (None,), ())
+STEADY = ModelRow("4d", "steady", True, 2, past(4), (), (0, 0), (0.9, 0.9), ())
+RULES = tuple(rule.id for rule in REGISTRY)
 OVERVIEW = Overview(
     folder="runs",
-    models=(ROW, GONE, NEVER),
+    models=(ROW, GONE, NEVER, STEADY),
     reports=tuple(ReportRow(kind, f"{kind}.json", kind) for kind in KINDS),
     truncated=True,
+    watched="accuracy",
+    watchable=RULES,
+    writable=False,
+    digest="d",
 )
-EMPTY = Overview(folder="runs", models=(), reports=(), truncated=False)
+EMPTY = structs.replace(OVERVIEW, models=(), reports=(), truncated=False, watchable=(), watched="")
 DAY = "2027-01-01T10:00:00Z"
 ENTRIES = tuple(
     Entry(
@@ -58,13 +71,29 @@ ENTRIES = tuple(
     )
     for action in get_args(Action)
 )
+MEASURED = tuple(
+    Measured(audit.number, rule, "pass", 0.5 / audit.number, asked=False)
+    for audit in AUDITS
+    for rule in dict.fromkeys(RULES)
+)
 FINDINGS = (Finding("complete", "fail", {"classes": 3, "incomplete": "0", "residual": 1e-3}),)
 CONDITIONS = (JudgedCondition("r2<0.9", "r2", None, True),)
 MODEL = ModelPage(
-    model=ROW, audits=AUDITS, entries=ENTRIES, findings=FINDINGS, conditions=CONDITIONS
+    model=ROW,
+    audits=AUDITS,
+    entries=ENTRIES,
+    findings=FINDINGS,
+    conditions=CONDITIONS,
+    measured=MEASURED,
+    writable=True,
+    digest="d",
 )
-CALM = ModelPage(model=ROW, audits=AUDITS, entries=())
-UNKNOWN = ModelPage(model=NEVER, audits=(), entries=())
+CALM = structs.replace(MODEL, entries=(), findings=(), conditions=())
+UNKNOWN = structs.replace(
+    MODEL, model=NEVER, audits=(), entries=(), measured=(), findings=(), conditions=()
+)
+FIRST = structs.replace(MODEL, model=GONE, audits=AUDITS[1:])
+SAME = structs.replace(MODEL, model=STEADY)
 
 
 def job(number: int, command: str = "audit", state: str = "done", **more: object) -> Job:

@@ -1,9 +1,12 @@
 """The history of a folder: what was confirmed is there, is never changed, and counts as it should.
 
 Broken once: with acceptances that never end, with the first entry of a subject in place of the
-last, without the triggers, with a file of another program taken over, with `after` not asked.
+last, without the triggers, with a file of another program taken over, with `after` not asked,
+with a migration that commits after each statement, with a read-only history that takes entries.
 """
 
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +19,8 @@ import pytest
 from msgspec.structs import replace
 
 import bilens as bl
-from bilens.api.history import NAME, failed_rules
+from bilens.api.history import failed_rules
+from bilens.api.history_file import APPLICATION, MIGRATIONS, NAME, statements
 from bilens.base.errors import CheckpointError, FileError, UsageError
 from bilens.findings.rules.decision import decide
 from bilens.report.reports import AuditReport
@@ -175,10 +179,11 @@ def test_nothing_is_changed_or_deleted(history: bl.History) -> None:
     history.say("note", "m", RULE, "x", "Ada")
     history.add(AuditReport(make_document()).record)
     with sqlite3.connect(history.path) as database:
-        for order in ("UPDATE {} SET model = 'n'", "DELETE FROM {}"):
-            for table in ("entries", "audits"):
+        columns = {"entries": "model", "audits": "model", "measured": "rule"}
+        for order in ("UPDATE {} SET {} = 'n'", "DELETE FROM {}"):
+            for table in columns.items():
                 with pytest.raises(sqlite3.IntegrityError, match="is kept"):
-                    database.execute(order.format(table))
+                    database.execute(order.format(*table))
 
 
 def test_files_that_are_no_history_stay_as_they_are(tmp_path: Path) -> None:
@@ -196,7 +201,7 @@ def test_files_that_are_no_history_stay_as_they_are(tmp_path: Path) -> None:
     bl.History(tmp_path)
     with sqlite3.connect(path) as database:
         database.execute("PRAGMA user_version = 7")
-    with pytest.raises(CheckpointError, match="version 7; this release reads up to 1"):
+    with pytest.raises(CheckpointError, match="version 7; this release reads up to 2"):
         bl.History(tmp_path)
     path.unlink()
     away = tmp_path.parent / "away.db"
@@ -222,11 +227,11 @@ def test_a_file_of_another_program_is_not_altered(tmp_path: Path) -> None:
 def test_a_history_that_is_taken_away_or_changed_is_told(history: bl.History) -> None:
     history.say("note", "m", RULE, "x", "Ada")
     with sqlite3.connect(history.path) as database:
-        database.execute("PRAGMA user_version = 2")
-    with pytest.raises(CheckpointError, match="of version 2"):
+        database.execute("PRAGMA user_version = 3")
+    with pytest.raises(CheckpointError, match="of version 3"):
         history.say("note", "m", RULE, "y", "Ada")
     with sqlite3.connect(history.path) as database:
-        database.execute("PRAGMA user_version = 1")
+        database.execute("PRAGMA user_version = 2")
         database.execute("INSERT INTO entries VALUES (9, '', '', 'shout', 'm', '', '', '', NULL)")
     with pytest.raises(CheckpointError, match="row 9 is damaged"):
         history.entries()
@@ -268,3 +273,101 @@ def test_what_was_confirmed_survives_a_kill(history: bl.History) -> None:
             confirmed += [int(line) for line in process.stdout if line.endswith("\n")]
         there = {entry.number for entry in history.entries()}
         assert set(confirmed) <= there
+
+
+def test_what_each_rule_measured_is_kept(history: bl.History) -> None:
+    document = make_document() | {
+        "conditions": [
+            {"condition": "r2<0.9", "rule": "r2", "value": None, "failed": True},
+            {"condition": "exact", "rule": "exact", "value": 2.7e-7, "failed": False},
+        ]
+    }
+    audited(history, document=document)
+    audited(history, "n")
+    found = {one.rule: one for one in history.measured("m")}
+    exact = next(one for one in document["verdict"] if one["rule"] == "exact")
+    assert {*found} == {"r2", *(one["rule"] for one in document["verdict"])}
+    assert (found["exact"].value, found["exact"].asked) == (exact["values"]["float32"], True)
+    assert (found["r2"].outcome, found["r2"].value, found["r2"].asked) == ("", None, True)
+    assert not found["accuracy"].asked
+    assert {one.audit for one in history.measured(after=1)} == {2}
+
+
+def first_version(folder: Path) -> dict[str, list[Any]]:
+    """A file of version 1 with audits, one of them damaged, and an entry; return its rows."""
+    new = bl.History(folder)
+    for _ in range(6):
+        audited(new)
+    new.say("note", "m", RULE, "look again", "Kei")
+    with sqlite3.connect(new.path) as database:
+        rows = rows_of(database)
+    for path in folder.glob(f"{NAME}*"):
+        path.unlink()
+    with sqlite3.connect(new.path) as database:
+        for statement in statements(MIGRATIONS[0]):
+            database.execute(statement)
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute(f"PRAGMA application_id = {APPLICATION}")
+        database.execute("PRAGMA user_version = 1")
+        rows["audits"][2] = (*rows["audits"][2][:-1], b"damaged")
+        for name, kept in rows.items():
+            marks = ", ".join("?" * len(kept[0]))
+            database.executemany(f"INSERT INTO {name} VALUES ({marks})", kept)  # noqa: S608
+    return rows
+
+
+def rows_of(database: sqlite3.Connection) -> dict[str, list[Any]]:
+    tables = ("audits", "entries")
+    return {name: database.execute(f"SELECT * FROM {name}").fetchall() for name in tables}  # noqa: S608
+
+
+def assert_migrated(folder: Path, rows: dict[str, list[Any]]) -> None:
+    history = bl.History(folder)
+    with sqlite3.connect(history.path) as database:
+        assert rows_of(database) == rows
+    assert [one.number for one in history.audits()] == [6, 5, 4, 3, 2, 1]
+    assert {one.audit for one in history.measured()} == {1, 2, 4, 5, 6}
+    assert len({one.rule for one in history.measured()}) == len(make_document()["verdict"])
+    assert history.entries()[0].text == "look again"
+
+
+def test_a_file_of_version_1_is_migrated_and_nothing_is_lost(tmp_path: Path) -> None:
+    assert_migrated(tmp_path, first_version(tmp_path))
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_a_kill_in_a_migration_leaves_a_file_that_opens(tmp_path: Path, after: int) -> None:
+    rows = first_version(tmp_path)
+    code = (
+        "import os, sys; from bilens.api import history, history_file as file\n"
+        "left, insert = int(sys.argv[2]), file.insert_measured\n"
+        "def dying(*given):\n"
+        "    global left\n"
+        "    insert(*given)\n"
+        "    left -= 1\n"
+        "    left < 0 and os.kill(os.getpid(), 9)\n"
+        "file.insert_measured = dying\n"
+        "history.History(sys.argv[1])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), str(after)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert_migrated(tmp_path, rows)
+
+
+@pytest.mark.parametrize("begin", ["none", "version 1", "now"])
+def test_a_folder_that_is_read_only_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: str
+) -> None:
+    if begin == "version 1":
+        first_version(tmp_path)
+    elif begin != "none":
+        audited(bl.History(tmp_path))
+    monkeypatch.setattr(os, "access", lambda _path, mode: not mode & os.W_OK)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*[!m]")}  # shared memory
+    history = bl.History(tmp_path, reading=True)
+    audits = {"none": 0, "version 1": 6}.get(begin, 1)
+    assert len(history.audits()) == audits
+    assert bool(history.measured()) == bool(audits)
+    with pytest.raises(FileError, match="may only be read"):
+        history.say("note", "m", RULE, "x", "Ada")
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*[!m]")} == before

@@ -101,8 +101,8 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(f"bilens.serve.{module}.load_catalogue", lambda _lang: recorder)
     for overview in (explorer_documents.OVERVIEW, explorer_documents.EMPTY):
         overview_page(overview, "en", "")
-    for model in (explorer_documents.MODEL, explorer_documents.UNKNOWN, explorer_documents.CALM):
-        model_page(model, "en", "")
+    for name in ("MODEL", "UNKNOWN", "FIRST", "SAME", "CALM"):
+        model_page(getattr(explorer_documents, name), "en", "")
     for view in MODEL_VIEWS:
         view_page(explorer_documents.MODEL, view, "en", "")
     model_jobs_page(explorer_documents.MODEL_JOBS, "en", "")

@@ -25,15 +25,17 @@ import table_documents
 import tiny
 from bilens.base.errors import FileError, UsageError
 from bilens.cli.commands.serve import SETTINGS, Address, has_screen, server_of
+from bilens.records.explorer import id_of
 from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
-from bilens.serve import folder as folders, guard as guards
+from bilens.serve import folder as folders, guard as guards, walk as walks
 from bilens.serve.app import build_app
 from bilens.serve.endpoint import API, Asked
 from bilens.serve.endpoints import ENDPOINTS
-from bilens.serve.folder import KINDS, ServedFolder, id_of, walk
+from bilens.serve.folder import ServedFolder
 from bilens.serve.guard import AT_ONCE, HEADER, LARGEST, STREAM, Guard
 from bilens.serve.jobs import Jobs
 from bilens.serve.pages import model_page, overview_page
+from bilens.serve.walk import KINDS, walk
 from commands import model_folder
 from every_document import DOCUMENTS
 from report_documents import failed, make_document
@@ -81,7 +83,9 @@ def test_models_and_reports_of_a_folder_are_listed(client: TestClient) -> None:
     names = [row["name"] for row in found["models"]]
     assert names[0] == "mnist"  # audited, and it fails
     assert set(names) == {"mnist", "prod/second", HOSTILE}
-    assert found["models"][0]["new"] == sorted(found["models"][0]["last"]["failed"])
+    changes = found["models"][0]["changes"]
+    worse = {one["rule"] for one in changes if one["direction"] == "worse"}
+    assert {*found["models"][0]["last"]["failed"]} <= worse
     assert found["models"][0]["failures"] == [0, len(found["models"][0]["last"]["failed"])]
     assert [(row["name"], row["kind"]) for row in found["reports"]] == [("report.json", "audit")]
 
@@ -320,11 +324,11 @@ def test_what_the_walk_left_out_is_told(folder: Path, monkeypatch: pytest.Monkey
     (folder / "z").mkdir()
     for number in range(9):
         (folder / "z" / f"{number}.txt").touch()
-    monkeypatch.setattr(folders, "MOST", len([*folder.iterdir()]) + 3)
+    monkeypatch.setattr(walks, "MOST", len([*folder.iterdir()]) + 3)
     found = walk(folder)
     assert found.truncated
     assert id_of("prod/second") in found.models  # near ones first
-    monkeypatch.setattr(folders, "MOST", 3)
+    monkeypatch.setattr(walks, "MOST", 3)
     page = overview_page(ServedFolder(folder).overview(), "en", "")
     assert "Not everything is listed" in page
 
@@ -481,9 +485,11 @@ def test_a_page_says_what_can_be_done(folder: Path) -> None:
 
     assert "bilens audit --history . -- -odd" in page("-odd")
     assert "bilens audit" not in page("mnist")
-    assert "no build: complete, exact (until 2999-01-01)" in page("mnist")
+    assert "no build: Residual of eigenvalues, Difference of formula and model (until" in page(
+        "mnist"
+    )
     table = overview_page(served.overview(), "en", "")
-    assert '<th scope="row"><a href="/models/' in table
+    assert '<th role="rowheader" scope="row"><a href="/models/' in table
 
 
 def test_a_browser_opens_what_answers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

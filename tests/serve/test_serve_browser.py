@@ -55,7 +55,7 @@ def test_models_are_searched_and_sorted(page: Any) -> None:
     assert shown(page)[0] == "beta"
     page.get_by_role("searchbox").fill("alpha")
     assert shown(page) == ["alpha"]
-    assert page.locator("#shown").inner_text() == "1 / 3"
+    assert page.locator(".controls output").inner_text() == "1 of 3"
     page.reload()  # the address keeps what was searched
     assert shown(page) == ["alpha"]
     page.get_by_role("searchbox").fill("")

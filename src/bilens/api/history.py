@@ -12,10 +12,9 @@ import os
 import re
 import sqlite3
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, date, datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 from unicodedata import category
@@ -24,49 +23,38 @@ import msgspec
 from filelock import FileLock, Timeout
 from msgspec import structs
 
-from bilens.base.errors import CheckpointError, FileError, UsageError
+from bilens.api.history_file import (
+    MIGRATIONS,
+    NAME,
+    WAIT,
+    check_owner,
+    foreign,
+    insert,
+    insert_measured,
+    migrate,
+)
+from bilens.base.errors import FileError, UsageError
 from bilens.base.files import check_path
 from bilens.findings.rules.decision import decide, passed
 from bilens.findings.rules.judgements import JUDGED, RULE, judgements
 from bilens.findings.rules.registry import REGISTRY
 from bilens.findings.rules.rule import GUESS
 from bilens.records.audit import Audit
-from bilens.records.base import UNPRINTABLE, json_text
-from bilens.records.history import Action, Entry, PastAudit, People
+from bilens.records.base import UNPRINTABLE, Record, json_text, to_json
+from bilens.records.history import Action, Entry, Measured, PastAudit, People
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.report.sections.decision import decision_of
 
-NAME = "bilens.db"
-APPLICATION = 0x62696C6E  # "biln", by which SQLite tells whose file it is
-MIGRATIONS = (  # a script each; the number of those that were run is the file's user_version
-    """
-    CREATE TABLE audits (
-        number INTEGER PRIMARY KEY, model TEXT NOT NULL, kind TEXT NOT NULL, date TEXT NOT NULL,
-        version TEXT NOT NULL, weights_sha256 TEXT NOT NULL, data_sha256 TEXT NOT NULL,
-        command TEXT NOT NULL, answer TEXT NOT NULL, passed INTEGER, failed TEXT NOT NULL,
-        document BLOB NOT NULL
-    );
-    CREATE INDEX audits_of ON audits (model, number);
-    CREATE TABLE entries (
-        number INTEGER PRIMARY KEY, date TEXT NOT NULL, author TEXT NOT NULL, action TEXT NOT NULL,
-        model TEXT NOT NULL, weights_sha256 TEXT NOT NULL, subject TEXT NOT NULL,
-        text TEXT NOT NULL, until TEXT
-    );
-    CREATE INDEX entries_of ON entries (model, number);
-    CREATE TRIGGER audits_stay BEFORE UPDATE ON audits BEGIN SELECT RAISE(ABORT, 'is kept'); END;
-    CREATE TRIGGER entries_stay BEFORE UPDATE ON entries BEGIN SELECT RAISE(ABORT, 'is kept'); END;
-    CREATE TRIGGER audits_kept BEFORE DELETE ON audits BEGIN SELECT RAISE(ABORT, 'is kept'); END;
-    CREATE TRIGGER entries_kept BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'is kept'); END;
-    """,
-)
-WAIT = 10.0  # seconds, for another writer
 LONGEST = {"author": 100, "subject": 200, "text": 4000}  # characters
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
 IN_MEMORY = "(from memory)"
-AnyRecord = TypeVar("AnyRecord", PastAudit, Entry)
-PAST = [name for name in PastAudit.__struct_fields__ if name != "number"]
-SAID = [name for name in Entry.__struct_fields__ if name != "number"]
+AnyRecord = TypeVar("AnyRecord", PastAudit, Entry, Measured)
+TABLES: dict[type[Record], str] = {
+    PastAudit: "audits",
+    Entry: "entries",
+    Measured: "measured JOIN audits ON audit = number",
+}
 
 
 class History:
@@ -74,20 +62,25 @@ class History:
 
     Args:
         folder: of the models; its `bilens.db` is made where there is none.
+        reading: open it also where nothing may be written; without a file, it is empty there.
 
     Raises:
         CheckpointError: If the file is no history, damaged, or of a later version.
         FileError: If it cannot be read or written.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, reading: bool = False) -> None:
         given = check_path("folder", folder)
         if not given.is_dir():
             raise FileError(f"{given}: is no folder; a history lies in one that is there.")
         self.given = absolute(given)
         self.folder = given.resolve()
         self.path = self.folder / NAME
-        self._migrate()
+        places = [self.folder, *([self.path] if self.path.exists() else [])]
+        self.writable = not reading or all(os.access(one, os.W_OK) for one in places)
+        if self.writable:
+            self._migrate()
+        self.last()
 
     def __repr__(self) -> str:
         return f"History({str(self.folder)!r})"
@@ -125,13 +118,28 @@ class History:
             "passed": record.passed,
             "failed": json.dumps(failed_rules(record)),
         }
-        document = zlib.compress(json_text(record).encode())
-        number = self._insert("audits", {**found, "document": document})
+        document = to_json(record)
+        packed = zlib.compress(json_text(document).encode())
+        with self._writing() as database:
+            number = insert(database, "audits", {**found, "document": packed})
+            assert number is not None, "nothing forbids it"
+            insert_measured(database, number, document)
         return record_of(self.path, PastAudit, [number, *found.values()])
 
-    def audits(self, model: str | None = None) -> list[PastAudit]:
-        """Return the audits, of all models or of one, the last one first."""
-        return [record_of(self.path, PastAudit, row) for row in self._rows("audits", PAST, model)]
+    def audits(self, model: str | None = None, after: int = 0) -> list[PastAudit]:
+        """Return the audits behind a number, of all models or of one, the last one first."""
+        return self._records(PastAudit, model, after)
+
+    def measured(self, model: str | None = None, after: int = 0) -> list[Measured]:
+        """Return what the rules of the audits behind a number measured, the last audit first."""
+        return self._records(Measured, model, after)
+
+    def last(self) -> tuple[int, int]:
+        """Return the numbers of the last audit and the last entry, 0 where there is none."""
+        with self._opened() as database:
+            query = "SELECT (SELECT max(number) FROM audits), (SELECT max(number) FROM entries)"
+            audit, entry = database.execute(query).fetchone()
+        return audit or 0, entry or 0
 
     def document(self, number: int) -> dict[str, Any]:
         """Return the document of an audit as JSON values.
@@ -210,14 +218,15 @@ class History:
             "text": given["text"],
             "until": until,
         }
-        number = self._insert("entries", found, after)
+        with self._writing() as database:
+            number = insert(database, "entries", found, after)
         if number is None:
             raise UsageError(f"something was said of {given['subject']} since: read it first.")
         return Entry(number, **found)  # type: ignore[arg-type]
 
-    def entries(self, model: str | None = None) -> list[Entry]:
-        """Return what was said, of all models or of one, the last one first."""
-        return [record_of(self.path, Entry, row) for row in self._rows("entries", SAID, model)]
+    def entries(self, model: str | None = None, after: int = 0) -> list[Entry]:
+        """Return what was said behind a number, of all models or of one, the last one first."""
+        return self._records(Entry, model, after)
 
     def accepted(self, model: str, today: date | None = None) -> dict[str, Entry]:
         """Return the rules of a model whose findings are accepted now, each with who did.
@@ -241,36 +250,32 @@ class History:
         left = structs.replace(record, verdict=verdict, conditions=asked)
         return record.passed is False and passed(left) is False
 
-    def _rows(self, table: str, columns: list[str], model: str | None) -> list[tuple[Any, ...]]:
-        where, values = ("WHERE model = ?", (model,)) if model is not None else ("", ())
-        query = f"SELECT number, {', '.join(columns)} FROM {table} {where} ORDER BY number DESC"  # noqa: S608 - names of this file
+    def _records(self, kind: type[AnyRecord], model: str | None, after: int) -> list[AnyRecord]:
+        number, *others = kind.__struct_fields__
+        where, values = ("", [after]) if model is None else (" AND model = ?", [after, model])
+        query = (
+            f"SELECT {', '.join([number, *others])} FROM {TABLES[kind]} "  # noqa: S608 - names of this file
+            f"WHERE {number} > ?{where} ORDER BY {number} DESC"
+        )
         with self._opened() as database:
-            return database.execute(query, values).fetchall()
+            rows = database.execute(query, values).fetchall()
+        return [record_of(self.path, kind, row) for row in rows]
 
-    def _insert(
-        self, table: str, row: Mapping[str, object], after: int | None = None
-    ) -> int | None:
-        """Return the number of a new row; None where its subject has one after `after`."""
-        marks = ", ".join("?" * len(row))
-        query = f"INSERT INTO {table} ({', '.join(row)}) SELECT {marks}"
-        values = [*row.values()]
-        if after is not None:
-            query += " WHERE NOT EXISTS (SELECT 1 FROM entries"
-            query += " WHERE model = ? AND subject = ? AND number > ?)"
-            values += [row["model"], row["subject"], after]
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        if not self.writable:
+            raise FileError(f"{self.path}: may only be read, so nothing can be said or kept there.")
         with self._opened() as database, database:
-            made = database.execute(query, values)
-            return made.lastrowid if made.rowcount else None
+            yield database
 
     @contextmanager
     def _opened(self, checked: bool = True, mode: str = "rw") -> Iterator[sqlite3.Connection]:
         if self.path.is_symlink() or (self.path.exists() and not self.path.is_file()):
             raise foreign(self.path, "it is a link or no file")
-        if mode == "rw" and not self.path.exists():
+        if mode == "rw" and self.writable and not self.path.exists():
             raise FileError(f"{self.path}: is gone: put it back, or begin a new history.")
         try:
-            address = f"{self.path.as_uri()}?mode={mode}"
-            with closing(sqlite3.connect(address, timeout=WAIT, uri=True)) as database:
+            with closing(self._connected(mode) if self.writable else self._read()) as database:
                 if checked:
                     check_owner(self.path, database)
                 database.execute("PRAGMA synchronous = FULL")  # confirmed is on the disk
@@ -283,53 +288,37 @@ class History:
         except sqlite3.DatabaseError as error:
             raise foreign(self.path, str(error)) from None
 
+    def _connected(self, mode: str) -> sqlite3.Connection:
+        return sqlite3.connect(f"{self.path.as_uri()}?mode={mode}", timeout=WAIT, uri=True)
+
+    def _read(self) -> sqlite3.Connection:
+        """Return the file where it may not be written; in memory if none or an earlier one."""
+        found = sqlite3.connect(":memory:")
+        if self.path.exists():
+            # Without a log beside it nobody writes, and SQLite need not make one to read.
+            log = self.path.with_name(f"{NAME}-wal").exists()
+            source = self._connected("ro" if log else "ro&immutable=1")
+            if check_owner(self.path, source, exactly=False) == len(MIGRATIONS):
+                return source
+            with closing(source):
+                source.backup(found)
+        migrate(self.path, found)
+        return found
+
     def _migrate(self) -> None:
         """Bring the file to this version; one process does, and others wait for it."""
         lock = FileLock(self.folder / f".{NAME}.lock", timeout=WAIT)
         try:
             with lock, self._opened(checked=False, mode="rwc") as database:
-                version = check_owner(self.path, database, exactly=False)
-                if version < len(MIGRATIONS):
-                    database.execute("PRAGMA journal_mode = WAL")
-                    database.execute("BEGIN IMMEDIATE")
-                    for statement in chain.from_iterable(map(statements, MIGRATIONS[version:])):
-                        database.execute(statement)
-                    database.execute(f"PRAGMA application_id = {APPLICATION}")
-                    database.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-                    database.execute("COMMIT")
+                migrate(self.path, database)
         except (OSError, Timeout) as error:
             told = f"{self.path}: cannot be made or opened ({error}): choose another folder."
             raise FileError(told) from None
 
 
-def check_owner(path: Path, database: sqlite3.Connection, exactly: bool = True) -> int:
-    """Return the version of a history; refuse a file of another program or of a later version."""
-    (owner,) = database.execute("PRAGMA application_id").fetchone()
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if owner != APPLICATION and (tables or exactly):
-        raise foreign(path, "its tables are of another program")
-    if not 0 <= version <= len(MIGRATIONS) or (exactly and version != len(MIGRATIONS)):
-        raise CheckpointError(
-            f"{path}: is of version {version}; this release reads up to {len(MIGRATIONS)}: use the "
-            "release of bilens that wrote it."
-        )
-    return int(version)
-
-
 def absolute(path: str | Path) -> Path:
     """Return a path from the root, links kept."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - `resolve` follows links
-
-
-def statements(script: str) -> Iterator[str]:
-    """Yield the statements of a script; `executescript` would commit between them."""
-    part = ""
-    for line in script.splitlines():
-        part += f"{line}\n"
-        if sqlite3.complete_statement(part):
-            yield part
-            part = ""
 
 
 def record_of(path: Path, kind: type[AnyRecord], row: Sequence[Any]) -> AnyRecord:
@@ -339,6 +328,8 @@ def record_of(path: Path, kind: type[AnyRecord], row: Sequence[Any]) -> AnyRecor
         if "failed" in found:
             found["failed"] = json.loads(found["failed"])
             found["passed"] = None if found["passed"] is None else bool(found["passed"])
+        if "asked" in found:
+            found["asked"] = bool(found["asked"])
         return msgspec.convert(found, kind)
     except (msgspec.ValidationError, ValueError, TypeError):
         raise foreign(path, f"row {row[0]} is damaged") from None
@@ -383,9 +374,3 @@ def check_day(action: str, until: str) -> None:
         if DAY.fullmatch(until) and date.fromisoformat(until) >= datetime.now(UTC).date():
             return
     raise UsageError(f"until is {until!r}; expected a day from today on, as 2027-03-31.")
-
-
-def foreign(path: Path, why: str) -> CheckpointError:
-    return CheckpointError(
-        f"{path}: is no history of bilens ({why}): move it away, or name another folder."
-    )

@@ -8,7 +8,7 @@ from typing import Literal
 
 from bilens.records.base import Count, Document, Record
 from bilens.records.common import Finding, JudgedCondition
-from bilens.records.history import Entry, PastAudit
+from bilens.records.history import Change, Entry, Measured, PastAudit
 
 
 def id_of(name: str) -> str:
@@ -24,11 +24,9 @@ class ModelRow(Record, frozen=True):
     there: bool  # false where it was audited and is gone since
     audits: Count
     last: PastAudit | None  # null where it was never audited
-    new: tuple[str, ...]  # rules that fail now and did not in the audit before
-    mended: tuple[
-        str, ...
-    ]  # rules that failed in the audit before and now do not, or are not judged
+    changes: tuple[Change, ...]  # since the audit before
     failures: tuple[Count, ...]  # rules that failed, of the last audits, the oldest first
+    numbers: tuple[float | None, ...]  # of the watched rule, of these audits; null: not judged
     accepted: tuple[str, ...]  # rules whose failing is accepted today
 
 
@@ -48,6 +46,10 @@ class Overview(Document, frozen=True, kw_only=True):
     models: tuple[ModelRow, ...]  # the worst first
     reports: tuple[ReportRow, ...]
     truncated: bool  # whether more lies there than was looked at
+    watched: str  # the rule whose numbers the rows have
+    watchable: tuple[str, ...]  # rules that measured a number in a last audit
+    writable: bool  # whether anything can be said
+    digest: str  # other where a model, a report, an audit or an entry is
 
 
 class ModelPage(Document, frozen=True, kw_only=True):
@@ -57,6 +59,17 @@ class ModelPage(Document, frozen=True, kw_only=True):
     model: ModelRow
     audits: tuple[PastAudit, ...]  # the last one first
     entries: tuple[Entry, ...]  # the last one first
+    measured: tuple[Measured, ...]  # of all audits, the last one first
+    writable: bool  # whether anything can be said
+    digest: str  # other where its files, its audits or its entries are
     # of the last audit: what fails, asks for caution, or was accepted or rejected
     findings: tuple[Finding, ...] = ()
     conditions: tuple[JudgedCondition, ...] = ()  # of the last audit, those that failed
+
+
+class State(Document, frozen=True, kw_only=True):
+    """Whether a page is still of today."""
+
+    kind: Literal["state"] = "state"
+    digest: str  # of the overview, or of a model
+    there: bool  # false where the model is gone

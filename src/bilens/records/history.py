@@ -8,6 +8,7 @@ from bilens.records.base import Count, Record
 from bilens.records.decision import Answer
 
 Action = Literal["label", "note", "accept", "reject", "withdraw"]
+Direction = Literal["worse", "better", "unjudged"]  # the last one: it failed, and was not judged
 
 
 class PastAudit(Record, frozen=True):
@@ -24,6 +25,27 @@ class PastAudit(Record, frozen=True):
     answer: Answer  # of the decision
     passed: bool | None
     failed: tuple[str, ...]  # rules that failed, and rules of conditions that did
+
+
+class Measured(Record, frozen=True):
+    """What one rule measured in an audit."""
+
+    audit: Count  # its number
+    rule: str
+    outcome: str  # `pass`, `warn`, `fail` or `info`; empty where it had nothing to judge
+    value: float | None  # the number that conditions compare; null where the rule has none
+    asked: bool  # whether a condition named the rule
+
+
+class Change(Record, frozen=True):
+    """What became of a rule from one audit to the next."""
+
+    rule: str
+    direction: Direction
+    before: str  # how it ended, also as a condition: as in `Measured`
+    now: str
+    was: float | None  # its number before; null where there was none
+    value: float | None  # and now
 
 
 class Entry(Record, frozen=True):

@@ -34,7 +34,7 @@ class Plural(string.Formatter):
         return (one if str(value) == "1" else more) if bar else format(value, format_spec)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Catalogue:
     """The sentences of one language, by key; placeholders stand in braces."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -69,6 +70,10 @@ def build_app(
 
         return answer
 
+    def overview(asked: Request) -> Callable[..., str]:
+        found = served.overview(asked.query_params.get("watch", ""))
+        return partial(overview_page, found, every="all" in asked.query_params)
+
     def model_view(view: str) -> Answer:
         def draw(found: ModelPage, lang: str, secret: str) -> str:
             return view_page(found, view, lang, secret)
@@ -115,7 +120,7 @@ def build_app(
         return HTMLResponse(failure_page(told, lang_of(request)), status, headers)
 
     pages = {
-        "/": page(lambda _request: served.overview(), overview_page),
+        "/": page(overview, lambda draw, lang, secret: draw(lang=lang, secret=secret)),
         "/models/{key}": page(lambda asked: served.model(asked.path_params["key"]), model_page),
         **{f"/models/{{key}}/{view}": model_view(view) for view in MODEL_VIEWS},
         "/reports/{key}/circuits": page(

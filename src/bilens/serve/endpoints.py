@@ -8,7 +8,7 @@ from bilens.records.attack import Attack
 from bilens.records.audit import Audit
 from bilens.records.base import Count, Record
 from bilens.records.conversion import Conversion
-from bilens.records.explorer import ModelPage, Overview
+from bilens.records.explorer import ModelPage, Overview, State
 from bilens.records.guarantees import Certificate
 from bilens.records.history import Action, Entry
 from bilens.records.layer_audit import LayerAudit
@@ -54,8 +54,21 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/overview",
         "All models and reports that were found in the folder.",
         (Overview,),
-        lambda served, _asked: served.overview(),
+        lambda served, asked: served.overview(asked.query["watch"]),
+        query={"watch": {"type": "string", "default": "", "maxLength": 40}},
         held=lambda _served: [Asked({})],
+    ),
+    Endpoint(
+        "/state",
+        "Whether the folder is what it was: its digest changes with models, reports and history.",
+        (State,),
+        lambda served, _asked: served.state(),
+    ),
+    Endpoint(
+        "/models/{key}/state",
+        "Whether a model is what it was: its files, its audits and what was said of it.",
+        (State,),
+        lambda served, asked: served.state(asked.path["key"]),
     ),
     Endpoint(
         "/models/{key}",

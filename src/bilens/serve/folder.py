@@ -1,82 +1,38 @@
-"""What lies in a folder: models and reports, found by names and first bytes, never opened by path.
-
-Addresses hold ids, and an id stands for a path that a walk of the folder found: no text of a
-request ever becomes a path.
-"""
+"""A folder that is served: what lies in it, its history, and the documents that are asked for."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
-import stat
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import UTC, date, datetime
 from pathlib import Path
 from threading import Lock
-from typing import Any, BinaryIO, TypeVar
+from typing import Any
 
 from bilens.api.history import History
 from bilens.base.errors import BilensError, CheckpointError, FileError, UsageError
 from bilens.base.files import why_unreadable
-from bilens.data.image_folder import SUFFIXES as IMAGES
-from bilens.data.table_file import KINDS as TABLES
 from bilens.findings.rules.judgements import JUDGED, RULE
-from bilens.io.file_kinds import MARKS, is_model
-from bilens.records.base import LARGEST_WHOLE, displayable, kind_of
+from bilens.records.base import LARGEST_WHOLE, displayable
 from bilens.records.common import Finding, JudgedCondition
-from bilens.records.explorer import ModelPage, ModelRow, Overview, ReportRow, id_of
-from bilens.records.history import PastAudit
+from bilens.records.explorer import ModelPage, Overview, State, id_of
 from bilens.records.jobs import Choices, Job, NamedFile, NewJob
-from bilens.report.reports import (
-    AttackReport,
-    AuditReport,
-    CertificateReport,
-    ConversionReport,
-    LayerAuditReport,
-    SavedReport,
-    TableReport,
-    TraceReport,
-    VerdictReport,
-)
+from bilens.report.reports import SavedReport, VerdictReport
 from bilens.serve.jobs import Jobs, arguments_of
-from bilens.serve.models import OpenModel, OpenModels
+from bilens.serve.models import OpenModel, OpenModels, state_of
+from bilens.serve.overview import digest, digest_of, overview_of, row_of
+from bilens.serve.past import Past
+from bilens.serve.walk import KINDS, START, TEXTS, Found, opened, walk
 
-KINDS: dict[str, type[SavedReport[Any]]] = {
-    kind_of(one.type): one
-    for one in (
-        *(AuditReport, LayerAuditReport, TableReport, CertificateReport),
-        *(AttackReport, ConversionReport, TraceReport),
-    )
-}
-DEEPEST, MOST = 6, 20_000  # folders below the first; files and folders that are looked at
-START, LARGEST = 400, 1 << 24  # bytes that tell a document's kind; of a document
-DATA, TEXTS = (*TABLES, ".npy", ".npz"), (".txt", ".jsonl")
+LARGEST = 1 << 24  # bytes of a document
 AUTOENCODER = ("sae.safetensors", "sae_weights.safetensors")  # else its class says it
 CODER = re.compile(rb'"class":\s*"\w*SAE"')
 MOST_CHOICES = 500  # in a list of files
-IDX = re.compile("idx[13]-ubyte")  # in the names of a data set of images
-KIND = re.compile(rb'"kind":\s*"([\w ]+)"')
 FRESH = 2.0  # seconds for which a walk is not repeated
-SHOWN = 20  # audits in a row's line of failures
-NONE: tuple[set[str], set[str]] = set(), set()
-Kept = TypeVar("Kept")
-SEVERITY = ("do_not_use", "cannot_judge", "conditions", "use")
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a walk found, by id."""
-
-    models: dict[str, Path]
-    reports: dict[str, tuple[Path, str]]  # path and kind
-    data: dict[str, Path]  # what models may be judged on, and texts
-    truncated: bool = False  # where more lies there than is looked at
 
 
 class ServedFolder:
@@ -88,57 +44,71 @@ class ServedFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
-        self.history = History(self.folder)
+        if not os.access(self.folder, os.R_OK | os.X_OK) and self.folder.is_dir():
+            raise FileError(f"{folder}: may not be read: ask its owner for the permission.")
+        self.history = History(self.folder, reading=True)
         self.jobs = Jobs(self.folder)
-        self._found, self._walked, self._lock = Found({}, {}, {}), float("-inf"), Lock()
+        self._found, self._walked, self._walking = Found(), float("-inf"), Lock()
+        self._past, self._remembering, self._drawing = Past(), Lock(), Lock()
         self._verdicts: dict[int, tuple[tuple[Finding, ...], tuple[JudgedCondition, ...]]] = {}
         self._models = OpenModels(self.folder)
         self._reading = Lock()  # documents may be large: one at a time
 
     def found(self) -> Found:
-        with self._lock:
-            if time.monotonic() - self._walked > FRESH:
-                self._found, self._walked = walk(self.folder), time.monotonic()
-            return self._found
+        """Return what the last walk found; who asks during a walk gets that of the one before."""
+        if self._walking.acquire(blocking=self._walked < 0):
+            try:
+                if time.monotonic() - self._walked > FRESH:
+                    found = walk(self.folder)
+                    if found.parts != self._found.parts:
+                        self._found = found
+                    self._walked = time.monotonic()
+            finally:
+                self._walking.release()
+        return self._found
 
-    def overview(self) -> Overview:
-        """Return all models, the worst first, and all reports."""
-        found, by_model = self.found(), self._audits_by_model()
-        names = {id_of(self.name_of(path)): self.name_of(path) for path in found.models.values()}
-        gone = {id_of(name): name for name in by_model}
-        known = {**gone, **names}
-        rows = [self._row(key, known[key], by_model, key in names) for key in known]
-        rows.sort(key=severity)
-        reports = [
-            ReportRow(key, self.name_of(path), kind)
-            for key, (path, kind) in sorted(found.reports.items(), key=lambda item: item[1])
-        ]
-        return Overview(
-            folder=self.folder.name,
-            models=tuple(rows),
-            reports=tuple(reports),
-            truncated=found.truncated,
-        )
+    def past(self) -> Past:
+        with self._remembering:
+            self._past = self._past.read_on(self.history)
+            return self._past
+
+    def overview(self, watch: str = "") -> Overview:
+        """Return all models, the worst first, and all reports.
+
+        Args:
+            watch: the rule whose numbers the rows have; another one where nothing measured it.
+        """
+        found, past = self.found(), self.past()
+        with self._drawing:  # it is made once, for all who ask
+            return overview_of(self.folder.name, self.history.writable, found, past, watch, day())
 
     def model(self, key: str) -> ModelPage | None:
         """Return what is known of a model, None where there is none of this id."""
-        rows = [row for row in self.overview().models if row.id == key]
-        if not rows:
+        found, past = self.found(), self.past()
+        path = found.models.get(key)
+        names = past.audits if path is None else [found.names[key]]
+        name = next((name for name in names if id_of(name) == key), None)
+        if name is None:
             return None
-        audits = kept(self.history.audits, rows[0].name)
-        entries = kept(self.history.entries, rows[0].name)
+        audits = past.audits.get(name, ())
+        entries = past.entries.get(name, ())
         findings, conditions = self._judged(audits[0].number) if audits else ((), ())
         failed = tuple(one for one in conditions if one.failed)
         spoken = {one.subject.removeprefix(RULE) for one in entries if one.action in JUDGED}
         spoken |= {one.rule for one in failed}
         return ModelPage(
-            model=rows[0],
+            model=row_of(key, name, path is not None, past, "", day()),
             audits=audits,
             entries=entries,
             findings=tuple(
                 one for one in findings if one.outcome in ("fail", "warn") or one.rule in spoken
             ),
             conditions=failed,
+            measured=tuple(
+                one for audit in audits for one in past.measured.get(audit.number, {}).values()
+            ),
+            writable=self.history.writable,
+            digest=self._digest(key, name, found, past),
         )
 
     def _judged(self, number: int) -> tuple[tuple[Finding, ...], tuple[JudgedCondition, ...]]:
@@ -150,6 +120,23 @@ class ServedFolder:
             judged = ((), ()) if found is None else (found.record.verdict, found.record.conditions)
             self._verdicts[number] = judged[0], judged[1] or ()
         return self._verdicts[number]
+
+    def state(self, key: str = "") -> State:
+        """Return by what a page of the folder, or of a model, knows whether it is of today."""
+        if not key:
+            found, past = self.found(), self.past()
+            return State(digest=digest_of(found, past, day()), there=True)
+        page = self.model(key)
+        if page is None:  # it was there for whoever asks
+            return State(digest="", there=False)
+        return State(digest=page.digest, there=page.model.there)
+
+    def _digest(self, key: str, name: str, found: Found, past: Past) -> str:
+        files: object = None
+        with suppress(BilensError, OSError, KeyError):
+            files = state_of(self.folder, found.models[key])
+        told = (one.get(name, ())[:1] for one in (past.audits, past.entries))
+        return digest(files, *([row.number for row in rows] for rows in told))
 
     def opened(self, key: str) -> OpenModel | None:
         """Return a model of the folder, open; BilensError where it cannot be read."""
@@ -221,8 +208,10 @@ class ServedFolder:
     def mark(self) -> tuple[int, ...]:
         """Return what changes when something is added; no walk is made for it."""
         paths = [*self._found.models.values(), *(path for path, _ in self._found.reports.values())]
-        places = {self.folder, self.history.path, *paths, *(path.parent for path in paths)}
-        return tuple(map(changed_at, sorted(places)))
+        parents = (path.parent for path in paths)
+        return tuple(
+            map(changed_at, dict.fromkeys((self.folder, self.history.path, *paths, *parents)))
+        )
 
     def last_audit(self, key: str) -> tuple[str, VerdictReport[Any]] | None:
         """Return the name of a model and the report of its last audit, None without one."""
@@ -234,44 +223,9 @@ class ServedFolder:
     def name_of(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix() or "."
 
-    def _audits_by_model(self) -> dict[str, list[PastAudit]]:
-        found: dict[str, list[PastAudit]] = {}
-        for audit in self.history.audits():
-            found.setdefault(audit.model, []).append(audit)
-        return found
 
-    def _row(
-        self, key: str, name: str, by_model: dict[str, list[PastAudit]], there: bool
-    ) -> ModelRow:
-        audits = by_model.get(name, [])
-        last, before = ({*one.failed} for one in [*audits[:2], *audits[:1]][:2]) if audits else NONE
-        return ModelRow(
-            id=key,
-            name=name,
-            there=there,
-            audits=len(audits),
-            last=audits[0] if audits else None,
-            new=tuple(sorted(last - before)),
-            mended=tuple(sorted(before - last)),
-            failures=tuple(len(one.failed) for one in reversed(audits[:SHOWN])),
-            accepted=tuple(sorted(self.history.accepted(name))) if audits else (),
-        )
-
-
-def severity(row: ModelRow) -> tuple[bool, int, int, str]:
-    """Return what models are ordered by: those never audited last, the others the worst first."""
-    if row.last is None:
-        return True, 0, 0, row.name
-    failed = {*row.last.failed} - {*row.accepted}
-    return False, SEVERITY.index(row.last.answer), -len(failed), row.name
-
-
-def kept(read: Callable[[str], list[Kept]], name: str) -> tuple[Kept, ...]:
-    """Return what the history has of a name; nothing of one that is no text."""
-    try:
-        return tuple(read(name))
-    except UnicodeEncodeError:
-        return ()
+def day() -> date:
+    return datetime.now(UTC).date()
 
 
 def changed_at(path: Path) -> int:
@@ -285,72 +239,3 @@ def checked(name: str, kind: str, document: Mapping[str, object]) -> SavedReport
         return KINDS[kind](document)
     except BilensError as error:
         raise FileError(f"{name}: {error}") from None
-
-
-def walk(folder: Path) -> Found:
-    """Return the models and reports below a folder, near ones first; links out are left out."""
-    found = Found({}, {}, {})
-    waiting, looked = deque([(folder, 0)]), 0
-    while waiting:
-        path, depth = waiting.popleft()
-        with suppress(OSError, RuntimeError, ValueError):  # gone since, closed to us, a loop
-            if path.is_symlink() and not path.resolve().is_relative_to(folder):
-                continue
-            key = id_of(path.relative_to(folder).as_posix() or ".")
-            if is_model(path):
-                found.models[key] = path
-                if path != folder:
-                    for item in islice(path.iterdir(), MOST_CHOICES):  # such as its test rows
-                        if item.suffix in DATA and item.is_file() and not item.is_symlink():
-                            found.data[id_of(item.relative_to(folder).as_posix())] = item
-                    continue
-            elif path.suffix == ".json" and (kind := kind_at(folder, path)) in KINDS:
-                found.reports[key] = path, kind
-            elif path.suffix.lower() in (*DATA, *TEXTS) and path.is_file():
-                found.data[key] = path
-            if path.is_symlink() or not path.is_dir():
-                continue
-            if depth > DEEPEST:
-                found = replace(found, truncated=True)
-                continue
-            with os.scandir(path) as inside:
-                items = [*islice(inside, MOST + 1 - looked)]
-            looked += len(items)
-            if looked > MOST:
-                looked -= 1
-                items.pop()
-                found = replace(found, truncated=True)
-            names = sorted(item.name for item in items)
-            holder = path if any(map(IDX.search, names)) else None
-            if any(name.lower().endswith(IMAGES) for name in names):  # of one class
-                holder = path.parent
-            if holder is not None and holder.is_relative_to(folder):
-                found.data[id_of(holder.relative_to(folder).as_posix() or ".")] = holder
-            if path == folder:  # its marks are parts of one model
-                names = [name for name in names if name not in MARKS]
-            waiting += [(path / name, depth + 1) for name in names if not name.startswith(".")]
-    return found
-
-
-def kind_at(folder: Path, path: Path) -> str:
-    """Return the kind of a document by its first bytes; empty where it is none."""
-    with opened(folder, path) as file:
-        found = KIND.search(file.read(START))
-    return found[1].decode() if found else ""
-
-
-@contextmanager
-def opened(folder: Path, path: Path) -> Iterator[BinaryIO]:
-    """Open a file below a folder, step by step: no link is followed, whatever was put there."""
-    here = os.open(folder, os.O_RDONLY)
-    try:
-        for part in path.relative_to(folder).parts:
-            inside = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=here)
-            os.close(here)
-            here = inside
-        if not stat.S_ISREG(os.fstat(here).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
-        with open(here, "rb", closefd=False) as file:
-            yield file
-    finally:
-        os.close(here)

@@ -8,26 +8,16 @@ from importlib.resources import files
 from markupsafe import Markup
 
 from bilens.records.base import LOST, displayable
-from bilens.records.explorer import ModelPage, ModelRow, Overview
+from bilens.records.explorer import ModelPage, Overview
 from bilens.records.history import PastAudit
 from bilens.records.language_views import TracePage
 from bilens.report.html import environment
-from bilens.report.markup import (
-    Column,
-    Figure,
-    badge,
-    element,
-    joined,
-    polyline,
-    quiet,
-    section,
-    table,
-)
+from bilens.report.markup import Column, element, joined, quiet, section, table
 from bilens.report.raster import DIVERGING
-from bilens.report.sections.decision import LOOKS
 from bilens.report.text import NONE, Catalogue, load_catalogue, whole
-from bilens.serve.folder import DEEPEST, MOST
+from bilens.serve.home import decision, home
 from bilens.serve.people import everything, findings
+from bilens.serve.watching import progress, title_of
 
 NAMES = (("en", "English"), ("ja", "日本語"))
 SCRIPTS = (
@@ -52,46 +42,52 @@ SCRIPTS = (
     "passages.js",
     "graph.js",
     "circuits.js",
+    "watch.js",
     "page.js",
 )  # users last
-STYLES = ("explorer.css", "playground.css", "circuits.css", "spectra.css")
+STYLES = ("explorer.css", "playground.css", "circuits.css", "spectra.css", "home.css")
 REPORT_STYLES = ("base.css", "parts.css")
 MODEL_VIEWS = (
     "spectra",
     "interactions",
     "playground",
 )  # each has an address below its model's, drawn by a script
-VIEW_OF = {"trace": "/circuits"}  # kind of a report → its view, where it has one
 STATIC = {  # name of each file → where it lies
     **{name: files("bilens.serve") / "static" / name for name in (*SCRIPTS, *STYLES)},
     **{name: files("bilens.report") / "templates" / name for name in REPORT_STYLES},
 }
 PALETTE = [f"#{bytes(colour).hex()}" for colour in DIVERGING]
 WORDS = "explorer.script."  # keys of what the script says
-WIDTH, HEIGHT = 84, 20  # of a line of failures
 
 
-def overview_page(found: Overview, lang: str, secret: str) -> str:
+def overview_page(found: Overview, lang: str, secret: str, *, every: bool = False) -> str:
     """Return the page of a folder: a row a model, the worst first, and other reports."""
-    t, found = load_catalogue(lang), displayable(found)
-    most = {"most": whole(MOST), "deepest": DEEPEST}
-    more = quiet(t("explorer.truncated", **most)) if found.truncated else Markup()
-    return framed(t, found.folder, secret, more, models(t, found), reports(t, found))
+    t = load_catalogue(lang)
+    parts = (watch(t, found.digest, writable=found.writable), home(t, found, every=every))
+    return framed(t, displayable(found.folder), secret, *parts)
 
 
 def model_page(found: ModelPage, lang: str, secret: str) -> str:
     """Return the page of a model: its audits, and what people said of it."""
     t, found = load_catalogue(lang), displayable(found)
-    parts = (state(t, found), findings(t, found), audits(t, found.audits), everything(t, found))
-    return framed(t, found.model.name, secret, tabs(t, found, "model"), *parts)
+    told = watch(t, found.digest, found.model.id, writable=found.writable)
+    listed = (progress(t, found), audits(t, found.audits), everything(t, found))
+    parts = (state(t, found), findings(t, found), *listed)
+    return framed(t, found.model.name, secret, told, tabs(t, found, "model"), *parts)
 
 
 def view_page(found: ModelPage, view: str, lang: str, secret: str) -> str:
     """Return the page of one view of a model, which a script fills."""
     t, found = load_catalogue(lang), displayable(found)
-    return framed(
-        t, found.model.name, secret, tabs(t, found, view), scripted(t, view, found.model.id)
-    )
+    told = watch(t, found.digest, found.model.id)
+    parts = (told, tabs(t, found, view), scripted(t, view, found.model.id))
+    return framed(t, found.model.name, secret, *parts)
+
+
+def watch(t: Catalogue, digest: str, key: str = "", *, writable: bool = True) -> Markup:
+    """Return where a script says that the folder has changed, and what cannot be done there."""
+    told = element("p", data_view="watch", data_key=key, data_digest=digest, role="status")
+    return told if writable else joined(told, quiet(t("explorer.read_only")))
 
 
 def circuits_page(found: TracePage, lang: str, secret: str) -> str:
@@ -157,80 +153,6 @@ def words_of(t: Catalogue) -> dict[str, str]:
     return {key.removeprefix(WORDS): t.sentences[key] for key in words}
 
 
-def models(t: Catalogue, found: Overview) -> Markup:
-    if not found.models:
-        first = element("pre", element("code", "bilens demo --out runs/demo"))
-        return joined(element("p", t("explorer.empty")), first)
-    heads = t.each("explorer", ("model", "decision", "failed", "change", "trend", "last"))
-    columns = [Column(name, numeric=False) for name in heads]
-    rows = ([*cells(t, row)] for row in found.models)
-    search = element(
-        "p",
-        element("label", t("explorer.search"), " ", element("input", type="search", id="search")),
-        element("output", "", id="shown", for_="search"),
-        class_="tools",
-        hidden="",
-    )
-    count = t("explorer.models", count=whole(len(found.models)))
-    listed = table(t, count, columns, rows, class_="models")
-    return element("div", search, listed, data_view="home")
-
-
-def cells(t: Catalogue, row: ModelRow) -> tuple[Markup | str, ...]:
-    last = row.last
-    link = element("a", row.name, href=f"/models/{row.id}?lang={t.lang}")
-    gone = [] if row.there else [" ", quiet(t("explorer.gone"))]
-    if last is None:
-        return joined(link, *gone), quiet(t("explorer.never")), NONE, NONE, NONE, NONE
-    told = [
-        *(t("explorer.new", rule=rule) for rule in row.new),
-        *(t("explorer.mended", rule=rule) for rule in row.mended),
-    ]
-    accepted = t("explorer.accepted")
-    failed = [f"{rule} ({accepted})" if rule in row.accepted else rule for rule in last.failed]
-    return (
-        joined(link, *gone),
-        decision(t, last),
-        ", ".join(failed) or t("explorer.none"),
-        ", ".join(told) or t("explorer.same"),
-        joined(trend(t, row.failures)),
-        element("time", last.date, datetime=last.date),
-    )
-
-
-def decision(t: Catalogue, audit: PastAudit) -> Markup:
-    return badge(t, LOOKS.get(audit.answer, "unknown"), t(f"decision.{audit.answer}"))
-
-
-def trend(t: Catalogue, failures: tuple[int, ...]) -> str:
-    """Return how many rules failed in the last audits, as a line; nothing for one audit."""
-    if len(failures) < 2:
-        return NONE
-    top, step = max(*failures, 1), (WIDTH - 4) / (len(failures) - 1)
-    points = [
-        (2 + step * index, HEIGHT - 3 - (HEIGHT - 6) * count / top)
-        for index, count in enumerate(failures)
-    ]
-    told = t("explorer.trend_of", counts=", ".join(map(str, failures)))
-    return str(Figure(t("explorer.trend"), told, WIDTH, HEIGHT, polyline(points, "trend"), "spark"))
-
-
-def reports(t: Catalogue, found: Overview) -> Markup:
-    if not found.reports:
-        return Markup()
-    rows = (
-        (
-            element(
-                "a", row.name, href=f"/reports/{row.id}{VIEW_OF.get(row.kind, '')}?lang={t.lang}"
-            ),
-            t(f"explorer.kind.{row.kind}"),
-        )
-        for row in found.reports
-    )
-    columns = [Column(name, numeric=False) for name in t.each("explorer", ("file", "what"))]
-    return section(t, "explorer.reports", table(t, t("explorer.reports_caption"), columns, rows))
-
-
 def state(t: Catalogue, found: ModelPage) -> Markup:
     row = found.model
     how, end = Markup(), ["--"] * row.name.startswith("-")
@@ -244,7 +166,8 @@ def state(t: Catalogue, found: ModelPage) -> Markup:
         for one in reversed(found.entries)
         if one.action == "accept"
     }
-    rules = ", ".join(f"{rule}{ends.get(rule, '')}" for rule in row.accepted)
+    named = [f"{title_of(t, rule)}{ends.get(rule, '')}" for rule in row.accepted]
+    rules = t("list.comma").join(named)
     accepted = element("p", t("explorer.accepted_rules", rules=rules)) if rules else Markup()
     return joined(decision(t, row.last), accepted, how)
 
@@ -255,7 +178,7 @@ def audits(t: Catalogue, found: tuple[PastAudit, ...]) -> Markup:
             element("a", whole(one.number), href=f"/audits/{one.number}?lang={t.lang}"),
             element("time", one.date, datetime=one.date),
             decision(t, one),
-            ", ".join(one.failed) or t("explorer.none"),
+            t("list.comma").join(title_of(t, rule) for rule in one.failed) or t("explorer.none"),
             one.version,
             element("code", one.weights_sha256[:12] or NONE),
         )

@@ -37,9 +37,8 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
         for rule in dict.fromkeys([*lines, *standing])
     ]
     none = [] if parts or last is None else [element("p", t("explorer.no_finding"))]
-    listed = element(
-        "div", *parts, thread(t, found, "model"), data_view="people", data_key=found.model.id
-    )
+    view = {"data_view": "people", "data_key": found.model.id} if found.writable else {}
+    listed = element("div", *parts, thread(t, found, "model"), **view)
     summary = f"/models/{found.model.id}/summary?lang={t.lang}"
     link = [] if last is None else [element("p", element("a", t("explorer.summary"), href=summary))]
     return section(t, "explorer.findings", *link, *none, listed)

@@ -1,25 +1,90 @@
-// The models of the folder: searched and sorted.
-import { sortable, state } from "./lib.js";
+// The models of the folder: searched, chosen by decision and rule, sorted, two of them compared.
+import { element, exported, lang, state, t } from "./lib.js";
+
+const PAGE = 100; // rows in the page at first, and with each step further down
+const FIELDS = ["search", "decision", "rule"];
 
 export function home(root) {
   const whole = root.querySelector("table.models");
-  const tools = root.querySelector(".tools");
-  const search = tools.querySelector("input");
-  const shown = tools.querySelector("output");
-  tools.hidden = false;
-  const find = () => {
-    const words = search.value.toLowerCase().split(/\s+/);
-    let count = 0;
-    for (const row of whole.tBodies[0].rows) {
-      const text = row.textContent.toLowerCase();
-      row.hidden = !words.every((word) => text.includes(word));
-      count += row.hidden ? 0 : 1;
-    }
-    shown.textContent = `${count} / ${whole.tBodies[0].rows.length}`;
-    state.set({ search: search.value });
+  const body = whole.tBodies[0];
+  const later = body.querySelector("template")?.content.children ?? [];
+  const rows = [...body.rows, ...later].map((row) => ({ row, text: row.textContent.toLowerCase() }));
+  const controls = root.querySelector(".controls");
+  const fields = FIELDS.map((name) => controls.querySelector(`#${name}`));
+  const shown = controls.querySelector("output");
+  const more = element("button", { type: "button", class: "plain", onclick: () => draw(drawn + PAGE) });
+  const compare = element("a", { class: "plain compare" }, t("compare"));
+  controls.hidden = false;
+  controls.append(compare);
+  root.append(more);
+
+  let found = rows;
+  let drawn = PAGE;
+  const draw = (most) => {
+    drawn = most;
+    body.replaceChildren(...found.slice(0, drawn).map(({ row }) => row));
+    const left = found.length - drawn;
+    more.hidden = left <= 0;
+    more.textContent = t("more", { count: Math.min(left, PAGE) });
   };
-  search.value = state.get("search");
-  search.addEventListener("input", find);
-  find();
-  sortable(whole);
+  const choose = () => {
+    const [search, decision, rule] = fields.map((field) => field.value);
+    const words = search.toLowerCase().split(/\s+/);
+    found = rows.filter(
+      ({ row, text }) =>
+        (!decision || row.dataset.answer === decision) &&
+        (!rule || row.dataset.rules.split(" ").includes(rule)) &&
+        words.every((word) => text.includes(word)),
+    );
+    shown.textContent = t("shown", { count: found.length, total: rows.length });
+    state.set({ search, decision, rule });
+    draw(PAGE);
+  };
+  const sort = (head, column, up) => {
+    for (const other of whole.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", up ? "ascending" : "descending");
+    const compared = new Intl.Collator(lang, { numeric: true }).compare;
+    const value = ({ row }) => row.cells[column].dataset.value ?? row.cells[column].textContent;
+    const keys = new Map(rows.map((one) => [one, value(one)]));
+    const numeric = [...keys.values()].every((text) => text === "" || Number.isFinite(Number(text)));
+    const order = numeric ? (a, b) => a - b : compared;
+    rows.sort((a, b) => {
+      const [left, right] = [keys.get(a), keys.get(b)];
+      if (left === "" || right === "") return (left === "") - (right === ""); // unknown is last
+      return (up ? 1 : -1) * order(left, right);
+    });
+    state.set({ sort: `${column}${up ? "" : "-"}` });
+    choose();
+  };
+  const link = () => {
+    const two = rows.map(({ row }) => row.querySelector("input")).filter((box) => box.checked);
+    compare.hidden = two.length !== 2 || exported;
+    if (two.length === 2) compare.href = `/compare?a=${two[0].value}&b=${two[1].value}&lang=${lang}`;
+  };
+
+  [...whole.tHead.rows[0].cells].forEach((head, column) => {
+    if (column === 0) return;
+    const button = element("button", { type: "button" }, ...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => sort(head, column, head.getAttribute("aria-sort") !== "ascending"));
+  });
+  fields.forEach((field, index) => {
+    field.value = state.get(FIELDS[index]);
+    if (field.selectedIndex < 0) field.value = "";
+    field.addEventListener("input", choose);
+  });
+  body.addEventListener("change", link);
+  const watch = root.querySelector("form.watch");
+  watch?.querySelector("select").addEventListener("change", (event) => {
+    const asked = state.read();
+    asked.set("watch", event.target.value);
+    location.search = asked;
+  });
+  if (watch) watch.querySelector("button").hidden = true;
+  if (watch) watch.hidden = exported; // the numbers of others are not in the file
+  link();
+  const [, column, down] = /^(\d+)(-?)$/.exec(state.get("sort")) ?? [];
+  const head = whole.tHead.rows[0].cells[column];
+  if (head && column > 0) sort(head, Number(column), !down);
+  else choose();
 }

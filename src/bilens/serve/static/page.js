@@ -7,8 +7,9 @@ import { exported, here, lang, state, unpack } from "./lib.js";
 import { people } from "./people.js";
 import { playground } from "./playground.js";
 import { spectra } from "./spectra.js";
+import { watch } from "./watch.js";
 
-const VIEWS = { circuits, home, interactions, jobs, people, playground, spectra, start };
+const VIEWS = { circuits, home, interactions, jobs, people, playground, spectra, start, watch };
 const mount = (page) => {
   for (const root of page.querySelectorAll("[data-view]")) VIEWS[root.dataset.view](root);
 };

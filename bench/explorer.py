@@ -1,0 +1,192 @@
+"""How long the explorer's pages take in a browser, on folders that are made for it.
+
+Each page is opened several times in a Chromium of this machine; the median counts. The first paint
+is the browser's own (first contentful paint); a page can be used when its script has mounted its
+views. Run it with `make bench-explorer`; it writes docs/benchmarks/explorer.json and the page.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from msgspec import structs
+from playwright.sync_api import Page, sync_playwright
+
+import bilens as bl
+from bilens.api.provenance import describe_run
+from bilens.records.audit import Audit
+from bilens.records.base import to_json
+
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
+MODELS, AGAIN = 2000, 4  # models of the large folder; further audits of every fourth of them
+ROUNDS = 7
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+READY = ".controls:not([hidden])"
+FIRST, USED, ACT = 300.0, 1000.0, 100.0  # milliseconds: the limits
+Row = dict[str, Any]  # what, value, unit, limit
+
+
+def make_folder(folder: Path, models: int) -> None:
+    """Fill a folder with copies of one tiny model, and audits that end in every way."""
+    generator, rng = torch.Generator().manual_seed(0), random.Random(0)  # noqa: S311 - chance
+    inputs = torch.randn(200, 36, generator=generator)
+    first = folder / "team-0" / "model-0000"
+    bl.save(bl.nn.BilinearClassifier(36, 8, 3), first)
+    answers = torch.randint(3, (200,), generator=generator)
+    record = bl.audit(bl.load(first), (inputs, answers), null_samples=39).record
+    assert isinstance(record, Audit), "of a classifier of one layer"
+    history = bl.History(folder)
+    for number in range(models):
+        place = folder / f"team-{number % 20}" / f"model-{number:04}"
+        if number:
+            shutil.copytree(first, place)
+        for _ in range(1 + AGAIN * (number % 4 == 0)):
+            history.add(varied(record, place, rng))
+
+
+def varied(record: Audit, place: Path, rng: random.Random) -> Audit:
+    """Return an audit whose rules end by chance."""
+    verdict = []
+    for one in record.verdict:
+        outcome = rng.choices(["pass", "warn", "fail"], [20, 2, 1])[0]
+        values = {
+            name: value * rng.uniform(0.7, 1) if isinstance(value, float) else value
+            for name, value in one.values.items()
+        }
+        verdict.append(structs.replace(one, outcome=outcome, values=values))
+    source = structs.replace(record.source, path=str(place))
+    return structs.replace(record, verdict=tuple(verdict), decision=None, source=source)
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Yield the address of an explorer in a process of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "bilens", "serve", str(folder), "--port", str(port)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:  # noqa: S603 - ours
+        while process.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+        process.terminate()
+
+
+@contextmanager
+def browser() -> Iterator[Page]:
+    path = os.environ.get("BILENS_TEST_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)))
+    with sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield found.new_page(viewport={"width": 1280, "height": 900})
+        found.close()
+
+
+def row(what: str, values: list[float], limit: float) -> Row:
+    return {"what": what, "value": statistics.median(values), "unit": "ms", "limit": limit}
+
+
+def opened(page: Page, what: str, address: str, ready: str) -> list[Row]:
+    """Return how long a page takes until it is painted, and until it can be used."""
+    painted, usable = [], []
+    for _ in range(ROUNDS):
+        page.goto("about:blank")
+        page.goto(address, wait_until="commit")
+        page.wait_for_selector(ready)
+        usable.append(page.evaluate("performance.now()"))
+        page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+        painted.append(page.evaluate(PAINT))
+    return [
+        row(f"{what}: first paint", painted, FIRST),
+        row(f"{what}: ready to use", usable, USED),
+    ]
+
+
+def acted(page: Page, what: str, script: str) -> Row:
+    """Return how long the page needs for an act, to the next frame."""
+    timed = (
+        "() => new Promise((done) => { const start = performance.now(); "
+        f"{script}; requestAnimationFrame(() => setTimeout(() => done(performance.now() - start)));"
+        "})"
+    )
+    return row(what, [page.evaluate(timed) for _ in range(ROUNDS)], ACT)
+
+
+def home_rows(page: Page, address: str) -> list[Row]:
+    """Measure the first page, and a model's page, of a folder with many models."""
+    found = opened(page, f"home, {MODELS:,} models", f"{address}/?lang=en", READY)
+    search = (
+        "const box = document.getElementById('search'); "
+        "box.value = box.value ? '' : '7'; box.dispatchEvent(new Event('input'))"
+    )
+    found.append(acted(page, "home: a letter is typed", search))
+    sort = "document.querySelectorAll('.models th button')[3].click()"
+    found.append(acted(page, "home: sorted by another column", sort))
+    link = page.locator(".models tbody a").first.get_attribute("href")
+    model = f"model, of {MODELS:,}"
+    return found + opened(page, model, f"{address}{link}", "form:not([hidden])")
+
+
+def page_of(result: dict[str, Any]) -> str:
+    """Return the page that is generated from the result."""
+    rows = "\n".join(
+        f"| {one['what']} | {one['value']:.0f} {one['unit']} | {one['limit']:.0f} {one['unit']} |"
+        for one in result["rows"]
+    )
+    run = result["run"]
+    versions = ", ".join(f"{name} {value}" for name, value in run["versions"].items())
+    return f"""# The explorer: how long its pages take
+
+Generated by `make bench-explorer` from `explorer.json`; do not edit. The median of {ROUNDS}.
+
+| what | measured | limit |
+|---|---|---|
+{rows}
+
+* The large folder holds {MODELS:,} models with {result["audits"]:,} audits; server and browser
+  ({result["browser"]}) share this machine.
+* {run["date"]}; {run["hardware"]}; {versions}.
+"""
+
+
+def main() -> None:
+    """Run the benchmark, write its result and page, and fail where a limit is passed."""
+    with tempfile.TemporaryDirectory() as made, browser() as page:
+        folder = Path(made) / "runs"
+        make_folder(folder, MODELS)
+        with served(folder) as address:
+            rows = home_rows(page, address)
+        result = {
+            "rows": rows,
+            "audits": bl.History(folder).last()[0],
+            "browser": page.evaluate("navigator.userAgent").split()[-2],
+            "run": to_json(describe_run("make bench-explorer", 0)),
+        }
+    PAGE.mkdir(parents=True, exist_ok=True)
+    (PAGE / "explorer.json").write_text(json.dumps(result, indent=1) + "\n")
+    (PAGE / "explorer.md").write_text(page_of(result))
+    print(page_of(result))
+    if over := [one["what"] for one in rows if one["value"] > one["limit"]]:
+        sys.exit(f"over the limit: {', '.join(over)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""The file of a history: whose it is, how it came to this version, what is written in its rows."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from bilens.base.errors import CheckpointError
+from bilens.findings.rules.registry import find_rule
+
+NAME = "bilens.db"
+APPLICATION = 0x62696C6E  # "biln", by which SQLite tells whose file it is
+MIGRATIONS = (  # a script each; the number of those that were run is the file's user_version
+    """
+    CREATE TABLE audits (
+        number INTEGER PRIMARY KEY, model TEXT NOT NULL, kind TEXT NOT NULL, date TEXT NOT NULL,
+        version TEXT NOT NULL, weights_sha256 TEXT NOT NULL, data_sha256 TEXT NOT NULL,
+        command TEXT NOT NULL, answer TEXT NOT NULL, passed INTEGER, failed TEXT NOT NULL,
+        document BLOB NOT NULL
+    );
+    CREATE INDEX audits_of ON audits (model, number);
+    CREATE TABLE entries (
+        number INTEGER PRIMARY KEY, date TEXT NOT NULL, author TEXT NOT NULL, action TEXT NOT NULL,
+        model TEXT NOT NULL, weights_sha256 TEXT NOT NULL, subject TEXT NOT NULL,
+        text TEXT NOT NULL, until TEXT
+    );
+    CREATE INDEX entries_of ON entries (model, number);
+    CREATE TRIGGER audits_stay BEFORE UPDATE ON audits BEGIN SELECT RAISE(ABORT, 'is kept'); END;
+    CREATE TRIGGER entries_stay BEFORE UPDATE ON entries BEGIN SELECT RAISE(ABORT, 'is kept'); END;
+    CREATE TRIGGER audits_kept BEFORE DELETE ON audits BEGIN SELECT RAISE(ABORT, 'is kept'); END;
+    CREATE TRIGGER entries_kept BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'is kept'); END;
+    """,
+    """
+    CREATE TABLE measured (
+        audit INTEGER NOT NULL REFERENCES audits, rule TEXT NOT NULL, outcome TEXT NOT NULL,
+        value REAL, asked INTEGER NOT NULL, PRIMARY KEY (audit, rule)
+    ) WITHOUT ROWID;
+    CREATE TRIGGER numbers_stay BEFORE UPDATE ON measured BEGIN SELECT RAISE(ABORT, 'is kept'); END;
+    CREATE TRIGGER numbers_kept BEFORE DELETE ON measured BEGIN SELECT RAISE(ABORT, 'is kept'); END;
+    """,
+)
+MEASURED = 2  # the version that fills `measured` from the documents of earlier ones
+WAIT = 10.0  # seconds, for another writer
+
+
+def check_owner(path: Path, database: sqlite3.Connection, exactly: bool = True) -> int:
+    """Return the version of a history; refuse a file of another program or of a later version."""
+    (owner,) = database.execute("PRAGMA application_id").fetchone()
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if owner != APPLICATION and (tables or exactly):
+        raise foreign(path, "its tables are of another program")
+    if not 0 <= version <= len(MIGRATIONS) or (exactly and version != len(MIGRATIONS)):
+        raise CheckpointError(
+            f"{path}: is of version {version}; this release reads up to {len(MIGRATIONS)}: use the "
+            "release of bilens that wrote it."
+        )
+    return int(version)
+
+
+def migrate(path: Path, database: sqlite3.Connection) -> None:
+    """Bring a history to this version, whole or not at all."""
+    version = check_owner(path, database, exactly=False)
+    if version == len(MIGRATIONS):
+        return
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("BEGIN IMMEDIATE")
+    for number, script in enumerate(MIGRATIONS[version:], version + 1):
+        for statement in statements(script):
+            database.execute(statement)
+        if number == MEASURED:
+            for audit, packed in database.execute("SELECT number, document FROM audits"):
+                with suppress(zlib.error, ValueError, TypeError, LookupError, AttributeError):
+                    insert_measured(database, audit, json.loads(zlib.decompress(packed)))
+    database.execute(f"PRAGMA application_id = {APPLICATION}")
+    database.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    database.execute("COMMIT")
+
+
+def insert(
+    database: sqlite3.Connection, table: str, row: Mapping[str, object], after: int | None = None
+) -> int | None:
+    """Return the number of a new row; None where its subject has one after `after`."""
+    marks = ", ".join("?" * len(row))
+    query = f"INSERT INTO {table} ({', '.join(row)}) SELECT {marks}"  # names of this package
+    values = [*row.values()]
+    if after is not None:
+        query += " WHERE NOT EXISTS (SELECT 1 FROM entries"
+        query += " WHERE model = ? AND subject = ? AND number > ?)"
+        values += [row["model"], row["subject"], after]
+    made = database.execute(query, values)
+    return made.lastrowid if made.rowcount else None
+
+
+def insert_measured(database: sqlite3.Connection, audit: int, document: Mapping[str, Any]) -> None:
+    """Keep what each rule of a document measured: the number that conditions compare."""
+    asked = {one["rule"] for one in document.get("conditions") or ()}
+    found: dict[str, tuple[str, float | None]] = dict.fromkeys(asked, ("", None))
+    for finding in document["verdict"]:
+        rule = find_rule(finding["rule"], document["kind"])
+        value = finding["values"].get((rule and rule.number) or "")
+        number = float(value) if isinstance(value, int | float) else None
+        found[finding["rule"]] = finding["outcome"], number
+    database.executemany(
+        "INSERT INTO measured VALUES (?, ?, ?, ?, ?)",
+        [(audit, rule, *what, rule in asked) for rule, what in found.items()],
+    )
+
+
+def statements(script: str) -> Iterator[str]:
+    """Yield the statements of a script; `executescript` would commit between them."""
+    part = ""
+    for line in script.splitlines():
+        part += f"{line}\n"
+        if sqlite3.complete_statement(part):
+            yield part
+            part = ""
+
+
+def foreign(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: is no history of bilens ({why}): move it away, or name another folder."
+    )

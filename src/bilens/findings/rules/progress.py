@@ -1,0 +1,71 @@
+"""What got better and what got worse between two audits of one model, rule by rule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from bilens.findings.rules.registry import find_rule
+from bilens.findings.rules.rule import Rule
+from bilens.records.history import Change, Direction, Measured, PastAudit
+
+SEVERITY: Final = {"pass": 0, "info": 0, "warn": 1, "fail": 2}
+SAME: Final = 1e-3  # of a number: less is no change
+MORE_IS_BETTER: Final = {"accuracy": 1, "r_squared": 1, "calibration": -1}  # no threshold says it
+ORDER: Final[tuple[Direction, ...]] = ("worse", "unjudged", "better")
+Judged = Mapping[str, Measured]  # what an audit measured, by rule
+
+
+def changes(
+    before: PastAudit, judged: Judged, now: PastAudit, judged_now: Judged
+) -> tuple[Change, ...]:
+    """Return what changed from one audit to the next: first what got worse.
+
+    A rule got worse or better where its outcome did, or where that is the same and its number is
+    known to be better on one side. Numbers on other data, or against a baseline, say nothing.
+    A rule that failed and is not judged any more is neither.
+    """
+    found = []
+    for name in sorted({*judged, *judged_now, *before.failed, *now.failed}):
+        was, here = judged.get(name), judged_now.get(name)
+        old, new = outcome(before, name, was), outcome(now, name, here)
+        rule = find_rule(name, now.kind) if now.kind == before.kind else None
+        unasked = old == "fail" and was is not None and was.outcome in ("pass", "info")
+        if not new or (unasked and here is not None and not here.asked):
+            direction: Direction | None = "unjudged" if SEVERITY.get(old, 0) else None
+        elif SEVERITY[new] != SEVERITY.get(old, 0):
+            direction = "worse" if SEVERITY[new] > SEVERITY.get(old, 0) else "better"
+        elif rule is None or (rule.needs == "data" and now.data_sha256 != before.data_sha256):
+            direction = None
+        else:
+            direction = by_number(rule, was, here)
+        if direction is not None:
+            numbers = (None if one is None else one.value for one in (was, here))
+            found.append(Change(name, direction, old, new, *numbers))
+    return tuple(sorted(found, key=lambda one: ORDER.index(one.direction)))
+
+
+def outcome(audit: PastAudit, rule: str, judged: Measured | None) -> str:
+    """Return how a rule ended, also as a condition; empty where it had nothing to judge."""
+    if rule in audit.failed:
+        return "fail"
+    return "" if judged is None else judged.outcome
+
+
+def by_number(rule: Rule, was: Measured | None, here: Measured | None) -> Direction | None:
+    sign = better_side(rule)
+    if not sign or was is None or here is None or was.value is None or here.value is None:
+        return None
+    if math.isclose(was.value, here.value, rel_tol=SAME):
+        return None
+    return "better" if sign * (here.value - was.value) > 0 else "worse"
+
+
+def better_side(rule: Rule) -> int:
+    """Return 1 where a larger number of a rule is better, −1 where a smaller one is, else 0."""
+    if rule.needs == "baseline" or (rule.bad is not None and rule.beyond == "info"):
+        return 0
+    if rule.bad is not None:
+        return 1 if rule.bad == "<" else -1
+    return MORE_IS_BETTER.get(rule.id, 0)

@@ -1,0 +1,149 @@
+"""The walk of a folder: models and reports, found by names and first bytes, never opened by path.
+
+Addresses hold ids, and an id stands for a path that the walk found: no text of a request ever
+becomes a path.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from bilens.data.image_folder import SUFFIXES as IMAGES
+from bilens.data.table_file import KINDS as TABLES
+from bilens.io.file_kinds import MARKS, is_model
+from bilens.records.base import kind_of
+from bilens.records.explorer import id_of
+from bilens.report.reports import (
+    AttackReport,
+    AuditReport,
+    CertificateReport,
+    ConversionReport,
+    LayerAuditReport,
+    SavedReport,
+    TableReport,
+    TraceReport,
+)
+
+KINDS: dict[str, type[SavedReport[Any]]] = {
+    kind_of(one.type): one
+    for one in (
+        *(AuditReport, LayerAuditReport, TableReport, CertificateReport),
+        *(AttackReport, ConversionReport, TraceReport),
+    )
+}
+DEEPEST, MOST = 6, 20_000  # folders below the first; files and folders that are looked at
+START = 400  # bytes that tell a document's kind
+DATA, TEXTS = (*TABLES, ".npy", ".npz"), (".txt", ".jsonl")
+MOST_BESIDE = 500  # files of a model that are looked at
+IDX = re.compile("idx[13]-ubyte")  # in the names of a data set of images
+KIND = re.compile(rb'"kind":\s*"([\w ]+)"')
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a walk found, by id."""
+
+    models: Mapping[str, Path] = field(default_factory=dict)
+    reports: Mapping[str, tuple[Path, str]] = field(default_factory=dict)  # path and kind
+    data: Mapping[str, Path] = field(
+        default_factory=dict
+    )  # what models may be judged on, and texts
+    names: Mapping[str, str] = field(default_factory=dict)  # of models and reports, from the folder
+    truncated: bool = False  # where more lies there than is looked at
+
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """What two walks are compared by; a walk itself is one alone, so that it can be a key."""
+        return self.models, self.reports, self.data, self.truncated
+
+
+def walk(folder: Path) -> Found:
+    """Return the models and reports below a folder, near ones first; links out are left out."""
+    models: dict[str, Path] = {}
+    reports: dict[str, tuple[Path, str]] = {}
+    data: dict[str, Path] = {}
+    names: dict[str, str] = {}
+    truncated = False
+    waiting, looked = deque([(folder, 0)]), 0
+    while waiting:
+        path, depth = waiting.popleft()
+        with suppress(OSError, RuntimeError, ValueError):  # gone since, closed to us, a loop
+            if path.is_symlink() and not path.resolve().is_relative_to(folder):
+                continue
+            name = path.relative_to(folder).as_posix() or "."
+            key = id_of(name)
+            if is_model(path):
+                models[key], names[key] = path, name
+                if path != folder:
+                    data |= rows_beside(folder, path)
+                    continue
+            elif path.suffix == ".json" and (kind := kind_at(folder, path)) in KINDS:
+                reports[key], names[key] = (path, kind), name
+            elif path.suffix.lower() in (*DATA, *TEXTS) and path.is_file():
+                data[key] = path
+            if path.is_symlink() or not path.is_dir():
+                continue
+            if depth > DEEPEST:
+                truncated = True
+                continue
+            with os.scandir(path) as inside:
+                items = [*islice(inside, MOST + 1 - looked)]
+            looked += len(items)
+            if looked > MOST:
+                looked -= 1
+                items.pop()
+                truncated = True
+            parts = sorted(item.name for item in items)
+            holder = path if any(map(IDX.search, parts)) else None
+            if any(part.lower().endswith(IMAGES) for part in parts):  # of one class
+                holder = path.parent
+            if holder is not None and holder.is_relative_to(folder):
+                data[id_of(holder.relative_to(folder).as_posix() or ".")] = holder
+            if path == folder:  # its marks are parts of one model
+                parts = [part for part in parts if part not in MARKS]
+            waiting += [(path / part, depth + 1) for part in parts if not part.startswith(".")]
+    return Found(models, reports, data, names, truncated)
+
+
+def rows_beside(folder: Path, model: Path) -> dict[str, Path]:
+    """Return data files in the folder of a model, such as its test rows."""
+    if not model.is_dir():
+        return {}
+    with os.scandir(model) as inside:
+        items = [item for item in islice(inside, MOST_BESIDE) if item.name.endswith(DATA)]
+    found = (model / item.name for item in items if item.is_file(follow_symlinks=False))
+    return {id_of(path.relative_to(folder).as_posix()): path for path in found}
+
+
+def kind_at(folder: Path, path: Path) -> str:
+    """Return the kind of a document by its first bytes; empty where it is none."""
+    with opened(folder, path) as file:
+        found = KIND.search(file.read(START))
+    return found[1].decode() if found else ""
+
+
+@contextmanager
+def opened(folder: Path, path: Path) -> Iterator[BinaryIO]:
+    """Open a file below a folder, step by step: no link is followed, whatever was put there."""
+    here = os.open(folder, os.O_RDONLY)
+    try:
+        for part in path.relative_to(folder).parts:
+            inside = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=here)
+            os.close(here)
+            here = inside
+        if not stat.S_ISREG(os.fstat(here).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        with open(here, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(here)

@@ -1,0 +1,95 @@
+"""What is better and what is worse from one audit to the next, with one right answer each.
+
+Broken once: with a rule that is not judged any more called better, with numbers on other data
+compared, with the side of a number turned round.
+"""
+
+import pytest
+from msgspec import structs
+
+from bilens.findings.rules.progress import better_side, changes
+from bilens.findings.rules.registry import REGISTRY
+from bilens.records.history import Measured
+from explorer_documents import past
+
+Ending = tuple[str, float | None, bool]  # outcome, number, whether a condition asked for it
+
+
+def direction(
+    rule: str,
+    before: Ending | None,
+    now: Ending | None,
+    failed: tuple[bool, bool] = (False, False),
+    data: str = "",
+) -> str:
+    """How a rule changed; empty where it did not."""
+    audits = [past(n, (rule,) * fails) for n, fails in enumerate(failed, 1)]
+    audits[1] = structs.replace(audits[1], data_sha256=data)
+    judged = [
+        {} if one is None else {rule: Measured(n, rule, *one)}
+        for n, one in enumerate((before, now), 1)
+    ]
+    found = changes(audits[0], judged[0], audits[1], judged[1])
+    return found[0].direction if found else ""
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        (("info", 1.0, False), ("warn", 9.0, False), "worse"),
+        (("fail", 9.0, False), ("warn", 5.0, False), "better"),
+        (("warn", 9.0, False), ("info", 1.0, False), "better"),
+        (("pass", 1.0, False), ("info", 1.0, False), ""),
+        (None, ("fail", 9.0, False), "worse"),
+        (None, ("pass", 1.0, False), ""),
+        (("fail", 9.0, False), None, "unjudged"),
+        (("pass", 1.0, False), None, ""),
+        (("info", 1.0, False), ("info", 1.5, False), "worse"),  # a trigger scores higher
+        (("info", 1.5, False), ("info", 1.0, False), "better"),
+        (("info", 1.0, False), ("info", 1.0005, False), ""),
+        (("info", None, False), ("info", 1.0, False), ""),
+    ],
+)
+def test_a_rule_gets_better_or_worse(
+    before: Ending | None, now: Ending | None, expected: str
+) -> None:
+    failed = (before is not None and before[0] == "fail", now is not None and now[0] == "fail")
+    assert direction("trigger", before, now, failed) == expected
+
+
+def test_a_condition_that_is_not_asked_any_more_is_not_met_by_silence() -> None:
+    asked, unasked = ("pass", 0.8, True), ("pass", 0.8, False)
+    assert direction("coverage", asked, unasked, (True, False)) == "unjudged"
+    assert direction("coverage", asked, ("pass", 0.95, True), (True, False)) == "better"
+    assert direction("coverage", unasked, asked, (False, True)) == "worse"
+
+
+def test_numbers_on_other_data_are_not_compared() -> None:
+    before, now = ("info", 0.9, False), ("info", 0.8, False)
+    assert direction("accuracy", before, now) == "worse"
+    assert direction("accuracy", before, now, data="other") == ""
+    assert direction("coverage", before, now, data="other") == "worse"
+    assert direction("similarity", before, now) == ""  # of another baseline, who knows
+
+
+def test_what_got_worse_comes_first() -> None:
+    before = {"exact": Measured(1, "exact", "fail", 1.0, asked=False)}
+    now = {
+        name: Measured(2, name, "warn", 1.0, asked=False) for name in ("exact", "trigger", "layout")
+    }
+    found = changes(past(1, ("exact", "complete")), before, past(2), now)
+    assert [(one.rule, one.direction) for one in found] == [
+        ("layout", "worse"),
+        ("trigger", "worse"),
+        ("complete", "unjudged"),
+        ("exact", "better"),
+    ]
+
+
+def test_a_side_is_known_where_a_threshold_asks_for_caution() -> None:
+    sides = {rule.id: better_side(rule) for rule in REGISTRY}
+    assert {name for name, side in sides.items() if side > 0} == {
+        *("coverage", "accuracy", "r_squared", "r2"),
+    }
+    assert sides["low_rank"] == sides["unused_inputs"] == sides["exact"] == 0
+    assert sides["trigger"] == sides["calibration"] == -1
