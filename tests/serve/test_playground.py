@@ -1,7 +1,7 @@
 """What the playground is sent: the model itself, proven bounds, exact radii; or why it is not.
 
-Broken once: with left and right swapped for down's rows, with the bound of the largest eigenvalue
-taken from the pairs that are sent, with the spectra of another answer, with links followed.
+Broken once: with left sent for right, with the lowest bound sent for the highest, with all prepared
+spectra kept, with images of other labels.
 """
 
 from base64 import b64decode

@@ -1,7 +1,7 @@
 """The playground in a real browser: what the page computes is what bilens computes.
 
-Broken once: with Q(x − x₀) for Q(x + x₀), with the linear part left out, with a removed eigenvector
-taken off twice, with the drawing cleared where the model is gone, with names as markup.
+Broken once: with x + x₀ for x − x₀, with the linear part left out, with no curvature in the lower
+bound, with a removed eigenvector taken off twice, with Shift ignored, with another model not told.
 """
 
 import csv
@@ -155,6 +155,19 @@ def ink(page: Any) -> None:
     page.get_by_role("application").focus()
     for key in ("Space", "Shift+ArrowUp", "Shift+ArrowUp"):
         page.keyboard.press(key)
+
+
+def test_a_test_image_is_taken_again_after_it_was_drawn_on(page: Any, root: Path) -> None:
+    data = tiny.images(name="mnist")
+    tiny.write_idx(root.parent / "cache" / "bilens" / "mnist", data)
+    about = {"input_shape": (6, 6), "provenance": {"data_name": "mnist"}}
+    bl.save(tiny.classifier(dtype=torch.float32), root / "one", overwrite=True, **about)
+    opened(page)
+    first = drawn(page)
+    assert first.abs().sum() > 0
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_label("Take an image").select_option(index=0)
+    assert torch.equal(drawn(page), first)
 
 
 def test_contributions_and_what_remains_without_an_eigenvector(page: Any, root: Path) -> None:

@@ -42,6 +42,7 @@ export const imagePlayground = (root, given, drawn, again) => {
     const key = form.second === null ? `${form.first}` : `${form.first}-${form.second}`;
     const other = key !== now.key;
     now = { at, logits, form, key, spectrum: form.second === null ? spectra[form.first] : contrasts.get(key) };
+    pick.selectedIndex = -1; // what is drawn on is that image no more, and may be taken again
     answer.textContent = answerText(names, logits);
     whole.replaceChildren(scoreBars(t("play.logits"), names, logits));
     if (other) layCards();
@@ -192,7 +193,11 @@ export const imagePlayground = (root, given, drawn, again) => {
     at,
     t(`play.test.${test.origin}`, { index: test.index, label: test.label === null ? "—" : names[test.label] }),
   ]);
-  const take = (index) => index === "" || board.set(tests[index].pixels);
+  const take = (index) => {
+    board.set(tests[index].pixels);
+    pick.value = index;
+  };
+  const pick = choice(offered, "", take);
   const most = Math.min(...spectra.map((spectrum) => spectrum.leading));
   const counts = Array.from({ length: most + 1 }, (_, k) => [k, `${k}`]);
   const keeping = choice([["", t("play.all")], ...counts], "", (value) => {
@@ -205,7 +210,7 @@ export const imagePlayground = (root, given, drawn, again) => {
       "play",
       section(
         t("play.input"),
-        host("controls", tests.length ? control(t("play.take"), choice([["", "—"], ...offered], drawn ? "" : 0, take)) : []),
+        host("controls", tests.length ? control(t("play.take"), pick) : []),
         board.box,
         taken("input", ["pixel", "value"], () => [...board.pixels.entries()], board.canvas),
       ),
@@ -243,5 +248,7 @@ export const imagePlayground = (root, given, drawn, again) => {
       cards,
     ),
   );
-  board.set(drawn?.length === board.pixels.length ? drawn : (tests[0]?.pixels ?? board.pixels));
+  if (drawn?.length === board.pixels.length) board.set(drawn);
+  else if (tests.length) take(0);
+  else update();
 };

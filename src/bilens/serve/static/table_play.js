@@ -121,6 +121,7 @@ export const tablePlayground = (root, given, typed, again) => {
       ...columns.map((column, at) => {
         const input = valueInput(column, values[at], (value) => {
           values = values.map((old, i) => (i === at ? value : old));
+          pick.selectedIndex = -1; // the row may be taken again
           update();
         });
         const name = column.unit ? `${column.name} (${column.unit})` : column.name;
@@ -253,11 +254,12 @@ export const tablePlayground = (root, given, typed, again) => {
     layForm();
     update();
   };
+  const pick = choice([["", t("play.usual")], ...offered], offered.length ? 0 : "", take);
   root.append(
     changed,
     host(
       "play",
-      section(t("play.form"), host("controls", control(t("play.take_row"), choice([["", t("play.usual")], ...offered], offered.length ? 0 : "", take))), form),
+      section(t("play.form"), host("controls", control(t("play.take_row"), pick)), form),
       section(
         t("play.answer_heading"),
         answer,
