@@ -270,7 +270,8 @@ def test_every_address_for_scripts_is_described(client: TestClient, folder: Path
             there = "report.json" if "/reports/" in one.path else "mnist"
             held = held or Asked({"key": id_of(there), "number": 1})
             answer = client.get(f"{API}{one.path.format(**held.path)}", params=held.query)
-            assert answer.status_code == 200, one.path
+            status = 400 if one.path.endswith("/text") else 200  # of language models alone
+            assert answer.status_code == status, one.path
     told = json.dumps(document)
     references = {part.split('"')[0] for part in told.split("#/components/schemas/")[1:]}
     assert references <= set(schemas)

@@ -16,6 +16,7 @@ from typing import Any
 from bilens.api.history import History
 from bilens.base.errors import BilensError, CheckpointError, FileError, UsageError
 from bilens.base.files import why_unreadable
+from bilens.data.tokenizer import FILE_NAME as TOKENIZER
 from bilens.findings.rules.judgements import JUDGED, RULE
 from bilens.records.base import LARGEST_WHOLE, displayable
 from bilens.records.common import Finding, JudgedCondition
@@ -98,6 +99,7 @@ class ServedFolder:
         spoken |= {one.rule for one in failed}
         return ModelPage(
             model=row_of(key, name, path is not None, past, "", day()),
+            reads_text=path is not None and (path / TOKENIZER).is_file(),
             audits=audits,
             entries=entries,
             findings=tuple(

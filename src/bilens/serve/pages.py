@@ -42,6 +42,7 @@ SCRIPTS = (
     "passages.js",
     "graph.js",
     "circuits.js",
+    "text.js",
     "watch.js",
     "page.js",
 )  # users last
@@ -51,6 +52,7 @@ MODEL_VIEWS = (
     "spectra",
     "interactions",
     "playground",
+    "text",
 )  # each has an address below its model's, drawn by a script
 STATIC = {  # name of each file → where it lies
     **{name: files("bilens.serve") / "static" / name for name in (*SCRIPTS, *STYLES)},
@@ -115,6 +117,7 @@ def tabs(t: Catalogue, found: ModelPage, here: str) -> Markup:
     """Return links to the views of a model; `here` is where the reader is."""
     if not found.model.there:
         return Markup()
+    left_out = "playground" if found.reads_text else "text"  # one of them fits
     links = (
         element(
             "a",
@@ -123,6 +126,7 @@ def tabs(t: Catalogue, found: ModelPage, here: str) -> Markup:
             aria_current="page" if view == here else None,
         )
         for view in ("model", *MODEL_VIEWS, "jobs")
+        if view != left_out
     )
     return element("nav", *links, class_="tabs", aria_label=t("explorer.views"))
 

@@ -7,9 +7,10 @@ import { exported, here, lang, state, unpack } from "./lib.js";
 import { people } from "./people.js";
 import { playground } from "./playground.js";
 import { spectra } from "./spectra.js";
+import { text } from "./text.js";
 import { watch } from "./watch.js";
 
-const VIEWS = { circuits, home, interactions, jobs, people, playground, spectra, start, watch };
+const VIEWS = { circuits, home, interactions, jobs, people, playground, spectra, start, text, watch };
 const mount = (page) => {
   for (const root of page.querySelectorAll("[data-view]")) VIEWS[root.dataset.view](root);
 };

@@ -23,6 +23,7 @@ export const latentName = ({ latent, contexts }) => {
   return often ? `${latent} ${often}` : String(latent);
 };
 
+const FAINT = 0.02; // share of the scale that is not coloured
 const STEPS = { ArrowRight: 1, ArrowLeft: -1 };
 // Tokens in a row; those with a number can be walked through with the arrows. `onchoose` is told
 // which one is clicked, or chosen with Enter.
@@ -37,7 +38,7 @@ export const shaded = (tokens, values, { scale, spaced, peak, onchoose, chosen }
       token,
       element("span", { class: "value" }, ` ${number(value)} `),
     );
-    if (value !== 0) {
+    if (Math.abs(value) > FAINT * scale) {
       made.style.background = colour(value, scale);
       made.style.color = inkOn(colour(value, scale));
     }
