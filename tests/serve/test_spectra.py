@@ -218,6 +218,20 @@ def test_measurements_are_of_these_weights_alone(tmp_path: Path) -> None:
         assert ask(client, "mnist", "layers").json()["audit"] == 2
 
 
+def test_layers_say_what_their_last_audit_says(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    near = tiny.classifier(gate="gelu", n_layers=2)
+    model = load(model_folder(root / "near", near))
+    report = bl.audit(model, null_samples=tiny.ROTATIONS)
+    bl.History(root).add(report.record)
+    with TestClient(build_app(ServedFolder(root), ["127.0.0.1:8737"]), base_url=HERE) as client:
+        found = ask(client, "near", "layers").json()
+    assert [row["name"] for row in found["layers"]] == ["layers.0", "layers.1"]
+    for row, said in zip(found["layers"], report.record.layers, strict=True):
+        assert (row["r_squared"], row["usable"]) == (said.fit.quadratic, said.fit.usable)
+        assert (row["norm"], row["dead"]) == (said.quadratic_norm, said.units.dead)
+
+
 def test_a_model_that_changes_and_goes_while_it_is_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

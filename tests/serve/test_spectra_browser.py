@@ -16,12 +16,13 @@ import bilens as bl
 import tiny
 from bilens.io.load import load
 from bilens.records.audit import TruncationPoint
-from bilens.report.reports import AuditReport
+from bilens.report.reports import AuditReport, TraceReport
 from bilens.serve.folder import id_of
 from chromium import needs_browser
 from commands import model_folder
 from explorer_server import opened_page, served
 from report_documents import make_document
+from traced_folder import write_traced
 
 pytestmark = needs_browser
 AXES = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
@@ -35,6 +36,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("folder") / "runs"
     names = {"input_names": ("age", "income", "debt"), "output_names": ("yes", "no")}
     planted = model_folder(folder / "planted", tiny.planted(PLANTED, 3), **names)
+    write_traced(folder)
     model_folder(folder / "gone", tiny.planted(PLANTED, 3))
     model_folder(folder / "images", tiny.classifier(n_layers=2))
     record = AuditReport(make_document()).record
@@ -177,6 +179,21 @@ def test_the_map_is_zoomed_and_moved(page: Any) -> None:
     assert canvas.evaluate("found => found.toDataURL()") != near
     canvas.press("0")
     assert page.locator(".heat-map.zoomed").count() == 0
+
+
+def test_latents_of_a_circuit_of_a_trace(page: Any, root: Path) -> None:
+    trace = TraceReport.from_json(root / "trace.json").record
+    circuit = trace.circuits[1]
+    opened(page, "model", "interactions")
+    page.get_by_label("Of", exact=True).select_option("trace.json")
+    page.get_by_label("Circuit").select_option(f"output latent {circuit.latent}")
+    page.get_by_text(f"input latent {circuit.features[0]} ×").first.wait_for()
+    row = page.locator(".interactions tbody tr").first.inner_text()
+    largest = max((abs(value), value) for row in circuit.matrix for value in row)[1]
+    assert float(row.split("\t")[1].replace("−", "-")) == pytest.approx(largest, rel=1e-3)
+    assert "circuit=1" in page.url
+    opened(page, "planted", "interactions", f"&trace={id_of('trace.json')}")
+    page.get_by_text("This trace is of another model").wait_for()
 
 
 def test_inputs_that_are_not_there_are_told(page: Any) -> None:

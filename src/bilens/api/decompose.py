@@ -69,12 +69,6 @@ class LayerJob:
     plan: EigenPlan
     peak_bytes: int
 
-    @property
-    def map_bytes(self) -> int:
-        f = self.layer.f
-        parts = (f.tensor.down, f.tensor.left, f.tensor.right, f.linear)
-        return sum(part.nbytes for part in parts if part is not None)
-
     def plan_record(self) -> LayerPlan:
         sizes, plan = self.layer.f.sizes, self.plan
         return LayerPlan(
@@ -159,6 +153,11 @@ def prepare(
 class Decomposition:
     record: LayerDecomposition
     pairs: EigenDecomposition  # those that the record shows
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the eigenvectors."""
+        return self.pairs.eigenvectors.nbytes
 
 
 def run_job(
@@ -249,8 +248,8 @@ def decompose_layers(
     ahead: dict[str, LayerJob] = {}
     for name in left:  # what cannot be done for one layer is said before any work is done
         job = prepare(model, request, name, inputs, memory_limit)
-        room = job.plan.limit_bytes // KEPT - sum(kept.map_bytes for kept in ahead.values())
-        if len(left) == 1 or job.map_bytes <= room:
+        room = job.plan.limit_bytes // KEPT - sum(kept.layer.nbytes for kept in ahead.values())
+        if len(left) == 1 or job.layer.nbytes <= room:
             ahead[name] = job
     about = {
         "data": None if inputs is None else inputs.about,

@@ -221,6 +221,12 @@ class LayerMap:
     approximation: ApproximationQuality | None = None  # None where the map is the layer
     about_input: str = ""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the map."""
+        parts = (self.f.tensor.down, self.f.tensor.left, self.f.tensor.right, self.f.linear)
+        return sum(part.nbytes for part in parts if part is not None)
+
 
 def choose_layer(model: LoadedModel, layer: str | None) -> str:
     known = list(model.layers)

@@ -16,7 +16,7 @@ from bilens.io.load import load
 from bilens.io.loaded_model import LoadedModel
 
 MOST_FILES = 1000  # of a model, that are looked at for changes
-KEPT_BYTES, KEPT = 1 << 27, 10  # of weights, and models
+KEPT_BYTES, KEPT = 1 << 27, 10  # of weights and large results, and models
 VIEWS = 40  # results kept of each model
 State = tuple[tuple[str, int, int, int], ...]
 Result = TypeVar("Result")
@@ -59,7 +59,8 @@ class OpenModel(Results):
     @property
     def nbytes(self) -> int:
         module = self.model.module
-        return 0 if module is None else sum(one.nbytes for one in module.parameters())
+        weights = 0 if module is None else sum(one.nbytes for one in module.parameters())
+        return weights + sum(getattr(one, "nbytes", 0) for one in [*self.results.values()])
 
 
 class OpenModels:

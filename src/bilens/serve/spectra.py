@@ -135,6 +135,11 @@ def viewed(answer: Callable[[Output], Answer]) -> Callable[[ServedFolder, Asked]
 
 
 def spectrum(output: Output) -> Spectrum:
+    what = "spectrum", output.layer, output.text
+    return output.opened.once(what, lambda: spectrum_of(output))
+
+
+def spectrum_of(output: Output) -> Spectrum:
     job, found, pairs = output.job(), output.decomposed(), output.pairs()
     (form,), known = found.record.outputs, enclosed(found.pairs[0])
     count = pairs.eigenvalues.shape[1]

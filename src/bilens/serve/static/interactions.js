@@ -141,7 +141,7 @@ const mapPart = (title, found) => {
       return [element("button", { type: "button", class: "link", onclick: look, onfocus: look }, names.join(" × ")), number(value, 4)];
     });
     list.replaceChildren(
-      table(t("pairs", { shown: cells.length, count: pairs.length }), [t("pair"), t("value")], cells),
+      table(t("pairs", { shown: cells.length, count: new Intl.NumberFormat(lang).format(pairs.length) }), [t("pair"), t("value")], cells),
       takeaway(title, {
         rows: () => [["first", "second", "value"], ...pairs.map(({ names, value }) => [...names, value])],
         data: () => ({ names: shown.map((index) => found.names[index]), matrix: rows }),

@@ -1,13 +1,14 @@
 // The layers of a model as a table, and of the output that is chosen spectrum, eigenvectors, and
 // what is left when few of them are kept.
 import { bars, curves, largest, legend } from "./charts.js";
-import { control, drawing, element, get, number, percent, sortable, state, t, table, takeaway } from "./lib.js";
+import { control, drawing, element, get, lang, number, percent, sortable, state, t, table, takeaway } from "./lib.js";
 import { addressOf, approximated, outputControls } from "./outputs.js";
 import { nameable } from "./people.js";
 import { vectorFigure, vectorTakeaway } from "./vectors.js";
 
 const WORDS = ["reads", "gives"];
 const NUMBERS = ["d_in", "d_hidden", "d_out", "parameters", "norm", "rank", "dead"];
+const WHOLE = new Intl.NumberFormat(lang);
 const COLUMNS = ["name", "exactness", ...WORDS, "activation", ...NUMBERS];
 
 // ---- layers
@@ -32,6 +33,7 @@ const layerTable = (layers, audit, choose) => {
     COLUMNS.map((name) => {
       if (name === "name") return buttons[index];
       const value = cellOf(layer, name);
+      if (Number.isInteger(value)) return WHOLE.format(value);
       return NUMBERS.includes(name) ? number(value, 4) : value;
     }),
   );
@@ -57,6 +59,7 @@ const layerTable = (layers, audit, choose) => {
         count += row.hidden ? 0 : 1;
       }
       shown.textContent = `${count} / ${layers.length}`;
+      listed.scrollTop = 0;
     },
   });
   const told = audit === null ? t("layers.no_audit") : t("layers.audit", { audit });
@@ -69,9 +72,12 @@ const layerTable = (layers, audit, choose) => {
       takeaway(t("layers"), { rows: data, data: layers }),
     ],
     mark: (chosen) =>
-      layers.forEach((layer, index) =>
-        buttons[index].setAttribute("aria-current", String(layer.name === chosen.name)),
-      ),
+      layers.forEach((layer, index) => {
+        const here = layer.name === chosen.name;
+        buttons[index].setAttribute("aria-current", String(here));
+        const [top, high] = [body.rows[0].parentElement.offsetTop, listed.clientHeight / 2];
+        if (here && !listed.contains(document.activeElement)) listed.scrollTop = buttons[index].closest("tr").offsetTop - top - high;
+      }),
   };
 };
 
@@ -209,13 +215,13 @@ const truncationPart = (found, curve) => {
     },
   });
   draw();
-  const data = curve.audit === null ? null : t("kept.data", { audit: curve.audit, data: curve.data, inputs: number(curve.inputs, 5) });
+  const data = curve.audit === null ? t("kept.advice") : t("kept.data", { audit: curve.audit, data: curve.data, inputs: WHOLE.format(curve.inputs) });
   return [
     element("h3", {}, t("kept")),
     element("p", { class: "controls" }, control(t("kept.k"), slider), shown, control(t("kept.radius"), ball)),
     said,
     plots,
-    element("p", { class: "quiet" }, [data, t("kept.how", { radius: number(Math.sqrt(width), 4) })].filter(Boolean).join(" ")),
+    element("p", { class: "quiet" }, `${data} ${t("kept.how", { radius: number(Math.sqrt(width), 4) })}`),
   ];
 };
 
