@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import torch
 from msgspec import structs
 from playwright.sync_api import Page, sync_playwright
@@ -38,6 +39,31 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
 READY = ".controls:not([hidden])"
 FIRST, USED, ACT = 300.0, 1000.0, 100.0  # milliseconds: the limits
+STROKE, ANSWER = 16.0, 40.0  # in the page; by the server
+BOARD = "canvas[role=application]"
+DRAWN = """(at) => {
+    const board = document.querySelector("canvas[role=application]");
+    const box = board.getBoundingClientRect();
+    board.setPointerCapture = () => {};
+    board.hasPointerCapture = () => true;
+    const touch = (type, where) => {
+        const place = { clientX: box.x + where, clientY: box.y + where };
+        board.dispatchEvent(new PointerEvent(type, { pointerId: 1, button: 0, ...place }));
+    };
+    touch("pointerdown", at);
+    const start = performance.now();
+    touch("pointermove", at + 6);
+    document.querySelector(".answer").getBoundingClientRect();
+    return performance.now() - start;
+}"""
+ASKED = """async (key) => {
+    const { post } = await import("/static/lib.js");
+    const inputs = Array.from({ length: 784 }, Math.random);
+    await post(`/models/${key}/radius`, { inputs });
+    const start = performance.now();
+    await post(`/models/${key}/radius`, { inputs: inputs.map((one) => 0.999 * one) });
+    return performance.now() - start;
+}"""
 Row = dict[str, Any]  # what, value, unit, limit
 
 
@@ -145,10 +171,23 @@ def home_rows(page: Page, address: str) -> list[Row]:
     return found + opened(page, model, f"{address}{link}", "form:not([hidden])")
 
 
+def playground_rows(page: Page, address: str) -> list[Row]:
+    """Measure the playground of a folder with one image model: in the page, and by the server."""
+    (model,) = httpx.get(f"{address}/api/v1/overview", timeout=60).json()["models"]
+    what = "playground, 784 × 256 × 10"
+    view = f"{address}/models/{model['id']}/playground"
+    httpx.get(f"{address}/api/v1/models/{model['id']}/playground", timeout=60)  # decomposed once
+    found = opened(page, what, view, BOARD)
+    strokes = [page.evaluate(DRAWN, 20.0 + 3 * at) for at in range(60)]
+    found.append(row(f"{what}: a stroke, to logits and all that is drawn of them", strokes, STROKE))
+    asked = [page.evaluate(ASKED, model["id"]) for _ in range(ROUNDS)]
+    return [*found, row(f"{what}: logits and the exact radius of the server", asked, ANSWER)]
+
+
 def page_of(result: dict[str, Any]) -> str:
     """Return the page that is generated from the result."""
     rows = "\n".join(
-        f"| {one['what']} | {one['value']:.0f} {one['unit']} | {one['limit']:.0f} {one['unit']} |"
+        f"| {one['what']} | {one['value']:.3g} {one['unit']} | {one['limit']:.0f} {one['unit']} |"
         for one in result["rows"]
     )
     run = result["run"]
@@ -174,6 +213,10 @@ def main() -> None:
         make_folder(folder, MODELS)
         with served(folder) as address:
             rows = home_rows(page, address)
+        digits = Path(made) / "digits"
+        bl.save(bl.nn.BilinearClassifier(784, 256, 10), digits / "model", input_shape=(28, 28))
+        with served(digits) as address:
+            rows += playground_rows(page, address)
         result = {
             "rows": rows,
             "audits": bl.History(folder).last()[0],
