@@ -10,7 +10,7 @@ IMAGES = $(if $(DATA),--data-dir $(DATA))
 
 .PHONY: help demo explore test test-all check coverage mutation fuzz docs clean
 .PHONY: bench bench-training bench-decomposition bench-guarantees bench-tracing bench-quadratic-fit
-.PHONY: bench-conversion-ordinary bench-language bench-sae bench-startup bench-tables study-power study-pretrained study-conversion
+.PHONY: bench-conversion-ordinary bench-language bench-sae bench-explorer bench-startup bench-tables study-power study-pretrained study-conversion
 
 help:                            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 22
@@ -74,6 +74,10 @@ bench-conversion-ordinary: .venv/test  ## ordinary networks made bilinear, MNIST
 
 bench-language: .venv/test       ## throughput of a language model's training (CORPUS)
 	$(BIN)/python -m bench.language_throughput $(if $(CORPUS),--corpus $(CORPUS))
+
+bench-explorer: .venv/test       ## the explorer's pages in a browser, of 2,000 models
+	$(PIP) -e '.[serve]'
+	$(BIN)/python -m bench.explorer
 
 bench-startup: .venv/test        ## the help and the imports, beside import torch
 	$(BIN)/python -m bench.startup

@@ -109,7 +109,8 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     jobs_page(explorer_documents.NO_JOBS, "en", "")
     job_page(explorer_documents.JOB, "en", "")
     circuits_page(explorer_documents.TRACE_PAGE, "en", "")
-    failure_page("why", "en")
+    for status in (400, 404, 500, 503):
+        failure_page(status, "why", "en")
     monkeypatch.setattr("bilens.report.markdown.MOST_LAYERS", 1)
     compared = {**make_document(), "difference": layer_audit_documents.drawn_difference(36)}
     for document in (make_document(), next(iter(layer_audit_documents.variants().values()))):

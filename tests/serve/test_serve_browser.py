@@ -11,6 +11,7 @@ import pytest
 
 import bilens as bl
 import tiny
+from bilens.records.explorer import id_of
 from bilens.report.reports import AuditReport
 from chromium import needs_browser
 from commands import model_folder
@@ -74,3 +75,79 @@ def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
         for place in (f"/?lang={lang}", model):
             page.goto(place)
             assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_models_are_chosen_by_decision_and_rule_and_the_address_keeps_it(page: Any) -> None:
+    page.goto("/?lang=en")
+    page.get_by_label("Decision").select_option("never")
+    assert set(shown(page)) == {"alpha", "x" * 120}
+    page.get_by_label("Decision").select_option("")
+    page.get_by_label("Rule", exact=True).select_option("exact")
+    page.get_by_role("button", name="Audited (UTC)").press("Enter")
+    page.reload()
+    assert shown(page) == ["beta"]
+    assert page.locator("th[aria-sort=ascending]").inner_text() == "Audited (UTC)"
+    page.get_by_role("link", name="日本語").click()
+    page.wait_for_url("**lang=ja**")
+    assert shown(page) == ["beta"]
+
+
+def test_the_number_that_is_watched_is_chosen(page: Any) -> None:
+    page.goto("/?lang=en")
+    page.get_by_label("Number").select_option("trigger")
+    page.wait_for_url("**watch=trigger**")
+    page.get_by_role("columnheader", name="Trigger score").wait_for()
+
+
+def test_two_models_are_chosen_for_a_comparison_by_keyboard(page: Any) -> None:
+    page.goto("/?lang=en")
+    link = page.get_by_role("link", name="Compare the two")
+    for name in ("alpha", "beta"):
+        assert not link.is_visible()
+        page.get_by_role("checkbox", name=f"Compare {name}").press("Space")
+    both = {id_of("alpha"), id_of("beta")}
+    asked = dict(part.split("=") for part in link.get_attribute("href").split("?")[1].split("&"))
+    assert {asked["a"], asked["b"]} == both
+    page.get_by_role("checkbox", name="Compare beta").press("Space")
+    assert not link.is_visible()
+
+
+def test_a_change_is_said_and_nothing_that_was_typed_is_lost(page: Any, root: Path) -> None:
+    page.goto(f"/models/{id_of('beta')}?lang=en")
+    page.get_by_role("button", name="Note").first.click()
+    page.locator("textarea").fill("half a thought")
+    look = "dispatchEvent(new Event('online'))"
+    with page.expect_response("**/state"):
+        page.evaluate(look)
+    assert page.get_by_role("button", name="Load again").count() == 0
+    bl.History(root).say("note", "beta", "model", "from elsewhere", "Kei")
+    page.evaluate(look)
+    again = page.get_by_role("button", name="Load again")
+    again.wait_for()
+    page.once("dialog", lambda asked: asked.dismiss())
+    again.click()
+    assert page.locator("textarea").input_value() == "half a thought"
+    (root / "beta").rename(root.parent / "away")
+    page.evaluate(look)
+    page.get_by_text("no longer in the folder").first.wait_for()
+    (root.parent / "away").rename(root / "beta")
+
+
+def test_on_a_narrow_page_cells_have_names_and_heads_stay(page: Any) -> None:
+    page.set_viewport_size({"width": 390, "height": 900})
+    page.goto("/?lang=en")
+    row = page.get_by_role("row").filter(has=page.get_by_role("link", name="beta"))
+    label = (
+        row.get_by_role("cell")
+        .nth(1)
+        .evaluate("each => getComputedStyle(each, '::before').content")
+    )
+    assert label == '"Decision"'
+    assert page.get_by_role("columnheader").count() == 8
+    page.get_by_role("button", name="Model").click()
+    assert shown(page)[0] == "alpha"
+
+
+def test_what_failed_is_said_in_the_readers_language(page: Any) -> None:
+    page.goto("/models/nothing?lang=ja")
+    assert page.get_by_text("見つかりません。なくなった可能性があります").count() == 1

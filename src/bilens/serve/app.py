@@ -117,7 +117,7 @@ def build_app(
             told = displayable(str(error).replace(str(served.folder), served.folder.name))
         if request.url.path.startswith(API):
             return JSONResponse({"error": told}, status, headers)
-        return HTMLResponse(failure_page(told, lang_of(request)), status, headers)
+        return HTMLResponse(failure_page(status, told, lang_of(request)), status, headers)
 
     pages = {
         "/": page(overview, lambda draw, lang, secret: draw(lang=lang, secret=secret)),

@@ -120,24 +120,25 @@ def decision(t: Catalogue, audit: PastAudit) -> Markup:
 
 
 def tools(t: Catalogue, found: Overview) -> Markup:
-    """Return what the rows are chosen by; without a script, the number to watch alone."""
+    """Return what the rows are chosen by, and which number they show."""
     rules = {one.rule for row in found.models for one in row.changes}
     rules |= {rule for row in found.models if row.last for rule in row.last.failed}
     every = ("", t("explorer.all"))
     answers = [(answer, t(f"decision.{answer}")) for answer in SEVERITY]
     named = sorted(((rule, title_of(t, rule)) for rule in rules), key=itemgetter(1))
-    own = [
-        control(t, "search", element("input", type="search", id="search")),
-        control(t, "decision", select("decision", [every, *answers, (NEVER, t("explorer.never"))])),
-        control(t, "rule", select("rule", [every, *named])),
-    ]
-    language = element("input", type="hidden", name="lang", value=t.lang)
     watchable = [(rule, title_of(t, rule)) for rule in found.watchable]
-    chosen = control(t, "watch", select("watch", watchable, found.watched))
-    show = element("button", t("explorer.show"))
-    return joined(
-        element("form", chosen, language, show, class_="watch") if found.watched else Markup(),
-        element("div", *own, element("output", "", for_="search"), class_="controls", hidden=""),
+    choices = {
+        "decision": select("decision", [every, *answers, (NEVER, t("explorer.never"))]),
+        "rule": select("rule", [every, *named]),
+        **({"watch": select("watch", watchable, found.watched)} if found.watched else {}),
+    }
+    return element(
+        "div",
+        control(t, "search", element("input", type="search", id="search")),
+        *(control(t, name, made) for name, made in choices.items()),
+        element("output", "", for_="search"),
+        class_="controls",
+        hidden="",
     )
 
 

@@ -131,12 +131,13 @@ def tabs(t: Catalogue, found: ModelPage, here: str) -> Markup:
     return element("nav", *links, class_="tabs", aria_label=t("explorer.views"))
 
 
-def failure_page(told: str, lang: str) -> str:
+def failure_page(status: int, told: str, lang: str) -> str:
+    """Return why there is no page: in the reader's language, and the English sentence beside it."""
     t = load_catalogue(lang)
+    key = f"{WORDS}failed.{status}"
+    said = t(key if t.has(key) else f"{WORDS}failed.other", told=displayable(told))
     back = element("a", t("explorer.back"), href=f"/?lang={lang}")
-    return framed(
-        t, t("explorer.failed_page"), "", element("p", displayable(told)), element("p", back)
-    )
+    return framed(t, t("explorer.failed_page"), "", element("p", said), element("p", back))
 
 
 def framed(t: Catalogue, title: str, secret: str, *parts: Markup) -> str:

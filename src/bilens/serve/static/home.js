@@ -74,14 +74,12 @@ export function home(root) {
     field.addEventListener("input", choose);
   });
   body.addEventListener("change", link);
-  const watch = root.querySelector("form.watch");
-  watch?.querySelector("select").addEventListener("change", (event) => {
-    const asked = state.read();
-    asked.set("watch", event.target.value);
-    location.search = asked;
+  const watch = root.querySelector("#watch");
+  watch?.addEventListener("change", () => {
+    state.set({ watch: watch.value });
+    location.reload(); // the numbers of one rule are in the page
   });
-  if (watch) watch.querySelector("button").hidden = true;
-  if (watch) watch.hidden = exported; // the numbers of others are not in the file
+  if (exported) watch?.parentElement.remove();
   link();
   const [, column, down] = /^(\d+)(-?)$/.exec(state.get("sort")) ?? [];
   const head = whole.tHead.rows[0].cells[column];

@@ -18,7 +18,10 @@ const API = "/api/v1";
 async function asked(path, options) {
   const answer = await fetch(API + path, options);
   const found = await answer.json();
-  if (!answer.ok) throw new Error(found.error);
+  if (!answer.ok) {
+    const known = `failed.${answer.status}` in words ? answer.status : "other";
+    throw new Error(t(`failed.${known}`, { told: found.error }));
+  }
   return found;
 }
 

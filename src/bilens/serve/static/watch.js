@@ -2,22 +2,10 @@
 import { element, exported, get, t } from "./lib.js";
 
 const [SOON, LATE] = [5000, 60000]; // milliseconds between two looks: soon, and after a long time
-const typed = () => `typed ${location.pathname}`;
-const fields = () => [...document.querySelectorAll("main form [name]")];
-
+const FIELDS = "main form :is(textarea, input:not([type=hidden]))";
+const typed = () => [...document.querySelectorAll(FIELDS)].some((each) => each.value !== each.defaultValue);
 const reload = () => {
-  sessionStorage.setItem(typed(), JSON.stringify(fields().map(({ name, value }) => [name, value])));
-  location.reload();
-};
-const restore = () => {
-  const kept = JSON.parse(sessionStorage.getItem(typed()) ?? "[]");
-  sessionStorage.removeItem(typed());
-  const there = fields();
-  kept.forEach(([name, value], index) => {
-    if (there[index]?.name !== name) return;
-    there[index].value = value;
-    there[index].dispatchEvent(new Event("change", { bubbles: true }));
-  });
+  if (!typed() || confirm(t("watch.typed"))) location.reload();
 };
 
 export function watch(told) {
@@ -52,6 +40,5 @@ export function watch(told) {
   document.addEventListener("visibilitychange", awake);
   addEventListener("online", awake);
   addEventListener("pageshow", (event) => event.persisted && awake());
-  restore();
   timer = setTimeout(look, wait);
 }
