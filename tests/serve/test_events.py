@@ -7,7 +7,7 @@ stops, with a bearer token compared with nothing, with OPTIONS let through.
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -100,7 +100,7 @@ def test_a_watcher_hears_that_it_is_alive_and_then_the_present_state(
                 pass
             served.jobs.add("audit", "mnist", ("nothing",))  # and it is read late
             served.history.say("note", "mnist", "rule:exact", "x", "Ada")
-            while '"changes":0' in events.state["folder"]:
+            while '"changes":0' in events.state.get("folder", '"changes":0'):
                 await asyncio.sleep(0.01)
             back = events.stream()
             heard = [await anext(back) for _ in range(3)]
@@ -205,3 +205,20 @@ def test_the_token_is_kept_where_nobody_else_reads(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("gone")
     with pytest.raises(FileError):
         Address(token_file=tmp_path / "link").token()
+
+
+def test_only_what_is_added_is_a_change_of_the_folder(served: ServedFolder) -> None:
+    model_folder(served.folder / "deep" / "one", tiny.classifier())
+    served.overview()
+
+    def changed_by(act: Callable[[], object]) -> bool:
+        before = served.mark()
+        act()
+        return served.mark() != before
+
+    assert not changed_by(served.overview)  # though the history was opened and closed
+    assert not changed_by(served.history.entries)
+    assert changed_by(lambda: served.history.say("note", "mnist", "rule:exact", "x", "Ada"))
+    assert changed_by(lambda: (served.folder / "report.json").touch())
+    assert changed_by(lambda: (served.folder / "deep" / "two").mkdir())
+    assert changed_by(lambda: (served.folder / "deep" / "one" / "metrics.json").touch())

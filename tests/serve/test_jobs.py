@@ -44,6 +44,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
         (folder / "plan.json").write_text(json.dumps(plan))
         jobs = Jobs(folder)
         for name in plan:
+            (folder / name).touch()
             jobs.add("certify", name, ("certify", "--", name))
         return jobs
 
@@ -157,11 +158,9 @@ def test_one_is_cancelled_whether_it_waits_or_runs_or_is_deaf(start: Start) -> N
     assert ran(jobs) == ["start deaf", "start runs"]
 
 
-def test_one_that_takes_too_long_is_ended(start: Start) -> None:
-    jobs = start({})
-    (jobs.folder / "plan.json").write_text(json.dumps({"long": [["sleep", SOON]]}))
-    jobs.limit = 0.0
-    jobs.add("certify", "long", ("certify", "--", "long"))
+def test_one_that_takes_too_long_is_ended(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "LIMIT", 0.0)
+    jobs = start({"long": [["sleep", SOON]]})
     until(lambda: is_ended(jobs))
     assert job(jobs).state == "failed"
     assert "it took longer than 0 hours" in job(jobs).told
@@ -303,3 +302,36 @@ def test_so_many_wait_and_no_more(start: Start, monkeypatch: pytest.MonkeyPatch)
     jobs = start({"a": [], "b": []})
     with pytest.raises(UsageError, match="2 jobs wait already"):
         jobs.add("certify", "c", ())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("certify", "--trust-pickle", "--", "a"),
+        ("certify", "--html=/tmp/x", "--", "a"),
+        ("certify", "--data=../secret", "--", "a"),
+        ("certify", "--data=link", "--", "a"),
+        ("certify", "--data=loop", "--", "a"),
+        ("certify", "--", "../secret"),
+        ("certify", "--", "\0"),
+        ("certify", "--", "gone"),  # whose name a cache on this machine may know
+        ("convert", "--", "a"),
+        ("certify", "a"),
+        (),
+    ],
+)
+def test_what_somebody_else_laid_into_the_queue_is_not_run(
+    start: Start, tmp_path: Path, line: tuple[str, ...]
+) -> None:
+    jobs = start({"a": [["print", "{}"]], "b": [["print", "{}"]]})
+    (tmp_path / "secret").touch()
+    (jobs.folder / "link").symlink_to(tmp_path / "secret")
+    (jobs.folder / "loop").symlink_to("loop")
+    place = jobs.place / "1.json"
+    kept = json.loads(place.read_text())
+    kept["job"]["arguments"] = line
+    place.write_text(json.dumps(kept))
+    until(lambda: is_ended(jobs, 2))  # and it bars nobody
+    assert (job(jobs, 1).state, job(jobs, 2).state) == ("failed", "done")
+    assert job(jobs, 1).told
+    assert ran(jobs) == ["start b", "end b"]

@@ -41,7 +41,9 @@ class Events:
         self.closed = True
         self._tell(self.state)
 
-    async def answer(self, _request: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
         return StreamingResponse(self.stream(), media_type="text/event-stream")
 
     async def stream(self) -> AsyncIterator[str]:

@@ -32,7 +32,7 @@ from bilens.serve.walk import KINDS, START, TEXTS, Found, opened, walk
 LARGEST = 1 << 24  # bytes of a document
 AUTOENCODER = ("sae.safetensors", "sae_weights.safetensors")  # else its class says it
 CODER = re.compile(rb'"class":\s*"\w*SAE"')
-MOST_CHOICES = 500  # in a list of files
+MOST_CHOICES, MOST_WATCHED = 500, 2000  # files in a list, places that are looked at for changes
 FRESH = 2.0  # seconds for which a walk is not repeated
 
 
@@ -207,13 +207,14 @@ class ServedFolder:
             return CODER.search(file.read(START)) is not None
         return False
 
-    def mark(self) -> tuple[int, ...]:
-        """Return what changes when something is added; no walk is made for it."""
-        paths = [*self._found.models.values(), *(path for path, _ in self._found.reports.values())]
-        parents = (path.parent for path in paths)
-        return tuple(
-            map(changed_at, dict.fromkeys((self.folder, self.history.path, *paths, *parents)))
-        )
+    def mark(self) -> tuple[object, ...]:
+        """Return what changes when something is added or written; no walk is made for it."""
+        # readers of the history come and go beside it: the folder's own time says nothing
+        history = self.history.path
+        names = {path for path in self.folder.iterdir() if not path.name.startswith(history.name)}
+        found = self._found
+        places = [*found.folders, *found.models.values()][:MOST_WATCHED]
+        return names, changed_at(history), *map(changed_at, places)
 
     def last_audit(self, key: str) -> tuple[str, VerdictReport[Any]] | None:
         """Return the name of a model and the report of its last audit, None without one."""

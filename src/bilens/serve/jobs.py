@@ -33,6 +33,7 @@ from bilens.records.base import LOST, UNPRINTABLE, Record
 from bilens.records.explorer import id_of
 from bilens.records.jobs import OPTIONS, Command, Job, JobList, JobPage, NewJob, State
 
+FILES = ("--data", "--corpus", "--input-sae", "--output-sae")  # options that name one
 RESULT = {"audit": ["--history=."], "certify": ["--json"], "trace": ["--json"]}
 PLACE, REPORTS = ".bilens-jobs", "reports"  # folders in the folder
 WAIT = 10.0  # seconds, for whoever else changes the queue
@@ -51,7 +52,7 @@ class Kept(Record, frozen=True):
     """A job as it lies on the disk, with who runs it."""
 
     job: Job
-    limit: float = LIMIT
+    limit: float = LIMIT  # seconds
     pid: int = 0  # of the process group; 0 before it has begun
     machine: str = ""
 
@@ -59,8 +60,8 @@ class Kept(Record, frozen=True):
 class Jobs:
     """The jobs of a folder; any number of servers may share it."""
 
-    def __init__(self, folder: Path, limit: float = LIMIT) -> None:
-        self.folder, self.place, self.limit = folder, folder / PLACE, limit
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.place = folder, folder / PLACE
         self._past: dict[int, Kept] = {}  # ended jobs stay as they are
         self._keepers: list[subprocess.Popen[bytes]] = []  # to be waited for, once they have ended
 
@@ -88,7 +89,7 @@ class Jobs:
                 raise UsageError(f"{waiting} jobs wait already: wait, or cancel some.")
             number = max(numbers, default=0) + 1
             job = Job(number, command, model, arguments, "waiting", now())
-            self._write(Kept(job, self.limit))
+            self._write(Kept(job, LIMIT))
         return job
 
     def cancel(self, number: int) -> Job | None:
@@ -126,10 +127,16 @@ class Jobs:
                     made = self._made(kept.job) if kept.job.command == "audit" else None
                     seen: State = "cancelled" if kept.job.state == "ending" else "interrupted"
                     self._end(changed(kept, report=made), "done" if made else seen)
-            waiting = next((kept for kept in each if kept.job.state == "waiting"), None)
-            if waiting is not None:
-                self._write(changed(waiting, state="running", started=now()))
-                self._keepers.append(keep(self.folder, waiting.job.number, slot))
+            for kept in each:
+                if kept.job.state == "waiting":
+                    try:
+                        check_line(self.folder, kept.job)
+                    except UsageError as error:
+                        self._end(kept, "failed", str(error))
+                        continue
+                    self._write(changed(kept, state="running", started=now()))
+                    self._keepers.append(keep(self.folder, kept.job.number, slot))
+                    break
 
     def begin(self, number: int) -> Kept | None:
         """Say who runs a job, from inside of it; None where it is no longer wanted."""
@@ -269,10 +276,43 @@ def arguments_of(
             if given not in files[name]:
                 raise UsageError(f"{name}: it is no longer in the folder; load the page again.")
             given = files[name][given]
-        spelled = "corpus" if asked.command == "trace" and name == "data" else name
         each = given if isinstance(given, tuple) else () if given is None else (given,)
-        words += [f"--{spelled.replace('_', '-')}={one}" for one in each]
+        words += [f"--{spelled(asked.command, name)}={one}" for one in each]
     return (*words, "--", models[asked.model])
+
+
+def check_line(folder: Path, job: Job) -> None:
+    """Refuse a command line that no page can have asked for, or whose files are gone since.
+
+    Somebody else may write into the folder, and this process has other rights.
+    """
+    match job.arguments:
+        case (job.command, *words, "--", model):
+            files = [model]
+        case _:
+            raise UsageError("it is no command line of a job.")
+    options = {f"--{spelled(job.command, name)}" for name in OPTIONS[job.command]}
+    for word in words:
+        option, _, value = word.partition("=")
+        if option not in options and word not in RESULT.get(job.command, ()):
+            raise UsageError(f"{option} is no option of a job.")
+        if option in FILES:
+            files.append(value)
+    for name in files:
+        if not is_inside(folder, name):
+            raise UsageError(f"{name} is no longer in the folder.")
+
+
+def is_inside(folder: Path, name: str) -> bool:
+    with suppress(OSError, ValueError):
+        path = Path(os.path.realpath(folder / name))  # which a loop of links does not stop
+        return path.exists() and path.is_relative_to(folder)
+    return False
+
+
+def spelled(command: Command, name: str) -> str:
+    """Return the option of the command line that a field of a `NewJob` is."""
+    return "corpus" if command == "trace" and name == "data" else name.replace("_", "-")
 
 
 def changed(kept: Kept, **fields: Any) -> Kept:

@@ -17,6 +17,7 @@ from bilens.serve.jobs import Jobs, Kept
 
 GRACE = 5.0  # seconds to let go in
 NICE = 10
+LIMIT = 5  # exit code: not enough memory or space
 OWN = {"COLUMNS": "120", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}  # a click never asks the network
 
 
@@ -32,7 +33,11 @@ def main(folder: Path, number: int, slot: int) -> None:
     kept = jobs.begin(number)
     if kept is None:
         return
-    code = run(jobs, kept, slot, stops)
+    try:
+        code = run(jobs, kept, slot, stops)
+    except OSError as error:
+        code = LIMIT
+        stops.append(f"it could not be started ({error.strerror}).")
     jobs.finish(number, code, stops[0] if stops else "")
     if stops:  # whatever the command started and left behind
         os.killpg(0, signal.SIGKILL)

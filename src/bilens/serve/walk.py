@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -60,6 +60,7 @@ class Found:
     )  # what models may be judged on, and texts
     names: Mapping[str, str] = field(default_factory=dict)  # of models and reports, from the folder
     truncated: bool = False  # where more lies there than is looked at
+    folders: Sequence[Path] = ()  # that were looked into, below the first
 
     @property
     def parts(self) -> tuple[object, ...]:
@@ -73,6 +74,7 @@ def walk(folder: Path) -> Found:
     reports: dict[str, tuple[Path, str]] = {}
     data: dict[str, Path] = {}
     names: dict[str, str] = {}
+    folders: list[Path] = []
     truncated = False
     waiting, looked = deque([(folder, 0)]), 0
     while waiting:
@@ -96,6 +98,8 @@ def walk(folder: Path) -> Found:
             if depth > DEEPEST:
                 truncated = True
                 continue
+            if path != folder:
+                folders.append(path)
             with os.scandir(path) as inside:
                 items = [*islice(inside, MOST + 1 - looked)]
             looked += len(items)
@@ -112,7 +116,7 @@ def walk(folder: Path) -> Found:
             if path == folder:  # its marks are parts of one model
                 parts = [part for part in parts if part not in MARKS]
             waiting += [(path / part, depth + 1) for part in parts if not part.startswith(".")]
-    return Found(models, reports, data, names, truncated)
+    return Found(models, reports, data, names, truncated, folders)
 
 
 def rows_beside(folder: Path, model: Path) -> dict[str, Path]:
