@@ -21,10 +21,11 @@ from bilens.algebra.directions import centred_directions
 from bilens.base.errors import DataError
 from bilens.data.images import embedded_digits, test_images_at_hand as at_hand
 from bilens.report.reports import AuditReport
-from bilens.serve import playground
+from bilens.serve import models, playground
 from bilens.serve.app import build_app
 from bilens.serve.folder import ServedFolder, id_of
 from bilens.serve.guard import HEADER
+from bilens.serve.models import Results, bytes_of
 from commands import Shell, model_folder
 from report_documents import make_document
 
@@ -123,19 +124,17 @@ def test_a_wrong_input_is_refused_in_a_sentence(client: TestClient, inputs: list
     assert answer.json()["error"]
 
 
-def test_few_prepared_spectra_are_kept(
-    client: TestClient, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = playground.PreparedSpectra()
-    monkeypatch.setattr(playground, "PREPARED", kept)
-    monkeypatch.setattr(playground, "KEPT_BYTES", 1)
+def test_results_are_kept_as_many_as_fit(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Results()
     f = own_map(root)
-    x = torch.rand(40, tiny.PIXELS).double()
-    labels = f(x).argmax(dim=1)
-    assert len({*labels.tolist()}) > 1
-    for inputs in x.tolist():
-        assert radius_of(client, inputs).status_code == 200
-    assert len(kept._kept) == 1
+    spectra = bl.certify.prepare(f)
+    size = bytes_of(spectra)
+    vectors = sum(one.vectors.nbytes for one in spectra.contrasts.values())
+    assert vectors <= size <= 2 * vectors + 10_000
+    monkeypatch.setattr(models, "RESULTS", 2 * size)
+    for name in "abc":
+        kept.keep(name, spectra)
+    assert [len(kept.find(name)) for name in "abc"] == [0, 1, 1]
 
 
 @pytest.mark.parametrize(

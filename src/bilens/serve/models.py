@@ -2,59 +2,90 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import islice
 from pathlib import Path
 from threading import Lock, RLock
 from typing import Any, TypeVar
+
+from msgspec import Struct
+from torch import Tensor
 
 from bilens.base.errors import FileError
 from bilens.io.load import load
 from bilens.io.loaded_model import LoadedModel
 
 MOST_FILES = 1000  # of a model, that are looked at for changes
-KEPT_BYTES, KEPT = 1 << 27, 10  # of weights and large results, and models
-VIEWS = 40  # results kept of each model
+WEIGHTS, RESULTS, KEPT = 1 << 26, 1 << 25, 10  # bytes of weights and of results, and models
 State = tuple[tuple[str, int, int, int], ...]
 Result = TypeVar("Result")
 
 
-@dataclass(eq=False)
 class Results:
-    """What was computed, one after the other."""
+    """What was computed of all models that are open: the last ones asked for, as many as fit."""
 
-    results: OrderedDict[Any, Any] = field(default_factory=OrderedDict, kw_only=True)
-    working: RLock = field(default_factory=RLock, kw_only=True)  # one result may ask for another
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
+        self._lock = Lock()
 
-    def once(self, what: Any, compute: Callable[[], Result], most: int = VIEWS) -> Result:
-        """Return a result, computed when it is first asked for; `what` says of what.
+    def find(self, what: Any) -> Any:
+        """Return a result alone in a list, an empty list where there is none."""
+        with self._lock:
+            if what not in self._kept:
+                return []
+            self._kept.move_to_end(what)
+            return [self._kept[what][0]]
 
-        Of large results `what` is a tuple, and the last `most` with the same first entry are kept.
-        """
-        with self.working:
-            if what not in self.results:
-                self.results[what] = compute()
-                alike = [one for one in self.results if most < VIEWS and one[0] == what[0]]
-                for one in alike[:-most]:
-                    del self.results[one]
-                while len(self.results) > VIEWS:
-                    self.results.popitem(last=False)
-            self.results.move_to_end(what)
-            found: Result = self.results[what]
-            return found
+    def keep(self, what: Any, result: Any) -> None:
+        with self._lock:
+            self._kept[what] = result, bytes_of(result)
+            while len(self._kept) > 1 and sum(size for _, size in self._kept.values()) > RESULTS:
+                self._kept.popitem(last=False)
+
+
+def bytes_of(result: Any) -> int:
+    """Return about how much memory a result takes."""
+    if isinstance(result, Tensor):
+        return result.nbytes
+    if isinstance(result, str | bytes):
+        return len(result)
+    if isinstance(result, tuple | list):
+        plain = bool(result) and isinstance(result[0], float | int)
+        return 32 * len(result) if plain else sum(map(bytes_of, result))
+    if isinstance(result, Mapping):
+        return sum(map(bytes_of, result.values()))
+    if is_dataclass(result):
+        return sum(bytes_of(getattr(result, one.name)) for one in fields(result))
+    if isinstance(result, Struct):
+        return sum(bytes_of(getattr(result, name)) for name in result.__struct_fields__)
+    return 32
 
 
 @dataclass(eq=False)
-class OpenModel(Results):
-    """A model with what was computed of it."""
+class OpenModel:
+    """A model; what is computed of it is kept for a while."""
 
     name: str  # its path from the folder
     model: LoadedModel
     state: State  # of its files when it was read
-    slow: Results = field(default_factory=Results)  # what a page does not wait for
+    results: Results
+    working: RLock = field(default_factory=RLock)  # one result may ask for another
+    slow: RLock = field(default_factory=RLock)  # for what a page does not wait for
+
+    def once(self, what: Any, compute: Callable[[], Result], *, slow: bool = False) -> Result:
+        """Return a result, computed where it is not at hand; `what` says of what."""
+        what = self.state, what
+        with self.slow if slow else self.working:
+            for known in self.results.find(what):
+                return known  # type: ignore[no-any-return]
+            found = compute()
+            self.results.keep(what, found)
+        trim()
+        return found
 
     @property
     def nbytes(self) -> int:
@@ -67,7 +98,7 @@ class OpenModels:
     """The models of a folder that are open."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.results = folder, Results()
         self._open: OrderedDict[Path, OpenModel] = OrderedDict()
         self._lock = Lock()
 
@@ -82,15 +113,20 @@ class OpenModels:
             state = state_of(self.folder, path)
             found = self._open.get(path)
             if found is None or found.state != state:
-                found = OpenModel(name, load(path), state)
+                found = OpenModel(name, load(path), state, self.results)
                 self._open[path] = found
             self._open.move_to_end(path)
             while len(self._open) > 1 and (
-                len(self._open) > KEPT
-                or sum(one.nbytes for one in self._open.values()) > KEPT_BYTES
+                len(self._open) > KEPT or sum(one.nbytes for one in self._open.values()) > WEIGHTS
             ):
                 self._open.popitem(last=False)
             return found
+
+
+def trim() -> None:
+    """Give back what a computation needed: glibc keeps it otherwise, once for each thread."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def state_of(folder: Path, path: Path) -> State:

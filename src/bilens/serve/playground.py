@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 from base64 import b64encode
-from collections import OrderedDict
 from collections.abc import Iterator
-from threading import Lock
 from typing import Annotated
 
 import torch
@@ -18,7 +16,7 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import UsageError
-from bilens.certify.contrast import PairSpectra, prepare
+from bilens.certify.contrast import prepare
 from bilens.certify.l2_certificates import l2_radius, projected_margin
 from bilens.certify.spectrum_enclosure import enclosed
 from bilens.findings.subject import image_shape, in_float64
@@ -44,7 +42,6 @@ from bilens.serve.trial_inputs import ROWS, columns_of, held_out_rows, trial_ima
 
 MOST = 1 << 21  # numbers that a page is sent: 8 MB
 LEADING, OF_SIGN = 12, 4  # eigenpairs by size, and at least of each sign
-KEPT_BYTES = 48 << 20  # of prepared spectra, of all models
 FARTHEST = 1e9  # numbers of an input
 OUTPUT: Schema = {"type": "integer", "minimum": 0, "maximum": 100_000}
 
@@ -211,31 +208,6 @@ def pair_spectrum(served: ServedFolder, asked: Asked) -> PairSpectrum | None:
     return opened.once(("pair", first, second), read)
 
 
-class PreparedSpectra:
-    """Spectra of one answer against all others: large, so that few are kept."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[OpenModel, int], PairSpectra] = OrderedDict()
-        self._lock = Lock()  # one reader's radius at a time: they share two cores with the page
-
-    def get(self, opened: OpenModel, f: QuadraticMap, label: int) -> PairSpectra:
-        with self._lock:
-            if (opened, label) not in self._kept:
-                rivals = [(label, other) for other in range(f.sizes.d_out) if other != label]
-                self._kept[opened, label] = prepare(f, rivals)
-            self._kept.move_to_end((opened, label))
-            while len(self._kept) > 1 and sum(map(nbytes, self._kept.values())) > KEPT_BYTES:
-                self._kept.popitem(last=False)
-            return self._kept[opened, label]
-
-
-def nbytes(spectra: PairSpectra) -> int:
-    return sum(one.vectors.nbytes for one in spectra.contrasts.values())
-
-
-PREPARED = PreparedSpectra()
-
-
 def radius(served: ServedFolder, asked: Asked) -> Radius | None:
     opened = served.opened(asked.path["key"])
     if opened is None:
@@ -251,7 +223,9 @@ def radius(served: ServedFolder, asked: Asked) -> Radius | None:
         )
     logits = f(x)[0]
     label = int(logits.argmax())
-    found = l2_radius(f, x, [label], PREPARED.get(opened, f, label))
+    rivals = [(label, other) for other in range(outputs) if other != label]
+    spectra = opened.once(("rivals", label), lambda: prepare(f, rivals), slow=True)
+    found = l2_radius(f, x, [label], spectra)
     example, rival = found.example[0], int(found.rival[0])
     there = bool(example.isfinite().all())
     return Radius(

@@ -46,7 +46,6 @@ from bilens.serve.models import OpenModel
 
 LARGEST = 1 << 24  # weights of a branch: what a page can wait for, and hold
 LEADING = 64  # pairs of layers that are too wide for whole spectra
-KEPT = 3  # decompositions of each model
 EACH_SIGN = 4  # eigenvectors that are shown at first
 TOKENS = 8  # of each end
 SAMPLES, WORK = 99, 6e10  # rotations, and products in all of them: some ten seconds
@@ -101,7 +100,7 @@ class Output:
 
     def job(self) -> LayerJob:
         model, layer = self.opened.model, self.layer
-        mapped = self.opened.once(("map", layer), lambda: layer_map(model, layer, "input"), 1)
+        mapped = self.opened.once(("map", layer), lambda: layer_map(model, layer, "input"))
         numbers = tuple(map(int, self.text.split("~")))
         width = mapped.f.sizes.d_in
         request = Request(
@@ -114,7 +113,7 @@ class Output:
 
     def decomposed(self) -> Decomposition:
         job = self.job()
-        return self.opened.once(("pairs", self.layer, self.text), lambda: run_job(job), KEPT)
+        return self.opened.once(("pairs", self.layer, self.text), lambda: run_job(job))
 
     def pairs(self) -> EigenDecomposition:
         """Return the pairs that are not rounding, of this one output."""
@@ -175,7 +174,7 @@ def null_band(output: Output) -> NullBand:
             samples=samples, level=LEVEL, lower=lower, upper=upper, effective_rank=ranks
         )
 
-    return output.opened.slow.once((output.layer, output.text), sample)
+    return output.opened.once(("null", output.layer, output.text), sample, slow=True)
 
 
 def layer_table(served: ServedFolder, asked: Asked) -> LayerTable | None:
