@@ -90,8 +90,7 @@ class OpenModel:
     @property
     def nbytes(self) -> int:
         module = self.model.module
-        weights = 0 if module is None else sum(one.nbytes for one in module.parameters())
-        return weights + sum(getattr(one, "nbytes", 0) for one in [*self.results.values()])
+        return 0 if module is None else sum(one.nbytes for one in module.parameters())
 
 
 class OpenModels:
