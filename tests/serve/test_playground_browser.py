@@ -151,6 +151,19 @@ def test_an_image_is_drawn_by_keyboard_and_by_mouse(page: Any, root: Path) -> No
     assert drawn(page).abs().sum() == 0
 
 
+def test_another_language_keeps_the_drawing(page: Any) -> None:
+    opened(page)
+    ink(page)
+    first = drawn(page)
+    page.get_by_text("is given another answer: proven").wait_for()
+    page.get_by_role("link", name="日本語").click()
+    page.get_by_role("application", name="描画ボード").wait_for()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="inputをCSVで保存").click()
+    rows = list(csv.reader(Path(download.value.path()).read_text("utf-8").splitlines()))
+    assert [float(row[1]) for row in rows[1:]] == first.tolist()
+
+
 def ink(page: Any) -> None:
     page.get_by_role("application").focus()
     for key in ("Space", "Shift+ArrowUp", "Shift+ArrowUp"):

@@ -3,7 +3,7 @@ import { drawingBoard } from "./board.js";
 import { bars, image, largest, paint } from "./charts.js";
 import { choice, control, element, exported, get, number, post, t } from "./lib.js";
 import { nameable } from "./people.js";
-import { answerText, calmly, host, readOutput, sayIfChanged, scoreBars, section, taken } from "./played.js";
+import { answerText, calmly, host, keepPlayed, readOutput, sayIfChanged, scoreBars, section, taken } from "./played.js";
 import { attributed, direction, dot, largestAt, lowerRadius, nearCrossing, quadraticMap, unpacked } from "./quadratic.js";
 
 const total = (values) => values.reduce((sum, value) => sum + value, 0);
@@ -53,6 +53,7 @@ export const imagePlayground = (root, given, drawn, again) => {
   };
   const say = calmly(400, () => {
     heard.textContent = answer.textContent;
+    keepPlayed(root.dataset.key, [...board.pixels]);
   });
   const measure = calmly(300, () => nearest());
 

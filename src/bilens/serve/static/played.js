@@ -14,6 +14,22 @@ export const calmly = (wait, act) => {
 };
 export const host = (name, ...children) => element("div", { class: name }, children.flat());
 export const section = (name, ...children) => element("section", { "aria-label": name }, element("h3", {}, name), children);
+// What was drawn or typed, for as long as the tab is open: another language is another page.
+export const keepPlayed = (key, what) => {
+  try {
+    sessionStorage.setItem(`played ${key}`, JSON.stringify(what));
+  } catch {
+    // a browser that keeps nothing, or has no room
+  }
+};
+export const keptPlayed = (key) => {
+  try {
+    return JSON.parse(sessionStorage.getItem(`played ${key}`));
+  } catch {
+    return null;
+  }
+};
+
 // What can be taken away of rows of numbers that are there when a button is pressed.
 export const taken = (name, heads, found, drawn) =>
   takeaway(name, {

@@ -1,6 +1,7 @@
 // The playground: a model that is one quadratic map is computed in the page.
 import { imagePlayground } from "./image_play.js";
 import { drawing, element, get, number, t } from "./lib.js";
+import { keptPlayed } from "./played.js";
 import { tablePlayground } from "./table_play.js";
 
 // `kept` is what was drawn or typed on a model that has changed since.
@@ -12,5 +13,5 @@ export const playground = (root, kept) =>
     if (given.kind === "no_playground") {
       const counts = { layers: number(given.layers), numbers: number(given.numbers, 5), most: number(given.most, 5) };
       root.append(element("p", { class: "callout" }, t(`play.why.${given.why}`, counts)));
-    } else (given.shape ? imagePlayground : tablePlayground)(root, given, kept, again);
+    } else (given.shape ? imagePlayground : tablePlayground)(root, given, kept ?? keptPlayed(root.dataset.key), again);
   });

@@ -3,7 +3,7 @@ import { curves, largest, namedBars, paint } from "./charts.js";
 import { choice, control, element, exported, number, t, table } from "./lib.js";
 import { nearestStep, reduced } from "./nearest_change.js";
 import { nameable } from "./people.js";
-import { answerText, calmly, host, readOutput, sayIfChanged, scoreBars, section, taken } from "./played.js";
+import { answerText, calmly, host, keepPlayed, readOutput, sayIfChanged, scoreBars, section, taken } from "./played.js";
 import { attributed, direction, largestAt, quadraticMap, unpacked } from "./quadratic.js";
 import { decode, encode, levelsOf, shownValue, usual, valueInput } from "./table_columns.js";
 
@@ -151,6 +151,7 @@ export const tablePlayground = (root, given, typed, again) => {
     now.effects = columns.map((_, column) => model.effect(read, values, column));
     drawEffects();
     drawSurface();
+    keepPlayed(root.dataset.key, values);
     watch();
   };
   const watch = calmly(1000, () => exported || sayIfChanged(root.dataset.key, given, changed, () => again(values)));
