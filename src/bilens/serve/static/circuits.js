@@ -332,7 +332,7 @@ function drawReadings(root, { trace, model }) {
       tokenEnds(one.output, t("circuit.promotes"), t("circuit.suppresses")),
       plot,
       takeaway(title, { rows: [["eigenvalue"], ...values.map((value) => [value])], data: one, drawn: plot }),
-      table(t("circuit.vectors"), ["eigenvalue", "one_end", "other_end"].map((key) => t(`circuit.${key}`)), vectors),
+      table(`${title}: ${t("circuit.vectors")}`, ["eigenvalue", "one_end", "other_end"].map((key) => t(`circuit.${key}`)), vectors),
       ...(one.causal ? causalPart(one.causal) : []),
     );
     return { drawn, texts: () => [title.toLowerCase(), ...texts, model ? (labelOf(remarksOf(model).of(subject))?.text ?? "").toLowerCase() : ""] };

@@ -1,6 +1,6 @@
 // The playground of language models: a text is typed, and read token by token, by the server.
 import { namedBars } from "./charts.js";
-import { choice, control, drawing, element, exported, get, number, percent, post, state, t, table, takeaway } from "./lib.js";
+import { choice, control, drawing, element, exported, get, lang, number, post, state, t, table, takeaway } from "./lib.js";
 import { shaded, word } from "./passages.js";
 import { calmly } from "./played.js";
 import { labelOf, nameable, remarksOf } from "./people.js";
@@ -122,7 +122,7 @@ export const text = (root) =>
                   at < 0 ? "—" : t(one.activations[at] ? "text.yes" : "text.no"),
                   at < 0 ? "—" : number(one.activations[at]),
                   at < 0 ? "—" : number(one.values[at]),
-                  element("a", { href: `/reports/${looked.trace}/circuits?circuit=${one.latent}&lang=${document.documentElement.lang}` }, t("circuit.open", { latent: one.latent })),
+                  element("a", { href: `/reports/${looked.trace}/circuits?circuit=${one.latent}&lang=${lang}` }, t("circuit.open", { latent: one.latent })),
                 ]),
               ),
               element("div", { class: "ends" }, element("div", {}, latentTable("in", latents.inputs)), element("div", {}, latentTable("out", latents.outputs))),
@@ -136,12 +136,15 @@ export const text = (root) =>
       read();
     }));
     const options = [["", t("text.no_trace")], ...readable.map((one) => [one.report, `${one.layer} (${one.name})`])];
-    const away = traces.filter((one) => !one.readable).map((one) => one.name);
+    const places = traces.map((one) =>
+      element("li", {}, element("a", { href: `/reports/${one.report}/circuits?lang=${lang}` }, one.name), ` ${one.layer}`, one.readable ? "" : ` (${t("text.away")})`),
+    );
     root.append(
       element("div", { class: "typed" }, control(t("text.text", { most }), typed)),
       element("div", { class: "controls" }, control(t("text.trace"), choice(options, looked.trace, (value) => { looked.trace = value; read(); }))),
-      traces.length ? "" : element("p", { class: "quiet" }, t("text.no_traces")),
-      away.length ? element("p", { class: "quiet" }, t("text.away", { names: away.join(", ") })) : "",
+      traces.length
+        ? element("div", { class: "quiet" }, t("text.traces"), element("ul", {}, places))
+        : element("p", { class: "quiet" }, t("text.no_traces")),
       problem,
       heard,
       result,
