@@ -1,7 +1,6 @@
 """A text in a real browser: typed, its tokens chosen by mouse and by keys, hostile text is text.
 
-Broken once: with the answer to an older text shown, with the chosen token not kept in the address,
-with tokens coloured by another latent.
+Broken once: with the chosen token not kept in the address, with tokens coloured by no latent.
 """
 
 import re

@@ -1,7 +1,7 @@
 """A text as a language model reads it: the page's numbers are those of model and autoencoders.
 
-Broken once: with the first token not left out, with the second matrix of an autoencoder's scale
-left in, with the circuit's linear part dropped, with the tokens after `position` read.
+Broken once: with the first token not left out, with latents in units of the autoencoder, with the
+circuit's linear part dropped, with the last token read whatever `position` says.
 """
 
 import json

@@ -1,7 +1,7 @@
 """A trace in the explorer: its model is found by weights, its graphs carry people's labels.
 
-Broken once: with a model taken by its name alone, with the label of another autoencoder taken, with
-a label that was taken back still in the graph.
+Broken once: with a model taken by its name alone, with the same subject for latents of other
+autoencoders, with the first label of a subject in place of the last word on it.
 """
 
 import json
@@ -91,6 +91,8 @@ def test_graphs_are_those_of_the_command_and_labels(client: TestClient, folder: 
     circuit = trace.circuits[0]
     first, second = circuit.features[:2]
     of_output = latent_subject(trace, circuit.latent, output=True)
+    sae = trace.saes[1]
+    assert of_output == f"latent:{sae.hook}:{sae.weights_sha256[:8]}:{circuit.latent}"
     history.say("label", "model", of_output, "the end", "Ada")
     history.say("label", "model", latent_subject(trace, first, output=False), "<b>verbs</b>", "Kei")
     history.say("label", "model", latent_subject(trace, second, output=False), "wrong", "Kei")
