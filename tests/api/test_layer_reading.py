@@ -104,6 +104,17 @@ def test_only_the_outputs_of_the_model_have_names() -> None:
     assert read(named, "layer", outputs="down").names == ["down"]
 
 
+def test_one_output_is_not_read_against_itself() -> None:
+    alone = tiny.loaded(tiny.classifier(d_output=1))
+    assert read(alone, "layers.0").reading == "raw"
+
+
+def test_outputs_are_numbered_whatever_they_are_called() -> None:
+    assert read(DIGITS, "layers.0", outputs=(2, 0, 2)).outputs == [2, 0]
+    with pytest.raises(UsageError, match="3 is no output of layers"):
+        read(DIGITS, "layers.0", outputs=(0, 3))
+
+
 def test_an_index_inside_the_model_is_a_neuron() -> None:
     result = read(TWO, "layers.0", outputs="2,5-6")
     assert (result.names, result.reading) == (["2", "5", "6"], "raw")

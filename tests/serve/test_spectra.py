@@ -69,6 +69,9 @@ def test_the_spectrum_of_a_planted_model(client: TestClient) -> None:
     assert found["bounds"] == pytest.approx([3, 2, 0.5, 0], abs=1e-9)
     assert (found["whole"], found["form"]["complete"], found["approximation"]) == (True, True, None)
     assert (found["reading"], found["form"]["name"]) == ("class-centred", "yes")
+    raw = ask(client, "planted", "spectrum", output="0~raw").json()
+    assert [pair["eigenvalue"] for pair in raw["form"]["pairs"]] == pytest.approx([6, -4, 1])
+    assert raw["reading"] == "raw"
     contrast = ask(client, "planted", "spectrum", output="1~0").json()
     values = [pair["eigenvalue"] for pair in contrast["form"]["pairs"]]
     assert values == pytest.approx([-6, 4, -1])
@@ -132,6 +135,7 @@ def test_an_approximation_says_its_r2_or_is_refused(client: TestClient) -> None:
         ("spectrum", {"layer": "nothing"}, "'nothing' is no layer of planted"),
         ("spectrum", {"output": "2"}, "2 is no output of layers.0"),
         ("spectrum", {"output": "-1"}, "expected a text like"),
+        ("spectrum", {"output": "0~rawer"}, "expected a text like"),
         ("spectrum", {"output": "0~0"}, "two different outputs"),
         ("eigenvectors", {"vector": "-1"}, "vector is '-1'"),
         ("interactions", {"count": "0"}, "count is '0'"),

@@ -154,11 +154,6 @@ class Decomposition:
     record: LayerDecomposition
     pairs: EigenDecomposition  # those that the record shows
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the eigenvectors."""
-        return self.pairs.eigenvectors.nbytes
-
 
 def run_job(
     job: LayerJob, memory_limit: int | str | None = None, progress: Progress = silent

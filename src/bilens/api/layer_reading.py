@@ -44,7 +44,7 @@ class Request:
     # such as "0,3,7-9", or names of what the model gives out; or their numbers
     outputs: str | tuple[int, ...] | None = None
     basis: Basis = "input"
-    reading: Reading | None = None  # None: "centred" of logits, "raw" of everything else
+    reading: Reading | None = None  # None: "centred" of several logits, "raw" of everything else
     contrast: tuple[int | str, int | str] | None = None  # one class against another instead
     which: Which = "magnitude"
     spectrum: Spectrum = "auto"  # "whole" spectra give effective ranks, at O(in³) for each output
@@ -148,7 +148,8 @@ def read_outputs(outputs: LayerOutputs, request: Request) -> OutputReading:
     chosen = select_outputs(request.outputs, outputs)
     if request.reading == "centred":
         outputs.refuse_neurons("a class-centred reading is against the mean of all classes")
-    centred = request.reading or ("centred" if outputs.kind == "logits" else "raw")
+    several = outputs.kind == "logits" and d_out > 1  # against its own mean, one output is nothing
+    centred = request.reading or ("centred" if several else "raw")
     reading = "class-centred" if centred == "centred" else "raw"
     return OutputReading([names[index] for index in chosen], chosen, reading)
 

@@ -52,8 +52,8 @@ SAMPLES, WORK = 99, 6e10  # rotations, and products in all of them: some ten sec
 HELD_LAYERS, HELD_OUTPUTS = 4, 10  # of each model, in a one-file export
 OUTPUT: Mapping[str, Schema] = {
     "layer": {"type": "string", "maxLength": 200},
-    # the number of an output, or two of a contrast
-    "output": {"type": "string", "pattern": "^[0-9]{1,9}(~[0-9]{1,9})?$", "default": "0"},
+    # the number of an output, two of a contrast, or `3~raw`, which is not against the mean of all
+    "output": {"type": "string", "pattern": "^[0-9]{1,9}(~([0-9]{1,9}|raw))?$", "default": "0"},
 }
 RANK: Schema = {"type": "integer", "minimum": 0, "maximum": 1 << 20, "default": 0}
 Answer = TypeVar("Answer", bound=Record)
@@ -101,12 +101,14 @@ class Output:
     def job(self) -> LayerJob:
         model, layer = self.opened.model, self.layer
         mapped = self.opened.once(("map", layer), lambda: layer_map(model, layer, "input"))
-        numbers = tuple(map(int, self.text.split("~")))
+        first, _, second = self.text.partition("~")
+        contrast = (int(first), int(second)) if second.isdigit() else None
         width = mapped.f.sizes.d_in
         request = Request(
             top=width if width <= WHOLE_WIDTH else LEADING,
-            outputs=numbers if len(numbers) == 1 else None,
-            contrast=(numbers[0], numbers[1]) if len(numbers) == 2 else None,
+            outputs=(int(first),) if contrast is None else None,
+            reading="raw" if second == "raw" else None,
+            contrast=contrast,
             null_samples=0,
         )
         return prepare(model, request, layer, mapped=mapped)

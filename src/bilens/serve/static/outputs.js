@@ -30,7 +30,7 @@ export const outputControls = (layer, output, onchange) => {
     found[name] = value;
     if (found.first !== "") onchange(found.second === "" ? found.first : `${found.first}~${found.second}`);
   };
-  const pick = (name, none) => {
+  const pick = (name, others = []) => {
     if (layer.d_out > LISTED)
       return element("input", {
         type: "number",
@@ -41,11 +41,12 @@ export const outputControls = (layer, output, onchange) => {
       });
     const names = layer.outputs ?? Array.from({ length: layer.d_out }, (_, index) => String(index));
     const options = names.map((text, index) => [index, shortened(text)]);
-    return choice(none ? [["", none], ...options] : options, found[name], change(name));
+    return choice([...others, ...options], found[name], change(name));
   };
   const against = layer.gives !== "neurons" && layer.d_out > 1;
+  const classes = [["", t("against.mean")], ["raw", t("against.raw")]];
   return [
     control(t("output"), pick("first")),
-    against ? control(t("against"), pick("second", t("against.none"))) : null,
+    against ? control(t("against"), pick("second", layer.gives === "logits" ? classes : [["", t("against.none")]])) : null,
   ];
 };

@@ -309,7 +309,7 @@ const outputPart = async (root, key, layer, output, curve, current) => {
       ),
     );
     if (answer.shape && answer.shape_assumed)
-      vectors.append(element("p", { class: "quiet" }, t("vectors.assumed", { shape: answer.shape.join(" × ") })));
+      vectors.after(element("p", { class: "quiet" }, t("vectors.assumed", { shape: answer.shape.join(" × ") })));
   });
   await drawCloser();
   await drawing(told, async () => {
