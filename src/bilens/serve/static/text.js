@@ -20,7 +20,7 @@ export const text = (root) =>
     if (Number.isInteger(position) && position >= 0) looked.position = position;
     const typed = element("textarea", { rows: 3, maxlength: 4000, spellcheck: false }, state.get("text", t("text.example")));
     const result = element("div");
-    const problem = element("div", { role: "alert" });
+    const problem = element("div");
     const heard = element("p", { class: "unseen", "aria-live": "polite" });
     let [asked, reading] = [0, null];
 
@@ -46,7 +46,7 @@ export const text = (root) =>
         problem.replaceChildren();
         show();
       } catch (error) {
-        if (turn === asked) problem.replaceChildren(element("p", { class: "callout wrong" }, error.message));
+        if (turn === asked) problem.replaceChildren(element("p", { class: "callout wrong", role: "alert" }, error.message));
       } finally {
         if (turn === asked) root.removeAttribute("aria-busy");
       }
