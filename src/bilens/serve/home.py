@@ -44,7 +44,10 @@ def models(t: Catalogue, found: Overview, every: bool) -> Markup:
         heads.insert(-2, title_of(t, found.watched))
     caption = t("explorer.models", count=whole(len(found.models)))
     columns = (element("th", name, scope="col", role="columnheader") for name in heads)
-    rows = [row_of(t, tuple(heads), found.watched, row) for row in found.models]
+    rows = [
+        row_of(t, tuple(heads), found.watched, row, whole=every or place < DRAWN)
+        for place, row in enumerate(found.models)
+    ]
     later = [] if every else rows[DRAWN:]
     body = [*rows[: len(rows) - len(later)], *([element("template", *later)] if later else [])]
     link = element("a", t("explorer.every", count=caption), href=f"/?all&lang={t.lang}")
@@ -63,7 +66,9 @@ def models(t: Catalogue, found: Overview, every: bool) -> Markup:
 
 
 @lru_cache(maxsize=20_000)
-def row_of(t: Catalogue, heads: tuple[str, ...], watched: str, row: ModelRow) -> Markup:
+def row_of(
+    t: Catalogue, heads: tuple[str, ...], watched: str, row: ModelRow, *, whole: bool
+) -> Markup:
     """Return the row of a model: one that did not change is not drawn again."""
     row = displayable(row)
     last, kind = row.last, "" if row.last is None else row.last.kind
@@ -84,6 +89,7 @@ def row_of(t: Catalogue, heads: tuple[str, ...], watched: str, row: ModelRow) ->
         .render(
             lang=t.lang,
             heads=heads,
+            whole=whole,
             watched=watched,
             id=row.id,
             name=row.name,

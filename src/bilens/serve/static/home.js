@@ -18,11 +18,23 @@ export function home(root) {
   controls.append(compare);
   root.append(more);
 
+  // What a narrow page needs, where rows are blocks: roles, and the name of the column in each cell.
+  const names = [...whole.tHead.rows[0].cells].map((head) => head.textContent);
+  const labelled = (row) => {
+    if (row.role) return row;
+    row.role = "row";
+    [...row.cells].forEach((cell, index) => {
+      cell.role = cell.tagName === "TH" ? "rowheader" : "cell";
+      if (cell.role === "cell") cell.dataset.label = names[index];
+    });
+    return row;
+  };
+
   let found = rows;
   let drawn = PAGE;
   const draw = (most) => {
     drawn = most;
-    body.replaceChildren(...found.slice(0, drawn).map(({ row }) => row));
+    body.replaceChildren(...found.slice(0, drawn).map(({ row }) => labelled(row)));
     const left = found.length - drawn;
     more.hidden = left <= 0;
     more.textContent = t("more", { count: Math.min(left, PAGE) });
