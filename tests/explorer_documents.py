@@ -2,16 +2,21 @@
 
 from typing import get_args
 
+import msgspec
 from msgspec import structs
 
 from bilens.findings.rules.registry import REGISTRY
 from bilens.records.common import Finding, JudgedCondition
+from bilens.records.comparison import ComparedModel, ComparedRule, Comparison
 from bilens.records.explorer import ModelPage, ModelRow, Overview, ReportRow
-from bilens.records.history import Action, Change, Entry, Measured, PastAudit
+from bilens.records.history import Action, Change, Direction, Entry, Measured, PastAudit
 from bilens.records.jobs import Choices, Command, Job, JobList, JobPage, ModelJobs, NamedFile, State
 from bilens.records.language_views import TracePage
-from bilens.report.reports import TraceReport
+from bilens.records.layer_audit import Difference
+from bilens.report.reports import AuditReport, TraceReport
 from bilens.serve.walk import KINDS
+from layer_audit_documents import make_comparison
+from report_documents import make_document
 from trace_documents import make_trace
 
 
@@ -94,6 +99,27 @@ UNKNOWN = structs.replace(
 )
 FIRST = structs.replace(MODEL, model=GONE, audits=AUDITS[1:])
 SAME = structs.replace(MODEL, model=STEADY)
+
+SIDES = (ComparedModel(ROW, AUDITS[0], ENTRIES), ComparedModel(STEADY, AUDITS[1], ()))
+ENDED = (None, *get_args(Direction))
+CLASSES = AuditReport(make_document()).record.classes
+COMPARED = Comparison(
+    a=SIDES[0],
+    b=SIDES[1],
+    rules=tuple(ComparedRule("exact", MEASURED[0], None, one) for one in ENDED),
+    difference=None,
+    left_out=0,
+    why="why",
+    dates=False,
+    spectra=(),
+)
+DATES = structs.replace(COMPARED, dates=True, spectra=((CLASSES[0], CLASSES[1]),))
+WEIGHTS = structs.replace(
+    COMPARED,
+    b=ComparedModel(NEVER, None, ()),
+    left_out=2,
+    difference=msgspec.convert(make_comparison()["difference"], Difference),
+)
 
 
 def job(number: int, command: str = "audit", state: str = "done", **more: object) -> Job:

@@ -31,6 +31,7 @@ from bilens.report.sections.overview import data_source, place, shown_value, tit
 from bilens.report.summary import render_summary
 from bilens.report.terminal import audit_table, verdict_lines
 from bilens.report.text import LANGUAGES, Catalogue, load_catalogue
+from bilens.serve.compare_page import compare_page
 from bilens.serve.job_pages import job_page, jobs_page, model_jobs_page
 from bilens.serve.pages import (
     MODEL_VIEWS,
@@ -97,7 +98,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         "summary",
     ):
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
-    for module in ("pages", "job_pages"):
+    for module in ("pages", "job_pages", "compare_page"):
         monkeypatch.setattr(f"bilens.serve.{module}.load_catalogue", lambda _lang: recorder)
     for overview in (explorer_documents.OVERVIEW, explorer_documents.EMPTY):
         overview_page(overview, "en", "")
@@ -111,6 +112,9 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     circuits_page(explorer_documents.TRACE_PAGE, "en", "")
     for status in (400, 404, 500, 503):
         failure_page(status, "why", "en")
+    for compared in ("COMPARED", "DATES", "WEIGHTS"):
+        compare_page(getattr(explorer_documents, compared), "en", "")
+    failure_page("why", "en")
     monkeypatch.setattr("bilens.report.markdown.MOST_LAYERS", 1)
     compared = {**make_document(), "difference": layer_audit_documents.drawn_difference(36)}
     for document in (make_document(), next(iter(layer_audit_documents.variants().values()))):

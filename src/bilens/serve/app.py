@@ -20,6 +20,8 @@ from bilens.records.explorer import ModelPage
 from bilens.report.reports import SavedReport
 from bilens.report.summary import render_summary
 from bilens.report.text import LANGUAGES
+from bilens.serve.compare_page import compare_page
+from bilens.serve.comparison import COMPARE, comparison
 from bilens.serve.endpoint import API, Asked, Endpoint, openapi
 from bilens.serve.endpoints import ENDPOINTS
 from bilens.serve.events import Events
@@ -133,6 +135,10 @@ def build_app(
         "/reports/{key}": report(lambda asked: served.report(asked.path_params["key"]), as_report),
         "/audits/{number:int}": report(
             lambda asked: served.audit(asked.path_params["number"]), as_report
+        ),
+        "/compare": page(
+            lambda asked: comparison(served, COMPARE.asked({}, asked.query_params, b"")),
+            compare_page,
         ),
         "/jobs": page(lambda _request: served.jobs.overview(), jobs_page),
         "/jobs/{number:int}": page(

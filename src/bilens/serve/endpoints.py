@@ -14,7 +14,7 @@ from bilens.records.history import Action, Entry
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace
-from bilens.serve import interactions, job_pages, playground, spectra, texts, traces
+from bilens.serve import comparison, interactions, job_pages, playground, spectra, texts, traces
 from bilens.serve.endpoint import Asked, Endpoint
 from bilens.serve.folder import ServedFolder
 
@@ -103,4 +103,5 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *traces.ENDPOINTS,
     *interactions.ENDPOINTS,
     *texts.ENDPOINTS,
+    *comparison.ENDPOINTS,
 )

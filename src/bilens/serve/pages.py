@@ -44,10 +44,11 @@ SCRIPTS = (
     "circuits.js",
     "text.js",
     "watch.js",
+    "compare.js",
     "page.js",
 )  # users last
 STYLES = ("explorer.css", "playground.css", "circuits.css", "spectra.css", "home.css")
-REPORT_STYLES = ("base.css", "parts.css")
+REPORT_STYLES = ("base.css", "parts.css", "layers.css")
 MODEL_VIEWS = (
     "spectra",
     "interactions",

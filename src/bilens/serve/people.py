@@ -10,7 +10,7 @@ from markupsafe import Markup
 from bilens.findings.rules.judgements import RULE, judgements
 from bilens.records.explorer import ModelPage
 from bilens.records.history import Entry
-from bilens.report.markup import badge, element, paragraph, quiet, section
+from bilens.report.markup import badge, element, joined, paragraph, quiet, section
 from bilens.report.sections.overview import FindingLine, condition_line, finding_line
 from bilens.report.sections.people import judged, subject_name
 from bilens.report.text import Catalogue
@@ -41,7 +41,8 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
     listed = element("div", *parts, thread(t, found, "model"), **view)
     summary = f"/models/{found.model.id}/summary?lang={t.lang}"
     link = [] if last is None else [element("p", element("a", t("explorer.summary"), href=summary))]
-    return section(t, "explorer.findings", *link, *none, listed)
+    compared = element("div", "", data_view="compareWith", data_key=found.model.id)
+    return joined(compared, section(t, "explorer.findings", *link, *none, listed))
 
 
 def thread(

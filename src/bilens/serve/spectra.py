@@ -243,13 +243,14 @@ def eigenvectors(served: ServedFolder, asked: Asked) -> ViewedVectors | None:
     if rank > len(pairs.eigenvalues):
         raise UsageError(f"vector is {rank}; expected one from 1 to {len(pairs.eigenvalues)}.")
     what = "vectors", output.layer, output.text, rank
-    return output.opened.once(what, lambda: viewed_vectors(output, pairs, rank))
-
-
-def viewed_vectors(output: Output, pairs: EigenDecomposition, rank: int) -> ViewedVectors:
-    model, view, values = output.opened.model, output.view, pairs.eigenvalues.tolist()
+    values = pairs.eigenvalues.tolist()
     signed = ([at for at, value in enumerate(values) if sign * value > 0] for sign in (1, -1))
     chosen = [rank - 1] if rank else sorted(at for ends in signed for at in ends[:EACH_SIGN])
+    return output.opened.once(what, lambda: viewed_vectors(output, pairs, chosen))
+
+
+def viewed_vectors(output: Output, pairs: EigenDecomposition, chosen: list[int]) -> ViewedVectors:
+    model, view, values = output.opened.model, output.view, pairs.eigenvalues.tolist()
     vectors = pairs.eigenvectors[chosen]
     tokens: list[TokenEnds] | None = None
     if view.reads == "residual stream":

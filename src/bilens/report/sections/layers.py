@@ -302,7 +302,7 @@ def difference(
         outputs, inputs = layer.outputs, layer.inputs
         assert outputs is not None, "it has directions"
         assert inputs is not None, "it has directions"
-        lead = t(
+        about = t(
             "layers.difference.card",
             outputs=whole(outputs.directions_90),
             inputs=whole(inputs.directions_90),
@@ -311,7 +311,9 @@ def difference(
         )
         parts, is_open = parts_text(layer.output_parts, names), not cards
         cards.append(
-            pair_card(t, layer.name, lead, parts, layer.triggers, painter, is_open=is_open, level=4)
+            pair_card(
+                t, layer.name, about, parts, layer.triggers, painter, is_open=is_open, level=4
+            )
         )
     if cards:
         lead_of_cards = paragraph(t("layers.difference.triggers_lead"))

@@ -1,5 +1,6 @@
 // Every part of a page that names a view is drawn by it; all can be read without this.
 import { circuits } from "./circuits.js";
+import { compare, compareWith, takeTable } from "./compare.js";
 import { home } from "./home.js";
 import { interactions } from "./interactions.js";
 import { jobs, start } from "./jobs.js";
@@ -10,7 +11,9 @@ import { spectra } from "./spectra.js";
 import { text } from "./text.js";
 import { watch } from "./watch.js";
 
-const VIEWS = { circuits, home, interactions, jobs, people, playground, spectra, start, text, watch };
+const VIEWS = {
+  circuits, compare, compareWith, home, interactions, jobs, people, playground, spectra, start, takeTable, text, watch,
+};
 const mount = (page) => {
   for (const root of page.querySelectorAll("[data-view]")) VIEWS[root.dataset.view](root);
 };

@@ -1,0 +1,135 @@
+"""The page of two models, or of two dates of one; a script adds their eigenvectors."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from markupsafe import Markup
+
+from bilens.findings.rules.judgements import judgements
+from bilens.records.base import displayable
+from bilens.records.comparison import ComparedModel, ComparedRule, Comparison
+from bilens.report.markup import (
+    Column,
+    drawings,
+    element,
+    heading,
+    items,
+    joined,
+    paragraph,
+    section,
+    table,
+)
+from bilens.report.sections.classes import class_spectrum
+from bilens.report.sections.layers import difference
+from bilens.report.sections.overview import clean_names
+from bilens.report.sections.people import judged_line
+from bilens.report.text import NONE, Catalogue, load_catalogue
+from bilens.serve.home import decision
+from bilens.serve.pages import framed, no_script
+from bilens.serve.people import remarks
+from bilens.serve.watching import number_of, outcome_of, title_of
+
+COLUMNS = ("model", "number", "last", "decision", "weights")
+
+
+def compare_page(found: Comparison, lang: str, secret: str) -> str:
+    """Return the page of a comparison."""
+    t, found = load_catalogue(lang), displayable(found)
+    parts = (sides(t, found), rules(t, found), weights(t, found), spectra(t, found), said(t, found))
+    return framed(t, t("explorer.compare.title"), secret, *parts)
+
+
+def sides(t: Catalogue, found: Comparison) -> Markup:
+    rows = []
+    for letter, one in (("A", found.a), ("B", found.b)):
+        audit, link = one.audit, f"/models/{one.model.id}?lang={t.lang}"
+        told = (NONE,) * 4
+        if audit is not None:
+            number = element("a", str(audit.number), href=f"/audits/{audit.number}?lang={t.lang}")
+            weights = element("code", audit.weights_sha256[:12] or NONE)
+            told = number, audit.date[:16].replace("T", " "), decision(t, audit), weights
+        rows.append((letter, element("a", one.model.name, href=link), *told))
+    columns = [Column(name, numeric=False) for name in ("", *t.each("explorer", COLUMNS))]
+    return table(t, t("explorer.compare.two"), columns, rows, class_="two")
+
+
+def rules(t: Catalogue, found: Comparison) -> Markup:
+    a, b = found.a.audit, found.b.audit
+    if a is None or b is None:
+        return section(t, "explorer.compare.rules", paragraph(t("explorer.compare.no_audit")))
+    rows = [
+        (
+            title_of(t, one.rule),
+            ended(t, one, a.kind, "a"),
+            ended(t, one, b.kind, "b"),
+            moved(t, one),
+        )
+        for one in found.rules
+    ]
+    names = (t("explorer.rule"), "A", "B", t("explorer.compare.from_a"))
+    columns = [Column(name, numeric=False) for name in names]
+    listed = table(t, t("explorer.compare.rules_caption"), columns, rows)
+    return section(t, "explorer.compare.rules", element("div", listed, data_view="takeTable"))
+
+
+def ended(t: Catalogue, one: ComparedRule, kind: str, side: str) -> str:
+    judged = one.a if side == "a" else one.b
+    if judged is None:
+        return t("explorer.not_judged")
+    number = number_of(t, one.rule, kind, judged.value)
+    outcome = outcome_of(t, judged.outcome)
+    return outcome if number == NONE else f"{t('explorer.of', what=outcome)}{number}"
+
+
+def moved(t: Catalogue, one: ComparedRule) -> str:
+    return NONE if one.direction is None else t(f"explorer.compare.{one.direction}")
+
+
+def weights(t: Catalogue, found: Comparison) -> Markup:
+    """Return what changed in the weights, or why that is not known; a script adds eigenvectors."""
+    if found.difference is None:
+        key = "dates" if found.dates else "not_compared"
+        told = paragraph(t(f"explorer.compare.{key}", why=found.why), class_="callout")
+        return section(t, "explorer.compare.weights", told)
+    lead = paragraph(t("explorer.compare.lead", a=found.a.model.name, b=found.b.model.name))
+    pairs = section(t, "explorer.compare.vectors", no_script(t))
+    root = element(
+        "div", pairs, data_view="compare", data_a=found.a.model.id, data_b=found.b.model.id
+    )
+    more = Markup()
+    if found.left_out:
+        more = paragraph(t("explorer.compare.left_out", count=found.left_out))
+    return joined(difference(t, found.difference, lead=[lead, more]), root)
+
+
+def spectra(t: Catalogue, found: Comparison) -> Markup:
+    """Return the spectra of the classes as the documents of two dates hold them."""
+    if not found.spectra:
+        return Markup()
+    names = clean_names([one.name for one, _ in found.spectra])
+    drawn = (
+        drawings(
+            (f"{x}: {name}", class_spectrum(t, one, name))
+            for x, one in zip("AB", pair, strict=True)
+        )
+        for pair, name in zip(found.spectra, names, strict=True)
+    )
+    return section(t, "explorer.compare.spectra", *drawn)
+
+
+def said(t: Catalogue, found: Comparison) -> Markup:
+    parts = list[Markup]()
+    for one in {found.a.model.id: found.a, found.b.model.id: found.b}.values():
+        parts += [heading(one.model.name), *judged(t, one), remarks(t, one.entries, named=True)]
+        if not one.entries:
+            parts.append(paragraph(t("explorer.nobody")))
+    return section(t, "explorer.people", *parts)
+
+
+def judged(t: Catalogue, one: ComparedModel) -> list[Markup]:
+    day = datetime.now(UTC).date().isoformat()
+    weights = "" if one.audit is None else one.audit.weights_sha256
+    standing = judgements(one.entries, weights, day)
+    lines = [judged_line(t, rule, *how) for rule, how in standing.items()]
+    return [items(lines, "sentences")] if lines else []

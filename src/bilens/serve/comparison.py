@@ -1,0 +1,231 @@
+"""Two models beside each other: rule by rule, layer by layer, eigenvector by eigenvector."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+
+from msgspec import structs
+
+from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.eigenvector_matching import EigenvectorMatch, Group, match_eigenvectors
+from bilens.api.comparison import is_one_exact_layer, read_alike, whole_difference
+from bilens.base import silent
+from bilens.base.errors import BilensError, NonFiniteError, UsageError
+from bilens.findings.difference import kind_of_layer
+from bilens.findings.layer_audit import compare_with
+from bilens.findings.layer_reading import AuditOptions, fit_layer
+from bilens.findings.rules.progress import changes, outcome
+from bilens.io.loaded_model import LoadedModel
+from bilens.records.audit import Audit, ClassReading
+from bilens.records.comparison import (
+    ComparedModel,
+    ComparedRule,
+    Comparison,
+    EigenvectorPairs,
+    MatchedSide,
+    VectorPair,
+)
+from bilens.records.explorer import ModelPage
+from bilens.records.history import Measured, PastAudit
+from bilens.records.layer_audit import Difference, LayerDifference
+from bilens.serve.endpoint import KEY, Asked, Endpoint, Schema
+from bilens.serve.folder import ServedFolder
+from bilens.serve.models import OpenModel
+from bilens.serve.spectra import OUTPUT, Output, viewed_vectors
+
+LARGEST = 1 << 24  # parameters of a model whose weights a page compares
+WORK = 2_000_000_000  # products in comparing maps: some twenty seconds
+MOST_CLASSES = 20  # whose spectra are beside each other
+MATCHED = 12  # leading eigenvectors
+KEPT = 4  # comparisons of each model
+OPTIONS = AuditOptions(null_samples=0, seed=0)
+BOTH: Mapping[str, Schema] = {"a": KEY, "b": KEY}
+Changed = tuple[Difference | None, int, str]  # layers that are left out, and why it is not known
+AUDITS: Schema = {"type": "string", "pattern": "^([0-9]{1,15},[0-9]{1,15})?$", "default": ""}
+
+
+def comparison(served: ServedFolder, asked: Asked) -> Comparison | None:
+    """Return two models, or with `audits` two dates; None where one of them is not there."""
+    pages = [served.model(asked.query[side]) for side in "ab"]
+    first, second = pages
+    if first is None or second is None:
+        return None
+    numbers = [int(one) for one in asked.query["audits"].split(",") if one]
+    a, b = (
+        side(page, number)
+        for page, number in zip((first, second), numbers or (None, None), strict=True)
+    )
+    found: Changed = None, 0, "the weights of an earlier audit are not kept, only its document"
+    if not numbers:
+        found = weights(served, first, second)
+    difference, left_out, why = found
+    rules: tuple[ComparedRule, ...] = ()
+    if a.audit is not None and b.audit is not None:
+        rules = compared_rules(a.audit, judged(first, a.audit), b.audit, judged(second, b.audit))
+    return Comparison(
+        a=a,
+        b=b,
+        rules=rules,
+        difference=difference,
+        left_out=left_out,
+        why=why,
+        dates=bool(numbers),
+        spectra=tuple(class_spectra(served, numbers)),
+    )
+
+
+def class_spectra(
+    served: ServedFolder, numbers: Sequence[int]
+) -> Iterator[tuple[ClassReading, ClassReading]]:
+    """Yield what the documents of two audits say of each class, where both have the same."""
+    reports = [served.audit(number) for number in numbers]
+    records = [one.record for one in reports if one is not None]
+    if len(records) == 2 and all(isinstance(one, Audit) for one in records):
+        first, second = ([drawn_alone(one) for one in record.classes] for record in records)
+        if [one.name for one in first] == [one.name for one in second]:
+            yield from zip(first[:MOST_CLASSES], second, strict=False)
+
+
+def drawn_alone(one: ClassReading) -> ClassReading:
+    return structs.replace(one, positive=(), negative=())
+
+
+def side(page: ModelPage, number: int | None) -> ComparedModel:
+    found = [one for one in page.audits if number in (None, one.number)]
+    if number is not None and not found:
+        raise UsageError(f"{page.model.name} has no audit {number}.")
+    return ComparedModel(page.model, found[0] if found else None, page.entries)
+
+
+def judged(page: ModelPage, audit: PastAudit) -> dict[str, Measured]:
+    return {one.rule: one for one in page.measured if one.audit == audit.number}
+
+
+def compared_rules(
+    a: PastAudit, before: Mapping[str, Measured], b: PastAudit, now: Mapping[str, Measured]
+) -> tuple[ComparedRule, ...]:
+    """Return all rules of both audits, as they ended also as conditions: first what is worse."""
+    moved = {one.rule: one.direction for one in changes(a, before, b, now)}
+
+    def ended(audit: PastAudit, judged: Mapping[str, Measured], rule: str) -> Measured | None:
+        one = judged.get(rule)
+        return one and structs.replace(one, outcome=outcome(audit, rule, one))
+
+    return tuple(
+        ComparedRule(rule, ended(a, before, rule), ended(b, now, rule), moved.get(rule))
+        for rule in dict.fromkeys([*moved, *before, *now])
+    )
+
+
+def weights(served: ServedFolder, first: ModelPage, second: ModelPage) -> Changed:
+    """Return what changed in the weights, or why that is not known."""
+    try:
+        a, b = served.opened(first.model.id), served.opened(second.model.id)
+        if a is None or b is None:
+            gone = first if a is None else second
+            return None, 0, f"{gone.model.name} is no longer in the folder"
+        for one in (a, b):
+            count = sum(math.prod(tensor.shape) for tensor in one.model.tensors.values())
+            if count > LARGEST:
+                told = f"{one.name} has {count:,} parameters, too many for a page: `bilens audit"
+                return None, 0, f"{told} {b.name} --baseline {a.name}` compares them"
+        what = "compared", a.name, a.state
+        return *b.slow.once(what, lambda: difference_of(a, b), KEPT), ""
+    except BilensError as error:
+        return None, 0, str(error).replace(str(served.folder), served.folder.name)
+
+
+def difference_of(a: OpenModel, b: OpenModel) -> tuple[Difference, int]:
+    model, baseline = read_alike(b.model, a.model)
+    found = whole_difference(model, baseline, silent)
+    layers, left_out = changed_layers(model, baseline)
+    source = structs.replace(found.baseline, path=a.name)
+    return structs.replace(found, baseline=source, layers=layers), left_out
+
+
+def changed_layers(
+    model: LoadedModel, baseline: LoadedModel
+) -> tuple[tuple[LayerDifference, ...], int]:
+    """Return what changed in the layers of both, and how many take too long: `WORK` is for all."""
+    found, work, left_out = list[LayerDifference](), 0, 0
+    for name, view in model.layers.items():
+        before = baseline.layers.get(name)
+        if before is None or kind_of_layer(before) != kind_of_layer(view):
+            continue
+        sizes = view.sizes
+        outer = sizes.d_in + sizes.d_out
+        own = sizes.d_in**3 + sizes.d_out**3 + sizes.d_hidden**2 * outer
+        if work + own > WORK:
+            left_out += 1
+            continue
+        work, fitted = work + own, None
+        with suppress(NonFiniteError):  # the layer says so itself
+            fitted = fit_layer(view, OPTIONS.seed, OPTIONS.threshold)
+        found.append(compare_with(before, fitted, OPTIONS, vectors=is_one_exact_layer(model)))
+    return tuple(found), left_out
+
+
+def eigenvector_pairs(served: ServedFolder, asked: Asked) -> EigenvectorPairs | None:
+    found = [Output.asked(served, Asked({"key": asked.query[side]}, asked.query)) for side in "ab"]
+    a, b = found
+    if a is None or b is None:
+        return None
+    what = "matched", a.opened.name, a.opened.state, a.layer, a.text
+    return b.opened.slow.once(what, lambda: paired(a, b), KEPT)
+
+
+def paired(a: Output, b: Output) -> EigenvectorPairs:
+    first, second = (one.pairs()[0] for one in (a, b))
+    k, match = matched(first, second)
+    cosines = (first.eigenvectors[:k] @ second.eigenvectors[:k].T).abs().clamp(max=1)
+    found = sorted(zip(match.pairs, match.cosines.tolist(), strict=True))
+    return EigenvectorPairs(
+        a=matched_side(a, first, k),
+        b=matched_side(b, second, k),
+        cosines=tuple(tuple(round(cosine, 5) for cosine in row) for row in cosines.tolist()),
+        pairs=tuple(VectorPair(ranks(one), ranks(other), cos) for (one, other), cos in found),
+        score=match.score,
+        chance=match.chance,
+        p_value=match.p_value,
+    )
+
+
+def matched_side(output: Output, pairs: EigenDecomposition, k: int) -> MatchedSide:
+    reading, values = output.decomposed().record.reading, tuple(pairs.eigenvalues[:k].tolist())
+    return MatchedSide(reading, values, viewed_vectors(output, pairs, [*range(k)]))
+
+
+def ranks(group: Group) -> tuple[int, ...]:
+    return tuple(at + 1 for at in group)
+
+
+def matched(first: EigenDecomposition, second: EigenDecomposition) -> tuple[int, EigenvectorMatch]:
+    """Match as many leading eigenvectors as there are; fewer where a number cuts equal ones."""
+    most = min(MATCHED, len(first.eigenvalues), len(second.eigenvalues))
+    for k in range(most, 1, -1):
+        try:
+            return k, match_eigenvectors(first, second, k=k)
+        except UsageError:
+            continue
+    return 1, match_eigenvectors(first, second, k=1)
+
+
+COMPARE = Endpoint(
+    "/compare",
+    "Two models, or two audits of models: rule by rule, and what changed in the weights.",
+    (Comparison,),
+    comparison,
+    query={**BOTH, "audits": AUDITS},
+)
+ENDPOINTS = (
+    COMPARE,
+    Endpoint(
+        "/compare/eigenvectors",
+        "The leading eigenvectors of one output of a layer of two models, matched.",
+        (EigenvectorPairs,),
+        eigenvector_pairs,
+        query={**BOTH, **OUTPUT},
+    ),
+)

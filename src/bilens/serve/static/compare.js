@@ -1,0 +1,124 @@
+// Two models beside each other: which eigenvectors belong together; and what one is compared with.
+import { bars, image } from "./charts.js";
+import { choice, control, drawing, element, exported, get, lang, number, state, t, takeaway } from "./lib.js";
+import { outputControls } from "./outputs.js";
+import { vectorFigure } from "./vectors.js";
+
+const matchedParts = (found) => {
+  const sides = { A: found.a, B: found.b };
+  const plots = Object.entries(sides).map(([side, { values }]) => {
+    const drawn = bars(`${side}: ${t("compare.values")}`, values, { height: 160 });
+    const rows = [[t("spectrum.order"), "λ"], ...values.map((value, index) => [index + 1, value])];
+    return element(
+      "figure",
+      {},
+      element("figcaption", {}, `${side}: ${t("compare.values")}`),
+      drawn,
+      takeaway(`${side} ${t("compare.values")}`, { rows, data: values, drawn }),
+    );
+  });
+  const size = found.cosines.length;
+  const named = t("compare.cosines");
+  const heat = image(named, found.cosines.flat(), [size, size], { scale: 1 });
+  const columns = found.b.values.map((_, index) => `B ${index + 1}`);
+  const rows = [["", ...columns], ...found.cosines.map((row, index) => [`A ${index + 1}`, ...row])];
+  const cosines = element(
+    "figure",
+    { class: "cosines" },
+    element("figcaption", {}, named),
+    heat,
+    takeaway(named, { rows, data: found.cosines, drawn: heat }),
+  );
+  const of = (side, ranks) =>
+    side.vectors.vectors.filter((one) => ranks.includes(one.rank)).map((one) => vectorFigure(side.vectors, one));
+  const pairs = found.pairs.map((pair) =>
+    element(
+      "li",
+      {},
+      element("p", {}, element("strong", {}, t("compare.pair", { a: pair.a.join(", "), b: pair.b.join(", "), cosine: pair.cosine.toFixed(3) }))),
+      element("div", { class: "beside" }, of(found.a, pair.a), of(found.b, pair.b)),
+    ),
+  );
+  const told = { score: found.score.toFixed(3), chance: found.chance.toFixed(3), p: number(found.p_value, 2) };
+  return [
+    element("p", {}, t("compare.score", told)),
+    element("div", { class: "side" }, plots, cosines),
+    element("p", { class: "quiet" }, t("vectors.sign")),
+    element("ol", { class: "matched" }, pairs),
+    takeaway(t("compare.pairs"), {
+      rows: [["A", "B", "|cos|"], ...found.pairs.map((pair) => [pair.a.join(" "), pair.b.join(" "), pair.cosine])],
+      data: found,
+    }),
+  ];
+};
+
+export const compare = (root) =>
+  drawing(root, async () => {
+    const { a, b } = root.dataset;
+    const [mine, theirs] = await Promise.all([a, b].map((key) => get(`/models/${key}/layers`)));
+    const layers = mine.layers.filter((one) =>
+      theirs.layers.some((other) => other.name === one.name && other.d_in === one.d_in && other.d_out === one.d_out),
+    );
+    if (!layers.length) return root.append(element("p", {}, t("compare.no_layer")));
+    const controls = element("p", { class: "controls" });
+    const part = element("div", { class: "spectra" });
+    let turn = 0;
+    const show = (layer, output) => {
+      const now = (turn += 1);
+      state.set({ layer: layer.name, output });
+      const names = layers.map((one) => [one.name, one.name]);
+      const pick = choice(names, layer.name, (name) => show(layers.find((one) => one.name === name), "0"));
+      controls.replaceChildren(
+        ...[control(t("layer.name"), pick), ...outputControls(layer, output, (chosen) => show(layer, chosen))].filter(Boolean),
+      );
+      part.replaceChildren(element("p", { role: "status" }, t("waiting")));
+      drawing(part, async () => {
+        try {
+          const query = new URLSearchParams({ a, b, layer: layer.name, output });
+          const found = await get(`/compare/eigenvectors?${query}`);
+          if (now === turn) part.replaceChildren(...matchedParts(found));
+        } catch (error) {
+          if (now !== turn) return;
+          part.replaceChildren();
+          throw error;
+        }
+      });
+    };
+    root.append(controls, part);
+    const named = layers.find((one) => one.name === state.get("layer")) ?? layers[0];
+    show(named, state.get("output", "0"));
+  });
+
+// Beside a table that the page holds already: what can be taken away of it.
+export const takeTable = (root) => {
+  const cells = (row) => [...row.cells].map((cell) => cell.textContent);
+  root.append(takeaway(root.querySelector("caption").textContent, { rows: () => [...root.querySelectorAll("tr")].map(cells) }));
+};
+
+// On the page of a model: another model, or an earlier audit, that it is compared with.
+export const compareWith = (root) => {
+  if (exported) return;
+  const { key } = root.dataset;
+  const button = element("button", { type: "button", class: "plain" }, t("compare.with"));
+  const part = element("span", { class: "controls" });
+  button.addEventListener("click", () => {
+    button.hidden = true;
+    drawing(part, async () => {
+      const [{ models }, { audits }] = await Promise.all([get("/overview"), get(`/models/${key}`)]);
+      const others = models.filter((one) => one.id !== key).map((one) => [`b=${one.id}`, one.name]);
+      const dates = audits.slice(1).map((one) => [
+        `b=${key}&audits=${one.number},${audits[0].number}`,
+        t("compare.date", { number: one.number, date: one.date.slice(0, 10) }),
+      ]);
+      const options = [...others, ...dates];
+      if (!options.length) return part.append(t("compare.nothing"));
+      const link = element("a", { class: "plain" }, t("compare.go"));
+      const choose = (chosen) => link.setAttribute("href", `/compare?a=${key}&${chosen}&lang=${lang}`);
+      const made = choice(options, options[0][0], choose);
+      choose(options[0][0]);
+      part.append(control(t("compare.with"), made), link);
+      made.focus();
+    });
+  });
+  root.append(button, part);
+};

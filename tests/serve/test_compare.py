@@ -1,0 +1,187 @@
+"""Two models, or two dates, beside each other: what is the same is told so, and what is not.
+
+Broken once: with the eigenvectors of one model beside themselves, with outcomes without the
+conditions that failed, with weights compared whatever their number.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from msgspec import structs
+from starlette.testclient import TestClient
+
+import bilens as bl
+import tiny
+from bilens.records.explorer import id_of
+from bilens.report.reports import AuditReport
+from bilens.serve import comparison
+from bilens.serve.app import build_app
+from bilens.serve.folder import ServedFolder
+from chromium import needs_browser
+from commands import model_folder
+from explorer_server import opened_page, served
+from report_documents import failed, make_document
+
+HERE = "http://127.0.0.1:8737"
+HOSTILE = '<img src=x onerror="console.log(1)">'
+A, B, OTHER = map(id_of, ("alpha", "beta", HOSTILE))
+
+
+def audited(root: Path, name: str, document: dict[str, Any]) -> int:
+    record = AuditReport(document).record
+    source = structs.replace(record.source, path=str(root / name))
+    return bl.History(root).add(structs.replace(record, source=source)).number
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """beta is alpha with its classes doubled, another model of the same size, and their audits."""
+    root = tmp_path / "runs"
+    model = tiny.classifier()
+    model_folder(root / "alpha", model)
+    with torch.no_grad():
+        model.head.weight *= 2
+    model_folder(root / "beta", model)
+    torch.manual_seed(1)
+    model_folder(root / HOSTILE, tiny.classifier(seed=1))
+    asked = [{"condition": "coverage<1.1", "rule": "coverage", "value": 1.0, "failed": True}]
+    audited(root, "alpha", make_document())
+    audited(root, "beta", make_document())
+    audited(root, "beta", failed() | {"conditions": asked})
+    return root
+
+
+@pytest.fixture
+def client(root: Path) -> Iterator[TestClient]:
+    with TestClient(build_app(ServedFolder(root), ["127.0.0.1:8737"]), base_url=HERE) as found:
+        yield found
+
+
+def compared(client: TestClient, **query: str) -> Any:
+    return client.get("/api/v1/compare", params={"a": A, "b": B} | query)
+
+
+def test_what_is_doubled_is_told(client: TestClient) -> None:
+    found = compared(client).json()
+    assert [one["name"] for one in found["difference"]["whole"]["changed"]] == ["head.weight"]
+    (layer,) = found["difference"]["layers"]
+    assert layer["change"] == pytest.approx(1, abs=1e-6)  # ‖2Q − Q‖ / ‖Q‖
+    assert layer["frobenius"] == pytest.approx(1, abs=1e-6)
+    assert found["why"] == ""
+    same = compared(client, b=A).json()
+    assert same["difference"]["whole"]["changed"] == []
+
+
+def test_rules_end_as_their_conditions_do_and_the_worse_ones_are_first(client: TestClient) -> None:
+    rules = compared(client, b=B).json()["rules"]
+    worse = [one for one in rules if one["direction"] == "worse"]
+    assert rules[: len(worse)] == worse
+    ended = {one["rule"]: one for one in worse}
+    assert (ended["exact"]["a"]["outcome"], ended["exact"]["b"]["outcome"]) == ("pass", "fail")
+    assert ended["coverage"]["b"]["outcome"] == "fail"  # by the condition alone
+
+
+def test_eigenvectors_of_the_same_map_are_their_own_pairs(client: TestClient) -> None:
+    query = {"a": A, "b": B, "layer": "layers.0", "output": "1"}
+    found = client.get("/api/v1/compare/eigenvectors", params=query).json()
+    assert found["pairs"]
+    for pair in found["pairs"]:
+        assert pair["a"] == pair["b"]
+        assert pair["cosine"] == pytest.approx(1, abs=1e-6)
+    for one, other in zip(found["a"]["values"], found["b"]["values"], strict=True):
+        assert other == pytest.approx(2 * one)
+    for side in "ab":
+        ranks = [one["rank"] for one in found[side]["vectors"]["vectors"]]
+        assert ranks == [*range(1, len(found[side]["values"]) + 1)]
+    assert found["score"] > found["chance"]
+    other = client.get("/api/v1/compare/eigenvectors", params=query | {"b": OTHER}).json()
+    assert max(one["cosine"] for one in other["pairs"]) < 1 - 1e-3
+
+
+def test_two_dates_are_compared_as_their_documents_have_them(client: TestClient) -> None:
+    found = compared(client, a=B, audits="2,3").json()
+    assert (found["a"]["audit"]["number"], found["b"]["audit"]["number"]) == (2, 3)
+    assert found["difference"] is None
+    assert "not kept" in found["why"]
+    assert [pair[0]["name"] for pair in found["spectra"]] == ["0", "1", "2"]
+    assert found["spectra"][0][0]["positive"] == []
+
+
+def test_models_that_are_not_alike_or_too_large_say_so(
+    client: TestClient, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model_folder(root / "gamma", tiny.classifier(n_layers=2, gate="silu"))
+    damaged = model_folder(root / "delta", tiny.classifier())
+    (damaged / "model.safetensors").write_bytes(b"damaged")
+    monkeypatch.setattr("bilens.serve.folder.FRESH", 0)
+    unlike = compared(client, b=id_of("gamma")).json()
+    assert unlike["difference"]["layers"] == []
+    for query in ({"b": id_of("delta")}, {"a": id_of("delta")}):
+        told = compared(client, **query).json()
+        assert told["difference"] is None
+        assert "model.safetensors" in told["why"]
+        assert str(root) not in told["why"]
+    monkeypatch.setattr(comparison, "WORK", 10)
+    narrow = compared(client, a=B, b=A).json()
+    assert (narrow["difference"]["layers"], narrow["left_out"]) == ([], 1)
+    monkeypatch.setattr(comparison, "LARGEST", 10)
+    assert "`bilens audit beta --baseline alpha`" in compared(client).json()["why"]
+    shutil.rmtree(root / "beta")
+    assert compared(client).json()["why"] == "beta is no longer in the folder"
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ({"a": "../x"}, 400),
+        ({"audits": "1"}, 400),
+        ({"audits": "1,99"}, 400),
+        ({"audits": "2,3"}, 400),  # 2 is not of alpha
+        ({"b": "0" * 16}, 404),
+    ],
+)
+def test_what_is_not_there_is_refused(
+    client: TestClient, query: dict[str, str], status: int
+) -> None:
+    assert compared(client, **query).status_code == status
+    assert client.get("/compare", params={"a": A, "b": B} | query).status_code == status
+
+
+@pytest.mark.parametrize("lang", ["en", "ja"])
+def test_every_comparison_has_a_page(client: TestClient, lang: str) -> None:
+    for query in ({"b": B}, {"b": OTHER}, {"a": B, "b": B, "audits": "2,3"}):
+        page = client.get("/compare", params={"a": A, "lang": lang} | query)
+        assert page.status_code == 200
+        assert HOSTILE not in page.text
+
+
+@needs_browser
+def test_two_are_chosen_and_compared_by_keyboard(browser: Any, root: Path) -> None:
+    with served(root) as address, opened_page(browser, address) as page:
+        page.goto(f"/models/{B}?lang=en")
+        page.get_by_role("button", name="Compare with…").press("Enter")
+        choice = page.get_by_label("Compare with…")
+        choice.wait_for()
+        names = choice.locator("option").all_inner_texts()
+        assert {*names[:2]} == {"alpha", HOSTILE}
+        assert names[2].startswith("Audit 2 of ")
+        page.keyboard.type("al")
+        page.get_by_role("link", name="Compare", exact=True).press("Enter")
+        page.wait_for_url("**/compare?*")
+        page.get_by_role("heading", name="Rule by rule").wait_for()
+        page.locator(".matched li").first.wait_for()
+        assert page.get_by_text("|cos| = 1.000").count() > 1
+        output = page.get_by_label("Output")
+        output.select_option("1")
+        page.locator(".matched li").first.wait_for()
+        assert "output=1" in page.url
+        for width in (360, 1920):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.goto(f"/compare?a={B}&b={OTHER}&lang=ja")
+        page.locator(".matched li").first.wait_for()
+        assert page.locator("main img").count() == 0
