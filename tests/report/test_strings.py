@@ -114,7 +114,6 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         failure_page(status, "why", "en")
     for compared in ("COMPARED", "DATES", "WEIGHTS"):
         compare_page(getattr(explorer_documents, compared), "en", "")
-    failure_page("why", "en")
     monkeypatch.setattr("bilens.report.markdown.MOST_LAYERS", 1)
     compared = {**make_document(), "difference": layer_audit_documents.drawn_difference(36)}
     for document in (make_document(), next(iter(layer_audit_documents.variants().values()))):

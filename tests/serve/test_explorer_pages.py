@@ -45,7 +45,8 @@ def paths(address: str) -> list[str]:
         page = httpx.get(address + path, timeout=60)
         assert page.status_code == 200, path
         waiting += [urlsplit(link).path for link in LINK.findall(page.text)]
-    return found
+    keys = {row["name"]: row["id"] for row in models}
+    return [*found, f"/compare?a={keys['images']}&b={keys[HOSTILE]}"]
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def page(browser: Any, address: str) -> Iterator[Any]:
 
 
 def opened(page: Any, path: str, lang: str) -> None:
-    page.goto(f"{path}?lang={lang}")
+    page.goto(f"{path}{'&' if '?' in path else '?'}lang={lang}")
     page.wait_for_selector("main:not(:has([aria-busy]))")
     wrong = [one.inner_text() for one in page.locator("[role=alert]").all()]
     assert wrong == [], path

@@ -20,12 +20,13 @@ import tiny
 from bilens.base.errors import FileError
 from bilens.records.explorer import id_of
 from bilens.report.reports import AuditReport
+from bilens.report.sections.overview import title_of
 from bilens.report.text import load_catalogue
 from bilens.serve import folder as folders
 from bilens.serve.app import build_app
 from bilens.serve.folder import ServedFolder
 from bilens.serve.pages import model_page, overview_page
-from bilens.serve.watching import number_of, spark, title_of
+from bilens.serve.watching import number_of, spark
 from commands import FILE, Shell, model_folder
 from report_documents import failed, make_document
 

@@ -189,3 +189,15 @@ def test_the_summary_is_read_at_any_width(page: Any) -> None:
         for width in (360, 1920):
             page.set_viewport_size({"width": width, "height": 900})
             assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_where_nothing_can_be_kept_nothing_is_offered(page: Any) -> None:
+    page.route(
+        f"**/api/v1/models/{KEY}",
+        lambda route: route.fulfill(json=route.fetch().json() | {"writable": False}),
+    )
+    page.goto(f"/models/{KEY}?lang=en")
+    page.evaluate(ADD)
+    for button in (page.locator(".nameable button"), page.locator("article button")):
+        button.first.wait_for(state="hidden")
+        assert button.count() > 0

@@ -22,13 +22,13 @@ from bilens.report.markup import (
 )
 from bilens.report.sections.classes import class_spectrum
 from bilens.report.sections.layers import difference
-from bilens.report.sections.overview import clean_names
+from bilens.report.sections.overview import clean_names, title_of
 from bilens.report.sections.people import judged_line
 from bilens.report.text import NONE, Catalogue, load_catalogue
 from bilens.serve.home import decision
 from bilens.serve.pages import framed, no_script
 from bilens.serve.people import remarks
-from bilens.serve.watching import number_of, outcome_of, title_of
+from bilens.serve.watching import number_of, outcome_of
 
 COLUMNS = ("model", "number", "last", "decision", "weights")
 

@@ -39,7 +39,6 @@ LARGEST = 1 << 24  # parameters of a model whose weights a page compares
 WORK = 2_000_000_000  # products in comparing maps: some twenty seconds
 MOST_CLASSES = 20  # whose spectra are beside each other
 MATCHED = 12  # leading eigenvectors
-KEPT = 4  # comparisons of each model
 OPTIONS = AuditOptions(null_samples=0, seed=0)
 BOTH: Mapping[str, Schema] = {"a": KEY, "b": KEY}
 Changed = tuple[Difference | None, int, str]  # layers that are left out, and why it is not known
@@ -132,7 +131,7 @@ def weights(served: ServedFolder, first: ModelPage, second: ModelPage) -> Change
                 told = f"{one.name} has {count:,} parameters, too many for a page: `bilens audit"
                 return None, 0, f"{told} {b.name} --baseline {a.name}` compares them"
         what = "compared", a.name, a.state
-        return *b.slow.once(what, lambda: difference_of(a, b), KEPT), ""
+        return *b.once(what, lambda: difference_of(a, b), slow=True), ""
     except BilensError as error:
         return None, 0, str(error).replace(str(served.folder), served.folder.name)
 
@@ -173,7 +172,7 @@ def eigenvector_pairs(served: ServedFolder, asked: Asked) -> EigenvectorPairs | 
     if a is None or b is None:
         return None
     what = "matched", a.opened.name, a.opened.state, a.layer, a.text
-    return b.opened.slow.once(what, lambda: paired(a, b), KEPT)
+    return b.opened.once(what, lambda: paired(a, b), slow=True)
 
 
 def paired(a: Output, b: Output) -> EigenvectorPairs:

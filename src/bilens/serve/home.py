@@ -14,10 +14,11 @@ from bilens.records.history import PastAudit
 from bilens.report.html import environment
 from bilens.report.markup import Column, badge, element, joined, quiet, section, table
 from bilens.report.sections.decision import LOOKS
+from bilens.report.sections.overview import title_of
 from bilens.report.text import NONE, Catalogue, whole
 from bilens.serve.overview import SEVERITY
 from bilens.serve.walk import DEEPEST, MOST
-from bilens.serve.watching import change_list, number_of, spark, title_of
+from bilens.serve.watching import change_list, number_of, spark
 
 CHANGES, DRAWN = 3, 100  # changes in a row, rows that a browser draws at first
 NEVER = "never"

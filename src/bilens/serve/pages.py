@@ -14,10 +14,11 @@ from bilens.records.language_views import TracePage
 from bilens.report.html import environment
 from bilens.report.markup import Column, element, joined, quiet, section, table
 from bilens.report.raster import DIVERGING
+from bilens.report.sections.overview import title_of
 from bilens.report.text import NONE, Catalogue, load_catalogue, whole
 from bilens.serve.home import decision, home
 from bilens.serve.people import everything, findings
-from bilens.serve.watching import progress, title_of
+from bilens.serve.watching import progress
 
 NAMES = (("en", "English"), ("ja", "日本語"))
 SCRIPTS = (

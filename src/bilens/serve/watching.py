@@ -10,16 +10,10 @@ from bilens.findings.rules.registry import find_rule, rules_asked_for
 from bilens.records.explorer import ModelPage
 from bilens.records.history import Change
 from bilens.report.markup import Column, Figure, element, polyline, section, table
-from bilens.report.sections.overview import shown_value
+from bilens.report.sections.overview import shown_value, title_of
 from bilens.report.text import NONE, Catalogue
 
 WIDTH, HEIGHT, EDGE = 84, 20, 3  # of a line
-
-
-def title_of(t: Catalogue, rule: str) -> str:
-    """Return the name of a rule; of one that is not known, its id."""
-    key = f"rule.{rule}.title"
-    return t(key) if t.has(key) else rule
 
 
 def number_of(t: Catalogue, rule: str, kind: str, value: float | None) -> str:

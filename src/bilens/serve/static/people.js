@@ -5,10 +5,10 @@ import { control, element, exported, get, post, t } from "./lib.js";
 const remarks = new Map();
 export const remarksOf = (key) => {
   if (!remarks.has(key)) {
-    const found = { entries: [], weights: null, shown: new Map() };
+    const found = { entries: [], weights: null, writable: true, shown: new Map() };
     found.load = async () => {
-      const { audits, entries } = await get(`/models/${key}`);
-      Object.assign(found, { entries, weights: audits[0]?.weights_sha256 || null });
+      const { audits, entries, writable } = await get(`/models/${key}`);
+      Object.assign(found, { entries, writable, weights: audits[0]?.weights_sha256 || null });
       for (const [part, show] of found.shown) {
         if (part.isConnected) show();
         else found.shown.delete(part);
@@ -144,10 +144,12 @@ export const nameable = (key, subject, what = subject) => {
   const more = element("small");
   const place = element("div");
   const whole = element("span", { class: "nameable" }, label, " ", more);
-  if (!exported) whole.append(" ", sayButton(key, subject, "label", what, place), place);
+  const button = exported ? null : sayButton(key, subject, "label", what, place);
+  if (button) whole.append(" ", button, place);
   const found = remarksOf(key);
   found.show(whole, () => {
     const given = labelOf(found.of(subject));
+    if (button) button.hidden = !found.writable;
     label.textContent = given?.text ?? "";
     label.title = given ? `${given.author}, ${given.date.slice(0, 10)}` : "";
     more.textContent = given && found.weights && found.earlier(given) ? `(${t("people.earlier")})` : "";
@@ -179,8 +181,10 @@ export const people = (root) => {
     const place = element("div");
     const actions = subject.startsWith("rule:") ? ["note", "accept", "reject", "withdraw"] : ["note"];
     const buttons = actions.map((action) => sayButton(key, subject, action, what, place));
-    part.append(element("p", { class: "takeaway" }, buttons), place);
+    const tools = element("p", { class: "takeaway" }, buttons);
+    part.append(tools, place);
     found.show(thread, () => {
+      tools.hidden = !found.writable;
       const judged = standing(found, subject);
       thread.replaceChildren(element("p", { class: "because" }, judged), remarkList(found.of(subject)));
       if (buttons[3]) buttons[3].hidden = judged === "";
