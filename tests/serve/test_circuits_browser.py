@@ -256,6 +256,32 @@ def test_hostile_tokens_and_labels_are_text(page: Any) -> None:
     assert not [url for url in asked if "example.invalid" in url]
 
 
+def test_two_fingers_zoom_and_one_moves_the_graph(browser: Any, address: str) -> None:
+    context = browser.new_context(base_url=address, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    place = middle(opened(page))
+    hand = context.new_cdp_session(page)
+
+    def touch(kind: str, *fingers: float) -> None:
+        points = [{"x": place[0] + at, "y": place[1], "id": k} for k, at in enumerate(fingers)]
+        hand.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    before = window(page)
+    touch("touchStart", 20, 60)
+    for step in range(1, 8):
+        touch("touchMove", 20, 60 + 10 * step)
+    touch("touchEnd")
+    page.wait_for_function(f"document.querySelector('.graph').viewBox.baseVal.width < {before[2]}")
+    zoomed = window(page)
+    touch("touchStart", 100)
+    for step in range(1, 8):
+        touch("touchMove", 100 - 10 * step)
+    touch("touchEnd")
+    page.wait_for_function(f"document.querySelector('.graph').viewBox.baseVal.x > {zoomed[0]}")
+    assert window(page)[2] == zoomed[2]
+    context.close()
+
+
 @pytest.mark.parametrize(
     "damage", ["pins=[1]", "groups={}", "groups=[[1]]", "view=a,b,c", "least=x"]
 )
