@@ -14,6 +14,7 @@ from bilens.records.jobs import Choices, Command, Job, JobList, JobPage, ModelJo
 from bilens.records.language_views import TracePage
 from bilens.records.layer_audit import Difference
 from bilens.report.reports import AuditReport, TraceReport
+from bilens.serve.pages import MODEL_VIEWS
 from bilens.serve.walk import KINDS
 from layer_audit_documents import make_comparison
 from report_documents import make_document
@@ -92,11 +93,20 @@ MODEL = ModelPage(
     measured=MEASURED,
     writable=True,
     digest="d",
+    views=MODEL_VIEWS,
 )
 CALM = structs.replace(MODEL, entries=(), findings=(), conditions=())
 UNKNOWN = structs.replace(
-    MODEL, model=NEVER, audits=(), entries=(), measured=(), findings=(), conditions=()
+    MODEL,
+    model=NEVER,
+    views=("spectra",),
+    audits=(),
+    entries=(),
+    measured=(),
+    findings=(),
+    conditions=(),
 )
+CODER = structs.replace(UNKNOWN, views=())
 FIRST = structs.replace(MODEL, model=GONE, audits=AUDITS[1:])
 SAME = structs.replace(MODEL, model=STEADY)
 

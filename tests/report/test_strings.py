@@ -102,7 +102,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(f"bilens.serve.{module}.load_catalogue", lambda _lang: recorder)
     for overview in (explorer_documents.OVERVIEW, explorer_documents.EMPTY):
         overview_page(overview, "en", "")
-    for name in ("MODEL", "UNKNOWN", "FIRST", "SAME", "CALM"):
+    for name in ("MODEL", "UNKNOWN", "FIRST", "SAME", "CALM", "CODER"):
         model_page(getattr(explorer_documents, name), "en", "")
     for view in MODEL_VIEWS:
         view_page(explorer_documents.MODEL, view, "en", "")

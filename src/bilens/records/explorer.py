@@ -65,7 +65,7 @@ class ModelPage(Document, frozen=True, kw_only=True):
     # of the last audit: what fails, asks for caution, or was accepted or rejected
     findings: tuple[Finding, ...] = ()
     conditions: tuple[JudgedCondition, ...] = ()  # of the last audit, those that failed
-    reads_text: bool = False  # whether a tokenizer lies beside it
+    views: tuple[str, ...] = ()  # that it can be looked at in; none of an autoencoder
 
 
 class State(Document, frozen=True, kw_only=True):

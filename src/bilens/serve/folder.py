@@ -30,6 +30,7 @@ from bilens.serve.past import Past
 from bilens.serve.walk import KINDS, START, TEXTS, Found, opened, walk
 
 LARGEST = 1 << 24  # bytes of a document
+VIEWS = "spectra", "interactions"  # of every model that has layers
 AUTOENCODER = ("sae.safetensors", "sae_weights.safetensors")  # else its class says it
 CODER = re.compile(rb'"class":\s*"\w*SAE"')
 MOST_CHOICES, MOST_WATCHED = 500, 2000  # files in a list, places that are looked at for changes
@@ -99,7 +100,7 @@ class ServedFolder:
         spoken |= {one.rule for one in failed}
         return ModelPage(
             model=row_of(key, name, path is not None, past, "", day()),
-            reads_text=path is not None and (path / TOKENIZER).is_file(),
+            views=() if path is None else self.views_of(path),
             audits=audits,
             entries=entries,
             findings=tuple(
@@ -206,6 +207,11 @@ class ServedFolder:
         with suppress(OSError), opened(self.folder, path / "config.json") as file:
             return CODER.search(file.read(START)) is not None
         return False
+
+    def views_of(self, path: Path) -> tuple[str, ...]:
+        if self.is_autoencoder(path):
+            return ()
+        return (*VIEWS, "text" if (path / TOKENIZER).is_file() else "playground")
 
     def mark(self) -> tuple[object, ...]:
         """Return what changes when something is added or written; no walk is made for it."""

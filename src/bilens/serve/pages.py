@@ -117,9 +117,8 @@ def no_script(t: Catalogue) -> Markup:
 
 def tabs(t: Catalogue, found: ModelPage, here: str) -> Markup:
     """Return links to the views of a model; `here` is where the reader is."""
-    if not found.model.there:
+    if not found.views:
         return Markup()
-    left_out = "playground" if found.reads_text else "text"  # one of them fits
     links = (
         element(
             "a",
@@ -127,8 +126,7 @@ def tabs(t: Catalogue, found: ModelPage, here: str) -> Markup:
             href=f"/models/{found.model.id}{'' if view == 'model' else f'/{view}'}?lang={t.lang}",
             aria_current="page" if view == here else None,
         )
-        for view in ("model", *MODEL_VIEWS, "jobs")
-        if view != left_out
+        for view in ("model", *found.views, "jobs")
     )
     return element("nav", *links, class_="tabs", aria_label=t("explorer.views"))
 
@@ -162,6 +160,8 @@ def words_of(t: Catalogue) -> dict[str, str]:
 
 def state(t: Catalogue, found: ModelPage) -> Markup:
     row = found.model
+    if row.there and not found.views:
+        return element("p", t("explorer.autoencoder"))
     how, end = Markup(), ["--"] * row.name.startswith("-")
     if row.there and LOST not in row.name:
         command = shlex.join(["bilens", "audit", "--history", ".", *end, row.name])
