@@ -41,6 +41,7 @@ def paths(address: str) -> list[str]:
         page = httpx.get(address + path, timeout=60)
         assert page.status_code == 200, path
         waiting += [urlsplit(link).path for link in LINK.findall(page.text)]
+    models = httpx.get(f"{address}/api/v1/overview", timeout=60).json()["models"]
     keys = {row["name"]: row["id"] for row in models}
     return [*found, f"/compare?a={keys['images']}&b={keys[HOSTILE]}"]
 
