@@ -12,7 +12,7 @@ from bilens.cli.commands.serve import Address, server_of
 from bilens.serve.app import build_app
 from bilens.serve.folder import ServedFolder
 
-REFUSED = re.compile(r"responded with a status of (400|404|503) ")
+REFUSED = re.compile(r"responded with a status of (400|403|404|503) |net::ERR_FAILED")
 
 
 @contextmanager

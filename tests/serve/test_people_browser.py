@@ -1,9 +1,11 @@
 """What people say, in a real browser: by mouse and by keyboard alone, nothing typed is lost.
 
 Broken once: with the shown label not renewed after it was saved, with `after` not sent, with the
-form's text lost where it is refused.
+form's text lost where it is refused, with the secret of an earlier start kept, with what the page
+says of itself left as it was after an entry, with "Failed to fetch" shown.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -167,6 +169,76 @@ def test_a_note_is_on_a_finding_and_others_forms_stay(page: Any, root: Path) -> 
     assert page.locator("article img").count() == 0
 
 
+def noted(page: Any, text: str) -> Any:
+    """The model as a whole, with a note that is written and not yet sent."""
+    whole = finding(page, "The model as a whole")
+    whole.get_by_role("button", name="Note").click()
+    whole.get_by_label("Note", exact=True).fill(text)
+    whole.get_by_label("Your name").fill("Ada")
+    return whole
+
+
+def test_after_an_own_entry_the_page_is_of_today(page: Any, root: Path) -> None:
+    page.clock.install()
+    page.goto(f"/models/{KEY}?lang=en")
+    noted(page, "seen").get_by_role("button", name="Save the note").click()
+    page.locator("#people q", has_text="seen").wait_for()
+    assert page.get_by_text("Nobody has said anything yet").count() == 0
+    found = finding(page, "Residual of eigenvalues")
+    found.get_by_role("button", name="Accept").click()
+    found.get_by_label("Why").fill("known")
+    day = found.get_by_label("UTC")
+    assert day.get_attribute("min") == page.evaluate("new Date().toISOString().slice(0, 10)")
+    found.get_by_role("button", name="Accept the finding").click()
+    page.get_by_text("failing no build: Residual of eigenvalues").wait_for()
+    with page.expect_response("**/state"):
+        page.clock.fast_forward(10_000)
+    page.wait_for_timeout(100)
+    assert page.get_by_text("Something changed here").count() == 0
+    bl.History(root).say("note", "beta", "model", "theirs", "Kei")
+    noted(page, "more").get_by_role("button", name="Send all the same").or_(
+        page.get_by_role("button", name="Save the note")
+    ).click()
+    with page.expect_response("**/state"):
+        page.clock.fast_forward(60_000)
+    page.get_by_text("Something changed here").wait_for()  # what another said is not taken over
+
+
+def test_a_note_outlives_a_restart_of_the_server(page: Any, root: Path) -> None:
+    of_earlier = re.compile('"secret": "[^"]+"')
+    address = f"**/models/{KEY}?lang=en"
+
+    def earlier(route: Any) -> None:
+        answer = route.fetch()
+        route.fulfill(
+            response=answer, body=of_earlier.sub('"secret": "of an earlier start"', answer.text())
+        )
+
+    page.route(address, earlier)
+    page.goto(f"/models/{KEY}?lang=en")
+    assert "of an earlier start" in page.locator("#given").text_content()
+    page.unroute(address)
+    noted(page, "typed before").get_by_role("button", name="Save the note").click()
+    page.locator("#people q", has_text="typed before").wait_for()
+    assert [one.text for one in bl.History(root).entries("beta")] == ["typed before"]
+
+
+@pytest.mark.parametrize("how", ["silent", "no JSON"])
+def test_where_nobody_answers_a_sentence_says_so(page: Any, how: str) -> None:
+    page.goto(f"/models/{KEY}?lang=ja")
+    page.route(
+        "**/api/v1/**",
+        lambda route: route.fulfill(body="<p>") if how != "silent" else route.abort(),
+    )
+    whole = page.locator("article.finding").last
+    whole.get_by_role("button", name="メモ").click()
+    whole.get_by_label("メモ", exact=True).fill("書いた")
+    whole.get_by_label("お名前").fill("圭")
+    whole.get_by_role("button", name="メモを保存").click()
+    whole.get_by_role("alert").get_by_text("エクスプローラーが応答しません").wait_for()
+    assert whole.get_by_label("メモ", exact=True).input_value() == "書いた"
+
+
 @pytest.mark.parametrize("width", [360, 1920])
 def test_nothing_is_wider_than_the_window(page: Any, root: Path, width: int) -> None:
     history = bl.History(root)
@@ -186,6 +258,7 @@ def test_the_summary_is_read_at_any_width(page: Any) -> None:
         page.get_by_role("link", name=name).press("Enter")
         page.wait_for_url("**/summary?*")
         assert page.get_by_role("heading", level=1).inner_text() == "beta"
+        page.locator(".badge").first.evaluate("badge => badge.append(' and 長い判定'.repeat(9))")
         for width in (360, 1920):
             page.set_viewport_size({"width": width, "height": 900})
             assert page.evaluate("document.documentElement.scrollWidth") <= width

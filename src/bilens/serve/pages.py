@@ -23,6 +23,7 @@ from bilens.serve.watching import progress
 NAMES = (("en", "English"), ("ja", "日本語"))
 SCRIPTS = (
     "lib.js",
+    "watch.js",
     "charts.js",
     "home.js",
     "people.js",
@@ -44,7 +45,6 @@ SCRIPTS = (
     "graph.js",
     "circuits.js",
     "text.js",
-    "watch.js",
     "compare.js",
     "page.js",
 )  # users last
@@ -76,7 +76,8 @@ def model_page(found: ModelPage, lang: str, secret: str) -> str:
     t, found = load_catalogue(lang), displayable(found)
     told = watch(t, found.digest, found.model.id, writable=found.writable)
     listed = (progress(t, found), audits(t, found.audits), everything(t, found))
-    parts = (state(t, found), findings(t, found), *listed)
+    now = element("div", state(t, found), data_fresh="state")
+    parts = (now, findings(t, found), *listed)
     return framed(t, found.model.name, secret, told, tabs(t, found, "model"), *parts)
 
 

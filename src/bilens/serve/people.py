@@ -88,4 +88,4 @@ def remark(t: Catalogue, one: Entry, named: bool) -> Markup:
 def everything(t: Catalogue, found: ModelPage) -> Markup:
     """Return all that was said of a model."""
     said = remarks(t, found.entries, named=True) or quiet(t("explorer.nobody"))
-    return section(t, "explorer.people", said)
+    return section(t, "explorer.people", element("div", said, data_fresh="people"))

@@ -1,5 +1,5 @@
 // Jobs: started by forms, and kept as they are now: what changed is taken from a fresh copy of the page.
-import { post, t } from "./lib.js";
+import { freshPage, post, t } from "./lib.js";
 
 const number = (row) => row.cells[0].textContent;
 const rowsOf = (part) => [...part.querySelectorAll(".queue tbody tr")];
@@ -39,10 +39,8 @@ export function jobs(root) {
   const refresh = () => {
     asking = asking.then(async () => {
       try {
-        const answer = await fetch(location.href);
-        if (!answer.ok) return;
-        const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-        renew(root, document.adoptNode(page.querySelector("[data-view=jobs]")));
+        const now = (await freshPage()).querySelector("[data-view=jobs]");
+        if (now) renew(root, document.adoptNode(now));
       } catch {
         // the server is away; when it is back, it is heard again
       }

@@ -16,14 +16,27 @@ const API = "/api/v1";
 // ---- data
 
 async function asked(path, options) {
-  const answer = await fetch(API + path, options);
-  const found = await answer.json();
+  let answer;
+  let found;
+  try {
+    answer = await fetch(API + path, options);
+    found = await answer.json();
+  } catch {
+    throw new Error(t("watch.silent")); // nobody answers, or somebody who speaks no JSON
+  }
   if (!answer.ok) {
     const known = `failed.${answer.status}` in words ? answer.status : "other";
-    throw new Error(t(`failed.${known}`, { told: found.error }));
+    const { status } = answer;
+    throw Object.assign(new Error(t(`failed.${known}`, { told: found.error })), { status });
   }
   return found;
 }
+
+// This page as the explorer would send it now.
+export const freshPage = async () => {
+  const answer = await fetch(location.href);
+  return new DOMParser().parseFromString(await answer.text(), "text/html");
+};
 
 // Returns what the export holds under an address, undefined where it holds nothing.
 export const unpack = (key) => {
@@ -40,12 +53,24 @@ export const get = async (address) => {
   return found;
 };
 
-export const post = (path, body) =>
+let { secret } = given;
+const sent = (path, body) =>
   asked(path, {
     method: "POST",
-    headers: { "Content-Type": "application/json", "X-Bilens-Secret": given.secret },
+    headers: { "Content-Type": "application/json", "X-Bilens-Secret": secret },
     body: JSON.stringify(body),
   });
+// A page of an earlier start of the explorer takes the secret of this one, and sends once more.
+export const post = async (path, body) => {
+  try {
+    return await sent(path, body);
+  } catch (error) {
+    const now = error.status === 403 && (await freshPage().catch(() => null))?.getElementById("given");
+    if (!now) throw error;
+    ({ secret } = JSON.parse(now.textContent));
+    return sent(path, body);
+  }
+};
 
 // ---- words and numbers
 

@@ -1,5 +1,6 @@
 // What people say of a model: labels of anything, and what was said of a subject, last first.
 import { control, element, exported, get, post, t } from "./lib.js";
+import { added } from "./watch.js";
 
 // What was said of each model is fetched once, and again after something was added to it.
 const remarks = new Map();
@@ -26,6 +27,8 @@ export const remarksOf = (key) => {
   }
   return remarks.get(key);
 };
+
+const today = () => new Date().toISOString().slice(0, 10); // in UTC, as the explorer counts
 
 // The label that counts: the last one, unless it was taken back.
 export const labelOf = (entries) => {
@@ -85,7 +88,7 @@ const sayForm = (key, subject, action, what, close) => {
     action === "label"
       ? field("label", "input", { ...kept, value: labelOf(found.of(subject))?.text ?? "", autocomplete: "off" })
       : field(action === "note" ? "note" : "why", "textarea", { ...kept, rows: 2 }),
-    action === "accept" ? field("until", "input", { type: "date" }) : null,
+    action === "accept" ? field("until", "input", { type: "date", min: today() }) : null,
     field("author", "input", { required: true, maxlength: 100, value: remembered(), autocomplete: "name" }),
     element("p", {}, send, " ", cancel),
     problem,
@@ -98,7 +101,7 @@ const sayForm = (key, subject, action, what, close) => {
     problem.replaceChildren();
     send.setAttribute("aria-disabled", "true");
     try {
-      await post(`/models/${key}/entries`, body);
+      await added(key, () => post(`/models/${key}/entries`, body));
       remembered(author);
       await found.load();
       close();
@@ -165,7 +168,7 @@ const standing = (found, subject) => {
   const { until } = last;
   let kind = until === null ? "accepted" : "accepted_until";
   if (last.action === "reject") kind = "rejected";
-  else if (until !== null && until < new Date().toISOString().slice(0, 10)) kind = "expired";
+  else if (until !== null && until < today()) kind = "expired";
   else if (found.earlier(last)) kind = "moved";
   return t(`people.${kind}`, { until });
 };

@@ -1,5 +1,5 @@
 // Says when the folder, or the model, is another one than on the page; what was typed stays.
-import { element, exported, get, t } from "./lib.js";
+import { element, exported, freshPage, get, t } from "./lib.js";
 
 const [SOON, LATE] = [5000, 60000]; // milliseconds between two looks: soon, and after a long time
 const FIELDS = "main form :is(textarea, input:not([type=hidden]))";
@@ -8,9 +8,33 @@ const reload = () => {
   if (!typed() || confirm(t("watch.typed"))) location.reload();
 };
 
+let adding = false; // then nothing is said of a change, which is one's own
+const stateOf = (key) => get(key ? `/models/${key}/state` : "/state");
+
+// Adds something to a model. A page that was of today is so afterwards: what is drawn of it by the
+// explorer, and not by a script, is taken from a fresh copy.
+export const added = async (key, add) => {
+  const told = document.querySelector(`[data-view="watch"][data-key="${key}"]`);
+  if (!told) return add();
+  adding = true;
+  try {
+    const before = (await stateOf(key)).digest;
+    await add();
+    const fresh = await freshPage().catch(() => null); // it is kept, whatever comes now
+    for (const part of document.querySelectorAll("[data-fresh]")) {
+      const now = fresh?.querySelector(`[data-fresh="${part.dataset.fresh}"]`);
+      if (now) part.replaceWith(document.adoptNode(now));
+    }
+    if (before === told.dataset.digest)
+      told.dataset.digest = fresh?.querySelector('[data-view="watch"]')?.dataset.digest ?? before;
+  } finally {
+    adding = false;
+  }
+};
+
 export function watch(told) {
   if (exported) return;
-  const { key, digest } = told.dataset;
+  const { key } = told.dataset;
   let wait = SOON;
   let timer;
   const say = (word, again) => {
@@ -24,8 +48,10 @@ export function watch(told) {
     clearTimeout(timer);
     if (document.hidden) return; // one that slept looks when it is seen again
     try {
-      const now = await get(key ? `/models/${key}/state` : "/state");
-      if (!now.there && now.digest !== digest) say("gone", true);
+      const now = await stateOf(key);
+      const { digest } = told.dataset; // another one after what was added here
+      if (adding);
+      else if (!now.there && now.digest !== digest) say("gone", true);
       else say(now.digest === digest ? "" : "changed", true);
     } catch {
       say("silent", false);
