@@ -1,7 +1,7 @@
 """What the playground is sent: the model itself, proven bounds, exact radii; or why it is not.
 
 Broken once: with left sent for right, with the lowest bound sent for the highest, with all prepared
-spectra kept, with images of other labels.
+spectra kept, with images of other labels, with bodies of half the length let through.
 """
 
 from base64 import b64decode
@@ -24,7 +24,7 @@ from bilens.report.reports import AuditReport
 from bilens.serve import models, playground
 from bilens.serve.app import build_app
 from bilens.serve.folder import ServedFolder, id_of
-from bilens.serve.guard import HEADER
+from bilens.serve.guard import HEADER, LARGEST
 from bilens.serve.models import Results, bytes_of
 from commands import Shell, model_folder
 from report_documents import make_document
@@ -122,6 +122,12 @@ def test_a_wrong_input_is_refused_in_a_sentence(client: TestClient, inputs: list
     answer = radius_of(client, inputs)
     assert answer.status_code == 400
     assert answer.json()["error"]
+
+
+def test_the_largest_image_that_is_drawn_is_let_through() -> None:
+    width = playground.MOST // (2 + 2 * playground.LEADING)  # one unit, two outputs
+    pixel = len("-1.1234567890123456e-100,")  # no float64 of an image is longer
+    assert len('{"inputs":[]}') + width * pixel <= LARGEST
 
 
 def test_results_are_kept_as_many_as_fit(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

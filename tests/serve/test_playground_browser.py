@@ -1,7 +1,8 @@
 """The playground in a real browser: what the page computes is what bilens computes.
 
 Broken once: with x + x₀ for x − x₀, with the linear part left out, with no curvature in the lower
-bound, with a removed eigenvector taken off twice, with Shift ignored, with another model not told.
+bound, with a removed eigenvector taken off twice, with Shift ignored, with another model not told,
+with bounds rounded to the nearest.
 """
 
 import csv
@@ -17,6 +18,7 @@ import torch
 import bilens as bl
 import tiny
 from bilens.algebra.directions import centred_directions, contrast_direction
+from bilens.report.text import floored, raised
 from bilens.serve.export import export
 from bilens.serve.folder import ServedFolder, id_of
 from chromium import needs_browser
@@ -48,6 +50,11 @@ COMPUTE = """async ([key, rows, base]) => {
             near: ((one) => ({ ...one, example: [...one.example] }))(q.nearCrossing(map, x, label)),
         };
     });
+}"""
+
+SHOWN = """async ([values]) => {
+    const { number } = await import("/static/lib.js");
+    return values.map((one) => ["floor", "ceil"].map((way) => number(one, 3, way)));
 }"""
 
 
@@ -114,6 +121,16 @@ def test_the_page_computes_what_bilens_does(page: Any, root: Path) -> None:
         example = torch.tensor(mine["near"]["example"], dtype=torch.float64)
         order = f(example).sort(descending=True)
         assert order.values[0] - order.values[1] < 1e-4  # at the border
+
+
+def test_a_bound_is_never_shown_better_than_it_is(page: Any) -> None:
+    opened(page)
+    shown = page.evaluate(SHOWN, [[6194.9, 0.00012361, -2.7137, 1235678.0, 0.1]])
+    assert [one[0] for one in shown] == ["6,190", "0.000123", "−2.72", "1.23E6", "0.1"]
+    assert [one[1] for one in shown] == ["6,200", "0.000124", "−2.71", "1.24E6", "0.1"]
+    for box in page.get_by_role("checkbox").all():
+        found = box.bounding_box()
+        assert min(found["width"], found["height"]) >= 24
 
 
 def test_an_image_is_drawn_by_keyboard_and_by_mouse(page: Any, root: Path) -> None:
@@ -227,8 +244,8 @@ def test_the_radius_stands_beside_the_nearest_image(page: Any, root: Path) -> No
     ink(page)
     x = drawn(page)[None]
     exact = bl.certify.l2_radius(f, x, f(x).argmax(dim=1))
-    told = page.get_by_text("is given another answer: proven")
-    told.get_by_text(f"{float(exact.radius[0]):.4g}").wait_for()
+    told = page.get_by_text(f"below {floored(float(exact.radius[0]), 4)} is given another answer")
+    told.get_by_text(f"One at {raised(float(exact.distance[0]), 4)} is").wait_for()
     page.get_by_role("img", name="The image with another answer").wait_for()
 
 

@@ -114,22 +114,24 @@ def test_a_spectrum_is_chosen_by_keyboard_alone(page: Any) -> None:
 
 def test_the_slider_redraws_all_three_numbers(page: Any) -> None:
     opened(page, "planted", "spectra", "&k=1")
-    assert readout(page) == ["75%", "80%", "6 at most, proven"]  # 3 · |−2|, with r² = 3
+    assert readout(page) == ["75%", "80%", "6.001 at most, proven"]  # 3 · |−2|, raised
     slider = page.get_by_label("Eigenvectors kept, k")
     slider.press("ArrowRight")
     near = "75% at k = 1 · 90% at k = 3"
     assert readout(page) == [
         near,
         near.replace("75", "80").replace("90", "100"),
-        "1.5 at most, proven",
+        "1.501 at most, proven",
     ]
     slider.press("ArrowRight")
     assert readout(page)[:2] == ["90%", "100%"]
     slider.press("Home")
     page.get_by_label("Inputs up to length r").fill("10")
-    assert readout(page) == ["50%", "50%", "300 at most, proven"]
+    assert readout(page) == ["50%", "50%", "300.1 at most, proven"]
+    page.get_by_label("Inputs up to length r").fill("10.01")  # 3 · 100.2001
+    assert readout(page)[2] == "300.7 at most, proven"
     assert "k=0" in page.url
-    assert "r=10" in page.url
+    assert "r=10.01" in page.url
 
 
 def test_what_was_not_measured_is_not_said(page: Any) -> None:

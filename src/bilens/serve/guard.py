@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SAFE = ("GET", "HEAD")
-LARGEST, PATIENCE = 1 << 20, 10.0  # bytes of a body, seconds for it
+LARGEST, PATIENCE = 1 << 21, 10.0  # bytes of a body (the largest image that is drawn), seconds
 GLANCE = 1.0  # seconds for a body that is not wanted
 LONGEST = 1000  # characters of an address
 AT_ONCE = 32  # requests that are worked on; others wait

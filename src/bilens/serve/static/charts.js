@@ -101,8 +101,8 @@ export const bars = (name, values, { band, y: given, chosen, onchoose, told, xNa
 };
 
 // Curves over a shared axis: series of { name, points: [[x, y]], class }; `marker` is an x that is
-// pointed out.
-export const curves = (name, series, { x, y, marker, xName, yName, width = 640, height = 220 } = {}) => {
+// pointed out; `rounding` is that of the numbers of the points.
+export const curves = (name, series, { x, y, marker, rounding, xName, yName, width = 640, height = 220 } = {}) => {
   const points = series.flatMap((one) => one.points);
   const range = (at) => [Math.min(...points.map((p) => p[at])), Math.max(...points.map((p) => p[at]))];
   const { drawn, across, upwards } = framed(name, { width, height, x: x ?? range(0), y: y ?? range(1), xName, yName });
@@ -114,7 +114,7 @@ export const curves = (name, series, { x, y, marker, xName, yName, width = 640, 
         svg(
           "circle",
           { cx: across(a), cy: upwards(b), r: 2.5, class: `dot series-${index}` },
-          svg("title", {}, `${one.name}: ${number(a)}, ${number(b, 4)}`),
+          svg("title", {}, `${one.name}: ${number(a)}, ${number(b, 4, rounding)}`),
         ),
       );
   });

@@ -147,7 +147,7 @@ export const imagePlayground = (root, given, drawn, again) => {
       const found = await post(`/models/${root.dataset.key}/radius`, { inputs: [...x] });
       if (mine !== turn) return;
       if (await sayIfChanged(root.dataset.key, given, near, () => again(board.pixels), found.weights_sha256)) return;
-      const apart = number(largest(found.logits.map((value, o) => value - logits[o])), 2);
+      const apart = number(largest(found.logits.map((value, o) => value - logits[o])), 2, "ceil");
       near.replaceChildren(element("p", {}, radiusText(found)), ...pictures(x, found.example), element("p", { class: "quiet" }, t("play.apart", { apart })));
     } catch (error) {
       if (mine === turn) near.replaceChildren(element("p", { class: "callout wrong" }, error.message, " ", t("play.kept")));
@@ -155,17 +155,17 @@ export const imagePlayground = (root, given, drawn, again) => {
   };
   const bounds = (x, at, label) => {
     const found = nearCrossing(map, x, label);
-    const lower = number(lowerRadius(map, given.spectra, at, label), 4);
+    const lower = number(lowerRadius(map, given.spectra, at, label), 4, "floor");
     const told = found
-      ? t("play.bounds", { lower, upper: number(found.distance, 4), rival: names[found.rival] })
+      ? t("play.bounds", { lower, upper: number(found.distance, 4, "ceil"), rival: names[found.rival] })
       : t("play.lower", { lower });
     near.replaceChildren(element("p", {}, told), ...pictures(x, found?.example ?? []));
   };
   const radiusText = ({ status, radius, distance, rival, inside }) => {
     const told = t(`play.radius.${status}`, {
-      radius: number(radius, 4),
-      distance: number(distance, 4),
-      gap: number(distance - radius, 2),
+      radius: number(radius, 4, "floor"),
+      distance: number(distance, 4, "ceil"),
+      gap: number(distance - radius, 2, "ceil"),
       rival: names[rival],
     });
     return status === "certified" ? `${told} ${t(`play.clipped.${inside > 0 ? "holds" : "lost"}`)}` : told;

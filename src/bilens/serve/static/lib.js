@@ -82,14 +82,15 @@ export const t = (key, values = {}) =>
   );
 
 const minus = (text) => text.replaceAll("-", "−");
-const plain = [1, 2, 3, 4, 5].map(
-  (digits) => new Intl.NumberFormat(lang, { maximumSignificantDigits: digits }),
-);
-const extreme = new Intl.NumberFormat(lang, { notation: "scientific", maximumSignificantDigits: 3 });
-export const number = (value, digits = 3) => {
+const forms = {};
+const formOf = (maximumSignificantDigits, roundingMode, notation) =>
+  (forms[[maximumSignificantDigits, roundingMode, notation]] ??= new Intl.NumberFormat(lang, { maximumSignificantDigits, roundingMode, notation }));
+// A bound is shown with `rounding` "floor" where it is one from below, with "ceil" from above: never
+// better than it is.
+export const number = (value, digits = 3, rounding = "halfExpand") => {
   if (value === null || value === undefined) return "—";
   const size = Math.abs(value);
-  const form = size !== 0 && (size < 1e-4 || size >= 1e6) ? extreme : plain[digits - 1];
+  const form = size !== 0 && (size < 1e-4 || size >= 1e6) ? formOf(3, rounding, "scientific") : formOf(digits, rounding, "standard");
   return minus(form.format(value || 0)); // no negative zero
 };
 export const percent = (share, digits = 1) =>

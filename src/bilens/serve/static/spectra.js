@@ -164,7 +164,7 @@ const truncationPart = (found, curve) => {
         t(`kept.${name}`),
         unmeasured ? t("kept.unmeasured") : measuredAt(curve.points, k, name),
       ]),
-      [t("kept.bound"), bound === null ? t("kept.unproven") : t("kept.proven", { bound: number(bound, 4) })],
+      [t("kept.bound"), bound === null ? t("kept.unproven") : t("kept.proven", { bound: number(bound, 4, "ceil") })],
     ];
     said.replaceChildren(...told.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
     const proven = bounds.flatMap((size, index) => (size === null ? [] : [[index, radius * radius * size]]));
@@ -178,7 +178,7 @@ const truncationPart = (found, curve) => {
     const axis = { x: [0, most], marker: k, xName: t("kept.k"), width: 480 };
     const drawn = [
       [t("kept.measured"), within.length ? series : null, names, { ...axis, y: [0, 1] }],
-      [t("kept.bound"), proven.length ? [{ name: t("kept.bound"), points: proven }] : null, null, { ...axis, y: [0, top] }],
+      [t("kept.bound"), proven.length ? [{ name: t("kept.bound"), points: proven }] : null, null, { ...axis, y: [0, top], rounding: "ceil" }],
     ];
     plots.replaceChildren(
       ...drawn.flatMap(([name, lines, key, options]) => {
