@@ -263,12 +263,15 @@ def test_every_address_for_scripts_is_described(client: TestClient, folder: Path
         for operation in methods.values():
             assert operation["summary"]
             assert "4XX" in operation["responses"]
-    served = ServedFolder(folder)
+    served, key = ServedFolder(folder), id_of("mnist")
+    opened = served.opened(key)
+    assert opened is not None
+    both = {"a": key, "b": key, "layer": opened.model.network[0].name}  # of comparisons
     for one in ENDPOINTS:
         if one.method == "GET":  # as a view asks
             held = next(iter(one.held(served)), None) if one.held else None
             there = "report.json" if "/reports/" in one.path else "mnist"
-            held = held or Asked({"key": id_of(there), "number": 1})
+            held = held or Asked({"key": id_of(there), "number": 1}, both)
             answer = client.get(f"{API}{one.path.format(**held.path)}", params=held.query)
             status = 400 if one.path.endswith("/text") else 200  # of language models alone
             assert answer.status_code == status, one.path

@@ -27,6 +27,7 @@ from bilens.serve.endpoints import ENDPOINTS
 from bilens.serve.events import Events
 from bilens.serve.folder import ServedFolder
 from bilens.serve.guard import STREAM, Guard
+from bilens.serve.inside import without_paths
 from bilens.serve.job_pages import job_page, jobs_page, model_jobs, model_jobs_page
 from bilens.serve.pages import (
     MODEL_VIEWS,
@@ -116,7 +117,7 @@ def build_app(
             status, told, headers = error.status_code, error.detail, error.headers
         elif isinstance(error, REFUSED):
             status = 503 if isinstance(error, IN_VAIN) else 400
-            told = displayable(str(error).replace(str(served.folder), served.folder.name))
+            told = displayable(without_paths(str(error), served.folder))
         if request.url.path.startswith(API):
             return JSONResponse({"error": told}, status, headers)
         return HTMLResponse(failure_page(status, told, lang_of(request)), status, headers)

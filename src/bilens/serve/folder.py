@@ -23,7 +23,8 @@ from bilens.records.common import Finding, JudgedCondition
 from bilens.records.explorer import ModelPage, Overview, State, id_of
 from bilens.records.jobs import Choices, Job, NamedFile, NewJob
 from bilens.report.reports import SavedReport, VerdictReport
-from bilens.serve.jobs import Jobs, arguments_of
+from bilens.serve.inside import without_paths
+from bilens.serve.jobs import Jobs, arguments_of, check_line
 from bilens.serve.models import OpenModel, OpenModels, state_of
 from bilens.serve.overview import digest, digest_of, overview_of, row_of
 from bilens.serve.past import Past
@@ -158,7 +159,7 @@ class ServedFolder:
                     text = file.read(LARGEST + 1)
                 if len(text) > LARGEST:
                     raise FileError(f"{name}: at most {LARGEST} bytes are read.")
-                return checked(name, kind, json.loads(text))
+                return checked(name, kind, self._private(json.loads(text)))
             except OSError as error:
                 raise FileError(f"{name}: {why_unreadable(error)}") from None
             except (ValueError, RecursionError) as error:
@@ -172,10 +173,18 @@ class ServedFolder:
             document = self.history.document(number)
         except UsageError:
             return None
-        found = checked(f"audit {number}", document["kind"], document)
+        found = checked(f"audit {number}", document["kind"], self._private(document))
         assert isinstance(found, VerdictReport), "an audit is kept, and nothing else"
         model = next(one.model for one in self.history.audits() if one.number == number)
         return found.with_people(self.history.people(model))
+
+    def _private(self, document: Mapping[str, object]) -> Mapping[str, object]:
+        """Return a document without the places of the machine that its command line names."""
+        run = document.get("reproduce") if isinstance(document, dict) else None
+        if not isinstance(run, dict) or not isinstance(run.get("command"), str):
+            return document
+        run = run | {"command": without_paths(run["command"], self.folder)}
+        return {**document, "reproduce": run}
 
     def start(self, asked: NewJob) -> Job | None:
         """Put a job in the queue; None where its model is not there."""
@@ -184,7 +193,9 @@ class ServedFolder:
         data = {key: self.name_of(path) for key, path in found.data.items()}
         if asked.model not in models:
             return None
-        return self.jobs.add(asked.command, models[asked.model], arguments_of(asked, models, data))
+        line = arguments_of(asked, models, data)
+        check_line(self.folder, asked.command, line)
+        return self.jobs.add(asked.command, models[asked.model], line)
 
     def choices(self) -> Choices:
         """Return what the folder has to start a job with."""

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,6 +33,7 @@ from bilens.findings.rules.registry import parse_conditions
 from bilens.records.base import LOST, UNPRINTABLE, Record
 from bilens.records.explorer import id_of
 from bilens.records.jobs import OPTIONS, Command, Job, JobList, JobPage, NewJob, State
+from bilens.serve.inside import MOST_OF_DATA, files_of, without_paths
 
 FILES = ("--data", "--corpus", "--input-sae", "--output-sae")  # options that name one
 RESULT = {"audit": ["--history=."], "certify": ["--json"], "trace": ["--json"]}
@@ -106,7 +108,9 @@ class Jobs:
             elif kept.job.state in LIVE and not self._is_free():
                 if kept.machine not in ("", socket.gethostname()):
                     raise UsageError(f"it runs on the machine {kept.machine}: cancel it there.")
-                if kept.pid:  # the slot is held, so the group is still this job's
+                if kept.pid:
+                    if not self._runs(kept.pid):  # whoever wrote the file
+                        raise UsageError("its record names a process that is none of this job.")
                     hard = kept.job.state == "ending"
                     with suppress(ProcessLookupError):
                         os.killpg(kept.pid, signal.SIGKILL if hard else signal.SIGTERM)
@@ -130,7 +134,7 @@ class Jobs:
             for kept in each:
                 if kept.job.state == "waiting":
                     try:
-                        check_line(self.folder, kept.job)
+                        check_line(self.folder, kept.job.command, kept.job.arguments)
                     except UsageError as error:
                         self._end(kept, "failed", str(error))
                         continue
@@ -171,7 +175,7 @@ class Jobs:
             file.seek(max(os.fstat(file.fileno()).st_size - size, 0))
             text = file.read(size).decode("utf-8", "replace")
             text = FAULT.sub(f"({PLACE}/{number}.{suffix} has the lines of the fault)\n", text)
-            text = text.replace(str(self.folder), self.folder.name)
+            text = without_paths(text, self.folder)
             return tuple(UNPRINTABLE.sub(LOST, line.rstrip()) for line in text.splitlines())
         return ()
 
@@ -258,6 +262,18 @@ class Jobs:
         finally:
             os.close(slot)
 
+    def _runs(self, group: int) -> bool:
+        """Return whether the slot is held in a process group; true where no system says it."""
+        slot, processes = os.path.realpath(self.place / "slot"), Path("/proc")
+        if not (processes / "self" / "fd").is_dir():
+            return True
+        for each in processes.glob("[0-9]*"):
+            with suppress(OSError):  # gone since, or of somebody else
+                own = os.getpgid(int(each.name)) == group
+                if own and slot in map(os.readlink, (each / "fd").iterdir()):
+                    return True
+        return False
+
     def _is_free(self) -> bool:
         with self._slot() as slot:
             return slot is not None
@@ -281,33 +297,40 @@ def arguments_of(
     return (*words, "--", models[asked.model])
 
 
-def check_line(folder: Path, job: Job) -> None:
+def check_line(folder: Path, command: Command, line: tuple[str, ...]) -> None:
     """Refuse a command line that no page can have asked for, or whose files are gone since.
 
     Somebody else may write into the folder, and this process has other rights.
     """
-    match job.arguments:
-        case (job.command, *words, "--", model):
+    match line:
+        case (first, *words, "--", model) if first == command:
             files = [model]
         case _:
             raise UsageError("it is no command line of a job.")
-    options = {f"--{spelled(job.command, name)}" for name in OPTIONS[job.command]}
+    options = {f"--{spelled(command, name)}" for name in OPTIONS[command]}
     for word in words:
         option, _, value = word.partition("=")
-        if option not in options and word not in RESULT.get(job.command, ()):
+        if option not in options and word not in RESULT.get(command, ()):
             raise UsageError(f"{option} is no option of a job.")
         if option in FILES:
             files.append(value)
     for name in files:
-        if not is_inside(folder, name):
-            raise UsageError(f"{name} is no longer in the folder.")
+        if why := unfit(folder, name):
+            raise UsageError(why)
 
 
-def is_inside(folder: Path, name: str) -> bool:
-    with suppress(OSError, ValueError):
+def unfit(folder: Path, name: str) -> str:
+    """Return why a job may not read a file or a folder; empty where it may."""
+    try:
         path = Path(os.path.realpath(folder / name))  # which a loop of links does not stop
-        return path.exists() and path.is_relative_to(folder)
-    return False
+        if not path.exists() or not path.is_relative_to(folder):
+            return f"{name} is no longer in the folder."
+        deque(files_of(folder, path, MOST_OF_DATA), maxlen=0)
+    except FileError as error:
+        return str(error)
+    except (OSError, ValueError):
+        return f"{name} cannot be read."
+    return ""
 
 
 def spelled(command: Command, name: str) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ctypes
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass
-from itertools import islice
 from pathlib import Path
 from threading import Lock, RLock
 from typing import Any, TypeVar
@@ -18,8 +17,8 @@ from torch import Tensor
 from bilens.base.errors import FileError
 from bilens.io.load import load
 from bilens.io.loaded_model import LoadedModel
+from bilens.serve.inside import files_of
 
-MOST_FILES = 1000  # of a model, that are looked at for changes
 WEIGHTS, RESULTS, KEPT = 1 << 26, 1 << 25, 10  # bytes of weights and of results, and models
 State = tuple[tuple[str, int, int, int], ...]
 Result = TypeVar("Result")
@@ -100,25 +99,32 @@ class OpenModels:
         self.folder, self.results = folder, Results()
         self._open: OrderedDict[Path, OpenModel] = OrderedDict()
         self._lock = Lock()
+        self._reading: dict[Path, Lock] = {}  # one reader waits for no other model
 
     def get(self, path: Path, name: str) -> OpenModel:
         """Return a model of the folder.
 
         Raises:
-            FileError: If a file of it is a link out of the folder.
+            FileError: If a file of it is a link out of the folder, or changes meanwhile.
             BilensError: If it cannot be read; the message says why.
         """
         with self._lock:
+            reading = self._reading.setdefault(path, Lock())
+        with reading:
             state = state_of(self.folder, path)
             found = self._open.get(path)
             if found is None or found.state != state:
                 found = OpenModel(name, load(path), state, self.results)
+                if state_of(self.folder, path) != state:
+                    raise FileError(f"{name}: it changed while it was read: ask again.")
+            with self._lock:
                 self._open[path] = found
-            self._open.move_to_end(path)
-            while len(self._open) > 1 and (
-                len(self._open) > KEPT or sum(one.nbytes for one in self._open.values()) > WEIGHTS
-            ):
-                self._open.popitem(last=False)
+                self._open.move_to_end(path)
+                while len(self._open) > 1 and (
+                    len(self._open) > KEPT
+                    or sum(one.nbytes for one in self._open.values()) > WEIGHTS
+                ):
+                    self._open.popitem(last=False)
             return found
 
 
@@ -131,16 +137,8 @@ def trim() -> None:
 def state_of(folder: Path, path: Path) -> State:
     """Return size and time of each file of a model; none may be a link out of the folder."""
     found = []
-    for file in islice(files_of(path), MOST_FILES):
-        if not file.resolve().is_relative_to(folder):
-            raise FileError(f"{path.name}: {file.name} is a link out of the folder: not opened.")
+    for file in files_of(folder, path):
         with suppress(OSError):
             said = file.stat()
-            found.append((file.name, said.st_ino, said.st_size, said.st_mtime_ns))
-    return tuple(found)
-
-
-def files_of(path: Path) -> Iterator[Path]:
-    yield path
-    if path.is_dir():
-        yield from sorted(each for each in path.iterdir() if not each.is_dir())
+            found.append((str(file), said.st_ino, said.st_size, said.st_mtime_ns))
+    return tuple(sorted(found))

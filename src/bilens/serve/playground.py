@@ -65,7 +65,7 @@ def playground(served: ServedFolder, asked: Asked) -> Playground | NoPlayground 
         page = served.model(key)
         last = page.audits[0].number if page is not None and page.audits else None
         return opened.once(("playground", last), lambda: of_images(served, opened.model, f, last))
-    return opened.once("playground", lambda: of_table(opened.model, f))
+    return opened.once("playground", lambda: of_table(served, opened.model, f))
 
 
 def numbers_of(model: LoadedModel) -> int:
@@ -131,9 +131,9 @@ def of_images(
     )
 
 
-def of_table(model: LoadedModel, f: QuadraticMap) -> Playground:
+def of_table(served: ServedFolder, model: LoadedModel, f: QuadraticMap) -> Playground:
     mean, scale = standard_units(model)
-    rows = held_out_rows(model)
+    rows = held_out_rows(served.folder, model)
     return Playground(
         weights_sha256=model.weights_sha256,
         map=packed_map(f),

@@ -19,6 +19,7 @@ from bilens.records.audit import Audit
 from bilens.records.playground import PlayColumn, TrialImage
 from bilens.records.table_audit import TableColumn
 from bilens.serve.folder import ServedFolder
+from bilens.serve.models import state_of
 from bilens.train.run_folder import TEST_NAME
 
 OF_CLASS = 2  # images of each class
@@ -49,12 +50,14 @@ def trial_images(
     return tuple(found)
 
 
-def held_out_rows(model: LoadedModel) -> LabelledData | None:
+def held_out_rows(folder: Path, model: LoadedModel) -> LabelledData | None:
     """Return rows that were held out when the model was trained; None where they are not there."""
     path = Path(model.source) / TEST_NAME
     with suppress(BilensError, OSError):
+        before = state_of(folder, path)
         if path.stat().st_size <= LARGEST:
-            return read_labelled(path, None, interface_of(model))
+            rows = read_labelled(path, None, interface_of(model))
+            return rows if state_of(folder, path) == before else None  # swapped meanwhile
     return None
 
 

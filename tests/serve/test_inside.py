@@ -1,0 +1,179 @@
+"""Nothing out of the folder is read or told, whatever links lie in it and whatever changes.
+
+Broken once: with the first files of a model looked at alone, with no second look after a model or
+rows were read, with one lock for all models, with links inside a data folder followed, with
+messages as commands wrote them, with the process of a record believed.
+"""
+
+import json
+import os
+import subprocess
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import bilens as bl
+import tiny
+from bilens.base.errors import FileError, UsageError
+from bilens.io.loaded_model import LoadedModel
+from bilens.records.jobs import NewJob
+from bilens.report.reports import AuditReport
+from bilens.serve import jobs as queues, models, trial_inputs
+from bilens.serve.folder import ServedFolder, id_of
+from bilens.serve.inside import files_of, without_paths
+from bilens.serve.jobs import Jobs
+from bilens.serve.models import state_of
+from commands import model_folder
+from report_documents import make_document
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "runs"
+    for name in ("a", "b"):
+        model_folder(folder / name, tiny.classifier())
+    (tmp_path / "secret.csv").write_text("a")
+    return folder
+
+
+def test_a_link_is_found_behind_many_files_and_in_folders(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = folder / "a" / "1_Dense" / "deep"
+    below.mkdir(parents=True)
+    before = state_of(folder, folder / "a")
+    (below / "x").write_text("x")
+    assert state_of(folder, folder / "a") != before
+    (below / "round").symlink_to(folder / "a")  # inside, and a loop
+    assert state_of(folder, folder / "a")
+    (below / "out").symlink_to(folder.parent / "secret.csv")
+    with pytest.raises(FileError, match="out is a link out of the folder"):
+        state_of(folder, folder / "a")
+    (below / "out").unlink()
+    monkeypatch.setattr(files_of, "__defaults__", (5,))
+    for number in range(6):
+        (folder / "a" / f"{number}.txt").touch()
+    with pytest.raises(FileError, match="holds more than 5 files"):
+        state_of(folder, folder / "a")
+
+
+def test_of_the_served_folder_other_models_are_no_part(folder: Path) -> None:
+    (folder / "config.json").write_text("{}")
+    (folder / "b" / "out").symlink_to(folder.parent / "secret.csv")
+    names = [path.name for path in files_of(folder, folder)]
+    assert "config.json" in names
+    assert "out" not in names
+
+
+def test_what_changes_while_it_is_read_is_not_shown(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, load, file = ServedFolder(folder), models.load, folder / "a" / "config.json"
+
+    def swap(path: Path) -> LoadedModel:
+        found = load(path)
+        os.utime(file, ns=(1, 1))
+        return found
+
+    monkeypatch.setattr(models, "load", swap)
+    with pytest.raises(FileError, match="changed while it was read"):
+        served.opened(id_of("a"))
+    assert served.opened(id_of("a")) is not None  # as it is now
+
+
+def test_rows_of_elsewhere_are_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = ServedFolder(folder).opened(id_of("a"))
+    assert opened is not None
+    model, rows, file = opened.model, object(), folder / "a" / "test.csv"
+    file.write_text("a")
+    monkeypatch.setattr(trial_inputs, "interface_of", lambda _model: None)
+    monkeypatch.setattr(trial_inputs, "read_labelled", lambda *_: rows)
+    assert trial_inputs.held_out_rows(folder, model) is rows
+    monkeypatch.setattr(trial_inputs, "read_labelled", lambda *_: os.utime(file, ns=(1, 1)))
+    assert trial_inputs.held_out_rows(folder, model) is None
+    file.unlink()
+    file.symlink_to(folder.parent / "secret.csv")
+    monkeypatch.setattr(trial_inputs, "read_labelled", lambda *_: rows)
+    assert trial_inputs.held_out_rows(folder, replace(model, source=str(folder / "a"))) is None
+
+
+def test_one_model_waits_for_no_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served, load, go, both = ServedFolder(folder), models.load, threading.Event(), []
+
+    def slow(path: Path) -> LoadedModel:
+        if path.name == "a":
+            assert go.wait(20), "b waits for a"
+        return load(path)
+
+    monkeypatch.setattr(models, "load", slow)
+    first = threading.Thread(target=lambda: both.append(served.opened(id_of("a"))))
+    first.start()
+    second = threading.Thread(target=lambda: both.append(served.opened(id_of("b"))))
+    second.start()
+    second.join(10)
+    assert [one.name for one in both if one] == ["b"]
+    go.set()
+    first.join(20)
+    assert len(both) == 2
+
+
+def test_a_job_reads_no_link_inside_a_data_folder(folder: Path) -> None:
+    raw = folder / "lk" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte").touch()
+    served = ServedFolder(folder)
+    asked = NewJob(command="audit", model=id_of("a"), data=id_of("lk/raw"))
+    job = served.start(asked)
+    assert job is not None
+    (raw / "t10k-images-idx3-ubyte.gz").symlink_to(folder.parent / "secret.csv")
+    with pytest.raises(UsageError, match="is a link out of the folder"):
+        served.start(asked)
+    served.jobs.advance()  # what waited is looked at again
+    page = served.jobs.page(job.number)
+    assert page is not None
+    assert (page.job.state, "link out of the folder" in page.job.told) == ("failed", True)
+
+
+def test_no_place_of_the_machine_is_told(folder: Path) -> None:
+    for text, told in (
+        (f"error: {folder}/a: no.", "error: runs/a: no."),
+        ("it is a link to /tmp/x y/model.safetensors", "it is a link to x y/model.safetensors"),
+        ("bilens audit --data-dir=/srv/private/rows 'a'", "bilens audit --data-dir=rows 'a'"),
+        ("(/home/ada/m.pt)", "(m.pt)"),
+        ("Layer 1: 3/9, see https://x.example/a/b", "Layer 1: 3/9, see https://x.example/a/b"),
+    ):
+        assert without_paths(text, folder) == told
+    jobs = Jobs(folder)
+    job = jobs.add("certify", "a", ("certify", "--", "a"))
+    jobs.path(job.number, "err").write_text("error: a is a link to /srv/private/m.safetensors.\n")
+    assert jobs.last_line(job.number) == "a is a link to m.safetensors."
+    document = make_document()
+    document["reproduce"]["command"] = "bilens audit a --data-dir /srv/private"
+    bl.History(folder).add(AuditReport(document).record)
+    audit = ServedFolder(folder).audit(1)
+    assert audit is not None
+    assert audit.record.reproduce.command == "bilens audit a --data-dir private"
+
+
+def test_a_process_that_holds_no_slot_is_left_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, killed = Jobs(folder), []
+    monkeypatch.setattr(os, "killpg", lambda *signal: killed.append(signal))
+    job = jobs.add("certify", "a", ("certify", "--", "a"))
+    monkeypatch.setattr(queues, "keep", lambda *_: None)
+    place = jobs.path(job.number, "json")
+    kept = json.loads(place.read_text())
+    kept["job"]["state"] = "running"
+    other = subprocess.Popen(["sleep", "60"], start_new_session=True)  # noqa: S607 - of a test
+    place.write_text(json.dumps(kept | {"pid": other.pid}))
+    with jobs._slot(), other:
+        with pytest.raises(UsageError, match="none of this job"):
+            jobs.cancel(job.number)
+        assert killed == []
+        place.write_text(json.dumps(kept | {"pid": os.getpgid(0)}))
+        jobs.cancel(job.number)
+        other.kill()
+    assert len(killed) == 1
