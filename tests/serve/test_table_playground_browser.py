@@ -1,7 +1,9 @@
 """The playground of a table in a real browser: the form, what columns do, the nearest other answer.
 
 Broken once: with the mean of a column not taken off, with Sunday as day 0, with bounds ignored in
-the plane, without its stationary points, with a change of a text that costs nothing.
+the plane, without its stationary points, with a change of a text that costs nothing, with a number
+filled in for nothing, with the distance before whole numbers are rounded, with 1e300 taken,
+with a surface that is upside down.
 """
 
 import csv
@@ -45,6 +47,27 @@ MODEL = """async ([name, act, ...given]) => {
         nearest: (row, free, wanted) => model.nearest(row, new Map(free), wanted),
     };
     return acts[act](...given);
+}"""
+# of a (which is not known) and b: yes less no is 2 where a is not known, and 2b − 2.2
+UNKNOWN = """async ([a, free]) => {
+    const { tableModel } = await import("/static/table_play.js");
+    const packed = (shape, values) => {
+        const bytes = new Uint8Array(new Float64Array(values).buffer);
+        return { shape, dtype: "float64", base64: btoa(String.fromCharCode(...bytes)) };
+    };
+    const number = { kind: "number", unit: "", low: -3, high: 3, whole: false };
+    const map = {
+        down: packed([2, 1], [0, 0]), left: packed([1, 3], [0, 0, 0]),
+        right: packed([1, 3], [0, 0, 0]), linear: packed([2, 3], [0, 0, 0, 0, 2, 2]),
+        constant: packed([2], [0, -2.2]),
+    };
+    const columns = [
+        { ...number, name: "a", inputs: [0, 1], parts: ["value", "(missing)"] },
+        { ...number, name: "b", inputs: [2], parts: ["value"] },
+    ];
+    const given = { input_mean: [0, 0, 0], input_scale: [1, 1, 1], baseline: [0, 0, 0] };
+    const model = tableModel({ map, columns, ...given });
+    return model.nearest([a, 0], new Map(free), null);
 }"""
 STEPS = """async ([problems]) => {
     const { nearestStep } = await import("/static/nearest_change.js");
@@ -241,12 +264,77 @@ def test_a_form_is_filled_and_the_change_is_put_into_it(page: Any, root: Path) -
     answer = page.locator(".answer")
     assert answer.inner_text().startswith(names[label])
     page.get_by_role("button", name="Find").press("Enter")
-    page.get_by_text("exact, no smaller change").wait_for()
+    page.get_by_text("within these bounds may do it").wait_for()
     page.get_by_role("button", name="Put it into the form").press("Enter")
     assert not answer.inner_text().startswith(names[label])
     page.get_by_label("Highest income").fill("")
     page.get_by_role("button", name="Find").click()
     page.get_by_text("is missing").wait_for()
+
+
+def test_what_is_not_known_is_kept_or_filled_in_at_a_price(page: Any) -> None:
+    opened(page)
+    both = [[0, [-3, 3]], [1, [-3, 3]]]
+    for free in (both, both[1:]):
+        found = page.evaluate(UNKNOWN, [None, free])
+        assert found["exact"]
+        assert found["distance"] == pytest.approx(0.1, abs=1e-9)
+        assert found["values"] == [None, pytest.approx(0.1, abs=1e-6)]
+    found = page.evaluate(UNKNOWN, [None, [both[0], [1, [-3, 0.05]]]])
+    assert found == {"exact": True}  # filled in, b would have to be 1.1
+
+
+def test_the_distance_is_that_of_the_whole_numbers_that_are_shown(page: Any, root: Path) -> None:
+    opened(page)
+    page.get_by_label("Begin with").select_option("1")
+    page.get_by_label("income may change").uncheck()
+    page.get_by_role("button", name="Find").click()
+    told = page.get_by_text("with whole numbers, rounded outwards")
+    distance = float(told.inner_text().split()[1])
+    ((_, now, then),) = [
+        row.split("\t") for row in page.locator(".near tbody tr").all_inner_texts()
+    ]
+    assert float(then).is_integer()
+    scale = (bl.load(root / "loan").input_scale or ())[AGE]
+    exact = abs(float(then) - float(now)) / scale
+    assert exact <= distance < exact * 1.001
+    page.get_by_label("age may change").uncheck()
+    page.get_by_label("income may change").check()
+    page.get_by_role("button", name="Find").click()
+    page.get_by_text("exact, no smaller change").wait_for(timeout=5000)
+
+
+def test_a_number_beyond_all_measure_is_refused(page: Any) -> None:
+    opened(page)
+    answer, income = page.locator(".answer"), page.get_by_label("income", exact=True)
+    income.fill("640")
+    before = answer.inner_text()
+    for text in ("1e300", "-1e300"):
+        income.fill(text)
+        page.get_by_text("The answer is still that of the value before").wait_for()
+        assert (answer.inner_text(), income.input_value()) == (before, text)
+    page.get_by_label("Highest income").fill("1e300")
+    page.get_by_role("button", name="Find").click()
+    page.locator(".near").get_by_text("are computed here").wait_for()
+    income.fill("650")
+    assert page.get_by_text("The answer is still").count() == 0
+
+
+def test_the_surface_tells_its_numbers_by_keyboard_and_pointer(page: Any, root: Path) -> None:
+    opened(page)
+    page.get_by_label("Begin with").select_option("1")
+    page.get_by_label("Class", exact=True).select_option("2")
+    found = asked(page, "surface", held_out(root)[0][1], 2, 0, 1)
+    surface, told = page.get_by_role("application"), page.locator(".said").last
+    for key in ("ArrowUp", "ArrowRight", "ArrowRight", "ArrowDown"):
+        surface.press(key)
+    text = told.inner_text()
+    assert text.startswith("age = ")
+    value = float(text.split(": ")[1].replace("−", "-"))
+    assert value == pytest.approx(found["cells"][23][2], rel=1e-4)
+    surface.hover(position={"x": 3, "y": surface.bounding_box()["height"] - 4})
+    value = float(told.inner_text().split(": ")[1].replace("−", "-"))
+    assert value == pytest.approx(found["cells"][0][0], rel=1e-4)
 
 
 def test_a_wished_value_is_reached(page: Any) -> None:

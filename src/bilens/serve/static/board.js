@@ -2,7 +2,11 @@
 import { paint } from "./charts.js";
 import { control, element, t } from "./lib.js";
 
-const ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+export const ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+
+// Lays a mark over a cell of a canvas of so many rows and columns.
+export const over = (mark, [row, column], [rows, columns]) =>
+  Object.assign(mark.style, { left: `${(100 * column) / columns}%`, top: `${(100 * row) / rows}%`, width: `${100 / columns}%`, height: `${100 / rows}%` });
 
 export const drawingBoard = ([rows, columns], changed) => {
   const pixels = new Float64Array(rows * columns);
@@ -20,10 +24,7 @@ export const drawingBoard = ([rows, columns], changed) => {
 
   const show = () => {
     paint(canvas, pixels, [rows, columns], { scale: 1, grey: true });
-    mark.style.left = `${(100 * cursor[1]) / columns}%`;
-    mark.style.top = `${(100 * cursor[0]) / rows}%`;
-    mark.style.width = `${100 / columns}%`;
-    mark.style.height = `${100 / rows}%`;
+    over(mark, cursor, [rows, columns]);
   };
   const update = () => {
     show();

@@ -3,6 +3,8 @@ import { element, number, t } from "./lib.js";
 
 export const MISSING = "(missing)";
 const DAY = 86_400_000;
+// Beyond this, in either direction, float64 says nothing of sums of squares.
+export const farthest = ({ low, high }) => 1e9 * Math.max(1, Math.abs(low), Math.abs(high));
 const dayOf = (column, days) => new Date(Date.parse(column.first) + days * DAY);
 // Whether a column may be left empty: texts only where the training saw it.
 const mayMiss = (column) => column.kind !== "category" || column.parts.includes(MISSING);
@@ -47,7 +49,7 @@ export const shownValue = (column, value) => {
   if (column.kind === "date") return stamp(column, value).replace("T", " ");
   return column.kind === "number" ? `${number(value, 5)}${column.unit && ` ${column.unit}`}` : value;
 };
-// A control for a value; `change` is called with it.
+// A control for a value; `change` is called with it, with NaN where it is no number.
 export const valueInput = (column, value, change) => {
   if (column.kind === "category") {
     const options = [...levelsOf(column), ...(mayMiss(column) ? [null] : [])];
@@ -64,6 +66,9 @@ export const valueInput = (column, value, change) => {
     type: isDate ? "datetime-local" : "number",
     step: isDate ? null : "any",
     value: given,
-    oninput: (event) => event.target.validity.badInput || change(read(event.target.value)),
+    oninput: ({ target }) => {
+      if (!target.validity.badInput) change(read(target.value));
+      else if (!isDate) change(NaN); // a date is half typed
+    },
   });
 };

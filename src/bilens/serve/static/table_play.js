@@ -1,11 +1,12 @@
 // The playground of a table: a form, what each column and pair does, and the nearest other answer.
+import { ARROWS, over } from "./board.js";
 import { curves, largest, namedBars, paint } from "./charts.js";
 import { choice, control, element, exported, number, t, table } from "./lib.js";
 import { nearestStep, reduced } from "./nearest_change.js";
 import { nameable } from "./people.js";
 import { answerText, calmly, host, keepPlayed, readOutput, sayIfChanged, scoreBars, section, taken } from "./played.js";
 import { attributed, direction, largestAt, quadraticMap, unpacked } from "./quadratic.js";
-import { decode, encode, levelsOf, shownValue, usual, valueInput } from "./table_columns.js";
+import { decode, encode, farthest, levelsOf, shownValue, usual, valueInput } from "./table_columns.js";
 
 const POINTS = 61; // of a curve
 const CELLS = 25; // of a side of a surface
@@ -49,6 +50,7 @@ export const tableModel = (given) => {
     return { across, up, cells };
   };
 
+  const placeOf = (column) => column.inputs[column.parts.indexOf("value")];
   // The nearest values that are given another answer: `wanted` is a class, null for any other, or,
   // of a number, what it is to be. `free` is column → [low, high], or null for a text.
   const nearest = (values, free, wanted) => {
@@ -65,18 +67,19 @@ export const tableModel = (given) => {
     }
     let combined = [[values, 0]];
     let exact = true;
-    for (const column of texts) {
-      const changes = levelsOf(columns[column]).filter((level) => level !== values[column]);
+    // a number that is not known stays so, or is filled in: with the mean, and moved from there
+    for (const column of [...texts, ...numbers.filter((one) => values[one] === null)]) {
+      const all = texts.includes(column) ? levelsOf(columns[column]) : [usual(columns[column], mean)];
+      const changes = all.filter((one) => one !== values[column]);
       if (combined.length * (changes.length + 1) > MOST_TEXTS) exact = false;
       else combined = combined.flatMap(([found, cost]) => [[found, cost], ...changes.map((level) => [changed(found, column, level), cost + 1])]);
     }
     let best = null;
     for (const [start, cost] of combined) {
-      // a number that is not known is at the mean
-      const known = numbers.reduce((found, one) => (found[one] === null ? changed(found, one, usual(columns[one], mean)) : found), start);
-      const places = numbers.map((one) => columns[one].inputs[columns[one].parts.indexOf("value")]);
-      const z = inputsOf(known);
-      const bounds = numbers.map((one, i) => free.get(one).map((end) => (end - mean[places[i]]) / scale[places[i]] - z[places[i]]));
+      const known = numbers.filter((one) => start[one] !== null);
+      const places = known.map((one) => placeOf(columns[one]));
+      const z = inputsOf(start);
+      const bounds = known.map((one, i) => free.get(one).map((end) => (end - mean[places[i]]) / scale[places[i]] - z[places[i]]));
       const seen = map.seen(z);
       for (const goal of goals) {
         const found = nearestStep(goal.map(({ form, offset }) => reduced(map, form, seen, places, offset)), bounds);
@@ -85,16 +88,21 @@ export const tableModel = (given) => {
         const distance = Math.sqrt(cost + found.t.reduce((sum, step) => sum + step * step, 0));
         if (best && distance >= best.distance) continue;
         // a little beyond the border, and rounded as little as a form can show
-        const moved = numbers.map((one, i) => {
-          const value = known[one] + found.t[i] * (1 + 1e-7) * scale[places[i]];
+        const moved = known.map((one, i) => {
+          const value = start[one] + found.t[i] * (1 + 1e-7) * scale[places[i]];
           return Math.max(free.get(one)[0], Math.min(free.get(one)[1], value));
         });
-        best = { distance, values: known.map((value, one) => (numbers.includes(one) ? moved[numbers.indexOf(one)] : value)) };
+        best = { distance, values: start.map((value, one) => (known.includes(one) ? moved[known.indexOf(one)] : value)) };
       }
     }
     return { ...best, exact };
   };
-  return { map, base, at, parts, effect, surface, nearest, columns };
+  // As `nearest` measures it.
+  const distance = (from, to) => {
+    const square = (column, i) => (from[i] === null) + ((to[i] - (from[i] ?? usual(column, mean))) / scale[placeOf(column)]) ** 2;
+    return Math.sqrt(columns.reduce((sum, column, i) => sum + (to[i] === from[i] ? 0 : column.kind === "category" ? 1 : square(column, i)), 0));
+  };
+  return { map, base, at, parts, effect, surface, nearest, distance, columns };
 };
 
 export const tablePlayground = (root, given, typed, again) => {
@@ -111,21 +119,30 @@ export const tablePlayground = (root, given, typed, again) => {
   );
   answer.setAttribute("aria-live", "polite");
   found.setAttribute("aria-live", "polite");
-  const surface = element("canvas", { class: "pixels surface", role: "img" });
+  const surface = element("canvas", { class: "pixels surface", role: "application", tabindex: 0 });
+  const mark = element("div", { class: "board-cursor", "aria-hidden": "true" });
+  const said = element("output", { class: "said" });
+  let cell = null; // of the surface that is pointed at, from its top and left
   const axes = element("p", { class: "quiet" });
   let now = {};
   const output = readOutput(map, names, () => update());
 
+  const tooFar = (range) => t("play.too_far", { most: number(farthest(range)) });
   const layForm = () =>
     form.replaceChildren(
       ...columns.map((column, at) => {
+        const refused = element("p", { class: "quiet", "aria-live": "polite" });
         const input = valueInput(column, values[at], (value) => {
+          const far = typeof value === "number" && !(Math.abs(value) <= farthest(column));
+          input.setAttribute("aria-invalid", far);
+          refused.textContent = far ? `${tooFar(column)} ${t("play.still")}` : "";
+          if (far) return;
           values = values.map((old, i) => (i === at ? value : old));
           pick.selectedIndex = -1; // the row may be taken again
           update();
         });
         const name = column.unit ? `${column.name} (${column.unit})` : column.name;
-        return element("div", {}, control(name, input), nameable(root.dataset.key, `column:${column.name}`, column.name));
+        return element("div", {}, control(name, input), refused, nameable(root.dataset.key, `column:${column.name}`, column.name));
       }),
     );
 
@@ -183,7 +200,29 @@ export const tablePlayground = (root, given, typed, again) => {
       left: end(first, 0), right: end(first, -1), bottom: end(second, 0), top: end(second, -1),
       most: number(largest(cells)),
     });
+    if (cell) point(cell);
   };
+
+  const point = (wanted) => {
+    const { across, up, cells } = now.surface;
+    const size = [up.length, across.length];
+    cell = wanted.map((at, axis) => Math.max(0, Math.min(size[axis] - 1, at)));
+    over(mark, cell, size);
+    const [i, j] = [up.length - 1 - cell[0], cell[1]];
+    const shown = [across[j], up[i]].map((value, side) => `${columns[pair[side]].name} = ${shownValue(columns[pair[side]], value)}`);
+    said.textContent = `${shown.join(", ")}: ${number(cells[i][j], 5)}`;
+  };
+  for (const kind of ["pointermove", "pointerdown"])
+    surface.addEventListener(kind, (event) => {
+      const { left, top, width, height } = surface.getBoundingClientRect();
+      const size = [now.surface.up.length / height, now.surface.across.length / width];
+      point([event.clientY - top, event.clientX - left].map((pixels, axis) => Math.floor(pixels * size[axis])));
+    });
+  surface.addEventListener("keydown", (event) => {
+    if (!ARROWS[event.key]) return;
+    event.preventDefault();
+    point(cell ? cell.map((at, axis) => at + ARROWS[event.key][axis]) : [0, 0]);
+  });
 
   // ---- the nearest other answer
 
@@ -206,24 +245,30 @@ export const tablePlayground = (root, given, typed, again) => {
     if (one) return found; // the value is wished as it is
     const whole = found.map((value, at) => {
       if (!columns[at].whole || value === values[at] || value === null) return value;
-      const next = value > values[at] ? Math.ceil(value) : Math.floor(value);
+      const next = value > (values[at] ?? usual(columns[at], given.input_mean)) ? Math.ceil(value) : Math.floor(value);
       return next >= free.get(at)[0] && next <= free.get(at)[1] ? next : value;
     });
     const after = map.logits(model.at(whole));
     const label = largestAt(after);
     const does = label === (wanted ?? label) && label !== largestAt(now.logits);
-    return does ? whole : found;
+    return does && whole.some((value, at) => value !== found[at]) ? whole : found;
   };
   const find = () => {
     const free = new Map(ask.filter(({ may }) => may.checked).map(({ at, ends }) => [at, ends.length ? ends.map((end) => end.valueAsNumber) : null]));
     const told = (text) => found.replaceChildren(element("p", {}, text));
     if ([...free.values()].some((ends) => ends && !(ends[0] <= ends[1]))) return told(t("play.bad_bounds"));
+    const beyond = [...free].find(([at, ends]) => ends?.some((end) => Math.abs(end) > farthest(columns[at])));
+    if (beyond) return told(tooFar(columns[beyond[0]]));
     if (one && wish.value === "") return told(t("play.no_wish"));
+    const answers = { low: now.logits[0], high: now.logits[0] };
+    if (one && Math.abs(Number(wish.value)) > farthest(answers)) return told(tooFar(answers));
     if (!one && wish.value !== "" && Number(wish.value) === largestAt(now.logits)) return told(t("play.is_already"));
     const wanted = wish.value === "" ? null : Number(wish.value);
     const nearest = model.nearest(values, free, wanted);
     if (!nearest.values) return told(t(`play.none.${nearest.exact ? "proven" : "searched"}`));
     const then = rounded(nearest.values, free, wanted);
+    const kind = then !== nearest.values ? "rounded" : nearest.exact ? "exact" : "searched";
+    const distance = kind === "exact" ? number(nearest.distance, 4, "floor") : number(model.distance(values, then), 4, "ceil");
     const after = map.logits(model.at(then));
     const different = columns.map((_, at) => at).filter((at) => then[at] !== values[at]);
     const changes = different.map((at) => [columns[at].name, values[at], then[at]]);
@@ -237,7 +282,7 @@ export const tablePlayground = (root, given, typed, again) => {
     const heads = ["column", "now", "then"].map((key) => t(`play.head.${key}`));
     found.replaceChildren(
       table(name, heads, cells),
-      element("p", {}, t(`play.nearest.${nearest.exact ? "exact" : "searched"}`, { distance: number(nearest.distance, 4) })),
+      element("p", {}, t(`play.nearest.${kind}`, { distance })),
       put,
       taken("nearest", ["column", "now", "then"], () => changes),
     );
@@ -280,7 +325,8 @@ export const tablePlayground = (root, given, typed, again) => {
     section(
       t("play.pair"),
       host("controls", control(t("play.across"), pairChoice(0)), control(t("play.up"), pairChoice(1))),
-      surface,
+      host("sheet", surface, mark),
+      said,
       axes,
       taken(
         "pair",
