@@ -1,7 +1,8 @@
 """Layers, spectra and interactions in a real browser: by mouse, by keyboard alone, by a link.
 
 Broken once: with a slider that leaves the bound as it was, with what is chosen not kept in the
-address, with a cell told of another order, with a plot wider than the window.
+address, with a cell told of another order, with a plot wider than the window,
+with a cell not kept in the address, with a step to the measured k on the other side.
 """
 
 import shutil
@@ -123,7 +124,10 @@ def test_the_slider_redraws_all_three_numbers(page: Any) -> None:
         near.replace("75", "80").replace("90", "100"),
         "1.501 at most, proven",
     ]
-    slider.press("ArrowRight")
+    assert slider.get_attribute("aria-valuetext").startswith(f"2 / 3; Accuracy: {near}; Same")
+    page.get_by_role("button", name="Previous measured k").press("Enter")
+    assert slider.input_value() == "1"
+    page.get_by_role("button", name="Next measured k").press("Enter")
     assert readout(page)[:2] == ["90%", "100%"]
     slider.press("Home")
     page.get_by_label("Inputs up to length r").fill("10")
@@ -149,10 +153,16 @@ def test_interactions_by_mouse_and_keyboard(page: Any) -> None:
     page.get_by_role("application").hover()  # its middle
     assert told.inner_text() == "income × income: −2"
     page.get_by_label("Order").select_option("name")  # age, debt, income
-    page.get_by_role("application").press("ArrowRight")
+    page.get_by_role("application").press("ArrowUp")  # from debt × debt, which was chosen
     assert told.inner_text() == "age × debt: 0"
     page.get_by_role("application").press("ArrowDown")
     assert told.inner_text() == "debt × debt: 0.5"
+    assert "cell=2-2" in page.url
+    page.reload()
+    page.get_by_text("debt × debt: 0.5").wait_for()
+    page.get_by_role("application").click(position={"x": 5, "y": 5})
+    assert told.inner_text() == "age × age: 3"
+    assert "cell=0-0" in page.url
     page.get_by_label("At least, of the largest").fill("50")
     assert rows.count() == 2
     page.get_by_role("application").press("ArrowRight")

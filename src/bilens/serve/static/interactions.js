@@ -26,8 +26,8 @@ const pairsOf = ({ names, matrix }, least) =>
     .map((pair) => ({ ...pair, names: [names[pair.first], names[pair.second]] }));
 
 // A map of { names, matrix } that is looked at through a window; `told` hears of the cell that is
-// pointed at, by position in the order.
-const heatMap = (name, told) => {
+// pointed at, by position in the order, `chosen` of the one that is clicked or gone to by keys.
+const heatMap = (name, told, chosen) => {
   const canvas = element("canvas", { width: PIXELS, height: PIXELS, tabindex: 0, role: "application", "aria-label": name, class: "heat-map" });
   const whole = element("canvas"); // a pixel a cell
   const view = { element: canvas, at: [0, 0], zoom: 1, cell: null };
@@ -64,13 +64,17 @@ const heatMap = (name, told) => {
     look();
     told(cell);
   };
+  view.choose = (cell, follow) => {
+    view.point(cell, follow);
+    chosen(cell);
+  };
   view.draw = (rows) => {
     [values, count] = [rows.flat(), Math.max(rows.length, 1)];
     paint(whole, values, [count, count]);
     view.cell = null;
     view.zoomBy(1);
   };
-  gestures(canvas, {
+  const moved = gestures(canvas, {
     zoom: view.zoomBy,
     move: (right, down) => {
       const size = count / view.zoom / canvas.clientWidth;
@@ -78,11 +82,18 @@ const heatMap = (name, told) => {
       look();
     },
   });
-  canvas.addEventListener("pointermove", (event) => {
+  const under = (event) => {
     const { left, top } = canvas.getBoundingClientRect();
     const [column, row] = place([event.clientX - left, event.clientY - top]).map(Math.floor);
-    const inside = Math.min(row, column) >= 0 && Math.max(row, column) < count;
-    if (inside && String(view.cell) !== String([row, column])) view.point([row, column]);
+    return Math.min(row, column) >= 0 && Math.max(row, column) < count ? [row, column] : null;
+  };
+  canvas.addEventListener("pointermove", (event) => {
+    const cell = under(event);
+    if (cell && String(view.cell) !== String(cell)) view.point(cell);
+  });
+  canvas.addEventListener("click", (event) => {
+    const cell = under(event);
+    if (cell && moved() < 4) view.choose(cell); // no drag
   });
   const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
   canvas.addEventListener("keydown", (event) => {
@@ -92,7 +103,7 @@ const heatMap = (name, told) => {
     event.preventDefault();
     if (factor) return view.zoomBy(factor);
     const from = view.cell ?? view.at.map(Math.floor).reverse();
-    return view.point(from.map((index, axis) => Math.min(Math.max(index + step[axis], 0), count - 1)), true);
+    return view.choose(from.map((index, axis) => Math.min(Math.max(index + step[axis], 0), count - 1)), true);
   });
   return view;
 };
@@ -129,16 +140,18 @@ const mapPart = (title, found) => {
   let [shown, rows] = [[], []];
   const map = heatMap(title, (cell) => {
     said.textContent = cell ? `${cell.map((index) => found.names[shown[index]]).join(" × ")}: ${number(rows[cell[0]][cell[1]], 5)}` : "";
-  });
+  }, (cell) => state.set({ cell: cell.map((index) => shown[index]).join("-") }));
   const draw = () => {
     const least = (share / 100) * scale;
     shown = ordered(found, order);
     rows = shown.map((first) => shown.map((second) => (Math.abs(found.matrix[first][second]) >= least ? found.matrix[first][second] : 0)));
     map.draw(rows);
+    const [one, other] = state.get("cell").split("-").map((index) => shown.indexOf(Number(index)));
+    if (one >= 0 && other >= 0) map.point([one, other], true);
     const pairs = pairsOf(found, least);
     const cells = pairs.slice(0, LISTED).map(({ first, second, names, value }) => {
-      const look = () => map.point([shown.indexOf(first), shown.indexOf(second)], true);
-      return [element("button", { type: "button", class: "link", onclick: look, onfocus: look }, names.join(" × ")), number(value, 4)];
+      const look = (way) => () => map[way]([shown.indexOf(first), shown.indexOf(second)], true);
+      return [element("button", { type: "button", class: "link", onclick: look("choose"), onfocus: look("point") }, names.join(" × ")), number(value, 4)];
     });
     list.replaceChildren(
       table(t("pairs", { shown: cells.length, count: new Intl.NumberFormat(lang).format(pairs.length) }), [t("pair"), t("value")], cells),
@@ -215,15 +228,15 @@ export const interactions = (root) =>
       });
       const set = (name) => (event) => {
         if (!event.target.checkValidity()) return;
-        state.set({ [name]: event.target.value });
+        state.set({ [name]: event.target.value, cell: null });
         ofLayer();
       };
       const outputs = outputControls(layer, state.get("output", "0"), (output) => {
-        state.set({ output });
+        state.set({ output, cell: null });
         ofLayer();
       });
       return [
-        layers.length > 1 && control(t("layer.name"), choice(layers.map(({ name }) => [name, name]), layer.name, (name) => show({ layer: name, output: null, inputs: null }))),
+        layers.length > 1 && control(t("layer.name"), choice(layers.map(({ name }) => [name, name]), layer.name, (name) => show({ layer: name, output: null, inputs: null, cell: null }))),
         ...outputs,
         control(t("heat.count"), element("input", { type: "number", min: 1, max: MOST, value: state.get("count", String(SHOWN)), onchange: set("count") })),
         control(t("heat.inputs"), element("input", { type: "text", maxlength: 4000, value: state.get("inputs"), onchange: set("inputs") })),
@@ -238,7 +251,7 @@ export const interactions = (root) =>
         if (!all.length) return [element("p", { class: "callout" }, t("heat.no_circuits"))];
         const circuit = all[Number(state.get("circuit", "0"))] ?? all[0];
         const options = all.map((one, index) => [index, t("circuit.output", { latent: one.latent })]);
-        circuits.replaceChildren(control(t("heat.circuit"), choice(options, all.indexOf(circuit), (index) => show({ circuit: index }))));
+        circuits.replaceChildren(control(t("heat.circuit"), choice(options, all.indexOf(circuit), (index) => show({ circuit: index, cell: null }))));
         const names = circuit.features.map((latent) => t("circuit.input", { latent }));
         return mapPart(t("heat"), { names, matrix: circuit.matrix });
       });
@@ -248,7 +261,7 @@ export const interactions = (root) =>
       state.set(changes);
       const trace = traces.find((one) => one.id === state.get("trace"));
       const sources = [["", t("heat.layers")], ...traces.map(({ id, name }) => [id, name])];
-      const source = traces.length ? control(t("heat.source"), choice(sources, trace?.id ?? "", (id) => show({ trace: id, circuit: null }))) : null;
+      const source = traces.length ? control(t("heat.source"), choice(sources, trace?.id ?? "", (id) => show({ trace: id, circuit: null, cell: null }))) : null;
       controls.replaceChildren(element("p", { class: "controls" }, [source, ...(trace ? ofTrace(trace.id) : ofLayer())].filter(Boolean)));
     };
     root.append(controls, part);

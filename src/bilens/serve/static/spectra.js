@@ -167,6 +167,7 @@ const truncationPart = (found, curve) => {
       [t("kept.bound"), bound === null ? t("kept.unproven") : t("kept.proven", { bound: number(bound, 4, "ceil") })],
     ];
     said.replaceChildren(...told.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
+    slider.setAttribute("aria-valuetext", [shown.textContent, ...told.map((one) => one.join(": "))].join("; "));
     const proven = bounds.flatMap((size, index) => (size === null ? [] : [[index, radius * radius * size]]));
     const top = largest(proven.map(([, size]) => size));
     const names = ["accuracy", "agreement"].map((name) => t(`kept.${name}`));
@@ -196,12 +197,19 @@ const truncationPart = (found, curve) => {
     min: 0,
     max: most,
     value: k,
-    oninput: () => {
-      k = Number(slider.value);
-      state.set({ k });
-      draw();
-    },
+    oninput: () => go(Number(slider.value)),
   });
+  const go = (wanted) => {
+    k = wanted;
+    slider.value = k;
+    state.set({ k });
+    draw();
+  };
+  const jump = (name, sign) => {
+    const there = () => curve.points.filter((point) => point.k <= most && sign * (point.k - k) > 0).at(sign > 0 ? 0 : -1);
+    return element("button", { type: "button", onclick: () => there() && go(there().k) }, t(`kept.${name}`));
+  };
+  const jumps = curve.points.length ? [jump("previous", -1), jump("next", 1)] : [];
   const ball = element("input", {
     type: "number",
     min: 0,
@@ -218,7 +226,7 @@ const truncationPart = (found, curve) => {
   const data = curve.audit === null ? t("kept.advice") : t("kept.data", { audit: curve.audit, data: curve.data, inputs: WHOLE.format(curve.inputs) });
   return [
     element("h3", {}, t("kept")),
-    element("p", { class: "controls" }, control(t("kept.k"), slider), shown, control(t("kept.radius"), ball)),
+    element("p", { class: "controls" }, control(t("kept.k"), slider), shown, jumps, control(t("kept.radius"), ball)),
     said,
     plots,
     element("p", { class: "quiet" }, `${data} ${t("kept.how", { radius: number(Math.sqrt(width), 4) })}`),
