@@ -4,7 +4,7 @@ import { element, number, t } from "./lib.js";
 export const MISSING = "(missing)";
 const DAY = 86_400_000;
 // Beyond this, in either direction, float64 says nothing of sums of squares.
-export const farthest = ({ low, high }) => 1e9 * Math.max(1, Math.abs(low), Math.abs(high));
+export const farthest = ({ low, high }) => 10 ** (9 + Math.ceil(Math.log10(Math.max(1, Math.abs(low), Math.abs(high)))));
 const dayOf = (column, days) => new Date(Date.parse(column.first) + days * DAY);
 // Whether a column may be left empty: texts only where the training saw it.
 const mayMiss = (column) => column.kind !== "category" || column.parts.includes(MISSING);
