@@ -128,6 +128,26 @@ def test_search_finds_tokens_latents_and_labels(page: Any, trace: Trace) -> None
     assert page.get_by_role("searchbox").input_value() == str(second.latent)
 
 
+def test_the_list_is_sorted_by_numbers_and_stays_so(page: Any) -> None:
+    page.goto(PAGE)
+    page.locator(".circuit-list thead button").nth(6).click()
+    shown = "rows => rows.map(row => Number(row.cells[6].dataset.value))"
+    rows = page.locator(".circuit-list tbody tr")
+    before = rows.evaluate_all(shown)
+    assert before == sorted(before)
+    assert len({*before}) > 1
+    page.locator("#circuit-search").press_sequentially(" ")
+    assert rows.evaluate_all(shown) == before
+    page.evaluate("""() => {
+        const body = document.querySelector(".circuit-list tbody");
+        body.rows[0].cells[6].dataset.value = "";
+        body.rows[1].cells[6].dataset.value = "1e-9";
+    }""")
+    page.locator(".circuit-list thead button").nth(6).click()
+    values = rows.evaluate_all("rows => rows.map(row => row.cells[6].dataset.value)")
+    assert values[-2:] == ["1e-9", ""]  # the smallest, and behind it what is not known
+
+
 def test_the_causal_check_is_told_or_why_there_is_none(page: Any, trace: Trace) -> None:
     opened(page)
     made = [one.latent for one in trace.circuits if one.causal.behaviour is not None]

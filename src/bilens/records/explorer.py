@@ -8,6 +8,7 @@ from typing import Literal
 
 from bilens.records.base import Count, Document, Record
 from bilens.records.common import Finding, JudgedCondition
+from bilens.records.decision import Answer
 from bilens.records.history import Change, Entry, Measured, PastAudit
 
 
@@ -28,6 +29,8 @@ class ModelRow(Record, frozen=True):
     failures: tuple[Count, ...]  # rules that failed, of the last audits, the oldest first
     numbers: tuple[float | None, ...]  # of the watched rule, of these audits; null: not judged
     accepted: tuple[str, ...]  # rules whose failing is accepted today
+    # where it was never audited: decision of an audit of its weights that lies in its folder
+    beside: Answer | None = None
 
 
 class ReportRow(Record, frozen=True):
@@ -65,6 +68,7 @@ class ModelPage(Document, frozen=True, kw_only=True):
     # of the last audit: what fails, asks for caution, or was accepted or rejected
     findings: tuple[Finding, ...] = ()
     conditions: tuple[JudgedCondition, ...] = ()  # of the last audit, those that failed
+    reports: tuple[ReportRow, ...] = ()  # that lie in its folder
     views: tuple[str, ...] = ()  # that it can be looked at in; none of an autoencoder
 
 

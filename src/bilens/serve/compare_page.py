@@ -48,7 +48,7 @@ def sides(t: Catalogue, found: Comparison) -> Markup:
         if audit is not None:
             number = element("a", str(audit.number), href=f"/audits/{audit.number}?lang={t.lang}")
             weights = element("code", audit.weights_sha256[:12] or NONE)
-            told = number, audit.date[:16].replace("T", " "), decision(t, audit), weights
+            told = number, audit.date[:16].replace("T", " "), decision(t, audit.answer), weights
         rows.append((letter, element("a", one.model.name, href=link), *told))
     columns = [Column(name, numeric=False) for name in ("", *t.each("explorer", COLUMNS))]
     return table(t, t("explorer.compare.two"), columns, rows, class_="two")

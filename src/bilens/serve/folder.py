@@ -18,15 +18,19 @@ from bilens.base.errors import BilensError, CheckpointError, FileError, UsageErr
 from bilens.base.files import why_unreadable
 from bilens.data.tokenizer import FILE_NAME as TOKENIZER
 from bilens.findings.rules.judgements import JUDGED, RULE
+from bilens.io.formats.safetensors_folder import folder_sha256
+from bilens.io.loaded_model import WEIGHTS_NAME
 from bilens.records.base import LARGEST_WHOLE, displayable
 from bilens.records.common import Finding, JudgedCondition
+from bilens.records.decision import Answer
 from bilens.records.explorer import ModelPage, Overview, State, id_of
 from bilens.records.jobs import Choices, Job, NamedFile, NewJob
 from bilens.report.reports import SavedReport, VerdictReport
+from bilens.report.sections.decision import decision_of
 from bilens.serve.inside import without_paths
 from bilens.serve.jobs import Jobs, arguments_of, check_line
 from bilens.serve.models import OpenModel, OpenModels, state_of
-from bilens.serve.overview import digest, digest_of, overview_of, row_of
+from bilens.serve.overview import digest, digest_of, overview_of, reports_of, row_of
 from bilens.serve.past import Past
 from bilens.serve.walk import KINDS, START, TEXTS, Found, opened, walk
 
@@ -55,6 +59,7 @@ class ServedFolder:
         self._past, self._remembering, self._drawing = Past(), Lock(), Lock()
         self._verdicts: dict[int, tuple[tuple[Finding, ...], tuple[JudgedCondition, ...]]] = {}
         self._models = OpenModels(self.folder)
+        self._answers: dict[str, tuple[Any, Answer | None]] = {}  # of audits beside a model
         self._reading = Lock()  # documents may be large: one at a time
 
     def found(self) -> Found:
@@ -83,7 +88,40 @@ class ServedFolder:
         """
         found, past = self.found(), self.past()
         with self._drawing:  # it is made once, for all who ask
-            return overview_of(self.folder.name, self.history.writable, found, past, watch, day())
+            beside = tuple((key, answer) for key, answer in self._beside(found, past).items())
+            writable = self.history.writable
+            return overview_of(self.folder.name, writable, found, past, watch, day(), beside)
+
+    def _beside(self, found: Found, past: Past, only: str = "") -> dict[str, Answer]:
+        """Return by model what an audit of its weights says that lies in its folder.
+
+        It counts where the history has none; of several, the last one by name. A document is read,
+        and weights are, when one of them is new.
+        """
+        answers: dict[str, Answer] = {}
+        for row in reports_of(found):
+            path, kind = found.reports[row.id]
+            model = id_of(self.name_of(path.parent))
+            if found.models.get(model) != path.parent or model != (only or model):
+                continue
+            if self.name_of(path.parent) in past.audits or not issubclass(
+                KINDS[kind], VerdictReport
+            ):
+                continue
+            with suppress(BilensError, OSError):
+                state = (*map(changed_at, (path, path.parent, path.parent / WEIGHTS_NAME)),)
+                if self._answers.get(row.id, ((), None))[0] != state:
+                    self._answers[row.id] = state, self._answer_of(row.id, path.parent)
+                answer = self._answers[row.id][1]
+                if answer is not None:
+                    answers[model] = answer
+        return answers
+
+    def _answer_of(self, report: str, model: Path) -> Answer | None:
+        found = self.report(report)
+        if found is None or found.record.source.weights_sha256 != folder_sha256(model):
+            return None
+        return decision_of(found.record).answer
 
     def model(self, key: str) -> ModelPage | None:
         """Return what is known of a model, None where there is none of this id."""
@@ -96,11 +134,13 @@ class ServedFolder:
         audits = past.audits.get(name, ())
         entries = past.entries.get(name, ())
         findings, conditions = self._judged(audits[0].number) if audits else ((), ())
+        beside = self._beside(found, past, key)
         failed = tuple(one for one in conditions if one.failed)
         spoken = {one.subject.removeprefix(RULE) for one in entries if one.action in JUDGED}
         spoken |= {one.rule for one in failed}
         return ModelPage(
-            model=row_of(key, name, path is not None, past, "", day()),
+            model=row_of(key, name, path is not None, past, "", day(), beside.get(key)),
+            reports=() if path in (None, self.folder) else reports_of(found, path),
             views=() if path is None else self.views_of(path),
             audits=audits,
             entries=entries,

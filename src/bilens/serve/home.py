@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from operator import itemgetter
 
 from markupsafe import Markup
 
 from bilens.records.base import displayable
-from bilens.records.explorer import ModelRow, Overview
-from bilens.records.history import PastAudit
+from bilens.records.explorer import ModelRow, Overview, ReportRow
 from bilens.report.html import environment
 from bilens.report.markup import Column, badge, element, joined, quiet, section, table
 from bilens.report.sections.decision import LOOKS
@@ -79,6 +78,10 @@ def row_of(
         t("explorer.accepted", rule=title) if rule in row.accepted else title
         for rule, title in titles.items()
     ]
+    answer = row.beside if last is None else last.answer
+    said = decision(t, answer) if answer else quiet(t("explorer.never"))
+    if row.beside:
+        said = joined(said, quiet(t("explorer.beside")))
     value = row.numbers[-1] if row.numbers else None
     texts = [number_of(t, watched, kind, one) for one in row.numbers]
     told = t("explorer.numbers_of", numbers=", ".join(texts))
@@ -96,9 +99,9 @@ def row_of(
             name=row.name,
             choose=t("explorer.choose", name=row.name),
             gone="" if row.there else t("explorer.gone"),
-            answer=NEVER if last is None else last.answer,
-            rank=len(SEVERITY) if last is None else SEVERITY.index(last.answer),
-            decision=quiet(t("explorer.never")) if last is None else decision(t, last),
+            answer=answer or NEVER,
+            rank=SEVERITY.index(answer) if answer else len(SEVERITY),
+            decision=said,
             rules=" ".join(sorted({*failed, *(one.rule for one in row.changes)})),
             count=len(failed),
             failed=t("list.comma").join(names) or (NONE if last is None else t("explorer.none")),
@@ -110,7 +113,8 @@ def row_of(
             trend=row.failures[-1] if row.failures else "",
             failures=spark(t("explorer.trend"), counts, row.failures) or NONE,
             date="" if last is None else last.date,
-            day="" if last is None else last.date[:16].replace("T", " "),
+            day="" if last is None else last.date[:10],
+            time="" if last is None else last.date[11:16],
         )
     )
     return Markup(drawn)  # noqa: S704 - the template escapes
@@ -122,8 +126,8 @@ def changed(t: Catalogue, row: ModelRow, kind: str) -> Markup | str:
     return NONE if row.audits < 2 else t("explorer.same")
 
 
-def decision(t: Catalogue, audit: PastAudit) -> Markup:
-    return badge(t, LOOKS.get(audit.answer, "unknown"), t(f"decision.{audit.answer}"))
+def decision(t: Catalogue, answer: str) -> Markup:
+    return badge(t, LOOKS.get(answer, "unknown"), t(f"decision.{answer}"))
 
 
 def tools(t: Catalogue, found: Overview) -> Markup:
@@ -164,7 +168,11 @@ def select(name: str, options: Iterable[tuple[str, str]], chosen: str = "") -> M
 
 
 def reports(t: Catalogue, found: Overview) -> Markup:
-    if not found.reports:
+    return report_list(t, found.reports)
+
+
+def report_list(t: Catalogue, listed: Sequence[ReportRow]) -> Markup:
+    if not listed:
         return Markup()
     rows = (
         (
@@ -175,7 +183,7 @@ def reports(t: Catalogue, found: Overview) -> Markup:
             ),
             t(f"explorer.kind.{row.kind}"),
         )
-        for row in found.reports
+        for row in listed
     )
     columns = [Column(name, numeric=False) for name in t.each("explorer", ("file", "what"))]
     return section(t, "explorer.reports", table(t, t("explorer.reports_caption"), columns, rows))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from datetime import date
 from functools import lru_cache
+from pathlib import Path
 
 from bilens.findings.rules.judgements import judgements
 from bilens.findings.rules.progress import changes
 from bilens.findings.rules.registry import rules_asked_for
+from bilens.records.decision import Answer
 from bilens.records.explorer import ModelRow, Overview, ReportRow, id_of
 from bilens.serve.past import Past
 from bilens.serve.walk import Found
@@ -20,7 +22,13 @@ WATCHED = ("accuracy", "r_squared", "coverage", "r2")  # at first, the first tha
 
 @lru_cache(maxsize=4)
 def overview_of(
-    folder: str, writable: bool, found: Found, past: Past, watch: str, today: date
+    folder: str,
+    writable: bool,
+    found: Found,
+    past: Past,
+    watch: str,
+    today: date,
+    beside: tuple[tuple[str, Answer], ...] = (),
 ) -> Overview:
     """Return all models, the worst first, and all reports."""
     rules = watchable(past)
@@ -29,13 +37,13 @@ def overview_of(
         key: found.names[key] for key in found.models
     }
     rows = [
-        row_of(key, name, key in found.models, past, watched, today) for key, name in known.items()
+        row_of(key, name, key in found.models, past, watched, today, dict(beside).get(key))
+        for key, name in known.items()
     ]
-    listed = sorted(found.reports.items(), key=lambda item: found.names[item[0]])
     return Overview(
         folder=folder,
         models=tuple(sorted(rows, key=severity)),
-        reports=tuple(ReportRow(key, found.names[key], kind) for key, (_, kind) in listed),
+        reports=reports_of(found),
         truncated=found.truncated,
         watched=watched,
         watchable=rules,
@@ -44,7 +52,25 @@ def overview_of(
     )
 
 
-def row_of(key: str, name: str, there: bool, past: Past, watched: str, today: date) -> ModelRow:
+def reports_of(found: Found, folder: Path | None = None) -> tuple[ReportRow, ...]:
+    """Return all reports by name, or those in the folder of a model."""
+    listed = sorted(found.reports.items(), key=lambda item: found.names[item[0]])
+    return tuple(
+        ReportRow(key, found.names[key], kind)
+        for key, (path, kind) in listed
+        if folder in (None, path.parent)
+    )
+
+
+def row_of(
+    key: str,
+    name: str,
+    there: bool,
+    past: Past,
+    watched: str,
+    today: date,
+    beside: Answer | None = None,
+) -> ModelRow:
     audits = past.audits.get(name, ())
     shown = audits[:SHOWN]
     judged = [past.measured.get(one.number, {}) for one in shown]
@@ -62,13 +88,14 @@ def row_of(key: str, name: str, there: bool, past: Past, watched: str, today: da
         failures=tuple(len(one.failed) for one in reversed(shown)),
         numbers=tuple(numbers),
         accepted=tuple(sorted(rule for rule, (_, how) in standing.items() if how == "accepted")),
+        beside=None if audits else beside,
     )
 
 
 def severity(row: ModelRow) -> tuple[bool, int, int, str]:
     """Return what models are ordered by: those never audited last, the others the worst first."""
     if row.last is None:
-        return True, 0, 0, row.name
+        return row.beside is None, SEVERITY.index(row.beside or "use"), 0, row.name
     failed = {*row.last.failed} - {*row.accepted}
     return False, SEVERITY.index(row.last.answer), -len(failed), row.name
 

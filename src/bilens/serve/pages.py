@@ -16,7 +16,7 @@ from bilens.report.markup import Column, element, joined, quiet, section, table
 from bilens.report.raster import DIVERGING
 from bilens.report.sections.overview import title_of
 from bilens.report.text import NONE, Catalogue, load_catalogue, whole
-from bilens.serve.home import decision, home
+from bilens.serve.home import decision, home, report_list
 from bilens.serve.people import everything, findings
 from bilens.serve.watching import progress
 
@@ -75,7 +75,12 @@ def model_page(found: ModelPage, lang: str, secret: str) -> str:
     """Return the page of a model: its audits, and what people said of it."""
     t, found = load_catalogue(lang), displayable(found)
     told = watch(t, found.digest, found.model.id, writable=found.writable)
-    listed = (progress(t, found), audits(t, found.audits), everything(t, found))
+    listed = (
+        progress(t, found),
+        audits(t, found.audits),
+        report_list(t, found.reports),
+        everything(t, found),
+    )
     now = element("div", state(t, found), data_fresh="state")
     parts = (now, findings(t, found), *listed)
     return framed(t, found.model.name, secret, told, tabs(t, found, "model"), *parts)
@@ -168,7 +173,11 @@ def state(t: Catalogue, found: ModelPage) -> Markup:
         command = shlex.join(["bilens", "audit", "--history", ".", *end, row.name])
         how = joined(quiet(t("explorer.how")), element("pre", element("code", command)))
     if row.last is None:
-        return joined(element("p", t("explorer.never")), how)
+        never = element("p", t("explorer.never"))
+        if row.beside is None:
+            return joined(never, how)
+        lying = element("p", decision(t, row.beside), " ", t("explorer.beside"))
+        return joined(lying, never, how)
     ends = {  # the last one of a rule counts
         one.subject.removeprefix("rule:"): "" if one.until is None else until_day(t, one.until)
         for one in reversed(found.entries)
@@ -177,7 +186,7 @@ def state(t: Catalogue, found: ModelPage) -> Markup:
     named = [f"{title_of(t, rule)}{ends.get(rule, '')}" for rule in row.accepted]
     rules = t("list.comma").join(named)
     accepted = element("p", t("explorer.accepted_rules", rules=rules)) if rules else Markup()
-    return joined(decision(t, row.last), accepted, how)
+    return joined(decision(t, row.last.answer), accepted, how)
 
 
 def audits(t: Catalogue, found: tuple[PastAudit, ...]) -> Markup:
@@ -185,7 +194,7 @@ def audits(t: Catalogue, found: tuple[PastAudit, ...]) -> Markup:
         (
             element("a", whole(one.number), href=f"/audits/{one.number}?lang={t.lang}"),
             element("time", one.date, datetime=one.date),
-            decision(t, one),
+            decision(t, one.answer),
             t("list.comma").join(title_of(t, rule) for rule in one.failed) or t("explorer.none"),
             one.version,
             element("code", one.weights_sha256[:12] or NONE),

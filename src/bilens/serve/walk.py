@@ -87,7 +87,13 @@ def walk(folder: Path) -> Found:
             if is_model(path):
                 models[key], names[key] = path, name
                 if path != folder:
-                    data |= rows_beside(folder, path)
+                    for each in beside(path):
+                        inner = each.relative_to(folder).as_posix()
+                        if each.suffix != ".json":
+                            data[id_of(inner)] = each
+                        elif (kind := kind_at(folder, each)) in KINDS:
+                            reports[id_of(inner)] = each, kind
+                            names[id_of(inner)] = inner
                     continue
             elif path.suffix == ".json" and (kind := kind_at(folder, path)) in KINDS:
                 reports[key], names[key] = (path, kind), name
@@ -119,14 +125,14 @@ def walk(folder: Path) -> Found:
     return Found(models, reports, data, names, truncated, folders)
 
 
-def rows_beside(folder: Path, model: Path) -> dict[str, Path]:
-    """Return data files in the folder of a model, such as its test rows."""
+def beside(model: Path) -> list[Path]:
+    """Return what lies in the folder of a model: data, such as its test rows, and documents."""
     if not model.is_dir():
-        return {}
+        return []
     with os.scandir(model) as inside:
-        items = [item for item in islice(inside, MOST_BESIDE) if item.name.endswith(DATA)]
-    found = (model / item.name for item in items if item.is_file(follow_symlinks=False))
-    return {id_of(path.relative_to(folder).as_posix()): path for path in found}
+        items = [item for item in islice(inside, MOST_BESIDE) if item.name not in MARKS]
+    wanted = (item for item in items if item.name.endswith((*DATA, ".json")))
+    return [model / item.name for item in wanted if item.is_file(follow_symlinks=False)]
 
 
 def kind_at(folder: Path, path: Path) -> str:

@@ -22,7 +22,7 @@ const causalState = (causal) => {
   const count = causal.checks.filter(standsOut).length;
   return t(count === causal.checks.length ? "causal.all" : count ? "causal.some" : "causal.failed", { count, all: causal.checks.length });
 };
-const causalPart = (causal) => {
+const causalPart = (causal, title) => {
   const heading = element("h4", {}, t("causal.heading"));
   if (causal === null || causal.behaviour === null || causal.checks.length === 0)
     return [heading, element("p", {}, t("causal.why_not"))];
@@ -41,7 +41,7 @@ const causalPart = (causal) => {
   const words = causal.checks.map((check) =>
     element("li", {}, t(`causal.told.${check.kind}`, { share: percent(check.share.value), random: percent(check.random_share.value), draws: number(check.num_random) }), " ", t(standsOut(check) ? "causal.apart" : "causal.not_apart")),
   );
-  return [heading, element("p", {}, t("causal.behaviour", { high, low })), element("ul", { class: "plain-list" }, words), table(t("causal.table"), heads, rows)];
+  return [heading, element("p", {}, t("causal.behaviour", { high, low })), element("ul", { class: "plain-list" }, words), table(`${title}: ${t("causal.table")}`, heads, rows)];
 };
 
 // ---- what is found: each of these has texts, in lower case, and a number as a whole
@@ -133,6 +133,7 @@ function drawCircuits(root, { trace, model, report }) {
   const listed = table(t("circuit.list"), COLUMNS.map((key) => t(`circuit.${key}`)), []);
   listed.classList.add("circuit-list");
   const body = listed.querySelector("tbody");
+  const sort = sortable(listed.querySelector("table"));
   const list = () => {
     const found = trace.ranking.map((row, rank) => [row, rank]).filter(([row]) => matches(textsOf(row), search.value));
     found.sort(([a], [b]) => drawn.has(b.latent) - drawn.has(a.latent));
@@ -142,9 +143,11 @@ function drawCircuits(root, { trace, model, report }) {
         const open = drawn.has(latent)
           ? button(String(latent), () => choose(latent), { class: "plain", "aria-label": t("circuit.open", { latent }), "aria-pressed": String(latent === chosen) })
           : String(latent);
-        return element("tr", {}, [String(rank + 1), open, called, peak, causal, number(score), percent(density, 2)].map((cell) => element("td", {}, cell)));
+        const cells = [[String(rank + 1)], [open, latent], [called], [peak], [causal], [number(score), score], [percent(density, 2), density]];
+        return element("tr", {}, cells.map(([cell, value]) => element("td", { "data-value": value }, cell)));
       }),
     );
+    sort();
     shown.textContent = t("circuit.shown", { count: Math.min(found.length, MOST_ROWS), all: trace.ranking.length });
     state.set({ search: search.value });
   };
@@ -295,7 +298,7 @@ function drawCircuits(root, { trace, model, report }) {
       takeaway(title, { rows: lines, drawn: view.element }),
       element("p", { class: "takeaway" }, download),
       details,
-      ...causalPart(circuit.causal),
+      ...causalPart(circuit.causal, t("circuit.heading", { latent: chosen, name: latentName(circuit.output) })),
       element("h4", {}, t("circuit.contexts")),
       passages(circuit.output, trace.tokens_carry_spaces),
       tokenEnds(circuit.output.tokens, t("circuit.promotes"), t("circuit.suppresses")),
@@ -307,7 +310,6 @@ function drawCircuits(root, { trace, model, report }) {
   };
   list();
   open();
-  sortable(listed.querySelector("table"));
   remarks?.show(listed, () => {
     list();
     refresh();
@@ -333,7 +335,7 @@ function drawReadings(root, { trace, model }) {
       plot,
       takeaway(title, { rows: [["eigenvalue"], ...values.map((value) => [value])], data: one, drawn: plot }),
       table(`${title}: ${t("circuit.vectors")}`, ["eigenvalue", "one_end", "other_end"].map((key) => t(`circuit.${key}`)), vectors),
-      ...(one.causal ? causalPart(one.causal) : []),
+      ...(one.causal ? causalPart(one.causal, title) : []),
     );
     return { drawn, texts: () => [title.toLowerCase(), ...texts, model ? (labelOf(remarksOf(model).of(subject))?.text ?? "").toLowerCase() : ""] };
   });

@@ -151,25 +151,34 @@ export const drawing = async (root, draw) => {
   }
 };
 
-// Buttons in the heads of a table that sort its rows.
+// Buttons in the heads of a table that sort its rows by `data-value`, else by their text; what is
+// not known is last. Returns what sorts rows that have come since.
 export const sortable = (whole) => {
   const heads = [...whole.tHead.rows[0].cells];
   const compare = new Intl.Collator(lang, { numeric: true }).compare;
-  heads.forEach((head, column) => {
+  const sort = () => {
+    const column = heads.findIndex((head) => head.hasAttribute("aria-sort"));
+    if (column < 0) return;
+    const sign = heads[column].getAttribute("aria-sort") === "ascending" ? 1 : -1;
+    const value = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
+    const rows = [...whole.tBodies[0].rows].map((row) => [value(row), row]);
+    const unknown = (text) => text === "—" || text === "";
+    const numeric = rows.every(([text]) => unknown(text) || !Number.isNaN(Number(text)));
+    const order = numeric ? (a, b) => Number(a) - Number(b) : compare;
+    rows.sort(([a], [b]) => unknown(a) - unknown(b) || (unknown(a) ? 0 : sign * order(a, b)));
+    whole.tBodies[0].append(...rows.map(([, row]) => row));
+  };
+  for (const head of heads) {
     const button = element("button", { type: "button" }, ...head.childNodes);
     head.append(button);
     button.addEventListener("click", () => {
       const up = head.getAttribute("aria-sort") !== "ascending";
       for (const other of heads) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
-      const value = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
-      const rows = [...whole.tBodies[0].rows].map((row) => [value(row), row]);
-      const numeric = rows.every(([text]) => text === "—" || text === "" || !Number.isNaN(Number(text)));
-      const order = numeric ? (a, b) => Number(a) - Number(b) : compare;
-      rows.sort(([a], [b]) => (up ? 1 : -1) * order(a, b));
-      whole.tBodies[0].append(...rows.map(([, row]) => row));
+      sort();
     });
-  });
+  }
+  return sort;
 };
 
 // ---- the address keeps what is looked at

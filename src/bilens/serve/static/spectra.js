@@ -41,6 +41,7 @@ const layerTable = (layers, audit, choose) => {
   const body = listed.querySelector("tbody");
   [...body.rows].forEach((row, index) => {
     row.addEventListener("click", (event) => event.target === buttons[index] || choose(layers[index], true));
+    row.cells[1].dataset.value = layers[index].exact ? 1 : (layers[index].r_squared ?? "");
     for (const [column, name] of COLUMNS.entries()) {
       if (!NUMBERS.includes(name)) continue;
       row.cells[column].className = "num";

@@ -1,0 +1,105 @@
+"""Reports in a model's own folder are listed, and an audit of its weights stands for itself.
+
+Broken once: with the folder of a model not looked into, with the hash of the weights not compared,
+with any subject taken.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+import bilens as bl
+import tiny
+from bilens.base.errors import UsageError
+from bilens.base.files import file_sha256
+from bilens.records.explorer import id_of
+from bilens.report.reports import AuditReport
+from bilens.report.text import load_catalogue
+from bilens.serve.endpoint import Asked
+from bilens.serve.endpoints import NewEntry, add_entry
+from bilens.serve.folder import ServedFolder
+from bilens.serve.pages import model_page, overview_page
+from commands import model_folder
+from report_documents import failed
+
+
+def lay(root: Path, name: str, **source: Any) -> None:
+    model_folder(root / name, tiny.classifier())
+    found = failed()
+    weights = file_sha256(root / name / "model.safetensors")
+    found |= {"source": found["source"] | {"weights_sha256": weights} | source}
+    (root / name / "report.json").write_text(json.dumps(found), "utf-8")
+    (root / name / "other.json").write_text('{"kind": "nothing of bilens"}', "utf-8")
+
+
+def test_a_report_in_the_folder_of_a_model_is_found(tmp_path: Path) -> None:
+    lay(tmp_path, "demo")
+    lay(tmp_path, "moved", weights_sha256="c" * 64)
+    served = ServedFolder(tmp_path)
+    overview = served.overview()
+    assert [row.name for row in overview.reports] == ["demo/report.json", "moved/report.json"]
+    assert {row.name: row.beside for row in overview.models} == {
+        "demo": "cannot_judge",
+        "moved": None,  # of other weights
+    }
+    assert bl.History(tmp_path).audits() == []
+    found = served.model(id_of("demo"))
+    assert found is not None
+    assert [row.name for row in found.reports] == ["demo/report.json"]
+    for lang in ("en", "ja"):
+        said = load_catalogue(lang)("explorer.beside")
+        assert overview_page(overview, lang, "").count(said) == 1
+        page = model_page(found, lang, "")
+        assert said in page
+        assert f"/reports/{id_of('demo/report.json')}?lang={lang}" in page
+
+
+def test_an_audit_of_the_history_counts_before_it(tmp_path: Path) -> None:
+    lay(tmp_path, "demo")
+    served = ServedFolder(tmp_path)
+    report = served.report(id_of("demo/report.json"))
+    assert report is not None
+    source = report.record.source
+    served.history.add(
+        structs.replace(
+            report.record,
+            source=structs.replace(source, path=str(tmp_path / "demo")),
+        )
+    )
+    (row,) = served.overview().models
+    assert row.beside is None
+    assert row.last is not None
+
+
+@pytest.mark.parametrize(
+    ("action", "subject", "told"),
+    [
+        ("label", "class:1:positive:0", ""),
+        ("label", "class:99:positive:0", "classes, from 0"),
+        ("label", "class:1:sideways:0", "expected model"),
+        ("label", "nonsense <b>", "expected model"),
+        ("note", "direction:unembed:the", ""),
+        ("accept", "rule:complete", ""),
+        ("accept", "rule:coverage", "nothing to accept"),
+        ("reject", "rule:coverage", "nothing to accept"),
+        ("withdraw", "rule:coverage", ""),
+    ],
+)
+def test_something_is_said_only_of_what_is_there(
+    tmp_path: Path, action: Any, subject: str, told: str
+) -> None:
+    model_folder(tmp_path / "demo", tiny.classifier())
+    served = ServedFolder(tmp_path)
+    record = AuditReport(failed()).record
+    source = structs.replace(record.source, path=str(tmp_path / "demo"))
+    served.history.add(structs.replace(record, source=source))
+    asked = Asked({"key": id_of("demo")}, body=NewEntry(action, subject, "known", "Ada"))
+    if told:
+        with pytest.raises(UsageError, match=told):
+            add_entry(served, asked)
+    else:
+        add_entry(served, asked)
+    assert len(served.history.entries()) == (not told)
