@@ -91,7 +91,7 @@ def test_rows_of_elsewhere_are_not_read(folder: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(trial_inputs, "interface_of", lambda _model: None)
     monkeypatch.setattr(trial_inputs, "read_labelled", lambda *_: rows)
     assert trial_inputs.held_out_rows(folder, model) is rows
-    monkeypatch.setattr(trial_inputs, "read_labelled", lambda *_: os.utime(file, ns=(1, 1)))
+    monkeypatch.setattr(trial_inputs, "read_labelled", lambda *_: os.utime(file, ns=(1, 1)) or rows)
     assert trial_inputs.held_out_rows(folder, model) is None
     file.unlink()
     file.symlink_to(folder.parent / "secret.csv")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -46,6 +47,11 @@ REPORT_POLICY = (  # a report is one closed file, with its style inside
 )
 REFUSED = BilensError, msgspec.MsgspecError, UnicodeError  # what is told of
 IN_VAIN = FileError, DiskError, CheckpointError  # whoever asks
+UNFOUND = {
+    404: "there is nothing at this address.",
+    405: "this address is not asked with this method.",
+}
+PREFERRED = re.compile(r"\b([A-Za-z]{2})\b[\w-]*\s*(?:;\s*q=([01](?:\.\d{0,3})?))?")
 Answer = Callable[[Request], Awaitable[Response]]
 Found = TypeVar("Found")
 
@@ -114,7 +120,8 @@ def build_app(
         status, told = 500, "it failed: the terminal of `bilens serve` says where."
         headers: Mapping[str, str] | None = None
         if isinstance(error, HTTPException):
-            status, told, headers = error.status_code, error.detail, error.headers
+            status, headers = error.status_code, error.headers
+            told = UNFOUND.get(status, error.detail)
         elif isinstance(error, REFUSED):
             status = 503 if isinstance(error, IN_VAIN) else 400
             told = displayable(without_paths(str(error), served.folder))
@@ -158,7 +165,13 @@ def build_app(
         routes.append(Route(path, as_json(one), methods=[one.method]))
     handlers = dict.fromkeys((HTTPException, *REFUSED, Exception), failed)
     app = Starlette(routes=routes, exception_handlers=handlers, lifespan=events.watched)
-    return Guard(app, hosts, token, needed, events.close)
+    slow = [(one.address, one.slow) for one in ENDPOINTS if one.slow]
+    slow.append((re.compile("/compare"), COMPARE.slow))
+
+    def refused(request: Request, status: int, told: str) -> str:
+        return failure_page(status, told, lang_of(request))
+
+    return Guard(app, hosts, token, needed, events.close, refused, slow)
 
 
 def as_report(found: SavedReport[Any], lang: str) -> str:
@@ -174,8 +187,10 @@ async def static(request: Request) -> Response:
 
 
 def lang_of(request: Request) -> str:
-    """Return the language of the address, else the first that the browser asks for."""
+    """Return the language of the address, else the one that the browser likes best."""
+    found = PREFERRED.findall(request.headers.get("accept-language", ""))
+    weighed = [(float(weight or 1), name.lower()) for name, weight in found]
+    liked = sorted(weighed, key=lambda one: -one[0])  # of two alike the first one
     asked = request.query_params.get("lang", "")
-    preferred = request.headers.get("accept-language", "").split(",")
-    wanted = [asked, *(part.strip()[:2] for part in preferred)]
+    wanted = [asked, *(name for weight, name in liked if weight > 0)]
     return next((lang for lang in wanted if lang in LANGUAGES), LANGUAGES[0])

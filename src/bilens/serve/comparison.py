@@ -217,6 +217,7 @@ COMPARE = Endpoint(
     (Comparison,),
     comparison,
     query={**BOTH, "audits": AUDITS},
+    slow="background",
 )
 ENDPOINTS = (
     COMPARE,
@@ -226,5 +227,6 @@ ENDPOINTS = (
         (EigenvectorPairs,),
         eigenvector_pairs,
         query={**BOTH, **OUTPUT},
+        slow="view",
     ),
 )

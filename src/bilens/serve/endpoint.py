@@ -62,7 +62,12 @@ class Endpoint:
         default_factory=dict
     )  # integers and texts; `default` or not
     held: Held | None = None  # paths and queries that a one-file export holds the answers to
+    slow: str = ""  # the kind of a slow one, of which few are worked on at once
     adds: bool = False  # whether something is kept; else a body is only too long for a query
+
+    @property
+    def address(self) -> re.Pattern[str]:
+        return re.compile(API + re.sub(r"{\w+}", "[^/]+", self.path))
 
     @property
     def method(self) -> str:
@@ -86,21 +91,18 @@ class Endpoint:
 
 def read_value(name: str, text: str | None, schema: Schema) -> Any:
     """Return one value of a query."""
-    if text is None and "default" in schema:
+    if text is None:
+        if "default" not in schema:
+            raise UsageError(f"the query lacks {name}: ask with ?{name}=… in the address.")
         return schema["default"]
     if schema["type"] == "integer":
         low, high = schema["minimum"], schema["maximum"]
-        if (
-            text is not None
-            and re.fullmatch(r"\d{1,18}", text, re.ASCII)
-            and low <= int(text) <= high
-        ):
+        if re.fullmatch(r"\d{1,18}", text, re.ASCII) and low <= int(text) <= high:
             return int(text)
         raise UsageError(f"{name} is {text!r:.40}; expected a whole number from {low} to {high}.")
     known = schema.get("enum")
-    fits = text is not None and len(text) <= schema.get("maxLength", 200)
-    fits = fits and (known is None or text in known)
-    if not fits or not re.search(schema.get("pattern", ""), text or ""):
+    fits = len(text) <= schema.get("maxLength", 200) and (known is None or text in known)
+    if not fits or not re.search(schema.get("pattern", ""), text):
         expected = "a text" if known is None else f"one of {', '.join(known)}"
         expected += f" like {schema['pattern']}" if "pattern" in schema else ""
         raise UsageError(f"{name} is {text!r:.40}; expected {expected}.")

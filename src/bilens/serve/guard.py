@@ -1,9 +1,10 @@
 """Who may ask for what: one ASGI layer in front of everything, web sockets too.
 
 A page of another site can make a browser send requests to this machine. So the name of the host is
-checked (against DNS rebinding), requests that change anything need the origin of the explorer
-itself and a secret that only its own pages know, and an explorer that listens beyond this machine
-needs a token for every request.
+checked (against DNS rebinding), no page of elsewhere may ask for anything, though a link may lead
+here, requests that change anything need the origin of the explorer itself and a secret that only
+its own pages know, and an explorer that listens beyond this machine needs a token for each
+request.
 
 A script brings that token as `Authorization: Bearer …` in place of origin and secret. A page of
 another site cannot: a browser sends that header only where the server has allowed it, which asks
@@ -14,20 +15,25 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import cookie_parser
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.requests import Request, cookie_parser
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SAFE = ("GET", "HEAD")
 LARGEST, PATIENCE = 1 << 21, 10.0  # bytes of a body (the largest image that is drawn), seconds
 GLANCE = 1.0  # seconds for a body that is not wanted
+NOTICE = 0.01  # seconds to hear that a reader is gone
 LONGEST = 1000  # characters of an address
 AT_ONCE = 32  # requests that are worked on; others wait
+FEW, QUEUE = 2, 16  # slow ones of a kind that are worked on, and that may wait
 STREAM, STREAMS = "/api/v1/events", 200  # what is sent as it comes, to so many at once
 HEADER = "x-bilens-secret"
 POLICY = (
@@ -44,6 +50,22 @@ HEADERS = {
 }
 
 
+@dataclass
+class Places:
+    """Where slow requests of a kind wait, so that they keep no other one waiting."""
+
+    running: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(FEW))
+    waiting: int = 0
+
+
+class Refusal(JSONResponse):
+    """Why not; a body that was not read would be taken for the next request."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__({"error": why}, status, {"connection": "close"})
+        self.why = why
+
+
 class Guard:
     """Lets through what may pass, whole and not too much at once, as closed pages.
 
@@ -53,6 +75,9 @@ class Guard:
         token: that lets a script change something; None if none does.
         needed: whether every request needs it, too.
         close: ends the streams that are open, so that the server can stop.
+        draw: returns a refusal as a page: status and sentence.
+        slow: paths whose answers take long, and their kind. No answer is ever cut off, as no
+            thread can be: so these are few at once, and each of them is bounded.
     """
 
     def __init__(
@@ -62,8 +87,12 @@ class Guard:
         token: str | None,
         needed: bool = True,
         close: Callable[[], None] = lambda: None,
+        draw: Callable[[Request, int, str], str] | None = None,
+        slow: Sequence[tuple[re.Pattern[str], str]] = (),
     ) -> None:
-        self.app, self.hosts, self.close = app, frozenset(hosts), close
+        self.app, self.hosts, self.close, self.draw = app, frozenset(hosts), close, draw
+        places = {kind: Places() for _, kind in slow}
+        self.slow = [(path, places[kind]) for path, kind in slow]
         self.token, self.needed = token, needed and token is not None
         self.origins = frozenset(f"http://{host}" for host in self.hosts)
         self.cookie = f"bilens-token-{hosts[0].rpartition(':')[2]}"  # browsers mix those of ports
@@ -83,12 +112,19 @@ class Guard:
                 async with asyncio.timeout(PATIENCE if refused is None else GLANCE):
                     body = await body_of(receive)
             except TimeoutError:
-                refused = refused or refuse(
+                refused = refused or Refusal(
                     408, f"a body must be here within {PATIENCE:g} seconds."
                 )
             if len(body) > LARGEST:  # whatever content-length said
                 refused = refused or too_large()
+        places = next((one for path, one in self.slow if path.fullmatch(scope["path"])), None)
+        if refused is None and places is not None and places.waiting >= QUEUE:
+            refused = Refusal(503, "so much is being computed that this must wait: ask again.")
         if refused is not None:
+            accepted = Headers(scope=scope).get("accept", "")
+            if isinstance(refused, Refusal) and self.draw and "text/html" in accepted:
+                text = self.draw(Request(scope), refused.status_code, refused.why)
+                refused = HTMLResponse(text, refused.status_code, {"connection": "close"})
             await refused(scope, receive, closed(send))
             return
         if scope["path"] == STREAM:  # waits most of the time, and holds no place meanwhile
@@ -108,8 +144,13 @@ class Guard:
             answer.append(message)
 
         try:
-            async with self.running:  # neither a slow sender nor a slow reader holds a place
-                await self.app(scope, given, keep)
+            if places is None:
+                async with self.running:  # neither a slow sender nor a slow reader holds a place
+                    await self.app(scope, given, keep)
+            else:
+                async with waiting(places):
+                    if not await is_gone(receive):
+                        await self.app(scope, given, keep)
         finally:
             for message in answer:
                 await closed(send)(message)
@@ -118,26 +159,30 @@ class Guard:
         """Return why a request may not pass."""
         headers = Headers(scope=scope)
         if len(scope["path"]) > LONGEST:
-            return refuse(414, f"an address has at most {LONGEST} characters.")
+            return Refusal(414, f"an address has at most {LONGEST} characters.")
         if headers.get("host", "").lower() not in self.hosts:
-            return refuse(421, "the Host header is not the explorer's own address.")
+            return Refusal(421, "the Host header is not the explorer's own address.")
+        origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
+        away = site in ("cross-site", "same-site")  # of another port, too; links may lead here
+        away = away and headers.get("sec-fetch-mode") != "navigate"
+        if scope["method"] in SAFE and (away or origin not in (None, *self.origins)):
+            return Refusal(403, "a page of another site asked.")
         if self.needed and (missing := self.unknown(scope, headers)):
             return missing
         if scope["path"] == STREAM and self.streams >= STREAMS:
-            return refuse(503, f"{STREAMS} pages are told of changes already: close some.")
+            return Refusal(503, f"{STREAMS} pages are told of changes already: close some.")
         if scope["method"] in SAFE:
             return None
-        origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
         is_script = origin is None and self.bears_token(headers)
         if (origin not in self.origins and not is_script) or site != "same-origin":
-            return refuse(403, "a request that changes something must come from the explorer.")
+            return Refusal(403, "a request that changes something must come from the explorer.")
         if not is_script and not same(headers.get(HEADER, ""), self.secret):
-            return refuse(403, "the page is of an earlier start of the explorer: load it again.")
+            return Refusal(403, "the page is of an earlier start of the explorer: load it again.")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > LARGEST:
             return too_large()
         kind = headers.get("content-type", "").partition(";")[0].strip()
-        return None if kind == "application/json" else refuse(415, "a body must be JSON.")
+        return None if kind == "application/json" else Refusal(415, "a body must be JSON.")
 
     def unknown(self, scope: Scope, headers: Headers) -> Response | None:
         """Return what somebody without the token sees; one who brings it in an address keeps it."""
@@ -151,7 +196,7 @@ class Guard:
         cookie = cookie_parser(headers.get("cookie", "")).get(self.cookie, "")
         if same(cookie, self.token) or self.bears_token(headers):
             return None
-        return refuse(401, "the token that `bilens serve` printed is needed: open that address.")
+        return Refusal(401, "the token that `bilens serve` printed is needed: open that address.")
 
     def bears_token(self, headers: Headers) -> bool:
         scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -163,13 +208,8 @@ def same(given: str, expected: str) -> bool:
     return hmac.compare_digest(given.encode(), expected.encode())
 
 
-def refuse(status: int, why: str) -> Response:
-    """Return why not; a body that was not read would be taken for the next request."""
-    return JSONResponse({"error": why}, status, {"connection": "close"})
-
-
 def too_large() -> Response:
-    return refuse(413, f"a body has at most {LARGEST} bytes.")
+    return Refusal(413, f"a body has at most {LARGEST} bytes.")
 
 
 async def body_of(receive: Receive) -> bytes:
@@ -181,6 +221,29 @@ async def body_of(receive: Receive) -> bytes:
         if not message.get("more_body"):
             break
     return body
+
+
+@asynccontextmanager
+async def waiting(places: Places) -> AsyncIterator[None]:
+    places.waiting += 1
+    try:
+        await places.running.acquire()
+    finally:
+        places.waiting -= 1
+    try:
+        yield
+    finally:
+        places.running.release()
+
+
+async def is_gone(receive: Receive) -> bool:
+    """Return whether nobody waits for an answer any more."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(NOTICE):
+            for _ in range(2):  # the body, where it was not read
+                if (await receive())["type"] == "http.disconnect":
+                    return True
+    return False
 
 
 def closed(send: Send) -> Send:

@@ -90,5 +90,6 @@ ENDPOINTS = (
             "count": {"type": "integer", "minimum": 1, "maximum": MOST, "default": SHOWN},
             "inputs": {"type": "string", "maxLength": 4000, "default": ""},
         },
+        slow="view",
     ),
 )

@@ -217,10 +217,10 @@ def radius(served: ServedFolder, asked: Asked) -> Radius | None:
     x = torch.tensor([asked.body.inputs], dtype=torch.float64)
     if outputs < 2:
         raise UsageError("the model has one output: a radius needs another answer.")
-    if x.shape[1] != width or not bool((x.abs() <= FARTHEST).all()):
-        raise UsageError(
-            f"inputs holds {x.shape[1]} numbers; expected {width}, none beyond {FARTHEST:g}."
-        )
+    if x.shape[1] != width:
+        raise UsageError(f"the model reads {width} numbers; {x.shape[1]} came.")
+    if not bool((x.abs() <= FARTHEST).all()):
+        raise UsageError(f"a number that was sent is beyond {FARTHEST:g}: send smaller ones.")
     logits = f(x)[0]
     label = int(logits.argmax())
     rivals = [(label, other) for other in range(outputs) if other != label]
@@ -253,6 +253,7 @@ ENDPOINTS = (
         (Playground, NoPlayground),
         playground,
         held=lambda served: (Asked({"key": key}) for key in served.found().models),
+        slow="view",
     ),
     Endpoint(
         "/models/{key}/playground/pair",
@@ -260,6 +261,7 @@ ENDPOINTS = (
         (PairSpectrum,),
         pair_spectrum,
         query={"first": {**OUTPUT, "default": 0}, "second": {**OUTPUT, "default": 1}},
+        slow="view",
     ),
     Endpoint(
         "/models/{key}/radius",
@@ -267,5 +269,6 @@ ENDPOINTS = (
         (Radius,),
         radius,
         body=Point,
+        slow="background",
     ),
 )

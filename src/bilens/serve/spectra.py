@@ -343,6 +343,7 @@ ENDPOINTS = (
         viewed(spectrum),
         query=OUTPUT,
         held=held_outputs,
+        slow="view",
     ),
     Endpoint(
         "/models/{key}/null",
@@ -351,6 +352,7 @@ ENDPOINTS = (
         viewed(null_band),
         query=OUTPUT,
         held=held_outputs,
+        slow="background",
     ),
     Endpoint(
         "/models/{key}/eigenvectors",
@@ -359,6 +361,7 @@ ENDPOINTS = (
         eigenvectors,
         query={**OUTPUT, "vector": RANK},
         held=held_outputs,
+        slow="view",
     ),
     Endpoint(
         "/models/{key}/truncation",

@@ -218,6 +218,7 @@ ENDPOINTS = (
         "How a language model reads texts: the most tokens, and the traces of it in the folder.",
         (TextSetting,),
         setting,
+        slow="view",
     ),
     Endpoint(
         "/models/{key}/text",
@@ -225,5 +226,6 @@ ENDPOINTS = (
         (TextReading,),
         read_text,
         body=TextAsked,
+        slow="view",
     ),
 )
