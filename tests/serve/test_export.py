@@ -1,10 +1,13 @@
 """The explorer as one file: all pages, all data, no request, and what had no room is told.
 
 Broken once: with a link left to the server's address, with the script's hash not in the policy,
-with imports kept, with nested noscript.
+with imports kept, with nested noscript, with no count of bytes, with notes, with a history that is
+made, with one language of summaries, with arrays that are not put back in order, with views whose
+controls ask for more than the file holds, with a frame without a name.
 """
 
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,13 @@ import pytest
 
 import bilens as bl
 import tiny
+from bilens.base.errors import UsageError
 from bilens.report.reports import AuditReport
 from bilens.serve import export as exports
 from bilens.serve.endpoint import Asked
 from bilens.serve.export import bundle, export, held_key
 from bilens.serve.folder import ServedFolder, id_of
+from bilens.serve.playground import playground
 from chromium import needs_browser
 from commands import USAGE, Shell, model_folder
 from report_documents import failed, make_document
@@ -41,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def file(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("file") / "explorer.html"
-    found.write_text(export(ServedFolder(folder), "en").html, "utf-8")
+    found.write_text(export(ServedFolder(folder, exporting=True), "en").html, "utf-8")
     return found
 
 
@@ -74,6 +79,78 @@ def test_all_pages_are_in_the_file(page: Any) -> None:
     page.get_by_role("link", name="report.json").click()
     inside = page.frame_locator("iframe").get_by_role("heading", level=1)
     assert inside.inner_text() == "Audit of an AI model"
+    assert page.locator("iframe").get_attribute("title") == page.locator("h1").inner_text()
+    assert page.title() == f"{page.locator('h1').inner_text()} – bilens"
+    assert page.get_by_text("Whole reports are in this file in one language: English.").count() == 1
+    page.get_by_role("link", name="bilens").click()
+    page.get_by_role("link", name="mnist", exact=True).click()
+    page.get_by_role("heading", level=1, name="mnist", exact=True).wait_for()
+    assert page.title() == "mnist – bilens"
+    assert page.evaluate("document.activeElement.tagName") == "H1"
+    page.get_by_role("link", name="日本語").click()
+    page.get_by_role("link", name="最新の監査の要約").click()
+    page.frame_locator("iframe").locator("html[lang=ja]").wait_for()
+
+
+@needs_browser
+def test_arrays_are_those_of_the_model(page: Any, folder: Path) -> None:
+    key = id_of("mnist")
+    asked = Asked({"key": key})
+    given = playground(ServedFolder(folder), asked).map.left.base64
+    read = """async ([key]) => {
+        const left = (await modules.lib.get(`/models/${key}/playground`)).map.left;
+        return btoa(String.fromCharCode(...left.base64));
+    }"""
+    assert page.evaluate(read, [key]) == given
+
+
+@needs_browser
+def test_a_place_that_is_not_there_says_so(page: Any) -> None:
+    page.evaluate("location.hash = '/audits/999'")
+    page.get_by_text("This is not part of the file").wait_for()
+    assert page.locator("h1").inner_text() == "/audits/999"
+
+
+@needs_browser
+def test_controls_offer_what_the_file_holds(page: Any) -> None:
+    page.get_by_role("link", name="mnist", exact=True).click()
+    assert page.get_by_role("link", name="Text", exact=True).count() == 0
+    page.get_by_role("link", name="Layers and spectra").click()
+    page.get_by_label("Output", exact=True).wait_for()
+    assert page.get_by_label("against").count() == 0
+    assert page.get_by_text("Choices that are greyed out").is_visible()
+    page.get_by_role("link", name="Interactions").click()
+    page.locator("section.interactions input[type=number]").wait_for()
+    asking = "section.interactions input:is([type=number], [type=text])"
+    assert page.locator(f"{asking}:disabled").count() == 2
+    assert page.locator(f"{asking}:enabled").count() == 0
+
+
+@needs_browser
+def test_no_page_of_the_file_bars_anybody(page: Any) -> None:
+    axe = (files(pytest.importorskip("axe_playwright_python")) / "axe.min.js").read_text("utf-8")
+    pages = page.locator("template[lang=en]").all()
+    faults = []
+    for path in [
+        *(str(one.get_attribute("data-path")) for one in pages),
+        f"/models/{id_of('mnist')}/summary",
+        "/audits/1",
+    ]:
+        page.evaluate("path => { location.hash = path; }", path)
+        page.wait_for_function(
+            "() => document.querySelector('.page h1') && !document.querySelector('[aria-busy]')"
+        )
+        page.wait_for_timeout(100)
+        page.evaluate(axe)
+        found = page.evaluate("axe.run({resultTypes: ['violations'], iframes: false})")[
+            "violations"
+        ]
+        faults += [
+            (path, one["id"], one["nodes"][0]["html"][:200])
+            for one in found
+            if one["impact"] in ("serious", "critical")
+        ]
+    assert faults == []
 
 
 @needs_browser
@@ -108,9 +185,57 @@ def test_a_view_asks_for_what_the_file_holds() -> None:
     )
 
 
+def test_a_file_is_never_larger_than_it_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = bl.History(tmp_path)
+    document = make_document()
+    for number in range(60):
+        source = document["source"] | {"path": str(tmp_path / f"model-{number:02}")}
+        history.add(AuditReport(document | {"source": source}).record)
+    whole = export(ServedFolder(tmp_path, exporting=True), "en")
+    assert "no page in this file" not in whole.html
+    monkeypatch.setattr(exports, "LARGEST", 700_000)
+    made = export(ServedFolder(tmp_path, exporting=True), "en")
+    assert len(made.html.encode()) <= exports.LARGEST
+    listed = [f"/models/{id_of(f'model-{number:02}')}" for number in range(60)]
+    there = [f'data-path="{path}"' in made.html for path in listed]
+    assert there == sorted(there, reverse=True), "the first ones stay"
+    assert f"{there.count(False)} models have no page in this file" in made.html
+    assert 0 < there.count(True) < 60
+    assert f'href="#{listed[-1]}"' not in made.html
+    monkeypatch.setattr(exports, "LARGEST", 400_000)
+    with pytest.raises(UsageError, match="The first page alone"):
+        export(ServedFolder(tmp_path, exporting=True), "en")
+
+
+def test_labels_and_acceptances_are_carried_and_notes_are_not(tmp_path: Path) -> None:
+    history = bl.History(tmp_path)
+    document = make_document()
+    source = document["source"] | {"path": str(tmp_path / "mnist")}
+    history.add(AuditReport(document | {"source": source}).record)
+    history.say("note", "mnist", "model", "Ada", "between us")
+    history.say("label", "mnist", "class:3:positive:0", "Ada", "the loop")
+    text = export(ServedFolder(tmp_path, exporting=True), "en").html
+    assert "between us" not in text
+    assert "the loop" in text
+
+
+def test_a_history_is_not_made(tmp_path: Path) -> None:
+    export(ServedFolder(tmp_path, exporting=True), "en")
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_proven_bounds_are_rounded_up() -> None:
+    for bound in (1.2345649, 1.2345651, 9.999999e-7, 0.0):
+        assert bound <= exports.above(bound) <= bound * (1 + 1e-4)
+
+
 def test_what_has_no_room_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exports, "LARGEST", len(export(ServedFolder(folder), "en").html) - 99)
-    assert export(ServedFolder(folder), "en").left_out != []
+    monkeypatch.setattr(
+        exports, "LARGEST", len(export(ServedFolder(folder, exporting=True), "en").html) - 99
+    )
+    assert export(ServedFolder(folder, exporting=True), "en").left_out != []
 
 
 def test_the_command_writes_the_file_and_no_other(
@@ -125,3 +250,5 @@ def test_the_command_writes_the_file_and_no_other(
     assert "--overwrite" in bilens("serve", folder, "--export", file).error()
     assert bilens("serve", folder, "--export", file, "--overwrite").code == 0
     assert bilens("serve", folder, "--export", tmp_path).code == USAGE
+    assert "--port" in bilens("serve", folder, "--export", file, "--overwrite", "--port", 1).error()
+    assert "--export" in bilens("serve", folder, "--lang", "ja").error()

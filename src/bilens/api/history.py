@@ -63,13 +63,14 @@ class History:
     Args:
         folder: of the models; its `bilens.db` is made where there is none.
         reading: open it also where nothing may be written; without a file, it is empty there.
+        writing: whether something may be written; else it is read as if nothing might.
 
     Raises:
         CheckpointError: If the file is no history, damaged, or of a later version.
         FileError: If it cannot be read or written.
     """
 
-    def __init__(self, folder: str | Path, *, reading: bool = False) -> None:
+    def __init__(self, folder: str | Path, *, reading: bool = False, writing: bool = True) -> None:
         given = check_path("folder", folder)
         if not given.is_dir():
             raise FileError(f"{given}: is no folder; a history lies in one that is there.")
@@ -77,7 +78,8 @@ class History:
         self.folder = given.resolve()
         self.path = self.folder / NAME
         places = [self.folder, *([self.path] if self.path.exists() else [])]
-        self.writable = not reading or all(os.access(one, os.W_OK) for one in places)
+        allowed = not reading or all(os.access(one, os.W_OK) for one in places)
+        self.writable = writing and allowed
         if self.writable:
             self._migrate()
         self.last()

@@ -45,15 +45,20 @@ FRESH = 2.0  # seconds for which a walk is not repeated
 class ServedFolder:
     """A folder, walked again when it is looked at; and its history.
 
+    Args:
+        folder: the folder.
+        exporting: for readers elsewhere: nothing is written, and notes are left out.
+
     Raises:
         FileError: If it is no folder, or may not be read.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, exporting: bool = False) -> None:
         self.folder = folder.resolve()
         if not os.access(self.folder, os.R_OK | os.X_OK) and self.folder.is_dir():
             raise FileError(f"{folder}: may not be read: ask its owner for the permission.")
-        self.history = History(self.folder, reading=True)
+        self.history = History(self.folder, reading=True, writing=not exporting)
+        self._exporting = exporting
         self.jobs = Jobs(self.folder)
         self._found, self._walked, self._walking = Found(), float("-inf"), Lock()
         self._past, self._remembering, self._drawing = Past(), Lock(), Lock()
@@ -133,6 +138,8 @@ class ServedFolder:
             return None
         audits = past.audits.get(name, ())
         entries = past.entries.get(name, ())
+        if self._exporting:
+            entries = tuple(one for one in entries if one.action != "note")
         findings, conditions = self._judged(audits[0].number) if audits else ((), ())
         beside = self._beside(found, past, key)
         failed = tuple(one for one in conditions if one.failed)

@@ -19,7 +19,7 @@ import typer
 from bilens.base.errors import UsageError, optional_package
 from bilens.base.files import shortened, write_error, write_file
 from bilens.cli.console import Output
-from bilens.cli.options import Lang, Overwrite, check_outputs, option
+from bilens.cli.options import Lang, Overwrite, check_outputs, option, refuse_idle, said
 
 if TYPE_CHECKING:
     import uvicorn
@@ -184,11 +184,15 @@ def serve(
 
     if file.export is not None:
         check_outputs([("--export", file.export)], overwrite)
-    served = ServedFolder(folder)
+        if idle := [name for name in said(address) if name != "--open"]:
+            raise UsageError(f"{', '.join(idle)}: --export starts no server; leave that out.")
+    refuse_idle(said(file) if file.export is None else [], "--export")
+    served = ServedFolder(folder, exporting=file.export is not None)
     if file.export is not None:
         from bilens.serve.export import export
 
-        made = export(served, file.lang)
+        with output.progress() as report:
+            made = export(served, file.lang, report)
         write_file(file.export, made.html.encode("utf-8"))
         output.say(f"Explorer of {folder} as one file: {file.export}")
         if made.left_out:

@@ -2,7 +2,7 @@
 // layer along one output, or of the latents of a circuit.
 import { colour, largest, paint } from "./charts.js";
 import { gestures } from "./gestures.js";
-import { choice, control, drawing, element, get, lang, number, percent, state, svg, t, table, takeaway } from "./lib.js";
+import { choice, control, drawing, element, exported, get, lang, number, percent, state, svg, t, table, takeaway } from "./lib.js";
 import { addressOf, approximated, outputControls } from "./outputs.js";
 import { inputName } from "./vectors.js";
 
@@ -234,12 +234,12 @@ export const interactions = (root) =>
       const outputs = outputControls(layer, state.get("output", "0"), (output) => {
         state.set({ output, cell: null });
         ofLayer();
-      });
+      }, (one) => addressOf(key, "interactions", layer, one));
       return [
         layers.length > 1 && control(t("layer.name"), choice(layers.map(({ name }) => [name, name]), layer.name, (name) => show({ layer: name, output: null, inputs: null, cell: null }))),
         ...outputs,
-        control(t("heat.count"), element("input", { type: "number", min: 1, max: MOST, value: state.get("count", String(SHOWN)), onchange: set("count") })),
-        control(t("heat.inputs"), element("input", { type: "text", maxlength: 4000, value: state.get("inputs"), onchange: set("inputs") })),
+        control(t("heat.count"), element("input", { type: "number", min: 1, max: MOST, value: state.get("count", String(SHOWN)), onchange: set("count"), disabled: exported })),
+        control(t("heat.inputs"), element("input", { type: "text", maxlength: 4000, value: state.get("inputs"), onchange: set("inputs"), disabled: exported })),
       ];
     };
     const ofTrace = (trace) => {

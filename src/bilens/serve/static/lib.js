@@ -1,6 +1,6 @@
 // What every view needs: data, words, elements, numbers, the address, and taking things away.
 const read = (id) => JSON.parse(document.getElementById(id)?.textContent ?? "null");
-const given = read("given");
+export const given = read("given");
 const embedded = read("embedded"); // of the one-file export: address → JSON, packed
 export const exported = embedded !== null;
 export const palette = given.palette; // from negative over white to positive
@@ -38,16 +38,34 @@ export const freshPage = async () => {
   return new DOMParser().parseFromString(await answer.text(), "text/html");
 };
 
-// Returns what the export holds under an address, undefined where it holds nothing.
-export const unpack = (key) => {
+// Whether a view can ask for an address: in the export, whether it is in the file.
+const keyOf = (address) => {
+  const [path, query] = address.split("?");
+  return `${path}?${JSON.stringify([...new URLSearchParams(query)].sort())}`;
+};
+export const holds = (address) => !exported || keyOf(address) in embedded;
+
+// Returns what the export holds under an address, undefined where it holds nothing. Behind the JSON
+// stand the bytes of its arrays: the first one of every number, the second one of every number, …
+export const unpack = async (key) => {
   if (!(key in embedded)) return undefined;
-  const bytes = Uint8Array.from(atob(embedded[key]), (letter) => letter.charCodeAt(0));
-  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+  const packed = Uint8Array.from(atob(embedded[key]), (letter) => letter.charCodeAt(0));
+  const plain = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const bytes = new Uint8Array(await new Response(plain).arrayBuffer());
+  let at = bytes.indexOf(0) + 1;
+  const head = new TextDecoder().decode(bytes.subarray(0, at - 1));
+  return JSON.parse(head, function (name, length) {
+    if (name !== "base64" || typeof length !== "number") return length;
+    const found = new Uint8Array(length);
+    const size = this.dtype === "float64" ? 8 : 4;
+    for (let place = 0; place < size; place += 1)
+      for (let index = place; index < length; index += size) found[index] = bytes[at++];
+    return found;
+  });
 };
 export const get = async (address) => {
   if (!exported) return asked(address);
-  const [path, query] = address.split("?");
-  const found = await unpack(`${path}?${JSON.stringify([...new URLSearchParams(query)].sort())}`);
+  const found = await unpack(keyOf(address));
   if (found === undefined) throw new Error(t("not_exported"));
   if (found.error) throw new Error(found.error);
   return found;

@@ -1,5 +1,5 @@
 // Which output of which layer is looked at, and what is asked of the explorer for it.
-import { choice, control, element, t } from "./lib.js";
+import { choice, control, element, exported, holds, t } from "./lib.js";
 
 const LISTED = 1000; // outputs that a list holds; others are chosen by number
 const shortened = (text) => (text.length > 40 ? `${text.slice(0, 39)}…` : text);
@@ -22,8 +22,12 @@ export const approximated = ({ approximation, about_input: about }) => [
   about && element("p", { class: "quiet" }, t("about_input", { about })),
 ];
 
-// Controls for an output, and for another one that it is read against.
-export const outputControls = (layer, output, onchange) => {
+// Says in the one-file export why some choices cannot be taken.
+export const notHeld = () => (exported ? element("span", { class: "quiet" }, t("not_held")) : null);
+
+// Controls for an output, and for another one that it is read against; `address` of an output is
+// what the view asks for, where the one-file export has the view.
+export const outputControls = (layer, output, onchange, address) => {
   const [first, second = ""] = output.split("~");
   const found = { first, second };
   const change = (name) => (value) => {
@@ -36,17 +40,21 @@ export const outputControls = (layer, output, onchange) => {
         type: "number",
         min: 0,
         max: layer.d_out - 1,
+        disabled: exported,
         value: found[name],
         onchange: (event) => event.target.checkValidity() && change(name)(event.target.value),
       });
     const names = layer.outputs ?? Array.from({ length: layer.d_out }, (_, index) => String(index));
     const options = names.map((text, index) => [index, shortened(text)]);
-    return choice([...others, ...options], found[name], change(name));
+    const made = choice([...others, ...options], found[name], change(name));
+    if (exported) for (const one of made.options) one.disabled = !holds(address(one.value));
+    return made;
   };
-  const against = layer.gives !== "neurons" && layer.d_out > 1;
+  const against = !exported && layer.gives !== "neurons" && layer.d_out > 1;
   const classes = [["", t("against.mean")], ["raw", t("against.raw")]];
   return [
     control(t("output"), pick("first")),
     against ? control(t("against"), pick("second", layer.gives === "logits" ? classes : [["", t("against.none")]])) : null,
+    notHeld(),
   ];
 };

@@ -4,7 +4,7 @@ import { compare, compareWith, takeTable } from "./compare.js";
 import { home } from "./home.js";
 import { interactions } from "./interactions.js";
 import { jobs, start } from "./jobs.js";
-import { exported, here, lang, state, unpack } from "./lib.js";
+import { element, exported, given, here, lang, state, t, unpack } from "./lib.js";
 import { people } from "./people.js";
 import { playground } from "./playground.js";
 import { spectra } from "./spectra.js";
@@ -18,28 +18,27 @@ const mount = (page) => {
   for (const root of page.querySelectorAll("[data-view]")) VIEWS[root.dataset.view](root);
 };
 
-// In the export all pages are in the file, and one is shown.
-const open = async () => {
+// In the export all pages are in the file, and one is shown; `moved` by a link, it is announced.
+const open = async (moved) => {
   const path = here().split("?")[0];
   const main = document.getElementById("main");
   const found = main.querySelector(`template[data-path="${CSS.escape(path)}"][lang="${lang}"]`);
-  const report = found ? undefined : await unpack(path);
-  const shown = document.createElement("div");
-  shown.className = "page";
+  const report = found ? undefined : ((await unpack(`${path}@${lang}`)) ?? (await unpack(path)));
+  const shown = element("div", { class: "page" });
   if (found) shown.append(found.content.cloneNode(true));
   else if (report) {
-    const frame = document.createElement("iframe");
-    frame.srcdoc = report;
-    frame.title = path;
-    shown.append(frame);
-  } else {
-    location.hash = "/";
-    return;
-  }
+    const { title } = new DOMParser().parseFromString(report, "text/html"); // runs nothing
+    const language = path.endsWith("/summary") ? [] : [element("p", { class: "quiet" }, t("report_language", { language: given.language }))];
+    const frame = element("iframe", { title, tabindex: 0, srcdoc: report });
+    shown.append(element("h1", {}, title), ...language, frame);
+  } else shown.append(element("h1", {}, path), element("p", { class: "callout" }, t("not_exported")));
   main.querySelector(".page").replaceWith(shown);
+  const heading = shown.querySelector("h1");
+  document.title = `${heading.textContent} – bilens`;
   state.set({ lang });
   mount(shown);
-  main.focus({ preventScroll: true });
+  heading.tabIndex = -1;
+  if (moved) heading.focus({ preventScroll: true });
   scrollTo(0, 0);
 };
 
@@ -48,7 +47,7 @@ if (exported) {
     const [before, after] = [event.oldURL, event.newURL].map((url) => new URL(url).hash.split("?"));
     const wanted = new URLSearchParams(after[1]).get("lang") ?? lang;
     if (wanted !== lang) location.reload();
-    else if (before[0] !== after[0] && after[0] !== "#main") open();
+    else if (before[0] !== after[0] && after[0] !== "#main") open(true);
   });
-  open();
+  open(false);
 } else mount(document);

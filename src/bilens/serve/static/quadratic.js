@@ -3,6 +3,7 @@
 const KINDS = { float32: Float32Array, float64: Float64Array };
 // The numbers of a packed array, row by row.
 export const unpacked = ({ base64, dtype }) => {
+  if (typeof base64 !== "string") return new KINDS[dtype](base64.buffer); // of the one-file export
   const text = atob(base64);
   const bytes = new Uint8Array(text.length);
   for (let at = 0; at < text.length; at += 1) bytes[at] = text.charCodeAt(at);

@@ -1,7 +1,7 @@
 // The layers of a model as a table, and of the output that is chosen spectrum, eigenvectors, and
 // what is left when few of them are kept.
 import { bars, curves, largest, legend } from "./charts.js";
-import { control, drawing, element, get, lang, number, percent, sortable, state, t, table, takeaway } from "./lib.js";
+import { control, drawing, element, exported, get, holds, lang, number, percent, sortable, state, t, table, takeaway } from "./lib.js";
 import { addressOf, approximated, outputControls } from "./outputs.js";
 import { nameable } from "./people.js";
 import { vectorFigure, vectorTakeaway } from "./vectors.js";
@@ -25,9 +25,10 @@ const cellOf = (layer, name) => {
   return layer[name];
 };
 
-const layerTable = (layers, audit, choose) => {
-  const buttons = layers.map((layer) =>
-    element("button", { type: "button", class: "link", onclick: () => choose(layer, true) }, layer.name),
+const layerTable = (key, layers, audit, choose) => {
+  const there = layers.map((layer) => holds(addressOf(key, "spectrum", layer, 0)));
+  const buttons = layers.map((layer, index) =>
+    element("button", { type: "button", class: "link", disabled: !there[index], onclick: () => choose(layer, true) }, layer.name),
   );
   const rows = layers.map((layer, index) =>
     COLUMNS.map((name) => {
@@ -40,7 +41,7 @@ const layerTable = (layers, audit, choose) => {
   const listed = table(t("layers"), COLUMNS.map((name) => t(`layer.${name}`)), rows);
   const body = listed.querySelector("tbody");
   [...body.rows].forEach((row, index) => {
-    row.addEventListener("click", (event) => event.target === buttons[index] || choose(layers[index], true));
+    row.addEventListener("click", (event) => event.target === buttons[index] || (there[index] && choose(layers[index], true)));
     row.cells[1].dataset.value = layers[index].exact ? 1 : (layers[index].r_squared ?? "");
     for (const [column, name] of COLUMNS.entries()) {
       if (!NUMBERS.includes(name)) continue;
@@ -254,7 +255,7 @@ const outputPart = async (root, key, layer, output, curve, current) => {
   const leading = get(addressOf(key, "eigenvectors", layer, output));
   let band = null;
   let chosen = Math.min(Number(state.get("vector", "0")) || 0, count);
-  const rank = element("input", { type: "number", min: 1, max: count, value: chosen || "" });
+  const rank = element("input", { type: "number", min: 1, max: count, value: chosen || "", disabled: exported });
   const drawSpectrum = () =>
     plots.replaceChildren(
       ...spectrumPlots(found, band, chosen, choose).map(({ drawn, name, rows }) =>
@@ -361,12 +362,12 @@ export const spectra = (root) =>
         ...outputControls(layer, output, (changed) => {
           state.set({ layer: layer.name, output: changed, vector: null });
           show(layer, changed);
-        }).filter(Boolean),
+        }, (one) => addressOf(key, "spectrum", layer, one)).filter(Boolean),
       );
       if (byHand) heading.focus();
       return show(layer, output);
     };
-    const listed = layerTable(layers, audit, choose);
+    const listed = layerTable(key, layers, audit, choose);
     root.append(element("div", { class: "layers" }, listed.drawn), heading, controls, part);
     const asked = layers.find((layer) => layer.name === state.get("layer")) ?? layers[0];
     if (asked) await choose(asked, false);
