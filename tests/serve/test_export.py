@@ -2,7 +2,7 @@
 
 Broken once: with a link left to the server's address, with the script's hash not in the policy,
 with imports kept, with nested noscript, with no count of bytes, with notes, with a history that is
-made, with one language of summaries, with arrays that are not put back in order, with views whose
+made, with arrays that are not put back in order, with views whose
 controls ask for more than the file holds, with a frame without a name.
 """
 
@@ -214,8 +214,8 @@ def test_labels_and_acceptances_are_carried_and_notes_are_not(tmp_path: Path) ->
     document = make_document()
     source = document["source"] | {"path": str(tmp_path / "mnist")}
     history.add(AuditReport(document | {"source": source}).record)
-    history.say("note", "mnist", "model", "Ada", "between us")
-    history.say("label", "mnist", "class:3:positive:0", "Ada", "the loop")
+    history.say("note", "mnist", "model", "between us", "Ada")
+    history.say("label", "mnist", "class:3:positive:0", "the loop", "Ada")
     text = export(ServedFolder(tmp_path, exporting=True), "en").html
     assert "between us" not in text
     assert "the loop" in text
