@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ import bilens as bl
 from bilens.api.provenance import describe_run
 from bilens.records.audit import Audit
 from bilens.records.base import to_json
+from bilens.records.explorer import id_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 MODELS, AGAIN = 2000, 4  # models of the large folder; further audits of every fourth of them
@@ -40,6 +42,8 @@ PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
 READY = ".controls:not([hidden])"
 FIRST, USED, ACT = 300.0, 1000.0, 100.0  # milliseconds: the limits
 STROKE, ANSWER = 16.0, 40.0  # in the page; by the server
+READERS, OPEN, LAYERS = 50, 10, 300  # at once; models that are open; of the deep model
+MEMORY, FILE = 400.0, 5.0  # MB: of the server, of the export
 BOARD = "canvas[role=application]"
 DRAWN = """(at) => {
     const board = document.querySelector("canvas[role=application]");
@@ -100,8 +104,8 @@ def varied(record: Audit, place: Path, rng: random.Random) -> Audit:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """Yield the address of an explorer in a process of its own."""
+def served(folder: Path) -> Iterator[tuple[str, int]]:
+    """Yield the address of an explorer in a process of its own, and the process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -123,7 +127,7 @@ def served(folder: Path) -> Iterator[str]:
             except OSError:
                 time.sleep(0.1)
         try:
-            yield f"http://127.0.0.1:{port}"
+            yield f"http://127.0.0.1:{port}", process.pid
         finally:
             process.terminate()
 
@@ -137,8 +141,8 @@ def browser() -> Iterator[Page]:
         found.close()
 
 
-def row(what: str, values: list[float], limit: float) -> Row:
-    return {"what": what, "value": statistics.median(values), "unit": "ms", "limit": limit}
+def row(what: str, values: list[float], limit: float, unit: str = "ms") -> Row:
+    return {"what": what, "value": statistics.median(values), "unit": unit, "limit": limit}
 
 
 def opened(page: Page, what: str, address: str, ready: str) -> list[Row]:
@@ -195,6 +199,63 @@ def playground_rows(page: Page, address: str) -> list[Row]:
     return [*found, row(f"{what}: logits and the exact radius of the server", asked, ANSWER)]
 
 
+def layer_rows(page: Page, address: str) -> list[Row]:
+    """Measure the page of layers of a model that has many."""
+    (model,) = httpx.get(f"{address}/api/v1/overview", timeout=60).json()["models"]
+    view = f"{address}/models/{model['id']}/spectra"
+    return opened(page, f"layers, a model of {LAYERS}", view, f"tbody tr:nth-child({LAYERS})")
+
+
+def reader_rows(address: str) -> list[Row]:
+    """Let many readers go through home, a model and one of its views at once; count errors."""
+    models = httpx.get(f"{address}/api/v1/overview", timeout=60).json()["models"]
+
+    def read(number: int) -> tuple[int, float]:
+        key, faults, start = models[number % len(models)]["id"], 0, time.perf_counter()
+        paths = ("/", f"/models/{key}", f"/api/v1/models/{key}/layers", f"/api/v1/models/{key}")
+        with httpx.Client(base_url=address, timeout=60) as client:
+            for path in paths:
+                faults += client.get(path).status_code != 200
+        return faults, 1000 * (time.perf_counter() - start)
+
+    with ThreadPoolExecutor(READERS) as readers:
+        ended = [*readers.map(read, range(READERS))]
+    faults = float(sum(faults for faults, _ in ended))
+    return [row(f"{READERS} readers at once, four pages each: errors", [faults], 0, "errors")]
+
+
+def memory_rows(page: Page, address: str, process: int) -> list[Row]:
+    """Open models in every view, one after the other; read what the server holds then."""
+    for model in httpx.get(f"{address}/api/v1/overview", timeout=60).json()["models"]:
+        for view in ("", "/spectra", "/interactions", "/playground"):
+            page.goto(f"{address}/models/{model['id']}{view}")
+            page.wait_for_selector("main:not(:has([aria-busy]))", timeout=120_000)
+    status = Path(f"/proc/{process}/status").read_text("utf-8")
+    held = float(status.split("VmRSS:")[1].split()[0]) / 1000
+    return [
+        row(f"memory of the server, {OPEN} models looked at in every view", [held], MEMORY, "MB")
+    ]
+
+
+def file_rows(page: Page, folder: Path) -> list[Row]:
+    """Measure the one-file export of a model of images: size, requests, and a stroke in it."""
+    file = folder.parent / "explorer.html"
+    line = ["serve", str(folder), "--export", str(file)]
+    subprocess.run([sys.executable, "-m", "bilens", "-q", *line], check=True)  # noqa: S603 - ours
+    asked: list[str] = []
+    page.on("request", lambda one: asked.append(one.url))
+    (model,) = folder.glob("*/config.json")
+    page.goto(f"{file.as_uri()}#/models/{id_of(model.parent.name)}/playground")
+    page.wait_for_selector(BOARD)
+    strokes = [page.evaluate(DRAWN, 20.0 + 3 * at) for at in range(60)]
+    beyond = [one for one in asked if not one.startswith((file.as_uri(), "data:", "blob:"))]
+    return [
+        row("export of 784 × 256 × 10: size", [file.stat().st_size / 1e6], FILE, "MB"),
+        row("export: requests", [float(len(beyond))], 0, "requests"),
+        row("export: a stroke, to logits and all that is drawn of them", strokes, STROKE),
+    ]
+
+
 def page_of(result: dict[str, Any]) -> str:
     """Return the page that is generated from the result."""
     rows = "\n".join(
@@ -222,14 +283,23 @@ Generated by `make bench-explorer` from `explorer.json`; do not edit. The median
 def main() -> None:
     """Run the benchmark, write its result and page, and fail where a limit is passed."""
     with tempfile.TemporaryDirectory() as made, browser() as page:
-        folder = Path(made) / "runs"
+        folder, digits, deep = (Path(made) / name for name in ("runs", "digits", "deep"))
         make_folder(folder, MODELS)
-        with served(folder) as address:
-            rows = home_rows(page, address)
-        digits = Path(made) / "digits"
+        with served(folder) as (address, _):
+            rows = [*home_rows(page, address), *reader_rows(address)]
+        bl.save(bl.nn.BilinearTransformer(64, 16, 16, LAYERS, 2, 16), deep / "model")
+        with served(deep) as (address, _):
+            rows += layer_rows(page, address)
         bl.save(bl.nn.BilinearClassifier(784, 256, 10), digits / "model", input_shape=(28, 28))
-        with served(digits) as address:
+        with served(digits) as (address, _):
             rows += playground_rows(page, address)
+        rows += file_rows(page, digits)
+        for number in range(OPEN - 1):
+            torch.manual_seed(number)
+            model = bl.nn.BilinearClassifier(784, 256, 10)
+            bl.save(model, digits / f"other-{number}", input_shape=(28, 28))
+        with served(digits) as (address, process):
+            rows += memory_rows(page, address, process)
         result = {
             "rows": rows,
             "audits": bl.History(folder).last()[0],

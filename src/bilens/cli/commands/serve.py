@@ -31,7 +31,7 @@ EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with
 SETTINGS: dict[str, Any] = {  # of uvicorn; the guard bounds what runs at once
     "log_level": "warning",
     "limit_concurrency": 1000,  # connections
-    "timeout_keep_alive": 5,  # seconds
+    "timeout_keep_alive": 20,  # seconds
     "timeout_graceful_shutdown": 3,
     "server_header": False,
     "ws": "none",
