@@ -132,7 +132,11 @@ def read_model_folder(folder: Path, options: ReadOptions | None = None) -> Loade
         check_description(config, module)
     except UsageError as error:
         raise CheckpointError(f"{config_path}: {error}") from None
-    module = module.to(next(iter(tensors.values())).dtype).to_empty(device="cpu")
+    dtype = next(iter(tensors.values())).dtype
+    # `to_empty` would load a compiler and sympy: 50 MB and half a second
+    module._apply(  # type: ignore[no-untyped-call]
+        lambda one: torch.empty(one.shape, dtype=dtype if one.is_floating_point() else one.dtype)
+    )
     module.load_state_dict(tensors, strict=True)
     assert isinstance(module, Module), "all of CLASSES are"
     if isinstance(module, TopKSAE) and not float(module.scale) > 0:

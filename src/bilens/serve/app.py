@@ -23,7 +23,7 @@ from bilens.report.summary import render_summary
 from bilens.report.text import LANGUAGES
 from bilens.serve.compare_page import compare_page
 from bilens.serve.comparison import COMPARE, comparison
-from bilens.serve.endpoint import API, Asked, Endpoint, openapi
+from bilens.serve.endpoint import API, KEY, Asked, Endpoint, openapi
 from bilens.serve.endpoints import ENDPOINTS
 from bilens.serve.events import Events
 from bilens.serve.folder import ServedFolder
@@ -45,6 +45,7 @@ REPORT_POLICY = (  # a report is one closed file, with its style inside
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
 )
+NO_KEY = 16 * "0"
 REFUSED = BilensError, msgspec.MsgspecError, UnicodeError  # what is told of
 IN_VAIN = FileError, DiskError, CheckpointError  # whoever asks
 UNFOUND = {
@@ -104,6 +105,8 @@ def build_app(
     def as_json(endpoint: Endpoint) -> Answer:
         async def answer(request: Request) -> Response:
             body = await request.body()
+            if not re.fullmatch(KEY["pattern"], request.path_params.get("key", NO_KEY)):
+                raise HTTPException(404)
             asked = endpoint.asked(request.path_params, request.query_params, body)
             found = await run_sync(endpoint.find, served, asked)
             if found is None:

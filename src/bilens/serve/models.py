@@ -97,6 +97,7 @@ class OpenModels:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.results = folder, Results()
+        trim(arenas=2)
         self._open: OrderedDict[Path, OpenModel] = OrderedDict()
         self._lock = Lock()
         self._reading: dict[Path, Lock] = {}  # one reader waits for no other model
@@ -128,10 +129,16 @@ class OpenModels:
             return found
 
 
-def trim() -> None:
-    """Give back what a computation needed: glibc keeps it otherwise, once for each thread."""
+ARENAS = -8  # M_ARENA_MAX of glibc: heaps of which each thread would keep one
+
+
+def trim(arenas: int = 0) -> None:
+    """Give back what a computation needed, which glibc keeps otherwise; bound its heaps first."""
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+        library = ctypes.CDLL(None)
+        if arenas:
+            library.mallopt(ARENAS, arenas)
+        library.malloc_trim(0)
 
 
 def state_of(folder: Path, path: Path) -> State:
