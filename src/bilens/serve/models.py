@@ -19,7 +19,7 @@ from bilens.io.load import load
 from bilens.io.loaded_model import LoadedModel
 from bilens.serve.inside import files_of
 
-WEIGHTS, RESULTS, KEPT = 1 << 26, 1 << 25, 10  # bytes of weights and of results, and models
+WEIGHTS, RESULTS, KEPT = 1 << 26, 1 << 24, 10  # bytes of weights and of results, and models
 State = tuple[tuple[str, int, int, int], ...]
 Result = TypeVar("Result")
 
