@@ -42,6 +42,7 @@ KEYS = [
     "source",
     "data",
     "reproduce",
+    "people",
 ]
 
 

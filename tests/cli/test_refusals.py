@@ -215,6 +215,7 @@ REACHED = {  # module that names an option: the commands that its messages can e
     "api/layer_reading": ["decompose"],
     "api/decompose": ["decompose"],
     "api/audit": ["audit"],
+    "serve/comparison": ["audit"],
     "api/provenance": IMAGES,
     "api/given_data": [*IMAGES, "decompose"],
     "api/convert": ["convert"],

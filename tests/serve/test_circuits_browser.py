@@ -309,6 +309,7 @@ def test_an_odd_address_is_no_error(page: Any, damage: str) -> None:
     opened(page, f"&{damage}&circuit=-1")
 
 
+@pytest.mark.slow  # every page is looked at in test_explorer_pages.py, on fewer models
 @pytest.mark.parametrize("width", [360, 1920])
 def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})

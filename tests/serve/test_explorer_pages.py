@@ -86,15 +86,16 @@ def test_no_page_bars_anybody(page: Any, paths: list[str], lang: str, theme: str
     assert faults == []
 
 
-@pytest.mark.parametrize("width", [360, 2560])
-def test_no_page_is_wider_than_its_window(page: Any, paths: list[str], width: int) -> None:
+@pytest.mark.parametrize(("width", "lang"), [(360, "ja"), (2560, "en")])
+def test_no_page_is_wider_than_its_window(
+    page: Any, paths: list[str], width: int, lang: str
+) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     wide = []
-    for lang in ("en", "ja"):
-        for path in paths:
-            opened(page, path, lang)
-            if page.evaluate("document.documentElement.scrollWidth") > width:
-                wide.append((path, lang))
+    for path in paths:
+        opened(page, path, lang)
+        if page.evaluate("document.documentElement.scrollWidth") > width:
+            wide.append(path)
     assert wide == []
 
 
@@ -110,6 +111,7 @@ def test_focus_is_seen_and_leaves_no_page(page: Any, paths: list[str]) -> None:
         assert shown != "none", path
 
 
+@pytest.mark.slow
 def test_hostile_names_stay_text(page: Any, paths: list[str]) -> None:
     for path in paths:
         opened(page, path, "en")

@@ -108,6 +108,7 @@ def test_the_queue_is_read_without_a_script(browser: Any, address: str) -> None:
     context.close()
 
 
+@pytest.mark.slow  # every page is looked at in test_explorer_pages.py, on fewer models
 @pytest.mark.parametrize("width", [360, 768, 1920])
 def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})

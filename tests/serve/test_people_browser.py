@@ -239,6 +239,7 @@ def test_where_nobody_answers_a_sentence_says_so(page: Any, how: str) -> None:
     assert whole.get_by_label("メモ", exact=True).input_value() == "書いた"
 
 
+@pytest.mark.slow  # every page is looked at in test_explorer_pages.py, on fewer models
 @pytest.mark.parametrize("width", [360, 1920])
 def test_nothing_is_wider_than_the_window(page: Any, root: Path, width: int) -> None:
     history = bl.History(root)

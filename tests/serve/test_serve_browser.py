@@ -66,6 +66,7 @@ def test_models_are_searched_and_sorted(page: Any) -> None:
     assert shown(page)[1:] == ["beta", "alpha"]
 
 
+@pytest.mark.slow  # every page is looked at in test_explorer_pages.py, on fewer models
 @pytest.mark.parametrize("width", [360, 768, 1280, 1920])
 def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})

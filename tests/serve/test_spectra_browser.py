@@ -224,6 +224,7 @@ def test_a_model_that_goes_while_it_is_looked_at(page: Any, root: Path) -> None:
     assert str(root) not in page.get_by_role("alert").inner_text()
 
 
+@pytest.mark.slow  # every page is looked at in test_explorer_pages.py, on fewer models
 @pytest.mark.parametrize("width", [360, 1920])
 def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})

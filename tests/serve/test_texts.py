@@ -147,7 +147,7 @@ def test_a_long_text_is_cut_and_the_page_says_so(
         ({"position": 40}, 400, "position is 40"),
         ({"position": -1}, 400, ">= 0"),
         ({"trace": "../../etc"}, 400, "pattern|regex"),
-        ({"trace": "0" * 16}, 404, "Not Found"),
+        ({"trace": "0" * 16}, 404, "nothing at this address"),
         ({"trace": id_of("readings.json")}, 400, "without autoencoders"),
         ({"more": 1}, 400, "unknown field"),
     ],

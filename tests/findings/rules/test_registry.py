@@ -77,7 +77,7 @@ def test_every_rule_has_sentences_and_a_scope_in_both_languages(rule: Rule, lang
     t = load_catalogue(lang)
     start = f"rule.{rule.sentences or rule.id}."
     said = {key.removeprefix(start) for key in t.sentences if key.startswith(start)}
-    assert {name.split("_")[0] for name in said} <= {*OUTCOMES, "risk", "next"}
+    assert {name.split("_")[0] for name in said} <= {*OUTCOMES, "risk", "next", "title"}
     assert said
     if rule.scope:
         assert t.has(f"rule.scope.{rule.scope}")
