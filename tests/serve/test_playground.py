@@ -137,7 +137,7 @@ def test_results_are_kept_as_many_as_fit(root: Path, monkeypatch: pytest.MonkeyP
     size = bytes_of(spectra)
     vectors = sum(one.vectors.nbytes for one in spectra.contrasts.values())
     assert vectors <= size <= 2 * vectors + 10_000
-    monkeypatch.setattr(models, "RESULTS", 2 * size)
+    monkeypatch.setattr(models, "RESULTS", size)
     for name in "abc":
         kept.keep(name, spectra)
     assert [len(kept.find(name)) for name in "abc"] == [0, 1, 1]

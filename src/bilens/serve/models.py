@@ -42,7 +42,8 @@ class Results:
     def keep(self, what: Any, result: Any) -> None:
         with self._lock:
             self._kept[what] = result, bytes_of(result)
-            while len(self._kept) > 1 and sum(size for _, size in self._kept.values()) > RESULTS:
+            # a large one and what it was made of stay in any case
+            while len(self._kept) > 2 and sum(size for _, size in self._kept.values()) > RESULTS:
                 self._kept.popitem(last=False)
 
 
