@@ -1,7 +1,6 @@
 """Reports in a model's own folder are listed, and an audit of its weights stands for itself.
 
-Broken once: with the folder of a model not looked into, with the hash of the weights not compared,
-with any subject taken.
+Seen red: with the folder of a model not looked into.
 """
 
 import json

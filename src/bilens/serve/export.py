@@ -51,9 +51,9 @@ POLICY = (
     "default-src 'none'; script-src 'sha256-{}'; style-src 'unsafe-inline'; img-src data: blob:; "
     "base-uri 'none'; form-action 'none'"
 )
-FIRST, PLAYED, LAST = 1, 1, 9
+FIRST, LAST = 1, 9
 KINDS = {  # what has room first, and last; all others are small
-    "/models/{key}/playground": PLAYED,
+    "/models/{key}/playground": FIRST,
     "/models/{key}/eigenvectors": 2,
     "/models/{key}/interactions": 3,
 }
@@ -253,7 +253,7 @@ def data(served: ServedFolder, there: dict[str, int], room: int, report: Report)
         report("computing", done, len(wanted))
         kind, key = KINDS.get(one.path, 0), held_key(one.path, asked)
         value = packed(found_text(served, one, asked)) if room > 0 else None
-        if kind <= PLAYED:
+        if kind <= FIRST:
             room -= 0 if value is None else len(value)
         yield (max(kind, FIRST), at, kind), key, partial(lambda value: value, value)
     report("computing", len(wanted), len(wanted))
