@@ -48,12 +48,12 @@ export const imagePlayground = (root, given, drawn, again) => {
     if (other) layCards();
     if (other && !now.spectrum) fetchContrast();
     drawReasons();
+    keepPlayed(root.dataset.key, [...board.pixels]);
     say();
     measure();
   };
   const say = calmly(400, () => {
     heard.textContent = answer.textContent;
-    keepPlayed(root.dataset.key, [...board.pixels]);
   });
   const measure = calmly(300, () => nearest());
 
