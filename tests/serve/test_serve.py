@@ -245,6 +245,7 @@ def test_an_empty_folder_says_what_to_do_first(tmp_path: Path) -> None:
 
 def test_a_port_that_is_taken_is_told() -> None:
     with Address(port=0).bound() as taken:
+        assert taken.proto == socket.IPPROTO_TCP  # else each answer waits 40 ms
         taken.listen()
         second = Address(port=taken.getsockname()[1])
         with pytest.raises(UsageError, match="Choose another with --port"):

@@ -113,7 +113,10 @@ def test_two_models_are_chosen_for_a_comparison_by_keyboard(page: Any) -> None:
     assert not link.is_visible()
 
 
-def test_a_change_is_said_and_nothing_that_was_typed_is_lost(page: Any, root: Path) -> None:
+def test_a_change_is_said_and_nothing_that_was_typed_is_lost(
+    page: Any, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bilens.serve.folder.FRESH", 0.0)
     page.goto(f"/models/{id_of('beta')}?lang=en")
     page.get_by_role("button", name="Note").first.click()
     page.locator("textarea").fill("half a thought")

@@ -109,8 +109,8 @@ def test_tokens_are_coloured_by_a_latent(page: Any) -> None:
 def test_hostile_texts_and_labels_are_text(page: Any) -> None:
     opened(page)
     shown = ""
-    for payload in HOSTILE:
-        typed(page, payload)
+    for at in range(0, len(HOSTILE), 2):
+        typed(page, " ".join(HOSTILE[at : at + 2]))
         shown += page.locator("main").text_content()
     assert sum(payload in shown for payload in HOSTILE[:12]) >= 8  # the labels
     assert (
