@@ -2,7 +2,8 @@
 
 Broken once: with acceptances that never end, with the first entry of a subject in place of the
 last, without the triggers, with a file of another program taken over, with `after` not asked,
-with a migration that commits after each statement, with a read-only history that takes entries.
+with a migration that commits after each statement, with a read-only history that takes entries, with
+a log that holds nothing opened as one that does.
 """
 
 import os
@@ -11,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -371,3 +373,23 @@ def test_a_folder_that_is_read_only_is_read(
     with pytest.raises(FileError, match="may only be read"):
         history.say("note", "m", RULE, "x", "Ada")
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*[!m]")} == before
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_a_log_without_its_shared_memory_is_passed_or_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: bool
+) -> None:
+    audited(bl.History(tmp_path))
+    log = tmp_path / "bilens.db-wal"
+    with closing(sqlite3.connect(tmp_path / "bilens.db")) as database:
+        database.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        left = log.read_bytes()  # as after a crash
+    log.write_bytes(left if changes else b"")
+    before = {path.name for path in tmp_path.iterdir()}
+    monkeypatch.setattr(os, "access", lambda _path, mode: not mode & os.W_OK)
+    if changes:
+        with pytest.raises(FileError, match="bilens.db-wal, .* copy the folder"):
+            bl.History(tmp_path, reading=True)
+    else:
+        assert len(bl.History(tmp_path, reading=True).audits()) == 1
+    assert {path.name for path in tmp_path.iterdir()} == before

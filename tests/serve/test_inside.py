@@ -2,7 +2,8 @@
 
 Broken once: with the first files of a model looked at alone, with no second look after a model or
 rows were read, with one lock for all models, with links inside a data folder followed, with
-messages as commands wrote them, with the process of a record believed.
+messages as commands wrote them, with the process of a record believed, with an adapter's base not
+looked at, with `file:` let through, with a path ended by its first space.
 """
 
 import json
@@ -22,9 +23,8 @@ from bilens.records.jobs import NewJob
 from bilens.report.reports import AuditReport
 from bilens.serve import jobs as queues, models, trial_inputs
 from bilens.serve.folder import ServedFolder, id_of
-from bilens.serve.inside import files_of, without_paths
+from bilens.serve.inside import files_of, state_of, without_paths
 from bilens.serve.jobs import Jobs
-from bilens.serve.models import state_of
 from commands import model_folder
 from report_documents import make_document
 
@@ -139,7 +139,14 @@ def test_a_job_reads_no_link_inside_a_data_folder(folder: Path) -> None:
 def test_no_place_of_the_machine_is_told(folder: Path) -> None:
     for text, told in (
         (f"error: {folder}/a: no.", "error: runs/a: no."),
-        ("it is a link to /tmp/x y/model.safetensors", "it is a link to x y/model.safetensors"),
+        ("it is a link to /tmp/x y/model.safetensors", "it is a link to model.safetensors"),
+        ("'/srv/my private data/rows v2.csv' is", "'rows v2.csv' is"),
+        ("/home/Ada L/m.pt and /srv/q/z.csv: no", "m.pt and z.csv: no"),
+        ("at file:///home/ada/m%20n/m.pt: no", "at m.pt: no"),
+        ("FILE:/srv/a/b, file://localhost/srv/c, sqlite:///srv/d", "b, c, d"),
+        (f"file://{folder}/a/m.pt", "runs/a/m.pt"),
+        ("at:/srv/private/a", "at:a"),
+        ("1/2 of a/b, ./c/d, text/plain", "1/2 of a/b, ./c/d, text/plain"),
         ("bilens audit --data-dir=/srv/private/rows 'a'", "bilens audit --data-dir=rows 'a'"),
         ("(/home/ada/m.pt)", "(m.pt)"),
         ("Layer 1: 3/9, see https://x.example/a/b", "Layer 1: 3/9, see https://x.example/a/b"),
@@ -155,6 +162,42 @@ def test_no_place_of_the_machine_is_told(folder: Path) -> None:
     audit = ServedFolder(folder).audit(1)
     assert audit is not None
     assert audit.record.reproduce.command == "bilens audit a --data-dir private"
+
+
+@pytest.mark.parametrize("named", ["{out}", "../../base", "../base", "link", "\0", "a/model"])
+def test_a_base_of_elsewhere_is_not_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    (folder.parent / "base").mkdir()
+    (folder.parent / "base" / "config.json").write_text('{"model_type": "llama"}')
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "link").symlink_to(folder.parent / "base")
+    if named != "link":
+        (folder / "adapter" / "link").unlink()
+    content = {"base_model_name_or_path": named.format(out=folder.parent / "base")}
+    (folder / "adapter" / "adapter_config.json").write_text(json.dumps(content))
+    (folder / "adapter" / "adapter_model.safetensors").touch()
+    monkeypatch.setattr(models, "load", lambda _path: pytest.fail("read"))
+    monkeypatch.chdir(folder)
+    served = ServedFolder(folder)
+    if named in ("\0", "a/model"):  # nothing lies there: its reader says so
+        assert len(state_of(folder, folder / "adapter")) == 3
+        return
+    for file in ("adapter", "adapter/adapter_model.safetensors"):
+        with pytest.raises(FileError, match="out of the folder"):
+            state_of(folder, folder / file)
+        assert "out of the folder" in queues.unfit(folder, file)
+    with pytest.raises(FileError, match="out of the folder"):
+        served.opened(id_of("adapter"))
+
+
+def test_a_base_of_the_folder_is_a_part_of_its_adapter(folder: Path) -> None:
+    (folder / "adapter").mkdir()
+    content = {"base_model_name_or_path": "../a"}
+    (folder / "adapter" / "adapter_config.json").write_text(json.dumps(content))
+    before = state_of(folder, folder / "adapter")
+    os.utime(folder / "a" / "model.safetensors", ns=(1, 1))
+    assert state_of(folder, folder / "adapter") != before
 
 
 def test_a_process_that_holds_no_slot_is_left_alone(

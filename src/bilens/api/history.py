@@ -298,8 +298,14 @@ class History:
         found = sqlite3.connect(":memory:")
         if self.path.exists():
             # Without a log beside it nobody writes, and SQLite need not make one to read.
-            log = self.path.with_name(f"{NAME}-wal").exists()
-            source = self._connected("ro" if log else "ro&immutable=1")
+            log, shared = (self.path.with_name(f"{NAME}-{end}") for end in ("wal", "shm"))
+            held = log.exists() and (shared.exists() or log.stat().st_size > 0)
+            if held and not shared.exists() and not os.access(self.folder, os.W_OK):
+                raise FileError(
+                    f"{self.path}: its last changes lie in {log.name}, which can only be read where"
+                    " the folder may be written: copy the folder to such a place and open it there."
+                )
+            source = self._connected("ro" if held else "ro&immutable=1")
             if check_owner(self.path, source, exactly=False) == len(MIGRATIONS):
                 return source
             with closing(source):

@@ -33,6 +33,7 @@ from bilens.serve.endpoint import Asked, Endpoint
 from bilens.serve.endpoints import ENDPOINTS
 from bilens.serve.folder import ServedFolder
 from bilens.serve.guard import Guard
+from bilens.serve.inside import without_paths
 from bilens.serve.pages import NAMES, PALETTE, REPORT_STYLES, SCRIPTS, STATIC, STYLES, words_of
 
 HOST = "127.0.0.1:1"  # that the pages are asked of, in this process
@@ -264,7 +265,7 @@ def found_text(served: ServedFolder, one: Endpoint, asked: Asked) -> str:
     try:
         found = one.find(served, Asked(asked.path, one.checked(texts(asked))))
     except BilensError as error:
-        told = displayable(str(error).replace(str(served.folder), served.folder.name))
+        told = displayable(without_paths(str(error), served.folder))
         return json.dumps({"error": told})
     if found is None:
         return json.dumps({"error": "It is gone."})

@@ -27,9 +27,9 @@ from bilens.records.explorer import ModelPage, Overview, State, id_of
 from bilens.records.jobs import Choices, Job, NamedFile, NewJob
 from bilens.report.reports import SavedReport, VerdictReport
 from bilens.report.sections.decision import decision_of
-from bilens.serve.inside import without_paths
+from bilens.serve.inside import state_of, without_paths
 from bilens.serve.jobs import Jobs, arguments_of, check_line
-from bilens.serve.models import OpenModel, OpenModels, state_of
+from bilens.serve.models import OpenModel, OpenModels
 from bilens.serve.overview import digest, digest_of, overview_of, reports_of, row_of
 from bilens.serve.past import Past
 from bilens.serve.walk import KINDS, START, TEXTS, Found, opened, walk

@@ -5,30 +5,50 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from bilens.base.errors import FileError
+from bilens.base.errors import CheckpointError, FileError
+from bilens.base.files import read_json
 from bilens.io.file_kinds import is_model
 
 MOST_FILES = 1000  # of a model
 MOST_OF_DATA = 200_000  # of a folder of images
-ELSEWHERE = re.compile(r"(?<![\w.:/~<])(?:/+[^\s/'\",:;()=]+)+")  # an absolute path
+ADAPTER, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+State = tuple[tuple[str, int, int, int], ...]
+# An absolute path; one word of it and the next are of one name where a slash follows.
+NAME = r"[^\s/'\",:;()=]+"
+ELSEWHERE = re.compile(rf"(?<![\w./~<])(?<!:(?=//))/+(?:{NAME}(?: {NAME})*/+)*{NAME}")
+URL = re.compile(r"\b(?:file:/*(?:localhost)?|\w+://)(?=/)", re.IGNORECASE)  # of a file here
+
+
+class ElsewhereError(FileError):
+    """Something of the folder leads out of it."""
 
 
 def files_of(folder: Path, path: Path, most: int = MOST_FILES) -> Iterator[Path]:
-    """Yield a file, or a folder and all in it at any depth.
+    """Yield a file, or a folder and all in it at any depth, and the model below an adapter.
 
     Raises:
-        FileError: If a link in it leads out of the served folder, or it holds more than `most`.
+        ElsewhereError: If a link in it, or what it names, leads out of the served folder.
+        FileError: If it holds more than `most`.
     """
-    waiting, seen, looked = [path], set(), 0
+    waiting, seen, looked = [path], set[Path](), 0
+    if path.name == WEIGHTS and (path.parent / ADAPTER).exists():
+        waiting.append(path.parent / ADAPTER)
     while waiting:
         here = waiting.pop()
         real = Path(os.path.realpath(here))  # which a loop of links does not stop
         if not real.is_relative_to(folder):
-            raise FileError(f"{path.name}: {here.name} is a link out of the folder: not opened.")
+            raise ElsewhereError(
+                f"{path.name}: {here.name} is a link out of the folder: not opened."
+            )
         yield here
+        if here.name == ADAPTER and here.is_file():
+            with suppress(CheckpointError):  # damaged: told when it is read
+                named = read_json(here).get("base_model_name_or_path")
+                waiting += named_in(folder, here.parent, str(named or ""))
         if real in seen or not real.is_dir():
             continue
         seen.add(real)
@@ -37,7 +57,7 @@ def files_of(folder: Path, path: Path, most: int = MOST_FILES) -> Iterator[Path]
                 looked += 1
                 # the served folder, where it is a model: others in it are none of its parts
                 other = path == folder and (item.name.startswith(".") or is_model(Path(item.path)))
-                if item.is_symlink() or item.is_dir():
+                if item.is_symlink() or item.is_dir() or item.name == ADAPTER:
                     if not (other and item.is_dir()):
                         waiting.append(Path(item.path))
                 else:
@@ -46,7 +66,35 @@ def files_of(folder: Path, path: Path, most: int = MOST_FILES) -> Iterator[Path]
             raise FileError(f"{path.name}: holds more than {most} files: not opened.")
 
 
+def named_in(folder: Path, home: Path, named: str) -> list[Path]:
+    """Return what a file in `home` may mean by a path, where something lies there.
+
+    Raises:
+        ElsewhereError: If it is not in the served folder.
+    """
+    with suppress(ValueError, OSError):  # what no path can be: too long, a null byte
+        places = [place / named for place in (Path.cwd(), folder, home) if (place / named).exists()]
+        for one in places:
+            if not Path(os.path.realpath(one)).is_relative_to(folder):
+                raise ElsewhereError(
+                    f"{home.name}: is made for {one.name}, which lies out of the folder: put that "
+                    "into the folder, and name it by its path from here."
+                )
+        return places
+    return []
+
+
+def state_of(folder: Path, path: Path) -> State:
+    """Return size and time of each file of a model; none may be a link out of the folder."""
+    found = []
+    for file in files_of(folder, path):
+        with suppress(OSError):
+            said = file.stat()
+            found.append((str(file), said.st_ino, said.st_size, said.st_mtime_ns))
+    return tuple(sorted(found))
+
+
 def without_paths(text: str, folder: Path) -> str:
     """Return a text with each path of the machine cut: from the folder on, else its last part."""
-    text = text.replace(str(folder), folder.name)
+    text = URL.sub("", text).replace(str(folder), folder.name)
     return ELSEWHERE.sub(lambda found: found[0].rpartition("/")[2], text)

@@ -17,10 +17,9 @@ from torch import Tensor
 from bilens.base.errors import FileError
 from bilens.io.load import load
 from bilens.io.loaded_model import LoadedModel
-from bilens.serve.inside import files_of
+from bilens.serve.inside import State, state_of
 
 WEIGHTS, RESULTS, KEPT = 1 << 26, 1 << 24, 10  # bytes of weights and of results, and models
-State = tuple[tuple[str, int, int, int], ...]
 Result = TypeVar("Result")
 
 
@@ -140,13 +139,3 @@ def trim(arenas: int = 0) -> None:
         if arenas:
             library.mallopt(ARENAS, arenas)
         library.malloc_trim(0)
-
-
-def state_of(folder: Path, path: Path) -> State:
-    """Return size and time of each file of a model; none may be a link out of the folder."""
-    found = []
-    for file in files_of(folder, path):
-        with suppress(OSError):
-            said = file.stat()
-            found.append((str(file), said.st_ino, said.st_size, said.st_mtime_ns))
-    return tuple(sorted(found))
