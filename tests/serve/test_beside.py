@@ -1,6 +1,6 @@
 """Reports in a model's own folder are listed, and an audit of its weights stands for itself.
 
-Seen red: with the folder of a model not looked into.
+Seen red: with the folder of a model not looked into, with numbers of labels taken as they come.
 """
 
 import json
@@ -15,7 +15,7 @@ import tiny
 from bilens.base.errors import UsageError
 from bilens.base.files import file_sha256
 from bilens.records.explorer import id_of
-from bilens.report.reports import AuditReport
+from bilens.report.reports import AuditReport, TraceReport
 from bilens.report.text import load_catalogue
 from bilens.serve.endpoint import Asked
 from bilens.serve.endpoints import NewEntry, add_entry
@@ -23,6 +23,9 @@ from bilens.serve.folder import ServedFolder
 from bilens.serve.pages import model_page, overview_page
 from commands import model_folder
 from report_documents import failed
+from trace_documents import LAYER, make_trace
+
+LATENT = f"latent:{LAYER.input}:11111111:"
 
 
 def lay(root: Path, name: str, **source: Any) -> None:
@@ -78,6 +81,15 @@ def test_an_audit_of_the_history_counts_before_it(tmp_path: Path) -> None:
     [
         ("label", "class:1:positive:0", ""),
         ("label", "class:99:positive:0", "classes, from 0"),
+        ("label", "class:1:positive:999", "eigenvectors, from 0"),
+        ("label", "layer:layers.0:1:negative:0", ""),
+        ("label", "layer:layers.99:1:negative:0", "no layer of this name"),
+        ("label", "layer:layers.0:99:negative:0", "outputs, from 0"),
+        ("label", "layer:layers.0:1:negative:999", "eigenvectors, from 0"),
+        ("label", f"{LATENT}7", ""),
+        ("label", f"{LATENT}99", "latents, from 0"),
+        ("label", "column:age", ""),
+        ("label", "column:sage", "no column of this name"),
         ("label", "class:1:sideways:0", "expected model"),
         ("label", "nonsense <b>", "expected model"),
         ("note", "direction:unembed:the", ""),
@@ -90,7 +102,9 @@ def test_an_audit_of_the_history_counts_before_it(tmp_path: Path) -> None:
 def test_something_is_said_only_of_what_is_there(
     tmp_path: Path, action: Any, subject: str, told: str
 ) -> None:
-    model_folder(tmp_path / "demo", tiny.classifier())
+    names = ("age", *(f"c{number}" for number in range(1, tiny.classifier().embed.in_features)))
+    model_folder(tmp_path / "demo", tiny.classifier(), input_names=names)
+    TraceReport(make_trace()).to_json(tmp_path / "trace.json")
     served = ServedFolder(tmp_path)
     record = AuditReport(failed()).record
     source = structs.replace(record.source, path=str(tmp_path / "demo"))

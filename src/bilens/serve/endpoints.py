@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from msgspec import structs
 
-from bilens.base.errors import UsageError
-from bilens.findings.rules.judgements import RULE
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
 from bilens.records.base import Count, Record
@@ -21,21 +17,9 @@ from bilens.records.trace import Trace
 from bilens.serve import comparison, interactions, job_pages, playground, spectra, texts, traces
 from bilens.serve.endpoint import Asked, Endpoint
 from bilens.serve.folder import ServedFolder
+from bilens.serve.subjects import check_subject
 
 AUDITS: tuple[type[Record], ...] = (Audit, LayerAudit, TableAudit)
-
-
-# What anything can be said of; the same kinds have names in reports.
-SIDE = r"(positive|negative):\d{1,6}"
-SUBJECT = re.compile(
-    rf"model|rule:[a-z_0-9]+|class:\d{{1,6}}:{SIDE}|layer:.+:\d{{1,9}}:{SIDE}"
-    r"|(latent|circuit|column|direction):.+",
-    re.ASCII,
-)
-KNOWN = (
-    "model, rule:…, class:3:positive:0, layer:NAME:3:positive:0, latent:…, circuit:…, column:… or "
-    "direction:…"
-)
 
 
 class NewEntry(Record, frozen=True, forbid_unknown_fields=True):
@@ -56,25 +40,6 @@ def add_entry(served: ServedFolder, asked: Asked) -> Entry | None:
     body = asked.body
     check_subject(served, found, body.action, body.subject)
     return served.history.say(model=found.model.name, **structs.asdict(body))
-
-
-def check_subject(served: ServedFolder, page: ModelPage, action: Action, subject: str) -> None:
-    """Refuse what no page speaks of; Python's `History` takes any subject."""
-    if not SUBJECT.fullmatch(subject):
-        raise UsageError(f"subject is {subject!r:.80}; expected {KNOWN}.")
-    audit = served.last_audit(page.model.id)
-    record = None if audit is None else audit[1].record
-    if subject.startswith("class:") and isinstance(record, Audit):
-        classes = len(record.model.output_names)
-        if int(subject.split(":")[1]) >= classes:
-            raise UsageError(f"subject is {subject!r}; the model has {classes} classes, from 0.")
-    judged = {one.rule for one in page.findings if one.outcome in ("fail", "warn")}
-    judged |= {one.rule for one in page.conditions}
-    if action in ("accept", "reject") and subject.removeprefix(RULE) not in judged:
-        raise UsageError(
-            f"{subject}: the last audit found nothing to accept or reject there: neither a failure "
-            "nor a caution."
-        )
 
 
 def audit_record(served: ServedFolder, asked: Asked) -> Record | None:

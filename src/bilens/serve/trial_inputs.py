@@ -19,7 +19,7 @@ from bilens.records.audit import Audit
 from bilens.records.playground import PlayColumn, TrialImage
 from bilens.records.table_audit import TableColumn
 from bilens.serve.folder import ServedFolder
-from bilens.serve.models import state_of
+from bilens.serve.inside import state_of
 from bilens.train.run_folder import TEST_NAME
 
 OF_CLASS = 2  # images of each class
