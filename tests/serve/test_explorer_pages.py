@@ -1,7 +1,8 @@
 """Every page of the explorer that links lead to: for hands, eyes and screen readers.
 
 Broken once: with a control without a name, with grey text too pale, with a table wider than the
-window, with a script that fails.
+window, with a script that fails, with a view that
+names no report to those without script.
 """
 
 import re
@@ -97,6 +98,29 @@ def test_no_page_bars_anybody(
             if page.evaluate("document.documentElement.scrollWidth") > other:
                 faults.append((path, "too wide", [other]))
     assert faults == []
+
+
+def test_without_script_every_view_names_a_report(
+    browser: Any, address: str, paths: list[str]
+) -> None:
+    context = browser.new_context(base_url=address, java_script_enabled=False)
+    page = context.new_page()
+    views, named = 0, set()
+    for path in paths:
+        page.goto(f"{path}{'&' if '?' in path else '?'}lang=en")
+        assert page.locator("h1").count() == 1, path
+        told = page.get_by_text("This view is drawn by a script")
+        views += told.count()
+        named |= {
+            link.get_attribute("href")
+            for link in page.locator("noscript a").all()
+            if link.is_visible()
+        }
+    context.close()
+    assert views > 10
+    for link in named:
+        assert httpx.get(address + link, timeout=60).status_code == 200, link
+    assert {"audits", "reports"} == {link.split("/")[1] for link in named}
 
 
 @pytest.mark.slow

@@ -2,7 +2,8 @@
 
 Broken once: with a slider that leaves the bound as it was, with what is chosen not kept in the
 address, with a cell told of another order, with a plot wider than the window,
-with a cell not kept in the address, with a step to the measured k on the other side.
+with a cell not kept in the address, with a step to the measured k on the other side,
+with arrow keys that leave the point of a curve where it was.
 """
 
 import shutil
@@ -79,7 +80,7 @@ def test_a_spectrum_is_chosen_by_mouse_and_kept_in_the_address(page: Any) -> Non
     page.get_by_label("Output", exact=True).select_option("2")
     page.get_by_text("Grey: what chance gives").wait_for()
     bar = page.locator(".plot").nth(1).locator("g").nth(0)
-    told = bar.locator("title").text_content()
+    told = bar.get_attribute("aria-label")
     bar.click()
     ready(page)
     closer = page.locator(".closer figcaption").inner_text()
@@ -129,6 +130,11 @@ def test_the_slider_redraws_all_three_numbers(page: Any) -> None:
     assert slider.input_value() == "1"
     page.get_by_role("button", name="Next measured k").press("Enter")
     assert readout(page)[:2] == ["90%", "100%"]
+    points = page.locator("svg[aria-label='Measured with fewer eigenvectors'] circle")
+    points.first.focus()
+    page.keyboard.press("ArrowRight")
+    assert points.nth(1).get_attribute("aria-label") == "Accuracy: 1, 0.75"
+    assert page.locator("svg text", has_text="Accuracy: 1, 0.75").count() == 1  # and is seen
     slider.press("Home")
     page.get_by_label("Inputs up to length r").fill("10")
     assert readout(page) == ["50%", "50%", "300.1 at most, proven"]

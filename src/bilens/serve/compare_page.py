@@ -93,7 +93,9 @@ def weights(t: Catalogue, found: Comparison) -> Markup:
         told = paragraph(t(f"explorer.compare.{key}", why=found.why), class_="callout")
         return section(t, "explorer.compare.weights", told)
     lead = paragraph(t("explorer.compare.lead", a=found.a.model.name, b=found.b.model.name))
-    pairs = section(t, "explorer.compare.vectors", no_script(t))
+    audits = (one.audit for one in (found.a, found.b))
+    reports = [f"/audits/{one.number}" for one in audits if one is not None]
+    pairs = section(t, "explorer.compare.vectors", no_script(t, reports))
     root = element(
         "div", pairs, data_view="compare", data_a=found.a.model.id, data_b=found.b.model.id
     )

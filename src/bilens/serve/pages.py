@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from importlib.resources import files
 
 from markupsafe import Markup
@@ -90,7 +91,9 @@ def view_page(found: ModelPage, view: str, lang: str, secret: str) -> str:
     """Return the page of one view of a model, which a script fills."""
     t, found = load_catalogue(lang), displayable(found)
     told = watch(t, found.digest, found.model.id)
-    parts = (told, tabs(t, found, view), scripted(t, view, found.model.id))
+    reports = [f"/audits/{one.number}" for one in found.audits[:1]]
+    reports += [f"/reports/{one.id}" for one in found.reports if not reports]
+    parts = (told, tabs(t, found, view), scripted(t, view, found.model.id, reports))
     return framed(t, found.model.name, secret, *parts)
 
 
@@ -108,17 +111,30 @@ def circuits_page(found: TracePage, lang: str, secret: str) -> str:
         links[t("explorer.to_model")] = f"/models/{found.model}"
     made = (element("a", name, href=f"{path}?lang={lang}") for name, path in links.items())
     nav = element("nav", *made, class_="tabs", aria_label=t("explorer.views"))
-    return framed(t, found.name, secret, nav, scripted(t, "circuits", found.report))
+    return framed(
+        t, found.name, secret, nav, scripted(t, "circuits", found.report, list(links.values())[:1])
+    )
 
 
-def scripted(t: Catalogue, view: str, key: str = "") -> Markup:
+def scripted(t: Catalogue, view: str, key: str, reports: Sequence[str]) -> Markup:
     """Return what a script fills, with what to read without one."""
     heading = element("h2", t(f"explorer.view.{view}"))
-    return element("section", heading, no_script(t), data_view=view, data_key=key, class_=view)
+    return element(
+        "section", heading, no_script(t, reports), data_view=view, data_key=key, class_=view
+    )
 
 
-def no_script(t: Catalogue) -> Markup:
-    return element("noscript", element("p", t("explorer.no_script")))
+def no_script(t: Catalogue, reports: Sequence[str] | None = None) -> Markup:
+    """Return what is read where no script runs: that one is needed, and which reports say the same.
+
+    `reports` is None where no report could.
+    """
+    parts = [element("p", t("explorer.no_script"))]
+    if reports is not None:
+        name, said = t("explorer.whole_report"), "reports" if reports else "none"
+        links = [element("a", name, href=f"{path}?lang={t.lang}") for path in reports]
+        parts.append(element("p", t(f"explorer.no_script.{said}"), Markup(" ").join(["", *links])))
+    return element("noscript", *parts)
 
 
 def tabs(t: Catalogue, found: ModelPage, here: str) -> Markup:

@@ -39,6 +39,7 @@ export const ticks = (low, high, most = 5) => {
   return found;
 };
 
+const DOTS = 60; // at most, of a curve; of one with more points some tell theirs
 const LEFT = 56;
 const BOTTOM = 34;
 const TOP = 12;
@@ -51,7 +52,7 @@ const framed = (name, { width, height, x, y, xName, yName }) => {
     svg("text", { x: left, y: top, "text-anchor": anchor, class: "tick" }, content);
   const drawn = svg(
     "svg",
-    { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": name, class: "plot" },
+    { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": name, class: "plot" },
     ticks(...y).map((value) => [
       svg("line", { x1: LEFT, x2: right, y1: upwards(value), y2: upwards(value), class: "grid" }),
       text(LEFT - 6, upwards(value) + 4, number(value), "end"),
@@ -60,7 +61,35 @@ const framed = (name, { width, height, x, y, xName, yName }) => {
     text((LEFT + right) / 2, height - 2, xName ?? ""),
     text(LEFT, TOP - 2, yName ?? "", "start"),
   );
-  return { drawn, across, upwards };
+  const told = text(right, TOP - 2, "", "end");
+  drawn.append(told);
+  return { drawn, across, upwards, told };
+};
+
+const STEPS = { ArrowLeft: -1, ArrowRight: 1, ArrowDown: -1, ArrowUp: 1 };
+// Marks of a plot, [what is drawn, its number in words], say it where they are pointed at or walked
+// to by arrow keys, at first to the one at `from`; Enter is a click.
+const walkable = ({ drawn, told }, marks, from) => {
+  marks.forEach(([mark, words], index) => {
+    mark.setAttribute("role", "img");
+    mark.setAttribute("aria-label", words);
+    mark.setAttribute("tabindex", index === from ? 0 : -1);
+    drawn.append(mark);
+  });
+  const at = ({ target }) => marks.findIndex(([mark]) => mark.contains(target));
+  const tell = (event) => (told.textContent = marks[at(event)]?.[1] ?? "");
+  for (const kind of ["focusin", "pointerover"]) drawn.addEventListener(kind, tell);
+  for (const kind of ["focusout", "pointerleave"]) drawn.addEventListener(kind, () => (told.textContent = ""));
+  drawn.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") event.target.dispatchEvent(new MouseEvent("click"));
+    if (!(event.key in STEPS)) return;
+    event.preventDefault();
+    const next = marks[at(event) + STEPS[event.key]]?.[0];
+    if (!next) return;
+    event.target.setAttribute("tabindex", -1);
+    next.setAttribute("tabindex", 0);
+    next.focus();
+  });
 };
 
 // Bars above and below zero. `band` is [low, high] of what chance gives; a click chooses a bar.
@@ -74,13 +103,12 @@ export const bars = (name, values, { band, y: given, chosen, onchoose, told, xNa
     const high = upwards(band[0]) - top;
     drawn.append(svg("rect", { x: LEFT, width: across(values.length) - LEFT, y: top, height: high, class: "band" }));
   }
-  values.forEach((value, index) => {
+  const marks = values.map((value, index) => {
     const [from, to] = [upwards(Math.max(value, 0)), upwards(Math.min(value, 0))];
     const [left, wide] = [across(index), across(1) - across(0)];
     const bar = svg(
       "g",
       {},
-      svg("title", {}, told ? told(index) : number(value, 5)),
       svg("rect", { x: left, width: wide, y: TOP, height: height - BOTTOM - TOP, class: "hit" }),
       svg("rect", {
         x: left + Math.min(0.5, wide / 8),
@@ -91,8 +119,9 @@ export const bars = (name, values, { band, y: given, chosen, onchoose, told, xNa
       }),
     );
     if (onchoose) bar.addEventListener("click", () => onchoose(index));
-    drawn.append(bar);
+    return [bar, told ? told(index) : number(value, 5)];
   });
+  walkable(plot, marks, Math.max(chosen ?? 0, 0));
   const line = (at, kind) =>
     drawn.append(svg("line", { x1: LEFT, x2: width - 10, y1: upwards(at), y2: upwards(at), class: kind }));
   for (const edge of band ?? []) if (edge !== 0) line(edge, "edge");
@@ -105,19 +134,19 @@ export const bars = (name, values, { band, y: given, chosen, onchoose, told, xNa
 export const curves = (name, series, { x, y, marker, rounding, xName, yName, width = 640, height = 220 } = {}) => {
   const points = series.flatMap((one) => one.points);
   const range = (at) => [Math.min(...points.map((p) => p[at])), Math.max(...points.map((p) => p[at]))];
-  const { drawn, across, upwards } = framed(name, { width, height, x: x ?? range(0), y: y ?? range(1), xName, yName });
-  series.forEach((one, index) => {
+  const plot = framed(name, { width, height, x: x ?? range(0), y: y ?? range(1), xName, yName });
+  const { drawn, across, upwards } = plot;
+  const marks = series.flatMap((one, index) => {
     const path = one.points.map(([a, b]) => `${across(a).toFixed(1)},${upwards(b).toFixed(1)}`).join(" ");
     drawn.append(svg("polyline", { points: path, class: `curve series-${index}` }, svg("title", {}, one.name)));
-    for (const [a, b] of one.points.length <= 60 ? one.points : [])
-      drawn.append(
-        svg(
-          "circle",
-          { cx: across(a), cy: upwards(b), r: 2.5, class: `dot series-${index}` },
-          svg("title", {}, `${one.name}: ${number(a)}, ${number(b, 4, rounding)}`),
-        ),
-      );
+    const every = Math.ceil(one.points.length / DOTS);
+    const look = every === 1 ? { r: 2.5, class: `dot series-${index}` } : { r: 5, class: "hit" };
+    return one.points.filter((_, place) => place % every === 0).map(([a, b]) => [
+      svg("circle", { cx: across(a), cy: upwards(b), ...look }),
+      `${one.name}: ${number(a)}, ${number(b, 4, rounding)}`,
+    ]);
   });
+  walkable(plot, marks, 0);
   if (marker !== undefined)
     drawn.append(svg("line", { x1: across(marker), x2: across(marker), y1: TOP, y2: height - BOTTOM, class: "marker" }));
   return drawn;

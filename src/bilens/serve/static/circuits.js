@@ -3,7 +3,7 @@
 import { bars } from "./charts.js";
 import { graphOf, graphView, linesOf } from "./graph.js";
 import { choice, control, drawing, element, get, number, percent, save, sortable, state, t, table, takeaway } from "./lib.js";
-import { latentName, passages, tokenEnds, word } from "./passages.js";
+import { latentName, passages, tokenEnds, tokenList, word } from "./passages.js";
 import { labelOf, nameable, remarksOf } from "./people.js";
 
 const MOST_ROWS = 200; // of the ranking that are drawn
@@ -264,8 +264,8 @@ function drawCircuits(root, { trace, model, report }) {
     const vectors = circuit.spectrum.eigenvectors.map((one) => [
       number(one.eigenvalue),
       one.nearest.map(({ latent, cosine }) => `${inputs.has(latent) ? names.input(inputs.get(latent)) : latent} (${number(cosine, 2)})`).join(", "),
-      one.tokens.high.map((token) => word(token.text)).join(", "),
-      one.tokens.low.map((token) => word(token.text)).join(", "),
+      tokenList(one.tokens.high),
+      tokenList(one.tokens.low),
     ]);
     const sum = circuit.constant + [...graphOf(circuit, inputs, names, true).nodes.values()].reduce((total, node) => total + (node.column === 2 ? node.value : 0), 0);
     part.replaceChildren(
@@ -322,7 +322,7 @@ function drawReadings(root, { trace, model }) {
     const title = one.kind === "token" ? t("reading.token", { token: word(one.name) }) : t("reading.direction", { position: place + 1 });
     const values = one.spectrum.eigenvalues;
     const subject = `direction:${trace.layer.name}:${one.kind === "token" ? one.name : place + 1}`;
-    const vectors = one.spectrum.eigenvectors.map((vector) => [number(vector.eigenvalue), ...[vector.tokens.high, vector.tokens.low].map((tokens) => tokens.map((token) => `${word(token.text)} (${number(token.value, 2)})`).join(", "))]);
+    const vectors = one.spectrum.eigenvectors.map((vector) => [number(vector.eigenvalue), ...[vector.tokens.high, vector.tokens.low].map(tokenList)]);
     const plot = bars(t("reading.spectrum"), values, { told: (index) => number(values[index], 5), xName: t("reading.order"), yName: t("circuit.eigenvalue") });
     const texts = [...one.output.high, ...one.output.low, ...one.spectrum.eigenvectors.flatMap((vector) => [...vector.tokens.high, ...vector.tokens.low])].map((token) => token.text.toLowerCase());
     const drawn = element(

@@ -1,13 +1,14 @@
 // Two models beside each other: which eigenvectors belong together; and what one is compared with.
 import { bars, image } from "./charts.js";
-import { choice, control, drawing, element, exported, get, lang, number, state, t, takeaway } from "./lib.js";
+import { choice, control, drawing, element, exported, get, lang, number, share, state, t, takeaway } from "./lib.js";
 import { outputControls } from "./outputs.js";
-import { vectorFigure } from "./vectors.js";
+import { nameable } from "./people.js";
+import { subjectOf, vectorFigure } from "./vectors.js";
 
-const matchedParts = (found) => {
+const matchedParts = (found, keys, layer, output) => {
   const sides = { A: found.a, B: found.b };
   const plots = Object.entries(sides).map(([side, { values }]) => {
-    const drawn = bars(`${side}: ${t("compare.values")}`, values, { height: 160 });
+    const drawn = bars(`${side}: ${t("compare.values")}`, values, { height: 180, xName: t("spectrum.order"), yName: "λ", width: 480 });
     const rows = [[t("spectrum.order"), "λ"], ...values.map((value, index) => [index + 1, value])];
     return element(
       "figure",
@@ -30,16 +31,21 @@ const matchedParts = (found) => {
     takeaway(named, { rows, data: found.cosines, drawn: heat }),
   );
   const of = (side, ranks) =>
-    side.vectors.vectors.filter((one) => ranks.includes(one.rank)).map((one) => vectorFigure(side.vectors, one));
+    found[side].vectors.vectors.filter((one) => ranks.includes(one.rank)).map((one) => {
+      const subject = subjectOf(layer, output, found[side].values, one.rank);
+      const figure = vectorFigure(found[side].vectors, one);
+      figure.append(nameable(keys[side], subject, `${side.toUpperCase()}: ${t("vector.name", { rank: one.rank })}`));
+      return figure;
+    });
   const pairs = found.pairs.map((pair) =>
     element(
       "li",
       {},
-      element("p", {}, element("strong", {}, t("compare.pair", { a: pair.a.join(", "), b: pair.b.join(", "), cosine: pair.cosine.toFixed(3) }))),
-      element("div", { class: "beside" }, of(found.a, pair.a), of(found.b, pair.b)),
+      element("p", {}, element("strong", {}, t("compare.pair", { a: pair.a.join(", "), b: pair.b.join(", "), cosine: share(pair.cosine) }))),
+      element("div", { class: "beside" }, of("a", pair.a), of("b", pair.b)),
     ),
   );
-  const told = { score: found.score.toFixed(3), chance: found.chance.toFixed(3), p: number(found.p_value, 2) };
+  const told = { score: share(found.score), chance: number(found.chance, 3, "ceil"), p: number(found.p_value, 2) };
   return [
     element("p", {}, t("compare.score", told)),
     element("div", { class: "side" }, plots, cosines),
@@ -76,7 +82,7 @@ export const compare = (root) =>
         try {
           const query = new URLSearchParams({ a, b, layer: layer.name, output });
           const found = await get(`/compare/eigenvectors?${query}`);
-          if (now === turn) part.replaceChildren(...matchedParts(found));
+          if (now === turn) part.replaceChildren(...matchedParts(found, { a, b }, layer, output));
         } catch (error) {
           if (now !== turn) return;
           part.replaceChildren();

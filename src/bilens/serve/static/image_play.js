@@ -5,6 +5,7 @@ import { choice, control, element, exported, get, number, post, t } from "./lib.
 import { nameable } from "./people.js";
 import { answerText, calmly, host, keepPlayed, readOutput, sayIfChanged, scoreBars, section, taken } from "./played.js";
 import { attributed, direction, dot, largestAt, lowerRadius, nearCrossing, quadraticMap, unpacked } from "./quadratic.js";
+import { subjectOf } from "./vectors.js";
 
 const total = (values) => values.reduce((sum, value) => sum + value, 0);
 const withPairs = (spectrum) => {
@@ -42,7 +43,7 @@ export const imagePlayground = (root, given, drawn, again) => {
     const key = form.second === null ? `${form.first}` : `${form.first}-${form.second}`;
     const other = key !== now.key;
     now = { at, logits, form, key, spectrum: form.second === null ? spectra[form.first] : contrasts.get(key) };
-    pick.selectedIndex = -1; // what is drawn on is that image no more, and may be taken again
+    pick.value = ""; // what is drawn on is that image no more, and may be taken again
     answer.textContent = answerText(names, logits);
     whole.replaceChildren(scoreBars(t("play.logits"), names, logits));
     if (other) layCards();
@@ -91,18 +92,12 @@ export const imagePlayground = (root, given, drawn, again) => {
     });
     const name = t("play.contributions", { target: form.target });
     const told = (rank) => `${rank + 1}: ${number(now.contributions[rank], 4)}`;
-    plot.replaceChildren(...(spectrum ? [bars(name, now.contributions, { height: 160, told })] : []));
+    plot.replaceChildren(...(spectrum ? [element("figcaption", {}, name), bars(name, now.contributions, { height: 180, told, xName: t("spectrum.order"), width: 480 })] : []));
     remains.hidden = !changed || !spectrum;
     if (remains.hidden) return;
     const parts = remaining();
     paint(left, parts, shape, { scale: largest(now.attributions) });
     leftSum.textContent = t("play.left_sum", { sum: number(total(parts), 5) });
-  };
-  // Eigenvectors are counted by falling size, those of each sign for themselves.
-  const subjectOf = (at) => {
-    const { values } = now.spectrum;
-    const rank = values.slice(0, at).filter((value) => value > 0 === values[at] > 0).length;
-    return `class:${now.form.first}:${values[at] > 0 ? "positive" : "negative"}:${rank}`;
   };
   const layCards = () => {
     const { spectrum, key, form } = now;
@@ -116,7 +111,7 @@ export const imagePlayground = (root, given, drawn, again) => {
         update();
       };
       const box = element("input", { type: "checkbox", checked: !off.get(key).has(at), onchange });
-      const label = form.second === null ? nameable(root.dataset.key, subjectOf(at), name) : null;
+      const label = form.second === null ? nameable(root.dataset.key, subjectOf({ gives: "logits" }, form.first, spectrum.values, at + 1), name) : null;
       return figure(image(name, vector, shape), element("label", {}, box, " ", name), spectrum.told[at], label);
     });
     return cards.replaceChildren(...laid);
@@ -175,7 +170,7 @@ export const imagePlayground = (root, given, drawn, again) => {
     const point = Float64Array.from(example);
     const logits = map.logits(map.seen(point));
     const first = [...logits.keys()].sort((a, b) => logits[b] - logits[a]).slice(0, 2);
-    const told = first.map((o) => `${names[o]} ${number(logits[o], 5)}`).join(", ");
+    const told = first.map((o) => `${names[o]}: ${number(logits[o], 5)}`).join(", ");
     return [
       host(
         "maps",
@@ -198,7 +193,8 @@ export const imagePlayground = (root, given, drawn, again) => {
     board.set(tests[index].pixels);
     pick.value = index;
   };
-  const pick = choice(offered, "", take);
+  const pick = choice([["", t("play.own")], ...offered], "", take);
+  pick.options[0].hidden = true;
   const most = Math.min(...spectra.map((spectrum) => spectrum.leading));
   const counts = Array.from({ length: most + 1 }, (_, k) => [k, `${k}`]);
   const keeping = choice([["", t("play.all")], ...counts], "", (value) => {

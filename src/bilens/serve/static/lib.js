@@ -99,7 +99,11 @@ export const t = (key, values = {}) =>
     one === undefined ? String(values[name]) : String(values[name]) === "1" ? one : many,
   );
 
-const minus = (text) => text.replaceAll("-", "−");
+const RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹";
+const minus = (text) =>
+  text
+    .replace(/E(-?)(\d+)/, (_, sign, power) => `\u00a0×\u00a010${sign && "⁻"}${power.replace(/\d/g, (digit) => RAISED[digit])}`)
+    .replaceAll("-", "−");
 const forms = {};
 const formOf = (maximumSignificantDigits, roundingMode, notation) =>
   (forms[[maximumSignificantDigits, roundingMode, notation]] ??= new Intl.NumberFormat(lang, { maximumSignificantDigits, roundingMode, notation }));
@@ -111,8 +115,16 @@ export const number = (value, digits = 3, rounding = "halfExpand") => {
   const form = size !== 0 && (size < 1e-4 || size >= 1e6) ? formOf(3, rounding, "scientific") : formOf(digits, rounding, "standard");
   return minus(form.format(value || 0)); // no negative zero
 };
-export const percent = (share, digits = 1) =>
-  minus(new Intl.NumberFormat(lang, { style: "percent", maximumFractionDigits: digits }).format(share));
+const ONE = 1 - 1e-9; // what is nearer to one differs by rounding errors alone
+// A share of one, such as R² or a cosine: never shown larger than it is.
+export const share = (value) => number(value, 3, value < ONE ? "floor" : "halfExpand");
+// What is not all is not rounded to all, nor what is more than nothing to nothing.
+export const percent = (value, digits = 1) => {
+  const least = 10 ** -(digits + 2);
+  const [tiny, roundingMode] = [value > 0 && value < least / 2, value < ONE && value > 1 - least ? "trunc" : "halfExpand"];
+  const form = new Intl.NumberFormat(lang, { style: "percent", maximumFractionDigits: digits, roundingMode, signDisplay: "negative" });
+  return minus(`${tiny ? "<" : ""}${form.format(tiny ? least : value)}`);
+};
 
 // ---- elements
 
@@ -151,7 +163,7 @@ export const table = (name, heads, rows) =>
     element(
       "table",
       {},
-      element("caption", {}, name),
+      element("caption", {}, element("span", { class: "caption" }, name)),
       element("thead", {}, element("tr", {}, heads.map((head) => element("th", { scope: "col" }, head)))),
       element("tbody", {}, rows.map((row) => element("tr", {}, row.map((cell) => element("td", {}, cell))))),
     ),

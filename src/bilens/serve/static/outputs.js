@@ -1,5 +1,5 @@
 // Which output of which layer is looked at, and what is asked of the explorer for it.
-import { choice, control, element, exported, holds, t } from "./lib.js";
+import { choice, control, element, exported, holds, share, t } from "./lib.js";
 
 const LISTED = 1000; // outputs that a list holds; others are chosen by number
 const shortened = (text) => (text.length > 40 ? `${text.slice(0, 39)}…` : text);
@@ -14,7 +14,7 @@ export const approximated = ({ approximation, about_input: about }) => [
       "p",
       { class: "callout" },
       t("approximate", {
-        r2: approximation.r_squared.toFixed(3),
+        r2: share(approximation.r_squared),
         activation: approximation.activation,
         input: approximation.assumed_input,
       }),

@@ -1,10 +1,10 @@
 // The layers of a model as a table, and of the output that is chosen spectrum, eigenvectors, and
 // what is left when few of them are kept.
 import { bars, curves, largest, legend } from "./charts.js";
-import { control, drawing, element, exported, get, holds, lang, number, percent, sortable, state, t, table, takeaway } from "./lib.js";
+import { control, drawing, element, exported, get, holds, lang, number, percent, share, sortable, state, t, table, takeaway } from "./lib.js";
 import { addressOf, approximated, outputControls } from "./outputs.js";
 import { nameable } from "./people.js";
-import { vectorFigure, vectorTakeaway } from "./vectors.js";
+import { subjectOf, vectorFigure, vectorTakeaway } from "./vectors.js";
 
 const WORDS = ["reads", "gives"];
 const NUMBERS = ["d_in", "d_hidden", "d_out", "parameters", "norm", "rank", "dead"];
@@ -17,7 +17,7 @@ const exactness = (layer) => {
   if (layer.broken) return t("layer.broken");
   if (layer.exact) return t("layer.exact");
   if (layer.r_squared === null) return t("layer.approximate");
-  return t(layer.usable ? "layer.r2" : "layer.refused", { r2: layer.r_squared.toFixed(3) });
+  return t(layer.usable ? "layer.r2" : "layer.refused", { r2: share(layer.r_squared) });
 };
 const cellOf = (layer, name) => {
   if (name === "exactness") return exactness(layer);
@@ -237,14 +237,6 @@ const truncationPart = (found, curve) => {
 
 // ---- the view
 
-// What people call an eigenvector by: of a class, or of an output of a layer inside.
-const subjectOf = ({ form }, layer, output, rank) => {
-  const sign = Math.sign(form.pairs[rank - 1].eigenvalue);
-  const before = form.pairs.slice(0, rank - 1).filter((pair) => Math.sign(pair.eigenvalue) === sign);
-  const whose = layer.gives === "logits" ? `class:${output}` : `layer:${layer.name}:${output}`;
-  return `${whose}:${sign > 0 ? "positive" : "negative"}:${before.length}`;
-};
-
 // Draws everything of one output; `current` says whether it is still the one that is looked at.
 const outputPart = async (root, key, layer, output, curve, current) => {
   const found = await get(addressOf(key, "spectrum", layer, output));
@@ -256,7 +248,8 @@ const outputPart = async (root, key, layer, output, curve, current) => {
   let band = null;
   let chosen = Math.min(Number(state.get("vector", "0")) || 0, count);
   const rank = element("input", { type: "number", min: 1, max: count, value: chosen || "", disabled: exported });
-  const drawSpectrum = () =>
+  const drawSpectrum = () => {
+    const focused = plots.contains(document.activeElement);
     plots.replaceChildren(
       ...spectrumPlots(found, band, chosen, choose).map(({ drawn, name, rows }) =>
         element(
@@ -268,6 +261,8 @@ const outputPart = async (root, key, layer, output, curve, current) => {
         ),
       ),
     );
+    if (focused) plots.querySelector("g:has(.chosen)")?.focus();
+  };
   const drawCloser = () =>
     drawing(closer, async () => {
       const wanted = chosen;
@@ -278,7 +273,7 @@ const outputPart = async (root, key, layer, output, curve, current) => {
       if (wanted !== chosen || !current()) return undefined;
       const one = listed(answer);
       const figure = vectorFigure(answer, one);
-      const subject = subjectOf(found, layer, output, wanted);
+      const subject = subjectOf(layer, output, found.form.pairs.map((pair) => pair.eigenvalue), wanted);
       const name = element("p", {}, nameable(key, subject, t("vector.name", { rank: wanted })));
       return closer.replaceChildren(figure, name, vectorTakeaway(answer, one, figure));
     });

@@ -9,6 +9,7 @@ import { attributed, direction, largestAt, quadraticMap, unpacked } from "./quad
 import { decode, encode, farthest, levelsOf, shownValue, usual, valueInput } from "./table_columns.js";
 
 const POINTS = 61; // of a curve
+const OWN = "own"; // a choice of row that says: what is typed
 const CELLS = 25; // of a side of a surface
 const MOST_TEXTS = 2000; // combinations of texts that are all tried
 
@@ -138,7 +139,7 @@ export const tablePlayground = (root, given, typed, again) => {
           refused.textContent = far ? `${tooFar(column)} ${t("play.still")}` : "";
           if (far) return;
           values = values.map((old, i) => (i === at ? value : old));
-          pick.selectedIndex = -1; // the row may be taken again
+          pick.value = OWN; // the row may be taken again
           update();
         });
         const name = column.unit ? `${column.name} (${column.unit})` : column.name;
@@ -300,7 +301,8 @@ export const tablePlayground = (root, given, typed, again) => {
     layForm();
     update();
   };
-  const pick = choice([["", t("play.usual")], ...offered], offered.length ? 0 : "", take);
+  const pick = choice([[OWN, t("play.own")], ["", t("play.usual")], ...offered], offered.length ? 0 : "", take);
+  pick.options[0].hidden = true;
   root.append(
     changed,
     host(

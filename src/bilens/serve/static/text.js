@@ -1,7 +1,7 @@
 // The playground of language models: a text is typed, and read token by token, by the server.
 import { namedBars } from "./charts.js";
 import { choice, control, drawing, element, exported, get, lang, number, post, state, t, table, takeaway } from "./lib.js";
-import { shaded, word } from "./passages.js";
+import { shaded, tokenList, word } from "./passages.js";
 import { calmly } from "./played.js";
 import { labelOf, nameable, remarksOf } from "./people.js";
 
@@ -109,7 +109,7 @@ export const text = (root) =>
           "div",
           { class: "ends" },
           element("div", {}, element("h3", {}, t("text.next", { token: word(here) })), namedBars(t("text.next", { token: word(here) }), reading.next.map((one) => ({ name: `${word(one.text)} (${number(one.logit)})`, value: one.probability })))),
-          element("div", {}, table(t("text.layers", { token: word(here) }), [t("layer.name"), t("text.promotes"), t("circuit.suppresses")], reading.layers.map(({ name, tokens: ends }) => [name, ...[ends.high, ends.low].map((end) => end.map((one) => `${word(one.text)} ${number(one.value, 2)}`).join(", "))]))),
+          element("div", {}, table(t("text.layers", { token: word(here) }), [t("layer.name"), t("text.promotes"), t("circuit.suppresses")], reading.layers.map(({ name, tokens: ends }) => [name, ...[ends.high, ends.low].map((end) => tokenList(end))]))),
         ),
         ...(latents
           ? [

@@ -29,6 +29,15 @@ const tokens = ({ high, low }) =>
     ),
   );
 
+// What people call an eigenvector by: of a class, or of an output of a layer inside; those of each
+// sign are counted for themselves, by falling size of all `values`.
+export const subjectOf = (layer, output, values, rank) => {
+  const sign = Math.sign(values[rank - 1]);
+  const before = values.slice(0, rank - 1).filter((value) => Math.sign(value) === sign);
+  const whose = layer.gives === "logits" ? `class:${output}` : `layer:${layer.name}:${output}`;
+  return `${whose}:${sign > 0 ? "positive" : "negative"}:${before.length}`;
+};
+
 // What a vector of `found` looks like; `name` says it to those who cannot see it.
 export const picture = (found, one, name) => {
   if (found.shape) return image(name, one.vector, found.shape);
