@@ -30,8 +30,9 @@ const tokens = ({ high, low }) =>
   );
 
 // What people call an eigenvector by: of a class, or of an output of a layer inside; those of each
-// sign are counted for themselves, by falling size of all `values`.
+// sign are counted for themselves, by falling size of all `values`. Null for one output against another.
 export const subjectOf = (layer, output, values, rank) => {
+  if (String(output).includes("~")) return null;
   const sign = Math.sign(values[rank - 1]);
   const before = values.slice(0, rank - 1).filter((value) => Math.sign(value) === sign);
   const whose = layer.gives === "logits" ? `class:${output}` : `layer:${layer.name}:${output}`;
