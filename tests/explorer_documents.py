@@ -10,7 +10,20 @@ from bilens.records.common import Finding, JudgedCondition
 from bilens.records.comparison import ComparedModel, ComparedRule, Comparison
 from bilens.records.explorer import ModelPage, ModelRow, Overview, ReportRow
 from bilens.records.history import Action, Change, Direction, Entry, Measured, PastAudit
-from bilens.records.jobs import Choices, Command, Job, JobList, JobPage, ModelJobs, NamedFile, State
+from bilens.records.jobs import (
+    Choices,
+    Command,
+    Ended,
+    Job,
+    JobList,
+    JobPage,
+    ModelJobs,
+    NamedFile,
+    NotOffered,
+    Refused,
+    State,
+    Unfit,
+)
 from bilens.records.language_views import TracePage
 from bilens.records.layer_audit import Difference
 from bilens.report.reports import AuditReport, TraceReport
@@ -140,11 +153,21 @@ def job(number: int, command: str = "audit", state: str = "done", **more: object
 CODES = (2, 3, 4, 5, 70, 99, -9)
 JOBS = (
     *(job(1, command, report="/audits/1") for command in get_args(Command)),
-    *(job(2, state=state, told="Layer 1: 3/9") for state in get_args(State)),
+    *(job(2, state=state, told="Layer 1: 3/9", total=9) for state in get_args(State)),
+    job(2, state="running"),
     *(job(3, state="failed", code=code) for code in CODES),
 )
 FILES = (NamedFile("1a", "rows.csv"),)
-MODEL_JOBS = ModelJobs(page=MODEL, jobs=JOBS, choices=Choices(data=FILES, texts=(), saes=()))
+WHYS = (*get_args(Ended), *get_args(Refused))
+MODEL_JOBS = ModelJobs(
+    page=MODEL,
+    jobs=(*JOBS, *(job(4, state="failed", why=why) for why in WHYS)),
+    choices=Choices(data=FILES, texts=(), saes=()),
+)
+UNFIT_JOBS = structs.replace(
+    MODEL_JOBS,
+    not_offered=tuple(NotOffered("trace", why, "why") for why in get_args(Unfit)),
+)
 NO_JOBS = JobList(jobs=())
 JOB = JobPage(job=job(1), output=("half",), messages=("Layer 1: 3/9",))
 TRACE_PAGE = TracePage(

@@ -110,6 +110,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         view_page(explorer_documents.MODEL, view, "en", "")
         view_page(explorer_documents.UNKNOWN, view, "en", "")
     model_jobs_page(explorer_documents.MODEL_JOBS, "en", "")
+    model_jobs_page(explorer_documents.UNFIT_JOBS, "en", "")
     jobs_page(explorer_documents.NO_JOBS, "en", "")
     job_page(explorer_documents.JOB, "en", "")
     circuits_page(explorer_documents.TRACE_PAGE, "en", "")

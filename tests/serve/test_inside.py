@@ -24,6 +24,7 @@ from bilens.report.reports import AuditReport
 from bilens.serve import jobs as queues, models, trial_inputs
 from bilens.serve.folder import ServedFolder, id_of
 from bilens.serve.inside import files_of, state_of, without_paths
+from bilens.serve.job_lines import RefusedError, check_file
 from bilens.serve.jobs import Jobs
 from commands import model_folder
 from report_documents import make_document
@@ -128,12 +129,12 @@ def test_a_job_reads_no_link_inside_a_data_folder(folder: Path) -> None:
     job = served.start(asked)
     assert job is not None
     (raw / "t10k-images-idx3-ubyte.gz").symlink_to(folder.parent / "secret.csv")
-    with pytest.raises(UsageError, match="is a link out of the folder"):
+    with pytest.raises(UsageError, match="leads out of the folder"):
         served.start(asked)
     served.jobs.advance()  # what waited is looked at again
     page = served.jobs.page(job.number)
     assert page is not None
-    assert (page.job.state, "link out of the folder" in page.job.told) == ("failed", True)
+    assert (page.job.state, page.job.why, page.job.about) == ("failed", "outside", "lk/raw")
 
 
 def test_no_place_of_the_machine_is_told(folder: Path) -> None:
@@ -186,7 +187,8 @@ def test_a_base_of_elsewhere_is_not_read(
     for file in ("adapter", "adapter/adapter_model.safetensors"):
         with pytest.raises(FileError, match="out of the folder"):
             state_of(folder, folder / file)
-        assert "out of the folder" in queues.unfit(folder, file)
+        with pytest.raises(RefusedError, match="leads out of the folder"):
+            check_file(folder, file)
     with pytest.raises(FileError, match="out of the folder"):
         served.opened(id_of("adapter"))
 

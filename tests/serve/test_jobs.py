@@ -1,11 +1,14 @@
 """Jobs: one at a time, whoever is killed; each says how it ended, and nothing of it is lost.
 
 Broken once: with the slot not handed to the command, with no -P, with the state of jobs whose
-keeper is gone left as it was, with files of the request's own naming let through.
+keeper is gone left as it was, with files of the request's own naming let through, with the weights
+of a result not looked at, with every command offered, with a text of elsewhere read, with steps
+taken from any line.
 """
 
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -16,17 +19,25 @@ from typing import Any
 
 import msgspec
 import pytest
+import torch
 
 import bilens as bl
 import fake_commands
 import tiny
+import traced_models
+from bilens.api.classifier import explain_predictions
 from bilens.base.errors import BilensError, CheckpointError, UsageError
-from bilens.nn import TopKSAE
-from bilens.records.jobs import Job, NewJob
+from bilens.nn import BilinearClassifier, TopKSAE
+from bilens.records.base import to_json
+from bilens.records.jobs import OPTIONS, Job, NewJob
+from bilens.report.text import load_catalogue
 from bilens.serve import jobs as queues
+from bilens.serve.endpoint import Asked
 from bilens.serve.folder import ServedFolder, id_of, walk
+from bilens.serve.job_pages import model_jobs, model_jobs_page
 from bilens.serve.jobs import ENDED, Jobs
 from commands import model_folder
+from report_documents import make_document
 
 SOON = 60.0  # seconds, after which a test gives up
 Plan = dict[str, list[list[Any]]]
@@ -97,6 +108,7 @@ def test_real_jobs_from_start_to_report(tmp_path: Path) -> None:
     assert (audited.state, audited.report) == ("done", "/audits/1"), audited.told
     (audit,) = bl.History(folder).audits(name)
     assert audit.answer
+    assert audit.weights_sha256 == audited.weights_sha256
     said = served.jobs.page(1)
     assert said is not None
     assert said.messages[-1] == "Recorded as audit 1 of runs/bilens.db"  # no path of the machine
@@ -163,12 +175,13 @@ def test_one_that_takes_too_long_is_ended(start: Start, monkeypatch: pytest.Monk
     jobs = start({"long": [["sleep", SOON]]})
     until(lambda: is_ended(jobs))
     assert job(jobs).state == "failed"
-    assert "it took longer than 0 hours" in job(jobs).told
+    assert (job(jobs).why, job(jobs).about) == ("late", "0")
 
 
 def test_the_queue_goes_on_over_a_restart(start: Start) -> None:
     jobs = start({"a": [["say", "on"], ["sleep", 0.5], ["print", "{}"]], "b": [["print", "{}"]]})
     until(lambda: says(jobs, "on"))
+    assert job(jobs).total == 0  # it tells no steps
     again = Jobs(jobs.folder)  # of a server that came after
     assert [one.state for one in again.overview().jobs] == ["waiting", "running"]
     until(lambda: is_ended(again, 2))
@@ -192,9 +205,11 @@ def test_no_second_one_starts_while_a_command_lives_without_its_keeper(start: St
 def test_a_job_whose_processes_were_killed_says_so(start: Start) -> None:
     jobs = start({"a": [["say", "Layer 1: 3/9"], ["sleep", SOON]]})
     until(lambda: says(jobs, "Layer 1: 3/9"))
+    assert (job(jobs).done, job(jobs).total) == (3, 9)
     os.killpg(pid_of(jobs), signal.SIGKILL)
     until(lambda: is_ended(jobs))
     assert (job(jobs).state, job(jobs).told) == ("interrupted", "Layer 1: 3/9")
+    assert (job(jobs).done, job(jobs).total) == (0, 0)  # it goes no further
 
 
 def test_a_process_of_another_machine_is_not_touched(start: Start) -> None:
@@ -286,7 +301,7 @@ def test_a_queue_that_is_damaged_or_led_away_is_told(start: Start, tmp_path: Pat
     jobs = start({"a": []})
     (jobs.place / "1.json").write_text("{half")
     assert job(jobs).state == "failed"
-    assert "damaged" in job(jobs).told
+    assert job(jobs).why == "lost"
     jobs.cancel(1)
     assert (jobs.place / "1.json").read_text() == "{half"  # whatever it was
     with pytest.raises(UsageError, match="rename it"):
@@ -295,6 +310,80 @@ def test_a_queue_that_is_damaged_or_led_away_is_told(start: Start, tmp_path: Pat
     jobs.place.symlink_to(tmp_path / "away")
     with pytest.raises(CheckpointError, match="is a link"):
         jobs.add("audit", "a", ())
+
+
+def test_a_result_of_other_weights_than_asked_for_is_told(start: Start) -> None:
+    document = make_document()
+    jobs = start({"a": [["remember"]], "c": [["print", json.dumps(document)]]})
+    (jobs.folder / "document.json").write_text(json.dumps(document))
+    for number, command in ((1, "audit"), (2, "certify")):
+        kept = jobs._read(number)
+        asked = {"command": command, "arguments": (command, *kept.job.arguments[1:])}
+        jobs._write(queues.changed(kept, **asked, weights_sha256="of another day"))
+    until(lambda: is_ended(jobs, 2))
+    for number in (1, 2):
+        assert (job(jobs, number).state, job(jobs, number).why) == ("failed", "changed")
+        assert job(jobs, number).report  # it is kept, and found
+
+
+def test_a_command_is_offered_for_models_on_which_it_works(tmp_path: Path) -> None:
+    model, sae, _ = traced_models.write_all(tmp_path / "runs" / "language")
+    folder = tmp_path / "runs"
+    model_folder(folder / "one", tiny.classifier())
+    model_folder(folder / "two", BilinearClassifier(4, 4, 3, n_layers=2))
+    model_folder(folder / "gated", BilinearClassifier(4, 4, 3, gate="relu"))
+    model_folder(folder / "number", BilinearClassifier(4, 4, 1))
+    (folder / "broken").mkdir()
+    (folder / "broken" / "config.json").write_text("{")
+    served = ServedFolder(folder)
+    language, coder = (each.relative_to(folder).as_posix() for each in (model, sae))
+    offered = {
+        "one": {"audit", "certify", "explain"},
+        "number": {"audit", "explain"},
+        "two": {"audit"},
+        "gated": {"audit"},
+        language: {"audit", "trace"},
+        coder: set(),
+        "broken": set(),
+    }
+    for name, commands in offered.items():
+        refused = {one.command: one for one in served.not_offered(id_of(name))}
+        assert {*OPTIONS} - {*refused} == commands, name
+        for command, one in refused.items():
+            told = load_catalogue("en")(f"explorer.unfit.{one.why}", told=one.told)
+            needed = {"layer": 0} if command == "trace" else {}
+            needed |= {"index": 0} if command == "explain" else {}
+            with pytest.raises(UsageError, match=re.escape(told)):
+                served.start(NewJob(command=command, model=id_of(name), **needed))
+    found = model_jobs(served, Asked({"key": id_of("two")}))
+    assert found is not None
+    page = model_jobs_page(found, "ja", "")
+    assert page.count('data-view="start"') == 1
+    assert "追跡できる層がありません" in page
+    described = json.loads((model / "corpus.json").read_text())
+    trace = NewJob(command="trace", model=id_of(language), layer=0)
+    for corpus, why in ((str(tmp_path / "secret.txt"), "out of the folder"), ("gone.txt", "")):
+        (tmp_path / "secret.txt").touch()
+        described["options"]["corpus"] = corpus
+        (model / "corpus.json").write_text(json.dumps(described))
+        if why:
+            with pytest.raises(UsageError, match=why):
+                served.start(trace)
+        else:
+            assert served.start(trace)
+
+
+def test_an_explanation_stands_on_the_page_of_its_job(start: Start) -> None:
+    jobs = start({"a": []})
+    model = bl.load(model_folder(jobs.folder / "model", tiny.classifier()))
+    rows = torch.rand(2, 36), torch.tensor([0, 1])
+    record = explain_predictions(model, rows, [1], command="")
+    jobs.add("explain", "model", ("explain", "--json", "--index=1", "--", "model"))
+    jobs.path(2, "out").write_text(json.dumps(to_json(record)))
+    jobs.cancel(2)
+    page = jobs.page(2)
+    assert page is not None
+    assert any("What the inputs of image 1 add" in line for line in page.output)
 
 
 def test_so_many_wait_and_no_more(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,5 +422,5 @@ def test_what_somebody_else_laid_into_the_queue_is_not_run(
     place.write_text(json.dumps(kept))
     until(lambda: is_ended(jobs, 2))  # and it bars nobody
     assert (job(jobs, 1).state, job(jobs, 2).state) == ("failed", "done")
-    assert job(jobs, 1).told
+    assert job(jobs, 1).why
     assert ran(jobs) == ["start b", "end b"]

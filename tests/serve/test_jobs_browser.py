@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import bilens as bl
 import fake_commands
 import tiny
 from bilens.records.explorer import id_of
@@ -29,7 +30,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         model_folder(folder / name, tiny.classifier())
     (folder / "rows.csv").write_text("a,b\n1,2\n")
     document = make_document()
-    source = document["source"] | {"path": str(folder / "quick")}
+    weights = bl.load(folder / "quick").weights_sha256
+    source = document["source"] | {"path": str(folder / "quick"), "weights_sha256": weights}
     (folder / "document.json").write_text(json.dumps(document | {"source": source}))
     on_the_way = ["say", "Layer 1: 1/2"]
     plan = {"quick": [on_the_way, ["remember"]], "slow": [on_the_way, ["sleep", 60]]}
@@ -84,6 +86,12 @@ def test_a_job_is_cancelled_by_keyboard_and_the_place_is_kept(page: Any) -> None
     form.get_by_label("Test input").press_sequentially("3")
     form.get_by_role("button", name="Start").press("Enter")
     page.get_by_text("Layer 1: 1/2").wait_for()  # it came by itself
+    bar = page.get_by_role("progressbar", name="Progress of job")
+    assert [bar.get_attribute(name) for name in ("value", "max")] == ["1", "2"]
+    page.goto("/jobs?lang=ja")
+    page.get_by_text("2 中 1").wait_for()
+    words = page.locator("[lang=en]", has_text="Layer 1: 1/2")
+    assert words.evaluate("each => each.parentElement.textContent").startswith("コマンドの出力：")
     page.goto("/jobs?lang=en")
     page.get_by_text("Layer 1: 1/2").wait_for()
     cancel = page.get_by_role("button", name="Cancel job")

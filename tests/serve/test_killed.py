@@ -114,7 +114,8 @@ def server(tmp_path: Path) -> Iterator[Server]:
     model_folder(folder / "mnist", tiny.classifier())
     bl.History(folder)
     document = make_document()
-    source = document["source"] | {"path": str(folder / "mnist")}
+    weights = bl.load(folder / "mnist").weights_sha256
+    source = document["source"] | {"path": str(folder / "mnist"), "weights_sha256": weights}
     (folder / "document.json").write_text(json.dumps(document | {"source": source}))
     steps = [["say", "Layer 1: 1/2"], ["sleep", 0.1], ["print", "half"], ["remember"]]
     (folder / "plan.json").write_text(json.dumps({"mnist": steps}))

@@ -13,6 +13,10 @@ from bilens.records.explorer import ModelPage
 Command = Literal["audit", "certify", "trace", "explain"]
 DataSet = Literal["mnist", "fashion-mnist"]
 State = Literal["waiting", "running", "ending", "done", "failed", "cancelled", "interrupted"]
+# Why a job came to nothing, where no command says it; and why a command is not offered.
+Ended = Literal["", "lost", "signal", "late", "unstarted", "unwritten", "changed"]
+Refused = Literal["line", "option", "gone", "outside", "many", "text", "unreadable"]
+Unfit = Literal["coder", "unread", "certify", "trace", "explain"]
 OPTIONS: dict[Command, tuple[str, ...]] = {  # that each command takes, besides the model
     "audit": ("data", "dataset", "fail_on"),
     "certify": ("data", "dataset", "samples", "truncate"),
@@ -65,8 +69,13 @@ class Job(Record, frozen=True):
     started: str | None = None
     ended: str | None = None
     code: int | None = None  # exit code; of a signal, its negative number
-    told: str = ""  # the last line that it wrote on its way, or why it failed
+    told: str = ""  # the last line that the command wrote on its way, of one that failed why
     report: str | None = None  # address of what it made
+    why: Ended | Refused = ""  # what bilens itself says of its end; sentences are `explorer.why.…`
+    about: str = ""  # of what that is said
+    done: Count = 0  # of `total` steps that the command told last
+    total: Count = 0  # 0 where it tells none
+    weights_sha256: str = ""  # that it was asked for
 
 
 class JobPage(Document, frozen=True, kw_only=True):
@@ -83,6 +92,14 @@ class NamedFile(Record, frozen=True):
 
     id: str
     name: str  # its path from the folder
+
+
+class NotOffered(Record, frozen=True):
+    """A command that cannot work on a model."""
+
+    command: Command
+    why: Unfit  # sentences are `explorer.unfit.…`
+    told: str = ""  # why a model cannot be read
 
 
 class Choices(Record, frozen=True, kw_only=True):
@@ -107,3 +124,4 @@ class ModelJobs(Document, frozen=True, kw_only=True):
     page: ModelPage
     jobs: tuple[Job, ...]  # the last one first
     choices: Choices
+    not_offered: tuple[NotOffered, ...] = ()

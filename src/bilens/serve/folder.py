@@ -24,14 +24,17 @@ from bilens.records.base import LARGEST_WHOLE, displayable
 from bilens.records.common import Finding, JudgedCondition
 from bilens.records.decision import Answer
 from bilens.records.explorer import ModelPage, Overview, State, id_of
-from bilens.records.jobs import Choices, Job, NamedFile, NewJob
+from bilens.records.jobs import OPTIONS, Choices, Job, NamedFile, NewJob, NotOffered
 from bilens.report.reports import SavedReport, VerdictReport
 from bilens.report.sections.decision import decision_of
+from bilens.report.text import load_catalogue
 from bilens.serve.inside import state_of, without_paths
-from bilens.serve.jobs import Jobs, arguments_of, check_line
+from bilens.serve.job_lines import arguments_of, check_line
+from bilens.serve.jobs import Jobs
 from bilens.serve.models import OpenModel, OpenModels
 from bilens.serve.overview import digest, digest_of, overview_of, reports_of, row_of
 from bilens.serve.past import Past
+from bilens.serve.suited import not_offered
 from bilens.serve.walk import KINDS, START, TEXTS, Found, opened, walk
 
 LARGEST = 1 << 24  # bytes of a document
@@ -240,9 +243,23 @@ class ServedFolder:
         data = {key: self.name_of(path) for key, path in found.data.items()}
         if asked.model not in models:
             return None
+        for one in self.not_offered(asked.model):
+            if one.command == asked.command:
+                raise UsageError(load_catalogue("en")(f"explorer.unfit.{one.why}", told=one.told))
         line = arguments_of(asked, models, data)
         check_line(self.folder, asked.command, line)
-        return self.jobs.add(asked.command, models[asked.model], line)
+        opened = self.opened(asked.model)
+        weights = "" if opened is None else opened.model.weights_sha256
+        return self.jobs.add(asked.command, models[asked.model], line, weights)
+
+    def not_offered(self, key: str) -> tuple[NotOffered, ...]:
+        """Return the commands that cannot work on a model, each with why."""
+        try:
+            opened = self.opened(key)
+        except BilensError as error:
+            told = displayable(without_paths(str(error), self.folder))
+            return tuple(NotOffered(command, "unread", told) for command in OPTIONS)
+        return () if opened is None else not_offered(opened.model)
 
     def choices(self) -> Choices:
         """Return what the folder has to start a job with."""

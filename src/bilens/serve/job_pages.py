@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from typing import get_args
 
 from markupsafe import Markup
@@ -22,7 +23,7 @@ from bilens.report.markup import Column, element, joined, quiet, section, table
 from bilens.report.text import Catalogue, load_catalogue, whole
 from bilens.serve.endpoint import Asked, Endpoint
 from bilens.serve.folder import ServedFolder
-from bilens.serve.jobs import ENDED
+from bilens.serve.jobs import ENDED, LIVE
 from bilens.serve.pages import framed, no_script, tabs
 
 CODES = (2, 3, 4, 5, 70)  # exit codes that have words
@@ -41,7 +42,12 @@ def jobs_page(found: JobList, lang: str, secret: str) -> str:
 def model_jobs_page(found: ModelJobs, lang: str, secret: str) -> str:
     """Return the page of a model on which jobs are started."""
     t, found = load_catalogue(lang), displayable(found)
-    forms = (form(t, command, found) for command in OPTIONS)
+    refused = {one.command: one for one in found.not_offered}
+    forms = [form(t, command, found) for command in OPTIONS if command not in refused]
+    for command, one in refused.items():
+        why = t(f"explorer.unfit.{one.why}", told=one.told)
+        name = element("strong", t(f"explorer.command.{command}"))
+        forms.append(quiet(name, " ", why))
     start = section(t, "explorer.start", quiet(t("explorer.start.how")), no_script(t), *forms)
     title, here = found.page.model.name, tabs(t, found.page, "jobs")
     return framed(t, title, secret, here, start, live(queue(t, found.jobs)))
@@ -54,7 +60,8 @@ def job_page(found: JobPage, lang: str, secret: str) -> str:
     command = element("pre", element("code", shlex.join(["bilens", *job.arguments])), tabindex=0)
     wrote = [
         joined(
-            element("h2", t(f"explorer.jobs.{name}")), element("pre", "\n".join(lines), tabindex=0)
+            element("h2", t(f"explorer.jobs.{name}")),
+            element("pre", "\n".join(lines), tabindex=0, lang="en"),
         )
         for name, lines in (("output", found.output), ("messages", found.messages))
         if lines
@@ -81,7 +88,7 @@ def queue(t: Catalogue, jobs: tuple[Job, ...], caption: str = "") -> Markup:
 
 def row(t: Catalogue, job: Job) -> tuple[Markup | str, ...]:
     number = whole(job.number)
-    made = [result_link(t, job)] if job.state == "done" else []
+    made = [result_link(t, job)] if job.state == "done" or job.report else []
     time = element("time", job.asked, datetime=job.asked, class_="quiet")
     if job.state not in ENDED:
         name = t("explorer.jobs.cancel_one", number=number)
@@ -92,9 +99,24 @@ def row(t: Catalogue, job: Job) -> tuple[Markup | str, ...]:
         joined(t(f"explorer.command.{job.command}"), element("br"), time),
         job.model,
         state(t, job),
-        job.told,
+        joined(*course(t, job)),
         joined(*made),
     )
+
+
+def course(t: Catalogue, job: Job) -> Iterator[Markup]:
+    """Yield how far a job is, why it came to nothing, and last the command's own words."""
+    if job.state in LIVE:
+        steps = {"max": str(job.total), "value": str(job.done)} if job.total else {}
+        told = t("explorer.jobs.steps", done=whole(job.done), total=whole(job.total))
+        named = t("explorer.jobs.progress_of", number=whole(job.number))
+        bar = element("progress", "", aria_label=named, **steps)
+        yield element("p", bar, " ", told if steps else t("explorer.jobs.no_steps"))
+    if job.why:
+        yield element("p", t(f"explorer.why.{job.why}", about=job.about))
+    if job.told:
+        words = element("samp", job.told, lang="en")
+        yield quiet(t("explorer.jobs.said"), " ", words)
 
 
 def result_link(t: Catalogue, job: Job) -> Markup:
@@ -153,7 +175,8 @@ def model_jobs(served: ServedFolder, asked: Asked) -> ModelJobs | None:
     if found is None:
         return None
     jobs = tuple(job for job in served.jobs.overview().jobs if job.model == found.model.name)
-    return ModelJobs(page=found, jobs=jobs, choices=served.choices())
+    refused = served.not_offered(found.model.id)
+    return ModelJobs(page=found, jobs=jobs, choices=served.choices(), not_offered=refused)
 
 
 ENDPOINTS = (

@@ -10,15 +10,16 @@ another, and a job that says that it runs while the slot is free came to an end 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,16 @@ import msgspec
 from filelock import FileLock, Timeout
 from msgspec import structs
 
-from bilens.api.history import now
-from bilens.base.errors import CheckpointError, FileError, UsageError
+from bilens.api.history import History, now
+from bilens.base.errors import BilensError, CheckpointError, FileError, UsageError
 from bilens.base.files import write_file
-from bilens.findings.rules.registry import parse_conditions
-from bilens.records.base import LOST, UNPRINTABLE, Record
+from bilens.records.audit import Explanations
+from bilens.records.base import LOST, UNPRINTABLE, Record, read_document
 from bilens.records.explorer import id_of
-from bilens.records.jobs import OPTIONS, Command, Job, JobList, JobPage, NewJob, State
-from bilens.serve.inside import MOST_OF_DATA, files_of, without_paths
+from bilens.records.jobs import Command, Ended, Job, JobList, JobPage, Refused, State
+from bilens.serve.inside import without_paths
+from bilens.serve.job_lines import RefusedError, check_line
 
-FILES = ("--data", "--corpus", "--input-sae", "--output-sae")  # options that name one
-RESULT = {"audit": ["--history=."], "certify": ["--json"], "trace": ["--json"]}
 PLACE, REPORTS = ".bilens-jobs", "reports"  # folders in the folder
 WAIT = 10.0  # seconds, for whoever else changes the queue
 LIMIT = 6 * 3600.0  # seconds that a job may take
@@ -44,10 +44,10 @@ MOST_WAITING, SHOWN = 100, 200
 TAIL = 1 << 16  # bytes of an output that are shown
 RECORD = re.compile(r"(\d{1,9})\.json")
 FAILED = 1  # exit code of an audit by a condition
+STEPS = re.compile(r".*: (\d{1,18})/(\d{1,18})")  # of a line on the way
 FAULT = re.compile(r"(?ms)^Traceback .*?(?=^error: |\Z)")  # which holds paths of the machine
 LIVE = ("running", "ending")
 ENDED = ("done", "failed", "cancelled", "interrupted")
-LOST_JOB = "its record is damaged; what it wrote lies beside it in .bilens-jobs."
 
 
 class Kept(Record, frozen=True):
@@ -76,11 +76,34 @@ class Jobs:
         if number not in self._numbers():
             return None
         job = self._shown(self._read(number))
-        output = () if "--json" in job.arguments else self.tail(number, "out")  # else its report
+        output: tuple[str, ...] = ()
+        if "--json" not in job.arguments:
+            output = self.tail(number, "out")
+        elif job.command == "explain" and job.state in ENDED:
+            output = self._tables(number)  # of others their report
         return JobPage(job=job, output=output, messages=self.tail(number, "err"))
 
-    def add(self, command: Command, model: str, arguments: tuple[str, ...]) -> Job:
-        """Put a job at the end of the queue; it is on the disk when this returns."""
+    def _tables(self, number: int) -> tuple[str, ...]:
+        """Return an explanation as on a terminal; nothing where it is not whole."""
+        from rich.console import Console
+
+        from bilens.report.terminal_readings import attribution_tables, explanation_tables
+
+        with suppress(OSError, ValueError, BilensError):
+            document = json.loads(self.path(number, "out").read_bytes())
+            record, drawn = read_document(Explanations, document), StringIO()
+            for each in (*explanation_tables(record), *attribution_tables(record)):
+                Console(width=120, file=drawn).print(each)
+            return tuple(line.rstrip() for line in drawn.getvalue().splitlines())
+        return ()
+
+    def add(
+        self, command: Command, model: str, arguments: tuple[str, ...], weights_sha256: str = ""
+    ) -> Job:
+        """Put a job at the end of the queue; it is on the disk when this returns.
+
+        The result must be of the weights, where they are said.
+        """
         for text in (model, *arguments):
             if UNPRINTABLE.search(text):
                 raise UsageError(f"{text!r:.80} is no text that a command can be given: rename it.")
@@ -91,6 +114,7 @@ class Jobs:
                 raise UsageError(f"{waiting} jobs wait already: wait, or cancel some.")
             number = max(numbers, default=0) + 1
             job = Job(number, command, model, arguments, "waiting", now())
+            job = structs.replace(job, weights_sha256=weights_sha256)
             self._write(Kept(job, LIMIT))
         return job
 
@@ -128,15 +152,18 @@ class Jobs:
             each = [self._read(number) for number in reversed(self._numbers())]
             for kept in each:
                 if kept.job.state in LIVE:  # an audit that is in the history has come to its end
-                    made = self._made(kept.job) if kept.job.command == "audit" else None
-                    seen: State = "cancelled" if kept.job.state == "ending" else "interrupted"
-                    self._end(changed(kept, report=made), "done" if made else seen)
+                    if kept.job.command == "audit" and self._made(kept.job):
+                        self._end_well(kept)
+                    else:
+                        self._end(
+                            kept, "cancelled" if kept.job.state == "ending" else "interrupted"
+                        )
             for kept in each:
                 if kept.job.state == "waiting":
                     try:
                         check_line(self.folder, kept.job.command, kept.job.arguments)
-                    except UsageError as error:
-                        self._end(kept, "failed", str(error))
+                    except RefusedError as error:
+                        self._end(kept, "failed", error.why, error.about)
                         continue
                     self._write(changed(kept, state="running", started=now()))
                     self._keepers.append(keep(self.folder, kept.job.number, slot))
@@ -152,19 +179,41 @@ class Jobs:
             self._end(kept, "cancelled")
             return None
 
-    def finish(self, number: int, code: int, stopped: str) -> None:
-        """Keep how a job ended, from inside of it; `stopped` says why it was made to, if it was."""
+    def finish(self, number: int, code: int, why: Ended, about: str) -> None:
+        """Keep how a job ended, from inside of it; `why` says why it was made to, if it was."""
         with self._changing():
             kept = changed(self._read(number), code=code)
             if code == 0 or (code == FAILED and kept.job.command == "audit"):
-                try:
-                    self._end(changed(kept, report=self._made(kept.job)), "done")
-                except FileError as error:
-                    self._end(kept, "failed", str(error))
+                self._end_well(kept)
             elif kept.job.state == "ending":
                 self._end(kept, "cancelled")
             else:
-                self._end(kept, "failed", stopped)
+                self._end(kept, "failed", why, about)
+
+    def _end_well(self, kept: Kept) -> None:
+        """End a job that has a result, unless that cannot be laid or is of other weights."""
+        try:
+            kept = changed(kept, report=self._made(kept.job))
+        except (BilensError, OSError):
+            self._end(kept, "failed", "unwritten")
+            return
+        asked, read = kept.job.weights_sha256, self._weights(kept.job)
+        if asked and read and asked != read:
+            self._end(kept, "failed", "changed")
+        else:
+            self._end(kept, "done")
+
+    def _weights(self, job: Job) -> str:
+        """Return the SHA-256 of the weights that a result is of; empty where it says none."""
+        with suppress(BilensError, OSError, ValueError, LookupError, TypeError):
+            if job.command == "audit":
+                number = int(str(job.report).rpartition("/")[2])
+                history = History(self.folder, reading=True, writing=False)
+                (*_, audit) = history.audits(after=number - 1)
+                return audit.weights_sha256
+            document = json.loads(self.path(job.number, "out").read_bytes())
+            return str(document["source"]["weights_sha256"])
+        return ""
 
     def path(self, number: int, suffix: str) -> Path:
         return self.place / f"{number}.{suffix}"
@@ -192,7 +241,7 @@ class Jobs:
             return None
         place = self.folder / REPORTS
         if place.is_symlink():
-            raise FileError(f"{REPORTS} is a link: it must be a folder, for the reports.")
+            raise FileError(f"{REPORTS} is a link.")
         stem = f"{re.sub(r'[^A-Za-z0-9]+', '-', job.model).strip('-')}-{job.command}-{job.number}"
         target = place / f"{stem.lstrip('-')}.json"
         if target.exists():  # of an earlier queue, which somebody removed
@@ -202,7 +251,12 @@ class Jobs:
 
     def _shown(self, kept: Kept) -> Job:
         job = kept.job
-        return structs.replace(job, told=self.last_line(job.number)) if job.state in LIVE else job
+        if job.state not in LIVE:
+            return job
+        told = self.last_line(job.number)
+        steps = STEPS.fullmatch(told)
+        done, total = (int(steps[1]), int(steps[2])) if steps else (0, 0)
+        return structs.replace(job, told=told, done=min(done, total), total=total)
 
     def _numbers(self) -> list[int]:
         """Return the numbers of all jobs, the last one first."""
@@ -217,7 +271,7 @@ class Jobs:
         try:
             kept = msgspec.json.decode(self.path(number, "json").read_bytes(), type=Kept)
         except (OSError, msgspec.MsgspecError, UnicodeError):
-            return Kept(Job(number, "audit", LOST, (), "failed", "", told=LOST_JOB))
+            return Kept(Job(number, "audit", LOST, (), "failed", "", why="lost"))
         if kept.job.state in ENDED:
             self._past[number] = kept
         return kept
@@ -226,10 +280,10 @@ class Jobs:
         write_file(self.path(kept.job.number, "json"), msgspec.json.encode(kept))
         return kept
 
-    def _end(self, kept: Kept, state: State, told: str = "") -> Kept:
-        if state != "done":
-            told = told or self.last_line(kept.job.number)
-        return self._write(changed(kept, state=state, ended=now(), told=told))
+    def _end(self, kept: Kept, state: State, why: Ended | Refused = "", about: str = "") -> Kept:
+        told = "" if state == "done" else self.last_line(kept.job.number)
+        ended = {"state": state, "ended": now(), "told": told, "why": why, "about": about}
+        return self._write(changed(kept, **ended))
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -277,65 +331,6 @@ class Jobs:
     def _is_free(self) -> bool:
         with self._slot() as slot:
             return slot is not None
-
-
-def arguments_of(
-    asked: NewJob, models: Mapping[str, str], data: Mapping[str, str]
-) -> tuple[str, ...]:
-    """Return the command line of a job; all names in it are of `models` and `data`, by id."""
-    parse_conditions(asked.fail_on or (), data=True, baseline=False)
-    files = {"data": data, "input_sae": models, "output_sae": models}
-    words: list[str] = [asked.command, *RESULT.get(asked.command, ())]
-    for name in OPTIONS[asked.command]:
-        given = getattr(asked, name)
-        if name in files and given is not None:
-            if given not in files[name]:
-                raise UsageError(f"{name}: it is no longer in the folder; load the page again.")
-            given = files[name][given]
-        each = given if isinstance(given, tuple) else () if given is None else (given,)
-        words += [f"--{spelled(asked.command, name)}={one}" for one in each]
-    return (*words, "--", models[asked.model])
-
-
-def check_line(folder: Path, command: Command, line: tuple[str, ...]) -> None:
-    """Refuse a command line that no page can have asked for, or whose files are gone since.
-
-    Somebody else may write into the folder, and this process has other rights.
-    """
-    match line:
-        case (first, *words, "--", model) if first == command:
-            files = [model]
-        case _:
-            raise UsageError("it is no command line of a job.")
-    options = {f"--{spelled(command, name)}" for name in OPTIONS[command]}
-    for word in words:
-        option, _, value = word.partition("=")
-        if option not in options and word not in RESULT.get(command, ()):
-            raise UsageError(f"{option} is no option of a job.")
-        if option in FILES:
-            files.append(value)
-    for name in files:
-        if why := unfit(folder, name):
-            raise UsageError(why)
-
-
-def unfit(folder: Path, name: str) -> str:
-    """Return why a job may not read a file or a folder; empty where it may."""
-    try:
-        path = Path(os.path.realpath(folder / name))  # which a loop of links does not stop
-        if not path.exists() or not path.is_relative_to(folder):
-            return f"{name} is no longer in the folder."
-        deque(files_of(folder, path, MOST_OF_DATA), maxlen=0)
-    except FileError as error:
-        return str(error)
-    except (OSError, ValueError):
-        return f"{name} cannot be read."
-    return ""
-
-
-def spelled(command: Command, name: str) -> str:
-    """Return the option of the command line that a field of a `NewJob` is."""
-    return "corpus" if command == "trace" and name == "data" else name.replace("_", "-")
 
 
 def changed(kept: Kept, **fields: Any) -> Kept:

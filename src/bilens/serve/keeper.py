@@ -13,19 +13,21 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from bilens.records.jobs import Ended
 from bilens.serve.jobs import Jobs, Kept
 
 GRACE = 5.0  # seconds to let go in
 NICE = 10
 LIMIT = 5  # exit code: not enough memory or space
+Stops = list[tuple[Ended, str]]
 OWN = {"COLUMNS": "120", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}  # a click never asks the network
 
 
 def main(folder: Path, number: int, slot: int) -> None:
-    stops: list[str] = []  # why it is to end; the group is told, so the command knows already
+    stops: Stops = []  # why it is to end; the group is told, so the command knows already
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        stops.append("it was ended by a signal from outside.")
+        stops.append(("signal", ""))
 
     signal.signal(signal.SIGTERM, stop)
     os.nice(NICE)
@@ -37,13 +39,13 @@ def main(folder: Path, number: int, slot: int) -> None:
         code = run(jobs, kept, slot, stops)
     except OSError as error:
         code = LIMIT
-        stops.append(f"it could not be started ({error.strerror}).")
-    jobs.finish(number, code, stops[0] if stops else "")
+        stops.append(("unstarted", str(error.strerror)))
+    jobs.finish(number, code, *(stops[0] if stops else ("", "")))
     if stops:  # whatever the command started and left behind
         os.killpg(0, signal.SIGKILL)
 
 
-def run(jobs: Jobs, kept: Kept, slot: int, stops: list[str]) -> int:
+def run(jobs: Jobs, kept: Kept, slot: int, stops: Stops) -> int:
     """Return the exit code of the command of a job; it holds the slot too while it lives."""
     line = [sys.executable, "-P", "-m", "bilens", *kept.job.arguments]
     number = kept.job.number
@@ -63,7 +65,7 @@ def run(jobs: Jobs, kept: Kept, slot: int, stops: list[str]) -> int:
             return process.wait(timeout=0.1)
         except subprocess.TimeoutExpired:
             if time.monotonic() > late and not stops:
-                stops.append(f"it took longer than {kept.limit / 3600:g} hours, and was ended.")
+                stops.append(("late", f"{kept.limit / 3600:g}"))
                 process.terminate()
             if stops:
                 last = min(last, time.monotonic() + GRACE)

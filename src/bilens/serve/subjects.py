@@ -49,9 +49,9 @@ def beyond(served: ServedFolder, key: str, subject: str) -> Iterator[str]:
         return
     try:
         opened = served.opened(key)
-    except BilensError:  # no page draws it
+        layers = {} if opened is None else opened.model.layers
+    except BilensError:  # it cannot be read, or is an autoencoder: no page draws it
         return
-    layers = {} if opened is None else opened.model.layers
     if (found := CLASS.fullmatch(subject)) and layers:
         sizes = [*layers.values()][-1].sizes
         yield from outside("classes", found[1], sizes.d_out)
