@@ -42,12 +42,11 @@ def jobs_page(found: JobList, lang: str, secret: str) -> str:
 def model_jobs_page(found: ModelJobs, lang: str, secret: str) -> str:
     """Return the page of a model on which jobs are started."""
     t, found = load_catalogue(lang), displayable(found)
-    refused = {one.command: one for one in found.not_offered}
+    refused = {one.command for one in found.not_offered}
     forms = [form(t, command, found) for command in OPTIONS if command not in refused]
-    for command, one in refused.items():
-        why = t(f"explorer.unfit.{one.why}", told=one.told)
-        name = element("strong", t(f"explorer.command.{command}"))
-        forms.append(quiet(name, " ", why))
+    for one in found.not_offered:
+        name = element("strong", t(f"explorer.command.{one.command}"))
+        forms.append(quiet(name, " ", t(f"explorer.unfit.{one.why}", told=one.told)))
     start = section(t, "explorer.start", quiet(t("explorer.start.how")), no_script(t), *forms)
     title, here = found.page.model.name, tabs(t, found.page, "jobs")
     return framed(t, title, secret, here, start, live(queue(t, found.jobs)))
