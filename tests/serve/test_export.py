@@ -2,10 +2,14 @@
 
 Broken once: with a link left to the server's address, with the script's hash not in the policy,
 with imports kept, with nested noscript, with no count of bytes, with notes, with a history that is
-made, with arrays that are not put back in order, with views whose
+made, with notes in whole reports, with arrays that are not put back in order, with views whose
 controls ask for more than the file holds, with a frame without a name.
 """
 
+import base64
+import gzip
+import json
+import re
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -209,16 +213,30 @@ def test_a_file_is_never_larger_than_it_may_be(
         export(ServedFolder(tmp_path, exporting=True), "en")
 
 
+def unpacked(html: str) -> str:
+    """A file with each part that is packed in it beside it."""
+    found = re.search(r'id="embedded">(.*?)</script>', html)
+    assert found
+    parts = (gzip.decompress(base64.b64decode(part)) for part in json.loads(found[1]).values())
+    return html + b"".join(parts).decode("utf-8", "replace")
+
+
 def test_labels_and_acceptances_are_carried_and_notes_are_not(tmp_path: Path) -> None:
     history = bl.History(tmp_path)
-    document = make_document()
+    document = failed()
     source = document["source"] | {"path": str(tmp_path / "mnist")}
-    history.add(AuditReport(document | {"source": source}).record)
-    history.say("note", "mnist", "model", "between us", "Ada")
+    report = AuditReport(document | {"source": source})
+    history.add(report.record)
+    for subject in ("model", "rule:complete", "class:3:positive:0"):
+        history.say("note", "mnist", subject, "between us", "Ada")
+    report.with_people(history.people("mnist")).to_json(tmp_path / "report.json")
     history.say("label", "mnist", "class:3:positive:0", "the loop", "Ada")
-    text = export(ServedFolder(tmp_path, exporting=True), "en").html
+    history.say("accept", "mnist", "rule:complete", "known since May", "Ada", "2999-01-01")
+    text = unpacked(export(ServedFolder(tmp_path, exporting=True), "en").html)
     assert "between us" not in text
-    assert "the loop" in text
+    assert text.count("the loop") > 1  # on its page, and in the report
+    assert text.count("known since May") > 1
+    assert "/reports/" in text
 
 
 def test_a_history_is_not_made(tmp_path: Path) -> None:

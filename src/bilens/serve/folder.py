@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from bilens.api.history import History
 from bilens.base.errors import BilensError, CheckpointError, FileError, UsageError
@@ -24,6 +24,7 @@ from bilens.records.base import LARGEST_WHOLE, displayable
 from bilens.records.common import Finding, JudgedCondition
 from bilens.records.decision import Answer
 from bilens.records.explorer import ModelPage, Overview, State, id_of
+from bilens.records.history import People
 from bilens.records.jobs import OPTIONS, Choices, Job, NamedFile, NewJob, NotOffered
 from bilens.report.reports import SavedReport, VerdictReport
 from bilens.report.sections.decision import decision_of
@@ -40,6 +41,7 @@ from bilens.serve.walk import KINDS, START, TEXTS, Found, opened, walk
 LARGEST = 1 << 24  # bytes of a document
 VIEWS = "spectra", "interactions"  # of every model that has layers
 AUTOENCODER = ("sae.safetensors", "sae_weights.safetensors")  # else its class says it
+Report = TypeVar("Report", bound=SavedReport[Any])
 CODER = re.compile(rb'"class":\s*"\w*SAE"')
 MOST_CHOICES, MOST_WATCHED = 500, 2000  # files in a list, places that are looked at for changes
 FRESH = 2.0  # seconds for which a walk is not repeated
@@ -209,7 +211,7 @@ class ServedFolder:
                     text = file.read(LARGEST + 1)
                 if len(text) > LARGEST:
                     raise FileError(f"{name}: at most {LARGEST} bytes are read.")
-                return checked(name, kind, self._private(json.loads(text)))
+                return self._shared(checked(name, kind, self._private(json.loads(text))))
             except OSError as error:
                 raise FileError(f"{name}: {why_unreadable(error)}") from None
             except (ValueError, RecursionError) as error:
@@ -226,7 +228,15 @@ class ServedFolder:
         found = checked(f"audit {number}", document["kind"], self._private(document))
         assert isinstance(found, VerdictReport), "an audit is kept, and nothing else"
         model = next(one.model for one in self.history.audits() if one.number == number)
-        return found.with_people(self.history.people(model))
+        return self._shared(found.with_people(self.history.people(model)))
+
+    def _shared(self, report: Report) -> Report:
+        """Return a report, for readers elsewhere without the notes that people made."""
+        people = getattr(report.record, "people", None)
+        if people is None or not self._exporting or not isinstance(report, VerdictReport):
+            return report
+        entries = tuple(one for one in people.entries if one.action != "note")
+        return report.with_people(People(people.day, entries) if entries else None)
 
     def _private(self, document: Mapping[str, object]) -> Mapping[str, object]:
         """Return a document without the places of the machine that its command line names."""
