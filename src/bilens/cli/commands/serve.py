@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -87,9 +88,11 @@ class Address:
         except (OSError, UnicodeError) as error:
             found.close()
             why = getattr(error, "strerror", None) or error
+            hint = "choose another --host, or another --port; 0 takes a free one"
+            if getattr(error, "errno", None) == errno.EADDRINUSE:
+                hint = "is an explorer open there? Choose another with --port, or 0 for a free one"
             raise UsageError(
-                f"{with_port(self.host, self.port)} cannot be listened at ({why}): is an "
-                "explorer open there already? Choose another with --port, or 0 for a free one."
+                f"{with_port(self.host, self.port)} cannot be listened at ({why}): {hint}."
             ) from None
         return found
 
