@@ -28,8 +28,8 @@ from bilens.serve.endpoints import ENDPOINTS
 from bilens.serve.events import Events
 from bilens.serve.folder import ServedFolder
 from bilens.serve.guard import STREAM, Guard
-from bilens.serve.inside import without_paths
-from bilens.serve.job_pages import job_page, jobs_page, model_jobs, model_jobs_page
+from bilens.serve.inside import MissingError, without_paths
+from bilens.serve.job_pages import job_page, jobs_page, model_jobs, model_jobs_page, one_job
 from bilens.serve.pages import (
     MODEL_VIEWS,
     STATIC,
@@ -70,11 +70,9 @@ def build_app(
     """
     events = Events(served)
 
-    def page(find: Callable[[Request], Found | None], draw: Callable[..., str]) -> Answer:
+    def page(find: Callable[[Request], Found], draw: Callable[..., str]) -> Answer:
         async def answer(request: Request) -> Response:
             found = await run_sync(find, request)
-            if found is None:
-                raise HTTPException(404)
             secret = str(request.scope["bilens_secret"])
             return HTMLResponse(await run_sync(draw, found, lang_of(request), secret))
 
@@ -90,9 +88,7 @@ def build_app(
 
         return page(lambda asked: served.model(asked.path_params["key"]), draw)
 
-    def report(
-        find: Callable[[Request], Found | None], text: Callable[[Found, str], str]
-    ) -> Answer:
+    def report(find: Callable[[Request], Found], text: Callable[[Found, str], str]) -> Answer:
         draw = page(find, lambda found, lang, _secret: text(found, lang))
 
         async def answer(request: Request) -> Response:
@@ -109,8 +105,6 @@ def build_app(
                 raise HTTPException(404)
             asked = endpoint.asked(request.path_params, request.query_params, body)
             found = await run_sync(endpoint.find, served, asked)
-            if found is None:
-                raise HTTPException(404)
             return JSONResponse(displayable(to_json(found)), 201 if endpoint.adds else 200)
 
         return answer
@@ -122,7 +116,9 @@ def build_app(
         """Return an error as a sentence; no path of the machine and no traceback is in it."""
         status, told = 500, "it failed: the terminal of `bilens serve` says where."
         headers: Mapping[str, str] | None = None
-        if isinstance(error, HTTPException):
+        if isinstance(error, MissingError):
+            status, told = 404, UNFOUND[404]
+        elif isinstance(error, HTTPException):
             status, headers = error.status_code, error.headers
             told = UNFOUND.get(status, error.detail)
         elif isinstance(error, REFUSED):
@@ -137,7 +133,7 @@ def build_app(
         "/models/{key}": page(lambda asked: served.model(asked.path_params["key"]), model_page),
         **{f"/models/{{key}}/{view}": model_view(view) for view in MODEL_VIEWS},
         "/reports/{key}/circuits": page(
-            lambda asked: trace_page(served, asked.path_params["key"]), circuits_page
+            lambda asked: trace_page(served, Asked(asked.path_params)), circuits_page
         ),
         "/models/{key}/summary": report(
             lambda asked: served.last_audit(asked.path_params["key"]),
@@ -153,7 +149,7 @@ def build_app(
         ),
         "/jobs": page(lambda _request: served.jobs.overview(), jobs_page),
         "/jobs/{number:int}": page(
-            lambda asked: served.jobs.page(asked.path_params["number"]), job_page
+            lambda asked: one_job(served, Asked(asked.path_params)), job_page
         ),
         "/models/{key}/jobs": page(
             lambda asked: model_jobs(served, Asked(asked.path_params)), model_jobs_page

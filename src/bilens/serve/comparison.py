@@ -32,6 +32,7 @@ from bilens.records.history import Measured, PastAudit
 from bilens.records.layer_audit import Difference, LayerDifference
 from bilens.serve.endpoint import KEY, Asked, Endpoint, Schema
 from bilens.serve.folder import ServedFolder
+from bilens.serve.inside import without_paths
 from bilens.serve.models import OpenModel
 from bilens.serve.spectra import OUTPUT, Output, viewed_vectors
 
@@ -45,12 +46,9 @@ Changed = tuple[Difference | None, int, str]  # layers that are left out, and wh
 AUDITS: Schema = {"type": "string", "pattern": "^([0-9]{1,15},[0-9]{1,15})?$", "default": ""}
 
 
-def comparison(served: ServedFolder, asked: Asked) -> Comparison | None:
-    """Return two models, or with `audits` two dates; None where one of them is not there."""
-    pages = [served.model(asked.query[side]) for side in "ab"]
-    first, second = pages
-    if first is None or second is None:
-        return None
+def comparison(served: ServedFolder, asked: Asked) -> Comparison:
+    """Two models, or two audits of models: rule by rule, and what changed in the weights."""
+    first, second = (served.model(asked.query[side]) for side in "ab")
     numbers = [int(one) for one in asked.query["audits"].split(",") if one]
     a, b = (
         side(page, number)
@@ -79,8 +77,7 @@ def class_spectra(
     served: ServedFolder, numbers: Sequence[int]
 ) -> Iterator[tuple[ClassReading, ClassReading]]:
     """Yield what the documents of two audits say of each class, where both have the same."""
-    reports = [served.audit(number) for number in numbers]
-    records = [one.record for one in reports if one is not None]
+    records = [served.audit(number).record for number in numbers]
     if len(records) == 2 and all(isinstance(one, Audit) for one in records):
         first, second = ([drawn_alone(one) for one in record.classes] for record in records)
         if [one.name for one in first] == [one.name for one in second]:
@@ -121,10 +118,10 @@ def compared_rules(
 def weights(served: ServedFolder, first: ModelPage, second: ModelPage) -> Changed:
     """Return what changed in the weights, or why that is not known."""
     try:
+        for page in (first, second):
+            if not page.model.there:
+                return None, 0, f"{page.model.name} is no longer in the folder"
         a, b = served.opened(first.model.id), served.opened(second.model.id)
-        if a is None or b is None:
-            gone = first if a is None else second
-            return None, 0, f"{gone.model.name} is no longer in the folder"
         for one in (a, b):
             count = sum(math.prod(tensor.shape) for tensor in one.model.tensors.values())
             if count > LARGEST:
@@ -133,7 +130,7 @@ def weights(served: ServedFolder, first: ModelPage, second: ModelPage) -> Change
         what = "compared", a.name, a.state
         return *b.once(what, lambda: difference_of(a, b), slow=True), ""
     except BilensError as error:
-        return None, 0, str(error).replace(str(served.folder), served.folder.name)
+        return None, 0, without_paths(str(error), served.folder)
 
 
 def difference_of(a: OpenModel, b: OpenModel) -> tuple[Difference, int]:
@@ -166,11 +163,9 @@ def changed_layers(
     return tuple(found), left_out
 
 
-def eigenvector_pairs(served: ServedFolder, asked: Asked) -> EigenvectorPairs | None:
-    found = [Output.asked(served, Asked({"key": asked.query[side]}, asked.query)) for side in "ab"]
-    a, b = found
-    if a is None or b is None:
-        return None
+def eigenvector_pairs(served: ServedFolder, asked: Asked) -> EigenvectorPairs:
+    """The leading eigenvectors of one output of a layer of two models, matched."""
+    a, b = (Output.asked(served, Asked({"key": asked.query[side]}, asked.query)) for side in "ab")
     what = "matched", a.opened.name, a.opened.state, a.layer, a.text
     return b.opened.once(what, lambda: paired(a, b), slow=True)
 
@@ -211,22 +206,8 @@ def matched(first: EigenDecomposition, second: EigenDecomposition) -> tuple[int,
     return 1, match_eigenvectors(first, second, k=1)
 
 
-COMPARE = Endpoint(
-    "/compare",
-    "Two models, or two audits of models: rule by rule, and what changed in the weights.",
-    (Comparison,),
-    comparison,
-    query={**BOTH, "audits": AUDITS},
-    slow="background",
-)
+COMPARE = Endpoint("/compare", comparison, query={**BOTH, "audits": AUDITS}, slow="background")
 ENDPOINTS = (
     COMPARE,
-    Endpoint(
-        "/compare/eigenvectors",
-        "The leading eigenvectors of one output of a layer of two models, matched.",
-        (EigenvectorPairs,),
-        eigenvector_pairs,
-        query={**BOTH, **OUTPUT},
-        slow="view",
-    ),
+    Endpoint("/compare/eigenvectors", eigenvector_pairs, query={**BOTH, **OUTPUT}, slow="view"),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
@@ -45,7 +45,7 @@ class Asked:
     body: Any = None  # of the endpoint's type
 
 
-Find = Callable[[ServedFolder, Asked], Record | None]
+Find = Callable[[ServedFolder, Asked], Record]
 Held = Callable[[ServedFolder], Iterable[Asked]]
 
 
@@ -54,16 +54,19 @@ class Endpoint:
     """One address: what is asked for, and what comes."""
 
     path: str  # below `API`
-    about: str
-    answers: tuple[type[Record], ...]  # one of these
-    find: Find  # None where there is none
+    find: Find  # its docstring and its return type describe the address
     body: type[Record] | None = None  # of a POST
-    query: Mapping[str, Schema] = field(
-        default_factory=dict
-    )  # integers and texts; `default` or not
+    # integers and texts; `default` or not
+    query: Mapping[str, Schema] = field(default_factory=dict)
     held: Held | None = None  # paths and queries that a one-file export holds the answers to
     slow: str = ""  # the kind of a slow one, of which few are worked on at once
     adds: bool = False  # whether something is kept; else a body is only too long for a query
+
+    @property
+    def answers(self) -> tuple[type[Record], ...]:
+        """The records of which one is the answer."""
+        found = get_type_hints(self.find)["return"]
+        return get_args(found) or (found,)
 
     @property
     def address(self) -> re.Pattern[str]:
@@ -121,7 +124,10 @@ def openapi(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
     known = dict(zip(ordered, references, strict=True))
     paths: dict[str, Any] = {}
     for one in listed:
-        operation: dict[str, Any] = {"summary": one.about, "responses": responses(one, known)}
+        operation: dict[str, Any] = {
+            "summary": one.find.__doc__,
+            "responses": responses(one, known),
+        }
         operation["parameters"] = [
             {"name": name, "in": "path", "required": True, "schema": schema}
             for name, schema in PARAMETERS.items()

@@ -19,7 +19,8 @@ from bilens.serve.endpoint import Asked, Endpoint
 from bilens.serve.folder import ServedFolder
 from bilens.serve.subjects import check_subject
 
-AUDITS: tuple[type[Record], ...] = (Audit, LayerAudit, TableAudit)
+Audited = Audit | LayerAudit | TableAudit
+Reported = Audited | Certificate | Attack | Conversion | Trace
 
 
 class NewEntry(Record, frozen=True, forbid_unknown_fields=True):
@@ -33,73 +34,62 @@ class NewEntry(Record, frozen=True, forbid_unknown_fields=True):
     after: Count | None = None  # last entry on the subject that its author has read
 
 
-def add_entry(served: ServedFolder, asked: Asked) -> Entry | None:
-    found = served.model(asked.path["key"])
-    if found is None:
-        return None
-    body = asked.body
+def add_entry(served: ServedFolder, asked: Asked) -> Entry:
+    """Add a label, a note, or that a finding is accepted, rejected or open again."""
+    found, body = served.model(asked.path["key"]), asked.body
     check_subject(served, found, body.action, body.subject)
     return served.history.say(model=found.model.name, **structs.asdict(body))
 
 
-def audit_record(served: ServedFolder, asked: Asked) -> Record | None:
-    found = served.audit(asked.path["number"])
-    return None if found is None else found.record
+def overview(served: ServedFolder, asked: Asked) -> Overview:
+    """All models and reports that were found in the folder."""
+    return served.overview(asked.query["watch"])
 
 
-def report_record(served: ServedFolder, asked: Asked) -> Record | None:
-    found = served.report(asked.path["key"])
-    return None if found is None else found.record
+def state(served: ServedFolder, _asked: Asked) -> State:
+    """Whether the folder is what it was: its digest changes with models, reports and history."""
+    return served.state()
+
+
+def model_state(served: ServedFolder, asked: Asked) -> State:
+    """Whether a model is what it was: its files, its audits and what was said of it."""
+    return served.state(asked.path["key"])
+
+
+def model(served: ServedFolder, asked: Asked) -> ModelPage:
+    """One model: its audits, and what people said of it."""
+    return served.model(asked.path["key"])
+
+
+def audit(served: ServedFolder, asked: Asked) -> Audited:
+    """The document of an audit of the history."""
+    record: Audited = served.audit(asked.path["number"]).record
+    return record
+
+
+def report(served: ServedFolder, asked: Asked) -> Reported:
+    """A report that lies in the folder."""
+    record: Reported = served.report(asked.path["key"]).record
+    return record
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         "/overview",
-        "All models and reports that were found in the folder.",
-        (Overview,),
-        lambda served, asked: served.overview(asked.query["watch"]),
+        overview,
         query={"watch": {"type": "string", "default": "", "maxLength": 40}},
         held=lambda _served: [Asked({})],
     ),
-    Endpoint(
-        "/state",
-        "Whether the folder is what it was: its digest changes with models, reports and history.",
-        (State,),
-        lambda served, _asked: served.state(),
-    ),
-    Endpoint(
-        "/models/{key}/state",
-        "Whether a model is what it was: its files, its audits and what was said of it.",
-        (State,),
-        lambda served, asked: served.state(asked.path["key"]),
-    ),
+    Endpoint("/state", state),
+    Endpoint("/models/{key}/state", model_state),
     Endpoint(
         "/models/{key}",
-        "One model: its audits, and what people said of it.",
-        (ModelPage,),
-        lambda served, asked: served.model(asked.path["key"]),
+        model,
         held=lambda served: (Asked({"key": row.id}) for row in served.overview().models),
     ),
-    Endpoint(
-        "/models/{key}/entries",
-        "Add a label, a note, or that a finding is accepted, rejected or open again.",
-        (Entry,),
-        add_entry,
-        body=NewEntry,
-        adds=True,
-    ),
-    Endpoint(
-        "/audits/{number}",
-        "The document of an audit of the history.",
-        AUDITS,
-        audit_record,
-    ),
-    Endpoint(
-        "/reports/{key}",
-        "A report that lies in the folder.",
-        (*AUDITS, Certificate, Attack, Conversion, Trace),
-        report_record,
-    ),
+    Endpoint("/models/{key}/entries", add_entry, body=NewEntry, adds=True),
+    Endpoint("/audits/{number}", audit),
+    Endpoint("/reports/{key}", report),
     *spectra.ENDPOINTS,
     *job_pages.ENDPOINTS,
     *playground.ENDPOINTS,

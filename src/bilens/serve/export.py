@@ -267,8 +267,6 @@ def found_text(served: ServedFolder, one: Endpoint, asked: Asked) -> str:
     except BilensError as error:
         told = displayable(without_paths(str(error), served.folder))
         return json.dumps({"error": told})
-    if found is None:
-        return json.dumps({"error": "It is gone."})
     text = json_text(displayable(found))
     if one.path not in DRAWN:
         return text

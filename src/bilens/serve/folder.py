@@ -20,7 +20,7 @@ from bilens.data.tokenizer import FILE_NAME as TOKENIZER
 from bilens.findings.rules.judgements import JUDGED, RULE
 from bilens.io.formats.safetensors_folder import folder_sha256
 from bilens.io.loaded_model import WEIGHTS_NAME
-from bilens.records.base import LARGEST_WHOLE, displayable
+from bilens.records.base import displayable
 from bilens.records.common import Finding, JudgedCondition
 from bilens.records.decision import Answer
 from bilens.records.explorer import ModelPage, Overview, State, id_of
@@ -29,14 +29,14 @@ from bilens.records.jobs import OPTIONS, Choices, Job, NamedFile, NewJob, NotOff
 from bilens.report.reports import SavedReport, VerdictReport
 from bilens.report.sections.decision import decision_of
 from bilens.report.text import load_catalogue
-from bilens.serve.inside import state_of, without_paths
+from bilens.serve.inside import MissingError, opened, state_of, there, without_paths
 from bilens.serve.job_lines import arguments_of, check_line
 from bilens.serve.jobs import Jobs
 from bilens.serve.models import OpenModel, OpenModels
 from bilens.serve.overview import digest, digest_of, overview_of, reports_of, row_of
 from bilens.serve.past import Past
 from bilens.serve.suited import not_offered
-from bilens.serve.walk import KINDS, START, TEXTS, Found, opened, walk
+from bilens.serve.walk import KINDS, START, TEXTS, Found, walk
 
 LARGEST = 1 << 24  # bytes of a document
 VIEWS = "spectra", "interactions"  # of every model that has layers
@@ -45,10 +45,13 @@ Report = TypeVar("Report", bound=SavedReport[Any])
 CODER = re.compile(rb'"class":\s*"\w*SAE"')
 MOST_CHOICES, MOST_WATCHED = 500, 2000  # files in a list, places that are looked at for changes
 FRESH = 2.0  # seconds for which a walk is not repeated
+Judged = tuple[tuple[Finding, ...], tuple[JudgedCondition, ...]]
 
 
 class ServedFolder:
     """A folder, walked again when it is looked at; and its history.
+
+    What is asked for and is not there is `MissingError`.
 
     Args:
         folder: the folder.
@@ -67,7 +70,7 @@ class ServedFolder:
         self.jobs = Jobs(self.folder)
         self._found, self._walked, self._walking = Found(), float("-inf"), Lock()
         self._past, self._remembering, self._drawing = Past(), Lock(), Lock()
-        self._verdicts: dict[int, tuple[tuple[Finding, ...], tuple[JudgedCondition, ...]]] = {}
+        self._verdicts: dict[int, Judged] = {}
         self._models = OpenModels(self.folder)
         self._answers: dict[str, tuple[Any, Answer | None]] = {}  # of audits beside a model
         self._reading = Lock()  # documents may be large: one at a time
@@ -128,19 +131,16 @@ class ServedFolder:
         return answers
 
     def _answer_of(self, report: str, model: Path) -> Answer | None:
-        found = self.report(report)
-        if found is None or found.record.source.weights_sha256 != folder_sha256(model):
-            return None
-        return decision_of(found.record).answer
+        record = self.report(report).record
+        same = record.source.weights_sha256 == folder_sha256(model)
+        return decision_of(record).answer if same else None
 
-    def model(self, key: str) -> ModelPage | None:
-        """Return what is known of a model, None where there is none of this id."""
+    def model(self, key: str) -> ModelPage:
+        """Return what is known of a model."""
         found, past = self.found(), self.past()
         path = found.models.get(key)
         names = past.audits if path is None else [found.names[key]]
-        name = next((name for name in names if id_of(name) == key), None)
-        if name is None:
-            return None
+        name = there(next((name for name in names if id_of(name) == key), None))
         audits = past.audits.get(name, ())
         entries = past.entries.get(name, ())
         if self._exporting:
@@ -167,14 +167,14 @@ class ServedFolder:
             digest=self._digest(key, name, found, past),
         )
 
-    def _judged(self, number: int) -> tuple[tuple[Finding, ...], tuple[JudgedCondition, ...]]:
+    def _judged(self, number: int) -> Judged:
         """Return verdict and conditions of an audit; none of a document that is not read here."""
         if number not in self._verdicts:  # an audit never changes
-            found: Any = None
+            judged: Judged = (), ()
             with suppress(FileError, CheckpointError):
-                found = self.audit(number)
-            judged = ((), ()) if found is None else (found.record.verdict, found.record.conditions)
-            self._verdicts[number] = judged[0], judged[1] or ()
+                record = self.audit(number).record
+                judged = record.verdict, record.conditions or ()
+            self._verdicts[number] = judged
         return self._verdicts[number]
 
     def state(self, key: str = "") -> State:
@@ -182,8 +182,9 @@ class ServedFolder:
         if not key:
             found, past = self.found(), self.past()
             return State(digest=digest_of(found, past, day()), there=True)
-        page = self.model(key)
-        if page is None:  # it was there for whoever asks
+        try:
+            page = self.model(key)
+        except MissingError:  # it was there for whoever asks
             return State(digest="", there=False)
         return State(digest=page.digest, there=page.model.there)
 
@@ -194,16 +195,14 @@ class ServedFolder:
         told = (one.get(name, ())[:1] for one in (past.audits, past.entries))
         return digest(files, *([row.number for row in rows] for rows in told))
 
-    def opened(self, key: str) -> OpenModel | None:
+    def opened(self, key: str) -> OpenModel:
         """Return a model of the folder, open; BilensError where it cannot be read."""
-        path = self.found().models.get(key)
-        return None if path is None else self._models.get(path, displayable(self.name_of(path)))
+        path = there(self.found().models.get(key))
+        return self._models.get(path, displayable(self.name_of(path)))
 
-    def report(self, key: str) -> SavedReport[Any] | None:
+    def report(self, key: str) -> SavedReport[Any]:
         """Return a report that lies in the folder; it may be damaged: then FileError."""
-        path, kind = self.found().reports.get(key, (None, ""))
-        if path is None:
-            return None
+        path, kind = there(self.found().reports.get(key))
         name = self.name_of(path)
         with self._reading:
             try:
@@ -217,14 +216,10 @@ class ServedFolder:
             except (ValueError, RecursionError) as error:
                 raise FileError(f"{name}: is not valid JSON ({error}).") from None
 
-    def audit(self, number: int) -> VerdictReport[Any] | None:
-        """Return the report of an audit of the history, None where there is none."""
-        if number > LARGEST_WHOLE:
-            return None
-        try:
-            document = self.history.document(number)
-        except UsageError:
-            return None
+    def audit(self, number: int) -> VerdictReport[Any]:
+        """Return the report of an audit of the history."""
+        last, _ = self.history.last()
+        document = self.history.document(there(number if 0 < number <= last else None))
         found = checked(f"audit {number}", document["kind"], self._private(document))
         assert isinstance(found, VerdictReport), "an audit is kept, and nothing else"
         model = next(one.model for one in self.history.audits() if one.number == number)
@@ -246,30 +241,29 @@ class ServedFolder:
         run = run | {"command": without_paths(run["command"], self.folder)}
         return {**document, "reproduce": run}
 
-    def start(self, asked: NewJob) -> Job | None:
-        """Put a job in the queue; None where its model is not there."""
+    def start(self, asked: NewJob) -> Job:
+        """Put a job in the queue."""
         found = self.found()
         models = {key: self.name_of(path) for key, path in found.models.items()}
         data = {key: self.name_of(path) for key, path in found.data.items()}
-        if asked.model not in models:
-            return None
+        name = there(models.get(asked.model))
         for one in self.not_offered(asked.model):
             if one.command == asked.command:
                 raise UsageError(load_catalogue("en")(f"explorer.unfit.{one.why}", told=one.told))
         line = arguments_of(asked, models, data)
         check_line(self.folder, asked.command, line)
-        opened = self.opened(asked.model)
-        weights = "" if opened is None else opened.model.weights_sha256
-        return self.jobs.add(asked.command, models[asked.model], line, weights)
+        weights = self.opened(asked.model).model.weights_sha256
+        return self.jobs.add(asked.command, name, line, weights)
 
     def not_offered(self, key: str) -> tuple[NotOffered, ...]:
         """Return the commands that cannot work on a model, each with why."""
         try:
-            opened = self.opened(key)
+            return not_offered(self.opened(key).model)
+        except MissingError:
+            return ()
         except BilensError as error:
             told = displayable(without_paths(str(error), self.folder))
             return tuple(NotOffered(command, "unread", told) for command in OPTIONS)
-        return () if opened is None else not_offered(opened.model)
 
     def choices(self) -> Choices:
         """Return what the folder has to start a job with."""
@@ -307,12 +301,10 @@ class ServedFolder:
         places = [*found.folders, *found.models.values()][:MOST_WATCHED]
         return names, changed_at(history), *map(changed_at, places)
 
-    def last_audit(self, key: str) -> tuple[str, VerdictReport[Any]] | None:
-        """Return the name of a model and the report of its last audit, None without one."""
-        found = self.model(key)
-        last = None if found is None else found.model.last
-        report = None if last is None else self.audit(last.number)
-        return None if last is None or report is None else (last.model, report)
+    def last_audit(self, key: str) -> tuple[str, VerdictReport[Any]]:
+        """Return the name of a model and the report of its last audit."""
+        last = there(self.model(key).model.last)
+        return last.model, self.audit(last.number)
 
     def name_of(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix() or "."

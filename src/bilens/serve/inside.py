@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
-from bilens.base.errors import CheckpointError, FileError
+from bilens.base.errors import BilensError, CheckpointError, FileError
 from bilens.base.files import read_json
 from bilens.io.file_kinds import is_model
 
@@ -21,10 +24,22 @@ State = tuple[tuple[str, int, int, int], ...]
 NAME = r"[^\s/'\",:;()=]+"
 ELSEWHERE = re.compile(rf"(?<![\w./~<])(?<!:(?=//))/+(?:{NAME}(?: {NAME})*/+)*{NAME}")
 URL = re.compile(r"\b(?:file:/*(?:localhost)?|\w+://)(?=/)", re.IGNORECASE)  # of a file here
+Wanted = TypeVar("Wanted")
 
 
 class ElsewhereError(FileError):
     """Something of the folder leads out of it."""
+
+
+class MissingError(BilensError):
+    """What was asked for is not in the folder, or no longer."""
+
+
+def there(found: Wanted | None) -> Wanted:
+    """Return what was found; MissingError where that is nothing."""
+    if found is None:
+        raise MissingError("It is gone.")
+    return found
 
 
 def files_of(folder: Path, path: Path, most: int = MOST_FILES) -> Iterator[Path]:
@@ -92,6 +107,23 @@ def state_of(folder: Path, path: Path) -> State:
             said = file.stat()
             found.append((str(file), said.st_ino, said.st_size, said.st_mtime_ns))
     return tuple(sorted(found))
+
+
+@contextmanager
+def opened(folder: Path, path: Path) -> Iterator[BinaryIO]:
+    """Open a file below a folder, step by step: no link is followed, whatever was put there."""
+    here = os.open(folder, os.O_RDONLY)
+    try:
+        for part in path.relative_to(folder).parts:
+            inside = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=here)
+            os.close(here)
+            here = inside
+        if not stat.S_ISREG(os.fstat(here).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        with open(here, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(here)
 
 
 def without_paths(text: str, folder: Path) -> str:

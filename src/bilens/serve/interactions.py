@@ -15,10 +15,9 @@ from bilens.serve.spectra import OUTPUT, Output, held_outputs
 MOST, SHOWN = 200, 40  # inputs
 
 
-def interactions(served: ServedFolder, asked: Asked) -> InteractionView | None:
+def interactions(served: ServedFolder, asked: Asked) -> InteractionView:
+    """The interactions of inputs of a layer along an output: the strongest, or those named."""
     output = Output.asked(served, asked)
-    if output is None:
-        return None
     number, text = asked.query["count"], asked.query["inputs"]
     what = "interactions", output.layer, output.text, number, text
     return output.opened.once(what, lambda: view_of(output, number, text))
@@ -81,8 +80,6 @@ def clustered(matrix: Tensor) -> tuple[int, ...]:
 ENDPOINTS = (
     Endpoint(
         "/models/{key}/interactions",
-        "The interactions of inputs of a layer along an output: the strongest, or those named.",
-        (InteractionView,),
         interactions,
         held=held_outputs,
         query={

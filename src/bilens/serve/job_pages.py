@@ -23,6 +23,7 @@ from bilens.report.markup import Column, element, joined, quiet, section, table
 from bilens.report.text import Catalogue, load_catalogue, whole
 from bilens.serve.endpoint import Asked, Endpoint
 from bilens.serve.folder import ServedFolder
+from bilens.serve.inside import there
 from bilens.serve.jobs import ENDED, LIVE
 from bilens.serve.pages import framed, no_script, tabs
 
@@ -139,9 +140,9 @@ def state(t: Catalogue, job: Job) -> str:
 
 def form(t: Catalogue, command: Command, found: ModelJobs) -> Markup:
     """Return the form that starts a command; it is shut until it is wanted."""
-    there = found.choices
-    data = there.texts if command == "trace" else there.data
-    files = {"data": data, "input_sae": there.saes, "output_sae": there.saes}
+    choices = found.choices
+    data = choices.texts if command == "trace" else choices.data
+    files = {"data": data, "input_sae": choices.saes, "output_sae": choices.saes}
     parts: list[Markup] = []
     for name in OPTIONS[command]:
         key = f"{command}-{name}"
@@ -169,47 +170,38 @@ def form(t: Catalogue, command: Command, found: ModelJobs) -> Markup:
     return element("details", element("summary", named), inner, **told)
 
 
-def model_jobs(served: ServedFolder, asked: Asked) -> ModelJobs | None:
+def overview(served: ServedFolder, _asked: Asked) -> JobList:
+    """The queue, and what has been run."""
+    return served.jobs.overview()
+
+
+def start(served: ServedFolder, asked: Asked) -> Job:
+    """Start an audit, a certificate, a trace or an explanation."""
+    return served.start(asked.body)
+
+
+def one_job(served: ServedFolder, asked: Asked) -> JobPage:
+    """One job, with what it wrote."""
+    return there(served.jobs.page(asked.path["number"]))
+
+
+def cancel(served: ServedFolder, asked: Asked) -> Job:
+    """End a job; a second time, at once."""
+    return there(served.jobs.cancel(asked.path["number"]))
+
+
+def model_jobs(served: ServedFolder, asked: Asked) -> ModelJobs:
+    """The jobs of a model, and what the folder has to start one with."""
     found = served.model(asked.path["key"])
-    if found is None:
-        return None
     jobs = tuple(job for job in served.jobs.overview().jobs if job.model == found.model.name)
     refused = served.not_offered(found.model.id)
     return ModelJobs(page=found, jobs=jobs, choices=served.choices(), not_offered=refused)
 
 
 ENDPOINTS = (
-    Endpoint(
-        "/jobs",
-        "The queue, and what has been run.",
-        (JobList,),
-        lambda served, _asked: served.jobs.overview(),
-    ),
-    Endpoint(
-        "/jobs",
-        "Start an audit, a certificate, a trace or an explanation.",
-        (Job,),
-        lambda served, asked: served.start(asked.body),
-        body=NewJob,
-        adds=True,
-    ),
-    Endpoint(
-        "/jobs/{number}",
-        "One job, with what it wrote.",
-        (JobPage,),
-        lambda served, asked: served.jobs.page(asked.path["number"]),
-    ),
-    Endpoint(
-        "/jobs/{number}/cancel",
-        "End a job; a second time, at once.",
-        (Job,),
-        lambda served, asked: served.jobs.cancel(asked.path["number"]),
-        body=Nothing,
-    ),
-    Endpoint(
-        "/models/{key}/jobs",
-        "The jobs of a model, and what the folder has to start one with.",
-        (ModelJobs,),
-        model_jobs,
-    ),
+    Endpoint("/jobs", overview),
+    Endpoint("/jobs", start, body=NewJob, adds=True),
+    Endpoint("/jobs/{number}", one_job),
+    Endpoint("/jobs/{number}/cancel", cancel, body=Nothing),
+    Endpoint("/models/{key}/jobs", model_jobs),
 )

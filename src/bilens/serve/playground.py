@@ -52,18 +52,16 @@ class Point(Record, frozen=True, forbid_unknown_fields=True):
     inputs: Annotated[tuple[float, ...], Meta(min_length=1, max_length=MOST)]
 
 
-def playground(served: ServedFolder, asked: Asked) -> Playground | NoPlayground | None:
+def playground(served: ServedFolder, asked: Asked) -> Playground | NoPlayground:
+    """A model that is one quadratic map as numbers, and inputs to try; or why it is not."""
     key = asked.path["key"]
     opened = served.opened(key)
-    if opened is None:
-        return None
     if (why := unfit(opened.model)) is not None:
         layers = len(opened.model.network)
         return NoPlayground(why=why, layers=layers, numbers=numbers_of(opened.model), most=MOST)
     f = exact_map(opened)
     if opened.model.input_names is None:
-        page = served.model(key)
-        last = page.audits[0].number if page is not None and page.audits else None
+        last = next((audit.number for audit in served.model(key).audits), None)
         return opened.once(("playground", last), lambda: of_images(served, opened.model, f, last))
     return opened.once("playground", lambda: of_table(served, opened.model, f))
 
@@ -193,10 +191,9 @@ def leading_pairs(eigs: EigenDecomposition) -> LeadingPairs:
     )
 
 
-def pair_spectrum(served: ServedFolder, asked: Asked) -> PairSpectrum | None:
+def pair_spectrum(served: ServedFolder, asked: Asked) -> PairSpectrum:
+    """Leading eigenpairs of one output minus another."""
     opened = served.opened(asked.path["key"])
-    if opened is None:
-        return None
     first, second = asked.query["first"], asked.query["second"]
     f = exact_map(opened)
     direction = contrast_direction(f.sizes.d_out, first, second)[None]
@@ -208,10 +205,9 @@ def pair_spectrum(served: ServedFolder, asked: Asked) -> PairSpectrum | None:
     return opened.once(("pair", first, second), read)
 
 
-def radius(served: ServedFolder, asked: Asked) -> Radius | None:
+def radius(served: ServedFolder, asked: Asked) -> Radius:
+    """The exact distance of an input to the nearest one that is given another answer."""
     opened = served.opened(asked.path["key"])
-    if opened is None:
-        return None
     f = exact_map(opened)
     outputs, _, width = f.sizes
     x = torch.tensor([asked.body.inputs], dtype=torch.float64)
@@ -249,26 +245,15 @@ def finite(value: Tensor) -> float | None:
 ENDPOINTS = (
     Endpoint(
         "/models/{key}/playground",
-        "A model that is one quadratic map as numbers, and inputs to try; or why it is not.",
-        (Playground, NoPlayground),
         playground,
         held=lambda served: (Asked({"key": key}) for key in served.found().models),
         slow="view",
     ),
     Endpoint(
         "/models/{key}/playground/pair",
-        "Leading eigenpairs of one output minus another.",
-        (PairSpectrum,),
         pair_spectrum,
         query={"first": {**OUTPUT, "default": 0}, "second": {**OUTPUT, "default": 1}},
         slow="view",
     ),
-    Endpoint(
-        "/models/{key}/radius",
-        "The exact distance of an input to the nearest one that is given another answer.",
-        (Radius,),
-        radius,
-        body=Point,
-        slow="background",
-    ),
+    Endpoint("/models/{key}/radius", radius, body=Point, slow="background"),
 )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import torch
 from msgspec import structs
@@ -27,7 +27,7 @@ from bilens.interp.traced_layer import eigenvector_tokens
 from bilens.io.tensor_names import kind_of
 from bilens.nn.layer_view import LayerView
 from bilens.records.audit import Audit
-from bilens.records.base import AnyDocument, Record, read_document
+from bilens.records.base import AnyDocument, read_document
 from bilens.records.history import PastAudit
 from bilens.records.layer_audit import LayerAudit, LayerReading
 from bilens.records.spectra import (
@@ -56,7 +56,6 @@ OUTPUT: Mapping[str, Schema] = {
     "output": {"type": "string", "pattern": "^[0-9]{1,9}(~([0-9]{1,9}|raw))?$", "default": "0"},
 }
 RANK: Schema = {"type": "integer", "minimum": 0, "maximum": 1 << 20, "default": 0}
-Answer = TypeVar("Answer", bound=Record)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,10 +67,8 @@ class Output:
     text: str
 
     @classmethod
-    def asked(cls, served: ServedFolder, asked: Asked) -> Output | None:
+    def asked(cls, served: ServedFolder, asked: Asked) -> Output:
         opened = served.opened(asked.path["key"])
-        if opened is None:
-            return None
         layer = asked.query["layer"]
         if layer not in opened.model.layers:
             raise UsageError(f"{layer!r:.80} is no layer of {opened.name}.")
@@ -125,17 +122,9 @@ class Output:
         return select(found, max(several, 1), "magnitude")
 
 
-def viewed(answer: Callable[[Output], Answer]) -> Callable[[ServedFolder, Asked], Answer | None]:
-    """Return what finds the answer of an output; None where there is no such model."""
-
-    def find(served: ServedFolder, asked: Asked) -> Answer | None:
-        found = Output.asked(served, asked)
-        return None if found is None else answer(found)
-
-    return find
-
-
-def spectrum(output: Output) -> Spectrum:
+def spectrum(served: ServedFolder, asked: Asked) -> Spectrum:
+    """The eigenvalues of one output of a layer, or of a contrast of two, with proven bounds."""
+    output = Output.asked(served, asked)
     what = "spectrum", output.layer, output.text
     return output.opened.once(what, lambda: spectrum_of(output))
 
@@ -157,7 +146,9 @@ def spectrum_of(output: Output) -> Spectrum:
     )
 
 
-def null_band(output: Output) -> NullBand:
+def null_band(served: ServedFolder, asked: Asked) -> NullBand:
+    """What chance would give: the spectrum of an output under the rotation null."""
+    output = Output.asked(served, asked)
     job = output.job()
     behind, embedding = job.layer.behind, job.layer.embedding
     d_before = behind.sizes.d_in if embedding is None else embedding.shape[1]
@@ -179,10 +170,9 @@ def null_band(output: Output) -> NullBand:
     return output.opened.once(("null", output.layer, output.text), sample, slow=True)
 
 
-def layer_table(served: ServedFolder, asked: Asked) -> LayerTable | None:
+def layer_table(served: ServedFolder, asked: Asked) -> LayerTable:
+    """The layers of a model, without reading their weights, and what the last audit says."""
     opened = served.opened(asked.path["key"])
-    if opened is None:
-        return None
     said = next(iter(audits_of(served, opened)), None)
     readings: dict[str, LayerReading] = {}
     if said is not None and said.kind == "layer_audit":
@@ -235,10 +225,9 @@ def document_of(served: ServedFolder, said: PastAudit, kind: type[AnyDocument]) 
     return read_document(kind, served.history.document(said.number))
 
 
-def eigenvectors(served: ServedFolder, asked: Asked) -> ViewedVectors | None:
+def eigenvectors(served: ServedFolder, asked: Asked) -> ViewedVectors:
+    """The leading eigenvectors of each sign, or the one at a position from 1."""
     output = Output.asked(served, asked)
-    if output is None:
-        return None
     pairs, rank = output.pairs()[0], asked.query["vector"]
     if rank > len(pairs.eigenvalues):
         raise UsageError(f"vector is {rank}; expected one from 1 to {len(pairs.eigenvalues)}.")
@@ -296,11 +285,9 @@ def tokens_of(output: Output, pairs: EigenDecomposition) -> list[TokenEnds] | No
     return [token_ends(one.positive, one.negative, tokenizer.token) for one in found]
 
 
-def truncation(served: ServedFolder, asked: Asked) -> TruncationCurve | None:
-    opened = served.opened(asked.path["key"])
-    if opened is None:
-        return None
-    for said in audits_of(served, opened):
+def truncation(served: ServedFolder, asked: Asked) -> TruncationCurve:
+    """Accuracy with fewer eigenvectors, as the last audit with data measured it."""
+    for said in audits_of(served, served.opened(asked.path["key"])):
         if said.kind == "audit" and said.data_sha256:
             record = document_of(served, said, Audit)
             if record.data is not None and record.truncation:
@@ -321,53 +308,23 @@ def held_outputs(served: ServedFolder) -> Iterator[Asked]:
     """Yield the outputs that a one-file export shows: of the first layers, and the first ones."""
     for key in served.found().models:
         with suppress(BilensError):
-            opened = served.opened(key)
-            layers = {} if opened is None else opened.model.layers
+            layers = served.opened(key).model.layers
             for name, view in islice(layers.items(), HELD_LAYERS):
                 for index in range(min(view.sizes.d_out, HELD_OUTPUTS)):
                     yield Asked({"key": key}, {"layer": name, "output": str(index)})
 
 
+VIEWED: Mapping[str, Any] = {"query": OUTPUT, "held": held_outputs}
 ENDPOINTS = (
-    Endpoint(
-        "/models/{key}/layers",
-        "The layers of a model, without reading their weights, and what the last audit says.",
-        (LayerTable,),
-        layer_table,
-        held=held_keys,
-    ),
-    Endpoint(
-        "/models/{key}/spectrum",
-        "The eigenvalues of one output of a layer, or of a contrast of two, with proven bounds.",
-        (Spectrum,),
-        viewed(spectrum),
-        query=OUTPUT,
-        held=held_outputs,
-        slow="view",
-    ),
-    Endpoint(
-        "/models/{key}/null",
-        "What chance would give: the spectrum of an output under the rotation null.",
-        (NullBand,),
-        viewed(null_band),
-        query=OUTPUT,
-        held=held_outputs,
-        slow="background",
-    ),
+    Endpoint("/models/{key}/layers", layer_table, held=held_keys),
+    Endpoint("/models/{key}/spectrum", spectrum, **VIEWED, slow="view"),
+    Endpoint("/models/{key}/null", null_band, **VIEWED, slow="background"),
     Endpoint(
         "/models/{key}/eigenvectors",
-        "The leading eigenvectors of each sign, or the one at a position from 1.",
-        (ViewedVectors,),
         eigenvectors,
         query={**OUTPUT, "vector": RANK},
         held=held_outputs,
         slow="view",
     ),
-    Endpoint(
-        "/models/{key}/truncation",
-        "Accuracy with fewer eigenvectors, as the last audit with data measured it.",
-        (TruncationCurve,),
-        truncation,
-        held=held_keys,
-    ),
+    Endpoint("/models/{key}/truncation", truncation, held=held_keys),
 )

@@ -49,7 +49,7 @@ def beyond(served: ServedFolder, key: str, subject: str) -> Iterator[str]:
         return
     try:
         opened = served.opened(key)
-        layers = {} if opened is None else opened.model.layers
+        layers = opened.model.layers
     except BilensError:  # it cannot be read, or is an autoencoder: no page draws it
         return
     if (found := CLASS.fullmatch(subject)) and layers:
@@ -63,7 +63,7 @@ def beyond(served: ServedFolder, key: str, subject: str) -> Iterator[str]:
             sizes = layers[found[1]].sizes
             yield from outside("outputs", found[2], sizes.d_out)
             yield from outside("inputs, so eigenvectors", found[3], sizes.d_in)
-    elif subject.startswith("column:") and opened is not None and opened.model.input_names:
+    elif subject.startswith("column:") and opened.model.input_names:
         read = reading_of(opened.model)
         names = {one.name for one in read.columns} if read else {*opened.model.input_names}
         if subject.removeprefix("column:") not in names:
@@ -79,7 +79,6 @@ def latents(served: ServedFolder, start: str) -> Iterator[int]:
     """Yield how many latents the autoencoder of a subject has, where a trace names it."""
     for key in traces(served):
         with suppress(BilensError):
-            trace = trace_of(served, key)
-            for sae in () if trace is None else trace.saes:
+            for sae in trace_of(served, key).saes:
                 if f"latent:{sae.hook}:{sae.weights_sha256[:8]}:" == start:
                     yield sae.num_latents

@@ -46,10 +46,9 @@ LARGEST_SAE = 1 << 28  # bytes of its matrices in float64
 ONE_AT_A_TIME = Lock()
 
 
-def setting(served: ServedFolder, asked: Asked) -> TextSetting | None:
+def setting(served: ServedFolder, asked: Asked) -> TextSetting:
+    """How a language model reads texts: the most tokens, and the traces of it in the folder."""
     opened = served.opened(asked.path["key"])
-    if opened is None:
-        return None
     module, _ = reader_of(opened)
     return TextSetting(
         most=min(module.config.n_ctx, MOST_TOKENS), traces=tuple(traces_of(served, opened))
@@ -68,33 +67,27 @@ def traces_of(served: ServedFolder, opened: OpenModel) -> Iterator[TextTrace]:
         path = served.found().reports[key][0]
         with suppress(BilensError, OSError):  # damaged, or gone since
             changed = path.stat().st_mtime_ns
-            found = opened.once(("trace", key, changed), partial(brief, served, key))
-            if found is not None and found[0] == opened.model.weights_sha256:
-                _, layer, saes = found
+            sha256, layer, saes = opened.once(("trace", key, changed), partial(brief, served, key))
+            if sha256 == opened.model.weights_sha256:
                 there = [find_weights(served, *one) is not None for one in saes]
                 name = served.name_of(path)
                 yield TextTrace(key, displayable(name), layer, readable=bool(there) and all(there))
 
 
-def brief(served: ServedFolder, key: str) -> tuple[str, str, list[tuple[str, str]]] | None:
+def brief(served: ServedFolder, key: str) -> tuple[str, str, list[tuple[str, str]]]:
     """Return weights, layer and autoencoders of a trace, which may be large."""
     trace = trace_of(served, key)
-    if trace is None:
-        return None
     saes = [(sae.path, sae.weights_sha256) for sae in trace.saes]
     return trace.source.weights_sha256, displayable(trace.layer.name), saes
 
 
 @torch.no_grad()
-def read_text(served: ServedFolder, asked: Asked) -> TextReading | None:
+def read_text(served: ServedFolder, asked: Asked) -> TextReading:
+    """Read a text: next tokens, what each layer adds, and latents and circuits of a trace."""
     body: TextAsked = asked.body
     opened = served.opened(asked.path["key"])
-    if opened is None:
-        return None
     module, tokenizer = reader_of(opened)
     trace = None if body.trace is None else trace_of(served, body.trace)
-    if body.trace is not None and trace is None:
-        return None
     ids = tokenizer.encode(body.text)
     read = ids[: min(module.config.n_ctx, MOST_TOKENS)]
     if not read:
@@ -154,12 +147,11 @@ def saes_of(served: ServedFolder, opened: OpenModel, trace: Trace) -> list[TopKS
     found = []
     for sae, hook in zip(trace.saes, (trace.layer.input, trace.layer.output), strict=True):
         key = find_weights(served, sae.path, sae.weights_sha256)
-        there = None if key is None else served.opened(key)
-        if there is None:
+        if key is None:
             raise UsageError(
                 f"the autoencoder at {hook} of this trace is not in the folder: put it there."
             )
-        made = sae_for_hook(there.model, opened.model, hook)
+        made = sae_for_hook(served.opened(key).model, opened.model, hook)
         if 16 * made.d_in * made.num_latents > LARGEST_SAE:
             raise UsageError(f"the autoencoder at {hook} is too large to be read in a page.")
         found.append(made.double().eval())
@@ -213,19 +205,6 @@ def circuit_values(circuit: Circuit, z: Tensor) -> Tensor:
 
 
 ENDPOINTS = (
-    Endpoint(
-        "/models/{key}/text",
-        "How a language model reads texts: the most tokens, and the traces of it in the folder.",
-        (TextSetting,),
-        setting,
-        slow="view",
-    ),
-    Endpoint(
-        "/models/{key}/text",
-        "Read a text: next tokens, what each layer adds, and latents and circuits of a trace.",
-        (TextReading,),
-        read_text,
-        body=TextAsked,
-        slow="view",
-    ),
+    Endpoint("/models/{key}/text", setting, slow="view"),
+    Endpoint("/models/{key}/text", read_text, body=TextAsked, slow="view"),
 )

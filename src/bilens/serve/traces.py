@@ -18,20 +18,20 @@ from bilens.report.reports import TraceReport
 from bilens.report.text import MARKS
 from bilens.serve.endpoint import Asked, Endpoint
 from bilens.serve.folder import ServedFolder
+from bilens.serve.inside import there
 
 MOST_ALIKE = 3  # models of one name that are opened to compare their weights
 
 
-def trace_of(served: ServedFolder, key: str) -> Trace | None:
-    """Return a trace of the folder; None where the id is that of no trace."""
+def trace_of(served: ServedFolder, key: str) -> Trace:
     found = served.report(key)
-    return found.record if isinstance(found, TraceReport) else None
+    return there(found.record if isinstance(found, TraceReport) else None)
 
 
-def trace_page(served: ServedFolder, key: str) -> TracePage | None:
+def trace_page(served: ServedFolder, asked: Asked) -> TracePage:
+    """A trace that lies in the folder, and the model that it belongs to."""
+    key = asked.path["key"]
     trace = trace_of(served, key)
-    if trace is None:
-        return None
     return TracePage(
         report=key,
         name=served.name_of(served.found().reports[key][0]),
@@ -57,20 +57,18 @@ def find_weights(served: ServedFolder, path: str, sha256: str) -> str | None:
         if alike(models[key]) == 0:
             return None
         with suppress(BilensError):
-            opened = served.opened(key)
-            if opened is not None and opened.model.weights_sha256 == sha256:
+            if served.opened(key).model.weights_sha256 == sha256:
                 return key
     return None
 
 
-def graph(served: ServedFolder, asked: Asked) -> CircuitGraph | None:
-    page, place = trace_page(served, asked.path["key"]), asked.path["number"]
-    if page is None or not 1 <= place <= len(page.trace.circuits):
-        return None
-    model = None if page.model is None else served.model(page.model)
-    given = {} if model is None else labels(model.entries)
+def graph(served: ServedFolder, asked: Asked) -> CircuitGraph:
+    """A circuit of a trace in the layout of circuit-tracer, with the labels that people gave."""
+    page, place = trace_page(served, asked), asked.path["number"]
+    circuit = there(dict(enumerate(page.trace.circuits, 1)).get(place))
+    given = {} if page.model is None else labels(served.model(page.model).entries)
     named = {subject: entry.text for subject, entry in given.items()}
-    found = circuit_graph(page.trace, page.trace.circuits[place - 1], named)
+    found = circuit_graph(page.trace, circuit, named)
     return msgspec.convert(found, CircuitGraph)
 
 
@@ -83,24 +81,15 @@ def traces(served: ServedFolder) -> Iterator[str]:
 def graphs_held(served: ServedFolder) -> Iterator[Asked]:
     for key in traces(served):
         with suppress(BilensError):
-            trace = trace_of(served, key)
-            for place in range(0 if trace is None else len(trace.circuits)):
-                yield Asked({"key": key, "number": place + 1})
+            for place, _ in enumerate(trace_of(served, key).circuits, 1):
+                yield Asked({"key": key, "number": place})
 
 
 ENDPOINTS = (
     Endpoint(
         "/reports/{key}/circuits",
-        "A trace that lies in the folder, and the model that it belongs to.",
-        (TracePage,),
-        lambda served, asked: trace_page(served, asked.path["key"]),
+        trace_page,
         held=lambda served: (Asked({"key": key}) for key in traces(served)),
     ),
-    Endpoint(
-        "/reports/{key}/circuits/{number}",
-        "A circuit of a trace in the layout of circuit-tracer, with the labels that people gave.",
-        (CircuitGraph,),
-        graph,
-        held=graphs_held,
-    ),
+    Endpoint("/reports/{key}/circuits/{number}", graph, held=graphs_held),
 )

@@ -32,11 +32,11 @@ def trial_images(
 ) -> tuple[TrialImage, ...]:
     """Return the images that the last audit explains, and some of the data set's test images."""
     found: list[TrialImage] = []
-    report = None if last is None else served.audit(last)
-    if report is not None and isinstance(report.record, Audit):
+    record = None if last is None else served.audit(last).record
+    if isinstance(record, Audit):
         found += [
             TrialImage("audit", one.index, one.label, one.image)
-            for one in report.record.explanations
+            for one in record.explanations
             if len(one.image) == shape[0] * shape[1]
         ]
     name = model.provenance.get("data_name", "")

@@ -6,17 +6,15 @@ becomes a path.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import stat
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from bilens.data.image_folder import SUFFIXES as IMAGES
 from bilens.data.table_file import KINDS as TABLES
@@ -33,6 +31,7 @@ from bilens.report.reports import (
     TableReport,
     TraceReport,
 )
+from bilens.serve.inside import opened
 
 KINDS: dict[str, type[SavedReport[Any]]] = {
     kind_of(one.type): one
@@ -140,20 +139,3 @@ def kind_at(folder: Path, path: Path) -> str:
     with opened(folder, path) as file:
         found = KIND.search(file.read(START))
     return found[1].decode() if found else ""
-
-
-@contextmanager
-def opened(folder: Path, path: Path) -> Iterator[BinaryIO]:
-    """Open a file below a folder, step by step: no link is followed, whatever was put there."""
-    here = os.open(folder, os.O_RDONLY)
-    try:
-        for part in path.relative_to(folder).parts:
-            inside = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=here)
-            os.close(here)
-            here = inside
-        if not stat.S_ISREG(os.fstat(here).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
-        with open(here, "rb", closefd=False) as file:
-            yield file
-    finally:
-        os.close(here)
