@@ -8,11 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from starlette.testclient import TestClient
+
 from bilens.cli.commands.serve import Address, server_of
 from bilens.serve.app import build_app
 from bilens.serve.folder import ServedFolder
 
+HERE = "http://127.0.0.1:8737"
 REFUSED = re.compile(r"responded with a status of (400|403|404|503) |net::ERR_FAILED")
+
+
+def client_of(root: Path) -> TestClient:
+    """What asks the explorer of a folder in this process."""
+    return TestClient(build_app(ServedFolder(root), [HERE.removeprefix("http://")]), base_url=HERE)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from bilens.records.trace import Trace
 from bilens.report.circuit_graph import latent_subject
 from bilens.serve.folder import id_of
 from chromium import needs_browser
-from explorer_server import opened_page, served
+from explorer_server import served
 from trace_documents import make_trace
 from traced_folder import HOSTILE, write_traced
 
@@ -58,12 +58,6 @@ def trace(root: Path) -> Trace:
 def address(root: Path, trace: Trace) -> Iterator[str]:
     assert trace.circuits
     with served(root) as found:
-        yield found
-
-
-@pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
-    with opened_page(browser, address) as found:
         yield found
 
 

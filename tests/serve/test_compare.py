@@ -5,7 +5,6 @@ conditions that failed, with weights compared whatever their number.
 """
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,11 @@ import tiny
 from bilens.records.explorer import id_of
 from bilens.report.reports import AuditReport
 from bilens.serve import comparison
-from bilens.serve.app import build_app
-from bilens.serve.folder import ServedFolder
 from chromium import needs_browser
 from commands import model_folder
 from explorer_server import opened_page, served
 from report_documents import failed, make_document
 
-HERE = "http://127.0.0.1:8737"
 HOSTILE = '<img src=x onerror="console.log(1)">'
 A, B, OTHER = map(id_of, ("alpha", "beta", HOSTILE))
 
@@ -53,12 +49,6 @@ def root(tmp_path: Path) -> Path:
     audited(root, "beta", make_document())
     audited(root, "beta", failed() | {"conditions": asked})
     return root
-
-
-@pytest.fixture
-def client(root: Path) -> Iterator[TestClient]:
-    with TestClient(build_app(ServedFolder(root), ["127.0.0.1:8737"]), base_url=HERE) as found:
-        yield found
 
 
 def compared(client: TestClient, **query: str) -> Any:

@@ -8,6 +8,7 @@ names no report to those without script.
 import re
 from collections.abc import Iterator
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,7 +17,6 @@ import pytest
 
 from chromium import needs_browser
 from explorer_folder import HOSTILE, write_folder
-from explorer_server import served
 
 pytestmark = needs_browser
 LINK = re.compile(r' href="(/[^"]*)"')
@@ -28,9 +28,8 @@ SERIOUS = ("serious", "critical")
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with served(write_folder(tmp_path_factory.mktemp("folder") / "runs")) as found:
-        yield found
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("folder") / "runs")
 
 
 @pytest.fixture(scope="module")

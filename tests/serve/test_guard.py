@@ -21,8 +21,8 @@ from bilens.serve.endpoints import ENDPOINTS
 from bilens.serve.folder import ServedFolder
 from bilens.serve.guard import AT_ONCE, FEW, HEADER, QUEUE, Guard
 from commands import model_folder
+from explorer_server import HERE
 
-HERE = "http://127.0.0.1:8737"
 KEY = id_of("a")
 
 

@@ -28,9 +28,8 @@ from bilens.serve.folder import ServedFolder
 from bilens.serve.pages import model_page, overview_page
 from bilens.serve.watching import number_of, spark
 from commands import FILE, Shell, model_folder
+from explorer_server import HERE
 from report_documents import failed, make_document
-
-HERE = "http://127.0.0.1:8737"
 
 
 def audited(history: bl.History, name: str, document: Any = None, **values: float) -> None:

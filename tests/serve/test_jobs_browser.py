@@ -7,6 +7,7 @@ to a browser that runs no script.
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,14 +18,13 @@ import tiny
 from bilens.records.explorer import id_of
 from chromium import needs_browser
 from commands import model_folder
-from explorer_server import opened_page, served
 from report_documents import make_document
 
 pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("folder") / "runs"
     for name in ("quick", "slow"):
         model_folder(folder / name, tiny.classifier())
@@ -36,15 +36,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     on_the_way = ["say", "Layer 1: 1/2"]
     plan = {"quick": [on_the_way, ["remember"]], "slow": [on_the_way, ["sleep", 60]]}
     (folder / "plan.json").write_text(json.dumps(plan))
-    with pytest.MonkeyPatch.context() as patch, served(folder) as found:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", fake_commands.install(folder.parent / "python"))
-        yield found
-
-
-@pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
-    with opened_page(browser, address) as found:
-        yield found
+        yield folder
 
 
 def focused(page: Any) -> str:

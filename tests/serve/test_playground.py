@@ -5,7 +5,6 @@ spectra kept, with images of other labels, with bodies of half the length let th
 """
 
 from base64 import b64decode
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,12 @@ from bilens.base.errors import DataError
 from bilens.data.images import embedded_digits, test_images_at_hand as at_hand
 from bilens.report.reports import AuditReport
 from bilens.serve import models, playground
-from bilens.serve.app import build_app
-from bilens.serve.folder import ServedFolder, id_of
+from bilens.serve.folder import id_of
 from bilens.serve.guard import HEADER, LARGEST
 from bilens.serve.models import Results, bytes_of
 from commands import Shell, model_folder
+from explorer_server import HERE
 from report_documents import make_document
-
-HERE = "http://127.0.0.1:8737"
 
 
 @pytest.fixture
@@ -38,12 +35,6 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     model = tiny.classifier(bias=True, dtype=torch.float32)
     model_folder(tmp_path / "runs" / "one", model, provenance={"data_name": "mnist"})
     return tmp_path / "runs"
-
-
-@pytest.fixture
-def client(root: Path) -> Iterator[TestClient]:
-    with TestClient(build_app(ServedFolder(root), ["127.0.0.1:8737"]), base_url=HERE) as found:
-        yield found
 
 
 def asked(client: TestClient, name: str = "one", rest: str = "playground") -> dict[str, Any]:

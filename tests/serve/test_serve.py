@@ -38,10 +38,10 @@ from bilens.serve.pages import model_page, overview_page
 from bilens.serve.walk import KINDS, walk
 from commands import model_folder
 from every_document import DOCUMENTS
+from explorer_server import HERE, client_of
 from report_documents import failed, make_document
 from trace_documents import make_trace
 
-HERE = "http://127.0.0.1:8737"
 TOKEN = "a-token"  # noqa: S105 - of a test
 HOSTILE = '<img src=x onerror="alert(1)">'
 
@@ -67,7 +67,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def client(folder: Path) -> Iterator[TestClient]:
-    with TestClient(build_app(ServedFolder(folder), ["127.0.0.1:8737"]), base_url=HERE) as found:
+    with client_of(folder) as found:
         yield found
 
 

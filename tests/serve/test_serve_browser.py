@@ -3,7 +3,6 @@
 Broken once: with the script's file refused by the policy, with a table wider than the window.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from bilens.records.explorer import id_of
 from bilens.report.reports import AuditReport
 from chromium import needs_browser
 from commands import model_folder
-from explorer_server import opened_page, served
 from report_documents import failed, make_document
 
 pytestmark = needs_browser
@@ -32,18 +30,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         record = AuditReport(document | {"source": source}).record
         history.add(record)
     return folder
-
-
-@pytest.fixture(scope="module")
-def address(root: Path) -> Iterator[str]:
-    with served(root) as found:
-        yield found
-
-
-@pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
-    with opened_page(browser, address) as found:
-        yield found
 
 
 def shown(page: Any) -> list[str]:

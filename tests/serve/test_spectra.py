@@ -25,12 +25,11 @@ from bilens.interp.traced_layer import eigenvector_tokens
 from bilens.io.load import load
 from bilens.report.reports import AuditReport
 from bilens.serve import folder as folders, spectra
-from bilens.serve.app import build_app
-from bilens.serve.folder import ServedFolder, id_of
+from bilens.serve.folder import id_of
 from commands import model_folder
+from explorer_server import client_of
 from report_documents import make_document
 
-HERE = "http://127.0.0.1:8737"
 AXES = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
 # 6 x₀² − 4 x₁² + x₂² and nothing: against their mean half of it, and its opposite
 PLANTED = [(axis, axis, [value, 0.0]) for axis, value in zip(AXES, (6.0, -4.0, 1.0), strict=True)]
@@ -53,7 +52,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(root: Path) -> Iterator[TestClient]:
-    with TestClient(build_app(ServedFolder(root), ["127.0.0.1:8737"]), base_url=HERE) as found:
+    with client_of(root) as found:
         yield found
 
 
@@ -211,7 +210,7 @@ def test_measurements_are_of_these_weights_alone(tmp_path: Path) -> None:
         source = structs.replace(record.source, path=str(root / "mnist"), weights_sha256=sha256)
         history.add(structs.replace(record, source=source))
 
-    with TestClient(build_app(ServedFolder(root), ["127.0.0.1:8737"]), base_url=HERE) as client:
+    with client_of(root) as client:
         audited("0" * 64)
         assert ask(client, "mnist", "truncation").json()["audit"] is None
         assert ask(client, "mnist", "layers").json()["audit"] is None
@@ -228,7 +227,7 @@ def test_layers_say_what_their_last_audit_says(tmp_path: Path) -> None:
     model = load(model_folder(root / "near", near))
     report = bl.audit(model, null_samples=tiny.ROTATIONS)
     bl.History(root).add(report.record)
-    with TestClient(build_app(ServedFolder(root), ["127.0.0.1:8737"]), base_url=HERE) as client:
+    with client_of(root) as client:
         found = ask(client, "near", "layers").json()
     assert [row["name"] for row in found["layers"]] == ["layers.0", "layers.1"]
     for row, said in zip(found["layers"], report.record.layers, strict=True):
@@ -241,7 +240,7 @@ def test_a_model_that_changes_and_goes_while_it_is_looked_at(
 ) -> None:
     root = tmp_path / "runs"
     model_folder(root / "mnist", tiny.planted(PLANTED, 3))
-    with TestClient(build_app(ServedFolder(root), ["127.0.0.1:8737"]), base_url=HERE) as client:
+    with client_of(root) as client:
         assert ask(client, "mnist", "spectrum").json()["bounds"][0] == pytest.approx(3)
         shutil.rmtree(root / "mnist")
         half = [(left, right, [column[0] / 2, 0.0]) for left, right, column in PLANTED]

@@ -7,7 +7,6 @@ with arrow keys that leave the point of a curve where it was.
 """
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from bilens.report.reports import AuditReport, TraceReport
 from bilens.serve.folder import id_of
 from chromium import needs_browser
 from commands import model_folder
-from explorer_server import opened_page, served
 from report_documents import make_document
 from traced_folder import write_traced
 
@@ -46,18 +44,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = structs.replace(record.source, path=str(planted), weights_sha256=sha256)
     bl.History(folder).add(structs.replace(record, source=source, truncation=POINTS))
     return folder
-
-
-@pytest.fixture(scope="module")
-def address(root: Path) -> Iterator[str]:
-    with served(root) as found:
-        yield found
-
-
-@pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
-    with opened_page(browser, address) as found:
-        yield found
 
 
 def opened(page: Any, model: str, view: str, more: str = "", lang: str = "en") -> None:

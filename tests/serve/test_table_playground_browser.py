@@ -9,7 +9,6 @@ with a surface that is upside down.
 import csv
 import shutil
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import product
@@ -98,12 +97,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
             main()
     return where / "runs"
-
-
-@pytest.fixture
-def page(browser: Any, root: Path) -> Iterator[Any]:
-    with served(root) as address, opened_page(browser, address) as found:
-        yield found
 
 
 def opened(page: Any, name: str = "loan", lang: str = "en") -> None:

@@ -4,7 +4,7 @@ Broken once: with the chosen token not kept in the address, with tokens coloured
 """
 
 import re
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +12,6 @@ import pytest
 import bilens as bl
 from bilens.serve.folder import id_of
 from chromium import needs_browser
-from explorer_server import opened_page, served
 from traced_folder import HOSTILE, write_traced
 
 pytestmark = needs_browser
@@ -21,21 +20,14 @@ API = f"/api/v1/models/{id_of('model')}/text"
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("folder") / "runs"
     trace = write_traced(root)
     history, sae = bl.History(root), trace.saes[0]
     for latent in range(sae.num_latents):
         about = f"latent:{sae.hook}:{sae.weights_sha256[:8]}:{latent}"
         history.say("label", "model", about, HOSTILE[latent], HOSTILE[-1])
-    with served(root) as found:
-        yield found
-
-
-@pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
-    with opened_page(browser, address) as found:
-        yield found
+    return root
 
 
 def typed(page: Any, text: str) -> Any:

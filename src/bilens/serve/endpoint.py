@@ -16,9 +16,9 @@ from bilens.serve.guard import HEADER, STREAM
 from bilens.version import VERSION
 
 API = "/api/v1"
-TOLD = "The queue (`jobs`) and a count of changes of the folder (`folder`), whenever they change."
+TOLD = "The queue (`jobs`), whenever it changes."
 STREAMED = {
-    "description": "Server-sent events; each holds a whole state.",
+    "description": "Server-sent events; each holds the whole queue.",
     "content": {"text/event-stream": {"schema": {"type": "string"}}},
 }
 BEARER = "The token of `bilens serve --token-file FILE`, in place of the page's secret and origin."

@@ -1,12 +1,12 @@
-"""What everybody who watches is told: the queue as it is now, and that the folder changed.
+"""What everybody who watches is told: the queue as it is now.
 
-Each event holds a whole state and no difference, so one who was away, or asleep, misses nothing.
+Each event holds the whole queue and no difference, so one who was away, or asleep, misses nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from anyio.to_thread import run_sync
@@ -26,9 +26,8 @@ class Events:
     """Looks after the queue of a folder, and tells all streams of it at once."""
 
     def __init__(self, served: ServedFolder) -> None:
-        self.served, self.state, self.closed = served, dict[str, str](), False
+        self.served, self.state, self.closed = served, "", False
         self._next = asyncio.Event()  # of the next change
-        self._mark, self._changes = served.mark(), 0
 
     @asynccontextmanager
     async def watched(self, _app: object) -> AsyncIterator[None]:
@@ -47,14 +46,13 @@ class Events:
         return StreamingResponse(self.stream(), media_type="text/event-stream")
 
     async def stream(self) -> AsyncIterator[str]:
-        sent: Mapping[str, str] = {}
+        sent = ""
         yield "retry: 2000\n\n"
         while not self.closed:
             change = self._next
-            for name, data in self.state.items():
-                if sent.get(name) != data:
-                    yield f"event: {name}\ndata: {data}\n\n"
-            sent = self.state
+            if self.state != sent:
+                sent = self.state
+                yield f"event: jobs\ndata: {sent}\n\n"
             try:
                 async with asyncio.timeout(HEARTBEAT):
                     await change.wait()
@@ -69,14 +67,10 @@ class Events:
                     self._tell(state)
             await asyncio.sleep(PAUSE)
 
-    def _look(self) -> dict[str, str]:
+    def _look(self) -> str:
         self.served.jobs.advance()
-        mark = self.served.mark()
-        self._changes += mark != self._mark
-        self._mark = mark
-        jobs = displayable(self.served.jobs.overview(LISTED))
-        return {"jobs": json_text(jobs), "folder": json_text({"changes": self._changes})}
+        return json_text(displayable(self.served.jobs.overview(LISTED)))
 
-    def _tell(self, state: dict[str, str]) -> None:
+    def _tell(self, state: str) -> None:
         self.state, change, self._next = state, self._next, asyncio.Event()
         change.set()

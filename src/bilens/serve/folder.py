@@ -43,7 +43,7 @@ VIEWS = "spectra", "interactions"  # of every model that has layers
 AUTOENCODER = ("sae.safetensors", "sae_weights.safetensors")  # else its class says it
 Report = TypeVar("Report", bound=SavedReport[Any])
 CODER = re.compile(rb'"class":\s*"\w*SAE"')
-MOST_CHOICES, MOST_WATCHED = 500, 2000  # files in a list, places that are looked at for changes
+MOST_CHOICES = 500  # files in a list
 FRESH = 2.0  # seconds for which a walk is not repeated
 Judged = tuple[tuple[Finding, ...], tuple[JudgedCondition, ...]]
 
@@ -291,15 +291,6 @@ class ServedFolder:
         if self.is_autoencoder(path):
             return ()
         return (*VIEWS, "text" if (path / TOKENIZER).is_file() else "playground")
-
-    def mark(self) -> tuple[object, ...]:
-        """Return what changes when something is added or written; no walk is made for it."""
-        # readers of the history come and go beside it: the folder's own time says nothing
-        history = self.history.path
-        names = {path for path in self.folder.iterdir() if not path.name.startswith(history.name)}
-        found = self._found
-        places = [*found.folders, *found.models.values()][:MOST_WATCHED]
-        return names, changed_at(history), *map(changed_at, places)
 
     def last_audit(self, key: str) -> tuple[str, VerdictReport[Any]]:
         """Return the name of a model and the report of its last audit."""

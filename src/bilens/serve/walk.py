@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -54,12 +54,10 @@ class Found:
 
     models: Mapping[str, Path] = field(default_factory=dict)
     reports: Mapping[str, tuple[Path, str]] = field(default_factory=dict)  # path and kind
-    data: Mapping[str, Path] = field(
-        default_factory=dict
-    )  # what models may be judged on, and texts
+    # what models may be judged on, and texts
+    data: Mapping[str, Path] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)  # of models and reports, from the folder
     truncated: bool = False  # where more lies there than is looked at
-    folders: Sequence[Path] = ()  # that were looked into, below the first
 
     @property
     def parts(self) -> tuple[object, ...]:
@@ -73,7 +71,6 @@ def walk(folder: Path) -> Found:
     reports: dict[str, tuple[Path, str]] = {}
     data: dict[str, Path] = {}
     names: dict[str, str] = {}
-    folders: list[Path] = []
     truncated = False
     waiting, looked = deque([(folder, 0)]), 0
     while waiting:
@@ -103,8 +100,6 @@ def walk(folder: Path) -> Found:
             if depth > DEEPEST:
                 truncated = True
                 continue
-            if path != folder:
-                folders.append(path)
             with os.scandir(path) as inside:
                 items = [*islice(inside, MOST + 1 - looked)]
             looked += len(items)
@@ -121,7 +116,7 @@ def walk(folder: Path) -> Found:
             if path == folder:  # its marks are parts of one model
                 parts = [part for part in parts if part not in MARKS]
             waiting += [(path / part, depth + 1) for part in parts if not part.startswith(".")]
-    return Found(models, reports, data, names, truncated, folders)
+    return Found(models, reports, data, names, truncated)
 
 
 def beside(model: Path) -> list[Path]:
