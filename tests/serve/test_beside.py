@@ -49,7 +49,6 @@ def test_a_report_in_the_folder_of_a_model_is_found(tmp_path: Path) -> None:
     }
     assert bl.History(tmp_path).audits() == []
     found = served.model(id_of("demo"))
-    assert found is not None
     assert [row.name for row in found.reports] == ["demo/report.json"]
     for lang in ("en", "ja"):
         said = load_catalogue(lang)("explorer.beside")
@@ -63,7 +62,6 @@ def test_an_audit_of_the_history_counts_before_it(tmp_path: Path) -> None:
     lay(tmp_path, "demo")
     served = ServedFolder(tmp_path)
     report = served.report(id_of("demo/report.json"))
-    assert report is not None
     source = report.record.source
     served.history.add(
         structs.replace(

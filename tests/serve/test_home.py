@@ -95,7 +95,6 @@ def test_a_page_of_a_model_reads_nothing_of_others(
     assert served.model(id_of("mnist")) is not None  # which reads the last document
     first = len(opened)
     page = served.model(id_of("mnist"))
-    assert page is not None
     assert [audit.number for audit in page.audits] == [2, 1]
     assert {one.audit for one in page.measured} == {1, 2}
     assert len(opened) == first + 1  # whether anything was added
@@ -139,7 +138,6 @@ def test_a_page_knows_whether_it_is_of_today(served: ServedFolder, folder: Path)
     assert not served.state(other).there
     assert not served.state("0" * 16).there
     page = served.model(key)
-    assert page is not None
     assert page.digest == seen[-1][key]
     assert served.overview().digest == seen[-1][""]
 
@@ -204,7 +202,6 @@ def test_rules_have_their_names(lang: str, folder: Path) -> None:
     page = overview_page(served.overview(), lang, "")
     assert title_of(t, "exact") in page
     found = served.model(id_of("mnist"))
-    assert found is not None
     assert title_of(t, "overfitting") in model_page(found, lang, "")
     assert title_of(t, "of_later") == "of_later"
     assert number_of(t, "accuracy", "audit", 0.875) == "87.5%"

@@ -86,7 +86,6 @@ def test_what_changes_while_it_is_read_is_not_shown(
 
 def test_rows_of_elsewhere_are_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = ServedFolder(folder).opened(id_of("a"))
-    assert opened is not None
     model, rows, file = opened.model, object(), folder / "a" / "test.csv"
     file.write_text("a")
     monkeypatch.setattr(trial_inputs, "interface_of", lambda _model: None)
@@ -161,7 +160,6 @@ def test_no_place_of_the_machine_is_told(folder: Path) -> None:
     document["reproduce"]["command"] = "bilens audit a --data-dir /srv/private"
     bl.History(folder).add(AuditReport(document).record)
     audit = ServedFolder(folder).audit(1)
-    assert audit is not None
     assert audit.record.reproduce.command == "bilens audit a --data-dir private"
 
 

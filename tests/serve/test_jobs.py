@@ -34,6 +34,7 @@ from bilens.report.text import load_catalogue
 from bilens.serve import jobs as queues
 from bilens.serve.endpoint import Asked
 from bilens.serve.folder import ServedFolder, id_of, walk
+from bilens.serve.inside import MissingError
 from bilens.serve.job_pages import model_jobs, model_jobs_page
 from bilens.serve.jobs import ENDED, Jobs
 from commands import model_folder
@@ -278,7 +279,8 @@ def test_no_file_but_of_the_folder_is_named(tmp_path: Path) -> None:
     assert found is not None
     options = ("--data=-rows.csv", "--dataset=mnist", "--fail-on=r2<0.9", "--fail-on=exact")
     assert found.arguments == ("audit", "--history=.", *options, "--", "model")
-    assert asked(model=id_of("gone")) is None
+    with pytest.raises(MissingError):
+        asked(model=id_of("gone"))
     for wrong in (
         {"data": "../secret.csv"},
         {"data": id_of("link.csv")},

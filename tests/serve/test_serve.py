@@ -266,7 +266,6 @@ def test_every_address_for_scripts_is_described(client: TestClient, folder: Path
             assert "4XX" in operation["responses"]
     served, key = ServedFolder(folder), id_of("mnist")
     opened = served.opened(key)
-    assert opened is not None
     both = {"a": key, "b": key, "layer": opened.model.network[0].name}  # of comparisons
     for one in ENDPOINTS:
         if one.method == "GET":  # as a view asks
