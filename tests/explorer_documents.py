@@ -150,7 +150,7 @@ def job(number: int, command: str = "audit", state: str = "done", **more: object
     return Job(number, command, "mnist", (command, "--", "mnist"), state, DAY, **more)  # type: ignore[arg-type]
 
 
-CODES = (2, 3, 4, 5, 70, 99, -9)
+CODES = (2, 3, 4, 5, 70, 99, -9, -15)
 JOBS = (
     *(job(1, command, report="/audits/1") for command in get_args(Command)),
     *(job(2, state=state, told="Layer 1: 3/9", total=9) for state in get_args(State)),

@@ -27,8 +27,6 @@ from bilens.serve.inside import there
 from bilens.serve.jobs import ENDED, LIVE
 from bilens.serve.pages import framed, no_script, tabs
 
-CODES = (2, 3, 4, 5, 70)  # exit codes that have words
-
 
 class Nothing(Record, frozen=True, forbid_unknown_fields=True):
     """An empty object."""
@@ -128,14 +126,13 @@ def result_link(t: Catalogue, job: Job) -> Markup:
 
 
 def state(t: Catalogue, job: Job) -> str:
-    """Return how a job is, with its exit code in words."""
+    """Return how a job is; of a command that failed by itself, with its exit code in words."""
     said = t(f"explorer.state.{job.state}")
-    if job.state != "failed" or job.code is None:
+    if job.state != "failed" or job.code is None or job.why:
         return said
-    if job.code < 0:
-        return f"{said} ({t('explorer.code.signal', number=-job.code)})"
-    why = f"explorer.code.{job.code}" if job.code in CODES else "explorer.code.other"
-    return f"{said} ({t(why, code=job.code)})"
+    known = f"explorer.code.{job.code}"
+    why = known if t.has(known) else f"explorer.code.{'signal' if job.code < 0 else 'other'}"
+    return t("explorer.state.because", state=said, why=t(why, code=abs(job.code)))
 
 
 def form(t: Catalogue, command: Command, found: ModelJobs) -> Markup:
