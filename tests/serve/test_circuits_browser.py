@@ -150,7 +150,7 @@ def test_the_causal_check_is_told_or_why_there_is_none(page: Any, trace: Trace) 
         there = page.get_by_text("No causal check was made").count() == 0
         assert there == (circuit.latent in made)
     check = next(one for one in trace.circuits if one.latent in made).causal.checks[0]
-    page.get_by_role("button", name=f"Circuit of latent {made[0]}", exact=True).click()
+    page.get_by_role("button", name=f"Circuit of latent {made[0]}", exact=True).press("Enter")
     share = page.get_by_role("region", name="Causal check in numbers").locator("td").nth(4)
     assert float(share.inner_text().split("%")[0].replace("−", "-")) == pytest.approx(
         100 * check.share.value, abs=0.06
@@ -221,6 +221,13 @@ def test_the_graph_by_keyboard_alone(page: Any, trace: Trace) -> None:
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     assert page.locator(".node.several", has_text="verbs").count() == 1
+    page.locator(".details").get_by_label("Name of the group").press("Control+a")
+    page.keyboard.type("deeds")
+    page.keyboard.press("Enter")
+    assert page.locator(".node.several", has_text="deeds").count() == 1
+    page.get_by_role("slider").press("ArrowRight")
+    page.get_by_text("5%", exact=True).wait_for()
+    page.get_by_role("slider").press("ArrowLeft")
     page.locator(".node.several").press("ArrowRight")
     page.keyboard.press("Enter")
     assert "Product" in page.locator(".details h4").first.inner_text()
@@ -248,7 +255,7 @@ def test_the_graph_is_taken_away_as_people_named_and_grouped_it(page: Any, trace
     assert found["qParams"]["supernodes"] == [["deeds", *nodes[:2]]]
     assert found["qParams"]["pinnedIds"] == [nodes[len(circuit.features)]]
     with page.expect_download() as waiting:
-        page.get_by_role("button", name=f"Circuit of latent {circuit.latent} as SVG").click()
+        page.get_by_role("button", name=f"Circuit of latent {circuit.latent} as SVG").press("Enter")
     picture = Path(waiting.value.path()).read_text()
     assert "deeds" in picture
     assert picture.startswith("<svg")

@@ -73,7 +73,7 @@ def test_an_audit_is_started_by_keyboard_and_followed_to_its_report(page: Any) -
     page.wait_for_url("**/audits/1?lang=en")
 
 
-def test_a_job_is_cancelled_by_keyboard_and_the_place_is_kept(page: Any) -> None:
+def test_a_job_is_cancelled_by_keyboard_and_by_mouse_and_the_place_is_kept(page: Any) -> None:
     page.goto(f"/models/{id_of('slow')}/jobs?lang=en")
     page.locator("summary", has_text="Explanation").press("Enter")
     form = page.get_by_role("form", name="Explanation")
@@ -97,13 +97,19 @@ def test_a_job_is_cancelled_by_keyboard_and_the_place_is_kept(page: Any) -> None
     page.get_by_role("cell", name="cancelled", exact=True).wait_for()
     row = page.evaluate("document.activeElement.closest('tr').cells[0].textContent")
     assert name == f"Cancel job {row}"
+    page.goto(f"/models/{id_of('slow')}/jobs?lang=en")
+    page.locator("summary", has_text="Explanation").click()
+    form.get_by_label("Test input").fill("3")
+    form.get_by_role("button", name="Start").click()
+    cancel.click()
+    page.get_by_role("cell", name="cancelled", exact=True).nth(1).wait_for()
 
 
 def test_the_queue_is_read_without_a_script(browser: Any, address: str) -> None:
     context = browser.new_context(base_url=address, java_script_enabled=False)
     page = context.new_page()
     page.goto("/jobs?lang=ja")
-    page.get_by_role("cell", name="中止済み").wait_for()
+    page.get_by_role("cell", name="中止済み").first.wait_for()
     page.goto(f"/models/{id_of('slow')}/jobs?lang=en")
     assert "This view is drawn by a script" in page.content()
     assert not page.get_by_role("button", name="Start").count()

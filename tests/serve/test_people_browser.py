@@ -149,6 +149,13 @@ def test_a_finding_is_accepted_and_taken_back_by_keyboard_alone(page: Any, root:
     assert found.get_by_text("Accepted until").count() == 0
     assert not found.get_by_role("button", name="Take back").is_visible()
     assert bl.History(root).accepted("beta") == {}
+    found.get_by_role("button", name="Reject").press("Enter")
+    found.get_by_label("Why").wait_for()
+    page.keyboard.type("no fault")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    found.locator("q", has_text="no fault").wait_for()
+    assert bl.History(root).entries("beta")[0].action == "reject"
 
 
 def test_a_note_is_on_a_finding_and_others_forms_stay(page: Any, root: Path) -> None:
@@ -167,6 +174,18 @@ def test_a_note_is_on_a_finding_and_others_forms_stay(page: Any, root: Path) -> 
     page.reload()
     found.locator("q", has_text=HOSTILE).wait_for()
     assert page.locator("article img").count() == 0
+    whole.get_by_role("button", name="Note").press("Enter")
+    whole.get_by_label("Note", exact=True).wait_for()
+    page.keyboard.type("by keys")
+    page.keyboard.press("Tab")  # the name is remembered
+    page.keyboard.press("Enter")
+    whole.locator("q", has_text="by keys").wait_for()
+    for way in ("Accept", "Reject"):
+        found.get_by_role("button", name=way).click()
+        found.get_by_label("Why").fill(f"{way} by mouse")
+        found.locator("form button").first.click()
+        found.locator("q", has_text=f"{way} by mouse").wait_for()
+    assert [one.action for one in bl.History(root).entries("beta")][:2] == ["reject", "accept"]
 
 
 def noted(page: Any, text: str) -> Any:

@@ -210,6 +210,9 @@ def test_a_test_image_is_taken_again_after_it_was_drawn_on(page: Any, root: Path
     page.get_by_role("button", name="Clear").click()
     page.get_by_label("Take an image").select_option(index=1)
     assert torch.equal(drawn(page), first)
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_label("Take an image").press("ArrowDown")
+    assert torch.equal(drawn(page), first)
 
 
 def test_contributions_and_what_remains_without_an_eigenvector(page: Any, root: Path) -> None:
@@ -229,7 +232,12 @@ def test_contributions_and_what_remains_without_an_eigenvector(page: Any, root: 
         atol=1e-6,
     )
     strongest = int(mine.abs().argmax())
-    page.get_by_role("checkbox", name=f" {strongest + 1}: λ").press("Space")
+    box = page.get_by_role("checkbox", name=f" {strongest + 1}: λ")
+    box.click()
+    page.get_by_role("table", name="Logits without").wait_for()
+    box.click()
+    assert page.get_by_role("table", name="Logits without").count() == 0
+    box.press("Space")
     without = page.get_by_role("table", name="Logits without").get_by_role("row", name="level")
     left = float(f(x)[1] - mine[strongest])
     assert number_of(without) == pytest.approx(left, rel=1e-3, abs=1e-3)

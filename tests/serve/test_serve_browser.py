@@ -52,6 +52,21 @@ def test_models_are_searched_and_sorted(page: Any) -> None:
     assert shown(page)[1:] == ["beta", "alpha"]
 
 
+def test_models_are_searched_and_chosen_by_keyboard_alone(page: Any) -> None:
+    page.goto("/?lang=en")
+    page.get_by_role("searchbox").focus()
+    page.keyboard.type("eta")
+    assert shown(page) == ["beta"]
+    page.keyboard.press("Control+a")
+    page.keyboard.press("Delete")
+    page.keyboard.press("Tab")
+    page.keyboard.type("Not aud")  # of the decisions
+    assert set(shown(page)) == {"alpha", "x" * 120}
+    page.get_by_role("link", name="日本語").press("Enter")
+    page.wait_for_url("**lang=ja**")
+    assert set(shown(page)) == {"alpha", "x" * 120}
+
+
 @pytest.mark.slow  # every page is looked at in test_explorer_pages.py, on fewer models
 @pytest.mark.parametrize("width", [360, 768, 1280, 1920])
 def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
@@ -84,9 +99,12 @@ def test_the_number_that_is_watched_is_chosen(page: Any) -> None:
     page.get_by_label("Number").select_option("trigger")
     page.wait_for_url("**watch=trigger**")
     page.get_by_role("columnheader", name="Trigger score").wait_for()
+    page.get_by_label("Number").press("Home")
+    page.wait_for_url(lambda url: "watch=trigger" not in url)
+    page.get_by_role("columnheader", name="Trigger score").wait_for(state="detached")
 
 
-def test_two_models_are_chosen_for_a_comparison_by_keyboard(page: Any) -> None:
+def test_two_models_are_chosen_for_a_comparison_by_keyboard_and_by_mouse(page: Any) -> None:
     page.goto("/?lang=en")
     link = page.get_by_role("link", name="Compare the two")
     for name in ("alpha", "beta"):
@@ -97,6 +115,9 @@ def test_two_models_are_chosen_for_a_comparison_by_keyboard(page: Any) -> None:
     assert {asked["a"], asked["b"]} == both
     page.get_by_role("checkbox", name="Compare beta").press("Space")
     assert not link.is_visible()
+    page.get_by_role("checkbox", name="Compare beta").click()
+    link.click()
+    page.get_by_role("heading", name="Comparison").wait_for()
 
 
 def test_a_change_is_said_and_nothing_that_was_typed_is_lost(

@@ -62,6 +62,10 @@ def readout(page: Any) -> list[str]:
 
 def test_a_spectrum_is_chosen_by_mouse_and_kept_in_the_address(page: Any) -> None:
     opened(page, "images", "spectra")
+    head = page.get_by_role("button", name="Layer", exact=True)
+    head.click()
+    head.click()
+    assert page.locator(".layers tbody button").all_inner_texts() == ["layers.1", "layers.0"]
     page.get_by_role("button", name="layers.1", exact=True).click()
     page.get_by_label("Output", exact=True).select_option("2")
     page.get_by_text("Grey: what chance gives").wait_for()
@@ -76,6 +80,8 @@ def test_a_spectrum_is_chosen_by_mouse_and_kept_in_the_address(page: Any) -> Non
     assert closer.split(":")[0] == told.split(":")[0]
     assert "layer=layers.1" in page.url
     assert "output=2" in page.url
+    page.get_by_label("Eigenvectors kept, k").click(position={"x": 1, "y": 8})
+    assert "k=0" in page.url
     page.reload()
     ready(page)
     assert page.locator(".closer figcaption").inner_text() == closer
@@ -86,6 +92,8 @@ def test_a_spectrum_is_chosen_by_mouse_and_kept_in_the_address(page: Any) -> Non
 def test_a_spectrum_is_chosen_by_keyboard_alone(page: Any) -> None:
     opened(page, "planted", "spectra")
     page.get_by_role("searchbox").press_sequentially("layers.0")
+    page.get_by_role("button", name="Parameters").press("Enter")
+    assert page.locator("th[aria-sort=ascending]").inner_text() == "Parameters"
     page.get_by_role("button", name="layers.0", exact=True).press("Enter")
     ready(page)
     page.get_by_label("Output", exact=True).press("ArrowDown")
@@ -97,6 +105,11 @@ def test_a_spectrum_is_chosen_by_keyboard_alone(page: Any) -> None:
     number.press("Enter")
     page.locator(".closer strong").get_by_text("No. 2: λ = 2").wait_for()
     assert page.locator(".closer tbody th").first.inner_text() == "income"
+    page.locator("svg[aria-label='Negative eigenvalues'] g").first.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**vector=3**")
+    here = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert here == "No. 3: λ = −0.5"  # also after the plot was drawn anew
     page.locator(".closer").get_by_role("button", name="Label").wait_for()
 
 
@@ -169,7 +182,17 @@ def test_interactions_by_mouse_and_keyboard(page: Any) -> None:
 
 def test_the_map_is_zoomed_and_moved(page: Any) -> None:
     opened(page, "images", "interactions")
+    page.get_by_label("Order").focus()
+    page.keyboard.type("alike")
+    page.wait_for_url("**order=cluster**")
+    least = page.get_by_label("At least, of the largest")
+    least.press("ArrowRight")
+    page.wait_for_url("**least=1*")
+    least.click(position={"x": 1, "y": 8})
     canvas = page.get_by_role("application")
+    canvas.press("+")
+    assert page.locator(".heat-map.zoomed").count() == 1
+    canvas.press("0")
     whole = canvas.evaluate("found => found.toDataURL()")
     page.get_by_role("button", name="Closer").click()
     near = canvas.evaluate("found => found.toDataURL()")
@@ -229,8 +252,11 @@ def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
 @pytest.mark.parametrize("kind", ["CSV", "JSON", "SVG", "PNG"])
 def test_a_map_is_taken_away(page: Any, kind: str) -> None:
     opened(page, "planted", "interactions")
+    button = page.get_by_role("button", name=f"Interactions as {kind}")
+    with page.expect_download():
+        button.press("Enter")
     with page.expect_download() as found:
-        page.get_by_role("button", name=f"Interactions as {kind}").click()
+        button.click()
     data = Path(found.value.path()).read_bytes()
     if kind == "CSV":
         assert data.decode().splitlines()[1] == "age,age,3"

@@ -247,8 +247,10 @@ def test_the_nearest_change_changes_the_answer_and_no_less_does(page: Any, root:
 def test_a_form_is_filled_and_the_change_is_put_into_it(page: Any, root: Path) -> None:
     opened(page)
     page.get_by_label("Begin with").select_option("1")
-    page.get_by_label("income", exact=True).fill("640")
-    page.get_by_label("city", exact=True).select_option("Tokyo")
+    page.get_by_label("income", exact=True).press("Control+a")
+    page.keyboard.type("640")
+    page.get_by_label("city", exact=True).focus()
+    page.keyboard.type("Tokyo")
     row = [*held_out(root)[0][1]]
     row[1:3] = [640, "Tokyo"]
     (logits,) = asked(page, "answers", [row])
@@ -295,6 +297,10 @@ def test_the_distance_is_that_of_the_whole_numbers_that_are_shown(page: Any, roo
     page.get_by_label("income may change").check()
     page.get_by_role("button", name="Find").click()
     page.get_by_text("exact, no smaller change").wait_for(timeout=5000)
+    income = page.get_by_label("income", exact=True)
+    before = income.input_value()
+    page.get_by_role("button", name="Put it into the form").click()
+    assert income.input_value() != before
 
 
 def test_a_number_beyond_all_measure_is_refused(page: Any) -> None:

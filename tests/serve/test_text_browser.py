@@ -79,6 +79,9 @@ def test_tokens_are_walked_and_chosen_by_keys(page: Any) -> None:
     assert page.locator(".read mark[aria-current]").inner_text().startswith("was")
     page.locator(".read mark").nth(1).click()
     page.get_by_role("heading", name=re.compile("What may follow “cake”")).wait_for()
+    page.get_by_role("textbox").first.press("Control+End")
+    page.keyboard.type(" The")
+    page.get_by_role("heading", name=re.compile("What may follow “The”")).wait_for()
 
 
 def test_tokens_are_coloured_by_a_latent(page: Any) -> None:
