@@ -42,9 +42,9 @@ export const ticks = (low, high, most = 5) => {
 const DOTS = 60; // at most, of a curve; of one with more points some tell theirs
 const LEFT = 56;
 const BOTTOM = 34;
-const TOP = 12;
-// The frame of a plot, and where values lie in it.
-const framed = (name, { width, height, x, y, xName, yName }) => {
+const TOP = 16;
+// The frame of a plot, and where values lie in it; `counted`: across stand things that are counted from 1.
+const framed = (name, { width, height, x, y, xName, yName, counted }) => {
   const [right, base] = [width - 10, height - BOTTOM];
   const across = (value) => LEFT + ((right - LEFT) * (value - x[0])) / (x[1] - x[0] || 1);
   const upwards = (value) => base - ((base - TOP) * (value - y[0])) / (y[1] - y[0] || 1);
@@ -57,11 +57,11 @@ const framed = (name, { width, height, x, y, xName, yName }) => {
       svg("line", { x1: LEFT, x2: right, y1: upwards(value), y2: upwards(value), class: "grid" }),
       text(LEFT - 6, upwards(value) + 4, number(value), "end"),
     ]).flat(),
-    ticks(...x).map((value) => text(across(value), base + 16, number(value))),
+    (counted ? ticks(1, x[1]).filter(Number.isInteger) : ticks(...x)).map((value) => text(across(counted ? value - 0.5 : value), base + 16, number(value))),
     text((LEFT + right) / 2, height - 2, xName ?? ""),
-    text(LEFT, TOP - 2, yName ?? "", "start"),
+    text(LEFT, TOP - 5, yName ?? "", "start"),
   );
-  const told = text(right, TOP - 2, "", "end");
+  const told = text(right, TOP - 5, "", "end");
   drawn.append(told);
   return { drawn, across, upwards, told };
 };
@@ -96,7 +96,7 @@ const walkable = ({ drawn, told }, marks, from) => {
 export const bars = (name, values, { band, y: given, chosen, onchoose, told, xName, yName, width = 640, height = 220 } = {}) => {
   const ends = [...values, 0, ...(band ?? [])];
   const y = given ?? [Math.min(...ends), Math.max(...ends)];
-  const plot = framed(name, { width, height, x: [0, values.length], y, xName, yName });
+  const plot = framed(name, { width, height, x: [0, values.length], y, xName, yName, counted: true });
   const { drawn, across, upwards } = plot;
   if (band) {
     const top = upwards(band[1]);
