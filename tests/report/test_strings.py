@@ -32,7 +32,7 @@ from bilens.report.summary import render_summary
 from bilens.report.terminal import audit_table, verdict_lines
 from bilens.report.text import LANGUAGES, Catalogue, load_catalogue
 from bilens.serve.compare_page import compare_page
-from bilens.serve.export import linked, without_page
+from bilens.serve.export import as_copy, linked, without_page
 from bilens.serve.job_pages import job_page, jobs_page, model_jobs_page
 from bilens.serve.pages import (
     MODEL_VIEWS,
@@ -101,7 +101,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
     for module in ("pages", "job_pages", "compare_page", "export"):
         monkeypatch.setattr(f"bilens.serve.{module}.load_catalogue", lambda _lang: recorder)
-    linked(without_page("en", 2), set(), "en")
+    linked(as_copy(without_page("en", 2), "en"), set(), "en")
     for overview in (explorer_documents.OVERVIEW, explorer_documents.EMPTY):
         overview_page(overview, "en", "")
     for name in ("MODEL", "UNKNOWN", "FIRST", "SAME", "CALM", "CODER"):

@@ -23,6 +23,7 @@ from anyio.from_thread import start_blocking_portal
 from markupsafe import Markup, escape
 from starlette.types import Message
 
+from bilens.api.history import now
 from bilens.base.errors import BilensError, UsageError
 from bilens.records.base import displayable, json_text
 from bilens.report.html import environment
@@ -139,7 +140,7 @@ def export(served: ServedFolder, lang: str, report: Report = lambda *_: None) ->
     drawn = []
     for (path, each), main in pages.held.items():
         more = without_page(each, len(models) - len(there)) if path == "/" else ""
-        drawn.append((path, each, Markup(more + linked(main, held, each))))  # noqa: S704
+        drawn.append((path, each, Markup(more + linked(as_copy(main, each), held, each))))  # noqa: S704
     return Exported(
         template.render(**frame, pages=drawn, embedded=embedded), [*dict.fromkeys(left_out)]
     )
@@ -325,6 +326,13 @@ def linked(main: str, held: set[str], lang: str) -> str:
         )
 
     return LINK.sub(link, main)
+
+
+def as_copy(main: str, lang: str) -> str:
+    """Return a page that says what it is, in place of that it may only be read."""
+    t = load_catalogue(lang)
+    told = quiet(t("explorer.file.copy", day=now()[:10]))
+    return main.replace(str(quiet(t("explorer.read_only"))), str(told))
 
 
 def without_page(lang: str, count: int) -> str:

@@ -49,5 +49,6 @@ if (exported) {
     if (wanted !== lang) location.reload();
     else if (before[0] !== after[0] && after[0] !== "#main") open(true);
   });
+  for (const one of document.querySelectorAll(".languages a")) if (one.lang === lang) one.setAttribute("aria-current", "true");
   open(false);
 } else mount(document);
