@@ -10,29 +10,18 @@ from __future__ import annotations
 import json
 import os
 import re
-import sqlite3
 import zlib
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 from unicodedata import category
 
 import msgspec
-from filelock import FileLock, Timeout
 from msgspec import structs
 
-from bilens.api.history_file import (
-    MIGRATIONS,
-    NAME,
-    WAIT,
-    check_owner,
-    foreign,
-    insert,
-    insert_measured,
-    migrate,
-)
+from bilens.api.history_file import NAME, HistoryFile, foreign, insert, insert_measured
 from bilens.base.errors import FileError, UsageError
 from bilens.base.files import check_path
 from bilens.findings.rules.decision import decide, passed
@@ -80,8 +69,7 @@ class History:
         places = [self.folder, *([self.path] if self.path.exists() else [])]
         allowed = not reading or all(os.access(one, os.W_OK) for one in places)
         self.writable = writing and allowed
-        if self.writable:
-            self._migrate()
+        self._file = HistoryFile(self.path, self.writable)
         self.last()
 
     def __repr__(self) -> str:
@@ -122,7 +110,7 @@ class History:
         }
         document = to_json(record)
         packed = zlib.compress(json_text(document).encode())
-        with self._writing() as database:
+        with self._file.writing() as database:
             number = insert(database, "audits", {**found, "document": packed})
             assert number is not None, "nothing forbids it"
             insert_measured(database, number, document)
@@ -138,7 +126,7 @@ class History:
 
     def last(self) -> tuple[int, int]:
         """Return the numbers of the last audit and the last entry, 0 where there is none."""
-        with self._opened() as database:
+        with self._file.opened() as database:
             query = "SELECT (SELECT max(number) FROM audits), (SELECT max(number) FROM entries)"
             audit, entry = database.execute(query).fetchone()
         return audit or 0, entry or 0
@@ -149,7 +137,7 @@ class History:
         Raises:
             UsageError: If there is no audit of this number.
         """
-        with self._opened() as database:
+        with self._file.opened() as database:
             row = database.execute("SELECT document FROM audits WHERE number = ?", (number,))
             found = row.fetchone()
         if found is None:
@@ -220,7 +208,7 @@ class History:
             "text": given["text"],
             "until": until,
         }
-        with self._writing() as database:
+        with self._file.writing() as database:
             number = insert(database, "entries", found, after)
         if number is None:
             raise UsageError(f"something was said of {given['subject']} since: read it first.")
@@ -259,69 +247,9 @@ class History:
             f"SELECT {', '.join([number, *others])} FROM {TABLES[kind]} "  # noqa: S608 - names of this file
             f"WHERE {number} > ?{where} ORDER BY {number} DESC"
         )
-        with self._opened() as database:
+        with self._file.opened() as database:
             rows = database.execute(query, values).fetchall()
         return [record_of(self.path, kind, row) for row in rows]
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        if not self.writable:
-            raise FileError(f"{self.path}: may only be read, so nothing can be said or kept there.")
-        with self._opened() as database, database:
-            yield database
-
-    @contextmanager
-    def _opened(self, checked: bool = True, mode: str = "rw") -> Iterator[sqlite3.Connection]:
-        if self.path.is_symlink() or (self.path.exists() and not self.path.is_file()):
-            raise foreign(self.path, "it is a link or no file")
-        if mode == "rw" and self.writable and not self.path.exists():
-            raise FileError(f"{self.path}: is gone: put it back, or begin a new history.")
-        try:
-            with closing(self._connected(mode) if self.writable else self._read()) as database:
-                if checked:
-                    check_owner(self.path, database)
-                database.execute("PRAGMA synchronous = FULL")  # confirmed is on the disk
-                yield database
-        except sqlite3.OperationalError as error:
-            raise FileError(
-                f"{self.path}: cannot be read or written ({error}): check the folder's permissions "
-                "and free space, or that nothing else holds it for long."
-            ) from None
-        except sqlite3.DatabaseError as error:
-            raise foreign(self.path, str(error)) from None
-
-    def _connected(self, mode: str) -> sqlite3.Connection:
-        return sqlite3.connect(f"{self.path.as_uri()}?mode={mode}", timeout=WAIT, uri=True)
-
-    def _read(self) -> sqlite3.Connection:
-        """Return the file where it may not be written; in memory if none or an earlier one."""
-        found = sqlite3.connect(":memory:")
-        if self.path.exists():
-            # Without a log beside it nobody writes, and SQLite need not make one to read.
-            log, shared = (self.path.with_name(f"{NAME}-{end}") for end in ("wal", "shm"))
-            held = log.exists() and (shared.exists() or log.stat().st_size > 0)
-            if held and not shared.exists() and not os.access(self.folder, os.W_OK):
-                raise FileError(
-                    f"{self.path}: its last changes lie in {log.name}, which can only be read where"
-                    " the folder may be written: copy the folder to such a place and open it there."
-                )
-            source = self._connected("ro" if held else "ro&immutable=1")
-            if check_owner(self.path, source, exactly=False) == len(MIGRATIONS):
-                return source
-            with closing(source):
-                source.backup(found)
-        migrate(self.path, found)
-        return found
-
-    def _migrate(self) -> None:
-        """Bring the file to this version; one process does, and others wait for it."""
-        lock = FileLock(self.folder / f".{NAME}.lock", timeout=WAIT)
-        try:
-            with lock, self._opened(checked=False, mode="rwc") as database:
-                migrate(self.path, database)
-        except (OSError, Timeout) as error:
-            told = f"{self.path}: cannot be made or opened ({error}): choose another folder."
-            raise FileError(told) from None
 
 
 def absolute(path: str | Path) -> Path:

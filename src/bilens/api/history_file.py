@@ -1,16 +1,19 @@
-"""The file of a history: whose it is, how it came to this version, what is written in its rows."""
+"""The file of a history: how it is opened, whose it is, how it came to this version, its rows."""
 
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from bilens.base.errors import CheckpointError
+from filelock import FileLock, Timeout
+
+from bilens.base.errors import CheckpointError, FileError
 from bilens.findings.rules.registry import find_rule
 
 NAME = "bilens.db"
@@ -46,6 +49,75 @@ MIGRATIONS = (  # a script each; the number of those that were run is the file's
 )
 MEASURED = 2  # the version that fills `measured` from the documents of earlier ones
 WAIT = 10.0  # seconds, for another writer
+
+
+class HistoryFile:
+    """The file, which each call opens for itself; it is made where there is none and may be."""
+
+    def __init__(self, path: Path, writable: bool) -> None:
+        self.path, self.writable = path, writable
+        if writable:
+            self._migrate()
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        if not self.writable:
+            raise FileError(f"{self.path}: may only be read, so nothing can be said or kept there.")
+        with self.opened() as database, database:
+            yield database
+
+    @contextmanager
+    def opened(self, checked: bool = True, mode: str = "rw") -> Iterator[sqlite3.Connection]:
+        if self.path.is_symlink() or (self.path.exists() and not self.path.is_file()):
+            raise foreign(self.path, "it is a link or no file")
+        if mode == "rw" and self.writable and not self.path.exists():
+            raise FileError(f"{self.path}: is gone: put it back, or begin a new history.")
+        try:
+            with closing(self._connected(mode) if self.writable else self._read()) as database:
+                if checked:
+                    check_owner(self.path, database)
+                database.execute("PRAGMA synchronous = FULL")  # confirmed is on the disk
+                yield database
+        except sqlite3.OperationalError as error:
+            raise FileError(
+                f"{self.path}: cannot be read or written ({error}): check the folder's permissions "
+                "and free space, or that nothing else holds it for long."
+            ) from None
+        except sqlite3.DatabaseError as error:
+            raise foreign(self.path, str(error)) from None
+
+    def _connected(self, mode: str) -> sqlite3.Connection:
+        return sqlite3.connect(f"{self.path.as_uri()}?mode={mode}", timeout=WAIT, uri=True)
+
+    def _read(self) -> sqlite3.Connection:
+        """Return the file where it may not be written; in memory if none or an earlier one."""
+        found = sqlite3.connect(":memory:")
+        if self.path.exists():
+            # Without a log beside it nobody writes, and SQLite need not make one to read.
+            log, shared = (self.path.with_name(f"{NAME}-{end}") for end in ("wal", "shm"))
+            held = log.exists() and (shared.exists() or log.stat().st_size > 0)
+            if held and not shared.exists() and not os.access(self.path.parent, os.W_OK):
+                raise FileError(
+                    f"{self.path}: its last changes lie in {log.name}, which can only be read where"
+                    " the folder may be written: copy the folder to such a place and open it there."
+                )
+            source = self._connected("ro" if held else "ro&immutable=1")
+            if check_owner(self.path, source, exactly=False) == len(MIGRATIONS):
+                return source
+            with closing(source):
+                source.backup(found)
+        migrate(self.path, found)
+        return found
+
+    def _migrate(self) -> None:
+        """Bring the file to this version; one process does, and others wait for it."""
+        lock = FileLock(self.path.parent / f".{NAME}.lock", timeout=WAIT)
+        try:
+            with lock, self.opened(checked=False, mode="rwc") as database:
+                migrate(self.path, database)
+        except (OSError, Timeout) as error:
+            told = f"{self.path}: cannot be made or opened ({error}): choose another folder."
+            raise FileError(told) from None
 
 
 def check_owner(path: Path, database: sqlite3.Connection, exactly: bool = True) -> int:
