@@ -55,7 +55,9 @@ def thread(
         "article",
         element("h3", what),
         *about,
-        element("div", paragraph(judged, class_="because"), said, class_="thread"),
+        element(
+            "div", paragraph(judged, class_="because"), said, class_="thread", data_fresh=subject
+        ),
         class_="finding",
         data_subject=subject,
         data_what=what,

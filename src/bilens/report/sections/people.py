@@ -59,7 +59,7 @@ def judged_line(t: Catalogue, rule: str, entry: Entry, state: Judgement) -> str:
 def judged(t: Catalogue, entry: Entry, state: Judgement) -> str:
     """Return how a finding stands that was accepted or rejected."""
     ends = "_until" if state == "accepted" and entry.until is not None else ""
-    return t(f"explorer.script.people.{state}{ends}", until=entry.until or "")
+    return t(f"people.{state}{ends}", until=entry.until or "")
 
 
 def label_line(t: Catalogue, entry: Entry, weights: str, names: Sequence[str]) -> str:

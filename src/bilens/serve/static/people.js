@@ -1,6 +1,6 @@
 // What people say of a model: labels of anything, and what was said of a subject, last first.
 import { control, element, exported, get, post, t } from "./lib.js";
-import { added } from "./watch.js";
+import { added, freshen } from "./watch.js";
 
 // What was said of each model is fetched once, and again after something was added to it.
 const remarks = new Map();
@@ -106,6 +106,7 @@ const sayForm = (key, subject, action, what, close) => {
       await found.load();
       close();
     } catch (error) {
+      await freshen();
       await found.load().catch(() => {});
       const since = found.of(subject).filter((one) => one.number > after);
       after = newest();
@@ -160,37 +161,21 @@ export const nameable = (key, subject, what = subject) => {
   return whole;
 };
 
-// How a finding stands that was accepted or rejected.
-const standing = (found, subject) => {
-  const judging = ["accept", "reject", "withdraw"];
-  const last = found.of(subject).find((one) => judging.includes(one.action));
-  if (last === undefined || last.action === "withdraw") return "";
-  const { until } = last;
-  let kind = until === null ? "accepted" : "accepted_until";
-  if (last.action === "reject") kind = "rejected";
-  else if (until !== null && until < today()) kind = "expired";
-  else if (found.earlier(last)) kind = "moved";
-  return t(`people.${kind}`, { until });
-};
-
-// Findings of the last audit, which the page holds already: buttons, and what is said since.
+// Buttons at the findings of the last audit, which the page holds with what was said of them.
 export const people = (root) => {
   if (exported) return; // nobody is there to keep it
   const { key } = root.dataset;
   const found = remarksOf(key);
   for (const part of root.querySelectorAll("[data-subject]")) {
     const { subject, what } = part.dataset;
-    const thread = part.querySelector(".thread");
     const place = element("div");
     const actions = subject.startsWith("rule:") ? ["note", "accept", "reject", "withdraw"] : ["note"];
     const buttons = actions.map((action) => sayButton(key, subject, action, what, place));
     const tools = element("p", { class: "takeaway" }, buttons);
     part.append(tools, place);
-    found.show(thread, () => {
+    found.show(part, () => {
       tools.hidden = !found.writable;
-      const judged = standing(found, subject);
-      thread.replaceChildren(element("p", { class: "because" }, judged), remarkList(found.of(subject)));
-      if (buttons[3]) buttons[3].hidden = judged === "";
+      if (buttons[3]) buttons[3].hidden = !part.querySelector(".because"); // nothing is to be taken back
     });
   }
 };
