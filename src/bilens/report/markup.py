@@ -164,6 +164,11 @@ def link(anchor: str, text: str) -> Markup:
     return element("a", text, href=f"#{anchor}") if anchor else joined(text)
 
 
+def page_link(t: Catalogue, path: str, text: str, **attributes: str | None) -> Markup:
+    """Return a link to a page of the explorer, in the same language."""
+    return element("a", text, href=f"{path}?lang={t.lang}", **attributes)
+
+
 def items(texts: Iterable[Content], class_: str | None = None) -> Markup:
     return element("ul", *(element("li", text) for text in texts), class_=class_)
 

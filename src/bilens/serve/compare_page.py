@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from markupsafe import Markup
 
+from bilens.api.history import now
 from bilens.findings.rules.judgements import judgements
 from bilens.records.base import displayable
 from bilens.records.comparison import ComparedModel, ComparedRule, Comparison
@@ -16,6 +15,7 @@ from bilens.report.markup import (
     heading,
     items,
     joined,
+    page_link,
     paragraph,
     section,
     table,
@@ -43,13 +43,13 @@ def compare_page(found: Comparison, lang: str, secret: str) -> str:
 def sides(t: Catalogue, found: Comparison) -> Markup:
     rows = []
     for letter, one in (("A", found.a), ("B", found.b)):
-        audit, link = one.audit, f"/models/{one.model.id}?lang={t.lang}"
+        audit, link = one.audit, page_link(t, f"/models/{one.model.id}", one.model.name)
         told = (NONE,) * 4
         if audit is not None:
-            number = element("a", str(audit.number), href=f"/audits/{audit.number}?lang={t.lang}")
+            number = page_link(t, f"/audits/{audit.number}", str(audit.number))
             weights = element("code", audit.weights_sha256[:12] or NONE)
             told = number, audit.date[:16].replace("T", " "), decision(t, audit.answer), weights
-        rows.append((letter, element("a", one.model.name, href=link), *told))
+        rows.append((letter, link, *told))
     columns = [Column(name, numeric=False) for name in ("", *t.each("explorer", COLUMNS))]
     return table(t, t("explorer.compare.two"), columns, rows, class_="two")
 
@@ -130,8 +130,7 @@ def said(t: Catalogue, found: Comparison) -> Markup:
 
 
 def judged(t: Catalogue, one: ComparedModel) -> list[Markup]:
-    day = datetime.now(UTC).date().isoformat()
     weights = "" if one.audit is None else one.audit.weights_sha256
-    standing = judgements(one.entries, weights, day)
+    standing = judgements(one.entries, weights, now()[:10])
     lines = [judged_line(t, rule, *how) for rule, how in standing.items()]
     return [items(lines, "sentences")] if lines else []

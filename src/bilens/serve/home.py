@@ -11,7 +11,7 @@ from markupsafe import Markup
 from bilens.records.base import displayable
 from bilens.records.explorer import ModelRow, Overview, ReportRow
 from bilens.report.html import environment
-from bilens.report.markup import Column, badge, element, joined, quiet, section, table
+from bilens.report.markup import Column, badge, element, joined, page_link, quiet, section, table
 from bilens.report.sections.decision import LOOKS
 from bilens.report.sections.overview import title_of
 from bilens.report.text import NONE, Catalogue, whole
@@ -32,7 +32,7 @@ def home(t: Catalogue, found: Overview, *, every: bool) -> Markup:
     """
     most = {"most": whole(MOST), "deepest": DEEPEST}
     more = quiet(t("explorer.truncated", **most)) if found.truncated else Markup()
-    return joined(more, models(t, found, every), reports(t, found))
+    return joined(more, models(t, found, every), report_list(t, found.reports))
 
 
 def models(t: Catalogue, found: Overview, every: bool) -> Markup:
@@ -167,20 +167,12 @@ def select(name: str, options: Iterable[tuple[str, str]], chosen: str = "") -> M
     return element("select", *made, id=name, name=name)
 
 
-def reports(t: Catalogue, found: Overview) -> Markup:
-    return report_list(t, found.reports)
-
-
 def report_list(t: Catalogue, listed: Sequence[ReportRow]) -> Markup:
     if not listed:
         return Markup()
     rows = (
         (
-            element(
-                "a",
-                displayable(row.name),
-                href=f"/reports/{row.id}{VIEW_OF.get(row.kind, '')}?lang={t.lang}",
-            ),
+            page_link(t, f"/reports/{row.id}{VIEW_OF.get(row.kind, '')}", displayable(row.name)),
             t(f"explorer.kind.{row.kind}"),
         )
         for row in listed

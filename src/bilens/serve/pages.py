@@ -8,12 +8,13 @@ from importlib.resources import files
 
 from markupsafe import Markup
 
+from bilens.findings.rules.judgements import RULE
 from bilens.records.base import LOST, displayable
 from bilens.records.explorer import ModelPage, Overview
 from bilens.records.history import PastAudit
 from bilens.records.language_views import TracePage
 from bilens.report.html import environment
-from bilens.report.markup import Column, element, joined, quiet, section, table
+from bilens.report.markup import Column, element, joined, page_link, quiet, section, table
 from bilens.report.raster import DIVERGING
 from bilens.report.sections.overview import title_of
 from bilens.report.text import NONE, Catalogue, load_catalogue, whole
@@ -22,41 +23,16 @@ from bilens.serve.people import everything, findings
 from bilens.serve.watching import progress
 
 NAMES = (("en", "English"), ("ja", "日本語"))
-SCRIPTS = (
-    "lib.js",
-    "watch.js",
-    "charts.js",
-    "home.js",
-    "people.js",
-    "outputs.js",
-    "vectors.js",
-    "gestures.js",
-    "spectra.js",
-    "interactions.js",
-    "jobs.js",
-    "quadratic.js",
-    "board.js",
-    "nearest_change.js",
-    "table_columns.js",
-    "played.js",
-    "image_play.js",
-    "table_play.js",
-    "playground.js",
-    "passages.js",
-    "graph.js",
-    "circuits.js",
-    "text.js",
-    "compare.js",
-    "page.js",
-)  # users last
+MODULES = (  # of the script, users last
+    "lib watch charts home people outputs vectors gestures spectra interactions jobs "
+    "quadratic board nearest_change table_columns played image_play table_play "
+    "playground passages graph circuits text compare page"
+)
+SCRIPTS = tuple(f"{name}.js" for name in MODULES.split())
 STYLES = ("explorer.css", "playground.css", "circuits.css", "spectra.css", "home.css")
 REPORT_STYLES = ("base.css", "parts.css", "layers.css")
-MODEL_VIEWS = (
-    "spectra",
-    "interactions",
-    "playground",
-    "text",
-)  # each has an address below its model's, drawn by a script
+# each has an address below its model's, drawn by a script
+MODEL_VIEWS = ("spectra", "interactions", "playground", "text")
 STATIC = {  # name of each file → where it lies
     **{name: files("bilens.serve") / "static" / name for name in (*SCRIPTS, *STYLES)},
     **{name: files("bilens.report") / "templates" / name for name in REPORT_STYLES},
@@ -68,23 +44,18 @@ WORDS = "explorer.script."  # keys of what the script says
 def overview_page(found: Overview, lang: str, secret: str, *, every: bool = False) -> str:
     """Return the page of a folder: a row a model, the worst first, and other reports."""
     t = load_catalogue(lang)
-    parts = (watch(t, found.digest, writable=found.writable), home(t, found, every=every))
-    return framed(t, displayable(found.folder), secret, *parts)
+    told = watch(t, found.digest, writable=found.writable)
+    return framed(t, displayable(found.folder), secret, told, home(t, found, every=every))
 
 
 def model_page(found: ModelPage, lang: str, secret: str) -> str:
     """Return the page of a model: its audits, and what people said of it."""
     t, found = load_catalogue(lang), displayable(found)
     told = watch(t, found.digest, found.model.id, writable=found.writable)
-    listed = (
-        progress(t, found),
-        audits(t, found.audits),
-        report_list(t, found.reports),
-        everything(t, found),
-    )
     now = element("div", state(t, found), data_fresh="state")
-    parts = (now, findings(t, found), *listed)
-    return framed(t, found.model.name, secret, told, tabs(t, found, "model"), *parts)
+    parts = (told, tabs(t, found, "model"), now, findings(t, found), progress(t, found))
+    listed = (audits(t, found.audits), report_list(t, found.reports), everything(t, found))
+    return framed(t, found.model.name, secret, *parts, *listed)
 
 
 def view_page(found: ModelPage, view: str, lang: str, secret: str) -> str:
@@ -106,14 +77,12 @@ def watch(t: Catalogue, digest: str, key: str = "", *, writable: bool = True) ->
 def circuits_page(found: TracePage, lang: str, secret: str) -> str:
     """Return the page of a trace, which a script fills."""
     t, found = load_catalogue(lang), displayable(found)
-    links = {t("explorer.whole_report"): f"/reports/{found.report}"}
+    report = f"/reports/{found.report}"
+    links = [page_link(t, report, t("explorer.whole_report"))]
     if found.model is not None:
-        links[t("explorer.to_model")] = f"/models/{found.model}"
-    made = (element("a", name, href=f"{path}?lang={lang}") for name, path in links.items())
-    nav = element("nav", *made, class_="tabs", aria_label=t("explorer.views"))
-    return framed(
-        t, found.name, secret, nav, scripted(t, "circuits", found.report, list(links.values())[:1])
-    )
+        links.append(page_link(t, f"/models/{found.model}", t("explorer.to_model")))
+    nav = element("nav", *links, class_="tabs", aria_label=t("explorer.views"))
+    return framed(t, found.name, secret, nav, scripted(t, "circuits", found.report, [report]))
 
 
 def scripted(t: Catalogue, view: str, key: str, reports: Sequence[str]) -> Markup:
@@ -132,7 +101,7 @@ def no_script(t: Catalogue, reports: Sequence[str] | None = None) -> Markup:
     parts = [element("p", t("explorer.no_script"))]
     if reports is not None:
         name, said = t("explorer.whole_report"), "reports" if reports else "none"
-        links = [element("a", name, href=f"{path}?lang={t.lang}") for path in reports]
+        links = [page_link(t, path, name) for path in reports]
         parts.append(element("p", t(f"explorer.no_script.{said}"), Markup(" ").join(["", *links])))
     return element("noscript", *parts)
 
@@ -141,15 +110,11 @@ def tabs(t: Catalogue, found: ModelPage, here: str) -> Markup:
     """Return links to the views of a model; `here` is where the reader is."""
     if not found.views:
         return Markup()
-    links = (
-        element(
-            "a",
-            t(f"explorer.view.{view}"),
-            href=f"/models/{found.model.id}{'' if view == 'model' else f'/{view}'}?lang={t.lang}",
-            aria_current="page" if view == here else None,
-        )
-        for view in ("model", *found.views, "jobs")
-    )
+    links = []
+    for view in ("model", *found.views, "jobs"):
+        path = f"/models/{found.model.id}{'' if view == 'model' else f'/{view}'}"
+        current = "page" if view == here else None
+        links.append(page_link(t, path, t(f"explorer.view.{view}"), aria_current=current))
     return element("nav", *links, class_="tabs", aria_label=t("explorer.views"))
 
 
@@ -158,7 +123,7 @@ def failure_page(status: int, told: str, lang: str) -> str:
     t = load_catalogue(lang)
     key = f"{WORDS}failed.{status}"
     said = t(key if t.has(key) else f"{WORDS}failed.other", told=displayable(told))
-    back = element("a", t("explorer.back"), href=f"/?lang={lang}")
+    back = page_link(t, "/", t("explorer.back"))
     return framed(t, t("explorer.failed_page"), "", element("p", said), element("p", back))
 
 
@@ -194,12 +159,15 @@ def state(t: Catalogue, found: ModelPage) -> Markup:
             return joined(never, how)
         lying = element("p", decision(t, row.beside), " ", t("explorer.beside"))
         return joined(lying, never, how)
-    ends = {  # the last one of a rule counts
-        one.subject.removeprefix("rule:"): "" if one.until is None else until_day(t, one.until)
+    until = {  # the last one of a rule counts
+        one.subject.removeprefix(RULE): one.until
         for one in reversed(found.entries)
         if one.action == "accept"
     }
-    named = [f"{title_of(t, rule)}{ends.get(rule, '')}" for rule in row.accepted]
+    named = [
+        title_of(t, rule) + (t("explorer.until_day", day=day) if (day := until.get(rule)) else "")
+        for rule in row.accepted
+    ]
     rules = t("list.comma").join(named)
     accepted = element("p", t("explorer.accepted_rules", rules=rules)) if rules else Markup()
     return joined(decision(t, row.last.answer), accepted, how)
@@ -208,7 +176,7 @@ def state(t: Catalogue, found: ModelPage) -> Markup:
 def audits(t: Catalogue, found: tuple[PastAudit, ...]) -> Markup:
     rows = (
         (
-            element("a", whole(one.number), href=f"/audits/{one.number}?lang={t.lang}"),
+            page_link(t, f"/audits/{one.number}", whole(one.number)),
             element("time", one.date, datetime=one.date),
             decision(t, one.answer),
             t("list.comma").join(title_of(t, rule) for rule in one.failed) or t("explorer.none"),
@@ -222,7 +190,3 @@ def audits(t: Catalogue, found: tuple[PastAudit, ...]) -> Markup:
     if not found:
         return Markup()
     return section(t, "explorer.audits", table(t, t("explorer.audits_caption"), columns, rows))
-
-
-def until_day(t: Catalogue, day: str) -> str:
-    return t("explorer.until_day", day=day)

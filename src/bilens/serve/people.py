@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from markupsafe import Markup
 
+from bilens.api.history import now
 from bilens.findings.rules.judgements import RULE, judgements
 from bilens.records.explorer import ModelPage
 from bilens.records.history import Entry
-from bilens.report.markup import badge, element, joined, paragraph, quiet, section
+from bilens.report.markup import badge, element, joined, page_link, paragraph, quiet, section
 from bilens.report.sections.overview import FindingLine, condition_line, finding_line
 from bilens.report.sections.people import judged, subject_name
 from bilens.report.text import Catalogue
@@ -20,7 +20,7 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
     """Return what asks for caution in the last audit, or was judged, each with what was said."""
     last = found.model.last
     kind, weights = ("", "") if last is None else (last.kind, last.weights_sha256)
-    standing = judgements(found.entries, weights, datetime.now(UTC).date().isoformat())
+    standing = judgements(found.entries, weights, now()[:10])
     lines: dict[str, list[FindingLine]] = {}
     for finding in found.findings:
         lines.setdefault(finding.rule, []).append(finding_line(t, kind, finding))
@@ -39,8 +39,8 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
     none = [] if parts or last is None else [element("p", t("explorer.no_finding"))]
     view = {"data_view": "people", "data_key": found.model.id} if found.writable else {}
     listed = element("div", *parts, thread(t, found, "model"), **view)
-    summary = f"/models/{found.model.id}/summary?lang={t.lang}"
-    link = [] if last is None else [element("p", element("a", t("explorer.summary"), href=summary))]
+    summary = page_link(t, f"/models/{found.model.id}/summary", t("explorer.summary"))
+    link = [] if last is None else [element("p", summary)]
     compared = element("div", "", data_view="compareWith", data_key=found.model.id)
     return joined(compared, section(t, "explorer.findings", *link, *none, listed))
 
