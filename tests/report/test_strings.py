@@ -20,6 +20,8 @@ from bilens.api.classifier import explain_predictions
 from bilens.base.errors import UsageError
 from bilens.findings.rules.registry import ADDED, REGISTRY
 from bilens.findings.rules.rule import Rule
+from bilens.io.formats.families import FAMILIES
+from bilens.nn.module_layers import FOLDED
 from bilens.records.common import DataOrigin
 from bilens.report import text as catalogue
 from bilens.report.charts.curves import loss_figure
@@ -69,6 +71,11 @@ def test_both_languages_fill_in_the_same_values() -> None:
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_no_sentence_holds_markup(lang: str) -> None:
     assert not [key for key, text in CATALOGUES[lang].items() if set("<>&") & set(text)]
+
+
+def test_what_a_layer_reads_is_said_in_both_languages() -> None:
+    for about in {FOLDED, *(family.about_input for family in FAMILIES.values())}:
+        assert CATALOGUES["en"][f"{WORDS}words.{about}"] == about
 
 
 def test_japanese_sentences_use_japanese_punctuation_and_are_polite() -> None:

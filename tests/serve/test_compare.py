@@ -151,6 +151,7 @@ def test_every_comparison_has_a_page(client: TestClient, lang: str) -> None:
 
 @needs_browser
 def test_two_are_chosen_and_compared_by_keyboard(browser: Any, root: Path) -> None:
+    bl.History(root).say("label", "alpha", "class:0:positive:0", "loop of a 6", "Kei")
     with served(root) as address, opened_page(browser, address) as page:
         page.goto(f"/models/{B}?lang=en")
         page.get_by_role("button", name="Compare with…").press("Enter")
@@ -165,6 +166,7 @@ def test_two_are_chosen_and_compared_by_keyboard(browser: Any, root: Path) -> No
         page.get_by_role("heading", name="Rule by rule").wait_for()
         page.locator(".matched li").first.wait_for()
         assert page.get_by_text("|cos| = 1").count() > 1
+        page.locator(".matched .label", has_text="loop of a 6").wait_for()
         output = page.get_by_label("Output")
         output.select_option("1")
         page.locator(".matched li").first.wait_for()

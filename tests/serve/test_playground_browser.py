@@ -140,6 +140,14 @@ def test_a_bound_is_never_shown_better_than_it_is(page: Any) -> None:
         "1.24\u00a0×\u00a010⁶",
         "0.1",
     ]
+    shares = page.evaluate(
+        """async (values) => {
+            const { percent, share } = await import("/static/lib.js");
+            return [...values.map((one) => percent(one)), share(0.99996), share(1 - 1e-12)];
+        }""",
+        [0.99984, 1, 0.00004, 0, -0.00001],
+    )
+    assert shares == ["99.9%", "100%", "<0.1%", "0%", "0%", "0.999", "1"]
     for box in page.get_by_role("checkbox").all():
         found = box.bounding_box()
         assert min(found["width"], found["height"]) >= 24

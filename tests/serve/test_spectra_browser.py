@@ -111,6 +111,13 @@ def test_a_spectrum_is_chosen_by_keyboard_alone(page: Any) -> None:
     here = page.evaluate("document.activeElement.getAttribute('aria-label')")
     assert here == "No. 3: λ = −0.5"  # also after the plot was drawn anew
     page.locator(".closer").get_by_role("button", name="Label").wait_for()
+    page.get_by_label("against").select_option(label="yes")
+    page.wait_for_url("**output=1%7E0**")
+    ready(page)
+    number.fill("1")
+    number.press("Enter")
+    page.locator(".closer strong").first.wait_for()
+    assert page.locator(".closer").get_by_role("button", name="Label").count() == 0
 
 
 def test_the_slider_redraws_all_three_numbers(page: Any) -> None:

@@ -98,6 +98,8 @@ export const t = (key, values = {}) =>
   words[key].replace(HOLE, (_, name, one, many) =>
     one === undefined ? String(values[name]) : String(values[name]) === "1" ? one : many,
   );
+// What a record says in English of what a layer reads, in the reader's language where that is known.
+export const inWords = (text) => (`words.${text}` in words ? t(`words.${text}`) : text);
 
 const RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹";
 const minus = (text) =>

@@ -1,5 +1,5 @@
 // Which output of which layer is looked at, and what is asked of the explorer for it.
-import { choice, control, element, exported, holds, share, t } from "./lib.js";
+import { choice, control, element, exported, holds, inWords, share, t } from "./lib.js";
 
 const LISTED = 1000; // outputs that a list holds; others are chosen by number
 const shortened = (text) => (text.length > 40 ? `${text.slice(0, 39)}…` : text);
@@ -16,10 +16,10 @@ export const approximated = ({ approximation, about_input: about }) => [
       t("approximate", {
         r2: share(approximation.r_squared),
         activation: approximation.activation,
-        input: approximation.assumed_input,
+        input: inWords(approximation.assumed_input),
       }),
     ),
-  about && element("p", { class: "quiet" }, t("about_input", { about })),
+  about && element("p", { class: "quiet" }, t("about_input", { about: inWords(about) })),
 ];
 
 // Says in the one-file export why some choices cannot be taken.
