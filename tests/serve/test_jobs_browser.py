@@ -83,7 +83,7 @@ def test_a_job_is_cancelled_by_keyboard_and_by_mouse_and_the_place_is_kept(page:
     bar = page.get_by_role("progressbar", name="Progress of job")
     assert [bar.get_attribute(name) for name in ("value", "max")] == ["1", "2"]
     page.goto("/jobs?lang=ja")
-    page.get_by_text("2 中 1").wait_for()
+    page.get_by_text("2中1").wait_for()
     words = page.locator("[lang=en]", has_text="Layer 1: 1/2")
     assert words.evaluate("each => each.parentElement.textContent").startswith("コマンドの出力：")
     page.goto("/jobs?lang=en")

@@ -177,7 +177,7 @@ def audits(t: Catalogue, found: tuple[PastAudit, ...]) -> Markup:
     rows = (
         (
             page_link(t, f"/audits/{one.number}", whole(one.number)),
-            element("time", one.date, datetime=one.date),
+            element("time", one.date[:16].replace("T", " "), datetime=one.date),
             decision(t, one.answer),
             t("list.comma").join(title_of(t, rule) for rule in one.failed) or t("explorer.none"),
             one.version,

@@ -35,7 +35,8 @@ def difference_sentences(t: Catalogue, found: WholeDifference) -> Iterator[str]:
         yield t("difference.identical", **counts)
         return
     same = found.tensors - len(found.changed)
-    yield t("difference.tensors", same=whole(same), of=whole(found.tensors))
+    if found.tensors:
+        yield t("difference.tensors", same=whole(same), of=whole(found.tensors))
     if found.changed:
         states = Counter(one.state for one in found.changed).most_common()
         parts = [t(f"difference.count.{state}", count=whole(count)) for state, count in states]
