@@ -25,7 +25,7 @@ from bilens.serve import export as exports
 from bilens.serve.endpoint import Asked
 from bilens.serve.export import bundle, export, held_key
 from bilens.serve.folder import ServedFolder, id_of
-from bilens.serve.playground import playground
+from bilens.serve.playground import pair_spectrum, playground
 from chromium import needs_browser
 from commands import USAGE, Shell, model_folder
 from report_documents import failed, make_document
@@ -131,6 +131,32 @@ def test_controls_offer_what_the_file_holds(page: Any) -> None:
 
 
 @needs_browser
+def test_two_models_and_two_classes_are_compared_in_the_file(page: Any, folder: Path) -> None:
+    boxes = page.get_by_role("checkbox")
+    for at in (0, 1):
+        boxes.nth(at).check()
+    page.get_by_role("link", name="Compare the two").press("Enter")
+    page.locator("ol.matched li").first.wait_for()
+    page.get_by_label("Output", exact=True).select_option("2")
+    page.locator("ol.matched li").first.wait_for()
+    page.get_by_role("link", name="日本語").click()
+    page.locator("html[lang=ja] ol.matched li").first.wait_for()
+    page.evaluate("path => { location.hash = path; }", f"/models/{id_of('mnist')}/playground")
+    page.locator(".cards figure").first.wait_for()
+    asked = Asked({"key": id_of("mnist")}, {"first": 1, "second": 2})
+    found = pair_spectrum(ServedFolder(folder), asked).pairs
+    largest = {}
+    for first, second in ((1, 2), (2, 1)):
+        for name, value in (("クラス", first), ("比べる相手", second)):
+            page.get_by_label(name, exact=True).select_option(f"{value}")
+        card = page.locator(".cards figure").first
+        card.wait_for()
+        largest[first] = card.inner_text().partition("λ = ")[2].split()[0].replace("−", "-")
+    assert float(largest[1]) == -float(largest[2])
+    assert abs(float(largest[1]) - found.values[0]) <= 0.01 * abs(found.values[0])
+
+
+@needs_browser
 def test_no_page_of_the_file_bars_anybody(page: Any) -> None:
     axe = (files(pytest.importorskip("axe_playwright_python")) / "axe.min.js").read_text("utf-8")
     pages = page.locator("template[lang=en]").all()
@@ -162,7 +188,7 @@ def test_without_script_the_pages_stand_below_each_other(browser: Any, file: Pat
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(file.as_uri())
-    page.get_by_role("link", name="mnist", exact=True).click()
+    page.get_by_role("link", name="mnist", exact=True).first.click()
     assert page.url.endswith(f"#/models/{id_of('mnist')}")
     assert page.get_by_role("heading", name="Everything that people said").first.is_visible()
     context.close()
@@ -227,6 +253,8 @@ def test_labels_and_acceptances_are_carried_and_notes_are_not(tmp_path: Path) ->
     source = document["source"] | {"path": str(tmp_path / "mnist")}
     report = AuditReport(document | {"source": source})
     history.add(report.record)
+    other = document["source"] | {"path": str(tmp_path / "other")}
+    history.add(AuditReport(document | {"source": other}).record)  # they are compared
     for subject in ("model", "rule:complete", "class:3:positive:0"):
         history.say("note", "mnist", subject, "between us", "Ada")
     report.with_people(history.people("mnist")).to_json(tmp_path / "report.json")
@@ -236,7 +264,7 @@ def test_labels_and_acceptances_are_carried_and_notes_are_not(tmp_path: Path) ->
     assert "between us" not in text
     assert text.count("the loop") > 1  # on its page, and in the report
     assert text.count("known since May") > 1
-    assert "/reports/" in text
+    assert 'data-path="/compare/' in text
 
 
 def test_a_history_is_not_made(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import bilens as bl
 import tiny
 from bilens.algebra.directions import centred_directions, contrast_direction
 from bilens.report.text import floored, raised
+from bilens.serve import playground
 from bilens.serve.export import export
 from bilens.serve.folder import ServedFolder, id_of
 from chromium import needs_browser
@@ -316,10 +317,11 @@ def test_a_deeper_model_says_why_it_is_not_computed(page: Any, root: Path) -> No
 
 
 def test_in_the_file_bounds_stand_in_place_of_the_radius(
-    browser: Any, root: Path, tmp_path: Path
+    browser: Any, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     f = own_map(root)
     file = tmp_path / "explorer.html"
+    monkeypatch.setattr(playground, "HELD", 0)  # and no pair of classes, as of a large model
     file.write_text(export(ServedFolder(root), "en").html, "utf-8")
     with opened_page(browser, file.as_uri()) as page:
         page.goto(f"{file.as_uri()}#/models/{KEY}/playground")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import combinations
 
 from msgspec import structs
 
@@ -34,13 +35,14 @@ from bilens.serve.endpoint import KEY, Asked, Endpoint, Schema
 from bilens.serve.folder import ServedFolder
 from bilens.serve.inside import without_paths
 from bilens.serve.models import OpenModel
-from bilens.serve.spectra import OUTPUT, Output, viewed_vectors
+from bilens.serve.spectra import OUTPUT, Output, held_outputs, viewed_vectors
 
 LARGEST = 1 << 24  # parameters of a model whose weights a page compares
 WORK = 2_000_000_000  # products in comparing maps: some twenty seconds
 MOST_CLASSES = 20  # whose spectra are beside each other
 MATCHED = 12  # leading eigenvectors
 OPTIONS = AuditOptions(null_samples=0, seed=0)
+HELD_MODELS = 4  # whose pairs are compared in a one-file export
 BOTH: Mapping[str, Schema] = {"a": KEY, "b": KEY}
 Changed = tuple[Difference | None, int, str]  # layers that are left out, and why it is not known
 AUDITS: Schema = {"type": "string", "pattern": "^([0-9]{1,15},[0-9]{1,15})?$", "default": ""}
@@ -206,8 +208,29 @@ def matched(first: EigenDecomposition, second: EigenDecomposition) -> tuple[int,
     return 1, match_eigenvectors(first, second, k=1)
 
 
+def held_pairs(served: ServedFolder) -> list[tuple[str, str]]:
+    """Return the pairs of models that a one-file export compares; none of many models."""
+    found = sorted(row.id for row in served.overview().models)
+    return [*combinations(found, 2)] if len(found) <= HELD_MODELS else []
+
+
+def held_vectors(served: ServedFolder) -> Iterator[Asked]:
+    outputs = [*held_outputs(served)]
+    for a, b in held_pairs(served):
+        there = [one.query for one in outputs if one.path["key"] == b]
+        for one in outputs:
+            if one.path["key"] == a and one.query in there:
+                yield Asked({}, {"a": a, "b": b, **one.query})
+
+
 COMPARE = Endpoint("/compare", comparison, query={**BOTH, "audits": AUDITS}, slow="background")
 ENDPOINTS = (
     COMPARE,
-    Endpoint("/compare/eigenvectors", eigenvector_pairs, query={**BOTH, **OUTPUT}, slow="view"),
+    Endpoint(
+        "/compare/eigenvectors",
+        eigenvector_pairs,
+        query={**BOTH, **OUTPUT},
+        held=held_vectors,
+        slow="view",
+    ),
 )

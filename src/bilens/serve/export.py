@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+from anyio import sleep_forever
 from anyio.from_thread import start_blocking_portal
 from markupsafe import Markup, escape
 from starlette.types import Message
@@ -30,6 +31,7 @@ from bilens.report.html import environment
 from bilens.report.markup import quiet
 from bilens.report.text import LANGUAGES, load_catalogue, whole
 from bilens.serve.app import build_app
+from bilens.serve.comparison import held_pairs
 from bilens.serve.endpoint import Asked, Endpoint
 from bilens.serve.endpoints import ENDPOINTS
 from bilens.serve.folder import ServedFolder
@@ -41,6 +43,7 @@ HOST = "127.0.0.1:1"  # that the pages are asked of, in this process
 LARGEST = 5_000_000  # bytes of the file
 SPARE = 2000  # bytes that are not counted one by one
 LEFT_OUT = re.compile(r"(/models/\w+)?/(jobs(/.*)?|text)")  # what needs a server
+COMPARED = re.compile(r"/compare/(\w+)/(\w+)")
 SUMMARY = re.compile(r"/models/\w+/summary")
 DOCUMENT = re.compile(r"/models/\w+/summary|/(audits|reports)/\w+")  # files of their own
 FRAMED = re.compile(r'<main id="main"[^>]*>(.*)</main>', re.DOTALL)
@@ -58,6 +61,8 @@ KINDS = {  # what has room first, and last; all others are small
     "/models/{key}/playground": FIRST,
     "/models/{key}/eigenvectors": 2,
     "/models/{key}/interactions": 3,
+    "/compare/eigenvectors": 4,
+    "/models/{key}/playground/pair": 5,
 }
 DRAWN = tuple(f"/models/{{key}}/{name}" for name in ("spectrum", "eigenvectors", "interactions"))
 DIGITS = 6  # of numbers that are only drawn
@@ -120,10 +125,14 @@ def export(served: ServedFolder, lang: str, report: Report = lambda *_: None) ->
         app = build_app(served, [HOST])
 
         def ask(path: str, each: str) -> str:
-            status, text = portal.call(answer, app, path, each)
+            query = f"lang={each}"
+            if found := COMPARED.fullmatch(path):
+                path, query = "/compare", f"a={found[1]}&b={found[2]}&{query}"
+            status, text = portal.call(answer, app, path, query)
             return text if status == 200 else ""
 
-        pages = crawl(ask, lang, room)
+        compared = [f"/compare/{a}/{b}" for a, b in held_pairs(served)]
+        pages = crawl(ask, lang, room, compared)
         room -= sum(size_of(main, key[1] == lang) for key, main in pages.held.items())
         there = {key: at for at, key in enumerate(models) if (f"/models/{key}", lang) in pages.held}
         parts = [*documents(ask, pages, lang, there), *data(served, there, room, report)]
@@ -146,13 +155,15 @@ def export(served: ServedFolder, lang: str, report: Report = lambda *_: None) ->
     )
 
 
-def crawl(ask: Ask, lang: str, room: int) -> Pages:
+def crawl(ask: Ask, lang: str, room: int, more: list[str]) -> Pages:
     """Return the pages that links lead to, model by model, until half of the room is full.
+
+    At last come some more.
 
     Raises:
         UsageError: If not even the first page fits.
     """
-    found, waiting, seen = Pages(), ["/"], set[str]()
+    found, waiting, seen = Pages(), [*more, "/"], set[str]()
     share = room
     while waiting:
         path = waiting.pop()
@@ -207,7 +218,7 @@ def documents(ask: Ask, pages: Pages, lang: str, there: dict[str, int]) -> Itera
             yield (LAST, 0, 0), path, partial(drawn, path, lang)
 
 
-async def answer(app: Guard, path: str, lang: str) -> tuple[int, str]:
+async def answer(app: Guard, path: str, query: str) -> tuple[int, str]:
     """Return status and text of one page, asked without a socket."""
     told: list[Message] = []
     scope = {
@@ -217,7 +228,7 @@ async def answer(app: Guard, path: str, lang: str) -> tuple[int, str]:
         "scheme": "http",
         "path": path,
         "raw_path": path.encode(),
-        "query_string": f"lang={lang}".encode(),
+        "query_string": query.encode(),
         "root_path": "",
         "headers": [(b"host", HOST.encode())],
         "server": None,
@@ -225,7 +236,8 @@ async def answer(app: Guard, path: str, lang: str) -> tuple[int, str]:
     }
 
     async def receive() -> Message:
-        return {"type": "http.disconnect"}
+        await sleep_forever()  # nobody goes before there is an answer
+        raise AssertionError
 
     async def send(message: Message) -> None:
         told.append(message)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import combinations
 from typing import Annotated
 
 import torch
@@ -15,7 +17,7 @@ from bilens.algebra.directions import centred_directions, contrast_direction, ra
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.errors import UsageError
+from bilens.base.errors import BilensError, UsageError
 from bilens.certify.contrast import prepare
 from bilens.certify.l2_certificates import l2_radius, projected_margin
 from bilens.certify.spectrum_enclosure import enclosed
@@ -42,6 +44,7 @@ from bilens.serve.trial_inputs import ROWS, columns_of, held_out_rows, trial_ima
 
 MOST = 1 << 21  # numbers that a page is sent: 8 MB
 LEADING, OF_SIGN = 12, 4  # eigenpairs by size, and at least of each sign
+HELD = 1 << 17  # numbers of the pairs of a model in a one-file export: half a megabyte
 FARTHEST = 1e9  # numbers of an input
 OUTPUT: Schema = {"type": "integer", "minimum": 0, "maximum": 100_000}
 
@@ -242,6 +245,18 @@ def finite(value: Tensor) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def held_pairs(served: ServedFolder) -> Iterator[Asked]:
+    """Yield the pairs of outputs that a one-file export shows, of models where they are small."""
+    for key in served.found().models:
+        with suppress(BilensError):
+            opened = served.opened(key)
+            if opened is not None and unfit(opened.model) is None and not opened.model.input_names:
+                outputs, _, width = opened.model.network[-1].sizes
+                if math.comb(outputs, 2) * LEADING * width <= HELD:
+                    for first, second in combinations(range(outputs), 2):
+                        yield Asked({"key": key}, {"first": first, "second": second})
+
+
 ENDPOINTS = (
     Endpoint(
         "/models/{key}/playground",
@@ -253,6 +268,7 @@ ENDPOINTS = (
         "/models/{key}/playground/pair",
         pair_spectrum,
         query={"first": {**OUTPUT, "default": 0}, "second": {**OUTPUT, "default": 1}},
+        held=held_pairs,
         slow="view",
     ),
     Endpoint("/models/{key}/radius", radius, body=Point, slow="background"),

@@ -72,16 +72,16 @@ export const compare = (root) =>
     const show = (layer, output) => {
       const now = (turn += 1);
       state.set({ layer: layer.name, output });
+      const address = (chosen) => `/compare/eigenvectors?${new URLSearchParams({ a, b, layer: layer.name, output: chosen })}`;
       const names = layers.map((one) => [one.name, one.name]);
       const pick = choice(names, layer.name, (name) => show(layers.find((one) => one.name === name), "0"));
       controls.replaceChildren(
-        ...[control(t("layer.name"), pick), ...outputControls(layer, output, (chosen) => show(layer, chosen))].filter(Boolean),
+        ...[control(t("layer.name"), pick), ...outputControls(layer, output, (chosen) => show(layer, chosen), address)].filter(Boolean),
       );
       part.replaceChildren(element("p", { role: "status" }, t("waiting")));
       drawing(part, async () => {
         try {
-          const query = new URLSearchParams({ a, b, layer: layer.name, output });
-          const found = await get(`/compare/eigenvectors?${query}`);
+          const found = await get(address(output));
           if (now === turn) part.replaceChildren(...matchedParts(found, { a, b }, layer, output));
         } catch (error) {
           if (now !== turn) return;

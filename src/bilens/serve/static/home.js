@@ -70,8 +70,9 @@ export function home(root) {
   };
   const link = () => {
     const two = rows.map(({ row }) => row.querySelector("input")).filter((box) => box.checked);
-    compare.hidden = two.length !== 2 || exported;
-    if (two.length === 2) compare.href = `/compare?a=${two[0].value}&b=${two[1].value}&lang=${lang}`;
+    const [a, b] = two.map((box) => box.value);
+    compare.hidden = two.length !== 2;
+    compare.href = exported ? `#/compare/${[a, b].sort().join("/")}` : `/compare?a=${a}&b=${b}&lang=${lang}`;
   };
 
   [...whole.tHead.rows[0].cells].forEach((head, column) => {
@@ -91,7 +92,10 @@ export function home(root) {
     state.set({ watch: watch.value });
     location.reload(); // the numbers of one rule are in the page
   });
-  if (exported) watch?.parentElement.remove();
+  if (exported) {
+    watch?.parentElement.remove();
+    whole.classList.toggle("alone", !document.querySelector('template[data-path^="/compare/"]'));
+  }
   link();
   const [, column, down] = /^(\d+)(-?)$/.exec(state.get("sort")) ?? [];
   const head = whole.tHead.rows[0].cells[column];

@@ -119,8 +119,10 @@ export const imagePlayground = (root, given, drawn, again) => {
   const fetchContrast = async () => {
     const { key, form } = now;
     try {
-      const found = await get(`/models/${root.dataset.key}/playground/pair?first=${form.first}&second=${form.second}`);
-      contrasts.set(key, withPairs(found.pairs));
+      const [first, second] = [form.first, form.second].sort((a, b) => a - b);
+      const { pairs } = await get(`/models/${root.dataset.key}/playground/pair?first=${first}&second=${second}`);
+      const values = first === form.first ? pairs.values : pairs.values.map((value) => -value); // of the form turned round
+      contrasts.set(key, withPairs({ ...pairs, values }));
       if (now.key !== key) return;
       now.key = ""; // its cards are to be laid
       update();
