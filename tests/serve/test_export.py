@@ -3,7 +3,8 @@
 Broken once: with a link left to the server's address, with the script's hash not in the policy,
 with imports kept, with nested noscript, with no count of bytes, with notes, with a history that is
 made, with notes in whole reports, with arrays that are not put back in order, with views whose
-controls ask for more than the file holds, with a frame without a name.
+controls ask for more than the file holds, with a frame without a name, with pairs of classes that
+are not turned round, with comparisons whose eigenvectors are not there.
 """
 
 import base64
