@@ -144,7 +144,7 @@ def build_app(
             lambda asked: served.audit(asked.path_params["number"]), as_report
         ),
         "/compare": page(
-            lambda asked: comparison(served, COMPARE.asked({}, asked.query_params, b"")),
+            lambda asked: comparison(served, COMPARE.asked({}, asked.query_params)),
             compare_page,
         ),
         "/jobs": page(lambda _request: served.jobs.overview(), jobs_page),

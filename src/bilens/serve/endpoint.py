@@ -76,20 +76,16 @@ class Endpoint:
     def method(self) -> str:
         return "GET" if self.body is None else "POST"
 
-    def asked(self, path: Mapping[str, Any], query: Mapping[str, str], body: bytes) -> Asked:
+    def asked(self, path: Mapping[str, Any], query: Mapping[str, str], body: bytes = b"") -> Asked:
         """Return a request, checked; what it does not say is the default.
 
         Raises:
             UsageError: If the query is not as described.
             msgspec.MsgspecError: If the body is not.
         """
-        values = self.checked(query)
+        values = {name: read_value(name, query.get(name), self.query[name]) for name in self.query}
         read = None if self.body is None else msgspec.json.decode(body, type=self.body)
         return Asked(path, values, read)
-
-    def checked(self, query: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values of a query, with those that it does not say."""
-        return {name: read_value(name, query.get(name), self.query[name]) for name in self.query}
 
 
 def read_value(name: str, text: str | None, schema: Schema) -> Any:

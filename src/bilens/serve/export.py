@@ -276,7 +276,7 @@ def data(served: ServedFolder, there: dict[str, int], room: int, report: Report)
 def found_text(served: ServedFolder, one: Endpoint, asked: Asked) -> str:
     """Return the answer of an endpoint as JSON; numbers that are only drawn are shorter."""
     try:
-        found = one.find(served, Asked(asked.path, one.checked(texts(asked))))
+        found = one.find(served, one.asked(asked.path, texts(asked)))
     except BilensError as error:
         told = displayable(without_paths(str(error), served.folder))
         return json.dumps({"error": told})

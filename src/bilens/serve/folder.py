@@ -298,7 +298,7 @@ class ServedFolder:
         return last.model, self.audit(last.number)
 
     def name_of(self, path: Path) -> str:
-        return path.relative_to(self.folder).as_posix() or "."
+        return path.relative_to(self.folder).as_posix()
 
 
 def day() -> date:

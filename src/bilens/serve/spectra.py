@@ -27,9 +27,8 @@ from bilens.interp.traced_layer import eigenvector_tokens
 from bilens.io.tensor_names import kind_of
 from bilens.nn.layer_view import LayerView
 from bilens.records.audit import Audit
-from bilens.records.base import AnyDocument, read_document
 from bilens.records.history import PastAudit
-from bilens.records.layer_audit import LayerAudit, LayerReading
+from bilens.records.layer_audit import LayerReading
 from bilens.records.spectra import (
     LayerRow,
     LayerTable,
@@ -176,15 +175,15 @@ def layer_table(served: ServedFolder, asked: Asked) -> LayerTable:
     said = next(iter(audits_of(served, opened)), None)
     readings: dict[str, LayerReading] = {}
     if said is not None and said.kind == "layer_audit":
-        record = document_of(served, said, LayerAudit)
-        readings = {one.name: one for one in record.layers}
-    rows = (
-        layer_row(opened, name, view, readings.get(name))
-        for name, view in opened.model.layers.items()
+        readings = {one.name: one for one in served.audit(said.number).record.layers}
+    return LayerTable(
+        weights_sha256=opened.model.weights_sha256,
+        audit=None if said is None else said.number,
+        layers=tuple(
+            layer_row(opened, name, view, readings.get(name))
+            for name, view in opened.model.layers.items()
+        ),
     )
-    number = None if said is None else said.number
-    sha256 = opened.model.weights_sha256
-    return LayerTable(weights_sha256=sha256, audit=number, layers=tuple(rows))
 
 
 def layer_row(opened: OpenModel, name: str, view: LayerView, said: LayerReading | None) -> LayerRow:
@@ -219,10 +218,6 @@ def audits_of(served: ServedFolder, opened: OpenModel) -> list[PastAudit]:
     """Return the audits of a model with the weights that it has now, the last one first."""
     sha256 = opened.model.weights_sha256
     return [one for one in served.history.audits(opened.name) if one.weights_sha256 == sha256]
-
-
-def document_of(served: ServedFolder, said: PastAudit, kind: type[AnyDocument]) -> AnyDocument:
-    return read_document(kind, served.history.document(said.number))
 
 
 def eigenvectors(served: ServedFolder, asked: Asked) -> ViewedVectors:
@@ -289,7 +284,7 @@ def truncation(served: ServedFolder, asked: Asked) -> TruncationCurve:
     """Accuracy with fewer eigenvectors, as the last audit with data measured it."""
     for said in audits_of(served, served.opened(asked.path["key"])):
         if said.kind == "audit" and said.data_sha256:
-            record = document_of(served, said, Audit)
+            record: Audit = served.audit(said.number).record
             if record.data is not None and record.truncation:
                 return TruncationCurve(
                     audit=said.number,

@@ -78,24 +78,19 @@ def walk(folder: Path) -> Found:
         with suppress(OSError, RuntimeError, ValueError):  # gone since, closed to us, a loop
             if path.is_symlink() and not path.resolve().is_relative_to(folder):
                 continue
-            name = path.relative_to(folder).as_posix() or "."
-            key = id_of(name)
+            lying, inner = [path], False
             if is_model(path):
-                models[key], names[key] = path, name
-                if path != folder:
-                    for each in beside(path):
-                        inner = each.relative_to(folder).as_posix()
-                        if each.suffix != ".json":
-                            data[id_of(inner)] = each
-                        elif (kind := kind_at(folder, each)) in KINDS:
-                            reports[id_of(inner)] = each, kind
-                            names[id_of(inner)] = inner
-                    continue
-            elif path.suffix == ".json" and (kind := kind_at(folder, path)) in KINDS:
-                reports[key], names[key] = (path, kind), name
-            elif path.suffix.lower() in (*DATA, *TEXTS) and path.is_file():
-                data[key] = path
-            if path.is_symlink() or not path.is_dir():
+                name = path.relative_to(folder).as_posix()
+                models[id_of(name)], names[id_of(name)] = path, name
+                inner = path != folder
+                lying = beside(path) if inner else []
+            for each in lying:
+                name = each.relative_to(folder).as_posix()
+                if each.suffix == ".json" and (kind := kind_at(folder, each)) in KINDS:
+                    reports[id_of(name)], names[id_of(name)] = (each, kind), name
+                elif each.suffix.lower() in (*DATA, *TEXTS) and each.is_file():
+                    data[id_of(name)] = each
+            if inner or path.is_symlink() or not path.is_dir():
                 continue
             if depth > DEEPEST:
                 truncated = True
@@ -112,7 +107,7 @@ def walk(folder: Path) -> Found:
             if any(part.lower().endswith(IMAGES) for part in parts):  # of one class
                 holder = path.parent
             if holder is not None and holder.is_relative_to(folder):
-                data[id_of(holder.relative_to(folder).as_posix() or ".")] = holder
+                data[id_of(holder.relative_to(folder).as_posix())] = holder
             if path == folder:  # its marks are parts of one model
                 parts = [part for part in parts if part not in MARKS]
             waiting += [(path / part, depth + 1) for part in parts if not part.startswith(".")]
