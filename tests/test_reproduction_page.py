@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bilens.studies import STUDIES
-from bilens.studies.study import DOCUMENT_NAME
+from bilens.studies.study_folder import DOCUMENT_NAME
 from tools import reproduction
 
 

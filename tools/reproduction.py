@@ -29,14 +29,8 @@ from bilens.studies.comparison import (
     findings,
     table,
 )
-from bilens.studies.study import (
-    CELLS_FOLDER,
-    DOCUMENT_NAME,
-    PAGE_NAME,
-    Study,
-    spelling,
-    write_json,
-)
+from bilens.studies.study import Study, spelling
+from bilens.studies.study_folder import CELLS_FOLDER, DOCUMENT_NAME, PAGE_NAME, write_json
 
 DOCS = Path(__file__).parent.parent / "docs"
 KEPT, BENCHMARKS = DOCS / "reproduction", DOCS / "benchmarks"

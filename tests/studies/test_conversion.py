@@ -15,7 +15,8 @@ from bilens.nn.mlp import BilinearMLP
 from bilens.studies import conversion, conversion_circuits, conversion_ways as by
 from bilens.studies.conversion import ConversionStudy, cases
 from bilens.studies.conversion_ways import OURS, WAYS, AnnealedMLP, Case
-from bilens.studies.study import StudyOptions, run_study
+from bilens.studies.study import StudyOptions
+from bilens.studies.study_folder import run_study
 from tests import traced_models
 
 OPTIONS = StudyOptions(corpus="grammar", steps=2, tokens=2048)

@@ -10,7 +10,8 @@ from bilens.data import text
 from bilens.studies import gates, study
 from bilens.studies.comparison import finding
 from bilens.studies.gates import EQUAL_STEPS, EQUAL_TIME, GATES, GateStudy
-from bilens.studies.study import StudyOptions, run_study
+from bilens.studies.study import StudyOptions
+from bilens.studies.study_folder import run_study
 from bilens.train.tasks.language import LanguageMetrics
 
 OPTIONS = StudyOptions(corpus="grammar", steps=4)

@@ -18,7 +18,8 @@ from bilens.studies import negation_grammar, study
 from bilens.studies.negation_candidates import fewest
 from bilens.studies.negation_grammar import MLP_IN, NegationStudy, measure_circuit, verdict
 from bilens.studies.negation_prompts import NegationPrompts, word_tokens
-from bilens.studies.study import StudyOptions, run_study
+from bilens.studies.study import StudyOptions
+from bilens.studies.study_folder import run_study
 from bilens.train.corpus import CorpusDescription, CorpusOptions
 
 OPTIONS = CorpusOptions("grammar", limit=400)

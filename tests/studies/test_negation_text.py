@@ -13,7 +13,8 @@ from bilens.studies import negation_candidates, negation_text, study as study_mo
 from bilens.studies.negation_candidates import InputKinds, held_positions, positions
 from bilens.studies.negation_prompts import FRAMES, OPENERS, NegationPairs, TruthWords, over_words
 from bilens.studies.negation_text import NegationTextStudy, margins, verdict
-from bilens.studies.study import StudyOptions, run_study
+from bilens.studies.study import StudyOptions
+from bilens.studies.study_folder import run_study
 from tests import traced_models
 
 TEXTS = ["Tim was not very happy . He didn't run .", "so sad and scared , never good !"]

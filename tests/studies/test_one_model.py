@@ -26,7 +26,8 @@ from bilens.studies.sae_training import (
     lengths_of,
     upper_layer,
 )
-from bilens.studies.study import StudyOptions, run_study
+from bilens.studies.study import StudyOptions
+from bilens.studies.study_folder import run_study
 from tests import traced_models
 
 

@@ -17,8 +17,9 @@ from bilens.base.errors import (
     UsageError,
 )
 from bilens.base.files import file_sha256
-from bilens.studies import STUDIES, find_studies, study as study_module
-from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions, run_study
+from bilens.studies import STUDIES, find_studies, study as study_module, study_folder
+from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
+from bilens.studies.study_folder import run_study
 
 
 class Squares(Study):
@@ -139,7 +140,7 @@ def test_cells_of_another_version_are_not_mixed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_study(Squares(), tmp_path, THREE)
-    monkeypatch.setattr(study_module, "VERSION", "99.0")
+    monkeypatch.setattr(study_folder, "VERSION", "99.0")
     with pytest.raises(OutputExistsError, match=r"\(bilens 0.*; this is .*\(bilens 99.0\)"):
         run_study(Squares(), tmp_path, THREE)
 

@@ -11,17 +11,8 @@ from bilens.base.files import names_in, write_file
 from bilens.report.reproduction import render_reproduction
 from bilens.studies import STUDIES, find_studies
 from bilens.studies.comparison import RULE, finding_cells
-from bilens.studies.study import (
-    DOCUMENT_NAME,
-    MODELS_FOLDER,
-    Record,
-    Say,
-    Study,
-    StudyOptions,
-    read_again,
-    run_study,
-    spelling,
-)
+from bilens.studies.study import Record, Say, Study, StudyOptions, spelling
+from bilens.studies.study_folder import DOCUMENT_NAME, MODELS_FOLDER, read_again, run_study
 from bilens.version import VERSION
 
 INDEX_NAME = "index.html"
