@@ -21,8 +21,8 @@ from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import NonFiniteError, NumericalError, ShapeError, UsageError
 from bilens.certify.spectrum_enclosure import enclosed
+from bilens.certify.truncated_agreement import certified_agreement
 from bilens.certify.truncation import (
-    certified_agreement,
     frobenius_bound,
     smallest_k,
     truncated_input_bound,

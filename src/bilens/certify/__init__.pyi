@@ -30,11 +30,13 @@ from .stability import (
     quantisation_stability as quantisation_stability,
     spectrum_stability as spectrum_stability,
 )
-from .truncation import (
+from .truncated_agreement import (
     CertifiedAgreement as CertifiedAgreement,
+    certified_agreement as certified_agreement,
+)
+from .truncation import (
     InputBounds as InputBounds,
     TruncationError as TruncationError,
-    certified_agreement as certified_agreement,
     smallest_k as smallest_k,
     truncated_input_bound as truncated_input_bound,
     truncation_error as truncation_error,

@@ -23,7 +23,8 @@ from bilens.certify.inputs import RadiusStatus
 from bilens.certify.l2_certificates import L2Radius, certified_accuracy, l2_radius, projected_margin
 from bilens.certify.linf_certificates import linf_radius
 from bilens.certify.stability import spectrum_stability
-from bilens.certify.truncation import certified_agreement, truncation_error, truncation_moments
+from bilens.certify.truncated_agreement import certified_agreement
+from bilens.certify.truncation import truncation_error, truncation_moments
 from bilens.nn import BilinearClassifier
 from bilens.records.guarantees import (
     Box,
