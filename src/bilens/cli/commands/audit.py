@@ -16,16 +16,14 @@ from bilens.cli.console import Output
 from bilens.cli.options import (
     FAILED,
     METHOD_PANEL,
-    DataFiles,
     Json,
     Lang,
     Overwrite,
-    SeenText,
-    TensorFile,
     a_model,
     check_outputs,
     option,
 )
+from bilens.cli.shared_options import DataFiles, SeenText, TensorFile
 from bilens.findings.rules.registry import condition_help, parse_conditions
 from bilens.version import VERSION
 

@@ -10,17 +10,12 @@ import typer
 
 from bilens.base.errors import UsageError
 from bilens.cli.console import Output
-from bilens.cli.options import (
-    TRAINING_PANEL,
+from bilens.cli.options import TRAINING_PANEL, Json, check_outputs, option, refuse_idle, said
+from bilens.cli.shared_options import (
     DataFiles,
     HtmlReport,
-    Json,
     Running,
     TensorFile,
-    check_outputs,
-    option,
-    refuse_idle,
-    said,
     say_how_it_was_read,
 )
 

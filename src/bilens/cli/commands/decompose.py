@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bilens.base.errors import NumericalError, UsageError
 from bilens.cli.console import Output, after
-from bilens.cli.options import METHOD_PANEL, DataFiles, Json, Overwrite, TensorFile, option
+from bilens.cli.options import METHOD_PANEL, Json, Overwrite, option
+from bilens.cli.shared_options import DataFiles, TensorFile
 
 if TYPE_CHECKING:
     from rich.table import Table

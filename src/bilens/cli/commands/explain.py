@@ -11,7 +11,8 @@ import typer
 from bilens.base.errors import UsageError
 from bilens.base.files import write_file
 from bilens.cli.console import Output
-from bilens.cli.options import DataFiles, Json, Lang, ModelFile, Overwrite, check_outputs, option
+from bilens.cli.options import Json, Lang, Overwrite, check_outputs, option
+from bilens.cli.shared_options import DataFiles, ModelFile
 
 if TYPE_CHECKING:
     from bilens.io.load import LoadedModel

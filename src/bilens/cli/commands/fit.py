@@ -9,16 +9,8 @@ import typer
 
 from bilens.base.errors import UsageError
 from bilens.cli.console import Output
-from bilens.cli.options import (
-    FAILED,
-    DataFiles,
-    Json,
-    SeenText,
-    TensorFile,
-    option,
-    refuse_idle,
-    said,
-)
+from bilens.cli.options import FAILED, Json, option, refuse_idle, said
+from bilens.cli.shared_options import DataFiles, SeenText, TensorFile
 
 if TYPE_CHECKING:
     from torch import Tensor

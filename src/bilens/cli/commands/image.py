@@ -22,9 +22,9 @@ from bilens.cli.options import (
     Overwrite,
     PrecisionOption,
     RunFolder,
-    Running,
     option,
 )
+from bilens.cli.shared_options import Running
 
 if TYPE_CHECKING:
     from bilens.train.tasks.image import EpochMetrics

@@ -17,11 +17,10 @@ from bilens.cli.options import (
     LanguageModel,
     PrecisionOption,
     RunFolder,
-    Running,
     Schedule,
-    Text,
     option,
 )
+from bilens.cli.shared_options import Running, Text
 
 if TYPE_CHECKING:
     from bilens.train.corpus import CorpusOptions

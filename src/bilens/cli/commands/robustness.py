@@ -8,16 +8,8 @@ import typer
 
 from bilens.base.errors import UsageError
 from bilens.cli.console import Output
-from bilens.cli.options import (
-    FAILED,
-    DataFiles,
-    HtmlReport,
-    Json,
-    ModelFile,
-    Overwrite,
-    check_outputs,
-    option,
-)
+from bilens.cli.options import FAILED, Json, Overwrite, check_outputs, option
+from bilens.cli.shared_options import DataFiles, HtmlReport, ModelFile
 
 
 @dataclass(frozen=True)

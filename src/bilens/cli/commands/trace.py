@@ -11,15 +11,8 @@ import typer
 from bilens.base.errors import OutputExistsError, UsageError
 from bilens.base.files import names_in
 from bilens.cli.console import Output
-from bilens.cli.options import (
-    HtmlReport,
-    Json,
-    LanguageModel,
-    Overwrite,
-    Text,
-    check_outputs,
-    option,
-)
+from bilens.cli.options import Json, LanguageModel, Overwrite, check_outputs, option
+from bilens.cli.shared_options import HtmlReport, Text
 
 
 @dataclass(frozen=True)

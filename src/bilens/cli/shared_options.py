@@ -1,0 +1,252 @@
+"""Options that several commands share: a model, data, a text, a report, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import typer
+
+from bilens.base.errors import NonFiniteError, UsageError
+from bilens.cli.options import (
+    FILE_PANEL,
+    DeviceOption,
+    Encoding,
+    Lang,
+    Overwrite,
+    Resume,
+    Say,
+    option,
+    parse_roles,
+    refuse_idle,
+    said,
+)
+
+if TYPE_CHECKING:
+    from bilens.data.images import ImageDataset
+    from bilens.data.model_interface import LabelledData, ModelInterface
+    from bilens.io.load import LoadedModel
+    from bilens.report.reports import SavedReport
+    from bilens.train.corpus import CorpusOptions
+    from bilens.train.recorded_inputs import LayerInputs
+
+
+@dataclass(frozen=True)
+class Running:
+    """Where a training runs, and what becomes of an earlier one."""
+
+    device: DeviceOption = "auto"
+    resume: Resume = False
+    overwrite: Overwrite = False
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model, and what a checkpoint does not say by itself."""
+
+    PANEL: ClassVar = FILE_PANEL
+
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="Model folder, or a file: .safetensors, .gguf, .pt, .skops and others; or a name "
+            "in the cache of the Hugging Face hub."
+        ),
+    ]
+    allow_pickle: bool = option(
+        False, "Open a file of PyTorch, which is a pickle; no code in it is run."
+    )
+    trust_pickle: bool = option(
+        False, "Open a pickled model of scikit-learn, RUNNING whatever code is in it."
+    )
+    residual: bool | None = option(
+        None,
+        "For checkpoints of the paper's repository: whether blocks add their input.",
+        "--residual/--no-residual",
+    )
+
+    def open(self, say: Say | None = None) -> LoadedModel:
+        """Read the model; `say` is told what was taken for what, and how far it is the source."""
+        from bilens.io.load import load
+
+        loaded = load(self.model, **self.flags(), **self.said())
+        if say is not None:
+            say_how_it_was_read(loaded, say)
+        return loaded
+
+    def flags(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("residual", "allow_pickle", "trust_pickle")}
+
+    def said(self) -> dict[str, Any]:
+        """What was said of the tensors of a file with names of its own."""
+        return {}
+
+    def open_pair(self, baseline: Path | None, say: Say) -> tuple[LoadedModel, LoadedModel | None]:
+        """Read the model and the one that it was made from, to which an adapter is added."""
+        if baseline is None:
+            return self.open(say), None
+        from bilens.io.load import PEFT, ReadOptions, load_to_compare
+
+        plain = ReadOptions(**self.flags(), **self.said())
+        base = baseline if PEFT.matches(self.model) else None
+        loaded = load_to_compare(self.model, replace(plain, base=base))
+        say_how_it_was_read(loaded, say)
+        return loaded, load_to_compare(baseline, plain)
+
+
+@dataclass(frozen=True)
+class TensorFile(ModelFile):
+    """A model, which may be a .safetensors file with names of its own."""
+
+    roles: list[str] | None = option(
+        None,
+        "What a tensor of a .safetensors or .pt file is: up, down or gate, with _bias, and .0, .1, "
+        "… for several layers, or * in the name for their numbers; repeat it for each. Without it "
+        "names and shapes are guessed from.",
+        "--map",
+        metavar="ROLE=TENSOR",
+    )
+    activation: str | None = option(
+        None,
+        "Of the layers of a .safetensors or .pt file: relu, gelu, leaky_relu:0.2, …; identity for "
+        "a product without one; gelu,relu is one for each layer.",
+        "--activation",
+    )
+    transposed: bool | None = option(
+        None,
+        "Whether matrices of such a file are (in, out); needed where shapes leave it open.",
+        "--transposed/--no-transposed",
+    )
+
+    def said(self) -> dict[str, Any]:
+        return {
+            "roles": parse_roles(self.roles) if self.roles else None,
+            "activation": self.activation,
+            "transposed": self.transposed,
+        }
+
+
+def say_how_it_was_read(model: LoadedModel, say: Say) -> None:
+    """Say what was taken for what, and how the first layer compares with its source."""
+    if model.below is not None or not model.layers:
+        say(f"{model.source}: {model.provenance['read']}")
+    for line in [] if model.load_report is None else model.load_report.lines():
+        say(line)
+    with suppress(NonFiniteError):  # told by what reads the layer
+        if model.compare is not None and model.exactness is not None:
+            say(str(model.exactness))
+
+
+@dataclass(frozen=True)
+class DataFiles:
+    """The data that a model is judged on."""
+
+    data: list[Path] | None = option(
+        None,
+        "Table (CSV, Excel, Parquet), .npy, .npz or .safetensors file, folder with x.npy and "
+        "y.npy, with a subfolder of images for each class, or with the IDX files of --dataset.",
+        *("--data", "--data-dir", "--table"),
+        metavar="PATH",
+    )
+    labels: str | None = option(
+        None, "Right answers of --data: a column, a key of an .npz, or a file.", metavar="NAME"
+    )
+    dataset: Literal["mnist", "fashion-mnist"] | None = option(
+        None, "Data set in --data; the model usually says it itself."
+    )
+
+    encoding: Encoding = None
+
+    @property
+    def path(self) -> Path | None:
+        """The one path that was given."""
+        if self.data and len(self.data) > 1:
+            raise UsageError("--data (--data-dir, --table) is given twice: give it once.")
+        if self.labels is not None and not self.data:
+            raise UsageError("--labels is about --data: give it, or leave both out.")
+        return self.data[0] if self.data else None
+
+    def find(
+        self, model: LoadedModel, say: Say, interface: ModelInterface | None = None
+    ) -> ImageDataset | LabelledData | None:
+        """Return the data; `interface` is what they have to fit, if not the whole model."""
+        from bilens.api.given_data import find_data
+
+        given = self.path, self.dataset, self.labels, say, interface, self.encoding
+        found = find_data(model, *given)
+        if done := getattr(found, "done", ()):  # to a table
+            from bilens.records.base import displayable
+            from bilens.report.sections.tables import conversion_lines
+            from bilens.report.text import load_catalogue
+
+            for line in conversion_lines(load_catalogue("en"), displayable(done)):
+                say(line)
+        return found
+
+
+OF_TEXT = ("--tokens", "--held-out", "--activations")
+
+
+@dataclass(frozen=True)
+class SeenText:
+    """The text that a language model reads, so that its layers are read on what they see."""
+
+    text: str | None = option(None, "Text that a language model reads: what its layers see.")
+    tokens: int = option(20_000, "Tokens of --text, held-out ones among them.", min=1)
+    held_out: float = option(0.2, "Share of --text, by document, that R² is of.")
+    activations: Path | None = option(
+        None, "Folder where what the layers see is written, or is read if it is there."
+    )
+
+    def inputs(
+        self, model: Path, layers: list[str], seed: int, report: Callable[..., None]
+    ) -> LayerInputs | None:
+        """Return what the layers see; None without a text."""
+        if self.text is None:
+            refuse_idle([one for one in said(self) if one in OF_TEXT], "--text")
+            return None
+        from bilens.train.recorded_inputs import layer_inputs
+
+        how: dict[str, Any] = {"tokens": self.tokens, "held_out": self.held_out, "seed": seed}
+        found = layer_inputs(model, self.text, layers=layers, **how)
+        return found if self.activations is None else found.store(self.activations, report)
+
+
+@dataclass(frozen=True)
+class HtmlReport:
+    """The page that is written about a result."""
+
+    html: Path | None = option(None, "Write the report to this HTML file.")
+    lang: Lang = option("en", "Language of the HTML report.")
+
+    def __post_init__(self) -> None:
+        if self.html is None:
+            refuse_idle(said(self), "--html")
+
+    def write(self, report: SavedReport[Any]) -> list[str]:
+        """Write the page if one is asked for; return the line about it."""
+        if self.html is None:
+            return []
+        report.to_html(self.html, lang=self.lang)
+        return [f"Report: {self.html}"]
+
+
+@dataclass(frozen=True)
+class Text:
+    """The text that a language model reads; left out, what it was trained on."""
+
+    corpus: str | None = option(None, "As for `train language`; left out: the model's own.")
+    column: str | None = option(None, "Column of --corpus with the text.")
+    limit: int | None = option(None, "Documents of --corpus to read.", min=2)
+
+    def options(self) -> CorpusOptions | None:
+        from bilens.train.corpus import CorpusOptions
+
+        if self.corpus is not None:
+            return CorpusOptions(self.corpus, column=self.column, limit=self.limit)
+        if self.column is not None or self.limit is not None:
+            raise UsageError("--column and --limit are about --corpus: give it, or leave them out.")
+        return None
