@@ -40,7 +40,7 @@ export const ticks = (low, high, most = 5) => {
 };
 
 const DOTS = 60; // at most, of a curve; of one with more points some tell theirs
-const LEFT = 56;
+const LEFT = 70; // room for −0.00015
 const BOTTOM = 34;
 const TOP = 16;
 // The frame of a plot, and where values lie in it; `counted`: across stand things that are counted from 1.
