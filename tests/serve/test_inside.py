@@ -158,9 +158,11 @@ def test_no_place_of_the_machine_is_told(folder: Path) -> None:
     assert jobs.last_line(job.number) == "a is a link to m.safetensors."
     document = make_document()
     document["reproduce"]["command"] = "bilens audit a --data-dir /srv/private"
+    document["source"]["path"] = f"{folder}/a"
     bl.History(folder).add(AuditReport(document).record)
     audit = ServedFolder(folder).audit(1)
     assert audit.record.reproduce.command == "bilens audit a --data-dir private"
+    assert audit.record.source.path == "runs/a"
 
 
 @pytest.mark.parametrize("named", ["{out}", "../../base", "../base", "link", "\0", "a/model"])

@@ -39,6 +39,7 @@ from bilens.serve.suited import not_offered
 from bilens.serve.walk import KINDS, START, TEXTS, Found, walk
 
 LARGEST = 1 << 24  # bytes of a document
+PLACES = "source", "data", "difference", "saes", "reproduce"  # parts of documents that name paths
 VIEWS = "spectra", "interactions"  # of every model that has layers
 AUTOENCODER = ("sae.safetensors", "sae_weights.safetensors")  # else its class says it
 Report = TypeVar("Report", bound=SavedReport[Any])
@@ -234,12 +235,11 @@ class ServedFolder:
         return report.with_people(People(people.day, entries) if entries else None)
 
     def _private(self, document: Mapping[str, object]) -> Mapping[str, object]:
-        """Return a document without the places of the machine that its command line names."""
-        run = document.get("reproduce") if isinstance(document, dict) else None
-        if not isinstance(run, dict) or not isinstance(run.get("command"), str):
+        """Return a document without the places of the machine that it and its command name."""
+        if not isinstance(document, dict):
             return document
-        run = run | {"command": without_paths(run["command"], self.folder)}
-        return {**document, "reproduce": run}
+        named = {name: placed(document[name], self.folder) for name in PLACES if name in document}
+        return {**document, **named}
 
     def start(self, asked: NewJob) -> Job:
         """Put a job in the queue."""
@@ -299,6 +299,15 @@ class ServedFolder:
 
     def name_of(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
+
+
+def placed(part: Any, folder: Path) -> Any:
+    """Return a part of a document with each path of the machine cut."""
+    if isinstance(part, dict):
+        return {key: placed(value, folder) for key, value in part.items()}
+    if isinstance(part, list):
+        return [placed(one, folder) for one in part]
+    return without_paths(part, folder) if isinstance(part, str) else part
 
 
 def day() -> date:

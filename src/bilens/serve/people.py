@@ -38,7 +38,9 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
     ]
     none = [] if parts or last is None else [element("p", t("explorer.no_finding"))]
     view = {"data_view": "people", "data_key": found.model.id} if found.writable else {}
-    listed = element("div", *parts, thread(t, found, "model"), **view)
+    if found.writable or any(one.subject == "model" for one in found.entries):
+        parts.append(thread(t, found, "model"))
+    listed = element("div", joined(*parts), **view)
     summary = page_link(t, f"/models/{found.model.id}/summary", t("explorer.summary"))
     link = [] if last is None else [element("p", summary)]
     compared = element("div", "", data_view="compareWith", data_key=found.model.id)
