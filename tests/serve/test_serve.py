@@ -130,8 +130,9 @@ def test_the_language_of_the_browser_is_taken(client: TestClient) -> None:
 
 
 def test_the_same_document_is_page_and_json(client: TestClient, folder: Path) -> None:
-    document = client.get("/api/v1/audits/2").json()
-    assert document == bl.History(folder).document(2)
+    document = bl.History(folder).document(2)
+    document["source"]["path"] = "runs/mnist"  # no place of the machine is told
+    assert client.get("/api/v1/audits/2").json() == document
 
 
 def test_what_is_said_is_kept_and_shown(client: TestClient, folder: Path) -> None:
