@@ -106,7 +106,7 @@ def test_without_script_every_view_names_a_report(
     page = context.new_page()
     views, named = 0, set()
     for path in paths:
-        page.goto(f"{path}{'&' if '?' in path else '?'}lang=en")
+        page.goto(f"{path}{'&' if '?' in path else '?'}lang=en", wait_until="domcontentloaded")
         assert page.locator("h1").count() == 1, path
         views += page.locator("noscript p:first-child").filter(visible=True).count()
         named |= {
