@@ -114,8 +114,8 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     for name in ("MODEL", "UNKNOWN", "FIRST", "SAME", "CALM", "CODER"):
         model_page(getattr(explorer_documents, name), "en", "")
     for view in MODEL_VIEWS:
-        view_page(explorer_documents.MODEL, view, "en", "")
-        view_page(explorer_documents.UNKNOWN, view, "en", "")
+        view_page(explorer_documents.MODEL, "en", "", view)
+        view_page(explorer_documents.UNKNOWN, "en", "", view)
     model_jobs_page(explorer_documents.MODEL_JOBS, "en", "")
     model_jobs_page(explorer_documents.UNFIT_JOBS, "en", "")
     jobs_page(explorer_documents.NO_JOBS, "en", "")

@@ -17,19 +17,17 @@ from starlette.routing import Route
 
 from bilens.base.errors import BilensError, CheckpointError, DiskError, FileError
 from bilens.records.base import displayable, to_json
-from bilens.records.explorer import ModelPage
 from bilens.report.reports import SavedReport
 from bilens.report.summary import render_summary
 from bilens.report.text import LANGUAGES
+from bilens.serve import endpoints, job_pages
 from bilens.serve.compare_page import compare_page
 from bilens.serve.comparison import COMPARE, comparison
 from bilens.serve.endpoint import API, KEY, Asked, Endpoint, openapi
-from bilens.serve.endpoints import ENDPOINTS
 from bilens.serve.events import Events
 from bilens.serve.folder import ServedFolder
-from bilens.serve.guard import STREAM, Guard
+from bilens.serve.guard import POLICY, STREAM, Guard
 from bilens.serve.inside import MissingError, without_paths
-from bilens.serve.job_pages import job_page, jobs_page, model_jobs, model_jobs_page, one_job
 from bilens.serve.pages import (
     MODEL_VIEWS,
     STATIC,
@@ -70,31 +68,15 @@ def build_app(
     """
     events = Events(served)
 
-    def page(find: Callable[[Request], Found], draw: Callable[..., str]) -> Answer:
+    def page(
+        find: Callable[[ServedFolder, Asked], Found], draw: Callable[..., str], policy: str = POLICY
+    ) -> Answer:
         async def answer(request: Request) -> Response:
-            found = await run_sync(find, request)
+            asked = Asked(request.path_params, request.query_params)
+            found = await run_sync(find, served, asked)
             secret = str(request.scope["bilens_secret"])
-            return HTMLResponse(await run_sync(draw, found, lang_of(request), secret))
-
-        return answer
-
-    def overview(asked: Request) -> Callable[..., str]:
-        found = served.overview(asked.query_params.get("watch", ""))
-        return partial(overview_page, found, every="all" in asked.query_params)
-
-    def model_view(view: str) -> Answer:
-        def draw(found: ModelPage, lang: str, secret: str) -> str:
-            return view_page(found, view, lang, secret)
-
-        return page(lambda asked: served.model(asked.path_params["key"]), draw)
-
-    def report(find: Callable[[Request], Found], text: Callable[[Found, str], str]) -> Answer:
-        draw = page(find, lambda found, lang, _secret: text(found, lang))
-
-        async def answer(request: Request) -> Response:
-            drawn = await draw(request)
-            drawn.headers["content-security-policy"] = REPORT_POLICY
-            return drawn
+            text = await run_sync(draw, found, lang_of(request), secret)
+            return HTMLResponse(text, headers={"content-security-policy": policy})
 
         return answer
 
@@ -110,7 +92,7 @@ def build_app(
         return answer
 
     async def described(_request: Request) -> Response:
-        return JSONResponse(openapi(ENDPOINTS))
+        return JSONResponse(openapi(endpoints.ENDPOINTS))
 
     def failed(request: Request, error: Exception) -> Response:
         """Return an error as a sentence; no path of the machine and no traceback is in it."""
@@ -129,42 +111,41 @@ def build_app(
         return HTMLResponse(failure_page(status, told, lang_of(request)), status, headers)
 
     pages = {
-        "/": page(overview, lambda draw, lang, secret: draw(lang=lang, secret=secret)),
-        "/models/{key}": page(lambda asked: served.model(asked.path_params["key"]), model_page),
-        **{f"/models/{{key}}/{view}": model_view(view) for view in MODEL_VIEWS},
-        "/reports/{key}/circuits": page(
-            lambda asked: trace_page(served, Asked(asked.path_params)), circuits_page
+        "/": page(overview, lambda draw, lang, secret: draw(lang, secret)),
+        "/models/{key}": page(endpoints.model, model_page),
+        **{
+            f"/models/{{key}}/{view}": page(endpoints.model, partial(view_page, view=view))
+            for view in MODEL_VIEWS
+        },
+        "/reports/{key}/circuits": page(trace_page, circuits_page),
+        "/models/{key}/summary": page(
+            lambda served, asked: served.last_audit(asked.path["key"]),
+            lambda found, lang, _secret: render_summary(found[1].record, found[0], lang),
+            REPORT_POLICY,
         ),
-        "/models/{key}/summary": report(
-            lambda asked: served.last_audit(asked.path_params["key"]),
-            lambda found, lang: render_summary(found[1].record, found[0], lang),
+        "/reports/{key}": page(
+            lambda served, asked: served.report(asked.path["key"]), as_report, REPORT_POLICY
         ),
-        "/reports/{key}": report(lambda asked: served.report(asked.path_params["key"]), as_report),
-        "/audits/{number:int}": report(
-            lambda asked: served.audit(asked.path_params["number"]), as_report
+        "/audits/{number:int}": page(
+            lambda served, asked: served.audit(asked.path["number"]), as_report, REPORT_POLICY
         ),
         "/compare": page(
-            lambda asked: comparison(served, COMPARE.asked({}, asked.query_params)),
-            compare_page,
+            lambda served, asked: comparison(served, COMPARE.asked({}, asked.query)), compare_page
         ),
-        "/jobs": page(lambda _request: served.jobs.overview(), jobs_page),
-        "/jobs/{number:int}": page(
-            lambda asked: one_job(served, Asked(asked.path_params)), job_page
-        ),
-        "/models/{key}/jobs": page(
-            lambda asked: model_jobs(served, Asked(asked.path_params)), model_jobs_page
-        ),
+        "/jobs": page(job_pages.overview, job_pages.jobs_page),
+        "/jobs/{number:int}": page(job_pages.one_job, job_pages.job_page),
+        "/models/{key}/jobs": page(job_pages.model_jobs, job_pages.model_jobs_page),
         "/static/{name}": static,
         STREAM: events.answer,
         f"{API}/openapi.json": described,
     }
     routes = [Route(path, answer) for path, answer in pages.items()]
-    for one in ENDPOINTS:
+    for one in endpoints.ENDPOINTS:
         path = f"{API}{one.path.replace('{number}', '{number:int}')}"
         routes.append(Route(path, as_json(one), methods=[one.method]))
     handlers = dict.fromkeys((HTTPException, *REFUSED, Exception), failed)
     app = Starlette(routes=routes, exception_handlers=handlers, lifespan=events.watched)
-    slow = [(one.address, one.slow) for one in ENDPOINTS if one.slow]
+    slow = [(one.address, one.slow) for one in endpoints.ENDPOINTS if one.slow]
     slow.append((re.compile("/compare"), COMPARE.slow))
 
     def refused(request: Request, status: int, told: str) -> str:
@@ -173,7 +154,12 @@ def build_app(
     return Guard(app, hosts, token, needed, events.close, refused, slow)
 
 
-def as_report(found: SavedReport[Any], lang: str) -> str:
+def overview(served: ServedFolder, asked: Asked) -> Callable[[str, str], str]:
+    found = served.overview(asked.query.get("watch", ""))
+    return partial(overview_page, found, every="all" in asked.query)
+
+
+def as_report(found: SavedReport[Any], lang: str, _secret: str) -> str:
     return found.to_html(lang=lang)
 
 

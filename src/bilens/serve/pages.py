@@ -58,7 +58,7 @@ def model_page(found: ModelPage, lang: str, secret: str) -> str:
     return framed(t, found.model.name, secret, *parts, *listed)
 
 
-def view_page(found: ModelPage, view: str, lang: str, secret: str) -> str:
+def view_page(found: ModelPage, lang: str, secret: str, view: str) -> str:
     """Return the page of one view of a model, which a script fills."""
     t, found = load_catalogue(lang), displayable(found)
     told = watch(t, found.digest, found.model.id)
