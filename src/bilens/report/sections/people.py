@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
@@ -12,6 +13,8 @@ from bilens.records.history import Entry
 from bilens.report.markup import heading, items, paragraph, section
 from bilens.report.sections.overview import Judged, title_of
 from bilens.report.text import Catalogue
+
+EIGENVECTOR = re.compile(r"(class|layer):(.*):(positive|negative):([^:]*)", re.DOTALL)
 
 
 def people(t: Catalogue, record: Judged) -> Markup:
@@ -85,28 +88,22 @@ def subject_name(t: Catalogue, subject: str, names: Sequence[str] = ()) -> str:
         return title_of(t, rest)
     if kind in ("latent", "circuit", "column", "model"):
         return t(f"subject.{kind}", name=rest)
-    place, *end = rest.rsplit(":", 2)
-    if kind not in ("class", "layer") or len(end) != 2 or end[0] not in ("positive", "negative"):
+    match = EIGENVECTOR.fullmatch(subject)
+    if match is None:
         return subject
+    _, place, sign, number = match.groups()
     if kind == "class" and place.isascii() and place.isdigit() and int(place) < len(names):
         place = names[int(place)].strip() or place
-    number = str(int(end[1]) + 1) if end[1].isascii() and end[1].isdigit() else end[1]
-    return t(f"subject.{kind}.{end[0]}", name=place, number=number)
+    if number.isascii() and number.isdigit():
+        number = str(int(number) + 1)
+    return t(f"subject.{kind}.{sign}", name=place, number=number)
 
 
 def class_labels(record: Audit, index: int) -> dict[tuple[str, int], str]:
     """Return the labels of a class's eigenvectors, of these weights, by sign and place."""
     found = {}
     for subject, entry in labels(() if record.people is None else record.people.entries).items():
-        kind, _, rest = subject.partition(":")
-        place, *end = rest.split(":")
-        of_these = entry.weights_sha256 == record.source.weights_sha256
-        if (
-            kind == "class"
-            and place == str(index)
-            and len(end) == 2
-            and end[1].isdigit()
-            and of_these
-        ):
-            found[end[0], int(end[1])] = entry.text
+        match = re.fullmatch(rf"class:{index}:(\w+):(\d+)", subject)
+        if match and entry.weights_sha256 == record.source.weights_sha256:
+            found[match[1], int(match[2])] = entry.text
     return found
