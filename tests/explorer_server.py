@@ -29,7 +29,8 @@ def served(root: Path) -> Iterator[str]:
     with Address(port=0).bound() as listening:
         here = f"127.0.0.1:{listening.getsockname()[1]}"
         server = server_of(build_app(ServedFolder(root), [here]))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        # a daemon: a test that fails holds up no end
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         while thread.is_alive() and not server.started:
             time.sleep(0.01)

@@ -428,7 +428,7 @@ def test_idle_connections_lock_nobody_out(folder: Path) -> None:
         here = f"127.0.0.1:{place[1]}"
         app = build_app(ServedFolder(folder), [here])
         server = uvicorn.Server(uvicorn.Config(app, **SETTINGS))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         idle = [socket.create_connection(place) for _ in range(70)]
         assert httpx.get(f"http://{here}/api/v1/overview", trust_env=False).status_code == 200
@@ -509,7 +509,7 @@ def test_a_browser_opens_what_answers(folder: Path, monkeypatch: pytest.MonkeyPa
     with Address(port=0).bound() as listening:
         here = f"127.0.0.1:{listening.getsockname()[1]}"
         server = server_of(build_app(ServedFolder(folder), [here]), f"http://{here}")
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         assert asked.wait(20)
         server.should_exit = True

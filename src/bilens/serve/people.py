@@ -57,9 +57,7 @@ def thread(
         "article",
         element("h3", what),
         *about,
-        element(
-            "div", paragraph(judged, class_="because"), said, class_="thread", data_fresh=subject
-        ),
+        element("div", paragraph(judged, class_="because"), said, class_="thread"),
         class_="finding",
         data_subject=subject,
         data_what=what,

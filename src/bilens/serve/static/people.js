@@ -1,17 +1,17 @@
 // What people say of a model: labels of anything, and what was said of a subject, last first.
-import { control, element, exported, get, post, t } from "./lib.js";
-import { added, freshen } from "./watch.js";
+import { control, element, exported, freshPage, get, post, t } from "./lib.js";
+import { added } from "./watch.js";
 
 // What was said of each model is fetched once, and again after something was added to it.
 const remarks = new Map();
 export const remarksOf = (key) => {
   if (!remarks.has(key)) {
     const found = { entries: [], weights: null, writable: true, shown: new Map() };
-    found.load = async () => {
+    found.load = async (fresh) => {
       const { audits, entries, writable } = await get(`/models/${key}`);
       Object.assign(found, { entries, writable, weights: audits[0]?.weights_sha256 || null });
       for (const [part, show] of found.shown) {
-        if (part.isConnected) show();
+        if (part.isConnected) show(fresh);
         else found.shown.delete(part);
       }
     };
@@ -101,13 +101,12 @@ const sayForm = (key, subject, action, what, close) => {
     problem.replaceChildren();
     send.setAttribute("aria-disabled", "true");
     try {
-      await added(key, () => post(`/models/${key}/entries`, body));
+      const fresh = await added(key, () => post(`/models/${key}/entries`, body));
       remembered(author);
-      await found.load();
+      await found.load(fresh);
       close();
     } catch (error) {
-      await freshen();
-      await found.load().catch(() => {});
+      await found.load(await freshPage().catch(() => null)).catch(() => {});
       const since = found.of(subject).filter((one) => one.number > after);
       after = newest();
       if (since.length) problem.append(element("p", {}, t("say.since")), remarkList(since));
@@ -173,7 +172,9 @@ export const people = (root) => {
     const buttons = actions.map((action) => sayButton(key, subject, action, what, place));
     const tools = element("p", { class: "takeaway" }, buttons);
     part.append(tools, place);
-    found.show(part, () => {
+    found.show(part, (fresh) => {
+      const now = fresh?.querySelector(`[data-subject="${CSS.escape(subject)}"] .thread`);
+      if (now) part.querySelector(".thread").replaceWith(document.adoptNode(now));
       tools.hidden = !found.writable;
       if (buttons[3]) buttons[3].hidden = !part.querySelector(".because"); // nothing is to be taken back
     });

@@ -11,27 +11,23 @@ const reload = () => {
 let adding = false; // then nothing is said of a change, which is one's own
 const stateOf = (key) => get(key ? `/models/${key}/state` : "/state");
 
-// Takes what is drawn by the explorer, and not by a script, from a fresh copy of the page.
-export const freshen = async () => {
-  const fresh = await freshPage().catch(() => null);
-  for (const part of document.querySelectorAll("[data-fresh]")) {
-    const now = fresh?.querySelector(`[data-fresh="${CSS.escape(part.dataset.fresh)}"]`);
-    if (now) part.replaceWith(document.adoptNode(now));
-  }
-  return fresh;
-};
-
-// Adds something to a model. A page that was of today is so afterwards.
+// Adds something to a model. A page that was of today is so afterwards: what is drawn of it by the
+// explorer, and not by a script, is taken from a fresh copy, which is returned where there is one.
 export const added = async (key, add) => {
   const told = document.querySelector(`[data-view="watch"][data-key="${key}"]`);
-  if (!told) return add();
+  if (!told) return add().then(() => null);
   adding = true;
   try {
     const before = (await stateOf(key)).digest;
     await add();
-    const fresh = await freshen(); // it is kept, whatever comes now
+    const fresh = await freshPage().catch(() => null); // it is kept, whatever comes now
+    for (const part of document.querySelectorAll("[data-fresh]")) {
+      const now = fresh?.querySelector(`[data-fresh="${part.dataset.fresh}"]`);
+      if (now) part.replaceWith(document.adoptNode(now));
+    }
     if (before === told.dataset.digest)
       told.dataset.digest = fresh?.querySelector('[data-view="watch"]')?.dataset.digest ?? before;
+    return fresh;
   } finally {
     adding = false;
   }
