@@ -319,6 +319,12 @@ def small_image(reason: str) -> dict[str, Any]:
     return document
 
 
+def audit_of(path: object, document: dict[str, Any] | None = None, **source: str) -> AuditReport:
+    """The audit of a model at a path: `document`, with more of its source."""
+    document = document or make_document()
+    return AuditReport({**document, "source": document["source"] | {"path": str(path)} | source})
+
+
 def failed() -> dict[str, Any]:
     """An audit whose rules fail or warn, with biases."""
     document = make_document()

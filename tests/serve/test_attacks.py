@@ -16,13 +16,13 @@ import pytest
 import bilens as bl
 import tiny
 import trace_documents
-from bilens.report.reports import AuditReport, TraceReport
+from bilens.report.reports import TraceReport
 from bilens.serve.export import export
 from bilens.serve.folder import ServedFolder, id_of
 from chromium import needs_browser
 from commands import model_folder
 from explorer_server import served
-from report_documents import failed
+from report_documents import audit_of, failed
 
 pytestmark = needs_browser
 ACTS = (  # each would leave a mark in the window
@@ -59,8 +59,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder / name, model, output_names=tuple(f"{c}{i}" for i, c in enumerate(classes))
         )
     history = bl.History(folder)
-    source = failed()["source"] | {"path": str(folder / NAMES[0])}
-    history.add(AuditReport(failed() | {"source": source}).record)
+    history.add(audit_of(folder / NAMES[0], failed()).record)
     for text in PAYLOADS:
         for subject in ("class:0:positive:0", f"column:{text}"[:200], "rule:exact"):
             history.say("label", NAMES[0], subject, text, text[:100])

@@ -10,27 +10,23 @@ from typing import Any
 
 import pytest
 import torch
-from msgspec import structs
 from starlette.testclient import TestClient
 
 import bilens as bl
 import tiny
 from bilens.records.explorer import id_of
-from bilens.report.reports import AuditReport
 from bilens.serve import comparison
 from chromium import needs_browser
 from commands import model_folder
 from explorer_server import opened_page, served
-from report_documents import failed, make_document
+from report_documents import audit_of, failed, make_document
 
 HOSTILE = '<img src=x onerror="console.log(1)">'
 A, B, OTHER = map(id_of, ("alpha", "beta", HOSTILE))
 
 
 def audited(root: Path, name: str, document: dict[str, Any]) -> int:
-    record = AuditReport(document).record
-    source = structs.replace(record.source, path=str(root / name))
-    return bl.History(root).add(structs.replace(record, source=source)).number
+    return bl.History(root).add(audit_of(root / name, document).record).number
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from bilens.serve.folder import ServedFolder, id_of
 from bilens.serve.playground import pair_spectrum, playground
 from chromium import needs_browser
 from commands import USAGE, Shell, model_folder
-from report_documents import failed, make_document
+from report_documents import audit_of, failed, make_document
 
 HOSTILE = '<img src=x onerror="alert(1)"></script><!--'
 
@@ -41,8 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model_folder(root / name, tiny.classifier())
     history = bl.History(root)
     for document in (make_document(), failed()):
-        source = document["source"] | {"path": str(root / "mnist")}
-        history.add(AuditReport(document | {"source": source}).record)
+        history.add(audit_of(root / "mnist", document).record)
     history.say("note", "mnist", "rule:exact", HOSTILE, HOSTILE)
     AuditReport(make_document()).to_json(root / "report.json")
     return root
@@ -220,10 +219,8 @@ def test_a_file_is_never_larger_than_it_may_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history = bl.History(tmp_path)
-    document = make_document()
     for number in range(60):
-        source = document["source"] | {"path": str(tmp_path / f"model-{number:02}")}
-        history.add(AuditReport(document | {"source": source}).record)
+        history.add(audit_of(tmp_path / f"model-{number:02}").record)
     whole = export(ServedFolder(tmp_path, exporting=True), "en")
     assert "no page in this file" not in whole.html
     monkeypatch.setattr(exports, "LARGEST", 700_000)
@@ -250,12 +247,9 @@ def unpacked(html: str) -> str:
 
 def test_labels_and_acceptances_are_carried_and_notes_are_not(tmp_path: Path) -> None:
     history = bl.History(tmp_path)
-    document = failed()
-    source = document["source"] | {"path": str(tmp_path / "mnist")}
-    report = AuditReport(document | {"source": source})
+    report = audit_of(tmp_path / "mnist", failed())
     history.add(report.record)
-    other = document["source"] | {"path": str(tmp_path / "other")}
-    history.add(AuditReport(document | {"source": other}).record)  # they are compared
+    history.add(audit_of(tmp_path / "other", failed()).record)  # they are compared
     for subject in ("model", "rule:complete", "class:3:positive:0"):
         history.say("note", "mnist", subject, "between us", "Ada")
     report.with_people(history.people("mnist")).to_json(tmp_path / "report.json")

@@ -19,7 +19,6 @@ import explorer_documents
 import tiny
 from bilens.base.errors import FileError
 from bilens.records.explorer import id_of
-from bilens.report.reports import AuditReport
 from bilens.report.sections.overview import title_of
 from bilens.report.text import load_catalogue
 from bilens.serve import folder as folders
@@ -29,19 +28,18 @@ from bilens.serve.pages import model_page, overview_page
 from bilens.serve.watching import number_of, spark
 from commands import FILE, Shell, model_folder
 from explorer_server import HERE
-from report_documents import failed, make_document
+from report_documents import audit_of, failed
 
 
 def audited(history: bl.History, name: str, document: Any = None, **values: float) -> None:
-    record = AuditReport(document or make_document()).record
+    record = audit_of(history.folder / name, document).record
     verdict = tuple(
         structs.replace(one, values=one.values | {"value": values[one.rule]})
         if one.rule in values
         else one
         for one in record.verdict
     )
-    source = structs.replace(record.source, path=str(history.folder / name))
-    history.add(structs.replace(record, verdict=verdict, source=source))
+    history.add(structs.replace(record, verdict=verdict))
 
 
 @pytest.fixture

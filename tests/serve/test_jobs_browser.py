@@ -18,7 +18,7 @@ import tiny
 from bilens.records.explorer import id_of
 from chromium import needs_browser
 from commands import model_folder
-from report_documents import make_document
+from report_documents import audit_of
 
 pytestmark = needs_browser
 
@@ -29,10 +29,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name in ("quick", "slow"):
         model_folder(folder / name, tiny.classifier())
     (folder / "rows.csv").write_text("a,b\n1,2\n")
-    document = make_document()
     weights = bl.load(folder / "quick").weights_sha256
-    source = document["source"] | {"path": str(folder / "quick"), "weights_sha256": weights}
-    (folder / "document.json").write_text(json.dumps(document | {"source": source}))
+    audit_of(folder / "quick", weights_sha256=weights).to_json(folder / "document.json")
     on_the_way = ["say", "Layer 1: 1/2"]
     plan = {"quick": [on_the_way, ["remember"]], "slow": [on_the_way, ["sleep", 60]]}
     (folder / "plan.json").write_text(json.dumps(plan))

@@ -28,10 +28,9 @@ import bilens as bl
 import fake_commands
 import tiny
 from bilens.records.explorer import id_of
-from bilens.report.reports import AuditReport
 from bilens.serve.jobs import ENDED, Jobs
 from commands import model_folder
-from report_documents import failed
+from report_documents import audit_of, failed
 
 POINTS = 32  # a fifth of them in a quick run
 SOON = 60.0
@@ -113,11 +112,11 @@ class Server:
 def server(tmp_path: Path) -> Iterator[Server]:
     folder = tmp_path / "runs"
     model_folder(folder / "mnist", tiny.classifier())
-    document = failed()  # so that there is something to accept
     weights = bl.load(folder / "mnist").weights_sha256
-    source = document["source"] | {"path": str(folder / "mnist"), "weights_sha256": weights}
-    (folder / "document.json").write_text(json.dumps(document | {"source": source}))
-    bl.History(folder).add(AuditReport(document | {"source": source}).record)
+    # so that there is something to accept
+    report = audit_of(folder / "mnist", failed(), weights_sha256=weights)
+    report.to_json(folder / "document.json")
+    bl.History(folder).add(report.record)
     steps = [["say", "Layer 1: 1/2"], ["sleep", 0.1], ["print", "half"], ["remember"]]
     (folder / "plan.json").write_text(json.dumps({"mnist": steps}))
     found = Server(folder, fake_commands.install(tmp_path / "python"))

@@ -14,12 +14,11 @@ import pytest
 
 import bilens as bl
 import tiny
-from bilens.report.reports import AuditReport
 from bilens.serve.folder import id_of
 from chromium import needs_browser
 from commands import model_folder
 from explorer_server import opened_page, served
-from report_documents import failed
+from report_documents import audit_of, failed
 
 pytestmark = needs_browser
 KEY, SUBJECT = id_of("beta"), "class:1:positive:0"
@@ -40,9 +39,7 @@ ADD = f"""async () => {{
 def root(tmp_path: Path) -> Path:
     root = tmp_path / "runs"
     model_folder(root / "beta", tiny.classifier())
-    document = failed()
-    source = document["source"] | {"path": str(root / "beta")}
-    bl.History(root).add(AuditReport(document | {"source": source}).record)
+    bl.History(root).add(audit_of(root / "beta", failed()).record)
     return root
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from msgspec import structs
 from starlette.testclient import TestClient
 
 import bilens as bl
@@ -39,17 +38,11 @@ from bilens.serve.walk import KINDS, walk
 from commands import model_folder
 from every_document import DOCUMENTS
 from explorer_server import HERE, client_of
-from report_documents import failed, make_document
+from report_documents import audit_of, failed, make_document
 from trace_documents import make_trace
 
 TOKEN = "a-token"  # noqa: S105 - of a test
 HOSTILE = '<img src=x onerror="alert(1)">'
-
-
-def audited(history: bl.History, name: str, document: dict[str, Any]) -> None:
-    record = AuditReport(document).record
-    path = str(history.folder / name)
-    history.add(structs.replace(record, source=structs.replace(record.source, path=path)))
 
 
 @pytest.fixture
@@ -58,8 +51,8 @@ def folder(tmp_path: Path) -> Path:
     for name in ("mnist", "prod/second", HOSTILE):
         model_folder(root / name, tiny.classifier())
     history = bl.History(root)
-    audited(history, "mnist", make_document())
-    audited(history, "mnist", failed())
+    history.add(audit_of(root / "mnist").record)
+    history.add(audit_of(root / "mnist", failed()).record)
     AuditReport(make_document()).to_json(root / "report.json")
     (root / "other.json").write_text('{"kind": "shopping list"}')
     return root

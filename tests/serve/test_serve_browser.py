@@ -11,10 +11,9 @@ import pytest
 import bilens as bl
 import tiny
 from bilens.records.explorer import id_of
-from bilens.report.reports import AuditReport
 from chromium import needs_browser
 from commands import model_folder
-from report_documents import failed, make_document
+from report_documents import audit_of, failed, make_document
 
 pytestmark = needs_browser
 
@@ -26,9 +25,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model_folder(folder / name, tiny.classifier())
     history = bl.History(folder)
     for document in (make_document(), failed()):
-        source = document["source"] | {"path": str(folder / "beta")}
-        record = AuditReport(document | {"source": source}).record
-        history.add(record)
+        history.add(audit_of(folder / "beta", document).record)
     return folder
 
 

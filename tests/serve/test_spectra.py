@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 import pytest
 import torch
-from msgspec import structs
 from starlette.testclient import TestClient
 
 import bilens as bl
@@ -23,12 +22,11 @@ from bilens.api.layer_reading import layer_map
 from bilens.data.tokenizer import load_tokenizer
 from bilens.interp.traced_layer import eigenvector_tokens
 from bilens.io.load import load
-from bilens.report.reports import AuditReport
 from bilens.serve import folder as folders, spectra
 from bilens.serve.folder import id_of
 from commands import model_folder
 from explorer_server import client_of
-from report_documents import make_document
+from report_documents import audit_of, make_document
 
 AXES = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
 # 6 x₀² − 4 x₁² + x₂² and nothing: against their mean half of it, and its opposite
@@ -206,9 +204,7 @@ def test_measurements_are_of_these_weights_alone(tmp_path: Path) -> None:
     history = bl.History(root)
 
     def audited(sha256: str) -> None:
-        record = AuditReport(make_document()).record
-        source = structs.replace(record.source, path=str(root / "mnist"), weights_sha256=sha256)
-        history.add(structs.replace(record, source=source))
+        history.add(audit_of(root / "mnist", weights_sha256=sha256).record)
 
     with client_of(root) as client:
         audited("0" * 64)

@@ -88,6 +88,11 @@ class Endpoint:
         return Asked(path, values, read)
 
 
+def every_model(served: ServedFolder) -> Iterable[Asked]:
+    """Return what a one-file export holds of each model of the folder."""
+    return [Asked({"key": key}) for key in served.found().models]
+
+
 def read_value(name: str, text: str | None, schema: Schema) -> Any:
     """Return one value of a query."""
     if text is None:

@@ -37,7 +37,7 @@ from bilens.records.playground import (
     Radius,
     Unfit,
 )
-from bilens.serve.endpoint import Asked, Endpoint, Schema
+from bilens.serve.endpoint import Asked, Endpoint, Schema, every_model
 from bilens.serve.folder import ServedFolder
 from bilens.serve.models import OpenModel
 from bilens.serve.trial_inputs import ROWS, columns_of, held_out_rows, trial_images
@@ -258,12 +258,7 @@ def held_pairs(served: ServedFolder) -> Iterator[Asked]:
 
 
 ENDPOINTS = (
-    Endpoint(
-        "/models/{key}/playground",
-        playground,
-        held=lambda served: (Asked({"key": key}) for key in served.found().models),
-        slow="view",
-    ),
+    Endpoint("/models/{key}/playground", playground, held=every_model, slow="view"),
     Endpoint(
         "/models/{key}/playground/pair",
         pair_spectrum,

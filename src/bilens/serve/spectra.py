@@ -39,7 +39,7 @@ from bilens.records.spectra import (
     ViewedVectors,
 )
 from bilens.records.trace import TokenEnds
-from bilens.serve.endpoint import Asked, Endpoint, Schema
+from bilens.serve.endpoint import Asked, Endpoint, Schema, every_model
 from bilens.serve.folder import ServedFolder
 from bilens.serve.models import OpenModel
 
@@ -295,10 +295,6 @@ def truncation(served: ServedFolder, asked: Asked) -> TruncationCurve:
     return TruncationCurve(audit=None, data="", inputs=0, points=())
 
 
-def held_keys(served: ServedFolder) -> Iterator[Asked]:
-    return (Asked({"key": key}) for key in served.found().models)
-
-
 def held_outputs(served: ServedFolder) -> Iterator[Asked]:
     """Yield the outputs that a one-file export shows: of the first layers, and the first ones."""
     for key in served.found().models:
@@ -311,7 +307,7 @@ def held_outputs(served: ServedFolder) -> Iterator[Asked]:
 
 VIEWED: Mapping[str, Any] = {"query": OUTPUT, "held": held_outputs}
 ENDPOINTS = (
-    Endpoint("/models/{key}/layers", layer_table, held=held_keys),
+    Endpoint("/models/{key}/layers", layer_table, held=every_model),
     Endpoint("/models/{key}/spectrum", spectrum, **VIEWED, slow="view"),
     Endpoint("/models/{key}/null", null_band, **VIEWED, slow="background"),
     Endpoint(
@@ -321,5 +317,5 @@ ENDPOINTS = (
         held=held_outputs,
         slow="view",
     ),
-    Endpoint("/models/{key}/truncation", truncation, held=held_keys),
+    Endpoint("/models/{key}/truncation", truncation, held=every_model),
 )
