@@ -1,9 +1,11 @@
 """Hostile text, wherever people and files can put it, is shown and never run.
 
-Broken once: with a note put into the page unescaped, with names put there by a script as markup.
+Broken once: with a note put into the page unescaped (there and in the one file), with names put
+there by a script as markup.
 """
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from itertools import product
@@ -84,6 +86,7 @@ def page(browser: Any) -> Iterator[Any]:
 
 def unharmed(page: Any) -> None:
     page.wait_for_selector("main:not(:has([aria-busy]))")
+    page.locator("h1").first.wait_for()  # there is a page
     assert page.evaluate("typeof window.hit") == "undefined", page.url
     assert page.locator("base, iframe, meta[http-equiv=refresh], img[src=x]").count() == 0, page.url
     assert page.locator("[onerror], [onload], [onfocus], [ontoggle]").count() == 0, page.url
@@ -113,13 +116,23 @@ def test_nothing_that_is_shown_is_run(page: Any, root: Path) -> None:
             unharmed(page)
 
 
-def test_nothing_in_the_file_is_run(page: Any, root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("models", [3, 27])  # compared with each other; with all the payloads
+def test_nothing_in_the_file_is_run(page: Any, root: Path, tmp_path: Path, models: int) -> None:
     few, file = tmp_path / "runs", tmp_path / "explorer.html"
-    for name in NAMES[:27]:  # their three classes have all payloads
+    for name in NAMES[:models]:
         shutil.copytree(root / name, few / name)
-    shutil.copy(root / "trace.json", few)
+    for path in (root / "trace.json", *root.glob("bilens.db*")):
+        shutil.copy(path, few)
     file.write_text(export(ServedFolder(few), "en").html, "utf-8")
-    page.goto(file.as_uri())
-    unharmed(page)
-    page.goto(f"{file.as_uri()}#/models/{id_of(NAMES[0])}")
-    unharmed(page)
+    first = id_of(NAMES[0])
+    compared = re.findall(r'data-path="(/compare/\w+/\w+)" lang="en"', file.read_text("utf-8"))
+    assert len(compared) == (3 if models == 3 else 0)
+    for path in ("/", f"/models/{first}", f"/reports/{id_of('trace.json')}/circuits", *compared):
+        page.goto("about:blank")
+        page.goto(f"{file.as_uri()}#{path}")
+        unharmed(page)
+        assert page.get_by_text("This is not part of the file").count() == 0, path
+    page.goto("about:blank")
+    page.goto(f"{file.as_uri()}#/models/{first}")
+    assert page.locator("h1").inner_text() == NAMES[0]
+    assert page.locator("#people").get_by_text(PAYLOADS[1], exact=False).count() > 0

@@ -95,7 +95,7 @@ class HistoryFile:
         if self.path.exists():
             # Without a log beside it nobody writes, and SQLite need not make one to read.
             log, shared = (self.path.with_name(f"{NAME}-{end}") for end in ("wal", "shm"))
-            held = log.exists() and (shared.exists() or log.stat().st_size > 0)
+            held = log.exists() and (shared.exists() or size_of(log) > 0)
             if held and not shared.exists() and not os.access(self.path.parent, os.W_OK):
                 raise FileError(
                     f"{self.path}: its last changes lie in {log.name}, which can only be read where"
@@ -118,6 +118,14 @@ class HistoryFile:
         except (OSError, Timeout) as error:
             told = f"{self.path}: cannot be made or opened ({error}): choose another folder."
             raise FileError(told) from None
+
+
+def size_of(log: Path) -> int:
+    """Return the bytes of a log, which who wrote last takes away at any moment."""
+    try:
+        return log.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def check_owner(path: Path, database: sqlite3.Connection, exactly: bool = True) -> int:

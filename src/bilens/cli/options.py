@@ -12,16 +12,13 @@ from copy import copy
 from dataclasses import MISSING, field, fields, is_dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import typer
 from typer.models import OptionInfo
 
 from bilens.base.errors import DataError, OutputExistsError, UsageError
 from bilens.base.files import check_new_files, not_there
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 Say = Callable[[str], None]

@@ -146,7 +146,7 @@ def build_app(
     handlers = dict.fromkeys((HTTPException, *REFUSED, Exception), failed)
     app = Starlette(routes=routes, exception_handlers=handlers, lifespan=events.watched)
     slow = [(one.address, one.slow) for one in endpoints.ENDPOINTS if one.slow]
-    slow += [(re.compile("/compare"), COMPARE.slow), (re.compile("/models/[^/]+/jobs"), "view")]
+    slow.append((re.compile("/compare"), COMPARE.slow))
 
     def refused(request: Request, status: int, told: str) -> str:
         return failure_page(status, told, lang_of(request))

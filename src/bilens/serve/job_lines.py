@@ -14,8 +14,8 @@ from bilens.findings.rules.registry import parse_conditions
 from bilens.records.jobs import OPTIONS, Command, NewJob, Refused
 from bilens.report.text import load_catalogue
 from bilens.serve.inside import MOST_OF_DATA, ElsewhereError, files_of, named_in
+from bilens.train.run_folder import CORPUS_NAME
 
-CORPUS_NAME = "corpus.json"  # in the folder of a language model
 FILES = ("--data", "--corpus", "--input-sae", "--output-sae")  # options that name one
 RESULT = {"audit": "--history=."}  # of all others a document
 
@@ -66,10 +66,10 @@ def check_line(folder: Path, command: Command, line: tuple[str, ...]) -> None:
             raise RefusedError("option", option)
         if option in FILES:
             files.append(value)
-    if command == "trace" and "--corpus" not in {word.partition("=")[0] for word in words}:
-        check_text(folder, model)
     for name in files:
         check_file(folder, name)
+    if command == "trace" and "--corpus" not in {word.partition("=")[0] for word in words}:
+        check_text(folder, model)
 
 
 def check_file(folder: Path, name: str) -> None:

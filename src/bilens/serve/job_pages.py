@@ -200,5 +200,5 @@ ENDPOINTS = (
     Endpoint("/jobs", start, body=NewJob, adds=True),
     Endpoint("/jobs/{number}", one_job),
     Endpoint("/jobs/{number}/cancel", cancel, body=Nothing),
-    Endpoint("/models/{key}/jobs", model_jobs, slow="view"),
+    Endpoint("/models/{key}/jobs", model_jobs),
 )

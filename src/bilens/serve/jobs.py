@@ -93,7 +93,7 @@ class Jobs:
             document = json.loads(self.path(number, "out").read_bytes())
             record, drawn = read_document(Explanations, document), StringIO()
             for each in (*explanation_tables(record), *attribution_tables(record)):
-                Console(width=120, file=drawn).print(each)
+                Console(width=120, file=drawn, color_system=None).print(each)
             return tuple(line.rstrip() for line in drawn.getvalue().splitlines())
         return ()
 

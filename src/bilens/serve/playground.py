@@ -250,7 +250,7 @@ def held_pairs(served: ServedFolder) -> Iterator[Asked]:
     for key in served.found().models:
         with suppress(BilensError):
             opened = served.opened(key)
-            if opened is not None and unfit(opened.model) is None and not opened.model.input_names:
+            if unfit(opened.model) is None and not opened.model.input_names:
                 outputs, _, width = opened.model.network[-1].sizes
                 if math.comb(outputs, 2) * LEADING * width <= HELD:
                     for first, second in combinations(range(outputs), 2):

@@ -35,6 +35,7 @@ async function asked(path, options) {
 // This page as the explorer would send it now.
 export const freshPage = async () => {
   const answer = await fetch(location.href);
+  if (!answer.ok) throw new Error(t("watch.silent"));
   return new DOMParser().parseFromString(await answer.text(), "text/html");
 };
 
