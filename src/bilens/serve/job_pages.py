@@ -59,7 +59,7 @@ def job_page(found: JobPage, lang: str, secret: str) -> str:
     wrote = [
         joined(
             element("h2", t(f"explorer.jobs.{name}")),
-            element("pre", "\n".join(lines), tabindex=0, lang="en"),
+            element("pre", "\n".join(lines), tabindex=0, lang="en", class_=name),
         )
         for name, lines in (("output", found.output), ("messages", found.messages))
         if lines
