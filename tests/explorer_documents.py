@@ -133,6 +133,7 @@ COMPARED = Comparison(
     rules=tuple(ComparedRule("exact", MEASURED[0], None, one) for one in ENDED),
     difference=None,
     left_out=0,
+    r_squared=None,
     why="why",
     dates=False,
     spectra=(),
@@ -142,6 +143,7 @@ WEIGHTS = structs.replace(
     COMPARED,
     b=ComparedModel(NEVER, None, ()),
     left_out=2,
+    r_squared=0.95,
     difference=msgspec.convert(make_comparison()["difference"], Difference),
 )
 

@@ -1,10 +1,13 @@
 """Two models, or two dates, beside each other: what is the same is told so, and what is not.
 
 Broken once: with the eigenvectors of one model beside themselves, with outcomes without the
-conditions that failed, with weights compared whatever their number.
+conditions that failed, with weights compared whatever their number, with approximations that do not
+say so, with two links of one name, with models that are gone counted among those of a file.
 """
 
+import re
 import shutil
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,10 @@ import bilens as bl
 import tiny
 from bilens.records.explorer import id_of
 from bilens.serve import comparison
+from bilens.serve.folder import ServedFolder
 from chromium import needs_browser
 from commands import model_folder
-from explorer_server import opened_page, served
+from explorer_server import client_of, opened_page, served
 from report_documents import audit_of, failed, make_document
 
 HOSTILE = '<img src=x onerror="console.log(1)">'
@@ -88,6 +92,45 @@ def test_eigenvectors_of_the_same_map_are_their_own_pairs(client: TestClient) ->
     assert max(one["cosine"] for one in other["pairs"]) < 1 - 1e-3
 
 
+def test_approximations_say_so_first_or_are_not_compared(root: Path) -> None:
+    for name, gate in (("near", "silu"), ("nearer", "silu"), ("far", "relu"), ("farther", "relu")):
+        model = tiny.classifier(seed=len(name), gate=gate)
+        model.embed.weight.data *= 0.3 if gate == "silu" else 1  # where a SiLU is nearly quadratic
+        model_folder(root / name, model)
+    near, nearer, far, farther, alpha = map(id_of, ("near", "nearer", "far", "farther", "alpha"))
+    with client_of(root) as client:
+        query = {"a": near, "b": nearer, "layer": "layers.0"}
+        found = client.get("/api/v1/compare/eigenvectors", params=query).json()
+        for side, key in (("a", near), ("b", nearer)):
+            asked = {"layer": "layers.0"}
+            alone = client.get(f"/api/v1/models/{key}/spectrum", params=asked).json()
+            assert found[side]["approximation"] == alone["approximation"]
+        exact = client.get("/api/v1/compare/eigenvectors", params=query | {"b": alpha}).json()
+        assert exact["b"]["approximation"] is None
+        refused = client.get("/api/v1/compare/eigenvectors", params=query | {"b": far})
+        assert "is not a quadratic form of its input" in refused.json()["error"]
+        least = compared(client, a=near, b=nearer).json()["r_squared"]
+        assert 0.9 <= least <= min(found[x]["approximation"]["r_squared"] for x in "ab") + 0.01
+        assert compared(client, a=far, b=farther).json()["r_squared"] is None  # nothing is compared
+        page = client.get("/compare", params={"a": near, "b": nearer, "lang": "en"}).text
+        assert page.index("R² ≥ 0.") < page.index("What nearer (B) has otherwise")
+
+
+def test_links_to_both_audits_have_names_of_their_own(client: TestClient) -> None:
+    page = client.get("/compare", params={"a": A, "b": B, "lang": "en"}).text
+    instead = page.partition("<noscript>")[2].partition("</noscript>")[0]
+    assert re.findall(r"<a [^>]*>(.*?)</a>", instead) == ["Audit 1 of alpha", "Audit 3 of beta"]
+    page = client.get("/compare", params={"a": B, "b": B, "lang": "en"}).text
+    assert page.count("Audit 3 of beta") == 1
+
+
+def test_what_is_gone_has_no_part_in_a_file(root: Path) -> None:
+    for name in ("lost", "gone"):
+        audited(root, name, make_document())
+    found = comparison.held_pairs(ServedFolder(root))
+    assert found == [*combinations(sorted((A, B, OTHER)), 2)]
+
+
 def test_two_dates_are_compared_as_their_documents_have_them(client: TestClient) -> None:
     found = compared(client, a=B, audits="2,3").json()
     assert (found["a"]["audit"]["number"], found["b"]["audit"]["number"]) == (2, 3)
@@ -147,6 +190,10 @@ def test_every_comparison_has_a_page(client: TestClient, lang: str) -> None:
 
 @needs_browser
 def test_two_are_chosen_and_compared_by_keyboard(browser: Any, root: Path) -> None:
+    for name in ("near", "nearer"):
+        model = tiny.classifier(seed=len(name), gate="silu")
+        model.embed.weight.data *= 0.3  # where a SiLU is nearly quadratic
+        model_folder(root / name, model)
     bl.History(root).say("label", "alpha", "class:0:positive:0", "loop of a 6", "Kei")
     with served(root) as address, opened_page(browser, address) as page:
         page.goto(f"/models/{B}?lang=en")
@@ -154,8 +201,8 @@ def test_two_are_chosen_and_compared_by_keyboard(browser: Any, root: Path) -> No
         choice = page.get_by_label("Compare with…")
         choice.wait_for()
         names = choice.locator("option").all_inner_texts()
-        assert {*names[:2]} == {"alpha", HOSTILE}
-        assert names[2].startswith("Audit 2 of ")
+        assert {*names[:4]} == {"alpha", HOSTILE, "near", "nearer"}
+        assert names[4].startswith("Audit 2 of ")
         page.keyboard.type("al")
         page.get_by_role("link", name="Compare", exact=True).press("Enter")
         page.wait_for_url("**/compare?*")
@@ -173,3 +220,10 @@ def test_two_are_chosen_and_compared_by_keyboard(browser: Any, root: Path) -> No
         page.goto(f"/compare?a={B}&b={OTHER}&lang=ja")
         page.locator(".matched li").first.wait_for()
         assert page.locator("main img").count() == 0
+        for lang, words in (("en", "quadratic approximation"), ("ja", "2次近似")):
+            page.goto(f"/compare?a={id_of('near')}&b={id_of('nearer')}&lang={lang}")
+            page.locator(".matched li").first.wait_for()
+            parts = page.locator("[data-view=compare] .spectra > *").all_inner_texts()
+            for side, part in zip("AB", parts[:2], strict=True):  # before anything else
+                assert part.startswith(f"{side}: R² = 0.9")
+                assert words in part

@@ -1,13 +1,15 @@
 """Every page of the explorer that links lead to: for hands, eyes and screen readers.
 
 Broken once: with a control without a name, with grey text too pale, with a table wider than the
-window, with a script that fails, with a view that
-names no report to those without script.
+window, with a script that fails, with a view that names no report to those without script, with
+views that say that a report has what they draw, with autoencoders counted among the models that a
+file compares.
 """
 
 import re
 from collections.abc import Iterator
 from importlib.resources import files
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +17,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from bilens.records.explorer import id_of
+from bilens.serve.comparison import held_pairs
+from bilens.serve.folder import ServedFolder
 from chromium import needs_browser
 from explorer_folder import HOSTILE, write_folder
 
@@ -105,9 +110,12 @@ def test_without_script_every_view_names_a_report(
     context = browser.new_context(base_url=address, java_script_enabled=False)
     page = context.new_page()
     views, named = 0, set()
+    told: dict[str, set[str]] = {}
     for path in paths:
         page.goto(f"{path}{'&' if '?' in path else '?'}lang=en", wait_until="domcontentloaded")
         assert page.locator("h1").count() == 1, path
+        for text in page.locator("noscript p:nth-child(2)").filter(visible=True).all_inner_texts():
+            told.setdefault(text.strip(), set()).add("/".join(path.split("/")[3:]))
         views += page.locator("noscript p:first-child").filter(visible=True).count()
         named |= {
             link.get_attribute("href")
@@ -116,6 +124,12 @@ def test_without_script_every_view_names_a_report(
         }
     context.close()
     assert views > 10
+    assert told["Spectra and findings of its last audit are in Audit 2 of images"] == {"spectra"}
+    others = {"interactions", "playground"}
+    assert told["Without a script, this can be read: Audit 2 of images"] >= others
+    never = {"spectra", "interactions", "text"}  # no audit of a language model, but a trace
+    assert told["No audit of it is in the history yet."] >= never
+    assert told["Without a script, this can be read: trace.json"] == {"circuits"}
     for link in named:
         assert httpx.get(address + link, timeout=60).status_code == 200, link
     assert {"audits", "reports"} == {link.split("/")[1] for link in named}
@@ -133,3 +147,8 @@ def test_hostile_names_stay_text(page: Any, paths: list[str]) -> None:
 def test_the_folder_has_every_kind_of_page(paths: list[str]) -> None:
     ends = {path.rpartition("/")[2] for path in paths}
     assert {"spectra"} <= ends
+
+
+def test_a_file_compares_the_models_and_not_their_autoencoders(root: Path) -> None:
+    names = ("images", HOSTILE, "table", "language/model")
+    assert held_pairs(ServedFolder(root)) == [*combinations(sorted(map(id_of, names)), 2)]

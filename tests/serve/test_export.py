@@ -4,7 +4,8 @@ Broken once: with a link left to the server's address, with the script's hash no
 with imports kept, with nested noscript, with no count of bytes, with notes, with a history that is
 made, with notes in whole reports, with arrays that are not put back in order, with views whose
 controls ask for more than the file holds, with a frame without a name, with pairs of classes that
-are not turned round, with comparisons whose eigenvectors are not there.
+are not turned round, with comparisons whose eigenvectors are not there, with a link to a comparison
+that was left out, with lists of layers beyond those that it holds.
 """
 
 import base64
@@ -157,6 +158,39 @@ def test_two_models_and_two_classes_are_compared_in_the_file(page: Any, folder: 
 
 
 @needs_browser
+def test_what_was_left_out_is_not_offered(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed, name in enumerate(("one", "two")):
+        model_folder(tmp_path / "runs" / name, tiny.classifier(seed, n_layers=2))
+    monkeypatch.setattr("bilens.serve.spectra.HELD_LAYERS", 1)
+    file = tmp_path / "explorer.html"
+    file.write_text(export(ServedFolder(tmp_path / "runs", exporting=True), "en").html, "utf-8")
+    page = browser.new_page()
+    one, two = sorted(map(id_of, ("one", "two")))
+    for view, path in (
+        ("compare", f"/compare/{one}/{two}"),
+        ("interactions", f"/models/{one}/interactions"),
+    ):
+        page.goto(f"{file.as_uri()}#{path}")
+        listed = page.locator(f"[data-view={view}]").get_by_label("Layer", exact=True)
+        listed.wait_for()
+        assert listed.locator("option:enabled").all_inner_texts() == ["layers.0"], view
+        assert listed.locator("option").count() == 2
+    page.goto(f"{file.as_uri()}#/")
+    boxes = page.get_by_role("checkbox")
+    boxes.nth(0).check()
+    offered, told = (page.get_by_text(text) for text in ("Compare the two", "not part of the file"))
+    page.locator('template[data-path^="/compare/"]').evaluate_all("all => all.map(x => x.remove())")
+    boxes.nth(1).check()
+    told.wait_for()
+    assert not offered.is_visible()
+    boxes.nth(1).uncheck()
+    assert told.count() == 0
+    page.close()
+
+
+@needs_browser
 def test_no_page_of_the_file_bars_anybody(page: Any) -> None:
     axe = (files(pytest.importorskip("axe_playwright_python")) / "axe.min.js").read_text("utf-8")
     pages = page.locator("template[lang=en]").all()
@@ -249,7 +283,8 @@ def test_labels_and_acceptances_are_carried_and_notes_are_not(tmp_path: Path) ->
     history = bl.History(tmp_path)
     report = audit_of(tmp_path / "mnist", failed())
     history.add(report.record)
-    history.add(audit_of(tmp_path / "other", failed()).record)  # they are compared
+    for name in ("mnist", "other"):  # they are compared
+        model_folder(tmp_path / name)
     for subject in ("model", "rule:complete", "class:3:positive:0"):
         history.say("note", "mnist", subject, "between us", "Ada")
     report.with_people(history.people("mnist")).to_json(tmp_path / "report.json")

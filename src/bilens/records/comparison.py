@@ -6,6 +6,7 @@ from typing import Literal
 
 from bilens.records.audit import ClassReading
 from bilens.records.base import Count, Document, Numbers, Record
+from bilens.records.decomposition import ApproximationQuality
 from bilens.records.explorer import ModelRow
 from bilens.records.history import Direction, Entry, Measured, PastAudit
 from bilens.records.layer_audit import Difference
@@ -38,6 +39,8 @@ class Comparison(Document, frozen=True, kw_only=True):
     rules: tuple[ComparedRule, ...]  # empty where one was never audited
     difference: Difference | None  # of the weights; null where they were not compared
     left_out: Count  # layers that would take too long for a page; their tensors are compared
+    # the least R² of the quadratic approximations that are compared; null where maps are the layers
+    r_squared: float | None
     why: str  # the weights were not compared; empty where they were
     dates: bool  # whether audits were asked for, whose weights may be gone
     # of audits class by class: what each document says of a class, without its eigenvectors
@@ -56,6 +59,7 @@ class MatchedSide(Record, frozen=True):
     """What is matched of one model."""
 
     reading: str  # as of a `Spectrum`
+    approximation: ApproximationQuality | None  # null where the map is the layer
     values: Numbers  # leading eigenvalues, by falling |λ|
     vectors: ViewedVectors  # of these
 

@@ -24,9 +24,9 @@ from bilens.report.sections.classes import class_spectrum
 from bilens.report.sections.layers import difference
 from bilens.report.sections.overview import clean_names, title_of
 from bilens.report.sections.people import judged_line
-from bilens.report.text import NONE, Catalogue, load_catalogue
+from bilens.report.text import NONE, Catalogue, floored, load_catalogue
 from bilens.serve.home import decision
-from bilens.serve.pages import framed, no_script
+from bilens.serve.pages import audit_link, framed, no_script
 from bilens.serve.people import remarks
 from bilens.serve.watching import number_of, outcome_of
 
@@ -92,17 +92,22 @@ def weights(t: Catalogue, found: Comparison) -> Markup:
         key = "dates" if found.dates else "not_compared"
         told = paragraph(t(f"explorer.compare.{key}", why=found.why), class_="callout")
         return section(t, "explorer.compare.weights", told)
-    lead = paragraph(t("explorer.compare.lead", a=found.a.model.name, b=found.b.model.name))
-    audits = (one.audit for one in (found.a, found.b))
-    reports = [f"/audits/{one.number}" for one in audits if one is not None]
-    pairs = section(t, "explorer.compare.vectors", no_script(t, reports))
+    lead = t("explorer.compare.lead", a=found.a.model.name, b=found.b.model.name)
+    both = (audit_link(t, one.audit, one.model.name) for one in (found.a, found.b) if one.audit)
+    links = [*dict.fromkeys(both)]  # of a model beside itself one
+    instead = no_script(t, "reports" if links else "", links)
+    pairs = section(t, "explorer.compare.vectors", instead)
     root = element(
         "div", pairs, data_view="compare", data_a=found.a.model.id, data_b=found.b.model.id
     )
-    more = Markup()
+    more = list[Markup]()
+    if found.r_squared is not None:
+        about = t("explorer.compare.approximate", r2=floored(found.r_squared))
+        more.append(paragraph(about, class_="callout"))
+    more.append(paragraph(lead))
     if found.left_out:
-        more = paragraph(t("explorer.compare.left_out", count=found.left_out))
-    return joined(difference(t, found.difference, lead=[lead, more]), root)
+        more.append(paragraph(t("explorer.compare.left_out", count=found.left_out)))
+    return joined(difference(t, found.difference, lead=more), root)
 
 
 def spectra(t: Catalogue, found: Comparison) -> Markup:

@@ -14,11 +14,11 @@ from bilens.algebra.eigenvector_matching import EigenvectorMatch, Group, match_e
 from bilens.api.comparison import is_one_exact_layer, read_alike, whole_difference
 from bilens.base import silent
 from bilens.base.errors import BilensError, NonFiniteError, UsageError
-from bilens.findings.difference import kind_of_layer
-from bilens.findings.layer_audit import compare_with
-from bilens.findings.layer_reading import AuditOptions, fit_layer
+from bilens.findings.difference import compare_layers, kind_of_layer
+from bilens.findings.layer_reading import FittedLayer, fit_layer
 from bilens.findings.rules.progress import changes, outcome
 from bilens.io.loaded_model import LoadedModel
+from bilens.nn.layer_view import LayerView
 from bilens.records.audit import Audit, ClassReading
 from bilens.records.comparison import (
     ComparedModel,
@@ -41,10 +41,10 @@ LARGEST = 1 << 24  # parameters of a model whose weights a page compares
 WORK = 2_000_000_000  # products in comparing maps: some twenty seconds
 MOST_CLASSES = 20  # whose spectra are beside each other
 MATCHED = 12  # leading eigenvectors
-OPTIONS = AuditOptions(null_samples=0, seed=0)
 HELD_MODELS = 4  # whose pairs are compared in a one-file export
 BOTH: Mapping[str, Schema] = {"a": KEY, "b": KEY}
-Changed = tuple[Difference | None, int, str]  # layers that are left out, and why it is not known
+# layers that are left out, the least R² of those that are compared, and why it is not known
+Changed = tuple[Difference | None, int, float | None, str]
 AUDITS: Schema = {"type": "string", "pattern": "^([0-9]{1,15},[0-9]{1,15})?$", "default": ""}
 
 
@@ -56,10 +56,15 @@ def comparison(served: ServedFolder, asked: Asked) -> Comparison:
         side(page, number)
         for page, number in zip((first, second), numbers or (None, None), strict=True)
     )
-    found: Changed = None, 0, "the weights of an earlier audit are not kept, only its document"
+    found: Changed = (
+        None,
+        0,
+        None,
+        "the weights of an earlier audit are not kept, only its document",
+    )
     if not numbers:
         found = weights(served, first, second)
-    difference, left_out, why = found
+    difference, left_out, r_squared, why = found
     rules: tuple[ComparedRule, ...] = ()
     if a.audit is not None and b.audit is not None:
         rules = compared_rules(a.audit, judged(first, a.audit), b.audit, judged(second, b.audit))
@@ -69,6 +74,7 @@ def comparison(served: ServedFolder, asked: Asked) -> Comparison:
         rules=rules,
         difference=difference,
         left_out=left_out,
+        r_squared=r_squared,
         why=why,
         dates=bool(numbers),
         spectra=tuple(class_spectra(served, numbers)),
@@ -122,32 +128,32 @@ def weights(served: ServedFolder, first: ModelPage, second: ModelPage) -> Change
     try:
         for page in (first, second):
             if not page.model.there:
-                return None, 0, f"{page.model.name} is no longer in the folder"
+                return None, 0, None, f"{page.model.name} is no longer in the folder"
         a, b = served.opened(first.model.id), served.opened(second.model.id)
         for one in (a, b):
             count = sum(math.prod(tensor.shape) for tensor in one.model.tensors.values())
             if count > LARGEST:
                 told = f"{one.name} has {count:,} parameters, too many for a page: `bilens audit"
-                return None, 0, f"{told} {b.name} --baseline {a.name}` compares them"
+                return None, 0, None, f"{told} {b.name} --baseline {a.name}` compares them"
         what = "compared", a.name, a.state
         return *b.once(what, lambda: difference_of(a, b), slow=True), ""
     except BilensError as error:
-        return None, 0, without_paths(str(error), served.folder)
+        return None, 0, None, without_paths(str(error), served.folder)
 
 
-def difference_of(a: OpenModel, b: OpenModel) -> tuple[Difference, int]:
+def difference_of(a: OpenModel, b: OpenModel) -> tuple[Difference, int, float | None]:
     model, baseline = read_alike(b.model, a.model)
     found = whole_difference(model, baseline, silent)
-    layers, left_out = changed_layers(model, baseline)
+    layers, left_out, r_squared = changed_layers(model, baseline)
     source = structs.replace(found.baseline, path=a.name)
-    return structs.replace(found, baseline=source, layers=layers), left_out
+    return structs.replace(found, baseline=source, layers=layers), left_out, r_squared
 
 
 def changed_layers(
     model: LoadedModel, baseline: LoadedModel
-) -> tuple[tuple[LayerDifference, ...], int]:
-    """Return what changed in the layers of both, and how many take too long: `WORK` is for all."""
-    found, work, left_out = list[LayerDifference](), 0, 0
+) -> tuple[tuple[LayerDifference, ...], int, float | None]:
+    """Return what changed in the layers of both; how many take too long for `WORK`; least R²."""
+    found, work, left_out, scores = list[LayerDifference](), 0, 0, list[float]()
     for name, view in model.layers.items():
         before = baseline.layers.get(name)
         if before is None or kind_of_layer(before) != kind_of_layer(view):
@@ -158,11 +164,18 @@ def changed_layers(
         if work + own > WORK:
             left_out += 1
             continue
-        work, fitted = work + own, None
-        with suppress(NonFiniteError):  # the layer says so itself
-            fitted = fit_layer(view, OPTIONS.seed, OPTIONS.threshold)
-        found.append(compare_with(before, fitted, OPTIONS, vectors=is_one_exact_layer(model)))
-    return tuple(found), left_out
+        work, both = work + own, (fitted(before), fitted(view))
+        one = compare_layers(name, *both, vectors=is_one_exact_layer(model))
+        found.append(one)
+        if not (view.exact or one.identical or one.refused):
+            scores += [each.fit.r_squared.quadratic.overall for each in both if each]
+    return tuple(found), left_out, min(scores, default=None)
+
+
+def fitted(view: LayerView) -> FittedLayer | None:
+    with suppress(NonFiniteError):  # the layer says so itself
+        return fit_layer(view, seed=0)
+    return None
 
 
 def eigenvector_pairs(served: ServedFolder, asked: Asked) -> EigenvectorPairs:
@@ -189,8 +202,9 @@ def paired(a: Output, b: Output) -> EigenvectorPairs:
 
 
 def matched_side(output: Output, pairs: EigenDecomposition, k: int) -> MatchedSide:
-    reading, values = output.decomposed().record.reading, tuple(pairs.eigenvalues[:k].tolist())
-    return MatchedSide(reading, values, viewed_vectors(output, pairs, [*range(k)]))
+    found, vectors = output.decomposed().record, viewed_vectors(output, pairs, [*range(k)])
+    values = tuple(pairs.eigenvalues[:k].tolist())
+    return MatchedSide(found.reading, found.approximation, values, vectors)
 
 
 def ranks(group: Group) -> tuple[int, ...]:
@@ -209,8 +223,11 @@ def matched(first: EigenDecomposition, second: EigenDecomposition) -> tuple[int,
 
 
 def held_pairs(served: ServedFolder) -> list[tuple[str, str]]:
-    """Return the pairs of models that a one-file export compares; none of many models."""
-    found = sorted(row.id for row in served.overview().models)
+    """Return the pairs of models that a one-file export compares; none of many models.
+
+    What is gone, and an autoencoder, has no weights to compare.
+    """
+    found = sorted(key for key, path in served.found().models.items() if served.views_of(path))
     return [*combinations(found, 2)] if len(found) <= HELD_MODELS else []
 
 

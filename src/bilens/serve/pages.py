@@ -62,9 +62,13 @@ def view_page(found: ModelPage, lang: str, secret: str, view: str) -> str:
     """Return the page of one view of a model, which a script fills."""
     t, found = load_catalogue(lang), displayable(found)
     told = watch(t, found.digest, found.model.id)
-    reports = [f"/audits/{one.number}" for one in found.audits[:1]]
-    reports += [f"/reports/{one.id}" for one in found.reports if not reports]
-    parts = (told, tabs(t, found, view), scripted(t, view, found.model.id, reports))
+    links, said = [page_link(t, f"/reports/{one.id}", one.name) for one in found.reports], "reports"
+    if found.audits:
+        links = [audit_link(t, found.audits[0], found.model.name)]
+        # documents of layers and tables have no spectra
+        said = "spectra" if view == "spectra" and found.audits[0].kind == "audit" else said
+    instead = no_script(t, said if links else "none", links)
+    parts = (told, tabs(t, found, view), scripted(t, view, found.model.id, instead))
     return framed(t, found.model.name, secret, *parts)
 
 
@@ -79,31 +83,30 @@ def circuits_page(found: TracePage, lang: str, secret: str) -> str:
     t, found = load_catalogue(lang), displayable(found)
     report = f"/reports/{found.report}"
     links = [page_link(t, report, t("explorer.whole_report"))]
+    instead = no_script(t, "reports", [page_link(t, report, found.name)])
     if found.model is not None:
         links.append(page_link(t, f"/models/{found.model}", t("explorer.to_model")))
     nav = element("nav", *links, class_="tabs", aria_label=t("explorer.views"))
-    return framed(t, found.name, secret, nav, scripted(t, "circuits", found.report, [report]))
+    return framed(t, found.name, secret, nav, scripted(t, "circuits", found.report, instead))
 
 
-def scripted(t: Catalogue, view: str, key: str, reports: Sequence[str]) -> Markup:
-    """Return what a script fills, with what to read without one."""
+def scripted(t: Catalogue, view: str, key: str, instead: Markup) -> Markup:
     heading = element("h2", t(f"explorer.view.{view}"))
-    return element(
-        "section", heading, no_script(t, reports), data_view=view, data_key=key, class_=view
-    )
+    return element("section", heading, instead, data_view=view, data_key=key, class_=view)
 
 
-def no_script(t: Catalogue, reports: Sequence[str] | None = None) -> Markup:
-    """Return what is read where no script runs: that one is needed, and which reports say the same.
-
-    `reports` is None where no report could.
-    """
+def no_script(t: Catalogue, said: str = "", links: Sequence[Markup] = ()) -> Markup:
+    """Return what is read where no script runs: that one is needed, and where else to read."""
     parts = [element("p", t("explorer.no_script"))]
-    if reports is not None:
-        name, said = t("explorer.whole_report"), "reports" if reports else "none"
-        links = [page_link(t, path, name) for path in reports]
-        parts.append(element("p", t(f"explorer.no_script.{said}"), Markup(" ").join(["", *links])))
+    if said:
+        listed = Markup(t("list.comma")).join(links)  # noqa: S704 - of this package
+        parts.append(element("p", t(f"explorer.no_script.{said}"), " ", listed))
     return element("noscript", *parts)
+
+
+def audit_link(t: Catalogue, audit: PastAudit, model: str) -> Markup:
+    name = t("explorer.audit_of", number=audit.number, model=model)
+    return page_link(t, f"/audits/{audit.number}", name)
 
 
 def tabs(t: Catalogue, found: ModelPage, here: str) -> Markup:

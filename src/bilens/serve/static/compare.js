@@ -1,7 +1,7 @@
 // Two models beside each other: which eigenvectors belong together; and what one is compared with.
 import { bars, image } from "./charts.js";
-import { choice, control, drawing, element, exported, get, lang, number, share, state, t, takeaway } from "./lib.js";
-import { outputControls } from "./outputs.js";
+import { choice, control, drawing, element, exported, get, holds, lang, number, share, state, t, takeaway } from "./lib.js";
+import { approximated, onlyHeld, outputControls } from "./outputs.js";
 import { nameable } from "./people.js";
 import { subjectOf, vectorFigure } from "./vectors.js";
 
@@ -47,6 +47,7 @@ const matchedParts = (found, keys, layer, output) => {
   );
   const told = { score: share(found.score), chance: number(found.chance, 3, "ceil"), p: number(found.p_value, 2) };
   return [
+    ...Object.entries(sides).flatMap(([side, one]) => approximated(one, `${side}: `)).filter(Boolean),
     element("p", {}, t("compare.score", told)),
     element("div", { class: "side" }, plots, cosines),
     element("p", { class: "quiet" }, t("vectors.sign")),
@@ -68,15 +69,16 @@ export const compare = (root) =>
     if (!layers.length) return root.append(element("p", {}, t("compare.no_layer")));
     const controls = element("p", { class: "controls" });
     const part = element("div", { class: "spectra" });
+    const addressOf = (layer, output) => `/compare/eigenvectors?${new URLSearchParams({ a, b, layer, output })}`;
     let turn = 0;
     const show = (layer, output) => {
       const now = (turn += 1);
       state.set({ layer: layer.name, output });
-      const address = (chosen) => `/compare/eigenvectors?${new URLSearchParams({ a, b, layer: layer.name, output: chosen })}`;
+      const address = (chosen) => addressOf(layer.name, chosen);
       const names = layers.map((one) => [one.name, one.name]);
       const pick = choice(names, layer.name, (name) => show(layers.find((one) => one.name === name), "0"));
       controls.replaceChildren(
-        ...[control(t("layer.name"), pick), ...outputControls(layer, output, (chosen) => show(layer, chosen), address)].filter(Boolean),
+        ...[control(t("layer.name"), onlyHeld(pick, (name) => addressOf(name, "0"))), ...outputControls(layer, output, (chosen) => show(layer, chosen), address)].filter(Boolean),
       );
       part.replaceChildren(element("p", { role: "status" }, t("waiting")));
       drawing(part, async () => {
@@ -91,7 +93,7 @@ export const compare = (root) =>
       });
     };
     root.append(controls, part);
-    const named = layers.find((one) => one.name === state.get("layer")) ?? layers[0];
+    const named = layers.find((one) => one.name === state.get("layer")) ?? layers.find((one) => holds(addressOf(one.name, "0"))) ?? layers[0];
     show(named, state.get("output", "0"));
   });
 

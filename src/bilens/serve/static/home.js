@@ -15,7 +15,8 @@ export function home(root) {
   const more = element("button", { type: "button", class: "plain", onclick: () => draw(drawn + PAGE) });
   const compare = element("a", { class: "plain compare" }, t("compare"));
   controls.hidden = false;
-  controls.append(compare);
+  const absent = element("span", { class: "quiet", role: "status" });
+  controls.append(compare, absent);
   root.append(more);
 
   // What a narrow page needs, where rows are blocks: roles, and the name of the column in each cell.
@@ -71,8 +72,11 @@ export function home(root) {
   const link = () => {
     const two = rows.map(({ row }) => row.querySelector("input")).filter((box) => box.checked);
     const [a, b] = two.map((box) => box.value);
-    compare.hidden = two.length !== 2;
-    compare.href = exported ? `#/compare/${[a, b].sort().join("/")}` : `/compare?a=${a}&b=${b}&lang=${lang}`;
+    const held = `/compare/${[a, b].sort().join("/")}`;
+    const there = !exported || document.querySelector(`template[data-path="${held}"]`) !== null;
+    compare.hidden = two.length !== 2 || !there;
+    compare.href = exported ? `#${held}` : `/compare?a=${a}&b=${b}&lang=${lang}`;
+    absent.textContent = two.length === 2 && !there ? t("not_exported") : "";
   };
 
   [...whole.tHead.rows[0].cells].forEach((head, column) => {

@@ -121,8 +121,8 @@ export const imagePlayground = (root, given, drawn, again) => {
     try {
       const [first, second] = [form.first, form.second].sort((a, b) => a - b);
       const { pairs } = await get(`/models/${root.dataset.key}/playground/pair?first=${first}&second=${second}`);
-      const values = first === form.first ? pairs.values : pairs.values.map((value) => -value); // of the form turned round
-      contrasts.set(key, withPairs({ ...pairs, values }));
+      const turned = () => ({ ...pairs, values: pairs.values.map((value) => -value), low: -pairs.high, high: -pairs.low });
+      contrasts.set(key, withPairs(first === form.first ? pairs : turned()));
       if (now.key !== key) return;
       now.key = ""; // its cards are to be laid
       update();

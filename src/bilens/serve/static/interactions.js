@@ -3,7 +3,7 @@
 import { colour, largest, paint } from "./charts.js";
 import { gestures } from "./gestures.js";
 import { choice, control, drawing, element, exported, get, lang, number, percent, state, svg, t, table, takeaway } from "./lib.js";
-import { addressOf, approximated, outputControls } from "./outputs.js";
+import { addressOf, approximated, onlyHeld, outputControls } from "./outputs.js";
 import { inputName } from "./vectors.js";
 
 const [MOST, SHOWN, LISTED, CLOSEST] = [200, 40, 30, 40]; // features, at first, pairs, zoom
@@ -236,7 +236,7 @@ export const interactions = (root) =>
         ofLayer();
       }, (one) => addressOf(key, "interactions", layer, one));
       return [
-        layers.length > 1 && control(t("layer.name"), choice(layers.map(({ name }) => [name, name]), layer.name, (name) => show({ layer: name, output: null, inputs: null, cell: null }))),
+        layers.length > 1 && control(t("layer.name"), onlyHeld(choice(layers.map(({ name }) => [name, name]), layer.name, (name) => show({ layer: name, output: null, inputs: null, cell: null })), (name) => addressOf(key, "interactions", { name }, "0"))),
         ...outputs,
         control(t("heat.count"), element("input", { type: "number", min: 1, max: MOST, value: state.get("count", String(SHOWN)), onchange: set("count"), disabled: exported })),
         control(t("heat.inputs"), element("input", { type: "text", maxlength: 4000, value: state.get("inputs"), onchange: set("inputs"), disabled: exported })),

@@ -8,11 +8,13 @@ export const addressOf = (key, what, layer, output, more = {}) =>
   `/models/${key}/${what}?${new URLSearchParams({ layer: layer.name, output, ...more })}`;
 
 // R² of a layer that is read through an approximation; it is said before anything else.
-export const approximated = ({ approximation, about_input: about }) => [
+// `whose` says which of two.
+export const approximated = ({ approximation, about_input: about }, whose = "") => [
   approximation &&
     element(
       "p",
       { class: "callout" },
+      whose,
       t("approximate", {
         r2: share(approximation.r_squared),
         activation: approximation.activation,
@@ -22,6 +24,11 @@ export const approximated = ({ approximation, about_input: about }) => [
   about && element("p", { class: "quiet" }, t("about_input", { about: inWords(about) })),
 ];
 
+// A list of whose choices those can be taken whose address a view can ask for.
+export const onlyHeld = (list, address) => {
+  for (const one of list.options) one.disabled = !holds(address(one.value));
+  return list;
+};
 // Says in the one-file export why some choices cannot be taken.
 export const notHeld = () => (exported ? element("span", { class: "quiet" }, t("not_held")) : null);
 
@@ -47,8 +54,7 @@ export const outputControls = (layer, output, onchange, address) => {
     const names = layer.outputs ?? Array.from({ length: layer.d_out }, (_, index) => String(index));
     const options = names.map((text, index) => [index, shortened(text)]);
     const made = choice([...others, ...options], found[name], change(name));
-    if (exported) for (const one of made.options) one.disabled = !holds(address(one.value));
-    return made;
+    return onlyHeld(made, address);
   };
   const against = !exported && layer.gives !== "neurons" && layer.d_out > 1;
   const classes = [["", t("against.mean")], ["raw", t("against.raw")]];
