@@ -3,7 +3,9 @@
 Broken once: with the first files of a model looked at alone, with no second look after a model or
 rows were read, with one lock for all models, with links inside a data folder followed, with
 messages as commands wrote them, with the process of a record believed, with an adapter's base not
-looked at, with `file:` let through, with a path ended by its first space.
+looked at, with `file:` let through, with a quoted path ended by its first space, with a path ended
+by any of `,=(;`, with the words of a command cut as one text, with every text of a document cut,
+with the command of an audit told by the overview, with "" and "." as the base of an adapter.
 """
 
 import json
@@ -20,10 +22,16 @@ import tiny
 from bilens.base.errors import FileError, UsageError
 from bilens.io.loaded_model import LoadedModel
 from bilens.records.jobs import NewJob
+from bilens.records.layer_audit import (
+    BaselineSource,
+    Difference,
+    TensorChange,
+    WholeDifference,
+)
 from bilens.report.reports import AuditReport
 from bilens.serve import jobs as queues, models, trial_inputs
 from bilens.serve.folder import ServedFolder, id_of
-from bilens.serve.inside import files_of, state_of, without_paths
+from bilens.serve.inside import command_told, files_of, state_of, told, without_paths
 from bilens.serve.job_lines import RefusedError, check_file
 from bilens.serve.jobs import Jobs
 from commands import model_folder
@@ -137,32 +145,79 @@ def test_a_job_reads_no_link_inside_a_data_folder(folder: Path) -> None:
 
 
 def test_no_place_of_the_machine_is_told(folder: Path) -> None:
-    for text, told in (
+    for text, wanted in (
         (f"error: {folder}/a: no.", "error: runs/a: no."),
-        ("it is a link to /tmp/x y/model.safetensors", "it is a link to model.safetensors"),
+        ("it is a link to /tmp/x/model.safetensors", "it is a link to model.safetensors"),
         ("'/srv/my private data/rows v2.csv' is", "'rows v2.csv' is"),
-        ("/home/Ada L/m.pt and /srv/q/z.csv: no", "m.pt and z.csv: no"),
+        ("\"/home/ada's/x y\" or '/a'", "\"x y\" or '/a'"),
+        ("/home/me/a cannot be read and/or written", "a cannot be read and/or written"),
+        ("/mnt/data=1/client-acme/x.csv", "x.csv"),
+        ("/home/a,b/c;d/e(1)/f's/x.csv: no", "x.csv: no"),
+        ("price (/kg), 3 / 6", "price (/kg), 3 / 6"),
+        ("runs/a (1)/b/c: no", "runs/a (1)/b/c: no"),
+        (f"{folder}2/x", "x"),
         ("at file:///home/ada/m%20n/m.pt: no", "at m.pt: no"),
         ("FILE:/srv/a/b, file://localhost/srv/c, sqlite:///srv/d", "b, c, d"),
         (f"file://{folder}/a/m.pt", "runs/a/m.pt"),
         ("at:/srv/private/a", "at:a"),
         ("1/2 of a/b, ./c/d, text/plain", "1/2 of a/b, ./c/d, text/plain"),
-        ("bilens audit --data-dir=/srv/private/rows 'a'", "bilens audit --data-dir=rows 'a'"),
         ("(/home/ada/m.pt)", "(m.pt)"),
         ("Layer 1: 3/9, see https://x.example/a/b", "Layer 1: 3/9, see https://x.example/a/b"),
     ):
-        assert without_paths(text, folder) == told
+        assert without_paths(text, folder) == wanted
     jobs = Jobs(folder)
     job = jobs.add("certify", "a", ("certify", "--", "a"))
     jobs.path(job.number, "err").write_text("error: a is a link to /srv/private/m.safetensors.\n")
     assert jobs.last_line(job.number) == "a is a link to m.safetensors."
+
+
+def test_a_command_is_cut_word_by_word(folder: Path) -> None:
+    for command, wanted in (
+        (
+            "bilens audit runs/a --data /srv/x/t.csv --history runs --html out/a.html",
+            "bilens audit runs/a --data t.csv --history runs --html out/a.html",
+        ),
+        (
+            "bilens audit /home/me/a --data b/c.csv --seed 3",
+            "bilens audit a --data b/c.csv --seed 3",
+        ),
+        ("bilens audit --data='/home/Ada L/x y/z' 'a b'", "bilens audit --data=z 'a b'"),
+        (f"bilens audit '{folder}/a b'", "bilens audit 'runs/a b'"),
+        ("Estimator.report()", "Estimator.report()"),
+        ("bilens 'open /srv/a/b", "bilens 'open b"),
+    ):
+        assert command_told(command, folder) == wanted
+
+
+def test_of_a_document_places_are_cut_and_no_facts(folder: Path) -> None:
     document = make_document()
-    document["reproduce"]["command"] = "bilens audit a --data-dir /srv/private"
+    document["reproduce"]["command"] = "bilens audit a --data-dir /srv/private/x --json b/c"
     document["source"]["path"] = f"{folder}/a"
+    document["source"]["provenance"] = {
+        "data_source": "read from the folder /home/Ada L/idx",
+        "target": "price (/kg)",
+        "command": "bilens train /srv/private/t.csv --out b/c",
+    }
     bl.History(folder).add(AuditReport(document).record)
-    audit = ServedFolder(folder).audit(1)
-    assert audit.record.reproduce.command == "bilens audit a --data-dir private"
-    assert audit.record.source.path == "runs/a"
+    (folder / "a" / "report.json").write_text(json.dumps(document))
+    served = ServedFolder(folder)
+    page, said = served.model(id_of("a")), "bilens audit a --data-dir x --json b/c"
+    assert [one.command for one in page.audits] == [said]
+    assert page.model.last is not None
+    assert page.model.last.command == said
+    for report in (served.audit(1), served.report(id_of("a/report.json"))):
+        record = report.record
+        assert record.reproduce.command == said
+        assert record.source.path == "runs/a"
+        assert [*record.source.provenance.values()] == [
+            "read from the folder idx",
+            "price (/kg)",
+            "bilens train t.csv --out b/c",
+        ]
+    changed = TensorChange("/mlp/left/weight", "up", None, "float32", "float32", "changed")
+    whole = WholeDifference(1, (changed,), model_alone=("/a/b",))
+    found = told(Difference(BaselineSource("/srv/Ada L/base", ""), (), whole), folder)
+    assert (found.baseline.path, found.whole) == ("base", whole)
 
 
 @pytest.mark.parametrize("named", ["{out}", "../../base", "../base", "link", "\0", "a/model"])
@@ -191,6 +246,25 @@ def test_a_base_of_elsewhere_is_not_read(
             check_file(folder, file)
     with pytest.raises(FileError, match="out of the folder"):
         served.opened(id_of("adapter"))
+
+
+@pytest.mark.parametrize("named", [None, "", ".", "./", "/"])
+def test_an_adapter_that_names_no_model_is_refused_by_its_reader(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, named: str | None
+) -> None:
+    (folder / "adapter").mkdir()
+    content = {"base_model_name_or_path": named}
+    (folder / "adapter" / "adapter_config.json").write_text(json.dumps(content))
+    (folder / "adapter" / "adapter_model.safetensors").touch()
+    for here in (folder.parent, folder):
+        monkeypatch.chdir(here)
+        files = {Path(name).parent.name for name, *_ in state_of(folder, folder / "adapter")}
+        assert files == {"adapter", "runs"}  # of the folder, itself alone
+    (folder.parent / "config.json").write_text('{"model_type": "llama"}')
+    monkeypatch.chdir(folder.parent)
+    if named in (".", "./"):  # a model lies there, which would be read
+        with pytest.raises(FileError, match="out of the folder"):
+            state_of(folder, folder / "adapter")
 
 
 def test_a_base_of_the_folder_is_a_part_of_its_adapter(folder: Path) -> None:

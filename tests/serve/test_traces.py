@@ -1,10 +1,12 @@
 """A trace in the explorer: its model is found by weights, its graphs carry people's labels.
 
 Broken once: with a model taken by its name alone, with the same subject for latents of other
-autoencoders, with the first label of a subject in place of the last word on it.
+autoencoders, with the first label of a subject in place of the last word on it, with the places
+that a trace names cut before its model was looked for.
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,24 @@ def test_a_model_of_that_name_with_other_weights_is_not_its_model(
     other.write_text(json.dumps(document))
     assert asked(client, f"/reports/{id_of('other.json')}/circuits")["model"] is None
     other.unlink()
+
+
+def test_of_models_of_one_name_that_of_its_place_is_found(folder: Path, tmp_path: Path) -> None:
+    for name in "ab":
+        shutil.copytree(folder, tmp_path / name)
+    (tmp_path / "a" / "trace.json").unlink()
+    document = json.loads((folder / "trace.json").read_text())
+    document["source"]["path"] = "/home/ada/other/b/model"
+    (tmp_path / "b" / "trace.json").write_text(json.dumps(document))
+    key, client = (
+        id_of("b/trace.json"),
+        TestClient(build_app(ServedFolder(tmp_path), ["testserver"])),
+    )
+    found = asked(client, f"/reports/{key}/circuits")
+    assert found["model"] == id_of("b/model")
+    assert found["trace"]["source"]["path"] == "model"
+    assert str(folder) not in json.dumps(found)
+    assert "/home/ada" not in client.get(f"/reports/{key}").text
 
 
 def test_a_trace_without_its_model_is_drawn_all_the_same(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from bilens.records.jobs import OPTIONS, Choices, Job, NamedFile, NewJob, NotOff
 from bilens.report.reports import SavedReport, VerdictReport
 from bilens.report.sections.decision import decision_of
 from bilens.report.text import load_catalogue
-from bilens.serve.inside import MissingError, opened, state_of, there, without_paths
+from bilens.serve.inside import MissingError, opened, state_of, there, told, without_paths
 from bilens.serve.job_lines import arguments_of, check_line
 from bilens.serve.jobs import Jobs
 from bilens.serve.models import OpenModel, OpenModels
@@ -39,7 +39,6 @@ from bilens.serve.suited import not_offered
 from bilens.serve.walk import KINDS, START, TEXTS, Found, walk
 
 LARGEST = 1 << 24  # bytes of a document
-PLACES = "source", "data", "difference", "saes", "reproduce"  # parts of documents that name paths
 VIEWS = "spectra", "interactions"  # of every model that has layers
 AUTOENCODER = ("sae.safetensors", "sae_weights.safetensors")  # else its class says it
 Report = TypeVar("Report", bound=SavedReport[Any])
@@ -132,7 +131,7 @@ class ServedFolder:
         return answers
 
     def _answer_of(self, report: str, model: Path) -> Answer | None:
-        record = self.report(report).record
+        record = self.read(report).record
         same = record.source.weights_sha256 == folder_sha256(model)
         return decision_of(record).answer if same else None
 
@@ -202,7 +201,11 @@ class ServedFolder:
         return self._models.get(path, displayable(self.name_of(path)))
 
     def report(self, key: str) -> SavedReport[Any]:
-        """Return a report that lies in the folder; it may be damaged: then FileError."""
+        """Return a report that lies in the folder, as it is told."""
+        return self._told(self.read(key))
+
+    def read(self, key: str) -> SavedReport[Any]:
+        """Return a report with the places that it names; it may be damaged: then FileError."""
         path, kind = there(self.found().reports.get(key))
         name = self.name_of(path)
         with self._reading:
@@ -211,7 +214,7 @@ class ServedFolder:
                     text = file.read(LARGEST + 1)
                 if len(text) > LARGEST:
                     raise FileError(f"{name}: at most {LARGEST} bytes are read.")
-                return self._shared(checked(name, kind, self._private(json.loads(text))))
+                return checked(name, kind, json.loads(text))
             except OSError as error:
                 raise FileError(f"{name}: {why_unreadable(error)}") from None
             except (ValueError, RecursionError) as error:
@@ -221,25 +224,19 @@ class ServedFolder:
         """Return the report of an audit of the history."""
         last, _ = self.history.last()
         document = self.history.document(there(number if 0 < number <= last else None))
-        found = checked(f"audit {number}", document["kind"], self._private(document))
+        found = checked(f"audit {number}", document["kind"], document)
         assert isinstance(found, VerdictReport), "an audit is kept, and nothing else"
         model = next(one.model for one in self.history.audits() if one.number == number)
-        return self._shared(found.with_people(self.history.people(model)))
+        return self._told(found.with_people(self.history.people(model)))
 
-    def _shared(self, report: Report) -> Report:
-        """Return a report, for readers elsewhere without the notes that people made."""
+    def _told(self, report: Report) -> Report:
+        """Return a report without the machine's places, for readers elsewhere without notes."""
+        report.record = told(report.record, self.folder)
         people = getattr(report.record, "people", None)
         if people is None or not self._exporting or not isinstance(report, VerdictReport):
             return report
         entries = tuple(one for one in people.entries if one.action != "note")
         return report.with_people(People(people.day, entries) if entries else None)
-
-    def _private(self, document: Mapping[str, object]) -> Mapping[str, object]:
-        """Return a document without the places of the machine that it and its command name."""
-        if not isinstance(document, dict):
-            return document
-        named = {name: placed(document[name], self.folder) for name in PLACES if name in document}
-        return {**document, **named}
 
     def start(self, asked: NewJob) -> Job:
         """Put a job in the queue."""
@@ -299,15 +296,6 @@ class ServedFolder:
 
     def name_of(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
-
-
-def placed(part: Any, folder: Path) -> Any:
-    """Return a part of a document with each path of the machine cut."""
-    if isinstance(part, dict):
-        return {key: placed(value, folder) for key, value in part.items()}
-    if isinstance(part, list):
-        return [placed(one, folder) for one in part]
-    return without_paths(part, folder) if isinstance(part, str) else part
 
 
 def day() -> date:

@@ -5,26 +5,37 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
+
+from msgspec import structs
 
 from bilens.base.errors import BilensError, CheckpointError, FileError
 from bilens.base.files import read_json
 from bilens.io.file_kinds import is_model
+from bilens.records.base import Record
 
 MOST_FILES = 1000  # of a model
 MOST_OF_DATA = 200_000  # of a folder of images
 ADAPTER, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 State = tuple[tuple[str, int, int, int], ...]
-# An absolute path; one word of it and the next are of one name where a slash follows.
-NAME = r"[^\s/'\",:;()=]+"
-ELSEWHERE = re.compile(rf"(?<![\w./~<])(?<!:(?=//))/+(?:{NAME}(?: {NAME})*/+)*{NAME}")
+# An absolute path, to the end of a text, or of a quotation or a word; and what is cut of it.
+START = r"(?<![\w./~<)\]}])(?<!:(?=//))"
+TO_THE_END = re.compile(rf"{START}(?<![^\s=:])/.+", re.DOTALL)
+ELSEWHERE = re.compile(rf"{START}(?:(?<=')/[^'\n]+(?=')|(?<=\")/[^\"\n]+(?=\")|/\S+)")
+ABOVE = re.compile(r"\A/+[^\s/].*/(?=[^/]*\w)", re.DOTALL)
+# Fields of documents that name places, or hold such fields.
+FIELDS = {"source", "data", "difference", "baseline", "saes", "reproduce"} | {
+    *("path", "folder", "provenance", "command")
+}
 URL = re.compile(r"\b(?:file:/*(?:localhost)?|\w+://)(?=/)", re.IGNORECASE)  # of a file here
 Wanted = TypeVar("Wanted")
+Told = TypeVar("Told", bound=Record)
 
 
 class ElsewhereError(FileError):
@@ -62,8 +73,8 @@ def files_of(folder: Path, path: Path, most: int = MOST_FILES) -> Iterator[Path]
         yield here
         if here.name == ADAPTER and here.is_file():
             with suppress(CheckpointError):  # damaged: told when it is read
-                named = read_json(here).get("base_model_name_or_path")
-                waiting += named_in(folder, here.parent, str(named or ""))
+                if named := read_json(here).get("base_model_name_or_path"):
+                    waiting += named_in(folder, here.parent, str(named), is_model)
         if real in seen or not real.is_dir():
             continue
         seen.add(real)
@@ -81,14 +92,16 @@ def files_of(folder: Path, path: Path, most: int = MOST_FILES) -> Iterator[Path]
             raise FileError(f"{path.name}: holds more than {most} files: not opened.")
 
 
-def named_in(folder: Path, home: Path, named: str) -> list[Path]:
-    """Return what a file in `home` may mean by a path, where something lies there.
+def named_in(
+    folder: Path, home: Path, named: str, lies: Callable[[Path], bool] = Path.exists
+) -> list[Path]:
+    """Return what a file in `home` may mean by a path, where something (such) lies there.
 
     Raises:
         ElsewhereError: If it is not in the served folder.
     """
     with suppress(ValueError, OSError):  # what no path can be: too long, a null byte
-        places = [place / named for place in (Path.cwd(), folder, home) if (place / named).exists()]
+        places = [one / named for one in (Path.cwd(), folder, home) if lies(one / named)]
         for one in places:
             if not Path(os.path.realpath(one)).is_relative_to(folder):
                 raise ElsewhereError(
@@ -126,7 +139,46 @@ def opened(folder: Path, path: Path) -> Iterator[BinaryIO]:
         os.close(here)
 
 
-def without_paths(text: str, folder: Path) -> str:
-    """Return a text with each path of the machine cut: from the folder on, else its last part."""
-    text = URL.sub("", text).replace(str(folder), folder.name)
-    return ELSEWHERE.sub(lambda found: found[0].rpartition("/")[2], text)
+def without_paths(text: str, folder: Path, *, ends: bool = False) -> str:
+    """Return a text with each path of the machine cut: from the folder on, else its last part.
+
+    A space ends a path that is not quoted; or, with `ends`, nothing but the end of the text does.
+    """
+    here = rf"{START}{re.escape(str(folder))}(?![.-]*\w)"
+    text = re.sub(here, lambda _: folder.name, URL.sub("", text))
+    for path in (TO_THE_END, ELSEWHERE) if ends else (ELSEWHERE,):
+        text = path.sub(lambda found: ABOVE.sub("", found[0]), text)
+    return text
+
+
+def command_told(command: str, folder: Path) -> str:
+    """Return a command line with each path of the machine cut."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # an open quotation
+        return without_paths(command, folder)
+    told = [without_paths(word, folder, ends=True) for word in words]
+    return command if told == words else shlex.join(told)
+
+
+def told(record: Told, folder: Path) -> Told:
+    """Return a record with the paths of the machine cut in `FIELDS`; all else may be a fact."""
+    named = FIELDS.intersection(record.__struct_fields__)
+    return structs.replace(
+        record, **{name: field_told(name, getattr(record, name), folder) for name in named}
+    )
+
+
+def field_told(name: str, value: Any, folder: Path) -> Any:
+    match value:
+        case Record():
+            return told(value, folder)
+        case tuple():
+            return tuple(field_told(name, one, folder) for one in value)
+        case dict():
+            return {key: field_told(key, one, folder) for key, one in value.items()}
+        case str() if name == "command":
+            return command_told(value, folder)
+        case str():
+            return without_paths(value, folder, ends=True)
+    return value

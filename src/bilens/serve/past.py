@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from bilens.api.history import History
 from bilens.records.history import Entry, Measured, PastAudit
+from bilens.serve.inside import told
 
 Kept = TypeVar("Kept", bound=PastAudit | Entry)
 
@@ -29,7 +30,7 @@ class Past:
             return self
         grown = all(new >= old for new, old in zip(last, self.last, strict=True))
         known = self if file == self.file and grown else Past()
-        audits = history.audits(after=known.last[0])
+        audits = [told(one, history.folder) for one in history.audits(after=known.last[0])]
         entries = history.entries(after=known.last[1])
         measured: dict[int, dict[str, Measured]] = {}
         for one in history.measured(after=known.last[0]):

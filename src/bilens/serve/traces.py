@@ -18,13 +18,14 @@ from bilens.report.reports import TraceReport
 from bilens.report.text import MARKS
 from bilens.serve.endpoint import Asked, Endpoint
 from bilens.serve.folder import ServedFolder
-from bilens.serve.inside import there
+from bilens.serve.inside import there, told
 
 MOST_ALIKE = 3  # models of one name that are opened to compare their weights
 
 
 def trace_of(served: ServedFolder, key: str) -> Trace:
-    found = served.report(key)
+    """Return a trace with the places that it names, which are not told."""
+    found = served.read(key)
     return there(found.record if isinstance(found, TraceReport) else None)
 
 
@@ -36,7 +37,7 @@ def trace_page(served: ServedFolder, asked: Asked) -> TracePage:
         report=key,
         name=served.name_of(served.found().reports[key][0]),
         model=find_weights(served, trace.source.path, trace.source.weights_sha256),
-        trace=displayable(trace, MARKS),
+        trace=displayable(told(trace, served.folder), MARKS),
     )
 
 
