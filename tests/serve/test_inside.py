@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -149,7 +150,7 @@ def test_no_place_of_the_machine_is_told(folder: Path) -> None:
         (f"error: {folder}/a: no.", "error: runs/a: no."),
         ("it is a link to /tmp/x/model.safetensors", "it is a link to model.safetensors"),
         ("'/srv/my private data/rows v2.csv' is", "'rows v2.csv' is"),
-        ("\"/home/ada's/x y\" or '/a'", "\"x y\" or '/a'"),
+        ("\"/home/ada's x/y z\" or '/a'", "\"y z\" or '/a'"),
         ("/home/me/a cannot be read and/or written", "a cannot be read and/or written"),
         ("/mnt/data=1/client-acme/x.csv", "x.csv"),
         ("/home/a,b/c;d/e(1)/f's/x.csv: no", "x.csv: no"),
@@ -262,9 +263,9 @@ def test_an_adapter_that_names_no_model_is_refused_by_its_reader(
         assert files == {"adapter", "runs"}  # of the folder, itself alone
     (folder.parent / "config.json").write_text('{"model_type": "llama"}')
     monkeypatch.chdir(folder.parent)
-    if named in (".", "./"):  # a model lies there, which would be read
-        with pytest.raises(FileError, match="out of the folder"):
-            state_of(folder, folder / "adapter")
+    refused = pytest.raises(FileError, match="out of the folder")
+    with refused if named in (".", "./") else nullcontext():  # a model lies there, to be read
+        state_of(folder, folder / "adapter")
 
 
 def test_a_base_of_the_folder_is_a_part_of_its_adapter(folder: Path) -> None:
