@@ -30,9 +30,8 @@ TO_THE_END = re.compile(rf"{START}(?<![^\s=:])/.+", re.DOTALL)
 ELSEWHERE = re.compile(rf"{START}(?:(?<=')/[^'\n]+(?=')|(?<=\")/[^\"\n]+(?=\")|/\S+)")
 ABOVE = re.compile(r"\A/+[^\s/].*/(?=[^/]*\w)", re.DOTALL)
 # Fields of documents that name places, or hold such fields.
-FIELDS = {"source", "data", "difference", "baseline", "saes", "reproduce"} | {
-    *("path", "folder", "provenance", "command")
-}
+PARTS = {"source", "data", "difference", "baseline", "saes", "reproduce", "provenance"}
+FIELDS = PARTS | {"path", "folder", "command"}
 URL = re.compile(r"\b(?:file:/*(?:localhost)?|\w+://)(?=/)", re.IGNORECASE)  # of a file here
 Wanted = TypeVar("Wanted")
 Told = TypeVar("Told", bound=Record)
@@ -100,16 +99,18 @@ def named_in(
     Raises:
         ElsewhereError: If it is not in the served folder.
     """
-    with suppress(ValueError, OSError):  # what no path can be: too long, a null byte
-        places = [one / named for one in (Path.cwd(), folder, home) if lies(one / named)]
-        for one in places:
+    places = []
+    for one in (here / named for here in (Path.cwd(), folder, home)):
+        with suppress(ValueError, OSError):  # what no path can be: too long, a null byte
+            if not lies(one):
+                continue
             if not Path(os.path.realpath(one)).is_relative_to(folder):
                 raise ElsewhereError(
                     f"{home.name}: is made for {one.name}, which lies out of the folder: put that "
                     "into the folder, and name it by its path from here."
                 )
-        return places
-    return []
+            places.append(one)
+    return places
 
 
 def state_of(folder: Path, path: Path) -> State:
