@@ -2,7 +2,7 @@
 
 Broken once: with x + x₀ for x − x₀, with the linear part left out, with no curvature in the lower
 bound, with a removed eigenvector taken off twice, with Shift ignored, with another model not told,
-with bounds rounded to the nearest.
+with bounds rounded to the nearest, with proven edges of the other direction.
 """
 
 import csv
@@ -58,6 +58,14 @@ SHOWN = """async ([values]) => {
     return values.map((one) => ["floor", "ceil"].map((way) => number(one, 3, way)));
 }"""
 
+TURNED = """async ([key]) => {
+    const { get } = await import("/static/lib.js");
+    const { turned } = await import("/static/quadratic.js");
+    const pair = (asked) => get(`/models/${key}/playground/pair?${asked}`);
+    const [there, back] = [await pair("first=2&second=1"), await pair("first=1&second=2")];
+    return [there.pairs, turned(back.pairs)].map(({ values, low, high }) => [...values, low, high]);
+}"""
+
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -97,6 +105,12 @@ def taken(page: Any, name: str) -> list[list[float]]:
 
 def drawn(page: Any) -> torch.Tensor:
     return torch.tensor(taken(page, "input"), dtype=torch.float64)[:, 0]
+
+
+def test_one_class_over_another_is_turned_round_with_its_proven_edges(page: Any) -> None:
+    opened(page)
+    there, back = page.evaluate(TURNED, [KEY])
+    assert back == pytest.approx(there, rel=1e-5)
 
 
 def test_the_page_computes_what_bilens_does(page: Any, root: Path) -> None:

@@ -4,7 +4,7 @@ import { bars, image, largest, paint } from "./charts.js";
 import { choice, control, element, exported, get, number, post, t } from "./lib.js";
 import { nameable } from "./people.js";
 import { answerText, calmly, host, keepPlayed, readOutput, sayIfChanged, scoreBars, section, taken } from "./played.js";
-import { attributed, direction, dot, largestAt, lowerRadius, nearCrossing, quadraticMap, unpacked } from "./quadratic.js";
+import { attributed, direction, dot, largestAt, lowerRadius, nearCrossing, quadraticMap, turned, unpacked } from "./quadratic.js";
 import { subjectOf } from "./vectors.js";
 
 const total = (values) => values.reduce((sum, value) => sum + value, 0);
@@ -121,8 +121,7 @@ export const imagePlayground = (root, given, drawn, again) => {
     try {
       const [first, second] = [form.first, form.second].sort((a, b) => a - b);
       const { pairs } = await get(`/models/${root.dataset.key}/playground/pair?first=${first}&second=${second}`);
-      const turned = () => ({ ...pairs, values: pairs.values.map((value) => -value), low: -pairs.high, high: -pairs.low });
-      contrasts.set(key, withPairs(first === form.first ? pairs : turned()));
+      contrasts.set(key, withPairs(first === form.first ? pairs : turned(pairs)));
       if (now.key !== key) return;
       now.key = ""; // its cards are to be laid
       update();

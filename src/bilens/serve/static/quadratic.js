@@ -111,6 +111,9 @@ export const direction = (outputs, first, second = null) => {
   return u;
 };
 
+// The spectrum of −Q, with its proven edges.
+export const turned = ({ values, low, high, ...rest }) => ({ ...rest, values: values.map((value) => -value), low: -high, high: -low });
+
 export const softmax = (logits) => {
   const top = Math.max(...logits);
   const found = Array.from(logits, (value) => Math.exp(value - top));
