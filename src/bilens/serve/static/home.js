@@ -76,7 +76,7 @@ export function home(root) {
     const there = !exported || document.querySelector(`template[data-path="${held}"]`) !== null;
     compare.hidden = two.length !== 2 || !there;
     compare.href = exported ? `#${held}` : `/compare?a=${a}&b=${b}&lang=${lang}`;
-    absent.textContent = two.length === 2 && !there ? t("not_exported") : "";
+    absent.textContent = two.length === 2 && !there ? t("compare.absent") : "";
   };
 
   [...whole.tHead.rows[0].cells].forEach((head, column) => {
