@@ -120,8 +120,8 @@ def masks(data: dict[str, Any]) -> Numbers:
 
 def power(data: dict[str, Any]) -> Numbers:
     judged = of_half(data["overfitting"], "judge")
-    score = rank_correlation(
-        [row["scores"]["score"] for row in judged], [row["gap"] for row in judged]
+    score = float(
+        rank_correlation([row["scores"]["score"] for row in judged], [row["gap"] for row in judged])
     )
     yield f"overfitting: rank correlation with the true gap, {len(judged)} judged models", score
     _, working, _ = split(of_half(data["triggers"], "judge"))

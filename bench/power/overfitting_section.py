@@ -85,7 +85,7 @@ def left_out(rows: list[Row]) -> float:
     ]
     plain = [[found["roughness"], found["shift_tolerance"]] for found in scores]
     target = np.log(np.array([row["gap"] for row in rows]) + OFFSET)
-    return rank_correlation(least_squares(np.hstack([columns, plain]), target)[1], target)
+    return float(rank_correlation(least_squares(np.hstack([columns, plain]), target)[1], target))
 
 
 def label(source: str, name: str) -> str:
@@ -145,10 +145,9 @@ def ahead(fix: list[Row], judge: list[Row]) -> str:
     own = [row["scores"]["score"] for row in judge]
 
     def lead(other: list[float]) -> str:
-        def difference(rows: Numbers) -> float:
-            return rank_correlation(rows[:, 0], rows[:, 2]) - rank_correlation(
-                rows[:, 1], rows[:, 2]
-            )
+        def difference(rows: Numbers) -> Numbers:
+            own, other, gaps = np.moveaxis(rows, -1, 0)
+            return rank_correlation(own, gaps) - rank_correlation(other, gaps)
 
         table = np.column_stack([own, other, gaps])
         low, high = interval(difference, table)

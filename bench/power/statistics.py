@@ -13,29 +13,40 @@ RESAMPLES = 2000
 Numbers = NDArray[np.float64]
 
 
-def rank_correlation(x: Sequence[float] | Numbers, y: Sequence[float] | Numbers) -> float:
-    """Return Spearman's correlation; 0 where one of the two is constant."""
-    ranks = np.stack([rankdata(x), rankdata(y)])
-    ranks -= ranks.mean(axis=1, keepdims=True)
-    scale = np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum())
-    return float((ranks[0] * ranks[1]).sum() / scale) if scale > 0 else 0.0
+def rank_correlation(x: Sequence[float] | Numbers, y: Sequence[float] | Numbers) -> Numbers:
+    """Return Spearman's correlation over the last axis; 0 where one of the two is constant."""
+    ranks = np.stack([rankdata(x, axis=-1), rankdata(y, axis=-1)])
+    ranks -= ranks.mean(axis=-1, keepdims=True)
+    scale = np.sqrt((ranks[0] ** 2).sum(axis=-1) * (ranks[1] ** 2).sum(axis=-1))
+    found: Numbers = (ranks[0] * ranks[1]).sum(axis=-1) / np.where(scale > 0, scale, 1.0)
+    return found
 
 
-def area_under_roc(positive: Sequence[float], negative: Sequence[float]) -> float:
-    """Return the probability that a positive scores above a negative, ties half."""
-    difference = np.subtract.outer(np.asarray(positive), np.asarray(negative))
-    return float((difference > 0).mean() + (difference == 0).mean() / 2)
+def area_under_roc(
+    positive: Sequence[float] | Numbers, negative: Sequence[float] | Numbers
+) -> Numbers:
+    """Return the probability that a positive scores above a negative, ties half; last axis."""
+    difference = np.asarray(positive)[..., :, None] - np.asarray(negative)[..., None, :]
+    found: Numbers = (difference > 0).mean(axis=(-2, -1)) + (difference == 0).mean(
+        axis=(-2, -1)
+    ) / 2
+    return found
 
 
 def interval(
-    statistic: Callable[..., float], *groups: Numbers, seed: int = 0
+    statistic: Callable[..., Numbers], *groups: Numbers, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the 95 % percentile interval over resamples of each group's rows."""
+    """Return the 95 % percentile interval over resamples of each group's rows.
+
+    The statistic takes all resamples at once, on a first axis.
+    """
     draw = np.random.default_rng(seed)
-    values = [
-        statistic(*(group[draw.integers(len(group), size=len(group))] for group in groups))
-        for _ in range(RESAMPLES)
+    drawn = [
+        [draw.integers(len(group), size=len(group)) for group in groups] for _ in range(RESAMPLES)
     ]
+    values = statistic(
+        *(group[list(rows)] for group, rows in zip(groups, zip(*drawn, strict=True), strict=True))
+    )
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 
@@ -43,7 +54,7 @@ def interval(
 def correlation_interval(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     """Return the interval of a rank correlation over models."""
     pairs = np.stack([np.asarray(x, float), np.asarray(y, float)], axis=1)
-    return interval(lambda rows: rank_correlation(rows[:, 0], rows[:, 1]), pairs)
+    return interval(lambda rows: rank_correlation(rows[..., 0], rows[..., 1]), pairs)
 
 
 def least_squares(x: Numbers, y: Numbers) -> tuple[Numbers, Numbers]:
@@ -62,7 +73,7 @@ def best_three(columns: dict[str, Numbers], y: Numbers) -> tuple[str, ...]:
     """Return the three columns whose fit, left one out, ranks the models best."""
 
     def quality(names: tuple[str, ...]) -> float:
-        return rank_correlation(least_squares(standard(columns, names), y)[1], y)
+        return float(rank_correlation(least_squares(standard(columns, names), y)[1], y))
 
     return max(combinations(sorted(columns), 3), key=quality)
 
