@@ -40,9 +40,9 @@ def browser() -> Iterator[Any]:
     yield from opened_browser()
 
 
-@pytest.fixture(params=[0.2, pytest.param(1.0, marks=pytest.mark.slow)])
+@pytest.fixture(params=[0.1, pytest.param(1.0, marks=pytest.mark.slow)])
 def sweep_share(request: pytest.FixtureRequest) -> float:
-    """How much of a long sweep is run: a fifth, and all of it with the slow tests."""
+    """How much of a long sweep is run: a tenth, and all of it with the slow tests."""
     return float(request.param)
 
 

@@ -116,7 +116,8 @@ def test_nothing_that_is_shown_is_run(page: Any, root: Path) -> None:
             unharmed(page)
 
 
-@pytest.mark.parametrize("models", [3, 27])  # compared with each other; with all the payloads
+# compared with each other; with all payloads as names of classes
+@pytest.mark.parametrize("models", [3, pytest.param(27, marks=pytest.mark.slow)])
 def test_nothing_in_the_file_is_run(page: Any, root: Path, tmp_path: Path, models: int) -> None:
     few, file = tmp_path / "runs", tmp_path / "explorer.html"
     for name in NAMES[:models]:
