@@ -32,7 +32,7 @@ from bilens.serve.jobs import ENDED, Jobs
 from commands import model_folder
 from report_documents import audit_of, failed
 
-POINTS = 32  # a fifth of them in a quick run
+POINTS = 32  # a tenth of them in a quick run
 SOON = 60.0
 TOKEN = "t" * 32
 SAYINGS = (
