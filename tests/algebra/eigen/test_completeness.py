@@ -2,7 +2,7 @@
 
 Every claim is checked against matrices formed in extended precision and a dense solver, with the
 rounding of both as the only allowance. BILENS_TEST_FORMS sets how many forms there are in all
-(default 2,000, a fifth of them without the slow tests); 10,000 take about a minute."""
+(default 2,000, a tenth of them without the slow tests); 10,000 take about a minute."""
 
 import os
 from collections import Counter
