@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -426,3 +427,9 @@ def test_what_somebody_else_laid_into_the_queue_is_not_run(
     assert (job(jobs, 1).state, job(jobs, 2).state) == ("failed", "done")
     assert job(jobs, 1).why
     assert ran(jobs) == ["start b", "end b"]
+
+
+def test_what_waits_for_a_command_loads_no_torch() -> None:
+    """A keeper lives as long as its command; broken once: with a name taken from the training."""
+    line = "import sys, bilens.serve.keeper; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", line], check=False).returncode == 0

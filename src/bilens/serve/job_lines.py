@@ -14,8 +14,8 @@ from bilens.findings.rules.registry import parse_conditions
 from bilens.records.jobs import OPTIONS, Command, NewJob, Refused
 from bilens.report.text import load_catalogue
 from bilens.serve.inside import MOST_OF_DATA, ElsewhereError, files_of, named_in
-from bilens.train.run_folder import CORPUS_NAME
 
+CORPUS_NAME = "corpus.json"  # of train/run_folder.py, which would load torch into each keeper
 FILES = ("--data", "--corpus", "--input-sae", "--output-sae")  # options that name one
 RESULT = {"audit": "--history=."}  # of all others a document
 

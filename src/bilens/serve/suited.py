@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from bilens.data.tokenizer import FILE_NAME as TOKENIZER
 from bilens.io.loaded_model import LoadedModel
@@ -26,8 +27,5 @@ def not_offered(model: LoadedModel) -> tuple[NotOffered, ...]:
     """Return the commands that cannot work on a model, each with why."""
     if isinstance(model.module, TopKSAE):
         return tuple(NotOffered(command, "coder") for command in OPTIONS)
-    refused: list[NotOffered] = []
-    for command in OPTIONS:
-        if command != "audit" and not suits(model, command):
-            refused.append(NotOffered(command, command))
-    return tuple(refused)
+    offers: tuple[Literal["certify", "trace", "explain"], ...] = ("certify", "trace", "explain")
+    return tuple(NotOffered(one, one) for one in offers if not suits(model, one))
