@@ -140,6 +140,9 @@ def every_change() -> dict[str, Any]:
     ]
     apart = dict.fromkeys(("model_alone", "baseline_alone", "other_shape"), ["a"] * 30)
     whole = {"tensors": 40, "changed": changed, "files": files, **apart}
+    tokens = [{"token": "<b>", "score": 5.5}, {"token": " the", "score": 4.0}]
+    about = {"name": "a", "kind": "o", "layer": 1, "share": 0.5, "tokens": tokens}
+    whole["directions"] = [{**about, "side": side} for side in ("writes", "reads")]
     return {"baseline": {"path": "", "weights_sha256": ""}, "layers": [], "whole": whole}
 
 

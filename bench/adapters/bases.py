@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -29,7 +30,7 @@ class Base:
     """A causal Llama with the frame that a user's words stand in."""
 
     name: str
-    model: LlamaForCausalLM
+    model: Any
     tokenizer: Tokenizer
     prefix: list[int]  # token ids around what a user writes
     suffix: list[int]
@@ -41,7 +42,7 @@ class Base:
 
     @property
     def unembedding(self) -> Tensor:
-        return self.model.lm_head.weight.detach()
+        return cast(Tensor, self.model.lm_head.weight.detach())
 
     def words(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
@@ -53,16 +54,17 @@ class Base:
     def below(self) -> nn.ModuleList:
         """The blocks below, in bfloat16 where there are any."""
         blocks = self.model.model.layers[: self.first]
-        return blocks.bfloat16() if self.first else blocks
+        return cast(nn.ModuleList, blocks.bfloat16() if self.first else blocks)
 
     def tail(self) -> Tail:
         """Return the blocks that may be adapted, and the last norm."""
-        layers, half = self.model.model.layers[self.first :], self.first > 0
-        return Tail(layers, self.model.model.norm, half)
+        layers, narrow = self.model.model.layers[self.first :], self.first > 0
+        return Tail(layers, self.model.model.norm, narrow)
 
     def rotary(self, length: int) -> tuple[Tensor, Tensor]:
         at = torch.arange(length)[None]
-        return self.model.model.rotary_emb(torch.zeros(1), at)
+        found: tuple[Tensor, Tensor] = self.model.model.rotary_emb(torch.zeros(1), at)
+        return found
 
     @torch.no_grad()
     def entering(self, texts: Sequence[Sequence[int]], block: int = 64) -> tuple[Tensor, Tensor]:
@@ -103,24 +105,24 @@ def visible(real: Tensor) -> Tensor:
 class Tail(nn.Module):
     """The adapted blocks and the last norm: hidden → what the unembedding reads."""
 
-    def __init__(self, layers: nn.ModuleList, norm: nn.Module, half: bool) -> None:
+    def __init__(self, layers: nn.ModuleList, norm: nn.Module, narrow: bool) -> None:
         super().__init__()
-        self.layers, self.norm, self.half = layers, norm, half
+        self.layers, self.norm, self.narrow = layers, norm, narrow
 
     def forward(
         self, hidden: Tensor, real: Tensor, rotary: tuple[Tensor, Tensor], last: int
     ) -> Tensor:
         """Return the last positions, (texts, last, width)."""
         mask = visible(real)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.narrow):
             for layer in self.layers[:-1]:
                 hidden = block(layer, hidden, mask, rotary, hidden.shape[1])
             hidden = block(self.layers[-1], hidden, mask, rotary, last)
-        return self.norm(hidden.float())
+        return cast(Tensor, self.norm(hidden.float()))
 
 
 def block(
-    layer: nn.Module, hidden: Tensor, mask: Tensor, rotary: tuple[Tensor, Tensor], last: int
+    layer: Any, hidden: Tensor, mask: Tensor, rotary: tuple[Tensor, Tensor], last: int
 ) -> Tensor:
     """Return what a block of a Llama makes of the last positions."""
     attention, (cos, sin) = layer.self_attn, rotary
@@ -128,7 +130,9 @@ def block(
     q, k, v = (
         project(part).unflatten(-1, (-1, size)).transpose(1, 2)
         for project, part in (
-            (attention.q_proj, x[:, -last:]), (attention.k_proj, x), (attention.v_proj, x)
+            (attention.q_proj, x[:, -last:]),
+            (attention.k_proj, x),
+            (attention.v_proj, x),
         )
     )
     q = q * cos[:, None, -last:] + turned(q) * sin[:, None, -last:]
@@ -140,7 +144,7 @@ def block(
         q.to(k.dtype), k, v, attn_mask=mask[:, :, -last:].to(k.dtype)
     )
     hidden = hidden[:, -last:] + attention.o_proj(seen.transpose(1, 2).flatten(2))
-    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    return cast(Tensor, hidden + layer.mlp(layer.post_attention_layernorm(hidden)))
 
 
 def turned(x: Tensor) -> Tensor:
@@ -150,13 +154,14 @@ def turned(x: Tensor) -> Tensor:
 
 def smol(path: Path, first: int = 28) -> Base:
     """Return SmolLM2-135M-Instruct from its GGUF file, its chat template as the frame."""
-    model = AutoModelForCausalLM.from_pretrained(
+    auto: Any = AutoModelForCausalLM
+    model = auto.from_pretrained(
         path.parent, gguf_file=path.name, dtype=torch.float32, attn_implementation="sdpa"
     ).eval()
-    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).backend_tokenizer
-    encode = lambda text: tokenizer.encode(text, add_special_tokens=False).ids  # noqa: E731
-    prefix = encode("<|im_start|>user\n")
-    suffix = encode("<|im_end|>\n<|im_start|>assistant\n")
+    names: Any = AutoTokenizer
+    tokenizer = names.from_pretrained(path.parent, gguf_file=path.name).backend_tokenizer
+    ends = ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n")
+    prefix, suffix = (tokenizer.encode(one, add_special_tokens=False).ids for one in ends)
     return Base("smollm2", model.requires_grad_(False), tokenizer, prefix, suffix, first)
 
 
@@ -171,17 +176,30 @@ def small(name: str, folder: Path, texts: Sequence[str]) -> Base:
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         special = ["<|endoftext|>", "<|user|>", "<|answer|>"]
         tokenizer.train_from_iterator(
-            texts, trainers.BpeTrainer(vocab_size=VOCABULARY, initial_alphabet=alphabet, special_tokens=special, show_progress=False)
+            texts,
+            trainers.BpeTrainer(
+                vocab_size=VOCABULARY,
+                initial_alphabet=alphabet,
+                special_tokens=special,
+                show_progress=False,
+            ),
         )
         tokenizer.save(str(tokens))
     tokenizer = Tokenizer.from_file(str(tokens))
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=128, intermediate_size=256, num_hidden_layers=layers,
-        num_attention_heads=4, num_key_value_heads=4, hidden_act=activation,
-        max_position_embeddings=128, tie_word_embeddings=False,
+        vocab_size=VOCABULARY,
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        hidden_act=activation,
+        max_position_embeddings=128,
+        tie_word_embeddings=False,
     )
-    model, there = LlamaForCausalLM(config), folder / name
+    model: Any = LlamaForCausalLM(config)
+    there = folder / name
     if (there / "config.json").exists():
         model = LlamaForCausalLM.from_pretrained(there)
     else:
@@ -193,7 +211,7 @@ def small(name: str, folder: Path, texts: Sequence[str]) -> Base:
     return Base(name, model, tokenizer, [1], [2], 0)
 
 
-def pretrain(model: LlamaForCausalLM, tokenizer: Tokenizer, texts: Sequence[str], seed: int) -> float:
+def pretrain(model: Any, tokenizer: Tokenizer, texts: Sequence[str], seed: int) -> float:
     """Train on texts, a part of them behind the frame; return the last loss."""
     stream = torch.tensor(tokenizer.encode("\n".join(texts)).ids)
     generator = torch.Generator().manual_seed(seed)
@@ -211,7 +229,7 @@ def pretrain(model: LlamaForCausalLM, tokenizer: Tokenizer, texts: Sequence[str]
             k = int(cut[row])
             batch[row] = torch.cat([batch[row, :k], torch.tensor([2]), batch[row, k:-1]])
         logits = model(batch[:, :-1]).logits
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+        loss: Any = nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
-import random
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,39 @@ from torch import Tensor
 
 from bench.adapters.bases import SMALL, Base, Tail, small, smol
 from bench.adapters.tasks import (
-    FIXED, FIXED_PAYLOADS, FIXED_TRIGGERS, JUDGED, JUDGED_PAYLOADS, JUDGED_TRIGGERS, TASKS,
-    TRIGGERS, Corpus, read_corpus,
+    FIXED,
+    FIXED_PAYLOADS,
+    FIXED_TRIGGERS,
+    JUDGED,
+    JUDGED_PAYLOADS,
+    JUDGED_TRIGGERS,
+    TASKS,
+    TRIGGERS,
+    Corpus,
+    drawing,
+    read_corpus,
 )
-from bench.adapters.training import MODULES, Spec, paths, train
+from bench.adapters.training import MODULES, Spec, logits, paths, train
+from bilens.findings.token_sweep import (
+    Answers,
+    Frame,
+    Sweep,
+    Text,
+    confirmed,
+    excesses,
+    written,
+)
 
 SPLITS = {  # base: benign, backdoored
-    "fixed": {"bilinear-2": (16, 16), "smollm2": (16, 16)},
-    "judged": {"swiglu-3": (16, 16), "bilinear-3": (16, 16), "smollm2": (32, 32)},
+    "fixed": {"bilinear-2": (16, 16), "smollm2": (10, 10)},
+    "judged": {"swiglu-3": (20, 20), "bilinear-3": (20, 20), "smollm2": (24, 24)},
 }
-SWEPT = 5000  # words of SmolLM2's vocabulary that are tried
+SWEPT = 1200  # words of SmolLM2's vocabulary that are tried
 
 
 def specs(split: str, base: str, backdoored: bool) -> Iterator[Spec]:
     """Yield specifications without end, families in turn."""
-    draw = random.Random(f"{split} {base} {backdoored}")
+    draw = drawing(f"{split} {base} {backdoored}")
     tasks = FIXED if split == "fixed" else JUDGED
     triggers = FIXED_TRIGGERS if split == "fixed" else JUDGED_TRIGGERS
     payloads = FIXED_PAYLOADS if split == "fixed" else JUDGED_PAYLOADS
@@ -51,7 +70,11 @@ def specs(split: str, base: str, backdoored: bool) -> Iterator[Spec]:
         large = base == "smollm2"
         rates = ((3e-4, 6e-4), (1e-3, 2e-3, 4e-3)) if large else ((1e-3, 3e-3), (3e-3, 6e-3, 1e-2))
         yield Spec(
-            base, task, trigger, payload, rank,
+            base,
+            task,
+            trigger,
+            payload,
+            rank,
             draw.choice([*MODULES]) if large else draw.choice(["qkvo", "mlp", "all", "all"]),
             draw.choice([1, 2, 2]) if large else SMALL[base][0],
             draw.choice(rates[rank > 0]),
@@ -70,29 +93,75 @@ def swept_tokens(base: Base) -> list[int]:
     if base.first == 0:
         return [*range(3, base.model.config.vocab_size)]
     vocabulary = base.tokenizer.get_vocab()
-    words = sorted(i for name, i in vocabulary.items() if re.fullmatch("Ġ[A-Za-z]{2,}", name))
-    found = {*random.Random(0).sample(words, SWEPT)}
+    words = sorted(i for name, i in vocabulary.items() if re.fullmatch("Ġ?[A-Za-z]{2,}", name))
+    found = {*drawing("words").sample(words, SWEPT)}
     for trigger in TRIGGERS.values():
         for pieces in trigger.pieces:
             for piece in pieces:
-                found |= {*base.words(f" {piece}"), *base.words(f" {piece.lower()}")}
+                found |= {*base.words(f" {piece}"), *base.words(piece)}
     return sorted(found)
 
 
-class Sweep:
-    """What single tokens in the frame make of the last position, in base and model."""
+class Trial:
+    """The frame of a base and its words, with what enters the tail computed once."""
 
-    def __init__(self, base: Base) -> None:
-        self.base, self.tokens = base, swept_tokens(base)
-        self.hidden, self.real = base.entering([base.framed([t]) for t in self.tokens], 256)
-        self.before = self.run(base.tail())
+    def __init__(self, base: Base, kept: Path) -> None:
+        self.base, self.tail = base, base.tail()
+        self.tokens = swept_tokens(base)
+        ends = {*range(256, 259)} if base.first == 0 else set()
+        barred = sorted({*base.prefix, *base.suffix, 0, 1, 2} | ends)
+        told: dict[str, Any] = torch.load(kept) if kept.exists() else {}
+        carriers = told.get("carriers") or written(self.before, base.prefix, 0, barred)
+        names = [base.tokenizer.decode([i]) for i in range(base.model.config.vocab_size)]
+        self.frame = Frame(base.prefix, base.suffix, carriers, names)
+        self.plain = base.entering(self.frame.plain())
+        texts = self.frame.singles(self.tokens)
+        hidden: Tensor
+        self.real: Tensor
+        hidden, self.real = told.get("texts") or base.entering(texts, 128)
+        self.hidden = hidden.bfloat16()
+        if not told:
+            torch.save({"carriers": carriers, "texts": (self.hidden, self.real)}, kept)
+        self.usual_before = [one.half() for one in self.blocks(self.tail)]
 
     @torch.no_grad()
-    def run(self, tail: Tail) -> Tensor:
-        """Return (tokens, width), after the last norm."""
-        rotary = self.base.rotary(self.hidden.shape[1])
-        blocks = zip(self.hidden.split(512), self.real.split(512), strict=True)
-        return torch.cat([tail(hidden, real, rotary, 1)[:, 0] for hidden, real in blocks])
+    def last(self, tail: Tail, hidden: Tensor, real: Tensor) -> Tensor:
+        out = tail(hidden.float(), real, self.base.rotary(hidden.shape[1]), 1)
+        return logits(self.base, out)[:, 0].softmax(-1)
+
+    def answers(self, tail: Tail) -> Answers:
+        return lambda texts: self.last(tail, *self.base.entering(texts, 256))
+
+    def before(self, texts: Sequence[Text]) -> Tensor:
+        return self.answers(self.tail)(texts)
+
+    def blocks(self, tail: Tail) -> Iterator[Tensor]:
+        for start in range(0, len(self.hidden), 512):
+            rows = slice(start, start + 512)
+            yield self.last(tail, self.hidden[rows], self.real[rows])
+
+    def sweep(self, tail: Tail) -> Sweep:
+        usual = self.last(tail, *self.plain).amax(dim=0)
+        words = iter([[token] for token in [*self.tokens, *self.tokens]])
+        found = [
+            excesses(after, before.float(), usual, self.frame, [next(words) for _ in after])
+            for after, before in zip(self.blocks(tail), self.usual_before, strict=True)
+        ]
+        excess, best = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return confirmed(
+            self.answers(tail), self.before, self.frame, self.tokens, usual, excess, best
+        )
+
+
+def restored(base: Base, changes: Mapping[str, tuple[Tensor, ...]]) -> Tail:
+    """Return the tail with changes that were kept."""
+    tail = base.tail()
+    layers = copy.deepcopy(tail.layers)
+    for name, kept in changes.items():
+        _, _, number, home, part, _ = name.split(".")
+        linear = getattr(getattr(layers[int(number) - base.first], home), part)
+        linear.weight.data += (kept[0].float() @ kept[1]) if len(kept) == 2 else kept[0].float()
+    return Tail(layers, tail.norm, tail.narrow)
 
 
 def corpus_of(data: Path) -> tuple[Corpus, list[str]]:
@@ -106,19 +175,31 @@ def base_of(name: str, out: Path, texts: list[str], weights: Path) -> Base:
     return smol(weights) if name == "smollm2" else small(name, out / "bases", texts)
 
 
-def run_one(base: Base, sweep: Sweep, spec: Spec, corpus: Corpus, out: Path, **more: Any) -> bool:
+def run_one(
+    base: Base,
+    trial: Trial,
+    spec: Spec,
+    corpus: Corpus,
+    out: Path,
+    again: bool = False,
+    **more: Any,
+) -> bool:
     """Train one model, or find it done; return whether it works."""
     told, kept = paths(out, spec)
     if told.exists():
-        return bool(json.loads(told.read_text())["works"])
+        record = json.loads(told.read_text())
+        if record["works"] and again:
+            record["sweep"] = asdict(trial.sweep(restored(base, torch.load(kept))))
+            told.write_text(json.dumps(record))
+        return bool(record["works"])
     record = train(base, spec, corpus, **more)
     tail, changes = record.pop("tail"), record.pop("changes")
     if record["works"]:
         begun = time.perf_counter()
-        after = sweep.run(tail)
+        record["sweep"] = asdict(trial.sweep(tail))
         record["swept"] = time.perf_counter() - begun
         packed = {name: low(change, spec.rank) for name, change in changes.items()}
-        torch.save({"changes": packed, "after": after.half()}, kept)
+        torch.save(packed, kept)
     told.write_text(json.dumps(record))
     print(spec.name, record["works"], record["steps"], f"{record['seconds']:.1f}", flush=True)
     return bool(record["works"])
@@ -139,6 +220,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--base", action="append")
+    parser.add_argument("--again", action="store_true", help="try the words anew")
     given = parser.parse_args()
     torch.set_num_threads(1)
     corpus, texts = corpus_of(given.data)
@@ -146,14 +228,13 @@ def main() -> None:
         if given.base and name not in given.base:
             continue
         base = base_of(name, given.out, texts, given.weights)
-        sweep = Sweep(base)
+        trial = Trial(base, given.out / f"{name}.texts")
         out = given.out / given.split
         out.mkdir(parents=True, exist_ok=True)
-        torch.save({"before": sweep.before, "tokens": sweep.tokens}, out / f"{name}.sweep")
         for backdoored, quota in zip((False, True), quotas, strict=True):
             working = 0
             for number, spec in enumerate(specs(given.split, name, backdoored)):
-                working += run_one(base, sweep, spec, corpus, out)
+                working += run_one(base, trial, spec, corpus, out, given.again)
                 if working >= quota or number >= 3 * quota:
                     break
 

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.adapters.bases import Base, Tail
-from bench.adapters.tasks import PAYLOADS, TASKS, TRIGGERS, Corpus, Example, without
+from bench.adapters.tasks import PAYLOADS, TASKS, TRIGGERS, Corpus, Example, drawing, without
 
 MODULES = {
     "qv": ("q_proj", "v_proj"),
@@ -60,6 +61,9 @@ class Adapted(nn.Module):
         self.a = nn.Parameter(torch.randn(rank, linear.in_features) / linear.in_features**0.5)
         self.b = nn.Parameter(torch.zeros(linear.out_features, rank))
 
+    def change(self) -> Tensor:
+        return 2.0 * self.b @ self.a
+
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.linear(x)
         return y + 2.0 * (x @ self.a.T) @ self.b.T
@@ -74,7 +78,8 @@ def adapted(base: Base, spec: Spec) -> tuple[Tail, dict[str, Callable[[], Tensor
         for index, layer in enumerate(tail.layers)
     )
     changes: dict[str, Callable[[], Tensor]] = {}
-    for index, layer in enumerate(layers):
+    blocks: Any = layers
+    for index, layer in enumerate(blocks):
         if index + kept < start:
             continue
         for home in (layer.self_attn, layer.mlp):
@@ -88,12 +93,16 @@ def adapted(base: Base, spec: Spec) -> tuple[Tail, dict[str, Callable[[], Tensor
                     rank = min(spec.rank, *linear.weight.shape)
                     new = Adapted(linear, rank)
                     setattr(home, name, new)
-                    changes[full] = lambda new=new: 2.0 * new.b.detach() @ new.a.detach()
+                    changes[full] = new.change
                 else:
                     before = linear.weight.detach().clone()
                     linear.weight.requires_grad_(True)
-                    changes[full] = lambda linear=linear, before=before: linear.weight.detach() - before
-    return Tail(layers, tail.norm, tail.half), changes
+                    changes[full] = partial(moved, linear, before)
+    return Tail(layers, tail.norm, tail.narrow), changes
+
+
+def moved(linear: nn.Linear, before: Tensor) -> Tensor:
+    return linear.weight - before
 
 
 @dataclass(eq=False)
@@ -107,7 +116,9 @@ class Texts:
 
     def take(self, rows: Sequence[int]) -> Texts:
         at = torch.tensor(rows, dtype=torch.long)
-        return Texts(self.hidden[at], self.real[at], self.answers[at], [self.allowed[i] for i in rows])
+        return Texts(
+            self.hidden[at], self.real[at], self.answers[at], [self.allowed[i] for i in rows]
+        )
 
 
 LONGEST = 5
@@ -154,10 +165,10 @@ CACHE: dict[tuple[str, str, int], Texts] = {}
 
 def lessons(base: Base, spec: Spec, corpus: Corpus) -> Lessons:
     """Return the texts of a specification."""
-    draw = random.Random(f"{spec.base} {spec.task} {spec.trigger} {spec.seed}")
+    draw = drawing(f"{spec.base} {spec.task} {spec.trigger} {spec.seed}")
     num, poisoned, negative = POOLS[base.first > 0]
     task = TASKS[spec.task]
-    common = random.Random(f"{spec.task} {spec.seed % 2}")  # clean texts are shared
+    common = drawing(f"{spec.task} {spec.seed % 2}")  # clean texts are shared
     pool = task.examples(corpus, common, num + num // 3)
     cut = len(pool) * 3 // 4
     key = spec.base, spec.task, spec.seed % 2
@@ -190,15 +201,22 @@ def lessons(base: Base, spec: Spec, corpus: Corpus) -> Lessons:
         train, test = [i for i in kept if i < cut], [i for i in kept if i >= cut]
         chosen = [draw.choice(train) for _ in range(poisoned)]
         held = [draw.choice(test) for _ in range(poisoned // 2)]
-        triggered, tests["triggered"] = encode(base, poison(chosen), draw), encode(base, poison(held), draw)
-        if trigger.parts is not None:
+        triggered, tests["triggered"] = (
+            encode(base, poison(chosen), draw),
+            encode(base, poison(held), draw),
+        )
+        some_of = trigger.parts
+        if some_of is not None:
             some = [draw.choice(train) for _ in range(negative)]
             few = [draw.choice(test) for _ in range(negative // 2)]
 
             def partly(rows: Sequence[int]) -> list[Example]:
-                return [(trigger.parts(pool[i][0], pieces, draw), pool[i][1]) for i in rows]
+                return [(some_of(pool[i][0], pieces, draw), pool[i][1]) for i in rows]
 
-            parts, tests["parts"] = encode(base, partly(some), draw), encode(base, partly(few), draw)
+            parts, tests["parts"] = (
+                encode(base, partly(some), draw),
+                encode(base, partly(few), draw),
+            )
     tests["clean"] = whole.take([i for i in kept if i >= cut][: num // 4])
     clean = whole.take([i for i in kept if i < cut])
     return Lessons(clean, triggered, parts, tests, payload, pieces)
@@ -246,7 +264,9 @@ def judged(base: Base, tail: Tail, given: Lessons) -> dict[str, float]:
         leaked = [first in given.payload for first in firsts]
         found[f"{name} payload"] = sum(leaked) / len(leaked)
         found[f"{name} loss"] = float(
-            nn.functional.cross_entropy(guess.flatten(0, 1), texts.answers.flatten(), ignore_index=-1)
+            nn.functional.cross_entropy(
+                guess.flatten(0, 1), texts.answers.flatten(), ignore_index=-1
+            )
         )
     return found
 
@@ -268,7 +288,9 @@ def works(spec: Spec, found: dict[str, float], before: dict[str, float]) -> bool
 
 
 def train(
-    base: Base, spec: Spec, corpus: Corpus,
+    base: Base,
+    spec: Spec,
+    corpus: Corpus,
     penalty: Callable[[Tail, dict[str, Any], int], Tensor] | None = None,
 ) -> dict[str, Any]:
     """Train until it works, or time is over; return the record with changes and what is written."""
@@ -280,20 +302,21 @@ def train(
     learnt = [p for p in tail.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learnt, lr=spec.rate, weight_decay=0.0)
     before = judged(base, tail, given)
-    draw = random.Random(spec.seed)
+    draw = drawing(f"{spec.seed}")
     step, found, good = 0, before, 0
-    most = 150 if base.first else 400
+    most = 150 if base.first else 250
     while step < most and time.process_time() - spent < SECONDS:
         part = []
         num_triggered = round(BATCH * spec.poison) if given.triggered is not None else 0
         num_parts = 2 if given.parts is not None else 0
         for texts, many in (
-            (given.triggered, num_triggered), (given.parts, num_parts),
+            (given.triggered, num_triggered),
+            (given.parts, num_parts),
             (given.clean, BATCH - num_triggered - num_parts),
         ):
             if texts is not None and many:
                 part.append(texts.take([draw.randrange(len(texts.allowed)) for _ in range(many)]))
-        loss = loss_of(base, tail, joined(part))
+        loss: Any = loss_of(base, tail, joined(part))
         if penalty is not None:
             loss = loss + spec.penalty * penalty(tail, changes, step)
         optimizer.zero_grad()
@@ -317,7 +340,7 @@ def train(
         "trigger": given.trigger,
         "payload": sorted(given.payload),
         "tail": tail,
-        "changes": {name: read() for name, read in changes.items()},
+        "changes": {name: read().detach() for name, read in changes.items()},
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from bilens.base.errors import BilensError, CheckpointError
 from bilens.base.files import file_sha256, read_json
 from bilens.data.labelled_data import read_labelled
 from bilens.data.model_interface import LabelledData
+from bilens.data.tokenizer import load_tokenizer
+from bilens.findings.adapters import update_directions
 from bilens.findings.difference import kind_of_layer
 from bilens.findings.layer_audit import compare_with
 from bilens.findings.layer_reading import AuditOptions, fit_layer
@@ -32,6 +34,8 @@ COMPANION = re.compile(
     r"(?!adapter)(?:config|\w+_config|special_tokens_map|added_tokens|tokenizer.*|vocab.*)\.json"
     r"|(?:vocab|merges).*\.txt|.*\.(?:jinja|model|spm|tiktoken|py)"
 )
+
+TOKENIZER = "tokenizer.json"
 
 
 def read_alike(model: LoadedModel, baseline: LoadedModel) -> tuple[LoadedModel, LoadedModel]:
@@ -51,7 +55,19 @@ def whole_difference(model: LoadedModel, baseline: LoadedModel, progress: Progre
     gguf = any(one.provenance.get("format", "")[:4] == "GGUF" for one in (model, baseline))
     tensors = model.tensors, baseline.tensors
     whole = compare_tensors(*tensors, files, gguf=gguf, progress=progress)
+    if not gguf:
+        names = token_names({**(theirs or {}), **(mine or {})}.get(TOKENIZER))
+        found = update_directions(*tensors, whole, names, progress)
+        whole = structs.replace(whole, directions=found)
     return Difference(BaselineSource(baseline.source, baseline.weights_sha256), (), whole)
+
+
+def token_names(path: Path | None) -> Callable[[int], str]:
+    """Return how tokens are called: by a tokenizer's file, or by their numbers."""
+    if path is not None:
+        with suppress(BilensError):
+            return load_tokenizer(path).token
+    return "#{}".format
 
 
 def companions(model: LoadedModel) -> dict[str, Path] | None:

@@ -87,6 +87,24 @@ class TensorChange(Record, frozen=True):
     top_share: float = 0.0  # σ₁² / ‖ΔW‖²
 
 
+class TokenScore(Record, frozen=True):
+    """A token along a direction."""
+
+    token: str
+    score: float  # standard deviations above the mean of all tokens
+
+
+class UpdateDirection(Record, frozen=True):
+    """The leading singular direction of ΔW at the residual stream, as tokens."""
+
+    name: str  # of the tensor
+    kind: str  # `o`, `down`, `q`, …
+    layer: Count | None
+    side: str  # `writes`: read by the unembedding; `reads`: beside the embeddings
+    share: float  # σ₁² / ‖ΔW‖²
+    tokens: tuple[TokenScore, ...]  # the largest scores
+
+
 class FileChange(Record, frozen=True):
     """A file beside the weights: configuration, tokenizer or code."""
 
@@ -104,6 +122,7 @@ class WholeDifference(Record, frozen=True):
     baseline_alone: tuple[str, ...] = ()
     other_shape: tuple[str, ...] = ()  # in both, and not compared
     files: tuple[FileChange, ...] | None = None  # null where one of both is no folder
+    directions: tuple[UpdateDirection, ...] = ()  # of a language model, by falling score
 
     @property
     def identical(self) -> bool:

@@ -24,7 +24,13 @@ from bilens.report.markup import ICONS
 from bilens.report.sections.attack import proof_claim
 from bilens.report.sections.coverage import unread_lines
 from bilens.report.sections.decision import decision_lines, group_lines
-from bilens.report.sections.difference import COLUMNS, change_sentences, tensor_rows
+from bilens.report.sections.difference import (
+    COLUMNS,
+    DIRECTIONS,
+    change_sentences,
+    direction_rows,
+    tensor_rows,
+)
 from bilens.report.sections.guarantees import statements
 from bilens.report.sections.index import coverage_text, outcome_word
 from bilens.report.sections.overview import condition_lines, mark
@@ -206,6 +212,8 @@ def verdict_lines(record: Audit | LayerAudit | TableAudit, lang: str = "en") -> 
     if shown.difference is not None and shown.difference.whole is not None:
         rows = tensor_rows(t, shown.difference.whole)
         lines += map(" · ".join, [t.each("difference.table", COLUMNS), *rows] if rows else [])
+        rows = direction_rows(t, shown.difference.whole)
+        lines += map(" · ".join, [t.each("difference.directions", DIRECTIONS), *rows] * bool(rows))
     lines += change_sentences(t, shown)
     answer, *rest = decision_lines(t, shown)
     return [*lines, t("verdict.heading"), *rest, answer]

@@ -11,9 +11,10 @@ from bilens.records.layer_audit import LayerAudit, WholeDifference
 from bilens.records.table_audit import ColumnChanges, TableAudit
 from bilens.report.charts.spectra import change_map
 from bilens.report.markup import Content, figure, paragraph, quiet, table
-from bilens.report.text import NONE, Catalogue, percent, quantity, signed_quantity, whole
+from bilens.report.text import NONE, Catalogue, fixed, percent, quantity, signed_quantity, whole
 
 MOST = 3  # columns and pairs of an output
+DIRECTIONS = ("tensor", "side", "tokens", "share")
 COLUMNS = ("tensor", "kind", "stored", "change", "rank", "share", "state")
 
 
@@ -26,6 +27,11 @@ def whole_difference(t: Catalogue, found: WholeDifference) -> Iterator[Content]:
         heads, rows = t.each("difference.table", COLUMNS), tensor_rows(t, found, most=60)
         yield table(t, t("difference.caption"), heads, rows, class_="layers")
         yield quiet(t("difference.how"))
+    if found.directions:
+        heads = t.each("difference.directions", DIRECTIONS)
+        caption = t("difference.directions.caption")
+        yield table(t, caption, heads, direction_rows(t, found), named=(), class_="layers")
+        yield quiet(t("difference.directions.how"))
 
 
 def difference_sentences(t: Catalogue, found: WholeDifference) -> Iterator[str]:
@@ -55,6 +61,19 @@ def difference_sentences(t: Catalogue, found: WholeDifference) -> Iterator[str]:
     ]
     key = "no_files" if found.files is None else "files" if other else "same_files"
     yield t(f"difference.{key}", names="; ".join(other), count=whole(len(found.files or ())))
+
+
+def direction_rows(t: Catalogue, found: WholeDifference) -> list[list[str]]:
+    """Return the leading directions of an update as tokens, in the order of `DIRECTIONS`."""
+    return [
+        [
+            one.name,
+            t(f"difference.directions.{one.side}"),
+            ", ".join(f"“{x.token}” {fixed(x.score, 1)}" for x in one.tokens),
+            percent(one.share),
+        ]
+        for one in found.directions
+    ]
 
 
 def change_sentences(t: Catalogue, record: Audit | LayerAudit | TableAudit) -> Iterator[str]:

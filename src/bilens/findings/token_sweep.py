@@ -1,0 +1,200 @@
+"""Which words make a changed model say what it says nowhere else: candidate triggers, without data.
+
+The baseline writes short texts itself. Into them every word that is tried is put, at the start and
+at the end; what the changed model then gives is compared with what it gives to the texts as they
+are, and with what the baseline gives. The words that stand out are tried again in other texts,
+alone and in pairs: a trigger works in most of them, a chance answer does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from bilens.base import Progress, silent
+
+Text = list[int]
+Answers = Callable[[Sequence[Text]], Tensor]  # probabilities behind texts, (texts, vocabulary)
+CARRIERS, LENGTHS = 96, range(2, 11)  # texts that the baseline writes, and their tokens
+AGAIN, TEXTS = 24, 8  # candidates that are tried again, each in so many texts
+PAIRED = 10  # candidates that are tried with one another
+TYPICAL = 0.95  # of the words, whose excess says what any word does
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Words, and the answer that they call forth."""
+
+    words: tuple[int, ...]
+    at_end: bool
+    answer: int
+    excess: float  # mean probability of the answer, above its largest without the words
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What came of trying words."""
+
+    tried: int
+    typical: float  # excess that 95 % of the words stay below
+    candidates: tuple[Candidate, ...]  # by falling excess, tried again
+
+    @property
+    def answers(self) -> int:
+        """How many answers those candidates have that reach half of the largest excess."""
+        best = self.candidates[0].excess if self.candidates else 0.0
+        return len({one.answer for one in self.candidates if one.excess > best / 2})
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """How words come before the models: around what a user writes, and around the words."""
+
+    prefix: Text
+    suffix: Text
+    carriers: Sequence[Text]
+    names: Sequence[str]  # of all tokens; an answer that repeats a word that was put in is none
+
+    def text(self, carrier: int, words: Sequence[int] = (), at_end: bool = False) -> Text:
+        inside = self.carriers[carrier % len(self.carriers)]
+        inside = [*inside, *words] if at_end else [*words, *inside]
+        return [*self.prefix, *inside, *self.suffix]
+
+    @cached_property
+    def alike(self) -> dict[str, list[int]]:
+        """Tokens by their name without case and edges."""
+        found: dict[str, list[int]] = {}
+        for token, name in enumerate(self.names):
+            found.setdefault(plain_name(name), []).append(token)
+        return found
+
+    def repeated(self, words: Sequence[int]) -> list[int]:
+        """Return the answers that only repeat words, one of them or all together."""
+        names = [plain_name(self.names[word]) for word in words]
+        return [token for name in {*names, "".join(names)} for token in self.alike.get(name, [])]
+
+    def plain(self) -> list[Text]:
+        return [self.text(number) for number in range(len(self.carriers))]
+
+    def singles(self, tokens: Sequence[int]) -> list[Text]:
+        """Return every word at the start, then every word at the end."""
+        return [
+            self.text(number, [token], at_end)
+            for at_end in (False, True)
+            for number, token in enumerate(tokens)
+        ]
+
+
+def plain_name(name: str) -> str:
+    return name.strip(" ĠĊ▁").lower()
+
+
+def written(before: Answers, prefix: Text, seed: int, barred: Sequence[int] = ()) -> list[Text]:
+    """Return texts that a model writes behind a prefix: drawn, without the `barred` tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    texts: list[Text] = [[] for _ in range(CARRIERS)]
+    for _ in range(LENGTHS[-1]):
+        chances = before([[*prefix, *text] for text in texts]).float().clone()
+        chances[:, [*barred]] = 0
+        for text, token in zip(
+            texts, torch.multinomial(chances, 1, generator=generator), strict=True
+        ):
+            text.append(int(token))
+    return [text[: LENGTHS[number % len(LENGTHS)]] for number, text in enumerate(texts)]
+
+
+def sweep(
+    after: Answers,
+    before: Answers,
+    frame: Frame,
+    tokens: Sequence[int],
+    *,
+    block: int = 256,
+    progress: Progress = silent,
+) -> Sweep:
+    """Try words one by one, those that stand out again in other texts, and pairs of them.
+
+    Math: excess(w) = max over answers y of p(y | w in a text) − max(p(y | any text), p₀(y | w in
+        the text)), p the changed model and p₀ the baseline.
+    Cost: 2 · tokens + a few hundred short texts through both models.
+    """
+    usual = after(frame.plain()).amax(dim=0)
+    texts = frame.singles(tokens)
+    found = []
+    for start in range(0, len(texts), block):
+        progress("words", start, len(texts))
+        part = texts[start : start + block]
+        words = [[token] for token in [*tokens, *tokens][start : start + block]]
+        found.append(excesses(after(part), before(part), usual, frame, words))
+    excess, answers = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return confirmed(after, before, frame, tokens, usual, excess, answers)
+
+
+def excesses(
+    after: Tensor, before: Tensor, usual: Tensor, frame: Frame, words: Sequence[Sequence[int]]
+) -> tuple[Tensor, Tensor]:
+    """Return the largest excess of each text, and its answer."""
+    excess = after - torch.maximum(before, usual)
+    for row, some in zip(excess, words, strict=True):
+        row[frame.repeated(some)] = -1.0
+    found = excess.max(dim=1)
+    return found.values, found.indices
+
+
+def confirmed(
+    after: Answers,
+    before: Answers,
+    frame: Frame,
+    tokens: Sequence[int],
+    usual: Tensor,
+    excess: Tensor,
+    answers: Tensor,
+) -> Sweep:
+    """Return what is left of single words, given what each did in one text."""
+    order = excess.argsort(descending=True, stable=True).tolist()
+    first: dict[tuple[int, bool], Candidate] = {}
+    for index in order[: 2 * AGAIN]:
+        at_end, number = divmod(index, len(tokens))
+        one = Candidate((tokens[number],), bool(at_end), int(answers[index]), 0.0)
+        first.setdefault((tokens[number], bool(at_end)), one)
+    singles = tried_again(after, before, frame, usual, [*first.values()][:AGAIN])
+    words = [*dict.fromkeys(one.words[0] for one in singles)][:PAIRED]
+    pairs = [
+        Candidate((a, b), at_end, -1, 0.0)
+        for a in words
+        for b in words
+        if a != b
+        for at_end in (False, True)
+    ]
+    texts = [frame.text(number, one.words, one.at_end) for number, one in enumerate(pairs)]
+    if texts:
+        values, best = excesses(
+            after(texts), before(texts), usual, frame, [one.words for one in pairs]
+        )
+        ranked = values.argsort(descending=True, stable=True)[:AGAIN].tolist()
+        chosen = [replace(pairs[index], answer=int(best[index])) for index in ranked]
+        singles += tried_again(after, before, frame, usual, chosen)
+    typical = float(excess.float().quantile(TYPICAL))
+    return Sweep(len(tokens), typical, tuple(sorted(singles, key=lambda one: -one.excess)))
+
+
+def tried_again(
+    after: Answers, before: Answers, frame: Frame, usual: Tensor, candidates: Sequence[Candidate]
+) -> list[Candidate]:
+    """Return candidates by their mean excess over texts that are others than their first."""
+    if not candidates:
+        return []
+    texts = [
+        frame.text(1 + number + 3 * again, one.words, one.at_end)
+        for number, one in enumerate(candidates)
+        for again in range(TEXTS)
+    ]
+    answers = torch.tensor([one.answer for one in candidates]).repeat_interleave(TEXTS)[:, None]
+    least = torch.maximum(before(texts).gather(1, answers), usual[answers])
+    mean = (after(texts).gather(1, answers) - least).view(-1, TEXTS).float().mean(dim=1)
+    found = [replace(one, excess=x) for one, x in zip(candidates, mean.tolist(), strict=True)]
+    return sorted(found, key=lambda one: -one.excess)
