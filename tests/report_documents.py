@@ -5,7 +5,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bilens.records import audit as a, common as c, guarantees as g
+from bilens.records import audit as a, common as c, given_inputs as i, guarantees as g
 from bilens.records.base import kind_of, to_json
 from bilens.records.decision import Coverage, CoverageGroup
 from bilens.records.performance import (
@@ -249,7 +249,8 @@ def make_verdict(classes: int, *, data: bool) -> tuple[c.Finding, ...]:
 
 def variants() -> dict[str, dict[str, Any]]:
     """Documents that together print every sentence of the catalogue."""
-    healthy = make_document()
+    healthy, others = make_document(), given_inputs()
+    healthy["inputs"] = to_json(others.pop())
     return {
         "healthy": healthy,
         "no data": make_document(data=False),
@@ -259,10 +260,34 @@ def variants() -> dict[str, dict[str, Any]]:
         "small image": small_image("too_small"),
         "flat": small_image("flat"),
         "older": {**make_document(data=False), "overfitting": None, "triggers": None},
-        "failed": failed(),
+        "failed": {**failed(), "inputs": to_json(others.pop())},
         "odd": odd(),
-        **{f"decided {answer}": decided(answer, by) for answer, by in ACCEPT.items()},
+        **{
+            f"decided {answer}": {**decided(answer, by), "inputs": to_json(others.pop())}
+            for answer, by in ACCEPT.items()
+        },
     }
+
+
+def given_inputs() -> list[i.GivenInputs]:
+    """What inputs show: not compared, each for another reason; compared without and with labels."""
+    share = c.Share(9, 10, 0.9, 0.555, 0.9975)
+    white = i.WhitenedClass(1.5, 0.25, 2.5, 2, (0.5, -0.25))
+    bare = i.Sample(40, None, None, 0.75, 2.5, None, 40, ())
+    full = i.Sample(60, None, share, 0.875, 3.5, 0.5, 60, (white, white, white))
+    vector = tuple(0.0 for _ in range(36))
+    support = i.Support(1.5, 2.25, 3.5, vector)
+    known = i.TrainingExample(3, 1, 0.875, 0.5, 0.125, -0.25, 2, 0, vector, (support,))
+    loose = i.TrainingExample(4, 1, 0.75, 0.5, None, -0.25, 2, 0, vector, ())
+    area = i.Area(0.625, 0.5625, 0.6875, 0.001)
+    gap = i.Comparison(area, area, i.Gap(0.25, 0.125, 0.375))
+    return [
+        i.GivenInputs(full, None, None, "training_alone", 0, (known,)),
+        i.GivenInputs(None, bare, None, "test_alone", 0, ()),
+        *(i.GivenInputs(bare, full, None, reason, 1, ()) for reason in ("same", "few")),
+        i.GivenInputs(bare, bare, i.Comparison(area, None, None), "", 0, ()),
+        i.GivenInputs(full, full, gap, "", 3, (known, loose)),
+    ]
 
 
 ACCEPT = {

@@ -39,6 +39,7 @@ KEYS = [
     "coverage",
     "decision",
     "performance",
+    "inputs",
     "source",
     "data",
     "reproduce",
@@ -226,6 +227,7 @@ def test_progress_is_passed_on() -> None:
         "radii",
         "truncation",
         "use of inputs",
+        "inputs",
     ]
 
 

@@ -52,7 +52,8 @@ FROZEN = {
         "model more --dataset --data-dir --table --html --pdf --markdown --evidence --lang "
         "--null-samples --history --baseline --fail-on --threshold --seed --map --activation "
         "--transposed --no-transposed --allow-pickle --trust-pickle --residual --no-residual "
-        "--overwrite --json --data --labels --encoding --text --tokens --held-out --activations"
+        "--overwrite --json --data --labels --encoding --text --tokens --held-out --activations "
+        "--train-data --train-labels"
     ),
     "attack": (
         "model --dataset --data-dir --target --source --pairs --epsilon --html --lang --seed "

@@ -135,6 +135,8 @@ def test_every_section_is_there_in_order_and_linked(name: str, lang: str) -> Non
     expected = SECTIONS[document["kind"]].split()
     if document.get("difference"):
         expected.append("difference")
+    if document.get("inputs"):
+        expected.insert(expected.index("warnings"), "given")
     if document.get("reading"):
         expected.append("reading")
     if any(row["kind"] == "asked" for row in document.get("rows", [])):
@@ -286,7 +288,8 @@ def test_the_small_data_set_is_called_small() -> None:
 
 
 def test_without_data_the_page_says_so_in_every_place() -> None:
-    assert texts("no data").count("No data were given") == 3
+    assert texts("no data").count("No data were given") == 1
+    assert texts("no data").count("No test inputs with right answers were given") == 2
     assert "Accuracy is not known" in texts("no data")
     assert "Without data, nothing is said" in texts("no data")
 

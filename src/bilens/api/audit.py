@@ -29,6 +29,7 @@ from bilens.base.errors import NonFiniteError, UsageError
 from bilens.data.model_interface import LabelledData
 from bilens.findings.audit import audit_classifier
 from bilens.findings.coverage import how_read, measure_coverage
+from bilens.findings.given_inputs import Inputs
 from bilens.findings.layer_audit import (
     NULL_SAMPLES as LAYER_SAMPLES,
     audit_layers,
@@ -86,6 +87,8 @@ def audit(
     threshold: float = THRESHOLD,
     labels: str | None = None,
     inputs: LayerInputs | None = None,
+    train_data: Data | None = None,
+    train_labels: str | None = None,
 ) -> AuditReport | LayerAuditReport | TableReport:
     """Read a model and report what its weights say.
 
@@ -118,6 +121,10 @@ def audit(
         labels: where the right answers are, if the data leave it open: a column, a key, a file.
         inputs: what layers see (`bl.layer_inputs`), to fit those that are not quadratic to; data of
             500 rows or more do it too. Without, R² is under N(0, I), which is no real input.
+        train_data: what a classifier of one bilinear layer was trained on, as `data`; of an
+            `ImageDataset` its training images. They are compared with `data`, and ranked by how
+            much they look learnt by heart.
+        train_labels: where the right answers of `train_data` are, as `labels`.
 
     Returns:
         A report: `to_dict()`, `to_json(path)`, `to_html(path, lang="en" | "ja")`,
@@ -135,6 +142,13 @@ def audit(
     baseline = None if baseline is None else readable(baseline)
     conditions = parse_conditions(fail_on, data=data is not None, baseline=baseline is not None)
     given = given_data(model, data, labels)
+    columns = isinstance(model, LoadedModel) and is_of_columns(model)
+    if train_data is not None and (columns or not is_one_exact_layer(model)):
+        raise UsageError(
+            "training inputs (train_data, --train-data) are read for a classifier of one bilinear "
+            "layer whose inputs have no names, and this model is another one: leave them out."
+        )
+    trained = given_data(model, train_data, train_labels, training=True)
     performance = None if given is None else performance_of(model, given)
     difference = None
     if baseline is not None:
@@ -145,7 +159,7 @@ def audit(
         return audit_table(model, given, asked)
     if is_one_exact_layer(model):
         samples = CLASS_SAMPLES if null_samples is None else null_samples
-        return audit_one_layer(model, given, samples, asked)
+        return audit_one_layer(model, given, trained, samples, asked)
     samples = LAYER_SAMPLES if null_samples is None else null_samples
     return audit_model_layers(model, given, checked_options(samples, seed, threshold), asked)
 
@@ -164,7 +178,11 @@ def readable(model: object) -> Model:
 
 
 def audit_one_layer(
-    model: Model, data: LabelledData | None, null_samples: int, asked: Asked
+    model: Model,
+    data: LabelledData | None,
+    trained: LabelledData | None,
+    null_samples: int,
+    asked: Asked,
 ) -> AuditReport:
     """Read a classifier of one bilinear layer class by class."""
     module, loaded = given_model(model, "an audit", "bl.audit({})")
@@ -173,6 +191,8 @@ def audit_one_layer(
     findings = audit_classifier(
         module,
         labelled_images(data),
+        training=read_beside(trained),
+        test=read_beside(data),
         performance=asked.performance,
         input_shape=loaded.input_shape if loaded is not None else None,
         output_names=loaded.output_names if loaded is not None else None,
@@ -294,10 +314,10 @@ def describe_model(model: Model, num_layers: int) -> LayeredModel:
 
 
 def labelled_images(data: LabelledData | None) -> LabelledImages | None:
-    if data is None:
+    if data is None or data.targets is None:
         return None
-    if data.targets is None:
-        raise UsageError(
-            f"{data.origin.source} has no right answers: name their column, key or file (--labels)."
-        )
     return LabelledImages(data.inputs, data.targets)
+
+
+def read_beside(data: LabelledData | None) -> Inputs | None:
+    return None if data is None else Inputs(data.inputs, data.targets, data.origin)

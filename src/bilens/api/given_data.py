@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from msgspec import structs
 from torch import Tensor, nn
 
 from bilens.algebra.approximation.layer_weights import MLPWeights
@@ -39,8 +40,13 @@ MOST_PIXELS = 3 * 128 * 128  # numbers of an image that is drawn
 SHOWN = 12  # mistakes
 
 
-def given_data(model: Model, data: Data | None, labels: str | None = None) -> LabelledData | None:
-    """Return inputs and right answers of a model, from a path, arrays, tensors or a data set."""
+def given_data(
+    model: Model, data: Data | None, labels: str | None = None, *, training: bool = False
+) -> LabelledData | None:
+    """Return inputs and right answers of a model, from a path, arrays, tensors or a data set.
+
+    `training` takes the training images of a data set, and not its test images.
+    """
     if labels is not None and not isinstance(labels, str | Path):
         raise UsageError(
             f"labels is a {type(labels).__name__}; expected the name of a column, key or file: "
@@ -52,7 +58,10 @@ def given_data(model: Model, data: Data | None, labels: str | None = None) -> La
         return data
     pair = data if isinstance(data, tuple) and len(data) == 2 else ()
     if isinstance(data, ImageDataset):
-        pair = data.test_images.reshape(-1, *data.image_shape), data.test_labels
+        images, classes = data.test_images, data.test_labels
+        if training:
+            images, classes = data.train_images, data.train_labels
+        pair = images.reshape(-1, *data.image_shape), classes
     if not pair or not all(hasattr(part, "__array__") for part in pair):
         raise UsageError(
             f"data is a {type(data).__name__}; expected an ImageDataset or a pair of tensors or "
@@ -60,7 +69,9 @@ def given_data(model: Model, data: Data | None, labels: str | None = None) -> La
         )
     x, y = map(as_array, pair)
     origin = DataOrigin("", "tensors passed by the caller", "tensors", sum(x.shape[:1]), "")
-    about = image_origin(data) if isinstance(data, ImageDataset) else origin
+    about = origin
+    if isinstance(data, ImageDataset):
+        about = structs.replace(image_origin(data), num_images=len(x))
     fits = interface_of(model)
     words = all(plain_number(name) is None for name in fits.classes)  # no label can be meant
     positions = fits.positions or (words and isinstance(pair[1], Tensor))

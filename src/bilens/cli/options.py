@@ -138,7 +138,7 @@ def data_at(given: Path | list[Path] | None) -> Path | list[Path] | None:
 # Of options by these names: without torch, before anything is read.
 CHECKS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("model", "baseline", "input_sae", "output_sae"), a_model),
-    "data": data_at,
+    **dict.fromkeys(("data", "train_data"), data_at),
     "roles": lambda texts: texts if parse_roles(texts or []) else None,
 }
 Lang = Literal["en", "ja"]

@@ -19,8 +19,10 @@ from bilens.algebra.rotation_null import RotationNull, rotation_null
 from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
+from bilens.certify.contrast import prepare
 from bilens.findings.certificate import ClassForms, ProofOptions, classifier_guarantees
 from bilens.findings.explanation import choose_examples, explain
+from bilens.findings.given_inputs import Inputs, read_inputs
 from bilens.findings.overfitting import Subject, class_templates, null_readings, read_overfitting
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
@@ -40,6 +42,8 @@ from bilens.nn import BilinearClassifier
 from bilens.records.audit import Audit, Explanation, Overfitting, Triggers
 from bilens.records.common import UNKNOWN, Origin
 from bilens.records.performance import Performance
+
+MOST_CLASSES = 20  # of which the spectra of all pairs are held, to be used for several samples
 
 
 def read_warnings(
@@ -102,6 +106,8 @@ def audit_classifier(
     module: nn.Module,
     data: LabelledImages | None = None,
     *,
+    training: Inputs | None = None,
+    test: Inputs | None = None,
     performance: Performance | None = None,
     input_shape: tuple[int, ...] | None = None,
     output_names: tuple[str, ...] | None = None,
@@ -111,7 +117,10 @@ def audit_classifier(
     progress: Progress = silent,
     origin: Origin = UNKNOWN,
 ) -> Audit:
-    """Return what the weights of a one-layer bilinear classifier say; the model is not changed."""
+    """Return what the weights of a one-layer bilinear classifier say; the model is not changed.
+
+    `data` are test inputs with labels; `training` and `test` are read beside the weights.
+    """
     if not isinstance(module, BilinearClassifier):
         raise UsageError(
             f"an audit reads a BilinearClassifier, got a {type(module).__name__}: take other "
@@ -163,12 +172,17 @@ def audit_classifier(
     if reason := unmeasured(summary, origin.source.provenance):
         overfitting, triggers = without_thresholds(overfitting, triggers, reason)
     evidence = replace(evidence, overfitting=overfitting, triggers=triggers)
-    proven = None
+    proven = given = None
     assert isinstance(eigs.status, tuple), "a batch has a status for each form"
     usable = all(status is Status.OK for status in eigs.status)
     if usable and all(item.passed for item in exactness):  # formula and model agree
-        forms = ClassForms(module, f, outputs_of(f, centred=True), eigs)
+        few = summary.d_output <= MOST_CLASSES
+        pairs = prepare(f) if few and (training is not None or test is not None) else None
+        forms = ClassForms(module, f, outputs_of(f, centred=True), eigs, pairs)
         proven = classifier_guarantees(forms, data, ProofOptions(), progress)
+        if training is not None or test is not None:
+            progress("inputs", 0, 1)
+            given = read_inputs(f, training, test, pairs, seed)
     return Audit(
         model=summary,
         exactness=exactness,
@@ -178,6 +192,7 @@ def audit_classifier(
         verdict=judge("audit", evidence),
         performance=performance,
         guarantees=proven,
+        inputs=given,
         overfitting=overfitting,
         triggers=triggers,
         null_samples=null_samples,

@@ -16,6 +16,7 @@ from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import NotQuadraticError, NumericalError, UsageError
 from bilens.base.memory import check_memory
+from bilens.certify.contrast import PairSpectra
 from bilens.certify.inputs import checked_number
 from bilens.findings.guarantees import (
     euclidean_radii,
@@ -48,6 +49,7 @@ class ClassForms:
     f: QuadraticMap
     centred: QuadraticMap
     eigs: EigenDecomposition
+    pairs: PairSpectra | None = None  # of all pairs of classes, where they are at hand
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def classifier_guarantees(
     box = box_of(x)
     if x is not None and labels is not None:
         progress("radii", 0, 1)
-        l2 = euclidean_radii(forms.f, x, labels, box)
+        l2 = euclidean_radii(forms.f, x, labels, box, forms.pairs)
         if options.linf_seed is not None:
             progress("ℓ∞ bounds", 0, 1)
             generator = torch.Generator().manual_seed(options.linf_seed)

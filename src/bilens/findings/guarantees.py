@@ -17,6 +17,7 @@ from bilens.algebra.gaussian import mean_and_covariance
 from bilens.algebra.map_comparison import Kind, rounded
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import UsageError
+from bilens.certify.contrast import PairSpectra
 from bilens.certify.input_influence import influence_range
 from bilens.certify.input_use import InputRows, linear_part, unused_inputs
 from bilens.certify.inputs import RadiusStatus
@@ -94,9 +95,11 @@ CURVE_STEPS, ROUND_STEPS = 100, (1, 2, 2.5, 5, 10)
 RESTARTS, STEPS = 4, 20  # of the attack that bounds the ℓ∞ distance from above
 
 
-def euclidean_radii(f: QuadraticMap, x: Tensor, labels: Tensor, box: Box) -> EuclideanRadii:
+def euclidean_radii(
+    f: QuadraticMap, x: Tensor, labels: Tensor, box: Box, pairs: PairSpectra | None = None
+) -> EuclideanRadii:
     """Return the radii of inputs, numbered from 0, with the share of them up to each length."""
-    found = l2_radius(f, x, labels)
+    found = l2_radius(f, x, labels, pairs)
     moved = found.radius > 0
     elsewhere = moved & found.distance.isfinite()
     margins = projected_margin(f, found, box.low, box.high)

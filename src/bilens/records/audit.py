@@ -22,6 +22,7 @@ from bilens.records.common import (
     check_input_shape,
 )
 from bilens.records.decision import Coverage, Decision
+from bilens.records.given_inputs import GivenInputs
 from bilens.records.guarantees import Guarantees, check_classes
 from bilens.records.history import People
 from bilens.records.layer_audit import Difference
@@ -194,6 +195,7 @@ class Audit(Document, frozen=True, kw_only=True):
     coverage: Coverage | None = None  # what share of the parameters was read
     decision: Decision | None = None  # what may be done with it; null in an older document
     performance: Performance | None = None  # what predictions are worth; null without data
+    inputs: GivenInputs | None = None  # what the inputs given add to the weights; null without
     source: Source  # where the weights come from
     data: DataOrigin | None  # which data `performance` is of; null without data
     reproduce: Run  # what it takes to run the same again
@@ -217,6 +219,14 @@ class Audit(Document, frozen=True, kw_only=True):
                 require(fits, f"an eigenvector does not have {width} components")
         for explanation in self.explanations:
             check_explanation(explanation, classes, width)
+        for example in () if self.inputs is None else self.inputs.examples:
+            fits = (
+                max(example.label, example.nearest, example.second) < classes
+                and len(example.image) == width
+            )
+            vectors = [support.vector for support in example.supports]
+            fits = fits and all(len(vector) == width for vector in vectors)
+            require(fits, "an example of inputs does not fit the model")
 
 
 def check_patches(triggers: Triggers | None, shape: tuple[int, int], classes: int) -> None:

@@ -22,6 +22,7 @@ from bilens.cli.options import (
     a_model,
     check_outputs,
     option,
+    refuse_idle,
 )
 from bilens.cli.shared_options import DataFiles, SeenText, TensorFile
 from bilens.findings.rules.registry import condition_help, parse_conditions
@@ -42,6 +43,13 @@ class AuditOptions(SeenText):
     baseline: Path | None = option(
         None, "The model that this one was made from: report what changed."
     )
+    train_data: Path | None = option(
+        None,
+        "What a classifier was trained on, as for --data: compared with --data, and ranked by how "
+        "much it looks learnt by heart. Of the IDX files it is the training images.",
+        metavar="PATH",
+    )
+    train_labels: str | None = option(None, "As --labels, of --train-data.", metavar="NAME")
     fail_on: list[str] | None = option(None, condition_help())
     null_samples: int | None = option(
         None,
@@ -61,7 +69,9 @@ class AuditOptions(SeenText):
     )
 
     def check(self) -> None:
-        """Refuse a history that cannot be kept, before any work is done."""
+        """Refuse what cannot be done, before any work is."""
+        if self.train_data is None and self.train_labels is not None:
+            refuse_idle(["--train-labels"], "--train-data")
         if self.history is not None:
             from bilens.api.history import History
 
@@ -238,6 +248,10 @@ def read_and_judge(
 
     model, before = source.open_pair(options.baseline, output.say)
     given = data.find(model, output.say)
+    training = None
+    if options.train_data is not None:
+        of_training = replace(data, data=[options.train_data], labels=options.train_labels)
+        training = of_training.find(model, output.say)
     with output.progress() as progress:
         report = audit_model(
             model,
@@ -249,6 +263,7 @@ def read_and_judge(
             baseline=before,
             fail_on=rules,
             threshold=options.threshold,
+            train_data=training,
         )
     return options.told(report)
 

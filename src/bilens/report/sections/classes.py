@@ -35,6 +35,7 @@ from bilens.report.markup import (
 from bilens.report.raster import Painter, colour_bar
 from bilens.report.sections.coverage import coverage
 from bilens.report.sections.decision import checks, verdict
+from bilens.report.sections.given_inputs import given
 from bilens.report.sections.guarantees import proven
 from bilens.report.sections.layers import difference
 from bilens.report.sections.overview import (
@@ -85,6 +86,7 @@ def audit_page(t: Catalogue, record: Audit) -> Page:
             ("ranks", ranks(t, record, names)),
             ("truncation", truncation(t, record)),
             ("predictions", predictions(t, record, names, painter)),
+            ("given", given(t, record, names, painter)),
             ("warnings", warnings(t, record, names)),
             ("proven", proven(t, record.exactness, record.model, found, more, "proof")),
             ("difference", difference(t, record.difference, names, painter)),

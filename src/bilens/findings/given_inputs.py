@@ -1,0 +1,286 @@
+"""What inputs add to the weights: training against others, examples learnt by heart, spectra."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.approximation.quadratic_fit import in_blocks
+from bilens.algebra.concentration import effective_rank
+from bilens.algebra.directions import outputs_of
+from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.algebra.gaussian import mean_and_covariance, whiten
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.certify.contrast import PairSpectra, contrast_of
+from bilens.certify.l2_certificates import l2_radius
+from bilens.findings.subject import drawn, share_right
+from bilens.records.common import DataOrigin, Share
+from bilens.records.given_inputs import (
+    Area,
+    Comparison,
+    Gap,
+    GivenInputs,
+    Sample,
+    Support,
+    TrainingExample,
+    WhitenedClass,
+)
+
+FEWEST = 30  # inputs of each sample that are compared
+RADII = 500  # inputs of each sample whose exact radius is computed
+EXAMPLES, SUPPORTS = 8, 2  # training inputs that are shown, eigenvectors of each
+LEADING = 10  # whitened eigenvalues that are kept of each class
+Z = 1.959964  # of a two-sided 95 % interval
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Inputs of a model, (rows, in), with their classes where those are known."""
+
+    images: Tensor
+    labels: Tensor | None
+    origin: DataOrigin | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """What a model makes of inputs; a row each."""
+
+    x: Tensor  # (rows, in) float64
+    label: Tensor | None
+    answer: Tensor
+    lead: Tensor  # of the answer over the second class, in logits
+    nearest: Tensor  # lead / ‖its gradient‖: to first order, how far it is to the second class
+    radius: Tensor  # exact, of rows drawn at random
+    sample: Sample
+
+
+def read_inputs(
+    f: QuadraticMap,
+    training: Inputs | None,
+    test: Inputs | None,
+    pairs: PairSpectra | None,
+    seed: int,
+) -> GivenInputs:
+    """Return what inputs show of a classifier; `pairs` are the spectra of f, where they are known.
+
+    Cost: for n inputs O(n · (in · hidden + in²) + classes · in³); nothing is (n, n).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    seen = None if training is None else read(f, training, pairs, generator)
+    new = None if test is None else read(f, test, pairs, generator)
+    compared, repeated, reason = None, 0, "training_alone" if new is None else "test_alone"
+    if seen is not None and new is not None:
+        repeated = repeats(seen.x, new.x)
+        few = min(len(seen.x), len(new.x)) < FEWEST
+        reason = "same" if repeated == len(new.x) else "few" if few else ""
+        compared = compare(seen, new) if reason == "" else None
+    return GivenInputs(
+        training=None if seen is None else seen.sample,
+        test=None if new is None else new.sample,
+        comparison=compared,
+        reason=reason,
+        repeated=repeated,
+        examples=() if seen is None else learnt_by_heart(f, seen, pairs),
+    )
+
+
+def read(
+    f: QuadraticMap, given: Inputs, pairs: PairSpectra | None, generator: torch.Generator
+) -> Read:
+    """Return answers, leads and radii, and what is told of the sample."""
+    x = given.images.detach().double()
+    label = None if given.labels is None else given.labels.long()
+    answer, lead, nearest, confidence = in_blocks(partial(leads, f), x).T.contiguous()
+    answer = answer.long()
+    picked = torch.randperm(len(x), generator=generator)[:RADII]
+    radius = l2_radius(f, x[picked], answer[picked], pairs).radius
+    known = radius[radius.isfinite()]
+    told = Sample(
+        rows=len(x),
+        data=given.origin,
+        accuracy=None if label is None else share_right(answer, label),
+        confidence=float(confidence.mean()),
+        lead=float(lead.median()),
+        radius=float(known.median()) if len(known) else None,
+        num_radii=len(picked),
+        classes=whitened(outputs_of(f, centred=True), x),
+    )
+    return Read(x, label, answer, lead, nearest, radius, told)
+
+
+def leads(f: QuadraticMap, x: Tensor) -> Tensor:
+    """Return answer, lead over the second class, lead / ‖its gradient‖ and probability, (rows, 4).
+
+    A lead without a gradient stays as it is.
+    """
+    logits = f(x)
+    top = logits.topk(2, dim=1)
+    (first, second), left, right = top.indices.T, f.tensor.left, f.tensor.right
+    weight = f.tensor.down[first] - f.tensor.down[second]
+    slopes = ((x @ right.T) * weight) @ left + ((x @ left.T) * weight) @ right
+    if f.linear is not None:
+        slopes = slopes + f.linear[first] - f.linear[second]
+    lead, size = top.values[:, 0] - top.values[:, 1], slopes.norm(dim=1)
+    nearest = lead / torch.where(size > 0, size, 1.0)
+    return torch.stack([first.double(), lead, nearest, logits.softmax(dim=1).amax(dim=1)], dim=1)
+
+
+def whitened(centred: QuadraticMap, x: Tensor) -> tuple[WhitenedClass, ...]:
+    """Return the spectra of the class-centred forms where inputs of one kind vary equally."""
+    mean, covariance = mean_and_covariance(x)
+    if not bool(covariance.diagonal().any()):
+        return ()
+    eigs = eigendecompose_all(whiten(centred, covariance, mean), k=None)
+    eigs.check_usable()
+    found = []
+    for values, linear in zip(eigs.eigenvalues, eigs.linear, strict=True):
+        squares, straight = values.square(), float(linear.square().sum())
+        total = float(squares.sum())
+        variance = 2 * total + straight
+        held = squares.cumsum(dim=0) < 0.9 * total
+        found.append(
+            WhitenedClass(
+                deviation=math.sqrt(variance),
+                linear=straight / variance if variance > 0 else 0.0,
+                effective_rank=float(effective_rank(values)),
+                num_90=int(held.sum()) + 1 if total > 0 else 0,
+                eigenvalues=tuple(values[:LEADING].tolist()),
+            )
+        )
+    return tuple(found)
+
+
+def repeats(x: Tensor, others: Tensor) -> int:
+    """Return how many rows of others are among x, as float32."""
+    ours, theirs = ([row.tobytes() for row in (one.float() + 0.0).numpy()] for one in (x, others))
+    known = {*ours}
+    return sum(row in known for row in theirs)
+
+
+def compare(training: Read, test: Read) -> Comparison:
+    """Return leads, radii and accuracy of training inputs against those of others."""
+    ours, theirs = training.sample.accuracy, test.sample.accuracy
+    few = min(len(training.radius), len(test.radius)) < FEWEST
+    return Comparison(
+        lead=area(training.lead, test.lead),
+        radius=None if few else area(training.radius, test.radius),
+        gap=None if ours is None or theirs is None else gap(ours, theirs),
+    )
+
+
+def area(ours: Tensor, theirs: Tensor) -> Area:
+    """Return P(ours > theirs) + P(equal) / 2 over all pairs, with an interval and a test."""
+    # Math: with the placements u_i, the share of theirs below ours_i, and v_j likewise, DeLong's
+    # variance is var(u) / n + var(v) / m. A (1 − A) over it is the number of trials of a share
+    # with as much variance, of which Wilson's interval does not end at a point where A is 0 or 1.
+    from scipy.stats import mannwhitneyu  # slow to import, needed only where data are given
+
+    u, v = placements(ours, theirs), 1 - placements(theirs, ours)
+    value = float(u.mean())
+    variance = float(u.var() / len(u) + v.var() / len(v))
+    least = min(len(u), len(v))
+    trials = max(value * (1 - value) / variance, least) if variance > 0 else least
+    middle = (value + Z**2 / (2 * trials)) / (1 + Z**2 / trials)
+    half = Z / (1 + Z**2 / trials) * math.sqrt(value * (1 - value) / trials + (Z / 2 / trials) ** 2)
+    test = mannwhitneyu(ours.numpy(), theirs.numpy(), alternative="greater", method="asymptotic")
+    return Area(value, max(middle - half, 0.0), min(middle + half, 1.0), float(test.pvalue))
+
+
+def placements(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Return for each of ours the share of theirs that is smaller, ties counted half."""
+    ordered = theirs.sort().values
+    below, upto = (torch.searchsorted(ordered, ours, right=right) for right in (False, True))
+    return (below + upto).double() / (2 * len(theirs))
+
+
+def gap(training: Share, test: Share) -> Gap:
+    """Return the difference of two accuracies; their exact intervals are squared and added."""
+    # Source: Newcombe, Statistics in Medicine 17 (1998), method 10, with exact intervals.
+    value = training.value - test.value
+    down = math.hypot(training.value - training.low, test.high - test.value)
+    up = math.hypot(training.high - training.value, test.value - test.low)
+    return Gap(value, max(value - down, -1.0), min(value + up, 1.0))
+
+
+def learnt_by_heart(
+    f: QuadraticMap, seen: Read, pairs: PairSpectra | None
+) -> tuple[TrainingExample, ...]:
+    """Return the training inputs that look most learnt by heart, among those answered as labelled.
+
+    The score is the mean of two ranks: a short way to another class, by lead and gradient, and a
+    label that the other training inputs speak against (docs/findings.md says how far it is right).
+    """
+    label = seen.answer if seen.label is None else seen.label
+    fitted = (seen.answer == label).nonzero()[:, 0]
+    if len(fitted) == 0 or bool((label == label[0]).all()):
+        return ()
+    others, rival = left_out_margins(seen.x, label, f.sizes.d_out)
+    score = (ranks(-seen.nearest[fitted]) + ranks(-others[fitted])) / 2
+    chosen = fitted[score.argsort(descending=True, stable=True)[:EXAMPLES]]
+    scores = dict(zip(fitted.tolist(), score.tolist(), strict=True))
+    radius = l2_radius(f, seen.x[chosen], label[chosen], pairs).radius
+    second = f(seen.x[chosen]).scatter(1, label[chosen, None], -math.inf).argmax(dim=1).tolist()
+    return tuple(
+        TrainingExample(
+            index=row,
+            label=int(label[row]),
+            score=scores[row],
+            lead=float(seen.lead[row]),
+            radius=float(one) if math.isfinite(one) else None,
+            others=float(others[row]),
+            nearest=int(rival[row]),
+            second=other,
+            image=drawn(seen.x[row]),
+            supports=supports(f, seen.x, row, (int(label[row]), other), pairs),
+        )
+        for row, one, other in zip(chosen.tolist(), radius.tolist(), second, strict=True)
+    )
+
+
+def left_out_margins(x: Tensor, label: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Return the margin of each label by a ridge regression on all other rows, and its rival."""
+    # Math: with H = X (XᵀX + ρI)⁻¹ Xᵀ, what the fit without row i answers there is
+    # y_i − (y_i − (HY)_i) / (1 − H_ii). ρ is the mean eigenvalue of XᵀX: among 0.01 to 100 of it
+    # the best at what docs/findings.md measures.
+    targets = torch.nn.functional.one_hot(label, classes).double()
+    x = torch.cat([x, torch.ones(len(x), 1, dtype=torch.float64)], dim=1)
+    gram = x.T @ x
+    gram.diagonal().add_(gram.trace() / len(gram))
+    inverse = torch.linalg.inv(gram)
+    weights = inverse @ (x.T @ targets)
+    leverage = in_blocks(lambda rows: ((rows @ inverse) * rows).sum(dim=1), x)
+    told = targets - (targets - x @ weights) / (1 - leverage)[:, None]
+    own = told.gather(1, label[:, None])[:, 0]
+    best = told.scatter(1, label[:, None], -math.inf).max(dim=1)
+    return own - best.values, best.indices
+
+
+def ranks(values: Tensor) -> Tensor:
+    """Return the share of values that are smaller, ties counted half."""
+    return placements(values, values)
+
+
+def supports(
+    f: QuadraticMap, x: Tensor, row: int, pair: tuple[int, int], known: PairSpectra | None
+) -> tuple[Support, ...]:
+    """Return the eigenvectors of f_first − f_second that add most to the lead of a row."""
+    found = contrast_of(f, *pair) if known is None else known.contrast(*pair)
+    parts = found.values * (found.vectors @ x[row]).square()
+    largest = parts.argsort(descending=True)[:SUPPORTS]
+    overlaps = (x @ found.vectors[largest].T).square()
+    use = overlaps[row] / overlaps.mean(dim=0).clamp(min=1e-300)
+    return tuple(
+        Support(
+            eigenvalue=float(found.values[place]),
+            value=float(parts[place]),
+            use=float(times),
+            vector=drawn(found.vectors[place]),
+        )
+        for place, times in zip(largest.tolist(), use, strict=True)
+        if float(parts[place]) > 0
+    )

@@ -1,0 +1,94 @@
+"""What inputs add to what the weights say: training against others, examples, spectra."""
+
+from __future__ import annotations
+
+from bilens.records.base import Count, Numbers, Record, require
+from bilens.records.common import DataOrigin, Share
+
+
+class WhitenedClass(Record, frozen=True):
+    """One class against the mean of all, in the basis where the inputs vary equally."""
+
+    deviation: float  # of its score for a normal input with their mean and covariance, in logits
+    linear: float  # share of its square, the variance, that is linear around their mean
+    effective_rank: float  # (Σ|λ|)² / Σλ² of Σ^½ Q Σ^½
+    num_90: Count  # eigenvalues that hold 90% of Σλ²
+    eigenvalues: Numbers  # the largest by |λ|, in logits per squared standard deviation
+
+
+class Sample(Record, frozen=True):
+    """Inputs of one kind, and what the model makes of them."""
+
+    rows: Count
+    data: DataOrigin | None  # where they come from; null where that is not known
+    accuracy: Share | None  # null without labels
+    confidence: float  # mean probability of the answer
+    lead: float  # median lead of the answer over the second class, in logits
+    radius: float | None  # median exact ℓ2 radius of an answer; null where none has a finite one
+    num_radii: Count  # inputs, drawn at random, that it is of
+    classes: tuple[WhitenedClass, ...]  # empty where the inputs do not vary
+
+
+class Area(Record, frozen=True):
+    """How often a training input has the larger number: 1/2 where both are alike."""
+
+    value: float  # share of pairs of a training input and another one, ties counted half
+    low: float  # of an interval of about 95% (Wilson, with the variance of DeLong)
+    high: float
+    p: float  # of the Mann–Whitney test that training inputs have no larger numbers
+
+
+class Gap(Record, frozen=True):
+    """Accuracy on the training inputs minus that on the others."""
+
+    value: float
+    low: float  # of an interval of at least 95%, from the exact ones of both
+    high: float
+
+
+class Comparison(Record, frozen=True):
+    """The training inputs against others of the same kind."""
+
+    lead: Area
+    radius: Area | None  # of exact ℓ2 radii, of the inputs drawn; null where there are too few
+    gap: Gap | None  # measured; null where labels are missing
+
+
+class Support(Record, frozen=True):
+    """An eigenvector of the label's form minus that of the second class: the lead rests on it."""
+
+    eigenvalue: float  # λ
+    value: float  # λ(v·x)², in logits
+    use: float  # (v·x)² over its mean over all training inputs
+    vector: Numbers  # v
+
+
+class TrainingExample(Record, frozen=True):
+    """One training input that the model answers as it was told to."""
+
+    index: Count  # in the training inputs, from 0
+    label: Count  # its label, or the answer where labels are not known
+    score: float  # mean of two ranks, 0 to 1: short way to another class, others against its label
+    lead: float  # of the label over the second class, in logits
+    radius: float | None  # exact ℓ2 distance to another class; null where there is none
+    others: float  # margin of its label by a ridge regression on all other training inputs
+    nearest: Count  # the class that these speak for most, its label apart
+    second: Count  # the class with the second score
+    image: Numbers  # the input, row by row
+    supports: tuple[Support, ...]  # the largest contributions to the lead
+
+
+class GivenInputs(Record, frozen=True):
+    """What the inputs that were given add to what the weights say."""
+
+    training: Sample | None
+    test: Sample | None
+    comparison: Comparison | None
+    # why there is no comparison: `training_alone`, `test_alone`, `same`, `few`; else empty
+    reason: str
+    repeated: Count  # test inputs that are among the training inputs
+    examples: tuple[TrainingExample, ...]  # those most likely learnt by heart, first
+
+    def __post_init__(self) -> None:
+        require((self.comparison is None) == (self.reason != ""), "inputs: a reason is amiss")
+        require(self.training is not None or not self.examples, "examples of no training inputs")

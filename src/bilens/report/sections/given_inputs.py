@@ -1,0 +1,171 @@
+"""What the inputs that were given add: training against others, examples, whitened spectra."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from markupsafe import Markup
+
+from bilens.records.audit import Audit
+from bilens.records.given_inputs import Area, GivenInputs, Sample, TrainingExample
+from bilens.report.markup import (
+    Column,
+    Content,
+    element,
+    heading,
+    items,
+    joined,
+    paragraph,
+    quiet,
+    section,
+    table,
+    vector_image,
+)
+from bilens.report.raster import Painter
+from bilens.report.sections.performance import interval
+from bilens.report.text import (
+    NONE,
+    Catalogue,
+    fixed,
+    floored,
+    percent,
+    points,
+    quantity,
+    signed_quantity,
+    whole,
+)
+
+
+def given(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> Markup:
+    """Return the section; nothing where no inputs were given."""
+    found = record.inputs
+    if found is None:
+        return Markup()
+    first, *more = input_lines(t, found)
+    parts: list[Content] = [paragraph(first), items(more, "sentences"), samples(t, found)]
+    if found.training is not None:
+        parts += [heading(t("given.examples.heading")), quiet(t("given.examples.lead"))]
+        parts.append(examples(t, found.examples, names, painter))
+    parts += [heading(t("given.spectra.heading")), quiet(t("given.spectra.lead"))]
+    parts.append(spectra(t, found, names))
+    return section(t, "given", *parts)
+
+
+def input_lines(t: Catalogue, found: GivenInputs) -> list[str]:
+    """Return what was looked at, what it shows, and what it does not, a sentence each."""
+    kinds = [(kind, one) for kind, one in pairs_of(found) if one is not None]
+    read = [
+        t(
+            f"given.read.{kind}",
+            count=whole(one.rows),
+            labels=t(f"given.labels.{'no' if one.accuracy is None else 'yes'}"),
+        )
+        for kind, one in kinds
+    ]
+    lines = [t("given.read", list=t.listing(read))]
+    if found.repeated:
+        lines.append(t("given.repeated", count=found.repeated))
+    compared = found.comparison
+    if compared is None:
+        return [*lines, t(f"given.reason.{found.reason}")]
+    lines.append(t("given.lead", **area_words(compared.lead)))
+    if compared.radius is not None:
+        rows = [one.num_radii for _, one in kinds]
+        counts = {"training": whole(rows[0]), "test": whole(rows[1])}
+        lines.append(t("given.radius", **area_words(compared.radius), **counts))
+    gap = compared.gap
+    if gap is None:
+        return [*lines, t("given.no_gap")]
+    ends = {"low": points(gap.low, -1), "high": points(gap.high, 1)}
+    return [*lines, t("given.gap", value=points(gap.value), **ends)]
+
+
+def pairs_of(found: GivenInputs) -> tuple[tuple[str, Sample | None], ...]:
+    return ("training", found.training), ("test", found.test)
+
+
+def area_words(found: Area) -> dict[str, str]:
+    ends = {"low": percent(found.low, toward=-1), "high": percent(found.high, toward=1)}
+    return {"value": percent(found.value), **ends, "p": quantity(found.p, 2, 1)}
+
+
+def samples(t: Catalogue, found: GivenInputs) -> Markup:
+    """Return a row for each sample."""
+    rows = [
+        [
+            t(f"given.sample.{kind}"),
+            whole(one.rows),
+            interval(one.accuracy),
+            percent(one.confidence),
+            quantity(one.lead),
+            NONE if one.radius is None else floored(one.radius),
+        ]
+        for kind, one in pairs_of(found)
+        if one is not None
+    ]
+    columns = t.each("given.sample", ("kind", "rows", "accuracy", "confidence", "lead", "radius"))
+    return table(t, t("given.sample.caption"), columns, rows)
+
+
+def examples(
+    t: Catalogue, found: Sequence[TrainingExample], names: list[str], painter: Painter
+) -> Markup:
+    """Return the training examples that look most learnt by heart."""
+    if not found:
+        return paragraph(t("given.examples.none"))
+    rows: list[Sequence[Content]] = []
+    for one in found:
+        alt = t("given.examples.alt", row=whole(one.index))
+        side = {} if painter.is_strip else {"width": 72}
+        image = element("img", class_="input", src=painter.image(one.image), alt=alt, **side)
+        rows.append(
+            [
+                whole(one.index),
+                image,
+                names[one.label],
+                f"{names[one.nearest]} ({signed_quantity(one.others, 2)})",
+                f"{names[one.second]} ({signed_quantity(one.lead)})",
+                NONE if one.radius is None else floored(one.radius),
+                joined(*supports(t, one, painter)),
+            ]
+        )
+    keys = ("row", "image", "label", "others", "second", "radius", "supports")
+    columns = [Column(name, numeric=False) for name in t.each("given.examples", keys)]
+    return table(t, t("given.examples.caption"), columns, rows)
+
+
+def supports(t: Catalogue, one: TrainingExample, painter: Painter) -> Iterator[Markup]:
+    """Yield the eigenvectors that the lead of an example rests on."""
+    for each in one.supports:
+        value = signed_quantity(each.value)
+        text = t("given.examples.support", value=value, use=fixed(each.use, 1))
+        yield vector_image(painter, each.vector, text, 44)
+        yield element("span", text, class_="quiet")
+
+
+def spectra(t: Catalogue, found: GivenInputs, names: list[str]) -> Markup:
+    """Return the spectra in the basis where the inputs vary equally, a row for each class."""
+    read = [(kind, one) for kind, one in pairs_of(found) if one is not None and one.classes]
+    if not read:
+        return paragraph(t("given.spectra.none"))
+    rows = []
+    for place, name in enumerate(names):
+        for kind, one in read:
+            here = one.classes[place]
+            leading = t("list.comma").join(map(signed_quantity, here.eigenvalues[:3]))
+            rows.append(
+                [
+                    name,
+                    t(f"given.sample.{kind}"),
+                    quantity(here.deviation),
+                    percent(here.linear, 0),
+                    fixed(here.effective_rank, 1),
+                    whole(here.num_90),
+                    leading,
+                ]
+            )
+    keys = ("class", "sample", "deviation", "linear", "rank", "num_90", "leading")
+    columns = [
+        Column(name, numeric=place > 1) for place, name in enumerate(t.each("given.spectra", keys))
+    ]
+    return table(t, t("given.spectra.caption"), columns, rows)
