@@ -243,8 +243,11 @@ def make_verdict(classes: int, *, data: bool) -> tuple[c.Finding, ...]:
         c.Finding("beyond_null", "info", {"median": 3.0, "least": 3, "most": 3, "none": ""}),
         c.Finding("overfitting", "info", {"gap": 0.012, "threshold": 0.05}),
         c.Finding("trigger", "info", dict(TRIGGER)),
+        c.Finding(
+            "train_test_gap", "pass", {"gap": 0.02, "train": 0.95, "high": 0.93, "threshold": 0.05}
+        ),
     ]
-    return tuple(findings if data else findings[:2] + findings[4:])
+    return tuple(findings if data else findings[:2] + findings[4:-1])
 
 
 def variants() -> dict[str, dict[str, Any]]:
@@ -280,13 +283,16 @@ def given_inputs() -> list[i.GivenInputs]:
     known = i.TrainingExample(3, 1, 0.875, 0.5, 0.125, -0.25, 2, 0, vector, (support,))
     loose = i.TrainingExample(4, 1, 0.75, 0.5, None, -0.25, 2, 0, vector, ())
     area = i.Area(0.625, 0.5625, 0.6875, 0.001)
-    gap = i.Comparison(area, area, i.Gap(0.25, 0.125, 0.375))
+    gap = i.Comparison(area, area, i.Gap(0.25, 0.125, 0.375), i.Gap(0.25, 0.125, 0.375))
     return [
-        i.GivenInputs(full, None, None, "training_alone", 0, (known,)),
-        i.GivenInputs(None, bare, None, "test_alone", 0, ()),
-        *(i.GivenInputs(bare, full, None, reason, 1, ()) for reason in ("same", "few")),
-        i.GivenInputs(bare, bare, i.Comparison(area, None, None), "", 0, ()),
-        i.GivenInputs(full, full, gap, "", 3, (known, loose)),
+        i.GivenInputs(full, None, i.Bound(0.25, 60.0), None, "training_alone", 0, (known,)),
+        i.GivenInputs(None, bare, None, None, "test_alone", 0, ()),
+        i.GivenInputs(bare, full, i.Bound(1.5, 4e6), None, "same", 1, ()),
+        i.GivenInputs(bare, full, i.Bound(0.25, 60.0), None, "few", 1, ()),
+        i.GivenInputs(
+            bare, bare, None, i.Comparison(area, None, None, i.Gap(0.25, 0.125, 0.375)), "", 0, ()
+        ),
+        i.GivenInputs(full, full, i.Bound(1.5, None), gap, "", 3, (known, loose)),
     ]
 
 
@@ -357,7 +363,7 @@ def failed() -> dict[str, Any]:
     document["exactness"][0] |= {"passed": False, "relative_error": 0.5}
     document["classes"][1]["complete"] = False
     outcomes = {"exact": "fail", "complete": "fail", "beyond_null": "warn"}
-    outcomes |= {"overfitting": "warn", "trigger": "warn"}
+    outcomes |= {"overfitting": "warn", "trigger": "warn", "train_test_gap": "warn"}
     document["triggers"] |= {"score": 9.5}
     document["triggers"]["patches"][0] |= {"score": 9.5}
     for finding in document["verdict"]:

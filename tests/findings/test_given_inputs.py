@@ -1,7 +1,8 @@
 """What inputs show, against planted truths.
 
 Damage seen to fail: the two ranks with the wrong sign; a fit that keeps the row it judges; ties
-counted whole; a Σ^½ that is left out; leads of the wrong second class.
+counted whole; a bound without the factor of the classes; a Σ^½ that is left out; leads of the
+wrong second class.
 """
 
 import math
@@ -18,8 +19,7 @@ from bilens.base.errors import UsageError
 from bilens.data.model_interface import LabelledData
 from bilens.findings.given_inputs import (
     Inputs,
-    area,
-    gap,
+    estimated_gap,
     leads,
     learnt_by_heart,
     left_out_margins,
@@ -27,6 +27,7 @@ from bilens.findings.given_inputs import (
     read_inputs,
     whitened,
 )
+from bilens.findings.margin_statistics import area, gap, margin_bound
 from bilens.findings.subject import share_of
 from bilens.records.base import json_text
 from bilens.records.common import DataOrigin
@@ -112,6 +113,33 @@ def test_whitened_spectra_are_those_of_the_covariance() -> None:
     assert whitened(squares([1.0], [2.0]), torch.ones(5, 1).double()) == ()
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_bound_is_the_formula(bias: bool) -> None:
+    f = squares([1.0, 0.0], [0.0, 1.0])
+    x = 2 * torch.eye(2, dtype=torch.float64).repeat(10_000, 1)
+    if bias:
+        f = f.plus_affine(constant=torch.tensor([2.0, 0.0], dtype=torch.float64))
+    # Centred forms ±½ diag(1, −1), so ‖W‖² = 2 · ½, and of the constants ±1 two more. All margins
+    # are 4; the bias adds 2 to some and takes 2 from others. ‖φ‖² = 16, with the bias (4 + 1)².
+    size, features, margins = (3**0.5, 25, (6, 2)) if bias else (1, 16, (4, 4))
+    told = []
+    for power in range(-40, 41):
+        ramp = sum(max(1 - one * 2.0**power / size, 0) for one in margins) / 2
+        spread = 4 * 2.0**power * math.sqrt(2 * features / 20_000)
+        told.append(ramp + spread + 3 * math.sqrt(math.log(6 * 2 ** abs(power) / 0.05) / 40_000))
+    margin = f(x).gather(1, f(x).argmax(1, keepdim=True))[:, 0] - f(x).amin(dim=1)
+    found = margin_bound(f, x, margin)
+    assert found.error == pytest.approx(min(told))
+    assert found.error < 0.25
+    assert found.needed == 20_000
+    few = margin_bound(f, x[:20], margin[:20])
+    assert few.error > 1
+    assert few.needed is not None
+    assert 20 < few.needed <= 20_000
+    none = margin_bound(f, x, torch.zeros(20_000, dtype=torch.float64))
+    assert (none.error > 1, none.needed) == (True, None)  # every training input is wrong
+
+
 def planted() -> tuple[QuadraticMap, Tensor, Tensor, int]:
     """Return a map of two classes, its inputs, their labels, and the one that is learnt by heart.
 
@@ -155,6 +183,21 @@ def test_training_against_test_inputs() -> None:
     assert both.comparison is not None
     assert both.comparison.gap is not None
     assert both.comparison.gap.value == 1
+
+
+def test_an_estimated_gap_is_of_distances_alone() -> None:
+    f = squares([1.0, 0.0], [0.0, 1.0])
+    near, far = (
+        read(f, Inputs(rows, None), None, torch.Generator().manual_seed(0))
+        for rows in (normal(300, 2), 1.2 * normal(400, 2, seed=1))
+    )
+    farther = area(far.nearest, near.nearest)
+    found = estimated_gap(far, near)
+    assert found.value == pytest.approx(2.96 * (farther.value - 0.5))
+    assert found.value > 0.1
+    assert found.low == pytest.approx(2.96 * (farther.low - 0.5) - 0.038)
+    assert found.high == pytest.approx(2.96 * (farther.high - 0.5) + 0.038)
+    assert estimated_gap(near, far).value == 0
 
 
 @pytest.mark.parametrize(

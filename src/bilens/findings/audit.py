@@ -183,6 +183,7 @@ def audit_classifier(
         if training is not None or test is not None:
             progress("inputs", 0, 1)
             given = read_inputs(f, training, test, pairs, seed)
+            evidence = replace(evidence, inputs=given)
     return Audit(
         model=summary,
         exactness=exactness,

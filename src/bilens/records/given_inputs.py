@@ -42,8 +42,16 @@ class Gap(Record, frozen=True):
     """Accuracy on the training inputs minus that on the others."""
 
     value: float
-    low: float  # of an interval of at least 95%, from the exact ones of both
+    low: float  # measured: of an interval of at least 95%; estimated: of a range
     high: float
+
+
+class Bound(Record, frozen=True):
+    """What margins prove of new inputs, if the training inputs were drawn independently."""
+
+    error: float  # with 95% confidence at most this share is answered wrong; from 1 it says nothing
+    # about how many inputs with such margins prove less than 50%; null where none do
+    needed: float | None
 
 
 class Comparison(Record, frozen=True):
@@ -52,6 +60,7 @@ class Comparison(Record, frozen=True):
     lead: Area
     radius: Area | None  # of exact ℓ2 radii, of the inputs drawn; null where there are too few
     gap: Gap | None  # measured; null where labels are missing
+    estimate: Gap  # as distances to other answers put it, without labels: a range, and no bound
 
 
 class Support(Record, frozen=True):
@@ -83,6 +92,7 @@ class GivenInputs(Record, frozen=True):
 
     training: Sample | None
     test: Sample | None
+    bound: Bound | None  # null without labels of the training inputs
     comparison: Comparison | None
     # why there is no comparison: `training_alone`, `test_alone`, `same`, `few`; else empty
     reason: str

@@ -230,6 +230,29 @@ def overfitting(evidence: Evidence) -> Iterator[Values]:
 
 @partial(
     of_classes,
+    "train_test_gap",
+    values=formats("gap threshold", "points", train="percent", high="percent"),
+    number="gap",
+    threshold=0.05,  # as of tables
+    bad=">",
+    needs="data",
+    sentences="measured_gap",
+    rank=5,
+)
+def measured_gap(evidence: Evidence) -> Iterator[Values]:
+    found = evidence.inputs
+    if found is None or found.comparison is None or found.comparison.gap is None:
+        return
+    assert found.training is not None, "it was compared"
+    assert found.test is not None, "with these"
+    train, test = found.training.accuracy, found.test.accuracy
+    assert train is not None, "the gap is of labels"
+    assert test is not None, "of both"
+    yield {"gap": found.comparison.gap.low, "train": train.value, "high": test.high}
+
+
+@partial(
+    of_classes,
     "trigger",
     rank=5,
     values=formats(

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 from bilens.records.audit import ClassReading, Overfitting, Triggers, TruncationPoint
 from bilens.records.common import Exactness, Finding, Outcome, Value
 from bilens.records.decision import Coverage
+from bilens.records.given_inputs import GivenInputs
 from bilens.records.layer_audit import LayerDifference, LayerReading, WholeDifference
 from bilens.records.performance import Classification, Performance
 from bilens.records.table_audit import ColumnChanges, Conversion, OutputEffects, TableReading
@@ -59,6 +60,7 @@ class Evidence:
     effects: tuple[OutputEffects, ...] = ()
     coverage: Coverage | None = None
     performance: Performance | None = None  # on data
+    inputs: GivenInputs | None = None  # what they add to the weights
     reading: TableReading | None = None  # of the table that the model was trained on
     done: tuple[Conversion, ...] | None = None  # to the table of the rows
 

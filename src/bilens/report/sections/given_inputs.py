@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from markupsafe import Markup
 
 from bilens.records.audit import Audit
-from bilens.records.given_inputs import Area, GivenInputs, Sample, TrainingExample
+from bilens.records.given_inputs import Area, Bound, GivenInputs, Sample, TrainingExample
 from bilens.report.markup import (
     Column,
     Content,
@@ -62,7 +62,7 @@ def input_lines(t: Catalogue, found: GivenInputs) -> list[str]:
         )
         for kind, one in kinds
     ]
-    lines = [t("given.read", list=t.listing(read))]
+    lines = [t("given.read", list=t.listing(read)), *bound_lines(t, found.bound)]
     if found.repeated:
         lines.append(t("given.repeated", count=found.repeated))
     compared = found.comparison
@@ -73,11 +73,18 @@ def input_lines(t: Catalogue, found: GivenInputs) -> list[str]:
         rows = [one.num_radii for _, one in kinds]
         counts = {"training": whole(rows[0]), "test": whole(rows[1])}
         lines.append(t("given.radius", **area_words(compared.radius), **counts))
-    gap = compared.gap
-    if gap is None:
-        return [*lines, t("given.no_gap")]
+    gap, key = compared.gap or compared.estimate, "gap" if compared.gap else "estimate"
     ends = {"low": points(gap.low, -1), "high": points(gap.high, 1)}
-    return [*lines, t("given.gap", value=points(gap.value), **ends)]
+    return [*lines, t(f"given.{key}", value=points(gap.value), **ends)]
+
+
+def bound_lines(t: Catalogue, found: Bound | None) -> list[str]:
+    """Return what the margins prove of new inputs, or that it says nothing."""
+    if found is None:
+        return []
+    needed = "" if found.needed is None else quantity(found.needed, 2, 1)
+    key = "useful" if found.error < 1 else "vacuous" if needed else "never"
+    return [t(f"given.bound.{key}", error=percent(found.error, toward=1), needed=needed)]
 
 
 def pairs_of(found: GivenInputs) -> tuple[tuple[str, Sample | None], ...]:
