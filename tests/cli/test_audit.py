@@ -1,14 +1,16 @@
 """`bilens audit` beyond one classifier: layers, a baseline, conditions, Markdown."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import bilens as bl
 import tiny
 from bilens.base.errors import NonFiniteError
-from commands import FILE, USAGE, Shell, assert_one_line, model_folder
+from commands import FILE, USAGE, Line, Shell, assert_one_line, model_folder
 from layer_audit_documents import transformer
 
 FEW = ("--null-samples", 3)
@@ -167,3 +169,39 @@ def test_models_that_do_not_match_are_compared_as_far_as_they_do(
     assert found["layers"] == []
     assert "embed.weight" in found["whole"]["other_shape"]
     assert "layers.0.left.weight" in found["whole"]["model_alone"]
+
+
+def test_training_inputs_are_read_beside_the_weights(bilens: Shell, tmp_path: Path) -> None:
+    data, folder = tiny.images(name="mnist"), tmp_path / "model"
+    module = bl.save(tiny.trained().float(), folder, input_shape=(6, 6))
+    test, training = tmp_path / "test.npy", tmp_path / "training.npz"
+    np.save(test, data.test_images.numpy())
+    np.savez(training, x=data.train_images.numpy(), mine=data.train_labels.numpy())
+    given = ("--data", test, "--train-data", training, "--train-labels", "mine")
+    result = bilens("audit", module, "--null-samples", tiny.ROTATIONS, *given)
+    assert result.code == 0
+    assert "200 training inputs with labels and 60 test inputs without labels" in result.out
+    assert "look most learnt by heart: row " in result.out
+    assert "Labels are missing" in result.out
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "words"),
+    [
+        (("--train-labels", "y"), USAGE, ["--train-labels", "--train-data"]),
+        (("--train-data", "nowhere.npz"), FILE, ["nowhere.npz", "no such file"]),
+        (("--train-data", "wide.npy"), USAGE, ["wide.npy", "37", "36"]),
+    ],
+)
+def test_training_inputs_that_are_no_good_are_one_line(
+    bilens: Shell,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: Line,
+    code: int,
+    words: Any,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("wide.npy", np.zeros((40, 37)))
+    model = bl.save(tiny.classifier(), "model", input_shape=(6, 6))
+    assert_one_line(bilens("-q", "audit", model, *given), code, words)

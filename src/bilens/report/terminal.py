@@ -34,7 +34,7 @@ from bilens.report.sections.difference import (
 from bilens.report.sections.given_inputs import input_lines
 from bilens.report.sections.guarantees import statements
 from bilens.report.sections.index import coverage_text, outcome_word
-from bilens.report.sections.overview import condition_lines, mark
+from bilens.report.sections.overview import clean_names, condition_lines, mark
 from bilens.report.sections.performance import performance_lines
 from bilens.report.text import (
     NONE,
@@ -209,7 +209,7 @@ def verdict_lines(record: Audit | LayerAudit | TableAudit, lang: str = "en") -> 
     if shown.performance is not None:
         lines += performance_lines(t, shown.performance)
     if isinstance(shown, Audit) and shown.inputs is not None:
-        lines += input_lines(t, shown.inputs)
+        lines += input_lines(t, shown.inputs, clean_names(shown.model.output_names))
     lines += [f"{ICONS['info']} {line}" for line in unread_lines(t, shown.coverage)]
     lines += [f"{mark(t, line.outcome)}: {line.sentence}" for line in condition_lines(t, shown)]
     if shown.difference is not None and shown.difference.whole is not None:

@@ -35,13 +35,15 @@ from bilens.report.text import (
     whole,
 )
 
+NAMED = 3  # training inputs that a sentence names
+
 
 def given(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> Markup:
     """Return the section; nothing where no inputs were given."""
     found = record.inputs
     if found is None:
         return Markup()
-    first, *more = input_lines(t, found)
+    first, *more = input_lines(t, found, names)
     parts: list[Content] = [paragraph(first), items(more, "sentences"), samples(t, found)]
     if found.training is not None:
         parts += [heading(t("given.examples.heading")), quiet(t("given.examples.lead"))]
@@ -51,8 +53,9 @@ def given(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> Ma
     return section(t, "given", *parts)
 
 
-def input_lines(t: Catalogue, found: GivenInputs) -> list[str]:
+def input_lines(t: Catalogue, found: GivenInputs, names: list[str]) -> list[str]:
     """Return what was looked at, what it shows, and what it does not, a sentence each."""
+    first = found.examples[:NAMED]
     kinds = [(kind, one) for kind, one in pairs_of(found) if one is not None]
     read = [
         t(
@@ -63,7 +66,10 @@ def input_lines(t: Catalogue, found: GivenInputs) -> list[str]:
         for kind, one in kinds
     ]
     lines = [t("given.read", list=t.listing(read)), *bound_lines(t, found.bound)]
-    if found.repeated:
+    if found.examples:
+        named = [t("given.first", row=whole(one.index), label=names[one.label]) for one in first]
+        lines.append(t("given.look", list=t.listing(named)))
+    if found.repeated and found.reason != "same":
         lines.append(t("given.repeated", count=found.repeated))
     compared = found.comparison
     if compared is None:
