@@ -280,8 +280,8 @@ def given_inputs() -> list[i.GivenInputs]:
     full = i.Sample(60, None, share, 0.875, 3.5, 0.5, 60, (white, white, white))
     vector = tuple(0.0 for _ in range(36))
     support = i.Support(1.5, 2.25, 3.5, vector)
-    known = i.TrainingExample(3, 1, 0.875, 0.5, 0.125, -0.25, 2, 0, vector, (support,))
-    loose = i.TrainingExample(4, 1, 0.75, 0.5, None, -0.25, 2, 0, vector, ())
+    known = i.TrainingExample(3, 1, 0.5, 0.125, -0.25, 2, 0, vector, (support,))
+    loose = i.TrainingExample(4, 1, 0.5, None, -0.25, 2, 0, vector, ())
     area = i.Area(0.625, 0.5625, 0.6875, 0.001)
     gap = i.Comparison(area, area, i.Gap(0.25, 0.125, 0.375), i.Gap(0.25, 0.125, 0.375))
     return [

@@ -1,8 +1,8 @@
 """What inputs show, against planted truths.
 
-Damage seen to fail: the two ranks with the wrong sign; a fit that keeps the row it judges; ties
-counted whole; a bound without the factor of the classes; a Σ^½ that is left out; leads of the
-wrong second class.
+Damage seen to fail: the ranking turned round; rows ranked that are answered otherwise; a fit that
+keeps the row it judges; ties counted whole; a bound without the factor of the classes; a Σ^½ that
+is left out; the mean over all rows in the use of an eigenvector taken for a sum.
 """
 
 import math
@@ -150,6 +150,7 @@ def planted() -> tuple[QuadraticMap, Tensor, Tensor, int]:
     label = torch.arange(60) % 2
     x[torch.arange(60), label] += 2
     x[:, 2] = 0
+    x[58] = torch.tensor([0.1, 2.0, 0.0])  # its label is 0, and it is not learnt
     x[59] = torch.tensor([2.0, 0.1, 1.0])
     return squares([1.0, 0.0, 0.0], [0.0, 1.0, 4.5]), x, label, 59
 
@@ -157,9 +158,9 @@ def planted() -> tuple[QuadraticMap, Tensor, Tensor, int]:
 def test_the_example_learnt_by_heart_comes_first_with_what_it_rests_on() -> None:
     f, x, label, row = planted()
     seen = read(f, Inputs(x, label), None, torch.Generator().manual_seed(0))
-    first, second, *_ = learnt_by_heart(f, seen, None)
+    first, second, *more = learnt_by_heart(f, seen, None)
+    assert 58 not in [one.index for one in (second, *more)]
     assert (first.index, first.label, first.nearest, first.second) == (row, 1, 0, 0)
-    assert second.score < first.score == pytest.approx(1, abs=0.02)
     assert first.others < 0 < second.others
     (support, *_) = first.supports
     assert support.value == pytest.approx(4.5)

@@ -17,7 +17,7 @@ from bilens.algebra.gaussian import mean_and_covariance, whiten
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.certify.contrast import PairSpectra, contrast_of
 from bilens.certify.l2_certificates import l2_radius
-from bilens.findings.margin_statistics import area, gap, margin_bound, placements
+from bilens.findings.margin_statistics import area, gap, margin_bound
 from bilens.findings.subject import drawn, share_right
 from bilens.records.common import DataOrigin
 from bilens.records.given_inputs import (
@@ -198,24 +198,21 @@ def learnt_by_heart(
 ) -> tuple[TrainingExample, ...]:
     """Return the training inputs that look most learnt by heart, among those answered as labelled.
 
-    The score is the mean of two ranks: a short way to another class, by lead and gradient, and a
-    label that the other training inputs speak against (docs/findings.md says how far it is right).
+    First are those whose label all other training inputs speak against: the model must have it from
+    the row itself. docs/findings.md says how often that is so, and what ranks worse.
     """
     label = seen.answer if seen.label is None else seen.label
     fitted = (seen.answer == label).nonzero()[:, 0]
     if len(fitted) == 0 or bool((label == label[0]).all()):
         return ()
     others, rival = left_out_margins(seen.x, label, f.sizes.d_out)
-    score = (ranks(-seen.nearest[fitted]) + ranks(-others[fitted])) / 2
-    chosen = fitted[score.argsort(descending=True, stable=True)[:EXAMPLES]]
-    scores = dict(zip(fitted.tolist(), score.tolist(), strict=True))
+    chosen = fitted[others[fitted].argsort(stable=True)[:EXAMPLES]]
     radius = l2_radius(f, seen.x[chosen], label[chosen], pairs).radius
     second = f(seen.x[chosen]).scatter(1, label[chosen, None], -math.inf).argmax(dim=1).tolist()
     return tuple(
         TrainingExample(
             index=row,
             label=int(label[row]),
-            score=scores[row],
             lead=float(seen.lead[row]),
             radius=float(one) if math.isfinite(one) else None,
             others=float(others[row]),
@@ -244,11 +241,6 @@ def left_out_margins(x: Tensor, label: Tensor, classes: int) -> tuple[Tensor, Te
     own = told.gather(1, label[:, None])[:, 0]
     best = told.scatter(1, label[:, None], -math.inf).max(dim=1)
     return own - best.values, best.indices
-
-
-def ranks(values: Tensor) -> Tensor:
-    """Return the share of values that are smaller, ties counted half."""
-    return placements(values, values)
 
 
 def supports(

@@ -77,7 +77,6 @@ class TrainingExample(Record, frozen=True):
 
     index: Count  # in the training inputs, from 0
     label: Count  # its label, or the answer where labels are not known
-    score: float  # mean of two ranks, 0 to 1: short way to another class, others against its label
     lead: float  # of the label over the second class, in logits
     radius: float | None  # exact ℓ2 distance to another class; null where there is none
     others: float  # margin of its label by a ridge regression on all other training inputs
@@ -97,7 +96,7 @@ class GivenInputs(Record, frozen=True):
     # why there is no comparison: `training_alone`, `test_alone`, `same`, `few`; else empty
     reason: str
     repeated: Count  # test inputs that are among the training inputs
-    examples: tuple[TrainingExample, ...]  # those most likely learnt by heart, first
+    examples: tuple[TrainingExample, ...]  # by rising `others`: most like learnt by heart, first
 
     def __post_init__(self) -> None:
         require((self.comparison is None) == (self.reason != ""), "inputs: a reason is amiss")
