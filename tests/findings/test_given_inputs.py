@@ -16,6 +16,7 @@ import tiny
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import UsageError
+from bilens.certify.contrast import prepare
 from bilens.data.model_interface import LabelledData
 from bilens.findings.given_inputs import (
     Inputs,
@@ -157,8 +158,9 @@ def planted() -> tuple[QuadraticMap, Tensor, Tensor, int]:
 
 def test_the_example_learnt_by_heart_comes_first_with_what_it_rests_on() -> None:
     f, x, label, row = planted()
-    seen = read(f, Inputs(x, label), None, torch.Generator().manual_seed(0))
-    first, second, *more = learnt_by_heart(f, seen, None)
+    pairs = prepare(f)
+    seen = read(f, Inputs(x, label), pairs, torch.Generator().manual_seed(0))
+    first, second, *more = learnt_by_heart(f, seen, pairs)
     assert 58 not in [one.index for one in (second, *more)]
     assert (first.index, first.label, first.nearest, first.second) == (row, 1, 0, 0)
     assert first.others < 0 < second.others
@@ -173,7 +175,7 @@ def test_the_example_learnt_by_heart_comes_first_with_what_it_rests_on() -> None
 def test_training_against_test_inputs() -> None:
     f = squares([1.0, 0.0], [0.0, 1.0])
     easy, hard = normal(300, 2) * torch.tensor([3.0, 1.0]).double(), normal(200, 2, seed=1)
-    found = read_inputs(f, Inputs(easy, None), Inputs(hard, None), None, 0)
+    found = read_inputs(f, Inputs(easy, None), Inputs(hard, None), prepare(f), 0)
     assert found.comparison is not None
     assert found.comparison.lead.low > 0.6
     assert found.comparison.lead.p < 1e-6
@@ -182,6 +184,7 @@ def test_training_against_test_inputs() -> None:
     labels = f(hard).argmax(dim=1)
     both = read_inputs(f, Inputs(easy, f(easy).argmax(1)), Inputs(hard, 1 - labels), None, 0)
     assert both.comparison is not None
+    assert both.comparison.radius is None  # that takes the spectra of all pairs
     assert both.comparison.gap is not None
     assert both.comparison.gap.value == 1
 
@@ -225,7 +228,7 @@ def test_odd_inputs_leave_no_number_that_is_none() -> None:
     for f in (squares([1.0, 0.0], [0.0, 1.0]), squares([0.0, 0.0], [0.0, 0.0])):
         for x in (torch.ones(40, 2), torch.zeros(40, 2), normal(1, 2), normal(40, 2)):
             for labels in (None, torch.zeros(len(x)).long()):
-                found = read_inputs(f, Inputs(x, labels), Inputs(x + 1, labels), None, 0)
+                found = read_inputs(f, Inputs(x, labels), Inputs(x + 1, labels), prepare(f), 0)
                 assert json_text(found)  # NaN and infinity are refused
                 if labels is not None:
                     assert found.examples == ()

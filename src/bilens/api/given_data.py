@@ -68,7 +68,8 @@ def given_data(
             "arrays (inputs, right answers), or a path."
         )
     x, y = map(as_array, pair)
-    origin = DataOrigin("", "tensors passed by the caller", "tensors", sum(x.shape[:1]), "")
+    named = f"{'training ' if training else ''}tensors passed by the caller"
+    origin = DataOrigin("", named, "tensors", sum(x.shape[:1]), "")
     about = origin
     if isinstance(data, ImageDataset):
         about = structs.replace(image_origin(data), num_images=len(x))

@@ -67,7 +67,7 @@ def read_inputs(
     pairs: PairSpectra | None,
     seed: int,
 ) -> GivenInputs:
-    """Return what inputs show of a classifier; `pairs` are the spectra of f, where they are known.
+    """Return what inputs show of a classifier; exact radii where `pairs`, all spectra, are given.
 
     Cost: for n inputs O(n · (in · hidden + in²) + classes · in³); nothing is (n, n).
     """
@@ -99,7 +99,7 @@ def read(
     label = None if given.labels is None else given.labels.long()
     answer, lead, nearest, confidence = in_blocks(partial(leads, f), x).T.contiguous()
     answer = answer.long()
-    picked = torch.randperm(len(x), generator=generator)[:RADII]
+    picked = torch.randperm(len(x), generator=generator)[: 0 if pairs is None else RADII]
     radius = l2_radius(f, x[picked], answer[picked], pairs).radius
     known = radius[radius.isfinite()]
     told = Sample(
@@ -207,7 +207,9 @@ def learnt_by_heart(
         return ()
     others, rival = left_out_margins(seen.x, label, f.sizes.d_out)
     chosen = fitted[others[fitted].argsort(stable=True)[:EXAMPLES]]
-    radius = l2_radius(f, seen.x[chosen], label[chosen], pairs).radius
+    radius = torch.full((len(chosen),), math.nan)
+    if pairs is not None:
+        radius = l2_radius(f, seen.x[chosen], label[chosen], pairs).radius
     second = f(seen.x[chosen]).scatter(1, label[chosen, None], -math.inf).argmax(dim=1).tolist()
     return tuple(
         TrainingExample(

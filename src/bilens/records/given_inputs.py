@@ -25,7 +25,7 @@ class Sample(Record, frozen=True):
     confidence: float  # mean probability of the answer
     lead: float  # median lead of the answer over the second class, in logits
     radius: float | None  # median exact ℓ2 radius of an answer; null where none has a finite one
-    num_radii: Count  # inputs, drawn at random, that it is of
+    num_radii: Count  # inputs, drawn at random, that it is of; 0 with more than 20 classes
     classes: tuple[WhitenedClass, ...]  # empty where the inputs do not vary
 
 
@@ -78,7 +78,7 @@ class TrainingExample(Record, frozen=True):
     index: Count  # in the training inputs, from 0
     label: Count  # its label, or the answer where labels are not known
     lead: float  # of the label over the second class, in logits
-    radius: float | None  # exact ℓ2 distance to another class; null where there is none
+    radius: float | None  # exact ℓ2 distance to another class; null where none, or not computed
     others: float  # margin of its label by a ridge regression on all other training inputs
     nearest: Count  # the class that these speak for most, its label apart
     second: Count  # the class with the second score
