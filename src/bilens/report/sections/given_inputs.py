@@ -143,7 +143,10 @@ def examples(
             ]
         )
     keys = ("row", "image", "label", "others", "second", "radius", "supports")
-    columns = [Column(name, numeric=False) for name in t.each("given.examples", keys)]
+    columns = [  # those of numbers and images are narrow
+        Column(name, numeric=key in ("image", "radius"))
+        for key, name in zip(keys, t.each("given.examples", keys), strict=True)
+    ]
     return table(t, t("given.examples.caption"), columns, rows)
 
 
@@ -152,8 +155,8 @@ def supports(t: Catalogue, one: TrainingExample, painter: Painter) -> Iterator[M
     for each in one.supports:
         value = signed_quantity(each.value)
         text = t("given.examples.support", value=value, use=fixed(each.use, 1))
-        yield vector_image(painter, each.vector, text, 44)
-        yield element("span", text, class_="quiet")
+        image = vector_image(painter, each.vector, text, 44)
+        yield element("div", image, " ", element("span", text, class_="quiet"))
 
 
 def spectra(t: Catalogue, found: GivenInputs, names: list[str]) -> Markup:
