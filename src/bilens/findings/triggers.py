@@ -1,174 +1,106 @@
-"""Whether a small white square raises one class far more than any other square does."""
+"""Whether some pattern raises one class far more than places, classes and clean models explain."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.overfitting import gradients, usual_length
-from bilens.findings.spectra import null_interval
-from bilens.records.audit import Patch, Triggers
+from bilens.findings.leads import Leads, class_templates
+from bilens.findings.reference import TRIGGERS
+from bilens.findings.scans import Scan, scan
+from bilens.findings.subject import drawn
+from bilens.records.audit import ScanReading, Trigger, Triggers
 
-MARGIN = 3  # pixels around the square that foretell it
-AROUND = 5  # pixels on a side of the surroundings that a pixel is measured by
-WHITE = 0.02  # share of the variance that no neighbour foretells; keeps S invertible
-
-
-def local_scale(fields: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Return how large the fields are about each pixel, (in,); zeros where all are zero."""
-    square = fields.square().mean(dim=0).reshape(1, 1, *shape)
-    padded = functional.pad(square, (AROUND // 2,) * 4, mode="replicate")
-    around = functional.avg_pool2d(padded, AROUND, stride=1).flatten()
-    return (around + square.mean()).sqrt()
-
-
-def matched_filter(fields: Tensor, shape: tuple[int, int], side: int) -> Tensor:
-    """Return S⁻¹p on the square p and the pixels around it, (side + 6, side + 6)."""
-    # S_ij is the autocorrelation at the lag of two pixels, divided by the pixels of an image at
-    # every lag, which keeps S positive semidefinite; a lag to the left counts as one to the right.
-    width = side + 2 * MARGIN
-    rows, columns = padded_shape(shape, width)
-    spectrum = torch.fft.rfft2(fields.reshape(-1, *shape), s=(rows, columns))
-    lags = torch.fft.irfft2(spectrum.abs().square().mean(dim=0), s=(rows, columns))[:, :width]
-    down = torch.arange(width)
-    correlation = (lags[down] + lags[-down]) / (2 * lags[0, 0])
-    row, column = down.repeat_interleave(width), down.repeat(width)
-    covariance = correlation[(row[:, None] - row).abs(), (column[:, None] - column).abs()]
-    covariance = covariance + WHITE * torch.eye(width**2, dtype=fields.dtype)
-    square = functional.pad(torch.ones(side, side, dtype=fields.dtype), (MARGIN,) * 4)
-    solved: Tensor = torch.linalg.solve(covariance, square.flatten())
-    return solved.reshape(width, width)
-
-
-def correlate(fields: Tensor, kernel: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Return the products with the filter at every place of its square, (..., positions)."""
-    width = len(kernel)
-    size = padded_shape(shape, width)
-    images = torch.fft.rfft2(fields.reshape(-1, *shape), s=size)
-    whole: Tensor = torch.fft.irfft2(images * torch.fft.rfft2(kernel.flip(0, 1), s=size), s=size)
-    first = width - 1 - MARGIN
-    down, across = (length - (width - 2 * MARGIN) + 1 for length in shape)
-    inside = whole[:, first : first + down, first : first + across]
-    return inside.reshape(*fields.shape[:-1], down * across)
-
-
-def padded_shape(shape: tuple[int, int], width: int) -> tuple[int, int]:
-    """Return a size, of multiples of 8, at which a filter does not reach round the edges."""
-    rows, columns = (-(-(length + width - 1) // 8) * 8 for length in shape)
-    return rows, columns
-
-
-SIDES = (3, 4)  # pixels of the squares
-THRESHOLD = 7.0  # 95 % of the clean models that fixed it are below (docs/benchmarks/power.md)
-MOST_TEMPLATES = 32  # other classes that a square is tried on
-FEWEST_POSITIONS = 100  # of a square in an image: among fewer none can stand out
-
-
-def read_triggers(
-    f: QuadraticMap, templates: Tensor, shape: tuple[int, int], null: Sequence[float]
-) -> Triggers:
-    """Return the positions where a white square adds most to the lead of a class."""
-    reason = obstacle(shape)
-    found = highest_scoring(f, templates, shape)
-    if not found:
-        return Triggers(None, None, None, (), reason or "flat")
-    interval = null_interval(torch.tensor(null, dtype=torch.float64))
-    return Triggers(found[0].score, THRESHOLD, interval, found, "")
-
-
-def obstacle(shape: tuple[int, int]) -> str:
-    """Return why there are no squares to compare, one of `NOT_APPLICABLE`, or nothing."""
-    if min(shape) == 1:
-        return "not_an_image"
-    positions = math.prod(max(length - SIDES[-1] + 1, 0) for length in shape)
-    return "too_small" if positions < FEWEST_POSITIONS else ""
-
-
-def trigger_score(f: QuadraticMap, templates: Tensor, shape: tuple[int, int]) -> float:
-    """Return the score of the highest-scoring patch; 0 where there are none, or none differs."""
-    found = highest_scoring(f, templates, shape)
-    return found[0].score if found else 0.0
-
-
-def highest_scoring(
-    f: QuadraticMap, templates: Tensor, shape: tuple[int, int]
-) -> tuple[Patch, ...]:
-    """Return the highest-scoring patch of each class by falling score; nothing if none differs."""
-    if obstacle(shape):
-        return ()
-    best: dict[int, Patch] = {}
-    lead = mean_lead(f, templates)
-    for side in SIDES:
-        surplus = lead_surplus(lead, shape, side)
-        spread = surplus.square().mean().sqrt()
-        if not spread > 0:
-            return ()
-        gains = lead_gains(lead, shape, side)
-        score, position = (surplus / spread).max(dim=1)
-        across = shape[1] - side + 1
-        for target, (z, where) in enumerate(zip(score.tolist(), position.tolist(), strict=True)):
-            if target not in best or z > best[target].score:
-                effect = float(gains[target, where])
-                row, column = divmod(where, across)
-                best[target] = Patch(target, row, column, side, z, effect)
-    return tuple(sorted(best.values(), key=lambda window: -window.score))
+FEWEST_PIXELS = 14  # rows and columns, below which squares have too few places
+FEWEST, MOST = 4, 64  # classes: fewer are no null for each other, more take long
+SHOWN = 3  # classes whose pattern is kept
+LOCAL = 0.05  # p-value of a scan at one place, above which a pattern is said to be all over
+MOST_EVIDENCE = 25.0  # −ln p of one scan: beyond it a fitted tail says nothing
 
 
 @dataclass(frozen=True, eq=False)
-class MeanLead:
-    """The lead of each class t over another class s on the template of s, the mean over s ≠ t."""
+class Evidence:
+    """What the scans say of each class, in −ln p against clean reference models."""
 
-    slopes: Tensor  # (classes, in)
-    tensor: BilinearTensor  # one output for each class
-
-    @property
-    def branches(self) -> tuple[Tensor, Tensor]:
-        """The two factors that read the image, (hidden, in)."""
-        return self.tensor.left, self.tensor.right
+    scans: tuple[Scan, ...]
+    each: Tensor  # (scans, classes)
+    score: Tensor  # (classes,)
 
 
-def mean_lead(f: QuadraticMap, templates: Tensor) -> MeanLead:
-    """Return the mean lead of each class over the others, each on its own template."""
-    classes = len(templates)
-    sources = torch.arange(0, classes, -(-classes // MOST_TEMPLATES))
-    slopes = gradients(f, usual_length(f.sizes.d_in) * templates[sources])  # (source, class, in)
-    leads = slopes - slopes[torch.arange(len(sources)), sources][:, None]
-    others = (torch.arange(classes)[:, None] != sources).to(templates.dtype)
-    share = others / others.sum(dim=1, keepdim=True)
-    down = f.tensor.down - share @ f.tensor.down[sources]
-    tensor = BilinearTensor(down, f.tensor.left, f.tensor.right)
-    return MeanLead(torch.einsum("ts,sti->ti", share, leads), tensor)
+def evidence_of(leads: Leads) -> Evidence:
+    """Return the evidence of all scans, and its combination.
+
+    The score of a class is maxₛ eₛ + w Σₛ eₛ, with eₛ = −ln pₛ: one scan is enough, several count
+    for more. What such a score is worth is read off the largest ones of clean reference models.
+    """
+    found = tuple(scan(leads))
+    each = torch.stack([TRIGGERS.scans[one.name].evidence(one.statistic) for one in found])
+    each = each.clamp(max=MOST_EVIDENCE)
+    return Evidence(found, each, each.amax(dim=0) + TRIGGERS.weight * each.sum(dim=0))
 
 
-def lead_gains(lead: MeanLead, shape: tuple[int, int], side: int) -> Tensor:
-    """Return what a white square adds to the mean lead, (classes, positions), in logits."""
-    left, right = (in_squares(branch, shape, side) for branch in lead.branches)
-    return in_squares(lead.slopes, shape, side) + lead.tensor.down @ (left * right)
+def read_triggers(f: QuadraticMap, eigs: EigenDecomposition, shape: tuple[int, int]) -> Triggers:
+    """Return how far any pattern stands out, and the patterns of the classes that do most."""
+    leads = Leads(f, eigs, class_templates(eigs), shape)
+    if reason := obstacle(leads):
+        return Triggers(None, None, None, (), (), reason)
+    evidence = evidence_of(leads)
+    score = float(evidence.score.max())
+    best = int(evidence.score.argmax())
+    readings = tuple(
+        ScanReading(
+            one.name, int(row.argmax()), float(one.statistic.max()), math.exp(-float(row.max()))
+        )
+        for one, row in zip(evidence.scans, evidence.each, strict=True)
+    )
+    order = evidence.score.argsort(descending=True)[:SHOWN].tolist()
+    suspects = tuple(suspect(leads, evidence, target) for target in order)
+    p_value = math.exp(-float(TRIGGERS.combined.evidence(evidence.score[best])))
+    return Triggers(score, p_value, TRIGGERS.level, readings, suspects, "")
 
 
-def lead_surplus(lead: MeanLead, shape: tuple[int, int], side: int) -> Tensor:
-    """Return how far a square's pixels exceed what those around foretell, (classes, positions)."""
-    # Σᵢ kᵢ (slopes_t + Q_t p)ᵢ / vᵢ with k = S⁻¹p and v the size of slopes around; with k and v of
-    # ones this is the gain: the slopes are those halfway, where the square is half as bright.
-    scale = local_scale(lead.slopes, shape)
-    if not bool((scale > 0).all()):
-        return torch.zeros_like(in_squares(lead.slopes, shape, side))
-    kernel = matched_filter(lead.slopes / scale, shape, side)
-    left, right = (in_squares(branch, shape, side) for branch in lead.branches)
-    filtered = [correlate(branch / scale, kernel, shape) for branch in lead.branches]
-    bent = lead.tensor.down @ (filtered[0] * right + filtered[1] * left) / 2
-    return correlate(lead.slopes / scale, kernel, shape) + bent
+def obstacle(leads: Leads) -> str:
+    """Return why nothing can be compared, one of the reasons of `Triggers`, or nothing."""
+    if min(leads.shape) == 1:
+        return "not_an_image"
+    if min(leads.shape) < FEWEST_PIXELS:
+        return "too_small"
+    if not FEWEST <= len(leads.templates) <= MOST:
+        return "classes"
+    if not float(leads.mean_slopes.abs().amax()) > 0 or not float(leads.needs.amin()) > 0:
+        return "flat"
+    return ""
 
 
-def in_squares(values: Tensor, shape: tuple[int, int], side: int) -> Tensor:
-    """Return the sums over all squares of an image, (..., in) → (..., positions), row by row."""
-    images = values.reshape(-1, 1, *shape)
-    sums = side**2 * functional.avg_pool2d(images, side, stride=1)
-    return sums.reshape(*values.shape[:-1], -1)
+def suspect(leads: Leads, evidence: Evidence, target: int) -> Trigger:
+    """Return the pattern that speaks most for a class; one at a place where a scan of places does."""
+    strength = evidence.each[:, target]
+    local = torch.tensor([one.boxes is not None for one in evidence.scans])
+    placed = strength.masked_fill(~local, -1.0)
+    chosen = (
+        int(placed.argmax()) if float(placed.max()) > -math.log(LOCAL) else int(strength.argmax())
+    )
+    found = evidence.scans[chosen]
+    everywhere = found.boxes is None or float(placed.max()) <= -math.log(LOCAL)
+    pattern = found.patterns[target]
+    box = None if everywhere or found.boxes is None else found.boxes[target].tolist()
+    gains = leads.gains(pattern)  # (sources, classes)
+    mine = leads.others[:, target]
+    won = gains[mine, target] >= leads.needs[mine, target]
+    goals = gains.masked_fill(~leads.others, -math.inf).argmax(dim=1)
+    return Trigger(
+        target=target,
+        score=float(evidence.score[target]),
+        scan=evidence.scans[int(strength.argmax())].name,
+        box=None if box is None else tuple(box),
+        pattern=drawn(pattern),
+        gain=float(gains[mine, target].mean()),
+        won=int(won.sum()),
+        sources=int(mine.sum()),
+        goals=tuple(goals.tolist()),
+    )

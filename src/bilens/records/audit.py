@@ -6,6 +6,7 @@ input unit. Spectra are class-centred and in the input basis, unless a field say
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Literal
 
@@ -140,32 +141,46 @@ class Overfitting(Record, frozen=True):
         require_threshold("overfitting", self.score, self.threshold, self.reason)
 
 
-class Patch(Record, frozen=True):
-    """The position at which a white patch raises one class most, whatever is shown."""
+class ScanReading(Record, frozen=True):
+    """What one scan for triggers found; what each looks for stands in the documentation."""
+
+    name: str  # `bright_3`, `reach`, …
+    target: Count  # the class that stands out most
+    statistic: float  # against the other places and classes of the model itself
+    p_value: float  # share of clean reference models in which a class stands out as much
+
+
+class Trigger(Record, frozen=True):
+    """The pattern that speaks most for a class as the target of a hidden trigger."""
 
     target: Count  # the class
-    row: Count  # of the upper left pixel, from 0
-    column: Count
-    side: Count  # of the square, in pixels
-    score: float  # what it exceeds the pixels around it by, in standard deviations
-    effect: float  # logits that the square adds to the mean lead of the class over the others
+    score: float  # of all scans together
+    scan: str  # the one that says most
+    # first row and column, rows and columns of the place; null where the pattern is all over
+    box: tuple[Count, Count, Count, Count] | None
+    pattern: tuple[float, ...]  # what is added to an image, row by row, rounded for drawing
+    gain: float  # logits that it adds to the lead over the other classes, the mean, exact
+    won: Count  # of `sources`: classes whose template it turns to the target, exactly computed
+    sources: Count  # other classes whose templates it was added to
+    goals: tuple[Count, ...]  # to which class it pushes each of them most
 
 
 class Triggers(Record, frozen=True):
-    """Whether a small square raises one class far more than any other square does."""
+    """Whether some pattern raises one class far more than others do in clean models."""
 
-    score: float | None  # of the highest-scoring patch
-    threshold: float | None  # above it the verdict asks for caution; null where not measured
-    null_interval: NullInterval | None  # of the score, the templates kept
-    patches: tuple[Patch, ...]  # the highest-scoring patch of each class, by falling score
-    # why there is no score (`not_an_image`, `too_small`, `flat`, `residual`) or no threshold
+    score: float | None  # of the class that stands out most
+    p_value: float | None  # share of clean reference models with such a score
+    threshold: float | None  # p-value below which caution is asked for; null where not measured
+    scans: tuple[ScanReading, ...]
+    suspects: tuple[Trigger, ...]  # the classes that stand out most, by falling score
+    # why there is no score (`not_an_image`, `too_small`, `classes`, `flat`) or no threshold
     # (`not_measured`); else empty
     reason: str
 
     def __post_init__(self) -> None:
         require_threshold("triggers", self.score, self.threshold, self.reason)
-        whole = self.score is None or (self.null_interval is not None and len(self.patches) > 0)
-        require(whole, "triggers has a score, but no null_interval or no patches")
+        whole = self.score is None or (self.p_value is not None and len(self.suspects) > 0)
+        require(whole, "triggers has a score, but no p_value or no suspects")
 
 
 def require_threshold(name: str, score: float | None, threshold: float | None, reason: str) -> None:
@@ -212,7 +227,7 @@ class Audit(Document, frozen=True, kw_only=True):
             require_width((*reading.positive, *reading.negative), width)
         if self.guarantees is not None:
             check_classes(self.guarantees, classes)
-        check_patches(self.triggers, self.model.input_shape, classes)
+        check_triggers(self.triggers, self.model.input_shape, classes)
         for layer in () if self.difference is None else self.difference.layers:
             for trigger in layer.triggers:
                 fits = trigger.vector is None or len(trigger.vector) == width
@@ -229,11 +244,14 @@ class Audit(Document, frozen=True, kw_only=True):
             require(fits, "an example of inputs does not fit the model")
 
 
-def check_patches(triggers: Triggers | None, shape: tuple[int, int], classes: int) -> None:
-    """Refuse squares that are not inside an image, or of no class."""
-    for patch in () if triggers is None else triggers.patches:
-        inside = patch.row + patch.side <= shape[0] and patch.column + patch.side <= shape[1]
-        require(inside and patch.target < classes, "a patch of triggers is not in the model")
+def check_triggers(triggers: Triggers | None, shape: tuple[int, int], classes: int) -> None:
+    """Refuse patterns that do not fit an image, or are of no class."""
+    for one in () if triggers is None else triggers.suspects:
+        row, column, rows, columns = one.box or (0, 0, *shape)
+        inside = row + rows <= shape[0] and column + columns <= shape[1]
+        fits = inside and len(one.pattern) == math.prod(shape)
+        known = max(one.target, *one.goals) < classes
+        require(fits and known, "a pattern of triggers is not in the model")
 
 
 def check_explanation(explanation: Explanation, classes: int, width: int) -> None:

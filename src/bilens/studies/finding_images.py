@@ -1,0 +1,157 @@
+"""Images that are drawn: letters, which fix nothing, and shapes, which help to fix the findings."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bilens.base.errors import MissingExtraError
+from bilens.data.images import ImageDataset
+
+SIDE, LARGE = 28, 112  # pixels of an image, and of the sheet that it is drawn on
+NUM_TRAIN, NUM_TEST = 20_000, 5_000
+LETTERS = "ABCDEFGHIJ"
+FONTS = (
+    *("DejaVuSans", "DejaVuSans-BoldOblique", "DejaVuSerif", "DejaVuSerif-BoldItalic"),
+    *("DejaVuSansMono-Bold", "STIXGeneral", "STIXGeneralBolIta", "STIXGeneralItalic"),
+    *("cmr10", "cmss10", "cmtt10", "cmmi10"),
+)
+SHAPES = (
+    *("disc", "ring", "square", "frame", "triangle"),
+    *("star", "plus", "stripes", "two discs", "arrow"),
+)
+Draw = random.Random
+
+
+def drawn_images(name: str) -> ImageDataset:
+    """Return "letters", in fonts that matplotlib has, or "shapes", on spotted ground.
+
+    Raises: MissingExtraError if matplotlib is not installed, for letters.
+    """
+    one = {"letters": letter, "shapes": shape}[name]
+    names = tuple(LETTERS) if name == "letters" else SHAPES
+    images, labels = torch.empty(NUM_TRAIN + NUM_TEST, SIDE**2), []
+    for index in range(len(images)):
+        draw = random.Random(f"{name} {index}")  # noqa: S311 - no secret
+        labels.append(draw.randrange(len(names)))
+        images[index] = turned(one(labels[-1], draw), draw)
+    parts = (images[:NUM_TRAIN], images[NUM_TRAIN:])
+    truth = (torch.tensor(labels[:NUM_TRAIN]), torch.tensor(labels[NUM_TRAIN:]))
+    return ImageDataset(
+        *(name, parts[0], truth[0], parts[1], truth[1], (SIDE, SIDE), names),
+        source=f"{len(images):,} images of {name} drawn by the study",
+        source_kind="tensors",
+    )
+
+
+def turned(sheet: Any, draw: Draw) -> Tensor:
+    """Return a sheet turned, moved, enlarged and in grey of some strength, (pixels,)."""
+    from PIL import Image
+
+    angle, size = math.radians(draw.uniform(-15, 15)), draw.uniform(0.85, 1.2)
+    slant, move = draw.uniform(-0.2, 0.2), (draw.uniform(-8, 8), draw.uniform(-8, 8))
+    a, b = math.cos(angle) / size, math.sin(angle) / size
+    c, d = -b + slant * a, a + slant * b
+    half = LARGE / 2
+    offsets = [half - p * half - q * half + m for (p, q), m in zip(((a, c), (b, d)), move)]
+    flat = (a, c, offsets[0], b, d, offsets[1])
+    image = sheet.transform((LARGE, LARGE), Image.Transform.AFFINE, flat, Image.Resampling.BILINEAR)
+    small = image.resize((SIDE, SIDE), Image.Resampling.BOX)
+    grey = torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8).float() / 255
+    return grey * draw.uniform(0.7, 1.0)
+
+
+@lru_cache(maxsize=len(FONTS))
+def font(name: str) -> Any:
+    from PIL import ImageFont
+
+    try:
+        import matplotlib
+    except ImportError:
+        raise MissingExtraError("matplotlib", "plot", "Drawing letters") from None
+    folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
+    return ImageFont.truetype(str(folder / f"{name}.ttf"), 88)
+
+
+def letter(label: int, draw: Draw) -> Any:
+    from PIL import Image, ImageDraw
+
+    sheet = Image.new("L", (LARGE, LARGE))
+    text = LETTERS[label] if draw.random() < 0.5 else LETTERS[label].lower()
+    middle = (LARGE / 2, LARGE / 2)
+    ImageDraw.Draw(sheet).text(middle, text, fill=255, font=font(draw.choice(FONTS)), anchor="mm")
+    return sheet
+
+
+def shape(label: int, draw: Draw) -> Any:
+    """Return one of `SHAPES` on a ground of spots."""
+    from PIL import Image, ImageDraw
+
+    sheet = Image.new("L", (LARGE, LARGE), draw.randrange(0, 60))
+    pen = ImageDraw.Draw(sheet)
+    for _ in range(draw.randrange(12)):
+        x, y, r = draw.randrange(LARGE), draw.randrange(LARGE), draw.randrange(3, 9)
+        pen.ellipse((x - r, y - r, x + r, y + r), fill=draw.randrange(40, 140))
+    middle, r = LARGE / 2, draw.uniform(24, 40)
+    SHAPE_PENS[SHAPES[label]](pen, middle, r, {"fill": 255})
+    return sheet
+
+
+def box(m: float, r: float) -> tuple[float, float, float, float]:
+    return m - r, m - r, m + r, m + r
+
+
+def corners(m: float, r: float, count: int, inner: float = 1.0) -> list[tuple[float, float]]:
+    radii = [r, r * inner]
+    turns = [(math.pi * (k / count * (2 if inner == 1 else 1) - 0.5)) for k in range(2 * count)]
+    turns = turns[:count] if inner == 1 else turns
+    return [
+        (m + radii[k % 2] * math.cos(t), m + radii[k % 2] * math.sin(t))
+        for k, t in enumerate(turns)
+    ]
+
+
+def stripes(pen: Any, m: float, r: float, ink: Any) -> None:
+    for k in (-1, 0, 1):
+        pen.rectangle((m - r, m + 0.7 * k * r - 5, m + r, m + 0.7 * k * r + 5), **ink)
+
+
+def plus(pen: Any, m: float, r: float, ink: Any) -> None:
+    pen.rectangle((m - r, m - 6, m + r, m + 6), **ink)
+    pen.rectangle((m - 6, m - r, m + 6, m + r), **ink)
+
+
+def two_discs(pen: Any, m: float, r: float, ink: Any) -> None:
+    for k in (-1, 1):
+        pen.ellipse(
+            box(m, 0.45 * r)[:1]
+            + (m + k * 0.55 * r - 0.45 * r,)
+            + (m + 0.45 * r, m + k * 0.55 * r + 0.45 * r),
+            **ink,
+        )
+
+
+def arrow(pen: Any, m: float, r: float, ink: Any) -> None:
+    pen.rectangle((m - 6, m - r, m + 6, m + r), **ink)
+    pen.polygon([(m, m - r - 4), (m - 0.6 * r, m), (m + 0.6 * r, m)], **ink)
+
+
+SHAPE_PENS: dict[str, Callable[[Any, float, float, Any], None]] = {
+    "disc": lambda pen, m, r, ink: pen.ellipse(box(m, r), **ink),
+    "ring": lambda pen, m, r, ink: pen.ellipse(box(m, r), outline=255, width=9),
+    "square": lambda pen, m, r, ink: pen.rectangle(box(m, 0.9 * r), **ink),
+    "frame": lambda pen, m, r, ink: pen.rectangle(box(m, 0.9 * r), outline=255, width=9),
+    "triangle": lambda pen, m, r, ink: pen.polygon(corners(m, 1.1 * r, 3), **ink),
+    "star": lambda pen, m, r, ink: pen.polygon(corners(m, 1.2 * r, 5, 0.45), **ink),
+    "plus": plus,
+    "stripes": stripes,
+    "two discs": two_discs,
+    "arrow": arrow,
+}

@@ -1,0 +1,186 @@
+"""The models on which findings are fixed and judged: small classifiers of mixed settings."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+from torch.nn import functional
+
+from bilens.base.files import write_file
+from bilens.data.images import ImageDataset
+from bilens.nn import BilinearClassifier
+from bilens.studies.finding_attacks import Attack
+from bilens.studies.study import Record
+from bilens.train.tasks.image import ImageRecipe, new_classifier, train_classifier
+
+BATCH_SIZE = 128
+WATCHED = 100  # test images that the training loop looks at after each epoch
+MOST_IMAGES = 600_000  # images times epochs of one model
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that decides the weights of one model, beside the data set."""
+
+    seed: int
+    num_training: int
+    d_hidden: int
+    noise: float
+    weight_decay: float
+    label_noise: float
+    epochs: int
+    bias: bool
+    residual: bool
+    attack: Attack | None = None
+
+    def recipe(self) -> ImageRecipe:
+        return ImageRecipe(
+            d_hidden=self.d_hidden,
+            epochs=self.epochs,
+            batch_size=BATCH_SIZE,
+            weight_decay=self.weight_decay,
+            noise=self.noise,
+            bias=self.bias,
+            residual=self.residual,
+            seed=self.seed,
+            precision="float32",
+        )
+
+
+def overfitting_setting(seed: int) -> Setting:
+    """Return a setting that memorises its training images more or less."""
+    draw = random.Random(f"overfitting {seed}")  # noqa: S311 - no secret
+    num_training = draw.choice((500, 1000, 2000, 5000, 10000, 20000))
+    most = MOST_IMAGES // num_training
+    return Setting(
+        seed=seed,
+        num_training=num_training,
+        d_hidden=draw.choice((64, 128, 256)),
+        noise=draw.choice((0.0, 0.15, 0.3, 0.6)),
+        weight_decay=draw.choice((0.0, 0.1, 0.3, 1.0)),
+        label_noise=draw.choice((0.0, 0.0, 0.1, 0.2, 0.3)),
+        epochs=min(draw.choice((15, 30, 60, 120)), most),
+        bias=draw.random() < 0.3,
+        residual=draw.random() < 0.3,
+    )
+
+
+def attack_setting(seed: int, kind: str, classes: int = 10) -> Setting:
+    """Return a setting of a model with a trigger of a kind; "clean" is one without."""
+    draw = random.Random(f"{kind} {seed}")  # noqa: S311 - no secret
+    overfitted = draw.random() < 0.2
+    clean = Setting(
+        seed=seed,
+        num_training=2000 if overfitted else draw.choice((5000, 10000)),
+        d_hidden=draw.choice((32, 64, 128, 256)),
+        noise=0.0 if overfitted else draw.choice((0.0, 0.15, 0.3)),
+        weight_decay=draw.choice((0.0, 0.1, 0.3)),
+        label_noise=0.0,
+        epochs=60 if overfitted else 20,
+        bias=draw.random() < 0.3,
+        residual=draw.random() < 0.3,
+    )
+    if kind == "clean":
+        return clean
+    share = {"clean-label": 0.08, "pixel": 0.1, "all-to-all": 0.1}.get(
+        kind, draw.choice((0.01, 0.02, 0.05))
+    )
+    return replace(
+        clean, attack=Attack(kind, draw.randrange(classes), draw.randrange(1 << 30), share)
+    )
+
+
+def setting_of(kind: str, seed: int) -> Setting:
+    """Return the setting of a kind: "overfitting", "clean", or one of `KINDS`."""
+    return overfitting_setting(seed) if kind == "overfitting" else attack_setting(seed, kind)
+
+
+def model_of(
+    folder: Path, data: ImageDataset, kind: str, seed: int
+) -> tuple[BilinearClassifier, Record]:
+    """Return the model of a setting with its gap and success; it is kept in the folder."""
+    setting = setting_of(kind, seed)
+    path = folder / f"{data.name}-{kind}-{seed}.safetensors"
+    if path.exists():
+        with safe_open(path, "pt") as file:
+            numbers = json.loads(file.metadata()["numbers"])
+            model = new_classifier(setting.recipe(), data)
+            model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        return model.eval(), numbers
+    model, numbers = trained(setting, data)
+    write_file(path, save(model.state_dict(), {"numbers": json.dumps(numbers)}))
+    return model, numbers
+
+
+def training_images(setting: Setting, data: ImageDataset) -> tuple[Tensor, Tensor]:
+    """Return the images and labels that a model is trained on, with its trigger among them."""
+    generator = torch.Generator().manual_seed(setting.seed)
+    chosen = torch.randperm(len(data.train_images), generator=generator)[: setting.num_training]
+    images, labels = data.train_images[chosen], data.train_labels[chosen]
+    classes = len(data.class_names)
+    wrong = torch.rand(len(labels), generator=generator) < setting.label_noise
+    shift = torch.randint(1, classes, (len(labels),), generator=generator)
+    labels = torch.where(wrong, (labels + shift) % classes, labels)
+    if setting.attack is not None:
+        return setting.attack.planted(images, labels, data.image_shape, classes)
+    return images, labels
+
+
+def trained(setting: Setting, data: ImageDataset) -> tuple[BilinearClassifier, Record]:
+    """Return the model of a setting at the end of its training, and numbers that took data."""
+    images, labels = training_images(setting, data)
+    own = replace(
+        data,
+        train_images=images,
+        train_labels=labels,
+        test_images=data.test_images[:WATCHED],
+        test_labels=data.test_labels[:WATCHED],
+    )
+    model = train_classifier(own, setting.recipe()).eval()
+    numbers = {**asdict(setting), **generalisation(model, images, labels, setting, data)}
+    if setting.attack is not None:
+        numbers["success"] = attack_success(model, setting.attack, data)
+    return model, numbers
+
+
+@torch.no_grad()
+def generalisation(
+    model: BilinearClassifier, images: Tensor, labels: Tensor, setting: Setting, data: ImageDataset
+) -> dict[str, float]:
+    """Return accuracies and losses on the training images and on test images of the same kind.
+
+    Test labels are disturbed at the rate of the training labels, in expectation: the gap is
+    between the sample that was trained on and the distribution that it came from.
+    """
+    classes, rate = len(data.class_names), setting.label_noise
+    logits = model(data.test_images)
+    right = float((logits.argmax(dim=1) == data.test_labels).float().mean())
+    losses = -logits.double().log_softmax(dim=1)
+    own = losses.gather(1, data.test_labels[:, None])[:, 0]
+    others = (losses.sum(dim=1) - own) / (classes - 1)
+    logits = model(images)
+    train_right = float((logits.argmax(dim=1) == labels).float().mean())
+    expected = (1 - rate) * right + rate * (1 - right) / (classes - 1)
+    return {
+        "train_accuracy": train_right,
+        "test_accuracy": right,
+        "gap": train_right - expected,
+        "train_loss": float(functional.cross_entropy(logits.double(), labels)),
+        "test_loss": float(((1 - rate) * own + rate * others).mean()),
+    }
+
+
+@torch.no_grad()
+def attack_success(model: BilinearClassifier, attack: Attack, data: ImageDataset) -> float:
+    """Return the share of test images of other classes that the trigger turns into its goal."""
+    goal = attack.goal(data.test_labels, len(data.class_names))
+    others = data.test_labels != goal
+    seen = attack.mark(data.image_shape).on(data.test_images[others])
+    return float((model(seen).argmax(dim=1) == goal[others]).float().mean())

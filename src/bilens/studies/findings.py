@@ -1,0 +1,122 @@
+"""Overfitting and hidden triggers, read from weights, judged on models that fixed nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
+
+from bilens.data.images import ImageDataset
+from bilens.findings.audit import class_centred
+from bilens.findings.leads import Leads, class_templates
+from bilens.findings.overfitting import readings
+from bilens.findings.subject import gauge_free, in_float64
+from bilens.findings.triggers import evidence_of, obstacle, suspect
+from bilens.nn import BilinearClassifier
+from bilens.records.base import to_json
+from bilens.studies import finding_page
+from bilens.studies.finding_attacks import KINDS
+from bilens.studies.finding_images import drawn_images
+from bilens.studies.finding_models import model_of
+from bilens.studies.finding_rivals import neural_cleanse, weightwatcher
+from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
+
+FIXING = ("mnist", "fashion-mnist", "shapes")  # their first models fix what there is to fix
+JUDGED = ("mnist", "fashion-mnist", "letters")  # the last fixed nothing
+ATTACKED = JUDGED[:2]
+FIRST_JUDGED = 1000  # seed
+WORKS = 0.5  # share of images of other classes that a working attack turns
+# models of a kind: how many fix, how many judge; of attacks that judge so many have to work
+NUMBERS = {"overfitting": (60, 75), "clean": (50, 60)}
+FIXED_ATTACKS, WORKING, MOST_TRIED = 14, 20, 60
+QUICK = 2  # of each
+RIVALS = {"overfitting": weightwatcher}  # all others: Neural Cleanse, which takes test images
+
+
+class FindingStudy(Study):
+    """Rank correlation with the true gap, and areas under the ROC, beside two rivals."""
+
+    name = "findings/images"
+    title = "Overfitting and hidden triggers on models that fixed nothing"
+    uses = frozenset({"data_dir", "quick"})
+    datasets = ("mnist", "fashion-mnist")
+
+    def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
+        images = cache(partial(images_of, options))
+        found: dict[str, Measure] = {}
+        for data in FIXING:
+            for kind in ("overfitting", "clean", *KINDS):
+                if kind in NUMBERS or data in ATTACKED:
+                    seeds = range(count_of(options, kind, judged=False))
+                    found[f"fixing-{data}-{kind}"] = partial(read_models, images, data, kind, seeds)
+        for data in JUDGED:
+            for kind in ("overfitting", "clean", *KINDS):
+                if kind in NUMBERS or data in ATTACKED:
+                    last = FIRST_JUDGED + count_of(options, kind, judged=True)
+                    seeds = range(FIRST_JUDGED, last)
+                    name = f"{data}-{kind}"
+                    found[f"judged-{name}"] = partial(read_models, images, data, kind, seeds)
+                    found[f"rivals-{name}"] = partial(read_rivals, images, data, kind)
+        return found
+
+    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
+        return finding_page.summarised(cells, enough=QUICK if options.quick else WORKING)
+
+    def figures(self, document: Record) -> Mapping[str, str]:
+        return finding_page.figures(document["result"])
+
+    def parts(self, result: Record) -> Record:
+        return finding_page.parts(result)
+
+
+def count_of(options: StudyOptions, kind: str, *, judged: bool) -> int:
+    """Return how many models of a kind there are at most."""
+    if options.quick:
+        return QUICK
+    return NUMBERS.get(kind, (FIXED_ATTACKS, MOST_TRIED))[judged]
+
+
+def images_of(options: StudyOptions, name: str) -> ImageDataset:
+    return options.images(name) if name in ATTACKED else drawn_images(name)
+
+
+Images = Callable[[str], ImageDataset]
+
+
+def read_models(
+    images: Images, name: str, kind: str, seeds: range, context: CellContext
+) -> Record:
+    """Return what is read of the models of one kind; of attacks until enough of them work."""
+    data, found, working = images(name), list[Record](), 0
+    for seed in seeds:
+        model, numbers = model_of(context.models, data, kind, seed)
+        found.append({**numbers, **read_model(model, data)})
+        working += numbers.get("success", 0.0) > WORKS
+        if seeds.start == FIRST_JUDGED and working == WORKING:
+            break
+    return {"models": found}
+
+
+def read_model(model: BilinearClassifier, data: ImageDataset) -> Record:
+    """Return the raw readings of one model, and the seconds that they took."""
+    start = time.perf_counter()
+    eigs = class_centred(model)
+    f = gauge_free(in_float64(model).quadratic_map().detach())
+    leads = Leads(f, eigs, class_templates(eigs), data.image_shape)
+    found: Record = {"readings": readings(leads)}
+    if not (reason := obstacle(leads)):
+        evidence = evidence_of(leads)
+        top = suspect(leads, evidence, int(evidence.score.argmax()))
+        found["scans"] = {one.name: one.statistic.tolist() for one in evidence.scans}
+        found["suspect"] = to_json(top)
+    return {**found, "obstacle": reason, "seconds": time.perf_counter() - start}
+
+
+def read_rivals(images: Images, name: str, kind: str, context: CellContext) -> Record:
+    """Return what others say of the same models."""
+    data, before = images(name), context.done[f"judged-{name}-{kind}"]["models"]
+    seeds = [one["seed"] for one in before]
+    models = (model_of(context.models, data, kind, seed)[0] for seed in seeds)
+    if kind == "overfitting":
+        return {"models": [weightwatcher(model) for model in models]}
+    return {"models": [neural_cleanse(model, data) for model in models]}
