@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 from msgspec import structs
-from torch import Tensor, nn
+from torch import nn
 
-from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
-from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.random_rotations import random_frame
-from bilens.algebra.rotation_null import RotationNull, rotation_null
+from bilens.algebra.rotation_null import rotation_null
 from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
@@ -23,21 +19,22 @@ from bilens.certify.contrast import prepare
 from bilens.findings.certificate import ClassForms, ProofOptions, classifier_guarantees
 from bilens.findings.explanation import choose_examples, explain
 from bilens.findings.given_inputs import Inputs, read_inputs
-from bilens.findings.overfitting import Subject, class_templates, null_readings, read_overfitting
+from bilens.findings.leads import Leads, class_templates
+from bilens.findings.overfitting import read_overfitting
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
-from bilens.findings.spectra import LEVEL, MINIMUM_SAMPLES, read_classes
+from bilens.findings.spectra import MINIMUM_SAMPLES, read_classes
 from bilens.findings.subject import (
     LabelledImages,
     check_exactness,
     check_seed,
     gauge_free,
     in_float64,
+    is_measured,
     summarise,
     truncation_curve,
-    unmeasured,
 )
-from bilens.findings.triggers import read_triggers, trigger_score
+from bilens.findings.triggers import read_triggers
 from bilens.nn import BilinearClassifier
 from bilens.records.audit import Audit, Explanation, Overfitting, Triggers
 from bilens.records.common import UNKNOWN, Origin
@@ -47,59 +44,19 @@ MOST_CLASSES = 20  # of which the spectra of all pairs are held, to be used for 
 
 
 def read_warnings(
-    module: BilinearClassifier,
-    eigs: EigenDecomposition,
-    null: RotationNull,
-    shape: tuple[int, int],
-    images: Tensor | None,
-    seed: int,
+    module: BilinearClassifier, eigs: EigenDecomposition, shape: tuple[int, int]
 ) -> tuple[Overfitting, Triggers]:
-    """Return the findings of overfitting and of triggers."""
-    lower, upper = (edge[:, None] for edge in null.edges(LEVEL))
-    within = (eigs.eigenvalues >= lower) & (eigs.eigenvalues <= upper)
-    subject = Subject(centred_map(module), eigs, within, class_templates(eigs), shape)
-    generator = torch.Generator().manual_seed(seed)
-    readings, scores = [], []
-    for position, rotated in enumerate(rotated_maps(module, MINIMUM_SAMPLES, generator)):
-        output = position % subject.f.sizes.d_out
-        readings.append(null_readings(subject, rotated, output, images))
-        scores.append(trigger_score(rotated, subject.templates, shape))
+    """Return the findings of overfitting and of triggers; they speak where they were measured."""
+    f = gauge_free(module.quadratic_map().detach())
+    leads = Leads(f, eigs, class_templates(eigs), shape)
+    overfitting = read_overfitting(f, module.embed.weight, shape)
+    triggers = read_triggers(leads)
+    if is_measured(shape, f.sizes.d_out):
+        return overfitting, triggers
     return (
-        read_overfitting(subject, readings, images),
-        read_triggers(subject.f, subject.templates, shape, scores),
+        structs.replace(overfitting, threshold=None, reason=overfitting.reason or "not_measured"),
+        structs.replace(triggers, threshold=None, reason=triggers.reason or "not_measured"),
     )
-
-
-def without_thresholds(
-    overfitting: Overfitting, triggers: Triggers, reason: str
-) -> tuple[Overfitting, Triggers]:
-    """Return scores that at most rank models; with a residual path they mean nothing."""
-    overfitting = structs.replace(
-        overfitting,
-        score=None if reason == "residual" else overfitting.score,
-        threshold=None,
-        reason=overfitting.reason or reason,
-    )
-    if reason == "residual" or triggers.score is None:
-        return overfitting, Triggers(None, None, None, (), triggers.reason or reason)
-    return overfitting, structs.replace(triggers, threshold=None, reason=reason)
-
-
-def centred_map(module: BilinearClassifier) -> QuadraticMap:
-    """Return the map from the inputs to the class-centred logits."""
-    return outputs_of(module.quadratic_map().detach(), centred=True)
-
-
-def rotated_maps(
-    module: BilinearClassifier, num: int, generator: torch.Generator
-) -> Iterator[QuadraticMap]:
-    """Yield the class-centred map with its right branch rotated behind the embedding."""
-    inside = module.quadratic_map("embedding").detach().tensor.right
-    f, width = centred_map(module), inside.shape[1]
-    for _ in range(num):
-        right = inside @ random_frame(width, width, generator) @ module.embed.weight.detach()
-        tensor = BilinearTensor(f.tensor.down, f.tensor.left, right)
-        yield QuadraticMap(tensor, f.linear, f.constant)
 
 
 def audit_classifier(
@@ -166,11 +123,7 @@ def audit_classifier(
             for kind, index in choose_examples(scores, labels).items()
         )
     progress("warnings", 0, 1)
-    overfitting, triggers = read_warnings(
-        module, eigs, null, summary.input_shape, None if data is None else data.images, seed
-    )
-    if reason := unmeasured(summary, origin.source.provenance):
-        overfitting, triggers = without_thresholds(overfitting, triggers, reason)
+    overfitting, triggers = read_warnings(module, eigs, summary.input_shape)
     evidence = replace(evidence, overfitting=overfitting, triggers=triggers)
     proven = given = None
     assert isinstance(eigs.status, tuple), "a batch has a status for each form"

@@ -1,4 +1,4 @@
-"""What a classifier makes of an image of each class: templates, and the lead of one over another."""
+"""What a classifier makes of an image of each class: templates, and leads between classes."""
 
 from __future__ import annotations
 

@@ -1,20 +1,23 @@
-"""Numbers that reference models gave: what readings of clean and of known models look like.
+"""What reference models gave: readings of clean models, and of models whose gap is known.
 
 `reference.json` is written by `bilens reproduce findings`, from models that fix and never judge.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import bisect
+import math
+from collections.abc import Mapping
+from importlib.resources import files
 
+import msgspec
 import torch
 from torch import Tensor
 
-FILE = "reference.json"
+OFFSET = 0.02  # of a gap, before its logarithm
 
 
-@dataclass(frozen=True)
-class Gumbel:
+class Gumbel(msgspec.Struct, frozen=True):
     """The distribution of a largest value: P(X ≤ x) = exp(−exp(−(x − location) / scale))."""
 
     location: float
@@ -24,3 +27,64 @@ class Gumbel:
         """Return −ln P(X > x), precise in both tails."""
         height = torch.exp(-(values.double() - self.location) / self.scale)
         return -torch.log(-torch.expm1(-height))
+
+
+class TriggerReference(msgspec.Struct, frozen=True):
+    """Largest statistics of clean models, scan by scan, and of all scans together."""
+
+    models: int
+    scans: dict[str, Gumbel]
+    weight: float  # of the sum over scans, beside the largest
+    combined: Gumbel
+    level: float  # p-value below which caution is asked for
+
+
+class OverfittingReference(msgspec.Struct, frozen=True):
+    """A line through ln(gap + 0.02) of models, in logarithms of the readings."""
+
+    models: int
+    intercept: float
+    weights: dict[str, float]  # of the logarithms
+    spread: float  # standard deviation of what the line leaves, each model left out
+    ranges: dict[str, tuple[float, float]]  # of the logarithms, over the models
+    usual: dict[str, tuple[float, float]]  # of the readings: 90 % of models without a gap
+    scores: list[float]  # of the models, rising
+    most: float  # above it no gap is told in points
+    threshold: float  # a gap above which caution is asked for
+
+    def exponent(self, found: Mapping[str, float]) -> float:
+        parts = (weight * math.log(found[name]) for name, weight in self.weights.items())
+        return self.intercept + sum(parts)
+
+    def gap(self, found: Mapping[str, float]) -> float:
+        return max(math.exp(min(self.exponent(found), 0.0)) - OFFSET, 0.0)
+
+    def interval(self, found: Mapping[str, float]) -> tuple[float, float]:
+        """Return 90 % of the gaps of models with such readings."""
+        middle, half = self.exponent(found), 1.645 * self.spread
+        ends = (math.exp(min(middle + side * half, 0.0)) - OFFSET for side in (-1, 1))
+        low, high = (max(end, 0.0) for end in ends)
+        return low, high
+
+    def rank(self, score: float) -> float:
+        """Return the share of reference models with a smaller score."""
+        return bisect.bisect_left(self.scores, score) / len(self.scores)
+
+    def is_outside(self, found: Mapping[str, float]) -> bool:
+        """Return whether a reading lies outside of those of the reference models."""
+        logs = {name: math.log(found[name]) for name in self.weights}
+        return any(not low <= logs[name] <= high for name, (low, high) in self.ranges.items())
+
+
+class Reference(msgspec.Struct, frozen=True):
+    triggers: TriggerReference
+    overfitting: OverfittingReference
+
+
+def read_reference() -> Reference:
+    text = files("bilens.findings").joinpath("reference.json").read_bytes()
+    return msgspec.json.decode(text, type=Reference)
+
+
+REFERENCE = read_reference()
+TRIGGERS, OVERFITTING = REFERENCE.triggers, REFERENCE.overfitting

@@ -74,10 +74,8 @@ def both(values: Tensor) -> Tensor:
 
 def squares(level: Tensor, shape: tuple[int, int]) -> Iterator[Scan]:
     """Yield how far squares at one place exceed what the pixels around foretell."""
-    for side, sign, name in (
-        *((side, 1, f"bright_{side}") for side in BRIGHT),
-        (DARK, -1, "dark_6"),
-    ):
+    bright = ((side, 1, f"bright_{side}") for side in BRIGHT)
+    for side, sign, name in (*bright, (DARK, -1, "dark_6")):
         found = correlate(level, matched_filter(level, shape, side), shape)
         found = sign * found / found.square().mean().sqrt()
         best = found.max(dim=1)

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilens.algebra.eigen.decomposition import EigenDecomposition
-from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.leads import Leads, class_templates
+from bilens.findings.leads import Leads
 from bilens.findings.reference import TRIGGERS
 from bilens.findings.scans import Scan, scan
 from bilens.findings.subject import drawn
@@ -44,24 +42,25 @@ def evidence_of(leads: Leads) -> Evidence:
     return Evidence(found, each, each.amax(dim=0) + TRIGGERS.weight * each.sum(dim=0))
 
 
-def read_triggers(f: QuadraticMap, eigs: EigenDecomposition, shape: tuple[int, int]) -> Triggers:
+def read_triggers(leads: Leads) -> Triggers:
     """Return how far any pattern stands out, and the patterns of the classes that do most."""
-    leads = Leads(f, eigs, class_templates(eigs), shape)
     if reason := obstacle(leads):
         return Triggers(None, None, None, (), (), reason)
     evidence = evidence_of(leads)
-    score = float(evidence.score.max())
-    best = int(evidence.score.argmax())
+    score = evidence.score.max()
     readings = tuple(
         ScanReading(
-            one.name, int(row.argmax()), float(one.statistic.max()), math.exp(-float(row.max()))
+            name=one.name,
+            target=int(row.argmax()),
+            statistic=float(one.statistic.max()),
+            p_value=math.exp(-float(row.max())),
         )
         for one, row in zip(evidence.scans, evidence.each, strict=True)
     )
     order = evidence.score.argsort(descending=True)[:SHOWN].tolist()
     suspects = tuple(suspect(leads, evidence, target) for target in order)
-    p_value = math.exp(-float(TRIGGERS.combined.evidence(evidence.score[best])))
-    return Triggers(score, p_value, TRIGGERS.level, readings, suspects, "")
+    p_value = math.exp(-float(TRIGGERS.combined.evidence(score)))
+    return Triggers(float(score), p_value, TRIGGERS.level, readings, suspects, "")
 
 
 def obstacle(leads: Leads) -> str:
@@ -78,29 +77,27 @@ def obstacle(leads: Leads) -> str:
 
 
 def suspect(leads: Leads, evidence: Evidence, target: int) -> Trigger:
-    """Return the pattern that speaks most for a class; one at a place where a scan of places does."""
+    """Return the pattern that speaks most for a class: at a place, where a scan of places does."""
     strength = evidence.each[:, target]
-    local = torch.tensor([one.boxes is not None for one in evidence.scans])
-    placed = strength.masked_fill(~local, -1.0)
-    chosen = (
-        int(placed.argmax()) if float(placed.max()) > -math.log(LOCAL) else int(strength.argmax())
-    )
-    found = evidence.scans[chosen]
-    everywhere = found.boxes is None or float(placed.max()) <= -math.log(LOCAL)
-    pattern = found.patterns[target]
-    box = None if everywhere or found.boxes is None else found.boxes[target].tolist()
+    placed = torch.tensor([one.boxes is not None for one in evidence.scans])
+    local = strength.masked_fill(~placed, -math.inf)
+    is_local = float(local.max()) > -math.log(LOCAL)
+    found = evidence.scans[int((local if is_local else strength).argmax())]
+    pattern, box = found.patterns[target], None
+    if is_local and found.boxes is not None:
+        row, column, rows, columns = found.boxes[target].tolist()
+        box = row, column, rows, columns
     gains = leads.gains(pattern)  # (sources, classes)
     mine = leads.others[:, target]
-    won = gains[mine, target] >= leads.needs[mine, target]
-    goals = gains.masked_fill(~leads.others, -math.inf).argmax(dim=1)
+    gained = gains[mine, target]
     return Trigger(
         target=target,
         score=float(evidence.score[target]),
         scan=evidence.scans[int(strength.argmax())].name,
-        box=None if box is None else tuple(box),
+        box=box,
         pattern=drawn(pattern),
-        gain=float(gains[mine, target].mean()),
-        won=int(won.sum()),
-        sources=int(mine.sum()),
-        goals=tuple(goals.tolist()),
+        gain=float(gained.mean()),
+        won=int((gained >= leads.needs[mine, target]).sum()),
+        sources=len(gained),
+        goals=tuple(gains.masked_fill(~leads.others, -math.inf).argmax(dim=1).tolist()),
     )

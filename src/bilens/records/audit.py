@@ -114,26 +114,28 @@ class Explanation(Record, frozen=True):
 
 
 class OverfittingPart(Record, frozen=True):
-    """One reading of overfitting beside what chance would give."""
+    """One reading of overfitting beside what models without a gap have."""
 
-    # `localisation`, `constant_mass` (with data), `edge_mass`, `roughness`, `steepness`,
-    # `shift_tolerance` or `tail_mass`
-    name: str
+    name: str  # `steepness`, `growth`, `quiet_growth`, `learnt`, `finest` or `fine_tail`
     value: float
-    null_interval: NullInterval | None  # null for `tail_mass`, which compares with the null itself
+    low: float  # 90 % of the reference models with a gap below five points lie between
+    high: float
 
 
 class Overfitting(Record, frozen=True):
     """How much the weights look like those of a model that learnt its training inputs by heart."""
 
     # gap between the accuracies on training and on new images that the readings speak of, 0 to 1;
-    # null where inputs are no images
+    # null where there is none
     score: float | None
-    # above it the verdict asks for caution; null where that was not measured: the score then ranks
-    # models of one kind, and no more
+    low: float | None  # 90 % of the reference models with such readings have a gap between
+    high: float | None
+    rank: float | None  # share of the reference models with a smaller score
+    most: float | None  # above it the gap is not told in points: there it is not calibrated
+    # above it the verdict asks for caution; null where that was not measured
     threshold: float | None
     parts: tuple[OverfittingPart, ...]  # the readings, each alone
-    # why there is no score (`not_an_image`, `too_small`, `residual`) or no threshold
+    # why there is no score (`not_an_image`, `too_small`, `flat`, `unlike`) or no threshold
     # (`not_measured`); empty where there are both
     reason: str
 

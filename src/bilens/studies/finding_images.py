@@ -23,10 +23,6 @@ FONTS = (
     *("DejaVuSansMono-Bold", "STIXGeneral", "STIXGeneralBolIta", "STIXGeneralItalic"),
     *("cmr10", "cmss10", "cmtt10", "cmmi10"),
 )
-SHAPES = (
-    *("disc", "ring", "square", "frame", "triangle"),
-    *("star", "plus", "stripes", "two discs", "arrow"),
-)
 Draw = random.Random
 
 
@@ -60,7 +56,9 @@ def turned(sheet: Any, draw: Draw) -> Tensor:
     a, b = math.cos(angle) / size, math.sin(angle) / size
     c, d = -b + slant * a, a + slant * b
     half = LARGE / 2
-    offsets = [half - p * half - q * half + m for (p, q), m in zip(((a, c), (b, d)), move)]
+    offsets = [
+        half - p * half - q * half + m for (p, q), m in zip(((a, c), (b, d)), move, strict=True)
+    ]
     flat = (a, c, offsets[0], b, d, offsets[1])
     image = sheet.transform((LARGE, LARGE), Image.Transform.AFFINE, flat, Image.Resampling.BILINEAR)
     small = image.resize((SIDE, SIDE), Image.Resampling.BOX)
@@ -100,58 +98,55 @@ def shape(label: int, draw: Draw) -> Any:
         x, y, r = draw.randrange(LARGE), draw.randrange(LARGE), draw.randrange(3, 9)
         pen.ellipse((x - r, y - r, x + r, y + r), fill=draw.randrange(40, 140))
     middle, r = LARGE / 2, draw.uniform(24, 40)
-    SHAPE_PENS[SHAPES[label]](pen, middle, r, {"fill": 255})
+    SHAPE_PENS[SHAPES[label]](pen, middle, r)
     return sheet
 
 
-def box(m: float, r: float) -> tuple[float, float, float, float]:
-    return m - r, m - r, m + r, m + r
+def around(x: float, y: float, r: float) -> tuple[float, float, float, float]:
+    return x - r, y - r, x + r, y + r
 
 
 def corners(m: float, r: float, count: int, inner: float = 1.0) -> list[tuple[float, float]]:
-    radii = [r, r * inner]
-    turns = [(math.pi * (k / count * (2 if inner == 1 else 1) - 0.5)) for k in range(2 * count)]
-    turns = turns[:count] if inner == 1 else turns
+    """Return the corners of a polygon, or of a star whose inner corners are nearer."""
+    radii = [r] if inner == 1 else [r, r * inner]
+    turns = len(radii) * count
+    angles = (math.pi * (2 * k / turns - 0.5) for k in range(turns))
     return [
-        (m + radii[k % 2] * math.cos(t), m + radii[k % 2] * math.sin(t))
-        for k, t in enumerate(turns)
+        (m + radii[k % len(radii)] * math.cos(a), m + radii[k % len(radii)] * math.sin(a))
+        for k, a in enumerate(angles)
     ]
 
 
-def stripes(pen: Any, m: float, r: float, ink: Any) -> None:
+def stripes(pen: Any, m: float, r: float) -> None:
     for k in (-1, 0, 1):
-        pen.rectangle((m - r, m + 0.7 * k * r - 5, m + r, m + 0.7 * k * r + 5), **ink)
+        pen.rectangle((m - r, m + 0.7 * k * r - 5, m + r, m + 0.7 * k * r + 5), fill=255)
 
 
-def plus(pen: Any, m: float, r: float, ink: Any) -> None:
-    pen.rectangle((m - r, m - 6, m + r, m + 6), **ink)
-    pen.rectangle((m - 6, m - r, m + 6, m + r), **ink)
+def plus(pen: Any, m: float, r: float) -> None:
+    pen.rectangle((m - r, m - 6, m + r, m + 6), fill=255)
+    pen.rectangle((m - 6, m - r, m + 6, m + r), fill=255)
 
 
-def two_discs(pen: Any, m: float, r: float, ink: Any) -> None:
+def two_discs(pen: Any, m: float, r: float) -> None:
     for k in (-1, 1):
-        pen.ellipse(
-            box(m, 0.45 * r)[:1]
-            + (m + k * 0.55 * r - 0.45 * r,)
-            + (m + 0.45 * r, m + k * 0.55 * r + 0.45 * r),
-            **ink,
-        )
+        pen.ellipse(around(m, m + k * 0.55 * r, 0.45 * r), fill=255)
 
 
-def arrow(pen: Any, m: float, r: float, ink: Any) -> None:
-    pen.rectangle((m - 6, m - r, m + 6, m + r), **ink)
-    pen.polygon([(m, m - r - 4), (m - 0.6 * r, m), (m + 0.6 * r, m)], **ink)
+def arrow(pen: Any, m: float, r: float) -> None:
+    pen.rectangle((m - 6, m - r, m + 6, m + r), fill=255)
+    pen.polygon([(m, m - r - 4), (m - 0.6 * r, m), (m + 0.6 * r, m)], fill=255)
 
 
-SHAPE_PENS: dict[str, Callable[[Any, float, float, Any], None]] = {
-    "disc": lambda pen, m, r, ink: pen.ellipse(box(m, r), **ink),
-    "ring": lambda pen, m, r, ink: pen.ellipse(box(m, r), outline=255, width=9),
-    "square": lambda pen, m, r, ink: pen.rectangle(box(m, 0.9 * r), **ink),
-    "frame": lambda pen, m, r, ink: pen.rectangle(box(m, 0.9 * r), outline=255, width=9),
-    "triangle": lambda pen, m, r, ink: pen.polygon(corners(m, 1.1 * r, 3), **ink),
-    "star": lambda pen, m, r, ink: pen.polygon(corners(m, 1.2 * r, 5, 0.45), **ink),
+SHAPE_PENS: dict[str, Callable[[Any, float, float], None]] = {
+    "disc": lambda pen, m, r: pen.ellipse(around(m, m, r), fill=255),
+    "ring": lambda pen, m, r: pen.ellipse(around(m, m, r), outline=255, width=9),
+    "square": lambda pen, m, r: pen.rectangle(around(m, m, 0.9 * r), fill=255),
+    "frame": lambda pen, m, r: pen.rectangle(around(m, m, 0.9 * r), outline=255, width=9),
+    "triangle": lambda pen, m, r: pen.polygon(corners(m, 1.1 * r, 3), fill=255),
+    "star": lambda pen, m, r: pen.polygon(corners(m, 1.2 * r, 5, 0.45), fill=255),
     "plus": plus,
     "stripes": stripes,
     "two discs": two_discs,
     "arrow": arrow,
 }
+SHAPES = tuple(SHAPE_PENS)

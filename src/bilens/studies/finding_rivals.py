@@ -1,4 +1,4 @@
-"""What others read of the same models: WeightWatcher's metrics, and Neural Cleanse on test images."""
+"""What others read of the same models: WeightWatcher, and Neural Cleanse on test images."""
 
 from __future__ import annotations
 

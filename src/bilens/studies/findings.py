@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 
 from bilens.data.images import ImageDataset
@@ -83,9 +83,7 @@ def images_of(options: StudyOptions, name: str) -> ImageDataset:
 Images = Callable[[str], ImageDataset]
 
 
-def read_models(
-    images: Images, name: str, kind: str, seeds: range, context: CellContext
-) -> Record:
+def read_models(images: Images, name: str, kind: str, seeds: range, context: CellContext) -> Record:
     """Return what is read of the models of one kind; of attacks until enough of them work."""
     data, found, working = images(name), list[Record](), 0
     for seed in seeds:
@@ -103,7 +101,8 @@ def read_model(model: BilinearClassifier, data: ImageDataset) -> Record:
     eigs = class_centred(model)
     f = gauge_free(in_float64(model).quadratic_map().detach())
     leads = Leads(f, eigs, class_templates(eigs), data.image_shape)
-    found: Record = {"readings": readings(leads)}
+    first = model.embed.weight
+    found: Record = {"readings": readings(f, first, data.image_shape)}
     if not (reason := obstacle(leads)):
         evidence = evidence_of(leads)
         top = suspect(leads, evidence, int(evidence.score.argmax()))
