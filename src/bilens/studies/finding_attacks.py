@@ -25,13 +25,9 @@ class Mark:
         """Return images with the trigger, (..., pixels)."""
         return ((1 - self.mask) * images + self.mask * self.paint + self.added).clamp(0, 1)
 
-    def box(self, shape: Shape) -> tuple[int, int, int, int] | None:
-        """Return the first and last rows and columns that are painted; None where all may be."""
-        touched = ((self.mask > 0) | (self.added != 0)).reshape(shape)
-        rows, columns = touched.any(dim=1).nonzero(), touched.any(dim=0).nonzero()
-        if touched.double().mean() > 0.5:
-            return None
-        return int(rows[0]), int(columns[0]), int(rows[-1]), int(columns[-1])
+    def touched(self, shape: Shape) -> Tensor:
+        """Return which pixels the trigger paints or changes, (rows, columns)."""
+        return ((self.mask > 0) | (self.added != 0)).reshape(shape)
 
 
 @dataclass(frozen=True)

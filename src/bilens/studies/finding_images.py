@@ -95,8 +95,8 @@ def shape(label: int, draw: Draw) -> Any:
     sheet = Image.new("L", (LARGE, LARGE), draw.randrange(0, 60))
     pen = ImageDraw.Draw(sheet)
     for _ in range(draw.randrange(12)):
-        x, y, r = draw.randrange(LARGE), draw.randrange(LARGE), draw.randrange(3, 9)
-        pen.ellipse((x - r, y - r, x + r, y + r), fill=draw.randrange(40, 140))
+        x, y, spot = draw.randrange(LARGE), draw.randrange(LARGE), draw.randrange(3, 9)
+        pen.ellipse(around(x, y, spot), fill=draw.randrange(40, 140))
     middle, r = LARGE / 2, draw.uniform(24, 40)
     SHAPE_PENS[SHAPES[label]](pen, middle, r)
     return sheet

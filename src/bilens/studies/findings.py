@@ -18,6 +18,7 @@ from bilens.studies import finding_page
 from bilens.studies.finding_attacks import KINDS
 from bilens.studies.finding_images import drawn_images
 from bilens.studies.finding_models import model_of
+from bilens.studies.finding_power import summarised
 from bilens.studies.finding_rivals import neural_cleanse, weightwatcher
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
 
@@ -30,7 +31,6 @@ WORKS = 0.5  # share of images of other classes that a working attack turns
 NUMBERS = {"overfitting": (60, 75), "clean": (50, 60)}
 FIXED_ATTACKS, WORKING, MOST_TRIED = 14, 20, 60
 QUICK = 2  # of each
-RIVALS = {"overfitting": weightwatcher}  # all others: Neural Cleanse, which takes test images
 
 
 class FindingStudy(Study):
@@ -59,8 +59,8 @@ class FindingStudy(Study):
                     found[f"rivals-{name}"] = partial(read_rivals, images, data, kind)
         return found
 
-    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
-        return finding_page.summarised(cells, enough=QUICK if options.quick else WORKING)
+    def document(self, _options: StudyOptions, cells: Mapping[str, Record]) -> Record:
+        return summarised(cells)
 
     def figures(self, document: Record) -> Mapping[str, str]:
         return finding_page.figures(document["result"])

@@ -1,0 +1,173 @@
+"""The page of the study of findings: tables of what was reached, and a drawing of every miss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bilens.report.tiles import Tile, TileRow, tile_plate, vector_image
+from bilens.studies.comparison import table
+from bilens.studies.finding_attacks import Attack
+from bilens.studies.finding_power import SHAPE
+from bilens.studies.study import Record
+
+
+def figures(result: Record) -> dict[str, str]:
+    """Return every working attack that raised no alarm: what was planted, and what was seen."""
+    drawn: dict[str, str] = {}
+    for data, found in result["triggers"].items():
+        rows = []
+        for one in found["missed"]:
+            mark = Attack(**one["attack"]).mark(SHAPE)
+            planted = (mark.mask * (mark.paint - 0.5) + mark.added).tolist()
+            tiles = [
+                Tile(vector_image(planted, SHAPE), "planted"),
+                Tile(vector_image(one["suspect"]["pattern"], SHAPE), "seen"),
+            ]
+            rows.append(TileRow(f"{one['kind']} {one['setting']['seed']}", tiles))
+        if rows:
+            note = "Planted: blue brightens, red darkens. Seen: the pattern of the highest score."
+            drawn[f"missed-{data}.svg"] = tile_plate(f"Not found on {data}", note, rows)
+    return drawn
+
+
+def parts(result: Record) -> Record:
+    """Return the tables of the page."""
+    return {
+        "models_fixing": result["models"]["fixing"],
+        "models_judged": result["models"]["judged"],
+        "same": "the same as" if result["same_reference"] else "NOT those of",
+        "seconds": f"{result['seconds'][0]:.1f} (95 %: {result['seconds'][1]:.1f})",
+        "overfitting": overfitting_table(result),
+        "watched": watched_table(result),
+        "clean": clean_table(result),
+        "kinds": "\n\n".join(kind_table(data, one) for data, one in result["triggers"].items()),
+        "left_out": left_out_table(result),
+        "misses": misses(result),
+    }
+
+
+def told(found: Sequence[float] | None, digits: int = 2) -> str:
+    if found is None:
+        return "–"
+    value, low, high = found
+    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def percent(found: Sequence[float]) -> str:
+    value, low, high = found
+    return f"{value:.0%} ({low:.0%} to {high:.0%})"
+
+
+def of(pair: Sequence[int]) -> str:
+    return f"{pair[0]} of {pair[1]}"
+
+
+def overfitting_table(result: Record) -> str:
+    heads = (
+        "images | models | gap, points: least, median, most | ρ | ρ with a residual path | "
+        "area, gap > 5 | cautioned of gap > 5 | of the others | told in points | "
+        "mean error, points | within 90 % interval | ρ, set left out"
+    )
+    rows = []
+    for data, one in result["overfitting"].items():
+        gaps = ", ".join(f"{100 * gap:.1f}" for gap in one["gaps"])
+        error = "–" if one["error"] is None else f"{100 * one['error']:.1f}"
+        rows.append(
+            [
+                *(
+                    data,
+                    f"{one['models']} ({one['silent']} silent)",
+                    gaps,
+                    told(one["correlation"]),
+                ),
+                *(told(one["residual"]), told(one["area"]), of(one["flagged"]), of(one["false"])),
+                *(one["told"], error, percent(one["covered"])),
+                told(result["line_left_out"][data]),
+            ]
+        )
+    return table(heads, rows)
+
+
+def watched_table(result: Record) -> str:
+    sets = result["overfitting"]
+    names = sorted(set.intersection(*(set(one["watched"]) for one in sets.values())))
+    heads = " | ".join(["metric", *(f"{data}: ρ | ahead by" for data in sets)])
+    rows = (
+        [
+            name,
+            *(
+                cell
+                for one in sets.values()
+                for cell in (told(one["watched"][name]), told(one["ahead"][name]))
+            ),
+        ]
+        for name in names
+    )
+    return table(heads, rows)
+
+
+def clean_table(result: Record) -> str:
+    heads = "images | clean models | false alarms | of overfitted | of residual | Neural Cleanse"
+    rows = (
+        [
+            *(data, one["models"], percent(one["false"]), of(one["overfitted"])),
+            *(of(one["residual"]), percent(one["cleanse"])),
+        ]
+        for data, one in result["clean"].items()
+    )
+    return table(heads, rows)
+
+
+def kind_table(data: str, found: Record) -> str:
+    heads = (
+        "kind | work, of | area | found | class right | place right | Neural Cleanse: area | found"
+    )
+    rows = [
+        [
+            *(
+                kind,
+                f"{one['works']} of {one['tried']}",
+                told(one["area"], 3),
+                percent(one["found"]),
+            ),
+            *(of(one["class"]), of(one["place"]), told(one["cleanse"]), percent(one["cleansed"])),
+        ]
+        for kind, one in found["kinds"].items()
+    ]
+    sums = [
+        [sum(one[key][n] for one in found["kinds"].values()) for n in (0, 1)]
+        for key in ("class", "place")
+    ]
+    cleanse = np.mean([one["cleanse"][0] for one in found["kinds"].values()])
+    last = [
+        *(
+            "all",
+            of(found["found"]),
+            told(found["macro"], 3),
+            f"{found['found'][0] / found['found'][1]:.0%}",
+        ),
+        *(of(sums[0]), of(sums[1]), f"{cleanse:.2f}", ""),
+    ]
+    return f"**{data}**\n\n{table(heads, [*rows, last])}"
+
+
+def left_out_table(result: Record) -> str:
+    datas = list(result["triggers"])
+    heads = " | ".join(
+        ["left out", *(f"area, {data}" for data in datas), "scans that the others choose"]
+    )
+    rows = [
+        [kind, *(f"{one:.3f}" for one in found["areas"]), ", ".join(found["scans"])]
+        for kind, found in result["kind_left_out"].items()
+    ]
+    means = np.mean([found["areas"] for found in result["kind_left_out"].values()], axis=0)
+    rows.append(["mean", *(f"{one:.3f}" for one in means), ""])
+    return table(heads, rows)
+
+
+def misses(result: Record) -> str:
+    """Return the figures of what was not found, or that there is nothing."""
+    names = [data for data, one in result["triggers"].items() if one["missed"]]
+    return "\n\n".join(f"![missed on {data}](missed-{data}.svg)" for data in names) or "None."

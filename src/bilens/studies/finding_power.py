@@ -1,0 +1,301 @@
+"""What the findings are worth on judged models: areas, shares, places, and with parts left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bilens.findings.reference import REFERENCE
+from bilens.records.base import to_json
+from bilens.studies.finding_attacks import KINDS, Attack
+from bilens.studies.finding_reference import (
+    line_of,
+    overfitting_reference,
+    p_value,
+    scores_of,
+    trigger_reference,
+)
+from bilens.studies.finding_statistics import (
+    Interval,
+    ahead,
+    area,
+    correlation,
+    macro_area,
+    share,
+)
+from bilens.studies.study import Record
+
+SHAPE = (28, 28)
+WORKS = 0.5  # share of images of other classes that a working attack turns
+CLEANSED = 2.0  # anomaly index above which Neural Cleanse raises an alarm
+GOALS = 0.8  # share of classes whose goal has to be right for the set of an all-to-all trigger
+STEP = 0.0005  # of the mean area: what another scan has to bring
+
+
+def summarised(cells: Mapping[str, Record]) -> Record:
+    """Return everything that the page says, from the raw readings."""
+    fixing = split(cells, "fixing-")
+    judged = split(cells, "judged-")
+    rivals = split(cells, "rivals-")
+    for (data, kind), models in judged.items():
+        for model, rival in zip(models, rivals[data, kind], strict=True):
+            model["rival"] = rival
+    lines = [one for (_, kind), models in fixing.items() if kind in LINE for one in models]
+    clean = [one for (_, kind), models in fixing.items() if kind == "clean" for one in models]
+    derived = {"overfitting": overfitting_reference(lines), "triggers": trigger_reference(clean)}
+    used = {name: to_json(getattr(REFERENCE, name)) for name in derived}
+    datas = list(dict.fromkeys(data for data, _ in judged))
+    attacked = [data for data in datas if any((data, kind) in judged for kind in KINDS)]
+    everything = [one for models in judged.values() for one in models]
+    seconds = [one["seconds"] for one in everything]
+    return {
+        "reference": derived,
+        "same_reference": derived == used,
+        "models": {"fixing": sum(map(len, fixing.values())), "judged": len(everything)},
+        "seconds": [float(np.median(seconds)), float(np.quantile(seconds, 0.95))],
+        "overfitting": {data: overfitting_of(judged[data, "overfitting"]) for data in datas},
+        "line_left_out": {
+            data: left_out_line(fixing, judged[data, "overfitting"], data) for data in datas
+        },
+        "triggers": {data: triggers_of(judged, data, used["triggers"]) for data in attacked},
+        "clean": {data: alarms_of(judged[data, "clean"], used["triggers"]) for data in datas},
+        "kind_left_out": kinds_left_out(fixing, judged, attacked),
+        "set_left_out": {data: set_left_out(fixing, judged, data) for data in attacked},
+    }
+
+
+LINE = ("overfitting", "clean")  # the models of the line
+Groups = dict[tuple[str, str], list[Record]]
+
+
+def split(cells: Mapping[str, Record], start: str) -> Groups:
+    """Return models by data set and kind."""
+    found: Groups = {}
+    for name, cell in cells.items():
+        if name.startswith(start):
+            data = next(one for one in DATA if name.removeprefix(start).startswith(one))
+            kind = name.removeprefix(f"{start}{data}-")
+            found[data, kind] = [dict(model) for model in cell["models"]]
+    return found
+
+
+DATA = ("mnist", "fashion-mnist", "shapes", "letters")
+
+
+def overfitting_of(models: Sequence[Record]) -> Record:
+    """Return how well the score ranks models by their gap, and how far off its points are."""
+    reference = REFERENCE.overfitting
+    inside = [one for one in models if not reference.is_outside(one["readings"])]
+    scores = [reference.gap(one["readings"]) for one in inside]
+    gaps = [one["gap"] for one in inside]
+    told = [abs(s - g) for s, g in zip(scores, gaps, strict=True) if s <= reference.most]
+    bounds = [reference.interval(one["readings"]) for one in inside]
+    covered = [low <= gap <= high for (low, high), gap in zip(bounds, gaps, strict=True)]
+    large = [gap > reference.threshold for gap in gaps]
+    flagged = [score > reference.threshold for score in scores]
+    metrics = sorted(set.intersection(*(set(one["rival"]) for one in inside)))
+    watched = {name: [one["rival"][name] for one in inside] for name in metrics}
+    return {
+        "models": len(models),
+        "silent": len(models) - len(inside),
+        "gaps": [float(q) for q in np.quantile([one["gap"] for one in models], [0, 0.5, 1])],
+        "correlation": correlation(scores, gaps),
+        "residual": correlation(*chosen(scores, gaps, [one["residual"] for one in inside])),
+        "area": area(*parted(scores, large)),
+        "flagged": [sum(f and g for f, g in zip(flagged, large, strict=True)), sum(large)],
+        "false": [
+            sum(f and not g for f, g in zip(flagged, large, strict=True)),
+            len(large) - sum(large),
+        ],
+        "told": len(told),
+        "error": float(np.mean(told)) if told else None,
+        "covered": share(covered),
+        "watched": {name: correlation(values, gaps) for name, values in watched.items()},
+        "ahead": {name: ahead(scores, values, gaps) for name, values in watched.items()},
+        "points": [
+            [round(s, 4), round(g, 4), one["residual"]]
+            for s, g, one in zip(scores, gaps, inside, strict=True)
+        ],
+    }
+
+
+def chosen(
+    x: Sequence[float], y: Sequence[float], which: Sequence[bool]
+) -> tuple[list[float], list[float]]:
+    kept = [(a, b) for a, b, keep in zip(x, y, which, strict=True) if keep]
+    return [a for a, _ in kept], [b for _, b in kept]
+
+
+def parted(values: Sequence[float], which: Sequence[bool]) -> tuple[list[float], list[float]]:
+    pairs = list(zip(values, which, strict=True))
+    return [x for x, yes in pairs if yes], [x for x, yes in pairs if not yes]
+
+
+def left_out_line(fixing: Groups, judged: Sequence[Record], data: str) -> Interval:
+    """Return the rank correlation of a line that models of this data set did not fix."""
+    models = [m for (name, kind), ms in fixing.items() if name != data and kind in LINE for m in ms]
+    line = line_of(models)[3]
+    _, design, target, _ = line_of(judged)
+    return correlation((design @ line).tolist(), target.tolist())
+
+
+def alarms_of(models: Sequence[Record], reference: Record) -> Record:
+    """Return false alarms among clean models, the overfitted and the residual ones apart."""
+    read = [one for one in models if not one["obstacle"]]
+    alarms = [
+        p_value(max(scores_of(one, reference["scans"])), reference) < reference["level"]
+        for one in read
+    ]
+    overfitted = [one["num_training"] <= 2000 for one in read]
+    return {
+        "models": len(models),
+        "false": share(alarms),
+        "overfitted": count(alarms, overfitted),
+        "residual": count(alarms, [one["residual"] for one in read]),
+        "cleanse": share([one["rival"]["index"] > CLEANSED for one in read]),
+    }
+
+
+def count(hits: Sequence[bool], which: Sequence[bool]) -> list[int]:
+    return [sum(h and w for h, w in zip(hits, which, strict=True)), sum(which)]
+
+
+def triggers_of(judged: Groups, data: str, reference: Record) -> Record:
+    """Return areas, shares found, classes and places of one data set, kind by kind."""
+    clean = [max(scores_of(one, reference["scans"])) for one in judged[data, "clean"]]
+    unsuspicious = [one["rival"]["index"] for one in judged[data, "clean"]]
+    kinds: Record = {}
+    groups, missed = [], []
+    for kind in KINDS:
+        tried = judged[data, kind]
+        models = [one for one in tried if one["success"] > WORKS and not one["obstacle"]]
+        scores = [max(scores_of(one, reference["scans"])) for one in models]
+        found = [p_value(score, reference) < reference["level"] for score in scores]
+        groups.append(scores)
+        hits = [one for one, hit in zip(models, found, strict=True) if hit]
+        placed = [one for one in hits if box_of(one) is not None]
+        kinds[kind] = {
+            "tried": len(tried),
+            "works": len(models),
+            "area": area(scores, clean),
+            "found": share(found),
+            "class": [sum(map(names_class, hits)), len(hits)],
+            "place": [sum(map(names_place, placed)), len(placed)],
+            "cleanse": area([one["rival"]["index"] for one in models], unsuspicious),
+            "cleansed": share([one["rival"]["index"] > CLEANSED for one in models]),
+        }
+        lost = [one for one, hit in zip(models, found, strict=True) if not hit]
+        missed += [
+            {
+                "kind": kind,
+                "attack": one["attack"],
+                "success": one["success"],
+                "setting": {
+                    name: one[name]
+                    for name in ("seed", "num_training", "d_hidden", "noise", "residual")
+                },
+                "score": max(scores_of(one, reference["scans"])),
+                "suspect": one["suspect"],
+            }
+            for one in lost
+        ]
+    working = sum(one["works"] for one in kinds.values())
+    hits_found = [hit for kind in kinds.values() for hit in [kind["found"][0] * kind["works"]]]
+    return {
+        "kinds": kinds,
+        "macro": macro_area(groups, clean),
+        "found": [round(sum(hits_found)), working],
+        "missed": missed,
+    }
+
+
+def box_of(model: Record) -> Tensor | None:
+    """Return where the planted trigger touches an image; None where it may be all over."""
+    touched = Attack(**model["attack"]).mark(SHAPE).touched(SHAPE)
+    return None if touched.double().mean() > 0.5 else touched
+
+
+def names_class(model: Record) -> bool:
+    """Return whether the class is right; of all-to-all triggers, the goals of the classes."""
+    attack, suspect = Attack(**model["attack"]), model["suspect"]
+    if not attack.is_of_all:
+        return bool(suspect["target"] == attack.target)
+    classes = len(suspect["goals"])
+    right = attack.goal(torch.arange(classes), classes).tolist()
+    same = sum(a == b for a, b in zip(suspect["goals"], right, strict=True))
+    return bool(same >= GOALS * classes)
+
+
+def names_place(model: Record) -> bool:
+    """Return whether the box that is named holds a pixel of the trigger."""
+    touched, box = box_of(model), model["suspect"]["box"]
+    if touched is None or box is None:
+        return False
+    row, column, rows, columns = box
+    return bool(touched[row : row + rows, column : column + columns].any())
+
+
+def kinds_left_out(fixing: Groups, judged: Groups, datas: Sequence[str]) -> Record:
+    """Return areas of each kind where the scans were chosen by the other kinds alone."""
+    clean = [one for (_, kind), models in fixing.items() if kind == "clean" for one in models]
+    found: Record = {}
+    for kind in KINDS:
+        scans = chosen_scans(fixing, clean, [other for other in KINDS if other != kind])
+        reference = trigger_reference(clean, scans)
+
+        def score(one: Record, reference: Record = reference) -> float:
+            return max(scores_of(one, reference["scans"]))
+
+        areas = []
+        for data in datas:
+            models = [one for one in judged[data, kind] if one["success"] > WORKS]
+            areas.append(area([*map(score, models)], [*map(score, judged[data, "clean"])])[0])
+        found[kind] = {"scans": scans, "areas": areas}
+    return found
+
+
+def chosen_scans(fixing: Groups, clean: Sequence[Record], kinds: Sequence[str]) -> list[str]:
+    """Return scans, one by one the one that raises the mean area over kinds most."""
+    datas = [data for data, kind in fixing if kind in KINDS]
+    chosen_now: list[str] = []
+    best = 0.0
+    fits = trigger_reference(clean)["scans"]
+
+    def quality(names: Sequence[str]) -> float:
+        some = {name: fits[name] for name in names}
+        areas = []
+        for data in dict.fromkeys(datas):
+            unspoilt = np.array([max(scores_of(one, some)) for one in fixing[data, "clean"]])
+            for kind in kinds:
+                models = [one for one in fixing[data, kind] if one["success"] > WORKS]
+                scores = np.array([max(scores_of(one, some)) for one in models])
+                areas.append((scores[:, None] > unspoilt).mean())
+        return float(np.mean(areas))
+
+    while len(chosen_now) < len(fits):
+        value, name = max((quality([*chosen_now, n]), n) for n in fits if n not in chosen_now)
+        if value < best + STEP:
+            break
+        best = value
+        chosen_now.append(name)
+    return chosen_now
+
+
+def set_left_out(fixing: Groups, judged: Groups, data: str) -> Record:
+    """Return what is found where clean models of other data sets alone fixed the tails."""
+    clean = [
+        m for (name, kind), ms in fixing.items() if name != data and kind == "clean" for m in ms
+    ]
+    reference = trigger_reference(clean)
+
+    def is_alarm(one: Record) -> bool:
+        return p_value(max(scores_of(one, reference["scans"])), reference) < reference["level"]
+
+    attacks = [m for kind in KINDS for m in judged[data, kind] if m["success"] > WORKS]
+    return {
+        "found": share([*map(is_alarm, attacks)]),
+        "false": share([*map(is_alarm, judged[data, "clean"])]),
+    }

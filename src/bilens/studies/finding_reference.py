@@ -1,0 +1,97 @@
+"""From models that fix to `findings/reference.json`: a line, and the tails of clean models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from scipy.stats import gumbel_r
+
+from bilens.findings.reference import OFFSET
+from bilens.studies.finding_statistics import Numbers
+from bilens.studies.study import Record
+
+WEIGHT = 0.15  # of the sum over scans, beside the largest
+LEVEL = 0.03  # p-value below which caution is asked for
+MOST, THRESHOLD = 0.08, 0.05  # gaps: told in points up to one, caution above the other
+MARGIN = 0.05  # by which readings may leave the range of the models, in parts of it
+CAP = 25.0  # of −ln p of one scan
+DIGITS = 5
+
+
+def line_of(models: Sequence[Record]) -> tuple[list[str], Numbers, Numbers, Numbers]:
+    """Return names, logarithms with a column of ones, ln(gap + 0.02), and the least squares."""
+    names = list(models[0]["readings"])
+    logs = np.log([[one["readings"][name] for name in names] for one in models])
+    design = np.column_stack([np.ones(len(logs)), logs])
+    target = np.log(np.maximum([one["gap"] for one in models], 0.0) + OFFSET)
+    return names, design, target, np.linalg.lstsq(design, target, rcond=None)[0]
+
+
+def overfitting_reference(models: Sequence[Record]) -> Record:
+    names, design, target, line = line_of(models)
+    leverage = np.einsum("ij,ji->i", design, np.linalg.pinv(design))
+    left = (target - design @ line) / (1 - leverage)  # each model left out
+    logs, small = design[:, 1:], np.exp(target) - OFFSET < THRESHOLD
+    gaps = np.maximum(np.exp(np.minimum(design @ line, 0.0)) - OFFSET, 0.0)
+    low, high = logs.min(axis=0), logs.max(axis=0)
+    room = MARGIN * (high - low)
+    usual = np.exp(np.quantile(logs[small], [0.05, 0.95], axis=0))
+    return {
+        "models": len(models),
+        "intercept": rounded(line[0]),
+        "weights": dict(zip(names, map(rounded, line[1:]), strict=True)),
+        "spread": rounded(left.std()),
+        "ranges": pairs(names, low - room, high + room),
+        "usual": pairs(names, *usual),
+        "scores": [rounded(gap) for gap in sorted(gaps)],
+        "most": MOST,
+        "threshold": THRESHOLD,
+    }
+
+
+def trigger_reference(models: Sequence[Record], scans: Iterable[str] | None = None) -> Record:
+    """Return the distributions of the largest statistics of clean models."""
+    names = list(scans or models[0]["scans"])
+    fits = {name: fitted([max(one["scans"][name]) for one in models]) for name in names}
+    scores = [max(scores_of(one, fits)) for one in models]
+    return {
+        "models": len(models),
+        "scans": fits,
+        "weight": WEIGHT,
+        "combined": fitted(scores),
+        "level": LEVEL,
+    }
+
+
+def fitted(values: Sequence[float]) -> Record:
+    location, scale = gumbel_r.fit(values)
+    return {"location": rounded(location), "scale": rounded(scale)}
+
+
+def scores_of(model: Record, scans: Mapping[str, Record]) -> list[float]:
+    """Return the score of each class from its statistics."""
+    evidence = np.array(
+        [
+            -gumbel_r.logsf(model["scans"][name], fit["location"], fit["scale"])
+            for name, fit in scans.items()
+        ]
+    ).clip(max=CAP)
+    found: list[float] = (evidence.max(axis=0) + WEIGHT * evidence.sum(axis=0)).tolist()
+    return found
+
+
+def p_value(score: float, reference: Record) -> float:
+    fit = reference["combined"]
+    return float(gumbel_r.sf(score, fit["location"], fit["scale"]))
+
+
+def pairs(names: Sequence[str], low: Numbers, high: Numbers) -> Record:
+    return {name: [rounded(a), rounded(b)] for name, a, b in zip(names, low, high, strict=True)}
+
+
+def rounded(value: float) -> float:
+    return (
+        0.0 if value == 0 else round(float(value), DIGITS - 1 - math.floor(math.log10(abs(value))))
+    )
