@@ -8,6 +8,7 @@ from bilens.studies.conversion import ConversionStudy
 from bilens.studies.corners import CornerStudy
 from bilens.studies.eigenvectors import EigenvectorStudy
 from bilens.studies.explanations import ExplanationStudy
+from bilens.studies.findings import FindingStudy
 from bilens.studies.gates import GateStudy
 from bilens.studies.hosvd import HosvdStudy
 from bilens.studies.logic import LogicStudy
@@ -30,6 +31,7 @@ KINDS = (  # in the order of the page
     *(EigenvectorStudy, HosvdStudy, SharedStudy, ExplanationStudy),
     *(ConsistencyStudy, TruncationStudy, TargetStudy, MaskStudy),
     *(GateStudy, NegationStudy, NegationTextStudy, SAETrainingStudy, LayerStudy, ConversionStudy),
+    FindingStudy,
 )
 STUDIES: dict[str, Study] = {kind.name: kind() for kind in KINDS}
 

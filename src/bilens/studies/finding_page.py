@@ -25,7 +25,7 @@ def figures(result: Record) -> dict[str, str]:
                 Tile(vector_image(planted, SHAPE), "planted"),
                 Tile(vector_image(one["suspect"]["pattern"], SHAPE), "seen"),
             ]
-            rows.append(TileRow(f"{one['kind']} {one['setting']['seed']}", tiles))
+            rows.append(TileRow(f"{one['attack']['kind']} {one['seed']}", tiles))
         if rows:
             note = "Planted: blue brightens, red darkens. Seen: the pattern of the highest score."
             drawn[f"missed-{data}.svg"] = tile_plate(f"Not found on {data}", note, rows)
@@ -44,6 +44,7 @@ def parts(result: Record) -> Record:
         "clean": clean_table(result),
         "kinds": "\n\n".join(kind_table(data, one) for data, one in result["triggers"].items()),
         "left_out": left_out_table(result),
+        "set_left_out": set_table(result),
         "misses": misses(result),
     }
 
@@ -84,7 +85,7 @@ def overfitting_table(result: Record) -> str:
                 ),
                 *(told(one["residual"]), told(one["area"]), of(one["flagged"]), of(one["false"])),
                 *(one["told"], error, percent(one["covered"])),
-                told(result["line_left_out"][data]),
+                told(result["line_left_out"].get(data)),
             ]
         )
     return table(heads, rows)
@@ -165,6 +166,14 @@ def left_out_table(result: Record) -> str:
     means = np.mean([found["areas"] for found in result["kind_left_out"].values()], axis=0)
     rows.append(["mean", *(f"{one:.3f}" for one in means), ""])
     return table(heads, rows)
+
+
+def set_table(result: Record) -> str:
+    rows = (
+        [data, percent(one["found"]), percent(one["false"])]
+        for data, one in result["set_left_out"].items()
+    )
+    return table("images | found, all kinds | false alarms", rows)
 
 
 def misses(result: Record) -> str:

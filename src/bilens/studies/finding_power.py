@@ -12,9 +12,11 @@ from bilens.findings.reference import REFERENCE
 from bilens.records.base import to_json
 from bilens.studies.finding_attacks import KINDS, Attack
 from bilens.studies.finding_reference import (
+    are_alarms,
+    evidence_of,
+    largest_scores,
     line_of,
     overfitting_reference,
-    p_value,
     scores_of,
     trigger_reference,
 )
@@ -22,6 +24,7 @@ from bilens.studies.finding_statistics import (
     Interval,
     ahead,
     area,
+    area_under_roc,
     correlation,
     macro_area,
     share,
@@ -32,6 +35,8 @@ SHAPE = (28, 28)
 WORKS = 0.5  # share of images of other classes that a working attack turns
 CLEANSED = 2.0  # anomaly index above which Neural Cleanse raises an alarm
 GOALS = 0.8  # share of classes whose goal has to be right for the set of an all-to-all trigger
+FEW = 2000  # training images of an overfitted clean model
+SETTING = ("seed", "num_training", "d_hidden", "noise", "residual")  # said of what was missed
 STEP = 0.0005  # of the mean area: what another scan has to bring
 
 
@@ -48,7 +53,7 @@ def summarised(cells: Mapping[str, Record]) -> Record:
     derived = {"overfitting": overfitting_reference(lines), "triggers": trigger_reference(clean)}
     used = {name: to_json(getattr(REFERENCE, name)) for name in derived}
     datas = list(dict.fromkeys(data for data, _ in judged))
-    attacked = [data for data in datas if any((data, kind) in judged for kind in KINDS)]
+    attacked = attacked_of(judged)
     everything = [one for models in judged.values() for one in models]
     seconds = [one["seconds"] for one in everything]
     return {
@@ -58,12 +63,18 @@ def summarised(cells: Mapping[str, Record]) -> Record:
         "seconds": [float(np.median(seconds)), float(np.quantile(seconds, 0.95))],
         "overfitting": {data: overfitting_of(judged[data, "overfitting"]) for data in datas},
         "line_left_out": {
-            data: left_out_line(fixing, judged[data, "overfitting"], data) for data in datas
+            data: left_out_line(fixing, judged[data, "overfitting"], data)
+            for data in datas
+            if any(other != data for other, _ in fixing)
         },
         "triggers": {data: triggers_of(judged, data, used["triggers"]) for data in attacked},
         "clean": {data: alarms_of(judged[data, "clean"], used["triggers"]) for data in datas},
         "kind_left_out": kinds_left_out(fixing, judged, attacked),
-        "set_left_out": {data: set_left_out(fixing, judged, data) for data in attacked},
+        "set_left_out": {
+            data: set_left_out(fixing, judged, data)
+            for data in attacked
+            if any(other != data for other, _ in fixing)
+        },
     }
 
 
@@ -83,6 +94,15 @@ def split(cells: Mapping[str, Record], start: str) -> Groups:
 
 
 DATA = ("mnist", "fashion-mnist", "shapes", "letters")
+
+
+def kinds_of(groups: Groups, data: str) -> list[str]:
+    return [kind for kind in KINDS if (data, kind) in groups]
+
+
+def attacked_of(groups: Groups) -> list[str]:
+    """Return the data sets in whose images triggers were planted."""
+    return list(dict.fromkeys(data for data, kind in groups if kind in KINDS))
 
 
 def overfitting_of(models: Sequence[Record]) -> Record:
@@ -145,15 +165,11 @@ def left_out_line(fixing: Groups, judged: Sequence[Record], data: str) -> Interv
 def alarms_of(models: Sequence[Record], reference: Record) -> Record:
     """Return false alarms among clean models, the overfitted and the residual ones apart."""
     read = [one for one in models if not one["obstacle"]]
-    alarms = [
-        p_value(max(scores_of(one, reference["scans"])), reference) < reference["level"]
-        for one in read
-    ]
-    overfitted = [one["num_training"] <= 2000 for one in read]
+    alarms = are_alarms(read, reference)
     return {
         "models": len(models),
         "false": share(alarms),
-        "overfitted": count(alarms, overfitted),
+        "overfitted": count(alarms, [one["num_training"] <= FEW for one in read]),
         "residual": count(alarms, [one["residual"] for one in read]),
         "cleanse": share([one["rival"]["index"] > CLEANSED for one in read]),
     }
@@ -165,54 +181,44 @@ def count(hits: Sequence[bool], which: Sequence[bool]) -> list[int]:
 
 def triggers_of(judged: Groups, data: str, reference: Record) -> Record:
     """Return areas, shares found, classes and places of one data set, kind by kind."""
-    clean = [max(scores_of(one, reference["scans"])) for one in judged[data, "clean"]]
-    unsuspicious = [one["rival"]["index"] for one in judged[data, "clean"]]
+    clean = judged[data, "clean"]
+    quiet = scores_of(clean, reference)
+    unsuspicious = [one["rival"]["index"] for one in clean]
     kinds: Record = {}
-    groups, missed = [], []
-    for kind in KINDS:
-        tried = judged[data, kind]
-        models = [one for one in tried if one["success"] > WORKS and not one["obstacle"]]
-        scores = [max(scores_of(one, reference["scans"])) for one in models]
-        found = [p_value(score, reference) < reference["level"] for score in scores]
-        groups.append(scores)
+    scores, missed = [], []
+    for kind in kinds_of(judged, data):
+        models = working(judged[data, kind])
+        scores.append(scores_of(models, reference))
+        found = are_alarms(models, reference)
         hits = [one for one, hit in zip(models, found, strict=True) if hit]
-        placed = [one for one in hits if box_of(one) is not None]
+        missed += [one for one, hit in zip(models, found, strict=True) if not hit]
+        placed = [one for one in hits if touched_by(one) is not None]
         kinds[kind] = {
-            "tried": len(tried),
+            "tried": len(judged[data, kind]),
             "works": len(models),
-            "area": area(scores, clean),
+            "area": area(scores[-1], quiet),
             "found": share(found),
             "class": [sum(map(names_class, hits)), len(hits)],
             "place": [sum(map(names_place, placed)), len(placed)],
             "cleanse": area([one["rival"]["index"] for one in models], unsuspicious),
             "cleansed": share([one["rival"]["index"] > CLEANSED for one in models]),
         }
-        lost = [one for one, hit in zip(models, found, strict=True) if not hit]
-        missed += [
-            {
-                "kind": kind,
-                "attack": one["attack"],
-                "success": one["success"],
-                "setting": {
-                    name: one[name]
-                    for name in ("seed", "num_training", "d_hidden", "noise", "residual")
-                },
-                "score": max(scores_of(one, reference["scans"])),
-                "suspect": one["suspect"],
-            }
-            for one in lost
-        ]
-    working = sum(one["works"] for one in kinds.values())
-    hits_found = [hit for kind in kinds.values() for hit in [kind["found"][0] * kind["works"]]]
+    total = sum(map(len, scores))
+    kept = ("attack", "success", "suspect", *SETTING)
     return {
         "kinds": kinds,
-        "macro": macro_area(groups, clean),
-        "found": [round(sum(hits_found)), working],
-        "missed": missed,
+        "macro": macro_area(scores, quiet),
+        "found": [total - len(missed), total],
+        "missed": [{name: one[name] for name in kept} for one in missed],
     }
 
 
-def box_of(model: Record) -> Tensor | None:
+def working(models: Sequence[Record]) -> list[Record]:
+    """Return the attacks that work on models that can be read."""
+    return [one for one in models if one["success"] > WORKS and not one["obstacle"]]
+
+
+def touched_by(model: Record) -> Tensor | None:
     """Return where the planted trigger touches an image; None where it may be all over."""
     touched = Attack(**model["attack"]).mark(SHAPE).touched(SHAPE)
     return None if touched.double().mean() > 0.5 else touched
@@ -231,7 +237,7 @@ def names_class(model: Record) -> bool:
 
 def names_place(model: Record) -> bool:
     """Return whether the box that is named holds a pixel of the trigger."""
-    touched, box = box_of(model), model["suspect"]["box"]
+    touched, box = touched_by(model), model["suspect"]["box"]
     if touched is None or box is None:
         return False
     row, column, rows, columns = box
@@ -241,61 +247,49 @@ def names_place(model: Record) -> bool:
 def kinds_left_out(fixing: Groups, judged: Groups, datas: Sequence[str]) -> Record:
     """Return areas of each kind where the scans were chosen by the other kinds alone."""
     clean = [one for (_, kind), models in fixing.items() if kind == "clean" for one in models]
-    found: Record = {}
-    for kind in KINDS:
-        scans = chosen_scans(fixing, clean, [other for other in KINDS if other != kind])
+    kinds, found = kinds_of(judged, datas[0]), {}
+    for kind in kinds:
+        scans = chosen_scans(fixing, clean, [other for other in kinds if other != kind])
         reference = trigger_reference(clean, scans)
 
-        def score(one: Record, reference: Record = reference) -> float:
-            return max(scores_of(one, reference["scans"]))
+        def area_on(data: str, kind: str = kind, reference: Record = reference) -> float:
+            pair = (working(judged[data, kind]), judged[data, "clean"])
+            return area(*(scores_of(models, reference) for models in pair))[0]
 
-        areas = []
-        for data in datas:
-            models = [one for one in judged[data, kind] if one["success"] > WORKS]
-            areas.append(area([*map(score, models)], [*map(score, judged[data, "clean"])])[0])
-        found[kind] = {"scans": scans, "areas": areas}
+        found[kind] = {"scans": scans, "areas": [area_on(data) for data in datas]}
     return found
 
 
 def chosen_scans(fixing: Groups, clean: Sequence[Record], kinds: Sequence[str]) -> list[str]:
     """Return scans, one by one the one that raises the mean area over kinds most."""
-    datas = [data for data, kind in fixing if kind in KINDS]
-    chosen_now: list[str] = []
-    best = 0.0
     fits = trigger_reference(clean)["scans"]
+    names = list(fits)
+    quiet = {data: evidence_of(fixing[data, "clean"], fits) for data in attacked_of(fixing)}
+    loud = [
+        (data, evidence_of(working(fixing[data, kind]), fits)) for data in quiet for kind in kinds
+    ]
 
-    def quality(names: Sequence[str]) -> float:
-        some = {name: fits[name] for name in names}
-        areas = []
-        for data in dict.fromkeys(datas):
-            unspoilt = np.array([max(scores_of(one, some)) for one in fixing[data, "clean"]])
-            for kind in kinds:
-                models = [one for one in fixing[data, kind] if one["success"] > WORKS]
-                scores = np.array([max(scores_of(one, some)) for one in models])
-                areas.append((scores[:, None] > unspoilt).mean())
+    def quality(chosen: Sequence[int]) -> float:
+        silent = {data: largest_scores(one[:, chosen]) for data, one in quiet.items()}
+        areas = [area_under_roc(largest_scores(one[:, chosen]), silent[data]) for data, one in loud]
         return float(np.mean(areas))
 
-    while len(chosen_now) < len(fits):
-        value, name = max((quality([*chosen_now, n]), n) for n in fits if n not in chosen_now)
+    chosen, best = list[int](), 0.0
+    while len(chosen) < len(names):
+        value, scan = max((quality([*chosen, n]), n) for n in range(len(names)) if n not in chosen)
         if value < best + STEP:
             break
         best = value
-        chosen_now.append(name)
-    return chosen_now
+        chosen.append(scan)
+    return [names[scan] for scan in chosen]
 
 
 def set_left_out(fixing: Groups, judged: Groups, data: str) -> Record:
     """Return what is found where clean models of other data sets alone fixed the tails."""
-    clean = [
-        m for (name, kind), ms in fixing.items() if name != data and kind == "clean" for m in ms
-    ]
-    reference = trigger_reference(clean)
-
-    def is_alarm(one: Record) -> bool:
-        return p_value(max(scores_of(one, reference["scans"])), reference) < reference["level"]
-
-    attacks = [m for kind in KINDS for m in judged[data, kind] if m["success"] > WORKS]
+    others = (ms for (name, kind), ms in fixing.items() if name != data and kind == "clean")
+    reference = trigger_reference([one for models in others for one in models])
+    attacks = [one for kind in kinds_of(judged, data) for one in working(judged[data, kind])]
     return {
-        "found": share([*map(is_alarm, attacks)]),
-        "false": share([*map(is_alarm, judged[data, "clean"])]),
+        "found": share(are_alarms(attacks, reference)),
+        "false": share(are_alarms(judged[data, "clean"], reference)),
     }

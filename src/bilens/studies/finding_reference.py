@@ -32,7 +32,7 @@ def line_of(models: Sequence[Record]) -> tuple[list[str], Numbers, Numbers, Numb
 def overfitting_reference(models: Sequence[Record]) -> Record:
     names, design, target, line = line_of(models)
     leverage = np.einsum("ij,ji->i", design, np.linalg.pinv(design))
-    left = (target - design @ line) / (1 - leverage)  # each model left out
+    left = (target - design @ line) / np.maximum(1 - leverage, 1e-9)  # each model left out
     logs, small = design[:, 1:], np.exp(target) - OFFSET < THRESHOLD
     gaps = np.maximum(np.exp(np.minimum(design @ line, 0.0)) - OFFSET, 0.0)
     low, high = logs.min(axis=0), logs.max(axis=0)
@@ -55,7 +55,7 @@ def trigger_reference(models: Sequence[Record], scans: Iterable[str] | None = No
     """Return the distributions of the largest statistics of clean models."""
     names = list(scans or models[0]["scans"])
     fits = {name: fitted([max(one["scans"][name]) for one in models]) for name in names}
-    scores = [max(scores_of(one, fits)) for one in models]
+    scores = scores_of(models, {"scans": fits})
     return {
         "models": len(models),
         "scans": fits,
@@ -65,26 +65,45 @@ def trigger_reference(models: Sequence[Record], scans: Iterable[str] | None = No
     }
 
 
-def fitted(values: Sequence[float]) -> Record:
+def fitted(values: Sequence[float] | Numbers) -> Record:
     location, scale = gumbel_r.fit(values)
     return {"location": rounded(location), "scale": rounded(scale)}
 
 
-def scores_of(model: Record, scans: Mapping[str, Record]) -> list[float]:
-    """Return the score of each class from its statistics."""
-    evidence = np.array(
-        [
-            -gumbel_r.logsf(model["scans"][name], fit["location"], fit["scale"])
-            for name, fit in scans.items()
-        ]
-    ).clip(max=CAP)
-    found: list[float] = (evidence.max(axis=0) + WEIGHT * evidence.sum(axis=0)).tolist()
+def evidence_of(models: Sequence[Record], scans: Mapping[str, Record]) -> Numbers:
+    """Return −ln p of each statistic, (models, scans, classes)."""
+    statistics = np.array([[one["scans"][name] for name in scans] for one in models])
+    location, scale = (
+        np.array([fit[key] for fit in scans.values()])[:, None] for key in ("location", "scale")
+    )
+    return tail(statistics, location, scale).clip(max=CAP)
+
+
+def tail(values: Numbers, location: Numbers | float, scale: Numbers | float) -> Numbers:
+    """Return −ln P(X > x) of a Gumbel distribution."""
+    with np.errstate(over="ignore"):
+        height = np.exp(-(values - location) / scale)
+    found: Numbers = -np.log(-np.expm1(-height))
     return found
 
 
-def p_value(score: float, reference: Record) -> float:
+def largest_scores(evidence: Numbers) -> Numbers:
+    """Return the score of the class that stands out most, (models, scans, classes) → (models,)."""
+    found: Numbers = (evidence.max(axis=1) + WEIGHT * evidence.sum(axis=1)).max(axis=1)
+    return found
+
+
+def scores_of(models: Sequence[Record], reference: Record) -> Numbers:
+    """Return the score of each model."""
+    return largest_scores(evidence_of(models, reference["scans"]))
+
+
+def are_alarms(models: Sequence[Record], reference: Record) -> list[bool]:
+    """Return which models have a p-value below the level."""
     fit = reference["combined"]
-    return float(gumbel_r.sf(score, fit["location"], fit["scale"]))
+    evidence = tail(scores_of(models, reference), fit["location"], fit["scale"])
+    found: list[bool] = (evidence > -math.log(LEVEL)).tolist()
+    return found
 
 
 def pairs(names: Sequence[str], low: Numbers, high: Numbers) -> Record:

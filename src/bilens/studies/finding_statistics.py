@@ -59,12 +59,12 @@ def ahead(x: Sequence[float], other: Sequence[float], y: Sequence[float]) -> Int
     return with_interval(difference, rows)
 
 
-def area(positive: Sequence[float], negative: Sequence[float]) -> Interval:
+def area(positive: Sequence[float] | Numbers, negative: Sequence[float] | Numbers) -> Interval:
     groups = np.asarray(positive, float), np.asarray(negative, float)
     return with_interval(area_under_roc, *groups)
 
 
-def macro_area(groups: Sequence[Sequence[float]], negative: Sequence[float]) -> Interval:
+def macro_area(groups: Sequence[Numbers], negative: Numbers) -> Interval:
     """Return the mean area over kinds, each kind resampled alone."""
 
     def mean_area(*drawn: Numbers) -> Numbers:
@@ -72,7 +72,7 @@ def macro_area(groups: Sequence[Sequence[float]], negative: Sequence[float]) -> 
         found: Numbers = np.mean(areas, axis=0)
         return found
 
-    return with_interval(mean_area, *(np.asarray(group, float) for group in (*groups, negative)))
+    return with_interval(mean_area, *groups, negative)
 
 
 def share(hits: Sequence[bool]) -> Interval:

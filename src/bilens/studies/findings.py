@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 
 from bilens.data.images import ImageDataset
@@ -28,9 +28,10 @@ ATTACKED = JUDGED[:2]
 FIRST_JUDGED = 1000  # seed
 WORKS = 0.5  # share of images of other classes that a working attack turns
 # models of a kind: how many fix, how many judge; of attacks that judge so many have to work
-NUMBERS = {"overfitting": (60, 75), "clean": (50, 60)}
+NUMBERS = {"overfitting": (100, 75), "clean": (50, 60)}
+DRAWN = {"overfitting": 60, "clean": 40}  # of shapes
 FIXED_ATTACKS, WORKING, MOST_TRIED = 14, 20, 60
-QUICK = 2  # of each
+QUICK, QUICK_KINDS = 4, ("square-4", "waves")  # models of each
 
 
 class FindingStudy(Study):
@@ -44,19 +45,16 @@ class FindingStudy(Study):
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
         images = cache(partial(images_of, options))
         found: dict[str, Measure] = {}
-        for data in FIXING:
-            for kind in ("overfitting", "clean", *KINDS):
-                if kind in NUMBERS or data in ATTACKED:
-                    seeds = range(count_of(options, kind, judged=False))
-                    found[f"fixing-{data}-{kind}"] = partial(read_models, images, data, kind, seeds)
-        for data in JUDGED:
-            for kind in ("overfitting", "clean", *KINDS):
-                if kind in NUMBERS or data in ATTACKED:
-                    last = FIRST_JUDGED + count_of(options, kind, judged=True)
-                    seeds = range(FIRST_JUDGED, last)
-                    name = f"{data}-{kind}"
-                    found[f"judged-{name}"] = partial(read_models, images, data, kind, seeds)
-                    found[f"rivals-{name}"] = partial(read_rivals, images, data, kind)
+        for data, kind in groups(options, FIXING):
+            number = count_of(options, kind, judged=False)
+            seeds = range(number if data in ATTACKED else min(number, DRAWN[kind]))
+            found[f"fixing-{data}-{kind}"] = partial(read_models, images, data, kind, seeds)
+        for data, kind in groups(options, JUDGED):
+            number = count_of(options, kind, judged=True)
+            seeds = range(FIRST_JUDGED, FIRST_JUDGED + number)
+            found[f"judged-{data}-{kind}"] = partial(read_models, images, data, kind, seeds)
+        for data, kind in groups(options, JUDGED):
+            found[f"rivals-{data}-{kind}"] = partial(read_rivals, images, data, kind)
         return found
 
     def document(self, _options: StudyOptions, cells: Mapping[str, Record]) -> Record:
@@ -67,6 +65,15 @@ class FindingStudy(Study):
 
     def parts(self, result: Record) -> Record:
         return finding_page.parts(result)
+
+
+def groups(options: StudyOptions, datas: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield data sets and kinds of models; triggers are planted in images that are not drawn."""
+    for data in datas[:1] if options.quick else datas:
+        yield data, "overfitting"
+        yield data, "clean"
+        if data in ATTACKED:
+            yield from ((data, kind) for kind in (QUICK_KINDS if options.quick else KINDS))
 
 
 def count_of(options: StudyOptions, kind: str, *, judged: bool) -> int:
