@@ -270,7 +270,7 @@ def test_what_the_page_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(found["triggers"]["mnist"]["missed"]) == 1
     assert found["overfitting"]["mnist"]["correlation"][0] > 0.99
     assert found["kind_left_out"]["square-4"]["scans"] == ["two"]
-    assert found["kind_left_out"]["waves"]["scans"] == ["one"]
+    assert found["kind_left_out"]["waves"]["scans"][0] == "one"
     drawings = figures(found)
     assert list(drawings) == ["missed-mnist.svg"]
     page = STUDIES["findings/images"].page({"result": found})

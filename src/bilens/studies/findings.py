@@ -30,7 +30,7 @@ WORKS = 0.5  # share of images of other classes that a working attack turns
 # models of a kind: how many fix, how many judge; of attacks that judge so many have to work
 NUMBERS = {"overfitting": (100, 75), "clean": (50, 60)}
 DRAWN = {"overfitting": 60, "clean": 40}  # of shapes
-FIXED_ATTACKS, WORKING, MOST_TRIED = 14, 20, 60
+FIXED_ATTACKS, WORKING, MOST_TRIED = 14, 20, 100
 QUICK, QUICK_KINDS = 4, ("square-4", "waves")  # models of each
 
 
