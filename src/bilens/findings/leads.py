@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.concentration import cosines
+from bilens.algebra.concentration import cosine_transform, cosines
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
@@ -113,16 +113,42 @@ class Leads:
         return shares.sort(dim=0).values[rank]
 
 
-def best_patterns(leads: Leads, lengths: Sequence[float], frame: Tensor | None = None) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class FineBand:
+    """The cosines of an image with at least so many half waves along a side."""
+
+    shape: tuple[int, int]
+    lowest: int
+
+    @property
+    def kept(self) -> Tensor:
+        rows, columns = (torch.arange(length) for length in self.shape)
+        return (rows[:, None] >= self.lowest) | (columns >= self.lowest)
+
+    def coefficients(self, images: Tensor) -> Tensor:
+        """Return orthonormal coordinates, (..., in) → (..., cosines)."""
+        return cosine_transform(images, self.shape)[..., self.kept]
+
+    def images(self, coefficients: Tensor) -> Tensor:
+        down, across = (cosines(length, coefficients.dtype) for length in self.shape)
+        whole = coefficients.new_zeros(*coefficients.shape[:-1], *self.shape)
+        whole[..., self.kept] = coefficients
+        return (down @ whole @ across.T).flatten(-2)
+
+
+def best_patterns(leads: Leads, lengths: Sequence[float], band: FineBand | None = None) -> Tensor:
     """Return the patterns that raise the mean lead of each class most, (lengths, classes, in).
 
-    They are exact: the trust region of its form, in all of space or in that of the rows of `frame`.
+    They are exact: the trust region of its form, in all of space or in that of a band.
     """
     slopes = leads.mean_slopes
-    if frame is None:
+    if band is None:
         values, vectors = leads.bend * leads.eigs.eigenvalues, leads.eigs.eigenvectors
     else:
-        inner, slopes = spectra_within(leads, frame), slopes @ frame.T
+        slopes = band.coefficients(slopes)
+        left, right = map(band.coefficients, (leads.f.tensor.left, leads.f.tensor.right))
+        down = leads.bend * leads.f.tensor.down
+        inner = eigendecompose_all(QuadraticMap(BilinearTensor(down, left, right)))
         values, vectors = inner.eigenvalues, inner.eigenvectors
     along = torch.einsum("tkn,tn->tk", vectors, slopes)
     rest = slopes - torch.einsum("tkn,tk->tn", vectors, along)
@@ -135,20 +161,4 @@ def best_patterns(leads: Leads, lengths: Sequence[float], frame: Tensor | None =
         across = point[:, -1:] * rest / torch.where(beside > 0, beside, 1.0)
         patterns.append(torch.einsum("tk,tkn->tn", point[:, :-1], vectors) + across)
     found = torch.stack(patterns)
-    return found if frame is None else found @ frame
-
-
-def spectra_within(leads: Leads, frame: Tensor) -> EigenDecomposition:
-    """Return the spectra of the mean leads on the space of orthonormal rows."""
-    tensor = leads.f.tensor
-    left, right = tensor.left @ frame.T, tensor.right @ frame.T
-    return eigendecompose_all(QuadraticMap(BilinearTensor(leads.bend * tensor.down, left, right)))
-
-
-def fine_patterns(shape: tuple[int, int], lowest: int) -> Tensor:
-    """Return the cosines of an image with at least so many half waves along a side, (…, in)."""
-    down, across = (cosines(length) for length in shape)
-    waves = torch.einsum("ik,jl->klij", down, across)
-    rows, columns = (torch.arange(length) for length in shape)
-    fine = (rows[:, None] >= lowest) | (columns >= lowest)
-    return waves[fine].flatten(1)
+    return found if band is None else band.images(found)

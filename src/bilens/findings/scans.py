@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bilens.findings.leads import Leads, best_patterns, fine_patterns, usual_length
+from bilens.findings.leads import FineBand, Leads, best_patterns, usual_length
 
 MARGIN = 3  # pixels around the square that foretell it
 AROUND = 5  # pixels on a side of the surroundings that a pixel is measured by
@@ -50,9 +50,8 @@ def scan(leads: Leads) -> Iterator[Scan]:
     (whole,) = best_patterns(leads, [LENGTH * size])
     for side in WINDOWS:
         yield window(whole, shape, side)
-    fine = best_patterns(
-        leads, [share * size for share in FINE_LENGTHS], fine_patterns(shape, FINE)
-    )
+    lengths = [share * size for share in FINE_LENGTHS]
+    fine = best_patterns(leads, lengths, FineBand(shape, FINE))
     for name, patterns in zip(("reach", "long_reach"), fine, strict=True):
         won = leads.shares_won(patterns).clamp(min=FLOOR).log()
         yield Scan(name, beyond_others(won), patterns)
