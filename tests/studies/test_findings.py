@@ -16,7 +16,14 @@ import pytest
 import torch
 
 from bilens.data.images import ImageDataset
-from bilens.studies import STUDIES, finding_images, finding_models, finding_rivals, findings
+from bilens.studies import (
+    STUDIES,
+    finding_images,
+    finding_models,
+    finding_rivals,
+    finding_tables,
+    findings,
+)
 from bilens.studies.finding_attacks import KINDS, OWN, Attack
 from bilens.studies.finding_models import attack_setting, model_of, overfitting_setting, setting_of
 from bilens.studies.finding_page import figures, parts
@@ -29,6 +36,7 @@ from bilens.studies.finding_reference import (
 )
 from bilens.studies.finding_rivals import neural_cleanse
 from bilens.studies.finding_statistics import area, correlation, macro_area, share
+from bilens.studies.finding_tables import read_tables
 
 SHAPE, CLASSES = (28, 28), 10
 SPREAD_OUT = {"blended", "waves"}
@@ -229,7 +237,8 @@ def judged_cells() -> dict[str, Any]:
             found["scans"][scan][3] = 30.0
         return found
 
-    cells: dict[str, Any] = {}
+    some = {"models": 3, "gap": 0.1, "correlations": {"norm": 0.4}}
+    cells: dict[str, Any] = {"tables": {"tables": {"wine": some}}}
     for start in ("fixing", "judged"):
         cells[f"{start}-mnist-overfitting"] = {"models": [model() for _ in range(30)]}
         cells[f"{start}-mnist-clean"] = {"models": [model() for _ in range(30)]}
@@ -308,5 +317,16 @@ def test_cells_of_the_study() -> None:
     assert [name for name in names if "letters" in name and name.startswith("fixing")] == []
     assert sum(name.startswith("judged") for name in names) == 2 * 17 + 2
     quick = study.cells(StudyOptions(quick=True))
-    assert {name.split("-")[1] for name in quick} == {"mnist"}
+    assert {name.split("-")[1] for name in quick if "-" in name} == {"mnist"}
     assert findings.FIRST_JUDGED > 500
+
+
+def test_tables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(120, 3)), np.arange(120) % 2
+    monkeypatch.setattr(finding_tables, "tables", lambda: {"noise": (x, y)})
+    found = read_tables(3)
+    assert found["noise"]["models"] == 3
+    assert found["noise"]["gap"] > 0, "noise can but be learnt by heart"
+    for one in found.values():
+        assert all(-1 <= value <= 1 or math.isnan(value) for value in one["correlations"].values())

@@ -46,6 +46,7 @@ def parts(result: Record) -> Record:
         "left_out": left_out_table(result),
         "set_left_out": set_table(result),
         "misses": misses(result),
+        "tables": tables_table(result["tables"]),
     }
 
 
@@ -174,6 +175,16 @@ def set_table(result: Record) -> str:
         for data, one in result["set_left_out"].items()
     )
     return table("images | found, all kinds | false alarms", rows)
+
+
+def tables_table(found: Record) -> str:
+    names = list(next(iter(found.values()))["correlations"])
+    rows = (
+        [name, one["models"], f"{100 * one['gap']:.1f}"]
+        + [f"{one['correlations'][reading]:.2f}" for reading in names]
+        for name, one in found.items()
+    )
+    return table(" | ".join(["table", "models", "median gap, points", *names]), rows)
 
 
 def misses(result: Record) -> str:

@@ -70,6 +70,7 @@ def summarised(cells: Mapping[str, Record]) -> Record:
         "triggers": {data: triggers_of(judged, data, used["triggers"]) for data in attacked},
         "clean": {data: alarms_of(judged[data, "clean"], used["triggers"]) for data in datas},
         "kind_left_out": kinds_left_out(fixing, judged, attacked),
+        "tables": cells["tables"]["tables"],
         "set_left_out": {
             data: set_left_out(fixing, judged, data)
             for data in attacked

@@ -20,6 +20,7 @@ from bilens.studies.finding_images import drawn_images
 from bilens.studies.finding_models import model_of
 from bilens.studies.finding_power import summarised
 from bilens.studies.finding_rivals import neural_cleanse, weightwatcher
+from bilens.studies.finding_tables import MODELS, read_tables
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
 
 FIXING = ("mnist", "fashion-mnist", "shapes")  # their first models fix what there is to fix
@@ -55,6 +56,9 @@ class FindingStudy(Study):
             found[f"judged-{data}-{kind}"] = partial(read_models, images, data, kind, seeds)
         for data, kind in groups(options, JUDGED):
             found[f"rivals-{data}-{kind}"] = partial(read_rivals, images, data, kind)
+        found["tables"] = lambda _context: {
+            "tables": read_tables(QUICK if options.quick else MODELS)
+        }
         return found
 
     def document(self, _options: StudyOptions, cells: Mapping[str, Record]) -> Record:
