@@ -5,6 +5,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bilens.findings.reference import OVERFITTING, TRIGGERS
 from bilens.records import audit as a, common as c, given_inputs as i, guarantees as g
 from bilens.records.base import kind_of, to_json
 from bilens.records.decision import Coverage, CoverageGroup
@@ -30,7 +31,11 @@ KINDS = (
 )
 SHOWN = 4  # eigenvectors of each sign, and contributions of each class
 CHANCE = c.NullInterval(0.25, 0.125, 0.5)
-TRIGGER = {"score": 3.25, "threshold": 5.0, "target": "0", "row": 1, "column": 2, "side": 3}
+GAP = {"gap": 0.012, "low": 0.0, "high": 0.03, "most": 0.08, "threshold": 0.05, "correlation": 0.9}
+TRIGGER = {
+    **{"p_value": 0.4, "threshold": 0.03, "target": "0", "row": 1, "column": 2, "rows": 3},
+    **{"columns": 3, "won": 1, "sources": 2, "found": 0.93, "false_alarms": 0.043},
+}
 
 GAP = {"gap": 0.0625, "train": 0.975, "high": 0.9125, "threshold": 0.05}
 
@@ -71,8 +76,8 @@ def make_document(
         explanations=tuple(make_explanation(rng, readings, width, *kind) for kind in kinds),
         verdict=make_verdict(classes, data=data),
         guarantees=make_guarantees(width, len(names)),
-        overfitting=make_overfitting(image=shape[0] > 1, data=data),
-        triggers=make_triggers(shape),
+        overfitting=make_overfitting(image=shape[0] > 1),
+        triggers=make_triggers(shape, len(names)),
         coverage=make_coverage(),
         null_samples=99,
         seed=0,
@@ -121,22 +126,30 @@ def coverage_endings() -> list[dict[str, Any]]:
     return [{"rule": rule, "outcome": end, "values": values} for rule, end, values in found]
 
 
-def make_overfitting(*, image: bool, data: bool) -> a.Overfitting:
-    """The readings of images, or of inputs in a row."""
-    names = ["localisation", *(["constant_mass"] if data else [])]
-    names += ["edge_mass", "roughness", "steepness", "shift_tolerance"] if image else []
-    parts = [a.OverfittingPart(name, 0.375, CHANCE) for name in names]
-    parts.append(a.OverfittingPart("tail_mass", 0.0625, None))
-    known = (0.012, 0.05) if image else (None, None)
-    return a.Overfitting(*known, tuple(parts), "" if image else "not_an_image")
+def make_overfitting(*, image: bool) -> a.Overfitting:
+    """The readings of images; inputs in a row have none."""
+    if not image:
+        return a.Overfitting(None, None, None, None, None, None, (), "not_an_image")
+    parts = tuple(a.OverfittingPart(name, 0.375, 0.25, 0.5) for name in OVERFITTING.weights)
+    return a.Overfitting(0.012, 0.0, 0.03, 0.2, 0.08, 0.05, parts, "")
 
 
-def make_triggers(shape: tuple[int, int]) -> a.Triggers:
-    """Two patches, where images are large enough to hold one."""
+def make_triggers(shape: tuple[int, int], classes: int) -> a.Triggers:
+    """Two suspects, one at a place and one all over, where images are large enough."""
     if min(shape) <= 5:
-        return a.Triggers(None, None, None, (), "too_small" if shape[0] > 1 else "not_an_image")
-    patches = tuple(a.Patch(target, 1, 2, 3, score, 4.5) for target, score in ((0, 3.25), (1, 2.5)))
-    return a.Triggers(3.25, 5.0, CHANCE, patches, "")
+        reason = "too_small" if shape[0] > 1 else "not_an_image"
+        return a.Triggers(None, None, None, (), (), reason)
+    pattern = tuple(float(pixel % 3 - 1) for pixel in range(math.prod(shape)))
+    scans = tuple(
+        a.ScanReading(name, n % classes, 0.5 * n, 1 / (n + 1))
+        for n, name in enumerate(TRIGGERS.scans)
+    )
+    goals, sources = tuple((n + 1) % classes for n in range(classes)), classes - 1
+    suspects = (
+        a.Trigger(0, 3.25, "bright_3", (1, 2, 3, 3), pattern, 4.5, 1, sources, goals),
+        a.Trigger(1, 2.5, "reach", None, pattern, 2.25, 0, sources, (1,) * classes),
+    )
+    return a.Triggers(3.25, 0.4, 0.03, scans, suspects, "")
 
 
 def make_guarantees(width: int, classes: int) -> g.Guarantees:
@@ -243,7 +256,7 @@ def make_verdict(classes: int, *, data: bool) -> tuple[c.Finding, ...]:
         ),
         c.Finding("few_directions", "info", {"k": 3, "of": 36, "accuracy": 0.7, "full": 0.9}),
         c.Finding("beyond_null", "info", {"median": 3.0, "least": 3, "most": 3, "none": ""}),
-        c.Finding("overfitting", "info", {"gap": 0.012, "threshold": 0.05}),
+        c.Finding("overfitting", "info", dict(GAP)),
         c.Finding("trigger", "info", dict(TRIGGER)),
     ]
     return tuple(findings if data else findings[:2] + findings[4:])
@@ -260,8 +273,7 @@ def variants() -> dict[str, dict[str, Any]]:
         "no image": make_document(shape=(1, 9)),
         "two classes": make_document(classes=2, shape=(7, 8)),
         "many classes": make_document(classes=30),
-        "small image": small_image("too_small"),
-        "flat": small_image("flat"),
+        **{reason: silent(reason) for reason in ("too_small", "flat", "classes", "unlike")},
         "older": {**make_document(data=False), "overfitting": None, "triggers": None},
         "failed": {**failed(), "inputs": to_json(others.pop())},
         "odd": odd(),
@@ -337,16 +349,21 @@ def decided(answer: str, accepted_by: str) -> dict[str, Any]:
         document["overfitting"] |= {"threshold": None, "reason": "not_measured"}
         document["triggers"] |= {"threshold": None, "reason": "not_measured"}
     else:
-        silent = {"score": None, "threshold": None, "reason": "residual"}
-        document["overfitting"] |= silent
-        document["triggers"] |= {**silent, "null_interval": None, "patches": []}
+        document["overfitting"] |= {"score": 0.2}
+        for finding in document["verdict"]:
+            if finding["rule"] == "overfitting":
+                finding |= {"outcome": "warn", "values": GAP | {"gap": 0.2}}
+            if finding["rule"] == "trigger":
+                finding |= {"outcome": "warn", "values": TRIGGER | {"p_value": 1e-5, "rows": 0}}
     return document
 
 
-def small_image(reason: str) -> dict[str, Any]:
-    """Images in which no square can stand out."""
+def silent(reason: str) -> dict[str, Any]:
+    """A model of which neither search says anything."""
     document = make_document(data=False)
-    document["triggers"] = to_json(a.Triggers(None, None, None, (), reason))
+    document["triggers"] = to_json(a.Triggers(None, None, None, (), (), reason))
+    nothing = a.Overfitting(None, None, None, None, None, None, (), reason)
+    document["overfitting"] = to_json(nothing)
     return document
 
 
@@ -364,9 +381,10 @@ def failed() -> dict[str, Any]:
     document["classes"][1]["complete"] = False
     outcomes = {"exact": "fail", "complete": "fail", "beyond_null": "warn"}
     outcomes |= {"overfitting": "warn", "trigger": "warn"}
-    document["triggers"] |= {"score": 9.5}
-    document["triggers"]["patches"][0] |= {"score": 9.5}
+    document["triggers"] |= {"score": 9.5, "p_value": 0.0004}
+    document["triggers"]["suspects"][0] |= {"score": 9.5}
     for finding in document["verdict"]:
+        finding["values"] |= {"p_value": 0.0004} if finding["rule"] == "trigger" else {}
         finding["outcome"] = outcomes.get(finding["rule"], finding["outcome"])
         if finding["rule"] == "few_directions":
             finding["values"]["k"] = finding["values"]["of"]
@@ -392,6 +410,7 @@ def odd() -> dict[str, Any]:
     ]
     document["verdict"][3]["values"]["k"] = 0
     document["overfitting"]["parts"][0]["name"] = "new_reading"
+    document["triggers"]["scans"][0]["name"] = "new_scan"
     document["overfitting"] |= {"score": None, "threshold": None, "reason": "new_reason"}
     document["classes"][0] |= {"negative": []}
     document["classes"][1] |= {"positive": []}

@@ -3,6 +3,7 @@
 Damage seen to fail: a group of numbers alone called sound; whether answers were measured not asked.
 """
 
+import re
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 from bilens.report.sections.decision import decision_of, group_lines, looked_lines
 from bilens.report.sections.overview import finding_lines, rule_text
 from bilens.report.text import LANGUAGES, load_catalogue
-from report_documents import answered, make_document, page_of, variants
+from report_documents import GAP, answered, make_document, page_of, variants
 
 EN = load_catalogue("en")
 ENDINGS = ("pass", "warn", "fail", "unknown")
@@ -76,7 +77,8 @@ def test_a_table_of_numbers_alone_is_not_called_sound() -> None:
 
 def test_what_was_not_looked_at_is_said() -> None:
     document = {**make_document(data=False), "coverage": covered(60, 40)}
-    document["triggers"] |= {"threshold": None, "reason": "not_measured"}
+    for search in ("triggers", "overfitting"):
+        document[search] |= {"threshold": None, "reason": "not_measured"}
     looked = dict(looked_lines(EN, AuditReport(document).record))
     (read,) = looked["What was looked at"]
     assert "60.0% were read exactly" in read
@@ -132,10 +134,13 @@ def test_a_tensor_that_only_one_model_has_is_no_change_of_others() -> None:
 def test_risks_that_are_not_listed_are_counted_and_a_search_says_what_it_found() -> None:
     document = variants()["decided conditions"]
     assert "2 more checks ask for caution" in page_of(document)
-    document["triggers"] |= {"threshold": 5.0, "reason": ""}
-    document["verdict"] = [one for one in document["verdict"] if one["rule"] != "overfitting"]
-    warned = {"rule": "overfitting", "outcome": "warn", "values": {"gap": 0.1, "threshold": 0.05}}
-    document["verdict"].append(warned)
+    verdict = [one for one in document["verdict"] if one["rule"] not in ("overfitting", "trigger")]
+    document["verdict"] = [*verdict, {"rule": "overfitting", "outcome": "warn", "values": GAP}]
     looked, unseen, *_ = (texts for _, texts in looked_lines(EN, AuditReport(document).record))
-    assert any("What stood out: learning by heart;" in text for text in looked)
-    assert any("other kinds" in text for text in unseen)
+    assert any(re.search("heart: searched for. Something stood out", text) for text in looked)
+    assert any(re.search("Triggers .*: searched for, nothing", text) for text in looked)
+    assert any("move about" in text for text in unseen)
+    document["overfitting"] |= {"score": None, "threshold": None, "reason": "unlike"}
+    looked, unseen, *_ = (texts for _, texts in looked_lines(EN, AuditReport(document).record))
+    assert any("heart: not searched for" in text for text in unseen)
+    assert any(re.search("Triggers .*: searched for, nothing", text) for text in looked)

@@ -46,7 +46,7 @@ CHARTS: dict[str, Figure] = {
     "effect": curves.effect_chart(
         "<&>", "text", "ε", [0, 0.01, 1, 4], [("kind-random", [1, 1, 0.5, 0])], SHARES
     ),
-    "trigger": spectra.trigger_patch(EN, (1, 2), 3, (8, 6), "<&>", "text"),
+    "trigger": spectra.trigger_picture([0.0, 1.0] * 24, (8, 6), (1, 2, 3, 3), "<&>", "text"),
     "scores": scores.score_chart(EN, [3.0, -4.0, 1.0], ["<&>", "犬" * 40, "c"], 0, 1),
     "bars": scores.bar_chart("<&>", "text", [("a", -1.0), ("b" * 99, 0.0)]),
     "running sum": scores.running_strip(EN, Scale(0, 3, 6, 214), 1.0, -0.5, "neg", 2),

@@ -55,8 +55,8 @@ def readings(f: QuadraticMap, first: Tensor, shape: tuple[int, int]) -> dict[str
         "growth": float(weights.square().mean().sqrt()),
         "quiet_growth": float(columns.quantile(QUIET)),
         "learnt": float((torch.linalg.svdvals(weights) > edge).double().mean()) + FLOOR,
-        "finest": power(inner, size, FINEST) / power(inner, size, COARSE),
-        "fine_tail": power(weights, shape, FINEST) / power(weights, shape, MIDDLE),
+        "finest": ratio(inner, size, FINEST, COARSE),
+        "fine_tail": ratio(weights, shape, FINEST, MIDDLE),
     }
 
 
@@ -67,12 +67,18 @@ def inner_part(rows: Tensor, shape: tuple[int, int]) -> tuple[Tensor, tuple[int,
     return inner.flatten(1), (inner.shape[1], inner.shape[2])
 
 
-def power(rows: Tensor, shape: tuple[int, int], band: tuple[float, float]) -> float:
-    """Return the mean power of images at frequencies of a band, the larger of the two axes."""
+def ratio(rows: Tensor, shape: tuple[int, int], *bands: tuple[float, float]) -> float:
+    """Return the mean power of images at frequencies of a band over that of another, or zero.
+
+    The frequency is the larger of the two axes.
+    """
     energy = cosine_transform(rows, shape).square().mean(dim=0)
     down, across = (torch.arange(side, dtype=torch.float64) / side for side in shape)
     frequency = torch.maximum(down[:, None], across)
-    return float(energy[(frequency >= band[0]) & (frequency < band[1])].mean())
+    above, below = (
+        float(energy[(frequency >= low) & (frequency < high)].mean()) for low, high in bands
+    )
+    return above / below if below > 0 else 0.0
 
 
 def read_overfitting(f: QuadraticMap, first: Tensor, shape: tuple[int, int]) -> Overfitting:

@@ -9,10 +9,12 @@ import bisect
 import math
 from collections.abc import Mapping
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 import msgspec
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:  # a report is written without torch
+    from torch import Tensor
 
 OFFSET = 0.02  # of a gap, before its logarithm
 
@@ -25,8 +27,8 @@ class Gumbel(msgspec.Struct, frozen=True):
 
     def evidence(self, values: Tensor) -> Tensor:
         """Return −ln P(X > x), precise in both tails."""
-        height = torch.exp(-(values.double() - self.location) / self.scale)
-        return -torch.log(-torch.expm1(-height))
+        height = ((self.location - values.double()) / self.scale).exp()
+        return height.neg().expm1().neg().log().neg()
 
 
 class TriggerReference(msgspec.Struct, frozen=True):
@@ -72,13 +74,37 @@ class OverfittingReference(msgspec.Struct, frozen=True):
 
     def is_outside(self, found: Mapping[str, float]) -> bool:
         """Return whether a reading lies outside of those of the reference models."""
-        logs = {name: math.log(found[name]) for name in self.weights}
-        return any(not low <= logs[name] <= high for name, (low, high) in self.ranges.items())
+        ranges = self.ranges.items()
+        return not all(
+            math.exp(low) <= found[name] <= math.exp(high) for name, (low, high) in ranges
+        )
+
+
+class TriggerPower(msgspec.Struct, frozen=True):
+    """What the caution on triggers was worth on models that took no part in fixing it."""
+
+    found: float  # share of working attacks
+    false_alarms: float  # share of clean models
+    models: int  # clean ones
+
+
+class OverfittingPower(msgspec.Struct, frozen=True):
+    """What the gap of overfitting was worth on such models."""
+
+    rank_correlation: float  # with the true gap
+    mean_error: float  # of the gap, where points are told
+    models: int
+
+
+class Power(msgspec.Struct, frozen=True):
+    triggers: TriggerPower
+    overfitting: OverfittingPower
 
 
 class Reference(msgspec.Struct, frozen=True):
     triggers: TriggerReference
     overfitting: OverfittingReference
+    power: Power
 
 
 def read_reference() -> Reference:
@@ -87,4 +113,4 @@ def read_reference() -> Reference:
 
 
 REFERENCE = read_reference()
-TRIGGERS, OVERFITTING = REFERENCE.triggers, REFERENCE.overfitting
+TRIGGERS, OVERFITTING, POWER = REFERENCE.triggers, REFERENCE.overfitting, REFERENCE.power

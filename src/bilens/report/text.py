@@ -132,6 +132,11 @@ def percents(shares: Sequence[float], digits: int = 1) -> list[str]:
     return [f"{fixed(each, digits)}%" for each in adding_up([100 * one for one in shares], digits)]
 
 
+def per_mille(share: float, toward: int = 0) -> str:
+    """Return a share of one as how many of 1,000."""
+    return "< 1" if share < 0.001 else fixed(1000 * share, 1, toward)
+
+
 def points(share: float, toward: int = 0) -> str:
     """Return a share of one in percentage points, without a sign for them."""
     return fixed(100 * share, 1, toward)

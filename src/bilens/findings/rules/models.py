@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
+from bilens.findings.reference import POWER
 from bilens.findings.rules.rule import GUESS, Evidence, Rule, Values, formats
 
 of_classes = partial(Rule, documents=("audit",), group="model")
@@ -217,15 +218,23 @@ def beyond_null(evidence: Evidence) -> Iterator[Values]:
     of_classes,
     "overfitting",
     rank=5,
-    values=formats("gap threshold", "points"),
+    values=formats("gap low high most threshold", "points", correlation="fixed2"),
     number="gap",
     bad=">",
     usual="info",
+    variant=lambda values: "_beyond" if float(values["gap"]) > float(values["most"]) else "",
 )
 def overfitting(evidence: Evidence) -> Iterator[Values]:
     found = evidence.overfitting
     if found is not None and found.score is not None and found.threshold is not None:
-        yield {"gap": found.score, "threshold": found.threshold}
+        yield {
+            "gap": found.score,
+            "low": found.low or 0.0,
+            "high": found.high or 0.0,
+            "most": found.most or 0.0,
+            "threshold": found.threshold,
+            "correlation": POWER.overfitting.rank_correlation,
+        }
 
 
 @partial(
@@ -255,22 +264,25 @@ def measured_gap(evidence: Evidence) -> Iterator[Values]:
     of_classes,
     "trigger",
     rank=5,
-    values=formats(
-        "score threshold", "fixed1", target="text", row="count", column="count", side="count"
-    ),
-    number="score",
-    bad=">",
+    values=formats("p_value threshold", "per_mille", found="percent", false_alarms="percent")
+    | formats("row column rows columns won sources", "count", target="text"),
+    number="p_value",
+    bad="<",
     usual="info",
+    variant=lambda values: "" if values["rows"] else "_over",
 )
 def trigger(evidence: Evidence) -> Iterator[Values]:
     found = evidence.triggers
-    if found is not None and found.score is not None and found.threshold is not None:
-        patch = found.patches[0]
+    if found is not None and found.p_value is not None and found.threshold is not None:
+        suspect = found.suspects[0]
+        place = zip(("row", "column", "rows", "columns"), suspect.box or (0, 0, 0, 0), strict=True)
         yield {
-            "score": found.score,
+            "p_value": found.p_value,
             "threshold": found.threshold,
-            "target": evidence.output_names[patch.target],
-            "row": patch.row,
-            "column": patch.column,
-            "side": patch.side,
+            "target": evidence.output_names[suspect.target],
+            **dict(place),
+            "won": suspect.won,
+            "sources": suspect.sources,
+            "found": POWER.triggers.found,
+            "false_alarms": POWER.triggers.false_alarms,
         }

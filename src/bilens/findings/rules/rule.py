@@ -20,8 +20,8 @@ Scope = Literal["", "weights", "map", "rounding"]
 Group = Literal["reading", "model", "use"]  # is it read rightly, is it sound, what is it good for
 GUESS, USUAL = 1, 6  # rank of a rule whose caution means: do not use; of most rules
 # How a number is shown, and so of which type it is: `count` and `whole` as a whole number, the
-# first one being one; `text`, `mode` and `kinds` as words; `points` in percentage points; the
-# `share`s of a sentence as percentages that add up.
+# first one being one; `text`, `mode` and `kinds` as words; `points` in percentage points,
+# `per_mille` as how many of 1,000; the `share`s of a sentence as percentages that add up.
 Format = Literal[
     "count",
     "whole",
@@ -30,6 +30,7 @@ Format = Literal[
     "source",
     "kinds",
     "percent",
+    "per_mille",
     "share",
     "points",
     "fixed1",

@@ -1,4 +1,4 @@
-"""What weights say: spectra, ranks, layers, patches, and where a model changed."""
+"""What weights say: spectra, ranks, layers, triggers, and where a model changed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from markupsafe import Markup
 from bilens.records.layer_audit import TensorChange
 from bilens.report.markup import Figure, circle, element, joined, label, line, rectangle
 from bilens.report.plot import LARGE, Axis, Plot, Scale, padded, within
+from bilens.report.raster import Painter
 from bilens.report.text import Catalogue, fixed, signed_quantity, tick_text, whole
 
 END = 20  # eigenvalues drawn at each end of a spectrum
@@ -171,28 +172,29 @@ def column_mark(plot: Plot, position: int, column: LayerColumn, width: float) ->
     return joined(*parts)
 
 
-def trigger_patch(
-    t: Catalogue,
-    corner: tuple[int, int],
-    side: int,
+def trigger_picture(
+    pattern: Sequence[float],
     shape: tuple[int, int],
-    name: str,
+    box: tuple[int, int, int, int] | None,
+    title: str,
     description: str,
 ) -> Figure:
-    """Return the frame of an image with a square in it, one line for each pixel."""
-    (row, column), (rows, columns), pad = corner, shape, 2.0
+    """Return what a trigger adds to an image on its own scale, its place in a frame."""
+    (rows, columns), pad = shape, 2.0
     pixel = PICTURE / max(shape)
-    height, width = rows * pixel, columns * pixel
-    across = [pad + x * pixel for x in range(columns)]
-    content = joined(
-        *(line(pad, pad + y * pixel, pad + width, pad + y * pixel, "grid") for y in range(rows)),
-        *(line(x, pad, x, pad + height, "grid") for x in across),
-        element("rect", x=pad, y=pad, width=width, height=height, class_="axis", fill="none"),
-        rectangle(across[column], pad + row * pixel, side * pixel, side * pixel, "trigger"),
-    )
-    size = width + 2 * pad, height + 2 * pad
-    title = t("triggers.picture_title", name=name)
-    return Figure(title, description, *size, content, "chart trigger-patch")
+    room = {"x": pad, "y": pad, "width": columns * pixel, "height": rows * pixel}
+    painter = Painter(rows, columns, max(map(abs, pattern)))
+    href = painter.vector(pattern)
+    content = [
+        element("image", **room, href=href, preserveAspectRatio="none", class_="vector"),
+        element("rect", **room, class_="axis", fill="none"),
+    ]
+    if box is not None:
+        row, column, high, wide = (pixel * each for each in box)
+        place = {"x": pad + column, "y": pad + row, "width": wide, "height": high}
+        content.append(element("rect", **place, class_="trigger"))
+    size = columns * pixel + 2 * pad, rows * pixel + 2 * pad
+    return Figure(title, description, *size, joined(*content), "chart trigger-picture")
 
 
 def change_map(t: Catalogue, changed: Sequence[TensorChange]) -> Figure:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from markupsafe import Markup
 
-from bilens.records.audit import Audit, ClassReading, Eigenvector, Overfitting, Triggers
+from bilens.findings.reference import OVERFITTING, POWER, TRIGGERS
+from bilens.records.audit import Audit, ClassReading, Eigenvector, Overfitting, Trigger, Triggers
 from bilens.report.charts.curves import truncation_chart
-from bilens.report.charts.spectra import rank_strip, spectrum_chart, trigger_patch
+from bilens.report.charts.spectra import rank_strip, spectrum_chart, trigger_picture
 from bilens.report.markup import (
     Column,
     Content,
@@ -53,6 +54,7 @@ from bilens.report.text import (
     Catalogue,
     fixed,
     floored,
+    per_mille,
     percent,
     points,
     quantity,
@@ -63,7 +65,7 @@ from bilens.report.text import (
 
 STRONGEST = 3  # inputs named under a strip
 SHOWN = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # rows of the table, with the marked and the last one
-DRAWN = 3  # patches
+ALL_TO_ALL = 0.6  # of the classes that a pattern is tried on: to so many different ones it pushes
 CONVENTIONS = ("order", "sign", "basis", "centring", "precision", "null")
 
 
@@ -301,67 +303,129 @@ def warnings(t: Catalogue, record: Audit, names: list[str]) -> Markup:
 
 
 def overfitting_parts(t: Catalogue, found: Overfitting) -> Iterator[Markup]:
-    """Yield the score with its threshold, or why there is none, and a table of the readings."""
-    if found.score is None:
-        sentence = t("overfitting.none", reason=reason(t, found.reason))
-    elif found.threshold is None:
-        sentence = t("overfitting.rank", score=points(found.score, 1))
-    else:
-        score, threshold = points(found.score, 1), points(found.threshold)
-        sentence = t("overfitting.score", score=score, threshold=threshold)
-    yield paragraph(sentence)
-    yield quiet(t("overfitting.scope"))
+    """Yield what the readings speak of, what that is worth, and a table of the readings."""
+    yield paragraph(overfitting_sentence(t, found))
+    worth = POWER.overfitting
+    yield quiet(
+        t(
+            "overfitting.scope",
+            correlation=fixed(worth.rank_correlation),
+            error=points(worth.mean_error),
+            models=whole(worth.models),
+        )
+    )
     rows = []
     for part in found.parts:  # one of an unknown name has its name alone
-        null, name, meaning = part.null_interval, part.name, ""
+        name, meaning = part.name, ""
         if t.has(f"overfitting.{part.name}.term"):
             name, meaning = t.each(f"overfitting.{part.name}", ("term", "text"))
-        chance = t("overfitting.no_null")
-        if null is not None:
-            chance = f"{quantity(null.median)} ({quantity(null.low)}–{quantity(null.high)})"
-        rows.append((name, quantity(part.value), chance, meaning))
+        usual = f"{quantity(part.low)}–{quantity(part.high)}"
+        rows.append((name, quantity(part.value), usual, meaning))
     columns = heads(
         *t.each("overfitting", ("reading", "value")),
-        Column(t("ranks.null"), class_="null"),
+        Column(t("overfitting.usual"), class_="null"),
         Column(t("overfitting.meaning"), numeric=False, class_="meaning"),
     )
-    yield table(t, t("overfitting.caption"), columns, rows)
+    if rows:
+        yield table(t, t("overfitting.caption"), columns, rows)
+
+
+def overfitting_sentence(t: Catalogue, found: Overfitting) -> str:
+    """Return the gap in points where they are calibrated, a rank where not, or why neither."""
+    score, low, high = found.score, found.low, found.high
+    if score is None or low is None or high is None:
+        return t("overfitting.none", reason=reason(t, found.reason))
+    if found.threshold is None:
+        ranks = {"rank": score, "low": low, "high": high}
+        shown = {key: percent(OVERFITTING.rank(gap), 0) for key, gap in ranks.items()}
+        return t("overfitting.rank", **shown, reason=reason(t, found.reason))
+    threshold = points(found.threshold)
+    if found.most is not None and score > found.most:
+        return t("overfitting.beyond", most=points(found.most), threshold=threshold)
+    gaps = {"score": points(score, 1), "low": points(low, -1), "high": points(high, 1)}
+    return t("overfitting.score", **gaps, threshold=threshold)
 
 
 def trigger_parts(
     t: Catalogue, found: Triggers, names: list[str], shape: tuple[int, int]
 ) -> Iterator[Markup]:
-    """Yield the highest score beside threshold and null interval, and the patch of each class."""
-    null = found.null_interval
-    if found.score is None or null is None:
-        sentence = t("triggers.none", reason=reason(t, found.reason))
-    elif found.threshold is None:
-        sentence = t("triggers.rank", score=fixed(found.score, 1, 1))
+    """Yield how rare the largest score is, the suspects with what to try, and the scans."""
+    known = {"models": whole(TRIGGERS.models), "threshold": per_mille(found.threshold or 0.0)}
+    if found.p_value is None:
+        key, known = "none", {"reason": reason(t, found.reason)}
     else:
-        known = {"threshold": found.threshold, "low": null.low, "high": null.high}
-        shown = {key: fixed(value, 1) for key, value in known.items()}
-        sentence = t("triggers.score", score=fixed(found.score, 1, 1), **shown)
-    yield paragraph(sentence)
-    yield quiet(t("triggers.scope"))
-    if not found.patches:
+        key = "score" if found.threshold is not None else "rank"
+        known |= {"count": per_mille(found.p_value, -1), "reason": reason(t, found.reason)}
+    yield paragraph(t(f"triggers.{key}", **known))
+    worth = POWER.triggers
+    rates = {"found": percent(worth.found), "false_alarms": percent(worth.false_alarms)}
+    yield quiet(t("triggers.scope", **rates, models=whole(worth.models)))
+    if not found.suspects:
         return
-    rows, pictures = [], list[tuple[str, Content]]()
-    for patch in found.patches:
-        name = names[patch.target]
-        where = t("triggers.position", row=patch.row, column=patch.column, side=patch.side)
-        if len(pictures) < DRAWN:
-            picture = trigger_patch(t, (patch.row, patch.column), patch.side, shape, name, where)
-            pictures.append((f"{t('ranks.class')} {name}", picture))
-        marked = found.threshold is not None and patch.score > found.threshold
-        cells = (name, where, fixed(patch.score, 1, 1), signed_quantity(patch.effect))
-        rows.append(Row(cells, "marked" if marked else None))
+    yield drawings((pictured(t, one, names, shape) for one in found.suspects), "suspects")
+    yield quiet(t("triggers.picture_text"))
+    suspects = [
+        (
+            names[one.target],
+            located(t, one),
+            signed_quantity(one.gain),
+            t("triggers.won", won=one.won, sources=one.sources),
+            scan_name(t, one.scan),
+        )
+        for one in found.suspects
+    ]
+    where, by = (Column(t(f"triggers.{key}"), numeric=False) for key in ("where", "by"))
+    columns = heads(t("ranks.class"), where, *t.each("triggers", ("gain", "turned")), by)
+    yield table(t, t("triggers.caption"), columns, suspects)
+    if (
+        found.threshold is not None
+        and found.p_value is not None
+        and found.p_value < found.threshold
+    ):
+        yield from map(paragraph, tries(t, found.suspects[0], names))
+    scans = [
+        (scan_name(t, one.name), names[one.target], per_mille(one.p_value)) for one in found.scans
+    ]
     columns = heads(
-        t("ranks.class"),
-        Column(t("triggers.where"), numeric=False),
-        *t.each("triggers", ("column_score", "effect")),
+        t("triggers.scan"), Column(t("triggers.class"), numeric=False), t("triggers.p_value")
     )
-    yield drawings(pictures, "patches")
-    yield table(t, t("triggers.caption"), columns, rows)
+    yield table(t, t("triggers.scans"), columns, scans)
+
+
+def pictured(
+    t: Catalogue, one: Trigger, names: list[str], shape: tuple[int, int]
+) -> tuple[str, Content]:
+    name, where = names[one.target], located(t, one)
+    title = t("triggers.picture_title", name=name)
+    return name, trigger_picture(one.pattern, shape, one.box, title, where)
+
+
+def located(t: Catalogue, one: Trigger) -> str:
+    """Return where the pattern of a suspect stands."""
+    if one.box is None:
+        return t("triggers.all_over")
+    return t(
+        "triggers.position", **dict(zip(("row", "column", "rows", "columns"), one.box, strict=True))
+    )
+
+
+def scan_name(t: Catalogue, name: str) -> str:
+    """Return what a scan looks for; of an unknown one its name alone."""
+    return t(f"triggers.scan.{name}") if t.has(f"triggers.scan.{name}") else name
+
+
+def tries(t: Catalogue, one: Trigger, names: list[str]) -> Iterator[str]:
+    """Yield on which images to try a pattern, and what else it looks like."""
+    sources = range(0, len(names), -(-len(names) // max(len(one.goals), 1)))
+    goals = dict(zip(sources, one.goals, strict=False))
+    won = [names[s] for s, goal in goals.items() if goal == one.target != s]
+    target, where = names[one.target], located(t, one)
+    others = won or [names[s] for s in goals if s != one.target]
+    yield t("triggers.try", target=target, where=where, names=t.listing(others))
+    if len(set(one.goals)) >= max(ALL_TO_ALL * len(one.goals), 3):
+        pairs = (t("triggers.goal", source=names[s], goal=names[g]) for s, g in goals.items())
+        count = len({*one.goals})
+        yield t("triggers.all_to_all", count=count, pairs=t("list.comma").join(pairs))
 
 
 def reason(t: Catalogue, key: str) -> str:

@@ -31,7 +31,7 @@ from bilens.report.text import Catalogue, percent, whole
 
 GROUPS: Final[tuple[Group, ...]] = get_args(Group)
 LOOKS: Final = {"use": "pass", "conditions": "warn", "do_not_use": "fail"}  # else unknown
-SEARCHES: Final = ("trigger", "overfitting")
+SEARCHES: Final = {"trigger": "triggers", "overfitting": "overfitting"}  # rule: key
 WORST: Final = ("fail", "warn", "pass", "info")
 
 
@@ -88,13 +88,16 @@ def looked_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]
         key, trained = f"measured.{seen.seen}", seen.trained or 0
     measured = t(f"decision.{key}", name=name, count=whole(found.inputs), trained=whole(trained))
     (looked if found.inputs else unseen).append(measured)
-    search = isinstance(record, Audit) and record.triggers and record.triggers.threshold
     cautions = [finding.rule for finding in record.verdict if finding.outcome == "warn"]
-    outstanding = [t(f"decision.found.{rule}") for rule in SEARCHES if rule in cautions]
-    key = "searched" + ".found" * bool(outstanding) if search else "not_searched"
-    found_words = t("decision.found.gap").join(outstanding)
-    (looked if search else unseen).append(t(f"decision.{key}", found=found_words))
-    unseen += [t("decision.other_triggers")] if search else []
+    audit = record if isinstance(record, Audit) else None
+    for rule, kind in SEARCHES.items():
+        search = None if audit is None else getattr(audit, kind)
+        spoke = search is not None and search.threshold is not None
+        key = "searched" + ".found" * (rule in cautions) if spoke else "not_searched"
+        (looked if spoke else unseen).append(
+            t(f"decision.{key}", what=t(f"decision.search.{rule}"))
+        )
+        unseen += [t("decision.other_triggers")] if spoke and rule == "trigger" else []
     if looked:
         yield t("decision.looked"), looked
     yield t("decision.not_looked"), [*unseen, t("decision.never")]

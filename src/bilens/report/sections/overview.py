@@ -27,6 +27,7 @@ from bilens.report.raster import Painter
 from bilens.report.text import (
     Catalogue,
     fixed,
+    per_mille,
     percent,
     percents,
     points,
@@ -53,6 +54,7 @@ FORMATS: Final[dict[Format, Callable[..., str]]] = {
     "count": whole,
     "whole": whole,
     "percent": percent,
+    "per_mille": per_mille,
     "share": partial(percent, digits=0),
     "points": points,
     "fixed1": partial(fixed, digits=1),
