@@ -33,8 +33,17 @@ SHOWN = 4  # eigenvectors of each sign, and contributions of each class
 CHANCE = c.NullInterval(0.25, 0.125, 0.5)
 GAP = {"gap": 0.012, "low": 0.0, "high": 0.03, "most": 0.08, "threshold": 0.05, "correlation": 0.9}
 TRIGGER = {
-    **{"p_value": 0.4, "threshold": 0.03, "target": "0", "row": 1, "column": 2, "rows": 3},
-    **{"columns": 3, "won": 1, "sources": 2, "found": 0.93, "false_alarms": 0.043},
+    "p_value": 0.4,
+    "threshold": 0.03,
+    "target": "0",
+    "row": 1,
+    "column": 2,
+    "rows": 3,
+    "columns": 3,
+    "won": 1,
+    "sources": 2,
+    "found": 0.93,
+    "false_alarms": 0.043,
 }
 
 GAP = {"gap": 0.0625, "train": 0.975, "high": 0.9125, "threshold": 0.05}

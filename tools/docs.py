@@ -32,7 +32,6 @@ from bench import (
     tracing,
     training,
 )
-from bench.power import page as power
 from bilens.cli.app import app
 from tools import measured, reproduction
 from tools.schema import schema_pages
@@ -43,7 +42,6 @@ BENCHMARKS = {
     "training": training.page,
     "decomposition": decomposition.page,
     "guarantees": guarantees.page,
-    "power": power.page,
     "quadratic_fit": quadratic_fit.page,
     "language_throughput": language_throughput.page,
     "sae_steps": sae_steps.page,

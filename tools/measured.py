@@ -13,9 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.power.rows import of_half
-from bench.power.statistics import rank_correlation
-from bench.power.trigger_section import found, split
 
 FOLDER = Path(__file__).parent.parent / "docs/benchmarks"
 KEPT = FOLDER / "machines.json"
@@ -118,16 +115,6 @@ def masks(data: dict[str, Any]) -> Numbers:
     yield "comparisons", sum(model["comparisons"] for model in models)
 
 
-def power(data: dict[str, Any]) -> Numbers:
-    judged = of_half(data["overfitting"], "judge")
-    score = float(
-        rank_correlation([row["scores"]["score"] for row in judged], [row["gap"] for row in judged])
-    )
-    yield f"overfitting: rank correlation with the true gap, {len(judged)} judged models", score
-    _, working, _ = split(of_half(data["triggers"], "judge"))
-    yield f"triggers: found, of {len(working)} working attacks", sum(map(found, working))
-
-
 MEASURES = (
     Measure(
         "decomposition",
@@ -155,7 +142,6 @@ MEASURES = (
         quadratic_fit,
     ),
     Measure("smollm2", "Audit of SmolLM2-135M", "make study-pretrained MODEL=file.gguf", smollm2),
-    Measure("power", "Findings without data", "make study-power DATA=folder", power),
     Measure("tables", "Estimators for tables", "make bench-tables", tables),
     Measure("masks", "Universal perturbations", "bilens reproduce vision/masks", masks),
 )

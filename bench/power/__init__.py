@@ -1,1 +1,0 @@
-"""What the findings of overfitting and of triggers are worth, measured on trained models."""
