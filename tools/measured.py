@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 FOLDER = Path(__file__).parent.parent / "docs/benchmarks"
 KEPT = FOLDER / "machines.json"
 Numbers = Iterator[tuple[str, float]]
