@@ -1,7 +1,8 @@
 """`docs/reproduction.md`: every experiment of the paper, published beside ours.
 
 `python -m tools.reproduction OUT` copies from the output folder of `bilens reproduce` to
-`docs/reproduction` the rows of each study, a value a run, its recipes, and its page with drawings;
+`docs/reproduction` the rows of each study, a value a run, its recipes, and its page with drawings,
+and to `findings/reference.json` what the findings are measured by;
 `make docs` draws the page of all from there, and from the benchmarks that are studies.
 """
 
@@ -29,10 +30,12 @@ from bilens.studies.comparison import (
     findings,
     table,
 )
+from bilens.studies.finding_power import reference_of
 from bilens.studies.study import Study, spelling
 from bilens.studies.study_folder import CELLS_FOLDER, DOCUMENT_NAME, PAGE_NAME, write_json
 
 DOCS = Path(__file__).parent.parent / "docs"
+REFERENCE = DOCS.parent / "src" / "bilens" / "findings" / "reference.json"
 KEPT, BENCHMARKS = DOCS / "reproduction", DOCS / "benchmarks"
 MOST_DRAWN = 650_000  # bytes of the drawings of a study, the smallest first
 HEADS = "quantity | published | other reproductions | ours | verdict"
@@ -265,7 +268,9 @@ def keep(out: Path) -> list[Path]:
             continue
         document["command"] = trimmed(document["command"])
         document["options"] = {key: last(value) for key, value in document["options"].items()}
-        del document["result"]
+        result = document.pop("result")
+        if name == "findings/images":  # what the report says of the findings is its result
+            write_json(REFERENCE, reference_of(result))
         document["recipes"] = recipes(path.parent / CELLS_FOLDER)
         kept.append(KEPT / file_name(name))
         write_json(kept[-1], document)

@@ -11,11 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 
 from bilens.data.images import ImageDataset
+from bilens.findings.reference import Reference
 from bilens.studies import (
     STUDIES,
     finding_images,
@@ -27,7 +29,13 @@ from bilens.studies import (
 from bilens.studies.finding_attacks import KINDS, OWN, Attack
 from bilens.studies.finding_models import attack_setting, model_of, overfitting_setting, setting_of
 from bilens.studies.finding_page import figures, parts
-from bilens.studies.finding_power import chosen_scans, names_class, names_place, summarised
+from bilens.studies.finding_power import (
+    chosen_scans,
+    names_class,
+    names_place,
+    reference_of,
+    summarised,
+)
 from bilens.studies.finding_reference import (
     evidence_of,
     overfitting_reference,
@@ -262,11 +270,11 @@ def test_what_the_page_counts(monkeypatch: pytest.MonkeyPatch) -> None:
         "triggers": trigger_reference(clean),
         "overfitting": overfitting_reference(line),
     }
-    import msgspec
-
-    from bilens.findings.reference import Reference
-
-    known = msgspec.convert(derived, Reference)
+    power = {
+        "triggers": {"found": 0.9, "false_alarms": 0.1, "models": 3},
+        "overfitting": {"rank_correlation": 0.9, "mean_error": 0.1, "models": 3},
+    }
+    known = msgspec.convert({**derived, "power": power}, Reference)
     monkeypatch.setattr("bilens.studies.finding_power.REFERENCE", known)
     found = summarised(cells)
     assert found["same_reference"]
@@ -280,6 +288,9 @@ def test_what_the_page_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["overfitting"]["mnist"]["correlation"][0] > 0.99
     assert found["kind_left_out"]["square-4"]["scans"] == ["two"]
     assert found["kind_left_out"]["waves"]["scans"][0] == "one"
+    worth = reference_of(found)["power"]
+    assert worth["triggers"]["found"] == pytest.approx(19 / 20)
+    assert worth["overfitting"]["models"] == 30
     drawings = figures(found)
     assert list(drawings) == ["missed-mnist.svg"]
     page = STUDIES["findings/images"].page({"result": found})

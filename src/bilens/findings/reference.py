@@ -50,7 +50,7 @@ class OverfittingReference(msgspec.Struct, frozen=True):
     spread: float  # standard deviation of what the line leaves, each model left out
     ranges: dict[str, tuple[float, float]]  # of the logarithms, over the models
     usual: dict[str, tuple[float, float]]  # of the readings: 90 % of models without a gap
-    scores: list[float]  # of the models, rising
+    scores: list[float]  # quantiles of those of the models, rising, evenly spaced
     most: float  # above it no gap is told in points
     threshold: float  # a gap above which caution is asked for
 

@@ -79,6 +79,23 @@ def summarised(cells: Mapping[str, Record]) -> Record:
     }
 
 
+def reference_of(result: Record) -> Record:
+    """Return what stands in `findings/reference.json`: power is that on the worst data set."""
+    attacks, lines = result["triggers"].values(), result["overfitting"].values()
+    clean = result["clean"].values()
+    triggers = {
+        "found": min(one["found"][0] / one["found"][1] for one in attacks),
+        "false_alarms": max(one["false"][0] for one in clean),
+        "models": sum(one["models"] for one in clean),
+    }
+    overfitting = {
+        "rank_correlation": min(one["correlation"][0] for one in lines),
+        "mean_error": max(one["error"] or 0.0 for one in lines),
+        "models": sum(one["models"] for one in lines),
+    }
+    return {**result["reference"], "power": {"triggers": triggers, "overfitting": overfitting}}
+
+
 LINE = ("overfitting", "clean")  # the models of the line
 Groups = dict[tuple[str, str], list[Record]]
 

@@ -18,6 +18,7 @@ MOST, THRESHOLD = 0.08, 0.05  # gaps: told in points up to one, caution above th
 MARGIN = 0.05  # by which readings may leave the range of the models, in parts of it
 CAP = 25.0  # of −ln p of one scan
 DIGITS = 5
+PARTS = 100  # of the scores of the models, by which another is ranked
 
 
 def line_of(models: Sequence[Record]) -> tuple[list[str], Numbers, Numbers, Numbers]:
@@ -45,7 +46,7 @@ def overfitting_reference(models: Sequence[Record]) -> Record:
         "spread": rounded(left.std()),
         "ranges": pairs(names, low - room, high + room),
         "usual": pairs(names, *usual),
-        "scores": [rounded(gap) for gap in sorted(gaps)],
+        "scores": [rounded(gap) for gap in np.quantile(gaps, np.linspace(0, 1, PARTS + 1))],
         "most": MOST,
         "threshold": THRESHOLD,
     }
