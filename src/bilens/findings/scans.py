@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ WINDOWS = (3, 5)  # pixels on a side of the windows in which energy is looked fo
 FINE = 6  # half waves along a side, from which on a pattern is fine
 LENGTH, FINE_LENGTHS = 0.339, (0.226, 0.452)  # of patterns over that of an image
 FLOOR = 0.02  # of a lead: what a pattern wins at least
+UNUSED = 1e-20  # of the largest energy: at a place with less all weights are zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +78,8 @@ def squares(level: Tensor, shape: tuple[int, int]) -> Iterator[Scan]:
     bright = ((side, 1, f"bright_{side}") for side in BRIGHT)
     for side, sign, name in (*bright, (DARK, -1, "dark_6")):
         found = correlate(level, matched_filter(level, shape, side), shape)
-        found = sign * found / found.square().mean().sqrt()
+        size = found.square()
+        found = sign * found / size[size > UNUSED * size.amax()].mean().sqrt()
         best = found.max(dim=1)
         boxes = boxes_of(best.indices, shape, side)
         yield Scan(name, both(best.values), sign * painted(boxes, shape), boxes)
@@ -86,7 +89,8 @@ def window(patterns: Tensor, shape: tuple[int, int], side: int) -> Scan:
     """Return how far the energy of patterns in a window stands out of all windows and classes."""
     energy = functional.avg_pool2d(patterns.square().reshape(-1, 1, *shape), side, stride=1)
     logs = energy.flatten(1).log()
-    best = ((logs - logs.mean()) / logs.std()).max(dim=1)
+    used = logs[logs > logs.amax() + math.log(UNUSED)]
+    best = ((logs - used.mean()) / used.std()).max(dim=1)
     boxes = boxes_of(best.indices, shape, side)
     inside = patterns * painted(boxes, shape)
     largest = inside.abs().amax(dim=1, keepdim=True)

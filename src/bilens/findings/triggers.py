@@ -17,6 +17,7 @@ from bilens.records.audit import ScanReading, Trigger, Triggers
 FEWEST_PIXELS = 14  # rows and columns, below which squares have too few places
 FEWEST, MOST = 4, 64  # classes: fewer are no null for each other, more take long
 SHOWN = 3  # classes whose pattern is kept
+TWINS = 0.1  # of the median distance of two classes: nearer ones are no null for each other
 LOCAL = 0.05  # p-value of a scan at one place, above which a pattern is said to be all over
 MOST_EVIDENCE = 25.0  # −ln p of one scan: beyond it a fitted tail says nothing
 
@@ -47,6 +48,8 @@ def read_triggers(leads: Leads) -> Triggers:
     if reason := obstacle(leads):
         return Triggers(None, None, None, (), (), reason)
     evidence = evidence_of(leads)
+    if not all(bool(one.statistic.isfinite().all()) for one in evidence.scans):
+        return Triggers(None, None, None, (), (), "flat")
     score = evidence.score.max()
     readings = tuple(
         ScanReading(
@@ -71,7 +74,9 @@ def obstacle(leads: Leads) -> str:
         return "too_small"
     if not FEWEST <= len(leads.templates) <= MOST:
         return "classes"
-    if not float(leads.mean_slopes.abs().amax()) > 0 or not float(leads.needs.amin()) > 0:
+    apart = torch.pdist(leads.slopes.transpose(0, 1).flatten(1))
+    known = bool(leads.templates.any(dim=1).all()) and float(leads.needs.amin()) > 0
+    if not known or not float(apart.amin()) > TWINS * float(apart.median()):
         return "flat"
     return ""
 
