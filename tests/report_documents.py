@@ -140,7 +140,8 @@ def make_overfitting(*, image: bool) -> a.Overfitting:
     if not image:
         return a.Overfitting(None, None, None, None, None, None, (), "not_an_image")
     parts = tuple(a.OverfittingPart(name, 0.375, 0.25, 0.5) for name in OVERFITTING.weights)
-    return a.Overfitting(0.012, 0.0, 0.03, 0.2, 0.08, 0.05, parts, "")
+    power = a.OverfittingPower(0.9, 0.02, 260)
+    return a.Overfitting(0.012, 0.0, 0.03, 0.2, 0.08, 0.05, parts, "", 0.1, 0.5, power)
 
 
 def make_triggers(shape: tuple[int, int], classes: int) -> a.Triggers:
@@ -158,7 +159,7 @@ def make_triggers(shape: tuple[int, int], classes: int) -> a.Triggers:
         a.Trigger(0, 3.25, "bright_3", (1, 2, 3, 3), pattern, 4.5, 1, sources, goals),
         a.Trigger(1, 2.5, "reach", None, pattern, 2.25, 0, sources, (1,) * classes),
     )
-    return a.Triggers(3.25, 0.4, 0.03, scans, suspects, "")
+    return a.Triggers(3.25, 0.4, 0.03, scans, suspects, "", a.TriggerPower(0.93, 0.043, 140))
 
 
 def make_guarantees(width: int, classes: int) -> g.Guarantees:

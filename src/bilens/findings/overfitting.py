@@ -10,7 +10,7 @@ from torch import Tensor
 from bilens.algebra.concentration import cosine_transform
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.findings.leads import gradients, usual_length
-from bilens.findings.reference import OVERFITTING
+from bilens.findings.reference import OVERFITTING, POWER
 from bilens.records.audit import Overfitting, OverfittingPart
 
 SMALLEST_IMAGE = 14  # rows and columns, below which a row of weights has too few frequencies
@@ -93,8 +93,10 @@ def read_overfitting(f: QuadraticMap, first: Tensor, shape: tuple[int, int]) -> 
         return Overfitting(None, None, None, None, None, None, parts, "unlike")
     score = OVERFITTING.gap(found)
     low, high = OVERFITTING.interval(found)
-    rank = OVERFITTING.rank(score)
-    return Overfitting(score, low, high, rank, OVERFITTING.most, OVERFITTING.threshold, parts, "")
+    return Overfitting(
+        *(score, low, high, OVERFITTING.rank(score), OVERFITTING.most, OVERFITTING.threshold),
+        *(parts, "", OVERFITTING.rank(low), OVERFITTING.rank(high), POWER.overfitting),
+    )
 
 
 def obstacle(f: QuadraticMap, first: Tensor, shape: tuple[int, int]) -> str:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from bilens.records.audit import OverfittingPower, TriggerPower
+
 if TYPE_CHECKING:  # a report is written without torch
     from torch import Tensor
 
@@ -78,22 +80,6 @@ class OverfittingReference(msgspec.Struct, frozen=True):
         return not all(
             math.exp(low) <= found[name] <= math.exp(high) for name, (low, high) in ranges
         )
-
-
-class TriggerPower(msgspec.Struct, frozen=True):
-    """What the caution on triggers was worth on models that took no part in fixing it."""
-
-    found: float  # share of working attacks
-    false_alarms: float  # share of clean models
-    models: int  # clean ones
-
-
-class OverfittingPower(msgspec.Struct, frozen=True):
-    """What the gap of overfitting was worth on such models."""
-
-    rank_correlation: float  # with the true gap
-    mean_error: float  # of the gap, where points are told
-    models: int
 
 
 class Power(msgspec.Struct, frozen=True):

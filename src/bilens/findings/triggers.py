@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bilens.findings.leads import Leads
-from bilens.findings.reference import TRIGGERS
+from bilens.findings.reference import POWER, TRIGGERS
 from bilens.findings.scans import Scan, scan
 from bilens.findings.subject import drawn
 from bilens.records.audit import ScanReading, Trigger, Triggers
@@ -63,7 +63,8 @@ def read_triggers(leads: Leads) -> Triggers:
     order = evidence.score.argsort(descending=True)[:SHOWN].tolist()
     suspects = tuple(suspect(leads, evidence, target) for target in order)
     p_value = math.exp(-float(TRIGGERS.combined.evidence(score)))
-    return Triggers(float(score), p_value, TRIGGERS.level, readings, suspects, "")
+    known = float(score), p_value, TRIGGERS.level, readings, suspects, ""
+    return Triggers(*known, POWER.triggers)
 
 
 def obstacle(leads: Leads) -> str:

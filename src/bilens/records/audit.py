@@ -122,6 +122,14 @@ class OverfittingPart(Record, frozen=True):
     high: float
 
 
+class OverfittingPower(Record, frozen=True):
+    """What the gap was worth on models that took no part in fixing it."""
+
+    rank_correlation: float  # with the true gap
+    mean_error: float  # of the gap, where it is told in points
+    models: Count
+
+
 class Overfitting(Record, frozen=True):
     """How much the weights look like those of a model that learnt its training inputs by heart."""
 
@@ -138,6 +146,9 @@ class Overfitting(Record, frozen=True):
     # why there is no score (`not_an_image`, `too_small`, `flat`, `unlike`) or no threshold
     # (`not_measured`); empty where there are both
     reason: str
+    rank_low: float | None = None  # of `low` and `high`
+    rank_high: float | None = None
+    power: OverfittingPower | None = None  # null without a score
 
     def __post_init__(self) -> None:
         require_threshold("overfitting", self.score, self.threshold, self.reason)
@@ -167,6 +178,14 @@ class Trigger(Record, frozen=True):
     goals: tuple[Count, ...]  # to which class it pushes each of them most
 
 
+class TriggerPower(Record, frozen=True):
+    """What the threshold was worth on models that took no part in fixing it."""
+
+    found: float  # share of the attacks that work
+    false_alarms: float  # share of the clean models
+    models: Count  # clean ones
+
+
 class Triggers(Record, frozen=True):
     """Whether some pattern raises one class far more than others do in clean models."""
 
@@ -178,6 +197,7 @@ class Triggers(Record, frozen=True):
     # why there is no score (`not_an_image`, `too_small`, `classes`, `flat`) or no threshold
     # (`not_measured`); else empty
     reason: str
+    power: TriggerPower | None = None  # null without a score
 
     def __post_init__(self) -> None:
         require_threshold("triggers", self.score, self.threshold, self.reason)

@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from bilens.findings.reference import POWER
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
-from bilens.records.audit import ClassReading, Overfitting, Patch, Triggers, TruncationPoint
+from bilens.records.audit import ClassReading, Overfitting, Trigger, Triggers, TruncationPoint
 from bilens.records.common import Exactness, Finding, NullInterval, Share
 from bilens.records.performance import Classification, Performance
+from bilens.report.sections.overview import rule_text
+from bilens.report.text import load_catalogue
 
 SINGLE = Exactness("float32", 1e-6, 2e-7, 1e-5, 1000, True)
 DOUBLE = Exactness("float64", 1e-15, 3e-16, 1e-12, 1000, True)
@@ -36,9 +39,9 @@ READING = ClassReading(
     largest_residual=1e-15,
     complete=True,
 )
-UNREMARKABLE = Overfitting(0.01, 0.05, (), "")
-WINDOW = Patch(target=1, row=2, column=3, side=4, score=4.0, effect=1.5)
-NO_TRIGGER = Triggers(4.0, 5.0, NullInterval(3.0, 2.0, 4.0), (WINDOW,), "")
+UNREMARKABLE = Overfitting(0.01, 0.0, 0.03, 0.2, 0.08, 0.05, (), "", 0.1, 0.3, POWER.overfitting)
+SUSPECT = Trigger(1, 4.0, "bright_4", (2, 3, 4, 4), (0.0,) * 64, 1.5, 1, 1, (1, 0))
+NO_TRIGGER = Triggers(4.0, 0.4, 0.03, (), (SUSPECT,), "", POWER.triggers)
 SHARE = Share(9, 10, 0.9, 0.55, 0.9975)
 
 
@@ -172,36 +175,61 @@ def test_beyond_null_warns_of_classes_that_have_nothing(
 
 
 def test_a_gap_above_its_threshold_is_a_caution() -> None:
-    for score, outcome in ((0.05, "info"), (0.051, "warn")):
+    for score, outcome in ((0.05, "info"), (0.051, "warn"), (0.2, "warn")):
         overfitting = replace(UNREMARKABLE, score=score)
         finding = rule(judged(overfitting=overfitting), "overfitting")
-        assert (finding.outcome, finding.values) == (outcome, {"gap": score, "threshold": 0.05})
+        shown = {"gap": score, "low": 0.0, "high": 0.03, "most": 0.08, "threshold": 0.05}
+        assert finding.outcome == outcome
+        assert finding.values == {**shown, "correlation": POWER.overfitting.rank_correlation}
 
 
-def test_a_high_scoring_patch_is_a_caution_that_names_class_and_position() -> None:
-    for score, outcome in ((5.0, "info"), (5.1, "warn")):
-        triggers = replace(NO_TRIGGER, score=score)
+def test_above_what_is_calibrated_no_number_is_said() -> None:
+    t = load_catalogue("en")
+    for score, words in ((0.07, "are 7.0 percentage"), (0.2, "more than 8.0 percentage")):
+        overfitting = replace(UNREMARKABLE, score=score)
+        finding = rule(judged(overfitting=overfitting), "overfitting")
+        sentence = rule_text(t, "audit", finding, finding.outcome)
+        assert words in sentence
+        assert "20.0" not in sentence
+
+
+def test_a_rare_score_is_a_caution_that_names_class_and_place() -> None:
+    for p_value, outcome in ((0.03, "info"), (0.0299, "warn")):
+        triggers = replace(NO_TRIGGER, p_value=p_value)
         finding = rule(judged(triggers=triggers), "trigger")
         assert finding.outcome == outcome
         assert finding.values == {
-            "score": score,
-            "threshold": 5.0,
+            "p_value": p_value,
+            "threshold": 0.03,
             "target": "b",
             "row": 2,
             "column": 3,
-            "side": 4,
+            "rows": 4,
+            "columns": 4,
+            "won": 1,
+            "sources": 1,
+            "found": POWER.triggers.found,
+            "false_alarms": POWER.triggers.false_alarms,
         }
 
 
+def test_a_pattern_all_over_has_no_place_in_its_sentence() -> None:
+    t, suspects = load_catalogue("en"), (replace(SUSPECT, box=None),)
+    triggers = replace(NO_TRIGGER, p_value=1e-9, suspects=suspects)
+    sentence = rule_text(t, "audit", rule(judged(triggers=triggers), "trigger"), "warn")
+    assert sentence.startswith("A pattern all over the image raises b far more")
+    assert "< 1 of 1,000 clean models" in sentence
+
+
 def test_what_does_not_apply_is_no_rule() -> None:
-    overfitting = Overfitting(None, None, (), "not_an_image")
-    triggers = Triggers(None, None, None, (), "not_an_image")
+    overfitting = Overfitting(None, None, None, None, None, None, (), "not_an_image")
+    triggers = Triggers(None, None, None, (), (), "not_an_image")
     names = [finding.rule for finding in judged(overfitting=overfitting, triggers=triggers)]
     assert not {*names} & {*WARNINGS}
 
 
 def test_a_score_without_a_measured_threshold_is_no_rule() -> None:
     overfitting = replace(UNREMARKABLE, score=0.5, threshold=None, reason="not_measured")
-    triggers = replace(NO_TRIGGER, score=50.0, threshold=None, reason="not_measured")
+    triggers = replace(NO_TRIGGER, p_value=1e-9, threshold=None, reason="not_measured")
     names = [finding.rule for finding in judged(overfitting=overfitting, triggers=triggers)]
     assert not {*names} & {*WARNINGS}

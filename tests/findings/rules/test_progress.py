@@ -44,8 +44,8 @@ def direction(
         (None, ("pass", 1.0, False), ""),
         (("fail", 9.0, False), None, "unjudged"),
         (("pass", 1.0, False), None, ""),
-        (("info", 1.0, False), ("info", 1.5, False), "worse"),  # a trigger scores higher
-        (("info", 1.5, False), ("info", 1.0, False), "better"),
+        (("info", 0.5, False), ("info", 0.1, False), "worse"),  # a trigger gets less likely
+        (("info", 0.1, False), ("info", 0.5, False), "better"),
         (("info", 1.0, False), ("info", 1.0005, False), ""),
         (("info", None, False), ("info", 1.0, False), ""),
     ],
@@ -89,7 +89,7 @@ def test_what_got_worse_comes_first() -> None:
 def test_a_side_is_known_where_a_threshold_asks_for_caution() -> None:
     sides = {rule.id: better_side(rule) for rule in REGISTRY}
     assert {name for name, side in sides.items() if side > 0} == {
-        *("coverage", "accuracy", "r_squared", "r2"),
+        *("coverage", "accuracy", "r_squared", "r2", "trigger"),
     }
     assert sides["low_rank"] == sides["unused_inputs"] == sides["exact"] == 0
-    assert sides["trigger"] == sides["calibration"] == -1
+    assert sides["overfitting"] == sides["calibration"] == -1

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from bilens.findings.reference import POWER
 from bilens.findings.rules.rule import GUESS, Evidence, Rule, Values, formats
 
 of_classes = partial(Rule, documents=("audit",), group="model")
@@ -226,14 +225,14 @@ def beyond_null(evidence: Evidence) -> Iterator[Values]:
 )
 def overfitting(evidence: Evidence) -> Iterator[Values]:
     found = evidence.overfitting
-    if found is not None and found.score is not None and found.threshold is not None:
+    if found is not None and found.threshold is not None and found.power is not None:
         yield {
-            "gap": found.score,
+            "gap": found.score or 0.0,
             "low": found.low or 0.0,
             "high": found.high or 0.0,
             "most": found.most or 0.0,
             "threshold": found.threshold,
-            "correlation": POWER.overfitting.rank_correlation,
+            "correlation": found.power.rank_correlation,
         }
 
 
@@ -273,16 +272,16 @@ def measured_gap(evidence: Evidence) -> Iterator[Values]:
 )
 def trigger(evidence: Evidence) -> Iterator[Values]:
     found = evidence.triggers
-    if found is not None and found.p_value is not None and found.threshold is not None:
+    if found is not None and found.threshold is not None and found.power is not None:
         suspect = found.suspects[0]
         place = zip(("row", "column", "rows", "columns"), suspect.box or (0, 0, 0, 0), strict=True)
         yield {
-            "p_value": found.p_value,
+            "p_value": found.p_value or 0.0,
             "threshold": found.threshold,
             "target": evidence.output_names[suspect.target],
             **dict(place),
             "won": suspect.won,
             "sources": suspect.sources,
-            "found": POWER.triggers.found,
-            "false_alarms": POWER.triggers.false_alarms,
+            "found": found.power.found,
+            "false_alarms": found.power.false_alarms,
         }

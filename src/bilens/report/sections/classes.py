@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from markupsafe import Markup
 
-from bilens.findings.reference import OVERFITTING, POWER, TRIGGERS
 from bilens.records.audit import Audit, ClassReading, Eigenvector, Overfitting, Trigger, Triggers
 from bilens.report.charts.curves import truncation_chart
 from bilens.report.charts.spectra import rank_strip, spectrum_chart, trigger_picture
@@ -305,15 +304,10 @@ def warnings(t: Catalogue, record: Audit, names: list[str]) -> Markup:
 def overfitting_parts(t: Catalogue, found: Overfitting) -> Iterator[Markup]:
     """Yield what the readings speak of, what that is worth, and a table of the readings."""
     yield paragraph(overfitting_sentence(t, found))
-    worth = POWER.overfitting
-    yield quiet(
-        t(
-            "overfitting.scope",
-            correlation=fixed(worth.rank_correlation),
-            error=points(worth.mean_error),
-            models=whole(worth.models),
-        )
-    )
+    if found.power is not None:
+        worth = fixed(found.power.rank_correlation), points(found.power.mean_error)
+        known = dict(zip(("correlation", "error"), worth, strict=True))
+        yield quiet(t("overfitting.scope", **known, models=whole(found.power.models)))
     rows = []
     for part in found.parts:  # one of an unknown name has its name alone
         name, meaning = part.name, ""
@@ -336,8 +330,8 @@ def overfitting_sentence(t: Catalogue, found: Overfitting) -> str:
     if score is None or low is None or high is None:
         return t("overfitting.none", reason=reason(t, found.reason))
     if found.threshold is None:
-        ranks = {"rank": score, "low": low, "high": high}
-        shown = {key: percent(OVERFITTING.rank(gap), 0) for key, gap in ranks.items()}
+        ranks = {"rank": found.rank, "low": found.rank_low, "high": found.rank_high}
+        shown = {key: percent(share or 0.0, 0) for key, share in ranks.items()}
         return t("overfitting.rank", **shown, reason=reason(t, found.reason))
     threshold = points(found.threshold)
     if found.most is not None and score > found.most:
@@ -350,18 +344,18 @@ def trigger_parts(
     t: Catalogue, found: Triggers, names: list[str], shape: tuple[int, int]
 ) -> Iterator[Markup]:
     """Yield how rare the largest score is, the suspects with what to try, and the scans."""
-    known = {"models": whole(TRIGGERS.models), "threshold": per_mille(found.threshold or 0.0)}
-    if found.p_value is None:
-        key, known = "none", {"reason": reason(t, found.reason)}
-    else:
-        key = "score" if found.threshold is not None else "rank"
-        known |= {"count": per_mille(found.p_value, -1), "reason": reason(t, found.reason)}
-    yield paragraph(t(f"triggers.{key}", **known))
-    worth = POWER.triggers
-    rates = {"found": percent(worth.found), "false_alarms": percent(worth.false_alarms)}
-    yield quiet(t("triggers.scope", **rates, models=whole(worth.models)))
-    if not found.suspects:
+    p_value, threshold = found.p_value, found.threshold
+    if p_value is None:
+        yield paragraph(t("triggers.none", reason=reason(t, found.reason)))
         return
+    count = per_mille(p_value, -1)
+    if threshold is None:
+        yield paragraph(t("triggers.rank", count=count, reason=reason(t, found.reason)))
+    else:
+        yield paragraph(t("triggers.score", count=count, threshold=per_mille(threshold)))
+    if found.power is not None:
+        rates = {key: percent(getattr(found.power, key)) for key in ("found", "false_alarms")}
+        yield quiet(t("triggers.scope", **rates, models=whole(found.power.models)))
     yield drawings((pictured(t, one, names, shape) for one in found.suspects), "suspects")
     yield quiet(t("triggers.picture_text"))
     suspects = [
@@ -377,11 +371,7 @@ def trigger_parts(
     where, by = (Column(t(f"triggers.{key}"), numeric=False) for key in ("where", "by"))
     columns = heads(t("ranks.class"), where, *t.each("triggers", ("gain", "turned")), by)
     yield table(t, t("triggers.caption"), columns, suspects)
-    if (
-        found.threshold is not None
-        and found.p_value is not None
-        and found.p_value < found.threshold
-    ):
+    if threshold is not None and p_value < threshold:
         yield from map(paragraph, tries(t, found.suspects[0], names))
     scans = [
         (scan_name(t, one.name), names[one.target], per_mille(one.p_value)) for one in found.scans
