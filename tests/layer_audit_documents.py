@@ -148,7 +148,8 @@ def every_change() -> dict[str, Any]:
 
 def few_changes(files: list[dict[str, Any]] | None, *changed: dict[str, Any]) -> dict[str, Any]:
     """Return the difference of two models with how files compare, and some changed tensors."""
-    apart = {key: list[str]() for key in ("model_alone", "baseline_alone", "other_shape", "directions")}
+    keys = ("model_alone", "baseline_alone", "other_shape", "directions")
+    apart = {key: list[str]() for key in keys}
     whole = {"tensors": 40, "changed": [*changed], "files": files, **apart}
     return {**every_change(), "whole": whole}
 

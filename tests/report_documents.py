@@ -31,7 +31,15 @@ KINDS = (
 )
 SHOWN = 4  # eigenvectors of each sign, and contributions of each class
 CHANCE = c.NullInterval(0.25, 0.125, 0.5)
-GAP = {"gap": 0.012, "low": 0.0, "high": 0.03, "most": 0.08, "threshold": 0.05, "correlation": 0.9}
+LEARNT = {"gap": 0.012, "low": 0.0, "high": 0.03, "most": 0.08}
+LEARNT |= {"threshold": 0.05, "correlation": 0.9}
+    "gap": 0.012,
+    "low": 0.0,
+    "high": 0.03,
+    "most": 0.08,
+    "threshold": 0.05,
+    "correlation": 0.9,
+}
 TRIGGER = {
     "p_value": 0.4,
     "threshold": 0.03,
@@ -266,7 +274,7 @@ def make_verdict(classes: int, *, data: bool) -> tuple[c.Finding, ...]:
         ),
         c.Finding("few_directions", "info", {"k": 3, "of": 36, "accuracy": 0.7, "full": 0.9}),
         c.Finding("beyond_null", "info", {"median": 3.0, "least": 3, "most": 3, "none": ""}),
-        c.Finding("overfitting", "info", dict(GAP)),
+        c.Finding("overfitting", "info", dict(LEARNT)),
         c.Finding("trigger", "info", dict(TRIGGER)),
     ]
     return tuple(findings if data else findings[:2] + findings[4:])
@@ -362,7 +370,7 @@ def decided(answer: str, accepted_by: str) -> dict[str, Any]:
         document["overfitting"] |= {"score": 0.2}
         for finding in document["verdict"]:
             if finding["rule"] == "overfitting":
-                finding |= {"outcome": "warn", "values": GAP | {"gap": 0.2}}
+                finding |= {"outcome": "warn", "values": LEARNT | {"gap": 0.2}}
             if finding["rule"] == "trigger":
                 finding |= {"outcome": "warn", "values": TRIGGER | {"p_value": 1e-5, "rows": 0}}
     return document

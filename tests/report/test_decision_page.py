@@ -17,7 +17,7 @@ from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 from bilens.report.sections.decision import decision_of, group_lines, looked_lines
 from bilens.report.sections.overview import finding_lines, rule_text
 from bilens.report.text import LANGUAGES, load_catalogue
-from report_documents import GAP, answered, make_document, page_of, variants
+from report_documents import LEARNT, answered, make_document, page_of, variants
 
 EN = load_catalogue("en")
 ENDINGS = ("pass", "warn", "fail", "unknown")
@@ -135,7 +135,7 @@ def test_risks_that_are_not_listed_are_counted_and_a_search_says_what_it_found()
     document = variants()["decided conditions"]
     assert "2 more checks ask for caution" in page_of(document)
     verdict = [one for one in document["verdict"] if one["rule"] not in ("overfitting", "trigger")]
-    document["verdict"] = [*verdict, {"rule": "overfitting", "outcome": "warn", "values": GAP}]
+    document["verdict"] = [*verdict, {"rule": "overfitting", "outcome": "warn", "values": LEARNT}]
     looked, unseen, *_ = (texts for _, texts in looked_lines(EN, AuditReport(document).record))
     assert any(re.search("heart: searched for. Something stood out", text) for text in looked)
     assert any(re.search("Triggers .*: searched for, nothing", text) for text in looked)
