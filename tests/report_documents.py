@@ -33,13 +33,6 @@ SHOWN = 4  # eigenvectors of each sign, and contributions of each class
 CHANCE = c.NullInterval(0.25, 0.125, 0.5)
 LEARNT = {"gap": 0.012, "low": 0.0, "high": 0.03, "most": 0.08}
 LEARNT |= {"threshold": 0.05, "correlation": 0.9}
-    "gap": 0.012,
-    "low": 0.0,
-    "high": 0.03,
-    "most": 0.08,
-    "threshold": 0.05,
-    "correlation": 0.9,
-}
 TRIGGER = {
     "p_value": 0.4,
     "threshold": 0.03,

@@ -219,8 +219,10 @@ def broken(name: str) -> BilinearClassifier:
                 head[1] = head[0]
             case "half of zeros":
                 head[5:] = 0
+            case "nearly equal classes":
+                head[5:] *= 1e-3
             case "zero inputs":
-                embed[:, 96:] = 0
+                embed[:, 60:] = 0
             case "one input":
                 embed[:, 1:] = 0
             case "constant images":
@@ -237,7 +239,7 @@ def broken(name: str) -> BilinearClassifier:
 
 FLAT = (
     *("zeros", "zero head", "equal classes", "two equal classes", "half of zeros"),
-    *("one input", "constant images", "against a class"),
+    *("nearly equal classes", "one input", "constant images", "against a class"),
 )
 
 
