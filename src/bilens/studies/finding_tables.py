@@ -6,7 +6,9 @@ import math
 import random
 
 import numpy as np
+import torch
 from scipy.stats import spearmanr
+from torch.nn import functional
 
 from bilens.algebra.concentration import effective_rank
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
@@ -14,6 +16,8 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.findings.subject import gauge_free
 from bilens.studies.finding_statistics import Numbers
 from bilens.studies.study import Record
+from bilens.train.newton import CrossEntropy
+from bilens.train.table_fit import TableRecipe, fit_table
 
 MODELS = 40  # of each table
 FEWEST_ROWS, MOST_ROWS = 40, 0.6  # that a model is fitted to; the others are the test
@@ -47,8 +51,6 @@ def read_tables(count: int) -> Record:
 
 def read_model(name: str, table: Table, seed: int) -> Record | None:
     """Return readings and gap of one model; nothing where its rows lack a class."""
-    from bilens.sklearn import BilinearClassifier
-
     x, y = table
     draw = random.Random(f"{name} {seed}")  # noqa: S311 - no secret
     generator = np.random.default_rng(seed)
@@ -61,12 +63,16 @@ def read_model(name: str, table: Table, seed: int) -> Record | None:
     train, test = order[:rows], order[most:]
     if len(np.unique(labels[train])) < classes:
         return None
-    scale = draw.choice((0.1, 0.3, 1.0))
-    model = BilinearClassifier(alpha=alpha, quadratic_scale=scale).fit(x[train], labels[train])
-    known = float((model.predict(x[train]) == labels[train]).mean())
-    right = float((model.predict(x[test]) == y[test]).mean())
+    rows_of, truth = torch.from_numpy(x), torch.from_numpy(labels)
+    one_hot = functional.one_hot(truth, classes).double()
+    recipe = TableRecipe(alpha=alpha, quadratic_scale=draw.choice((0.1, 0.3, 1.0)))
+    weights = torch.ones(rows, dtype=torch.float64)
+    fit = fit_table(rows_of[train], CrossEntropy(one_hot[train]), weights, recipe)
+    answers = fit.standard_map((rows_of - fit.mean) / fit.scale).argmax(dim=1)
+    known = float((answers == truth)[train].double().mean())
+    right = float((answers.numpy() == y)[test].mean())
     expected = (1 - rate) * right + rate * (1 - right) / (classes - 1)
-    return {**readings(gauge_free(model.standard_map_)), "gap": known - expected}
+    return {**readings(gauge_free(fit.standard_map)), "gap": known - expected}
 
 
 def readings(f: QuadraticMap) -> dict[str, float]:
