@@ -95,6 +95,8 @@ def looked_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]
     found_words = t("decision.found.gap").join(outstanding)
     (looked if search else unseen).append(t(f"decision.{key}", found=found_words))
     unseen += [t("decision.other_triggers")] if search else []
+    if isinstance(record, Audit) and record.inputs and record.inputs.training:
+        looked.append(t("decision.ranked", count=whole(record.inputs.training.rows)))
     if looked:
         yield t("decision.looked"), looked
     yield t("decision.not_looked"), [*unseen, t("decision.never")]
