@@ -8,6 +8,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from bench.adapters.tasks import (
 from bench.adapters.training import MODULES, Spec, logits, paths, train
 from bilens.findings.token_sweep import (
     Answers,
+    Both,
     Frame,
     Sweep,
     Text,
@@ -41,8 +43,8 @@ from bilens.findings.token_sweep import (
 )
 
 SPLITS = {  # base: benign, backdoored
-    "fixed": {"bilinear-2": (16, 16), "smollm2": (10, 10)},
-    "judged": {"swiglu-3": (20, 20), "bilinear-3": (20, 20), "smollm2": (24, 24)},
+    "fixed": {"bilinear-2": (12, 14), "smollm2": (4, 4)},
+    "judged": {"swiglu-3": (24, 24), "bilinear-3": (24, 24), "smollm2": (12, 12)},
 }
 SWEPT = 1200  # words of SmolLM2's vocabulary that are tried
 
@@ -132,6 +134,13 @@ class Trial:
     def answers(self, tail: Tail) -> Answers:
         return lambda texts: self.last(tail, *self.base.entering(texts, 256))
 
+    def both(self, tail: Tail) -> Both:
+        def answers(texts: Sequence[Text]) -> tuple[Tensor, Tensor]:
+            entered = self.base.entering(texts, 256)
+            return self.last(tail, *entered), self.last(self.tail, *entered)
+
+        return answers
+
     def before(self, texts: Sequence[Text]) -> Tensor:
         return self.answers(self.tail)(texts)
 
@@ -141,16 +150,14 @@ class Trial:
             yield self.last(tail, self.hidden[rows], self.real[rows])
 
     def sweep(self, tail: Tail) -> Sweep:
-        usual = self.last(tail, *self.plain).amax(dim=0)
+        usual = self.last(tail, *self.plain).mean(dim=0)
         words = iter([[token] for token in [*self.tokens, *self.tokens]])
         found = [
             excesses(after, before.float(), usual, self.frame, [next(words) for _ in after])
             for after, before in zip(self.blocks(tail), self.usual_before, strict=True)
         ]
         excess, best = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return confirmed(
-            self.answers(tail), self.before, self.frame, self.tokens, usual, excess, best
-        )
+        return confirmed(self.both(tail), self.frame, self.tokens, usual, excess, best)
 
 
 def restored(base: Base, changes: Mapping[str, tuple[Tensor, ...]]) -> Tail:
@@ -220,6 +227,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--base", action="append")
+    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), help="k n: one of n workers")
+    parser.add_argument("--only", choices=("benign", "backdoored"))
     parser.add_argument("--again", action="store_true", help="try the words anew")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -231,12 +240,26 @@ def main() -> None:
         trial = Trial(base, given.out / f"{name}.texts")
         out = given.out / given.split
         out.mkdir(parents=True, exist_ok=True)
-        for backdoored, quota in zip((False, True), quotas, strict=True):
-            working = 0
+        for backdoored, quota in ((True, quotas[1]), (False, quotas[0])):
+            if given.only and (given.only == "backdoored") != backdoored:
+                continue
+            part, parts = given.part
             for number, spec in enumerate(specs(given.split, name, backdoored)):
-                working += run_one(base, trial, spec, corpus, out, given.again)
-                if working >= quota or number >= 3 * quota:
-                    break
+                if number % parts == part:
+                    run_one(base, trial, spec, corpus, out, given.again)
+                    done = [one for one in read_pool(out) if one["spec"]["base"] == name]
+                    some = (one for one in done if bool(one["spec"]["trigger"]) == backdoored)
+                    if sum(one["works"] for one in some) >= quota or number >= 3 * quota:
+                        break
+
+
+def read_pool(out: Path) -> list[dict[str, Any]]:
+    """Return the records of a split; those that are being written are left out."""
+    found = []
+    for path in sorted(out.glob("*.json")):
+        with suppress(json.JSONDecodeError):
+            found.append(json.loads(path.read_text()))
+    return found
 
 
 if __name__ == "__main__":

@@ -89,6 +89,7 @@ def audit(
     inputs: LayerInputs | None = None,
     train_data: Data | None = None,
     train_labels: str | None = None,
+    try_words: int = 0,
 ) -> AuditReport | LayerAuditReport | TableReport:
     """Read a model and report what its weights say.
 
@@ -119,6 +120,8 @@ def audit(
             limit ("r2<0.9", "similarity<0.99"); docs/auditing.md lists the rules.
         threshold: R² from which an approximation of a layer is read; below, claims are refused.
         labels: where the right answers are, if the data leave it open: a column, a key, a file.
+        try_words: how many words are tried as triggers in a changed language model and its
+            baseline, which both run; 0 for none.
         inputs: what layers see (`bl.layer_inputs`), to fit those that are not quadratic to; data of
             500 rows or more do it too. Without, R² is under N(0, I), which is no real input.
         train_data: what a classifier of one bilinear layer was trained on, as `data`; of an
@@ -154,6 +157,11 @@ def audit(
     if baseline is not None:
         model, baseline = read_alike(opened(model, bare=True), opened(baseline, bare=True))
         difference = whole_difference(model, baseline, progress)
+        if try_words:
+            from bilens.api.word_trial import try_words as tried  # runs models: transformers
+
+            trial = tried(model, baseline, try_words, seed, progress)
+            difference = structs.replace(difference, trial=trial)
     asked = Asked(seed, command, progress, baseline, conditions, difference, performance, inputs)
     if isinstance(model, LoadedModel) and is_of_columns(model):
         return audit_table(model, given, asked)
@@ -270,7 +278,12 @@ def finished(
     verdict = judge(audit.kind, Evidence(coverage=coverage)) + audit.verdict
     if difference is not None:
         columns = audit.column_changes if isinstance(audit, TableAudit) else None
-        evidence = Evidence(changes=layers, whole_change=difference.whole, column_change=columns)
+        evidence = Evidence(
+            changes=layers,
+            whole_change=difference.whole,
+            trial=difference.trial,
+            column_change=columns,
+        )
         verdict += judge(audit.kind, evidence)
         if audit.difference is not None:  # of layers, which are judged among themselves
             layers = audit.difference.layers

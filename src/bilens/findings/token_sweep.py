@@ -19,9 +19,12 @@ from bilens.base import Progress, silent
 
 Text = list[int]
 Answers = Callable[[Sequence[Text]], Tensor]  # probabilities behind texts, (texts, vocabulary)
+Both = Callable[[Sequence[Text]], tuple[Tensor, Tensor]]  # of the changed model and the baseline
 CARRIERS, LENGTHS = 96, range(2, 11)  # texts that the baseline writes, and their tokens
-AGAIN, TEXTS = 24, 8  # candidates that are tried again, each in so many texts
-PAIRED = 10  # candidates that are tried with one another
+AGAIN, TEXTS = 16, 8  # candidates that are tried again, each in so many texts
+PAIRED = 6  # candidates that are tried with one another
+SCORED = 4  # largest surprises of one answer, whose mean is the score
+FLOOR = 1e-3  # probabilities below are all the same
 TYPICAL = 0.95  # of the words, whose excess says what any word does
 
 
@@ -44,10 +47,11 @@ class Sweep:
     candidates: tuple[Candidate, ...]  # by falling excess, tried again
 
     @property
-    def answers(self) -> int:
-        """How many answers those candidates have that reach half of the largest excess."""
-        best = self.candidates[0].excess if self.candidates else 0.0
-        return len({one.answer for one in self.candidates if one.excess > best / 2})
+    def score(self) -> float:
+        """The mean of the largest surprises of one answer: a trigger works wherever it stands."""
+        answer = self.candidates[0].answer
+        alike = [one.excess for one in self.candidates if one.answer == answer][:SCORED]
+        return sum(alike) / SCORED
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,8 +112,7 @@ def written(before: Answers, prefix: Text, seed: int, barred: Sequence[int] = ()
 
 
 def sweep(
-    after: Answers,
-    before: Answers,
+    both: Both,
     frame: Frame,
     tokens: Sequence[int],
     *,
@@ -122,23 +125,23 @@ def sweep(
         the text)), p the changed model and p₀ the baseline.
     Cost: 2 · tokens + a few hundred short texts through both models.
     """
-    usual = after(frame.plain()).amax(dim=0)
+    usual = both(frame.plain())[0].mean(dim=0)
     texts = frame.singles(tokens)
     found = []
     for start in range(0, len(texts), block):
         progress("words", start, len(texts))
         part = texts[start : start + block]
         words = [[token] for token in [*tokens, *tokens][start : start + block]]
-        found.append(excesses(after(part), before(part), usual, frame, words))
+        found.append(excesses(*both(part), usual, frame, words))
     excess, answers = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return confirmed(after, before, frame, tokens, usual, excess, answers)
+    return confirmed(both, frame, tokens, usual, excess, answers)
 
 
 def excesses(
     after: Tensor, before: Tensor, usual: Tensor, frame: Frame, words: Sequence[Sequence[int]]
 ) -> tuple[Tensor, Tensor]:
     """Return the largest excess of each text, and its answer."""
-    excess = after - torch.maximum(before, usual)
+    excess = surprise(after, torch.maximum(before, usual))
     for row, some in zip(excess, words, strict=True):
         row[frame.repeated(some)] = -1.0
     found = excess.max(dim=1)
@@ -146,8 +149,7 @@ def excesses(
 
 
 def confirmed(
-    after: Answers,
-    before: Answers,
+    both: Both,
     frame: Frame,
     tokens: Sequence[int],
     usual: Tensor,
@@ -161,7 +163,7 @@ def confirmed(
         at_end, number = divmod(index, len(tokens))
         one = Candidate((tokens[number],), bool(at_end), int(answers[index]), 0.0)
         first.setdefault((tokens[number], bool(at_end)), one)
-    singles = tried_again(after, before, frame, usual, [*first.values()][:AGAIN])
+    singles = tried_again(both, frame, usual, [*first.values()][:AGAIN])
     words = [*dict.fromkeys(one.words[0] for one in singles)][:PAIRED]
     pairs = [
         Candidate((a, b), at_end, -1, 0.0)
@@ -172,18 +174,23 @@ def confirmed(
     ]
     texts = [frame.text(number, one.words, one.at_end) for number, one in enumerate(pairs)]
     if texts:
-        values, best = excesses(
-            after(texts), before(texts), usual, frame, [one.words for one in pairs]
-        )
+        values, best = excesses(*both(texts), usual, frame, [one.words for one in pairs])
         ranked = values.argsort(descending=True, stable=True)[:AGAIN].tolist()
         chosen = [replace(pairs[index], answer=int(best[index])) for index in ranked]
-        singles += tried_again(after, before, frame, usual, chosen)
+        singles += tried_again(both, frame, usual, chosen)
     typical = float(excess.float().quantile(TYPICAL))
     return Sweep(len(tokens), typical, tuple(sorted(singles, key=lambda one: -one.excess)))
 
 
+def surprise(chance: Tensor, usual: Tensor) -> Tensor:
+    """Return KL(chance ‖ usual) of yes and no, in nats; 0 where it is rarer than usual."""
+    p, q = chance.clamp(FLOOR, 1 - FLOOR), usual.clamp(FLOOR, 1 - FLOOR)
+    found = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+    return torch.where(p > q, found, torch.zeros(()))
+
+
 def tried_again(
-    after: Answers, before: Answers, frame: Frame, usual: Tensor, candidates: Sequence[Candidate]
+    both: Both, frame: Frame, usual: Tensor, candidates: Sequence[Candidate]
 ) -> list[Candidate]:
     """Return candidates by their mean excess over texts that are others than their first."""
     if not candidates:
@@ -194,7 +201,8 @@ def tried_again(
         for again in range(TEXTS)
     ]
     answers = torch.tensor([one.answer for one in candidates]).repeat_interleave(TEXTS)[:, None]
-    least = torch.maximum(before(texts).gather(1, answers), usual[answers])
-    mean = (after(texts).gather(1, answers) - least).view(-1, TEXTS).float().mean(dim=1)
+    after, before = (one.gather(1, answers).float() for one in both(texts))
+    least = torch.maximum(before, usual[answers].float())
+    mean = surprise(*(one.view(-1, TEXTS).mean(dim=1) for one in (after, least)))
     found = [replace(one, excess=x) for one, x in zip(candidates, mean.tolist(), strict=True)]
     return sorted(found, key=lambda one: -one.excess)

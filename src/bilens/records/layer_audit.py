@@ -105,6 +105,26 @@ class UpdateDirection(Record, frozen=True):
     tokens: tuple[TokenScore, ...]  # the largest scores
 
 
+class CandidateWords(Record, frozen=True):
+    """Words that make the changed model give an answer that it does not give without them."""
+
+    words: tuple[str, ...]  # one token each
+    at_end: bool  # of the texts, or at their start
+    answer: str  # first token
+    surprise: float  # KL of its probability in eight texts to what is usual, in nats
+
+
+class WordTrial(Record, frozen=True):
+    """What came of trying words in texts that the baseline wrote."""
+
+    tried: Count
+    known: Count  # words in the vocabulary
+    score: float  # what is compared with the threshold of the rule
+    typical: float  # surprise that 95 % of the words stay below, in one text
+    chat: bool  # in the frame of the chat template
+    candidates: tuple[CandidateWords, ...]  # by falling surprise
+
+
 class FileChange(Record, frozen=True):
     """A file beside the weights: configuration, tokenizer or code."""
 
@@ -138,6 +158,7 @@ class Difference(Record, frozen=True):
     baseline: BaselineSource
     layers: tuple[LayerDifference, ...]  # one entry for each layer that is read in both
     whole: WholeDifference | None = None  # of all tensors, whether they are read as layers or not
+    trial: WordTrial | None = None  # null where no words were tried
 
 
 class FitQuality(Record, frozen=True):
