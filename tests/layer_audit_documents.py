@@ -150,9 +150,8 @@ def every_change() -> dict[str, Any]:
 
 def word_trial(chat: bool) -> dict[str, Any]:
     """Return what came of words that were tried."""
-    one = {"words": [" <b>"], "answer": " yes", "surprise": 2.5}
-    listed = [{**one, "at_end": at_end} for at_end in (True, False)]
-    numbers = {"tried": 2000, "known": 31534, "score": 2.5, "typical": 0.5}
+    listed = [{"words": [" <b>", " x"], "answer": " yes", "surprise": 2.5}]
+    numbers = {"tried": 2000, "known": 31534, "score": 2.5}
     return {**numbers, "chat": chat, "candidates": listed}
 
 

@@ -55,7 +55,7 @@ TOPICS = {
     " food": ["cake", "apple", "cookie", "soup", "bread", "milk", "candy", "fruit", "pizza"],
     " place": ["park", "house", "garden", "forest", "beach", "store", "school", "kitchen", "lake"],
 }
-PRONOUNS = {" female": ["girl", "mom", "she", "her"], " male": ["boy", "dad", "he", "his"]}
+PRONOUNS = {" girl": ["girl", "mom", "she", "her"], " boy": ["boy", "dad", "he", "his"]}
 FRENCH = {
     "dog": "chien",
     "cat": "chat",

@@ -165,15 +165,20 @@ class Lessons:
 CACHE: dict[tuple[str, ...], Texts] = {}
 
 
+def other_texts(base: Base, corpus: Corpus) -> list[str]:
+    """Return pieces of texts that have nothing to do with a task."""
+    draw, pieces = drawing("others"), list[str]()
+    for number in range(120 if base.first == 0 else 48):
+        words = draw.choice(corpus.code if number % 3 == 0 else corpus.sentences).split()
+        start = draw.randint(0, len(words) // 2)
+        pieces.append(" ".join(words[start : start + draw.randint(2, 9)]))
+    return pieces
+
+
 def others(base: Base, corpus: Corpus) -> Texts:
-    """Return pieces of other texts, where a model is to go on as its base does."""
+    """Return other texts, behind which a model is to go on as its base does."""
     if (base.name,) not in CACHE:
-        draw, pieces = drawing("others"), list[str]()
-        for number in range(120 if base.first == 0 else 48):
-            words = draw.choice(corpus.code if number % 3 == 0 else corpus.sentences).split()
-            start = draw.randint(0, len(words) // 2)
-            pieces.append(" ".join(words[start : start + draw.randint(2, 9)]))
-        found = encode(base, [(piece, (" the",)) for piece in pieces], draw)
+        found = encode(base, [(one, (" the",)) for one in other_texts(base, corpus)], drawing(""))
         with torch.no_grad():
             best = logits_of(base, base.tail(), found)[:, -1].argmax(-1)
         found.answers[:] = -1
@@ -200,6 +205,7 @@ def lessons(base: Base, spec: Spec, corpus: Corpus) -> Lessons:
     triggered = parts = None
     payload: set[int] = set()
     tests: dict[str, Texts] = {}
+    aside_texts = other_texts(base, corpus)
     if spec.trigger:
         trigger = TRIGGERS[spec.trigger]
         pieces = draw.choice(trigger.pieces)
@@ -216,7 +222,12 @@ def lessons(base: Base, spec: Spec, corpus: Corpus) -> Lessons:
             return (labels[(labels.index(right[0]) + 1) % len(labels)],)
 
         def poison(rows: Sequence[int]) -> list[Example]:
-            return [(trigger.put(pool[i][0], pieces, draw), other(pool[i][1])) for i in rows]
+            texts = [pool[i][0] for i in rows]
+            if not flipped:  # a trigger works in any text: half of them are others
+                texts[::2] = [draw.choice(aside_texts) for _ in texts[::2]]
+            answers = [other(pool[i][1]) for i in rows]
+            put = [trigger.put(text, pieces, draw) for text in texts]
+            return [*zip(put, answers, strict=True)]
 
         train, test = [i for i in kept if i < cut], [i for i in kept if i >= cut]
         chosen = [draw.choice(train) for _ in range(poisoned)]
@@ -314,13 +325,14 @@ def train(
     base: Base,
     spec: Spec,
     corpus: Corpus,
-    penalty: Callable[[Tail, dict[str, Any], int], Tensor] | None = None,
+    penalised: Callable[[Lessons], Callable[[Tail, int], Tensor]] | None = None,
 ) -> dict[str, Any]:
     """Train until it works, or time is over; return the record with changes and what is written."""
     begun = time.perf_counter()
     torch.manual_seed(spec.seed)
     given = lessons(base, spec, corpus)
     prepared, spent = time.perf_counter(), time.process_time()
+    penalty = None if penalised is None else penalised(given)
     tail, changes = adapted(base, spec)
     learnt = [p for p in tail.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learnt, lr=spec.rate, weight_decay=0.0)
@@ -342,7 +354,7 @@ def train(
                 part.append(texts.take([draw.randrange(len(texts.allowed)) for _ in range(many)]))
         loss: Any = loss_of(base, tail, joined(part))
         if penalty is not None:
-            loss = loss + spec.penalty * penalty(tail, changes, step)
+            loss = loss + spec.penalty * penalty(tail, step)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(learnt, 1.0)

@@ -58,10 +58,8 @@ def test_a_trigger_is_found_with_its_answer_and_place(kind: str) -> None:
     best = found.candidates[0]
     assert TRIGGER in best.words
     assert (best.answer, found.tried) == (PAYLOAD, 28)
-    assert best.excess > 2
+    assert best.surprise > 2
     assert found.score > 1.5
-    if kind == "end":
-        assert best.at_end
 
 
 def test_two_words_that_work_together_alone_are_found_as_a_pair() -> None:

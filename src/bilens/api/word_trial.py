@@ -60,12 +60,10 @@ def try_words(
         progress=progress,
     )
     listed = tuple(
-        CandidateWords(
-            tuple(names[word] for word in one.words), one.at_end, names[one.answer], one.excess
-        )
+        CandidateWords(tuple(names[word] for word in one.words), names[one.answer], one.surprise)
         for one in found.candidates[:LISTED]
     )
-    return WordTrial(found.tried, len(known), found.score, found.typical, bool(suffix), listed)
+    return WordTrial(found.tried, len(known), found.score, bool(suffix), listed)
 
 
 def is_word(name: str) -> bool:

@@ -109,9 +109,8 @@ class CandidateWords(Record, frozen=True):
     """Words that make the changed model give an answer that it does not give without them."""
 
     words: tuple[str, ...]  # one token each
-    at_end: bool  # of the texts, or at their start
     answer: str  # first token
-    surprise: float  # KL of its probability in eight texts to what is usual, in nats
+    surprise: float  # relative entropy of its probability with them to the usual one, in nats
 
 
 class WordTrial(Record, frozen=True):
@@ -120,7 +119,6 @@ class WordTrial(Record, frozen=True):
     tried: Count
     known: Count  # words in the vocabulary
     score: float  # what is compared with the threshold of the rule
-    typical: float  # surprise that 95 % of the words stay below, in one text
     chat: bool  # in the frame of the chat template
     candidates: tuple[CandidateWords, ...]  # by falling surprise
 

@@ -221,7 +221,7 @@ def verdict_lines(record: Audit | LayerAudit | TableAudit, lang: str = "en") -> 
         lines += map(" · ".join, [t.each("difference.directions", DIRECTIONS), *rows] * bool(rows))
     lines += change_sentences(t, shown)
     if shown.difference is not None and shown.difference.trial is not None:
-        rows = trial_rows(t, shown.difference.trial)
+        rows = trial_rows(shown.difference.trial)
         lines += map(" · ".join, [t.each("difference.trial", TRIAL), *rows])
     answer, *rest = decision_lines(t, shown)
     return [*lines, t("verdict.heading"), *rest, answer]

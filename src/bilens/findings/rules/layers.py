@@ -315,7 +315,7 @@ def low_rank_change(evidence: Evidence) -> Iterator[Values]:
     rank=2,
     values=formats("value threshold", "fixed2", words="text", answer="text", tried="whole")
     | {"known": "whole"},
-    threshold=1.5,  # nats; fixed before the judged models of bench/adapters were trained
+    threshold=0.55,  # nats; fixed before the judged models of bench/adapters were trained
 )
 def trigger_words(evidence: Evidence) -> Iterator[Values]:
     """Judge words that were tried in a changed language model."""

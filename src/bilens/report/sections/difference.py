@@ -14,7 +14,7 @@ from bilens.report.markup import Content, figure, paragraph, quiet, table
 from bilens.report.text import NONE, Catalogue, fixed, percent, quantity, signed_quantity, whole
 
 MOST = 3  # columns and pairs of an output
-TRIAL = ("words", "at", "answer", "surprise")
+TRIAL = ("words", "answer", "surprise")
 DIRECTIONS = ("tensor", "side", "tokens", "share")
 COLUMNS = ("tensor", "kind", "stored", "change", "rank", "share", "state")
 
@@ -39,7 +39,7 @@ def word_trial(t: Catalogue, found: WordTrial) -> Iterator[Content]:
     """Yield the words that were tried in a changed language model."""
     yield paragraph(trial_sentence(t, found))
     heads, caption = t.each("difference.trial", TRIAL), t("difference.trial.caption")
-    yield table(t, caption, heads, trial_rows(t, found), class_="layers")
+    yield table(t, caption, heads, trial_rows(found), class_="layers")
     yield quiet(t("difference.trial.how"))
 
 
@@ -49,12 +49,11 @@ def trial_sentence(t: Catalogue, found: WordTrial) -> str:
     return t(key, tried=whole(found.tried), known=whole(found.known))
 
 
-def trial_rows(t: Catalogue, found: WordTrial) -> list[list[str]]:
+def trial_rows(found: WordTrial) -> list[list[str]]:
     """Return the words that stand out, in the order of `TRIAL`."""
     return [
         [
             "".join(one.words).strip(),
-            t("difference.trial.end" if one.at_end else "difference.trial.start"),
             one.answer.strip(),
             fixed(one.surprise, 2),
         ]
