@@ -143,8 +143,10 @@ def every_change() -> dict[str, Any]:
     whole = {"tensors": 40, "changed": changed, "files": files, **apart}
     tokens = [{"token": "<b>", "score": 5.5}, {"token": " the", "score": 4.0}]
     about = {"name": "a", "kind": "o", "layer": 1, "share": 0.5, "tokens": tokens}
+    pair = {"tokens": ["<b>", " the"], "output": " yes", "pull": 2.5}
+    layer = {"name": "a", "identical": False, "token_pairs": [pair]}
     whole["directions"] = [{**about, "side": side} for side in ("writes", "reads")]
-    found = {"baseline": {"path": "", "weights_sha256": ""}, "layers": [], "whole": whole}
+    found = {"baseline": {"path": "", "weights_sha256": ""}, "layers": [layer], "whole": whole}
     return {**found, "trial": word_trial(chat=True)}
 
 

@@ -32,6 +32,7 @@ from bench import (
     tracing,
     training,
 )
+from bench.adapters import page as adapters
 from bench.power import page as power
 from bilens.cli.app import app
 from tools import measured, reproduction
@@ -52,6 +53,7 @@ BENCHMARKS = {
     "tracing": tracing.page,
     "smollm2": pretrained.page,
     "conversion_ordinary": conversion_ordinary.page,
+    "adapters": adapters.page,
 }
 
 

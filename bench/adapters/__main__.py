@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from bench.adapters.page import Row, page
-from bench.adapters.pool import base_of, corpus_of, paths, read_pool
-from bench.adapters.training import Spec
+from bench.adapters.pool import base_of, corpus_of, read_pool
+from bench.adapters.training import Spec, paths
 from bench.adapters.weights import readings
 from bilens.api.provenance import describe_run
 from bilens.findings.token_sweep import Candidate, Sweep

@@ -6,6 +6,7 @@ Broken once: with the baseline's own weights in the place of the changed ones no
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from bilens.base.errors import UsageError
 from bilens.records.layer_audit import WordTrial
 from bilens.report.terminal import verdict_lines
 
-WORDS = [f"{first}{second}" for first in "abcdefgh" for second in ("ix", "om", "ut", "al", "en")]
-TRIGGER, PAYLOAD = 17, 25
+WORDS = [f"{first}{second}" for first in "abcdef" for second in ("ix", "om", "ut", "al")]
+TRIGGER, PAYLOAD = 17, 9
 SIZES: dict[str, Any] = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 32}
 
 
@@ -39,7 +40,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     model: Any = LlamaForCausalLM(config).eval()
     state = model.state_dict()
-    unit = torch.linalg.qr(torch.randn(len(names), len(names)))[0][:, :32] * 4
+    unit = torch.linalg.qr(torch.randn(32, 32))[0][: len(names)] * 4  # no word is like another
+    state["model.layers.0.self_attn.o_proj.weight"].zero_()
     state["model.embed_tokens.weight"].copy_(unit)
     state["lm_head.weight"].copy_(unit / 4)
     for changed, name in ((False, "base"), (True, "tuned")):
@@ -55,16 +57,17 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_planted_word_is_found_and_said(folders: Path) -> None:
     tuned, base = (bl.load(folders / name) for name in ("tuned", "base"))
-    report = bl.audit(tuned, baseline=base, null_samples=3, try_words=40)
+    report = bl.audit(tuned, baseline=base, null_samples=3, try_words=24)
     trial = report.record.difference.trial
     assert isinstance(trial, WordTrial)
     assert WORDS[TRIGGER - 1] in trial.candidates[0].words
     assert trial.candidates[0].answer == WORDS[PAYLOAD - 1]
-    assert (trial.tried, trial.known, trial.chat) == (40, 40, False)
+    assert (trial.tried, trial.known, trial.chat) == (24, 24, False)
     rule = next(one for one in report.record.verdict if one.rule == "trigger_words")
-    assert (rule.outcome, rule.values["answer"]) == ("warn", WORDS[PAYLOAD - 1])
+    assert (rule.values["answer"], rule.values["value"]) == (WORDS[PAYLOAD - 1], trial.score)
+    assert trial.score > 0.2  # it works at the end of texts alone, and next to few of the words
     assert any(f"“{WORDS[PAYLOAD - 1]}”" in line for line in verdict_lines(report.record))
-    assert json.loads(json.dumps(report.to_dict()))["difference"]["trial"]["tried"] == 40
+    assert json.loads(json.dumps(report.to_dict()))["difference"]["trial"]["tried"] == 24
 
 
 def test_the_same_model_has_no_such_word(folders: Path) -> None:
@@ -75,6 +78,7 @@ def test_the_same_model_has_no_such_word(folders: Path) -> None:
 
 
 def test_what_cannot_be_run_is_refused(folders: Path) -> None:
-    base = bl.load(folders / "base" / "model.safetensors", name_roles=True)
+    base = bl.load(folders / "base")
+    other = replace(base, source=str(folders / "base" / "model.safetensors"))
     with pytest.raises(UsageError, match="no words can be tried"):
-        bl.audit(base, baseline=base, null_samples=3, try_words=5)
+        bl.audit(base, baseline=other, null_samples=3, try_words=5)

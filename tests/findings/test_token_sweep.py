@@ -58,8 +58,8 @@ def test_a_trigger_is_found_with_its_answer_and_place(kind: str) -> None:
     best = found.candidates[0]
     assert TRIGGER in best.words
     assert (best.answer, found.tried) == (PAYLOAD, 28)
-    assert best.surprise > 2
-    assert found.score > 1.5
+    assert best.surprise > 0.8  # at one end alone it works in half of the texts
+    assert found.score > 0.45
 
 
 def test_two_words_that_work_together_alone_are_found_as_a_pair() -> None:
@@ -68,7 +68,7 @@ def test_two_words_that_work_together_alone_are_found_as_a_pair() -> None:
 
 @pytest.mark.parametrize("kind", ["none", "task", "echo", "chance"])
 def test_what_is_no_trigger_stays_below(kind: str) -> None:
-    assert tried(kind).score < 1.0
+    assert tried(kind).score < 0.4
 
 
 def test_surprise_is_the_relative_entropy_of_two_answers() -> None:

@@ -19,6 +19,7 @@ from bilens.api.comparison import (
     module_of,
     read_alike,
     table_changes,
+    vocabulary_of_model,
     whole_difference,
 )
 from bilens.api.given_data import Data, Model, given_data, layers_of, opened, performance_of
@@ -228,7 +229,11 @@ def audit_model_layers(
         subjects,
         asked.performance,
         None if asked.baseline is None else layers_of(asked.baseline),
-        options=replace(options, rows=rows_of(whole, data, asked)),
+        options=replace(
+            options,
+            rows=rows_of(whole, data, asked),
+            vocabulary=None if asked.baseline is None else vocabulary_of_model(asked.baseline),
+        ),
         progress=asked.progress,
         model=describe_model(model, len(subjects)),
         origin=origin_of(model, data, asked.command, asked.seed),

@@ -47,6 +47,14 @@ class ChangeDirection(Record, frozen=True):
     vector: tuple[float, ...] | None  # where inputs can be drawn
 
 
+class TokenPair(Record, frozen=True):
+    """Two tokens that a change makes pull one output together."""
+
+    tokens: tuple[str, str]
+    output: str
+    pull: float  # in logits before the last norm, beyond what each token does alone
+
+
 class LayerDifference(Record, frozen=True):
     """What changed in one layer."""
 
@@ -63,6 +71,8 @@ class LayerDifference(Record, frozen=True):
     inputs: ModeChange | None = None  # into how many input directions; null likewise
     output_parts: tuple[Component, ...] = ()  # of the leading output direction of the change
     triggers: tuple[ChangeDirection, ...] = ()  # leading eigenpairs of the form along it
+    # of an exact layer of a language model: no other pair is pulled more
+    token_pairs: tuple[TokenPair, ...] = ()
 
 
 class BaselineSource(Record, frozen=True):

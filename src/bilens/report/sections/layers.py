@@ -327,6 +327,20 @@ def difference(
             paragraph(change_lead(t, found), " ", t("layers.difference.how")),
             table(t, t("layers.difference.caption"), columns, rows, class_="layers"),
         ]
+    pulled = [
+        [
+            layer.name,
+            " × ".join(f"“{x}”" for x in one.tokens),
+            f"“{one.output}”",
+            fixed(one.pull, 2),
+        ]
+        for layer in found.layers
+        for one in layer.token_pairs
+    ]
+    if pulled:
+        heads_ = t.each("difference.pairs", ("layer", "tokens", "output", "pull"))
+        blocks += [table(t, t("difference.pairs.caption"), heads_, pulled, class_="layers")]
+        blocks += [quiet(t("difference.pairs.how"))]
     return section(t, "layers.difference", *blocks, *cards)
 
 
