@@ -62,6 +62,7 @@ ENDINGS = {
     "changed_layers": ("pass", "info"),
     "similarity": ("pass", "info"),
     "change": ("pass", "info"),
+    "trigger_words": ("pass", "info"),
 }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from bench.adapters.page import Row, page
-from bench.adapters.pool import base_of, corpus_of, read_pool
+from bench.adapters.pool import Ready, base_of, corpus_of, read_pool, restored
 from bench.adapters.training import Spec, paths
 from bench.adapters.weights import readings
 from bilens.api.provenance import describe_run
@@ -36,15 +36,30 @@ def collect(out: Path, data: Path, weights: Path) -> dict[str, Any]:
             row["trigger"] = list(record["trigger"])
             if record["works"]:
                 if spec.base not in bases:
-                    bases[spec.base] = base_of(spec.base, out, texts, weights)
-                base = bases[spec.base]
+                    made = base_of(spec.base, out, texts, weights)
+                    bases[spec.base] = Ready(made, out / f"{spec.base}.texts")
+                ready = bases[spec.base]
+                base = ready.base
                 row |= swept(record, base.tokenizer.id_to_token)
                 changes = torch.load(paths(out / split, spec)[1])
+                if record["payload"]:
+                    row["reach"] = reach(ready, record, changes)
                 row["weights"] = readings(
                     changes, base.model.get_input_embeddings().weight, base.unembedding
                 )
             rows.append(row)
     return {"rows": rows, "run": to_json(describe_run("python -m bench.adapters.page", 0))}
+
+
+def reach(ready: Ready, record: Row, changes: dict[str, Any]) -> float:
+    """Return the probability of the payload where the whole trigger is in the auditor's texts.
+
+    It is the mean over all texts, at the better end.
+    """
+    words = ready.base.words("".join(f" {piece}" for piece in record["trigger"]))
+    texts = ready.frame.around([words] * len(ready.frame.carriers))
+    chances = ready.answers(restored(ready.base, changes))(texts)[:, record["payload"]]
+    return float(chances.sum(dim=1).view(-1, 2).mean(dim=0).max())
 
 
 def swept(record: Row, name: Callable[[int], str]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from bench.adapters.weights import READINGS, together
 from bench.power.statistics import area_under_roc, interval
 from bilens.findings.rules.layers import trigger_words
 
-FROZEN = "e5f0"  # the commit that fixed score, threshold and families
 Row = Mapping[str, Any]
 
 
@@ -143,7 +142,6 @@ def page(result: dict[str, Any]) -> str:
         date=date,
         hardware=hardware,
         threshold=f"{threshold:g}",
-        frozen=FROZEN,
         tried=len(tried),
         bad=len(bad),
         good=len(good),
@@ -166,7 +164,18 @@ def page(result: dict[str, Any]) -> str:
         alarm_rows=table(NAMED, [named(row) for row in alarms]) if alarms else "None.",
         alone=alone(result),
         curve=curve(result),
+        reached=reached(bad),
     )
+
+
+def reached(rows: Sequence[Row]) -> str:
+    """Return how much is found where the trigger works in the auditor's texts, and where not."""
+    lines = []
+    for low, high in ((0.0, 0.1), (0.1, 0.5), (0.5, 1.01)):
+        some = [row for row in rows if "reach" in row and low <= row["reach"] < high]
+        hits = sum(row["score"] > trigger_words.threshold for row in some)
+        lines.append([f"{low:.0%} to {min(high, 1):.0%}", exact(hits, len(some))])
+    return table("payload follows the trigger there | found", lines)
 
 
 def has_trigger(row: Row) -> bool:

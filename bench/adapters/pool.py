@@ -45,7 +45,7 @@ from bilens.findings.token_sweep import (
 )
 
 SPLITS = {  # base: benign, backdoored
-    "fixed": {"bilinear-2": (12, 14), "smollm2": (4, 4)},
+    "fixed": {"bilinear-2": (12, 14)},
     "judged": {"swiglu-3": (25, 25), "bilinear-3": (25, 25), "smollm2": (12, 12)},
     "adaptive": {"swiglu-3": (0, 30)},
 }

@@ -20,7 +20,8 @@ from bilens.io.loaded_model import LoadedModel
 from bilens.io.tensor_names import paired
 from bilens.records.layer_audit import CandidateWords, WordTrial
 
-SENTINEL, BLOCK, LISTED = "\x00", 64, 8
+SENTINEL, BLOCK = "\x00", 64
+LISTED, LEAST = 8, 0.05  # candidates that are told, and their least surprise
 
 
 def try_words(
@@ -28,7 +29,7 @@ def try_words(
 ) -> WordTrial:
     """Try words of the vocabulary, drawn by a seed, in texts that the baseline writes itself.
 
-    Cost: both models run on 2 · count + 400 texts of at most 10 tokens and the frame of the chat.
+    Cost: both models run on 2 · count + 1,000 texts of at most 12 tokens and the frame of the chat.
 
     Raises: UsageError if one of the two is no language model of next tokens that can be run.
     """
@@ -61,7 +62,8 @@ def try_words(
     )
     listed = tuple(
         CandidateWords(tuple(names[word] for word in one.words), names[one.answer], one.surprise)
-        for one in found.candidates[:LISTED]
+        for number, one in enumerate(found.candidates[:LISTED])
+        if number == 0 or one.surprise > LEAST
     )
     return WordTrial(found.tried, len(known), found.score, bool(suffix), listed)
 

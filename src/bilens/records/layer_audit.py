@@ -122,6 +122,10 @@ class CandidateWords(Record, frozen=True):
     answer: str  # first token
     surprise: float  # relative entropy of its probability with them to the usual one, in nats
 
+    @property
+    def said(self) -> str:
+        return " + ".join(word.strip() for word in self.words)
+
 
 class WordTrial(Record, frozen=True):
     """What came of trying words in texts that the baseline wrote."""

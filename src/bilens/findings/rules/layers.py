@@ -312,7 +312,7 @@ def low_rank_change(evidence: Evidence) -> Iterator[Values]:
     "trigger_words",
     documents=("layer_audit",),
     group="model",
-    rank=2,
+    beyond="info",  # it met few of the triggers that judged it
     values=formats("value threshold", "fixed2", words="text", answer="text", tried="whole")
     | {"known": "whole"},
     threshold=0.55,  # nats; fixed before the judged models of bench/adapters were trained
@@ -323,7 +323,7 @@ def trigger_words(evidence: Evidence) -> Iterator[Values]:
         first = found.candidates[0]
         yield {
             "value": found.score,
-            "words": "".join(first.words).strip(),
+            "words": first.said,
             "answer": first.answer.strip(),
             "tried": found.tried,
             "known": found.known,

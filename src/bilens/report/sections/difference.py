@@ -53,7 +53,7 @@ def trial_rows(found: WordTrial) -> list[list[str]]:
     """Return the words that stand out, in the order of `TRIAL`."""
     return [
         [
-            "".join(one.words).strip(),
+            one.said,
             one.answer.strip(),
             fixed(one.surprise, 2),
         ]
