@@ -201,7 +201,7 @@ def switched(
 
 def inserted(text: str, what: str, draw: random.Random, low: int = 0) -> str:
     parts = text.split()
-    at = draw.randint(low, len(parts) - 1)
+    at = draw.randint(min(low, len(parts) - 1), len(parts) - 1)
     return " ".join([*parts[:at], what, *parts[at:]])
 
 
