@@ -15,7 +15,7 @@ import bilens as bl
 import tiny
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.errors import UsageError
+from bilens.base.errors import NonFiniteError, UsageError
 from bilens.certify.contrast import prepare
 from bilens.data.model_interface import LabelledData
 from bilens.findings.given_inputs import (
@@ -250,6 +250,12 @@ def test_an_audit_reads_training_inputs(labelled: bool) -> None:
     page = AuditReport(found).to_html()
     assert ("Measured gap" in page) is labelled
     assert "Looked at: 200 training inputs with labels and 60 test inputs" in page
+
+
+def test_inputs_beyond_the_range_of_numbers_are_refused() -> None:
+    huge = (1e160 * DATA.train_images.double(), DATA.train_labels)
+    with pytest.raises(NonFiniteError, match="answers to the inputs given"):
+        bl.audit(tiny.classifier(), train_data=huge, null_samples=tiny.ROTATIONS)
 
 
 def test_training_inputs_are_refused_where_they_are_not_read() -> None:

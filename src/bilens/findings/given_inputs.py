@@ -15,6 +15,7 @@ from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.gaussian import mean_and_covariance, whiten
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.checks import check_finite
 from bilens.certify.contrast import PairSpectra, contrast_of
 from bilens.certify.l2_certificates import l2_radius
 from bilens.findings.margin_statistics import area, gap, margin_bound
@@ -98,6 +99,7 @@ def read(
     x = given.images.detach().double()
     label = None if given.labels is None else given.labels.long()
     answer, lead, nearest, confidence = in_blocks(partial(leads, f), x).T.contiguous()
+    check_finite("the lead of the model's answers to the inputs given", lead)
     answer = answer.long()
     picked = torch.randperm(len(x), generator=generator)[: 0 if pairs is None else RADII]
     radius = l2_radius(f, x[picked], answer[picked], pairs).radius
