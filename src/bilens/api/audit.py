@@ -30,7 +30,6 @@ from bilens.base.errors import NonFiniteError, UsageError
 from bilens.data.model_interface import LabelledData
 from bilens.findings.audit import audit_classifier
 from bilens.findings.coverage import how_read, measure_coverage
-from bilens.findings.given_inputs import Inputs
 from bilens.findings.layer_audit import (
     NULL_SAMPLES as LAYER_SAMPLES,
     audit_layers,
@@ -200,8 +199,8 @@ def audit_one_layer(
     findings = audit_classifier(
         module,
         labelled_images(data),
-        training=read_beside(trained),
-        test=read_beside(data),
+        training=trained,
+        test=data,
         performance=asked.performance,
         input_shape=loaded.input_shape if loaded is not None else None,
         output_names=loaded.output_names if loaded is not None else None,
@@ -335,7 +334,3 @@ def labelled_images(data: LabelledData | None) -> LabelledImages | None:
     if data is None or data.targets is None:
         return None
     return LabelledImages(data.inputs, data.targets)
-
-
-def read_beside(data: LabelledData | None) -> Inputs | None:
-    return None if data is None else Inputs(data.inputs, data.targets, data.origin)

@@ -20,9 +20,10 @@ from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
 from bilens.certify.contrast import prepare
+from bilens.data.model_interface import LabelledData
 from bilens.findings.certificate import ClassForms, ProofOptions, classifier_guarantees
 from bilens.findings.explanation import choose_examples, explain
-from bilens.findings.given_inputs import Inputs, read_inputs
+from bilens.findings.given_inputs import read_inputs
 from bilens.findings.overfitting import Subject, class_templates, null_readings, read_overfitting
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
@@ -106,8 +107,8 @@ def audit_classifier(
     module: nn.Module,
     data: LabelledImages | None = None,
     *,
-    training: Inputs | None = None,
-    test: Inputs | None = None,
+    training: LabelledData | None = None,
+    test: LabelledData | None = None,
     performance: Performance | None = None,
     input_shape: tuple[int, ...] | None = None,
     output_names: tuple[str, ...] | None = None,
