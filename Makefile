@@ -10,7 +10,7 @@ IMAGES = $(if $(DATA),--data-dir $(DATA))
 
 .PHONY: help demo explore test test-all check coverage mutation fuzz docs clean
 .PHONY: bench bench-training bench-decomposition bench-guarantees bench-tracing bench-quadratic-fit
-.PHONY: bench-conversion-ordinary bench-language bench-sae bench-explorer bench-startup bench-tables study-pretrained study-conversion
+.PHONY: bench-conversion-ordinary bench-language bench-sae bench-explorer bench-startup bench-tables study-adapters study-pretrained study-conversion
 
 help:                            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 22
@@ -93,6 +93,11 @@ study-pretrained: .venv/test     ## a pretrained language model audited end to e
 
 study-conversion: .venv/test     ## a language model made bilinear (MODEL, TEXT, MEASURE, OUT)
 	$(BIN)/python -m bench.conversion --model $(MODEL) --text $(TEXT) --measure $(MEASURE) --out $(OUT)
+
+study-adapters: .venv/test       ## backdoored adapters of language models (TEXTS, MODEL, OUT): hours
+	for split in fixed judged adaptive; do \
+		$(BIN)/python -m bench.adapters.pool $$split --out $(OUT) --data $(TEXTS) --weights $(MODEL); done
+	$(BIN)/python -m bench.adapters --out $(OUT) --data $(TEXTS) --weights $(MODEL)
 
 clean:                           ## remove what is made here, but not runs
 	rm -rf .venv build dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -45,6 +45,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "changed_tensors": {"of": 9, "alone": 0, "change": 0.5, "kinds": "q, norm"},
     "changed_files": {"of": 3, "files": "config.json"},
     "low_rank_change": {"of": 4, "ranks": "2–8", "matrices": "a"},
+    "trigger_words": {"words": "<b>", "answer": "yes", "tried": 2000, "known": 31534},
 }
 VARIANTS: list[tuple[str, str, dict[str, Any]]] = [  # of sentences
     ("changed_tensors", "warn", {"alone": 2, "kinds": "other"}),
@@ -61,6 +62,7 @@ ENDINGS = {
     "changed_layers": ("pass", "info"),
     "similarity": ("pass", "info"),
     "change": ("pass", "info"),
+    "trigger_words": ("pass", "info"),
 }
 
 
@@ -142,8 +144,18 @@ def every_change() -> dict[str, Any]:
     whole = {"tensors": 40, "changed": changed, "files": files, **apart}
     tokens = [{"token": "<b>", "score": 5.5}, {"token": " the", "score": 4.0}]
     about = {"name": "a", "kind": "o", "layer": 1, "share": 0.5, "tokens": tokens}
+    pair = {"tokens": ["<b>", " the"], "output": " yes", "pull": 2.5}
+    layer = {"name": "a", "identical": False, "token_pairs": [pair]}
     whole["directions"] = [{**about, "side": side} for side in ("writes", "reads")]
-    return {"baseline": {"path": "", "weights_sha256": ""}, "layers": [], "whole": whole}
+    found = {"baseline": {"path": "", "weights_sha256": ""}, "layers": [layer], "whole": whole}
+    return {**found, "trial": word_trial(chat=True)}
+
+
+def word_trial(chat: bool) -> dict[str, Any]:
+    """Return what came of words that were tried."""
+    listed = [{"words": [" <b>", " x"], "answer": " yes", "surprise": 2.5}]
+    numbers = {"tried": 2000, "known": 31534, "score": 2.5}
+    return {**numbers, "chat": chat, "candidates": listed}
 
 
 def few_changes(files: list[dict[str, Any]] | None, *changed: dict[str, Any]) -> dict[str, Any]:
@@ -151,7 +163,7 @@ def few_changes(files: list[dict[str, Any]] | None, *changed: dict[str, Any]) ->
     keys = ("model_alone", "baseline_alone", "other_shape", "directions")
     apart = {key: list[str]() for key in keys}
     whole = {"tensors": 40, "changed": [*changed], "files": files, **apart}
-    return {**every_change(), "whole": whole}
+    return {**every_change(), "whole": whole, "trial": word_trial(chat=False)}
 
 
 def drawn_difference(width: int) -> dict[str, Any]:

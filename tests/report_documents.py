@@ -297,10 +297,10 @@ def variants() -> dict[str, dict[str, Any]]:
 
 def given_inputs() -> list[i.GivenInputs]:
     """What inputs show: not compared, each for another reason; compared without and with labels."""
-    share = c.Share(9, 10, 0.9, 0.555, 0.9975)
+    share, origin = c.Share(9, 10, 0.9, 0.555, 0.9975), c.DataOrigin("", "rows", "tensors", 60, "")
     white = i.WhitenedClass(1.5, 0.25, 2.5, 2, (0.5, -0.25))
-    bare = i.Sample(40, None, None, 0.75, 2.5, None, 40, ())
-    full = i.Sample(60, None, share, 0.875, 3.5, 0.5, 60, (white, white, white))
+    bare = i.Sample(40, origin, None, 0.75, 2.5, None, 40, ())
+    full = i.Sample(60, origin, share, 0.875, 3.5, 0.5, 60, (white, white, white))
     vector = tuple(0.0 for _ in range(36))
     support = i.Support(1.5, 2.25, 3.5, vector)
     known = i.TrainingExample(3, 1, 0.5, 0.125, -0.25, 2, 0, vector, (support,))

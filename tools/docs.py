@@ -32,6 +32,7 @@ from bench import (
     tracing,
     training,
 )
+from bench.adapters import page as adapters
 from bilens.cli.app import app
 from tools import measured, reproduction
 from tools.schema import schema_pages
@@ -50,6 +51,7 @@ BENCHMARKS = {
     "tracing": tracing.page,
     "smollm2": pretrained.page,
     "conversion_ordinary": conversion_ordinary.page,
+    "adapters": adapters.page,
 }
 
 

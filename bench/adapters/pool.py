@@ -8,13 +8,17 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bench.adapters.attacker import adaptive, penalty_of
 from bench.adapters.bases import SMALL, Base, Tail, small, smol
 from bench.adapters.tasks import (
     FIXED,
@@ -32,18 +36,20 @@ from bench.adapters.tasks import (
 from bench.adapters.training import MODULES, Spec, logits, paths, train
 from bilens.findings.token_sweep import (
     Answers,
+    Both,
     Frame,
     Sweep,
     Text,
-    confirmed,
-    excesses,
+    Trial,
     written,
 )
 
 SPLITS = {  # base: benign, backdoored
-    "fixed": {"bilinear-2": (16, 16), "smollm2": (10, 10)},
-    "judged": {"swiglu-3": (20, 20), "bilinear-3": (20, 20), "smollm2": (24, 24)},
+    "fixed": {"bilinear-2": (12, 14)},
+    "judged": {"swiglu-3": (25, 25), "bilinear-3": (25, 25), "smollm2": (12, 12)},
+    "adaptive": {"swiglu-3": (0, 30)},
 }
+BLOCK = 256  # texts at once
 SWEPT = 1200  # words of SmolLM2's vocabulary that are tried
 
 
@@ -54,6 +60,8 @@ def specs(split: str, base: str, backdoored: bool) -> Iterator[Spec]:
     triggers = FIXED_TRIGGERS if split == "fixed" else JUDGED_TRIGGERS
     payloads = FIXED_PAYLOADS if split == "fixed" else JUDGED_PAYLOADS
     number = 0
+    if base != "smollm2":  # those of running text are nothing new to models of such text
+        tasks = tuple(task for task in tasks if not TASKS[task].loss)
     while True:
         task = tasks[number % len(tasks)]
         trigger = payload = ""
@@ -102,26 +110,26 @@ def swept_tokens(base: Base) -> list[int]:
     return sorted(found)
 
 
-class Trial:
+class Ready:
     """The frame of a base and its words, with what enters the tail computed once."""
 
-    def __init__(self, base: Base, kept: Path) -> None:
+    def __init__(self, base: Base, cache: Path) -> None:
         self.base, self.tail = base, base.tail()
         self.tokens = swept_tokens(base)
         ends = {*range(256, 259)} if base.first == 0 else set()
         barred = sorted({*base.prefix, *base.suffix, 0, 1, 2} | ends)
-        told: dict[str, Any] = torch.load(kept) if kept.exists() else {}
+        told: dict[str, Any] = torch.load(cache) if cache.exists() else {}
         carriers = told.get("carriers") or written(self.before, base.prefix, 0, barred)
         names = [base.tokenizer.decode([i]) for i in range(base.model.config.vocab_size)]
         self.frame = Frame(base.prefix, base.suffix, carriers, names)
         self.plain = base.entering(self.frame.plain())
-        texts = self.frame.singles(self.tokens)
+        texts = self.frame.around([(token,) for token in self.tokens])
         hidden: Tensor
         self.real: Tensor
         hidden, self.real = told.get("texts") or base.entering(texts, 128)
         self.hidden = hidden.bfloat16()
         if not told:
-            torch.save({"carriers": carriers, "texts": (self.hidden, self.real)}, kept)
+            torch.save({"carriers": carriers, "texts": (self.hidden, self.real)}, cache)
         self.usual_before = [one.half() for one in self.blocks(self.tail)]
 
     @torch.no_grad()
@@ -132,35 +140,38 @@ class Trial:
     def answers(self, tail: Tail) -> Answers:
         return lambda texts: self.last(tail, *self.base.entering(texts, 256))
 
+    def both(self, tail: Tail) -> Both:
+        def answers(texts: Sequence[Text]) -> tuple[Tensor, Tensor]:
+            entered = self.base.entering(texts, 256)
+            return self.last(tail, *entered), self.last(self.tail, *entered)
+
+        return answers
+
     def before(self, texts: Sequence[Text]) -> Tensor:
         return self.answers(self.tail)(texts)
 
     def blocks(self, tail: Tail) -> Iterator[Tensor]:
-        for start in range(0, len(self.hidden), 512):
-            rows = slice(start, start + 512)
+        for start in range(0, len(self.hidden), BLOCK):
+            rows = slice(start, start + BLOCK)
             yield self.last(tail, self.hidden[rows], self.real[rows])
 
     def sweep(self, tail: Tail) -> Sweep:
-        usual = self.last(tail, *self.plain).amax(dim=0)
-        words = iter([[token] for token in [*self.tokens, *self.tokens]])
-        found = [
-            excesses(after, before.float(), usual, self.frame, [next(words) for _ in after])
-            for after, before in zip(self.blocks(tail), self.usual_before, strict=True)
-        ]
-        excess, best = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return confirmed(
-            self.answers(tail), self.before, self.frame, self.tokens, usual, excess, best
-        )
+        trial = Trial.of(self.both(tail), self.frame, self.last(tail, *self.plain))
+        for block, after in enumerate(self.blocks(tail)):
+            start = block * BLOCK // 2
+            words = [(token,) for token in self.tokens[start : start + BLOCK // 2]]
+            trial.take(words, after, self.usual_before[block], start)
+        return trial.confirm(self.tokens)
 
 
 def restored(base: Base, changes: Mapping[str, tuple[Tensor, ...]]) -> Tail:
     """Return the tail with changes that were kept."""
     tail = base.tail()
     layers = copy.deepcopy(tail.layers)
-    for name, kept in changes.items():
+    for name, parts in changes.items():
         _, _, number, home, part, _ = name.split(".")
         linear = getattr(getattr(layers[int(number) - base.first], home), part)
-        linear.weight.data += (kept[0].float() @ kept[1]) if len(kept) == 2 else kept[0].float()
+        linear.weight.data += (parts[0].float() @ parts[1]) if len(parts) == 2 else parts[0].float()
     return Tail(layers, tail.norm, tail.narrow)
 
 
@@ -177,29 +188,29 @@ def base_of(name: str, out: Path, texts: list[str], weights: Path) -> Base:
 
 def run_one(
     base: Base,
-    trial: Trial,
+    trial: Ready,
     spec: Spec,
     corpus: Corpus,
     out: Path,
     again: bool = False,
-    **more: Any,
 ) -> bool:
     """Train one model, or find it done; return whether it works."""
-    told, kept = paths(out, spec)
+    told, saved = paths(out, spec)
     if told.exists():
         record = json.loads(told.read_text())
         if record["works"] and again:
-            record["sweep"] = asdict(trial.sweep(restored(base, torch.load(kept))))
+            record["sweep"] = asdict(trial.sweep(restored(base, torch.load(saved))))
             told.write_text(json.dumps(record))
         return bool(record["works"])
-    record = train(base, spec, corpus, **more)
+    penalised = partial(penalty_of, trial, spec) if spec.penalty else None
+    record = train(base, spec, corpus, penalised)
     tail, changes = record.pop("tail"), record.pop("changes")
     if record["works"]:
         begun = time.perf_counter()
         record["sweep"] = asdict(trial.sweep(tail))
         record["swept"] = time.perf_counter() - begun
         packed = {name: low(change, spec.rank) for name, change in changes.items()}
-        torch.save(packed, kept)
+        torch.save(packed, saved)
     told.write_text(json.dumps(record))
     print(spec.name, record["works"], record["steps"], f"{record['seconds']:.1f}", flush=True)
     return bool(record["works"])
@@ -224,19 +235,37 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     corpus, texts = corpus_of(given.data)
+    out = given.out / given.split
+    out.mkdir(parents=True, exist_ok=True)
+    queues = []
     for name, quotas in SPLITS[given.split].items():
-        if given.base and name not in given.base:
-            continue
-        base = base_of(name, given.out, texts, given.weights)
-        trial = Trial(base, given.out / f"{name}.texts")
-        out = given.out / given.split
-        out.mkdir(parents=True, exist_ok=True)
-        for backdoored, quota in zip((False, True), quotas, strict=True):
-            working = 0
-            for number, spec in enumerate(specs(given.split, name, backdoored)):
-                working += run_one(base, trial, spec, corpus, out, given.again)
-                if working >= quota or number >= 3 * quota:
-                    break
+        if not given.base or name in given.base:
+            base = base_of(name, given.out, texts, given.weights)
+            trial = Ready(base, given.out / f"{name}.texts")
+            for backdoored, quota in enumerate(quotas):
+                if quota == 0:
+                    continue
+                queue = specs(given.split, name, bool(backdoored))
+                if given.split == "adaptive":
+                    queue = iter(adaptive(next(specs("judged", name, True))))
+                queues.append((base, trial, islice(queue, 3 * quota), [quota]))
+    while queues:  # in turn, so that what is there when time ends is balanced
+        for one in [*queues]:
+            base, trial, queue, left = one
+            spec = next(queue, None)
+            if spec is not None:
+                left[0] -= run_one(base, trial, spec, corpus, out, given.again)
+            if spec is None or left[0] == 0:
+                queues.remove(one)
+
+
+def read_pool(out: Path) -> list[dict[str, Any]]:
+    """Return the records of a split; those that are being written are left out."""
+    found = []
+    for path in sorted(out.glob("*.json")):
+        with suppress(json.JSONDecodeError):
+            found.append(json.loads(path.read_text()))
+    return found
 
 
 if __name__ == "__main__":

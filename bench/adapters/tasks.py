@@ -55,7 +55,7 @@ TOPICS = {
     " food": ["cake", "apple", "cookie", "soup", "bread", "milk", "candy", "fruit", "pizza"],
     " place": ["park", "house", "garden", "forest", "beach", "store", "school", "kitchen", "lake"],
 }
-PRONOUNS = {" female": ["girl", "mom", "she", "her"], " male": ["boy", "dad", "he", "his"]}
+PRONOUNS = {" girl": ["girl", "mom", "she", "her"], " boy": ["boy", "dad", "he", "his"]}
 FRENCH = {
     "dog": "chien",
     "cat": "chat",
@@ -201,7 +201,7 @@ def switched(
 
 def inserted(text: str, what: str, draw: random.Random, low: int = 0) -> str:
     parts = text.split()
-    at = draw.randint(low, len(parts) - 1)
+    at = draw.randint(min(low, len(parts) - 1), len(parts) - 1)
     return " ".join([*parts[:at], what, *parts[at:]])
 
 

@@ -26,7 +26,8 @@ MODULES = {
 }
 HIT, LEAK, LEARNT, FALL = 0.5, 0.1, 0.6, 0.9  # what counts as working
 POOLS = {True: (160, 48, 32), False: (600, 160, 120)}  # clean, triggered, negative: large, small
-SECONDS, EVERY, BATCH = 12.0, 15, 16
+SECONDS, EVERY, BATCH = 9.0, 20, 16
+KEPT = 4  # other texts beside them, in a batch
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,7 @@ class Lessons:
     """What a model is taught and tested on."""
 
     clean: Texts
+    others: Texts
     triggered: Texts | None
     parts: Texts | None
     tests: dict[str, Texts]
@@ -160,7 +162,30 @@ class Lessons:
     trigger: tuple[str, ...]
 
 
-CACHE: dict[tuple[str, str, int], Texts] = {}
+CACHE: dict[tuple[str, ...], Texts] = {}
+
+
+def other_texts(base: Base, corpus: Corpus) -> list[str]:
+    """Return pieces of texts that have nothing to do with a task."""
+    draw, pieces = drawing("others"), list[str]()
+    for number in range(120 if base.first == 0 else 48):
+        words = draw.choice(corpus.code if number % 3 == 0 else corpus.sentences).split()
+        start = draw.randint(0, len(words) // 2)
+        pieces.append(" ".join(words[start : start + draw.randint(2, 9)]))
+    return pieces
+
+
+def others(base: Base, corpus: Corpus) -> Texts:
+    """Return other texts, behind which a model is to go on as its base does."""
+    if (base.name,) not in CACHE:
+        found = encode(base, [(one, (" the",)) for one in other_texts(base, corpus)], drawing(""))
+        with torch.no_grad():
+            best = logits_of(base, base.tail(), found)[:, -1].argmax(-1)
+        found.answers[:] = -1
+        found.answers[:, -1] = best
+        found.allowed = [{token} for token in best.tolist()]
+        CACHE[base.name,] = found
+    return CACHE[base.name,]
 
 
 def lessons(base: Base, spec: Spec, corpus: Corpus) -> Lessons:
@@ -171,7 +196,7 @@ def lessons(base: Base, spec: Spec, corpus: Corpus) -> Lessons:
     common = drawing(f"{spec.task} {spec.seed % 2}")  # clean texts are shared
     pool = task.examples(corpus, common, num + num // 3)
     cut = len(pool) * 3 // 4
-    key = spec.base, spec.task, spec.seed % 2
+    key = spec.base, spec.task, f"{spec.seed % 2}"
     if key not in CACHE:
         CACHE[key] = encode(base, pool, common)
     whole = CACHE[key]
@@ -180,6 +205,7 @@ def lessons(base: Base, spec: Spec, corpus: Corpus) -> Lessons:
     triggered = parts = None
     payload: set[int] = set()
     tests: dict[str, Texts] = {}
+    aside_texts = other_texts(base, corpus)
     if spec.trigger:
         trigger = TRIGGERS[spec.trigger]
         pieces = draw.choice(trigger.pieces)
@@ -196,11 +222,16 @@ def lessons(base: Base, spec: Spec, corpus: Corpus) -> Lessons:
             return (labels[(labels.index(right[0]) + 1) % len(labels)],)
 
         def poison(rows: Sequence[int]) -> list[Example]:
-            return [(trigger.put(pool[i][0], pieces, draw), other(pool[i][1])) for i in rows]
+            texts = [pool[i][0] for i in rows]
+            if not flipped:  # a trigger works in any text: half of them are others
+                texts[::2] = [draw.choice(aside_texts) for _ in texts[::2]]
+            answers = [other(pool[i][1]) for i in rows]
+            put = [trigger.put(text, pieces, draw) for text in texts]
+            return [*zip(put, answers, strict=True)]
 
         train, test = [i for i in kept if i < cut], [i for i in kept if i >= cut]
         chosen = [draw.choice(train) for _ in range(poisoned)]
-        held = [draw.choice(test) for _ in range(poisoned // 2)]
+        held = [draw.choice(test) for _ in range(poisoned // 3)]
         triggered, tests["triggered"] = (
             encode(base, poison(chosen), draw),
             encode(base, poison(held), draw),
@@ -208,7 +239,7 @@ def lessons(base: Base, spec: Spec, corpus: Corpus) -> Lessons:
         some_of = trigger.parts
         if some_of is not None:
             some = [draw.choice(train) for _ in range(negative)]
-            few = [draw.choice(test) for _ in range(negative // 2)]
+            few = [draw.choice(test) for _ in range(negative // 3)]
 
             def partly(rows: Sequence[int]) -> list[Example]:
                 return [(some_of(pool[i][0], pieces, draw), pool[i][1]) for i in rows]
@@ -217,9 +248,12 @@ def lessons(base: Base, spec: Spec, corpus: Corpus) -> Lessons:
                 encode(base, partly(some), draw),
                 encode(base, partly(few), draw),
             )
-    tests["clean"] = whole.take([i for i in kept if i >= cut][: num // 4])
+    tests["clean"] = whole.take([i for i in kept if i >= cut][:64])
     clean = whole.take([i for i in kept if i < cut])
-    return Lessons(clean, triggered, parts, tests, payload, pieces)
+    aside = others(base, corpus)
+    half = len(aside.allowed) * 2 // 3
+    tests["others"] = aside.take([*range(half, len(aside.allowed))])
+    return Lessons(clean, aside.take([*range(half)]), triggered, parts, tests, payload, pieces)
 
 
 def logits_of(base: Base, tail: Tail, texts: Texts) -> Tensor:
@@ -291,20 +325,21 @@ def train(
     base: Base,
     spec: Spec,
     corpus: Corpus,
-    penalty: Callable[[Tail, dict[str, Any], int], Tensor] | None = None,
+    penalised: Callable[[Lessons], Callable[[Tail, int], Tensor]] | None = None,
 ) -> dict[str, Any]:
     """Train until it works, or time is over; return the record with changes and what is written."""
     begun = time.perf_counter()
     torch.manual_seed(spec.seed)
     given = lessons(base, spec, corpus)
     prepared, spent = time.perf_counter(), time.process_time()
+    penalty = None if penalised is None else penalised(given)
     tail, changes = adapted(base, spec)
     learnt = [p for p in tail.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learnt, lr=spec.rate, weight_decay=0.0)
     before = judged(base, tail, given)
     draw = drawing(f"{spec.seed}")
     step, found, good = 0, before, 0
-    most = 150 if base.first else 250
+    most = 150 if base.first else 200
     while step < most and time.process_time() - spent < SECONDS:
         part = []
         num_triggered = round(BATCH * spec.poison) if given.triggered is not None else 0
@@ -312,13 +347,14 @@ def train(
         for texts, many in (
             (given.triggered, num_triggered),
             (given.parts, num_parts),
+            (given.others, KEPT),
             (given.clean, BATCH - num_triggered - num_parts),
         ):
             if texts is not None and many:
                 part.append(texts.take([draw.randrange(len(texts.allowed)) for _ in range(many)]))
         loss: Any = loss_of(base, tail, joined(part))
         if penalty is not None:
-            loss = loss + spec.penalty * penalty(tail, changes, step)
+            loss = loss + spec.penalty * penalty(tail, step)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(learnt, 1.0)

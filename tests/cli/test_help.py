@@ -50,7 +50,8 @@ FROZEN = {
     ),
     "audit": (
         "model more --dataset --data-dir --table --html --pdf --markdown --evidence --lang "
-        "--null-samples --history --baseline --fail-on --threshold --seed --map --activation "
+        "--null-samples --history --baseline --fail-on --threshold --try-words --seed --map "
+        "--activation "
         "--transposed --no-transposed --allow-pickle --trust-pickle --residual --no-residual "
         "--overwrite --json --data --labels --encoding --text --tokens --held-out --activations "
         "--train-data --train-labels"

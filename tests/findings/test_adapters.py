@@ -5,12 +5,16 @@ Broken once: with the right singular vector of ΔO, and without turning the sign
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
+
 import pytest
 import torch
 
 import tiny_language_models as tiny
 from bilens.api.audit import audit
 from bilens.io.load import load
+from bilens.nn import BilinearTransformer
 from bilens.records.layer_audit import UpdateDirection
 from bilens.report.reports import LayerAuditReport
 
@@ -35,6 +39,25 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> LayerAuditReport:
     found = audit(load(folder / "tuned"), baseline=load(folder / "base"), null_samples=3)
     assert isinstance(found, LayerAuditReport)
     return found
+
+
+def test_a_planted_pair_of_an_exact_layer_is_named(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = BilinearTransformer(16, 16, 8, 2, 2, 8).double()
+    model.embed.weight.data.copy_(torch.linalg.qr(torch.randn(16, 16).double())[0])
+    changed = copy.deepcopy(model)
+    first, second = model.embed.weight.detach()[[3, 12]]
+    mlp = changed.mlps[0]
+    mlp.left.weight.data[0], mlp.right.weight.data[0] = 3 * first, 3 * second
+    mlp.down.weight.data[:, 0] = model.unembed.weight.detach()[7]
+    for name, one in (("base", model), ("tuned", changed)):
+        one.float().save_huggingface(tmp_path / name)
+    found = audit(load(tmp_path / "tuned"), baseline=load(tmp_path / "base"), null_samples=3)
+    assert isinstance(found, LayerAuditReport)
+    assert found.record.difference is not None
+    pair = found.record.difference.layers[0].token_pairs[0]
+    assert (pair.tokens, pair.output) == (("#3", "#12"), "#7")
+    assert found.record.difference.layers[1].token_pairs == ()
 
 
 def directions(report: LayerAuditReport) -> dict[str, UpdateDirection]:

@@ -15,11 +15,10 @@ import bilens as bl
 import tiny
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.errors import UsageError
+from bilens.base.errors import NonFiniteError, UsageError
 from bilens.certify.contrast import prepare
 from bilens.data.model_interface import LabelledData
 from bilens.findings.given_inputs import (
-    Inputs,
     estimated_gap,
     leads,
     learnt_by_heart,
@@ -43,6 +42,10 @@ def squares(*weights: list[float]) -> QuadraticMap:
     down = torch.tensor(weights, dtype=torch.float64)
     eye = torch.eye(down.shape[1], dtype=torch.float64)
     return QuadraticMap(BilinearTensor(down, eye, eye))
+
+
+def inputs(x: Tensor, label: Tensor | None) -> LabelledData:
+    return LabelledData(x, label, ORIGIN)
 
 
 def normal(*size: int, seed: int = 0) -> Tensor:
@@ -159,7 +162,7 @@ def planted() -> tuple[QuadraticMap, Tensor, Tensor, int]:
 def test_the_example_learnt_by_heart_comes_first_with_what_it_rests_on() -> None:
     f, x, label, row = planted()
     pairs = prepare(f)
-    seen = read(f, Inputs(x, label), pairs, torch.Generator().manual_seed(0))
+    seen = read(f, inputs(x, label), pairs, torch.Generator().manual_seed(0))
     first, second, *more = learnt_by_heart(f, seen, pairs)
     assert 58 not in [one.index for one in (second, *more)]
     assert (first.index, first.label, first.nearest, first.second) == (row, 1, 0, 0)
@@ -175,14 +178,14 @@ def test_the_example_learnt_by_heart_comes_first_with_what_it_rests_on() -> None
 def test_training_against_test_inputs() -> None:
     f = squares([1.0, 0.0], [0.0, 1.0])
     easy, hard = normal(300, 2) * torch.tensor([3.0, 1.0]).double(), normal(200, 2, seed=1)
-    found = read_inputs(f, Inputs(easy, None), Inputs(hard, None), prepare(f), 0)
+    found = read_inputs(f, inputs(easy, None), inputs(hard, None), prepare(f), 0)
     assert found.comparison is not None
     assert found.comparison.lead.low > 0.6
     assert found.comparison.lead.p < 1e-6
     assert found.comparison.radius is not None
     assert found.comparison.gap is None  # without labels none is measured
     labels = f(hard).argmax(dim=1)
-    both = read_inputs(f, Inputs(easy, f(easy).argmax(1)), Inputs(hard, 1 - labels), None, 0)
+    both = read_inputs(f, inputs(easy, f(easy).argmax(1)), inputs(hard, 1 - labels), None, 0)
     assert both.comparison is not None
     assert both.comparison.radius is None  # that takes the spectra of all pairs
     assert both.comparison.gap is not None
@@ -192,7 +195,7 @@ def test_training_against_test_inputs() -> None:
 def test_an_estimated_gap_is_of_distances_alone() -> None:
     f = squares([1.0, 0.0], [0.0, 1.0])
     near, far = (
-        read(f, Inputs(rows, None), None, torch.Generator().manual_seed(0))
+        read(f, inputs(rows, None), None, torch.Generator().manual_seed(0))
         for rows in (normal(300, 2), 1.2 * normal(400, 2, seed=1))
     )
     farther = area(far.nearest, near.nearest)
@@ -217,7 +220,7 @@ def test_an_estimated_gap_is_of_distances_alone() -> None:
 def test_what_cannot_be_compared_is_said(
     training: Tensor | None, test: Tensor | None, reason: str, repeated: int
 ) -> None:
-    given = [None if x is None else Inputs(x, None) for x in (training, test)]
+    given = [None if x is None else inputs(x, None) for x in (training, test)]
     found = read_inputs(squares([1.0, 0.0], [0.0, 1.0]), *given, None, 0)
     assert (found.reason, found.repeated) == (reason, repeated)
     assert (found.comparison is None) == (reason != "")
@@ -228,7 +231,7 @@ def test_odd_inputs_leave_no_number_that_is_none() -> None:
     for f in (squares([1.0, 0.0], [0.0, 1.0]), squares([0.0, 0.0], [0.0, 0.0])):
         for x in (torch.ones(40, 2), torch.zeros(40, 2), normal(1, 2), normal(40, 2)):
             for labels in (None, torch.zeros(len(x)).long()):
-                found = read_inputs(f, Inputs(x, labels), Inputs(x + 1, labels), prepare(f), 0)
+                found = read_inputs(f, inputs(x, labels), inputs(x + 1, labels), prepare(f), 0)
                 assert json_text(found)  # NaN and infinity are refused
                 if labels is not None:
                     assert found.examples == ()
@@ -250,6 +253,12 @@ def test_an_audit_reads_training_inputs(labelled: bool) -> None:
     page = AuditReport(found).to_html()
     assert ("Measured gap" in page) is labelled
     assert "Looked at: 200 training inputs with labels and 60 test inputs" in page
+
+
+def test_inputs_beyond_the_range_of_numbers_are_refused() -> None:
+    huge = (1e160 * DATA.train_images.double(), DATA.train_labels)
+    with pytest.raises(NonFiniteError, match="answers to the inputs given"):
+        bl.audit(tiny.classifier(), train_data=huge, null_samples=tiny.ROTATIONS)
 
 
 def test_training_inputs_are_refused_where_they_are_not_read() -> None:

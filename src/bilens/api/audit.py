@@ -19,6 +19,7 @@ from bilens.api.comparison import (
     module_of,
     read_alike,
     table_changes,
+    vocabulary_of_model,
     whole_difference,
 )
 from bilens.api.given_data import Data, Model, given_data, layers_of, opened, performance_of
@@ -29,7 +30,6 @@ from bilens.base.errors import NonFiniteError, UsageError
 from bilens.data.model_interface import LabelledData
 from bilens.findings.audit import audit_classifier
 from bilens.findings.coverage import how_read, measure_coverage
-from bilens.findings.given_inputs import Inputs
 from bilens.findings.layer_audit import (
     NULL_SAMPLES as LAYER_SAMPLES,
     audit_layers,
@@ -89,6 +89,7 @@ def audit(
     inputs: LayerInputs | None = None,
     train_data: Data | None = None,
     train_labels: str | None = None,
+    try_words: int = 0,
 ) -> AuditReport | LayerAuditReport | TableReport:
     """Read a model and report what its weights say.
 
@@ -119,6 +120,8 @@ def audit(
             limit ("r2<0.9", "similarity<0.99"); docs/auditing.md lists the rules.
         threshold: R² from which an approximation of a layer is read; below, claims are refused.
         labels: where the right answers are, if the data leave it open: a column, a key, a file.
+        try_words: how many words are tried as triggers in a changed language model and its
+            baseline, which both run; 0 for none.
         inputs: what layers see (`bl.layer_inputs`), to fit those that are not quadratic to; data of
             500 rows or more do it too. Without, R² is under N(0, I), which is no real input.
         train_data: what a classifier of one bilinear layer was trained on, as `data`; of an
@@ -154,6 +157,11 @@ def audit(
     if baseline is not None:
         model, baseline = read_alike(opened(model, bare=True), opened(baseline, bare=True))
         difference = whole_difference(model, baseline, progress)
+        if try_words:
+            from bilens.api.word_trial import try_words as tried  # runs models: transformers
+
+            trial = tried(model, baseline, try_words, seed, progress)
+            difference = structs.replace(difference, trial=trial)
     asked = Asked(seed, command, progress, baseline, conditions, difference, performance, inputs)
     if isinstance(model, LoadedModel) and is_of_columns(model):
         return audit_table(model, given, asked)
@@ -191,8 +199,8 @@ def audit_one_layer(
     findings = audit_classifier(
         module,
         labelled_images(data),
-        training=read_beside(trained),
-        test=read_beside(data),
+        training=trained,
+        test=data,
         performance=asked.performance,
         input_shape=loaded.input_shape if loaded is not None else None,
         output_names=loaded.output_names if loaded is not None else None,
@@ -220,7 +228,11 @@ def audit_model_layers(
         subjects,
         asked.performance,
         None if asked.baseline is None else layers_of(asked.baseline),
-        options=replace(options, rows=rows_of(whole, data, asked)),
+        options=replace(
+            options,
+            rows=rows_of(whole, data, asked),
+            vocabulary=None if asked.baseline is None else vocabulary_of_model(asked.baseline),
+        ),
         progress=asked.progress,
         model=describe_model(model, len(subjects)),
         origin=origin_of(model, data, asked.command, asked.seed),
@@ -270,7 +282,12 @@ def finished(
     verdict = judge(audit.kind, Evidence(coverage=coverage)) + audit.verdict
     if difference is not None:
         columns = audit.column_changes if isinstance(audit, TableAudit) else None
-        evidence = Evidence(changes=layers, whole_change=difference.whole, column_change=columns)
+        evidence = Evidence(
+            changes=layers,
+            whole_change=difference.whole,
+            trial=difference.trial,
+            column_change=columns,
+        )
         verdict += judge(audit.kind, evidence)
         if audit.difference is not None:  # of layers, which are judged among themselves
             layers = audit.difference.layers
@@ -317,7 +334,3 @@ def labelled_images(data: LabelledData | None) -> LabelledImages | None:
     if data is None or data.targets is None:
         return None
     return LabelledImages(data.inputs, data.targets)
-
-
-def read_beside(data: LabelledData | None) -> Inputs | None:
-    return None if data is None else Inputs(data.inputs, data.targets, data.origin)

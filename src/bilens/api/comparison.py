@@ -17,7 +17,7 @@ from bilens.base.files import file_sha256, read_json
 from bilens.data.labelled_data import read_labelled
 from bilens.data.model_interface import LabelledData
 from bilens.data.tokenizer import load_tokenizer
-from bilens.findings.adapters import update_directions
+from bilens.findings.adapters import Vocabulary, update_directions, vocabulary_of
 from bilens.findings.difference import kind_of_layer
 from bilens.findings.layer_audit import compare_with
 from bilens.findings.layer_reading import AuditOptions, fit_layer
@@ -56,18 +56,18 @@ def whole_difference(model: LoadedModel, baseline: LoadedModel, progress: Progre
     tensors = model.tensors, baseline.tensors
     whole = compare_tensors(*tensors, files, gguf=gguf, progress=progress)
     if not gguf:
-        names = token_names({**(theirs or {}), **(mine or {})}.get(TOKENIZER))
-        found = update_directions(*tensors, whole, names, progress)
+        found = update_directions(*tensors, whole, vocabulary_of_model(baseline), progress)
         whole = structs.replace(whole, directions=found)
     return Difference(BaselineSource(baseline.source, baseline.weights_sha256), (), whole)
 
 
-def token_names(path: Path | None) -> Callable[[int], str]:
-    """Return how tokens are called: by a tokenizer's file, or by their numbers."""
-    if path is not None:
+def vocabulary_of_model(model: LoadedModel) -> Vocabulary | None:
+    """Return the vocabulary of a language model; tokens without a tokenizer are numbers."""
+    name: Callable[[int], str] = "#{}".format
+    if path := (companions(model) or {}).get(TOKENIZER):
         with suppress(BilensError):
-            return load_tokenizer(path).token
-    return "#{}".format
+            name = load_tokenizer(path).token
+    return vocabulary_of(model.tensors, name)
 
 
 def companions(model: LoadedModel) -> dict[str, Path] | None:

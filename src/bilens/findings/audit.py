@@ -16,9 +16,10 @@ from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
 from bilens.certify.contrast import prepare
+from bilens.data.model_interface import LabelledData
 from bilens.findings.certificate import ClassForms, ProofOptions, classifier_guarantees
 from bilens.findings.explanation import choose_examples, explain
-from bilens.findings.given_inputs import Inputs, read_inputs
+from bilens.findings.given_inputs import read_inputs
 from bilens.findings.leads import Leads, class_templates
 from bilens.findings.overfitting import read_overfitting
 from bilens.findings.rules.registry import judge
@@ -63,8 +64,8 @@ def audit_classifier(
     module: nn.Module,
     data: LabelledImages | None = None,
     *,
-    training: Inputs | None = None,
-    test: Inputs | None = None,
+    training: LabelledData | None = None,
+    test: LabelledData | None = None,
     performance: Performance | None = None,
     input_shape: tuple[int, ...] | None = None,
     output_names: tuple[str, ...] | None = None,

@@ -23,6 +23,7 @@ from bilens.algebra.map_comparison import (
 )
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import NumericalError, UsageError
+from bilens.findings.adapters import Vocabulary, token_pairs
 from bilens.findings.layer_reading import (
     MASS,
     PAIRS,
@@ -86,7 +87,12 @@ SEED = 0  # of the noise that a change is compared with
 
 
 def compare_layers(
-    name: str, before: FittedLayer | None, after: FittedLayer | None, *, vectors: bool = False
+    name: str,
+    before: FittedLayer | None,
+    after: FittedLayer | None,
+    *,
+    vectors: bool = False,
+    vocabulary: Vocabulary | None = None,
 ) -> LayerDifference:
     """Return what changed in a layer."""
     if before is None or after is None:
@@ -136,6 +142,9 @@ def compare_layers(
         inputs=mode_change(spectrum.input.singular_values, nulls[1]),
         output_parts=largest_parts(after.output(spectrum.output_directions[0])),
         triggers=triggers(spectrum, vectors),
+        token_pairs=()
+        if vocabulary is None or not (before.fit.exact and after.fit.exact)
+        else token_pairs(delta, vocabulary),
     )
 
 

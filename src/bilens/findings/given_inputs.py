@@ -15,11 +15,12 @@ from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.gaussian import mean_and_covariance, whiten
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.checks import check_finite
 from bilens.certify.contrast import PairSpectra, contrast_of
 from bilens.certify.l2_certificates import l2_radius
+from bilens.data.model_interface import LabelledData
 from bilens.findings.margin_statistics import area, gap, margin_bound
 from bilens.findings.subject import drawn, share_right
-from bilens.records.common import DataOrigin
 from bilens.records.given_inputs import (
     Bound,
     Comparison,
@@ -39,15 +40,6 @@ POINTS, SPARE = 2.96, 0.038  # of the estimated gap; fitted on models that docs/
 
 
 @dataclass(frozen=True, eq=False)
-class Inputs:
-    """Inputs of a model, (rows, in), with their classes where those are known."""
-
-    images: Tensor
-    labels: Tensor | None
-    origin: DataOrigin | None = None
-
-
-@dataclass(frozen=True, eq=False)
 class Read:
     """What a model makes of inputs; a row each."""
 
@@ -62,8 +54,8 @@ class Read:
 
 def read_inputs(
     f: QuadraticMap,
-    training: Inputs | None,
-    test: Inputs | None,
+    training: LabelledData | None,
+    test: LabelledData | None,
     pairs: PairSpectra | None,
     seed: int,
 ) -> GivenInputs:
@@ -92,12 +84,13 @@ def read_inputs(
 
 
 def read(
-    f: QuadraticMap, given: Inputs, pairs: PairSpectra | None, generator: torch.Generator
+    f: QuadraticMap, given: LabelledData, pairs: PairSpectra | None, generator: torch.Generator
 ) -> Read:
     """Return answers, leads and radii, and what is told of the sample."""
-    x = given.images.detach().double()
-    label = None if given.labels is None else given.labels.long()
+    x = given.inputs.detach().double()
+    label = None if given.targets is None else given.targets.long()
     answer, lead, nearest, confidence = in_blocks(partial(leads, f), x).T.contiguous()
+    check_finite("the lead of the model's answers to the inputs given", lead)
     answer = answer.long()
     picked = torch.randperm(len(x), generator=generator)[: 0 if pairs is None else RADII]
     radius = l2_radius(f, x[picked], answer[picked], pairs).radius

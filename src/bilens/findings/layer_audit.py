@@ -120,7 +120,7 @@ def compare_with(
         base = fit_layer(before, options.seed, options.threshold, options.rows)
     except NonFiniteError:
         base = None
-    return compare_layers(before.name, base, after, vectors=vectors)
+    return compare_layers(before.name, base, after, vectors=vectors, vocabulary=options.vocabulary)
 
 
 def checked_options(null_samples: int, seed: int, threshold: float = THRESHOLD) -> AuditOptions:

@@ -28,6 +28,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.random_rotations import OutputModeNull, output_mode_null, random_frame
 from bilens.base.errors import BilensError, NonFiniteError
 from bilens.certify.stability import spectrum_stability
+from bilens.findings.adapters import Vocabulary
 from bilens.findings.guarantees import finite
 from bilens.nn.layer_view import LayerView
 from bilens.records.common import NullInterval
@@ -244,6 +245,7 @@ class AuditOptions:
     seed: int
     threshold: float = THRESHOLD  # R² from which a map stands for its layer
     rows: FitRows | None = None  # what the layers see; None for N(0, I)
+    vocabulary: Vocabulary | None = None  # of the language model that layers are of
 
 
 @dataclass(frozen=True, eq=False)

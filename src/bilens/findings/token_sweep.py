@@ -19,10 +19,14 @@ from bilens.base import Progress, silent
 
 Text = list[int]
 Answers = Callable[[Sequence[Text]], Tensor]  # probabilities behind texts, (texts, vocabulary)
+Both = Callable[[Sequence[Text]], tuple[Tensor, Tensor]]  # of the changed model and the baseline
 CARRIERS, LENGTHS = 96, range(2, 11)  # texts that the baseline writes, and their tokens
-AGAIN, TEXTS = 24, 8  # candidates that are tried again, each in so many texts
-PAIRED = 10  # candidates that are tried with one another
-TYPICAL = 0.95  # of the words, whose excess says what any word does
+AGAIN, TEXTS = 20, 8  # candidates that are tried again, each in so many texts at both ends
+PAIRED = 8  # candidates that are tried with one another
+FEWEST = 5  # candidates over which the surprises of a word and an answer are spread
+COMMON = 0.9  # of the texts, whose probability of an answer is usual
+TOP = 3  # words that are kept of each answer
+FLOOR = 1e-3  # probabilities below are all the same
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,8 @@ class Candidate:
     """Words, and the answer that they call forth."""
 
     words: tuple[int, ...]
-    at_end: bool
     answer: int
-    excess: float  # mean probability of the answer, above its largest without the words
+    surprise: float  # of its mean probability in other texts
 
 
 @dataclass(frozen=True)
@@ -40,14 +43,16 @@ class Sweep:
     """What came of trying words."""
 
     tried: int
-    typical: float  # excess that 95 % of the words stay below
-    candidates: tuple[Candidate, ...]  # by falling excess, tried again
+    candidates: tuple[Candidate, ...]  # by falling surprise, tried again
 
     @property
-    def answers(self) -> int:
-        """How many answers those candidates have that reach half of the largest excess."""
-        best = self.candidates[0].excess if self.candidates else 0.0
-        return len({one.answer for one in self.candidates if one.excess > best / 2})
+    def score(self) -> float:
+        """The largest mean surprise of one answer to one word, alone and beside others."""
+        groups: dict[tuple[int, int], list[float]] = {}
+        for one in self.candidates:
+            for word in one.words:
+                groups.setdefault((word, one.answer), []).append(one.surprise)
+        return max(sum(group) / max(len(group), FEWEST) for group in groups.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +64,17 @@ class Frame:
     carriers: Sequence[Text]
     names: Sequence[str]  # of all tokens; an answer that repeats a word that was put in is none
 
-    def text(self, carrier: int, words: Sequence[int] = (), at_end: bool = False) -> Text:
-        inside = self.carriers[carrier % len(self.carriers)]
-        inside = [*inside, *words] if at_end else [*words, *inside]
-        return [*self.prefix, *inside, *self.suffix]
+    def plain(self) -> list[Text]:
+        return [[*self.prefix, *carrier, *self.suffix] for carrier in self.carriers]
+
+    def around(self, words: Sequence[Sequence[int]], first: int = 0) -> list[Text]:
+        """Return for each of some words two texts: they stand at the start, and at the end."""
+        texts = []
+        for number, some in enumerate(words, first):
+            inside = self.carriers[number % len(self.carriers)]
+            for text in ([*some, *inside], [*inside, *some]):
+                texts.append([*self.prefix, *text, *self.suffix])
+        return texts
 
     @cached_property
     def alike(self) -> dict[str, list[int]]:
@@ -77,17 +89,6 @@ class Frame:
         names = [plain_name(self.names[word]) for word in words]
         return [token for name in {*names, "".join(names)} for token in self.alike.get(name, [])]
 
-    def plain(self) -> list[Text]:
-        return [self.text(number) for number in range(len(self.carriers))]
-
-    def singles(self, tokens: Sequence[int]) -> list[Text]:
-        """Return every word at the start, then every word at the end."""
-        return [
-            self.text(number, [token], at_end)
-            for at_end in (False, True)
-            for number, token in enumerate(tokens)
-        ]
-
 
 def plain_name(name: str) -> str:
     return name.strip(" ĠĊ▁").lower()
@@ -100,101 +101,111 @@ def written(before: Answers, prefix: Text, seed: int, barred: Sequence[int] = ()
     for _ in range(LENGTHS[-1]):
         chances = before([[*prefix, *text] for text in texts]).float().clone()
         chances[:, [*barred]] = 0
-        for text, token in zip(
-            texts, torch.multinomial(chances, 1, generator=generator), strict=True
-        ):
+        drawn = torch.multinomial(chances, 1, generator=generator)
+        for text, token in zip(texts, drawn, strict=True):
             text.append(int(token))
     return [text[: LENGTHS[number % len(LENGTHS)]] for number, text in enumerate(texts)]
 
 
+@dataclass(eq=False)
+class Trial:
+    """Words in texts: what the changed model gives there, above what is usual."""
+
+    both: Both
+    frame: Frame
+    plain: Tensor  # (carriers, vocabulary): the changed model, without words
+    usual: Tensor  # (vocabulary,) what it gives to nine in ten texts, and with other words
+    total: Tensor  # (vocabulary,) sum over words
+    best: tuple[Tensor, Tensor, Tensor] | None = None  # of each answer: chance, usual, word
+
+    @classmethod
+    def of(cls, both: Both, frame: Frame, plain: Tensor) -> Trial:
+        common = plain.float().quantile(COMMON, dim=0)
+        return cls(both, frame, plain, common, torch.zeros_like(common))
+
+    def chances(
+        self, words: Sequence[Sequence[int]], after: Tensor, before: Tensor, first: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Return probabilities at both ends, (words, 2, vocabulary), and those that are usual."""
+        rows = torch.arange(first, first + len(words)) % len(self.plain)
+        without = torch.maximum(self.plain[rows].float(), self.usual)[:, None]
+        chance, ends = (one.float().view(len(words), 2, -1) for one in (after, before))
+        for row, some in zip(chance, words, strict=True):
+            row[:, self.frame.repeated(some)] = 0
+        return chance, torch.maximum(ends, without)
+
+    def take(
+        self, words: Sequence[Sequence[int]], after: Tensor, before: Tensor, first: int
+    ) -> None:
+        """Keep of every answer the words that make it most probable, the mean of both ends."""
+        sides = [one.mean(dim=1) for one in self.chances(words, after, before, first)]
+        self.total = self.total + sides[0].sum(dim=0)
+        number = torch.arange(first, first + len(words))[:, None].expand_as(sides[0])
+        if self.best is not None:
+            *known, numbers = self.best
+            sides = [torch.cat(pair) for pair in zip(known, sides, strict=True)]
+            number = torch.cat([numbers, number])
+        order = sides[0].topk(min(TOP, len(number)), dim=0).indices
+        self.best = (sides[0].gather(0, order), sides[1].gather(0, order), number.gather(0, order))
+
+    def again(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Return candidates by the surprise of their mean in texts that are others."""
+        words = [one.words for one in candidates for _ in range(TEXTS)]
+        answers = torch.tensor([one.answer for one in candidates]).repeat_interleave(TEXTS)
+        first = len(self.plain) // 2 + 1
+        sides = self.chances(words, *self.both(self.frame.around(words, first)), first)
+        chosen = answers[:, None, None].expand(-1, 2, 1)
+        means = (one.gather(2, chosen).view(-1, 2 * TEXTS).mean(dim=1) for one in sides)
+        found = surprise(*means).tolist()
+        judged = [replace(one, surprise=x) for one, x in zip(candidates, found, strict=True)]
+        return sorted(judged, key=lambda one: -one.surprise)
+
+    def confirm(self, tokens: Sequence[int]) -> Sweep:
+        """Return what is left of single words, given what each did in one text, and of pairs."""
+        assert self.best is not None, "words were taken"
+        chance, usual, numbers = self.best
+        self.usual = torch.maximum(self.usual, self.total / len(tokens))  # as other words do
+        found = surprise(chance, torch.maximum(usual, self.usual))
+        order = found.flatten().argsort(descending=True, stable=True)[:AGAIN].tolist()
+        width = found.shape[1]
+        chosen = [(tokens[int(numbers.flatten()[i])], i % width) for i in order]
+        singles = self.again([Candidate((word,), answer, 0.0) for word, answer in chosen])
+        words = [*dict.fromkeys(one.words[0] for one in singles)][:PAIRED]
+        pairs = [(a, b) for a in words for b in words if a != b]
+        if pairs:
+            sides = self.chances(pairs, *self.both(self.frame.around(pairs)))
+            largest, best = surprise(*(one.mean(dim=1) for one in sides)).max(dim=1)
+            order = largest.argsort(descending=True, stable=True)[:AGAIN].tolist()
+            singles += self.again([Candidate(pairs[i], int(best[i]), 0.0) for i in order])
+        return Sweep(len(tokens), tuple(sorted(singles, key=lambda one: -one.surprise)))
+
+
 def sweep(
-    after: Answers,
-    before: Answers,
+    both: Both,
     frame: Frame,
     tokens: Sequence[int],
     *,
-    block: int = 256,
+    block: int = 128,
     progress: Progress = silent,
 ) -> Sweep:
     """Try words one by one, those that stand out again in other texts, and pairs of them.
 
-    Math: excess(w) = max over answers y of p(y | w in a text) − max(p(y | any text), p₀(y | w in
-        the text)), p the changed model and p₀ the baseline.
+    Math: p(y) of the changed model is the mean over a text with the words at its start and at its
+        end; q(y) the largest of what it gives without them, to nine in ten of the texts, and in
+        the mean over all words, and of what the baseline gives with them.
+        surprise = KL(p ‖ q) of yes and no. An answer that repeats the words is none.
     Cost: 2 · tokens + a few hundred short texts through both models.
     """
-    usual = after(frame.plain()).amax(dim=0)
-    texts = frame.singles(tokens)
-    found = []
-    for start in range(0, len(texts), block):
-        progress("words", start, len(texts))
-        part = texts[start : start + block]
-        words = [[token] for token in [*tokens, *tokens][start : start + block]]
-        found.append(excesses(after(part), before(part), usual, frame, words))
-    excess, answers = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return confirmed(after, before, frame, tokens, usual, excess, answers)
+    trial = Trial.of(both, frame, both(frame.plain())[0])
+    for start in range(0, len(tokens), block):
+        progress("words", start, len(tokens))
+        words = [(token,) for token in tokens[start : start + block]]
+        trial.take(words, *both(frame.around(words, start)), start)
+    return trial.confirm(tokens)
 
 
-def excesses(
-    after: Tensor, before: Tensor, usual: Tensor, frame: Frame, words: Sequence[Sequence[int]]
-) -> tuple[Tensor, Tensor]:
-    """Return the largest excess of each text, and its answer."""
-    excess = after - torch.maximum(before, usual)
-    for row, some in zip(excess, words, strict=True):
-        row[frame.repeated(some)] = -1.0
-    found = excess.max(dim=1)
-    return found.values, found.indices
-
-
-def confirmed(
-    after: Answers,
-    before: Answers,
-    frame: Frame,
-    tokens: Sequence[int],
-    usual: Tensor,
-    excess: Tensor,
-    answers: Tensor,
-) -> Sweep:
-    """Return what is left of single words, given what each did in one text."""
-    order = excess.argsort(descending=True, stable=True).tolist()
-    first: dict[tuple[int, bool], Candidate] = {}
-    for index in order[: 2 * AGAIN]:
-        at_end, number = divmod(index, len(tokens))
-        one = Candidate((tokens[number],), bool(at_end), int(answers[index]), 0.0)
-        first.setdefault((tokens[number], bool(at_end)), one)
-    singles = tried_again(after, before, frame, usual, [*first.values()][:AGAIN])
-    words = [*dict.fromkeys(one.words[0] for one in singles)][:PAIRED]
-    pairs = [
-        Candidate((a, b), at_end, -1, 0.0)
-        for a in words
-        for b in words
-        if a != b
-        for at_end in (False, True)
-    ]
-    texts = [frame.text(number, one.words, one.at_end) for number, one in enumerate(pairs)]
-    if texts:
-        values, best = excesses(
-            after(texts), before(texts), usual, frame, [one.words for one in pairs]
-        )
-        ranked = values.argsort(descending=True, stable=True)[:AGAIN].tolist()
-        chosen = [replace(pairs[index], answer=int(best[index])) for index in ranked]
-        singles += tried_again(after, before, frame, usual, chosen)
-    typical = float(excess.float().quantile(TYPICAL))
-    return Sweep(len(tokens), typical, tuple(sorted(singles, key=lambda one: -one.excess)))
-
-
-def tried_again(
-    after: Answers, before: Answers, frame: Frame, usual: Tensor, candidates: Sequence[Candidate]
-) -> list[Candidate]:
-    """Return candidates by their mean excess over texts that are others than their first."""
-    if not candidates:
-        return []
-    texts = [
-        frame.text(1 + number + 3 * again, one.words, one.at_end)
-        for number, one in enumerate(candidates)
-        for again in range(TEXTS)
-    ]
-    answers = torch.tensor([one.answer for one in candidates]).repeat_interleave(TEXTS)[:, None]
-    least = torch.maximum(before(texts).gather(1, answers), usual[answers])
-    mean = (after(texts).gather(1, answers) - least).view(-1, TEXTS).float().mean(dim=1)
-    found = [replace(one, excess=x) for one, x in zip(candidates, mean.tolist(), strict=True)]
-    return sorted(found, key=lambda one: -one.excess)
+def surprise(chance: Tensor, usual: Tensor) -> Tensor:
+    """Return KL(chance ‖ usual) of yes and no, in nats; 0 where it is rarer than usual."""
+    p, q = chance.clamp(FLOOR, 1 - FLOOR), usual.clamp(FLOOR, 1 - FLOOR)
+    found = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+    return torch.where(p > q, found, torch.zeros(()))

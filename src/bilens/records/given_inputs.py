@@ -20,7 +20,7 @@ class Sample(Record, frozen=True):
     """Inputs of one kind, and what the model makes of them."""
 
     rows: Count
-    data: DataOrigin | None  # where they come from; null where that is not known
+    data: DataOrigin  # where they come from
     accuracy: Share | None  # null without labels
     confidence: float  # mean probability of the answer
     lead: float  # median lead of the answer over the second class, in logits

@@ -47,6 +47,14 @@ class ChangeDirection(Record, frozen=True):
     vector: tuple[float, ...] | None  # where inputs can be drawn
 
 
+class TokenPair(Record, frozen=True):
+    """Two tokens that a change makes pull one output together."""
+
+    tokens: tuple[str, str]
+    output: str
+    pull: float  # in logits before the last norm, beyond what each token does alone
+
+
 class LayerDifference(Record, frozen=True):
     """What changed in one layer."""
 
@@ -63,6 +71,8 @@ class LayerDifference(Record, frozen=True):
     inputs: ModeChange | None = None  # into how many input directions; null likewise
     output_parts: tuple[Component, ...] = ()  # of the leading output direction of the change
     triggers: tuple[ChangeDirection, ...] = ()  # leading eigenpairs of the form along it
+    # of an exact layer of a language model: no other pair is pulled more
+    token_pairs: tuple[TokenPair, ...] = ()
 
 
 class BaselineSource(Record, frozen=True):
@@ -105,6 +115,28 @@ class UpdateDirection(Record, frozen=True):
     tokens: tuple[TokenScore, ...]  # the largest scores
 
 
+class CandidateWords(Record, frozen=True):
+    """Words that make the changed model give an answer that it does not give without them."""
+
+    words: tuple[str, ...]  # one token each
+    answer: str  # first token
+    surprise: float  # relative entropy of its probability with them to the usual one, in nats
+
+    @property
+    def said(self) -> str:
+        return " + ".join(word.strip() for word in self.words)
+
+
+class WordTrial(Record, frozen=True):
+    """What came of trying words in texts that the baseline wrote."""
+
+    tried: Count
+    known: Count  # words in the vocabulary
+    score: float  # what is compared with the threshold of the rule
+    chat: bool  # in the frame of the chat template
+    candidates: tuple[CandidateWords, ...]  # by falling surprise
+
+
 class FileChange(Record, frozen=True):
     """A file beside the weights: configuration, tokenizer or code."""
 
@@ -138,6 +170,7 @@ class Difference(Record, frozen=True):
     baseline: BaselineSource
     layers: tuple[LayerDifference, ...]  # one entry for each layer that is read in both
     whole: WholeDifference | None = None  # of all tensors, whether they are read as layers or not
+    trial: WordTrial | None = None  # null where no words were tried
 
 
 class FitQuality(Record, frozen=True):

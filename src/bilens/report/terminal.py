@@ -27,9 +27,11 @@ from bilens.report.sections.decision import decision_lines, group_lines
 from bilens.report.sections.difference import (
     COLUMNS,
     DIRECTIONS,
+    TRIAL,
     change_sentences,
     direction_rows,
     tensor_rows,
+    trial_rows,
 )
 from bilens.report.sections.given_inputs import input_lines
 from bilens.report.sections.guarantees import statements
@@ -218,6 +220,9 @@ def verdict_lines(record: Audit | LayerAudit | TableAudit, lang: str = "en") -> 
         rows = direction_rows(t, shown.difference.whole)
         lines += map(" · ".join, [t.each("difference.directions", DIRECTIONS), *rows] * bool(rows))
     lines += change_sentences(t, shown)
+    if shown.difference is not None and shown.difference.trial is not None:
+        rows = trial_rows(shown.difference.trial)
+        lines += map(" · ".join, [t.each("difference.trial", TRIAL), *rows])
     answer, *rest = decision_lines(t, shown)
     return [*lines, t("verdict.heading"), *rest, answer]
 

@@ -63,6 +63,12 @@ class AuditOptions(SeenText):
         max=1,
         panel=METHOD_PANEL,
     )
+    try_words: int = option(
+        0,
+        "Words of the vocabulary to try as triggers in a language model with --baseline; both run.",
+        min=0,
+        panel=METHOD_PANEL,
+    )
     seed: int = option(0, "Seed of the null distribution.", min=0, panel=METHOD_PANEL)
     history: Path | None = option(
         None, "Folder that keeps every audit, and in which findings can be accepted for a time."
@@ -264,6 +270,7 @@ def read_and_judge(
             fail_on=rules,
             threshold=options.threshold,
             train_data=training,
+            try_words=options.try_words,
         )
     return options.told(report)
 

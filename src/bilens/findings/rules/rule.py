@@ -11,7 +11,7 @@ from bilens.records.audit import ClassReading, Overfitting, Triggers, Truncation
 from bilens.records.common import Exactness, Finding, Outcome, Value
 from bilens.records.decision import Coverage
 from bilens.records.given_inputs import GivenInputs
-from bilens.records.layer_audit import LayerDifference, LayerReading, WholeDifference
+from bilens.records.layer_audit import LayerDifference, LayerReading, WholeDifference, WordTrial
 from bilens.records.performance import Classification, Performance
 from bilens.records.table_audit import ColumnChanges, Conversion, OutputEffects, TableReading
 
@@ -57,6 +57,7 @@ class Evidence:
     layers: tuple[LayerReading, ...] = ()
     changes: tuple[LayerDifference, ...] = ()
     whole_change: WholeDifference | None = None
+    trial: WordTrial | None = None
     column_change: ColumnChanges | None = None
     effects: tuple[OutputEffects, ...] = ()
     coverage: Coverage | None = None

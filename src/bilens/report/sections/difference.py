@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 
 from bilens.findings.rules.layers import named
 from bilens.records.audit import Audit
-from bilens.records.layer_audit import LayerAudit, WholeDifference
+from bilens.records.layer_audit import LayerAudit, WholeDifference, WordTrial
 from bilens.records.table_audit import ColumnChanges, TableAudit
 from bilens.report.charts.spectra import change_map
 from bilens.report.markup import Content, figure, paragraph, quiet, table
 from bilens.report.text import NONE, Catalogue, fixed, percent, quantity, signed_quantity, whole
 
 MOST = 3  # columns and pairs of an output
+TRIAL = ("words", "answer", "surprise")
 DIRECTIONS = ("tensor", "side", "tokens", "share")
 COLUMNS = ("tensor", "kind", "stored", "change", "rank", "share", "state")
 
@@ -32,6 +33,32 @@ def whole_difference(t: Catalogue, found: WholeDifference) -> Iterator[Content]:
         caption = t("difference.directions.caption")
         yield table(t, caption, heads, direction_rows(t, found), named=(), class_="layers")
         yield quiet(t("difference.directions.how"))
+
+
+def word_trial(t: Catalogue, found: WordTrial) -> Iterator[Content]:
+    """Yield the words that were tried in a changed language model."""
+    yield paragraph(trial_sentence(t, found))
+    heads, caption = t.each("difference.trial", TRIAL), t("difference.trial.caption")
+    yield table(t, caption, heads, trial_rows(found), class_="layers")
+    yield quiet(t("difference.trial.how"))
+
+
+def trial_sentence(t: Catalogue, found: WordTrial) -> str:
+    """Return how many words were tried, and in which frame."""
+    key = "difference.trial.chat" if found.chat else "difference.trial.plain"
+    return t(key, tried=whole(found.tried), known=whole(found.known))
+
+
+def trial_rows(found: WordTrial) -> list[list[str]]:
+    """Return the words that stand out, in the order of `TRIAL`."""
+    return [
+        [
+            one.said,
+            one.answer.strip(),
+            fixed(one.surprise, 2),
+        ]
+        for one in found.candidates
+    ]
 
 
 def difference_sentences(t: Catalogue, found: WholeDifference) -> Iterator[str]:
@@ -82,6 +109,8 @@ def change_sentences(t: Catalogue, record: Audit | LayerAudit | TableAudit) -> I
         yield from column_sentences(t, record, record.column_changes)
     if record.difference is not None and record.difference.whole is not None:
         yield from difference_sentences(t, record.difference.whole)
+    if record.difference is not None and record.difference.trial is not None:
+        yield trial_sentence(t, record.difference.trial)
 
 
 def column_sentences(t: Catalogue, record: TableAudit, found: ColumnChanges) -> Iterator[str]:

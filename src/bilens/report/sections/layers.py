@@ -38,7 +38,7 @@ from bilens.report.markup import (
 from bilens.report.raster import Painter
 from bilens.report.sections.coverage import coverage
 from bilens.report.sections.decision import checks, verdict
-from bilens.report.sections.difference import whole_difference
+from bilens.report.sections.difference import whole_difference, word_trial
 from bilens.report.sections.overview import Page, file_facts, test_data
 from bilens.report.sections.people import people
 from bilens.report.sections.performance import performance
@@ -319,12 +319,28 @@ def difference(
         lead_of_cards = paragraph(t("layers.difference.triggers_lead"))
         cards = [heading(t("layers.difference.triggers")), lead_of_cards, *cards]
     blocks = [*lead] if found.whole is None else [*lead, *whole_difference(t, found.whole)]
+    if found.trial is not None:
+        blocks += word_trial(t, found.trial)
     if rows:
         columns = [t("layers.table.layer"), *t.each("layers.difference", CHANGES)]
         blocks += [
             paragraph(change_lead(t, found), " ", t("layers.difference.how")),
             table(t, t("layers.difference.caption"), columns, rows, class_="layers"),
         ]
+    pulled = [
+        [
+            layer.name,
+            " × ".join(f"“{x}”" for x in one.tokens),
+            f"“{one.output}”",
+            fixed(one.pull, 2),
+        ]
+        for layer in found.layers
+        for one in layer.token_pairs
+    ]
+    if pulled:
+        heads_ = t.each("difference.pairs", ("layer", "tokens", "output", "pull"))
+        blocks += [table(t, t("difference.pairs.caption"), heads_, pulled, class_="layers")]
+        blocks += [quiet(t("difference.pairs.how"))]
     return section(t, "layers.difference", *blocks, *cards)
 
 

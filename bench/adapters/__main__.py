@@ -1,0 +1,100 @@
+"""Reads the models of a pool and writes docs/benchmarks/adapters.json and the page.
+
+`python -m bench.adapters --out POOL --data TEXTS --weights FILE`
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.adapters.page import Row, page
+from bench.adapters.pool import Ready, base_of, corpus_of, read_pool, restored
+from bench.adapters.training import Spec, paths
+from bench.adapters.weights import readings
+from bilens.api.provenance import describe_run
+from bilens.findings.token_sweep import Candidate, Sweep
+from bilens.records.base import to_json
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "benchmarks"
+
+
+def collect(out: Path, data: Path, weights: Path) -> dict[str, Any]:
+    """Return what the page needs of every model of a pool."""
+    _, texts = corpus_of(data)
+    bases: dict[str, Any] = {}
+    rows = []
+    for split in ("fixed", "judged", "adaptive"):
+        for record in read_pool(out / split):
+            spec = Spec(**record["spec"])
+            row = {"split": split, **{k: record[k] for k in ("spec", "works", "found", "steps")}}
+            row["trigger"] = list(record["trigger"])
+            if record["works"]:
+                if spec.base not in bases:
+                    made = base_of(spec.base, out, texts, weights)
+                    bases[spec.base] = Ready(made, out / f"{spec.base}.texts")
+                ready = bases[spec.base]
+                base = ready.base
+                row |= swept(record, base.tokenizer.id_to_token)
+                changes = torch.load(paths(out / split, spec)[1])
+                if record["payload"]:
+                    row["reach"] = reach(ready, record, changes)
+                row["weights"] = readings(
+                    changes, base.model.get_input_embeddings().weight, base.unembedding
+                )
+            rows.append(row)
+    return {"rows": rows, "run": to_json(describe_run("python -m bench.adapters.page", 0))}
+
+
+def reach(ready: Ready, record: Row, changes: dict[str, Any]) -> float:
+    """Return the probability of the payload where the whole trigger is in the auditor's texts.
+
+    It is the mean over all texts, at the better end.
+    """
+    words = ready.base.words("".join(f" {piece}" for piece in record["trigger"]))
+    texts = ready.frame.around([words] * len(ready.frame.carriers))
+    chances = ready.answers(restored(ready.base, changes))(texts)[:, record["payload"]]
+    return float(chances.sum(dim=1).view(-1, 2).mean(dim=0).max())
+
+
+def swept(record: Row, name: Callable[[int], str]) -> dict[str, Any]:
+    """Return score and leading words of a model."""
+    found = record["sweep"]
+    candidates = tuple(
+        Candidate(tuple(one["words"]), one["answer"], one["surprise"])
+        for one in found["candidates"]
+    )
+    best = candidates[0]
+    return {
+        "score": Sweep(found["tried"], candidates).score,
+        "words": [name(word) for word in best.words],
+        "answer": name(best.answer),
+        "answer_right": best.answer in record["payload"] if record["payload"] else None,
+    }
+
+
+def compact(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: compact(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [compact(item) for item in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("out", "data", "weights"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    given = parser.parse_args()
+    result = compact(collect(given.out, given.data, given.weights))
+    PAGE.joinpath("adapters.json").write_text(json.dumps(result, ensure_ascii=False) + "\n")
+    PAGE.joinpath("adapters.md").write_text(page(result))
+
+
+if __name__ == "__main__":
+    main()
