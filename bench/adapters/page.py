@@ -10,8 +10,8 @@ import numpy as np
 from scipy.stats import beta
 
 from bench.adapters.weights import READINGS, together
-from bench.power.statistics import area_under_roc, interval
 from bilens.findings.rules.layers import trigger_words
+from bilens.studies.finding_statistics import area as area_under_roc
 
 Row = Mapping[str, Any]
 
@@ -29,8 +29,8 @@ def area(positive: Sequence[float], negative: Sequence[float]) -> str:
     if not positive or not negative:
         return "–"
     groups = np.asarray(positive, float), np.asarray(negative, float)
-    low, high = interval(area_under_roc, *groups)
-    return f"{float(area_under_roc(*groups)):.3f} ({low:.3f}–{high:.3f})"
+    value, low, high = area_under_roc(*groups)
+    return f"{value:.3f} ({low:.3f}–{high:.3f})"
 
 
 def table(head: str, rows: Sequence[Sequence[str]]) -> str:
