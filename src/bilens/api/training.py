@@ -17,6 +17,7 @@ from bilens.base.files import check_path
 from bilens.data.arrays import KINDS as ARRAY_FILES, Array
 from bilens.data.images import ImageDataset, load_images
 from bilens.data.own_images import Given, own_images, tensor_of
+from bilens.findings.watching import watch_of
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn.transformer import BilinearTransformer
 from bilens.train.corpus import CorpusOptions
@@ -39,6 +40,8 @@ def train_image(
     test: tuple[Given, Given] | None = None,
     class_names: Sequence[str] | None = None,
     dataset: str = "mnist",
+    watch: bool = False,
+    stop: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     device: Device = "auto",
@@ -57,6 +60,8 @@ def train_image(
         test: images and labels to judge on; None holds out every fifth image of each class.
         class_names: one for each class; None numbers them.
         dataset: "mnist" or "fashion-mnist", where `images` is a folder.
+        watch: read the weights after each epoch; the readings are `weights` of a line.
+        stop: end where they say that nothing is left to learn, and keep an average of the weights.
         resume: go on with the run in the folder, to the same weights.
         overwrite: replace it.
         device: "auto" is a GPU where there is one.
@@ -84,8 +89,9 @@ def train_image(
         data = load_images(dataset, Path(images), report=say)
     else:
         data = own_images(images, labels, test, class_names)
+    read = watch_of(data, wanted) if watch or stop else None
     options = {"resume": resume, "overwrite": overwrite, "on_epoch": on_epoch, "say": say}
-    made = {"provenance": job.provenance(), **options}
+    made: dict[str, Any] = {"provenance": job.provenance(), "watch": read, "stop": stop, **options}
     return train_in_folder(check_path("folder", folder), data, wanted, find_device(device), **made)
 
 

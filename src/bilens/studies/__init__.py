@@ -21,6 +21,7 @@ from bilens.studies.replacing import ReplacingStudy
 from bilens.studies.sae_layers import LayerStudy
 from bilens.studies.sae_training import SAETrainingStudy
 from bilens.studies.shared import SharedStudy
+from bilens.studies.stopping import StoppingStudy
 from bilens.studies.study import Study
 from bilens.studies.targets import TargetStudy
 from bilens.studies.truncation import TruncationStudy
@@ -29,7 +30,7 @@ KINDS = (  # in the order of the page
     *(LogicStudy, ModularStudy),
     *(CornerStudy, RegularisationStudy, ReplacingStudy),
     *(EigenvectorStudy, HosvdStudy, SharedStudy, ExplanationStudy),
-    *(ConsistencyStudy, TruncationStudy, TargetStudy, MaskStudy),
+    *(ConsistencyStudy, TruncationStudy, TargetStudy, MaskStudy, StoppingStudy),
     *(GateStudy, NegationStudy, NegationTextStudy, SAETrainingStudy, LayerStudy, ConversionStudy),
     FindingStudy,
 )

@@ -94,6 +94,10 @@ class Task(ABC, Generic[Model, LineT]):
         """Return the context in which the model is trained."""
         return nullcontext()
 
+    def stopped(self, run: TrainingRun[Model]) -> bool:  # noqa: ARG002
+        """Return whether a run ends before its last epoch."""
+        return False
+
     def finished(self, folder: Path) -> bool:
         return (folder / CONFIG_NAME).exists() and (folder / WEIGHTS_NAME).exists()
 
@@ -109,7 +113,7 @@ def train(
 ) -> Iterator[LineT]:
     """Continue a run to its end; yields a line an epoch."""
     with task.disturbed(run):
-        while run.epoch < task.epochs:
+        while run.epoch < task.epochs and not task.stopped(run):
             began = time.perf_counter()
             num_steps, take_step = task.num_steps(run.epoch), task.open_epoch(run)
             run.model.train()

@@ -93,7 +93,8 @@ def run_in_folder(
     run = task.start()
     with written_by_us(folder, resume):
         history = resume_run(folder, task, run, say) if resume else []
-        if run.epoch == task.epochs and task.finished(folder):
+        ended = run.epoch == task.epochs or task.stopped(run)
+        if ended and task.finished(folder):
             say(f"{folder} is finished: nothing is left to do.")
             return TrainingResult(folder, tuple(history))
         write_file(folder / RUN_NAME, json.dumps(dict(task.about), indent=2).encode())

@@ -75,12 +75,21 @@ class Training:
     seed: int = option(0, "Seed of everything random.", min=0)
 
 
+@dataclass(frozen=True)
+class Watching:
+    """What is read from the weights after each epoch, and whether it ends the training."""
+
+    watch: bool = option(False, "Read the weights after each epoch.")
+    stop: bool = option(False, "End where they say that nothing is left to learn; keep an average.")
+
+
 def train_image(
     output: Output,
     out: RunFolder,
     images: ImageOptions,
     model: Model,
     training: Training,
+    watching: Watching,
     running: Running,
     json: Json = False,
 ) -> None:
@@ -91,6 +100,7 @@ def train_image(
     """
     from bilens.api.provenance import this_command, versions
     from bilens.data.images import load_images
+    from bilens.findings.watching import watch_of
     from bilens.train.recipe import find_device
     from bilens.train.tasks.image import ImageRecipe, train_in_folder
 
@@ -112,6 +122,8 @@ def train_image(
             data,
             recipe,
             find_device(running.device),
+            watch=watch_of(data, recipe) if watching.watch or watching.stop else None,
+            stop=watching.stop,
             resume=running.resume,
             overwrite=running.overwrite,
             provenance={"command": this_command(), **versions()},
@@ -126,15 +138,28 @@ def train_image(
         {"schema_version": 1, "kind": "training", "folder": str(out), **last.to_dict()},
         f"Test accuracy {last.test_accuracy:.4f} after {last.epoch} epochs "
         f"({seconds:.1f} s of steps, {seconds / last.epoch:.3f} s each).",
+        *weights_told(last, recipe.epochs, watching.stop),
         f"Model: {out}",
         f"Next:  bilens audit {out}{more}",
     )
+
+
+def weights_told(last: EpochMetrics, epochs: int, stop: bool) -> list[str]:
+    """Return lines on what the weights say at the end of a training."""
+    if last.weights is None:
+        return []
+    told = ", ".join(f"{name} {value:.3g}" for name, value in last.weights.items())
+    why = "nothing is left to learn" if last.epoch < epochs else "it was the last"
+    ended = f"Ended after epoch {last.epoch} of {epochs}: {why}; the model is averaged over epochs."
+    return [f"Weights: {told}.", *([ended] if stop else [])]
 
 
 def training_progress(progress: Reporter, epochs: int) -> Callable[[EpochMetrics], None]:
 
     def show(metrics: EpochMetrics) -> None:
         text = f"loss {metrics.train_loss:.4f}, test accuracy {metrics.test_accuracy:.4f}"
+        if metrics.weights is not None:
+            text += f", left to learn {metrics.weights['left']:.2f}"
         progress("training", metrics.epoch, epochs, text)
 
     return show

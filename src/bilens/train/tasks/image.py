@@ -34,8 +34,11 @@ from bilens.train.recipe import CPU, Precision, Recipe, autocast, check_fields, 
 from bilens.train.run_folder import TrainingResult, run_in_folder
 
 EVALUATION_BATCH = 8192
+AVERAGED = 3  # epoch t counts as t (t + 1) in the average of the weights
 
 Run: TypeAlias = TrainingRun[BilinearClassifier]  # sums: loss, right answers, images
+# reads weights; where "left", of what it returns, falls below zero, there is no more to be learnt
+Watch: TypeAlias = Callable[[BilinearClassifier], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -84,18 +87,35 @@ class EpochMetrics(Line):
     train_accuracy: float
     test_accuracy: float  # on the clean test set
     seconds: float  # wall time of the steps
+    weights: dict[str, float] | None = None  # what was read from them, if they were watched
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: value for name, value in super().to_dict().items() if value is not None}
 
 
 class ImageTask(Task[BilinearClassifier, EpochMetrics]):
-    """A classifier, from a recipe and images."""
+    """A classifier, from a recipe and images.
+
+    `watch` reads the weights after each epoch. With `stop` the training ends where it says so, and
+    the model is the average of the weights after each epoch, later ones counting more.
+    """
 
     data_noun = "images"
     line_type = EpochMetrics
 
-    def __init__(self, data: ImageDataset, recipe: ImageRecipe, device: torch.device = CPU) -> None:
+    def __init__(
+        self,
+        data: ImageDataset,
+        recipe: ImageRecipe,
+        device: torch.device = CPU,
+        *,
+        watch: Watch | None = None,
+        stop: bool = False,
+    ) -> None:
         self.data, self.recipe, self.device = data, recipe.resolved(device), device
-        self.epochs = recipe.epochs
-        self.about = {"recipe": self.recipe.to_dict(), "data": data.fingerprint}
+        self.epochs, self.watch, self.stop = recipe.epochs, watch, stop
+        shown = self.recipe.to_dict() | {"stop": stop}
+        self.about = {"recipe": shown, "data": data.fingerprint}
         self.augmentations = recipe.parsed_augmentations()
         self.noise = ActivationNoise(recipe.model_noise, recipe.dropout)
         self.steps = len(data.train_images) // recipe.batch_size
@@ -117,7 +137,13 @@ class ImageTask(Task[BilinearClassifier, EpochMetrics]):
             weight_decay=recipe.weight_decay,
             fused=True,
         )
-        return Run(model, optimizer, torch.zeros(3, dtype=torch.float64, device=self.device))
+        run = Run(model, optimizer, torch.zeros(3, dtype=torch.float64, device=self.device))
+        if self.stop:
+            run.extra["left"] = torch.zeros(
+                2, dtype=torch.float64
+            )  # before the last epoch, after it
+            run.extra |= {f"mean.{name}": x.clone() for name, x in model.state_dict().items()}
+        return run
 
     def num_steps(self, epoch: int) -> int:  # noqa: ARG002 - all the same
         return self.steps
@@ -173,13 +199,40 @@ class ImageTask(Task[BilinearClassifier, EpochMetrics]):
                 f"(it is {rate:g}) or the noise."
             )
         share = accuracy(run.model, self.data.test_images, self.data.test_labels)
-        return EpochMetrics(run.epoch + 1, rate, loss / count, right / count, share, run.seconds)
+        read = None if self.watch is None else self.watch(run.model)
+        if self.stop and read is not None:
+            run.extra["left"] = torch.stack(
+                [run.extra["left"][1], torch.tensor(read["left"]).double()]
+            )
+            for name, value in run.model.state_dict().items():
+                run.extra[f"mean.{name}"].lerp_(value, AVERAGED / (run.epoch + AVERAGED))
+        found = (loss / count, right / count, share, run.seconds)
+        return EpochMetrics(run.epoch + 1, rate, *found, read)
+
+    def stopped(self, run: Run) -> bool:
+        return self.stop and turned(*run.extra["left"].tolist())
 
     def save(self, run: Run, folder: Path, provenance: Mapping[str, str]) -> None:
+        if self.stop:
+            run.model.load_state_dict(average(run), strict=True)
+            left = float(run.extra["left"][1])
+            why = "nothing left to learn" if self.stopped(run) else "the last epoch"
+            end = f"after epoch {run.epoch} of {self.epochs}: {why} (left {left:.3f}); averaged"
+            provenance = {"stopped": end, **provenance}
         save_classifier(run.model, folder, self.data, self.recipe, provenance)
 
     def position(self, epoch: int) -> str:
         return f"epoch {epoch}"
+
+
+def turned(before: float, now: float) -> bool:
+    """Return whether nothing is left to learn; what is random, as at the start, is no such turn."""
+    return now < 0 <= before
+
+
+def average(run: Run) -> dict[str, Tensor]:
+    """Return the average of the weights that a training with `stop` keeps."""
+    return {name: run.extra[f"mean.{name}"] for name in run.model.state_dict()}
 
 
 def new_classifier(recipe: ImageRecipe, data: ImageDataset) -> BilinearClassifier:
@@ -248,7 +301,11 @@ def train_in_folder(
     data: ImageDataset,
     recipe: ImageRecipe,
     device: torch.device = CPU,
+    *,
+    watch: Watch | None = None,
+    stop: bool = False,
     **options: Any,
 ) -> TrainingResult[EpochMetrics]:
     """Train a classifier and leave a model folder; the options are those of `run_in_folder`."""
-    return run_in_folder(folder, ImageTask(data, recipe, device), **options)
+    task = ImageTask(data, recipe, device, watch=watch, stop=stop)
+    return run_in_folder(folder, task, **options)

@@ -1,0 +1,72 @@
+"""What the weights of a classifier say while it is trained, and when it has learnt enough."""
+
+from __future__ import annotations
+
+import math
+
+from bilens.base.errors import UsageError
+from bilens.data.images import ImageDataset
+from bilens.findings.leads import gradients, usual_length
+from bilens.findings.overfitting import (
+    COARSE,
+    SMALLEST_IMAGE,
+    gaussian_blob,
+    power,
+    readings,
+)
+from bilens.findings.subject import gauge_free, in_float64
+from bilens.nn import BilinearClassifier
+from bilens.train.tasks.image import ImageRecipe, Watch, new_classifier
+
+FINER = (0.24, 0.5)  # of the highest frequency: strokes, where `COARSE` is whole figures
+ROUGHNESS, STEEPNESS, ENOUGH = 3.2, 1.2, -2.2  # fixed on 58 runs that judge nothing
+NOTHING = 1e-12  # stands for zero, before a logarithm
+
+
+def read_weights(model: BilinearClassifier, shape: tuple[int, int]) -> dict[str, float]:
+    """Return the readings of overfitting, the roughness of the slopes, and what is left to learn.
+
+    The slopes are the gradients of the class-centred logits at a Gaussian blob, in closed form.
+    Memorised images make them rough: their power in strokes grows beside that in whole figures.
+    A steep model has learnt its images, a rough one more than what they share:
+
+    left = ENOUGH - ROUGHNESS · ln(roughness) - STEEPNESS · ln(steepness)
+    """
+    exact = in_float64(model).cpu().requires_grad_(False)
+    f = gauge_free(exact.quadratic_map())
+    slopes = gradients(f, usual_length(f.sizes.d_in) * gaussian_blob(shape)[None])[0]
+    coarse = power(slopes, shape, COARSE)
+    found = readings(f, exact.embed.weight, shape)
+    found["roughness"] = power(slopes, shape, FINER) / coarse if coarse > 0 else 0.0
+    rough, steep = (math.log(max(found[x], NOTHING)) for x in ("roughness", "steepness"))
+    return found | {"left": ENOUGH - ROUGHNESS * rough - STEEPNESS * steep}
+
+
+def watch_of(data: ImageDataset, recipe: ImageRecipe) -> Watch:
+    """Return what reads the weights of a training: ratios to its own start where they have one.
+
+    Growth, fine parts and the like are told as multiples of what the initial weights have, which
+    are known exactly; steepness (logits a unit), roughness and `left` are told as they are.
+
+    Raises:
+        UsageError: If the model has several layers or a gate, or its images are too small.
+    """
+    shape = data.image_shape
+    if recipe.n_layers > 1 or recipe.gate is not None:
+        raise UsageError(
+            "weights are watched through the exact quadratic form of one bilinear layer; this "
+            f"model has {recipe.n_layers} layers and the gate {recipe.gate!r}."
+        )
+    if min(shape) < SMALLEST_IMAGE:
+        raise UsageError(
+            f"weights are watched on images of at least {SMALLEST_IMAGE} rows and columns; these "
+            f"have {shape[0]} × {shape[1]}."
+        )
+    start = read_weights(new_classifier(recipe, data), shape)
+    ratios = ("growth", "quiet_growth", "finest", "fine_tail")
+
+    def watch(model: BilinearClassifier) -> dict[str, float]:
+        found = read_weights(model, shape)
+        return found | {name: found[name] / start[name] for name in ratios}
+
+    return watch

@@ -1,0 +1,232 @@
+"""Where the weights of a training say that it should end, beside what held-out images say."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cache, partial
+from itertools import pairwise
+from statistics import mean
+
+import torch
+from torch import Tensor
+
+from bilens.data.images import ImageDataset
+from bilens.findings.subject import share_of
+from bilens.findings.watching import watch_of
+from bilens.nn import BilinearClassifier
+from bilens.records.base import to_json
+from bilens.studies.comparison import table
+from bilens.studies.finding_models import Setting, training_images
+from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
+from bilens.train.loop import train
+from bilens.train.tasks.image import ImageTask, Run, accuracy, average, turned
+
+FIRST_JUDGED, RUNS = 1000, 20  # seeds of each data set; smaller ones fixed the rule
+HELD_OUT, FEWER = 2000, 1000  # images that no run is trained on
+BATCH_SIZE = 64
+MOST_IMAGES = 80_000  # images times epochs of one run
+NEAR = 0.003  # of the accuracy: what counts as no worse
+PEAK = 0.005  # of the accuracy, lost from the best epoch to the last: a real peak
+FIXED_EPOCH = 17  # the best of those that were tried on runs that fixed the rule
+WAYS = {  # name: what it is, weights after an epoch or their average until then
+    "weights": "the weights end it, averaged",
+    "weights, last": "the same epoch, not averaged",
+    "end": "all epochs",
+    "end, averaged": "all epochs, averaged",
+    "fixed": f"epoch {FIXED_EPOCH}, averaged",
+    "fewer held out": f"best of {FEWER:,} held-out images",
+    "held out, averaged": f"best average of {HELD_OUT:,} held-out images",
+}
+JUDGE = "held out"
+
+
+class StoppingStudy(Study):
+    """Accuracy where the weights end a training, where held-out images do, and at its end."""
+
+    name = "findings/stopping"
+    title = "Where to end a training: weights alone beside held-out images"
+    uses = frozenset({"data_dir", "quick"})
+    datasets = ("mnist", "fashion-mnist")
+
+    def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
+        images = cache(options.images)
+        seeds = range(FIRST_JUDGED, FIRST_JUDGED + (2 if options.quick else RUNS))
+        return {
+            f"{name}-{seed}": partial(measure, options, partial(images, name), seed)
+            for name in self.images_read(options)
+            for seed in seeds
+        }
+
+    def images_read(self, options: StudyOptions) -> tuple[str, ...]:
+        """Return the names of the data sets; --quick has digits alone."""
+        return super().images_read(options)[: 1 if options.quick else None]
+
+    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:  # noqa: ARG002
+        runs = [{"run": name, **cell} for name, cell in cells.items()]
+        parts = {"all": runs, "a peak": [one for one in runs if one["peak"]]}
+        parts["no peak"] = [one for one in runs if not one["peak"]]
+        parts |= {name: [x for x in runs if x["data"] == name] for name in self.datasets}
+        found = {name: compared(part) for name, part in parts.items() if part}
+        return {"compared": found, "runs": runs}
+
+    def parts(self, result: Record) -> Record:
+        rows = [
+            [name, WAYS[way], one["within"]["right"], one["within"]["total"], told(one), points]
+            for name, ways in result["compared"].items()
+            for way, one in ways.items()
+            for points in [f"{100 * one['lead']:+.2f}"]
+        ]
+        heads = f"runs | ended by | within {100 * NEAR:.1f} points | of | share | mean difference"
+        return {
+            "compared": table(heads, rows),
+            "runs": table(
+                "run | images | width | noise | decay | wrong labels | epochs | held-out epoch "
+                "| its accuracy | weights' epoch | its accuracy | difference | at the end",
+                map(cells_of, result["runs"]),
+            ),
+            "peaks": sum(one["peak"] for one in result["runs"]),
+            "all": len(result["runs"]),
+            "milliseconds": f"{mean(one['milliseconds'] for one in result['runs']):.0f}",
+        }
+
+
+def stopping_setting(seed: int) -> Setting:
+    """Return a setting that learns its images by heart sooner, later or not at all."""
+    draw = random.Random(f"stopping {seed}")  # noqa: S311 - no secret
+    num_training = draw.choice((500, 1000, 2000, 4000))
+    return Setting(
+        seed=seed,
+        num_training=num_training,
+        d_hidden=draw.choice((64, 128, 256)),
+        noise=draw.choice((0.0, 0.15, 0.3)),
+        weight_decay=draw.choice((0.0, 0.1, 0.3)),
+        label_noise=draw.choice((0.0, 0.0, 0.1, 0.2, 0.3)),
+        epochs=min(draw.choice((60, 90, 120)), MOST_IMAGES // num_training),
+        bias=draw.random() < 0.3,
+        residual=draw.random() < 0.3,
+    )
+
+
+class Onward(ImageTask):
+    """A training that goes on where it could end."""
+
+    def stopped(self, run: Run) -> bool:  # noqa: ARG002
+        return False
+
+
+def measure(
+    options: StudyOptions, images: Callable[[], ImageDataset], seed: int, _context: CellContext
+) -> Record:
+    """Train to the last epoch, and return accuracies on test images where each way ends."""
+    data, setting = images(), stopping_setting(seed)
+    if options.quick:
+        setting = replace(setting, num_training=500, epochs=6)
+    own = held_out_of(data, setting)
+    recipe = replace(setting.recipe(), batch_size=BATCH_SIZE)
+    watch = watch_of(own, recipe)
+    read: list[float] = []
+
+    def timed(model: BilinearClassifier) -> dict[str, float]:
+        began = time.perf_counter()
+        found = watch(model)
+        read.append(time.perf_counter() - began)
+        return found
+
+    task = Onward(own, recipe, watch=timed, stop=True)
+    run = task.start()
+    last, averaged, left = [], [], []
+    for line in train(run, task):
+        last.append(copied(run.model.state_dict()))
+        averaged.append(copied(average(run)))
+        left.append((line.weights or {})["left"])
+    model = run.model
+
+    def right(weights: Mapping[str, Tensor], *part: Tensor) -> float:
+        model.load_state_dict(dict(weights))
+        return accuracy(model, *part)
+
+    held = own.test_images, own.test_labels
+    few = [part[:FEWER] for part in held]
+    number = len(left)
+    turns = [index for index, pair in enumerate(pairwise([0.0, *left])) if turned(*pair)]
+    ours = turns[0] if turns else number - 1
+    by_held, by_few, by_average = (
+        max(range(number), key=[right(one, *part) for one in states].__getitem__)
+        for states, part in ((last, held), (last, few), (averaged, held))
+    )
+    fixed = min(FIXED_EPOCH, number) - 1
+    ends = {
+        "weights": (ours, averaged),
+        "weights, last": (ours, last),
+        "end": (number - 1, last),
+        "end, averaged": (number - 1, averaged),
+        "fixed": (fixed, averaged),
+        "fewer held out": (by_few, last),
+        "held out, averaged": (by_average, averaged),
+        JUDGE: (by_held, last),
+    }
+    test = data.test_images, data.test_labels
+    found = {
+        name: {"epoch": index + 1, "accuracy": right(states[index], *test)}
+        for name, (index, states) in ends.items()
+    }
+    return {
+        "data": data.name,
+        **asdict(setting),
+        "ends": found,
+        "peak": found[JUDGE]["accuracy"] - found["end"]["accuracy"] >= PEAK,
+        "left": [round(value, 3) for value in left],
+        "milliseconds": 1000 * mean(read),
+    }
+
+
+def held_out_of(data: ImageDataset, setting: Setting) -> ImageDataset:
+    """Return the training images of a setting, and held-out ones in the place of test images."""
+    images, labels = training_images(setting, data)
+    order = torch.randperm(
+        len(data.train_images), generator=torch.Generator().manual_seed(setting.seed)
+    )
+    held = order[setting.num_training :][:HELD_OUT]  # the first ones are those of the training
+    return replace(
+        data,
+        train_images=images,
+        train_labels=labels,
+        test_images=data.train_images[held],
+        test_labels=data.train_labels[held],
+    )
+
+
+def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in weights.items()}
+
+
+def compared(runs: Sequence[Record]) -> Record:
+    """Return of each way how many runs come near those that held-out images end, or above them."""
+    found = {}
+    for way in WAYS:
+        leads = [one["ends"][way]["accuracy"] - one["ends"][JUDGE]["accuracy"] for one in runs]
+        within = share_of(sum(lead >= -NEAR - 1e-9 for lead in leads), len(leads))
+        found[way] = {"within": to_json(within), "lead": mean(leads)}
+    return found
+
+
+def told(one: Record) -> str:
+    within = one["within"]
+    return f"{within['value']:.1%} [{within['low']:.1%}, {within['high']:.1%}]"
+
+
+def cells_of(run: Record) -> list[object]:
+    """Return a row of the table of runs."""
+    ends = run["ends"]
+    ours, judge = ends["weights"], ends[JUDGE]
+    lead = 100 * (ours["accuracy"] - judge["accuracy"])
+    setting = [run[name] for name in ("num_training", "d_hidden", "noise", "weight_decay")]
+    return [
+        *(run["run"], *setting, run["label_noise"], run["epochs"]),
+        *(judge["epoch"], f"{judge['accuracy']:.4f}", ours["epoch"], f"{ours['accuracy']:.4f}"),
+        f"{lead:+.2f}" + ("" if lead >= -100 * NEAR else " miss"),
+        f"{ends['end']['accuracy']:.4f}",
+    ]
