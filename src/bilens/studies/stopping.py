@@ -32,7 +32,7 @@ NEAR = 0.003  # of the accuracy: what counts as no worse
 PEAK = 0.005  # of the accuracy, lost from the best epoch to the last: a real peak
 FIXED_EPOCH = 17  # the best of those that were tried on runs that fixed the rule
 WAYS = {  # name: what it is, weights after an epoch or their average until then
-    "weights": "the weights end it, averaged",
+    "weights": "the weights end it, averaged where they do",
     "weights, last": "the same epoch, not averaged",
     "end": "all epochs",
     "end, averaged": "all epochs, averaged",
@@ -159,7 +159,7 @@ def measure(
     )
     fixed = min(FIXED_EPOCH, number) - 1
     ends = {
-        "weights": (ours, averaged),
+        "weights": (ours, averaged if turns else last),
         "weights, last": (ours, last),
         "end": (number - 1, last),
         "end, averaged": (number - 1, averaged),

@@ -149,9 +149,9 @@ def weights_told(last: EpochMetrics, epochs: int, stop: bool) -> list[str]:
     if last.weights is None:
         return []
     told = ", ".join(f"{name} {value:.3g}" for name, value in last.weights.items())
-    why = "nothing is left to learn" if last.epoch < epochs else "it was the last"
-    ended = f"Ended after epoch {last.epoch} of {epochs}: {why}; the model is averaged over epochs."
-    return [f"Weights: {told}.", *([ended] if stop else [])]
+    early = stop and last.epoch < epochs
+    why = f"Ended after epoch {last.epoch} of {epochs}: nothing is left to learn; averaged."
+    return [f"Weights: {told}.", *([why] if early else [])]
 
 
 def training_progress(progress: Reporter, epochs: int) -> Callable[[EpochMetrics], None]:

@@ -97,7 +97,7 @@ class ImageTask(Task[BilinearClassifier, EpochMetrics]):
     """A classifier, from a recipe and images.
 
     `watch` reads the weights after each epoch. With `stop` the training ends where it says so, and
-    the model is the average of the weights after each epoch, later ones counting more.
+    the model is then the average of the weights after each epoch, later ones counting more.
     """
 
     data_noun = "images"
@@ -213,12 +213,10 @@ class ImageTask(Task[BilinearClassifier, EpochMetrics]):
         return self.stop and turned(*run.extra["left"].tolist())
 
     def save(self, run: Run, folder: Path, provenance: Mapping[str, str]) -> None:
-        if self.stop:
+        if self.stopped(run):
             run.model.load_state_dict(average(run), strict=True)
-            left = float(run.extra["left"][1])
-            why = "nothing left to learn" if self.stopped(run) else "the last epoch"
-            end = f"after epoch {run.epoch} of {self.epochs}: {why} (left {left:.3f}); averaged"
-            provenance = {"stopped": end, **provenance}
+            end = f"after epoch {run.epoch} of {self.epochs}: the weights say that nothing is left"
+            provenance = {"stopped": f"{end} to learn; they are an average", **provenance}
         save_classifier(run.model, folder, self.data, self.recipe, provenance)
 
     def position(self, epoch: int) -> str:
