@@ -1,5 +1,6 @@
 """What the commands do: the result on stdout and nothing else, one JSON document with --json."""
 
+import dataclasses
 import json
 import re
 import sys
@@ -47,6 +48,27 @@ def test_train_says_how_good_the_model_is_and_what_comes_next(
     assert set(provenance) >= {"bilens", "torch", "python", "numpy", "seed", "data_sha256"}
 
 
+def test_watched_weights_are_told_and_small_images_refused(
+    bilens: Shell, idx: Path, tmp_path: Path
+) -> None:
+    larger = dataclasses.replace(
+        DATA,
+        **{f"{part}_images": torch.rand(64, 196) for part in ("train", "test")},
+        **{f"{part}_labels": torch.arange(64) % 3 for part in ("train", "test")},
+        image_shape=(14, 14),
+    )
+    line = ["train", "image", *TRAINING, "--watch", "--out", tmp_path / "run", "--data-dir"]
+    result = bilens(*line, tiny.write_idx(tmp_path / "images", larger))
+    assert result.code == 0
+    last = json.loads((tmp_path / "run" / "history.jsonl").read_text().splitlines()[-1])
+    left = last["weights"]["left"]
+    assert f", left {left:.3g}.\n" in result.out
+    assert f"left to learn {left:.2f}" in result.err
+    result = bilens(*line, idx, "--overwrite")
+    assert result.code == 2
+    assert "at least 14 rows and columns; these have 6 × 6" in result.err
+
+
 def test_every_option_of_train_reaches_the_recipe(bilens: Shell, idx: Path, tmp_path: Path) -> None:
     options = [
         *("--hidden=4", "--layers=2", "--bias", "--residual", "--gate=silu", "--epochs=1"),
@@ -73,6 +95,7 @@ def test_every_option_of_train_reaches_the_recipe(bilens: Shell, idx: Path, tmp_
         "augmentations": ["rotation:5", "blur:0.5"],
         "precision": "float32",
         "seed": 6,
+        "stop": None,
     }
 
 

@@ -16,7 +16,7 @@ FROZEN = {
     "train image": (
         "--out --dataset --data-dir --download --no-download --hidden --layers --bias --residual "
         "--gate --epochs --batch-size --learning-rate --weight-decay --noise --model-noise "
-        "--dropout --augment --precision --device --seed --resume --overwrite --json"
+        "--dropout --augment --precision --device --seed --watch --stop --resume --overwrite --json"
     ),
     "train language": (
         "--corpus --out --column --split --limit --stream --held-out --corpus-seed --tokenizer "

@@ -71,7 +71,8 @@ def test_a_finished_run_says_what_it_is(folder: Path) -> None:
     assert model.provenance["command"] == "here"
     assert json.loads(model.provenance["recipe"]) == runs.RECIPE.to_dict()
     about = json.loads((folder / "run.json").read_text())
-    assert about == {"recipe": runs.RECIPE.to_dict(), "data": runs.DATA.fingerprint}
+    recipe = {**runs.RECIPE.to_dict(), "stop": None}
+    assert about == {"recipe": recipe, "data": runs.DATA.fingerprint}
     lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert lines == [line.to_dict() for line in result.history]
     assert {item.name for item in folder.iterdir()} == {

@@ -40,11 +40,11 @@ def train_image(
     test: tuple[Given, Given] | None = None,
     class_names: Sequence[str] | None = None,
     dataset: str = "mnist",
-    watch: bool = False,
-    stop: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     device: Device = "auto",
+    watch: bool = False,
+    stop: bool = False,
     on_epoch: Callable[[EpochMetrics], None] = silent,
     say: Callable[[str], None] = silent,
     **recipe: Any,
@@ -60,11 +60,11 @@ def train_image(
         test: images and labels to judge on; None holds out every fifth image of each class.
         class_names: one for each class; None numbers them.
         dataset: "mnist" or "fashion-mnist", where `images` is a folder.
-        watch: read the weights after each epoch; the readings are `weights` of a line.
-        stop: end where they say that nothing is left to learn, and keep an average of the weights.
         resume: go on with the run in the folder, to the same weights.
         overwrite: replace it.
         device: "auto" is a GPU where there is one.
+        watch: read the weights after each epoch; the readings are `weights` of a line.
+        stop: end where they say that nothing is left to learn, and keep an average of the weights.
         on_epoch: is told the line of the history at the end of each epoch.
         say: is told sentences.
         recipe: `d_hidden`, `epochs`, `noise`, `weight_decay`, `seed` and the other options of the

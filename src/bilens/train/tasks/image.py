@@ -114,8 +114,8 @@ class ImageTask(Task[BilinearClassifier, EpochMetrics]):
     ) -> None:
         self.data, self.recipe, self.device = data, recipe.resolved(device), device
         self.epochs, self.watch, self.stop = recipe.epochs, watch, stop
-        shown = self.recipe.to_dict() | {"stop": stop}
-        self.about = {"recipe": shown, "data": data.fingerprint}
+        decides = self.recipe.to_dict() | {"stop": "weights" if stop else None}
+        self.about = {"recipe": decides, "data": data.fingerprint}
         self.augmentations = recipe.parsed_augmentations()
         self.noise = ActivationNoise(recipe.model_noise, recipe.dropout)
         self.steps = len(data.train_images) // recipe.batch_size
@@ -225,7 +225,7 @@ class ImageTask(Task[BilinearClassifier, EpochMetrics]):
 
 def turned(before: float, now: float) -> bool:
     """Return whether nothing is left to learn; what is random, as at the start, is no such turn."""
-    return now < 0 <= before
+    return now < 0 < before
 
 
 def average(run: Run) -> dict[str, Tensor]:
