@@ -128,7 +128,11 @@ EXPERIMENTS = (
     ),
     Experiment("Addition modulo p", "grokking, seen in the weights", ("toy/modular",)),
 )
-OTHERS = Experiment("Further studies", "what the paper has no experiment of", ("vision/replacing",))
+OTHERS = Experiment(
+    "Further studies",
+    "what the paper has no experiment of",
+    ("vision/replacing", "findings/stopping"),
+)
 
 
 @dataclass(frozen=True)
