@@ -11,7 +11,7 @@ from bilens.findings.overfitting import (
     COARSE,
     SMALLEST_IMAGE,
     gaussian_blob,
-    power,
+    ratio,
     readings,
 )
 from bilens.findings.subject import gauge_free, in_float64
@@ -35,9 +35,8 @@ def read_weights(model: BilinearClassifier, shape: tuple[int, int]) -> dict[str,
     exact = in_float64(model).cpu().requires_grad_(False)
     f = gauge_free(exact.quadratic_map())
     slopes = gradients(f, usual_length(f.sizes.d_in) * gaussian_blob(shape)[None])[0]
-    coarse = power(slopes, shape, COARSE)
     found = readings(f, exact.embed.weight, shape)
-    found["roughness"] = power(slopes, shape, FINER) / coarse if coarse > 0 else 0.0
+    found["roughness"] = ratio(slopes, shape, FINER, COARSE)
     rough, steep = (math.log(max(found[x], NOTHING)) for x in ("roughness", "steepness"))
     return found | {"left": ENOUGH - ROUGHNESS * rough - STEEPNESS * steep}
 

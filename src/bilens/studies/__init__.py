@@ -30,9 +30,9 @@ KINDS = (  # in the order of the page
     *(LogicStudy, ModularStudy),
     *(CornerStudy, RegularisationStudy, ReplacingStudy),
     *(EigenvectorStudy, HosvdStudy, SharedStudy, ExplanationStudy),
-    *(ConsistencyStudy, TruncationStudy, TargetStudy, MaskStudy, StoppingStudy),
+    *(ConsistencyStudy, TruncationStudy, TargetStudy, MaskStudy),
     *(GateStudy, NegationStudy, NegationTextStudy, SAETrainingStudy, LayerStudy, ConversionStudy),
-    FindingStudy,
+    *(FindingStudy, StoppingStudy),
 )
 STUDIES: dict[str, Study] = {kind.name: kind() for kind in KINDS}
 
