@@ -11,6 +11,7 @@ from bilens.api.audit import audit
 from bilens.io.tensor_names import KINDS as NAMED_KINDS
 from bilens.nn import BilinearTransformer
 from bilens.records.base import to_json
+from bilens.records.layer_audit import LayerDifference, TokenPair
 from report_documents import coverage_endings, make_coverage
 
 DRAWS = 3
@@ -144,8 +145,8 @@ def every_change() -> dict[str, Any]:
     whole = {"tensors": 40, "changed": changed, "files": files, **apart}
     tokens = [{"token": "<b>", "score": 5.5}, {"token": " the", "score": 4.0}]
     about = {"name": "a", "kind": "o", "layer": 1, "share": 0.5, "tokens": tokens}
-    pair = {"tokens": ["<b>", " the"], "output": " yes", "pull": 2.5}
-    layer = {"name": "a", "identical": False, "token_pairs": [pair]}
+    pair = TokenPair(("<b>", " the"), " yes", 2.5)
+    layer = to_json(LayerDifference("a", False, token_pairs=(pair,)))
     whole["directions"] = [{**about, "side": side} for side in ("writes", "reads")]
     found = {"baseline": {"path": "", "weights_sha256": ""}, "layers": [layer], "whole": whole}
     return {**found, "trial": word_trial(chat=True)}
@@ -160,9 +161,8 @@ def word_trial(chat: bool) -> dict[str, Any]:
 
 def few_changes(files: list[dict[str, Any]] | None, *changed: dict[str, Any]) -> dict[str, Any]:
     """Return the difference of two models with how files compare, and some changed tensors."""
-    keys = ("model_alone", "baseline_alone", "other_shape", "directions")
-    apart = {key: list[str]() for key in keys}
-    whole = {"tensors": 40, "changed": [*changed], "files": files, **apart}
+    apart = {key: list[str]() for key in ("model_alone", "baseline_alone", "other_shape")}
+    whole = {"tensors": 40, "changed": [*changed], "files": files, **apart, "directions": []}
     return {**every_change(), "whole": whole, "trial": word_trial(chat=False)}
 
 
