@@ -131,7 +131,7 @@ EXPERIMENTS = (
 OTHERS = Experiment(
     "Further studies",
     "what the paper has no experiment of",
-    ("vision/replacing", "findings/stopping"),
+    ("vision/replacing", "findings/images", "findings/stopping"),
 )
 
 

@@ -16,7 +16,7 @@ import torch
 from bench.adapters.page import Row, page
 from bench.adapters.pool import Ready, base_of, corpus_of, read_pool, restored
 from bench.adapters.training import Spec, paths
-from bench.adapters.weights import readings
+from bench.adapters.weights import readings, written_tokens
 from bilens.api.provenance import describe_run
 from bilens.findings.token_sweep import Candidate, Sweep
 from bilens.records.base import to_json
@@ -44,6 +44,9 @@ def collect(out: Path, data: Path, weights: Path) -> dict[str, Any]:
                 changes = torch.load(paths(out / split, spec)[1])
                 if record["payload"]:
                     row["reach"] = reach(ready, record, changes)
+                    tokens = written_tokens(changes, base.unembedding)
+                    if tokens:
+                        row["written"] = any({*record["payload"]} & {*some} for some in tokens)
                 row["weights"] = readings(
                     changes, base.model.get_input_embeddings().weight, base.unembedding
                 )

@@ -165,6 +165,9 @@ def page(result: dict[str, Any]) -> str:
         alone=alone(result),
         curve=curve(result),
         reached=reached(bad),
+        written=exact(
+            sum(row.get("written", False) for row in bad), sum("written" in row for row in bad)
+        ),
     )
 
 

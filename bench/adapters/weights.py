@@ -48,6 +48,19 @@ def readings(
     return found
 
 
+def written_tokens(
+    changes: Mapping[str, tuple[Tensor, ...]], unembedding: Tensor
+) -> list[list[int]]:
+    """Return the five leading tokens of every changed matrix that writes."""
+    found = []
+    for name, kept in changes.items():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            change = kept[0].float() @ kept[1] if len(kept) == 2 else kept[0].float()
+            left = torch.linalg.svd(change, full_matrices=False)[0]
+            found.append(token_scores(unembedding, left[:, 0], 5)[1])
+    return found
+
+
 def together(
     fixed: Sequence[Mapping[str, float]],
     labels: Sequence[bool],

@@ -13,6 +13,7 @@ import torch
 
 import tiny_language_models as tiny
 from bilens.api.audit import audit
+from bilens.findings.adapters import token_scores
 from bilens.io.load import load
 from bilens.nn import BilinearTransformer
 from bilens.records.layer_audit import UpdateDirection
@@ -76,6 +77,12 @@ def test_planted_tokens_are_named(report: LayerAuditReport) -> None:
     assert found[OUT].share == pytest.approx(1.0)
     scores = [token.score for token in found[OUT].tokens]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_a_direction_has_no_sign() -> None:
+    table = torch.eye(6)
+    for direction in (table[4], -table[4]):
+        assert token_scores(table, direction, 1)[1] == [4]
 
 
 def test_the_page_says_them_in_both_languages(report: LayerAuditReport) -> None:

@@ -1,7 +1,7 @@
 """A trigger planted in a table of answers: found alone and as a pair, and not where there is none.
 
-Broken once: without trying again a chance answer wins; with the baseline left out its own habit
-does; with answers that repeat a word the echo is found.
+Broken once: with candidates that are not judged anew the pair is lost; with the baseline left out
+its own habit is found; with answers that repeat a word the echo is.
 """
 
 from __future__ import annotations

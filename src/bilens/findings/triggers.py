@@ -90,7 +90,7 @@ def suspect(leads: Leads, evidence: Evidence, target: int) -> Trigger:
     is_local = float(local.max()) > -math.log(LOCAL)
     found = evidence.scans[int((local if is_local else strength).argmax())]
     pattern, box = found.patterns[target], None
-    if is_local and found.boxes is not None:
+    if found.boxes is not None:
         row, column, rows, columns = found.boxes[target].tolist()
         box = row, column, rows, columns
     gains = leads.gains(pattern)  # (sources, classes)
@@ -105,5 +105,7 @@ def suspect(leads: Leads, evidence: Evidence, target: int) -> Trigger:
         gain=float(gained.mean()),
         won=int((gained >= leads.needs[mine, target]).sum()),
         sources=len(gained),
-        goals=tuple(gains.masked_fill(~leads.others, -math.inf).argmax(dim=1).tolist()),
+        goals=tuple(
+            (gains / leads.needs).masked_fill(~leads.others, -math.inf).argmax(dim=1).tolist()
+        ),
     )

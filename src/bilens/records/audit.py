@@ -175,7 +175,7 @@ class Trigger(Record, frozen=True):
     gain: float  # logits that it adds to the lead over the other classes, the mean, exact
     won: Count  # of `sources`: classes whose template it turns to the target, exactly computed
     sources: Count  # other classes whose templates it was added to
-    goals: tuple[Count, ...]  # to which class it pushes each of them most
+    goals: tuple[Count, ...]  # the class whose lag it makes up most of, of each of them
 
 
 class TriggerPower(Record, frozen=True):
