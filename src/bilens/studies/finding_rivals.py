@@ -15,7 +15,7 @@ from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.studies.study import Record
 
-IMAGES, STEPS, RATE = 100, 100, 0.1
+IMAGES, STEPS, RATE = 100, 200, 0.1
 COST, GROWTH, GOAL = 0.01, 1.2, 0.99  # of the mask at first; its factor; success at which it grows
 CONSISTENT = 1.4826  # of the median deviation with a normal deviation
 
