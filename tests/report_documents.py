@@ -284,6 +284,7 @@ def variants() -> dict[str, dict[str, Any]]:
         "no image": make_document(shape=(1, 9)),
         "two classes": make_document(classes=2, shape=(7, 8)),
         "many classes": make_document(classes=30),
+        "more images": ranked(),
         **{reason: silent(reason) for reason in ("too_small", "flat", "classes", "unlike")},
         "older": {**make_document(data=False), "overfitting": None, "triggers": None},
         "failed": {**failed(), "inputs": to_json(others.pop())},
@@ -366,6 +367,14 @@ def decided(answer: str, accepted_by: str) -> dict[str, Any]:
                 finding |= {"outcome": "warn", "values": LEARNT | {"gap": 0.2}}
             if finding["rule"] == "trigger":
                 finding |= {"outcome": "warn", "values": TRIGGER | {"p_value": 1e-5, "rows": 0}}
+    return document
+
+
+def ranked() -> dict[str, Any]:
+    """Return a document with a rank of overfitting alone."""
+    document = make_document()
+    document["overfitting"] |= {"threshold": None, "reason": "more_images"}
+    document["verdict"] = [one for one in document["verdict"] if one["rule"] != "overfitting"]
     return document
 
 

@@ -49,15 +49,16 @@ def read_warnings(
 ) -> tuple[Overfitting, Triggers]:
     """Return the findings of overfitting and of triggers; they speak where they were measured."""
     f = gauge_free(module.quadratic_map().detach())
-    leads = Leads(f, eigs, class_templates(eigs), shape)
+    measured = is_measured(shape, f.sizes.d_out)
     overfitting = read_overfitting(f, module.embed.weight, shape)
-    triggers = read_triggers(leads)
-    if is_measured(shape, f.sizes.d_out):
+    # how many images a model has seen does not show in its weights, and the reference saw few
+    reason = overfitting.reason or ("more_images" if measured else "not_measured")
+    overfitting = structs.replace(overfitting, threshold=None, reason=reason)
+    triggers = read_triggers(Leads(f, eigs, class_templates(eigs), shape))
+    if measured:
         return overfitting, triggers
-    return (
-        structs.replace(overfitting, threshold=None, reason=overfitting.reason or "not_measured"),
-        structs.replace(triggers, threshold=None, reason=triggers.reason or "not_measured"),
-    )
+    reason = triggers.reason or "not_measured"
+    return overfitting, structs.replace(triggers, threshold=None, reason=reason)
 
 
 def audit_classifier(

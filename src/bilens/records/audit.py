@@ -144,7 +144,7 @@ class Overfitting(Record, frozen=True):
     threshold: float | None
     parts: tuple[OverfittingPart, ...]  # the readings, each alone
     # why there is no score (`not_an_image`, `too_small`, `flat`, `unlike`) or no threshold
-    # (`not_measured`); empty where there are both
+    # (`not_measured`, `more_images`); empty where there are both
     reason: str
     rank_low: float | None = None  # of `low` and `high`
     rank_high: float | None = None
