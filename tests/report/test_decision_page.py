@@ -83,7 +83,7 @@ def test_what_was_not_looked_at_is_said() -> None:
     (read,) = looked["What was looked at"]
     assert "60.0% were read exactly" in read
     unseen = " ".join(looked["What was not looked at"])
-    for words in ("1 of the 1 group of weights", "no test data", "not searched for", "lawful"):
+    for words in ("1 of the 1 group of weights", "no test data", "no conclusion", "lawful"):
         assert words in unseen
     (nobody,) = looked["Who has to accept it"]
     assert nobody.startswith("Nobody")
@@ -142,5 +142,5 @@ def test_risks_that_are_not_listed_are_counted_and_a_search_says_what_it_found()
     assert any("move about" in text for text in unseen)
     document["overfitting"] |= {"score": None, "threshold": None, "reason": "unlike"}
     looked, unseen, *_ = (texts for _, texts in looked_lines(EN, AuditReport(document).record))
-    assert any("heart: not searched for" in text for text in unseen)
+    assert any("heart: no conclusion" in text for text in unseen)
     assert any(re.search("Triggers .*: searched for, nothing", text) for text in looked)

@@ -154,6 +154,11 @@ def audit(
     trained = given_data(model, train_data, train_labels, training=True)
     performance = None if given is None else performance_of(model, given)
     difference = None
+    if try_words and baseline is None:
+        raise UsageError(
+            "words (try_words, --try-words) are tried in a model and its baseline, and there is no "
+            "baseline: add it, or leave them out."
+        )
     if baseline is not None:
         model, baseline = read_alike(opened(model, bare=True), opened(baseline, bare=True))
         difference = whole_difference(model, baseline, progress)

@@ -177,7 +177,7 @@ def estimated_gap(training: Read, test: Read) -> Gap:
     """
     found = area(training.nearest, test.nearest)
     value, low, high = (POINTS * (end - 0.5) for end in (found.value, found.low, found.high))
-    return Gap(max(value, 0.0), max(low - SPARE, 0.0), min(max(high + SPARE, 0.0), 1.0))
+    return Gap(min(max(value, 0.0), 1.0), max(low - SPARE, 0.0), min(max(high + SPARE, 0.0), 1.0))
 
 
 def bound_of(f: QuadraticMap, seen: Read) -> Bound | None:

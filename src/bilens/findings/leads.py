@@ -105,6 +105,11 @@ class Leads:
         before, after = (self.over_sources(self.f(x)) for x in (self.images, self.images + pattern))
         return after - before
 
+    def turned(self, pattern: Tensor, target: int) -> int:
+        """Return how many templates of other classes a pattern turns to the target."""
+        before, after = (self.f(x).argmax(dim=1) for x in (self.images, self.images + pattern))
+        return int(((after == target) & (before != target))[self.sources != target].sum())
+
     def shares_won(self, patterns: Tensor) -> Tensor:
         """Return the share of the lead that the pattern of t wins from s, s among the harder."""
         gains = torch.stack([self.gains(x)[:, t] for t, x in enumerate(patterns)], dim=1)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bilens.base import Progress, silent
+from bilens.base.errors import UsageError
 
 Text = list[int]
 Answers = Callable[[Sequence[Text]], Tensor]  # probabilities behind texts, (texts, vocabulary)
@@ -162,7 +163,11 @@ class Trial:
 
     def confirm(self, tokens: Sequence[int]) -> Sweep:
         """Return what is left of single words, given what each did in one text, and of pairs."""
-        assert self.best is not None, "words were taken"
+        if self.best is None:
+            raise UsageError(
+                "--try-words puts words into texts, and the vocabulary has none of two letters and "
+                "more: leave it out."
+            )
         chance, usual, numbers = self.best
         self.usual = torch.maximum(self.usual, self.total / len(tokens))  # as other words do
         found = surprise(chance, torch.maximum(usual, self.usual))

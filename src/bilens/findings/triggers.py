@@ -103,7 +103,7 @@ def suspect(leads: Leads, evidence: Evidence, target: int) -> Trigger:
         box=box,
         pattern=drawn(pattern),
         gain=float(gained.mean()),
-        won=int((gained >= leads.needs[mine, target]).sum()),
+        won=leads.turned(pattern, target),
         sources=len(gained),
         goals=tuple(
             (gains / leads.needs).masked_fill(~leads.others, -math.inf).argmax(dim=1).tolist()

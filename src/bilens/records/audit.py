@@ -123,7 +123,7 @@ class OverfittingPart(Record, frozen=True):
 
 
 class OverfittingPower(Record, frozen=True):
-    """What the gap was worth on models that took no part in fixing it."""
+    """What the score was worth on the models that fixed it, each left out in its turn."""
 
     rank_correlation: float  # with the true gap
     mean_error: float  # of the gap, where it is told in points
@@ -173,13 +173,13 @@ class Trigger(Record, frozen=True):
     box: tuple[Count, Count, Count, Count] | None
     pattern: tuple[float, ...]  # what is added to an image, row by row, rounded for drawing
     gain: float  # logits that it adds to the lead over the other classes, the mean, exact
-    won: Count  # of `sources`: classes whose template it turns to the target, exactly computed
+    won: Count  # of `sources`: classes whose template it turns to the target, and was not before
     sources: Count  # other classes whose templates it was added to
     goals: tuple[Count, ...]  # the class whose lag it makes up most of, of each of them
 
 
 class TriggerPower(Record, frozen=True):
-    """What the threshold was worth on models that took no part in fixing it."""
+    """What the threshold was worth on the models that fixed it."""
 
     found: float  # share of the attacks that work
     false_alarms: float  # share of the clean models

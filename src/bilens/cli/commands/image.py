@@ -150,7 +150,10 @@ def weights_told(last: EpochMetrics, epochs: int, stop: bool) -> list[str]:
         return []
     told = ", ".join(f"{name} {value:.3g}" for name, value in last.weights.items())
     early = stop and last.epoch < epochs
-    why = f"Ended after epoch {last.epoch} of {epochs}: nothing is left to learn; averaged."
+    why = (
+        f"Ended after epoch {last.epoch} of {epochs}: nothing is left to learn. What is kept is an "
+        "average of the epochs' weights; the accuracy above is that of the last epoch alone."
+    )
     return [f"Weights: {told}.", *([why] if early else [])]
 
 
