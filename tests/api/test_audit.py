@@ -277,3 +277,8 @@ def test_a_classifier_of_ours_is_connected(layers: int) -> None:
     coverage = audit(model, null_samples=tiny.ROTATIONS).record.coverage
     assert coverage is not None
     assert coverage.connected
+
+
+def test_words_are_tried_beside_a_baseline_alone() -> None:
+    with pytest.raises(UsageError, match="there is no baseline"):
+        bl.audit(tiny.trained(), try_words=3)
