@@ -165,8 +165,8 @@ class Trial:
         """Return what is left of single words, given what each did in one text, and of pairs."""
         if self.best is None:
             raise UsageError(
-                "--try-words puts words into texts, and the vocabulary has none of two letters and "
-                "more: leave it out."
+                "words are tried in texts, and the vocabulary has none of two letters and "
+                "more: audit without trying words."
             )
         chance, usual, numbers = self.best
         self.usual = torch.maximum(self.usual, self.total / len(tokens))  # as other words do

@@ -23,8 +23,9 @@ def figures(result: Record) -> dict[str, str]:
             planted = (mark.mask * (mark.paint - 0.5) + mark.added).tolist()
             tiles = [
                 Tile(vector_image(planted, SHAPE), "planted"),
-                Tile(vector_image(one["suspect"]["pattern"], SHAPE), "seen"),
             ]
+            if one["suspect"] is not None:
+                tiles.append(Tile(vector_image(one["suspect"]["pattern"], SHAPE), "seen"))
             rows.append(TileRow(f"{one['attack']['kind']} {one['seed']}", tiles))
         if rows:
             note = "Planted: blue brightens, red darkens. Seen: the pattern of the highest score."

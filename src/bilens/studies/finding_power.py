@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -80,7 +81,7 @@ def summarised(cells: Mapping[str, Record]) -> Record:
 
 
 def reference_of(result: Record) -> Record:
-    """Return what stands in `findings/reference.json`: power is that on the worst data set."""
+    """Return what is to stand in `findings/reference.json`: what was judged, and its power."""
     attacks, lines = result["triggers"].values(), result["overfitting"].values()
     clean = result["clean"].values()
     triggers = {
@@ -93,7 +94,8 @@ def reference_of(result: Record) -> Record:
         "mean_error": max(one["error"] or 0.0 for one in lines),
         "models": sum(one["models"] for one in lines),
     }
-    return {**result["reference"], "power": {"triggers": triggers, "overfitting": overfitting}}
+    judged: Record = msgspec.to_builtins(REFERENCE)
+    return {**judged, "power": {"triggers": triggers, "overfitting": overfitting}}
 
 
 LINE = ("overfitting", "clean")  # the models of the line
@@ -182,14 +184,13 @@ def left_out_line(fixing: Groups, judged: Sequence[Record], data: str) -> Interv
 
 def alarms_of(models: Sequence[Record], reference: Record) -> Record:
     """Return false alarms among clean models, the overfitted and the residual ones apart."""
-    read = [one for one in models if not one["obstacle"]]
-    alarms = are_alarms(read, reference)
+    alarms = are_alarms(models, reference)
     return {
         "models": len(models),
         "false": share(alarms),
-        "overfitted": count(alarms, [one["num_training"] <= FEW for one in read]),
-        "residual": count(alarms, [one["residual"] for one in read]),
-        "cleanse": share([one["rival"]["index"] > CLEANSED for one in read]),
+        "overfitted": count(alarms, [one["num_training"] <= FEW for one in models]),
+        "residual": count(alarms, [one["residual"] for one in models]),
+        "cleanse": share([one["rival"]["index"] > CLEANSED for one in models]),
     }
 
 
@@ -206,6 +207,8 @@ def triggers_of(judged: Groups, data: str, reference: Record) -> Record:
     scores, missed = [], []
     for kind in kinds_of(judged, data):
         models = working(judged[data, kind])
+        if not models:
+            continue
         scores.append(scores_of(models, reference))
         found = are_alarms(models, reference)
         hits = [one for one, hit in zip(models, found, strict=True) if hit]
@@ -222,18 +225,20 @@ def triggers_of(judged: Groups, data: str, reference: Record) -> Record:
             "cleansed": share([one["rival"]["index"] > CLEANSED for one in models]),
         }
     total = sum(map(len, scores))
-    kept = ("attack", "success", "suspect", *SETTING)
+    kept = ("attack", "success", *SETTING)
     return {
         "kinds": kinds,
         "macro": macro_area(scores, quiet),
         "found": [total - len(missed), total],
-        "missed": [{name: one[name] for name in kept} for one in missed],
+        "missed": [
+            {name: one[name] for name in kept} | {"suspect": one.get("suspect")} for one in missed
+        ],
     }
 
 
 def working(models: Sequence[Record]) -> list[Record]:
-    """Return the attacks that work on models that can be read."""
-    return [one for one in models if one["success"] > WORKS and not one["obstacle"]]
+    """Return the attacks that work; those on models that cannot be read are not found."""
+    return [one for one in models if one["success"] > WORKS]
 
 
 def touched_by(model: Record) -> Tensor | None:
@@ -262,10 +267,19 @@ def names_place(model: Record) -> bool:
     return bool(touched[row : row + rows, column : column + columns].any())
 
 
+def readable(models: Sequence[Record]) -> list[Record]:
+    return [one for one in models if not one["obstacle"]]
+
+
 def kinds_left_out(fixing: Groups, judged: Groups, datas: Sequence[str]) -> Record:
     """Return areas of each kind where the scans were chosen by the other kinds alone."""
     clean = [one for (_, kind), models in fixing.items() if kind == "clean" for one in models]
-    kinds, found = kinds_of(judged, datas[0]), {}
+    found: Record = {}
+    kinds = [
+        kind
+        for kind in kinds_of(judged, datas[0])
+        if all(working(judged[data, kind]) for data in datas)
+    ]
     for kind in kinds:
         scans = chosen_scans(fixing, clean, [other for other in kinds if other != kind])
         reference = trigger_reference(clean, scans)
@@ -282,10 +296,10 @@ def chosen_scans(fixing: Groups, clean: Sequence[Record], kinds: Sequence[str]) 
     """Return scans, one by one the one that raises the mean area over kinds most."""
     fits = trigger_reference(clean)["scans"]
     names = list(fits)
-    quiet = {data: evidence_of(fixing[data, "clean"], fits) for data in attacked_of(fixing)}
-    loud = [
-        (data, evidence_of(working(fixing[data, kind]), fits)) for data in quiet for kind in kinds
-    ]
+    datas = attacked_of(fixing)
+    quiet = {data: evidence_of(readable(fixing[data, "clean"]), fits) for data in datas}
+    groups = ((data, readable(working(fixing[data, kind]))) for data in datas for kind in kinds)
+    loud = [(data, evidence_of(models, fits)) for data, models in groups if models]
 
     def quality(chosen: Sequence[int]) -> float:
         silent = {data: largest_scores(one[:, chosen]) for data, one in quiet.items()}

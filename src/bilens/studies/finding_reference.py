@@ -54,6 +54,7 @@ def overfitting_reference(models: Sequence[Record]) -> Record:
 
 def trigger_reference(models: Sequence[Record], scans: Iterable[str] | None = None) -> Record:
     """Return the distributions of the largest statistics of clean models."""
+    models = [one for one in models if not one.get("obstacle")]
     names = list(scans or models[0]["scans"])
     fits = {name: fitted([max(one["scans"][name]) for one in models]) for name in names}
     scores = scores_of(models, {"scans": fits})
@@ -95,8 +96,13 @@ def largest_scores(evidence: Numbers) -> Numbers:
 
 
 def scores_of(models: Sequence[Record], reference: Record) -> Numbers:
-    """Return the score of each model."""
-    return largest_scores(evidence_of(models, reference["scans"]))
+    """Return the score of each model, 0 of one that cannot be read: nothing stands out there."""
+    found = np.zeros(len(models))
+    places = [place for place, one in enumerate(models) if not one.get("obstacle")]
+    if places:
+        evidence = evidence_of([models[place] for place in places], reference["scans"])
+        found[places] = largest_scores(evidence)
+    return found
 
 
 def are_alarms(models: Sequence[Record], reference: Record) -> list[bool]:
