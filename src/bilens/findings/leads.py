@@ -144,7 +144,8 @@ class FineBand:
 def best_patterns(leads: Leads, lengths: Sequence[float], band: FineBand | None = None) -> Tensor:
     """Return the patterns that raise the mean lead of each class most, (lengths, classes, in).
 
-    They are exact: the trust region of its form, in all of space or in that of a band.
+    They are exact: the trust region of its form, in all of space or in that of a band. Above
+    `MOST_SOURCES` classes the slopes are means over the sources alone, the forms over all classes.
     """
     slopes = leads.mean_slopes
     if band is None:

@@ -1,6 +1,7 @@
 """What reference models gave: readings of clean models, and of models whose gap is known.
 
-`reference.json` is written by `bilens reproduce findings`, from models that fix and never judge.
+`reference.json` comes from the fixing models of `studies/findings.py`; `tools/reproduction.py` puts
+in how often it was right on judged models, once these were read.
 """
 
 from __future__ import annotations

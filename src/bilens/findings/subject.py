@@ -80,7 +80,7 @@ def summarise(
     )
 
 
-MEASURED = (28, 28), 10  # shape and classes of the models that the findings were judged on
+MEASURED = (28, 28), 10  # shape and classes of the models that fixed the findings
 
 
 def is_measured(shape: tuple[int, int], classes: int) -> bool:

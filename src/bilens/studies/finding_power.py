@@ -155,10 +155,6 @@ def overfitting_of(models: Sequence[Record]) -> Record:
         "covered": share(covered),
         "watched": {name: correlation(values, gaps) for name, values in watched.items()},
         "ahead": {name: ahead(scores, values, gaps) for name, values in watched.items()},
-        "points": [
-            [round(s, 4), round(g, 4), one["residual"]]
-            for s, g, one in zip(scores, gaps, inside, strict=True)
-        ],
     }
 
 

@@ -98,8 +98,8 @@ def looked_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]
             t(f"decision.{key}", what=t(f"decision.search.{rule}"))
         )
         unseen += [t("decision.other_triggers")] if spoke and rule == "trigger" else []
-    if isinstance(record, Audit) and record.inputs and record.inputs.training:
-        looked.append(t("decision.ranked", count=whole(record.inputs.training.rows)))
+    if audit and audit.inputs and audit.inputs.training and audit.inputs.examples:
+        looked.append(t("decision.ranked", count=whole(audit.inputs.training.rows)))
     if looked:
         yield t("decision.looked"), looked
     yield t("decision.not_looked"), [*unseen, t("decision.never")]
