@@ -128,6 +128,7 @@ def schema(document: type[Document]) -> str:
     """Return the JSON Schema of a document, with what each field means."""
     found = msgspec.json.schema(document)
     for part in parts(document):
+        found["$defs"][part.__name__]["description"] = inspect.cleandoc(part.__doc__ or "")
         properties = found["$defs"][part.__name__]["properties"]
         for name, meaning in meanings(part).items():
             if name in properties and meaning:
