@@ -20,9 +20,9 @@ from bilens.studies.finding_attacks import Attack
 from bilens.studies.study import Record
 from bilens.train.tasks.image import ImageRecipe, new_classifier, train_classifier
 
-BATCH_SIZE = 128
 WATCHED = 100  # test images that the training loop looks at after each epoch
 MOST_IMAGES = 600_000  # images times epochs of one model
+MOST_VARIED = 1_200_000  # of one whose batches may be larger
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,16 @@ class Setting:
     bias: bool
     residual: bool
     attack: Attack | None = None
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    inverted: bool = False  # dark on white
 
     def recipe(self) -> ImageRecipe:
         return ImageRecipe(
             d_hidden=self.d_hidden,
             epochs=self.epochs,
-            batch_size=BATCH_SIZE,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
             noise=self.noise,
             bias=self.bias,
@@ -97,9 +101,38 @@ def attack_setting(seed: int, kind: str, classes: int = 10) -> Setting:
     )
 
 
+def varied_setting(seed: int) -> Setting:
+    """Return a setting unlike the others: many images, another learning rate, dark on white."""
+    draw = random.Random(f"varied {seed}")  # noqa: S311 - no secret
+    num_training = draw.choice((5000, 20000, 60000))
+    return Setting(
+        seed=seed,
+        num_training=num_training,
+        d_hidden=draw.choice((64, 128, 256, 512)),
+        noise=draw.choice((0.0, 0.15, 0.3, 0.5)),
+        weight_decay=draw.choice((0.0, 0.1, 0.5, 1.0)),
+        label_noise=0.0,
+        epochs=min(draw.choice((10, 20, 40)), MOST_VARIED // num_training),
+        bias=draw.random() < 0.3,
+        residual=draw.random() < 0.3,
+        batch_size=draw.choice((128, 512) if num_training == 5000 else (512, 2048)),
+        learning_rate=draw.choice((5e-4, 1e-3, 2e-3, 4e-3)),
+        inverted=draw.random() < 0.4,
+    )
+
+
 def setting_of(kind: str, seed: int) -> Setting:
-    """Return the setting of a kind: "overfitting", "clean", or one of `KINDS`."""
-    return overfitting_setting(seed) if kind == "overfitting" else attack_setting(seed, kind)
+    """Return the setting of a kind: "overfitting", "varied", "clean", or one of `KINDS`."""
+    own = {"overfitting": overfitting_setting, "varied": varied_setting}.get(kind)
+    return own(seed) if own else attack_setting(seed, kind)
+
+
+def seen_by(setting: Setting, data: ImageDataset) -> ImageDataset:
+    """Return the images as a model sees them."""
+    if not setting.inverted:
+        return data
+    train, test = 1 - data.train_images, 1 - data.test_images
+    return replace(data, train_images=train, test_images=test)
 
 
 def model_of(
@@ -107,6 +140,7 @@ def model_of(
 ) -> tuple[BilinearClassifier, Record]:
     """Return the model of a setting with its gap and success; it is kept in the folder."""
     setting = setting_of(kind, seed)
+    data = seen_by(setting, data)
     path = folder / f"{data.name}-{kind}-{seed}.safetensors"
     if path.exists():
         with safe_open(path, "pt") as file:
