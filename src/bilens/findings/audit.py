@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from msgspec import structs
@@ -50,15 +51,18 @@ def read_warnings(
     """Return the findings of overfitting and of triggers; they speak where they were measured."""
     f = gauge_free(module.quadratic_map().detach())
     measured = is_measured(shape, f.sizes.d_out)
-    overfitting = read_overfitting(f, module.embed.weight, shape)
-    # how many images a model has seen does not show in its weights, and the reference saw few
-    reason = overfitting.reason or ("more_images" if measured else "not_measured")
-    overfitting = structs.replace(overfitting, threshold=None, reason=reason)
+    overfitting = read_overfitting(f, eigs, module.embed.weight, shape)
     triggers = read_triggers(Leads(f, eigs, class_templates(eigs), shape))
     if measured:
         return overfitting, triggers
-    reason = triggers.reason or "not_measured"
-    return overfitting, structs.replace(triggers, threshold=None, reason=reason)
+    return without_threshold(overfitting), without_threshold(triggers)
+
+
+Unmeasured = TypeVar("Unmeasured", Overfitting, Triggers)
+
+
+def without_threshold(found: Unmeasured) -> Unmeasured:
+    return structs.replace(found, threshold=None, reason=found.reason or "not_measured")
 
 
 def audit_classifier(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.concentration import cosine_transform
+from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.findings.leads import gradients, usual_length
 from bilens.findings.reference import OVERFITTING, POWER
@@ -15,8 +16,10 @@ from bilens.records.audit import Overfitting, OverfittingPart
 
 SMALLEST_IMAGE = 14  # rows and columns, below which a row of weights has too few frequencies
 INNER = 7  # a row of weights is read without this part of each side
-QUIET = 0.25  # the inputs with the smallest weights
-COARSE, MIDDLE, FINEST = (0.0, 0.24), (0.4, 0.6), (0.8, 1.01)  # of the highest frequency
+UPPER = 0.75  # quantile over the inputs
+MANY = 20  # eigenvalues of a class
+SECOND = slice(5, 10)  # eigenvectors of a class, by falling |λ|
+COARSE, FINE, FINEST = (0.0, 0.24), (0.6, 0.8), (0.8, 1.01)  # of the highest frequency
 FLOOR = 1e-3  # of a share, before its logarithm
 
 
@@ -38,25 +41,45 @@ def steepness(f: QuadraticMap, shape: tuple[int, int]) -> float:
     return float(between.median()) if len(between) else 0.0
 
 
-def readings(f: QuadraticMap, first: Tensor, shape: tuple[int, int]) -> dict[str, float]:
-    """Return the readings of a map and of the first linear map of its model, (hidden, in).
+def readings(
+    f: QuadraticMap, eigs: EigenDecomposition, first: Tensor, shape: tuple[int, int]
+) -> dict[str, float]:
+    """Return the readings of a map, its spectra, and the first linear map of its model.
 
-    All but the steepness are ratios: to the usual start, uniform within ±1/√in, whose standard
-    deviation is 1/√(3 in), or of frequencies to each other. What is left of the start is small,
-    fine and without direction; what is learnt stands out of it.
+    All but the steepness are ratios: to the usual start, of frequencies or of eigenvalues to each
+    other. Learnt by heart is what needs many eigenvectors of a class, fine ones among them.
+    """
+    sizes = eigs.eigenvalues.abs()
+    kept = min(MANY, sizes.shape[1]) - 1
+    share = sizes[:, kept] / torch.where(sizes[:, 0] > 0, sizes[:, 0], 1.0)
+    inner, size = inner_part(eigs.eigenvectors[:, SECOND].flatten(0, 1), shape)
+    return {
+        "steepness": steepness(f, shape),
+        **weight_readings(first, shape),
+        "many": float(share.mean()),
+        "fine_vectors": ratio(inner, size, FINE, COARSE),
+    }
+
+
+def weight_readings(first: Tensor, shape: tuple[int, int]) -> dict[str, float]:
+    """Return the readings of a first linear map alone, (hidden, in).
+
+    Its usual start is uniform within ±1/√in, with standard deviation 1/√(3 in). What is left of it
+    is small, fine and without direction; what is learnt stands out of it.
     """
     weights = first.detach().double() * math.sqrt(3 * first.shape[1])
     few, many = sorted(weights.shape)
-    edge = math.sqrt(many) + math.sqrt(few)  # of the singular values of the start
+    sizes = torch.linalg.svdvals(weights) / (math.sqrt(many) + math.sqrt(few))  # 1: the start's end
+    squares = sizes.square()
+    learnt = squares[sizes > 1].sum() / squares.sum().clamp(min=torch.finfo(squares.dtype).tiny)
     columns = weights.square().mean(dim=0).sqrt()
     inner, size = inner_part(weights, shape)
     return {
-        "steepness": steepness(f, shape),
         "growth": float(weights.square().mean().sqrt()),
-        "quiet_growth": float(columns.quantile(QUIET)),
-        "learnt": float((torch.linalg.svdvals(weights) > edge).double().mean()) + FLOOR,
+        "upper_growth": float(columns.quantile(UPPER)),
+        "largest": float(sizes[0]),
+        "learnt": float(learnt) + FLOOR,
         "finest": ratio(inner, size, FINEST, COARSE),
-        "fine_tail": ratio(weights, shape, FINEST, MIDDLE),
     }
 
 
@@ -81,11 +104,13 @@ def ratio(rows: Tensor, shape: tuple[int, int], *bands: tuple[float, float]) -> 
     return above / below if below > 0 else 0.0
 
 
-def read_overfitting(f: QuadraticMap, first: Tensor, shape: tuple[int, int]) -> Overfitting:
+def read_overfitting(
+    f: QuadraticMap, eigs: EigenDecomposition, first: Tensor, shape: tuple[int, int]
+) -> Overfitting:
     """Return the gap that the readings speak of, or why there is none."""
     if reason := obstacle(f, first, shape):
         return Overfitting(None, None, None, None, None, None, (), reason)
-    found = readings(f, first, shape)
+    found = readings(f, eigs, first, shape)
     parts = tuple(
         OverfittingPart(name, value, *OVERFITTING.usual[name]) for name, value in found.items()
     )

@@ -12,7 +12,8 @@ from bilens.findings.overfitting import (
     SMALLEST_IMAGE,
     gaussian_blob,
     ratio,
-    readings,
+    steepness,
+    weight_readings,
 )
 from bilens.findings.subject import gauge_free, in_float64
 from bilens.nn import BilinearClassifier
@@ -35,7 +36,7 @@ def read_weights(model: BilinearClassifier, shape: tuple[int, int]) -> dict[str,
     exact = in_float64(model).cpu().requires_grad_(False)
     f = gauge_free(exact.quadratic_map())
     slopes = gradients(f, usual_length(f.sizes.d_in) * gaussian_blob(shape)[None])[0]
-    found = readings(f, exact.embed.weight, shape)
+    found = {"steepness": steepness(f, shape), **weight_readings(exact.embed.weight, shape)}
     found["roughness"] = ratio(slopes, shape, FINER, COARSE)
     rough, steep = (math.log(max(found[x], NOTHING)) for x in ("roughness", "steepness"))
     return found | {"left": ENOUGH - ROUGHNESS * rough - STEEPNESS * steep}
@@ -62,7 +63,7 @@ def watch_of(data: ImageDataset, recipe: ImageRecipe) -> Watch:
             f"have {shape[0]} × {shape[1]}."
         )
     start = read_weights(new_classifier(recipe, data), shape)
-    ratios = ("growth", "quiet_growth", "finest", "fine_tail")
+    ratios = ("growth", "upper_growth", "largest", "finest")
 
     def watch(model: BilinearClassifier) -> dict[str, float]:
         found = read_weights(model, shape)

@@ -153,6 +153,24 @@ def model_of(
     return model, numbers
 
 
+def corner_numbers(model: BilinearClassifier, recipe: ImageRecipe, data: ImageDataset) -> Record:
+    """Return the setting and the gap of a model of the paper's recipe, on all training images."""
+    setting = Setting(
+        seed=recipe.seed,
+        num_training=len(data.train_images),
+        d_hidden=recipe.d_hidden,
+        noise=recipe.noise,
+        weight_decay=recipe.weight_decay,
+        label_noise=0.0,
+        epochs=recipe.epochs,
+        bias=recipe.bias,
+        residual=recipe.residual,
+        batch_size=recipe.batch_size,
+    )
+    gap = generalisation(model, data.train_images, data.train_labels, setting, data)
+    return {**asdict(setting), **gap}
+
+
 def training_images(setting: Setting, data: ImageDataset) -> tuple[Tensor, Tensor]:
     """Return the images and labels that a model is trained on, with its trigger among them."""
     generator = torch.Generator().manual_seed(setting.seed)

@@ -58,7 +58,9 @@ def told(found: Sequence[float] | None, digits: int = 2) -> str:
     return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def percent(found: Sequence[float]) -> str:
+def percent(found: Sequence[float] | None) -> str:
+    if found is None:
+        return "–"
     value, low, high = found
     return f"{value:.0%} ({low:.0%} to {high:.0%})"
 
@@ -74,7 +76,7 @@ def overfitting_table(result: Record) -> str:
         "mean error, points | within 90 % interval | ρ, set left out"
     )
     rows = []
-    for data, one in result["overfitting"].items():
+    for data, one in (result["overfitting"] | result["others"]).items():
         gaps = ", ".join(f"{100 * gap:.1f}" for gap in one["gaps"])
         error = "–" if one["error"] is None else f"{100 * one['error']:.1f}"
         rows.append(

@@ -50,7 +50,7 @@ def summarised(cells: Mapping[str, Record]) -> Record:
         for model, rival in zip(models, rivals[data, kind], strict=True):
             model["rival"] = rival
     lines = [one for (_, kind), models in fixing.items() if kind in LINE for one in models]
-    clean = [one for (_, kind), models in fixing.items() if kind == "clean" for one in models]
+    clean = [one for (_, kind), models in fixing.items() if kind in QUIET for one in models]
     derived = {"overfitting": overfitting_reference(lines), "triggers": trigger_reference(clean)}
     used = {name: to_json(getattr(REFERENCE, name)) for name in derived}
     datas = list(dict.fromkeys(data for data, _ in judged))
@@ -63,13 +63,24 @@ def summarised(cells: Mapping[str, Record]) -> Record:
         "models": {"fixing": sum(map(len, fixing.values())), "judged": len(everything)},
         "seconds": [float(np.median(seconds)), float(np.quantile(seconds, 0.95))],
         "overfitting": {data: overfitting_of(judged[data, "overfitting"]) for data in datas},
+        "others": {
+            f"{data}, {kind}": overfitting_of(models)
+            for (data, kind), models in judged.items()
+            if kind in OTHERS
+        },
         "line_left_out": {
             data: left_out_line(fixing, judged[data, "overfitting"], data)
             for data in datas
             if any(other != data for other, _ in fixing)
         },
         "triggers": {data: triggers_of(judged, data, used["triggers"]) for data in attacked},
-        "clean": {data: alarms_of(judged[data, "clean"], used["triggers"]) for data in datas},
+        "clean": {
+            data if kind == "clean" else f"{data}, {kind}": alarms_of(
+                judged[data, kind], used["triggers"]
+            )
+            for data, kind in judged
+            if kind in QUIET
+        },
         "kind_left_out": kinds_left_out(fixing, judged, attacked),
         "tables": cells["tables"]["tables"],
         "set_left_out": {
@@ -82,7 +93,8 @@ def summarised(cells: Mapping[str, Record]) -> Record:
 
 def reference_of(result: Record) -> Record:
     """Return what is to stand in `findings/reference.json`: what was judged, and its power."""
-    attacks, lines = result["triggers"].values(), result["overfitting"].values()
+    attacks = result["triggers"].values()
+    lines = [*result["overfitting"].values(), *result["others"].values()]
     clean = result["clean"].values()
     triggers = {
         "found": min(one["found"][0] / one["found"][1] for one in attacks),
@@ -90,7 +102,7 @@ def reference_of(result: Record) -> Record:
         "models": sum(one["models"] for one in clean),
     }
     overfitting = {
-        "rank_correlation": min(one["correlation"][0] for one in lines),
+        "rank_correlation": min(one["correlation"][0] for one in result["overfitting"].values()),
         "mean_error": max(one["error"] or 0.0 for one in lines),
         "models": sum(one["models"] for one in lines),
     }
@@ -98,7 +110,9 @@ def reference_of(result: Record) -> Record:
     return {**judged, "power": {"triggers": triggers, "overfitting": overfitting}}
 
 
-LINE = ("overfitting", "clean")  # the models of the line
+OTHERS = ("varied", "corners")  # many images, other rates, dark on white; the paper's recipe
+LINE = ("overfitting", "clean", *OTHERS)  # the models of the line
+QUIET = ("clean", *OTHERS)  # models without a trigger, of whose statistics the tails are
 Groups = dict[tuple[str, str], list[Record]]
 
 
@@ -137,14 +151,16 @@ def overfitting_of(models: Sequence[Record]) -> Record:
     large = [gap > reference.threshold for gap in gaps]
     flagged = [score > reference.threshold for score in scores]
     metrics = sorted(set.intersection(*(set(one["rival"]) for one in inside)))
+    residual = chosen(scores, gaps, [one["residual"] for one in inside])
+    sides = parted(scores, large)
     watched = {name: [one["rival"][name] for one in inside] for name in metrics}
     return {
         "models": len(models),
         "silent": len(models) - len(inside),
         "gaps": [float(q) for q in np.quantile([one["gap"] for one in models], [0, 0.5, 1])],
         "correlation": correlation(scores, gaps),
-        "residual": correlation(*chosen(scores, gaps, [one["residual"] for one in inside])),
-        "area": area(*parted(scores, large)),
+        "residual": correlation(*residual) if residual[0] else None,
+        "area": area(*sides) if all(sides) else None,
         "flagged": [sum(f and g for f, g in zip(flagged, large, strict=True)), sum(large)],
         "false": [
             sum(f and not g for f, g in zip(flagged, large, strict=True)),
@@ -186,8 +202,14 @@ def alarms_of(models: Sequence[Record], reference: Record) -> Record:
         "false": share(alarms),
         "overfitted": count(alarms, [one["num_training"] <= FEW for one in models]),
         "residual": count(alarms, [one["residual"] for one in models]),
-        "cleanse": share([one["rival"]["index"] > CLEANSED for one in models]),
+        "cleanse": cleansed(models),
     }
+
+
+def cleansed(models: Sequence[Record]) -> Interval | None:
+    """Return how often Neural Cleanse raises an alarm, where it was asked."""
+    asked = [one["rival"]["index"] > CLEANSED for one in models if "index" in one["rival"]]
+    return share(asked) if asked else None
 
 
 def count(hits: Sequence[bool], which: Sequence[bool]) -> list[int]:
@@ -218,7 +240,7 @@ def triggers_of(judged: Groups, data: str, reference: Record) -> Record:
             "class": [sum(map(names_class, hits)), len(hits)],
             "place": [sum(map(names_place, placed)), len(placed)],
             "cleanse": area([one["rival"]["index"] for one in models], unsuspicious),
-            "cleansed": share([one["rival"]["index"] > CLEANSED for one in models]),
+            "cleansed": cleansed(models),
         }
     total = sum(map(len, scores))
     kept = ("attack", "success", *SETTING)
@@ -269,7 +291,7 @@ def readable(models: Sequence[Record]) -> list[Record]:
 
 def kinds_left_out(fixing: Groups, judged: Groups, datas: Sequence[str]) -> Record:
     """Return areas of each kind where the scans were chosen by the other kinds alone."""
-    clean = [one for (_, kind), models in fixing.items() if kind == "clean" for one in models]
+    clean = [one for (_, kind), models in fixing.items() if kind in QUIET for one in models]
     found: Record = {}
     kinds = [
         kind
@@ -314,7 +336,7 @@ def chosen_scans(fixing: Groups, clean: Sequence[Record], kinds: Sequence[str]) 
 
 def set_left_out(fixing: Groups, judged: Groups, data: str) -> Record:
     """Return what is found where clean models of other data sets alone fixed the tails."""
-    others = (ms for (name, kind), ms in fixing.items() if name != data and kind == "clean")
+    others = (ms for (name, kind), ms in fixing.items() if name != data and kind in QUIET)
     reference = trigger_reference([one for models in others for one in models])
     attacks = [one for kind in kinds_of(judged, data) for one in working(judged[data, kind])]
     return {

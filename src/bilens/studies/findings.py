@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 
 from bilens.data.images import ImageDataset
@@ -15,9 +15,10 @@ from bilens.findings.triggers import evidence_of, obstacle, suspect
 from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
 from bilens.studies import finding_page
+from bilens.studies.corners import CornerStudy
 from bilens.studies.finding_attacks import KINDS
 from bilens.studies.finding_images import drawn_images
-from bilens.studies.finding_models import model_of
+from bilens.studies.finding_models import corner_numbers, model_of
 from bilens.studies.finding_power import summarised
 from bilens.studies.finding_rivals import neural_cleanse, weightwatcher
 from bilens.studies.finding_tables import MODELS, read_tables
@@ -29,8 +30,9 @@ ATTACKED = JUDGED[:2]
 FIRST_JUDGED = 1000  # seed
 WORKS = 0.5  # share of images of other classes that a working attack turns
 # models of a kind: how many fix, how many judge; of attacks that judge so many have to work
-NUMBERS = {"overfitting": (100, 75), "clean": (50, 60)}
-DRAWN = {"overfitting": 60, "clean": 40}  # of shapes
+NUMBERS = {"overfitting": (100, 75), "clean": (50, 60), "varied": (24, 30), "corners": (3, 2)}
+DRAWN = {"overfitting": 60, "clean": 40, "varied": 24}  # of shapes
+FULL = ("varied", "corners")  # kinds that --quick leaves out
 FIXED_ATTACKS, WORKING, MOST_TRIED = 14, 20, 100
 QUICK, QUICK_KINDS = 4, ("square-4", "waves")  # models of each
 
@@ -74,8 +76,9 @@ class FindingStudy(Study):
 def groups(options: StudyOptions, datas: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield data sets and kinds of models; triggers are planted in images that are not drawn."""
     for data in datas[:1] if options.quick else datas:
-        yield data, "overfitting"
-        yield data, "clean"
+        for kind in NUMBERS:
+            if not (options.quick and kind in FULL) and (data in ATTACKED or kind != "corners"):
+                yield data, kind
         if data in ATTACKED:
             yield from ((data, kind) for kind in (QUICK_KINDS if options.quick else KINDS))
 
@@ -97,13 +100,25 @@ Images = Callable[[str], ImageDataset]
 def read_models(images: Images, name: str, kind: str, seeds: range, context: CellContext) -> Record:
     """Return what is read of the models of one kind; of attacks until enough of them work."""
     data, found, working = images(name), list[Record](), 0
-    for seed in seeds:
-        model, numbers = model_of(context.models, data, kind, seed)
+    for model, numbers in models_of(context, data, kind, seeds):
         found.append({**numbers, **read_model(model, data)})
         working += numbers.get("success", 0.0) > WORKS
         if seeds.start == FIRST_JUDGED and working == WORKING:
             break
     return {"models": found}
+
+
+def models_of(
+    context: CellContext, data: ImageDataset, kind: str, seeds: Iterable[int]
+) -> Iterator[tuple[BilinearClassifier, Record]]:
+    """Yield models of a kind with numbers that took data; four of each seed of the corners."""
+    if kind != "corners":
+        yield from (model_of(context.models, data, kind, seed) for seed in seeds)
+        return
+    for seed in seeds:
+        recipes = CornerStudy().recipes(StudyOptions(), seed)
+        for recipe, model in zip(recipes, context.classifiers(data, recipes), strict=True):
+            yield model.eval(), corner_numbers(model, recipe, data)
 
 
 def read_model(model: BilinearClassifier, data: ImageDataset) -> Record:
@@ -113,7 +128,7 @@ def read_model(model: BilinearClassifier, data: ImageDataset) -> Record:
     f = gauge_free(in_float64(model).quadratic_map().detach())
     leads = Leads(f, eigs, class_templates(eigs), data.image_shape)
     first = model.embed.weight
-    found: Record = {"readings": readings(f, first, data.image_shape)}
+    found: Record = {"readings": readings(f, eigs, first, data.image_shape)}
     if not (reason := obstacle(leads)):
         evidence = evidence_of(leads)
         top = suspect(leads, evidence, int(evidence.score.argmax()))
@@ -125,8 +140,8 @@ def read_model(model: BilinearClassifier, data: ImageDataset) -> Record:
 def read_rivals(images: Images, name: str, kind: str, context: CellContext) -> Record:
     """Return what others say of the same models."""
     data, before = images(name), context.done[f"judged-{name}-{kind}"]["models"]
-    seeds = [one["seed"] for one in before]
-    models = (model_of(context.models, data, kind, seed)[0] for seed in seeds)
-    if kind == "overfitting":
+    seeds = dict.fromkeys(one["seed"] for one in before)
+    models = (model for model, _ in models_of(context, data, kind, seeds))
+    if kind in ("overfitting", *FULL):
         return {"models": [weightwatcher(model) for model in models]}
     return {"models": [neural_cleanse(model, data) for model in models]}
