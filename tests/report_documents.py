@@ -373,7 +373,7 @@ def decided(answer: str, accepted_by: str) -> dict[str, Any]:
 def ranked() -> dict[str, Any]:
     """Return a document with a rank of overfitting alone."""
     document = make_document()
-    document["overfitting"] |= {"threshold": None, "reason": "more_images"}
+    document["overfitting"] |= {"threshold": None, "reason": "not_measured"}
     document["verdict"] = [one for one in document["verdict"] if one["rule"] != "overfitting"]
     return document
 

@@ -1,12 +1,13 @@
 """Readings of overfitting: at the start of training as theory has it, on planted weights exactly.
 
-Damage seen to fail: an edge of the singular values without the square root of the inputs, an
-interval around the gap instead of its logarithm, a rank that counts equal scores as smaller, a
-range that is not looked at.
+Damage seen to fail: an edge of the singular values without the square root of the inputs, the first
+eigenvectors for the sixth to tenth, an interval around the gap instead of its logarithm, a rank
+that counts equal scores as smaller, a range that is not looked at.
 """
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,6 @@ from msgspec import structs
 from torch import Tensor
 
 import tiny
-from bilens.algebra.concentration import cosine_transform
 from bilens.findings.audit import class_centred, read_warnings
 from bilens.findings.leads import usual_length
 from bilens.findings.overfitting import (
@@ -24,6 +24,7 @@ from bilens.findings.overfitting import (
     read_overfitting,
     readings,
     steepness,
+    weight_readings,
 )
 from bilens.findings.reference import OFFSET, OVERFITTING
 from bilens.findings.subject import gauge_free, in_float64
@@ -36,12 +37,6 @@ SHAPE = (28, 28)
 def started(seed: int = 0, d_hidden: int = 64, d_input: int = 784) -> BilinearClassifier:
     torch.manual_seed(seed)
     return BilinearClassifier(d_input, d_hidden, 10).double()
-
-
-def readings_of(first: Tensor, shape: tuple[int, int] = SHAPE) -> dict[str, float]:
-    """Return what is read of first weights, beside a map that does not matter."""
-    f = gauge_free(started(d_input=math.prod(shape)).quadratic_map().detach())
-    return readings(f, first, shape)
 
 
 def test_a_spot_is_round_and_in_the_middle() -> None:
@@ -64,19 +59,18 @@ def test_steepness_is_the_slope_of_leads_at_a_spot_of_ink() -> None:
 
 @pytest.mark.parametrize("d_hidden", [64, 256])
 def test_at_the_start_of_training_every_ratio_is_that_of_theory(d_hidden: int) -> None:
-    found = readings_of(started(d_hidden=d_hidden).embed.weight)
-    for name in ("growth", "quiet_growth", "finest", "fine_tail"):
+    found = weight_readings(started(d_hidden=d_hidden).embed.weight, SHAPE)
+    for name in ("growth", "breadth", "largest", "finest"):
         assert found[name] == pytest.approx(1, abs=0.12), name
-    assert found["learnt"] == pytest.approx(FLOOR, abs=2.1 / d_hidden)
+    assert found["learnt"] == pytest.approx(FLOOR, abs=5 / d_hidden)
 
 
 @pytest.mark.parametrize("factor", [1e-3, 0.5, 3.0])
 def test_what_is_a_ratio_of_frequencies_has_no_scale(factor: float) -> None:
     first = started().embed.weight.detach()
-    one, other = readings_of(first), readings_of(factor * first)
-    for name in ("finest", "fine_tail"):
-        assert other[name] == pytest.approx(one[name])
-    for name in ("growth", "quiet_growth"):
+    one, other = weight_readings(first, SHAPE), weight_readings(factor * first, SHAPE)
+    assert other["finest"] == pytest.approx(one["finest"])
+    for name in ("growth", "largest"):
         assert other[name] == pytest.approx(factor * one[name])
 
 
@@ -84,17 +78,20 @@ def test_a_strong_direction_is_learnt_and_a_weak_one_is_not() -> None:
     edge = (math.sqrt(784) + math.sqrt(64)) / math.sqrt(3 * 784)
     rows = torch.linalg.qr(randn(784, 64)).Q.T
     strengths = torch.full((64, 1), 0.99 * edge, dtype=torch.float64)
-    strengths[:16] = 1.01 * edge
-    assert readings_of(strengths * rows)["learnt"] == pytest.approx(16 / 64 + FLOOR)
+    strengths[:16] = 2 * edge
+    found = weight_readings(strengths * rows, SHAPE)
+    assert found["learnt"] == pytest.approx(16 * 4 / (16 * 4 + 48 * 0.99**2) + FLOOR)
+    assert found["largest"] == pytest.approx(2)
 
 
-def test_quiet_inputs_are_the_quarter_with_the_smallest_weights() -> None:
+def test_breadth_is_of_the_quarter_of_inputs_with_the_largest_weights() -> None:
     first = torch.ones(8, 784, dtype=torch.float64) / math.sqrt(3 * 784)
-    first[:, :200] *= 0.25  # 196 are a quarter
-    assert readings_of(first)["quiet_growth"] == pytest.approx(0.25)
+    first[:, :200] *= 4  # 196 are a quarter
+    mean_square = (200 * 16 + 584) / 784
+    assert weight_readings(first, SHAPE)["breadth"] == pytest.approx(4 / math.sqrt(mean_square))
 
 
-def waves(row: int, column: int, shape: tuple[int, int] = SHAPE) -> Tensor:
+def waves(row: int, column: int, shape: tuple[int, int]) -> Tensor:
     down, across = (
         torch.cos(math.pi * wave * (torch.arange(side).double() + 0.5) / side)
         for wave, side in zip((row, column), shape, strict=True)
@@ -102,17 +99,31 @@ def waves(row: int, column: int, shape: tuple[int, int] = SHAPE) -> Tensor:
     return torch.outer(down, across).flatten()
 
 
-def test_the_tail_compares_the_finest_waves_with_those_in_the_middle() -> None:
-    """Cosines of 14 half waves are in the middle, of 25 the finest, of 3 neither."""
-    middle, finest, coarse = waves(3, 14), waves(25, 2), waves(3, 1)
-    rows = torch.stack([2 * middle, finest, 9 * coarse])
-    frequency = torch.maximum(torch.arange(28)[:, None], torch.arange(28)) / 28
-    counts = [int(((frequency >= a) & (frequency < b)).sum()) for a, b in ((0.8, 2), (0.4, 0.6))]
-    power = [float(cosine_transform(x, SHAPE).square().sum()) for x in (finest, 2 * middle)]
+def test_the_finest_waves_are_compared_with_coarse_ones_away_from_the_edges() -> None:
+    size = (20, 20)  # what is left of an image
+    finest, coarse, between = waves(18, 2, size), waves(3, 1, size), waves(9, 0, size)
+    rows = torch.zeros(3, *SHAPE, dtype=torch.float64)
+    inner = torch.stack([finest, 2 * coarse, 9 * between]).reshape(3, *size)
+    rows[:, 4:-4, 4:-4] = inner
+    frequency = torch.maximum(torch.arange(20)[:, None], torch.arange(20)) / 20
+    counts = [int(one.sum()) for one in (frequency >= 0.8, frequency < 0.24)]
+    power = [float(x.square().sum()) for x in (finest, 2 * coarse)]
     expected = (power[0] / counts[0]) / (power[1] / counts[1])
-    assert readings_of(rows)["fine_tail"] == pytest.approx(expected)
-    assert readings_of(rows[[0, 2]])["fine_tail"] == pytest.approx(0, abs=1e-12)
-    assert readings_of(rows[[2]])["finest"] < 0.1
+    assert weight_readings(rows.flatten(1), SHAPE)["finest"] == pytest.approx(expected)
+
+
+def test_fine_eigenvectors_are_the_sixth_to_tenth() -> None:
+    model = started()
+    eigs = class_centred(model)
+    vectors = waves(19, 19, SHAPE).expand_as(eigs.eigenvectors).clone()
+    images = vectors.reshape(10, -1, *SHAPE)
+    images[:, 5:10, 4:-4, 4:-4] = (waves(13, 1, (20, 20)) + waves(1, 2, (20, 20))).reshape(20, 20)
+    f = gauge_free(model.quadratic_map().detach())
+    planted = replace(eigs, eigenvectors=vectors)
+    found = readings(f, planted, model.embed.weight, SHAPE)["fine_vectors"]
+    frequency = torch.maximum(torch.arange(20)[:, None], torch.arange(20)) / 20
+    fine, coarse = (frequency >= 0.6) & (frequency < 0.8), frequency < 0.24
+    assert found == pytest.approx(int(coarse.sum()) / int(fine.sum()))
 
 
 def test_edges_are_left_out() -> None:
@@ -174,7 +185,7 @@ def test_a_score_stands_with_its_interval_rank_and_threshold(
     fixed(monkeypatch, usual())
     model = started()
     f = gauge_free(model.quadratic_map().detach())
-    found = read_overfitting(f, model.embed.weight, SHAPE)
+    found = read_overfitting(f, class_centred(model), model.embed.weight, SHAPE)
     gap = OVERFITTING.gap(usual())
     assert (found.score, found.low, found.high) == (gap, *OVERFITTING.interval(usual()))
     assert (found.rank, found.most) == (OVERFITTING.rank(gap), 0.08)
@@ -198,13 +209,13 @@ def test_other_images_have_a_rank_and_no_threshold(monkeypatch: pytest.MonkeyPat
         ((1, 784), "not_an_image", 0),
         ((784, 1), "not_an_image", 0),
         ((8, 98), "too_small", 0),
-        ((28, 28), "unlike", 6),  # never trained
+        ((28, 28), "unlike", 7),  # never trained
     ],
 )
 def test_what_has_no_score_says_why(shape: tuple[int, int], reason: str, parts: int) -> None:
     model = started()
     f = gauge_free(model.quadratic_map().detach())
-    found = read_overfitting(f, model.embed.weight, shape)
+    found = read_overfitting(f, class_centred(model), model.embed.weight, shape)
     assert (found.score, found.threshold, found.reason) == (None, None, reason)
     assert len(found.parts) == parts
 
@@ -231,6 +242,7 @@ def test_odd_weights_are_no_error(broken: str, reason: str) -> None:
                 embed.fill_(0.1)
             case "huge":
                 embed.mul_(1e60)
-    found = read_overfitting(gauge_free(model.quadratic_map().detach()), embed, SHAPE)
+    f = gauge_free(model.quadratic_map().detach())
+    found = read_overfitting(f, class_centred(model), embed, SHAPE)
     assert (found.score, found.reason) == (None, reason)
     assert all(math.isfinite(part.value) for part in found.parts)

@@ -329,7 +329,7 @@ def test_cells_of_the_study() -> None:
     study = STUDIES["findings/images"]
     names = list(study.cells(StudyOptions()))
     assert [name for name in names if "letters" in name and name.startswith("fixing")] == []
-    assert sum(name.startswith("judged") for name in names) == 2 * 17 + 2
+    assert sum(name.startswith("judged") for name in names) == 2 * 19 + 3
     quick = study.cells(StudyOptions(quick=True))
     assert {name.split("-")[1] for name in quick if "-" in name} == {"mnist"}
     assert findings.FIRST_JUDGED > 500

@@ -17,7 +17,6 @@ from bilens.records.audit import Overfitting, OverfittingPart
 SMALLEST_IMAGE = 14  # rows and columns, below which a row of weights has too few frequencies
 INNER = 7  # a row of weights is read without this part of each side
 UPPER = 0.75  # quantile over the inputs
-MANY = 20  # eigenvalues of a class
 SECOND = slice(5, 10)  # eigenvectors of a class, by falling |λ|
 COARSE, FINE, FINEST = (0.0, 0.24), (0.6, 0.8), (0.8, 1.01)  # of the highest frequency
 FLOOR = 1e-3  # of a share, before its logarithm
@@ -46,17 +45,12 @@ def readings(
 ) -> dict[str, float]:
     """Return the readings of a map, its spectra, and the first linear map of its model.
 
-    All but the steepness are ratios: to the usual start, of frequencies or of eigenvalues to each
-    other. Learnt by heart is what needs many eigenvectors of a class, fine ones among them.
+    All but the steepness are ratios: to the usual start, or of frequencies to each other.
     """
-    sizes = eigs.eigenvalues.abs()
-    kept = min(MANY, sizes.shape[1]) - 1
-    share = sizes[:, kept] / torch.where(sizes[:, 0] > 0, sizes[:, 0], 1.0)
     inner, size = inner_part(eigs.eigenvectors[:, SECOND].flatten(0, 1), shape)
     return {
         "steepness": steepness(f, shape),
         **weight_readings(first, shape),
-        "many": float(share.mean()),
         "fine_vectors": ratio(inner, size, FINE, COARSE),
     }
 
@@ -73,10 +67,11 @@ def weight_readings(first: Tensor, shape: tuple[int, int]) -> dict[str, float]:
     squares = sizes.square()
     learnt = squares[sizes > 1].sum() / squares.sum().clamp(min=torch.finfo(squares.dtype).tiny)
     columns = weights.square().mean(dim=0).sqrt()
+    growth = float(weights.square().mean().sqrt())
     inner, size = inner_part(weights, shape)
     return {
-        "growth": float(weights.square().mean().sqrt()),
-        "upper_growth": float(columns.quantile(UPPER)),
+        "growth": growth,
+        "breadth": float(columns.quantile(UPPER)) / growth if growth > 0 else 0.0,
         "largest": float(sizes[0]),
         "learnt": float(learnt) + FLOOR,
         "finest": ratio(inner, size, FINEST, COARSE),

@@ -116,7 +116,7 @@ class Explanation(Record, frozen=True):
 class OverfittingPart(Record, frozen=True):
     """One reading of overfitting beside what models without a gap have."""
 
-    name: str  # `steepness`, `growth`, `quiet_growth`, `learnt`, `finest` or `fine_tail`
+    name: str  # of a reading, as in docs/findings.md
     value: float
     low: float  # 90 % of the reference models with a gap below five points lie between
     high: float
@@ -144,7 +144,7 @@ class Overfitting(Record, frozen=True):
     threshold: float | None
     parts: tuple[OverfittingPart, ...]  # the readings, each alone
     # why there is no score (`not_an_image`, `too_small`, `flat`, `unlike`) or no threshold
-    # (`not_measured`, `more_images`); empty where there are both
+    # (`not_measured`); empty where there are both
     reason: str
     rank_low: float | None = None  # of `low` and `high`
     rank_high: float | None = None
