@@ -56,7 +56,7 @@ def summarised(cells: Mapping[str, Record]) -> Record:
     datas = list(dict.fromkeys(data for data, _ in judged))
     attacked = attacked_of(judged)
     everything = [one for models in judged.values() for one in models]
-    seconds = [one["seconds"] for one in everything]
+    seconds = [one["seconds"] for one in everything if "seconds" in one]
     return {
         "reference": derived,
         "same_reference": derived == used,

@@ -98,12 +98,13 @@ Images = Callable[[str], ImageDataset]
 
 
 def read_models(images: Images, name: str, kind: str, seeds: range, context: CellContext) -> Record:
-    """Return what is read of the models of one kind; of attacks until enough of them work."""
+    """Return what is read of the models of one kind; of attacks, until enough of them work."""
     data, found, working = images(name), list[Record](), 0
     for model, numbers in models_of(context, data, kind, seeds):
-        found.append({**numbers, **read_model(model, data)})
-        working += numbers.get("success", 0.0) > WORKS
-        if seeds.start == FIRST_JUDGED and working == WORKING:
+        works = numbers.get("success", 1.0) > WORKS
+        found.append({**numbers, **read_model(model, data)} if works else numbers)
+        working += works
+        if kind in KINDS and seeds.start == FIRST_JUDGED and working == WORKING:
             break
     return {"models": found}
 
@@ -138,10 +139,14 @@ def read_model(model: BilinearClassifier, data: ImageDataset) -> Record:
 
 
 def read_rivals(images: Images, name: str, kind: str, context: CellContext) -> Record:
-    """Return what others say of the same models."""
+    """Return what others say of the same models; nothing of attacks that do not work."""
     data, before = images(name), context.done[f"judged-{name}-{kind}"]["models"]
-    seeds = dict.fromkeys(one["seed"] for one in before)
-    models = (model for model, _ in models_of(context, data, kind, seeds))
-    if kind in ("overfitting", *FULL):
-        return {"models": [weightwatcher(model) for model in models]}
-    return {"models": [neural_cleanse(model, data) for model in models]}
+    seeds, found = dict.fromkeys(one["seed"] for one in before), list[Record]()
+    for model, numbers in models_of(context, data, kind, seeds):
+        if kind in ("overfitting", *FULL):
+            found.append(weightwatcher(model))
+        elif numbers.get("success", 1.0) > WORKS:
+            found.append(neural_cleanse(model, data))
+        else:
+            found.append({})
+    return {"models": found}
