@@ -12,7 +12,13 @@ from bilens.io.tensor_names import KINDS as NAMED_KINDS
 from bilens.nn import BilinearTransformer
 from bilens.records.base import to_json
 from bilens.records.layer_audit import LayerDifference, TokenPair
-from report_documents import coverage_endings, make_coverage
+from report_documents import (
+    coverage_endings,
+    make_coverage,
+    make_overfitting,
+    make_triggers,
+    silent,
+)
 
 DRAWS = 3
 KINDS = (*NAMED_KINDS, "conv", "other")
@@ -269,6 +275,18 @@ def seen() -> dict[str, Any]:
     return document
 
 
+def searched(reason: str) -> dict[str, Any]:
+    """An audit of an ordinary MLP that classifies images, searched through its approximation."""
+    document = copy.deepcopy(make_layer_audit())
+    document["model"] |= {"input_shape": [6, 6], "output_names": ["a", "<b>"]}
+    if reason == "approximated":
+        found = to_json(make_overfitting(image=True)), to_json(make_triggers((6, 6), 2))
+        found = tuple(one | {"threshold": None, "reason": reason} for one in found)
+    else:
+        found = tuple(silent(reason)[key] for key in ("overfitting", "triggers"))
+    return document | dict(zip(("overfitting", "triggers"), found, strict=True))
+
+
 def variants() -> dict[str, dict[str, Any]]:
     """Return documents that together need every sentence."""
     return {
@@ -276,6 +294,7 @@ def variants() -> dict[str, dict[str, Any]]:
         "exact": make_layer_audit("exact"),
         "seen": seen(),
         "apart": apart(),
+        **{reason: searched(reason) for reason in ("approximated", "refused")},
         "broken": make_layer_audit("broken"),
         "endings": every_ending(),
         "cautious": cautious(),

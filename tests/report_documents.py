@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bilens.findings.reference import OVERFITTING, TRIGGERS
-from bilens.records import audit as a, common as c, given_inputs as i, guarantees as g
+from bilens.records import (
+    audit as a,
+    common as c,
+    given_inputs as i,
+    guarantees as g,
+    image_warnings as w,
+)
 from bilens.records.base import kind_of, to_json
 from bilens.records.decision import Coverage, CoverageGroup
 from bilens.records.performance import (
@@ -136,31 +142,31 @@ def coverage_endings() -> list[dict[str, Any]]:
     return [{"rule": rule, "outcome": end, "values": values} for rule, end, values in found]
 
 
-def make_overfitting(*, image: bool) -> a.Overfitting:
+def make_overfitting(*, image: bool) -> w.Overfitting:
     """The readings of images; inputs in a row have none."""
     if not image:
-        return a.Overfitting(None, None, None, None, None, None, (), "not_an_image")
-    parts = tuple(a.OverfittingPart(name, 0.375, 0.25, 0.5) for name in OVERFITTING.weights)
-    power = a.OverfittingPower(0.9, 0.02, 260)
-    return a.Overfitting(0.012, 0.0, 0.03, 0.2, 0.08, 0.05, parts, "", 0.1, 0.5, power)
+        return w.Overfitting(None, None, None, None, None, None, (), "not_an_image")
+    parts = tuple(w.OverfittingPart(name, 0.375, 0.25, 0.5) for name in OVERFITTING.weights)
+    power = w.OverfittingPower(0.9, 0.02, 260)
+    return w.Overfitting(0.012, 0.0, 0.03, 0.2, 0.08, 0.05, parts, "", 0.1, 0.5, power)
 
 
-def make_triggers(shape: tuple[int, int], classes: int) -> a.Triggers:
+def make_triggers(shape: tuple[int, int], classes: int) -> w.Triggers:
     """Two suspects, one at a place and one all over, where images are large enough."""
     if min(shape) <= 5:
         reason = "too_small" if shape[0] > 1 else "not_an_image"
-        return a.Triggers(None, None, None, (), (), reason)
+        return w.Triggers(None, None, None, (), (), reason)
     pattern = tuple(float(pixel % 3 - 1) for pixel in range(math.prod(shape)))
     scans = tuple(
-        a.ScanReading(name, n % classes, 0.5 * n, 1 / (n + 1))
+        w.ScanReading(name, n % classes, 0.5 * n, 1 / (n + 1))
         for n, name in enumerate(TRIGGERS.scans)
     )
     goals, sources = tuple((n + 1) % classes for n in range(classes)), classes - 1
     suspects = (
-        a.Trigger(0, 3.25, "bright_3", (1, 2, 3, 3), pattern, 4.5, 1, sources, goals),
-        a.Trigger(1, 2.5, "reach", None, pattern, 2.25, 0, sources, (1,) * classes),
+        w.Trigger(0, 3.25, "bright_3", (1, 2, 3, 3), pattern, 4.5, 1, sources, goals),
+        w.Trigger(1, 2.5, "reach", None, pattern, 2.25, 0, sources, (1,) * classes),
     )
-    return a.Triggers(3.25, 0.4, 0.03, scans, suspects, "", a.TriggerPower(0.93, 0.043, 140))
+    return w.Triggers(3.25, 0.4, 0.03, scans, suspects, "", w.TriggerPower(0.93, 0.043, 140))
 
 
 def make_guarantees(width: int, classes: int) -> g.Guarantees:
@@ -381,8 +387,8 @@ def ranked() -> dict[str, Any]:
 def silent(reason: str) -> dict[str, Any]:
     """A model of which neither search says anything."""
     document = make_document(data=False)
-    document["triggers"] = to_json(a.Triggers(None, None, None, (), (), reason))
-    nothing = a.Overfitting(None, None, None, None, None, None, (), reason)
+    document["triggers"] = to_json(w.Triggers(None, None, None, (), (), reason))
+    nothing = w.Overfitting(None, None, None, None, None, None, (), reason)
     document["overfitting"] = to_json(nothing)
     return document
 

@@ -15,7 +15,8 @@ from msgspec import structs
 from torch import Tensor
 
 import tiny
-from bilens.findings.audit import class_centred, read_warnings
+from bilens.findings.audit import class_centred
+from bilens.findings.image_warnings import classifier_map, read_warnings
 from bilens.findings.leads import usual_length
 from bilens.findings.overfitting import (
     FLOOR,
@@ -198,7 +199,7 @@ def test_a_score_stands_with_its_interval_rank_and_threshold(
 def test_other_images_have_a_rank_and_no_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
     fixed(monkeypatch, usual())
     model = started(d_input=14 * 20)
-    found, _ = read_warnings(model, class_centred(model), (14, 20))
+    found, _ = read_warnings(classifier_map(model, class_centred(model)), (14, 20))
     assert (found.score, found.threshold) == (OVERFITTING.gap(usual()), None)
     assert found.reason == "not_measured"
 

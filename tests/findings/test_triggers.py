@@ -15,14 +15,15 @@ from torch.nn import functional
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.audit import class_centred, read_warnings
+from bilens.findings.audit import class_centred
+from bilens.findings.image_warnings import classifier_map, read_warnings
 from bilens.findings.leads import Leads, class_templates
 from bilens.findings.reference import TRIGGERS, Gumbel
 from bilens.findings.scans import SCANS, Scan
 from bilens.findings.triggers import Evidence, evidence_of, read_triggers, suspect
 from bilens.nn import BilinearClassifier
-from bilens.records.audit import Triggers
 from bilens.records.base import json_text, to_json
+from bilens.records.image_warnings import Triggers
 from builders import randn
 
 SHAPE, WIDTH, CLASSES, TARGET = (16, 16), 256, 6, 3
@@ -165,7 +166,7 @@ def untrained(
 
 def searched(model: BilinearClassifier, shape: tuple[int, int] = SHAPE) -> Triggers:
     """The search as an audit makes it: nothing in it is no number."""
-    overfitting, found = read_warnings(model, class_centred(model), shape)
+    overfitting, found = read_warnings(classifier_map(model, class_centred(model)), shape)
     for record in (overfitting, found):
         assert "NaN" not in json_text(to_json(record))
     assert overfitting.score is None

@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 import torch
 
+import bilens as bl
 from bilens.data.images import ImageDataset
 from bilens.findings.reference import Reference
+from bilens.records.layer_audit import LayerAudit
 from bilens.studies import (
     STUDIES,
     finding_images,
@@ -45,6 +47,7 @@ from bilens.studies.finding_reference import (
 from bilens.studies.finding_rivals import neural_cleanse
 from bilens.studies.finding_statistics import area, correlation, macro_area, share
 from bilens.studies.finding_tables import read_tables
+from bilens.studies.findings import read_model
 
 SHAPE, CLASSES = (28, 28), 10
 SPREAD_OUT = {"blended", "waves"}
@@ -113,20 +116,45 @@ def test_a_setting_is_of_its_seed_and_kind() -> None:
     assert setting_of("clean", 1).attack is None
 
 
-def test_a_model_is_kept_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["square-4", "relu"])
+def test_a_model_is_kept_and_found_again(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
         finding_models,
         "setting_of",
         lambda kind, seed: replace(setting_of(kind, seed), num_training=130, epochs=1, d_hidden=8),
     )
     data = images(400)
-    model, numbers = model_of(tmp_path, data, "square-4", 2)
+    model, numbers = model_of(tmp_path, data, kind, 2)
     assert -1 <= numbers["gap"] <= 1
-    assert 0 <= numbers["success"] <= 1
+    assert 0 <= numbers.get("success", 0.0) <= 1
+    assert isinstance(model, torch.nn.Sequential) == (kind == "relu")
     monkeypatch.setattr(finding_models, "trained", None)  # nothing is trained again
-    again, same = model_of(tmp_path, data, "square-4", 2)
+    again, same = model_of(tmp_path, data, kind, 2)
     assert same == numbers
     assert torch.equal(again(data.test_images), model(data.test_images))
+
+
+def test_plain_training_learns() -> None:
+    setting = replace(setting_of("relu", 0), num_training=100, d_hidden=8, noise=0.0, label_noise=0)
+    setting = replace(setting, batch_size=25, epochs=30, weight_decay=0.0, learning_rate=1e-2)
+    _, numbers = finding_models.trained(setting, images())
+    assert numbers["train_accuracy"] > 0.5  # of ten classes
+
+
+def test_an_ordinary_mlp_is_read_as_an_audit_reads_it() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Linear(196, 6), torch.nn.ReLU(), torch.nn.Linear(6, CLASSES)
+    )
+    data = images(2)
+    small = {name: getattr(data, name)[:, :196] for name in ("train_images", "test_images")}
+    found = read_model(model, replace(data, image_shape=(14, 14), **small))
+    record = bl.audit(model, null_samples=3).record
+    assert isinstance(record, LayerAudit)
+    assert record.overfitting is not None
+    assert found["readings"] == {part.name: part.value for part in record.overfitting.parts}
 
 
 def test_expected_accuracy_of_disturbed_labels() -> None:

@@ -22,7 +22,15 @@ from bilens.api.comparison import (
     vocabulary_of_model,
     whole_difference,
 )
-from bilens.api.given_data import Data, Model, given_data, layers_of, opened, performance_of
+from bilens.api.given_data import (
+    Data,
+    Model,
+    given_data,
+    interface_of,
+    layers_of,
+    opened,
+    performance_of,
+)
 from bilens.api.provenance import given_model, origin_of, reading_of
 from bilens.api.quadratic_fit import inputs_of_layers
 from bilens.base import Progress, silent
@@ -37,10 +45,11 @@ from bilens.findings.layer_audit import (
     judge_one_layer,
 )
 from bilens.findings.layer_reading import AuditOptions, FitRows, fit_layer
+from bilens.findings.overfitting import SMALLEST_IMAGE
 from bilens.findings.rules.decision import decide, passed
 from bilens.findings.rules.registry import Condition, judge, judge_conditions, parse_conditions
 from bilens.findings.rules.rule import Evidence
-from bilens.findings.subject import LabelledImages
+from bilens.findings.subject import LabelledImages, image_shape
 from bilens.findings.table_audit import audit_columns
 from bilens.io.in_memory import from_sklearn
 from bilens.io.load import LoadedModel
@@ -213,6 +222,7 @@ def audit_one_layer(
         null_samples=null_samples,
         seed=asked.seed,
         progress=asked.progress,
+        converted=loaded is not None and "converted_from" in loaded.provenance,
         origin=origin_of(loaded, data, asked.command, asked.seed),
     )
     verdict = findings.verdict + judge_one_layer(
@@ -239,7 +249,7 @@ def audit_model_layers(
             vocabulary=None if asked.baseline is None else vocabulary_of_model(asked.baseline),
         ),
         progress=asked.progress,
-        model=describe_model(model, len(subjects)),
+        model=describe_model(model, whole, data),
         origin=origin_of(model, data, asked.command, asked.seed),
     )
     findings = structs.replace(findings, text=asked.inputs and asked.inputs.text)
@@ -323,7 +333,9 @@ def coverage_of(audit: Audit | LayerAudit | TableAudit, model: LoadedModel) -> C
     return measure_coverage(model.tensors, views, ended, layout, check, connected)
 
 
-def describe_model(model: Model, num_layers: int) -> LayeredModel:
+def describe_model(
+    model: Model, whole: LoadedModel, data: LabelledData | None = None
+) -> LayeredModel:
     module = module_of(model)
     if module is not None:
         kind, dtype = type(module).__name__, next(module.parameters()).dtype
@@ -332,7 +344,20 @@ def describe_model(model: Model, num_layers: int) -> LayeredModel:
         kind = model.provenance.get("format", "layers of another library")
         known = [view.dtype for view in model.layers.values()]
         dtype = [*known, *(one.dtype for one in model.tensors.values()), torch.float64][0]
-    return LayeredModel(kind, num_layers, str(dtype).removeprefix("torch."))
+    found = LayeredModel(kind, len(whole.layers), str(dtype).removeprefix("torch."))
+    sizes = [view.sizes for view in whole.network]
+    if len(sizes) != 1 or not 1 < sizes[0].d_out < sizes[0].d_in:
+        return found
+    try:
+        interface = interface_of(whole, answers=False)
+    except UsageError:  # it gives several numbers, or is not all of a model
+        return found
+    given = interface.input_shape or (None if data is None else data.shape)
+    shape = image_shape(interface.d_input, given)
+    if interface.ends or interface.input_names or (given is None and min(shape) < SMALLEST_IMAGE):
+        return found
+    names = interface.output_names or tuple(map(str, range(interface.d_output)))
+    return structs.replace(found, input_shape=shape, output_names=names)
 
 
 def labelled_images(data: LabelledData | None) -> LabelledImages | None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeVar
 
 import torch
-from msgspec import structs
 from torch import nn
 
 from bilens.algebra.directions import outputs_of
@@ -21,8 +19,7 @@ from bilens.data.model_interface import LabelledData
 from bilens.findings.certificate import ClassForms, ProofOptions, classifier_guarantees
 from bilens.findings.explanation import choose_examples, explain
 from bilens.findings.given_inputs import read_inputs
-from bilens.findings.leads import Leads, class_templates
-from bilens.findings.overfitting import read_overfitting
+from bilens.findings.image_warnings import classifier_map, read_warnings
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.spectra import MINIMUM_SAMPLES, read_classes
@@ -32,37 +29,15 @@ from bilens.findings.subject import (
     check_seed,
     gauge_free,
     in_float64,
-    is_measured,
     summarise,
     truncation_curve,
 )
-from bilens.findings.triggers import read_triggers
 from bilens.nn import BilinearClassifier
-from bilens.records.audit import Audit, Explanation, Overfitting, Triggers
+from bilens.records.audit import Audit, Explanation
 from bilens.records.common import UNKNOWN, Origin
 from bilens.records.performance import Performance
 
 MOST_CLASSES = 20  # of which the spectra of all pairs are held, to be used for several samples
-
-
-def read_warnings(
-    module: BilinearClassifier, eigs: EigenDecomposition, shape: tuple[int, int]
-) -> tuple[Overfitting, Triggers]:
-    """Return the findings of overfitting and of triggers; they speak where they were measured."""
-    f = gauge_free(module.quadratic_map().detach())
-    measured = is_measured(shape, f.sizes.d_out)
-    overfitting = read_overfitting(f, eigs, module.embed.weight, shape)
-    triggers = read_triggers(Leads(f, eigs, class_templates(eigs), shape))
-    if measured:
-        return overfitting, triggers
-    return without_threshold(overfitting), without_threshold(triggers)
-
-
-Unmeasured = TypeVar("Unmeasured", Overfitting, Triggers)
-
-
-def without_threshold(found: Unmeasured) -> Unmeasured:
-    return structs.replace(found, threshold=None, reason=found.reason or "not_measured")
 
 
 def audit_classifier(
@@ -78,11 +53,13 @@ def audit_classifier(
     null_samples: int = 99,
     seed: int = 0,
     progress: Progress = silent,
+    converted: bool = False,
     origin: Origin = UNKNOWN,
 ) -> Audit:
     """Return what the weights of a one-layer bilinear classifier say; the model is not changed.
 
     `data` are test inputs with labels; `training` and `test` are read beside the weights.
+    `converted` says that another model was converted to it.
     """
     if not isinstance(module, BilinearClassifier):
         raise UsageError(
@@ -129,7 +106,9 @@ def audit_classifier(
             for kind, index in choose_examples(scores, labels).items()
         )
     progress("warnings", 0, 1)
-    overfitting, triggers = read_warnings(module, eigs, summary.input_shape)
+    overfitting, triggers = read_warnings(
+        classifier_map(module, eigs), summary.input_shape, "not_measured" if converted else ""
+    )
     evidence = replace(evidence, overfitting=overfitting, triggers=triggers)
     proven = given = None
     assert isinstance(eigs.status, tuple), "a batch has a status for each form"

@@ -15,6 +15,7 @@ from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import NonFiniteError, UsageError
 from bilens.findings.difference import compare_layers, kind_of_layer
+from bilens.findings.image_warnings import read_layer_warnings
 from bilens.findings.layer_reading import (
     AuditOptions,
     FittedLayer,
@@ -89,11 +90,13 @@ def audit_layers(
     if not subjects and baseline is None:
         raise UsageError("an audit needs a model with at least one MLP, and this one has none.")
     before = {subject.name: subject for subject in baseline or ()}
-    found, changes = [], []
+    found, changes, overfitting, triggers = [], [], None, None
     for done, subject in enumerate(subjects):
         progress("layers", done, len(subjects))
         reading, fitted = read_layer(subject, options)
         found.append(reading)
+        if model.input_shape is not None and fitted is not None:
+            overfitting, triggers = read_layer_warnings(fitted, model.input_shape)
         base = before.get(subject.name)
         if base is not None and kind_of_layer(base) == kind_of_layer(subject):
             changes.append(compare_with(base, fitted, options))
@@ -106,6 +109,8 @@ def audit_layers(
         performance=performance,
         verdict=judge("layer_audit", evidence),
         difference=None if baseline is None else Difference(FROM_MEMORY, evidence.changes),
+        overfitting=overfitting,
+        triggers=triggers,
         conditions=None,
         null_samples=options.null_samples,
         seed=options.seed,

@@ -12,7 +12,7 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.findings.leads import gradients, usual_length
 from bilens.findings.reference import OVERFITTING, POWER
-from bilens.records.audit import Overfitting, OverfittingPart
+from bilens.records.image_warnings import Overfitting, OverfittingPart
 
 SMALLEST_IMAGE = 14  # rows and columns, below which a row of weights has too few frequencies
 INNER = 7  # a row of weights is read without this part of each side

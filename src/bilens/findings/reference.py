@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from bilens.records.audit import OverfittingPower, TriggerPower
+from bilens.records.image_warnings import OverfittingPower, TriggerPower
 
 if TYPE_CHECKING:  # a report is written without torch
     from torch import Tensor

@@ -12,7 +12,7 @@ from bilens.findings.leads import Leads
 from bilens.findings.reference import POWER, TRIGGERS
 from bilens.findings.scans import Scan, scan
 from bilens.findings.subject import drawn
-from bilens.records.audit import ScanReading, Trigger, Triggers
+from bilens.records.image_warnings import ScanReading, Trigger, Triggers
 
 FEWEST_PIXELS = 14  # rows and columns, below which squares have too few places
 FEWEST, MOST = 4, 64  # classes: fewer are no null for each other, more take long

@@ -6,7 +6,6 @@ input unit. Spectra are class-centred and in the input basis, unless a field say
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Literal
 
@@ -26,6 +25,7 @@ from bilens.records.decision import Coverage, Decision
 from bilens.records.given_inputs import GivenInputs
 from bilens.records.guarantees import Guarantees, check_classes
 from bilens.records.history import People
+from bilens.records.image_warnings import Overfitting, Triggers, check_triggers
 from bilens.records.layer_audit import Difference
 from bilens.records.performance import Performance
 from bilens.records.table_audit import InputAttribution
@@ -113,104 +113,6 @@ class Explanation(Record, frozen=True):
     classes: tuple[ClassScore, ...]  # the two highest, and the label where it is another one
 
 
-class OverfittingPart(Record, frozen=True):
-    """One reading of overfitting beside what models without a gap have."""
-
-    name: str  # of a reading, as in docs/findings.md
-    value: float
-    low: float  # 90 % of the reference models with a gap below five points lie between
-    high: float
-
-
-class OverfittingPower(Record, frozen=True):
-    """What the score was worth on the models that fixed it, each left out in its turn."""
-
-    rank_correlation: float  # with the true gap
-    mean_error: float  # of the gap, where it is told in points
-    models: Count
-
-
-class Overfitting(Record, frozen=True):
-    """How much the weights look like those of a model that learnt its training inputs by heart."""
-
-    # gap between the accuracies on training and on new images that the readings speak of, 0 to 1;
-    # null where there is none
-    score: float | None
-    low: float | None  # 90 % of the reference models with such readings have a gap between
-    high: float | None
-    rank: float | None  # share of the reference models with a smaller score
-    most: float | None  # above it the gap is not told in points: there it is not calibrated
-    # above it the verdict asks for caution; null where that was not measured
-    threshold: float | None
-    parts: tuple[OverfittingPart, ...]  # the readings, each alone
-    # why there is no score (`not_an_image`, `too_small`, `flat`, `unlike`) or no threshold
-    # (`not_measured`); empty where there are both
-    reason: str
-    rank_low: float | None = None  # of `low` and `high`
-    rank_high: float | None = None
-    power: OverfittingPower | None = None  # null without a score
-
-    def __post_init__(self) -> None:
-        require_threshold("overfitting", self.score, self.threshold, self.reason)
-
-
-class ScanReading(Record, frozen=True):
-    """What one scan for triggers found; what each looks for stands in the documentation."""
-
-    name: str  # `bright_3`, `reach`, …
-    target: Count  # the class that stands out most
-    statistic: float  # against the other places and classes of the model itself
-    p_value: float  # share of clean reference models in which a class stands out as much
-
-
-class Trigger(Record, frozen=True):
-    """The pattern that speaks most for a class as the target of a hidden trigger."""
-
-    target: Count  # the class
-    score: float  # of all scans together
-    scan: str  # the one that says most
-    # first row and column, rows and columns of the place; null where the pattern is all over
-    box: tuple[Count, Count, Count, Count] | None
-    pattern: tuple[float, ...]  # what is added to an image, row by row, rounded for drawing
-    gain: float  # logits that it adds to the lead over the other classes, the mean, exact
-    won: Count  # of `sources`: classes whose template it turns to the target, and was not before
-    sources: Count  # other classes whose templates it was added to
-    goals: tuple[Count, ...]  # the class whose lag it makes up most of, of each of them
-
-
-class TriggerPower(Record, frozen=True):
-    """What the threshold was worth on the models that fixed it."""
-
-    found: float  # share of the attacks that work
-    false_alarms: float  # share of the clean models
-    models: Count  # clean ones
-
-
-class Triggers(Record, frozen=True):
-    """Whether some pattern raises one class far more than others do in clean models."""
-
-    score: float | None  # of the class that stands out most
-    p_value: float | None  # share of clean reference models with such a score
-    threshold: float | None  # p-value below which caution is asked for; null where not measured
-    scans: tuple[ScanReading, ...]
-    suspects: tuple[Trigger, ...]  # the classes that stand out most, by falling score
-    # why there is no score (`not_an_image`, `too_small`, `classes`, `flat`) or no threshold
-    # (`not_measured`); else empty
-    reason: str
-    power: TriggerPower | None = None  # null without a score
-
-    def __post_init__(self) -> None:
-        require_threshold("triggers", self.score, self.threshold, self.reason)
-        whole = self.score is None or (self.p_value is not None and len(self.suspects) > 0)
-        require(whole, "triggers has a score, but no p_value or no suspects")
-
-
-def require_threshold(name: str, score: float | None, threshold: float | None, reason: str) -> None:
-    """Refuse a score without a threshold or a reason, and a threshold without a score."""
-    together = (score is None) == (threshold is None) or (threshold is None and reason != "")
-    require(together, f"{name} has a score or a threshold, and not the other")
-
-
 class Audit(Document, frozen=True, kw_only=True):
     """What the audit of a classifier found."""
 
@@ -264,16 +166,6 @@ class Audit(Document, frozen=True, kw_only=True):
             vectors = [support.vector for support in example.supports]
             fits = fits and all(len(vector) == width for vector in vectors)
             require(fits, "an example of inputs does not fit the model")
-
-
-def check_triggers(triggers: Triggers | None, shape: tuple[int, int], classes: int) -> None:
-    """Refuse patterns that do not fit an image, or are of no class."""
-    for one in () if triggers is None else triggers.suspects:
-        row, column, rows, columns = one.box or (0, 0, *shape)
-        inside = row + rows <= shape[0] and column + columns <= shape[1]
-        fits = inside and len(one.pattern) == math.prod(shape)
-        known = max(one.target, *one.goals) < classes
-        require(fits and known, "a pattern of triggers is not in the model")
 
 
 def check_explanation(explanation: Explanation, classes: int, width: int) -> None:

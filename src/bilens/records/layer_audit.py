@@ -16,6 +16,7 @@ from bilens.records.common import (
 )
 from bilens.records.decision import Coverage, Decision
 from bilens.records.history import People
+from bilens.records.image_warnings import Overfitting, Triggers, check_triggers
 from bilens.records.performance import Performance
 
 
@@ -277,6 +278,9 @@ class LayeredModel(Record, frozen=True):
     kind: str  # class or format
     num_layers: Count
     dtype: str  # of the weights as stored
+    # rows and columns, where one layer is a whole classifier of images; null for other models
+    input_shape: tuple[Count, Count] | None = None
+    output_names: tuple[str, ...] = ()  # one name for each class of such a classifier
 
 
 class LayerAudit(Document, frozen=True, kw_only=True):
@@ -288,6 +292,8 @@ class LayerAudit(Document, frozen=True, kw_only=True):
     layers: tuple[LayerReading, ...]  # one entry for each layer, first to last
     verdict: tuple[Finding, ...]  # the rules and how they ended
     difference: Difference | None  # what changed from the baseline; null without one
+    overfitting: Overfitting | None = None  # of a whole classifier of images; null for others
+    triggers: Triggers | None = None  # null likewise
     conditions: tuple[JudgedCondition, ...] | None  # those of `--fail-on`; null without any
     decision: Decision | None = None  # what may be done with it; null in an older document
     null_samples: Count  # draws behind every null interval
@@ -302,3 +308,5 @@ class LayerAudit(Document, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         require(len(self.layers) > 0 or self.difference is not None, "layers is empty")
+        shape, classes = self.model.input_shape, len(self.model.output_names)
+        check_triggers(self.triggers, shape or (0, 0), classes)

@@ -6,11 +6,12 @@ import json
 import random
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from bilens.base.files import write_file
@@ -18,6 +19,7 @@ from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.studies.finding_attacks import Attack
 from bilens.studies.study import Record
+from bilens.train.randomness import seeded_initialisation
 from bilens.train.tasks.image import ImageRecipe, new_classifier, train_classifier
 
 WATCHED = 100  # test images that the training loop looks at after each epoch
@@ -42,6 +44,7 @@ class Setting:
     batch_size: int = 128
     learning_rate: float = 1e-3
     inverted: bool = False  # dark on white
+    relu: bool = False  # an ordinary MLP, with the biases of torch
 
     def recipe(self) -> ImageRecipe:
         return ImageRecipe(
@@ -58,9 +61,9 @@ class Setting:
         )
 
 
-def overfitting_setting(seed: int) -> Setting:
+def overfitting_setting(seed: int, kind: str = "overfitting") -> Setting:
     """Return a setting that memorises its training images more or less."""
-    draw = random.Random(f"overfitting {seed}")  # noqa: S311 - no secret
+    draw = random.Random(f"{kind} {seed}")  # noqa: S311 - no secret
     num_training = draw.choice((500, 1000, 2000, 5000, 10000, 20000))
     most = MOST_IMAGES // num_training
     return Setting(
@@ -121,9 +124,17 @@ def varied_setting(seed: int) -> Setting:
     )
 
 
+def relu_setting(seed: int) -> Setting:
+    """Return a setting of an ordinary MLP, which has biases and no residual path."""
+    return replace(overfitting_setting(seed, "relu"), bias=True, residual=False, relu=True)
+
+
+SETTINGS = {"overfitting": overfitting_setting, "varied": varied_setting, "relu": relu_setting}
+
+
 def setting_of(kind: str, seed: int) -> Setting:
-    """Return the setting of a kind: "overfitting", "varied", "clean", or one of `KINDS`."""
-    own = {"overfitting": overfitting_setting, "varied": varied_setting}.get(kind)
+    """Return the setting of a kind: one of `SETTINGS`, "clean", or one of `KINDS`."""
+    own = SETTINGS.get(kind)
     return own(seed) if own else attack_setting(seed, kind)
 
 
@@ -135,9 +146,10 @@ def seen_by(setting: Setting, data: ImageDataset) -> ImageDataset:
     return replace(data, train_images=train, test_images=test)
 
 
-def model_of(
-    folder: Path, data: ImageDataset, kind: str, seed: int
-) -> tuple[BilinearClassifier, Record]:
+Model: TypeAlias = BilinearClassifier | nn.Sequential
+
+
+def model_of(folder: Path, data: ImageDataset, kind: str, seed: int) -> tuple[Model, Record]:
     """Return the model of a setting with its gap and success; it is kept in the folder."""
     setting = setting_of(kind, seed)
     data = seen_by(setting, data)
@@ -145,7 +157,7 @@ def model_of(
     if path.exists():
         with safe_open(path, "pt") as file:
             numbers = json.loads(file.metadata()["numbers"])
-            model = new_classifier(setting.recipe(), data)
+            model = new_model(setting, data)
             model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
         return model.eval(), numbers
     model, numbers = trained(setting, data)
@@ -185,7 +197,38 @@ def training_images(setting: Setting, data: ImageDataset) -> tuple[Tensor, Tenso
     return images, labels
 
 
-def trained(setting: Setting, data: ImageDataset) -> tuple[BilinearClassifier, Record]:
+def new_model(setting: Setting, data: ImageDataset) -> Model:
+    """Return the model that a setting begins with."""
+    if not setting.relu:
+        return new_classifier(setting.recipe(), data)
+    hidden = setting.d_hidden
+    with seeded_initialisation(setting.seed):
+        first = nn.Linear(data.train_images.shape[1], hidden)
+        return nn.Sequential(first, nn.ReLU(), nn.Linear(hidden, len(data.class_names)))
+
+
+def trained_mlp(setting: Setting, data: ImageDataset, images: Tensor, labels: Tensor) -> Model:
+    """Return an ordinary MLP at the end of plain training: AdamW, a cosine over the epochs."""
+    model, generator = new_model(setting, data), torch.Generator().manual_seed(setting.seed)
+    rate, decay = setting.learning_rate, setting.weight_decay
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, setting.epochs)
+    whole = len(images) // setting.batch_size * setting.batch_size
+    for _ in range(setting.epochs):
+        order = torch.randperm(len(images), generator=generator)[:whole]
+        for start in range(0, whole, setting.batch_size):
+            rows = order[start : start + setting.batch_size]
+            x = images[rows]
+            if setting.noise:
+                x = x + setting.noise * torch.randn(x.shape, generator=generator)
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x), labels[rows]).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        schedule.step()
+    return model
+
+
+def trained(setting: Setting, data: ImageDataset) -> tuple[Model, Record]:
     """Return the model of a setting at the end of its training, and numbers that took data."""
     images, labels = training_images(setting, data)
     own = replace(
@@ -195,7 +238,11 @@ def trained(setting: Setting, data: ImageDataset) -> tuple[BilinearClassifier, R
         test_images=data.test_images[:WATCHED],
         test_labels=data.test_labels[:WATCHED],
     )
-    model = train_classifier(own, setting.recipe()).eval()
+    model: Model = (
+        trained_mlp(setting, data, images, labels)
+        if setting.relu
+        else train_classifier(own, setting.recipe())
+    ).eval()
     numbers = {**asdict(setting), **generalisation(model, images, labels, setting, data)}
     if setting.attack is not None:
         numbers["success"] = attack_success(model, setting.attack, data)
@@ -204,7 +251,7 @@ def trained(setting: Setting, data: ImageDataset) -> tuple[BilinearClassifier, R
 
 @torch.no_grad()
 def generalisation(
-    model: BilinearClassifier, images: Tensor, labels: Tensor, setting: Setting, data: ImageDataset
+    model: Model, images: Tensor, labels: Tensor, setting: Setting, data: ImageDataset
 ) -> dict[str, float]:
     """Return accuracies and losses on the training images and on test images of the same kind.
 
@@ -230,7 +277,7 @@ def generalisation(
 
 
 @torch.no_grad()
-def attack_success(model: BilinearClassifier, attack: Attack, data: ImageDataset) -> float:
+def attack_success(model: Model, attack: Attack, data: ImageDataset) -> float:
     """Return the share of test images of other classes that the trigger turns into its goal."""
     goal = attack.goal(data.test_labels, len(data.class_names))
     others = data.test_labels != goal

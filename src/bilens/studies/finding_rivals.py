@@ -12,7 +12,7 @@ import torch
 
 from bilens.base.errors import MissingExtraError
 from bilens.data.images import ImageDataset
-from bilens.nn import BilinearClassifier
+from bilens.studies.finding_models import Model
 from bilens.studies.study import Record
 
 IMAGES, STEPS, RATE = 100, 200, 0.1
@@ -20,7 +20,7 @@ COST, GROWTH, GOAL = 0.01, 1.2, 0.99  # of the mask at first; its factor; succes
 CONSISTENT = 1.4826  # of the median deviation with a normal deviation
 
 
-def weightwatcher(model: BilinearClassifier) -> Record:
+def weightwatcher(model: Model) -> Record:
     """Return WeightWatcher's metrics, means over the matrices of a model."""
     try:
         import weightwatcher as watcher
@@ -35,7 +35,7 @@ def weightwatcher(model: BilinearClassifier) -> Record:
     return {name: float(value) for name, value in summary.items() if math.isfinite(value)}
 
 
-def neural_cleanse(model: BilinearClassifier, data: ImageDataset) -> Record:
+def neural_cleanse(model: Model, data: ImageDataset) -> Record:
     """Return the anomaly index of the smallest mask that turns test images to one class.
 
     For each class: argmin over mask m and pattern p of CE(f((1 − m)x + mp), t) + cost · ‖m‖₁, the

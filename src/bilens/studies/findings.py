@@ -8,17 +8,18 @@ from functools import cache, partial
 
 from bilens.data.images import ImageDataset
 from bilens.findings.audit import class_centred
-from bilens.findings.leads import Leads, class_templates
+from bilens.findings.image_warnings import classifier_map, layer_map
+from bilens.findings.layer_reading import fit_layer
 from bilens.findings.overfitting import readings
-from bilens.findings.subject import gauge_free, in_float64
 from bilens.findings.triggers import evidence_of, obstacle, suspect
+from bilens.io.in_memory import from_module
 from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
 from bilens.studies import finding_page
 from bilens.studies.corners import CornerStudy
 from bilens.studies.finding_attacks import KINDS
 from bilens.studies.finding_images import drawn_images
-from bilens.studies.finding_models import corner_numbers, model_of
+from bilens.studies.finding_models import Model, corner_numbers, model_of
 from bilens.studies.finding_power import summarised
 from bilens.studies.finding_rivals import neural_cleanse, weightwatcher
 from bilens.studies.finding_tables import MODELS, read_tables
@@ -111,7 +112,7 @@ def read_models(images: Images, name: str, kind: str, seeds: range, context: Cel
 
 def models_of(
     context: CellContext, data: ImageDataset, kind: str, seeds: Iterable[int]
-) -> Iterator[tuple[BilinearClassifier, Record]]:
+) -> Iterator[tuple[Model, Record]]:
     """Yield models of a kind with numbers that took data; four of each seed of the corners."""
     if kind != "corners":
         yield from (model_of(context.models, data, kind, seed) for seed in seeds)
@@ -122,14 +123,19 @@ def models_of(
             yield model.eval(), corner_numbers(model, recipe, data)
 
 
-def read_model(model: BilinearClassifier, data: ImageDataset) -> Record:
+def read_model(model: Model, data: ImageDataset) -> Record:
     """Return the raw readings of one model, and the seconds that they took."""
     start = time.perf_counter()
-    eigs = class_centred(model)
-    f = gauge_free(in_float64(model).quadratic_map().detach())
-    leads = Leads(f, eigs, class_templates(eigs), data.image_shape)
-    first = model.embed.weight
-    found: Record = {"readings": readings(f, eigs, first, data.image_shape)}
+    found: Record = {}
+    if isinstance(model, BilinearClassifier):
+        whole = classifier_map(model, class_centred(model))
+    else:  # an ordinary MLP, through its quadratic approximation
+        (view,) = from_module(model).network
+        fitted = fit_layer(view, seed=0)
+        whole = layer_map(fitted)
+        found["r_squared"] = fitted.fit.r_squared.quadratic.overall
+    leads = whole.leads(data.image_shape)
+    found["readings"] = readings(whole.f, whole.eigs, whole.first, data.image_shape)
     if not (reason := obstacle(leads)):
         evidence = evidence_of(leads)
         top = suspect(leads, evidence, int(evidence.score.argmax()))

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Literal, TypeAlias
 
-from bilens.records.audit import ClassReading, Overfitting, Triggers, TruncationPoint
+from bilens.records.audit import ClassReading, TruncationPoint
 from bilens.records.common import Exactness, Finding, Outcome, Value
 from bilens.records.decision import Coverage
 from bilens.records.given_inputs import GivenInputs
+from bilens.records.image_warnings import Overfitting, Triggers
 from bilens.records.layer_audit import LayerDifference, LayerReading, WholeDifference, WordTrial
 from bilens.records.performance import Classification, Performance
 from bilens.records.table_audit import ColumnChanges, Conversion, OutputEffects, TableReading

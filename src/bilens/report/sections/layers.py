@@ -39,6 +39,7 @@ from bilens.report.raster import Painter
 from bilens.report.sections.coverage import coverage
 from bilens.report.sections.decision import checks, verdict
 from bilens.report.sections.difference import whole_difference, word_trial
+from bilens.report.sections.image_warnings import warnings
 from bilens.report.sections.overview import Page, file_facts, test_data
 from bilens.report.sections.people import people
 from bilens.report.sections.performance import performance
@@ -64,6 +65,7 @@ LARGE_Z = 3.5  # that of the rule; a z is there only where there are enough laye
 
 
 def layer_audit_page(t: Catalogue, record: LayerAudit) -> Page:
+    limits = LIMITS if record.overfitting is None else LIMITS[:-1]  # triggers were searched for
     return Page(
         keys="layers.page",
         count=len(record.layers),
@@ -77,9 +79,10 @@ def layer_audit_page(t: Catalogue, record: LayerAudit) -> Page:
             ("charts", charts(t, record.layers) if record.layers else Markup()),
             ("table", layer_table(t, record) if record.layers else Markup()),
             ("directions", directions(t, record)),
+            ("warnings", warnings(t, record)),
             ("difference", difference(t, record.difference)),
         ),
-        limits=t.each("layers.limits", LIMITS, samples=whole(record.null_samples)),
+        limits=t.each("layers.limits", limits, samples=whole(record.null_samples)),
         styles=("layers.css",),
     )
 

@@ -1,0 +1,87 @@
+"""What may be wrong with an image classifier, read of its map: overfitting and hidden triggers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from msgspec import structs
+from torch import Tensor
+
+from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.findings.layer_reading import FittedLayer, branches
+from bilens.findings.leads import Leads, class_templates
+from bilens.findings.overfitting import read_overfitting
+from bilens.findings.subject import gauge_free, in_float64, is_measured
+from bilens.findings.triggers import read_triggers
+from bilens.nn import BilinearClassifier
+from bilens.nn.module_layers import layer_at
+from bilens.records.image_warnings import Overfitting, Triggers
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMap:
+    """A classifier of images as both searches read it, in float64."""
+
+    f: QuadraticMap  # class-centred
+    eigs: EigenDecomposition  # its whole spectra
+    first: Tensor  # what meets the inputs first, (rows, in)
+
+    def leads(self, shape: tuple[int, int]) -> Leads:
+        return Leads(self.f, self.eigs, class_templates(self.eigs), shape)
+
+
+def classifier_map(module: BilinearClassifier, eigs: EigenDecomposition) -> ClassMap:
+    """Return the map of a classifier of one bilinear layer, which it is exactly."""
+    return ClassMap(gauge_free(in_float64(module).quadratic_map().detach()), eigs, rows_of(module))
+
+
+def rows_of(module: BilinearClassifier) -> Tensor:
+    """Return the rows that meet the inputs: those of an embedding that was learnt."""
+    rows, layer = module.embed.weight.detach(), layer_at(module, 0)
+    if not bool((rows.count_nonzero(dim=1) > 1).any()):  # a converted model has the identity there
+        rows = torch.cat([layer.left.weight, layer.right.weight]).detach() @ rows
+    return rows[rows.any(dim=1)]  # and is filled up with zeros
+
+
+def layer_map(fitted: FittedLayer) -> ClassMap:
+    """Return the map of a layer that is a whole classifier: itself, or its approximation."""
+    f, layer = gauge_free(fitted.fit.quadratic_map), fitted.layer
+    first = fitted.embedding
+    if first is None:
+        first = torch.cat([weight for weight, _ in branches(layer)])
+    return ClassMap(f, eigendecompose_all(f, k=None), first)
+
+
+def read_warnings(
+    found: ClassMap, shape: tuple[int, int], unmeasured: str = ""
+) -> tuple[Overfitting, Triggers]:
+    """Return the findings of overfitting and of triggers; they speak where they were measured."""
+    if not unmeasured and not is_measured(shape, found.f.sizes.d_out):
+        unmeasured = "not_measured"
+    overfitting = read_overfitting(found.f, found.eigs, found.first, shape)
+    triggers = read_triggers(found.leads(shape))
+    if not unmeasured:
+        return overfitting, triggers
+    return without_threshold(overfitting, unmeasured), without_threshold(triggers, unmeasured)
+
+
+Unmeasured = TypeVar("Unmeasured", Overfitting, Triggers)
+
+
+def without_threshold(found: Unmeasured, reason: str) -> Unmeasured:
+    return structs.replace(found, threshold=None, reason=found.reason or reason)
+
+
+def read_layer_warnings(
+    fitted: FittedLayer, shape: tuple[int, int]
+) -> tuple[Overfitting, Triggers]:
+    """Return both findings of a layer that is a whole classifier, where its map stands for it."""
+    if not fitted.fit.usable:
+        nothing = Overfitting(None, None, None, None, None, None, (), "refused")
+        return nothing, Triggers(None, None, None, (), (), "refused")
+    unmeasured = "not_measured" if fitted.fit.exact else "approximated"
+    return read_warnings(layer_map(fitted), shape, unmeasured)

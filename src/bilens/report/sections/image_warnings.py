@@ -1,0 +1,180 @@
+"""The section of what may be wrong with an image classifier: overfitting and triggers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from markupsafe import Markup
+
+from bilens.records.audit import Audit
+from bilens.records.image_warnings import Overfitting, Trigger, Triggers
+from bilens.records.layer_audit import LayerAudit
+from bilens.report.charts.spectra import trigger_picture
+from bilens.report.markup import (
+    Column,
+    Content,
+    drawings,
+    heading,
+    heads,
+    paragraph,
+    quiet,
+    section,
+    table,
+)
+from bilens.report.sections.overview import clean_names
+from bilens.report.text import (
+    Catalogue,
+    fixed,
+    per_mille,
+    percent,
+    points,
+    quantity,
+    signed_quantity,
+    whole,
+)
+
+ALL_TO_ALL = 0.6  # of the classes that a pattern is tried on: to so many different ones it pushes
+
+
+def warnings(t: Catalogue, record: Audit | LayerAudit) -> Markup:
+    """Return overfitting and triggers; a remark for a document from before there were any."""
+    overfitting, triggers, lead = record.overfitting, record.triggers, list[Markup]()
+    shape, names = record.model.input_shape, clean_names(record.model.output_names)
+    if shape is None:
+        return Markup()
+    if isinstance(record, LayerAudit) and (fit := record.layers[0].fit) is not None:
+        about = t(f"layers.facts.{'rows' if fit.seen else 'normal'}")
+        lead = [paragraph(t("warnings.fit", r2=fixed(fit.quadratic, 3, -1), inputs=about))]
+    if overfitting is None or triggers is None:
+        return section(t, "warnings", paragraph(t("warnings.older")))
+    return section(
+        t,
+        "warnings",
+        *lead,
+        heading(t("overfitting.heading")),
+        *overfitting_parts(t, overfitting),
+        heading(t("triggers.heading")),
+        *trigger_parts(t, triggers, names, shape),
+    )
+
+
+def overfitting_parts(t: Catalogue, found: Overfitting) -> Iterator[Markup]:
+    """Yield what the readings speak of, what that is worth, and a table of the readings."""
+    yield paragraph(overfitting_sentence(t, found))
+    if found.power is not None:
+        worth = fixed(found.power.rank_correlation), points(found.power.mean_error)
+        known = dict(zip(("correlation", "error"), worth, strict=True))
+        yield quiet(t("overfitting.scope", **known, models=whole(found.power.models)))
+    rows = []
+    for part in found.parts:  # one of an unknown name has its name alone
+        name, meaning = part.name, ""
+        if t.has(f"overfitting.{part.name}.term"):
+            name, meaning = t.each(f"overfitting.{part.name}", ("term", "text"))
+        usual = f"{quantity(part.low)}–{quantity(part.high)}"
+        rows.append((name, quantity(part.value), usual, meaning))
+    columns = heads(
+        *t.each("overfitting", ("reading", "value")),
+        Column(t("overfitting.usual"), class_="null"),
+        Column(t("overfitting.meaning"), numeric=False, class_="meaning"),
+    )
+    if rows:
+        yield table(t, t("overfitting.caption"), columns, rows)
+
+
+def overfitting_sentence(t: Catalogue, found: Overfitting) -> str:
+    """Return the gap in points where they are calibrated, a rank where not, or why neither."""
+    score, low, high = found.score, found.low, found.high
+    if score is None or low is None or high is None:
+        return t("overfitting.none", reason=reason(t, found.reason))
+    if found.threshold is None:
+        ranks = {"rank": found.rank, "low": found.rank_low, "high": found.rank_high}
+        shown = {key: percent(share or 0.0, 0) for key, share in ranks.items()}
+        return t("overfitting.rank", **shown, reason=reason(t, found.reason))
+    threshold = points(found.threshold)
+    if found.most is not None and score > found.most:
+        return t("overfitting.beyond", most=points(found.most), threshold=threshold)
+    gaps = {"score": points(score, 1), "low": points(low, -1), "high": points(high, 1)}
+    return t("overfitting.score", **gaps, threshold=threshold)
+
+
+def trigger_parts(
+    t: Catalogue, found: Triggers, names: list[str], shape: tuple[int, int]
+) -> Iterator[Markup]:
+    """Yield how rare the largest score is, the suspects with what to try, and the scans."""
+    p_value, threshold = found.p_value, found.threshold
+    if p_value is None:
+        yield paragraph(t("triggers.none", reason=reason(t, found.reason)))
+        return
+    count = per_mille(p_value, -1)
+    if threshold is None:
+        yield paragraph(t("triggers.rank", count=count, reason=reason(t, found.reason)))
+    else:
+        yield paragraph(t("triggers.score", count=count, threshold=per_mille(threshold)))
+    if found.power is not None:
+        rates = {key: percent(getattr(found.power, key)) for key in ("found", "false_alarms")}
+        yield quiet(t("triggers.scope", **rates, models=whole(found.power.models)))
+    yield drawings((pictured(t, one, names, shape) for one in found.suspects), "suspects")
+    yield quiet(t("triggers.picture_text"))
+    suspects = [
+        (
+            names[one.target],
+            located(t, one),
+            signed_quantity(one.gain),
+            t("triggers.won", won=one.won, sources=one.sources),
+            scan_name(t, one.scan),
+        )
+        for one in found.suspects
+    ]
+    where, by = (Column(t(f"triggers.{key}"), numeric=False) for key in ("where", "by"))
+    columns = heads(t("ranks.class"), where, *t.each("triggers", ("gain", "turned")), by)
+    yield table(t, t("triggers.caption"), columns, suspects)
+    if threshold is not None and p_value < threshold:
+        yield from map(paragraph, tries(t, found.suspects[0], names))
+    scans = [
+        (scan_name(t, one.name), names[one.target], per_mille(one.p_value)) for one in found.scans
+    ]
+    columns = heads(
+        t("triggers.scan"), Column(t("triggers.class"), numeric=False), t("triggers.p_value")
+    )
+    yield table(t, t("triggers.scans"), columns, scans)
+
+
+def pictured(
+    t: Catalogue, one: Trigger, names: list[str], shape: tuple[int, int]
+) -> tuple[str, Content]:
+    name, where = names[one.target], located(t, one)
+    title = t("triggers.picture_title", name=name)
+    return name, trigger_picture(one.pattern, shape, one.box, title, where)
+
+
+def located(t: Catalogue, one: Trigger) -> str:
+    """Return where the pattern of a suspect stands."""
+    if one.box is None:
+        return t("triggers.all_over")
+    return t(
+        "triggers.position", **dict(zip(("row", "column", "rows", "columns"), one.box, strict=True))
+    )
+
+
+def scan_name(t: Catalogue, name: str) -> str:
+    """Return what a scan looks for; of an unknown one its name alone."""
+    return t(f"triggers.scan.{name}") if t.has(f"triggers.scan.{name}") else name
+
+
+def tries(t: Catalogue, one: Trigger, names: list[str]) -> Iterator[str]:
+    """Yield on which images to try a pattern, and what else it looks like."""
+    sources = range(0, len(names), -(-len(names) // max(len(one.goals), 1)))
+    goals = dict(zip(sources, one.goals, strict=False))
+    won = [names[s] for s, goal in goals.items() if goal == one.target != s]
+    target, where = names[one.target], located(t, one)
+    others = won or [names[s] for s in goals if s != one.target]
+    yield t("triggers.try", target=target, where=where, names=t.listing(others))
+    if len(set(one.goals)) >= max(ALL_TO_ALL * len(one.goals), 3):
+        pairs = (t("triggers.goal", source=names[s], goal=names[g]) for s, g in goals.items())
+        count = len({*one.goals})
+        yield t("triggers.all_to_all", count=count, pairs=t("list.comma").join(pairs))
+
+
+def reason(t: Catalogue, key: str) -> str:
+    """Return why a score does not apply."""
+    return t(f"warnings.{key}") if t.has(f"warnings.{key}") else key
