@@ -62,8 +62,8 @@ def read_warnings(
     """Return the findings of overfitting and of triggers; they speak where they were measured."""
     if not unmeasured and not is_measured(shape, found.f.sizes.d_out):
         unmeasured = "not_measured"
-    overfitting = read_overfitting(found.f, found.eigs, found.first, shape)
-    triggers = read_triggers(found.leads(shape))
+    leads = found.leads(shape)
+    overfitting, triggers = read_overfitting(leads, found.first), read_triggers(leads)
     if not unmeasured:
         return overfitting, triggers
     return without_threshold(overfitting, unmeasured), without_threshold(triggers, unmeasured)

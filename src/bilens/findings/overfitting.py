@@ -8,17 +8,15 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.concentration import cosine_transform
-from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.leads import gradients, usual_length
+from bilens.findings.leads import Leads, gradients, usual_length
 from bilens.findings.reference import OVERFITTING, POWER
 from bilens.records.image_warnings import Overfitting, OverfittingPart
 
 SMALLEST_IMAGE = 14  # rows and columns, below which a row of weights has too few frequencies
 INNER = 7  # a row of weights is read without this part of each side
-UPPER = 0.75  # quantile over the inputs
-SECOND = slice(5, 10)  # eigenvectors of a class, by falling |λ|
-COARSE, FINE, FINEST = (0.0, 0.24), (0.6, 0.8), (0.8, 1.01)  # of the highest frequency
+UPPER = 0.9  # quantile over the inputs
+COARSE, FINE = (0.0, 0.24), (0.6, 0.8)  # of the highest frequency
 FLOOR = 1e-3  # of a share, before its logarithm
 
 
@@ -40,41 +38,41 @@ def steepness(f: QuadraticMap, shape: tuple[int, int]) -> float:
     return float(between.median()) if len(between) else 0.0
 
 
-def readings(
-    f: QuadraticMap, eigs: EigenDecomposition, first: Tensor, shape: tuple[int, int]
-) -> dict[str, float]:
-    """Return the readings of a map, its spectra, and the first linear map of its model.
-
-    All but the steepness are ratios: to the usual start, or of frequencies to each other.
-    """
-    inner, size = inner_part(eigs.eigenvectors[:, SECOND].flatten(0, 1), shape)
+def readings(leads: Leads, first: Tensor) -> dict[str, float]:
+    """Return the readings of a map and of the first linear map of its model, (hidden, in)."""
     return {
-        "steepness": steepness(f, shape),
-        **weight_readings(first, shape),
-        "fine_vectors": ratio(inner, size, FINE, COARSE),
+        "steepness": steepness(leads.f, leads.shape),
+        "margin": margin(leads),
+        **weight_readings(first, leads.shape),
     }
 
 
+def margin(leads: Leads) -> float:
+    """Return the lead of a class on its template over its usual slope, in units of the input."""
+    scores = leads.f(leads.images)
+    own = scores.gather(1, leads.sources[:, None])
+    lead = own - scores.masked_fill(~leads.others, -torch.inf).amax(dim=1, keepdim=True)
+    slope = leads.slopes[leads.others].norm(dim=1).median()
+    return float(lead.mean() / slope) if slope > 0 else 0.0
+
+
 def weight_readings(first: Tensor, shape: tuple[int, int]) -> dict[str, float]:
-    """Return the readings of a first linear map alone, (hidden, in).
+    """Return the readings of a first linear map alone, (hidden, in), ratios all of them.
 
     Its usual start is uniform within ±1/√in, with standard deviation 1/√(3 in). What is left of it
     is small, fine and without direction; what is learnt stands out of it.
     """
     weights = first.detach().double() * math.sqrt(3 * first.shape[1])
     few, many = sorted(weights.shape)
-    sizes = torch.linalg.svdvals(weights) / (math.sqrt(many) + math.sqrt(few))  # 1: the start's end
-    squares = sizes.square()
-    learnt = squares[sizes > 1].sum() / squares.sum().clamp(min=torch.finfo(squares.dtype).tiny)
+    edge = math.sqrt(many) + math.sqrt(few)  # of the singular values of the start
     columns = weights.square().mean(dim=0).sqrt()
     growth = float(weights.square().mean().sqrt())
     inner, size = inner_part(weights, shape)
     return {
         "growth": growth,
         "breadth": float(columns.quantile(UPPER)) / growth if growth > 0 else 0.0,
-        "largest": float(sizes[0]),
-        "learnt": float(learnt) + FLOOR,
-        "finest": ratio(inner, size, FINEST, COARSE),
+        "learnt": float((torch.linalg.svdvals(weights) > edge).double().mean()) + FLOOR,
+        "fine": ratio(inner, size, FINE, COARSE),
     }
 
 
@@ -99,13 +97,11 @@ def ratio(rows: Tensor, shape: tuple[int, int], *bands: tuple[float, float]) -> 
     return above / below if below > 0 else 0.0
 
 
-def read_overfitting(
-    f: QuadraticMap, eigs: EigenDecomposition, first: Tensor, shape: tuple[int, int]
-) -> Overfitting:
+def read_overfitting(leads: Leads, first: Tensor) -> Overfitting:
     """Return the gap that the readings speak of, or why there is none."""
-    if reason := obstacle(f, first, shape):
+    if reason := obstacle(leads.f, first, leads.shape):
         return Overfitting(None, None, None, None, None, None, (), reason)
-    found = readings(f, eigs, first, shape)
+    found = readings(leads, first)
     parts = tuple(
         OverfittingPart(name, value, *OVERFITTING.usual[name]) for name, value in found.items()
     )

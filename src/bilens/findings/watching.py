@@ -63,7 +63,7 @@ def watch_of(data: ImageDataset, recipe: ImageRecipe) -> Watch:
             f"have {shape[0]} × {shape[1]}."
         )
     start = read_weights(new_classifier(recipe, data), shape)
-    ratios = ("growth", "largest", "finest")
+    ratios = ("growth", "fine")
 
     def watch(model: BilinearClassifier) -> dict[str, float]:
         found = read_weights(model, shape)

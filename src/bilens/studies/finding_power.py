@@ -38,6 +38,7 @@ CLEANSED = 2.0  # anomaly index above which Neural Cleanse raises an alarm
 GOALS = 0.8  # share of classes whose goal has to be right for the set of an all-to-all trigger
 FEW = 2000  # training images of an overfitted clean model
 SETTING = ("seed", "num_training", "d_hidden", "noise", "residual")  # said of what was missed
+FIRST_JUDGED = 1000  # seed
 STEP = 0.0005  # of the mean area: what another scan has to bring
 
 
@@ -50,7 +51,7 @@ def summarised(cells: Mapping[str, Record]) -> Record:
         for model, rival in zip(models, rivals[data, kind], strict=True):
             model["rival"] = rival
     lines = [one for (_, kind), models in fixing.items() if kind in LINE for one in models]
-    clean = [one for (_, kind), models in fixing.items() if kind in QUIET for one in models]
+    clean = quiet_of(fixing)
     derived = {"overfitting": overfitting_reference(lines), "triggers": trigger_reference(clean)}
     used = {name: to_json(getattr(REFERENCE, name)) for name in derived}
     datas = list(dict.fromkeys(data for data, _ in judged))
@@ -128,6 +129,12 @@ def split(cells: Mapping[str, Record], start: str) -> Groups:
 
 
 DATA = ("mnist", "fashion-mnist", "shapes", "letters")
+
+
+def quiet_of(fixing: Groups) -> list[Record]:
+    """Return the models whose statistics give the tails, which were fixed once."""
+    models = (one for (_, kind), group in fixing.items() if kind in QUIET for one in group)
+    return [one for one in models if one["seed"] < FIRST_JUDGED]
 
 
 def kinds_of(groups: Groups, data: str) -> list[str]:
@@ -291,7 +298,7 @@ def readable(models: Sequence[Record]) -> list[Record]:
 
 def kinds_left_out(fixing: Groups, judged: Groups, datas: Sequence[str]) -> Record:
     """Return areas of each kind where the scans were chosen by the other kinds alone."""
-    clean = [one for (_, kind), models in fixing.items() if kind in QUIET for one in models]
+    clean = quiet_of(fixing)
     found: Record = {}
     kinds = [
         kind
@@ -336,8 +343,8 @@ def chosen_scans(fixing: Groups, clean: Sequence[Record], kinds: Sequence[str]) 
 
 def set_left_out(fixing: Groups, judged: Groups, data: str) -> Record:
     """Return what is found where clean models of other data sets alone fixed the tails."""
-    others = (ms for (name, kind), ms in fixing.items() if name != data and kind in QUIET)
-    reference = trigger_reference([one for models in others for one in models])
+    others = {key: models for key, models in fixing.items() if key[0] != data}
+    reference = trigger_reference(quiet_of(others))
     attacks = [one for kind in kinds_of(judged, data) for one in working(judged[data, kind])]
     return {
         "found": share(are_alarms(attacks, reference)),

@@ -20,7 +20,7 @@ from bilens.studies.corners import CornerStudy
 from bilens.studies.finding_attacks import KINDS
 from bilens.studies.finding_images import drawn_images
 from bilens.studies.finding_models import Model, corner_numbers, model_of
-from bilens.studies.finding_power import summarised
+from bilens.studies.finding_power import FIRST_JUDGED, summarised
 from bilens.studies.finding_rivals import neural_cleanse, weightwatcher
 from bilens.studies.finding_tables import MODELS, read_tables
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
@@ -28,7 +28,8 @@ from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptio
 FIXING = ("mnist", "fashion-mnist", "shapes")  # their first models fix what there is to fix
 JUDGED = ("mnist", "fashion-mnist", "letters")  # the last fixed nothing
 ATTACKED = JUDGED[:2]
-FIRST_JUDGED = 1000  # seed
+# The line of overfitting was fixed twice: what judged the first one has fixed the second.
+AGAIN, FIRST_JUDGED_AGAIN = ("overfitting", "varied"), 2000
 WORKS = 0.5  # share of images of other classes that a working attack turns
 # models of a kind: how many fix, how many judge; of attacks that judge so many have to work
 NUMBERS = {"overfitting": (100, 75), "clean": (50, 60), "varied": (24, 30), "corners": (3, 2)}
@@ -50,13 +51,13 @@ class FindingStudy(Study):
         images = cache(partial(images_of, options))
         found: dict[str, Measure] = {}
         for data, kind in groups(options, FIXING):
-            number = count_of(options, kind, judged=False)
-            seeds = range(number if data in ATTACKED else min(number, DRAWN[kind]))
+            seeds = fixing_seeds(options, data, kind)
             found[f"fixing-{data}-{kind}"] = partial(read_models, images, data, kind, seeds)
         for data, kind in groups(options, JUDGED):
-            number = count_of(options, kind, judged=True)
-            seeds = range(FIRST_JUDGED, FIRST_JUDGED + number)
-            found[f"judged-{data}-{kind}"] = partial(read_models, images, data, kind, seeds)
+            seeds = judged_seeds(options, data, kind)
+            found[f"judged-{data}-{kind}"] = partial(
+                read_models, images, data, kind, seeds, enough=kind in KINDS
+            )
         for data, kind in groups(options, JUDGED):
             found[f"rivals-{data}-{kind}"] = partial(read_rivals, images, data, kind)
         found["tables"] = lambda _context: {
@@ -91,6 +92,19 @@ def count_of(options: StudyOptions, kind: str, *, judged: bool) -> int:
     return NUMBERS.get(kind, (FIXED_ATTACKS, MOST_TRIED))[judged]
 
 
+def fixing_seeds(options: StudyOptions, data: str, kind: str) -> list[int]:
+    number = count_of(options, kind, judged=False)
+    if data not in ATTACKED:
+        return [*range(min(number, DRAWN[kind]))]
+    later = count_of(options, kind, judged=True) if kind in AGAIN else 0
+    return [*range(number), *range(FIRST_JUDGED, FIRST_JUDGED + later)]
+
+
+def judged_seeds(options: StudyOptions, data: str, kind: str) -> list[int]:
+    first = FIRST_JUDGED_AGAIN if kind in AGAIN and data in FIXING else FIRST_JUDGED
+    return [*range(first, first + count_of(options, kind, judged=True))]
+
+
 def images_of(options: StudyOptions, name: str) -> ImageDataset:
     return options.images(name) if name in ATTACKED else drawn_images(name)
 
@@ -98,14 +112,22 @@ def images_of(options: StudyOptions, name: str) -> ImageDataset:
 Images = Callable[[str], ImageDataset]
 
 
-def read_models(images: Images, name: str, kind: str, seeds: range, context: CellContext) -> Record:
-    """Return what is read of the models of one kind; of attacks, until enough of them work."""
+def read_models(
+    images: Images,
+    name: str,
+    kind: str,
+    seeds: Sequence[int],
+    context: CellContext,
+    *,
+    enough: bool = False,
+) -> Record:
+    """Return what is read of the models of one kind; where it is asked for, until enough work."""
     data, found, working = images(name), list[Record](), 0
     for model, numbers in models_of(context, data, kind, seeds):
         works = numbers.get("success", 1.0) > WORKS
         found.append({**numbers, **read_model(model, data)} if works else numbers)
         working += works
-        if kind in KINDS and seeds.start == FIRST_JUDGED and working == WORKING:
+        if enough and working == WORKING:
             break
     return {"models": found}
 
@@ -135,7 +157,7 @@ def read_model(model: Model, data: ImageDataset) -> Record:
         whole = layer_map(fitted)
         found["r_squared"] = fitted.fit.r_squared.quadratic.overall
     leads = whole.leads(data.image_shape)
-    found["readings"] = readings(whole.f, whole.eigs, whole.first, data.image_shape)
+    found["readings"] = readings(leads, whole.first)
     if not (reason := obstacle(leads)):
         evidence = evidence_of(leads)
         top = suspect(leads, evidence, int(evidence.score.argmax()))
