@@ -37,8 +37,7 @@ KINDS = (
 )
 SHOWN = 4  # eigenvectors of each sign, and contributions of each class
 CHANCE = c.NullInterval(0.25, 0.125, 0.5)
-LEARNT = {"gap": 0.012, "low": 0.0, "high": 0.03, "most": 0.08}
-LEARNT |= {"threshold": 0.05, "correlation": 0.9}
+LEARNT = {"rank": 0.3, "low": 0.1, "high": 0.6, "threshold": 0.6, "found": 0.8, "false_alarms": 0.1}
 TRIGGER = {
     "p_value": 0.4,
     "threshold": 0.03,
@@ -145,10 +144,10 @@ def coverage_endings() -> list[dict[str, Any]]:
 def make_overfitting(*, image: bool) -> w.Overfitting:
     """The readings of images; inputs in a row have none."""
     if not image:
-        return w.Overfitting(None, None, None, None, None, None, (), "not_an_image")
+        return w.Overfitting(None, None, None, None, None, (), "not_an_image")
     parts = tuple(w.OverfittingPart(name, 0.375, 0.25, 0.5) for name in OVERFITTING.weights)
-    power = w.OverfittingPower(0.9, 0.02, 260)
-    return w.Overfitting(0.012, 0.0, 0.03, 0.2, 0.08, 0.05, parts, "", 0.1, 0.5, power)
+    power = w.OverfittingPower(0.9, 0.02, 0.8, 0.1, 260)
+    return w.Overfitting(0.012, 0.0, 0.03, 0.2, 0.6, parts, "", 0.1, 0.5, power)
 
 
 def make_triggers(shape: tuple[int, int], classes: int) -> w.Triggers:
@@ -367,10 +366,10 @@ def decided(answer: str, accepted_by: str) -> dict[str, Any]:
         document["overfitting"] |= {"threshold": None, "reason": "not_measured"}
         document["triggers"] |= {"threshold": None, "reason": "not_measured"}
     else:
-        document["overfitting"] |= {"score": 0.2}
+        document["overfitting"] |= {"score": 0.2, "rank": 0.95}
         for finding in document["verdict"]:
             if finding["rule"] == "overfitting":
-                finding |= {"outcome": "warn", "values": LEARNT | {"gap": 0.2}}
+                finding |= {"outcome": "warn", "values": LEARNT | {"rank": 0.95}}
             if finding["rule"] == "trigger":
                 finding |= {"outcome": "warn", "values": TRIGGER | {"p_value": 1e-5, "rows": 0}}
     return document
@@ -388,7 +387,7 @@ def silent(reason: str) -> dict[str, Any]:
     """A model of which neither search says anything."""
     document = make_document(data=False)
     document["triggers"] = to_json(w.Triggers(None, None, None, (), (), reason))
-    nothing = w.Overfitting(None, None, None, None, None, None, (), reason)
+    nothing = w.Overfitting(None, None, None, None, None, (), reason)
     document["overfitting"] = to_json(nothing)
     return document
 

@@ -300,7 +300,13 @@ def test_what_the_page_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     power = {
         "triggers": {"found": 0.9, "false_alarms": 0.1, "models": 3},
-        "overfitting": {"rank_correlation": 0.9, "mean_error": 0.1, "models": 3},
+        "overfitting": {
+            "rank_correlation": 0.9,
+            "mean_error": 0.1,
+            "found": 0.9,
+            "false_alarms": 0.1,
+            "models": 3,
+        },
     }
     known = msgspec.convert({**derived, "power": power}, Reference)
     monkeypatch.setattr("bilens.studies.finding_power.REFERENCE", known)

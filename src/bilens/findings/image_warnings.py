@@ -81,7 +81,7 @@ def read_layer_warnings(
 ) -> tuple[Overfitting, Triggers]:
     """Return both findings of a layer that is a whole classifier, where its map stands for it."""
     if not fitted.fit.usable:
-        nothing = Overfitting(None, None, None, None, None, None, (), "refused")
+        nothing = Overfitting(None, None, None, None, None, (), "refused")
         return nothing, Triggers(None, None, None, (), (), "refused")
     unmeasured = "not_measured" if fitted.fit.exact else "approximated"
     return read_warnings(layer_map(fitted), shape, unmeasured)

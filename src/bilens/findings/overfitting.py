@@ -100,17 +100,17 @@ def ratio(rows: Tensor, shape: tuple[int, int], *bands: tuple[float, float]) -> 
 def read_overfitting(leads: Leads, first: Tensor) -> Overfitting:
     """Return the gap that the readings speak of, or why there is none."""
     if reason := obstacle(leads.f, first, leads.shape):
-        return Overfitting(None, None, None, None, None, None, (), reason)
+        return Overfitting(None, None, None, None, None, (), reason)
     found = readings(leads, first)
     parts = tuple(
         OverfittingPart(name, value, *OVERFITTING.usual[name]) for name, value in found.items()
     )
     if OVERFITTING.is_outside(found):
-        return Overfitting(None, None, None, None, None, None, parts, "unlike")
+        return Overfitting(None, None, None, None, None, parts, "unlike")
     score = OVERFITTING.gap(found)
     low, high = OVERFITTING.interval(found)
     return Overfitting(
-        *(score, low, high, OVERFITTING.rank(score), OVERFITTING.most, OVERFITTING.threshold),
+        *(score, low, high, OVERFITTING.rank(score), OVERFITTING.rank(OVERFITTING.threshold)),
         *(parts, "", OVERFITTING.rank(low), OVERFITTING.rank(high), POWER.overfitting),
     )
 

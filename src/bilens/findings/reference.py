@@ -54,8 +54,7 @@ class OverfittingReference(msgspec.Struct, frozen=True):
     ranges: dict[str, tuple[float, float]]  # of the logarithms, over the models
     usual: dict[str, tuple[float, float]]  # of the readings: 90 % of models without a gap
     scores: list[float]  # quantiles of those of the models, rising, evenly spaced
-    most: float  # above it no gap is told in points
-    threshold: float  # a gap above which caution is asked for
+    threshold: float  # a score above which caution is asked for
 
     def exponent(self, found: Mapping[str, float]) -> float:
         parts = (weight * math.log(found[name]) for name, weight in self.weights.items())

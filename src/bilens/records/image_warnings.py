@@ -17,29 +17,29 @@ class OverfittingPart(Record, frozen=True):
 
 
 class OverfittingPower(Record, frozen=True):
-    """What the score was worth on the models that fixed it, each left out in its turn."""
+    """What score and threshold were worth on models that did not fix them."""
 
-    rank_correlation: float  # with the true gap
-    mean_error: float  # of the gap, where it is told in points
+    rank_correlation: float  # with the true gap, on the data set where it is least
+    mean_error: float  # of scores up to 0.08, on the data set where it is largest
+    found: float  # share of the models with a gap above five points that are above the threshold
+    false_alarms: float  # share of the others that are
     models: Count
 
 
 class Overfitting(Record, frozen=True):
     """How much the weights look like those of a model that learnt its training inputs by heart."""
 
-    # gap between the accuracies on training and on new images that the readings speak of, 0 to 1;
-    # null where there is none
+    # gap between the accuracies on training and on new images of reference models with such
+    # readings, 0 to 1; it orders models, and is no estimate: see `power`. Null where there is none
     score: float | None
     low: float | None  # 90 % of the reference models with such readings have a gap between
     high: float | None
     rank: float | None  # share of the reference models with a smaller score
-    most: float | None  # above it the gap is not told in points: there it is not calibrated
-    # above it the verdict asks for caution; null where that was not measured
+    # rank above which the verdict asks for caution; null where that was not measured
     threshold: float | None
     parts: tuple[OverfittingPart, ...]  # the readings, each alone
     # why there is no score (`not_an_image`, `too_small`, `flat`, `unlike`, `refused`) or no
-    # threshold
-    # (`not_measured`, `approximated`); empty where there are both
+    # threshold (`not_measured`, `approximated`); empty where there are both
     reason: str
     rank_low: float | None = None  # of `low` and `high`
     rank_high: float | None = None

@@ -39,6 +39,7 @@ GOALS = 0.8  # share of classes whose goal has to be right for the set of an all
 FEW = 2000  # training images of an overfitted clean model
 SETTING = ("seed", "num_training", "d_hidden", "noise", "residual")  # said of what was missed
 FIRST_JUDGED = 1000  # seed
+MOST = 0.08  # score up to which its error is told
 STEP = 0.0005  # of the mean area: what another scan has to bring
 
 
@@ -102,7 +103,12 @@ def reference_of(result: Record) -> Record:
         "false_alarms": max(one["false"][0] for one in clean),
         "models": sum(one["models"] for one in clean),
     }
+    found, others = (
+        [sum(one[key][n] for one in lines) for n in (0, 1)] for key in ("flagged", "false")
+    )
     overfitting = {
+        "found": found[0] / found[1],
+        "false_alarms": others[0] / others[1],
         "rank_correlation": min(one["correlation"][0] for one in result["overfitting"].values()),
         "mean_error": max(one["error"] or 0.0 for one in lines),
         "models": sum(one["models"] for one in lines),
@@ -152,7 +158,7 @@ def overfitting_of(models: Sequence[Record]) -> Record:
     inside = [one for one in models if not reference.is_outside(one["readings"])]
     scores = [reference.gap(one["readings"]) for one in inside]
     gaps = [one["gap"] for one in inside]
-    told = [abs(s - g) for s, g in zip(scores, gaps, strict=True) if s <= reference.most]
+    told = [abs(s - g) for s, g in zip(scores, gaps, strict=True) if s <= MOST]
     bounds = [reference.interval(one["readings"]) for one in inside]
     covered = [low <= gap <= high for (low, high), gap in zip(bounds, gaps, strict=True)]
     large = [gap > reference.threshold for gap in gaps]

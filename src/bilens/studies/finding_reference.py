@@ -14,7 +14,7 @@ from bilens.studies.study import Record
 
 WEIGHT = 0.15  # of the sum over scans, beside the largest
 LEVEL = 0.03  # p-value below which caution is asked for
-MOST, THRESHOLD = 0.08, 0.05  # gaps: told in points up to one, caution above the other
+THRESHOLD = 0.05  # of a gap, above which caution is asked for
 MARGIN = 0.05  # by which readings may leave the range of the models, in parts of it
 CAP = 25.0  # of −ln p of one scan
 DIGITS = 5
@@ -47,7 +47,6 @@ def overfitting_reference(models: Sequence[Record]) -> Record:
         "ranges": pairs(names, low - room, high + room),
         "usual": pairs(names, *usual),
         "scores": [rounded(gap) for gap in np.quantile(gaps, np.linspace(0, 1, PARTS + 1))],
-        "most": MOST,
         "threshold": THRESHOLD,
     }
 

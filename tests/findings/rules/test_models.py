@@ -40,7 +40,7 @@ READING = ClassReading(
     largest_residual=1e-15,
     complete=True,
 )
-UNREMARKABLE = Overfitting(0.01, 0.0, 0.03, 0.2, 0.08, 0.05, (), "", 0.1, 0.3, POWER.overfitting)
+UNREMARKABLE = Overfitting(0.01, 0.0, 0.03, 0.2, 0.6, (), "", 0.1, 0.3, POWER.overfitting)
 SUSPECT = Trigger(1, 4.0, "bright_4", (2, 3, 4, 4), (0.0,) * 64, 1.5, 1, 1, (1, 0))
 NO_TRIGGER = Triggers(4.0, 0.4, 0.03, (), (SUSPECT,), "", POWER.triggers)
 SHARE = Share(9, 10, 0.9, 0.55, 0.9975)
@@ -175,23 +175,15 @@ def test_beyond_null_warns_of_classes_that_have_nothing(
     assert (finding.outcome, finding.values) == (outcome, values)
 
 
-def test_a_gap_above_its_threshold_is_a_caution() -> None:
-    for score, outcome in ((0.05, "info"), (0.051, "warn"), (0.2, "warn")):
-        overfitting = replace(UNREMARKABLE, score=score)
+def test_a_rank_above_its_threshold_is_a_caution() -> None:
+    for rank, outcome in ((0.6, "info"), (0.61, "warn"), (1.0, "warn")):
+        overfitting = replace(UNREMARKABLE, rank=rank)
         finding = rule(judged(overfitting=overfitting), "overfitting")
-        shown = {"gap": score, "low": 0.0, "high": 0.03, "most": 0.08, "threshold": 0.05}
+        power = POWER.overfitting
+        worth = {"found": power.found, "false_alarms": power.false_alarms}
+        shown = {"rank": rank, "low": 0.1, "high": 0.3, "threshold": 0.6}
         assert finding.outcome == outcome
-        assert finding.values == {**shown, "correlation": POWER.overfitting.rank_correlation}
-
-
-def test_above_what_is_calibrated_no_number_is_said() -> None:
-    t = load_catalogue("en")
-    for score, words in ((0.07, "are 7.0 percentage"), (0.2, "more than 8.0 percentage")):
-        overfitting = replace(UNREMARKABLE, score=score)
-        finding = rule(judged(overfitting=overfitting), "overfitting")
-        sentence = rule_text(t, "audit", finding, finding.outcome)
-        assert words in sentence
-        assert "20.0" not in sentence
+        assert finding.values == shown | worth
 
 
 def test_a_rare_score_is_a_caution_that_names_class_and_place() -> None:
@@ -223,7 +215,7 @@ def test_a_pattern_all_over_has_no_place_in_its_sentence() -> None:
 
 
 def test_what_does_not_apply_is_no_rule() -> None:
-    overfitting = Overfitting(None, None, None, None, None, None, (), "not_an_image")
+    overfitting = Overfitting(None, None, None, None, None, (), "not_an_image")
     triggers = Triggers(None, None, None, (), (), "not_an_image")
     names = [finding.rule for finding in judged(overfitting=overfitting, triggers=triggers)]
     assert not {*names} & {*WARNINGS}

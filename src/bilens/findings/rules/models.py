@@ -217,22 +217,21 @@ def beyond_null(evidence: Evidence) -> Iterator[Values]:
     of_classes,
     "overfitting",
     rank=5,
-    values=formats("gap low high most threshold", "points", correlation="fixed2"),
-    number="gap",
+    values=formats("rank low high threshold found false_alarms", "percent"),
+    number="rank",
     bad=">",
     usual="info",
-    variant=lambda values: "_beyond" if float(values["gap"]) > float(values["most"]) else "",
 )
 def overfitting(evidence: Evidence) -> Iterator[Values]:
     found = evidence.overfitting
     if found is not None and found.threshold is not None and found.power is not None:
         yield {
-            "gap": found.score or 0.0,
-            "low": found.low or 0.0,
-            "high": found.high or 0.0,
-            "most": found.most or 0.0,
+            "rank": found.rank or 0.0,
+            "low": found.rank_low or 0.0,
+            "high": found.rank_high or 0.0,
             "threshold": found.threshold,
-            "correlation": found.power.rank_correlation,
+            "found": found.power.found,
+            "false_alarms": found.power.false_alarms,
         }
 
 

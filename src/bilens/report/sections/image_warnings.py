@@ -62,8 +62,12 @@ def overfitting_parts(t: Catalogue, found: Overfitting) -> Iterator[Markup]:
     """Yield what the readings speak of, what that is worth, and a table of the readings."""
     yield paragraph(overfitting_sentence(t, found))
     if found.power is not None:
-        worth = fixed(found.power.rank_correlation), points(found.power.mean_error)
-        known = dict(zip(("correlation", "error"), worth, strict=True))
+        known = {
+            "correlation": fixed(found.power.rank_correlation),
+            "error": points(found.power.mean_error),
+            "found": percent(found.power.found),
+            "false_alarms": percent(found.power.false_alarms),
+        }
         yield quiet(t("overfitting.scope", **known, models=whole(found.power.models)))
     rows = []
     for part in found.parts:  # one of an unknown name has its name alone
@@ -82,19 +86,14 @@ def overfitting_parts(t: Catalogue, found: Overfitting) -> Iterator[Markup]:
 
 
 def overfitting_sentence(t: Catalogue, found: Overfitting) -> str:
-    """Return the gap in points where they are calibrated, a rank where not, or why neither."""
-    score, low, high = found.score, found.low, found.high
-    if score is None or low is None or high is None:
+    """Return the rank with what it leads to, or that it leads to nothing, or why there is none."""
+    if found.score is None:
         return t("overfitting.none", reason=reason(t, found.reason))
+    ranks = {"rank": found.rank, "low": found.rank_low, "high": found.rank_high}
+    shown = {key: percent(share or 0.0, 0) for key, share in ranks.items()}
     if found.threshold is None:
-        ranks = {"rank": found.rank, "low": found.rank_low, "high": found.rank_high}
-        shown = {key: percent(share or 0.0, 0) for key, share in ranks.items()}
         return t("overfitting.rank", **shown, reason=reason(t, found.reason))
-    threshold = points(found.threshold)
-    if found.most is not None and score > found.most:
-        return t("overfitting.beyond", most=points(found.most), threshold=threshold)
-    gaps = {"score": points(score, 1), "low": points(low, -1), "high": points(high, 1)}
-    return t("overfitting.score", **gaps, threshold=threshold)
+    return t("overfitting.score", **shown, threshold=percent(found.threshold, 0))
 
 
 def trigger_parts(
