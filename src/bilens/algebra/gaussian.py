@@ -64,7 +64,6 @@ def geometric_median(x: Tensor) -> Tensor:
 
 
 def checked_mean(mean: Tensor, d_in: int) -> Tensor:
-    """Return a mean of `d_in` inputs in float64."""
     if (shape := check_float_tensor("mean", mean)) != (d_in,):
         raise ShapeError(f"mean has shape {shape}; expected ({d_in},).")
     return mean.detach().double()

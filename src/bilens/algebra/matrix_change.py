@@ -1,7 +1,5 @@
 """How a stored matrix changed: the rank of ΔW, beside what rounding and noise would leave."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -18,8 +16,6 @@ NARROW = (torch.bfloat16, torch.float16, torch.float32)
 
 @dataclass(frozen=True)
 class MatrixChange:
-    """The change ΔW of a matrix."""
-
     norm: float  # ‖ΔW‖
     top_share: float  # σ₁² / ‖ΔW‖²
     rank: int | None  # singular values above those of rounding; None for more than are looked for

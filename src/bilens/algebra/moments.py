@@ -1,7 +1,5 @@
 """Moments of rows that pass by once."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Spectra of factored maps whose branches were turned at random: the samples of a null."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -150,7 +148,6 @@ def output_mode_null(
     num_samples: int,
     null: Null = "rotation",
     embedding: Tensor | None = None,
-    progress: Callable[[int], None] | None = None,
 ) -> OutputModeNull:
     """Sample the singular values along the outputs of a map, with its factors turned at random."""
     # "rotation" destroys how the two branches are aligned and nothing else. Where left and right
@@ -163,12 +160,7 @@ def output_mode_null(
     tensor = f.detach().to(torch.float64).tensor
     factors = Factors.of(tensor.down, tensor.left, tensor.right)
     turn = turner(factors, generator, null, embedding)
-    samples = []
-    for done in range(num_samples):
-        left, right = turn()
-        samples.append(read_sample(factors.down, left, right))
-        if progress is not None:
-            progress(done + 1)
+    samples = [read_sample(factors.down, *turn()) for _ in range(num_samples)]
     return OutputModeNull(*torch.stack(samples, dim=1))
 
 

@@ -70,8 +70,6 @@ AnyAudit = TypeVar("AnyAudit", Audit, LayerAudit, TableAudit)
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What is asked of a model of any kind."""
-
     seed: int = 0
     command: str | None = None
     progress: Progress = silent
@@ -206,7 +204,6 @@ def audit_one_layer(
     null_samples: int,
     asked: Asked,
 ) -> AuditReport:
-    """Read a classifier of one bilinear layer class by class."""
     module, loaded = given_model(model, "an audit", "bl.audit({})")
     whole = opened(model)
     (subject,) = whole.layers.values()
@@ -236,7 +233,6 @@ def audit_one_layer(
 def audit_model_layers(
     model: Model, data: LabelledData | None, options: AuditOptions, asked: Asked
 ) -> LayerAuditReport:
-    """Read every layer of a model, one after another."""
     whole = opened(model)
     subjects = tuple(whole.layers.values())
     findings = audit_layers(

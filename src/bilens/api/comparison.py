@@ -1,7 +1,5 @@
 """Two models beside each other: every tensor, files, layers; of tables columns and answers."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress

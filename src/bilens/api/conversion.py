@@ -1,7 +1,5 @@
 """A model made bilinear: stages in a folder, resumable to the same bits on the CPU."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -278,7 +276,6 @@ class Conversion:
 
     @property
     def converted(self) -> dict[str, Site]:
-        """The sites that are converted, by name."""
         return {site.name: site for site in self.teacher.sites if site.block in self.chosen}
 
     def swap_in_costs(self) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """What is refused before a conversion begins, while its folder is as it was."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A model in the layout of another library."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal, get_args
 

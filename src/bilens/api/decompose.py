@@ -1,7 +1,5 @@
 """Taking the outputs of the layers of a loaded model apart: the plan, the work, the folder."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -158,7 +156,6 @@ class Decomposition:
 def run_job(
     job: LayerJob, memory_limit: int | str | None = None, progress: Progress = silent
 ) -> Decomposition:
-    """Do what was prepared for a layer."""
     request, f, read = job.request, job.layer.f, job.read.of(job.layer.f)
     eigs = eigendecompose_all(
         read,

@@ -1,7 +1,5 @@
 """The data that a job is given, whatever they come in, and what a model's predictions are worth."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from contextlib import suppress
@@ -161,7 +159,6 @@ def ends_in(view: LayerView) -> str:
 
 
 def performance_of(model: Model, given: LabelledData) -> Performance:
-    """Return what the predictions of a model are worth on data that fit it."""
     interface, labels, x = interface_of(model), given.targets, given.inputs
     layers, run = layers_and_run(model)
     outputs, report = in_blocks(run, x), opened(model).load_report

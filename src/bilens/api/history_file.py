@@ -1,7 +1,5 @@
 """The file of a history: how it is opened, whose it is, how it came to this version, its rows."""
 
-from __future__ import annotations
-
 import json
 import os
 import sqlite3

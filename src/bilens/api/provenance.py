@@ -1,7 +1,5 @@
 """What a job is given, and where its result comes from: weights, data, command, versions, date."""
 
-from __future__ import annotations
-
 import platform
 import shlex
 import sys

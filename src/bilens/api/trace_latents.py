@@ -1,7 +1,5 @@
 """A layer read through the autoencoders around it: ranking, circuits and contrasts of latents."""
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from typing import Any

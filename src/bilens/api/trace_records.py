@@ -1,7 +1,5 @@
 """What tracing finds as records: numbers of tensors, and tokens as texts."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 
@@ -79,7 +77,6 @@ def latent_reading(
 
 
 def causal_reading(effect: CausalEffect, name: Naming) -> records.CausalReading:
-    """Return whether directions cause what goes with a latent."""
     if not effect.checks:
         return records.CausalReading(None, ())
     high, low = (tuple(map(name, end)) for end in (effect.high, effect.low))
@@ -93,8 +90,6 @@ def traced_spectrum(
     row: int,
     name: Naming,
 ) -> records.TracedSpectrum:
-    """Return the eigenvalues of one form, and how its leading eigenvectors are read."""
-
     def near(index: int) -> tuple[records.NearLatent, ...]:
         if nearest is None:
             return ()
@@ -215,7 +210,6 @@ def ranked_latents(
 
 
 def traced_sae(side: TracedSAE, found: SAEMetrics) -> records.TracedSAE:
-    """Return an autoencoder, and how well it stands for what it reads."""
     values = {name: getattr(found, name) for name in OF_RECORD}
     return records.TracedSAE(
         side.hook,

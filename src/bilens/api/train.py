@@ -1,7 +1,5 @@
 """Training jobs: from digits, a corpus or a language model to a run folder; and the demo."""
 
-from __future__ import annotations
-
 import copy
 import shutil
 import tempfile

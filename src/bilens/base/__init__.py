@@ -1,7 +1,5 @@
 """What everything stands on: errors, checks, files, memory, and the progress of long work."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]  # stage, done, total

@@ -3,8 +3,6 @@
 A check hands back the fact that it established, so that a caller gains by calling it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from numbers import Integral
 
@@ -81,7 +79,6 @@ def as_integer(value: object) -> int | None:
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
-    """Refuse a name that is not one of the choices."""
     if value not in choices:
         known = ", ".join(map(str, choices))
         raise UsageError(f"{name}={value!r} is not known: use one of {known}.")

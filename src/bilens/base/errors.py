@@ -1,7 +1,5 @@
 """The exceptions of bilens. Each one names what came, what was expected and what to do."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module

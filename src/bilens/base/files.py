@@ -1,7 +1,5 @@
 """Files: one guard before any is opened, and writes that leave the old state or the new one."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

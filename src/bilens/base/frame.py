@@ -1,7 +1,5 @@
 """Results that are tables as a DataFrame of pandas, which is loaded when one is asked for."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import product

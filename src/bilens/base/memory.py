@@ -1,7 +1,5 @@
 """Memory: what an algorithm takes, estimated before anything is allocated, and what it may take."""
 
-from __future__ import annotations
-
 import math
 import os
 import re

@@ -1,7 +1,5 @@
 """How results look in a notebook: a short table of shapes, key numbers and what is proven."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections import Counter

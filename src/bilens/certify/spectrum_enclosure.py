@@ -1,7 +1,5 @@
 """What is proven about the eigenvalues that a decomposition left out."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The program `bilens`: its commands, how it runs them, and how one that fails ends."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil

@@ -87,7 +87,6 @@ class Reporter:
         self.stage = ""
 
     def __call__(self, stage: str, done: int, total: int, text: str = "") -> None:
-        """Report that `done` of `total` parts of a stage are done."""
         label = f"{stage} {text}".strip()
         if self.bar is None:
             step = max(-(-total // LINES), 1)

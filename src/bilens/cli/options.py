@@ -4,8 +4,6 @@ A record that several commands share says one spelling, one help text, one defau
 the help; what its options mean together is a method of it.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Collection
 from copy import copy

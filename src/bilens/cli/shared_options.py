@@ -162,7 +162,6 @@ class DataFiles:
 
     @property
     def path(self) -> Path | None:
-        """The one path that was given."""
         if self.data and len(self.data) > 1:
             raise UsageError("--data (--data-dir, --table) is given twice: give it once.")
         if self.labels is not None and not self.data:

@@ -1,7 +1,5 @@
 """Arrays in files that hold no code: .npy, .npz and safetensors, checked before they are read."""
 
-from __future__ import annotations
-
 import math
 import zipfile
 from pathlib import Path

@@ -6,8 +6,6 @@ takes 140 ms there, one batched call of grid_sample 15 ms. The results agree, wh
 Axes in this file: B batch, H rows, W columns, K kernel; P = H * W pixels, from 0 to 1.
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Cells as offices write them: numbers with marks and units, dates, and words for no value."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence

@@ -1,7 +1,5 @@
 """What a column may be instead of a description: the answer itself, or the name of its row."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

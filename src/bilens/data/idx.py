@@ -4,8 +4,6 @@ The reader is strict: a file says how many bytes it holds, and exactly these mus
 Nothing is allocated or decompressed beyond what the header declares, whatever the file holds.
 """
 
-from __future__ import annotations
-
 import gzip
 import math
 import socket

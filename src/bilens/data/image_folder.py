@@ -1,7 +1,5 @@
 """Folders of images: a subfolder for each class, PNG or JPEG, of the size that a model reads."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

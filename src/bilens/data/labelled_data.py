@@ -1,7 +1,5 @@
 """One's own data: a table, arrays or a folder of images, as what a model reads and answers."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Sequence
@@ -55,7 +53,6 @@ def read_labelled(path: Path, labels: str | None, model: ModelInterface) -> Labe
 def labelled(
     x: Array, y: Answers, origin: DataOrigin, model: ModelInterface, names: tuple[str, ...] = ()
 ) -> LabelledData:
-    """Return arrays as data of a model."""
     inputs, targets, where = inputs_of(origin.source, x, model), None, origin.source
     if y is None:
         model.note("no_labels")

@@ -1,7 +1,5 @@
 """What a model reads and answers, and right answers as its classes or numbers."""
 
-from __future__ import annotations
-
 import hashlib
 from base64 import b64decode, b64encode
 from collections.abc import Sequence

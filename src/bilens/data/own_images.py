@@ -1,7 +1,5 @@
 """One's own images: tensors, arrays or files, as a data set with a part that is held out."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

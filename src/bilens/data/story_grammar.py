@@ -9,8 +9,6 @@ The four combinations are equally frequent: neither the sentiment word alone nor
 says anything about the feeling, only their product does. Negators stand in other sentences too.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """How a column of a table becomes numbers: decided on the table of the training, applied to any."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable

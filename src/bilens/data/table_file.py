@@ -3,8 +3,6 @@
 The content decides, not the name; what was decided or left out is said as a `Conversion`.
 """
 
-from __future__ import annotations
-
 import codecs
 import csv
 import io

@@ -1,7 +1,5 @@
 """Rows of a table as a model reads them, and their right answers."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace

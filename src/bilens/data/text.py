@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bilens.base.checks import check_count
 from bilens.base.errors import BilensError, DataError, UsageError, optional_package
@@ -177,8 +177,6 @@ def clean(documents: Iterable[Document]) -> CleanText:
 
 
 class Document(NamedTuple):
-    """One document as it was read."""
-
     text: str
     is_whole: bool = True  # False: its end is missing
 
@@ -239,7 +237,7 @@ def read_table(path: Path, column: str | None) -> Iterator[Document]:
     """Yield the documents of one column of a local .json, .jsonl, .csv or .parquet file."""
     check_regular_file(path, "expected a table with a column of text", DataError)
     kind, files = BUILDERS[path.suffix], {"train": str(path)}
-    load = datasets_library(f"Reading {path}").load_dataset
+    load = optional_package("datasets", "language", f"Reading {path}").load_dataset
     with reading(str(path), "check the file, or pass a text file or a folder of .txt files."):
         table = load(kind, data_files=files, split="train", streaming=True)
         yield from read_column(table, str(path), column)
@@ -248,7 +246,7 @@ def read_table(path: Path, column: str | None) -> Iterator[Document]:
 def read_hub(name: str, split: str, column: str | None, stream: bool) -> Iterator[Document]:
     """Yield the documents of one column of a data set of the hub."""
     repository, _, configuration = name.partition(":")
-    library = datasets_library(f"Reading {name}")
+    library = optional_package("datasets", "language", f"Reading {name}")
     endpoint = library.config.HF_ENDPOINT
     if not (library.config.HF_HUB_OFFLINE or is_reachable([endpoint], refusal_counts=True)):
         raise DataError(
@@ -265,11 +263,6 @@ def read_hub(name: str, split: str, column: str | None, stream: bool) -> Iterato
             repository, name=configuration or None, split=split, streaming=stream
         )
         yield from read_column(rows, name, column)
-
-
-def datasets_library(purpose: str) -> Any:
-    """Return the library `datasets`; its import takes about a second."""
-    return optional_package("datasets", "language", purpose)
 
 
 @contextmanager

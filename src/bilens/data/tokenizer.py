@@ -142,7 +142,7 @@ def byte_of_letter() -> dict[str, int]:
 
 def load_tokenizer(path: Path, sha256: str | None = None) -> Tokenizer:
     """Return the tokenizer of a tokenizer.json, or of the folder that it is in."""
-    library = tokenizers_library(f"Reading {path}")
+    library = optional_package("tokenizers", "language", f"Reading {path}")
     if path.is_dir():
         path = path / FILE_NAME
     size = check_regular_file(path, f"expected a {FILE_NAME}", DataError).st_size
@@ -216,15 +216,10 @@ def pack_documents(tokenizer: Tokenizer, documents: Sequence[str], n_ctx: int) -
     return TokenBlocks(stream[: num_blocks * n_ctx].view(num_blocks, n_ctx), len(stream))
 
 
-def tokenizers_library(purpose: str) -> Any:
-    return optional_package("tokenizers", "language", purpose)
-
-
 def train_tokenizer(
     documents: Sequence[str], vocab_size: int | None, kind: TokenizerKind = "byte-bpe"
 ) -> Tokenizer:
-    """Return a tokenizer trained on documents."""
-    library = tokenizers_library("Training a tokenizer")
+    library = optional_package("tokenizers", "language", "Training a tokenizer")
     if kind not in KINDS:
         raise UsageError(f"{kind!r} is not a kind of tokenizer: use one of {', '.join(KINDS)}.")
     if not any(document.strip() for document in documents):

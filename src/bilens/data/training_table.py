@@ -1,7 +1,5 @@
 """A table to train on: numbers, dates, indicators of texts, and a target."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -36,7 +34,6 @@ class TrainingTable:
 def training_table(
     table: RawTable, target: str, *, task: Task = "auto", drop: Collection[str] = ()
 ) -> TrainingTable:
-    """Return the inputs and the target of a table."""
     for name in (target, *drop):
         if name not in table.positions:
             seen = next((one.values for one in table.done if one.kind == "encoding"), None)

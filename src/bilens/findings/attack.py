@@ -1,7 +1,5 @@
 """The attack of one classifier: perturbations of every method, at equal length, judged alike."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -121,7 +119,6 @@ def mean_effect(effects: Sequence[Effect]) -> Effect:
 
 
 def average(rows: Sequence[Numbers]) -> Numbers:
-    """Return the mean of each column."""
     return tuple(fmean(column) for column in zip(*rows, strict=True))
 
 

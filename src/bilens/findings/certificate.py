@@ -1,7 +1,5 @@
 """All that is proven about one classifier, from its weights and, where given, for test inputs."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -68,7 +66,6 @@ class ProofOptions:
 def classifier_guarantees(
     forms: ClassForms, data: LabelledImages | None, options: ProofOptions, progress: Progress
 ) -> Guarantees:
-    """Return what is proven."""
     x = labels = l2 = linf = None
     if data is not None:
         x = data.images[: options.samples].detach().double()
@@ -161,11 +158,7 @@ def certify_classifier(
     forms = ClassForms(wide, f, centred, eigs)
     proven = classifier_guarantees(forms, data, options, progress)
     return Certificate(
-        model=summary,
-        exactness=exactness,
-        **proven.fields(),
-        seed=seed,
-        **origin.fields(),
+        model=summary, exactness=exactness, **proven.fields(), seed=seed, **origin.fields()
     )
 
 

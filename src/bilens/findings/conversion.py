@@ -1,7 +1,5 @@
 """Where a converted language model differs from its teacher: in the mean, by place, in writing."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import Any

@@ -1,13 +1,11 @@
 """What share of the parameters of a model its readable layers contain."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from math import prod
 
-from bilens.io.stored_mlp import Store, StoredTensor
+from bilens.io.stored_mlp import Store
 from bilens.nn.agreement import Agreement
 from bilens.nn.layer_view import LayerView
 from bilens.records.decision import Coverage, CoverageGroup
@@ -17,10 +15,6 @@ from bilens.records.layer_audit import LayerReading
 BUFFERS = re.compile(r"(^|\.)(inv_freq|masked_bias|running_mean|running_var|num_batches_tracked)$")
 NUMBER = re.compile(r"(?<![^._\[/-])\d+(?![^._\]/-])")
 FEWEST = 3  # tensors that are told as one
-
-
-def is_parameter(name: str, tensor: StoredTensor) -> bool:
-    return tensor.dtype.is_floating_point and BUFFERS.search(name) is None
 
 
 def how_read(reading: LayerReading) -> str:
@@ -41,7 +35,11 @@ def measure_coverage(
     connected: bool,
 ) -> Coverage:
     """Return how many parameters were read; `ended` says of each layer what `how_read` does."""
-    sizes = {name: prod(one.shape) for name, one in tensors.items() if is_parameter(name, one)}
+    sizes = {
+        name: prod(one.shape)
+        for name, one in tensors.items()
+        if one.dtype.is_floating_point and BUFFERS.search(name) is None
+    }
     read: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for layer in layers:
         for name, count in layer.tensors.items():

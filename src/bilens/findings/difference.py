@@ -1,7 +1,5 @@
 """What changed in one layer: how much, into how many directions, what the change answers to."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -94,7 +92,6 @@ def compare_layers(
     vectors: bool = False,
     vocabulary: Vocabulary | None = None,
 ) -> LayerDifference:
-    """Return what changed in a layer."""
     if before is None or after is None:
         which = "the baseline" if before is None else "the model"
         return LayerDifference(name, False, f"the layer of {which} cannot be read")

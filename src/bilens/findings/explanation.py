@@ -1,7 +1,5 @@
 """One prediction, taken apart into eigenvectors, or into inputs and pairs of inputs."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

@@ -1,7 +1,5 @@
 """What inputs add to the weights: training against others, examples learnt by heart, spectra."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import partial

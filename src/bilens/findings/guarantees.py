@@ -1,7 +1,5 @@
 """What is proven about a classifier: radii, truncation, use of inputs, rounding of weights."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections import Counter

@@ -1,7 +1,5 @@
 """The reading of one layer: its fit first, then what its map says, then its weights."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable
@@ -59,7 +57,6 @@ def described(subject: LayerView) -> LayerReading:
 
 
 def weights_of(layer: Layer) -> dict[str, Tensor]:
-    """Return all weights and biases of a layer by name."""
     parts = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
     return {name: part for name, part in parts.items() if isinstance(part, Tensor)}
 
@@ -87,7 +84,6 @@ def read_units(layer: Layer) -> Units:
 
 
 def branches(layer: Layer) -> tuple[tuple[Tensor, Tensor | None], ...]:
-    """Return weight and bias of each branch."""
     if isinstance(layer, GLUWeights):
         return (layer.gate, layer.gate_bias), (layer.value, layer.value_bias)
     return ((layer.up, layer.up_bias),)
@@ -195,7 +191,6 @@ def read_outputs(
 
 
 def leading_pairs(eig: EigenDecomposition) -> tuple[LeadingPair, ...]:
-    """Return the eigenpairs of a form that are shown."""
     size, shown = float(eig.norm) or 1.0, slice(PAIRS)
     pairs = zip(eig.eigenvalues[shown], eig.residuals[shown], eig.eigenvectors[shown], strict=True)
     return tuple(
@@ -211,7 +206,6 @@ def leading_pairs(eig: EigenDecomposition) -> tuple[LeadingPair, ...]:
 
 
 def largest_parts(direction: Tensor) -> tuple[Component, ...]:
-    """Return the largest components of a direction."""
     order = direction.abs().argsort(descending=True)[:PARTS].tolist()
     return tuple(Component(index, float(direction[index])) for index in order)
 
@@ -297,7 +291,6 @@ def read_layer(
 
 
 def reading_of(subject: LayerView, fitted: FittedLayer, options: AuditOptions) -> LayerReading:
-    """Return what the weights of a layer say."""
     layer, f = fitted.layer, fitted.map
     generator = torch.Generator().manual_seed(options.seed)
     found = replace(

@@ -1,7 +1,5 @@
 """What a classifier makes of an image of each class: templates, and leads between classes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Statistics of margins: two samples compared, a gap of accuracies, a bound on the error."""
 
-from __future__ import annotations
-
 import math
 
 import torch

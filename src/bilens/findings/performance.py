@@ -1,7 +1,5 @@
 """How good predictions are: accuracy by class, calibration, ranking, residuals, and R² on data."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

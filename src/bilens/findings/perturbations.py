@@ -74,7 +74,6 @@ class AttackRequest:
         check_seed(self.seed)
 
     def objectives(self, f: QuadraticMap, means: ClassMeans) -> Iterator[Objective]:
-        """Yield what is asked for, one objective after the other."""
         classes = range(f.sizes.d_out)
         one_by_one = self.source is None and self.pairs
         for target in classes if self.target is None else (self.target,):
@@ -188,8 +187,6 @@ EDGE_INTENSITY = 0.01  # mean of a pixel over the training images below which it
 
 @dataclass(frozen=True, eq=False)
 class Perturbation:
-    """One attack."""
-
     kind: str  # one of READS
     member: int  # counted from 1 within its kind: the eigenvector, or the random draw
     deltas: Tensor  # (epsilons, in), what is added to every input; ‖deltas[i]‖ ≤ epsilons[i]
@@ -334,7 +331,6 @@ class PerturbationMethods:
         return found
 
     def others(self, objective: Objective) -> list[Perturbation]:
-        """Return the perturbations that are not optimal."""
         generator = torch.Generator().manual_seed(self.request.seed)
         published, pixel_space = (
             keys[objective.target] for keys in (self.published, self.pixel_space)

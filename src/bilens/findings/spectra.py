@@ -1,7 +1,5 @@
 """What spectra say, of classes and of the outputs of a layer, beside their null intervals."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 
@@ -83,7 +81,6 @@ SHOWN = 4  # eigenvectors of each sign
 def read_classes(
     module: BilinearClassifier, eigs: EigenDecomposition, null: RotationNull, names: tuple[str, ...]
 ) -> tuple[ClassReading, ...]:
-    """Return the reading of every class."""
     eigs.check_usable()
     null.check_usable()
     raw = whole_ranks(module.quadratic_map())
@@ -145,7 +142,6 @@ def end_of_spectrum(eig: EigenDecomposition, positive: bool) -> tuple[Eigenvecto
 
 
 def approximation_quality(fit: QuadraticFit, activation: str) -> ApproximationQuality:
-    """Return what a fit says of itself."""
     scores = fit.r_squared
     return ApproximationQuality(
         activation,
@@ -165,7 +161,6 @@ def summarise_spectra(
     ranks: Tensor | None,
     null_intervals: Sequence[NullInterval | None] | None = None,
 ) -> tuple[FormSpectrum, ...]:
-    """Return the pairs of each form of a batch."""
     found = []
     for index, name in enumerate(names):
         eig = eigs[index]

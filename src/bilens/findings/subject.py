@@ -1,7 +1,5 @@
 """What is judged: a classifier and its data; is the reading exact, is the model right."""
 
-from __future__ import annotations
-
 import copy
 import math
 from dataclasses import dataclass

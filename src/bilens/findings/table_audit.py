@@ -4,8 +4,6 @@ Everything is read in standard units where the model knows mean and standard dev
 columns: there, coefficients of columns of different units can be compared.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 
@@ -193,7 +191,6 @@ BLOCK_BYTES = 64 * 2**20  # a block of rows of one Q
 def output_effects(
     f: QuadraticMap, output_names: tuple[str, ...], num_pairs: int
 ) -> tuple[OutputEffects, ...]:
-    """Return the effects of every output of a map of standardised columns."""
     return tuple(effects_of(f, index, name, num_pairs) for index, name in enumerate(output_names))
 
 

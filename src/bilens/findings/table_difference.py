@@ -1,7 +1,5 @@
 """Two models of tables beside each other: their columns, coefficients and answers."""
 
-from __future__ import annotations
-
 import torch
 from msgspec import structs
 from torch import Tensor

@@ -1,7 +1,5 @@
 """What changed in a model as a whole: every tensor beside the baseline's, read as layer or not."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace as replaced
 

@@ -1,7 +1,5 @@
 """What the weights of a classifier say while it is trained, and when it has learnt enough."""
 
-from __future__ import annotations
-
 import math
 
 from bilens.base.errors import UsageError

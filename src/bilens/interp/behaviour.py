@@ -1,7 +1,5 @@
 """The behaviour that goes with a latent, and whether directions at the input of an MLP cause it."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ at all. The difference of two latents, read at inputs at which one of them is ac
 common, and leaves what decides between the two.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

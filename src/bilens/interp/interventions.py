@@ -1,7 +1,5 @@
 """Changing a few directions of what an MLP reads, and what that does to a behaviour."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias

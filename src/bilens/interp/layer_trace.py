@@ -5,8 +5,6 @@ the MLP computes before its activation function. An *input latent* is a column o
 in front of the MLP, the decoder of another SAE.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """A converted model as a folder: plain Hugging Face where that can hold it, ours where not."""
 
-from __future__ import annotations
-
 import copy
 import json
 from contextlib import suppress

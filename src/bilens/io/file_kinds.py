@@ -3,8 +3,6 @@
 Commands ask here first, so that what is no model is refused at once.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import shlex

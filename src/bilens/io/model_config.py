@@ -1,7 +1,5 @@
 """`config.json` of a model folder: what it may say, and the module it describes."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Collection, Mapping

@@ -1,7 +1,5 @@
 """What a tensor is by its name: kind, layer, and which tensor of another file is the same one."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Collection

@@ -18,12 +18,7 @@ from bilens.base.errors import CheckpointError, NonFiniteError
 from bilens.base.files import check_regular_file, shortened
 from bilens.base.memory import check_memory
 
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-}
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Of tensors that no layer is made of, such as masks, positions and packed numbers.
 OTHER_DTYPES = {
     "I64": torch.int64,

@@ -3,8 +3,6 @@
 Llama's MLP is down(act(gate x) ∘ (up x)), so with the activation "linear" it is the bilinear one.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from importlib.resources import files

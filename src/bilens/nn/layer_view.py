@@ -1,7 +1,5 @@
 """One layer of a loaded model: what it is without reading it, and its quadratic map on demand."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar

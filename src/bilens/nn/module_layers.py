@@ -1,7 +1,5 @@
 """The layers of a module: views of those of ours, and plain weights of whatever can be fitted."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from dataclasses import replace

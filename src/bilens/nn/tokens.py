@@ -1,7 +1,5 @@
 """Tokens: what a language model may be given, how well it predicts them, and how it draws them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

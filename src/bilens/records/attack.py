@@ -1,7 +1,5 @@
 """An attack: what one change of every image does to a classifier, and what is proven about it."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from bilens.records.base import Count, Document, Integer, Numbers, Record, require

@@ -1,7 +1,5 @@
 """What every record can do: be written as JSON, be read and checked again, be shown anywhere."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """What documents have in common: the verdict, what was read, and where all of it comes from."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import msgspec

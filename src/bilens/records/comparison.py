@@ -1,7 +1,5 @@
 """Two models of a folder, or two dates of one, beside each other."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from bilens.records.audit import ClassReading

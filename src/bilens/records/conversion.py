@@ -1,7 +1,5 @@
 """A conversion: what making MLPs bilinear costs, and what can be read of them since."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from bilens.records.base import Count, Document, Record

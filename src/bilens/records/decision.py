@@ -3,8 +3,6 @@
 An index is a row of each page one.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from bilens.records.base import Count, Document, Record, require

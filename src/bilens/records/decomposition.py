@@ -1,7 +1,5 @@
 """The eigenpairs of a layer's outputs, and how close quadratic maps come to models and layers."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from bilens.records.base import Count, Document, Integer, Record, require

@@ -1,7 +1,5 @@
 """What the explorer shows of a folder: models, their audits, and reports of other kinds."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from typing import Literal

@@ -1,7 +1,5 @@
 """What inputs add to what the weights say: training against others, examples, spectra."""
 
-from __future__ import annotations
-
 from bilens.records.base import Count, Numbers, Record, require
 from bilens.records.common import DataOrigin, Share
 

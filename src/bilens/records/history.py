@@ -1,7 +1,5 @@
 """What a folder remembers of its models: audits, and what people said of them."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from bilens.records.base import Count, Record

@@ -1,7 +1,5 @@
 """What the explorer runs for people: one command line at a time, and how each ended."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from msgspec import Meta

@@ -1,7 +1,5 @@
 """What the explorer shows of a language model: the circuits of a trace, and a text that is read."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 import msgspec

@@ -1,7 +1,5 @@
 """How good the predictions of a model are on data with right answers."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from bilens.records.base import Count, Numbers, Record, require

@@ -1,7 +1,5 @@
 """What a page computes a model from: its whole map as numbers, and inputs to try."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from bilens.records.base import Count, Document, Numbers, Record

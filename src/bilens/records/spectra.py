@@ -1,7 +1,5 @@
 """What the explorer shows of a layer: its outputs' spectra, eigenvectors and interactions."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from bilens.records.audit import TruncationPoint

@@ -1,7 +1,5 @@
 """A trace: how the outputs of one MLP of a language model are built from its inputs."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from bilens.records.base import Count, Document, Integer, Numbers, Record, require

@@ -5,8 +5,6 @@ products of two input latents. So it is drawn where the output latent is stronge
 input latent has its exact share of the circuit there, the Shapley value of a quadratic form.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final

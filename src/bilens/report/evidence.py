@@ -3,8 +3,6 @@
 Each format is a template of its name in `templates/`.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The reports as HTML pages, no script, no network, everything inside; and printed as PDF."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

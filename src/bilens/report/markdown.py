@@ -1,7 +1,5 @@
 """An audit as Markdown for a pull request: verdict, conditions, difference, how to reproduce."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Sequence
 

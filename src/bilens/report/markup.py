@@ -3,8 +3,6 @@
 A child or a cell is a text, markup of this file, or a `Figure`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -140,7 +138,6 @@ def paragraph(*content: Content, class_: str | None = None) -> Markup:
 
 
 def quiet(*content: Content) -> Markup:
-    """Return a remark."""
     return paragraph(*content, class_="quiet")
 
 
@@ -214,7 +211,6 @@ class Column:
 
     @property
     def classes(self) -> str | None:
-        """The classes of its cells."""
         return " ".join(filter(None, ("num" if self.numeric else "", self.class_))) or None
 
 

@@ -4,8 +4,6 @@ A chart is a `Plot` of two axes and the marks drawn on it. Colours and dashes co
 `pos`, `neg`, `strong`, `curve`, `band`, ….
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

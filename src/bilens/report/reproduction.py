@@ -1,7 +1,5 @@
 """The page of a reproduction: each study's numbers beside the published ones, and its text."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

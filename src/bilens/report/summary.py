@@ -3,8 +3,6 @@
 It says nothing that the report does not, in the report's own sentences.
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Iterator
 from itertools import chain, islice

@@ -3,8 +3,6 @@
 Every cell is a `Text`: no name in a file is read as markup, and none can drive the terminal.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from typing import Literal

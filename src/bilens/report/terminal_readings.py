@@ -1,7 +1,5 @@
 """What commands print of layers, predictions and traces: tables and lines, drawn from records."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from rich.table import Table

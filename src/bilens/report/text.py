@@ -1,7 +1,5 @@
 """Texts for people: the sentences of a language, numbers, tokens, and names cut to their room."""
 
-from __future__ import annotations
-
 import json
 import math
 import string

@@ -1,7 +1,5 @@
 """Rows of small images, what is said of each, and bars beside them; one file without a page."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

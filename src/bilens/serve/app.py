@@ -1,7 +1,5 @@
 """The explorer's addresses: pages for people, and the same records as JSON for scripts."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -58,14 +56,7 @@ Found = TypeVar("Found")
 def build_app(
     served: ServedFolder, hosts: list[str], token: str | None = None, needed: bool = True
 ) -> Guard:
-    """Return the explorer of a folder as an ASGI application.
-
-    Args:
-        served: the folder.
-        hosts: `name:port` under which it may be asked for.
-        token: that lets a script change something; None if none does.
-        needed: whether every request needs it, too: beyond this machine.
-    """
+    """Return the explorer of a folder as an ASGI application; hosts and token are `Guard`'s."""
     events = Events(served)
 
     def page(

@@ -1,7 +1,5 @@
 """The page of two models, or of two dates of one; a script adds their eigenvectors."""
 
-from __future__ import annotations
-
 from markupsafe import Markup
 
 from bilens.api.history import now

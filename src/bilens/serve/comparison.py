@@ -1,7 +1,5 @@
 """Two models beside each other: rule by rule, layer by layer, eigenvector by eigenvector."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -87,13 +85,12 @@ def class_spectra(
     """Yield what the documents of two audits say of each class, where both have the same."""
     records = [served.audit(number).record for number in numbers]
     if len(records) == 2 and all(isinstance(one, Audit) for one in records):
-        first, second = ([drawn_alone(one) for one in record.classes] for record in records)
+        first, second = (
+            [structs.replace(one, positive=(), negative=()) for one in record.classes]
+            for record in records
+        )
         if [one.name for one in first] == [one.name for one in second]:
             yield from zip(first[:MOST_CLASSES], second, strict=False)
-
-
-def drawn_alone(one: ClassReading) -> ClassReading:
-    return structs.replace(one, positive=(), negative=())
 
 
 def side(page: ModelPage, number: int | None) -> ComparedModel:

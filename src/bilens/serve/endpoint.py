@@ -1,7 +1,5 @@
 """What one address of the explorer's JSON is, and the OpenAPI document of all of them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -77,11 +75,9 @@ class Endpoint:
         return "GET" if self.body is None else "POST"
 
     def asked(self, path: Mapping[str, Any], query: Mapping[str, str], body: bytes = b"") -> Asked:
-        """Return a request, checked; what it does not say is the default.
+        """Return a request, checked: UsageError for its query, MsgspecError for its body.
 
-        Raises:
-            UsageError: If the query is not as described.
-            msgspec.MsgspecError: If the body is not.
+        What it does not say is the default.
         """
         values = {name: read_value(name, query.get(name), self.query[name]) for name in self.query}
         read = None if self.body is None else msgspec.json.decode(body, type=self.body)

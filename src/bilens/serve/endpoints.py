@@ -1,7 +1,5 @@
 """The explorer's JSON: one table, which is also its OpenAPI document."""
 
-from __future__ import annotations
-
 from msgspec import structs
 
 from bilens.records.attack import Attack

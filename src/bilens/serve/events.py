@@ -3,8 +3,6 @@
 Each event holds the whole queue and no difference, so one who was away, or asleep, misses nothing.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress

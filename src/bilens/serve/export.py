@@ -4,8 +4,6 @@ The pages are those of the server, asked one after the other from the first page
 view needs nothing of its own here but the list of data that it asks for (`Endpoint.held`).
 """
 
-from __future__ import annotations
-
 import base64
 import gzip
 import hashlib
@@ -94,14 +92,8 @@ def export(served: ServedFolder, lang: str, report: Report = lambda *_: None) ->
 
     What does not fit below `LARGEST` is left out: pages and data of the models that the first page
     has last, and of the others whole documents, then interactions, then eigenvectors.
-
-    Args:
-        served: the folder.
-        lang: in which it opens, and whole reports are; pages and summaries are in both languages.
-        report: is told (stage, done, total).
-
-    Raises:
-        UsageError: If not even the first page fits.
+    It opens in `lang`, and whole reports are in it; pages and summaries are in both languages.
+    `report` is told (stage, done, total). UsageError if not even the first page fits.
     """
     script = bundle()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
@@ -158,10 +150,7 @@ def export(served: ServedFolder, lang: str, report: Report = lambda *_: None) ->
 def crawl(ask: Ask, lang: str, room: int, more: list[str]) -> Pages:
     """Return the pages that links lead to, model by model, until half of the room is full.
 
-    At last come some more.
-
-    Raises:
-        UsageError: If not even the first page fits.
+    At last come some more. UsageError if not even the first page fits.
     """
     found, waiting, seen = Pages(), [*more, "/"], set[str]()
     share = room

@@ -1,7 +1,5 @@
 """A folder that is served: what lies in it, its history, and the documents that are asked for."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -51,14 +49,8 @@ Judged = tuple[tuple[Finding, ...], tuple[JudgedCondition, ...]]
 class ServedFolder:
     """A folder, walked again when it is looked at; and its history.
 
-    What is asked for and is not there is `MissingError`.
-
-    Args:
-        folder: the folder.
-        exporting: for readers elsewhere: nothing is written, and notes are left out.
-
-    Raises:
-        FileError: If it is no folder, or may not be read.
+    What is asked for and is not there is `MissingError`. With `exporting`, for readers elsewhere,
+    nothing is written, and notes are left out.
     """
 
     def __init__(self, folder: Path, *, exporting: bool = False) -> None:
@@ -94,11 +86,7 @@ class ServedFolder:
             return self._past
 
     def overview(self, watch: str = "") -> Overview:
-        """Return all models, the worst first, and all reports.
-
-        Args:
-            watch: the rule whose numbers the rows have; another one where nothing measured it.
-        """
+        """Return all models, the worst first, with the numbers of a rule to watch; all reports."""
         found, past = self.found(), self.past()
         with self._drawing:  # it is made once, for all who ask
             beside = tuple((key, answer) for key, answer in self._beside(found, past).items())
@@ -136,7 +124,6 @@ class ServedFolder:
         return decision_of(record).answer if same else None
 
     def model(self, key: str) -> ModelPage:
-        """Return what is known of a model."""
         found, past = self.found(), self.past()
         path = found.models.get(key)
         names = past.audits if path is None else [found.names[key]]
@@ -239,7 +226,6 @@ class ServedFolder:
         return report.with_people(People(people.day, entries) if entries else None)
 
     def start(self, asked: NewJob) -> Job:
-        """Put a job in the queue."""
         found = self.found()
         models = {key: self.name_of(path) for key, path in found.models.items()}
         data = {key: self.name_of(path) for key, path in found.data.items()}

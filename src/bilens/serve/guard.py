@@ -11,8 +11,6 @@ another site cannot: a browser sends that header only where the server has allow
 first with `OPTIONS`, and is refused here.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hmac
 import re

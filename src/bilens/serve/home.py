@@ -1,7 +1,5 @@
 """The first page: a row a model with its decision first, and by what the rows are chosen."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from operator import itemgetter

@@ -1,7 +1,5 @@
 """What lies in the folder alone: no file of another place is read, no path of it is told."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re
@@ -55,9 +53,7 @@ def there(found: Wanted | None) -> Wanted:
 def files_of(folder: Path, path: Path, most: int = MOST_FILES) -> Iterator[Path]:
     """Yield a file, or a folder and all in it at any depth, and the model below an adapter.
 
-    Raises:
-        ElsewhereError: If a link in it, or what it names, leads out of the served folder.
-        FileError: If it holds more than `most`.
+    ElsewhereError where a link or a name leads out of the served folder; FileError beyond `most`.
     """
     waiting, seen, looked = [path], set[Path](), 0
     if path.name == WEIGHTS and (path.parent / ADAPTER).exists():
@@ -96,8 +92,7 @@ def named_in(
 ) -> list[Path]:
     """Return what a file in `home` may mean by a path, where something (such) lies there.
 
-    Raises:
-        ElsewhereError: If it is not in the served folder.
+    ElsewhereError where that is not in the served folder.
     """
     places = []
     for one in (here / named for here in (Path.cwd(), folder, home)):

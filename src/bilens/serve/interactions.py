@@ -1,7 +1,5 @@
 """The interactions of a layer's inputs along one output: Q between those that are chosen."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """The command lines of jobs: made of what a page asks for, and checked again before they run."""
 
-from __future__ import annotations
-
 import os
 from collections import deque
 from collections.abc import Mapping
@@ -50,9 +48,6 @@ def check_line(folder: Path, command: Command, line: tuple[str, ...]) -> None:
     """Refuse a command line that no page can have asked for, or whose files are gone since.
 
     Somebody else may write into the folder, and this process has other rights.
-
-    Raises:
-        RefusedError: If it is refused.
     """
     match line:
         case (first, *words, "--", model) if first == command:

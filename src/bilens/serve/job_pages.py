@@ -1,7 +1,5 @@
 """The queue on pages and as JSON: what can be started of a model, what runs, and how it ended."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterator
 from typing import get_args
@@ -9,16 +7,7 @@ from typing import get_args
 from markupsafe import Markup
 
 from bilens.records.base import Record, displayable
-from bilens.records.jobs import (
-    OPTIONS,
-    Command,
-    DataSet,
-    Job,
-    JobList,
-    JobPage,
-    ModelJobs,
-    NewJob,
-)
+from bilens.records.jobs import OPTIONS, Command, DataSet, Job, JobList, JobPage, ModelJobs, NewJob
 from bilens.report.markup import Column, element, joined, quiet, section, table
 from bilens.report.text import Catalogue, load_catalogue, whole
 from bilens.serve.endpoint import Asked, Endpoint
@@ -33,7 +22,6 @@ class Nothing(Record, frozen=True, forbid_unknown_fields=True):
 
 
 def jobs_page(found: JobList, lang: str, secret: str) -> str:
-    """Return the page of the queue."""
     t = load_catalogue(lang)
     return framed(t, t("explorer.jobs.heading"), secret, live(queue(t, found.jobs)))
 

@@ -7,8 +7,6 @@ of a job lives, whoever was killed. So no two jobs run at once, no process is ev
 another, and a job that says that it runs while the slot is free came to an end that nobody saw.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

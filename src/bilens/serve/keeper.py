@@ -3,8 +3,6 @@
 It is no child of the server's fate: the server may be killed, and the job goes on and is kept.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

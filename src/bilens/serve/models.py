@@ -1,7 +1,5 @@
 """Models that are open: read when a page asks, the last few kept, read again where they changed."""
 
-from __future__ import annotations
-
 import ctypes
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -103,12 +101,7 @@ class OpenModels:
         self._reading: dict[Path, Lock] = {}  # one reader waits for no other model
 
     def get(self, path: Path, name: str) -> OpenModel:
-        """Return a model of the folder.
-
-        Raises:
-            FileError: If a file of it is a link out of the folder, or changes meanwhile.
-            BilensError: If it cannot be read; the message says why.
-        """
+        """Return a model of the folder; FileError where a file of it leads out or changes."""
         with self._lock:
             reading = self._reading.setdefault(path, Lock())
         with reading:

@@ -1,7 +1,5 @@
 """What the first page says of each model: how its last audit ended, and what changed since."""
 
-from __future__ import annotations
-
 import hashlib
 from datetime import date
 from functools import lru_cache

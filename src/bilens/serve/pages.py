@@ -1,7 +1,5 @@
 """The explorer's pages: records → markup; they are read without script, which sorts and sends."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Sequence
 from importlib.resources import files

@@ -1,7 +1,5 @@
 """What people say of a model, at its page: each finding with its thread, and all that was said."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from markupsafe import Markup

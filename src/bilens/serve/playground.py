@@ -1,7 +1,5 @@
 """What the playground asks for: a model as numbers, spectra of pairs of outputs, exact radii."""
 
-from __future__ import annotations
-
 import math
 from base64 import b64encode
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What something can be said of: subjects that a page of the model speaks of, within its sizes."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Which commands can work on a model: each is offered, and taken, for no other."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """A text as a language model reads it: next tokens, layers, latents and circuits of a trace."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial

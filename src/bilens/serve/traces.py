@@ -1,7 +1,5 @@
 """What the page of a trace is drawn from: the trace, its model, and its circuits as graphs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import PurePath

@@ -1,7 +1,5 @@
 """What the playground begins with: images of the last audit and the data set, rows of a table."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Addresses hold ids, and an id stands for a path that the walk found: no text of 
 becomes a path.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections import deque

@@ -1,7 +1,5 @@
 """How rules are shown over time: their titles, their numbers as a line, and what changed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from markupsafe import Markup

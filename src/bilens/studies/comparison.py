@@ -1,7 +1,5 @@
 """Ours beside published: what a publication says, what was measured, and whether they agree."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -123,7 +121,6 @@ def findings_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def finding_cells(row: Mapping[str, Any]) -> list[str]:
-    """Return a row as texts."""
     said, source = row["claim"] or number(row["value"]), row["source"]
     for name, told in ALLOWED.items():
         if row[name] is not None:

@@ -6,8 +6,6 @@ leave out one run at a time. What the published script would have printed stands
 Axes in this file: R runs, C classes, K leading vectors, D pixels.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """What it costs to make the MLPs of a gated language model bilinear, by way and by tokens."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import shutil

@@ -1,7 +1,5 @@
 """A layer's circuits before a conversion, read from an approximation, and after it, exact."""
 
-from __future__ import annotations
-
 from typing import cast
 
 import torch

@@ -1,7 +1,5 @@
 """The ways from a gated language model to a bilinear one that the study compares."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path

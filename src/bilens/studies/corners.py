@@ -1,7 +1,5 @@
 """The four corners of regularisation: input noise and weight decay, alone and together."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial

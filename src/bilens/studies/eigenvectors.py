@@ -1,7 +1,5 @@
 """Eigenvectors and spectra of every class, in pixels and in the embedding (Fig. 2, 3, App. A)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import product
 from statistics import mean

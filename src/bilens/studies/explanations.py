@@ -1,7 +1,5 @@
 """Predictions as sums over eigenvectors: what speaks for them, what is missing (App. C)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from copy import deepcopy
 from statistics import mean

@@ -1,7 +1,5 @@
 """Fifteen kinds of hidden triggers that the study of findings plants in training images."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Images that are drawn: letters, which fix nothing, and shapes, which help to fix the findings."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Callable

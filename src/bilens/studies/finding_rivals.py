@@ -1,7 +1,5 @@
 """What others read of the same models: WeightWatcher, and Neural Cleanse on test images."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

@@ -1,7 +1,5 @@
 """Rank correlations and areas under a ROC, each with a bootstrap interval over models."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 

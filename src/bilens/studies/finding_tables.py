@@ -1,7 +1,5 @@
 """What is left of overfitting in tables, where nothing lies beside anything: norms and ranks."""
 
-from __future__ import annotations
-
 import math
 import random
 

@@ -6,8 +6,6 @@ time that the bilinear one takes for its own. How long a step takes is measured 
 turns, in the processor's own time.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import time

@@ -1,7 +1,5 @@
 """Output directions that classes share, by the HOSVD, at two widths (App. D)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from itertools import product
 

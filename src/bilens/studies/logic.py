@@ -8,8 +8,6 @@ there is no constant, and the truth is the form nearest to the gate over the bit
 Axes in this file: S models side by side, B bits of a batch, H products, C outputs, N bits.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from functools import partial

@@ -4,8 +4,6 @@ Masks of every kind are made from weights and training images, and judged on the
 classes that are not the target, at equal length.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import product
@@ -152,7 +150,6 @@ def attack_all(
 def attacked(
     name: str, request: AttackRequest, data: ImageDataset, model: BilinearClassifier
 ) -> Record:
-    """Return what the masks do to one model."""
     found = attack_classifier(
         model,
         LabelledImages(data.train_images, data.train_labels),
@@ -193,7 +190,6 @@ def values(
 
 
 def setting_section(name: str, kinds: Sequence[str], models: Sequence[Record]) -> str:
-    """Return the tables of a setting."""
     clean = [model["test_accuracy"] for model in models if model["setting"] == name]
     parts = [f"## {name}", f"Test accuracy without a mask: {spread(clean)}."]
     heads = f"kind | {' | '.join(f'ε = {epsilon:g}' for epsilon in SHOWN)}"

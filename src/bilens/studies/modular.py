@@ -5,8 +5,6 @@ pairs are held out. What generalises lies on the blocks of the Fourier basis; th
 read from the factors, after each few steps, beside what it is after random rotations of one branch.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass

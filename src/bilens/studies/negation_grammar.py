@@ -5,8 +5,6 @@ latents are ranked without being told of the rule; the first pair's eigen-direct
 and steered, beside random directions of the same norm.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Mapping

@@ -6,8 +6,6 @@ block is read through autoencoders, ranked as the grammar's is, and looked throu
 negation by words that took no part in the ranking.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from itertools import starmap
@@ -249,7 +247,6 @@ def frame_row(row: Record) -> tuple[str, ...]:
 
 
 def shown(frame: str) -> str:
-    """Return a frame as an example."""
     return frame.format("Tim", "He", word="happy", **{"not": " (not)"})
 
 

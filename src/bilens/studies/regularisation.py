@@ -4,8 +4,6 @@ A grid of input noise and weight decay; and input noise with one disturbance mor
 of the activations. All models of one seed have the same start, order of images and draws of noise.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial

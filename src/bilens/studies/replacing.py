@@ -1,7 +1,5 @@
 """What it costs to put a bilinear layer in the place of an ordinary or a gated one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial

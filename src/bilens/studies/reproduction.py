@@ -1,7 +1,5 @@
 """Several studies in one output folder, and one page about all of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -129,7 +127,6 @@ def write_page(out: Path, left_out: Mapping[str, str]) -> dict[str, str]:
 
 
 def page_parts(study: Study, document: Record) -> Record:
-    """Return what the page shows of a study."""
     return {
         "name": study.name,
         "title": study.title,

@@ -1,7 +1,5 @@
 """What autoencoders cost layer by layer: App. G of the paper."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 

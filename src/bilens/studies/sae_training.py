@@ -1,7 +1,5 @@
 """What training makes of autoencoders, and of the eigenvectors they are read by: App. H, Fig. 9."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Components that classes share, against eigenvectors of each class, at equal size (App. K)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
 

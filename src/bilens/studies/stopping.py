@@ -1,7 +1,5 @@
 """Where the weights of a training say that it should end, beside what held-out images say."""
 
-from __future__ import annotations
-
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -239,7 +237,6 @@ def told(one: Record) -> str:
 
 
 def cells_of(run: Record) -> list[object]:
-    """Return a row of the table of runs."""
     ends = run["ends"]
     ours, judge = ends["weights"], ends[JUDGE]
     lead = ours["accuracy"] - judge["accuracy"]

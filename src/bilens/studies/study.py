@@ -14,10 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from bilens.api.train import LanguageTraining, SAETraining, train_language, train_sae
 from bilens.base.checks import check_count
-from bilens.base.errors import (
-    DataError,
-    UsageError,
-)
+from bilens.base.errors import DataError, UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset, embedded_digits, load_images
 from bilens.nn import BilinearClassifier

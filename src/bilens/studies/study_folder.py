@@ -1,7 +1,5 @@
 """The folder that a study is run in: its cells go on where they stopped, then document and page."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Callable
@@ -9,11 +7,7 @@ from pathlib import Path
 
 from bilens.api.provenance import describe_run
 from bilens.base import silent
-from bilens.base.errors import (
-    CheckpointError,
-    InterruptedRunError,
-    OutputExistsError,
-)
+from bilens.base.errors import CheckpointError, InterruptedRunError, OutputExistsError
 from bilens.base.files import names_in, read_json, write_file, write_files
 from bilens.records.base import to_json
 from bilens.studies.comparison import findings, findings_table
@@ -142,7 +136,6 @@ def told(about: Record) -> str:
 
 
 def read_again(path: Path) -> Record:
-    """Return what a study wrote."""
     try:
         return read_json(path, MAX_BYTES)
     except CheckpointError as error:

@@ -7,8 +7,6 @@ The added coordinate is as long as a typical image, not 1: some unit is chosen i
 this one the constant and the linear part hardly enter the leading eigenvectors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial

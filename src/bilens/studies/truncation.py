@@ -3,8 +3,6 @@
 Axes in this file: K vectors kept of each class, C classes, B images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from statistics import mean
 

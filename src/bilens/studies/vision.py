@@ -4,8 +4,6 @@ All of them train the paper's classifier (embedding, bilinear layer, head; no bi
 weights. Classifiers are trained in batched passes and kept for the other studies of a folder.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace

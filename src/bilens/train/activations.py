@@ -1,7 +1,5 @@
 """Activations of a language model as a shuffled stream, and how well an autoencoder keeps them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property

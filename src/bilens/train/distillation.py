@@ -1,7 +1,5 @@
 """The last stage of a conversion: the student learns what the teacher gives."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence

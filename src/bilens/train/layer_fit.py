@@ -4,8 +4,6 @@ Sequential: a block is fitted on the stream of the student, whose earlier blocks
 already, with what the teacher's MLP would give there as the target.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Collection, Iterator, Sequence

@@ -1,7 +1,5 @@
 """The training loop, what a task gives to it, and the checkpoints of a run."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

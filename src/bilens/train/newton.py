@@ -1,7 +1,5 @@
 """Newton's method for a penalised linear model: the one solution of a convex problem."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass

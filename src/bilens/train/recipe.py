@@ -1,7 +1,5 @@
 """What all recipes share, and the device and precision that they are computed with."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace

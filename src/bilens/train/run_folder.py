@@ -1,7 +1,5 @@
 """A training run in a folder: interrupted, resumed and read later, and its files kept apart."""
 
-from __future__ import annotations
-
 import json
 import math
 import shutil

@@ -167,9 +167,6 @@ def test_the_ceiling_is_least_squares_over_all_quadratics() -> None:
     found = quadratic_ceiling(X, y, ridge=1e-13)
     expected = least_squares(features, y, torch.ones(900).double())
     torch.testing.assert_close(found(X), expected, rtol=1e-6, atol=1e-6)
-    some = quadratic_ceiling(X, y, directions=9, generator=torch.Generator().manual_seed(0))
-    best, less = (r_squared_on(y, one(X)).overall for one in (found, some))
-    assert 0.3 < less < best
 
 
 def test_weights_of_rows() -> None:

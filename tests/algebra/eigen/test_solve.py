@@ -73,10 +73,12 @@ def test_a_bad_direction_among_thousands_changes_nothing_for_the_others(method: 
     assert [i for i, s in enumerate(eigs.status) if s is Status.NOT_FINITE] == [3, 1200]
     assert bool(eigs.eigenvalues[~good].isnan().all())
     assert not bool(eigs.complete[~good].any())
-    alone = eigendecompose_all(f, directions[good], method=method, k=2)
+    some = good.nonzero()[::10, 0]
+    alone = eigendecompose_all(f, directions[some], method=method, k=2)
     scale = alone.frobenius_squared.sqrt()[:, None]
-    difference = (eigs.eigenvalues[good] - alone.eigenvalues).abs()
+    difference = (eigs.eigenvalues[some] - alone.eigenvalues).abs()
     assert bool((difference <= 1e-12 * scale).all())
+    assert bool(eigs.eigenvalues[good].isfinite().all())
 
 
 @pytest.mark.parametrize("method", METHODS)

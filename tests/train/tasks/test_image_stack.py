@@ -18,7 +18,6 @@ from bilens.train.tasks.image import ImageRecipe, ImageTask, train_classifier
 from bilens.train.tasks.image_stack import (
     StackTask,
     in_passes,
-    train_classifiers,
     train_classifiers_in_folder,
 )
 
@@ -51,8 +50,10 @@ def alone() -> list[torch.nn.Module]:
     return [train_classifier(DATA, recipe) for recipe in CELLS]
 
 
-def test_the_weights_are_those_of_each_cell_alone(alone: list[torch.nn.Module]) -> None:
-    together = train_classifiers(DATA, CELLS)
+def test_the_weights_are_those_of_each_cell_alone(
+    tmp_path: Path, alone: list[torch.nn.Module]
+) -> None:
+    together = train_classifiers_in_folder(tmp_path, DATA, CELLS)
     assert [distance(*pair) < TOLERANCE for pair in zip(together, alone, strict=True)] == [
         True
     ] * len(CELLS)
@@ -84,15 +85,13 @@ def test_a_cell_that_diverges_is_named_and_the_others_are_kept(
     bad = dataclasses.replace(tiny.RECIPE, noise=1e30)
     told = pytest.raises(NumericalError, match=r"^[^{]*{[^{]*'noise': 1e\+30.*leave this cell out")
     with told:
-        train_classifiers(DATA, [*CELLS[:2], bad])
-    with told:
         train_classifiers_in_folder(tmp_path, DATA, [bad, *CELLS[:2]])
     with no_training():
         found = train_classifiers_in_folder(tmp_path, DATA, CELLS[:2])
     assert max(map(distance, found, alone)) < TOLERANCE
     assert len([*tmp_path.iterdir()]) == 2
     with told:  # alone, in the epoch where it is found
-        train_classifiers(DATA, [bad])
+        train_classifiers_in_folder(tmp_path, DATA, [bad])
 
 
 def test_weights_that_changed_since_are_refused(tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
 """The quadratic approximation in closed form, of one layer and of several."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

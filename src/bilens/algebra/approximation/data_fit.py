@@ -1,7 +1,5 @@
 """The quadratic approximation of a layer from its inputs: of each neuron, and of `down`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -264,38 +262,17 @@ def train_factors(
     return each_part(live, Tensor.detach)
 
 
-def quadratic_ceiling(
-    x: Tensor,
-    y: Tensor,
-    *,
-    ridge: float | None = None,
-    directions: int | None = None,
-    generator: torch.Generator | None = None,
-) -> GLUWeights:
-    """Return the least-squares map of y over all quadratics of x: what no fit can exceed.
+def quadratic_ceiling(x: Tensor, y: Tensor, ridge: float | None = None) -> GLUWeights:
+    """Return the least-squares map of y, (rows, out), over all quadratics of x, (rows, n).
 
-    Math: `refit_down` on all n(n + 1)/2 products of centred inputs; beyond about 200 inputs, on
-        products of random directions, a lower bound.
-    Cost: as `refit_down`, with k = n(n + 1)/2 + n, or the number of directions + n.
-
-    Args:
-        x: (rows, n).
-        y: (rows, out).
-        ridge: as in `refit_down`.
-        directions: random products instead of all.
-        generator: of the directions.
-
-    Raises: as `refit_down`.
+    No fit can exceed it. Math: `refit_down` on all n(n + 1)/2 products of centred inputs, which
+    says cost and errors too, with k = n(n + 1)/2 + n.
     """
     d_in, centre = x.shape[1], x.double().mean(dim=0)
     scale = float(x.double().var(dim=0, correction=0).mean().sqrt()) or 1.0
-    if directions is None:
-        first, second = torch.triu_indices(d_in, d_in)
-        eye = torch.eye(d_in, dtype=torch.float64) / scale
-        left, right = eye[first], eye[second]
-    else:
-        shape = 2, directions, d_in
-        left, right = torch.randn(shape, generator=generator, dtype=torch.float64) / scale
+    first, second = torch.triu_indices(d_in, d_in)
+    eye = torch.eye(d_in, dtype=torch.float64) / scale
+    left, right = eye[first], eye[second]
     none, path = left.new_zeros(y.shape[1], len(left)), left.new_zeros(y.shape[1], d_in)
     biases = -left @ centre, -right @ centre
     start = GLUWeights(none, left, right, "identity", *biases, linear=path)

@@ -170,7 +170,6 @@ def as_gated(layer: Layer) -> GLUWeights:
 
 
 def each_part(layer: AnyLayer, change: Callable[[Tensor], Tensor]) -> AnyLayer:
-    """Return a layer with each of its tensors changed."""
     parts = {name: change(part) for name, part in vars(layer).items() if isinstance(part, Tensor)}
     return replace(layer, **parts)  # type: ignore[type-var]
 

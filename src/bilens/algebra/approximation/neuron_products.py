@@ -1,7 +1,5 @@
 """Neurons as single products with biases: conditioning, shifts and balance of the factors."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -216,7 +216,6 @@ def fits_to_data(
 
 
 def as_weights(f: QuadraticMap) -> GLUWeights:
-    """Return a map as the weights of a bilinear layer."""
     down, left, right = f.tensor.down, f.tensor.left, f.tensor.right
     return GLUWeights(down, left, right, "identity", linear=f.linear, constant=f.constant)
 

@@ -4,8 +4,6 @@ Each matrix gets a Krylov basis of its own; the bases grow in step, so that one 
 shared factors with a tall matrix serves them all. Matrices whose pairs have converged leave.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -170,7 +168,6 @@ class Recurrence:
         return torch.where(exhausted, 0.0, beta)
 
     def choose(self, k: int, which: Which) -> ChosenPairs:
-        """Return k Ritz pairs of each matrix."""
         # A rival is left out for good if it has converged itself, or if its whole error interval
         # lies below the chosen ones.
         steps = self.steps

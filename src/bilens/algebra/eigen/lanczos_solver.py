@@ -1,7 +1,5 @@
 """Batches of forms through Lanczos' method; their pairs refined and checked in float64."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -91,7 +89,6 @@ class LanczosSolver(EigenSolver):
         return Cost(work, memory, batch, portion)
 
     def solve(self, task: Task, rows: Tensor) -> Iterator[tuple[Tensor, EigenDecomposition]]:
-        """Yield k eigenpairs of some forms, in batches."""
         # Forms that do not pass at first, because they need more steps than usual or more digits
         # than float32 has, are done again in float64 with room for more steps. Those that fail then
         # as well come with their best pairs, flagged.

@@ -1,7 +1,5 @@
 """‖Q‖_F² of balanced forms with its rounding, and what it proves about eigenvalues not found."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """Which pairs of a spectrum are kept, in which order and sign, and which belong together."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

@@ -1,7 +1,5 @@
 """Solvers of whole spectra: of the array itself, or in the row space of its two branches."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import ClassVar
 

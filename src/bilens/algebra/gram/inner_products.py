@@ -1,7 +1,5 @@
 """Inner products and norms of interaction matrices and slices of a tensor, from factors."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -177,18 +177,16 @@ class Histogram:
         return cls(edges, zero.expand(len(edges) - 1), zero, zero)
 
     def added(self, values: Tensor) -> Histogram:
-        search = counts_on_cpu if values.device.type == "cpu" else counts_by_search
+        if values.device.type == "cpu":  # five times as fast as searching
+            counts = torch.histogram(values, self.edges).hist.long()
+        else:
+            counts = counts_by_search(values, self.edges)
         return Histogram(
             self.edges,
-            self.counts + search(values, self.edges),
+            self.counts + counts,
             self.below + (values < self.edges[0]).sum(),
             self.above + (values > self.edges[-1]).sum(),
         )
-
-
-def counts_on_cpu(values: Tensor, edges: Tensor) -> Tensor:
-    """Return how many values lie in each bin, (bins,) int64; five times as fast as searching."""
-    return torch.histogram(values, edges).hist.long()
 
 
 def counts_by_search(values: Tensor, edges: Tensor) -> Tensor:

@@ -163,7 +163,6 @@ class AuditPages:
         return {option: path for option, path in named.items() if path is not None}
 
     def said(self) -> list[str]:
-        """Return the lines about what was written."""
         evidence = [] if self.evidence is None else [f"Evidence: {self.evidence}"]
         return [f"Report: {path}" for path in self.files.values()] + evidence
 

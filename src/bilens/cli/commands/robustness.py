@@ -1,7 +1,5 @@
 """`bilens certify` and `bilens attack`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import typer

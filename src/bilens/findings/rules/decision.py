@@ -5,8 +5,6 @@ Else a reading that is wrong or covers too little: it cannot be judged. Else any
 care, was not read or was not measured: conditions. What is left may be used.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import Final
@@ -28,7 +26,6 @@ ACCEPTED_BY: Final = {"use": "owner", "conditions": "owner_and_risk"}
 
 
 def decide(record: Audit | LayerAudit | TableAudit) -> Decision:
-    """Return the decision on a model that was audited."""
     found, inputs, one_class = record.performance, 0, False
     if found is not None and found.classification is not None:
         inputs, one_class = found.rows, found.classification.accuracy.plain == 1

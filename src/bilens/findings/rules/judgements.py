@@ -1,7 +1,5 @@
 """What counts of all that people said: the last word on a rule, and the last label of a subject."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Final, Literal
 
@@ -18,10 +16,8 @@ def judgements(
 ) -> dict[str, tuple[Entry, Judgement]]:
     """Return how each rule stands that was accepted or rejected, and by which entry.
 
-    Args:
-        entries: of one model, the last one first; the last one of a rule counts.
-        weights: SHA-256 of the weights that are asked about; nothing is accepted of "".
-        day: that is asked about, year-month-day.
+    `entries` are of one model, the last one first, which counts; `weights` is the SHA-256 that is
+    asked about (nothing is accepted of ""), `day` year-month-day.
     """
     last: dict[str, Entry] = {}
     for entry in entries:

@@ -1,7 +1,5 @@
 """Rules on layers: whether they can be read, their fit, weights and maps, and what changed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial

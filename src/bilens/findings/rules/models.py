@@ -1,7 +1,5 @@
 """Rules on a model: whether it is read exactly, how good it is, what it may hide."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What got better and what got worse between two audits of one model, rule by rule."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Final

@@ -1,7 +1,5 @@
 """All rules of a verdict, and conditions that fail an audit: a rule, or its number and a limit."""
 
-from __future__ import annotations
-
 import math
 import operator
 import re

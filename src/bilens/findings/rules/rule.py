@@ -1,7 +1,5 @@
 """What a rule is: what it measures, on which evidence, how it ends, how its numbers are shown."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from operator import itemgetter

@@ -1,7 +1,5 @@
 """Rules on a table's model: what its columns give away, and what its scores hide."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial

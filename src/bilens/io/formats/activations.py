@@ -3,8 +3,6 @@
 One table: our name, and the function of `torch.nn.functional` that a reading is compared with.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

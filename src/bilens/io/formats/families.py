@@ -4,8 +4,6 @@ A family is a `model_type` of Hugging Face. Names, order of the branches and the
 activation were compared with transformers 5.24, on a small model of each in the tests.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,8 +53,6 @@ class Home:
 
 @dataclass(frozen=True)
 class Experts:
-    """How the experts of a mixture are named."""
-
     counts: tuple[str, ...]  # the keys that the number of experts may stand under
     each: Layout = SEPARATE  # the layout of one expert
     module: str = "mlp"  # what holds the experts on the disk, where it is not called `mlp`
@@ -67,8 +63,6 @@ class Experts:
 
 @dataclass(frozen=True)
 class Family:
-    """How the MLPs of a family are stored."""
-
     homes: tuple[Home, ...] = (Home(),)  # where they may lie, on the disk or in memory
     about_input: str = RMS  # what an MLP receives, in words
     activation_key: str = "hidden_act"  # the key of the activation in `config.json`

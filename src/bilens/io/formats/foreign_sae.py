@@ -1,7 +1,5 @@
 """What every reader of a foreign sparse autoencoder makes of its file, and checks."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass

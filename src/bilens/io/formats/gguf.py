@@ -3,8 +3,6 @@
 The header is read here: the gguf package follows whatever lengths a file claims.
 """
 
-from __future__ import annotations
-
 import re
 import struct
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """A network in a file that lists its operations: a graph of torch's, and the MLPs found in it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field

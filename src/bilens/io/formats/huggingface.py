@@ -1,7 +1,5 @@
 """Folders of Hugging Face, read layer by layer: no module is built and no code in them is run."""
 
-from __future__ import annotations
-
 import copy
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping

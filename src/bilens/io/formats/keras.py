@@ -1,7 +1,5 @@
 """Files of Keras: the dense layers of a model, by its configuration; no code in it is run."""
 
-from __future__ import annotations
-
 import json
 import operator
 import re

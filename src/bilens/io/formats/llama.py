@@ -1,7 +1,5 @@
 """Llama folders of Hugging Face that a transformer of ours holds as a whole; nothing is run."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path

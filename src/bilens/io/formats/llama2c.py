@@ -3,8 +3,6 @@
 Whatever the header says is checked against the size of the file before anything is read.
 """
 
-from __future__ import annotations
-
 import struct
 from dataclasses import astuple, dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """MLPs in any file of tensors: which tensor is what is said, or guessed and shown."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace

@@ -7,8 +7,6 @@ head(left x ∘ right x); both are one bilinear MLP. The attention of transforme
 `attention.out`. Their norms have no gain and add 1e-8.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Collection, Mapping

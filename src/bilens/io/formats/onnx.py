@@ -1,7 +1,5 @@
 """ONNX files: the MLPs in their graph, each compared with what onnx's own evaluator computes."""
 
-from __future__ import annotations
-
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterator

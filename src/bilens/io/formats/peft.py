@@ -1,7 +1,5 @@
 """Adapters of the library PEFT, LoRA, rsLoRA and DoRA, added to the model they were made for."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """PyTorch's own files: state dicts, checkpoints, TorchScript; no code of theirs is run."""
 
-from __future__ import annotations
-
 import re
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Autoencoders of SAELens, of EleutherAI's sparsify and of the paper's official repository."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

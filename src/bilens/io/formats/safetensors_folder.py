@@ -1,7 +1,5 @@
 """The tensors of safetensors files, one file or several shards, left where they lie."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Collection
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Fitted models of scikit-learn in files: joblib and pickle, which run code, and skops."""
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """An MLP as it was read, against transformers' own module or the formula of its family."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -97,7 +95,6 @@ def module_of_transformers(
 def filled(
     content: Mapping[str, Any], location: LayerLocation, module: Module, raw: Mapping[str, Tensor]
 ) -> tuple[str, Run]:
-    """Return the name and the function of a module of transformers with the raw tensors in it."""
     path, layout, parts = module
     home, is_expert, _ = path.partition(".experts.")
     if is_expert:
@@ -132,7 +129,7 @@ def blank_module(content: Mapping[str, Any], path: str, **options: str) -> nn.Mo
     config = AutoConfig.for_model(content["model_type"], **harmless(content))
     with torch.device("meta"):
         options["attn_implementation"] = "eager"
-        model: nn.Module = AutoModel.from_config(config, **options)  # type: ignore[no-untyped-call]
+        model: nn.Module = AutoModel.from_config(config, **options)
     return model.get_submodule(path)
 
 

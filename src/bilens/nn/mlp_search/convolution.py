@@ -1,7 +1,5 @@
 """Convolutions and normalisations of channels: linear maps of what stands at each place."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 

@@ -1,7 +1,5 @@
 """The layers of neurons inside a module: what is found, how far it is right, what is left out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial

@@ -1,7 +1,5 @@
 """Reading the graph of a module: which of its values are layers of neurons."""
 
-from __future__ import annotations
-
 from torch import fx, nn
 from torch.fx.node import Argument, Node, map_arg
 

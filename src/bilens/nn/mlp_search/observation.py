@@ -3,8 +3,6 @@
 What enters a linear map is made of what left others.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What each operation of a graph makes of the values before it."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from functools import partial
@@ -45,7 +43,6 @@ HEADS = {"softmax", "log_softmax", "Softmax", "LogSoftmax"}
 
 
 def read_graph(root: nn.Module, graph: fx.Graph) -> GraphReader:
-    """Return what the values of a graph are."""
     reader = GraphReader(root, graph)
     for node in graph.nodes:
         if node.op == "output":
@@ -68,7 +65,6 @@ def attribute_value(reader: GraphReader, path: str) -> Value:
 
 
 def module_value(reader: GraphReader, node: Node) -> Value:
-    """Return what a module makes of its argument."""
     path = str(node.target)
     module = reader.root.get_submodule(path)
     value = first_value(reader, node)
@@ -95,7 +91,6 @@ def module_value(reader: GraphReader, node: Node) -> Value:
 
 
 def call_value(reader: GraphReader, node: Node) -> Value:
-    """Return what a function or a method of tensors makes of its arguments."""
     target = node.target
     name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
     name = name.strip("_")

@@ -3,8 +3,6 @@
 An activation is told by its values: names differ from library to library, functions do not.
 """
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

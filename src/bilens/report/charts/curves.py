@@ -1,7 +1,5 @@
 """Curves and fields: right answers, perturbations, answers to data, columns, steps of a run."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

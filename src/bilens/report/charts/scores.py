@@ -1,7 +1,5 @@
 """Scores as bars to both sides of zero, and a score as the running sum of its parts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate

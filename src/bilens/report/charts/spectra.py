@@ -1,7 +1,5 @@
 """What weights say: spectra, ranks, layers, triggers, and where a model changed."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Circuits of a language model: correlations, latents on a plane, interactions as squares."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

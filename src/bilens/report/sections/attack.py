@@ -1,7 +1,5 @@
 """The page of an attack: what is proven, curves, numbers at one length, the perturbations."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup

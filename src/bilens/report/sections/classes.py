@@ -1,7 +1,5 @@
 """The page of a classifier of one layer: its classes, few directions, and what may be wrong."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from markupsafe import Markup

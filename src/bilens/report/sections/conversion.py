@@ -1,7 +1,5 @@
 """The page of a conversion: the bill, the gain, layer by layer, and what was not preserved."""
 
-from __future__ import annotations
-
 import math
 
 from markupsafe import Markup

@@ -1,7 +1,5 @@
 """What of a model was read and what was not: one table on every page, the same list elsewhere."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from markupsafe import Markup

@@ -3,8 +3,6 @@
 The same lines stand in the terminal and in Markdown.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, get_args

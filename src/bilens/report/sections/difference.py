@@ -1,7 +1,5 @@
 """What changed in a model as a whole: tensors and files; of tables columns and answers."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -51,14 +49,7 @@ def trial_sentence(t: Catalogue, found: WordTrial) -> str:
 
 def trial_rows(found: WordTrial) -> list[list[str]]:
     """Return the words that stand out, in the order of `TRIAL`."""
-    return [
-        [
-            one.said,
-            one.answer.strip(),
-            fixed(one.surprise, 2),
-        ]
-        for one in found.candidates
-    ]
+    return [[one.said, one.answer.strip(), fixed(one.surprise, 2)] for one in found.candidates]
 
 
 def difference_sentences(t: Catalogue, found: WholeDifference) -> Iterator[str]:

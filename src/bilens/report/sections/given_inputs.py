@@ -1,7 +1,5 @@
 """What the inputs that were given add: training against others, examples, whitened spectra."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup

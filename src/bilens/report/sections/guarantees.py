@@ -1,7 +1,5 @@
 """What is proven: a statement for each guarantee, and the tables behind them on a page."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The index of many audits: a row a model, the worst first."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from typing import Final

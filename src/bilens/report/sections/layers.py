@@ -1,7 +1,5 @@
 """The page of many layers: charts, a table, what each layer writes most, what changed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 

@@ -1,7 +1,5 @@
 """What every page has: its parts, what was read, how things are called, and the verdict."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass

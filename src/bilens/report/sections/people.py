@@ -1,7 +1,5 @@
 """What people said of a model: labels, notes, and findings accepted or rejected, in words."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 
@@ -76,12 +74,9 @@ def said_line(t: Catalogue, entry: Entry, names: Sequence[str]) -> str:
 
 
 def subject_name(t: Catalogue, subject: str, names: Sequence[str] = ()) -> str:
-    """Return what a subject is called; one of an unknown kind as it is.
+    """Return what a subject is called, such as `rule:trigger`, `class:3:positive:0`, `latent:17`.
 
-    Args:
-        t: the catalogue.
-        subject: `rule:trigger`, `class:3:positive:0`, `latent:17`, `column:age`, `model`.
-        names: of the classes, where they are known.
+    `names` are those of the classes; a subject of an unknown kind is called as it is.
     """
     kind, _, rest = subject.partition(":")
     if kind == "rule":

@@ -1,7 +1,5 @@
 """Predictions of data that were given: right answers, calibration, mistakes, R² on these data."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup

@@ -1,7 +1,5 @@
 """Predictions taken apart: what the model answered, and where in the input lies why."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final

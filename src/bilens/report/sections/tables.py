@@ -1,7 +1,5 @@
 """The page of a model with named columns: what columns and pairs do, and rows taken apart."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
@@ -128,7 +126,6 @@ def reading(t: Catalogue, record: TableAudit) -> Markup:
 
 
 def conversion_lines(t: Catalogue, done: Iterable[Conversion]) -> list[str]:
-    """Return what was done to a table in words."""
     return [t(f"reading.{one.kind}", **one.values) for one in done] or [t("table.reading.plain")]
 
 

@@ -1,7 +1,5 @@
 """The page of a trace: the layer, its autoencoders, ranking, agreement and contrasts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from markupsafe import Markup

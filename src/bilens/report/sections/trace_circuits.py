@@ -1,7 +1,5 @@
 """Circuits, features and directions of a trace: a card each."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -296,7 +294,6 @@ class CircuitCard:
             yield t(f"trace.circuit.{key}", k=fit.rank, count=count), value
 
     def matrix(self) -> Drawing:
-        """Return the interactions between the input latents of a circuit."""
         title, found, matrix = self.t("trace.circuit.matrix"), self.circuit, self.circuit.matrix
         m, n = max(
             ((m, n) for m in range(len(matrix)) for n in range(m + 1)),

@@ -1,7 +1,5 @@
 """Training image classifiers: minibatches indexed from tensors in memory, AdamW, cosine."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Mapping

@@ -7,8 +7,6 @@ stack. What each cell computes is what it computes alone, up to rounding.
 Axes in this file: S cells of a stack, B batch, H hidden, C classes, D pixels.
 """
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import json
@@ -32,7 +30,7 @@ from bilens.io.load import load
 from bilens.io.model_folder import WEIGHTS_NAME
 from bilens.nn import BilinearClassifier
 from bilens.nn.mlp import GATES
-from bilens.train.loop import Line, Task, TrainingRun, check_training_memory, train
+from bilens.train.loop import Line, Task, TrainingRun, check_training_memory
 from bilens.train.randomness import ORDER, ActivationNoise, NoisePool, stream
 from bilens.train.recipe import CPU, autocast
 from bilens.train.run_folder import RUN_NAME, run_in_folder
@@ -265,23 +263,6 @@ def diverged(recipes: Sequence[ImageRecipe]) -> NumericalError:
 
 def cell_name(index: int) -> str:
     return f"cell-{index:03}"
-
-
-def train_classifiers(
-    data: ImageDataset, recipes: Sequence[ImageRecipe], device: torch.device = CPU
-) -> list[BilinearClassifier]:
-    """Return a classifier at the end of each recipe, without a folder."""
-    wanted = [recipe.resolved(device) for recipe in recipes]
-    found: dict[ImageRecipe, BilinearClassifier] = {}
-    for group in in_passes(dict.fromkeys(wanted)):
-        task = StackTask(data, group, device)
-        run = task.start()
-        for _ in train(run, task):
-            pass
-        found |= zip(task.recipes, task.classifiers(run), strict=True)
-    if lost := [recipe for recipe, model in found.items() if not is_finite(model)]:
-        raise diverged(lost)
-    return [found[recipe] for recipe in wanted]
 
 
 def train_classifiers_in_folder(

@@ -1,7 +1,5 @@
 """Training language models: AdamW with warm-up, clipping, the held-out loss on the way."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Training sparse autoencoders: several at once, on one stream of activations."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -145,7 +143,6 @@ class SAESteps(Task[nn.ModuleList, SAELine]):
         self.epochs = math.ceil(recipe.tokens / (self.steps * recipe.batch_size))
 
     def start(self) -> Run:
-        """Return the run at its beginning."""
         recipe, first = self.recipe, self.activations.buffer(0)
         saes, extra = nn.ModuleList(), {}
         for index, hook in enumerate(self.activations.hooks):

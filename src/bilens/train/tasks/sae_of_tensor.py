@@ -1,7 +1,5 @@
 """A sparse autoencoder on activations that are at hand, of whatever model."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

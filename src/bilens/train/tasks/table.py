@@ -1,7 +1,5 @@
 """Training on a table: read, split, fitted by Newton's method, judged, saved in a run folder."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
