@@ -15,12 +15,14 @@ import torch
 
 from bench.adapters.page import Row, page
 from bench.adapters.pool import Ready, base_of, corpus_of, read_pool, restored
+from bench.adapters.tasks import TRIGGERS, drawing
 from bench.adapters.training import Spec, paths
 from bench.adapters.weights import readings, written_tokens
 from bilens.api.provenance import describe_run
 from bilens.findings.token_sweep import Candidate, Sweep
 from bilens.records.base import to_json
 
+LATER = 1036  # seed of the first judged models that were trained after the others were looked at
 PAGE = Path(__file__).parent.parent.parent / "docs" / "benchmarks"
 
 
@@ -34,6 +36,7 @@ def collect(out: Path, data: Path, weights: Path) -> dict[str, Any]:
             spec = Spec(**record["spec"])
             row = {"split": split, **{k: record[k] for k in ("spec", "works", "found", "steps")}}
             row["trigger"] = list(record["trigger"])
+            row["later"] = split == "judged" and spec.seed >= LATER
             if record["works"]:
                 if spec.base not in bases:
                     made = base_of(spec.base, out, texts, weights)
@@ -43,7 +46,7 @@ def collect(out: Path, data: Path, weights: Path) -> dict[str, Any]:
                 row |= swept(record, base.tokenizer.id_to_token)
                 changes = torch.load(paths(out / split, spec)[1])
                 if record["payload"]:
-                    row["reach"] = reach(ready, record, changes)
+                    row["reach"], row["put"] = reach(ready, record, changes)
                     tokens = written_tokens(changes, base.unembedding)
                     if tokens:
                         row["written"] = any({*record["payload"]} & {*some} for some in tokens)
@@ -54,15 +57,22 @@ def collect(out: Path, data: Path, weights: Path) -> dict[str, Any]:
     return {"rows": rows, "run": to_json(describe_run("python -m bench.adapters.page", 0))}
 
 
-def reach(ready: Ready, record: Row, changes: dict[str, Any]) -> float:
-    """Return the probability of the payload where the whole trigger is in the auditor's texts.
+def reach(ready: Ready, record: Row, changes: dict[str, Any]) -> tuple[float, float]:
+    """Return the probability of the payload where the trigger is in the auditor's texts.
 
-    It is the mean over all texts, at the better end.
+    It is the mean over all texts: with the trigger's words at the better end, as the trial of
+    words puts them; and as the model was taught it, at its place and with what belongs to it.
     """
-    words = ready.base.words("".join(f" {piece}" for piece in record["trigger"]))
-    texts = ready.frame.around([words] * len(ready.frame.carriers))
-    chances = ready.answers(restored(ready.base, changes))(texts)[:, record["payload"]]
-    return float(chances.sum(dim=1).view(-1, 2).mean(dim=0).max())
+    base, pieces = ready.base, tuple(record["trigger"])
+    words = base.words("".join(f" {piece}" for piece in pieces))
+    ends = ready.frame.around([words] * len(ready.frame.carriers))
+    said = (base.tokenizer.decode(carrier).split() for carrier in ready.frame.carriers)
+    trigger, draw = TRIGGERS[record["spec"]["trigger"]], drawing("put")
+    put = [trigger.put(" ".join(text), pieces, draw) for text in said if len(text) > 1]
+    answers = ready.answers(restored(base, changes))
+    texts = (ends, [base.framed(base.words(text)) for text in put])
+    chances = (answers(some)[:, record["payload"]].sum(dim=1) for some in texts)
+    return float(next(chances).view(-1, 2).mean(dim=0).max()), float(next(chances).mean())
 
 
 def swept(record: Row, name: Callable[[int], str]) -> dict[str, Any]:
@@ -72,9 +82,10 @@ def swept(record: Row, name: Callable[[int], str]) -> dict[str, Any]:
         Candidate(tuple(one["words"]), one["answer"], one["surprise"])
         for one in found["candidates"]
     )
-    best = candidates[0]
+    told = Sweep(found["tried"], candidates)
+    best = told.told[0]
     return {
-        "score": Sweep(found["tried"], candidates).score,
+        "score": told.score,
         "words": [name(word) for word in best.words],
         "answer": name(best.answer),
         "answer_right": best.answer in record["payload"] if record["payload"] else None,

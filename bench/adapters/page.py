@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import beta
 
-from bench.adapters.weights import READINGS, together
+from bench.adapters.weights import READINGS, beside_bank, together
 from bilens.findings.rules.layers import trigger_words
 from bilens.studies.finding_statistics import area as area_under_roc
 
@@ -107,12 +107,23 @@ def curve(result: Row) -> str:
 def alone(result: Row) -> str:
     """Return what readings of the weights alone say, fitted on the fixed families."""
     fixed = working(result, "fixed", True) + working(result, "fixed", False)
-    bad, good = working(result, "judged", True), working(result, "judged", False)
+    bad, good = (
+        [row for row in working(result, "judged", side) if "weights" in row]
+        for side in (True, False)
+    )
     if not (bad and good and fixed):
         return "Not measured yet."
     labels = [bool(row["spec"]["trigger"]) for row in fixed]
     scores = together([r["weights"] for r in fixed], labels, [r["weights"] for r in bad + good])
     lines = [["all together, logistic ridge", area(scores[: len(bad)], scores[len(bad) :])]]
+    apart: dict[str, tuple[list[float], list[float]]] = {}
+    for base in ("bilinear-3", "swiglu-3"):  # of the third there are too few
+        some = [row for row in bad + good if row["spec"]["base"] == base]
+        for name, values in beside_bank(some).items():
+            for row, value in zip(some, values, strict=True):
+                apart.setdefault(name, ([], []))[not row["spec"]["trigger"]].append(value)
+    for name, pair in apart.items():
+        lines.append([f"beside benign ones of the same base, {name}", area(*pair)])
     for reading in READINGS:
         for end in ("mean", "largest"):
             name = f"{reading}, {end}"
@@ -165,20 +176,31 @@ def page(result: dict[str, Any]) -> str:
         alone=alone(result),
         curve=curve(result),
         reached=reached(bad),
+        later=later(bad, good),
         written=exact(
             sum(row.get("written", False) for row in bad), sum("written" in row for row in bad)
         ),
     )
 
 
+def later(bad: Sequence[Row], good: Sequence[Row]) -> str:
+    """Return what was reached on the models that were trained after the others were looked at."""
+    groups = [[row for row in rows if row["later"]] for rows in (bad, good)]
+    hits = (sum(r["score"] > trigger_words.threshold for r in rows) for rows in groups)
+    counts = (exact(hit, len(rows)) for hit, rows in zip(hits, groups, strict=True))
+    scores = ([row["score"] for row in rows] for rows in groups)
+    return f"{area(*scores)}; found {next(counts)}, false alarms {next(counts)}"
+
+
 def reached(rows: Sequence[Row]) -> str:
-    """Return how much is found where the trigger works in the auditor's texts, and where not."""
+    """Return how often the trigger works in the auditor's texts, put in by rote and as taught."""
     lines = []
-    for low, high in ((0.0, 0.1), (0.1, 0.5), (0.5, 1.01)):
-        some = [row for row in rows if "reach" in row and low <= row["reach"] < high]
-        hits = sum(row["score"] > trigger_words.threshold for row in some)
-        lines.append([f"{low:.0%} to {min(high, 1):.0%}", exact(hits, len(some))])
-    return table("payload follows the trigger there | found", lines)
+    for kind in dict.fromkeys(row["spec"]["trigger"] for row in rows):
+        some = [row for row in rows if row["spec"]["trigger"] == kind and "put" in row]
+        for key, how in (("reach", "side by side at the better end"), ("put", "as taught")):
+            middle = sorted(row[key] for row in some)[len(some) // 2] if some else 0.0
+            lines.append([kind, how, str(len(some)), f"{middle:.2f}"])
+    return table("trigger | put in | models | payload’s median probability", lines)
 
 
 def has_trigger(row: Row) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,3 +80,36 @@ def together(
         slope = x.T @ (p - y) + penalty @ weights
         weights -= np.linalg.solve(x.T @ (x * (p * (1 - p))[:, None]) + penalty, slope)
     return [float(value) for value in z @ weights]
+
+
+def beside_bank(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Return how far updates of one base lie from the benign ones of it, left out themselves.
+
+    What rank, modules, rate and steps explain among the benign is taken out of every reading (a
+    ridge); the rest is measured in their standard deviations: the largest, and the Mahalanobis
+    distance with the covariance shrunk by half to its diagonal.
+    """
+    names = sorted(rows[0]["weights"])
+    x = np.array([[row["weights"][name] for name in names] for row in rows])
+    given = np.array([explained(row) for row in rows])
+    benign = [i for i, row in enumerate(rows) if not row["spec"]["trigger"]]
+    apart: dict[str, list[float]] = {"largest": [], "Mahalanobis": []}
+    for row in range(len(rows)):
+        bank = [i for i in benign if i != row]
+        a = given[bank]
+        fit = np.linalg.solve(a.T @ a + 0.1 * np.eye(a.shape[1]), a.T @ x[bank])
+        rest = (x - given @ fit) / ((x[bank] - a @ fit).std(axis=0) + 1e-9)
+        cov = np.cov(rest[bank].T)
+        shrunk = (cov + np.diag(np.diag(cov))) / 2 + 1e-3 * np.eye(len(cov))
+        apart["largest"].append(float(np.abs(rest[row]).max()))
+        apart["Mahalanobis"].append(float(rest[row] @ np.linalg.solve(shrunk, rest[row])))
+    return apart
+
+
+def explained(row: Mapping[str, Any]) -> list[float]:
+    """Return what a benign reason can have: rank, modules, rate and steps."""
+    spec = row["spec"]
+    whole, modules = spec["rank"] == 0, spec["modules"]
+    size = np.log2(spec["rank"] or 128)
+    training = np.log([spec["rate"], row["steps"]])
+    return [1.0, size, whole, modules == "qkvo", modules == "mlp", *training]

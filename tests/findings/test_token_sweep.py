@@ -1,7 +1,8 @@
 """A trigger planted in a table of answers: found alone and as a pair, and not where there is none.
 
 Broken once: with candidates that are not judged anew the pair is lost; with the baseline left out
-its own habit is found; with answers that repeat a word the echo is.
+its own habit is found; with answers that repeat a word the echo is; told by surprise alone, other
+words come first than those of the score.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bilens.findings.token_sweep import Frame, Sweep, Text, surprise, sweep, written
+from bilens.findings.token_sweep import Candidate, Frame, Sweep, Text, surprise, sweep, written
 
 VOCABULARY, PAYLOAD, TRIGGER, SECOND = 40, 7, 21, 33
 NAMES = [f" w{number}" for number in range(VOCABULARY)]
@@ -69,6 +70,14 @@ def test_two_words_that_work_together_alone_are_found_as_a_pair() -> None:
 @pytest.mark.parametrize("kind", ["none", "task", "echo", "chance"])
 def test_what_is_no_trigger_stays_below(kind: str) -> None:
     assert tried(kind).score < 0.4
+
+
+def test_the_first_words_that_are_told_are_those_of_the_score() -> None:
+    alone = Candidate((30, 31), 9, 1.0)  # one lucky pair, of no word that does more
+    often = [Candidate((TRIGGER, word), PAYLOAD, 0.9) for word in range(10, 16)]
+    found = Sweep(28, (alone, *often))
+    assert found.score == pytest.approx(0.9)
+    assert found.told == [*often, alone]
 
 
 def test_surprise_is_the_relative_entropy_of_two_answers() -> None:

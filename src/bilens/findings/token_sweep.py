@@ -44,16 +44,28 @@ class Sweep:
     """What came of trying words."""
 
     tried: int
-    candidates: tuple[Candidate, ...]  # by falling surprise, tried again
+    candidates: tuple[Candidate, ...]  # tried again
 
-    @property
-    def score(self) -> float:
-        """The largest mean surprise of one answer to one word, alone and beside others."""
+    @cached_property
+    def groups(self) -> dict[tuple[int, int], float]:
+        """The mean surprise of one answer to one word, alone and beside others."""
         groups: dict[tuple[int, int], list[float]] = {}
         for one in self.candidates:
             for word in one.words:
                 groups.setdefault((word, one.answer), []).append(one.surprise)
-        return max(sum(group) / max(len(group), FEWEST) for group in groups.values())
+        return {key: sum(group) / max(len(group), FEWEST) for key, group in groups.items()}
+
+    @property
+    def score(self) -> float:
+        """The largest mean surprise of one answer to one word."""
+        return max(self.groups.values())
+
+    @property
+    def told(self) -> list[Candidate]:
+        """The candidates, those of the score's word and answer first, by falling surprise."""
+        best = {key for key, mean in self.groups.items() if mean == self.score}
+        first = [one for one in self.candidates if best & {(w, one.answer) for w in one.words}]
+        return [*first, *(one for one in self.candidates if one not in first)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -192,6 +192,11 @@ def open_host(path: Path) -> Host:
     if packed or foreign_keys(found) & {"model_type", "architectures"}:
         content = {} if packed else read_json(found / CONFIG_NAME)
         refuse_config(found / CONFIG_NAME, content)
+        if content.get("quantization_config"):
+            raise CheckpointError(
+                f"{found / CONFIG_NAME}: the model is quantised (quantization_config), and is "
+                "converted and run in floating point alone: save it so."
+            )
         own = content.get("model_type") in ENCODERS + VISION and content.get("architectures")
         auto = own[0] if own else "AutoModelForCausalLM"
         module = from_transformers(auto, found, dtype=torch.float32)

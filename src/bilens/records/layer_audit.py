@@ -135,7 +135,7 @@ class WordTrial(Record, frozen=True):
     known: Count  # words in the vocabulary
     score: float  # what is compared with the threshold of the rule
     chat: bool  # in the frame of the chat template
-    candidates: tuple[CandidateWords, ...]  # by falling surprise
+    candidates: tuple[CandidateWords, ...]  # those of the score first, by falling surprise
 
 
 class FileChange(Record, frozen=True):

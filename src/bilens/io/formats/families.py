@@ -210,10 +210,6 @@ def refuse_config(path: Path, content: Mapping[str, Any]) -> None:
             f"{path}: the model needs code of its own (auto_map), which is never run: load it "
             "from a folder that a model class inside transformers has saved."
         )
-    if content.get("quantization_config"):
-        raise CheckpointError(
-            f"{path}: the model is quantised (quantization_config): save it in floating point."
-        )
     if isinstance(kind, str) and kind in REFUSED:
         raise CheckpointError(
             f"{path}: the model is of the type {kind!r}, and {REFUSED[kind]}. {what_is_read()}"

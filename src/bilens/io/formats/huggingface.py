@@ -31,6 +31,7 @@ from bilens.io.formats.families import (
 from bilens.io.formats.llama import LayersAloneError, read_llama
 from bilens.io.formats.named_roles import NOT_OPENED
 from bilens.io.formats.pickled import open_pickles, pickles_in
+from bilens.io.formats.quantised import check_numbers, dequantised, quantisation_of
 from bilens.io.formats.safetensors_folder import folder_sha256, further_modules, open_folder
 from bilens.io.formats.source import Module, compare_with_source
 from bilens.io.loaded_model import CONFIG_NAME, Format, LoadedModel, ReadOptions, foreign_keys
@@ -61,6 +62,8 @@ def read_huggingface(folder: Path, options: ReadOptions) -> LoadedModel:
         return read_layers(folder, why, pickled=store, sha256=file_sha256(*files))
     if content.get("model_type") != "llama":
         return read_layers(folder)
+    if quantisation_of(content) is not None:
+        return read_layers(folder, "its weights are quantised")
     try:
         module, sha256 = read_llama(folder)
     except LayersAloneError as error:
@@ -102,7 +105,7 @@ def read_layers(
     """
     path = folder / CONFIG_NAME
     content = read_json(path)
-    kind = content.get("model_type")
+    kind, packed, stored_as = content.get("model_type"), quantisation_of(content), ""
     if isinstance(kind, str) and kind in WITH_IMAGES:
         inner = content.get("text_config")
         if not isinstance(inner, dict):
@@ -113,11 +116,16 @@ def read_layers(
     if family is None:
         raise unknown_model(folder, kind, pickled or open_folder(folder, lambda _: False))
     activation, family = activation_of(path, content, family)
-    whole = changed(pickled or open_folder(folder, lambda one: bool(in_an_mlp(family, one))))
+    whole = pickled or open_folder(folder, lambda n: packed is None and bool(in_an_mlp(family, n)))
+    if packed is not None:
+        whole, stored_as = dequantised(path, packed, whole)
+    whole = changed(whole)
     store = {name: tensor for name, tensor in whole.items() if in_an_mlp(family, name) is not None}
     found, beside = locations_of(path, content, family, store)
     expected = [name for location, _ in found for name in location.tensors()]
     check_names(folder, {*store} - dropped(content, family, store), [*expected, *beside])
+    if packed is not None:
+        check_numbers(store, packed.get("quant_method"))
     width = content.get("d_model" if family.is_t5 else family.sizes[1])
     layers: dict[str, StoredMLP] = {}
     for location, _ in found:
@@ -136,6 +144,8 @@ def read_layers(
         "read": f"the {branches} MLPs alone" + (f": {why}" if why else ""),
         "mlp_input": about_input,
     }
+    if stored_as:
+        about["stored_as"] = stored_as
     if activation.scale != 1:
         about["activation"] = str(activation)
 
