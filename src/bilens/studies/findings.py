@@ -29,7 +29,7 @@ FIXING = ("mnist", "fashion-mnist", "shapes")  # their first models fix what the
 JUDGED = ("mnist", "fashion-mnist", "letters")  # the last fixed nothing
 ATTACKED = JUDGED[:2]
 # The line of overfitting was fixed twice: what judged the first one has fixed the second.
-AGAIN, FIRST_JUDGED_AGAIN = ("overfitting", "varied"), 2000
+FIRST_JUDGED_AGAIN, AGAIN = 2000, {"overfitting": 75, "varied": 15}
 WORKS = 0.5  # share of images of other classes that a working attack turns
 # models of a kind: how many fix, how many judge; of attacks that judge so many have to work
 NUMBERS = {"overfitting": (100, 75), "clean": (50, 60), "varied": (24, 30), "corners": (3, 2)}
@@ -101,8 +101,10 @@ def fixing_seeds(options: StudyOptions, data: str, kind: str) -> list[int]:
 
 
 def judged_seeds(options: StudyOptions, data: str, kind: str) -> list[int]:
-    first = FIRST_JUDGED_AGAIN if kind in AGAIN and data in FIXING else FIRST_JUDGED
-    return [*range(first, first + count_of(options, kind, judged=True))]
+    number = count_of(options, kind, judged=True)
+    if kind not in AGAIN or data not in FIXING:
+        return [*range(FIRST_JUDGED, FIRST_JUDGED + number)]
+    return [*range(FIRST_JUDGED_AGAIN, FIRST_JUDGED_AGAIN + min(AGAIN[kind], number))]
 
 
 def images_of(options: StudyOptions, name: str) -> ImageDataset:
