@@ -72,8 +72,8 @@ def of(pair: Sequence[int]) -> str:
 def overfitting_table(result: Record) -> str:
     heads = (
         "images | models | gap, points: least, median, most | ρ | ρ with a residual path | "
-        "area, gap > 5 | cautioned of gap > 5 | of the others | told in points | "
-        "mean error, points | within 90 % interval | ρ, set left out"
+        "area, gap > 5 | cautioned of gap > 5 | of the others | scores up to 8 points | "
+        "their mean error, points | within 90 % interval | ρ, set left out"
     )
     rows = []
     for data, one in (result["overfitting"] | result["others"]).items():

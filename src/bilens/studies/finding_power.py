@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -40,6 +41,7 @@ FEW = 2000  # training images of an overfitted clean model
 SETTING = ("seed", "num_training", "d_hidden", "noise", "residual")  # said of what was missed
 FIRST_JUDGED = 1000  # seed
 MOST = 0.08  # score up to which its error is told
+FEWEST = 5  # models that a number is told of
 STEP = 0.0005  # of the mean area: what another scan has to bring
 
 
@@ -97,10 +99,14 @@ def reference_of(result: Record) -> Record:
     """Return what is to stand in `findings/reference.json`: what was judged, and its power."""
     attacks = result["triggers"].values()
     lines = [*result["overfitting"].values(), *result["others"].values()]
-    clean = result["clean"].values()
+    clean, alarms = result["clean"].values(), Counter[str]()
+    looked = Counter[str]()
+    for name, one in result["clean"].items():
+        looked[name.split(",")[0]] += one["models"]
+        alarms[name.split(",")[0]] += round(one["false"][0] * one["models"])
     triggers = {
         "found": min(one["found"][0] / one["found"][1] for one in attacks),
-        "false_alarms": max(one["false"][0] for one in clean),
+        "false_alarms": max(alarms[data] / looked[data] for data in looked),
         "models": sum(one["models"] for one in clean),
     }
     found, others = (
@@ -172,8 +178,8 @@ def overfitting_of(models: Sequence[Record]) -> Record:
         "silent": len(models) - len(inside),
         "gaps": [float(q) for q in np.quantile([one["gap"] for one in models], [0, 0.5, 1])],
         "correlation": correlation(scores, gaps),
-        "residual": correlation(*residual) if residual[0] else None,
-        "area": area(*sides) if all(sides) else None,
+        "residual": correlation(*residual) if len(residual[0]) >= FEWEST else None,
+        "area": area(*sides) if min(map(len, sides)) >= FEWEST else None,
         "flagged": [sum(f and g for f, g in zip(flagged, large, strict=True)), sum(large)],
         "false": [
             sum(f and not g for f, g in zip(flagged, large, strict=True)),
@@ -202,8 +208,9 @@ def parted(values: Sequence[float], which: Sequence[bool]) -> tuple[list[float],
 def left_out_line(fixing: Groups, judged: Sequence[Record], data: str) -> Interval:
     """Return the rank correlation of a line that models of this data set did not fix."""
     models = [m for (name, kind), ms in fixing.items() if name != data and kind in LINE for m in ms]
-    line = line_of(models)[3]
-    _, design, target, _ = line_of(judged)
+    line, reference = line_of(models)[3], REFERENCE.overfitting
+    inside = [one for one in judged if not reference.is_outside(one["readings"])]
+    _, design, target, _ = line_of(inside)
     return correlation((design @ line).tolist(), target.tolist())
 
 
