@@ -35,8 +35,10 @@ def expected_of(model: Any, name: str) -> Tensor:
         return tiny.run_mlp(model, path, X)
     experts: Any = tiny.module_at(model, f"{path}.experts")
     if model.config.model_type == "gpt_oss":
-        one = torch.full((len(X), 1), int(index)), torch.ones(len(X), 1, dtype=X.dtype)
-        return experts(X, *one)
+        i = int(index)
+        both = experts._apply_gate(X @ experts.gate_up_proj[i] + experts.gate_up_proj_bias[i])
+        found: Tensor = both @ experts.down_proj[i] + experts.down_proj_bias[i]
+        return found
     gate, value = (X @ experts.gate_up_proj[int(index)].T).chunk(2, dim=-1)
     out: Tensor = (experts.act_fn(gate) * value) @ experts.down_proj[int(index)].T
     return out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,6 +36,14 @@ def clamped_quadratics(
     return torch.cat([one for one, _ in done], dim=1), torch.cat([value for _, value in done])
 
 
+def gauss_legendre(count: int) -> tuple[Tensor, Tensor]:
+    """Return nodes and weights on [−1, 1], from the Jacobi matrix (Golub and Welsch, 1969)."""
+    k = torch.arange(1, count, dtype=torch.float64)
+    side = k / (4 * k.square() - 1).sqrt()
+    nodes, vectors = torch.linalg.eigh(torch.diag(side, 1) + torch.diag(side, -1))
+    return nodes, 2 * vectors[0].square()
+
+
 def one_block(
     phi: Activation, m: Tensor, s: Tensor, n: Tensor, t: Tensor, k: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -48,7 +55,7 @@ def one_block(
     ends = [(bend - m) / s for bend in BENDS] + [(bend - n) / slope for bend in (low, high)]
     cuts = torch.stack([torch.full_like(m, -DEVIATIONS), *ends, torch.full_like(m, DEVIATIONS)])
     cuts = cuts.nan_to_num(0.0).clamp(-DEVIATIONS, DEVIATIONS).sort(dim=0).values.T[..., None]
-    nodes, weights = (torch.from_numpy(x).to(m) for x in np.polynomial.legendre.leggauss(NODES))
+    nodes, weights = gauss_legendre(NODES)
     half = (cuts[:, 1:] - cuts[:, :-1]) / 2
     z = (cuts[:, :-1] + half * (1 + nodes)).flatten(1)
     weight = (half * weights).flatten(1) * density(z) * phi(m[:, None] + s[:, None] * z)
