@@ -139,16 +139,6 @@ def shards(folder: Path) -> Made:
     return Made(folder, count(model), named(model, GATED))
 
 
-@refused("transformers gpt_oss", "clamp both branches")
-def gpt_oss(folder: Path) -> Made:
-    transformers = pytest.importorskip("transformers")
-    rotary = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
-    sizes = {**language.BASE, "num_local_experts": 2, "num_experts_per_tok": 1, "head_dim": 4}
-    config = transformers.AutoConfig.for_model("gpt_oss", **sizes, **rotary)
-    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    return Made(folder)
-
-
 @refused("transformers, a type that is not known", "of the type 'wonder'")
 def unknown_type(folder: Path) -> Made:
     pytest.importorskip("transformers")

@@ -80,6 +80,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "olmoe": {"num_experts": 3, "num_experts_per_tok": 2},
     "deepseek_v3": LATENT,
+    "gpt_oss": {
+        "num_local_experts": 2,
+        "num_experts_per_tok": 1,
+        "head_dim": 4,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+    },
 }
 N_LAYER = {"n_embd": D, "n_inner": H, "n_layer": LAYERS, "n_head": 2}
 IMAGES = {"image_size": 8, "patch_size": 4}

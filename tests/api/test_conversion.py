@@ -43,7 +43,7 @@ RECIPE = ConversionRecipe(
 )
 TEXT = [CorpusOptions("grammar", limit=300, held_out=0.2)]
 CAUSAL = [kind for kind in tiny.FAMILIES if "t5" not in kind and kind not in tiny.ENCODERS]
-CAUSAL = [kind for kind in CAUSAL if kind not in ("modernbert", "vit", "deit")]
+CAUSAL = [kind for kind in CAUSAL if kind not in ("modernbert", "vit", "deit", "gpt_oss")]
 
 
 def tokens(rows: int = 6, length: int = 8, seed: int = 0) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from bilens.algebra.approximation.activation import CLAMPED
 from bilens.base.errors import CheckpointError, MissingExtraError, UsageError
 from bilens.base.files import file_sha256, read_json, write_file
 from bilens.data.tokenizer import Tokenizer, check_tokenizer_fits, load_tokenizer
@@ -158,6 +159,11 @@ def host_of(module: nn.Module, source: Path, sha256: str = "") -> Host:
         raise CheckpointError(
             f"{source}: is a {type(module).__name__} of the type {kind!r}; expected a causal model "
             f"whose MLPs are known. {what_is_read()}"
+        )
+    if FAMILIES[kind].activation == CLAMPED:
+        raise CheckpointError(
+            f"{source}: is of the type {kind!r}, whose experts are read and fitted, and not "
+            "converted: their gate has limits on both branches."
         )
     content = config.to_dict()
     named, family = activation_of(source, content, FAMILIES[kind])

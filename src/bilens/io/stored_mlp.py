@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bilens.algebra.approximation.activation import Activation
+from bilens.algebra.approximation.activation import CLAMPED, Activation
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.base.checks import check_loaded
@@ -58,11 +58,24 @@ class StoredTensor:
         half = self.shape[0] // 2
         return self.rows(0, half), self.rows(half, 2 * half)
 
+    def every_second(self) -> tuple[StoredTensor, StoredTensor]:
+        """Return the gate's columns and the other branch's, which take turns."""
+        if not self.shape or self.shape[-1] % 2 != 0:
+            raise self.wrong_shape("an even number of columns, every second one the gate's")
+        shape = (*self.shape[:-1], self.shape[-1] // 2)
+        fetches = (partial(every_second, self.fetch, start) for start in (0, 1))
+        gate, other = (replace(self, shape=shape, fetch=fetch) for fetch in fetches)
+        return gate, other
+
     def wrong_shape(self, expected: str) -> CheckpointError:
         return CheckpointError(
             f"{self.path}: tensor {self.name!r} has shape {self.shape}; expected {expected}: use "
             "the files that were saved together."
         )
+
+
+def every_second(fetch: Callable[[Block], Tensor], start: int, block: Block) -> Tensor:
+    return fetch(block)[..., start::2]
 
 
 Store = Mapping[str, StoredTensor]
@@ -103,6 +116,7 @@ class LayerLocation:
     # of the layer in stacks of all experts; None where it has tensors of its own
     index: int | None = None
     transposed: bool = False  # whether the matrices are (in, out), as of GPT-2 or JAX
+    interleaved: bool = False  # whether the branches of one tensor take turns, as of gpt-oss
 
     @property
     def fused(self) -> bool:
@@ -132,6 +146,8 @@ class Layout:
     up: str
     down: str
     transposed: bool = False
+    interleaved: bool = False
+    bias: str = ".bias"  # what the name of a bias ends with
 
     def at(
         self,
@@ -149,12 +165,13 @@ class Layout:
             f"{up}{weight}",
             f"{down}{weight}",
             None if gate is None else f"{gate}{weight}",
-            f"{up}.bias" if bias else None,
-            f"{down}.bias" if bias else None,
-            f"{gate}.bias" if bias and gate is not None else None,
+            f"{up}{self.bias}" if bias else None,
+            f"{down}{self.bias}" if bias else None,
+            f"{gate}{self.bias}" if bias and gate is not None else None,
             name=name,
             index=index,
             transposed=self.transposed,
+            interleaved=self.interleaved,
         )
 
 
@@ -162,6 +179,7 @@ class Layout:
 class StoredMLP:
     """f(x) = down [φ(gate x + gate_bias) ∘ (up x + up_bias)] + down_bias; without a gate φ(up x …).
 
+    With the clamped gate of gpt-oss, (up x + up_bias) is between −7 and 7, and 1 is added to it.
     Where `scale` is not 1, φ(t) stands for φ(scale · t) / scale, and the numbers go into the
     weights. Matrices are (out, in), or (in, out) where they are `transposed`.
     """
@@ -179,14 +197,16 @@ class StoredMLP:
         """Return the MLP at a location, its shapes checked to fit together."""
         parts = {role: store[name] for role, name in location.named()}
         if location.index is not None:
-            for stack in parts.values():
-                if len(stack.shape) != 3 or stack.shape[0] <= location.index:
-                    raise stack.wrong_shape(f"a stack of more than {location.index} matrices")
+            for role, stack in parts.items():
+                axes, what = (2, "biases") if role.endswith("_bias") else (3, "matrices")
+                if len(stack.shape) != axes or stack.shape[0] <= location.index:
+                    raise stack.wrong_shape(f"a stack of more than {location.index} {what}")
             parts = {role: stack.one(location.index) for role, stack in parts.items()}
         if location.fused:
             for end in ("", "_bias"):
-                if f"up{end}" in parts:
-                    parts[f"gate{end}"], parts[f"up{end}"] = parts[f"up{end}"].halves()
+                if both := parts.get(f"up{end}"):
+                    cut = both.every_second() if location.interleaved else both.halves()
+                    parts[f"gate{end}"], parts[f"up{end}"] = cut
         found = cls(location.name, parts, activation, location.transposed, scale)
         found.check_shapes()
         return found
@@ -223,15 +243,17 @@ class StoredMLP:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The narrowest dtype that holds all of them exactly."""
-        return reduce(torch.promote_types, [tensor.dtype for tensor in self.parts.values()])
+        """The narrowest dtype that holds all of them exactly; of biases and 1, float32 or more."""
+        least = [torch.float32] if self.activation.name == CLAMPED else []
+        return reduce(torch.promote_types, [t.dtype for t in self.parts.values()] + least)
 
     def read(self) -> Layer:
-        """Return the layer in one dtype; where the activation has a scale, in float64."""
+        """Return the layer in one dtype; where a number goes into the weights, in float64."""
         elements = sum(prod(tensor.shape) for tensor in self.parts.values())
         what = f"reading {self.parts['up'].name!r} and the rest of its layer in float64"
         check_memory(WORKING_COPIES * 8 * elements, what, "use a larger machine")
-        dtype = self.dtype if self.scale == 1 else torch.float64
+        sums = self.scale != 1 or self.activation.name == CLAMPED
+        dtype = torch.float64 if sums else self.dtype
         parts = {role: tensor.read().to(dtype) for role, tensor in self.parts.items()}
         if self.transposed:
             parts = {role: part.T if part.ndim == 2 else part for role, part in parts.items()}
@@ -242,6 +264,8 @@ class StoredMLP:
                 parts[role] = self.scale * parts[role]
             down = down / self.scale
         up, up_bias, constant = parts["up"], parts.get("up_bias"), parts.get("down_bias")
+        if self.activation.name == CLAMPED:
+            up_bias = 1 + (up.new_zeros(len(up)) if up_bias is None else up_bias)
         if activated == "up":
             return MLPWeights(down, up, self.activation, up_bias, constant=constant)
         biases = parts.get("gate_bias"), up_bias

@@ -145,6 +145,49 @@ def test_experts_are_read_one_at_a_time(tmp_path: Path) -> None:
     torch.testing.assert_close(found, glu(*shared))
 
 
+def split(folder: Path, path: Path, **changes: int) -> list[Path]:
+    """Write a model again as two parts, of which the first alone says what it is."""
+    reader = gguf.GGUFReader(path)
+    found = []
+    for part in range(2):
+        file = folder / f"part-{part + 1:05}-of-00002.gguf"
+        writer = gguf.GGUFWriter(file, "llama")
+        if part == 0:
+            writer.add_block_count(2)
+        else:
+            del writer.kv_data[0]["general.architecture"]
+        said = {"split.no": part, "split.count": 2, "split.tensors.count": len(reader.tensors)}
+        for key, value in (said | (changes if part else {})).items():
+            writer.add_uint16(key, value)
+        for tensor in reader.tensors[part::2]:
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        found.append(file)
+    return found
+
+
+def test_all_parts_of_a_split_model_are_read(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.gguf"
+    write(whole)
+    first, second = split(tmp_path, whole)
+    ours, theirs = load(first), load(whole)
+    assert [*ours.layers] == [*theirs.layers]
+    for name, view in ours.layers.items():
+        assert torch.equal(view.weights().down, theirs.layers[name].weights().down)
+    assert {*ours.tensors} == {*theirs.tensors}
+    with pytest.raises(CheckpointError, match=r"name the first one, which ends with -00001-of-0"):
+        load(second)
+    second.unlink()
+    with pytest.raises(CheckpointError, match=r"2 parts, and part-00002-of-00002\.gguf is missing"):
+        load(first)
+    first, _ = split(tmp_path, whole, **{"split.count": 3})
+    with pytest.raises(CheckpointError, match="does not say that it is part 2 of 2"):
+        load(first)
+
+
 def apart(prefix: str) -> dict[str, Any]:
     """A mixture as old converters wrote it: tensors for each expert."""
     sizes = {"gate": (H, D), "up": (H, D), "down": (D, H)}
@@ -232,7 +275,7 @@ DAMAGE: dict[str, tuple[dict[str, Any], Callable[[Path], object], str]] = {
     "another architecture": ({"arch": "gpt2"}, bool, "is of the architecture 'gpt2'; gated MLPs"),
     "more blocks": ({"blocks": 3}, bool, "missing 'ffn_down.weight', 'ffn_gate.weight', 'ffn_up"),
     "a million blocks": ({"blocks": 10**6}, bool, "claims 1000000 blocks"),
-    "a part of a model": ({"split_count": 2}, bool, "is one of 2 parts of a model: merge them"),
+    "a part of a model": ({"split_count": 2}, bool, "is one of 2 parts of a model: name the first"),
     "a later part": ({"arch": "", "split_count": 3}, bool, "is one of 3 parts of a model"),
     "an expert that lacks a part": (
         {"make": apart, "change": lambda t: t.pop("blk.1.ffn_up.1.weight")},

@@ -34,6 +34,11 @@ def expected_of(model: Any, name: str) -> Tensor:
     if not is_expert:
         return tiny.run_mlp(model, path, X)
     experts: Any = tiny.module_at(model, f"{path}.experts")
+    if model.config.model_type == "gpt_oss":
+        i = int(index)
+        both = experts._apply_gate(X @ experts.gate_up_proj[i] + experts.gate_up_proj_bias[i])
+        found: Tensor = both @ experts.down_proj[i] + experts.down_proj_bias[i]
+        return found
     gate, value = (X @ experts.gate_up_proj[int(index)].T).chunk(2, dim=-1)
     out: Tensor = (experts.act_fn(gate) * value) @ experts.down_proj[int(index)].T
     return out
@@ -91,7 +96,7 @@ def test_pickled_weights_are_read_where_they_may_be(tmp_path: Path, kind: str, s
         load(tmp_path, allow_pickle=True)
 
 
-@pytest.mark.parametrize("kind", tiny.FAMILIES)
+@pytest.mark.parametrize("kind", [kind for kind in tiny.FAMILIES if kind != "gpt_oss"])
 def test_without_an_activation_the_map_is_the_module(tmp_path: Path, kind: str) -> None:
     options = tiny.LINEAR.get(kind, {"hidden_act": "linear"})
     theirs = tiny.write(tmp_path, kind, **options)

@@ -20,6 +20,7 @@ from bilens.io.formats.huggingface import read_layers
 from bilens.io.formats.safetensors_folder import WEIGHTS_NAME
 from bilens.io.load import LoadedModel, load
 from bilens.io.stored_mlp import StoredTensor
+from models import edit_config
 
 transformers = pytest.importorskip("transformers")
 Tensors = dict[str, Tensor]
@@ -70,6 +71,132 @@ def int8_of_a_row(weight: Tensor) -> Packed:
     return {"weight": codes, "weight_scale": scale}, codes.float() * scale
 
 
+def in_words(codes: Tensor, bits: int, axis: int) -> Tensor:
+    """Pack whole numbers into int32, the lowest bits first."""
+    codes = codes.long().movedim(axis, -1)
+    short = -codes.shape[-1] % (32 // bits)
+    each = torch.nn.functional.pad(codes, (0, short)).unflatten(-1, (-1, 32 // bits))
+    words = (each << torch.arange(0, 32, bits)).sum(-1)
+    words = torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+    return words.movedim(-1, axis).contiguous()
+
+
+def in_groups(weight: Tensor, bits: int, group: Tensor, symmetric: bool) -> tuple[Tensor, ...]:
+    """Codes, and the zeros and scales (groups, out), of a weight (out, in), by definition."""
+    high, groups = 2**bits - 1, int(group.max()) + 1
+    ends = [[w.amin(1), w.amax(1)] for w in (weight[:, group == g] for g in range(groups))]
+    low, top = (
+        torch.stack(e).clamp(*at)
+        for e, at in zip(zip(*ends, strict=True), ((None, 0), (0, None)), strict=True)
+    )
+    if symmetric:
+        top = torch.maximum(top, -low)
+        low = -top
+    scale = ((top - low) / high).half()
+    zero = (
+        torch.full_like(scale, 2 ** (bits - 1)).long()
+        if symmetric
+        else (-low / scale).round().long()
+    )
+    zero = zero.clamp(0, high)
+    codes = ((weight.T / scale[group]).round().long() + zero[group]).clamp(0, high)
+    return codes, zero, scale
+
+
+def gptq(weight: Tensor, bits: int, version: int, order: bool, symmetric: bool) -> Packed:
+    """As `dequantize_weight` of gptqmodel has it: scales[g_idx] (q − zeros[g_idx]), in float16.
+
+    Compared once with gptqmodel 7.7.0 and its conversion of version 1 to 2: equal in every bit.
+    """
+    d_in = weight.shape[1]
+    group = torch.arange(d_in) // 8
+    if order:
+        group = group[torch.randperm(d_in, generator=torch.Generator().manual_seed(1))]
+    codes, zero, scale = in_groups(weight, bits, group, symmetric)
+    stored = zero if version == 2 else (zero - 1) % 2**bits
+    parts = {
+        "qweight": in_words(codes, bits, 0),
+        "qzeros": in_words(stored, bits, 1),
+        "scales": scale,
+        "g_idx": group.int(),
+    }
+    return parts, (scale[group] * (codes - zero[group])).T
+
+
+def awq(weight: Tensor) -> Packed:
+    """As `dequantize_gemm` of AutoAWQ has it; compared once with the copy in gptqmodel 7.7.0."""
+    group = torch.arange(weight.shape[1]) // 8
+    codes, zero, scale = in_groups(weight, 4, group, False)
+    order = [0, 2, 4, 6, 1, 3, 5, 7]
+    words, zeros = (
+        in_words(t.unflatten(1, (-1, 8))[:, :, order].flatten(1), 4, 1) for t in (codes, zero)
+    )
+    parts = {"qweight": words, "qzeros": zeros, "scales": scale}
+    return parts, ((codes - zero[group]) * scale[group]).T
+
+
+def packed_integers(weight: Tensor, bits: int, symmetric: bool) -> Packed:
+    """As pack-quantized of compressed-tensors; compared once with version 0.20.1, every bit."""
+    group = torch.arange(weight.shape[1]) // 8
+    codes, zero, scale = (t.T for t in in_groups(weight, bits, group, symmetric))
+    scale = scale.bfloat16()
+    parts = {
+        "weight_packed": in_words(codes.T.contiguous().T, bits, 1),
+        "weight_scale": scale,
+        "weight_shape": torch.tensor(weight.shape),
+    }
+    if not symmetric:
+        parts["weight_zero_point"] = in_words(zero, bits, 0)
+    return parts, (codes - zero[:, group]).bfloat16() * scale[:, group]
+
+
+def int8_of_bitsandbytes(weight: Tensor) -> Packed:
+    """As `int8_vectorwise_dequant` of bitsandbytes 0.50.2, with which it was compared once."""
+    largest = weight.abs().amax(dim=1)
+    codes = (weight * (127 / largest[:, None])).round().to(torch.int8)
+    parts = {"weight": codes, "SCB": largest, "weight_format": torch.tensor(0, dtype=torch.uint8)}
+    return parts, codes * largest[:, None] * 7.874015718698502e-3
+
+
+NF4 = [
+    *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635),
+    *(-0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725),
+    *(0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941),
+    *(0.7229568362236023, 1.0),
+]
+FP4 = [one / 12 for one in (0, 0.0625, 8, 12, 4, 6, 2, 3)]
+TABLES = {"nf4": torch.tensor(NF4), "fp4": torch.tensor([*FP4, *(-one for one in FP4)])}
+
+
+def four_bits(weight: Tensor, kind: str, nested: bool, storage: torch.dtype) -> Packed:
+    """As `dequantize_4bit` of bitsandbytes 0.50.2, with which it was compared once, every bit."""
+    size, table = 32, TABLES[kind]
+    flat = weight.flatten().unflatten(0, (-1, size))
+    largest = flat.abs().amax(dim=1)
+    state: dict[str, Any] = {"quant_type": kind, "blocksize": size, "dtype": "bfloat16"}
+    state["shape"] = list(weight.shape)
+    parts = {"weight.quant_map": table}
+    if nested:
+        offset, code = float(largest.mean()), torch.linspace(-1, 1, 256)
+        blocks = (largest - offset).unflatten(0, (-1, 4))
+        second = blocks.abs().amax(dim=1)
+        near = (blocks / second[:, None]).unsqueeze(-1) - code
+        parts["weight.absmax"] = near.abs().argmin(-1).flatten().to(torch.uint8)
+        parts |= {"weight.nested_absmax": second, "weight.nested_quant_map": code}
+        largest = (code[near.abs().argmin(-1)] * second[:, None]).flatten() + torch.tensor(offset)
+        state |= {"nested_blocksize": 4, "nested_dtype": "float32", "nested_offset": offset}
+    else:
+        parts["weight.absmax"] = largest
+    codes = ((flat / largest[:, None]).unsqueeze(-1) - table).abs().argmin(-1)
+    numbers = (table[codes] * largest[:, None]).bfloat16().reshape(weight.shape)
+    both = codes.flatten().unflatten(0, (-1, 2))
+    packed = (both[:, 0] << 4 | both[:, 1]).to(torch.uint8)
+    parts["weight"] = packed.view(storage)[:, None]
+    text = json.dumps(state).encode()
+    parts[f"weight.quant_state.bitsandbytes__{kind}"] = torch.tensor([*text], dtype=torch.uint8)
+    return parts, numbers
+
+
 Scheme = tuple[dict[str, Any], Callable[[Tensor], Packed]]
 FP8: Scheme = {"quant_method": "fp8", "weight_block_size": [5, 8]}, fp8_in_blocks
 SCHEMES: dict[str, Scheme] = {
@@ -81,7 +208,31 @@ SCHEMES: dict[str, Scheme] = {
     "FP8 by rows": ({"quant_method": "compressed-tensors"}, fp8_of_a_row),
     "FP8 of a tensor": ({"quant_method": "compressed-tensors"}, fp8_of_a_tensor),
     "int8 by rows": ({"quant_method": "compressed-tensors"}, int8_of_a_row),
+    "AWQ": ({"quant_method": "awq", "bits": 4, "group_size": 8, "version": "gemm"}, awq),
+    "bitsandbytes, 8 bits": ({"quant_method": "bitsandbytes"}, int8_of_bitsandbytes),
 }
+for bits, version, order, symmetric in (
+    (4, 1, True, True),
+    (4, 2, False, False),
+    (8, 1, False, False),
+    (4, 1, False, False),
+):
+    said: dict[str, Any] = {"quant_method": "gptq", "bits": bits, "group_size": 8, "sym": symmetric}
+    said["checkpoint_format"] = "gptq" if version == 1 else "gptq_v2"
+    pack = partial(gptq, bits=bits, version=version, order=order, symmetric=symmetric)
+    SCHEMES[f"GPTQ {bits}, {version}, {order}, {symmetric}"] = said, pack
+for bits, symmetric in ((4, True), (4, False), (8, True)):
+    weights = {"num_bits": bits, "group_size": 8, "strategy": "group", "symmetric": symmetric}
+    said = {"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": weights}}}
+    pack = partial(packed_integers, bits=bits, symmetric=symmetric)
+    SCHEMES[f"packed {bits}, {symmetric}"] = said, pack
+for kind, nested, storage in (
+    ("nf4", True, torch.uint8),
+    ("fp4", False, torch.uint8),
+    ("nf4", False, torch.bfloat16),
+):
+    pack = partial(four_bits, kind=kind, nested=nested, storage=storage)
+    SCHEMES[f"{kind} {nested} {storage}"] = {"quant_method": "bitsandbytes"}, pack
 
 
 def write(folder: Path, kind: str, scheme: Scheme, **options: Any) -> tuple[Path, Path]:
@@ -97,8 +248,9 @@ def write(folder: Path, kind: str, scheme: Scheme, **options: Any) -> tuple[Path
     for name, tensor in [*tensors.items()]:
         module = name.removesuffix("weight")
         if module.endswith("_proj.") and ".mlp." in name:
-            parts, tensors[name] = pack(tensor)
-            stored |= {module + ending: part.contiguous() for ending, part in parts.items()}
+            parts, numbers = pack(tensor)
+            tensors[name] = numbers.contiguous()
+            stored |= {module + ending: part.contiguous().clone() for ending, part in parts.items()}
         else:
             stored[name] = tensor
     packed.mkdir()
@@ -137,9 +289,16 @@ def test_a_quantised_llama_has_the_numbers_of_its_library(tmp_path: Path, name: 
             assert torch.equal(tensor.rows(start, stop).read(), whole[start:stop])
 
 
-@pytest.mark.parametrize("kind", ["deepseek_v3", "qwen3_moe"])
-def test_experts_with_a_scale_each_are_read(tmp_path: Path, kind: str) -> None:
-    plain, packed = (load(one) for one in write(tmp_path, kind, FP8))
+SIZES = {"hidden_size": 16, "moe_intermediate_size": 8, "intermediate_size": 24}
+MIXTURES = [("deepseek_v3", FP8, {}), ("qwen3_moe", FP8, {})]
+MIXTURES += [("qwen3_moe", SCHEMES["GPTQ 4, 1, True, True"], SIZES)]
+
+
+@pytest.mark.parametrize(("kind", "scheme", "sizes"), MIXTURES)
+def test_experts_with_a_scale_each_are_read(
+    tmp_path: Path, kind: str, scheme: Scheme, sizes: dict[str, int]
+) -> None:
+    plain, packed = (load(one) for one in write(tmp_path, kind, scheme, **sizes))
     assert any(".experts." in name for name in packed.layers)
     check_same(plain, packed)
 
@@ -163,6 +322,70 @@ def test_experts_in_one_stack_have_a_stack_of_scales(tmp_path: Path) -> None:
     check_same(load(plain), load(packed))
 
 
+EXPERTS = "model.layers.0.mlp.experts."
+
+
+def write_gpt_oss(folder: Path) -> tuple[Path, Path]:
+    """As the released model: stacks of experts in MXFP4, biases beside them in floating point."""
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+    plain, packed = folder / "plain", folder / "packed"
+    sizes = {"hidden_size": 64, "intermediate_size": 32, "num_hidden_layers": 1}
+    tiny.write(plain, "gpt_oss", torch.float32, **sizes)
+    tensors = load_file(plain / WEIGHTS_NAME)
+    stored, generator = dict(tensors), torch.Generator().manual_seed(2)
+    for name in ("gate_up_proj", "down_proj"):
+        experts, d_in, d_out = stored.pop(EXPERTS + name).shape
+        shape = experts, d_out, d_in // 32
+        codes = torch.randint(256, (*shape, 16), generator=generator, dtype=torch.uint8)
+        exponents = torch.randint(122, 128, shape, generator=generator).to(torch.uint8)
+        stored |= {f"{EXPERTS}{name}_blocks": codes, f"{EXPERTS}{name}_scales": exponents}
+        tensors[EXPERTS + name] = convert_moe_packed_tensors(codes, exponents)
+    packed.mkdir()
+    save_file(tensors, plain / WEIGHTS_NAME, {"format": "pt"})
+    save_file(stored, packed / WEIGHTS_NAME, {"format": "pt"})
+    content = json.loads((plain / "config.json").read_text())
+    said = {"quantization_config": {"quant_method": "mxfp4"}}
+    (packed / "config.json").write_text(json.dumps({**content, **said}))
+    return plain, packed
+
+
+def test_gpt_oss_is_read_from_mxfp4(tmp_path: Path) -> None:
+    plain, packed = (load(one) for one in write_gpt_oss(tmp_path))
+    check_same(plain, packed)
+    view = packed.layers["layers.0.mlp.experts.1"]
+    assert (view.activation.name, view.sizes) == ("clamped_swiglu", (64, 32, 64))
+    stack = packed.tensors[f"{EXPERTS}gate_up_proj"]
+    assert torch.equal(stack.one(1).rows(2, 5).read(), stack.read()[1, 2:5])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t[f"{EXPERTS}down_proj_scales"][0].fill_(255), "down_proj_scales' holds 255"),
+        (lambda t: t.pop(f"{EXPERTS}down_proj_scales"), "and lacks '.*down_proj_scales'"),
+        (
+            lambda t: t.update({f"{EXPERTS}down_proj_scales": torch.zeros(2, 64, 2)}),
+            r"down_proj_scales' has shape \(2, 64, 2\); expected \(2, 64, 1\)",
+        ),
+    ],
+)
+def test_damaged_experts_are_refused(
+    tmp_path: Path, change: Callable[[Tensors], object], message: str
+) -> None:
+    _, packed = write_gpt_oss(tmp_path)
+    edit(packed, change)
+    with pytest.raises(BilensError, match=message):
+        load(packed).layers["layers.0.mlp.experts.0"].weights()
+
+
+def test_another_limit_of_the_gate_is_refused(tmp_path: Path) -> None:
+    plain, _ = write_gpt_oss(tmp_path)
+    edit_config(plain, lambda content: content.update(swiglu_limit=5.0))
+    with pytest.raises(BilensError, match=r"swiglu_limit 5.0; the gate is read of 7.0"):
+        load(plain)
+
+
 def edit(folder: Path, change: Callable[[Tensors], object]) -> None:
     tensors = load_file(folder / WEIGHTS_NAME)
     change(tensors)
@@ -170,7 +393,7 @@ def edit(folder: Path, change: Callable[[Tensors], object]) -> None:
 
 
 UP = "model.layers.0.mlp.up_proj.weight"
-SCALE = f"{UP}_scale_inv"
+SCALE, WORDS = f"{UP}_scale_inv", UP.removesuffix(".weight")
 DAMAGE: dict[str, tuple[Scheme, Callable[[Tensors], object], str]] = {
     "no scale": (FP8, lambda t: t.pop(SCALE), f"{UP}' is of torch.float8_e4m3fn and has no scale"),
     "no codes": (FP8, lambda t: t.pop(UP), f"has '{SCALE}' and lacks '{UP}'"),
@@ -196,6 +419,32 @@ DAMAGE: dict[str, tuple[Scheme, Callable[[Tensors], object], str]] = {
     ),
     "an unknown method": (({"quant_method": "hqq"}, fp8_in_blocks), len, "is quantised by 'hqq'"),
     "another method": (({"quant_method": "fbgemm_fp8"}, fp8_in_blocks), len, "no tensor beside it"),
+    "three bits": (
+        ({**SCHEMES["GPTQ 4, 1, True, True"][0], "bits": 3}, SCHEMES["GPTQ 4, 1, True, True"][1]),
+        len,
+        "has bits 3 in its quantization_config; expected 4 or 8",
+    ),
+    "other zeros": (
+        SCHEMES["GPTQ 4, 1, True, True"],
+        lambda t: t.update({f"{WORDS}.qzeros": torch.zeros(1, 3).int()}),
+        rf"{WORDS}.qzeros' has shape \(1, 3\); expected \(2, 3\)",
+    ),
+    "a group that is not there": (
+        SCHEMES["GPTQ 4, 1, True, True"],
+        lambda t: t[f"{WORDS}.g_idx"].fill_(9),
+        f"{WORDS}.g_idx' has shape .*expected a group from 0 to 1",
+    ),
+    "another order": (({**SCHEMES["AWQ"][0], "version": "gemv"}, awq), len, "has version 'gemv'"),
+    "a width that does not fit": (
+        SCHEMES["packed 4, True"],
+        lambda t: t.update({f"{WORDS}.weight_packed": torch.zeros(24, 3).int()}),
+        r"weight_packed' has shape \(24, 3\); expected \[24, 16\] numbers of \[4\] bits",
+    ),
+    "no state": (
+        SCHEMES["nf4 True torch.uint8"],
+        lambda t: t[f"{UP}.quant_state.bitsandbytes__nf4"].fill_(65),
+        "quant_state.bitsandbytes__nf4' is no state of a quantisation",
+    ),
     "a block of nothing": (
         ({"quant_method": "fp8", "weight_block_size": [0, 8]}, fp8_in_blocks),
         len,
@@ -207,7 +456,9 @@ DAMAGE: dict[str, tuple[Scheme, Callable[[Tensors], object], str]] = {
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damaged_weights_are_refused_by_name(tmp_path: Path, name: str) -> None:
     scheme, damage, message = DAMAGE[name]
-    _, packed = write(tmp_path, "mistral", scheme)
+    fp8 = scheme[1] is fp8_in_blocks
+    sizes = {} if fp8 else {"hidden_size": 16, "intermediate_size": 24}
+    _, packed = write(tmp_path, "mistral", scheme, **sizes)
     edit(packed, damage)
     with pytest.raises(BilensError, match=message) as caught:
         load(packed).layers["layers.0.mlp"].weights()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -15,9 +15,20 @@ from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import html_summary
 
 ActivationName = Literal[
-    "identity", "relu", "leaky_relu", "squared_relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid"
+    "identity",
+    "relu",
+    "leaky_relu",
+    "squared_relu",
+    "gelu",
+    "gelu_tanh",
+    "silu",
+    "tanh",
+    "sigmoid",
+    "clamped_swiglu",
 ]
 LEAK = 0.01  # torch's slope of a leaky ReLU
+CLAMPED: Final = "clamped_swiglu"  # of gpt-oss
+GATE_SLOPE, GATE_LIMIT, VALUE_LIMITS = 1.702, 7.0, (-6.0, 8.0)  # the other branch, and 1 in it
 CUBIC = 0.044715  # of the tanh form of GELU
 TANH_SCALE = math.sqrt(2 / math.pi)
 
@@ -25,6 +36,9 @@ TANH_SCALE = math.sqrt(2 / math.pi)
 @dataclass(frozen=True)
 class Activation:
     """φ: "gelu" is t·Φ(t) with the normal distribution function, "gelu_tanh" the usual tanh form.
+
+    "clamped_swiglu" is that of a gate alone, g·σ(1.702 g) with g = min(t, 7), and has the other
+    branch between −6 and 8 (that of gpt-oss, from −7 to 7, with the 1 that is added to it).
 
     Attributes:
         name: one of the names of `ActivationName`.
@@ -139,6 +153,15 @@ def identity_derivatives(t: Tensor) -> Derivatives:
     return t, torch.ones_like(t), zero, zero
 
 
+def clamped(t: Tensor) -> Derivatives:
+    """Return g·σ(1.702 g), g = min(t, 7), and its derivatives."""
+    scale = GATE_SLOPE
+    g = scale * t.clamp(max=GATE_LIMIT)
+    y, first, second, third = times_argument(sigmoid_derivatives(g), g)
+    open_to = step(GATE_LIMIT - t)
+    return y / scale, first * open_to, scale * second * open_to, scale**2 * third * open_to
+
+
 def gelu_derivatives(t: Tensor) -> Derivatives:
     return times_argument(normal_derivatives(t), t)
 
@@ -153,6 +176,7 @@ ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Deri
         lambda t: t * (1 + torch.tanh(TANH_SCALE * (t + CUBIC * t**3))) / 2,
         lambda t: times_argument(tanh_gate(t), t),
     ),
+    "clamped_swiglu": (lambda t: clamped(t)[0], clamped),
     "silu": (lambda t: t * torch.sigmoid(t), lambda t: times_argument(sigmoid_derivatives(t), t)),
     "tanh": (torch.tanh, tanh_derivatives),
     "sigmoid": (torch.sigmoid, sigmoid_derivatives),
@@ -237,6 +261,8 @@ def activation_moments(
         SIAM Review 56 (2014).
     """
     phi = as_activation(activation)
+    if phi.name == CLAMPED:
+        raise UsageError(f"{CLAMPED} is a function of two branches: it has no moments of one.")
     shape = check_float_tensor("mean", mean)
     if check_float_tensor("deviation", deviation) != shape:
         raise ShapeError(

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bilens.algebra.approximation.activation import activation_moments
+from bilens.algebra.approximation.activation import CLAMPED, activation_moments
+from bilens.algebra.approximation.clamped_gate import clamped_quadratics
 from bilens.algebra.approximation.layer_weights import (
     GLUWeights,
     Layer,
@@ -32,18 +33,21 @@ def approximate_layer(layer: Layer, assumed: GaussianInput) -> QuadraticMap:
         return exact_map(layer)
     gated = as_gated(layer)
     gate, value, down = gated.gate, gated.value, gated.down
-    (bend, mixed, slope, past, _), average = neuron_quadratics(gated, assumed)
+    (bend, mixed, slope, past, _, tail), average = neuron_quadratics(gated, assumed)
     if isinstance(layer, MLPWeights):
         curvature = BilinearTensor(down * bend, gate, gate)
     else:
         curvature = BilinearTensor(down, gate, bend[:, None] * gate + mixed[:, None] * value)
+    if layer.phi.name == CLAMPED:  # which bends in its other branch too
+        parts = torch.cat([down, down * tail], dim=1), torch.cat([gate, value])
+        curvature = BilinearTensor(*parts, torch.cat([curvature.right, value]))
     straight = (down * slope) @ gate + (down * past) @ value
     fit = map_from_expectations(curvature, straight, down @ average, assumed)
     return fit.plus_affine(layer.linear, layer.constant)
 
 
 def neuron_quadratics(layer: GLUWeights, assumed: GaussianInput) -> tuple[Tensor, Tensor]:
-    """Return the coefficients of p², pq, p, q, 1 of neurons φ(u)v, (5, hidden), and their means.
+    """Return the coefficients of p², pq, p, q, 1, q² of neurons, (6, hidden), and their means.
 
     p and q are u and v around their means.
     """
@@ -52,10 +56,12 @@ def neuron_quadratics(layer: GLUWeights, assumed: GaussianInput) -> tuple[Tensor
     n = layer.value @ assumed.mean + or_zero(layer.value_bias, zero)
     s = assumed.deviations(layer.gate)
     k = (assumed.spread(layer.gate) * assumed.spread(layer.value)).sum(dim=1).where(s > 0, 0.0)
+    if layer.phi.name == CLAMPED:
+        return clamped_quadratics(layer.phi, m, s, n, assumed.deviations(layer.value), k)
     e0, e1, e2, e3 = activation_moments(layer.phi, m, s)
     bend, value = (n * e2 + k * e3) / 2, n * e0 + k * e1
     rest = value - bend * s.square() - e1 * k
-    return torch.stack([bend, e1, n * e1 + k * e2, e0, rest]), value
+    return torch.stack([bend, e1, n * e1 + k * e2, e0, rest, torch.zeros_like(e0)]), value
 
 
 def exact_map(layer: Layer) -> QuadraticMap:

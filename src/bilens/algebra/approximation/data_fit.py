@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from bilens.algebra.approximation.activation import CLAMPED
 from bilens.algebra.approximation.closed_form import neuron_quadratics
 from bilens.algebra.approximation.layer_weights import (
     GLUWeights,
@@ -65,7 +66,7 @@ def fit_neurons(
             found = units(u), units(v)
         (m, s), (n, t) = found
         p, q = (u - m) / s, (v - n) / t
-        features = [p.square(), p * q, p, q, torch.ones_like(p), gated.phi(u) * v]
+        features = [p.square(), p * q, p, q, torch.ones_like(p), gated.product(u, v)]
         part = torch.stack(features, dim=-1).transpose(0, 1)
         sums += part.transpose(1, 2) @ (part * weight[:, None])
         total, rows = total + float(weight.sum()), rows + len(x)
@@ -93,8 +94,10 @@ def gaussian_neurons(
     m, n = (part[0] for part in branches(gated, assumed.mean[None]))
     s, t = assumed.deviations(gated.gate), assumed.deviations(gated.value)
     su, sv = s.where(s > 0, 1.0), t.where(t > 0, 1.0)
+    if gated.phi.name == CLAMPED:
+        raise UsageError(f"a neuron of {CLAMPED} is no one product: fit it to inputs.")
     raw, _ = neuron_quadratics(gated, assumed)
-    coefficients = (raw * torch.stack([su**2, su * sv, su, sv, torch.ones_like(s)])).T
+    coefficients = (raw[:5] * torch.stack([su**2, su * sv, su, sv, torch.ones_like(s)])).T
     # Isserlis: moments of fourth order of a pair with variances a, c (1, or 0) and covariance r.
     a, c = (s / su).square(), (t / sv).square()
     r = (assumed.spread(gated.gate) * assumed.spread(gated.value)).sum(dim=1) / (su * sv)

@@ -10,9 +10,15 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from bilens.algebra.approximation.activation import Activation, ActivationName, as_activation
+from bilens.algebra.approximation.activation import (
+    CLAMPED,
+    VALUE_LIMITS,
+    Activation,
+    ActivationName,
+    as_activation,
+)
 from bilens.base.checks import check_float_tensor
-from bilens.base.errors import ShapeError
+from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import html_summary
 
 
@@ -90,6 +96,11 @@ class MLPWeights(LayerWeights):
 
     _repr_html_ = html_summary()
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.phi.name == CLAMPED:
+            raise UsageError(f"{CLAMPED} is a gate of two branches: pass GLUWeights.")
+
     def hidden(self, x: Tensor) -> Tensor:
         return self.phi(branch(x, self.up, self.up_bias))
 
@@ -102,7 +113,8 @@ class GLUWeights(LayerWeights):
         down: (out, hidden).
         gate: (hidden, in), the branch with the activation.
         value: (hidden, in).
-        activation: φ, or its name; "identity" is a bilinear layer.
+        activation: φ, or its name; "identity" is a bilinear layer, "clamped_swiglu" keeps
+            value x + value_bias between −6 and 8.
         gate_bias: (hidden,); None is zero, as for the parts below.
         value_bias: (hidden,).
         linear: (out, in), a path past the neurons.
@@ -124,8 +136,13 @@ class GLUWeights(LayerWeights):
     _repr_html_ = html_summary()
 
     def hidden(self, x: Tensor) -> Tensor:
-        gate = self.phi(branch(x, self.gate, self.gate_bias))
-        return gate * branch(x, self.value, self.value_bias)
+        return self.product(
+            branch(x, self.gate, self.gate_bias), branch(x, self.value, self.value_bias)
+        )
+
+    def product(self, gate: Tensor, value: Tensor) -> Tensor:
+        """Return what the neurons compute of their two branches."""
+        return self.phi(gate) * (value.clamp(*VALUE_LIMITS) if self.phi.name == CLAMPED else value)
 
 
 Layer = MLPWeights | GLUWeights

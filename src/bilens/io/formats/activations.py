@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bilens.algebra.approximation.activation import Activation, ActivationName
+from bilens.algebra.approximation.activation import CLAMPED, Activation, ActivationName
 from bilens.base.errors import UsageError
 
 QUICK = 1.702  # of the quick GELU, t · sigmoid(1.702 t) = silu(1.702 t) / 1.702
@@ -32,6 +32,7 @@ def gelu_tanh(t: Tensor) -> Tensor:
 
 IDENTITY = Spelling("identity", lambda t: t)
 SIGMOID, SILU = Spelling("sigmoid", torch.sigmoid), Spelling("silu", functional.silu)
+CLAMPED_GATE = Spelling(CLAMPED, Activation(CLAMPED))
 SQUARED = Spelling("squared_relu", lambda t: functional.relu(t).square())
 TANH_FORM = Spelling("gelu_tanh", gelu_tanh)
 GELU = Spelling("gelu", functional.gelu)
@@ -44,6 +45,7 @@ SPELLINGS: dict[str, Spelling] = {
     "gelu_tanh": TANH_FORM,
     "silu": SILU,
     "tanh": Spelling("tanh", torch.tanh),
+    CLAMPED: CLAMPED_GATE,
     "sigmoid": SIGMOID,
     "linear": IDENTITY,
     "none": IDENTITY,

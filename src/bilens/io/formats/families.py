@@ -4,17 +4,19 @@ A family is a `model_type` of Hugging Face. Names, order of the branches and the
 activation were compared with transformers 5.24, on a small model of each in the tests.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bilens.algebra.approximation.activation import CLAMPED
 from bilens.base.errors import CheckpointError, Retry
 from bilens.io.stored_mlp import LayerLocation, Layout
 
 # Gated: the branch with the activation first.
 SEPARATE = Layout("gate_proj", "up_proj", "down_proj")
 FUSED = Layout("gate_up_proj", "gate_up_proj", "down_proj")  # gate first
+TURNS = Layout("gate_up_proj", "gate_up_proj", "down_proj", True, True, "_bias")
 MODERNBERT = Layout("Wi", "Wi", "Wo")  # the half that the code calls `input` is activated
 T5 = Layout("wi_0", "wi_1", "wo")
 MIXTRAL = Layout("w1", "w3", "w2")
@@ -59,13 +61,16 @@ class Experts:
     shared: str | None = None  # an expert that every token passes, if there is one
     # tensors beside the experts, which are not read; a router first
     others: tuple[str, ...] = ("gate.weight",)
+    stacked: Layout = FUSED  # of stacks of all
+    bias: bool = False  # whether those have biases
 
 
 @dataclass(frozen=True)
 class Family:
     homes: tuple[Home, ...] = (Home(),)  # where they may lie, on the disk or in memory
     about_input: str = RMS  # what an MLP receives, in words
-    activation_key: str = "hidden_act"  # the key of the activation in `config.json`
+    # the key of the activation in `config.json`; empty where the family has one alone
+    activation_key: str = "hidden_act"
     activation: str = "silu"  # what the activation is where the file does not say
     # names of activations that mean another one in old files
     legacy: Mapping[str, str] = field(default_factory=dict)
@@ -147,6 +152,16 @@ FAMILIES: dict[str, Family] = {
             others=("gate.weight", "gate.e_score_correction_bias"),
         )
     ),
+    "gpt_oss": Family(
+        activation_key="",
+        activation=CLAMPED,
+        experts=Experts(
+            ("num_local_experts", "num_experts"),
+            stacked=TURNS,
+            bias=True,
+            others=("router.weight", "router.bias"),
+        ),
+    ),
     "gpt2": ordinary(
         Home(Layout(None, "c_fc", "c_proj", transposed=True), "h"), "gelu_new", sizes=N_LAYER, **GPT
     ),
@@ -195,35 +210,18 @@ FAMILIES: dict[str, Family] = {
     "deit": replace(VISION, root="deit"),
 }
 
-REFUSED = {
-    "gpt_oss": "its experts clamp both branches and compute (up + 1) · gate · σ(α · gate), from "
-    "weights that are transposed and interleaved: that is no gated layer of the kind that is read"
-}
-MARKS = {"gpt_oss": "mlp.experts.gate_up_proj_bias"}  # names that give a refused model away
-
 
 def refuse_config(path: Path, content: Mapping[str, Any]) -> None:
     """Refuse a model for what its `config.json` says."""
-    kind = content.get("model_type")
     if content.get("auto_map"):
         raise CheckpointError(
             f"{path}: the model needs code of its own (auto_map), which is never run: load it "
             "from a folder that a model class inside transformers has saved."
         )
-    if isinstance(kind, str) and kind in REFUSED:
-        raise CheckpointError(
-            f"{path}: the model is of the type {kind!r}, and {REFUSED[kind]}. {what_is_read()}"
-        )
 
 
-def unknown_model(folder: Path, kind: object, names: Collection[str]) -> CheckpointError:
+def unknown_model(folder: Path, kind: object) -> CheckpointError:
     """Return why a model of a type that is not in the table is not read."""
-    for refused, mark in MARKS.items():
-        if any(name.endswith(mark) for name in names):
-            return CheckpointError(
-                f"{folder}: the model is of the type {kind!r}, and by the names of its tensors "
-                f"{REFUSED[refused]}. {what_is_read()}"
-            )
     return CheckpointError(
         f"{folder}: the model is of the type {kind!r}, which is not known: names alone do not say "
         "which branch has the activation, nor whether there is more to it. "

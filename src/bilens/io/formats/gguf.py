@@ -210,14 +210,8 @@ def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
     """Return the gated MLPs of a GGUF file, each dequantised when it is read."""
     package = quantisation()  # a missing package is said before any work
     options.refuse_residual(path, "is a language model, which always has residual paths")
-    unchanged = Unchanged.now(path)
-    with path.open("rb") as file:
-        header = HeaderReader(path, file, unchanged.size).header()
-    if header.number("split.count") > 1:  # of which the first part alone says what it is
-        raise CheckpointError(
-            f"{path}: is one of {header.number('split.count')} parts of a model: merge them with "
-            "`llama-gguf-split --merge`, and load the merged file."
-        )
+    opened = parts_of(path)
+    header = opened[0][0]
     name = header.values.get("general.architecture")
     found = ARCHITECTURES.get(name) if isinstance(name, str) else None
     if found is None:
@@ -226,22 +220,23 @@ def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
             f"{', '.join(sorted(ARCHITECTURES))}."
         )
     blocks = header.number(f"{name}.block_count")
-    if not 0 < blocks <= len(header.tensors):
+    entries = {name: one for part, _ in opened for name, one in part.tensors.items()}
+    if not 0 < blocks <= len(entries):
         raise CheckpointError(
-            f"{path}: has {len(header.tensors)} tensors and claims {blocks} blocks: check that "
+            f"{path}: has {len(entries)} tensors and claims {blocks} blocks: check that "
             "the download is complete."
         )
-    whole = stored_tensors(header, unchanged)
+    whole = {key: one for part in opened for key, one in stored_tensors(*part).items()}
     store = {key: tensor for key, tensor in whole.items() if in_an_mlp(key)}
     phi = activation_named(found.activation)
     layers: dict[str, tuple[LayerLocation, StoredMLP]] = {}
     for index in range(blocks):
         for location in locations_in_block(path, store, index, found):
             layers[location.name] = (location, StoredMLP.of(store, location, phi.phi))
-    entries = [entry for key, entry in header.tensors.items() if ".ffn_" in key]
-    kinds = {entry.kind for entry in entries if len(entry.shape) > 1}
-    sha256 = file_sha256(path)
-    unchanged.check()
+    kinds = {one.kind for key, one in entries.items() if ".ffn_" in key and len(one.shape) > 1}
+    sha256 = file_sha256(*(unchanged.path for _, unchanged in opened))
+    for _, unchanged in opened:
+        unchanged.check()
     return LoadedModel(
         None,
         str(path),
@@ -256,6 +251,45 @@ def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
         stored=whole,
         compare=partial(compare_ends, store, layers, phi.function, found.model_type),
     )
+
+
+def parts_of(path: Path) -> list[tuple[GGUFHeader, Unchanged]]:
+    """Return the headers of a file, or of all parts of a model of which it is the first."""
+    number, found = 1, list[tuple[GGUFHeader, Unchanged]]()
+    while len(found) < number:
+        file = path
+        if found:
+            file = path.with_name(f"{path.stem[:-14]}{len(found) + 1:05}-of-{number:05}.gguf")
+        if not file.is_file():
+            raise CheckpointError(f"{path}: is one of {number} parts, and {file.name} is missing.")
+        unchanged = Unchanged.now(file)
+        with file.open("rb") as opened:
+            header = HeaderReader(file, opened, unchanged.size).header()
+        if not found and header.number("split.count") > 1:
+            number = header.number("split.count")
+            if not path.name.endswith(f"-00001-of-{number:05}.gguf"):
+                raise CheckpointError(
+                    f"{path}: is one of {number} parts of a model: name the first one, which ends "
+                    f"with -00001-of-{number:05}.gguf."
+                )
+        if number > 1 and (header.number("split.no"), header.number("split.count")) != (
+            len(found),
+            number,
+        ):
+            raise CheckpointError(
+                f"{file}: does not say that it is part {len(found) + 1} of {number}: use the "
+                "files that were saved together."
+            )
+        # the first part alone says what the model is
+        values = found[0][0].values if found else header.values
+        twice = {*header.tensors} & {name for one, _ in found for name in one.tensors}
+        if twice:
+            raise CheckpointError(f"{file}: holds {min(twice)!r}, which an earlier part has too.")
+        found.append((replace(header, values=values), unchanged))
+    total, held = found[0][0].number("split.tensors.count"), sum(len(h.tensors) for h, _ in found)
+    if number > 1 and total not in (0, held):
+        raise CheckpointError(f"{path}: says {total} tensors; its parts hold {held}.")
+    return found
 
 
 GGUF = Format("GGUF", lambda path: path.suffix == ".gguf", read_gguf)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bilens.algebra.approximation.activation import CLAMPED, GATE_LIMIT, GATE_SLOPE
 from bilens.algebra.approximation.layer_weights import in_float64
 from bilens.base.checks import as_integer
 from bilens.base.errors import CheckpointError, MemoryLimitError, Retry
@@ -16,7 +17,6 @@ from bilens.io.formats.activations import SPELLINGS, NamedActivation, activation
 from bilens.io.formats.families import (
     AFTER,
     FAMILIES,
-    FUSED,
     ITSELF,
     SEPARATE,
     T5,
@@ -114,7 +114,7 @@ def read_layers(
         content = {**inner, "model_type": kind}
     family = FAMILIES.get(kind) if isinstance(kind, str) else None
     if family is None:
-        raise unknown_model(folder, kind, pickled or open_folder(folder, lambda _: False))
+        raise unknown_model(folder, kind)
     activation, family = activation_of(path, content, family)
     whole = pickled or open_folder(folder, lambda n: packed is None and bool(in_an_mlp(family, n)))
     if packed is not None:
@@ -185,6 +185,11 @@ def activation_of(
             f"{path}: has the activation {said!r} ({family.activation_key}); expected one of "
             f"{', '.join(SPELLINGS)}."
         )
+    for key, known in (("swiglu_limit", GATE_LIMIT), ("swiglu_alpha", GATE_SLOPE)):
+        if said == CLAMPED and content.get(key, known) != known:
+            raise CheckpointError(
+                f"{path}: has {key} {content[key]!r}; the gate is read of {known}."
+            )
     return activation_named(said), family
 
 
@@ -252,7 +257,8 @@ def locations_of_experts(
     for expert in range(number):
         title = f"{name}.experts.{expert}"
         if stacked:
-            yield FUSED.at(title, f"{home}experts.", weight="", index=expert)
+            stack = experts.stacked
+            yield stack.at(title, f"{home}experts.", experts.bias, weight="", index=expert)
         else:
             yield experts.each.at(title, f"{home}experts.{expert}.")
     if experts.shared is not None:

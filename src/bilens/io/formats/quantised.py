@@ -1,51 +1,32 @@
 """Quantised weights of Hugging Face folders, each made into its numbers when it is read.
 
 A scheme is how a library stores one weight: which tensors, told apart by how their names end, and
-what number each code stands for. Whatever has no such tensors beside it stays as it is. Products
-are rounded once, to the dtype that the library itself gives.
+what number each code stands for. Whatever has no such tensors beside it stays as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import prod
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from bilens.base.checks import as_integer
 from bilens.base.errors import CheckpointError
-from bilens.io.stored_mlp import Block, Store, StoredTensor
-from bilens.io.tensors import DTYPES, check_all_finite
-
-CODES = (torch.float8_e4m3fn, torch.float8_e5m2, torch.int8)
-ALL = slice(None)
-Weight = tuple[tuple[int, ...], torch.dtype, Callable[[Block], Tensor]]  # shape, dtype, fetch
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The stored tensors of one weight, by how their names end, and what is said of all."""
-
-    found: Mapping[str, StoredTensor]
-    said: Mapping[str, Any]
-    config: Path
-
-    def __getitem__(self, ending: str) -> StoredTensor:
-        return self.found[ending]
-
-    def number(self, value: object, key: str, known: tuple[int, ...] = ()) -> int:
-        """Return a positive number that the configuration says, one of those that are known."""
-        number = as_integer(value)
-        if number is None or number < 1 or (known and number not in known):
-            wanted = " or ".join(map(str, known)) or "a positive integer"
-            raise CheckpointError(
-                f"{self.config}: has {key} {value!r} in its quantization_config; expected {wanted}."
-            )
-        return number
+from bilens.io.formats.quantised_codes import (
+    Parts,
+    Weight,
+    awq,
+    eight_bits,
+    four_bits_of_bitsandbytes,
+    fp8_in_blocks,
+    gptq,
+    int8_of_bitsandbytes,
+    mxfp4,
+    packed_integers,
+)
+from bilens.io.stored_mlp import Store, StoredTensor
+from bilens.io.tensors import DTYPES
 
 
 @dataclass(frozen=True)
@@ -60,62 +41,6 @@ class Scheme:
     ending: str = ""  # what the name of the weight ends with, behind that rest
 
 
-def whole_numbers(tensor: StoredTensor, axes: int) -> None:
-    """Refuse packed numbers of another kind or with another number of axes."""
-    if len(tensor.shape) != axes or 0 in tensor.shape or tensor.dtype.is_floating_point:
-        raise tensor.wrong_shape(f"{axes} axes of packed whole numbers, and got {tensor.dtype}")
-
-
-def finite(tensor: StoredTensor, block: Block = ()) -> Tensor:
-    """Return scales in float32; a broken one is named."""
-    found = tensor.fetch(block).float()
-    check_all_finite(tensor.path, {tensor.name: found})
-    return found
-
-
-def given_by(scale: StoredTensor) -> torch.dtype:
-    """Return the dtype of what is multiplied with a scale."""
-    return scale.dtype if scale.dtype in DTYPES.values() else torch.bfloat16
-
-
-# ---- codes of eight bits, a scale for all, for a row, or for a block of each matrix
-
-
-def scaled(codes: StoredTensor, scale: StoredTensor, block: tuple[int, int] | None) -> Weight:
-    """Return codes times scales; a block is (rows, columns), None one or a row."""
-    if codes.dtype not in CODES or len(codes.shape) < 2:
-        raise codes.wrong_shape(f"matrices of 8-bit numbers, and got {codes.dtype}")
-    *stack, rows, columns = codes.shape
-    tall, wide = block or (1, columns)
-    grid = (*stack, -(-rows // tall), -(-columns // wide))
-    one = prod(scale.shape) == 1 and (block is None or prod(grid) == 1)
-    if not one and scale.shape not in (grid, grid if block else grid[:-1]):
-        raise scale.wrong_shape(f"{grid}, beside {codes.name!r} of shape {codes.shape}")
-
-    def fetch(block: Block) -> Tensor:
-        where = block[len(stack)] if len(block) > len(stack) else ALL
-        factors = finite(scale, () if one else block[: len(stack)])
-        if not one:
-            index = torch.arange(rows)[where] // tall
-            factors = factors.reshape(-1, *grid[len(stack) :])[:, index]
-            factors = factors.repeat_interleave(wide, -1)[..., :columns]
-        return (codes.fetch(block).float() * factors).to(given_by(scale))
-
-    return codes.shape, given_by(scale), fetch
-
-
-def fp8_in_blocks(parts: Parts) -> Weight:
-    size = parts.said.get("weight_block_size", (128, 128))
-    if size is not None and not (isinstance(size, list | tuple) and len(size) == 2):
-        raise CheckpointError(f"{parts.config}: has weight_block_size {size!r}; expected two.")
-    sides = [parts.number(side, "weight_block_size") for side in size or ()]
-    return scaled(parts[""], parts["_scale_inv"], (sides[0], sides[1]) if sides else None)
-
-
-def eight_bits(parts: Parts) -> Weight:
-    return scaled(parts[".weight"], parts[".weight_scale"], None)
-
-
 INPUTS = (".input_scale", ".activation_scale", ".output_scale")  # of activations: no weights
 BLOCKS = Scheme("FP8 in blocks", "_scale_inv", ("", "_scale_inv"), fp8_in_blocks)
 PLAIN = Scheme(
@@ -125,10 +50,42 @@ PLAIN = Scheme(
     eight_bits,
     ending=".weight",
 )
-METHODS: dict[str, tuple[Scheme, ...]] = {  # by quant_method
+PACKED = Scheme(
+    "packed integers",
+    ".weight_packed",
+    (".weight_packed", ".weight_scale", ".weight_shape"),
+    packed_integers,
+    (".weight_zero_point", ".weight_g_idx"),
+    ".weight",
+)
+ZEROS = (".qweight", ".qzeros", ".scales")
+METHODS: dict[str, tuple[Scheme, ...]] = {
     "fp8": (BLOCKS, PLAIN),
     "fbgemm_fp8": (PLAIN,),
-    "compressed-tensors": (PLAIN,),
+    "compressed-tensors": (PACKED, PLAIN),
+    "gptq": (Scheme("GPTQ", ".qweight", ZEROS, gptq, (".g_idx",), ".weight"),),
+    "awq": (Scheme("AWQ", ".qweight", ZEROS, awq, ending=".weight"),),
+    "mxfp4": (Scheme("MXFP4", "_blocks", ("_blocks", "_scales"), mxfp4),),
+    "bitsandbytes": (
+        *(
+            Scheme(
+                kind.upper(),
+                f".quant_state.bitsandbytes__{kind}",
+                ("", ".absmax", ".quant_map", f".quant_state.bitsandbytes__{kind}"),
+                partial(four_bits_of_bitsandbytes, kind),
+                (".nested_absmax", ".nested_quant_map"),
+            )
+            for kind in ("nf4", "fp4")
+        ),
+        Scheme(
+            "int8 by rows",
+            ".SCB",
+            (".weight", ".SCB"),
+            int8_of_bitsandbytes,
+            (".weight_format",),
+            ".weight",
+        ),
+    ),
 }
 
 

@@ -67,6 +67,8 @@ def by_the_formula(location: LayerLocation, raw: Mapping[str, Tensor], function:
             hidden = function(up)
         elif location.fused:
             gate, value = up.chunk(2, dim=-1)
+            if location.interleaved:  # of gpt-oss alone
+                gate, value = up[..., ::2], 1 + up[..., 1::2].clamp(-7, 7)
             hidden = function(gate) * value
         else:
             hidden = function(linear("gate", x)) * up
@@ -154,6 +156,9 @@ def one_expert(module: Any, location: LayerLocation, raw: Mapping[str, Tensor]) 
     module.num_experts = 1
     module.gate_up_proj = nn.Parameter(both[None])
     module.down_proj = nn.Parameter(raw["down"][None])
+    if "up_bias" in raw:
+        module.gate_up_proj_bias = nn.Parameter(raw["up_bias"][None])
+        module.down_proj_bias = nn.Parameter(raw["down_bias"][None])
 
     def run(x: Tensor) -> Tensor:
         first = torch.zeros(len(x), 1, dtype=torch.long)

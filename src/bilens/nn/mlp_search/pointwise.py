@@ -18,7 +18,11 @@ from bilens.nn.mlp_search.expression import Applied, Tree, patch_of
 Function = Callable[[Tensor], Tensor]
 POINTS = torch.cat([torch.linspace(-8, 8, 161), torch.tensor([-40.0, -20.0, 20.0, 40.0])]).double()
 INNER_SCALES = (1.0, 1.702)  # the second is that of the quick GELU
-CURVED = tuple(name for name in get_args(ActivationName) if name not in ("identity", "leaky_relu"))
+CURVED = tuple(
+    name
+    for name in get_args(ActivationName)
+    if name not in ("identity", "leaky_relu", "clamped_swiglu")  # the last one is of two branches
+)
 SMALLEST_SCALE = 1e-6  # below it a function is a constant
 TOLERANCE = 1e-6  # GELU and its tanh form are 5e-4 apart, constants in float32 1e-8
 
@@ -159,7 +163,7 @@ def activation_through(
 
 def candidates(t: Tensor, y: Tensor) -> list[Activation]:
     """Return every activation, a leaky ReLU with the slope that points below zero show."""
-    known = [Activation(name) for name in get_args(ActivationName) if name != "leaky_relu"]
+    known = [Activation(name) for name in ("identity", *CURVED)]
     negative = t < -0.1
     if bool(negative.any()):
         known.append(Activation("leaky_relu", float((y[negative] / t[negative]).median())))
