@@ -1,5 +1,6 @@
 """`bilens audit` beyond one classifier: layers, a baseline, conditions, Markdown."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,7 @@ def test_models_that_do_not_match_are_compared_as_far_as_they_do(
 
 def test_training_inputs_are_read_beside_the_weights(bilens: Shell, tmp_path: Path) -> None:
     data, folder = tiny.images(name="mnist"), tmp_path / "model"
-    module = bl.save(tiny.trained().float(), folder, input_shape=(6, 6))
+    module = bl.save(deepcopy(tiny.trained()).float(), folder, input_shape=(6, 6))
     test, training = tmp_path / "test.npy", tmp_path / "training.npz"
     np.save(test, data.test_images.numpy())
     np.savez(training, x=data.train_images.numpy(), mine=data.train_labels.numpy())

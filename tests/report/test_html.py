@@ -135,6 +135,8 @@ def test_every_section_is_there_in_order_and_linked(name: str, lang: str) -> Non
     expected = SECTIONS[document["kind"]].split()
     if document.get("difference"):
         expected.append("difference")
+    if document["kind"] == "layer_audit" and document.get("overfitting"):
+        expected.insert(expected.index("directions") + 1, "warnings")
     if document.get("inputs"):
         expected.insert(expected.index("warnings"), "given")
     if document.get("reading"):

@@ -261,8 +261,8 @@ def test_a_bilinear_layer_comes_back_as_it_is() -> None:
 def test_the_formula_gives_a_bilinear_layer_too() -> None:
     """Not by looking at the name alone: e₀ = m, e₁ = 1, e₂ = e₃ = 0."""
     layer, x, assumed = glu("identity"), randn(50, D_IN, seed=3), some_input()
-    (bend, mixed, slope, past, rest), _ = neuron_quadratics(layer, assumed)
-    assert not bool(bend.any())
+    (bend, mixed, slope, past, rest, other), _ = neuron_quadratics(layer, assumed)
+    assert not bool(bend.any() | other.any())
     p, q = ((x - assumed.mean) @ part.T for part in (layer.gate, layer.value))
     hidden = mixed * p * q + slope * p + past * q + rest
     torch.testing.assert_close(hidden, layer.hidden(x), rtol=1e-12, atol=1e-12)
