@@ -12,6 +12,8 @@ from bilens.studies.finding_attacks import Attack
 from bilens.studies.finding_power import SHAPE
 from bilens.studies.study import Record
 
+GROUND = 0.25  # on which what is planted is drawn: black is darker, grey is not
+
 
 def figures(result: Record) -> dict[str, str]:
     """Return every working attack that raised no alarm: what was planted, and what was seen."""
@@ -20,15 +22,16 @@ def figures(result: Record) -> dict[str, str]:
         rows = []
         for one in found["missed"]:
             mark = Attack(**one["attack"]).mark(SHAPE)
-            planted = (mark.mask * (mark.paint - 0.5) + mark.added).tolist()
-            tiles = [
-                Tile(vector_image(planted, SHAPE), "planted"),
-            ]
+            planted = (mark.mask * (mark.paint - GROUND) + mark.added).tolist()
+            tiles = [Tile(vector_image(planted, SHAPE), one["attack"]["kind"])]
             if one["suspect"] is not None:
                 tiles.append(Tile(vector_image(one["suspect"]["pattern"], SHAPE), "seen"))
-            rows.append(TileRow(f"{one['attack']['kind']} {one['seed']}", tiles))
+            rows.append(TileRow(str(one["seed"]), tiles))
         if rows:
-            note = "Planted: blue brightens, red darkens. Seen: the pattern of the highest score."
+            note = (
+                "Seed, and what was planted: blue brightens a dark grey of 0.25, red darkens it. "
+                "Seen: the pattern of the highest score."
+            )
             drawn[f"missed-{data}.svg"] = tile_plate(f"Not found on {data}", note, rows)
     return drawn
 
