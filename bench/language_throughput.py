@@ -66,7 +66,7 @@ def our_rounds(data: CorpusTokens, recipe: LanguageRecipe, vocab_size: int) -> I
         for number in itertools.islice(numbers, STEPS):
             train_step(run, batches.batch(number), recipe, number)
 
-    yield from rounds(steps, lambda: held_out_loss(run.model, data.held_out, recipe.n_ctx))
+    yield from rounds(steps, lambda: held_out_loss(run, data.held_out, recipe.n_ctx))
 
 
 def batches_of(data: CorpusTokens, recipe: LanguageRecipe) -> Batches:

@@ -40,7 +40,8 @@ from bilens.train.corpus import (
     tokens_of,
 )
 from bilens.train.loop import CHECKPOINTS
-from bilens.train.recipe import Device, find_device
+from bilens.train.processes import together
+from bilens.train.recipe import Device
 from bilens.train.run_folder import CURVE_NAME, OWN_FILES, RUN_NAME, TrainingResult, run_in_folder
 from bilens.train.tasks.image import EpochMetrics, ImageRecipe, train_in_folder
 from bilens.train.tasks.language import LanguageMetrics, LanguageRecipe, LanguageTask
@@ -100,28 +101,37 @@ def train_language(
     recipe: LanguageRecipe,
     *,
     device: Device = "auto",
+    shard: bool = False,
+    texts_at_once: int = 0,
     on_line: Callable[[LanguageMetrics, int], None] = lambda _line, _lines: None,
     say: Callable[[str], None] = silent,
     **options: Any,
 ) -> LanguageTraining:
-    """Train a language model and leave it in a run folder; options are `resume`, `overwrite`."""
-    chosen_device = find_device(device)
-    text = corpus.load(report=say)
-    tokenizer = train_tokenizer(text.documents, recipe.vocab_size, recipe.tokenizer)
-    tokens = tokens_of(text, tokenizer, recipe.n_ctx)
-    job = LanguageTask(recipe, tokens, tokenizer, CorpusDescription.of(corpus, text), chosen_device)
-    say(
-        f"{len(tokens.train):,} tokens to train on, {len(tokens.held_out):,} held out, "
-        f"{tokenizer.vocab_size:,} in the vocabulary; {job.total_steps:,} steps."
-    )
-    options |= {"provenance": provenance(), "say": say}
-    result = run_in_folder(folder, job, on_epoch=lambda line: on_line(line, job.epochs), **options)
-    losses = [(line.step, line.train_loss, line.held_out_loss) for line in result.history]
-    write_file(folder / CURVE_NAME, loss_figure(losses).encode())
-    run = open_model_bundle(folder)
-    sample = sample_text(run.model, run.tokenizer, recipe.seed)
-    num_weights = sum(weight.numel() for weight in run.model.parameters())
-    return LanguageTraining(folder, result.history, tokens, text.source, num_weights, sample)
+    """Train a language model and leave it in a run folder; options are `resume`, `overwrite`.
+
+    Where torchrun started several processes, each has a share of every batch, of which so many
+    texts run at once; with `shard` it holds a part of the weights, too.
+    """
+    with together(device, shard) as group:
+        text = corpus.load(report=say)
+        tokenizer = train_tokenizer(text.documents, recipe.vocab_size, recipe.tokenizer)
+        tokens = tokens_of(text, tokenizer, recipe.n_ctx)
+        about = CorpusDescription.of(corpus, text)
+        job = LanguageTask(recipe, tokens, tokenizer, about, group, texts_at_once)
+        say(
+            f"{len(tokens.train):,} tokens to train on, {len(tokens.held_out):,} held out, "
+            f"{tokenizer.vocab_size:,} in the vocabulary; {job.total_steps:,} steps."
+        )
+        options |= {"provenance": provenance(), "say": say}
+        result = run_in_folder(
+            folder, job, on_epoch=lambda line: on_line(line, job.epochs), **options
+        )
+        losses = [(line.step, line.train_loss, line.held_out_loss) for line in result.history]
+        group.on_first(lambda: write_file(folder / CURVE_NAME, loss_figure(losses).encode()))
+        run = open_model_bundle(folder)
+        sample = sample_text(run.model, run.tokenizer, recipe.seed)
+        num_weights = sum(weight.numel() for weight in run.model.parameters())
+        return LanguageTraining(folder, result.history, tokens, text.source, num_weights, sample)
 
 
 def sample_text(model: BilinearTransformer, tokenizer: Tokenizer, seed: int) -> str:
@@ -173,28 +183,31 @@ def train_sae(
     *,
     corpus: CorpusOptions | Tensor | None = None,
     device: Device = "auto",
+    shard: bool = False,
     on_line: Callable[[SAELine, int], None] = lambda _line, _lines: None,
     say: Callable[[str], None] = silent,
     **options: Any,
 ) -> SAETraining:
     """Train autoencoders on a language model, or on activations; options as `train_language`."""
-    chosen_device = find_device(device)
-    if isinstance(model, Tensor):
-        job: SAETask | ActivationsTask = ActivationsTask(recipe, model, chosen_device)
-    else:
-        read = read_model(model, corpus, say)
-        read.model.to(chosen_device)
-        job = SAETask(recipe, read)
-    say(
-        f"{recipe.latents_for(job.width):,} latents, {recipe.k} an input; "
-        f"{job.epochs} buffers of {job.activations.rows:,} activations."
-    )
-    options |= {"provenance": provenance(), "say": say}
-    result = run_in_folder(folder, job, on_epoch=lambda line: on_line(line, job.epochs), **options)
-    if isinstance(job, ActivationsTask):
-        return SAETraining(folder, result.history, {ACTIVATIONS: folder}, {})
-    folders = {hook: job.folder_of(hook, folder) for hook in recipe.hooks}
-    return SAETraining(folder, result.history, folders, job.measured(folder))
+    with together(device, shard) as group:
+        if isinstance(model, Tensor):
+            job: SAETask | ActivationsTask = ActivationsTask(recipe, model, group)
+        else:
+            read = read_model(model, corpus, say)
+            read.model.to(group.device)
+            job = SAETask(recipe, read, group)
+        say(
+            f"{recipe.latents_for(job.width):,} latents, {recipe.k} an input; "
+            f"{job.epochs} buffers of {job.activations.rows:,} activations."
+        )
+        options |= {"provenance": provenance(), "say": say}
+        result = run_in_folder(
+            folder, job, on_epoch=lambda line: on_line(line, job.epochs), **options
+        )
+        if isinstance(job, ActivationsTask):
+            return SAETraining(folder, result.history, {ACTIVATIONS: folder}, {})
+        folders = {hook: job.folder_of(hook, folder) for hook in recipe.hooks}
+        return SAETraining(folder, result.history, folders, job.measured(folder))
 
 
 def read_model(

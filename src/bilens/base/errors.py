@@ -35,6 +35,7 @@ class BilensError(Exception):
     """Base of every error that bilens raises on purpose; `retries` are what to ask instead."""
 
     exit_code = 2
+    told: bool | None = None  # whether another process of the same run says it; None: not known
 
     def __init__(self, sentence: str = "", *retries: Retry) -> None:
         calls = ", ".join(retry.call() for retry in retries)

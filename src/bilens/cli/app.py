@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn, TextIO
 import typer
 
 from bilens.base.errors import BilensError, Retry, UsageError
+from bilens.base.launch import launched
 from bilens.cli.commands.audit import audit
 from bilens.cli.commands.convert import convert
 from bilens.cli.commands.decompose import decompose
@@ -30,6 +31,7 @@ from bilens.version import VERSION
 
 LIMIT, UNEXPECTED, INTERRUPTED = 5, 70, 130  # 70 is EX_SOFTWARE of sysexits.h
 NARROW = 72  # columns
+TOGETHER = (["train", "language"], ["train", "sae"], ["convert"])  # what several processes do
 
 app = typer.Typer(
     name="bilens", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich"
@@ -85,15 +87,21 @@ def main() -> None:
     try:
         interrupt_on_signals()
         refuse_bytes(sys.argv)
+        rank, world, _ = launched()
+        output.only_first(rank)
+        refuse_several(sys.argv[1:], world)
         app(prog_name="bilens", obj=output, **narrow())
     except SystemExit as end:  # typer's end of a command, of Ctrl-C too
-        if end.code == INTERRUPTED:
+        if end.code == INTERRUPTED and output.first:
             fail("Interrupted.", INTERRUPTED)
         raise
     except Exception as error:
         if isinstance(error, OSError):
             sys.stdout = nowhere()  # nothing more can be written
         message, code = explain_error(error)
+        told = getattr(error, "told", None)  # by another process
+        if told or (told is None and not output.first and code != UNEXPECTED):
+            sys.exit(code)
         if code == UNEXPECTED or output.verbose:
             complain("".join(traceback.format_exception(error)))
         fail(message, code)
@@ -130,6 +138,16 @@ def refuse_bytes(arguments: list[str]) -> None:
             raise UsageError(
                 f"{argument!r} is not UTF-8; results name files and options as text: rename it."
             ) from None
+
+
+def refuse_several(arguments: list[str], world: int) -> None:
+    """Refuse to do with several processes what one does."""
+    words = [word for word in arguments if not word.startswith("-")]
+    if world > 1 and words[:2] not in TOGETHER and words[:1] not in TOGETHER:
+        raise UsageError(
+            f"{' '.join(['bilens', *words[:1]])} is the work of one process: start it without "
+            "torchrun, which is for: bilens train language, train sae, convert."
+        )
 
 
 def explain_error(error: Exception) -> tuple[str, int]:

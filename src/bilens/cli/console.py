@@ -35,6 +35,12 @@ class Output:
         self.result = ResultConsole()
         self.messages = Console(stderr=True, quiet=quiet)
         self.verbose = verbose
+        self.first = True  # of several processes, the one that prints
+
+    def only_first(self, rank: int) -> None:
+        """Leave it to the first of several processes to print."""
+        self.first = rank == 0
+        self.messages.quiet = not self.first
 
     def asked(self, quiet: bool, verbose: bool) -> None:
         """Take what stands before a command, and again what stands behind it."""
@@ -46,6 +52,8 @@ class Output:
 
     def answer(self, as_json: bool, document: dict[str, Any], *parts: Table | str) -> None:
         """Print a result: as JSON in ASCII for machines, or as tables and lines for people."""
+        if not self.first:
+            return
         if as_json:
             self.result.out(json.dumps(document, allow_nan=False, indent=1), highlight=False)
         for part in () if as_json else parts:

@@ -13,6 +13,7 @@ import typer
 from bilens.base.errors import NonFiniteError, UsageError
 from bilens.cli.options import (
     FILE_PANEL,
+    TRAINING_PANEL,
     DeviceOption,
     Encoding,
     Lang,
@@ -41,6 +42,17 @@ class Running:
     device: DeviceOption = "auto"
     resume: Resume = False
     overwrite: Overwrite = False
+
+
+@dataclass(frozen=True)
+class Together:
+    """How the processes train together that torchrun started."""
+
+    PANEL: ClassVar = TRAINING_PANEL
+
+    shard: bool = option(
+        False, "Each of the processes of torchrun holds a part of what is learnt, not all of it."
+    )
 
 
 @dataclass(frozen=True)

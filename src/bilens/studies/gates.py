@@ -21,6 +21,7 @@ from bilens.report.charts.curves import Curve, line_figure
 from bilens.studies.comparison import Measured, Published, interval, table
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
 from bilens.train.corpus import CorpusOptions
+from bilens.train.processes import Processes
 from bilens.train.recipe import find_device
 from bilens.train.tasks.language import LanguageRecipe, default_recipe, start_run, train_step
 
@@ -212,9 +213,10 @@ def measure(
 def seconds_per_step(options: StudyOptions, context: CellContext) -> Record:
     """Return the seconds that a training step of each kind takes: the least of some, in turns."""
     device = find_device("auto")
+    group = Processes(device=device)
     recipes = {kind: recipe_of(options, kind, 0).resolved(device) for kind in GATES}
     vocab_size = recipes["bilinear"].vocab_size or WORDS_OF_THE_GRAMMAR
-    runs = {kind: start_run(recipe, vocab_size, device) for kind, recipe in recipes.items()}
+    runs = {kind: start_run(recipe, vocab_size, group) for kind, recipe in recipes.items()}
     shape = (recipes["bilinear"].batch_size, recipes["bilinear"].n_ctx + 1)
     texts = torch.randint(vocab_size, shape, generator=torch.Generator().manual_seed(0))
     texts = texts.to(device)

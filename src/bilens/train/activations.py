@@ -18,6 +18,7 @@ from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
 from bilens.records import trace as records
 from bilens.records.base import to_json
+from bilens.train.processes import ALONE, Processes
 from bilens.train.randomness import ORDER, stream
 from bilens.train.recipe import device_of
 
@@ -56,6 +57,7 @@ class ActivationStream:
         hooks: tuple[str, ...],
         buffer_size: int,
         seed: int,
+        group: Processes = ALONE,
     ) -> None:
         for hook in hooks:
             hook_layer(hook, model.config.n_layer)
@@ -66,6 +68,7 @@ class ActivationStream:
                 "at least 2 tokens."
             )
         self.model, self.texts, self.hooks, self.seed = model, texts, hooks, seed
+        self.group = group
         self.texts_per_buffer = min(max(buffer_size // (length - 1), 1), num_texts)
         self.rows = self.texts_per_buffer * (length - 1)
         check_memory(
@@ -83,24 +86,30 @@ class ActivationStream:
             for number in {number for number, _ in positions}
         }
         chosen = [int(orders[number][position]) for number, position in positions]
-        found = activations_of(self.model, self.texts[chosen], self.hooks)
+        found = activations_of(self.model, self.texts[chosen], self.hooks, self.group)
         order = torch.randperm(self.rows, generator=stream(self.seed, ORDER, index, ROWS))
         return ActivationBuffer(found, order.to(device_of(self.model)))
 
 
 @torch.no_grad()
 def activations_of(
-    model: BilinearTransformer, texts: Tensor, hooks: tuple[str, ...]
+    model: BilinearTransformer, texts: Tensor, hooks: tuple[str, ...], group: Processes = ALONE
 ) -> dict[str, Tensor]:
-    """Return hook point → (num_texts · (n_ctx − 1), d_model) float32, without first tokens."""
+    """Return hook point → (num_texts · (n_ctx − 1), d_model) float32, without first tokens.
+
+    Each process runs the model on its share of the texts; all return all.
+    """
     was_training, device = model.training, device_of(model)
     model.eval()
-    parts: dict[str, list[Tensor]] = {hook: [] for hook in hooks}
-    for some in torch.split(texts, max(1, TOKENS_AT_ONCE // texts.shape[1])):
-        for hook, value in model.activations(some.to(device), hooks).items():
-            parts[hook].append(value[:, 1:].flatten(0, 1).float())
+    shape, at_once = (*texts[:, 1:].shape, model.config.d_model), TOKENS_AT_ONCE // texts.shape[1]
+    given = torch.zeros(len(hooks), *shape, device=device)
+    for number, part in enumerate(torch.split(torch.arange(len(texts)), max(1, at_once))):
+        if number % group.world == group.rank:
+            read = model.activations(texts[part].to(device), hooks)
+            for index, hook in enumerate(hooks):
+                given[index, part] = read[hook][:, 1:].float()
     model.train(was_training)
-    found = {hook: torch.cat(values) for hook, values in parts.items()}
+    found = dict(zip(hooks, group.total(given).flatten(1, 2), strict=True))
     for hook, rows in found.items():
         try:
             check_finite(f"the activations at {hook}", rows)

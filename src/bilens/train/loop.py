@@ -1,13 +1,12 @@
 """The training loop, what a task gives to it, and the checkpoints of a run."""
 
-import hashlib
 import json
 import math
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -22,6 +21,7 @@ from bilens.base.files import file_sha256, new_folder, read_json, write_file
 from bilens.base.memory import check_memory
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME
 from bilens.io.tensors import check_names, read_safetensors
+from bilens.train.processes import ALONE, Processes, whole_tensor
 
 Model = TypeVar("Model", bound=nn.Module)
 LineT = TypeVar("LineT", bound="Line")
@@ -53,6 +53,9 @@ class TrainingRun(Generic[Model]):
     step: int = 0  # steps finished in the current epoch
     seconds: float = 0.0  # wall time of the current epoch, evaluation excluded
     extra: dict[str, Tensor] = field(default_factory=dict)  # more that a resumed run needs
+    group: Processes = ALONE
+    losses: Sequence[Callable[..., Any]] = ()  # of the group's `learner`
+    blank: Model | None = None  # for the weights at the end, of a model that was divided
 
 
 class Task(ABC, Generic[Model, LineT]):
@@ -63,6 +66,7 @@ class Task(ABC, Generic[Model, LineT]):
     data_noun = "data"  # for messages: "images"
     epoch_noun = "epoch"
     line_type: type[LineT]
+    group: Processes = ALONE
 
     @abstractmethod
     def start(self) -> TrainingRun[Model]:
@@ -141,16 +145,24 @@ def learning_rate(peak: float, schedule: Schedule, warmup: float, step: int, tot
     return peak * (1 + math.cos(math.pi * done / falling)) / 2
 
 
-def clip_gradient(module: nn.Module, loss: Tensor, limit: float, where: str, peak: float) -> float:
-    """Limit the norm of a gradient and return the loss; refuse the step if one is not finite."""
-    norm = float(torch.nn.utils.clip_grad_norm_(module.parameters(), limit))
-    value = float(loss.detach())
-    if not math.isfinite(value) or not math.isfinite(norm):
+def in_parts(batch: Tensor, at_once: int, loss: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
+    """Yield what adds up to the loss of a batch, of so many texts at once; 0 for all."""
+    for part in torch.split(batch, at_once or len(batch)):
+        yield loss(part) * (len(part) / len(batch))
+
+
+def clip_gradient(module: nn.Module, limit: float) -> float:
+    """Limit the norm of a gradient and return it."""
+    return float(whole_tensor(torch.nn.utils.clip_grad_norm_(module.parameters(), limit)))
+
+
+def check_step(loss: float, gradient: float, where: str, peak: float) -> None:
+    """Refuse a step whose loss or gradient is not finite."""
+    if not math.isfinite(loss) or not math.isfinite(gradient):
         raise NumericalError(
-            f"the loss {where} (loss {value:g}, gradient {norm:g}): lower the learning rate (it "
+            f"the loss {where} (loss {loss:g}, gradient {gradient:g}): lower the learning rate (it "
             f"is {peak:g})."
         )
-    return value
 
 
 def check_training_memory(num_weights: int, instead: str) -> None:
@@ -160,28 +172,51 @@ def check_training_memory(num_weights: int, instead: str) -> None:
 
 def save_checkpoint(run_folder: Path, run: TrainingRun[Model]) -> Path:
     """Write a checkpoint of the run; then remove all but the newest ones up to this step."""
-    target = run_folder / CHECKPOINTS / step_name(run.epoch, run.step)
-    shutil.rmtree(target, ignore_errors=True)
+    target, group = run_folder / CHECKPOINTS / step_name(run.epoch, run.step), run.group
+    group.on_first(lambda: shutil.rmtree(target, ignore_errors=True))
     tensors = {f"model.{name}": value for name, value in run.model.state_dict().items()}
     for name, parameter in run.model.named_parameters():
         for key, value in run.optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{name}.{key}"] = value
     tensors |= {f"extra.{name}": value for name, value in run.extra.items()} | {"sums": run.sums}
-    data = to_safetensors({name: value.contiguous() for name, value in tensors.items()})
+    with ExitStack() as stack:
+        folder = group.on_first(lambda: stack.enter_context(new_folder(target)))
+        if group.shard:
+            from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+            from torch.distributed.checkpoint.state_dict_saver import save
+
+            save(
+                tensors, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True)
+            )
+        group.on_first(lambda: finish_checkpoint(folder, run, {} if group.shard else tensors))
+    group.on_first(lambda: remove_older(run_folder, target))
+    return target
+
+
+def finish_checkpoint(folder: Path, run: TrainingRun[Model], tensors: Mapping[str, Tensor]) -> None:
+    """Write what is not in files yet, and the manifest of all."""
+    if tensors:
+        data = to_safetensors({name: value.contiguous() for name, value in tensors.items()})
+        write_file(folder / STATE_NAME, data)
     manifest = {
         "epoch": run.epoch,
         "step": run.step,
         "seconds": run.seconds,
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "sha256": file_sha256(*files_of(folder)),
     }
-    with new_folder(target) as folder:
-        write_file(folder / STATE_NAME, data)
-        write_file(folder / MANIFEST_NAME, json.dumps(manifest, indent=2).encode())
+    write_file(folder / MANIFEST_NAME, json.dumps(manifest, indent=2).encode())
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Return the files of a checkpoint: one, or a part from each process."""
+    return sorted(folder.glob("*.safetensors"))
+
+
+def remove_older(run_folder: Path, target: Path) -> None:
     found = found_checkpoints(run_folder)
     kept = [folder for folder in found if folder.name <= target.name][:KEPT]
     for folder in set(found) - set(kept):
         shutil.rmtree(folder, ignore_errors=True)
-    return target
 
 
 def step_name(epoch: object, step: object) -> str:
@@ -196,9 +231,7 @@ def found_checkpoints(run_folder: Path) -> list[Path]:
 
 def load_checkpoint(run_folder: Path, run: TrainingRun[Model], say: Callable[[str], None]) -> bool:
     """Put a new run where its newest readable checkpoint left off; tell whether there was one."""
-    for left_over in (run_folder / CHECKPOINTS).glob(".ckpt-*"):  # of a save that was cut off
-        shutil.rmtree(left_over, ignore_errors=True)
-    for folder in found_checkpoints(run_folder):
+    for folder in run.group.on_first(lambda: readable_checkpoints(run_folder)):
         try:
             restore(folder, run)
         except (CheckpointError, NonFiniteError, OSError) as error:
@@ -208,23 +241,36 @@ def load_checkpoint(run_folder: Path, run: TrainingRun[Model], say: Callable[[st
     return False
 
 
-def restore(folder: Path, run: TrainingRun[Model]) -> None:
+def readable_checkpoints(run_folder: Path) -> list[Path]:
+    """Return the checkpoints of a run, without what a save that was cut off has left."""
+    for left_over in (run_folder / CHECKPOINTS).glob(".ckpt-*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    return found_checkpoints(run_folder)
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a checkpoint whose files are what it says."""
     manifest = read_json(folder / MANIFEST_NAME)
     fits = set(manifest) == MANIFEST_FIELDS
     if not fits or step_name(manifest["epoch"], manifest["step"]) != folder.name:
         raise CheckpointError(f"{folder / MANIFEST_NAME}: is damaged (it does not fit its folder).")
-    path = folder / STATE_NAME
-    if not path.is_file() or file_sha256(path) != manifest["sha256"]:
+    paths = files_of(folder)
+    try:
+        whole = bool(paths) and file_sha256(*paths) == manifest["sha256"]
+    except OSError:
+        whole = False
+    if not whole:
+        path = paths[0] if len(paths) == 1 else folder / STATE_NAME
         raise CheckpointError(f"{path}: is missing or damaged (its SHA-256 is not the manifest's).")
-    tensors, _ = read_safetensors(path)
-    parameters = dict(run.model.named_parameters())
-    state = [*run.model.state_dict()]
-    expected = {f"model.{name}" for name in state} | {f"extra.{name}" for name in run.extra}
-    started = any(name.startswith("optimizer.") for name in tensors)
+    return manifest
+
+
+def restore(folder: Path, run: TrainingRun[Model]) -> None:
+    manifest = run.group.on_first(lambda: manifest_of(folder))
+    parameters, state = dict(run.model.named_parameters()), [*run.model.state_dict()]
     kept = MOMENTUM if isinstance(run.optimizer, torch.optim.Muon) else MOMENTS
-    if started:
-        expected |= {f"optimizer.{name}.{key}" for name in parameters for key in kept}
-    check_names(path, tensors, expected | {"sums"})
+    tensors = read_state(folder, run, kept)
+    started = any(name.startswith("optimizer.") for name in tensors)
     run.model.load_state_dict({name: tensors[f"model.{name}"] for name in state}, strict=True)
     run.optimizer.state.clear()  # of an attempt that was given up
     for name, parameter in parameters.items() if started else ():
@@ -237,3 +283,30 @@ def restore(folder: Path, run: TrainingRun[Model]) -> None:
     run.extra = {
         name: tensors[f"extra.{name}"].to(value.device) for name, value in run.extra.items()
     }
+
+
+def read_state(folder: Path, run: TrainingRun[Model], kept: Sequence[str]) -> Mapping[str, Tensor]:
+    """Return the tensors of a checkpoint, of this process's part where the run is divided."""
+    path, whole = folder / STATE_NAME, {"sums": run.sums}
+    whole |= {f"model.{name}": value for name, value in run.model.state_dict().items()}
+    whole |= {f"extra.{name}": value for name, value in run.extra.items()}
+    moments = {
+        f"optimizer.{name}.{key}": torch.zeros(()) if key == "step" else parameter
+        for name, parameter in run.model.named_parameters()
+        for key in kept
+    }
+    if plain := path.exists() and not run.group.shard:
+        found, _ = read_safetensors(path)
+    else:  # parts, of as many processes as there were; or for as many as there are
+        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+        from torch.distributed.checkpoint.state_dict_loader import load
+
+        reader = HuggingFaceStorageReader(str(folder))
+        found = dict.fromkeys(reader.read_metadata().state_dict_metadata, run.sums)
+    if any(name.startswith("optimizer.") for name in found):
+        whole |= moments
+    check_names(path, found, whole)
+    if not plain:
+        found = {name: torch.zeros_like(value) for name, value in whole.items()}
+        load(found, storage_reader=reader, no_dist=not run.group.shard)
+    return found

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -41,6 +41,7 @@ from bilens.train.loop import (
     save_checkpoint,
     train,
 )
+from bilens.train.processes import Processes
 
 RUN_NAME, HISTORY_NAME = "run.json", "history.jsonl"
 TOKENIZER_NAME, CORPUS_NAME, CURVE_NAME = "tokenizer.json", "corpus.json", "loss.svg"  # of text
@@ -86,23 +87,26 @@ def run_in_folder(
     say: Callable[[str], None] = silent,
 ) -> TrainingResult[LineT]:
     """Train, and leave `run.json`, `history.jsonl`, `checkpoints/` and the model in a folder."""
-    folder = check_path("folder", folder)
-    check_folder(folder, task.about, resume, overwrite, task.data_noun)
+    folder, group = check_path("folder", folder), task.group
+    if not group.first:
+        on_epoch = say = silent
+    group.on_first(lambda: check_folder(folder, task.about, resume, overwrite, task.data_noun))
     run = task.start()
-    with written_by_us(folder, resume):
+    with written_by_first(folder, group, resume):
         history = resume_run(folder, task, run, say) if resume else []
         ended = run.epoch == task.epochs or task.stopped(run)
         if ended and task.finished(folder):
             say(f"{folder} is finished: nothing is left to do.")
             return TrainingResult(folder, tuple(history))
-        write_file(folder / RUN_NAME, json.dumps(dict(task.about), indent=2).encode())
-        write_history(folder, history)
+        if group.first:
+            write_file(folder / RUN_NAME, json.dumps(dict(task.about), indent=2).encode())
+            write_history(folder, history)
         # the first epoch is kept at once
         last, saved = time.monotonic() if found_checkpoints(folder) else -math.inf, -1
         with interruptible() as interrupted, last_state_named(folder):
 
             def after_step(run: TrainingRun[Model]) -> None:
-                if interrupted.is_set():
+                if group.any(interrupted.is_set()):
                     save_checkpoint(folder, run)
                     aside = folder / EARLIER_NAME
                     earlier = f" Until then {aside} keeps the run that it overwrites."
@@ -113,14 +117,16 @@ def run_in_folder(
 
             for line in train(run, task, after_step):
                 history.append(line)
-                write_history(folder, history)
+                if group.first:
+                    write_history(folder, history)
                 on_epoch(line)
-                if time.monotonic() - last > SECONDS_BETWEEN_CHECKPOINTS:
+                if group.any(group.first and time.monotonic() - last > SECONDS_BETWEEN_CHECKPOINTS):
                     save_checkpoint(folder, run)
                     last, saved = time.monotonic(), run.epoch
         if saved != run.epoch:  # what was trained outlives a model that cannot be saved
             save_checkpoint(folder, run)
-        task.save(run, folder, provenance or {})
+        run.model = group.whole(run.model, run.blank)
+        group.on_first(lambda: task.save(run, folder, provenance or {}))
     return TrainingResult(folder, tuple(history))
 
 
@@ -242,6 +248,15 @@ def check_same_run(
             f"{folder} was started on other {data_noun} (the SHA-256 differs): resume with "
             "those, or choose another folder."
         )
+
+
+@contextmanager
+def written_by_first(folder: Path, group: Processes, resume: bool = False) -> Iterator[None]:
+    """Let the first process hold the folder for all, until all are done or one has ended."""
+    with ExitStack() as stack:
+        group.on_first(lambda: stack.enter_context(written_by_us(folder, resume)))
+        with group.watched(folder):
+            yield
 
 
 @contextmanager

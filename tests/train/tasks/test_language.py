@@ -123,7 +123,7 @@ def test_the_lines_of_the_history_say_what_was_done() -> None:
     assert [line.learning_rate for line in lines] == rates
     last = lines[-1]
     data = language_runs.tokens()
-    assert last.held_out_loss == held_out_loss(run.model, data.held_out, 15)
+    assert last.held_out_loss == held_out_loss(run, data.held_out, 15)
     assert last.held_out_bits_per_byte == data.bits_per_byte(last.held_out_loss)
     assert last.held_out_loss < lines[0].held_out_loss < math.log(90)
     assert last.tokens_per_second == pytest.approx(4 * 32 * 15 / last.seconds)
@@ -138,21 +138,21 @@ def test_more_lines_than_steps_are_as_many_as_steps() -> None:
 def test_the_held_out_loss_is_the_mean_over_all_predictions() -> None:
     """Written out: each token behind the first, given those before it in its text."""
     with torch.enable_grad():
-        model = language_runs.trained(QUIET).model
+        run = language_runs.trained(QUIET)
     tokens = language_runs.tokens().held_out[:76]  # five texts
     logs = []
     for start in range(0, 75, 15):
         text = tokens[start : start + 16]
-        chances = model.eval()(text[None, :-1])[0].log_softmax(dim=-1)
+        chances = run.model.eval()(text[None, :-1])[0].log_softmax(dim=-1)
         logs += [float(chances[place, text[place + 1]]) for place in range(15)]
-    assert held_out_loss(model, tokens, 15) == pytest.approx(-sum(logs) / len(logs), rel=1e-5)
+    assert held_out_loss(run, tokens, 15) == pytest.approx(-sum(logs) / len(logs), rel=1e-5)
 
 
 def test_dropout_is_off_where_the_loss_is_measured() -> None:
     training = language_runs.task(language_runs.changed(dropout=0.5, steps=2, evaluations=1))
     run = training.start()
     (line,) = train(run, training)
-    assert line.held_out_loss == held_out_loss(run.model, language_runs.tokens().held_out, 15)
+    assert line.held_out_loss == held_out_loss(run, language_runs.tokens().held_out, 15)
     hooks = [module._forward_hooks for module in run.model.modules()]
     assert not any(hooks)
 
@@ -215,11 +215,11 @@ def test_a_loss_that_is_no_longer_finite_keeps_the_state_before_it(
 ) -> None:
     step = language.train_step
 
-    def bad(run: Any, texts: Any, recipe: Any, number: int) -> None:
+    def bad(run: Any, texts: Any, recipe: Any, number: int, *how: Any) -> None:
         if number == 8:
             with torch.no_grad():
                 run.model.embed.weight[0, 0] = float("nan")
-        step(run, texts, recipe, number)
+        step(run, texts, recipe, number, *how)
 
     monkeypatch.setattr(language, "train_step", bad)
     with runs.checkpoint_every_epoch(), pytest.raises(NumericalError) as caught:
@@ -238,10 +238,10 @@ def test_a_short_run_keeps_its_first_state(tmp_path: Path, monkeypatch: pytest.M
     """The time between checkpoints is not up when the loss stops being a number."""
     step = language.train_step
 
-    def bad(run: Any, texts: Any, recipe: Any, number: int) -> None:
+    def bad(run: Any, texts: Any, recipe: Any, number: int, *how: Any) -> None:
         if number == 8:
             raise NumericalError("not finite.")
-        step(run, texts, recipe, number)
+        step(run, texts, recipe, number, *how)
 
     monkeypatch.setattr(language, "train_step", bad)
     with pytest.raises(NumericalError, match=r"state before it is kept: .*ckpt-000001-000000"):

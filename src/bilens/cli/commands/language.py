@@ -20,7 +20,7 @@ from bilens.cli.options import (
     Schedule,
     option,
 )
-from bilens.cli.shared_options import Running, Text
+from bilens.cli.shared_options import Running, Text, Together
 
 if TYPE_CHECKING:
     from bilens.train.corpus import CorpusOptions
@@ -97,12 +97,22 @@ class Training:
     seed: int = option(0, "Seed of weights and order.", min=0)
 
 
+@dataclass(frozen=True)
+class InParts(Together):
+    """And in parts of a batch."""
+
+    texts_at_once: int = option(
+        0, "Texts of a batch that run together, their gradients added: less memory; 0: all.", min=0
+    )
+
+
 def train_language(
     output: Output,
     corpus: Corpus,
     out: RunFolder,
     model: Model,
     training: Training,
+    together: InParts,
     running: Running,
     json: Json = False,
 ) -> None:
@@ -129,7 +139,13 @@ def train_language(
             progress("training", line.epoch, lines, text)
 
         result = job.train_language(
-            out, corpus.options(), recipe, on_line=show, say=output.say, **vars(running)
+            out,
+            corpus.options(),
+            recipe,
+            on_line=show,
+            say=output.say,
+            **vars(together),
+            **vars(running),
         )
     document = result.to_dict()
     output.answer(
@@ -189,6 +205,7 @@ def train_sae(
     out: RunFolder,
     text: Text,
     training: SAETrainingOptions,
+    together: Together,
     running: Running,
     json: Json = False,
 ) -> None:
@@ -214,7 +231,14 @@ def train_sae(
             progress("training", line.epoch, lines, said)
 
         result = job.train_sae(
-            out, model, recipe, corpus=text.options(), on_line=show, say=output.say, **vars(running)
+            out,
+            model,
+            recipe,
+            corpus=text.options(),
+            on_line=show,
+            say=output.say,
+            **vars(together),
+            **vars(running),
         )
     document = result.to_dict()
     output.answer(json, document, *map(sae_lines, document["saes"]))

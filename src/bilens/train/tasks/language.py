@@ -12,6 +12,7 @@ from typing import TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
+from bilens.base import silent
 from bilens.base.errors import NumericalError
 from bilens.data.text import GRAMMAR
 from bilens.data.tokenizer import Tokenizer, TokenizerKind
@@ -25,12 +26,15 @@ from bilens.train.loop import (
     Schedule,
     Task,
     TrainingRun,
+    check_step,
     check_training_memory,
     clip_gradient,
+    in_parts,
     learning_rate,
 )
+from bilens.train.processes import ALONE, Processes
 from bilens.train.randomness import ActivationNoise, seeded_initialisation
-from bilens.train.recipe import CPU, Precision, Recipe, autocast, check_fields, device_of
+from bilens.train.recipe import Precision, Recipe, autocast, check_fields
 from bilens.train.run_folder import TOKENIZER_NAME
 
 BETAS = (0.9, 0.95)  # the second one is shorter than AdamW's own: runs of few steps
@@ -133,9 +137,12 @@ class LanguageTask(Task[BilinearTransformer, LanguageMetrics]):
         tokens: CorpusTokens,
         tokenizer: Tokenizer,
         corpus: CorpusDescription,
-        device: torch.device = CPU,
+        group: Processes = ALONE,
+        texts_at_once: int = 0,
     ) -> None:
-        self.recipe, self.tokens, self.device = recipe.resolved(device), tokens, device
+        group.check_shares(recipe.batch_size)
+        self.recipe, self.tokens, self.group = recipe.resolved(group.device), tokens, group
+        self.texts_at_once = texts_at_once  # of a process's share of a batch; 0 for all
         self.tokenizer, self.corpus = tokenizer, corpus
         self.batches = Batches(tokens.train, recipe.n_ctx, recipe.batch_size, recipe.seed)
         self.total_steps = self.batches.total_steps(recipe.epochs, recipe.steps)
@@ -144,7 +151,7 @@ class LanguageTask(Task[BilinearTransformer, LanguageMetrics]):
         self.noise = ActivationNoise(0.0, recipe.dropout)
 
     def start(self) -> Run:
-        return start_run(self.recipe, self.tokenizer.vocab_size, self.device)
+        return start_run(self.recipe, self.tokenizer.vocab_size, self.group)
 
     def first_step(self, epoch: int) -> int:
         """Return the first step of a line, counted from 0; lines are evenly long."""
@@ -169,14 +176,14 @@ class LanguageTask(Task[BilinearTransformer, LanguageMetrics]):
 
     def take_step(self, run: Run) -> None:
         step = self.first_step(run.epoch) + run.step
-        self.noise.start_step(self.recipe.seed, 0, step)
-        texts = self.batches.batch(step).to(device_of(run.model))
-        train_step(run, texts, self.recipe, step)
+        texts = self.group.share(self.batches.batch(step)).to(self.group.device)
+        same_noise = partial(self.noise.start_step, self.recipe.seed, 0, step)
+        train_step(run, texts, self.recipe, step, self.texts_at_once, same_noise)
 
     def metrics(self, run: Run, rate: float) -> LanguageMetrics:
         recipe, step = self.recipe, self.first_step(run.epoch + 1)
         loss, count = run.sums.tolist()
-        held_out = held_out_loss(run.model, self.tokens.held_out, recipe.n_ctx)
+        held_out = held_out_loss(run, self.tokens.held_out, recipe.n_ctx)
         if not math.isfinite(held_out):
             raise NumericalError(
                 f"the held-out loss is no longer finite after step {step}: lower the learning rate "
@@ -208,7 +215,7 @@ class LanguageTask(Task[BilinearTransformer, LanguageMetrics]):
         save(run.model.cpu(), folder, provenance={**details, **provenance}, overwrite=True)
 
 
-def start_run(recipe: LanguageRecipe, vocab_size: int, device: torch.device = CPU) -> Run:
+def start_run(recipe: LanguageRecipe, vocab_size: int, group: Processes = ALONE) -> Run:
     """Return a run at its beginning, with weights drawn from the seed of the recipe."""
     block = 4 * recipe.d_model**2 + 3 * recipe.d_model * recipe.d_hidden
     weights = recipe.n_layer * block + (2 - recipe.tied) * vocab_size * recipe.d_model
@@ -224,7 +231,9 @@ def start_run(recipe: LanguageRecipe, vocab_size: int, device: torch.device = CP
             recipe.gate,
             tied=recipe.tied,
             mlp_type=recipe.mlp_type,
-        ).to(device)
+        ).to(group.device)
+    blank = group.blank(model)
+    loss = group.learner(model, model.next_token_loss, [*model.blocks])
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=recipe.learning_rate,
@@ -232,31 +241,50 @@ def start_run(recipe: LanguageRecipe, vocab_size: int, device: torch.device = CP
         weight_decay=recipe.weight_decay,
         fused=True,
     )
-    return Run(model, optimizer, torch.zeros(2, dtype=torch.float64))
+    sums = torch.zeros(2, dtype=torch.float64)
+    return Run(model, optimizer, sums, group=group, losses=(loss,), blank=blank)
 
 
-def train_step(run: Run, texts: Tensor, recipe: LanguageRecipe, step: int) -> None:
+def train_step(
+    run: Run,
+    texts: Tensor,
+    recipe: LanguageRecipe,
+    step: int,
+    at_once: int = 0,
+    before_each: Callable[[], None] = silent,
+) -> None:
     """Update the weights once, unless loss or gradient is not finite; `step` is for the message."""
-    with autocast(device_of(run.model), recipe.precision):
-        loss = run.model.next_token_loss(texts)
+    (take,), mean = run.losses, 0.0
+
+    def loss(part: Tensor) -> Tensor:
+        before_each()  # part of the texts
+        with autocast(texts.device, recipe.precision):
+            found: Tensor = take(part)
+        return found
+
     run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    where = f"is no longer finite at step {step + 1}"
-    value = clip_gradient(run.model, loss, recipe.clip, where, recipe.learning_rate)
+    for part in in_parts(texts, at_once, loss):
+        part.backward()  # type: ignore[no-untyped-call]
+        mean += float(part.detach())
+    mean, gradient = run.group.mean(mean), clip_gradient(run.model, recipe.clip)
+    check_step(mean, gradient, f"is no longer finite at step {step + 1}", recipe.learning_rate)
     run.optimizer.step()
-    count = texts[:, 1:].numel()
-    run.sums += torch.tensor([value * count, count], dtype=torch.float64)
+    count = texts[:, 1:].numel() * run.group.world
+    run.sums += torch.tensor([mean * count, count], dtype=torch.float64)
 
 
 @torch.no_grad()
-def held_out_loss(model: BilinearTransformer, tokens: Tensor, n_ctx: int) -> float:
+def held_out_loss(run: Run, tokens: Tensor, n_ctx: int) -> float:
     """Return the mean cross-entropy of tokens in texts of n_ctx, in float32, nats per token."""
-    was_training = model.training
-    model.eval()
+    (loss,), group, was_training = run.losses, run.group, run.model.training
+    run.model.eval()
     texts = windows(tokens, n_ctx)
+    parts = torch.split(texts, max(1, EVALUATION_TOKENS // n_ctx))
     total = 0.0
-    for part in torch.split(texts, max(1, EVALUATION_TOKENS // n_ctx)):
-        loss = model.next_token_loss(part.to(device_of(model)))
-        total += float(loss) * part[:, 1:].numel()
-    model.train(was_training)
-    return total / texts[:, 1:].numel()
+    for first in range(0, len(parts), group.world):  # all take part, one or another in vain
+        number = first + group.rank
+        part = parts[min(number, len(parts) - 1)]
+        found = float(loss(part.to(group.device))) * part[:, 1:].numel()
+        total += found * (number < len(parts))
+    run.model.train(was_training)
+    return group.mean(total) * group.world / texts[:, 1:].numel()

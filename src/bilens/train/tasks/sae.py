@@ -26,10 +26,12 @@ from bilens.train.loop import (
     Schedule,
     Task,
     TrainingRun,
+    check_step,
     check_training_memory,
     clip_gradient,
     learning_rate,
 )
+from bilens.train.processes import ALONE, Processes
 from bilens.train.randomness import seeded_initialisation
 from bilens.train.recipe import Recipe, check_fields
 
@@ -131,8 +133,11 @@ class SAESteps(Task[nn.ModuleList, SAELine]):
     data_noun, epoch_noun = "activations", "buffer"
     line_type = SAELine
 
-    def __init__(self, recipe: SAERecipe, activations: Activations) -> None:
-        self.recipe, self.activations = recipe, activations
+    def __init__(
+        self, recipe: SAERecipe, activations: Activations, group: Processes = ALONE
+    ) -> None:
+        group.check_shares(recipe.batch_size)
+        self.recipe, self.activations, self.group = recipe, activations, group
         self.steps = activations.rows // recipe.batch_size
         if self.steps == 0:
             raise UsageError(
@@ -165,8 +170,11 @@ class SAESteps(Task[nn.ModuleList, SAELine]):
                 sae.decoder_bias.copy_(geometric_median(some * sae.scale))
             saes.append(sae)
             extra[f"idle.{index}"] = torch.zeros_like(sae.encoder_bias, dtype=torch.float64)
+        group, blank = self.group, self.group.blank(saes)
+        taken = [group.learner(sae, partial(losses, sae, group=group)) for sae in saes]  # type: ignore[arg-type]
         optimizer = torch.optim.Adam(saes.parameters(), lr=recipe.learning_rate, fused=True)
-        return Run(saes, optimizer, torch.zeros(len(saes), 4, dtype=torch.float64), extra=extra)
+        sums = torch.zeros(len(saes), 4, dtype=torch.float64)
+        return Run(saes, optimizer, sums, extra=extra, group=group, losses=taken, blank=blank)
 
     def num_steps(self, epoch: int) -> int:  # noqa: ARG002 - all the same
         return self.steps
@@ -179,27 +187,32 @@ class SAESteps(Task[nn.ModuleList, SAELine]):
         return partial(self.take_step, run, self.activations.buffer(run.epoch))
 
     def take_step(self, run: Run, buffer: ActivationBuffer) -> None:
-        recipe = self.recipe
+        recipe, group = self.recipe, self.group
         run.optimizer.zero_grad(set_to_none=True)
         where = f"is no longer finite at step {run.epoch * self.steps + run.step + 1}"
-        sums, kept = [], []
-        for index, (hook, sae) in enumerate(zip(self.activations.hooks, members(run), strict=True)):
-            x = buffer.batch(hook, run.step, recipe.batch_size)
+        sums, kept, hooks = [], [], self.activations.hooks
+        for index, (hook, sae, take) in enumerate(
+            zip(hooks, members(run), run.losses, strict=True)
+        ):
+            x = group.share(buffer.batch(hook, run.step, recipe.batch_size))
             dead = run.extra[f"idle.{index}"] >= recipe.dead_after
-            loss, found, latents = losses(sae, x, buffer.variances[hook], dead, recipe.auxiliary)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss, found, latents = take(x, buffer.variances[hook], dead, recipe.auxiliary)
+            loss.backward()
             assert sae.decoder.grad is not None, "every loss depends on the decoder"
             remove_parallel(sae.decoder.grad, sae.decoder.detach())
-            clip_gradient(sae, loss, CLIP, f"at {hook} {where}", recipe.learning_rate)
+            gradient, mean = clip_gradient(sae, CLIP), group.mean(float(loss.detach()))
+            check_step(mean, gradient, f"at {hook} {where}", recipe.learning_rate)
             sums.append(found)
-            kept.append(latents)
+            kept.append(
+                group.total(torch.zeros_like(dead, dtype=torch.int32).index_fill_(0, latents, 1))
+            )
         run.optimizer.step()
         for index, (sae, latents) in enumerate(zip(members(run), kept, strict=True)):
             sae.normalise_decoder()
             idle = run.extra[f"idle.{index}"]
             idle += recipe.batch_size
-            idle[latents] = 0
-        run.sums += torch.stack(sums)
+            idle[latents > 0] = 0
+        run.sums += group.total(torch.stack(sums))
 
     def metrics(self, run: Run, rate: float) -> SAELine:
         hooks = self.activations.hooks
@@ -224,11 +237,11 @@ class SAESteps(Task[nn.ModuleList, SAELine]):
 class SAETask(SAESteps):
     """Autoencoders on the activations of a language model, in a run folder or below it."""
 
-    def __init__(self, recipe: SAERecipe, read: ReadModel) -> None:
-        model, width = read.model, read.model.config.d_model
-        stream = ActivationStream(model, read.texts, recipe.hooks, recipe.buffer_size, recipe.seed)
+    def __init__(self, recipe: SAERecipe, read: ReadModel, group: Processes = ALONE) -> None:
+        model, width, hooks = read.model, read.model.config.d_model, recipe.hooks
+        stream = ActivationStream(model, read.texts, hooks, recipe.buffer_size, recipe.seed, group)
         TopKSAE(width, recipe.latents_for(width), recipe.k)  # its sizes are refused here
-        super().__init__(recipe, stream)
+        super().__init__(recipe, stream, group)
         self.read, self.width = read, width
         self.about = {"recipe": recipe.to_dict(), "data": read.fingerprint()}
 
@@ -266,7 +279,12 @@ def members(run: Run) -> Iterator[TopKSAE]:
 
 
 def losses(
-    sae: TopKSAE, x: Tensor, variance: float, dead: Tensor, auxiliary: float
+    sae: TopKSAE,
+    x: Tensor,
+    variance: float,
+    dead: Tensor,
+    auxiliary: float,
+    group: Processes = ALONE,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the loss of a batch, what it adds to the sums, and which latents were kept."""
     latents = sae.top(x)
@@ -275,13 +293,15 @@ def losses(
     loss = squared / spread
     if auxiliary > 0 and bool(dead.any()):
         left_over = -(error * sae.scale).detach()
-        loss = loss + auxiliary * auxiliary_loss(sae, x, left_over, dead)
+        loss = loss + auxiliary * auxiliary_loss(sae, x, left_over, dead, group)
     active = latents.values.detach() != 0
     found = [float(squared.detach()), spread, float(active.sum()), len(x)]
     return loss, torch.tensor(found, dtype=torch.float64), latents.indices[active]
 
 
-def auxiliary_loss(sae: TopKSAE, x: Tensor, left_over: Tensor, dead: Tensor) -> Tensor:
+def auxiliary_loss(
+    sae: TopKSAE, x: Tensor, left_over: Tensor, dead: Tensor, group: Processes = ALONE
+) -> Tensor:
     """Return how badly dead latents alone explain scale · (x − x̂), what the kept leave over."""
     indices = dead.nonzero().squeeze(1)
     most = max(sae.d_in // 2, 1)
@@ -295,7 +315,8 @@ def auxiliary_loss(sae: TopKSAE, x: Tensor, left_over: Tensor, dead: Tensor) -> 
         values = functional.linear(centred, encoder, bias)
         explained = (functional.relu(values) if sae.sign == "relu" else values) @ decoder
     share = min(1.0, len(indices) / most)
-    rest = left_over.square().sum().clamp(min=torch.finfo(left_over.dtype).tiny)
+    rest = group.total(left_over.square().sum()) / group.world  # of the whole batch
+    rest = rest.clamp(min=torch.finfo(left_over.dtype).tiny)
     return share * (explained - left_over).square().sum() / rest
 
 

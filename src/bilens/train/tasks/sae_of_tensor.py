@@ -12,6 +12,7 @@ from bilens.base.checks import check_float_tensor
 from bilens.base.errors import ShapeError
 from bilens.io.model_folder import save
 from bilens.train.activations import ActivationBuffer
+from bilens.train.processes import Processes
 from bilens.train.randomness import ORDER, stream
 from bilens.train.tasks.sae import Run, SAERecipe, SAESteps, members
 
@@ -37,12 +38,12 @@ class TensorActivations:
 class ActivationsTask(SAESteps):
     """One autoencoder on activations, in a run folder."""
 
-    def __init__(self, recipe: SAERecipe, activations: Tensor, device: torch.device) -> None:
+    def __init__(self, recipe: SAERecipe, activations: Tensor, group: Processes) -> None:
         shape = check_float_tensor("activations", activations)
         if len(shape) != 2 or 0 in shape:
             raise ShapeError(f"activations have shape {shape}; expected (rows, width), none empty.")
-        rows = activations.detach().to(device, torch.float32)
-        super().__init__(recipe, TensorActivations(rows, recipe.buffer_size, recipe.seed))
+        rows = activations.detach().to(group.device, torch.float32)
+        super().__init__(recipe, TensorActivations(rows, recipe.buffer_size, recipe.seed), group)
         self.width = shape[1]
         self.sha256 = hashlib.sha256(rows.cpu().contiguous().numpy().tobytes()).hexdigest()
         self.about = {"recipe": recipe.to_dict(), "data": self.sha256}

@@ -1,0 +1,117 @@
+"""What each of several processes does in the tests of training together; one alone does it, too.
+
+`python -m several_processes FOLDER JOB…`, with the environment that torchrun sets.
+"""
+
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+import bilens
+import language_runs
+import tiny
+from bilens.nn.topk_sae import TopKSAE
+from bilens.train.loop import TrainingRun
+from bilens.train.processes import Processes, together
+from bilens.train.run_folder import run_in_folder
+from bilens.train.tasks.language import LanguageRecipe, LanguageTask
+from bilens.train.tasks.sae import SAERecipe, SAESteps, members
+from bilens.train.tasks.sae_of_tensor import TensorActivations
+
+PATHS = os.pathsep.join(str(Path(one).parent) for one in (__file__, bilens.__path__[0]))
+LANGUAGE = language_runs.changed(steps=50, evaluations=4, batch_size=4, dropout=0.2, tied=True)
+SAE = SAERecipe(
+    hooks=("activations",), num_latents=24, k=3, tokens=50 * 16, batch_size=16, buffer_size=160
+)
+SAE = dataclasses.replace(SAE, dead_after=64)  # so that some are dead on the way
+LINES, HALF = {"language": 4, "sae": 5}, 2  # of the history
+
+
+class SAEInMemory(SAESteps):
+    """An autoencoder on drawn activations in float64."""
+
+    about: Mapping[str, Any] = {"recipe": SAE.to_dict(), "data": "drawn"}
+
+    def __init__(self, group: Processes) -> None:
+        rows = torch.randn(320, 8, generator=torch.Generator().manual_seed(0))
+        super().__init__(SAE, TensorActivations(rows, SAE.buffer_size, SAE.seed), group)
+
+    def save(self, run: TrainingRun[Any], folder: Path, provenance: Mapping[str, str]) -> None:
+        """Leave the weights alone."""
+        (sae,) = members(run)
+        assert type(sae) is TopKSAE  # and whole
+        save_file(sae.state_dict(), folder / "model.safetensors", metadata=dict(provenance))
+
+
+def language(recipe: LanguageRecipe, group: Processes, at_once: int = 0) -> LanguageTask:
+    """A training of a language model."""
+    told = language_runs.task(recipe)
+    return LanguageTask(recipe, told.tokens, told.tokenizer, told.corpus, group, at_once)
+
+
+def do(place: Path, job: str, group: Processes) -> None:
+    """Do one job in a folder of its own, all of it or the first half: what, -shard, -half, -on."""
+    kind, *how = job.split("-")
+    name = how[0]  # of the folder
+    group = dataclasses.replace(group, shard="shard" in how)
+    task: Any = SAEInMemory(group) if kind == "sae" else language(LANGUAGE, group, int("parts" in how))
+    if "half" in how:
+        task.stopped = lambda run: run.epoch >= HALF
+    run_in_folder(place / f"{kind}-{name}", task, resume="on" in how)
+
+
+def launch(place: Path, *jobs: str, world: int = 2, **environment: str) -> "list[Any]":
+    """Start several processes, as torchrun would."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(world)}
+    shared |= {"PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1", **environment}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "several_processes", str(place), *jobs],
+            env=tiny.environment(**shared, RANK=str(rank), LOCAL_RANK=str(rank)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+
+
+def killed_at(group: Processes, place: Path) -> None:
+    """Train until the second process kills itself, behind the first line."""
+    task = language(LANGUAGE, group)
+    take_step = task.take_step
+
+    def step(run: TrainingRun[Any]) -> None:
+        if group.rank == 1 and run.epoch == 1 and run.step == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        take_step(run)
+
+    task.take_step = step  # type: ignore[method-assign]
+    run_in_folder(place / "language-killed", task)
+
+
+def main(place: Path, jobs: list[str]) -> None:
+    """Do jobs one behind the other."""
+    torch.set_default_dtype(torch.float64)
+    with together("cpu") as group:
+        for job in jobs:
+            if job == "kill":
+                killed_at(group, place)
+            else:
+                do(place, job, group)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,119 @@
+"""Several processes train as one does: the same weights, and states that each opens of the other.
+
+Turned red by: a process that has the first rows of every batch, gradients that are not averaged,
+latents that count as idle which another process kept, what is left over of a share in the place of
+the batch, dropout that differs between the parts of a batch, and moments that are not loaded.
+"""
+
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import several_processes
+from bilens.base.errors import UsageError
+from bilens.base.launch import launched
+from bilens.train import processes
+from bilens.train.processes import Processes, together
+
+pytestmark = pytest.mark.skipif(
+    not torch.distributed.is_available(), reason="torch is built without torch.distributed"
+)
+KINDS = ("language", "sae")
+
+
+def ended(started: list[Any], timeout: float = 120) -> list[str]:
+    """What processes said that all went well."""
+    said = [process.communicate(timeout=timeout)[0] for process in started]
+    assert [process.returncode for process in started] == [0] * len(said), "\n".join(said)
+    return said
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process trains, and two: from the start, and from halfway of each other."""
+    place = tmp_path_factory.mktemp("trained")
+    one = [f"{kind}-{name}" for kind in KINDS for name in ("one", "to_two-half", "to_shard-half")]
+    ended(several_processes.launch(place, *one, "language-in_parts-parts", world=1))
+    two = [f"{kind}-{name}" for kind in KINDS for name in ("two", "sharded-shard")]
+    two += [f"{kind}-{name}" for kind in KINDS for name in ("to_two-on", "to_shard-shard-on")]
+    two += [f"{kind}-{name}" for kind in KINDS for name in ("from_two-half", "from-shard-half")]
+    ended(several_processes.launch(place, *two, "language-both-parts-shard", world=2))
+    one = [f"{kind}-{name}" for kind in KINDS for name in ("from_two-on", "from-on")]
+    ended(several_processes.launch(place, *one, world=1))
+    return place
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    """What was trained."""
+    return load_file(folder / "model.safetensors")
+
+
+NAMES = ("two", "sharded", "to_two", "to_shard", "from_two", "from")
+RUNS = [f"{kind}-{name}" for kind in KINDS for name in NAMES]
+
+
+@pytest.mark.parametrize("name", [*RUNS, "language-in_parts", "language-both"])
+def test_the_weights_are_those_of_one_process(name: str, trained: Path) -> None:
+    wanted, found = weights(trained / f"{name.split('-')[0]}-one"), weights(trained / name)
+    assert found.keys() == wanted.keys()
+    for key, value in wanted.items():
+        torch.testing.assert_close(found[key], value, rtol=0, atol=1e-10)
+    lines = [len((trained / name / "history.jsonl").read_text().splitlines())]
+    assert lines == [several_processes.LINES[name.split("-")[0]]]
+
+
+def test_a_process_that_is_killed_ends_the_run_and_another_number_goes_on(trained: Path) -> None:
+    started = several_processes.launch(trained, "kill")
+    began = time.monotonic()
+    try:
+        (said, _), _ = (process.communicate(timeout=60) for process in started)
+    except subprocess.TimeoutExpired:
+        for process in started:
+            process.kill()
+        raise
+    assert time.monotonic() - began < 60
+    assert "InterruptedRunError: Another process of this run has ended; " in said
+    assert "repeat the command with --resume to go on." in said
+    assert not (trained / "language-killed" / ".lock").exists()
+    ended(several_processes.launch(trained, "language-killed-on", world=1))
+    wanted = weights(trained / "language-one")
+    for key, value in weights(trained / "language-killed").items():
+        torch.testing.assert_close(value, wanted[key], rtol=0, atol=1e-10)
+
+
+def environment(monkeypatch: pytest.MonkeyPatch, rank: str, world: str) -> None:
+    given = {"RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29765"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_process_that_never_comes_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment(monkeypatch, "0", "2")
+    monkeypatch.setattr(processes, "JOIN", processes.timedelta(seconds=1))
+    with pytest.raises(UsageError, match="the 2 processes of this run did not find each other"):
+        together("cpu").__enter__()
+
+
+@pytest.mark.parametrize(("rank", "world"), [("2", "2"), ("-1", "2"), ("0", "two"), ("0", "")])
+def test_an_environment_that_is_none_is_refused(
+    rank: str, world: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment(monkeypatch, rank, world)
+    with pytest.raises(UsageError, match="is no process of a run: start with torchrun"):
+        launched()
+
+
+def test_one_process_divides_nothing() -> None:
+    with pytest.raises(UsageError, match="--shard divides a model among processes, and there is"):
+        together("cpu", shard=True).__enter__()
+
+
+def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+    with pytest.raises(UsageError, match="a batch of 4 cannot be shared evenly by 3 processes"):
+        several_processes.language(several_processes.LANGUAGE, Processes(0, 3))
