@@ -63,7 +63,9 @@ def do(place: Path, job: str, group: Processes) -> None:
     kind, *how = job.split("-")
     name = how[0]  # of the folder
     group = dataclasses.replace(group, shard="shard" in how)
-    task: Any = SAEInMemory(group) if kind == "sae" else language(LANGUAGE, group, int("parts" in how))
+    task: Any = (
+        SAEInMemory(group) if kind == "sae" else language(LANGUAGE, group, int("parts" in how))
+    )
     if "half" in how:
         task.stopped = lambda run: run.epoch >= HALF
     run_in_folder(place / f"{kind}-{name}", task, resume="on" in how)

@@ -22,8 +22,8 @@ FROZEN = {
         "--corpus --out --column --split --limit --stream --held-out --corpus-seed --tokenizer "
         "--vocabulary --model-width --hidden --layers --heads --context-length --gate --mlp "
         "--tied --epochs --steps --batch-size --learning-rate --schedule --warmup "
-        "--weight-decay --clip --dropout --evaluations --precision --device --seed --resume "
-        "--overwrite --json"
+        "--weight-decay --clip --dropout --evaluations --precision --shard --texts-at-once "
+        "--device --seed --resume --overwrite --json"
     ),
     "train table": (
         "data --target --out --task --drop --encoding --alpha --quadratic-scale --components "
@@ -32,7 +32,7 @@ FROZEN = {
     "train sae": (
         "model --hook --out --corpus --column --limit --num-latents --k --sign --tokens "
         "--batch-size --buffer-size --learning-rate --schedule --warmup --auxiliary --dead-after "
-        "--device --seed --resume --overwrite --json"
+        "--shard --device --seed --resume --overwrite --json"
     ),
     "decompose": (
         "model --top --layer --outputs --basis --dataset --data-dir --reading --contrast --which "

@@ -31,7 +31,7 @@ from bilens.version import VERSION
 
 LIMIT, UNEXPECTED, INTERRUPTED = 5, 70, 130  # 70 is EX_SOFTWARE of sysexits.h
 NARROW = 72  # columns
-TOGETHER = (["train", "language"], ["train", "sae"], ["convert"])  # what several processes do
+TOGETHER = (["train", "language"], ["train", "sae"])  # what several processes do
 
 app = typer.Typer(
     name="bilens", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich"
@@ -143,10 +143,10 @@ def refuse_bytes(arguments: list[str]) -> None:
 def refuse_several(arguments: list[str], world: int) -> None:
     """Refuse to do with several processes what one does."""
     words = [word for word in arguments if not word.startswith("-")]
-    if world > 1 and words[:2] not in TOGETHER and words[:1] not in TOGETHER:
+    if world > 1 and words[:2] not in TOGETHER:
         raise UsageError(
             f"{' '.join(['bilens', *words[:1]])} is the work of one process: start it without "
-            "torchrun, which is for: bilens train language, train sae, convert."
+            "torchrun, which is for bilens train language and train sae."
         )
 
 
