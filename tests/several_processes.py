@@ -1,4 +1,4 @@
-"""What each of several processes does in the tests of training together; one alone does it, too.
+"""What each of several processes does in the tests of training together; one alone does jobs, too.
 
 `python -m several_processes FOLDER JOB…`, with the environment that torchrun sets.
 """
@@ -71,13 +71,13 @@ def do(place: Path, job: str, group: Processes) -> None:
     run_in_folder(place / f"{kind}-{name}", task, resume="on" in how)
 
 
-def launch(place: Path, *jobs: str, world: int = 2, **environment: str) -> "list[Any]":
-    """Start several processes, as torchrun would."""
+def launch(place: Path, *jobs: str) -> "list[Any]":
+    """Start two processes, as torchrun would."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(world)}
-    shared |= {"PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1", **environment}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    shared |= {"PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1"}
     return [
         subprocess.Popen(
             [sys.executable, "-m", "several_processes", str(place), *jobs],
@@ -86,7 +86,7 @@ def launch(place: Path, *jobs: str, world: int = 2, **environment: str) -> "list
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for rank in range(world)
+        for rank in range(2)
     ]
 
 

@@ -1,7 +1,5 @@
 """Whether `torchrun` started this process, and which of how many it is; known without torch."""
 
-from __future__ import annotations
-
 import os
 
 from bilens.base.errors import UsageError

@@ -4,12 +4,12 @@ Each has a share of every batch, in the order of one process. Numbers go over gl
 once that a process has ended; tensors of an accelerator over the library of the accelerator.
 """
 
-from __future__ import annotations
-
 import copy
+import gc
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -37,6 +37,7 @@ class Processes:
     world: int = 1
     device: torch.device = CPU
     shard: bool = False  # whether each holds a part of the weights, or all of them
+    meshes: list[Any] = field(default_factory=list, compare=False)  # of what was divided
 
     @property
     def first(self) -> bool:
@@ -129,6 +130,7 @@ class Processes:
         from torch.distributed.fsdp import fully_shard
 
         mesh = init_device_mesh(self.device.type, (self.world,))
+        self.meshes.append(mesh)
         for part in (*parts, held):
             fully_shard(part, mesh=mesh)
         return held
@@ -199,6 +201,8 @@ def together(device: Device = "auto", shard: bool = False) -> Iterator[Processes
         chosen = torch.device(chosen.type, local)
     kinds = dict.fromkeys((CPU.type, chosen.type))
     backend = ",".join(f"{one}:{distributed.get_default_backend_for_device(one)}" for one in kinds)
+    # its functions keep the group that is there when they are read first, and with it its threads
+    importlib.import_module("torch.distributed.nn.functional")
     try:
         store, *_ = next(rendezvous("env://", rank, world, timeout=JOIN))
         distributed.init_process_group(
@@ -209,11 +213,19 @@ def together(device: Device = "auto", shard: bool = False) -> Iterator[Processes
             f"the {world} processes of this run did not find each other within {JOIN.seconds} s: "
             "start all of them, with one address and port."
         ) from error
+    group = Processes(rank, world, chosen, shard)
     try:
-        yield Processes(rank, world, chosen, shard)
+        yield group
+        with suppress(RuntimeError):  # one that has ended is not waited for
+            group.any(False)
     except BilensError as error:
         with suppress(RuntimeError):  # the store may have ended with its process
             error.told = store.add(FAILED, 1) > 1
         raise
     finally:
+        # the group's threads must end before the interpreter: learners hold them, and meshes, which
+        # caches of torch keep for good
+        for mesh in group.meshes:
+            vars(mesh).get("_pg_registry", {}).clear()
+        gc.collect()
         distributed.destroy_process_group()
