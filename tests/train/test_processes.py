@@ -1,6 +1,6 @@
 """Several processes train as one does: the same weights, and states that each opens of the other.
 
-Turned red by: a process that has the first rows of every batch, and gradients that are not averaged.
+Turned red by: a process that has the first rows of every batch, gradients that are not averaged.
 """
 
 import subprocess
