@@ -140,18 +140,18 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_weights_before_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     task = sae_runs.Steps(PLANTED, sae_runs.Planted())
-    run = task.start()
     kept: list[dict[str, torch.Tensor]] = []
     original = sae.losses
 
-    def losses(*given: Any) -> Any:
-        loss, sums, latents = original(*given)
+    def losses(*given: Any, **group: Any) -> Any:
+        loss, sums, latents = original(*given, **group)
         return (loss * math.nan if run.step == 5 else loss), sums, latents
 
     def remember(now: Run) -> None:
         kept.append({name: t.clone() for name, t in now.model.state_dict().items()})
 
     monkeypatch.setattr(sae, "losses", losses)
+    run = task.start()
     with pytest.raises(NumericalError, match=r"at planted is no longer finite at step 6 .*low"):
         list(train(run, task, remember))
     assert len(kept) == 5
@@ -295,8 +295,8 @@ def test_a_loss_that_is_no_number_names_the_state_that_is_kept(
     original = sae.losses
     steps: list[int] = []
 
-    def losses(*given: Any) -> Any:
-        loss, *others = original(*given)
+    def losses(*given: Any, **group: Any) -> Any:
+        loss, *others = original(*given, **group)
         steps.append(1)
         return (loss * float("nan") if len(steps) > 16 else loss, *others)
 
