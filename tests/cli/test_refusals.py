@@ -224,6 +224,7 @@ REACHED = {  # module that names an option: the commands that its messages can e
     "api/quadratic_fit": ["fit"],
     "api/train": ["train image", "train language", "train sae"],
     "train/run_folder": ["train image", "train language", "train sae", "convert"],
+    "train/processes": ["train language", "train sae"],
     "train/corpus": LANGUAGE,
     "train/distillation": ["convert"],
     "train/layer_inputs": ["convert", "fit", "audit"],

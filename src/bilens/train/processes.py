@@ -195,7 +195,7 @@ def together(device: Device = "auto", shard: bool = False) -> Iterator[Processes
         if local >= (count := torch.accelerator.device_count()):
             raise UsageError(
                 f"process {local} of this machine has no device of its own, for there are {count}: "
-                f"start at most {count} with --nproc-per-node."
+                f"start at most {count} processes on it."
             )
         torch.accelerator.set_device_index(local)
         chosen = torch.device(chosen.type, local)
