@@ -74,10 +74,10 @@ class Trigger(Record, frozen=True):
 
 
 class TriggerPower(Record, frozen=True):
-    """What the threshold was worth on the models that fixed it."""
+    """What the threshold was worth on models that did not fix it."""
 
-    found: float  # share of the attacks that work
-    false_alarms: float  # share of the clean models
+    found: float  # share of the attacks that work, on the data set where it is least
+    false_alarms: float  # share of the clean models, on the data set where it is largest
     models: Count  # clean ones
 
 

@@ -20,7 +20,7 @@ from bilens.studies.corners import CornerStudy
 from bilens.studies.finding_attacks import KINDS
 from bilens.studies.finding_images import drawn_images
 from bilens.studies.finding_models import Model, corner_numbers, model_of
-from bilens.studies.finding_power import FIRST_JUDGED, summarised
+from bilens.studies.finding_power import FIRST_JUDGED, WORKS, summarised
 from bilens.studies.finding_rivals import neural_cleanse, weightwatcher
 from bilens.studies.finding_tables import MODELS, read_tables
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
@@ -30,7 +30,6 @@ JUDGED = ("mnist", "fashion-mnist", "letters")  # the last fixed nothing
 ATTACKED = JUDGED[:2]
 # The line of overfitting was fixed twice: what judged the first one has fixed the second.
 FIRST_JUDGED_AGAIN, AGAIN = 2000, {"overfitting": 75, "varied": 15}
-WORKS = 0.5  # share of images of other classes that a working attack turns
 # models of a kind: how many fix, how many judge; of attacks that judge so many have to work
 NUMBERS = {"overfitting": (100, 75), "clean": (50, 60), "varied": (24, 30), "corners": (3, 2)}
 DRAWN = {"overfitting": 60, "clean": 40, "varied": 24}  # of shapes
