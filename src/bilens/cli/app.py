@@ -23,6 +23,7 @@ from bilens.cli.commands.language import train_language, train_sae
 from bilens.cli.commands.reproduce import reproduce
 from bilens.cli.commands.robustness import attack, certify
 from bilens.cli.commands.serve import serve
+from bilens.cli.commands.sweep import sweep
 from bilens.cli.commands.trace import trace
 from bilens.cli.commands.train_table import train_table
 from bilens.cli.console import Output
@@ -38,7 +39,7 @@ app = typer.Typer(
 )
 for function in (
     *(demo, decompose, fit, audit, certify),
-    *(attack, explain, trace, convert, reproduce, serve),
+    *(attack, explain, trace, convert, reproduce, serve, sweep),
 ):
     app.command()(expand(function))
 train_app = typer.Typer(help="Train a model that can be read exactly.", no_args_is_help=True)

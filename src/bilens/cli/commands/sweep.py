@@ -1,0 +1,168 @@
+"""`bilens sweep`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bilens.base.errors import UsageError
+from bilens.base.memory import readable
+from bilens.cli.console import Output
+from bilens.cli.options import METHOD_PANEL, RUN_PANEL, Json, option
+
+if TYPE_CHECKING:
+    from bilens.records.sweep import ManifestRow
+    from bilens.sweep.driver import Ended
+    from bilens.sweep.manifest import Plan
+
+SHOWN = 8
+FAILED = "failed.json"
+UNFINISHED = 4  # exit code
+WORKERS = (1, 64, 1024)  # for which the hours are told
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """What is asked of every layer."""
+
+    do: str = option("audit", "Tasks, with commas: audit, fit, decompose, compare, convert.")
+    baseline: str | None = option(None, "The model that compare compares with.")
+    activations: str | None = option(
+        None, "Folder of LAYER.safetensors, (rows, in): what fit and convert fit to."
+    )
+    top: int = option(5, "Eigenpairs of each output (decompose).", min=1, panel=METHOD_PANEL)
+    outputs: str | None = option(
+        None, "Outputs that decompose reads, such as 0-63.", panel=METHOD_PANEL
+    )
+    samples: int = option(
+        2000, "Random inputs that R² is measured on.", min=100, panel=METHOD_PANEL
+    )
+    null_samples: int = option(
+        19, "Draws of the null distribution (audit).", min=3, panel=METHOD_PANEL
+    )
+    threshold: float = option(
+        0.9, "R² from which an approximation is read.", min=0, max=1, panel=METHOD_PANEL
+    )
+    seed: int = option(0, "Seed of all of it.", min=0, panel=METHOD_PANEL)
+    threads: int = option(
+        1, "Threads of one piece of work; part of the result's bits.", min=1, panel=METHOD_PANEL
+    )
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """Where the work is done."""
+
+    out: str | None = option(None, "Folder or URL for the results.", metavar="PLACE")
+    engine: str = option("local", "local, ray, slurm or dask.", panel=RUN_PANEL)
+    engine_option: list[str] | None = option(
+        None, "NAME=VALUE for the engine; can be repeated.", panel=RUN_PANEL
+    )
+    workers: int | None = option(None, "Jobs at a time.", min=1, panel=RUN_PANEL)
+    plan: bool = option(False, "Say what there is to do, and stop.", panel=RUN_PANEL)
+
+    def engine_options(self) -> dict[str, str]:
+        pairs = [text.partition("=") for text in self.engine_option or ()]
+        for name, equals, _ in pairs:
+            if not name or not equals:
+                raise UsageError(f"--engine-option {name!r}; expected NAME=VALUE.")
+        return {name: value for name, _, value in pairs}
+
+
+def sweep(
+    output: Output,
+    model: Annotated[
+        list[str], typer.Argument(help="A model; or: status FOLDER, report FOLDER.")
+    ],
+    settings: SweepSettings,
+    run: SweepRun,
+    json: Json = False,
+) -> None:
+    """Do the same with every layer of a large model, on this machine or a cluster.
+
+    Exit code 4 if something failed in the end; what was done is kept, and the same command goes on.
+
+    Example: bilens sweep models/SmolLM2 --do fit,audit --out runs/sweep --workers 2
+    """
+    from bilens.records.sweep import SweepOptions
+    from bilens.sweep.driver import drive, ended, plan_of
+    from bilens.sweep.engines import open_engine
+    from bilens.sweep.manifest import kept_plan
+    from bilens.sweep.output import Output as Place
+
+    if model[0] == "status" and len(model) == 2:
+        place = Place(model[1])
+        plan = kept_plan(place)
+        if plan is None:
+            raise UsageError(f"{model[1]} holds no sweep: give the folder of one.")
+        found = ended(plan, place)
+        output.answer(json, status_of(plan, found), *status_lines(plan, found))
+        return
+    if len(model) != 1 or run.out is None:
+        raise UsageError(
+            "give one model and --out FOLDER, or `status FOLDER`, or `report FOLDER`."
+        )
+    given = dict(vars(settings))
+    tasks = tuple(filter(None, given.pop("do").split(",")))
+    options, place = SweepOptions(tasks=tasks, **given), Place(run.out)
+    plan = plan_of(model[0], options, place)
+    if run.plan:
+        output.answer(json, totals(plan), *plan_lines(plan))
+        return
+    with output.progress() as progress:
+        found = drive(
+            plan,
+            place,
+            lambda: open_engine(run.engine, run.workers, run.engine_options()),
+            progress,
+            output.say,
+        )
+    output.answer(json, status_of(plan, found), *status_lines(plan, found))
+    if not found.whole:
+        raise typer.Exit(UNFINISHED)
+
+
+def status_of(plan: Plan, found: Ended) -> dict[str, Any]:
+    wanted = {"results": found.pieces, "wanted": found.wanted, "failed": dict(found.failed)}
+    return {"model": plan.head.path, "tasks": [*plan.head.options.tasks], **wanted}
+
+
+def status_lines(plan: Plan, found: Ended) -> Iterator[str]:
+    """Yield how far a sweep is, and what failed in the end."""
+    yield f"{plan.head.path}: {found.pieces:,} of {found.wanted:,} results"
+    for name, fault in [*found.failed.items()][:SHOWN]:
+        task, row = name.split()
+        yield f"{task} of {plan.rows[int(row)].name} failed: {fault}"
+    if len(found.failed) > SHOWN:
+        yield f"… and {len(found.failed) - SHOWN:,} more, in {FAILED}"
+
+
+def totals(plan: Plan) -> dict[str, Any]:
+    """Return jobs, bytes, hours and memory of a plan."""
+    jobs = plan.jobs(range(len(plan.rows)))
+    seconds, longest = sum(job.seconds for job in jobs), max(job.seconds for job in jobs)
+    return {
+        "model": plan.head.path,
+        "layers": len(plan.rows),
+        "jobs": len(jobs),
+        "bytes": sum(row.num_bytes for row in plan.rows),
+        "peak_bytes": max(job.num_bytes for job in jobs),
+        "hours": {str(n): max(seconds / n, longest) / 3600 for n in WORKERS},
+    }
+
+
+def plan_lines(plan: Plan) -> Iterator[str]:
+    found, kinds = totals(plan), Counter(kind_of(row) for row in plan.rows)
+    yield f"{plan.head.path}: {found['layers']:,} layers in {found['jobs']:,} jobs"
+    yield from (f"  {count:,} × {kind}" for kind, count in kinds.most_common(SHOWN))
+    yield f"Bytes to read: {readable(found['bytes'])}; memory of a job: {readable(found['peak_bytes'])}"
+    hours = ", ".join(f"{hours:.2g} on {n}" for n, hours in found["hours"].items())
+    yield f"Estimated hours of one-core workers: {hours}"
+
+
+def kind_of(row: ManifestRow) -> str:
+    return f"{row.kind} {row.activation} {row.d_in} → {row.d_hidden} → {row.d_out}"

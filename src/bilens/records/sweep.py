@@ -1,0 +1,95 @@
+"""A sweep over the layers of a model: what there is to do, and what came of each piece."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from bilens.records.base import Count, Document, Integer, Record
+
+
+class Span(Record, frozen=True):
+    """A range of bytes of a file."""
+
+    file: str  # below the model
+    start: Count
+    stop: Count
+
+
+class StoredPart(Record, frozen=True):
+    """One tensor that a layer is read from, with its scales."""
+
+    name: str
+    dtype: str  # as it is read
+    shape: tuple[Count, ...]  # of what the layer reads of it
+    spans: tuple[Span, ...]
+
+
+class Cost(Record, frozen=True):
+    """What a task is estimated to take."""
+
+    seconds: float  # of one core
+    num_bytes: Count  # of memory, at most
+
+
+class ManifestRow(Record, frozen=True):
+    """One layer or expert."""
+
+    index: Count
+    name: str
+    kind: str  # `gated` or `plain`
+    activation: str
+    d_in: Count
+    d_hidden: Count
+    d_out: Count
+    parts: tuple[StoredPart, ...]
+    num_bytes: Count  # that are read
+    costs: dict[str, Cost]  # by task
+
+
+class ConvertedLayer(Record, frozen=True):
+    """A bilinear layer in the place of another one."""
+
+    name: str
+    inputs: str  # what it was fitted to and measured on: `N(0, I)` or `activations`
+    rows: Count  # that R² is measured on; nothing was fitted to them
+    r_squared: float | None  # null for −∞, where a constant is missed
+
+
+class SweepOptions(Record, frozen=True):
+    """What is asked of every layer; it decides the results, to the byte."""
+
+    tasks: tuple[str, ...]
+    baseline: str | None = None  # the model that `compare` compares with
+    activations: str | None = None  # folder of NAME.safetensors, what each layer sees
+    top: Count = 5  # eigenpairs of each output that `decompose` keeps
+    outputs: str | None = None  # that `decompose` reads; null for all
+    samples: Count = 2000  # inputs that R² is measured on
+    null_samples: Count = 19  # draws of the null distribution of `audit`
+    threshold: float = 0.9  # R² from which an approximation is read
+    seed: Integer = 0
+    threads: Count = 1  # of one piece of work: another number may change the last bits
+
+
+class Manifest(Document, frozen=True, kw_only=True):
+    """The head of a manifest; its rows follow, one a line."""
+
+    kind: Literal["sweep_manifest"] = "sweep_manifest"
+    path: str  # of the model
+    format: str
+    files: dict[str, str]  # file → SHA-256 of its header, or of what stands for it
+    options: SweepOptions
+    release: str  # of bilens
+    num_rows: Count
+
+
+class SweepResult(Document, frozen=True, kw_only=True):
+    """What one task found of one layer."""
+
+    kind: Literal["sweep_result"] = "sweep_result"
+    manifest: str  # SHA-256
+    row: Count
+    name: str
+    task: str
+    refused: str | None  # why there is nothing, said of the layer; null where there is
+    numbers: dict[str, float | None]  # a few of `record`
+    record: dict[str, Any] | None  # as the task writes it for a single layer

@@ -1,0 +1,167 @@
+"""The manifest of a sweep: a row for each layer, written before anything else and never changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import msgspec
+
+from bilens.base.errors import BilensError, FileError, UsageError
+from bilens.io.load import LayerView, LoadedModel, load
+from bilens.records.base import json_text, read_document
+from bilens.records.sweep import Cost, Manifest, ManifestRow, Span, StoredPart, SweepOptions
+from bilens.sweep.output import Output
+from bilens.sweep.tasks import TASKS, check_tasks
+from bilens.version import VERSION
+
+NAME = "manifest.jsonl"
+JOB_SECONDS = 60.0  # of work that goes into one job
+MOST_ROWS = 500  # in one job
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Rows that one worker does one after another, all tasks of each."""
+
+    number: int
+    rows: tuple[int, ...]
+    seconds: float
+    num_bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A manifest with its rows."""
+
+    head: Manifest
+    rows: tuple[ManifestRow, ...]
+
+    @cached_property
+    def text(self) -> bytes:
+        return "".join(f"{json_text(one)}\n" for one in (self.head, *self.rows)).encode()
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text).hexdigest()
+
+    def jobs(self, wanted: Sequence[int]) -> list[Job]:
+        """Return rows packed into jobs of about a minute, in order."""
+        packs: list[list[int]] = [[]]
+        seconds = 0.0
+        for index in wanted:
+            cost = self.cost(index).seconds
+            if packs[-1] and (seconds + cost > JOB_SECONDS or len(packs[-1]) >= MOST_ROWS):
+                packs.append([])
+                seconds = 0.0
+            packs[-1].append(index)
+            seconds += cost
+        return [self.job(number, pack) for number, pack in enumerate(packs) if pack]
+
+    def job(self, number: int, rows: Sequence[int]) -> Job:
+        costs = [self.cost(row) for row in rows]
+        seconds, num_bytes = sum(c.seconds for c in costs), max(c.num_bytes for c in costs)
+        return Job(number, tuple(rows), seconds, num_bytes)
+
+    def cost(self, index: int) -> Cost:
+        """Return what all tasks of a row take, one after another."""
+        costs = self.rows[index].costs.values()
+        return Cost(sum(c.seconds for c in costs), max(c.num_bytes for c in costs))
+
+
+def make_plan(path: str, options: SweepOptions) -> Plan:
+    """Return what there is to do, from the headers of a model."""
+    check_tasks(options)
+    model = load(path)
+    if not model.layers:
+        raise UsageError(f"{path} has no MLP that can be read: see docs/loading.md.")
+    rows = tuple(
+        row_of(index, name, view, model, options)
+        for index, (name, view) in enumerate(model.layers.items())
+    )
+    head = Manifest(
+        path=model.source,
+        format=model.provenance.get("format", "bilens"),
+        files={"weights": model.weights_sha256},
+        options=options,
+        release=VERSION,
+        num_rows=len(rows),
+    )
+    return Plan(head, rows)
+
+
+def row_of(
+    index: int, name: str, view: LayerView, model: LoadedModel, options: SweepOptions
+) -> ManifestRow:
+    parts = tuple(part_of(model, tensor) for tensor in view.tensors if tensor in model.tensors)
+    return ManifestRow(
+        index=index,
+        name=name,
+        kind="gated" if view.gated else "plain",
+        activation=str(view.activation),
+        d_in=view.sizes.d_in,
+        d_hidden=view.sizes.d_hidden,
+        d_out=view.sizes.d_out,
+        parts=parts,
+        num_bytes=sum(span.stop - span.start for part in parts for span in part.spans),
+        costs={
+            task: Cost(
+                TASKS[task].seconds(view.sizes, options), TASKS[task].num_bytes(view.sizes)
+            )
+            for task in options.tasks
+        },
+    )
+
+
+def part_of(model: LoadedModel, name: str) -> StoredPart:
+    tensor = model.tensors[name]
+    spans = getattr(tensor, "spans", ())
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return StoredPart(name, dtype, tensor.shape, tuple(Span(*one) for one in spans))
+
+
+def kept_plan(output: Output) -> Plan | None:
+    """Return the plan that an output holds; None where it holds none."""
+    data = output.read(NAME)
+    return None if data is None else parsed(data, output.place)
+
+
+def parsed(data: bytes, where: str) -> Plan:
+    try:
+        first, *rest = data.decode().splitlines()
+        head = read_document(Manifest, json.loads(first))
+        rows = tuple(msgspec.json.decode(line, type=ManifestRow) for line in rest)
+    except (ValueError, msgspec.DecodeError, BilensError) as error:
+        raise FileError(f"{where}: {NAME} is damaged or of another release ({error}).") from None
+    plan = Plan(head, rows)
+    if plan.text != data or head.num_rows != len(rows):
+        raise FileError(f"{where}: {NAME} was changed or cut: start in another folder.")
+    return plan
+
+
+@lru_cache(1)
+def plan_at(place: str) -> Plan:
+    """Return the plan of an output, read once by a worker."""
+    plan = kept_plan(Output(place))
+    if plan is None:
+        raise FileError(f"{place} holds no {NAME}: `bilens sweep` writes it first.")
+    return plan
+
+
+@lru_cache(2)
+def opened(path: str) -> LoadedModel:
+    return load(path)
+
+
+def checked_model(plan: Plan) -> LoadedModel:
+    """Return the model of a plan; refuse one that is not the same any more."""
+    model = opened(plan.head.path)
+    if model.weights_sha256 != plan.head.files["weights"]:
+        raise FileError(
+            f"{plan.head.path} is not the model that the manifest is of: sweep it in another "
+            "folder."
+        )
+    return model

@@ -1,0 +1,129 @@
+"""Where a sweep writes: a folder, or a place that fsspec knows; whole files or none."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from bilens.base.errors import FileError, MissingExtraError, UsageError
+from bilens.base.files import write_file
+
+LOCK, LEASE = ".lock", "lease"
+BEAT = 5.0  # seconds between two signs of life of a driver
+MISSED = 3  # beats without one, after which another driver takes over
+
+
+class Output:
+    """Files by name below a folder."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self.remote: Any = None
+        if "://" in place:
+            try:
+                from fsspec.core import url_to_fs
+            except ImportError:
+                raise MissingExtraError("fsspec", "remote", "Writing to a URL") from None
+            try:
+                self.remote, self.root = url_to_fs(place)
+            except (ValueError, ImportError) as error:
+                raise UsageError(f"{place} cannot be written to: {error}.") from None
+        else:
+            self.root = str(Path(place).absolute())
+
+    def path(self, name: str) -> str:
+        return f"{self.root.rstrip('/')}/{name}"
+
+    def read(self, name: str) -> bytes | None:
+        """Return the bytes of a file; None where there is none."""
+        try:
+            if self.remote is not None:
+                found: bytes = self.remote.cat_file(self.path(name))
+                return found
+            return Path(self.path(name)).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise FileError(f"{self.path(name)}: cannot be read ({error}).") from error
+
+    def write(self, name: str, data: bytes) -> None:
+        if self.remote is None:
+            write_file(Path(self.path(name)), data)
+            return
+        try:
+            self.remote.pipe_file(self.path(name), data)
+        except OSError as error:
+            raise FileError(f"{self.place}: {name} cannot be written ({error}).") from error
+
+    def remove(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            if self.remote is None:
+                Path(self.path(name)).unlink()
+            else:
+                self.remote.rm_file(self.path(name))
+
+    def names(self, folder: str) -> set[str]:
+        """Return the files below a folder, by their names below it."""
+        base = self.path(folder)
+        if self.remote is None:
+            found = (item for item in Path(base).rglob("*") if item.is_file())
+            return {str(item.relative_to(base)) for item in found if item.name[0] != "."}
+        self.remote.invalidate_cache()
+        try:
+            return {item[item.index(base) + len(base) + 1 :] for item in self.remote.find(base)}
+        except FileNotFoundError:
+            return set()
+
+    @contextmanager
+    def driven(self) -> Iterator[None]:
+        """Be the only driver of a sweep.
+
+        A folder is locked. Elsewhere a lease is written anew every few seconds, and another driver
+        waits to see whether it changes: no clock is compared with another one's.
+        """
+        if self.remote is None:
+            Path(self.root).mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path(LOCK))
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise UsageError(self.taken()) from None
+            with lock:
+                lock.release()  # of `acquire`, inside of which this is the second one
+                yield
+            return
+        before = self.read(LEASE)
+        if before is not None:
+            threading.Event().wait(MISSED * BEAT)
+            if self.read(LEASE) != before:
+                raise UsageError(self.taken())
+        ended, me = threading.Event(), uuid.uuid4().hex
+        self.write(LEASE, f"{me} 0".encode())
+
+        def beat() -> None:
+            count = 0
+            while not ended.wait(BEAT):
+                count += 1
+                with suppress(FileError):
+                    self.write(LEASE, f"{me} {count}".encode())
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            self.remove(LEASE)
+
+    def taken(self) -> str:
+        return (
+            f"{self.place} is being filled by another `bilens sweep`: wait for it, end it, or "
+            "choose another folder with --out."
+        )
