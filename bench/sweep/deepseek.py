@@ -1,7 +1,7 @@
 """A model in the layout of DeepSeek-V3, with its names, shards and FP8 scales, and tiny widths.
 
-`python -m bench.sweep.deepseek FOLDER`: 61 layers of which 3 are dense, 256 experts and a shared one
-in each other, a layer that predicts further tokens, 163 files, 14,909 MLPs that are read.
+`python -m bench.sweep.deepseek FOLDER`: 61 layers of which 3 are dense, 256 experts and a shared
+one in each other, a layer that predicts further tokens, 163 files, 14,909 MLPs that are read.
 """
 
 from __future__ import annotations
@@ -65,8 +65,9 @@ def gated(name: str, hidden: int) -> dict[str, tuple[int, int]]:
     return {f"{name}.gate_proj": up, f"{name}.up_proj": up, f"{name}.down_proj": (WIDTH, hidden)}
 
 
-def tensors(layers: int, experts: int, more: int, draw: torch.Generator) -> Iterator[dict[str, Tensor]]:
+def tensors(layers: int, experts: int, more: int) -> Iterator[dict[str, Tensor]]:
     """Yield the tensors of the model: what stands before the layers, each layer, what is behind."""
+    draw = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=draw).bfloat16()
@@ -115,9 +116,9 @@ def tensors(layers: int, experts: int, more: int, draw: torch.Generator) -> Iter
 def write_model(
     folder: Path, layers: int = 61, experts: int = 256, more: int = 1, files: int = FILES
 ) -> Path:
-    """Write the model; the same bytes each time. Three layers in each eight files, as there."""
+    """Write the model; the same bytes each time."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = tensors(layers, experts, more, torch.Generator().manual_seed(0))
+    parts = tensors(layers, experts, more)
     flat = [(name, one) for part in parts for name, one in part.items()]
     size = -(-len(flat) // files)
     placed: dict[str, str] = {}

@@ -141,6 +141,11 @@ class LoadedModel:
         return self.views if self.module is None or self.views else layer_views(self.module)
 
     @property
+    def identity(self) -> str:
+        """What results are known to be of this model by: of what weights, or else what headers."""
+        return self.weights_sha256 or self.provenance.get("headers_sha256", "")
+
+    @property
     def device(self) -> torch.device:
         """Where the module is; layers without one are read on the CPU."""
         part = None if self.module is None else next(self.module.parameters(), None)

@@ -74,9 +74,9 @@ class Manifest(Document, frozen=True, kw_only=True):
     """The head of a manifest; its rows follow, one a line."""
 
     kind: Literal["sweep_manifest"] = "sweep_manifest"
-    path: str  # of the model
+    path: str  # of the model, as it was given
     format: str
-    files: dict[str, str]  # file → SHA-256 of its header, or of what stands for it
+    identities: dict[str, str]  # model → SHA-256 of its headers or of its weights
     options: SweepOptions
     release: str  # of bilens
     num_rows: Count

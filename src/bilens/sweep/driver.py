@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
 
 from bilens.base import Progress, silent
-from bilens.base.errors import InterruptedRunError, UsageError
+from bilens.base.errors import FileError, InterruptedRunError, UsageError
 from bilens.records.sweep import SweepOptions
-from bilens.sweep.engines import Engine, Outcome
-from bilens.sweep.jobs import Spec, result_name
+from bilens.sweep.engines import Engine
+from bilens.sweep.jobs import Outcome, Piece, Spec, folder_of, result_name
 from bilens.sweep.manifest import NAME, Job, Plan, kept_plan, make_plan
 from bilens.sweep.output import Output
 
-ATTEMPTS = 4  # of a job; a worker that dies takes others along, which have done nothing wrong
+ATTEMPTS = 4  # of a row; a worker that dies takes others along, which have done nothing wrong
 FAILED = "failed.json"
 
 
@@ -45,15 +46,14 @@ def plan_of(path: str, options: SweepOptions, output: Output) -> Plan:
     return kept
 
 
-def pieces_left(plan: Plan, output: Output) -> list[int]:
-    """Return the rows that lack a result of some task."""
-    there = output.names("results")
-    tasks = plan.head.options.tasks
-
-    def lacks(row: int) -> bool:
-        return any(result_name(t, row).removeprefix("results/") not in there for t in tasks)
-
-    return [row.index for row in plan.rows if lacks(row.index)]
+def pieces_left(plan: Plan, output: Output, rows: Sequence[int] | None = None) -> list[int]:
+    """Return the rows, all or of some, that lack a result of some task."""
+    wanted, tasks = range(len(plan.rows)) if rows is None else rows, plan.head.options.tasks
+    folders = (
+        ["results"] if rows is None else sorted({folder_of(t, r) for t in tasks for r in rows})
+    )
+    there = {f"{folder}/{name}" for folder in folders for name in output.names(folder)}
+    return [row for row in wanted if any(result_name(task, row) not in there for task in tasks)]
 
 
 def drive(
@@ -65,8 +65,9 @@ def drive(
 ) -> Ended:
     """Do what is left of a plan; only one driver does so at a time.
 
-    A job whose worker died is tried again, up to four times; one that wanted memory once, with
-    twice of it. What fails in the end is named, and everything else is there.
+    What a worker did not end is handed out again; the row that it was at up to four times, and
+    one that wanted memory once, with twice of it. What fails in the end is named, and everything
+    else is there.
     """
     with output.driven():
         if output.read(NAME) is None:
@@ -84,10 +85,9 @@ def drive(
 
 def ended(plan: Plan, output: Output) -> Ended:
     """Return what an output holds of a plan."""
-    names = output.names("results")
-    count = sum(name.endswith(".json") for name in names)
+    pieces = sum(name.endswith(".json") for name in output.names("results"))
     failed = json.loads(output.read(FAILED) or b"{}")
-    return Ended(count, len(plan.rows) * len(plan.head.options.tasks), failed)
+    return Ended(pieces, len(plan.rows) * len(plan.head.options.tasks), failed)
 
 
 class Drive:
@@ -103,32 +103,29 @@ class Drive:
     ) -> None:
         self.plan, self.output, self.engine = plan, output, engine
         self.progress, self.say = progress, say
-        self.attempts: Counter[int] = Counter()
-        self.enlarged: set[int] = set()
+        self.attempts: Counter[int] = Counter()  # of a row that ended badly
+        self.enlarged: set[int] = set()  # rows that wanted more memory, and were given it
         self.failed: dict[str, str] = {}
         self.waiting: deque[Job] = deque()
-        self.next_number = 0
+        self.done = 0
 
     def run(self, jobs: list[Job]) -> dict[str, str]:
         self.waiting.extend(jobs)
-        self.next_number = len(jobs)
         running: dict[int, Job] = {}
-        done, total = 0, sum(len(job.rows) for job in jobs)
+        numbers = count()
+        total = sum(len(job.rows) for job in jobs)
         interrupted = False
         try:
-            while self.waiting or running:
+            while (self.waiting and not interrupted) or running:
                 try:
-                    while not interrupted and self.waiting and self.room(len(running)):
-                        job = self.waiting.popleft()
-                        self.attempts[job.number] += 1
-                        self.engine.submit(self.spec(job), job.num_bytes)
-                        running[job.number] = job
-                    if not running:
-                        break
+                    while self.waiting and not interrupted and self.room([*running.values()]):
+                        job, number = self.waiting.popleft(), next(numbers)
+                        spec = Spec(self.output.place, self.plan.sha256, number, job.rows)
+                        self.engine.submit(spec, job.num_bytes)
+                        running[number] = job
                     for outcome in self.engine.as_completed():
-                        job = running.pop(outcome.spec.number)
-                        done += self.settle(job, outcome)
-                        self.progress("layers", done, total)
+                        self.settle(running.pop(outcome.number), outcome)
+                        self.progress("layers", self.done, total)
                 except KeyboardInterrupt:
                     if interrupted:
                         raise
@@ -143,37 +140,47 @@ class Drive:
             )
         return self.failed
 
-    def room(self, running: int) -> bool:
-        return running < self.engine.ahead * self.engine.capacity
+    def room(self, running: Sequence[Job]) -> bool:
+        """Whether the next job may be handed out; one that is alone always may."""
+        taken = sum(job.num_bytes for job in (*running, self.waiting[0]))
+        fits = self.engine.memory is None or not running or taken <= self.engine.memory
+        return fits and len(running) < self.engine.ahead * self.engine.capacity
 
-    def spec(self, job: Job) -> Spec:
-        return Spec(self.output.place, self.plan.sha256, job.number, job.rows)
-
-    def settle(self, job: Job, outcome: Outcome) -> int:
-        """Hand out again what is lost, name what failed; return how many rows are settled."""
-        wrong = [piece for piece in outcome.pieces if piece.fault]
+    def settle(self, job: Job, outcome: Outcome) -> None:
+        """Count what is done, hand out again what is not, and name what failed for good."""
         if outcome.lost:
-            if self.again(job, outcome.memory):
-                return 0
-            names = [(row, task) for row in job.rows for task in self.plan.head.options.tasks]
-            self.failed |= {f"{task} {row}": outcome.lost for row, task in names}
-            return len(job.rows)
-        if wrong:
-            rows = tuple(dict.fromkeys(piece.row for piece in wrong))
-            part = self.plan.job(job.number, rows)
-            if self.again(part, any(piece.memory for piece in wrong)):
-                return len(job.rows) - len(rows)
-            self.failed |= {f"{piece.task} {piece.row}": piece.fault for piece in wrong}
-        return len(job.rows)
+            left = pieces_left(self.plan, self.output, job.rows)
+            self.done += len(job.rows) - len(left)
+            if left:  # rows are done in turn: the first one ended the worker, or was at work then
+                self.again(job, left[0], dict.fromkeys(self.tasks, outcome.lost), outcome.memory)
+                self.queue(left[1:], job.num_bytes)
+            return
+        if outcome.ends:
+            raise FileError(outcome.ends)
+        faults: dict[int, list[Piece]] = {}
+        for piece in outcome.faults:
+            faults.setdefault(piece.row, []).append(piece)
+        self.done += len(job.rows) - len(faults)
+        for row, pieces in faults.items():
+            told = {piece.task: piece.fault for piece in pieces}
+            self.again(job, row, told, any(piece.memory for piece in pieces))
 
-    def again(self, job: Job, memory: bool) -> bool:
-        """Queue a job once more where it may be; whether it was."""
+    def again(self, job: Job, row: int, why: Mapping[str, str], memory: bool) -> None:
+        """Queue a row once more where it may be; else it has failed."""
+        self.attempts[row] += 1
+        if self.attempts[row] >= ATTEMPTS or (memory and row in self.enlarged):
+            self.failed |= {f"{task} {row}": fault for task, fault in why.items()}
+            self.done += 1
+            return
         if memory:
-            if job.number in self.enlarged:
-                return False
-            self.enlarged.add(job.number)
-            job = Job(job.number, job.rows, job.seconds, 2 * job.num_bytes)
-        elif self.attempts[job.number] >= ATTEMPTS:
-            return False
-        self.waiting.append(job)
-        return True
+            self.enlarged.add(row)
+        self.queue([row], job.num_bytes * (2 if memory else 1))
+
+    def queue(self, rows: Sequence[int], num_bytes: int) -> None:
+        if rows:
+            job = self.plan.job(rows)
+            self.waiting.append(replace(job, num_bytes=max(job.num_bytes, num_bytes)))
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return self.plan.head.options.tasks

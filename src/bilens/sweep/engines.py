@@ -4,34 +4,27 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from bilens.base.errors import MissingExtraError, UsageError
+from bilens.base.errors import UsageError, optional_package
 from bilens.base.memory import memory_limit
-from bilens.sweep.jobs import Piece, Spec, run_spec
+from bilens.sweep.jobs import Outcome, Spec, run_spec
 
 WAIT = 1.0  # seconds, after which a driver that waits may look at something else
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended: its pieces, or why there are none."""
-
-    spec: Spec
-    pieces: tuple[Piece, ...] = ()
-    lost: str = ""  # the worker or its node died; empty where it did not
-    memory: bool = False  # for want of memory
 
 
 class Engine(ABC):
     """Runs `run_spec` somewhere; it decides nothing about the results."""
 
     ahead = 2  # jobs for each that runs, so that none waits for the driver
+    memory: int | None = None  # of all jobs that run; None where the engine itself shares it out
 
     def __init__(self, workers: int | None, options: Mapping[str, str]) -> None:
         self.workers = workers
@@ -65,55 +58,74 @@ class Engine(ABC):
 
 
 class LocalEngine(Engine):
-    """Processes on this machine, each a pool of its own: one that dies takes one job along."""
+    """Processes on this machine, which get one job at a time."""
 
     ahead = 1
 
     def __init__(self, workers: int | None, options: Mapping[str, str]) -> None:
         super().__init__(workers, options)
         self.refuse_others()
-        self.pools = [new_pool() for _ in range(self.capacity)]
-        self.running: dict[Future[list[Piece]], tuple[Spec, int]] = {}
+        self.memory = memory_limit()
+        self.idle = [Worker() for _ in range(self.capacity)]
+        self.running: dict[Connection, tuple[Worker, int]] = {}
 
     @property
     def capacity(self) -> int:
-        return self.workers or os.cpu_count() or 1
+        return self.workers or len(os.sched_getaffinity(0))
 
-    def submit(self, spec: Spec, num_bytes: int) -> None:  # noqa: ARG002 - of the whole machine
-        taken = {place for _, place in self.running.values()}
-        place = next(place for place in range(self.capacity) if place not in taken)
-        try:
-            future = self.pools[place].submit(run_spec, spec)
-        except BrokenProcessPool:  # died while it had nothing to do
-            self.pools[place] = new_pool()
-            future = self.pools[place].submit(run_spec, spec)
-        self.running[future] = spec, place
+    def submit(self, spec: Spec, num_bytes: int) -> None:  # noqa: ARG002 - the driver adds them up
+        worker = self.idle.pop()
+        if not worker.process.is_alive():  # died while it had nothing to do
+            worker = Worker()
+        self.running[worker.connection] = worker, spec.number
+        with suppress(OSError):  # it died just now, which is seen where the outcome is awaited
+            worker.connection.send(spec)
 
     def as_completed(self) -> Iterator[Outcome]:
-        ended, _ = wait(self.running, WAIT, FIRST_COMPLETED)
-        for future in ended:
-            spec, place = self.running.pop(future)
+        for one in wait([*self.running], WAIT):
+            assert isinstance(one, Connection), "nothing else was waited for"
+            worker, number = self.running.pop(one)
             try:
-                yield Outcome(spec, tuple(future.result()))
-            except BrokenProcessPool:
-                self.pools[place] = new_pool()
-                yield Outcome(spec, lost="a worker process died")
+                outcome: Outcome = one.recv()
+            except (EOFError, OSError):
+                worker.process.join()
+                outcome = Outcome(number, lost=f"the worker ended ({worker.process.exitcode})")
+                worker = Worker()
+            self.idle.append(worker)
+            yield outcome
 
     def cancel(self) -> None:
-        for pool in self.pools:
-            pool.shutdown(wait=True, cancel_futures=True)
+        for worker in (*self.idle, *(one for one, _ in self.running.values())):
+            worker.process.kill()
+            worker.process.join()
 
 
-def new_pool() -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, context, initializer=quiet)
+class Worker:
+    """A process that does the jobs it is sent."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, other = context.Pipe()
+        self.process = context.Process(target=work, args=(other,), daemon=True)
+        self.process.start()
+        other.close()  # so that the death of the process is the end of what it says
 
 
-def quiet() -> None:
-    """Leave Ctrl-C to the driver, which lets what runs come to its end."""
-    import signal
-
+def work(jobs: Connection) -> None:
+    """Do jobs until the driver ends; leave Ctrl-C to it, which lets what runs come to its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=follow, daemon=True).start()
+    with suppress(EOFError):
+        while True:
+            jobs.send(run_spec(jobs.recv()))
+
+
+def follow() -> None:
+    """End this process where its driver was killed, whatever it is at: results are whole or not."""
+    driver = multiprocessing.parent_process()
+    assert driver is not None, "a worker is a child"
+    driver.join()
+    os._exit(1)
 
 
 class RayEngine(Engine):
@@ -121,11 +133,7 @@ class RayEngine(Engine):
 
     def __init__(self, workers: int | None, options: Mapping[str, str]) -> None:
         super().__init__(workers, options)
-        try:
-            import ray
-        except ImportError:
-            raise MissingExtraError("ray", "ray", "The engine ray") from None
-        self.ray = ray
+        self.ray = ray = optional_package("ray", "ray", "The engine ray")
         self.cpus = float(self.taken("num_cpus", "1"))
         address = self.taken("address", "")
         self.refuse_others("num_cpus", "address")
@@ -152,11 +160,11 @@ class RayEngine(Engine):
         for reference in ended:
             spec = self.running.pop(reference)
             try:
-                yield Outcome(spec, tuple(self.ray.get(reference)))
+                yield self.ray.get(reference)
             except errors.OutOfMemoryError as error:
-                yield Outcome(spec, lost=str(error).splitlines()[0], memory=True)
+                yield Outcome(spec.number, lost=str(error).splitlines()[0], memory=True)
             except (errors.RayError, OSError) as error:
-                yield Outcome(spec, lost=f"{type(error).__name__}")
+                yield Outcome(spec.number, lost=f"{type(error).__name__}")
 
     def cancel(self) -> None:
         for reference in self.running:
@@ -168,10 +176,7 @@ class SlurmEngine(Engine):
 
     def __init__(self, workers: int | None, options: Mapping[str, str]) -> None:
         super().__init__(workers, options)
-        try:
-            import submitit
-        except ImportError:
-            raise MissingExtraError("submitit", "slurm", "The engine slurm") from None
+        submitit = optional_package("submitit", "slurm", "The engine slurm")
         folder = self.taken("folder", "slurm-logs")
         cluster = self.taken("cluster", "slurm")
         self.executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
@@ -189,8 +194,6 @@ class SlurmEngine(Engine):
         self.running[self.executor.submit(Checkpointed(), spec)] = spec
 
     def as_completed(self) -> Iterator[Outcome]:
-        import time
-
         ended = [job for job in self.running if job.done()]
         if not ended:
             time.sleep(WAIT)
@@ -198,9 +201,9 @@ class SlurmEngine(Engine):
             spec = self.running.pop(job)
             error = job.exception()
             if error is None:
-                yield Outcome(spec, tuple(job.result()))
+                yield job.result()
             else:
-                yield Outcome(spec, lost=str(error).splitlines()[0])
+                yield Outcome(spec.number, lost=str(error).splitlines()[0])
 
     def cancel(self) -> None:
         for job in self.running:
@@ -210,13 +213,12 @@ class SlurmEngine(Engine):
 class Checkpointed:
     """`run_spec`, which submitit queues again where Slurm ends it: done rows are not done again."""
 
-    def __call__(self, spec: Spec) -> list[Piece]:
+    def __call__(self, spec: Spec) -> Outcome:
         return run_spec(spec)
 
     def checkpoint(self, spec: Spec) -> Any:
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self, spec)
+        submitit = optional_package("submitit", "slurm", "The engine slurm", "submitit.helpers")
+        return submitit.helpers.DelayedSubmission(self, spec)
 
 
 class DaskEngine(Engine):
@@ -224,29 +226,24 @@ class DaskEngine(Engine):
 
     def __init__(self, workers: int | None, options: Mapping[str, str]) -> None:
         super().__init__(workers, options)
-        try:
-            from distributed import Client
-        except ImportError:
-            raise MissingExtraError("distributed", "dask", "The engine dask") from None
+        client = optional_package("distributed", "dask", "The engine dask").Client
         address = self.taken("address", "")
         self.refuse_others("address")
         try:
-            self.client = Client(address, timeout="10s") if address else Client(n_workers=workers)
+            self.client = client(address, timeout="10s") if address else client(n_workers=workers)
         except OSError as error:
             raise UsageError(f"the engine dask does not answer at {address}: {error}.") from None
         self.running: dict[Any, Spec] = {}
 
     @property
     def capacity(self) -> int:
-        threads = sum(self.client.nthreads().values())
+        threads = int(sum(self.client.nthreads().values()))
         return max(1, min(threads, self.workers or threads))
 
-    def submit(self, spec: Spec, num_bytes: int) -> None:
+    def submit(self, spec: Spec, num_bytes: int) -> None:  # noqa: ARG002 - workers have limits
         self.running[self.client.submit(run_spec, spec, pure=False, retries=0)] = spec
 
     def as_completed(self) -> Iterator[Outcome]:
-        import time
-
         ended = [future for future in self.running if future.done()]
         if not ended:
             time.sleep(WAIT / 10)
@@ -254,9 +251,9 @@ class DaskEngine(Engine):
             spec = self.running.pop(future)
             error = future.exception()
             if error is None:
-                yield Outcome(spec, tuple(future.result()))
+                yield future.result()
             else:
-                yield Outcome(spec, lost=f"{type(error).__name__}")
+                yield Outcome(spec.number, lost=f"{type(error).__name__}")
 
     def cancel(self) -> None:
         self.client.cancel([*self.running])

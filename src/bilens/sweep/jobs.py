@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import torch
-from safetensors.torch import save
+from torch import Tensor
 
 from bilens.base.errors import (
     BilensError,
+    CheckpointError,
+    DiskError,
     MemoryLimitError,
     NonFiniteError,
     NotQuadraticError,
     NumericalError,
 )
-from bilens.records.base import Record, json_text, to_json
+from bilens.io.tensors import safetensors_bytes
+from bilens.records.base import json_text, to_json
 from bilens.records.sweep import SweepResult
-from bilens.sweep.manifest import Plan, checked_model, opened, plan_at
+from bilens.sweep.manifest import Plan, checked_models, plan_at
 from bilens.sweep.output import Output
 from bilens.sweep.tasks import TASKS, Subject
 
@@ -36,55 +38,70 @@ class Spec:
 
 @dataclass(frozen=True)
 class Piece:
-    """How one task of one row ended."""
+    """A task of a row that has no result, and why."""
 
     row: int
     task: str
-    seconds: float
-    fault: str = ""  # why there is no result; empty where there is one
+    fault: str
     memory: bool = False  # whether it was too large for the worker
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended."""
+
+    number: int
+    faults: tuple[Piece, ...] = ()
+    ends: str = ""  # why nothing else of the sweep can work either
+    lost: str = ""  # the worker or its node died; empty where it did not
+    memory: bool = False  # for want of memory
+
+
+def folder_of(task: str, row: int) -> str:
+    return f"results/{task}/{row // 1000:03d}"
+
+
 def result_name(task: str, row: int) -> str:
-    return f"results/{task}/{row // 1000:03d}/{row:06d}.json"
+    return f"{folder_of(task, row)}/{row:06d}.json"
 
 
-def run_spec(spec: Spec) -> list[Piece]:
+def run_spec(spec: Spec) -> Outcome:
     """Do every task of every row that has no result yet."""
-    output, plan = Output(spec.place), plan_at(spec.place)
-    if plan.sha256 != spec.sha256:
-        plan_at.cache_clear()
-        plan = plan_at(spec.place)
-    torch.set_num_threads(plan.head.options.threads)
-    pieces = []
-    for row in spec.rows:
-        for task in plan.head.options.tasks:
-            start = time.monotonic()
-            fault, memory = "", False
-            try:
-                do(output, plan, row, task)
-            except (MemoryLimitError, MemoryError) as error:
-                fault, memory = str(error) or "out of memory", True
-            except BilensError as error:
-                fault = str(error)
-            except Exception as error:  # a fault of ours, or of the machine: named, and tried again
-                fault = f"{type(error).__name__}: {error}"
-            pieces.append(Piece(row, task, time.monotonic() - start, fault, memory))
-    return pieces
+    output, faults = Output(spec.place), []
+    try:
+        plan = plan_at(spec.place, spec.sha256)
+        torch.set_num_threads(plan.head.options.threads)
+        for row in spec.rows:
+            for task in plan.head.options.tasks:
+                try:
+                    if output.read(result_name(task, row)) is None:
+                        do(output, plan, row, task)
+                except (MemoryLimitError, MemoryError) as error:
+                    faults.append(Piece(row, task, str(error) or "out of memory", memory=True))
+                except CheckpointError as error:
+                    checked_models(plan, anew=True)  # ends the job where a model has changed
+                    faults.append(Piece(row, task, str(error)))
+                except DiskError:
+                    raise
+                except Exception as error:  # of ours, or of the machine: named, and tried again
+                    known = isinstance(error, BilensError)
+                    said = str(error) if known else f"{type(error).__name__}: {error}"
+                    faults.append(Piece(row, task, said))
+    except BilensError as error:
+        return Outcome(spec.number, ends=str(error))
+    return Outcome(spec.number, tuple(faults))
 
 
 def do(output: Output, plan: Plan, row: int, task: str) -> None:
-    name = result_name(task, row)
-    if output.read(name) is not None:
-        return
-    options, layer = plan.head.options, plan.rows[row].name
-    model = checked_model(plan)
-    base = opened(options.baseline) if options.baseline is not None else None
-    refused, record, tensors = None, None, {}
+    """Write what a task finds of a layer, or why that layer has no such reading."""
+    options, layer, name = plan.head.options, plan.rows[row].name, result_name(task, row)
+    subject = Subject(*checked_models(plan), layer, options)
+    refused, record = None, None
+    tensors: dict[str, Tensor] = {}
     numbers: dict[str, float | None] = {}
     try:
-        found, tensors, numbers = TASKS[task].run(Subject(model, base, layer, options))
-        record = plain(found)
+        found, tensors, numbers = TASKS[task].run(subject)
+        record = to_json(found)
     except REFUSALS as error:
         refused = str(error)
     result = SweepResult(
@@ -97,9 +114,5 @@ def do(output: Output, plan: Plan, row: int, task: str) -> None:
         record=record,
     )
     if tensors:  # before the result, which says that both are there
-        output.write(f"{name.removesuffix('.json')}.safetensors", save(tensors))
+        output.write(f"{name.removesuffix('.json')}.safetensors", safetensors_bytes(tensors, {}))
     output.write(name, f"{json_text(result)}\n".encode())
-
-
-def plain(record: Record) -> dict[str, object]:
-    return to_json(record)

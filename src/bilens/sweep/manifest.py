@@ -27,7 +27,6 @@ MOST_ROWS = 500  # in one job
 class Job:
     """Rows that one worker does one after another, all tasks of each."""
 
-    number: int
     rows: tuple[int, ...]
     seconds: float
     num_bytes: int
@@ -50,21 +49,21 @@ class Plan:
 
     def jobs(self, wanted: Sequence[int]) -> list[Job]:
         """Return rows packed into jobs of about a minute, in order."""
-        packs: list[list[int]] = [[]]
+        packs: list[list[int]] = []
         seconds = 0.0
         for index in wanted:
             cost = self.cost(index).seconds
-            if packs[-1] and (seconds + cost > JOB_SECONDS or len(packs[-1]) >= MOST_ROWS):
+            if not packs or seconds + cost > JOB_SECONDS or len(packs[-1]) >= MOST_ROWS:
                 packs.append([])
                 seconds = 0.0
             packs[-1].append(index)
             seconds += cost
-        return [self.job(number, pack) for number, pack in enumerate(packs) if pack]
+        return [*map(self.job, packs)]
 
-    def job(self, number: int, rows: Sequence[int]) -> Job:
+    def job(self, rows: Sequence[int]) -> Job:
         costs = [self.cost(row) for row in rows]
         seconds, num_bytes = sum(c.seconds for c in costs), max(c.num_bytes for c in costs)
-        return Job(number, tuple(rows), seconds, num_bytes)
+        return Job(tuple(rows), seconds, num_bytes)
 
     def cost(self, index: int) -> Cost:
         """Return what all tasks of a row take, one after another."""
@@ -75,7 +74,7 @@ class Plan:
 def make_plan(path: str, options: SweepOptions) -> Plan:
     """Return what there is to do, from the headers of a model."""
     check_tasks(options)
-    model = load(path)
+    found = model, _ = open_models(path, options)
     if not model.layers:
         raise UsageError(f"{path} has no MLP that can be read: see docs/loading.md.")
     rows = tuple(
@@ -83,9 +82,9 @@ def make_plan(path: str, options: SweepOptions) -> Plan:
         for index, (name, view) in enumerate(model.layers.items())
     )
     head = Manifest(
-        path=model.source,
+        path=path,
         format=model.provenance.get("format", "bilens"),
-        files={"weights": model.weights_sha256},
+        identities={one.source: one.identity for one in found if one is not None},
         options=options,
         release=VERSION,
         num_rows=len(rows),
@@ -108,9 +107,7 @@ def row_of(
         parts=parts,
         num_bytes=sum(span.stop - span.start for part in parts for span in part.spans),
         costs={
-            task: Cost(
-                TASKS[task].seconds(view.sizes, options), TASKS[task].num_bytes(view.sizes)
-            )
+            task: Cost(TASKS[task].seconds(view.sizes, options), TASKS[task].num_bytes(view.sizes))
             for task in options.tasks
         },
     )
@@ -143,25 +140,32 @@ def parsed(data: bytes, where: str) -> Plan:
 
 
 @lru_cache(1)
-def plan_at(place: str) -> Plan:
+def plan_at(place: str, sha256: str) -> Plan:
     """Return the plan of an output, read once by a worker."""
     plan = kept_plan(Output(place))
-    if plan is None:
-        raise FileError(f"{place} holds no {NAME}: `bilens sweep` writes it first.")
+    if plan is None or plan.sha256 != sha256:
+        raise FileError(f"{place} holds no {NAME} that this job is of: was it replaced?")
     return plan
 
 
-@lru_cache(2)
-def opened(path: str) -> LoadedModel:
-    return load(path)
+@lru_cache(1)
+def models_of(plan: Plan) -> tuple[LoadedModel, LoadedModel | None]:
+    """Return the model of a plan and its baseline; refuse what is not the same any more."""
+    found = open_models(plan.head.path, plan.head.options)
+    for model in found:
+        if model is not None and model.identity != plan.head.identities[model.source]:
+            raise FileError(
+                f"{model.source} is not the model that the manifest is of: sweep it into another "
+                "folder."
+            )
+    return found
 
 
-def checked_model(plan: Plan) -> LoadedModel:
-    """Return the model of a plan; refuse one that is not the same any more."""
-    model = opened(plan.head.path)
-    if model.weights_sha256 != plan.head.files["weights"]:
-        raise FileError(
-            f"{plan.head.path} is not the model that the manifest is of: sweep it in another "
-            "folder."
-        )
-    return model
+def checked_models(plan: Plan, anew: bool = False) -> tuple[LoadedModel, LoadedModel | None]:
+    if anew:
+        models_of.cache_clear()
+    return models_of(plan)
+
+
+def open_models(path: str, options: SweepOptions) -> tuple[LoadedModel, LoadedModel | None]:
+    return load(path), None if options.baseline is None else load(options.baseline)

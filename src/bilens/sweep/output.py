@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from bilens.base.errors import FileError, MissingExtraError, UsageError
+from bilens.base.errors import DiskError, FileError, UsageError, optional_package
 from bilens.base.files import write_file
 
 LOCK, LEASE = ".lock", "lease"
@@ -26,12 +26,9 @@ class Output:
         self.place = place
         self.remote: Any = None
         if "://" in place:
+            core = optional_package("fsspec.core", "remote", "Writing to a URL")
             try:
-                from fsspec.core import url_to_fs
-            except ImportError:
-                raise MissingExtraError("fsspec", "remote", "Writing to a URL") from None
-            try:
-                self.remote, self.root = url_to_fs(place)
+                self.remote, self.root = core.url_to_fs(place)
             except (ValueError, ImportError) as error:
                 raise UsageError(f"{place} cannot be written to: {error}.") from None
         else:
@@ -53,13 +50,18 @@ class Output:
             raise FileError(f"{self.path(name)}: cannot be read ({error}).") from error
 
     def write(self, name: str, data: bytes) -> None:
-        if self.remote is None:
-            write_file(Path(self.path(name)), data)
-            return
         try:
-            self.remote.pipe_file(self.path(name), data)
+            if self.remote is None:
+                write_file(Path(self.path(name)), data)
+            else:
+                self.remote.pipe_file(self.path(name), data)
+        except FileError as error:
+            raise DiskError(str(error)) from error
         except OSError as error:
-            raise FileError(f"{self.place}: {name} cannot be written ({error}).") from error
+            raise DiskError(
+                f"{self.place}: {name} cannot be written ({error}): see to it that there is room, "
+                "and the right to write, and repeat the command."
+            ) from error
 
     def remove(self, name: str) -> None:
         with suppress(FileNotFoundError):

@@ -92,13 +92,13 @@ def audit(subject: Subject) -> Found:
 def numbers_of_reading(found: LayerReading) -> Numbers:
     fit, outputs, units, inputs = found.fit, found.outputs, found.units, found.inputs
     return {
-        "r_squared": 1.0 if found.exact else fit and fit.quadratic,
+        "r_squared": 1.0 if found.exact else None if fit is None else fit.quadratic,
         "weight_norm": found.weight_norm,
-        "effective_rank": outputs and outputs.effective_rank,
-        "top_share": outputs and outputs.top_share,
+        "effective_rank": None if outputs is None else outputs.effective_rank,
+        "top_share": None if outputs is None else outputs.top_share,
         "dead": None if units is None else float(units.dead),
         "duplicates": None if units is None else float(units.duplicates),
-        "input_share": inputs and inputs.share,
+        "input_share": None if inputs is None else inputs.share,
     }
 
 
@@ -153,7 +153,7 @@ def numbers_of_difference(found: LayerDifference) -> Numbers:
     return {
         "weight_change": 0.0 if found.identical else found.weight_change,
         "similarity": 1.0 if found.identical else found.gaussian,
-        "directions_90": found.outputs and float(found.outputs.directions_90),
+        "directions_90": None if found.outputs is None else float(found.outputs.directions_90),
     }
 
 

@@ -75,9 +75,7 @@ class SweepRun:
 
 def sweep(
     output: Output,
-    model: Annotated[
-        list[str], typer.Argument(help="A model; or: status FOLDER, report FOLDER.")
-    ],
+    model: Annotated[list[str], typer.Argument(help="A model; or: status FOLDER, report FOLDER.")],
     settings: SweepSettings,
     run: SweepRun,
     json: Json = False,
@@ -103,9 +101,7 @@ def sweep(
         output.answer(json, status_of(plan, found), *status_lines(plan, found))
         return
     if len(model) != 1 or run.out is None:
-        raise UsageError(
-            "give one model and --out FOLDER, or `status FOLDER`, or `report FOLDER`."
-        )
+        raise UsageError("give one model and --out FOLDER, or `status FOLDER`, or `report FOLDER`.")
     given = dict(vars(settings))
     tasks = tuple(filter(None, given.pop("do").split(",")))
     options, place = SweepOptions(tasks=tasks, **given), Place(run.out)
@@ -159,7 +155,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     found, kinds = totals(plan), Counter(kind_of(row) for row in plan.rows)
     yield f"{plan.head.path}: {found['layers']:,} layers in {found['jobs']:,} jobs"
     yield from (f"  {count:,} × {kind}" for kind, count in kinds.most_common(SHOWN))
-    yield f"Bytes to read: {readable(found['bytes'])}; memory of a job: {readable(found['peak_bytes'])}"
+    read, memory = readable(found["bytes"]), readable(found["peak_bytes"])
+    yield f"Bytes to read: {read}; memory of a job: {memory}"
     hours = ", ".join(f"{hours:.2g} on {n}" for n, hours in found["hours"].items())
     yield f"Estimated hours of one-core workers: {hours}"
 
