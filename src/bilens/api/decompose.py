@@ -111,10 +111,14 @@ def prepare(
     inputs: InputMoments | None = None,
     memory_limit: int | str | None = None,
     mapped: LayerMap | None = None,
+    outputs: LayerOutputs | None = None,
 ) -> LayerJob:
-    """Return what a request means for one layer; `mapped` is its map, where that is at hand."""
+    """Return what a request means for one layer; `mapped` is its map, where that is at hand.
+
+    `outputs` are those of that map, where it is of others than the layer's own.
+    """
     name = choose_layer(model, layer)
-    outputs = LayerOutputs.of(model, name)
+    outputs = outputs or LayerOutputs.of(model, name)
     read = read_outputs(outputs, request)
     mapped = mapped or layer_map(model, name, request.basis, inputs)
     num, d_in = len(read.names), mapped.f.sizes.d_in

@@ -1,10 +1,9 @@
 """A sweep over the layers of a model: what there is to do, and what came of each piece."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from bilens.records.base import Count, Document, Integer, Record
+from bilens.records.trace import DirectionReading
 
 
 class Span(Record, frozen=True):
@@ -55,14 +54,22 @@ class ConvertedLayer(Record, frozen=True):
     r_squared: float | None  # null for −∞, where a constant is missed
 
 
+class TracedDirections(Record, frozen=True):
+    """The leading output directions of a bilinear MLP, as tokens."""
+
+    name: str
+    readings: tuple[DirectionReading, ...]
+
+
 class SweepOptions(Record, frozen=True):
     """What is asked of every layer; it decides the results, to the byte."""
 
     tasks: tuple[str, ...]
     baseline: str | None = None  # the model that `compare` compares with
     activations: str | None = None  # folder of NAME.safetensors, what each layer sees
-    top: Count = 5  # eigenpairs of each output that `decompose` keeps
-    outputs: str | None = None  # that `decompose` reads; null for all
+    directions: Count = 16  # leading output directions that `decompose` and `trace` read
+    top: Count = 5  # eigenpairs of each
+    layer_steps: Count = 0  # of training behind the closed form (`convert`)
     samples: Count = 2000  # inputs that R² is measured on
     null_samples: Count = 19  # draws of the null distribution of `audit`
     threshold: float = 0.9  # R² from which an approximation is read

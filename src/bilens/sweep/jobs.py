@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from bilens.base.errors import (
     BilensError,
@@ -13,8 +12,8 @@ from bilens.base.errors import (
     DiskError,
     MemoryLimitError,
     NonFiniteError,
-    NotQuadraticError,
     NumericalError,
+    UsageError,
 )
 from bilens.io.tensors import safetensors_bytes
 from bilens.records.base import json_text, to_json
@@ -23,7 +22,7 @@ from bilens.sweep.manifest import Plan, checked_models, plan_at
 from bilens.sweep.output import Output
 from bilens.sweep.tasks import TASKS, Subject
 
-REFUSALS = (NonFiniteError, NotQuadraticError, NumericalError)  # true of the layer, not of today
+REFUSALS = (NonFiniteError, UsageError, NumericalError)  # true of the layer, not of today
 
 
 @dataclass(frozen=True)
@@ -95,13 +94,10 @@ def run_spec(spec: Spec) -> Outcome:
 def do(output: Output, plan: Plan, row: int, task: str) -> None:
     """Write what a task finds of a layer, or why that layer has no such reading."""
     options, layer, name = plan.head.options, plan.rows[row].name, result_name(task, row)
-    subject = Subject(*checked_models(plan), layer, options)
-    refused, record = None, None
-    tensors: dict[str, Tensor] = {}
-    numbers: dict[str, float | None] = {}
+    subject = Subject(*checked_models(plan), row, layer, options)
+    found, refused = None, None
     try:
-        found, tensors, numbers = TASKS[task].run(subject)
-        record = to_json(found)
+        found = TASKS[task].run(subject)
     except REFUSALS as error:
         refused = str(error)
     result = SweepResult(
@@ -110,9 +106,11 @@ def do(output: Output, plan: Plan, row: int, task: str) -> None:
         name=layer,
         task=task,
         refused=refused,
-        numbers=numbers,
-        record=record,
+        numbers={} if found is None else found.numbers,
+        record=None if found is None else to_json(found.record),
     )
-    if tensors:  # before the result, which says that both are there
-        output.write(f"{name.removesuffix('.json')}.safetensors", safetensors_bytes(tensors, {}))
+    if found is not None and found.tensors:  # before the result, which says that both are there
+        tensors = {name: one.contiguous() for name, one in found.tensors.items()}
+        data = safetensors_bytes(tensors, found.said)
+        output.write(f"{name.removesuffix('.json')}.safetensors", data)
     output.write(name, f"{json_text(result)}\n".encode())

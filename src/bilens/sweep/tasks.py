@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from bilens.algebra.approximation.data_fit import fit_neurons, gaussian_neurons, refit_down
-from bilens.algebra.approximation.r_squared import r_squared_on
+from bilens.algebra.approximation.quadratic_fit import QuadraticFit, in_words
 from bilens.algebra.bilinear_tensor import FactorSizes
+from bilens.algebra.hosvd import hosvd
 from bilens.api.decompose import PAIR_TENSORS, prepare, run_job
-from bilens.api.layer_reading import Request
+from bilens.api.layer_reading import LayerMap, LayerOutputs, Request
 from bilens.api.quadratic_fit import fit_record, quadratic_fit
-from bilens.base.errors import CheckpointError, UsageError
+from bilens.api.trace import direction_readings
+from bilens.base.errors import NotQuadraticError, UsageError
 from bilens.findings.layer_audit import compare_with
-from bilens.findings.layer_reading import AuditOptions, fit_layer, read_layer, weights_of
+from bilens.findings.layer_reading import AuditOptions, fit_layer, read_layer
+from bilens.findings.spectra import approximation_quality
+from bilens.interp.traced_layer import open_layer
+from bilens.io.host import Site
 from bilens.io.load import LayerView, LoadedModel
+from bilens.io.model_config import arguments_of
 from bilens.io.stored_mlp import WORKING_COPIES
-from bilens.records.base import Record
-from bilens.records.decomposition import LayerDecomposition, LayerFit
-from bilens.records.layer_audit import LayerDifference, LayerReading
-from bilens.records.sweep import ConvertedLayer, SweepOptions
+from bilens.io.tensors import read_safetensors
+from bilens.records.base import Record, json_text
+from bilens.records.sweep import ConvertedLayer, SweepOptions, TracedDirections
+from bilens.train.layer_fit import ConversionRecipe, fit_site
 
 RATE = 2e10  # operations a second of one core
 FIXED = 0.05  # seconds of any piece of work
 
 Numbers = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a task found: a record, a few numbers of it, and tensors with what is said of them."""
+
+    record: Record
+    numbers: Numbers
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    said: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +53,7 @@ class Subject:
 
     model: LoadedModel
     baseline: LoadedModel | None
+    index: int
     name: str
     options: SweepOptions
 
@@ -46,28 +61,43 @@ class Subject:
     def view(self) -> LayerView:
         return self.model.layers[self.name]
 
+    @property
+    def asked(self) -> AuditOptions:
+        options = self.options
+        return AuditOptions(options.null_samples, options.seed, options.threshold)
+
+    @cached_property
+    def generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.options.seed)
+
+    @cached_property
     def rows(self) -> Tensor | None:
-        """Return what the layer sees, (rows, in), where a folder holds it."""
+        """What the layer sees, (rows, in), where a folder holds it."""
         if self.options.activations is None:
             return None
         path = Path(self.options.activations) / f"{self.name}.safetensors"
-        try:
-            with safe_open(path, framework="pt") as file:
-                names = [*file.keys()]
-                return file.get_tensor(names[0]) if len(names) == 1 else None
-        except OSError as error:
-            raise CheckpointError(
-                f"{path}: cannot be read ({error}): write what the layer sees there, one tensor "
-                "(rows, in), or leave --activations out."
-            ) from None
+        tensors, _ = read_safetensors(path)
+        if len(tensors) != 1:
+            raise UsageError(
+                f"{path}: holds {len(tensors)} tensors; expected one, (rows, in): what the layer "
+                "sees."
+            )
+        return next(iter(tensors.values()))
 
-
-Found = tuple[Record, dict[str, Tensor], Numbers]
+    def fitted(self) -> QuadraticFit:
+        options = self.options
+        return quadratic_fit(
+            self.view,
+            data=self.rows,
+            samples=options.samples,
+            threshold=options.threshold,
+            seed=options.seed,
+        )
 
 
 @dataclass(frozen=True)
 class Task:
-    """One kind of work: a record, tensors beside it, and a few numbers."""
+    """One kind of work, and what it costs."""
 
     run: Callable[[Subject], Found]
     operations: Callable[[FactorSizes, SweepOptions], float]
@@ -83,15 +113,9 @@ class Task:
 
 
 def audit(subject: Subject) -> Found:
-    options = subject.options
-    asked = AuditOptions(options.null_samples, options.seed, options.threshold)
-    reading, _ = read_layer(subject.view, asked)
-    return reading, {}, numbers_of_reading(reading)
-
-
-def numbers_of_reading(found: LayerReading) -> Numbers:
+    found, _ = read_layer(subject.view, subject.asked)
     fit, outputs, units, inputs = found.fit, found.outputs, found.units, found.inputs
-    return {
+    numbers = {
         "r_squared": 1.0 if found.exact else None if fit is None else fit.quadratic,
         "weight_norm": found.weight_norm,
         "effective_rank": None if outputs is None else outputs.effective_rank,
@@ -100,79 +124,97 @@ def numbers_of_reading(found: LayerReading) -> Numbers:
         "duplicates": None if units is None else float(units.duplicates),
         "input_share": None if inputs is None else inputs.share,
     }
+    return Found(found, numbers)
 
 
 def fit(subject: Subject) -> Found:
-    options = subject.options
-    found = quadratic_fit(
-        subject.view,
-        data=subject.rows(),
-        samples=options.samples,
-        threshold=options.threshold,
-        seed=options.seed,
-    )
-    record = fit_record(subject.name, subject.view, found)
-    return record, {}, numbers_of_fit(record)
-
-
-def numbers_of_fit(found: LayerFit) -> Numbers:
-    chosen = next((one for one in found.ladder if one.fit == found.chosen), found.ladder[0])
-    return {"r_squared": chosen.quadratic.value, "linear_r_squared": chosen.linear.value}
+    record = fit_record(subject.name, subject.view, subject.fitted())
+    chosen = next((one for one in record.ladder if one.fit == record.chosen), record.ladder[0])
+    numbers = {"r_squared": chosen.quadratic.value, "linear_r_squared": chosen.linear.value}
+    return Found(record, numbers)
 
 
 def decompose(subject: Subject) -> Found:
-    options = subject.options
-    request = Request(top=options.top, outputs=options.outputs, null_samples=0, seed=options.seed)
-    found = run_job(prepare(subject.model, request, subject.name))
-    tensors = {name: getattr(found.pairs, name).contiguous() for name in PAIR_TENSORS}
-    return found.record, tensors, numbers_of_decomposition(found.record)
-
-
-def numbers_of_decomposition(found: LayerDecomposition) -> Numbers:
-    pairs = [one.pairs[0] for one in found.outputs if one.pairs]
-    kept = [one.explained for one in found.outputs if one.explained is not None]
-    return {
-        "largest_eigenvalue": max((abs(pair.eigenvalue) for pair in pairs), default=None),
-        "explained": sum(kept) / len(kept) if kept else None,
-        "complete": sum(one.complete for one in found.outputs) / len(found.outputs),
+    """Take apart what a layer adds along its leading output directions."""
+    options, view, fitted = subject.options, subject.view, subject.fitted()
+    if not fitted.usable:
+        raise NotQuadraticError(
+            f"the approximation of {subject.name} has {in_words(fitted.r_squared)}, below the "
+            f"{options.threshold:g} from which it is read: --threshold sets that."
+        )
+    f = fitted.quadratic_map
+    modes = hosvd(f, min(options.directions, f.sizes.d_out))
+    along = f.compose_output(modes.output_directions)
+    about = None if fitted.exact else approximation_quality(fitted, view.activation.name)
+    names = tuple(f"direction {index}" for index in range(along.sizes.d_out))
+    found = run_job(
+        prepare(
+            subject.model,
+            Request(top=options.top, spectrum="top", null_samples=0, seed=options.seed),
+            subject.name,
+            mapped=LayerMap(along, along, None, about, view.about_input),
+            outputs=LayerOutputs(subject.name, "outputs", names, None),
+        )
+    )
+    record, sigma = found.record, modes.singular_values
+    size = modes.frobenius_squared
+    leading = [one.pairs[0].eigenvalue for one in record.outputs if one.pairs]
+    numbers = {
+        "directions_share": float(sigma.square().sum() / size) if size > 0 else None,
+        "first_share": float(sigma[0].square() / size) if size > 0 else None,
+        "largest_eigenvalue": max(map(abs, leading), default=None),
+        "complete": sum(one.complete for one in record.outputs) / len(record.outputs),
     }
+    tensors = {name: getattr(found.pairs, name) for name in PAIR_TENSORS}
+    return Found(record, numbers, tensors | {"output_directions": modes.output_directions})
 
 
 def compare(subject: Subject) -> Found:
-    options = subject.options
-    assert subject.baseline is not None, "checked before"
-    if subject.name not in subject.baseline.layers:
+    asked, base = subject.asked, subject.baseline
+    if base is None or subject.name not in base.layers:
         raise UsageError(f"the baseline has no layer {subject.name!r}: compare a model like it.")
-    asked = AuditOptions(options.null_samples, options.seed, options.threshold)
     after = fit_layer(subject.view, asked.seed, asked.threshold)
-    found = compare_with(subject.baseline.layers[subject.name], after, asked)
-    return found, {}, numbers_of_difference(found)
-
-
-def numbers_of_difference(found: LayerDifference) -> Numbers:
-    return {
+    found = compare_with(base.layers[subject.name], after, asked)
+    directions = None if found.outputs is None else float(found.outputs.directions_90)
+    numbers = {
         "weight_change": 0.0 if found.identical else found.weight_change,
         "similarity": 1.0 if found.identical else found.gaussian,
-        "directions_90": None if found.outputs is None else float(found.outputs.directions_90),
+        "directions_90": directions,
     }
+    return Found(found, numbers)
 
 
 def convert(subject: Subject) -> Found:
-    """Return the bilinear layer of the same width, closest to the layer on what it sees."""
-    options, name = subject.options, subject.name
-    layer, data = subject.view.weights(torch.float64), subject.rows()
-    generator = torch.Generator().manual_seed(options.seed)
-    if data is None:
-        held = torch.randn(options.samples, layer.d_in, generator=generator, dtype=torch.float64)
-        found, words = gaussian_neurons(layer, None, None), "N(0, I)"
-    else:
-        order = torch.randperm(len(data), generator=generator)
-        held, rest = (data[part].double() for part in order.tensor_split([len(order) // 5]))
-        found, words = refit_down(fit_neurons(layer, rest), rest, layer(rest)), "activations"
-    score = r_squared_on(layer(held), found(held)).overall
-    about = ConvertedLayer(name, words, len(held), score if math.isfinite(score) else None)
-    tensors = {part: one.float().contiguous() for part, one in weights_of(found).items()}
-    return about, tensors, {"r_squared": about.r_squared}
+    """Fit the bilinear layer of a conversion whose layers are fitted side by side."""
+    options, view = subject.options, subject.view
+    recipe, rows = (
+        ConversionRecipe(layer_steps=options.layer_steps, seed=options.seed),
+        subject.rows,
+    )
+    words = "activations"
+    if rows is None:
+        recipe, words = replace(recipe, skip=("fit", "training")), "N(0, I)"
+        rows = torch.randn(options.samples, view.sizes.d_in, generator=subject.generator)
+    order = torch.randperm(len(rows), generator=subject.generator)
+    held, texts = (rows[part] for part in order.tensor_split([len(order) // 5]))
+    site = Site(subject.name, (), view)
+    mlp, about = fit_site(site, (texts, held, rows[:0]), recipe, subject.index)
+    said = {"about": json_text(about), "arguments": json_text(arguments_of(mlp))}
+    score = about.get("r_squared")
+    record = ConvertedLayer(subject.name, words, len(held), score)
+    return Found(record, {"r_squared": score}, mlp.state_dict(), said)
+
+
+def trace(subject: Subject) -> Found:
+    """Read the leading output directions of a bilinear MLP, and their eigenvectors, as tokens."""
+    options, layer = subject.options, open_layer(subject.model, subject.index)
+    unembed, embed = (one.weight.detach() for one in (layer.module.unembed, layer.module.embed))
+    found = direction_readings(
+        layer.f, unembed, embed, layer.tokenizer, (), options.directions, options.top
+    )
+    leading = [float(one.spectrum.eigenvalues[0]) for one in found]
+    numbers = {"first_share": found[0].share, "largest_eigenvalue": max(map(abs, leading))}
+    return Found(TracedDirections(subject.name, found), numbers)
 
 
 def reading_work(sizes: FactorSizes, options: SweepOptions) -> float:
@@ -187,7 +229,9 @@ def fitting_work(sizes: FactorSizes, options: SweepOptions) -> float:
 
 def decomposing_work(sizes: FactorSizes, options: SweepOptions) -> float:
     d_out, d_hidden, d_in = sizes
-    return 4.0 * d_out * (options.top + 20) * 12 * d_hidden * d_in + math.prod(sizes)
+    modes = d_hidden**2 * (d_in + d_out) + 10 * min(d_hidden, d_out) ** 3
+    pairs = min(options.directions, d_out) * (options.top + 20) * 12 * d_hidden * d_in
+    return 4.0 * (modes + pairs) + fitting_work(sizes, options)
 
 
 TASKS: Mapping[str, Task] = {
@@ -195,7 +239,8 @@ TASKS: Mapping[str, Task] = {
     "fit": Task(fit, fitting_work),
     "decompose": Task(decompose, decomposing_work, 8),
     "compare": Task(compare, lambda s, o: 2 * (reading_work(s, o) + fitting_work(s, o)), 16),
-    "convert": Task(convert, lambda s, o: 2 * fitting_work(s, o)),
+    "convert": Task(convert, lambda s, o: (2 + o.layer_steps) * fitting_work(s, o)),
+    "trace": Task(trace, decomposing_work, 8),
 }
 
 

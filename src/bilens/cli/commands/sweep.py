@@ -29,14 +29,17 @@ WORKERS = (1, 64, 1024)  # for which the hours are told
 class SweepSettings:
     """What is asked of every layer."""
 
-    do: str = option("audit", "Tasks, with commas: audit, fit, decompose, compare, convert.")
+    do: str = option("audit", "Tasks, with commas: audit, fit, decompose, compare, convert, trace.")
     baseline: str | None = option(None, "The model that compare compares with.")
     activations: str | None = option(
         None, "Folder of LAYER.safetensors, (rows, in): what fit and convert fit to."
     )
-    top: int = option(5, "Eigenpairs of each output (decompose).", min=1, panel=METHOD_PANEL)
-    outputs: str | None = option(
-        None, "Outputs that decompose reads, such as 0-63.", panel=METHOD_PANEL
+    directions: int = option(
+        16, "Leading output directions (decompose, trace).", min=1, panel=METHOD_PANEL
+    )
+    top: int = option(5, "Eigenpairs of each direction.", min=1, panel=METHOD_PANEL)
+    layer_steps: int = option(
+        0, "Steps of training behind the closed form (convert).", min=0, panel=METHOD_PANEL
     )
     samples: int = option(
         2000, "Random inputs that R² is measured on.", min=100, panel=METHOD_PANEL
