@@ -50,6 +50,6 @@ def planted(folder: Path, **faults: Any) -> None:
 if __name__ == "__main__":
     from bilens.cli.app import main
 
-    setattr(driver, "Spec", FaultySpec)
-    setattr(manifest, "MOST_ROWS", 1)
+    driver.Spec = FaultySpec  # type: ignore[misc]
+    manifest.MOST_ROWS = 1
     sys.exit(main())

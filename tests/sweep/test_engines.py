@@ -4,7 +4,6 @@ Broken once: a row that is written in the wrong place by its second attempt, `re
 neighbours' second job, an array that forgets one of its jobs, a job without a checkpoint.
 """
 
-import os
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,6 @@ import sweep_runs
 from bilens.base.errors import UsageError
 from bilens.sweep import manifest
 from bilens.sweep.engines import open_engine
-from bilens.sweep.engines.slurm import SlurmEngine
-from bilens.sweep.jobs import Spec
 from sweep_runs import Swept
 
 LOGS = {"cluster": "local", "folder": "logs"}

@@ -4,8 +4,6 @@ Broken once: attempts of Ray's own beside those of the driver, a lost job that i
 one, a job that no node is large enough for left waiting, an address that is not asked first.
 """
 
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,8 +16,6 @@ import tiny
 from bilens.base.errors import UsageError
 from bilens.records.sweep import Cost
 from bilens.sweep.engines import open_engine
-from bilens.sweep.engines.ray import RayEngine
-from bilens.sweep.jobs import Spec
 from bilens.sweep.manifest import Plan
 from sweep_runs import Swept, until
 

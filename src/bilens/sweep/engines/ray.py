@@ -155,4 +155,7 @@ def start(ray: Any, address: str, environment: str) -> None:
         )
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         where = f" at {address}" if address else ""
-        raise UsageError(f"the engine ray does not start{where} ({first_line(error)}).") from None
+        raise UsageError(
+            f"the engine ray does not start{where} ({first_line(error)}): see to the address, the "
+            "version of Ray there, and the token if it asks for one."
+        ) from None
