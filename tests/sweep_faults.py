@@ -1,12 +1,14 @@
 """What goes wrong in workers and drivers of a sweep; `python -m sweep_faults sweep …` has it, too.
 
 A worker that unpickles a `FaultySpec` imports this module and meets what `faults.json` beside the
-output says: rows that kill it, want more memory or find no room, and how long each row takes.
+output says: rows that kill it, want more memory, find no room or are preempted (once), and how long
+each row takes.
 """
 
 import json
 import os
 import resource
+import signal
 import sys
 import time
 from pathlib import Path
@@ -37,6 +39,9 @@ def faulty(output: Output, plan: Plan, row: int, task: str) -> None:
         os._exit(7)
     if row in faults.get("memory", ()):
         raise MemoryError
+    if row in faults.get("preempted", ()) and not file.with_suffix(".met").exists():
+        file.with_suffix(".met").touch()
+        os.kill(os.getpid(), signal.SIGUSR2)  # as Slurm does, told by submitit
     if row in faults.get("full", ()):  # the file that is written becomes too large
         resource.setrlimit(resource.RLIMIT_FSIZE, (50, resource.RLIM_INFINITY))
     do(output, plan, row, task)
