@@ -113,12 +113,23 @@ def cluster(nodes: int) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     os.environ |= {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": os.pathsep.join(paths())}
-    found = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
-    for _ in range(nodes - 1):
-        found.add_node(**NODE)
+    found: Any = Cluster()
+    for number in range(nodes):
+        add_node(found, **({} if number else {"include_dashboard": False}))
     os.environ["RAY_ADDRESS"] = str(found.address)
     yield found
-    found.shutdown()  # type: ignore[no-untyped-call]
+    found.shutdown()
+
+
+def add_node(cluster: Any, attempts: int = 5, **more: Any) -> None:
+    """Start a node, the first one as the head; Ray gives it half a minute, which may not do."""
+    try:
+        cluster.add_node(**NODE, **more)
+    except Exception as error:  # it has no name of its own
+        if not attempts:
+            raise
+        print(f"once more, since {error}", file=sys.stderr)
+        add_node(cluster, attempts - 1, **more)
 
 
 def paths() -> list[str]:

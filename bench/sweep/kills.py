@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.sweep.deepseek import write_model
-from bench.sweep.engines import NODE, OPTIONS, ROOT, cluster, digest, save
+from bench.sweep.engines import OPTIONS, ROOT, add_node, cluster, digest, save
 from bench.sweep.timed import noted
 from bilens.sweep import jobs
 from bilens.sweep.driver import plan_of
@@ -91,7 +91,7 @@ def killed(model: Path, out: Path, seed: int = 0) -> tuple[Counter[str], float]:
                 driver = start(model, out)
             elif kind == "node":
                 ray.remove_node(chance.choice([*ray.worker_nodes]), allow_graceful=False)
-                ray.add_node(**NODE)
+                add_node(ray)
             else:
                 while not (found := at_work(ray.list_all_nodes())):
                     time.sleep(0.05)
