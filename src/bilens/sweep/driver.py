@@ -81,7 +81,10 @@ def drive(
             output.write(FAILED, json.dumps(failed, indent=1).encode())
         else:
             output.remove(FAILED)
-    return ended(plan, output)
+        found = ended(plan, output)
+        if found.whole:  # else a job of a driver before might be at it still
+            output.tidy("results")
+    return found
 
 
 def ended(plan: Plan, output: Output) -> Ended:
