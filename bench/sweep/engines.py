@@ -231,8 +231,6 @@ back as a new one; the same command started the driver again, as a supervisor wo
 
 * Finished after {found["seconds"]:.0f} s: {found["results"]:,} results of {found["jobs"]:,},
   {found["failed"]} failed, {same} bytes as those of a sweep where nothing dies.
-* {found["again"]:,} rows were done more than once: their worker died between the result and the
-  answer, or what a killed driver had handed out came to its end. A row has one result.
 * The load was {found["load"]:.0f} at the end.
 """
 

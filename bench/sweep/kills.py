@@ -23,7 +23,6 @@ from typing import Any
 
 from bench.sweep.deepseek import write_model
 from bench.sweep.engines import NODES, OPTIONS, ROOT, add_node, cluster, digest, save
-from bench.sweep.timed import noted
 from bilens.sweep import jobs
 from bilens.sweep.driver import plan_of
 from bilens.sweep.manifest import NAME
@@ -122,7 +121,6 @@ def main() -> None:
         "seconds": seconds,
         "results": there(folder / "killed"),
         "failed": len(failed),
-        "again": len(noted(folder / "killed")) - rows,
         "same_bytes": digest(folder / "killed") == digest(folder / "whole"),
         "load": os.getloadavg()[0],
     }
