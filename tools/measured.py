@@ -116,8 +116,9 @@ def masks(data: dict[str, Any]) -> Numbers:
 
 def sweep(data: dict[str, Any]) -> Numbers:
     for row in data["engines"]["engines"]:
-        yield f"{row['engine']}: milliseconds added to a job", row["added_ms_a_job"]
-        yield f"{row['engine']}: MiB of the driver at the end", row["driver_mib"][-1]
+        name = f"{row['engine']}, {row['workers']} workers"
+        yield f"{name}: milliseconds added to a job", row["added_ms_a_job"]
+        yield f"{name}: MiB of the driver at the end", row["driver_mib"][-1]
     killed = data["kills"]
     yield "workers, nodes and drivers killed", sum(killed["killed"].values())
     yield "results missing then", killed["jobs"] - killed["results"]
