@@ -20,31 +20,12 @@ from bench.sweep.deepseek import write_model
 from bilens.nn.mlp import BilinearMLP
 from bilens.records.sweep import SweepOptions
 from bilens.sweep.driver import drive, plan_of
-from bilens.sweep.engines import Engine
-from bilens.sweep.jobs import Outcome, Spec, result_name, run_spec
+from bilens.sweep.jobs import result_name
 from bilens.sweep.output import Output
+from engine_here import Here
 from traced_models import write_model as write_bilinear
 
 EXPERT = "layers.3.mlp.experts.1"
-
-
-class Here(Engine):
-    """Does each job where it is handed out."""
-
-    def __init__(self) -> None:
-        super().__init__(None, {})
-        self.ended: list[Outcome] = []
-
-    capacity = 1
-
-    def submit(self, spec: Spec, num_bytes: int) -> None:  # noqa: ARG002
-        self.ended.append(run_spec(spec))
-
-    def as_completed(self) -> Any:
-        found, self.ended = self.ended, []
-        return iter(found)
-
-    def cancel(self) -> None: ...
 
 
 @pytest.fixture(scope="module")

@@ -69,6 +69,7 @@ def run_spec(spec: Spec) -> Outcome:
     output, faults = Output(spec.place), []
     try:
         plan = plan_at(spec.place, spec.sha256)
+        checked_models(plan)
         torch.set_num_threads(plan.head.options.threads)
         for row in spec.rows:
             for task in plan.head.options.tasks:
