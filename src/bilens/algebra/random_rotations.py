@@ -159,8 +159,10 @@ def output_mode_null(
     num_samples = check_count("num_samples", num_samples, minimum=1)
     tensor = f.detach().to(torch.float64).tensor
     factors = Factors.of(tensor.down, tensor.left, tensor.right)
-    turn = turner(factors, generator, null, embedding)
-    samples = [read_sample(factors.down, *turn()) for _ in range(num_samples)]
+    turn, down = turner(factors, generator, null, embedding), factors.down
+    if tensor.sizes.d_hidden < tensor.sizes.d_out:
+        down = torch.linalg.qr(down, mode="r").R  # the same singular values
+    samples = [read_sample(down, *turn()) for _ in range(num_samples)]
     return OutputModeNull(*torch.stack(samples, dim=1))
 
 
@@ -189,6 +191,9 @@ def turner(
 
 def read_sample(down: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """Return effective rank and top share of the outputs, and the rank of the leading form."""
+    hidden, width = left.shape
+    if 2 * hidden < width:
+        left, right = torch.linalg.qr(torch.cat([left, right]).T, mode="r").R.T.split(hidden)
     squares, columns = torch.linalg.eigh(output_gram_of(down, left, right))
     values = squares.clamp(min=0).sqrt()
     leading = columns[:, -1] @ down

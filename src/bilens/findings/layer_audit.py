@@ -62,7 +62,7 @@ def judge_one_layer(subject: LayerView, fitted: FittedLayer, seed: int) -> tuple
     f = fitted.map
     assert f is not None, "an exact layer is its map"
     inputs = read_inputs(fitted.layer, f, torch.Generator().manual_seed(seed))
-    spectrum = hosvd(f)
+    spectrum = hosvd(f, min(f.sizes.d_out, f.sizes.d_hidden))
     zero = math.sqrt(float(spectrum.frobenius_squared)) == 0
     stable = None if zero else stability(fitted, spectrum)
     units = read_units(fitted.layer)
