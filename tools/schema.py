@@ -27,6 +27,7 @@ from bilens.records.decomposition import LayerDecomposition
 from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
+from bilens.records.sweep import Manifest, SweepResult
 from bilens.records.trace import Trace
 
 DOCUMENTS: tuple[type[Document], ...] = (
@@ -39,6 +40,8 @@ DOCUMENTS: tuple[type[Document], ...] = (
     Trace,
     Conversion,
     LayerDecomposition,
+    Manifest,
+    SweepResult,
 )
 WORDS = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "null"}
 BLOCK = re.compile(r"(<!-- fields of (\w+) -->\n).*?(<!-- end of fields -->)", re.DOTALL)
