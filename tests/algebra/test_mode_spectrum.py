@@ -351,6 +351,15 @@ def test_the_null_of_more_outputs_than_units_is_that_of_their_span() -> None:
         torch.testing.assert_close(mine, theirs)
 
 
+def test_the_null_of_few_units_is_drawn_in_the_span_of_their_weights() -> None:
+    f = random_map(3, 5, 3, 9)
+    tensor, ranks = f.tensor, output_mode_null(f, seeded(), 400).leading_rank
+    turned = [tensor.right @ rotation(9, seed) for seed in range(400)]
+    meant = torch.stack([read_sample(tensor.down, tensor.left, one)[2] for one in turned])
+    for share in (0.1, 0.5, 0.9):
+        torch.testing.assert_close(ranks.quantile(share), meant.quantile(share), rtol=0.05, atol=0)
+
+
 def test_behind_an_embedding_the_branches_share_its_rows() -> None:
     embedding = randn(4, 9, seed=1)
     behind = random_tensor(4, 3, 6, 4)

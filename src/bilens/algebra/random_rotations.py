@@ -181,8 +181,19 @@ def turner(
     behind = right if after is None else right @ torch.linalg.pinv(after)
     corner = torch.linalg.qr(behind.T, mode="r").R.T  # (hidden, rank): behind = corner Vᵀ
 
+    width, rank = behind.shape[1], corner.shape[1]
+    if after is None and 2 * rank < width:  # in coordinates that begin with the span of left
+        own = torch.cat([torch.linalg.qr(left.T, mode="r").R.T, left.new_zeros(rank, rank)], dim=1)
+
+        def spanned() -> tuple[Tensor, Tensor]:
+            frame = random_frame(width, rank, generator)
+            beyond = torch.linalg.qr(frame[rank:], mode="r").R
+            return own, corner @ torch.cat([frame[:rank], beyond]).T
+
+        return spanned
+
     def rotated() -> tuple[Tensor, Tensor]:
-        frame = random_frame(behind.shape[1], corner.shape[1], generator)
+        frame = random_frame(width, rank, generator)
         turned = corner @ frame.T
         return left, turned if after is None else turned @ after
 
@@ -192,7 +203,9 @@ def turner(
 def read_sample(down: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """Return effective rank and top share of the outputs, and the rank of the leading form."""
     hidden, width = left.shape
-    if 2 * hidden < width:
+    if right is left and hidden < width:
+        left = right = torch.linalg.qr(left.T, mode="r").R.T
+    elif 2 * hidden < width:
         left, right = torch.linalg.qr(torch.cat([left, right]).T, mode="r").R.T.split(hidden)
     squares, columns = torch.linalg.eigh(output_gram_of(down, left, right))
     values = squares.clamp(min=0).sqrt()

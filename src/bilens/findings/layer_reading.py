@@ -167,15 +167,15 @@ def gram_shares(gram: Tensor, generator: torch.Generator) -> tuple[Tensor, float
     """
     width, mass = len(gram), gram.trace().where(gram.trace() > 0, 1.0)
     largest = []
-    values = torch.linalg.eigvalsh(gram) if width >= WIDE else None
-    for _ in range(TURNS):
-        if values is None:
+    if width < WIDE:
+        for _ in range(TURNS):
             frame = random_frame(width, width, generator)
-            found = ((gram @ frame) * frame).sum(dim=0)
-        else:
-            squares = torch.randn(width, width, generator=generator, dtype=torch.float64).square_()
-            found = (squares @ values) / squares.sum(dim=1)
-        largest.append(float(found.max() / mass))
+            largest.append(float(((gram @ frame) * frame).sum(dim=0).max() / mass))
+    else:
+        values = torch.linalg.eigvalsh(gram) / mass
+        for _ in range(TURNS * width):
+            squares = torch.randn(width, generator=generator, dtype=torch.float64).square_()
+            largest.append(float(squares @ values / squares.sum()))
     return gram.diagonal() / mass, max(largest)
 
 

@@ -219,8 +219,9 @@ def trace(subject: Subject) -> Found:
 
 def reading_work(sizes: FactorSizes, options: SweepOptions) -> float:
     d_out, d_hidden, d_in = sizes
-    gram = d_hidden**2 * (d_in + d_out)
-    return 4 * gram + options.null_samples * gram + 30 * (d_in**3 + d_out**3)
+    width, rank, gram = min(d_in, 2 * d_hidden), min(d_out, d_hidden), d_hidden**2 * (d_in + d_out)
+    sample = 4 * d_hidden**2 * (width + rank) + 10 * rank**3 + 4 * width**3
+    return 8 * gram + 6 * d_in**3 + 10 * width**3 + options.null_samples * sample
 
 
 def fitting_work(sizes: FactorSizes, options: SweepOptions) -> float:
