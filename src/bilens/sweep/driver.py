@@ -11,10 +11,11 @@ from itertools import count
 from bilens.base import Progress, silent
 from bilens.base.errors import FileError, InterruptedRunError, UsageError
 from bilens.records.sweep import SweepOptions
-from bilens.sweep.engines import Engine
+from bilens.sweep.engines.contract import Engine
 from bilens.sweep.jobs import Outcome, Piece, Spec, folder_of, result_name
 from bilens.sweep.manifest import NAME, Job, Plan, kept_plan, make_plan
 from bilens.sweep.output import Output
+from bilens.train.run_folder import interruptible
 
 ATTEMPTS = 4  # of a row; a worker that dies takes others along, which have done nothing wrong
 FAILED = "failed.json"
@@ -114,11 +115,13 @@ class Drive:
         running: dict[int, Job] = {}
         numbers = count()
         total = sum(len(job.rows) for job in jobs)
-        interrupted = False
+        told = False
         try:
-            while (self.waiting and not interrupted) or running:
-                try:
-                    while self.waiting and not interrupted and self.room([*running.values()]):
+            with interruptible() as interrupted:  # an exception might lose an outcome
+                while (self.waiting and not interrupted.is_set()) or running:
+                    while (
+                        self.waiting and not interrupted.is_set() and self.room([*running.values()])
+                    ):
                         job, number = self.waiting.popleft(), next(numbers)
                         spec = Spec(self.output.place, self.plan.sha256, number, job.rows)
                         self.engine.submit(spec, job.num_bytes)
@@ -126,14 +129,12 @@ class Drive:
                     for outcome in self.engine.as_completed():
                         self.settle(running.pop(outcome.number), outcome)
                         self.progress("layers", self.done, total)
-                except KeyboardInterrupt:
-                    if interrupted:
-                        raise
-                    interrupted = True
-                    self.say("Interrupted: what runs comes to its end; once more ends it now.")
+                    if interrupted.is_set() and not told:
+                        told = True
+                        self.say("Interrupted: what runs comes to its end; once more ends it now.")
         finally:
             self.engine.cancel()
-        if interrupted:
+        if self.waiting:
             raise InterruptedRunError(
                 f"Interrupted: what was done is kept in {self.output.place}; the same command goes "
                 "on."
@@ -153,7 +154,10 @@ class Drive:
             self.done += len(job.rows) - len(left)
             if left:  # rows are done in turn: the first one ended the worker, or was at work then
                 self.again(job, left[0], dict.fromkeys(self.tasks, outcome.lost), outcome.memory)
-                self.queue(left[1:], job.num_bytes)
+                self.queue(left[1:])
+            return
+        if outcome.refused:
+            self.give_up(job, outcome.refused)
             return
         if outcome.ends:
             raise FileError(outcome.ends)
@@ -169,14 +173,28 @@ class Drive:
         """Queue a row once more where it may be; else it has failed."""
         self.attempts[row] += 1
         if self.attempts[row] >= ATTEMPTS or (memory and row in self.enlarged):
-            self.failed |= {f"{task} {row}": fault for task, fault in why.items()}
-            self.done += 1
+            self.fail(row, why)
             return
         if memory:
             self.enlarged.add(row)
         self.queue([row], job.num_bytes * (2 if memory else 1))
 
-    def queue(self, rows: Sequence[int], num_bytes: int) -> None:
+    def give_up(self, job: Job, why: str) -> None:
+        """Name the rows for whose sake a job was too large, and queue the others."""
+        large = [row for row in job.rows if self.plan.cost(row).num_bytes >= job.num_bytes]
+        large = large or [*job.rows]  # one that was given more than it was estimated to take
+        for row in large:
+            self.fail(row, dict.fromkeys(self.tasks, why))
+        self.queue([row for row in job.rows if row not in large])
+
+    def fail(self, row: int, why: Mapping[str, str]) -> None:
+        """Name what a row lacks in the end."""
+        for task, fault in why.items():
+            if self.output.read(result_name(task, row)) is None:
+                self.failed[f"{task} {row}"] = fault
+        self.done += 1
+
+    def queue(self, rows: Sequence[int], num_bytes: int = 0) -> None:
         if rows:
             job = self.plan.job(rows)
             self.waiting.append(replace(job, num_bytes=max(job.num_bytes, num_bytes)))

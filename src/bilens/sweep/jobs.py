@@ -52,6 +52,7 @@ class Outcome:
     number: int
     faults: tuple[Piece, ...] = ()
     ends: str = ""  # why nothing else of the sweep can work either
+    refused: str = ""  # why nothing that there is could run it
     lost: str = ""  # the worker or its node died; empty where it did not
     memory: bool = False  # for want of memory
 

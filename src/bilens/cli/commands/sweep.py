@@ -116,7 +116,7 @@ def sweep(
         found = drive(
             plan,
             place,
-            lambda: open_engine(run.engine, run.workers, run.engine_options()),
+            lambda: open_engine(run.engine, run.workers, options.threads, run.engine_options()),
             progress,
             output.say,
         )

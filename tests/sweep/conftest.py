@@ -1,0 +1,33 @@
+"""A model for sweeps, and what a sweep over it writes where nothing happens."""
+
+from pathlib import Path
+
+import pytest
+
+import sweep_runs
+from bilens.sweep import driver, manifest
+from sweep_faults import FaultySpec
+from sweep_runs import Swept
+
+
+@pytest.fixture(scope="session")
+def swept_alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    one = sweep_runs.made(tmp_path_factory.mktemp("sweep"))
+    return one.model, one.alone()
+
+
+@pytest.fixture
+def expected(swept_alone: tuple[Path, dict[str, bytes]]) -> dict[str, bytes]:
+    return swept_alone[1]
+
+
+@pytest.fixture
+def swept(
+    swept_alone: tuple[Path, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Swept:
+    """A sweep to be: jobs of two rows, two attempts at each, workers that meet faults."""
+    monkeypatch.setenv("PYTHONPATH", sweep_runs.PATHS)
+    monkeypatch.setattr(driver, "Spec", FaultySpec)
+    monkeypatch.setattr(driver, "ATTEMPTS", 2)
+    monkeypatch.setattr(manifest, "MOST_ROWS", 2)
+    return Swept(swept_alone[0], tmp_path)

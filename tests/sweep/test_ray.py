@@ -1,0 +1,114 @@
+"""Sweeps on a cluster of Ray with two nodes: workers, a node and a driver that die.
+
+Broken once: attempts of Ray's own beside those of the driver, a lost job that is taken for a done
+one, a job that no node is large enough for left waiting, an address that is not asked first.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import sweep_faults
+import sweep_runs
+import tiny
+from bilens.base.errors import UsageError
+from bilens.records.sweep import Cost
+from bilens.sweep.engines import open_engine
+from bilens.sweep.manifest import Plan
+from sweep_runs import Swept, until
+
+pytest.importorskip("ray", reason="the extra ray is not installed")
+OPEN = {"RAY_AUTH_MODE": "disabled"}  # whatever token the home folder has
+Cluster = Callable[[str], None]
+
+
+@pytest.fixture(scope="module")
+def started() -> "Iterator[subprocess.Popen[str]]":
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ray_cluster"],
+        env=tiny.environment(PYTHONPATH=sweep_runs.PATHS, **OPEN),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    yield process
+    process.communicate()
+
+
+@pytest.fixture(scope="module")
+def address(started: "subprocess.Popen[str]") -> str:
+    assert started.stdout is not None
+    return started.stdout.readline().strip()
+
+
+@pytest.fixture
+def cluster(
+    started: "subprocess.Popen[str]", address: str, monkeypatch: pytest.MonkeyPatch
+) -> Cluster:
+    """Remove the second node of the cluster, or add one."""
+    for name, value in {**OPEN, "RAY_ADDRESS": address}.items():
+        monkeypatch.setenv(name, value)
+
+    def does(what: str) -> None:
+        assert started.stdin is not None
+        assert started.stdout is not None
+        print(what, file=started.stdin, flush=True)
+        assert started.stdout.readline() == "done\n"
+
+    return does
+
+
+@pytest.mark.usefixtures("cluster")
+def test_rows_that_fail_are_named_and_all_else_is_there(
+    swept: Swept, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One kills its worker, one never has memory enough, and one asks for more than a node has."""
+    sweep_faults.planted(swept.folder, kills=[5], memory=[2])
+    cost = Plan.cost
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Plan, "cost", lambda plan, row: Cost(0, 1 << 50) if row == 7 else cost(plan, row)
+        )
+        found = swept.sweep("ray", workers=2, patience="0")
+    assert [*sorted(found.failed)] == ["fit 2", "fit 5", "fit 7"]
+    assert found.failed["fit 2"] == "out of memory"
+    assert found.failed["fit 5"].startswith("WorkerCrashedError")
+    assert found.failed["fit 7"].startswith("no node of Ray has 1 CPUs and 1048576.50 GiB")
+    got = swept.written()
+    assert got.pop("failed.json")
+    assert got.items() < expected.items()
+    sweep_faults.planted(swept.folder)
+    assert swept.sweep("ray").whole
+    assert swept.written() == expected
+
+
+def test_a_killed_driver_and_a_removed_node_lose_nothing(
+    swept: Swept, expected: dict[str, bytes], cluster: Cluster
+) -> None:
+    sweep_faults.planted(swept.folder, slow=0.3)
+    driver = swept.command("--engine", "ray", "--workers", "1")
+    until(lambda: swept.results() >= 2)
+    driver.kill()
+    driver.communicate()
+    assert 2 <= swept.results() < sweep_runs.ROWS
+    removed: list[str] = []
+
+    def remove(*_: object) -> None:
+        if not removed:
+            removed.append("node")
+            cluster("remove")
+
+    try:
+        assert swept.sweep("ray", remove, workers=2).whole
+    finally:
+        cluster("add")
+    assert swept.written() == expected
+
+
+@pytest.mark.usefixtures("cluster")
+def test_what_no_node_has_is_refused_at_once() -> None:
+    with pytest.raises(UsageError, match="num_cpus=64: no node of Ray has 64 CPUs"):
+        open_engine("ray", 1, 1, {"num_cpus": "64"})
