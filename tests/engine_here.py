@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from bilens.sweep.engines import Engine
+from bilens.sweep.engines.contract import Engine
 from bilens.sweep.jobs import Outcome, Spec, run_spec
 
 
@@ -10,7 +10,7 @@ class Here(Engine):
     """Does each job where it is handed out."""
 
     def __init__(self) -> None:
-        super().__init__(None, {})
+        super().__init__(None, 1, {})
         self.ended: list[Outcome] = []
 
     capacity = 1
