@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from statistics import median
 
 import torch
@@ -46,14 +46,28 @@ CONSISTENT = 0.6745  # makes the median deviation of a normal variable one stand
 SMALLEST = 0.01  # median deviation of a logarithm: layers that agree to 1 % do not make 5 % huge
 
 
+Scale = tuple[float, float]  # a median, and the median deviation from it
+
+
+def robust_scale(values: Collection[float], smallest: float = SMALLEST) -> Scale | None:
+    """Return what values are measured against; None for few."""
+    if len(values) < FEWEST:
+        return None
+    middle = median(values)
+    return middle, max(median(abs(value - middle) for value in values), smallest)
+
+
+def robust_z(value: float, scale: Scale) -> float:
+    return CONSISTENT * (value - scale[0]) / scale[1]
+
+
 def with_norm_scores(layers: Sequence[LayerReading]) -> tuple[LayerReading, ...]:
     """Return the readings with the robust z of each log weight norm; None with few layers."""
     sizes = {layer.name: math.log(norm) for layer in layers if (norm := layer.weight_norm)}
-    if len(sizes) < FEWEST:
+    scale = robust_scale(sizes.values())
+    if scale is None:
         return tuple(layers)
-    middle = median(sizes.values())
-    spread = max(median(abs(size - middle) for size in sizes.values()), SMALLEST)
-    scores = {name: CONSISTENT * (size - middle) / spread for name, size in sizes.items()}
+    scores = {name: robust_z(size, scale) for name, size in sizes.items()}
     return tuple(replace(layer, norm_z=scores.get(layer.name)) for layer in layers)
 
 

@@ -1,0 +1,138 @@
+"""The numbers of a sweep over all layers: how they lie, which stand out, and what moved."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bilens.findings.layer_audit import SMALLEST, robust_scale, robust_z
+from bilens.findings.rules.layers import huge_norm
+from bilens.records.sweep_report import (
+    Five,
+    Grid,
+    Histogram,
+    KindNumbers,
+    Move,
+    NumberChange,
+    Outlier,
+    SweptNumber,
+)
+
+Values = NDArray[np.float64]  # one for each row; NaN where there is none
+THRESHOLD: Final = huge_norm.threshold  # of |z|
+# Numbers above zero, of which ratios matter: compared by their logarithm where none is zero.
+SIZES: Final = ("weight_norm", "effective_rank", "largest_eigenvalue", "weight_change")
+COUNTS: Final = ("dead", "duplicates", "directions_90")  # one more or less is nothing
+QUANTILES: Final = (0.0, 0.05, 0.5, 0.95, 1.0)
+MOST, BINS, DIGITS = 10, 48, 4  # named; of a histogram, at most; of a value that is kept
+INNER: Final = (0.01, 0.99)  # quantiles between which a histogram lies, and as much on each side
+ROUNDING: Final = 1e-6  # of a number: what differs less is the same
+NUMBER: Final = re.compile(r"\d+")
+
+
+def scale_of(name: str, values: Values) -> tuple[bool, Callable[[Values], Values]]:
+    """Return whether values are compared by their logarithm, and the function that makes them."""
+    logarithm = name in SIZES and bool((values > 0).all())
+    return logarithm, np.log if logarithm else np.positive
+
+
+def swept_number(
+    task: str, name: str, values: Values, kinds: Sequence[str], names: Sequence[str]
+) -> SweptNumber:
+    """Return a number over all layers; those of a kind are compared with each other."""
+    known = ~np.isnan(values)
+    logarithm, scaled = scale_of(name, values[known])
+    of_kind, found, outliers = np.array(kinds), [], list[Outlier]()
+    for kind, count in Counter(of_kind[known].tolist()).most_common():
+        rows = np.flatnonzero(known & (of_kind == kind))
+        sizes = scaled(values[rows])
+        scale = robust_scale(sizes.tolist(), 1.0 if name in COUNTS else SMALLEST)
+        far = 0
+        if scale is not None:
+            for row, size in zip(rows.tolist(), sizes.tolist(), strict=True):
+                z = robust_z(size, scale)
+                if abs(z) > THRESHOLD:
+                    far += 1
+                    outliers.append(Outlier(names[row], kind, float(values[row]), z))
+        middle, spread = scale or (float(np.median(sizes)), None)
+        found.append(KindNumbers(kind, count, five(values[rows]), middle, spread, far))
+    scored = sum(one.count for one in found if one.spread is not None)
+    return SweptNumber(
+        task=task,
+        name=name,
+        logarithm=logarithm,
+        kinds=tuple(found),
+        histogram=histogram(values[known], logarithm=logarithm),
+        expected=scored * math.erfc(THRESHOLD / math.sqrt(2)),
+        outliers=tuple(sorted(outliers, key=lambda one: -abs(one.z))[:MOST]),
+        values=tuple(None if math.isnan(x) else float(f"{x:.{DIGITS}g}") for x in values.tolist()),
+    )
+
+
+def five(values: Values) -> Five:
+    a, b, c, d, e = np.quantile(values, QUANTILES).tolist()
+    return a, b, c, d, e
+
+
+def histogram(values: Values, *, logarithm: bool = False) -> Histogram | None:
+    """Return counts in equal bins, of ratios for a logarithm; None where nothing differs.
+
+    What is far out is counted beside them.
+    """
+    sizes = np.log(values) if logarithm else values
+    if not len(sizes) or np.ptp(sizes) <= ROUNDING * np.abs(sizes).max():
+        return None
+    low, high = np.quantile(sizes, INNER).tolist()
+    width = (high - low) or float(np.ptp(sizes))
+    low, high = max(low - width, float(sizes.min())), min(high + width, float(sizes.max()))
+    bins = min(BINS, math.isqrt(4 * len(sizes)) + 4)
+    counts, edges = np.histogram(sizes, bins, (low, high))
+    return Histogram(
+        tuple((np.exp(edges) if logarithm else edges).tolist()),
+        tuple(counts.tolist()),
+        int((sizes < low).sum()),
+        int((sizes > high).sum()),
+    )
+
+
+def grid_of(names: Sequence[str]) -> Grid:
+    """Return layers across and what they hold downwards, by the first and the last number."""
+    at: list[tuple[int, tuple[int, str]]] = []
+    for name in names:
+        found = [*NUMBER.finditer(name)]
+        layer = int(found[0][0]) if found else 0
+        line = f"{name[: found[0].start()]}*{name[found[0].end() :]}" if found else name
+        at.append((layer, (int(found[-1][0]) if len(found) > 1 else -1, line)))
+    layers, lines = sorted({layer for layer, _ in at}), sorted({line for _, line in at})
+    columns = {layer: place for place, layer in enumerate(layers)}
+    downwards = {line: place for place, line in enumerate(lines)}
+    cells = tuple((columns[layer], downwards[line]) for layer, line in at)
+    return Grid(tuple(layers), tuple(line for _, line in lines), cells)
+
+
+def number_change(
+    task: str, name: str, before: Mapping[str, float], after: Mapping[str, float]
+) -> NumberChange:
+    """Return how a number, by layer, differs between two sweeps."""
+    names = [name for name in after if name in before]
+    old, new = (np.array([values[name] for name in names]) for values in (before, after))
+    change = new - old
+    if not names:
+        return NumberChange(task, name, 0, 0, None, None, ())
+    _, scaled = scale_of(name, np.concatenate([old, new]))
+    order = np.argsort(-np.abs(scaled(new) - scaled(old)), kind="stable").tolist()
+    moves = np.abs(change) > ROUNDING * np.maximum(np.abs(old), np.abs(new))
+    moved = [row for row in order if moves[row]]
+    return NumberChange(
+        task=task,
+        name=name,
+        compared=len(names),
+        same=len(names) - len(moved),
+        quantiles=five(change),
+        histogram=histogram(change) if moved else None,
+        moved=tuple(Move(names[row], float(old[row]), float(new[row])) for row in moved[:MOST]),
+    )
