@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from statistics import median
+from collections.abc import Sequence
 
 import torch
 from msgspec.structs import replace
@@ -26,6 +25,7 @@ from bilens.findings.layer_reading import (
     read_units,
     stability,
 )
+from bilens.findings.outliers import robust_scale
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.subject import check_seed
@@ -41,25 +41,6 @@ from bilens.records.layer_audit import (
 )
 from bilens.records.performance import Performance
 
-FEWEST = 5  # layers that say what is usual
-CONSISTENT = 0.6745  # makes the median deviation of a normal variable one standard deviation
-SMALLEST = 0.01  # median deviation of a logarithm: layers that agree to 1 % do not make 5 % huge
-
-
-Scale = tuple[float, float]  # a median, and the median deviation from it
-
-
-def robust_scale(values: Collection[float], smallest: float = SMALLEST) -> Scale | None:
-    """Return what values are measured against; None for few."""
-    if len(values) < FEWEST:
-        return None
-    middle = median(values)
-    return middle, max(median(abs(value - middle) for value in values), smallest)
-
-
-def robust_z(value: float, scale: Scale) -> float:
-    return CONSISTENT * (value - scale[0]) / scale[1]
-
 
 def with_norm_scores(layers: Sequence[LayerReading]) -> tuple[LayerReading, ...]:
     """Return the readings with the robust z of each log weight norm; None with few layers."""
@@ -67,7 +48,8 @@ def with_norm_scores(layers: Sequence[LayerReading]) -> tuple[LayerReading, ...]
     scale = robust_scale(sizes.values())
     if scale is None:
         return tuple(layers)
-    scores = {name: robust_z(size, scale) for name, size in sizes.items()}
+    middle, spread = scale
+    scores = {name: (size - middle) / spread for name, size in sizes.items()}
     return tuple(replace(layer, norm_z=scores.get(layer.name)) for layer in layers)
 
 

@@ -26,7 +26,7 @@ class KindNumbers(Record, frozen=True):
     count: Count  # layers with the number
     quantiles: Five
     middle: float  # median of the number, or of its logarithm
-    spread: float | None  # median deviation from it, or the least that counts; null: too few layers
+    spread: float | None  # robust standard deviation of the same; null for too few layers
     outliers: Count  # layers with |z| above the threshold
 
 
@@ -36,7 +36,7 @@ class Outlier(Record, frozen=True):
     name: str
     kind: str
     value: float
-    z: float  # 0.6745 (x − middle) / spread
+    z: float  # (x − middle) / spread
 
 
 class SweptNumber(Record, frozen=True):

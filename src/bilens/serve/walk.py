@@ -111,7 +111,8 @@ def walk(folder: Path) -> Found:
             if path == folder:  # its marks are parts of one model
                 parts = [part for part in parts if part not in MARKS]
             if SWEEP[0] in parts and kind_at(folder, path / SWEEP[0]) == SWEEP[1]:
-                parts.remove("results")  # thousands, which its report is made of
+                # thousands, which its report is made of
+                parts = [part for part in parts if part not in (SWEEP[0], "results")]
             waiting += [(path / part, depth + 1) for part in parts if not part.startswith(".")]
     return Found(models, reports, data, names, truncated)
 

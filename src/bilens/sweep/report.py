@@ -17,9 +17,14 @@ from msgspec.structs import replace
 from bilens.base import Progress, silent
 from bilens.base.errors import FileError, UsageError, optional_package
 from bilens.findings.layer_audit import with_norm_scores
-from bilens.findings.rules.registry import Condition, judge, judge_conditions
+from bilens.findings.rules.registry import (
+    Condition,
+    judge,
+    judge_conditions,
+    rules_asked_for,
+)
 from bilens.findings.rules.rule import Evidence
-from bilens.findings.swept_numbers import (
+from bilens.findings.outliers import (
     THRESHOLD,
     Values,
     grid_of,
@@ -75,11 +80,6 @@ class Swept:
     failed: dict[tuple[str, int], str] = field(default_factory=dict)
     readings: dict[int, LayerReading] = field(default_factory=dict)
     changes: list[LayerDifference] = field(default_factory=list)
-
-    @property
-    def whole(self) -> bool:
-        wanted = len(self.plan.rows) * len(self.plan.head.options.tasks)
-        return self.done.total() == wanted and not self.refused
 
     def by_name(self, task: str, name: str) -> dict[str, float]:
         values = self.numbers[task, name].tolist()
@@ -228,14 +228,16 @@ def summary_of(
 def judged(
     swept: Swept, asked: Sequence[Condition], found: Sequence[JudgedCondition]
 ) -> tuple[JudgedCondition, ...] | None:
-    """Return how conditions ended: where layers lack a result, none can be said to be met."""
+    """Return how conditions ended: where layers lack what a rule judges, none has been met."""
     if not asked:
         return None
-    if swept.whole:
-        return tuple(found)
-    return tuple(
-        one if one.failed else JudgedCondition(one.condition, one.rule, None, True) for one in found
-    )
+    ends = list[JudgedCondition]()
+    for one in found:
+        needs = rules_asked_for()[one.rule].needs
+        there = len(swept.changes if needs == "baseline" else swept.readings)
+        open_still = not one.failed and there < len(swept.plan.rows)
+        ends.append(replace(one, value=None, failed=True) if open_still else one)
+    return tuple(ends)
 
 
 def count_of(swept: Swept, task: str) -> TaskCount:

@@ -4,20 +4,17 @@ import math
 import re
 from collections.abc import Sequence
 
-import numpy as np
 from markupsafe import Markup
 
 from bilens.records.sweep_report import Grid, Histogram
 from bilens.report.markup import Figure, element, rectangle
 from bilens.report.plot import LARGE, Axis, Plot, within
-from bilens.report.raster import DIVERGING, data_uri, diverging_index
+from bilens.report.raster import cell_map
 from bilens.report.text import tick_text, whole
 
 DECADE = 20.0  # ratio of the ends from which ticks are powers of ten
 LEAST = 1.5  # height of a bar: a single layer has to be seen
 FULL = 7.0  # |z| of full colour: twice what stands out
-ABSENT, SILENT = len(DIVERGING), len(DIVERGING) + 1  # not in the model; there, without a z
-PALETTE = np.concatenate([DIVERGING, np.array([[226, 230, 236], [125, 133, 144]], np.uint8)])
 TALL, CELL = 500.0, 24.0  # height of a map, and of a cell, at most
 LAST = re.compile(r"(\d+)\D*$")
 
@@ -61,9 +58,6 @@ def layer_map(
     Layers run across, what they hold downwards; `texts` are title and description.
     """
     height, width = len(grid.lines), len(grid.layers)
-    pixels = np.full((height, width), ABSENT, np.uint8)
-    for (column, line), score in zip(grid.cells, scores, strict=True):
-        pixels[line, column] = SILENT if score is None else diverging_index(score, FULL)
     numbered = [line for line, name in enumerate(grid.lines) if line_number(name)]
     step = -(-len(numbered) // 8)
     plot = Plot(
@@ -90,7 +84,7 @@ def layer_map(
     box = {"width": plot.end - plot.left, "height": plot.base - plot.top}
     image = element(
         "image",
-        href=data_uri(pixels, PALETTE),
+        href=cell_map(width, height, grid.cells, scores, FULL),
         preserveAspectRatio="none",
         x=plot.left,
         y=plot.top,

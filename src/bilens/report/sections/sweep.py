@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
-from bilens.findings.layer_audit import robust_z
 from bilens.records.sweep_report import (
     Five,
     Histogram,
@@ -129,7 +128,7 @@ def scores(record: SweepSummary, one: SweptNumber) -> list[float | None]:
         if value is None or spread is None:
             found.append(None)
         else:
-            found.append(robust_z(math.log(value) if one.logarithm else value, (middle, spread)))
+            found.append(((math.log(value) if one.logarithm else value) - middle) / spread)
     return found
 
 
@@ -156,7 +155,14 @@ def maps(t: Catalogue, record: SweepSummary) -> Markup:
         end = fixed(FULL, 0)
         bar = (
             element("span", f"z ≤ −{end}"),
-            element("img", src=colour_bar(), alt="", width=220, height=14, class_="layer-map"),
+            element(
+                "img",
+                src=colour_bar(),
+                alt=t("sweep.maps.colours", z=end),
+                width=220,
+                height=14,
+                class_="layer-map",
+            ),
             element("span", f"z ≥ +{end}"),
         )
         caption = element("figcaption", t("sweep.maps.colours", z=end), class_="quiet")

@@ -1,15 +1,15 @@
-"""The numbers of a sweep over all layers: how they lie, which stand out, and what moved."""
+"""Numbers of many layers: which of them stand out, how they lie, and what moved since a sweep."""
 
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from statistics import median
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bilens.findings.layer_audit import SMALLEST, robust_scale, robust_z
 from bilens.findings.rules.layers import huge_norm
 from bilens.records.sweep_report import (
     Five,
@@ -23,6 +23,9 @@ from bilens.records.sweep_report import (
 )
 
 Values = NDArray[np.float64]  # one for each row; NaN where there is none
+FEWEST: Final = 5  # layers that say what is usual
+CONSISTENT: Final = 0.6745  # makes the median deviation of a normal variable one standard deviation
+SMALLEST: Final = 0.01  # deviation of a logarithm: layers that agree to 1 % do not make 5 % huge
 THRESHOLD: Final = huge_norm.threshold  # of |z|
 # Numbers above zero, of which ratios matter: compared by their logarithm where none is zero.
 SIZES: Final = ("weight_norm", "effective_rank", "largest_eigenvalue", "weight_change")
@@ -32,6 +35,17 @@ MOST, BINS, DIGITS = 10, 48, 4  # named; of a histogram, at most; of a value tha
 INNER: Final = (0.01, 0.99)  # quantiles between which a histogram lies, and as much on each side
 ROUNDING: Final = 1e-6  # of a number: what differs less is the same
 NUMBER: Final = re.compile(r"\d+")
+
+
+def robust_scale(
+    values: Collection[float], smallest: float = SMALLEST
+) -> tuple[float, float] | None:
+    """Return the median and the robust standard deviation of values; None for few."""
+    if len(values) < FEWEST:
+        return None
+    middle = median(values)
+    spread = max(median(abs(value - middle) for value in values), smallest)
+    return middle, spread / CONSISTENT
 
 
 def scale_of(name: str, values: Values) -> tuple[bool, Callable[[Values], Values]]:
@@ -51,15 +65,12 @@ def swept_number(
         rows = np.flatnonzero(known & (of_kind == kind))
         sizes = scaled(values[rows])
         scale = robust_scale(sizes.tolist(), 1.0 if name in COUNTS else SMALLEST)
-        far = 0
-        if scale is not None:
-            for row, size in zip(rows.tolist(), sizes.tolist(), strict=True):
-                z = robust_z(size, scale)
-                if abs(z) > THRESHOLD:
-                    far += 1
-                    outliers.append(Outlier(names[row], kind, float(values[row]), z))
         middle, spread = scale or (float(np.median(sizes)), None)
-        found.append(KindNumbers(kind, count, five(values[rows]), middle, spread, far))
+        z = np.zeros(len(rows)) if spread is None else (sizes - middle) / spread
+        far = np.abs(z) > THRESHOLD
+        for row, distance in zip(rows[far].tolist(), z[far].tolist(), strict=True):
+            outliers.append(Outlier(names[row], kind, float(values[row]), distance))
+        found.append(KindNumbers(kind, count, five(values[rows]), middle, spread, int(far.sum())))
     scored = sum(one.count for one in found if one.spread is not None)
     return SweptNumber(
         task=task,
