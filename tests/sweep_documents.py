@@ -23,7 +23,7 @@ NUMBERS = {
         *("dead", "duplicates", "input_share"),
     ),
     "fit": ("r_squared", "linear_r_squared"),
-    "decompose": ("largest_eigenvalue", "explained", "complete"),
+    "decompose": ("directions_share", "first_share", "largest_eigenvalue", "complete"),
     "compare": ("weight_change", "similarity", "directions_90"),
     "convert": ("r_squared",),
 }
@@ -50,7 +50,7 @@ def plan_of(names: Sequence[str], **options: Any) -> Plan:
     head = Manifest(
         path="models/big",
         format="of a test",
-        files={"weights": "a" * 64},
+        identities={"models/big": "a" * 64},
         options=asked,
         release="0",
         num_rows=len(rows),

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from bilens.base.errors import FileError, UsageError
 from bilens.findings.rules.registry import parse_conditions
-from bilens.findings.outliers import grid_of
 from bilens.records.base import to_json
+from bilens.report.charts.sweeps import Grid
 from bilens.report.reports import SweepReport
 from bilens.report.sections.sweep import scores
 from bilens.sweep.jobs import result_name
@@ -37,7 +37,7 @@ def test_an_outlier_is_named_among_its_kind() -> None:
     assert z[0] is None  # too few of its kind
     assert max(range(1, len(z)), key=lambda row: z[row] or 0.0) == names.index(OUTLIER)
     page = SweepReport(found).to_html()
-    assert f"{OUTLIER} <span" in page
+    assert f'<th scope="row">{OUTLIER}</th>' in page
     assert len(page) < 60_000
 
 
@@ -48,16 +48,12 @@ def test_a_map_has_layers_across_and_experts_downwards() -> None:
         "layers.1.mlp.experts.10",
         "layers.2.mlp.experts.9",
     ]
-    found = grid_of(names)
-    assert found.layers == (0, 1, 2)
-    stars = (
-        "layers.*.mlp",
-        "layers.*.mlp.shared",
-        "layers.*.mlp.experts.9",
-        "layers.*.mlp.experts.10",
-    )
-    assert found.lines == stars
-    assert found.cells == ((0, 0), (1, 1), (1, 3), (2, 2))
+    found = Grid.of(names)
+    assert found.layers == [0, 1, 2]
+    experts = ["layers.*.mlp.experts.9", "layers.*.mlp.experts.10"]
+    assert found.lines == ["layers.*.mlp", "layers.*.mlp.shared", *experts]
+    assert [*map(found.number, range(4))] == ["", "", "9", "10"]
+    assert found.cells == [(0, 0), (1, 1), (1, 3), (2, 2)]
 
 
 def test_what_moved_between_two_sweeps_is_named() -> None:
@@ -67,7 +63,7 @@ def test_what_moved_between_two_sweeps_is_named() -> None:
     swept = swept_of(plan_of(names), {NORM: norms | {CHANGED: norms[CHANGED] / 3}})
     found = summary_of(swept, (), before, RUN).difference
     assert found is not None
-    assert (found.alone, found.baseline_alone) == (("layers.0.mlp",), ("old",))
+    assert (found.alone, found.baseline_alone) == ("layers.0.mlp", "old")
     (number,) = found.numbers
     assert (number.compared, number.same) == (27, 26)
     assert [one.name for one in number.moved] == [CHANGED]
@@ -101,7 +97,7 @@ def test_results_are_read_and_what_is_missing_is_counted(tmp_path: Path, place: 
         read_sweep(output)
     output.write(NAME, plan.text)
     output.write(result_name("audit", 0), b"{")
-    with pytest.raises(FileError, match="damaged"):
+    with pytest.raises(FileError, match="truncated"):
         read_sweep(output)
 
 

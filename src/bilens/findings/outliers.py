@@ -1,7 +1,6 @@
 """Numbers of many layers: which of them stand out, how they lie, and what moved since a sweep."""
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from statistics import median
@@ -12,8 +11,6 @@ from numpy.typing import NDArray
 
 from bilens.findings.rules.layers import huge_norm
 from bilens.records.sweep_report import (
-    Five,
-    Grid,
     Histogram,
     KindNumbers,
     Move,
@@ -30,11 +27,9 @@ THRESHOLD: Final = huge_norm.threshold  # of |z|
 # Numbers above zero, of which ratios matter: compared by their logarithm where none is zero.
 SIZES: Final = ("weight_norm", "effective_rank", "largest_eigenvalue", "weight_change")
 COUNTS: Final = ("dead", "duplicates", "directions_90")  # one more or less is nothing
-QUANTILES: Final = (0.0, 0.05, 0.5, 0.95, 1.0)
 MOST, BINS, DIGITS = 10, 48, 4  # named; of a histogram, at most; of a value that is kept
 INNER: Final = (0.01, 0.99)  # quantiles between which a histogram lies, and as much on each side
 ROUNDING: Final = 1e-6  # of a number: what differs less is the same
-NUMBER: Final = re.compile(r"\d+")
 
 
 def robust_scale(
@@ -58,19 +53,20 @@ def swept_number(
     task: str, name: str, values: Values, kinds: Sequence[str], names: Sequence[str]
 ) -> SweptNumber:
     """Return a number over all layers; those of a kind are compared with each other."""
-    known = ~np.isnan(values)
+    known, of_kind = ~np.isnan(values), np.array(kinds)
     logarithm, scaled = scale_of(name, values[known])
-    of_kind, found, outliers = np.array(kinds), [], list[Outlier]()
+    found, outliers = list[KindNumbers](), list[Outlier]()
     for kind, count in Counter(of_kind[known].tolist()).most_common():
         rows = np.flatnonzero(known & (of_kind == kind))
-        sizes = scaled(values[rows])
+        sizes, five = scaled(values[rows]), np.quantile(values[rows], (0, 0.05, 0.5, 0.95, 1))
         scale = robust_scale(sizes.tolist(), 1.0 if name in COUNTS else SMALLEST)
         middle, spread = scale or (float(np.median(sizes)), None)
-        z = np.zeros(len(rows)) if spread is None else (sizes - middle) / spread
+        z = np.zeros(count) if spread is None else (sizes - middle) / spread
         far = np.abs(z) > THRESHOLD
         for row, distance in zip(rows[far].tolist(), z[far].tolist(), strict=True):
-            outliers.append(Outlier(names[row], kind, float(values[row]), distance))
-        found.append(KindNumbers(kind, count, five(values[rows]), middle, spread, int(far.sum())))
+            outliers.append(Outlier(names[row], float(values[row]), float(five[2]), distance))
+        quantiles = (*five.tolist(),)
+        found.append(KindNumbers(kind, count, quantiles, middle, spread, int(far.sum())))
     scored = sum(one.count for one in found if one.spread is not None)
     return SweptNumber(
         task=task,
@@ -84,11 +80,6 @@ def swept_number(
     )
 
 
-def five(values: Values) -> Five:
-    a, b, c, d, e = np.quantile(values, QUANTILES).tolist()
-    return a, b, c, d, e
-
-
 def histogram(values: Values, *, logarithm: bool = False) -> Histogram | None:
     """Return counts in equal bins, of ratios for a logarithm; None where nothing differs.
 
@@ -100,29 +91,10 @@ def histogram(values: Values, *, logarithm: bool = False) -> Histogram | None:
     low, high = np.quantile(sizes, INNER).tolist()
     width = (high - low) or float(np.ptp(sizes))
     low, high = max(low - width, float(sizes.min())), min(high + width, float(sizes.max()))
-    bins = min(BINS, math.isqrt(4 * len(sizes)) + 4)
-    counts, edges = np.histogram(sizes, bins, (low, high))
-    return Histogram(
-        tuple((np.exp(edges) if logarithm else edges).tolist()),
-        tuple(counts.tolist()),
-        int((sizes < low).sum()),
-        int((sizes > high).sum()),
-    )
-
-
-def grid_of(names: Sequence[str]) -> Grid:
-    """Return layers across and what they hold downwards, by the first and the last number."""
-    at: list[tuple[int, tuple[int, str]]] = []
-    for name in names:
-        found = [*NUMBER.finditer(name)]
-        layer = int(found[0][0]) if found else 0
-        line = f"{name[: found[0].start()]}*{name[found[0].end() :]}" if found else name
-        at.append((layer, (int(found[-1][0]) if len(found) > 1 else -1, line)))
-    layers, lines = sorted({layer for layer, _ in at}), sorted({line for _, line in at})
-    columns = {layer: place for place, layer in enumerate(layers)}
-    downwards = {line: place for place, line in enumerate(lines)}
-    cells = tuple((columns[layer], downwards[line]) for layer, line in at)
-    return Grid(tuple(layers), tuple(line for _, line in lines), cells)
+    counts, edges = np.histogram(sizes, min(BINS, math.isqrt(4 * len(sizes)) + 4), (low, high))
+    ends = tuple((np.exp(edges) if logarithm else edges).tolist())
+    beyond = int((sizes < low).sum()), int((sizes > high).sum())
+    return Histogram(ends, tuple(counts.tolist()), *beyond)
 
 
 def number_change(
@@ -131,19 +103,10 @@ def number_change(
     """Return how a number, by layer, differs between two sweeps."""
     names = [name for name in after if name in before]
     old, new = (np.array([values[name] for name in names]) for values in (before, after))
-    change = new - old
-    if not names:
-        return NumberChange(task, name, 0, 0, None, None, ())
     _, scaled = scale_of(name, np.concatenate([old, new]))
     order = np.argsort(-np.abs(scaled(new) - scaled(old)), kind="stable").tolist()
-    moves = np.abs(change) > ROUNDING * np.maximum(np.abs(old), np.abs(new))
-    moved = [row for row in order if moves[row]]
-    return NumberChange(
-        task=task,
-        name=name,
-        compared=len(names),
-        same=len(names) - len(moved),
-        quantiles=five(change),
-        histogram=histogram(change) if moved else None,
-        moved=tuple(Move(names[row], float(old[row]), float(new[row])) for row in moved[:MOST]),
-    )
+    moves = np.abs(new - old) > ROUNDING * np.maximum(np.abs(old), np.abs(new))
+    moved = [Move(names[row], float(old[row]), float(new[row])) for row in order if moves[row]]
+    drawn = histogram(new - old) if moved else None
+    same = len(names) - len(moved)
+    return NumberChange(task, name, len(names), same, drawn, tuple(moved[:MOST]))

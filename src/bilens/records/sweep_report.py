@@ -7,16 +7,14 @@ from bilens.records.common import DataOrigin, Finding, JudgedCondition, Run, Sou
 from bilens.records.layer_audit import BaselineSource, LayeredModel
 from bilens.records.sweep import SweepOptions
 
-Five = tuple[float, float, float, float, float]  # least, 5 %, median, 95 % and largest
-
 
 class Histogram(Record, frozen=True):
     """How many layers have a number in each bin."""
 
     edges: tuple[float, ...]  # one more than `counts`
     counts: tuple[Count, ...]
-    below: Count = 0  # layers left of the first edge
-    above: Count = 0  # layers right of the last one
+    below: Count  # layers left of the first edge
+    above: Count  # layers right of the last one
 
 
 class KindNumbers(Record, frozen=True):
@@ -24,7 +22,7 @@ class KindNumbers(Record, frozen=True):
 
     kind: str  # `gated silu 7168 → 2048 → 7168`
     count: Count  # layers with the number
-    quantiles: Five
+    quantiles: tuple[float, float, float, float, float]  # least, 5 %, median, 95 % and largest
     middle: float  # median of the number, or of its logarithm
     spread: float | None  # robust standard deviation of the same; null for too few layers
     outliers: Count  # layers with |z| above the threshold
@@ -34,8 +32,8 @@ class Outlier(Record, frozen=True):
     """A layer whose number is far from those of its kind."""
 
     name: str
-    kind: str
     value: float
+    usual: float  # median of its kind
     z: float  # (x − middle) / spread
 
 
@@ -66,21 +64,15 @@ class Reason(Record, frozen=True):
     """Why layers have no result of a task."""
 
     task: str
-    state: str  # `refused` or `failed`
+    state: Literal["refused", "failed"]
     reason: str  # of the first layer; of the others, but for names and numbers
     count: Count
-    names: tuple[str, ...]  # the first five
-
-
-class Grid(Record, frozen=True):
-    """Where each row stands: its layer across, what it is in the layer downwards."""
-
-    layers: tuple[Count, ...]  # numbers of the columns
-    lines: tuple[str, ...]  # names with * for the number of the layer
-    cells: tuple[tuple[Count, Count], ...]  # column and line of each row
+    layers: str  # some of them
 
 
 class Move(Record, frozen=True):
+    """A number of a layer in two sweeps."""
+
     name: str
     before: float
     after: float
@@ -93,8 +85,7 @@ class NumberChange(Record, frozen=True):
     name: str
     compared: Count  # layers that have it in both
     same: Count  # of these, to six digits
-    quantiles: Five | None  # of the differences; null where nothing is compared
-    histogram: Histogram | None  # null also where nothing differs
+    histogram: Histogram | None  # of the differences; null where there are none
     moved: tuple[Move, ...]  # the farthest ten
 
 
@@ -102,10 +93,8 @@ class SweepChange(Record, frozen=True):
     """This sweep beside an earlier one."""
 
     baseline: BaselineSource
-    alone: tuple[str, ...]  # layers of this sweep alone, the first five
-    num_alone: Count
-    baseline_alone: tuple[str, ...]  # of the other one, likewise
-    num_baseline_alone: Count
+    alone: str  # layers of this sweep alone, some of them; empty for none
+    baseline_alone: str  # of the other one, likewise
     numbers: tuple[NumberChange, ...]
 
 
@@ -115,14 +104,13 @@ class SweepSummary(Document, frozen=True, kw_only=True):
     kind: Literal["sweep_report"] = "sweep_report"
     model: LayeredModel
     options: SweepOptions
-    num_rows: Count
+    names: tuple[str, ...]  # of the rows
     kinds: tuple[str, ...]  # of layers, the most frequent first
     kind_of_row: tuple[Count, ...]  # position in `kinds`
     tasks: tuple[TaskCount, ...]
     reasons: tuple[Reason, ...]  # the most frequent first
     threshold: float  # of |z|
     numbers: tuple[SweptNumber, ...]
-    grid: Grid
     verdict: tuple[Finding, ...]  # the rules over all layers, and how they ended
     conditions: tuple[JudgedCondition, ...] | None  # those of `--fail-on`; null without any
     difference: SweepChange | None  # null without another sweep
@@ -131,10 +119,9 @@ class SweepSummary(Document, frozen=True, kw_only=True):
     reproduce: Run
 
     def __post_init__(self) -> None:
-        each = [self.kind_of_row, self.grid.cells, *(one.values for one in self.numbers)]
-        require({len(one) for one in each} == {self.num_rows}, "there is not one value for a row")
-        shape = len(self.grid.layers), len(self.grid.lines)
-        require(all(x < shape[0] and y < shape[1] for x, y in self.grid.cells), "a row is off grid")
+        each = [self.names, self.kind_of_row, *(one.values for one in self.numbers)]
+        require({len(one) for one in each} == {self.model.num_layers}, "a row lacks a value")
+        require(max(self.kind_of_row) < len(self.kinds), "a row is of no kind")
 
     @property
     def failed(self) -> bool:

@@ -16,7 +16,6 @@ from bilens.cli.console import Output
 from bilens.cli.options import METHOD_PANEL, RUN_PANEL, Json, option, refuse_idle, said
 
 if TYPE_CHECKING:
-    from bilens.records.sweep import ManifestRow
     from bilens.sweep.driver import Ended
     from bilens.sweep.manifest import Plan
 
@@ -164,14 +163,10 @@ def totals(plan: Plan) -> dict[str, Any]:
 
 
 def plan_lines(plan: Plan) -> Iterator[str]:
-    found, kinds = totals(plan), Counter(kind_of(row) for row in plan.rows)
+    found, kinds = totals(plan), Counter(row.family for row in plan.rows)
     yield f"{plan.head.path}: {found['layers']:,} layers in {found['jobs']:,} jobs"
     yield from (f"  {count:,} × {kind}" for kind, count in kinds.most_common(SHOWN))
     read, memory = readable(found["bytes"]), readable(found["peak_bytes"])
     yield f"Bytes to read: {read}; memory of a job: {memory}"
     hours = ", ".join(f"{hours:.2g} on {n}" for n, hours in found["hours"].items())
     yield f"Estimated hours of one-core workers: {hours}"
-
-
-def kind_of(row: ManifestRow) -> str:
-    return f"{row.kind} {row.activation} {row.d_in} → {row.d_hidden} → {row.d_out}"

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from markupsafe import Markup
 
 from bilens.records.sweep_report import (
-    Five,
     Histogram,
     NumberChange,
     Reason,
@@ -15,15 +14,13 @@ from bilens.records.sweep_report import (
     SweptNumber,
 )
 from bilens.report.charts.spectra import LayerColumn, layer_columns
-from bilens.report.charts.sweeps import FULL, histogram_chart, layer_map, line_number
+from bilens.report.charts.sweeps import FULL, Grid, histogram_chart, layer_map
 from bilens.report.markup import (
     Content,
-    Figure,
     drawings,
     element,
     figure,
     heading,
-    heads,
     items,
     joined,
     paragraph,
@@ -42,20 +39,27 @@ from bilens.report.sections.overview import (
 )
 from bilens.report.text import NONE, Catalogue, fixed, quantity, signed, signed_quantity, whole
 
-QUANTILES = ("least", "low", "median", "high", "largest")
-TASKS = ("audit", "fit", "decompose", "compare", "convert")
-GAUSSIAN = ("audit", "compare")  # whose R² is under N(0, I), whatever the layers see
+COLUMNS = ("number", "count", "least", "low", "median", "high", "largest", "far")
+COUNTS = ("found", "refused", "failed", "missing")
+TASKS = ("audit", "fit", "decompose", "compare", "convert", "trace")
+SEEING = ("fit", "decompose", "convert")  # read on what the layers see, where that is given
 SPARSE = 16  # cells for each row, from which a map would be empty
 PALE = 0.5  # |z| that cannot be seen
-SAID = 3  # outliers of a number in the terminal
+SAID = 3  # layers and reasons in the terminal
 
 
 def sweep_page(t: Catalogue, record: SweepSummary) -> Page:
     return Page(
         keys="sweep.page",
         title=record.source.path,
-        count=record.num_rows,
-        facts=facts_of(t, record),
+        count=record.model.num_layers,
+        facts=(
+            *file_facts(t, record),
+            (t("layers.facts.layers"), whole(record.model.num_layers)),
+            (t("layers.facts.dtype"), record.model.dtype),
+            (t("sweep.facts.tasks"), ", ".join(record.options.tasks)),
+            (t("sweep.facts.results"), results(t, record)),
+        ),
         parts=(
             ("numbers", numbers(t, record)),
             ("maps", maps(t, record)),
@@ -69,16 +73,9 @@ def sweep_page(t: Catalogue, record: SweepSummary) -> Page:
     )
 
 
-def facts_of(t: Catalogue, record: SweepSummary) -> Iterator[tuple[str, str]]:
-    yield from file_facts(t, record)
-    yield t("layers.facts.layers"), whole(record.num_rows)
-    yield t("layers.facts.dtype"), record.model.dtype
-    yield t("sweep.facts.tasks"), ", ".join(record.options.tasks)
-    yield t("sweep.facts.results"), results(t, record)
-
-
 def results(t: Catalogue, record: SweepSummary) -> str:
-    found, wanted = sum(one.found for one in record.tasks), len(record.tasks) * record.num_rows
+    wanted = len(record.tasks) * record.model.num_layers
+    found = sum(one.found for one in record.tasks)
     return t("sweep.facts.of", found=whole(found), wanted=whole(wanted))
 
 
@@ -88,6 +85,10 @@ def label(t: Catalogue, one: SweptNumber | NumberChange) -> str:
     return f"{one.task} · {t(key) if t.has(key) else one.name}"
 
 
+def listing(t: Catalogue, found: Sequence[SweptNumber | NumberChange]) -> str:
+    return t("list.comma").join(label(t, one) for one in found)
+
+
 def numbers(t: Catalogue, record: SweepSummary) -> Markup:
     """Return a histogram of each number, and a row for each kind of layer."""
     drawn, rows = list[tuple[str, Content]](), list[Sequence[Content]]()
@@ -95,28 +96,22 @@ def numbers(t: Catalogue, record: SweepSummary) -> Markup:
         name = label(t, one)
         if one.histogram is not None:
             drawn.append((name, histogram(t, name, one.histogram, logarithm=one.logarithm)))
-        for place, kind in enumerate(one.kinds):
-            named = joined("" if place else name, " ", element("span", kind.kind, class_="quiet"))
+        for kind in one.kinds:
+            of_kind = joined(name, " ", element("span", kind.kind, class_="quiet"))
             far = NONE if kind.spread is None else whole(kind.outliers)
-            rows.append((named, whole(kind.count), *shown(kind.quantiles), far))
-    if not rows:
-        return Markup()
-    columns = heads(*t.each("sweep.numbers", ("number", "count", *QUANTILES, "far")))
+            five = (quantity(value, 4) for value in kind.quantiles)
+            rows.append((of_kind, whole(kind.count), *five, far))
+            name = ""
     lead, caption = t.each("sweep.numbers", ("lead", "caption"))
-    body = table(t, caption, columns, rows, class_="layers")
-    return section(t, "sweep.numbers", paragraph(lead), drawings(drawn), body)
+    body = table(t, caption, t.each("sweep.numbers", COLUMNS), rows, class_="layers")
+    return section(t, "sweep.numbers", paragraph(lead), drawings(drawn), body) if rows else Markup()
 
 
 def histogram(t: Catalogue, name: str, found: Histogram, *, logarithm: bool = False) -> Content:
     """Return how a number lies, and below the drawing how many layers lie beyond it."""
-    beyond = {"below": whole(found.below), "above": whole(found.above)}
-    text = t("sweep.numbers.beyond", **beyond)
+    text = t("sweep.numbers.beyond", below=whole(found.below), above=whole(found.above))
     chart = histogram_chart(name, text, t("sweep.numbers.layers"), found, logarithm=logarithm)
     return joined(chart.__html__(), quiet(text)) if found.below + found.above else chart
-
-
-def shown(five: Five) -> list[str]:
-    return [quantity(value, 4) for value in five]
 
 
 def scores(record: SweepSummary, one: SweptNumber) -> list[float | None]:
@@ -125,101 +120,58 @@ def scores(record: SweepSummary, one: SweptNumber) -> list[float | None]:
     found: list[float | None] = []
     for place, value in zip(record.kind_of_row, one.values, strict=True):
         middle, spread = scales.get(record.kinds[place], (0.0, None))
-        if value is None or spread is None:
-            found.append(None)
-        else:
-            found.append(((math.log(value) if one.logarithm else value) - middle) / spread)
+        z = None
+        if value is not None and spread is not None:
+            z = ((math.log(value) if one.logarithm else value) - middle) / spread
+        found.append(z)
     return found
 
 
 def maps(t: Catalogue, record: SweepSummary) -> Markup:
     """Return a map of each number, or a column for each layer where a layer has one row."""
-    grid, drawn = record.grid, list[tuple[str, Content]]()
+    grid, drawn = Grid.of(record.names), list[tuple[str, Content]]()
     across, lines = len(grid.layers), len(grid.lines)
-    if across * lines > SPARSE * record.num_rows:
+    if across * lines > SPARSE * len(record.names):
         return Markup()
     for one in record.numbers:
         name, z = label(t, one), scores(record, one)
-        if max((abs(score or 0.0) for score in z), default=0.0) < PALE and lines > 1:
-            continue
-        if lines > 1:
+        if lines == 1:
+            marks = [abs(score or 0.0) > record.threshold for score in z]
+            columns = [
+                LayerColumn(None if value is None else max(value, 0.0), marked=far)
+                for value, far in zip(one.values, marks, strict=True)
+            ]
+            drawn.append((name, layer_columns(t, name, t("sweep.maps.columns"), columns)))
+        elif max(abs(score or 0.0) for score in z) > PALE:
             text = t("sweep.maps.text", layers=whole(across), lines=whole(lines))
-            drawing = layer_map((name, text), t("layers.charts.layer"), grid, z)
-        else:
-            drawing = column_chart(t, name, one, z, record.threshold)
-        drawn.append((name, drawing))
-    if not drawn:
-        return Markup()
+            drawn.append((name, layer_map((name, text), t("layers.charts.layer"), grid, z)))
     blocks: list[Content] = [paragraph(t("sweep.maps.columns"))]
     if lines > 1:
-        end = fixed(FULL, 0)
-        bar = (
-            element("span", f"z ≤ −{end}"),
-            element(
-                "img",
-                src=colour_bar(),
-                alt=t("sweep.maps.colours", z=end),
-                width=220,
-                height=14,
-                class_="layer-map",
-            ),
-            element("span", f"z ≥ +{end}"),
-        )
-        caption = element("figcaption", t("sweep.maps.colours", z=end), class_="quiet")
-        legend = element("figure", element("div", *bar, class_="scale"), caption)
-        blocks = [paragraph(t("sweep.maps.lead")), legend]
-        alone = [line for line in grid.lines if not line_number(line)]
-        if alone:
-            blocks.append(quiet(t("sweep.maps.alone", names=", ".join(alone))))
-    return section(t, "sweep.maps", *blocks, drawings(drawn))
-
-
-def column_chart(
-    t: Catalogue,
-    name: str,
-    one: SweptNumber,
-    z: Sequence[float | None],
-    threshold: float,
-) -> Figure:
-    columns = [
-        LayerColumn(
-            None if value is None else max(value, 0.0), marked=abs(score or 0.0) > threshold
-        )
-        for value, score in zip(one.values, z, strict=True)
-    ]
-    return layer_columns(t, name, t("sweep.maps.columns"), columns)
+        how, end = t("sweep.maps.colours", z=fixed(FULL, 0)), fixed(FULL, 0)
+        bar = element("img", src=colour_bar(), alt=how, width=220, height=14, class_="layer-map")
+        ends = element("div", f"z ≤ −{end}", bar, f"z ≥ +{end}", class_="scale")
+        blocks = [paragraph(t("sweep.maps.lead")), figure(ends), quiet(how)]
+        alone = [name for line, name in enumerate(grid.lines) if not grid.number(line)]
+        blocks += [quiet(t("sweep.maps.alone", names=", ".join(alone)))] if alone else []
+    return section(t, "sweep.maps", *blocks, drawings(drawn)) if drawn else Markup()
 
 
 def outliers(t: Catalogue, record: SweepSummary) -> Markup:
     """Return the layers that stand out, the farthest of each number first."""
-    blocks: list[Content] = []
-    calm = list[str]()
-    columns = heads(*t.each("sweep.outliers", ("layer", "value", "usual", "z")))
+    blocks: list[Content] = [paragraph(t("sweep.outliers.lead", z=fixed(record.threshold, 1)))]
+    columns = t.each("sweep.outliers", ("layer", "value", "usual", "z"))
     for one in record.numbers:
-        if not one.outliers:
-            calm += [label(t, one)] if one.kinds else []
-            continue
-        usual = {kind.kind: quantity(kind.quantiles[2], 4) for kind in one.kinds}
-        rows = [
-            (
-                joined(far.name, " ", element("span", far.kind, class_="quiet")),
-                quantity(far.value, 4),
-                usual[far.kind],
-                signed(far.z, 1),
-            )
-            for far in one.outliers
-        ]
-        blocks += [
-            heading(label(t, one)),
-            paragraph(outlier_count(t, one)),
-            table(t, "", columns, rows, class_="layers", label=label(t, one)),
-        ]
+        if one.outliers:
+            rows = [
+                (far.name, quantity(far.value, 4), quantity(far.usual, 4), signed(far.z, 1))
+                for far in one.outliers
+            ]
+            body = table(t, "", columns, rows, class_="layers", label=label(t, one))
+            blocks += [heading(label(t, one)), paragraph(outlier_count(t, one)), body]
+    calm = [one for one in record.numbers if one.kinds and not one.outliers]
     if calm:
-        blocks.append(quiet(t("sweep.outliers.none", names=t("list.comma").join(calm))))
-    if not blocks:
-        return Markup()
-    lead = paragraph(t("sweep.outliers.lead", z=fixed(record.threshold, 1)))
-    return section(t, "sweep.outliers", lead, *blocks)
+        blocks.append(quiet(t("sweep.outliers.none", names=listing(t, calm))))
+    return section(t, "sweep.outliers", *blocks)
 
 
 def outlier_count(t: Catalogue, one: SweptNumber) -> str:
@@ -240,9 +192,8 @@ def checks(t: Catalogue, record: SweepSummary) -> Markup:
 
 def coverage(t: Catalogue, record: SweepSummary) -> Markup:
     """Return what there is of each task, why the rest is not there, and what nobody looked at."""
-    counts = ("found", "refused", "failed", "missing")
-    columns = heads(*t.each("sweep.coverage", ("task", *counts)))
-    rows = [[one.task, *(whole(getattr(one, x)) for x in counts)] for one in record.tasks]
+    rows = [[one.task, *(whole(getattr(one, x)) for x in COUNTS)] for one in record.tasks]
+    columns = t.each("sweep.coverage", ("task", *COUNTS))
     blocks: list[Content] = [table(t, t("sweep.coverage.caption"), columns, rows)]
     if record.reasons:
         why = (reason_line(t, one) for one in record.reasons)
@@ -252,23 +203,23 @@ def coverage(t: Catalogue, record: SweepSummary) -> Markup:
 
 
 def reason_line(t: Catalogue, one: Reason) -> str:
-    names = t("list.comma").join([*one.names, *(["…"] if one.count > len(one.names) else [])])
-    counts = {"task": one.task, "count": whole(one.count), "names": names}
-    return t(f"sweep.coverage.{one.state}_line", reason=one.reason, **counts)
+    said = {"task": one.task, "names": one.layers, "reason": one.reason}
+    return t(f"sweep.coverage.{one.state}_line", count=whole(one.count), **said)
 
 
 def unseen(t: Catalogue, record: SweepSummary) -> Iterator[str]:
     """Yield what was not looked at."""
-    options = record.options
-    for key, tasks in (
-        ("normal", [x for x in options.tasks if x in GAUSSIAN or not options.activations]),
-        ("undone", [x for x in TASKS if x not in options.tasks]),
+    asked, seen = record.options.tasks, record.options.activations is not None
+    normal = [task for task in asked if task != "trace" and not (seen and task in SEEING)]
+    undone = [task for task in TASKS if task not in asked]
+    empty = [one for one in record.numbers if not one.kinds]
+    for key, names in (
+        ("normal", t("list.comma").join(normal)),
+        ("undone", t("list.comma").join(undone)),
+        ("empty", listing(t, empty)),
     ):
-        if tasks:
-            yield t(f"sweep.coverage.{key}", tasks=t("list.comma").join(tasks))
-    empty = [label(t, one) for one in record.numbers if not one.kinds]
-    if empty:
-        yield t("sweep.coverage.empty", names=t("list.comma").join(empty))
+        if names:
+            yield t(f"sweep.coverage.{key}", names=names)
     yield t("sweep.coverage.rest")
 
 
@@ -276,45 +227,24 @@ def difference(t: Catalogue, found: SweepChange | None) -> Markup:
     """Return what moved since another sweep; nothing without one."""
     if found is None:
         return Markup()
-    said = [t("sweep.difference.lead", baseline=found.baseline.path)]
-    for key, count, names in (
-        ("alone", found.num_alone, found.alone),
-        ("baseline_alone", found.num_baseline_alone, found.baseline_alone),
-    ):
-        if count:
-            more = [*names, *(["…"] if count > len(names) else [])]
-            said.append(t(f"sweep.difference.{key}", count=whole(count), names=", ".join(more)))
-    blocks: list[Content] = [*map(paragraph, said)]
-    moved = [one for one in found.numbers if one.moved]
-    rows = [
-        (label(t, one), whole(one.compared), whole(one.same), *map(signed_quantity, one.quantiles))
-        for one in moved
-        if one.quantiles
-    ]
-    if rows:
-        about = t.each("sweep.difference", ("number", "compared", "same"))
-        columns = heads(*about, *t.each("sweep.numbers", QUANTILES))
-        blocks.append(table(t, t("sweep.difference.caption"), columns, rows, class_="layers"))
-    calm = [label(t, one) for one in found.numbers if not one.moved]
-    if calm:
-        blocks.append(quiet(t("sweep.difference.calm", names=t("list.comma").join(calm))))
-    columns = heads(*t.each("sweep.difference", ("layer", "before", "after", "change")))
-    for one in moved:
-        name = t("sweep.difference.of", name=label(t, one))
-        rows = [
-            (
-                each.name,
-                quantity(each.before, 4),
-                quantity(each.after, 4),
-                signed_quantity(each.after - each.before),
-            )
-            for each in one.moved
-        ]
-        blocks += [
-            heading(name),
-            figure(histogram(t, name, one.histogram)) if one.histogram else "",
-            table(t, "", columns, rows, class_="layers", label=name),
-        ]
+    blocks: list[Content] = [paragraph(t("sweep.difference.lead", baseline=found.baseline.path))]
+    for key in ("alone", "baseline_alone"):
+        if names := getattr(found, key):
+            blocks.append(paragraph(t(f"sweep.difference.{key}", names=names)))
+    columns = t.each("sweep.difference", ("layer", "before", "after", "change"))
+    for one in found.numbers:
+        if one.moved:
+            pairs = [(move.name, move.before, move.after) for move in one.moved]
+            rows = [
+                (name, quantity(a, 4), quantity(b, 4), signed_quantity(b - a))
+                for name, a, b in pairs
+            ]
+            same = t("sweep.difference.same", same=whole(one.same), of=whole(one.compared))
+            drawn = [figure(histogram(t, label(t, one), one.histogram))] if one.histogram else []
+            body = table(t, "", columns, rows, class_="layers", label=label(t, one))
+            blocks += [heading(label(t, one)), paragraph(same), *drawn, body]
+    if calm := [one for one in found.numbers if not one.moved]:
+        blocks.append(quiet(t("sweep.difference.calm", names=listing(t, calm))))
     return section(t, "sweep.difference", *blocks)
 
 
@@ -324,16 +254,15 @@ def sweep_lines(t: Catalogue, record: SweepSummary) -> Iterator[str]:
     yield from (reason_line(t, one) for one in record.reasons[:SAID])
     for one in record.numbers:
         if one.kinds:
-            low, _, middle, _, high = shown(one.kinds[0].quantiles)
+            low, _, middle, _, high = (quantity(value, 4) for value in one.kinds[0].quantiles)
             far = outlier_count(t, one) if one.outliers else ""
             yield f"{label(t, one)}: {middle} ({low} – {high}) {far}".rstrip()
             for each in one.outliers[:SAID]:
                 yield f"  {each.name}: {quantity(each.value, 4)}, z = {signed(each.z, 1)}"
     for change in record.difference.numbers if record.difference else ():
-        if change.moved:
-            yield t("sweep.difference.of", name=label(t, change))
         for move in change.moved[:SAID]:
-            yield f"  {move.name}: {quantity(move.before, 4)} → {quantity(move.after, 4)}"
+            both = f"{quantity(move.before, 4)} → {quantity(move.after, 4)}"
+            yield f"{label(t, change)}: {move.name} {both}"
     findings = [finding_line(t, "layer_audit", finding) for finding in record.verdict]
     for line in [*findings, *condition_lines(t, record)]:
         yield f"{mark(t, line.outcome)}: {line.sentence}"
