@@ -27,13 +27,14 @@ from bilens.report.reports import (
     CertificateReport,
     ConversionReport,
     LayerAuditReport,
+    SweepReport,
     TableReport,
     TraceReport,
 )
 
 KINDS = (
     *(AttackReport, AuditReport, CertificateReport, ConversionReport),
-    *(LayerAuditReport, TableReport, TraceReport),
+    *(LayerAuditReport, SweepReport, TableReport, TraceReport),
 )
 SHOWN = 4  # eigenvectors of each sign, and contributions of each class
 CHANCE = c.NullInterval(0.25, 0.125, 0.5)

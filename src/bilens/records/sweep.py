@@ -44,6 +44,11 @@ class ManifestRow(Record, frozen=True):
     num_bytes: Count  # that are read
     costs: dict[str, Cost]  # by task
 
+    @property
+    def family(self) -> str:
+        """What layers have in common that are compared with each other."""
+        return f"{self.kind} {self.activation} {self.d_in} → {self.d_hidden} → {self.d_out}"
+
 
 class ConvertedLayer(Record, frozen=True):
     """A bilinear layer in the place of another one."""
