@@ -26,8 +26,8 @@ from bilens.records.decision import AuditIndex
 from bilens.records.decomposition import LayerDecomposition
 from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit
-from bilens.records.table_audit import TableAudit
 from bilens.records.sweep import Manifest, SweepResult
+from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace
 
 DOCUMENTS: tuple[type[Document], ...] = (

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -32,7 +33,11 @@ def write_layer(folder: Path, name: str) -> Path:
     width, hidden = SIZES[name]
     draw = torch.Generator().manual_seed(0)
     shapes = {"gate": (hidden, width), "up": (hidden, width), "down": (width, hidden)}
-    about = {"hidden_size": width, "intermediate_size": hidden, "num_hidden_layers": 1}
+    about: dict[str, Any] = {
+        "hidden_size": width,
+        "intermediate_size": hidden,
+        "num_hidden_layers": 1,
+    }
     parts = {}
     for part, shape in shapes.items():
         weight = torch.randn(shape, generator=draw) / shape[1] ** 0.5
@@ -68,8 +73,7 @@ def measured(folder: Path, task: str) -> dict[str, float]:
     """Return seconds and peak memory of a task of the first layer, in this process."""
     from bilens.io.load import load
     from bilens.records.sweep import SweepOptions
-    from bilens.sweep.tasks import TASKS as KNOWN
-    from bilens.sweep.tasks import Subject
+    from bilens.sweep.tasks import TASKS as KNOWN, Subject
 
     options = SweepOptions(
         tasks=(task,),
@@ -109,8 +113,10 @@ def main() -> None:
         write_layer(given.out / name, name)
         for task in TASKS:
             if given.only in f"{name} {task}":
-                command = [sys.executable, "-m", "bench.sweep.sizes", "--out", str(given.out)]
-                done = subprocess.run([*command, "--one", name, task], capture_output=True, text=True)
+                line = ["-m", "bench.sweep.sizes", "--out", str(given.out), "--one", name, task]
+                done = subprocess.run(  # noqa: S603 - our own interpreter
+                    [sys.executable, *line], check=False, capture_output=True, text=True
+                )
                 print(name, task, done.stdout.strip() or done.stderr[-600:], flush=True)
 
 
