@@ -15,12 +15,13 @@ class Span(Record, frozen=True):
 
 
 class StoredPart(Record, frozen=True):
-    """One tensor that a layer is read from, with its scales."""
+    """A weight or bias of a layer, and where it lies."""
 
-    name: str
-    dtype: str  # as it is read
-    shape: tuple[Count, ...]  # of what the layer reads of it
-    spans: tuple[Span, ...]
+    role: str  # `gate`, `up`, `down`, or one of them with `_bias`
+    name: str  # of the tensor
+    dtype: str  # of its numbers, when they are read
+    shape: tuple[Count, ...]  # of what the layer reads of the tensor
+    spans: tuple[Span, ...]  # its bytes, with those of its scales
 
 
 class Cost(Record, frozen=True):
@@ -88,7 +89,10 @@ class Manifest(Document, frozen=True, kw_only=True):
     kind: Literal["sweep_manifest"] = "sweep_manifest"
     path: str  # of the model, as it was given
     format: str
-    identities: dict[str, str]  # model → SHA-256 of its headers or of its weights
+    stored_as: str | None  # how its weights are quantised
+    identity: str  # of the model: SHA-256 of its weights, or of its headers
+    # model → file → SHA-256 of its header, or what a store says of it; "" for all weights
+    models: dict[str, dict[str, str]]
     options: SweepOptions
     release: str  # of bilens
     num_rows: Count

@@ -178,7 +178,7 @@ def summary_of(
         verdict=verdict,
         conditions=(*judged(swept, conditions, verdict),) if conditions else None,
         difference=None if baseline is None else change_of(swept, baseline),
-        source=Source(head.path, head.identities.get(head.path, ""), {}),
+        source=Source(head.path, head.identity, {}),
         reproduce=run,
     )
 
@@ -224,7 +224,7 @@ def change_of(swept: Swept, baseline: Swept) -> SweepChange:
         )
     mine, theirs = dict.fromkeys(swept.names), dict.fromkeys(baseline.names)
     return SweepChange(
-        baseline=BaselineSource(other.path, other.identities.get(other.path, "")),
+        baseline=BaselineSource(other.path, other.identity),
         alone=named([name for name in mine if name not in theirs]),
         baseline_alone=named([name for name in theirs if name not in mine]),
         numbers=tuple(

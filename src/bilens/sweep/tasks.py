@@ -243,6 +243,7 @@ TASKS: Mapping[str, Task] = {
     "convert": Task(convert, lambda s, o: (2 + o.layer_steps) * fitting_work(s, o)),
     "trace": Task(trace, decomposing_work, 8),
 }
+WHOLE = {"trace"}  # tasks that need more than the layer
 
 
 def check_tasks(options: SweepOptions) -> None:

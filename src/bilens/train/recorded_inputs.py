@@ -28,7 +28,8 @@ from bilens.io.host import Host, Site, host_of, tokenizer_at
 from bilens.io.in_memory import from_module
 from bilens.io.load import load
 from bilens.io.loaded_model import foreign_keys
-from bilens.io.tensors import tensors_sha256, unreadable
+from bilens.io.safetensors_header import unreadable
+from bilens.io.tensors import tensors_sha256
 from bilens.nn import BilinearTransformer
 from bilens.nn.layer_view import LayerView
 from bilens.records.common import TextOrigin
