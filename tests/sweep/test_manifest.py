@@ -15,6 +15,7 @@ from bench.sweep.deepseek import write_model
 from bilens.base.errors import FileError, UsageError
 from bilens.cli.app import app
 from bilens.records.sweep import Cost, SweepOptions
+from bilens.sweep import manifest
 from bilens.sweep.driver import drive, plan_of
 from bilens.sweep.manifest import JOB_SECONDS, NAME, Plan, kept_plan, make_plan
 from bilens.sweep.output import Output
@@ -46,9 +47,18 @@ def test_a_row_for_each_mlp_and_its_bytes(model: Path) -> None:
 def test_jobs_of_about_a_minute(model: Path) -> None:
     plan = make_plan(str(model), FIT)
     half = {"fit": Cost(JOB_SECONDS / 2, 10)}
-    slow = Plan(plan.head, tuple(replace(row, costs=half) for row in plan.rows))
-    assert [job.rows for job in slow.jobs(range(5))] == [(0, 1), (2, 3), (4,)]
-    assert len(plan.jobs(range(6))) == 1
+    slow = Plan(plan.head, 4 * tuple(replace(row, costs=half) for row in plan.rows))
+    assert [len(job.rows) for job in slow.jobs(range(23))] == [*[2] * 11, 1]
+    assert len(slow.jobs(range(24), workers=6)) == 24  # some for each worker
+
+
+def test_a_job_is_not_too_many_layers(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_plan(str(model), FIT)
+    monkeypatch.setattr(manifest, "MOST_ROWS", 2)
+    quick = {"fit": Cost(1e-6, 10)}
+    fast = Plan(plan.head, 4 * tuple(replace(row, costs=quick) for row in plan.rows))
+    assert [job.rows for job in fast.jobs(range(3, 6))] == [(3,), (4,), (5,)]
+    assert {len(job.rows) for job in fast.jobs(range(24))} == {2}
 
 
 def test_what_is_kept_is_what_was_planned(model: Path, tmp_path: Path) -> None:
@@ -83,5 +93,5 @@ def test_a_plan_leaves_nothing_behind(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = CliRunner().invoke(app, ["sweep", str(model), "--plan", "--out", str(out)])
     assert done.exit_code == 0, done.output
-    assert "6 layers in 1 jobs" in done.stdout
+    assert "6 layers in 6 jobs" in done.stdout
     assert not out.exists()

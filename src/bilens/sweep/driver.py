@@ -76,7 +76,9 @@ def drive(
         left = pieces_left(plan, output)
         failed: dict[str, str] = {}
         if left:
-            failed = Drive(plan, output, engine(), progress, say).run(plan.jobs(left))
+            opened = engine()
+            jobs = plan.jobs(left, opened.capacity)
+            failed = Drive(plan, output, opened, progress, say).run(jobs)
         if failed:
             output.write(FAILED, json.dumps(failed, indent=1).encode())
         else:

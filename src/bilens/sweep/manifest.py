@@ -20,6 +20,7 @@ from bilens.version import VERSION
 
 NAME = "manifest.jsonl"
 JOB_SECONDS = 60.0  # of work that goes into one job
+JOBS_EACH = 4  # for a worker, where there is less, so that all end at about the same time
 MOST_ROWS = 500  # in one job
 
 
@@ -47,13 +48,14 @@ class Plan:
     def sha256(self) -> str:
         return hashlib.sha256(self.text).hexdigest()
 
-    def jobs(self, wanted: Sequence[int]) -> list[Job]:
-        """Return rows packed into jobs of about a minute, in order."""
+    def jobs(self, wanted: Sequence[int], workers: int = 1) -> list[Job]:
+        """Return rows packed, in order, into jobs of about a minute, or some for each worker."""
         packs: list[list[int]] = []
-        seconds = 0.0
+        whole, seconds = sum(self.cost(index).seconds for index in wanted), 0.0
+        most = min(JOB_SECONDS, whole / (JOBS_EACH * workers))
         for index in wanted:
             cost = self.cost(index).seconds
-            if not packs or seconds + cost > JOB_SECONDS or len(packs[-1]) >= MOST_ROWS:
+            if not packs or seconds + cost > most or len(packs[-1]) >= MOST_ROWS:
                 packs.append([])
                 seconds = 0.0
             packs[-1].append(index)
