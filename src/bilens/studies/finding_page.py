@@ -43,6 +43,7 @@ def parts(result: Record) -> Record:
         "models_judged": result["models"]["judged"],
         "same": "the same as" if result["same_reference"] else "NOT those of",
         "seconds": f"{result['seconds'][0]:.1f} (95 %: {result['seconds'][1]:.1f})",
+        "r_squared": "{:.3f}, median {:.3f}".format(*result["r_squared"]),
         "overfitting": overfitting_table(result),
         "watched": watched_table(result),
         "clean": clean_table(result),
