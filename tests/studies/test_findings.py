@@ -1,8 +1,8 @@
 """The study of findings: what is planted, what fixes, what judges, and how it is counted.
 
 Broken on purpose: a mark that forgets `added`, goals of the wrong step, labels changed by a
-clean-label attack, tails of all models, places of the whole image, shares of what does not work, ordinary MLPs among
-the models whose rates a report tells.
+clean-label attack, tails of all models, places of the whole image, shares of what does not
+work, ordinary MLPs among the models whose rates a report tells.
 """
 
 from __future__ import annotations
