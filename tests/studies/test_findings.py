@@ -296,7 +296,7 @@ def judged_cells() -> dict[str, Any]:
             models = [attack("square-4", "one", loud=False)] * 2
         cells[name.replace("mnist", "mnist-relu")] = {"models": models}
     for name in [name for name in cells if name.startswith("judged")]:
-        rival = {"alpha": 1.0} if "overfitting" in name else {"index": 1.0}
+        rival = {} if "overfitting" in name or "relu" in name else {"index": 1.0}
         rivals = [{**rival, "alpha": draw.random()} for _ in cells[name]["models"]]
         cells[name.replace("judged", "rivals")] = {"models": rivals}
     return cells

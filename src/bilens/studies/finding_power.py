@@ -254,7 +254,7 @@ def triggers_of(judged: Groups, data: str, reference: Record) -> Record:
     """Return areas, shares found, classes and places of one data set, kind by kind."""
     clean = judged[data, "clean"]
     quiet = scores_of(clean, reference)
-    unsuspicious = [one["rival"]["index"] for one in clean]
+    unsuspicious = [one["rival"]["index"] for one in clean if "index" in one["rival"]]
     kinds: Record = {}
     scores, missed = [], []
     for kind in kinds_of(judged, data):
@@ -273,7 +273,9 @@ def triggers_of(judged: Groups, data: str, reference: Record) -> Record:
             "found": share(found),
             "class": [sum(map(names_class, hits)), len(hits)],
             "place": [sum(map(names_place, placed)), len(placed)],
-            "cleanse": area([one["rival"]["index"] for one in models], unsuspicious),
+            "cleanse": area([one["rival"]["index"] for one in models], unsuspicious)
+            if unsuspicious
+            else None,
             "cleansed": cleansed(models),
         }
     total = sum(map(len, scores))

@@ -177,13 +177,16 @@ def read_model(model: Model, data: ImageDataset) -> Record:
 
 
 def read_rivals(images: Images, name: str, kind: str, context: CellContext) -> Record:
-    """Return what others say of the same models; nothing of attacks that do not work."""
+    """Return what others say of the same models; nothing of attacks that do not work.
+
+    Of ordinary MLPs Neural Cleanse, which takes longest, is not asked.
+    """
     data, before = images(name), context.done[f"judged-{name}-{kind}"]["models"]
     seeds, found = dict.fromkeys(one["seed"] for one in before), list[Record]()
     for model, numbers in models_of(context, data, kind, seeds):
         if kind.removeprefix(RELU) in ("overfitting", *FULL):
             found.append(weightwatcher(model))
-        elif numbers.get("success", 1.0) > WORKS:
+        elif kind not in ORDINARY and numbers.get("success", 1.0) > WORKS:
             found.append(neural_cleanse(model, data))
         else:
             found.append({})
