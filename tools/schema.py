@@ -43,7 +43,14 @@ DOCUMENTS: tuple[type[Document], ...] = (
     Manifest,
     SweepResult,
 )
-WORDS = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "null"}
+WORDS = {
+    int: "integer",
+    float: "number",
+    str: "text",
+    bool: "true or false",
+    type(None): "null",
+    Any: "JSON",
+}
 BLOCK = re.compile(r"(<!-- fields of (\w+) -->\n).*?(<!-- end of fields -->)", re.DOTALL)
 
 

@@ -86,6 +86,11 @@ FROZEN = {
         "folder --host --open --no-open --port --allow-host --token-file --export --lang "
         "--overwrite"
     ),
+    "sweep": (
+        "model --do --baseline --activations --directions --top --layer-steps --samples "
+        "--null-samples --threshold --seed --threads --out --engine --engine-option --workers "
+        "--plan --html --lang --table --fail-on --json"
+    ),
     "reproduce": (
         "studies --corpus --model --data-dir --seeds --steps --tokens --full --quick --out --json"
     ),

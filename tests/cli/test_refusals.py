@@ -238,6 +238,7 @@ REACHED = {  # module that names an option: the commands that its messages can e
     "data/training_table": ["train table"],
     "findings/rules/registry": ["audit"],
     "studies": ["reproduce"],
+    "sweep": ["sweep"],
 }
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bilens.base.errors import UsageError
-from bilens.base.memory import readable
 from bilens.cli.commands.sweep_report import SweepPages, report_sweep
 from bilens.cli.console import Output
 from bilens.cli.options import METHOD_PANEL, RUN_PANEL, Json, option, refuse_idle, said
@@ -163,6 +162,8 @@ def totals(plan: Plan) -> dict[str, Any]:
 
 
 def plan_lines(plan: Plan) -> Iterator[str]:
+    from bilens.base.memory import readable
+
     found, kinds = totals(plan), Counter(row.family for row in plan.rows)
     yield f"{plan.head.path}: {found['layers']:,} layers in {found['jobs']:,} jobs"
     yield from (f"  {count:,} × {kind}" for kind, count in kinds.most_common(SHOWN))
