@@ -171,7 +171,7 @@ def turner(
 
     def directions() -> tuple[Tensor, Tensor]:
         rows = unit_rows(torch.randn(left.shape, generator=generator, dtype=torch.float64))[0]
-        return rows, rows
+        return (rows := rows.to(left)), rows
 
     if null == "directions":
         return directions
@@ -180,7 +180,7 @@ def turner(
     corner = torch.linalg.qr(behind.T, mode="r").R.T  # (hidden, rank): behind = corner Vᵀ
 
     def rotated() -> tuple[Tensor, Tensor]:
-        frame = random_frame(behind.shape[1], corner.shape[1], generator)
+        frame = random_frame(behind.shape[1], corner.shape[1], generator).to(corner)
         turned = corner @ frame.T
         return left, turned if after is None else turned @ after
 
