@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 DEVICE = torch.device("meta")  # the one that torch knows without hardware
 INDEXED = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
 ANYWHERE = {"aten::copy_", "aten::_to_copy"}
+FUSED = "_get_fused_kernels_supported_devices"  # of torch.optim
 STRICT = {"aten::cat", "aten::stack"}
 
 
@@ -140,7 +141,20 @@ class Computed(TorchDispatchMode):
 @contextmanager
 def device() -> Iterator[torch.device]:
     """While it lasts, tensors can be made on the device."""
-    name = "_get_fused_kernels_supported_devices"
+    name, autocast, enabled = FUSED, torch.autocast, torch.is_autocast_enabled
     kinds = [*getattr(optimizer, name)(), DEVICE.type]
-    with Made(), Computed(), mock.patch.object(optimizer, name, return_value=kinds):
+
+    def on_processor(kind: str, *how: Any, **named: Any) -> torch.autocast:
+        return autocast("cpu" if kind == DEVICE.type else kind, *how, **named)
+
+    def is_enabled(kind: str) -> bool:
+        return kind != DEVICE.type and enabled(kind)
+
+    with (
+        Made(),
+        Computed(),
+        mock.patch.object(optimizer, name, return_value=kinds),
+        mock.patch.object(torch, "autocast", on_processor),
+        mock.patch.object(torch, "is_autocast_enabled", is_enabled),
+    ):
         yield DEVICE
