@@ -30,9 +30,9 @@ test: check                      ## install the test tools, then lint, types and
 test-all: check                  ## the same with the long sweeps
 	$(PYTEST) -m ""
 
-test-gpu: .venv/test             ## what computes on a device, on the GPU, where there is one
+test-gpu: .venv/test             ## the contract tests on a GPU, where CUDA finds one
 	@if $(BIN)/python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; \
-	then $(BIN)/python -m pytest -m gpu; else echo "No GPU here: nothing was run on one."; fi
+	then $(BIN)/python -m pytest -m gpu tests/test_devices.py; else echo "not run: no CUDA device"; fi
 
 check: .venv/test                ## lint and types only
 	$(BIN)/ruff format --check .

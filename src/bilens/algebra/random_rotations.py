@@ -173,7 +173,7 @@ def turner(
 
     def directions() -> tuple[Tensor, Tensor]:
         rows = unit_rows(torch.randn(left.shape, generator=generator, dtype=torch.float64))[0]
-        return rows, rows
+        return (rows := rows.to(left)), rows
 
     if null == "directions":
         return directions
@@ -186,14 +186,14 @@ def turner(
         own = torch.cat([torch.linalg.qr(left.T, mode="r").R.T, left.new_zeros(rank, rank)], dim=1)
 
         def spanned() -> tuple[Tensor, Tensor]:
-            frame = random_frame(width, rank, generator)
+            frame = random_frame(width, rank, generator).to(corner)
             beyond = torch.linalg.qr(frame[rank:], mode="r").R
             return own, corner @ torch.cat([frame[:rank], beyond]).T
 
         return spanned
 
     def rotated() -> tuple[Tensor, Tensor]:
-        frame = random_frame(width, rank, generator)
+        frame = random_frame(width, rank, generator).to(corner)
         turned = corner @ frame.T
         return left, turned if after is None else turned @ after
 

@@ -313,7 +313,7 @@ def rotation_null(
 
         samples = []
         for done in range(num_samples):
-            rotated = random_frame(f.sizes.d_in, corner.shape[1], generator).T
+            rotated = random_frame(f.sizes.d_in, corner.shape[1], generator).T.to(corner)
             if corner_before is not None:
                 rotated = rotated @ corner_before
             ends = read_ends(left, corner @ rotated, weights, chunk, lift if localised else None)

@@ -252,7 +252,7 @@ def universal_perturbation(
     """
     check_type("f", f, QuadraticMap, "pass the map of a module, module.quadratic_map()")
     mu = checked_vector("mean", mean, f.sizes.d_in)
-    radii = torch.as_tensor(radius, dtype=torch.float64).detach()
+    radii = torch.as_tensor(radius, dtype=torch.float64, device=mu.device).detach()
     if radii.ndim > 1 or bool((radii < 0).any()):
         raise UsageError(f"radius must be one or several numbers of at least 0, got {radius!r}.")
     exact = f.detach().to(torch.float64)

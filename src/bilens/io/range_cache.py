@@ -13,7 +13,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-FOLDER_VARIABLE, LIMIT_VARIABLE = "BILENS_CACHE", "BILENS_CACHE_LIMIT"
 DIGEST = hashlib.sha256().digest_size
 
 
@@ -24,8 +23,8 @@ class RangeCache:
         from bilens.base.memory import parse_bytes  # loads torch
 
         home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        self.folder = Path(os.environ.get(FOLDER_VARIABLE) or f"{home}/bilens").expanduser()
-        limit = os.environ.get(LIMIT_VARIABLE) or "2GiB"
+        self.folder = Path(os.environ.get("BILENS_CACHE") or f"{home}/bilens").expanduser()
+        limit = os.environ.get("BILENS_CACHE_LIMIT") or "2GiB"
         self.limit = 0 if limit == "0" else parse_bytes(limit)
 
     def through(self, key: str, num_bytes: int, fetch: Callable[[], bytes]) -> bytes:

@@ -106,7 +106,9 @@ class LayerView:
         """
 
         def approximation() -> QuadraticMap:
-            f = approximate_layer(self.read(), GaussianInput.of(self.sizes.d_in, None, None))
+            layer = self.read()
+            assumed = GaussianInput.of(self.sizes.d_in, None, None, layer.down.device)
+            f = approximate_layer(layer, assumed)
             f = f.to(torch.promote_types(self.dtype, torch.float32))
             return replace(f, basis=self.basis)
 

@@ -58,7 +58,7 @@ def distil(
     if group.shard:
         student = student.twin()  # for what is divided stays divided
     blocks = [one for one in map(student.at, student.sites) if learns(one)]
-    places = places_of(student.module, trained)
+    places = places_of(student.module, trained) if group.shard else []
     take = group.learner(student.module, minimised, blocks, unused=has_experts(student))
     if group.shard:
         run = new_run([getattr(*place) for place in places], recipe)

@@ -8,11 +8,13 @@ import copy
 import gc
 import importlib
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any, TypeVar, cast
 
 import torch
@@ -115,6 +117,8 @@ class Processes:
         except RuntimeError as error:
             if self.world == 1 or isinstance(error, BilensError) or "gloo" not in str(error):
                 raise
+            if current_thread() is main_thread():  # torchrun ends the others by it: they say so
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise InterruptedRunError(
                 f"Another process of this run has ended; {folder} keeps the last state that was "
                 "saved: repeat the command with --resume to go on."

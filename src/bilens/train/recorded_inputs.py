@@ -143,9 +143,10 @@ class LayerInputs:
         return torch.split(items, count)
 
     def ran(self, items: Tensor, sites: Sequence[Site]) -> dict[str, LayerRows]:
-        """Return what layers are given when the model runs on some items."""
+        """Return what layers are given when the model runs on some items, on the CPU."""
         items = items.to(device_of(self.host.module))
-        return rows_given(self.host.module, sites, items, lambda: self.host.logits(items))
+        found = rows_given(self.host.module, sites, items, lambda: self.host.logits(items))
+        return {name: LayerRows(*(x.cpu() for x in rows)) for name, rows in found.items()}
 
 
 def read(path: Path, sites: Sequence[Site]) -> dict[str, LayerRows]:

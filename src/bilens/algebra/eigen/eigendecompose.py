@@ -148,7 +148,7 @@ def eigendecompose_all(
         problem = problem_of_map(f, directions, slice(first, last))
         task = Task(problem, sizes.k, which, plan.precision, plan.batch, seed)
         part = solve(task, plan, verify, lambda done: progress(first + done, num))
-        return torch.arange(first, last), part
+        return torch.arange(first, last, device=f.device), part
 
     starts = range(0, num, plan.portion)  # as many at a time as have room for their weights
     parts = [some(first, min(first + plan.portion, num)) for first in starts]
@@ -235,7 +235,7 @@ def solve(
     for index in (~usable).nonzero()[:, 0].tolist():
         terms = task.problem.terms(index)
         refused = failed(terms, task.k, task.which, plan.method, Status.NOT_FINITE)
-        parts.append((torch.tensor([index]), stack([refused])))
+        parts.append((largest.new_tensor([index], dtype=torch.int64), stack([refused])))
     done = len(parts)
     if parts:
         progress(done)
@@ -262,7 +262,7 @@ def verified(
     # That is every form whose pairs did not converge, or are known to lack some, and with
     # `everything` each that is not proven complete. With `compare` eigenvalues alone are cheaper,
     # and enough if they are those found.
-    doubtful = torch.tensor(
+    doubtful = batch.complete.new_tensor(
         [end in (Status.RESIDUAL_TOO_LARGE, Status.MISSED) for end in tuple_of(batch.status)]
     )
     if everything:
@@ -277,7 +277,7 @@ def verified(
         if single is None:
             single = fallback()(index, len(found.eigenvalues), found.which)
             single = replace(single, method=found.method)  # of the batch
-        parts.append((torch.tensor([position]), stack([single])))
+        parts.append((done.new_tensor([position]), stack([single])))
     return assemble(parts)
 
 
@@ -295,7 +295,7 @@ def compared(form: BalancedForms, found: EigenDecomposition) -> EigenDecompositi
     nearest = (found.eigenvalues[:, None] - whole).abs().argmin(dim=1)
     return replace(
         found,
-        complete=torch.tensor(True),
+        complete=torch.ones_like(found.complete),
         proof=Proof.COMPARISON,
         cluster=labels[nearest],
         cluster_size=sizes[nearest],
