@@ -9,7 +9,7 @@ CORPUS ?=
 IMAGES = $(if $(DATA),--data-dir $(DATA))
 
 .PHONY: help demo explore test test-all test-gpu check coverage mutation fuzz docs clean
-.PHONY: bench bench-training bench-decomposition bench-guarantees bench-tracing bench-quadratic-fit
+.PHONY: bench bench-sweep bench-training bench-decomposition bench-guarantees bench-tracing bench-quadratic-fit
 .PHONY: bench-conversion-ordinary bench-language bench-sae bench-explorer bench-startup bench-tables study-adapters study-pretrained study-conversion
 
 help:                            ## this list
@@ -78,6 +78,11 @@ bench-conversion-ordinary: .venv/test  ## ordinary networks made bilinear, MNIST
 
 bench-language: .venv/test       ## throughput of a language model's training (CORPUS)
 	$(BIN)/python -m bench.language_throughput $(if $(CORPUS),--corpus $(CORPUS))
+
+bench-sweep: .venv/test          ## sweeps by engines over 14,909 MLPs, and with kills (OUT): half an hour
+	$(BIN)/python -m bench.sweep.deepseek $(OUT)/model
+	$(BIN)/python -m bench.sweep.engines all $(OUT)/model $(OUT)/engines
+	$(BIN)/python -m bench.sweep.kills $(OUT)/kills
 
 bench-explorer: .venv/test       ## the explorer's pages in a browser, of 2,000 models
 	$(PIP) -e '.[serve]'

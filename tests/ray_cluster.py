@@ -15,18 +15,29 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
+def added(cluster: Any, attempts: int = 3, **more: Any) -> Any:
+    """Start a node; Ray gives it half a minute, which is too little on a busy machine."""
+    try:
+        return cluster.add_node(**NODE, **more)
+    except Exception:
+        if not attempts:
+            raise
+        return added(cluster, attempts - 1, **more)
+
+
 def main() -> None:
     """Be the cluster."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
-    node: Any = cluster.add_node(**NODE)
+    cluster: Any = Cluster()
+    added(cluster, include_dashboard=False)
+    node = added(cluster)
     say("127.0.0.1:" + cluster.address.rpartition(":")[2])
     for line in sys.stdin:
         if line.strip() == "remove":
             cluster.remove_node(node, allow_graceful=False)
         else:
-            node = cluster.add_node(**NODE)
+            node = added(cluster)
         say("done")
     cluster.shutdown()
 

@@ -1,7 +1,7 @@
 """Every engine gives the same bytes, names what it could not do, and goes on where one died.
 
-Broken once: a row that is written in the wrong place by its second attempt, `refused` without its
-neighbours' second job, an array that forgets one of its jobs, a job without a checkpoint.
+Broken once: a lost job that is taken for a done one, attempts without an end, an array that forgets
+one of its jobs, a job of submitit without its checkpoint.
 """
 
 import os
@@ -90,14 +90,16 @@ def test_arrays_of_submitit_give_the_same_bytes(swept: Swept, expected: dict[str
     assert swept.written() == expected
 
 
-def test_a_job_that_is_preempted_is_queued_again_and_goes_on(
+def test_a_job_whose_time_is_over_is_queued_again_and_goes_on(
     swept: Swept, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needs("slurm")
     monkeypatch.setattr(manifest, "MOST_ROWS", sweep_runs.ROWS)
     sweep_faults.planted(swept.folder, preempted=[4])
     logs = swept.folder / "logs"
-    assert swept.sweep("slurm", cluster="local", folder=str(logs)).whole
+    # Of one that is given a minute submitit thinks that it has had its time.
+    options = {"cluster": "local", "folder": str(logs), "timeout_min": "1"}
+    assert swept.sweep("slurm", **options).whole
     assert swept.written() == expected
     (log,) = logs.glob("*.err")
     assert log.read_text().count("Caught signal SIGUSR2") == 1

@@ -1,0 +1,43 @@
+"""What a worker of a measured sweep notes: when unpickled, a `TimedSpec` lets it time each row."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from bilens.sweep import jobs
+from bilens.sweep.manifest import Plan
+from bilens.sweep.output import Output
+
+do = jobs.do
+
+
+class TimedSpec(jobs.Spec):
+    """What a worker is told; it then notes when it began each row, and how long that took."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        jobs.do = timed
+
+
+def timed(output: Output, plan: Plan, row: int, task: str) -> None:
+    """Do a task of a row and note its time, in a file of this process."""
+    began, start = time.time(), time.perf_counter()
+    do(output, plan, row, task)
+    line = f"{began} {time.perf_counter() - start}\n"
+    with notes(Path(output.root)).joinpath(str(os.getpid())).open("a") as file:
+        file.write(line)
+
+
+def notes(out: Path) -> Path:
+    """Return the folder of the times, beside the output."""
+    return out.parent / f"{out.name}.times"
+
+
+def noted(out: Path) -> list[tuple[float, float]]:
+    """Return when each row was begun, again where it was done again, and its seconds."""
+    lines = (line for file in notes(out).iterdir() for line in file.read_text().splitlines())
+    pairs = (line.split() for line in lines)
+    return [(float(began), float(seconds)) for began, seconds in pairs]
