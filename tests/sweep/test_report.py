@@ -60,13 +60,14 @@ def test_what_moved_between_two_sweeps_is_named() -> None:
     names = experts()
     norms = drawn(names)
     before = swept_of(plan_of(["old", *names[1:]]), {NORM: norms | {"old": 1.0}})
-    swept = swept_of(plan_of(names), {NORM: norms | {CHANGED: norms[CHANGED] / 3}})
+    now = norms | {CHANGED: norms[CHANGED] / 3, OUTLIER: norms[OUTLIER] * 1.5}
+    swept = swept_of(plan_of(names), {NORM: now})
     found = summary_of(swept, (), before, RUN).difference
     assert found is not None
     assert (found.alone, found.baseline_alone) == ("layers.0.mlp", "old")
     (number,) = found.numbers
-    assert (number.compared, number.same) == (27, 26)
-    assert [one.name for one in number.moved] == [CHANGED]
+    assert (number.compared, number.same) == (27, 25)
+    assert [one.name for one in number.moved] == [CHANGED, OUTLIER]
     other = swept_of(plan_of(names, samples=100), {NORM: norms})
     with pytest.raises(UsageError, match="same tasks and options"):
         summary_of(swept, (), other, RUN)
