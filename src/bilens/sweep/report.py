@@ -204,14 +204,15 @@ def count_of(swept: Swept, task: str) -> TaskCount:
 def reasons(swept: Swept) -> Iterator[Reason]:
     """Yield why results are lacking; those that differ in name and numbers alone are one."""
     states: tuple[Literal["failed", "refused"], ...] = ("failed", "refused")
-    names, found = swept.names, defaultdict[Any, list[tuple[str, str]]](list)
+    names, found = swept.names, defaultdict[Any, list[tuple[str, str, str]]](list)
     for state in states:
         for (task, row), fault in getattr(swept, state).items():
-            key = task, state, DIGITS.sub("0", fault.replace(names[row], ""))
-            found[key].append((names[row], fault))
-    for (task, state, _), those in sorted(found.items(), key=lambda item: -len(item[1])):
-        layers = named([name for name, _ in those])
-        yield Reason(task, state, those[0][1], len(those), layers)
+            key = state, DIGITS.sub("0", fault.replace(names[row], ""))
+            found[key].append((task, names[row], fault))
+    for (state, _), those in sorted(found.items(), key=lambda item: -len(item[1])):
+        tasks, layers, faults = (dict.fromkeys(each) for each in zip(*those, strict=True))
+        said = next(iter(faults))
+        yield Reason(", ".join(tasks), state, said, len(layers), named([*layers]))
 
 
 def change_of(swept: Swept, baseline: Swept) -> SweepChange:
