@@ -83,7 +83,8 @@ def test_results_are_read_and_what_is_missing_is_counted(tmp_path: Path, place: 
     }
     results |= {("audit", row): f"{plan.rows[row].name}: width {row} is odd" for row in (6, 7)}
     output = write(where, plan, results)
-    output.write("failed.json", json.dumps({"audit 8": "out of memory", "audit 0": "no more"}).encode())
+    failed = {"audit 8": "out of memory", "audit 0": "no more"}  # the second one is done since
+    output.write("failed.json", json.dumps(failed).encode())
     asked = parse_conditions(["r2<0.5"], data=True, baseline=True)
     found = summary_of(read_sweep(output), asked, None, RUN)
     (count,) = found.tasks
