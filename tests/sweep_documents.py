@@ -50,7 +50,9 @@ def plan_of(names: Sequence[str], **options: Any) -> Plan:
     head = Manifest(
         path="models/big",
         format="of a test",
-        identities={"models/big": "a" * 64},
+        stored_as=None,
+        identity="a" * 64,
+        models={"models/big": {"": "a" * 64}},
         options=asked,
         release="0",
         num_rows=len(rows),

@@ -165,10 +165,10 @@ def summary_of(
         groups[kinds[row]].append(reading)
     layers = [layer for group in groups.values() for layer in with_norm_scores(group)]
     verdict = judge("layer_audit", Evidence(layers=(*layers,), changes=(*swept.changes,)))
-    dtypes = {part.dtype: None for row in rows for part in row.parts}
+    stored = head.stored_as or ", ".join({part.dtype: "" for row in rows for part in row.parts})
     numbers = (swept_number(*key, one, kinds, names) for key, one in swept.numbers.items())
     return SweepSummary(
-        model=LayeredModel(head.format, len(rows), ", ".join(dtypes)),
+        model=LayeredModel(head.format, len(rows), stored),
         options=head.options,
         names=(*names,),
         kinds=(*ordered,),
