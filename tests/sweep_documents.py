@@ -65,7 +65,7 @@ def swept_of(plan: Plan, numbers: Mapping[tuple[str, str], Mapping[str, float]])
     swept = Swept(plan)
     for key, values in numbers.items():
         swept.numbers[key] = np.array([values.get(row.name, np.nan) for row in plan.rows])
-        swept.done[key[0]] = len(plan.rows)
+        swept.done |= {(key[0], row.index) for row in plan.rows}
     return swept
 
 
@@ -110,7 +110,7 @@ def many(*, changed: float = 1.0, gone: str = "") -> SweepSummary:
     numbers["fit", "r_squared"] |= dict.fromkeys(names[2:14], 0.2)
     numbers["audit", "dead"] = dict.fromkeys(names, 0.0)
     swept = swept_of(plan, numbers)
-    swept.done["decompose"] -= 1
+    swept.done.remove(("decompose", 3))
     swept.refused = {("fit", row): f"{plan.rows[row].name} is no good" for row in range(8)}
     swept.failed = {("decompose", 3): "a worker process died"}
     swept.readings = {row.index: reading(row.name) for row in plan.rows[1:]}

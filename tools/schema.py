@@ -27,6 +27,7 @@ from bilens.records.decomposition import LayerDecomposition
 from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.sweep import Manifest, SweepResult
+from bilens.records.sweep_report import SweepSummary
 from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace
 
@@ -42,6 +43,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     LayerDecomposition,
     Manifest,
     SweepResult,
+    SweepSummary,
 )
 WORDS = {
     int: "integer",

@@ -60,13 +60,14 @@ def test_what_moved_between_two_sweeps_is_named() -> None:
     names = experts()
     norms = drawn(names)
     before = swept_of(plan_of(["old", *names[1:]]), {NORM: norms | {"old": 1.0}})
-    swept = swept_of(plan_of(names), {NORM: norms | {CHANGED: norms[CHANGED] / 3}})
+    now = norms | {CHANGED: norms[CHANGED] / 3, OUTLIER: norms[OUTLIER] * 1.5}
+    swept = swept_of(plan_of(names), {NORM: now})
     found = summary_of(swept, (), before, RUN).difference
     assert found is not None
     assert (found.alone, found.baseline_alone) == ("layers.0.mlp", "old")
     (number,) = found.numbers
-    assert (number.compared, number.same) == (27, 26)
-    assert [one.name for one in number.moved] == [CHANGED]
+    assert (number.compared, number.same) == (27, 25)
+    assert [one.name for one in number.moved] == [CHANGED, OUTLIER]
     other = swept_of(plan_of(names, samples=100), {NORM: norms})
     with pytest.raises(UsageError, match="same tasks and options"):
         summary_of(swept, (), other, RUN)
@@ -82,7 +83,8 @@ def test_results_are_read_and_what_is_missing_is_counted(tmp_path: Path, place: 
     }
     results |= {("audit", row): f"{plan.rows[row].name}: width {row} is odd" for row in (6, 7)}
     output = write(where, plan, results)
-    output.write("failed.json", json.dumps({"audit 8": "out of memory"}).encode())
+    failed = {"audit 8": "out of memory", "audit 0": "no more"}  # the second one is done since
+    output.write("failed.json", json.dumps(failed).encode())
     asked = parse_conditions(["r2<0.5"], data=True, baseline=True)
     found = summary_of(read_sweep(output), asked, None, RUN)
     (count,) = found.tasks

@@ -61,9 +61,9 @@ class TaskCount(Record, frozen=True):
 
 
 class Reason(Record, frozen=True):
-    """Why layers have no result of a task."""
+    """Why layers have no result."""
 
-    task: str
+    tasks: str
     state: Literal["refused", "failed"]
     reason: str  # of the first layer; of the others, but for names and numbers
     count: Count

@@ -45,6 +45,7 @@ REPORT = "report.json"  # beside the manifest, where the explorer finds it
 TOGETHER = 100  # files that are fetched at a time
 DIGITS = re.compile(r"\d+")
 Key = tuple[str, str]  # task and number
+Piece = tuple[str, int]  # task and row
 
 
 @dataclass
@@ -53,9 +54,9 @@ class Swept:
 
     plan: Plan
     numbers: dict[Key, Values] = field(default_factory=dict)
-    done: Counter[str] = field(default_factory=Counter)  # results by task, refused ones too
-    refused: dict[tuple[str, int], str] = field(default_factory=dict)  # by task and row
-    failed: dict[tuple[str, int], str] = field(default_factory=dict)
+    done: set[Piece] = field(default_factory=set)  # results, also those of a refusal
+    refused: dict[Piece, str] = field(default_factory=dict)
+    failed: dict[Piece, str] = field(default_factory=dict)
     readings: dict[int, LayerReading] = field(default_factory=dict)
     changes: list[LayerDifference] = field(default_factory=list)
 
@@ -70,7 +71,7 @@ class Swept:
     def take(self, found: SweepResult) -> None:
         """Take the numbers of a result, and what rules need of its record."""
         task, row = found.task, self.plan.rows[found.row]
-        self.done[task] += 1
+        self.done.add((task, row.index))
         if found.refused is not None:
             self.refused[task, row.index] = found.refused
             return
@@ -135,8 +136,9 @@ def read_sweep(output: Output, progress: Progress = silent) -> Swept:
             ) from None
         progress("results", done, len(names))
     for key, fault in json.loads(output.read(FAILED) or b"{}").items():
-        task, row = key.split()
-        swept.failed[task, int(row)] = fault
+        piece = key.split()[0], int(key.split()[1])
+        if piece not in swept.done:  # since
+            swept.failed[piece] = fault
     return swept
 
 
@@ -163,10 +165,10 @@ def summary_of(
         groups[kinds[row]].append(reading)
     layers = [layer for group in groups.values() for layer in with_norm_scores(group)]
     verdict = judge("layer_audit", Evidence(layers=(*layers,), changes=(*swept.changes,)))
-    dtypes = {part.dtype: None for row in rows for part in row.parts}
+    stored = head.stored_as or ", ".join({part.dtype: "" for row in rows for part in row.parts})
     numbers = (swept_number(*key, one, kinds, names) for key, one in swept.numbers.items())
     return SweepSummary(
-        model=LayeredModel(head.format, len(rows), ", ".join(dtypes)),
+        model=LayeredModel(head.format, len(rows), stored),
         options=head.options,
         names=(*names,),
         kinds=(*ordered,),
@@ -195,8 +197,8 @@ def judged(
 
 
 def count_of(swept: Swept, task: str) -> TaskCount:
-    refused, failed = (sum(each == task for each, _ in x) for x in (swept.refused, swept.failed))
-    done = swept.done[task]
+    pieces = swept.refused, swept.failed, swept.done
+    refused, failed, done = (sum(each == task for each, _ in those) for those in pieces)
     missing = len(swept.plan.rows) - done - failed
     return TaskCount(task, done - refused, refused, failed, missing)
 
@@ -204,14 +206,15 @@ def count_of(swept: Swept, task: str) -> TaskCount:
 def reasons(swept: Swept) -> Iterator[Reason]:
     """Yield why results are lacking; those that differ in name and numbers alone are one."""
     states: tuple[Literal["failed", "refused"], ...] = ("failed", "refused")
-    names, found = swept.names, defaultdict[Any, list[tuple[str, str]]](list)
+    names, found = swept.names, defaultdict[Any, list[tuple[str, str, str]]](list)
     for state in states:
         for (task, row), fault in getattr(swept, state).items():
-            key = task, state, DIGITS.sub("0", fault.replace(names[row], ""))
-            found[key].append((names[row], fault))
-    for (task, state, _), those in sorted(found.items(), key=lambda item: -len(item[1])):
-        layers = named([name for name, _ in those])
-        yield Reason(task, state, those[0][1], len(those), layers)
+            key = state, DIGITS.sub("0", fault.replace(names[row], ""))
+            found[key].append((task, names[row], fault))
+    for (state, _), those in sorted(found.items(), key=lambda item: -len(item[1])):
+        tasks, layers, faults = (dict.fromkeys(each) for each in zip(*those, strict=True))
+        said = next(iter(faults))
+        yield Reason(", ".join(tasks), state, said, len(layers), named([*layers]))
 
 
 def change_of(swept: Swept, baseline: Swept) -> SweepChange:

@@ -203,7 +203,7 @@ def coverage(t: Catalogue, record: SweepSummary) -> Markup:
 
 
 def reason_line(t: Catalogue, one: Reason) -> str:
-    said = {"task": one.task, "names": one.layers, "reason": one.reason}
+    said = {"task": one.tasks, "names": one.layers, "reason": one.reason}
     return t(f"sweep.coverage.{one.state}_line", count=whole(one.count), **said)
 
 
