@@ -1,7 +1,7 @@
 """Time and memory of each task of a sweep on layers of real size, with random weights.
 
-`python -m bench.sweep.sizes --out FOLDER`: an expert of DeepSeek-V3 (7168, 2048) in FP8, and an MLP
-of a 70B Llama (8192, 28672) in bfloat16. Each task runs in a process of its own.
+An expert of DeepSeek-V3 (7168, 2048) in FP8, and an MLP of a 70B Llama (8192, 28672) in bfloat16;
+`python -m bench.sweep.scaling sizes` runs each task in a process of its own.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -99,26 +97,9 @@ def measured(folder: Path, task: str) -> dict[str, float]:
     }
 
 
-def main() -> None:
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--one", nargs=2)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--one", nargs=2, required=True)
     given = parser.parse_args()
-    if given.one:
-        name, task = given.one
-        print(json.dumps(measured(given.out / name, task)))
-        return
-    for name in SIZES:
-        write_layer(given.out / name, name)
-        for task in TASKS:
-            if given.only in f"{name} {task}":
-                line = ["-m", "bench.sweep.sizes", "--out", str(given.out), "--one", name, task]
-                done = subprocess.run(  # noqa: S603 - our own interpreter
-                    [sys.executable, *line], check=False, capture_output=True, text=True
-                )
-                print(name, task, done.stdout.strip() or done.stderr[-600:], flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    print(json.dumps(measured(given.out / given.one[0], given.one[1])))
