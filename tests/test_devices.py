@@ -6,10 +6,12 @@ Turned red by: a dense solver whose array is on the processor, weights that a fi
 device, labels that stay where they are.
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any, Literal
 from unittest import mock
 
@@ -20,9 +22,13 @@ from torch import Tensor
 import bilens as bl
 import elsewhere
 import language_runs
+import traced_models
 from bilens import certify
 from bilens.algebra.approximation.data_fit import fit_neurons, quadratic_ceiling, refit_down
+from bilens.base.errors import MemoryLimitError
+from bilens.base.memory import MEMORY_LIMIT_VARIABLE, memory_limit
 from bilens.io.host import host_of
+from bilens.nn.classifier import BilinearClassifier
 from bilens.nn.transformer import BilinearTransformer
 from bilens.train import layer_fit
 from bilens.train.activations import measure_sae
@@ -194,7 +200,34 @@ class Serial:
         pass
 
 
-JOBS |= {"language": language, "autoencoder": autoencoder, "conversion": conversion}
+def tracing(put: Put) -> Any:
+    """A trace of a layer, its numbers."""
+    with TemporaryDirectory() as place:
+        model, *saes = traced_models.write_all(Path(place))
+        loaded = bl.load(model)
+        assert isinstance(loaded.module, BilinearTransformer)
+        loaded.module.to(put(U).device)
+        found = bl.trace(
+            loaded, 0, input_sae=saes[0], output_sae=saes[1], tokens=150, outputs=1, pairs=2
+        )
+    return put(torch.tensor([*numbers_in(found.document)], dtype=torch.float32))
+
+
+def numbers_in(value: Any) -> Iterator[float]:
+    """Every number of a document that is no whole one."""
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from numbers_in(one)
+
+
+JOBS |= {
+    "tracing": tracing,
+    "language": language,
+    "autoencoder": autoencoder,
+    "conversion": conversion,
+}
 
 
 def tensors_of(value: Any) -> Iterator[Tensor]:
@@ -228,3 +261,25 @@ def test_it_is_computed_where_the_tensors_are(job: str, put: Put) -> None:
     for one, other in zip(found, wanted, strict=True):
         rtol, atol = (1e-3, 1e-4) if other.dtype == torch.float32 else (1e-6, 1e-8)
         torch.testing.assert_close(one.cpu(), other, rtol=rtol, atol=atol, equal_nan=True)
+
+
+def test_a_plan_has_the_memory_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(MEMORY_LIMIT_VARIABLE, raising=False)
+    told = SimpleNamespace(mem_get_info=lambda _device: (1 << 30, 4 << 30))  # as torch.cuda
+    monkeypatch.setattr(torch, elsewhere.DEVICE.type, told, raising=False)
+    with elsewhere.device():
+        f = wide(lambda x: elsewhere.there(x.clone()))
+        assert bl.plan_eigendecomposition(f).limit_bytes == 3 << 30
+        told.mem_get_info = lambda _device: (0, 1 << 10)
+        with pytest.raises(MemoryLimitError, match=r"the limit is 0\.00 MiB"):
+            f.form(0).dense()
+    assert bl.plan_eigendecomposition(wide(Tensor.clone)).limit_bytes == memory_limit()
+
+
+def test_an_audit_reads_on_the_processor_and_leaves_the_model_where_it_is(put: Put) -> None:
+    torch.manual_seed(0)
+    wanted, rows = BilinearClassifier(6, 8, 3), (torch.rand(30, 6), torch.arange(30) % 3)
+    model = copy.deepcopy(wanted).to(put(U).device)
+    found = bl.certify_model(model, rows, samples=5).document
+    assert found["l2"] == bl.certify_model(wanted, rows, samples=5).document["l2"]
+    assert model.embed.weight.device.type == put(U).device.type

@@ -198,7 +198,7 @@ def hosvd(
     check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
     if rank is not None:
         rank = check_count("rank", rank, minimum=1)
-    limit = allowed_memory(memory_limit)
+    limit = allowed_memory(memory_limit, f.device)
     check_mode_memory(f.sizes, "out", 1 if f.dtype == torch.float64 else 2, limit)
     f = f.detach().to(torch.float64)
     factors = Factors.of(f.tensor.down, f.tensor.left, f.tensor.right)

@@ -296,6 +296,7 @@ def rotation_null(
         f"a rotation null of {num} directions of width {width}",
         "read fewer directions at a time",
         memory_limit,
+        device=f.device,
     )
     with torch.no_grad():
         down, left, right = (

@@ -129,6 +129,7 @@ def prepare(
         f"the spectra of {len(wanted)} pairs of outputs of width {width}",
         "name fewer `pairs`",
         memory_limit,
+        device=f.device,
     )
     f = f.detach().to(torch.float64)
     return PairSpectra(f, {pair: contrast_of(f, *pair, memory_limit) for pair in wanted})

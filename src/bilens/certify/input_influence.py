@@ -190,6 +190,7 @@ def remove_inputs(
         8 * 8 * f.sizes.d_out * len(indices) * (f.sizes.d_hidden + d_in),
         f"removing {len(indices)} inputs from {f.sizes.d_out} outputs",
         "remove fewer inputs, or take some outputs with compose_output",
+        device=f.device,
     )
     reader = InputRows.of(f)
     rows, linear = reader.read(indices), linear_part(f)[:, indices]

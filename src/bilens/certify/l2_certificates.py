@@ -136,6 +136,7 @@ def l2_radius(
         f"certificates of {rows} inputs of width {width}",
         "pass fewer inputs at a time",
         memory_limit,
+        device=f.device,
     )
     samples = samples_of(exact, x, label)
     per_rival = torch.full_like(samples.margins, torch.inf)

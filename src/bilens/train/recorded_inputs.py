@@ -258,8 +258,9 @@ def of_tensor(module: nn.Module, data: Tensor, held_out: float, seed: int) -> La
 def entry(module: nn.Module, view: LayerView) -> str:
     """Return the path of the linear map in a module whose weights begin a layer, as they are."""
     layer = view.weights()
-    first = layer.gate if isinstance(layer, GLUWeights) else layer.up
-    for name, weight in module.named_parameters():
+    first = (layer.gate if isinstance(layer, GLUWeights) else layer.up).cpu()
+    for name, parameter in module.named_parameters():
+        weight = parameter.detach().cpu()
         for one in (weight, weight.T) if weight.ndim == 2 else ():  # (in, out) of a Conv1D
             if any(torch.equal(part, first) for part in (one[: len(first)], one[-len(first) :])):
                 return name.rpartition(".")[0]

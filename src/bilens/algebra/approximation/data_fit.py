@@ -176,7 +176,8 @@ def refit_down(
         raise UsageError(f"{len(x)} rows of inputs: {count:,} unknowns take as many or more.")
     folds = FOLDS if count <= SMALL else 2  # of two, the first alone is held out
     memory = 8 * count * (folds + 3) * (count + d_out)
-    check_memory(memory, f"a regression on {count:,} features", "keep the fit of each neuron")
+    what, device = f"a regression on {count:,} features", quadratic.down.device
+    check_memory(memory, what, "keep the fit of each neuron", device=device)
     gram = quadratic.down.new_zeros(folds, count, count)
     right = gram.new_zeros(folds, count, d_out)
     runs = (torch.arange(len(x), device=x.device) // max(1, len(x) // RUNS) % FOLDS).clamp(

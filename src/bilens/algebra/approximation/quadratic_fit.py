@@ -158,7 +158,8 @@ def fit_layers(
     maps = {STANDARD if mean is None and covariance is None else GIVEN: f}
     if rows is None:
         memory = 16 * samples * (d_in + 4 * f.sizes.d_out)
-        check_memory(memory, f"measuring R² on {samples} samples", "take fewer samples")
+        what = f"measuring R² on {samples} samples"
+        check_memory(memory, what, "take fewer samples", device=device)
         x, about = assumed.draw(samples, generator), assumed.about
     else:
         if held_out is None:

@@ -74,7 +74,7 @@ def eigendecompose(
     kept = clip_k(k, form.d_in)
     itemsize = 8 if form.matrix.left.dtype == torch.float64 else 4
     sizes = Sizes(1, form.matrix.d_hidden, form.d_in, kept, itemsize)
-    plan = make_plan(sizes, method, precision, memory_limit, verify)
+    plan = make_plan(sizes, method, precision, memory_limit, verify, form.device)
     task = Task(problem_of_form(form), kept, which, plan.precision, plan.batch, seed)
     result = solve(task, plan, verify, lambda _done: None)[0]
     if result.status in (Status.NOT_FINITE, Status.NOT_CONVERGED):
@@ -141,7 +141,7 @@ def eigendecompose_all(
     check_type("f", f, QuadraticMap, "pass a map; one form f.form(u) goes to eigendecompose(form)")
     check_choices(which, method, precision)
     sizes = sizes_of(f, directions, k)
-    plan = make_plan(sizes, method, precision, memory_limit, verify)
+    plan = make_plan(sizes, method, precision, memory_limit, verify, f.device)
     num = sizes.num
 
     def some(first: int, last: int) -> tuple[Tensor, EigenDecomposition]:
@@ -189,7 +189,9 @@ def plan_eigendecomposition(
     check_choices("magnitude", method, precision)
     if not isinstance(getattr(f, "sizes", None), FactorSizes):
         check_type("f", f, QuadraticMap, "pass a map, or a layer of a model")
-    return make_plan(sizes_of(f, directions, k), method, precision, memory_limit, verify)
+    device = f.device if isinstance(f, QuadraticMap) else None
+    sizes = sizes_of(f, directions, k)
+    return make_plan(sizes, method, precision, memory_limit, verify, device)
 
 
 def sizes_of(f: SizedMap, directions: Tensor | None, k: int | None) -> Sizes:
