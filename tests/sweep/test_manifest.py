@@ -95,3 +95,26 @@ def test_a_plan_leaves_nothing_behind(model: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "6 layers in 6 jobs" in done.stdout
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--engine", "fog"], "--engine fog is not known"),
+        (["--engine-option", "a=b"], "--engine-option a is not known to this engine"),
+        (["--engine-option", "ab"], "expected NAME=VALUE"),
+        (["--do", "dance"], "--do names 'dance'"),
+        (["--do", "compare"], "compare needs --baseline"),
+        (["--do", "fit", "--activations", "nowhere"], "--activations nowhere is no folder"),
+        (["--do", "audit", "--activations", "nowhere"], "--activations is for fit"),
+        (["--html", "x.html"], "only with `sweep report FOLDER`"),
+    ],
+)
+def test_what_is_refused_keeps_nothing(
+    model: Path, tmp_path: Path, words: list[str], said: str
+) -> None:
+    out = tmp_path / "out"
+    done = CliRunner().invoke(app, ["sweep", str(model), "--out", str(out), *words])
+    assert isinstance(done.exception, UsageError)
+    assert said in str(done.exception)
+    assert not (out / NAME).exists()

@@ -254,3 +254,12 @@ def check_tasks(options: SweepOptions) -> None:
         raise UsageError(f"--do names {found}; expected some of {','.join(TASKS)}.")
     if ("compare" in options.tasks) != (options.baseline is not None):
         raise UsageError("compare needs --baseline, and --baseline is for compare: give both.")
+    if options.activations is None:
+        return
+    if not {"fit", "decompose", "convert"} & {*options.tasks}:
+        raise UsageError("--activations is for fit, decompose and convert: leave it out.")
+    if not Path(options.activations).is_dir():
+        raise UsageError(
+            f"--activations {options.activations} is no folder: give one with a file "
+            "LAYER.safetensors for each layer."
+        )
