@@ -26,7 +26,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:torch.distributed is disabled"),  # one opens a divided state
 ]
 KINDS = ("language", "sae")
-CONVERSIONS = ("convert-two", "convert-from-shard-half", "convert-to_shard-shard-on")
 
 
 def ended(started: list[Any], timeout: float = 120) -> list[str]:
@@ -51,14 +50,15 @@ def alone(place: Path, *jobs: str) -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process trains, and two: from the start, and from halfway of each other."""
     place = tmp_path_factory.mktemp("trained")
-    one = [f"{kind}-{name}" for kind in KINDS for name in ("one", "to_two-half", "to_shard-half")]
-    alone(place, *one, "language-in_parts-parts", "convert-one", "convert-to_shard-half")
-    two = [f"{kind}-{name}" for kind in KINDS for name in ("two", "sharded-shard")]
-    two += [f"{kind}-{name}" for kind in KINDS for name in ("to_two-on", "to_shard-shard-on")]
-    two += [f"{kind}-{name}" for kind in KINDS for name in ("from_two-half", "from-shard-half")]
-    ended(several_processes.launch(place, *two, "language-both-parts-shard", *CONVERSIONS))
-    alone(place, *(f"{kind}-{name}" for kind in KINDS for name in ("from_two-on", "from-on")))
-    alone(place, "convert-from-on")
+    one = [f"{kind}-{name}" for kind in KINDS for name in ("one", "to_shard-half")]
+    alone(place, *one, "language-to_two-half", "language-in_parts-parts")
+    alone(place, "convert-one", "convert-to_shard-half")
+    two = [f"{kind}-{name}" for kind in KINDS for name in ("two", "to_shard-shard-on")]
+    two += [f"{kind}-from-shard-half" for kind in KINDS]
+    two += ["language-sharded-parts-shard", "sae-sharded-shard"]
+    two += ["language-to_two-on", "language-from_two-half"]
+    ended(several_processes.launch(place, *two, "convert-two", "convert-to_shard-shard-on"))
+    alone(place, "language-from_two-on", *(f"{kind}-from-on" for kind in KINDS))
     return place
 
 
@@ -67,11 +67,12 @@ def weights(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-NAMES = ("two", "sharded", "to_two", "to_shard", "from_two", "from")
-RUNS = [f"{kind}-{name}" for kind in KINDS for name in NAMES]
+RUNS = [f"{kind}-{name}" for kind in KINDS for name in ("two", "sharded", "to_shard", "from")]
 
 
-@pytest.mark.parametrize("name", [*RUNS, "language-in_parts", "language-both"])
+@pytest.mark.parametrize(
+    "name", [*RUNS, "language-to_two", "language-from_two", "language-in_parts"]
+)
 def test_the_weights_are_those_of_one_process(name: str, trained: Path) -> None:
     wanted, found = weights(trained / f"{name.split('-')[0]}-one"), weights(trained / name)
     assert found.keys() == wanted.keys()
@@ -81,7 +82,7 @@ def test_the_weights_are_those_of_one_process(name: str, trained: Path) -> None:
     assert lines == [several_processes.LINES[name.split("-")[0]]]
 
 
-@pytest.mark.parametrize("name", ["two", "from", "to_shard"])
+@pytest.mark.parametrize("name", ["two", "to_shard"])
 def test_a_conversion_is_that_of_one_process(name: str, trained: Path) -> None:
     """In float32: the layers are read from files, and what is learnt behind them is shared."""
     wanted, found = weights(trained / "convert-one"), weights(trained / f"convert-{name}")
