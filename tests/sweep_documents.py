@@ -8,7 +8,7 @@ import numpy as np
 
 from bilens.findings.rules.registry import parse_conditions
 from bilens.records.base import json_text, to_json
-from bilens.records.common import Run
+from bilens.records.common import Run, Source
 from bilens.records.layer_audit import LayerReading
 from bilens.records.sweep import Manifest, ManifestRow, SweepOptions, SweepResult
 from bilens.records.sweep_report import SweepSummary
@@ -49,9 +49,7 @@ def plan_of(names: Sequence[str], **options: Any) -> Plan:
     asked = SweepOptions(**{"tasks": ("fit",), **options})
     head = Manifest(
         path="models/big",
-        format="of a test",
-        stored_as=None,
-        identity="a" * 64,
+        source=Source("models/big", "a" * 64, {"format": "of a test"}),
         models={"models/big": {"": "a" * 64}},
         options=asked,
         release="0",

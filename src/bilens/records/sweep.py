@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 from bilens.records.base import Count, Document, Integer, Record
+from bilens.records.common import Source
 from bilens.records.trace import DirectionReading
 
 
@@ -88,9 +89,7 @@ class Manifest(Document, frozen=True, kw_only=True):
 
     kind: Literal["sweep_manifest"] = "sweep_manifest"
     path: str  # of the model, as it was given
-    format: str
-    stored_as: str | None  # how its weights are quantised
-    identity: str  # of the model: SHA-256 of its weights, or of its headers
+    source: Source  # with `headers_sha256` where the weights were not read
     # model → file → SHA-256 of its header, or what a store says of it; "" for all weights
     models: dict[str, dict[str, str]]
     options: SweepOptions

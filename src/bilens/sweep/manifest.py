@@ -10,6 +10,7 @@ from functools import cached_property, lru_cache
 
 import msgspec
 
+from bilens.api.provenance import describe_source
 from bilens.base.errors import BilensError, FileError, UsageError
 from bilens.io.load import LayerView, LoadedModel, load, load_layers
 from bilens.records.base import json_text, read_document
@@ -85,9 +86,7 @@ def make_plan(path: str, options: SweepOptions) -> Plan:
     )
     head = Manifest(
         path=path,
-        format=model.provenance.get("format", "bilens"),
-        stored_as=model.provenance.get("stored_as"),
-        identity=model.identity,
+        source=describe_source(model),
         models={one.source: dict(known_of(one)) for one in found if one is not None},
         options=options,
         release=VERSION,

@@ -26,7 +26,7 @@ from bilens.findings.rules.registry import (
     rules_asked_for,
 )
 from bilens.findings.rules.rule import Evidence
-from bilens.records.common import Finding, JudgedCondition, Run, Source
+from bilens.records.common import Finding, JudgedCondition, Run
 from bilens.records.decomposition import LayerFit
 from bilens.records.layer_audit import (
     BaselineSource,
@@ -165,10 +165,13 @@ def summary_of(
         groups[kinds[row]].append(reading)
     layers = [layer for group in groups.values() for layer in with_norm_scores(group)]
     verdict = judge("layer_audit", Evidence(layers=(*layers,), changes=(*swept.changes,)))
-    stored = head.stored_as or ", ".join({part.dtype: "" for row in rows for part in row.parts})
+    about = head.source.provenance
+    stored = about.get("stored_as") or ", ".join(
+        {part.dtype: "" for row in rows for part in row.parts}
+    )
     numbers = (swept_number(*key, one, kinds, names) for key, one in swept.numbers.items())
     return SweepSummary(
-        model=LayeredModel(head.format, len(rows), stored),
+        model=LayeredModel(about.get("format", "bilens"), len(rows), stored),
         options=head.options,
         names=(*names,),
         kinds=(*ordered,),
@@ -180,7 +183,7 @@ def summary_of(
         verdict=verdict,
         conditions=(*judged(swept, conditions, verdict),) if conditions else None,
         difference=None if baseline is None else change_of(swept, baseline),
-        source=Source(head.path, head.identity, {}),
+        source=head.source,
         reproduce=run,
     )
 
@@ -227,7 +230,7 @@ def change_of(swept: Swept, baseline: Swept) -> SweepChange:
         )
     mine, theirs = dict.fromkeys(swept.names), dict.fromkeys(baseline.names)
     return SweepChange(
-        baseline=BaselineSource(other.path, other.identity),
+        baseline=BaselineSource(other.path, other.source.weights_sha256),
         alone=named([name for name in mine if name not in theirs]),
         baseline_alone=named([name for name in theirs if name not in mine]),
         numbers=tuple(
