@@ -93,7 +93,7 @@ def test_results_are_read_and_what_is_missing_is_counted(tmp_path: Path, place: 
     assert found.numbers[0].kinds[0].count == 5
     assert [finding.outcome for finding in found.verdict][:2] == ["pass", "pass"]
     assert [(one.value, one.failed) for one in found.conditions or ()] == [(None, True)]
-    strange = replace(plan.head, format="another")
+    strange = replace(plan.head, release="another")
     output.write(NAME, replace_head(plan.text, to_json(strange)))
     with pytest.raises(FileError, match="another manifest"):
         read_sweep(output)
