@@ -1,7 +1,6 @@
 """A cluster of Ray with two nodes on this machine: `python -m ray_cluster`.
 
-It says where it is, and does `remove` and `add` of the second node, a line each, until the input
-ends.
+It says where it is; with a line of input it removes the second node, and it ends with the input.
 """
 
 import sys
@@ -33,12 +32,9 @@ def main() -> None:
     added(cluster, include_dashboard=False)
     node = added(cluster)
     say("127.0.0.1:" + cluster.address.rpartition(":")[2])
-    for line in sys.stdin:
-        if line.strip() == "remove":
-            cluster.remove_node(node, allow_graceful=False)
-        else:
-            node = added(cluster)
-        say("done")
+    for _ in sys.stdin:  # to remove it
+        cluster.remove_node(node, allow_graceful=False)
+        say("removed")
     cluster.shutdown()
 
 

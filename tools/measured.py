@@ -114,6 +114,15 @@ def masks(data: dict[str, Any]) -> Numbers:
     yield "comparisons", sum(model["comparisons"] for model in models)
 
 
+def sweep(data: dict[str, Any]) -> Numbers:
+    for row in data["engines"]["engines"]:
+        yield f"{row['engine']}: milliseconds added to a job", row["added_ms_a_job"]
+        yield f"{row['engine']}: MiB of the driver at the end", row["driver_mib"][-1]
+    killed = data["kills"]
+    yield "workers, nodes and drivers killed", sum(killed["killed"].values())
+    yield "results missing then", killed["jobs"] - killed["results"]
+
+
 MEASURES = (
     Measure(
         "decomposition",
@@ -142,6 +151,7 @@ MEASURES = (
     ),
     Measure("smollm2", "Audit of SmolLM2-135M", "make study-pretrained MODEL=file.gguf", smollm2),
     Measure("tables", "Estimators for tables", "make bench-tables", tables),
+    Measure("sweep", "Sweeps and what they lose", "make bench-sweep OUT=folder", sweep),
     Measure("masks", "Universal perturbations", "bilens reproduce vision/masks", masks),
 )
 

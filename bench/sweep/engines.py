@@ -36,7 +36,8 @@ PAGE = ROOT / "docs" / "benchmarks"
 OPTIONS = SweepOptions(tasks=("fit",), null_samples=3)
 LIMIT = 15.0  # milliseconds that an engine adds to a job
 SAMPLE = 1000  # rows of the loop in one process
-NODES = {"local": 2, "ray": 3}  # workers
+WORKERS, NODES = 2, 3  # of each engine; of the cluster, the head does no jobs
+ENGINES = ("local", "ray")
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 << 20, "memory": 4 << 30}
 
 
@@ -63,7 +64,8 @@ def swept(engine: str, model: Path, out: Path, workers: int) -> dict[str, Any]:
         if not warm and done >= total / 10:
             warm.append(time.time())
 
-    found = drive(plan, output, lambda: open_engine(engine, workers), progress)
+    limit = workers if engine == "local" else None  # the cluster has as many
+    found = drive(plan, output, lambda: open_engine(engine, limit), progress)
     wall = time.time() - warm[0]
     assert found.whole, found.failed
     own = [seconds for began, seconds in noted(out) if began > warm[0]]
@@ -109,13 +111,14 @@ def digest(out: Path) -> str:
 
 @contextmanager
 def cluster(nodes: int) -> Iterator[Any]:
-    """Yield a cluster of Ray of so many nodes on this machine, one CPU each."""
+    """Yield a cluster of Ray on this machine: a head, and nodes of one CPU."""
     from ray.cluster_utils import Cluster
 
-    os.environ |= {"RAY_AUTH_MODE": "disabled", "PYTHONPATH": os.pathsep.join(paths())}
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths())
     found: Any = Cluster()
     for number in range(nodes):
-        add_node(found, **({} if number else {"include_dashboard": False}))
+        add_node(found, **({} if number else {"include_dashboard": False, "num_cpus": 0}))
     os.environ["RAY_ADDRESS"] = str(found.address)
     yield found
     found.shutdown()
@@ -124,7 +127,7 @@ def cluster(nodes: int) -> Iterator[Any]:
 def add_node(cluster: Any, attempts: int = 5, **more: Any) -> None:
     """Start a node, the first one as the head; Ray gives it half a minute, which may not do."""
     try:
-        cluster.add_node(**NODE, **more)
+        cluster.add_node(**{**NODE, **more})
     except Exception as error:  # it has no name of its own
         if not attempts:
             raise
@@ -149,9 +152,9 @@ def measure(model: Path, folder: Path) -> dict[str, Any]:
     """Return what the loop and the engines took, and whether they wrote the same."""
     result: dict[str, Any] = {"alone": process("alone", model, folder / "alone"), "engines": []}
     result["engines"].append(process("local", model, folder / "local"))
-    with cluster(NODES["ray"]):
+    with cluster(NODES):
         result["engines"].append(process("ray", model, folder / "ray"))
-    hashes = {engine: digest(folder / engine) for engine in NODES}
+    hashes = {engine: digest(folder / engine) for engine in ENGINES}
     result["files"] = sum(1 for file in (folder / "ray").rglob("*.json"))
     result["sha256"] = hashes["ray"]
     result["same_bytes"] = len({*hashes.values()}) == 1
@@ -194,11 +197,11 @@ def engines_page(found: dict[str, Any]) -> str:
 ## What an engine adds to a job
 
 A model in the layout of DeepSeek-V3 with tiny widths, task `fit`, one row a job: an engine is used
-once for each MLP. Ray is a real cluster of {NODES["ray"]} nodes on this machine. Milliseconds a
-job: the task's own, on the clock of the worker; what is added, the time of all workers less that
-(limit {LIMIT:.0f}); both from a tenth of the way on, when all workers have started and opened the
-model. Then the driver: its processor time, its start included, and its resident set a tenth of the
-way and at the end.
+once for each MLP. Ray is a real cluster of {NODES} nodes on this machine, a head and two that
+work. Milliseconds a job: the task's own, on the clock of the worker; what is added, the time of
+all workers less that (limit {LIMIT:.0f}); both from a tenth of the way on, when all workers have
+started and opened the model. Then the driver: its processor time, its start included, and its
+resident set a tenth of the way and at the end.
 
 | engine | workers | jobs | own ms | added ms | driver's ms | driver MiB | seconds | load |
 |---|---|---|---|---|---|---|---|---|
@@ -237,15 +240,15 @@ back as a new one; the same command started the driver again, as a supervisor wo
 def main() -> None:
     """Run the benchmark, or one of its processes."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["all", "alone", *NODES], nargs="?", default="all")
+    parser.add_argument("what", choices=["all", "alone", *ENGINES], nargs="?", default="all")
     parser.add_argument("model", type=Path)
     parser.add_argument("folder", type=Path)
     given = parser.parse_args()
     if given.what == "alone":
         print(json.dumps(alone(given.model, given.folder)))
         return
-    if given.what in NODES:
-        print(json.dumps(swept(given.what, given.model, given.folder, NODES[given.what])))
+    if given.what in ENGINES:
+        print(json.dumps(swept(given.what, given.model, given.folder, WORKERS)))
         return
     found = measure(given.model, given.folder)
     save("engines", found)

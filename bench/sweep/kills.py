@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.sweep.deepseek import write_model
-from bench.sweep.engines import OPTIONS, ROOT, add_node, cluster, digest, save
+from bench.sweep.engines import NODES, OPTIONS, ROOT, add_node, cluster, digest, save
 from bench.sweep.timed import noted
 from bilens.sweep import jobs
 from bilens.sweep.driver import plan_of
 from bilens.sweep.manifest import NAME
 from bilens.sweep.output import Output
 
-KINDS, EACH, NODES = ("worker", "node", "driver"), 10, 3
+KINDS, EACH = ("worker", "node", "driver"), 10
 LAYERS = 12  # 3 dense ones, and 9 of 257 experts
 APART = (10, 60)  # results between two kills
 AT_WORK = "ray::run_spec"

@@ -25,10 +25,11 @@ def expected(swept_alone: tuple[Path, dict[str, bytes]]) -> dict[str, bytes]:
 def swept(
     swept_alone: tuple[Path, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Swept:
-    """A sweep to be: jobs of two rows, two attempts at each, workers that meet faults."""
+    """A sweep to be, into a relative path: jobs of two rows, two attempts, faults for workers."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", sweep_runs.PATHS)
     monkeypatch.setattr(driver, "Spec", FaultySpec)
     monkeypatch.setattr(driver, "ATTEMPTS", 2)
     monkeypatch.setattr(manifest, "MOST_ROWS", 2)
     monkeypatch.setattr(manifest, "JOBS_EACH", 1e-9)  # no more jobs than that makes
-    return Swept(swept_alone[0], tmp_path)
+    return Swept(swept_alone[0], Path())

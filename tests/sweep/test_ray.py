@@ -20,8 +20,8 @@ from bilens.sweep.manifest import Plan
 from sweep_runs import Swept, until
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
-OPEN = {"RAY_AUTH_MODE": "disabled"}  # whatever token the home folder has
-Cluster = Callable[[str], None]
+OPEN = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}  # and no token of the home
+Cluster = Callable[[], None]
 
 
 @pytest.fixture(scope="module")
@@ -48,17 +48,18 @@ def address(started: "subprocess.Popen[str]") -> str:
 def cluster(
     started: "subprocess.Popen[str]", address: str, monkeypatch: pytest.MonkeyPatch
 ) -> Cluster:
-    """Remove the second node of the cluster, or add one."""
+    """Remove the second node of the cluster: for the last test."""
     for name, value in {**OPEN, "RAY_ADDRESS": address}.items():
         monkeypatch.setenv(name, value)
 
-    def does(what: str) -> None:
+    def remove() -> None:
         assert started.stdin is not None
         assert started.stdout is not None
-        print(what, file=started.stdin, flush=True)
-        assert started.stdout.readline() == "done\n"
+        started.stdin.write("\n")
+        started.stdin.flush()
+        assert started.stdout.readline() == "removed\n"
 
-    return does
+    return remove
 
 
 @pytest.mark.usefixtures("cluster")
@@ -85,6 +86,20 @@ def test_rows_that_fail_are_named_and_all_else_is_there(
     assert swept.written() == expected
 
 
+@pytest.mark.usefixtures("cluster")
+def test_what_no_node_has_is_refused_at_once() -> None:
+    with pytest.raises(UsageError, match="num_cpus=64: no node of Ray has 64 CPUs"):
+        open_engine("ray", 1, 1, {"num_cpus": "64"})
+
+
+@pytest.mark.usefixtures("cluster")
+def test_workers_limit_what_runs_and_else_some_jobs_wait_at_the_nodes() -> None:
+    for workers, jobs in ((1, 1), (None, 4)):
+        engine = open_engine("ray", workers)
+        assert engine.ahead * engine.capacity == jobs
+        engine.cancel()
+
+
 def test_a_killed_driver_and_a_removed_node_lose_nothing(
     swept: Swept, expected: dict[str, bytes], cluster: Cluster
 ) -> None:
@@ -99,16 +114,8 @@ def test_a_killed_driver_and_a_removed_node_lose_nothing(
     def remove(*_: object) -> None:
         if not removed:
             removed.append("node")
-            cluster("remove")
+            cluster()
 
-    try:
-        assert swept.sweep("ray", remove, workers=2).whole
-    finally:
-        cluster("add")
+    assert swept.sweep("ray", remove, workers=2).whole
+    assert removed
     assert swept.written() == expected
-
-
-@pytest.mark.usefixtures("cluster")
-def test_what_no_node_has_is_refused_at_once() -> None:
-    with pytest.raises(UsageError, match="num_cpus=64: no node of Ray has 64 CPUs"):
-        open_engine("ray", 1, 1, {"num_cpus": "64"})

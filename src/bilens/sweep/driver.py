@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
+from pathlib import Path
 
 from bilens.base import Progress, silent
 from bilens.base.errors import FileError, InterruptedRunError, UsageError
@@ -83,7 +84,10 @@ def drive(
             output.write(FAILED, json.dumps(failed, indent=1).encode())
         else:
             output.remove(FAILED)
-    return ended(plan, output)
+        found = ended(plan, output)
+        if found.whole:  # else a job of a driver before might be at it still
+            output.tidy("results")
+    return found
 
 
 def ended(plan: Plan, output: Output) -> Ended:
@@ -116,8 +120,8 @@ class Drive:
         self.waiting.extend(jobs)
         running: dict[int, Job] = {}
         numbers = count()
-        total = sum(len(job.rows) for job in jobs)
-        told = False
+        total, told = sum(len(job.rows) for job in jobs), False
+        place, here = self.output.place, str(Path.cwd())
         try:
             with interruptible() as interrupted:  # an exception might lose an outcome
                 while (self.waiting and not interrupted.is_set()) or running:
@@ -125,7 +129,7 @@ class Drive:
                         self.waiting and not interrupted.is_set() and self.room([*running.values()])
                     ):
                         job, number = self.waiting.popleft(), next(numbers)
-                        spec = Spec(self.output.place, self.plan.sha256, number, job.rows)
+                        spec = Spec(place, self.plan.sha256, number, job.rows, here)
                         self.engine.submit(spec, job.num_bytes)
                         running[number] = job
                     for outcome in self.engine.as_completed():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +35,7 @@ class Spec:
     sha256: str  # of its manifest
     number: int
     rows: tuple[int, ...]
+    folder: str = ""  # in which the driver was started: relative paths are of it
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ def result_name(task: str, row: int) -> str:
 
 def run_spec(spec: Spec) -> Outcome:
     """Do every task of every row that has no result yet."""
+    with suppress(OSError):  # where it is not there, no path is relative that works
+        os.chdir(spec.folder)
     output, faults = Output(spec.place), []
     try:
         plan = plan_at(spec.place, spec.sha256)

@@ -67,6 +67,12 @@ class Output:
             else:
                 self.remote.rm_file(self.path(name))
 
+    def tidy(self, folder: str) -> None:
+        """Remove what was being written when its writer was killed."""
+        if self.remote is None:
+            for item in Path(self.path(folder)).rglob(".*"):
+                item.unlink(missing_ok=True)
+
     def names(self, folder: str) -> set[str]:
         """Return the files below a folder, by their names below it."""
         base = self.path(folder)

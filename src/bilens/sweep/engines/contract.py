@@ -21,11 +21,12 @@ class Engine(ABC):
     where nothing that there is could run it. An engine tries nothing again: the driver does.
     """
 
-    ahead = 2  # jobs for each that runs, so that none waits for the driver
     memory: int | None = None  # of all jobs that run; None where the engine itself shares it out
 
     def __init__(self, workers: int | None, threads: int, options: Mapping[str, str]) -> None:
         self.workers, self.threads, self.options = workers, threads, dict(options)
+        # Jobs for each that runs, so that none waits for the driver; a limit is one on all of them.
+        self.ahead = 1 if workers else 2
         self.known: list[str] = []
 
     def text(self, name: str, default: str = "") -> str:

@@ -18,11 +18,10 @@ from bilens.sweep.jobs import Outcome, Spec, run_spec
 class LocalEngine(Engine):
     """Processes on this machine, which get one job at a time."""
 
-    ahead = 1
-
     def __init__(self, workers: int | None, threads: int, options: Mapping[str, str]) -> None:
         super().__init__(workers, threads, options)
         self.refuse_others()
+        self.ahead = 1
         self.memory = memory_limit()
         self.idle: list[Worker] = []
         self.running: dict[Connection, tuple[Worker, int]] = {}

@@ -110,15 +110,16 @@ class RayEngine(Engine):
             return Outcome(number, lost=first_line(error), memory=True)
         except errors.RuntimeEnvSetupError as error:
             return Outcome(number, ends=f"the runtime environment of Ray fails: {error}")
-        except (errors.RayError, OSError) as error:
-            said = str(error)
-            if "ModuleNotFoundError" in said or "failed to import" in said:
+        except errors.RayTaskError as error:  # `run_spec` raises nothing: it was not reached
+            said = str(error).strip().splitlines()[-1]
+            if "ModuleNotFoundError" in said or "ImportError" in said:
                 return Outcome(
                     number,
-                    ends="a node of Ray cannot import what a job needs "
-                    f"({said.strip().splitlines()[-1]}): install bilens of this version there, or "
-                    "give --engine-option runtime_env=FILE.json.",
+                    ends=f"a node of Ray lacks what a job needs ({said}): install bilens of this "
+                    "version there, or give --engine-option runtime_env=FILE.",
                 )
+            return Outcome(number, lost=said)
+        except (errors.RayError, OSError) as error:
             return Outcome(number, lost=first_line(error))
 
     def hopeless(self) -> Iterator[Outcome]:
