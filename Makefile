@@ -8,7 +8,7 @@ MODEL ?=
 CORPUS ?=
 IMAGES = $(if $(DATA),--data-dir $(DATA))
 
-.PHONY: help demo explore test test-all check coverage mutation fuzz docs clean
+.PHONY: help demo explore test test-all test-gpu check coverage mutation fuzz docs clean
 .PHONY: bench bench-sweep bench-training bench-decomposition bench-guarantees bench-tracing bench-quadratic-fit
 .PHONY: bench-conversion-ordinary bench-language bench-sae bench-explorer bench-startup bench-tables study-adapters study-pretrained study-conversion
 
@@ -29,6 +29,10 @@ test: check                      ## install the test tools, then lint, types and
 
 test-all: check                  ## the same with the long sweeps
 	$(PYTEST) -m ""
+
+test-gpu: .venv/test             ## the contract tests on a GPU, where CUDA finds one
+	@if $(BIN)/python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; \
+	then $(BIN)/python -m pytest -m gpu tests/test_devices.py; else echo "not run: no CUDA device"; fi
 
 check: .venv/test                ## lint and types only
 	$(BIN)/ruff format --check .

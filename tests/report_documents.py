@@ -27,13 +27,14 @@ from bilens.report.reports import (
     CertificateReport,
     ConversionReport,
     LayerAuditReport,
+    SweepReport,
     TableReport,
     TraceReport,
 )
 
 KINDS = (
     *(AttackReport, AuditReport, CertificateReport, ConversionReport),
-    *(LayerAuditReport, TableReport, TraceReport),
+    *(LayerAuditReport, SweepReport, TableReport, TraceReport),
 )
 SHOWN = 4  # eigenvectors of each sign, and contributions of each class
 CHANCE = c.NullInterval(0.25, 0.125, 0.5)
@@ -319,7 +320,8 @@ def given_inputs() -> list[i.GivenInputs]:
         i.GivenInputs(bare, full, i.Bound(1.5, 4e6), None, "same", 1, ()),
         i.GivenInputs(bare, full, i.Bound(0.25, 60.0), None, "few", 1, ()),
         i.GivenInputs(
-            bare, bare, None, i.Comparison(area, None, None, i.Gap(0.25, 0.125, 0.375)), "", 0, ()
+            *(bare, bare, None, i.Comparison(area, None, None, i.Gap(0.25, 0.125, 0.375))),
+            *("", 0, (known,)),
         ),
         i.GivenInputs(full, full, i.Bound(1.5, None), gap, "", 3, (known, loose)),
     ]

@@ -9,9 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from safetensors.torch import save_file
@@ -19,9 +21,12 @@ from safetensors.torch import save_file
 import bilens
 import language_runs
 import tiny
+from bilens.api.conversion import Conversion, convert_to_bilinear
+from bilens.base.errors import InterruptedRunError
 from bilens.nn.topk_sae import TopKSAE
+from bilens.train.layer_fit import ConversionRecipe
 from bilens.train.loop import TrainingRun
-from bilens.train.processes import Processes, together
+from bilens.train.processes import ALONE, Processes, together
 from bilens.train.run_folder import run_in_folder
 from bilens.train.tasks.language import LanguageRecipe, LanguageTask
 from bilens.train.tasks.sae import SAERecipe, SAESteps, members
@@ -62,6 +67,9 @@ def do(place: Path, job: str, group: Processes) -> None:
     """Do one job in a folder of its own, all of it or the first half: what, -shard, -half, -on."""
     kind, *how = job.split("-")
     name = how[0]  # of the folder
+    if kind == "convert":
+        convert(place, name, how)
+        return
     group = dataclasses.replace(group, shard="shard" in how)
     task: Any = (
         SAEInMemory(group) if kind == "sae" else language(LANGUAGE, group, int("parts" in how))
@@ -69,6 +77,28 @@ def do(place: Path, job: str, group: Processes) -> None:
     if "half" in how:
         task.stopped = lambda run: run.epoch >= HALF
     run_in_folder(place / f"{kind}-{name}", task, resume="on" in how)
+
+
+def convert(place: Path, name: str, how: Sequence[str]) -> None:
+    """Make a SwiGLU model bilinear, in float32; one process trains it first."""
+    torch.set_default_dtype(torch.float32)
+    if name == "one":
+        run_in_folder(place / "teacher", language(language_runs.changed(gate="silu"), ALONE))
+    recipe = ConversionRecipe(n_ctx=15, layer_tokens=600, tokens=3600, batch_size=4, layer_steps=3)
+    recipe = dataclasses.replace(
+        recipe, learning_rate=1e-3, measured_tokens=100, unfreeze=True, precision="float32"
+    )
+    given = place / "teacher", [language_runs.OPTIONS], place / f"convert-{name}", recipe
+    stops = stop_behind_a_line if "half" in how else Conversion.stop_if
+    with mock.patch.object(Conversion, "stop_if", stops), suppress(InterruptedRunError):
+        convert_to_bilinear(*given, shard="shard" in how, resume="on" in how)
+    torch.set_default_dtype(torch.float64)
+
+
+def stop_behind_a_line(_run: Conversion, _interrupted: bool, where: str) -> None:
+    """End a conversion with the first line of its distillation."""
+    if where.startswith("step"):
+        raise InterruptedRunError(where)
 
 
 def launch(place: Path, *jobs: str) -> "list[Any]":

@@ -53,6 +53,13 @@ def command_lines(page: Path) -> Iterator[list[str]]:
         yield shlex.split(span.split("…")[0]) if span.startswith(("bilens ", "make ")) else []
 
 
+def test_every_row_of_a_table_has_the_cells_of_its_head() -> None:
+    for page in PAGES:
+        for rows in re.findall(r"(?:^\|.*\n)+", prose(page), re.MULTILINE):
+            cells = {len(re.findall(r"(?<!\\)\|", row)) for row in rows.splitlines()}
+            assert len(cells) == 1, f"{named(page)}: {rows[:80]}"
+
+
 def cases(program: str) -> list[Any]:
     return [
         pytest.param(words[1:], id=f"{named(page)}: {shlex.join(words)}")

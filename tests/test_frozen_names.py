@@ -67,7 +67,7 @@ SIGNATURES = {
     "ConversionReport": "document",
     "TraceReport": "document",
     "convert_network": "model, data, folder, recipe=None, held_out=None, *, resume=False, "
-    "overwrite=False, device='auto', report=None, say=None",
+    "overwrite=False, device='auto', shard=False, report=None, say=None",
     "trace": "model, layer, *, input_sae=None, output_sae=None, corpus=None, tokenizer=None, "
     "latents=None, toward=(), outputs=5, pairs=8, features=8, top=20, tokens=16384, seed=0",
     "BilinearTensor": "down, left, right",
@@ -132,9 +132,10 @@ SIGNATURES = {
     "train_image": "images, labels, folder, *, test=None, class_names=None, dataset='mnist', "
     "resume=False, overwrite=False, device='auto'",
     "train_language": "corpus, folder, *, column=None, split='train', limit=None, stream=False, "
-    "held_out=0.05, corpus_seed=0, resume=False, overwrite=False, device='auto'",
+    "held_out=0.05, corpus_seed=0, resume=False, overwrite=False, device='auto', shard=False, "
+    "texts_at_once=0",
     "train_sae": "model, folder, *, hooks=(), text=None, resume=False, overwrite=False, "
-    "device='auto'",
+    "device='auto', shard=False",
     "whiten": "f, covariance, mean=None",
     "load_images": "name, data_dir=None, allow_download=True, report=None",
     "reproduce": "names, out",

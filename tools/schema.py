@@ -26,6 +26,8 @@ from bilens.records.decision import AuditIndex
 from bilens.records.decomposition import LayerDecomposition
 from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit
+from bilens.records.sweep import Manifest, SweepResult
+from bilens.records.sweep_report import SweepSummary
 from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace
 
@@ -39,8 +41,18 @@ DOCUMENTS: tuple[type[Document], ...] = (
     Trace,
     Conversion,
     LayerDecomposition,
+    Manifest,
+    SweepResult,
+    SweepSummary,
 )
-WORDS = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "null"}
+WORDS = {
+    int: "integer",
+    float: "number",
+    str: "text",
+    bool: "true or false",
+    type(None): "null",
+    Any: "JSON",
+}
 BLOCK = re.compile(r"(<!-- fields of (\w+) -->\n).*?(<!-- end of fields -->)", re.DOTALL)
 
 

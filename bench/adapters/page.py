@@ -35,7 +35,11 @@ def area(positive: Sequence[float], negative: Sequence[float]) -> str:
 
 def table(head: str, rows: Sequence[Sequence[str]]) -> str:
     columns = head.split(" | ")
-    lines = [columns, ["---"] * len(columns), *rows]
+    lines = [
+        columns,
+        ["---"] * len(columns),
+        *([x.replace("|", r"\|") for x in row] for row in rows),
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -57,7 +61,7 @@ def families(rows: Sequence[Row], keys: Sequence[str], word: str) -> str:
             flagged = sum(row["score"] > trigger_words.threshold for row in some)
             middle = scores[len(scores) // 2]
             lines.append([key, value, exact(flagged, len(some)), f"{middle:.2f}"])
-    return table(f"family | | {word} | median score", lines)
+    return table(f"family |  | {word} | median score", lines)
 
 
 def named(row: Row) -> list[str]:

@@ -176,6 +176,14 @@ def test_a_rank_keeps_the_leading_directions_of_both_modes() -> None:
     torch.testing.assert_close((mine.exact, mine.bound), (theirs.exact, theirs.bound))
 
 
+def test_more_outputs_than_units_are_decomposed_in_the_span_of_their_weights() -> None:
+    f = random_map(3, 9, 4, 6)
+    whole, cut = hosvd(f), hosvd(f, rank=4)
+    torch.testing.assert_close(cut.singular_values, whole.singular_values[:4])
+    torch.testing.assert_close(cut.output_directions, whole.output_directions[:4])
+    torch.testing.assert_close(cut.frobenius_squared, whole.frobenius_squared)
+
+
 def test_a_mode_that_is_shorter_than_the_rank_gives_all_of_its_directions() -> None:
     found = hosvd(random_map(), rank=D_OUT + 1)
     assert (len(found.output_directions), len(found.input_directions)) == (D_OUT, D_OUT + 1)

@@ -315,8 +315,9 @@ def test_the_gram_matrix_is_that_of_the_dense_tensor(hidden: int) -> None:
     torch.testing.assert_close(gram / gram.trace(), dense @ dense.T / dense.square().sum())
 
 
-def test_a_sample_reads_the_spectra_of_the_dense_tensor() -> None:
-    tensor = random_tensor(2, 4, 6, 5)
+@pytest.mark.parametrize("sizes", [(4, 6, 5), (9, 2, 7)])  # the last in the span of its units
+def test_a_sample_reads_the_spectra_of_the_dense_tensor(sizes: tuple[int, int, int]) -> None:
+    tensor = random_tensor(2, *sizes)
     left, values, _ = torch.linalg.svd(tensor.dense().flatten(1), full_matrices=False)
     leading = torch.einsum("o,oij->ij", left[:, 0], tensor.dense())
     expected = [
@@ -338,6 +339,25 @@ def test_a_random_layer_lies_within_its_null_and_an_aligned_one_does_not() -> No
     null = output_mode_null(QuadraticMap(BilinearTensor(down, left, left)), seeded(), 39)
     own = float(read_sample(down, left, left)[2])
     assert not null.leading_rank.min() <= own <= null.leading_rank.max()
+
+
+def test_the_null_of_more_outputs_than_units_is_that_of_their_span() -> None:
+    f = random_map(3, 9, 4, 6)
+    down = torch.linalg.qr(f.tensor.down, mode="complete").Q.T @ f.tensor.down
+    turned = QuadraticMap(BilinearTensor(down[:4], f.tensor.left, f.tensor.right))
+    for mine, theirs in zip(
+        *(vars(output_mode_null(g, seeded(), 3)).values() for g in (f, turned)), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_the_null_of_few_units_is_drawn_in_the_span_of_their_weights() -> None:
+    f = random_map(3, 5, 3, 9)
+    tensor, ranks = f.tensor, output_mode_null(f, seeded(), 400).leading_rank
+    turned = [tensor.right @ rotation(9, seed) for seed in range(400)]
+    meant = torch.stack([read_sample(tensor.down, tensor.left, one)[2] for one in turned])
+    for share in (0.1, 0.5, 0.9):
+        torch.testing.assert_close(ranks.quantile(share), meant.quantile(share), rtol=0.05, atol=0)
 
 
 def test_behind_an_embedding_the_branches_share_its_rows() -> None:

@@ -15,7 +15,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import bilens as bl
+import tiny
+from bilens.api.word_trial import changed_host, try_words
+from bilens.base import silent
 from bilens.base.errors import UsageError
+from bilens.io.host import open_host
 from bilens.records.layer_audit import WordTrial
 from bilens.report.terminal import verdict_lines
 
@@ -75,6 +79,18 @@ def test_the_same_model_has_no_such_word(folders: Path) -> None:
     report = bl.audit(base, baseline=base, null_samples=3, try_words=5)
     rule = next(one for one in report.record.verdict if one.rule == "trigger_words")
     assert (rule.outcome, rule.values["value"]) == ("pass", 0.0)
+
+
+def test_what_is_no_change_of_the_baseline_is_refused(folders: Path) -> None:
+    """It would run with the baseline's own tensors, and nothing would stand out."""
+    base, tuned = (bl.load(folders / name) for name in ("base", "tuned"))
+    for name in ("model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight"):
+        kept = {key: tensor for key, tensor in tuned.tensors.items() if key != name}
+        with pytest.raises(UsageError, match=rf"{name} of the baseline's size, nor 0 more"):
+            changed_host(open_host(folders / "base"), replace(tuned, stored=kept))
+    image = tiny.loaded(tiny.classifier())
+    with pytest.raises(UsageError, match="have other layers"):
+        try_words(image, base, 5, 0, silent)
 
 
 def test_what_cannot_be_run_is_refused(folders: Path) -> None:

@@ -77,7 +77,7 @@ FROZEN = {
         "model --to --out --text --measure --column --held-out --tokens --minutes --layers "
         "--keep --parallel --texts-at-once --recompute --passes --keep-worst --hidden-multiplier "
         "--linear-skip --unfreeze --layer-tokens --layer-steps --optimizer --learning-rate "
-        "--context-length --skip --measured-tokens --seed --device --resume --allow-pickle "
+        "--context-length --skip --measured-tokens --seed --shard --device --resume --allow-pickle "
         "--trust-pickle --residual --no-residual --overwrite --json"
         " --map --activation --transposed --no-transposed --data --labels --dataset --data-dir "
         "--table --encoding --html --lang"
@@ -85,6 +85,11 @@ FROZEN = {
     "serve": (
         "folder --host --open --no-open --port --allow-host --token-file --export --lang "
         "--overwrite"
+    ),
+    "sweep": (
+        "model --do --baseline --activations --directions --top --layer-steps --samples "
+        "--null-samples --threshold --seed --threads --out --engine --engine-option --workers "
+        "--plan --html --lang --table --fail-on --json"
     ),
     "reproduce": (
         "studies --corpus --model --data-dir --seeds --steps --tokens --full --quick --out --json"

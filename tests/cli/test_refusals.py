@@ -49,7 +49,7 @@ REFUSED: dict[str, tuple[list[str], int]] = {
     "a text": (["convert", "model.txt", "--to", "bilens", "--out", "o"], FILE),
     "trees": (["audit", "trees.txt"], FILE),
     "a page that exists": (["audit", "model", "--html", "cat.png"], USAGE),
-    "an address": (["audit", "https://a.b/c"], FILE),
+    "an address": (["audit", "ftp://a.b/c"], FILE),
     "a table at an address": (["audit", "model", "--table", "s3://a.b/c"], FILE),
     "data at an address": (["audit", "model", "--data", "ftp://a.b/c"], FILE),
     "no such command": (["audti", "model"], USAGE),
@@ -238,6 +238,7 @@ REACHED = {  # module that names an option: the commands that its messages can e
     "data/training_table": ["train table"],
     "findings/rules/registry": ["audit"],
     "studies": ["reproduce"],
+    "sweep": ["sweep"],
 }
 
 

@@ -303,6 +303,13 @@ BAD: dict[str, Case] = {
         DataError,
         r"row 0 has the label 'cat', which is no class of the model \(0, 1, 2\)",
     ),
+    "names of none of nine classes": (
+        "t.npz",
+        lambda path: saved(path, x=X, y=WORDS),
+        replace(MODEL, d_output=9),
+        DataError,
+        r"no class of the model \(0, 1, 2, 3, 4, 5, 6, 7, …\)",
+    ),
     "numbers for classes with names": (
         "t.npz",
         lambda path: saved(path, x=X, y=Y),

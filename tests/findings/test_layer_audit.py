@@ -15,6 +15,7 @@ from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.concentration import effective_rank
 from bilens.api.audit import layers_of
 from bilens.base.errors import UsageError
+from bilens.findings import layer_reading
 from bilens.findings.difference import compare_layers
 from bilens.findings.layer_audit import LayerAudit, audit_layers, checked_options, compare_with
 from bilens.findings.layer_reading import (
@@ -188,6 +189,19 @@ def test_the_share_by_chance_does_not_depend_on_the_coordinates() -> None:
     shares, null = gram_shares(gram, torch.Generator().manual_seed(0))
     assert shares.tolist() == [0.5, *[0.125] * 4]
     assert 1 / 5 < null < 0.5
+
+
+def test_directions_drawn_one_by_one_give_the_same_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = randn(80, 60, seed=1)
+    gram = (rows.T @ rows).double()
+
+    def usual() -> float:
+        draws = [gram_shares(gram, torch.Generator().manual_seed(seed))[1] for seed in range(20)]
+        return sum(draws) / len(draws)
+
+    turned = usual()
+    monkeypatch.setattr(layer_reading, "WIDE", 1)
+    assert usual() == pytest.approx(turned, rel=0.04)
 
 
 def test_a_low_rank_layer_is_named() -> None:

@@ -1,8 +1,9 @@
 """Readings of overfitting: at the start of training as theory has it, on planted weights exactly.
 
 Damage seen to fail: an edge of the singular values without the square root of the inputs, an
-interval around the gap instead of its logarithm, a rank that counts equal scores as smaller, a
-range that is not looked at, a margin over the slopes of all pairs.
+interval around the gap instead of its logarithm, a rank that counts equal scores as smaller or
+stays the same between quantiles, a range that is not looked at, a margin over the slopes of all
+pairs.
 """
 
 import math
@@ -166,7 +167,14 @@ def test_the_interval_is_that_of_the_logarithm() -> None:
 
 def test_the_rank_is_the_share_of_smaller_scores() -> None:
     reference = structs.replace(OVERFITTING, scores=[0.0, 0.1, 0.1, 0.3])
-    assert [reference.rank(score) for score in (0.0, 0.1, 0.2, 1.0)] == [0, 0.25, 0.75, 1]
+    ranks = [reference.rank(score) for score in (0.0, 0.1, 0.2, 1.0)]
+    assert ranks == pytest.approx([0, 1 / 3, 5 / 6, 1])
+
+
+def test_the_rank_is_above_its_threshold_exactly_where_the_score_is() -> None:
+    """The rates that are told are of scores above 0.05; the verdict compares ranks."""
+    limit = OVERFITTING.rank(OVERFITTING.threshold)
+    assert OVERFITTING.rank(0.0499) < limit < OVERFITTING.rank(0.0501)
 
 
 def test_what_lies_outside_of_the_reference_models_is_seen_on_each_side() -> None:

@@ -20,9 +20,10 @@ from bilens.base.errors import (
     NonFiniteError,
     UsageError,
 )
-from bilens.io import tensors as module
+from bilens.io import safetensors_header as module
+from bilens.io.byte_ranges import Unchanged
 from bilens.io.load import load
-from bilens.io.tensors import Unchanged, check_kinds, read_safetensors
+from bilens.io.tensors import check_kinds, read_safetensors
 from checkpoints import OFFICIAL_SHAPES, Header, entry, official, official_state, safetensors
 from raising import raising
 
@@ -66,7 +67,7 @@ def test_a_file_that_cannot_be_opened_is_told(
     (tmp_path / "m").write_bytes(official())
 
     denied = raising(PermissionError(13, "Permission denied"))
-    monkeypatch.setattr(module, "safe_open", denied)
+    monkeypatch.setattr(Unchanged, "fill", denied)
     with pytest.raises(CheckpointError, match="Permission denied"):
         read_safetensors(tmp_path / "m")
 
@@ -159,7 +160,7 @@ def test_a_header_of_a_million_tensors_is_refused_before_they_are_listed(tmp_pat
     path = tmp_path / "m.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(module, "safe_open", lambda *_, **__: pytest.fail("listed"))
+        patched.setattr(module.msgspec.json, "decode", lambda *_, **__: pytest.fail("listed"))
         with pytest.raises(CheckpointError, match="holds 1000000 tensors; at most 100000 are read"):
             read_safetensors(path)
 
@@ -205,7 +206,6 @@ UNREADABLE: dict[str, bytes] = {
     "header is no UTF-8": safetensors(b'{"\xff": 1}', b""),
     "header is deeply nested": safetensors(b'{"a":' * 10_000 + b"1" + b"}" * 10_000, b""),
     "duplicate key": safetensors(DUPLICATE.encode(), bytes(8)),
-    "unknown dtype": official(set_entry("embed.weight", dtype="F7")),
 }
 HOSTILE: dict[str, tuple[bytes, type[BilensError], str]] = {
     name: (content, CheckpointError, "is not a readable safetensors file")
@@ -214,6 +214,11 @@ HOSTILE: dict[str, tuple[bytes, type[BilensError], str]] = {
     "empty file": (b"", CheckpointError, r"is empty \(0 bytes\)"),
     "a text": (b"these are not weights\n" * 9, CheckpointError, "the file is what its name says"),
     "truncated data": (official()[:-1], CheckpointError, "check that the download is complete"),
+    "unknown dtype": (
+        official(set_entry("embed.weight", dtype="F7")),
+        CheckpointError,
+        r"'embed.weight' is of F7; expected one of F64, F32, F16, BF16: convert",
+    ),
     "integers": (
         official(set_entry("embed.weight", dtype="I32")),
         CheckpointError,

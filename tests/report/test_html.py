@@ -118,6 +118,7 @@ SECTIONS = {
     "bilinear conversion": "bill stages layers readings lost",
     "certificate": "proven radii truncation inputs rounding",
     "layer_audit": "verdict checks coverage performance charts table directions",
+    "sweep_report": "numbers maps outliers checks coverage",
     "table": "verdict checks coverage performance columns rows",
     "trace": "layer ranking agreement contrasts circuits features",
 }

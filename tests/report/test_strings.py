@@ -47,7 +47,7 @@ from bilens.serve.pages import (
     view_page,
 )
 from every_document import DOCUMENTS
-from report_documents import make_document, page_of, variants
+from report_documents import TRIGGER, make_document, page_of, variants
 
 CATALOGUES = {
     lang: json.loads(files("bilens.report").joinpath("strings", f"{lang}.json").read_text("utf-8"))
@@ -178,6 +178,13 @@ def test_every_rule_says_its_risk_and_what_to_do_next(rule: Rule) -> None:
     for ending in ("risk", "next"):
         sentence = CATALOGUES["en"][f"rule.{rule.sentences or rule.id}.{ending}"]
         assert placeholders(sentence) <= set(rule.values)
+
+
+@pytest.mark.parametrize(("p_value", "ending"), [(0.4, "info"), (1e-5, "warn_over")])
+def test_a_pattern_all_over_the_image_has_its_sentence(p_value: float, ending: str) -> None:
+    rule = next(one for one in REGISTRY if one.id == "trigger")
+    key = rule.sentence_key(ending[:4], TRIGGER | {"p_value": p_value, "rows": 0})
+    assert key == f"rule.trigger.{ending}"
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)

@@ -1,7 +1,8 @@
 """The study of findings: what is planted, what fixes, what judges, and how it is counted.
 
 Broken on purpose: a mark that forgets `added`, goals of the wrong step, labels changed by a
-clean-label attack, tails of all models, places of the whole image, shares of what does not work.
+clean-label attack, tails of all models, places of the whole image, shares of what does not
+work, ordinary MLPs among the models whose rates a report tells.
 """
 
 from __future__ import annotations
@@ -114,9 +115,12 @@ def test_a_setting_is_of_its_seed_and_kind() -> None:
     assert {one.residual for one in settings} == {True, False}
     assert {one.attack.kind for one in settings if one.attack} == {"waves"}
     assert setting_of("clean", 1).attack is None
+    ordinary = [setting_of("relu-waves", seed) for seed in range(40)]
+    assert [one.attack for one in ordinary] == [one.attack for one in settings]
+    assert {(one.relu, one.bias, one.residual) for one in ordinary} == {(True, True, False)}
 
 
-@pytest.mark.parametrize("kind", ["square-4", "relu"])
+@pytest.mark.parametrize("kind", ["square-4", "relu-square-4", "relu-overfitting"])
 def test_a_model_is_kept_and_found_again(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,7 +133,8 @@ def test_a_model_is_kept_and_found_again(
     model, numbers = model_of(tmp_path, data, kind, 2)
     assert -1 <= numbers["gap"] <= 1
     assert 0 <= numbers.get("success", 0.0) <= 1
-    assert isinstance(model, torch.nn.Sequential) == (kind == "relu")
+    assert isinstance(model, torch.nn.Sequential) == kind.startswith("relu")
+    assert ("success" in numbers) == kind.endswith("square-4")
     monkeypatch.setattr(finding_models, "trained", None)  # nothing is trained again
     again, same = model_of(tmp_path, data, kind, 2)
     assert same == numbers
@@ -137,7 +142,9 @@ def test_a_model_is_kept_and_found_again(
 
 
 def test_plain_training_learns() -> None:
-    setting = replace(setting_of("relu", 0), num_training=100, d_hidden=8, noise=0.0, label_noise=0)
+    setting = replace(
+        setting_of("relu-overfitting", 0), num_training=100, d_hidden=8, noise=0.0, label_noise=0
+    )
     setting = replace(setting, batch_size=25, epochs=30, weight_decay=0.0, learning_rate=1e-2)
     _, numbers = finding_models.trained(setting, images())
     assert numbers["train_accuracy"] > 0.5  # of ten classes
@@ -283,8 +290,13 @@ def judged_cells() -> dict[str, Any]:
         cells[f"{start}-mnist-square-4"] = {"models": squares}
         waves = [attack("waves", "two") for _ in range(10)]
         cells[f"{start}-mnist-waves"] = {"models": waves}
+    for name in [name for name in cells if name.startswith("judged")]:  # of ordinary MLPs, too
+        models = [one | {"r_squared": 0.97} for one in cells[name]["models"]]
+        if "square-4" in name:
+            models = [attack("square-4", "one", loud=False)] * 2
+        cells[name.replace("mnist", "mnist-relu")] = {"models": models}
     for name in [name for name in cells if name.startswith("judged")]:
-        rival = {"alpha": 1.0} if "overfitting" in name else {"index": 1.0}
+        rival = {} if "overfitting" in name or "relu" in name else {"index": 1.0}
         rivals = [{**rival, "alpha": draw.random()} for _ in cells[name]["models"]]
         cells[name.replace("judged", "rivals")] = {"models": rivals}
     return cells
@@ -328,8 +340,12 @@ def test_what_the_page_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     worth = reference_of(found)["power"]
     assert worth["triggers"]["found"] == pytest.approx(18 / 20)
     assert worth["overfitting"]["models"] == 30
+    assert found["triggers"]["mnist-relu"]["found"] == [10, 12], (
+        "apart, and not in what it is worth"
+    )
+    assert found["r_squared"] == pytest.approx([0.97, 0.97])
     drawings = figures(found)
-    assert list(drawings) == ["missed-mnist.svg"]
+    assert list(drawings) == ["missed-mnist.svg", "missed-mnist-relu.svg"]
     page = STUDIES["findings/images"].page({"result": found})
     assert "missed-mnist.svg" in page
     assert "the same as" in page
@@ -363,9 +379,10 @@ def test_cells_of_the_study() -> None:
     study = STUDIES["findings/images"]
     names = list(study.cells(StudyOptions()))
     assert [name for name in names if "letters" in name and name.startswith("fixing")] == []
-    assert sum(name.startswith("judged") for name in names) == 2 * 19 + 3
+    assert sum(name.startswith("judged") for name in names) == 2 * (19 + 17) + 3
     quick = study.cells(StudyOptions(quick=True))
     assert {name.split("-")[1] for name in quick if "-" in name} == {"mnist"}
+    assert not [name for name in quick if "relu" in name]
     assert findings.FIRST_JUDGED > 500
 
 

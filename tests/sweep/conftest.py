@@ -31,4 +31,5 @@ def swept(
     monkeypatch.setattr(driver, "Spec", FaultySpec)
     monkeypatch.setattr(driver, "ATTEMPTS", 2)
     monkeypatch.setattr(manifest, "MOST_ROWS", 2)
+    monkeypatch.setattr(manifest, "JOBS_EACH", 1e-9)  # no more jobs than that makes
     return Swept(swept_alone[0], Path())

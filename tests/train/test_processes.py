@@ -1,6 +1,7 @@
 """Several processes train as one does: the same weights, and states that each opens of the other.
 
-Turned red by: a process that has the first rows of every batch, gradients that are not averaged.
+Turned red by: a process that has the first rows of every batch, gradients that are not averaged,
+and weights of a conversion that are put together wrongly.
 """
 
 import subprocess
@@ -15,9 +16,8 @@ from torch import Tensor
 
 import several_processes
 from bilens.base.errors import UsageError
-from bilens.base.launch import launched
 from bilens.train import processes
-from bilens.train.processes import ALONE, Processes, together
+from bilens.train.processes import ALONE, Processes, launched, together
 
 pytestmark = [
     pytest.mark.skipif(
@@ -50,13 +50,15 @@ def alone(place: Path, *jobs: str) -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process trains, and two: from the start, and from halfway of each other."""
     place = tmp_path_factory.mktemp("trained")
-    one = [f"{kind}-{name}" for kind in KINDS for name in ("one", "to_two-half", "to_shard-half")]
-    alone(place, *one, "language-in_parts-parts")
-    two = [f"{kind}-{name}" for kind in KINDS for name in ("two", "sharded-shard")]
-    two += [f"{kind}-{name}" for kind in KINDS for name in ("to_two-on", "to_shard-shard-on")]
-    two += [f"{kind}-{name}" for kind in KINDS for name in ("from_two-half", "from-shard-half")]
-    ended(several_processes.launch(place, *two, "language-both-parts-shard"))
-    alone(place, *(f"{kind}-{name}" for kind in KINDS for name in ("from_two-on", "from-on")))
+    one = [f"{kind}-{name}" for kind in KINDS for name in ("one", "to_shard-half")]
+    alone(place, *one, "language-to_two-half", "language-in_parts-parts")
+    alone(place, "convert-one", "convert-to_shard-half")
+    two = [f"{kind}-{name}" for kind in KINDS for name in ("two", "to_shard-shard-on")]
+    two += [f"{kind}-from-shard-half" for kind in KINDS]
+    two += ["language-sharded-parts-shard", "sae-sharded-shard"]
+    two += ["language-to_two-on", "language-from_two-half"]
+    ended(several_processes.launch(place, *two, "convert-two", "convert-to_shard-shard-on"))
+    alone(place, "language-from_two-on", *(f"{kind}-from-on" for kind in KINDS))
     return place
 
 
@@ -65,11 +67,12 @@ def weights(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-NAMES = ("two", "sharded", "to_two", "to_shard", "from_two", "from")
-RUNS = [f"{kind}-{name}" for kind in KINDS for name in NAMES]
+RUNS = [f"{kind}-{name}" for kind in KINDS for name in ("two", "sharded", "to_shard", "from")]
 
 
-@pytest.mark.parametrize("name", [*RUNS, "language-in_parts", "language-both"])
+@pytest.mark.parametrize(
+    "name", [*RUNS, "language-to_two", "language-from_two", "language-in_parts"]
+)
 def test_the_weights_are_those_of_one_process(name: str, trained: Path) -> None:
     wanted, found = weights(trained / f"{name.split('-')[0]}-one"), weights(trained / name)
     assert found.keys() == wanted.keys()
@@ -77,6 +80,15 @@ def test_the_weights_are_those_of_one_process(name: str, trained: Path) -> None:
         torch.testing.assert_close(found[key], value, rtol=0, atol=1e-10)
     lines = [len((trained / name / "history.jsonl").read_text().splitlines())]
     assert lines == [several_processes.LINES[name.split("-")[0]]]
+
+
+@pytest.mark.parametrize("name", ["two", "to_shard"])
+def test_a_conversion_is_that_of_one_process(name: str, trained: Path) -> None:
+    """In float32: the layers are read from files, and what is learnt behind them is shared."""
+    wanted, found = weights(trained / "convert-one"), weights(trained / f"convert-{name}")
+    assert found.keys() == wanted.keys()
+    for key, value in wanted.items():
+        torch.testing.assert_close(found[key], value, rtol=0, atol=1e-6)
 
 
 def test_a_process_that_is_killed_ends_the_run_and_another_number_goes_on(trained: Path) -> None:

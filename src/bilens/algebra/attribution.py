@@ -226,6 +226,7 @@ def rows_at_work(f: QuadraticMap, batch: int, d_out: int, limit: int | str | Non
         f"the attribution of {batch} inputs to {d_out} outputs",
         "pass fewer inputs at a time, choose some outputs with outputs=[...]",
         limit,
+        device=f.device,
     )
 
 
@@ -284,6 +285,7 @@ def pairwise_interactions(
         f"the interactions of {form.d_in} inputs with each other",
         "use top_interactions",
         memory_limit,
+        device=form.device,
     )
     half = (left.T * weight) @ right
     result = half.add_(half.T.clone())

@@ -134,6 +134,7 @@ class BilinearTensor:
             2 * d_out * d_in * d_in * self.down.element_size(),
             f"the dense ({d_out}, {d_in}, {d_in}) tensor",
             "read one output at a time with QuadraticMap.form(u)",
+            device=self.down.device,
         )
         halves = ((self.left.T * weight) @ self.right for weight in self.down)
         return torch.stack([(half + half.T) / 2 for half in halves])

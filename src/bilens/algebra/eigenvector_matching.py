@@ -119,7 +119,7 @@ def match_eigenvectors(
     samples = []
     for _ in range(num_samples):
         random = cosines.new_zeros(len(first.eigenvectors), len(second.eigenvectors))
-        random[:, used] = first.eigenvectors @ random_frame(width, len(used), generator)
+        random[:, used] = first.eigenvectors @ random_frame(width, len(used), generator).to(cosines)
         samples.append(score_of(compare(random, classes, method)[1], method))
     score = score_of(cosines, method)
     as_high = sum(sample >= score * (1 - TIE) for sample in samples)
@@ -179,10 +179,13 @@ def assignment(
 ) -> tuple[list[tuple[Group, Group]], Tensor]:
     from scipy.optimize import linear_sum_assignment  # slow to import, needed only here
 
-    rows, columns = indicator(first, len(cosines)), indicator(second, cosines.shape[1])
+    sides = (first, len(cosines)), (second, cosines.shape[1])
+    rows, columns = (indicator(*side).to(cosines) for side in sides)
     sizes = torch.maximum(rows.sum(dim=1)[:, None], columns.sum(dim=1))
     overlap = (rows @ cosines.square() @ columns.T / sizes).sqrt()
-    chosen = [index.tolist() for index in linear_sum_assignment(overlap.numpy(), maximize=True)]
+    chosen = [
+        index.tolist() for index in linear_sum_assignment(overlap.cpu().numpy(), maximize=True)
+    ]
     pairs = [(first[i], second[j]) for i, j in zip(*chosen, strict=True)]
     return pairs, overlap[chosen[0], chosen[1]]
 

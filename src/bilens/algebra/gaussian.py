@@ -25,11 +25,11 @@ def mean_and_covariance(inputs: Tensor) -> tuple[Tensor, Tensor]:
     """Return μ and Σ of inputs, (num, in) → (in,) and (in, in), with no copy of all in float64."""
     # In two passes: what is constant has exactly no variance but for the rounding of its mean.
     num, d_in = inputs.shape
-    total = torch.zeros(d_in, dtype=torch.float64)
+    total = inputs.new_zeros(d_in, dtype=torch.float64)
     for start in range(0, num, ROWS):
         total += inputs[start : start + ROWS].double().sum(dim=0)
     mean = total / num
-    covariance = torch.zeros(d_in, d_in, dtype=torch.float64)
+    covariance = total.new_zeros(d_in, d_in)
     for start in range(0, num, ROWS):
         centred = inputs[start : start + ROWS].double() - mean
         covariance += centred.T @ centred
@@ -174,12 +174,18 @@ class GaussianInput:
     about: str  # what it is, for people
 
     @classmethod
-    def of(cls, d_in: int, mean: Tensor | None, covariance: Tensor | None) -> GaussianInput:
+    def of(
+        cls,
+        d_in: int,
+        mean: Tensor | None,
+        covariance: Tensor | None,
+        device: torch.device | None = None,
+    ) -> GaussianInput:
         """Return the input with a given mean (None is zero) and covariance (None is I)."""
-        centre = torch.zeros(d_in, dtype=torch.float64)
+        centre = torch.zeros(d_in, dtype=torch.float64, device=device)
         if mean is not None:
-            centre = checked_mean(mean, d_in)
-        root = None if covariance is None else symmetric_root(covariance, d_in)
+            centre = checked_mean(mean, d_in).to(device or mean.device)
+        root = None if covariance is None else symmetric_root(covariance, d_in).to(centre.device)
         given = [
             name for name, part in (("mean", mean), ("covariance", covariance)) if part is not None
         ]
@@ -218,4 +224,4 @@ class GaussianInput:
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         z = torch.randn(count, self.d_in, generator=generator, dtype=torch.float64)
-        return self.mean + self.spread(z)
+        return self.mean + self.spread(z.to(self.mean))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
+from bilens.algebra.eigen.ranking import with_sign
 from bilens.algebra.gram.inner_products import no_negative, squared_norms
 from bilens.algebra.gram.kernel import block_bytes
 from bilens.algebra.mode_spectrum import Factors, InputMode, ModeSpectrum, OutputMode, mode_spectrum
@@ -174,10 +175,11 @@ def hosvd(
     Math: B flattened to (out, in²) is Σ_i σ_i u_i vec(Q_{u_i} / σ_i)ᵀ: σ_i² are the eigenvalues of
         down H downᵀ (see docs/math.md), without the array. Flattened along an input axis, the
         same with Σ_c Q_c².
-    Cost: O(hidden² · (in + out) + out³) time for the outputs; the inputs follow when `input` is
-        first read. Memory beside the map: two float64 copies of the factors (one if they are
-        float64), eight (out, out) arrays, a few (hidden, in) or (hidden, out) ones, and at most
-        128 MiB. All directions are computed, whatever `rank` is. Several times that where the
+    Cost: O(hidden² · (in + out) + out³) time for the outputs, hidden³ in the place of out³ where
+        `rank` ≤ hidden < out; the inputs follow when `input` is first read. Memory beside the map:
+        two float64 copies of the factors (one if they are float64), eight (out, out) arrays, a few
+        (hidden, in) or (hidden, out) ones, and at most 128 MiB. All directions of the outputs, or
+        of the span of `down`, are computed, whatever `rank` is. Several times that where the
         singular values span several orders of magnitude; O(out · hidden · in²) in the worst case.
     Accuracy: values above 10⁻⁶ of the largest agree with those of a dense SVD to 10⁻⁶ of
         themselves; `rounding` says how much better each one is, by an estimate.
@@ -196,11 +198,15 @@ def hosvd(
     check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
     if rank is not None:
         rank = check_count("rank", rank, minimum=1)
-    limit = allowed_memory(memory_limit)
+    limit = allowed_memory(memory_limit, f.device)
     check_mode_memory(f.sizes, "out", 1 if f.dtype == torch.float64 else 2, limit)
     f = f.detach().to(torch.float64)
     factors = Factors.of(f.tensor.down, f.tensor.left, f.tensor.right)
-    return HOSVD(f, rank, mode_spectrum(OutputMode(factors), factors.unit, rank), limit)
+    if f.sizes.d_out <= f.sizes.d_hidden or rank is None or rank > f.sizes.d_hidden:
+        return HOSVD(f, rank, mode_spectrum(OutputMode(factors), factors.unit, rank), limit)
+    columns, corner = torch.linalg.qr(factors.down)  # all directions lie in their span
+    found = mode_spectrum(OutputMode(replace(factors, down=corner)), factors.unit, rank)
+    return HOSVD(f, rank, replace(found, directions=with_sign(found.directions @ columns.T)), limit)
 
 
 def leading(name: str, count: int, directions: Tensor) -> Tensor:

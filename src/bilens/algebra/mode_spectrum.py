@@ -214,7 +214,7 @@ def selected(stage: Stage, unit: float, rank: int | None) -> ModeSpectrum:
 def clusters(values: Tensor, rounding: Tensor) -> tuple[Tensor, Tensor]:
     """Return the cluster of each of the falling values, and how many share it, int64."""
     limit = torch.maximum(CLUSTER_TOLERANCE * values[:-1], rounding[:-1] + rounding[1:])
-    starts = torch.zeros(len(values), dtype=torch.int64)
+    starts = values.new_zeros(len(values), dtype=torch.int64)
     starts[1:] = (values[:-1] - values[1:] > limit).long()
     labels = starts.cumsum(dim=0)
     return labels, torch.bincount(labels)[labels]

@@ -100,6 +100,7 @@ class InteractionMatrix:
             3 * self.d_in**2 * self.left.element_size(),
             f"the dense ({self.d_in}, {self.d_in}) interaction matrix",
             "use matvec, which works on the factors",
+            device=self.left.device,
         )
         half = (self.left.T * self.weight) @ self.right
         return (half + half.T) / 2

@@ -159,8 +159,10 @@ def output_mode_null(
     num_samples = check_count("num_samples", num_samples, minimum=1)
     tensor = f.detach().to(torch.float64).tensor
     factors = Factors.of(tensor.down, tensor.left, tensor.right)
-    turn = turner(factors, generator, null, embedding)
-    samples = [read_sample(factors.down, *turn()) for _ in range(num_samples)]
+    turn, down = turner(factors, generator, null, embedding), factors.down
+    if tensor.sizes.d_hidden < tensor.sizes.d_out:
+        down = torch.linalg.qr(down, mode="r").R  # the same singular values
+    samples = [read_sample(down, *turn()) for _ in range(num_samples)]
     return OutputModeNull(*torch.stack(samples, dim=1))
 
 
@@ -171,7 +173,7 @@ def turner(
 
     def directions() -> tuple[Tensor, Tensor]:
         rows = unit_rows(torch.randn(left.shape, generator=generator, dtype=torch.float64))[0]
-        return rows, rows
+        return (rows := rows.to(left)), rows
 
     if null == "directions":
         return directions
@@ -179,8 +181,19 @@ def turner(
     behind = right if after is None else right @ torch.linalg.pinv(after)
     corner = torch.linalg.qr(behind.T, mode="r").R.T  # (hidden, rank): behind = corner Vᵀ
 
+    width, rank = behind.shape[1], corner.shape[1]
+    if after is None and 2 * rank < width:  # in coordinates that begin with the span of left
+        own = torch.cat([torch.linalg.qr(left.T, mode="r").R.T, left.new_zeros(rank, rank)], dim=1)
+
+        def spanned() -> tuple[Tensor, Tensor]:
+            frame = random_frame(width, rank, generator).to(corner)
+            beyond = torch.linalg.qr(frame[rank:], mode="r").R
+            return own, corner @ torch.cat([frame[:rank], beyond]).T
+
+        return spanned
+
     def rotated() -> tuple[Tensor, Tensor]:
-        frame = random_frame(behind.shape[1], corner.shape[1], generator)
+        frame = random_frame(width, rank, generator).to(corner)
         turned = corner @ frame.T
         return left, turned if after is None else turned @ after
 
@@ -189,6 +202,11 @@ def turner(
 
 def read_sample(down: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """Return effective rank and top share of the outputs, and the rank of the leading form."""
+    hidden, width = left.shape
+    if right is left and hidden < width:
+        left = right = torch.linalg.qr(left.T, mode="r").R.T
+    elif 2 * hidden < width:
+        left, right = torch.linalg.qr(torch.cat([left, right]).T, mode="r").R.T.split(hidden)
     squares, columns = torch.linalg.eigh(output_gram_of(down, left, right))
     values = squares.clamp(min=0).sqrt()
     leading = columns[:, -1] @ down

@@ -296,6 +296,7 @@ def rotation_null(
         f"a rotation null of {num} directions of width {width}",
         "read fewer directions at a time",
         memory_limit,
+        device=f.device,
     )
     with torch.no_grad():
         down, left, right = (
@@ -313,7 +314,7 @@ def rotation_null(
 
         samples = []
         for done in range(num_samples):
-            rotated = random_frame(f.sizes.d_in, corner.shape[1], generator).T
+            rotated = random_frame(f.sizes.d_in, corner.shape[1], generator).T.to(corner)
             if corner_before is not None:
                 rotated = rotated @ corner_before
             ends = read_ends(left, corner @ rotated, weights, chunk, lift if localised else None)

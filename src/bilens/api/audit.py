@@ -28,6 +28,7 @@ from bilens.api.given_data import (
     given_data,
     interface_of,
     layers_of,
+    on_processor,
     opened,
     performance_of,
 )
@@ -187,7 +188,7 @@ def audit(
 def readable(model: object) -> Model:
     """Return a model as it can be read; an MLP of scikit-learn as its layers."""
     if isinstance(model, LoadedModel | nn.Module):
-        return model
+        return on_processor(model)
     if hasattr(model, "get_params"):
         return from_sklearn(model)
     given_model(model, "an audit", "bl.audit({})")  # says so where it is a path

@@ -11,7 +11,7 @@ from msgspec import structs
 from torch import Tensor, nn
 
 from bilens.api.audit import labelled_images
-from bilens.api.given_data import Data, given_data, interface_of
+from bilens.api.given_data import Data, given_data, interface_of, on_processor
 from bilens.api.layer_reading import LayerOutputs, output_index
 from bilens.api.provenance import describe_run, describe_source, given_model, origin_of
 from bilens.api.quadratic_fit import offering_a_fit
@@ -79,6 +79,7 @@ def certify_model(
         NumericalError: If formula and model disagree, or a spectrum did not pass its checks.
         MemoryLimitError: If the work would not fit.
     """
+    model = on_processor(model)
     module, loaded = given_model(model, "a certificate", "bl.certify_model({})")
     given = given_data(model, data, labels)
     with offering_a_fit(model):
@@ -153,6 +154,7 @@ def attack_model(
 
     Source: arXiv:2410.08417, §4.4 and App. M, for the published perturbations.
     """
+    model = on_processor(model)
     module, loaded = given_model(model, "an attack", "bl.attack_model({}, data)")
     given = given_data(model, data, labels)
     test = labelled_images(given)

@@ -4,9 +4,8 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import torch
@@ -39,6 +38,7 @@ from bilens.records.trace import TokenEnds
 from bilens.train.corpus import CorpusOptions
 from bilens.train.distillation import (
     distil,
+    has_experts,
     seconds_of_a_step,
     swap_in_losses,
     text_losses,
@@ -47,13 +47,14 @@ from bilens.train.distillation import (
 from bilens.train.layer_fit import ConversionRecipe, convert_layers
 from bilens.train.layer_inputs import Mixture, Passes, Rows, check_enough
 from bilens.train.loop import CHECKPOINTS
-from bilens.train.recipe import Device, find_device
+from bilens.train.processes import ALONE, Processes, together
+from bilens.train.recipe import Device
 from bilens.train.run_folder import (
     CONVERSION_NAME,
     RUN_NAME,
     check_folder,
     interruptible,
-    written_by_us,
+    written_by_first,
 )
 
 LINE_TOKENS, LINE_TEXTS = 2048, 16  # of held-out text, on the way; at most
@@ -75,6 +76,7 @@ def convert_to_bilinear(
     resume: bool = False,
     overwrite: bool = False,
     device: Device = "auto",
+    shard: bool = False,
     report: Report = silent,
     say: Callable[[str], None] = silent,
 ) -> dict[str, Any]:
@@ -86,13 +88,14 @@ def convert_to_bilinear(
     if not texts:
         more = "give some with --text, or rows with --data to a model that reads no text."
         raise UsageError(f"a conversion to bilinear learns from text: {more}")
-    chosen, host = find_device(device), open_model(model)
-    host.module.to(chosen)
-    recipe = recipe.resolved(chosen)
-    learnt, others = ([one.load(report=say) for one in part] for part in (texts, measured))
-    mixture = Mixture(learnt, tokenizer_at(host), recipe.n_ctx, recipe.seed, others)
-    run = Conversion(host, mixture, recipe, folder, report, say)
-    return run.start(resume, overwrite, "text")
+    with together(device, shard) as group:
+        host = open_model(model)
+        host.module.to(group.device)
+        recipe = recipe.resolved(group.device)
+        learnt, others = ([one.load(report=say) for one in part] for part in (texts, measured))
+        mixture = Mixture(learnt, tokenizer_at(host), recipe.n_ctx, recipe.seed, others)
+        run = Conversion(host, mixture, recipe, folder, report, say, group=group)
+        return run.start(resume, overwrite, "text")
 
 
 @dataclass(eq=False)
@@ -105,9 +108,16 @@ class Conversion:
     folder: Path
     report: Report
     say: Callable[[str], None]
+    group: Processes = field(default=ALONE, kw_only=True)
 
     def __post_init__(self) -> None:
         recipe, teacher, mixture = self.recipe, self.teacher, self.mixture
+        self.group.check_shares(recipe.batch_size)
+        if self.group.shard and (has_experts(teacher) or recipe.optimizer == "muon"):
+            what = "what Muon trains" if recipe.optimizer == "muon" else "experts, which may idle"
+            raise UsageError(f"--shard does not divide {what}: leave it out.")
+        if not self.group.first:
+            self.report = self.say = silent
         how = {**recipe.to_dict(), "teacher_sha256": teacher.sha256}
         self.about = {"recipe": how, "data": mixture.fingerprint}  # of the run that is resumed
         self.work = self.folder / CHECKPOINTS
@@ -127,12 +137,16 @@ class Conversion:
         self.of_a_pass = 0  # texts of the distillation
 
     def start(self, resume: bool, overwrite: bool, data_noun: str = "data") -> dict[str, Any]:
-        check_place(self.folder, self.teacher.source)
         usual = type(self.recipe)().to_dict()
-        check_folder(self.folder, self.about, resume, overwrite, data_noun, usual)
+
+        def check() -> None:
+            check_place(self.folder, self.teacher.source)
+            check_folder(self.folder, self.about, resume, overwrite, data_noun, usual)
+
+        self.group.on_first(check)
         for note in self.teacher.notes:
             self.say(note)
-        with written_by_us(self.folder, resume):
+        with written_by_first(self.folder, self.group, resume):
             try:
                 return self.run()
             except KeyboardInterrupt:
@@ -154,8 +168,11 @@ class Conversion:
         if self.teacher.unit == "tokens":
             check_layer_tokens([*self.converted.values()], recipe, given)
         check_known(self.teacher, self.mixture)
-        write_file(self.folder / RUN_NAME, json.dumps(self.about, indent=2).encode())
-        layers = self.fit_layers()
+        about = json.dumps(self.about, indent=2).encode()
+        self.group.on_first(lambda: write_file(self.folder / RUN_NAME, about))
+        layers = self.group.on_first(self.fit_layers)
+        if not self.group.first:  # which reads what the first one wrote
+            self.fit_layers()
         costs = self.once("swap_in", self.swap_in_costs)
         worst = sorted(costs, key=lambda block: costs[block][0], reverse=True)
         self.keep([int(block) for block in worst[: recipe.keep_worst]])
@@ -164,6 +181,13 @@ class Conversion:
         )
         if "distillation" not in recipe.skip:
             self.distil()
+        return self.group.on_first(lambda: self.written(layers, costs, before))
+
+    def written(
+        self, layers: list[dict[str, Any]], costs: dict[str, Any], before: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Write the result, and return what came of it."""
+        result, recipe = self.folder / CONVERSION_NAME, self.recipe
         loaded_by, notes, stored = self.save(), [*self.teacher.notes], None
         made = {"teacher": str(self.teacher.source), "recipe": json.dumps(self.about["recipe"])}
         if self.teacher.unit == "tokens":
@@ -208,9 +232,13 @@ class Conversion:
     def once(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return what is measured on the way: once, and kept for a run that is resumed."""
         path = self.work / f"{name}.json"
-        if not path.exists():
-            write_file(path, json_text(make()).encode())
-        return read_json(path)
+
+        def kept() -> Any:
+            if not path.exists():
+                write_file(path, json_text(make()).encode())
+            return read_json(path)
+
+        return self.group.on_first(kept)
 
     def save(self) -> str:
         """Write the model into the folder; return what loads it."""
@@ -271,7 +299,7 @@ class Conversion:
                 speed = f"{read / max(self.seconds['layers'], 1e-9):,.0f} {self.teacher.unit}/s"
                 text = f"{one['name']}, R² {one.get('r_squared')!s:.5}, {speed}"
                 self.report("layers", len(layers), total, text)
-                self.stop_if(interrupted, one["name"])
+                self.stop_if(interrupted.is_set(), one["name"])
         return layers
 
     @property
@@ -315,16 +343,19 @@ class Conversion:
         for name, trained, count, how in parts:
             texts, folder = (passes, done, self.line_texts), self.work / name
             with interruptible() as interrupted:
-                for line in distil(self.teacher, self.student, trained, texts, how, count, folder):
+                given = trained, texts, how, count, folder, None, self.group
+                for line in distil(self.teacher, self.student, *given):
                     loss = "squared error" if self.teacher.gives == "numbers" else "KL"
                     text = f"{loss} {line['kl']:.4f}, held out {line['held_out_kl']:.4f}, loss "
                     speed = f"{line['tokens_per_second']:,.0f} {self.teacher.unit}/s"
                     text += f"{line['loss_added']:+.4f}, {speed}"
                     self.report(name, line["step"], count, text)
                     seen = done + line["step"] * recipe.batch_size + self.layer_texts
-                    with (self.work / f"{name}.jsonl").open("a") as curve:
-                        curve.write(json.dumps(line | {"tokens": seen * recipe.n_ctx}) + "\n")
-                    self.stop_if(interrupted, f"step {line['step']} of the {name}")
+                    if self.group.first:
+                        with (self.work / f"{name}.jsonl").open("a") as curve:
+                            curve.write(json.dumps(line | {"tokens": seen * recipe.n_ctx}) + "\n")
+                    stopped = self.group.any(interrupted.is_set())
+                    self.stop_if(stopped, f"step {line['step']} of the {name}")
             done += count * recipe.batch_size
         self.seconds["distillation"] = time.monotonic() - began
 
@@ -333,18 +364,22 @@ class Conversion:
         recipe, path = self.recipe, self.work / "budget.json"
         if not recipe.minutes:
             return max(1, self.texts_left() // recipe.batch_size) * recipe.passes
-        if not path.exists():
-            texts = self.mixture.texts(0, recipe.batch_size)
-            took = seconds_of_a_step(self.teacher, self.student, trained, texts, recipe)
-            steps = max(1, int(60 * recipe.minutes / took))
-            write_file(path, json.dumps({"steps": steps}).encode())
-        return int(read_json(path)["steps"])
+
+        def measure() -> int:
+            if not path.exists():
+                texts = self.group.share(self.mixture.texts(0, recipe.batch_size))
+                took = seconds_of_a_step(self.teacher, self.student, trained, texts, recipe)
+                steps = max(1, int(60 * recipe.minutes / took))
+                write_file(path, json.dumps({"steps": steps}).encode())
+            return int(read_json(path)["steps"])
+
+        return self.group.on_first(measure)
 
     def texts_left(self) -> int:
         return max(0, self.recipe.tokens // self.recipe.n_ctx - self.layer_texts)
 
-    def stop_if(self, interrupted: Event, where: str) -> None:
-        if interrupted.is_set():
+    def stop_if(self, interrupted: bool, where: str) -> None:
+        if interrupted:
             raise InterruptedRunError(f"Interrupted behind {where}: go on with --resume.")
 
     def tables(self, most: int | None = None) -> dict[str, Tensor]:

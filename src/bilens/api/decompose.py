@@ -233,7 +233,7 @@ def decompose_layers(
     """Return the record of each layer of a model, computing those that a folder does not hold."""
     names = [choose_layer(model, name) for name in layers] or list(model.layers)
     identity = {
-        "weights_sha256": model.weights_sha256,
+        "weights_sha256": model.identity,
         "request": request.to_dict(),
         "bilens": VERSION,
         "data_sha256": None if inputs is None else inputs.about["sha256"],

@@ -1,5 +1,6 @@
 """The data that a job is given, whatever they come in, and what a model's predictions are worth."""
 
+import copy
 import math
 from collections.abc import Callable
 from contextlib import suppress
@@ -104,6 +105,16 @@ def find_data(
 def layers_of(model: Model) -> tuple[LayerView, ...]:
     """Return the layers of a model, first to last; no weight of a loaded one is read."""
     return tuple(opened(model).layers.values())
+
+
+def on_processor(model: Model) -> Model:
+    """Return a model where audits read; a copy, if its module is on another device."""
+    module: Any = model.module if isinstance(model, LoadedModel) else model
+    parameters = module.parameters() if isinstance(module, nn.Module) else ()
+    if all(one.device.type == "cpu" for one in parameters):
+        return model
+    moved: Any = copy.deepcopy(module).cpu()
+    return replace(model, module=moved) if isinstance(model, LoadedModel) else moved
 
 
 def opened(model: Model, bare: bool = False) -> LoadedModel:

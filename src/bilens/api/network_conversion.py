@@ -34,8 +34,9 @@ from bilens.records.common import DataOrigin
 from bilens.train.distillation import token_table
 from bilens.train.layer_fit import ROWS, ConversionRecipe
 from bilens.train.layer_inputs import Rows, check_enough
+from bilens.train.processes import together
 from bilens.train.randomness import ORDER, stream
-from bilens.train.recipe import Device, find_device
+from bilens.train.recipe import Device
 
 Units = tuple[Tensor, Tensor, Tensor]  # of a network: mean and scale of inputs, scale of outputs
 HELD_OUT = 0.2  # of the rows, where the data have no test part
@@ -56,6 +57,7 @@ def convert_network(
     resume: bool = False,
     overwrite: bool = False,
     device: Device = "auto",
+    shard: bool = False,
     report: Report | None = None,
     say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
@@ -77,6 +79,7 @@ def convert_network(
         resume: go on with the run in the folder, to the same bits on the CPU.
         overwrite: replace it.
         device: "auto" is a GPU where there is one.
+        shard: divide what is learnt among the processes that torchrun started.
         report: is told stage, done, of how many, and what there is to say.
         say: is told sentences.
 
@@ -84,28 +87,30 @@ def convert_network(
     Raises: UsageError for a model that is neither, or exact already; DataError for too few rows,
         NaN, or a layer that is never active; ShapeError for rows that do not fit.
     """
-    chosen, recipe = find_device(device), recipe or RECIPE
-    source = load(model) if isinstance(model, str | Path) else opened(model)
-    reads = data_interface(source)
-    fitted, measured, targets, name = split(source, data, reads, held_out, recipe.seed)
-    if not source.network:
-        host, units = open_host(Path(source.source)), None
-        side, shape = host.config.image_size // host.config.patch_size, reads.input_shape or ()
-        recipe = replace(recipe, n_ctx=side * side + 1)
-        fitted, measured = (x.reshape(-1, *shape) for x in (fitted, measured))
-    elif recipe.layers or recipe.keep or recipe.keep_worst or recipe.unfreeze:
-        idle = "leave out --layers, --keep, --keep-worst and --unfreeze."
-        raise UsageError(f"of layers one behind the other all are converted, and learn: {idle}")
-    else:
-        host, units = chain_of(source, fitted, targets)
-        fitted, measured = ((x - units[0]) / units[1] for x in (fitted, measured))
-    if targets is not None and host.gives == "numbers":  # of several the labels say nothing
-        targets = (targets / units[2]).float() if units and len(units[2]) == 1 else None
-    host.module.to(chosen)
-    rows = Rows(fitted, measured, name, recipe.seed, recipe.n_ctx)
-    given = recipe.resolved(chosen), check_path("folder", folder), report or silent, say or silent
-    run = NetworkConversion(host, rows, *given, source, units, targets)
-    return run.start(resume, overwrite)
+    with together(device, shard) as group:
+        recipe = recipe or RECIPE
+        source = load(model) if isinstance(model, str | Path) else opened(model)
+        reads = data_interface(source)
+        fitted, measured, targets, name = split(source, data, reads, held_out, recipe.seed)
+        if not source.network:
+            host, units = open_host(Path(source.source)), None
+            side, shape = host.config.image_size // host.config.patch_size, reads.input_shape or ()
+            recipe = replace(recipe, n_ctx=side * side + 1)
+            fitted, measured = (x.reshape(-1, *shape) for x in (fitted, measured))
+        elif recipe.layers or recipe.keep or recipe.keep_worst or recipe.unfreeze:
+            idle = "leave out --layers, --keep, --keep-worst and --unfreeze."
+            raise UsageError(f"of layers one behind the other all are converted, and learn: {idle}")
+        else:
+            host, units = chain_of(source, fitted, targets)
+            fitted, measured = ((x - units[0]) / units[1] for x in (fitted, measured))
+        if targets is not None and host.gives == "numbers":  # of several the labels say nothing
+            targets = (targets / units[2]).float() if units and len(units[2]) == 1 else None
+        host.module.to(group.device)
+        rows = Rows(fitted, measured, name, recipe.seed, recipe.n_ctx)
+        recipe, folder = recipe.resolved(group.device), check_path("folder", folder)
+        given = recipe, folder, report or silent, say or silent, source, units, targets
+        run = NetworkConversion(host, rows, *given, group=group)
+        return run.start(resume, overwrite)
 
 
 # ---- model and data

@@ -102,7 +102,8 @@ def describe_source(model: object) -> Source:
     if not isinstance(model, LoadedModel):
         return IN_MEMORY
     said = {key: value for key, value in model.provenance.items() if key not in (READING, ROWS_KEY)}
-    return Source(model.source, model.weights_sha256, said)
+    known = {"headers_sha256": model.identity} if model.headers else {}
+    return Source(model.source, model.weights_sha256, said | known)
 
 
 def reading_of(model: LoadedModel) -> TableReading | None:

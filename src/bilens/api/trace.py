@@ -185,7 +185,7 @@ def compare_with_module(subject: TracedLayer) -> records.MapError:
     """Return how far map and MLP are apart, on random inputs of root mean square 1."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(CHECKED_INPUTS, subject.f.sizes.d_in, generator=generator, dtype=torch.float64)
-    x = x / x.square().mean(dim=1, keepdim=True).sqrt()
+    x = (x / x.square().mean(dim=1, keepdim=True).sqrt()).to(subject.f.device)
     mlp = subject.module.mlps[subject.index]
     dtype = subject.module.embed.weight.dtype
     with torch.no_grad():

@@ -208,7 +208,7 @@ def points(reader: LatentReader, trace: LayerTrace, latent: int) -> records.Poin
     pairs = trace.eigenpairs[latent]
     rank = min(DRAWN_RANK, len(pairs.eigenvalues))
     active = reader.activations[:, latent] > 0
-    order = torch.randperm(len(active), generator=reader.generator)
+    order = torch.randperm(len(active), generator=reader.generator).to(active.device)
     on, off = order[active[order]], order[~active[order]]
     half = DRAWN_POINTS // 2
     rows = torch.cat([on[:half], off[: DRAWN_POINTS - min(len(on), half)]])

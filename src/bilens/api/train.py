@@ -39,7 +39,7 @@ from bilens.train.corpus import (
     tokenizer_of,
     tokens_of,
 )
-from bilens.train.loop import CHECKPOINTS
+from bilens.train.loop import CHECKPOINTS, LineT, Task
 from bilens.train.processes import together
 from bilens.train.recipe import Device
 from bilens.train.run_folder import CURVE_NAME, OWN_FILES, RUN_NAME, TrainingResult, run_in_folder
@@ -66,6 +66,20 @@ SAMPLE_TEMPERATURE, SAMPLE_TOP_K = 0.7, 40
 def provenance() -> dict[str, str]:
     """Return what a model says of how it was made: command and versions."""
     return {"command": this_command(), **versions()}
+
+
+def run_announced(
+    folder: Path,
+    job: Task[Any, LineT],
+    plan: str,
+    on_line: Callable[[LineT, int], None],
+    say: Callable[[str], None],
+    options: dict[str, Any],
+) -> TrainingResult[LineT]:
+    """Say what is going to be done, and do it."""
+    say(plan)
+    more: dict[str, Any] = {"provenance": provenance(), "say": say, **options}
+    return run_in_folder(folder, job, on_epoch=lambda line: on_line(line, job.epochs), **more)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,14 +132,11 @@ def train_language(
         tokens = tokens_of(text, tokenizer, recipe.n_ctx)
         about = CorpusDescription.of(corpus, text)
         job = LanguageTask(recipe, tokens, tokenizer, about, group, texts_at_once)
-        say(
+        plan = (
             f"{len(tokens.train):,} tokens to train on, {len(tokens.held_out):,} held out, "
             f"{tokenizer.vocab_size:,} in the vocabulary; {job.total_steps:,} steps."
         )
-        options |= {"provenance": provenance(), "say": say}
-        result = run_in_folder(
-            folder, job, on_epoch=lambda line: on_line(line, job.epochs), **options
-        )
+        result = run_announced(folder, job, plan, on_line, say, options)
         losses = [(line.step, line.train_loss, line.held_out_loss) for line in result.history]
         group.on_first(lambda: write_file(folder / CURVE_NAME, loss_figure(losses).encode()))
         run = open_model_bundle(folder)
@@ -196,14 +207,11 @@ def train_sae(
             read = read_model(model, corpus, say)
             read.model.to(group.device)
             job = SAETask(recipe, read, group)
-        say(
+        plan = (
             f"{recipe.latents_for(job.width):,} latents, {recipe.k} an input; "
             f"{job.epochs} buffers of {job.activations.rows:,} activations."
         )
-        options |= {"provenance": provenance(), "say": say}
-        result = run_in_folder(
-            folder, job, on_epoch=lambda line: on_line(line, job.epochs), **options
-        )
+        result = run_announced(folder, job, plan, on_line, say, options)
         if isinstance(job, ActivationsTask):
             return SAETraining(folder, result.history, {ACTIVATIONS: folder}, {})
         folders = {hook: job.folder_of(hook, folder) for hook in recipe.hooks}

@@ -108,6 +108,8 @@ def train_language(
     resume: bool = False,
     overwrite: bool = False,
     device: Device = "auto",
+    shard: bool = False,
+    texts_at_once: int = 0,
     on_line: Callable[[Line], None] = silent,
     say: Callable[[str], None] = silent,
     **recipe: Any,
@@ -129,6 +131,8 @@ def train_language(
         resume: go on with the run in the folder, to the same weights.
         overwrite: replace it.
         device: "auto" is a GPU where there is one.
+        shard: divide what is learnt among the processes that torchrun started.
+        texts_at_once: of a batch, whose gradients are added: less memory; 0 for all.
         on_line: is told each line of the history.
         say: is told sentences.
         recipe: `d_model`, `n_layer`, `steps`, `seed` and the other options of the command, under
@@ -160,6 +164,8 @@ def train_language(
         resume=resume,
         overwrite=overwrite,
         device=device,
+        shard=shard,
+        texts_at_once=texts_at_once,
         on_line=lambda line, _: on_line(line),
         say=say,
     )
@@ -174,6 +180,7 @@ def train_sae(
     resume: bool = False,
     overwrite: bool = False,
     device: Device = "auto",
+    shard: bool = False,
     on_line: Callable[[Line], None] = silent,
     say: Callable[[str], None] = silent,
     **recipe: Any,
@@ -192,6 +199,7 @@ def train_sae(
         resume: go on with the run in the folder, to the same weights.
         overwrite: replace it.
         device: "auto" is a GPU where there is one.
+        shard: divide what is learnt among the processes that torchrun started.
         on_line: is told each line of the history.
         say: is told sentences.
         recipe: `num_latents`, `k`, `tokens`, `batch_size`, `seed` and the other options of the
@@ -234,6 +242,7 @@ def train_sae(
         resume=resume,
         overwrite=overwrite,
         device=device,
+        shard=shard,
         on_line=lambda line, _: on_line(line),
         say=say,
     )

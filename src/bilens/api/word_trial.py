@@ -14,6 +14,7 @@ from bilens.base import Progress
 from bilens.base.checks import check_count
 from bilens.base.errors import BilensError, UsageError
 from bilens.data.tokenizer import Tokenizer
+from bilens.findings.difference import kind_of_layer
 from bilens.findings.token_sweep import Frame, Text, sweep, written
 from bilens.io.host import Host, from_transformers, open_host, tokenizer_at
 from bilens.io.loaded_model import LoadedModel
@@ -41,6 +42,12 @@ def try_words(
         raise UsageError(f"no words can be tried: {error}") from None
     if not before.stack or before.gives != "next tokens":
         raise UsageError(f"no words can be tried: {baseline.source} predicts no next tokens.")
+    if [*map(kind_of_layer, model.layers.values())] != [
+        *map(kind_of_layer, baseline.layers.values())
+    ]:
+        raise UsageError(
+            f"no words can be tried: {model.source} and {baseline.source} have other layers."
+        )
     after = changed_host(before, model)
     prefix, suffix = frame_of(before, tokenizer)
     names = [tokenizer.token(number) for number in range(tokenizer.vocab_size)]
@@ -73,13 +80,20 @@ def is_word(name: str) -> bool:
 
 
 def changed_host(before: Host, model: LoadedModel) -> Host:
-    """Return the baseline with the tensors of a changed model; those below are shared."""
-    after = before.twin(share=False)
+    """Return the baseline with the tensors of a changed model, all of which it has to have."""
+    after, given = before.twin(share=False), set[int]()
     state = after.module.state_dict()
     with torch.no_grad():
         for theirs, name in paired(model.tensors, state).items():
             if model.tensors[theirs].shape == tuple(state[name].shape):
                 state[name].copy_(model.tensors[theirs].read())
+                given.add(state[name].data_ptr())
+    parameters = after.module.named_parameters()
+    if left := [name for name, one in parameters if one.data_ptr() not in given]:
+        raise UsageError(
+            f"no words can be tried: {model.source} has no {left[0]} of the baseline's size, nor "
+            f"{len(left) - 1} more of its tensors: it is no change of it."
+        )
     return after
 
 

@@ -30,7 +30,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def check_path(name: str, value: str | os.PathLike[str]) -> Path:
     if not isinstance(value, str | os.PathLike):
         raise UsageError(f"{name} is a {type(value).__name__}; expected a text or a Path.")
-    return Path(value)
+    return value if isinstance(value, Path) else Path(value)
 
 
 def check_regular_file(

@@ -4,6 +4,7 @@ import math
 import os
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from bilens.base.checks import as_integer
 from bilens.base.errors import MemoryLimitError, UsageError
@@ -29,12 +30,18 @@ class MemoryEstimate:
         return self.fixed + min(num, max(most // self.each, 1)) * self.each
 
     def at_a_time(
-        self, num: int, most: int, what: str, instead: str, limit: int | str | None
+        self,
+        num: int,
+        most: int,
+        what: str,
+        instead: str,
+        limit: int | str | None,
+        device: Any = None,
     ) -> int:
         """Return how many of `num` items are worked on together; refused if not even one fits."""
-        allowed = memory_limit(limit)
+        allowed = memory_limit(limit, device)
         if self.fixed + self.each > allowed:
-            check_memory(self.fixed + self.each, what, instead, limit)
+            check_memory(self.fixed + self.each, what, instead, limit, device)
         return max(min(min(most, allowed - self.fixed) // self.each, num), 1)
 
 
@@ -55,7 +62,8 @@ def readable(num_bytes: int) -> str:
     return f"{num_bytes / unit:.2f} {name}"
 
 
-def memory_limit(chosen: int | str | None = None) -> int:
+def memory_limit(chosen: int | str | None = None, device: Any = None) -> int:
+    """Return the bytes that work may take on a device of torch, None for the processor."""
     number = as_integer(chosen)
     if number is not None and number > 0:
         return number
@@ -67,7 +75,17 @@ def memory_limit(chosen: int | str | None = None) -> int:
     text = chosen if chosen is not None else os.environ.get(MEMORY_LIMIT_VARIABLE)
     if text or chosen is not None:
         return parse_bytes(text or "")
-    return int(MEMORY_SHARE * available_memory())
+    return int(MEMORY_SHARE * (device_memory(device) or available_memory()))
+
+
+def device_memory(device: Any) -> int | None:
+    """Return the bytes of a device that has memory of its own and says how much."""
+    if device is None:
+        return None
+    import torch  # of which it is a device: this file does without
+
+    module: Any = getattr(torch, device.type, None)
+    return module.mem_get_info(device)[1] if hasattr(module, "mem_get_info") else None
 
 
 def available_memory() -> int:
@@ -84,8 +102,14 @@ def available_memory() -> int:
     return min(limits)
 
 
-def check_memory(num_bytes: int, what: str, instead: str, limit: int | str | None = None) -> int:
-    allowed = memory_limit(limit)
+def check_memory(
+    num_bytes: int,
+    what: str,
+    instead: str,
+    limit: int | str | None = None,
+    device: Any = None,
+) -> int:
+    allowed = memory_limit(limit, device)
     if num_bytes > allowed:
         more = f"set {MEMORY_LIMIT_VARIABLE}" if limit is None else "allow a larger memory_limit"
         raise MemoryLimitError(

@@ -129,6 +129,7 @@ def prepare(
         f"the spectra of {len(wanted)} pairs of outputs of width {width}",
         "name fewer `pairs`",
         memory_limit,
+        device=f.device,
     )
     f = f.detach().to(torch.float64)
     return PairSpectra(f, {pair: contrast_of(f, *pair, memory_limit) for pair in wanted})
@@ -252,7 +253,7 @@ def universal_perturbation(
     """
     check_type("f", f, QuadraticMap, "pass the map of a module, module.quadratic_map()")
     mu = checked_vector("mean", mean, f.sizes.d_in)
-    radii = torch.as_tensor(radius, dtype=torch.float64).detach()
+    radii = torch.as_tensor(radius, dtype=torch.float64, device=mu.device).detach()
     if radii.ndim > 1 or bool((radii < 0).any()):
         raise UsageError(f"radius must be one or several numbers of at least 0, got {radius!r}.")
     exact = f.detach().to(torch.float64)

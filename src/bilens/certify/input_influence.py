@@ -75,7 +75,7 @@ def influence_range(f: QuadraticMap, i: int, box: Box, output: int) -> Influence
     mine = InputRows(rows.down[[output]], rows.left, rows.right)
     row, terms = mine.read([index])[0, 0], mine.terms([index])[0, 0]
     slope = float(linear_part(f)[output, index])
-    others = 2 * row.index_fill(0, torch.tensor([index]), 0.0)
+    others = 2 * row.index_fill(0, torch.tensor([index], device=row.device), 0.0)
     corners = (
         torch.where(others > 0, low, high),  # the least slope
         torch.where(others > 0, high, low),
@@ -190,6 +190,7 @@ def remove_inputs(
         8 * 8 * f.sizes.d_out * len(indices) * (f.sizes.d_hidden + d_in),
         f"removing {len(indices)} inputs from {f.sizes.d_out} outputs",
         "remove fewer inputs, or take some outputs with compose_output",
+        device=f.device,
     )
     reader = InputRows.of(f)
     rows, linear = reader.read(indices), linear_part(f)[:, indices]
@@ -225,7 +226,7 @@ def on_few_axes(rows: Tensor, indices: list[int]) -> tuple[Tensor, Tensor]:
     rest[..., indices] = 0.0
     u, sizes, v = torch.linalg.svd(rest, full_matrices=False)
     v[..., indices] = 0.0  # what belongs to a size of zero is anything
-    own_axes = torch.eye(d_in, dtype=rows.dtype)[indices].expand(len(rows), num, d_in)
+    own_axes = torch.eye(d_in).to(rows)[indices].expand(len(rows), num, d_in)
     cross = u * sizes[:, None]
     small = rows.new_zeros(len(rows), num + len(sizes[0]), num + len(sizes[0]))
     small[:, :num, :num], small[:, :num, num:], small[:, num:, :num] = own, cross, cross.mT
@@ -236,7 +237,7 @@ def largest_change(small: Tensor, linear: Tensor, radius: float) -> tuple[Tensor
     """Return the largest |xᵀEx + b·x| in a ball: (out,) proven bound, (out, k) point."""
     values, columns = torch.linalg.eigh((small + small.mT) / 2)
     turned = (linear[:, None] @ columns[:, : linear.shape[1]])[:, 0]
-    balls = torch.full((2 * len(values),), radius, dtype=values.dtype)
+    balls = values.new_full((2 * len(values),), radius)
     both = torch.cat([values, -values]), torch.cat([turned, -turned])  # least, and largest
     found = solve_trust_region(*both, balls)
     bounds, points = -found.lower.view(2, -1), found.point.view(2, *values.shape)
@@ -246,7 +247,8 @@ def largest_change(small: Tensor, linear: Tensor, radius: float) -> tuple[Tensor
 
 
 def without(f: QuadraticMap, indices: list[int]) -> QuadraticMap:
-    kept = torch.ones_like(f.tensor.left[0]).index_fill(0, torch.tensor(indices), 0.0)
+    kept = torch.ones_like(f.tensor.left[0])
+    kept[indices] = 0.0
     tensor = BilinearTensor(f.tensor.down, f.tensor.left * kept, f.tensor.right * kept)
     linear = None if f.linear is None else f.linear * kept
     return QuadraticMap(tensor, linear, f.constant, f.basis)

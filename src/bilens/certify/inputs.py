@@ -115,7 +115,7 @@ def samples_of(f: QuadraticMap, x: Tensor, label: Tensor | Sequence[int]) -> Sam
         raise ShapeError(f"x has shape {shape}; expected (rows, {width}), one input a row.")
     if outputs < 2:
         raise UsageError("the map has one output: a certificate needs a rival.")
-    label = checked_labels(label, shape[0], outputs)
+    label = checked_labels(label, shape[0], outputs).to(x.device)
     x = x.detach().double()
     finite = x.isfinite().all(dim=1)
     x = torch.where(finite[:, None], x, 0.0)
@@ -130,7 +130,7 @@ def samples_of(f: QuadraticMap, x: Tensor, label: Tensor | Sequence[int]) -> Sam
 
 
 def checked_labels(label: Tensor | Sequence[int], rows: int, outputs: int) -> Tensor:
-    labels = label if isinstance(label, Tensor) else torch.as_tensor(label)
+    labels = torch.as_tensor(label)
     if labels.numel() == 0:
         labels = labels.long()
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:

@@ -70,7 +70,7 @@ def certified_accuracy(record: L2Radius, radii: Tensor | Sequence[float]) -> Ten
     check_type("record", record, L2Radius, "pass what l2_radius returned")
     if len(record.radius) == 0:
         raise UsageError("the record holds no input: an accuracy needs at least one.")
-    levels = torch.as_tensor(radii, dtype=torch.float64).reshape(-1)
+    levels = torch.as_tensor(radii, dtype=torch.float64, device=record.radius.device).reshape(-1)
     if not bool((levels >= 0).all()):
         raise UsageError(f"radii must not be negative or NaN, got {radii!r}.")
     return (record.radius > levels[:, None]).double().mean(dim=1)
@@ -136,6 +136,7 @@ def l2_radius(
         f"certificates of {rows} inputs of width {width}",
         "pass fewer inputs at a time",
         memory_limit,
+        device=f.device,
     )
     samples = samples_of(exact, x, label)
     per_rival = torch.full_like(samples.margins, torch.inf)

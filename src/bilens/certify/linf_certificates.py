@@ -98,6 +98,7 @@ def linf_radius(
         f"ℓ∞ bounds of {rows} inputs of width {width}",
         "pass fewer inputs at a time",
         memory_limit,
+        device=f.device,
     )
     generator = generator_of(seed)
     exact = f.detach().to(torch.float64)

@@ -181,7 +181,7 @@ def smallest_k(eig: EigenDecomposition, tolerance: float, radius: float) -> Tens
                 f"{tolerance:.3g} was asked for: {advice}."
             )
         found.append(next(k for k, bound in enumerate(bounds) if bound <= tolerance))
-    result = torch.tensor(found)
+    result = torch.tensor(found, device=eig.eigenvalues.device)
     return result[0] if eig.eigenvalues.ndim == 1 else result
 
 

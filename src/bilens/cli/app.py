@@ -12,7 +12,6 @@ from typing import Annotated, Any, NoReturn, TextIO
 import typer
 
 from bilens.base.errors import BilensError, Retry, UsageError
-from bilens.base.launch import launched
 from bilens.cli.commands.audit import audit
 from bilens.cli.commands.convert import convert
 from bilens.cli.commands.decompose import decompose
@@ -32,7 +31,7 @@ from bilens.version import VERSION
 
 LIMIT, UNEXPECTED, INTERRUPTED = 5, 70, 130  # 70 is EX_SOFTWARE of sysexits.h
 NARROW = 72  # columns
-TOGETHER = (["train", "language"], ["train", "sae"])  # what several processes do
+TOGETHER = (("train", "language"), ("train", "sae"), ("convert", "bilinear"))  # several processes
 
 app = typer.Typer(
     name="bilens", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich"
@@ -88,9 +87,12 @@ def main() -> None:
     try:
         interrupt_on_signals()
         refuse_bytes(sys.argv)
-        rank, world, _ = launched()
-        output.only_first(rank)
-        refuse_several(sys.argv[1:], world)
+        if "RANK" in os.environ:  # of torchrun; torch is not imported for less
+            from bilens.train.processes import launched
+
+            rank, world, _ = launched()
+            output.only_first(rank)
+            refuse_several(sys.argv[1:], world)
         app(prog_name="bilens", obj=output, **narrow())
     except SystemExit as end:  # typer's end of a command, of Ctrl-C too
         if end.code == INTERRUPTED and output.first:
@@ -143,11 +145,12 @@ def refuse_bytes(arguments: list[str]) -> None:
 
 def refuse_several(arguments: list[str], world: int) -> None:
     """Refuse to do with several processes what one does."""
-    words = [word for word in arguments if not word.startswith("-")]
-    if world > 1 and words[:2] not in TOGETHER:
+    words = [word for one in arguments if not (word := one.removeprefix("--to=")).startswith("-")]
+    known = [words[:1] == [first] and second in words[1:] for first, second in TOGETHER]
+    if world > 1 and not any(known):
         raise UsageError(
             f"{' '.join(['bilens', *words[:1]])} is the work of one process: start it without "
-            "torchrun, which is for bilens train language and train sae."
+            "torchrun, which is for bilens train language, train sae and convert --to bilinear."
         )
 
 

@@ -116,10 +116,12 @@ def refuse_idle(given: list[str], needed: str) -> None:
         raise UsageError(f"{', '.join(given)}: only with {needed}; add that, or leave them out.")
 
 
-def a_model(given: T) -> T:
+def a_model(given: Any) -> Any:
     from bilens.io.file_kinds import find_model
+    from bilens.io.remote import located
 
     if isinstance(given, Path):  # a baseline may be a word
+        given = located(given)
         find_model(given)
     return given
 

@@ -132,7 +132,8 @@ def classes_of(where: str, texts: list[str], model: ModelInterface) -> Tensor:
     if bad is not None:
         raise DataError(
             f"{where}: row {model.row(bad)} has the label {texts[bad]!r:.40}, which is no class of "
-            f"the model ({', '.join([*known][:8])}): remove such rows, or rename the labels."
+            f"the model ({', '.join([*known][:8])}{', …' if len(known) > 8 else ''}): remove such "
+            "rows, or rename the labels."
         )
     if model.d_output == 1:
         model.note("one_probability" if model.ends else "one_logit", name=[*known][1])

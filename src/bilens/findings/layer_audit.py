@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import median
 
 import torch
 from msgspec.structs import replace
@@ -26,6 +25,7 @@ from bilens.findings.layer_reading import (
     read_units,
     stability,
 )
+from bilens.findings.outliers import robust_scale
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.subject import check_seed
@@ -41,19 +41,15 @@ from bilens.records.layer_audit import (
 )
 from bilens.records.performance import Performance
 
-FEWEST = 5  # layers that say what is usual
-CONSISTENT = 0.6745  # makes the median deviation of a normal variable one standard deviation
-SMALLEST = 0.01  # median deviation of a logarithm: layers that agree to 1 % do not make 5 % huge
-
 
 def with_norm_scores(layers: Sequence[LayerReading]) -> tuple[LayerReading, ...]:
     """Return the readings with the robust z of each log weight norm; None with few layers."""
     sizes = {layer.name: math.log(norm) for layer in layers if (norm := layer.weight_norm)}
-    if len(sizes) < FEWEST:
+    scale = robust_scale(sizes.values())
+    if scale is None:
         return tuple(layers)
-    middle = median(sizes.values())
-    spread = max(median(abs(size - middle) for size in sizes.values()), SMALLEST)
-    scores = {name: CONSISTENT * (size - middle) / spread for name, size in sizes.items()}
+    middle, spread = scale
+    scores = {name: (size - middle) / spread for name, size in sizes.items()}
     return tuple(replace(layer, norm_z=scores.get(layer.name)) for layer in layers)
 
 
@@ -62,7 +58,7 @@ def judge_one_layer(subject: LayerView, fitted: FittedLayer, seed: int) -> tuple
     f = fitted.map
     assert f is not None, "an exact layer is its map"
     inputs = read_inputs(fitted.layer, f, torch.Generator().manual_seed(seed))
-    spectrum = hosvd(f)
+    spectrum = hosvd(f, min(f.sizes.d_out, f.sizes.d_hidden))
     zero = math.sqrt(float(spectrum.frobenius_squared)) == 0
     stable = None if zero else stability(fitted, spectrum)
     units = read_units(fitted.layer)

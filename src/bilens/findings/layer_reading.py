@@ -156,13 +156,26 @@ def read_inputs(layer: Layer, f: QuadraticMap | None, generator: torch.Generator
     return InputShares(unused, int(shares.argmax()), float(shares.max()), null)
 
 
+WIDE = 4096  # inputs from which directions of the null are drawn one by one
+
+
 def gram_shares(gram: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
-    """Return the share of each input in the trace, and the largest one under the null."""
-    mass = gram.trace().where(gram.trace() > 0, 1.0)
+    """Return the share of each input in the trace, and the largest one under the null.
+
+    A column of a random rotation is a direction drawn evenly, and with many inputs the columns are
+    as good as independent: then the eigenvalues λ alone are needed, Σ λ g² / Σ g² with g normal.
+    """
+    width, mass = len(gram), gram.trace().where(gram.trace() > 0, 1.0)
     largest = []
-    for _ in range(TURNS):
-        frame = random_frame(len(gram), len(gram), generator)
-        largest.append(float(((gram @ frame) * frame).sum(dim=0).max() / mass))
+    if width < WIDE:
+        for _ in range(TURNS):
+            frame = random_frame(width, width, generator)
+            largest.append(float(((gram @ frame) * frame).sum(dim=0).max() / mass))
+    else:
+        values = torch.linalg.eigvalsh(gram) / mass
+        for _ in range(TURNS * width):
+            squares = torch.randn(width, generator=generator, dtype=torch.float64).square_()
+            largest.append(float(squares @ values / squares.sum()))
     return gram.diagonal() / mass, max(largest)
 
 
@@ -302,7 +315,7 @@ def reading_of(subject: LayerView, fitted: FittedLayer, options: AuditOptions) -
     )
     if f is None:
         return found
-    spectrum = hosvd(f)
+    spectrum = hosvd(f, min(f.sizes.d_out, f.sizes.d_hidden))
     size = math.sqrt(float(spectrum.frobenius_squared))
     linear = 0.0 if f.linear is None else float(f.linear.norm())
     found = replace(found, quadratic_norm=size, linear_norm=linear)

@@ -71,8 +71,12 @@ class OverfittingReference(msgspec.Struct, frozen=True):
         return low, high
 
     def rank(self, score: float) -> float:
-        """Return the share of reference models with a smaller score."""
-        return bisect.bisect_left(self.scores, score) / len(self.scores)
+        """Return the share of reference models with a smaller score, linear between quantiles."""
+        place, parts = bisect.bisect_left(self.scores, score), len(self.scores) - 1
+        if not 0 < place <= parts:
+            return float(place > parts)
+        low, high = self.scores[place - 1 : place + 1]
+        return (place - 1 + (score - low) / (high - low)) / parts
 
     def is_outside(self, found: Mapping[str, float]) -> bool:
         """Return whether a reading lies outside of those of the reference models."""

@@ -41,7 +41,9 @@ def positions_of_latent(activations: Tensor, generator: torch.Generator) -> tupl
     values = padded(activations)
     on = strongest(values)[:MOST_POSITIONS]
     inactive = (values == 0).nonzero()[:, 0]
-    off = inactive[torch.randperm(len(inactive), generator=generator)[: len(on)]]
+    off = inactive[
+        torch.randperm(len(inactive), generator=generator)[: len(on)].to(inactive.device)
+    ]
     return on[: len(off)], off
 
 
@@ -103,6 +105,7 @@ def eigen_change(pairs: EigenDecomposition, inputs: Tensor, generator: torch.Gen
     vectors = pairs.eigenvectors[:DIRECTIONS]
     mean, values = inputs.mean(dim=0), pairs.eigenvalues[:DIRECTIONS]
     frames = [random_frame(len(mean), len(vectors), generator).T for _ in range(NUM_RANDOM)]
+    frames = [frame.to(mean) for frame in frames]
     return Change(
         InputDirections(vectors, vectors, mean, values),
         [InputDirections(vectors, frame, mean, values) for frame in frames],

@@ -73,7 +73,7 @@ def low_rank_fit(
         g = g.detach().to(torch.float64)
         frames = torch.stack(
             [random_frame(width, kept[-1], generator).T for _ in range(num_random)]
-        )
+        ).to(x)
         null_squares = (x @ frames.flatten(0, 1).T).square().view(num_inputs, num_random, kept[-1])
         truth = only(g, chosen)(x)
         rows = [

@@ -56,6 +56,7 @@ def rank_contrasts(
         f"the moments of {len(alive)} output latents",
         "rank fewer latents",
         memory_limit,
+        device=g.device,
     )
     with torch.no_grad():
         g = g.detach().to(torch.float64)
@@ -115,7 +116,7 @@ class WeightedSpace:
         """Return k random orthonormal directions of the whitened space: of the same norm there."""
         support = torch.linalg.matrix_rank(self.inverse, hermitian=True)
         basis = torch.linalg.eigh(self.root).eigenvectors[:, -int(support) :]
-        frame = random_frame(int(support), min(k, int(support)), generator)
+        frame = random_frame(int(support), min(k, int(support)), generator).to(basis)
         return self.directions((basis @ frame).T, frame.new_full((k,), torch.nan))
 
 

@@ -169,7 +169,7 @@ def rank_latents(trace: LayerTrace, inputs: Tensor | None = None) -> Ranking:
             raise ShapeError(
                 f"inputs have {width} entries; the eigenvectors have {vectors.shape[-1]}."
             )
-        x, rows = inputs.detach().double(), torch.arange(len(values))
+        x, rows = inputs.detach().double(), torch.arange(len(values), device=values.device)
         for row in (contrast > 0).nonzero()[:, 0].tolist():
             one = plus[row].sqrt() * (x @ vectors[rows[row], high[row]])
             other = minus[row].sqrt() * (x @ vectors[rows[row], low[row]])
@@ -190,19 +190,20 @@ def interaction_share(first: Tensor, second: Tensor) -> Tensor:
     cell = row * BINS + column
     count = torch.bincount(cell, minlength=BINS**2).double()
     mean = product.new_zeros(BINS**2).index_add(0, cell, product) / count.clamp(min=1)
-    index = torch.arange(BINS**2)
+    index = torch.arange(BINS**2, device=cell.device)
     design = product.new_zeros(BINS**2, 2 * BINS)
     design[index, index // BINS] = 1.0
     design[index, BINS + index % BINS] = 1.0
     weight = count.sqrt()[:, None]
-    fit = torch.linalg.lstsq(weight * design, weight * mean[:, None], driver="gelsd").solution
-    rest = mean - (design @ fit)[:, 0]
+    problem = (weight * design).cpu(), (weight * mean[:, None]).cpu()  # the only one that has gelsd
+    fit = torch.linalg.lstsq(*problem, driver="gelsd").solution
+    rest = mean - (design @ fit.to(design))[:, 0]
     share: Tensor = ((count * rest.square()).sum() / total).clamp(0.0, 1.0)
     return share
 
 
 def in_bins(values: Tensor) -> Tensor:
-    levels = torch.linspace(0, 1, BINS + 1, dtype=values.dtype)[1:-1]
+    levels = torch.linspace(0, 1, BINS + 1, dtype=values.dtype, device=values.device)[1:-1]
     ordered = values.sort().values
     edges = ordered[(levels * (len(values) - 1)).round().long()]
     return torch.bucketize(values, edges)
@@ -231,7 +232,7 @@ def cluster_latents(
     chosen = check_latents(latents, g.sizes.d_out)
     num = len(chosen)
     what = f"the similarities of {num} output latents"
-    check_memory(8 * 6 * num * num, what, "cluster fewer latents", memory_limit)
+    check_memory(8 * 6 * num * num, what, "cluster fewer latents", memory_limit, g.device)
     down, left, right = g.tensor.down[chosen], g.tensor.left, g.tensor.right
     with torch.no_grad():
         gram = output_gram(down, left, right, down, left, right).cpu()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,9 +57,9 @@ class TracedSAE:
 
     @property
     def stored(self) -> TopKSAE:
-        """The autoencoder as it was read, in units of its own."""
+        """The autoencoder as it was read, in units of its own; where the layer is."""
         assert isinstance(self.loaded.module, TopKSAE), "checked by `sae_for_hook`"
-        return self.loaded.module
+        return copy.deepcopy(self.loaded.module).to(self.sae.decoder.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,8 @@ def open_sae(given: str | Path | LoadedModel, layer: TracedLayer, point: str) ->
     """Return the autoencoder of a hook point of the layer, in the units of the layer."""
     loaded = given if isinstance(given, LoadedModel) else load(given)
     hook = layer.hook(point)
-    return TracedSAE(loaded, sae_for_hook(loaded, layer.loaded, hook).double().eval(), hook)
+    sae = sae_for_hook(loaded, layer.loaded, hook).double().eval().to(layer.f.device)
+    return TracedSAE(loaded, sae, hook)
 
 
 def held_out_text(
@@ -102,7 +104,7 @@ def held_out_text(
                 f"corpus holds texts of {length} tokens; at least {SHORTEST} were expected: the "
                 "first is left out, and the second predicts the third."
             )
-        blocks = corpus.cpu()[: max(tokens // length, 1)]
+        blocks = corpus[: max(tokens // length, 1)].to(layer.f.device)
         return TracedText(blocks, "", "tokens passed by the caller", "")
     options = CorpusOptions(str(corpus)) if isinstance(corpus, str | Path) else corpus
     text = text_of(layer.loaded, options, report)
@@ -110,7 +112,7 @@ def held_out_text(
         blocks = pack_documents(layer.tokenizer, text.held_out, config.n_ctx).tokens
     except DataError as error:
         raise DataError(f"the held-out part of {text.name} is too short: {error}") from None
-    blocks = blocks[: max(tokens // config.n_ctx, 1)]
+    blocks = blocks[: max(tokens // config.n_ctx, 1)].to(layer.f.device)
     return TracedText(blocks, text.name, text.source, text.fingerprint)
 
 
@@ -199,6 +201,7 @@ def read_text(
         8 * 2 * rows * (latents + 2 * layer.module.config.d_model),
         f"the activations of {latents} latents at {rows} tokens",
         "read fewer tokens",
+        device=layer.f.device,
     )
     found = activations_of(layer.module, text.blocks, (before.hook, behind.hook))
     with torch.no_grad():

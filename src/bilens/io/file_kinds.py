@@ -14,6 +14,7 @@ from pathlib import Path
 from bilens.base.errors import CheckpointError, Retry
 from bilens.base.files import check_regular_file, not_there, why_unreadable
 from bilens.io.pickle_contents import LEGACY, Reader
+from bilens.io.remote import RemotePath
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")  # of PyTorch
 ESTIMATORS = (".pkl", ".pickle", ".joblib", ".skops")
@@ -34,6 +35,11 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.
 
 def find_model(given: Path) -> Path:
     """Return the file or folder of one model at a path, or of a name in the cache of the hub."""
+    if isinstance(given, RemotePath):
+        given = given.pinned()
+        if is_model(given):
+            return given
+        raise given.missing("no model; expected config.json and .safetensors in it, or a .gguf")
     try:
         path = given if given.exists() else cached(given)
         path = one_of_folder(given, path) if path.is_dir() else path
@@ -88,8 +94,8 @@ def models_in(folder: Path) -> list[Path]:
 
 
 def is_model(path: Path) -> bool:
-    marked = any((path / mark).exists() for mark in MARKS)
-    return marked or (path.suffix in MODELS and path.is_file())
+    whole = path.suffix in MODELS and path.is_file()
+    return whole or any((path / mark).exists() for mark in MARKS)
 
 
 def refuse_file(path: Path, kind: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,9 +24,10 @@ from bilens.io.formats.sae_layouts import OFFICIAL_SAE, SAELENS, SPARSIFY
 from bilens.io.formats.sklearn_file import SKLEARN
 from bilens.io.loaded_model import Activations, Format, LoadedModel, ReadOptions
 from bilens.io.model_folder import MODEL_FOLDER
+from bilens.io.remote import located
 from bilens.nn.layer_view import LayerView
 
-__all__ = ["FORMATS", "PEFT", "LayerView", "LoadedModel", "ReadOptions", "load"]
+__all__ = ["FORMATS", "PEFT", "LayerView", "LoadedModel", "ReadOptions", "load", "load_layers"]
 
 # The first that matches a path reads it.
 FORMATS: tuple[Format, ...] = (
@@ -76,7 +77,8 @@ def load(
 
     Args:
         path: a folder with `config.json` and `model.safetensors` (those of Hugging Face may be in
-            shards), a file, or the name of a model in the cache of the Hugging Face hub.
+            shards), a file, the name of a model in the cache of the Hugging Face hub, or an address
+            (s3://, gs://, hf://, https://, memory://), of which no more is fetched than is read.
         residual: for official checkpoints that do not say whether each block adds its input.
         allow_pickle: whether a file of PyTorch may be opened; no code in it is run.
         roles: role → tensor; the roles are up, down and gate, each with _bias, and .0, .1, … for
@@ -95,14 +97,14 @@ def load(
         MemoryLimitError: If the weights would not fit.
     """
     refuse_objects(path)
-    base = None if base is None else check_path("base", base)
+    base = None if base is None else located(check_path("base", base))
     said = ReadOptions(residual, allow_pickle, roles, activation, transposed, base, trust_pickle)
-    return load_with(check_path("path", path), said)
+    return load_with(path if isinstance(path, str) else check_path("path", path), said)
 
 
-def load_with(path: Path, options: ReadOptions) -> LoadedModel:
+def load_with(path: str | Path, options: ReadOptions) -> LoadedModel:
     """Read a model with everything that a caller says about it; see `load`."""
-    path = find_model(path)
+    path = find_model(located(path))
     try:
         by_name = options.name_roles or path.suffix in WEIGHTS_ALONE
         if by_name and not any(format.matches(path) for format in (PICKLE, PEFT)):
@@ -115,8 +117,19 @@ def load_with(path: Path, options: ReadOptions) -> LoadedModel:
     raise CheckpointError(f"{path}: is no model that bilens reads: see docs/loading.md.")
 
 
+def load_layers(path: str | Path, wanted: Callable[[str], bool]) -> LoadedModel:
+    """Read some layers of a model by the headers of those files alone that hold them.
+
+    No file is hashed, here or at an address: `weights_sha256` is empty, `headers` says of each file
+    that was opened what is known of it, as long as it is the same, and `identity` is of them all.
+    Formats that are read as a whole, and small, come as of `load`, with all their layers.
+    """
+    return load_with(path, ReadOptions(wanted=wanted))
+
+
 def load_to_compare(path: Path, options: ReadOptions) -> LoadedModel:
     """Read a model that another one is compared with: its tensors where layers cannot be read."""
+    path = located(path)
     try:
         return load_with(path, options)
     except (CheckpointError, UsageError) as error:

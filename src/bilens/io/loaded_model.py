@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +15,7 @@ from bilens.algebra.approximation.activation import Activation
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import read_json
 from bilens.base.notebook import html_summary
+from bilens.io.remote import RemotePath
 from bilens.io.stored_mlp import Store, module_tensors
 from bilens.nn.agreement import Agreement
 from bilens.nn.layer_view import LayerView
@@ -98,8 +101,8 @@ class LoadedModel:
         layers: name → view. The first layer of a classifier is read from the input, the last
             one to the logits; with one layer it is the whole model. Those of a transformer are
             its MLPs, read from the normalised residual stream to what they add to it.
-        source: the path it was read from.
-        weights_sha256: SHA-256 of the weights file.
+        source: the path or address it was read from, without secrets.
+        weights_sha256: SHA-256 of the weights file; empty where it is read in place.
         input_shape: how an input is laid out, for instance (28, 28); None if nothing says.
         output_names: one name for each output; None if nothing says.
         input_names: one name for each input; None if nothing says.
@@ -107,6 +110,8 @@ class LoadedModel:
         input_mean: of each input, where the model was trained; None if nothing says.
         input_scale: standard deviation of each input there; None if nothing says.
         stored: the tensors of the source, where it is not the module.
+        headers: of a model that is read in place, by name of a file, the SHA-256 of the names,
+            dtypes, shapes and places of its tensors, of its size and of its version.
         files: the files of the weights, where they are several beside each other.
         below: the model that an adapter is added to; None for no adapter.
         alone: reads the layers without the module, as of a model that no module can be.
@@ -129,6 +134,7 @@ class LoadedModel:
     input_mean: tuple[float, ...] | None = None
     input_scale: tuple[float, ...] | None = None
     stored: Store = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
     below: str | None = None
     alone: Callable[[], LoadedModel] | None = None
@@ -142,8 +148,9 @@ class LoadedModel:
 
     @property
     def identity(self) -> str:
-        """What results are known to be of this model by: of what weights, or else what headers."""
-        return self.weights_sha256 or self.provenance.get("headers_sha256", "")
+        """What results are known to be of this model by: its weights, or else its headers."""
+        said = json.dumps(self.headers, sort_keys=True).encode() if self.headers else b""
+        return self.weights_sha256 or (hashlib.sha256(said).hexdigest() if said else "")
 
     @property
     def device(self) -> torch.device:
@@ -214,11 +221,24 @@ class ReadOptions:
     transposed: bool | None = None  # whether its matrices are (in, out)
     base: Path | None = None  # the model that an adapter is added to
     trust_pickle: bool = False  # whether a pickle may run what code is in it
+    wanted: Callable[[str], bool] | None = None  # the layers that alone are read; see `load_layers`
+
+    def in_place(self, path: Path) -> bool:
+        """Whether a model is known by its headers, and not by its weights."""
+        return self.wanted is not None or isinstance(path, RemotePath)
+
+    def wants(self, layer: str) -> bool:
+        return self.wanted is None or self.wanted(layer)
+
+    def nothing_wanted(self, path: Path) -> UsageError:
+        return UsageError(f"{path}: has none of the layers that are wanted.")
 
     def said(self) -> dict[str, object]:
         """Return what is said, as keyword arguments of `bl.load`."""
         silent, said = vars(ReadOptions()), vars(self).items()
-        told = {name: value for name, value in said if value is not silent[name]}
+        told = {
+            name: value for name, value in said if value is not silent[name] and name != "wanted"
+        }
         return told if self.base is None else {**told, "base": str(self.base)}
 
     @property

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial, reduce
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +20,12 @@ from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.base.checks import check_loaded
 from bilens.base.errors import CheckpointError
 from bilens.base.memory import check_memory
+from bilens.io.byte_ranges import Block, Span, soon_read
 from bilens.io.tensors import check_all_finite
 from bilens.nn.layer_view import Gives, LayerView, Reads
+from bilens.records.sweep import Span as StoredSpan, StoredPart
 
 WORKING_COPIES = 6  # in float64: as stored, widened, and what a map makes of it
-Block = tuple[slice, ...]  # of the leading axes of a tensor; empty for all of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +40,13 @@ class StoredTensor:
     block: Block = ()
     added_to: torch.dtype | None = None  # of the tensor that an adapter is added to, in float64
     rescaled: bool = False  # by DoRA, row by row
+    # the bytes that a block is made of; none for what no file holds byte by byte
+    locate: Callable[[Block], tuple[Span, ...]] = lambda _: ()
+
+    @property
+    def spans(self) -> tuple[tuple[str, int, int], ...]:
+        """The bytes that `read` reads: name of a file, first byte, the one behind the last."""
+        return tuple((file.path.name, low, high) for file, low, high in self.locate(self.block))
 
     def read(self) -> Tensor:
         """Return the tensor, finite and of the file that was opened."""
@@ -79,6 +89,21 @@ def every_second(fetch: Callable[[Block], Tensor], start: int, block: Block) -> 
 
 
 Store = Mapping[str, StoredTensor]
+
+
+def headers_of(store: Store) -> dict[str, str]:
+    """Return, by name of a file, the SHA-256 of what is known of it without its weights.
+
+    That is names, dtypes, shapes and places of its tensors, its size and its version.
+    """
+    found: dict[str, Any] = {}
+    for name in sorted(store):
+        one = store[name]
+        for file, start, stop in one.locate(()):
+            said = f"{file.size} {file.version}\n".encode()
+            digest = found.setdefault(file.path.name, hashlib.sha256(said))
+            digest.update(f"{name} {one.dtype} {one.shape} {start} {stop}\n".encode())
+    return {name: digest.hexdigest() for name, digest in found.items()}
 
 
 def module_tensors(module: nn.Module) -> Store:
@@ -254,7 +279,9 @@ class StoredMLP:
         check_memory(WORKING_COPIES * 8 * elements, what, "use a larger machine")
         sums = self.scale != 1 or self.activation.name == CLAMPED
         dtype = torch.float64 if sums else self.dtype
-        parts = {role: tensor.read().to(dtype) for role, tensor in self.parts.items()}
+        stored = self.parts.values()
+        with soon_read(span for tensor in stored for span in tensor.locate(tensor.block)):
+            parts = {role: tensor.read().to(dtype) for role, tensor in self.parts.items()}
         if self.transposed:
             parts = {role: part.T if part.ndim == 2 else part for role, part in parts.items()}
         down = parts["down"] if "down" in parts else torch.eye(len(parts["up"]), dtype=dtype)
@@ -285,6 +312,19 @@ class StoredMLP:
             about_input,
             self.name,
             tensors=self.num_read(),
+            stored=self.stored,
+        )
+
+    def stored(self) -> tuple[StoredPart, ...]:
+        return tuple(
+            StoredPart(
+                role,
+                one.name,
+                str(one.dtype).removeprefix("torch."),
+                one.shape,
+                tuple(StoredSpan(*span) for span in one.spans),
+            )
+            for role, one in self.parts.items()
         )
 
     def num_read(self) -> Counter[str]:

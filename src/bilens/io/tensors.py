@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from bilens.base.checks import check_finite
 from bilens.base.errors import CheckpointError, NonFiniteError
-from bilens.base.files import check_regular_file, shortened
+from bilens.base.files import shortened
 from bilens.base.memory import check_memory
+from bilens.io.safetensors_header import read_header
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Of tensors that no layer is made of, such as masks, positions and packed numbers.
@@ -31,71 +30,23 @@ OTHER_DTYPES = {
     "F8_E5M2": torch.float8_e5m2,
     "F8_E8M0": torch.float8_e8m0fnu,
 }
-MAX_TENSORS = 100_000
-MAX_HEADER_BYTES = 100_000_000  # the library's own limit
-WEIGHTS = "expected the weights of a model there"
 
 
 class MixedDtypesError(CheckpointError):
     """A model whose tensors are not all of one dtype, as those of one module of ours are."""
 
 
-@dataclass(frozen=True)
-class Unchanged:
-    """A file as it was when it was opened: layers are read long after their names were."""
-
-    path: Path
-    size: int
-    state: tuple[int, ...]
-
-    @classmethod
-    def now(cls, path: Path) -> Unchanged:
-        found = path.stat()
-        state = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
-        return cls(path, found.st_size, state)
-
-    def check(self) -> None:
-        """Refuse a file that was changed, moved or removed since."""
-        if not self.path.is_file() or Unchanged.now(self.path) != self:
-            raise CheckpointError(
-                f"{self.path}: was changed or moved after the model was loaded: load it again."
-            )
-
-
-def check_header(path: Path) -> None:
-    """Refuse a safetensors file that lists too many tensors, before the library lists them."""
-    size = check_regular_file(path, WEIGHTS).st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > min(size, MAX_HEADER_BYTES):  # damaged: the library says how
-            return
-        count = file.read(length).count(b'"data_offsets"')
-    if count > MAX_TENSORS:
-        raise CheckpointError(f"{path}: holds {count} tensors; at most {MAX_TENSORS} are read.")
-
-
-def unreadable(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{path}: is not a readable safetensors file ({error}): check that the download is "
-        "complete and that the file is what its name says."
-    )
-
-
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of a safetensors file, all of them finite."""
-    check_header(path)
-    check_memory(path.stat().st_size, f"{path}", "load a smaller file")
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            names = list(file.keys())
-            for name in names:
-                checked_dtype(path, name, file.get_slice(name).get_dtype())
-            tensors = {name: file.get_tensor(name) for name in names}
-            metadata = dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise unreadable(path, error) from error
+    found = read_header(path)
+    check_memory(found.file.size, f"{path}", "load a smaller file")
+    places = [
+        (name, found.region(name, checked_dtype(path, name, entry.dtype)))
+        for name, entry in found.entries.items()
+    ]
+    tensors = {name: place.read(()) for name, place in places}
     check_all_finite(path, tensors)
-    return tensors, metadata
+    return tensors, found.metadata
 
 
 def checked_dtype(file: Path, name: str, kind: str) -> torch.dtype:

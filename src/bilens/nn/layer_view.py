@@ -16,6 +16,7 @@ from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.notebook import html_summary
+from bilens.records.sweep import StoredPart
 
 Built = TypeVar("Built")
 Reads = Literal["inputs", "neurons", "residual stream", "activations"]
@@ -45,6 +46,8 @@ class LayerView:
         name: that the model calls it by.
         embedding: returns E, (width, in), that both branches contain; None where there is none.
         tensors: name of a tensor of the source → how many of its parameters the layer reads.
+        stored: returns what of which tensors and files it is read from; nothing for what no file
+            holds byte by byte.
         basis_name: returns the name of the coordinates that it reads; None for "input".
     """
 
@@ -59,6 +62,7 @@ class LayerView:
     name: str = ""
     embedding: Callable[[], Tensor] | None = None
     tensors: Mapping[str, int] = field(default_factory=dict)
+    stored: Callable[[], tuple[StoredPart, ...]] = tuple
     basis_name: Callable[[], str] | None = None
     _alive: dict[str, ReferenceType[Any]] = field(default_factory=dict, init=False, repr=False)
 
@@ -102,7 +106,9 @@ class LayerView:
         """
 
         def approximation() -> QuadraticMap:
-            f = approximate_layer(self.read(), GaussianInput.of(self.sizes.d_in, None, None))
+            layer = self.read()
+            assumed = GaussianInput.of(self.sizes.d_in, None, None, layer.down.device)
+            f = approximate_layer(layer, assumed)
             f = f.to(torch.promote_types(self.dtype, torch.float32))
             return replace(f, basis=self.basis)
 

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from bilens.algebra.approximation.activation import Activation
-from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights, in_float64
+from bilens.algebra.approximation.layer_weights import (
+    GLUWeights,
+    Layer,
+    MLPWeights,
+    in_float64,
+    on_device,
+)
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.base.errors import UsageError
 from bilens.nn.agreement import Agreement, agrees
@@ -104,8 +110,8 @@ def activation_of(layer: BilinearLayer | MLP) -> Activation:
 
 
 def wide(tensor: Tensor) -> Tensor:
-    """Return a copy in float64 on the CPU, cut from the graph of gradients."""
-    return tensor.detach().to("cpu", torch.float64, copy=True)
+    """Return a copy in float64, cut from the graph of gradients."""
+    return tensor.detach().to(torch.float64, copy=True)
 
 
 def wide_bias(layer: nn.Linear) -> Tensor | None:
@@ -117,7 +123,7 @@ def layer_of_classifier(model: BilinearClassifier, index: int) -> GLUWeights:
     layer = layer_at(model, index)
     left, right = wide(layer.left.weight), wide(layer.right.weight)
     last = index == len(model.layers) - 1
-    down = wide(model.head.weight) if last else torch.eye(len(left), dtype=torch.float64)
+    down = wide(model.head.weight) if last else torch.eye(len(left)).to(left)
     linear = down if model.residual else None
     if index == 0:
         embed = wide(model.embed.weight)
@@ -135,7 +141,7 @@ def plain_weights(layer: BilinearLayer | MLP) -> Layer:
         up, down = wide(layer.up.weight), wide(layer.down.weight)
         return MLPWeights(down, up, phi, wide_bias(layer.up), constant=constant)
     left, right = wide(layer.left.weight), wide(layer.right.weight)
-    down = torch.eye(len(left), dtype=torch.float64) if outer is None else wide(outer.weight)
+    down = torch.eye(len(left)).to(left) if outer is None else wide(outer.weight)
     biases = wide_bias(layer.left), wide_bias(layer.right)
     skip = getattr(layer, "skip", None)
     linear = None if skip is None else wide(skip.weight)
@@ -155,7 +161,8 @@ def network_weights(module: nn.Module) -> tuple[Layer, ...]:
             f"layer(s) found, {', '.join([*found.layers][:4])}.{in_words(found.left_out)} Read "
             "them one by one: bl.from_module(module).layers."
         )
-    return tuple(in_float64(layer.read()) for layer in found.layers.values())
+    device = next(module.parameters()).device
+    return tuple(on_device(in_float64(one.read()), device) for one in found.layers.values())
 
 
 def compare_with_module(module: Module, layers: Mapping[str, LayerView]) -> Agreement:

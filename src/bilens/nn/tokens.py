@@ -72,7 +72,12 @@ class Sampler:
         """Return a token for each row, (batch, vocab_size) → (batch, 1)."""
         if self.temperature == 0:
             return logits.argmax(dim=-1, keepdim=True)
-        logits = logits.double() / self.temperature
+        # where the generator is: with the same seed the same text on every device
+        at = logits.device if self.generator is None else self.generator.device
+        found = self.drawn(logits.to(at).double() / self.temperature)
+        return found.to(logits.device)
+
+    def drawn(self, logits: Tensor) -> Tensor:
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             top = logits.topk(self.top_k, dim=-1)
             drawn = torch.multinomial(top.values.softmax(-1), 1, generator=self.generator)

@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 from bilens.records.base import Count, Document, Integer, Record
+from bilens.records.common import Source
 from bilens.records.trace import DirectionReading
 
 
@@ -15,12 +16,13 @@ class Span(Record, frozen=True):
 
 
 class StoredPart(Record, frozen=True):
-    """One tensor that a layer is read from, with its scales."""
+    """A weight or bias of a layer, and where it lies."""
 
-    name: str
-    dtype: str  # as it is read
-    shape: tuple[Count, ...]  # of what the layer reads of it
-    spans: tuple[Span, ...]
+    role: str  # `gate`, `up`, `down`, or one of them with `_bias`
+    name: str  # of the tensor
+    dtype: str  # of its numbers, when they are read
+    shape: tuple[Count, ...]  # of what the layer reads of the tensor
+    spans: tuple[Span, ...]  # its bytes, with those of its scales
 
 
 class Cost(Record, frozen=True):
@@ -43,6 +45,11 @@ class ManifestRow(Record, frozen=True):
     parts: tuple[StoredPart, ...]
     num_bytes: Count  # that are read
     costs: dict[str, Cost]  # by task
+
+    @property
+    def family(self) -> str:
+        """What layers have in common that are compared with each other."""
+        return f"{self.kind} {self.activation} {self.d_in} → {self.d_hidden} → {self.d_out}"
 
 
 class ConvertedLayer(Record, frozen=True):
@@ -82,8 +89,9 @@ class Manifest(Document, frozen=True, kw_only=True):
 
     kind: Literal["sweep_manifest"] = "sweep_manifest"
     path: str  # of the model, as it was given
-    format: str
-    identities: dict[str, str]  # model → SHA-256 of its headers or of its weights
+    source: Source  # with `headers_sha256` where the weights were not read
+    # model → file → SHA-256 of its header, or what a store says of it; "" for all weights
+    models: dict[str, dict[str, str]]
     options: SweepOptions
     release: str  # of bilens
     num_rows: Count

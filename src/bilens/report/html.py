@@ -23,6 +23,7 @@ from bilens.records.conversion import Conversion
 from bilens.records.decision import AuditIndex
 from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit
+from bilens.records.sweep_report import SweepSummary
 from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace
 from bilens.report.markup import Content, card, element, facts, heading, items, quiet, section
@@ -33,6 +34,7 @@ from bilens.report.sections.guarantees import certificate_page
 from bilens.report.sections.index import index_page
 from bilens.report.sections.layers import layer_audit_page
 from bilens.report.sections.overview import AnyReport, Page, document_sha256
+from bilens.report.sections.sweep import sweep_page
 from bilens.report.sections.tables import table_page
 from bilens.report.sections.trace import trace_page
 from bilens.report.text import MARKS, Catalogue, load_catalogue
@@ -58,6 +60,8 @@ def page_of(t: Catalogue, record: AnyReport) -> Page:
             return trace_page(t, record)
         case Conversion():
             return conversion_page(t, record)
+        case SweepSummary():
+            return sweep_page(t, record)
 
 
 def render_html(record: Document, lang: str = "en") -> str:

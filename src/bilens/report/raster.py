@@ -77,6 +77,8 @@ def shades(*stops: tuple[int, int, int]) -> Levels:
 POSITIVE: Final = shades((103, 169, 207), (5, 72, 140))
 NEGATIVE: Final = shades((239, 138, 98), (158, 10, 38))
 DIVERGING: Final = np.concatenate([NEGATIVE[::-1], np.full((1, 3), 255, np.uint8), POSITIVE])
+NO_CELL: Final = np.array([[226, 230, 236]], np.uint8)
+NO_VALUE: Final = np.array([[125, 133, 144]], np.uint8)
 GREY: Final = np.repeat(np.round(np.linspace(0, 255, GREYS)).astype(np.uint8)[:, None], 3, axis=1)
 
 
@@ -126,6 +128,22 @@ def data_uri(pixels: Levels, palette: Levels) -> str:
 
 def colour_bar() -> str:
     return data_uri(np.arange(len(DIVERGING), dtype=np.uint8)[None], DIVERGING)
+
+
+def cell_map(
+    width: int,
+    height: int,
+    cells: Iterable[tuple[int, int]],
+    values: Iterable[float | None],
+    scale: float,
+) -> str:
+    """Return an image with the values of some cells, each column and line; others are grey."""
+    pixels = np.full((height, width), len(DIVERGING), np.uint8)
+    numbers = np.array([np.nan if value is None else value for value in values])
+    columns, lines = np.array([*cells]).T
+    unknown, colours = len(DIVERGING) + 1, diverging_index(np.nan_to_num(numbers), scale)
+    pixels[lines, columns] = np.where(np.isnan(numbers), unknown, colours)
+    return data_uri(pixels, np.concatenate([DIVERGING, NO_CELL, NO_VALUE]))
 
 
 @dataclass(frozen=True)

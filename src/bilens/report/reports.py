@@ -22,6 +22,7 @@ from bilens.records.conversion import Conversion
 from bilens.records.guarantees import Certificate
 from bilens.records.history import People
 from bilens.records.layer_audit import LayerAudit
+from bilens.records.sweep_report import SweepSummary
 from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace
 from bilens.report.circuit_graph import circuit_graph, graph_slug
@@ -237,6 +238,12 @@ class ConversionReport(SavedReport[Conversion]):
     """What making MLPs bilinear costs, and what can be read since; see `docs/converting.md`."""
 
     type = Conversion
+
+
+class SweepReport(SavedReport[SweepSummary]):
+    """What a sweep over all layers of a large model found."""
+
+    type = SweepSummary
 
 
 class TraceReport(SavedReport[Trace]):

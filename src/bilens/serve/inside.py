@@ -29,7 +29,8 @@ ELSEWHERE = re.compile(rf"{START}(?:(?<=')/[^'\n]+(?=')|(?<=\")/[^\"\n]+(?=\")|/
 ABOVE = re.compile(r"\A/+[^\s/].*/(?=[^/]*\w)", re.DOTALL)
 # Fields of documents that name places, or hold such fields.
 PARTS = {"source", "data", "difference", "baseline", "saes", "reproduce", "provenance"}
-FIELDS = PARTS | {"path", "folder", "command"}
+PARTS |= {"options", "reasons"}  # of a sweep
+FIELDS = PARTS | {"path", "folder", "command", "activations", "reason"}
 URL = re.compile(r"\b(?:file:/*(?:localhost)?|\w+://)(?=/)", re.IGNORECASE)  # of a file here
 Wanted = TypeVar("Wanted")
 Told = TypeVar("Told", bound=Record)

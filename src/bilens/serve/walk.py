@@ -26,6 +26,7 @@ from bilens.report.reports import (
     ConversionReport,
     LayerAuditReport,
     SavedReport,
+    SweepReport,
     TableReport,
     TraceReport,
 )
@@ -35,7 +36,7 @@ KINDS: dict[str, type[SavedReport[Any]]] = {
     kind_of(one.type): one
     for one in (
         *(AuditReport, LayerAuditReport, TableReport, CertificateReport),
-        *(AttackReport, ConversionReport, TraceReport),
+        *(AttackReport, ConversionReport, TraceReport, SweepReport),
     )
 }
 DEEPEST, MOST = 6, 20_000  # folders below the first; files and folders that are looked at
@@ -43,6 +44,7 @@ START = 400  # bytes that tell a document's kind
 DATA, TEXTS = (*TABLES, ".npy", ".npz"), (".txt", ".jsonl")
 MOST_BESIDE = 500  # files of a model that are looked at
 IDX = re.compile("idx[13]-ubyte")  # in the names of a data set of images
+SWEEP = ("manifest.jsonl", "sweep_manifest")  # a file of it, and what kind it says it is
 KIND = re.compile(rb'"kind":\s*"([\w ]+)"')
 
 
@@ -108,6 +110,9 @@ def walk(folder: Path) -> Found:
                 data[id_of(holder.relative_to(folder).as_posix())] = holder
             if path == folder:  # its marks are parts of one model
                 parts = [part for part in parts if part not in MARKS]
+            if SWEEP[0] in parts and kind_at(folder, path / SWEEP[0]) == SWEEP[1]:
+                # thousands, which its report is made of
+                parts = [part for part in parts if part not in (SWEEP[0], "results")]
             waiting += [(path / part, depth + 1) for part in parts if not part.startswith(".")]
     return Found(models, reports, data, names, truncated)
 

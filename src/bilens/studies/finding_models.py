@@ -124,18 +124,16 @@ def varied_setting(seed: int) -> Setting:
     )
 
 
-def relu_setting(seed: int) -> Setting:
-    """Return a setting of an ordinary MLP, which has biases and no residual path."""
-    return replace(overfitting_setting(seed, "relu"), bias=True, residual=False, relu=True)
-
-
-SETTINGS = {"overfitting": overfitting_setting, "varied": varied_setting, "relu": relu_setting}
+SETTINGS = {"overfitting": overfitting_setting, "varied": varied_setting}
+RELU = "relu-"  # before a kind: ordinary MLPs, which have biases and no residual path
 
 
 def setting_of(kind: str, seed: int) -> Setting:
     """Return the setting of a kind: one of `SETTINGS`, "clean", or one of `KINDS`."""
-    own = SETTINGS.get(kind)
-    return own(seed) if own else attack_setting(seed, kind)
+    plain = kind.removeprefix(RELU)
+    own = SETTINGS.get(plain)
+    found = own(seed) if own else attack_setting(seed, plain)
+    return found if plain == kind else replace(found, bias=True, residual=False, relu=True)
 
 
 def seen_by(setting: Setting, data: ImageDataset) -> ImageDataset:

@@ -43,6 +43,7 @@ def parts(result: Record) -> Record:
         "models_judged": result["models"]["judged"],
         "same": "the same as" if result["same_reference"] else "NOT those of",
         "seconds": f"{result['seconds'][0]:.1f} (95 %: {result['seconds'][1]:.1f})",
+        "r_squared": "{:.3f}, median {:.3f}".format(*result["r_squared"]),
         "overfitting": overfitting_table(result),
         "watched": watched_table(result),
         "clean": clean_table(result),
@@ -148,7 +149,7 @@ def kind_table(data: str, found: Record) -> str:
         [sum(one[key][n] for one in found["kinds"].values()) for n in (0, 1)]
         for key in ("class", "place")
     ]
-    cleanse = np.mean([one["cleanse"][0] for one in found["kinds"].values()])
+    cleanse = [one["cleanse"][0] for one in found["kinds"].values() if one["cleanse"]]
     last = [
         *(
             "all",
@@ -156,7 +157,7 @@ def kind_table(data: str, found: Record) -> str:
             told(found["macro"], 3),
             f"{found['found'][0] / found['found'][1]:.0%}",
         ),
-        *(of(sums[0]), of(sums[1]), f"{cleanse:.2f}", ""),
+        *(of(sums[0]), of(sums[1]), f"{np.mean(cleanse):.2f}" if cleanse else "–", ""),
     ]
     return f"**{data}**\n\n{table(heads, [*rows, last])}"
 

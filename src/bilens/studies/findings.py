@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
+from itertools import product
 
 from bilens.data.images import ImageDataset
 from bilens.findings.audit import class_centred
@@ -19,7 +20,7 @@ from bilens.studies import finding_page
 from bilens.studies.corners import CornerStudy
 from bilens.studies.finding_attacks import KINDS
 from bilens.studies.finding_images import drawn_images
-from bilens.studies.finding_models import Model, corner_numbers, model_of
+from bilens.studies.finding_models import RELU, Model, corner_numbers, model_of
 from bilens.studies.finding_power import FIRST_JUDGED, WORKS, summarised
 from bilens.studies.finding_rivals import neural_cleanse, weightwatcher
 from bilens.studies.finding_tables import MODELS, read_tables
@@ -30,11 +31,16 @@ JUDGED = ("mnist", "fashion-mnist", "letters")  # the last fixed nothing
 ATTACKED = JUDGED[:2]
 # The line of overfitting was fixed twice: what judged the first one has fixed the second.
 FIRST_JUDGED_AGAIN, AGAIN = 2000, {"overfitting": 75, "varied": 15}
-# models of a kind: how many fix, how many judge; of attacks that judge so many have to work
+# models of a kind: how many fix, how many judge
 NUMBERS = {"overfitting": (100, 75), "clean": (50, 60), "varied": (24, 30), "corners": (3, 2)}
 DRAWN = {"overfitting": 60, "clean": 40, "varied": 24}  # of shapes
-FULL = ("varied", "corners")  # kinds that --quick leaves out
-FIXED_ATTACKS, WORKING, MOST_TRIED = 14, 20, 100
+FULL = ("varied", "corners")  # kinds that --quick leaves out, beside the ordinary MLPs
+FIXED_ATTACKS, MOST_TRIED = 14, 100
+ENOUGH = dict.fromkeys(KINDS, 20) | {RELU + kind: 2 for kind in KINDS}  # attacks that work
+# ordinary MLPs, which fix nothing
+ORDINARY = {RELU + "overfitting": 30, RELU + "clean": 30} | {
+    RELU + kind: MOST_TRIED for kind in KINDS
+}
 QUICK, QUICK_KINDS = 4, ("square-4", "waves")  # models of each
 
 
@@ -52,12 +58,15 @@ class FindingStudy(Study):
         for data, kind in groups(options, FIXING):
             seeds = fixing_seeds(options, data, kind)
             found[f"fixing-{data}-{kind}"] = partial(read_models, images, data, kind, seeds)
-        for data, kind in groups(options, JUDGED):
+        judged = [*groups(options, JUDGED)]
+        if not options.quick:
+            judged += product(ATTACKED, ORDINARY)
+        for data, kind in judged:
             seeds = judged_seeds(options, data, kind)
             found[f"judged-{data}-{kind}"] = partial(
-                read_models, images, data, kind, seeds, enough=kind in KINDS
+                read_models, images, data, kind, seeds, enough=ENOUGH.get(kind)
             )
-        for data, kind in groups(options, JUDGED):
+        for data, kind in judged:
             found[f"rivals-{data}-{kind}"] = partial(read_rivals, images, data, kind)
         found["tables"] = lambda _context: {
             "tables": read_tables(QUICK if options.quick else MODELS)
@@ -88,7 +97,7 @@ def count_of(options: StudyOptions, kind: str, *, judged: bool) -> int:
     """Return how many models of a kind there are at most."""
     if options.quick:
         return QUICK
-    return NUMBERS.get(kind, (FIXED_ATTACKS, MOST_TRIED))[judged]
+    return NUMBERS.get(kind, (FIXED_ATTACKS, ORDINARY.get(kind, MOST_TRIED)))[judged]
 
 
 def fixing_seeds(options: StudyOptions, data: str, kind: str) -> list[int]:
@@ -120,7 +129,7 @@ def read_models(
     seeds: Sequence[int],
     context: CellContext,
     *,
-    enough: bool = False,
+    enough: int | None = None,
 ) -> Record:
     """Return what is read of the models of one kind; where it is asked for, until enough work."""
     data, found, working = images(name), list[Record](), 0
@@ -128,7 +137,7 @@ def read_models(
         works = numbers.get("success", 1.0) > WORKS
         found.append({**numbers, **read_model(model, data)} if works else numbers)
         working += works
-        if enough and working == WORKING:
+        if working == enough:
             break
     return {"models": found}
 
@@ -168,13 +177,16 @@ def read_model(model: Model, data: ImageDataset) -> Record:
 
 
 def read_rivals(images: Images, name: str, kind: str, context: CellContext) -> Record:
-    """Return what others say of the same models; nothing of attacks that do not work."""
+    """Return what others say of the same models; nothing of attacks that do not work.
+
+    Of ordinary MLPs Neural Cleanse, which takes longest, is not asked.
+    """
     data, before = images(name), context.done[f"judged-{name}-{kind}"]["models"]
     seeds, found = dict.fromkeys(one["seed"] for one in before), list[Record]()
     for model, numbers in models_of(context, data, kind, seeds):
-        if kind in ("overfitting", *FULL):
+        if kind.removeprefix(RELU) in ("overfitting", *FULL):
             found.append(weightwatcher(model))
-        elif numbers.get("success", 1.0) > WORKS:
+        elif kind not in ORDINARY and numbers.get("success", 1.0) > WORKS:
             found.append(neural_cleanse(model, data))
         else:
             found.append({})

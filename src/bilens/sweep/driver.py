@@ -72,12 +72,14 @@ def drive(
     else is there.
     """
     with output.driven():
-        if output.read(NAME) is None:
-            output.write(NAME, plan.text)
         left = pieces_left(plan, output)
         failed: dict[str, str] = {}
-        if left:
-            failed = Drive(plan, output, engine(), progress, say).run(plan.jobs(left))
+        opened = engine() if left else None  # what is wrong with it is said before anything is kept
+        if output.read(NAME) is None:
+            output.write(NAME, plan.text)
+        if opened is not None:
+            jobs = plan.jobs(left, opened.capacity)
+            failed = Drive(plan, output, opened, progress, say).run(jobs)
         if failed:
             output.write(FAILED, json.dumps(failed, indent=1).encode())
         else:

@@ -75,6 +75,7 @@ def run_spec(spec: Spec) -> Outcome:
     output, faults = Output(spec.place), []
     try:
         plan = plan_at(spec.place, spec.sha256)
+        checked_models(plan, spec.rows[0])
         torch.set_num_threads(plan.head.options.threads)
         for row in spec.rows:
             for task in plan.head.options.tasks:
@@ -84,7 +85,7 @@ def run_spec(spec: Spec) -> Outcome:
                 except (MemoryLimitError, MemoryError) as error:
                     faults.append(Piece(row, task, str(error) or "out of memory", memory=True))
                 except CheckpointError as error:
-                    checked_models(plan, anew=True)  # ends the job where a model has changed
+                    checked_models(plan, row, anew=True)  # ends the job where a model has changed
                     faults.append(Piece(row, task, str(error)))
                 except DiskError:
                     raise
@@ -100,7 +101,7 @@ def run_spec(spec: Spec) -> Outcome:
 def do(output: Output, plan: Plan, row: int, task: str) -> None:
     """Write what a task finds of a layer, or why that layer has no such reading."""
     options, layer, name = plan.head.options, plan.rows[row].name, result_name(task, row)
-    subject = Subject(*checked_models(plan), row, layer, options)
+    subject = Subject(*checked_models(plan, row), row, layer, options)
     found, refused = None, None
     try:
         found = TASKS[task].run(subject)

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import msgspec
 
+from bilens.api.provenance import describe_source
 from bilens.base.errors import BilensError, FileError, UsageError
-from bilens.io.load import LayerView, LoadedModel, load
+from bilens.io.load import LayerView, LoadedModel, load, load_layers
 from bilens.records.base import json_text, read_document
-from bilens.records.sweep import Cost, Manifest, ManifestRow, Span, StoredPart, SweepOptions
+from bilens.records.sweep import Cost, Manifest, ManifestRow, SweepOptions
 from bilens.sweep.output import Output
-from bilens.sweep.tasks import TASKS, check_tasks
+from bilens.sweep.tasks import TASKS, WHOLE, check_tasks
 from bilens.version import VERSION
 
 NAME = "manifest.jsonl"
 JOB_SECONDS = 60.0  # of work that goes into one job
+JOBS_EACH = 4  # for a worker, where there is less, so that all end at about the same time
 MOST_ROWS = 500  # in one job
 
 
@@ -47,13 +49,14 @@ class Plan:
     def sha256(self) -> str:
         return hashlib.sha256(self.text).hexdigest()
 
-    def jobs(self, wanted: Sequence[int]) -> list[Job]:
-        """Return rows packed into jobs of about a minute, in order."""
+    def jobs(self, wanted: Sequence[int], workers: int = 1) -> list[Job]:
+        """Return rows packed, in order, into jobs of about a minute, or some for each worker."""
         packs: list[list[int]] = []
-        seconds = 0.0
+        whole, seconds = sum(self.cost(index).seconds for index in wanted), 0.0
+        most = min(JOB_SECONDS, whole / (JOBS_EACH * workers))
         for index in wanted:
             cost = self.cost(index).seconds
-            if not packs or seconds + cost > JOB_SECONDS or len(packs[-1]) >= MOST_ROWS:
+            if not packs or seconds + cost > most or len(packs[-1]) >= MOST_ROWS:
                 packs.append([])
                 seconds = 0.0
             packs[-1].append(index)
@@ -74,17 +77,17 @@ class Plan:
 def make_plan(path: str, options: SweepOptions) -> Plan:
     """Return what there is to do, from the headers of a model."""
     check_tasks(options)
-    found = model, _ = open_models(path, options)
+    found = model, _ = open_models(path, options, lambda _: True)
     if not model.layers:
         raise UsageError(f"{path} has no MLP that can be read: see docs/loading.md.")
     rows = tuple(
-        row_of(index, name, view, model, options)
+        row_of(index, name, view, options)
         for index, (name, view) in enumerate(model.layers.items())
     )
     head = Manifest(
         path=path,
-        format=model.provenance.get("format", "bilens"),
-        identities={one.source: one.identity for one in found if one is not None},
+        source=describe_source(model),
+        models={one.source: dict(known_of(one)) for one in found if one is not None},
         options=options,
         release=VERSION,
         num_rows=len(rows),
@@ -92,10 +95,8 @@ def make_plan(path: str, options: SweepOptions) -> Plan:
     return Plan(head, rows)
 
 
-def row_of(
-    index: int, name: str, view: LayerView, model: LoadedModel, options: SweepOptions
-) -> ManifestRow:
-    parts = tuple(part_of(model, tensor) for tensor in view.tensors if tensor in model.tensors)
+def row_of(index: int, name: str, view: LayerView, options: SweepOptions) -> ManifestRow:
+    parts = view.stored()
     return ManifestRow(
         index=index,
         name=name,
@@ -111,13 +112,6 @@ def row_of(
             for task in options.tasks
         },
     )
-
-
-def part_of(model: LoadedModel, name: str) -> StoredPart:
-    tensor = model.tensors[name]
-    spans = getattr(tensor, "spans", ())
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    return StoredPart(name, dtype, tensor.shape, tuple(Span(*one) for one in spans))
 
 
 def kept_plan(output: Output) -> Plan | None:
@@ -148,12 +142,18 @@ def plan_at(place: str, sha256: str) -> Plan:
     return plan
 
 
-@lru_cache(1)
-def models_of(plan: Plan) -> tuple[LoadedModel, LoadedModel | None]:
-    """Return the model of a plan and its baseline; refuse what is not the same any more."""
-    found = open_models(plan.head.path, plan.head.options)
+@lru_cache(2)
+def models_of(plan: Plan, portion: int) -> tuple[LoadedModel, LoadedModel | None]:
+    """Return the model of a plan and its baseline, open for some rows in turn.
+
+    Raises:
+        FileError: If one is not the same any more.
+    """
+    options, rows = plan.head.options, plan.rows[portion * MOST_ROWS : (portion + 1) * MOST_ROWS]
+    found = open_models(plan.head.path, options, {row.name for row in rows}.__contains__)
     for model in found:
-        if model is not None and model.identity != plan.head.identities[model.source]:
+        known = {} if model is None else plan.head.models[model.source]
+        if model is not None and not known.items() >= known_of(model).items():
             raise FileError(
                 f"{model.source} is not the model that the manifest is of: sweep it into another "
                 "folder."
@@ -161,11 +161,22 @@ def models_of(plan: Plan) -> tuple[LoadedModel, LoadedModel | None]:
     return found
 
 
-def checked_models(plan: Plan, anew: bool = False) -> tuple[LoadedModel, LoadedModel | None]:
+def checked_models(
+    plan: Plan, row: int, anew: bool = False
+) -> tuple[LoadedModel, LoadedModel | None]:
     if anew:
         models_of.cache_clear()
-    return models_of(plan)
+    return models_of(plan, row // MOST_ROWS)
 
 
-def open_models(path: str, options: SweepOptions) -> tuple[LoadedModel, LoadedModel | None]:
-    return load(path), None if options.baseline is None else load(options.baseline)
+def open_models(
+    path: str, options: SweepOptions, wanted: Callable[[str], bool]
+) -> tuple[LoadedModel, LoadedModel | None]:
+    """Open the layers that are wanted; the model as a whole where a task runs it."""
+    model = load(path) if WHOLE & {*options.tasks} else load_layers(path, wanted)
+    return model, None if options.baseline is None else load_layers(options.baseline, wanted)
+
+
+def known_of(model: LoadedModel) -> Mapping[str, str]:
+    """Return what is known of each file that was opened, or of the weights as a whole."""
+    return model.headers or {"": model.weights_sha256}

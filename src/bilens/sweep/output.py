@@ -58,10 +58,7 @@ class Output:
         except FileError as error:
             raise DiskError(str(error)) from error
         except OSError as error:
-            raise DiskError(
-                f"{self.place}: {name} cannot be written ({error}): see to it that there is room, "
-                "and the right to write, and repeat the command."
-            ) from error
+            raise self.unwritable(name, error) from error
 
     def remove(self, name: str) -> None:
         with suppress(FileNotFoundError):
@@ -96,15 +93,18 @@ class Output:
         waits to see whether it changes: no clock is compared with another one's.
         """
         if self.remote is None:
-            Path(self.root).mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path(LOCK))
+            lock = FileLock(self.path(LOCK), timeout=0)
             try:
-                lock.acquire(timeout=0)
+                Path(self.root).mkdir(parents=True, exist_ok=True)
+                lock.acquire()
             except Timeout:
                 raise UsageError(self.taken()) from None
-            with lock:
-                lock.release()  # of `acquire`, inside of which this is the second one
+            except OSError as error:
+                raise self.unwritable(LOCK, error) from error
+            try:
                 yield
+            finally:
+                lock.release()
             return
         before = self.read(LEASE)
         if before is not None:
@@ -113,12 +113,15 @@ class Output:
                 raise UsageError(self.taken())
         ended, me = threading.Event(), uuid.uuid4().hex
         self.write(LEASE, f"{me} 0".encode())
+        threading.Event().wait(BEAT / 5)  # of two that came at once, the last to write is the one
+        if self.read(LEASE) != f"{me} 0".encode():
+            raise UsageError(self.taken())
 
         def beat() -> None:
             count = 0
             while not ended.wait(BEAT):
                 count += 1
-                with suppress(FileError):
+                with suppress(DiskError):
                     self.write(LEASE, f"{me} {count}".encode())
 
         thread = threading.Thread(target=beat, daemon=True)
@@ -128,7 +131,14 @@ class Output:
         finally:
             ended.set()
             thread.join()
-            self.remove(LEASE)
+            with suppress(OSError):
+                self.remove(LEASE)
+
+    def unwritable(self, name: str, error: OSError) -> DiskError:
+        return DiskError(
+            f"{self.place}: {name} cannot be written ({error}): see to it that there is room, and "
+            "the right to write, and repeat the command."
+        )
 
     def taken(self) -> str:
         return (

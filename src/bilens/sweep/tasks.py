@@ -219,8 +219,9 @@ def trace(subject: Subject) -> Found:
 
 def reading_work(sizes: FactorSizes, options: SweepOptions) -> float:
     d_out, d_hidden, d_in = sizes
-    gram = d_hidden**2 * (d_in + d_out)
-    return 4 * gram + options.null_samples * gram + 30 * (d_in**3 + d_out**3)
+    width, rank, gram = min(d_in, 2 * d_hidden), min(d_out, d_hidden), d_hidden**2 * (d_in + d_out)
+    sample = 4 * d_hidden**2 * (width + rank) + 10 * rank**3 + 4 * width**3
+    return 8 * gram + 6 * d_in**3 + 10 * width**3 + options.null_samples * sample
 
 
 def fitting_work(sizes: FactorSizes, options: SweepOptions) -> float:
@@ -242,6 +243,7 @@ TASKS: Mapping[str, Task] = {
     "convert": Task(convert, lambda s, o: (2 + o.layer_steps) * fitting_work(s, o)),
     "trace": Task(trace, decomposing_work, 8),
 }
+WHOLE = {"trace"}  # tasks that need more than the layer
 
 
 def check_tasks(options: SweepOptions) -> None:
@@ -252,3 +254,12 @@ def check_tasks(options: SweepOptions) -> None:
         raise UsageError(f"--do names {found}; expected some of {','.join(TASKS)}.")
     if ("compare" in options.tasks) != (options.baseline is not None):
         raise UsageError("compare needs --baseline, and --baseline is for compare: give both.")
+    if options.activations is None:
+        return
+    if not {"fit", "decompose", "convert"} & {*options.tasks}:
+        raise UsageError("--activations is for fit, decompose and convert: leave it out.")
+    if not Path(options.activations).is_dir():
+        raise UsageError(
+            f"--activations {options.activations} is no folder: give one with a file "
+            "LAYER.safetensors for each layer."
+        )

@@ -75,6 +75,7 @@ class ActivationStream:
             4 * self.rows * model.config.d_model * len(hooks),
             f"a buffer of {self.rows} activations at {len(hooks)} hook point(s)",
             "choose a smaller buffer",
+            device=device_of(model),
         )
 
     def buffer(self, index: int) -> ActivationBuffer:

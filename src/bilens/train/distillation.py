@@ -17,7 +17,15 @@ from bilens.base.errors import NumericalError
 from bilens.io.host import Host
 from bilens.train.layer_fit import ConversionRecipe
 from bilens.train.layer_inputs import Passes
-from bilens.train.loop import TrainingRun, learning_rate, load_checkpoint, save_checkpoint
+from bilens.train.loop import (
+    TrainingRun,
+    clip_gradient,
+    in_parts,
+    learning_rate,
+    load_checkpoint,
+    save_checkpoint,
+)
+from bilens.train.processes import ALONE, Processes, places_of, whole_tensor
 from bilens.train.recipe import autocast, device_of
 
 BETAS, CLIP, WARMUP, STEPS_A_LINE = (0.9, 0.98), 1.0, 12, 40
@@ -35,6 +43,7 @@ def distil(
     steps: int,
     folder: Path,
     loss: Callable[[Tensor, float], Tensor] | None = None,
+    group: Processes = ALONE,
 ) -> Iterator[dict[str, Any]]:
     """Minimise KL(teacher, student) on logits; yields a line of numbers now and then.
 
@@ -45,17 +54,27 @@ def distil(
     """
     given, first, held_out = texts
     run = new_run(trained, recipe)
+    minimised = loss or (lambda texts, _done: kl_on(teacher, student, texts, recipe))
+    if group.shard:
+        student = student.twin()  # for what is divided stays divided
+    blocks = [one for one in map(student.at, student.sites) if learns(one)]
+    places = places_of(student.module, trained) if group.shard else []
+    take = group.learner(student.module, minimised, blocks, unused=has_experts(student))
+    if group.shard:
+        run = new_run([getattr(*place) for place in places], recipe)
+        for one in trained:
+            one.data = one.new_empty(0)  # until the parts are put together
+    run.group = group
     if not load_checkpoint(folder, run, silent):
         save_checkpoint(folder, run)
     limit, began = math.inf, time.monotonic()
     if student.gives == "next tokens":
         limit = WORSE * math.log(student.config.vocab_size)
     warmup = min(WARMUP / steps, 0.25)
-    minimised = loss or (lambda texts, _done: kl_on(teacher, student, texts, recipe))
     while run.step < steps:
-        batch = given.texts(first + run.step * recipe.batch_size, recipe.batch_size)
+        batch = group.share(given.texts(first + run.step * recipe.batch_size, recipe.batch_size))
         done = run.step / steps
-        losses = in_parts(batch, recipe, lambda part, done=done: minimised(part, done))  # type: ignore[misc]
+        losses = in_parts(batch, recipe.texts_at_once, lambda x, done=done: take(x, done))  # type: ignore[misc]
         rate = learning_rate(recipe.learning_rate, "linear", warmup, run.step, steps)
         if not take_step(run, losses, rate, limit):
             halvings = run.extra["halvings"] + 1
@@ -69,7 +88,8 @@ def distil(
         if run.step % STEPS_A_LINE and run.step < steps:
             continue
         run.seconds += time.monotonic() - began
-        means = token_table(teacher, student, held_out).mean(dim=(0, 1))
+        with group.joined(take):
+            means = token_table(teacher, student, held_out).mean(dim=(0, 1))
         theirs, ours, held_out_kl, *_ = means.tolist()
         if math.isnan(held_out_kl):  # of numbers
             held_out_kl = ours - theirs
@@ -84,7 +104,18 @@ def distil(
         save_checkpoint(folder, run)
         yield line
         began = time.monotonic()
-    run.model.requires_grad_(False)
+    for one, now in zip(trained, run.model, strict=True) if group.shard else ():
+        one.data = whole_tensor(now.detach())
+    for one in trained:
+        one.requires_grad_(False)
+
+
+def has_experts(host: Host) -> bool:
+    return any(site.expert is not None for site in host.sites)
+
+
+def learns(module: nn.Module) -> bool:
+    return any(one.requires_grad for one in module.parameters())
 
 
 def new_run(
@@ -102,14 +133,6 @@ def new_run(
     return TrainingRun(model, optimizer, sums, extra={"halvings": halvings})
 
 
-def in_parts(
-    batch: Tensor, recipe: ConversionRecipe, loss: Callable[[Tensor], Tensor]
-) -> Iterator[Tensor]:
-    """Yield what adds up to the loss of a batch, as many texts at once as the recipe says."""
-    for part in torch.split(batch, recipe.texts_at_once or len(batch)):
-        yield loss(part) * (len(part) / len(batch))
-
-
 def seconds_of_a_step(
     teacher: Host,
     student: Host,
@@ -122,7 +145,8 @@ def seconds_of_a_step(
     before = [one.detach().clone() for one in run.model]
     for _ in range(3):  # the first one warms up
         ends.append(time.monotonic())
-        losses = in_parts(texts, recipe, lambda part: kl_on(teacher, student, part, recipe))
+        kl = partial(kl_on, teacher, student, recipe=recipe)
+        losses = in_parts(texts, recipe.texts_at_once, kl)
         take_step(run, losses, recipe.learning_rate, math.inf)
     with torch.no_grad():
         for one, was in zip(run.model, before, strict=True):
@@ -139,7 +163,7 @@ def take_step(
     for part in losses:  # of one step, their gradients added
         part.backward()  # type: ignore[no-untyped-call]
         loss += float(part.detach())
-    norm = float(torch.nn.utils.clip_grad_norm_(run.model.parameters(), CLIP))
+    loss, norm = run.group.mean(loss), clip_gradient(run.model, CLIP)
     if not (math.isfinite(norm) and loss < limit):
         return False
     for group in run.optimizer.param_groups:

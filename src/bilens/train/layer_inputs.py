@@ -178,15 +178,15 @@ def places_of(items: Tensor, rows: int) -> Tensor:
 def rows_given(
     module: nn.Module, sites: Sequence[Site], items: Tensor, run: Callable[[], object]
 ) -> dict[str, LayerRows]:
-    """Return what sites are given, on the CPU, when the model runs on some items."""
+    """Return what sites are given when the model runs on some items."""
     found: dict[str, list[LayerRows]] = {site.name: [] for site in sites}
     with ExitStack() as stack:
         for site in sites:
 
             def meet(_module: nn.Module, args: Any, site: Site = site) -> None:
                 reached, x = site.reached(args), args[0].detach().flatten(0, -2)
-                rows = check_finite(f"what reaches {site.name}", x[reached].cpu().clone())
-                found[site.name].append(LayerRows(rows, places_of(items, len(x))[reached].cpu()))
+                rows = check_finite(f"what reaches {site.name}", x[reached].clone())
+                found[site.name].append(LayerRows(rows, places_of(items, len(x))[reached]))
 
             hooked = module.get_submodule(site.paths[0])
             stack.callback(hooked.register_forward_pre_hook(meet).remove)

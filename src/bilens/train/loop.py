@@ -165,9 +165,12 @@ def check_step(loss: float, gradient: float, where: str, peak: float) -> None:
         )
 
 
-def check_training_memory(num_weights: int, instead: str) -> None:
+def check_training_memory(
+    num_weights: int, instead: str, device: torch.device | None = None
+) -> None:
     """Refuse a model whose weights, gradients and moments, four float32 each, would not fit."""
-    check_memory(4 * 4 * num_weights, f"training {num_weights} weights", instead)
+    what = f"training {num_weights} weights"
+    check_memory(4 * 4 * num_weights, what, instead, device=device)
 
 
 def save_checkpoint(run_folder: Path, run: TrainingRun[Model]) -> Path:

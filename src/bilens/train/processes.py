@@ -7,11 +7,14 @@ once that a process has ended; tensors of an accelerator over the library of the
 import copy
 import gc
 import importlib
+import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any, TypeVar, cast
 
 import torch
@@ -19,7 +22,6 @@ from torch import Tensor, distributed, nn
 from torch.distributed.rendezvous import rendezvous
 
 from bilens.base.errors import BilensError, InterruptedRunError, UsageError
-from bilens.base.launch import launched
 from bilens.train.recipe import CPU, Device, find_device
 
 T = TypeVar("T")
@@ -27,6 +29,21 @@ Model = TypeVar("Model", bound=nn.Module)
 JOIN = timedelta(seconds=60)  # that the first process waits for the others
 PATIENCE = timedelta(days=7)  # with one that is busy; one that has ended is noticed at once
 FAILED = "bilens failed"  # key of the store: how many processes have ended with an error
+NAMES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # that torchrun sets
+
+
+def launched() -> tuple[int, int, int]:
+    """Return rank, number of processes, and number on this machine: 0, 1, 0 of one alone."""
+    if any(name not in os.environ for name in NAMES):
+        return 0, 1, 0
+    said = [os.environ.get(name, os.environ["RANK"]) for name in (*NAMES[:2], "LOCAL_RANK")]
+    if not all(one.isdecimal() for one in said) or int(said[0]) >= int(said[1]):
+        raise UsageError(
+            f"RANK, WORLD_SIZE and LOCAL_RANK are {', '.join(said)}, which is no process of a run: "
+            "start with torchrun, or unset them."
+        )
+    rank, world, local = map(int, said)
+    return rank, world, local
 
 
 @dataclass(frozen=True)
@@ -100,6 +117,8 @@ class Processes:
         except RuntimeError as error:
             if self.world == 1 or isinstance(error, BilensError) or "gloo" not in str(error):
                 raise
+            if current_thread() is main_thread():  # torchrun ends the others by it: they say so
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise InterruptedRunError(
                 f"Another process of this run has ended; {folder} keeps the last state that was "
                 "saved: repeat the command with --resume to go on."
@@ -131,9 +150,19 @@ class Processes:
 
         mesh = init_device_mesh(self.device.type, (self.world,))
         self.meshes.append(mesh)
+        frozen = {one for one in model.parameters() if not one.requires_grad}
         for part in (*parts, held):
-            fully_shard(part, mesh=mesh)
+            fully_shard(part, mesh=mesh, ignored_params=frozen)
         return held
+
+    @contextmanager
+    def joined(self, learner: Any) -> Iterator[None]:
+        """Let each process have all weights of a learner for a while."""
+        if self.shard:
+            learner.unshard()
+        yield
+        if self.shard:
+            learner.reshard()
 
     def blank(self, model: Model) -> Model | None:
         """Return a model without its numbers, which `whole` fills when the model was divided."""
@@ -158,6 +187,16 @@ class Processes:
 
 
 ALONE = Processes()
+
+
+def places_of(module: nn.Module, weights: Sequence[nn.Parameter]) -> list[tuple[nn.Module, str]]:
+    """Return the part of a module that each weight is in, and its name there."""
+    found = {
+        id(one): (part, name)
+        for part in module.modules()
+        for name, one in part.named_parameters(recurse=False)
+    }
+    return [found[id(one)] for one in weights]
 
 
 class Loss(nn.Module):
@@ -188,6 +227,9 @@ def together(device: Device = "auto", shard: bool = False) -> Iterator[Processes
                 "torchrun, or leave it out."
             )
         yield Processes(device=chosen)
+        return
+    if distributed.is_available() and distributed.is_initialized():  # by who calls
+        yield Processes(rank, world, chosen, shard)
         return
     if not distributed.is_available():
         raise UsageError("this torch is built without torch.distributed: start one process.")

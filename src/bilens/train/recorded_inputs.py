@@ -28,7 +28,8 @@ from bilens.io.host import Host, Site, host_of, tokenizer_at
 from bilens.io.in_memory import from_module
 from bilens.io.load import load
 from bilens.io.loaded_model import foreign_keys
-from bilens.io.tensors import tensors_sha256, unreadable
+from bilens.io.safetensors_header import unreadable
+from bilens.io.tensors import tensors_sha256
 from bilens.nn import BilinearTransformer
 from bilens.nn.layer_view import LayerView
 from bilens.records.common import TextOrigin
@@ -142,9 +143,10 @@ class LayerInputs:
         return torch.split(items, count)
 
     def ran(self, items: Tensor, sites: Sequence[Site]) -> dict[str, LayerRows]:
-        """Return what layers are given when the model runs on some items."""
+        """Return what layers are given when the model runs on some items, on the CPU."""
         items = items.to(device_of(self.host.module))
-        return rows_given(self.host.module, sites, items, lambda: self.host.logits(items))
+        found = rows_given(self.host.module, sites, items, lambda: self.host.logits(items))
+        return {name: LayerRows(*(x.cpu() for x in rows)) for name, rows in found.items()}
 
 
 def read(path: Path, sites: Sequence[Site]) -> dict[str, LayerRows]:
@@ -256,8 +258,9 @@ def of_tensor(module: nn.Module, data: Tensor, held_out: float, seed: int) -> La
 def entry(module: nn.Module, view: LayerView) -> str:
     """Return the path of the linear map in a module whose weights begin a layer, as they are."""
     layer = view.weights()
-    first = layer.gate if isinstance(layer, GLUWeights) else layer.up
-    for name, weight in module.named_parameters():
+    first = (layer.gate if isinstance(layer, GLUWeights) else layer.up).cpu()
+    for name, parameter in module.named_parameters():
+        weight = parameter.detach().cpu()
         for one in (weight, weight.T) if weight.ndim == 2 else ():  # (in, out) of a Conv1D
             if any(torch.equal(part, first) for part in (one[: len(first)], one[-len(first) :])):
                 return name.rpartition(".")[0]

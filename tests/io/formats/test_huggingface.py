@@ -16,6 +16,7 @@ import tiny_language_models as tiny
 from bilens.algebra.approximation.layer_weights import GLUWeights
 from bilens.base.errors import CheckpointError, NonFiniteError, NumericalError, UsageError
 from bilens.base.files import file_sha256
+from bilens.io.byte_ranges import Block, Region
 from bilens.io.formats import activations, source
 from bilens.io.formats.families import FAMILIES
 from bilens.io.formats.safetensors_folder import INDEX_NAME, WEIGHTS_NAME
@@ -234,22 +235,22 @@ def test_nothing_is_read_before_it_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.write(tmp_path, "mistral")
-    from bilens.io.formats import safetensors_folder
+    read: list[tuple[int, int]] = []
+    fetch = Region.read
 
-    read: list[str] = []
-    fetch = safetensors_folder.fetch_block
+    def counted(place: Region, block: Block) -> Tensor:
+        read.extend((start, stop) for _, start, stop in place.spans(block))
+        return fetch(place, block)
 
-    def counted(unchanged: Any, name: str, place: Any) -> Tensor:
-        read.append(name)
-        return fetch(unchanged, name, place)
-
-    monkeypatch.setattr(safetensors_folder, "fetch_block", counted)
-    layers = load(tmp_path).layers
+    monkeypatch.setattr(Region, "read", counted)
+    model = load(tmp_path)
+    layers = model.layers
     assert [view.sizes for view in layers.values()] == [(tiny.D, tiny.H, tiny.D)] * 2
     assert read == []
     _ = layers["layers.1.mlp"].quadratic_map
     names = ("gate_proj", "up_proj", "down_proj")
-    assert sorted(read) == sorted(f"model.layers.1.mlp.{name}.weight" for name in names)
+    parts = [model.tensors[f"model.layers.1.mlp.{name}.weight"] for name in names]
+    assert sorted(read) == sorted(span[1:] for part in parts for span in part.spans)
 
 
 def test_a_file_that_changes_after_loading_is_not_read(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def one_block(
     ends = [(bend - m) / s for bend in BENDS] + [(bend - n) / slope for bend in (low, high)]
     cuts = torch.stack([torch.full_like(m, -DEVIATIONS), *ends, torch.full_like(m, DEVIATIONS)])
     cuts = cuts.nan_to_num(0.0).clamp(-DEVIATIONS, DEVIATIONS).sort(dim=0).values.T[..., None]
-    nodes, weights = gauss_legendre(NODES)
+    nodes, weights = (one.to(m) for one in gauss_legendre(NODES))
     half = (cuts[:, 1:] - cuts[:, :-1]) / 2
     z = (cuts[:, :-1] + half * (1 + nodes)).flatten(1)
     weight = (half * weights).flatten(1) * density(z) * phi(m[:, None] + s[:, None] * z)

@@ -205,6 +205,7 @@ def product_factors(
         8 * len(down) * (12 * hidden**2 + 3 * rank**2 + 2 * rank * d_in),
         f"the quadratic approximation of {len(down)} outputs through two layers",
         "fit the layers one by one",
+        device=down.device,
     )
     rows = torch.cat([low.left, low.right])
     spread = assumed.spread(rows)

@@ -90,7 +90,7 @@ def gaussian_neurons(
     Source: Stein's identity; the same function as `approximate_layer` (docs/math.md).
     """
     gated = as_gated(in_float64(layer))
-    assumed = GaussianInput.of(layer.d_in, mean, covariance)
+    assumed = GaussianInput.of(layer.d_in, mean, covariance, layer.down.device)
     m, n = (part[0] for part in branches(gated, assumed.mean[None]))
     s, t = assumed.deviations(gated.gate), assumed.deviations(gated.value)
     su, sv = s.where(s > 0, 1.0), t.where(t > 0, 1.0)
@@ -176,10 +176,13 @@ def refit_down(
         raise UsageError(f"{len(x)} rows of inputs: {count:,} unknowns take as many or more.")
     folds = FOLDS if count <= SMALL else 2  # of two, the first alone is held out
     memory = 8 * count * (folds + 3) * (count + d_out)
-    check_memory(memory, f"a regression on {count:,} features", "keep the fit of each neuron")
+    what, device = f"a regression on {count:,} features", quadratic.down.device
+    check_memory(memory, what, "keep the fit of each neuron", device=device)
     gram = quadratic.down.new_zeros(folds, count, count)
     right = gram.new_zeros(folds, count, d_out)
-    runs = (torch.arange(len(x)) // max(1, len(x) // RUNS) % FOLDS).clamp(max=folds - 1)
+    runs = (torch.arange(len(x), device=x.device) // max(1, len(x) // RUNS) % FOLDS).clamp(
+        max=folds - 1
+    )
     parts = weighted(quadratic.d_in, x, weights), torch.split(y, BLOCK), torch.split(runs, BLOCK)
     for start, ((rows, weight), truth, run) in enumerate(zip(*parts, strict=True)):
         read = quadratic.hidden(rows)
@@ -274,7 +277,7 @@ def quadratic_ceiling(x: Tensor, y: Tensor, ridge: float | None = None) -> GLUWe
     d_in, centre = x.shape[1], x.double().mean(dim=0)
     scale = float(x.double().var(dim=0, correction=0).mean().sqrt()) or 1.0
     first, second = torch.triu_indices(d_in, d_in)
-    eye = torch.eye(d_in, dtype=torch.float64) / scale
+    eye = torch.eye(d_in).to(centre) / scale
     left, right = eye[first], eye[second]
     none, path = left.new_zeros(y.shape[1], len(left)), left.new_zeros(y.shape[1], d_in)
     biases = -left @ centre, -right @ centre

@@ -192,11 +192,15 @@ def each_part(layer: AnyLayer, change: Callable[[Tensor], Tensor]) -> AnyLayer:
 
 
 def in_dtype(layer: Layer, dtype: torch.dtype) -> Layer:
-    return each_part(layer, lambda part: part.detach().cpu().to(dtype))
+    return each_part(layer, lambda part: part.detach().to(dtype))
+
+
+def on_device(layer: Layer, device: torch.device) -> Layer:
+    return each_part(layer, lambda part: part.to(device))
 
 
 def in_float64(layer: Layer) -> Layer:
-    """Return a layer in float64 on the CPU, cut from the graph of gradients."""
+    """Return a layer in float64, cut from the graph of gradients."""
     return in_dtype(layer, torch.float64)
 
 

@@ -139,8 +139,11 @@ def fit_layers(
     samples: int = SAMPLES,
     threshold: float = THRESHOLD,
 ) -> QuadraticFit:
-    """Return the quadratic approximation of layers one behind the other, with its R²."""
-    d_in = layers[0].d_in
+    """Return the quadratic approximation of layers one behind the other, with its R².
+
+    All is computed where the weights are.
+    """
+    d_in, device = layers[0].d_in, layers[0].down.device
     samples = check_count("samples", samples, minimum=100)
     check_count("train_steps", train_steps, minimum=0)
     if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
@@ -148,13 +151,15 @@ def fit_layers(
     generator = generator_of(seed)
     if data is None and held_out is not None:
         raise UsageError("held_out are rows beside data: pass data too.")
-    rows = None if data is None else checked_data(data, d_in)
-    assumed, derived = GaussianInput.of(d_in, mean, covariance), derivation(layers)
+    rows = None if data is None else checked_data(data, d_in).to(device)
+    assumed = GaussianInput.of(d_in, mean, covariance, device)
+    derived = derivation(layers)
     f, missing = approximate_network(layers, assumed), tuple[str, ...]()
     maps = {STANDARD if mean is None and covariance is None else GIVEN: f}
     if rows is None:
         memory = 16 * samples * (d_in + 4 * f.sizes.d_out)
-        check_memory(memory, f"measuring R² on {samples} samples", "take fewer samples")
+        what = f"measuring R² on {samples} samples"
+        check_memory(memory, what, "take fewer samples", device=device)
         x, about = assumed.draw(samples, generator), assumed.about
     else:
         if held_out is None:
@@ -162,7 +167,7 @@ def fit_layers(
             x, train = rows[order].tensor_split([int(HELD_OUT * len(rows))])
             about = f"{len(x):,} rows of data held out of {len(rows):,}"
         else:
-            x, train = checked_data(held_out, d_in), rows
+            x, train = checked_data(held_out, d_in).to(device), rows
             about = f"{len(x):,} rows of data beside the {len(train):,} that it is fitted to"
         assumed = GaussianInput.of_data(train)
         if derived != "exact":

@@ -88,6 +88,7 @@ def cp_decompose(
         f"a CP fit of rank {rank} to {f.sizes.d_hidden} hidden units",
         "ask for a smaller rank" if method == "als" else "use method='als' or a smaller rank",
         memory_limit,
+        device=f.device,
     )
     target = Target.of(f.tensor)
     if target.norm == 0:

@@ -74,7 +74,7 @@ def eigendecompose(
     kept = clip_k(k, form.d_in)
     itemsize = 8 if form.matrix.left.dtype == torch.float64 else 4
     sizes = Sizes(1, form.matrix.d_hidden, form.d_in, kept, itemsize)
-    plan = make_plan(sizes, method, precision, memory_limit, verify)
+    plan = make_plan(sizes, method, precision, memory_limit, verify, form.device)
     task = Task(problem_of_form(form), kept, which, plan.precision, plan.batch, seed)
     result = solve(task, plan, verify, lambda _done: None)[0]
     if result.status in (Status.NOT_FINITE, Status.NOT_CONVERGED):
@@ -141,14 +141,14 @@ def eigendecompose_all(
     check_type("f", f, QuadraticMap, "pass a map; one form f.form(u) goes to eigendecompose(form)")
     check_choices(which, method, precision)
     sizes = sizes_of(f, directions, k)
-    plan = make_plan(sizes, method, precision, memory_limit, verify)
+    plan = make_plan(sizes, method, precision, memory_limit, verify, f.device)
     num = sizes.num
 
     def some(first: int, last: int) -> tuple[Tensor, EigenDecomposition]:
         problem = problem_of_map(f, directions, slice(first, last))
         task = Task(problem, sizes.k, which, plan.precision, plan.batch, seed)
         part = solve(task, plan, verify, lambda done: progress(first + done, num))
-        return torch.arange(first, last), part
+        return torch.arange(first, last, device=f.device), part
 
     starts = range(0, num, plan.portion)  # as many at a time as have room for their weights
     parts = [some(first, min(first + plan.portion, num)) for first in starts]
@@ -189,7 +189,9 @@ def plan_eigendecomposition(
     check_choices("magnitude", method, precision)
     if not isinstance(getattr(f, "sizes", None), FactorSizes):
         check_type("f", f, QuadraticMap, "pass a map, or a layer of a model")
-    return make_plan(sizes_of(f, directions, k), method, precision, memory_limit, verify)
+    device = f.device if isinstance(f, QuadraticMap) else None
+    sizes = sizes_of(f, directions, k)
+    return make_plan(sizes, method, precision, memory_limit, verify, device)
 
 
 def sizes_of(f: SizedMap, directions: Tensor | None, k: int | None) -> Sizes:
@@ -235,7 +237,7 @@ def solve(
     for index in (~usable).nonzero()[:, 0].tolist():
         terms = task.problem.terms(index)
         refused = failed(terms, task.k, task.which, plan.method, Status.NOT_FINITE)
-        parts.append((torch.tensor([index]), stack([refused])))
+        parts.append((largest.new_tensor([index], dtype=torch.int64), stack([refused])))
     done = len(parts)
     if parts:
         progress(done)
@@ -262,7 +264,7 @@ def verified(
     # That is every form whose pairs did not converge, or are known to lack some, and with
     # `everything` each that is not proven complete. With `compare` eigenvalues alone are cheaper,
     # and enough if they are those found.
-    doubtful = torch.tensor(
+    doubtful = batch.complete.new_tensor(
         [end in (Status.RESIDUAL_TOO_LARGE, Status.MISSED) for end in tuple_of(batch.status)]
     )
     if everything:
@@ -277,7 +279,7 @@ def verified(
         if single is None:
             single = fallback()(index, len(found.eigenvalues), found.which)
             single = replace(single, method=found.method)  # of the batch
-        parts.append((torch.tensor([position]), stack([single])))
+        parts.append((done.new_tensor([position]), stack([single])))
     return assemble(parts)
 
 
@@ -295,7 +297,7 @@ def compared(form: BalancedForms, found: EigenDecomposition) -> EigenDecompositi
     nearest = (found.eigenvalues[:, None] - whole).abs().argmin(dim=1)
     return replace(
         found,
-        complete=torch.tensor(True),
+        complete=torch.ones_like(found.complete),
         proof=Proof.COMPARISON,
         cluster=labels[nearest],
         cluster_size=sizes[nearest],

@@ -45,8 +45,8 @@ def lanczos(
     state = Recurrence(product, start, num, limit)
     vectors = start.new_full((num, k, len(start)), torch.nan)
     rivals = tolerance.new_full((num, 2), torch.nan)
-    steps = torch.zeros(num, dtype=torch.int64)
-    look, pace = min(max(FIRST_LOOK, k + 2), limit), Pace(num)
+    steps = tolerance.new_zeros(num, dtype=torch.int64)
+    look, pace = min(max(FIRST_LOOK, k + 2), limit), Pace(tolerance)
     while len(state.rows) > 0:
         state.advance()
         if state.steps < look:
@@ -120,10 +120,10 @@ class Recurrence:
 
     def __init__(self, product: Product, start: Tensor, num: int, max_steps: int) -> None:
         self.product = product
-        self.rows = torch.arange(num)
+        self.rows = torch.arange(num, device=start.device)
         self.basis = KrylovBasis()
-        self.diagonal = torch.zeros(num, max_steps, dtype=torch.float64)
-        self.beside = torch.zeros(num, max_steps, dtype=torch.float64)
+        self.diagonal = start.new_zeros(num, max_steps, dtype=torch.float64)
+        self.beside = torch.zeros_like(self.diagonal)
         self.previous = torch.zeros_like(start).expand(num, -1)
         self.next = start.expand(num, -1)
 
@@ -157,7 +157,7 @@ class Recurrence:
     def _start_again(self, exhausted: Tensor, new: Tensor, beta: Tensor) -> Tensor:
         """Leave an invariant space by a fresh direction, coupled to the basis by β = 0."""
         generator = torch.Generator().manual_seed(self.steps)
-        fresh = torch.randn(new.shape[1], generator=generator, dtype=torch.float64).to(new.dtype)
+        fresh = torch.randn(new.shape[1], generator=generator, dtype=torch.float64).to(new)
         replaced = torch.where(exhausted[:, None], fresh, new)
         for _ in range(2):
             self.basis.remove_from(replaced)
@@ -227,9 +227,9 @@ def left_out(values: Tensor, chosen: Tensor) -> Tensor:
 class Pace:
     """Guesses when the next matrices will be done, from how the errors fell since the last look."""
 
-    def __init__(self, num: int) -> None:
+    def __init__(self, tolerance: Tensor) -> None:
         self.steps = 0
-        self.far = torch.full((num,), torch.nan, dtype=torch.float64)
+        self.far = torch.full_like(tolerance, torch.nan)
 
     def next_look(self, steps: int, rest: Tensor, excess: Tensor) -> int:
         """Return the step at which about half of the rest should be done."""

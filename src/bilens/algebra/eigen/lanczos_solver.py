@@ -102,12 +102,12 @@ class LanczosSolver(EigenSolver):
             (DTYPES[task.precision], task.batch, usual_steps(k)),
             (torch.float64, later_batch(task.batch, k), most_steps(k)),
         )
-        waiting = torch.arange(len(rows))
+        waiting = torch.arange(len(rows), device=rows.device)
         for dtype, batch, steps in rounds:
             if len(waiting) == 0:
                 return
             factors = forms.to(dtype)
-            start = first_vector(forms.d_in, task.seed).to(dtype)
+            start = first_vector(forms.d_in, task.seed).to(factors.left)
             not_passed = []
             for chosen in torch.split(waiting, batch):
                 mine = forms.rows(chosen)
@@ -224,7 +224,7 @@ def record(
         converged=converged,
         norm=squared.sqrt() * units,
         explained=torch.where(squared > 0, share, 1.0),
-        complete=torch.tensor([sure is not Proof.NONE for sure in proof]),
+        complete=converged.new_tensor([sure is not Proof.NONE for sure in proof]),
         rounding_bound=in_units(pairs.rounding_bound + pairs.residuals.amax(dim=1), forms),
         cluster=labels,
         cluster_size=sizes,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+
 from bilens.algebra.eigen.lanczos_solver import LanczosSolver, resting_bytes
 from bilens.algebra.eigen.solver import (
     Cost,
@@ -65,9 +67,10 @@ def make_plan(
     precision: Precision,
     limit: int | str | None = None,
     verify: bool = False,
+    device: torch.device | None = None,
 ) -> EigenPlan:
     """Return the cheapest solver that fits into the memory allowed, or the one asked for."""
-    allowed = memory_limit(limit)
+    allowed = memory_limit(limit, device)
     costs = {name: solver.cost(sizes, precision, allowed) for name, solver in SOLVERS.items()}
     fallback, fallback_bytes = fallback_solver(sizes, costs, allowed)
     candidates = [name for name, solver in SOLVERS.items() if solver.suits(sizes)]

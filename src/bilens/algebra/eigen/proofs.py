@@ -159,7 +159,7 @@ def zeros_missed(pairs: RefinedPairs, forms: BalancedForms, which: Which) -> Ten
     # 2r) or more are not negative, and of the smallest not positive. An iteration meets a repeated
     # eigenvalue once, and can take smaller ones for its repetitions.
     if which == "magnitude":
-        return torch.zeros(len(pairs.values), dtype=torch.bool)
+        return pairs.values.new_zeros(len(pairs.values), dtype=torch.bool)
     upper, lower = ends(pairs.values.shape[1], which)
     slack = pairs.slack()[:, None]
     zeros = (forms.d_in - 2 * (forms.weights != 0).sum(dim=1)).clamp(min=0)
@@ -186,7 +186,7 @@ def innermost(values: Tensor, which: Which) -> Tensor:
 
 def skew(pairs: RefinedPairs) -> Tensor:
     """Return how much the vectors fail to be orthonormal, in units of the values, (num,)."""
-    unit = torch.eye(pairs.values.shape[1], dtype=torch.float64)
-    overlap = (pairs.vectors @ pairs.vectors.mT - unit).norm(dim=(1, 2))
-    lost: Tensor = overlap * pairs.values.abs().amax(dim=1)
+    overlap = pairs.vectors @ pairs.vectors.mT
+    overlap.diagonal(dim1=1, dim2=2).sub_(1)
+    lost: Tensor = overlap.norm(dim=(1, 2)) * pairs.values.abs().amax(dim=1)
     return lost

@@ -55,7 +55,7 @@ def starts_of_ties(sizes: Tensor) -> Tensor:
     """Tell where falling sizes begin that do not agree to TIE with those before, (..., n) bool."""
     # All sizes of a tie agree with its largest one: a chain of neighbours that agree, of which the
     # ends do not, is cut, so that a tie never hides a size that is larger by more.
-    positions = torch.arange(sizes.shape[-1]).expand_as(sizes)
+    positions = torch.arange(sizes.shape[-1], device=sizes.device).expand_as(sizes)
     starts = positions == 0
     starts[..., 1:] |= sizes[..., :-1] - sizes[..., 1:] > TIE * sizes[..., :-1]
     while True:  # once more for each cut of the longest chain

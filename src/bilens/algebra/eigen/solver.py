@@ -55,7 +55,7 @@ class BalancedForms:
 
     def dense(self, index: int) -> Tensor:
         """Return Q_c / unit_c of one form, (in, in) float64, in 2 · hidden · in² operations."""
-        half = torch.zeros(self.d_in, self.d_in, dtype=torch.float64)
+        half = self.left.new_zeros(self.d_in, self.d_in, dtype=torch.float64)
         block = max(BLOCK_BYTES // (24 * self.d_in), 1)
         for start in range(0, len(self.left), block):
             rows = slice(start, start + block)
@@ -142,7 +142,7 @@ def problem_of_form(form: QuadraticForm) -> Problem:
         balance_all(widened(matrix.left), widened(matrix.right), weights),
         form.linear.double()[None],
         form.constant.double()[None],
-        torch.ones(1, dtype=torch.bool),
+        torch.ones(1, dtype=torch.bool, device=matrix.left.device),
         form.basis,
     )
 
@@ -153,7 +153,7 @@ def problem_of_map(
     """Return the forms of a map along (num, out) directions; some may be unusable."""
     # None reads every output as it is, without an (out, out) array.
     f = f.detach()
-    rows = None if directions is None else directions[chosen].detach().double()
+    rows = None if directions is None else directions[chosen].detach().to(f.device).double()
 
     def read(part: Tensor) -> Tensor:
         return part[chosen].double() if rows is None else rows @ part.double()
@@ -270,4 +270,4 @@ class WholeSpectrumSolver(EigenSolver, Protocol):
     def solve(self, task: Task, rows: Tensor) -> Iterator[tuple[Tensor, EigenDecomposition]]:
         one = self.prepared(task.problem)
         for index in rows.tolist():
-            yield torch.tensor([index]), stack([one(index, task.k, task.which)])
+            yield rows.new_tensor([index]), stack([one(index, task.k, task.which)])

@@ -125,7 +125,7 @@ def orthonormal(columns: Tensor) -> Tensor:
 def distance(array: Tensor, form: BalancedForms) -> Tensor:
     """Return an estimate of ‖array − Q‖_F: E‖Ez‖² = ‖E‖_F² for z of independent unit entries."""
     generator = torch.Generator().manual_seed(0)
-    probes = torch.randn(PROBES, form.d_in, generator=generator, dtype=torch.float64)
+    probes = torch.randn(PROBES, form.d_in, generator=generator, dtype=torch.float64).to(array)
     difference = probes @ array - form.products(probes[None])[0]
     size: Tensor = difference.norm() / PROBES**0.5
     return size
@@ -162,7 +162,7 @@ def checked_spectrum(
         converged=converged,
         norm=squared.sqrt() * unit,
         explained=values.square().sum() / squared if squared > 0 else torch.ones_like(squared),
-        complete=torch.as_tensor(complete),
+        complete=converged.new_tensor(complete),
         rounding_bound=in_units(bound[None], form)[0],
         cluster=labels[chosen],
         cluster_size=sizes[chosen],
@@ -181,15 +181,15 @@ def failed(
 ) -> EigenDecomposition:
     """Return the record of a form that could not be decomposed: NaN, and nothing claimed."""
     gap = terms.linear.new_full((k,), torch.nan)
-    nothing = torch.zeros(k, dtype=torch.int64)
+    nothing = gap.new_zeros(k, dtype=torch.int64)
     return EigenDecomposition(
         eigenvalues=gap,
         eigenvectors=gap[:, None].expand(k, len(terms.linear)),
         residuals=gap,
-        converged=torch.zeros(k, dtype=torch.bool),
+        converged=nothing.bool(),
         norm=gap.new_tensor(torch.nan),
         explained=gap.new_tensor(torch.nan),
-        complete=torch.as_tensor(False),
+        complete=nothing.any(),
         rounding_bound=gap.new_tensor(torch.nan),
         cluster=nothing,
         cluster_size=nothing,
@@ -244,6 +244,7 @@ class RowSpace:
         """Return orthonormal rows on which every form vanishes, at most in − 2 · hidden of them."""
         generator = torch.Generator().manual_seed(0)
         rows = torch.randn(len(self.basis), count, generator=generator, dtype=self.basis.dtype)
+        rows = rows.to(self.basis.device)
         for _ in range(2):
             rows = rows - self.basis @ (self.basis.T @ rows)
             rows = torch.linalg.qr(rows).Q

@@ -119,7 +119,7 @@ def direct_interactions(
     block = None if block is None else check_count("block", block, minimum=1)
     spares = max(own.size, cross.size) + SPARE
     need = StreamMemory(f.sizes, num_features, num, spares, precision)
-    plan = plan_memory(need, block, memory_limit)
+    plan = plan_memory(need, block, memory_limit, f.device)
     with torch.no_grad():
         f = f.detach().to(torch.float64)
         dictionary = dictionary.detach().to(f.tensor.down.device)
@@ -337,10 +337,13 @@ class StreamMemory:
 
 
 def plan_memory(
-    need: StreamMemory, block: int | None, limit: int | str | None = None
+    need: StreamMemory,
+    block: int | None,
+    limit: int | str | None = None,
+    device: torch.device | None = None,
 ) -> MemoryPlan:
     """Return the block asked for, or else the largest that fits, by halves from BLOCK."""
-    spare = memory_limit(limit) - need.fixed()
+    spare = memory_limit(limit, device) - need.fixed()
     chosen = BLOCK if block is None else block
     while block is None and chosen > 1 and need.blocks(chosen) > spare:
         chosen //= 2
@@ -351,5 +354,6 @@ def plan_memory(
         f"{need.num_directions} directions in blocks of {chosen}",
         "read fewer features or directions at a time, or pass a smaller block",
         limit,
+        device=device,
     )
     return MemoryPlan(chosen, need.blocks(chosen) + need.kept() <= spare)

@@ -148,6 +148,7 @@ def interaction_submatrix(
         8 * (3 * num * num + 6 * num * hidden),
         f"the interactions of {num} features with each other",
         "ask for fewer features",
+        device=f.device,
     )
     with torch.no_grad():
         columns = dictionary[:, chosen].detach().to(f.tensor.down.device).double()

@@ -89,9 +89,10 @@ def plan_packed(f: QuadraticMap, features: int, num: int, limit: int | str | Non
         f"listing interactions of {features} features along {num} directions",
         "read fewer features or directions, or use direct_interactions",
         limit,
+        device=f.device,
     )
     packed = 4 * d_out * d_in * (d_in + 1) // 2 + 8 * d_in**2 + 4 * 3 * hidden * PACKED_ROWS * d_in
-    return num > d_out and need + packed <= allowed_memory(limit)
+    return num > d_out and need + packed <= allowed_memory(limit, f.device)
 
 
 @dataclass(frozen=True, eq=False)

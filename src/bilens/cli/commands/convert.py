@@ -14,6 +14,7 @@ from bilens.cli.shared_options import (
     HtmlReport,
     Running,
     TensorFile,
+    Together,
     say_how_it_was_read,
 )
 
@@ -111,6 +112,7 @@ def convert(
     options: ConvertOptions,
     bilinear: BilinearOptions,
     data: DataFiles,
+    together: Together,
     running: Running,
     page: HtmlReport,
     json: Json = False,
@@ -127,13 +129,16 @@ def convert(
         from bilens.report.text import load_catalogue
 
         check_outputs([("--html", page.html)], running.overwrite or running.resume)
-        report = to_bilinear(output, source, options.out, bilinear, data, running)
+        report = to_bilinear(
+            output, source, options.out, bilinear, data, {**vars(together), **vars(running)}
+        )
         record, told = report.record, summary(load_catalogue("en"), report.record)
         told += [*record.notes, f"Model: {record.folder}, read by {record.loaded_by}."]
-        output.answer(json, report.document, *told, *page.write(report))
+        if output.first:
+            output.answer(json, report.document, *told, *page.write(report))
         return
     of_training = [one for one in said(running) if one != "--overwrite"]
-    idle = [*said(bilinear), *said(data), *of_training, *said(page)]
+    idle = [*said(bilinear), *said(data), *said(together), *of_training, *said(page)]
     refuse_idle(idle, "--to bilinear")
     from bilens.api.convert import convert_model
 
@@ -159,7 +164,7 @@ def to_bilinear(
     out: Path,
     bilinear: BilinearOptions,
     data: DataFiles,
-    how: Running,
+    how: dict[str, Any],
 ) -> Any:
     from bilens.api.conversion import convert_to_bilinear
     from bilens.api.network_conversion import RECIPE, convert_network, data_interface
@@ -174,9 +179,9 @@ def to_bilinear(
         refuse_idle([n for n in said(bilinear) if n in OF_TEXT], "text in the place of --data")
         model = source.open(output.say)
         rows = data.find(model, output.say, data_interface(model))
-        given, flags = (model, rows, out, replace(RECIPE, **changes), share), vars(how)
+        given = model, rows, out, replace(RECIPE, **changes), share
         with output.progress() as bar:
-            found = convert_network(*given, report=bar, say=output.say, **flags)
+            found = convert_network(*given, report=bar, say=output.say, **how)
         return ConversionReport(found)
     refuse_idle([*said(source), *said(data)], "--data")
     share = 0.05 if share is None else share
@@ -186,7 +191,5 @@ def to_bilinear(
     )
     read = source.model, texts, out, ConversionRecipe(**changes)
     with output.progress() as bar:
-        found = convert_to_bilinear(
-            *read, measured=measured, report=bar, say=output.say, **vars(how)
-        )
+        found = convert_to_bilinear(*read, measured=measured, report=bar, say=output.say, **how)
     return ConversionReport(found)

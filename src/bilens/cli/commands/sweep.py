@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bilens.base.errors import UsageError
-from bilens.base.memory import readable
+from bilens.cli.commands.sweep_report import SweepPages, report_sweep
 from bilens.cli.console import Output
-from bilens.cli.options import METHOD_PANEL, RUN_PANEL, Json, option
+from bilens.cli.options import METHOD_PANEL, RUN_PANEL, Json, option, refuse_idle, said
 
 if TYPE_CHECKING:
-    from bilens.records.sweep import ManifestRow
     from bilens.sweep.driver import Ended
     from bilens.sweep.manifest import Plan
 
@@ -30,7 +29,9 @@ class SweepSettings:
     """What is asked of every layer."""
 
     do: str = option("audit", "Tasks, with commas: audit, fit, decompose, compare, convert, trace.")
-    baseline: str | None = option(None, "The model that compare compares with.")
+    baseline: str | None = option(
+        None, "The model that compare compares with; of `report`, another sweep."
+    )
     activations: str | None = option(
         None, "Folder of LAYER.safetensors, (rows, in): what fit and convert fit to."
     )
@@ -81,6 +82,7 @@ def sweep(
     model: Annotated[list[str], typer.Argument(help="A model; or: status FOLDER, report FOLDER.")],
     settings: SweepSettings,
     run: SweepRun,
+    pages: SweepPages,
     json: Json = False,
 ) -> None:
     """Do the same with every layer of a large model, on this machine or a cluster.
@@ -89,6 +91,11 @@ def sweep(
 
     Example: bilens sweep models/SmolLM2 --do fit,audit --out runs/sweep --workers 2
     """
+    if model[0] == "report" and len(model) == 2:
+        refuse_idle([*said(replace(settings, baseline=None)), *said(run)], "a model to sweep")
+        report_sweep(output, model[1], pages, settings.baseline, json)
+        return
+    refuse_idle(said(pages), "`sweep report FOLDER`")
     from bilens.records.sweep import SweepOptions
     from bilens.sweep.driver import drive, ended, plan_of
     from bilens.sweep.engines import open_engine
@@ -155,14 +162,12 @@ def totals(plan: Plan) -> dict[str, Any]:
 
 
 def plan_lines(plan: Plan) -> Iterator[str]:
-    found, kinds = totals(plan), Counter(kind_of(row) for row in plan.rows)
+    from bilens.base.memory import readable
+
+    found, kinds = totals(plan), Counter(row.family for row in plan.rows)
     yield f"{plan.head.path}: {found['layers']:,} layers in {found['jobs']:,} jobs"
     yield from (f"  {count:,} × {kind}" for kind, count in kinds.most_common(SHOWN))
     read, memory = readable(found["bytes"]), readable(found["peak_bytes"])
     yield f"Bytes to read: {read}; memory of a job: {memory}"
     hours = ", ".join(f"{hours:.2g} on {n}" for n, hours in found["hours"].items())
     yield f"Estimated hours of one-core workers: {hours}"
-
-
-def kind_of(row: ManifestRow) -> str:
-    return f"{row.kind} {row.activation} {row.d_in} → {row.d_hidden} → {row.d_out}"

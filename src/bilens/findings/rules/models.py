@@ -265,7 +265,7 @@ def measured_gap(evidence: Evidence) -> Iterator[Values]:
     number="p_value",
     bad="<",
     usual="info",
-    variant=lambda values: "" if values["rows"] else "_over",
+    variant=lambda v: "_over" if v["rows"] == 0 and v["p_value"] < v["threshold"] else "",
 )
 def trigger(evidence: Evidence) -> Iterator[Values]:
     found = evidence.triggers

@@ -4,8 +4,10 @@ A family is a `model_type` of Hugging Face. Names, order of the branches and the
 activation were compared with transformers 5.24, on a small model of each in the tests.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,9 @@ PLAIN = "the residual stream behind a LayerNorm without a gain"
 ITSELF = "the residual stream itself"
 AFTER = "; the norm behind the MLP is not part of the layer"
 SHARED = ", which the attention reads too"
+
+ROOTS = ("model.language_model.", "language_model.model.")  # of models that read images too
+IN_T5 = re.compile(r"(?:encoder|decoder)\.block\.\d+\.layer\.\d+\.DenseReluDense\.")
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,23 @@ class Family:
     # the key that says whether the norm is before the MLP, not behind it
     norm_first: str | None = None
     is_t5: bool = False  # whether the layers lie as in T5, in an encoder and a decoder
+
+    @cached_property
+    def patterns(self) -> list[re.Pattern[str]]:
+        """What names of tensors in an MLP begin with: root, layer, and the rest of its name."""
+        if self.is_t5:
+            return [IN_T5]
+        roots = "|".join(map(re.escape, (*ROOTS, f"{self.root}.", "")))
+        found = []
+        for home in self.homes:
+            inner = re.escape(home.inner) + r"\."
+            if self.experts is not None:
+                inner = rf"(?:mlp|{self.experts.module})\."
+            if not home.inner:
+                maps = "|".join(map(re.escape, (home.layout.up, home.layout.down)))
+                inner = rf"(?:{maps})\."
+            found.append(re.compile(rf"({roots}){re.escape(home.stack)}\.(\d+)\.{inner}"))
+        return found
 
 
 def gated(layout: Layout, about: str = RMS, key: str = "hidden_act", **more: Any) -> Family:

@@ -20,12 +20,20 @@ from torch import Tensor
 from bilens.algebra.approximation.activation import ActivationName
 from bilens.base.errors import CheckpointError, optional_package
 from bilens.base.files import file_sha256
+from bilens.io.byte_ranges import Block, Opened, Region, Span, opened
 from bilens.io.formats.activations import activation_named
 from bilens.io.formats.families import AFTER, FAMILIES, LAYER, PLAIN, RMS
 from bilens.io.formats.source import compare_ends
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
-from bilens.io.stored_mlp import Block, LayerLocation, Layout, Store, StoredMLP, StoredTensor
-from bilens.io.tensors import Unchanged, check_names
+from bilens.io.stored_mlp import (
+    LayerLocation,
+    Layout,
+    Store,
+    StoredMLP,
+    StoredTensor,
+    headers_of,
+)
+from bilens.io.tensors import check_names
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -210,8 +218,8 @@ def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
     """Return the gated MLPs of a GGUF file, each dequantised when it is read."""
     package = quantisation()  # a missing package is said before any work
     options.refuse_residual(path, "is a language model, which always has residual paths")
-    opened = parts_of(path)
-    header = opened[0][0]
+    parts = parts_of(path)
+    header = parts[0][0]
     name = header.values.get("general.architecture")
     found = ARCHITECTURES.get(name) if isinstance(name, str) else None
     if found is None:
@@ -220,27 +228,27 @@ def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
             f"{', '.join(sorted(ARCHITECTURES))}."
         )
     blocks = header.number(f"{name}.block_count")
-    entries = {name: one for part, _ in opened for name, one in part.tensors.items()}
+    entries = {name: one for part, _ in parts for name, one in part.tensors.items()}
     if not 0 < blocks <= len(entries):
         raise CheckpointError(
             f"{path}: has {len(entries)} tensors and claims {blocks} blocks: check that "
             "the download is complete."
         )
-    whole = {key: one for part in opened for key, one in stored_tensors(*part).items()}
+    whole = {key: one for part in parts for key, one in stored_tensors(*part).items()}
     store = {key: tensor for key, tensor in whole.items() if in_an_mlp(key)}
     phi = activation_named(found.activation)
     layers: dict[str, tuple[LayerLocation, StoredMLP]] = {}
     for index in range(blocks):
         for location in locations_in_block(path, store, index, found):
-            layers[location.name] = (location, StoredMLP.of(store, location, phi.phi))
+            if options.wants(location.name):
+                layers[location.name] = (location, StoredMLP.of(store, location, phi.phi))
+    if not layers:
+        raise options.nothing_wanted(path)
     kinds = {one.kind for key, one in entries.items() if ".ffn_" in key and len(one.shape) > 1}
-    sha256 = file_sha256(*(unchanged.path for _, unchanged in opened))
-    for _, unchanged in opened:
-        unchanged.check()
     return LoadedModel(
         None,
         str(path),
-        sha256,
+        "" if options.in_place(path) else file_sha256(*(file.path for _, file in parts)),
         provenance={
             "format": f"GGUF {name}",
             "read": "the gated MLPs alone, dequantised",
@@ -249,22 +257,23 @@ def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
         },
         views={key: layer.view(found.about_input) for key, (_, layer) in layers.items()},
         stored=whole,
+        headers=headers_of(whole) if options.in_place(path) else {},
         compare=partial(compare_ends, store, layers, phi.function, found.model_type),
     )
 
 
-def parts_of(path: Path) -> list[tuple[GGUFHeader, Unchanged]]:
+def parts_of(path: Path) -> list[tuple[GGUFHeader, Opened]]:
     """Return the headers of a file, or of all parts of a model of which it is the first."""
-    number, found = 1, list[tuple[GGUFHeader, Unchanged]]()
+    number, found = 1, list[tuple[GGUFHeader, Opened]]()
     while len(found) < number:
         file = path
         if found:
             file = path.with_name(f"{path.stem[:-14]}{len(found) + 1:05}-of-{number:05}.gguf")
         if not file.is_file():
             raise CheckpointError(f"{path}: is one of {number} parts, and {file.name} is missing.")
-        unchanged = Unchanged.now(file)
-        with file.open("rb") as opened:
-            header = HeaderReader(file, opened, unchanged.size).header()
+        whole = opened(file)
+        with file.open("rb") as source:
+            header = HeaderReader(file, source, whole.size).header()
         if not found and header.number("split.count") > 1:
             number = header.number("split.count")
             if not path.name.endswith(f"-00001-of-{number:05}.gguf"):
@@ -285,7 +294,7 @@ def parts_of(path: Path) -> list[tuple[GGUFHeader, Unchanged]]:
         twice = {*header.tensors} & {name for one, _ in found for name in one.tensors}
         if twice:
             raise CheckpointError(f"{file}: holds {min(twice)!r}, which an earlier part has too.")
-        found.append((replace(header, values=values), unchanged))
+        found.append((replace(header, values=values), whole))
     total, held = found[0][0].number("split.tensors.count"), sum(len(h.tensors) for h, _ in found)
     if number > 1 and total not in (0, held):
         raise CheckpointError(f"{path}: says {total} tensors; its parts hold {held}.")
@@ -330,9 +339,9 @@ def stack_size(store: Store, prefix: str) -> int:
     return stacks[0].shape[0]
 
 
-def stored_tensors(header: GGUFHeader, unchanged: Unchanged) -> Store:
+def stored_tensors(header: GGUFHeader, file: Opened) -> Store:
     """Return the tensors by name; all of them lie in order, inside the file."""
-    path, size = unchanged.path, unchanged.size
+    path, size = file.path, file.size
     store, end, before = {}, header.start, ""
     for name, entry in header.tensors.items():
         if entry.offset % header.alignment != 0 or entry.offset < end:
@@ -349,10 +358,11 @@ def stored_tensors(header: GGUFHeader, unchanged: Unchanged) -> Store:
                 f"{path}: tensor {name!r} ends behind the end of the file: check that the "
                 "download is complete."
             )
-        fetch = partial(fetch_block, unchanged, entry, row)
+        place = Region(file, entry.offset, (*entry.shape[:-1], row), torch.uint8)
+        fetch, locate = partial(dequantised, place, entry.kind), place.spans
         if heads := heads_turned(header, name):
-            fetch = partial(half_a_head_apart, fetch, heads)
-        store[name] = StoredTensor(path, name, entry.shape, torch.float32, fetch)
+            fetch, locate = partial(half_a_head_apart, fetch, heads), partial(whole_of, place)
+        store[name] = StoredTensor(path, name, entry.shape, torch.float32, fetch, locate=locate)
     return store
 
 
@@ -374,6 +384,10 @@ def half_a_head_apart(fetch: Callable[[Block], Tensor], heads: int, block: Block
     return turned[block]
 
 
+def whole_of(place: Region, _: Block) -> tuple[Span, ...]:
+    return place.spans(())
+
+
 def in_an_mlp(name: str) -> bool:
     return name.startswith("blk.") and (".ffn_" in name or ".exp_" in name)
 
@@ -389,17 +403,14 @@ def row_bytes(path: Path, name: str, entry: TensorEntry) -> int:
     return int(entry.width // sizes[0] * sizes[1])
 
 
-def fetch_block(unchanged: Unchanged, entry: TensorEntry, row: int, block: Block) -> Tensor:
-    """Return a block of a tensor, dequantised; no other part of the file is read."""
-    unchanged.check()
-    gguf = quantisation()
-    leading = (*entry.shape[:-1], row)
-    raw: Any = np.memmap(unchanged.path, np.uint8, "r", entry.offset, shape=leading)
+def dequantised(place: Region, kind: int, block: Block) -> Tensor:
+    """Return a block of a tensor; no other part of the file is read."""
+    gguf, raw = quantisation(), place.read(block).numpy()
     try:
-        found = gguf.quants.dequantize(np.array(raw[block]), gguf.GGMLQuantizationType(entry.kind))
+        found = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType(kind))
     except (NotImplementedError, ValueError) as error:
         raise CheckpointError(
-            f"{unchanged.path}: holds a quantisation that the package gguf cannot undo ({error}): "
+            f"{place.file.path}: holds a quantisation that the package gguf cannot undo ({error}): "
             "upgrade it with `pip install -U gguf`, or convert the model to F16."
         ) from error
     return torch.from_numpy(np.ascontiguousarray(found, dtype=np.float32))

@@ -31,20 +31,30 @@ from bilens.io.formats.families import (
 from bilens.io.formats.llama import LayersAloneError, read_llama
 from bilens.io.formats.named_roles import NOT_OPENED
 from bilens.io.formats.pickled import open_pickles, pickles_in
-from bilens.io.formats.quantised import check_numbers, dequantised, quantisation_of
-from bilens.io.formats.safetensors_folder import folder_sha256, further_modules, open_folder
+from bilens.io.formats.quantised import (
+    Packed,
+    check_numbers,
+    dequantised,
+    packed_weights,
+    quantisation_of,
+)
+from bilens.io.formats.safetensors_folder import (
+    folder_sha256,
+    further_modules,
+    open_folder,
+    shards,
+)
 from bilens.io.formats.source import Module, compare_with_source
 from bilens.io.loaded_model import CONFIG_NAME, Format, LoadedModel, ReadOptions, foreign_keys
-from bilens.io.stored_mlp import LayerLocation, Store, StoredMLP
+from bilens.io.stored_mlp import LayerLocation, Store, StoredMLP, headers_of
 from bilens.io.tensors import MixedDtypesError, check_names
 from bilens.nn import BilinearTransformer
 from bilens.nn.agreement import Agreement, together
 from bilens.nn.layer_view import LayerView
 from bilens.nn.module_layers import layer_views
 
-ROOTS = ("model.language_model.", "language_model.model.")  # of models that read images too
-IN_T5 = re.compile(r"(?:encoder|decoder)\.block\.\d+\.layer\.\d+\.DenseReluDense\.")
 MAX_EXPERTS = 10_000
+NOTHING_SAID = ReadOptions()
 
 
 def read_huggingface(folder: Path, options: ReadOptions) -> LoadedModel:
@@ -61,9 +71,11 @@ def read_huggingface(folder: Path, options: ReadOptions) -> LoadedModel:
         why, store = "its weights are a pickle", open_pickles(files)
         return read_layers(folder, why, pickled=store, sha256=file_sha256(*files))
     if content.get("model_type") != "llama":
-        return read_layers(folder)
+        return read_layers(folder, options=options)
     if quantisation_of(content) is not None:
-        return read_layers(folder, "its weights are quantised")
+        return read_layers(folder, "its weights are quantised", options=options)
+    if options.in_place(folder):
+        return read_layers(folder, "its files are read in place", options=options)
     try:
         module, sha256 = read_llama(folder)
     except LayersAloneError as error:
@@ -98,14 +110,16 @@ def read_layers(
     changed: Callable[[Store], Store] = lambda store: store,
     pickled: Store | None = None,
     sha256: str = "",
+    options: ReadOptions = NOTHING_SAID,
 ) -> LoadedModel:
     """Return the MLPs of a model in a folder; `why` they alone are read, if that needs saying.
 
     `changed` returns its tensors as an adapter changes them; `pickled` are those of a pickle.
     """
+    wanted, in_place = options.wanted, options.in_place(folder) and pickled is None
     path = folder / CONFIG_NAME
     content = read_json(path)
-    kind, packed, stored_as = content.get("model_type"), quantisation_of(content), ""
+    kind, packed = content.get("model_type"), quantisation_of(content)
     if isinstance(kind, str) and kind in WITH_IMAGES:
         inner = content.get("text_config")
         if not isinstance(inner, dict):
@@ -116,14 +130,36 @@ def read_layers(
     if family is None:
         raise unknown_model(folder, kind)
     activation, family = activation_of(path, content, family)
-    whole = pickled or open_folder(folder, lambda n: packed is None and bool(in_an_mlp(family, n)))
+
+    def checked(name: str) -> bool:
+        return packed is None and in_an_mlp(family, name) is not None
+
+    # shards are opened where they hold what is wanted
+    placed = None if wanted is None or pickled else shards(folder)
+    whole: Store = pickled or ({} if placed else open_folder(folder, checked))
+    weights, plain = dict[str, Packed](), [*(placed or whole)]
     if packed is not None:
-        whole, stored_as = dequantised(path, packed, whole)
-    whole = changed(whole)
-    store = {name: tensor for name, tensor in whole.items() if in_an_mlp(family, name) is not None}
-    found, beside = locations_of(path, content, family, store)
+        weights, plain = packed_weights(path, packed, plain)
+    names = {name for name in (*plain, *weights) if in_an_mlp(family, name) is not None}
+    found, beside = locations_of(path, content, family, names)
     expected = [name for location, _ in found for name in location.tensors()]
-    check_names(folder, {*store} - dropped(content, family, store), [*expected, *beside])
+    check_names(folder, names - dropped(content, family, names), [*expected, *beside])
+    if wanted is not None:
+        found = [one for one in found if wanted(one[0].name)]
+        if not found:
+            raise options.nothing_wanted(folder)
+        needed = {name for location, _ in found for name in location.tensors()}
+        weights = {name: one for name, one in weights.items() if name in needed}
+        plain = [name for name in plain if name in needed]
+        if placed:
+            parts = (part for _, found_parts in weights.values() for part in found_parts.values())
+            files = {placed[name] for name in (*plain, *parts)}
+            whole = open_folder(folder, checked, {n: f for n, f in placed.items() if f in files})
+    headers = headers_of(whole) if in_place else {}
+    made = {} if packed is None else dequantised(path, packed, whole, weights)
+    stored_as = ", ".join(sorted({scheme.about for scheme, _ in weights.values()}))
+    whole = changed({**{name: whole[name] for name in plain}, **made})
+    store = {name: tensor for name, tensor in whole.items() if name in names}
     if packed is not None:
         check_numbers(store, packed.get("quant_method"))
     width = content.get("d_model" if family.is_t5 else family.sizes[1])
@@ -160,11 +196,12 @@ def read_layers(
     return LoadedModel(
         None,
         str(folder),
-        sha256 or folder_sha256(folder),
+        sha256 or ("" if in_place else folder_sha256(folder)),
         provenance=about,
         views={name: layer.view(about["mlp_input"]) for name, layer in layers.items()},
         compare=measure,
         stored={**whole, **further_modules(folder)},
+        headers=headers,
     )
 
 
@@ -195,20 +232,7 @@ def activation_of(
 
 def in_an_mlp(family: Family, name: str) -> re.Match[str] | None:
     """Return the root, layer and rest of the name of a tensor in an MLP; None for any other."""
-    if family.is_t5:
-        return IN_T5.match(name)
-    roots = "|".join(map(re.escape, (*ROOTS, f"{family.root}.", "")))
-    for home in family.homes:
-        inner = re.escape(home.inner) + r"\."
-        if family.experts is not None:
-            inner = rf"(?:mlp|{family.experts.module})\."
-        if not home.inner:
-            maps = "|".join(map(re.escape, (home.layout.up, home.layout.down)))
-            inner = rf"(?:{maps})\."
-        found = re.match(rf"({roots}){re.escape(home.stack)}\.(\d+)\.{inner}", name)
-        if found is not None:
-            return found
-    return None
+    return next(filter(None, (pattern.match(name) for pattern in family.patterns)), None)
 
 
 def locations_of(
@@ -226,10 +250,10 @@ def locations_of(
     home = next(homes, family.homes[0])  # the first one where the files have names of none
     located: list[tuple[LayerLocation, list[Module]]] = []
     beside: list[str] = []
-    mixture = family.experts
+    mixture, mixed = family.experts, {name.partition("experts.")[0] for name in names}
     for index in range(count(path, content, (family.sizes[0],), len(names))):
         prefix, name = f"{root}{home.stack}.{index}.", home.name(index)
-        experts = home_of_experts(prefix, mixture, names) if mixture is not None else None
+        experts = home_of_experts(prefix, mixture, mixed) if mixture is not None else None
         if experts is None or mixture is None:
             modules = [(one.name(index), one.layout, one.modules) for one in family.homes]
             located.append((home.location(root, index, bias), modules))
@@ -243,10 +267,10 @@ def locations_of(
     return located, beside
 
 
-def home_of_experts(prefix: str, experts: Experts, names: Collection[str]) -> str | None:
+def home_of_experts(prefix: str, experts: Experts, homes: Collection[str]) -> str | None:
     """Return the prefix of what holds the experts of a layer; None where the layer has none."""
-    homes = (f"{prefix}{module}." for module in (experts.module, "mlp"))
-    return next((h for h in homes if any(n.startswith(f"{h}experts.") for n in names)), None)
+    asked = (f"{prefix}{module}." for module in (experts.module, "mlp"))
+    return next((home for home in asked if home in homes), None)
 
 
 def locations_of_experts(

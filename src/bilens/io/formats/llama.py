@@ -12,10 +12,10 @@ from bilens.base.checks import check_count
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import check_regular_file, read_json
 from bilens.base.memory import check_memory
-from bilens.io.formats.safetensors_folder import check_shard, files_of, folder_sha256, shards
+from bilens.io.formats.safetensors_folder import checked_shards, files_of, folder_sha256, shards
 from bilens.io.loaded_model import CONFIG_NAME
+from bilens.io.safetensors_header import WEIGHTS
 from bilens.io.tensors import (
-    WEIGHTS,
     check_layer_count,
     check_names,
     check_shapes,
@@ -128,12 +128,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     files = files_of(folder, placed)
     size = sum(check_regular_file(file, WEIGHTS).st_size for file in files)
     check_memory(2 * size, f"{folder}: reading and converting it", "load a smaller model")
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        found, _ = read_safetensors(file)
-        check_shard(file, found, placed)
-        tensors |= found
-    return tensors
+    return checked_shards(((file, read_safetensors(file)[0]) for file in files), placed)
 
 
 def check_llama_tensors(

@@ -9,18 +9,16 @@ from functools import partial
 from math import prod
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from bilens.base.errors import CheckpointError
 from bilens.base.files import file_sha256
+from bilens.io.byte_ranges import Region, opened
 from bilens.io.formats.activations import activation_named
 from bilens.io.formats.families import RMS
 from bilens.io.formats.source import compare_ends
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
-from bilens.io.stored_mlp import Block, LayerLocation, StoredMLP, StoredTensor
-from bilens.io.tensors import Unchanged
+from bilens.io.stored_mlp import LayerLocation, StoredMLP, StoredTensor
 
 MAGIC = b"24ka"  # 0x616b3432, little-endian
 LARGEST = 1 << 24  # of a number in the header
@@ -119,22 +117,20 @@ def read_llama2c(path: Path, options: ReadOptions) -> LoadedModel:
     options.refuse_residual(path, "is a language model, which always has residual paths")
     header = read_header(path)
     blocks: dict[str, StoredTensor] = {}
-    offset, unchanged = header.start, Unchanged.now(path)
+    offset, file = header.start, opened(path)
     for name, shape in header.shapes().items():
-        fetch = partial(fetch_block, unchanged, offset, shape)
-        blocks[name] = StoredTensor(path, name, shape, torch.float32, fetch)
+        place = Region(file, offset, shape, torch.float32)
+        blocks[name] = StoredTensor(path, name, shape, place.dtype, place.read, locate=place.spans)
         offset += 4 * prod(shape)
     phi = activation_named("silu")
     layers = {}
     for index in range(header.layers):
         one = LayerLocation("w3", "w2", "w1", name=f"layers.{index}.mlp", index=index)
         layers[one.name] = one, StoredMLP.of(blocks, one, phi.phi)
-    sha256 = file_sha256(path)
-    unchanged.check()
     return LoadedModel(
         None,
         str(path),
-        sha256,
+        file_sha256(path),
         provenance={
             "format": f"llama2.c, version {header.version}",
             "read": "the gated MLPs alone",
@@ -154,10 +150,3 @@ def is_llama2c(path: Path) -> bool:
 
 
 LLAMA2C = Format("llama2.c", is_llama2c, read_llama2c)
-
-
-def fetch_block(unchanged: Unchanged, offset: int, shape: tuple[int, ...], block: Block) -> Tensor:
-    """Return a block of numbers; no other part of the file is read."""
-    unchanged.check()
-    numbers = np.memmap(unchanged.path, "<f4", "r", offset, shape)
-    return torch.from_numpy(np.array(numbers[block], dtype=np.float32))

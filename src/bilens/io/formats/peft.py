@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bilens.base.errors import CheckpointError
 from bilens.base.files import file_sha256, read_json, shortened
+from bilens.io.byte_ranges import Block
 from bilens.io.file_kinds import kind_of
 from bilens.io.formats.families import refuse_config
 from bilens.io.formats.huggingface import HUGGINGFACE, read_layers
@@ -20,7 +21,7 @@ from bilens.io.formats.pickled import open_pickled
 from bilens.io.formats.safetensors_folder import WEIGHTS_NAME as MODEL_NAME, header
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
 from bilens.io.model_config import is_number
-from bilens.io.stored_mlp import Block, Store, StoredTensor
+from bilens.io.stored_mlp import Store, StoredTensor
 from bilens.io.tensor_names import ENDING, paired
 
 CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"

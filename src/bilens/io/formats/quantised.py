@@ -6,13 +6,14 @@ what number each code stands for. Whatever has no such tensors beside it stays a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bilens.base.errors import CheckpointError
+from bilens.io.byte_ranges import Block, Span
 from bilens.io.formats.quantised_codes import (
     Parts,
     Weight,
@@ -39,16 +40,18 @@ class Scheme:
     weight: Callable[[Parts], Weight]
     may: tuple[str, ...] = ()  # what may
     ending: str = ""  # what the name of the weight ends with, behind that rest
+    by_rows: bool = False  # whether codes of some rows are read without the others
 
 
 INPUTS = (".input_scale", ".activation_scale", ".output_scale")  # of activations: no weights
-BLOCKS = Scheme("FP8 in blocks", "_scale_inv", ("", "_scale_inv"), fp8_in_blocks)
+BLOCKS = Scheme("FP8 in blocks", "_scale_inv", ("", "_scale_inv"), fp8_in_blocks, by_rows=True)
 PLAIN = Scheme(
     "8-bit numbers",
     ".weight_scale",
     (".weight", ".weight_scale"),
     eight_bits,
     ending=".weight",
+    by_rows=True,
 )
 PACKED = Scheme(
     "packed integers",
@@ -57,6 +60,7 @@ PACKED = Scheme(
     packed_integers,
     (".weight_zero_point", ".weight_g_idx"),
     ".weight",
+    by_rows=True,
 )
 ZEROS = (".qweight", ".qzeros", ".scales")
 METHODS: dict[str, tuple[Scheme, ...]] = {
@@ -84,6 +88,7 @@ METHODS: dict[str, tuple[Scheme, ...]] = {
             int8_of_bitsandbytes,
             (".weight_format",),
             ".weight",
+            by_rows=True,
         ),
     ),
 }
@@ -99,8 +104,13 @@ def quantisation_of(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return None
 
 
-def dequantised(config: Path, said: Mapping[str, Any], store: Store) -> tuple[Store, str]:
-    """Return the tensors with each weight in the place of what it is stored as, and as what."""
+Packed = tuple[Scheme, dict[str, str]]  # a weight, and its tensors by how their names end
+
+
+def packed_weights(
+    config: Path, said: Mapping[str, Any], names: Iterable[str]
+) -> tuple[dict[str, Packed], list[str]]:
+    """Return the weights that are stored as codes, by name, and the tensors that are not."""
     method = said.get("quant_method")
     schemes = METHODS.get(method) if isinstance(method, str) else None
     if schemes is None:
@@ -108,28 +118,51 @@ def dequantised(config: Path, said: Mapping[str, Any], store: Store) -> tuple[St
             f"{config}: the model is quantised by {method!r} (quant_method); read are "
             f"{', '.join(METHODS)}: save it in floating point."
         )
-    left, made, used = dict(store), {}, set()
+    left, made = dict.fromkeys(names), dict[str, Packed]()
     for scheme in schemes:
         for name in [name for name in left if name.endswith(scheme.mark)]:
             rest = name.removesuffix(scheme.mark)
             endings = (*scheme.needs, *scheme.may)
-            found = {e: left.pop(rest + e) for e in endings if rest + e in left}
-            if missing := [rest + e for e in scheme.needs if e not in found]:
+            found = {end: rest + end for end in endings if rest + end in left}
+            if missing := [rest + end for end in scheme.needs if end not in found]:
                 raise CheckpointError(
-                    f"{store[name].path}: has {name!r} and lacks {missing[0]!r}, which "
+                    f"{config.parent}: has {name!r} and lacks {missing[0]!r}, which "
                     f"{scheme.about} takes: check that the download is complete."
                 )
-            title = rest + scheme.ending
-            shape, dtype, fetch = scheme.weight(Parts(found, said, config))
-            made[title] = StoredTensor(store[name].path, title, shape, dtype, fetch)
-            used.add(scheme.about)
+            for part in found.values():
+                del left[part]
+            made[rest + scheme.ending] = scheme, found
     if not made:
         raise CheckpointError(
             f"{config}: says that the model is quantised by {method!r}, and no tensor beside it is "
             f"called …{schemes[0].mark}: use the files that were saved together."
         )
-    left = {name: tensor for name, tensor in left.items() if not name.endswith(INPUTS)}
-    return {**left, **made}, ", ".join(sorted(used))
+    return made, [name for name in left if not name.endswith(INPUTS)]
+
+
+def dequantised(
+    config: Path, said: Mapping[str, Any], store: Store, weights: Mapping[str, Packed]
+) -> Store:
+    """Return weights that are stored as codes."""
+    made = {}
+    for name, (scheme, found) in weights.items():
+        parts = {end: store[one] for end, one in found.items()}
+        shape, dtype, fetch = scheme.weight(Parts(parts, said, config))
+        codes = parts[scheme.needs[0]]
+        locate = partial(bytes_of, [*parts.values()], shape, codes if scheme.by_rows else None)
+        made[name] = StoredTensor(codes.path, name, shape, dtype, fetch, locate=locate)
+    return made
+
+
+def bytes_of(
+    parts: list[StoredTensor], shape: tuple[int, ...], codes: StoredTensor | None, block: Block
+) -> tuple[Span, ...]:
+    """Return the bytes that a block is made of: of a stack the matrices that are asked for."""
+    stack, found = len(shape) - 2, list[Span]()
+    for part in parts:
+        some = block if part is codes else block[:stack]
+        found += part.locate(some if part.shape[:stack] == shape[:stack] else ())
+    return tuple(found)
 
 
 def check_numbers(store: Store, method: object) -> None:

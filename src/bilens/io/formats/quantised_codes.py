@@ -18,7 +18,8 @@ from torch import Tensor
 
 from bilens.base.checks import as_integer
 from bilens.base.errors import CheckpointError
-from bilens.io.stored_mlp import Block, StoredTensor
+from bilens.io.byte_ranges import Block
+from bilens.io.stored_mlp import StoredTensor
 from bilens.io.tensors import DTYPES, check_all_finite
 
 CODES = (torch.float8_e4m3fn, torch.float8_e5m2, torch.int8)

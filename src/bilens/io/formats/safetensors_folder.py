@@ -1,47 +1,52 @@
 """The tensors of safetensors files, one file or several shards, left where they lie."""
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from typing import TypeVar
 
 from bilens.base.errors import CheckpointError
 from bilens.base.files import file_sha256, read_json
 from bilens.io.model_config import is_list_of
-from bilens.io.stored_mlp import Block, Store, StoredTensor
-from bilens.io.tensors import (
-    OTHER_DTYPES,
-    Unchanged,
-    check_header,
-    check_names,
-    checked_dtype,
-    unreadable,
-)
+from bilens.io.remote import at_once
+from bilens.io.safetensors_header import read_header
+from bilens.io.stored_mlp import Store, StoredTensor
+from bilens.io.tensors import OTHER_DTYPES, check_names, checked_dtype
 
 WEIGHTS_NAME, INDEX_NAME = "model.safetensors", "model.safetensors.index.json"
 SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors", re.ASCII)  # no path, no ".."
 MAX_INDEX_BYTES = 16 << 20
+T = TypeVar("T")
 
 
-def open_folder(folder: Path, wanted: Callable[[str], bool]) -> Store:
-    """Return the tensors of a folder by name, the wanted ones checked; headers alone are read."""
-    placed = shards(folder)
-    store: dict[str, StoredTensor] = {}
-    for file in files_of(folder, placed):
-        found = header(file, wanted)
-        check_shard(file, found, placed)
-        store |= found
-    return store
+def open_folder(
+    folder: Path, wanted: Callable[[str], bool], placed: dict[str, str] | None = None
+) -> Store:
+    """Return the tensors of a folder by name, the wanted ones checked; headers alone are read.
+
+    `placed` is tensor → file of the shards that are opened; None for all files.
+    """
+    placed = placed or shards(folder)
+    files = files_of(folder, placed)
+    headers = zip(files, at_once(partial(header, wanted=wanted), files), strict=True)
+    return checked_shards(headers, placed)
 
 
-def check_shard(file: Path, names: Collection[str], placed: dict[str, str] | None) -> None:
-    """Refuse a shard that does not hold exactly what the index says."""
-    if placed is not None:
-        check_names(file, names, [name for name, shard in placed.items() if shard == file.name])
+def checked_shards(
+    found: Iterable[tuple[Path, Mapping[str, T]]], placed: dict[str, str] | None
+) -> dict[str, T]:
+    """Return the tensors of files; refuse a shard that holds others than its index says."""
+    held: dict[str, list[str]] = {}
+    for name, shard in (placed or {}).items():
+        held.setdefault(shard, []).append(name)
+    together: dict[str, T] = {}
+    for file, tensors in found:
+        if placed is not None:
+            check_names(file, tensors, held[file.name])
+        together |= tensors
+    return together
 
 
 def folder_sha256(folder: Path) -> str:
@@ -106,29 +111,12 @@ def inside(folder: Path, file: Path) -> Path:
 
 def header(file: Path, wanted: Callable[[str], bool]) -> dict[str, StoredTensor]:
     """Return the tensors of a file; the wanted ones are of a dtype that layers have."""
-    check_header(file)
-    unchanged, store = Unchanged.now(file), {}
-    try:
-        with safe_open(str(file), framework="pt") as opened:
-            for name in [*opened.keys()]:
-                part = opened.get_slice(name)
-                kind = part.get_dtype()
-                if wanted(name) or kind not in OTHER_DTYPES:
-                    dtype = checked_dtype(file, name, kind)
-                else:
-                    dtype = OTHER_DTYPES[kind]
-                fetch = partial(fetch_block, unchanged, name)
-                store[name] = StoredTensor(file, name, tuple(part.get_shape()), dtype, fetch)
-    except (SafetensorError, OSError) as error:
-        raise unreadable(file, error) from error
+    found, store = read_header(file), {}
+    for name, entry in found.entries.items():
+        if wanted(name) or entry.dtype not in OTHER_DTYPES:
+            dtype = checked_dtype(file, name, entry.dtype)
+        else:
+            dtype = OTHER_DTYPES[entry.dtype]
+        place = found.region(name, dtype)
+        store[name] = StoredTensor(file, name, place.shape, dtype, place.read, locate=place.spans)
     return store
-
-
-def fetch_block(unchanged: Unchanged, name: str, block: Block) -> Tensor:
-    unchanged.check()
-    try:
-        with safe_open(str(unchanged.path), framework="pt") as opened:
-            found: Tensor = opened.get_slice(name)[block] if block else opened.get_tensor(name)
-            return found.clone()  # not a map of the file, which may be replaced while it is used
-    except (SafetensorError, OSError) as error:
-        raise unreadable(unchanged.path, error) from error

@@ -45,7 +45,7 @@ def given(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> Ma
     parts: list[Content] = [paragraph(first), items(more, "sentences"), samples(t, found)]
     if found.training is not None:
         parts += [heading(t("given.examples.heading")), quiet(t("given.examples.lead"))]
-        parts.append(examples(t, found.examples, names, painter))
+        parts.append(examples(t, found.examples, said_of(found), names, painter))
     parts += [heading(t("given.spectra.heading")), quiet(t("given.spectra.lead"))]
     parts.append(spectra(t, found, names))
     return section(t, "given", *parts)
@@ -65,7 +65,8 @@ def input_lines(t: Catalogue, found: GivenInputs, names: list[str]) -> list[str]
     ]
     lines = [t("given.read", list=t.listing(read)), *bound_lines(t, found.bound)]
     if found.examples:
-        named = [t("given.first", row=whole(one.index), label=names[one.label]) for one in first]
+        key = f"given.first.{said_of(found)}"
+        named = [t(key, row=whole(one.index), label=names[one.label]) for one in first]
         lines.append(t("given.look", list=t.listing(named)))
     if found.repeated and found.reason != "same":
         lines.append(t("given.repeated", count=found.repeated))
@@ -80,6 +81,12 @@ def input_lines(t: Catalogue, found: GivenInputs, names: list[str]) -> list[str]
     gap, key = compared.gap or compared.estimate, "gap" if compared.gap else "estimate"
     ends = {"low": points(gap.low, -1), "high": points(gap.high, 1)}
     return [*lines, t(f"given.{key}", value=points(gap.value), **ends)]
+
+
+def said_of(found: GivenInputs) -> str:
+    """Return what stands for the label of a training input: its answer, where none was given."""
+    known = found.training is not None and found.training.accuracy is not None
+    return "label" if known else "answer"
 
 
 def bound_lines(t: Catalogue, found: Bound | None) -> list[str]:
@@ -119,7 +126,7 @@ def samples(t: Catalogue, found: GivenInputs) -> Markup:
 
 
 def examples(
-    t: Catalogue, found: Sequence[TrainingExample], names: list[str], painter: Painter
+    t: Catalogue, found: Sequence[TrainingExample], said: str, names: list[str], painter: Painter
 ) -> Markup:
     """Return the training examples that look most learnt by heart."""
     if not found:
@@ -140,7 +147,7 @@ def examples(
                 joined(*supports(t, one, painter)),
             ]
         )
-    keys = ("row", "image", "label", "others", "second", "radius", "supports")
+    keys = ("row", "image", said, "others", "second", "radius", "supports")
     columns = [  # those of numbers and images are narrow
         Column(name, numeric=key in ("image", "radius"))
         for key, name in zip(keys, t.each("given.examples", keys), strict=True)

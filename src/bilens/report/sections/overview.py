@@ -18,6 +18,7 @@ from bilens.records.common import DataOrigin, Finding, JudgedCondition, ModelSum
 from bilens.records.conversion import Conversion
 from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit
+from bilens.records.sweep_report import SweepSummary
 from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace
 from bilens.report.markup import ICONS, Column, badge, element, heads, paragraph, section, table
@@ -46,7 +47,9 @@ PARTS: Final = (
     ("lower_left", "lower", "lower_right"),
 )
 ENDINGS: Final = ("pass", "warn", "fail", "info")
-AnyReport: TypeAlias = Audit | LayerAudit | TableAudit | Attack | Certificate | Trace | Conversion
+AnyReport: TypeAlias = (
+    Audit | LayerAudit | TableAudit | Attack | Certificate | Trace | Conversion | SweepSummary
+)
 Judged: TypeAlias = Audit | LayerAudit | TableAudit
 FORMATS: Final[dict[Format, Callable[..., str]]] = {
     "count": whole,
@@ -223,7 +226,7 @@ def shown_value(t: Catalogue, form: Format, value: Value, toward: int = 0) -> st
     return t.listing([t(key) if t.has(key) else one for one, key in keys.items()])
 
 
-def condition_lines(t: Catalogue, record: Judged) -> list[FindingLine]:
+def condition_lines(t: Catalogue, record: Judged | SweepSummary) -> list[FindingLine]:
     """Return each condition as a finding; none where no condition was asked for."""
     return [condition_line(t, item) for item in record.conditions or ()]
 

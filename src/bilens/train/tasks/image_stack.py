@@ -159,7 +159,7 @@ class StackTask(Task[nn.ModuleList, StackMetrics]):
         stacks = (ClassifierStack(group, self.data) for group in self.groups)
         model = nn.ModuleList(stacks).to(self.device)
         num_weights = sum(parameter.numel() for parameter in model.parameters())
-        check_training_memory(num_weights, "train fewer cells at once")
+        check_training_memory(num_weights, "train fewer cells at once", self.device)
         optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0, fused=True)
         sums = torch.zeros(len(self.recipes) + 1, dtype=torch.float64, device=self.device)
         return Run(model, optimizer, sums)

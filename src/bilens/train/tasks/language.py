@@ -219,7 +219,7 @@ def start_run(recipe: LanguageRecipe, vocab_size: int, group: Processes = ALONE)
     """Return a run at its beginning, with weights drawn from the seed of the recipe."""
     block = 4 * recipe.d_model**2 + 3 * recipe.d_model * recipe.d_hidden
     weights = recipe.n_layer * block + (2 - recipe.tied) * vocab_size * recipe.d_model
-    check_training_memory(weights, "choose a smaller model")
+    check_training_memory(weights, "choose a smaller model", group.device)
     with seeded_initialisation(recipe.seed):
         model = BilinearTransformer(
             vocab_size,

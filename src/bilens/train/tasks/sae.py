@@ -154,7 +154,7 @@ class SAESteps(Task[nn.ModuleList, SAELine]):
             rows = first.activations[hook]
             d_in = rows.shape[1]
             num_latents = recipe.latents_for(d_in)
-            check_training_memory(2 * d_in * num_latents, "choose fewer latents")
+            check_training_memory(2 * d_in * num_latents, "choose fewer latents", rows.device)
             with seeded_initialisation(recipe.seed, index):
                 sae = TopKSAE(d_in, num_latents, recipe.k, sign=recipe.sign).to(rows.device)
             mean_square = float(rows.double().square().sum(dim=1).mean())

@@ -1,0 +1,112 @@
+"""Numbers of many layers: which of them stand out, how they lie, and what moved since a sweep."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from statistics import median
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bilens.findings.rules.layers import huge_norm
+from bilens.records.sweep_report import (
+    Histogram,
+    KindNumbers,
+    Move,
+    NumberChange,
+    Outlier,
+    SweptNumber,
+)
+
+Values = NDArray[np.float64]  # one for each row; NaN where there is none
+FEWEST: Final = 5  # layers that say what is usual
+CONSISTENT: Final = 0.6745  # makes the median deviation of a normal variable one standard deviation
+SMALLEST: Final = 0.01  # deviation of a logarithm: layers that agree to 1 % do not make 5 % huge
+THRESHOLD: Final = huge_norm.threshold  # of |z|
+# Numbers above zero, of which ratios matter: compared by their logarithm where none is zero.
+SIZES: Final = ("weight_norm", "effective_rank", "largest_eigenvalue", "weight_change")
+COUNTS: Final = ("dead", "duplicates", "directions_90")  # one more or less is nothing
+MOST, BINS, DIGITS = 10, 48, 4  # named; of a histogram, at most; of a value that is kept
+INNER: Final = (0.01, 0.99)  # quantiles between which a histogram lies, and as much on each side
+ROUNDING: Final = 1e-6  # of a number: what differs less is the same
+
+
+def robust_scale(
+    values: Collection[float], smallest: float = SMALLEST
+) -> tuple[float, float] | None:
+    """Return the median and the robust standard deviation of values; None for few."""
+    if len(values) < FEWEST:
+        return None
+    middle = median(values)
+    spread = max(median(abs(value - middle) for value in values), smallest)
+    return middle, spread / CONSISTENT
+
+
+def scale_of(name: str, values: Values) -> tuple[bool, Callable[[Values], Values]]:
+    """Return whether values are compared by their logarithm, and the function that makes them."""
+    logarithm = name in SIZES and bool((values > 0).all())
+    return logarithm, np.log if logarithm else np.positive
+
+
+def swept_number(
+    task: str, name: str, values: Values, kinds: Sequence[str], names: Sequence[str]
+) -> SweptNumber:
+    """Return a number over all layers; those of a kind are compared with each other."""
+    known, of_kind = ~np.isnan(values), np.array(kinds)
+    logarithm, scaled = scale_of(name, values[known])
+    found, outliers = list[KindNumbers](), list[Outlier]()
+    for kind, count in Counter(of_kind[known].tolist()).most_common():
+        rows = np.flatnonzero(known & (of_kind == kind))
+        sizes, five = scaled(values[rows]), np.quantile(values[rows], (0, 0.05, 0.5, 0.95, 1))
+        scale = robust_scale(sizes.tolist(), 1.0 if name in COUNTS else SMALLEST)
+        middle, spread = scale or (float(np.median(sizes)), None)
+        z = np.zeros(count) if spread is None else (sizes - middle) / spread
+        far = np.abs(z) > THRESHOLD
+        for row, distance in zip(rows[far].tolist(), z[far].tolist(), strict=True):
+            outliers.append(Outlier(names[row], float(values[row]), float(five[2]), distance))
+        quantiles = (*five.tolist(),)
+        found.append(KindNumbers(kind, count, quantiles, middle, spread, int(far.sum())))
+    scored = sum(one.count for one in found if one.spread is not None)
+    return SweptNumber(
+        task=task,
+        name=name,
+        logarithm=logarithm,
+        kinds=tuple(found),
+        histogram=histogram(values[known], logarithm=logarithm),
+        expected=scored * math.erfc(THRESHOLD / math.sqrt(2)),
+        outliers=tuple(sorted(outliers, key=lambda one: -abs(one.z))[:MOST]),
+        values=tuple(None if math.isnan(x) else float(f"{x:.{DIGITS}g}") for x in values.tolist()),
+    )
+
+
+def histogram(values: Values, *, logarithm: bool = False) -> Histogram | None:
+    """Return counts in equal bins, of ratios for a logarithm; None where nothing differs.
+
+    What is far out is counted beside them.
+    """
+    sizes = np.log(values) if logarithm else values
+    if not len(sizes) or np.ptp(sizes) <= ROUNDING * np.abs(sizes).max():
+        return None
+    low, high = np.quantile(sizes, INNER).tolist()
+    width = (high - low) or float(np.ptp(sizes))
+    low, high = max(low - width, float(sizes.min())), min(high + width, float(sizes.max()))
+    counts, edges = np.histogram(sizes, min(BINS, math.isqrt(4 * len(sizes)) + 4), (low, high))
+    ends = tuple((np.exp(edges) if logarithm else edges).tolist())
+    beyond = int((sizes < low).sum()), int((sizes > high).sum())
+    return Histogram(ends, tuple(counts.tolist()), *beyond)
+
+
+def number_change(
+    task: str, name: str, before: Mapping[str, float], after: Mapping[str, float]
+) -> NumberChange:
+    """Return how a number, by layer, differs between two sweeps."""
+    names = [name for name in after if name in before]
+    old, new = (np.array([values[name] for name in names]) for values in (before, after))
+    _, scaled = scale_of(name, np.concatenate([old, new]))
+    order = np.argsort(-np.abs(scaled(new) - scaled(old)), kind="stable").tolist()
+    moves = np.abs(new - old) > ROUNDING * np.maximum(np.abs(old), np.abs(new))
+    moved = [Move(names[row], float(old[row]), float(new[row])) for row in order if moves[row]]
+    drawn = histogram(new - old) if moved else None
+    same = len(names) - len(moved)
+    return NumberChange(task, name, len(names), same, drawn, tuple(moved[:MOST]))

@@ -1,0 +1,198 @@
+"""Models at addresses (s3://, gs://, hf://, http(s)://, memory://), read in place.
+
+An address is a path to its readers: of each file they get what they ask for and no more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PosixPath
+from typing import IO, Any, TypeVar
+
+from bilens.base.errors import CheckpointError, UsageError
+from bilens.base.files import ADDRESS
+from bilens.io.remote_stores import SCHEMES, Info, ObjectStore, no_access
+
+FILES = (".safetensors", ".gguf", ".json")  # what an address of a file ends in
+PIECE, STREAMS = 1 << 25, 4  # bytes that are asked for at once, and how often at a time
+GAP = 512  # bytes between two ranges that are fetched as one
+WINDOW = 1 << 18  # bytes that a file is read by from its beginning
+STORES: dict[str, ObjectStore] = {}  # by scheme; a new one for each model that is opened
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+class RemotePath(PosixPath):
+    """An address as readers use a path: what they may do is below, anything else is refused."""
+
+    def __str__(self) -> str:
+        return super().__str__().replace(":/", "://", 1)
+
+    def __fspath__(self) -> str:
+        raise CheckpointError(
+            f"{self}: at an address, folders of safetensors and GGUF files are read; of this kind "
+            "are files of this machine: download it."
+        )
+
+    @property
+    def store(self) -> ObjectStore:
+        scheme = self.parts[0][:-1]
+        return STORES.get(scheme) or STORES.setdefault(scheme, ObjectStore(scheme))
+
+    def pinned(self) -> RemotePath:
+        """Return the same, on the hub at the commit that it is at now."""
+        return RemotePath(f"hf:/{self.store.pinned(str(self))}") if self.store.hub else self
+
+    def is_file(self) -> bool:
+        return self.store.find(str(self)) is not None
+
+    def is_dir(self) -> bool:
+        return self.suffix not in FILES
+
+    def exists(self, **_: bool) -> bool:
+        return self.is_file()
+
+    def is_symlink(self) -> bool:
+        return False
+
+    def resolve(self, strict: bool = False) -> RemotePath:  # noqa: ARG002 - as of a path
+        return self
+
+    def glob(self, *_: str, **__: bool) -> Iterator[Any]:  # type: ignore[override]
+        return iter(())  # servers of files have no listings to trust
+
+    def opened(self) -> RemoteFile:
+        found = self.store.find(str(self))
+        if found is None:
+            raise self.missing()
+        return RemoteFile(self, found)
+
+    def missing(self, what: str = "no such file") -> CheckpointError:
+        if self.store.refused:
+            return no_access(str(self))
+        return CheckpointError(f"{self}: {what}: check the address, and what you may read there.")
+
+    def stat(self, **_: bool) -> os.stat_result:
+        size = self.opened().size
+        return os.stat_result((stat.S_IFREG | 0o444, 0, 0, 1, 0, 0, size, 0, 0, 0))
+
+    def open(self, *_: Any, **__: Any) -> IO[Any]:  # type: ignore[override]
+        return io.BufferedReader(Raw(self.opened()), WINDOW)
+
+    def read_text(self, encoding: str | None = None, *_: Any, **__: Any) -> str:
+        """Return a small file, asked for once, its checksum looked at where the store has one."""
+        file, kept = self.opened(), self.store.whole
+        if self not in kept:
+            data = bytearray(file.size)
+            file.fill(memoryview(data), 0)
+            kind, digest = file.info.checksum or ("", "")
+            if kind and hashlib.new(kind, data).hexdigest() != digest:  # no secret: it may be MD5
+                raise CheckpointError(
+                    f"{self}: is not what its store says by {kind}: load it again."
+                )
+            kept[self] = data.decode(encoding or "utf-8")
+        return kept[self]
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file at an address as it was when it was opened."""
+
+    path: RemotePath
+    info: Info
+
+    @property
+    def size(self) -> int:
+        return self.info.size
+
+    @property
+    def version(self) -> str:
+        return self.info.version
+
+    def fill(self, buffer: memoryview, start: int) -> None:
+        """Read the bytes from a place on, in pieces."""
+        store, stop = self.path.store, start + len(buffer)
+        for low, data in store.ahead.get(self.path, ()):
+            if low <= start and stop <= low + len(data):
+                buffer[:] = data[start - low : stop - low]
+                return
+
+        def read(low: int) -> None:
+            high = min(low + PIECE, stop)
+            buffer[low - start : high - start] = store.read(str(self.path), low, high, self.info)
+
+        at_once(read, range(start, stop, PIECE))
+
+    def read_ahead(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Fetch small ranges that are soon read, those next to each other as one."""
+        store, found = self.path.store, list[tuple[int, int]]()
+        for start, stop in sorted(one for one in ranges if one[1] - one[0] <= PIECE):
+            low, high = found[-1] if found else (start, start)
+            if found and start - high <= GAP and stop - low <= PIECE:
+                found[-1] = low, max(stop, high)
+            else:
+                found.append((start, stop))
+        pieces = at_once(lambda one: store.read(str(self.path), *one, self.info), found)
+        starts = (start for start, _ in found)
+        store.ahead[self.path] = [*zip(starts, pieces, strict=True)]
+
+
+def at_once(function: Callable[[S], T], items: Sequence[S]) -> list[T]:
+    """Return what a function gives for each, in order, several of which wait at a time."""
+    if len(items) < 2:
+        return [*map(function, items)]
+    with ThreadPoolExecutor(STREAMS) as pool:
+        return [*pool.map(function, items)]
+
+
+class Raw(io.RawIOBase):
+    """A file that is read from its beginning."""
+
+    def __init__(self, file: RemoteFile) -> None:
+        self.file, self.at = file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self.at = offset + (0, self.at, self.file.size)[whence]
+        return self.at
+
+    def readinto(self, buffer: Any) -> int:
+        length = max(min(len(buffer), self.file.size - self.at), 0)
+        self.file.fill(memoryview(buffer)[:length], self.at)
+        self.at += length
+        return length
+
+
+def located(given: str | Path) -> Path:
+    """Return a path of this machine, or an address that is read as one."""
+    found = None if isinstance(given, RemotePath) else ADDRESS.match(str(given))
+    if found is None:
+        return Path(given) if isinstance(given, str) else given
+    scheme, rest = found[1], str(given)[found.end() :]
+    if scheme == "file":
+        return Path("/" + rest)
+    if scheme not in SCHEMES:
+        raise CheckpointError(
+            f"{scheme}://{rest}: is an address, and of addresses models are read at "
+            f"{', '.join(f'{name}://' for name in SCHEMES)}: download it, pass the file."
+        )
+    host, *names = rest.split("/")
+    if "@" in host or ".." in names or re.search(r"[?#\x00-\x1f]", rest):
+        raise UsageError(
+            f"{scheme}://…: an address is host and path alone: give users and keys to the package "
+            "that reads it (docs/loading.md)."
+        )
+    STORES[scheme] = ObjectStore(scheme)
+    return RemotePath(f"{scheme}:/{rest.rstrip('/')}")

@@ -1,0 +1,181 @@
+"""Size, version and byte ranges of objects at addresses, by fsspec; what passes is tried again."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from bilens.base.errors import BilensError, CheckpointError, UsageError, optional_package
+from bilens.io.range_cache import RangeCache
+
+SCHEMES = ("s3", "gs", "hf", "http", "https", "memory")
+# what stores say of an object by which it is known to be the same, the surest first
+VERSIONS = ("generation", "ETag", "etag", "blob_id", "LastModified", "Last-Modified", "created")
+ATTEMPTS, WAIT = 5, 0.25  # seconds before the second one, doubled each time
+T = TypeVar("T")
+
+
+class Info(NamedTuple):
+    """What a store says of an object."""
+
+    size: int
+    version: str  # that it is another object without; empty where the store says nothing
+    checksum: tuple[str, str] | None = None  # of the whole object: algorithm, hexadecimal digest
+
+
+class NoRangesError(Exception):
+    """A server that sends whole files alone."""
+
+
+class ObjectStore:
+    """Objects of a scheme, and what is known of them; credentials are its package's business."""
+
+    def __init__(self, scheme: str) -> None:
+        fsspec = optional_package("fsspec", "remote", "reading a model at an address")
+        options: dict[str, Any] = {"use_listings_cache": False}
+        if scheme.startswith("http"):
+            options["headers"] = {"Accept-Encoding": "identity"}
+            options["client_kwargs"] = {"raise_for_status": refuse_whole_files}
+        self.hub = scheme == "hf"  # where a model is read at one commit, of which no file changes
+        try:
+            self.files = fsspec.filesystem(scheme, **({} if self.hub else options))
+        except ImportError as error:  # names the package
+            raise UsageError(f"{scheme}:// cannot be read yet: {error}.") from None
+        self.cache = RangeCache() if scheme != "memory" else None
+        self.known: dict[str, Info | None] = {}
+        self.whole: dict[Path, str] = {}  # small files
+        self.ahead: dict[Path, list[tuple[int, bytes]]] = {}  # ranges that are soon read
+        self.refused = False  # whether access to an object was
+
+    def pinned(self, url: str) -> str:
+        """Return where the hub has a model at the commit that it is at now."""
+        from huggingface_hub import HfApi
+
+        def commit() -> str:
+            at: Any = self.files.resolve_path(url)
+            said = HfApi().repo_info(at.repo_id, revision=at.revision, repo_type=at.repo_type)
+            found: str = replace(at, revision=said.sha, _raw_revision=None).unresolve()
+            return found
+
+        try:
+            return attempt(url, commit)
+        except (FileNotFoundError, PermissionError):
+            raise CheckpointError(
+                f"{url}: no model, or none that may be read: check the name, and run "
+                "`hf auth login` where it is private."
+            ) from None
+
+    def find(self, url: str) -> Info | None:
+        """Return what there is, asked for once; None where nothing is, or access is refused."""
+        if url not in self.known:
+            found = None
+            try:
+                found = attempt(url, lambda: self.info(url))
+            except FileNotFoundError:
+                pass
+            except PermissionError:
+                self.refused = True
+            self.known[url] = found
+        return self.known[url]
+
+    def info(self, url: str) -> Info:
+        try:
+            found = self.files.info(url)
+        except FileNotFoundError as error:  # of HTTP, whatever went wrong
+            raise error.__cause__ or error from None
+        if found.get("type") == "directory" or found.get("size") is None:
+            raise FileNotFoundError
+        version = next((f"{name} {found[name]}" for name in VERSIONS if found.get(name)), "")
+        checksum, md5 = None, found.get("md5Hash") or found.get("Content-MD5")
+        if found.get("lfs"):
+            checksum = "sha256", found["lfs"]["sha256"]
+        elif md5:
+            checksum = "md5", base64.b64decode(md5).hex()
+        return Info(int(found["size"]), version, checksum)
+
+    def read(self, url: str, start: int, stop: int, known: Info) -> bytes:
+        """Return bytes of an object that is still the one that is known."""
+        part = {} if stop - start == known.size else {"start": start, "end": stop}
+
+        def once() -> bytes:
+            try:  # of the hub no more than is asked for
+                more = {"cache_type": "none"} if self.hub else {}
+                data: bytes = self.files.cat_file(url, **part, **more)
+            finally:
+                if not self.hub and self.info(url) != known:
+                    raise changed(url)
+            if len(data) != stop - start:
+                raise ConnectionError
+            return data
+
+        def fetch() -> bytes:
+            try:
+                return attempt(url, once)
+            except FileNotFoundError:
+                raise changed(url) from None
+            except PermissionError:
+                raise no_access(url) from None
+
+        if self.cache is None or not known.version:
+            return fetch()
+        return self.cache.through(f"{url} {known} {start} {stop}", stop - start, fetch)
+
+
+async def refuse_whole_files(reply: Any) -> None:
+    if reply.status == 200 and "Range" in reply.request_info.headers:
+        raise NoRangesError
+
+
+def attempt(url: str, call: Callable[[], T]) -> T:
+    """Return what a store answers, asked again after errors that pass; else say what went wrong."""
+    for number in range(ATTEMPTS):
+        if number:
+            jitter = time.time_ns() % 1000 / 1000
+            time.sleep(WAIT * 2 ** (number - 1) * (0.5 + jitter))
+        try:
+            return call()
+        except (FileNotFoundError, PermissionError, BilensError):
+            raise
+        except NoRangesError:
+            raise CheckpointError(
+                f"{url}: its server sends whole files alone, no ranges: download the model, or "
+                "serve it from one that answers Range."
+            ) from None
+        except Exception as error:  # of many libraries, whose texts may hold keys
+            code, name = status_of(error), type(error).__name__
+            if code in (404, 410):
+                raise FileNotFoundError from None
+            if code in (401, 403) or "Credential" in name:
+                raise PermissionError from None
+            said = f"{name} {code or ''}".rstrip()
+            if 400 <= code < 500 and code not in (408, 425, 429):
+                break
+    times = "" if number < ATTEMPTS - 1 else f", {ATTEMPTS} times"
+    raise CheckpointError(
+        f"{url}: could not be read ({said}{times}): check address and network, and try again."
+    )
+
+
+def status_of(error: Exception) -> int:
+    """Return the status of HTTP in an exception of one of the libraries; 0 for none."""
+    code = getattr(error, "status", None) or getattr(error, "response", None)
+    if isinstance(code, dict):  # of botocore
+        code = code.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    code = getattr(code, "status_code", code) or getattr(error, "code", 0)
+    return code if isinstance(code, int) and 400 <= code < 600 else 0
+
+
+def changed(url: str) -> CheckpointError:
+    return CheckpointError(
+        f"{url}: was changed or removed after the model was loaded: load it again."
+    )
+
+
+def no_access(url: str) -> CheckpointError:
+    return CheckpointError(
+        f"{url}: access is refused: set up credentials that may read it (docs/loading.md)."
+    )

@@ -1,0 +1,90 @@
+"""A sweep: how a number lies over all layers, and a map of layers and what they hold."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from bilens.records.sweep_report import Histogram
+from bilens.report.markup import Figure, element, rectangle
+from bilens.report.plot import LARGE, Axis, Plot, within
+from bilens.report.raster import cell_map
+from bilens.report.text import tick_text, whole
+
+DECADE = 20.0  # ratio of the ends from which ticks are powers of ten
+LEAST = 1.5  # height of a bar: a single layer has to be seen
+FULL = 7.0  # |z| of full colour: twice what stands out
+TALL, CELL = 500.0, 24.0  # height of a map, and of a cell, at most
+TICKS = 8
+NUMBER = re.compile(r"\d+")
+
+
+def histogram_chart(
+    title: str, description: str, y_name: str, found: Histogram, *, logarithm: bool = False
+) -> Figure:
+    """Return a bar for each bin; heights are square roots, so that few are seen beside many."""
+    low, high, most = found.edges[0], found.edges[-1], max(found.counts)
+    ticks: Sequence[float] = within(low, high, 5)[2]
+    if logarithm and high > DECADE * low:
+        first, last = math.ceil(math.log10(low)), math.floor(math.log10(high))
+        ticks = [10.0**power for power in range(first, last + 1)]
+    counts = [0, *(10**n for n in range(9) if 0.03 * most < 10**n < 0.6 * most), most]
+    across = Axis(low, high, ticks, tick_text, "", "short", math.log10 if logarithm else float)
+    upwards = Axis(0, most, counts, whole, y_name, warp=math.sqrt)
+    plot, bars = Plot(across, upwards, 440, 224, "chart wide", LARGE), list[Markup]()
+    for place, count in enumerate(found.counts):
+        if count:
+            left, right = map(plot.across, found.edges[place : place + 2])
+            height = max(plot.base - plot.upwards(count), LEAST)
+            width = max(right - left - 0.5, 1.0)
+            bars.append(rectangle(left, plot.base - height, width, height, "pos strong"))
+    return plot.figure(title, description, *bars)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where each row of a sweep stands: its layer across, what it is in the layer downwards."""
+
+    layers: Sequence[int]  # numbers of the columns
+    lines: Sequence[str]  # names with * for the number of the layer
+    cells: Sequence[tuple[int, int]]  # column and line of each row
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> "Grid":
+        """Return the places of layers by the first and the last number in their names."""
+        at = []
+        for name in names:
+            numbers = NUMBER.findall(name)
+            last = int(numbers[-1]) if len(numbers) > 1 else -1
+            at.append((int(numbers[0]) if numbers else 0, (last, NUMBER.sub("*", name, count=1))))
+        layers, lines = (sorted(set(each)) for each in zip(*at, strict=True))
+        columns, rows = ({one: place for place, one in enumerate(x)} for x in (layers, lines))
+        cells = [(columns[layer], rows[line]) for layer, line in at]
+        return cls(layers, [line for _, line in lines], cells)
+
+    def number(self, line: float) -> str:
+        """Return the number of a line, such as that of an expert; empty without one."""
+        return "".join(NUMBER.findall(self.lines[int(line)])[-1:])
+
+
+def layer_map(
+    texts: tuple[str, str], x_name: str, grid: Grid, scores: Sequence[float | None]
+) -> Figure:
+    """Return a cell for each row of a sweep, in the middle of the colours for a score of 0.
+
+    Layers run across, what they hold downwards; `texts` are title and description.
+    """
+    height, width = len(grid.lines), len(grid.layers)
+    numbered = [line for line in range(height) if grid.number(line)]
+    columns = range(0, width, -(-width // TICKS))
+    across = Axis(-0.5, width - 0.5, columns, lambda x: str(grid.layers[int(x)]), x_name, "none")
+    lines = numbered[:: -(-len(numbered) // TICKS) or 1]
+    downwards = Axis(height - 0.5, -0.5, lines, grid.number, lines="none")
+    tall = 60 + min(TALL, CELL * height)
+    plot = Plot(across, downwards, 440, tall, "chart wide layer-map", LARGE)
+    box = {"x": plot.left, "y": plot.top, "width": plot.end - plot.left}
+    box["height"] = plot.base - plot.top
+    href = cell_map(width, height, grid.cells, scores, FULL)
+    return plot.figure(*texts, element("image", href=href, preserveAspectRatio="none", **box))

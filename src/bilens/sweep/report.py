@@ -1,0 +1,258 @@
+"""What a sweep found, read from its output: the numbers are kept, of records what rules judge."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from msgspec.structs import replace
+
+from bilens.base import Progress, silent
+from bilens.base.errors import FileError, UsageError, optional_package
+from bilens.findings.layer_audit import with_norm_scores
+from bilens.findings.outliers import THRESHOLD, Values, number_change, swept_number
+from bilens.findings.rules.layers import named
+from bilens.findings.rules.registry import (
+    Condition,
+    judge,
+    judge_conditions,
+    rules_asked_for,
+)
+from bilens.findings.rules.rule import Evidence
+from bilens.records.common import Finding, JudgedCondition, Run
+from bilens.records.decomposition import LayerFit
+from bilens.records.layer_audit import (
+    BaselineSource,
+    FitQuality,
+    LayerDifference,
+    LayeredModel,
+    LayerReading,
+)
+from bilens.records.sweep import ManifestRow, SweepOptions, SweepResult
+from bilens.records.sweep_report import Reason, SweepChange, SweepSummary, TaskCount
+from bilens.sweep.driver import FAILED
+from bilens.sweep.manifest import Plan, kept_plan
+from bilens.sweep.output import Output
+
+REPORT = "report.json"  # beside the manifest, where the explorer finds it
+TOGETHER = 100  # files that are fetched at a time
+DIGITS = re.compile(r"\d+")
+Key = tuple[str, str]  # task and number
+Piece = tuple[str, int]  # task and row
+
+
+@dataclass
+class Swept:
+    """What there is of a sweep, in memory: a few numbers of each row."""
+
+    plan: Plan
+    numbers: dict[Key, Values] = field(default_factory=dict)
+    done: set[Piece] = field(default_factory=set)  # results, also those of a refusal
+    refused: dict[Piece, str] = field(default_factory=dict)
+    failed: dict[Piece, str] = field(default_factory=dict)
+    readings: dict[int, LayerReading] = field(default_factory=dict)
+    changes: list[LayerDifference] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        return [row.name for row in self.plan.rows]
+
+    def by_name(self, key: Key) -> dict[str, float]:
+        pairs = zip(self.names, self.numbers[key].tolist(), strict=True)
+        return {name: value for name, value in pairs if value == value}
+
+    def take(self, found: SweepResult) -> None:
+        """Take the numbers of a result, and what rules need of its record."""
+        task, row = found.task, self.plan.rows[found.row]
+        self.done.add((task, row.index))
+        if found.refused is not None:
+            self.refused[task, row.index] = found.refused
+            return
+        for name, value in found.numbers.items():
+            if (task, name) not in self.numbers:
+                self.numbers[task, name] = np.full(len(self.plan.rows), np.nan)
+            self.numbers[task, name][row.index] = np.nan if value is None else value
+        if task == "audit":
+            reading = msgspec.convert(found.record, LayerReading)
+            if outputs := reading.outputs:
+                reading = replace(reading, outputs=replace(outputs, pairs=(), output_parts=()))
+            self.readings[row.index] = reading
+        elif task == "fit" and "audit" not in self.plan.head.options.tasks:
+            if of_fit := reading_of(row, msgspec.convert(found.record, LayerFit)):
+                self.readings[row.index] = of_fit
+            else:
+                self.refused[task, row.index] = "R² is −∞: outputs that never vary are missed."
+        elif task == "compare":
+            change = msgspec.convert(found.record, LayerDifference)
+            self.changes.append(replace(change, output_parts=(), triggers=(), token_pairs=()))
+
+
+def reading_of(row: ManifestRow, fit: LayerFit) -> LayerReading | None:
+    """Return what a fit alone says of a layer, for the rules on R²; None for −∞."""
+    scores = next((one for one in fit.ladder if one.fit == fit.chosen), fit.ladder[0])
+    linear, quadratic = scores.linear.value, scores.quadratic.value
+    if linear is None or quadratic is None:
+        return None
+    quality = FitQuality(
+        linear=linear,
+        quadratic=quadratic,
+        standard_error=scores.quadratic.standard_error or 0.0,
+        samples=scores.rows,
+        assumed_input=fit.assumed_input,
+        threshold=fit.threshold,
+        usable=fit.usable,
+        fit=fit.chosen,
+        seen=len(fit.ladder) > 1,
+        trimmed=scores.trimmed.value,
+    )
+    layer = row.name, row.kind, row.activation, fit.exact, row.d_in, row.d_hidden, row.d_out, False
+    return LayerReading(*layer, fit=None if fit.exact else quality)
+
+
+def read_sweep(output: Output, progress: Progress = silent) -> Swept:
+    """Read every result of a sweep; FileError where one is damaged or of another manifest."""
+    plan = kept_plan(output)
+    if plan is None:
+        raise UsageError(f"{output.place} holds no sweep: give the folder of one.")
+    swept = Swept(plan)
+    names = sorted(name for name in output.names("results") if name.endswith(".json"))
+    for done, (name, data) in enumerate(contents(output, names), 1):
+        try:
+            found = msgspec.json.decode(data, type=SweepResult)
+            if found.manifest != plan.sha256:
+                raise ValueError("it is of another manifest")
+            swept.take(found)
+        except (ValueError, IndexError) as error:  # msgspec's are of these
+            raise FileError(
+                f"{output.place}: results/{name} is no result of this sweep ({error}): remove it, "
+                "and repeat the sweep."
+            ) from None
+        progress("results", done, len(names))
+    for key, fault in json.loads(output.read(FAILED) or b"{}").items():
+        piece = key.split()[0], int(key.split()[1])
+        if piece not in swept.done:  # since
+            swept.failed[piece] = fault
+    return swept
+
+
+def contents(output: Output, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield results; of a remote place many are fetched at a time."""
+    left = iter(names)
+    while part := {name: output.path(f"results/{name}") for name in islice(left, TOGETHER)}:
+        fetched = {} if output.remote is None else output.remote.cat([*part.values()])
+        for name, path in part.items():
+            data = fetched[path] if fetched else output.read(f"results/{name}")
+            if data is not None:
+                yield name, data
+
+
+def summary_of(
+    swept: Swept, conditions: Sequence[Condition], baseline: Swept | None, run: Run
+) -> SweepSummary:
+    """Return the report of a sweep, beside another one where there is one."""
+    head, rows, names = swept.plan.head, swept.plan.rows, swept.names
+    kinds = [row.family for row in rows]
+    ordered = [kind for kind, _ in Counter(kinds).most_common()]
+    groups = defaultdict[str, list[LayerReading]](list)
+    for row, reading in sorted(swept.readings.items()):
+        groups[kinds[row]].append(reading)
+    layers = [layer for group in groups.values() for layer in with_norm_scores(group)]
+    verdict = judge("layer_audit", Evidence(layers=(*layers,), changes=(*swept.changes,)))
+    about = head.source.provenance
+    stored = about.get("stored_as") or ", ".join(
+        {part.dtype: "" for row in rows for part in row.parts}
+    )
+    numbers = (swept_number(*key, one, kinds, names) for key, one in swept.numbers.items())
+    return SweepSummary(
+        model=LayeredModel(about.get("format", "bilens"), len(rows), stored),
+        options=head.options,
+        names=(*names,),
+        kinds=(*ordered,),
+        kind_of_row=tuple(map(ordered.index, kinds)),
+        tasks=tuple(count_of(swept, task) for task in head.options.tasks),
+        reasons=(*reasons(swept),),
+        threshold=THRESHOLD,
+        numbers=(*numbers,),
+        verdict=verdict,
+        conditions=(*judged(swept, conditions, verdict),) if conditions else None,
+        difference=None if baseline is None else change_of(swept, baseline),
+        source=head.source,
+        reproduce=run,
+    )
+
+
+def judged(
+    swept: Swept, asked: Sequence[Condition], verdict: Sequence[Finding]
+) -> Iterator[JudgedCondition]:
+    """Yield how conditions ended: where layers lack what a rule judges, none has been met."""
+    for one in judge_conditions("layer_audit", asked, verdict):
+        needs = rules_asked_for()[one.rule].needs
+        there = len(swept.changes if needs == "baseline" else swept.readings)
+        met = one.failed or there == len(swept.plan.rows)
+        yield one if met else replace(one, value=None, failed=True)
+
+
+def count_of(swept: Swept, task: str) -> TaskCount:
+    pieces = swept.refused, swept.failed, swept.done
+    refused, failed, done = (sum(each == task for each, _ in those) for those in pieces)
+    missing = len(swept.plan.rows) - done - failed
+    return TaskCount(task, done - refused, refused, failed, missing)
+
+
+def reasons(swept: Swept) -> Iterator[Reason]:
+    """Yield why results are lacking; those that differ in name and numbers alone are one."""
+    states: tuple[Literal["failed", "refused"], ...] = ("failed", "refused")
+    names, found = swept.names, defaultdict[Any, list[tuple[str, str, str]]](list)
+    for state in states:
+        for (task, row), fault in getattr(swept, state).items():
+            key = state, DIGITS.sub("0", fault.replace(names[row], ""))
+            found[key].append((task, names[row], fault))
+    for (state, _), those in sorted(found.items(), key=lambda item: -len(item[1])):
+        tasks, layers, faults = (dict.fromkeys(each) for each in zip(*those, strict=True))
+        said = next(iter(faults))
+        yield Reason(", ".join(tasks), state, said, len(layers), named([*layers]))
+
+
+def change_of(swept: Swept, baseline: Swept) -> SweepChange:
+    """Return the difference from another sweep; UsageError where it asked for something else."""
+    head, other = swept.plan.head, baseline.plan.head
+    if comparable(head.options) != comparable(other.options):
+        raise UsageError(
+            "the two sweeps are not of the same tasks and options, so their numbers do not "
+            "compare: sweep both with the same ones."
+        )
+    mine, theirs = dict.fromkeys(swept.names), dict.fromkeys(baseline.names)
+    return SweepChange(
+        baseline=BaselineSource(other.path, other.source.weights_sha256),
+        alone=named([name for name in mine if name not in theirs]),
+        baseline_alone=named([name for name in theirs if name not in mine]),
+        numbers=tuple(
+            number_change(*key, baseline.by_name(key), swept.by_name(key))
+            for key in swept.numbers
+            if key in baseline.numbers
+        ),
+    )
+
+
+def comparable(options: SweepOptions) -> SweepOptions:
+    """Return options without where activations lie, which differs between two models."""
+    return replace(options, activations=options.activations and "given", threads=1)
+
+
+def table_of(swept: Swept) -> Any:
+    """Return every row with all its numbers, and why there are none, as a DataFrame."""
+    rows, faults = swept.plan.rows, {**swept.refused, **swept.failed}
+    columns = {"name": swept.names, "kind": [row.family for row in rows]}
+    numbers = {f"{task}.{name}": values for (task, name), values in swept.numbers.items()}
+    told = {
+        f"{task}.reason": [faults.get((task, row.index)) for row in rows]
+        for task in sorted({task for task, _ in faults})
+    }
+    return optional_package("pandas", "tables", "--table").DataFrame(columns | numbers | told)

@@ -1,0 +1,85 @@
+"""Where a sweep writes: whole files, and one driver at a time, in a folder and in a store.
+
+Seen red: a lease that is not looked at again after it was written; a lease of a driver that died
+taken for one that lives; a beat that ends with the first failure to write.
+"""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from bilens.base.errors import DiskError, UsageError
+from bilens.sweep import output
+from bilens.sweep.output import LEASE, Output
+
+PLACES = ("folder", "memory://sweep-output")
+TAKEN = "is being filled by another `bilens sweep`"
+
+
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(output, "BEAT", 0.05)
+    if request.param == "folder":
+        return str(tmp_path / "out")
+    pytest.importorskip("fsspec", reason="the extra `remote` is not installed")
+    found = Output(f"{request.param}/{tmp_path.name}")
+    for name in found.names(""):
+        found.remove(name)
+    return found.place
+
+
+def test_files_are_there_whole_or_not_at_all(place: str) -> None:
+    one = Output(place)
+    assert one.read("results/fit/000/000001.json") is None
+    assert one.names("results") == set()
+    one.write("results/fit/000/000001.json", b"{}")
+    assert Output(place).read("results/fit/000/000001.json") == b"{}"
+    assert one.names("results") == {"fit/000/000001.json"}
+    one.remove("results/fit/000/000001.json")
+    one.remove("results/fit/000/000001.json")
+    assert one.names("results") == set()
+
+
+def test_one_driver_at_a_time(place: str) -> None:
+    with Output(place).driven(), pytest.raises(UsageError, match=TAKEN), Output(place).driven():
+        pass
+    with Output(place).driven():  # the first one ended
+        pass
+
+
+def test_a_lease_of_a_driver_that_died_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fsspec", reason="the extra `remote` is not installed")
+    monkeypatch.setattr(output, "BEAT", 0.05)
+    one = Output("memory://sweep-lease")
+    one.write(LEASE, b"somebody 7")
+    with one.driven():
+        assert (one.read(LEASE) or b"").split()[0] != b"somebody"
+    assert one.read(LEASE) is None
+
+
+def test_of_two_that_come_at_once_one_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fsspec", reason="the extra `remote` is not installed")
+    monkeypatch.setattr(output, "BEAT", 0.5)
+    first, second = Output("memory://sweep-race"), Output("memory://sweep-race")
+    write, started = first.write, threading.Event()
+
+    def wrote(name: str, data: bytes) -> None:
+        write(name, data)
+        if not started.is_set():
+            started.set()
+            second.write(LEASE, b"another 0")  # which had looked before the first one wrote
+
+    monkeypatch.setattr(first, "write", wrote)
+    with pytest.raises(UsageError, match=TAKEN), first.driven():
+        pass
+    assert first.read(LEASE) == b"another 0"
+    first.remove(LEASE)
+
+
+def test_what_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DiskError, match="cannot be written"), Output(f"{tmp_path}/file/x").driven():
+        pass
+    with pytest.raises(UsageError, match="cannot be written to: Protocol not known"):
+        Output("nowhere://bucket")
