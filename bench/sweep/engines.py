@@ -199,11 +199,12 @@ def engines_page(found: dict[str, Any]) -> str:
 ## What an engine adds to a job
 
 A model in the layout of DeepSeek-V3 with tiny widths, task `fit`, one row a job: an engine is used
-once for each MLP. Ray is a real cluster of {NODES} nodes on this machine; where three work, the head
-is one of them, and they share two cores. Milliseconds a job: the task's own, on the clock of the
-worker; what is added, the time of all workers less that (limit {LIMIT:.0f}, where two work); both
-from a tenth of the way on, when all workers have started and opened the model. Then the driver: its
-processor time, its start included, and its resident set a tenth of the way and at the end.
+once for each MLP. Ray is a real cluster of {NODES} nodes on this machine; where three work, the
+head is one of them, and they share two cores. Milliseconds a job: the task's own, on the clock of
+the worker; what is added, the time of all workers less that (limit {LIMIT:.0f}, where two work);
+both from a tenth of the way on, when all workers have started and opened the model. Then the
+driver: its processor time, its start included, and its resident set a tenth of the way and at the
+end.
 
 | engine | workers | jobs | own ms | added ms | driver's ms | driver MiB | seconds | load |
 |---|---|---|---|---|---|---|---|---|
