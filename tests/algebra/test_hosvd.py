@@ -63,10 +63,10 @@ def test_values_do_not_see_how_a_map_is_written(
         f.compose_output(head),
     ):
         found = hosvd(twin)
-        torch.testing.assert_close(found.singular_values, expected.singular_values, **LOOSE)
-        torch.testing.assert_close(
-            found.input.singular_values, expected.input.singular_values, **LOOSE
-        )
+        for mine, theirs in ((found.output, expected.output), (found.input, expected.input)):
+            apart = (mine.singular_values - theirs.singular_values).abs()
+            known = mine.rounding + theirs.rounding
+            assert (apart <= known + 1e-8 + 1e-9 * theirs.singular_values).all()
 
 
 @given(maps(), st.data())
