@@ -46,6 +46,7 @@ MODELS = {  # name: (layers, width, hidden, bytes of a weight)
 }
 WORKERS = (1, 64, 1024)
 PRICE = 0.05  # dollars an hour of a core
+WORK = "--do audit,fit --null-samples 3"  # that one worker and two do
 SLOWER = 1000  # a replay is as many times as fast
 
 
@@ -103,7 +104,7 @@ def workers(model: Path, rounds: int) -> dict[str, Any]:
     for turn in range(rounds):
         for number in (1, 2) if turn % 2 == 0 else (2, 1):
             with tempfile.TemporaryDirectory() as folder:
-                line = [sys.executable, "-m", "bilens", "sweep", str(model), "--do", "audit,fit"]
+                line = [sys.executable, "-m", "bilens", "sweep", str(model), *WORK.split()]
                 given = [*line, "--out", f"{folder}/out", "--workers", str(number)]
                 start = time.perf_counter()
                 subprocess.run(given, check=True, capture_output=True)  # noqa: S603 - our own
@@ -191,6 +192,7 @@ def page(result: dict[str, Any]) -> str:
         measured="\n".join(measured_rows(result, rate)),
         predicted="\n".join(predicted_rows(rate)),
         played="\n".join(replayed_rows(result)),
+        work=WORK,
         **result["workers"],
     )
 

@@ -72,13 +72,13 @@ def test_rows_that_fail_are_named_and_all_else_is_there(
     cost = Plan.cost
     with monkeypatch.context() as patch:
         patch.setattr(
-            Plan, "cost", lambda plan, row: Cost(0, 1 << 50) if row == 7 else cost(plan, row)
+            Plan, "cost", lambda plan, row: Cost(0, 1 << 40) if row == 7 else cost(plan, row)
         )
         found = swept.sweep("ray", workers=2, patience="0")
     assert [*sorted(found.failed)] == ["fit 2", "fit 5", "fit 7"]
     assert found.failed["fit 2"] == "out of memory"
     assert found.failed["fit 5"].startswith("WorkerCrashedError")
-    assert found.failed["fit 7"].startswith("no node of Ray has 1 CPUs and 1048576.50 GiB")
+    assert found.failed["fit 7"].startswith("no node of Ray has 1 CPUs and 1024.50 GiB")
     assert found.pieces == sweep_runs.ROWS - 3
     got = swept.written()
     assert got.pop("failed.json")
