@@ -96,7 +96,7 @@ def test_the_number_that_is_watched_is_chosen(page: Any) -> None:
     page.get_by_label("Number").select_option("trigger")
     page.wait_for_url("**watch=trigger**")
     page.get_by_role("columnheader", name="Trigger score").wait_for()
-    page.get_by_role("searchbox").wait_for()  # the script has come
+    page.wait_for_load_state()  # the script has run
     page.get_by_label("Number").press("Home")
     page.wait_for_url(lambda url: "watch=trigger" not in url)
     page.get_by_role("columnheader", name="Trigger score").wait_for(state="detached")
