@@ -99,16 +99,15 @@ def spectrum_stability(
     known = enclosed(eig)
     change, norm = norm_bound(difference)
     movement = change + known.slack
-    gap = torch.zeros_like(eig.eigenvalues)
+    gap, beyond = torch.zeros_like(eig.eigenvalues), eig.eigenvalues.new_zeros(0)
     for label in sorted(set(eig.cluster.tolist())):
         mine = eig.cluster == label
         low, high = eig.eigenvalues[mine].min(), eig.eigenvalues[mine].max()
-        others = [*eig.eigenvalues[~mine].tolist()]
         if known.low <= known.high:  # an interval: as far as its nearest point
-            others.append(min(max(float(low), known.low), known.high))
-            others.append(min(max(float(high), known.low), known.high))
-        apart = [max(float(low) - other, other - float(high), 0.0) for other in others]
-        gap[mine] = min(apart, default=torch.inf)
+            beyond = torch.stack([low, high]).clamp(known.low, known.high)
+        others = torch.cat([eig.eigenvalues[~mine], beyond])
+        apart = torch.maximum(low - others, others - high).clamp(min=0.0)
+        gap[mine] = apart.min() if len(apart) else torch.inf
     guaranteed = gap > 2 * movement
     room = torch.where(guaranteed, gap - movement, 1.0)
     sine = torch.where(guaranteed, movement / room, 1.0)

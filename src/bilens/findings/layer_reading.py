@@ -338,7 +338,8 @@ def stability(fitted: FittedLayer, spectrum: HOSVD) -> Stability | None:
         short = {name: rounded(part, ROUNDING) for name, part in parts}
         layer = dataclasses.replace(fitted.layer, **short)  # type: ignore[arg-type]
         changed = approximate_layer(layer, GaussianInput.of(layer.d_in, None, None)).form(direction)
-        found = spectrum_stability(fitted.fit.quadratic_map.form(direction), changed)
+        few = None if layer.d_in < WIDE else 4 * LEADING  # where all eigenvectors are gigabytes
+        found = spectrum_stability(fitted.fit.quadratic_map.form(direction), changed, few)
     except BilensError:
         return None
     sines = found.sine[:LEADING].tolist()
