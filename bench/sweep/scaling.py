@@ -46,7 +46,7 @@ MODELS = {  # name: (layers, width, hidden, bytes of a weight)
 }
 WORKERS = (1, 64, 1024)
 PRICE = 0.05  # dollars an hour of a core
-WORK = "--do audit,fit --null-samples 3"  # that one worker and two do
+WORK = "--do audit,fit"  # that one worker and two do
 SLOWER = 1000  # a replay is as many times as fast
 
 
@@ -56,6 +56,11 @@ class Replayed(jobs.Spec):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         jobs.do = waited
+        jobs.checked_models = unopened  # type: ignore[attr-defined]
+
+
+def unopened(*_: Any, **__: Any) -> Any:
+    """Leave the model alone: opening it takes as long as ever, and would hide the engine."""
 
 
 def waited(output: Output, plan: Plan, row: int, task: str) -> None:
