@@ -28,22 +28,6 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
-LONG = (  # files of few tests that take long: first, so that no worker is left alone with one
-    "sweep/test_ray",
-    "train/test_processes",
-    "serve/test_explorer_pages",
-    "test_notebooks",
-    "cli/test_processes",
-    "serve/test_jobs",
-    "api/test_conversion",
-    "sweep/test_driver",
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: not any(f"tests/{name}.py" in item.nodeid for name in LONG))
-
-
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Small dense algebra on two threads of a busy machine takes five times as long."""
