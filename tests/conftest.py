@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+# Small dense algebra on two threads of a busy machine takes ten times as long, imports included.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 
 from chromium import opened_browser
@@ -26,12 +28,6 @@ settings.register_profile(
     "nightly", deadline=None, max_examples=5000, suppress_health_check=SLOW_MACHINE
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> None:
-    """Small dense algebra on two threads of a busy machine takes five times as long."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
