@@ -122,7 +122,8 @@ def many(*, changed: float = 1.0, gone: str = "") -> SweepSummary:
     other = plan_of(
         [*names[9:], *(f"{name}x" for name in names[:7])], tasks=(*NUMBERS,), baseline="models/base"
     )
-    return summary_of(swept, conditions, swept_of(other, before), RUN)
+    earlier = summary_of(swept_of(other, before), (), None, RUN)
+    return summary_of(swept, conditions, earlier, RUN)
 
 
 def variants() -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ from bench.sweep.deepseek import write_model
 from bilens.base import Progress, silent
 from bilens.records.sweep import SweepOptions
 from bilens.sweep.driver import Ended, drive, plan_of
-from bilens.sweep.engines import open_engine
+from bilens.sweep.engines.contract import open_engine
 from bilens.sweep.jobs import Spec, run_spec
 from bilens.sweep.manifest import NAME, Plan, plan_at
 from bilens.sweep.output import LOCK, Output

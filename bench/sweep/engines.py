@@ -27,7 +27,7 @@ from bilens.records.base import to_json
 from bilens.records.sweep import SweepOptions
 from bilens.sweep import driver, jobs, manifest
 from bilens.sweep.driver import drive, plan_of
-from bilens.sweep.engines import open_engine
+from bilens.sweep.engines.contract import open_engine
 from bilens.sweep.manifest import NAME
 from bilens.sweep.output import LOCK, Output
 

@@ -30,7 +30,7 @@ from bilens.records.base import to_json
 from bilens.records.sweep import Cost, SweepOptions
 from bilens.sweep import driver, jobs
 from bilens.sweep.driver import drive
-from bilens.sweep.engines import open_engine
+from bilens.sweep.engines.contract import open_engine
 from bilens.sweep.manifest import Plan, make_plan
 from bilens.sweep.output import Output
 from bilens.sweep.tasks import TASKS as KNOWN

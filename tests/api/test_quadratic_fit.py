@@ -17,7 +17,7 @@ from bilens.api.classifier import explain_predictions
 from bilens.api.convert import convert_model
 from bilens.api.decompose import plan_layers, prepare, run_job
 from bilens.api.layer_reading import Request
-from bilens.api.quadratic_fit import finite, fit_layers_of, offering_a_fit
+from bilens.api.quadratic_fit import fit_layers_of, offering_a_fit
 from bilens.base.errors import (
     BilensError,
     NonFiniteError,
@@ -25,6 +25,7 @@ from bilens.base.errors import (
     ShapeError,
     UsageError,
 )
+from bilens.findings.guarantees import finite
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json

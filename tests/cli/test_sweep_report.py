@@ -1,6 +1,7 @@
 """`bilens sweep report`: the numbers in files, conditions, and where the explorer finds it.
 
-Damage seen to fail: exit code 0 where a condition failed; results of a sweep listed as data.
+Damage seen to fail: exit code 0 where a condition failed; results of a sweep listed as data; a
+sweep that ends without a report.
 """
 
 from pathlib import Path
@@ -27,6 +28,10 @@ def test_the_command_reports_fails_and_is_served(bilens: Shell, tmp_path: Path) 
     plan = make_plan(str(source), SweepOptions(tasks=("audit",), null_samples=3))
     Output(str(place)).write(NAME, plan.text)
     run_spec(Spec(str(place), plan.sha256, 0, tuple(range(len(plan.rows)))))
+    again = ("sweep", source, "--null-samples", "3", "--out", place)
+    assert bilens("-q", *again).code == 0  # nothing is left but the report
+    served = ServedFolder(tmp_path / "folder")
+    assert [*served.found().names.values()] == ["sweep/report.json"]
     table, page = tmp_path / "rows.parquet", tmp_path / "page.html"
     line = ("sweep", "report", place, "--table", table, "--html", page, "--lang", "ja")
     assert bilens("-q", *line, "--fail-on", "huge_norm>1e6").code == 0
@@ -35,11 +40,13 @@ def test_the_command_reports_fails_and_is_served(bilens: Shell, tmp_path: Path) 
     document = told.json()
     (norm,) = [one for one in document["numbers"] if one["name"] == "weight_norm"]
     assert [one["name"] for one in norm["outliers"]] == ["layers.2"]
+    beside = bilens("-q", *line, "--baseline", place, "--json").json()["difference"]["numbers"]
+    assert {(one["compared"], one["same"]) for one in beside} == {(8, 8)}
+    none = bilens("sweep", "report", place, "--baseline", tmp_path)
+    assert "holds no report of a sweep" in none.error()
     frame = pytest.importorskip("pandas").read_parquet(table)
     assert frame["audit.weight_norm"].idxmax() == 2
     assert "layers.2" in page.read_text("utf-8")
-    served = ServedFolder(tmp_path / "folder")
-    assert [*served.found().names.values()] == ["sweep/report.json"]
     (row,) = served.overview().reports
     assert str(tmp_path) not in served.report(row.id).to_html()
     assert served.choices().texts == ()

@@ -13,7 +13,7 @@ import sweep_faults
 import sweep_runs
 from bilens.base.errors import UsageError
 from bilens.sweep import manifest
-from bilens.sweep.engines import open_engine
+from bilens.sweep.engines.contract import open_engine
 from bilens.sweep.engines.slurm import SlurmEngine
 from bilens.sweep.jobs import Spec
 from sweep_runs import Swept

@@ -17,7 +17,7 @@ import sweep_runs
 import tiny
 from bilens.base.errors import UsageError
 from bilens.records.sweep import Cost
-from bilens.sweep.engines import open_engine
+from bilens.sweep.engines.contract import open_engine
 from bilens.sweep.manifest import Plan
 from sweep_runs import Swept, until
 

@@ -59,7 +59,8 @@ def test_a_map_has_layers_across_and_experts_downwards() -> None:
 def test_what_moved_between_two_sweeps_is_named() -> None:
     names = experts()
     norms = drawn(names)
-    before = swept_of(plan_of(["old", *names[1:]]), {NORM: norms | {"old": 1.0}})
+    earlier = swept_of(plan_of(["old", *names[1:]]), {NORM: norms | {"old": 1.0}})
+    before = summary_of(earlier, (), None, RUN)
     now = norms | {CHANGED: norms[CHANGED] / 3, OUTLIER: norms[OUTLIER] * 1.5}
     swept = swept_of(plan_of(names), {NORM: now})
     found = summary_of(swept, (), before, RUN).difference
@@ -68,7 +69,7 @@ def test_what_moved_between_two_sweeps_is_named() -> None:
     (number,) = found.numbers
     assert (number.compared, number.same) == (27, 25)
     assert [one.name for one in number.moved] == [CHANGED, OUTLIER]
-    other = swept_of(plan_of(names, samples=100), {NORM: norms})
+    other = summary_of(swept_of(plan_of(names, samples=100), {NORM: norms}), (), None, RUN)
     with pytest.raises(UsageError, match="same tasks and options"):
         summary_of(swept, (), other, RUN)
 

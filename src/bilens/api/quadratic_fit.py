@@ -27,27 +27,20 @@ from bilens.algebra.approximation.quadratic_fit import (
     in_blocks,
     in_words,
 )
-from bilens.algebra.approximation.r_squared import MASSIVE, FitScores
+from bilens.algebra.approximation.r_squared import MASSIVE
 from bilens.algebra.moments import row_moments
 from bilens.api.provenance import describe_run, describe_source, given_model
 from bilens.base.checks import check_finite
 from bilens.base.errors import BilensError, NotQuadraticError, ShapeError, UsageError
 from bilens.data.tokenizer import Tokenizer
-from bilens.findings.guarantees import finite
+from bilens.findings.layer_reading import degree_scores
 from bilens.io.in_memory import from_sklearn
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearTransformer
 from bilens.nn.layer_view import LayerView
 from bilens.nn.module_layers import network_weights
 from bilens.records.common import Source
-from bilens.records.decomposition import (
-    DegreeScores,
-    LargeRow,
-    LayerFit,
-    QuadraticFits,
-    Score,
-    SeenInputs,
-)
+from bilens.records.decomposition import LargeRow, LayerFit, QuadraticFits, SeenInputs
 from bilens.train.layer_inputs import LayerRows
 from bilens.train.recorded_inputs import LayerInputs
 
@@ -295,23 +288,10 @@ def fit_record(name: str, view: LayerView | None, fit: QuadraticFit) -> LayerFit
         derivation=fit.derivation,
         assumed_input=fit.assumed_input,
         chosen=fit.chosen,
-        ladder=tuple(scores(name, found) for name, found in fit.ladder.items()),
+        ladder=tuple(degree_scores(name, found) for name, found in fit.ladder.items()),
         missing=fit.missing,
         threshold=fit.threshold,
         usable=fit.usable,
-    )
-
-
-def scores(fit: str, found: FitScores) -> DegreeScores:
-    linear, whole = found.linear, found.quadratic
-    return DegreeScores(
-        fit,
-        found.rows,
-        Score(finite(linear.overall), finite(linear.standard_error)),
-        Score(finite(whole.overall), finite(whole.standard_error)),
-        Score(finite(whole.trimmed), finite(whole.trimmed_error)),
-        tuple(map(finite, (whole.median, *whole.median_interval))),
-        tuple(map(finite, whole.outputs.tolist())),
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from bilens.algebra.approximation.closed_form import approximate_layer
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, in_float64
 from bilens.algebra.approximation.quadratic_fit import STANDARD, THRESHOLD, QuadraticFit, fit_layers
+from bilens.algebra.approximation.r_squared import FitScores
 from bilens.algebra.concentration import effective_rank, localisation
 from bilens.algebra.directions import from_centred_basis, in_centred_basis
 from bilens.algebra.eigen.decomposition import EigenDecomposition
@@ -30,6 +31,7 @@ from bilens.findings.adapters import Vocabulary
 from bilens.findings.guarantees import finite
 from bilens.nn.layer_view import LayerView
 from bilens.records.common import NullInterval
+from bilens.records.decomposition import DegreeScores, LayerFit, Score
 from bilens.records.layer_audit import (
     Component,
     FitQuality,
@@ -309,7 +311,7 @@ def reading_of(subject: LayerView, fitted: FittedLayer, options: AuditOptions) -
     found = replace(
         described(subject),
         weight_norm=math.hypot(*(float(part.norm()) for part in weights_of(layer).values())),
-        fit=None if subject.exact else fit_record(fitted.fit),
+        fit=None if subject.exact else fit_quality(fitted.fit),
         units=read_units(layer),
         inputs=read_inputs(layer, f, generator),
     )
@@ -348,18 +350,33 @@ def stability(fitted: FittedLayer, spectrum: HOSVD) -> Stability | None:
     return Stability(ROUNDING, found.movement, len(sure), len(sines), angle)
 
 
-def fit_record(fit: QuadraticFit) -> FitQuality:
-    scores = fit.r_squared
+def degree_scores(fit: str, found: FitScores) -> DegreeScores:
+    linear, whole = found.linear, found.quadratic
+    return DegreeScores(
+        fit,
+        found.rows,
+        Score(finite(linear.overall), finite(linear.standard_error)),
+        Score(finite(whole.overall), finite(whole.standard_error)),
+        Score(finite(whole.trimmed), finite(whole.trimmed_error)),
+        tuple(map(finite, (whole.median, *whole.median_interval))),
+        tuple(map(finite, whole.outputs.tolist())),
+    )
+
+
+def fit_quality(fit: QuadraticFit | LayerFit) -> FitQuality:
+    """Return what rules judge of a fit."""
+    scores = fit.scores if isinstance(fit, LayerFit) else degree_scores(fit.chosen, fit.r_squared)
+    linear, whole = scores.linear, scores.quadratic
     return FitQuality(
-        linear=scores.linear.overall,
-        quadratic=scores.quadratic.overall,
-        standard_error=scores.quadratic.standard_error,
+        linear=-math.inf if linear.value is None else linear.value,
+        quadratic=-math.inf if whole.value is None else whole.value,
+        standard_error=whole.standard_error or 0.0,
         samples=scores.rows,
         assumed_input=fit.assumed_input,
         threshold=fit.threshold,
         usable=fit.usable,
         fit=fit.chosen,
         seen=len(fit.ladder) > 1,
-        trimmed=finite(scores.quadratic.trimmed),
-        median=finite(scores.quadratic.median),
+        trimmed=scores.trimmed.value,
+        median=scores.median[0],
     )

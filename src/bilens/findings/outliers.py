@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from statistics import median
 from typing import Final
 
@@ -27,9 +27,10 @@ THRESHOLD: Final = huge_norm.threshold  # of |z|
 # Numbers above zero, of which ratios matter: compared by their logarithm where none is zero.
 SIZES: Final = ("weight_norm", "effective_rank", "largest_eigenvalue", "weight_change")
 COUNTS: Final = ("dead", "duplicates", "directions_90")  # one more or less is nothing
-MOST, BINS, DIGITS = 10, 48, 4  # named; of a histogram, at most; of a value that is kept
+MOST, BINS, DIGITS = 10, 48, 6  # named; of a histogram, at most; of a value that is kept
 INNER: Final = (0.01, 0.99)  # quantiles between which a histogram lies, and as much on each side
 ROUNDING: Final = 1e-6  # of a number: what differs less is the same
+MOVED: Final = 2e-5  # likewise, of one that is kept
 
 
 def robust_scale(
@@ -98,15 +99,19 @@ def histogram(values: Values, *, logarithm: bool = False) -> Histogram | None:
 
 
 def number_change(
-    task: str, name: str, before: Mapping[str, float], after: Mapping[str, float]
+    before: SweptNumber, names: Sequence[str], after: SweptNumber, names_after: Sequence[str]
 ) -> NumberChange:
     """Return how a number, by layer, differs between two sweeps."""
-    names = [name for name in after if name in before]
-    old, new = (np.array([values[name] for name in names]) for values in (before, after))
-    _, scaled = scale_of(name, np.concatenate([old, new]))
+    earlier, now = (
+        {name: value for name, value in zip(each, one.values, strict=True) if value is not None}
+        for each, one in ((names, before), (names_after, after))
+    )
+    both = [name for name in now if name in earlier]
+    old, new = (np.array([values[name] for name in both]) for values in (earlier, now))
+    _, scaled = scale_of(after.name, np.concatenate([old, new]))
     order = np.argsort(-np.abs(scaled(new) - scaled(old)), kind="stable").tolist()
-    moves = np.abs(new - old) > ROUNDING * np.maximum(np.abs(old), np.abs(new))
-    moved = [Move(names[row], float(old[row]), float(new[row])) for row in order if moves[row]]
-    drawn = histogram(new - old) if moved else None
-    same = len(names) - len(moved)
-    return NumberChange(task, name, len(names), same, drawn, tuple(moved[:MOST]))
+    moves = np.abs(new - old) > MOVED * np.maximum(np.abs(old), np.abs(new))
+    moved = [Move(both[row], float(old[row]), float(new[row])) for row in order if moves[row]]
+    return NumberChange(
+        after.task, after.name, len(both), len(both) - len(moved), tuple(moved[:MOST])
+    )

@@ -146,6 +146,10 @@ class LayerFit(Record, frozen=True):
     usable: bool  # R² reaches it
     seen: SeenInputs | None = None  # what it was fitted to; null without text
 
+    @property
+    def scores(self) -> DegreeScores:
+        return next(one for one in self.ladder if one.fit == self.chosen)
+
 
 class QuadraticFits(Document, frozen=True, kw_only=True):
     """The quadratic approximations of a model."""

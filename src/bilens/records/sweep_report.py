@@ -47,7 +47,7 @@ class SweptNumber(Record, frozen=True):
     histogram: Histogram | None  # over all kinds; null where no two layers differ
     expected: float  # outliers among as many normally distributed numbers
     outliers: tuple[Outlier, ...]  # the farthest ten
-    values: tuple[float | None, ...]  # of each row, four digits; null where there is none
+    values: tuple[float | None, ...]  # of each row, six digits; null where there is none
 
 
 class TaskCount(Record, frozen=True):
@@ -84,8 +84,7 @@ class NumberChange(Record, frozen=True):
     task: str
     name: str
     compared: Count  # layers that have it in both
-    same: Count  # of these, to six digits
-    histogram: Histogram | None  # of the differences; null where there are none
+    same: Count  # of these, to five digits
     moved: tuple[Move, ...]  # the farthest ten
 
 
@@ -113,7 +112,7 @@ class SweepSummary(Document, frozen=True, kw_only=True):
     numbers: tuple[SweptNumber, ...]
     verdict: tuple[Finding, ...]  # the rules over all layers, and how they ended
     conditions: tuple[JudgedCondition, ...] | None  # those of `--fail-on`; null without any
-    difference: SweepChange | None  # null without another sweep
+    difference: SweepChange | None = None  # null without another sweep
     source: Source  # the model
     data: DataOrigin | None = None
     reproduce: Run

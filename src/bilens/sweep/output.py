@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -23,16 +22,15 @@ class Output:
     """Files by name below a folder."""
 
     def __init__(self, place: str) -> None:
-        self.place = place
-        self.remote: Any = None
-        if "://" in place:
-            core = optional_package("fsspec.core", "remote", "Writing to a URL")
-            try:
-                self.remote, self.root = core.url_to_fs(place)
-            except (ValueError, ImportError) as error:
-                raise UsageError(f"{place} cannot be written to: {error}.") from None
-        else:
-            self.root = str(Path(place).absolute())
+        self.place, self.local = place, "://" not in place
+        fsspec = optional_package("fsspec", "remote", "A sweep")
+        if self.local:
+            self.files, self.root = fsspec.filesystem("file"), str(Path(place).absolute())
+            return
+        try:
+            self.files, self.root = fsspec.core.url_to_fs(place)
+        except (ValueError, ImportError) as error:
+            raise UsageError(f"{place} cannot be written to: {error}.") from None
 
     def path(self, name: str) -> str:
         return f"{self.root.rstrip('/')}/{name}"
@@ -40,21 +38,19 @@ class Output:
     def read(self, name: str) -> bytes | None:
         """Return the bytes of a file; None where there is none."""
         try:
-            if self.remote is not None:
-                found: bytes = self.remote.cat_file(self.path(name))
-                return found
-            return Path(self.path(name)).read_bytes()
+            found: bytes = self.files.cat_file(self.path(name))
         except FileNotFoundError:
             return None
         except OSError as error:
             raise FileError(f"{self.path(name)}: cannot be read ({error}).") from error
+        return found
 
     def write(self, name: str, data: bytes) -> None:
         try:
-            if self.remote is None:
+            if self.local:
                 write_file(Path(self.path(name)), data)
             else:
-                self.remote.pipe_file(self.path(name), data)
+                self.files.pipe_file(self.path(name), data)
         except FileError as error:
             raise DiskError(str(error)) from error
         except OSError as error:
@@ -62,28 +58,23 @@ class Output:
 
     def remove(self, name: str) -> None:
         with suppress(FileNotFoundError):
-            if self.remote is None:
-                Path(self.path(name)).unlink()
-            else:
-                self.remote.rm_file(self.path(name))
+            self.files.rm_file(self.path(name))
 
     def tidy(self, folder: str) -> None:
         """Remove what was being written when its writer was killed."""
-        if self.remote is None:
+        if self.local:
             for item in Path(self.path(folder)).rglob(".*"):
                 item.unlink(missing_ok=True)
 
     def names(self, folder: str) -> set[str]:
         """Return the files below a folder, by their names below it."""
         base = self.path(folder)
-        if self.remote is None:
-            found = (item for item in Path(base).rglob("*") if item.is_file())
-            return {str(item.relative_to(base)) for item in found if item.name[0] != "."}
-        self.remote.invalidate_cache()
+        self.files.invalidate_cache()
         try:
-            return {item[item.index(base) + len(base) + 1 :] for item in self.remote.find(base)}
+            found = {item[item.index(base) + len(base) + 1 :] for item in self.files.find(base)}
         except FileNotFoundError:
             return set()
+        return {name for name in found if not name.rpartition("/")[2].startswith(".")}
 
     @contextmanager
     def driven(self) -> Iterator[None]:
@@ -92,7 +83,7 @@ class Output:
         A folder is locked. Elsewhere a lease is written anew every few seconds, and another driver
         waits to see whether it changes: no clock is compared with another one's.
         """
-        if self.remote is None:
+        if self.local:
             lock = FileLock(self.path(LOCK), timeout=0)
             try:
                 Path(self.root).mkdir(parents=True, exist_ok=True)

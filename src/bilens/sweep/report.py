@@ -14,9 +14,11 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
+from bilens.api.provenance import describe_run
 from bilens.base import Progress, silent
-from bilens.base.errors import FileError, UsageError, optional_package
+from bilens.base.errors import BilensError, FileError, UsageError, optional_package
 from bilens.findings.layer_audit import with_norm_scores
+from bilens.findings.layer_reading import fit_quality
 from bilens.findings.outliers import THRESHOLD, Values, number_change, swept_number
 from bilens.findings.rules.layers import named
 from bilens.findings.rules.registry import (
@@ -26,16 +28,16 @@ from bilens.findings.rules.registry import (
     rules_asked_for,
 )
 from bilens.findings.rules.rule import Evidence
+from bilens.records.base import json_text, read_document
 from bilens.records.common import Finding, JudgedCondition, Run
 from bilens.records.decomposition import LayerFit
 from bilens.records.layer_audit import (
     BaselineSource,
-    FitQuality,
     LayerDifference,
     LayeredModel,
     LayerReading,
 )
-from bilens.records.sweep import ManifestRow, SweepOptions, SweepResult
+from bilens.records.sweep import SweepOptions, SweepResult
 from bilens.records.sweep_report import Reason, SweepChange, SweepSummary, TaskCount
 from bilens.sweep.driver import FAILED
 from bilens.sweep.manifest import Plan, kept_plan
@@ -60,14 +62,6 @@ class Swept:
     readings: dict[int, LayerReading] = field(default_factory=dict)
     changes: list[LayerDifference] = field(default_factory=list)
 
-    @property
-    def names(self) -> list[str]:
-        return [row.name for row in self.plan.rows]
-
-    def by_name(self, key: Key) -> dict[str, float]:
-        pairs = zip(self.names, self.numbers[key].tolist(), strict=True)
-        return {name: value for name, value in pairs if value == value}
-
     def take(self, found: SweepResult) -> None:
         """Take the numbers of a result, and what rules need of its record."""
         task, row = found.task, self.plan.rows[found.row]
@@ -85,35 +79,15 @@ class Swept:
                 reading = replace(reading, outputs=replace(outputs, pairs=(), output_parts=()))
             self.readings[row.index] = reading
         elif task == "fit" and "audit" not in self.plan.head.options.tasks:
-            if of_fit := reading_of(row, msgspec.convert(found.record, LayerFit)):
+            fit = msgspec.convert(found.record, LayerFit)
+            if fit.scores.quadratic.value is not None:  # else −∞, which no rule judges
+                sizes, quality = (row.d_in, row.d_hidden, row.d_out), fit_quality(fit)
+                about = row.name, row.kind, row.activation, fit.exact, *sizes, False
+                of_fit = LayerReading(*about, fit=None if fit.exact else quality)
                 self.readings[row.index] = of_fit
-            else:
-                self.refused[task, row.index] = "R² is −∞: outputs that never vary are missed."
         elif task == "compare":
             change = msgspec.convert(found.record, LayerDifference)
             self.changes.append(replace(change, output_parts=(), triggers=(), token_pairs=()))
-
-
-def reading_of(row: ManifestRow, fit: LayerFit) -> LayerReading | None:
-    """Return what a fit alone says of a layer, for the rules on R²; None for −∞."""
-    scores = next((one for one in fit.ladder if one.fit == fit.chosen), fit.ladder[0])
-    linear, quadratic = scores.linear.value, scores.quadratic.value
-    if linear is None or quadratic is None:
-        return None
-    quality = FitQuality(
-        linear=linear,
-        quadratic=quadratic,
-        standard_error=scores.quadratic.standard_error or 0.0,
-        samples=scores.rows,
-        assumed_input=fit.assumed_input,
-        threshold=fit.threshold,
-        usable=fit.usable,
-        fit=fit.chosen,
-        seen=len(fit.ladder) > 1,
-        trimmed=scores.trimmed.value,
-    )
-    layer = row.name, row.kind, row.activation, fit.exact, row.d_in, row.d_hidden, row.d_out, False
-    return LayerReading(*layer, fit=None if fit.exact else quality)
 
 
 def read_sweep(output: Output, progress: Progress = silent) -> Swept:
@@ -143,22 +117,48 @@ def read_sweep(output: Output, progress: Progress = silent) -> Swept:
 
 
 def contents(output: Output, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield results; of a remote place many are fetched at a time."""
+    """Yield results; many are fetched at a time."""
     left = iter(names)
-    while part := {name: output.path(f"results/{name}") for name in islice(left, TOGETHER)}:
-        fetched = {} if output.remote is None else output.remote.cat([*part.values()])
-        for name, path in part.items():
-            data = fetched[path] if fetched else output.read(f"results/{name}")
-            if data is not None:
-                yield name, data
+    while part := {output.path(f"results/{name}"): name for name in islice(left, TOGETHER)}:
+        for path, data in output.files.cat([*part]).items():
+            yield part[path], data
+
+
+def report_of(
+    output: Output,
+    conditions: Sequence[Condition] = (),
+    baseline: str | None = None,
+    progress: Progress = silent,
+) -> tuple[Swept, SweepSummary]:
+    """Return what a sweep found, beside another one, and write it where the explorer finds it."""
+    other = None if baseline is None else summary_at(Output(baseline))
+    swept = read_sweep(output, progress)
+    run = describe_run(None, swept.plan.head.options.seed)
+    found = summary_of(swept, conditions, other, run)
+    output.write(REPORT, f"{json_text(found)}\n".encode())
+    return swept, found
+
+
+def summary_at(output: Output) -> SweepSummary:
+    """Return the report that lies in a sweep."""
+    data = output.read(REPORT)
+    if data is None:
+        raise UsageError(
+            f"{output.place} holds no report of a sweep: run `bilens sweep report` on it first."
+        )
+    try:
+        found: SweepSummary = read_document(SweepSummary, json.loads(data))
+    except (ValueError, BilensError) as error:
+        raise FileError(f"{output.place}: {REPORT} is damaged ({error}): report anew.") from None
+    return found
 
 
 def summary_of(
-    swept: Swept, conditions: Sequence[Condition], baseline: Swept | None, run: Run
+    swept: Swept, conditions: Sequence[Condition], baseline: SweepSummary | None, run: Run
 ) -> SweepSummary:
     """Return the report of a sweep, beside another one where there is one."""
-    head, rows, names = swept.plan.head, swept.plan.rows, swept.names
-    kinds = [row.family for row in rows]
+    head, rows = swept.plan.head, swept.plan.rows
+    names, kinds = tuple(row.name for row in rows), [row.family for row in rows]
     ordered = [kind for kind, _ in Counter(kinds).most_common()]
     groups = defaultdict[str, list[LayerReading]](list)
     for row, reading in sorted(swept.readings.items()):
@@ -169,23 +169,22 @@ def summary_of(
     stored = about.get("stored_as") or ", ".join(
         {part.dtype: "" for row in rows for part in row.parts}
     )
-    numbers = (swept_number(*key, one, kinds, names) for key, one in swept.numbers.items())
-    return SweepSummary(
+    found = SweepSummary(
         model=LayeredModel(about.get("format", "bilens"), len(rows), stored),
         options=head.options,
-        names=(*names,),
+        names=names,
         kinds=(*ordered,),
         kind_of_row=tuple(map(ordered.index, kinds)),
         tasks=tuple(count_of(swept, task) for task in head.options.tasks),
         reasons=(*reasons(swept),),
         threshold=THRESHOLD,
-        numbers=(*numbers,),
+        numbers=tuple(swept_number(*key, one, kinds, names) for key, one in swept.numbers.items()),
         verdict=verdict,
         conditions=(*judged(swept, conditions, verdict),) if conditions else None,
-        difference=None if baseline is None else change_of(swept, baseline),
         source=head.source,
         reproduce=run,
     )
+    return found if baseline is None else replace(found, difference=change_of(found, baseline))
 
 
 def judged(
@@ -209,34 +208,34 @@ def count_of(swept: Swept, task: str) -> TaskCount:
 def reasons(swept: Swept) -> Iterator[Reason]:
     """Yield why results are lacking; those that differ in name and numbers alone are one."""
     states: tuple[Literal["failed", "refused"], ...] = ("failed", "refused")
-    names, found = swept.names, defaultdict[Any, list[tuple[str, str, str]]](list)
+    found = defaultdict[Any, list[tuple[str, str, str]]](list)
     for state in states:
         for (task, row), fault in getattr(swept, state).items():
-            key = state, DIGITS.sub("0", fault.replace(names[row], ""))
-            found[key].append((task, names[row], fault))
+            name = swept.plan.rows[row].name
+            key = state, DIGITS.sub("0", fault.replace(name, ""))
+            found[key].append((task, name, fault))
     for (state, _), those in sorted(found.items(), key=lambda item: -len(item[1])):
         tasks, layers, faults = (dict.fromkeys(each) for each in zip(*those, strict=True))
         said = next(iter(faults))
         yield Reason(", ".join(tasks), state, said, len(layers), named([*layers]))
 
 
-def change_of(swept: Swept, baseline: Swept) -> SweepChange:
+def change_of(found: SweepSummary, baseline: SweepSummary) -> SweepChange:
     """Return the difference from another sweep; UsageError where it asked for something else."""
-    head, other = swept.plan.head, baseline.plan.head
-    if comparable(head.options) != comparable(other.options):
+    if comparable(found.options) != comparable(baseline.options):
         raise UsageError(
             "the two sweeps are not of the same tasks and options, so their numbers do not "
             "compare: sweep both with the same ones."
         )
-    mine, theirs = dict.fromkeys(swept.names), dict.fromkeys(baseline.names)
+    mine, theirs = {*found.names}, {*baseline.names}
+    before = {(one.task, one.name): one for one in baseline.numbers}
+    pairs = [(before.get((one.task, one.name)), one) for one in found.numbers]
     return SweepChange(
-        baseline=BaselineSource(other.path, other.source.weights_sha256),
-        alone=named([name for name in mine if name not in theirs]),
-        baseline_alone=named([name for name in theirs if name not in mine]),
+        baseline=BaselineSource(baseline.source.path, baseline.source.weights_sha256),
+        alone=named([name for name in found.names if name not in theirs]),
+        baseline_alone=named([name for name in baseline.names if name not in mine]),
         numbers=tuple(
-            number_change(*key, baseline.by_name(key), swept.by_name(key))
-            for key in swept.numbers
-            if key in baseline.numbers
+            number_change(old, baseline.names, new, found.names) for old, new in pairs if old
         ),
     )
 
@@ -249,7 +248,7 @@ def comparable(options: SweepOptions) -> SweepOptions:
 def table_of(swept: Swept) -> Any:
     """Return every row with all its numbers, and why there are none, as a DataFrame."""
     rows, faults = swept.plan.rows, {**swept.refused, **swept.failed}
-    columns = {"name": swept.names, "kind": [row.family for row in rows]}
+    columns = {"name": [row.name for row in rows], "kind": [row.family for row in rows]}
     numbers = {f"{task}.{name}": values for (task, name), values in swept.numbers.items()}
     told = {
         f"{task}.reason": [faults.get((task, row.index)) for row in rows]

@@ -98,9 +98,10 @@ def sweep(
     refuse_idle(said(pages), "`sweep report FOLDER`")
     from bilens.records.sweep import SweepOptions
     from bilens.sweep.driver import drive, ended, plan_of
-    from bilens.sweep.engines import open_engine
+    from bilens.sweep.engines.contract import open_engine
     from bilens.sweep.manifest import kept_plan
     from bilens.sweep.output import Output as Place
+    from bilens.sweep.report import report_of
 
     if model[0] == "status" and len(model) == 2:
         place = Place(model[1])
@@ -127,6 +128,7 @@ def sweep(
             progress,
             output.say,
         )
+        report_of(place, progress=progress)
     output.answer(json, status_of(plan, found), *status_lines(plan, found))
     if not found.whole:
         raise typer.Exit(UNFINISHED)

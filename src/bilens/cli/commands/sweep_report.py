@@ -36,20 +36,16 @@ def report_sweep(
     """Report what a sweep found; exit code 1 if a condition fails, or cannot be judged."""
     check_outputs([("--html", pages.html), ("--table", pages.table)], overwrite=True)
     conditions = parse_conditions(tuple(pages.fail_on or ()), data=True, baseline=True)
-    from bilens.api.provenance import describe_run
     from bilens.base.files import write_file
     from bilens.report.reports import SweepReport
     from bilens.report.sections.sweep import sweep_lines
     from bilens.report.text import load_catalogue
     from bilens.sweep.output import Output as Place
-    from bilens.sweep.report import REPORT, read_sweep, summary_of, table_of
+    from bilens.sweep.report import report_of, table_of
 
     with output.progress() as progress:
-        swept = read_sweep(Place(place), progress)
-        other = None if baseline is None else read_sweep(Place(baseline), progress)
-    run = describe_run(None, swept.plan.head.options.seed)
-    report = SweepReport(summary_of(swept, conditions, other, run))
-    Place(place).write(REPORT, f"{report.to_json()}\n".encode())
+        swept, found = report_of(Place(place), conditions, baseline, progress)
+    report = SweepReport(found)
     said = pages.write(report)
     if pages.table is not None:
         write_file(pages.table, table_of(swept).to_parquet(index=False))

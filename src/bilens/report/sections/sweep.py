@@ -13,7 +13,6 @@ from bilens.records.sweep_report import (
     SweepSummary,
     SweptNumber,
 )
-from bilens.report.charts.spectra import LayerColumn, layer_columns
 from bilens.report.charts.sweeps import FULL, Grid, histogram_chart, layer_map
 from bilens.report.markup import (
     Content,
@@ -128,31 +127,23 @@ def scores(record: SweepSummary, one: SweptNumber) -> list[float | None]:
 
 
 def maps(t: Catalogue, record: SweepSummary) -> Markup:
-    """Return a map of each number, or a column for each layer where a layer has one row."""
+    """Return a map of each number, in which something can be seen."""
     grid, drawn = Grid.of(record.names), list[tuple[str, Content]]()
     across, lines = len(grid.layers), len(grid.lines)
     if across * lines > SPARSE * len(record.names):
         return Markup()
     for one in record.numbers:
         name, z = label(t, one), scores(record, one)
-        if lines == 1:
-            marks = [abs(score or 0.0) > record.threshold for score in z]
-            columns = [
-                LayerColumn(None if value is None else max(value, 0.0), marked=far)
-                for value, far in zip(one.values, marks, strict=True)
-            ]
-            drawn.append((name, layer_columns(t, name, t("sweep.maps.columns"), columns)))
-        elif max(abs(score or 0.0) for score in z) > PALE:
+        if max(abs(score or 0.0) for score in z) > PALE:
             text = t("sweep.maps.text", layers=whole(across), lines=whole(lines))
             drawn.append((name, layer_map((name, text), t("layers.charts.layer"), grid, z)))
-    blocks: list[Content] = [paragraph(t("sweep.maps.columns"))]
-    if lines > 1:
-        how, end = t("sweep.maps.colours", z=fixed(FULL, 0)), fixed(FULL, 0)
-        bar = element("img", src=colour_bar(), alt=how, width=220, height=14, class_="layer-map")
-        ends = element("div", f"z ≤ −{end}", bar, f"z ≥ +{end}", class_="scale")
-        blocks = [paragraph(t("sweep.maps.lead")), figure(ends), quiet(how)]
-        alone = [name for line, name in enumerate(grid.lines) if not grid.number(line)]
-        blocks += [quiet(t("sweep.maps.alone", names=", ".join(alone)))] if alone else []
+    how, end = t("sweep.maps.colours", z=fixed(FULL, 0)), fixed(FULL, 0)
+    bar = element("img", src=colour_bar(), alt=how, width=220, height=14, class_="layer-map")
+    ends = element("div", f"z ≤ −{end}", bar, f"z ≥ +{end}", class_="scale")
+    blocks: list[Content] = [paragraph(t("sweep.maps.lead")), figure(ends), quiet(how)]
+    alone = [name for line, name in enumerate(grid.lines) if not grid.number(line)]
+    if alone and lines > 1:
+        blocks.append(quiet(t("sweep.maps.alone", names=", ".join(alone))))
     return section(t, "sweep.maps", *blocks, drawings(drawn)) if drawn else Markup()
 
 
@@ -240,9 +231,8 @@ def difference(t: Catalogue, found: SweepChange | None) -> Markup:
                 for name, a, b in pairs
             ]
             same = t("sweep.difference.same", same=whole(one.same), of=whole(one.compared))
-            drawn = [figure(histogram(t, label(t, one), one.histogram))] if one.histogram else []
             body = table(t, "", columns, rows, class_="layers", label=label(t, one))
-            blocks += [heading(label(t, one)), paragraph(same), *drawn, body]
+            blocks += [heading(label(t, one)), paragraph(same), body]
     if calm := [one for one in found.numbers if not one.moved]:
         blocks.append(quiet(t("sweep.difference.calm", names=listing(t, calm))))
     return section(t, "sweep.difference", *blocks)

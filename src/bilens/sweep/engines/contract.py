@@ -1,17 +1,20 @@
-"""What the driver of a sweep asks of whatever runs its jobs."""
+"""What the driver of a sweep asks of whatever runs its jobs: each engine is a file beside this."""
 
 from __future__ import annotations
 
+import importlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 
 from bilens.base.errors import UsageError
+from bilens.base.memory import memory_limit
 from bilens.sweep.jobs import Outcome, Spec
 
 WAIT = 1.0  # seconds, after which a driver that waits may look at something else
 ANSWER = 10.0  # seconds that an engine has to answer
 PROCESS = 1 << 29  # bytes of a worker before it has read anything: Python, torch and bilens
+ENGINES = ("local", "ray", "slurm", "dask")
 
 
 class Engine(ABC):
@@ -75,3 +78,18 @@ def first_line(error: BaseException) -> str:
     """Return what an error of a library says, without its traceback and its full stop."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+
+
+def open_engine(
+    name: str,
+    workers: int | None = None,
+    threads: int = 1,
+    options: Mapping[str, str] | None = None,
+) -> Engine:
+    """Return an engine that is ready for jobs of so many threads each."""
+    if name not in ENGINES:
+        raise UsageError(f"--engine {name} is not known: use one of {', '.join(ENGINES)}.")
+    memory_limit()  # refuses a limit that is none, before anything starts
+    kind = getattr(importlib.import_module(f"bilens.sweep.engines.{name}"), f"{name.title()}Engine")
+    engine: Engine = kind(workers, threads, options or {})
+    return engine

@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,6 @@ from bilens.sweep.engines.contract import ANSWER, PROCESS, WAIT, Engine, first_l
 from bilens.sweep.jobs import Outcome, Spec, run_spec
 
 PATIENCE = 60.0  # seconds; as long as it takes a node to be replaced by another one
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A job that Ray has."""
-
-    number: int
-    num_bytes: int
 
 
 class RayEngine(Engine):
@@ -46,7 +37,7 @@ class RayEngine(Engine):
             )
         self.nodes: list[dict[str, Any]] = []
         self.seen = self.changed = 0.0  # when the nodes were asked for, and were others than before
-        self.running: dict[Any, Asked] = {}
+        self.running: dict[Any, tuple[int, int]] = {}  # number of a job, and its bytes
         self.started = not ray.is_initialized()
         if self.started:
             start(ray, address, environment)
@@ -87,9 +78,8 @@ class RayEngine(Engine):
         return max(1, min(found, self.workers or found))
 
     def submit(self, spec: Spec, num_bytes: int) -> None:
-        asked = Asked(spec.number, num_bytes + PROCESS)
-        task = self.task.options(num_cpus=self.cpus, memory=asked.num_bytes)
-        self.running[task.remote(spec)] = asked
+        task = self.task.options(num_cpus=self.cpus, memory=num_bytes + PROCESS)
+        self.running[task.remote(spec)] = spec.number, num_bytes + PROCESS
 
     def as_completed(self) -> Iterator[Outcome]:
         some, rest = self.ray.wait([*self.running], num_returns=1, timeout=WAIT)
@@ -97,7 +87,7 @@ class RayEngine(Engine):
             more, _ = self.ray.wait(rest, num_returns=len(rest), timeout=0)
             some += more
         for reference in some:
-            yield self.outcome(reference, self.running.pop(reference).number)
+            yield self.outcome(reference, self.running.pop(reference)[0])
         if not some:
             yield from self.hopeless()
 
@@ -127,11 +117,11 @@ class RayEngine(Engine):
         self.look()
         if time.monotonic() < self.changed + self.patience:
             return
-        for reference, asked in [*self.running.items()]:
-            if not self.fits(asked.num_bytes):
+        for reference, (number, num_bytes) in [*self.running.items()]:
+            if not self.fits(num_bytes):
                 self.ray.cancel(reference)
                 del self.running[reference]
-                yield Outcome(asked.number, refused=f"{self.too_large(asked.num_bytes)}.")
+                yield Outcome(number, refused=f"{self.too_large(num_bytes)}.")
 
     def cancel(self) -> None:
         for reference in self.running:
@@ -145,8 +135,10 @@ def start(ray: Any, address: str, environment: str) -> None:
     """Be a driver of a cluster that runs, or, where there is none, of one that ends with it."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
-        if port.isdigit():  # where nothing listens, `ray.init` waits without an end
+        if port.isdigit():  # where nothing listens, `ray.init` waits for minutes
             socket.create_connection((host.strip("[]"), int(port)), ANSWER).close()
+            # Where something else than Ray does: tried once, 40 seconds, and not 20 times.
+            os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of a cluster that starts here
         ray.init(
             address=address or None,
