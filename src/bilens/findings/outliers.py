@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from bilens.findings.rules.layers import huge_norm
 from bilens.records.sweep_report import (
-    Histogram,
     KindNumbers,
     Move,
     NumberChange,
@@ -27,10 +26,8 @@ THRESHOLD: Final = huge_norm.threshold  # of |z|
 # Numbers above zero, of which ratios matter: compared by their logarithm where none is zero.
 SIZES: Final = ("weight_norm", "effective_rank", "largest_eigenvalue", "weight_change")
 COUNTS: Final = ("dead", "duplicates", "directions_90")  # one more or less is nothing
-MOST, BINS, DIGITS = 10, 48, 6  # named; of a histogram, at most; of a value that is kept
-INNER: Final = (0.01, 0.99)  # quantiles between which a histogram lies, and as much on each side
-ROUNDING: Final = 1e-6  # of a number: what differs less is the same
-MOVED: Final = 2e-5  # likewise, of one that is kept
+MOST, DIGITS = 10, 6  # named; of a value that is kept
+MOVED: Final = 2e-5  # of a number that is kept: what differs less is the same
 
 
 def robust_scale(
@@ -74,28 +71,10 @@ def swept_number(
         name=name,
         logarithm=logarithm,
         kinds=tuple(found),
-        histogram=histogram(values[known], logarithm=logarithm),
         expected=scored * math.erfc(THRESHOLD / math.sqrt(2)),
         outliers=tuple(sorted(outliers, key=lambda one: -abs(one.z))[:MOST]),
         values=tuple(None if math.isnan(x) else float(f"{x:.{DIGITS}g}") for x in values.tolist()),
     )
-
-
-def histogram(values: Values, *, logarithm: bool = False) -> Histogram | None:
-    """Return counts in equal bins, of ratios for a logarithm; None where nothing differs.
-
-    What is far out is counted beside them.
-    """
-    sizes = np.log(values) if logarithm else values
-    if not len(sizes) or np.ptp(sizes) <= ROUNDING * np.abs(sizes).max():
-        return None
-    low, high = np.quantile(sizes, INNER).tolist()
-    width = (high - low) or float(np.ptp(sizes))
-    low, high = max(low - width, float(sizes.min())), min(high + width, float(sizes.max()))
-    counts, edges = np.histogram(sizes, min(BINS, math.isqrt(4 * len(sizes)) + 4), (low, high))
-    ends = tuple((np.exp(edges) if logarithm else edges).tolist())
-    beyond = int((sizes < low).sum()), int((sizes > high).sum())
-    return Histogram(ends, tuple(counts.tolist()), *beyond)
 
 
 def number_change(

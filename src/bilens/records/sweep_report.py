@@ -8,15 +8,6 @@ from bilens.records.layer_audit import BaselineSource, LayeredModel
 from bilens.records.sweep import SweepOptions
 
 
-class Histogram(Record, frozen=True):
-    """How many layers have a number in each bin."""
-
-    edges: tuple[float, ...]  # one more than `counts`
-    counts: tuple[Count, ...]
-    below: Count  # layers left of the first edge
-    above: Count  # layers right of the last one
-
-
 class KindNumbers(Record, frozen=True):
     """One number over all layers of a kind."""
 
@@ -44,7 +35,6 @@ class SweptNumber(Record, frozen=True):
     name: str
     logarithm: bool  # z is of its logarithm
     kinds: tuple[KindNumbers, ...]  # the most frequent first; none where no layer has the number
-    histogram: Histogram | None  # over all kinds; null where no two layers differ
     expected: float  # outliers among as many normally distributed numbers
     outliers: tuple[Outlier, ...]  # the farthest ten
     values: tuple[float | None, ...]  # of each row, six digits; null where there is none

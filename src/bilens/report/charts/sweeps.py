@@ -2,12 +2,13 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
+import numpy as np
 from markupsafe import Markup
 
-from bilens.records.sweep_report import Histogram
 from bilens.report.markup import Figure, element, rectangle
 from bilens.report.plot import LARGE, Axis, Plot, within
 from bilens.report.raster import cell_map
@@ -16,31 +17,49 @@ from bilens.report.text import tick_text, whole
 DECADE = 20.0  # ratio of the ends from which ticks are powers of ten
 LEAST = 1.5  # height of a bar: a single layer has to be seen
 FULL = 7.0  # |z| of full colour: twice what stands out
+BINS, INNER = 48, (0.01, 0.99)  # at most; quantiles that bins hold, and as much on each side
+ROUNDING = 1e-6  # of a number: what differs less is the same
 TALL, CELL = 500.0, 24.0  # height of a map, and of a cell, at most
 TICKS = 8
 NUMBER = re.compile(r"\d+")
 
 
-def histogram_chart(
-    title: str, description: str, y_name: str, found: Histogram, *, logarithm: bool = False
+def bins(
+    values: Iterable[float | None], logarithm: bool
+) -> tuple[list[float], list[int], int, int] | None:
+    """Return edges and counts of equal bins, of ratios for a logarithm, and what lies beyond them.
+
+    That is how many values are far out, below and above; None where no two differ.
+    """
+    known = np.array([value for value in values if value is not None])
+    sizes = np.log(known) if logarithm else known
+    if not len(sizes) or np.ptp(sizes) <= ROUNDING * np.abs(sizes).max():
+        return None
+    low, high = np.quantile(sizes, INNER).tolist()
+    width = (high - low) or float(np.ptp(sizes))
+    low, high = max(low - width, float(sizes.min())), min(high + width, float(sizes.max()))
+    counts, edges = np.histogram(sizes, min(BINS, math.isqrt(4 * len(sizes)) + 4), (low, high))
+    ends = np.exp(edges) if logarithm else edges
+    return ends.tolist(), counts.tolist(), int((sizes < low).sum()), int((sizes > high).sum())
+
+
+def bars(
+    texts: tuple[str, str], y_name: str, edges: Sequence[float], counts: Sequence[int], log: bool
 ) -> Figure:
     """Return a bar for each bin; heights are square roots, so that few are seen beside many."""
-    low, high, most = found.edges[0], found.edges[-1], max(found.counts)
+    low, high, most = edges[0], edges[-1], max(counts)
     ticks: Sequence[float] = within(low, high, 5)[2]
-    if logarithm and high > DECADE * low:
-        first, last = math.ceil(math.log10(low)), math.floor(math.log10(high))
-        ticks = [10.0**power for power in range(first, last + 1)]
-    counts = [0, *(10**n for n in range(9) if 0.03 * most < 10**n < 0.6 * most), most]
-    across = Axis(low, high, ticks, tick_text, "", "short", math.log10 if logarithm else float)
-    upwards = Axis(0, most, counts, whole, y_name, warp=math.sqrt)
-    plot, bars = Plot(across, upwards, 440, 224, "chart wide", LARGE), list[Markup]()
-    for place, count in enumerate(found.counts):
-        if count:
-            left, right = map(plot.across, found.edges[place : place + 2])
-            height = max(plot.base - plot.upwards(count), LEAST)
-            width = max(right - left - 0.5, 1.0)
-            bars.append(rectangle(left, plot.base - height, width, height, "pos strong"))
-    return plot.figure(title, description, *bars)
+    if log and high > DECADE * low:
+        ticks = [10.0**n for n in range(math.ceil(math.log10(low)), math.ceil(math.log10(high)))]
+    heights = [0, *(10**n for n in range(9) if 0.03 * most < 10**n < 0.6 * most), most]
+    across = Axis(low, high, ticks, tick_text, "", "short", math.log10 if log else float)
+    upwards = Axis(0, most, heights, whole, y_name, warp=math.sqrt)
+    plot = Plot(across, upwards, 440, 224, "chart wide", LARGE)
+    x, top, drawn = plot.across, plot.upwards, list[Markup]()
+    for (left, right), count in zip(pairwise(map(x, edges)), counts, strict=True):
+        height = min(top(count), plot.base - LEAST) - plot.base if count else 0.0
+        drawn.append(rectangle(left, plot.base, right - left - 0.5, height, "pos strong"))
+    return plot.figure(*texts, *drawn)
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 from markupsafe import Markup
 
 from bilens.records.sweep_report import (
-    Histogram,
     NumberChange,
     Reason,
     SweepChange,
     SweepSummary,
     SweptNumber,
 )
-from bilens.report.charts.sweeps import FULL, Grid, histogram_chart, layer_map
+from bilens.report.charts.sweeps import FULL, Grid, bars, bins, layer_map
 from bilens.report.markup import (
     Content,
     drawings,
@@ -84,6 +83,10 @@ def label(t: Catalogue, one: SweptNumber | NumberChange) -> str:
     return f"{one.task} · {t(key) if t.has(key) else one.name}"
 
 
+def four(value: float) -> str:
+    return quantity(value, 4)
+
+
 def listing(t: Catalogue, found: Sequence[SweptNumber | NumberChange]) -> str:
     return t("list.comma").join(label(t, one) for one in found)
 
@@ -93,24 +96,20 @@ def numbers(t: Catalogue, record: SweepSummary) -> Markup:
     drawn, rows = list[tuple[str, Content]](), list[Sequence[Content]]()
     for one in record.numbers:
         name = label(t, one)
-        if one.histogram is not None:
-            drawn.append((name, histogram(t, name, one.histogram, logarithm=one.logarithm)))
+        if (found := bins(one.values, one.logarithm)) is not None:
+            edges, counts, below, above = found
+            text = t("sweep.numbers.beyond", below=whole(below), above=whole(above))
+            chart = bars((name, text), t("sweep.numbers.layers"), edges, counts, one.logarithm)
+            drawn.append((name, joined(chart.__html__(), quiet(text)) if below + above else chart))
         for kind in one.kinds:
             of_kind = joined(name, " ", element("span", kind.kind, class_="quiet"))
             far = NONE if kind.spread is None else whole(kind.outliers)
-            five = (quantity(value, 4) for value in kind.quantiles)
+            five = map(four, kind.quantiles)
             rows.append((of_kind, whole(kind.count), *five, far))
             name = ""
     lead, caption = t.each("sweep.numbers", ("lead", "caption"))
     body = table(t, caption, t.each("sweep.numbers", COLUMNS), rows, class_="layers")
     return section(t, "sweep.numbers", paragraph(lead), drawings(drawn), body) if rows else Markup()
-
-
-def histogram(t: Catalogue, name: str, found: Histogram, *, logarithm: bool = False) -> Content:
-    """Return how a number lies, and below the drawing how many layers lie beyond it."""
-    text = t("sweep.numbers.beyond", below=whole(found.below), above=whole(found.above))
-    chart = histogram_chart(name, text, t("sweep.numbers.layers"), found, logarithm=logarithm)
-    return joined(chart.__html__(), quiet(text)) if found.below + found.above else chart
 
 
 def scores(record: SweepSummary, one: SweptNumber) -> list[float | None]:
@@ -153,10 +152,8 @@ def outliers(t: Catalogue, record: SweepSummary) -> Markup:
     columns = t.each("sweep.outliers", ("layer", "value", "usual", "z"))
     for one in record.numbers:
         if one.outliers:
-            rows = [
-                (far.name, quantity(far.value, 4), quantity(far.usual, 4), signed(far.z, 1))
-                for far in one.outliers
-            ]
+            far = ((x.name, x.value, x.usual, x.z) for x in one.outliers)
+            rows = [(name, four(value), four(usual), signed(z, 1)) for name, value, usual, z in far]
             body = table(t, "", columns, rows, class_="layers", label=label(t, one))
             blocks += [heading(label(t, one)), paragraph(outlier_count(t, one)), body]
     calm = [one for one in record.numbers if one.kinds and not one.outliers]
@@ -225,11 +222,8 @@ def difference(t: Catalogue, found: SweepChange | None) -> Markup:
     columns = t.each("sweep.difference", ("layer", "before", "after", "change"))
     for one in found.numbers:
         if one.moved:
-            pairs = [(move.name, move.before, move.after) for move in one.moved]
-            rows = [
-                (name, quantity(a, 4), quantity(b, 4), signed_quantity(b - a))
-                for name, a, b in pairs
-            ]
+            moves = [(move.name, move.before, move.after) for move in one.moved]
+            rows = [(name, four(a), four(b), signed_quantity(b - a)) for name, a, b in moves]
             same = t("sweep.difference.same", same=whole(one.same), of=whole(one.compared))
             body = table(t, "", columns, rows, class_="layers", label=label(t, one))
             blocks += [heading(label(t, one)), paragraph(same), body]
@@ -244,14 +238,14 @@ def sweep_lines(t: Catalogue, record: SweepSummary) -> Iterator[str]:
     yield from (reason_line(t, one) for one in record.reasons[:SAID])
     for one in record.numbers:
         if one.kinds:
-            low, _, middle, _, high = (quantity(value, 4) for value in one.kinds[0].quantiles)
+            low, _, middle, _, high = map(four, one.kinds[0].quantiles)
             far = outlier_count(t, one) if one.outliers else ""
             yield f"{label(t, one)}: {middle} ({low} – {high}) {far}".rstrip()
             for each in one.outliers[:SAID]:
-                yield f"  {each.name}: {quantity(each.value, 4)}, z = {signed(each.z, 1)}"
+                yield f"  {each.name}: {four(each.value)}, z = {signed(each.z, 1)}"
     for change in record.difference.numbers if record.difference else ():
         for move in change.moved[:SAID]:
-            both = f"{quantity(move.before, 4)} → {quantity(move.after, 4)}"
+            both = f"{four(move.before)} → {four(move.after)}"
             yield f"{label(t, change)}: {move.name} {both}"
     findings = [finding_line(t, "layer_audit", finding) for finding in record.verdict]
     for line in [*findings, *condition_lines(t, record)]:
