@@ -35,62 +35,42 @@ class Scheme:
     """How a library stores one weight."""
 
     about: str
-    mark: str  # what the name of one of its tensors ends with; the weight has the rest as its name
-    needs: tuple[str, ...]  # what must stand in the place of the mark; "" is the weight itself
+    # how the names of its tensors end, behind a part that they share; "" for the weight itself.
+    # Only a weight that is stored so has one with the first.
+    needs: tuple[str, ...]
     weight: Callable[[Parts], Weight]
-    may: tuple[str, ...] = ()  # what may
-    ending: str = ""  # what the name of the weight ends with, behind that rest
+    may: tuple[str, ...] = ()  # of those that may be beside them
     by_rows: bool = False  # whether codes of some rows are read without the others
+
+    @property
+    def ending(self) -> str:
+        """What the name of the weight ends with."""
+        return ".weight" if "" not in self.needs and self.needs[0].startswith(".") else ""
 
 
 INPUTS = (".input_scale", ".activation_scale", ".output_scale")  # of activations: no weights
-BLOCKS = Scheme("FP8 in blocks", "_scale_inv", ("", "_scale_inv"), fp8_in_blocks, by_rows=True)
-PLAIN = Scheme(
-    "8-bit numbers",
-    ".weight_scale",
-    (".weight", ".weight_scale"),
-    eight_bits,
-    ending=".weight",
-    by_rows=True,
-)
-PACKED = Scheme(
-    "packed integers",
-    ".weight_packed",
-    (".weight_packed", ".weight_scale", ".weight_shape"),
-    packed_integers,
-    (".weight_zero_point", ".weight_g_idx"),
-    ".weight",
-    by_rows=True,
-)
+PLAIN = Scheme("8-bit numbers", (".weight_scale", ".weight"), eight_bits, by_rows=True)
+ROWS = Scheme("int8 by rows", (".SCB", ".weight"), int8_of_bitsandbytes, (".weight_format",), True)
+IN_GROUPS = (".weight_packed", ".weight_scale", ".weight_shape")
+AROUND_ZERO = (".weight_zero_point", ".weight_g_idx")
+PACKED = Scheme("packed integers", IN_GROUPS, packed_integers, AROUND_ZERO, True)
 ZEROS = (".qweight", ".qzeros", ".scales")
+
+
+def four_bits(kind: str) -> Scheme:
+    needs = (f".quant_state.bitsandbytes__{kind}", "", ".absmax", ".quant_map")
+    weight = partial(four_bits_of_bitsandbytes, needs[0])
+    return Scheme(kind.upper(), needs, weight, (".nested_absmax", ".nested_quant_map"))
+
+
 METHODS: dict[str, tuple[Scheme, ...]] = {
-    "fp8": (BLOCKS, PLAIN),
+    "fp8": (Scheme("FP8 in blocks", ("_scale_inv", ""), fp8_in_blocks, by_rows=True), PLAIN),
     "fbgemm_fp8": (PLAIN,),
     "compressed-tensors": (PACKED, PLAIN),
-    "gptq": (Scheme("GPTQ", ".qweight", ZEROS, gptq, (".g_idx",), ".weight"),),
-    "awq": (Scheme("AWQ", ".qweight", ZEROS, awq, ending=".weight"),),
-    "mxfp4": (Scheme("MXFP4", "_blocks", ("_blocks", "_scales"), mxfp4),),
-    "bitsandbytes": (
-        *(
-            Scheme(
-                kind.upper(),
-                f".quant_state.bitsandbytes__{kind}",
-                ("", ".absmax", ".quant_map", f".quant_state.bitsandbytes__{kind}"),
-                partial(four_bits_of_bitsandbytes, kind),
-                (".nested_absmax", ".nested_quant_map"),
-            )
-            for kind in ("nf4", "fp4")
-        ),
-        Scheme(
-            "int8 by rows",
-            ".SCB",
-            (".weight", ".SCB"),
-            int8_of_bitsandbytes,
-            (".weight_format",),
-            ".weight",
-            by_rows=True,
-        ),
-    ),
+    "gptq": (Scheme("GPTQ", ZEROS, gptq, (".g_idx",)),),
+    "awq": (Scheme("AWQ", ZEROS, awq),),
+    "mxfp4": (Scheme("MXFP4", ("_blocks", "_scales"), mxfp4),),
+    "bitsandbytes": (four_bits("nf4"), four_bits("fp4"), ROWS),
 }
 
 
@@ -120,8 +100,8 @@ def packed_weights(
         )
     left, made = dict.fromkeys(names), dict[str, Packed]()
     for scheme in schemes:
-        for name in [name for name in left if name.endswith(scheme.mark)]:
-            rest = name.removesuffix(scheme.mark)
+        for name in [name for name in left if name.endswith(scheme.needs[0])]:
+            rest = name.removesuffix(scheme.needs[0])
             endings = (*scheme.needs, *scheme.may)
             found = {end: rest + end for end in endings if rest + end in left}
             if missing := [rest + end for end in scheme.needs if end not in found]:
@@ -135,7 +115,7 @@ def packed_weights(
     if not made:
         raise CheckpointError(
             f"{config}: says that the model is quantised by {method!r}, and no tensor beside it is "
-            f"called …{schemes[0].mark}: use the files that were saved together."
+            f"called …{schemes[0].needs[0]}: use the files that were saved together."
         )
     return made, [name for name in left if not name.endswith(INPUTS)]
 
@@ -148,7 +128,7 @@ def dequantised(
     for name, (scheme, found) in weights.items():
         parts = {end: store[one] for end, one in found.items()}
         shape, dtype, fetch = scheme.weight(Parts(parts, said, config))
-        codes = parts[scheme.needs[0]]
+        codes = parts.get(scheme.ending, parts[scheme.needs[0]])
         locate = partial(bytes_of, [*parts.values()], shape, codes if scheme.by_rows else None)
         made[name] = StoredTensor(codes.path, name, shape, dtype, fetch, locate=locate)
     return made

@@ -278,10 +278,10 @@ def mxfp4(parts: Parts) -> Weight:
     return (experts, blocks * size * 2, d_out), torch.bfloat16, fetch
 
 
-def four_bits_of_bitsandbytes(kind: str, parts: Parts) -> Weight:
+def four_bits_of_bitsandbytes(state_of: str, parts: Parts) -> Weight:
     """Return numbers of the stored table times the largest of their block, which may be packed."""
     codes, largest, table = parts[""], parts[".absmax"], parts[".quant_map"]
-    stated = parts[f".quant_state.bitsandbytes__{kind}"]
+    stated = parts[state_of]
     try:
         state = json.loads(bytes(stated.fetch(()).tolist()))
         shape, size = tuple(map(int, state["shape"])), int(state["blocksize"])
