@@ -1,14 +1,9 @@
-"""Language models in GGUF, the format of llama.cpp: their gated MLPs, dequantised one by one.
-
-The header is read here: the gguf package follows whatever lengths a file claims.
-"""
+"""Language models in GGUF, the format of llama.cpp: their gated MLPs, dequantised one by one."""
 
 import re
-import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from io import BufferedReader
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -23,6 +18,7 @@ from bilens.base.files import file_sha256
 from bilens.io.byte_ranges import Block, Opened, Region, Span, opened
 from bilens.io.formats.activations import activation_named
 from bilens.io.formats.families import AFTER, FAMILIES, LAYER, PLAIN, RMS
+from bilens.io.formats.gguf_header import GGUFHeader, HeaderReader, TensorEntry
 from bilens.io.formats.source import compare_ends
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
 from bilens.io.stored_mlp import (
@@ -35,136 +31,6 @@ from bilens.io.stored_mlp import (
 )
 from bilens.io.tensors import check_names
 
-MAGIC = b"GGUF"
-VERSIONS = (2, 3)
-# GGUF's number of a type: how it is packed
-SCALARS = {**dict(enumerate("BbHhIif?")), **dict(enumerate("Qqd", start=10))}
-STRING, ARRAY = 8, 9
-MAX_COUNT, MAX_NAME, MAX_AXES = 100_000, 65_535, 4
-Value = int | float | bool | str
-
-
-@dataclass(frozen=True)
-class TensorEntry:
-    """One tensor: its shape, rows first, ggml's number of its type, and its first byte."""
-
-    shape: tuple[int, ...]
-    kind: int
-    offset: int
-
-    @property
-    def width(self) -> int:
-        return self.shape[-1] if self.shape else 0
-
-
-@dataclass(frozen=True)
-class GGUFHeader:
-    """What stands before the tensors."""
-
-    # numbers and texts by key; arrays, such as the vocabulary, are passed over
-    values: Mapping[str, Value]
-    tensors: Mapping[str, TensorEntry]  # by name, in the order of the file
-    start: int  # the first byte behind the header
-    alignment: int  # of every tensor
-
-    def number(self, key: str) -> int:
-        value = self.values.get(key, 0)
-        return value if isinstance(value, int) else 0
-
-
-@dataclass
-class HeaderReader:
-    """A file that is being read, each claim of which is checked against its size."""
-
-    path: Path
-    file: BufferedReader
-    size: int
-    where: int = 0
-
-    def header(self) -> GGUFHeader:
-        if self.take(4) != MAGIC:
-            raise self.damaged("does not begin with GGUF")
-        version = self.unpack("I")
-        if version not in VERSIONS:
-            raise CheckpointError(
-                f"{self.path}: is of GGUF version {version}; versions 2 and 3 are read (in little-"
-                "endian order): convert the model again."
-            )
-        num_tensors, num_values = self.count("Q", MAX_COUNT), self.count("Q", MAX_COUNT)
-        values = {}
-        for _ in range(num_values):
-            key = self.text(MAX_NAME)
-            value = self.value(self.unpack("I"))
-            if value is not None:
-                values[key] = value
-        found = {}
-        for _ in range(num_tensors):
-            name = self.text(MAX_NAME)
-            axes = [self.unpack("Q") for _ in range(self.count("I", MAX_AXES))]
-            found[name] = TensorEntry(tuple(axes[::-1]), self.unpack("I"), self.unpack("Q"))
-        if len(found) != num_tensors:
-            raise self.damaged("names a tensor twice")
-        alignment = values.get("general.alignment", 32)
-        if not isinstance(alignment, int) or not 0 < alignment <= MAX_NAME:
-            raise self.damaged(f"has the alignment {alignment!r}")
-        start = -(-self.where // alignment) * alignment
-        tensors = {n: replace(one, offset=start + one.offset) for n, one in found.items()}
-        return GGUFHeader(values, tensors, start, alignment)
-
-    def value(self, kind: int) -> Value | None:
-        """Return a number or a text; None for an array, which is passed over."""
-        if kind in SCALARS:
-            return self.unpack(SCALARS[kind])
-        if kind == STRING:
-            return self.text(self.size)
-        if kind != ARRAY:
-            raise self.damaged(f"has a value of the unknown type {kind}")
-        inner, length = self.unpack("I"), self.count("Q", self.size)
-        if inner in SCALARS:
-            self.skip(length * struct.calcsize(f"<{SCALARS[inner]}"))
-        elif inner == STRING:
-            for _ in range(length):
-                self.skip(self.count("Q", self.size))
-        else:
-            raise self.damaged(f"has an array of the type {inner}")
-        return None
-
-    def text(self, longest: int) -> str:
-        try:
-            return self.take(self.count("Q", longest)).decode()
-        except UnicodeDecodeError as error:
-            raise self.damaged("has a name that is no text") from error
-
-    def count(self, code: str, most: int) -> int:
-        """Return a length that the file can have."""
-        number = self.unpack(code)
-        if number > most:
-            raise self.damaged(f"claims a length of {number}")
-        return number
-
-    def unpack(self, code: str) -> int:
-        (number,) = struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}")))
-        return number  # type: ignore[no-any-return]
-
-    def take(self, length: int) -> bytes:
-        self.skip(length)
-        self.file.seek(self.where - length)
-        return self.file.read(length)
-
-    def skip(self, length: int) -> None:
-        if self.where + length > self.size:
-            raise self.damaged(f"ends after {self.size} bytes, in the middle of its header")
-        self.where += length
-
-    def damaged(self, how: str) -> CheckpointError:
-        return CheckpointError(
-            f"{self.path}: is not a readable GGUF file ({how}): check that the download is "
-            "complete and that the file is what its name says."
-        )
-
-
-# ---- the MLPs
-
 SEPARATE = Layout("ffn_gate", "ffn_up", "ffn_down")
 FUSED = Layout("ffn_up", "ffn_up", "ffn_down")  # gate first
 EXPERTS = Layout("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")  # stacks of all experts
@@ -172,15 +38,8 @@ SHARED = Layout("ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp")
 ROUTERS = ("ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight", "exp_probs_b.bias")
 # architectures whose queries and keys the converters of llama.cpp turn
 TURNED = (
-    "llama",
-    "mistral3",
-    "deci",
-    "granite",
-    "granitemoe",
-    "smollm3",
-    "arcee",
-    "minicpm",
-    "olmo",
+    *("llama", "mistral3", "deci", "granite", "granitemoe"),
+    *("smollm3", "arcee", "minicpm", "olmo"),
 )
 QUERIES_OR_KEYS = re.compile(r"blk\.\d+\.attn_(q|k)\.(?:weight|bias)")
 NORMS = ("ffn_norm", "ffn_post_norm", "post_ffw_norm")  # beside the MLP, not in it
@@ -264,29 +123,26 @@ def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
 
 def parts_of(path: Path) -> list[tuple[GGUFHeader, Opened]]:
     """Return the headers of a file, or of all parts of a model of which it is the first."""
-    number, found = 1, list[tuple[GGUFHeader, Opened]]()
-    while len(found) < number:
-        file = path
-        if found:
-            file = path.with_name(f"{path.stem[:-14]}{len(found) + 1:05}-of-{number:05}.gguf")
+    file, number, found = path, 1, list[tuple[GGUFHeader, Opened]]()
+    while (place := len(found)) < number:
+        if place:
+            file = path.with_name(f"{path.stem[:-14]}{place + 1:05}-of-{number:05}.gguf")
         if not file.is_file():
             raise CheckpointError(f"{path}: is one of {number} parts, and {file.name} is missing.")
         whole = opened(file)
         with file.open("rb") as source:
             header = HeaderReader(file, source, whole.size).header()
-        if not found and header.number("split.count") > 1:
+        if not place and header.number("split.count") > 1:
             number = header.number("split.count")
-            if not path.name.endswith(f"-00001-of-{number:05}.gguf"):
+            if not path.name.endswith(end := f"-00001-of-{number:05}.gguf"):
                 raise CheckpointError(
                     f"{path}: is one of {number} parts of a model: name the first one, which ends "
-                    f"with -00001-of-{number:05}.gguf."
+                    f"with {end}."
                 )
-        if number > 1 and (header.number("split.no"), header.number("split.count")) != (
-            len(found),
-            number,
-        ):
+        said = header.number("split.no"), header.number("split.count")
+        if number > 1 and said != (place, number):
             raise CheckpointError(
-                f"{file}: does not say that it is part {len(found) + 1} of {number}: use the "
+                f"{file}: does not say that it is part {place + 1} of {number}: use the "
                 "files that were saved together."
             )
         # the first part alone says what the model is
