@@ -1,6 +1,5 @@
 """Folders of Hugging Face, read layer by layer: no module is built and no code in them is run."""
 
-import copy
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
@@ -28,7 +27,12 @@ from bilens.io.formats.families import (
     refuse_config,
     unknown_model,
 )
-from bilens.io.formats.llama import LayersAloneError, read_llama
+from bilens.io.formats.llama import (
+    LayersAloneError,
+    comparison_of_llama,
+    read_llama,
+    views_of_llama,
+)
 from bilens.io.formats.named_roles import NOT_OPENED
 from bilens.io.formats.pickled import open_pickles, pickles_in
 from bilens.io.formats.quantised import (
@@ -48,13 +52,11 @@ from bilens.io.formats.source import Module, compare_with_source
 from bilens.io.loaded_model import CONFIG_NAME, Format, LoadedModel, ReadOptions, foreign_keys
 from bilens.io.stored_mlp import LayerLocation, Store, StoredMLP, headers_of
 from bilens.io.tensors import MixedDtypesError, check_names
-from bilens.nn import BilinearTransformer
 from bilens.nn.agreement import Agreement, together
-from bilens.nn.layer_view import LayerView
-from bilens.nn.module_layers import layer_views
 
 MAX_EXPERTS = 10_000
 NOTHING_SAID = ReadOptions()
+Located = tuple[LayerLocation, list[Module]]  # an MLP, and where it runs
 
 
 def read_huggingface(folder: Path, options: ReadOptions) -> LoadedModel:
@@ -116,10 +118,55 @@ def read_layers(
 
     `changed` returns its tensors as an adapter changes them; `pickled` are those of a pickle.
     """
-    wanted, in_place = options.wanted, options.in_place(folder) and pickled is None
-    path = folder / CONFIG_NAME
+    path, in_place = folder / CONFIG_NAME, options.in_place(folder) and pickled is None
     content = read_json(path)
-    kind, packed = content.get("model_type"), quantisation_of(content)
+    packed = quantisation_of(content)
+    content, family = text_model(path, content)
+    activation, family = activation_of(path, content, family)
+    about = {"format": f"Hugging Face {content['model_type']}"}
+    found, files, made = tensors_of(folder, content, family, packed, pickled, options, about)
+    headers = headers_of(files) if in_place else {}
+    whole = changed(made)
+    store = {name: tensor for name, tensor in whole.items() if in_an_mlp(family, name)}
+    width = content.get("d_model" if family.is_t5 else family.sizes[1])
+    layers: dict[str, StoredMLP] = {}
+    for location, _ in found:
+        layer = StoredMLP.of(store, location, activation.phi, activation.scale)
+        if {layer.sizes.d_in, layer.sizes.d_out} != {width}:
+            first = layer.sizes.d_in != width or "down" not in layer.parts
+            wrong = layer.first if first else layer.parts["down"]
+            raise wrong.wrong_shape(f"the width {width!r} that {CONFIG_NAME} says")
+        layers[layer.name] = layer
+    behind = family.norm_first is not None and content.get(family.norm_first) is False
+    branches = "ordinary" if found[0][0].gate is None else "gated"
+    about["read"] = f"the {branches} MLPs alone" + (f": {why}" if why else "")
+    about["mlp_input"] = ITSELF + AFTER if behind else family.about_input
+    if activation.scale != 1:
+        about["activation"] = str(activation)
+
+    def measure() -> Agreement:
+        ends = {location.name: (location, modules) for location, modules in (found[0], found[-1])}
+        phi = activation.function
+        return together(
+            compare_with_source(store, one, phi, content, modules, in_float64(layers[name].read()))
+            for name, (one, modules) in ends.items()
+        )
+
+    return LoadedModel(
+        None,
+        str(folder),
+        sha256 or ("" if in_place else folder_sha256(folder)),
+        provenance=about,
+        views={name: layer.view(about["mlp_input"]) for name, layer in layers.items()},
+        compare=measure,
+        stored={**whole, **further_modules(folder)},
+        headers=headers,
+    )
+
+
+def text_model(path: Path, content: dict[str, Any]) -> tuple[dict[str, Any], Family]:
+    """Return the configuration of the language model, which may be a part, and its family."""
+    kind = content.get("model_type")
     if isinstance(kind, str) and kind in WITH_IMAGES:
         inner = content.get("text_config")
         if not isinstance(inner, dict):
@@ -128,8 +175,24 @@ def read_layers(
         content = {**inner, "model_type": kind}
     family = FAMILIES.get(kind) if isinstance(kind, str) else None
     if family is None:
-        raise unknown_model(folder, kind)
-    activation, family = activation_of(path, content, family)
+        raise unknown_model(path.parent, kind)
+    return content, family
+
+
+def tensors_of(
+    folder: Path,
+    content: Mapping[str, Any],
+    family: Family,
+    packed: Mapping[str, Any] | None,
+    pickled: Store | None,
+    options: ReadOptions,
+    about: dict[str, str],
+) -> tuple[list[Located], Store, Store]:
+    """Return the wanted MLPs, the tensors in files that were opened, and those with their numbers.
+
+    How these are stored, if that needs saying, is added to what is said of the model.
+    """
+    path, wanted = folder / CONFIG_NAME, options.wanted
 
     def checked(name: str) -> bool:
         return packed is None and in_an_mlp(family, name) is not None
@@ -155,54 +218,13 @@ def read_layers(
             parts = (part for _, found_parts in weights.values() for part in found_parts.values())
             files = {placed[name] for name in (*plain, *parts)}
             whole = open_folder(folder, checked, {n: f for n, f in placed.items() if f in files})
-    headers = headers_of(whole) if in_place else {}
-    made = {} if packed is None else dequantised(path, packed, whole, weights)
-    stored_as = ", ".join(sorted({scheme.about for scheme, _ in weights.values()}))
-    whole = changed({**{name: whole[name] for name in plain}, **made})
-    store = {name: tensor for name, tensor in whole.items() if name in names}
+    made: Store = {name: whole[name] for name in plain}
     if packed is not None:
-        check_numbers(store, packed.get("quant_method"))
-    width = content.get("d_model" if family.is_t5 else family.sizes[1])
-    layers: dict[str, StoredMLP] = {}
-    for location, _ in found:
-        layer = StoredMLP.of(store, location, activation.phi, activation.scale)
-        if layer.sizes.d_in != width or layer.sizes.d_out != width:
-            wrong = layer.parts.get("down", layer.first)
-            if layer.sizes.d_in != width:
-                wrong = layer.first
-            raise wrong.wrong_shape(f"the width {width!r} that {CONFIG_NAME} says")
-        layers[layer.name] = layer
-    behind = family.norm_first is not None and content.get(family.norm_first) is False
-    about_input = ITSELF + AFTER if behind else family.about_input
-    branches = "ordinary" if found[0][0].gate is None else "gated"
-    about = {
-        "format": f"Hugging Face {kind}",
-        "read": f"the {branches} MLPs alone" + (f": {why}" if why else ""),
-        "mlp_input": about_input,
-    }
-    if stored_as:
-        about["stored_as"] = stored_as
-    if activation.scale != 1:
-        about["activation"] = str(activation)
-
-    def measure() -> Agreement:
-        ends = {location.name: (location, modules) for location, modules in (found[0], found[-1])}
-        phi = activation.function
-        return together(
-            compare_with_source(store, one, phi, content, modules, in_float64(layers[name].read()))
-            for name, (one, modules) in ends.items()
-        )
-
-    return LoadedModel(
-        None,
-        str(folder),
-        sha256 or ("" if in_place else folder_sha256(folder)),
-        provenance=about,
-        views={name: layer.view(about["mlp_input"]) for name, layer in layers.items()},
-        compare=measure,
-        stored={**whole, **further_modules(folder)},
-        headers=headers,
-    )
+        made = {**made, **dequantised(path, packed, whole, weights)}
+        check_numbers([made[name] for name in names & {*made}], packed.get("quant_method"))
+    if weights:
+        about["stored_as"] = ", ".join(sorted({scheme.about for scheme, _ in weights.values()}))
+    return found, whole, made
 
 
 def activation_of(
@@ -237,7 +259,7 @@ def in_an_mlp(family: Family, name: str) -> re.Match[str] | None:
 
 def locations_of(
     path: Path, content: Mapping[str, Any], family: Family, names: Collection[str]
-) -> tuple[list[tuple[LayerLocation, list[Module]]], list[str]]:
+) -> tuple[list[Located], list[str]]:
     """Return the MLPs of a configuration with their modules, and the tensors beside them."""
     if family.is_t5:
         return list(locations_in_t5(path, content, family, names)), []
@@ -248,7 +270,7 @@ def locations_of(
         bias = bool(content.get(family.bias_key, bias))
     homes = (h for h in family.homes if any(n.startswith(f"{root}{h.stack}.") for n in names))
     home = next(homes, family.homes[0])  # the first one where the files have names of none
-    located: list[tuple[LayerLocation, list[Module]]] = []
+    located: list[Located] = []
     beside: list[str] = []
     mixture, mixed = family.experts, {name.partition("experts.")[0] for name in names}
     for index in range(count(path, content, (family.sizes[0],), len(names))):
@@ -291,7 +313,7 @@ def locations_of_experts(
 
 def locations_in_t5(
     path: Path, content: Mapping[str, Any], family: Family, names: Collection[str]
-) -> Iterator[tuple[LayerLocation, list[Module]]]:
+) -> Iterator[Located]:
     """Yield the MLPs of the encoder and, where there is one, of the decoder."""
     layout = family.homes[0].layout
     before = count(path, content, ("num_layers",), len(names))
@@ -327,37 +349,3 @@ def count(path: Path, content: Mapping[str, Any], keys: tuple[str, ...], most: i
             "most: use the files that were saved together."
         )
     return number
-
-
-def views_of_llama(module: BilinearTransformer) -> dict[str, LayerView]:
-    """Return its layers with the names that their tensors have in the file."""
-    views = {}
-    for index, (name, view) in enumerate(layer_views(module).items()):
-        maps = {"left": "gate_proj", "right": "up_proj", "down": "down_proj"}
-        read = {norm_before(index): module.config.d_model}
-        for ours, count in view.tensors.items():
-            branch, kind = ours.split(".")[-2:]
-            read[f"model.layers.{index}.mlp.{maps[branch]}.{kind}"] = count
-        views[name] = replace(view, tensors=read)
-    return views
-
-
-def norm_before(index: int) -> str:
-    return f"model.layers.{index}.post_attention_layernorm.weight"
-
-
-def comparison_of_llama(folder: Path, module: BilinearTransformer) -> Callable[[], Agreement]:
-    """Return what compares MLPs of a Llama that was read as a whole with their source."""
-    content = read_json(folder / CONFIG_NAME)
-    config, home = module.config, Home()
-    function = activation_named(config.gate or "identity").function
-
-    def compared(index: int) -> Agreement:
-        location = home.location("model.", index, config.bias)
-        norm = norm_before(index)
-        store = open_folder(folder, {norm, *location.tensors()}.__contains__)
-        modules = [(home.name(index), home.layout, home.modules)]
-        read, gain = copy.deepcopy(module.mlps[index]).double(), store[norm].read().double()
-        return compare_with_source(store, location, function, content, modules, read, gain)
-
-    return lambda: together(map(compared, sorted({0, config.n_layer - 1})))

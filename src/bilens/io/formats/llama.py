@@ -1,7 +1,8 @@
 """Llama folders of Hugging Face that a transformer of ours holds as a whole; nothing is run."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,7 +13,16 @@ from bilens.base.checks import check_count
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import check_regular_file, read_json
 from bilens.base.memory import check_memory
-from bilens.io.formats.safetensors_folder import checked_shards, files_of, folder_sha256, shards
+from bilens.io.formats.activations import activation_named
+from bilens.io.formats.families import Home
+from bilens.io.formats.safetensors_folder import (
+    checked_shards,
+    files_of,
+    folder_sha256,
+    open_folder,
+    shards,
+)
+from bilens.io.formats.source import compare_with_source
 from bilens.io.loaded_model import CONFIG_NAME
 from bilens.io.safetensors_header import WEIGHTS
 from bilens.io.tensors import (
@@ -22,9 +32,12 @@ from bilens.io.tensors import (
     read_safetensors,
 )
 from bilens.nn import BilinearTransformer
+from bilens.nn.agreement import Agreement, together
 from bilens.nn.block import TransformerConfig
 from bilens.nn.huggingface import UNEMBED, from_llama_tensors, llama_shapes
+from bilens.nn.layer_view import LayerView
 from bilens.nn.mlp import Gate
+from bilens.nn.module_layers import layer_views
 
 GATES: dict[object, Gate | None] = {
     "linear": None,
@@ -143,3 +156,37 @@ def check_llama_tensors(
     shapes = llama_shapes(ours, n_kv_head)
     check_names(folder, tensors, shapes)
     check_shapes(folder, tensors, shapes)
+
+
+def views_of_llama(module: BilinearTransformer) -> dict[str, LayerView]:
+    """Return its layers with the names that their tensors have in the file."""
+    views = {}
+    for index, (name, view) in enumerate(layer_views(module).items()):
+        maps = {"left": "gate_proj", "right": "up_proj", "down": "down_proj"}
+        read = {norm_before(index): module.config.d_model}
+        for ours, count in view.tensors.items():
+            branch, kind = ours.split(".")[-2:]
+            read[f"model.layers.{index}.mlp.{maps[branch]}.{kind}"] = count
+        views[name] = replace(view, tensors=read)
+    return views
+
+
+def norm_before(index: int) -> str:
+    return f"model.layers.{index}.post_attention_layernorm.weight"
+
+
+def comparison_of_llama(folder: Path, module: BilinearTransformer) -> Callable[[], Agreement]:
+    """Return what compares MLPs of a Llama that was read as a whole with their source."""
+    content = read_json(folder / CONFIG_NAME)
+    config, home = module.config, Home()
+    function = activation_named(config.gate or "identity").function
+
+    def compared(index: int) -> Agreement:
+        location = home.location("model.", index, config.bias)
+        norm = norm_before(index)
+        store = open_folder(folder, {norm, *location.tensors()}.__contains__)
+        modules = [(home.name(index), home.layout, home.modules)]
+        read, gain = copy.deepcopy(module.mlps[index]).double(), store[norm].read().double()
+        return compare_with_source(store, location, function, content, modules, read, gain)
+
+    return lambda: together(map(compared, sorted({0, config.n_layer - 1})))

@@ -145,9 +145,9 @@ def bytes_of(
     return tuple(found)
 
 
-def check_numbers(store: Store, method: object) -> None:
+def check_numbers(tensors: Iterable[StoredTensor], method: object) -> None:
     """Refuse codes that nothing says the numbers of."""
-    for tensor in store.values():
+    for tensor in tensors:
         if tensor.dtype not in DTYPES.values():
             raise CheckpointError(
                 f"{tensor.path}: tensor {tensor.name!r} is of {tensor.dtype} and has no scale "
