@@ -114,7 +114,7 @@ def test_the_bill_is_that_of_the_two_models(
     ours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Recomputed from logits: losses, KL, right answers, and errors of paired differences."""
-    monkeypatch.setattr("bilens.api.conversion.GAIN_TEXTS", 40)
+    monkeypatch.setattr("bilens.api.converted.GAIN_TEXTS", 40)
     found = go(ours, tmp_path / "out", skip=("distillation",), layer_steps=0)
     corpus, (domain,) = TEXT[0].load(), found["domains"]
     tokenizer = load_tokenizer(ours)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, reading
 from bilens.algebra.approximation.quadratic_fit import in_blocks
-from bilens.api.conversion import Conversion, Report
+from bilens.api.conversion import Conversion
+from bilens.api.converted import Report
 from bilens.api.given_data import as_array, ends_in, find_data, interface_of, opened
 from bilens.base import silent
 from bilens.base.errors import DataError, UsageError

@@ -10,13 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bilens.findings.rules.layers import huge_norm
-from bilens.records.sweep_report import (
-    KindNumbers,
-    Move,
-    NumberChange,
-    Outlier,
-    SweptNumber,
-)
+from bilens.records.sweep_report import KindNumbers, Move, NumberChange, Outlier, SweptNumber
 
 Values = NDArray[np.float64]  # one for each row; NaN where there is none
 FEWEST: Final = 5  # layers that say what is usual

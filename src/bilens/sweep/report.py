@@ -21,22 +21,12 @@ from bilens.findings.layer_audit import with_norm_scores
 from bilens.findings.layer_reading import fit_quality
 from bilens.findings.outliers import THRESHOLD, Values, number_change, swept_number
 from bilens.findings.rules.layers import named
-from bilens.findings.rules.registry import (
-    Condition,
-    judge,
-    judge_conditions,
-    rules_asked_for,
-)
+from bilens.findings.rules.registry import Condition, judge, judge_conditions, rules_asked_for
 from bilens.findings.rules.rule import Evidence
 from bilens.records.base import json_text, read_document
 from bilens.records.common import Finding, JudgedCondition, Run
 from bilens.records.decomposition import LayerFit
-from bilens.records.layer_audit import (
-    BaselineSource,
-    LayerDifference,
-    LayeredModel,
-    LayerReading,
-)
+from bilens.records.layer_audit import BaselineSource, LayerDifference, LayeredModel, LayerReading
 from bilens.records.sweep import SweepOptions, SweepResult
 from bilens.records.sweep_report import Reason, SweepChange, SweepSummary, TaskCount
 from bilens.sweep.driver import FAILED

@@ -21,14 +21,7 @@ from bilens.io.formats.families import AFTER, FAMILIES, LAYER, PLAIN, RMS
 from bilens.io.formats.gguf_header import GGUFHeader, HeaderReader, TensorEntry
 from bilens.io.formats.source import compare_ends
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
-from bilens.io.stored_mlp import (
-    LayerLocation,
-    Layout,
-    Store,
-    StoredMLP,
-    StoredTensor,
-    headers_of,
-)
+from bilens.io.stored_mlp import LayerLocation, Layout, Store, StoredMLP, StoredTensor, headers_of
 from bilens.io.tensors import check_names
 
 SEPARATE = Layout("ffn_gate", "ffn_up", "ffn_down")

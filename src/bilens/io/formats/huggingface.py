@@ -42,12 +42,7 @@ from bilens.io.formats.quantised import (
     packed_weights,
     quantisation_of,
 )
-from bilens.io.formats.safetensors_folder import (
-    folder_sha256,
-    further_modules,
-    open_folder,
-    shards,
-)
+from bilens.io.formats.safetensors_folder import folder_sha256, further_modules, open_folder, shards
 from bilens.io.formats.source import Module, compare_with_source
 from bilens.io.loaded_model import CONFIG_NAME, Format, LoadedModel, ReadOptions, foreign_keys
 from bilens.io.stored_mlp import LayerLocation, Store, StoredMLP, headers_of

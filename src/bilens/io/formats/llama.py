@@ -25,12 +25,7 @@ from bilens.io.formats.safetensors_folder import (
 from bilens.io.formats.source import compare_with_source
 from bilens.io.loaded_model import CONFIG_NAME
 from bilens.io.safetensors_header import WEIGHTS
-from bilens.io.tensors import (
-    check_layer_count,
-    check_names,
-    check_shapes,
-    read_safetensors,
-)
+from bilens.io.tensors import check_layer_count, check_names, check_shapes, read_safetensors
 from bilens.nn import BilinearTransformer
 from bilens.nn.agreement import Agreement, together
 from bilens.nn.block import TransformerConfig

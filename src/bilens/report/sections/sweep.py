@@ -5,13 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
-from bilens.records.sweep_report import (
-    NumberChange,
-    Reason,
-    SweepChange,
-    SweepSummary,
-    SweptNumber,
-)
+from bilens.records.sweep_report import NumberChange, Reason, SweepChange, SweepSummary, SweptNumber
 from bilens.report.charts.sweeps import FULL, Grid, bars, bins, layer_map
 from bilens.report.markup import (
     Content,
@@ -28,13 +22,7 @@ from bilens.report.markup import (
 )
 from bilens.report.raster import colour_bar
 from bilens.report.sections.decision import listed
-from bilens.report.sections.overview import (
-    Page,
-    condition_lines,
-    file_facts,
-    finding_line,
-    mark,
-)
+from bilens.report.sections.overview import Page, condition_lines, file_facts, finding_line, mark
 from bilens.report.text import NONE, Catalogue, fixed, quantity, signed, signed_quantity, whole
 
 COLUMNS = ("number", "count", "least", "low", "median", "high", "largest", "far")

@@ -1,0 +1,200 @@
+"""What a conversion is of, what its student loses, and that as a document."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from msgspec import structs
+from torch import Tensor
+
+from bilens.api.conversion_checks import blocks_to_convert
+from bilens.api.provenance import describe_run
+from bilens.api.trace import read_converted
+from bilens.api.trace_records import latent_reading
+from bilens.base import silent
+from bilens.base.errors import UsageError
+from bilens.base.files import write_file
+from bilens.findings.conversion import losses, measured, samples
+from bilens.interp.traced_layer import top_contexts
+from bilens.io.converted_folder import save_converted
+from bilens.io.formats.safetensors_folder import folder_sha256
+from bilens.io.host import Host, Site, copy_companions, tokenizer_at
+from bilens.records import conversion as records
+from bilens.records.base import read_document, to_json
+from bilens.records.common import Source, TextOrigin
+from bilens.records.layer_audit import LayeredModel
+from bilens.records.trace import TokenEnds
+from bilens.train.distillation import has_experts, text_losses, token_table
+from bilens.train.layer_fit import ConversionRecipe
+from bilens.train.layer_inputs import Mixture, Rows
+from bilens.train.loop import CHECKPOINTS
+from bilens.train.processes import ALONE, Processes
+from bilens.train.run_folder import CONVERSION_NAME
+
+LINE_TOKENS, LINE_TEXTS = 2048, 16  # of held-out text, on the way; at most
+GAIN_TEXTS = 8  # held-out texts, on which it is checked what directions cause
+BFLOAT16_LIMIT = 0.01  # nats that storage in bfloat16 may cost
+
+Report = Callable[[str, int, int, str], None]  # stage, done, of how many, what there is to say
+
+
+@dataclass(eq=False)
+class Converted:
+    """A conversion in a folder, as far as it has come."""
+
+    teacher: Host
+    mixture: Mixture | Rows
+    recipe: ConversionRecipe
+    folder: Path
+    report: Report
+    say: Callable[[str], None]
+    group: Processes = field(default=ALONE, kw_only=True)
+
+    def __post_init__(self) -> None:
+        recipe, teacher, mixture = self.recipe, self.teacher, self.mixture
+        self.group.check_shares(recipe.batch_size)
+        if self.group.shard and (has_experts(teacher) or recipe.optimizer == "muon"):
+            what = "what Muon trains" if recipe.optimizer == "muon" else "experts, which may idle"
+            raise UsageError(f"--shard does not divide {what}: leave it out.")
+        if not self.group.first:
+            self.report = self.say = silent
+        how = {**recipe.to_dict(), "teacher_sha256": teacher.sha256}
+        self.about = {"recipe": how, "data": mixture.fingerprint}  # of the run that is resumed
+        self.work = self.folder / CHECKPOINTS
+        self.chosen = blocks_to_convert(teacher, recipe)
+        self.layer_texts = max(1, recipe.layer_tokens // recipe.n_ctx)
+        learnt = [*mixture.held_out.values()][: len(mixture.domains)]
+        most = LINE_TEXTS if teacher.unit == "tokens" else LINE_TOKENS
+        count = max(1, min(LINE_TOKENS // recipe.n_ctx, most) // len(learnt))
+        self.line_texts = torch.cat([texts[:count] for texts in learnt])
+        # layers are judged on others, which are measured last
+        self.judged_texts = torch.cat([texts[-count:] for texts in learnt])
+        self.judged = len(self.line_texts)  # texts more, that choose the blocks to keep
+        nats = f"nats per {teacher.unit[:-1]}"
+        self.unit = "squared error" if teacher.gives == "numbers" else nats  # of losses
+        self.student = teacher.twin(share=not recipe.unfreeze)
+        self.seconds: dict[str, float] = {}
+        self.of_a_pass = 0  # texts of the distillation
+
+    @property
+    def converted(self) -> dict[str, Site]:
+        return {site.name: site for site in self.teacher.sites if site.block in self.chosen}
+
+    def written(
+        self, layers: list[dict[str, Any]], costs: dict[str, Any], before: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Write the result, and return what came of it."""
+        result, recipe = self.folder / CONVERSION_NAME, self.recipe
+        loaded_by, notes, stored = self.save(), [*self.teacher.notes], None
+        made = {"teacher": str(self.teacher.source), "recipe": json.dumps(self.about["recipe"])}
+        if self.teacher.unit == "tokens":
+            stored = self.bfloat16_added()
+            too_much = self.teacher.gives != "numbers" and stored > BFLOAT16_LIMIT
+            then = ": keep float32." if too_much else "."
+            notes.append(f"Storage in bfloat16 adds {stored:+.4f} {self.unit}{then}")
+        used = (self.judged + self.layer_texts + self.of_a_pass) * recipe.n_ctx
+        if used > (known := self.mixture.tokens):
+            again = f"a domain begins again after {known:,}, also with what chose blocks to keep."
+            notes.append(f"{used:,} {self.teacher.unit} were asked for: {again}")
+        left = {one["name"] for one in layers if "unreached" in one}
+        notes += [f"Too few tokens reach {name}: it stays as it was." for name in sorted(left)]
+        fitted = [one for one in layers if one["name"] in self.converted.keys() - left]
+        dead = [one["name"] for one in fitted if "r_squared" not in one]
+        notes += [f"The output of {name} never varies." for name in dead]
+        names = {one["name"] for one in fitted}
+        found = {
+            "schema_version": 1,
+            "kind": "bilinear conversion",
+            "unit": self.unit,
+            "folder": str(self.folder),
+            "loaded_by": loaded_by,
+            "layers": fitted,
+            "kept": [one.name for one in self.teacher.sites if one.name not in names],
+            "swap_in_costs": {block: cost for block, (cost, _) in costs.items()},
+            "swap_in_errors": {block: error for block, (_, error) in costs.items()},
+            "after_layers": before["domains"],
+            "curve": self.curve(),
+            "line_tokens": token_table(self.teacher, self.student, self.line_texts)[..., 0].numel(),
+            **self.looked_at(),
+            "bfloat16_added": stored,
+            "seconds": self.seconds,
+            "notes": notes,
+            "source": Source(str(self.folder), folder_sha256(self.folder), made),
+            "reproduce": describe_run(None, recipe.seed),
+        }
+        document = to_json(read_document(records.Conversion, found))
+        write_file(result, (json.dumps(document, indent=1) + "\n").encode())
+        return document
+
+    def save(self) -> str:
+        """Write the model into the folder; return what loads it."""
+        loaded_by = save_converted(self.student, self.folder)
+        copy_companions(self.teacher, self.folder)
+        return loaded_by
+
+    def looked_at(self) -> dict[str, Any]:
+        """Return what the student loses, where, and what can be read of it."""
+        tables, student = self.tables(), self.student
+        bill, domains = self.bill(tables), list[records.Measured]()
+        sites = [*self.converted.values()]  # but for experts that kept their gate
+        exact = [one for one in sites if getattr(student.at(one), "gate", None) is None]
+        modules = map(student.at, exact), [student.module]
+        read, every = (sum(x.numel() for one in each for x in one.parameters()) for each in modules)
+        model = LayeredModel(type(student.module).__name__, len(self.teacher.sites), "float32")
+        sizes = {"model": model, "num_parameters": every, "exact_parameters": read}
+        if self.teacher.gives != "next tokens":
+            return {**sizes, "domains": bill}
+        tokenizer = tokenizer_at(self.teacher)
+        for one in bill:
+            table = tables[one.name]
+            texts = self.mixture.held_out[one.name][: len(table)]
+            worst = top_contexts(texts[:, 1:], table[..., 2], 0, num=6)
+            parts = {
+                "losses": tuple(losses(texts, table, tokenizer)),
+                "worst": latent_reading(worst, TokenEnds((), ()), tokenizer.token),
+                "samples": tuple(samples(self.teacher, student, texts, tokenizer)),
+            }
+            domains.append(structs.replace(one, **parts))
+            self.report("text", len(domains), len(tables), one.name)
+        learnt = [*self.mixture.held_out.values()][: len(self.mixture.domains)]
+        held = [texts[: max(1, GAIN_TEXTS // len(learnt))] for texts in learnt]
+        gain = [*read_converted(student, exact, tokenizer, torch.cat(held), self.recipe.seed)]
+        said = ", ".join(tables), "given by --text", self.mixture.tokens, self.mixture.fingerprint
+        return {**sizes, "domains": domains, "gain": gain, "data": TextOrigin(*said)}
+
+    def curve(self) -> list[records.CurvePoint]:
+        """Return the lines of the distillation; a run that went on has some of them twice."""
+        paths = [self.work / f"{name}.jsonl" for name in ("distillation", "unfrozen")]
+        texts = [one for path in paths if path.exists() for one in path.read_text().splitlines()]
+        found, batch = dict[int, records.CurvePoint](), self.recipe.batch_size
+        for one in map(json.loads, texts):  # of an earlier release, without the number of tokens
+            seen = one.get("tokens", (self.layer_texts + one["step"] * batch) * self.recipe.n_ctx)
+            found[seen] = records.CurvePoint(seen, one["loss_added"], one["held_out_kl"])
+        return [*found.values()]
+
+    def tables(self, most: int | None = None) -> dict[str, Tensor]:
+        """Return what both models predict of the held-out text of each domain, or of its start."""
+        tokens = self.recipe.measured_tokens
+        count = max(1, min(tokens, most or tokens) // self.recipe.n_ctx)
+        texts = {name: one[:count] for name, one in self.mixture.held_out.items()}
+        return {n: token_table(self.teacher, self.student, one) for n, one in texts.items()}
+
+    def bill(self, tables: dict[str, Tensor]) -> list[records.Measured]:
+        """Return what the student loses on each domain, those that are learnt from first."""
+        learnt, found = len(self.mixture.domains), list[records.Measured]()
+        for name, table in tables.items():
+            found.append(one := measured(name, table, fitted=len(found) < learnt))
+            self.say(f"{name}: {one.loss_added:+.4f} ± {one.error:.4f} {self.unit} so far.")
+        return found
+
+    def bfloat16_added(self) -> float:
+        rounded = self.student.twin(share=False)
+        for parameter in rounded.module.requires_grad_(False).parameters():
+            parameter.copy_(parameter.bfloat16())
+        exact, stored = (
+            text_losses(x, self.line_texts, self.student) for x in (self.student, rounded)
+        )
+        return float((stored - exact).mean())
