@@ -2,11 +2,11 @@
 
 import math
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numpy as np
 from markupsafe import Markup
 
 from bilens.report.markup import Figure, element, rectangle
@@ -31,16 +31,17 @@ def bins(
 
     That is how many values are far out, below and above; None where no two differ.
     """
-    known = np.array([value for value in values if value is not None])
-    sizes = np.log(known) if logarithm else known
-    if not len(sizes) or np.ptp(sizes) <= ROUNDING * np.abs(sizes).max():
+    sizes = sorted(math.log(x) if logarithm else x for x in values if x is not None)
+    if not sizes or sizes[-1] - sizes[0] <= ROUNDING * max(abs(sizes[0]), abs(sizes[-1])):
         return None
-    low, high = np.quantile(sizes, INNER).tolist()
-    width = (high - low) or float(np.ptp(sizes))
-    low, high = max(low - width, float(sizes.min())), min(high + width, float(sizes.max()))
-    counts, edges = np.histogram(sizes, min(BINS, math.isqrt(4 * len(sizes)) + 4), (low, high))
-    ends = np.exp(edges) if logarithm else edges
-    return ends.tolist(), counts.tolist(), int((sizes < low).sum()), int((sizes > high).sum())
+    low, high = (sizes[round(share * (len(sizes) - 1))] for share in INNER)
+    width = (high - low) or sizes[-1] - sizes[0]
+    low, high = max(low - width, sizes[0]), min(high + width, sizes[-1])
+    number = min(BINS, math.isqrt(4 * len(sizes)) + 4)
+    edges = [low + (high - low) * place / number for place in range(number)]
+    starts = [*(bisect_left(sizes, edge) for edge in edges), bisect_right(sizes, high)]
+    ends = [math.exp(edge) if logarithm else edge for edge in (*edges, high)]
+    return ends, [b - a for a, b in pairwise(starts)], starts[0], len(sizes) - starts[-1]
 
 
 def bars(
