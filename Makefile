@@ -2,13 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+PYTEST := $(BIN)/python -m pytest
+WORKERS := -n auto --maxprocesses 4 --dist loadfile
 DATA ?=
 MODEL ?=
 CORPUS ?=
 IMAGES = $(if $(DATA),--data-dir $(DATA))
+export PYTHONDONTWRITEBYTECODE :=   # many processes start, and each would compile all that it imports
 
-.PHONY: help demo explore test test-all test-gpu check coverage mutation fuzz docs clean
+.PHONY: help demo explore test test-all test-gpu check collect coverage mutation fuzz docs clean
 .PHONY: bench bench-sweep bench-training bench-decomposition bench-guarantees bench-tracing bench-quadratic-fit
 .PHONY: bench-conversion-ordinary bench-language bench-sae bench-explorer bench-startup bench-tables study-adapters study-pretrained study-conversion
 
@@ -24,15 +26,21 @@ explore: .venv/demo              ## the explorer on what `make demo` made; Ctrl-
 	$(BIN)/bilens audit runs/demo --history runs
 	$(BIN)/bilens serve runs
 
-test: check                      ## install the test tools, then lint, types and the tests
-	$(PYTEST)
+test: .venv/test                 ## install the test tools, then lint, types and the tests
+	@$(MAKE) --no-print-directory -j 2 check collect
+	$(PYTEST) $(WORKERS)
 
-test-all: check                  ## the same with the long sweeps
-	$(PYTEST) -m ""
+test-all: .venv/test             ## the same with the long sweeps
+	@$(MAKE) --no-print-directory -j 2 check collect
+	$(PYTEST) $(WORKERS) -m ""
+
+# The types take one core; this leaves the bytecode of the tests, which each worker would make anew.
+collect: .venv/test
+	$(PYTEST) --collect-only -qq > .venv/collected || { cat .venv/collected; false; }
 
 test-gpu: .venv/test             ## the contract tests on a GPU, where CUDA finds one
 	@if $(BIN)/python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; \
-	then $(BIN)/python -m pytest -m gpu tests/test_devices.py; else echo "not run: no CUDA device"; fi
+	then $(PYTEST) -m gpu tests/test_devices.py; else echo "not run: no CUDA device"; fi
 
 check: .venv/test                ## lint and types only
 	$(BIN)/ruff format --check .
@@ -41,7 +49,7 @@ check: .venv/test                ## lint and types only
 
 coverage: .venv/test             ## the tests with branch coverage of src, at least 92 %
 	$(PIP) -e '.[quality]'
-	$(PYTEST) --cov --cov-report=term:skip-covered --cov-fail-under=92
+	$(PYTEST) $(WORKERS) --cov --cov-report=term:skip-covered --cov-fail-under=92
 
 mutation: .venv/test             ## 400 small faults in algebra and certify: how many do the tests notice
 	$(PIP) -e '.[quality]'
@@ -121,5 +129,5 @@ clean:                           ## remove what is made here, but not runs
 	touch $@
 
 .venv/test: .venv/pip pyproject.toml
-	$(PIP) -e '.[test]'
+	$(PIP) --no-compile -e '.[test]'
 	touch $@
