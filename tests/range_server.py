@@ -21,6 +21,7 @@ class RangeServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder = folder
         self.faults: list[Any] = []
+        self.broken: dict[Any, int] = {}  # status of a file, or of a file from a byte on
         self.sent = 0  # bytes of bodies
         self.asked: list[tuple[str, int, int]] = []
         self.etags: dict[str, str] = {}
@@ -82,6 +83,10 @@ class Handler(BaseHTTPRequestHandler):
         if found:
             start, stop = int(found[1]), min(int(found[2]) + 1, size)
             here.asked.append((file.name, start, stop))
+        status = here.broken.get(file.name) or here.broken.get((file.name, start))
+        if status is not None:
+            self.empty(status)
+            return
         # of weights alone: that a file is looked for says nothing
         get = self.command == "GET"
         fault = here.faults.pop(0) if get and here.faults and stop - start > 8 else None

@@ -462,6 +462,13 @@ def test_the_cache_is_bounded_and_what_is_damaged_in_it_is_fetched_again(
         get(key)
         assert sum(file.stat().st_size for file in cache.folder.iterdir()) <= cache.limit + 99
     assert len([*cache.folder.iterdir()]) > 10
+    looked, scandir = list[Path](), os.scandir
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", lambda path: looked.append(path) or scandir(path))
+        patched.setattr(cache, "limit", 1 << 20)
+        for key in range(60, 160):
+            get(key, 400)
+    assert len(looked) < 10  # the folder may hold many
     for file in cache.folder.iterdir():
         file.write_bytes(file.read_bytes()[:-1] + b"?")
     fetched.clear()

@@ -26,6 +26,7 @@ class RangeCache:
         self.folder = Path(os.environ.get("BILENS_CACHE") or f"{home}/bilens").expanduser()
         limit = os.environ.get("BILENS_CACHE_LIMIT") or "2GiB"
         self.limit = 0 if limit == "0" else parse_bytes(limit)
+        self.room = 0  # bytes that may be written before the folder is looked through again
 
     def through(self, key: str, num_bytes: int, fetch: Callable[[], bytes]) -> bytes:
         """Return what is kept under a key, or else fetch it, and keep it unless it is large."""
@@ -48,14 +49,18 @@ class RangeCache:
         return data
 
     def make_room(self, num_bytes: int) -> None:
-        """Remove what was not used for the longest."""
+        """Remove what was not used for the longest, a sixteenth at a time."""
+        self.room -= num_bytes
+        if self.room >= 0:
+            return
         found = []
         for entry in os.scandir(self.folder):
             with suppress(OSError):  # another process removed it
                 found.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
         total = num_bytes + sum(size for _, size, _ in found)
         for _, size, path in sorted(found):
-            if total <= self.limit:
+            if total <= self.limit - self.limit // 16:
                 break
             Path(path).unlink(missing_ok=True)
             total -= size
+        self.room = (self.limit - total) // 8  # others write, too

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 import torch
@@ -59,7 +59,7 @@ class Subject:
 
     @property
     def view(self) -> LayerView:
-        return self.model.layers[self.name]
+        return read_once(self.model.layers[self.name])
 
     @property
     def asked(self) -> AuditOptions:
@@ -93,6 +93,12 @@ class Subject:
             threshold=options.threshold,
             seed=options.seed,
         )
+
+
+@lru_cache(1)
+def read_once(view: LayerView) -> LayerView:
+    """Return a layer whose weights are kept from task to task."""
+    return replace(view, read=cache(view.read))
 
 
 @dataclass(frozen=True)
