@@ -266,6 +266,7 @@ def make_verdict(classes: int, *, data: bool) -> tuple[c.Finding, ...]:
     findings = [
         c.Finding("exact", "pass", {"float32": 2.7e-7, "float64": 8.2e-16, "inputs": 1000}),
         c.Finding("complete", "pass", {"residual": 3.9e-15, "classes": classes, "incomplete": ""}),
+        c.Finding("twin_classes", "pass", {"value": 0, "threshold": 0, "of": classes, "pairs": ""}),
         c.Finding(
             "accuracy",
             "info",
@@ -276,7 +277,7 @@ def make_verdict(classes: int, *, data: bool) -> tuple[c.Finding, ...]:
         c.Finding("overfitting", "info", dict(LEARNT)),
         c.Finding("trigger", "info", dict(TRIGGER)),
     ]
-    return tuple(findings if data else findings[:2] + findings[4:])
+    return tuple(findings if data else findings[:3] + findings[5:])
 
 
 def variants() -> dict[str, dict[str, Any]]:
@@ -360,7 +361,7 @@ def decided(answer: str, accepted_by: str) -> dict[str, Any]:
         for finding in document["verdict"]:
             if finding["rule"] in ("accuracy", "beyond_null"):
                 finding["outcome"] = "fail"
-        del document["verdict"][:2]
+        del document["verdict"][:3]
     elif answer == "conditions":
         document["verdict"] = [one for one in document["verdict"] if one["rule"] == "accuracy"]
         document["verdict"][0]["outcome"] = "warn"
@@ -406,7 +407,7 @@ def failed() -> dict[str, Any]:
     document["passed"], document["guarantees"] = False, None
     document["exactness"][0] |= {"passed": False, "relative_error": 0.5}
     document["classes"][1]["complete"] = False
-    outcomes = {"exact": "fail", "complete": "fail", "beyond_null": "warn"}
+    outcomes = {"exact": "fail", "complete": "fail", "twin_classes": "warn", "beyond_null": "warn"}
     outcomes |= {"overfitting": "warn", "trigger": "warn"}
     document["triggers"] |= {"score": 9.5, "p_value": 0.0004}
     document["triggers"]["suspects"][0] |= {"score": 9.5}
@@ -415,7 +416,7 @@ def failed() -> dict[str, Any]:
         finding["outcome"] = outcomes.get(finding["rule"], finding["outcome"])
         if finding["rule"] == "few_directions":
             finding["values"]["k"] = finding["values"]["of"]
-        for key in {"incomplete", "none"} & set(finding["values"]):
+        for key in {"incomplete", "none", "pairs"} & set(finding["values"]):
             finding["values"][key] = "1, 2"
     document["verdict"].append({"rule": "train_test_gap", "outcome": "warn", "values": GAP})
     for score in (score for item in document["explanations"] for score in item["classes"]):
@@ -435,7 +436,7 @@ def odd() -> dict[str, Any]:
         {"rule": "new_rule", "outcome": "warn", "values": {"number": 7}},
         {"rule": "other_rule", "outcome": "new outcome", "values": {}},
     ]
-    document["verdict"][3]["values"]["k"] = 0
+    document["verdict"][4]["values"]["k"] = 0
     document["overfitting"]["parts"][0]["name"] = "new_reading"
     document["triggers"]["scans"][0]["name"] = "new_scan"
     document["overfitting"] |= {"score": None, "threshold": None, "reason": "new_reason"}

@@ -31,7 +31,7 @@ from bilens.findings.subject import LabelledImages, image_shape
 from bilens.nn import BilinearClassifier, BilinearLayer, BilinearMLP
 from bilens.records.audit import Audit
 from bilens.records.base import to_json
-from bilens.records.common import Exactness
+from bilens.records.common import Exactness, Finding
 from builders import randn
 
 DATA = tiny.images()
@@ -130,6 +130,19 @@ def test_the_readings_of_all_classes_sum_to_nothing() -> None:
     findings = audited(tiny.classifier(bias=True, residual=True))
     assert sum(sum(values) for values in eigenvalues(findings)) == pytest.approx(0, abs=1e-12)
     assert sum(reading.constant for reading in findings.classes) == pytest.approx(0, abs=1e-12)
+
+
+def test_classes_with_the_same_score_everywhere_are_told() -> None:
+    def twins(scale: float) -> Finding:
+        model = tiny.classifier(residual=True, bias=True)
+        with torch.no_grad():
+            model.head.weight[2] = model.head.weight[0]
+            model.head.weight[2, 0] *= scale
+        found = audit_classifier(model, null_samples=tiny.ROTATIONS)
+        return next(one for one in found.verdict if one.rule == "twin_classes")
+
+    assert (twins(1).outcome, twins(1).values["pairs"]) == ("warn", "0 = 2")
+    assert (twins(1.001).outcome, twins(1.001).values["value"]) == ("pass", 0)
 
 
 def test_what_is_said_of_the_model() -> None:

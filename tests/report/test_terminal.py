@@ -95,7 +95,7 @@ def test_a_name_is_never_read_as_markup(name: str) -> None:
 
 def test_a_name_cannot_drive_the_terminal() -> None:
     document = make_document(names=["\x1b[2Ja\x07\x9b31m", "b\u202ec"])
-    document["verdict"][4] = {
+    document["verdict"][5] = {
         "rule": "beyond_null",
         "outcome": "warn",
         "values": {"median": 0, "least": 0, "most": 0, "none": "\x1b]0;title\x07"},

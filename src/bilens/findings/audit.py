@@ -10,6 +10,7 @@ from torch import nn
 from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import rotation_null
 from bilens.base import Progress, silent
 from bilens.base.checks import check_count
@@ -38,6 +39,7 @@ from bilens.records.common import UNKNOWN, Origin
 from bilens.records.performance import Performance
 
 MOST_CLASSES = 20  # of which the spectra of all pairs are held, to be used for several samples
+ROUNDING = 1e-6  # of the weights of a class, in float32
 
 
 def audit_classifier(
@@ -92,7 +94,9 @@ def audit_classifier(
     )
     classes = read_classes(module, eigs, null, summary.output_names)
     names = summary.output_names
-    evidence = Evidence(exactness, classes, output_names=names, performance=performance)
+    evidence = Evidence(
+        exactness, classes, twins_of(f, names), output_names=names, performance=performance
+    )
     explanations: tuple[Explanation, ...] = ()
     if data is not None:
         progress("data", 0, 1)
@@ -138,6 +142,15 @@ def audit_classifier(
         seed=seed,
         **origin.fields(),
     )
+
+
+def twins_of(f: QuadraticMap, names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Return the pairs of classes whose scores differ by a constant, up to rounding in float32."""
+    rows = f.tensor.down if f.linear is None else torch.cat([f.tensor.down, f.linear], dim=1)
+    apart = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
+    norm = rows.norm(dim=1)
+    same = (apart <= ROUNDING * torch.maximum(norm[:, None], norm)).triu(diagonal=1)
+    return tuple((names[one], names[other]) for one, other in same.nonzero().tolist())
 
 
 def class_centred(module: BilinearClassifier) -> EigenDecomposition:

@@ -10,6 +10,7 @@ from bilens.findings.rules.rule import GUESS, Evidence, Rule, Values, formats
 of_classes = partial(Rule, documents=("audit",), group="model")
 of_tables = partial(Rule, documents=("table",), group="model")
 of_all = partial(Rule, documents=("audit", "layer_audit", "table"))
+NAMED_PAIRS = 5  # that a sentence names
 
 
 @partial(
@@ -93,6 +94,21 @@ def complete(evidence: Evidence) -> Iterator[Values]:
             "incomplete": ", ".join(incomplete),
             "outcome": "fail" if incomplete else "pass",
         }
+
+
+@partial(
+    of_classes,
+    "twin_classes",
+    values=formats("value threshold", "whole", of="count", pairs="text"),
+    bad=">",
+    rank=3,
+    scope="map",
+)
+def twin_classes(evidence: Evidence) -> Iterator[Values]:
+    if (twins := evidence.twins) is not None:
+        pairs = ", ".join(f"{one} = {other}" for one, other in twins[:NAMED_PAIRS])
+        more = f", +{len(twins) - NAMED_PAIRS}" if len(twins) > NAMED_PAIRS else ""
+        yield {"value": len(twins), "of": len(evidence.classes), "pairs": pairs + more}
 
 
 @partial(

@@ -48,6 +48,7 @@ class Evidence:
 
     exactness: tuple[Exactness, ...] = ()
     classes: tuple[ClassReading, ...] = ()
+    twins: tuple[tuple[str, str], ...] | None = None  # classes whose scores differ by a constant
     truncation: tuple[TruncationPoint, ...] = ()
     enough: int = 0  # the fewest eigenvectors that keep the accuracy; one of the curve's points
     overfitting: Overfitting | None = None
