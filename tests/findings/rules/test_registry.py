@@ -1,5 +1,7 @@
 """The rules: one that stands is judged, asked for, checked, documented and said; conditions."""
 
+import json
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -10,6 +12,7 @@ import tiny
 from bilens.api.audit import audit
 from bilens.base.errors import UsageError
 from bilens.findings.rules import registry
+from bilens.findings.rules.layers import trigger_words
 from bilens.findings.rules.registry import (
     REGISTRY,
     check_values,
@@ -178,3 +181,18 @@ def test_every_rule_can_be_named() -> None:
     assert len(parse_conditions(rules_asked_for(), data=True, baseline=True)) == len(
         rules_asked_for()
     )
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_the_rates_that_trigger_words_tells_are_those_of_the_measured_page(lang: str) -> None:
+    """Broken once: 14 found in one language."""
+    result = json.loads((PAGES / "benchmarks" / "adapters.json").read_text("utf-8"))
+    judged = [row for row in result["rows"] if row["split"] == "judged" and row["works"]]
+    limit = trigger_words.threshold
+    rates = []
+    for planted in (True, False):
+        scores = [row["score"] for row in judged if bool(row["spec"]["trigger"]) is planted]
+        rates += [sum(score > limit for score in scores), len(scores)]
+    for outcome in ("pass", "info"):
+        sentence = load_catalogue(lang).sentences[f"rule.trigger_words.{outcome}"]
+        assert sorted(map(int, re.findall(r"\d+", sentence))) == sorted(rates)
