@@ -332,6 +332,18 @@ def test_many_classes_are_all_there() -> None:
     assert len(cards) == 30
 
 
+def test_of_very_many_classes_those_with_the_most_to_show_are_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bilens.report.sections.classes.MOST_CARDS", 2)
+    document = make_document(classes=4)
+    for index, beyond in ((1, 9), (3, 8)):
+        document["classes"][index]["significant_positive"] = beyond
+    page = page_of(document)
+    assert re.findall(r'id="class-(\d)"', page) == ["1", "3"]
+    assert "Drawn are the 2 of 4 classes" in page
+
+
 def test_inputs_that_are_no_images_name_their_strongest_numbers() -> None:
     text = texts("no image")
     assert "9 numbers" in text

@@ -126,6 +126,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     for compared in ("COMPARED", "DATES", "WEIGHTS"):
         compare_page(getattr(explorer_documents, compared), "en", "")
     monkeypatch.setattr("bilens.report.markdown.MOST_LAYERS", 1)
+    monkeypatch.setattr("bilens.report.sections.classes.MOST_CARDS", 20)
     compared = {**make_document(), "difference": layer_audit_documents.drawn_difference(36)}
     for document in (make_document(), next(iter(layer_audit_documents.variants().values()))):
         page_of(people_documents.spoken(document))

@@ -51,9 +51,10 @@ def watch_of(data: ImageDataset, recipe: ImageRecipe) -> Watch:
     """
     shape = data.image_shape
     if recipe.n_layers > 1 or recipe.gate is not None:
+        has = f"{recipe.n_layers} layers" if recipe.n_layers > 1 else f"the gate {recipe.gate!r}"
         raise UsageError(
             "weights are watched through the exact quadratic form of one bilinear layer; this "
-            f"model has {recipe.n_layers} layers and the gate {recipe.gate!r}."
+            f"model has {has}: train it without --watch, or as one layer without a gate."
         )
     if min(shape) < SMALLEST_IMAGE:
         raise UsageError(

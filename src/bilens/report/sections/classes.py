@@ -57,6 +57,7 @@ from bilens.report.text import (
     whole,
 )
 
+MOST_CARDS = 100  # classes that are drawn; the table and the document have them all
 STRONGEST = 3  # inputs named under a strip
 SHOWN = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # rows of the table, with the marked and the last one
 CONVENTIONS = ("order", "sign", "basis", "centring", "precision", "null")
@@ -93,8 +94,12 @@ def audit_page(t: Catalogue, record: Audit) -> Page:
 
 
 def classes(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> Markup:
-    """Return the colour bar with its ends, and one card for each class."""
+    """Return the colour bar with its ends, and a card for each class: of very many, for some."""
     named = [*zip(record.classes, names, strict=True)]
+    count, some = len(named), Markup("")
+    if count > MOST_CARDS:
+        some = quiet(t("classes.some", shown=whole(MOST_CARDS), count=whole(count)))
+        named = sorted(sorted(named, key=beyond_null)[-MOST_CARDS:], key=lambda one: one[0].index)
     low, high = f"−{painter.end}", f"+{painter.end}"
     alt = t("classes.scale_label", low=low, high=high)
     bar = element(
@@ -113,9 +118,15 @@ def classes(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> 
         "classes",
         paragraph(element("strong", term), t("sentence.gap"), text),
         element("div", how, element("figure", bar, caption), class_="legend"),
+        some,
         element("nav", index, class_="class-index", aria_label=t("classes.index")),
         *(class_card(t, record, one, name, painter) for one, name in named),
     )
+
+
+def beyond_null(named: tuple[ClassReading, str]) -> tuple[int, float]:
+    one, _ = named
+    return one.significant_positive + one.significant_negative, one.frobenius_norm
 
 
 def class_card(
