@@ -14,20 +14,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench.sweep.timed import OtherSpec
 from bilens.sweep import driver, jobs, manifest
 from bilens.sweep.manifest import Plan
 from bilens.sweep.output import Output
 
 FILE = "faults.json"
 do = jobs.do
-
-
-class FaultySpec(jobs.Spec):
-    """What a worker is told, and what it meets."""
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        jobs.do = faulty
 
 
 def faulty(output: Output, plan: Plan, row: int, task: str) -> None:
@@ -45,6 +38,12 @@ def faulty(output: Output, plan: Plan, row: int, task: str) -> None:
     if row in faults.get("full", ()):  # the file that is written becomes too large
         resource.setrlimit(resource.RLIMIT_FSIZE, (50, resource.RLIM_INFINITY))
     do(output, plan, row, task)
+
+
+class FaultySpec(OtherSpec):
+    """What a worker is told, and what it meets."""
+
+    done = staticmethod(faulty)
 
 
 def planted(folder: Path, **faults: Any) -> None:

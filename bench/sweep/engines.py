@@ -38,7 +38,7 @@ LIMIT = 15.0  # milliseconds that an engine adds to a job
 SAMPLE = 1000  # rows of the loop in one process
 WORKERS, NODES = 2, 3
 ENGINES = ("local", "ray")
-NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 << 20, "memory": 4 << 30}
+NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 << 20, "memory": 4 << 30}
 
 
 def resident() -> float:
@@ -124,15 +124,15 @@ def cluster(nodes: int, head: int = 0) -> Iterator[Any]:
     found.shutdown()
 
 
-def add_node(cluster: Any, attempts: int = 5, **more: Any) -> None:
+def add_node(cluster: Any, attempts: int = 5, **more: Any) -> Any:
     """Start a node, the first one as the head; Ray gives it half a minute, which may not do."""
     try:
-        cluster.add_node(**{**NODE, **more})
+        return cluster.add_node(**{**NODE, **more})
     except Exception as error:  # it has no name of its own
         if not attempts:
             raise
         print(f"once more, since {error}", file=sys.stderr)
-        add_node(cluster, attempts - 1, **more)
+        return add_node(cluster, attempts - 1, **more)
 
 
 def paths() -> list[str]:

@@ -24,6 +24,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from bench.sweep.sizes import DIRECTIONS, SIZES, TASKS, write_layer
+from bench.sweep.timed import OtherSpec
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.api.provenance import describe_run
 from bilens.records.base import to_json
@@ -50,23 +51,21 @@ WORK = "--do audit,fit"  # that one worker and two do
 SLOWER = 1000  # a replay is as many times as fast
 
 
-class Replayed(jobs.Spec):
-    """What a worker is told; it then waits as long as a row is said to take, over 1000."""
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        jobs.do = waited
-        jobs.checked_models = unopened  # type: ignore[attr-defined]
-
-
-def unopened(*_: Any, **__: Any) -> Any:
-    """Leave the model alone: opening it takes as long as ever, and would hide the engine."""
-
-
 def waited(output: Output, plan: Plan, row: int, task: str) -> None:
     """Wait, and write a result of ordinary size."""
     time.sleep(plan.rows[row].costs[task].seconds / SLOWER)
     output.write(jobs.result_name(task, row), b"x" * 3000)
+
+
+class Replayed(OtherSpec):
+    """What a worker is told; it then waits as long as a row is said to take, over 1000."""
+
+    done = staticmethod(waited)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # opening the model takes as long as ever, and would hide the engine
+        jobs.checked_models = lambda *_, **__: None  # type: ignore[attr-defined,assignment]
 
 
 def seconds(task: str, width: int, hidden: int, rate: float) -> float:

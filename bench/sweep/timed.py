@@ -1,11 +1,11 @@
-"""What a worker of a measured sweep notes: when unpickled, a `TimedSpec` lets it time each row."""
+"""Workers of a sweep that do something else with a row, and those that time it."""
 
 from __future__ import annotations
 
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from bilens.sweep import jobs
 from bilens.sweep.manifest import Plan
@@ -14,12 +14,14 @@ from bilens.sweep.output import Output
 do = jobs.do
 
 
-class TimedSpec(jobs.Spec):
-    """What a worker is told; it then notes when it began each row, and how long that took."""
+class OtherSpec(jobs.Spec):
+    """What a worker is told; when it is unpickled, `done` takes the place of `jobs.do`."""
+
+    done: ClassVar[Any]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        jobs.do = timed
+        jobs.do = self.done
 
 
 def timed(output: Output, plan: Plan, row: int, task: str) -> None:
@@ -29,6 +31,12 @@ def timed(output: Output, plan: Plan, row: int, task: str) -> None:
     line = f"{began} {time.perf_counter() - start}\n"
     with notes(Path(output.root)).joinpath(str(os.getpid())).open("a") as file:
         file.write(line)
+
+
+class TimedSpec(OtherSpec):
+    """What a worker is told; it then notes when it began each row, and how long that took."""
+
+    done = staticmethod(timed)
 
 
 def notes(out: Path) -> Path:
