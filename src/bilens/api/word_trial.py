@@ -51,7 +51,8 @@ def try_words(
     after = changed_host(before, model)
     prefix, suffix = frame_of(before, tokenizer)
     names = [tokenizer.token(number) for number in range(tokenizer.vocab_size)]
-    known = [number for number, name in enumerate(names) if is_word(name)]
+    words = (name.strip() for name in names)
+    known = [number for number, word in enumerate(words) if len(word) > 1 and word.isalpha()]
     draw = random.Random(seed)  # noqa: S311 - not for secrets
     tokens = sorted(draw.sample(known, min(count, len(known))))
 
@@ -73,10 +74,6 @@ def try_words(
         if number == 0 or one.surprise > LEAST
     )
     return WordTrial(found.tried, len(known), found.score, bool(suffix), listed)
-
-
-def is_word(name: str) -> bool:
-    return len(name.strip()) > 1 and name.strip().isalpha()
 
 
 def changed_host(before: Host, model: LoadedModel) -> Host:

@@ -91,7 +91,7 @@ def main() -> None:
             from bilens.train.processes import launched
 
             rank, world, _ = launched()
-            output.only_first(rank)
+            output.first, output.messages.quiet = rank == 0, rank > 0
             refuse_several(sys.argv[1:], world)
         app(prog_name="bilens", obj=output, **narrow())
     except SystemExit as end:  # typer's end of a command, of Ctrl-C too

@@ -37,11 +37,6 @@ class Output:
         self.verbose = verbose
         self.first = True  # of several processes, the one that prints
 
-    def only_first(self, rank: int) -> None:
-        """Leave it to the first of several processes to print."""
-        self.first = rank == 0
-        self.messages.quiet = not self.first
-
     def asked(self, quiet: bool, verbose: bool) -> None:
         """Take what stands before a command, and again what stands behind it."""
         self.messages.quiet = self.messages.quiet or quiet

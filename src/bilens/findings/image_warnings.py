@@ -15,11 +15,14 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.findings.layer_reading import FittedLayer, branches
 from bilens.findings.leads import Leads, class_templates
 from bilens.findings.overfitting import read_overfitting
-from bilens.findings.subject import gauge_free, in_float64, is_measured
+from bilens.findings.subject import gauge_free, in_float64
 from bilens.findings.triggers import read_triggers
 from bilens.nn import BilinearClassifier
 from bilens.nn.module_layers import layer_at
 from bilens.records.image_warnings import Overfitting, Triggers
+
+# shape and classes of the models that fixed the findings, and that these were measured on
+MEASURED = (28, 28), 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +63,7 @@ def read_warnings(
     found: ClassMap, shape: tuple[int, int], unmeasured: str = ""
 ) -> tuple[Overfitting, Triggers]:
     """Return the findings of overfitting and of triggers; they speak where they were measured."""
-    if not unmeasured and not is_measured(shape, found.f.sizes.d_out):
+    if not unmeasured and (shape, found.f.sizes.d_out) != MEASURED:
         unmeasured = "not_measured"
     leads = found.leads(shape)
     overfitting, triggers = read_overfitting(leads, found.first), read_triggers(leads)

@@ -97,10 +97,6 @@ class Reference(msgspec.Struct, frozen=True):
     power: Power
 
 
-def read_reference() -> Reference:
-    text = files("bilens.findings").joinpath("reference.json").read_bytes()
-    return msgspec.json.decode(text, type=Reference)
-
-
-REFERENCE = read_reference()
+FILE = files("bilens.findings").joinpath("reference.json")
+REFERENCE = msgspec.json.decode(FILE.read_bytes(), type=Reference)
 TRIGGERS, OVERFITTING, POWER = REFERENCE.triggers, REFERENCE.overfitting, REFERENCE.power

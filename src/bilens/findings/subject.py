@@ -78,14 +78,6 @@ def summarise(
     )
 
 
-MEASURED = (28, 28), 10  # shape and classes of the models that fixed the findings
-
-
-def is_measured(shape: tuple[int, int], classes: int) -> bool:
-    """Return whether what overfitting and triggers are worth was measured on such models."""
-    return (shape, classes) == MEASURED
-
-
 def image_shape(d_input: int, input_shape: tuple[int, ...] | None) -> tuple[int, int]:
     """Return rows and columns for drawing: the shape given, a square, or a single row."""
     if input_shape is not None and len(input_shape) == 2:

@@ -13,8 +13,8 @@ from bilens.algebra.approximation.layer_weights import (
     GLUWeights,
     Layer,
     MLPWeights,
+    each_part,
     in_float64,
-    on_device,
 )
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.base.errors import UsageError
@@ -162,7 +162,8 @@ def network_weights(module: nn.Module) -> tuple[Layer, ...]:
             "them one by one: bl.from_module(module).layers."
         )
     device = next(module.parameters()).device
-    return tuple(on_device(in_float64(one.read()), device) for one in found.layers.values())
+    layers = (in_float64(one.read()) for one in found.layers.values())
+    return tuple(each_part(layer, lambda part: part.to(device)) for layer in layers)
 
 
 def compare_with_module(module: Module, layers: Mapping[str, LayerView]) -> Agreement:

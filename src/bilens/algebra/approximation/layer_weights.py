@@ -195,10 +195,6 @@ def in_dtype(layer: Layer, dtype: torch.dtype) -> Layer:
     return each_part(layer, lambda part: part.detach().to(dtype))
 
 
-def on_device(layer: Layer, device: torch.device) -> Layer:
-    return each_part(layer, lambda part: part.to(device))
-
-
 def in_float64(layer: Layer) -> Layer:
     """Return a layer in float64, cut from the graph of gradients."""
     return in_dtype(layer, torch.float64)

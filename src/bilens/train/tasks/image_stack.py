@@ -217,7 +217,7 @@ class StackTask(Task[nn.ModuleList, StackMetrics]):
     def save(self, run: Run, folder: Path, provenance: Mapping[str, str]) -> None:
         models = zip(self.recipes, self.classifiers(run), strict=True)
         for index, (recipe, model) in enumerate(models):
-            if is_finite(model):
+            if all(bool(part.isfinite().all()) for part in model.parameters()):
                 cell = folder / cell_name(index)
                 save_classifier(model, cell, self.data, recipe, provenance)
                 write_file(cell / HASH_NAME, file_sha256(cell / WEIGHTS_NAME).encode())
@@ -247,10 +247,6 @@ def embedded(stacks: Sequence[ClassifierStack], noise: float, x: Tensor) -> list
     rows = torch.cat([weight.flatten(0, 1) for weight in weights]) @ x.T
     parts = torch.split(rows, [len(weight) * weight.shape[1] for weight in weights])
     return [part.view(*w.shape[:2], len(x)) for part, w in zip(parts, weights, strict=True)]
-
-
-def is_finite(model: nn.Module) -> bool:
-    return all(bool(part.isfinite().all()) for part in model.parameters())
 
 
 def diverged(recipes: Sequence[ImageRecipe]) -> NumericalError:
