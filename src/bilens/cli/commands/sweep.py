@@ -5,21 +5,31 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bilens.base.errors import UsageError
-from bilens.cli.commands.sweep_report import SweepPages, report_sweep
 from bilens.cli.console import Output
-from bilens.cli.options import METHOD_PANEL, RUN_PANEL, Json, option, refuse_idle, said
+from bilens.cli.options import (
+    FAILED,
+    METHOD_PANEL,
+    RUN_PANEL,
+    Json,
+    check_outputs,
+    option,
+    refuse_idle,
+    said,
+)
+from bilens.cli.shared_options import HtmlReport
+from bilens.findings.rules.registry import condition_help, parse_conditions
 
 if TYPE_CHECKING:
     from bilens.sweep.driver import Ended
     from bilens.sweep.manifest import Plan
 
 SHOWN = 8
-FAILED = "failed.json"
 UNFINISHED = 4  # exit code
 WORKERS = (1, 64, 1024)  # for which the hours are told
 
@@ -75,6 +85,21 @@ class SweepRun:
             if not name or not equals:
                 raise UsageError(f"--engine-option {name!r}; expected NAME=VALUE.")
         return {name: value for name, _, value in pairs}
+
+
+@dataclass(frozen=True)
+class SweepPages(HtmlReport):
+    """What `sweep report` writes, and what fails it."""
+
+    PANEL = "Report"
+
+    table: Path | None = option(
+        None, "Write every layer with all its numbers to this Parquet file."
+    )
+    fail_on: list[str] | None = option(None, condition_help())
+
+    def __post_init__(self) -> None:
+        """Take all of it without --html, too."""
 
 
 def sweep(
@@ -146,7 +171,7 @@ def status_lines(plan: Plan, found: Ended) -> Iterator[str]:
         task, row = name.split()
         yield f"{task} of {plan.rows[int(row)].name} failed: {fault}"
     if len(found.failed) > SHOWN:
-        yield f"… and {len(found.failed) - SHOWN:,} more, in {FAILED}"
+        yield f"… and {len(found.failed) - SHOWN:,} more, in failed.json"
 
 
 def totals(plan: Plan) -> dict[str, Any]:
@@ -173,3 +198,29 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield f"Bytes to read: {read}; memory of a job: {memory}"
     hours = ", ".join(f"{hours:.2g} on {n}" for n, hours in found["hours"].items())
     yield f"Estimated hours of one-core workers: {hours}"
+
+
+def report_sweep(
+    output: Output, place: str, pages: SweepPages, baseline: str | None, json: bool
+) -> None:
+    """Report what a sweep found; exit code 1 if a condition fails, or cannot be judged."""
+    check_outputs([("--html", pages.html), ("--table", pages.table)], overwrite=True)
+    conditions = parse_conditions(tuple(pages.fail_on or ()), data=True, baseline=True)
+    from bilens.base.files import write_file
+    from bilens.report.reports import SweepReport
+    from bilens.report.sections.sweep import sweep_lines
+    from bilens.report.text import load_catalogue
+    from bilens.sweep.output import Output as Place
+    from bilens.sweep.report import report_of, table_of
+
+    with output.progress() as progress:
+        swept, found = report_of(Place(place), conditions, baseline, progress)
+    report = SweepReport(found)
+    said = pages.write(report)
+    if pages.table is not None:
+        write_file(pages.table, table_of(swept).to_parquet(index=False))
+        said.append(f"Table: {pages.table}")
+    lines = sweep_lines(load_catalogue(pages.lang), report.record)
+    output.answer(json, report.to_dict() if json else {}, *lines, *said)
+    if report.record.failed:
+        raise typer.Exit(FAILED)

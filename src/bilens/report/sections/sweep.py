@@ -27,7 +27,6 @@ from bilens.report.text import NONE, Catalogue, fixed, quantity, signed, signed_
 
 COLUMNS = ("number", "count", "least", "low", "median", "high", "largest", "far")
 COUNTS = ("found", "refused", "failed", "missing")
-TASKS = ("audit", "fit", "decompose", "compare", "convert", "trace")
 SEEING = ("fit", "decompose", "convert")  # read on what the layers see, where that is given
 SPARSE = 16  # cells for each row, from which a map would be empty
 PALE = 0.5  # |z| that cannot be seen
@@ -187,11 +186,9 @@ def unseen(t: Catalogue, record: SweepSummary) -> Iterator[str]:
     """Yield what was not looked at."""
     asked, seen = record.options.tasks, record.options.activations is not None
     normal = [task for task in asked if task != "trace" and not (seen and task in SEEING)]
-    undone = [task for task in TASKS if task not in asked]
     empty = [one for one in record.numbers if not one.kinds]
     for key, names in (
         ("normal", t("list.comma").join(normal)),
-        ("undone", t("list.comma").join(undone)),
         ("empty", listing(t, empty)),
     ):
         if names:
