@@ -52,6 +52,8 @@ def test_readings_are_those_of_the_layer(model: Path, tmp_path: Path) -> None:
     fit = bl.quadratic_fit(layer, threshold=0.5, samples=2000)
     assert found["fit"]["numbers"]["r_squared"] == fit.r_squared.quadratic.overall
     assert found["audit"]["numbers"]["r_squared"] == fit.r_squared.quadratic.overall
+    (rung,) = found["fit"]["record"]["ladder"]
+    assert rung["outputs"] == []  # of 7,168 outputs: gigabytes over all experts
     weights = layer.weights(torch.float64)
     norm = sum(float(part.square().sum()) for part in (weights.down, weights.gate, weights.value))
     assert found["audit"]["numbers"]["weight_norm"] == pytest.approx(norm**0.5)

@@ -23,7 +23,8 @@ from bilens.base.checks import check_count
 from bilens.base.errors import NotQuadraticError, UsageError
 from bilens.data.images import ImageDataset
 from bilens.data.model_interface import LabelledData
-from bilens.findings.spectra import MINIMUM_SAMPLES, approximation_quality
+from bilens.findings.fits import approximation_quality
+from bilens.findings.spectra import MINIMUM_SAMPLES
 from bilens.findings.subject import check_seed
 from bilens.io.load import LayerView, LoadedModel
 from bilens.nn import BilinearClassifier

@@ -33,14 +33,14 @@ from bilens.api.provenance import describe_run, describe_source, given_model
 from bilens.base.checks import check_finite
 from bilens.base.errors import BilensError, NotQuadraticError, ShapeError, UsageError
 from bilens.data.tokenizer import Tokenizer
-from bilens.findings.layer_reading import degree_scores
+from bilens.findings.fits import fit_record
 from bilens.io.in_memory import from_sklearn
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearTransformer
 from bilens.nn.layer_view import LayerView
 from bilens.nn.module_layers import network_weights
 from bilens.records.common import Source
-from bilens.records.decomposition import LargeRow, LayerFit, QuadraticFits, SeenInputs
+from bilens.records.decomposition import LargeRow, QuadraticFits, SeenInputs
 from bilens.train.layer_inputs import LayerRows
 from bilens.train.recorded_inputs import LayerInputs
 
@@ -273,26 +273,6 @@ def inputs_of_layers(model: LoadedModel, data: Tensor) -> dict[str, Tensor]:
         reached[name] = data
         data = in_blocks(view.weights(torch.float64), data.detach().double())
     return reached
-
-
-def fit_record(name: str, view: LayerView | None, fit: QuadraticFit) -> LayerFit:
-    sizes = None if view is None else view.sizes
-    return LayerFit(
-        name=name,
-        activation=None if view is None else str(view.activation),
-        gated=None if view is None else view.gated,
-        d_in=None if sizes is None else sizes.d_in,
-        d_hidden=None if sizes is None else sizes.d_hidden,
-        d_out=None if sizes is None else sizes.d_out,
-        exact=fit.exact,
-        derivation=fit.derivation,
-        assumed_input=fit.assumed_input,
-        chosen=fit.chosen,
-        ladder=tuple(degree_scores(name, found) for name, found in fit.ladder.items()),
-        missing=fit.missing,
-        threshold=fit.threshold,
-        usable=fit.usable,
-    )
 
 
 @contextmanager

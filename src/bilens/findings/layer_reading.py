@@ -13,7 +13,6 @@ from torch import Tensor
 from bilens.algebra.approximation.closed_form import approximate_layer
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, in_float64
 from bilens.algebra.approximation.quadratic_fit import STANDARD, THRESHOLD, QuadraticFit, fit_layers
-from bilens.algebra.approximation.r_squared import FitScores
 from bilens.algebra.concentration import effective_rank, localisation
 from bilens.algebra.directions import from_centred_basis, in_centred_basis
 from bilens.algebra.eigen.decomposition import EigenDecomposition
@@ -28,13 +27,11 @@ from bilens.algebra.random_rotations import OutputModeNull, output_mode_null, ra
 from bilens.base.errors import BilensError, NonFiniteError
 from bilens.certify.stability import spectrum_stability
 from bilens.findings.adapters import Vocabulary
-from bilens.findings.guarantees import finite
+from bilens.findings.fits import fit_quality, fit_record
 from bilens.nn.layer_view import LayerView
 from bilens.records.common import NullInterval
-from bilens.records.decomposition import DegreeScores, LayerFit, Score
 from bilens.records.layer_audit import (
     Component,
-    FitQuality,
     InputShares,
     LayerReading,
     LeadingPair,
@@ -311,7 +308,7 @@ def reading_of(subject: LayerView, fitted: FittedLayer, options: AuditOptions) -
     found = replace(
         described(subject),
         weight_norm=math.hypot(*(float(part.norm()) for part in weights_of(layer).values())),
-        fit=None if subject.exact else fit_quality(fitted.fit),
+        fit=None if subject.exact else fit_quality(fit_record(subject.name, subject, fitted.fit)),
         units=read_units(layer),
         inputs=read_inputs(layer, f, generator),
     )
@@ -348,35 +345,3 @@ def stability(fitted: FittedLayer, spectrum: HOSVD) -> Stability | None:
     sure = [sine for sine in sines if sine < 1]
     angle = math.degrees(math.asin(max(sure, default=0.0)))
     return Stability(ROUNDING, found.movement, len(sure), len(sines), angle)
-
-
-def degree_scores(fit: str, found: FitScores) -> DegreeScores:
-    linear, whole = found.linear, found.quadratic
-    return DegreeScores(
-        fit,
-        found.rows,
-        Score(finite(linear.overall), finite(linear.standard_error)),
-        Score(finite(whole.overall), finite(whole.standard_error)),
-        Score(finite(whole.trimmed), finite(whole.trimmed_error)),
-        tuple(map(finite, (whole.median, *whole.median_interval))),
-        tuple(map(finite, whole.outputs.tolist())),
-    )
-
-
-def fit_quality(fit: QuadraticFit | LayerFit) -> FitQuality:
-    """Return what rules judge of a fit."""
-    scores = fit.scores if isinstance(fit, LayerFit) else degree_scores(fit.chosen, fit.r_squared)
-    linear, whole = scores.linear, scores.quadratic
-    return FitQuality(
-        linear=-math.inf if linear.value is None else linear.value,
-        quadratic=-math.inf if whole.value is None else whole.value,
-        standard_error=whole.standard_error or 0.0,
-        samples=scores.rows,
-        assumed_input=fit.assumed_input,
-        threshold=fit.threshold,
-        usable=fit.usable,
-        fit=fit.chosen,
-        seen=len(fit.ladder) > 1,
-        trimmed=scores.trimmed.value,
-        median=scores.median[0],
-    )

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from bilens.algebra.approximation.quadratic_fit import QuadraticFit
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.concentration import effective_rank
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
@@ -19,7 +18,7 @@ from bilens.findings.subject import drawn
 from bilens.nn import BilinearClassifier
 from bilens.records.audit import ClassReading, Eigenvector
 from bilens.records.common import NullInterval
-from bilens.records.decomposition import ApproximationQuality, EigenPair, FormSpectrum
+from bilens.records.decomposition import EigenPair, FormSpectrum
 
 LEVEL = 0.95
 MINIMUM_SAMPLES = 39  # the fewest that can hold 95 % between two order statistics
@@ -138,19 +137,6 @@ def end_of_spectrum(eig: EigenDecomposition, positive: bool) -> tuple[Eigenvecto
         )
         for index in order
         if (certain[index] > 0 if positive else certain[index] < 0)
-    )
-
-
-def approximation_quality(fit: QuadraticFit, activation: str) -> ApproximationQuality:
-    scores = fit.r_squared
-    return ApproximationQuality(
-        activation,
-        fit.derivation,
-        fit.assumed_input,
-        scores.quadratic.overall,
-        scores.quadratic.standard_error,
-        scores.linear.overall,
-        fit.threshold,
     )
 
 

@@ -17,8 +17,8 @@ from msgspec.structs import replace
 from bilens.api.provenance import describe_run
 from bilens.base import Progress, silent
 from bilens.base.errors import BilensError, FileError, UsageError, optional_package
+from bilens.findings.fits import fit_quality
 from bilens.findings.layer_audit import with_norm_scores
-from bilens.findings.layer_reading import fit_quality
 from bilens.findings.outliers import THRESHOLD, Values, number_change, swept_number
 from bilens.findings.rules.layers import named
 from bilens.findings.rules.registry import Condition, judge, judge_conditions, rules_asked_for

@@ -8,6 +8,7 @@ from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 import torch
+from msgspec import structs
 from torch import Tensor
 
 from bilens.algebra.approximation.quadratic_fit import QuadraticFit, in_words
@@ -15,12 +16,12 @@ from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.hosvd import hosvd
 from bilens.api.decompose import PAIR_TENSORS, prepare, run_job
 from bilens.api.layer_reading import LayerMap, LayerOutputs, Request
-from bilens.api.quadratic_fit import fit_record, quadratic_fit
+from bilens.api.quadratic_fit import quadratic_fit
 from bilens.api.trace import direction_readings
 from bilens.base.errors import NotQuadraticError, UsageError
+from bilens.findings.fits import approximation_quality, fit_record
 from bilens.findings.layer_audit import compare_with
 from bilens.findings.layer_reading import AuditOptions, fit_layer, read_layer
-from bilens.findings.spectra import approximation_quality
 from bilens.interp.traced_layer import open_layer
 from bilens.io.host import Site
 from bilens.io.load import LayerView, LoadedModel
@@ -135,8 +136,11 @@ def audit(subject: Subject) -> Found:
 
 def fit(subject: Subject) -> Found:
     record = fit_record(subject.name, subject.view, subject.fitted())
-    chosen = next((one for one in record.ladder if one.fit == record.chosen), record.ladder[0])
+    chosen = record.scores
     numbers = {"r_squared": chosen.quadratic.value, "linear_r_squared": chosen.linear.value}
+    # R² of each output of each fit would be most of what a sweep over a large model writes
+    ladder = tuple(structs.replace(one, outputs=()) for one in record.ladder)
+    record = structs.replace(record, ladder=ladder)
     return Found(record, numbers)
 
 

@@ -1,0 +1,75 @@
+"""What is said of a quadratic approximation: beside spectra, in an audit, and by itself."""
+
+import math
+
+from bilens.algebra.approximation.quadratic_fit import QuadraticFit
+from bilens.algebra.approximation.r_squared import FitScores
+from bilens.findings.guarantees import finite
+from bilens.nn.layer_view import LayerView
+from bilens.records.decomposition import ApproximationQuality, DegreeScores, LayerFit, Score
+from bilens.records.layer_audit import FitQuality
+
+
+def approximation_quality(fit: QuadraticFit, activation: str) -> ApproximationQuality:
+    scores = fit.r_squared
+    return ApproximationQuality(
+        activation,
+        fit.derivation,
+        fit.assumed_input,
+        scores.quadratic.overall,
+        scores.quadratic.standard_error,
+        scores.linear.overall,
+        fit.threshold,
+    )
+
+
+def degree_scores(fit: str, found: FitScores) -> DegreeScores:
+    linear, whole = found.linear, found.quadratic
+    return DegreeScores(
+        fit,
+        found.rows,
+        Score(finite(linear.overall), finite(linear.standard_error)),
+        Score(finite(whole.overall), finite(whole.standard_error)),
+        Score(finite(whole.trimmed), finite(whole.trimmed_error)),
+        tuple(map(finite, (whole.median, *whole.median_interval))),
+        tuple(map(finite, whole.outputs.tolist())),
+    )
+
+
+def fit_quality(fit: LayerFit) -> FitQuality:
+    """Return what rules judge of a fit."""
+    scores = fit.scores
+    linear, whole = scores.linear, scores.quadratic
+    return FitQuality(
+        linear=-math.inf if linear.value is None else linear.value,
+        quadratic=-math.inf if whole.value is None else whole.value,
+        standard_error=whole.standard_error or 0.0,
+        samples=scores.rows,
+        assumed_input=fit.assumed_input,
+        threshold=fit.threshold,
+        usable=fit.usable,
+        fit=fit.chosen,
+        seen=len(fit.ladder) > 1,
+        trimmed=scores.trimmed.value,
+        median=scores.median[0],
+    )
+
+
+def fit_record(name: str, view: LayerView | None, fit: QuadraticFit) -> LayerFit:
+    sizes = None if view is None else view.sizes
+    return LayerFit(
+        name=name,
+        activation=None if view is None else str(view.activation),
+        gated=None if view is None else view.gated,
+        d_in=None if sizes is None else sizes.d_in,
+        d_hidden=None if sizes is None else sizes.d_hidden,
+        d_out=None if sizes is None else sizes.d_out,
+        exact=fit.exact,
+        derivation=fit.derivation,
+        assumed_input=fit.assumed_input,
+        chosen=fit.chosen,
+        ladder=tuple(degree_scores(name, found) for name, found in fit.ladder.items()),
+        missing=fit.missing,
+        threshold=fit.threshold,
+        usable=fit.usable,
+    )
