@@ -1,12 +1,12 @@
 """Rules on layers: whether they can be read, their fit, weights and maps, and what changed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from bilens.findings.rules import models
-from bilens.findings.rules.rule import Evidence, Kind, Rule, Values, formats
+from bilens.findings.rules.rule import Evidence, Kind, Rule, Values, formats, named
 from bilens.records.common import Value
 from bilens.records.layer_audit import LayerReading
 
@@ -14,18 +14,11 @@ LAYERS: tuple[Kind, ...] = ("layer_audit",)
 BOTH: tuple[Kind, ...] = ("audit", "layer_audit")
 ALL: tuple[Kind, ...] = (*BOTH, "table")
 COUNTED: Final = formats("value threshold", "whole", of="count", layers="text")
-NAMED = 5  # layers that a sentence names
 
 
 # A count over layers that should be zero; what a baseline is needed for.
 counted = partial(Rule, documents=BOTH, group="model", values=COUNTED, bad=">", scope="weights")
 changed = partial(Rule, documents=ALL, group="use", needs="baseline", scope="map")
-
-
-def named(names: Sequence[str]) -> str:
-    """Return some names, and how many more there are."""
-    more = [f"+{len(names) - NAMED}"] if len(names) > NAMED else []
-    return ", ".join([*names[:NAMED], *more])
 
 
 def total(counts: Mapping[str, int], of: int) -> dict[str, Value]:

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from bilens.findings.rules.rule import GUESS, Evidence, Rule, Values, formats
+from bilens.findings.rules.rule import GUESS, Evidence, Rule, Values, formats, named
 
 of_classes = partial(Rule, documents=("audit",), group="model")
 of_tables = partial(Rule, documents=("table",), group="model")
 of_all = partial(Rule, documents=("audit", "layer_audit", "table"))
-NAMED_PAIRS = 5  # that a sentence names
+MOST = 20  # classes that a sentence names
 
 
 @partial(
@@ -91,7 +91,7 @@ def complete(evidence: Evidence) -> Iterator[Values]:
         yield {
             "residual": max(reading.largest_residual for reading in classes),
             "classes": len(classes),
-            "incomplete": ", ".join(incomplete),
+            "incomplete": named(incomplete, MOST),
             "outcome": "fail" if incomplete else "pass",
         }
 
@@ -106,9 +106,8 @@ def complete(evidence: Evidence) -> Iterator[Values]:
 )
 def twin_classes(evidence: Evidence) -> Iterator[Values]:
     if (twins := evidence.twins) is not None:
-        pairs = ", ".join(f"{one} = {other}" for one, other in twins[:NAMED_PAIRS])
-        more = f", +{len(twins) - NAMED_PAIRS}" if len(twins) > NAMED_PAIRS else ""
-        yield {"value": len(twins), "of": len(evidence.classes), "pairs": pairs + more}
+        pairs = named([f"{one} = {other}" for one, other in twins])
+        yield {"value": len(twins), "of": len(evidence.classes), "pairs": pairs}
 
 
 @partial(
@@ -222,7 +221,7 @@ def beyond_null(evidence: Evidence) -> Iterator[Values]:
             "median": statistics.median(counts),
             "least": min(counts),
             "most": max(counts),
-            "none": ", ".join(none),
+            "none": named(none, MOST),
             "outcome": "warn" if none else "info",
         }
 

@@ -1,6 +1,6 @@
 """What a rule is: what it measures, on which evidence, how it ends, how its numbers are shown."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Literal, TypeAlias
@@ -126,3 +126,9 @@ class Rule:
 def formats(names: str, form: Format, **more: Format) -> dict[str, Format]:
     """Return the formats of the numbers of a rule: one for all names, and those of the others."""
     return {**dict.fromkeys(names.split(), form), **more}
+
+
+def named(names: Sequence[str], most: int = 5) -> str:
+    """Return some names, and how many more there are."""
+    more = [f"+{len(names) - most}"] if len(names) > most else []
+    return ", ".join([*names[:most], *more])
