@@ -35,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def swept(model: Path, out: Path, *tasks: str, **said: Any) -> tuple[dict[str, Any], Path]:
     """The results of the row of `EXPERT`, or of the last one, by task."""
-    options = SweepOptions(tasks=tasks, null_samples=3, threshold=0.5, **said)
+    options = SweepOptions(tasks=tasks, null_samples=3, **{"threshold": 0.5, **said})
     output = Output(str(out))
     plan = plan_of(str(model), options, output)
     assert drive(plan, output, Here).whole
@@ -44,6 +44,15 @@ def swept(model: Path, out: Path, *tasks: str, **said: Any) -> tuple[dict[str, A
     found = {task: json.loads((out / result_name(task, row)).read_bytes()) for task in tasks}
     assert all(one["refused"] is None for one in found.values())
     return found, out / f"results/{{}}/000/{row:06d}.safetensors"
+
+
+def test_what_a_refused_approximation_would_say_is_no_number(model: Path, tmp_path: Path) -> None:
+    """Broken once: the share of the strongest input was 0."""
+    found, _ = swept(model, tmp_path, "audit", threshold=0.99)
+    numbers = found["audit"]["numbers"]
+    assert {key for key, value in numbers.items() if value is None} == {
+        *("effective_rank", "top_share", "input_share")
+    }
 
 
 def test_readings_are_those_of_the_layer(model: Path, tmp_path: Path) -> None:

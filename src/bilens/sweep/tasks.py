@@ -129,7 +129,7 @@ def audit(subject: Subject) -> Found:
         "top_share": None if outputs is None else outputs.top_share,
         "dead": None if units is None else float(units.dead),
         "duplicates": None if units is None else float(units.duplicates),
-        "input_share": None if inputs is None else inputs.share,
+        "input_share": None if inputs is None or inputs.dominant is None else inputs.share,
     }
     return Found(found, numbers)
 
