@@ -20,9 +20,8 @@ from bilens.base.errors import BilensError, FileError, UsageError, optional_pack
 from bilens.findings.fits import fit_quality
 from bilens.findings.layer_audit import with_norm_scores
 from bilens.findings.outliers import THRESHOLD, Values, number_change, swept_number
-from bilens.findings.rules.layers import named
 from bilens.findings.rules.registry import Condition, judge, judge_conditions, rules_asked_for
-from bilens.findings.rules.rule import Evidence
+from bilens.findings.rules.rule import Evidence, named
 from bilens.records.base import json_text, read_document
 from bilens.records.common import Finding, JudgedCondition, Run
 from bilens.records.decomposition import LayerFit

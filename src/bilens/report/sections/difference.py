@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from bilens.findings.rules.layers import named
+from bilens.findings.rules.rule import named
 from bilens.records.audit import Audit
 from bilens.records.layer_audit import LayerAudit, WholeDifference, WordTrial
 from bilens.records.table_audit import ColumnChanges, TableAudit
