@@ -8,6 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from bilens.algebra.conjugate_gradients import conjugate_gradients
+
 CG_STEPS = 500
 SUFFICIENT_DECREASE = 1e-4  # of the one that the slope promises (Armijo)
 ROUNDING = 1e-14  # of the objective: differences below it say nothing
@@ -158,7 +160,7 @@ def minimise(
 
         # as far as Newton's step itself can be trusted, and no further than is asked for
         reduction = max(min(0.1, size), 0.3 * tol / size)
-        step = conjugate_gradients(hessian, precondition, -gradient, reduction)
+        step = conjugate_gradients(hessian, precondition, -gradient, reduction, CG_STEPS)
         moved = problem.outputs(step)
         slope = float((gradient * step).sum())
         length = 1.0
@@ -173,30 +175,3 @@ def minimise(
             return Solution(theta, tuple(steps), size <= ROUNDING**0.5)
         theta, outputs, value = new_theta, new_outputs, new_value
     return Solution(theta, tuple(steps), False)
-
-
-def conjugate_gradients(
-    product: Callable[[Tensor], Tensor],
-    precondition: Callable[[Tensor], Tensor],
-    right: Tensor,
-    reduction: float,
-) -> Tensor:
-    """Return s near H s = right, with the preconditioned residual reduced as asked."""
-    solution, residual = torch.zeros_like(right), right
-    direction = precondition(residual)
-    energy = (residual * direction).sum()
-    target = reduction**2 * energy
-    for _ in range(CG_STEPS):
-        image = product(direction)
-        curvature = (direction * image).sum()
-        if curvature <= 0:  # only rounding is left in this direction
-            break
-        length = energy / curvature
-        solution = solution + length * direction
-        residual = residual - length * image
-        improved = precondition(residual)
-        before, energy = energy, (residual * improved).sum()
-        if energy <= target:
-            break
-        direction = improved + (energy / before) * direction
-    return solution

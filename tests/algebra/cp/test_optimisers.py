@@ -17,11 +17,11 @@ from bilens.algebra.cp.optimisers import (
     SWEEPS,
     alternating_least_squares,
     begin,
-    conjugate_gradients,
     exact_step,
     flatten,
     limited_memory_bfgs,
     loss_and_gradient,
+    normal_solution,
     quartic_minimum,
     share_sizes,
     unflatten,
@@ -122,7 +122,7 @@ def test_solved_to_the_end_it_is_the_dense_least_squares_answer(
     monkeypatch.setattr(optimisers, "REDUCTION", 1e-13)
     for seed in range(4):
         dense, down, right, rhs, start = problem(seed, rank)
-        found = conjugate_gradients(down.T @ down, right, rhs, start)
+        found = normal_solution(down.T @ down, right, rhs, start)
         assert_close(found, oracles.best_left(dense, down, right), rtol=1e-6, atol=1e-6)
 
 
@@ -132,7 +132,7 @@ def test_stopped_at_any_step_it_has_lowered_the_error(seed: int, rank: int, step
     gram = down.T @ down + 1e-10 * torch.eye(rank, dtype=torch.float64)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(optimisers, "MAX_STEPS", steps)
-        found = conjugate_gradients(gram, right, rhs, start)
+        found = normal_solution(gram, right, rhs, start)
     before = float(oracles.squared_error(dense, down, start, right))
     assert float(oracles.squared_error(dense, down, found, right)) < before
 
@@ -141,7 +141,7 @@ def test_a_start_that_is_the_answer_stays() -> None:
     _, down, right, _, left = problem(0, 2)
     own = oracles.dense_tensor(down, left, right)
     rhs = 2 * torch.einsum("ca,cij,aj->ai", down, own, right)
-    assert_close(conjugate_gradients(down.T @ down, right, rhs, left), left)
+    assert_close(normal_solution(down.T @ down, right, rhs, left), left)
 
 
 @given(*[st.floats(-3, 3) for _ in range(3)], st.floats(0.01, 3))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bilens.algebra.conjugate_gradients import conjugate_gradients
 from bilens.algebra.cp.target import (
     Factors,
     Model,
@@ -115,7 +117,7 @@ class OneFactor:
     def fit(self, fixed: Tensor, projection: Projection, start: Tensor) -> Tensor:
         """Return rows near the best ones beside the `fixed` rows of the other factor."""
         rhs = 2 * self.target.apply(self.weights, projection)
-        return conjugate_gradients(self.gram, fixed, rhs, start)
+        return normal_solution(self.gram, fixed, rhs, start)
 
 
 def sweep_pairs(target: Target, current: Iterate, ridge: float) -> Iterate:
@@ -157,34 +159,18 @@ SWEEPS: dict[Model, Callable[[Target, Iterate, float], Iterate]] = {
 }
 
 
-def conjugate_gradients(gram: Tensor, right: Tensor, rhs: Tensor, start: Tensor) -> Tensor:
+def normal_solution(gram: Tensor, right: Tensor, rhs: Tensor, start: Tensor) -> Tensor:
     """Return L near the minimum of ‖Σ_a p_a ⊗ sym(l_a r_aᵀ)‖² − 2⟨B, ·⟩ for fixed p and r."""
     # Math: the normal equations are W L + (Γ∘(R Lᵀ)) R = 2T with W = Γ∘(R Rᵀ), T_a = Q_{p_a} r_a.
     # As ‖Σ p_a ⊗ sym(l_a r_aᵀ)‖² and the same with the antisymmetric part are both ≥ 0, the second
-    # term lies between −W and W: preconditioned with W, every eigenvalue is between 0 and 2. Each
-    # step of conjugate gradients lowers the objective, so any of them may be the last.
-    # Source: M. R. Hestenes, E. Stiefel, 1952, J. Res. Nat. Bur. Standards 49.
+    # term lies between −W and W: preconditioned with W, every eigenvalue is between 0 and 2.
     triangle = torch.linalg.cholesky(gram * (right @ right.T))
-    solution = start
-    residual = rhs - normal_product(gram, right, solution)
-    improved = torch.cholesky_solve(residual, triangle)
-    energy = (residual * improved).sum()
-    target = REDUCTION**2 * energy
-    direction = improved
-    for _ in range(MAX_STEPS):
-        if energy <= target:
-            break
-        image = normal_product(gram, right, direction)
-        curvature = (direction * image).sum()
-        if curvature <= 0:  # only rounding is left in this direction
-            break
-        step = energy / curvature
-        solution = solution + step * direction
-        residual = residual - step * image
-        improved = torch.cholesky_solve(residual, triangle)
-        before, energy = energy, (residual * improved).sum()
-        direction = improved + (energy / before) * direction
-    return solution
+    product = partial(normal_product, gram, right)
+
+    def solve(residual: Tensor) -> Tensor:
+        return torch.cholesky_solve(residual, triangle)
+
+    return conjugate_gradients(product, solve, rhs, REDUCTION, MAX_STEPS, start)
 
 
 def exact_step(
