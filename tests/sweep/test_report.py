@@ -74,7 +74,7 @@ def test_what_moved_between_two_sweeps_is_named() -> None:
         summary_of(swept, (), other, RUN)
 
 
-@pytest.mark.parametrize("place", ["folder", "memory://sweep"])
+@pytest.mark.parametrize("place", ["folder [1]", "memory://sweep"])
 def test_results_are_read_and_what_is_missing_is_counted(tmp_path: Path, place: str) -> None:
     plan = plan_of(experts(3, 6), tasks=("audit",))
     where = place if "://" in place else str(tmp_path / place)

@@ -108,9 +108,13 @@ def read_sweep(output: Output, progress: Progress = silent) -> Swept:
 def contents(output: Output, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """Yield results; many are fetched at a time."""
     left = iter(names)
-    while part := {output.path(f"results/{name}"): name for name in islice(left, TOGETHER)}:
-        for path, data in output.files.cat([*part]).items():
-            yield part[path], data
+    while part := [*islice(left, TOGETHER)]:
+        paths = [output.path(f"results/{name}") for name in part]
+        try:
+            found = output.files.cat_ranges(paths, None, None, on_error="raise")
+        except OSError as error:
+            raise FileError(f"{output.place}: results cannot be read ({error}).") from error
+        yield from zip(part, found, strict=True)
 
 
 def report_of(
