@@ -237,6 +237,7 @@ REACHED = {  # module that names an option: the commands that its messages can e
     "data/text": LANGUAGE,
     "data/training_table": ["train table"],
     "findings/rules/registry": ["audit"],
+    "findings/watching": ["train image"],
     "studies": ["reproduce"],
     "sweep": ["sweep"],
 }

@@ -5,6 +5,7 @@ one of its jobs, a job of submitit without its checkpoint.
 """
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,26 @@ def test_bad_options_and_engines_that_do_not_answer_are_refused(
     with pytest.raises(UsageError) as refused:
         open_engine(engine, 1, 1, options)
     assert words in str(refused.value)
+
+
+def test_a_port_where_something_else_than_ray_answers_is_tried_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ray tries for 40 seconds, and again 19 times unless it is told."""
+    needs("ray")
+    import ray
+
+    def init(**_: object) -> None:
+        assert os.environ["RAY_gcs_server_port_wait_time_s"] == "1"
+        raise ConnectionError("Failed to connect")
+
+    monkeypatch.setenv("RAY_gcs_server_port_wait_time_s", "")
+    monkeypatch.delenv("RAY_gcs_server_port_wait_time_s")
+    monkeypatch.setattr(ray, "init", init)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UsageError, match=f"does not start at {address}"):
+            open_engine("ray", 1, 1, {"address": address})
 
 
 @pytest.mark.parametrize("engine", ["local", pytest.param("dask", marks=pytest.mark.slow)])
