@@ -19,6 +19,7 @@ from bilens.sweep.engines.slurm import SlurmEngine
 from bilens.sweep.jobs import Spec
 from sweep_runs import Swept
 
+ONCE = "RAY_gcs_server_port_wait_time_s"
 LOGS = {"cluster": "local", "folder": "logs"}
 REFUSED = {
     "no such engine": ("cloud", {}, "--engine cloud is not known: use one of local, ray"),
@@ -64,11 +65,11 @@ def test_a_port_where_something_else_than_ray_answers_is_tried_once(
     import ray
 
     def init(**_: object) -> None:
-        assert os.environ["RAY_gcs_server_port_wait_time_s"] == "1"
+        assert os.environ[ONCE] == "1"
         raise ConnectionError("Failed to connect")
 
-    monkeypatch.setenv("RAY_gcs_server_port_wait_time_s", "")
-    monkeypatch.delenv("RAY_gcs_server_port_wait_time_s")
+    monkeypatch.setenv(ONCE, "")
+    monkeypatch.delenv(ONCE)
     monkeypatch.setattr(ray, "init", init)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
