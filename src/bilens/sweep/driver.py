@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
@@ -78,8 +78,8 @@ def drive(
         if output.read(NAME) is None:
             output.write(NAME, plan.text)
         if opened is not None:
-            jobs = plan.jobs(left, opened.capacity)
-            failed = Drive(plan, output, opened, progress, say).run(jobs)
+            jobs = deque(plan.jobs(left, opened.capacity))
+            failed = Drive(plan, output, opened, progress, say, jobs).run()
         if failed:
             output.write(FAILED, json.dumps(failed, indent=1).encode())
         else:
@@ -97,30 +97,25 @@ def ended(plan: Plan, output: Output) -> Ended:
     return Ended(pieces, len(plan.rows) * len(plan.head.options.tasks), failed)
 
 
+@dataclass(eq=False)
 class Drive:
     """One run of a driver."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        output: Output,
-        engine: Engine,
-        progress: Progress,
-        say: Callable[[str], None],
-    ) -> None:
-        self.plan, self.output, self.engine = plan, output, engine
-        self.progress, self.say = progress, say
-        self.attempts: Counter[int] = Counter()  # of a row that ended badly
-        self.enlarged: set[int] = set()  # rows that wanted more memory, and were given it
-        self.failed: dict[str, str] = {}
-        self.waiting: deque[Job] = deque()
-        self.done = 0
+    plan: Plan
+    output: Output
+    engine: Engine
+    progress: Progress
+    say: Callable[[str], None]
+    waiting: deque[Job]
+    attempts: Counter[int] = field(default_factory=Counter)  # of a row that ended badly
+    enlarged: set[int] = field(default_factory=set)  # rows that were given more memory
+    failed: dict[str, str] = field(default_factory=dict)
+    done: int = 0
 
-    def run(self, jobs: list[Job]) -> dict[str, str]:
-        self.waiting.extend(jobs)
+    def run(self) -> dict[str, str]:
         running: dict[int, Job] = {}
         numbers = count()
-        total, told = sum(len(job.rows) for job in jobs), False
+        total, told = sum(len(job.rows) for job in self.waiting), False
         place, here = self.output.place, str(Path.cwd())
         try:
             with interruptible() as interrupted:  # an exception might lose an outcome
@@ -187,8 +182,8 @@ class Drive:
 
     def give_up(self, job: Job, why: str) -> None:
         """Name the rows for whose sake a job was too large, and queue the others."""
-        large = [row for row in job.rows if self.plan.cost(row).num_bytes >= job.num_bytes]
-        large = large or [*job.rows]  # one that was given more than it was estimated to take
+        # all rows of a job that was given more than they were estimated to take
+        large = [x for x in job.rows if self.plan.cost(x).num_bytes >= job.num_bytes] or job.rows
         for row in large:
             self.fail(row, dict.fromkeys(self.tasks, why))
         self.queue([row for row in job.rows if row not in large])
