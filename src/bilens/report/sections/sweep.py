@@ -151,9 +151,8 @@ def outliers(t: Catalogue, record: SweepSummary) -> Markup:
 
 def outlier_count(t: Catalogue, one: SweptNumber) -> str:
     far, of = (sum(getattr(kind, x) for kind in one.kinds) for x in ("outliers", "count"))
-    counts = {"far": whole(far), "of": whole(of), "shown": whole(len(one.outliers))}
-    key = "more" if far > len(one.outliers) else "count"
-    return t(f"sweep.outliers.{key}", expected=quantity(one.expected, 2), **counts)
+    chance = quantity(one.expected, 2)
+    return t("sweep.outliers.count", far=whole(far), of=whole(of), expected=chance)
 
 
 def checks(t: Catalogue, record: SweepSummary) -> Markup:
