@@ -409,6 +409,17 @@ def test_a_bucket_is_read_and_noticed_to_change(
         load("s3://none/m")
 
 
+def test_the_status_behind_an_error_of_s3fs_is_told() -> None:
+    reply = {"ResponseMetadata": {"HTTPStatusCode": 400}}
+    behind = type("ClientError", (Exception,), {"response": reply})
+
+    def call() -> None:
+        raise OSError from behind()
+
+    with pytest.raises(CheckpointError, match=r"could not be read \(OSError 400\): check"):
+        remote_stores.attempt("s3://a/b", call)
+
+
 SHA = "a" * 40
 
 

@@ -70,6 +70,10 @@ def test_what_is_kept_is_what_was_planned(model: Path, tmp_path: Path) -> None:
     assert kept.sha256 == plan.sha256 == plan_of(str(model), FIT, output).sha256
     with pytest.raises(UsageError, match="with other options"):
         plan_of(str(model), replace(FIT, seed=1), output)
+    older = replace(plan.head, release="0.0.9")
+    (tmp_path / NAME).write_bytes(Plan(older, plan.rows).text)
+    with pytest.raises(UsageError, match=r"holds a sweep by bilens 0\.0\.9, and this is"):
+        plan_of(str(model), FIT, output)
     (tmp_path / NAME).write_bytes(plan.text[:-40])
     with pytest.raises(FileError, match="damaged"):
         kept_plan(output)

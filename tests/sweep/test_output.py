@@ -1,7 +1,7 @@
 """Where a sweep writes: whole files, and one driver at a time, in a folder and in a store.
 
 Seen red: a lease that is not looked at again after it was written; a lease of a driver that died
-taken for one that lives; a beat that ends with the first failure to write.
+taken for one that lives; a beat that ends with the first failure to write; OSErrors told alone.
 """
 
 import threading
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bilens.base.errors import DiskError, UsageError
+from bilens.base.errors import DiskError, FileError, UsageError
 from bilens.sweep import output
 from bilens.sweep.output import LEASE, Output
 
@@ -83,3 +83,19 @@ def test_what_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
         pass
     with pytest.raises(UsageError, match="cannot be written to: Protocol not known"):
         Output("nowhere://bucket")
+
+
+def test_what_libraries_of_stores_raise_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Output("memory://sweep-refused")
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("no keys.\n  at line 7")  # botocore has errors that are no OSError
+
+    for name in ("cat_file", "pipe_file", "find", "rm_file"):
+        monkeypatch.setattr(one.files, name, refuse)
+    for call in (lambda: one.read("a"), lambda: one.names("a")):
+        with pytest.raises(FileError, match=r"a cannot be read \(RuntimeError: no keys\): see to"):
+            call()
+    for write in (lambda: one.write("a", b""), lambda: one.remove("a")):
+        with pytest.raises(DiskError, match=r"a cannot be written \(RuntimeError: no keys\): see"):
+            write()

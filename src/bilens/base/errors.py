@@ -85,6 +85,12 @@ class MissingExtraError(UsageError):
         )
 
 
+def first_line(error: BaseException) -> str:
+    """Return what an error of a library says, without its traceback and its full stop."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+
+
 def optional_package(package: str, extra: str, purpose: str, *modules: str) -> Any:
     """Return a package that an extra brings, some modules in it imported, too."""
     try:

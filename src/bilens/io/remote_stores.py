@@ -40,6 +40,8 @@ class ObjectStore:
         if scheme.startswith("http"):
             options["headers"] = {"Accept-Encoding": "identity"}
             options["client_kwargs"] = {"raise_for_status": refuse_whole_files}
+        if scheme == "s3":  # what passes is tried again here, and by s3fs
+            options["config_kwargs"] = {"retries": {"total_max_attempts": 1}}
         self.hub = scheme == "hf"  # where a model is read at one commit, of which no file changes
         try:
             self.files = fsspec.filesystem(scheme, **({} if self.hub else options))
@@ -163,7 +165,8 @@ def attempt(url: str, call: Callable[[], T]) -> T:
 def status_of(error: Exception) -> int:
     """Return the status of HTTP in an exception of one of the libraries; 0 for none."""
     code = getattr(error, "status", None) or getattr(error, "response", None)
-    if isinstance(code, dict):  # of botocore
+    code = code or getattr(error.__cause__, "response", None)
+    if isinstance(code, dict):  # of botocore, or behind what s3fs says
         code = code.get("ResponseMetadata", {}).get("HTTPStatusCode")
     code = getattr(code, "status_code", code) or getattr(error, "code", 0)
     return code if isinstance(code, int) and 400 <= code < 600 else 0

@@ -14,7 +14,7 @@ from bilens.base.errors import FileError, InterruptedRunError, UsageError
 from bilens.records.sweep import SweepOptions
 from bilens.sweep.engines.contract import Engine
 from bilens.sweep.jobs import Outcome, Piece, Spec, folder_of, result_name
-from bilens.sweep.manifest import NAME, Job, Plan, kept_plan, make_plan
+from bilens.sweep.manifest import NAME, Job, Plan, check_release, kept_plan, make_plan
 from bilens.sweep.output import Output
 from bilens.train.run_folder import interruptible
 
@@ -40,6 +40,7 @@ def plan_of(path: str, options: SweepOptions, output: Output) -> Plan:
     kept = kept_plan(output)
     if kept is None:
         return make_plan(path, options)
+    check_release(kept, output.place)
     if kept.head.options != options or kept.head.path != path:
         raise UsageError(
             f"{output.place} holds a sweep of {kept.head.path} with other options: choose another "
@@ -82,7 +83,7 @@ def drive(
             failed = Drive(plan, output, opened, progress, say, jobs).run()
         if failed:
             output.write(FAILED, json.dumps(failed, indent=1).encode())
-        else:
+        elif output.read(FAILED) is not None:
             output.remove(FAILED)
         found = ended(plan, output)
         if found.whole:  # else a job of a driver before might be at it still

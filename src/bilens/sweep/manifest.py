@@ -139,7 +139,16 @@ def plan_at(place: str, sha256: str) -> Plan:
     plan = kept_plan(Output(place))
     if plan is None or plan.sha256 != sha256:
         raise FileError(f"{place} holds no {NAME} that this job is of: was it replaced?")
+    check_release(plan, place)
     return plan
+
+
+def check_release(plan: Plan, place: str) -> None:
+    if plan.head.release != VERSION:
+        raise UsageError(
+            f"{place} holds a sweep by bilens {plan.head.release}, and this is {VERSION}: go on "
+            "with that release, or choose another folder."
+        )
 
 
 @lru_cache(2)

@@ -10,7 +10,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from bilens.base.errors import DiskError, FileError, UsageError, optional_package
+from bilens.base.errors import (
+    BilensError,
+    DiskError,
+    FileError,
+    UsageError,
+    first_line,
+    optional_package,
+)
 from bilens.base.files import write_file
 
 LOCK, LEASE = ".lock", "lease"
@@ -41,8 +48,8 @@ class Output:
             found: bytes = self.files.cat_file(self.path(name))
         except FileNotFoundError:
             return None
-        except OSError as error:
-            raise FileError(f"{self.path(name)}: cannot be read ({error}).") from error
+        except Exception as error:  # of many libraries
+            raise self.unreadable(name, error) from error
         return found
 
     def write(self, name: str, data: bytes) -> None:
@@ -51,14 +58,18 @@ class Output:
                 write_file(Path(self.path(name)), data)
             else:
                 self.files.pipe_file(self.path(name), data)
-        except FileError as error:
+        except BilensError as error:
             raise DiskError(str(error)) from error
-        except OSError as error:
+        except Exception as error:
             raise self.unwritable(name, error) from error
 
     def remove(self, name: str) -> None:
-        with suppress(FileNotFoundError):
+        try:
             self.files.rm_file(self.path(name))
+        except FileNotFoundError:
+            pass
+        except Exception as error:
+            raise self.unwritable(name, error) from error
 
     def tidy(self, folder: str) -> None:
         """Remove what was being written when its writer was killed."""
@@ -74,6 +85,8 @@ class Output:
             found = {item[item.index(base) + len(base) + 1 :] for item in self.files.find(base)}
         except FileNotFoundError:
             return set()
+        except Exception as error:
+            raise self.unreadable(folder, error) from error
         return {name for name in found if not name.rpartition("/")[2].startswith(".")}
 
     @contextmanager
@@ -125,10 +138,16 @@ class Output:
             with suppress(OSError):
                 self.remove(LEASE)
 
-    def unwritable(self, name: str, error: OSError) -> DiskError:
+    def unreadable(self, name: str, error: Exception) -> FileError:
+        return FileError(
+            f"{self.place}: {name} cannot be read ({first_line(error)}): see to address, network "
+            "and the right to read, and repeat the command."
+        )
+
+    def unwritable(self, name: str, error: Exception) -> DiskError:
         return DiskError(
-            f"{self.place}: {name} cannot be written ({error}): see to it that there is room, and "
-            "the right to write, and repeat the command."
+            f"{self.place}: {name} cannot be written ({first_line(error)}): see to it that there "
+            "is room, and the right to write, and repeat the command."
         )
 
     def taken(self) -> str:

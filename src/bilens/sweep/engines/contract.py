@@ -74,12 +74,6 @@ class Engine(ABC):
         """Start nothing more, and end what runs."""
 
 
-def first_line(error: BaseException) -> str:
-    """Return what an error of a library says, without its traceback and its full stop."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
-
-
 def open_engine(
     name: str,
     workers: int | None = None,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bilens.base.errors import UsageError, optional_package
+from bilens.base.errors import UsageError, first_line, optional_package
 from bilens.base.memory import readable
-from bilens.sweep.engines.contract import ANSWER, PROCESS, WAIT, Engine, first_line
+from bilens.sweep.engines.contract import ANSWER, PROCESS, WAIT, Engine
 from bilens.sweep.jobs import Outcome, Spec, run_spec
 
 

@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bilens.base.errors import UsageError, optional_package
+from bilens.base.errors import UsageError, first_line, optional_package
 from bilens.base.memory import readable
-from bilens.sweep.engines.contract import ANSWER, PROCESS, WAIT, Engine, first_line
+from bilens.sweep.engines.contract import ANSWER, PROCESS, WAIT, Engine
 from bilens.sweep.jobs import Outcome, Spec, run_spec
 
 PATIENCE = 60.0  # seconds; as long as it takes a node to be replaced by another one
@@ -146,7 +146,7 @@ def start(ray: Any, address: str, environment: str) -> None:
             log_to_driver=False,
             logging_level="error",
         )
-    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+    except Exception as error:  # of a node that does not start in time it has no name
         where = f" at {address}" if address else ""
         raise UsageError(
             f"the engine ray does not start{where} ({first_line(error)}): see to the address, the "

@@ -9,8 +9,8 @@ from contextlib import suppress
 from itertools import groupby
 from typing import Any
 
-from bilens.base.errors import UsageError, optional_package
-from bilens.sweep.engines.contract import PROCESS, WAIT, Engine, first_line
+from bilens.base.errors import UsageError, first_line, optional_package
+from bilens.sweep.engines.contract import PROCESS, WAIT, Engine
 from bilens.sweep.jobs import Outcome, Spec, run_spec
 
 AT_A_TIME = 100  # jobs, where --workers does not say
