@@ -8,6 +8,7 @@ from hypothesis import given, strategies as st
 from torch import Tensor
 
 import oracles
+from bilens.algebra import random_rotations
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.concentration import effective_rank
 from bilens.algebra.mode_spectrum import (
@@ -19,7 +20,13 @@ from bilens.algebra.mode_spectrum import (
     mode_spectrum,
 )
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.random_rotations import output_gram_of, output_mode_null, read_sample
+from bilens.algebra.random_rotations import (
+    crossed,
+    output_mode_null,
+    read_sample,
+    straight,
+    weighed,
+)
 from bilens.base.errors import NonFiniteError
 from builders import D_IN, D_OUT, randn, random_map, random_tensor, rotation, seeded, vector
 from strategies import entries, tensors
@@ -307,12 +314,27 @@ def test_a_tensor_of_zeros_has_zeros(axis: int) -> None:
 def test_the_gram_matrix_is_that_of_the_dense_tensor(hidden: int) -> None:
     tensor = random_tensor(1, 3, hidden, 5)
     dense = tensor.dense().flatten(1)
-    gram = output_gram_of(tensor.down, tensor.left, tensor.right)
+    gram = sum(
+        weighed(tensor.down, each(tensor.left, tensor.right)) for each in (straight, crossed)
+    )
     torch.testing.assert_close(gram / gram.trace(), dense @ dense.T / dense.square().sum())
     same = BilinearTensor(tensor.down, tensor.left, tensor.left)
     dense = same.dense().flatten(1)
-    gram = output_gram_of(same.down, same.left, same.left)
+    gram = weighed(same.down, straight(same.left, same.left))
     torch.testing.assert_close(gram / gram.trace(), dense @ dense.T / dense.square().sum())
+
+
+def test_a_null_in_float32_is_that_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where the outputs are as unlike in size as 1 and 1e-6: D H Dᵀ itself is in float64."""
+    f = random_map(3, 12, 30, 20)
+    down = f.tensor.down * torch.logspace(0, -6, 12, dtype=torch.float64)[:, None]
+    f = QuadraticMap(BilinearTensor(down, f.tensor.left, f.tensor.right))
+    exact = output_mode_null(f, seeded(), 5)
+    monkeypatch.setattr(random_rotations, "SINGLE", 0)
+    found = output_mode_null(f, seeded(), 5)
+    assert not torch.equal(found.effective_rank, exact.effective_rank)
+    for mine, theirs in zip(vars(found).values(), vars(exact).values(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("sizes", [(4, 6, 5), (9, 2, 7)])  # the last in the span of its units

@@ -162,7 +162,10 @@ def output_mode_null(
     turn, down = turner(factors, generator, null, embedding), factors.down
     if tensor.sizes.d_hidden < tensor.sizes.d_out:
         down = torch.linalg.qr(down, mode="r").R  # the same singular values
-    samples = [read_sample(down, *turn()) for _ in range(num_samples)]
+    kept = None
+    if null == "rotation" and embedding is None:
+        kept = weighed(down, straight(factors.left, factors.right))
+    samples = [read_sample(down, *turn(), kept) for _ in range(num_samples)]
     return OutputModeNull(*torch.stack(samples, dim=1))
 
 
@@ -200,37 +203,75 @@ def turner(
     return rotated
 
 
-def read_sample(down: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Return effective rank and top share of the outputs, and the rank of the leading form."""
+def read_sample(down: Tensor, left: Tensor, right: Tensor, kept: Tensor | None = None) -> Tensor:
+    """Return effective rank and top share of the outputs, and the rank of the leading form.
+
+    `kept` is the part of their Gram matrix that a rotation leaves as it is, where it is known.
+    """
     hidden, width = left.shape
     if right is left and hidden < width:
         left = right = torch.linalg.qr(left.T, mode="r").R.T
     elif 2 * hidden < width:
         left, right = torch.linalg.qr(torch.cat([left, right]).T, mode="r").R.T.split(hidden)
-    squares, columns = torch.linalg.eigh(output_gram_of(down, left, right))
+    if right is left:
+        gram = weighed(down, straight(left, right))  # both terms are the same
+    else:
+        gram = weighed(down, crossed(left, right))
+        gram += weighed(down, straight(left, right)) if kept is None else kept
+    squares = torch.linalg.eigvalsh(gram)
     values = squares.clamp(min=0).sqrt()
-    leading = columns[:, -1] @ down
-    half = (left.T * leading) @ right
+    half = (left.T * (leading_vector(gram, squares) @ down)) @ right
     spectrum = torch.linalg.eigvalsh(half + half.T)
     mass = values.square().sum()
     share = values[-1].square() / mass.where(mass > 0, 1.0)
     return torch.stack([effective_rank(values), share, effective_rank(spectrum)])
 
 
-def output_gram_of(down: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Return D H Dᵀ, up to a factor, from blocks on and above the diagonal of H."""
-    size = block_size(len(left), 6 * left.shape[1] + 3 * len(down))
+def leading_vector(gram: Tensor, squares: Tensor) -> Tensor:
+    """Return an eigenvector of the largest eigenvalue, by inverse iteration: a third of `eigh`."""
+    size = float(squares[-1]) or 1.0
+    near = gram - size * (1 + 1e-13) * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    factored = torch.linalg.lu_factor(near)
+    vector = gram.new_ones(len(gram), 1)
+    for _ in range(3):
+        vector = torch.linalg.lu_solve(*factored, vector)
+        vector /= vector.norm()
+    return vector[:, 0]
+
+
+Kernel = Callable[[slice, slice], Tensor]  # a block of a symmetric matrix over the hidden units
+
+
+def straight(left: Tensor, right: Tensor) -> Kernel:
+    """Return (L Lᵀ)∘(R Rᵀ)."""
+    if right is left:
+        return lambda rows, columns: (left[rows] @ left[columns].T).square()
+    return lambda rows, columns: (left[rows] @ left[columns].T) * (right[rows] @ right[columns].T)
+
+
+def crossed(left: Tensor, right: Tensor) -> Kernel:
+    """Return M∘Mᵀ with M = L Rᵀ."""
+    # The rows have unit length, so that float32 is off by less than 1e-6 of the diagonal: no more
+    # of an eigenvalue of D H Dᵀ, however small it is, where H is far from singular.
+    if left.numel() > SINGLE:
+        left, right = left.float(), right.float()
+    return lambda rows, columns: (
+        (left[rows] @ right[columns].T) * (right[rows] @ left[columns].T)
+    ).double()
+
+
+SINGLE = 2**22  # entries of a branch from which a null is drawn in float32: 1,024 × 4,096
+
+
+def weighed(down: Tensor, kernel: Kernel) -> Tensor:
+    """Return D H Dᵀ from the blocks of H on and above the diagonal."""
+    hidden = down.shape[1]
+    size = block_size(hidden, 9 * len(down))
     total = down.new_zeros(len(down), len(down))
-    same = right is left
-    for rows in blocks(len(left), size):
+    for rows in blocks(hidden, size):
         reached = down.new_zeros(rows.stop - rows.start, len(down))
-        for columns in blocks(len(left), size, start=rows.start):
-            straight = left[rows] @ left[columns].T
-            if same:
-                kernel = 2 * straight.square()
-            else:
-                crossed = (left[rows] @ right[columns].T) * (right[rows] @ left[columns].T)
-                kernel = torch.addcmul(crossed, straight, right[rows] @ right[columns].T)
-            reached += (kernel / 2 if columns == rows else kernel) @ down[:, columns].T
+        for columns in blocks(hidden, size, start=rows.start):
+            part = kernel(rows, columns)
+            reached += (part / 2 if columns == rows else part) @ down[:, columns].T
         total += down[:, rows] @ reached
     return total + total.T

@@ -108,12 +108,13 @@ def overlaps(layer: Layer, alive: Tensor) -> tuple[int, float]:
     count, largest = 0, 0.0
     size = rows_within(4 * rows[0].shape[1] + 2 * len(rows[0]))
     for part in blocks(len(rows[0]), size):
-        overlap = torch.stack([(row[part] @ row.T).abs() for row in rows]).amin(dim=0)
+        later = slice(part.start, None)
+        overlap = torch.stack([(row[part] @ row[later].T).abs() for row in rows]).amin(dim=0)
         if layer.phi.name == "identity" and len(rows) == 2:
             left, right = rows
-            swapped = torch.minimum((left[part] @ right.T).abs(), (right[part] @ left.T).abs())
-            overlap = torch.maximum(overlap, swapped)
-        overlap = overlap.triu(part.start + 1)  # each pair once, and none with itself
+            swapped = (left[part] @ right[later].T).abs(), (right[part] @ left[later].T).abs()
+            overlap = torch.maximum(overlap, torch.minimum(*swapped))
+        overlap = overlap.triu(1)  # each pair once, and none with itself
         count += int((overlap >= SAME).sum())
         largest = max(largest, float(overlap.max()))
     return count, min(largest, 1.0)
