@@ -1,8 +1,10 @@
 """A real browser for tests: the Chromium of this machine, driven by Playwright."""
 
+import asyncio
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--process-per-site", "--renderer-process-limit=1"),  # to start one is most of a short page
 ]
 
 
@@ -25,10 +28,27 @@ needs_browser = pytest.mark.skipif(
 )
 
 
-def opened_browser() -> Iterator[Any]:
+class Shared:
+    """A browser for all who ask for one; while nobody does, its loop is not seen to run."""
+
+    def __init__(self, driver: Any) -> None:
+        self.browser = driver.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
+        self.loop = asyncio._get_running_loop()
+        asyncio._set_running_loop(None)
+
+    @contextmanager
+    def taken(self) -> Iterator[Any]:
+        """Yield the browser."""
+        asyncio._set_running_loop(self.loop)
+        yield self.browser
+        asyncio._set_running_loop(None)
+
+
+def opened_browser() -> Iterator[Shared]:
     """Yield the browser, closed in the end."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=find_browser(), args=ARGUMENTS)
-        yield found
-        found.close()
+        shared = Shared(driver)
+        yield shared
+        asyncio._set_running_loop(shared.loop)
+        shared.browser.close()

@@ -42,9 +42,9 @@ def served(root: Path) -> Iterator[str]:
 
 
 @contextmanager
-def opened_page(browser: Any, address: str) -> Iterator[Any]:
-    """Yield a page; in the end it has said nothing on its console."""
-    found = browser.new_page(base_url=address)
+def opened_page(holder: Any, **options: Any) -> Iterator[Any]:
+    """Yield a page of a browser or a context; in the end it has said nothing on its console."""
+    found = holder.new_page(**options)
     complaints: list[str] = []
     found.on("console", lambda message: complaints.append(message.text))
     found.on("pageerror", lambda error: complaints.append(str(error)))

@@ -50,11 +50,21 @@ class Visit:
             route.abort()
 
 
+@pytest.fixture(scope="module")
+def context(browser: Any) -> Iterator[Any]:
+    """What the pages share, and their process with it: the first of them stays."""
+    found = browser.new_context()
+    found.new_page()
+    yield found
+    found.close()
+
+
 @pytest.fixture
-def visit(browser: Any, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    context = browser.new_context(**getattr(request, "param", {}))
-    yield Visit(context.new_page())
-    context.close()
+def visit(browser: Any, context: Any, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    options = getattr(request, "param", None)
+    page = browser.new_page(**options) if options else context.new_page()
+    yield Visit(page)
+    page.close()
 
 
 def write(folder: Path, document: dict[str, Any], lang: str = "en") -> Path:

@@ -22,7 +22,17 @@ def address(root: Path) -> Iterator[str]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def context(browser: Any, address: str) -> Iterator[Any]:
+    """What the pages of a module share, and their process with it: the first of them stays."""
+    found = browser.new_context(base_url=address)
+    found.new_page().goto("/static/people.js")
+    yield found
+    found.close()
+
+
 @pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
-    with opened_page(browser, address) as found:
+def page(context: Any) -> Iterator[Any]:
+    with opened_page(context) as found:
         yield found
+    context.pages[0].evaluate("localStorage.clear()")

@@ -195,7 +195,7 @@ def test_two_are_chosen_and_compared_by_keyboard(browser: Any, root: Path) -> No
         model.embed.weight.data *= 0.3  # where a SiLU is nearly quadratic
         model_folder(root / name, model)
     bl.History(root).say("label", "alpha", "class:0:positive:0", "loop of a 6", "Kei")
-    with served(root) as address, opened_page(browser, address) as page:
+    with served(root) as address, opened_page(browser, base_url=address) as page:
         page.goto(f"/models/{B}?lang=en")
         page.get_by_role("button", name="Compare with…").press("Enter")
         choice = page.get_by_label("Compare with…")

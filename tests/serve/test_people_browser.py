@@ -45,7 +45,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def page(browser: Any, root: Path) -> Iterator[Any]:
-    with served(root) as address, opened_page(browser, address) as found:
+    with served(root) as address, opened_page(browser, base_url=address) as found:
         yield found
 
 

@@ -78,7 +78,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def page(browser: Any, root: Path) -> Iterator[Any]:
-    with served(root) as address, opened_page(browser, address) as found:
+    with served(root) as address, opened_page(browser, base_url=address) as found:
         yield found
 
 
@@ -337,7 +337,7 @@ def test_in_the_file_bounds_stand_in_place_of_the_radius(
     file = tmp_path / "explorer.html"
     monkeypatch.setattr(playground, "HELD", 0)  # and no pair of classes, as of a large model
     file.write_text(export(ServedFolder(root), "en").html, "utf-8")
-    with opened_page(browser, file.as_uri()) as page:
+    with opened_page(browser) as page:
         page.goto(f"{file.as_uri()}#/models/{KEY}/playground")
         page.get_by_role("application", name="Drawing board").wait_for()
         ink(page)

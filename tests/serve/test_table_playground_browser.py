@@ -353,7 +353,7 @@ def test_a_model_that_changes_is_told_and_what_was_typed_stays(
 ) -> None:
     there = tmp_path / "runs" / "loan"
     shutil.copytree(root / "loan", there)
-    with served(tmp_path / "runs") as address, opened_page(browser, address) as page:
+    with served(tmp_path / "runs") as address, opened_page(browser, base_url=address) as page:
         opened(page)
         shutil.rmtree(there)
         shutil.copytree(root / "price", there)
