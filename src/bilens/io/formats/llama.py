@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from math import prod
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,21 +12,14 @@ from torch import Tensor
 
 from bilens.base.checks import check_count
 from bilens.base.errors import CheckpointError, UsageError
-from bilens.base.files import check_regular_file, read_json
+from bilens.base.files import read_json
 from bilens.base.memory import check_memory
 from bilens.io.formats.activations import activation_named
 from bilens.io.formats.families import Home
-from bilens.io.formats.safetensors_folder import (
-    checked_shards,
-    files_of,
-    folder_sha256,
-    open_folder,
-    shards,
-)
+from bilens.io.formats.safetensors_folder import folder_sha256, open_folder
 from bilens.io.formats.source import compare_with_source
 from bilens.io.loaded_model import CONFIG_NAME
-from bilens.io.safetensors_header import WEIGHTS
-from bilens.io.tensors import check_layer_count, check_names, check_shapes, read_safetensors
+from bilens.io.tensors import check_layer_count, check_names, check_shapes
 from bilens.nn import BilinearTransformer
 from bilens.nn.agreement import Agreement, together
 from bilens.nn.block import TransformerConfig
@@ -132,11 +126,10 @@ def rotary_base(content: Mapping[str, Any]) -> float:
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """Return the tensors of a folder, if they fit into memory twice: as read and as converted."""
-    placed = shards(folder)
-    files = files_of(folder, placed)
-    size = sum(check_regular_file(file, WEIGHTS).st_size for file in files)
+    store = open_folder(folder, lambda _: True)
+    size = sum(prod(one.shape) * one.dtype.itemsize for one in store.values())
     check_memory(2 * size, f"{folder}: reading and converting it", "load a smaller model")
-    return checked_shards(((file, read_safetensors(file)[0]) for file in files), placed)
+    return {name: one.read() for name, one in store.items()}
 
 
 def check_llama_tensors(

@@ -1,11 +1,10 @@
 """The tensors of safetensors files, one file or several shards, left where they lie."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from bilens.base.errors import CheckpointError
 from bilens.base.files import file_sha256, read_json
@@ -18,7 +17,6 @@ from bilens.io.tensors import OTHER_DTYPES, check_names, checked_dtype
 WEIGHTS_NAME, INDEX_NAME = "model.safetensors", "model.safetensors.index.json"
 SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors", re.ASCII)  # no path, no ".."
 MAX_INDEX_BYTES = 16 << 20
-T = TypeVar("T")
 
 
 def open_folder(
@@ -26,26 +24,19 @@ def open_folder(
 ) -> Store:
     """Return the tensors of a folder by name, the wanted ones checked; headers alone are read.
 
-    `placed` is tensor → file of the shards that are opened; None for all files.
+    A shard that holds others than its index says is refused. `placed` is tensor → file of the
+    shards that are opened; None for all files.
     """
     placed = placed or shards(folder)
     files = files_of(folder, placed)
-    headers = zip(files, at_once(partial(header, wanted=wanted), files), strict=True)
-    return checked_shards(headers, placed)
-
-
-def checked_shards(
-    found: Iterable[tuple[Path, Mapping[str, T]]], placed: dict[str, str] | None
-) -> dict[str, T]:
-    """Return the tensors of files; refuse a shard that holds others than its index says."""
     held: dict[str, list[str]] = {}
     for name, shard in (placed or {}).items():
         held.setdefault(shard, []).append(name)
-    together: dict[str, T] = {}
-    for file, tensors in found:
+    together: dict[str, StoredTensor] = {}
+    for file, found in zip(files, at_once(partial(header, wanted=wanted), files), strict=True):
         if placed is not None:
-            check_names(file, tensors, held[file.name])
-        together |= tensors
+            check_names(file, found, held[file.name])
+        together |= found
     return together
 
 
