@@ -93,7 +93,9 @@ def map_from_expectations(
     mean = assumed.mean
     at_left, at_right = left @ mean, right @ mean
     traces = (assumed.spread(left) * assumed.spread(right)).sum(dim=1)
-    linear = slope - down @ (at_right[:, None] * left + at_left[:, None] * right)
+    linear = slope
+    if bool(mean.any()):  # nothing, at the price of a quarter of a fit, where the mean is zero
+        linear = slope - down @ (at_right[:, None] * left + at_left[:, None] * right)
     constant = value - slope @ mean + down @ (at_left * at_right - traces)
     return QuadraticMap(curvature, linear, constant)
 
