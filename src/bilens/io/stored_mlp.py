@@ -25,7 +25,7 @@ from bilens.io.tensors import check_all_finite
 from bilens.nn.layer_view import Gives, LayerView, Reads
 from bilens.records.sweep import Span as StoredSpan, StoredPart
 
-WORKING_COPIES = 6  # in float64: as stored, widened, and what a map makes of it
+WORKING_COPIES = 3  # in float64: as stored, widened, and what a map makes of it
 
 
 @dataclass(frozen=True, eq=False)

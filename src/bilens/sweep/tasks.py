@@ -34,6 +34,7 @@ from bilens.train.layer_fit import ConversionRecipe, fit_site
 
 RATE = 2e10  # operations a second of one core
 FIXED = 0.05  # seconds of any piece of work
+PROCESS = 1 << 28  # bytes of Python and torch
 
 Numbers = dict[str, float | None]
 
@@ -115,8 +116,8 @@ class Task:
 
     def num_bytes(self, sizes: FactorSizes) -> int:
         d_out, d_hidden, d_in = sizes
-        squares = d_in**2 + d_out**2 + min(d_hidden, 1 << 14) ** 2
-        return int(8 * (self.copies * d_hidden * (2 * d_in + d_out) + 4 * squares))
+        squares = 2 * (d_in**2 + d_out**2)
+        return PROCESS + int(8 * (self.copies * d_hidden * (2 * d_in + d_out) + squares))
 
 
 def audit(subject: Subject) -> Found:
@@ -248,10 +249,10 @@ def decomposing_work(sizes: FactorSizes, options: SweepOptions) -> float:
 TASKS: Mapping[str, Task] = {
     "audit": Task(audit, lambda s, o: reading_work(s, o) + fitting_work(s, o), 8),
     "fit": Task(fit, fitting_work),
-    "decompose": Task(decompose, decomposing_work, 8),
+    "decompose": Task(decompose, decomposing_work, 6),
     "compare": Task(compare, lambda s, o: 2 * (reading_work(s, o) + fitting_work(s, o)), 16),
     "convert": Task(convert, lambda s, o: (2 + o.layer_steps) * fitting_work(s, o)),
-    "trace": Task(trace, decomposing_work, 8),
+    "trace": Task(trace, decomposing_work, 6),
 }
 WHOLE = {"trace"}  # tasks that need more than the layer
 

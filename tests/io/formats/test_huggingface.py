@@ -375,7 +375,8 @@ def test_a_walk_over_the_layers_needs_the_memory_of_one(tmp_path: Path) -> None:
 
     few, many = peak_of_a_walk(2), peak_of_a_walk(6)
     assert many - few < in_float64 / 2
-    assert many < WORKING_COPIES * in_float64 + OVERHEAD
+    before = 4 / 3  # the map of the last layer, whose down and gate are the layer's, and its right
+    assert many < (WORKING_COPIES + before) * in_float64 + OVERHEAD
 
 
 def test_a_residual_path_is_no_question_of_a_language_model(tmp_path: Path) -> None:
