@@ -21,7 +21,7 @@ from bilens.api.trace import direction_readings
 from bilens.base.errors import NotQuadraticError, UsageError
 from bilens.findings.fits import approximation_quality, fit_record
 from bilens.findings.layer_audit import compare_with
-from bilens.findings.layer_reading import AuditOptions, fit_layer, read_layer
+from bilens.findings.layer_reading import WIDE, AuditOptions, fit_layer, read_layer
 from bilens.interp.traced_layer import open_layer
 from bilens.io.host import Site
 from bilens.io.load import LayerView, LoadedModel
@@ -230,9 +230,12 @@ def trace(subject: Subject) -> Found:
 
 def reading_work(sizes: FactorSizes, options: SweepOptions) -> float:
     d_out, d_hidden, d_in = sizes
-    width, rank, gram = min(d_in, 2 * d_hidden), min(d_out, d_hidden), d_hidden**2 * (d_in + d_out)
-    sample = 4 * d_hidden**2 * (width + rank) + 10 * rank**3 + 4 * width**3
-    return 8 * gram + 6 * d_in**3 + 10 * width**3 + options.null_samples * sample
+    width, rank = min(d_in, 2 * d_hidden), min(d_out, d_hidden)
+    sample = 0.6 * d_hidden**2 * (width + rank) + 2 * d_in * min(d_hidden, d_in) ** 2
+    sample += 2 * width**3 + rank**3
+    turned = (6 if d_in >= WIDE else 16) * d_in**3
+    read = 4.2 * d_hidden**2 * (d_in + d_out) + turned + 10 * width**3
+    return read + options.null_samples * sample
 
 
 def fitting_work(sizes: FactorSizes, options: SweepOptions) -> float:
