@@ -364,7 +364,7 @@ def test_memory_is_read_and_noticed_to_change(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def bucket(folder: Path) -> Iterator[Any]:
     """A server of S3 on loopback with one bucket."""
-    moto = pytest.importorskip("moto.server", reason="S3 is tested with moto[server]")
+    moto = pytest.importorskip("moto.server", reason="S3 is tested with moto and flask")
     s3fs = pytest.importorskip("s3fs", reason="S3 is read with s3fs")
     server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
