@@ -57,6 +57,7 @@ class Swept:
             env=tiny.environment(PYTHONPATH=PATHS, **variables),
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
 
     def alone(self) -> dict[str, bytes]:
@@ -90,3 +91,16 @@ def until(reached: Callable[[], bool], seconds: float = 60.0) -> None:
     while not reached():
         assert time.monotonic() < end, "it did not come to pass"
         time.sleep(0.02)
+
+
+def of_session(leader: int) -> list[int]:
+    """Return the processes that a driver started, and theirs."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+        except OSError:  # it has ended
+            continue
+        if int(session) == leader and state != "Z":
+            found.append(int(stat.parent.name))
+    return found

@@ -1,17 +1,18 @@
 """A driver that is killed, interrupted, alone or not, and a disk that is full: nothing is lost.
 
 Broken once: a second driver that is let in, Ctrl-C that drops what runs, a full disk taken for a
-failed row.
+failed row, workers that do not follow their driver.
 """
 
 import signal
+import time
 
 import pytest
 
 import sweep_faults
 import sweep_runs
 from bilens.base.errors import FileError, UsageError
-from sweep_runs import Swept, until
+from sweep_runs import Swept, of_session, until
 
 
 def test_a_driver_that_is_killed_or_interrupted_is_followed_by_another_one(
@@ -22,11 +23,16 @@ def test_a_driver_that_is_killed_or_interrupted_is_followed_by_another_one(
     until(lambda: swept.results() >= 2)
     with pytest.raises(UsageError, match="is being filled by another `bilens sweep`"):
         swept.sweep("local")
+    sweep_faults.planted(swept.folder, slow=60)
+    time.sleep(0.5)  # the worker is at a row that takes a minute
     driver.kill()
+    driver.wait()
+    until(lambda: not of_session(driver.pid), 10)  # its worker has ended with it
     driver.communicate()
-    there = swept.results()  # its worker has ended with it: nothing else comes
+    there = swept.results()
     assert there < sweep_runs.ROWS
 
+    sweep_faults.planted(swept.folder, slow=0.2)
     driver = swept.command("--workers", "1")
     until(lambda: swept.results() >= there + 2)
     driver.send_signal(signal.SIGINT)
