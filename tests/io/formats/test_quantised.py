@@ -1,6 +1,7 @@
 """Quantised weights are read as the numbers that their own libraries make of them, bit for bit.
 
-Broken once: scales of blocks taken by columns instead of rows; spans of GPTQ cut by rows.
+Broken once: scales of blocks taken by columns instead of rows; spans of GPTQ cut by rows,
+spans of stacked scales cut as one.
 """
 
 import json
@@ -292,6 +293,15 @@ def read_in_spans(tensor: StoredTensor) -> Tensor:
     return found
 
 
+def check_spans_of_one(stack: StoredTensor) -> None:
+    """One expert of a stack is read from its own codes and scales alone."""
+    count, size = stack.shape[0], sum(stop - start for _, start, stop in stack.spans)
+    for index in range(count):
+        one = stack.one(index)
+        assert torch.equal(read_in_spans(one), stack.read()[index])
+        assert sum(stop - start for _, start, stop in one.spans) * count == size
+
+
 @pytest.mark.parametrize("name", SCHEMES)
 def test_a_quantised_llama_has_the_numbers_of_its_library(tmp_path: Path, name: str) -> None:
     sizes = {"hidden_size": 16, "intermediate_size": 24, "attention_bias": False}
@@ -340,7 +350,12 @@ def test_experts_in_one_stack_have_a_stack_of_scales(tmp_path: Path) -> None:
             tensors[f"{home}down_proj{end}"] = down
 
     edit(packed, stacked)
-    check_same(load(plain), load(packed))
+    found = load(packed)
+    check_same(load(plain), found)
+    stacks = [one for name, one in found.tensors.items() if name.endswith("experts.down_proj")]
+    for stack in stacks:
+        check_spans_of_one(stack)
+    assert stacks
 
 
 EXPERTS = "model.layers.0.mlp.experts."
@@ -377,7 +392,8 @@ def test_gpt_oss_is_read_from_mxfp4(tmp_path: Path) -> None:
     view = packed.layers["layers.0.mlp.experts.1"]
     assert (view.activation.name, view.sizes) == ("clamped_swiglu", (64, 32, 64))
     stack = packed.tensors[f"{EXPERTS}gate_up_proj"]
-    assert torch.equal(stack.one(1).rows(2, 5).read(), stack.read()[1, 2:5])
+    assert torch.equal(read_in_spans(stack.one(1).rows(2, 5)), stack.read()[1, 2:5])
+    check_spans_of_one(stack)
 
 
 @pytest.mark.parametrize(
