@@ -91,6 +91,7 @@ bench-sweep: .venv/test          ## sweeps by engines over 14,909 MLPs, and with
 	$(BIN)/python -m bench.sweep.deepseek $(OUT)/model
 	$(BIN)/python -m bench.sweep.engines all $(OUT)/model $(OUT)/engines
 	$(BIN)/python -m bench.sweep.kills $(OUT)/kills
+	$(BIN)/python -m bench.sweep.stores $(OUT)/stores $(OUT)/model $(MODEL)
 
 bench-explorer: .venv/test       ## the explorer's pages in a browser, of 2,000 models
 	$(PIP) -e '.[serve]'

@@ -122,6 +122,9 @@ def sweep(data: dict[str, Any]) -> Numbers:
     killed = data["kills"]
     yield "workers, nodes and drivers killed", sum(killed["killed"].values())
     yield "results missing then", killed["jobs"] - killed["results"]
+    for row in data["stores"]["fetched"]:
+        name = f"{row['model']} over {row['store']}: bytes fetched of those of its tensors"
+        yield name, row["fetched"]["tensors"] / row["bytes_of_tensors"]
 
 
 MEASURES = (
@@ -152,7 +155,9 @@ MEASURES = (
     ),
     Measure("smollm2", "Audit of SmolLM2-135M", "make study-pretrained MODEL=file.gguf", smollm2),
     Measure("tables", "Estimators for tables", "make bench-tables", tables),
-    Measure("sweep", "Sweeps and what they lose", "make bench-sweep OUT=folder", sweep),
+    Measure(
+        "sweep", "Sweeps and what they lose", "make bench-sweep OUT=folder MODEL=file.gguf", sweep
+    ),
     Measure("masks", "Universal perturbations", "bilens reproduce vision/masks", masks),
 )
 
