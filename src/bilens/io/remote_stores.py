@@ -180,5 +180,6 @@ def changed(url: str) -> CheckpointError:
 
 def no_access(url: str) -> CheckpointError:
     return CheckpointError(
-        f"{url}: access is refused: set up credentials that may read it (docs/loading.md)."
+        f"{url}: access is refused: set up credentials that may read it (docs/loading.md), and "
+        "see that the clock of this machine is right."
     )

@@ -32,7 +32,9 @@ class DaskEngine(Engine):
             except (OSError, ValueError) as error:
                 where = f" at {address}" if address else ""
                 raise UsageError(
-                    f"the engine dask does not answer{where} ({first_line(error)})."
+                    f"the engine dask does not answer{where} ({first_line(error)}): start a "
+                    "scheduler and give its --engine-option address=tcp://HOST:PORT, or leave the "
+                    "address out for workers on this machine."
                 ) from None
         self.running: dict[Any, Spec] = {}
         self.refused: list[Outcome] = []

@@ -31,7 +31,10 @@ class SlurmEngine(Engine):
             self.executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
             self.executor.update_parameters(**given)
         except (RuntimeError, ValueError, NameError, TypeError, AssertionError, OSError) as error:
-            raise UsageError(f"the engine slurm does not start ({first_line(error)}).") from None
+            raise UsageError(
+                f"the engine slurm does not start ({first_line(error)}): run this where sbatch is, "
+                "with --engine-option that submitit knows (docs/engines.md)."
+            ) from None
         self.waiting: list[tuple[int, Spec]] = []  # GiB, and what is to be done in them
         self.running: dict[Any, Spec] = {}
 
