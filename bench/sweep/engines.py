@@ -66,8 +66,10 @@ def swept(engine: str, model: Path, out: Path, workers: int) -> dict[str, Any]:
 
     limit = workers if engine == "local" else None  # the cluster has as many
     found = drive(plan, output, lambda: open_engine(engine, limit), progress)
-    wall = time.time() - warm[0]
     assert found.whole, found.failed
+    if not warm:  # little was left
+        return {"engine": engine, "jobs": total}
+    wall = time.time() - warm[0]
     own = [seconds for began, seconds in noted(out) if began > warm[0]]
     each = 1000 / len(own)
     return {
