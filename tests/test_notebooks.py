@@ -28,7 +28,7 @@ def named(path: Path) -> Any:
     return pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in SLOW))
 
 
-@pytest.mark.parametrize("path", map(named, NOTEBOOKS))
+@pytest.mark.parametrize("path", [*map(named, NOTEBOOKS)])
 def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
