@@ -98,6 +98,7 @@ class Changes:
 
     def __init__(self) -> None:
         self.live: dict[tuple[str, str, int], list[FunctionType]] = defaultdict(list)
+        gc.unfreeze()  # what the tests have frozen is not among the objects
         for found in gc.get_objects():
             if isinstance(found, FunctionType):
                 code = found.__code__
