@@ -93,11 +93,17 @@ def map_from_expectations(
     mean = assumed.mean
     at_left, at_right = left @ mean, right @ mean
     traces = (assumed.spread(left) * assumed.spread(right)).sum(dim=1)
-    linear = slope
-    if bool(mean.any()):  # nothing, at the price of a quarter of a fit, where the mean is zero
-        linear = slope - down @ (at_right[:, None] * left + at_left[:, None] * right)
+    linear = slope - slope_at(curvature, mean)
     constant = value - slope @ mean + down @ (at_left * at_right - traces)
     return QuadraticMap(curvature, linear, constant)
+
+
+def slope_at(tensor: BilinearTensor, mean: Tensor) -> Tensor:
+    """Return 2 Q_c μ of every output, (out, in)."""
+    down, left, right = tensor.down, tensor.left, tensor.right
+    if not bool(mean.any()):  # without a product that costs a quarter of a fit
+        return down.new_zeros(len(down), len(mean))
+    return down @ ((right @ mean)[:, None] * left + (left @ mean)[:, None] * right)
 
 
 def affine_part(f: QuadraticMap, assumed: GaussianInput) -> tuple[Tensor, Tensor]:
@@ -105,7 +111,7 @@ def affine_part(f: QuadraticMap, assumed: GaussianInput) -> tuple[Tensor, Tensor
     down, left, right = f.tensor.down, f.tensor.left, f.tensor.right
     mean = assumed.mean
     traces = (assumed.spread(left) * assumed.spread(right)).sum(dim=1)
-    slope = down @ ((right @ mean)[:, None] * left + (left @ mean)[:, None] * right)
+    slope = slope_at(f.tensor, mean)
     if f.linear is not None:
         slope = slope + f.linear
     return f(mean) + down @ traces, slope
