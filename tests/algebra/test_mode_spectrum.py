@@ -8,9 +8,9 @@ from hypothesis import given, strategies as st
 from torch import Tensor
 
 import oracles
-from bilens.algebra import random_rotations
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.concentration import effective_rank
+from bilens.algebra.gram import kernel
 from bilens.algebra.mode_spectrum import (
     Factors,
     InputMode,
@@ -52,7 +52,7 @@ def test_both_routes_give_the_inner_products_of_the_slices(
         found = slices(tensor, axis, rows)
         for gram in (mode.gram(rows), mode.dense_gram(rows)):
             torch.testing.assert_close(
-                gram * factors.unit**2, found @ found.T, rtol=1e-10, atol=1e-9
+                gram * factors.branches.unit**2, found @ found.T, rtol=1e-10, atol=1e-9
             )
 
 
@@ -82,7 +82,7 @@ def test_rounding_is_the_formula_of_its_docstring() -> None:
     eps = torch.finfo(torch.float64).eps
     axis = torch.eye(2, dtype=torch.float64)
     factors = Factors.of(3 * axis[:1, :1], axis[:1], axis[1:])
-    assert factors.unit == 3.0
+    assert factors.branches.unit == 3.0
     one = torch.ones(1, 1, dtype=torch.float64)
     assert OutputMode(factors).gram_rounding(one) == pytest.approx(eps)
     assert InputMode(factors).gram_rounding(axis[:1]) == pytest.approx(eps / 2)
@@ -92,17 +92,18 @@ def test_rounding_is_the_formula_of_its_docstring() -> None:
 def test_balanced_factors_are_the_same_tensor_with_unit_rows() -> None:
     tensor = random_tensor()
     factors = factors_of(tensor)
+    down, left, right = factors.whole()
     torch.testing.assert_close(
-        factors.unit * oracles.dense_tensor(factors.down, factors.left, factors.right),
+        factors.branches.unit * oracles.dense_tensor(down, left, right),
         oracles.dense_tensor(tensor.down, tensor.left, tensor.right),
     )
-    torch.testing.assert_close(factors.left.norm(dim=1), torch.ones(4, dtype=torch.float64))
-    assert float(factors.down.abs().max()) == 1.0
+    torch.testing.assert_close(left.norm(dim=1), torch.ones(4, dtype=torch.float64))
+    assert float(down.abs().max()) == 1.0
 
 
 def test_a_tensor_of_zeros_has_the_unit_one() -> None:
     tensor = random_tensor()
-    assert Factors.of(0 * tensor.down, tensor.left, tensor.right).unit == 1.0
+    assert Factors.of(0 * tensor.down, tensor.left, tensor.right).branches.unit == 1.0
 
 
 def test_products_of_lengths_that_overflow_are_refused() -> None:
@@ -186,7 +187,7 @@ MODES = {0: OutputMode, 1: InputMode}
 
 def spectrum(tensor: BilinearTensor, axis: int, rank: int | None = None) -> ModeSpectrum:
     factors = Factors.of(tensor.down, tensor.left, tensor.right)
-    return mode_spectrum(MODES[axis](factors), factors.unit, rank)
+    return mode_spectrum(MODES[axis](factors), rank)
 
 
 def flattened(tensor: BilinearTensor, axis: int) -> Tensor:
@@ -266,7 +267,7 @@ def test_slices_are_built_only_where_units_cancel(
 ) -> None:
     tensor, calls = make(), list[str]()
     factors = Factors.of(tensor.down, tensor.left, tensor.right)
-    mode_spectrum(counting(OutputMode(factors), calls), 1.0, None)
+    mode_spectrum(counting(OutputMode(factors), calls), None)
     assert calls[: len(routes)] == routes
 
 
@@ -330,7 +331,7 @@ def test_a_null_in_float32_is_that_in_float64(monkeypatch: pytest.MonkeyPatch) -
     down = f.tensor.down * torch.logspace(0, -6, 12, dtype=torch.float64)[:, None]
     f = QuadraticMap(BilinearTensor(down, f.tensor.left, f.tensor.right))
     exact = output_mode_null(f, seeded(), 5)
-    monkeypatch.setattr(random_rotations, "SINGLE", 0)
+    monkeypatch.setattr(kernel, "SINGLE", 0)
     found = output_mode_null(f, seeded(), 5)
     assert not torch.equal(found.effective_rank, exact.effective_rank)
     for mine, theirs in zip(vars(found).values(), vars(exact).values(), strict=True):

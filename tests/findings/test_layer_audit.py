@@ -204,20 +204,6 @@ def test_directions_drawn_one_by_one_give_the_same_share(monkeypatch: pytest.Mon
     assert usual() == pytest.approx(turned, rel=0.04)
 
 
-def test_a_few_eigenpairs_say_the_same_of_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = gated(
-        down=randn(30, 50, seed=2), gate=randn(50, 60, seed=3), value=randn(50, 60, seed=4)
-    )
-    whole = audited(layer).layers[0].stability
-    monkeypatch.setattr(layer_reading, "WIDE", 1)
-    few = audited(layer).layers[0].stability
-    assert whole is not None
-    assert few is not None
-    assert few.guaranteed == whole.guaranteed > 0
-    assert few.largest_angle == pytest.approx(whole.largest_angle)
-    assert few.movement == pytest.approx(whole.movement)
-
-
 def test_a_low_rank_layer_is_named() -> None:
     wide = randn(40, 50, seed=2)
     weights = {"gate": randn(50, D_IN, seed=3), "value": randn(50, D_IN, seed=4)}

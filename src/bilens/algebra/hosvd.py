@@ -63,7 +63,7 @@ class HOSVD:
         """
         check_mode_memory(self.f.sizes, "in", 1, self.limit_bytes)
         factors = Factors.of(self.f.tensor.down, self.f.tensor.left, self.f.tensor.right)
-        return mode_spectrum(InputMode(factors), factors.unit, self.rank)
+        return mode_spectrum(InputMode(factors), self.rank)
 
     @property
     def singular_values(self) -> Tensor:
@@ -177,10 +177,11 @@ def hosvd(
         same with Σ_c Q_c².
     Cost: O(hidden² · (in + out) + out³) time for the outputs, hidden³ in the place of out³ where
         `rank` ≤ hidden < out; the inputs follow when `input` is first read. Memory beside the map:
-        two float64 copies of the factors (one if they are float64), eight (out, out) arrays, a few
-        (hidden, in) or (hidden, out) ones, and at most 128 MiB. All directions of the outputs, or
-        of the span of `down`, are computed, whatever `rank` is. Several times that where the
-        singular values span several orders of magnitude; O(out · hidden · in²) in the worst case.
+        a float64 copy of the factors (none if they are float64), one more where units cancel each
+        other, eight (out, out) arrays, a few (hidden, in) or (hidden, out) ones, and at most
+        128 MiB or 5 % of the factors. All directions of the outputs, or of the span of `down`, are
+        computed, whatever `rank` is. Several times that where the singular values span several
+        orders of magnitude; O(out · hidden · in²) in the worst case.
     Accuracy: values above 10⁻⁶ of the largest agree with those of a dense SVD to 10⁻⁶ of
         themselves; `rounding` says how much better each one is, by an estimate.
 
@@ -203,9 +204,9 @@ def hosvd(
     f = f.detach().to(torch.float64)
     factors = Factors.of(f.tensor.down, f.tensor.left, f.tensor.right)
     if f.sizes.d_out <= f.sizes.d_hidden or rank is None or rank > f.sizes.d_hidden:
-        return HOSVD(f, rank, mode_spectrum(OutputMode(factors), factors.unit, rank), limit)
+        return HOSVD(f, rank, mode_spectrum(OutputMode(factors), rank), limit)
     columns, corner = torch.linalg.qr(factors.down)  # all directions lie in their span
-    found = mode_spectrum(OutputMode(replace(factors, down=corner)), factors.unit, rank)
+    found = mode_spectrum(OutputMode(replace(factors, down=corner)), rank)
     return HOSVD(f, rank, replace(found, directions=with_sign(found.directions @ columns.T)), limit)
 
 
@@ -235,11 +236,13 @@ def squared_outside(factors: Factors, columns: Tensor) -> tuple[Tensor, Tensor]:
     if len(complement) == 0:
         return columns.new_zeros(()), columns.new_zeros(())
     one_leg = InputMode(factors).gram(complement).trace()
-    left, right = factors.left @ complement.T, factors.right @ complement.T
+    left, right = (
+        branch @ complement.T for branch in (factors.branches.left, factors.branches.right)
+    )
     both_legs = squared_norms(factors.down, left, right).sum()
     rounding = columns.new_tensor(InputMode(factors).gram_rounding(complement))
-    unit = factors.unit**2
-    return no_negative(2 * one_leg - both_legs) * unit, 2 * rounding * unit
+    unit = factors.branches.unit**2
+    return no_negative(2 * one_leg * unit - both_legs), 2 * rounding * unit
 
 
 def check_mode_memory(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from bilens.algebra.eigen.ranking import ranked
-from bilens.algebra.gram.inner_products import EPS, input_gram, no_negative, output_gram
-from bilens.algebra.gram.kernel import unit_rows
+from bilens.algebra.gram.inner_products import EPS, no_negative, own_gram, slices_gram
+from bilens.algebra.gram.kernel import Branches, blocks, rows_within
 from bilens.base.checks import check_finite
 
 TARGET = 1e-7  # relative rounding with which a singular value is accepted
@@ -28,33 +29,53 @@ def along(rows: Tensor | None, slices: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """down, left and right in float64, the rows of left and right of unit length."""
+    """A tensor as its branches read it: a block at a time, so that there is no copy of it."""
 
-    down: Tensor  # (out, hidden), the largest entry 1 in size unless all are zero
-    left: Tensor  # (hidden, in)
-    right: Tensor  # (hidden, in)
-    unit: float  # the tensor is `unit` times that of these factors
+    down: Tensor  # (out, hidden) float64; its largest entry is 1 in size as it is read, or 0
+    branches: Branches  # the tensor is `branches.unit` times that of what is read
 
     @classmethod
-    def of(cls, down: Tensor, left: Tensor, right: Tensor) -> Factors:
-        left, left_length = unit_rows(left.double())
-        right, right_length = unit_rows(right.double())
-        down = down.double() * left_length
-        down *= right_length
-        check_finite("down times the lengths of the rows of left and right", down)
-        unit = max(float(down.max()), -float(down.min())) or 1.0
-        down /= unit
-        return cls(down, left, right, unit)
+    def of(
+        cls, down: Tensor, left: Tensor, right: Tensor, dtype: torch.dtype = torch.float64
+    ) -> Factors:
+        found = cls(down.double(), Branches.of(left, right))
+        unit = max(float(weights.abs().max()) for _, weights in found.weights(found.down))
+        return replace(found, branches=replace(found.branches, dtype=dtype, unit=unit or 1.0))
+
+    def weights(self, down: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Yield blocks of hidden units, and their weights in combinations of outputs."""
+        hidden = down.shape[1]
+        for part in blocks(hidden, rows_within(4 * (len(down) + self.branches.left.shape[1]))):
+            weights = self.branches.weigh(down, part)
+            yield (
+                part,
+                check_finite("down times the lengths of the rows of left and right", weights),
+            )
+
+    def whole(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return copies of down, left and right as they are read."""
+        down, left, right = (
+            torch.empty_like(part, dtype=self.branches.dtype)
+            for part in (self.down, self.branches.left, self.branches.right)
+        )
+        for part, weights in self.weights(self.down):
+            down[:, part] = weights
+            left[part], right[part] = self.branches.read(part)
+        return down, left, right
 
     @property
     def growth(self) -> float:
         """√hidden · eps: a sum of hidden terms of either sign, each rounded."""
-        return EPS * math.sqrt(len(self.left))
+        return EPS * math.sqrt(self.down.shape[1])
+
+    def mass(self, down: Tensor) -> float:
+        """Return Σ_u ‖downᵀu‖², as it is read."""
+        return sum(float(weights.square().sum()) for _, weights in self.weights(down))
 
     @property
     def slice_rounding(self) -> float:
         """√hidden · eps · ‖down‖_F, the spectral norm of the rounding in slices that are built."""
-        return self.growth * float(self.down.norm())
+        return self.growth * math.sqrt(self.mass(self.down))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,19 +90,16 @@ class OutputMode:
 
     def gram(self, rows: Tensor | None) -> Tensor:
         """Return all ⟨Q_u, Q_u'⟩, O(hidden² · (in + num)) time; see `output_gram`."""
-        factors, weights = self.factors, along(rows, self.factors.down)
-        return output_gram(
-            weights, factors.left, factors.right, weights, factors.left, factors.right
-        )
+        return own_gram(along(rows, self.factors.down), self.factors.branches)
 
     def gram_rounding(self, rows: Tensor | None) -> float:
         """√hidden · eps · Σ_u ‖downᵀu‖²."""
-        return self.factors.growth * float(along(rows, self.factors.down).square().sum())
+        return self.factors.growth * self.factors.mass(along(rows, self.factors.down))
 
     def dense_gram(self, rows: Tensor | None) -> Tensor:
         """Return all ⟨Q_u, Q_u'⟩ from entries of Q_u, one row of all matrices at a time."""
-        left, right = self.factors.left, self.factors.right
-        weights = along(rows, self.factors.down) / 2
+        down, left, right = self.factors.whole()
+        weights = along(rows, down) / 2
         total = weights.new_zeros(len(weights), len(weights))
         for i in range(left.shape[1]):  # Q is symmetric: entries right of the diagonal count twice
             products = left[:, i, None] * right[:, i:] + right[:, i, None] * left[:, i:]
@@ -99,27 +117,27 @@ class InputMode:
 
     @property
     def size(self) -> int:
-        return self.factors.left.shape[1]
+        return self.factors.branches.left.shape[1]
 
     def gram(self, rows: Tensor | None) -> Tensor:
         """Return vᵀ (Σ_c Q_c²) v', O(hidden² · (in + num + out)) time; see `input_gram`."""
-        return input_gram(self.factors.down, self.factors.left, self.factors.right, rows)
+        return slices_gram(self.factors.down, self.factors.branches, rows)
 
     def gram_rounding(self, rows: Tensor | None) -> float:
         """√hidden · eps · ½ Σ_v Σ_h ‖down_h‖² ((left_h·v)² + (right_h·v)²)."""
-        size = self.factors.down.square().sum(dim=0)
-        reach = sum(
-            along(rows, branch.T).square().sum(dim=0)
-            for branch in (self.factors.left, self.factors.right)
-        )
-        return self.factors.growth * float(size @ reach) / 2
+        total = 0.0
+        for part, weights in self.factors.weights(self.factors.down):
+            both = self.factors.branches.read(part)
+            reach = sum(along(rows, branch.T).square().sum(dim=0) for branch in both)
+            total += float(weights.square().sum(dim=0) @ reach)
+        return self.factors.growth * total / 2
 
     def dense_gram(self, rows: Tensor | None) -> Tensor:
         """Return the same from the vectors Q_c v, one output at a time."""
-        left, right = self.factors.left, self.factors.right
+        down, left, right = self.factors.whole()
         outer_left, outer_right = along(rows, left.T), along(rows, right.T)
         total = left.new_zeros(len(outer_left), len(outer_left))
-        for weight in self.factors.down / 2:
+        for weight in down / 2:
             entries = (outer_left * weight) @ right + (outer_right * weight) @ left
             total += entries @ entries.T
         return total
@@ -157,7 +175,7 @@ class Stage(NamedTuple):
     rounding: Tensor
 
 
-def mode_spectrum(mode: Mode, unit: float, rank: int | None) -> ModeSpectrum:
+def mode_spectrum(mode: Mode, rank: int | None) -> ModeSpectrum:
     # A Gram matrix squares the singular values, so its rounding E hides those below √E. What it
     # determines to TARGET is taken from it; the directions taken are projected out, and the rest
     # has a Gram matrix of its own, with a rounding in proportion to the factors of the rest. Where
@@ -179,7 +197,8 @@ def mode_spectrum(mode: Mode, unit: float, rank: int | None) -> ModeSpectrum:
         count = left if done else accepted
         found.append(Stage(*(field[:count].clone() for field in stage)))  # lets go of the rest
         rows, left = stage.rows[count:], left - count
-    return selected(Stage(*(torch.cat(parts) for parts in zip(*found, strict=True))), unit, rank)
+    whole = Stage(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+    return selected(whole, mode.factors.branches.unit, rank)
 
 
 def decomposed(

@@ -10,7 +10,7 @@ from torch import Tensor
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.concentration import effective_rank, localisation
 from bilens.algebra.eigen.decomposition import Status
-from bilens.algebra.gram.kernel import block_size, blocks, unit_rows
+from bilens.algebra.gram.kernel import block_size, blocks, product_dtype, unit_rows
 from bilens.algebra.mode_spectrum import Factors
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_type
@@ -157,31 +157,35 @@ def output_mode_null(
     # term as it is, and is seen by M alone.
     check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
     num_samples = check_count("num_samples", num_samples, minimum=1)
-    tensor = f.detach().to(torch.float64).tensor
-    factors = Factors.of(tensor.down, tensor.left, tensor.right)
-    turn, down = turner(factors, generator, null, embedding), factors.down
+    tensor = f.detach().tensor
+    # The rows have unit length, so that float32 is off by less than 1e-6 of the diagonal of H: no
+    # more of an eigenvalue of D H Dᵀ, however small it is, where H is far from singular.
+    dtype = product_dtype(tensor.left)
+    down, left, right = Factors.of(tensor.down, tensor.left, tensor.right, dtype).whole()
     if tensor.sizes.d_hidden < tensor.sizes.d_out:
         down = torch.linalg.qr(down, mode="r").R  # the same singular values
     kept = None
     if null == "rotation" and embedding is None:
-        kept = weighed(down, straight(factors.left, factors.right))
+        kept = weighed(down, straight(left, right))
+    turn = turner(left, right, generator, null, embedding)
+    del right
     samples = [read_sample(down, *turn(), kept) for _ in range(num_samples)]
     return OutputModeNull(*torch.stack(samples, dim=1))
 
 
 def turner(
-    factors: Factors, generator: torch.Generator, null: Null, embedding: Tensor | None
+    left: Tensor, right: Tensor, generator: torch.Generator, null: Null, embedding: Tensor | None
 ) -> Callable[[], tuple[Tensor, Tensor]]:
-    left, right = factors.left, factors.right
-
     def directions() -> tuple[Tensor, Tensor]:
         rows = unit_rows(torch.randn(left.shape, generator=generator, dtype=torch.float64))[0]
         return (rows := rows.to(left)), rows
 
     if null == "directions":
         return directions
-    after = None if embedding is None else embedding.detach().double()
-    behind = right if after is None else right @ torch.linalg.pinv(after)
+    after, behind = None, right
+    if embedding is not None:
+        after = embedding.detach().to(right)
+        behind = right @ torch.linalg.pinv(embedding.detach().double()).to(right)
     corner = torch.linalg.qr(behind.T, mode="r").R.T  # (hidden, rank): behind = corner Vᵀ
 
     width, rank = behind.shape[1], corner.shape[1]
@@ -220,8 +224,8 @@ def read_sample(down: Tensor, left: Tensor, right: Tensor, kept: Tensor | None =
         gram += weighed(down, straight(left, right)) if kept is None else kept
     squares = torch.linalg.eigvalsh(gram)
     values = squares.clamp(min=0).sqrt()
-    half = (left.T * (leading_vector(gram, squares) @ down)) @ right
-    spectrum = torch.linalg.eigvalsh(half + half.T)
+    half = (left.T * (leading_vector(gram, squares).to(down) @ down)) @ right
+    spectrum = torch.linalg.eigvalsh((half + half.T).double())
     mass = values.square().sum()
     share = values[-1].square() / mass.where(mass > 0, 1.0)
     return torch.stack([effective_rank(values), share, effective_rank(spectrum)])
@@ -251,27 +255,18 @@ def straight(left: Tensor, right: Tensor) -> Kernel:
 
 def crossed(left: Tensor, right: Tensor) -> Kernel:
     """Return M∘Mᵀ with M = L Rᵀ."""
-    # The rows have unit length, so that float32 is off by less than 1e-6 of the diagonal: no more
-    # of an eigenvalue of D H Dᵀ, however small it is, where H is far from singular.
-    if left.numel() > SINGLE:
-        left, right = left.float(), right.float()
-    return lambda rows, columns: (
-        (left[rows] @ right[columns].T) * (right[rows] @ left[columns].T)
-    ).double()
-
-
-SINGLE = 2**22  # entries of a branch from which a null is drawn in float32: 1,024 × 4,096
+    return lambda rows, columns: (left[rows] @ right[columns].T) * (right[rows] @ left[columns].T)
 
 
 def weighed(down: Tensor, kernel: Kernel) -> Tensor:
-    """Return D H Dᵀ from the blocks of H on and above the diagonal."""
+    """Return D H Dᵀ, in float64, from the blocks of H on and above the diagonal."""
     hidden = down.shape[1]
     size = block_size(hidden, 9 * len(down))
-    total = down.new_zeros(len(down), len(down))
+    total = down.new_zeros(len(down), len(down), dtype=torch.float64)
     for rows in blocks(hidden, size):
-        reached = down.new_zeros(rows.stop - rows.start, len(down))
+        reached = total.new_zeros(rows.stop - rows.start, len(down))
         for columns in blocks(hidden, size, start=rows.start):
             part = kernel(rows, columns)
             reached += (part / 2 if columns == rows else part) @ down[:, columns].T
-        total += down[:, rows] @ reached
+        total += down[:, rows] @ reached.to(down)
     return total + total.T

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,17 +11,20 @@ from torch import Tensor
 from bilens.algebra.directions import check_directions, output_form
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose
+from bilens.algebra.eigen.proofs import EPS, SMALLEST, worst_rounding
+from bilens.algebra.eigen.solver import problem_of_form
 from bilens.algebra.map_comparison import Kind, quantise
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_type
-from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
+from bilens.base.errors import MemoryLimitError, NumericalError, ShapeError, UsageError
 from bilens.base.frame import frame
+from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
 from bilens.certify.spectrum_enclosure import enclosed, quadratic_difference
-from bilens.certify.truncation import frobenius_bound, truncation_error
+from bilens.certify.truncation import frobenius_bound
 
-WIDEST_ARRAY = 4096  # inputs up to which an array settles ‖Δ‖₂ where an iteration does not
+ARRAYS = 6  # (in, in) float64 arrays alive at once while ‖Δ‖₂ is proven
 Norm = Literal["spectral", "frobenius"]
 
 
@@ -80,8 +83,8 @@ def spectrum_stability(
     Math: with Δ the difference of the two Q, |λ_i(Q + Δ) − λ_i(Q)| ≤ ‖Δ‖₂ by falling value (Weyl);
         sin θ ≤ ‖Δ‖₂ / (gap − ‖Δ‖₂) ≤ 2 ‖Δ‖₂ / gap where gap > 2 ‖Δ‖₂ (Davis–Kahan, with the gap of
         the changed form bounded by Weyl). Residuals of the decomposition are counted with ‖Δ‖₂.
-    Cost: that of `eigendecompose` for the form, and for Δ with both sets of neurons; where its
-        largest eigenvalue is not proven by iteration, O(in³) up to 4,096 inputs, and ‖Δ‖_F beyond.
+    Cost: that of `eigendecompose` for the form; for ‖Δ‖₂, O(hidden · in² + in³) time and six (in,
+        in) arrays, or, where memory does not allow them, ‖Δ‖_F in O(hidden² · in).
 
     Args:
         form: as it was.
@@ -94,10 +97,15 @@ def spectrum_stability(
         (1970).
     """
     check_comparable(form, changed)
-    difference = quadratic_difference(changed, form)
-    eig = eigendecompose(form, k)
+    return stability_of(eigendecompose(form, k), form, changed)
+
+
+def stability_of(
+    eig: EigenDecomposition, form: QuadraticForm, changed: QuadraticForm
+) -> SpectrumStability:
+    """Return `spectrum_stability` for pairs of the form that are at hand."""
     known = enclosed(eig)
-    change, norm = norm_bound(difference)
+    change, norm = norm_bound(changed, form)
     movement = change + known.slack
     gap, beyond = torch.zeros_like(eig.eigenvalues), eig.eigenvalues.new_zeros(0)
     for label in sorted(set(eig.cluster.tolist())):
@@ -143,17 +151,46 @@ def quantisation_stability(
     return QuantisationStability(kind, short, tuple(forms))
 
 
-def norm_bound(form: QuadraticForm) -> tuple[float, Norm]:
-    """Return a proven bound on ‖Q‖₂ of a form, and which norm it is."""
-    eig = eigendecompose(form, 1)
-    if not bool(eig.complete) and form.d_in <= WIDEST_ARRAY:
-        try:
-            eig = eigendecompose(form, 1, method="dense")
-        except MemoryLimitError:
-            return frobenius_bound(form), "frobenius"
-    if bool(eig.complete):
-        return float(truncation_error(eig, 0, 1.0).bound), "spectral"
-    return frobenius_bound(form), "frobenius"
+def norm_bound(changed: QuadraticForm, form: QuadraticForm) -> tuple[float, Norm]:
+    """Return a proven bound on ‖Q' − Q‖₂, and which norm it is."""
+    # Math: let c be a little above the largest |λ| of the array Δ, as a solver found it, which need
+    # not be trusted: where Cholesky's method runs to its end on A = cI ± Δ, A has no eigenvalue
+    # below −γ tr A, γ = (n + 1) u / (1 − (n + 1) u), whatever the order of its sums. tr A ≤ 2nc.
+    # What forming the array lost comes on top. Source: N. J. Higham, Accuracy and Stability of
+    # Numerical Algorithms, theorem 10.3; S. M. Rump, BIT 46 (2006), for the use of it.
+    n = form.d_in
+    try:
+        what, advice = f"the ({n}, {n}) array of a difference of forms", "read ‖Δ‖_F"
+        check_memory(ARRAYS * 8 * n**2, what, advice, device=form.device)
+    except MemoryLimitError:
+        return frobenius_bound(quadratic_difference(changed, form)), "frobenius"
+    parts = [balanced_array(one) for one in (changed, form)]
+    unit = max(part.unit for part in parts)
+    if unit == torch.inf:
+        raise NumericalError("products of the factors are beyond float64: rescale the weights.")
+    after, before = (part.array * (part.unit / unit) for part in parts)
+    lost = sum(part.lost * (part.unit / unit) for part in parts)
+    delta = after - before
+    del parts, after, before
+    size = float(torch.linalg.eigvalsh(delta).abs().max()) * (1 + 4 * n**2 * EPS)
+    eye = size * torch.eye(n, dtype=delta.dtype, device=delta.device)
+    proven = all(int(torch.linalg.cholesky_ex(end).info) == 0 for end in (eye + delta, eye - delta))
+    size = size * (1 + 2 * n * (n + 4) * EPS) if proven else float(delta.norm()) * (1 + n**2 * EPS)
+    bound = (size + lost) * unit
+    return bound * (1 + 8 * EPS) + SMALLEST, "spectral" if proven else "frobenius"
+
+
+class BalancedArray(NamedTuple):
+    """Q of a form as an array in a unit, and what forming it lost at most, in Frobenius norm."""
+
+    array: Tensor
+    unit: float
+    lost: float
+
+
+def balanced_array(form: QuadraticForm) -> BalancedArray:
+    forms = problem_of_form(form).forms
+    return BalancedArray(forms.dense(0), float(forms.units[0]), float(worst_rounding(forms)[0]))
 
 
 def check_comparable(form: QuadraticForm, changed: QuadraticForm) -> None:

@@ -10,7 +10,7 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor
 
-from bilens.algebra.approximation.closed_form import approximate_layer
+from bilens.algebra.approximation.closed_form import layer_curvature
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, in_float64
 from bilens.algebra.approximation.quadratic_fit import STANDARD, THRESHOLD, QuadraticFit, fit_layers
 from bilens.algebra.concentration import effective_rank, localisation
@@ -18,14 +18,14 @@ from bilens.algebra.directions import from_centred_basis, in_centred_basis
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose
 from bilens.algebra.gaussian import GaussianInput
-from bilens.algebra.gram.inner_products import input_gram
-from bilens.algebra.gram.kernel import blocks, rows_within, unit_rows
+from bilens.algebra.gram.inner_products import slices_gram
+from bilens.algebra.gram.kernel import Branches, blocks, product_dtype, rows_within, unit_rows
 from bilens.algebra.hosvd import HOSVD, hosvd
 from bilens.algebra.map_comparison import Kind, rounded
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.random_rotations import OutputModeNull, output_mode_null, random_frame
 from bilens.base.errors import BilensError, NonFiniteError
-from bilens.certify.stability import spectrum_stability
+from bilens.certify.stability import stability_of
 from bilens.findings.adapters import Vocabulary
 from bilens.findings.fits import fit_quality, fit_record
 from bilens.nn.layer_view import LayerView
@@ -104,7 +104,10 @@ def never_active(layer: Layer) -> Tensor:
 
 def overlaps(layer: Layer, alive: Tensor) -> tuple[int, float]:
     """Return how many pairs of units have the same directions, and the largest overlap."""
-    rows = [unit_rows(with_bias(*branch)[alive])[0] for branch in branches(layer)]
+    rows = [
+        unit_rows(with_bias(*branch)[alive])[0].to(product_dtype(branch[0]))
+        for branch in branches(layer)
+    ]
     count, largest = 0, 0.0
     size = rows_within(4 * rows[0].shape[1] + 2 * len(rows[0]))
     for part in blocks(len(rows[0]), size):
@@ -151,7 +154,8 @@ def read_inputs(layer: Layer, f: QuadraticMap | None, generator: torch.Generator
     unused = unused_columns(layer)
     if f is None:
         return InputShares(unused, None, 0.0, 0.0)
-    gram = input_gram(f.tensor.down, f.tensor.left, f.tensor.right)
+    left, right = f.tensor.left, f.tensor.right
+    gram = slices_gram(f.tensor.down, Branches.of(left, right, product_dtype(left)))
     shares, null = gram_shares(gram, generator)
     return InputShares(unused, int(shares.argmax()), float(shares.max()), null)
 
@@ -324,11 +328,14 @@ def reading_of(subject: LayerView, fitted: FittedLayer, options: AuditOptions) -
     kind: Literal["rotation", "directions"] = "rotation" if subject.gated else "directions"
     null = output_mode_null(spectrum.f, generator, options.null_samples, kind, fitted.embedding)
     direction = fitted.output(spectrum.output_directions[0])
-    outputs = read_outputs(spectrum, direction, eigendecompose(spectrum.form(0)), null)
-    return replace(found, outputs=outputs, stability=stability(fitted, spectrum))
+    leading = eigendecompose(spectrum.form(0))
+    outputs = read_outputs(spectrum, direction, leading, null)
+    return replace(found, outputs=outputs, stability=stability(fitted, spectrum, leading))
 
 
-def stability(fitted: FittedLayer, spectrum: HOSVD) -> Stability | None:
+def stability(
+    fitted: FittedLayer, spectrum: HOSVD, leading: EigenDecomposition
+) -> Stability | None:
     """Return what rounding can do along the leading output direction; None for a fit to data."""
     if fitted.fit.chosen != STANDARD:
         return None
@@ -337,9 +344,10 @@ def stability(fitted: FittedLayer, spectrum: HOSVD) -> Stability | None:
     try:
         short = {name: rounded(part, ROUNDING) for name, part in parts}
         layer = dataclasses.replace(fitted.layer, **short)  # type: ignore[arg-type]
-        changed = approximate_layer(layer, GaussianInput.of(layer.d_in, None, None)).form(direction)
-        few = None if layer.d_in < WIDE else 4 * LEADING  # where all eigenvectors are gigabytes
-        found = spectrum_stability(fitted.fit.quadratic_map.form(direction), changed, few)
+        curvature = layer_curvature(layer, GaussianInput.of(layer.d_in, None, None))
+        changed = QuadraticMap(curvature).form(direction)
+        del short, layer, curvature  # of which two factors are left
+        found = stability_of(leading, spectrum.form(0), changed)
     except BilensError:
         return None
     sines = found.sine[:LEADING].tolist()

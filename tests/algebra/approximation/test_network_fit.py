@@ -17,6 +17,7 @@ from bilens.algebra.approximation.closed_form import (
     approximate_layer,
     approximate_network,
     derivation,
+    layer_curvature,
     neuron_quadratics,
     output_moments,
 )
@@ -64,6 +65,15 @@ def test_one_layer_is_the_closed_form() -> None:
     layers, x = network("silu", 1), randn(30, WIDTHS[0])
     expected = approximate_layer(layers[0], STANDARD)
     torch.testing.assert_close(approximate_network(layers, STANDARD)(x), expected(x))
+
+
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("name", ["silu", "identity"])
+def test_the_curvature_alone_is_that_of_the_whole_fit(name: str, gated: bool) -> None:
+    layer = network(name, 1, gated=gated)[0]
+    whole, alone = approximate_layer(layer, STANDARD).tensor, layer_curvature(layer, STANDARD)
+    for part in ("down", "left", "right"):
+        assert torch.equal(getattr(alone, part), getattr(whole, part))
 
 
 def test_two_bilinear_layers_leave_nothing_that_a_quadratic_could_explain() -> None:

@@ -32,18 +32,34 @@ def approximate_layer(layer: Layer, assumed: GaussianInput) -> QuadraticMap:
     if layer.phi.name == "identity":
         return exact_map(layer)
     gated = as_gated(layer)
-    gate, value, down = gated.gate, gated.value, gated.down
-    (bend, mixed, slope, past, _, tail), average = neuron_quadratics(gated, assumed)
-    if isinstance(layer, MLPWeights):
-        curvature = BilinearTensor(down * bend, gate, gate)
-    else:
-        curvature = BilinearTensor(down, gate, bend[:, None] * gate + mixed[:, None] * value)
-    if layer.phi.name == CLAMPED:  # which bends in its other branch too
-        parts = torch.cat([down, down * tail], dim=1), torch.cat([gate, value])
-        curvature = BilinearTensor(*parts, torch.cat([curvature.right, value]))
-    straight = (down * slope) @ gate + (down * past) @ value
-    fit = map_from_expectations(curvature, straight, down @ average, assumed)
+    coefficients, average = neuron_quadratics(gated, assumed)
+    slope, past = coefficients[2:4]
+    straight = (gated.down * slope) @ gated.gate + (gated.down * past) @ gated.value
+    curvature = curvature_from(layer, gated, coefficients)
+    fit = map_from_expectations(curvature, straight, gated.down @ average, assumed)
     return fit.plus_affine(layer.linear, layer.constant)
+
+
+def layer_curvature(layer: Layer, assumed: GaussianInput) -> BilinearTensor:
+    """Return the quadratic part of `approximate_layer` alone, in O(hidden · in)."""
+    layer = in_float64(layer)
+    if layer.phi.name == "identity":
+        return exact_map(layer).tensor
+    gated = as_gated(layer)
+    return curvature_from(layer, gated, neuron_quadratics(gated, assumed)[0])
+
+
+def curvature_from(layer: Layer, gated: GLUWeights, coefficients: Tensor) -> BilinearTensor:
+    gate, value, down = gated.gate, gated.value, gated.down
+    bend, mixed, _, _, _, tail = coefficients
+    if isinstance(layer, MLPWeights):
+        return BilinearTensor(down * bend, gate, gate)
+    right = bend[:, None] * gate + mixed[:, None] * value
+    if layer.phi.name != CLAMPED:
+        return BilinearTensor(down, gate, right)
+    # it bends in its other branch too
+    parts = torch.cat([down, down * tail], dim=1), torch.cat([gate, value])
+    return BilinearTensor(*parts, torch.cat([right, value]))
 
 
 def neuron_quadratics(layer: GLUWeights, assumed: GaussianInput) -> tuple[Tensor, Tensor]:

@@ -104,12 +104,12 @@ def balance_all(
 
 def halved_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return rows times a power of two, of length between ½ and 1, and the exponents they had."""
-    entry = torch.frexp(rows.abs().amax(dim=1)).exponent
+    entry = torch.frexp(torch.linalg.vector_norm(rows, torch.inf, dim=1)).exponent
     # Two steps: 2^-entry alone may overflow where the row does not.
     half = torch.div(entry, 2, rounding_mode="floor")
-    rows = torch.ldexp(torch.ldexp(rows, -half[:, None]), -(entry - half)[:, None])
+    rows = torch.ldexp(rows, -half[:, None]).ldexp_(-(entry - half)[:, None])
     length = torch.frexp(rows.norm(dim=1)).exponent  # of entries up to 1: it cannot overflow
-    return torch.ldexp(rows, -length[:, None]), entry + length
+    return rows.ldexp_(-length[:, None]), entry + length
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,10 +30,16 @@ def output_gram(
     first = Branches.of(left, right)
     if left2 is not left or right2 is not right:
         return _kernel_between(down, first, down2, Branches.of(left2, right2))
-    weights = down if down2 is down else torch.cat([down, down2])  # both, so that H is met once
-    half = _kernel_between(weights, first, weights, first)
-    both = half + half.T
-    return both if down2 is down else both[: len(down), len(down) :]
+    if down2 is down:
+        return own_gram(down, first)
+    both = own_gram(torch.cat([down, down2]), first)  # so that H is met once
+    return both[: len(down), len(down) :]
+
+
+def own_gram(down: Tensor, branches: Branches) -> Tensor:
+    """Return P H Pᵀ, (out, out) float64, of one tensor; see `output_gram`."""
+    half = _kernel_between(down, branches, down, branches)
+    return half + half.T
 
 
 def _kernel_between(down: Tensor, first: Branches, down2: Tensor, second: Branches) -> Tensor:
@@ -78,23 +84,29 @@ def outputs_traces(down: Tensor, left: Tensor, right: Tensor) -> Tensor:
 
 def input_gram(down: Tensor, left: Tensor, right: Tensor, rows: Tensor | None = None) -> Tensor:
     """Return V (Σ_c Q_c²) Vᵀ, the Gram matrix of the tensor's slices along input directions."""
+    return slices_gram(down, Branches.of(left, right), rows)
+
+
+def slices_gram(down: Tensor, branches: Branches, rows: Tensor | None = None) -> Tensor:
+    """Return `input_gram` in float64, with products in the dtype of the branches."""
     # Math: Σ_c Q_c² = ¼[Lᵀ(Γ∘RRᵀ)L + Lᵀ(Γ∘RLᵀ)R + Rᵀ(Γ∘LRᵀ)L + Rᵀ(Γ∘LLᵀ)R] with Γ = PᵀP; with
     # directions V the outer L and R are L Vᵀ and R Vᵀ. Its eigenvectors are the shared input
     # directions of all outputs. O(hidden² · (in + num + out)) time, O(num² + hidden · num) memory
     # and WORK_BYTES. Accuracy as `output_gram`, in the lengths of the rows of L Vᵀ and R Vᵀ.
-    branches = Branches.of(left, right)
-    num = left.shape[1] if rows is None else len(rows)
-    size = block_size(len(left), 4 * left.shape[1] + 6 * num + 2 * len(down))
+    hidden, d_in = branches.left.shape
+    num = d_in if rows is None else len(rows)
+    size = block_size(hidden, 4 * d_in + 6 * num + 2 * len(down))
     total = branches.left_length.new_zeros(num, num)
+    turned = None if rows is None else rows.to(branches.dtype).T
 
     def outer(part: slice) -> tuple[Tensor, Tensor]:
         inner = branches.read(part)
-        return inner if rows is None else (inner[0] @ rows.double().T, inner[1] @ rows.double().T)
+        return inner if turned is None else (inner[0] @ turned, inner[1] @ turned)
 
-    for mine in blocks(len(left), size):
+    for mine in blocks(hidden, size):
         left1, right1 = branches.read(mine)
         reached = total.new_zeros(2, mine.stop - mine.start, num)  # what follows Lᵀ, and Rᵀ
-        for theirs in blocks(len(left), size, start=mine.start):
+        for theirs in blocks(hidden, size, start=mine.start):
             left2, right2 = branches.read(theirs)
             outer_left, outer_right = outer(theirs)
             shared = branches.weigh(down, mine).T @ branches.weigh(down, theirs)
@@ -104,7 +116,8 @@ def input_gram(down: Tensor, left: Tensor, right: Tensor, rows: Tensor | None = 
             reached[1] += (shared * (left1 @ right2.T)) @ outer_left
             reached[1] += (shared * (left1 @ left2.T)) @ outer_right
         outer_left, outer_right = outer(mine)
-        total += outer_left.T @ reached[0] + outer_right.T @ reached[1]
+        after_left, after_right = reached.to(branches.dtype)
+        total += outer_left.T @ after_left + outer_right.T @ after_right
     return total + total.T
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 WORK_BYTES = 128 * 2**20  # what the blocks of a call may take, beside its factors and its result
 FEWEST_ROWS = 16  # smaller blocks would spend their time on calls; only in > 200,000 meets it
 ROWS_OF_BLOCKS = 8  # 8 · 9 / 2 of 64 blocks are on or above the diagonal: 53 % of the products
+MOST_ROWS_OF_BLOCKS = 64  # more would spend a third of their time on reading, at 28,672 units
 
 
 def rows_within(width: int) -> int:
@@ -21,11 +22,12 @@ def rows_within(width: int) -> int:
 
 def block_size(hidden: int, width: int) -> int:
     """Return how many hidden units make a block: what fits, and few enough to gain by symmetry."""
-    return min(rows_within(width), max(FEWEST_ROWS, -(-hidden // ROWS_OF_BLOCKS)))
+    fits = max(rows_within(width), hidden // MOST_ROWS_OF_BLOCKS)
+    return min(fits, max(FEWEST_ROWS, -(-hidden // ROWS_OF_BLOCKS)))
 
 
 def block_bytes(hidden: int, width: int) -> int:
-    """Return the memory of blocks of `block_size`: at most WORK_BYTES, unless an input is huge."""
+    """Return the memory of blocks of `block_size`: at most WORK_BYTES, unless a layer is huge."""
     rows = block_size(hidden, width)
     return 8 * (rows * width + 8 * rows**2)
 
@@ -35,29 +37,41 @@ def blocks(length: int, size: int, start: int = 0) -> Iterator[slice]:
         yield slice(first, min(first + size, length))
 
 
+SINGLE = 2**22  # entries of a branch, 1,024 × 4,096, from which products may be in float32
+
+
+def product_dtype(branch: Tensor) -> torch.dtype:
+    """Return in what to multiply where six digits are enough: float32 takes half of the time."""
+    return torch.float32 if branch.numel() > SINGLE else torch.float64
+
+
 @dataclass(frozen=True, eq=False)
 class Branches:
-    """The two branches of a layer, read as float64 rows of unit length, a block at a time."""
+    """The two branches of a layer, read as rows of unit length, a block at a time."""
 
     left: Tensor  # (hidden, in), any floating dtype
     right: Tensor  # (hidden, in)
     left_length: Tensor  # (hidden,) float64, constants for gradients (see `unit_rows`)
     right_length: Tensor  # likewise
+    dtype: torch.dtype = torch.float64  # in which they are read
+    unit: float = 1.0  # in which weights are read
 
     @classmethod
-    def of(cls, left: Tensor, right: Tensor) -> Branches:
-        return cls(left, right, row_lengths(left), row_lengths(right))
+    def of(cls, left: Tensor, right: Tensor, dtype: torch.dtype = torch.float64) -> Branches:
+        return cls(left, right, row_lengths(left), row_lengths(right), dtype)
 
     def read(self, rows: slice) -> tuple[Tensor, Tensor]:
         """Return left and right of some hidden units, (block, in) each."""
-        return (
-            self.left[rows].double() / nonzero(self.left_length[rows])[:, None],
-            self.right[rows].double() / nonzero(self.right_length[rows])[:, None],
-        )
+        left = self.left[rows].double() / nonzero(self.left_length[rows])[:, None]
+        right = self.right[rows].double() / nonzero(self.right_length[rows])[:, None]
+        return left.to(self.dtype), right.to(self.dtype)
 
     def weigh(self, weights: Tensor, rows: slice) -> Tensor:
         """Return the weights of some hidden units, with the lengths moved in, (num, block)."""
-        return weights[:, rows].double() * self.left_length[rows] * self.right_length[rows]
+        moved = weights[:, rows].double() * self.left_length[rows]
+        moved *= self.right_length[rows]
+        moved /= self.unit
+        return moved.to(self.dtype)
 
 
 def kernel_row(
