@@ -56,9 +56,13 @@ class Round:
     loss: float
 
 
-def our_rounds(data: CorpusTokens, recipe: LanguageRecipe, vocab_size: int) -> Iterator[Round]:
-    """Train and evaluate with bilens."""
+def our_rounds(
+    data: CorpusTokens, recipe: LanguageRecipe, vocab_size: int, compiled: bool = False
+) -> Iterator[Round]:
+    """Train and evaluate with bilens, whose blocks torch.compile takes if asked to."""
     run = start_run(recipe, vocab_size)
+    for block in run.model.blocks if compiled else ():
+        block.compile()
     batches, numbers = batches_of(data, recipe), itertools.count()
 
     def steps() -> None:
@@ -121,6 +125,7 @@ def measure(data: CorpusTokens, recipe: LanguageRecipe, vocab_size: int) -> dict
         "plain": plain_rounds(data, recipe, vocab_size),
         "ours": our_rounds(data, resolved, vocab_size),
         "ours in float32": our_rounds(data, wide, vocab_size),
+        "ours compiled": our_rounds(data, resolved, vocab_size, compiled=True),
     }
     start = {name: next(loop).loss for name, loop in loops.items()}
     results: dict[str, list[Round]] = {name: [] for name in loops}
@@ -160,7 +165,12 @@ def page(result: dict[str, Any]) -> str:
     """Return the page that is generated from the result."""
     recipe, run, medians = result["recipe"], result["run"], result["medians"]
     speed, start = result["speed"], result["start_loss"]
-    formats = {"plain": "float32", "ours": recipe["precision"], "ours in float32": "float32"}
+    formats = {
+        "plain": "float32",
+        "ours": recipe["precision"],
+        "ours in float32": "float32",
+        "ours compiled": recipe["precision"],
+    }
     rows = "\n".join(
         f"| {name} | {kind} | {result['tokens_per_step'] / medians[name]['step_seconds']:,.0f} "
         f"| {speed[name]['training']:.2f} "
@@ -197,7 +207,8 @@ softmax in evaluation; it holds the logits of all tokens and shifts them by a co
 dictionaries from a DataLoader. It uses the fused AdamW, as ours does. Ours attends through the
 fused function always, forms loss and gradient in pieces of the logits that stay in the cache, cuts
 its batches from one tensor, and multiplies in bfloat16 in training where the processor does so
-natively.
+natively. "Compiled" is `torch.compile` of each block, which no command uses: the first round, which
+is left out, waits for it.
 """
 
 

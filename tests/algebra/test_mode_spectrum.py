@@ -325,10 +325,13 @@ def test_the_gram_matrix_is_that_of_the_dense_tensor(hidden: int) -> None:
     torch.testing.assert_close(gram / gram.trace(), dense @ dense.T / dense.square().sum())
 
 
-def test_a_null_in_float32_is_that_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("turn", [torch.eye(12, dtype=torch.float64), rotation(12)])
+def test_a_null_in_float32_is_that_in_float64(
+    turn: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Even where the outputs are as unlike in size as 1 and 1e-6: D H Dᵀ itself is in float64."""
     f = random_map(3, 12, 30, 20)
-    down = f.tensor.down * torch.logspace(0, -6, 12, dtype=torch.float64)[:, None]
+    down = turn @ (f.tensor.down * torch.logspace(0, -6, 12, dtype=torch.float64)[:, None])
     f = QuadraticMap(BilinearTensor(down, f.tensor.left, f.tensor.right))
     exact = output_mode_null(f, seeded(), 5)
     monkeypatch.setattr(kernel, "SINGLE", 0)

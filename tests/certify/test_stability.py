@@ -135,6 +135,36 @@ def test_where_the_spectral_norm_is_not_proven_it_is_the_frobenius_norm(
         assert (found.norm, found.change) == ("frobenius", pytest.approx(1e-3 * n**0.5, rel=1e-2))
 
 
+def test_a_form_that_vanishes_or_nearly_so_is_bounded_too() -> None:
+    """Beside zeros a size below 2⁻¹⁰²² keeps its digits; no difference is one of norm zero."""
+    ones = torch.ones(40, 40, dtype=torch.float64)
+    for size in (1e-322, 2e-310, 1e-150, 1e150):
+        found = spectrum_stability(form_of(0 * ones), form_of(size * ones))
+        assert 40 * size <= found.change <= 40 * size * (1 + 1e-9) + 1e-322
+        assert found.norm == "spectral"
+    none = spectrum_stability(form_of(ones), form_of(ones))
+    assert none.norm == "spectral"
+    assert none.change < 1e-12 * 40  # ‖Q‖
+
+
+def test_a_solver_that_fails_leaves_the_frobenius_norm(monkeypatch: pytest.MonkeyPatch) -> None:
+    forms = form_of(randn(6, 6, seed=1)), form_of(randn(6, 6, seed=2))
+    whole = spectrum_stability(*forms)
+    monkeypatch.setattr(torch.linalg, "eigvalsh", raising(torch.linalg.LinAlgError("no")))
+    found = spectrum_stability(*forms)
+    assert (whole.norm, found.norm) == ("spectral", "frobenius")
+    assert whole.change < found.change
+
+
+def test_few_neurons_are_compared_in_their_own_space() -> None:
+    f, other = random_map(1, 3, 4, 40), random_map(2, 3, 4, 40)
+    first, second = (one.form(randn(3, seed=3)) for one in (f, other))
+    found = spectrum_stability(first, second)
+    exact = torch.linalg.eigvalsh(dense_of(second) - dense_of(first)).abs().max()
+    assert found.norm == "spectral"
+    assert found.change == pytest.approx(float(exact), rel=1e-7)
+
+
 @pytest.mark.parametrize("kind", ["float16", "bfloat16", "int8"])
 def test_rounded_weights_move_nothing_by_more_than_guaranteed(kind: str) -> None:
     f = random_map(seed=3, d_hidden=20, d_in=9)

@@ -13,6 +13,7 @@ import tiny
 from bilens.algebra.approximation.layer_weights import GLUWeights, MLPWeights
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.concentration import effective_rank
+from bilens.algebra.gram import kernel
 from bilens.api.audit import layers_of
 from bilens.base.errors import UsageError
 from bilens.findings import layer_reading
@@ -202,6 +203,21 @@ def test_directions_drawn_one_by_one_give_the_same_share(monkeypatch: pytest.Mon
     turned = usual()
     monkeypatch.setattr(layer_reading, "WIDE", 1)
     assert usual() == pytest.approx(turned, rel=0.04)
+
+
+@pytest.mark.parametrize("size", [1e-25, 1.0, 1e20])
+def test_products_in_float32_say_the_same_of_inputs_and_units(
+    size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the size of the weights: float32 ends at 1e38, and squares of them before."""
+    layer = gated(down=size * randn(D_OUT, HIDDEN, seed=2))
+    exact = audited(layer).layers[0]
+    monkeypatch.setattr(kernel, "SINGLE", 0)
+    found = audited(layer).layers[0]
+    assert found.inputs.share != exact.inputs.share
+    assert found.inputs.share == pytest.approx(exact.inputs.share, rel=1e-6)
+    assert found.inputs.share_null == pytest.approx(exact.inputs.share_null, rel=1e-6)
+    assert found.units.largest_overlap == pytest.approx(exact.units.largest_overlap, rel=1e-6)
 
 
 def test_a_low_rank_layer_is_named() -> None:

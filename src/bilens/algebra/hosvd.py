@@ -179,7 +179,7 @@ def hosvd(
         `rank` ≤ hidden < out; the inputs follow when `input` is first read. Memory beside the map:
         a float64 copy of the factors (none if they are float64), one more where units cancel each
         other, eight (out, out) arrays, a few (hidden, in) or (hidden, out) ones, and at most
-        128 MiB or 5 % of the factors. All directions of the outputs, or of the span of `down`, are
+        128 MiB or 8 % of the factors. All directions of the outputs, or of the span of `down`, are
         computed, whatever `rank` is. Several times that where the singular values span several
         orders of magnitude; O(out · hidden · in²) in the worst case.
     Accuracy: values above 10⁻⁶ of the largest agree with those of a dense SVD to 10⁻⁶ of

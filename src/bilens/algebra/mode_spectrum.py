@@ -31,7 +31,7 @@ def along(rows: Tensor | None, slices: Tensor) -> Tensor:
 class Factors:
     """A tensor as its branches read it: a block at a time, so that there is no copy of it."""
 
-    down: Tensor  # (out, hidden) float64; its largest entry is 1 in size as it is read, or 0
+    down: Tensor  # (out, hidden) float64; as it came, its largest entry is read as ±1, or 0
     branches: Branches  # the tensor is `branches.unit` times that of what is read
 
     @classmethod
@@ -46,17 +46,17 @@ class Factors:
         """Yield blocks of hidden units, and their weights in combinations of outputs."""
         hidden = down.shape[1]
         for part in blocks(hidden, rows_within(4 * (len(down) + self.branches.left.shape[1]))):
-            weights = self.branches.weigh(down, part)
-            yield (
-                part,
-                check_finite("down times the lengths of the rows of left and right", weights),
+            about = (
+                f"down times the lengths of the rows of left and right from unit {part.start} on"
             )
+            yield part, check_finite(about, self.branches.weigh(down, part))
 
-    def whole(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return copies of down, left and right as they are read."""
-        down, left, right = (
-            torch.empty_like(part, dtype=self.branches.dtype)
-            for part in (self.down, self.branches.left, self.branches.right)
+    def whole(self, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+        """Return copies of down, left and right as they are read, the last two in a dtype."""
+        down = torch.empty_like(self.down)
+        left, right = (
+            torch.empty_like(part, dtype=dtype)
+            for part in (self.branches.left, self.branches.right)
         )
         for part, weights in self.weights(self.down):
             down[:, part] = weights

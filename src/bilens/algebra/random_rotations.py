@@ -159,9 +159,10 @@ def output_mode_null(
     num_samples = check_count("num_samples", num_samples, minimum=1)
     tensor = f.detach().tensor
     # The rows have unit length, so that float32 is off by less than 1e-6 of the diagonal of H: no
-    # more of an eigenvalue of D H Dᵀ, however small it is, where H is far from singular.
-    dtype = product_dtype(tensor.left)
-    down, left, right = Factors.of(tensor.down, tensor.left, tensor.right, dtype).whole()
+    # more of an eigenvalue of D H Dᵀ, however small it is, where H is far from singular and D
+    # in float64. An embedding can be near to singular, and is divided by.
+    dtype = product_dtype(tensor.left) if embedding is None else torch.float64
+    down, left, right = Factors.of(tensor.down, tensor.left, tensor.right).whole(dtype)
     if tensor.sizes.d_hidden < tensor.sizes.d_out:
         down = torch.linalg.qr(down, mode="r").R  # the same singular values
     kept = None
@@ -182,10 +183,8 @@ def turner(
 
     if null == "directions":
         return directions
-    after, behind = None, right
-    if embedding is not None:
-        after = embedding.detach().to(right)
-        behind = right @ torch.linalg.pinv(embedding.detach().double()).to(right)
+    after = None if embedding is None else embedding.detach().to(right)
+    behind = right if after is None else right @ torch.linalg.pinv(after)
     corner = torch.linalg.qr(behind.T, mode="r").R.T  # (hidden, rank): behind = corner Vᵀ
 
     width, rank = behind.shape[1], corner.shape[1]
@@ -224,7 +223,7 @@ def read_sample(down: Tensor, left: Tensor, right: Tensor, kept: Tensor | None =
         gram += weighed(down, straight(left, right)) if kept is None else kept
     squares = torch.linalg.eigvalsh(gram)
     values = squares.clamp(min=0).sqrt()
-    half = (left.T * (leading_vector(gram, squares).to(down) @ down)) @ right
+    half = (left.T * (leading_vector(gram, squares) @ down).to(left)) @ right
     spectrum = torch.linalg.eigvalsh((half + half.T).double())
     mass = values.square().sum()
     share = values[-1].square() / mass.where(mass > 0, 1.0)
@@ -259,14 +258,14 @@ def crossed(left: Tensor, right: Tensor) -> Kernel:
 
 
 def weighed(down: Tensor, kernel: Kernel) -> Tensor:
-    """Return D H Dᵀ, in float64, from the blocks of H on and above the diagonal."""
+    """Return D H Dᵀ from the blocks of H on and above the diagonal."""
     hidden = down.shape[1]
     size = block_size(hidden, 9 * len(down))
-    total = down.new_zeros(len(down), len(down), dtype=torch.float64)
+    total = down.new_zeros(len(down), len(down))
     for rows in blocks(hidden, size):
-        reached = total.new_zeros(rows.stop - rows.start, len(down))
+        reached = down.new_zeros(rows.stop - rows.start, len(down))
         for columns in blocks(hidden, size, start=rows.start):
-            part = kernel(rows, columns)
+            part = kernel(rows, columns).to(down)
             reached += (part / 2 if columns == rows else part) @ down[:, columns].T
-        total += down[:, rows] @ reached.to(down)
+        total += down[:, rows] @ reached
     return total + total.T

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -22,7 +23,7 @@ from bilens.base.frame import frame
 from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
 from bilens.certify.spectrum_enclosure import enclosed, quadratic_difference
-from bilens.certify.truncation import frobenius_bound
+from bilens.certify.truncation import frobenius_bound, truncation_error
 
 ARRAYS = 6  # (in, in) float64 arrays alive at once while ‖Δ‖₂ is proven
 Norm = Literal["spectral", "frobenius"]
@@ -83,8 +84,9 @@ def spectrum_stability(
     Math: with Δ the difference of the two Q, |λ_i(Q + Δ) − λ_i(Q)| ≤ ‖Δ‖₂ by falling value (Weyl);
         sin θ ≤ ‖Δ‖₂ / (gap − ‖Δ‖₂) ≤ 2 ‖Δ‖₂ / gap where gap > 2 ‖Δ‖₂ (Davis–Kahan, with the gap of
         the changed form bounded by Weyl). Residuals of the decomposition are counted with ‖Δ‖₂.
-    Cost: that of `eigendecompose` for the form; for ‖Δ‖₂, O(hidden · in² + in³) time and six (in,
-        in) arrays, or, where memory does not allow them, ‖Δ‖_F in O(hidden² · in).
+    Cost: that of `eigendecompose` for the form; for ‖Δ‖₂, O(hidden · in² + in³) time, six (in, in)
+        arrays and a copy of the branches (less where the neurons of both forms are fewer than half
+        of the inputs), or, where memory does not allow that, ‖Δ‖_F in O(hidden² · in).
 
     Args:
         form: as it was.
@@ -153,31 +155,47 @@ def quantisation_stability(
 
 def norm_bound(changed: QuadraticForm, form: QuadraticForm) -> tuple[float, Norm]:
     """Return a proven bound on ‖Q' − Q‖₂, and which norm it is."""
-    # Math: let c be a little above the largest |λ| of the array Δ, as a solver found it, which need
-    # not be trusted: where Cholesky's method runs to its end on A = cI ± Δ, A has no eigenvalue
-    # below −γ tr A, γ = (n + 1) u / (1 − (n + 1) u), whatever the order of its sums. tr A ≤ 2nc.
-    # What forming the array lost comes on top. Source: N. J. Higham, Accuracy and Stability of
-    # Numerical Algorithms, theorem 10.3; S. M. Rump, BIT 46 (2006), for the use of it.
-    n = form.d_in
+    n, both = form.d_in, (changed, form)
+    hidden = [one.matrix.d_hidden for one in both]
+    if 2 * sum(hidden) < n:  # the whole spectrum of Δ in the row space of its factors
+        eig = eigendecompose(quadratic_difference(changed, form), 1)
+        if bool(eig.complete):
+            return float(truncation_error(eig, 0, 1.0).bound), "spectral"
+    what, advice = f"the ({n}, {n}) array of a difference of forms", "read ‖Δ‖_F"
     try:
-        what, advice = f"the ({n}, {n}) array of a difference of forms", "read ‖Δ‖_F"
-        check_memory(ARRAYS * 8 * n**2, what, advice, device=form.device)
+        check_memory(8 * n * (ARRAYS * n + 2 * max(hidden)), what, advice, device=form.device)
     except MemoryLimitError:
         return frobenius_bound(quadratic_difference(changed, form)), "frobenius"
-    parts = [balanced_array(one) for one in (changed, form)]
-    unit = max(part.unit for part in parts)
+    parts = [balanced_array(one) for one in both]
+    unit = max((part.unit for part in parts if part.lost > 0), default=1.0)  # zeros have none
     if unit == torch.inf:
         raise NumericalError("products of the factors are beyond float64: rescale the weights.")
-    after, before = (part.array * (part.unit / unit) for part in parts)
-    lost = sum(part.lost * (part.unit / unit) for part in parts)
+    after, before = (
+        part.array * (part.unit / unit) if part.lost > 0 else part.array for part in parts
+    )
+    lost = sum(part.lost * (part.unit / unit) for part in parts if part.lost > 0)
     delta = after - before
     del parts, after, before
-    size = float(torch.linalg.eigvalsh(delta).abs().max()) * (1 + 4 * n**2 * EPS)
-    eye = size * torch.eye(n, dtype=delta.dtype, device=delta.device)
-    proven = all(int(torch.linalg.cholesky_ex(end).info) == 0 for end in (eye + delta, eye - delta))
-    size = size * (1 + 2 * n * (n + 4) * EPS) if proven else float(delta.norm()) * (1 + n**2 * EPS)
-    bound = (size + lost) * unit
-    return bound * (1 + 8 * EPS) + SMALLEST, "spectral" if proven else "frobenius"
+    bound, norm = array_norm(delta)
+    return (bound + lost) * (1 + 8 * EPS) * unit + SMALLEST, norm
+
+
+def array_norm(delta: Tensor) -> tuple[float, Norm]:
+    """Return a proven bound on ‖Δ‖₂ of a symmetric array, and which norm it is."""
+    # Math: let c be a little above the largest |λ| of Δ, as a solver found it, which need not be
+    # trusted: where Cholesky's method runs to its end on A = cI ± Δ, A has no eigenvalue below
+    # −γ tr A, γ = (n + 1) u / (1 − (n + 1) u), whatever the order of its sums, and tr A ≤ 2nc.
+    # Source: N. J. Higham, Accuracy and Stability of Numerical Algorithms, theorem 10.3; S. M.
+    # Rump, BIT 46 (2006), for this use of it.
+    n = len(delta)
+    if not bool(delta.any()):
+        return 0.0, "spectral"
+    with suppress(RuntimeError):  # torch.linalg.LinAlgError is one
+        c = float(torch.linalg.eigvalsh(delta).abs().max()) * (1 + 4 * n**2 * EPS)
+        level = c * torch.eye(n, dtype=delta.dtype, device=delta.device)
+        if all(not int(torch.linalg.cholesky_ex(level + sign * delta).info) for sign in (1, -1)):
+            return c * (1 + 2 * n * (n + 4) * EPS), "spectral"
+    return float(delta.norm()) * (1 + n**2 * EPS), "frobenius"
 
 
 class BalancedArray(NamedTuple):

@@ -9,7 +9,6 @@ import torch
 from msgspec.structs import replace
 
 from bilens.algebra.approximation.quadratic_fit import THRESHOLD
-from bilens.algebra.eigen.eigendecompose import eigendecompose
 from bilens.algebra.hosvd import hosvd
 from bilens.base import Progress, silent
 from bilens.base.checks import check_count
@@ -61,7 +60,7 @@ def judge_one_layer(subject: LayerView, fitted: FittedLayer, seed: int) -> tuple
     inputs = read_inputs(fitted.layer, f, torch.Generator().manual_seed(seed))
     spectrum = hosvd(f, min(f.sizes.d_out, f.sizes.d_hidden))
     zero = math.sqrt(float(spectrum.frobenius_squared)) == 0
-    stable = None if zero else stability(fitted, spectrum, eigendecompose(spectrum.form(0)))
+    stable = None if zero else stability(fitted, spectrum)
     units = read_units(fitted.layer)
     reading = replace(described(subject), units=units, inputs=inputs, stability=stable)
     return judge("audit", Evidence(layers=(reading,)))

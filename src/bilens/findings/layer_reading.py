@@ -18,10 +18,10 @@ from bilens.algebra.directions import from_centred_basis, in_centred_basis
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose
 from bilens.algebra.gaussian import GaussianInput
-from bilens.algebra.gram.inner_products import slices_gram
-from bilens.algebra.gram.kernel import Branches, blocks, product_dtype, rows_within, unit_rows
+from bilens.algebra.gram.kernel import blocks, product_dtype, rows_within, unit_rows
 from bilens.algebra.hosvd import HOSVD, hosvd
 from bilens.algebra.map_comparison import Kind, rounded
+from bilens.algebra.mode_spectrum import Factors, InputMode
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.random_rotations import OutputModeNull, output_mode_null, random_frame
 from bilens.base.errors import BilensError, NonFiniteError
@@ -154,9 +154,9 @@ def read_inputs(layer: Layer, f: QuadraticMap | None, generator: torch.Generator
     unused = unused_columns(layer)
     if f is None:
         return InputShares(unused, None, 0.0, 0.0)
-    left, right = f.tensor.left, f.tensor.right
-    gram = slices_gram(f.tensor.down, Branches.of(left, right, product_dtype(left)))
-    shares, null = gram_shares(gram, generator)
+    tensor, dtype = f.tensor, product_dtype(f.tensor.left)
+    factors = Factors.of(tensor.down, tensor.left, tensor.right, dtype)
+    shares, null = gram_shares(InputMode(factors).gram(None), generator)
     return InputShares(unused, int(shares.argmax()), float(shares.max()), null)
 
 
@@ -334,20 +334,26 @@ def reading_of(subject: LayerView, fitted: FittedLayer, options: AuditOptions) -
 
 
 def stability(
-    fitted: FittedLayer, spectrum: HOSVD, leading: EigenDecomposition
+    fitted: FittedLayer, spectrum: HOSVD, leading: EigenDecomposition | None = None
 ) -> Stability | None:
-    """Return what rounding can do along the leading output direction; None for a fit to data."""
+    """Return what rounding can do along the leading output direction; None for a fit to data.
+
+    `leading` is the decomposition of its form, where that is at hand.
+    """
     if fitted.fit.chosen != STANDARD:
         return None
     direction = fitted.output(spectrum.output_directions[0])
     parts = weights_of(fitted.layer).items()
+    form, few = spectrum.form(0), None if fitted.layer.d_in < WIDE else 4 * LEADING
     try:
+        if leading is None:
+            leading = eigendecompose(form, few)  # all eigenvectors of a wide one take gigabytes
         short = {name: rounded(part, ROUNDING) for name, part in parts}
         layer = dataclasses.replace(fitted.layer, **short)  # type: ignore[arg-type]
         curvature = layer_curvature(layer, GaussianInput.of(layer.d_in, None, None))
         changed = QuadraticMap(curvature).form(direction)
-        del short, layer, curvature  # of which two factors are left
-        found = stability_of(leading, spectrum.form(0), changed)
+        del short, layer, curvature  # `changed` keeps no more than its two branches
+        found = stability_of(leading, form, changed)
     except BilensError:
         return None
     sines = found.sine[:LEADING].tolist()

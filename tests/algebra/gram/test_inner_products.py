@@ -20,7 +20,7 @@ from bilens.algebra.gram.inner_products import (
     squared_norms,
     squared_norms_in_float32,
 )
-from bilens.algebra.gram.kernel import WORK_BYTES, block_size, blocks, rows_within
+from bilens.algebra.gram.kernel import WORK_BYTES, block_bytes, block_size, blocks, rows_within
 from bilens.base.errors import NonFiniteError, ShapeError
 from builders import randn, seeded
 from odd_tensors import LOW_PRECISION, REFUSED, SOUND, Odd
@@ -319,6 +319,12 @@ def test_blocks_stay_within_their_budget(width: int) -> None:
     rows = rows_within(width)
     assert 8 * (rows * width + 8 * rows**2) <= WORK_BYTES
     assert 8 * ((rows + 1) * width + 8 * (rows + 1) ** 2) > WORK_BYTES  # and use it
+
+
+@pytest.mark.parametrize(("hidden", "d_in"), [(28_672, 8192), (10**6, 64), (131_072, 1024)])
+def test_blocks_take_a_small_part_of_a_huge_layer(hidden: int, d_in: int) -> None:
+    factors = 8 * hidden * 3 * d_in
+    assert block_bytes(hidden, 9 * d_in) <= max(WORK_BYTES, 0.08 * factors)
 
 
 @pytest.mark.parametrize(("hidden", "size"), [(1, 16), (128, 16), (129, 17), (800, 100)])

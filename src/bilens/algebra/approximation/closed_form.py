@@ -41,7 +41,7 @@ def approximate_layer(layer: Layer, assumed: GaussianInput) -> QuadraticMap:
 
 
 def layer_curvature(layer: Layer, assumed: GaussianInput) -> BilinearTensor:
-    """Return the quadratic part of `approximate_layer` alone, in O(hidden · in)."""
+    """Return the quadratic part of `approximate_layer` alone."""
     layer = in_float64(layer)
     if layer.phi.name == "identity":
         return exact_map(layer).tensor

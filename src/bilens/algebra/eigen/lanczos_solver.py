@@ -46,6 +46,7 @@ TOLERANCES: dict[Precision, float] = {"float32": 1e-6, "float64": 1e-11}  # of â
 MARGIN = 0.7  # of the tolerance: where the iteration stops, by its own estimate
 BATCH = 256  # forms iterated together: enough for the full speed of a matrix product
 FEW_STEPS = 128  # the size of a basis that is nearly always enough for a few pairs
+LATER = 4  # times as large may the basis of a form be that it was not enough for
 # Measured on two cores, in operations of a large float64 product:
 SLOWNESS = 1.6  # of an iteration against its large products alone
 STEP_CALL = 4e7  # the small operations of a step, a batch
@@ -65,13 +66,13 @@ class LanczosSolver(EigenSolver):
     def cost(self, sizes: Sizes, precision: Precision, allowed: int, /) -> Cost:
         num, hidden, d_in, k = sizes.num, sizes.d_hidden, sizes.d_in, sizes.k
         first, each = STEPS[precision]
-        steps = min((first + each * k) * max(d_in / 512, 1) ** 0.25, d_in)
+        steps = min((first + each * k) * widening(d_in), d_in)
         product = 8.0 * hidden * d_in
         reorthogonalising = 4.0 * 2 * steps**2 * d_in  # bound by memory: four times its operations
         iterating = HALF[precision] * (steps * product + reorthogonalising) + EIGH * steps**3
         fixed = resting_bytes(sizes) + WORK_BYTES + CONVERSION_BYTES
-        each_form = form_bytes(sizes, 4 if precision == "float32" else 8, usual_steps(k))
-        single = form_bytes(sizes, 8, most_steps(k))
+        each_form = form_bytes(sizes, 4 if precision == "float32" else 8, usual_steps(k, d_in))
+        single = form_bytes(sizes, 8, most_steps(k, d_in))
         room = max(allowed - fixed, 0)
         portion = sizes.portion(room - max(min(BATCH, num) * each_form, single))
         portion = max(portion, sizes.portion(room // 2))  # half for each where not all fits
@@ -98,9 +99,10 @@ class LanczosSolver(EigenSolver):
         squared, squared_error = norms_with_error(forms, task.precision == "float32")
         surely = (squared - squared_error).clamp(min=0.0).sqrt()
         allowed = TOLERANCES[task.precision] * surely + rounding_bound(forms, squared)
+        most = most_steps(k, forms.d_in)
         rounds = (
-            (DTYPES[task.precision], task.batch, usual_steps(k)),
-            (torch.float64, later_batch(task.batch, k), most_steps(k)),
+            (DTYPES[task.precision], task.batch, usual_steps(k, forms.d_in)),
+            (torch.float64, max(task.batch // (2 * LATER), 1), most),  # in the same memory
         )
         waiting = torch.arange(len(rows), device=rows.device)
         for dtype, batch, steps in rounds:
@@ -118,7 +120,7 @@ class LanczosSolver(EigenSolver):
                 pairs = refine(mine, found.vectors, norms[0])
                 result = record(task, rows[chosen], pairs, norms, allowed[chosen], found.rivals)
                 passed = (pairs.residuals <= allowed[chosen, None]).all(dim=1)
-                kept = (passed | (steps == most_steps(k))).nonzero()[:, 0]
+                kept = (passed | (steps == most)).nonzero()[:, 0]
                 yield rows[chosen[kept]], take(result, kept)
                 left = torch.ones_like(chosen, dtype=torch.bool).index_fill_(0, kept, False)
                 not_passed.append(chosen[left])
@@ -138,19 +140,19 @@ def form_bytes(sizes: Sizes, itemsize: int, steps: int) -> int:
     return itemsize * (basis + 4 * sizes.d_hidden) + 8 * (4 * steps**2 + 6 * sizes.k * sizes.d_in)
 
 
-def usual_steps(k: int) -> int:
+def widening(d_in: int) -> float:
+    """Return how many times as many steps a wide spectrum without a gap takes."""
+    return float(max(d_in / 512, 1) ** 0.25)
+
+
+def usual_steps(k: int, d_in: int) -> int:
     """Return the basis size that is nearly always enough for k pairs."""
-    return max(FEW_STEPS, 6 * k)
+    return max(int(FEW_STEPS * widening(d_in)), 6 * k)
 
 
-def most_steps(k: int) -> int:
+def most_steps(k: int, d_in: int) -> int:
     """Return the basis size at which the iteration gives up."""
-    return 4 * usual_steps(k)
-
-
-def later_batch(batch: int, k: int) -> int:
-    """Return how many forms may have bases of the largest size, in float64, in the same memory."""
-    return max(batch * usual_steps(k) // (2 * most_steps(k)), 1)
+    return LATER * usual_steps(k, d_in)
 
 
 def batched_product(left: Tensor, right: Tensor, weights: Tensor) -> Product:

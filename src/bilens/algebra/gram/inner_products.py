@@ -51,7 +51,7 @@ def _kernel_between(down: Tensor, first: Branches, down2: Tensor, second: Branch
         reached = total.new_zeros(rows.stop - rows.start, len(down2))
         for columns, kernel in kernel_row(first, second, rows, size):
             reached += kernel @ second.weigh(down2, columns).T
-        total += first.weigh(down, rows) @ reached
+        total += first.weigh(down, rows) @ reached.to(first.dtype)
     return total
 
 

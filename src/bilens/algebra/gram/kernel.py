@@ -11,19 +11,22 @@ from torch import Tensor
 WORK_BYTES = 128 * 2**20  # what the blocks of a call may take, beside its factors and its result
 FEWEST_ROWS = 16  # smaller blocks would spend their time on calls; only in > 200,000 meets it
 ROWS_OF_BLOCKS = 8  # 8 · 9 / 2 of 64 blocks are on or above the diagonal: 53 % of the products
-MOST_ROWS_OF_BLOCKS = 64  # more would spend a third of their time on reading, at 28,672 units
+PART = 64  # of the rows of a layer fit at least: fewer would spend a third of their time on reading
+SINGLE = 2**22  # entries of a branch, 1,024 × 4,096, from which products may be in float32
 
 
-def rows_within(width: int) -> int:
-    """Return how many rows r fit: r · width and 8 · r² float64 numbers within WORK_BYTES."""
-    numbers = WORK_BYTES / 8
+def rows_within(width: int, hidden: int = 0) -> int:
+    """Return how many rows r fit: r · width and 8 · r² float64 numbers within WORK_BYTES.
+
+    Or, where that is more, within a 64th of `hidden` rows.
+    """
+    numbers = max(WORK_BYTES / 8, hidden * width / PART)
     return max(FEWEST_ROWS, int(2 * numbers / (width + (width**2 + 32 * numbers) ** 0.5)))
 
 
 def block_size(hidden: int, width: int) -> int:
     """Return how many hidden units make a block: what fits, and few enough to gain by symmetry."""
-    fits = max(rows_within(width), hidden // MOST_ROWS_OF_BLOCKS)
-    return min(fits, max(FEWEST_ROWS, -(-hidden // ROWS_OF_BLOCKS)))
+    return min(rows_within(width, hidden), max(FEWEST_ROWS, -(-hidden // ROWS_OF_BLOCKS)))
 
 
 def block_bytes(hidden: int, width: int) -> int:
@@ -37,12 +40,10 @@ def blocks(length: int, size: int, start: int = 0) -> Iterator[slice]:
         yield slice(first, min(first + size, length))
 
 
-SINGLE = 2**22  # entries of a branch, 1,024 × 4,096, from which products may be in float32
-
-
 def product_dtype(branch: Tensor) -> torch.dtype:
     """Return in what to multiply where six digits are enough: float32 takes half of the time."""
-    return torch.float32 if branch.numel() > SINGLE else torch.float64
+    exact = torch.get_float32_matmul_precision() == "highest"  # an option of torch gives digits up
+    return torch.float32 if exact and branch.numel() > SINGLE else torch.float64
 
 
 @dataclass(frozen=True, eq=False)
