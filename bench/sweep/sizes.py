@@ -20,7 +20,8 @@ from bench.sweep.deepseek import BLOCK
 
 SIZES = {"expert": (7168, 2048), "layer": (8192, 28672)}
 TASKS = ("audit", "fit", "decompose")
-DIRECTIONS, NULL_SAMPLES, TOP = 64, 19, 5
+DIRECTIONS, TOP = 64, 5
+NULL_SAMPLES = {"expert": 19, "layer": 3}  # 3 are the fewest that an audit takes
 
 
 def write_layer(folder: Path, name: str) -> Path:
@@ -67,8 +68,8 @@ def write_layer(folder: Path, name: str) -> Path:
     return folder
 
 
-def measured(folder: Path, task: str) -> dict[str, float]:
-    """Return seconds and peak memory of a task of the first layer, in this process."""
+def measured(out: Path, size: str, task: str) -> dict[str, float]:
+    """Return seconds and peak memory of a task of a layer, in this process."""
     from bilens.io.load import load
     from bilens.records.sweep import SweepOptions
     from bilens.sweep.tasks import TASKS as KNOWN, Subject
@@ -77,11 +78,11 @@ def measured(folder: Path, task: str) -> dict[str, float]:
         tasks=(task,),
         directions=DIRECTIONS,
         top=TOP,
-        null_samples=NULL_SAMPLES,
+        null_samples=NULL_SAMPLES[size],
         threshold=0.5,
         threads=torch.get_num_threads(),
     )
-    model = load(folder)
+    model = load(out / size)
     name = next(iter(model.layers))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start, cpu = time.perf_counter(), time.process_time()
@@ -102,4 +103,4 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--one", nargs=2, required=True)
     given = parser.parse_args()
-    print(json.dumps(measured(given.out / given.one[0], given.one[1])))
+    print(json.dumps(measured(given.out, *given.one)))
