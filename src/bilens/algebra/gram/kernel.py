@@ -11,16 +11,16 @@ from torch import Tensor
 WORK_BYTES = 128 * 2**20  # what the blocks of a call may take, beside its factors and its result
 FEWEST_ROWS = 16  # smaller blocks would spend their time on calls; only in > 200,000 meets it
 ROWS_OF_BLOCKS = 8  # 8 · 9 / 2 of 64 blocks are on or above the diagonal: 53 % of the products
-PART = 64  # of the rows of a layer fit at least: fewer would spend a third of their time on reading
+MOST_BLOCKS = 64  # along the units of a layer: more would spend a third of their time on reading
 SINGLE = 2**22  # entries of a branch, 1,024 × 4,096, from which products may be in float32
 
 
 def rows_within(width: int, hidden: int = 0) -> int:
     """Return how many rows r fit: r · width and 8 · r² float64 numbers within WORK_BYTES.
 
-    Or, where that is more, within a 64th of `hidden` rows.
+    Or, where that is more, within a 64th of what `hidden` rows take.
     """
-    numbers = max(WORK_BYTES / 8, hidden * width / PART)
+    numbers = max(WORK_BYTES / 8, hidden * width / MOST_BLOCKS)
     return max(FEWEST_ROWS, int(2 * numbers / (width + (width**2 + 32 * numbers) ** 0.5)))
 
 
