@@ -99,25 +99,24 @@ def slices_gram(down: Tensor, branches: Branches, rows: Tensor | None = None) ->
     total = branches.left_length.new_zeros(num, num)
     turned = None if rows is None else rows.to(branches.dtype).T
 
-    def outer(part: slice) -> tuple[Tensor, Tensor]:
-        inner = branches.read(part)
-        return inner if turned is None else (inner[0] @ turned, inner[1] @ turned)
+    def outer(inner: Tensor) -> Tensor:
+        return inner if turned is None else inner @ turned
 
     for mine in blocks(hidden, size):
         left1, right1 = branches.read(mine)
+        weights = branches.weigh(down, mine).T
         reached = total.new_zeros(2, mine.stop - mine.start, num)  # what follows Lᵀ, and Rᵀ
         for theirs in blocks(hidden, size, start=mine.start):
             left2, right2 = branches.read(theirs)
-            outer_left, outer_right = outer(theirs)
-            shared = branches.weigh(down, mine).T @ branches.weigh(down, theirs)
+            outer_left, outer_right = outer(left2), outer(right2)
+            shared = weights @ branches.weigh(down, theirs)
             shared = shared / (8 if theirs == mine else 4)  # the transposes below double it
             reached[0] += (shared * (right1 @ right2.T)) @ outer_left
             reached[0] += (shared * (right1 @ left2.T)) @ outer_right
             reached[1] += (shared * (left1 @ right2.T)) @ outer_left
             reached[1] += (shared * (left1 @ left2.T)) @ outer_right
-        outer_left, outer_right = outer(mine)
         after_left, after_right = reached.to(branches.dtype)
-        total += outer_left.T @ after_left + outer_right.T @ after_right
+        total += outer(left1).T @ after_left + outer(right1).T @ after_right
     return total + total.T
 
 
