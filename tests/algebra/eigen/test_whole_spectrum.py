@@ -10,6 +10,7 @@ from torch import Tensor
 
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.eigen import whole_spectrum
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
 from bilens.algebra.eigen.ranking import clusters
@@ -159,6 +160,23 @@ def test_vectors_that_lost_their_orthogonality_are_mended(monkeypatch: pytest.Mo
     assert bool(eig.complete)
     overlap = eig.eigenvectors @ eig.eigenvectors.T - torch.eye(4, dtype=torch.float64)
     assert float(overlap.abs().max()) < 1e-15
+
+
+def test_the_rounding_of_many_overlaps_counts_as_what_it_can_do_to_the_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Beyond 4,000 inputs it is above the tolerance; here, with a smaller one, at 300."""
+    form = form_of(randn(300, 300))
+    usual = eigendecompose(form, method="dense")
+    overlap = usual.eigenvectors @ usual.eigenvectors.T - torch.eye(300, dtype=torch.float64)
+    assert 40 * EPS < float(overlap.norm()) < 300 * EPS
+    monkeypatch.setattr(whole_spectrum, "SOLVER_TOLERANCE", 40 * EPS)
+    wide = eigendecompose(form, method="dense")
+    assert bool(wide.complete)
+    more = float(overlap.norm() * wide.eigenvalues[0].abs())
+    assert float(wide.rounding_bound - usual.rounding_bound) == pytest.approx(more, rel=0.2)
+    monkeypatch.setattr(whole_spectrum, "orthonormal", lambda columns: columns * (1 + 1e-13))
+    assert not bool(eigendecompose(form, method="dense").complete)
 
 
 N = 6

@@ -54,7 +54,7 @@ def curvature_from(layer: Layer, gated: GLUWeights, coefficients: Tensor) -> Bil
     bend, mixed, _, _, _, tail = coefficients
     if isinstance(layer, MLPWeights):
         return BilinearTensor(down * bend, gate, gate)
-    right = bend[:, None] * gate + mixed[:, None] * value
+    right = (mixed[:, None] * value).addcmul_(bend[:, None], gate)
     if layer.phi.name != CLAMPED:
         return BilinearTensor(down, gate, right)
     # it bends in its other branch too
