@@ -277,7 +277,7 @@ def test_a_form_that_is_added_to_all_classes_is_seen_unless_they_are_centred(
 def test_left_and_right_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 200 inputs, 16 hidden units at a time; no copy in float64 is made."""
     for part in (kernel, inner_products):
-        monkeypatch.setattr(part, "rows_within", lambda _: 16)
+        monkeypatch.setattr(part, "rows_within", lambda *_: 16)
     f = random_map(d_hidden=64, d_in=200).to(torch.float32)
     f = QuadraticMap(f.tensor)
     with Largest() as seen:
