@@ -150,7 +150,9 @@ def measured_rows(result: dict[str, Any], rate: float) -> list[str]:
         kind, task = name.split()
         cells = [f"did not end ({one.get('failed') or 'ended by the machine'})", *[""] * 4]
         if "seconds" in one:
-            gib = (f"{one[key] / 2**30:.2f}" for key in ("peak_bytes", "estimated_bytes"))
+            width, hidden = SIZES[kind]
+            estimated = KNOWN[task].num_bytes(FactorSizes(width, hidden, width))
+            gib = (f"{size / 2**30:.2f}" for size in (one["peak_bytes"], estimated))
             times = one["seconds"], one["cpu_seconds"], one["estimated_seconds"] / rate
             cells = [*(f"{each:.0f}" for each in times), *gib]
         found.append(f"| {kind} {SIZES[kind]} | {task} | {' | '.join(cells)} |")

@@ -25,7 +25,7 @@ from bilens.base.notebook import html_summary
 from bilens.certify.spectrum_enclosure import enclosed, quadratic_difference
 from bilens.certify.truncation import frobenius_bound, truncation_error
 
-ARRAYS = 6  # (in, in) float64 arrays alive at once while ‖Δ‖₂ is proven
+ARRAYS = 5  # (in, in) float64 arrays alive at once while ‖Δ‖₂ is proven
 Norm = Literal["spectral", "frobenius"]
 
 
@@ -84,7 +84,7 @@ def spectrum_stability(
     Math: with Δ the difference of the two Q, |λ_i(Q + Δ) − λ_i(Q)| ≤ ‖Δ‖₂ by falling value (Weyl);
         sin θ ≤ ‖Δ‖₂ / (gap − ‖Δ‖₂) ≤ 2 ‖Δ‖₂ / gap where gap > 2 ‖Δ‖₂ (Davis–Kahan, with the gap of
         the changed form bounded by Weyl). Residuals of the decomposition are counted with ‖Δ‖₂.
-    Cost: that of `eigendecompose` for the form; for ‖Δ‖₂, O(hidden · in² + in³) time, six (in, in)
+    Cost: that of `eigendecompose` for the form; for ‖Δ‖₂, O(hidden · in² + in³) time, five (in, in)
         arrays and a copy of the branches (less where the neurons of both forms are fewer than half
         of the inputs), or, where memory does not allow that, ‖Δ‖_F in O(hidden² · in).
 
@@ -170,12 +170,12 @@ def norm_bound(changed: QuadraticForm, form: QuadraticForm) -> tuple[float, Norm
     unit = max((part.unit for part in parts if part.lost > 0), default=1.0)  # zeros have none
     if unit == torch.inf:
         raise NumericalError("products of the factors are beyond float64: rescale the weights.")
-    after, before = (
-        part.array * (part.unit / unit) if part.lost > 0 else part.array for part in parts
-    )
+    for part in parts:
+        part.array.mul_(part.unit / unit if part.lost > 0 else 1.0)
     lost = sum(part.lost * (part.unit / unit) for part in parts if part.lost > 0)
-    delta = after - before
-    del parts, after, before
+    (delta, *_), (before, *_) = parts
+    delta -= before
+    del parts, part, before  # an array less
     bound, norm = array_norm(delta)
     return (bound + lost) * (1 + 8 * EPS) * unit + SMALLEST, norm
 
@@ -193,7 +193,8 @@ def array_norm(delta: Tensor) -> tuple[float, Norm]:
     with suppress(RuntimeError):  # torch.linalg.LinAlgError is one
         c = float(torch.linalg.eigvalsh(delta).abs().max()) * (1 + 4 * n**2 * EPS)
         level = c * torch.eye(n, dtype=delta.dtype, device=delta.device)
-        if all(not int(torch.linalg.cholesky_ex(level + sign * delta).info) for sign in (1, -1)):
+        ends = (torch.add(level, delta, alpha=sign) for sign in (1, -1))
+        if all(int(torch.linalg.cholesky_ex(end).info) == 0 for end in ends):
             return c * (1 + 2 * n * (n + 4) * EPS), "spectral"
     return float(delta.norm()) * (1 + n**2 * EPS), "frobenius"
 

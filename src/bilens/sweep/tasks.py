@@ -110,14 +110,15 @@ class Task:
     run: Callable[[Subject], Found]
     operations: Callable[[FactorSizes, SweepOptions], float]
     copies: float = WORKING_COPIES  # of the layer in float64, that are held at most
+    squares: float = 2  # (in, in) arrays of float64, and as many of (out, out)
 
     def seconds(self, sizes: FactorSizes, options: SweepOptions) -> float:
         return FIXED + self.operations(sizes, options) / RATE
 
     def num_bytes(self, sizes: FactorSizes) -> int:
         d_out, d_hidden, d_in = sizes
-        squares = 2 * (d_in**2 + d_out**2)
-        return PROCESS + int(8 * (self.copies * d_hidden * (2 * d_in + d_out) + squares))
+        factors = self.copies * d_hidden * (2 * d_in + d_out)
+        return PROCESS + int(8 * (factors + self.squares * (d_in**2 + d_out**2)))
 
 
 def audit(subject: Subject) -> Found:
@@ -250,12 +251,12 @@ def decomposing_work(sizes: FactorSizes, options: SweepOptions) -> float:
 
 
 TASKS: Mapping[str, Task] = {
-    "audit": Task(audit, lambda s, o: reading_work(s, o) + fitting_work(s, o), 8),
+    "audit": Task(audit, lambda s, o: reading_work(s, o) + fitting_work(s, o), 3.5, 3.5),
     "fit": Task(fit, fitting_work),
-    "decompose": Task(decompose, decomposing_work, 6),
-    "compare": Task(compare, lambda s, o: 2 * (reading_work(s, o) + fitting_work(s, o)), 16),
+    "decompose": Task(decompose, decomposing_work),
+    "compare": Task(compare, lambda s, o: 2 * (reading_work(s, o) + fitting_work(s, o)), 7, 7),
     "convert": Task(convert, lambda s, o: (2 + o.layer_steps) * fitting_work(s, o)),
-    "trace": Task(trace, decomposing_work, 6),
+    "trace": Task(trace, decomposing_work),
 }
 WHOLE = {"trace"}  # tasks that need more than the layer
 
