@@ -93,7 +93,6 @@ def measured(out: Path, size: str, task: str) -> dict[str, float]:
         "before_bytes": before * 1024,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "estimated_seconds": KNOWN[task].seconds(model.layers[name].sizes, options),
-        "estimated_bytes": KNOWN[task].num_bytes(model.layers[name].sizes),
         **{f"found_{key}": value or 0.0 for key, value in found.numbers.items()},
     }
 

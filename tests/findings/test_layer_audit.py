@@ -14,6 +14,7 @@ from bilens.algebra.approximation.layer_weights import GLUWeights, MLPWeights
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.concentration import effective_rank
 from bilens.algebra.gram import kernel
+from bilens.algebra.hosvd import hosvd
 from bilens.api.audit import layers_of
 from bilens.base.errors import UsageError
 from bilens.findings import layer_reading
@@ -218,6 +219,24 @@ def test_products_in_float32_say_the_same_of_inputs_and_units(
     assert found.inputs.share == pytest.approx(exact.inputs.share, rel=1e-6)
     assert found.inputs.share_null == pytest.approx(exact.inputs.share_null, rel=1e-6)
     assert found.units.largest_overlap == pytest.approx(exact.units.largest_overlap, rel=1e-6)
+
+
+def test_a_few_eigenpairs_say_the_same_of_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = gated(
+        down=randn(30, 50, seed=2), gate=randn(50, 60, seed=3), value=randn(50, 60, seed=4)
+    )
+    fitted = layer_reading.fit_layer(subject(layer), seed=0)
+    assert fitted.map is not None
+    spectrum = hosvd(fitted.map, 30)
+    whole = layer_reading.stability(fitted, spectrum)
+    assert whole == audited(layer).layers[0].stability
+    monkeypatch.setattr(layer_reading, "WIDE", 1)
+    few = layer_reading.stability(fitted, spectrum)
+    assert whole is not None
+    assert few is not None
+    assert few.guaranteed == whole.guaranteed > 0
+    assert few.largest_angle == pytest.approx(whole.largest_angle)
+    assert few.movement == pytest.approx(whole.movement)
 
 
 def test_a_low_rank_layer_is_named() -> None:

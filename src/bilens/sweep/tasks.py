@@ -254,9 +254,9 @@ TASKS: Mapping[str, Task] = {
     "audit": Task(audit, lambda s, o: reading_work(s, o) + fitting_work(s, o), 3.5, 3.5),
     "fit": Task(fit, fitting_work),
     "decompose": Task(decompose, decomposing_work),
-    "compare": Task(compare, lambda s, o: 2 * (reading_work(s, o) + fitting_work(s, o)), 7, 7),
+    "compare": Task(compare, lambda s, o: 2 * (reading_work(s, o) + fitting_work(s, o)), 16),
     "convert": Task(convert, lambda s, o: (2 + o.layer_steps) * fitting_work(s, o)),
-    "trace": Task(trace, decomposing_work),
+    "trace": Task(trace, decomposing_work, 6),
 }
 WHOLE = {"trace"}  # tasks that need more than the layer
 
