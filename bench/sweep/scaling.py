@@ -23,7 +23,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from bench.sweep.sizes import DIRECTIONS, SIZES, TASKS, write_layer
+from bench.sweep.sizes import DIRECTIONS, NULL_SAMPLES, SIZES, TASKS, write_layer
 from bench.sweep.timed import OtherSpec
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.api.provenance import describe_run
@@ -187,6 +187,15 @@ def replayed_rows(result: dict[str, Any]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in cells]
 
 
+def draws_of(result: dict[str, Any]) -> dict[str, str]:
+    """Return what a draw of the layer's null took, and the audit with as many as a sweep makes."""
+    one = result["sizes"]["layer audit"]
+    draws = one["draws_cpu_seconds"]
+    more = ASKED.null_samples - NULL_SAMPLES["layer"]
+    whole = (one["cpu_seconds"] + more * statistics.mean(draws)) / 3600
+    return {"draws": " and ".join(f"{each:.0f}" for each in draws), "whole": f"{whole:.1f}"}
+
+
 def page(result: dict[str, Any]) -> str:
     """Return the page that is generated from the result."""
     rate, run = rate_of(result), result["run"]
@@ -199,6 +208,7 @@ def page(result: dict[str, Any]) -> str:
         predicted="\n".join(predicted_rows(rate)),
         played="\n".join(replayed_rows(result)),
         work=WORK,
+        **draws_of(result),
         **result["workers"],
     )
 

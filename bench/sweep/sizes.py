@@ -10,6 +10,7 @@ import argparse
 import json
 import resource
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,14 @@ def write_layer(folder: Path, name: str) -> Path:
     return folder
 
 
-def measured(out: Path, size: str, task: str) -> dict[str, float]:
-    """Return seconds and peak memory of a task of a layer, in this process."""
+def measured(out: Path, size: str, task: str) -> dict[str, Any]:
+    """Return seconds and peak memory of a task of a layer, in this process.
+
+    `draws_cpu_seconds` are the draws of the null but the first, whose beginning is not seen.
+    """
+    from bilens.algebra import random_rotations
     from bilens.io.load import load
+    from bilens.records.base import to_json
     from bilens.records.sweep import SweepOptions
     from bilens.sweep.tasks import TASKS as KNOWN, Subject
 
@@ -84,15 +90,27 @@ def measured(out: Path, size: str, task: str) -> dict[str, float]:
     )
     model = load(out / size)
     name = next(iter(model.layers))
+    drawn: list[float] = []  # core seconds when a draw of the null ends
+    read = random_rotations.read_sample
+
+    def noted(*given: Any) -> torch.Tensor:
+        found = read(*given)
+        drawn.append(time.process_time())
+        return found
+
+    random_rotations.read_sample = noted  # type: ignore[assignment]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start, cpu = time.perf_counter(), time.process_time()
     found = KNOWN[task].run(Subject(model, None, 0, name, options))
+    draws = [end - begin for begin, end in pairwise(drawn)]
     return {
         "seconds": time.perf_counter() - start,
         "cpu_seconds": time.process_time() - cpu,
         "before_bytes": before * 1024,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "estimated_seconds": KNOWN[task].seconds(model.layers[name].sizes, options),
+        "draws_cpu_seconds": draws,
+        "found_stability": to_json(getattr(found.record, "stability", None)),
         **{f"found_{key}": value or 0.0 for key, value in found.numbers.items()},
     }
 
