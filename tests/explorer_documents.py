@@ -110,6 +110,8 @@ MODEL = ModelPage(
     views=MODEL_VIEWS,
 )
 CALM = structs.replace(MODEL, entries=(), findings=(), conditions=())
+WARNED = Measured(AUDITS[0].number, "trigger", "warn", 1e-5, asked=False)
+UNREAD = structs.replace(CALM, measured=(WARNED,))
 UNKNOWN = structs.replace(
     MODEL,
     model=NEVER,

@@ -119,6 +119,15 @@ def test_the_bill_of_materials_is_cyclonedx(one: tuple[Any, Path]) -> None:
     assert facts["bilens:sha256:audit.json"] == sha256(folder / DOCUMENT)
 
 
+def test_every_number_of_training_rows_says_so(tmp_path: Path) -> None:
+    document = with_files(make_document())
+    document["performance"]["trained"] = document["performance"]["rows"]
+    AuditReport(document).to_evidence(tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "ml-bom.cdx.json").read_text("utf-8"))
+    card = found["metadata"]["component"]["modelCard"]["quantitativeAnalysis"]
+    assert all(one["slice"].endswith("training rows") for one in card["performanceMetrics"])
+
+
 def test_cautions_and_failures_are_results_of_sarif(one: tuple[Any, Path]) -> None:
     report, folder = one
     log = read(folder, "audit.sarif")

@@ -42,6 +42,12 @@ def test_a_layer_below_the_threshold_is_marked_and_has_dashes() -> None:
     assert (cells[3], cells[4], cells[9]) == ("<strong>—</strong>", "—", "—")
 
 
+def test_a_layer_without_a_number_is_in_no_range() -> None:
+    page = part(make_layer_audit("broken"), "charts")
+    assert "The sizes run from 0.2" in page
+    assert "The effective ranks run from 4.6" in page
+
+
 def test_a_broken_layer_says_why() -> None:
     broken = [
         ">cannot" in row or 'class="broken"' in row for row in rows(make_layer_audit("broken"))

@@ -60,6 +60,15 @@ def test_it_says_what_the_report_says(lang: str) -> None:
             assert part.strip() in re.sub(r"<[^>]+>", "", whole) or part.strip() in whole
 
 
+def test_nothing_that_changed_draws_no_map() -> None:
+    document = layer_audit_documents.make_layer_audit() | {"difference": layer_audit_documents.every_change()}
+    whole = document["difference"]["whole"]
+    assert whole["changed"]
+    assert "<figcaption>" in render_summary(LayerAuditReport(document).record, "m")
+    whole["changed"] = []
+    assert render_summary(LayerAuditReport(document).record, "m")
+
+
 def test_who_accepted_what_and_texts_of_others_are_text() -> None:
     document = spoken(make_document(), HOSTILE)
     page = render_summary(AuditReport(document).record, HOSTILE)

@@ -17,6 +17,7 @@ from bilens.base.files import file_sha256
 from bilens.records.explorer import id_of
 from bilens.report.reports import AuditReport, TraceReport
 from bilens.report.text import load_catalogue
+from bilens.serve import walk as walks
 from bilens.serve.endpoint import Asked
 from bilens.serve.endpoints import NewEntry, add_entry
 from bilens.serve.folder import ServedFolder
@@ -56,6 +57,23 @@ def test_a_report_in_the_folder_of_a_model_is_found(tmp_path: Path) -> None:
         page = model_page(found, lang, "")
         assert said in page
         assert f"/reports/{id_of('demo/report.json')}?lang={lang}" in page
+
+
+def test_one_file_that_is_closed_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lay(tmp_path, "demo")
+    (tmp_path / "demo" / "a.json").write_text("{}")
+    kind_at = walks.kind_at
+
+    def closed(folder: Path, path: Path) -> str:
+        if path.name == "a.json":
+            raise PermissionError(path)
+        return kind_at(folder, path)
+
+    monkeypatch.setattr(walks, "kind_at", closed)
+    found = ServedFolder(tmp_path).overview()
+    assert [row.name for row in found.reports] == ["demo/report.json"]
 
 
 def test_an_audit_of_the_history_counts_before_it(tmp_path: Path) -> None:

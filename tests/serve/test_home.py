@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from msgspec import structs
@@ -17,7 +18,7 @@ from starlette.testclient import TestClient
 import bilens as bl
 import explorer_documents
 import tiny
-from bilens.base.errors import FileError
+from bilens.base.errors import CheckpointError, FileError
 from bilens.records.explorer import id_of
 from bilens.report.sections.overview import title_of
 from bilens.report.text import load_catalogue
@@ -25,10 +26,11 @@ from bilens.serve import folder as folders
 from bilens.serve.app import build_app
 from bilens.serve.folder import ServedFolder
 from bilens.serve.pages import model_page, overview_page
+from bilens.serve.people import findings
 from bilens.serve.watching import number_of, spark
 from commands import FILE, Shell, model_folder
 from explorer_server import HERE
-from report_documents import audit_of, failed
+from report_documents import audit_of, failed, make_document
 
 
 def audited(history: bl.History, name: str, document: Any = None, **values: float) -> None:
@@ -113,6 +115,29 @@ def test_a_history_in_its_place_is_read_anew(served: ServedFolder) -> None:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     history.path.rename(served.history.path)
     assert set(served.past().audits) == {"else"}
+
+
+def test_verdicts_are_those_of_the_history_that_lies_there(
+    served: ServedFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = id_of("mnist")
+    page = served.model(key)
+    assert page.findings
+    later = Mock(side_effect=CheckpointError("a document of a later version"))
+    with monkeypatch.context() as closed:
+        closed.setattr(served, "audit", later)
+        closed.setattr(served, "_verdicts", {})
+        unread = served.model(key)
+    t = load_catalogue("en")
+    assert t("explorer.findings_unread") in findings(t, unread)
+    assert served.model(key).findings == page.findings  # nothing of that was kept
+    for path in served.folder.glob("bilens.db*"):
+        path.unlink()
+    for document in (None, make_document()):
+        audited(bl.History(served.folder), "mnist", document)
+    again = served.model(key)
+    assert again.findings != page.findings
+    assert t("explorer.no_finding") in findings(t, again)
 
 
 def test_a_page_knows_whether_it_is_of_today(served: ServedFolder, folder: Path) -> None:

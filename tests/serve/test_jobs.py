@@ -9,6 +9,7 @@ taken from any line.
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -189,6 +190,18 @@ def test_the_queue_goes_on_over_a_restart(start: Start) -> None:
     until(lambda: is_ended(again, 2))
     assert ran(jobs) == ["start a", "end a", "start b", "end b"]
     assert [one.state for one in again.overview().jobs] == ["done", "done"]
+
+
+def test_a_queue_that_somebody_removed_begins_again(start: Start) -> None:
+    jobs = start({"a": [["print", "{}"]]})
+    until(lambda: is_ended(jobs))
+    shutil.rmtree(jobs.place)
+    (jobs.folder / "plan.json").write_text(json.dumps({"b": [["print", "{}"]]}))
+    (jobs.folder / "b").touch()
+    jobs.add("certify", "b", ("certify", "--", "b"))
+    assert (job(jobs).number, job(jobs).model) == (1, "b")
+    until(lambda: is_ended(jobs))
+    assert job(jobs).state == "done"
 
 
 def test_no_second_one_starts_while_a_command_lives_without_its_keeper(start: Start) -> None:

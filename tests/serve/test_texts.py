@@ -120,6 +120,16 @@ def test_the_page_knows_the_traces_of_the_model(client: TestClient, folder: Path
         "trace.json": True,
         "readings.json": False,
     }
+    trace = json.loads((folder / "trace.json").read_text())
+    trace["source"]["weights_sha256"] = "0" * 64
+    others = [folder / f"a{number}.json" for number in range(texts.MOST_TRACES)]
+    for path in others:  # of another model, and before those of this one
+        path.write_text(json.dumps(trace))
+    with TestClient(build_app(ServedFolder(folder), ["testserver"])) as other:
+        other.base_url = "http://testserver"
+        assert other.get(f"/api/v1/models/{KEY}/text").json()["traces"] == found["traces"]
+    for path in others:
+        path.unlink()
     moved = folder.parent / "away"
     (folder / "sae_out").rename(moved)
     with TestClient(build_app(ServedFolder(folder), ["testserver"])) as other:

@@ -70,8 +70,9 @@ def plots(t: Catalogue, record: Judged) -> Iterator[tuple[str, Content]]:
     """Yield captions and drawings of what an audit has, the most telling first."""
     if isinstance(record, LayerAudit):
         yield from layer_charts(t, record.layers) if record.layers else ()
-        if record.difference is not None and record.difference.whole is not None:
-            yield t("difference.map"), change_map(t, record.difference.whole.changed)
+        whole = None if record.difference is None else record.difference.whole
+        if whole is not None and whole.changed:
+            yield t("difference.map"), change_map(t, whole.changed)
     elif isinstance(record, Audit):
         if record.truncation:
             yield t("truncation.heading"), truncation_figure(t, record)

@@ -22,7 +22,7 @@ from bilens.records.base import displayable
 from bilens.records.common import Finding, JudgedCondition
 from bilens.records.decision import Answer
 from bilens.records.explorer import ModelPage, Overview, State, id_of
-from bilens.records.history import People
+from bilens.records.history import PastAudit, People
 from bilens.records.jobs import OPTIONS, Choices, Job, NamedFile, NewJob, NotOffered
 from bilens.report.reports import SavedReport, VerdictReport
 from bilens.report.sections.decision import decision_of
@@ -62,7 +62,7 @@ class ServedFolder:
         self.jobs = Jobs(self.folder)
         self._found, self._walked, self._walking = Found(), float("-inf"), Lock()
         self._past, self._remembering, self._drawing = Past(), Lock(), Lock()
-        self._verdicts: dict[int, Judged] = {}
+        self._verdicts: dict[PastAudit, Judged] = {}  # a history may be put in place of another
         self._models = OpenModels(self.folder)
         self._answers: dict[str, tuple[Any, Answer | None]] = {}  # of audits beside a model
         self._reading = Lock()  # documents may be large: one at a time
@@ -132,7 +132,7 @@ class ServedFolder:
         entries = past.entries.get(name, ())
         if self._exporting:
             entries = tuple(one for one in entries if one.action != "note")
-        findings, conditions = self._judged(audits[0].number) if audits else ((), ())
+        findings, conditions = self._judged(audits[0]) if audits else ((), ())
         beside = self._beside(found, past, key)
         failed = tuple(one for one in conditions if one.failed)
         spoken = {one.subject.removeprefix(RULE) for one in entries if one.action in JUDGED}
@@ -154,15 +154,15 @@ class ServedFolder:
             digest=self._digest(key, name, found, past),
         )
 
-    def _judged(self, number: int) -> Judged:
+    def _judged(self, audit: PastAudit) -> Judged:
         """Return verdict and conditions of an audit; none of a document that is not read here."""
-        if number not in self._verdicts:  # an audit never changes
-            judged: Judged = (), ()
-            with suppress(FileError, CheckpointError):
-                record = self.audit(number).record
-                judged = record.verdict, record.conditions or ()
-            self._verdicts[number] = judged
-        return self._verdicts[number]
+        if audit not in self._verdicts:
+            try:
+                record = self.audit(audit.number).record
+            except (FileError, CheckpointError):
+                return (), ()
+            self._verdicts[audit] = record.verdict, record.conditions or ()
+        return self._verdicts[audit]
 
     def state(self, key: str = "") -> State:
         """Return by what a page of the folder, or of a model, knows whether it is of today."""

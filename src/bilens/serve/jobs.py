@@ -258,14 +258,17 @@ class Jobs:
 
     def _numbers(self) -> list[int]:
         """Return the numbers of all jobs, the last one first."""
+        numbers: list[int] = []
         with suppress(FileNotFoundError):
             found = (RECORD.fullmatch(path.name) for path in self.place.iterdir())
-            return sorted((int(match[1]) for match in found if match), reverse=True)
-        return []
+            numbers = sorted((int(match[1]) for match in found if match), reverse=True)
+        for gone in self._past.keys() - {*numbers}:  # somebody removed the queue: they begin again
+            self._past.pop(gone, None)
+        return numbers
 
     def _read(self, number: int) -> Kept:
-        if number in self._past:
-            return self._past[number]
+        if (known := self._past.get(number)) is not None:
+            return known
         try:
             kept = msgspec.json.decode(self.path(number, "json").read_bytes(), type=Kept)
         except (OSError, msgspec.MsgspecError, UnicodeError):
@@ -275,6 +278,7 @@ class Jobs:
         return kept
 
     def _write(self, kept: Kept) -> Kept:
+        self._past.pop(kept.job.number, None)
         write_file(self.path(kept.job.number, "json"), msgspec.json.encode(kept))
         return kept
 

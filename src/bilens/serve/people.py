@@ -34,7 +34,7 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
         )
         for rule in dict.fromkeys([*lines, *standing])
     ]
-    none = [] if parts or last is None else [element("p", t("explorer.no_finding"))]
+    none = [] if parts or last is None else [element("p", t(nothing(found, last.number)))]
     view = {"data_view": "people", "data_key": found.model.id} if found.writable else {}
     if found.writable or any(one.subject == "model" for one in found.entries):
         parts.append(thread(t, found, "model"))
@@ -43,6 +43,12 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
     link = [] if last is None else [element("p", summary)]
     compared = element("div", "", data_view="compareWith", data_key=found.model.id)
     return joined(compared, section(t, "explorer.findings", *link, *none, listed))
+
+
+def nothing(found: ModelPage, audit: int) -> str:
+    """Return what to say where nothing is listed: the history knows more than what is read here."""
+    told = any(one.audit == audit and one.outcome in ("fail", "warn") for one in found.measured)
+    return "explorer.findings_unread" if told else "explorer.no_finding"
 
 
 def thread(

@@ -62,8 +62,9 @@ def playground(served: ServedFolder, asked: Asked) -> Playground | NoPlayground:
         return NoPlayground(why=why, layers=layers, numbers=numbers_of(opened.model), most=MOST)
     f = exact_map(opened)
     if opened.model.input_names is None:
-        last = next((audit.number for audit in served.model(key).audits), None)
-        return opened.once(("playground", last), lambda: of_images(served, opened.model, f, last))
+        last = next(iter(served.model(key).audits), None)
+        number = None if last is None else last.number
+        return opened.once(("playground", last), lambda: of_images(served, opened.model, f, number))
     return opened.once("playground", lambda: of_table(served, opened.model, f))
 
 

@@ -170,11 +170,12 @@ def null_band(served: ServedFolder, asked: Asked) -> NullBand:
 
 
 def layer_table(served: ServedFolder, asked: Asked) -> LayerTable:
-    """The layers of a model, without reading their weights, and what the last audit says."""
+    """The layers of a model, without reading their weights, and what the last audit of layers says."""
     opened = served.opened(asked.path["key"])
-    said = next(iter(audits_of(served, opened)), None)
+    audits = audits_of(served, opened)
+    said = next((one for one in audits if one.kind == "layer_audit"), None)
     readings: dict[str, LayerReading] = {}
-    if said is not None and said.kind == "layer_audit":
+    if said is not None:
         readings = {one.name: one for one in served.audit(said.number).record.layers}
     return LayerTable(
         weights_sha256=opened.model.weights_sha256,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from threading import Lock
 
 import torch
@@ -48,9 +49,8 @@ def setting(served: ServedFolder, asked: Asked) -> TextSetting:
     """How a language model reads texts: the most tokens, and the traces of it in the folder."""
     opened = served.opened(asked.path["key"])
     module, _ = reader_of(opened)
-    return TextSetting(
-        most=min(module.config.n_ctx, MOST_TOKENS), traces=tuple(traces_of(served, opened))
-    )
+    found = islice(traces_of(served, opened), MOST_TRACES)
+    return TextSetting(most=min(module.config.n_ctx, MOST_TOKENS), traces=tuple(found))
 
 
 def reader_of(opened: OpenModel) -> tuple[BilinearTransformer, Tokenizer]:
@@ -61,7 +61,7 @@ def reader_of(opened: OpenModel) -> tuple[BilinearTransformer, Tokenizer]:
 
 def traces_of(served: ServedFolder, opened: OpenModel) -> Iterator[TextTrace]:
     """Yield the traces in the folder of the weights of a model."""
-    for key in [*traces(served)][:MOST_TRACES]:
+    for key in traces(served):
         path = served.found().reports[key][0]
         with suppress(BilensError, OSError):  # damaged, or gone since
             changed = path.stat().st_mtime_ns

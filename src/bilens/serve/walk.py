@@ -86,10 +86,11 @@ def walk(folder: Path) -> Found:
                 lying = beside(path) if inner else []
             for each in lying:
                 name = each.relative_to(folder).as_posix()
-                if each.suffix == ".json" and (kind := kind_at(folder, each)) in KINDS:
-                    reports[id_of(name)], names[id_of(name)] = (each, kind), name
-                elif each.suffix.lower() in (*DATA, *TEXTS) and each.is_file():
-                    data[id_of(name)] = each
+                with suppress(OSError):  # one that is closed to us hides no other
+                    if each.suffix == ".json" and (kind := kind_at(folder, each)) in KINDS:
+                        reports[id_of(name)], names[id_of(name)] = (each, kind), name
+                    elif each.suffix.lower() in (*DATA, *TEXTS) and each.is_file():
+                        data[id_of(name)] = each
             if inner or path.is_symlink() or not path.is_dir():
                 continue
             if depth > DEEPEST:

@@ -59,7 +59,9 @@ def summary(t: Catalogue, record: Conversion) -> list[str]:
     lines.append(t("conversion.gained", exact=whole(record.exact_parameters), share=share, **of))
     if checked := [one.causal.checks[0] for one in record.gain if one.causal and one.causal.checks]:
         told = sum(check.share.low > check.random_share.high for check in checked)
-        lines.append(t("conversion.caused", told=whole(told), checked=whole(len(checked))))
+        layers = {one.name for one in record.gain if one.causal and one.causal.checks}
+        numbers = {"told": told, "checked": len(checked), "layers": len(layers)}
+        lines.append(t("conversion.caused", **{name: whole(n) for name, n in numbers.items()}))
     return lines
 
 

@@ -129,12 +129,16 @@ def layer_charts(t: Catalogue, layers: Sequence[LayerReading]) -> list[tuple[str
         values, level = [fit.quadratic for fit in fits], fits[-1].threshold
         show = partial(fixed, digits=3, toward=-1)
         drawn.append(column_chart(t, "r2", fitted, values, show, top=1.0, level=level))
-    norms = [layer.weight_norm or 0.0 for layer in layers]
+    norms = known(sized)
     drawn.append(column_chart(t, "norm", sized, norms, quantity))
     if any(layer.outputs is not None for layer in layers):
-        ranks = [column.value or 0.0 for column in ranked]
-        drawn.append(column_chart(t, "rank", ranked, ranks, partial(fixed, digits=1)))
+        drawn.append(column_chart(t, "rank", ranked, known(ranked), partial(fixed, digits=1)))
     return drawn
+
+
+def known(columns: Sequence[LayerColumn]) -> list[float]:
+    """Return the values of the columns that have one."""
+    return [column.value for column in columns if column.value is not None]
 
 
 def column_chart(
