@@ -30,6 +30,9 @@ def test_a_chart_of_which_nothing_is_known_is_left_out() -> None:
     for layer in document["layers"]:
         layer["outputs"] = None
     assert len(drawings(document)) == 2
+    for layer in document["layers"]:
+        layer["weight_norm"] = None
+    assert len(drawings(document)) == 1
 
 
 def test_a_layer_below_the_threshold_is_marked_and_has_dashes() -> None:

@@ -74,7 +74,7 @@ def layer_audit_page(t: Catalogue, record: LayerAudit) -> Page:
             ("people", people(t, record)),
             ("coverage", coverage(t, record.coverage)),
             ("performance", performance(t, record.performance, record.data)),
-            ("charts", charts(t, record.layers) if record.layers else Markup()),
+            ("charts", charts(t, record.layers)),
             ("table", layer_table(t, record) if record.layers else Markup()),
             ("directions", directions(t, record)),
             ("warnings", warnings(t, record)),
@@ -103,8 +103,8 @@ def about(layer: LayerReading) -> str:
 
 
 def charts(t: Catalogue, layers: Sequence[LayerReading]) -> Markup:
-    lead = paragraph(t("layers.charts.lead"))
-    return section(t, "layers.charts", lead, drawings(layer_charts(t, layers)))
+    drawn, lead = layer_charts(t, layers), paragraph(t("layers.charts.lead"))
+    return section(t, "layers.charts", lead, drawings(drawn)) if drawn else Markup()
 
 
 def layer_charts(t: Catalogue, layers: Sequence[LayerReading]) -> list[tuple[str, Figure]]:
@@ -129,10 +129,10 @@ def layer_charts(t: Catalogue, layers: Sequence[LayerReading]) -> list[tuple[str
         values, level = [fit.quadratic for fit in fits], fits[-1].threshold
         show = partial(fixed, digits=3, toward=-1)
         drawn.append(column_chart(t, "r2", fitted, values, show, top=1.0, level=level))
-    norms = known(sized)
-    drawn.append(column_chart(t, "norm", sized, norms, quantity))
-    if any(layer.outputs is not None for layer in layers):
-        drawn.append(column_chart(t, "rank", ranked, known(ranked), partial(fixed, digits=1)))
+    if norms := known(sized):
+        drawn.append(column_chart(t, "norm", sized, norms, quantity))
+    if ranks := known(ranked):
+        drawn.append(column_chart(t, "rank", ranked, ranks, partial(fixed, digits=1)))
     return drawn
 
 
