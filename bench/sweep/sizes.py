@@ -103,6 +103,7 @@ def measured(out: Path, size: str, task: str) -> dict[str, Any]:
     start, cpu = time.perf_counter(), time.process_time()
     found = KNOWN[task].run(Subject(model, None, 0, name, options))
     draws = [end - begin for begin, end in pairwise(drawn)]
+    record: Any = found.record
     return {
         "seconds": time.perf_counter() - start,
         "cpu_seconds": time.process_time() - cpu,
@@ -110,7 +111,7 @@ def measured(out: Path, size: str, task: str) -> dict[str, Any]:
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "estimated_seconds": KNOWN[task].seconds(model.layers[name].sizes, options),
         "draws_cpu_seconds": draws,
-        "found_stability": to_json(getattr(found.record, "stability", None)),
+        "found_stability": to_json(record.stability) if task == "audit" else None,
         **{f"found_{key}": value or 0.0 for key, value in found.numbers.items()},
     }
 

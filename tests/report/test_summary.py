@@ -61,7 +61,9 @@ def test_it_says_what_the_report_says(lang: str) -> None:
 
 
 def test_nothing_that_changed_draws_no_map() -> None:
-    document = layer_audit_documents.make_layer_audit() | {"difference": layer_audit_documents.every_change()}
+    document = layer_audit_documents.make_layer_audit() | {
+        "difference": layer_audit_documents.every_change()
+    }
     whole = document["difference"]["whole"]
     assert whole["changed"]
     assert "<figcaption>" in render_summary(LayerAuditReport(document).record, "m")

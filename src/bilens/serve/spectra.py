@@ -170,7 +170,7 @@ def null_band(served: ServedFolder, asked: Asked) -> NullBand:
 
 
 def layer_table(served: ServedFolder, asked: Asked) -> LayerTable:
-    """The layers of a model, without reading their weights, and what the last audit of layers says."""
+    """The layers of a model, none of them read, and what the last audit of layers says."""
     opened = served.opened(asked.path["key"])
     audits = audits_of(served, opened)
     said = next((one for one in audits if one.kind == "layer_audit"), None)
