@@ -192,6 +192,16 @@ def test_a_text_of_many_kinds(tmp_path: Path) -> None:
     torch.testing.assert_close(rows.values, grouped.values)
 
 
+@pytest.mark.parametrize("cells", [("0.50", "1"), ("50", "100%", "100")])
+def test_a_percentage_without_its_mark_is_another_unit(
+    tmp_path: Path, cells: tuple[str, ...]
+) -> None:
+    table = from_text(tmp_path, "x,y\n50%,0\n100%,1\n75 %,0\n20%,1\n")
+    (tmp_path / "new.csv").write_text("x\n" + "\n".join(cells))
+    with pytest.raises(DataError, match=f"has '{cells[0]}' in .* a number in %, as in the train"):
+        read_columns(tmp_path / "new.csv", table.names, table.reading)
+
+
 def test_a_few_words_among_numbers_are_no_values(tmp_path: Path) -> None:
     text = "x,y\n" + "".join(f"{i if i else 'about 7'},{i % 2}\n" for i in range(20))
     table = from_text(tmp_path, text)
