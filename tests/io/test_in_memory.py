@@ -203,6 +203,7 @@ def test_the_layers_are_the_estimator(target: str, activation: str) -> None:
     assert model.load_report.worst.max_error < 1e-12
     wanted = {"identity": "identity", "logistic": "sigmoid"}.get(activation, activation)
     assert {view.activation.name for view in model.layers.values()} == {wanted}
+    assert model.network[-1].classes == ("classes" in target)  # labels have no common gauge
 
 
 def test_two_classes_have_two_logits_and_their_names() -> None:

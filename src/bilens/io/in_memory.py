@@ -103,6 +103,8 @@ def from_sklearn(estimator: object) -> LoadedModel:
     for step in steps[-2::-1]:
         layers[0] = behind(step, layers[0])
     is_classifier, last = hasattr(fitted, "classes_"), len(layers) - 1
+    # several labels have a sigmoid each: a logit of one means something by itself
+    softmax = is_classifier and (one_logit(fitted) or fitted.out_activation_ != "logistic")
     views, roles, stored = {}, {}, fitted_tensors(fitted)
     numbers = {name: prod(one.shape) for name, one in stored.items()}
     for index, layer in enumerate(layers):
@@ -114,7 +116,7 @@ def from_sklearn(estimator: object) -> LoadedModel:
             lambda layer=layer: layer,  # type: ignore[misc]
             gated=False,
             reads="neurons" if index else "inputs",
-            gives="neurons" if index < last else "logits" if is_classifier else "outputs",
+            gives="neurons" if index < last else "logits" if softmax else "outputs",
             name=name,
             # the last one reaches through two linear maps
             tensors={n: c for n, c in numbers.items() if min(int(n.split(".")[1]), last) == index},
