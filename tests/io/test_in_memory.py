@@ -310,7 +310,8 @@ def test_affine_steps_of_a_pipeline_join_the_first_layer(target: str) -> None:
     assert "the Pipeline's own outputs" in model.load_report.worst.source
 
 
-def test_a_step_that_is_not_affine_is_refused() -> None:
+@pytest.mark.parametrize("scale", [1, 1e3, 1e5])
+def test_a_step_that_is_not_affine_is_refused(scale: float) -> None:
     preprocessing = pytest.importorskip("sklearn.preprocessing")
     scaler = preprocessing.MinMaxScaler(clip=True)
     pipeline = pytest.importorskip("sklearn.pipeline").make_pipeline(
@@ -318,7 +319,7 @@ def test_a_step_that_is_not_affine_is_refused() -> None:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        pipeline.fit(X, X[:, 0])
+        pipeline.fit(scale * X, X[:, 0])
     with pytest.raises(UsageError, match=r"step MinMaxScaler .* is not affine.*pipeline\[-1\]"):
         bl.from_sklearn(pipeline)
 

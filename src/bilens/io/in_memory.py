@@ -27,6 +27,7 @@ from bilens.nn.mlp_search.find_mlps import find_mlps
 
 ESTIMATORS = ("MLPClassifier", "MLPRegressor")
 FITTED = ("coefs_", "intercepts_")  # the lists of its matrices and biases
+SCALES = (1.0, 1e2, 1e4, 1e6)  # of inputs: a step that clips is affine on all that are smaller
 
 
 def from_module(module: nn.Module, example: object = None) -> LoadedModel:
@@ -196,12 +197,13 @@ def behind(step: Any, layer: MLPWeights) -> MLPWeights:
     units = torch.eye(width, dtype=torch.float64)
     shift = transformed(step, torch.zeros(1, width, dtype=torch.float64))[0]
     matrix = (transformed(step, units) - shift).T
-    x = 10 * normal_inputs(width)
-    if not agreement(name, "", transformed(step, x), x @ matrix.T + shift).passed:
-        raise UsageError(
-            f"the step {name} before the MLP is not affine: pass the MLP alone, pipeline[-1], with "
-            "inputs as it receives them."
-        )
+    for scale in SCALES:
+        x = scale * normal_inputs(width)
+        if not agreement(name, "", transformed(step, x), x @ matrix.T + shift).passed:
+            raise UsageError(
+                f"the step {name} before the MLP is not affine: pass the MLP alone, pipeline[-1], "
+                "with inputs as it receives them."
+            )
     return reading(each_part(layer, Tensor.double), matrix, shift)
 
 
