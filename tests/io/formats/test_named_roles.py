@@ -394,6 +394,9 @@ def test_a_star_stands_for_the_numbers_of_layers(tmp_path: Path) -> None:
     assert made_of == [f"up = h.{k}.a" for k in (2, 3, 10)]
     with pytest.raises(CheckpointError, match=r"has no tensor 'g\.\*\.a'"):
         bl.load(path, roles={"up": "g.*.a"}, activation="relu")
+    path = write(tmp_path, {**tensors, "h.2.c": randn(4, 4), "h.3.c": randn(4, 4)})
+    with pytest.raises(UsageError, match=r"of up and that of gate stand for .*, '10' in one of"):
+        bl.load(path, roles={"up": "h.*.a", "gate": "h.*.c", "down": "h.*.b"}, activation="relu")
 
 
 def test_what_lies_elsewhere_is_no_gate(tmp_path: Path) -> None:
