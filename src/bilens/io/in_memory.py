@@ -70,7 +70,7 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
         f"the {kind}",
         "" if on_meta else tensors_sha256(tensors),
         provenance={"format": f"PyTorch module {kind}"},
-        views=found.layers,
+        views={name: replace(view, live=True) for name, view in found.layers.items()},
         stored=module_tensors(module),
         load_report=LoadReport(found.made_of, False, found.checks, found.left_out, found.head),
     )
