@@ -110,7 +110,10 @@ def read_roles(
         views[name] = stored.view(reads=reads, gives=gives)
         way = "matrices are (in, out)" if transposed else "matrices are (out, in)"
         said[name] = f"{layer}; {activation}; {way}"
-    left_out = tuple(f"tensor {name}" for name in whole if name not in used)
+    left_out = (
+        *normalisations(shapes, {size for view in views.values() for size in view.sizes[1:]}),
+        *(f"tensor {name}" for name in whole if name not in used),
+    )
     return LoadedModel(
         None,
         str(path),
@@ -120,6 +123,21 @@ def read_roles(
         load_report=LoadReport(said, options.roles is None, {}, (*left_out, *beside)),
         stored=whole,
     )
+
+
+def normalisations(shapes: Shapes, widths: Collection[int]) -> list[str]:
+    """Say which batch normalisations may belong to layers that are read without them."""
+    alike = {(width,) for width in widths}
+    near = [
+        name.removesuffix(".running_mean")
+        for name, shape in shapes.items()
+        if name.endswith(".running_mean") and shape in alike
+        if shapes.get(name.removesuffix("mean") + "var") == shape
+    ]
+    return [
+        f"the batch normalisation {shortened(near)}, as wide as a layer: all numbers hold for the "
+        "layers without it, and the module (bl.from_module) or its ONNX file is read with it"
+    ] * bool(near)
 
 
 def refuse_bias_of_product(path: Path, store: Store, layers: list[LayerLocation]) -> None:
