@@ -262,8 +262,8 @@ def gated(before: Sequence[Watched], last: Watched) -> Neurons | None:
             continue
         tolerance, fits = TOLERANCES[last.given.dtype], dict[Activation, tuple[Branch, Branch]]()
         for gate, value in (pair[::-1], pair):  # a product without one is the same both ways
-            entries = (one.reshape(-1) for one in (gate.made, value.made, last.given))
-            fits |= dict.fromkeys(factors(*entries, tolerance), (gate, value))
+            t, v, y = (one.reshape(-1) for one in (gate.made, value.made, last.given))
+            fits |= dict.fromkeys(factors(t, v, y, tolerance), (gate, value))
         if (found := the_only(fits)) is not None:
             gate, value = fits[found]
             left, right = (Applied(one.step, gate.source) for one in (gate, value))
