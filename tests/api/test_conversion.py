@@ -185,6 +185,7 @@ def test_a_transformer_of_ours_stays_one_with_the_blocks_that_are_kept(
     found = go(ours, tmp_path / "out", keep=(1,), linear_skip=True)
     loaded = bl.load(tmp_path / "out")
     assert isinstance(loaded.module, BilinearTransformer)
+    assert "read" not in loaded.provenance  # nothing of it is left out
     assert [view.exact for view in loaded.layers.values()] == [True, False]
     assert found["kept"] == ["blocks.1.mlp"]
     first = loaded.module.mlps[0]

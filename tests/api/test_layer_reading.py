@@ -1,5 +1,6 @@
 """A layer in whitened coordinates: the same function, the spectra of Σ^½ Q Σ^½, its null."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,8 +20,10 @@ from bilens.api.layer_reading import (
     read_outputs,
 )
 from bilens.base.errors import UsageError
+from bilens.io.in_memory import from_sklearn
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearLayer, BilinearMLP
+from builders import randn
 
 DATA = tiny.images()
 MOMENTS = moments_of(DATA)
@@ -171,3 +174,12 @@ def test_a_name_of_two_outputs_is_refused() -> None:
         with pytest.raises(UsageError, match=r"'cat' is the name of the outputs 0, 1 of layers\.0"):
             read(twins, "layers.0", **options)
     assert read(twins, "layers.0", contrast=("1", "dog")).names == ["cat − dog"]
+
+
+def test_labels_with_a_sigmoid_each_are_read_raw_under_their_names() -> None:
+    networks = pytest.importorskip("sklearn.neural_network")
+    x = randn(40, 4).numpy()
+    estimator = networks.MLPClassifier((6, 5), max_iter=300, random_state=0, tol=1.0)
+    model = replace(from_sklearn(estimator.fit(x, x[:, :3] > 0)), output_names=("a", "b", "c"))
+    reading = read_outputs(LayerOutputs.of(model, "layers.1"), Request())
+    assert (reading.reading, reading.names) == ("raw", ["a", "b", "c"])

@@ -88,6 +88,14 @@ def test_every_kind_of_file_gives_the_same_rows(name: str, tmp_path: Path) -> No
     assert "no_labels" not in [one.kind for one in found.notes]
 
 
+def test_tensors_keep_the_digits_that_they_have(tmp_path: Path) -> None:
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        given = (torch.from_numpy(X) / 3).to(dtype)
+        save_file({"X": given}, tmp_path / "t.safetensors")
+        found = read_labelled(tmp_path / "t.safetensors", None, model())
+        assert torch.equal(found.inputs, given.double())
+
+
 def kinds(path: Path, interface: ModelInterface, labels: str | None = None) -> list[str]:
     return [one.kind for one in read_labelled(path, labels, interface).notes]
 

@@ -3,14 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from bilens.base.errors import BilensError, DataError, UsageError
 from bilens.data.cells import VOTERS
+from bilens.data.column_checks import MOST, checked
 from bilens.data.table_file import read_table
 from bilens.data.tables import NamedRows, columns_of, with_target
 from bilens.data.training_table import TrainingTable, training_table
+from bilens.records.table_audit import TableColumn
 
 GOOD = "size,colour,same,y\n1.5,red,7,a\n2,blue,7,b\n-3,red,7,a\n4,blue,7,b\n"
 
@@ -192,6 +195,16 @@ def test_a_text_of_many_kinds(tmp_path: Path) -> None:
     torch.testing.assert_close(rows.values, grouped.values)
 
 
+@pytest.mark.parametrize("cells", [("0.50", "1"), ("50", "100%", "100")])
+def test_a_percentage_without_its_mark_is_another_unit(
+    tmp_path: Path, cells: tuple[str, ...]
+) -> None:
+    table = from_text(tmp_path, "x,y\n50%,0\n100%,1\n75 %,0\n20%,1\n")
+    (tmp_path / "new.csv").write_text("x\n" + "\n".join(cells))
+    with pytest.raises(DataError, match=f"has '{cells[0]}' in .* a number in %, as in the train"):
+        read_columns(tmp_path / "new.csv", table.names, table.reading)
+
+
 def test_a_few_words_among_numbers_are_no_values(tmp_path: Path) -> None:
     text = "x,y\n" + "".join(f"{i if i else 'about 7'},{i % 2}\n" for i in range(20))
     table = from_text(tmp_path, text)
@@ -348,3 +361,11 @@ def test_spellings_of_one_class_are_one(tmp_path: Path) -> None:
     table = from_text(tmp_path, "x,y\n1,Yes\n2,no\n3,yes \n4,Yes\n5,ＮＯ\n6,no\n")
     assert table.class_names == ("Yes", "no")
     assert table.target.tolist() == [0, 1, 0, 0, 1, 1]
+
+
+def test_a_class_that_is_in_none_of_the_rows_looked_at_leaves_the_columns_as_they_are() -> None:
+    rows = np.random.default_rng(0).permutation(MOST + 1)
+    target = torch.zeros(len(rows), dtype=torch.int64)
+    target[rows[-1]] = 1
+    column = TableColumn("x", "number", ("x",))
+    assert checked([column], torch.arange(len(rows))[:, None].double(), ["x"], target) == (column,)

@@ -49,6 +49,34 @@ def test_what_cannot_be_traced_is_watched(gated: bool) -> None:
     assert model.load_report.left_out == ("0 (LayerNorm)",)
 
 
+class ReGLU(Scattered):
+    """The product of both branches, whichever of them runs first."""
+
+    def __init__(self, gate_first: bool) -> None:
+        super().__init__(gated=True)
+        self.gate_first = gate_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        if float(x.sum()) > 1e9:
+            return x
+        first, second = self.fc1(x), self.up(x)
+        product = first.relu() * second if self.gate_first else first * second.relu()
+        y: Tensor = self.fc2(product)
+        return y
+
+
+@pytest.mark.parametrize("gate_first", [False, True])
+def test_a_gate_that_ran_above_zero_alone_is_none_for_sure(gate_first: bool) -> None:
+    """ReLU and no activation fit what ran there, the second one with the branches swapped, too."""
+    module = ReGLU(gate_first)
+    example, bias = 9 * randn(3, 4), module.fc1.bias if gate_first else module.up.bias
+    (view,) = bl.from_module(module, example).layers.values()
+    assert (view.activation.name, view.gated) == ("relu", True)
+    torch.nn.init.constant_(bias, 99.0)
+    with pytest.raises(UsageError, match="no MLP is found"):
+        bl.from_module(module, example)
+
+
 @pytest.mark.parametrize("example", [torch.zeros(2, 5), (1, 2), {"y": torch.zeros(2, 4)}])
 def test_an_example_that_does_not_run_is_refused(example: Any) -> None:
     with pytest.raises(UsageError, match="does not run through the Scattered"):
@@ -203,6 +231,7 @@ def test_the_layers_are_the_estimator(target: str, activation: str) -> None:
     assert model.load_report.worst.max_error < 1e-12
     wanted = {"identity": "identity", "logistic": "sigmoid"}.get(activation, activation)
     assert {view.activation.name for view in model.layers.values()} == {wanted}
+    assert model.network[-1].classes == ("classes" in target)  # labels have no common gauge
 
 
 def test_two_classes_have_two_logits_and_their_names() -> None:
@@ -281,7 +310,8 @@ def test_affine_steps_of_a_pipeline_join_the_first_layer(target: str) -> None:
     assert "the Pipeline's own outputs" in model.load_report.worst.source
 
 
-def test_a_step_that_is_not_affine_is_refused() -> None:
+@pytest.mark.parametrize("scale", [1, 1e3, 1e5])
+def test_a_step_that_is_not_affine_is_refused(scale: float) -> None:
     preprocessing = pytest.importorskip("sklearn.preprocessing")
     scaler = preprocessing.MinMaxScaler(clip=True)
     pipeline = pytest.importorskip("sklearn.pipeline").make_pipeline(
@@ -289,7 +319,7 @@ def test_a_step_that_is_not_affine_is_refused() -> None:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        pipeline.fit(X, X[:, 0])
+        pipeline.fit(scale * X, X[:, 0])
     with pytest.raises(UsageError, match=r"step MinMaxScaler .* is not affine.*pipeline\[-1\]"):
         bl.from_sklearn(pipeline)
 

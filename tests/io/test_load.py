@@ -4,21 +4,25 @@ import gc
 import weakref
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from bilens.algebra.approximation.layer_weights import GLUWeights
 from bilens.base.errors import CheckpointError, NonFiniteError, UsageError
 from bilens.base.files import file_sha256
 from bilens.io.file_kinds import PICKLES
+from bilens.io.in_memory import from_module
 from bilens.io.load import load
 from bilens.io.model_folder import save
 from bilens.nn import BilinearMLP
 from bilens.nn.mlp import Gate
 from checkpoints import official, official_state
+from io_mapped import pair, write
 from models import MAKERS, edit_config, make
 from raising import raising, refusal
 
@@ -55,10 +59,22 @@ def test_layers_compose_to_the_model(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_map_is_kept_while_it_is_held(tmp_path: Path) -> None:
-    layer = load(save(make(), tmp_path)).layers["layers.0"]
-    f = layer.quadratic_map
+    layer = load(write(tmp_path, pair()), activation="relu").layers["layer"]
+    f, fit = layer.quadratic_map, layer.fit
     assert layer.quadratic_map is f
-    assert not layer.quadratic_map.tensor.left.requires_grad
+    assert layer.fit is fit
+
+
+def test_of_a_module_that_changes_none_is_kept(tmp_path: Path) -> None:
+    ours, theirs = load(save(make(), tmp_path)), nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+    for module, layers in ((ours.module, ours.layers), (theirs, from_module(theirs).layers)):
+        (layer, *_) = layers.values()
+        before, fit = layer.quadratic_map, layer.fit
+        assert not before.tensor.left.requires_grad
+        for parameter in module.parameters():
+            parameter.data.mul_(2)  # which torch counts as no change of it
+        assert not torch.equal(layer.quadratic_map.tensor.left, before.tensor.left)
+        assert fit is None or layer.fit is not fit
 
 
 @pytest.mark.parametrize(
@@ -89,7 +105,6 @@ def test_a_gated_layer_is_not_exact_and_has_the_closest_map(tmp_path: Path, kind
         assert not layer.exact
         fit = layer.fit
         assert fit is not None
-        assert fit is layer.fit
         x = torch.randn(9, layer.sizes.d_in, generator=torch.Generator().manual_seed(0)).double()
         torch.testing.assert_close(layer.quadratic_map(x), fit.quadratic_map(x))
 
@@ -113,7 +128,7 @@ def test_what_a_layer_is_is_known_before_it_is_read(
 
 
 def test_a_map_that_nobody_holds_is_let_go(tmp_path: Path) -> None:
-    layer = load(save(make(gate="relu"), tmp_path)).layers["layers.0"]
+    layer = load(write(tmp_path, pair()), activation="relu").layers["layer"]
     first = weakref.ref(layer.quadratic_map)
     second = weakref.ref(layer.fit)
     gc.collect()
@@ -224,6 +239,20 @@ def test_what_is_no_model_is_refused(tmp_path: Path, name: str) -> None:
 def test_a_path_that_is_none_is_refused() -> None:
     with pytest.raises(UsageError, match=r"^path is a NoneType; expected a text or a Path"):
         load(None)
+
+
+ODD = {
+    "roles": (["up"], "roles is a list; expected Mapping: say which tensor is what"),
+    "transposed": ("no", "transposed='no' is not known: use one of None, True, False"),
+    "residual": ("no", "residual='no' is not known: use one of None, True, False"),
+    "base": ("base", "is no adapter of PEFT, and base=base is what one is added to: leave"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_option_that_it_cannot_be_is_refused(name: str, tmp_path: Path) -> None:
+    value, words = ODD[name]
+    refusal(UsageError, words, partial(load, **{name: value}), write(tmp_path, pair()))
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".ckpt"])

@@ -82,6 +82,15 @@ def test_what_is_exported_comes_back_bit_for_bit(tmp_path: Path, kind: str) -> N
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
 
 
+def test_the_same_model_is_the_same_file(tmp_path: Path) -> None:
+    """Its SHA-256 is what results are known by; with two keys and more the library shuffles."""
+    model = make(dtype=torch.float32)
+    files = [model.save_huggingface(tmp_path / f"{k}") / "model.safetensors" for k in range(8)]
+    assert len({file.read_bytes() for file in files}) == 1
+    with safe_open(files[0], "pt") as file:
+        assert {"format", "made_by", "provenance"} <= {*file.metadata()}
+
+
 def test_the_configuration_is_a_promise(tmp_path: Path) -> None:
     make(bias=True, dtype=torch.float32).save_huggingface(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text()) == {

@@ -112,7 +112,8 @@ class LayerOutputs:
     def of(cls, model: LoadedModel, layer: str) -> LayerOutputs:
         view = model.layers[layer]
         logits = [name for name, one in model.layers.items() if one.gives == "logits"]
-        whole = view.gives == "logits" or (view.gives == "outputs" and view.reads == "inputs")
+        ends = view.gives == "outputs" and view.reads in ("inputs", "neurons")
+        whole = view.gives == "logits" or ends
         named = model.output_names if whole else None
         names = named or tuple(map(str, range(view.sizes.d_out)))
         return cls(layer, view.gives, names, logits[-1] if logits else None)

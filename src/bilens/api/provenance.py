@@ -17,8 +17,9 @@ from bilens.base.errors import CheckpointError, MissingExtraError, UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset, embedded_digits, load_images
 from bilens.data.model_interface import ROWS_KEY, LabelledData
-from bilens.io.formats.safetensors_folder import INDEX_NAME, WEIGHTS_NAME, files_of, shards
+from bilens.io.formats.safetensors_folder import INDEX_NAME, files_of, shards
 from bilens.io.load import LoadedModel
+from bilens.io.loaded_model import WEIGHTS_NAME
 from bilens.records.common import IN_MEMORY, DataOrigin, Origin, Run, Source
 from bilens.records.table_audit import TableReading
 from bilens.version import VERSION

@@ -91,6 +91,15 @@ def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     return content
 
 
+def with_metadata(data: bytes, metadata: Mapping[str, str]) -> bytes:
+    """Return a file of safetensors with metadata in order, where the library shuffles the keys."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(data[8:start])}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[start:]
+
+
 def shortened(names: list[str], limit: int = 4) -> str:
     """Return names as text, the first few of many."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""

@@ -27,8 +27,9 @@ def read_arrays(path: Path) -> dict[str, Array]:
         if path.suffix == ".safetensors":
             with safe_open(str(path), framework="pt") as file:
                 parts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            plain = {name: part.float() for name, part in parts.items() if part.is_floating_point()}
-            return {name: part.numpy() for name, part in (parts | plain).items()}
+            real = {n: part for n, part in parts.items() if part.is_floating_point()}
+            halves = {n: part.float() for n, part in real.items() if part.itemsize < 4}
+            return {name: part.numpy() for name, part in (parts | halves).items()}
         if path.suffix == ".npz":
             with zipfile.ZipFile(path) as archive:
                 inside = archive.infolist()

@@ -210,7 +210,9 @@ def parts_of(cell: str, column: TableColumn, choice: str) -> tuple[float, ...] |
     """Return the inputs of a cell, all 0 for an unknown text; None where it is of another kind."""
     if column.kind == "number":
         number = parse_number(cell, choice)
-        return None if number is None or number[1] not in ("", column.unit) else number[:1]
+        # 50% without its mark may be 50 and may be 0.5: as in training, that is another unit
+        known = (column.unit,) if column.unit in ("%", "‰") else ("", column.unit)
+        return None if number is None or number[1] not in known else number[:1]
     if column.kind == "date":
         day = parse_date(cell, choice)
         if day is None:

@@ -149,14 +149,14 @@ def read_converted(folder: Path, options: ReadOptions) -> LoadedModel:
     """Return a transformer of ours whole, and of others the MLPs: exact, or as they were kept."""
     options.refuse_residual(folder, "is a language model, which always has residual paths")
     host = read_host(folder)
-    said = {"format": FORMAT, "read": "the MLPs alone, as they were converted"}
+    said = {"format": FORMAT}
     if isinstance(host.module, BilinearTransformer):
         return LoadedModel(host.module, str(folder), host.sha256, provenance=said)
     return LoadedModel(
         None,
         str(folder),
         host.sha256,
-        provenance=said,
+        provenance={**said, "read": "the MLPs alone, as they were converted"},
         views={site.name: site.view for site in host.sites},
         stored=module_tensors(host.module),
         compare=partial(compare_ends, host),

@@ -27,6 +27,7 @@ from bilens.nn.mlp_search.find_mlps import find_mlps
 
 ESTIMATORS = ("MLPClassifier", "MLPRegressor")
 FITTED = ("coefs_", "intercepts_")  # the lists of its matrices and biases
+SCALES = (1.0, 1e2, 1e4, 1e6)  # of inputs: a step that clips is affine on all that are smaller
 
 
 def from_module(module: nn.Module, example: object = None) -> LoadedModel:
@@ -69,7 +70,7 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
         f"the {kind}",
         "" if on_meta else tensors_sha256(tensors),
         provenance={"format": f"PyTorch module {kind}"},
-        views=found.layers,
+        views={name: replace(view, live=True) for name, view in found.layers.items()},
         stored=module_tensors(module),
         load_report=LoadReport(found.made_of, False, found.checks, found.left_out, found.head),
     )
@@ -103,6 +104,8 @@ def from_sklearn(estimator: object) -> LoadedModel:
     for step in steps[-2::-1]:
         layers[0] = behind(step, layers[0])
     is_classifier, last = hasattr(fitted, "classes_"), len(layers) - 1
+    # several labels have a sigmoid each: a logit of one means something by itself
+    softmax = is_classifier and (one_logit(fitted) or fitted.out_activation_ != "logistic")
     views, roles, stored = {}, {}, fitted_tensors(fitted)
     numbers = {name: prod(one.shape) for name, one in stored.items()}
     for index, layer in enumerate(layers):
@@ -114,7 +117,7 @@ def from_sklearn(estimator: object) -> LoadedModel:
             lambda layer=layer: layer,  # type: ignore[misc]
             gated=False,
             reads="neurons" if index else "inputs",
-            gives="neurons" if index < last else "logits" if is_classifier else "outputs",
+            gives="neurons" if index < last else "logits" if softmax else "outputs",
             name=name,
             # the last one reaches through two linear maps
             tensors={n: c for n, c in numbers.items() if min(int(n.split(".")[1]), last) == index},
@@ -194,12 +197,13 @@ def behind(step: Any, layer: MLPWeights) -> MLPWeights:
     units = torch.eye(width, dtype=torch.float64)
     shift = transformed(step, torch.zeros(1, width, dtype=torch.float64))[0]
     matrix = (transformed(step, units) - shift).T
-    x = 10 * normal_inputs(width)
-    if not agreement(name, "", transformed(step, x), x @ matrix.T + shift).passed:
-        raise UsageError(
-            f"the step {name} before the MLP is not affine: pass the MLP alone, pipeline[-1], with "
-            "inputs as it receives them."
-        )
+    for scale in SCALES:
+        x = scale * normal_inputs(width)
+        if not agreement(name, "", transformed(step, x), x @ matrix.T + shift).passed:
+            raise UsageError(
+                f"the step {name} before the MLP is not affine: pass the MLP alone, pipeline[-1], "
+                "with inputs as it receives them."
+            )
     return reading(each_part(layer, Tensor.double), matrix, shift)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from bilens.base.checks import check_choice, check_type
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import check_path, why_unreadable
 from bilens.io.converted_folder import CONVERTED
@@ -92,11 +93,15 @@ def load(
     Raises:
         CheckpointError: If the path is missing, damaged, of a newer version or not supported.
         NonFiniteError: If a weight is NaN or infinite.
-        UsageError: If `path` is not one, or `residual` is needed and not given or contradicts the
-            model folder.
+        UsageError: If `path` is not one, an option is none that it can be, `base` is given and
+            `path` is no adapter, or `residual` is needed and not given or contradicts the folder.
         MemoryLimitError: If the weights would not fit.
     """
     refuse_objects(path)
+    check_choice("residual", residual, (None, True, False))
+    check_choice("transposed", transposed, (None, True, False))
+    if roles is not None:
+        check_type("roles", roles, Mapping, 'say which tensor is what, as {"up": "fc1.weight"}')
     base = None if base is None else located(check_path("base", base))
     said = ReadOptions(residual, allow_pickle, roles, activation, transposed, base, trust_pickle)
     return load_with(path if isinstance(path, str) else check_path("path", path), said)
@@ -105,6 +110,11 @@ def load(
 def load_with(path: str | Path, options: ReadOptions) -> LoadedModel:
     """Read a model with everything that a caller says about it; see `load`."""
     path = find_model(located(path))
+    if options.base is not None and not PEFT.matches(path):
+        raise UsageError(
+            f"{path}: is no adapter of PEFT, and base={options.base} is what one is added to: "
+            "leave it out."
+        )
     try:
         by_name = options.name_roles or path.suffix in WEIGHTS_ALONE
         if by_name and not any(format.matches(path) for format in (PICKLE, PEFT)):

@@ -102,7 +102,8 @@ class LoadedModel:
             one to the logits; with one layer it is the whole model. Those of a transformer are
             its MLPs, read from the normalised residual stream to what they add to it.
         source: the path or address it was read from, without secrets.
-        weights_sha256: SHA-256 of the weights file; empty where it is read in place.
+        weights_sha256: SHA-256 of the weights file, of an adapter with its base; empty where it is
+            read in place.
         input_shape: how an input is laid out, for instance (28, 28); None if nothing says.
         output_names: one name for each output; None if nothing says.
         input_names: one name for each input; None if nothing says.

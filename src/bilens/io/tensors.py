@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from bilens.base.checks import check_finite
 from bilens.base.errors import CheckpointError, NonFiniteError
-from bilens.base.files import shortened
+from bilens.base.files import shortened, with_metadata
 from bilens.base.memory import check_memory
 from bilens.io.safetensors_header import read_header
 
@@ -159,11 +158,5 @@ def check_one_dtype(path: Path, dtypes: Iterable[torch.dtype]) -> None:
 
 
 def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Return a file of safetensors: the same bytes each time, where the library shuffles a key."""
-    data = save(dict(tensors), dict(metadata))
-    start = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:start])
-    header["__metadata__"] = dict(sorted(metadata.items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data[start:]
+    """Return a file of safetensors: the same bytes each time."""
+    return with_metadata(save(dict(tensors)), metadata)

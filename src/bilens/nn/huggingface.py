@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bilens.base.checks import check_finite
 from bilens.base.errors import UsageError
+from bilens.base.files import with_metadata
 from bilens.nn.block import TransformerConfig
 from bilens.version import VERSION
 
@@ -156,7 +157,7 @@ def huggingface_files(
             "the weights do not have the shapes that the model was built with: build it with the "
             "sizes that it has."
         )
-    found["model.safetensors"] = to_safetensors(tensors, metadata)
+    found["model.safetensors"] = with_metadata(to_safetensors(tensors), metadata)
     found["config.json"] = as_json(written)
     found["README.md"] = model_card(config, provenance).encode()
     return found

@@ -29,7 +29,8 @@ class LayerView:
 
     A view holds no weights. Its map and fit are made when they are asked for and kept for as long
     as somebody holds them, so that a walk over the layers of a large model needs the memory of
-    one: a program that uses one often should keep it, `f = view.quadratic_map`.
+    one; of a module, which may be trained on, they are made each time. A program that uses one
+    often should keep it, `f = view.quadratic_map`.
 
     Attributes:
         sizes: (d_out, d_hidden, d_in), known without reading the weights.
@@ -49,6 +50,7 @@ class LayerView:
         stored: returns what of which tensors and files it is read from; nothing for what no file
             holds byte by byte.
         basis_name: returns the name of the coordinates that it reads; None for "input".
+        live: whether it reads a module, whose weights may be others each time.
     """
 
     sizes: FactorSizes
@@ -64,6 +66,7 @@ class LayerView:
     tensors: Mapping[str, int] = field(default_factory=dict)
     stored: Callable[[], tuple[StoredPart, ...]] = tuple
     basis_name: Callable[[], str] | None = None
+    live: bool = False
     _alive: dict[str, ReferenceType[Any]] = field(default_factory=dict, init=False, repr=False)
 
     _repr_html_ = html_summary("name", "sizes", "activation", "exact", "about_input", "dtype")
@@ -138,7 +141,7 @@ class LayerView:
     def _kept(self, name: str, build: Callable[[], Built]) -> Built:
         """Return what was built before if it is still alive, and build it otherwise."""
         known: Built | None = self._alive[name]() if name in self._alive else None
-        if known is not None:
+        if known is not None and not self.live:
             return known
         built = build()
         self._alive[name] = ref(built)

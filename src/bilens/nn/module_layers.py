@@ -69,6 +69,7 @@ def view_in_classifier(model: BilinearClassifier, index: int) -> LayerView:
         embedding=(lambda: wide(model.embed.weight)) if first else None,
         tensors=parameters_in(model, f"layers.{index}.", *["embed."] * first, *["head."] * last),
         basis_name=None if first else lambda: model.basis_name(index),
+        live=True,
     )
 
 
@@ -100,6 +101,7 @@ def view_of(layer: nn.Module, name: str, reads: Reads, about_input: str = "") ->
         about_input=about_input,
         name=name,
         tensors=parameters_in(layer, ""),
+        live=True,
     )
 
 

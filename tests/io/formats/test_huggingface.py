@@ -19,8 +19,9 @@ from bilens.base.files import file_sha256
 from bilens.io.byte_ranges import Block, Region
 from bilens.io.formats import activations, source
 from bilens.io.formats.families import FAMILIES
-from bilens.io.formats.safetensors_folder import INDEX_NAME, WEIGHTS_NAME
+from bilens.io.formats.safetensors_folder import INDEX_NAME
 from bilens.io.load import LoadedModel, load
+from bilens.io.loaded_model import WEIGHTS_NAME
 from bilens.io.stored_mlp import WORKING_COPIES
 from models import edit_config
 from peak_memory import OVERHEAD, peak_of

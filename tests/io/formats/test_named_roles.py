@@ -109,6 +109,16 @@ GUESSES: dict[str, tuple[dict[str, Tensor], list[str], bool]] = {
         ["layer"],
         True,
     ),
+    "letters of fc": (
+        {"fc1": randn(6, 4), "b1": randn(6), "fc2": randn(3, 6), "b2": randn(3)},
+        ["layer"],
+        True,
+    ),
+    "letters, gated": (
+        {f"{n}{k}": randn(*s) for k in (1, 2, 3) for n, s in (("w", (4, 4)), ("b", (4,)))},
+        ["layer"],
+        True,
+    ),
     "by shape": ({"out": randn(3, 6), "first": randn(6, 4)}, ["layer"], True),
     "three": ({**pair(), "fc3.weight": randn(5, 3)}, ["layers.0", "layers.1"], True),
     "square, gated": (gated(width=7), ["layer"], True),
@@ -123,19 +133,20 @@ GUESSES: dict[str, tuple[dict[str, Tensor], list[str], bool]] = {
 @pytest.mark.parametrize("name", GUESSES)
 def test_roles_are_guessed_and_shown(name: str, tmp_path: Path) -> None:
     tensors, layers, network = GUESSES[name]
-    told = {"transposed": False} if name in ("blocks", "square, gated") else {}
+    is_gated = name in ("blocks", "square, gated", "letters, gated")
+    told = {"transposed": False} if is_gated else {}
     model = bl.load(write(tmp_path, tensors), activation="relu", **told)
     assert [*model.layers] == layers
     assert bool(model.network) is network
     assert model.load_report is not None
     assert model.load_report.guessed
     gates = {view.gated for view in model.layers.values()}
-    assert gates == {name in ("blocks", "square, gated")}
+    assert gates == {is_gated}
     shown = "\n".join(model.load_report.lines())
     assert "Guessed from names and shapes: layer" in shown
     assert next(iter(tensors)) in shown
-    biases = [name for name in tensors if "b" in name.split(".")[-1]]
-    assert all(bias in shown for bias in biases) or len(layers) > 10
+    left_out = ("tensor norm.weight",) if name == "in a model" else ()
+    assert model.load_report.left_out == left_out
 
 
 def test_the_shapes_say_which_way_round_matrices_are(tmp_path: Path) -> None:
@@ -394,11 +405,22 @@ def test_a_star_stands_for_the_numbers_of_layers(tmp_path: Path) -> None:
     assert made_of == [f"up = h.{k}.a" for k in (2, 3, 10)]
     with pytest.raises(CheckpointError, match=r"has no tensor 'g\.\*\.a'"):
         bl.load(path, roles={"up": "g.*.a"}, activation="relu")
+    path = write(tmp_path, {**tensors, "h.2.c": randn(4, 4), "h.3.c": randn(4, 4)})
+    with pytest.raises(UsageError, match=r"of up and that of gate stand for .*, '10' in one of"):
+        bl.load(path, roles={"up": "h.*.a", "gate": "h.*.c", "down": "h.*.b"}, activation="relu")
 
 
 def test_what_lies_elsewhere_is_no_gate(tmp_path: Path) -> None:
     tensors = {**pair("l.0.mlp.fc1", "l.0.mlp.fc2"), "l.0.attn.q.weight": randn(6, 4)}
     assert bl.load(write(tmp_path, tensors), activation="relu").layers
+
+
+def test_a_batch_normalisation_that_may_belong_to_a_layer_is_said(tmp_path: Path) -> None:
+    for width, words in ((6, ["'bn'"]), (4, ["'bn'"]), (5, [])):
+        norm = {f"bn.running_{end}": torch.ones(width).double() for end in ("mean", "var")}
+        model = bl.load(write(tmp_path, {**pair(), **norm}), roles=FC, activation="relu")
+        lines = [line for line in model.load_report.lines() if "the layers without it" in line]
+        assert [line.split()[5].strip(",") for line in lines] == words
 
 
 def test_counters_of_norms_do_not_stand_in_the_way(tmp_path: Path) -> None:

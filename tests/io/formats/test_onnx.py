@@ -243,6 +243,22 @@ def test_what_only_looks_like_a_layer_is_found_out(tmp_path: Path) -> None:
             bl.load(tmp_path / "m.onnx")
 
 
+@pytest.mark.parametrize("to", ["FLOAT", "DOUBLE", "INT32", "BOOL"])
+@pytest.mark.parametrize("kind", ["Cast", "CastLike"])
+def test_a_cast_to_other_than_floats_is_not_read(tmp_path: Path, kind: str, to: str) -> None:
+    """Relu, then whole numbers or truth values, is no ReLU."""
+    number = getattr(onnx.TensorProto, to)
+    like = np.zeros(1, onnx.helper.tensor_dtype_to_np_dtype(number))
+    cast: Any = ("Cast", "h", "k", {"to": number}) if kind == "Cast" else (kind, "h like", "k")
+    nodes = [*CHAIN[:3], cast, ("Cast", "k", "f", {"to": 1}), ("MatMul", "f w1", "y")]
+    path = write(tmp_path / "m.onnx", nodes, {**matrices(D, H, 3), "like": like})
+    if kind == "Cast" and to in ("INT32", "BOOL"):
+        refusal(CheckpointError, "no MLP is found.*the operation Cast", bl.load, path)
+    else:
+        (view,) = bl.load(path).layers.values()
+        assert ("w1" in view.tensors) == (to in ("FLOAT", "DOUBLE"))
+
+
 def external(folder: Path, location: str) -> Path:
     path = write(
         folder / "m.onnx", CHAIN, matrices(D, H, 3), save_as_external_data=True, location="w.bin",

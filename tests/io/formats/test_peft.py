@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 import tiny_language_models as tiny
+from bilens.api.provenance import files_read
 from bilens.base.errors import BilensError, CheckpointError
 from bilens.findings.tensor_difference import compare_tensors
 from bilens.io.load import ReadOptions, load, load_to_compare
@@ -118,6 +119,20 @@ def test_another_base_than_the_one_it_names_is_refused(tmp_path: Path) -> None:
     assert load(tmp_path / "adapter", base=tmp_path / "base").layers
     with pytest.raises(CheckpointError, match=r"was made for .*base, and .*other is another"):
         load(tmp_path / "adapter", base=tmp_path / "other")
+
+
+def test_an_adapter_is_another_model_on_another_base_or_with_another_scale(tmp_path: Path) -> None:
+    make(tmp_path, "LoRA")
+    tiny.make("llama").half().float().save_pretrained(tmp_path / "other")
+    one, again, other = (
+        load(tmp_path / "adapter", base=tmp_path / base) for base in ("base", "base", "other")
+    )
+    assert one.provenance["adapter_sha256"] == other.provenance["adapter_sha256"]
+    assert one.weights_sha256 == again.weights_sha256
+    assert one.provenance["adapter_sha256"] == files_read(one)["adapter_model.safetensors"]
+    edit(tmp_path, lora_alpha=64)
+    scaled = load(tmp_path / "adapter", base=tmp_path / "base")
+    assert len({model.identity for model in (one, other, scaled)}) == 3
 
 
 def test_weights_of_an_adapter_alone_need_their_configuration(tmp_path: Path) -> None:

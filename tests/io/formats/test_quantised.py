@@ -19,8 +19,8 @@ import tiny_language_models as tiny
 from bilens.base.errors import BilensError
 from bilens.io.byte_ranges import Unchanged
 from bilens.io.formats.huggingface import read_layers
-from bilens.io.formats.safetensors_folder import WEIGHTS_NAME
 from bilens.io.load import LoadedModel, load
+from bilens.io.loaded_model import WEIGHTS_NAME
 from bilens.io.stored_mlp import StoredTensor
 from models import edit_config
 

@@ -109,6 +109,7 @@ FUNCTIONS: dict[str, tuple[Function, str]] = {
     "product": (lambda t: functional.relu(t) * functional.relu(t), "squared_relu"),
     "tanh": (torch.tanh, "tanh"),
     "sigmoid": (torch.sigmoid, "sigmoid"),
+    "exponentials": (lambda t: (t.exp() - (-t).exp()) / (t.exp() + (-t).exp()), "tanh"),
     "a module": (nn.GELU("tanh"), "gelu_tanh"),
     "PReLU": (nn.PReLU(), "leaky_relu"),
 }
@@ -318,6 +319,12 @@ def test_a_function_that_only_looks_like_an_activation_is_found_out() -> None:
 
     with pytest.raises(UsageError, match=r"fc1: what was read differs by \d.*from the module"):
         find_mlps(Ordinary(wavy))
+
+
+@pytest.mark.parametrize("limits", [(-50, 50), (-1e5, 1e5), (0, 1e5)])
+def test_a_clamp_is_no_identity_and_no_relu(limits: tuple[float, float]) -> None:
+    with pytest.raises(UsageError, match=r"no MLP is found.*clamp behind gate"):
+        find_mlps(Gated(lambda t: t.clamp(*limits)))
 
 
 def test_weights_that_are_not_there_are_asked_for() -> None:

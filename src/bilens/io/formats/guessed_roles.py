@@ -44,7 +44,7 @@ ORDINARY = (
 )
 MOST_PERMUTED = 6  # matrices whose orders are all tried
 WEIGHT, BIAS = ("", ".weight", ".kernel"), (".bias", "_bias")
-BIASES = {"fc1": "b1", "W1": "b1", "W2": "b2", "w1": "b1", "w2": "b2"}
+BIASES = {f"{part}{k}": f"b{k}" for part in ("fc", "W", "w") for k in (1, 2, 3)}
 BIASES |= {"W_in": "b_in", "W_out": "b_out"}
 
 

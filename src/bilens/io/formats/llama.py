@@ -23,7 +23,7 @@ from bilens.io.tensors import check_layer_count, check_names, check_shapes
 from bilens.nn import BilinearTransformer
 from bilens.nn.agreement import Agreement, together
 from bilens.nn.block import TransformerConfig
-from bilens.nn.huggingface import UNEMBED, from_llama_tensors, llama_shapes
+from bilens.nn.huggingface import BRANCHES, UNEMBED, from_llama_tensors, llama_shapes
 from bilens.nn.layer_view import LayerView
 from bilens.nn.mlp import Gate
 from bilens.nn.module_layers import layer_views
@@ -150,11 +150,10 @@ def views_of_llama(module: BilinearTransformer) -> dict[str, LayerView]:
     """Return its layers with the names that their tensors have in the file."""
     views = {}
     for index, (name, view) in enumerate(layer_views(module).items()):
-        maps = {"left": "gate_proj", "right": "up_proj", "down": "down_proj"}
         read = {norm_before(index): module.config.d_model}
         for ours, count in view.tensors.items():
             branch, kind = ours.split(".")[-2:]
-            read[f"model.layers.{index}.mlp.{maps[branch]}.{kind}"] = count
+            read[f"model.layers.{index}.mlp.{BRANCHES[branch]}.{kind}"] = count
         views[name] = replace(view, tensors=read)
     return views
 

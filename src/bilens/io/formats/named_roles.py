@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bilens.algebra.approximation.layer_weights import in_float64
 from bilens.base.errors import CheckpointError, Retry, UsageError
-from bilens.base.files import file_sha256
+from bilens.base.files import file_sha256, shortened
 from bilens.io.file_kinds import kind_of
 from bilens.io.formats.activations import NamedActivation, activation_named
 from bilens.io.formats.guessed_roles import GRAMMAR, Shapes, guess_roles, is_network, misfit
@@ -71,7 +71,7 @@ def read_roles(
             layers = guess_roles(path, shapes)
             refuse_bias_of_product(path, whole, layers)
         else:
-            layers = parse_roles(path, with_numbers(options.roles, whole), whole)
+            layers = parse_roles(path, with_numbers(path, options.roles, whole), whole)
     except (CheckpointError, UsageError) as error:
         told = {**options.said(), **{name: answers[name] for name in asks}}
         retries = [replace(retry, said={**told, **retry.said}) for retry in error.retries]
@@ -110,7 +110,10 @@ def read_roles(
         views[name] = stored.view(reads=reads, gives=gives)
         way = "matrices are (in, out)" if transposed else "matrices are (out, in)"
         said[name] = f"{layer}; {activation}; {way}"
-    left_out = tuple(f"tensor {name}" for name in whole if name not in used)
+    left_out = (
+        *normalisations(shapes, {size for view in views.values() for size in view.sizes[1:]}),
+        *(f"tensor {name}" for name in whole if name not in used),
+    )
     return LoadedModel(
         None,
         str(path),
@@ -120,6 +123,21 @@ def read_roles(
         load_report=LoadReport(said, options.roles is None, {}, (*left_out, *beside)),
         stored=whole,
     )
+
+
+def normalisations(shapes: Shapes, widths: Collection[int]) -> list[str]:
+    """Say which batch normalisations may belong to layers that are read without them."""
+    alike = {(width,) for width in widths}
+    near = [
+        name.removesuffix(".running_mean")
+        for name, shape in shapes.items()
+        if name.endswith(".running_mean") and shape in alike
+        if shapes.get(name.removesuffix("mean") + "var") == shape
+    ]
+    return [
+        f"the batch normalisation {shortened(near)}, as wide as a layer: all numbers hold for the "
+        "layers without it, and the module (bl.from_module) or its ONNX file is read with it"
+    ] * bool(near)
 
 
 def refuse_bias_of_product(path: Path, store: Store, layers: list[LayerLocation]) -> None:
@@ -170,9 +188,10 @@ def parse_roles(
     return [LayerLocation(**layers[index]) for index in range(len(layers))]  # type: ignore[arg-type]
 
 
-def with_numbers(roles: Mapping[str, str], names: Collection[str]) -> Mapping[str, str]:
+def with_numbers(path: Path, roles: Mapping[str, str], names: Collection[str]) -> Mapping[str, str]:
     """Return roles in which a * stands for the numbers of layers, one role for each of them."""
     found: dict[str, str] = {}
+    first: tuple[str, list[int]] | None = None
     for role, tensor in roles.items():
         pattern = re.escape(str(tensor)).replace(r"\*", r"(\d{1,9})", 1)
         matches = [re.fullmatch(pattern, name, re.ASCII) for name in names]
@@ -180,6 +199,14 @@ def with_numbers(roles: Mapping[str, str], names: Collection[str]) -> Mapping[st
         found |= {f"{role}.{k}": tensor.replace("*", str(n), 1) for k, n in enumerate(numbers)}
         if not numbers:
             found[role] = tensor
+            continue
+        first = other, expected = first or (role, numbers)
+        if numbers != expected:  # a role that a layer lacks would slide to another layer
+            odd = shortened([*map(str, sorted({*numbers} ^ {*expected}))])
+            raise UsageError(
+                f"{path}: the * of {other} and that of {role} stand for different numbers, {odd} "
+                "in one of them only: name the tensors one by one, as up.0, up.1 and so on."
+            )
     return found
 
 

@@ -32,7 +32,8 @@ DTYPES = {1: torch.float32, 10: torch.float16, 11: torch.float64}
 DOUBLE, NO_WEIGHTS = 11, {6, 7, 8, 9, 12, 13}  # whole numbers, truth values and texts
 # The first version that onnx's evaluator has of what means the same in earlier ones.
 SINCE = {"BatchNormalization": 14, "DequantizeLinear": 19}
-PASSED = ("Identity", "Dropout", "Cast", "CastLike")
+PASSED = ("Identity", "Dropout")
+FLOATING = {1, 10, 11, 16}  # onnx's numbers of types; casts between them are passed
 SAME = ("Relu", "Sigmoid", "Tanh", "Erf", "Exp", "Neg", "Abs", "Sqrt", "Pow", "MatMul", "Clip")
 FUNCTIONS: dict[str, Callable[..., Any]] = {name: getattr(torch, name.lower()) for name in SAME}
 FUNCTIONS |= {"Add": operator.add, "Sub": operator.sub}
@@ -170,6 +171,8 @@ class OnnxGraph:
         known = (*graph.input, *graph.value_info, *graph.output)
         types = {one.name: one.type.tensor_type for one in known}
         self.ranks = {n: len(t.shape.dim) for n, t in types.items() if t.HasField("shape")}
+        kinds = {name: t.elem_type for name, t in types.items()}
+        self.kinds = kinds | {proto.name: proto.data_type for proto in graph.initializer}
         for given in graph.input:
             if given.name not in self.protos:
                 self.values[given.name] = self.to.graph.placeholder("x")
@@ -215,9 +218,12 @@ class OnnxGraph:
         rank = self.ranks.get(node.input[0]) or self.ranks.get(node.output[0], 2)
         last = said.get("axis", -1) in (-1, rank - 1)
         if kind in PASSED:
-            for one in node.attribute:
-                one.i = DOUBLE  # of a Cast, when it is compared with
             return x
+        if kind in ("Cast", "CastLike"):  # one to whole numbers or truth values is no identity
+            to = said["to"] if kind == "Cast" else self.kinds.get(node.input[1])
+            for one in node.attribute if to in FLOATING else ():
+                one.i = DOUBLE  # when it is compared with
+            return x if to in FLOATING else None
         if kind in FUNCTIONS:
             return call(FUNCTIONS[kind], *given)
         if kind == "Gelu":

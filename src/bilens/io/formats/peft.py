@@ -1,5 +1,7 @@
 """Adapters of the library PEFT, LoRA, rsLoRA and DoRA, added to the model they were made for."""
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,8 +20,8 @@ from bilens.io.formats.families import refuse_config
 from bilens.io.formats.huggingface import HUGGINGFACE, read_layers
 from bilens.io.formats.named_roles import NOT_OPENED, open_tensors, read_roles
 from bilens.io.formats.pickled import open_pickled
-from bilens.io.formats.safetensors_folder import WEIGHTS_NAME as MODEL_NAME, header
-from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
+from bilens.io.formats.safetensors_folder import header
+from bilens.io.loaded_model import WEIGHTS_NAME as MODEL_NAME, Format, LoadedModel, ReadOptions
 from bilens.io.model_config import is_number
 from bilens.io.stored_mlp import Store, StoredTensor
 from bilens.io.tensor_names import ENDING, paired
@@ -112,9 +114,19 @@ def read_adapter(folder: Path, options: ReadOptions) -> LoadedModel:
     else:
         refuse_config(base, below)
         found = read_layers(base, about, change)
-    sources = {**found.provenance, "base_sha256": found.weights_sha256}
-    found = replace(found, source=str(folder), below=str(base), provenance=sources)
-    return replace(found, weights_sha256=file_sha256(folder / WEIGHTS_NAME))
+    files = folder / WEIGHTS_NAME, folder / CONFIG_NAME
+    sources = {"base_sha256": found.weights_sha256, "adapter_sha256": file_sha256(files[0])}
+    # one adapter on two bases, or with two scales, is two models
+    scales = {name: one.scale for name, one in updates.items()}
+    parts = [sources["adapter_sha256"], found.identity, scales, square]
+    return replace(
+        found,
+        source=str(folder),
+        weights_sha256=hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(),
+        provenance={**found.provenance, **sources},
+        files=files,
+        below=str(base),
+    )
 
 
 PEFT = Format(

@@ -11,7 +11,8 @@ from torch import Tensor
 from bilens.base.errors import CheckpointError
 from bilens.base.memory import check_memory
 from bilens.io.byte_ranges import Block, Unchanged
-from bilens.io.formats.safetensors_folder import INDEX_NAME, WEIGHTS_NAME, inside
+from bilens.io.formats.safetensors_folder import INDEX_NAME, inside
+from bilens.io.loaded_model import WEIGHTS_NAME
 from bilens.io.pickle_contents import Made, TensorAt, TorchFile, damaged, read_torch_file, tensor_of
 from bilens.io.stored_mlp import Store, StoredTensor
 

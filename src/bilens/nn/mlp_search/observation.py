@@ -32,7 +32,7 @@ from bilens.nn.mlp_search.expression import (
     steps,
 )
 from bilens.nn.mlp_search.patches import places
-from bilens.nn.mlp_search.pointwise import activation_through, candidates
+from bilens.nn.mlp_search.pointwise import activation_through, factors, the_only
 
 FEED_FORWARD = "_ff_block"  # the method of torch's transformer layers that is their MLP
 TORCH_LAYERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
@@ -260,10 +260,14 @@ def gated(before: Sequence[Watched], last: Watched) -> Neurons | None:
             continue
         if not torch.equal(pair[0].given, pair[1].given):
             continue
-        for gate, value in (pair, pair[::-1]):
-            if (found := factor(gate.made, value.made, last.given)) is not None:
-                left, right = (Applied(one.step, gate.source) for one in (gate, value))
-                return Neurons(found, left, right, gate.source)
+        tolerance, fits = TOLERANCES[last.given.dtype], dict[Activation, tuple[Branch, Branch]]()
+        for gate, value in (pair[::-1], pair):  # a product without one is the same both ways
+            t, v, y = (one.reshape(-1) for one in (gate.made, value.made, last.given))
+            fits |= dict.fromkeys(factors(t, v, y, tolerance), (gate, value))
+        if (found := the_only(fits)) is not None:
+            gate, value = fits[found]
+            left, right = (Applied(one.step, gate.source) for one in (gate, value))
+            return Neurons(found, left, right, gate.source)
     return None
 
 
@@ -279,14 +283,3 @@ def branches_of(one: Watched, width: int) -> list[Branch]:
         Branch(source, one.given, rows(one.step, *part), one.made[:, slice(*part)])
         for part in parts
     ]
-
-
-def factor(gate: Tensor, value: Tensor, product: Tensor) -> Activation | None:
-    """Return φ with φ(gate) · value = product, everywhere; None for none."""
-    t, v, y = gate.reshape(-1), value.reshape(-1), product.reshape(-1)
-    large, tolerance = v.abs() > 1e-3, TOLERANCES[product.dtype]
-    for one in candidates(t[large], y[large] / v[large]):
-        expected = one(t) * v
-        if bool(((y - expected).abs() <= tolerance * (1 + expected.abs())).all()):
-            return one
-    return None

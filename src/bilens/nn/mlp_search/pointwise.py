@@ -4,7 +4,7 @@ An activation is told by its values: names differ from library to library, funct
 """
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import get_args
 
@@ -16,7 +16,9 @@ from bilens.algebra.approximation.activation import Activation, ActivationName
 from bilens.nn.mlp_search.expression import Applied, Tree, patch_of
 
 Function = Callable[[Tensor], Tensor]
-POINTS = torch.cat([torch.linspace(-8, 8, 161), torch.tensor([-40.0, -20.0, 20.0, 40.0])]).double()
+FAR = 1e3  # from here a clamp shows that nearer points do not, and a formula may overflow
+OUTER = torch.tensor([20.0, 40.0, FAR, 1e6])
+POINTS = torch.cat([-OUTER, torch.linspace(-8, 8, 161), OUTER]).double()
 INNER_SCALES = (1.0, 1.702)  # the second is that of the quick GELU
 CURVED = tuple(
     name
@@ -98,8 +100,8 @@ def by_method(name: str) -> Callable[..., Tensor]:
 
 def known_activation(function: Callable[[Tensor], object]) -> Activation | None:
     """Return the activation that a function is, entry by entry; None for none that is known."""
-    values = values_of(function)
-    return None if values is None else activation_through(POINTS, values)
+    sampled = values_of(function)
+    return None if sampled is None else activation_through(*sampled)
 
 
 @dataclass(frozen=True)
@@ -114,13 +116,16 @@ class ScaledActivation:
 
 def scaled_activation(function: Callable[[Tensor], object]) -> ScaledActivation | None:
     """Return an activation between numbers, as in t · sigmoid(1.702 t); None for none."""
-    values = values_of(function)
-    if values is None:
+    sampled = values_of(function)
+    if sampled is None:
         return None
+    points, values = sampled
+    near = points.abs() < FAR  # beside a value of 1e12 a shift is lost
     for inner in INNER_SCALES:
         for activation in map(Activation, CURVED):
-            columns = torch.stack([activation(inner * POINTS), torch.ones_like(POINTS)], dim=1)
-            scale, shift = torch.linalg.lstsq(columns, values[:, None]).solution[:, 0].tolist()
+            columns = torch.stack([activation(inner * points), torch.ones_like(points)], dim=1)
+            solved = torch.linalg.lstsq(columns[near], values[near, None])
+            scale, shift = solved.solution[:, 0].tolist()
             rest = (columns @ columns.new_tensor([scale, shift]) - values).abs()
             if abs(scale) > SMALLEST_SCALE and bool((rest <= TOLERANCE * (1 + values.abs())).all()):
                 return ScaledActivation(activation, inner, scale, shift)
@@ -128,12 +133,15 @@ def scaled_activation(function: Callable[[Tensor], object]) -> ScaledActivation 
 
 
 def is_square(function: Callable[[Tensor], object]) -> bool:
-    values = values_of(function)
-    return values is not None and torch.allclose(values, POINTS.square(), rtol=TOLERANCE)
+    sampled = values_of(function)
+    return sampled is not None and torch.allclose(sampled[1], sampled[0].square(), rtol=TOLERANCE)
 
 
-def values_of(function: Callable[[Tensor], object]) -> Tensor | None:
-    """Return what somebody else's function makes of `POINTS`; None if it is none of entries."""
+def values_of(function: Callable[[Tensor], object]) -> tuple[Tensor, Tensor] | None:
+    """Return points and what somebody else's function makes of them; None if none of entries.
+
+    Far points where it overflows, as a quotient of exponentials does, are left out.
+    """
     try:
         with torch.no_grad():
             values, some = function(POINTS[None].clone()), function(POINTS[None, ::2].clone())
@@ -141,30 +149,39 @@ def values_of(function: Callable[[Tensor], object]) -> Tensor | None:
         return None
     if not isinstance(values, Tensor) or not isinstance(some, Tensor):
         return None
-    if values.shape != (1, len(POINTS)) or not torch.allclose(values[:, ::2], some):
+    same = values.shape == (1, len(POINTS)) and torch.allclose(values[:, ::2], some, equal_nan=True)
+    if not same:
         return None  # of other entries too, as a normalisation is
-    return values[0].double()
+    kept = values[0].isfinite()
+    near = kept[POINTS.abs() < FAR]
+    return (POINTS[kept], values[0, kept].double()) if bool(near.all()) else None
 
 
 def activation_through(
     points: Tensor, values: Tensor, tolerance: float = TOLERANCE
 ) -> Activation | None:
     """Return the activation whose graph goes through points; None for none, or for several."""
-    t, y = points.double(), values.double()
-    found = []
-    for one in candidates(t, y):
-        expected = one(t)
-        if bool(((y - expected).abs() <= tolerance * (1 + expected.abs())).all()):
-            found.append(one)
-    named = [one for one in found if one.name != "leaky_relu"]  # which has ReLU and t as ends
-    chosen = named or found
-    return chosen[0] if len(chosen) == 1 else None
+    return the_only(factors(points, torch.ones_like(points), values, tolerance))
 
 
-def candidates(t: Tensor, y: Tensor) -> list[Activation]:
-    """Return every activation, a leaky ReLU with the slope that points below zero show."""
+def factors(points: Tensor, times: Tensor, values: Tensor, tolerance: float) -> list[Activation]:
+    """Return every φ with φ(points) · times = values."""
+    t, v, y = points.double(), times.double(), values.double()
     known = [Activation(name) for name in ("identity", *CURVED)]
-    negative = t < -0.1
-    if bool(negative.any()):
-        known.append(Activation("leaky_relu", float((y[negative] / t[negative]).median())))
-    return known
+    negative = (t < -0.1) & (v.abs() > 1e-3) & y.isfinite()
+    if bool(negative.any()):  # the slope that points below zero show
+        slopes = y[negative] / v[negative] / t[negative]
+        known.append(Activation("leaky_relu", float(slopes.median())))
+    wanted = [(one, one(t) * v) for one in known]
+    return [
+        one
+        for one, made in wanted
+        if bool(((y - made).abs() <= tolerance * (1 + made.abs())).all())
+    ]
+
+
+def the_only(found: Collection[Activation]) -> Activation | None:
+    """Return the one activation among some; None for none, or for several."""
+    named = [one for one in found if one.name != "leaky_relu"]  # which has ReLU and t as ends
+    chosen = named or [*found]
+    return chosen[0] if len(chosen) == 1 else None
