@@ -139,6 +139,11 @@ def test_a_model_is_kept_and_found_again(
     again, same = model_of(tmp_path, data, kind, 2)
     assert same == numbers
     assert torch.equal(again(data.test_images), model(data.test_images))
+    with pytest.raises(TypeError, match="not callable"):  # other images are another model
+        model_of(tmp_path, images(410), kind, 2)
+    monkeypatch.setattr(finding_models, "setting_of", setting_of)
+    with pytest.raises(TypeError, match="not callable"):  # as is another setting
+        model_of(tmp_path, data, kind, 2)
 
 
 def test_plain_training_learns() -> None:
