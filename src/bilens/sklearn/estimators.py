@@ -106,7 +106,7 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
                         f"class_weight names {name!r}, which is none of the classes of y, {known}: "
                         "leave it out."
                     )
-                if not (isinstance(value, Real) and 0 < value < math.inf):
+                if not (isinstance(value, Real) and 0 < float(value) < math.inf):
                     raise ValueError(
                         f"class_weight gives {name!r} the weight {value!r}; expected a finite "
                         "number above 0: to ignore a class, leave its rows out of fit."
