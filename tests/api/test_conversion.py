@@ -359,6 +359,7 @@ def test_a_run_of_a_release_without_an_option_goes_on(ours: Path, tmp_path: Path
     place, before = tmp_path / "out/run.json", weights(tmp_path / "out")
     about = json.loads(place.read_text())
     assert about["recipe"].pop("passes") == 1
+    assert about["recipe"].pop("gives") == "next tokens"
     place.write_text(json.dumps(about))
     (tmp_path / "out/conversion.json").unlink()
     go(ours, tmp_path / "out", resume=True)

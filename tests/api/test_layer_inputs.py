@@ -170,6 +170,35 @@ def test_any_module_is_hooked_where_its_layers_begin() -> None:
     assert record.fits[2].assumed_input == "15 inputs that nothing was fitted to"
 
 
+def test_layers_of_equal_weights_are_read_each_where_it_runs() -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    module = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+    found = layer_inputs(module, randn(20, 3, 8).float())
+    paths = [site.paths[0] for site in found.sites.values()]
+    assert paths == ["layers.0.linear1", "layers.1.linear1"]
+    tied = nn.Sequential(
+        *(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4)) for _ in "ab")
+    )
+    tied[1][0].weight = tied[0][0].weight
+    with pytest.raises(UsageError, match="what reaches 1 is the input of no linear module of its"):
+        layer_inputs(tied, randn(20, 4))
+
+
+def test_inputs_are_floats_as_the_module_has_them_and_some_are_fitted_to() -> None:
+    module, x = Block(), randn(10, 4)
+    assert x.dtype == torch.float64
+    found = layer_inputs(module, x, held_out=0.99)
+    assert {part: len(items) for part, items in found.items.items()} == {"fit": 1, "held_out": 9}
+    single = layer_inputs(module, x.float(), held_out=0.99).rows("mlp", "held_out").x
+    assert torch.equal(found.rows("mlp", "held_out").x, single)
+    whole = layer_inputs(module, torch.ones(10, 4, dtype=torch.int64))
+    with pytest.raises(
+        UsageError, match=r"inputs of torch.int64 .* through the Block .* as floats"
+    ):
+        whole.rows("mlp")
+
+
 def test_moments_are_those_of_all_rows() -> None:
     rows = torch.cat([randn(400, 3), 50 + 9 * randn(5, 3, seed=1)]) + torch.tensor([0, 1e4, 3])
     rows = torch.cat([rows, torch.full((405, 1), 0.1)], dim=1).double()

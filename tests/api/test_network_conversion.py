@@ -164,6 +164,14 @@ def test_a_run_that_is_broken_off_ends_at_the_same_bits(tmp_path: Path) -> None:
         go(net(), X, tmp_path / "broken")
 
 
+def test_labels_that_make_logits_of_numbers_are_noticed(tmp_path: Path) -> None:
+    model = from_module(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)))
+    go(model, X, tmp_path / "out", skip=("distillation",))
+    labelled = X, (X[:, 0] > 0).long()
+    with pytest.raises(UsageError, match="with gives='numbers'; this command says gives='logits'"):
+        go(model, labelled, tmp_path / "out", skip=("distillation",), resume=True)
+
+
 def test_kill_9_at_random_moments_ends_at_the_same_bits(tmp_path: Path, sweep_share: float) -> None:
     setup = "import test_network_conversion as t; go = functools.partial(t.go, t.net(), t.X)"
     found = conversions_killed(setup, tmp_path, round(sweep_share * KILLS))

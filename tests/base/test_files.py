@@ -19,7 +19,6 @@ from bilens.base.errors import (
     DataError,
     DiskError,
     FileError,
-    OutputExistsError,
     UsageError,
 )
 from bilens.base.files import (
@@ -196,6 +195,9 @@ def test_a_new_folder_appears_when_all_went_well(tmp_path: Path) -> None:
         (folder / "a").write_text("1")
         assert not target.exists()
     assert names(target) == ["a"]
+    with new_folder(target) as folder:  # in the place of what is there
+        (folder / "b").write_text("2")
+    assert names(target) == ["b"]
     assert names(target.parent) == ["report"]
 
 
@@ -210,9 +212,12 @@ def test_a_new_folder_appears_when_all_went_well(tmp_path: Path) -> None:
     ],
     ids=repr,
 )
-def test_a_new_folder_that_fails_leaves_nothing(
+def test_a_new_folder_that_fails_leaves_what_was_there(
     tmp_path: Path, raised: BaseException, expected: type[BaseException]
 ) -> None:
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "a").write_text("0")
+
     def fill() -> None:
         with new_folder(tmp_path / "report") as folder:
             (folder / "a").write_text("1")
@@ -220,12 +225,8 @@ def test_a_new_folder_that_fails_leaves_nothing(
 
     with pytest.raises(expected):
         fill()
-    assert names(tmp_path) == []
-
-
-def test_a_new_folder_must_be_new(tmp_path: Path) -> None:
-    with pytest.raises(OutputExistsError, match="exists already: choose another folder"):
-        new_folder(tmp_path).__enter__()
+    assert names(tmp_path) == ["report"]
+    assert (tmp_path / "report" / "a").read_text() == "0"
 
 
 def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path) -> None:

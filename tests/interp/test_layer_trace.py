@@ -11,7 +11,7 @@ from bilens.algebra.interactions.direct_interactions import direct_interactions
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
 from bilens.interp.layer_trace import (
-    check_latents,
+    Ranking,
     cluster_latents,
     interaction_share,
     latent_map,
@@ -62,48 +62,21 @@ def test_a_column_of_zeros_lies_along_nothing() -> None:
     assert found.cosines.tolist() == [[[0.0, 0.0, 0.0]]]
 
 
-@pytest.mark.parametrize("latents", [[0.5], [], [3], [-1], [1, 1], [[0]]])
-def test_latents_that_do_not_exist_are_refused(latents: list[int]) -> None:
-    with pytest.raises(UsageError, match="latents"):
-        check_latents(latents, 3)
-
-
-def test_all_latents_are_meant_by_none() -> None:
-    assert check_latents(None, 3).tolist() == [0, 1, 2]
-    assert check_latents(torch.tensor([2, 0], dtype=torch.int32), 3).tolist() == [2, 0]
-
-
 G = random_map()
 D = randn(D_IN, 8, seed=9)
 BIAS = randn(D_IN, seed=10)
 
 
 def test_a_trace_is_what_its_parts_are() -> None:
-    trace = trace_layer(G, D, bias=BIAS, k=2, nearest=3)
+    trace = trace_layer(G, D, bias=BIAS, k=2)
     parts = direct_interactions(G, D, bias=BIAS)
-    assert trace.latents.tolist() == [0, 1, 2]
     torch.testing.assert_close(trace.interactions.norm, parts.norm)
     torch.testing.assert_close(
         trace.interactions.cross_interactions.values, parts.cross_interactions.values
     )
     torch.testing.assert_close(trace.interactions.linear, parts.linear)
     torch.testing.assert_close(trace.eigenpairs.eigenvalues, eigendecompose_all(G, k=2).eigenvalues)
-    assert trace.nearest.latents.shape == (D_OUT, 2, 3)
-
-
-def test_latents_are_those_asked_for_in_their_order() -> None:
-    whole, some = trace_layer(G, D, k=2), trace_layer(G, D, k=2, latents=[2, 0])
-    assert some.latents.tolist() == [2, 0]
-    for row, latent in enumerate((2, 0)):
-        torch.testing.assert_close(some.interactions.norm[row], whole.interactions.norm[latent])
-        torch.testing.assert_close(
-            some.eigenpairs.eigenvalues[row], whole.eigenpairs.eigenvalues[latent]
-        )
-
-
-def test_bad_requests_are_refused() -> None:
-    with pytest.raises(UsageError, match="latents"):
-        trace_layer(G, D, latents=[3])
+    assert trace.nearest.latents.shape == (D_OUT, 2, 5)
 
 
 def map_with(down: torch.Tensor) -> QuadraticMap:
@@ -134,17 +107,16 @@ def test_a_form_of_zero_is_like_no_other() -> None:
     assert bool(found.similarity[1].isnan().all())
 
 
-def test_one_latent_is_a_cluster_and_latents_are_those_asked_for() -> None:
-    found = cluster_latents(random_map(), torch.tensor([2]))
-    assert found.members == ((0,),)
-    assert found.latents.tolist() == [2]
+def test_one_latent_is_a_cluster() -> None:
+    assert cluster_latents(map_with(randn(1, 6, seed=3))).members == ((0,),)
 
 
-def test_bad_thresholds_are_refused() -> None:
+def test_bad_thresholds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="threshold"):
         cluster_latents(random_map(), threshold=1.0)
+    monkeypatch.setenv("BILENS_MEMORY_LIMIT", "100")
     with pytest.raises(MemoryLimitError, match="similarities of 3 output latents"):
-        cluster_latents(random_map(), memory_limit=100)
+        cluster_latents(random_map())
 
 
 EYE = torch.eye(6).double()
@@ -163,21 +135,28 @@ def bits(num: int, width: int) -> Tensor:
     return torch.randint(0, 2, (num, width), generator=torch.Generator().manual_seed(0)) * 2.0 - 1
 
 
-def test_a_product_is_first_and_a_square_last() -> None:
-    found = rank_latents(trace_layer(planted(), EYE, k=6))
-    assert found.order.tolist() == [1, 2, 0]
-    assert found.score.tolist()[:2] == pytest.approx([0, 1])
-    assert not found.data
+def ranked(x: Tensor, k: int = 6) -> Ranking:
+    g = planted()
+    return rank_latents(g, trace_layer(g, EYE, k=k), x)
 
 
-def test_with_data_a_product_of_independent_signs_is_all_interaction() -> None:
+def test_a_product_of_independent_signs_is_first_and_a_square_last() -> None:
     x = bits(2000, 6).double()
-    found = rank_latents(trace_layer(planted(), EYE, k=6), x)
-    assert found.data
-    assert float(found.interaction_share[1]) > 0.98
+    found = ranked(x)
+    assert found.order.tolist() == [1, 2, 0]
+    assert found.score.tolist()[:2] == pytest.approx([0, 1], abs=0.02)
     x[:, 2] = x[:, 1]  # now the product is a square of one
-    tied = rank_latents(trace_layer(planted(), EYE, k=6), x)
-    assert float(tied.interaction_share[1]) < 0.02
+    assert float(ranked(x).interaction_share[1]) < 0.02
+
+
+def test_both_ends_count_however_many_eigenpairs_are_traced() -> None:
+    x = bits(2000, 6).double()
+    whole, one = ranked(x), ranked(x, k=1)
+    for name in ("pair_share", "sign_contrast", "positive", "negative"):
+        torch.testing.assert_close(getattr(one, name), getattr(whole, name))
+    assert one.sign_contrast.tolist()[:2] == pytest.approx([0, 1])
+    assert [float(one.positive[1]), float(one.negative[1])] == pytest.approx([0.5, -0.5])
+    assert float(one.interaction_share[1]) > 0.98
 
 
 def test_an_interaction_is_what_no_sum_of_functions_explains() -> None:
@@ -190,4 +169,4 @@ def test_an_interaction_is_what_no_sum_of_functions_explains() -> None:
 
 def test_inputs_of_another_width_are_refused() -> None:
     with pytest.raises(ShapeError, match="inputs have 5 entries"):
-        rank_latents(trace_layer(planted(), EYE, k=6), randn(10, 5))
+        ranked(randn(10, 5))

@@ -5,6 +5,7 @@ import torch
 
 from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
 from bilens.base.errors import NonFiniteError, ShapeError, UsageError
+from bilens.interp import traced_layer
 from bilens.interp.behaviour import positions_of_contrast, positions_of_latent
 from bilens.interp.traced_layer import eigenvector_tokens, output_tokens, top_contexts
 from builders import D_IN, form_from_pairs, randn, random_map, vector
@@ -48,8 +49,16 @@ def active(**places: float) -> torch.Tensor:
     return values.view(2, 12)
 
 
-def test_stretches_come_by_falling_peak_with_the_text_around() -> None:
-    found = top_contexts(TOKENS, active(p1=2.0, p16=3.0, p17=0.5), 7, before=2, after=1)
+def around(monkeypatch: pytest.MonkeyPatch, before: int, after: int) -> None:
+    monkeypatch.setattr(traced_layer, "BEFORE", before)
+    monkeypatch.setattr(traced_layer, "AFTER", after)
+
+
+def test_stretches_come_by_falling_peak_with_the_text_around(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    around(monkeypatch, 2, 1)
+    found = top_contexts(TOKENS, active(p1=2.0, p16=3.0, p17=0.5), 7)
     assert (found.latent, found.largest, found.density) == (7, 3.0, pytest.approx(3 / 24))
     first, second = found.contexts
     assert (first.sequence, first.start, first.peak) == (1, 2, 2)
@@ -58,8 +67,11 @@ def test_stretches_come_by_falling_peak_with_the_text_around() -> None:
     assert (second.tokens, second.peak) == ((0, 1, 2), 1)  # cut at the start of the sequence
 
 
-def test_a_stretch_that_overlaps_a_stronger_one_is_left_out() -> None:
-    found = top_contexts(TOKENS, active(p4=2.0, p5=3.0, p11=1.0), 0, before=2, after=0)
+def test_a_stretch_that_overlaps_a_stronger_one_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    around(monkeypatch, 2, 0)
+    found = top_contexts(TOKENS, active(p4=2.0, p5=3.0, p11=1.0), 0)
     assert [context.tokens[context.peak] for context in found.contexts] == [5, 11]
 
 

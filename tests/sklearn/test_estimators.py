@@ -82,6 +82,33 @@ def test_a_weight_counts_rows(data: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("data", [WINE, DIABETES], ids=["classes", "numbers"])
+def test_rows_of_no_weight_are_neither_fitted_to_nor_split(data: Any) -> None:
+    kind = bl.sklearn.BilinearClassifier if data is WINE else bl.sklearn.BilinearRegressor
+    weights = np.random.default_rng(0).integers(0, 2, len(data.target))
+    kept, target = weights > 0, data.target.mask(weights == 0, 1e9 if data is DIABETES else 0)
+    options = {"early_stopping": True, "random_state": 3}
+    weighted = kind(**options).fit(data.data, target, sample_weight=weights)
+    without = kind(**options).fit(data.data[kept], data.target[kept])
+    assert weighted.validation_curve_ == without.validation_curve_
+    assert weighted.alpha_ == without.alpha_
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({0: 1.0, 7: 2.0}, r"names 7, which is none of the classes of y, \[0, 1, 2\]"),
+        ({0: 0.0}, "gives 0 the weight 0.0; .* leave its rows out"),
+        ({0: -1}, "gives 0 the weight -1;"),
+        ({0: float("inf")}, "gives 0 the weight inf;"),
+        ({0: "much"}, "gives 0 the weight 'much';"),
+    ],
+)
+def test_class_weights_are_of_classes_and_above_zero(given: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        wine(class_weight=given)
+
+
 def test_balanced_classes_are_the_weights_that_make_them_so() -> None:
     counts = WINE.target.value_counts()
     given = {label: len(WINE.target) / (3 * count) for label, count in counts.items()}
@@ -170,6 +197,9 @@ def test_what_cannot_be_fitted_is_refused() -> None:
         bl.sklearn.BilinearRegressor().fit([[1.0], [2.0]], [1.0, 2.0], sample_weight=[0, 0])
     with pytest.raises(ValueError, match="cannot be split"):
         bl.sklearn.BilinearClassifier(early_stopping=True).fit([[1.0], [2.0]], ["a", "b"])
+    one = bl.sklearn.BilinearRegressor(early_stopping=True)
+    with pytest.raises(ValueError, match=r"1 row\(s\) .* cannot be split"):
+        one.fit([[1.0], [2.0]], [1.0, 2.0], sample_weight=[1, 0])
 
     for kind in (bl.sklearn.BilinearClassifier, bl.sklearn.BilinearRegressor):
         with pytest.raises(ValueError, match=r"y has 2 columns; .* fit one estimator for each"):

@@ -124,11 +124,8 @@ def test_a_setting_is_of_its_seed_and_kind() -> None:
 def test_a_model_is_kept_and_found_again(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        finding_models,
-        "setting_of",
-        lambda kind, seed: replace(setting_of(kind, seed), num_training=130, epochs=1, d_hidden=8),
-    )
+    setting = replace(setting_of(kind, 2), num_training=130, epochs=1, d_hidden=8)
+    monkeypatch.setattr(finding_models, "setting_of", lambda *_: setting)
     data = images(400)
     model, numbers = model_of(tmp_path, data, kind, 2)
     assert -1 <= numbers["gap"] <= 1
@@ -139,6 +136,11 @@ def test_a_model_is_kept_and_found_again(
     again, same = model_of(tmp_path, data, kind, 2)
     assert same == numbers
     assert torch.equal(again(data.test_images), model(data.test_images))
+    with pytest.raises(TypeError, match="not callable"):  # other images are another model
+        model_of(tmp_path, images(410), kind, 2)
+    monkeypatch.setattr(finding_models, "setting_of", setting_of)
+    with pytest.raises(TypeError, match="not callable"):  # as is another setting
+        model_of(tmp_path, data, kind, 2)
 
 
 def test_plain_training_learns() -> None:

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 import runs
 import tiny
 from bilens.base.errors import InterruptedRunError
+from bilens.train import loop, run_folder
 from bilens.train.tasks.image import ImageRecipe
 
 
@@ -75,6 +78,28 @@ def test_a_finished_run_may_be_resumed_and_stays_as_it_is(tmp_path: Path) -> Non
     ]
     assert len(result.history) == 4
     runs.assert_as_uninterrupted(tmp_path / "run")
+
+
+def test_a_run_that_has_ended_is_not_saved_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.go(tmp_path / "run")
+    (tmp_path / "run" / "config.json").unlink()
+    monkeypatch.setattr(run_folder, "save_checkpoint", None)
+    runs.go(tmp_path / "run", resume=True)
+    runs.assert_as_uninterrupted(tmp_path / "run")
+
+
+def test_a_save_that_fails_leaves_the_checkpoint_that_it_replaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = nn.Linear(2, 1)
+    run = loop.TrainingRun(model, torch.optim.Adam(model.parameters()), torch.zeros(1))
+    target = loop.save_checkpoint(tmp_path, run)
+    monkeypatch.setattr(loop, "finish_checkpoint", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        loop.save_checkpoint(tmp_path, run)
+    assert loop.manifest_of(target)["step"] == 0
 
 
 def test_the_two_newest_checkpoints_are_kept(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ class Conversion(Converted):
     """A conversion in a folder: `run` takes it through its stages."""
 
     def start(self, resume: bool, overwrite: bool, data_noun: str = "data") -> dict[str, Any]:
-        usual = type(self.recipe)().to_dict()
+        usual = {**type(self.recipe)().to_dict(), "gives": self.teacher.gives}
 
         def check() -> None:
             check_place(self.folder, self.teacher.source)

@@ -61,7 +61,8 @@ class Converted:
             raise UsageError(f"--shard does not divide {what}: leave it out.")
         if not self.group.first:
             self.report = self.say = silent
-        how = {**recipe.to_dict(), "teacher_sha256": teacher.sha256}
+        # what it gives decides units and losses; of layers in a row also whether there are labels
+        how = {**recipe.to_dict(), "teacher_sha256": teacher.sha256, "gives": teacher.gives}
         self.about = {"recipe": how, "data": mixture.fingerprint}  # of the run that is resumed
         self.work = self.folder / CHECKPOINTS
         self.chosen = blocks_to_convert(teacher, recipe)

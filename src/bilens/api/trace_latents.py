@@ -88,9 +88,8 @@ def latent_findings(
     fit = low_rank_fit(
         reader.g, trace.eigenpairs, reader.inputs, reader.activations > 0, reader.generator
     )
-    ranking = rank_latents(trace, reader.inputs)
+    ranking = rank_latents(reader.g, trace, reader.inputs)
     clusters = cluster_latents(reader.g, threshold=THRESHOLD)
-    groups = (clusters.latents[list(group)] for group in clusters.members if len(group) > 1)
     chosen = chosen_latents(reader, ranking, fit)
     circuits = []
     for index, latent in enumerate(chosen):
@@ -104,7 +103,7 @@ def latent_findings(
         "saes": tuple(measured),
         "ranking": ranked_latents(ranking, trace, fit, clusters, reader),
         "num_outputs": behind.sae.num_latents,
-        "clusters": tuple(tuple(group.tolist()) for group in groups),
+        "clusters": tuple(group for group in clusters.members if len(group) > 1),
         "cluster_threshold": THRESHOLD,
         "contrasts": contrasts,
         "correlations": correlations(fit),
@@ -130,8 +129,7 @@ def chosen_latents(reader: LatentReader, ranking: Ranking, fit: LowRankFit) -> l
 
 
 def active_latents(ranking: Ranking, fit: LowRankFit, least: int) -> list[int]:
-    order = [int(ranking.latents[index]) for index in ranking.order]
-    return [latent for latent in order if int(fit.num_active[latent]) >= least]
+    return [one for one in ranking.order.tolist() if int(fit.num_active[one]) >= least]
 
 
 def circuit_of(

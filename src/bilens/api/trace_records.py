@@ -35,9 +35,9 @@ def short(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
-def known(value: float | None) -> float | None:
+def known(value: float) -> float | None:
     """Return a number; None for NaN, which is no number of JSON."""
-    return None if value is None or math.isnan(value) else value
+    return None if math.isnan(value) else value
 
 
 def numbers(tensor: Tensor) -> tuple[float, ...]:
@@ -153,7 +153,7 @@ def correlations(fit: LowRankFit) -> records.Correlations:
     """Return the distribution over output latents of the correlations, for each k."""
     edges = torch.linspace(-1.0, 1.0, BINS + 1, dtype=torch.float64)
     return records.Correlations(
-        num_latents=len(fit.latents),
+        num_latents=len(fit.num_active),
         num_latents_active=int((~fit.correlation_active[:, 0].isnan()).sum()),
         num_random=fit.num_random,
         edges=numbers(edges),
@@ -192,13 +192,13 @@ def ranked_latents(
     peaks = reader.text.blocks[:, 1:].flatten()[reader.activations.argmax(dim=0)]
     return tuple(
         records.RankedLatent(
-            latent=int(ranking.latents[row]),
+            latent=row,
             score=float(ranking.score[row]),
             pair_share=float(ranking.pair_share[row]),
             sign_contrast=float(ranking.sign_contrast[row]),
             interaction_share=float(ranking.interaction_share[row]),
-            positive=short(float(values[row].max().clamp(min=0))),
-            negative=short(float(values[row].min().clamp(max=0))),
+            positive=short(float(ranking.positive[row])),
+            negative=short(float(ranking.negative[row])),
             explained_by_two=short(float(two[row])),
             correlation_active=known(float(fit.correlation_active[row, column])),
             density=float(density[row]),

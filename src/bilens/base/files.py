@@ -193,17 +193,14 @@ def check_new_files(folder: Path, names: Collection[str], overwrite: bool) -> No
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `target` to fill; it becomes `target` when all went well."""
-    if target.exists():
-        raise OutputExistsError(f"{target} exists already: choose another folder.")
+    """Give a temporary folder beside `target` to fill; it takes its place when all went well."""
     temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         temporary.chmod(0o777 & ~current_umask())
         yield temporary
-        temporary.replace(target)
-        sync_folder(target.parent)
+        replace_folder(target, temporary)
     except OSError as error:
         if isinstance(error, BilensError):
             raise

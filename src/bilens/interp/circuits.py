@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +13,6 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.random_rotations import random_frame
 from bilens.base.checks import check_count, check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
-from bilens.interp.layer_trace import check_latents, only
 
 EDGE = 0.95  # of the random forms
 
@@ -23,7 +21,6 @@ EDGE = 0.95  # of the random forms
 class LowRankFit:
     """How well the k leading eigenpairs of an output latent predict it, on data."""
 
-    latents: Tensor  # (num,) int64
     ranks: Tensor  # (r,) int64, the numbers of eigenpairs k
     num_inputs: int
     num_active: Tensor  # (num,) int64, how many of them activate the latent
@@ -46,28 +43,26 @@ def low_rank_fit(
     active: Tensor,
     generator: torch.Generator,
     *,
-    latents: Tensor | Sequence[int] | None = None,
-    ranks: Sequence[int] | None = None,
     num_random: int = 20,
 ) -> LowRankFit:
     """Compare output latents with their k leading eigenpairs, for several k."""
     check_type("g", g, QuadraticMap, "use latent_map(f, encoder, offset)")
     num_random = check_count("num_random", num_random, minimum=1)
-    chosen = check_latents(latents, g.sizes.d_out)
+    num_latents = g.sizes.d_out
     num_inputs, width = check_float_tensor("inputs", inputs, num_axes=2)
-    if eigenpairs.eigenvectors.shape[::2] != (len(chosen), width) or width != g.sizes.d_in:
+    if eigenpairs.eigenvectors.shape[::2] != (num_latents, width) or width != g.sizes.d_in:
         raise ShapeError(
             f"eigenpairs hold vectors of shape {tuple(eigenpairs.eigenvectors.shape)}, inputs have "
             f"{width} entries and the map reads {g.sizes.d_in}: one form for each of the "
-            f"{len(chosen)} latents, in the basis of the inputs, was expected."
+            f"{num_latents} latents, in the basis of the inputs, was expected."
         )
-    if active.shape != (num_inputs, len(chosen)) or active.dtype != torch.bool:
+    if active.shape != (num_inputs, num_latents) or active.dtype != torch.bool:
         raise ShapeError(
             f"active holds {active.dtype} in shape {tuple(active.shape)}; expected bool "
-            f"({num_inputs}, {len(chosen)}): activations > 0 of each latent."
+            f"({num_inputs}, {num_latents}): activations > 0 of each latent."
         )
     eigenpairs.check_usable()
-    kept = check_ranks(ranks, eigenpairs.eigenvalues.shape[-1])
+    kept = ranks_of(eigenpairs.eigenvalues.shape[-1])
     with torch.no_grad():
         x = inputs.detach().double()
         g = g.detach().to(torch.float64)
@@ -75,14 +70,13 @@ def low_rank_fit(
             [random_frame(width, kept[-1], generator).T for _ in range(num_random)]
         ).to(x)
         null_squares = (x @ frames.flatten(0, 1).T).square().view(num_inputs, num_random, kept[-1])
-        truth = only(g, chosen)(x)
+        truth = g(x)
         rows = [
             fit_one(truth[:, row], eigenpairs[row], x, active[:, row], kept, null_squares)
-            for row in range(len(chosen))
+            for row in range(num_latents)
         ]
     columns = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
     return LowRankFit(
-        latents=chosen,
         ranks=torch.tensor(kept),
         num_inputs=num_inputs,
         num_active=active.sum(dim=0),
@@ -91,17 +85,9 @@ def low_rank_fit(
     )
 
 
-def check_ranks(ranks: Sequence[int] | None, available: int) -> list[int]:
-    if ranks is None:
-        powers = [2**power for power in range(available.bit_length())]
-        return sorted({rank for rank in [*powers, available] if rank <= available})
-    kept = sorted({check_count("a rank", rank, minimum=1) for rank in ranks})
-    if not kept or kept[-1] > available:
-        raise UsageError(
-            f"ranks={list(ranks)}, and {available} eigenpairs are at hand: decompose with a larger "
-            "k, or ask for smaller ranks."
-        )
-    return kept
+def ranks_of(available: int) -> list[int]:
+    """Return the powers of two up to a number of eigenpairs, and that number."""
+    return sorted({*(2**power for power in range(available.bit_length())), available})
 
 
 def fit_one(
@@ -183,9 +169,8 @@ class Circuit:
     eigenvalues: Tensor  # (k,), of the whole form in the input basis, by falling size
     projections: Tensor  # (n, k), v_i·d_m: column i is the input latents seen along eigenvector i
     share_of_norm: float  # of ‖S‖_F²
-    share_of_variance: float | None  # of the latent at Dz + b, over data
-    correlation: float | None
-    num_inputs: int
+    share_of_variance: float  # of the latent at Dz + b, over data; NaN where it does not vary
+    correlation: float
 
 
 def find_circuit(
@@ -194,9 +179,9 @@ def find_circuit(
     output: int,
     eigenpairs: EigenDecomposition,
     *,
-    bias: Tensor | None = None,
+    bias: Tensor,
+    activations: Tensor,
     num_features: int = 10,
-    activations: Tensor | None = None,
 ) -> Circuit:
     """Return the input latents that matter most for an output latent, and how they build it."""
     features = check_dictionary(g, dictionary)
@@ -207,36 +192,31 @@ def find_circuit(
         )
     if eigenpairs.eigenvalues.ndim != 1:
         raise ShapeError("find_circuit works on one output: pass eigenpairs[c].")
+    _, width = check_float_tensor("activations", activations, num_axes=2)
+    if width != features:
+        raise ShapeError(
+            f"activations has {width} columns; the dictionary has {features} features."
+        )
     with torch.no_grad():
         direction = torch.zeros(g.sizes.d_out, dtype=torch.float64)
         direction[output] = 1.0
         form = g.detach().to(torch.float64).form(direction)
         columns = dictionary.detach().double()
-        shift = columns.new_zeros(g.sizes.d_in) if bias is None else bias.detach().double()
+        shift = bias.detach().double()
         linear = columns.T @ (form.linear + 2 * form.matvec(shift))
         constant = float(form(shift))
         matrix = form.dense()
-        if activations is None:
-            importance = row_norms(matrix, columns)
-        else:
-            _, width = check_float_tensor("activations", activations, num_axes=2)
-            if width != features:
-                raise ShapeError(
-                    f"activations has {width} columns; the dictionary has {features} features."
-                )
-            z = activations.detach().double()
-            # the mean of |z_m (Sz + linear)_m|: what a feature adds where it is active
-            field = (z @ columns.T) @ matrix @ columns + linear
-            importance = (z * field).abs().mean(dim=0)
+        z = activations.detach().double()
+        # the mean of |z_m (Sz + linear)_m|: what a feature adds where it is active
+        field = (z @ columns.T) @ matrix @ columns + linear
+        importance = (z * field).abs().mean(dim=0)
         order = importance.argsort(descending=True, stable=True)[:num]
         block = interaction_submatrix(g, dictionary, direction, order)
-        whole = row_norms(matrix, columns).sum()
-        agreement = None
-        if activations is not None:
-            truth = form(z @ columns.T + shift)
-            part = z[:, order]
-            found = ((part @ block) * part).sum(dim=1) + part @ linear[order] + constant
-            agreement = explained(truth, found)
+        reached = matrix @ columns
+        whole = ((columns @ columns.T @ reached) * reached).sum()  # ‖DᵀQD‖², without that matrix
+        truth, part = form(z @ columns.T + shift), z[:, order]
+        found = ((part @ block) * part).sum(dim=1) + part @ linear[order] + constant
+        share_of_variance, correlation = explained(truth, found)
     return Circuit(
         output=output,
         features=order,
@@ -246,16 +226,9 @@ def find_circuit(
         eigenvalues=eigenpairs.eigenvalues,
         projections=columns[:, order].T @ eigenpairs.eigenvectors.T,
         share_of_norm=float(block.square().sum() / whole) if float(whole) > 0 else 0.0,
-        share_of_variance=None if agreement is None else agreement[0],
-        correlation=None if agreement is None else agreement[1],
-        num_inputs=0 if activations is None else len(activations),
+        share_of_variance=share_of_variance,
+        correlation=correlation,
     )
-
-
-def row_norms(matrix: Tensor, columns: Tensor) -> Tensor:
-    """Return ‖row m of DᵀQD‖², d_mᵀ Q (D Dᵀ) Q d_m, without the matrix of features."""
-    reached = matrix @ columns
-    return ((columns @ columns.T @ reached) * reached).sum(dim=0)
 
 
 def explained(truth: Tensor, found: Tensor) -> tuple[float, float]:

@@ -5,7 +5,6 @@ the MLP computes before its activation function. An *input latent* is a column o
 in front of the MLP, the decoder of another SAE.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,6 @@ from bilens.algebra.gram.kernel import blocks
 from bilens.algebra.interactions.feature_factors import (
     Progress,
     check_dictionary,
-    check_numbers,
     checked_rows,
 )
 from bilens.algebra.interactions.listed_interactions import listed_interactions
@@ -47,20 +45,9 @@ class NearestLatents:
 
 @dataclass(frozen=True, eq=False)
 class LayerTrace:
-    latents: Tensor  # (num,) int64, which outputs of the map; row i of the rest is latents[i]
     interactions: ListedInteractions
     eigenpairs: EigenDecomposition
     nearest: NearestLatents
-
-
-def check_latents(latents: Tensor | Sequence[int] | None, available: int) -> Tensor:
-    """Return numbers of output latents as int64; all of them for None."""
-    if latents is None:
-        return torch.arange(available)
-    chosen = check_numbers("latents", latents, available).cpu()
-    if len(set(chosen.tolist())) < len(chosen):
-        raise UsageError("latents names a latent twice: name each one once.")
-    return chosen
 
 
 def latent_map(f: QuadraticMap, encoder: Tensor, offset: Tensor | None = None) -> QuadraticMap:
@@ -105,32 +92,17 @@ def trace_layer(
     *,
     directions: Tensor | None = None,
     bias: Tensor | None = None,
-    latents: Tensor | Sequence[int] | None = None,
     top: int = 20,
     k: int = 4,
-    nearest: int = 5,
     precision: Precision = "float64",
     progress: Progress | None = None,
-    memory_limit: int | str | None = None,
 ) -> LayerTrace:
     """Return interactions, eigenpairs and the input latents nearest to them, for output latents."""
     check_type("g", g, QuadraticMap, "use latent_map(f, encoder, offset)")
-    available = g.sizes.d_out if directions is None else len(directions)
-    chosen = check_latents(latents, available)
     rows = checked_rows(directions, g.sizes.d_out)
-    if rows is None:
-        g = outputs_of(g, chosen.tolist())
-    else:
-        rows = rows[chosen]
-    interactions = listed_interactions(
-        g, dictionary, rows, bias=bias, top=top, progress=progress, memory_limit=memory_limit
-    )
-    pairs = eigendecompose_all(
-        g, rows, k=min(k, g.sizes.d_in), precision=precision, memory_limit=memory_limit
-    )
-    return LayerTrace(
-        chosen, interactions, pairs, nearest_latents(g, pairs.eigenvectors, dictionary, nearest)
-    )
+    interactions = listed_interactions(g, dictionary, rows, bias=bias, top=top, progress=progress)
+    pairs = eigendecompose_all(g, rows, k=min(k, g.sizes.d_in), precision=precision)
+    return LayerTrace(interactions, pairs, nearest_latents(g, pairs.eigenvectors, dictionary))
 
 
 def only(g: QuadraticMap, latents: Tensor) -> QuadraticMap:
@@ -141,42 +113,58 @@ def only(g: QuadraticMap, latents: Tensor) -> QuadraticMap:
 class Ranking:
     """Output latents by how much of a circuit they look like, the most interesting first."""
 
-    latents: Tensor  # (num,) int64, in the order of the layer trace
-    order: Tensor  # (num,) int64, positions in `latents` by falling score
+    order: Tensor  # (num,) int64, output latents by falling score
     score: Tensor  # (num,), 0 … 1; the product of the parts
     pair_share: Tensor  # (num,), (λ₊² + λ₋²) / ‖Q‖², the extreme eigenvalues of either sign
     sign_contrast: Tensor  # (num,), min / max of their sizes
     interaction_share: Tensor
-    data: bool
+    positive: Tensor  # (num,), λ₊, 0 without one
+    negative: Tensor  # (num,), λ₋, 0 without one
 
 
-def rank_latents(trace: LayerTrace, inputs: Tensor | None = None) -> Ranking:
-    """Order output latents by how nearly they are one product of two different features."""
-    values, vectors = trace.eigenpairs.eigenvalues, trace.eigenpairs.eigenvectors
+def rank_latents(g: QuadraticMap, trace: LayerTrace, inputs: Tensor) -> Ranking:
+    """Order output latents by how nearly they are one product of two different features.
+
+    Cost: two more eigenpairs of each latent whose traced ones are all of one sign.
+    """
+    values, vectors = both_ends(g, trace.eigenpairs)
     usable = values.isfinite().all(dim=1)
     values = values.where(usable[:, None], 0.0)
-    plus, high = values.max(dim=1)
-    minus, low = values.min(dim=1)
-    plus, minus = plus.clamp(min=0), -minus.clamp(max=0)
-    norm = trace.eigenpairs.norm.where(usable, 0.0)
-    relative = torch.stack([plus, minus]) / norm.where(norm > 0, torch.inf)
-    pair_share = relative.square().sum(dim=0)
-    contrast = torch.minimum(plus, minus) / torch.maximum(plus, minus).where(norm > 0, torch.inf)
+    plus, minus = values[:, 0].clamp(min=0), values[:, 1].clamp(max=0)
+    sizes, norm = torch.stack([plus, minus.abs()]), trace.eigenpairs.norm.where(usable, 0.0)
+    pair_share = (sizes / norm.where(norm > 0, torch.inf)).square().sum(dim=0)
+    contrast = sizes.amin(dim=0) / sizes.amax(dim=0).where(norm > 0, torch.inf)
     interaction = torch.ones_like(contrast)
-    if inputs is not None:
-        _, width = check_float_tensor("inputs", inputs, num_axes=2)
-        if width != vectors.shape[-1]:
-            raise ShapeError(
-                f"inputs have {width} entries; the eigenvectors have {vectors.shape[-1]}."
-            )
-        x, rows = inputs.detach().double(), torch.arange(len(values), device=values.device)
-        for row in (contrast > 0).nonzero()[:, 0].tolist():
-            one = plus[row].sqrt() * (x @ vectors[rows[row], high[row]])
-            other = minus[row].sqrt() * (x @ vectors[rows[row], low[row]])
-            interaction[row] = interaction_share(one + other, one - other)
+    _, width = check_float_tensor("inputs", inputs, num_axes=2)
+    if width != vectors.shape[-1]:
+        raise ShapeError(f"inputs have {width} entries; the eigenvectors have {vectors.shape[-1]}.")
+    x = inputs.detach().double()
+    for row in (contrast > 0).nonzero()[:, 0].tolist():
+        one, other = sizes[:, row, None].sqrt() * (vectors[row] @ x.T)
+        interaction[row] = interaction_share(one + other, one - other)
     score = pair_share * contrast * interaction
-    order, data = score.argsort(descending=True, stable=True), inputs is not None
-    return Ranking(trace.latents, order, score, pair_share, contrast, interaction, data)
+    order = score.argsort(descending=True, stable=True)
+    return Ranking(order, score, pair_share, contrast, interaction, plus, minus)
+
+
+def both_ends(g: QuadraticMap, pairs: EigenDecomposition) -> tuple[Tensor, Tensor]:
+    """Return the largest and the smallest eigenvalue, (num, 2), and their vectors, (num, 2, in).
+
+    Pairs of both signs, by falling size, hold the extreme ones; where all are of one sign, the
+    other end lies behind them.
+    """
+
+    def ends(pairs: EigenDecomposition) -> tuple[Tensor, Tensor]:
+        values, vectors = pairs.eigenvalues, pairs.eigenvectors
+        at = torch.stack([values.argmax(dim=1), values.argmin(dim=1)], dim=1)
+        rows = torch.arange(len(values), device=values.device)[:, None]
+        return values.gather(1, at), vectors[rows, at]
+
+    values, vectors = ends(pairs)
+    alike = (values.sign().sum(dim=1).abs() == 2).nonzero()[:, 0]
+    if len(alike) and pairs.eigenvalues.shape[1] < g.sizes.d_in:
+        values[alike], vectors[alike] = ends(eigendecompose_all(only(g, alike), k=2, which="both"))
+    return values, vectors
 
 
 def interaction_share(first: Tensor, second: Tensor) -> Tensor:
@@ -211,29 +199,21 @@ def in_bins(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
-    latents: Tensor  # (num,) int64
     similarity: Tensor  # (num, num), cosine ⟨Q_i, Q_j⟩ / ‖Q_i‖‖Q_j‖, −1 … 1; NaN for a form of zero
     threshold: float  # cosine above which groups were joined (average linkage)
     labels: Tensor  # (num,) int64, cluster of each latent, 0 is the largest cluster
     members: tuple[tuple[int, ...], ...]
 
 
-def cluster_latents(
-    g: QuadraticMap,
-    latents: Tensor | None = None,
-    *,
-    threshold: float = 0.5,
-    memory_limit: int | str | None = None,
-) -> Clusters:
+def cluster_latents(g: QuadraticMap, *, threshold: float = 0.5) -> Clusters:
     """Group output latents by the cosine between their forms, without looking at data."""
     check_type("g", g, QuadraticMap, "use latent_map(f, encoder, offset)")
     if not -1 < threshold < 1:
         raise UsageError(f"threshold={threshold!r}; a cosine between −1 and 1 was expected.")
-    chosen = check_latents(latents, g.sizes.d_out)
-    num = len(chosen)
+    num = g.sizes.d_out
     what = f"the similarities of {num} output latents"
-    check_memory(8 * 6 * num * num, what, "cluster fewer latents", memory_limit, g.device)
-    down, left, right = g.tensor.down[chosen], g.tensor.left, g.tensor.right
+    check_memory(8 * 6 * num * num, what, "cluster fewer latents", device=g.device)
+    down, left, right = g.tensor.down, g.tensor.left, g.tensor.right
     with torch.no_grad():
         gram = output_gram(down, left, right, down, left, right).cpu()
     squared = gram.diagonal()
@@ -244,7 +224,7 @@ def cluster_latents(
     labels = torch.empty(num, dtype=torch.int64)
     for label, group in enumerate(members):
         labels[list(group)] = label
-    return Clusters(chosen, similarity, threshold, labels, members)
+    return Clusters(similarity, threshold, labels, members)
 
 
 def groups(similarity: Tensor, threshold: float) -> tuple[tuple[int, ...], ...]:

@@ -28,6 +28,7 @@ from bilens.train.activations import activations_of
 from bilens.train.corpus import CorpusOptions, language_model, text_of, tokenizer_of
 
 CONTEXTS = 6  # of each latent
+BEFORE, AFTER = 20, 5  # tokens around one where a latent is active
 SHORTEST = 3  # tokens of a text: the first is left out, and the second predicts the third
 NORM = (
     "the final RMSNorm divides all logits by one positive number that depends on the text: order "
@@ -231,17 +232,10 @@ class LatentContexts:
 
 
 def top_contexts(
-    tokens: Tensor,
-    activations: Tensor,
-    latent: int,
-    *,
-    num: int = 10,
-    before: int = 20,
-    after: int = 5,
+    tokens: Tensor, activations: Tensor, latent: int, *, num: int = 10
 ) -> LatentContexts:
     """Return where a latent is most active, with the text around."""
     num = check_count("num", num, minimum=1)
-    before, after = check_count("before", before, 0), check_count("after", after, 0)
     shape = check_float_tensor("activations", activations, num_axes=2)
     if tuple(tokens.shape) != shape or 0 in shape:
         raise ShapeError(
@@ -256,7 +250,7 @@ def top_contexts(
         row, peak = divmod(position, length)
         if len(contexts) == num or float(values[row, peak]) <= 0:
             break
-        start, stop = max(0, peak - before), min(length, peak + after + 1)
+        start, stop = max(0, peak - BEFORE), min(length, peak + AFTER + 1)
         if bool(taken[row, start:stop].any()):
             continue
         taken[row, start:stop] = True

@@ -279,7 +279,7 @@ class RankedLatent(Record, frozen=True):
     pair_share: float  # of ‖Q‖² in the extreme eigenvalues of either sign
     sign_contrast: float  # min / max of their sizes
     interaction_share: float  # of the product's variance that no sum of functions explains
-    positive: float  # extreme eigenvalue among those computed
+    positive: float  # extreme eigenvalue of its sign, 0 where there is none
     negative: float
     explained_by_two: float  # share of ‖Q‖² in two eigenpairs
     correlation_active: float | None  # k = 2; null where it is active on fewer than two tokens

@@ -74,7 +74,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         self.verbose = verbose
 
     def _checked(self, X: Any, y: Any, sample_weight: Any, **options: bool) -> list[np.ndarray]:
-        """Return rows, one target a row, and weights, none below 0."""
+        """Return rows, one target a row, and weights above 0; rows of weight 0 are left out."""
         shape = np.asarray(y).shape
         if len(shape) == 2 and shape[1] > 1:
             raise ValueError(
@@ -85,7 +85,8 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         weights: np.ndarray = _check_sample_weight(sample_weight, X, dtype=np.float64)
         if weights.min() < 0 or not weights.any():
             raise ValueError("sample_weight must hold no negative weight, and one above 0.")
-        return [X, y, weights]
+        counted = weights > 0
+        return [X[counted], y[counted], weights[counted]]
 
     def _fit_map(self, x: np.ndarray, weights: np.ndarray, loss: Loss, labels: Tensor) -> None:
         """Fit, and set the attributes that both kinds have."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -29,7 +31,8 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
             as a ratio of variances; 0 leaves them out.
         n_components: products are formed of so many leading principal directions; None is all
             columns, as long as there is room.
-        class_weight: None, "balanced", or a dict from class to weight.
+        class_weight: None, "balanced", or a dict from class to weight, above 0; 1 where a class
+            is not named.
         max_iter: iterations of Newton's method; ten are usual.
         tol: of the gradient, in the metric of the curvature, a row.
         early_stopping: whether a held-out share of the rows chooses the penalty for all of them,
@@ -86,9 +89,7 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         """
         X, y, weights = self._checked(X, y, sample_weight)
         check_classification_targets(y)
-        counted = weights > 0
-        X, weights = X[counted], weights[counted]
-        self.classes_, labels = np.unique(y[counted], return_inverse=True)
+        self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
                 f"y holds one class, {_plain(self.classes_[0])!r}; a classifier needs at least 2 "
@@ -98,8 +99,19 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
             counts = np.bincount(labels, weights)
             of_class = weights.sum() / (len(self.classes_) * counts)
         else:
-            given = self.class_weight or {}
-            of_class = np.array([float(given.get(_plain(name), 1.0)) for name in self.classes_])
+            given, known = self.class_weight or {}, [_plain(name) for name in self.classes_]
+            for name, value in given.items():
+                if name not in known:
+                    raise ValueError(
+                        f"class_weight names {name!r}, which is none of the classes of y, {known}: "
+                        "leave it out."
+                    )
+                if not (isinstance(value, Real) and 0 < float(value) < math.inf):
+                    raise ValueError(
+                        f"class_weight gives {name!r} the weight {value!r}; expected a finite "
+                        "number above 0: to ignore a class, leave its rows out of fit."
+                    )
+            of_class = np.array([float(given.get(name, 1.0)) for name in known])
         weights = weights * of_class[labels]
         target = torch.nn.functional.one_hot(torch.from_numpy(labels), len(self.classes_))
         self._fit_map(X, weights, CrossEntropy(target.double()), torch.from_numpy(labels))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from dataclasses import asdict, dataclass, replace
@@ -150,8 +151,10 @@ Model: TypeAlias = BilinearClassifier | nn.Sequential
 def model_of(folder: Path, data: ImageDataset, kind: str, seed: int) -> tuple[Model, Record]:
     """Return the model of a setting with its gap and success; it is kept in the folder."""
     setting = setting_of(kind, seed)
+    about = json.dumps([data.fingerprint, asdict(setting)])  # two that differ have other names
+    digest = hashlib.sha256(about.encode()).hexdigest()[:16]
+    path = folder / f"{data.name}-{kind}-{seed}-{digest}.safetensors"
     data = seen_by(setting, data)
-    path = folder / f"{data.name}-{kind}-{seed}.safetensors"
     if path.exists():
         with safe_open(path, "pt") as file:
             numbers = json.loads(file.metadata()["numbers"])

@@ -86,7 +86,7 @@ def measure_block(
     trace = trace_layer(
         reader.g, reader.dictionary, bias=reader.bias, top=TOP, k=MOST_DIRECTIONS + 1
     )
-    ranking = rank_latents(trace, reader.inputs)
+    ranking = rank_latents(reader.g, trace, reader.inputs)
     often = (reader.activations > 0).sum(dim=0) >= LEAST_ACTIVE
     order = ranking.order[often[ranking.order]]
     with_both, with_one = coupled(trace.interactions, kinds)

@@ -176,7 +176,6 @@ def check_training_memory(
 def save_checkpoint(run_folder: Path, run: TrainingRun[Model]) -> Path:
     """Write a checkpoint of the run; then remove all but the newest ones up to this step."""
     target, group = run_folder / CHECKPOINTS / step_name(run.epoch, run.step), run.group
-    group.on_first(lambda: shutil.rmtree(target, ignore_errors=True))
     tensors = {f"model.{name}": value for name, value in run.model.state_dict().items()}
     for name, parameter in run.model.named_parameters():
         for key, value in run.optimizer.state.get(parameter, {}).items():

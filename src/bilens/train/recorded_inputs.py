@@ -144,8 +144,16 @@ class LayerInputs:
 
     def ran(self, items: Tensor, sites: Sequence[Site]) -> dict[str, LayerRows]:
         """Return what layers are given when the model runs on some items, on the CPU."""
-        items = items.to(device_of(self.host.module))
-        found = rows_given(self.host.module, sites, items, lambda: self.host.logits(items))
+        module, items = self.host.module, items.to(device_of(self.host.module))
+        try:
+            found = rows_given(module, sites, items, lambda: self.host.logits(items))
+        except (RuntimeError, IndexError) as error:
+            if self.text is not None:
+                raise
+            raise UsageError(
+                f"inputs of {items.dtype} and shape {tuple(items.shape)} do not run through the "
+                f"{type(module).__name__} ({error}): pass what it takes, numbers as floats."
+            ) from error
         return {name: LayerRows(*(x.cpu() for x in rows)) for name, rows in found.items()}
 
 
@@ -187,7 +195,7 @@ def layer_inputs(
         model: the path of a language model: a folder of Hugging Face, a .gguf file, a run of
             `bilens train language`; or any module with MLPs, which is not changed.
         data: a text, as for `bilens train language`; of a module tokens (texts, tokens) or other
-            inputs (inputs, …), each a document.
+            inputs (inputs, …), each a document; floats are read in the dtype of its weights.
         layers: some of them, by name; all for none.
         tokens: of the text, held-out ones among them.
         n_ctx: tokens that are read together.
@@ -195,7 +203,8 @@ def layer_inputs(
         seed: which documents are held out, and which text is read.
 
     Raises: UsageError for a layer that is not there or whose inputs cannot be had; DataError for
-        too little text; NonFiniteError for NaN or infinity, when they are met.
+        too little text; when they are met, NonFiniteError for NaN or infinity and UsageError for
+        inputs that the module does not run on.
     """
     if not 0 < held_out < 1:
         raise UsageError(f"held_out must be more than 0 and less than 1, got {held_out!r}.")
@@ -248,9 +257,12 @@ def of_tensor(module: nn.Module, data: Tensor, held_out: float, seed: int) -> La
     host = Host(module, "", tuple(sites.values()), Path()).twin()
     host.module.eval()
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-    held, rest = data[order].tensor_split([max(1, round(held_out * len(data)))])
     about: dict[str, Any] = {"model_sha256": read.weights_sha256}
     about |= {"data_sha256": tensors_sha256([("data", data)])}
+    if data.is_floating_point():
+        data = data.to(next(one.dtype for one in module.parameters() if one.is_floating_point()))
+    count = min(max(1, round(held_out * len(data))), len(data) - 1)
+    held, rest = data[order].tensor_split([count])
     about |= {"fit": len(rest), "held_out": len(held)}
     return LayerInputs(host, sites, {"fit": rest, "held_out": held}, about)
 
@@ -260,8 +272,10 @@ def entry(module: nn.Module, view: LayerView) -> str:
     layer = view.weights()
     first = (layer.gate if isinstance(layer, GLUWeights) else layer.up).cpu()
     for name, parameter in module.named_parameters():
+        if name not in view.tensors or parameter.ndim != 2:  # another layer may have the same
+            continue
         weight = parameter.detach().cpu()
-        for one in (weight, weight.T) if weight.ndim == 2 else ():  # (in, out) of a Conv1D
+        for one in (weight, weight.T):  # (in, out) of a Conv1D
             if any(torch.equal(part, first) for part in (one[: len(first)], one[-len(first) :])):
                 return name.rpartition(".")[0]
-    raise UsageError(f"what reaches {view.name} is the input of no linear module.")
+    raise UsageError(f"what reaches {view.name} is the input of no linear module of its own.")

@@ -101,8 +101,8 @@ def run_in_folder(
         if group.first:
             write_file(folder / RUN_NAME, json.dumps(dict(task.about), indent=2).encode())
             write_history(folder, history)
-        # the first epoch is kept at once
-        last, saved = time.monotonic() if found_checkpoints(folder) else -math.inf, -1
+        # the first epoch is kept at once; what a run that has ended was loaded from is kept already
+        last, saved = time.monotonic() if found_checkpoints(folder) else -math.inf, run.epoch
         with interruptible() as interrupted, last_state_named(folder):
 
             def after_step(run: TrainingRun[Model]) -> None:

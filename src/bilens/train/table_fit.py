@@ -107,20 +107,22 @@ def fit_table(
     held_out: Tensor | None = None,
     report: Report = silent,
 ) -> TableFit:
-    """Return the quadratic map that minimises a penalised loss; nothing is random."""
+    """Return the quadratic map that minimises a penalised loss; nothing is random.
+
+    `weights` are above 0: a row that does not count would still be split and standardised.
+    """
     check_float_tensor("x", x, num_axes=2)
     check_float_tensor("weights", weights, num_axes=1)
-    positive = weights > 0
-    if not bool(positive.any()):
-        raise UsageError("every row has the weight 0: at least one must count.")
+    if not bool((weights > 0).all()):
+        raise UsageError("a row has the weight 0, or one below: leave out rows that do not count.")
     path: tuple[PathPoint, ...] = ()
     alpha = recipe.alpha
     with torch.no_grad():
         if recipe.early_stopping:
             assert held_out is not None, "the caller splits"
-            path = tuple(_path(x, loss, weights, recipe, positive, held_out, report))
+            path = tuple(_path(x, loss, weights, recipe, held_out, report))
             alpha = min(path, key=lambda point: point.validation_loss).alpha
-        prepared = _prepare(x, loss, weights, recipe, positive)
+        prepared = _prepare(x, loss, weights, recipe)
         found = prepared.solve(alpha, recipe, report=report)
         scales = prepared.mean, prepared.scale
         return TableFit(prepared.map_of(found), *scales, alpha, found.steps, found.converged, path)
@@ -131,20 +133,22 @@ def _path(
     loss: Loss,
     weights: Tensor,
     recipe: TableRecipe,
-    positive: Tensor,
     held_out: Tensor,
     report: Report,
 ) -> Iterator[PathPoint]:
     """Yield the penalties of the path until they no longer improve what was held out."""
-    prepared, judged = _prepare(x, loss, weights, recipe, positive & ~held_out), positive & held_out
-    z = (x[judged] - prepared.mean) / prepared.scale
-    judge, total = replace(loss, target=loss.target[judged]), weights[judged].sum()
+    fitted, judged = (
+        (x[rows], replace(loss, target=loss.target[rows]), weights[rows])
+        for rows in (~held_out, held_out)
+    )
+    prepared, (z, judge, counts) = _prepare(*fitted, recipe), judged
+    z = (z - prepared.mean) / prepared.scale
     best, since, start = float("inf"), 0, None
     rough = replace(recipe, tol=max(recipe.tol, PATH_TOLERANCE))
     for multiple in PATH:
         solution = prepared.solve(multiple * recipe.alpha, rough, start, report)
         start = solution.coefficients
-        score = float(weights[judged] @ judge.values(prepared.map_of(solution)(z)) / total)
+        score = float(counts @ judge.values(prepared.map_of(solution)(z)) / counts.sum())
         yield PathPoint(multiple * recipe.alpha, score, len(solution.steps))
         best, since = (score, 0) if score < best else (best, since + 1)
         if since >= recipe.n_iter_no_change:
@@ -179,10 +183,7 @@ class _Prepared:
         return map_of(*parts, self.expansion.directions)
 
 
-def _prepare(
-    x: Tensor, loss: Loss, weights: Tensor, recipe: TableRecipe, chosen: Tensor
-) -> _Prepared:
-    x, weights = x[chosen], weights[chosen]
+def _prepare(x: Tensor, loss: Loss, weights: Tensor, recipe: TableRecipe) -> _Prepared:
     mean, scale, varies = standardisation(x, weights)
     tiny = (scale < SMALLEST).nonzero().flatten().tolist()
     if tiny:
@@ -194,7 +195,7 @@ def _prepare(
     columns = max(int(varies.sum()), 1)
     directions = chosen_directions(z, weights, recipe.n_components)
     expansion = expand(z, weights, directions, (recipe.quadratic_scale / columns) ** 0.5)
-    return _Prepared(mean, scale, expansion, replace(loss, target=loss.target[chosen]), weights)
+    return _Prepared(mean, scale, expansion, loss, weights)
 
 
 @dataclass(frozen=True, eq=False)

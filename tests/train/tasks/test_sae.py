@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import runs
 import sae_runs
@@ -18,6 +19,7 @@ from bilens.io.load import load
 from bilens.nn import TopKSAE
 from bilens.train.activations import ActivationBuffer, measure_sae
 from bilens.train.loop import train
+from bilens.train.recipe import device_of
 from bilens.train.tasks import sae
 from bilens.train.tasks.sae import Run, SAELine, SAERecipe, SAETask, auxiliary_loss, remove_parallel
 
@@ -221,6 +223,22 @@ def test_each_hook_point_has_a_model_folder(tmp_path: Path) -> None:
         assert json.loads(said["metrics"]) == pytest.approx(measured.to_dict())
     job = SAETask(sae_runs.RECIPE, sae_runs.read_model())
     assert [*job.measured(tmp_path)] == [*sae_runs.HOOKS]
+
+
+def test_an_autoencoder_is_measured_where_the_model_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = SAETask(sae_runs.RECIPE, sae_runs.read_model())
+    run = task.start()  # on the CPU, as one that was divided
+    task.read.model.to("meta")
+
+    def measured(model: nn.Module, one: nn.Module, *_: object) -> None:
+        assert device_of(one) == device_of(model)
+        raise runs.Break
+
+    monkeypatch.setattr(sae, "measure_sae", measured)
+    with pytest.raises(runs.Break):
+        task.save(run, tmp_path, {})
 
 
 def test_the_run_folder_of_several_says_which_there_are(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from bilens.train.loop import (
 )
 from bilens.train.processes import ALONE, Processes
 from bilens.train.randomness import seeded_initialisation
-from bilens.train.recipe import Recipe, check_fields
+from bilens.train.recipe import Recipe, check_fields, device_of
 
 CLIP = 1.0  # greatest norm of the gradient of one autoencoder in a step
 MEDIAN_ROWS = 8192  # that the start of decoder_bias is the geometric median of
@@ -254,6 +254,7 @@ class SAETask(SAESteps):
             "data_source": self.read.corpus,
         }
         for hook, sae in zip(self.recipe.hooks, members(run), strict=True):
+            sae.to(device_of(self.read.model))  # one that was divided comes back on the CPU
             metrics = measure_sae(self.read.model, sae, hook, self.read.held_out).to_dict()
             about = {**details, "hook": hook, "metrics": json.dumps(metrics), **provenance}
             save(sae.cpu(), self.folder_of(hook, folder), provenance=about, overwrite=True)
