@@ -177,8 +177,8 @@ class Difference(Record, frozen=True):
 class FitQuality(Record, frozen=True):
     """How much of a layer its quadratic approximation explains; claims on the map rest on it."""
 
-    linear: float  # R² of the affine part
-    quadratic: float  # R² of the whole map
+    linear: float | None  # R² of the affine part; null for −∞, where a constant is missed
+    quadratic: float | None  # R² of the whole map; null likewise
     standard_error: float  # of `quadratic`
     samples: Count  # inputs
     assumed_input: str
