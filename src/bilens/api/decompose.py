@@ -242,8 +242,8 @@ def decompose_layers(
     }
     identity = {name: {**asked, "read_as": read_as(model.layers[name])} for name in names}
     done: dict[str, dict[str, Any]] = {}
-    for name in () if folder is None else names:
-        record = read_done(folder, name, identity[name], overwrite)
+    for name in names:
+        record = None if folder is None else read_done(folder, name, identity[name], overwrite)
         if record is not None:
             done[name] = record
     left = [name for name in names if name not in done]
