@@ -87,10 +87,15 @@ def test_another_model_ends_the_sweep(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", layers=4, experts=2, files=1)
     output = Output(str(tmp_path / "out"))
     plan = plan_of(str(model), FIT, output)
-    write_model(model, layers=4, experts=3, files=1)
-    with pytest.raises(FileError, match="not the model that the manifest is of"):
-        drive(plan, output, Here)
-    assert not output.names("results")
+    for change in ("activation", "experts"):
+        if change == "activation":  # beside the same weights; broken once: they went on
+            path = model / "config.json"
+            path.write_text(path.read_text().replace("silu", "relu"))
+        else:
+            write_model(model, layers=4, experts=3, files=1)
+        with pytest.raises(FileError, match="not the model that the manifest is of"):
+            drive(plan, output, Here)
+        assert not output.names("results")
 
 
 def test_a_plan_leaves_nothing_behind(model: Path, tmp_path: Path) -> None:
