@@ -292,7 +292,7 @@ def test_a_layer_whose_output_is_constant_is_refused_like_any_that_is_not_explai
     (found,) = (one for one in report.record.verdict if one.rule == "r2")
     assert (found.outcome, found.values["value"]) == ("warn", 0.0)
     for lang in ("en", "ja"):
-        assert "| −∞ ± 0.000" in report.to_markdown(lang)
+        assert "| −∞ ± 0.000" in report.to_markdown(lang=lang)
         assert "−∞ ± 0.000" in report.to_html(lang=lang)
 
 
