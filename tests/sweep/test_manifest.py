@@ -106,6 +106,14 @@ def test_a_plan_leaves_nothing_behind(model: Path, tmp_path: Path) -> None:
     assert not out.exists()
 
 
+def test_a_task_that_is_named_twice_is_done_once(model: Path, tmp_path: Path) -> None:
+    """Broken once: half of the results that it waited for were never to come."""
+    line = ["sweep", str(model), "--do", "fit,fit", "--workers", "1", "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, line)
+    assert done.exit_code == 0, done.output
+    assert "6 of 6 results" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
