@@ -265,6 +265,15 @@ def test_rounding_that_moves_nothing_leaves_every_direction_stable() -> None:
     assert stored.movement < 1e-9 < moved.movement
 
 
+def test_where_no_direction_is_stable_there_is_no_angle() -> None:
+    """Eigenvalues nearer than rounding; broken once: the angle was 0, as where nothing moves."""
+    square = torch.linspace(1, 1.001, D_IN, dtype=torch.float64).diag() / 3
+    found = audited(gated(down=torch.ones(1, D_IN).double(), gate=square, value=square))
+    stable = found.layers[0].stability
+    assert stable is not None
+    assert (stable.guaranteed, stable.largest_angle) == (0, None)
+
+
 def test_few_layers_have_no_usual_size() -> None:
     found = audited(gated(), gated(seed=5))
     assert all(layer.norm_z is None for layer in found.layers)

@@ -246,7 +246,7 @@ class Stability(Record, frozen=True):
     movement: float  # no eigenvalue moves farther
     guaranteed: Count  # eigenvectors whose direction is guaranteed
     leading: Count  # of so many
-    largest_angle: float  # degrees, of those that are guaranteed
+    largest_angle: float | None  # degrees, of those that are guaranteed; null where none is
 
 
 class LayerReading(Record, frozen=True):
