@@ -279,6 +279,23 @@ def test_a_classifier_of_ours_is_connected(layers: int) -> None:
     assert coverage.connected
 
 
+def test_a_layer_whose_output_is_constant_is_refused_like_any_that_is_not_explained() -> None:
+    """Broken once: its R², −∞, is no number of JSON, and there was no audit at all."""
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    with torch.no_grad():
+        model[0].weight.fill_(0.01)
+        model[0].bias.fill_(-0.1)  # more than four standard deviations from zero
+    report = audit(model, null_samples=3)
+    fit = report.record.layers[0].fit
+    assert fit is not None
+    assert (fit.linear, fit.quadratic, fit.usable) == (None, None, False)
+    (found,) = (one for one in report.record.verdict if one.rule == "r2")
+    assert (found.outcome, found.values["value"]) == ("warn", 0.0)
+    for lang in ("en", "ja"):
+        assert "| −∞ ± 0.000" in report.to_markdown(lang=lang)
+        assert "−∞ ± 0.000" in report.to_html(lang=lang)
+
+
 def test_words_are_tried_beside_a_baseline_alone() -> None:
     with pytest.raises(UsageError, match="there is no baseline"):
         bl.audit(tiny.trained(), try_words=3)

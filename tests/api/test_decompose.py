@@ -15,6 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 import tiny
+from bilens.algebra.approximation.activation import Activation
 from bilens.algebra.rotation_null import rotation_null
 from bilens.api import decompose as job
 from bilens.api.audit import audit
@@ -416,11 +417,24 @@ def test_another_decomposition_is_not_replaced_unless_asked(
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     model = dataclasses.replace(STORED, weights_sha256=other.get("weights", "a"))
     request = other.get("request", REQUEST)
-    with pytest.raises(OutputExistsError, match="other weights, or with other options"):
+    with pytest.raises(OutputExistsError, match="another model, or with other options"):
         list(decompose_layers(model, request, folder=tmp_path))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     list(decompose_layers(model, request, folder=tmp_path, overwrite=True))
     assert (tmp_path / "layers.0.json").read_bytes() != before["layers.0.json"]
+
+
+@pytest.mark.parametrize(
+    "read", [{"activation": Activation("gelu")}, {"read": TWO.layers["layers.1"].read}]
+)
+def test_the_same_weights_read_as_another_layer_are_another_decomposition(
+    tmp_path: Path, read: dict[str, Any]
+) -> None:
+    run(tmp_path, layers=["layers.0"])
+    view = dataclasses.replace(STORED.layers["layers.0"], **read)
+    model = dataclasses.replace(STORED, views={"layers.0": view})
+    with pytest.raises(OutputExistsError, match="another model"):
+        decompose_layers(model, REQUEST, folder=tmp_path)
 
 
 def test_whitened_with_other_data_is_another_decomposition(tmp_path: Path) -> None:
@@ -443,7 +457,7 @@ def test_files_of_somebody_else_are_not_replaced(tmp_path: Path) -> None:
         run(tmp_path)
     (tmp_path / "layers.1.safetensors").unlink()
     (tmp_path / "layers.1.json").write_text("[]")
-    with pytest.raises(OutputExistsError, match="other weights, or with other options"):
+    with pytest.raises(OutputExistsError, match="another model, or with other options"):
         run(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["layers.1.json"]  # looked at beforehand
     with pytest.raises(OutputExistsError, match="is a file; expected a folder"):

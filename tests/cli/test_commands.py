@@ -186,7 +186,7 @@ def test_decompose_shows_and_saves_what_is_asked_for(
         assert file.get_tensor("eigenvectors").shape == (1, 2, 8)
     result = bilens(*line)
     assert result.code == 2
-    assert "layers.0.json holds a decomposition of other weights, or with other" in result.error()
+    assert "layers.0.json holds a decomposition of another model, or with other" in result.error()
     assert bilens(*line, "--overwrite").code == 0
     (record,) = bilens(*line, "--json").json()["layers"]  # read from the folder
     assert [item["name"] for item in record["outputs"]] == ["0", "1", "2"]

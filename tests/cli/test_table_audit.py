@@ -15,6 +15,7 @@ import torch
 
 import bilens as bl
 from bilens.base.errors import UsageError
+from bilens.findings.table_difference import mean_square
 from bilens.io.loaded_model import LoadedModel
 from bilens.report.reports import TableReport
 from commands import Shell
@@ -44,13 +45,30 @@ def raised(model: LoadedModel, by: float = 0.5) -> LoadedModel:
 
 def test_the_coefficients_that_changed_are_those_of_the_formulas() -> None:
     model, x, target = fitted(1)
-    before = {one.column: one for one in audited(model).record.outputs[0].columns}
+    (usual,) = audited(model).record.outputs
+    before = {one.column: one for one in usual.columns}
     found = changes(raised(model), model, (x, target))
     (output,) = found.outputs
     for one in output.columns:  # half of each, as far as the constant in the units allows
         assert one.square == pytest.approx(before[one.column].square / 2)
-    assert found.change == pytest.approx(0.5)
+    assert found.change == pytest.approx(0.5 * (mean_square(usual) / usual.variance) ** 0.5)
     assert (found.rows, found.changed > 0, found.mended) == (60, True, None)
+
+
+def test_a_shift_of_every_answer_is_a_change() -> None:
+    """Broken once: the outputs of a model of y + 50 had changed by 0.0 %."""
+    rng = np.random.default_rng(0)
+    x, noise = rng.normal(size=(200, 3)), 0.1 * rng.normal(size=200)
+    y = x[:, 0] + x[:, 1] * x[:, 2] + noise
+    before, after = (bl.sklearn.BilinearRegressor().fit(x, y + by) for by in (0, 50))
+    report = bl.audit(after, baseline=before)
+    found = report.record.column_changes
+    assert found.outputs[0].constant == pytest.approx(50)
+    assert found.change == pytest.approx(50 / y.std(), rel=0.1)
+    assert (
+        "largest changes of coefficients (model − baseline): constant +50.0,"
+        in report.to_markdown()
+    )
 
 
 def test_a_model_beside_itself_and_beside_one_of_other_units() -> None:

@@ -10,7 +10,7 @@ import torch
 import tiny
 from bilens.base.errors import NotQuadraticError, ShapeError, UsageError
 from bilens.findings import perturbations as subject
-from bilens.findings.attack import attack_classifier
+from bilens.findings.attack import CLIPPED_IMAGES, Judge, attack_classifier
 from bilens.findings.perturbations import EPSILONS, READS, AttackRequest, Optimum, optimum
 from bilens.findings.subject import LabelledImages
 from bilens.nn import BilinearClassifier, BilinearLayer
@@ -63,6 +63,18 @@ def test_effects_are_those_of_the_model_itself(bias: bool) -> None:
             near = 1.5 / len(labels)
             assert abs(effect.accuracy[0] - float((answers == labels).double().mean())) < near
             assert abs(effect.target_rate[0] - float((answers == 2).double().mean())) < near
+
+
+@pytest.mark.parametrize("number", [7, 1000, 1500, 2500, 10_000])
+def test_the_sample_is_of_all_images(number: int) -> None:
+    """Broken once: of 1,500 images, the first 1,000, and no later class."""
+    zero = torch.zeros(number, 1)
+    f = tiny.classifier(d_input=1).quadratic_map()
+    sample = Judge(f, zero, zero[:, 0].long(), zero, target=0).sample
+    step = max(number / CLIPPED_IMAGES, 1)
+    assert len(sample) == min(number, CLIPPED_IMAGES)
+    assert sample[-1] >= number - step - 1
+    assert bool((sample.diff() - step).abs().lt(1).all())
 
 
 def test_nothing_changes_at_length_zero() -> None:

@@ -87,6 +87,19 @@ def test_a_guessed_layout_is_unverified(tmp_path: pathlib.Path) -> None:
         assert [*report.failed_rules] == ["layout"]
 
 
+def test_codes_that_are_not_read_are_parameters_and_masks_are_none(tmp_path: pathlib.Path) -> None:
+    """Broken once: whole integers did not count, and every parameter was said to be read."""
+    path = tmp_path / "mlp.safetensors"
+    tensors = {"fc1.weight": randn(6, 4), "fc2.weight": randn(3, 6)}
+    codes = {"attn.qweight": torch.zeros(9, 9, dtype=torch.int8)}
+    mask, places = torch.ones(1, 1, 5, 5), torch.arange(5)
+    none = {"attn.bias": mask, "h.attention.bias": mask.byte(), "at.position_ids": places.int()}
+    save_file({**tensors, **codes, **none, "index": places}, path)
+    found, _ = coverage(bl.load(path, activation="relu"), threshold=0.0)
+    assert (found.parameters, found.unread) == (42 + 81, 81)
+    assert found.groups[0].name == "attn.qweight"
+
+
 def test_a_condition_on_coverage_fails(tmp_path: pathlib.Path) -> None:
     language.write(tmp_path, "gpt2", torch.float32)
     model = bl.load(tmp_path)

@@ -10,6 +10,7 @@ import torch
 
 import layer_audit_documents as made
 import tiny
+from bilens.algebra.approximation.activation import Activation
 from bilens.algebra.approximation.layer_weights import GLUWeights, MLPWeights
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.concentration import effective_rank
@@ -18,7 +19,7 @@ from bilens.algebra.hosvd import hosvd
 from bilens.api.audit import layers_of
 from bilens.base.errors import UsageError
 from bilens.findings import layer_reading
-from bilens.findings.difference import compare_layers
+from bilens.findings.difference import compare_layers, other_kind
 from bilens.findings.layer_audit import LayerAudit, audit_layers, checked_options, compare_with
 from bilens.findings.layer_reading import (
     AuditOptions,
@@ -264,6 +265,15 @@ def test_rounding_that_moves_nothing_leaves_every_direction_stable() -> None:
     assert stored.movement < 1e-9 < moved.movement
 
 
+def test_where_no_direction_is_stable_there_is_no_angle() -> None:
+    """Eigenvalues nearer than rounding; broken once: the angle was 0, as where nothing moves."""
+    square = torch.linspace(1, 1.001, D_IN, dtype=torch.float64).diag() / 3
+    found = audited(gated(down=torch.ones(1, D_IN).double(), gate=square, value=square))
+    stable = found.layers[0].stability
+    assert stable is not None
+    assert (stable.guaranteed, stable.largest_angle) == (0, None)
+
+
 def test_few_layers_have_no_usual_size() -> None:
     found = audited(gated(), gated(seed=5))
     assert all(layer.norm_z is None for layer in found.layers)
@@ -381,7 +391,7 @@ def test_a_map_that_is_refused_is_not_compared_but_its_weights_are() -> None:
 
 def test_a_broken_layer_is_not_compared() -> None:
     old = subject(biased())
-    broken = compare_with(old, None, AuditOptions(3, 0))
+    broken = compare_with(old, old, None, AuditOptions(3, 0))
     assert broken.refused == "the layer of the model cannot be read"
     model = transformer()
     model.mlps[2].down.weight.data[0, 0] = torch.inf
@@ -435,8 +445,27 @@ def test_a_planted_low_rank_edit_stands_out_and_noise_does_not() -> None:
 
 
 def test_layers_are_compared_where_name_sizes_and_activation_match() -> None:
+    """Broken once: a layer of another activation was left out, and all was called the same."""
     mine = [subject(biased(), "a"), subject(biased(), "b"), subject(biased(activation="silu"), "c")]
     theirs = [subject(biased(), "a"), subject(biased(), "c"), subject(biased(), "d")]
-    found = audit_layers(mine, baseline=theirs, options=AuditOptions(3, 0)).difference
-    assert found is not None
-    assert [(layer.name, layer.identical) for layer in found.layers] == [("a", True)]
+    audit = audit_layers(mine, baseline=theirs, options=AuditOptions(3, 0))
+    assert audit.difference is not None
+    assert [(layer.name, layer.identical, layer.refused) for layer in audit.difference.layers] == [
+        ("a", True, None),
+        ("c", False, "gated identity 6 → 9 → 4 became gated silu 6 → 9 → 4"),
+    ]
+    assert rule(audit, "changed_layers") == (
+        "info",
+        {"value": 1, "threshold": 0, "of": 2, "layers": "c"},
+    )
+
+
+def test_another_slope_is_another_kind_of_layer() -> None:
+    one, other = (
+        subject(MLPWeights(randn(4, 9), randn(9, 6), Activation("leaky_relu", slope)))
+        for slope in (0.1, 0.2)
+    )
+    assert other_kind(one, one) is None
+    assert "slope 0.1 6 → 9 → 4 became plain leaky_relu with slope 0.2" in str(
+        other_kind(one, other)
+    )

@@ -161,6 +161,18 @@ def test_no_place_of_a_grid_is_higher(lift: float) -> None:
     torch.testing.assert_close(gain, highest, rtol=0, atol=0.02)
 
 
+def test_on_a_ridge_the_value_is_that_at_the_place_told() -> None:
+    """l·(a·z) − (a·z)²; broken once: its determinant is rounding, and so was the peak told."""
+    scale, first, second = random(3, 300)
+    parts = (scale * first, -first.square(), scale * second, -second.square(), -first * second)
+    gain, z_i, z_j = largest_of_two(*parts)
+    along = first * z_i + second * z_j
+    torch.testing.assert_close(gain, scale * along - along.square())
+    reach = REACH * (first.abs() + second.abs())
+    best = (scale / 2).clamp(-reach, reach)
+    torch.testing.assert_close(gain, scale * best - best.square())
+
+
 def test_every_column_and_pair_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         table_audit, "BLOCK_BYTES", 2 * 8 * table_audit.ARRAYS * 5

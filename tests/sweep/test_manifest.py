@@ -87,10 +87,15 @@ def test_another_model_ends_the_sweep(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", layers=4, experts=2, files=1)
     output = Output(str(tmp_path / "out"))
     plan = plan_of(str(model), FIT, output)
-    write_model(model, layers=4, experts=3, files=1)
-    with pytest.raises(FileError, match="not the model that the manifest is of"):
-        drive(plan, output, Here)
-    assert not output.names("results")
+    for change in ("activation", "experts"):
+        if change == "activation":  # beside the same weights; broken once: they went on
+            path = model / "config.json"
+            path.write_text(path.read_text().replace("silu", "relu"))
+        else:
+            write_model(model, layers=4, experts=3, files=1)
+        with pytest.raises(FileError, match="not the model that the manifest is of"):
+            drive(plan, output, Here)
+        assert not output.names("results")
 
 
 def test_a_plan_leaves_nothing_behind(model: Path, tmp_path: Path) -> None:
@@ -99,6 +104,14 @@ def test_a_plan_leaves_nothing_behind(model: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "6 layers in 6 jobs" in done.stdout
     assert not out.exists()
+
+
+def test_a_task_that_is_named_twice_is_done_once(model: Path, tmp_path: Path) -> None:
+    """Broken once: half of the results that it waited for were never to come."""
+    line = ["sweep", str(model), "--do", "fit,fit", "--workers", "1", "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, line)
+    assert done.exit_code == 0, done.output
+    assert "6 of 6 results" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ for the next; results written before their tensors.
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,17 @@ def test_a_changed_expert_is_compared(model: Path, tmp_path: Path) -> None:
     rows = sorted((tmp_path / "out" / "results" / "compare" / "000").iterdir())
     changes = [json.loads(one.read_bytes())["numbers"]["weight_change"] for one in rows]
     assert sorted(changes)[:-1] == [0.0] * (len(changes) - 1)
+
+
+def test_a_layer_of_another_kind_is_not_compared(model: Path, tmp_path: Path) -> None:
+    """Broken once: the same weights behind another activation were called identical."""
+    other = shutil.copytree(model, tmp_path / "other")
+    (other / "config.json").write_text((model / "config.json").read_text().replace("silu", "relu"))
+    options = SweepOptions(tasks=("compare",), baseline=str(other))
+    output = Output(str(tmp_path / "out"))
+    assert drive(plan_of(str(model), options, output), output, Here).whole
+    refused = json.loads(output.read(result_name("compare", 0)) or b"")["refused"]
+    assert "gated relu 64 → 96 → 64 became gated silu 64 → 96 → 64" in refused
 
 
 @pytest.mark.parametrize("with_rows", [False, True])

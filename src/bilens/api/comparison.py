@@ -16,7 +16,6 @@ from bilens.data.labelled_data import read_labelled
 from bilens.data.model_interface import LabelledData
 from bilens.data.tokenizer import load_tokenizer
 from bilens.findings.adapters import Vocabulary, update_directions, vocabulary_of
-from bilens.findings.difference import kind_of_layer
 from bilens.findings.layer_audit import compare_with
 from bilens.findings.layer_reading import AuditOptions, fit_layer
 from bilens.findings.table_audit import exact_layer, output_names_of, units_of
@@ -107,13 +106,13 @@ def is_of_columns(model: LoadedModel) -> bool:
 def layer_changes(
     model: LoadedModel, baseline: LoadedModel, seed: int
 ) -> tuple[LayerDifference, ...]:
-    """Return what changed in the one layer of a model; nothing where the baseline has another."""
+    """Return what changed in the one layer of a model; nothing where the baseline has none."""
     (subject,) = model.layers.values()
     before = baseline.layers.get(subject.name)
-    if before is None or kind_of_layer(before) != kind_of_layer(subject):
+    if before is None:
         return ()
     fitted = fit_layer(subject, seed)
-    return (compare_with(before, fitted, AuditOptions(0, seed), vectors=True),)
+    return (compare_with(before, subject, fitted, AuditOptions(0, seed), vectors=True),)
 
 
 def table_changes(

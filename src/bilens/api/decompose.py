@@ -38,8 +38,10 @@ from bilens.base.errors import (
 )
 from bilens.base.files import names_in, read_json, write_files
 from bilens.base.memory import MEMORY_LIMIT_VARIABLE, readable
+from bilens.findings.layer_reading import weights_of
 from bilens.findings.spectra import null_estimate, rank_null_intervals, summarise_spectra
-from bilens.io.load import LoadedModel
+from bilens.io.load import LayerView, LoadedModel
+from bilens.io.tensors import tensors_sha256
 from bilens.records.base import to_json
 from bilens.records.common import NullInterval
 from bilens.records.decomposition import LayerDecomposition, LayerPlan
@@ -232,14 +234,18 @@ def decompose_layers(
 ) -> list[dict[str, Any]]:
     """Return the record of each layer of a model, computing those that a folder does not hold."""
     names = [choose_layer(model, name) for name in layers] or list(model.layers)
-    identity = {
+    asked = {
         "weights_sha256": model.identity,
         "request": request.to_dict(),
         "bilens": VERSION,
         "data_sha256": None if inputs is None else inputs.about["sha256"],
     }
-    found = {} if folder is None else {n: read_done(folder, n, identity, overwrite) for n in names}
-    done = {name: record for name, record in found.items() if record is not None}
+    identity = {name: {**asked, "read_as": read_as(model.layers[name])} for name in names}
+    done: dict[str, dict[str, Any]] = {}
+    for name in names:
+        record = None if folder is None else read_done(folder, name, identity[name], overwrite)
+        if record is not None:
+            done[name] = record
     left = [name for name in names if name not in done]
     ahead: dict[str, LayerJob] = {}
     for name in left:  # what cannot be done for one layer is said before any work is done
@@ -260,7 +266,7 @@ def decompose_layers(
                 ahead[name] = prepare(model, request, name, inputs, memory_limit)
             job = ahead.pop(name)
             result = run_job(job, memory_limit, progress)
-            record = {**to_json(result.record), **identity, **about}
+            record = {**to_json(result.record), **identity[name], **about}
             with interruptible() as interrupted:  # a first Ctrl-C waits for both files
                 if folder is not None:
                     save(folder, name, result.pairs, record)
@@ -270,6 +276,12 @@ def decompose_layers(
     except KeyboardInterrupt:
         raise InterruptedRunError(what_is_kept(names, list(done), folder)) from None
     return [done[name] for name in names]
+
+
+def read_as(view: LayerView) -> list[str]:
+    """Return what a layer is: the same weights can be read as another one, by what is said."""
+    weights = weights_of(view.read())
+    return [str(view.activation), view.gives, tensors_sha256(weights.items())]
 
 
 def what_is_kept(layers: Sequence[str], done: Sequence[str], folder: Path | None) -> str:
@@ -310,7 +322,7 @@ def read_done(
         return found
     if not overwrite and not same:
         raise OutputExistsError(
-            f"{record_file} holds a decomposition of other weights, or with other options or "
+            f"{record_file} holds a decomposition of another model, or with other options or "
             "data: choose another folder, or replace it with --overwrite."
         )
     return None

@@ -58,8 +58,8 @@ class Judge:
     @property
     def sample(self) -> Tensor:
         """Indices of the images that the clipped effect is measured on, evenly spread."""
-        step = max(len(self.labels) // CLIPPED_IMAGES, 1)
-        return torch.arange(0, len(self.labels), step)[:CLIPPED_IMAGES]
+        count = min(len(self.labels), CLIPPED_IMAGES)
+        return torch.arange(count) * len(self.labels) // count
 
     def clipped_effect(self, deltas: Tensor) -> Effect:
         """Return the same with pixels cut to the box, on the sample."""

@@ -5,14 +5,20 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from math import prod
 
-from bilens.io.stored_mlp import Store
+import torch
+
+from bilens.io.stored_mlp import Store, StoredTensor
 from bilens.nn.agreement import Agreement
 from bilens.nn.layer_view import LayerView
 from bilens.records.decision import Coverage, CoverageGroup
 from bilens.records.layer_audit import LayerReading
 
 # Numbers that follow from a configuration or from data: stored with the weights, never trained.
-BUFFERS = re.compile(r"(^|\.)(inv_freq|masked_bias|running_mean|running_var|num_batches_tracked)$")
+BUFFERS = re.compile(
+    r"(^|\.)(inv_freq|masked_bias|causal_mask|position_ids|running_mean|running_var"
+    r"|num_batches_tracked)$"
+)
+PACKED = (torch.int8, torch.uint8, torch.int16, torch.int32)  # codes of weights; int64 is of places
 NUMBER = re.compile(r"(?<![^._\[/-])\d+(?![^._\]/-])")
 FEWEST = 3  # tensors that are told as one
 
@@ -35,11 +41,7 @@ def measure_coverage(
     connected: bool,
 ) -> Coverage:
     """Return how many parameters were read; `ended` says of each layer what `how_read` does."""
-    sizes = {
-        name: prod(one.shape)
-        for name, one in tensors.items()
-        if one.dtype.is_floating_point and BUFFERS.search(name) is None
-    }
+    sizes = {name: prod(one.shape) for name, one in tensors.items() if is_parameter(name, one)}
     read: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for layer in layers:
         for name, count in layer.tensors.items():
@@ -72,6 +74,13 @@ def measure_coverage(
         None if check is None else check.relative_error,
         connected,
     )
+
+
+def is_parameter(name: str, tensor: StoredTensor) -> bool:
+    """Tell whether a tensor holds weights, or their codes; GPT-2 calls its masks `attn.bias`."""
+    mask = name.endswith(".bias") and len(tensor.shape) > 2
+    kept = tensor.dtype.is_floating_point or tensor.dtype in PACKED
+    return kept and not mask and BUFFERS.search(name) is None
 
 
 def folded(names: Iterable[str]) -> dict[str, list[str]]:

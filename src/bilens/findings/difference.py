@@ -39,7 +39,13 @@ from bilens.records.layer_audit import ChangeDirection, LayerDifference, ModeCha
 def kind_of_layer(layer: LayerView) -> str:
     """Return what has to be the same in both."""
     kind, sizes = "gated" if layer.gated else "plain", layer.sizes
-    return f"{kind} {layer.activation.name} {sizes.d_in} → {sizes.d_hidden} → {sizes.d_out}"
+    return f"{kind} {layer.activation} {sizes.d_in} → {sizes.d_hidden} → {sizes.d_out}"
+
+
+def other_kind(before: LayerView, after: LayerView) -> str | None:
+    """Return what a layer was and what it became; None where it is of the same kind and sizes."""
+    kinds = kind_of_layer(before), kind_of_layer(after)
+    return None if kinds[0] == kinds[1] else " became ".join(kinds)
 
 
 DRAWS = 5  # of noise, where its mean does not stand for one draw

@@ -1,7 +1,5 @@
 """What is said of a quadratic approximation: beside spectra, in an audit, and by itself."""
 
-import math
-
 from bilens.algebra.approximation.quadratic_fit import QuadraticFit
 from bilens.algebra.approximation.r_squared import FitScores
 from bilens.findings.guarantees import finite
@@ -41,8 +39,8 @@ def fit_quality(fit: LayerFit) -> FitQuality:
     scores = fit.scores
     linear, whole = scores.linear, scores.quadratic
     return FitQuality(
-        linear=-math.inf if linear.value is None else linear.value,
-        quadratic=-math.inf if whole.value is None else whole.value,
+        linear=linear.value,
+        quadratic=whole.value,
         standard_error=whole.standard_error or 0.0,
         samples=scores.rows,
         assumed_input=fit.assumed_input,

@@ -13,7 +13,7 @@ from bilens.algebra.hosvd import hosvd
 from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import NonFiniteError, UsageError
-from bilens.findings.difference import compare_layers, kind_of_layer
+from bilens.findings.difference import compare_layers, other_kind
 from bilens.findings.image_warnings import read_layer_warnings
 from bilens.findings.layer_reading import (
     AuditOptions,
@@ -94,8 +94,8 @@ def audit_layers(
         if model.input_shape is not None and fitted is not None:
             overfitting, triggers = read_layer_warnings(fitted, model.input_shape)
         base = before.get(subject.name)
-        if base is not None and kind_of_layer(base) == kind_of_layer(subject):
-            changes.append(compare_with(base, fitted, options))
+        if base is not None:
+            changes.append(compare_with(base, subject, fitted, options))
     progress("layers", len(subjects), len(subjects))
     layers = with_norm_scores(found)
     evidence = Evidence(layers=layers, performance=performance, changes=tuple(changes))
@@ -115,8 +115,16 @@ def audit_layers(
 
 
 def compare_with(
-    before: LayerView, after: FittedLayer | None, options: AuditOptions, *, vectors: bool = False
+    before: LayerView,
+    subject: LayerView,
+    after: FittedLayer | None,
+    options: AuditOptions,
+    *,
+    vectors: bool = False,
 ) -> LayerDifference:
+    """Return what changed in a layer; `after` is how it was read, None where it cannot be."""
+    if other := other_kind(before, subject):
+        return LayerDifference(before.name, False, other)
     try:
         base = fit_layer(before, options.seed, options.threshold, options.rows)
     except NonFiniteError:

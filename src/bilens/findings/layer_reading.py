@@ -358,5 +358,5 @@ def stability(
         return None
     sines = found.sine[:LEADING].tolist()
     sure = [sine for sine in sines if sine < 1]
-    angle = math.degrees(math.asin(max(sure, default=0.0)))
+    angle = math.degrees(math.asin(max(sure))) if sure else None
     return Stability(ROUNDING, found.movement, len(sure), len(sines), angle)

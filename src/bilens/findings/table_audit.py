@@ -275,7 +275,9 @@ def largest_of_two(
     z_i = 2 * (cross * linear_j - square_j * linear_i) / determinant
     z_j = 2 * (cross * linear_i - square_i * linear_j) / determinant
     inside = (z_i.abs() <= REACH) & (z_j.abs() <= REACH)  # NaN is not
-    gain = torch.where(inside, (linear_i * z_i + linear_j * z_j) / 2, -torch.inf)
+    # at z, not l·z / 2, which holds at a true peak alone; a ridge has its value on an edge, too
+    gain = linear_i * z_i + linear_j * z_j + square_i * z_i**2 + square_j * z_j**2
+    gain = torch.where(inside, gain + 2 * cross * z_i * z_j, -torch.inf)
     for end in (-REACH, REACH):
         other, z = largest_of_one(linear_j + 2 * end * cross, square_j.expand_as(cross))
         found = other + linear_i * end + square_i * end**2

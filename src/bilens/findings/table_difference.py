@@ -15,10 +15,10 @@ from bilens.findings.table_audit import (
 )
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn.classifier import in_standard_units
-from bilens.records.table_audit import ColumnChanges
+from bilens.records.table_audit import ColumnChanges, OutputEffects
 
 EXAMPLES = 12  # rows
-ROUNDING = 1e-12  # of the change of coefficients: what computing them in float64 leaves
+ROUNDING = 1e-12  # of the coefficients: what computing them in float64 leaves
 MOVED = 0.01  # of the standard deviation of the baseline's numbers
 
 
@@ -54,10 +54,17 @@ def compare_columns(model: LoadedModel, baseline: LoadedModel) -> ColumnChanges:
     f = f.compose_output(torch.eye(len(after)).double()[asked[0]])
     g = g.compose_output(-torch.eye(len(before)).double()[asked[1]]).compose_input(matched)
     effects, usual = (output_effects(one, tuple(outputs), LISTED_PAIRS) for one in (f + g, g))
-    moved, spread = (sum(one.variance for one in part) for part in (effects, usual))
+    moved, size = (sum(map(mean_square, part)) for part in (effects, usual))
+    spread = sum(one.variance for one in usual)
     change = (moved / spread) ** 0.5 if spread > 0 else None
-    effects = () if change is not None and change <= ROUNDING else effects
+    effects = () if moved <= ROUNDING**2 * size else effects
     return structs.replace(found, outputs=effects, change=change)
+
+
+def mean_square(output: OutputEffects) -> float:
+    """Return that of an output over independent standard normal columns."""
+    mean = output.constant + sum(column.square for column in output.columns)
+    return output.variance + mean**2
 
 
 def renamed_columns(model: LoadedModel, baseline: LoadedModel) -> tuple[tuple[str, str], ...]:

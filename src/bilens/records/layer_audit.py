@@ -177,8 +177,8 @@ class Difference(Record, frozen=True):
 class FitQuality(Record, frozen=True):
     """How much of a layer its quadratic approximation explains; claims on the map rest on it."""
 
-    linear: float  # R² of the affine part
-    quadratic: float  # R² of the whole map
+    linear: float | None  # R² of the affine part; null for −∞, where a constant is missed
+    quadratic: float | None  # R² of the whole map; null likewise
     standard_error: float  # of `quadratic`
     samples: Count  # inputs
     assumed_input: str
@@ -246,7 +246,7 @@ class Stability(Record, frozen=True):
     movement: float  # no eigenvalue moves farther
     guaranteed: Count  # eigenvectors whose direction is guaranteed
     leading: Count  # of so many
-    largest_angle: float  # degrees, of those that are guaranteed
+    largest_angle: float | None  # degrees, of those that are guaranteed; null where none is
 
 
 class LayerReading(Record, frozen=True):

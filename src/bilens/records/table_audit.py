@@ -120,7 +120,8 @@ class ColumnChanges(Record, frozen=True):
     # of each output of both: model − baseline, in standard units of the model; a column that one
     # model alone reads counts as 0 in the other
     outputs: tuple[OutputEffects, ...] = ()
-    change: float | None = None  # √(variance of that / of the baseline); null where it is zero
+    # √(mean square of that / variance of the baseline); null where the baseline does not vary
+    change: float | None = None
     rows: Count = 0  # that both models answered: they hold what the baseline reads
     changed: Count = 0  # with another class, or a number that moved by over 1% of its spread
     mended: Count | None = None  # wrong before and right now; null where that is not known

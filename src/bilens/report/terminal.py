@@ -42,6 +42,7 @@ from bilens.report.text import (
     floored,
     load_catalogue,
     percent,
+    r_squared,
     raised,
     signed_quantity,
 )
@@ -140,7 +141,9 @@ def layer_cells(layer: LayerReading) -> list[str]:
     if layer.broken is not None or layer.units is None:
         return ["broken", *7 * [NONE]]
     fit, outputs, units = layer.fit, layer.outputs, layer.units
-    first = ["exact", NONE] if fit is None else [fixed(fit.quadratic, 3, -1), fixed(fit.linear, 3)]
+    first = (
+        ["exact", NONE] if fit is None else [r_squared(fit.quadratic, -1), r_squared(fit.linear)]
+    )
     first.append(optional(layer.weight_norm, ".4g"))
     dead = str(units.dead + units.never_active)
     if outputs is None:

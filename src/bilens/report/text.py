@@ -84,6 +84,11 @@ def fixed(value: float, digits: int = 2, toward: int = 0) -> str:
     return text.replace("-", MINUS) if float(text.replace(",", "")) != 0 else text.lstrip("-")
 
 
+def r_squared(value: float | None, toward: int = 0) -> str:
+    """Return R² with three decimals; −∞ where a constant is missed."""
+    return f"{MINUS}∞" if value is None else fixed(value, 3, toward)
+
+
 def signed(value: float, digits: int = 2, toward: int = 0) -> str:
     """Return `fixed` with its sign, also where it is positive; zero has none."""
     text = fixed(value, digits, toward)

@@ -12,7 +12,7 @@ from bilens.algebra.eigenvector_matching import EigenvectorMatch, Group, match_e
 from bilens.api.comparison import is_one_exact_layer, read_alike, whole_difference
 from bilens.base import silent
 from bilens.base.errors import BilensError, NonFiniteError, UsageError
-from bilens.findings.difference import compare_layers, kind_of_layer
+from bilens.findings.difference import compare_layers, other_kind
 from bilens.findings.layer_reading import FittedLayer, fit_layer
 from bilens.findings.rules.progress import changes, outcome
 from bilens.io.loaded_model import LoadedModel
@@ -153,7 +153,10 @@ def changed_layers(
     found, work, left_out, scores = list[LayerDifference](), 0, 0, list[float]()
     for name, view in model.layers.items():
         before = baseline.layers.get(name)
-        if before is None or kind_of_layer(before) != kind_of_layer(view):
+        if before is None:
+            continue
+        if other := other_kind(before, view):
+            found.append(LayerDifference(name, False, other))
             continue
         sizes = view.sizes
         outer = sizes.d_in + sizes.d_out

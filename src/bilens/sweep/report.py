@@ -69,11 +69,10 @@ class Swept:
             self.readings[row.index] = reading
         elif task == "fit" and "audit" not in self.plan.head.options.tasks:
             fit = msgspec.convert(found.record, LayerFit)
-            if fit.scores.quadratic.value is not None:  # else −∞, which no rule judges
-                sizes, quality = (row.d_in, row.d_hidden, row.d_out), fit_quality(fit)
-                about = row.name, row.kind, row.activation, fit.exact, *sizes, False
-                of_fit = LayerReading(*about, fit=None if fit.exact else quality)
-                self.readings[row.index] = of_fit
+            sizes, quality = (row.d_in, row.d_hidden, row.d_out), fit_quality(fit)
+            about = row.name, row.kind, row.activation, fit.exact, *sizes, False
+            of_fit = LayerReading(*about, fit=None if fit.exact else quality)
+            self.readings[row.index] = of_fit
         elif task == "compare":
             change = msgspec.convert(found.record, LayerDifference)
             self.changes.append(replace(change, output_parts=(), triggers=(), token_pairs=()))

@@ -19,6 +19,7 @@ from bilens.api.layer_reading import LayerMap, LayerOutputs, Request
 from bilens.api.quadratic_fit import quadratic_fit
 from bilens.api.trace import direction_readings
 from bilens.base.errors import NotQuadraticError, UsageError
+from bilens.findings.difference import other_kind
 from bilens.findings.fits import approximation_quality, fit_record
 from bilens.findings.layer_audit import compare_with
 from bilens.findings.layer_reading import WIDE, AuditOptions, fit_layer, read_layer
@@ -185,8 +186,13 @@ def compare(subject: Subject) -> Found:
     asked, base = subject.asked, subject.baseline
     if base is None or subject.name not in base.layers:
         raise UsageError(f"the baseline has no layer {subject.name!r}: compare a model like it.")
+    before = base.layers[subject.name]
+    if other := other_kind(before, subject.view):
+        raise UsageError(
+            f"{subject.name!r} is no layer like the baseline's ({other}): compare a model like it."
+        )
     after = fit_layer(subject.view, asked.seed, asked.threshold)
-    found = compare_with(base.layers[subject.name], after, asked)
+    found = compare_with(before, subject.view, after, asked)
     directions = None if found.outputs is None else float(found.outputs.directions_90)
     numbers = {
         "weight_change": 0.0 if found.identical else found.weight_change,

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -177,9 +178,29 @@ def test_one_text_is_not_a_list() -> None:
         parse_conditions("r2", data=False, baseline=False)
 
 
-def test_every_rule_can_be_named() -> None:
-    assert len(parse_conditions(rules_asked_for(), data=True, baseline=True)) == len(
-        rules_asked_for()
+def test_every_rule_can_be_named_that_can_fail() -> None:
+    """Broken once: with changed_answers, or calibration, no audit ever failed."""
+    limits = {"calibration": ">0.05", "few_directions": ">10"}
+    asked = [f"{name}{limits.get(name, '')}" for name in rules_asked_for()]
+    assert len(parse_conditions(asked, data=True, baseline=True)) == len(rules_asked_for())
+    for name, limit in limits.items():
+        with pytest.raises(UsageError, match=f"write one, such as '{name}{limit}'"):
+            parse_conditions([name], data=True, baseline=True)
+    (asked_for,) = parse_conditions(["changed_answers"], data=True, baseline=True)
+    for value, fails in ((0.2, True), (0.0, False)):
+        found = Finding("changed_answers", "info", {"value": value, "count": 2, "total": 10})
+        assert judge_conditions("table", [asked_for], [found])[0].failed == fails
+
+
+def test_a_case_that_asks_for_caution_is_told_before_a_larger_number_that_passes() -> None:
+    """Broken once: the largest share of an input, below its null, hid one above its own."""
+
+    def measure(_: Evidence) -> Iterator[Values]:
+        yield {"value": 9, "of": "a", "outcome": "pass"}
+        yield from ({"value": value, "of": "b"} for value in (5, 7, 3))
+
+    assert replace(wide, measure=measure).judge(Evidence()) == Finding(
+        "wide_layers", "warn", {"value": 7, "threshold": 4, "of": "b"}
     )
 
 

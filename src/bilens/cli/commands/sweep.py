@@ -139,7 +139,7 @@ def sweep(
     if len(model) != 1 or run.out is None:
         raise UsageError("give one model and --out FOLDER, or `status FOLDER`, or `report FOLDER`.")
     given = dict(vars(settings))
-    tasks = tuple(filter(None, given.pop("do").split(",")))
+    tasks = tuple(dict.fromkeys(filter(None, given.pop("do").split(","))))  # each once
     options, place = SweepOptions(tasks=tasks, **given), Place(run.out)
     plan = plan_of(model[0], options, place)
     if run.plan:

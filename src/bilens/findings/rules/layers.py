@@ -50,7 +50,9 @@ def r2(evidence: Evidence) -> Iterator[Values]:
     if evidence.whole:
         yield {
             "value": min(
-                (one for _, fit in fits for one in (fit.quadratic, fit.trimmed or 1)), default=1.0
+                # of a constant that is missed there is no variance to explain
+                (one or 0.0 for _, fit in fits for one in (fit.quadratic, fit.trimmed)),
+                default=1.0,
             ),
             "on": {0: "", len(fits): "_seen"}.get(sum(fit.seen for _, fit in fits), "_some"),
             "threshold": fits[0][1].threshold if fits else 0.0,

@@ -116,11 +116,17 @@ def parse_condition(text: str) -> Condition:
             "limit, such as 'r2<0.9' (<, <=, > or >=)."
         )
     rule, compared, limit = match.groups()
-    if rule not in rules_asked_for():
+    asked = rules_asked_for().get(rule)
+    if asked is None:
         raise UsageError(
             f"there is no rule {rule!r}: choose one of {', '.join(rules_asked_for())}."
         )
     if compared is None:
+        if asked.bad is None and asked.usual == "info":  # it ends so whatever it measures
+            limit = 10 if asked.values[str(asked.number)] == "count" else 0.05
+            raise UsageError(
+                f"{rule} has no limit of its own: write one, such as '{rule}>{limit}'."
+            )
         return Condition(rule)
     try:
         number = float(limit)

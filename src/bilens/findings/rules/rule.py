@@ -17,6 +17,7 @@ from bilens.records.table_audit import ColumnChanges, Conversion, OutputEffects,
 Kind = Literal["audit", "layer_audit", "table"]
 Scope = Literal["", "weights", "map", "rounding"]
 Group = Literal["reading", "model", "use"]  # is it read rightly, is it sound, what is it good for
+SEVERITY: Sequence[Outcome] = ("pass", "info", "warn", "fail")
 GUESS, USUAL = 1, 6  # rank of a rule whose caution means: do not use; of most rules
 # How a number is shown, and so of which type it is: `count` and `whole` as a whole number, the
 # first one being one; `text`, `mode` and `kinds` as words; `points` in percentage points,
@@ -84,7 +85,8 @@ class Rule:
     """
 
     id: str
-    # Yields the numbers of each case, nothing where there is nothing to judge; the worst is told.
+    # Yields the numbers of each case, nothing where there is nothing to judge; told is the worst
+    # outcome, and of the cases that end so the one with the worst number.
     # A case may have a `threshold` of its own, and an `outcome` where no threshold decides it.
     measure: Callable[[Evidence], Iterable[Values]]
     documents: tuple[Kind, ...]  # in whose verdicts it stands
@@ -105,16 +107,18 @@ class Rule:
         cases = [{"threshold": self.threshold, **case} for case in self.measure(evidence)]
         if not cases:
             return None
+        outcome = max(map(self.ended, cases), key=SEVERITY.index)
+        told = [case for case in cases if self.ended(case) == outcome]
         worst = min if self.bad == "<" else max
-        case = cases[0] if self.bad is None else worst(cases, key=itemgetter(self.number))
-        outcome = case.get("outcome", self.beyond if self.is_beyond(case) else self.usual)
-        return Finding(
-            self.id, str(outcome), {name: case[name] for name in self.values if name in case}
-        )
+        case = told[0] if self.bad is None else worst(told, key=itemgetter(self.number))
+        return Finding(self.id, outcome, {name: case[name] for name in self.values if name in case})
+
+    def ended(self, case: Values) -> str:
+        return str(case.get("outcome", self.beyond if self.is_beyond(case) else self.usual))
 
     def is_beyond(self, values: Values) -> bool:
         """Return whether the number is on the bad side of the threshold."""
-        value, threshold = values.get(self.number or ""), values.get("threshold")
+        value, threshold = values.get(self.number or ""), values.get("threshold", self.threshold)
         if not isinstance(value, int | float) or not isinstance(threshold, int | float):
             return False
         return value < threshold if self.bad == "<" else self.bad == ">" and value > threshold

@@ -29,6 +29,7 @@ from bilens.report.text import (
     percent,
     points,
     quantity,
+    r_squared,
     signed_quantity,
     whole,
 )
@@ -44,7 +45,7 @@ def warnings(t: Catalogue, record: Audit | LayerAudit) -> Markup:
         return Markup()
     if isinstance(record, LayerAudit) and (fit := record.layers[0].fit) is not None:
         about = t(f"layers.facts.{'rows' if fit.seen else 'normal'}")
-        lead = [paragraph(t("warnings.fit", r2=fixed(fit.quadratic, 3, -1), inputs=about))]
+        lead = [paragraph(t("warnings.fit", r2=r_squared(fit.quadratic, -1), inputs=about))]
     if overfitting is None or triggers is None:
         return section(t, "warnings", paragraph(t("warnings.older")))
     return section(

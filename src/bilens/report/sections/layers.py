@@ -47,6 +47,7 @@ from bilens.report.text import (
     fixed,
     percent,
     quantity,
+    r_squared,
     scientific,
     signed,
     signed_quantity,
@@ -116,7 +117,7 @@ def layer_charts(t: Catalogue, layers: Sequence[LayerReading]) -> list[tuple[str
         if fit is None:
             fitted.append(LayerColumn(None if layer.broken is not None else 1.0))
         else:
-            share, linear = max(fit.quadratic, 0.0), max(fit.linear, 0.0)
+            share, linear = (max(one or 0.0, 0.0) for one in (fit.quadratic, fit.linear))
             fitted.append(LayerColumn(share, linear, marked=not fit.usable))
         if outputs is None:
             ranked.append(LayerColumn(None))
@@ -126,7 +127,7 @@ def layer_charts(t: Catalogue, layers: Sequence[LayerReading]) -> list[tuple[str
     drawn = []
     fits = [layer.fit for layer in layers if layer.fit is not None]
     if fits:
-        values, level = [fit.quadratic for fit in fits], fits[-1].threshold
+        values, level = [fit.quadratic or 0.0 for fit in fits], fits[-1].threshold
         show = partial(fixed, digits=3, toward=-1)
         drawn.append(column_chart(t, "r2", fitted, values, show, top=1.0, level=level))
     if norms := known(sized):
@@ -179,7 +180,7 @@ def layer_numbers(t: Catalogue, layer: LayerReading) -> tuple[str, ...]:
     fitted = t("layers.table.exact"), NONE
     if fit is not None:
         error = fixed(fit.standard_error, 3)
-        fitted = f"{fixed(fit.quadratic, 3, -1)} ± {error}", fixed(fit.linear, 3)
+        fitted = f"{r_squared(fit.quadratic, -1)} ± {error}", r_squared(fit.linear)
     if fit is not None and fit.median is not None:
         both = t("layers.table.median", all=fitted[0], median=fixed(fit.median, 3, -1))
         fitted = both, fitted[1]
