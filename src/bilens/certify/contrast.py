@@ -150,7 +150,7 @@ def contrast_of(
     )[0]
     if eigs.status is not Status.OK:
         raise NumericalError(
-            f"outputs {first} against {second}: {eigs.status}; no certificate is given."
+            f"outputs {first} against {second}: {eigs.status.value}; no certificate is given."
         )
     values, vectors, b = eigs.eigenvalues, eigs.eigenvectors, eigs.linear
     told = max(int((values.abs() > float(eigs.rounding_bound)).sum()), 1)  # from zero
