@@ -115,7 +115,8 @@ def whiten(f: QuadraticMap, covariance: Tensor, mean: Tensor | None = None) -> Q
         covariance: Σ, (in, in), symmetric, no eigenvalue below zero.
         mean: μ, (in,); None is zero.
 
-    Returns: a map of float64 whose basis is "whitened" with a fingerprint of Σ and μ.
+    Returns: a map of float64 whose basis is "whitened" with a fingerprint of Σ and μ, and behind it
+        the basis of f where that is not "input".
     Raises: ShapeError if Σ or μ does not fit the inputs; NonFiniteError if one holds NaN or
         infinity; UsageError if Σ is not symmetric, or has an eigenvalue below zero.
     Source: the metric of a covariance; see docs/math.md.
@@ -126,6 +127,8 @@ def whiten(f: QuadraticMap, covariance: Tensor, mean: Tensor | None = None) -> Q
     if mean is not None:
         mean = checked_mean(mean, d_in)
     name = basis_of("whitened", covariance, *() if mean is None else (mean,))
+    if f.basis != "input":  # the same Σ in other coordinates whitens otherwise
+        name += f" of {f.basis}"
     return f.detach().to(torch.float64).compose_input(root, mean, basis=name)
 
 
