@@ -180,6 +180,16 @@ def test_a_rival_that_can_never_win_has_an_infinite_radius() -> None:
     assert bool(record.example.isnan().all())
 
 
+def test_a_sum_of_squares_is_reached_where_it_vanishes() -> None:
+    """‖Rx‖² touches zero on the null space of R and is nowhere below."""
+    r = randn(2, 5)
+    down = torch.stack([torch.ones(2), torch.zeros(2)]).double()
+    x = randn(6, 5, seed=9)
+    radius = certify.l2_radius(QuadraticMap(BilinearTensor(down, r, r)), x, [0] * 6).radius
+    truth = (x @ (torch.linalg.pinv(r) @ r)).norm(dim=1)
+    assert bool(((truth * (1 - 1e-4) < radius) & (radius <= truth)).all())
+
+
 def test_inputs_that_are_lost_tied_or_not_finite_are_flagged_and_the_others_returned() -> None:
     f = random_map(2, 3, 6, 5)
     x = randn(4, 5, seed=7)

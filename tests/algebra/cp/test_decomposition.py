@@ -140,7 +140,7 @@ def test_parallel_outputs_disprove_and_here_is_another_sum() -> None:
 
 
 def test_nearly_parallel_outputs_of_many_components_disprove_nothing() -> None:
-    """202 columns in a plane: the pairs are too many to try, and a lower bound of 1 says nothing."""
+    """202 columns in a plane have too many pairs to try; a lower bound of 1 says nothing."""
     angles = torch.linspace(0, 3, 201).double()
     angles = torch.cat([angles, angles[-1:] + 1e-6])
     down = torch.stack([angles.cos(), angles.sin()])
