@@ -148,6 +148,7 @@ def contrast_of(
         method="factored" if factored else "dense",
         memory_limit=memory_limit,
     )[0]
+    assert isinstance(eigs.status, Status), "one form has one status"
     if eigs.status is not Status.OK:
         raise NumericalError(
             f"outputs {first} against {second}: {eigs.status.value}; no certificate is given."
