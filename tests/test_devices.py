@@ -25,6 +25,8 @@ import language_runs
 import traced_models
 from bilens import certify
 from bilens.algebra.approximation.data_fit import fit_neurons, quadratic_ceiling, refit_down
+from bilens.algebra.map_comparison import noise_draw
+from bilens.algebra.token_pairs import strongest_pairs
 from bilens.base.errors import MemoryLimitError
 from bilens.base.memory import MEMORY_LIMIT_VARIABLE, memory_limit
 from bilens.io.host import host_of
@@ -105,7 +107,7 @@ JOBS: dict[str, Callable[[Put], Any]] = {
     "directions": lambda put: bl.eigendecompose_all(small(put), bl.centred_directions(3), k=2),
     "rotation null": lambda put: bl.rotation_null(small(put), None, num_samples=2),
     "null of an embedding": lambda put: bl.rotation_null(
-        small(put), put(LINEAR[:, :3]), num_samples=2, embedding=put(TURNED), localised=True
+        small(put), put(LINEAR[:, :3]), num_samples=2, embedding=put(TURNED)
     ),
     "matching": lambda put: bl.match_eigenvectors(pairs(put), pairs(put), num_samples=2),
     "hosvd": lambda put: bl.hosvd(small(put)),
@@ -127,6 +129,8 @@ JOBS: dict[str, Callable[[Put], Any]] = {
     "agreement": lambda put: certify.certified_agreement(small(put), 2, put(X)),
     "quantisation": lambda put: certify.quantisation_stability(small(put), "int8"),
     "removed inputs": lambda put: certify.remove_inputs(small(put), [0, 2], 1.0),
+    "removed inputs, no linear term": lambda put: certify.remove_inputs(wide(put), [0, 2], 1.0),
+    "unused inputs": lambda put: certify.unused_inputs(wide(put)),
     "influence": lambda put: certify.influence_range(
         small(put), 0, (put(-torch.ones(6).double()), put(torch.ones(6).double())), 1
     ),
@@ -140,6 +144,8 @@ JOBS: dict[str, Callable[[Put], Any]] = {
     "fit to data": lambda put: bl.quadratic_fit(ordinary(put), data=DATA, train_steps=2),
     "refit": refitted,
     "ceiling": lambda put: quadratic_ceiling(put(DATA), put(ANSWERS)),
+    "noise": lambda put: noise_draw(small(put), 2 * small(put), torch.Generator().manual_seed(0)),
+    "token pairs": lambda put: strongest_pairs(small(put).tensor, put(X), put(LINEAR.T), k=5),
 }
 
 

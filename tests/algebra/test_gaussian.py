@@ -1,6 +1,7 @@
 """Gaussian inputs: whitened maps, moments, the assumed input of a fit; unit rows, the median."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -23,6 +24,7 @@ from bilens.algebra.gaussian import (
 )
 from bilens.algebra.gram.kernel import unit_rows
 from bilens.algebra.hosvd import hosvd
+from bilens.algebra.map_comparison import similarity
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import NonFiniteError, ShapeError, UsageError
@@ -88,6 +90,13 @@ def test_the_spectrum_does_not_depend_on_how_the_input_is_written() -> None:
 @pytest.mark.parametrize("name", VERBS)
 def test_what_a_verb_gives_back_is_in_the_basis_of_its_map(name: str) -> None:
     assert VERBS[name](whiten(F, SIGMA)).basis.startswith("whitened ")
+
+
+def test_maps_of_different_embeddings_do_not_compare_once_they_are_whitened() -> None:
+    first, second = (whiten(replace(F, basis=name), SIGMA) for name in ("embedding 1", "input"))
+    assert first.basis == f"{second.basis} of embedding 1"
+    with pytest.raises(UsageError, match="of embedding 1 and the whitened"):
+        similarity(first, second)
 
 
 def test_directions_without_variance_vanish() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from bilens.algebra import matrix_change as algebra
 from bilens.algebra.matrix_change import MatrixChange, matrix_change, noise_edge, precision
 from builders import randn
+from raising import raising
 
 STORED = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 SHAPES = {"square": (40, 40), "tall": (96, 36), "wide": (36, 108)}
@@ -131,6 +132,15 @@ def test_large_matrices_are_found_by_subspace_iteration(monkeypatch: pytest.Monk
             assert change(way, new).rank == rank
     many = change(old.float(), (old + 0.1 * weights(70, 120, seed=4)).float())
     assert (many.rank, many.is_noise) == (None, True)
+
+
+def test_the_random_numbers_of_processor_and_gpu_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", raising(AssertionError("a GPU was seeded")))
+    monkeypatch.setattr(algebra, "WHOLE", 20)
+    state = torch.get_rng_state()
+    first, again = (algebra.leading_singular_vectors(weights(40, 50), 2)[1] for _ in range(2))
+    assert torch.equal(first, again)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_the_edge_is_rarely_exceeded_by_noise_and_not_far_above_it() -> None:

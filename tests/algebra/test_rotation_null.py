@@ -11,12 +11,12 @@ from torch import Tensor
 
 from bilens.algebra import random_rotations, rotation_null as module
 from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
-from bilens.algebra.concentration import effective_rank, localisation
+from bilens.algebra.concentration import effective_rank
 from bilens.algebra.directions import centred_directions, raw_directions
 from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.random_rotations import Ends, embedding_parts, null_memory, random_frame
+from bilens.algebra.random_rotations import Ends, embedding_corner, null_memory, random_frame
 from bilens.algebra.rotation_null import CHUNK_BYTES, RotationNull, rotation_null
 from bilens.base.checks import check_finite
 from bilens.base.errors import MemoryLimitError, NumericalError, ShapeError, UsageError
@@ -26,7 +26,7 @@ from peak_memory import OVERHEAD, Largest, peak_of
 
 D = 32
 ROWS = torch.ones(1, 1, dtype=torch.float64)
-NUMBERS = ("largest", "smallest", "effective_rank", "localisation_largest", "localisation_smallest")
+NUMBERS = ("largest", "smallest", "effective_rank")
 
 
 def random_factored(d_hidden: int, seed: int, d_in: int = D) -> QuadraticMap:
@@ -144,14 +144,12 @@ def test_the_spectra_of_a_sample_are_those_of_its_dense_matrix(
         torch.testing.assert_close(null.effective_rank[index], effective_rank(spectra))
 
 
-@pytest.mark.parametrize("localised", [False, True])
 @pytest.mark.parametrize("d_hidden", [2, 9])
 def test_directions_that_do_not_fit_at_once_are_solved_in_chunks(
-    d_hidden: int, localised: bool, monkeypatch: pytest.MonkeyPatch
+    d_hidden: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     f, rows = random_map(d_hidden=d_hidden), randn(7, D_OUT)
-    whole = rotation_null(f, rows, seeded(), num_samples=2, localised=localised)
-    assert (whole.localisation_largest is not None) == localised
+    whole = rotation_null(f, rows, seeded(), num_samples=2)
     counts, make = [], random_rotations._matrices
 
     def spy(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
@@ -159,12 +157,12 @@ def test_directions_that_do_not_fit_at_once_are_solved_in_chunks(
         return make(left, right, weights)
 
     monkeypatch.setattr(random_rotations, "_matrices", spy)
-    need = null_memory(f.sizes, 7, 2, None, localised)
+    need = null_memory(f.sizes, 7, 2, None)
     limit = need.fixed + 3 * need.each - 1
-    parts = rotation_null(f, rows, seeded(), num_samples=2, localised=localised, memory_limit=limit)
+    parts = rotation_null(f, rows, seeded(), num_samples=2, memory_limit=limit)
     assert counts == 2 * [2, 2, 2, 1]
     assert parts.status == whole.status == 7 * (Status.OK,)
-    for name in NUMBERS if localised else NUMBERS[:3]:
+    for name in NUMBERS:
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name))
 
 
@@ -268,21 +266,21 @@ def test_bad_arguments_are_refused() -> None:
         rotation_null(random_map(), raw_directions(D_OUT), seeded(), embedding=randn(4, 9))
 
 
-@pytest.mark.parametrize("localised", [False, True])
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 1e308], ids=str)
 def test_a_bad_direction_is_flagged_and_the_others_are_not_affected(
-    bad: float, localised: bool, monkeypatch: pytest.MonkeyPatch
+    bad: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """1e308 is finite, its form is not. NaN does not reach the solver."""
-    name = "eigh" if localised else "eigvalsh"
-    solve = getattr(torch.linalg, name)
-    monkeypatch.setattr(torch.linalg, name, lambda part: solve(check_finite("matrices", part)))
+    solve = torch.linalg.eigvalsh
+    monkeypatch.setattr(
+        torch.linalg, "eigvalsh", lambda part: solve(check_finite("matrices", part))
+    )
     rows = raw_directions(D_OUT)
-    good = rotation_null(random_map(), rows[[0, 2]], seeded(), 19, localised=localised)
+    good = rotation_null(random_map(), rows[[0, 2]], seeded(), 19)
     rows[1] = bad
-    found = rotation_null(random_map(), rows, seeded(), 19, localised=localised)
+    found = rotation_null(random_map(), rows, seeded(), 19)
     assert found.status == (Status.OK, Status.NOT_FINITE, Status.OK)
-    for name in NUMBERS if localised else NUMBERS[:3]:
+    for name in NUMBERS:
         number = getattr(found, name)
         assert number[:, 1].isnan().all()
         torch.testing.assert_close(number[:, [0, 2]], getattr(good, name))
@@ -290,13 +288,11 @@ def test_a_bad_direction_is_flagged_and_the_others_are_not_affected(
     assert float(found.p_values(-torch.ones(3).double(), torch.ones(3).double())[1][1]) == 1.0
 
 
-@pytest.mark.parametrize("localised", [False, True])
 def test_a_direction_that_the_solver_fails_on_is_flagged_alone(
-    localised: bool, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In the third of four samples the solver refuses any batch with the second direction."""
-    name = "eigh" if localised else "eigvalsh"
-    solve, sample = getattr(torch.linalg, name), []
+    solve, sample = torch.linalg.eigvalsh, []
     monkeypatch.setattr(random_rotations, "_matrices", marked(random_rotations._matrices, sample))
 
     def failing(matrices: Tensor) -> Any:
@@ -304,8 +300,8 @@ def test_a_direction_that_the_solver_fails_on_is_flagged_alone(
             raise torch.linalg.LinAlgError("it did not converge")
         return solve(matrices)
 
-    monkeypatch.setattr(torch.linalg, name, failing)
-    found = rotation_null(random_map(), raw_directions(D_OUT), seeded(), 4, localised=localised)
+    monkeypatch.setattr(torch.linalg, "eigvalsh", failing)
+    found = rotation_null(random_map(), raw_directions(D_OUT), seeded(), 4)
     assert found.status == (Status.OK, Status.NOT_CONVERGED, Status.OK)
     assert found.largest.isnan().tolist() == 4 * [[False, True, False]]
 
@@ -324,7 +320,7 @@ def marked(make: Callable[..., Tensor], seen: list[Tensor]) -> Callable[..., Ten
 @pytest.mark.parametrize("embedded", [False, True])
 def test_a_null_that_does_not_fit_is_refused(embedded: bool) -> None:
     embedding = randn(D_IN, 12) if embedded else None
-    need = null_memory(random_map().sizes, D_OUT, 2, 12 if embedded else None, localised=False)
+    need = null_memory(random_map().sizes, D_OUT, 2, 12 if embedded else None)
     enough = need.fixed + need.each
 
     def sample(limit: int) -> RotationNull:
@@ -366,7 +362,7 @@ def test_random_branches_that_share_an_embedding_are_not_called_aligned() -> Non
 def test_a_spectrum_behind_an_embedding_is_that_of_the_dense_product() -> None:
     """With O the identity the null is the map itself: Eᵀ Q E, 12 × 12, of rank 5."""
     f, embedding = random_map(), randn(D_IN, 12, seed=5)
-    _, corner = embedding_parts(embedding)
+    corner = embedding_corner(embedding)
     for u in raw_directions(D_OUT):
         q = f.form(u).dense()
         dense = torch.linalg.eigvalsh(embedding.T @ q @ embedding)
@@ -378,57 +374,19 @@ def test_a_spectrum_behind_an_embedding_is_that_of_the_dense_product() -> None:
 
 @pytest.mark.parametrize("d_hidden", [2, 9])
 @pytest.mark.parametrize("embedded", [False, True])
-def test_localisation_is_that_of_the_extreme_eigenvectors_before_the_embedding(
+def test_without_a_rotation_it_is_the_spectrum_before_the_embedding(
     d_hidden: int, embedded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With O the identity the null is the map itself, Eᵀ Q E where there is an embedding."""
     f = random_map(d_hidden=d_hidden)
     embedding = randn(D_IN, 12, seed=5) if embedded else None
     right = torch.linalg.qr(f.tensor.right.T).Q  # the frame for which right·O is right
     monkeypatch.setattr(module, "random_frame", lambda *_: right)
-    rows = raw_directions(D_OUT)
-    null = rotation_null(f, rows, seeded(), 1, embedding=embedding, localised=True)
+    null = rotation_null(f, raw_directions(D_OUT), seeded(), 1, embedding=embedding)
     whole = f if embedding is None else f.compose_input(embedding)
-    values, vectors = torch.linalg.eigh(whole.tensor.dense())
+    values = torch.linalg.eigvalsh(whole.tensor.dense())
     torch.testing.assert_close(null.largest[0], values[:, -1])
-    torch.testing.assert_close(null.localisation_largest[0], localisation(vectors[:, :, -1]))
-    torch.testing.assert_close(null.localisation_smallest[0], localisation(vectors[:, :, 0]))
-
-
-def test_an_end_without_an_eigenvalue_of_its_sign_has_no_localisation() -> None:
-    f = random_factored(d_hidden=1, seed=0, d_in=1)
-    null = rotation_null(f, ROWS, seeded(), num_samples=20, localised=True)
-    assert torch.equal(null.localisation_largest, (null.largest > 0).double())
-    assert torch.equal(null.localisation_smallest, (null.smallest < 0).double())
-
-
-def test_localised_samples_are_the_same_samples() -> None:
-    f, rows = random_map(), raw_directions(D_OUT)
-    plain = rotation_null(f, rows, seeded(), num_samples=3)
-    more = rotation_null(f, rows, seeded(), num_samples=3, localised=True)
-    torch.testing.assert_close(more.largest, plain.largest)
-    torch.testing.assert_close(more.effective_rank, plain.effective_rank)
-    assert plain.localisation_largest is None
-
-
-def test_a_direction_on_one_input_is_found_localised_and_random_ones_are_not() -> None:
-    """left_1 = right_1 = 6 e_3 among 16 random units: the top eigenvector is close to e_3."""
-    noise = random_factored(16, seed=1)
-    axis = 6 * torch.eye(D, dtype=torch.float64)[3:4]
-    tensor = noise.tensor
-    planted = QuadraticMap(
-        BilinearTensor(
-            torch.cat([tensor.down, ROWS], dim=1),
-            torch.cat([tensor.left, axis]),
-            torch.cat([tensor.right, axis]),
-        )
-    )
-    vectors = torch.linalg.eigh(planted.form(ROWS[0]).dense()).eigenvectors
-    low, high = (localisation(vectors[:, [end]].T) for end in (0, -1))
-    null = rotation_null(planted, ROWS, seeded(), num_samples=99, localised=True)
-    p_low, p_high = null.localisation_p_values(low, high)
-    assert float(p_high) == 1 / 100
-    assert float(p_low) > 0.05
+    torch.testing.assert_close(null.smallest[0], values[:, 0])
+    torch.testing.assert_close(null.effective_rank[0], effective_rank(values))
 
 
 def test_the_scale_of_a_direction_changes_no_p_value() -> None:
@@ -446,29 +404,27 @@ from builders import randn, random_map
 f, rows = random_map(0, 4, {hidden}, {d_in}), torch.eye(4, dtype=torch.float64)
 e = {embedding}
 measure(lambda: rotation_null(
-    f, rows, torch.Generator(), 1, embedding=e, localised={localised}, memory_limit={limit}
+    f, rows, torch.Generator(), 1, embedding=e, memory_limit={limit}
 ))
 """
 
 
 @pytest.mark.parametrize(
-    ("hidden", "d_in", "width_before", "localised"),
+    ("hidden", "d_in", "width_before"),
     [
-        (64, 40_000, None, True),
-        pytest.param(1100, 1000, None, True, marks=pytest.mark.slow),
-        pytest.param(64, 900, 3000, True, marks=pytest.mark.slow),
+        (64, 40_000, None),
+        pytest.param(1100, 1000, None, marks=pytest.mark.slow),
+        pytest.param(64, 900, 3000, marks=pytest.mark.slow),
     ],
     ids=["narrow", "wide", "embedding"],
 )
 def test_no_more_than_was_counted_is_taken(
-    hidden: int, d_in: int, width_before: int | None, localised: bool
+    hidden: int, d_in: int, width_before: int | None
 ) -> None:
-    need = null_memory(FactorSizes(4, hidden, d_in), 4, 1, width_before, localised)
+    need = null_memory(FactorSizes(4, hidden, d_in), 4, 1, width_before)
     limit = need.fixed + need.each
     embedding = f"randn({d_in}, {width_before})" if width_before else None
-    code = CODE.format(
-        hidden=hidden, d_in=d_in, embedding=embedding, localised=localised, limit=limit
-    )
+    code = CODE.format(hidden=hidden, d_in=d_in, embedding=embedding, limit=limit)
     assert peak_of(code) <= limit + OVERHEAD
 
 
@@ -480,7 +436,7 @@ def test_spectra_are_not_kept() -> None:
 
 
 def test_as_many_directions_as_fit_are_solved_together() -> None:
-    need = null_memory(FactorSizes(3, 64, 32), 10_000, 99, None, localised=False)
+    need = null_memory(FactorSizes(3, 64, 32), 10_000, 99, None)
     for num in (1, 2, 17):
         assert need.at_a_time(10_000, CHUNK_BYTES, "", "", need.fixed + num * need.each) == num
     assert need.at_a_time(10_000, CHUNK_BYTES, "", "", 2**40) == CHUNK_BYTES // need.each
@@ -566,34 +522,11 @@ def test_the_order_of_the_eigenvalues_is_no_matter() -> None:
     assert torch.equal(found.p_values, KNOWN.num_significant(SPECTRUM).p_values[:, order])
 
 
-@pytest.mark.parametrize(("observed", "low", "high"), [(0.5, 1, 20), (1, 20, 20), (2, 20, 1)])
-def test_ranks_have_p_values_at_both_ends(observed: float, low: int, high: int) -> None:
-    """All 19 ranks of the null are 1."""
-    p_low, p_high = KNOWN.effective_rank_p_values(vector(observed))
-    assert (float(p_low), float(p_high)) == (low / 20, high / 20)
-
-
-def test_a_rank_that_was_not_computed_is_no_evidence() -> None:
-    p_low, p_high = KNOWN.effective_rank_p_values(vector(math.nan))
-    assert float(p_low) == float(p_high) == 1.0
-
-
-def test_localisation_is_significant_where_it_is_high() -> None:
-    null = replace(KNOWN, localisation_smallest=KNOWN.largest, localisation_largest=KNOWN.largest)
-    low, high = null.localisation_p_values(vector(0), vector(18.5))
-    assert (float(low), float(high)) == (1.0, 2 / 20)
-
-
-def test_localisation_that_was_not_sampled_is_refused_with_the_way_out() -> None:
-    with pytest.raises(UsageError, match=r"no localisation: .*rotation_null\(..., localised=True"):
-        KNOWN.localisation_p_values(vector(0), vector(0))
-
-
 def test_numbers_for_other_directions_are_refused() -> None:
     with pytest.raises(ShapeError, match=r"eigenvalues has 2 rows; expected .* the 1 directions"):
         KNOWN.num_significant(torch.zeros(2, 3))
-    with pytest.raises(ShapeError, match=r"observed has 2 entries; expected .* the 1 directions"):
-        KNOWN.effective_rank_p_values(vector(1, 1))
+    with pytest.raises(ShapeError, match=r"smallest has 2 entries; expected .* the 1 directions"):
+        KNOWN.p_values(vector(1, 1), vector(0))
     with pytest.raises(ShapeError, match=r"largest is a list; a torch.Tensor was expected"):
         KNOWN.p_values(vector(0), [0.0])
 

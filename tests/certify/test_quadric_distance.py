@@ -90,6 +90,24 @@ def test_a_bowl_that_touches_zero_has_a_sound_radius() -> None:
     assert float(found.gap[0]) in (0, 1) or float(found.gap[0]) < 1e-6
 
 
+@pytest.mark.parametrize("lowest", [1.0, 0.0, -1e-17])
+@pytest.mark.parametrize("error", [1e-14, 1e-8])
+def test_a_touching_function_with_errors_keeps_nearly_the_whole_distance(
+    lowest: float, error: float
+) -> None:
+    margin = Margin(np.array([1.0, lowest]), np.array([4.0, 0.0]), 4.0)
+    found = distance_to_quadric(*arguments(margin), linear_error=vector(error))
+    worse = Margin(margin.values, margin.linear + np.array([error, 0]), margin.constant)
+    assert 2 * (1 - 20 * error**0.5) < float(found.radius[0]) <= true_distance(worse)
+
+
+def test_an_error_of_the_slope_is_not_lost_where_its_square_vanishes() -> None:
+    found = distance_to_quadric(
+        vector(0.0), torch.zeros(1, 1).double(), vector(1.0), linear_error=vector(1e-200)
+    )
+    assert 1 < float(found.radius[0]) <= 1e200
+
+
 def test_an_eigenvalue_that_vanishes_beside_the_slope_proves_nothing_infinite() -> None:
     margin = Margin(np.array([-4.7e-92]), np.array([1.4e87]), 1.9e-90)
     found = distance_to_quadric(*arguments(margin))

@@ -12,11 +12,11 @@ from torch import Tensor
 from bilens import certify
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
+from bilens.base.errors import MemoryLimitError, NumericalError, ShapeError, UsageError
 from bilens.certify.inputs import RadiusStatus
 from bilens.certify.l2_certificates import L2Radius
 from bilens.certify.linf_certificates import LinfRadius
-from builders import randn, random_map, seeded
+from builders import randn, random_map, seeded, vector
 from strategies import maps
 
 SIZES = [(2, 1, 1), (3, 4, 5), (4, 3, 20), (10, 30, 12), (5, 40, 40)]
@@ -180,6 +180,16 @@ def test_a_rival_that_can_never_win_has_an_infinite_radius() -> None:
     assert bool(record.example.isnan().all())
 
 
+def test_a_sum_of_squares_is_reached_where_it_vanishes() -> None:
+    """‖Rx‖² touches zero on the null space of R and is nowhere below."""
+    r = randn(2, 5)
+    down = torch.stack([torch.ones(2), torch.zeros(2)]).double()
+    x = randn(6, 5, seed=9)
+    radius = certify.l2_radius(QuadraticMap(BilinearTensor(down, r, r)), x, [0] * 6).radius
+    truth = (x @ (torch.linalg.pinv(r) @ r)).norm(dim=1)
+    assert bool(((truth * (1 - 1e-4) < radius) & (radius <= truth)).all())
+
+
 def test_inputs_that_are_lost_tied_or_not_finite_are_flagged_and_the_others_returned() -> None:
     f = random_map(2, 3, 6, 5)
     x = randn(4, 5, seed=7)
@@ -341,6 +351,26 @@ def test_a_bowl_that_is_never_zero_is_never_reached() -> None:
     record = certify.linf_radius(f, randn(2, 3), [0, 0], seeded(0))
     assert bool(record.upper.isinf().all())
     assert record.status == (RadiusStatus.NO_EXAMPLE,) * 2
+
+
+@pytest.mark.parametrize("slope", [1e-7, 3e-8])
+def test_a_slope_far_below_the_diagonal_is_not_reached_later(slope: float) -> None:
+    eye = torch.eye(5, dtype=torch.float64)
+    down = torch.stack([vector(0, 0.6, 0.2, 0.8, 0.9), torch.zeros(5).double()])
+    linear = torch.zeros(2, 5).double()
+    linear[0, 0] = -slope
+    f = QuadraticMap(BilinearTensor(down, eye, eye), linear, vector(1, 0))
+    radius = float(certify.linf_radius(f, torch.zeros(1, 5).double(), [0]).radius[0])
+    assert 1 - 1e-9 < radius * slope <= 1
+
+
+def test_a_map_beyond_float64_is_flagged_or_refused() -> None:
+    tensor = BilinearTensor(1e99 * randn(2, 3), 1e150 * randn(3, 4), 1e150 * randn(3, 4, seed=1))
+    f = QuadraticMap(tensor, constant=vector(1, 0))
+    assert certify.linf_radius(f, randn(2, 4), [0, 1]).status == (RadiusStatus.NOT_FINITE,) * 2
+    for radius in (certify.linf_radius, certify.l2_radius):
+        with pytest.raises(NumericalError, match="outputs 0 against 1: it holds NaN or infinity"):
+            radius(f, 1e-250 * randn(1, 4), [0])
 
 
 def test_lost_and_bad_rows_are_flagged() -> None:

@@ -4,6 +4,7 @@ The spectra after the change come from a dense solver. BILENS_TEST_CHANGES sets 
 there are (default 400, each with all of its eigenvalues and spaces)."""
 
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 import bilens.certify.stability as stability
 import oracles
-from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
 from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
 from bilens.certify.stability import quantisation_stability, spectrum_stability
 from builders import form_from_pairs, form_of, randn, random_map, rotation, seeded, vector
@@ -145,6 +146,16 @@ def test_a_form_that_vanishes_or_nearly_so_is_bounded_too() -> None:
     none = spectrum_stability(form_of(ones), form_of(ones))
     assert none.norm == "spectral"
     assert none.change < 1e-12 * 40  # ‖Q‖
+
+
+def test_a_form_whose_unit_is_below_float64_is_bounded() -> None:
+    matrix = InteractionMatrix(1e-120 * randn(4, 3), 1e-120 * randn(4, 3), 1e-120 * randn(4))
+    tiny = QuadraticForm(matrix, torch.zeros(3).double(), vector(0)[0])
+    found = spectrum_stability(tiny, replace(tiny, matrix=replace(matrix, weight=-matrix.weight)))
+    assert (found.norm, found.change) == ("frobenius", pytest.approx(0, abs=1e-320))
+    assert found.change > 0
+    ones = form_of(torch.ones(3, 3).double())
+    assert spectrum_stability(tiny, ones).change == pytest.approx(3)
 
 
 def test_a_solver_that_fails_leaves_the_frobenius_norm(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.directions import outputs_of
-from bilens.algebra.gaussian import checked_covariance, checked_mean
+from bilens.algebra.gaussian import checked_covariance
 from bilens.algebra.interactions.streaming_statistics import RunningTop
-from bilens.algebra.quadratic_form import QuadraticForm, check_rows
+from bilens.algebra.quadratic_form import QuadraticForm, check_rows, checked_vector
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import as_integer, check_count, check_finite, check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
@@ -111,7 +111,7 @@ def attribute_to_background(
     """
     check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
     d_in = f.sizes.d_in
-    checked_mean(mean, d_in)
+    checked_vector("mean", mean, d_in)
     covariance = checked_covariance(covariance, d_in)
     result = attribute(f, x, mean, outputs=outputs, memory_limit=memory_limit)
     with torch.no_grad():

@@ -181,11 +181,6 @@ class DualExpression:
     _repr_html_ = html_summary()
     to_frame = frame("duals", "output", "direction", without=("directions", "forms"))
 
-    @property
-    def spans_outputs(self) -> bool:
-        """The directions span the outputs, so that nothing of the map is lost."""
-        return self.rank == self.directions.shape[1]
-
 
 def dual_expression(f: QuadraticMap, directions: Tensor) -> DualExpression:
     """Write a map through the forms of the given output directions.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.gram.inner_products import squared_norms
+from bilens.algebra.quadratic_form import checked_vector
 from bilens.algebra.quadratic_map import QuadraticMap, basis_of
 from bilens.base.checks import check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
@@ -63,12 +64,6 @@ def geometric_median(x: Tensor) -> Tensor:
     return median.to(x.dtype)
 
 
-def checked_mean(mean: Tensor, d_in: int) -> Tensor:
-    if (shape := check_float_tensor("mean", mean)) != (d_in,):
-        raise ShapeError(f"mean has shape {shape}; expected ({d_in},).")
-    return mean.detach().double()
-
-
 def checked_covariance(covariance: Tensor, d_in: int) -> Tensor:
     """Return a covariance of `d_in` inputs in float64, exactly symmetric."""
     shape = check_float_tensor("covariance", covariance, num_axes=2)
@@ -115,7 +110,8 @@ def whiten(f: QuadraticMap, covariance: Tensor, mean: Tensor | None = None) -> Q
         covariance: Σ, (in, in), symmetric, no eigenvalue below zero.
         mean: μ, (in,); None is zero.
 
-    Returns: a map of float64 whose basis is "whitened" with a fingerprint of Σ and μ.
+    Returns: a map of float64 whose basis is "whitened" with a fingerprint of Σ and μ, and behind it
+        the basis of f where that is not "input".
     Raises: ShapeError if Σ or μ does not fit the inputs; NonFiniteError if one holds NaN or
         infinity; UsageError if Σ is not symmetric, or has an eigenvalue below zero.
     Source: the metric of a covariance; see docs/math.md.
@@ -124,8 +120,10 @@ def whiten(f: QuadraticMap, covariance: Tensor, mean: Tensor | None = None) -> Q
     d_in = f.sizes.d_in
     root = symmetric_root(covariance, d_in)
     if mean is not None:
-        mean = checked_mean(mean, d_in)
+        mean = checked_vector("mean", mean, d_in)
     name = basis_of("whitened", covariance, *() if mean is None else (mean,))
+    if f.basis != "input":  # the same Σ in other coordinates whitens otherwise
+        name += f" of {f.basis}"
     return f.detach().to(torch.float64).compose_input(root, mean, basis=name)
 
 
@@ -184,7 +182,7 @@ class GaussianInput:
         """Return the input with a given mean (None is zero) and covariance (None is I)."""
         centre = torch.zeros(d_in, dtype=torch.float64, device=device)
         if mean is not None:
-            centre = checked_mean(mean, d_in).to(device or mean.device)
+            centre = checked_vector("mean", mean, d_in).to(device or mean.device)
         root = None if covariance is None else symmetric_root(covariance, d_in).to(centre.device)
         given = [
             name for name, part in (("mean", mean), ("covariance", covariance)) if part is not None

@@ -277,7 +277,8 @@ def noise_draw(
     noisy = []
     for a, b in zip(before, after, strict=True):
         size = (b - a).square().mean().sqrt()
-        noisy.append(a + size * torch.randn(a.shape, generator=generator, dtype=torch.float64))
+        drawn = torch.randn(a.shape, generator=generator, dtype=torch.float64)
+        noisy.append(a + size * drawn.to(a))
     if torch.equal(before[1], before[2]):
         noisy[2] = noisy[1]
     if embeddings is not None:

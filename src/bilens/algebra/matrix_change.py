@@ -106,10 +106,10 @@ def is_needed(delta: Tensor, slack: Tensor, rank: int) -> bool:
 
 
 def leading_singular_vectors(matrix: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return vectors and values, at least so many; the state of the random numbers stays."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        if min(matrix.shape) > WHOLE:
-            return torch.svd_lowrank(matrix, count + SPARE)
+    """Return vectors and values, at least so many, of a matrix on the processor."""
+    if min(matrix.shape) <= WHOLE:
         left, values, right = torch.linalg.svd(matrix, full_matrices=False)
         return left, values, right.T
+    with torch.random.fork_rng(devices=[]):  # the state of all random numbers stays
+        torch.default_generator.manual_seed(0)  # `torch.manual_seed` would set those of a GPU too
+        return torch.svd_lowrank(matrix, count + SPARE)

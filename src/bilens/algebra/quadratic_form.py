@@ -122,6 +122,13 @@ def check_rows(x: Tensor, d_in: int) -> None:
         raise ShapeError(f"x has shape {shape}; expected (batch, {d_in}): {advice}.")
 
 
+def checked_vector(name: str, vector: Tensor, d_in: int) -> Tensor:
+    shape = check_float_tensor(name, vector)
+    if shape != (d_in,):
+        raise ShapeError(f"{name} has shape {shape}; expected ({d_in},), one entry an input.")
+    return vector.detach().double()
+
+
 def is_number(value: object) -> bool:
     """Tell whether a value is a real number, or a tensor of one."""
     if isinstance(value, Tensor):

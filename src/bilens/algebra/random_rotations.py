@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import FactorSizes
-from bilens.algebra.concentration import effective_rank, localisation
+from bilens.algebra.concentration import effective_rank
 from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.gram.kernel import block_size, blocks, product_dtype, unit_rows
 from bilens.algebra.mode_spectrum import Factors
@@ -16,7 +16,6 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_type
 from bilens.base.memory import MemoryEstimate
 
-Lift = Callable[[Tensor], Tensor]  # vectors along the last axis, to the basis they are read in
 Null = Literal["rotation", "directions"]
 
 
@@ -29,9 +28,10 @@ def random_frame(d_in: int, rank: int, generator: torch.Generator) -> Tensor:
     return frame
 
 
-def embedding_parts(embedding: Tensor) -> tuple[Tensor, Tensor]:
-    columns, corner = torch.linalg.qr(embedding.detach().double().T)
-    return columns.T, corner.T
+def embedding_corner(embedding: Tensor) -> Tensor:
+    """Return S of Eᵀ = Y S, transposed, (in, rank): E in orthonormal coordinates."""
+    corner: Tensor = torch.linalg.qr(embedding.detach().double().T, mode="r").R.T
+    return corner
 
 
 def solved_width(sizes: FactorSizes, d_before: int) -> int:
@@ -39,7 +39,7 @@ def solved_width(sizes: FactorSizes, d_before: int) -> int:
 
 
 def null_memory(
-    sizes: FactorSizes, num: int, num_samples: int, width_before: int | None, localised: bool
+    sizes: FactorSizes, num: int, num_samples: int, width_before: int | None
 ) -> MemoryEstimate:
     """Return what a null of `num` directions takes; `width_before` is that before an embedding."""
     d_out, hidden, d_in = sizes
@@ -53,10 +53,9 @@ def null_memory(
     embedding = 0 if width_before is None else branch + 3 * d_in * width_before
     results = 10 * num_samples * num
     # (width, hidden) once where a matrix is formed, and (width, width) at most four times.
-    vectors = 4 * (width + d_before) if localised else 0
     return MemoryEstimate(
         fixed=8 * (factors + weights + frame + turned + embedding + results),
-        each=8 * (width * hidden + 4 * width**2 + vectors),
+        each=8 * (width * hidden + 4 * width**2),
     )
 
 
@@ -64,36 +63,29 @@ def null_memory(
 class Ends:
     """What the null keeps of one rotation, for every direction."""
 
-    # (3, directions) or, with localisation, (5, directions): the largest eigenvalue, the smallest
-    # one, the effective rank, the localisation of the largest and of the smallest; NaN where the
+    # (3, directions): the largest eigenvalue, the smallest one, the effective rank; NaN where the
     # status is not OK
     numbers: Tensor
     status: tuple[Status, ...]  # one for each direction
 
 
-def read_ends(
-    left: Tensor, right: Tensor, weights: Tensor, chunk: int, localised: Lift | None
-) -> Ends:
+def read_ends(left: Tensor, right: Tensor, weights: Tensor, chunk: int) -> Ends:
     """Return the ends of the spectra of ½ Σ_h w_h (l_h r_hᵀ + r_h l_hᵀ) for all rows w."""
     hidden, width = left.shape
     if 2 * hidden < width:
-        stacked = torch.cat([left, right]).T
-        columns, corner = torch.linalg.qr(stacked, mode="r" if localised is None else "reduced")
-        left, right = corner[:, :hidden].T, corner[:, hidden:].T
-        lift = localised
-        localised = None if lift is None else lambda vectors: lift(vectors @ columns.T)
-    parts = [_read(left, right, weights[rows], localised) for rows in blocks(len(weights), chunk)]
+        left, right = torch.linalg.qr(torch.cat([left, right]).T, mode="r").R.T.split(hidden)
+    parts = [_read(left, right, weights[rows]) for rows in blocks(len(weights), chunk)]
     return Ends(
         torch.cat([part.numbers for part in parts], dim=1),
         tuple(status for part in parts for status in part.status),
     )
 
 
-def _read(left: Tensor, right: Tensor, weights: Tensor, lift: Lift | None) -> Ends:
+def _read(left: Tensor, right: Tensor, weights: Tensor) -> Ends:
     matrices = _matrices(left, right, weights)
     finite = matrices.isfinite().all(dim=-1).all(dim=-1)
     matrices[~finite] = 0.0  # NaN must not reach a solver
-    values, columns = _solved(matrices, vectors=lift is not None)
+    values = _solved(matrices)
     solved = values.isfinite().all(dim=-1)
     values = torch.where(solved[:, None], values, 0.0)
     numbers = [
@@ -101,10 +93,6 @@ def _read(left: Tensor, right: Tensor, weights: Tensor, lift: Lift | None) -> En
         values[:, 0].clamp(max=0.0),
         effective_rank(values),
     ]
-    if lift is not None:
-        for end, there in ((-1, values[:, -1] > 0), (0, values[:, 0] < 0)):
-            vectors = torch.where(solved[:, None], columns[:, :, end], 0.0)
-            numbers.append(torch.where(there, localisation(lift(vectors)), 0.0))
     status = [
         Status.OK if ok else Status.NOT_CONVERGED if came else Status.NOT_FINITE
         for ok, came in zip((solved & finite).tolist(), finite.tolist(), strict=True)
@@ -118,20 +106,15 @@ def _matrices(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
     return (halves + halves.mT) / 2
 
 
-def _solved(matrices: Tensor, vectors: bool) -> tuple[Tensor, Tensor]:
-    """Return eigenvalues and eigenvectors (none unless asked for); NaN where the solver fails."""
-    nothing = matrices.new_zeros(len(matrices), 0, 0)
+def _solved(matrices: Tensor) -> Tensor:
+    """Return eigenvalues; NaN where the solver fails."""
     try:
-        if vectors:
-            values, columns = torch.linalg.eigh(matrices)
-            return values, columns
-        return torch.linalg.eigvalsh(matrices), nothing
+        values: Tensor = torch.linalg.eigvalsh(matrices)
+        return values
     except RuntimeError:  # torch.linalg.LinAlgError is one
         if len(matrices) == 1:
-            gap = torch.full_like(matrices, torch.nan)
-            return gap[:, 0], gap if vectors else nothing
-    halves = [_solved(half, vectors) for half in matrices.tensor_split(2)]
-    return torch.cat([half[0] for half in halves]), torch.cat([half[1] for half in halves])
+            return torch.full_like(matrices[:, 0], torch.nan)
+    return torch.cat([_solved(half) for half in matrices.tensor_split(2)])
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.random_rotations import (
     Ends,
-    embedding_parts,
+    embedding_corner,
     null_memory,
     random_frame,
     read_ends,
@@ -47,10 +47,6 @@ class RotationNull:
         effective_rank: (samples, directions).
         status: one for each direction. Where it is not OK all numbers are NaN: so are its edges,
             and its p-values are 1.
-        localisation_largest: (samples, directions), `localisation` of the eigenvector of the
-            largest eigenvalue, in the basis before the embedding; 0 if none is positive. None
-            unless it was asked for.
-        localisation_smallest: the same of the smallest eigenvalue; 0 if none is negative.
         basis: the name of the basis of the spectra: of the map, or "input" with an embedding.
     """
 
@@ -58,8 +54,6 @@ class RotationNull:
     smallest: Tensor
     effective_rank: Tensor
     status: tuple[Status, ...]
-    localisation_largest: Tensor | None = None
-    localisation_smallest: Tensor | None = None
     basis: str = "input"
 
     _repr_html_ = html_summary("num_samples", "largest", "smallest", "effective_rank", "status")
@@ -154,34 +148,6 @@ class RotationNull:
             level=level,
         )
 
-    def effective_rank_p_values(self, observed: Tensor) -> tuple[Tensor, Tensor]:
-        """Return one-sided p-values that a rank is as low, and as high, by chance; 1 for NaN.
-
-        Raises: ShapeError if there is not one rank for each direction.
-        """
-        return (
-            self._tail("observed", observed, self.effective_rank, lower=True),
-            self._tail("observed", observed, self.effective_rank),
-        )
-
-    def localisation_p_values(self, smallest: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
-        """Return p-values that the extreme eigenvectors rest on as few inputs by chance.
-
-        They are of `localisation` of the eigenvectors of the smallest and the largest eigenvalue,
-        (directions,) each, in the basis before the embedding; NaN has the p-value 1.
-
-        Raises: ShapeError if there is not one number for each direction; UsageError if the null was
-            sampled without `localised=True`.
-        """
-        if self.localisation_largest is None or self.localisation_smallest is None:
-            raise UsageError(
-                "this null has no localisation: sample it with rotation_null(..., localised=True)."
-            )
-        return (
-            self._tail("smallest", smallest, self.localisation_smallest),
-            self._tail("largest", largest, self.localisation_largest),
-        )
-
     def _tail(self, name: str, observed: Tensor, null: Tensor, lower: bool = False) -> Tensor:
         if check_dense_tensor(name, observed, num_axes=1) != null.shape[1:]:
             raise ShapeError(
@@ -229,7 +195,6 @@ def rotation_null(
     num_samples: int = 99,
     embedding: Tensor | None = None,
     progress: Callable[[int], None] | None = None,
-    localised: bool = False,
     *,
     memory_limit: int | str | None = None,
 ) -> RotationNull:
@@ -265,8 +230,6 @@ def rotation_null(
         num_samples: number of rotations; 99 gives p-values down to 0.01.
         embedding: E, (in, in'), in front of the layer; None where there is none.
         progress: called with the number of samples done.
-        localised: sample the localisation of the extreme eigenvectors, too: about three times
-            the time.
         memory_limit: bytes, or "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the memory.
 
     Returns: a direction that is not finite, whose form overflows, or that the solver fails on is
@@ -290,7 +253,7 @@ def rotation_null(
             )
     width_before = None if embedding is None else embedding.shape[1]
     width = solved_width(f.sizes, f.sizes.d_in if width_before is None else width_before)
-    chunk = null_memory(f.sizes, num, num_samples, width_before, localised).at_a_time(
+    chunk = null_memory(f.sizes, num, num_samples, width_before).at_a_time(
         num,
         CHUNK_BYTES,
         f"a rotation null of {num} directions of width {width}",
@@ -304,21 +267,15 @@ def rotation_null(
         )
         weights = down if directions is None else directions.double() @ down
         corner = torch.linalg.qr(right.T, mode="r").R.T  # (hidden, rank): right = corner Vᵀ
-        inputs, corner_before = None, None
-        if embedding is not None:
-            inputs, corner_before = embedding_parts(embedding)
+        corner_before = None if embedding is None else embedding_corner(embedding)
+        if corner_before is not None:
             left = left @ corner_before
-
-        def lift(vectors: Tensor) -> Tensor:
-            return vectors if inputs is None else vectors @ inputs
-
         samples = []
         for done in range(num_samples):
             rotated = random_frame(f.sizes.d_in, corner.shape[1], generator).T.to(corner)
             if corner_before is not None:
                 rotated = rotated @ corner_before
-            ends = read_ends(left, corner @ rotated, weights, chunk, lift if localised else None)
-            samples.append(ends)
+            samples.append(read_ends(left, corner @ rotated, weights, chunk))
             if progress is not None:
                 progress(done + 1)
     return replace(joined(samples), basis=f.basis if embedding is None else "input")
@@ -330,7 +287,7 @@ def joined(samples: list[Ends]) -> RotationNull:
         next((one for one in each if one is not Status.OK), Status.OK)
         for each in zip(*(ends.status for ends in samples), strict=True)
     )
-    numbers = torch.stack([ends.numbers for ends in samples], dim=1)  # (3 or 5, samples, num)
+    numbers = torch.stack([ends.numbers for ends in samples], dim=1)  # (3, samples, num)
     failed = torch.tensor([one is not Status.OK for one in status], device=numbers.device)
-    largest, smallest, rank, *localisations = numbers.masked_fill(failed, torch.nan)
-    return RotationNull(largest, smallest, rank, status, *localisations)
+    largest, smallest, rank = numbers.masked_fill(failed, torch.nan)
+    return RotationNull(largest, smallest, rank, status)

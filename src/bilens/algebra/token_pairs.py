@@ -55,13 +55,13 @@ def strongest_pairs(
         )
     left, right = embedding @ tensor.left.T, embedding @ tensor.right.T  # (tokens, hidden)
     longest = float(unembedding.norm(dim=1).max())
-    best = torch.zeros(0, dtype=embedding.dtype)
-    kept = torch.zeros(0, 3, dtype=torch.long)
+    best = embedding.new_zeros(0)
+    kept = embedding.new_zeros(0, 3, dtype=torch.long)
     formed = 0
     rows = max(1, BLOCK // sizes.d_hidden)
     for first in range(tokens):
         for start in range(first, tokens, rows):
-            second = torch.arange(start, min(start + rows, tokens))
+            second = torch.arange(start, min(start + rows, tokens), device=embedding.device)
             both = left[first] * right[second] + left[second] * right[first]
             both[second == first] /= 2
             written = both @ tensor.down.T  # (rows, out)

@@ -12,13 +12,13 @@ from torch import Tensor
 from bilens.algebra.directions import contrast_direction
 from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.algebra.quadratic_form import checked_vector
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_type
 from bilens.base.errors import NumericalError, UsageError
 from bilens.base.frame import frame
 from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
-from bilens.certify.inputs import checked_vector
 from bilens.certify.trust_region import EPS, norm_of, solve_trust_region
 
 STEP = 32  # eigenvalues of a pair are kept in multiples of it
@@ -148,9 +148,10 @@ def contrast_of(
         method="factored" if factored else "dense",
         memory_limit=memory_limit,
     )[0]
+    assert isinstance(eigs.status, Status), "one form has one status"
     if eigs.status is not Status.OK:
         raise NumericalError(
-            f"outputs {first} against {second}: {eigs.status}; no certificate is given."
+            f"outputs {first} against {second}: {eigs.status.value}; no certificate is given."
         )
     values, vectors, b = eigs.eigenvalues, eigs.eigenvectors, eigs.linear
     told = max(int((values.abs() > float(eigs.rounding_bound)).sum()), 1)  # from zero

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.gaussian import GaussianMoments, gaussian_moments
+from bilens.algebra.quadratic_form import checked_vector
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import UsageError
 from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
 from bilens.certify.input_use import EPS, InputRows, checked_indices, checked_map, linear_part
-from bilens.certify.inputs import checked_number, checked_vector
+from bilens.certify.inputs import checked_number
 from bilens.certify.trust_region import solve_trust_region
 
 Box = tuple[Tensor, Tensor]

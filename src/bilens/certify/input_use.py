@@ -79,7 +79,7 @@ def product(down: Tensor, left_length: Tensor, right_length: Tensor) -> Tensor:
 
 def linear_part(f: QuadraticMap) -> Tensor:
     if f.linear is None:
-        return torch.zeros(f.sizes.d_out, f.sizes.d_in, dtype=torch.float64)
+        return torch.zeros(f.sizes.d_out, f.sizes.d_in, dtype=torch.float64, device=f.device)
     return f.linear.detach().double()
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bilens.algebra.quadratic_form import check_rows
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_dense_tensor, check_float_tensor
+from bilens.base.checks import check_dense_tensor
 from bilens.base.errors import ShapeError, UsageError
 from bilens.certify.trust_region import EPS
 
@@ -28,13 +28,6 @@ def checked_number(name: str, value: object) -> float:
     if not 0 <= number < math.inf:
         raise UsageError(f"{name} must be a finite number of at least 0, got {value!r}.")
     return number
-
-
-def checked_vector(name: str, vector: Tensor, d_in: int) -> Tensor:
-    shape = check_float_tensor(name, vector)
-    if shape != (d_in,):
-        raise ShapeError(f"{name} has shape {shape}; expected ({d_in},), one entry an input.")
-    return vector.detach().double()
 
 
 def checked_inputs(x: Tensor, d_in: int) -> Tensor:

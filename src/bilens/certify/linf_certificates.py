@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.directions import contrast_direction
+from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_type, generator_of
+from bilens.base.errors import NumericalError
 from bilens.base.frame import frame
 from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
@@ -84,7 +86,8 @@ def linf_radius(
         memory_limit: bytes, or "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the memory.
 
     Raises: ShapeError if x or label has another shape or dtype; UsageError if a label is not an
-        output, the map has one output, or a count is below 1; MemoryLimitError if it would not fit.
+        output, the map has one output, or a count is below 1; NumericalError if a difference of
+        outputs is beyond float64; MemoryLimitError if it would not fit.
     Source: the bound: triangle inequality; the attack: projected gradient descent after A. Madry
         et al., arXiv:1706.06083.
     """
@@ -124,8 +127,8 @@ def linf_radius(
 def lower_bounds(f: QuadraticMap, samples: Samples) -> Tensor:
     outputs = f.sizes.d_out
     bounds = torch.full_like(samples.margins, torch.inf)
-    for own in sorted(set(samples.label.tolist())):
-        rows = (samples.label == own).nonzero()[:, 0]
+    for own in sorted(set(samples.label[samples.usable].tolist())):
+        rows = ((samples.label == own) & samples.usable).nonzero()[:, 0]
         for rival in set(range(outputs)) - {own}:
             bounds[rows, rival] = lower_bound(f, samples, rows, own, rival)
     return bounds
@@ -141,8 +144,13 @@ def lower_bound(f: QuadraticMap, samples: Samples, rows: Tensor, own: int, rival
     half = (left.T * weight) @ right
     error = (hidden + 8) * EPS * (half + half.T)  # of each entry
     spread = matrix.abs() + error
+    if not bool(spread.isfinite().all()):
+        raise NumericalError(
+            f"outputs {own} against {rival}: {Status.NOT_FINITE.value}; no certificate is given."
+        )
     diagonal = (error.diagonal() - matrix.diagonal()).clamp_min(0)
-    entries = spread.sum() - spread.diagonal().sum() + diagonal.sum()
+    # No term is negative, so that a sum of n errs by n · eps/2 of itself at most, here twice.
+    entries = spread.fill_diagonal_(0).sum(dim=1).sum() + diagonal.sum()
     slack = error.norm() + 1000 * EPS * matrix.norm()  # of the matrix, and of its eigensolver
     lowest = torch.linalg.eigvalsh(matrix)[0]
     curvature = torch.minimum(entries, width * (slack - lowest).clamp_min(0))

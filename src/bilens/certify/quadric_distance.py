@@ -42,7 +42,8 @@ class Errors(NamedTuple):
 class Slack(NamedTuple):
     """The errors as a part of the eigenvalues and a part of the constant, (rows,) each."""
 
-    # An error γ of g costs γ‖δ‖ ≤ γ (ρ + ‖δ‖²/ρ) / 2, for every ρ > 0.
+    # Math: an error γ of g costs γ‖δ‖ ≤ γ (ρ + ‖δ‖²/ρ) / 2 for every ρ > 0, so that the bound holds
+    # whatever ρ is; it is best where ρ is the length of the nearest point.
 
     lowered: Tensor
     level: Tensor
@@ -70,14 +71,16 @@ class DualBound:
             Errors._make(part[chosen] for part in self.errors),
         )
 
-    def slack(self, missing: Tensor, distance: Tensor) -> Slack:
-        """Return the errors for ρ = the distance, or less where that would use up the constant."""
+    def slack(self, reach: Tensor, spare: Tensor) -> Slack:
+        """Return the errors for ρ = the reach, or less where that would use up the constant.
+
+        Where no point gets below `spare`, half of that pays for them.
+        """
         linear = self.errors.linear
         exact = linear == 0
-        unreached = distance.isinf() & (self.problem.least == 0)
-        margin = torch.where(unreached, missing, self.constant).clamp_min(SMALLEST)
-        rho = torch.minimum(distance, margin / (2 * linear))
-        lowered = self.errors.values + torch.where(exact, 0.0, linear / (2 * rho))
+        rho = torch.maximum(reach, spare / (2 * linear)).minimum(self.constant / (2 * linear))
+        share = (linear / (2 * rho)).clamp_min(SMALLEST)  # what vanishes is not nothing
+        lowered = self.errors.values + torch.where(exact, 0.0, share)
         level = self.constant * (1 - 8 * EPS) - self.errors.constant
         level = level - torch.where(exact, 0.0, linear * rho * (0.5 + 8 * EPS))
         return Slack(lowered * (1 + 8 * EPS), level)
@@ -213,9 +216,12 @@ def solved(
     tau = root(problem, equation, constant, high * (1 + 1e-12))
     missing = constant - equation(problem.sums(tau))[0]
     point = nearest_point(problem, values, linear, tau, missing)
+    length = point.norm(dim=1)
     point, distance = moved_onto(values, linear, constant, point)
     bound = DualBound(problem, values, constant, errors)
-    slack = bound.slack(missing, distance)
+    unreached = distance.isinf()
+    spare = torch.where(unreached & (problem.least == 0), missing, 0.0)
+    slack = bound.slack(torch.where(unreached, length, distance), spare)
     squared = bound.at(tau, slack)
     cancelled = squared * (problem.least + tau) < CANCELLED * constant
     poor = (cancelled & (squared < distance.square() * (1 - POOR))).nonzero()[:, 0]

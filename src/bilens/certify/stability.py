@@ -170,6 +170,8 @@ def norm_bound(changed: QuadraticForm, form: QuadraticForm) -> tuple[float, Norm
     unit = max((part.unit for part in parts if part.lost > 0), default=1.0)  # zeros have none
     if unit == torch.inf:
         raise NumericalError("products of the factors are beyond float64: rescale the weights.")
+    if any(part.unit == 0 < part.lost for part in parts):  # its bound counts what is below float64
+        return frobenius_bound(quadratic_difference(changed, form)), "frobenius"
     for part in parts:
         part.array.mul_(part.unit / unit if part.lost > 0 else 1.0)
     lost = sum(part.lost * (part.unit / unit) for part in parts if part.lost > 0)

@@ -13,12 +13,12 @@ from bilens.algebra.eigen.proofs import in_units
 from bilens.algebra.eigen.solver import problem_of_form
 from bilens.algebra.gaussian import GaussianMoments, symmetric_root
 from bilens.algebra.gram.inner_products import squared_norm_rounding, squared_norms
-from bilens.algebra.quadratic_form import QuadraticForm
+from bilens.algebra.quadratic_form import QuadraticForm, checked_vector
 from bilens.base.checks import check_type
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.frame import frame
 from bilens.base.notebook import html_summary
-from bilens.certify.inputs import checked_inputs, checked_number, checked_vector
+from bilens.certify.inputs import checked_inputs, checked_number
 from bilens.certify.spectrum_enclosure import (
     check_finite_bound,
     each_form,

@@ -71,7 +71,7 @@ def null_estimate(
 ) -> MemoryEstimate:
     """Return what the null of `num` directions takes in memory."""
     before = None if embedding is None else embedding.shape[1]
-    return null_memory(f.sizes, num, num_samples, before, localised=False)
+    return null_memory(f.sizes, num, num_samples, before)
 
 
 SHOWN = 4  # eigenvectors of each sign

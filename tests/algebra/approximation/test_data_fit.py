@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
+from bilens.algebra.approximation import data_fit
 from bilens.algebra.approximation.closed_form import approximate_layer
 from bilens.algebra.approximation.data_fit import (
     fit_neurons,
@@ -137,34 +138,35 @@ def test_neurons_that_stand_still_and_inputs_that_are_constant() -> None:
         torch.testing.assert_close(again(still), layer(still), atol=1e-9, rtol=1e-9)
 
 
-def test_down_is_least_squares_where_the_ridge_is_small() -> None:
+def test_down_is_least_squares_where_the_ridge_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_fit, "RIDGES", (1e-13,))
     layer, weights = LAYERS["swiglu"], randn(900, seed=31).abs()
     fit, y = fit_neurons(layer, X), layer(X)
     features = torch.cat([fit.hidden(X), X, torch.ones(900, 1).double()], dim=1)
-    found = refit_down(fit, X, y, weights=weights, ridge=1e-13)
+    found = refit_down(fit, X, y, weights=weights)
     expected = least_squares(features, y, weights)
     torch.testing.assert_close(found(X), expected, rtol=1e-6, atol=1e-6)
     without = refit_down(dataclasses.replace(fit, linear=None), X, y)
     assert without.linear is None
 
 
-def test_the_ridge_is_chosen_on_rows_held_out() -> None:
+def test_the_ridge_is_chosen_on_rows_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forty rows for 39 unknowns of noise: without a ridge the fit is useless elsewhere."""
     wide = GLUWeights(randn(1, 38) / 38, randn(38, 5, seed=1), randn(38, 5, seed=2), "identity")
     x, new = randn(40, 5, seed=3), randn(500, 5, seed=4)
     y = wide(x) + randn(40, 1, seed=5)
-    scores = [
-        r_squared_on(wide(new), refit_down(wide, x, y, ridge=ridge)(new)).overall
-        for ridge in (1e-9, None)
-    ]
-    assert scores[0] < 0.2 < 0.5 < scores[1]
+    chosen = r_squared_on(wide(new), refit_down(wide, x, y)(new)).overall
+    monkeypatch.setattr(data_fit, "RIDGES", (1e-9,))
+    least = r_squared_on(wide(new), refit_down(wide, x, y)(new)).overall
+    assert least < 0.2 < 0.5 < chosen
 
 
-def test_the_ceiling_is_least_squares_over_all_quadratics() -> None:
+def test_the_ceiling_is_least_squares_over_all_quadratics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_fit, "RIDGES", (1e-13,))
     y = torch.tanh(X[:, :2] @ randn(2, 2)) + X[:, 2:4] * X[:, 1:3]
     first, second = torch.triu_indices(5, 5)
     features = torch.cat([X[:, first] * X[:, second], X, torch.ones(900, 1).double()], dim=1)
-    found = quadratic_ceiling(X, y, ridge=1e-13)
+    found = quadratic_ceiling(X, y)
     expected = least_squares(features, y, torch.ones(900).double())
     torch.testing.assert_close(found(X), expected, rtol=1e-6, atol=1e-6)
 

@@ -100,6 +100,7 @@ def test_inputs_that_are_constant_and_layers_that_never_answer_are_met(layer: La
     silent = replace(layer, down=torch.zeros(3, 8).double())
     found = fit_layers([silent], silent, data=DATA[:200], train_steps=3)
     assert {one.quadratic.overall for one in found.ladder.values()} == {1.0}
+    assert found.chosen == "standard normal"  # the simplest of equal ones
     assert found.usable
 
 

@@ -139,6 +139,17 @@ def test_parallel_outputs_disprove_and_here_is_another_sum() -> None:
         assert check_uniqueness(Factors(down, rows, rows), model).unique is False
 
 
+def test_nearly_parallel_outputs_of_many_components_disprove_nothing() -> None:
+    """202 columns in a plane have too many pairs to try; a lower bound of 1 says nothing."""
+    angles = torch.linspace(0, 3, 201).double()
+    angles = torch.cat([angles, angles[-1:] + 1e-6])
+    down = torch.stack([angles.cos(), angles.sin()])
+    found = check_uniqueness(Factors(down, randn(202, 3), randn(202, 3, seed=1)), "pairs")
+    assert found.down == KruskalRank(1, exact=False)
+    assert found.unique is None
+    assert "parallel is not shown" in found.reason
+
+
 def test_one_component_is_unique_and_a_zero_one_never() -> None:
     one = factors(1, 2, 3)
     assert check_uniqueness(one, "pairs").unique is True

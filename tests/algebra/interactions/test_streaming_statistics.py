@@ -81,12 +81,10 @@ def test_pieces_have_the_moments_that_scipy_finds_in_the_whole(sizes: list[int])
     expected = {
         "mean": array.mean(),
         "std": array.std(),
-        "variance": array.var(),
         "skewness": stats.skew(array),
         "excess_kurtosis": stats.kurtosis(array),
         "minimum": array.min(),
         "maximum": array.max(),
-        "root_mean_square": (array**2).mean() ** 0.5,
     }
     for name, value in expected.items():
         assert float(getattr(found, name)) == pytest.approx(value, rel=1e-12), name

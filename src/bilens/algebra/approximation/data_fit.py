@@ -148,7 +148,6 @@ def refit_down(
     y: Tensor,
     *,
     weights: Tensor | None = None,
-    ridge: float | None = None,
 ) -> GLUWeights:
     """Return the map with `down`, `constant` and, if it has one, `linear` by ridge regression.
 
@@ -163,7 +162,6 @@ def refit_down(
         x: (rows, in).
         y: (rows, out), what the map should give.
         weights: (rows,) of the squared errors; see `row_weights`.
-        ridge: None chooses.
 
     Raises: ShapeError, NonFiniteError for rows that do not fit; UsageError for fewer rows than k.
     Source: ridge regression; see docs/math.md.
@@ -209,7 +207,7 @@ def refit_down(
             total += float((change * (g @ change - 2 * r)).sum())
         return total
 
-    chosen = min(RIDGES, key=held_out_loss) if ridge is None else ridge
+    chosen = min(RIDGES, key=held_out_loss)
     change = ridge_solved(whole, right.sum(dim=0), chosen)
     slope = change[:-1] / scale[:, None]
     return replace(
@@ -268,11 +266,12 @@ def train_factors(
     return each_part(live, Tensor.detach)
 
 
-def quadratic_ceiling(x: Tensor, y: Tensor, ridge: float | None = None) -> GLUWeights:
+def quadratic_ceiling(x: Tensor, y: Tensor) -> GLUWeights:
     """Return the least-squares map of y, (rows, out), over all quadratics of x, (rows, n).
 
-    No fit can exceed it. Math: `refit_down` on all n(n + 1)/2 products of centred inputs, which
-    says cost and errors too, with k = n(n + 1)/2 + n.
+    Of these rows it misses least, but for the ridge; on others a fit with fewer numbers can be
+    closer. Math: `refit_down` on all n(n + 1)/2 products of centred inputs, which says cost and
+    errors too, with k = n(n + 1)/2 + n.
     """
     d_in, centre = x.shape[1], x.double().mean(dim=0)
     scale = float(x.double().var(dim=0, correction=0).mean().sqrt()) or 1.0
@@ -282,4 +281,4 @@ def quadratic_ceiling(x: Tensor, y: Tensor, ridge: float | None = None) -> GLUWe
     none, path = left.new_zeros(y.shape[1], len(left)), left.new_zeros(y.shape[1], d_in)
     biases = -left @ centre, -right @ centre
     start = GLUWeights(none, left, right, "identity", *biases, linear=path)
-    return refit_down(start, x, y, ridge=ridge)
+    return refit_down(start, x, y)

@@ -176,7 +176,8 @@ def fit_layers(
             maps |= more
     y = in_blocks(run, x)
     ladder = {name: scores_of(one, assumed, x, y) for name, one in maps.items()}
-    chosen = max(maps.keys() - {CEILING}, key=lambda name: ladder[name].quadratic.overall)
+    rivals = [name for name in maps if name != CEILING]  # of equal ones the simplest, the first
+    chosen = max(rivals, key=lambda name: ladder[name].quadratic.overall)
     how = derived if chosen in (STANDARD, GIVEN, NORMAL) else "least squares on data"
     return QuadraticFit(
         maps[chosen], derived == "exact", how, about, chosen, ladder, missing, float(threshold)

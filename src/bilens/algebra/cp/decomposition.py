@@ -117,6 +117,8 @@ def _decide(
         return False, "a component is zero"
     if len(factors.left) == 1:
         return True, "a single component"
+    if ranks[0].value == 1 and not ranks[0].exact:
+        return None, "that no two output columns are parallel is not shown"
     if ranks[0].value == 1:
         return False, "two components write to parallel outputs: their sum can be split otherwise"
     if model == "symmetric":

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.eigen.ranking import leading_signs
 from bilens.algebra.gram.inner_products import squared_norms
 from bilens.algebra.gram.kernel import unit_rows
 from bilens.base.checks import check_finite
 from bilens.base.errors import NumericalError
 
 Model = Literal["pairs", "symmetric"]
-TIE = 1e-8  # relative: entries that agree to this are equal, so that rounding decides nothing
 
 
 class Factors(NamedTuple):
@@ -69,12 +69,6 @@ def canonical(factors: Factors) -> Factors:
     sizes = squared_sizes(Factors(down, left, right))
     order = torch.argsort(sizes, descending=True, stable=True)
     return Factors(down[:, order], left[order], right[order])
-
-
-def leading_signs(rows: Tensor) -> Tensor:
-    sizes = rows.abs()
-    leading = (sizes >= sizes.amax(dim=1, keepdim=True) * (1 - TIE)).int().argmax(dim=1)
-    return torch.where(rows.gather(1, leading[:, None])[:, 0] < 0, -1.0, 1.0).to(rows)
 
 
 def in_order(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:

@@ -37,10 +37,15 @@ def ends(k: int, which: Which) -> tuple[int, int]:
 
 def with_sign(vectors: Tensor) -> Tensor:
     """Return rows, (..., in), whose largest component is positive."""
+    return vectors * leading_signs(vectors)[..., None]
+
+
+def leading_signs(vectors: Tensor) -> Tensor:
+    """Return the sign of the largest component of rows, (..., in) → (...): 1 or −1."""
     sizes = vectors.abs()
     leading = (sizes >= sizes.amax(dim=-1, keepdim=True) * (1 - TIE)).int().argmax(dim=-1)
-    signs = torch.where(vectors.gather(-1, leading[..., None]) < 0, -1.0, 1.0).to(vectors.dtype)
-    return vectors * signs
+    chosen = vectors.gather(-1, leading[..., None])[..., 0]
+    return torch.where(chosen < 0, -1.0, 1.0).to(vectors.dtype)
 
 
 def by_size_and_sign(values: Tensor) -> Tensor:

@@ -96,9 +96,7 @@ class FeatureFactors:
 
     def balanced(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return (..., hidden) weights, the largest from ½ to 1, and units with S = unit · S'."""
-        # A unit is a power of two; 0 or infinite where float64 does not hold it.
-        # (..., hidden) and (...). A unit is a power of two; 0 or infinite where float64 does not
-        # hold it.
+        # A unit, (...), is a power of two; 0 or infinite where float64 does not hold it.
         mantissa, exponent = torch.frexp(weight)
         total = exponent.double() + self.row_exponent
         largest = total.where(mantissa != 0, -torch.inf).amax(dim=-1)

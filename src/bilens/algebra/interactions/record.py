@@ -61,7 +61,7 @@ class DirectInteractions:
         self_interactions: the diagonal of S.
         cross_interactions: the entries above the diagonal.
         norm: (...), ‖S‖_F over all features · features entries, from the factors; nothing but
-            rounding where their terms cancel, unlike `streamed_norm`.
+            rounding where their terms cancel, unlike the moments.
         linear: (..., features).
         constant: (...).
         status: one for a single direction, a tuple for a batch. Where it is not OK, every number
@@ -106,17 +106,6 @@ class DirectInteractions:
     def cross_share(self) -> Tensor:
         """2 Σ S[m, n]² over the listed cross-interactions / ‖S‖_F², (...); 0 if S is zero."""
         return self._share(self.cross_interactions)
-
-    @property
-    def streamed_norm(self) -> Tensor:
-        """‖S‖_F from the moments of all entries, (...): a check of `norm`, found another way."""
-        parts = [
-            interactions.moments.root_mean_square
-            * (interactions.moments.count.double() * MULTIPLICITY[interactions.kind]).sqrt()
-            for interactions in (self.self_interactions, self.cross_interactions)
-        ]
-        own, cross = parts
-        return torch.where(self.cross_interactions.moments.count > 0, torch.hypot(own, cross), own)
 
     def features(self) -> Tensor:
         """Return the features that appear in either list of one direction, rising, int64.

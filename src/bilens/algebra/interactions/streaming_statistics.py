@@ -67,14 +67,6 @@ class Moments:
     minimum: Tensor  # (...)
     maximum: Tensor  # (...)
 
-    @property
-    def variance(self) -> Tensor:
-        return self.std.square()
-
-    @property
-    def root_mean_square(self) -> Tensor:
-        return torch.hypot(self.mean, self.std)
-
 
 @dataclass(frozen=True, eq=False)
 class CentralSums:
@@ -111,6 +103,7 @@ class CentralSums:
     def merged(self, other: CentralSums) -> CentralSums:
         """Return the sums of both sets together, without the cancellation of raw power sums."""
         # Source: P. Pébay, "Formulas for robust, one-pass parallel computation of covariances and
+        # arbitrary-order statistical moments", Sandia report SAND2008-6212 (2008).
         a, b = self.count, other.count
         n = a + b
         step = other.mean - self.mean
