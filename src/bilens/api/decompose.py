@@ -240,7 +240,9 @@ def decompose_layers(
         "bilens": VERSION,
         "data_sha256": None if inputs is None else inputs.about["sha256"],
     }
-    identity = {name: {**asked, "read_as": read_as(model.layers[name])} for name in names}
+    identity = {name: asked for name in names}
+    if folder is not None:  # by what a result is found again
+        identity = {n: {**asked, "read_as": read_as(model.layers[n])} for n in names}
     done: dict[str, dict[str, Any]] = {}
     for name in names:
         record = None if folder is None else read_done(folder, name, identity[name], overwrite)
