@@ -178,3 +178,13 @@ def test_eigenvalues_that_are_zero_are_left_out_and_change_no_radius(
     found = certify.l2_radius(f, x, label, few).radius
     expected = certify.l2_radius(f, x, label, every).radius
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+
+
+def test_a_sum_of_squares_is_reached_where_it_vanishes() -> None:
+    """‖Rx‖² touches zero on the null space of R and is nowhere below."""
+    r = randn(2, 5)
+    down = torch.stack([torch.ones(2), torch.zeros(2)]).double()
+    x = randn(6, 5, seed=9)
+    radius = certify.l2_radius(QuadraticMap(BilinearTensor(down, r, r)), x, [0] * 6).radius
+    truth = (x @ (torch.linalg.pinv(r) @ r)).norm(dim=1)
+    assert bool(((truth * (1 - 1e-4) < radius) & (radius <= truth)).all())

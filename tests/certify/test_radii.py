@@ -1,5 +1,7 @@
 """Certified radii in the ℓ₂ and ℓ∞ norms: no flip inside, a flip just outside, odd input."""
 
+import math
+from fractions import Fraction
 from itertools import product
 
 import numpy as np
@@ -180,16 +182,6 @@ def test_a_rival_that_can_never_win_has_an_infinite_radius() -> None:
     assert bool(record.example.isnan().all())
 
 
-def test_a_sum_of_squares_is_reached_where_it_vanishes() -> None:
-    """‖Rx‖² touches zero on the null space of R and is nowhere below."""
-    r = randn(2, 5)
-    down = torch.stack([torch.ones(2), torch.zeros(2)]).double()
-    x = randn(6, 5, seed=9)
-    radius = certify.l2_radius(QuadraticMap(BilinearTensor(down, r, r)), x, [0] * 6).radius
-    truth = (x @ (torch.linalg.pinv(r) @ r)).norm(dim=1)
-    assert bool(((truth * (1 - 1e-4) < radius) & (radius <= truth)).all())
-
-
 def test_inputs_that_are_lost_tied_or_not_finite_are_flagged_and_the_others_returned() -> None:
     f = random_map(2, 3, 6, 5)
     x = randn(4, 5, seed=7)
@@ -362,6 +354,21 @@ def test_a_slope_far_below_the_diagonal_is_not_reached_later(slope: float) -> No
     f = QuadraticMap(BilinearTensor(down, eye, eye), linear, vector(1, 0))
     radius = float(certify.linf_radius(f, torch.zeros(1, 5).double(), [0]).radius[0])
     assert 1 - 1e-9 < radius * slope <= 1
+
+
+@pytest.mark.parametrize("slope", [None, (-1e-170, 0.0)])
+@pytest.mark.parametrize(("down", "branch"), [(-1e-170, 1.0), (-1.0, 1e-85), (-1.0, 1e-170)])
+def test_what_vanishes_in_float64_is_not_nothing(
+    down: float, branch: float, slope: tuple[float, float] | None
+) -> None:
+    """m(x) = c − a x² − b x with terms whose squares, or which themselves, are below float64."""
+    rows = vector(branch)[None]
+    tensor = BilinearTensor(vector(down, 0.0)[:, None], rows, rows)
+    f = QuadraticMap(tensor, slope and vector(*slope)[:, None], vector(1e-170, 0.0))
+    radius = float(certify.linf_radius(f, vector(0.0)[None], [0]).radius)
+    a, b, c = (Fraction(x) for x in (-down, 1e-170 if slope else 0.0, 1e-170))
+    at = Fraction(radius) if math.isfinite(radius) else Fraction(10) ** 200
+    assert a * Fraction(branch) ** 2 * at**2 + b * at <= c
 
 
 def test_a_map_beyond_float64_is_flagged_or_refused() -> None:

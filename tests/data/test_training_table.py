@@ -195,7 +195,9 @@ def test_a_text_of_many_kinds(tmp_path: Path) -> None:
     torch.testing.assert_close(rows.values, grouped.values)
 
 
-@pytest.mark.parametrize("cells", [("0.50", "1"), ("50", "100%", "100")])
+@pytest.mark.parametrize(
+    "cells", [("0.50", "1"), ("50", "100%", "100"), ("0", "100%", "50%", "75%")]
+)
 def test_a_percentage_without_its_mark_is_another_unit(
     tmp_path: Path, cells: tuple[str, ...]
 ) -> None:
@@ -363,9 +365,10 @@ def test_spellings_of_one_class_are_one(tmp_path: Path) -> None:
     assert table.target.tolist() == [0, 1, 0, 0, 1, 1]
 
 
-def test_a_class_that_is_in_none_of_the_rows_looked_at_leaves_the_columns_as_they_are() -> None:
+def test_without_a_second_class_in_the_rows_looked_at_columns_have_no_score() -> None:
     rows = np.random.default_rng(0).permutation(MOST + 1)
     target = torch.zeros(len(rows), dtype=torch.int64)
     target[rows[-1]] = 1
     column = TableColumn("x", "number", ("x",))
-    assert checked([column], torch.arange(len(rows))[:, None].double(), ["x"], target) == (column,)
+    (found,) = checked([column], torch.arange(len(rows))[:, None].double(), ["x"], target)
+    assert (found.alone, found.identifier) == (None, True)

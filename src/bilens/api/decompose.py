@@ -234,18 +234,16 @@ def decompose_layers(
 ) -> list[dict[str, Any]]:
     """Return the record of each layer of a model, computing those that a folder does not hold."""
     names = [choose_layer(model, name) for name in layers] or list(model.layers)
-    asked = {
+    identity = {
         "weights_sha256": model.identity,
         "request": request.to_dict(),
         "bilens": VERSION,
         "data_sha256": None if inputs is None else inputs.about["sha256"],
     }
-    identity = {name: asked for name in names}
-    if folder is not None:  # by what a result is found again
-        identity = {n: {**asked, "read_as": read_as(model.layers[n])} for n in names}
     done: dict[str, dict[str, Any]] = {}
     for name in names:
-        record = None if folder is None else read_done(folder, name, identity[name], overwrite)
+        view = model.layers[name]
+        record = None if folder is None else read_done(folder, name, view, identity, overwrite)
         if record is not None:
             done[name] = record
     left = [name for name in names if name not in done]
@@ -268,7 +266,9 @@ def decompose_layers(
                 ahead[name] = prepare(model, request, name, inputs, memory_limit)
             job = ahead.pop(name)
             result = run_job(job, memory_limit, progress)
-            record = {**to_json(result.record), **identity[name], **about}
+            record = {**to_json(result.record), **identity, **about}
+            if folder is not None:
+                record["read_as"] = read_as(model.layers[name])
             with interruptible() as interrupted:  # a first Ctrl-C waits for both files
                 if folder is not None:
                     save(folder, name, result.pairs, record)
@@ -282,8 +282,9 @@ def decompose_layers(
 
 def read_as(view: LayerView) -> list[str]:
     """Return what a layer is: the same weights can be read as another one, by what is said."""
-    weights = weights_of(view.read())
-    return [str(view.activation), view.gives, tensors_sha256(weights.items())]
+    # of products of weights the last bits are those of a machine
+    rounded = ((name, part.bfloat16()) for name, part in weights_of(view.read()).items())
+    return [str(view.activation), view.gives, tensors_sha256(rounded)]
 
 
 def what_is_kept(layers: Sequence[str], done: Sequence[str], folder: Path | None) -> str:
@@ -303,7 +304,7 @@ def files_of(folder: Path, layer: str) -> tuple[Path, Path]:
 
 
 def read_done(
-    folder: Path, layer: str, identity: dict[str, Any], overwrite: bool
+    folder: Path, layer: str, view: LayerView, identity: dict[str, Any], overwrite: bool
 ) -> dict[str, Any] | None:
     """Return the record of a layer that is done already; None if it has to be computed."""
     pairs_file, record_file = files_of(folder, layer)
@@ -320,6 +321,7 @@ def read_done(
     except CheckpointError:
         found = {}
     same = all(found.get(key) == value for key, value in identity.items())
+    same = same and found.get("read_as") == read_as(view)
     if same and inner_record(pairs_file) == found:
         return found
     if not overwrite and not same:

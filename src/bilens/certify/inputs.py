@@ -112,7 +112,7 @@ def samples_of(f: QuadraticMap, x: Tensor, label: Tensor | Sequence[int]) -> Sam
     x = x.detach().double()
     finite = x.isfinite().all(dim=1)
     x = torch.where(finite[:, None], x, 0.0)
-    lengths = x.norm(dim=1) * (1 + (width + 4) * EPS)
+    lengths = lengths_of(x) * (1 + (width + 4) * EPS)
     found = margins(f, x, label)
     errors = rounding(f, x, lengths)
     errors = errors + errors.gather(1, label[:, None])
@@ -148,14 +148,20 @@ def rounding(f: QuadraticMap, x: Tensor, lengths: Tensor) -> Tensor:
     down, left, right = f.tensor.down.abs(), f.tensor.left, f.tensor.right
     _, hidden, width = f.sizes
     inner = (width + 8) * EPS * lengths[:, None]
-    left_error, right_error = inner * left.norm(dim=1), inner * right.norm(dim=1)
+    left_error, right_error = inner * lengths_of(left), inner * lengths_of(right)
     left_size, right_size = (x @ left.T).abs() + left_error, (x @ right.T).abs() + right_error
     products = left_error * right_size + left_size * right_error
     products = products + (hidden + 8) * EPS * left_size * right_size
     bound: Tensor = products @ down.T
     if f.linear is not None:
-        bound = bound + (width + 16) * EPS * f.linear.norm(dim=1) * lengths[:, None]
+        bound = bound + (width + 16) * EPS * lengths_of(f.linear) * lengths[:, None]
     return bound if f.constant is None else bound + 16 * EPS * f.constant.abs()
+
+
+def lengths_of(rows: Tensor) -> Tensor:
+    """Return ‖row‖; more where squares would vanish, never less."""
+    found = rows.norm(dim=1)
+    return torch.where(found < 1e-140, rows.abs().amax(dim=1) * rows.shape[1] ** 0.5, found)
 
 
 class RadiusStatus(Enum):

@@ -25,7 +25,7 @@ from bilens.certify.inputs import (
     samples_of,
     statuses,
 )
-from bilens.certify.trust_region import EPS
+from bilens.certify.trust_region import EPS, SMALLEST, norm_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +135,11 @@ def lower_bounds(f: QuadraticMap, samples: Samples) -> Tensor:
 
 
 def lower_bound(f: QuadraticMap, samples: Samples, rows: Tensor, own: int, rival: int) -> Tensor:
-    """Return the root of m(0) − ε‖g‖₁ − ε²K for some inputs and one rival, rounded down."""
+    """Return the root of m(0) − ε‖g‖₁ − ε²K for some inputs and one rival, rounded down.
+
+    What products below float64 lose is less than `SMALLEST` in each sum: that much is added wherever
+    a product is not zero, and taken from the margin.
+    """
     _, hidden, width = f.sizes
     form = f.form(contrast_direction(f.sizes.d_out, own, rival))
     matrix, b = form.matrix.dense(), form.linear
@@ -143,25 +147,32 @@ def lower_bound(f: QuadraticMap, samples: Samples, rows: Tensor, own: int, rival
     left, right = f.tensor.left.abs(), f.tensor.right.abs()
     half = (left.T * weight) @ right
     error = (hidden + 8) * EPS * (half + half.T)  # of each entry
+    lost = SMALLEST * (1 + left.sum(dim=0)[:, None] + right.sum(dim=0))
+    if bool((error < lost).any()):
+        met = ((left > 0).double().T * (weight > 0)) @ (right > 0).double() > 0
+        error += torch.where(met, lost, 0.0) + torch.where(met, lost, 0.0).T
     spread = matrix.abs() + error
     if not bool(spread.isfinite().all()):
         raise NumericalError(
             f"outputs {own} against {rival}: {Status.NOT_FINITE.value}; no certificate is given."
         )
     diagonal = (error.diagonal() - matrix.diagonal()).clamp_min(0)
+    x = samples.x[rows]
+    faint = SMALLEST * ((x != 0).double() @ (spread > 0).double() > 0)
     # No term is negative, so that a sum of n errs by n · eps/2 of itself at most, here twice.
     entries = spread.fill_diagonal_(0).sum(dim=1).sum() + diagonal.sum()
-    slack = error.norm() + 1000 * EPS * matrix.norm()  # of the matrix, and of its eigensolver
+    # of the matrix, and of its eigensolver
+    slack = norm_of(error.flatten()) + 1000 * EPS * norm_of(matrix.flatten())
     lowest = torch.linalg.eigvalsh(matrix)[0]
     curvature = torch.minimum(entries, width * (slack - lowest).clamp_min(0))
-    curvature = curvature * (1 + (2 * width + 16) * EPS)
-    x = samples.x[rows]
-    slope = (2 * (x @ matrix) + b).abs()
+    curvature = curvature * (1 + (2 * width + 16) * EPS) + SMALLEST * (entries > 0)
+    slope = (2 * (x @ matrix) + b).abs() + faint
     rounding = 2 * (x.abs() @ (error + (width + 8) * EPS * matrix.abs()))
     parts = 0.0 if f.linear is None else 4 * EPS * f.linear[[own, rival]].abs().sum(dim=0)
     total = (slope + rounding + parts + 4 * EPS * b.abs()).sum(dim=1) * (1 + (width + 16) * EPS)
-    level = (samples.margins[rows, rival] - samples.errors[rows, rival]).clamp_min(0)
-    root = (total.square() + 4 * curvature * level).sqrt()
+    level = samples.margins[rows, rival] - samples.errors[rows, rival] - SMALLEST
+    level = level.where(level > SMALLEST, 0.0)
+    root = torch.hypot(total, 2 * curvature.sqrt() * level.sqrt())  # no square vanishes
     bound = 2 * level / (total + root) * (1 - 32 * EPS)
     return torch.where(level > 0, bound, 0.0)  # 0 / 0 where nothing moves
 

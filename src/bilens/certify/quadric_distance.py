@@ -74,7 +74,7 @@ class DualBound:
     def slack(self, reach: Tensor, spare: Tensor) -> Slack:
         """Return the errors for ρ = the reach, or less where that would use up the constant.
 
-        Where no point gets below `spare`, half of that pays for them.
+        `spare` is what m has left where it is least, of which a quarter may be used up, too.
         """
         linear = self.errors.linear
         exact = linear == 0

@@ -30,8 +30,7 @@ def checked(
     random = np.random.default_rng(0)
     chosen = random.permutation(len(values))[:MOST]
     y = answers(target.numpy()[chosen])
-    if not y.var(axis=0).any():  # what is rare is in none of these rows
-        return tuple(columns)
+    varies = bool(y.var(axis=0).any())  # what is rare may be in none of these rows
     shuffled = random.permutation(y)
     places = {name: at for at, name in enumerate(names)}
     found, null = [], 0.0
@@ -39,9 +38,10 @@ def checked(
         if column.inputs:
             inputs = values[:, [places[name] for name in column.inputs]].numpy()
             key = one_number(inputs, column)
-            null = max(null, score(key[chosen], shuffled))
-            alone, names_row = score(key[chosen], y), names_rows(key, column)
-            column = structs.replace(column, alone=alone, identifier=names_row)
+            column = structs.replace(column, identifier=names_rows(key, column))
+            if varies:
+                null = max(null, score(key[chosen], shuffled))
+                column = structs.replace(column, alone=score(key[chosen], y))
         found.append(column)
     return tuple(structs.replace(column, alone_null=null) for column in found)
 

@@ -30,6 +30,7 @@ from bilens.records.table_audit import Conversion, TableColumn
 MOST_LEVELS = 20  # texts of a column that become an indicator each; rare ones of more share one
 DISTINCT = 0.5  # share of different texts from which a column names rows and is left out
 MISSING, OTHER = "(missing)", "(other)"
+MARKS = ("%", "‰")  # a number without its mark is another number
 Parts = dict[str, list[float]]  # input → its number in each row; NaN for what is not known
 
 
@@ -153,7 +154,7 @@ def number_column(cells: Cells, votes: Counter[str]) -> TableColumn | None:
     named = [unit for unit, _ in units.most_common() if unit]
     unit = named[0] if named else ""
     pairs = [(place, one) for place, one in zip(cells.places, parsed, strict=True) if one]
-    if len(named) > 1 or (unit in ("%", "‰") and units[""]):
+    if len(named) > 1 or (unit in MARKS and units[""]):
         (row, cell), _ = next(pair for pair in pairs if pair[1][1] != unit)
         raise cells.refused(row, cell, f"the same unit, {unit}, in every cell: convert the column")
     told = [(cell, one[0]) for (_, cell), one in pairs if plain_number(cell) != one[0]]
@@ -210,8 +211,7 @@ def parts_of(cell: str, column: TableColumn, choice: str) -> tuple[float, ...] |
     """Return the inputs of a cell, all 0 for an unknown text; None where it is of another kind."""
     if column.kind == "number":
         number = parse_number(cell, choice)
-        # 50% without its mark may be 50 and may be 0.5: as in training, that is another unit
-        known = (column.unit,) if column.unit in ("%", "‰") else ("", column.unit)
+        known = (column.unit,) if column.unit in MARKS else ("", column.unit)
         return None if number is None or number[1] not in known else number[:1]
     if column.kind == "date":
         day = parse_date(cell, choice)
@@ -239,8 +239,10 @@ def encoded(cells: Cells, column: TableColumn, votes: Counter[str]) -> Parts:
         if cell is not None and (parts is None or (is_text and not any(parts)))
     ]
     if lost:
-        row, text = lost[0]
-        if not is_text and len(lost) > len(cells.known) / 2:
+        marked = column.kind == "number" and column.unit in MARKS
+        bare = [one for one in lost if marked and parse_number(one[1], choice) is not None]
+        row, text = (bare or lost)[0]
+        if bare or (not is_text and len(lost) > len(cells.known) / 2):
             unit = f" in {column.unit}" if column.unit else ""
             raise cells.refused(row, text, f"a {column.kind}{unit}, as in the training's table")
         kind = "unseen" if is_text else "no_number"

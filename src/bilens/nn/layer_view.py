@@ -120,7 +120,7 @@ class LayerView:
     @property
     def device(self) -> torch.device:
         """Where its map is, which is built for that if it is not there."""
-        return self.quadratic_map.device
+        return self.read().down.device
 
     @property
     def fit(self) -> QuadraticFit | None:

@@ -64,6 +64,7 @@ class ServedFolder:
         self._past, self._remembering, self._drawing = Past(), Lock(), Lock()
         self._verdicts: dict[PastAudit, Judged] = {}  # a history may be put in place of another
         self._models = OpenModels(self.folder)
+        self.briefs: dict[tuple[str, int], tuple[str, str, list[tuple[str, str]]]] = {}  # of traces
         self._answers: dict[str, tuple[Any, Answer | None]] = {}  # of audits beside a model
         self._reading = Lock()  # documents may be large: one at a time
 

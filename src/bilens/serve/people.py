@@ -7,7 +7,7 @@ from markupsafe import Markup
 from bilens.api.history import now
 from bilens.findings.rules.judgements import RULE, judgements
 from bilens.records.explorer import ModelPage
-from bilens.records.history import Entry
+from bilens.records.history import Entry, PastAudit
 from bilens.report.markup import badge, element, joined, page_link, paragraph, quiet, section
 from bilens.report.sections.overview import FindingLine, condition_line, finding_line
 from bilens.report.sections.people import judged, subject_name
@@ -34,7 +34,7 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
         )
         for rule in dict.fromkeys([*lines, *standing])
     ]
-    none = [] if parts or last is None else [element("p", t(nothing(found, last.number)))]
+    none = [] if parts or last is None else [element("p", t(nothing(found, last)))]
     view = {"data_view": "people", "data_key": found.model.id} if found.writable else {}
     if found.writable or any(one.subject == "model" for one in found.entries):
         parts.append(thread(t, found, "model"))
@@ -45,9 +45,10 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
     return joined(compared, section(t, "explorer.findings", *link, *none, listed))
 
 
-def nothing(found: ModelPage, audit: int) -> str:
+def nothing(found: ModelPage, last: PastAudit) -> str:
     """Return what to say where nothing is listed: the history knows more than what is read here."""
-    told = any(one.audit == audit and one.outcome in ("fail", "warn") for one in found.measured)
+    of_last = (one for one in found.measured if one.audit == last.number)
+    told = bool(last.failed) or any(one.outcome in ("fail", "warn") for one in of_last)
     return "explorer.findings_unread" if told else "explorer.no_finding"
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from functools import partial
 from itertools import islice
 from threading import Lock
 
@@ -64,8 +63,10 @@ def traces_of(served: ServedFolder, opened: OpenModel) -> Iterator[TextTrace]:
     for key in traces(served):
         path = served.found().reports[key][0]
         with suppress(BilensError, OSError):  # damaged, or gone since
-            changed = path.stat().st_mtime_ns
-            sha256, layer, saes = opened.once(("trace", key, changed), partial(brief, served, key))
+            state = key, path.stat().st_mtime_ns
+            if state not in served.briefs:
+                served.briefs[state] = brief(served, key)
+            sha256, layer, saes = served.briefs[state]
             if sha256 == opened.model.weights_sha256:
                 there = [find_weights(served, *one) is not None for one in saes]
                 name = served.name_of(path)

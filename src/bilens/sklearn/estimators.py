@@ -100,11 +100,12 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
             of_class = weights.sum() / (len(self.classes_) * counts)
         else:
             given, known = self.class_weight or {}, [_plain(name) for name in self.classes_]
+            whole = {*known} <= given.keys()  # then others may be of rows that are not here
             for name, value in given.items():
-                if name not in known:
+                if name not in known and not whole:
                     raise ValueError(
                         f"class_weight names {name!r}, which is none of the classes of y, {known}: "
-                        "leave it out."
+                        "leave it out, or weigh them all."
                     )
                 if not (isinstance(value, Real) and 0 < float(value) < math.inf):
                     raise ValueError(

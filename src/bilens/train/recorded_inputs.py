@@ -18,7 +18,7 @@ from bilens.algebra.approximation.layer_weights import GLUWeights
 from bilens.algebra.approximation.quadratic_fit import LEAST_ROWS
 from bilens.algebra.moments import RowMoments, row_moments
 from bilens.base import silent
-from bilens.base.errors import DiskError, OutputExistsError, UsageError
+from bilens.base.errors import DiskError, OutputExistsError, UsageError, first_line
 from bilens.base.files import write_file
 from bilens.base.memory import readable
 from bilens.data.tokenizer import Tokenizer
@@ -148,11 +148,12 @@ class LayerInputs:
         try:
             found = rows_given(module, sites, items, lambda: self.host.logits(items))
         except (RuntimeError, IndexError) as error:
-            if self.text is not None:
+            if self.text is not None or isinstance(error, torch.OutOfMemoryError):
                 raise
             raise UsageError(
                 f"inputs of {items.dtype} and shape {tuple(items.shape)} do not run through the "
-                f"{type(module).__name__} ({error}): pass what it takes, numbers as floats."
+                f"{type(module).__name__} ({first_line(error)}): pass what it takes, "
+                "numbers as floats."
             ) from error
         return {name: LayerRows(*(x.cpu() for x in rows)) for name, rows in found.items()}
 
@@ -195,7 +196,8 @@ def layer_inputs(
         model: the path of a language model: a folder of Hugging Face, a .gguf file, a run of
             `bilens train language`; or any module with MLPs, which is not changed.
         data: a text, as for `bilens train language`; of a module tokens (texts, tokens) or other
-            inputs (inputs, …), each a document; floats are read in the dtype of its weights.
+            inputs (inputs, …), each a document; floats of a dtype that
+            no weight has are read in that of the first.
         layers: some of them, by name; all for none.
         tokens: of the text, held-out ones among them.
         n_ctx: tokens that are read together.
@@ -259,8 +261,9 @@ def of_tensor(module: nn.Module, data: Tensor, held_out: float, seed: int) -> La
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     about: dict[str, Any] = {"model_sha256": read.weights_sha256}
     about |= {"data_sha256": tensors_sha256([("data", data)])}
-    if data.is_floating_point():
-        data = data.to(next(one.dtype for one in module.parameters() if one.is_floating_point()))
+    kinds = [one.dtype for one in module.parameters() if one.is_floating_point()]
+    if data.is_floating_point() and data.dtype not in kinds:
+        data = data.to(kinds[0])
     count = min(max(1, round(held_out * len(data))), len(data) - 1)
     held, rest = data[order].tensor_split([count])
     about |= {"fit": len(rest), "held_out": len(held)}

@@ -241,7 +241,7 @@ def check_same_run(
             + ", ".join(f"{name}={old.get(name)!r}" for name in differing)
             + "; this command says "
             + ", ".join(f"{name}={new[name]!r}" for name in differing)
-            + ": resume with the options it was started with, or choose another folder."
+            + ": resume with the options and data it was started with, or choose another folder."
         )
     if before.get("data") != about["data"]:
         raise UsageError(

@@ -48,12 +48,10 @@ def r2(evidence: Evidence) -> Iterator[Values]:
     fits = [(layer.name, layer.fit) for layer in evidence.whole if layer.fit is not None]
     refused = [name for name, fit in fits if not fit.usable]
     if evidence.whole:
+        known = [x for _, fit in fits for x in (fit.quadratic, fit.trimmed) if x is not None]
+        missed = any(fit.quadratic is None for _, fit in fits)  # a constant
         yield {
-            "value": min(
-                # of a constant that is missed there is no variance to explain
-                (one or 0.0 for _, fit in fits for one in (fit.quadratic, fit.trimmed)),
-                default=1.0,
-            ),
+            "value": "−∞" if missed else min(known, default=1.0),
             "on": {0: "", len(fits): "_seen"}.get(sum(fit.seen for _, fit in fits), "_some"),
             "threshold": fits[0][1].threshold if fits else 0.0,
             "of": len(evidence.whole),

@@ -118,7 +118,8 @@ def column_sentences(t: Catalogue, record: TableAudit, found: ColumnChanges) -> 
         yield t("difference.columns.change", change=percent(found.change))
     for item in found.outputs:
         terms = [(names[one.column], one.linear, one.square) for one in item.columns[:MOST]]
-        said = [t("difference.columns.constant", value=signed_quantity(item.constant))]
+        moved = abs(item.constant) > 1e-3 * item.variance**0.5  # else it is none of the largest
+        said = [t("difference.columns.constant", value=signed_quantity(item.constant))] * moved
         said += [
             t("difference.columns.term", name=name, b=signed_quantity(b), q=signed_quantity(q))
             for name, b, q in terms

@@ -1,5 +1,6 @@
 """The page of many layers: charts, a table, what each layer writes most, what changed."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -127,14 +128,18 @@ def layer_charts(t: Catalogue, layers: Sequence[LayerReading]) -> list[tuple[str
     drawn = []
     fits = [layer.fit for layer in layers if layer.fit is not None]
     if fits:
-        values, level = [fit.quadratic or 0.0 for fit in fits], fits[-1].threshold
-        show = partial(fixed, digits=3, toward=-1)
-        drawn.append(column_chart(t, "r2", fitted, values, show, top=1.0, level=level))
+        values = [-math.inf if fit.quadratic is None else fit.quadratic for fit in fits]
+        level = fits[-1].threshold
+        drawn.append(column_chart(t, "r2", fitted, values, least_r_squared, top=1.0, level=level))
     if norms := known(sized):
         drawn.append(column_chart(t, "norm", sized, norms, quantity))
     if ranks := known(ranked):
         drawn.append(column_chart(t, "rank", ranked, ranks, partial(fixed, digits=1)))
     return drawn
+
+
+def least_r_squared(value: float) -> str:
+    return r_squared(value if math.isfinite(value) else None, -1)
 
 
 def known(columns: Sequence[LayerColumn]) -> list[float]:

@@ -16,8 +16,9 @@ const COLUMNS = ["name", "exactness", ...WORDS, "activation", ...NUMBERS];
 const exactness = (layer) => {
   if (layer.broken) return t("layer.broken");
   if (layer.exact) return t("layer.exact");
-  if (layer.r_squared === null) return t("layer.approximate");
-  return t(layer.usable ? "layer.r2" : "layer.refused", { r2: share(layer.r_squared) });
+  if (layer.r_squared === null && layer.usable !== false) return t("layer.approximate");
+  const r2 = layer.r_squared === null ? "−∞" : share(layer.r_squared);
+  return t(layer.usable ? "layer.r2" : "layer.refused", { r2 });
 };
 const cellOf = (layer, name) => {
   if (name === "exactness") return exactness(layer);
