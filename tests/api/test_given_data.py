@@ -303,3 +303,26 @@ def test_a_part_of_a_model_is_not_judged() -> None:
     report = replace(loaded.load_report, left_out=("tensor gate",))
     with pytest.raises(UsageError, match="one behind the other: omit"):
         audit(replace(loaded, load_report=report), (FRAME, KIND))
+
+
+def test_columns_of_a_frame_go_by_name() -> None:
+    columns = ["width", "height", "depth"]
+    model = bl.sklearn.BilinearClassifier().fit(FRAME[columns], KIND).loaded_model()
+    found = [
+        audit(model, (FRAME[order], KIND)).record.performance.classification.accuracy
+        for order in (columns, columns[::-1])
+    ]
+    assert found[0] == found[1]
+    with pytest.raises(DataError, match="no columns 'depth'"):
+        audit(model, (FRAME[["width", "height"]].assign(other=0.0), KIND))
+
+
+def test_training_inputs_of_a_file_with_both_are_its_training_part(tmp_path: Path) -> None:
+    path, model = tmp_path / "mnist.npz", tiny.trained()
+    train, test = (DATA.train_images, DATA.train_labels), (DATA.test_images, DATA.test_labels)
+    names = ("x_train", "y_train"), ("x_test", "y_test")
+    named = {n: x for keys, part in zip(names, (train, test)) for n, x in zip(keys, part)}
+    np.savez(path, **named)
+    found = audit(model, path, train_data=path, null_samples=tiny.ROTATIONS).record.inputs
+    assert found.training.rows == len(DATA.train_images)
+    assert found.reason != "same"

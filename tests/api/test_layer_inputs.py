@@ -14,7 +14,7 @@ import bilens as bl
 import language_runs
 import tiny_language_models as tiny
 from bilens.algebra.moments import row_moments
-from bilens.api.quadratic_fit import fit_on_inputs
+from bilens.api.quadratic_fit import fit_on_inputs, seen_inputs
 from bilens.base.errors import (
     CheckpointError,
     DataError,
@@ -29,6 +29,7 @@ from bilens.nn import BilinearTransformer
 from bilens.records.layer_audit import LayerAudit
 from bilens.train import recorded_inputs
 from bilens.train.corpus import CorpusOptions
+from bilens.train.layer_inputs import LayerRows
 from bilens.train.recorded_inputs import LayerInputs, Part, layer_inputs
 from builders import randn
 
@@ -202,7 +203,7 @@ def test_inputs_are_floats_as_the_module_has_them_and_some_are_fitted_to() -> No
 def test_moments_are_those_of_all_rows() -> None:
     rows = torch.cat([randn(400, 3), 50 + 9 * randn(5, 3, seed=1)]) + torch.tensor([0, 1e4, 3])
     rows = torch.cat([rows, torch.full((405, 1), 0.1)], dim=1).double()
-    found = row_moments([*rows.split(50), rows[:0]])
+    found = row_moments([rows[:0], *rows.split(50), rows[:0]])
     centred = rows - rows.mean(dim=0)
     expected = centred.pow(4).mean(dim=0) / centred.square().mean(dim=0).square()
     assert torch.allclose(found.kurtosis[:3], expected[:3], rtol=1e-9)
@@ -211,6 +212,8 @@ def test_moments_are_those_of_all_rows() -> None:
     covariance = torch.cov(rows.T, correction=0)
     assert torch.allclose(found.covariance, covariance, rtol=1e-9, atol=1e-9)
     assert torch.equal(found.norms, rows.norm(dim=1))
+    with pytest.raises(UsageError, match="no rows"):
+        row_moments([rows[:0]])
 
 
 def test_fits_are_of_documents_that_are_held_out(ours: Path, tmp_path: Path) -> None:
@@ -360,3 +363,33 @@ def test_what_cannot_be_seen_is_refused(ours: Path, tmp_path: Path) -> None:
         broken.rows("mlp")
     with pytest.raises(UsageError, match="pass data too"):
         bl.quadratic_fit(bl.MLPWeights(randn(2, 3), randn(3, 2), "relu"), held_out=randn(20, 2))
+
+
+class Behind(nn.Module):
+    """An MLP behind a function of no weights."""
+
+    def __init__(self, before: Any) -> None:
+        super().__init__()
+        self.before = before
+        self.mlp = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.mlp(self.before(x))
+
+
+def test_rows_of_the_same_weights_run_otherwise_are_noticed(tmp_path: Path) -> None:
+    one, other, x = Behind(torch.sin), Behind(torch.exp), randn(40, 4)
+    other.load_state_dict(one.state_dict())
+    layer_inputs(one, x).store(tmp_path / "kept")
+    layer_inputs(one, x).store(tmp_path / "kept")
+    with pytest.raises(UsageError, match="ran otherwise"):
+        layer_inputs(other, x).store(tmp_path / "kept")
+
+
+def test_inputs_that_stand_still_have_no_kurtosis() -> None:
+    x = torch.ones(2000, 8)
+    x[:, :3] = randn(2000, 3)
+    module = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
+    (view,) = bl.from_module(module).layers.values()
+    rows = LayerRows(x, torch.zeros(2000, 2, dtype=torch.int32))
+    assert 2.0 < seen_inputs(view, rows, None).kurtosis[0] < 4.0

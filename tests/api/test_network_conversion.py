@@ -168,8 +168,26 @@ def test_labels_that_make_logits_of_numbers_are_noticed(tmp_path: Path) -> None:
     model = from_module(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)))
     go(model, X, tmp_path / "out", skip=("distillation",))
     labelled = X, (X[:, 0] > 0).long()
-    with pytest.raises(UsageError, match="with gives='numbers'; this command says gives='logits'"):
+    with pytest.raises(UsageError, match="with gives='numbers', targets_sha256=None; this command"):
         go(model, labelled, tmp_path / "out", skip=("distillation",), resume=True)
+
+
+def test_other_labels_are_noticed(tmp_path: Path) -> None:
+    model = from_module(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)))
+    y = torch.arange(len(X)) % 3
+    go(model, (X, y), tmp_path / "out", skip=("distillation",))
+    with pytest.raises(UsageError, match="targets_sha256"):
+        go(model, (X, 2 - y), tmp_path / "out", skip=("distillation",), resume=True)
+
+
+def test_classes_are_no_numbers_that_one_logit_should_give(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    with torch.no_grad():
+        module[2].weight *= 20
+        y = (module(X.float())[:, 0] > 0).long()
+    done = go(from_module(module), (X, y), tmp_path / "out", skip=("distillation",))
+    (domain,) = done["domains"]
+    assert (domain["teacher_loss"], domain["loss"]) == (0, domain["loss_added"])
 
 
 def test_kill_9_at_random_moments_ends_at_the_same_bits(tmp_path: Path, sweep_share: float) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import bilens as bl
+from bilens.algebra.approximation.r_squared import r_squared_on
 from bilens.base.errors import MissingExtraError, UsageError
 from bilens.base.frame import frame_of_document
 from builders import D_IN, D_OUT, randn, random_map
@@ -98,3 +99,11 @@ def test_a_table_without_pandas_names_the_extra(monkeypatch: pytest.MonkeyPatch)
     for ask in (bl.eigendecompose(F.form(0)).to_frame, lambda: bl.hosvd(F).to_frame()):
         with pytest.raises(MissingExtraError, match=r"'bilens\[tables\]'"):
             ask()
+
+
+def test_no_column_is_of_something_else_that_is_as_long() -> None:
+    eigs = bl.eigendecompose_all(F)  # as many pairs as inputs
+    assert "linear" not in eigs.to_frame()
+    assert "linear" not in eigs[0].to_frame()
+    y = randn(40, 2)
+    assert "median_interval" not in r_squared_on(y, y + 0.1).to_frame()

@@ -8,6 +8,7 @@ import struct
 import sys
 import threading
 import urllib.request
+from dataclasses import replace
 from email.message import Message
 from importlib.machinery import ModuleSpec
 from io import BytesIO
@@ -630,3 +631,11 @@ class TestRealFiles:
         assert dataset.train_images.shape == (60000, 784)
         assert dataset.train_labels.bincount().tolist() == [6000] * 10
         assert dataset.class_names == CLASS_NAMES["fashion-mnist"]
+
+
+def test_images_finer_than_bytes_are_told_apart() -> None:
+    data, draw = embedded_digits(), torch.Generator().manual_seed(0)
+    fine = data.train_images / 1000 + torch.rand(data.train_images.shape, generator=draw) / 2000
+    one, other = (replace(data, train_images=x) for x in (fine, fine.flip(0)))
+    assert one.fingerprint != other.fingerprint
+    assert replace(data).fingerprint == data.fingerprint

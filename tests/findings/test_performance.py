@@ -138,3 +138,10 @@ def test_a_class_that_is_surely_recognised_worse_asks_for_caution(
     assert worst.values["name"] == ("second" if missed else "first")
     assert find_rule("calibration", "table") is not None
     assert rules["calibration"].values["value"] == found.ece
+
+
+def test_rows_whose_probability_rounds_to_one_are_ranked() -> None:
+    logits = torch.tensor([[50.0, 0], [40, 0], [0, 50]], dtype=torch.float64)
+    found = classification(logits, torch.tensor([0, 1, 1]), "ab")
+    assert [one.auc for one in found.classes] == [1.0, 1.0]
+    assert [one.average_precision for one in found.classes] == [1.0, 1.0]

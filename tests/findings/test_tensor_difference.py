@@ -169,3 +169,9 @@ def test_a_sum_in_float64_beside_its_stored_merge_is_rounding(size: float, state
     for old, new in ((stored, summed), (summed, stored)):
         (one,) = compared({"a.weight": old}, {"a.weight": new}).changed
         assert one.state == state
+
+
+def test_a_mask_of_infinity_is_compared_by_its_bits() -> None:
+    mask = torch.full((3, 3), -torch.inf).triu(1)
+    assert not compared({"attn_mask": mask}, {"attn_mask": mask.clone()}).changed
+    assert only(compared({"attn_mask": mask}, {"attn_mask": mask.T})).state == "not_finite"

@@ -7,8 +7,14 @@ from torch import Tensor
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.interp.behaviour import NUM_RANDOM, direction_effect
-from bilens.interp.interventions import Edit
+from bilens.interp.behaviour import (
+    NUM_RANDOM,
+    Behaviour,
+    Change,
+    causal_checks,
+    direction_effect,
+)
+from bilens.interp.interventions import Edit, InputDirections
 from bilens.interp.traced_layer import TokenEffect, TokenScore
 
 TEXTS, LENGTH, SIZE = 6, 33, 16
@@ -56,3 +62,18 @@ def test_of_a_flat_spectrum_two_eigenvectors_carry_little() -> None:
 def test_without_a_behaviour_there_is_no_check() -> None:
     assert effect_of([2.0, 1.0], sign=-1.0) == ()  # what is promoted does not stand out
     assert effect_of([2.0, 1.0], texts=1) == ()  # a tenth of 32 tokens is too few
+
+
+def test_latents_that_are_active_everywhere_leave_the_loss_unmeasured() -> None:
+    where = torch.arange(9).repeat(2) % 2 == 1
+    logits = torch.stack([where.float(), -where.float(), 0 * where], dim=-1).view(2, 9, 3)
+    places = where.nonzero()[:, 0], (~where).nonzero()[1:9, 0]
+    blocks, elsewhere = torch.zeros(2, 9, dtype=torch.long), torch.zeros(2, 9).bool()
+    behaviour = Behaviour(lambda edit: logits, blocks, [0], [1], *places, elsewhere)
+    unit = torch.eye(4).double()[:1]
+    along = InputDirections(unit, unit, torch.zeros(4).double(), torch.ones(1).double())
+    change = Change(along, [along], lambda x: torch.ones(x.shape[:-1]).bool())
+    inputs = torch.zeros(2, 8, 4).double()
+    generator = torch.Generator().manual_seed(0)
+    (check,) = causal_checks(behaviour, change, inputs, generator, create=False)
+    assert (check.loss_before, check.loss_after) == (None, None)

@@ -10,7 +10,7 @@ import oracles
 from bilens.algebra.eigen.decomposition import take
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.base.errors import ShapeError, UsageError
-from bilens.interp.circuits import Circuit, LowRankFit, find_circuit, low_rank_fit
+from bilens.interp.circuits import Agreement, Circuit, LowRankFit, find_circuit, low_rank_fit
 from builders import D_IN, D_OUT, randn, random_map
 
 G = random_map()
@@ -128,3 +128,11 @@ def test_requests_that_fit_no_circuit_are_refused() -> None:
         circuit(activations=Z[:, :7])
     with pytest.raises(ShapeError, match="works on one output"):
         circuit(eigenpairs=PAIRS)
+
+
+def test_what_does_not_vary_agrees_with_nothing() -> None:
+    for count in range(2, 60):
+        same = torch.full((count,), 0.1, dtype=torch.float64)
+        found = Agreement.of(same, same[:, None])
+        assert bool(found.correlation.isnan().all()), count
+        assert bool((found.r_squared.isnan() & found.slope.isnan()).all()), count

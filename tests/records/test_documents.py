@@ -25,7 +25,7 @@ from bilens.records.base import Document, displayable, json_text, kind_of, read_
 from bilens.records.common import Source
 from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit
-from bilens.records.table_audit import TableAudit
+from bilens.records.table_audit import ColumnChanges, TableAudit
 from bilens.records.trace import Trace
 from bilens.report.reports import AuditReport, LayerAuditReport
 from report_documents import make_document
@@ -297,3 +297,8 @@ def test_fields_say_what_they_mean_behind_or_above_them() -> None:
     assert meanings(Explanation)["kind"].startswith("why it was chosen: `typical` (median lead")
     assert "`asked`" in meanings(Explanation)["kind"]
     assert {*make_document()} == {*json.loads(schema(Audit))["$defs"]["Audit"]["properties"]}
+
+
+def test_texts_beside_a_number_are_cleaned_too() -> None:
+    found = ColumnChanges((), (), (), (), examples=((1, "a\x1b[2J", "\ud800"),))
+    assert displayable(found).examples == ((1, "a\ufffd[2J", "\ufffd"),)

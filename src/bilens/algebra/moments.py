@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bilens.base.errors import UsageError
+
 
 class RowMoments(NamedTuple):
     """Moments of rows of n inputs, in float64."""
@@ -17,16 +19,18 @@ class RowMoments(NamedTuple):
 
 
 def row_moments(batches: Iterable[Tensor]) -> RowMoments:
-    """Return the moments of rows, (some, n) and at least one in the first batch; none is kept."""
-    # Math: power sums of z = x − s, s the mean of the first batch, so that little cancels; with
+    """Return the moments of rows, (any, n) and at least one in all; none is kept."""
+    # Math: power sums of z = x − s, s the mean of the first batch with rows, so that little cancels; with
     # m = E z, E (z − m)⁴ = E z⁴ − 4 m E z³ + 6 m² E z² − 3 m⁴.
     shift, norms = torch.zeros(()), list[Tensor]()
     powers = second = torch.zeros((), dtype=torch.float64)
-    for x in (batch.detach().double() for batch in batches):
+    for x in (batch.detach().double() for batch in batches if len(batch)):  # an expert may rest
         z = x - (shift := shift if norms else x.mean(dim=0))
         powers = powers + torch.stack([z.pow(power).sum(dim=0) for power in (1, 3, 4)])
         second = second + z.T @ z
         norms.append(x.norm(dim=1))
+    if not norms:
+        raise UsageError("there are no rows: moments need one or more.")
     m, third, fourth = powers / sum(map(len, norms))
     square = second / sum(map(len, norms))
     covariance, mean = square - torch.outer(m, m), shift + m

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from bilens.algebra.approximation.layer_weights import MLPWeights
 from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.api.provenance import find_test_data, image_origin, reading_of
 from bilens.api.quadratic_fit import layers_and_run
-from bilens.base.errors import UsageError
+from bilens.base.errors import DataError, UsageError
 from bilens.data.arrays import Array
 from bilens.data.cells import plain_number
 from bilens.data.images import ImageDataset
@@ -52,7 +52,7 @@ def given_data(
             "right answers in memory go with the inputs, as data=(inputs, labels)."
         )
     if isinstance(data, str | Path):
-        data = find_data(model, Path(data), None, labels)
+        data = find_data(model, Path(data), None, labels, training=training)
     if data is None or isinstance(data, LabelledData):
         return data
     pair = data if isinstance(data, tuple) and len(data) == 2 else ()
@@ -66,7 +66,7 @@ def given_data(
             f"data is a {type(data).__name__}; expected an ImageDataset or a pair of tensors or "
             "arrays (inputs, right answers), or a path."
         )
-    x, y = map(as_array, pair)
+    x, y = as_array(by_name(pair[0], opened(model).input_names)), as_array(pair[1])
     named = f"{'training ' if training else ''}tensors passed by the caller"
     origin = DataOrigin("", named, "tensors", sum(x.shape[:1]), "")
     about = origin
@@ -76,6 +76,21 @@ def given_data(
     words = all(plain_number(name) is None for name in fits.classes)  # no label can be meant
     positions = fits.positions or (words and isinstance(pair[1], Tensor))
     return labelled(x, y, about, replace(fits, positions=positions))
+
+
+def by_name(part: Any, names: Sequence[str] | None) -> Any:
+    """Return a table with named columns in the order of a model's inputs; all else as it is."""
+    given = [*getattr(part, "columns", ())]
+    if names is None or not any(isinstance(one, str) for one in given):
+        return part
+    known = [*map(str, given)]
+    for name in names:
+        if known.count(name) != 1:
+            raise DataError(
+                f"the table has {known.count(name) or 'no'} columns {name!r}; the model reads "
+                f"{', '.join(names[:8])}{', …' if len(names) > 8 else ''}, each by its name."
+            )
+    return np.asarray(part)[:, [known.index(name) for name in names]]
 
 
 def as_array(part: Any) -> Array:
@@ -94,11 +109,12 @@ def find_data(
     say: Callable[[str], None] = lambda _: None,
     interface: ModelInterface | None = None,
     encoding: str | None = None,
+    training: bool = False,
 ) -> ImageDataset | LabelledData | None:
     """Return the data at a path, or the data set of a model; None if nothing can be named."""
     if path is None or dataset is not None or any(path.rglob("*idx[13]-ubyte*")):
         return find_test_data(opened(model), dataset, path, say)
-    fits = replace(interface or interface_of(model), encoding=encoding)
+    fits = replace(interface or interface_of(model), encoding=encoding, training=training)
     return read_labelled(path, labels, fits)
 
 

@@ -16,7 +16,7 @@ from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, readin
 from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.api.conversion import Conversion
 from bilens.api.converted import Report
-from bilens.api.given_data import as_array, ends_in, find_data, interface_of, opened
+from bilens.api.given_data import as_array, by_name, ends_in, find_data, interface_of, opened
 from bilens.base import silent
 from bilens.base.errors import DataError, UsageError
 from bilens.base.files import check_path, read_json
@@ -104,8 +104,9 @@ def convert_network(
         else:
             host, units = chain_of(source, fitted, targets)
             fitted, measured = ((x - units[0]) / units[1] for x in (fitted, measured))
-        if targets is not None and host.gives == "numbers":  # of several the labels say nothing
-            targets = (targets / units[2]).float() if units and len(units[2]) == 1 else None
+        if targets is not None and host.gives == "numbers":  # of several, or classes: they say nothing
+            said = units is not None and len(units[2]) == 1 and targets.is_floating_point()
+            targets = (targets / units[2]).float() if said else None  # type: ignore[index]
         host.module.to(group.device)
         rows = Rows(fitted, measured, name, recipe.seed, recipe.n_ctx)
         recipe, folder = recipe.resolved(group.device), check_path("folder", folder)
@@ -155,7 +156,8 @@ def split(
         return *images, data.test_labels, data.name
     if not isinstance(data, LabelledData):
         pair = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
-        x, y = as_array(pair[0]), None if pair[1] is None else as_array(pair[1])
+        x = as_array(by_name(pair[0], model.input_names))
+        y = None if pair[1] is None else as_array(pair[1])
         data = labelled(x, y, DataOrigin("data", "data", "arrays", len(x), ""), reads)
     check_enough(len(data.inputs), 2 * JUDGED, "a conversion", "rows")
     if held_out is not None and not 0 < held_out < 1:
@@ -219,6 +221,8 @@ class NetworkConversion(Conversion):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        told = None if self.targets is None else tensors_sha256([("targets", self.targets)])
+        self.about["recipe"]["targets_sha256"] = told  # they measure
         count, at_once = self.mixture.tokens // self.recipe.n_ctx, ROWS // self.recipe.n_ctx or 1
         self.judged = min(max(2, count // JUDGED), at_once)
         self.layer_texts = min(self.layer_texts, count - self.judged)

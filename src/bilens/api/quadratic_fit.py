@@ -260,7 +260,8 @@ def seen_inputs(view: LayerView, rows: LayerRows, tokenizer: Tokenizer | None) -
     for value, (position, token) in zip(values.tolist(), rows.places[order].tolist(), strict=True):
         text = "" if tokenizer is None else tokenizer.token(token)
         largest.append(LargeRow(value, position, token, text))
-    parts = moments.kurtosis.nan_to_num(), moments.norms
+    varying = moments.kurtosis[~moments.kurtosis.isnan()]  # a constant input has none
+    parts = varying if len(varying) else moments.kurtosis.nan_to_num(), moments.norms
     ends = [(float(one.median()), float(one.max())) for one in parts]
     massive, middle = int((outputs > MASSIVE * outputs.median()).sum()), float(outputs.median())
     return SeenInputs(len(rows.x), ends[0], ends[1], middle, massive, tuple(largest))

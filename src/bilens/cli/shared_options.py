@@ -181,12 +181,16 @@ class DataFiles:
         return self.data[0] if self.data else None
 
     def find(
-        self, model: LoadedModel, say: Say, interface: ModelInterface | None = None
+        self,
+        model: LoadedModel,
+        say: Say,
+        interface: ModelInterface | None = None,
+        training: bool = False,
     ) -> ImageDataset | LabelledData | None:
         """Return the data; `interface` is what they have to fit, if not the whole model."""
         from bilens.api.given_data import find_data
 
-        given = self.path, self.dataset, self.labels, say, interface, self.encoding
+        given = self.path, self.dataset, self.labels, say, interface, self.encoding, training
         found = find_data(model, *given)
         if done := getattr(found, "done", ()):  # to a table
             from bilens.records.base import displayable

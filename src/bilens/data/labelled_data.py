@@ -111,14 +111,17 @@ def from_table(path: Path, labels: str | None, model: ModelInterface) -> Read:
 
 def from_arrays(path: Path, labels: str | None, model: ModelInterface) -> Read:
     arrays, named = read_arrays(path), None
-    key = next((key for key in (*INPUT_KEYS, *arrays) if key in arrays), None)
-    if key is None or (len(arrays) > 1 and key not in INPUT_KEYS):
+    inputs, answers = INPUT_KEYS, LABEL_KEYS
+    if model.training:
+        inputs, answers = ("x_train", "X_train", *inputs), ("y_train", "Y_train", *answers)
+    key = next((key for key in (*inputs, *arrays) if key in arrays), None)
+    if key is None or (len(arrays) > 1 and key not in inputs):
         raise DataError(
             f"{path}: holds {', '.join(map(repr, [*arrays][:8])) or 'no array'}; expected the "
-            f"inputs under one of the names {', '.join(INPUT_KEYS)}."
+            f"inputs under one of the names {', '.join(inputs)}."
         )
     if len(arrays) > 1:
-        named = next((k for k in (labels, *LABEL_KEYS) if k in arrays), None)
+        named = next((k for k in (labels, *answers) if k in arrays), None)
         model.note("keys", inputs=key, labels=named or "—")
     rows = arrays[key]
     if labels is not None and labels != named:

@@ -35,6 +35,7 @@ class ModelInterface:
     reading: TableReading | None = None  # of the table that it was trained on
     fill: tuple[float, ...] | None = None  # in the place of inputs that are missing there
     encoding: str | None = None  # of the text of a table; None where it is to be found out
+    training: bool = False  # whether the data are to be those of a training, where a file has both
     positions: bool = False  # whether labels may be positions of classes that have names
     # the activation that the one output comes out of, where it is no logit: of a sigmoid it is the
     # probability of the second class, of others nothing that a class could be read from

@@ -37,6 +37,10 @@ def classification(logits: Tensor, labels: Tensor, names: Sequence[str]) -> Clas
     # E|accuracy − c| is about √(2 c (1 − c) / (π rows)).
     p, (rows, count) = logits.softmax(dim=1), logits.shape
     confidence, answers = p.max(dim=1)
+    # Of answers so sure that p rounds to 1 the rank is that of −ln(1 − p), from 20 on.
+    rest = logits.scatter(1, answers[:, None], -math.inf).logsumexp(1) - logits.logsumexp(1)
+    scores, sure = p.clone(), (rest < -20).nonzero()[:, 0]
+    scores[sure, answers[sure]] = -rest[sure]
     right, places = answers == labels, (confidence * BINS).long().clamp(max=BINS - 1)
     bins, ece, null = [], 0.0, 0.0
     for inside in (places == place for place in sorted({*places.tolist()})):
@@ -48,7 +52,7 @@ def classification(logits: Tensor, labels: Tensor, names: Sequence[str]) -> Clas
     classes, drawn = [], list[Curve]()
     for one, name in enumerate(names):
         hits, auc, average = int(confusion[one, one]), None, None
-        curves = threshold_curves(p[:, one], labels == one)
+        curves = threshold_curves(scores[:, one], labels == one)
         if curves is not None:
             roc, found = curves
             average = float((found[0].diff() * found[1, 1:]).sum())

@@ -66,9 +66,8 @@ def compare_pair(old: StoredTensor, new: StoredTensor) -> TensorChange | None:
     try:
         before, after = old.read(), new.read()
     except NonFiniteError:
-        return found
-    bits = (one.contiguous().reshape(-1).view(torch.uint8) for one in (before, after))
-    if before.dtype == after.dtype and torch.equal(*bits):
+        return None if same_bits(*(one.fetch(one.block) for one in (old, new))) else found
+    if same_bits(before, after):
         return None
     before, after = (one if one.is_floating_point() else one.double() for one in (before, after))
     pairs = [*zip(matrices(new.name, before), matrices(new.name, after), strict=True)]
@@ -93,6 +92,11 @@ def compare_pair(old: StoredTensor, new: StoredTensor) -> TensorChange | None:
     top = max(part.top_share for part in parts)
     rank = rank if full else None
     return replace(found, state=state, change=change, rank=rank, full=full, top_share=top)
+
+
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    bits = (part.contiguous().reshape(-1).view(torch.uint8) for part in (one, other))
+    return one.dtype == other.dtype and torch.equal(*bits)
 
 
 def matrices(name: str, tensor: Tensor) -> list[Tensor]:

@@ -183,7 +183,9 @@ def causal_checks(
         return behaviour.measure(edit)[1] - off
 
     after, loss_after = removed(change.along)
-    size, losses = len(change.along.readers), (loss, loss_after)
+    size, losses = len(change.along.readers), None
+    if bool(behaviour.elsewhere[:, :-1].any()):  # else there is no other text
+        losses = loss, loss_after
     left = [removed(frame)[0] for frame in change.random]
     ablated = causal_check("ablate", size, before, after, left, generator, losses)
     if not create:

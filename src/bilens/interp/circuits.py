@@ -142,7 +142,7 @@ class Agreement:
             return cls(gap, gap, gap, gap)
         aligned = truth.view(-1, *[1] * (found.ndim - 1))
         centred, moved = aligned - truth.mean(), found - found.mean(dim=0)
-        total, spread = centred.square().sum(dim=0), moved.square().sum(dim=0)
+        total, spread = variation(centred, aligned), variation(moved, found)
         together = (centred * moved).sum(dim=0)
         error = (aligned - found).square().sum(dim=0)
         slope = together / positive(spread)
@@ -152,6 +152,13 @@ class Agreement:
             slope,
             truth.mean() - slope * found.mean(dim=0),
         )
+
+
+def variation(deviations: Tensor, values: Tensor) -> Tensor:
+    """Return Σ deviations²; 0 where that is what rounding of the mean leaves of equal values."""
+    squares = deviations.square().sum(dim=0)
+    rounding = (64 * torch.finfo(values.dtype).eps) ** 2 * values.square().sum(dim=0)
+    return squares.where(squares > rounding, 0.0)
 
 
 def positive(values: Tensor) -> Tensor:

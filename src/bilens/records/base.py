@@ -156,7 +156,8 @@ def displayable(value: Shown, letters: Mapping[str, str] = NO_LETTERS) -> Shown:
             return UNPRINTABLE.sub(LOST, item.translate(replaced))
         if isinstance(item, list):
             return [shown(part) for part in item]
-        if isinstance(item, tuple) and item and not isinstance(item[0], float | int):
+        ends = (*item[:1], *item[-1:]) if isinstance(item, tuple) else ()
+        if not all(isinstance(end, float | int) for end in ends):  # else they are all numbers
             return tuple(shown(part) for part in item)
         if isinstance(item, dict):
             return {shown(key): shown(part) for key, part in item.items()}

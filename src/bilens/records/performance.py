@@ -95,7 +95,9 @@ class Performance(Record, frozen=True):
     def seen(self) -> Literal["", "partly", "all"]:
         """Which rows the model was trained on: none beyond what chance would give, some, or all."""
         share = 0.0 if self.trained is None else self.trained / max(self.rows, 1)
-        return "all" if share == 1 else "partly" if share > self.twins + SEEN else ""
+        if share <= self.twins + SEEN:
+            return ""
+        return "all" if share == 1 else "partly"
 
     def __post_init__(self) -> None:
         count, found = len(self.names), self.classification

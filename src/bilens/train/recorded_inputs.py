@@ -19,7 +19,7 @@ from bilens.algebra.approximation.quadratic_fit import LEAST_ROWS
 from bilens.algebra.moments import RowMoments, row_moments
 from bilens.base import silent
 from bilens.base.errors import DiskError, OutputExistsError, UsageError, first_line
-from bilens.base.files import write_file
+from bilens.base.files import file_sha256, write_file
 from bilens.base.memory import readable
 from bilens.data.tokenizer import Tokenizer
 from bilens.io.converted_folder import open_model
@@ -27,7 +27,7 @@ from bilens.io.file_kinds import find_model
 from bilens.io.host import Host, Site, host_of, tokenizer_at
 from bilens.io.in_memory import from_module
 from bilens.io.load import load
-from bilens.io.loaded_model import foreign_keys
+from bilens.io.loaded_model import CONFIG_NAME, foreign_keys
 from bilens.io.safetensors_header import unreadable
 from bilens.io.tensors import tensors_sha256
 from bilens.nn import BilinearTransformer
@@ -111,6 +111,7 @@ class LayerInputs:
         elif place.is_file() or (place.exists() and any(place.iterdir())):
             raise OutputExistsError(f"{folder} holds no activations of bilens: name a new folder.")
         with locked(place):
+            self.check_kept(place / FILE.format("fit", 0))
             for left in place.glob(".*.*.*"):  # of a process that was killed
                 left.unlink()
             said = {"model": str(self.host.source), "text": self.text and self.text.source}
@@ -127,6 +128,19 @@ class LayerInputs:
                 check_space(place, len(data) * (len(missing) - done))
                 write_file(path, data)
         return replace(self, folder=place)
+
+    def check_kept(self, path: Path) -> None:
+        """Refuse rows that the model does not give: the same weights can be run otherwise."""
+        sites = [site for site in self.named(()) if site.expert is None] if path.exists() else []
+        kept = read(path, sites) if sites else {}
+        for name, rows in self.ran(self.runs("fit")[0], sites).items() if sites else ():
+            x, now = kept[name].x, rows.x
+            size = torch.finfo(now.dtype).eps ** 0.5 * float(now.abs().max())
+            if x.shape != now.shape or not torch.allclose(x, now, rtol=0, atol=size):
+                raise UsageError(
+                    f"{path.parent} holds what {name} was given by a model that ran otherwise "
+                    "(another activation, config.json or forward): name a new folder."
+                )
 
     def named(self, layers: Sequence[str]) -> list[Site]:
         """Return the sites of layers, all for none; refuse one that is not there."""
@@ -245,6 +259,8 @@ def of_text(host: Host, text: CorpusOptions, tokens: int, n_ctx: int, seed: int)
     check_enough(count * n_ctx, widest + 1, f"a layer of {widest} inputs")
     about = {"model_sha256": host.sha256, "data_sha256": mixture.fingerprint, "n_ctx": n_ctx}
     about |= {"fit": count, "held_out": held}
+    if (config := Path(host.source) / CONFIG_NAME).is_file():  # what else a run depends on
+        about["config_sha256"] = file_sha256(config)
     origin = TextOrigin(corpus.name, corpus.source, (count + held) * n_ctx, mixture.fingerprint)
     items: dict[Part, Tensor] = {"fit": mixture.texts(0, count), "held_out": kept[:held]}
     sites = {site.name: site for site in host.sites}

@@ -217,3 +217,17 @@ def test_the_rates_that_trigger_words_tells_are_those_of_the_measured_page(lang:
     for outcome in ("pass", "info"):
         sentence = load_catalogue(lang).sentences[f"rule.trigger_words.{outcome}"]
         assert sorted(map(int, re.findall(r"\d+", sentence))) == sorted(rates)
+
+
+def test_a_limit_is_compared_with_the_worst_number_of_all_cases() -> None:
+    rule = next(one for one in registry.REGISTRY if one.id == "dominant_inputs")
+    cases = [
+        {"value": 0.2, "null": 0.3, "input": 0, "layers": "a", "outcome": "pass"},
+        {"value": 0.12, "null": 0.05, "input": 1, "layers": "b", "outcome": "warn"},
+    ]
+    finding = replace(rule, measure=lambda _: cases).judge(Evidence())
+    assert finding is not None
+    assert (finding.outcome, finding.values["layers"]) == ("warn", "b")
+    asked = (registry.parse_condition("dominant_inputs>0.15"),)
+    (found,) = registry.judge_conditions("layer_audit", asked, [finding])
+    assert (found.failed, found.value) == (True, 0.2)

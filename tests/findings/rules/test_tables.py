@@ -109,7 +109,8 @@ def test_cells_that_were_filled_in_are_told_and_may_be_the_cause() -> None:
 
 
 def test_rows_of_the_training_are_told_where_chance_does_not_explain_them() -> None:
-    for trained, twins, rows in ((100, 0.0, "all"), (40, 0.0, "partly"), (40, 0.5, ""), (0, 0, "")):
+    cases = ((100, 0.0, "all"), (40, 0.0, "partly"), (40, 0.5, ""), (100, 1.0, ""), (0, 0, ""))
+    for trained, twins, rows in cases:
         found = structs.replace(regression(0.9, trained), twins=twins)
         assert found.seen == rows
         told = [

@@ -46,7 +46,7 @@ class RSquared:
     median_interval: tuple[float, float]
 
     _repr_html_ = html_summary()
-    to_frame = frame("outputs", "output")
+    to_frame = frame("outputs", "output", without=("median_interval",))  # two ends of one
 
 
 @dataclass(frozen=True, eq=False)

@@ -151,7 +151,7 @@ class EigenDecomposition:
     _repr_html_ = html_summary(
         "eigenvalues", "explained", "converged", "complete", "method", "which", "basis", "status"
     )
-    to_frame = frame("eigenvalues", "form", "pair")
+    to_frame = frame("eigenvalues", "form", "pair", without=("linear",))  # which is of inputs
 
     def __post_init__(self) -> None:
         setattr(self.eigenvalues, TRUNCATED, not self.whole)

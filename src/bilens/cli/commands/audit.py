@@ -256,7 +256,7 @@ def read_and_judge(
     training = None
     if options.train_data is not None:
         of_training = replace(data, data=[options.train_data], labels=options.train_labels)
-        training = of_training.find(model, output.say)
+        training = of_training.find(model, output.say, training=True)
     with output.progress() as progress:
         report = audit_model(
             model,

@@ -49,9 +49,9 @@ def r2(evidence: Evidence) -> Iterator[Values]:
     refused = [name for name, fit in fits if not fit.usable]
     if evidence.whole:
         known = [x for _, fit in fits for x in (fit.quadratic, fit.trimmed) if x is not None]
-        missed = any(fit.quadratic is None for _, fit in fits)  # a constant
+        missed = any(None in (fit.quadratic, fit.trimmed) for _, fit in fits)  # a constant
         yield {
-            "value": "−∞" if missed else min(known, default=1.0),
+            "value": min([0.0] * missed + known, default=1.0),  # there: no variance to explain
             "on": {0: "", len(fits): "_seen"}.get(sum(fit.seen for _, fit in fits), "_some"),
             "threshold": fits[0][1].threshold if fits else 0.0,
             "of": len(evidence.whole),

@@ -9,7 +9,7 @@ from typing import Final
 
 from bilens.base.errors import UsageError
 from bilens.findings.rules import layers, models, tables
-from bilens.findings.rules.rule import Evidence, Format, Kind, Rule, formats
+from bilens.findings.rules.rule import EXTREME, Evidence, Format, Kind, Rule, formats
 from bilens.records.common import Finding, JudgedCondition, Value
 
 # In the order of a verdict: that in which they are written.
@@ -161,6 +161,7 @@ def judged(kind: str, condition: Condition, finding: Finding | None) -> JudgedCo
     if finding is None or not isinstance(value, int | float):
         return JudgedCondition(str(condition), condition.rule, None, True)
     if condition.operator is not None and condition.limit is not None:
+        value = float(finding.values.get(EXTREME, value))
         failed = COMPARED[condition.operator](value, condition.limit)
     else:
         failed = finding.outcome in ("warn", "fail") or rule.is_beyond(finding.values)

@@ -18,6 +18,7 @@ Kind = Literal["audit", "layer_audit", "table"]
 Scope = Literal["", "weights", "map", "rounding"]
 Group = Literal["reading", "model", "use"]  # is it read rightly, is it sound, what is it good for
 SEVERITY: Sequence[Outcome] = ("pass", "info", "warn", "fail")
+EXTREME = "extreme"  # the worst number of all cases, where the worst outcome is another's
 GUESS, USUAL = 1, 6  # rank of a rule whose caution means: do not use; of most rules
 # How a number is shown, and so of which type it is: `count` and `whole` as a whole number, the
 # first one being one; `text`, `mode` and `kinds` as words; `points` in percentage points,
@@ -111,7 +112,10 @@ class Rule:
         told = [case for case in cases if self.ended(case) == outcome]
         worst = min if self.bad == "<" else max
         case = told[0] if self.bad is None else worst(told, key=itemgetter(self.number))
-        return Finding(self.id, outcome, {name: case[name] for name in self.values if name in case})
+        values = {name: case[name] for name in self.values if name in case}
+        if self.bad is not None and len(told) < len(cases):
+            values[EXTREME] = worst(cases, key=itemgetter(self.number))[str(self.number)]
+        return Finding(self.id, outcome, values)
 
     def ended(self, case: Values) -> str:
         return str(case.get("outcome", self.beyond if self.is_beyond(case) else self.usual))
