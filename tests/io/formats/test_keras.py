@@ -13,6 +13,7 @@ import torch
 import bilens as bl
 import keras_files as files
 from bilens.base.errors import CheckpointError, MemoryLimitError, NonFiniteError, UsageError
+from bilens.io.formats.keras import histories
 from builders import randn
 from raising import refusal
 
@@ -195,3 +196,34 @@ def test_a_file_that_would_not_fit_is_refused(
     monkeypatch.setenv("BILENS_MEMORY_LIMIT", "1k")
     with pytest.raises(MemoryLimitError, match="load a smaller file"):
         bl.load(tmp_path / "m.keras")
+
+
+def test_calls_are_read_as_keras_2_writes_them(tmp_path: Path) -> None:
+    keras = files.library()
+    x = keras.Input((5,))
+    y = keras.layers.Dense(1, "sigmoid")(keras.layers.Dense(8, "relu")(x))
+    files.scattered(keras.Model(x, y)).save(tmp_path / "new.keras")
+    with zipfile.ZipFile(tmp_path / "new.keras") as new:
+        content = json.loads(new.read("config.json"))
+        for one in content["config"]["layers"]:
+            nodes = one["inbound_nodes"]
+            one["inbound_nodes"] = [[[*call, 0, {}] for call in histories(node)] for node in nodes]
+        with zipfile.ZipFile(tmp_path / "old.keras", "w") as old:
+            old.writestr("config.json", json.dumps(content))
+            old.writestr("model.weights.h5", new.read("model.weights.h5"))
+    views = bl.load(tmp_path / "old.keras").network
+    assert [tuple(view.sizes) for view in views] == [(8, 8, 5), (1, 1, 8)]
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-9])
+def test_a_narrow_column_is_scaled_as_keras_does(tmp_path: Path, size: float) -> None:
+    layers = files.library().layers
+    data = np.random.default_rng(0).normal(size=(20, 5)).astype("f4")
+    data[:, 1] *= size
+    scaler = layers.Normalization()
+    scaler.adapt(data)
+    theirs = files.sequential(scaler, layers.Dense(4, "relu"), layers.Dense(1))
+    theirs.save(tmp_path / "m.keras")
+    (view,) = bl.load(tmp_path / "m.keras").network
+    found = view.weights(torch.float64)(torch.from_numpy(data).double()).detach().numpy()
+    np.testing.assert_allclose(found, theirs.predict(data, verbose=0), rtol=1e-4, atol=1e-4)

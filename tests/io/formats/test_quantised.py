@@ -433,6 +433,11 @@ UP = "model.layers.0.mlp.up_proj.weight"
 SCALE, WORDS = f"{UP}_scale_inv", UP.removesuffix(".weight")
 DAMAGE: dict[str, tuple[Scheme, Callable[[Tensors], object], str]] = {
     "no scale": (FP8, lambda t: t.pop(SCALE), f"{UP}' is of torch.float8_e4m3fn and has no scale"),
+    "codes in the order of a GPU": (
+        SCHEMES["bitsandbytes, 8 bits"],
+        lambda t: t[UP.replace(".weight", ".weight_format")].fill_(3),
+        "weight_format' is 3: the codes lie in the order of a GPU",
+    ),
     "no codes": (FP8, lambda t: t.pop(UP), f"has '{SCALE}' and lacks '{UP}'"),
     "a scale of another shape": (
         FP8,

@@ -321,3 +321,15 @@ def test_sparsify_itself_computes_the_same_from_our_export(tmp_path: Path) -> No
     x = torch.randn(200, 6, generator=torch.Generator().manual_seed(1))
     top, indices, _ = theirs.encode(x)
     torch.testing.assert_close(theirs.decode(top, indices), sae(x))
+
+
+def test_a_bias_is_folded_in_without_rounding(tmp_path: Path) -> None:
+    content = {"architecture": "topk", "d_in": 2, "d_sae": 2, "k": 1}
+    content |= {"apply_b_dec_to_input": False, "metadata": {"sae_lens_version": "6.0.0"}}
+    (tmp_path / "cfg.json").write_text(json.dumps(content))
+    encoder, decoder_bias = torch.tensor([[1.0, -1], [1, -1]]), torch.tensor([256.0, 1])
+    parts = {"W_enc": encoder, "b_enc": torch.zeros(2), "W_dec": torch.eye(2)}
+    parts = {name: part.bfloat16() for name, part in {**parts, "b_dec": decoder_bias}.items()}
+    save_file(parts, tmp_path / "sae_weights.safetensors")
+    module: Any = load(tmp_path).module
+    assert module.encoder_bias.tolist() == [257, -257]

@@ -393,3 +393,11 @@ def test_blocks_one_behind_the_other_keep_their_own_maps(activation: nn.Module) 
 def test_what_is_no_module_is_refused(module: Any) -> None:
     with pytest.raises(UsageError, match=r"pass a torch.nn.Module"):
         find_mlps(module)
+
+
+def test_neurons_behind_a_normalisation_alone_are_a_layer() -> None:
+    module = nn.Sequential(trained_norm(), nn.ReLU()).eval()
+    (view,) = find_mlps(module).layers.values()
+    x = torch.randn(5, 4, dtype=torch.float64)
+    assert tuple(view.sizes) == (4, 4, 4)
+    torch.testing.assert_close(view.weights(torch.float64)(x), module.double()(x))

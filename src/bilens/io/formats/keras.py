@@ -118,7 +118,10 @@ class KerasReader:
             for number, node in enumerate(layer.get("inbound_nodes") or [None]):
                 read = [values.get(one) or self.to.unknown("later") for one in histories(node)]
                 given = [value] if is_chain and value is not None else read
-                value = self.applied(layer, place, given or [self.to.graph.placeholder("x")])
+                if not given:  # an input alone reads nothing
+                    begins = is_chain or layer["class_name"] == "InputLayer"
+                    given = [self.to.graph.placeholder("x") if begins else self.to.unknown("input")]
+                value = self.applied(layer, place, given)
                 values[name, number] = value
         made = [value] if is_chain else [values[one] for one in histories(config["output_layers"])]
         return made[0] if len(made) == 1 else made
@@ -153,9 +156,12 @@ class KerasReader:
         if is_conv and (y := self.convolved(x, said, names)) is not None:
             return self.activated(y, said["activation"])
         if kind == "Normalization" and names and said["axis"] == [-1] and not said["invert"]:
-            kind, said = "BatchNormalization", {"axis": -1, "scale": False, "epsilon": 0.0}
+            kind = "BatchNormalization"  # Keras divides by √v, and by no less than 1e-7
+            said = {"axis": -1, "scale": False, "epsilon": 0.0, "least": 1e-14}
         if kind == "BatchNormalization" and said["axis"] == -1:
-            *both, mean, variance = map(self.to.weight, names)
+            least = said.get("least", 0.0)
+            *both, mean = map(self.to.weight, names[:-1])
+            variance = self.to.weight(names[-1], lambda v: v.clamp(min=least))
             gain = both.pop(0) if said["scale"] else None
             parts = mean, variance, gain, both[0] if both else None, False, 0.0
             return self.to.call(functional.batch_norm, x, *parts, said["epsilon"])
@@ -194,7 +200,8 @@ def in_snake_case(kind: str) -> str:
 
 def histories(node: object) -> Iterator[tuple[str, int]]:
     """Yield the layers, and which call of each, that a call reads, in order."""
-    if isinstance(node, list) and [*map(type, node)] == [str, int, int]:
+    known = [str, int, int], [str, int, int, dict]  # the second is of Keras 2
+    if isinstance(node, list) and [*map(type, node)] in known:
         yield node[0], node[1]
     elif isinstance(node, list | dict):
         for part in node.values() if isinstance(node, dict) else node:

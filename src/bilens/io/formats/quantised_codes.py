@@ -122,6 +122,13 @@ def eight_bits(parts: Parts) -> Weight:
 
 def int8_of_bitsandbytes(parts: Parts) -> Weight:
     codes, scale = parts[".weight"], parts[".SCB"]
+    layout = parts.found.get(".weight_format")
+    if layout is not None and (kind := int(layout.fetch(()).sum())) != 0:
+        raise CheckpointError(
+            f"{layout.path}: tensor {layout.name!r} is {kind}: the codes lie in the order of a "
+            "GPU, as older versions of bitsandbytes saved a model that had run; save it by rows "
+            "(0)."
+        )
     _, _, fetch = scaled(codes, replace(scale, dtype=torch.float32), None)
     return codes.shape, torch.float32, lambda block: fetch(block) * 7.874015718698502e-3  # 1 / 127
 

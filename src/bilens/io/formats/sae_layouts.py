@@ -90,6 +90,9 @@ def read_saelens(folder: Path, options: ReadOptions) -> LoadedModel:
     check_matrices(weights, {name: tensors[name] for name in ("W_enc", "W_dec")})
     norms = decoder_norms(path, content, tensors["W_dec"])
     subtracts = bool(content.get("apply_b_dec_to_input", True))
+    if not subtracts or bool((norms != 1).any()):  # what is folded in has no room in half precision
+        wider = {n: torch.promote_types(t.dtype, torch.float32) for n, t in tensors.items()}
+        tensors = {name: tensor.to(wider[name]) for name, tensor in tensors.items()}
     roles = Roles(
         encoder=scaled(tensors["W_enc"].T, norms),
         encoder_bias=scaled(tensors["b_enc"], norms),

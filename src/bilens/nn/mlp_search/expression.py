@@ -256,8 +256,10 @@ class FoundLayer:
 
     @property
     def dtype(self) -> torch.dtype:
-        weights = [step.weight() for step in steps(self.tree) if step.weight is not None]
-        return reduce(torch.promote_types, [one.dtype for one in weights if one.ndim == 2])
+        fetches = [f for step in steps(self.tree) for f in (step.weight, step.bias) if f]
+        parts = [fetch() for fetch in fetches]
+        matrices = [one for one in parts if one.ndim == 2]
+        return reduce(torch.promote_types, [one.dtype for one in matrices or parts])
 
     def view(self, name: str, reads: Reads, gives: Gives) -> LayerView:
         """Return it as a layer of a model."""
