@@ -664,3 +664,19 @@ def test_a_damaged_folder_is_refused(ours: Path, tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"d_hidden": 12', '"d_hidden": 13'))
     with pytest.raises(CheckpointError, match="restore the folder"):
         bl.load(tmp_path / "out")
+
+
+def test_a_model_without_its_head_or_of_a_class_of_its_own_is_no_teacher(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 32, "hidden_size": 8, "intermediate_size": 12}
+    sizes |= {"num_hidden_layers": 1, "num_attention_heads": 2}
+    llama = transformers.LlamaConfig(**sizes, tie_word_embeddings=False)
+    transformers.LlamaModel(llama).save_pretrained(tmp_path / "llama")
+    with pytest.raises(CheckpointError, match=r"no lm_head.weight .*random numbers"):
+        host.open_host(tmp_path / "llama")
+    folder = tmp_path / "bert"
+    transformers.BertForMaskedLM(transformers.BertConfig(**sizes)).save_pretrained(folder)
+    content = json.loads((folder / "config.json").read_text()) | {"architectures": ["MyHead"]}
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="'MyHead' is no class of transformers"):
+        host.open_host(folder)

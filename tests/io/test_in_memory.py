@@ -324,6 +324,21 @@ def test_a_step_that_is_not_affine_is_refused(scale: float) -> None:
         bl.from_sklearn(pipeline)
 
 
+def test_steps_that_give_tables_are_read_and_those_that_fail_are_refused() -> None:
+    pytest.importorskip("pandas")
+    preprocessing = pytest.importorskip("sklearn.preprocessing")
+    make = pytest.importorskip("sklearn.pipeline").make_pipeline
+    steps = preprocessing.StandardScaler(), preprocessing.PowerTransformer(method="box-cox")
+    pipelines = [make(step, networks().MLPRegressor(max_iter=2)) for step in steps]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tables = pipelines[0].set_output(transform="pandas").fit(X, X[:, 0])
+        pipelines[1].fit(np.exp(X), X[:, 0])
+    assert bl.from_sklearn(tables).network[0].sizes.d_in == COLUMNS
+    with pytest.raises(UsageError, match=r"step PowerTransformer .*pipeline\[-1\]"):
+        bl.from_sklearn(pipelines[1])
+
+
 class Envoy:
     """A wrapper that is no module, as that of nnsight."""
 

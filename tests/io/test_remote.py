@@ -488,3 +488,23 @@ def test_the_cache_is_bounded_and_what_is_damaged_in_it_is_fetched_again(
     get(99, 16_001)  # more than a quarter
     get(99, 16_001)
     assert fetched == [59, 99, 99]
+
+
+def test_the_cache_removes_nothing_but_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BILENS_CACHE_LIMIT", "64000")
+    cache, fetched = RangeCache(), list[int]()
+    (cache.folder / "mnist").mkdir(parents=True)
+    (cache.folder / "model.gguf").write_bytes(bytes(100_000))
+    os.utime(cache.folder / "mnist", (0, 0))
+    os.utime(cache.folder / "model.gguf", (1, 1))
+
+    def fetch() -> bytes:
+        fetched.append(1)
+        return bytes(4000)
+
+    for key in range(40):
+        cache.through(str(key), 4000, fetch)
+    assert (cache.folder / "model.gguf").stat().st_size == 100_000
+    assert sum(len(path.name) == 64 for path in cache.folder.iterdir()) < 17
+    cache.through("39", 4000, fetch)
+    assert len(fetched) == 40  # the last one is there

@@ -200,6 +200,8 @@ def test_an_ordinary_model_is_no_llama(tmp_path: Path) -> None:
     [
         (BilinearMLP(8, 6, gate="relu"), "built with None: a Llama has one for all"),
         (BilinearMLP(8, 5), "do not have the shapes that the model was built with"),
+        (BilinearMLP(8, 6, skip=True), "linear path, or biases"),
+        (BilinearMLP(8, 6, bias=True), "linear path, or biases"),
     ],
 )
 def test_an_altered_model_is_not_exported(tmp_path: Path, mlp: BilinearMLP, message: str) -> None:

@@ -204,8 +204,21 @@ def open_host(path: Path) -> Host:
                 "converted and run in floating point alone: save it so."
             )
         own = content.get("model_type") in ENCODERS + VISION and content.get("architectures")
-        auto = own[0] if own else "AutoModelForCausalLM"
-        module = from_transformers(auto, found, dtype=torch.float32)
+        auto = str(own[0] if isinstance(own, list) else own) if own else "AutoModelForCausalLM"
+        if not hasattr(getattr(transformers_library(f"Reading {found}"), auto, None), "from_pretrained"):
+            raise CheckpointError(
+                f"{found / CONFIG_NAME}: the architecture {auto!r} is no class of transformers, and "
+                "code of its own is never run: save the model by a class of transformers."
+            )
+        whole = {"dtype": torch.float32, "output_loading_info": True}
+        module, said = from_transformers(auto, found, **whole)
+        named = {name for name, _ in module.named_parameters()}  # one of tied ones
+        if random := sorted(named.intersection(said["missing_keys"])):
+            raise CheckpointError(
+                f"{found}: has no {random[0]} ({len(random)} of the parameters of a "
+                f"{type(module).__name__} are missing), which would run with random numbers: pass "
+                "the folder of a whole model."
+            )
         if packed and hasattr(module.config, "quantization_config"):
             del module.config.quantization_config  # of the file, and no more of the weights
         host = host_of(module, found, file_sha256(found) if packed else folder_sha256(found))

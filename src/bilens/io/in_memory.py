@@ -9,6 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -210,7 +211,14 @@ def behind(step: Any, layer: MLPWeights) -> MLPWeights:
 def transformed(step: Any, x: Tensor) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # inputs without the names of columns are meant
-        return torch.as_tensor(step.transform(x.numpy())).double()
+        try:  # a table of pandas where set_output asks for one
+            return torch.tensor(np.asarray(step.transform(x.numpy()), dtype=np.float64))
+        except Exception as error:  # of any library
+            raise UsageError(
+                f"the step {type(step).__name__} before the MLP cannot be asked with plain numbers "
+                f"({type(error).__name__}): pass the MLP alone, pipeline[-1], with inputs as it "
+                "receives them."
+            ) from None
 
 
 def tensor(name: str, array: Any) -> Tensor:

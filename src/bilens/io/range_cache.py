@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 DIGEST = hashlib.sha256().digest_size
+STAGED = "range-"
+OURS = re.compile(rf"[0-9a-f]{{64}}|{STAGED}.*")  # the folder may hold files of others
 
 
 class RangeCache:
@@ -43,7 +46,9 @@ class RangeCache:
         with suppress(OSError):  # a full disk keeps nobody from reading
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.make_room(num_bytes)
-            with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as written:
+            with tempfile.NamedTemporaryFile(
+                prefix=STAGED, dir=self.folder, delete=False
+            ) as written:
                 written.write(hashlib.sha256(data).digest() + data)
             Path(written.name).replace(file)
         return data
@@ -55,6 +60,8 @@ class RangeCache:
             return
         found = []
         for entry in os.scandir(self.folder):
+            if not OURS.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):
+                continue
             with suppress(OSError):  # another process removed it
                 found.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
         total = num_bytes + sum(size for _, size, _ in found)

@@ -318,6 +318,13 @@ class BilinearTransformer(nn.Module):
                 f"the MLPs have the gates {gates}, and the model was built with "
                 f"{self.config.gate!r}: a Llama has one for all of them."
             )
+        paths = any(getattr(mlp, "skip", None) is not None for mlp in self.mlps)
+        if paths or {getattr(mlp, "has_bias", None) for mlp in self.mlps} != {self.config.bias}:
+            raise UsageError(
+                "an MLP has a linear path, or biases where the model was built without them or "
+                "none where it has them, for which a Llama has no place: build the model with the "
+                "MLPs that it has."
+            )
         path = None if tokenizer is None else Path(tokenizer)
         state, said = self.state_dict(), provenance or {}
         files = huggingface_files(self.config, state, path, end_of_text, said)
