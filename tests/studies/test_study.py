@@ -117,6 +117,22 @@ def test_cells_of_other_options_are_not_mixed(tmp_path: Path) -> None:
         run_study(Squares(), tmp_path, StudyOptions(seeds=2))
 
 
+def test_cells_of_another_model_or_text_are_not_mixed(tmp_path: Path) -> None:
+    class OnFiles(Squares):
+        uses = frozenset({"seeds", "corpus", "models"})
+
+    text, model = tmp_path / "text.txt", tmp_path / "model"
+    model.mkdir()
+    options = StudyOptions(seeds=3, corpus=str(text), models=(str(model),))
+    for place in (text, model / "model.safetensors"):
+        text.write_text("one")
+        (model / "model.safetensors").write_bytes(b"one")
+        run_study(OnFiles(), tmp_path / f"of {place.name}", options)
+        place.write_text("two")
+        with pytest.raises(OutputExistsError, match="choose another folder"):
+            run_study(OnFiles(), tmp_path / f"of {place.name}", options)
+
+
 def test_an_option_that_says_what_is_usual_changes_nothing(tmp_path: Path) -> None:
     class OnItsOwn(Squares):
         needs, num_seeds = frozenset[str](), (1, 3, 3)

@@ -18,11 +18,14 @@ from safetensors.torch import load_file, save_file
 
 import bilens as bl
 from bench.sweep.deepseek import write_model
+from bilens.base.errors import FileError, UsageError
 from bilens.nn.mlp import BilinearMLP
 from bilens.records.sweep import SweepOptions
 from bilens.sweep.driver import drive, plan_of
 from bilens.sweep.jobs import result_name
+from bilens.sweep.manifest import models_of
 from bilens.sweep.output import Output
+from builders import randn
 from engine_here import Here
 from traced_models import write_model as write_bilinear
 
@@ -163,3 +166,45 @@ def test_a_broken_layer_is_a_result(tmp_path: Path) -> None:
     broken = {one["name"]: one["refused"] for one in results if one["refused"]}
     assert [*broken] == [EXPERT]
     assert "NaN" in broken[EXPERT]
+
+
+def seen_by(model: Path, folder: Path, x: torch.Tensor) -> str:
+    """A folder with the same activations for each layer."""
+    folder.mkdir(exist_ok=True)
+    for name in bl.load(model).layers:
+        save_file({"x": x}, folder / f"{name}.safetensors")
+    return str(folder)
+
+
+def test_a_conversion_does_not_depend_on_how_rows_are_stored(model: Path, tmp_path: Path) -> None:
+    rows = (0.3 * randn(2000, 64, seed=1)).bfloat16()
+    found = []
+    for kind, x in (("half", rows), ("single", rows.float())):
+        seen = seen_by(model, tmp_path / kind, x)
+        numbers, tensors = swept(model, tmp_path / f"out-{kind}", "convert", activations=seen)
+        found.append((numbers["convert"]["numbers"], load_file(str(tensors).format("convert"))))
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(part, found[1][1][name]) for name, part in found[0][1].items())
+
+
+def test_other_activations_are_not_mixed_in(model: Path, tmp_path: Path) -> None:
+    seen = seen_by(model, tmp_path / "seen", randn(2000, 64))
+    swept(model, tmp_path / "out", "fit", activations=seen)
+    (tmp_path / "out" / result_name("fit", 0)).unlink()  # as if it had been interrupted
+    seen_by(model, tmp_path / "seen", randn(2001, 64, seed=1))
+    models_of.cache_clear()  # as in another process
+    with pytest.raises(FileError, match="other activations"):
+        swept(model, tmp_path / "out", "fit", activations=seen)
+
+
+def test_steps_of_training_need_something_to_train_on(model: Path, tmp_path: Path) -> None:
+    options = SweepOptions(tasks=("convert",), layer_steps=5)
+    with pytest.raises(UsageError, match="--layer-steps trains on what a layer sees"):
+        plan_of(str(model), options, Output(str(tmp_path)))
+
+
+def test_a_layer_that_was_removed_does_not_pass_for_unchanged(model: Path, tmp_path: Path) -> None:
+    less = write_model(tmp_path / "less", layers=3, experts=2, files=3)
+    options = SweepOptions(tasks=("compare",), baseline=str(model))
+    with pytest.raises(UsageError, match=r"lacks layers of .*layers\.3"):
+        plan_of(str(less), options, Output(str(tmp_path / "out")))

@@ -189,7 +189,7 @@ class Study(ABC):
         return tuple(name for name in self.datasets if name not in options.missing)
 
     def fingerprints(self, options: StudyOptions) -> tuple[Record, dict[str, str]]:
-        """Return the prints of the images that are at hand, and why the others are missing.
+        """Return the prints of images, text and models at hand, and why images are missing.
 
         Refuse where the first of them is.
         """
@@ -202,6 +202,12 @@ class Study(ABC):
                 missing[name] = f"{self.name} needs {name}: {error}"
         if why := missing.get(next(iter(self.datasets), "")):
             raise DataError(why)
+        read = {"text": (options.corpus, "**/*")} if options.corpus is not None else {}
+        read |= {f"model {one}": (one, "*.safetensors") for one in options.models or ()}
+        for name, (place, pattern) in read.items():
+            path = Path(place)
+            inside = [path] if path.is_file() else sorted(filter(Path.is_file, path.glob(pattern)))
+            found |= {name: file_sha256(*inside)} if inside else {}
         return found, missing
 
 

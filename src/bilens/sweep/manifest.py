@@ -7,11 +7,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 import msgspec
 
 from bilens.api.provenance import describe_source
 from bilens.base.errors import BilensError, FileError, UsageError
+from bilens.base.files import shortened
 from bilens.io.load import LayerView, LoadedModel, load, load_layers
 from bilens.records.base import json_text, read_document
 from bilens.records.sweep import Cost, Manifest, ManifestRow, SweepOptions
@@ -77,22 +79,37 @@ class Plan:
 def make_plan(path: str, options: SweepOptions) -> Plan:
     """Return what there is to do, from the headers of a model."""
     check_tasks(options)
-    found = model, _ = open_models(path, options, lambda _: True)
+    found = model, base = open_models(path, options, lambda _: True)
     if not model.layers:
         raise UsageError(f"{path} has no MLP that can be read: see docs/loading.md.")
+    if lost := sorted({} if base is None else base.layers.keys() - model.layers.keys()):
+        raise UsageError(
+            f"{path} lacks layers of {options.baseline} ({shortened(lost)}), which no row would "
+            "name: compare the two with `bilens audit --baseline`."
+        )
     rows = tuple(
         row_of(index, name, view, options)
         for index, (name, view) in enumerate(model.layers.items())
     )
+    models = {one.source: dict(known_of(one)) for one in found if one is not None}
+    if options.activations is not None:
+        models[options.activations] = seen_of(options.activations, rows)
     head = Manifest(
         path=path,
         source=describe_source(model),
-        models={one.source: dict(known_of(one)) for one in found if one is not None},
+        models=models,
         options=options,
         release=VERSION,
         num_rows=len(rows),
     )
     return Plan(head, rows)
+
+
+def seen_of(folder: str, rows: Sequence[ManifestRow]) -> dict[str, str]:
+    """Return size and time of what layers see, where that is there."""
+    paths = {row.name: Path(folder) / f"{row.name}.safetensors" for row in rows}
+    states = {name: path.stat() for name, path in paths.items() if path.is_file()}
+    return {name: f"{one.st_size} bytes of {one.st_mtime_ns} ns" for name, one in states.items()}
 
 
 def row_of(index: int, name: str, view: LayerView, options: SweepOptions) -> ManifestRow:
@@ -173,6 +190,14 @@ def models_of(plan: Plan, portion: int) -> tuple[LoadedModel, LoadedModel | None
             raise FileError(
                 f"{model.source} is not the model that the manifest is of: sweep it into another "
                 "folder."
+            )
+    if options.activations is not None:
+        known = plan.head.models.get(options.activations, {})
+        seen = seen_of(options.activations, rows).items()
+        if any(known.get(name, state) != state for name, state in seen):
+            raise FileError(
+                f"{options.activations} holds other activations than the manifest is of: sweep "
+                "with them into another folder."
             )
     return found
 

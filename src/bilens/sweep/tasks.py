@@ -213,6 +213,7 @@ def convert(subject: Subject) -> Found:
     if rows is None:
         recipe, words = replace(recipe, skip=("fit", "training")), "N(0, I)"
         rows = torch.randn(options.samples, view.sizes.d_in, generator=subject.generator)
+    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))  # kept in 16 bits, not run so
     order = torch.randperm(len(rows), generator=subject.generator)
     held, texts = (rows[part] for part in order.tensor_split([len(order) // 5]))
     site = Site(subject.name, (), view)
@@ -276,6 +277,10 @@ def check_tasks(options: SweepOptions) -> None:
     if ("compare" in options.tasks) != (options.baseline is not None):
         raise UsageError("compare needs --baseline, and --baseline is for compare: give both.")
     if options.activations is None:
+        if "convert" in options.tasks and options.layer_steps:
+            raise UsageError(
+                "--layer-steps trains on what a layer sees: give --activations, or leave it out."
+            )
         return
     if not {"fit", "decompose", "convert"} & {*options.tasks}:
         raise UsageError("--activations is for fit, decompose and convert: leave it out.")
