@@ -172,6 +172,17 @@ def test_labels_that_make_logits_of_numbers_are_noticed(tmp_path: Path) -> None:
         go(model, labelled, tmp_path / "out", skip=("distillation",), resume=True)
 
 
+def test_several_numbers_stay_numbers_when_converted(tmp_path: Path) -> None:
+    y = torch.stack([X[:, 0] ** 2, X[:, 1]], dim=1).numpy()
+    network = MLPRegressor((8,), max_iter=20, random_state=0).fit(X.numpy(), y)
+    convert_network(network, X, tmp_path / "c", replace(SHORT, skip=("distillation",)))
+    model = bl.load(tmp_path / "c")
+    assert [*model.layers.values()][-1].gives == "outputs"
+    assert bl.audit(model, null_samples=3).to_dict()["kind"] == "layer_audit"
+    with pytest.raises(UsageError, match="several answers"):
+        bl.audit(model, (X.numpy(), y[:, 0]))
+
+
 def test_other_labels_are_noticed(tmp_path: Path) -> None:
     model = from_module(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)))
     y = torch.arange(len(X)) % 3

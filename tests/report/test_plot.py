@@ -14,7 +14,7 @@ from bilens.report.charts import curves, scores, spectra, traces
 from bilens.report.markup import Figure, element, joined, label
 from bilens.report.plot import SHARES, Axis, Plot, Scale, padded, rounded, within
 from bilens.report.raster import hex_colour
-from bilens.report.text import fitted, load_catalogue, shortened, text_width
+from bilens.report.text import fitted, load_catalogue, shortened, text_width, tick_text
 
 EN = load_catalogue("en")
 EIGENVALUES = [0.9, 0.7, *(0.33 - 0.02 * index for index in range(33)), -0.8]
@@ -347,3 +347,14 @@ def test_the_loss_of_a_run_shows_both_curves_and_says_the_best() -> None:
     assert "学習中の損失" in curves.loss_figure(LINES, "ja")
     with pytest.raises(UsageError, match="choose one of en, ja"):
         curves.loss_figure(LINES, "de")
+
+
+@pytest.mark.parametrize("span", [(2013.8, 2016.2), (139.6, 139.8), (0.9991, 0.9997), (0.0, 1.0)])
+def test_ticks_that_differ_read_differently(span: tuple[float, float]) -> None:
+    ticks = within(*span, 5)[2]
+    assert len({tick_text(tick) for tick in ticks}) == len(ticks)
+
+
+def test_the_text_of_a_tick_is_the_tick() -> None:
+    texts = [tick_text(value) for value in (2014.5, 0.9996, -0.5, 0.0, 1200.0)]
+    assert texts == ["2,014.5", "0.9996", "−0.5", "0", "1,200"]

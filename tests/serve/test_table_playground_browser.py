@@ -208,6 +208,26 @@ def test_the_nearest_step_is_exact_where_it_says_so(
             assert low_high[0] <= step <= low_high[1]
 
 
+@pytest.mark.parametrize("unit", [1.0, 1e-4, 1e-6, 1e6])
+def test_the_nearest_step_does_not_depend_on_the_unit_of_the_output(page: Any, unit: float) -> None:
+    opened(page)
+    form = {"c": unit, "g": [2 * unit, unit], "A": [[-unit, 0], [0, 0.3 * unit]]}
+    (found,) = page.evaluate(STEPS, [[[[form], [[0, 3], [-3, 3]]]]])
+    assert found["exact"]
+    assert float(torch.tensor(found["t"]).norm()) == pytest.approx(2.3073, abs=1e-3)
+
+
+def test_a_change_is_shown_with_all_its_digits(page: Any) -> None:
+    opened(page)
+    shown = page.evaluate("""async () => {
+        const { shownValue } = await import("/static/table_columns.js");
+        const column = { kind: "number", unit: "" };
+        return [5400000, 5400401, 123454].map((value) => shownValue(column, value, 15));
+    }""")
+    assert shown[0] != shown[1]
+    assert shown[2] == "123,454"
+
+
 def test_a_search_over_many_finds_what_is_there(page: Any) -> None:
     opened(page)
     problems = [problem(seed, 1, 4) for seed in range(30)]

@@ -21,7 +21,7 @@ from bilens.findings.layer_reading import AuditOptions, fit_layer
 from bilens.findings.table_audit import exact_layer, output_names_of, units_of
 from bilens.findings.table_difference import compare_answers, compare_columns
 from bilens.findings.tensor_difference import compare_tensors
-from bilens.io.loaded_model import LoadedModel
+from bilens.io.loaded_model import LoadedModel, is_of_numbers
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
 from bilens.records.layer_audit import BaselineSource, Difference, FileChange, LayerDifference
@@ -95,6 +95,8 @@ def is_one_exact_layer(model: Model) -> bool:
     module = module_of(model)
     if not isinstance(module, BilinearClassifier):
         return False
+    if isinstance(model, LoadedModel) and is_of_numbers(model):
+        return False  # its outputs are no classes, whose mean could be left out
     return len(module.layers) == 1 and getattr(module.layers[0], "gate", None) is None
 
 

@@ -26,6 +26,7 @@ from bilens.data.model_interface import ROWS_KEY, LabelledData, ModelInterface, 
 from bilens.findings.performance import approximation_on_data, classification, regression
 from bilens.io.in_memory import from_module, from_sklearn
 from bilens.io.load import LoadedModel
+from bilens.io.loaded_model import is_of_numbers
 from bilens.io.stored_mlp import module_tensors
 from bilens.nn import BilinearClassifier
 from bilens.nn.layer_view import LayerView
@@ -154,7 +155,8 @@ def interface_of(model: Model, *, answers: bool = True) -> ModelInterface:
     whole = [view.reads for view in views] == ["inputs", *["neurons"] * (len(views) - 1)]
     width, regressor = views[-1].sizes.d_out, "MLPRegressor" in known.provenance.get("format", "")
     ends = "softmax" if head.lower().endswith("softmax") and width == 1 else ends_in(views[-1])
-    several = width > 1 and (regressor or "sigmoid" in (*ends.split(), *head.split()))
+    numbers = regressor or is_of_numbers(known)
+    several = width > 1 and (numbers or "sigmoid" in (*ends.split(), *head.split()))
     if not whole or several or (report is not None and report.left_out):
         why = "gives several answers, each of its own (several numbers, or several sigmoids)"
         why = why if several else "is not its layers one behind the other"

@@ -242,11 +242,14 @@ class NetworkConversion(Conversion):
         layers = [plain_weights(block) for block in blocks]
         layers = in_units(layers, -mean / scale, 1 / scale, 1 / spread)
         source, named = self.source, ("input_shape", "input_names", "input_mean", "input_scale")
+        made = {"converted_from": source.source, "weights_sha256": source.weights_sha256}
+        if self.teacher.gives == "numbers" and len(spread) > 1:
+            made["gives"] = "numbers"
         save(
             classifier_of_layers(cast(list[GLUWeights], layers)).float(),
             self.folder,
             overwrite=True,
-            provenance={"converted_from": source.source, "weights_sha256": source.weights_sha256},
+            provenance=made,
             **{name: getattr(source, name) for name in (*named, "output_names")},
         )
         return "bl.load"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -145,7 +145,13 @@ class LoadedModel:
     @cached_property
     def layers(self) -> Mapping[str, LayerView]:
         """Name → view of each layer."""
-        return self.views if self.module is None or self.views else layer_views(self.module)
+        if self.module is None or self.views:
+            return self.views
+        found = {**layer_views(self.module)}
+        if is_of_numbers(self):
+            last = [*found][-1]
+            found[last] = replace(found[last], gives="outputs")
+        return found
 
     @property
     def identity(self) -> str:
@@ -208,6 +214,11 @@ class LoadedModel:
 
 
 # ---- formats
+
+
+def is_of_numbers(model: LoadedModel) -> bool:
+    """Tell whether outputs are several numbers, each of its own, as a conversion says of them."""
+    return model.provenance.get("gives") == "numbers"
 
 
 @dataclass(frozen=True)

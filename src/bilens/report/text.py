@@ -231,5 +231,6 @@ def fitted(text: str, size: float, width: float) -> str:
 
 def tick_text(value: float) -> str:
     """Return the number of a tick, without the zeros at its end."""
-    text = quantity(value)
+    digits = f"{abs(value):.11e}".partition("e")[0].replace(".", "").rstrip("0")
+    text = quantity(value, max(3, len(digits)))  # ticks are round numbers: all of their digits
     return text.rstrip("0").rstrip(".") if "." in text and "×" not in text else text

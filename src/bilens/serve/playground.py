@@ -20,7 +20,7 @@ from bilens.certify.contrast import prepare
 from bilens.certify.l2_certificates import l2_radius, projected_margin
 from bilens.certify.spectrum_enclosure import enclosed
 from bilens.findings.subject import image_shape, in_float64
-from bilens.io.loaded_model import LoadedModel
+from bilens.io.loaded_model import LoadedModel, is_of_numbers
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
 from bilens.records.base import Record
@@ -77,7 +77,7 @@ def numbers_of(model: LoadedModel) -> int:
 def unfit(model: LoadedModel) -> Unfit | None:
     """Return why a page cannot compute a model, None where it can."""
     views, report = model.network, model.load_report
-    if not views or (report is not None and report.left_out):
+    if not views or (report is not None and report.left_out) or is_of_numbers(model):
         return "parts"
     if not all(view.exact for view in views):
         return "activation"

@@ -39,6 +39,10 @@ export const ticks = (low, high, most = 5) => {
   return found;
 };
 
+// So many digits as tell neighbouring ticks apart.
+const digitsOf = (at) =>
+  at.length < 2 ? 3 : Math.max(3, Math.floor(Math.log10(largest(at))) - Math.floor(Math.log10(at[1] - at[0])) + 1);
+
 const DOTS = 60; // at most, of a curve; of one with more points some tell theirs
 const LEFT = 70; // room for −0.00015
 const BOTTOM = 34;
@@ -50,14 +54,15 @@ const framed = (name, { width, height, x, y, xName, yName, counted }) => {
   const upwards = (value) => base - ((base - TOP) * (value - y[0])) / (y[1] - y[0] || 1);
   const text = (left, top, content, anchor = "middle") =>
     svg("text", { x: left, y: top, "text-anchor": anchor, class: "tick" }, content);
+  const [xs, ys] = [counted ? ticks(1, x[1]).filter(Number.isInteger) : ticks(...x), ticks(...y)];
   const drawn = svg(
     "svg",
     { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": name, class: "plot" },
-    ticks(...y).map((value) => [
+    ys.map((value) => [
       svg("line", { x1: LEFT, x2: right, y1: upwards(value), y2: upwards(value), class: "grid" }),
-      text(LEFT - 6, upwards(value) + 4, number(value), "end"),
+      text(LEFT - 6, upwards(value) + 4, number(value, digitsOf(ys)), "end"),
     ]).flat(),
-    (counted ? ticks(1, x[1]).filter(Number.isInteger) : ticks(...x)).map((value) => text(across(counted ? value - 0.5 : value), base + 16, number(value))),
+    xs.map((value) => text(across(counted ? value - 0.5 : value), base + 16, number(value, digitsOf(xs)))),
     text((LEFT + right) / 2, height - 2, xName ?? ""),
     text(LEFT, TOP - 5, yName ?? "", "start"),
   );
@@ -143,7 +148,7 @@ export const curves = (name, series, { x, y, marker, rounding, xName, yName, wid
     const look = every === 1 ? { r: 2.5, class: `dot series-${index}` } : { r: 5, class: "hit" };
     return one.points.filter((_, place) => place % every === 0).map(([a, b]) => [
       svg("circle", { cx: across(a), cy: upwards(b), ...look }),
-      `${one.name}: ${number(a)}, ${number(b, 4, rounding)}`,
+      `${one.name}: ${number(a, 6)}, ${number(b, 4, rounding)}`,
     ]);
   });
   walkable(plot, marks, 0);

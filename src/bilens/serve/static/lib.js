@@ -115,7 +115,7 @@ const formOf = (maximumSignificantDigits, roundingMode, notation) =>
 export const number = (value, digits = 3, rounding = "halfExpand") => {
   if (value === null || value === undefined) return "—";
   const size = Math.abs(value);
-  const form = size !== 0 && (size < 1e-4 || size >= 1e6) ? formOf(3, rounding, "scientific") : formOf(digits, rounding, "standard");
+  const form = size !== 0 && (size < 1e-4 || size >= 1e6) ? formOf(Math.max(3, digits), rounding, "scientific") : formOf(digits, rounding, "standard");
   return minus(form.format(value || 0)); // no negative zero
 };
 const ONE = 1 - 1e-9; // what is nearer to one differs by rounding errors alone

@@ -66,8 +66,11 @@ const onLine = (forms, [bounds]) => {
   return [clip(0, bounds), ...bounds, ...within].map((t) => [t]);
 };
 // Points of a conic at which the distance from 0 is stationary: y_i = −τγ_i / 2(1 + τλ_i) in its axes.
-const stationary = ({ c, g, A }) => {
-  const [[a, b], [, d]] = A;
+const stationary = (form) => {
+  // the border is that of any multiple: in a unit in which the roots are of ordinary size
+  const unit = Math.max(...form.A.flat().map(Math.abs)) || Math.max(...form.g.map(Math.abs)) || 1;
+  const [c, g] = [form.c / unit, form.g.map((slope) => slope / unit)];
+  const [[a, b], [, d]] = form.A.map((row) => row.map((one) => one / unit));
   const angle = Math.atan2(2 * b, a - d) / 2;
   const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
   const axes = [[cos, sin], [-sin, cos]];

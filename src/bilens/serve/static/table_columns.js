@@ -44,10 +44,10 @@ export const usual = (column, mean) => {
 export const levelsOf = (column) => column.parts.filter((one) => one !== MISSING);
 
 const stamp = (column, days) => dayOf(column, days).toISOString().slice(0, 16);
-export const shownValue = (column, value) => {
+export const shownValue = (column, value, digits = 5) => {
   if (value === null) return t("play.unknown");
   if (column.kind === "date") return stamp(column, value).replace("T", " ");
-  return column.kind === "number" ? `${number(value, 5)}${column.unit && ` ${column.unit}`}` : value;
+  return column.kind === "number" ? `${number(value, digits)}${column.unit && ` ${column.unit}`}` : value;
 };
 // A control for a value; `change` is called with it, with NaN where it is no number.
 export const valueInput = (column, value, change) => {

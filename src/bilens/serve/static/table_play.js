@@ -273,7 +273,8 @@ export const tablePlayground = (root, given, typed, again) => {
     const after = map.logits(model.at(then));
     const different = columns.map((_, at) => at).filter((at) => then[at] !== values[at]);
     const changes = different.map((at) => [columns[at].name, values[at], then[at]]);
-    const cells = different.map((at) => [columns[at].name, ...[values, then].map((row) => shownValue(columns[at], row[at]))]);
+    // all digits: one that is rounded may lie on the other side of the border
+    const cells = different.map((at) => [columns[at].name, ...[values, then].map((row) => shownValue(columns[at], row[at], 15))]);
     const name = t("play.changes", { name: one ? number(after[0], 5) : names[largestAt(after)] });
     const put = element("button", { type: "button", class: "plain", onclick: () => {
       values = then;
