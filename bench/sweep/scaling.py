@@ -188,12 +188,18 @@ def replayed_rows(result: dict[str, Any]) -> list[str]:
 
 
 def draws_of(result: dict[str, Any]) -> dict[str, str]:
-    """Return what a draw of the layer's null took, and the audit with as many as a sweep makes."""
+    """Return what draws of the layer's null took, an audit with all of a sweep, and its stability."""
     one = result["sizes"]["layer audit"]
     draws = one["draws_cpu_seconds"]
     more = ASKED.null_samples - NULL_SAMPLES["layer"]
     whole = (one["cpu_seconds"] + more * statistics.mean(draws)) / 3600
-    return {"draws": " and ".join(f"{each:.0f}" for each in draws), "whole": f"{whole:.1f}"}
+    found = one["found_stability"]
+    stable = f"{found['guaranteed']} of {found['leading']} leading eigenvectors are guaranteed"
+    return {
+        "draws": " and ".join(f"{each:.0f}" for each in draws),
+        "whole": f"{whole:.1f}",
+        "stable": f"{stable}, no eigenvalue moves by more than {found['movement']:.0e}",
+    }
 
 
 def page(result: dict[str, Any]) -> str:

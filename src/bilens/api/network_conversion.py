@@ -104,7 +104,9 @@ def convert_network(
         else:
             host, units = chain_of(source, fitted, targets)
             fitted, measured = ((x - units[0]) / units[1] for x in (fitted, measured))
-        if targets is not None and host.gives == "numbers":  # of several, or classes: they say nothing
+        if (
+            targets is not None and host.gives == "numbers"
+        ):  # of several, or classes: they say nothing
             said = units is not None and len(units[2]) == 1 and targets.is_floating_point()
             targets = (targets / units[2]).float() if said else None  # type: ignore[index]
         host.module.to(group.device)
