@@ -188,7 +188,7 @@ def replayed_rows(result: dict[str, Any]) -> list[str]:
 
 
 def draws_of(result: dict[str, Any]) -> dict[str, str]:
-    """Return what draws of the layer's null took, an audit with all of a sweep, and its stability."""
+    """Return what draws of the layer's null took, an audit with all, and its stability."""
     one = result["sizes"]["layer audit"]
     draws = one["draws_cpu_seconds"]
     more = ASKED.null_samples - NULL_SAMPLES["layer"]

@@ -321,7 +321,7 @@ def test_training_inputs_of_a_file_with_both_are_its_training_part(tmp_path: Pat
     path, model = tmp_path / "mnist.npz", tiny.trained()
     train, test = (DATA.train_images, DATA.train_labels), (DATA.test_images, DATA.test_labels)
     names = ("x_train", "y_train"), ("x_test", "y_test")
-    named = {n: x for keys, part in zip(names, (train, test)) for n, x in zip(keys, part)}
+    named = dict(zip((*names[0], *names[1]), (*train, *test), strict=True))
     np.savez(path, **named)
     found = audit(model, path, train_data=path, null_samples=tiny.ROTATIONS).record.inputs
     assert found.training.rows == len(DATA.train_images)

@@ -69,7 +69,7 @@ def test_latents_that_are_active_everywhere_leave_the_loss_unmeasured() -> None:
     logits = torch.stack([where.float(), -where.float(), 0 * where], dim=-1).view(2, 9, 3)
     places = where.nonzero()[:, 0], (~where).nonzero()[1:9, 0]
     blocks, elsewhere = torch.zeros(2, 9, dtype=torch.long), torch.zeros(2, 9).bool()
-    behaviour = Behaviour(lambda edit: logits, blocks, [0], [1], *places, elsewhere)
+    behaviour = Behaviour(lambda _: logits, blocks, [0], [1], *places, elsewhere)
     unit = torch.eye(4).double()[:1]
     along = InputDirections(unit, unit, torch.zeros(4).double(), torch.ones(1).double())
     change = Change(along, [along], lambda x: torch.ones(x.shape[:-1]).bool())

@@ -20,8 +20,8 @@ class RowMoments(NamedTuple):
 
 def row_moments(batches: Iterable[Tensor]) -> RowMoments:
     """Return the moments of rows, (any, n) and at least one in all; none is kept."""
-    # Math: power sums of z = x − s, s the mean of the first batch with rows, so that little cancels; with
-    # m = E z, E (z − m)⁴ = E z⁴ − 4 m E z³ + 6 m² E z² − 3 m⁴.
+    # Math: power sums of z = x − s, s the mean of the first batch with rows, so that little
+    # cancels; with m = E z, E (z − m)⁴ = E z⁴ − 4 m E z³ + 6 m² E z² − 3 m⁴.
     shift, norms = torch.zeros(()), list[Tensor]()
     powers = second = torch.zeros((), dtype=torch.float64)
     for x in (batch.detach().double() for batch in batches if len(batch)):  # an expert may rest

@@ -62,8 +62,8 @@ class Converted:
         if not self.group.first:
             self.report = self.say = silent
         # what it gives decides units and losses; of layers in a row also whether there are labels
-        how = {**recipe.to_dict(), "teacher_sha256": teacher.sha256, "gives": teacher.gives}
-        self.about = {"recipe": how, "data": mixture.fingerprint}  # of the run that is resumed
+        self.how = {**recipe.to_dict(), "teacher_sha256": teacher.sha256, "gives": teacher.gives}
+        self.about = {"recipe": self.how, "data": mixture.fingerprint}  # of a run that is resumed
         self.work = self.folder / CHECKPOINTS
         self.chosen = blocks_to_convert(teacher, recipe)
         self.layer_texts = max(1, recipe.layer_tokens // recipe.n_ctx)
@@ -90,7 +90,7 @@ class Converted:
         """Write the result, and return what came of it."""
         result, recipe = self.folder / CONVERSION_NAME, self.recipe
         loaded_by, notes, stored = self.save(), [*self.teacher.notes], None
-        made = {"teacher": str(self.teacher.source), "recipe": json.dumps(self.about["recipe"])}
+        made = {"teacher": str(self.teacher.source), "recipe": json.dumps(self.how)}
         if self.teacher.unit == "tokens":
             stored = self.bfloat16_added()
             too_much = self.teacher.gives != "numbers" and stored > BFLOAT16_LIMIT

@@ -224,7 +224,7 @@ class NetworkConversion(Conversion):
     def __post_init__(self) -> None:
         super().__post_init__()
         told = None if self.targets is None else tensors_sha256([("targets", self.targets)])
-        self.about["recipe"]["targets_sha256"] = told  # they measure
+        self.how["targets_sha256"] = told  # they measure
         count, at_once = self.mixture.tokens // self.recipe.n_ctx, ROWS // self.recipe.n_ctx or 1
         self.judged = min(max(2, count // JUDGED), at_once)
         self.layer_texts = min(self.layer_texts, count - self.judged)

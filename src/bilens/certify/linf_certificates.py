@@ -137,7 +137,7 @@ def lower_bounds(f: QuadraticMap, samples: Samples) -> Tensor:
 def lower_bound(f: QuadraticMap, samples: Samples, rows: Tensor, own: int, rival: int) -> Tensor:
     """Return the root of m(0) − ε‖g‖₁ − ε²K for some inputs and one rival, rounded down.
 
-    What products below float64 lose is less than `SMALLEST` in each sum: that much is added wherever
+    What products below float64 lose is less than `SMALLEST` in each sum: that much is added where
     a product is not zero, and taken from the margin.
     """
     _, hidden, width = f.sizes

@@ -79,7 +79,7 @@ class ImageDataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the images (as bytes from 0 to 255 where they are such) and labels: equal data, equal print."""
+        """SHA-256 of images (as bytes where they are such) and labels: equal data, equal print."""
         digest = hashlib.sha256()
         for labels, images in (
             (self.train_labels, self.train_images),

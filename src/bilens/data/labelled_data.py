@@ -111,9 +111,8 @@ def from_table(path: Path, labels: str | None, model: ModelInterface) -> Read:
 
 def from_arrays(path: Path, labels: str | None, model: ModelInterface) -> Read:
     arrays, named = read_arrays(path), None
-    inputs, answers = INPUT_KEYS, LABEL_KEYS
-    if model.training:
-        inputs, answers = ("x_train", "X_train", *inputs), ("y_train", "Y_train", *answers)
+    part = {"x": ("x_train", "X_train"), "y": ("y_train", "Y_train")} if model.training else {}
+    inputs, answers = (*part.get("x", ()), *INPUT_KEYS), (*part.get("y", ()), *LABEL_KEYS)
     key = next((key for key in (*inputs, *arrays) if key in arrays), None)
     if key is None or (len(arrays) > 1 and key not in inputs):
         raise DataError(

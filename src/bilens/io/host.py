@@ -205,12 +205,11 @@ def open_host(path: Path) -> Host:
             )
         own = content.get("model_type") in ENCODERS + VISION and content.get("architectures")
         auto = str(own[0] if isinstance(own, list) else own) if own else "AutoModelForCausalLM"
-        if not hasattr(
-            getattr(transformers_library(f"Reading {found}"), auto, None), "from_pretrained"
-        ):
+        kind = getattr(transformers_library(f"Reading {found}"), auto, None)
+        if not hasattr(kind, "from_pretrained"):
             raise CheckpointError(
-                f"{found / CONFIG_NAME}: the architecture {auto!r} is no class of transformers, and "
-                "code of its own is never run: save the model by a class of transformers."
+                f"{found / CONFIG_NAME}: the architecture {auto!r} is no class of transformers, "
+                "and code of its own is never run: save the model by a class of transformers."
             )
         whole = {"dtype": torch.float32, "output_loading_info": True}
         module, said = from_transformers(auto, found, **whole)

@@ -156,9 +156,10 @@ def displayable(value: Shown, letters: Mapping[str, str] = NO_LETTERS) -> Shown:
             return UNPRINTABLE.sub(LOST, item.translate(replaced))
         if isinstance(item, list):
             return [shown(part) for part in item]
-        ends = (*item[:1], *item[-1:]) if isinstance(item, tuple) else ()
-        if not all(isinstance(end, float | int) for end in ends):  # else they are all numbers
-            return tuple(shown(part) for part in item)
+        if isinstance(item, tuple):
+            ends = (*item[:1], *item[-1:])
+            numbers = all(isinstance(end, float | int) for end in ends)
+            return item if numbers else tuple(shown(part) for part in item)
         if isinstance(item, dict):
             return {shown(key): shown(part) for key, part in item.items()}
         if isinstance(item, Record):
