@@ -109,9 +109,8 @@ MODEL = ModelPage(
     digest="d",
     views=MODEL_VIEWS,
 )
-CALM = structs.replace(MODEL, entries=(), findings=(), conditions=())
-WARNED = Measured(AUDITS[0].number, "trigger", "warn", 1e-5, asked=False)
-UNREAD = structs.replace(CALM, measured=(WARNED,))
+UNREAD = structs.replace(MODEL, entries=(), findings=(), conditions=())  # its audit failed
+CALM = structs.replace(UNREAD, model=STEADY)
 UNKNOWN = structs.replace(
     MODEL,
     model=NEVER,

@@ -171,9 +171,9 @@ def test_what_a_gguf_file_says_of_its_quantisation_does_not_go_on(
     load = host.from_transformers
 
     def loaded(auto: str, _path: Path, **options: Any) -> Any:
-        module = load(auto, llama, **options)
+        module, said = load(auto, llama, **options)
         module.config.quantization_config = {"quant_method": "gguf"}
-        return module
+        return module, said
 
     monkeypatch.setattr(host, "from_transformers", loaded)
     assert "quantization_config" not in host.open_host(packed).config.to_dict()

@@ -174,7 +174,7 @@ def test_labels_that_make_logits_of_numbers_are_noticed(tmp_path: Path) -> None:
 
 def test_several_numbers_stay_numbers_when_converted(tmp_path: Path) -> None:
     y = torch.stack([X[:, 0] ** 2, X[:, 1]], dim=1).numpy()
-    network = MLPRegressor((8,), max_iter=20, random_state=0).fit(X.numpy(), y)
+    network = MLPRegressor(hidden_layer_sizes=(8,), max_iter=20, random_state=0).fit(X.numpy(), y)
     convert_network(network, X, tmp_path / "c", replace(SHORT, skip=("distillation",)))
     model = bl.load(tmp_path / "c")
     assert [*model.layers.values()][-1].gives == "outputs"

@@ -200,7 +200,7 @@ def test_a_case_that_asks_for_caution_is_told_before_a_larger_number_that_passes
         yield from ({"value": value, "of": "b"} for value in (5, 7, 3))
 
     assert replace(wide, measure=measure).judge(Evidence()) == Finding(
-        "wide_layers", "warn", {"value": 7, "threshold": 4, "of": "b"}
+        "wide_layers", "warn", {"value": 7, "threshold": 4, "of": "b", "extreme": 9}
     )
 
 
