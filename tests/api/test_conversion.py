@@ -666,6 +666,15 @@ def test_a_damaged_folder_is_refused(ours: Path, tmp_path: Path) -> None:
         bl.load(tmp_path / "out")
 
 
+def test_an_encoder_without_its_pooler_is_read(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 32, "hidden_size": 8, "intermediate_size": 12}
+    sizes |= {"num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.BertConfig(**sizes)
+    transformers.BertModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
+    assert len(host.open_host(tmp_path).sites) == 1
+
+
 def test_a_model_without_its_head_or_of_a_class_of_its_own_is_no_teacher(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     sizes = {"vocab_size": 32, "hidden_size": 8, "intermediate_size": 12}

@@ -183,6 +183,14 @@ def test_several_numbers_stay_numbers_when_converted(tmp_path: Path) -> None:
         bl.audit(model, (X.numpy(), y[:, 0]))
 
 
+def test_a_classifier_that_met_no_labels_can_be_judged(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+    go(from_module(module), X, tmp_path / "c", skip=("distillation",))
+    labels = module(X.float()).argmax(dim=1)
+    record = bl.audit(bl.load(tmp_path / "c"), (X, labels), null_samples=3).record
+    assert record.performance.classification is not None
+
+
 def test_other_labels_are_noticed(tmp_path: Path) -> None:
     model = from_module(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)))
     y = torch.arange(len(X)) % 3

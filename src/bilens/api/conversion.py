@@ -74,7 +74,8 @@ class Conversion(Converted):
     """A conversion in a folder: `run` takes it through its stages."""
 
     def start(self, resume: bool, overwrite: bool, data_noun: str = "data") -> dict[str, Any]:
-        usual = {**type(self.recipe)().to_dict(), "gives": self.teacher.gives}
+        newer = {name: self.how.get(name) for name in ("gives", "targets_sha256")}
+        usual = {**type(self.recipe)().to_dict(), **newer}
 
         def check() -> None:
             check_place(self.folder, self.teacher.source)

@@ -84,7 +84,9 @@ def by_name(part: Any, names: Sequence[str] | None) -> Any:
     given = [*getattr(part, "columns", ())]
     if names is None or not any(isinstance(one, str) for one in given):
         return part
-    known = [*map(str, given)]
+    known, places = [*map(str, given)], [f"x{index}" for index in range(len(names))]
+    if [*names] == places and not {*places} & {*known}:  # it was fitted without names
+        return part
     for name in names:
         if known.count(name) != 1:
             raise DataError(

@@ -246,7 +246,10 @@ class NetworkConversion(Conversion):
         source, named = self.source, ("input_shape", "input_names", "input_mean", "input_scale")
         made = {"converted_from": source.source, "weights_sha256": source.weights_sha256}
         if self.teacher.gives == "numbers" and len(spread) > 1:
-            made["gives"] = "numbers"
+            try:
+                interface_of(source)  # classes, as far as anything says
+            except UsageError:
+                made["gives"] = "numbers"
         save(
             classifier_of_layers(cast(list[GLUWeights], layers)).float(),
             self.folder,
