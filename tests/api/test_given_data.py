@@ -314,7 +314,7 @@ def test_columns_of_a_frame_go_by_name() -> None:
     ]
     assert found[0] == found[1]
     plain = bl.sklearn.BilinearClassifier().fit(FRAME[columns].to_numpy(), KIND)
-    assert right(performance(plain.loaded_model(), (FRAME[columns], KIND))) == found[0]
+    assert right(performance(plain.loaded_model(), (FRAME[columns], KIND))) == found[0].value
     with pytest.raises(DataError, match="no columns 'depth'"):
         audit(model, (FRAME[["width", "height"]].assign(other=0.0), KIND))
 

@@ -187,7 +187,7 @@ def test_a_classifier_that_met_no_labels_can_be_judged(tmp_path: Path) -> None:
     module = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
     go(from_module(module), X, tmp_path / "c", skip=("distillation",))
     labels = module(X.float()).argmax(dim=1)
-    record = bl.audit(bl.load(tmp_path / "c"), (X, labels), null_samples=3).record
+    record = bl.audit(bl.load(tmp_path / "c"), (X, labels), null_samples=tiny.ROTATIONS).record
     assert record.performance.classification is not None
 
 
