@@ -7,10 +7,11 @@ WORKERS := -n auto --maxprocesses 4 --dist loadfile
 DATA ?=
 MODEL ?=
 CORPUS ?=
+HUNT ?= 200
 IMAGES = $(if $(DATA),--data-dir $(DATA))
 export PYTHONDONTWRITEBYTECODE :=   # many processes start, and each would compile all that it imports
 
-.PHONY: help demo explore test test-all test-gpu check collect coverage mutation fuzz docs clean
+.PHONY: help demo explore test test-all hunt test-gpu check collect coverage mutation fuzz docs clean
 .PHONY: bench bench-sweep bench-training bench-decomposition bench-guarantees bench-tracing bench-quadratic-fit
 .PHONY: bench-conversion-ordinary bench-language bench-sae bench-explorer bench-startup bench-tables study-adapters study-pretrained study-conversion
 
@@ -37,6 +38,9 @@ test-all: .venv/test             ## the same with the long sweeps
 # The types take one core; this leaves the bytecode of the tests, which each worker would make anew.
 collect: .venv/test
 	$(PYTEST) --collect-only -qq > .venv/collected || { cat .venv/collected; false; }
+
+hunt: .venv/test                 ## the contract suite with many drawn cases of each property (HUNT=200): hours
+	BILENS_HUNT=$(HUNT) $(PYTEST) $(WORKERS) tests/contract -m ""
 
 test-gpu: .venv/test             ## the contract tests on a GPU, where CUDA finds one
 	@if $(BIN)/python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; \
