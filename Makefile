@@ -4,6 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 WORKERS := -n auto --maxprocesses 4 --dist loadfile
+NUMERICAL := $(PYTEST) $(WORKERS) tests/algebra tests/certify
 DATA ?=
 MODEL ?=
 CORPUS ?=
@@ -11,7 +12,7 @@ HUNT ?= 200
 IMAGES = $(if $(DATA),--data-dir $(DATA))
 export PYTHONDONTWRITEBYTECODE :=   # many processes start, and each would compile all that it imports
 
-.PHONY: help demo explore test test-all hunt test-gpu check collect coverage mutation fuzz docs clean
+.PHONY: help demo explore test test-all test-processors hunt test-gpu check collect coverage mutation fuzz docs clean
 .PHONY: bench bench-sweep bench-training bench-decomposition bench-guarantees bench-tracing bench-quadratic-fit
 .PHONY: bench-conversion-ordinary bench-language bench-sae bench-explorer bench-startup bench-tables study-adapters study-pretrained study-conversion
 
@@ -38,6 +39,12 @@ test-all: .venv/test             ## the same with the long sweeps
 # The types take one core; this leaves the bytecode of the tests, which each worker would make anew.
 collect: .venv/test
 	$(PYTEST) --collect-only -qq > .venv/collected || { cat .venv/collected; false; }
+
+test-processors: .venv/test      ## algebra and proofs under each instruction set, and on two threads
+	for set in default avx2 avx512; do \
+		echo "ATEN_CPU_CAPABILITY=$$set"; ATEN_CPU_CAPABILITY=$$set $(NUMERICAL) || exit 1; done
+	MKL_CBWR=COMPATIBLE $(NUMERICAL)
+	BILENS_TEST_THREADS=2 $(NUMERICAL)
 
 hunt: .venv/test                 ## the contract suite with many drawn cases of each property (HUNT=200): hours
 	BILENS_HUNT=$(HUNT) $(PYTEST) $(WORKERS) tests/contract -m ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 # Small dense algebra on two threads of a busy machine takes ten times as long, imports included.
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_NUM_THREADS"] = os.environ.get("BILENS_TEST_THREADS", "1")
 
 import pytest
 from hypothesis import HealthCheck, settings

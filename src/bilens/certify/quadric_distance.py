@@ -104,10 +104,18 @@ class DualBound:
         return torch.where(everywhere, torch.inf, squared)
 
     def best(self, tau: Tensor, high: Tensor, slack: Slack) -> Tensor:
-        """Return the best bound of a grid of multipliers, where the root's cancels (tangency)."""
+        """Return the best bound of a grid of multipliers, where the root's cancels (tangency).
+
+        Each is tried with two lengths ρ for the error of g: that of the root's point, and that of
+        its own stationary point. The first may be a long step along a vector of nearly no
+        eigenvalue, where rounding alone decides that m comes down to 0 there.
+        """
         best = self.at(tau, slack)
+        none = torch.zeros_like(tau)
         for step in range(GRID):
-            best = best.maximum(self.at(tau + high.clamp_min(SMALLEST) * 2.0**-step, slack))
+            nearby = tau + high.clamp_min(SMALLEST) * 2.0**-step
+            own = self.slack(self.problem.sums(nearby).second.sqrt(), none)
+            best = best.maximum(self.at(nearby, slack)).maximum(self.at(nearby, own))
         return best
 
 
