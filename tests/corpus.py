@@ -388,7 +388,7 @@ def lonely(folder: Path) -> Made:
     return Made(folder / "adapter")
 
 
-# ---- llama.cpp and llama2.c
+# ---- llama.cpp
 
 
 @row("GGUF")

@@ -27,7 +27,7 @@ def is_local(address: object) -> bool:
 def guarded(connect: Callable[..., Any]) -> Callable[..., Any]:
     """Return a method of `socket.socket` that raises for every address that is not local.
 
-    A socket for datagrams may connect, which sends nothing: Ray and Dask ask in that way which
+    A socket for datagrams may connect, which sends nothing: Ray asks in that way which
     address this machine has.
     """
 

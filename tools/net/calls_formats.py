@@ -44,11 +44,6 @@ def gguf() -> Any:
     return _all("gguf")
 
 
-def llama2c() -> Any:
-    """A file of llama2.c."""
-    return _read("files/stories.bin")
-
-
 def official() -> Any:
     """Checkpoints of the paper's repository."""
     return {

@@ -192,7 +192,6 @@ FILES = [
     case("decompose_llama", "decompose hf/llama --layer blocks.1.mlp --null-samples 0 --top 2"),
     case("audit_qwen", "audit hf/qwen2 --null-samples 3 --html OUT/page.html --json"),
     case("audit_gguf", "audit gguf/Q8_0.gguf --null-samples 3 --json"),
-    case("fit_llama2c", "fit files/stories.bin --samples 500 --json"),
     case("convert_llama", "convert hf/llama --to bilens --out OUT/model --json"),
     case(
         "convert_official",

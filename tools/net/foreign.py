@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -274,21 +273,6 @@ def gguf_files(folder: Path) -> None:
     (folder / "cut.gguf").write_bytes((folder / "F32.gguf").read_bytes()[:300])
 
 
-def llama2c(path: Path) -> None:
-    """A file of llama2.c in its first layout: 2 layers of width 8."""
-    width, hidden, layers, heads, keys, words, length = sizes = (8, 12, 2, 4, 2, 16, 5)
-    matrices = [(layers, width, width), (layers, keys * width // heads, width)]
-    shapes = [
-        *((words, width), (layers, width)),
-        *(matrices[0], matrices[1], matrices[1], matrices[0], (layers, width)),
-        *((layers, hidden, width), (layers, width, hidden), (layers, hidden, width), (width,)),
-        (2, length, width // heads // 2),
-    ]
-    parts = [randn(*shape, seed=seed).flatten() for seed, shape in enumerate(shapes)]
-    body = torch.cat(parts).numpy().astype("<f4").tobytes()
-    path.write_bytes(struct.pack("<7i", *sizes) + body)
-
-
 def make(folder: Path) -> None:
     """Everything above."""
     mlps(folder / "files")
@@ -296,4 +280,3 @@ def make(folder: Path) -> None:
     autoencoders(folder / "saes")
     hugging_face(folder / "hf")
     gguf_files(folder / "gguf")
-    llama2c(folder / "files" / "stories.bin")

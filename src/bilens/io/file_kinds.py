@@ -114,7 +114,7 @@ def refuse_file(path: Path, kind: str) -> None:
     if kind == "other" and path.suffix not in MODELS:
         raise CheckpointError(
             f"{path}: is not a supported model file; expected a model folder, a .safetensors, "
-            f".gguf, .onnx or .keras file, a .bin of llama2.c, a file of PyTorch "
+            f".gguf, .onnx or .keras file, a file of PyTorch "
             f"({', '.join(PICKLES)}), or a fitted model of scikit-learn ({', '.join(ESTIMATORS)})."
         )
 

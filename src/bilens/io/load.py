@@ -16,7 +16,6 @@ from bilens.io.file_kinds import find_model
 from bilens.io.formats.gguf import GGUF
 from bilens.io.formats.huggingface import HUGGINGFACE
 from bilens.io.formats.keras import KERAS, SAVED_MODEL, WEIGHTS_ALONE
-from bilens.io.formats.llama2c import LLAMA2C
 from bilens.io.formats.named_roles import open_tensors, read_named_roles
 from bilens.io.formats.official import IMAGE_FOLDER, LANGUAGE_FOLDER, PICKLE, SAFETENSORS
 from bilens.io.formats.onnx import ONNX
@@ -46,7 +45,6 @@ FORMATS: tuple[Format, ...] = (
     ONNX,
     KERAS,
     SAVED_MODEL,
-    LLAMA2C,
     SKLEARN,
     PICKLE,
 )

@@ -72,7 +72,7 @@ class SweepRun:
     """Where the work is done."""
 
     out: str | None = option(None, "Folder or URL for the results.", metavar="PLACE")
-    engine: str = option("local", "local, ray, slurm or dask.", panel=RUN_PANEL)
+    engine: str = option("local", "local, ray or slurm.", panel=RUN_PANEL)
     engine_option: list[str] | None = option(
         None, "NAME=VALUE for the engine; can be repeated.", panel=RUN_PANEL
     )

@@ -14,7 +14,7 @@ from bilens.sweep.jobs import Outcome, Spec
 WAIT = 1.0  # seconds, after which a driver that waits may look at something else
 ANSWER = 10.0  # seconds that an engine has to answer
 PROCESS = 1 << 29  # bytes of a worker before it has read anything: Python, torch and bilens
-ENGINES = ("local", "ray", "slurm", "dask")
+ENGINES = ("local", "ray", "slurm")
 
 
 class Engine(ABC):

@@ -1,0 +1,121 @@
+"""How many silent errors the contract suite notices, planted one at a time.
+
+`python -m tools.plant` puts each error of `tools/planted_errors.py` into a copy of `src` and runs
+`tests/contract` on it. An error is noticed where a test fails that passes on the source as it is.
+The result goes to `docs/benchmarks/planted.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SUITE = Path("tests/contract")
+PAGE = ROOT / "docs/benchmarks/planted.md"
+LONGEST = 900  # seconds of tests for one error
+TOO_LONG = -1
+
+
+@dataclass(frozen=True)
+class PlantedError:
+    """A change of one place in the source that makes an answer wrong without an error.
+
+    Attributes:
+        path: the file, from the root of the repository.
+        old: what stands there, exactly once.
+        new: what is put in its place.
+        what: the error in words.
+        first: the test file that is run before the others, to save time.
+    """
+
+    path: str
+    old: str
+    new: str
+    what: str
+    first: str
+
+    def put_into(self, copy: Path) -> None:
+        """Change the file of a copy of the repository."""
+        file = copy / self.path
+        text = file.read_text()
+        if text.count(self.old) != 1:
+            raise ValueError(f"{self.path} has {text.count(self.old)} times: {self.old!r}")
+        file.write_text(text.replace(self.old, self.new))
+
+
+def run_tests(copy: Path, tests: list[str]) -> tuple[int, str]:
+    """Return the exit status of some test files on a copy, and the first test that failed."""
+    command = [sys.executable, "-m", "pytest", "-x", "-n0", "-p", "no:cacheprovider", *tests]
+    environment = {**os.environ, "PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.setdefault("BILENS_TEST_DATA", str(ROOT.parent / "shared/data"))
+    try:
+        done = subprocess.run(  # noqa: S603 - the project's own tests
+            command, cwd=copy, env=environment, capture_output=True, text=True, timeout=LONGEST
+        )
+    except subprocess.TimeoutExpired:
+        return TOO_LONG, "took too long"
+    lines = done.stdout.splitlines()
+    found = (line.split(" ")[1] for line in lines if line.startswith(("FAILED ", "ERROR ")))
+    return done.returncode, next(found, "")
+
+
+def judge(error: PlantedError) -> str:
+    """Return the test that notices an error; empty where none does."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in ("src", "tests", "pyproject.toml", "docs", "bench", "tools"):
+            source = ROOT / name
+            if source.is_dir():
+                ignored = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(source, copy / name, ignore=ignored)
+            else:
+                shutil.copy(source, copy / name)
+        error.put_into(copy)
+        others = sorted(str(SUITE / one.name) for one in (copy / SUITE).glob("test_*.py"))
+        for tests in ([error.first], [one for one in others if one != error.first]):
+            status, test = run_tests(copy, tests)
+            if status != 0:
+                return test or f"pytest ended with {status}"
+    return ""
+
+
+def main() -> int:
+    from tools.planted_errors import PLANTED
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", help="errors whose path or words contain this")
+    only = parser.parse_args().only or ""
+    chosen = [one for one in PLANTED if only in one.path or only in one.what]
+    rows = []
+    for number, error in enumerate(chosen, 1):
+        test = judge(error)
+        rows.append((error, test))
+        print(f"{number}/{len(chosen)} {test or 'NOT NOTICED'}: {error.what}", flush=True)
+    noticed = sum(bool(test) for _, test in rows)
+    print(f"{noticed} of {len(rows)} noticed")
+    if not only:
+        lines = [
+            "# Silent errors, planted",
+            "",
+            f"`python -m tools.plant` put {len(rows)} errors into the source one at a time "
+            "(`tools/planted_errors.py`) and ran the contract suite (`tests/contract`) on each: "
+            f"**{noticed} were noticed**.",
+            "",
+            "| error | file | noticed by |",
+            "|---|---|---|",
+            *(f"| {e.what} | `{e.path}` | {f'`{t}`' if t else '**nothing**'} |" for e, t in rows),
+            "",
+        ]
+        PAGE.write_text("\n".join(lines))
+    return 0 if noticed == len(rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
