@@ -16,6 +16,7 @@ from bilens.algebra.approximation.layer_weights import (
     GLUWeights,
     Layer,
     MLPWeights,
+    each_part,
     in_dtype,
     in_float64,
 )
@@ -34,11 +35,11 @@ from bilens.base.checks import check_finite
 from bilens.base.errors import BilensError, NotQuadraticError, ShapeError, UsageError
 from bilens.data.tokenizer import Tokenizer
 from bilens.findings.fits import fit_record
-from bilens.io.in_memory import from_sklearn
+from bilens.io.in_memory import from_module, from_sklearn
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearTransformer
 from bilens.nn.layer_view import LayerView
-from bilens.nn.module_layers import network_weights
+from bilens.nn.module_layers import Module
 from bilens.records.common import Source
 from bilens.records.decomposition import LargeRow, QuadraticFits, SeenInputs
 from bilens.train.layer_inputs import LayerRows
@@ -143,7 +144,10 @@ def layers_and_run(subject: Subject) -> tuple[tuple[Layer, ...], Run]:
         )
     for name, parameter in module.named_parameters():
         check_finite(name, parameter)
-    return chained(network_weights(module))
+    model = LoadedModel(module, "", "") if isinstance(module, Module) else from_module(module)
+    layers = network_of(model)
+    device = next(module.parameters()).device
+    return chained([each_part(layer, lambda part: part.to(device)) for layer in layers])
 
 
 def network_of(model: LoadedModel) -> tuple[Layer, ...]:
