@@ -39,6 +39,7 @@ from bilens.io.in_memory import from_module, from_sklearn
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearTransformer
 from bilens.nn.layer_view import LayerView
+from bilens.nn.mlp_search.find_mlps import in_words as not_read
 from bilens.nn.module_layers import Module
 from bilens.records.common import Source
 from bilens.records.decomposition import LargeRow, QuadraticFits, SeenInputs
@@ -155,9 +156,10 @@ def network_of(model: LoadedModel) -> tuple[Layer, ...]:
     if not model.network:
         names = [*model.layers]
         more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        left_out = () if model.load_report is None else model.load_report.left_out
         raise UsageError(
             f"{model.source} is not its layers one behind the other: fit one of them, "
-            f"model.layers[name] (--layer), of {', '.join(names[:4])}{more}."
+            f"model.layers[name] (--layer), of {', '.join(names[:4])}{more}.{not_read(left_out)}"
         )
     return tuple(view.weights(torch.float64) for view in model.network)
 

@@ -13,6 +13,7 @@ from bilens.algebra.approximation.layer_weights import (
     MLPWeights,
 )
 from bilens.algebra.bilinear_tensor import FactorSizes
+from bilens.base.checks import check_finite
 from bilens.base.errors import NumericalError, UsageError
 from bilens.nn.agreement import ROWS, Agreement, agreement_with_run, together
 from bilens.nn.classifier import BilinearClassifier
@@ -153,6 +154,8 @@ def check_runs_as_read(module: object) -> None:
     Those of a transformer are compared when its `exactness` is asked for: it takes a text to run.
     """
     if isinstance(module, BilinearClassifier | BilinearLayer):
+        for name, parameter in module.named_parameters():
+            check_finite(name, parameter)
         compare_with_module(module, layer_views(module))
 
 
@@ -171,11 +174,9 @@ def compare_with_module(module: Module, layers: Mapping[str, LayerView]) -> Agre
     paths = [f"blocks.{index}.mlp" for index in range(len(read))]
     ids = torch.arange(min(module.config.n_ctx, ROWS), device=next(module.parameters()).device)
     ran = run_as_owner(module, ids[None] % module.config.vocab_size, paths)[1]
-    source = f"the module ({type(module).__name__})"
     return together(
         agreement_with_run(
             path,
-            source,
             [layer],
             *(one.flatten(0, -2) for one in (ran[path].args[0], ran[path].made)),
         ).required(because=what_may_differ(module))

@@ -82,9 +82,8 @@ def compare_network(
         if answer is None or answer.shape != (*x.shape[:-1], len(layers[-1].down)):
             found.append(f"it gives {'no one tensor' if answer is None else tuple(answer.shape)}")
             continue
-        source = f"the {type(module).__name__} itself"
         rows, made = x.reshape(-1, width), answer.reshape(-1, answer.shape[-1])
-        found.append(agreement_with_run(WHOLE, source, layers, rows, made, head_function(head)))
+        found.append(agreement_with_run(WHOLE, layers, rows, made, head_function(head)))
     known = [one for one in found if isinstance(one, Agreement)]
     return max(known, key=lambda one: (not one.passed, one.relative_error), default=found[0])
 
@@ -178,7 +177,7 @@ def compare_layer(
     x = given[0].flatten(0, -2) if patch is None else patch.vectors(given[0])
     try:
         found = [
-            agreement_with_run(name, f"the {type(module).__name__} as it ran", [layer.read()], x, y)
+            agreement_with_run(name, [layer.read()], x, y)
             for one in made
             for y in [one.flatten(0, -2) if patch is None or one.ndim < 3 else places(one)]
         ]
