@@ -63,8 +63,7 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
     """
     given: Any = module  # or a wrapper that is no module itself, as nnsight's
     module = given if isinstance(given, nn.Module) else getattr(given, "_module", given)
-    verified = compare_with_module(module, find_mlps(module, example), example)
-    found = verified.found
+    found = compare_with_module(module, find_mlps(module, example), example)
     kind = type(module).__name__
     tensors = [*module.named_parameters(), *module.named_buffers()]
     on_meta = any(tensor.is_meta for _, tensor in tensors)
@@ -78,10 +77,10 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
         load_report=LoadReport(
             found.made_of,
             False,
-            verified.checks,
+            found.checks,
             found.left_out,
             found.head,
-            verified.unverified,
+            found.unverified,
         ),
         original=module,
     )

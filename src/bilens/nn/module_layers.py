@@ -165,20 +165,17 @@ def compare_with_module(module: Module, layers: Mapping[str, LayerView]) -> Agre
     Raises:
         NumericalError: If they do not.
     """
-    read = [view.read() for view in layers.values()]
+    read, why = [view.read() for view in layers.values()], what_may_differ(module)
     if not isinstance(module, BilinearTransformer):
         found = compare_network(module, read)
         if isinstance(found, str):
             raise NumericalError(f"the {type(module).__name__} cannot be compared: {found}.")
-        return replace(found, layer=" and ".join(layers)).required(because=what_may_differ(module))
+        return replace(found, layer=" and ".join(layers)).required(because=why)
     paths = [f"blocks.{index}.mlp" for index in range(len(read))]
     ids = torch.arange(min(module.config.n_ctx, ROWS), device=next(module.parameters()).device)
-    ran = run_as_owner(module, ids[None] % module.config.vocab_size, paths)[1]
-    return together(
-        agreement_with_run(
-            path,
-            [layer],
-            *(one.flatten(0, -2) for one in (ran[path].args[0], ran[path].made)),
-        ).required(because=what_may_differ(module))
-        for path, layer in zip(paths, read, strict=True)
-    )
+    seen = run_as_owner(module, ids[None] % module.config.vocab_size, paths)[1]
+    found = []
+    for path, layer in zip(paths, read, strict=True):
+        x, y = (seen[path, side].flatten(0, -2) for side in ("entered", "left"))
+        found.append(agreement_with_run(path, [layer], x, y).required(because=why))
+    return together(found)

@@ -1,96 +1,106 @@
 """Layers as they were read against the module that was given, as it runs."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.fx.node import Node
 from torch.nn import functional
 
 from bilens.algebra.approximation.layer_weights import Layer
-from bilens.base.errors import NumericalError
-from bilens.nn.agreement import Agreement, agreement_with_run, inputs_at_scales
+from bilens.nn.agreement import (
+    AS_IT_RUNS,
+    Agreement,
+    agreement,
+    agreement_with_run,
+    inputs_at_scales,
+)
 from bilens.nn.mlp_search.find_mlps import FoundMLPs, Place, below, nothing_found
 from bilens.nn.mlp_search.observation import TORCH_LAYERS, in_dtype
 from bilens.nn.mlp_search.patches import places
-from bilens.nn.real_run import Ran, only_tensor, run_as_owner, what_may_differ
+from bilens.nn.real_run import Seen, only_tensor, run_as_owner, what_may_differ
 
 WHOLE = "output"  # what the comparison of a whole network is called
-NOTHING = "nothing that it could be run on is known: pass example=..., an input"
-META = "it is on the meta device and holds nothing to run"
 
 
-@dataclass(frozen=True, eq=False)
-class Verified:
-    """What was found, less what is another function than the module, and what was compared."""
-
-    found: FoundMLPs
-    checks: Mapping[str, Agreement]
-    unverified: tuple[str, ...]  # what could not be compared, and why, in words
-
-
-def compare_with_module(module: nn.Module, found: FoundMLPs, example: object = None) -> Verified:
+def compare_with_module(module: nn.Module, found: FoundMLPs, example: object = None) -> FoundMLPs:
     """Compare the layers of a module with the module itself, and leave out what differs.
+
+    Returns:
+        What is left, how far it is off, and what could not be compared.
 
     Raises:
         UsageError: If nothing is left.
     """
     if any(one.is_meta for one in module.parameters()):
-        return Verified(found, {}, (META,))
-    compared: dict[str, Agreement | str]
+        return replace(found, checks={}, unverified=("all of it is on the meta device",))
     if found.network:
         layers = [one.layer.read() for one in found.places.values()]
         compared = {WHOLE: compare_network(module, layers, found.head, example)}
     else:
-        compared = compare_parts(module, found, example)
+        compared = compare_parts(module, found.places, example)
     checks = {name: one for name, one in compared.items() if isinstance(one, Agreement)}
-    wrong = {name: one for name, one in checks.items() if not one.passed}
-    unverified = tuple(f"{name}: {one}" for name, one in compared.items() if isinstance(one, str))
-    notes = [
-        f"{name}: what was read differs by {one.max_error:.1e} from the module as it runs"
-        f"{what_may_differ(module)}"
-        for name, one in wrong.items()
-    ]
+    wrong = [name for name, one in checks.items() if not one.passed]
+    differs = "{}: what was read differs by {:.1e} from the module as it runs{}"
+    why = what_may_differ(module)
+    notes = [differs.format(name, checks[name].max_error, why) for name in wrong]
     left_out = (*notes, *found.left_out)
-    kept = {} if WHOLE in wrong else {n: v for n, v in found.layers.items() if n not in wrong}
+    kept = [name for name in found.layers if not {name, WHOLE} & {*wrong}]
     if not kept:
         raise nothing_found(module, left_out, example)
-    made_of = {name: found.made_of[name] for name in kept}
-    checks = {name: one for name, one in checks.items() if one.passed}
-    found = replace(found, layers=kept, made_of=made_of, left_out=left_out)
-    return Verified(found, checks, unverified)
+    return replace(
+        found,
+        layers={name: found.layers[name] for name in kept},
+        made_of={name: found.made_of[name] for name in kept},
+        checks={name: one for name, one in checks.items() if one.passed},
+        left_out=left_out,
+        unverified=tuple(
+            f"{name}: {one}" for name, one in compared.items() if isinstance(one, str)
+        ),
+    )
 
 
 def compare_network(
     module: nn.Module, layers: Sequence[Layer], head: str | None = None, example: object = None
 ) -> Agreement | str:
     """Compare layers one behind the other with what a module makes of inputs, or say why not."""
-    like = next(one for one in module.parameters() if one.is_floating_point())
-    width = layers[0].d_in
-    given = [inputs_at_scales(width).to(like)]
+    width, d_out = layers[0].d_in, len(layers[-1].down)
+    given = [inputs_at_scales(width)]
     if isinstance(example, Tensor) and example.shape[-1] == width:
-        given.insert(0, example.detach().to(like))
+        given.insert(0, example)
     found: list[Agreement | str] = []
     for x in given:
-        try:
-            answer = only_tensor(run_as_owner(module, x)[0])
-        except Exception as error:  # somebody else's code
-            found.append(failed(error))
+        ran = run_or_say(module, x)
+        answer = ran if isinstance(ran, str) else only_tensor(ran[0])
+        if not isinstance(answer, Tensor) or answer.shape != (*x.shape[:-1], d_out):
+            found.append(
+                ran if isinstance(ran, str) else "it gives something else than one row each"
+            )
             continue
-        if answer is None or answer.shape != (*x.shape[:-1], len(layers[-1].down)):
-            found.append(f"it gives {'no one tensor' if answer is None else tuple(answer.shape)}")
-            continue
-        rows, made = x.reshape(-1, width), answer.reshape(-1, answer.shape[-1])
-        found.append(agreement_with_run(WHOLE, layers, rows, made, head_function(head)))
+        rows = as_given(module, x).reshape(-1, width), answer.reshape(-1, d_out)
+        found.append(agreement_with_run(WHOLE, layers, *rows, head_function(head)))
     known = [one for one in found if isinstance(one, Agreement)]
     return max(known, key=lambda one: (not one.passed, one.relative_error), default=found[0])
 
 
-def failed(error: Exception) -> str:
-    said = " ".join(str(error).split())[:200]
-    return f"it does not run on rows of numbers ({type(error).__name__}: {said})"
+def as_given(module: nn.Module, example: object) -> Any:
+    """Return a copy of an example in the dtype of a module, and where it is."""
+    like = next(one for one in module.parameters() if one.is_floating_point())
+    return in_dtype(example, like.dtype, like.device)
+
+
+def run_or_say(
+    module: nn.Module, example: object, paths: Collection[str] = (), within: str = ""
+) -> tuple[Any, Seen] | str:
+    """Run a part of a module, or say why it does not run."""
+    try:
+        return run_as_owner(module, as_given(module, example), paths, within)
+    except Exception as error:  # somebody else's code
+        said = " ".join(str(error).split())[:200]
+        return f"it could not be run ({type(error).__name__}: {said}); pass example=..., an input"
 
 
 def head_function(head: str | None) -> Callable[[Tensor], Tensor]:
@@ -101,132 +111,80 @@ def head_function(head: str | None) -> Callable[[Tensor], Tensor]:
     return lambda y: kind(y, dim=-1)
 
 
-# ---- parts of a module
-
-
 def compare_parts(
-    module: nn.Module, found: FoundMLPs, example: object
+    module: nn.Module, found: Mapping[str, Place], example: object
 ) -> dict[str, Agreement | str]:
     """Compare each layer with what entered and left the parts of a module that it stands between.
 
     Without an example each part that was traced runs by itself, on inputs at several scales.
     """
-    parts = dict.fromkeys((one.path, one.graph) for one in found.places.values())
+    ends = {
+        name: [
+            [*seen_where(module, one, end)]
+            for end in (one.layer.source.location, one.layer.location)
+        ]
+        for name, one in found.items()
+    }
     compared: dict[str, Agreement | str] = {}
-    everywhere: dict[str, Ran] | str | None = None
-    if example is not None:
-        paths = {path for part in parts for path in paths_of(*part)}
-        paths |= {str(end) for one in found.places.values() for end in watched_ends(one)}
-        everywhere = run_or_say(module, example, paths)
-    for path, graph in parts:
-        inside = {
-            n: one for n, one in found.places.items() if (one.path, one.graph) == (path, graph)
-        }
-        ran = everywhere
-        if ran is None:
-            ran = run_alone(module.get_submodule(path), path, paths_of(path, graph), inside)
-        for name, one in inside.items():
-            compared[name] = ran if isinstance(ran, str) else compare_layer(name, one, ran, module)
+    for path in dict.fromkeys("" if example is not None else one.path for one in found.values()):
+        names = [name for name, one in found.items() if example is not None or one.path == path]
+        paths = {where for name in names for end in ends[name] for where, _ in end}
+        given = [example] if example is not None else [inputs_of(found[name]) for name in names]
+        tried = (run_or_say(module, x, paths, path) for x in given)
+        ran = next((one for one in tried if not isinstance(one, str)), None)
+        for name in names:
+            if ran is None:
+                compared[name] = str(run_or_say(module, given[0], paths, path))
+                continue
+            sides = [[ran[1][one] for one in end if one in ran[1]] for end in ends[name]]
+            compared[name] = compare_layer(name, found[name], *sides)
     return compared
 
 
-def watched_ends(place: Place) -> tuple[object, ...]:
-    """Return the paths between which a layer was watched; nothing for one of a graph."""
-    return () if place.graph else (place.layer.source.location, place.layer.location)
+def inputs_of(place: Place) -> Tensor:
+    """Return what a part of a module may run on, if its first layer is the one in question."""
+    patch = place.layer.source.patch
+    return inputs_at_scales(place.layer.sizes.d_in) if patch is None else patch.images()
 
 
-def paths_of(path: str, graph: fx.Graph | None) -> set[str]:
-    """Return the paths of what a graph calls, and of the part that it is of."""
-    calls = [] if graph is None else [node for node in graph.nodes if node.op == "call_module"]
-    return {path, *(below(path, str(node.target)) for node in calls)}
+def seen_where(module: nn.Module, place: Place, end: Any) -> Iterator[tuple[str, str]]:
+    """Yield where a value shows itself: the path of a part, and whether it "entered" or "left"."""
+    if place.graph is None:
+        yield str(end), "left" if end is place.layer.location else "entered"
+        return
+    # the graph of torch's transformer layers is that of a method
+    whole = not isinstance(module.get_submodule(place.path), TORCH_LAYERS)
+    calls = Counter(node.target for node in place.graph.nodes if node.op == "call_module")
 
+    def is_call(node: Node) -> bool:
+        return node.op == "call_module" and calls[node.target] == 1
 
-def run_or_say(module: nn.Module, example: object, paths: set[str]) -> dict[str, Ran] | str:
-    like = next(one for one in module.parameters() if one.is_floating_point())
-    try:
-        return run_as_owner(module, in_dtype(example, like.dtype, like.device), paths)[1]
-    except Exception as error:  # somebody else's code
-        return failed(error)
-
-
-def run_alone(
-    part: nn.Module, path: str, paths: set[str], inside: Mapping[str, Place]
-) -> dict[str, Ran] | str:
-    """Run a part of a module by itself on what one of its layers could read."""
-    said: str | dict[str, Ran] = NOTHING
-    for source in dict.fromkeys(one.layer.source for one in inside.values()):
-        x = inputs_at_scales(source.width or 1)
-        if source.patch is not None:
-            x = source.patch.images()
-        inner = {one.removeprefix(path).removeprefix(".") for one in paths}
-        said = run_or_say(part, x, inner)
-        if not isinstance(said, str):
-            return {below(path, name): one for name, one in said.items()}
-    return said
+    if is_call(end):
+        yield below(place.path, str(end.target)), "left"
+    if whole and end is next(iter(place.graph.nodes)) and end.op == "placeholder":
+        yield place.path, "entered"
+    for user in end.users:
+        if is_call(user) and user.args[:1] == (end,):
+            yield below(place.path, str(user.target)), "entered"
+        if whole and user.op == "output" and user.args[0] is end:
+            yield place.path, "left"
 
 
 def compare_layer(
-    name: str, place: Place, ran: Mapping[str, Ran], module: nn.Module
+    name: str, place: Place, given: Sequence[Tensor], made: Sequence[Tensor]
 ) -> Agreement | str:
-    """Compare a layer with what was seen at its two ends."""
-    layer, values = place.layer, seen_values(place, ran, module)
-    given, made = (values(one) for one in (layer.source.location, layer.location))
+    """Compare a layer with what was seen at its two ends, each perhaps in several places."""
     if not given or not made:
-        return "where it begins or ends in the module nothing could be watched"
-    patch = layer.source.patch
+        return "where it begins or ends in the module nothing can be watched"
+    layer, patch = place.layer.read(), place.layer.source.patch
     x = given[0].flatten(0, -2) if patch is None else patch.vectors(given[0])
-    try:
-        found = [
-            agreement_with_run(name, [layer.read()], x, y)
-            for one in made
-            for y in [one.flatten(0, -2) if patch is None or one.ndim < 3 else places(one)]
-        ]
-    except (NumericalError, ValueError, RuntimeError) as error:
-        return failed(error)
-    apart = [one for one in given[1:] if not torch.equal(one, given[0])]
-    worst = max(found, key=lambda one: (not one.passed, one.relative_error))
-    if apart:  # something between two parts changes what goes from one to the other
-        error = float((apart[0].double() - given[0].double()).abs().max())
-        return replace(worst, max_error=error, relative_error=float("inf"))
-    return worst
-
-
-def seen_values(
-    place: Place, ran: Mapping[str, Ran], module: nn.Module
-) -> Callable[[Any], list[Tensor]]:
-    """Return a function of a value of a graph: what it was in the module, wherever it was seen."""
-    graph, path = place.graph, place.path
-    if graph is None:
-        source = place.layer.source.location
-        return lambda end: [
-            one
-            for one in [ran[end].args[0] if end == source else ran[end].made]
-            if isinstance(one, Tensor)
-        ]
-    nodes = [*graph.nodes]
-    calls = [str(node.target) for node in nodes if node.op == "call_module"]
-    inputs = [node for node in nodes if node.op == "placeholder"]
-    whole = ran.get(path)
-    if isinstance(module.get_submodule(path), TORCH_LAYERS):  # the graph is that of a method
-        whole = None
-
-    def call_of(node: Node) -> Ran | None:
-        once = node.op == "call_module" and calls.count(str(node.target)) == 1
-        return ran.get(below(path, str(node.target))) if once else None
-
-    def values(node: Node) -> list[Tensor]:
-        seen: list[Any] = []
-        if whole is not None and node in inputs:
-            place = inputs.index(node)
-            known = whole.kwargs.get(str(node.target))
-            seen.append(whole.args[place] if place < len(whole.args) else known)
-        if (call := call_of(node)) is not None:
-            seen.append(call.made)
-        for user in node.users:
-            if (call := call_of(user)) is not None and user.args[:1] == (node,):
-                seen.append(call.args[0] if call.args else None)
-            if user.op == "output" and user.args[0] is node and whole is not None:
-                seen.append(only_tensor(whole.made))
-        return [one for one in seen if isinstance(one, Tensor)]
-
-    return values
+    found = []
+    for one in made:
+        y = one.flatten(0, -2) if patch is None or one.ndim < 3 else places(one)
+        if len(x) != len(y) or y.shape[-1] != len(layer.down):
+            return f"the module gives {tuple(one.shape)} for {tuple(given[0].shape)} there"
+        found.append(agreement_with_run(name, [layer], x, y))
+    for one in given[1:]:  # what a hook changes on the way from one part to the next
+        if not torch.equal(one, given[0]):
+            found.append(agreement(name, AS_IT_RUNS, given[0], one, 0.0))
+    return max(found, key=lambda one: (not one.passed, one.relative_error))

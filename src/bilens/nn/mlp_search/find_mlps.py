@@ -56,6 +56,7 @@ class FoundMLPs:
     head: str | None
     left_out: tuple[str, ...]  # what was not read, and why where that is known, in words
     places: Mapping[str, Place] = field(default_factory=dict)  # name → where the module computes it
+    unverified: tuple[str, ...] = ()  # what could not be compared with the module as it runs
 
 
 def find_mlps(module: nn.Module, example: object = None) -> FoundMLPs:

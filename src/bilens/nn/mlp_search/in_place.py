@@ -16,37 +16,26 @@ NEW = {
     *("tanh", "sigmoid", "leaky_relu", "elu", "layer_norm", "batch_norm", "rms_norm"),
     *("scaled_dot_product_attention", "size", "dim", "numel", "len"),
 }
-SAME = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
+VIEWS = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
 
 
 def use_results_in_place(root: nn.Module, graph: fx.Graph) -> str | None:
     """Let what comes after an operation in place use its result.
 
     Returns:
-        None, or, where other values may have been changed with it and are used afterwards, which
-        operation changes them, in words.
+        None, or, where what is changed may have other names, which operation it is, in words.
     """
-    in_place = {node for node in graph.nodes if works_in_place(root, node)}
-    if not in_place:
-        return None
-    order = {node: index for index, node in enumerate(graph.nodes)}
-    memory: dict[Node, set[Node]] = {}  # of a node, the nodes that may share its memory
-    for node in [*graph.nodes]:
-        shared = {node}
-        if node in in_place or not is_new(root, node):
-            shared = shared.union(*(memory[before] for before in node.all_input_nodes))
-        for one in shared:
-            memory[one] = shared
-        if node not in in_place:
-            continue
+    in_place = [node for node in graph.nodes if works_in_place(root, node)]
+    order = {node: index for index, node in enumerate(graph.nodes)} if in_place else {}
+    for node in in_place:
         out = node.kwargs.get("out")
         changed = out if isinstance(out, Node) else node.all_input_nodes[0]
-        later = [user for user in changed.users if order[user] > order[node]]
+        later = {user for user in changed.users if order[user] > order[node]}
         changed.replace_all_uses_with(node, delete_user_cb=later.__contains__)
-        others = {one for one in shared if one is not node and order[one] < order[node]}
-        used = any(order[user] > order[node] for one in others for user in one.users)
-        if used or changed.op == "get_attr":
-            return f"{node.name} works in place on what is used under another name too"
+        views = [one for one in changed.users if one is not node and not is_new(root, one)]
+        own = changed in in_place or changed.op == "placeholder" or is_new(root, changed)
+        if views or not own:
+            return f"{node.name} works in place on what may have another name too"
     return None
 
 
@@ -69,7 +58,7 @@ def asked_in_place(node: Node) -> bool:
     """Tell whether a function is told to work in place, by name or by position."""
     try:
         said = inspect.signature(node.target).bind(*node.args, **node.kwargs)  # type: ignore[arg-type]
-    except (TypeError, ValueError):  # written in C
+    except (TypeError, ValueError):  # written in C, or a method
         return bool(node.kwargs.get("inplace"))
     return bool(said.arguments.get("inplace"))
 
@@ -91,6 +80,7 @@ def is_new(root: nn.Module, node: Node) -> bool:
     """Tell whether the result of an operation is memory of its own, for sure."""
     if node.op == "call_module":
         module = root.get_submodule(str(node.target))
-        return type(module).__module__.startswith("torch.nn.") and not isinstance(module, SAME)
-    name = str(getattr(node.target, "__name__", node.target)).strip("_")
+        plain = not works_in_place(root, node) and not isinstance(module, VIEWS)
+        return plain and type(module).__module__.startswith("torch.nn.")
+    name = str(getattr(node.target, "__name__", node.target))
     return name in NEW or (name == "getattr" and node.args[1] not in ("T", "mT", "data"))

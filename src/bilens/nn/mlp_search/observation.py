@@ -251,13 +251,14 @@ def joined(parts: Sequence[Watched]) -> Watched:
 
 
 def in_dtype(example: object, dtype: torch.dtype, device: torch.device | str = "cpu") -> object:
-    """Return an example whose floating-point tensors have a dtype, and all of them a device."""
+    """Return a copy of an example, its floating-point tensors in a dtype, all on a device."""
     if isinstance(example, Mapping):
         return {name: in_dtype(part, dtype, device) for name, part in example.items()}
     if isinstance(example, tuple):
         return tuple(in_dtype(part, dtype, device) for part in example)
     if isinstance(example, Tensor):
-        return example.detach().to(device, dtype if example.is_floating_point() else None)
+        kept = dtype if example.is_floating_point() else None
+        return example.detach().to(device, kept, copy=True)
     return example
 
 
