@@ -45,7 +45,7 @@ def test_what_cannot_be_traced_is_watched(gated: bool) -> None:
         expected = module[1].double()(x)
     torch.testing.assert_close(view.weights(torch.float64)(x), expected)
     assert model.load_report is not None
-    assert model.load_report.worst.max_error < 1e-12
+    assert model.load_report.worst.relative_error < 0.01  # as the module rounds, in bfloat16
     assert model.load_report.left_out == ("0 (LayerNorm)",)
 
 
@@ -169,7 +169,7 @@ def test_a_network_is_fitted_end_to_end() -> None:
     other = bl.from_module(nn.Sequential(nn.Linear(4, 6), nn.Tanh()))
     assert other.weights_sha256 != model.weights_sha256
     assert other.load_report is not None
-    assert "Largest difference from the module's own operations" in "\n".join(
+    assert "Largest difference from the module itself, as it runs" in "\n".join(
         other.load_report.lines()
     )
 

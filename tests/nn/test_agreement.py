@@ -24,7 +24,7 @@ def test_the_largest_difference_is_measured() -> None:
     assert (found.layer, found.source, found.rows) == ("a layer", "its source", ROWS)
     assert found.max_error == pytest.approx(1e-9)
     assert 0 < found.relative_error < found.max_error
-    assert str(found).startswith("a layer as read against its source on 16 random inputs: largest")
+    assert str(found).startswith("a layer as read against its source on 16 inputs: largest")
 
 
 @pytest.mark.parametrize("wrong", [0.01, torch.nan])
@@ -52,14 +52,14 @@ def test_layers_of_ours_are_compared_with_the_module(
     tmp_path: Path, kind: str, gate: Gate | None
 ) -> None:
     found = load(save(make(kind, gate=gate, bias=True), tmp_path)).exactness
-    assert found.source.startswith("the module (Bilinear")
-    assert found.relative_error < 1e-12
+    assert found.source == "the module itself, as it runs"
+    assert found.relative_error < found.tolerance < 1e-4
 
 
-def test_of_a_language_model_the_first_mlp_is_compared(tmp_path: Path) -> None:
+def test_of_a_language_model_each_mlp_is_compared(tmp_path: Path) -> None:
     found = load(save(BilinearTransformer(11, 8, 12, 2, 2, 8, mlp_type="ordinary"), tmp_path))
-    assert found.exactness.layer == "blocks.0.mlp"
-    assert found.exactness.relative_error < 1e-12
+    assert found.exactness.layer == "blocks.0.mlp and blocks.1.mlp"
+    assert found.exactness.relative_error < found.exactness.tolerance < 1e-4
 
 
 def test_an_autoencoder_has_no_layers_to_compare(tmp_path: Path) -> None:

@@ -29,8 +29,11 @@ from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import is_of_numbers
 from bilens.io.stored_mlp import module_tensors
 from bilens.nn import BilinearClassifier
+from bilens.nn.agreement import Agreement
 from bilens.nn.layer_view import LayerView
-from bilens.nn.module_layers import Module
+from bilens.nn.mlp_search.compare_run import compare_network
+from bilens.nn.module_layers import Module, check_runs_as_read
+from bilens.nn.real_run import what_may_differ
 from bilens.records.common import DataOrigin
 from bilens.records.performance import Answer, Performance
 
@@ -38,6 +41,7 @@ Data: TypeAlias = ImageDataset | LabelledData | tuple[Any, Any] | str | Path
 Model: TypeAlias = LoadedModel | nn.Module
 MOST_PIXELS = 3 * 128 * 128  # numbers of an image that is drawn
 SHOWN = 12  # mistakes
+MOST_COMPARED = 100  # rows that the model itself is run on, to compare
 
 
 def given_data(
@@ -141,6 +145,7 @@ def opened(model: Model, bare: bool = False) -> LoadedModel:
     if isinstance(model, LoadedModel):
         return model
     if isinstance(model, Module):
+        check_runs_as_read(model)
         return LoadedModel(model, "", "")
     if hasattr(model, "get_params"):
         return from_sklearn(model)
@@ -190,9 +195,15 @@ def ends_in(view: LayerView) -> str:
 
 
 def performance_of(model: Model, given: LabelledData) -> Performance:
+    model = opened(model)
     interface, labels, x = interface_of(model), given.targets, given.inputs
     layers, run = layers_and_run(model)
-    outputs, report = in_blocks(run, x), opened(model).load_report
+    outputs, report = in_blocks(run, x), model.load_report
+    if (original := model.module or model.original) is not None:
+        head = None if report is None else report.head
+        found = compare_network(original, layers, head, x[:: max(1, len(x) // MOST_COMPARED)])
+        if isinstance(found, Agreement):
+            found.required(because=what_may_differ(original))
     if report is not None and report.head == "exp":
         outputs = outputs.exp()
     answers, numbers, confidence, members = None, None, None, list[Tensor]()
@@ -219,7 +230,7 @@ def performance_of(model: Model, given: LabelledData) -> Performance:
     shape = None if images is None else (images.shape[1], images.shape[2])
     approximated = approximation_on_data(layers_of(model), layers, x, members)
     parts = answers, numbers, tuple(mistakes), approximated, given.notes
-    trained, twins, said_of_rows = None, 0.0, opened(model).provenance
+    trained, twins, said_of_rows = None, 0.0, model.provenance
     if labels is not None and ROWS_KEY in said_of_rows:
         trained, twins = known_rows(said_of_rows[ROWS_KEY], x, labels)
     elif given.origin.sha256 and given.origin.sha256 == said_of_rows.get("data_table_sha256"):

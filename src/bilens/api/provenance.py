@@ -20,6 +20,7 @@ from bilens.data.model_interface import ROWS_KEY, LabelledData
 from bilens.io.formats.safetensors_folder import INDEX_NAME, files_of, shards
 from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import WEIGHTS_NAME
+from bilens.nn.module_layers import check_runs_as_read
 from bilens.records.common import IN_MEMORY, DataOrigin, Origin, Run, Source
 from bilens.records.table_audit import TableReading
 from bilens.version import VERSION
@@ -35,6 +36,7 @@ def given_model(model: object, reader: str, call: str) -> tuple[Any, LoadedModel
         raise UsageError(
             f"{reader} reads a model, got the path {str(model)!r}: use {call.format(loading)}."
         )
+    check_runs_as_read(model)
     return (model.whole(reader), model) if isinstance(model, LoadedModel) else (model, None)
 
 

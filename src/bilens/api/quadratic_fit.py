@@ -16,6 +16,7 @@ from bilens.algebra.approximation.layer_weights import (
     GLUWeights,
     Layer,
     MLPWeights,
+    each_part,
     in_dtype,
     in_float64,
 )
@@ -34,11 +35,12 @@ from bilens.base.checks import check_finite
 from bilens.base.errors import BilensError, NotQuadraticError, ShapeError, UsageError
 from bilens.data.tokenizer import Tokenizer
 from bilens.findings.fits import fit_record
-from bilens.io.in_memory import from_sklearn
+from bilens.io.in_memory import from_module, from_sklearn
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearTransformer
 from bilens.nn.layer_view import LayerView
-from bilens.nn.module_layers import network_weights
+from bilens.nn.mlp_search.find_mlps import in_words as not_read
+from bilens.nn.module_layers import Module
 from bilens.records.common import Source
 from bilens.records.decomposition import LargeRow, QuadraticFits, SeenInputs
 from bilens.train.layer_inputs import LayerRows
@@ -143,7 +145,10 @@ def layers_and_run(subject: Subject) -> tuple[tuple[Layer, ...], Run]:
         )
     for name, parameter in module.named_parameters():
         check_finite(name, parameter)
-    return chained(network_weights(module))
+    model = LoadedModel(module, "", "") if isinstance(module, Module) else from_module(module)
+    layers = network_of(model)
+    device = next(module.parameters()).device
+    return chained([each_part(layer, lambda part: part.to(device)) for layer in layers])
 
 
 def network_of(model: LoadedModel) -> tuple[Layer, ...]:
@@ -151,9 +156,10 @@ def network_of(model: LoadedModel) -> tuple[Layer, ...]:
     if not model.network:
         names = [*model.layers]
         more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        left_out = () if model.load_report is None else model.load_report.left_out
         raise UsageError(
             f"{model.source} is not its layers one behind the other: fit one of them, "
-            f"model.layers[name] (--layer), of {', '.join(names[:4])}{more}."
+            f"model.layers[name] (--layer), of {', '.join(names[:4])}{more}.{not_read(left_out)}"
         )
     return tuple(view.weights(torch.float64) for view in model.network)
 

@@ -24,6 +24,7 @@ from bilens.io.stored_mlp import Store, StoredTensor, block_of, module_tensors
 from bilens.io.tensors import tensors_sha256
 from bilens.nn.agreement import Agreement, agreement, normal_inputs
 from bilens.nn.layer_view import LayerView
+from bilens.nn.mlp_search.compare_run import compare_with_module
 from bilens.nn.mlp_search.find_mlps import find_mlps
 
 ESTIMATORS = ("MLPClassifier", "MLPRegressor")
@@ -62,7 +63,7 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
     """
     given: Any = module  # or a wrapper that is no module itself, as nnsight's
     module = given if isinstance(given, nn.Module) else getattr(given, "_module", given)
-    found = find_mlps(module, example)
+    found = compare_with_module(module, find_mlps(module, example), example)
     kind = type(module).__name__
     tensors = [*module.named_parameters(), *module.named_buffers()]
     on_meta = any(tensor.is_meta for _, tensor in tensors)
@@ -73,7 +74,15 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
         provenance={"format": f"PyTorch module {kind}"},
         views={name: replace(view, live=True) for name, view in found.layers.items()},
         stored=module_tensors(module),
-        load_report=LoadReport(found.made_of, False, found.checks, found.left_out, found.head),
+        load_report=LoadReport(
+            found.made_of,
+            False,
+            found.checks,
+            found.left_out,
+            found.head,
+            found.unverified,
+        ),
+        original=module,
     )
 
 

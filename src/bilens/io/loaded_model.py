@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from bilens.algebra.approximation.activation import Activation
 from bilens.base.errors import CheckpointError, UsageError
@@ -37,6 +38,8 @@ class LoadReport:
             does not rest on the same guess, or on what the caller says.
         left_out: what was not read, in words.
         head: what the source applies behind the last layer; None for nothing.
+        unverified: which layers of an object in memory could not be compared with it as it runs,
+            and why, in words.
     """
 
     roles: Mapping[str, str]
@@ -44,13 +47,14 @@ class LoadReport:
     checks: Mapping[str, Agreement]
     left_out: tuple[str, ...] = ()
     head: str | None = None
+    unverified: tuple[str, ...] = ()
 
     _repr_html_ = html_summary("guessed", "checks", "left_out")
 
     @property
     def verified(self) -> bool:
         """Whether the layers were compared with something independent of how they were read."""
-        return bool(self.checks)
+        return bool(self.checks) and not self.unverified
 
     @property
     def worst(self) -> Agreement | None:
@@ -65,12 +69,15 @@ class LoadReport:
             *shown(said, "layers"),
             self.comparison(),
             *([f"Behind the last layer: {self.head}, which is not read."] if self.head else []),
+            *shown([f"Unverified: {text}." for text in self.unverified], "layers not verified"),
             *shown([f"Not read: {text}." for text in self.left_out], "parts not read"),
         ]
 
     def comparison(self) -> str:
         """Return how far the layers are from their source, as far as that was looked at."""
         worst = self.worst
+        if worst is None and self.unverified:
+            return "Nothing that was read could be compared with the model as it runs."
         if worst is None:
             how = "guessed" if self.guessed else "as you said"
             return (
@@ -80,8 +87,8 @@ class LoadReport:
         largest = max(check.largest for check in self.checks.values())
         rows = max(check.rows for check in self.checks.values())
         return (
-            f"Largest difference from {worst.source}: {worst.max_error:.1e} on {rows} random "
-            f"inputs, where the largest output is {largest:.3g}."
+            f"Largest difference from {worst.source}: {worst.max_error:.1e} on {rows} inputs, "
+            f"where the largest output is {largest:.3g}."
         )
 
 
@@ -118,6 +125,7 @@ class LoadedModel:
         alone: reads the layers without the module, as of a model that no module can be.
         views: the layers, where they are not those of the module.
         load_report: what was taken for what, and how exactly, where that had to be found out.
+        original: the module in memory that the layers were read from, as it was given.
         compare: compares the first and the last layer, as they were read, with their source; None
             where the module is the source.
     """
@@ -139,6 +147,7 @@ class LoadedModel:
     files: tuple[Path, ...] = ()
     below: str | None = None
     alone: Callable[[], LoadedModel] | None = None
+    original: nn.Module | None = None
 
     _repr_html_ = html_summary("source", "layers", "input_shape", "output_names", "weights_sha256")
 
@@ -192,7 +201,7 @@ class LoadedModel:
         if self.compare is not None:
             return self.compare()
         if self.load_report is not None:
-            return self.load_report.worst
+            return self.load_report.worst if self.load_report.verified else None
         assert self.module is not None, "layers alone come with a source"
         return compare_with_module(self.module, self.layers)
 

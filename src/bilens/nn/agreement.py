@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from bilens.algebra.approximation.layer_weights import Layer, in_dtype, in_float64
 from bilens.base.errors import BilensError, NumericalError
 
 ROWS = 16
+SCALES = (0.1, 1.0, 5.0, 20.0)  # of inputs, where nobody says what they are like
+AS_IT_RUNS = "the module itself, as it runs"
+ROUNDINGS = 16  # how much more a module may round than its layers, multiplied out, do
 # Of the largest output: what is wrong is off by far more, rounding by far less.
 FLOAT64 = 1e-6  # both sides run in float64
 ROUNDED = 1e-5  # the source may round to float32 inside
@@ -47,7 +51,7 @@ class Agreement:
 
     def __str__(self) -> str:
         return (
-            f"{self.layer} as read against {self.source} on {self.rows} random inputs: largest "
+            f"{self.layer} as read against {self.source} on {self.rows} inputs: largest "
             f"error {self.max_error:.1e}, {self.relative_error:.1e} of the largest output."
         )
 
@@ -61,13 +65,13 @@ class Agreement:
             "relative_error": self.relative_error,
         }
 
-    def required(self, error: type[BilensError] = NumericalError) -> Agreement:
-        """Return the comparison if it has passed, and raise otherwise."""
+    def required(self, error: type[BilensError] = NumericalError, because: str = "") -> Agreement:
+        """Return the comparison if it has passed, and raise otherwise, with what may be why."""
         if self.passed:
             return self
         raise error(
-            f"what was read is another function than its source: {self} At most "
-            f"{self.tolerance:g} is rounding: the source does not mean what its names say, or "
+            f"what was read is another function than its source{because}: {self} At most "
+            f"{self.tolerance:.1g} is rounding: the source does not mean what its names say, or "
             "bilens has a mistake; do not use the layer, and report it with the model's "
             "configuration."
         )
@@ -99,6 +103,58 @@ def agrees(
     """Compare two functions in float64 on normal inputs, and raise if they differ."""
     x = normal_inputs(d_in)
     return agreement(layer, source, original(x), read(x), FLOAT64).required()
+
+
+def inputs_at_scales(width: int) -> Tensor:
+    """Return the same normal inputs at several scales, the first row zero, (rows, width)."""
+    x = torch.cat([scale * normal_inputs(width) for scale in SCALES])
+    x[0] = 0
+    return x
+
+
+def agreement_with_run(
+    layer: str,
+    layers: Sequence[Layer],
+    x: Tensor,
+    made: Tensor,
+    finish: Callable[[Tensor], Tensor] = lambda y: y,
+) -> Agreement:
+    """Compare layers one behind the other with what a module made of x in its own arithmetic.
+
+    Math: the module rounds to its dtype after each operation. The layers, run in that dtype too,
+        show what such rounding does to the outputs on these inputs: ε = max |y − y₆₄|. The module,
+        whose weights were multiplied out, rounds at several times as many places, each of the same
+        size: `ROUNDINGS` · (ε + u max |y|) is what it may be off, u the unit of the dtype. All of
+        16 rows at a time, so that large inputs do not hide small ones. What float64 does is what
+        float32 does, 2²⁹ times smaller.
+    """
+    coarse = torch.float32 if made.dtype == torch.float64 else made.dtype
+    unit, found = unit_roundoff(made), list[Agreement]()
+    finer = torch.finfo(made.dtype).eps / torch.finfo(coarse).eps
+    pairs = [(in_float64(one), in_dtype(one, coarse)) for one in layers]
+    for rows, given in zip(made.cpu().split(ROWS), x.cpu().split(ROWS), strict=True):
+        exact, rounded = given.double(), given.to(coarse)
+        for wide, narrow in pairs:
+            exact, rounded = wide(exact), narrow(rounded)
+        exact, rounded = finish(exact), finish(rounded)
+        kept = rounded.isfinite().all(dim=-1)  # elsewhere the dtype has no number for the answer
+        if bool(kept.any()):
+            ours = agreement(layer, AS_IT_RUNS, exact[kept], rounded[kept])
+            allowed = ROUNDINGS * (finer * ours.relative_error + unit)
+            found.append(agreement(layer, AS_IT_RUNS, rows[kept], exact[kept], allowed))
+    if not found:
+        raise NumericalError(f"{layer}: {made.dtype} holds none of the answers.")
+    worst = max(found, key=lambda one: (not one.passed, one.relative_error / one.tolerance))
+    return replace(worst, rows=len(made))
+
+
+def unit_roundoff(made: Tensor) -> float:
+    """Return how far a number may be rounded where a tensor was made."""
+    if made.is_cuda and made.dtype == torch.float32:
+        backends = torch.backends
+        if backends.cuda.matmul.allow_tf32 or backends.cudnn.allow_tf32:
+            return 2.0**-11
+    return torch.finfo(made.dtype).eps / 2
 
 
 def together(found: Iterable[Agreement]) -> Agreement:

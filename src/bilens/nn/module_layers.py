@@ -1,9 +1,7 @@
 """The layers of a module: views of those of ours, and plain weights of whatever can be fitted."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +11,16 @@ from bilens.algebra.approximation.layer_weights import (
     GLUWeights,
     Layer,
     MLPWeights,
-    each_part,
-    in_float64,
 )
 from bilens.algebra.bilinear_tensor import FactorSizes
-from bilens.base.errors import UsageError
-from bilens.nn.agreement import Agreement, agrees
+from bilens.base.checks import check_finite
+from bilens.base.errors import NumericalError, UsageError
+from bilens.nn.agreement import ROWS, Agreement, agreement_with_run, together
 from bilens.nn.classifier import BilinearClassifier
 from bilens.nn.layer_view import LayerView, Reads
 from bilens.nn.mlp import MLP, BilinearLayer
-from bilens.nn.mlp_search.find_mlps import find_mlps, in_words
+from bilens.nn.mlp_search.compare_run import compare_network
+from bilens.nn.real_run import run_as_owner, what_may_differ
 from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
 
@@ -150,38 +148,34 @@ def plain_weights(layer: BilinearLayer | MLP) -> Layer:
     return GLUWeights(down, left, right, phi, *biases, linear, constant)
 
 
-def network_weights(module: nn.Module) -> tuple[Layer, ...]:
-    """Return the layers of a module, first to last, in float64 and detached."""
-    if isinstance(module, BilinearClassifier):
-        return tuple(layer_of_classifier(module, index) for index in range(len(module.layers)))
-    if isinstance(module, BilinearLayer | MLP):
-        return (plain_weights(module),)
-    found = find_mlps(copy.deepcopy(module).cpu().double().requires_grad_(False))
-    if not found.network:
-        raise UsageError(
-            f"a {type(module).__name__} is not its MLPs one behind the other: {len(found.layers)} "
-            f"layer(s) found, {', '.join([*found.layers][:4])}.{in_words(found.left_out)} Read "
-            "them one by one: bl.from_module(module).layers."
-        )
-    device = next(module.parameters()).device
-    layers = (in_float64(one.read()) for one in found.layers.values())
-    return tuple(each_part(layer, lambda part: part.to(device)) for layer in layers)
+def check_runs_as_read(module: object) -> None:
+    """Refuse a module of ours that computes something else than its layers say when it runs.
+
+    Those of a transformer are compared when its `exactness` is asked for: it takes a text to run.
+    """
+    if isinstance(module, BilinearClassifier | BilinearLayer):
+        for name, parameter in module.named_parameters():
+            check_finite(name, parameter)
+        compare_with_module(module, layer_views(module))
 
 
 def compare_with_module(module: Module, layers: Mapping[str, LayerView]) -> Agreement:
-    """Return how far the first layer, as it is read, computes what the module does."""
-    view = next(iter(layers.values()))
-    copied = copy.deepcopy(module).cpu().double().eval()
+    """Return how far the layers, as they are read, compute what the module does when it runs.
 
-    def run(x: Tensor) -> Tensor:
-        if isinstance(copied, BilinearTransformer):
-            return cast(Tensor, copied.mlps[0](x))
-        if not isinstance(copied, BilinearClassifier):
-            return cast(Tensor, copied(x))
-        embedded = copied.embed(x)
-        hidden = copied.layers[0](embedded)
-        hidden = hidden + embedded if copied.residual else hidden
-        return cast(Tensor, copied.head(hidden) if len(copied.layers) == 1 else hidden)
-
-    source = f"the module ({type(module).__name__})"
-    return agrees(view.name, source, view.sizes.d_in, view.weights(torch.float64), run)
+    Raises:
+        NumericalError: If they do not.
+    """
+    read, why = [view.read() for view in layers.values()], what_may_differ(module)
+    if not isinstance(module, BilinearTransformer):
+        found = compare_network(module, read)
+        if isinstance(found, str):
+            raise NumericalError(f"the {type(module).__name__} cannot be compared: {found}.")
+        return replace(found, layer=" and ".join(layers)).required(because=why)
+    paths = [f"blocks.{index}.mlp" for index in range(len(read))]
+    ids = torch.arange(min(module.config.n_ctx, ROWS), device=next(module.parameters()).device)
+    seen = run_as_owner(module, ids[None] % module.config.vocab_size, paths)[1]
+    found = []
+    for path, layer in zip(paths, read, strict=True):
+        x, y = (seen[path, side].flatten(0, -2) for side in ("entered", "left"))
+        found.append(agreement_with_run(path, [layer], x, y).required(because=why))
+    return together(found)

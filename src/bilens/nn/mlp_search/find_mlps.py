@@ -22,10 +22,26 @@ from bilens.nn.mlp_search.observation import (
     watch,
 )
 from bilens.nn.mlp_search.operations import read_graph
+from bilens.nn.real_run import in_evaluation
 
 Compared = Agreement | str | None  # a reason where it cannot be compared; None on meta devices
 Check = Callable[[list[FoundLayer]], Sequence[Compared]]
 ADVICE = "If there is one all the same, pass example=..., an input to run the module on."
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where in a module a layer was found.
+
+    Attributes:
+        layer: what was found, with its two ends.
+        path: of the part that was traced.
+        graph: of that part; None where the ends are paths of modules that were watched.
+    """
+
+    layer: FoundLayer
+    path: str
+    graph: fx.Graph | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +50,13 @@ class FoundMLPs:
 
     layers: Mapping[str, LayerView]  # name → layer, in the order in which they run
     made_of: Mapping[str, str]  # name → what it is and of which modules, in words
-    checks: Mapping[str, Agreement]  # name → how far the layer is from the module's own operations
+    checks: Mapping[str, Agreement]  # what was compared → how far it is from where it was found
     network: bool  # whether the layers one behind the other are the module
     # what the module applies behind its last layer, such as a softmax; None for nothing
     head: str | None
     left_out: tuple[str, ...]  # what was not read, and why where that is known, in words
+    places: Mapping[str, Place] = field(default_factory=dict)  # name → where the module computes it
+    unverified: tuple[str, ...] = ()  # what could not be compared with the module as it runs
 
 
 def find_mlps(module: nn.Module, example: object = None) -> FoundMLPs:
@@ -49,18 +67,23 @@ def find_mlps(module: nn.Module, example: object = None) -> FoundMLPs:
             raise UsageError(f"{name} has no shape yet: run the module on an input once.")
         if example is not None:
             check_loaded(name, parameter)
-    search = Search(evaluation_copy(module))
-    search.visit("")
-    if example is not None and not search.network:
-        search.watch(example)
+    with in_evaluation(module):  # a trace, too, may change what it comes past
+        search = Search(evaluation_copy(module))
+        search.visit("")
+        if example is not None and not search.network:
+            search.watch(example)
     left_out = (*search.notes, *search.unread())
     if not search.layers:
-        raise UsageError(
-            f"no MLP is found in the {type(module).__name__}: expected linear maps with a known "
-            f"activation or a product between them.{in_words(left_out)}"
-            + ("" if example is not None else f" {ADVICE}")
-        )
+        raise nothing_found(module, left_out, example)
     return search.found(left_out)
+
+
+def nothing_found(module: nn.Module, left_out: tuple[str, ...], example: object) -> UsageError:
+    return UsageError(
+        f"no MLP is found in the {type(module).__name__}: expected linear maps with a known "
+        f"activation or a product between them.{in_words(left_out)}"
+        + ("" if example is not None else f" {ADVICE}")
+    )
 
 
 def mlps_in_graph(root: nn.Module, graph: fx.Graph, check: Check) -> FoundMLPs:
@@ -90,6 +113,7 @@ class Search:
     head: str | None = None
     _seen: set[int] = field(default_factory=set)
     _paths: dict[str, set[str]] = field(default_factory=dict)
+    _places: dict[str, Place] = field(default_factory=dict)
 
     def visit(self, path: str) -> None:
         """Look for layers in a part of the module, and in its parts where it is not traced."""
@@ -98,7 +122,8 @@ class Search:
             return
         self._seen.add(id(part))
         graph = traced(part)
-        if graph is None:
+        if isinstance(graph, str):
+            self.notes += [f"{path or 'the module itself'}: {graph}"] if graph else []
             for name, _ in part.named_children():
                 self.visit(below(path, name))
             return
@@ -111,7 +136,7 @@ class Search:
     def read(self, path: str, part: nn.Module, graph: fx.Graph, check: Check) -> list[str]:
         """Look for layers in a graph; return the modules in it that may hold some."""
         reader = read_graph(part, graph)
-        kept = self.keep(path, reader.layers, check(reader.layers))
+        kept = self.keep(path, reader.layers, check(reader.layers), graph)
         self.notes += [below(path, text) for text in reader.unknown]
         chain, head = reader.network
         if path == "" and chain and kept and not isinstance(part, TORCH_LAYERS):
@@ -120,20 +145,38 @@ class Search:
 
     def found(self, left_out: tuple[str, ...]) -> FoundMLPs:
         made_of = {name: layer.made_of() for name, layer in self.layers.items()}
-        return FoundMLPs(self.views(), made_of, self.checks, self.network, self.head, left_out)
+        known = self.views(), made_of, self.checks, self.network, self.head, left_out
+        return FoundMLPs(*known, {name: self._places[name] for name in self.layers})
 
     def watch(self, example: object) -> None:
         """Run the module and look for layers among the linear maps that are in no whole one yet."""
         bare = {name for name, one in self.layers.items() if isinstance(one.tree, Neurons)}
         whole = {path for name in self.layers if name not in bare for path in self._paths[name]}
         rest = [one for one in watch(self.module, example) if one.path not in whole]
-        layers, checks = observed_layers(rest)
+        seen, checks = observed_layers(rest)
+        layers = self.known_far_out(seen, example)
+        checks = [check for one, check in zip(seen, checks, strict=True) if one in layers]
         for name in bare:  # a layer that ends with its neurons, and the map behind them is found
             if any(self._paths[name] & {*one.paths} for one in layers):
                 del self.layers[name], self.checks[name], self._paths[name]
         self.keep("", layers, [*checks])
 
-    def keep(self, path: str, layers: list[FoundLayer], checks: Sequence[Compared]) -> bool:
+    def known_far_out(self, seen: list[FoundLayer], example: object) -> list[FoundLayer]:
+        """Return the layers whose activation is the same where an example does not reach."""
+        planted = list(dict.fromkeys(path for one in seen for path in one.branches))
+        far = observed_layers(watch(self.module, example, planted))[0] if seen else []
+        found = {one.made_of() for one in far}
+        said = "the activation is not known beyond the values that the example reaches"
+        self.notes += [f"{one.location}: {said}" for one in seen if one.made_of() not in found]
+        return [one for one in seen if one.made_of() in found]
+
+    def keep(
+        self,
+        path: str,
+        layers: list[FoundLayer],
+        checks: Sequence[Compared],
+        graph: fx.Graph | None = None,
+    ) -> bool:
         """Keep the layers that are what the module computes, and say whether all are."""
         names = layer_names(path, layers, self.layers)
         everything = True
@@ -143,6 +186,7 @@ class Search:
                 if check is not None:
                     self.checks[name] = replace(check, layer=name)
                 self._paths[name] = {below(path, part) for part in layer.paths}
+                self._places[name] = Place(layer, path, graph)
                 continue
             everything = False
             if isinstance(check, Agreement):

@@ -4,8 +4,8 @@ What enters a linear map is made of what left others.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import Node
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from bilens.algebra.approximation.activation import Activation
 from bilens.algebra.approximation.layer_weights import in_float64
@@ -31,8 +33,10 @@ from bilens.nn.mlp_search.expression import (
     rows,
     steps,
 )
+from bilens.nn.mlp_search.in_place import use_results_in_place
 from bilens.nn.mlp_search.patches import places
-from bilens.nn.mlp_search.pointwise import activation_through, factors, the_only
+from bilens.nn.mlp_search.pointwise import POINTS, activation_through, factors, the_only
+from bilens.nn.real_run import WEIGHT_HOOKS, call
 
 FEED_FORWARD = "_ff_block"  # the method of torch's transformer layers that is their MLP
 TORCH_LAYERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
@@ -52,8 +56,8 @@ class Tracer(fx.Tracer):
         return super().is_leaf_module(module, qualified_name)
 
 
-def traced(module: nn.Module) -> fx.Graph | None:
-    """Return the graph of a module; None where it cannot be traced."""
+def traced(module: nn.Module) -> fx.Graph | str:
+    """Return the graph of a module without operations in place, or why there is none."""
     tracer = Tracer()
     if isinstance(module, TORCH_LAYERS):
         tracer.traced_func_name = FEED_FORWARD
@@ -61,25 +65,49 @@ def traced(module: nn.Module) -> fx.Graph | None:
     try:
         graph = tracer.trace(module)
     except Exception:  # somebody else's code, run on values that are no tensors
-        return None
-    # random numbers drawn in this one run would stand in the graph as constants
-    return graph if torch.equal(torch.get_rng_state(), before) else None
+        return ""
+    if not torch.equal(torch.get_rng_state(), before):
+        return "random numbers drawn in this one run would stand in the graph as constants"
+    return use_results_in_place(module, graph) or graph
 
 
 def evaluation_copy(module: nn.Module) -> nn.Module:
-    """Return a copy with the same tensors, in evaluation mode and without hooks."""
+    """Return a copy with the same tensors, in evaluation mode, to find layers in.
+
+    It has no hooks, but for those that compute a weight: there it is computed when it is read.
+    """
+    parts = [*module.modules()]
+    kept = [value for part in parts for value in vars(part).values() if isinstance(value, Tensor)]
     tensors = [*module.parameters(), *module.buffers()]
+    shared = {id(tensor): tensor for tensor in tensors} | {id(one): one.detach() for one in kept}
     try:
-        copied = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+        copied = copy.deepcopy(module, shared)
     except Exception as error:
         raise UsageError(
             f"a {type(module).__name__} cannot be copied ({error}), and is not to be changed: pass "
             "the part of the model that is an MLP."
         ) from error
     for part in copied.modules():
+        for hook in part._forward_pre_hooks.values():
+            compute_when_read(part, hook)
         for hooks in (part._forward_hooks, part._forward_pre_hooks):
             hooks.clear()
-    return copied.eval()
+        part.training = False
+    return copied
+
+
+def compute_when_read(part: nn.Module, hook: Any) -> None:
+    """Make a weight that a hook computes before each run a property of a part."""
+    if not isinstance(hook, WEIGHT_HOOKS):
+        return
+    name = str(hook._tensor_name if isinstance(hook, BasePruningMethod) else hook.name)
+    compute: Callable[[Any], Any] = getattr(hook, "compute_weight", None) or hook.apply_mask
+    if isinstance(hook, SpectralNorm):
+        compute = partial(hook.compute_weight, do_power_iteration=False)
+    kind = type(part)
+    own = {name: property(compute), "__module__": kind.__module__}
+    part.__class__ = type(kind.__name__, (kind,), own)
+    vars(part).pop(name, None)
 
 
 @torch.no_grad()
@@ -157,14 +185,25 @@ class Watched:
     made: Tensor  # what left it, (rows, out)
 
 
-def watch(module: nn.Module, example: object) -> list[Watched]:
-    """Return the linear maps of a module in the order in which an example runs through them."""
+def watch(module: nn.Module, example: object, planted: Collection[str] = ()) -> list[Watched]:
+    """Return the linear maps of a module in the order in which an example runs through them.
+
+    What leaves those at the paths `planted` is replaced by `POINTS`, which reach far out, in as
+    many runs as it takes to have all of them there.
+    """
     numel = sum(parameter.numel() for parameter in module.parameters())
     check_memory(8 * numel, "a run in float64", "pass a part of the model")
     for dtype in (torch.float64, torch.float32):
         runner = copy.deepcopy(module).to("cpu", dtype)
         try:
-            return watch_once(module, runner, in_dtype(example, dtype))
+            first = watch_once(module, runner, in_dtype(example, dtype), planted)
+            seen = min((one.made.numel() for one in first if one.path in planted), default=1)
+            runs = [first]
+            for start in range(seen, len(POINTS) if planted else 0, seen):
+                runner = copy.deepcopy(module).to("cpu", dtype)
+                given = in_dtype(example, dtype)
+                runs.append(watch_once(module, runner, given, planted, start))
+            return [joined(parts) for parts in zip(*runs, strict=True)]
         except Exception as error:
             failure = error
     said = " ".join(str(failure).split())  # on one line
@@ -175,7 +214,13 @@ def watch(module: nn.Module, example: object) -> list[Watched]:
 
 
 @torch.no_grad()
-def watch_once(module: nn.Module, runner: nn.Module, example: object) -> list[Watched]:
+def watch_once(
+    module: nn.Module,
+    runner: nn.Module,
+    example: object,
+    planted: Collection[str] = (),
+    start: int = 0,
+) -> list[Watched]:
     """Return what runs through a copy, which is not used any more afterwards."""
     seen: dict[str, Watched] = {}
     for path, part in runner.named_modules():
@@ -184,25 +229,36 @@ def watch_once(module: nn.Module, runner: nn.Module, example: object) -> list[Wa
 
         def keep(
             _: nn.Module, given: tuple[Any, ...], made: Any, path: str = path, step: Step = step
-        ) -> None:
-            if path not in seen and given and isinstance(made, Tensor):
-                seen[path] = Watched(path, step, first_rows(given[0]), first_rows(made))
+        ) -> Tensor | None:
+            if path in seen or not given or not isinstance(made, Tensor):
+                return None
+            if path in planted:
+                # other points for the second branch of a gate than for the first
+                places = (start + torch.arange(made.numel())) * (1 + [*planted].index(path) % 3)
+                made = POINTS[places % len(POINTS)].to(made).reshape(made.shape)
+            seen[path] = Watched(path, step, first_rows(given[0]), first_rows(made))
+            return made
 
         part.register_forward_hook(keep)
-    if isinstance(example, Mapping):
-        runner(**example)
-    else:
-        runner(*example if isinstance(example, tuple) else (example,))
+    call(runner, example)
     return list(seen.values())
 
 
-def in_dtype(example: object, dtype: torch.dtype) -> object:
+def joined(parts: Sequence[Watched]) -> Watched:
+    """Return one linear map as it ran several times."""
+    given, made = (torch.cat([getattr(one, name) for one in parts]) for name in ("given", "made"))
+    return replace(parts[0], given=given, made=made)
+
+
+def in_dtype(example: object, dtype: torch.dtype, device: torch.device | str = "cpu") -> object:
+    """Return a copy of an example, its floating-point tensors in a dtype, all on a device."""
     if isinstance(example, Mapping):
-        return {name: in_dtype(part, dtype) for name, part in example.items()}
+        return {name: in_dtype(part, dtype, device) for name, part in example.items()}
     if isinstance(example, tuple):
-        return tuple(in_dtype(part, dtype) for part in example)
+        return tuple(in_dtype(part, dtype, device) for part in example)
     if isinstance(example, Tensor):
-        return example.detach().to("cpu", dtype if example.is_floating_point() else None)
+        kept = dtype if example.is_floating_point() else None
+        return example.detach().to(device, kept, copy=True)
     return example
 
 

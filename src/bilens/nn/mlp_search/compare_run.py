@@ -1,0 +1,190 @@
+"""Layers as they were read against the module that was given, as it runs."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx.node import Node
+from torch.nn import functional
+
+from bilens.algebra.approximation.layer_weights import Layer
+from bilens.nn.agreement import (
+    AS_IT_RUNS,
+    Agreement,
+    agreement,
+    agreement_with_run,
+    inputs_at_scales,
+)
+from bilens.nn.mlp_search.find_mlps import FoundMLPs, Place, below, nothing_found
+from bilens.nn.mlp_search.observation import TORCH_LAYERS, in_dtype
+from bilens.nn.mlp_search.patches import places
+from bilens.nn.real_run import Seen, only_tensor, run_as_owner, what_may_differ
+
+WHOLE = "output"  # what the comparison of a whole network is called
+
+
+def compare_with_module(module: nn.Module, found: FoundMLPs, example: object = None) -> FoundMLPs:
+    """Compare the layers of a module with the module itself, and leave out what differs.
+
+    Returns:
+        What is left, how far it is off, and what could not be compared.
+
+    Raises:
+        UsageError: If nothing is left.
+    """
+    if any(one.is_meta for one in module.parameters()):
+        return replace(found, checks={}, unverified=("all of it is on the meta device",))
+    if found.network:
+        layers = [one.layer.read() for one in found.places.values()]
+        compared = {WHOLE: compare_network(module, layers, found.head, example)}
+    else:
+        compared = compare_parts(module, found.places, example)
+    checks = {name: one for name, one in compared.items() if isinstance(one, Agreement)}
+    wrong = [name for name, one in checks.items() if not one.passed]
+    differs = "{}: what was read differs by {:.1e} from the module as it runs{}"
+    why = what_may_differ(module)
+    notes = [differs.format(name, checks[name].max_error, why) for name in wrong]
+    left_out = (*notes, *found.left_out)
+    kept = [name for name in found.layers if not {name, WHOLE} & {*wrong}]
+    if not kept:
+        raise nothing_found(module, left_out, example)
+    return replace(
+        found,
+        layers={name: found.layers[name] for name in kept},
+        made_of={name: found.made_of[name] for name in kept},
+        checks={name: one for name, one in checks.items() if one.passed},
+        left_out=left_out,
+        unverified=tuple(
+            f"{name}: {one}" for name, one in compared.items() if isinstance(one, str)
+        ),
+    )
+
+
+def compare_network(
+    module: nn.Module, layers: Sequence[Layer], head: str | None = None, example: object = None
+) -> Agreement | str:
+    """Compare layers one behind the other with what a module makes of inputs, or say why not."""
+    width, d_out = layers[0].d_in, len(layers[-1].down)
+    given = [inputs_at_scales(width)]
+    if isinstance(example, Tensor) and example.shape[-1] == width:
+        given.insert(0, example)
+    found: list[Agreement | str] = []
+    for x in given:
+        ran = run_or_say(module, x)
+        answer = ran if isinstance(ran, str) else only_tensor(ran[0])
+        if not isinstance(answer, Tensor) or answer.shape != (*x.shape[:-1], d_out):
+            found.append(
+                ran if isinstance(ran, str) else "it gives something else than one row each"
+            )
+            continue
+        rows = as_given(module, x).reshape(-1, width), answer.reshape(-1, d_out)
+        found.append(agreement_with_run(WHOLE, layers, *rows, head_function(head)))
+    known = [one for one in found if isinstance(one, Agreement)]
+    return max(known, key=lambda one: (not one.passed, one.relative_error), default=found[0])
+
+
+def as_given(module: nn.Module, example: object) -> Any:
+    """Return a copy of an example in the dtype of a module, and where it is."""
+    like = next(one for one in module.parameters() if one.is_floating_point())
+    return in_dtype(example, like.dtype, like.device)
+
+
+def run_or_say(
+    module: nn.Module, example: object, paths: Collection[str] = (), within: str = ""
+) -> tuple[Any, Seen] | str:
+    """Run a part of a module, or say why it does not run."""
+    try:
+        return run_as_owner(module, as_given(module, example), paths, within)
+    except Exception as error:  # somebody else's code
+        said = " ".join(str(error).split())[:200]
+        return f"it could not be run ({type(error).__name__}: {said}); pass example=..., an input"
+
+
+def head_function(head: str | None) -> Callable[[Tensor], Tensor]:
+    """Return what a module applies behind its last layer."""
+    if head is None:
+        return lambda y: y
+    kind = functional.log_softmax if head.lower().startswith("log") else functional.softmax
+    return lambda y: kind(y, dim=-1)
+
+
+def compare_parts(
+    module: nn.Module, found: Mapping[str, Place], example: object
+) -> dict[str, Agreement | str]:
+    """Compare each layer with what entered and left the parts of a module that it stands between.
+
+    Without an example each part that was traced runs by itself, on inputs at several scales.
+    """
+    ends = {
+        name: [
+            [*seen_where(module, one, end)]
+            for end in (one.layer.source.location, one.layer.location)
+        ]
+        for name, one in found.items()
+    }
+    compared: dict[str, Agreement | str] = {}
+    for path in dict.fromkeys("" if example is not None else one.path for one in found.values()):
+        names = [name for name, one in found.items() if example is not None or one.path == path]
+        paths = {where for name in names for end in ends[name] for where, _ in end}
+        given = [example] if example is not None else [inputs_of(found[name]) for name in names]
+        tried = (run_or_say(module, x, paths, path) for x in given)
+        ran = next((one for one in tried if not isinstance(one, str)), None)
+        for name in names:
+            if ran is None:
+                compared[name] = str(run_or_say(module, given[0], paths, path))
+                continue
+            sides = [[ran[1][one] for one in end if one in ran[1]] for end in ends[name]]
+            compared[name] = compare_layer(name, found[name], *sides)
+    return compared
+
+
+def inputs_of(place: Place) -> Tensor:
+    """Return what a part of a module may run on, if its first layer is the one in question."""
+    patch = place.layer.source.patch
+    return inputs_at_scales(place.layer.sizes.d_in) if patch is None else patch.images()
+
+
+def seen_where(module: nn.Module, place: Place, end: Any) -> Iterator[tuple[str, str]]:
+    """Yield where a value shows itself: the path of a part, and whether it "entered" or "left"."""
+    if place.graph is None:
+        yield str(end), "left" if end is place.layer.location else "entered"
+        return
+    # the graph of torch's transformer layers is that of a method
+    whole = not isinstance(module.get_submodule(place.path), TORCH_LAYERS)
+    calls = Counter(node.target for node in place.graph.nodes if node.op == "call_module")
+
+    def is_call(node: Node) -> bool:
+        return node.op == "call_module" and calls[node.target] == 1
+
+    if is_call(end):
+        yield below(place.path, str(end.target)), "left"
+    if whole and end is next(iter(place.graph.nodes)) and end.op == "placeholder":
+        yield place.path, "entered"
+    for user in end.users:
+        if is_call(user) and user.args[:1] == (end,):
+            yield below(place.path, str(user.target)), "entered"
+        if whole and user.op == "output" and user.args[0] is end:
+            yield place.path, "left"
+
+
+def compare_layer(
+    name: str, place: Place, given: Sequence[Tensor], made: Sequence[Tensor]
+) -> Agreement | str:
+    """Compare a layer with what was seen at its two ends, each perhaps in several places."""
+    if not given or not made:
+        return "where it begins or ends in the module nothing can be watched"
+    layer, patch = place.layer.read(), place.layer.source.patch
+    x = given[0].flatten(0, -2) if patch is None else patch.vectors(given[0])
+    found = []
+    for one in made:
+        y = one.flatten(0, -2) if patch is None or one.ndim < 3 else places(one)
+        if len(x) != len(y) or y.shape[-1] != len(layer.down):
+            return f"the module gives {tuple(one.shape)} for {tuple(given[0].shape)} there"
+        found.append(agreement_with_run(name, [layer], x, y))
+    for one in given[1:]:  # what a hook changes on the way from one part to the next
+        if not torch.equal(one, given[0]):
+            found.append(agreement(name, AS_IT_RUNS, given[0], one, 0.0))
+    return max(found, key=lambda one: (not one.passed, one.relative_error))

@@ -1,0 +1,109 @@
+"""Running a module as its owner does, unmodified and in evaluation, and leaving it as it was."""
+
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+WEIGHT_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)  # that compute a weight for forward
+ONE_AT_A_TIME = threading.RLock()  # of two threads, one would take the other's state for the first
+Seen = dict[tuple[str, str], Tensor]  # (path of a part, "entered" or "left") → what did so first
+
+
+@contextmanager
+def in_evaluation(module: nn.Module) -> Iterator[None]:
+    """Put every part of a module into evaluation, and everything back afterwards.
+
+    Flags, attributes, buffers and the state of torch's random numbers are what they were before;
+    neither `eval` nor `train` is called, which a module may have its own way of.
+    """
+    with ONE_AT_A_TIME, torch.random.fork_rng(), torch.no_grad():
+        before = [(part, part.training, {**vars(part)}) for part in module.modules()]
+        held = [(part, {**part._buffers}) for part, *_ in before]
+        kept = [(one, one.clone()) for one in module.buffers()]
+        try:
+            for part, *_ in before:
+                part.training = False
+            yield
+        finally:
+            for part, training, attributes in before:
+                vars(part).clear()
+                vars(part).update(attributes)
+                part.training = training
+            for part, buffers in held:
+                part._buffers.update(buffers)
+            for one, values in kept:
+                if not torch.equal(one, values):
+                    one.copy_(values)
+
+
+def run_as_owner(
+    module: nn.Module, example: object, paths: Collection[str] = (), within: str = ""
+) -> tuple[Any, Seen]:
+    """Call a part of a module in evaluation.
+
+    Returns:
+        Its answer, and what entered and left the parts at some paths, outside of their own hooks.
+    """
+    seen: Seen = {}
+    handles: list[Any] = []
+
+    def enter(path: str, _: nn.Module, args: Any, kwargs: Any) -> None:
+        keep(path, "entered", args[0] if args else only_tensor(kwargs))
+
+    def leave(path: str, _: nn.Module, __: Any, made: Any) -> None:
+        keep(path, "left", only_tensor(made))
+
+    def keep(path: str, side: str, value: Any) -> None:
+        if isinstance(value, Tensor):
+            seen.setdefault((path, side), value.detach().clone())
+
+    part = module.get_submodule(within)
+    with in_evaluation(part):
+        try:
+            for path in paths:
+                one = module.get_submodule(path)
+                options: dict[str, bool] = {"prepend": True, "with_kwargs": True}
+                handles.append(one.register_forward_pre_hook(partial(enter, path), **options))
+                handles.append(one.register_forward_hook(partial(leave, path)))
+            return call(part, example), seen
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def call(module: nn.Module, example: object) -> Any:
+    """Call a module with an input, a tuple of arguments or a mapping of named ones."""
+    if isinstance(example, Mapping):
+        return module(**example)
+    return module(*example if isinstance(example, tuple) else (example,))
+
+
+def only_tensor(value: Any) -> Tensor | None:
+    """Return a tensor, or the one in a tuple or mapping; None where there is not one alone."""
+    if isinstance(value, Tensor):
+        return value
+    parts = value.values() if isinstance(value, Mapping) else value
+    found = [one for one in parts if isinstance(one, Tensor)] if hasattr(parts, "__iter__") else []
+    return found[0] if len(found) == 1 else None
+
+
+def what_may_differ(module: nn.Module) -> str:
+    """Return what of a module may make it compute something else than its layers, as a clause."""
+    said = []
+    for name, part in module.named_modules():
+        hooks = [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
+        reasons = {
+            "forward hooks": any(not isinstance(hook, WEIGHT_HOOKS) for hook in hooks),
+            "a forward of its own instance": "forward" in vars(part),
+            "a __call__ of its own class": type(part).__call__ is not nn.Module.__call__,
+        }
+        said += [f"{name or 'it'} has {why}" for why, holds in reasons.items() if holds]
+    return f" ({'; '.join(said[:4])})" if said else ""
