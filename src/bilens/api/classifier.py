@@ -161,7 +161,8 @@ def attack_model(
     if test is None or given is None:
         raise UsageError("an attack needs inputs with their classes: pass data.")
     if isinstance(data, ImageDataset):
-        training = LabelledImages(data.train_images, data.train_labels)
+        training = labelled_images(given_data(model, data, training=True))
+        assert training is not None, "images of a data set have classes"
     else:  # every second row of each class is for testing
         x, y, order = test.images, test.labels, test.labels.argsort(stable=True)
         training, test = (LabelledImages(x[k], y[k]) for k in (order[::2], order[1::2]))
@@ -180,6 +181,7 @@ def attack_model(
             training,
             test,
             request,
+            box=given.box,
             input_shape=loaded.input_shape if loaded is not None else given.shape,
             output_names=loaded.output_names if loaded is not None else None,
             progress=progress,
