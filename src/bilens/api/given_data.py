@@ -25,7 +25,7 @@ from bilens.data.row_fingerprints import ROWS_KEY, known_rows
 from bilens.findings.performance import approximation_on_data, classification, regression
 from bilens.io.in_memory import from_module, from_sklearn
 from bilens.io.load import LoadedModel
-from bilens.io.loaded_model import is_of_numbers
+from bilens.io.loaded_model import LOG_OF_MEAN, is_of_numbers
 from bilens.io.stored_mlp import module_tensors
 from bilens.nn import BilinearClassifier
 from bilens.nn.layer_view import LayerView
@@ -181,7 +181,7 @@ def interface_of(model: Model, *, answers: bool = True) -> ModelInterface:
         fill=known.input_mean,
         positions=not by_names,
         ends=ends,
-        link="exp" if head == "exp" or made.get("link") == "exp" else "",
+        link="exp" if head == "exp" or made.get("gives") == LOG_OF_MEAN else "",
         # a training of ours on a data set of images: its pixels are scaled
         box=(0.0, 1.0) if "data_name" in made else None,
     )
