@@ -216,10 +216,11 @@ def explain_predictions(
     integrated gradients, of the predicted class and of its lead over a rival.
     """
     summary = summary_of(model)
+    found: Data | None = data
     if isinstance(data, str | Path):
         path = Path(data)
-        data = rows_asked(model, indices, lambda fits: find_data(model, path, interface=fits))
-    given = given_data(model, data)
+        found = rows_asked(model, indices, lambda fits: find_data(model, path, interface=fits))
+    given = given_data(model, found)
     if given is None:
         raise UsageError("an explanation needs inputs: pass data.")
     rows, targets = given.inputs, given.targets

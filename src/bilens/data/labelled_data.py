@@ -52,12 +52,13 @@ def labelled(
     """Return rows and right answers as a model reads them; their kind says what they are."""
     where, targets = origin.source, None
     inputs = model.encode_rows(where, x)
-    shape = (len(y.table.rows),) if isinstance(y, Cells) else np.shape(y)
+    answers: Any = y.table.numbers if isinstance(y, Cells) else y
     if y is None:
         model.note("no_labels")
-    elif shape[:1] != (len(inputs),):
+    elif np.shape(answers)[:1] != (len(inputs),):
         raise ShapeError(
-            f"{where}: {len(inputs)} rows have right answers {shape}; expected one each."
+            f"{where}: {len(inputs)} rows have right answers {np.shape(answers)}; expected one "
+            "each."
         )
     elif model.answers:
         if isinstance(y, Cells):
