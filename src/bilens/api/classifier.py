@@ -16,7 +16,7 @@ from bilens.api.layer_reading import LayerOutputs, output_index
 from bilens.api.provenance import describe_run, describe_source, given_model, origin_of
 from bilens.api.quadratic_fit import offering_a_fit
 from bilens.base import Progress, silent
-from bilens.base.errors import UsageError
+from bilens.base.errors import DataError, UsageError
 from bilens.data.images import ImageDataset
 from bilens.data.model_interface import LabelledData, ModelInterface
 from bilens.findings.attack import attack_classifier
@@ -248,10 +248,18 @@ def explain_predictions(
 
 
 def rows_asked(
-    model: LoadedModel, indices: Sequence[int], read: Callable[[ModelInterface], Read]
+    model: LoadedModel,
+    indices: Sequence[int],
+    read: Callable[[ModelInterface], Read],
+    say: Callable[[str], None] = silent,
 ) -> Read:
-    """Return data with their right answers; without them where a row that is asked for has none."""
-    given = read(interface_of(model))
+    """Return data with right answers; without, where they are none or a row asked for has none."""
+    try:
+        given = read(interface_of(model))
+    except DataError as error:  # a column that is no input may be anything
+        found = read(interface_of(model, answers=False))
+        say(f"Explained without right answers. {error}")
+        return found
     numbers = given.numbers if isinstance(given, LabelledData) else ()
     if numbers and not {*indices} <= {*numbers}:
         return read(interface_of(model, answers=False))

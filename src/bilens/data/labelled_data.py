@@ -53,22 +53,15 @@ def labelled(
     where, targets = origin.source, None
     inputs = model.encode_rows(where, x)
     answers: Any = y.table.numbers if isinstance(y, Cells) else y
+    given = tuple(np.shape(answers))
     if y is None:
         model.note("no_labels")
-    elif np.shape(answers)[:1] != (len(inputs),):
+    elif given[:1] != (len(inputs),):
         raise ShapeError(
-            f"{where}: {len(inputs)} rows have right answers {np.shape(answers)}; expected one "
-            "each."
+            f"{where}: {len(inputs)} rows have right answers {given}; expected one each."
         )
     elif model.answers:
-        if isinstance(y, Cells):
-            labels = model.labels_of_cells(y)
-            model.done.extend(y.done)
-        elif isinstance(y, list):
-            labels = y
-        else:
-            labels = model.labels_of_array(where, as_array(y), isinstance(y, Tensor))
-        targets = model.encode_labels(where, labels)
+        targets = model.encode_labels(where, labels_in(where, y, model))
     shape = tuple(x.shape[1:]) if x.ndim > 2 else None
     notes, numbers, done = tuple(model.notes), tuple(model.numbers), tuple(model.done)
     box = (0.0, 1.0) if any(note.kind == "bytes" for note in notes) else model.box
@@ -76,6 +69,19 @@ def labelled(
     return LabelledData(
         inputs, targets, origin, names, shape, notes, numbers, done, box if inside else None
     )
+
+
+def labels_in(
+    where: str, y: Array | Tensor | Cells | list[Label], model: ModelInterface
+) -> list[Label]:
+    """Return what right answers are, by where they come from."""
+    if isinstance(y, list):
+        return y
+    if isinstance(y, Cells):
+        found = model.labels_of_cells(y)
+        model.done.extend(y.done)
+        return found
+    return model.labels_of_array(where, as_array(y), isinstance(y, Tensor))
 
 
 def as_array(part: Any) -> Array:

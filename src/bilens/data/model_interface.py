@@ -267,7 +267,7 @@ class ModelInterface:
         """Return the error of a label that is no class of the model."""
         shown = f"{', '.join(self.classes[:8])}{', …' if len(self.classes) > 8 else ''}"
         texts = sorted({str(label) for label in labels})
-        if isinstance(labels[0], ClassIndex):
+        if isinstance(labels[0], ClassIndex) and self.has_names:
             shown = f"positions from 0 to {len(self.classes) - 1}"
         elif {*texts} <= {"False", "True", *map(str, range(len(self.classes)))}:
             return DataError(

@@ -85,7 +85,7 @@ def explained(
             f"--html takes rows apart from the baseline {usual!r}: leave --baseline out, or --html."
         )
     read = partial(data.find, model, output.say)
-    given = rows_asked(model, options.index, read) if named else read()
+    given = rows_asked(model, options.index, read, output.say) if named else read()
     if given is None:
         raise UsageError(
             "an explanation needs inputs: pass --data with a table, arrays, a folder of images, or "
