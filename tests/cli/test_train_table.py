@@ -147,3 +147,26 @@ def test_a_drawing_of_pixels_is_not_made_of_columns(
     result = bilens(*line, "--plate", tmp_path / "plate.svg")
     assert result.code == 2
     assert "bilens audit" in result.error()
+
+
+def test_options_that_an_explanation_or_a_certificate_would_ignore_are_refused(
+    bilens: Shell, tables: dict[str, Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert bilens("train", "table", tables["numbers"], "--target", "y", "--out", run).code == 0
+    line = ("explain", run, "--data", tables["numbers"], "--index", "3")
+    page = ("--html", tmp_path / "page.html")
+    refused = bilens(*line, *page, "--baseline", "zeros")
+    assert refused.code == 2
+    assert "leave --baseline out" in refused.err
+    shown = bilens(*line, *page, "--baseline", "mean")
+    assert shown.code == 0, shown.err
+    assert "Row 3: y = " in shown.out
+    number = pd.read_csv(tables["numbers"]).y[1]
+    assert f"right answer {number:.6g}" in shown.out
+    assert "only with --plate or --html" in bilens(*line, "--lang", "ja").err
+    classes = tmp_path / "classes"
+    assert bilens("train", "table", tables["classes"], "--target", "y", "--out", classes).code == 0
+    assert "only with --data" in bilens("certify", classes, "--samples", "3").err
+    pairs = ("attack", classes, "--data", tables["classes"], "--pairs", "--source", "yes")
+    assert "leave one out" in bilens(*pairs).err

@@ -29,6 +29,7 @@ def run(request: AttackRequest = REQUEST, module: BilinearClassifier | None = No
         TRAINING,
         TEST,
         request,
+        box=(0.0, 1.0),
         input_shape=(tiny.SIDE, tiny.SIDE),
     )
 
@@ -55,6 +56,7 @@ def test_effects_are_those_of_the_model_itself(bias: bool) -> None:
             (perturbation.effect, moved),
             (perturbation.clipped, moved.clamp(0, 1)),
         ):
+            assert effect is not None
             logits = module(inputs)
             own = logits[torch.arange(len(labels)), labels]
             margin = float((own - logits[:, 2]).mean())

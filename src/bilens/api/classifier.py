@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -11,14 +11,14 @@ from msgspec import structs
 from torch import Tensor, nn
 
 from bilens.api.audit import labelled_images
-from bilens.api.given_data import Data, given_data, interface_of, on_processor
+from bilens.api.given_data import Data, find_data, given_data, interface_of, on_processor
 from bilens.api.layer_reading import LayerOutputs, output_index
 from bilens.api.provenance import describe_run, describe_source, given_model, origin_of
 from bilens.api.quadratic_fit import offering_a_fit
 from bilens.base import Progress, silent
-from bilens.base.errors import UsageError
+from bilens.base.errors import DataError, UsageError
 from bilens.data.images import ImageDataset
-from bilens.data.labelled_data import read_labelled
+from bilens.data.model_interface import LabelledData, ModelInterface
 from bilens.findings.attack import attack_classifier
 from bilens.findings.audit import class_centred
 from bilens.findings.certificate import SAMPLES, certify_classifier
@@ -26,6 +26,7 @@ from bilens.findings.explanation import attribute_prediction, explain
 from bilens.findings.perturbations import EPSILONS, AttackRequest
 from bilens.findings.subject import LabelledImages, in_float64, summarise
 from bilens.io.load import LoadedModel
+from bilens.io.loaded_model import is_of_numbers
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
 from bilens.records.audit import Explanations, InputExplanation
@@ -33,6 +34,7 @@ from bilens.records.common import ModelSummary
 from bilens.report.reports import AttackReport, CertificateReport
 
 Baseline = Literal["zeros", "mean"]
+Read = ImageDataset | LabelledData | None
 
 
 def certify_model(
@@ -161,7 +163,8 @@ def attack_model(
     if test is None or given is None:
         raise UsageError("an attack needs inputs with their classes: pass data.")
     if isinstance(data, ImageDataset):
-        training = LabelledImages(data.train_images, data.train_labels)
+        training = labelled_images(given_data(model, data, training=True))
+        assert training is not None, "images of a data set have classes"
     else:  # every second row of each class is for testing
         x, y, order = test.images, test.labels, test.labels.argsort(stable=True)
         training, test = (LabelledImages(x[k], y[k]) for k in (order[::2], order[1::2]))
@@ -180,6 +183,7 @@ def attack_model(
             training,
             test,
             request,
+            box=given.box,
             input_shape=loaded.input_shape if loaded is not None else given.shape,
             output_names=loaded.output_names if loaded is not None else None,
             progress=progress,
@@ -212,28 +216,59 @@ def explain_predictions(
     integrated gradients, of the predicted class and of its lead over a rival.
     """
     summary = summary_of(model)
+    found: Data | None = data
     if isinstance(data, str | Path):
-        interface = interface_of(model, answers=model.input_names is None)
-        data = read_labelled(Path(data), None, interface)
-    given = given_data(model, data)
-    assert given is not None, "data are required"
-    rows, targets = given.inputs, given.targets if summary.d_output > 1 else None
+        path = Path(data)
+        found = rows_asked(model, indices, lambda fits: find_data(model, path, interface=fits))
+    given = given_data(model, found)
+    if given is None:
+        raise UsageError("an explanation needs inputs: pass data.")
+    rows, targets = given.inputs, given.targets
     places = given.places(indices)
-    if baseline is None:
-        baseline = "zeros" if model.input_mean is None else "mean"
+    baseline = baseline or default_baseline(model)
     start = baseline_of(data.train_images if isinstance(data, ImageDataset) else rows, baseline)
     if baseline == "mean" and model.input_mean is not None:
         start = torch.tensor(model.input_mean, dtype=torch.float64)
-    known = [None if targets is None else int(targets[place]) for place in places]
-    parts = zip(explained(model, rows, known, places, start), indices, strict=True)
+    answers = [None if targets is None else targets[place].item() for place in places]
+    known = [int(one) if isinstance(one, int) and summary.d_output > 1 else None for one in answers]
+    numbers = [
+        one if isinstance(one, float) and not is_of_numbers(model) else None for one in answers
+    ]
+    parts = zip(explained(model, rows, known, places, start), indices, numbers, strict=True)
     return Explanations(
         model=summary,
         baseline=baseline,
-        explanations=tuple(structs.replace(part, index=index) for part, index in parts),
+        explanations=tuple(
+            structs.replace(part, index=index, target=number) for part, index, number in parts
+        ),
         source=describe_source(model),
         data=given.origin,
         reproduce=describe_run(command, 0),
     )
+
+
+def rows_asked(
+    model: LoadedModel,
+    indices: Sequence[int],
+    read: Callable[[ModelInterface], Read],
+    say: Callable[[str], None] = silent,
+) -> Read:
+    """Return data with right answers; without, where they are none or a row asked for has none."""
+    try:
+        given = read(interface_of(model))
+    except DataError as error:  # a column that is no input may be anything
+        found = read(interface_of(model, answers=False))
+        say(f"Explained without right answers. {error}")
+        return found
+    numbers = given.numbers if isinstance(given, LabelledData) else ()
+    if numbers and not {*indices} <= {*numbers}:
+        return read(interface_of(model, answers=False))
+    return given
+
+
+def default_baseline(model: LoadedModel) -> Baseline:
+    """Return what an absent input is where nothing is said: its mean, where the model knows it."""
+    return "zeros" if model.input_mean is None else "mean"
 
 
 def summary_of(model: LoadedModel) -> ModelSummary:

@@ -18,15 +18,14 @@ from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.api.provenance import find_test_data, image_origin, reading_of
 from bilens.api.quadratic_fit import layers_and_run
 from bilens.base.errors import DataError, UsageError
-from bilens.data.arrays import Array
-from bilens.data.cells import plain_number
 from bilens.data.images import ImageDataset
-from bilens.data.labelled_data import labelled, read_labelled
-from bilens.data.model_interface import ROWS_KEY, LabelledData, ModelInterface, Task, known_rows
+from bilens.data.labelled_data import as_array, labelled, read_labelled
+from bilens.data.model_interface import ClassIndex, ClassName, LabelledData, ModelInterface, Task
+from bilens.data.row_fingerprints import ROWS_KEY, known_rows
 from bilens.findings.performance import approximation_on_data, classification, regression
 from bilens.io.in_memory import from_module, from_sklearn
 from bilens.io.load import LoadedModel
-from bilens.io.loaded_model import is_of_numbers
+from bilens.io.loaded_model import LOG_OF_MEAN, is_of_numbers
 from bilens.io.stored_mlp import module_tensors
 from bilens.nn import BilinearClassifier
 from bilens.nn.agreement import Agreement
@@ -60,27 +59,33 @@ def given_data(
         data = find_data(model, Path(data), None, labels, training=training)
     if data is None or isinstance(data, LabelledData):
         return data
-    pair = data if isinstance(data, tuple) and len(data) == 2 else ()
+    fits = interface_of(model)
     if isinstance(data, ImageDataset):
-        images, classes = data.test_images, data.test_labels
-        if training:
-            images, classes = data.train_images, data.train_labels
-        pair = images.reshape(-1, *data.image_shape), classes
-    if not pair or not all(hasattr(part, "__array__") for part in pair):
+        return of_dataset(data, fits, training)
+    pair = data if isinstance(data, tuple) and len(data) == 2 else ()
+    if not pair or not all(hasattr(part, "__array__") or is_labels(part) for part in pair):
         raise UsageError(
             f"data is a {type(data).__name__}; expected an ImageDataset or a pair of tensors or "
             "arrays (inputs, right answers), or a path."
         )
-    x, y = as_array(by_name(pair[0], opened(model).input_names)), as_array(pair[1])
+    x = as_array(by_name(pair[0], fits.input_names))
     named = f"{'training ' if training else ''}tensors passed by the caller"
-    origin = DataOrigin("", named, "tensors", sum(x.shape[:1]), "")
-    about = origin
-    if isinstance(data, ImageDataset):
-        about = structs.replace(image_origin(data), num_images=len(x))
-    fits = interface_of(model)
-    words = all(plain_number(name) is None for name in fits.classes)  # no label can be meant
-    positions = fits.positions or (words and isinstance(pair[1], Tensor))
-    return labelled(x, y, about, replace(fits, positions=positions))
+    return labelled(x, pair[1], DataOrigin("", named, "tensors", sum(x.shape[:1]), ""), fits)
+
+
+def of_dataset(data: ImageDataset, fits: ModelInterface, training: bool = False) -> LabelledData:
+    """Return the test images of a data set, or those of the training, as a model reads them."""
+    images, labels = data.test_images, data.test_labels
+    if training:
+        images, labels = data.train_images, data.train_labels
+    origin = structs.replace(image_origin(data), num_images=len(images))
+    x = images.reshape(-1, *data.image_shape)
+    fits = replace(fits, box=(0.0, 1.0))
+    return labelled(as_array(x), fits.labels_of_dataset(data, labels), origin, fits)
+
+
+def is_labels(part: Any) -> bool:
+    return isinstance(part, list) and all(isinstance(one, ClassIndex | ClassName) for one in part)
 
 
 def by_name(part: Any, names: Sequence[str] | None) -> Any:
@@ -98,14 +103,6 @@ def by_name(part: Any, names: Sequence[str] | None) -> Any:
                 f"{', '.join(names[:8])}{', …' if len(names) > 8 else ''}, each by its name."
             )
     return np.asarray(part)[:, [known.index(name) for name in names]]
-
-
-def as_array(part: Any) -> Array:
-    """Return an array of a tensor, an array, or what becomes one."""
-    if isinstance(part, Tensor):
-        part = part.detach().cpu().to_dense()
-        part = part.double() if part.is_floating_point() else part
-    return np.asarray(part)
 
 
 def find_data(
@@ -174,11 +171,25 @@ def interface_of(model: Model, *, answers: bool = True) -> ModelInterface:
     task: Task = "regression" if regressor or (ours and width == 1) else "unknown"
     if width > 1 or (views[-1].gives == "logits" and not ours):
         task = "classification"
-    named = known.input_shape, known.input_names, known.output_names, known.provenance.get("target")
-    read = reading_of(known), known.input_mean
-    made = views[0].sizes.d_in, width, task, *named, answers, *read
-    positions = known.input_shape is not None  # as images are labelled
-    return ModelInterface(*made, positions=positions, ends=ends)
+    made = known.provenance
+    by_names = known.input_names is not None or "scikit-learn" in made.get("format", "")
+    return ModelInterface(
+        views[0].sizes.d_in,
+        width,
+        task,
+        known.input_shape,
+        known.input_names,
+        known.output_names,
+        target=made.get("target"),
+        answers=answers,
+        reading=reading_of(known),
+        fill=known.input_mean,
+        positions=not by_names,
+        ends=ends,
+        link="exp" if head == "exp" or made.get("gives") == LOG_OF_MEAN else "",
+        # a training of ours on a data set of images: its pixels are scaled
+        box=(0.0, 1.0) if "data_name" in made else None,
+    )
 
 
 def ends_in(view: LayerView) -> str:
@@ -198,22 +209,19 @@ def performance_of(model: Model, given: LabelledData) -> Performance:
     model = opened(model)
     interface, labels, x = interface_of(model), given.targets, given.inputs
     layers, run = layers_and_run(model)
-    outputs, report = in_blocks(run, x), model.load_report
+    outputs = in_blocks(run, x)
     if (original := model.module or model.original) is not None:
-        head = None if report is None else report.head
+        head = None if model.load_report is None else model.load_report.head
         found = compare_network(original, layers, head, x[:: max(1, len(x) // MOST_COMPARED)])
         if isinstance(found, Agreement):
             found.required(because=what_may_differ(original))
-    if report is not None and report.head == "exp":
-        outputs = outputs.exp()
     answers, numbers, confidence, members = None, None, None, list[Tensor]()
-    names, said, badness = interface.output_names or ("",), outputs[:, 0], torch.zeros(len(x))
+    said, badness = interface.means(outputs)[:, 0], torch.zeros(len(x))
+    names = interface.output_names or ("",)
     if labels is not None and labels.is_floating_point():
         numbers, badness = regression(said, labels), (said - labels).abs()
     elif labels is not None:
-        logits = outputs if interface.d_output > 1 else torch.cat([-outputs, outputs], dim=1) / 2
-        if interface.ends == "sigmoid":
-            logits = torch.cat([1 - outputs, outputs], dim=1).log()
+        logits = interface.logits(outputs)
         names, members = interface.classes, [labels == one for one in range(logits.shape[1])]
         answers = classification(logits, labels, names)
         confidence, said = logits.softmax(dim=1).max(dim=1)

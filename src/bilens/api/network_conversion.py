@@ -16,16 +16,17 @@ from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, readin
 from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.api.conversion import Conversion
 from bilens.api.converted import Report
-from bilens.api.given_data import as_array, by_name, ends_in, find_data, interface_of, opened
+from bilens.api.given_data import by_name, ends_in, find_data, interface_of, of_dataset, opened
 from bilens.base import silent
 from bilens.base.errors import DataError, UsageError
 from bilens.base.files import check_path, read_json
 from bilens.data.images import ImageDataset
-from bilens.data.labelled_data import labelled
+from bilens.data.labelled_data import as_array, labelled
 from bilens.data.model_interface import LabelledData, ModelInterface
 from bilens.io.host import VISION, Host, Site, open_host
 from bilens.io.load import load
-from bilens.io.loaded_model import CONFIG_NAME, LoadedModel, foreign_keys
+from bilens.io.loaded_model import CONFIG_NAME, LOG_OF_MEAN, LoadedModel, foreign_keys
+from bilens.io.model_config import names_by_id
 from bilens.io.model_folder import save
 from bilens.io.tensors import tensors_sha256
 from bilens.nn.classifier import classifier_of_layers
@@ -46,6 +47,10 @@ RECIPE = ConversionRecipe(
     n_ctx=1, tokens=400_000, layer_steps=300, batch_size=128, learning_rate=2e-4
 )
 NUMBERS = "Squared errors are in units of the variance of what the model gives."
+LOGARITHMS = (
+    "The model gives the logarithm of a mean, and so does the conversion: take the exponential. "
+    "Right answers were not measured against."
+)
 
 
 def convert_network(
@@ -102,7 +107,10 @@ def convert_network(
             idle = "leave out --layers, --keep, --keep-worst and --unfreeze."
             raise UsageError(f"of layers one behind the other all are converted, and learn: {idle}")
         else:
+            targets = None if reads.link else targets  # they are means, the outputs logarithms
             host, units = chain_of(source, fitted, targets)
+            if reads.link:
+                host = replace(host, notes=(*host.notes, LOGARITHMS))
             fitted, measured = ((x - units[0]) / units[1] for x in (fitted, measured))
         if (
             targets is not None and host.gives == "numbers"
@@ -131,10 +139,11 @@ def data_interface(model: LoadedModel) -> ModelInterface:
         sizes = views[0].sizes.d_in, views[-1].sizes.d_out
         named = model.input_shape, model.input_names
         return ModelInterface(*sizes, "unknown", *named, answers=False)
-    content = read_json(Path(name) / CONFIG_NAME) if foreign_keys(Path(name)) else {}
+    path = Path(name) / CONFIG_NAME
+    content = read_json(path) if foreign_keys(Path(name)) else {}
     if content.get("model_type") in VISION:
         side, classes = content["image_size"], content.get("id2label", {"0": "0", "1": "1"})
-        shape, names = (content["num_channels"], side, side), tuple(classes.values())
+        shape, names = (content["num_channels"], side, side), names_by_id(path, classes)
         sizes = math.prod(shape), len(names)
         return ModelInterface(*sizes, "classification", shape, None, names, positions=True)
     if views and views[0].reads == "residual stream":
@@ -154,13 +163,12 @@ def split(
     if isinstance(data, ImageDataset):
         if held_out is not None:
             raise UsageError("the data set has test images of its own: leave out --held-out.")
-        images = data.train_images.double(), data.test_images.double()
-        return *images, data.test_labels, data.name
+        known, judged = (of_dataset(data, replace(reads, notes=[]), one) for one in (True, False))
+        return known.inputs, judged.inputs, judged.targets, data.name
     if not isinstance(data, LabelledData):
         pair = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
         x = as_array(by_name(pair[0], model.input_names))
-        y = None if pair[1] is None else as_array(pair[1])
-        data = labelled(x, y, DataOrigin("data", "data", "arrays", len(x), ""), reads)
+        data = labelled(x, pair[1], DataOrigin("data", "data", "arrays", len(x), ""), reads)
     check_enough(len(data.inputs), 2 * JUDGED, "a conversion", "rows")
     if held_out is not None and not 0 < held_out < 1:
         raise UsageError(f"held_out must be more than 0 and less than 1, got {held_out!r}.")
@@ -245,16 +253,21 @@ class NetworkConversion(Conversion):
         layers = in_units(layers, -mean / scale, 1 / scale, 1 / spread)
         source, named = self.source, ("input_shape", "input_names", "input_mean", "input_scale")
         made = {"converted_from": source.source, "weights_sha256": source.weights_sha256}
-        if self.teacher.gives == "numbers" and len(spread) > 1:
+        names = source.output_names
+        if self.teacher.gives == "numbers":
             try:
-                interface_of(source)  # classes, as far as anything says
+                link = interface_of(source).link  # classes of several, as far as anything says
             except UsageError:
                 made["gives"] = "numbers"
+            else:
+                made |= {"gives": LOG_OF_MEAN} if link else {}
+                names = (LOG_OF_MEAN,) if link and names is None else names
         save(
             classifier_of_layers(cast(list[GLUWeights], layers)).float(),
             self.folder,
             overwrite=True,
             provenance=made,
-            **{name: getattr(source, name) for name in (*named, "output_names")},
+            output_names=names,
+            **{name: getattr(source, name) for name in named},
         )
         return "bl.load"

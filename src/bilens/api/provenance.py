@@ -16,7 +16,8 @@ from msgspec import structs
 from bilens.base.errors import CheckpointError, MissingExtraError, UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset, embedded_digits, load_images
-from bilens.data.model_interface import ROWS_KEY, LabelledData
+from bilens.data.model_interface import LabelledData
+from bilens.data.row_fingerprints import ROWS_KEY
 from bilens.io.formats.safetensors_folder import INDEX_NAME, files_of, shards
 from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import WEIGHTS_NAME

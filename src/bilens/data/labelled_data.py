@@ -1,30 +1,26 @@
 """One's own data: a table, arrays or a folder of images, as what a model reads and answers."""
 
 import hashlib
-import math
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from bilens.base.errors import DataError, ShapeError, UsageError
 from bilens.base.files import check_regular_file, file_sha256
-from bilens.base.memory import check_memory
 from bilens.data.arrays import KINDS, Array, read_arrays
 from bilens.data.image_folder import read_images
-from bilens.data.model_interface import LabelledData, ModelInterface, targets_of
+from bilens.data.model_interface import ClassName, Label, LabelledData, ModelInterface
 from bilens.data.table_columns import Cells
 from bilens.data.table_file import read_table
-from bilens.data.tables import answers_of, columns_of, with_target
+from bilens.data.tables import columns_of, with_target
 from bilens.records.common import DataOrigin
 
 INPUT_KEYS = ("x_test", "X_test", "x", "X", "images", "data", "inputs", "features")
 LABEL_KEYS = ("y_test", "Y_test", "y", "Y", "labels", "label", "targets", "target")
-Answers: TypeAlias = Array | Sequence[str] | None
+Answers: TypeAlias = Array | Tensor | Cells | list[Label] | None
 Read: TypeAlias = tuple[Array, Answers]
 
 
@@ -40,7 +36,7 @@ def read_labelled(path: Path, labels: str | None, model: ModelInterface) -> Labe
             raise UsageError(f"{path}: subfolders of images name the classes: leave --labels out.")
         files, x = read_images(path, model)
         kind, names = "images", tuple(str(file.relative_to(path)) for file in files)
-        y: Answers = [file.parent.name for file in files]
+        y: Answers = [ClassName(file.parent.name) for file in files]
         sha256 = hashlib.sha256(x.tobytes()).hexdigest()
     else:
         check_regular_file(path, "expected a table, arrays, or a folder of images", DataError)
@@ -53,18 +49,47 @@ def read_labelled(path: Path, labels: str | None, model: ModelInterface) -> Labe
 def labelled(
     x: Array, y: Answers, origin: DataOrigin, model: ModelInterface, names: tuple[str, ...] = ()
 ) -> LabelledData:
-    inputs, targets, where = inputs_of(origin.source, x, model), None, origin.source
+    """Return rows and right answers as a model reads them; their kind says what they are."""
+    where, targets = origin.source, None
+    inputs = model.encode_rows(where, x)
+    answers: Any = y.table.numbers if isinstance(y, Cells) else y
+    given = tuple(np.shape(answers))
     if y is None:
         model.note("no_labels")
-    elif np.shape(y)[:1] != (len(inputs),):
+    elif given[:1] != (len(inputs),):
         raise ShapeError(
-            f"{where}: {len(inputs)} rows have right answers {np.shape(y)}; expected one each."
+            f"{where}: {len(inputs)} rows have right answers {given}; expected one each."
         )
     elif model.answers:
-        targets = targets_of(where, np.asarray(y), model)
+        targets = model.encode_labels(where, labels_in(where, y, model))
     shape = tuple(x.shape[1:]) if x.ndim > 2 else None
     notes, numbers, done = tuple(model.notes), tuple(model.numbers), tuple(model.done)
-    return LabelledData(inputs, targets, origin, names, shape, notes, numbers, done)
+    box = (0.0, 1.0) if any(note.kind == "bytes" for note in notes) else model.box
+    inside = box is not None and box[0] <= float(inputs.min()) and float(inputs.max()) <= box[1]
+    return LabelledData(
+        inputs, targets, origin, names, shape, notes, numbers, done, box if inside else None
+    )
+
+
+def labels_in(
+    where: str, y: Array | Tensor | Cells | list[Label], model: ModelInterface
+) -> list[Label]:
+    """Return what right answers are, by where they come from."""
+    if isinstance(y, list):
+        return y
+    if isinstance(y, Cells):
+        found = model.labels_of_cells(y)
+        model.done.extend(y.done)
+        return found
+    return model.labels_of_array(where, as_array(y), isinstance(y, Tensor))
+
+
+def as_array(part: Any) -> Array:
+    """Return an array of a tensor, an array, or what becomes one."""
+    if isinstance(part, Tensor):
+        part = part.detach().cpu().to_dense()
+        part = part.double() if part.is_floating_point() else part
+    return np.asarray(part)
 
 
 def from_table(path: Path, labels: str | None, model: ModelInterface) -> Read:
@@ -103,10 +128,7 @@ def from_table(path: Path, labels: str | None, model: ModelInterface) -> Read:
         model.note("target", column=target)
     if target is None:
         return rows, None
-    cells = Cells(table, target, is_target=True)
-    answers = answers_of(cells, model.classes)
-    model.done.extend(cells.done)
-    return rows, answers
+    return rows, Cells(table, target, is_target=True)
 
 
 def from_arrays(path: Path, labels: str | None, model: ModelInterface) -> Read:
@@ -134,31 +156,8 @@ def read_labels(path: Path) -> Answers:
     if path.suffix in KINDS:
         found: list[Answers] = [*read_arrays(path).values()]
     else:
-        found = [[*column] for column in zip(*read_table(path).rows, strict=True)]
+        table = read_table(path)
+        found = [Cells(table, name, is_target=True) for name in table.names]
     if len(found) != 1:
         raise DataError(f"{path}: expected one column, or one array, of right answers.")
     return found[0]
-
-
-def inputs_of(where: str, array: Array, model: ModelInterface) -> Tensor:
-    """Return an array as rows of a model's inputs; bytes of images become 0 to 1."""
-    shape, expected = array.shape[1:], model.input_shape or (model.d_input,)
-    if array.dtype.kind not in "fiub":
-        raise DataError(f"{where}: holds {array.dtype}; expected real numbers for inputs.")
-    sides = [[side for side in sizes if side > 1] for sizes in (shape, expected)]
-    other = min(len(shape), len(expected)) > 1 and sides[0] != sides[1]
-    if array.ndim < 2 or len(array) == 0 or math.prod(shape) != model.d_input or other:
-        raise ShapeError(
-            f"{where}: the inputs have shape {array.shape}; the model reads {model.d_input} "
-            f"inputs: expected (rows, {', '.join(map(str, expected))})."
-        )
-    check_memory(16 * array.size, where, "pass fewer rows")
-    rows = torch.from_numpy(array.reshape(len(array), -1).astype(np.float64))
-    if array.dtype == np.uint8:
-        is_image = max(len(shape), len(expected)) > 1
-        rows /= 255 if is_image else 1
-        model.note("bytes" if is_image else "unscaled")
-    bad = (~rows.isfinite()).any(dim=1).nonzero().flatten().tolist()
-    if bad:
-        raise DataError(f"{where}: row {bad[0]} and {len(bad) - 1} more hold NaN or infinity.")
-    return rows

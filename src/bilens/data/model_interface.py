@@ -1,23 +1,40 @@
-"""What a model reads and answers, and right answers as its classes or numbers."""
+"""What a model reads and answers: it encodes every row and every right answer that reaches it."""
 
-import hashlib
-from base64 import b64decode, b64encode
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
+from msgspec import structs
 from torch import Tensor
 
-from bilens.base.errors import DataError, UsageError
+from bilens.base.errors import DataError, ShapeError, UsageError
+from bilens.base.memory import check_memory
 from bilens.data.arrays import Array
-from bilens.data.cells import plain_number
+from bilens.data.cells import parse_number, plain_number
+from bilens.data.images import ImageDataset
+from bilens.data.table_columns import Cells, number_in, spelling_key, votes_of
 from bilens.records.common import DataOrigin, Value
 from bilens.records.performance import DataNote
-from bilens.records.table_audit import Conversion, TableReading
+from bilens.records.table_audit import Conversion, TableColumn, TableReading
 
 Task = Literal["classification", "regression", "unknown"]
+
+
+class ClassIndex(int):
+    """A label that is the position of a class among the outputs of a model, from 0."""
+
+
+class ClassName(str):
+    """A label that is the name of a class."""
+
+    __slots__ = ()
+
+
+Label: TypeAlias = ClassIndex | ClassName | float  # a number is the answer of a regression
 
 
 @dataclass(frozen=True)
@@ -36,10 +53,14 @@ class ModelInterface:
     fill: tuple[float, ...] | None = None  # in the place of inputs that are missing there
     encoding: str | None = None  # of the text of a table; None where it is to be found out
     training: bool = False  # whether the data are to be those of a training, where a file has both
-    positions: bool = False  # whether labels may be positions of classes that have names
+    positions: bool = (
+        False  # whether it was trained on positions of its classes, not on their names
+    )
     # the activation that the one output comes out of, where it is no logit: of a sigmoid it is the
     # probability of the second class, of others nothing that a class could be read from
     ends: str = ""
+    link: Literal["", "exp"] = ""  # what turns the one output into the mean that it stands for
+    box: tuple[float, float] | None = None  # that every input lies in; None where nothing says it
     notes: list[DataNote] = field(default_factory=list)  # on the data that are read for it
     numbers: list[int] = field(default_factory=list)  # of their rows, as a spreadsheet shows them
     done: list[Conversion] = field(default_factory=list)  # to a table
@@ -50,12 +71,239 @@ class ModelInterface:
         count, names = max(self.d_output, 2), self.output_names or ()
         return names if len(names) == count else tuple(map(str, range(count)))
 
+    @property
+    def has_names(self) -> bool:
+        """Whether its classes are called otherwise than by their positions."""
+        return self.classes != tuple(map(str, range(len(self.classes))))
+
     def row(self, index: int) -> int:
         """Return how a row is called: as a spreadsheet numbers it, or from 0."""
         return self.numbers[index] if self.numbers else index
 
     def note(self, kind: str, **values: Value) -> None:
         self.notes.append(DataNote(kind, values))
+
+    def means(self, outputs: Tensor) -> Tensor:
+        """Return the numbers that outputs stand for: some models give the logarithm of a mean."""
+        return outputs.exp() if self.link == "exp" else outputs
+
+    def logits(self, outputs: Tensor) -> Tensor:
+        """Return a logit for each class, (rows, classes), from the outputs of the model."""
+        if self.d_output > 1:
+            return outputs
+        if self.ends == "sigmoid":
+            return torch.cat([1 - outputs, outputs], dim=1).log()
+        return torch.cat([-outputs, outputs], dim=1) / 2
+
+    # ---- rows
+
+    def encode_rows(self, where: str, array: Array) -> Tensor:
+        """Return an array as rows of inputs, (rows, in) float64; bytes of images become 0 to 1."""
+        shape, expected = array.shape[1:], self.input_shape or (self.d_input,)
+        if array.dtype.kind not in "fiub":
+            raise DataError(f"{where}: holds {array.dtype}; expected real numbers for inputs.")
+        sides = [[side for side in sizes if side > 1] for sizes in (shape, expected)]
+        other = min(len(shape), len(expected)) > 1 and sides[0] != sides[1]
+        if array.ndim < 2 or len(array) == 0 or math.prod(shape) != self.d_input or other:
+            raise ShapeError(
+                f"{where}: the inputs have shape {array.shape}; the model reads {self.d_input} "
+                f"inputs: expected (rows, {', '.join(map(str, expected))})."
+            )
+        check_memory(16 * array.size, where, "pass fewer rows")
+        rows = torch.from_numpy(array.reshape(len(array), -1).astype(np.float64))
+        if array.dtype == np.uint8:
+            is_image = max(len(shape), len(expected)) > 1
+            rows /= 255 if is_image else 1
+            self.note("bytes" if is_image else "unscaled")
+        bad = (~rows.isfinite()).any(dim=1).nonzero().flatten().tolist()
+        if bad:
+            raise DataError(f"{where}: row {bad[0]} and {len(bad) - 1} more hold NaN or infinity.")
+        if self.box == (0.0, 1.0) and float(rows.max()) > 1 and bool((rows == rows.round()).all()):
+            raise DataError(
+                f"{where}: the inputs are whole numbers up to {rows.max():g}, and the model was "
+                "trained on pixels from 0 to 1: divide them by 255, or pass them as uint8."
+            )
+        return rows
+
+    # ---- right answers: what each of them is, decided where it enters
+
+    def labels_of_dataset(self, data: ImageDataset, labels: Tensor) -> list[Label]:
+        """Return labels of a data set: positions, or the names that it shares with the model."""
+        own = tuple(map(str, range(len(data.class_names))))
+        named = data.source_kind != "tensors" or data.class_names != own  # said by somebody
+        if named and {*data.class_names} == {*self.classes}:
+            return [ClassName(data.class_names[label]) for label in labels.tolist()]
+        return [*map(ClassIndex, labels.tolist())]
+
+    def labels_of_array(self, where: str, array: Array, is_tensor: bool = False) -> list[Label]:
+        """Return what an array of right answers holds: positions, names, or numbers.
+
+        Whole numbers are positions for a model that was trained on positions; so are those of a
+        tensor, as long as no class has a number for its name.
+        """
+        array = plain_labels(where, array)
+        texts = [str(value).strip() for value in array.tolist()]
+        numbers = [plain_number(text) for text in texts]
+        if self.wants_numbers(numbers):
+            return self.numbers_of(where, texts, numbers)
+        if array.dtype.kind == "b" and not {"false", "true"} <= self.named().keys():
+            if self.positions or not self.has_names:
+                self.note("positions")
+                return [*map(ClassIndex, array.tolist())]
+            if {(0.0, ""), (1.0, "")} <= self.named().keys():
+                texts = [str(int(value)) for value in array]
+        words = all(plain_number(name) is None for name in self.classes)
+        by_place = self.positions or (is_tensor and words)
+        if array.dtype.kind == "U":
+            by_place = self.positions and words
+        places = [int(one) for one in numbers if one is not None and one.is_integer()]
+        if by_place and len(places) == len(texts):
+            return [*map(ClassIndex, places)]
+        return [*map(ClassName, texts)]
+
+    def labels_of_cells(self, cells: Cells) -> list[Label]:
+        """Return what the cells of a column hold: names, or numbers in the unit of the training.
+
+        They are read like the target of the training, as far as the model says how that was.
+        """
+        texts, named = cells.table.column(cells.name), self.named()
+        if self.task == "classification" and all(spelling_key(text) in named for text in texts):
+            return [ClassName(self.classes[named[spelling_key(text)]]) for text in texts]
+        read = self.reading
+        column = TableColumn(cells.name, "number", (), decimal="")
+        column = column if read is None or read.target is None else read.target
+        decimal = cells.decimal(votes_of(cells.table), column.decimal)
+        parsed = [parse_number(text, decimal) for text in texts]
+        if self.task != "classification":
+            units = {one[1] for one in parsed if one is not None}
+            if read is not None and read.target is None and len(units) == 1:  # of before
+                column = structs.replace(column, unit=units.pop())
+            numbers = [number_in(column, one) for one in parsed]
+            if self.wants_numbers(numbers):
+                for row, one in enumerate(parsed):
+                    if one is not None and numbers[row] is None:
+                        unit = f"in {column.unit}" if column.unit else "without a unit"
+                        wanted = f"a number {unit}, as the model was trained on"
+                        raise cells.refused(cells.table.numbers[row], texts[row], wanted)
+                return self.numbers_of(f"{cells.table.path}", texts, numbers)
+        named = self.named(decimal)
+        places = [place_of(text, named, decimal) for text in texts]
+        if self.positions and {*places} == {None} and None not in map(plain_number, texts):
+            return self.labels_of_array(f"{cells.table.path}", np.array(texts))
+        return [
+            ClassName(text if place is None else self.classes[place])
+            for text, place in zip(texts, places, strict=True)
+        ]
+
+    def wants_numbers(self, numbers: Sequence[float | None]) -> bool:
+        """Tell whether right answers are numbers; of one output they decide it themselves."""
+        if self.task == "unknown" and self.d_output == 1:
+            return not {*numbers} <= {0.0, 1.0, None}
+        return self.task == "regression"
+
+    def numbers_of(
+        self, where: str, texts: Sequence[str], numbers: Sequence[float | None]
+    ) -> list[Label]:
+        """Return right answers that are numbers; refuse what is none."""
+        found = [number for number in numbers if number is not None]
+        if len(found) < len(numbers):
+            row = [*numbers].index(None)
+            raise DataError(
+                f"{where}: row {self.row(row)} has {texts[row]!r:.40}; expected a finite number."
+            )
+        if self.ends == "sigmoid" and not 0 <= min(found) <= max(found) <= 1:
+            raise DataError(
+                f"{where}: right answers run from {min(found):g} to {max(found):g}, and the one "
+                "output of the model is a probability: write 0 and 1 for the two classes."
+            )
+        return [*found]
+
+    def named(self, decimal: str = ".") -> dict[object, int]:
+        """Return the position of each class by what spells its name; not what spells two names."""
+        exact, spelt = [*self.classes], [*map(spelling_key, self.classes)]
+        valued = [parse_number(name, decimal) for name in self.classes]
+        found: dict[object, int] = {}
+        for keys in (valued, spelt, exact):  # the last one counts
+            counts = Counter[object](keys)
+            found |= {key: at for at, key in enumerate(keys) if counts[key] == 1}
+        found.pop(None, None)
+        return found
+
+    # ---- right answers as classes or numbers
+
+    def encode_labels(self, where: str, labels: Sequence[Label]) -> Tensor:
+        """Return right answers, (rows,): int64 positions of classes, or float64 numbers."""
+        if not isinstance(labels[0], ClassIndex | ClassName):
+            if len({*labels}) == 1:
+                raise DataError(
+                    f"{where}: the target is {labels[0]:g} in every row, so that nothing can be "
+                    "measured: pass rows with different targets, or another column (--labels)."
+                )
+            return torch.tensor(labels, dtype=torch.float64)
+        if self.d_output == 1 and self.ends not in ("", "sigmoid"):
+            raise DataError(
+                f"{where}: the labels are classes, and the model's one output comes out of "
+                f"{self.ends}, so that it is neither a logit nor the probability of one: let the "
+                "model end in a sigmoid, or without it, or pass the numbers that it is to give."
+            )
+        places, named = list[int](), self.named()
+        for row, label in enumerate(labels):
+            if isinstance(label, ClassIndex):
+                place = int(label) if 0 <= label < len(self.classes) else None
+            else:
+                place = place_of(str(label), named)
+            if place is None:
+                raise self.no_class(where, row, labels)
+            places.append(place)
+        if isinstance(labels[0], ClassIndex) and self.has_names:
+            self.note("positions")
+        if self.d_output == 1:
+            self.note("one_probability" if self.ends else "one_logit", name=self.classes[1])
+        if len({*places}) == 1:
+            self.note("one_class", name=self.classes[places[0]])
+        return torch.tensor(places)
+
+    def no_class(self, where: str, row: int, labels: Sequence[Label]) -> DataError:
+        """Return the error of a label that is no class of the model."""
+        shown = f"{', '.join(self.classes[:8])}{', …' if len(self.classes) > 8 else ''}"
+        texts = sorted({str(label) for label in labels})
+        if isinstance(labels[0], ClassIndex) and self.has_names:
+            shown = f"positions from 0 to {len(self.classes) - 1}"
+        elif {*texts} <= {"False", "True", *map(str, range(len(self.classes)))}:
+            return DataError(
+                f"{where}: the labels are {', '.join(texts[:4])}, and the model's classes are "
+                f"called {shown}: which label is which class is not known. Write these names as "
+                "the labels."
+            )
+        return DataError(
+            f"{where}: row {self.row(row)} has the label {str(labels[row])!r:.40}, which is no "
+            f"class of the model ({shown}): remove such rows, or rename the labels."
+        )
+
+
+def place_of(text: str, named: dict[object, int], decimal: str = ".") -> int | None:
+    """Return the class whose name a text spells: the same text, or the same number."""
+    for key in (text, spelling_key(text), parse_number(text, decimal)):
+        if key in named:
+            return named[key]
+    return None
+
+
+def plain_labels(where: str, array: Array) -> Array:
+    """Return right answers as one array of numbers, truth values or texts, (rows,)."""
+    array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+    if array.dtype.kind in "OT":  # as tables of pandas hold texts
+        kinds = {type(value) for value in array.tolist()}
+        same = (
+            all(issubclass(kind, str) for kind in kinds) or kinds <= {int, float} or len(kinds) < 2
+        )
+        array = np.array(array.tolist()) if same else array
+    if array.ndim != 1 or array.dtype.kind not in "fiubU":
+        raise DataError(
+            f"{where}: right answers are {array.dtype} of shape {array.shape}; expected (rows,) "
+            "numbers or texts, none of them missing; of one-hot labels take argmax(axis=1)."
+        )
+    return array
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +318,7 @@ class LabelledData:
     notes: tuple[DataNote, ...] = ()  # what was done to them, or taken for granted
     numbers: tuple[int, ...] = ()  # of rows, as a spreadsheet shows them; empty where from 0
     done: tuple[Conversion, ...] = ()  # to a table
+    box: tuple[float, float] | None = None  # that every input lies in; None where nothing says it
 
     def places(self, rows: Sequence[int]) -> tuple[int, ...]:
         """Return where rows stand that a spreadsheet shows under some numbers, or from 0."""
@@ -81,81 +330,3 @@ class LabelledData:
                 f"numbered from {known[0]} to {known[-1]}."
             )
         return tuple(map(known.index, rows))
-
-
-def targets_of(where: str, array: Array, model: ModelInterface) -> Tensor:
-    """Return right answers: int64 classes, or float64 numbers; of one output they decide which."""
-    array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
-    if array.ndim != 1 or array.dtype.kind not in "fiubU":
-        raise DataError(
-            f"{where}: right answers are {array.dtype} of shape {array.shape}; expected (rows,) "
-            "numbers or texts; of one-hot labels take argmax(axis=1)."
-        )
-    texts = [str(value).strip() for value in array.tolist()]
-    numbers = [plain_number(text) for text in texts]
-    single = model.task == "unknown" and model.d_output == 1
-    if {*numbers} <= {0.0, 1.0, None} if single else model.task != "regression":
-        return classes_of(where, texts, model)
-    if None in numbers:
-        row = numbers.index(None)
-        raise DataError(
-            f"{where}: row {model.row(row)} has {texts[row]!r:.40}; expected a finite number."
-        )
-    if len({*numbers}) == 1:
-        raise DataError(
-            f"{where}: the target is {texts[0]} in every row, so that nothing can be measured: "
-            "pass rows with different targets, or another column (--labels)."
-        )
-    return torch.tensor(numbers, dtype=torch.float64)
-
-
-def classes_of(where: str, texts: list[str], model: ModelInterface) -> Tensor:
-    """Return labels as classes of a model: by name, or by position."""
-    if model.d_output == 1 and model.ends not in ("", "sigmoid"):
-        raise DataError(
-            f"{where}: the labels are classes, and the model's one output comes out of "
-            f"{model.ends}, so that it is neither a logit nor the probability of one: let the "
-            "model end in a sigmoid, or without it, or pass the numbers that it is to give."
-        )
-    known = {name: index for index, name in enumerate(model.classes)}
-    texts = [text if text in known else text.removesuffix(".0") for text in texts]
-    places = {str(index): index for index in known.values()} | {"False": 0, "True": 1}
-    if not {*texts} <= {*known} and {*texts} <= {*places}:
-        if not model.positions and any(places.get(name) != at for name, at in known.items()):
-            raise DataError(
-                f"{where}: the labels are {', '.join(sorted({*texts})[:4])}, and the model's "
-                f"classes are called {', '.join([*known][:8])}: which label is which class is not "
-                "known. Write these names as the labels."
-            )
-        known = places
-        model.note("positions")
-    bad = next((row for row, text in enumerate(texts) if text not in known), None)
-    if bad is not None:
-        raise DataError(
-            f"{where}: row {model.row(bad)} has the label {texts[bad]!r:.40}, which is no class of "
-            f"the model ({', '.join([*known][:8])}{', …' if len(known) > 8 else ''}): remove such "
-            "rows, or rename the labels."
-        )
-    if model.d_output == 1:
-        model.note("one_probability" if model.ends else "one_logit", name=[*known][1])
-    if len({*texts}) == 1:
-        model.note("one_class", name=texts[0])
-    return torch.tensor([known[text] for text in texts])
-
-
-ROWS_KEY = "training_rows"  # in the provenance of a model: the fingerprints of its training rows
-
-
-def row_fingerprints(inputs: Tensor, targets: Tensor) -> str:
-    """Return 32 bits of each row with its right answer, so that the same rows are known again."""
-    rows = torch.cat([inputs.double(), targets[:, None].double()], dim=1).float().cpu().numpy()
-    hashes = (hashlib.blake2b(row.tobytes(), digest_size=4).digest() for row in rows + 0.0)
-    return b64encode(b"".join(hashes)).decode()
-
-
-def known_rows(text: str, inputs: Tensor, targets: Tensor) -> tuple[int, float]:
-    """Return how many rows are among those of fingerprints, and the share of twins among these."""
-    texts = (text, row_fingerprints(inputs, targets))
-    known, rows = (np.frombuffer(b64decode(found), "<u4") for found in texts)
-    counts = np.unique(known, return_counts=True)[1]
-    return int(np.isin(rows, known).sum()), float(counts[counts > 1].sum() / max(len(known), 1))

@@ -207,12 +207,17 @@ def names_of(column: TableColumn) -> tuple[str, ...]:
     return tuple(f"{column.name}: {part}" for part in parts)
 
 
+def number_in(column: TableColumn, parsed: tuple[float, str] | None) -> float | None:
+    """Return a number in the unit of a column; None for one of another unit."""
+    known = (column.unit,) if column.unit in MARKS else ("", column.unit)
+    return None if parsed is None or parsed[1] not in known else parsed[0]
+
+
 def parts_of(cell: str, column: TableColumn, choice: str) -> tuple[float, ...] | None:
     """Return the inputs of a cell, all 0 for an unknown text; None where it is of another kind."""
     if column.kind == "number":
-        number = parse_number(cell, choice)
-        known = (column.unit,) if column.unit in MARKS else ("", column.unit)
-        return None if number is None or number[1] not in known else number[:1]
+        number = number_in(column, parse_number(cell, choice))
+        return None if number is None else (number,)
     if column.kind == "date":
         day = parse_date(cell, choice)
         if day is None:

@@ -108,15 +108,3 @@ def implied_columns(table: RawTable, names: Sequence[str]) -> list[TableColumn]:
         inputs, levels = (*before.inputs, name), (*before.levels, level)
         found[column] = TableColumn(column, "category", inputs, levels=levels)
     return [*found.values()]
-
-
-def answers_of(target: Cells, classes: Sequence[str] = ()) -> list[str]:
-    """Return right answers: the classes that cells spell, else numbers of one unit, else cells."""
-    cells = target.table.column(target.name)
-    known = {spelling_key(name): name for name in classes}
-    if all(spelling_key(cell) in known for cell in cells):
-        return [known[spelling_key(cell)] for cell in cells]
-    decimal = target.decimal(votes_of(target.table))
-    found = [one for cell in cells if (one := parse_number(cell, decimal)) is not None]
-    is_one_unit = len({unit for _, unit in found}) == 1 and len(found) == len(cells)
-    return [f"{value:.17g}" for value, _ in found] if is_one_unit else cells

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bilens.base.errors import DataError, UsageError
-from bilens.data.cells import is_missing, parse_number
+from bilens.data.cells import DECIMAL, is_missing, parse_number
 from bilens.data.column_checks import checked
 from bilens.data.table_columns import Cells, fitted_column, varies, votes_of
 from bilens.data.table_file import RawTable
@@ -73,24 +73,27 @@ def training_table(
         done += cells.done
     if not inputs:
         raise DataError(f"{table.path}: no column is left to predict {target!r} from.")
-    goal, class_names, said = as_target(table, target, task)
+    goal, class_names, target_column, said = as_target(table, target, task)
     values = torch.tensor(list(inputs.values()), dtype=torch.float64).T.contiguous()
     done += said
     if len(inputs) > len(values):
         done.append(Conversion.of("wide", inputs=len(inputs), rows=len(values)))
     names = tuple(inputs)
-    reading = TableReading(checked(columns, values, names, goal), tuple(done))
+    read_columns = checked(columns, values, names, goal)
+    reading = TableReading(read_columns, tuple(done), target=target_column)
     return TrainingTable(values, names, goal, class_names, reading, table)
 
 
 def as_target(
     table: RawTable, name: str, task: Task
-) -> tuple[Tensor, tuple[str, ...] | None, list[Conversion]]:
-    """Return the target as classes with their names, or as numbers and None."""
+) -> tuple[Tensor, tuple[str, ...] | None, TableColumn, list[Conversion]]:
+    """Return the target as classes with their names, or as numbers and None; and how it is read."""
     target = Cells(table, name, "choose another target", is_target=True)
     target.refuse_odd_numbers()
     texts = target.known
-    decimal = target.decimal(votes_of(table))
+    votes = votes_of(table)
+    decimal = target.decimal(votes)
+    saved = target.to_save(DECIMAL, votes, decimal)
     parsed = [parse_number(cell, decimal) for cell in texts]
     pairs = [pair for pair in parsed if pair is not None]
     found, is_numeric = [value for value, _ in pairs], None not in parsed
@@ -98,7 +101,8 @@ def as_target(
         few = len(set(found)) <= MOST_CLASSES and all(value.is_integer() for value in found)
         task = "classification" if not is_numeric or few else "regression"
     if task == "regression":
-        if not is_numeric or len({unit for _, unit in pairs}) > 1:
+        units = sorted({unit for _, unit in pairs})
+        if not is_numeric or len(units) > 1:
             odd = parsed.index(None) if not is_numeric else 0
             raise target.refused(*target.places[odd], "a finite number in one unit")
         if not varies(found):
@@ -106,7 +110,8 @@ def as_target(
                 f"{table.path}: the target {name!r} is {texts[0]} in every row, so that there is "
                 "nothing to predict: choose another target."
             )
-        return torch.tensor(found, dtype=torch.float64), None, target.done
+        column = TableColumn(name, "number", (), units[0], saved)
+        return torch.tensor(found, dtype=torch.float64), None, column, target.done
     cells = target.texts()
     names = sorted(set(cells), key=lambda cell: (parse_number(cell, decimal) or (0.0, cell), cell))
     if len(names) < 2:
@@ -121,4 +126,5 @@ def as_target(
             f"{len(cells)} rows, too many for classes: {other}choose another target."
         )
     codes = {cell: index for index, cell in enumerate(names)}
-    return torch.tensor([codes[cell] for cell in cells]), tuple(names), target.done
+    column = TableColumn(name, "category", (), decimal=saved)
+    return torch.tensor([codes[cell] for cell in cells]), tuple(names), column, target.done

@@ -31,7 +31,6 @@ from bilens.records.base import Numbers
 from bilens.records.common import UNKNOWN, Origin
 
 CLIPPED_IMAGES = 1000  # that the clipped effect is measured on, at most
-LOWEST, HIGHEST = 0.0, 1.0  # the box of pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +42,7 @@ class Judge:
     labels: Tensor  # (num,), none of them the target
     scores: Tensor  # (num, out), f of the images
     target: int  # the class that should win
+    box: tuple[float, float] | None = None  # of all inputs; None where nothing says it
 
     def effect(self, deltas: Tensor) -> Effect:
         """Return what each row of (num, in) does, without a box."""
@@ -61,10 +61,12 @@ class Judge:
         count = min(len(self.labels), CLIPPED_IMAGES)
         return torch.arange(count) * len(self.labels) // count
 
-    def clipped_effect(self, deltas: Tensor) -> Effect:
-        """Return the same with pixels cut to the box, on the sample."""
+    def clipped_effect(self, deltas: Tensor) -> Effect | None:
+        """Return the same with inputs cut to their box, on the sample; None without a box."""
+        if self.box is None:
+            return None
         images, labels = self.images[self.sample], self.labels[self.sample]
-        moved = [self.f((images + delta).clamp(LOWEST, HIGHEST)) for delta in deltas]
+        moved = [self.f((images + delta).clamp(*self.box)) for delta in deltas]
         return self.read(moved, labels)
 
     def read(self, moved: tuple[Tensor, ...] | list[Tensor], labels: Tensor) -> Effect:
@@ -98,13 +100,14 @@ def curve_of(kind: str, objectives: Sequence[ObjectiveFinding]) -> MethodCurve |
     if not found:
         return None
     change = average([item.change for item in found])
+    cut = [item.clipped for item in found if item.clipped is not None]
     return MethodCurve(
         kind=kind,
         reads=READS[kind],
         edge=kind in EDGE,
         members=max(item.member for item in found),
         effect=mean_effect([item.effect for item in found]),
-        clipped=mean_effect([item.clipped for item in found]),
+        clipped=mean_effect(cut) if cut else None,
         change=change,
         gap=tuple(own - least for own, least in zip(change, average(optima), strict=True)),
     )
@@ -132,12 +135,16 @@ def attack_classifier(
     test: LabelledImages,
     request: AttackRequest,
     *,
+    box: tuple[float, float] | None = None,
     input_shape: tuple[int, ...] | None = None,
     output_names: tuple[str, ...] | None = None,
     progress: Progress = silent,
     origin: Origin = UNKNOWN,
 ) -> Attack:
-    """Return what universal perturbations of every method do to a one-layer bilinear classifier."""
+    """Return what universal perturbations of every method do to a one-layer bilinear classifier.
+
+    `box` is the interval that every input lies in, where that is known.
+    """
     if not isinstance(module, BilinearClassifier):
         raise UsageError(
             f"an attack reads a BilinearClassifier, got a {type(module).__name__}: use "
@@ -152,11 +159,12 @@ def attack_classifier(
     means = ClassMeans.of(training.images, training.labels, summary.d_output)
     objectives = list(request.objectives(f, means))
     progress("spectra", 0, 1)
+    is_light = float(training.images.min()) >= 0  # below zero lies no pixel, and dark is no word
     methods = PerturbationMethods(
         means,
         published_keys(wide),
         pixel_space_keys(wide),
-        at_edge(means.overall),
+        at_edge(means.overall) if is_light else torch.zeros(0, dtype=torch.int64),
         summary.input_shape,
         request,
     )
@@ -165,7 +173,7 @@ def attack_classifier(
     found = []
     for done, objective in enumerate(objectives):
         progress("attacks", done, len(objectives))
-        judge = judge_of(f, images, test.labels, scores, objective)
+        judge = judge_of(f, images, test.labels, scores, objective, box)
         found.append(attack_objective(objective, methods, judge, request))
     progress("attacks", len(objectives), len(objectives))
     return Attack(
@@ -184,7 +192,12 @@ def attack_classifier(
 
 
 def judge_of(
-    f: QuadraticMap, images: Tensor, labels: Tensor, scores: Tensor, objective: Objective
+    f: QuadraticMap,
+    images: Tensor,
+    labels: Tensor,
+    scores: Tensor,
+    objective: Objective,
+    box: tuple[float, float] | None,
 ) -> Judge:
     attacked = torch.isin(labels, torch.tensor(objective.sources))
     if not bool(attacked.any()):
@@ -192,7 +205,8 @@ def judge_of(
             f"there are no test images of the source classes {list(objective.sources)}, so nothing "
             f"can be led to class {objective.target}: choose another source."
         )
-    return Judge(f, images[attacked], labels[attacked], scores[attacked], objective.target)
+    chosen = images[attacked], labels[attacked], scores[attacked]
+    return Judge(f, *chosen, objective.target, box)
 
 
 def attack_objective(
@@ -225,7 +239,7 @@ def attack_objective(
         target=objective.target,
         source=objective.source,
         attacked_images=len(judge.labels),
-        clipped_images=len(judge.sample),
+        clipped_images=0 if judge.box is None else len(judge.sample),
         lower=tuple(lowers[0].tolist()),
         lower_edge=tuple(lowers[1].tolist()) if len(lowers) > 1 else None,
         proof_gap=max(gaps),

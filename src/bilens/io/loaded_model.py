@@ -225,9 +225,12 @@ class LoadedModel:
 # ---- formats
 
 
+LOG_OF_MEAN = "log of the mean"  # what a conversion gives of a model that takes the exponential
+
+
 def is_of_numbers(model: LoadedModel) -> bool:
-    """Tell whether outputs are several numbers, each of its own, as a conversion says of them."""
-    return model.provenance.get("gives") == "numbers"
+    """Tell whether outputs are numbers and no classes, as a conversion says of them."""
+    return model.provenance.get("gives") in ("numbers", LOG_OF_MEAN)
 
 
 @dataclass(frozen=True)

@@ -166,6 +166,17 @@ def parse_numbers(path: Path, content: dict[str, Any], key: str) -> tuple[float,
     return tuple(map(float, numbers))
 
 
+def names_by_id(path: Path, id2label: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names of classes in the order of their numbers, which JSON has as texts."""
+    found = {int(key): str(name) for key, name in id2label.items() if key.isdecimal()}
+    if [*sorted(found)] != [*range(len(id2label))]:
+        raise CheckpointError(
+            f"{path}: id2label numbers its classes {', '.join(id2label)[:80]}; expected 0 to "
+            f"{len(id2label) - 1}: restore the file."
+        )
+    return tuple(found[number] for number in range(len(found)))
+
+
 def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 

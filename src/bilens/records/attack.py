@@ -21,7 +21,8 @@ class PerturbationFinding(Record, frozen=True):
     member: Count  # counted from 1 within its kind
     change: Numbers  # of the mean margin over the training images, exact, at each epsilon
     effect: Effect
-    clipped: Effect  # with pixels cut to [0, 1], on `clipped_images` of the attacked images
+    # with inputs cut to `box`, on `clipped_images` of the attacked images; null without a box
+    clipped: Effect | None
     drawn_epsilon: float  # of the vector
     vector: Numbers  # the perturbation at that epsilon, rounded for drawing
 
@@ -49,7 +50,7 @@ class MethodCurve(Record, frozen=True):
     edge: bool  # it changes edge pixels alone
     members: Count
     effect: Effect
-    clipped: Effect
+    clipped: Effect | None  # null where no box of the inputs is known
     change: Numbers  # at each epsilon
     gap: Numbers  # change less that of the optimal one, mean; at least 0 by the proof
 
@@ -92,6 +93,7 @@ class Attack(Document, frozen=True, kw_only=True):
 def check_lengths(record: MethodCurve | PerturbationFinding, lengths: int, *more: Numbers) -> None:
     """Refuse numbers that are not one for each length of a perturbation."""
     effects = (record.effect, record.clipped)
-    rows = [row for item in effects for row in (item.accuracy, item.margin, item.target_rate)]
+    known = [item for item in effects if item is not None]
+    rows = [row for item in known for row in (item.accuracy, item.margin, item.target_rate)]
     fits = all(len(row) == lengths for row in (record.change, *rows, *more))
     require(fits, f"{record.kind!r} does not have one number for each epsilon")

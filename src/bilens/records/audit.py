@@ -189,6 +189,7 @@ class InputExplanation(Explanation, frozen=True):
     """One prediction, taken apart exactly both ways."""
 
     attributions: tuple[InputAttribution, ...]  # of the predicted class, and of its lead
+    target: float | None = None  # the right answer of a regression, where it is known
 
 
 class Explanations(Document, frozen=True, kw_only=True):

@@ -55,6 +55,8 @@ class TableReading(Record, frozen=True):
     columns: tuple[TableColumn, ...]
     done: tuple[Conversion, ...]
     train_score: float | None = None  # accuracy or R² on the training rows
+    # The target with its unit and decimals; null in folders of before, which do not say it.
+    target: TableColumn | None = None
 
 
 class TableModel(Record, frozen=True):

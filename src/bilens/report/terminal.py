@@ -48,14 +48,14 @@ from bilens.report.text import (
 )
 
 MOST_EFFECTS = 4  # columns and pairs of an output
-EFFECTS: tuple[tuple[str, str, Callable[[MethodCurve], Numbers]], ...] = (
+EFFECTS: tuple[tuple[str, str, Callable[[MethodCurve], Numbers | None]], ...] = (
     ("Share that keep their right answer", ".3f", lambda curve: curve.effect.accuracy),
     ("Mean margin of the label over the target", ".1f", lambda curve: curve.effect.margin),
     ("Share taken for the target", ".3f", lambda curve: curve.effect.target_rate),
     (
         "Share that keep their right answer, pixels clipped to [0, 1]",
         ".3f",
-        lambda curve: curve.clipped.accuracy,
+        lambda curve: None if curve.clipped is None else curve.clipped.accuracy,
     ),
 )
 NO_INPUT = "a standard normal input, which is no real one"
@@ -261,9 +261,11 @@ def attack_tables(record: Attack) -> Iterator[Table]:
         heads = (f">{epsilon:g}" for epsilon in record.epsilons)
         table = grid("perturbation \\ ε", *heads, title=title, look="bare", align="left")
         table.padding = (0, 1, 0, 0)
-        for curve in record.curves:
-            add(table, t(f"attack.kind.{curve.kind}"), *(format(v, form) for v in of(curve)))
-        yield table
+        known = [(curve.kind, of(curve)) for curve in record.curves]
+        for kind, values in known:
+            add(table, t(f"attack.kind.{kind}"), *(format(v, form) for v in values or ()))
+        if all(values is not None for _, values in known):
+            yield table
 
 
 def attack_lines(record: Attack) -> Iterator[str]:

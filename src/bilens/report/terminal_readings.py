@@ -7,6 +7,7 @@ from rich.table import Table
 from bilens.base.memory import readable
 from bilens.records.audit import Contribution, Explanations, InputExplanation
 from bilens.records.base import displayable
+from bilens.records.common import ModelSummary
 from bilens.records.decomposition import (
     FormSpectrum,
     LayerDecomposition,
@@ -201,7 +202,7 @@ def explanation_tables(record: Explanations) -> Iterator[Table]:
     for item in record.explanations:
         table = grid(
             *("class", ">score", "eigenvector, met most at", ">λ", ">v·x", ">contribution"),
-            title=prediction_title(item, names),
+            title=prediction_title(item, record.model),
             caption=f"{unit} = Σ λ(v·x)² + rest + linear + constant, exactly.",
         )
         for score in item.classes:
@@ -228,15 +229,19 @@ def met(t: Catalogue, record: Explanations, item: InputExplanation, pair: Contri
     return place(t, record.model, weights, brief=True)
 
 
-def prediction_title(item: InputExplanation, names: Sequence[str]) -> str:
+def prediction_title(item: InputExplanation, model: ModelSummary) -> str:
     """Return which input it is, what was predicted, and whether that is right, if it is known."""
+    names = model.output_names
+    row = f"Row {item.index}"
     if len(names) == 1:
-        return f"Row {item.index}: {names[0]} = {item.scores[0]:.6g}"
+        right = "" if item.target is None else f", right answer {item.target:.6g}"
+        return f"{row}: {names[0]} = {item.scores[0]:.6g}{right}"
     predicted = f"predicted {names[item.predicted]}"
     if item.label is None:
-        return f"Row {item.index}: {predicted}"
+        return f"{row}: {predicted}"
+    row = row if model.input_names else f"Test image {item.index}"
     ending = "right" if item.label == item.predicted else "WRONG"
-    return f"Test image {item.index}: label {names[item.label]}, {predicted} ({ending})"
+    return f"{row}: label {names[item.label]}, {predicted} ({ending})"
 
 
 def attribution_tables(record: Explanations) -> Iterator[Table]:

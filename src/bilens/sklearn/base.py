@@ -20,6 +20,7 @@ from torch import Tensor
 from bilens.algebra.attribution import attribute
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.api.audit import audit
+from bilens.data.model_interface import ClassIndex
 from bilens.findings.subject import gauge_free
 from bilens.findings.table_audit import output_effects
 from bilens.io.loaded_model import LoadedModel
@@ -277,8 +278,8 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
     def _output_names(self) -> tuple[str, ...]:
         raise NotImplementedError
 
-    def _targets(self, y: Any) -> Tensor:
-        """Return targets as a report takes them."""
+    def _targets(self, y: Any) -> Tensor | list[ClassIndex]:
+        """Return targets as a report takes them: numbers, or positions of classes."""
         raise NotImplementedError
 
 

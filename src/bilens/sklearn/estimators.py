@@ -13,6 +13,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
+from bilens.data.model_interface import ClassIndex
 from bilens.sklearn.base import TableEstimator, as_tensor
 from bilens.train.newton import CrossEntropy, SquaredError
 from bilens.train.table_fit import scaled_target
@@ -137,12 +138,13 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
     def _output_names(self) -> tuple[str, ...]:
         return tuple(str(name) for name in self.classes_)
 
-    def _targets(self, y: Any) -> torch.Tensor:
+    def _targets(self, y: Any) -> list[ClassIndex]:
         y = column_or_1d(y)
         unknown = sorted(map(str, set(y.tolist()) - set(self.classes_.tolist())))
         if unknown:
             raise ValueError(f"y holds {unknown[0]!r}, and the classes of fit are {self.classes_}.")
-        return torch.from_numpy(np.searchsorted(self.classes_, y))
+        known = {name: place for place, name in enumerate(self.classes_.tolist())}
+        return [ClassIndex(known[label]) for label in y.tolist()]
 
 
 class BilinearRegressor(RegressorMixin, TableEstimator):  # type: ignore[misc]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,7 +12,7 @@ import typer
 from bilens.base.errors import UsageError
 from bilens.base.files import write_file
 from bilens.cli.console import Output
-from bilens.cli.options import Json, Lang, Overwrite, check_outputs, option
+from bilens.cli.options import Json, Lang, Overwrite, check_outputs, option, refuse_idle
 from bilens.cli.shared_options import DataFiles, ModelFile
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def explain(
     from bilens.report.terminal_readings import attribution_tables, explanation_tables
 
     plate = options.plate
+    if options.lang != "en" and plate is None and options.html is None:
+        refuse_idle(["--lang"], "--plate or --html")
     check_outputs([("--plate", plate), ("--html", options.html)], overwrite)
     record = explained(output, source.open(), source.model, options, data)
     if plate is not None:
@@ -67,17 +70,22 @@ def explained(
     output: Output, model: LoadedModel, path: Path, options: ExplainOptions, data: DataFiles
 ) -> Explanations:
     from bilens.api.audit import Asked, audit_table
-    from bilens.api.classifier import explain_predictions
-    from bilens.api.given_data import interface_of
+    from bilens.api.classifier import default_baseline, explain_predictions, rows_asked
     from bilens.data.model_interface import LabelledData
 
-    if model.input_names is not None and options.plate is not None:
+    named = model.input_names is not None
+    if named and options.plate is not None:
         raise UsageError(
             "--plate draws the pixels of images; what the columns of a row add is drawn by "
             f"bilens audit {path} --data {data.path} --html page.html."
         )
-    named = model.input_names is not None
-    given = data.find(model, output.say, interface_of(model, answers=not named))
+    usual = default_baseline(model)
+    if options.html is not None and options.baseline not in (None, usual):
+        raise UsageError(
+            f"--html takes rows apart from the baseline {usual!r}: leave --baseline out, or --html."
+        )
+    read = partial(data.find, model, output.say)
+    given = rows_asked(model, options.index, read, output.say) if named else read()
     if given is None:
         raise UsageError(
             "an explanation needs inputs: pass --data with a table, arrays, a folder of images, or "

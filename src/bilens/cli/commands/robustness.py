@@ -6,7 +6,15 @@ import typer
 
 from bilens.base.errors import UsageError
 from bilens.cli.console import Output
-from bilens.cli.options import FAILED, Json, Overwrite, check_outputs, option
+from bilens.cli.options import (
+    FAILED,
+    Json,
+    Overwrite,
+    check_outputs,
+    option,
+    refuse_idle,
+    said,
+)
 from bilens.cli.shared_options import DataFiles, HtmlReport, ModelFile
 
 
@@ -49,6 +57,8 @@ def certify(
     check_outputs([("--html", page.html)], overwrite)
     model = source.open()
     given = data.find(model, output.say)
+    if given is None:
+        refuse_idle([one for one in said(options) if one == "--samples"], "--data")
     with output.progress() as progress:
         report = certify_model(model, given, progress=progress, **vars(options))
     lines = [*certificate_lines(report.record), *page.write(report)]
@@ -90,6 +100,8 @@ def attack(
     from bilens.report.terminal import attack_lines, attack_tables
 
     check_outputs([("--html", page.html)], overwrite)
+    if options.pairs and options.source is not None:
+        raise UsageError("--pairs takes every source in turn, and --source is one: leave one out.")
     model = file.open()
     given = data.find(model, output.say)
     if given is None:

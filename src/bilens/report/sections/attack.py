@@ -47,7 +47,7 @@ def attack_page(t: Catalogue, record: Attack) -> Page:
         limits=[
             t("attack.not_proven"),
             t("attack.limits.mean"),
-            t("attack.limits.clipped", count=whole(clipped)),
+            t("attack.limits.clipped", count=whole(clipped)) if clipped else t("attack.limits.box"),
             t("attack.limits.edge", count=whole(record.edge_pixels)),
             t("attack.limits.layer"),
         ],
@@ -81,6 +81,7 @@ def curves(t: Catalogue, record: Attack) -> Markup:
     for part in ("effect", "clipped"):
         for edge in (False, True):
             chosen = [curve for curve in record.curves if curve.edge == edge]
+            chosen = [curve for curve in chosen if getattr(curve, part) is not None]
             if chosen:
                 title = t(f"attack.curves.{part}.{'edge' if edge else 'whole'}")
                 groups.append(chart_group(t, record.epsilons, chosen, part, title))
@@ -92,7 +93,8 @@ def chart_group(
     t: Catalogue, epsilons: Sequence[float], chosen: Sequence[MethodCurve], part: str, title: str
 ) -> Markup:
     """Return accuracy, mean margin and target rate of some methods, below their legend."""
-    effects = [curve.clipped if part == "clipped" else curve.effect for curve in chosen]
+    found = [curve.clipped if part == "clipped" else curve.effect for curve in chosen]
+    effects = [effect for effect in found if effect is not None]
     names = t.each("attack.kind", (curve.kind for curve in chosen))
     # An edge shares the colour of the whole.
     kinds = [curve.kind.removesuffix("_edge").replace("_", "-") for curve in chosen]
@@ -137,7 +139,7 @@ def numbers(t: Catalogue, record: Attack) -> Markup:
             percent(curve.effect.accuracy[at]),
             fixed(curve.effect.margin[at]),
             percent(curve.effect.target_rate[at]),
-            percent(curve.clipped.accuracy[at]),
+            NONE if curve.clipped is None else percent(curve.clipped.accuracy[at]),
             fixed(curve.gap[at], 3),
             t.listing(t.each("attack.reads", curve.reads)),
         )
