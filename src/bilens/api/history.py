@@ -115,7 +115,7 @@ class History:
             "passed": record.passed,
             "failed": json.dumps(failed_rules(record)),
             "identity": kept_identity(record.reproduce.identity),
-            "files": json.dumps(record.source.files),
+            "files": json.dumps([*record.source.files.items()]),
         }
         document = to_json(record)
         packed = zlib.compress(json_text(document).encode())

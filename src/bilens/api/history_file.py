@@ -48,7 +48,7 @@ MIGRATIONS = (  # a script each; the number of those that were run is the file's
     """,
     """
     ALTER TABLE audits ADD COLUMN identity TEXT;
-    ALTER TABLE audits ADD COLUMN files TEXT NOT NULL DEFAULT '{}';
+    ALTER TABLE audits ADD COLUMN files TEXT NOT NULL DEFAULT '[]';
     ALTER TABLE entries ADD COLUMN identity TEXT;
     ALTER TABLE entries ADD COLUMN outcome TEXT NOT NULL DEFAULT '';
     ALTER TABLE entries ADD COLUMN value REAL;

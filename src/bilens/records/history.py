@@ -2,8 +2,6 @@
 
 from typing import Literal
 
-import msgspec
-
 from bilens.records.base import Count, Record
 from bilens.records.decision import Answer
 from bilens.records.identity import Identity
@@ -28,7 +26,7 @@ class PastAudit(Record, frozen=True):
     failed: tuple[str, ...]  # rules that failed, and rules of conditions that did
     identity: Identity | None = None  # what it is of; null of an earlier release
     # the files that were read, weights first, and the SHA-256 of each
-    files: dict[str, str] = msgspec.field(default_factory=dict)
+    files: tuple[tuple[str, str], ...] = ()
 
 
 class Measured(Record, frozen=True):
