@@ -1,7 +1,12 @@
 """Guards against what was kept, accepted or shown of one model and read as if it were another's."""
 
+import hashlib
 import json
+import re
+import shlex
+import shutil
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +16,16 @@ import torch
 from safetensors.torch import save_file
 
 import bilens as bl
-from commands import Shell
+import tiny
+from bilens.records.explorer import id_of
+from bilens.report.text import load_catalogue
+from bilens.serve.export import export
+from bilens.serve.folder import ServedFolder
+from commands import Shell, model_folder
 from contract.table import cell
+from explorer_server import client_of
+from report_documents import audit_of, make_document
+from trace_documents import make_trace
 
 INPUTS, HIDDEN, CLASSES, ROWS = 5, 7, 3, 120
 Line = list[Any]
@@ -103,3 +116,120 @@ def test_an_acceptance_is_of_one_identity(
     assert run(bilens, line).code == 0, "and the same once more"
     write_mlp(tmp_path / "m.safetensors", seed=5)
     assert run(bilens, line).code == 1, "weights"
+
+
+def audited_folder(bilens: Shell, root: Path) -> Path:
+    """Two models, one of them audited on data under a condition, with a history beside them."""
+    root.mkdir()
+    for name, seed in (("first", 0), ("second", 1)):
+        model_folder(root / name, tiny.classifier(seed), input_shape=(tiny.SIDE, tiny.SIDE))
+    data = tiny.images()
+    np.savez(root / "rows.npz", x=data.test_images, y=data.test_labels)
+    line = ["audit", root / "first", "--data", root / "rows.npz", "--null-samples", tiny.ROTATIONS]
+    assert bilens(*line, "--fail-on", "accuracy<0.95", "--history", root).code == 1
+    return root
+
+
+def replace_weights(folder: Path) -> None:
+    model_folder(folder.with_name("new"), tiny.classifier(7), input_shape=(tiny.SIDE, tiny.SIDE))
+    (folder.with_name("new") / "model.safetensors").replace(folder / "model.safetensors")
+    shutil.rmtree(folder.with_name("new"))
+
+
+def replace_configuration(folder: Path) -> None:
+    """The same weights with other words beside them."""
+    path = folder / "config.json"
+    path.write_text(path.read_text().rstrip()[:-1] + ', "note": "another"}')
+
+
+@cell("explore", "other function", "same function")
+@pytest.mark.parametrize("change", [replace_weights, replace_configuration])
+def test_a_model_that_changed_since_its_audit_has_no_badge(
+    bilens: Shell, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    root = audited_folder(bilens, tmp_path / "runs")
+    key, words = id_of("first"), load_catalogue("en")
+    answer, changed = words("decision.do_not_use"), words("explorer.changed")
+    with client_of(root) as client:
+        summary = f"/models/{key}/summary"
+        assert all(answer in client.get(at).text for at in ("/", f"/models/{key}", summary))
+        change(root / "first")
+        for at in ("/", f"/models/{key}"):
+            page = re.sub("<(select|table)[^>]*>.*?</(select|table)>", "", client.get(at).text)
+            row = client.get(at).text.partition(f'value="{key}"')[2].partition("</tr>")[0]
+            assert changed in (row if at == "/" else page)
+            assert 'class="badge' not in (row if at == "/" else page.partition("<h2")[0])
+        assert client.get(summary).status_code == 400
+        (one,) = (
+            row for row in client.get("/api/v1/overview").json()["models"] if row["id"] == key
+        )
+        assert one["changed"]
+        assert one["accepted"] == []
+
+
+@cell("explore", "saved", "other function")
+def test_what_is_offered_is_the_audit_that_was_run(bilens: Shell, tmp_path: Path) -> None:
+    root = audited_folder(bilens, tmp_path / "runs")
+    with client_of(root) as client:
+        page = client.get(f"/models/{id_of('first')}").text
+        other = client.get(f"/models/{id_of('second')}").text
+    offered = unescape(re.search("<pre><code>(bilens audit .*?)</code>", page)[1])
+    for part in ("--data", "rows.npz", "accuracy<0.95", f"--null-samples {tiny.ROTATIONS}"):
+        assert part in offered
+    again = [str(root.parent / word) if "runs" in word else word for word in shlex.split(offered)]
+    assert bilens(*again[1:]).code == 1, "and it ends as it ended"
+    assert "bilens audit --history . second" in other
+
+
+@cell("explore", "saved")
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_report_that_only_lies_there_earns_no_badge(tmp_path: Path, *, recorded: bool) -> None:
+    model_folder(tmp_path / "m", tiny.classifier())
+    report = audit_of(tmp_path / "m")
+    report.to_json(tmp_path / "m" / "report.json")
+    if recorded:
+        bl.History(tmp_path).add(report.record)
+    with client_of(tmp_path) as client:
+        home, page = client.get("/").text, client.get(f"/models/{id_of('m')}").text
+    assert ('class="badge' in home) is recorded
+    assert ('class="badge' in page) is recorded
+    assert "m/report.json" in page
+
+
+DEEP = b'{"kind": "audit", "x": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+
+
+def later_word(document: dict[str, Any], *path: Any) -> bytes:
+    """A document with a word in it that only a later release knows."""
+    inner = document
+    for part in path[:-1]:
+        inner = inner[part]
+    inner[path[-1]] = "a later word"
+    return json.dumps(document).encode()
+
+
+DAMAGED = {
+    "later word": lambda: later_word(make_document(), "coverage", "groups", 0, "reason"),
+    "later word of a trace": lambda: later_word(make_trace(), "saes", 0, "sign"),
+    "no kind": lambda: json.dumps({**make_document(), "kind": None}).encode(),
+    "kind of a part": lambda: b'{"model": {"kind": "audit"}}',
+    "deep": lambda: DEEP,
+    "bytes": lambda: json.dumps(make_document()).encode()[:2000] + b"\xff\xfe",
+}
+
+
+@cell("explore", "saved")
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_document_that_cannot_be_shown_ends_nothing_else(tmp_path: Path, damage: str) -> None:
+    for name in "ab":
+        model_folder(tmp_path / name, tiny.classifier())
+    written = DAMAGED[damage]()
+    sha256 = hashlib.sha256((tmp_path / "a" / "model.safetensors").read_bytes()).hexdigest()
+    (tmp_path / "a" / "report.json").write_bytes(written.replace(b"a" * 64, sha256.encode()))
+    with client_of(tmp_path) as client:
+        for at in ("/", f"/models/{id_of('a')}", f"/models/{id_of('b')}", "/api/v1/overview"):
+            assert client.get(at).status_code == 200
+        answer = client.get(f"/reports/{id_of('a/report.json')}")
+    assert answer.status_code in (404, 503), "it says so itself"
+    html = export(ServedFolder(tmp_path, exporting=True), "en").html
+    assert all(id_of(name) in html for name in "ab")
