@@ -196,6 +196,16 @@ def test_a_report_that_only_lies_there_earns_no_badge(tmp_path: Path, *, recorde
     assert "m/report.json" in page
 
 
+@cell("explore", "same function")
+def test_both_edges_of_chance_are_as_far_from_zero(tmp_path: Path) -> None:
+    """With a rotation also its negative is one: chance gives both signs alike."""
+    model_folder(tmp_path / "m", tiny.classifier(), input_shape=(tiny.SIDE, tiny.SIDE))
+    with client_of(tmp_path) as client:
+        asked = f"/api/v1/models/{id_of('m')}/null?layer=layers.0&output=1"
+        band = client.get(asked).json()
+    assert band["lower"] == -band["upper"] < 0
+
+
 DEEP = b'{"kind": "audit", "x": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"
 
 
