@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,22 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 import bilens as bl
 import tiny
+from bilens.api.network_conversion import RECIPE
+from bilens.base.errors import FileError, UsageError
 from bilens.records.explorer import id_of
 from bilens.report.text import load_catalogue
 from bilens.serve.export import export
 from bilens.serve.folder import ServedFolder
-from commands import Shell, model_folder
+from bilens.sweep.manifest import checked_models
+from commands import USAGE, Shell, model_folder
 from contract.table import cell
 from explorer_server import client_of
 from report_documents import audit_of, make_document
+from sweep_runs import made
 from trace_documents import make_trace
 
 INPUTS, HIDDEN, CLASSES, ROWS = 5, 7, 3, 120
@@ -243,3 +249,82 @@ def test_a_document_that_cannot_be_shown_ends_nothing_else(tmp_path: Path, damag
     assert answer.status_code in (404, 503), "it says so itself"
     html = export(ServedFolder(tmp_path, exporting=True), "en").html
     assert all(id_of(name) in html for name in "ab")
+
+
+def layers_line(folder: Path, **changes: Line) -> Line:
+    parts = {
+        "map": ["--map", "up=a", "--map", "down=c"],
+        "activation": ["--activation", "relu"],
+        "options": ["--top", "2", "--null-samples", "0"],
+    }
+    model = ["decompose", folder / "m.safetensors", "--out", folder / "out"]
+    return [*model, *(word for part in (parts | changes).values() for word in part)]
+
+
+@cell("decompose", "resumed", "saved", "same function", "other function")
+def test_a_folder_of_decompositions_is_of_one_identity(bilens: Shell, tmp_path: Path) -> None:
+    write_mlp(tmp_path / "m.safetensors")
+    assert bilens(*layers_line(tmp_path)).code == 0
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    assert bilens(*layers_line(tmp_path)).code == 0
+    assert kept == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    changes: dict[str, Line] = {
+        "map": ["--map", "up=b", "--map", "down=c"],
+        "activation": ["--activation", "tanh"],
+        "options": ["--top", "3", "--null-samples", "0"],
+    }
+    for part, change in changes.items():
+        result = bilens(*layers_line(tmp_path, **{part: change}))
+        assert (result.code, "another model" in result.err) == (USAGE, True), part
+    write_mlp(tmp_path / "m.safetensors", seed=9)
+    assert bilens(*layers_line(tmp_path)).code == USAGE
+
+
+@cell("decompose", "other names")
+def test_a_folder_of_decompositions_is_of_the_names_that_stand_in_it(
+    bilens: Shell, tmp_path: Path
+) -> None:
+    model = model_folder(tmp_path / "m", tiny.classifier(), output_names=("a", "b", "c"))
+    line = ["decompose", model, "--top", "2", "--null-samples", "0", "--out", tmp_path / "out"]
+    assert bilens(*line).code == 0
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"output_names": ["a", "c", "b"]}))
+    assert bilens(*line).code == USAGE, "numbers of one class under the name of another"
+
+
+@cell("sweep", "resumed", "other function")
+def test_a_sweep_goes_on_beside_the_same_configuration_alone(tmp_path: Path) -> None:
+    swept = made(tmp_path)
+    plan = swept.plan()
+    checked_models(plan, 0, anew=True)
+    path = swept.model / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rms_norm_eps": 0.5}))
+    with pytest.raises(FileError, match="is not the model"):
+        checked_models(plan, 0, anew=True)
+
+
+def network(activation: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        *(nn.Linear(4, 6), activation, nn.Linear(6, 5), activation, nn.Linear(5, 3))
+    ).eval()
+
+
+@cell("audit", "other function")
+def test_inputs_of_layers_are_of_one_reading(tmp_path: Path) -> None:
+    x = torch.randn(300, 4, generator=torch.Generator().manual_seed(1))
+    seen = bl.layer_inputs(network(nn.ReLU()), x)
+    bl.audit(bl.from_module(network(nn.ReLU())), inputs=seen, null_samples=3)
+    with pytest.raises(UsageError, match="record them of this reading"):
+        bl.audit(bl.from_module(network(nn.Tanh())), inputs=seen, null_samples=3)
+
+
+@cell("convert", "resumed", "other function")
+def test_a_conversion_goes_on_with_the_same_network_alone(tmp_path: Path) -> None:
+    x = torch.randn(400, 4, generator=torch.Generator().manual_seed(1))
+    recipe = replace(RECIPE, tokens=3000, layer_steps=0, batch_size=32, skip=("distillation",))
+    first, other = (bl.from_module(network(one)) for one in (nn.ReLU(), nn.Tanh()))
+    bl.convert_network(first, x, tmp_path / "out", recipe)
+    bl.convert_network(first, x, tmp_path / "out", recipe, resume=True)
+    with pytest.raises(UsageError, match="was started with .*activations"):
+        bl.convert_network(other, x, tmp_path / "out", recipe, resume=True)

@@ -270,6 +270,13 @@ def rows_of(model: LoadedModel, data: LabelledData | None, asked: Asked) -> FitR
                 f"inputs are of {sorted(unknown)[0]!r}, and the model's layers are "
                 f"{', '.join([*model.layers][:4])} …: pass the path of the model to layer_inputs."
             )
+        for name, site in asked.inputs.sites.items():
+            here, there = model.layers[name].activation, site.view.activation
+            if str(here) != str(there):
+                raise UsageError(
+                    f"inputs are what layers see of a model whose {name} has the activation "
+                    f"{there}, and it is read with {here} here: record them of this reading."
+                )
         return asked.inputs.to_fit
     if data is None or not model.network or len(data.inputs) < FEWEST_ROWS:
         return None

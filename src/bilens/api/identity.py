@@ -34,8 +34,7 @@ def how_it_is_read(model: LoadedModel) -> dict[str, object]:
         name: [str(view.activation), view.gated, view.reads, view.gives, view.about_input]
         for name, view in model.layers.items()
     }
-    report, source = model.load_report, Path(model.source)
-    beside = [source / name for name in BESIDE] if model.source else []
+    report = model.load_report
     return {
         "weights": model.identity,
         "layers": layers,
@@ -43,8 +42,15 @@ def how_it_is_read(model: LoadedModel) -> dict[str, object]:
         "residual": bool(getattr(model.module, "residual", False)),
         "names": [model.input_names, model.output_names, model.input_shape],
         "units": [model.input_mean, model.input_scale],
-        "beside": {path.name: file_sha256(path) for path in beside if path.is_file()},
+        "beside": files_beside(model),
     }
+
+
+def files_beside(model: LoadedModel) -> dict[str, str]:
+    """Return the SHA-256 of what lies beside weights and says how they are read."""
+    places = [Path(place) for place in (model.source, model.below) if place]
+    paths = {f"{n} {name}": place / name for n, place in enumerate(places) for name in BESIDE}
+    return {name: file_sha256(path) for name, path in paths.items() if path.is_file()}
 
 
 def data_sha256(data: LabelledData | None) -> str:
