@@ -62,12 +62,12 @@ AUDITS = (past(2, ("exact", "complete"), "do_not_use"), past(1, ("coverage",)))
 ROW = ModelRow("1a", "mnist", True, 2, AUDITS[0], CHANGES, (1, 2), (0.9, 0.8), ("exact",))
 NEVER = ModelRow("2b", "new", True, 0, None, (), (), (), ())
 GONE = ModelRow("3c", "gone", False, 1, past(3), (), (0,), (None,), ())
-LYING = ModelRow("5e", "lying", True, 0, None, (), (), (), (), "use")
+CHANGED = ModelRow("5e", "changed", True, 1, past(5), (), (0,), (0.9,), (), changed=True)
 STEADY = ModelRow("4d", "steady", True, 2, past(4), (), (0, 0), (0.9, 0.9), ())
 RULES = tuple(rule.id for rule in REGISTRY)
 OVERVIEW = Overview(
     folder="runs",
-    models=(ROW, GONE, NEVER, STEADY, LYING),
+    models=(ROW, GONE, NEVER, STEADY, CHANGED),
     reports=tuple(ReportRow(kind, f"{kind}.json", kind) for kind in KINDS),
     truncated=True,
     watched="accuracy",

@@ -4,6 +4,7 @@ from typing import Any
 
 from bilens.records.base import to_json
 from bilens.records.history import Entry, People
+from bilens.records.identity import Identity
 
 WEIGHTS = "ab" * 32
 BASE = {
@@ -16,6 +17,7 @@ BASE = {
     "subject": "rule:trigger",
     "text": "known",
     "until": None,
+    "identity": Identity(WEIGHTS),
 }
 SUBJECTS = (
     *("class:1:positive:0", "class:1:negative:1", "layer:a:b:3:positive:0", "layer:a:0:negative:2"),
@@ -30,7 +32,9 @@ def entry(**changes: Any) -> Entry:
 def spoken(document: dict[str, Any], text: str = "known") -> dict[str, Any]:
     """Return a document of an audit of which everything was said that can be."""
     weights = document["source"]["weights_sha256"]
-    of_these = {"weights_sha256": weights, "text": text, "author": text}
+    identity = Identity("f" * 64)
+    run = document["reproduce"] | {"identity": to_json(identity)}
+    of_these = {"weights_sha256": weights, "text": text, "author": text, "identity": identity}
     said = [
         entry(**of_these, subject="rule:trigger", until="2027-04-01"),
         entry(**of_these, subject="rule:coverage"),
@@ -41,4 +45,5 @@ def spoken(document: dict[str, Any], text: str = "known") -> dict[str, Any]:
         *(entry(**of_these, subject=one, action="label") for one in SUBJECTS),
         *(entry(**of_these, subject=one, action="note") for one in SUBJECTS),
     ]
-    return {**document, "people": to_json(People("2027-03-31", tuple(said)))}
+    people = to_json(People("2027-03-31", tuple(said)))
+    return {**document, "reproduce": run, "people": people}

@@ -3,8 +3,10 @@
 import math
 import random
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from bilens.base.files import file_sha256
 from bilens.findings.reference import OVERFITTING, TRIGGERS
 from bilens.records import (
     audit as a,
@@ -15,6 +17,7 @@ from bilens.records import (
 )
 from bilens.records.base import kind_of, to_json
 from bilens.records.decision import Coverage, CoverageGroup
+from bilens.records.identity import Identity
 from bilens.records.performance import (
     Classification,
     ClassPerformance,
@@ -100,7 +103,8 @@ def make_document(
         source=c.Source("runs/tiny", "a" * 64, recipe),
         data=c.DataOrigin("mnist", digits, "embedded", 10, "b" * 64) if data else None,
         reproduce=c.Run(
-            "bilens audit runs/tiny", 0, versions, "a processor, 2 threads", "2026-01-02"
+            *("bilens audit runs/tiny", 0, versions, "a processor, 2 threads", "2026-01-02"),
+            Identity("a" * 64),
         ),
     )
     return to_json(record)
@@ -396,9 +400,14 @@ def silent(reason: str) -> dict[str, Any]:
 
 
 def audit_of(path: object, document: dict[str, Any] | None = None, **source: str) -> AuditReport:
-    """The audit of a model at a path: `document`, with more of its source."""
-    document = document or make_document()
-    return AuditReport({**document, "source": document["source"] | {"path": str(path)} | source})
+    """The audit of a model at a path: `document`, with more of its source; of what lies there."""
+    document, folder = document or make_document(), Path(str(path))
+    lying = (folder / name for name in ("model.safetensors", "config.json"))
+    files = {one.name: file_sha256(one) for one in lying if one.is_file()}
+    here = {"files": files, "weights_sha256": files["model.safetensors"]} if files else {}
+    said = document["source"] | {"path": str(path)} | here | source
+    run = document["reproduce"] | {"identity": to_json(Identity(said["weights_sha256"]))}
+    return AuditReport({**document, "source": said, "reproduce": run})
 
 
 def failed() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Reports in a model's own folder are listed, and an audit of its weights stands for itself.
+"""Reports in a model's own folder are listed as papers: only the history says how it ended.
 
 Seen red: with the folder of a model not looked into, with numbers of labels taken as they come.
 """
@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec import structs
 
 import bilens as bl
 import tiny
 from bilens.base.errors import UsageError
 from bilens.base.files import file_sha256
 from bilens.records.explorer import id_of
-from bilens.report.reports import AuditReport, TraceReport
+from bilens.report.reports import TraceReport
 from bilens.report.text import load_catalogue
 from bilens.serve import walk as walks
 from bilens.serve.endpoint import Asked
@@ -23,7 +22,7 @@ from bilens.serve.endpoints import NewEntry, add_entry
 from bilens.serve.folder import ServedFolder
 from bilens.serve.pages import model_page, overview_page
 from commands import model_folder
-from report_documents import failed
+from report_documents import audit_of, failed
 from trace_documents import LAYER, make_trace
 
 LATENT = f"latent:{LAYER.input}:11111111:"
@@ -44,18 +43,16 @@ def test_a_report_in_the_folder_of_a_model_is_found(tmp_path: Path) -> None:
     served = ServedFolder(tmp_path)
     overview = served.overview()
     assert [row.name for row in overview.reports] == ["demo/report.json", "moved/report.json"]
-    assert {row.name: row.beside for row in overview.models} == {
-        "demo": "cannot_judge",
-        "moved": None,  # of other weights
-    }
+    assert [row.last for row in overview.models] == [None, None]
     assert bl.History(tmp_path).audits() == []
     found = served.model(id_of("demo"))
     assert [row.name for row in found.reports] == ["demo/report.json"]
     for lang in ("en", "ja"):
-        said = load_catalogue(lang)("explorer.beside")
-        assert overview_page(overview, lang, "").count(said) == 1
+        t = load_catalogue(lang)
         page = model_page(found, lang, "")
-        assert said in page
+        for text in (overview_page(overview, lang, ""), page):
+            assert t("explorer.never") in text
+            assert 'class="badge' not in text, "a report that only lies there earns none"
         assert f"/reports/{id_of('demo/report.json')}?lang={lang}" in page
 
 
@@ -79,17 +76,10 @@ def test_one_file_that_is_closed_hides_no_other(
 def test_an_audit_of_the_history_counts_before_it(tmp_path: Path) -> None:
     lay(tmp_path, "demo")
     served = ServedFolder(tmp_path)
-    report = served.report(id_of("demo/report.json"))
-    source = report.record.source
-    served.history.add(
-        structs.replace(
-            report.record,
-            source=structs.replace(source, path=str(tmp_path / "demo")),
-        )
-    )
+    served.history.add(audit_of(tmp_path / "demo", failed()).record)
     (row,) = served.overview().models
-    assert row.beside is None
     assert row.last is not None
+    assert not row.changed
 
 
 @pytest.mark.parametrize(
@@ -122,9 +112,7 @@ def test_something_is_said_only_of_what_is_there(
     model_folder(tmp_path / "demo", tiny.classifier(), input_names=names)
     TraceReport(make_trace()).to_json(tmp_path / "trace.json")
     served = ServedFolder(tmp_path)
-    record = AuditReport(failed()).record
-    source = structs.replace(record.source, path=str(tmp_path / "demo"))
-    served.history.add(structs.replace(record, source=source))
+    served.history.add(audit_of(tmp_path / "demo", failed()).record)
     asked = Asked({"key": id_of("demo")}, body=NewEntry(action, subject, "known", "Ada"))
     if told:
         with pytest.raises(UsageError, match=told):

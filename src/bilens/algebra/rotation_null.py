@@ -65,6 +65,11 @@ class RotationNull:
         return self.largest.device
 
     @property
+    def both_ends(self) -> Tensor:
+        """How far the spectra reach on either side, (2 · samples, directions)."""
+        return torch.cat([self.largest, -self.smallest])
+
+    @property
     def num_samples(self) -> int:
         """Number of random rotations."""
         return len(self.largest)
@@ -79,39 +84,39 @@ class RotationNull:
             )
 
     def edges(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
-        """Return the lower and upper edge of the null, (directions,) each.
+        """Return the lower and upper edge of the null, (directions,) each: one is minus the other.
 
-        The upper edge is the order statistic ⌈level·(samples + 1)⌉ of the largest eigenvalue:
-        under the hypothesis it is exceeded with probability at most 1 − level, exactly that where
-        (1 − level)(samples + 1) is a whole number. The lower edge is the mirror image, at a level
-        of its own. With too few samples for the level, the edge is the extreme of the samples
-        and the probability 1 / (samples + 1).
+        With O also −O is a rotation as likely, and turns every form into its negative. So both ends
+        have one distribution, and each sample shows it twice: the upper edge is the order statistic
+        2·⌈level·(samples + 1)⌉ of the largest and minus the smallest eigenvalues together. Under
+        the hypothesis each end is beyond its edge with probability at most 1 − level. With too few
+        samples for the level, the edge is the extreme of the samples and the probability
+        1 / (samples + 1).
 
         Raises: UsageError if the level is not between 0 and 1.
         """
         check_level(level)
         rank = min(math.ceil(level * (self.num_samples + 1) - 1e-9), self.num_samples)
-        upper = self.largest.sort(dim=0).values[rank - 1]
-        lower = self.smallest.sort(dim=0, descending=True).values[rank - 1]
-        return lower, upper
+        upper = self.both_ends.sort(dim=0).values[2 * rank - 1]
+        return 0 - upper, upper
 
     def p_values(self, smallest: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
-        """Return one-sided p-values (1 + #{null as extreme}) / (samples + 1) for both ends.
+        """Return one-sided p-values (2 + #{null as extreme}) / (2·samples + 2) for both ends.
 
-        They are of the smallest and largest eigenvalue observed, (directions,) each; NaN, from a
+        Either end of a sample counts, since −O is as likely as O (`edges`). They are of the smallest and largest eigenvalue observed, (directions,) each; NaN, from a
         form that was not decomposed, has the p-value 1.
 
         Raises: ShapeError if there is not one eigenvalue for each direction.
         """
         return (
-            self._tail("smallest", smallest, self.smallest, lower=True),
-            self._tail("largest", largest, self.largest),
+            self._tail("smallest", smallest, lower=True),
+            self._tail("largest", largest),
         )
 
     def num_significant(self, eigenvalues: Tensor, level: float = 0.95) -> SignificantEigenvalues:
         """Return which eigenvalues are beyond the null: each against the *extreme* of the null.
 
-        A positive eigenvalue has the p-value (1 + #{largest of the null ≥ λ}) / (samples + 1), a
+        A positive eigenvalue has the p-value (2 + #{ends of the null ≥ λ}) / (2·samples + 2), a
         negative one the mirror image. Being against the largest, p-values rise down the spectrum,
         so stepping down from the largest eigenvalue and stopping at the first that is not
         significant gives the same count: under the hypothesis the probability that *any* of a
@@ -136,8 +141,9 @@ class RotationNull:
                 f"eigenvalues has {shape[0]} rows; expected one for each of the "
                 f"{self.largest.shape[1]} directions."
             )
-        upper = tail(eigenvalues.T, self.largest[:, None]).T
-        lower = tail(-eigenvalues.T, -self.smallest[:, None]).T
+        upper, lower = (
+            tail(one.T, self.both_ends[:, None]).T for one in (eigenvalues, -eigenvalues)
+        )
         one = torch.ones_like(upper)
         p_values = torch.where(eigenvalues > 0, upper, torch.where(eigenvalues < 0, lower, one))
         declared = p_values <= 1 - level + 1e-12
@@ -148,13 +154,13 @@ class RotationNull:
             level=level,
         )
 
-    def _tail(self, name: str, observed: Tensor, null: Tensor, lower: bool = False) -> Tensor:
-        if check_dense_tensor(name, observed, num_axes=1) != null.shape[1:]:
+    def _tail(self, name: str, observed: Tensor, lower: bool = False) -> Tensor:
+        if check_dense_tensor(name, observed, num_axes=1) != self.largest.shape[1:]:
             raise ShapeError(
                 f"{name} has {len(observed)} entries; expected one for each of the "
-                f"{null.shape[1]} directions."
+                f"{self.largest.shape[1]} directions."
             )
-        return tail(-observed, -null) if lower else tail(observed, null)
+        return tail(-observed if lower else observed, self.both_ends)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,9 +184,9 @@ class SignificantEigenvalues:
 
 
 def tail(observed: Tensor, null: Tensor) -> Tensor:
-    """Return (1 + #{null ≥ observed}) / (samples + 1), samples along the first axis of `null`."""
+    """Return (2 + #{null ≥ observed}) / (2·samples + 2); `null` has two rows a sample."""
     beyond = (~(null < observed)).sum(dim=0).double()  # NaN counts as within
-    return (1 + beyond) / (len(null) + 1)
+    return (2 + beyond) / (len(null) + 2)
 
 
 def check_level(level: float) -> None:

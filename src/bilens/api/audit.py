@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import torch
@@ -32,6 +32,7 @@ from bilens.api.given_data import (
     opened,
     performance_of,
 )
+from bilens.api.identity import data_sha256, identity_of
 from bilens.api.provenance import given_model, origin_of, reading_of
 from bilens.api.quadratic_fit import inputs_of_layers
 from bilens.base import Progress, silent
@@ -80,6 +81,8 @@ class Asked:
     performance: Performance | None = None  # of the data that were given
     inputs: LayerInputs | None = None  # what the layers see
     rows: Sequence[int] = ()  # of a table that are taken apart; telling ones where none are named
+    data: LabelledData | None = None
+    options: Mapping[str, object] = field(default_factory=dict)  # that the numbers depend on
 
 
 def audit(
@@ -176,6 +179,10 @@ def audit(
             trial = tried(model, baseline, try_words, seed, progress)
             difference = structs.replace(difference, trial=trial)
     asked = Asked(seed, command, progress, baseline, conditions, difference, performance, inputs)
+    options = {"null_samples": null_samples, "seed": seed, "threshold": threshold}
+    options |= {"try_words": try_words, "train_data": data_sha256(trained)}
+    options |= {"inputs": None if inputs is None else dict(inputs.about)}
+    asked = replace(asked, data=given, options=options)
     if isinstance(model, LoadedModel) and is_of_columns(model):
         return audit_table(model, given, asked)
     if is_one_exact_layer(model):
@@ -263,6 +270,13 @@ def rows_of(model: LoadedModel, data: LabelledData | None, asked: Asked) -> FitR
                 f"inputs are of {sorted(unknown)[0]!r}, and the model's layers are "
                 f"{', '.join([*model.layers][:4])} …: pass the path of the model to layer_inputs."
             )
+        for name, site in asked.inputs.sites.items():
+            here, there = model.layers[name].activation, site.view.activation
+            if str(here) != str(there):
+                raise UsageError(
+                    f"inputs are what layers see of a model whose {name} has the activation "
+                    f"{there}, and it is read with {here} here: record them of this reading."
+                )
         return asked.inputs.to_fit
     if data is None or not model.network or len(data.inputs) < FEWEST_ROWS:
         return None
@@ -305,7 +319,10 @@ def finished(
             layers = audit.difference.layers
         audit = structs.replace(audit, difference=structs.replace(difference, layers=layers))
     judged = judge_conditions(audit.kind, asked.conditions, verdict)
+    identity = identity_of(model, asked.data, asked.baseline, asked.options)
+    run = structs.replace(audit.reproduce, identity=identity)
     whole = structs.replace(audit, coverage=coverage, verdict=verdict, conditions=judged or None)
+    whole = structs.replace(whole, reproduce=run)
     whole = structs.replace(whole, decision=decide(whole))
     return structs.replace(whole, passed=passed(whole))
 

@@ -74,7 +74,7 @@ class Conversion(Converted):
     """A conversion in a folder: `run` takes it through its stages."""
 
     def start(self, resume: bool, overwrite: bool, data_noun: str = "data") -> dict[str, Any]:
-        newer = {name: self.how.get(name) for name in ("gives", "targets_sha256")}
+        newer = {name: self.how.get(name) for name in ("gives", "targets_sha256", "activations")}
         usual = {**type(self.recipe)().to_dict(), **newer}
 
         def check() -> None:

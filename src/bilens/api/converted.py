@@ -63,6 +63,7 @@ class Converted:
             self.report = self.say = silent
         # what it gives decides units and losses; of layers in a row also whether there are labels
         self.how = {**recipe.to_dict(), "teacher_sha256": teacher.sha256, "gives": teacher.gives}
+        self.how["activations"] = sorted({str(site.view.activation) for site in teacher.sites})
         self.about = {"recipe": self.how, "data": mixture.fingerprint}  # of a run that is resumed
         self.work = self.folder / CHECKPOINTS
         self.chosen = blocks_to_convert(teacher, recipe)

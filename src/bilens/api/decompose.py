@@ -18,6 +18,7 @@ from bilens.algebra.eigen.eigendecompose import eigendecompose_all, plan_eigende
 from bilens.algebra.eigen.plan import EigenPlan
 from bilens.algebra.random_rotations import solved_width
 from bilens.algebra.rotation_null import CHUNK_BYTES
+from bilens.api.identity import identity_of
 from bilens.api.layer_reading import (
     InputMoments,
     LayerMap,
@@ -38,9 +39,8 @@ from bilens.base.errors import (
 )
 from bilens.base.files import names_in, read_json, write_files
 from bilens.base.memory import MEMORY_LIMIT_VARIABLE, readable
-from bilens.findings.layer_reading import weights_of
 from bilens.findings.spectra import null_estimate, rank_null_intervals, summarise_spectra
-from bilens.io.load import LayerView, LoadedModel
+from bilens.io.load import LoadedModel
 from bilens.io.tensors import tensors_sha256
 from bilens.records.base import to_json
 from bilens.records.common import NullInterval
@@ -234,16 +234,18 @@ def decompose_layers(
 ) -> list[dict[str, Any]]:
     """Return the record of each layer of a model, computing those that a folder does not hold."""
     names = [choose_layer(model, name) for name in layers] or list(model.layers)
+    seen = None if inputs is None else [("mean", inputs.mean), ("covariance", inputs.covariance)]
+    options = {"request": request.to_dict(), "moments": seen and tensors_sha256(seen)}
     identity = {
         "weights_sha256": model.identity,
         "request": request.to_dict(),
         "bilens": VERSION,
         "data_sha256": None if inputs is None else inputs.about["sha256"],
+        "identity": to_json(identity_of(model, options=options)),
     }
     done: dict[str, dict[str, Any]] = {}
     for name in names:
-        view = model.layers[name]
-        record = None if folder is None else read_done(folder, name, view, identity, overwrite)
+        record = None if folder is None else read_done(folder, name, identity, overwrite)
         if record is not None:
             done[name] = record
     left = [name for name in names if name not in done]
@@ -267,8 +269,6 @@ def decompose_layers(
             job = ahead.pop(name)
             result = run_job(job, memory_limit, progress)
             record = {**to_json(result.record), **identity, **about}
-            if folder is not None:
-                record["read_as"] = read_as(model.layers[name])
             with interruptible() as interrupted:  # a first Ctrl-C waits for both files
                 if folder is not None:
                     save(folder, name, result.pairs, record)
@@ -278,13 +278,6 @@ def decompose_layers(
     except KeyboardInterrupt:
         raise InterruptedRunError(what_is_kept(names, list(done), folder)) from None
     return [done[name] for name in names]
-
-
-def read_as(view: LayerView) -> list[str]:
-    """Return what a layer is: the same weights can be read as another one, by what is said."""
-    # of products of weights the last bits are those of a machine
-    rounded = ((name, part.bfloat16()) for name, part in weights_of(view.read()).items())
-    return [str(view.activation), view.gives, tensors_sha256(rounded)]
 
 
 def what_is_kept(layers: Sequence[str], done: Sequence[str], folder: Path | None) -> str:
@@ -304,7 +297,7 @@ def files_of(folder: Path, layer: str) -> tuple[Path, Path]:
 
 
 def read_done(
-    folder: Path, layer: str, view: LayerView, identity: dict[str, Any], overwrite: bool
+    folder: Path, layer: str, identity: dict[str, Any], overwrite: bool
 ) -> dict[str, Any] | None:
     """Return the record of a layer that is done already; None if it has to be computed."""
     pairs_file, record_file = files_of(folder, layer)
@@ -321,7 +314,6 @@ def read_done(
     except CheckpointError:
         found = {}
     same = all(found.get(key) == value for key, value in identity.items())
-    same = same and found.get("read_as") == read_as(view)
     if same and inner_record(pairs_file) == found:
         return found
     if not overwrite and not same:

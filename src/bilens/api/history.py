@@ -24,13 +24,20 @@ from msgspec import structs
 from bilens.api.history_file import NAME, HistoryFile, foreign, insert, insert_measured
 from bilens.base.errors import FileError, UsageError
 from bilens.base.files import check_path
-from bilens.findings.rules.decision import decide, passed
-from bilens.findings.rules.judgements import JUDGED, RULE, judgements
+from bilens.findings.rules.decision import passed
+from bilens.findings.rules.judgements import (
+    JUDGED,
+    RULE,
+    Audited,
+    Judgement,
+    failed_rules,
+    judgements,
+)
 from bilens.findings.rules.registry import REGISTRY
-from bilens.findings.rules.rule import GUESS
 from bilens.records.audit import Audit
 from bilens.records.base import UNPRINTABLE, Record, json_text, to_json
 from bilens.records.history import Action, Entry, Measured, PastAudit, People
+from bilens.records.identity import Identity
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.report.sections.decision import decision_of
@@ -107,6 +114,8 @@ class History:
             "answer": decision_of(record).answer,
             "passed": record.passed,
             "failed": json.dumps(failed_rules(record)),
+            "identity": kept_identity(record.reproduce.identity),
+            "files": json.dumps([*record.source.files.items()]),
         }
         document = to_json(record)
         packed = zlib.compress(json_text(document).encode())
@@ -168,7 +177,8 @@ class History:
             text: the label, the note, or the reason, which acceptance and rejection need.
             author: who says it.
             until: of an acceptance, the last day on which it holds, year-month-day. It holds for
-                the weights that were audited last, and no others.
+                the weights that were audited last, read as they were, for the same data, baseline
+                and options, and for a value that is no worse.
             after: number of the last entry on the subject that the author has read, 0 where there
                 is none; a later one refuses this one. None: it is said whatever was said before.
 
@@ -197,22 +207,26 @@ class History:
         if until is not None:
             check_day(action, until)
         name = self.name_of(model) if isinstance(model, Path) else check_name(model)
-        last = self.audits(name)[:1]
+        last, audited = self._last(name)
+        ended = audited.rules.get(given["subject"].removeprefix(RULE), ("", None))
         found = {
             "date": now(),
             "author": given["author"],
             "action": action,
             "model": name,
-            "weights_sha256": last[0].weights_sha256 if last else "",
+            "weights_sha256": "" if last is None else last.weights_sha256,
             "subject": given["subject"],
             "text": given["text"],
             "until": until,
+            "identity": kept_identity(audited.identity),
+            "outcome": ended[0],
+            "value": ended[1],
         }
         with self._file.writing() as database:
             number = insert(database, "entries", found, after)
         if number is None:
             raise UsageError(f"something was said of {given['subject']} since: read it first.")
-        return Entry(number, **found)  # type: ignore[arg-type]
+        return record_of(self.path, Entry, [number, *found.values()])
 
     def entries(self, model: str | None = None, after: int = 0) -> list[Entry]:
         """Return what was said behind a number, of all models or of one, the last one first."""
@@ -221,12 +235,23 @@ class History:
     def accepted(self, model: str, today: date | None = None) -> dict[str, Entry]:
         """Return the rules of a model whose findings are accepted now, each with who did.
 
-        An acceptance ends with its last day, with a later word on its rule, and with the weights.
+        An acceptance ends with its last day and with a later word on its rule. It is of the audit
+        that was the last one then: of another one it counts for nothing where anything in its
+        identity is another (weights, reading, data, baseline, options), or the value is worse.
         """
-        day = (today or datetime.now(UTC).date()).isoformat()
-        weights = next((audit.weights_sha256 for audit in self.audits(model)), "")
-        standing = judgements(self.entries(model), weights, day)
+        standing = self.standing(model, today)
         return {rule: entry for rule, (entry, how) in standing.items() if how == "accepted"}
+
+    def standing(self, model: str, today: date | None = None) -> dict[str, tuple[Entry, Judgement]]:
+        """Return how each rule stands in the last audit of a model that somebody judged."""
+        day = (today or datetime.now(UTC).date()).isoformat()
+        return judgements(self.entries(model), self._last(model)[1], day)
+
+    def _last(self, model: str) -> tuple[PastAudit | None, Audited]:
+        """Return the last audit of a model, and what acceptances are held against in it."""
+        last = next(iter(self.audits(model)), None)
+        measured = [] if last is None else self.measured(model, after=last.number - 1)
+        return last, Audited.of_past(last, {one.rule: one for one in measured})
 
     def people(self, model: str) -> People | None:
         """Return what was said of a model until today, for its report; None where nothing was."""
@@ -266,23 +291,15 @@ def record_of(path: Path, kind: type[AnyRecord], row: Sequence[Any]) -> AnyRecor
             found["passed"] = None if found["passed"] is None else bool(found["passed"])
         if "asked" in found:
             found["asked"] = bool(found["asked"])
+        for name in {"identity", "files"} & found.keys():
+            found[name] = None if found[name] is None else json.loads(found[name])
         return msgspec.convert(found, kind)
     except (msgspec.ValidationError, ValueError, TypeError):
         raise foreign(path, f"row {row[0]} is damaged") from None
 
 
-def failed_rules(record: Audit | LayerAudit | TableAudit) -> tuple[str, ...]:
-    """Return the rules that an audit fails by: those that failed, also as conditions, and guesses.
-
-    A rule that says that answers are no better than guesses does not fail, and forbids the use.
-    """
-    own = [finding.rule for finding in record.verdict if finding.outcome == "fail"]
-    asked = [item.rule for item in record.conditions or () if item.failed]
-    made = decide(record)
-    if made.answer == "do_not_use" and "guess" in made.reasons:
-        guesses = {rule.id for rule in REGISTRY if rule.rank == GUESS}
-        own += [one.rule for one in record.verdict if one.rule in guesses and one.outcome == "warn"]
-    return tuple(dict.fromkeys([*own, *asked]))
+def kept_identity(identity: Identity | None) -> str | None:
+    return None if identity is None else json_text(identity)
 
 
 def now() -> str:

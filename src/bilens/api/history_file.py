@@ -9,10 +9,12 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from filelock import FileLock, Timeout
 
 from bilens.base.errors import CheckpointError, FileError
-from bilens.findings.rules.registry import find_rule
+from bilens.findings.rules.judgements import measure_rules
+from bilens.records.common import Finding, JudgedCondition
 
 NAME = "bilens.db"
 APPLICATION = 0x62696C6E  # "biln", by which SQLite tells whose file it is
@@ -43,6 +45,13 @@ MIGRATIONS = (  # a script each; the number of those that were run is the file's
     ) WITHOUT ROWID;
     CREATE TRIGGER numbers_stay BEFORE UPDATE ON measured BEGIN SELECT RAISE(ABORT, 'is kept'); END;
     CREATE TRIGGER numbers_kept BEFORE DELETE ON measured BEGIN SELECT RAISE(ABORT, 'is kept'); END;
+    """,
+    """
+    ALTER TABLE audits ADD COLUMN identity TEXT;
+    ALTER TABLE audits ADD COLUMN files TEXT NOT NULL DEFAULT '[]';
+    ALTER TABLE entries ADD COLUMN identity TEXT;
+    ALTER TABLE entries ADD COLUMN outcome TEXT NOT NULL DEFAULT '';
+    ALTER TABLE entries ADD COLUMN value REAL;
     """,
 )
 MEASURED = 2  # the version that fills `measured` from the documents of earlier ones
@@ -153,7 +162,7 @@ def migrate(path: Path, database: sqlite3.Connection) -> None:
             database.execute(statement)
         if number == MEASURED:
             for audit, packed in database.execute("SELECT number, document FROM audits"):
-                with suppress(zlib.error, ValueError, TypeError, LookupError, AttributeError):
+                with suppress(zlib.error, ValueError, TypeError, LookupError, msgspec.MsgspecError):
                     insert_measured(database, audit, json.loads(zlib.decompress(packed)))
     database.execute(f"PRAGMA application_id = {APPLICATION}")
     database.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
@@ -177,13 +186,10 @@ def insert(
 
 def insert_measured(database: sqlite3.Connection, audit: int, document: Mapping[str, Any]) -> None:
     """Keep what each rule of a document measured: the number that conditions compare."""
-    asked = {one["rule"] for one in document.get("conditions") or ()}
-    found: dict[str, tuple[str, float | None]] = dict.fromkeys(asked, ("", None))
-    for finding in document["verdict"]:
-        rule = find_rule(finding["rule"], document["kind"])
-        value = finding["values"].get((rule and rule.number) or "")
-        number = float(value) if isinstance(value, int | float) else None
-        found[finding["rule"]] = finding["outcome"], number
+    conditions = msgspec.convert(document.get("conditions") or (), tuple[JudgedCondition, ...])
+    verdict = msgspec.convert(document["verdict"], tuple[Finding, ...])
+    asked = {one.rule for one in conditions}
+    found = measure_rules(document["kind"], verdict, conditions)
     database.executemany(
         "INSERT INTO measured VALUES (?, ?, ?, ?, ?)",
         [(audit, rule, *what, rule in asked) for rule, what in found.items()],

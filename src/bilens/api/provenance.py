@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from msgspec import structs
 
+from bilens.api.identity import BESIDE
 from bilens.base.errors import CheckpointError, MissingExtraError, UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset, embedded_digits, load_images
@@ -26,7 +27,6 @@ from bilens.records.common import IN_MEMORY, DataOrigin, Origin, Run, Source
 from bilens.records.table_audit import TableReading
 from bilens.version import VERSION
 
-BESIDE = ("config.json", "cfg.json")  # what weights are read with
 READING = "reading"  # in the provenance of a model of a table
 
 

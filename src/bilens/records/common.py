@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 from bilens.records.base import Count, Integer, Record, require
+from bilens.records.identity import Identity
 
 Outcome = Literal["pass", "warn", "fail", "info"]
 Value = Integer | float | str
@@ -120,6 +121,8 @@ class Run(Record, frozen=True):
     versions: dict[str, str]  # package to version
     hardware: str  # processor and threads
     date: str  # year-month-day, UTC
+    # what the result is of; null where that was not taken, and in an older document
+    identity: Identity | None = None
 
 
 class Origin(Record, frozen=True):

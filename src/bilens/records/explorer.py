@@ -6,7 +6,6 @@ from typing import Literal
 
 from bilens.records.base import Count, Document, Record
 from bilens.records.common import Finding, JudgedCondition
-from bilens.records.decision import Answer
 from bilens.records.history import Change, Entry, Measured, PastAudit
 
 
@@ -27,8 +26,8 @@ class ModelRow(Record, frozen=True):
     failures: tuple[Count, ...]  # rules that failed, of the last audits, the oldest first
     numbers: tuple[float | None, ...]  # of the watched rule, of these audits; null: not judged
     accepted: tuple[str, ...]  # rules whose failing is accepted today
-    # where it was never audited: decision of an audit of its weights that lies in its folder
-    beside: Answer | None = None
+    # whether its files are others than those of its last audit, which says nothing of them then
+    changed: bool = False
 
 
 class ReportRow(Record, frozen=True):

@@ -4,6 +4,7 @@ from typing import Literal
 
 from bilens.records.base import Count, Record
 from bilens.records.decision import Answer
+from bilens.records.identity import Identity
 
 Action = Literal["label", "note", "accept", "reject", "withdraw"]
 Direction = Literal["worse", "better", "unjudged"]  # the last one: it failed, and was not judged
@@ -23,6 +24,9 @@ class PastAudit(Record, frozen=True):
     answer: Answer  # of the decision
     passed: bool | None
     failed: tuple[str, ...]  # rules that failed, and rules of conditions that did
+    identity: Identity | None = None  # what it is of; null of an earlier release
+    # the files that were read, weights first, and the SHA-256 of each
+    files: tuple[tuple[str, str], ...] = ()
 
 
 class Measured(Record, frozen=True):
@@ -58,6 +62,11 @@ class Entry(Record, frozen=True):
     subject: str  # `rule:trigger`, `class:3:positive:0`, `latent:17`, `column:age`
     text: str  # the label, the note, or why
     until: str | None  # last day of an acceptance, year-month-day; null: no end, or not accepted
+    # of the last audit then: what it was of, how the rule ended, also as a condition, and its
+    # number; null of an earlier release, whose acceptances count for nothing any more
+    identity: Identity | None = None
+    outcome: str = ""
+    value: float | None = None
 
 
 class People(Record, frozen=True):

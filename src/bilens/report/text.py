@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from bilens.base.errors import UsageError
+from bilens.base.errors import CheckpointError, UsageError
 from bilens.records.base import displayable
 from bilens.records.trace import LatentReading
 
@@ -40,7 +40,15 @@ class Catalogue:
     sentences: dict[str, str]
 
     def __call__(self, key: str, **values: object) -> str:
-        """Return a sentence with its placeholders filled; the values are never read as patterns."""
+        """Return a sentence with its placeholders filled; the values are never read as patterns.
+
+        Raises CheckpointError where there is none, as of a word in a document of a later release.
+        """
+        if key not in self.sentences:
+            raise CheckpointError(
+                f"there is no sentence for {key!r:.80}: show the document with the release of "
+                "bilens that wrote it."
+            )
         return Plural().vformat(self.sentences[key], (), values)
 
     def has(self, key: str) -> bool:

@@ -1,11 +1,14 @@
 """The page of two models, or of two dates of one; a script adds their eigenvectors."""
 
+from collections.abc import Mapping
+
 from markupsafe import Markup
 
 from bilens.api.history import now
-from bilens.findings.rules.judgements import judgements
+from bilens.findings.rules.judgements import Audited, judgements
 from bilens.records.base import displayable
 from bilens.records.comparison import ComparedModel, ComparedRule, Comparison
+from bilens.records.history import Measured
 from bilens.report.markup import (
     Column,
     drawings,
@@ -125,15 +128,20 @@ def spectra(t: Catalogue, found: Comparison) -> Markup:
 
 def said(t: Catalogue, found: Comparison) -> Markup:
     parts = list[Markup]()
-    for one in {found.a.model.id: found.a, found.b.model.id: found.b}.values():
-        parts += [heading(one.model.name), *judged(t, one), remarks(t, one.entries, named=True)]
+    ended = {found.a.model.id: {rule.rule: rule.a for rule in found.rules}}
+    ended = {found.b.model.id: {rule.rule: rule.b for rule in found.rules}} | ended
+    for one in {found.b.model.id: found.b, found.a.model.id: found.a}.values():
+        lines = judged(t, one, {rule: how for rule, how in ended[one.model.id].items() if how})
+        parts += [heading(one.model.name), *lines, remarks(t, one.entries, named=True)]
         if not one.entries:
             parts.append(paragraph(t("explorer.nobody")))
     return section(t, "explorer.people", *parts)
 
 
-def judged(t: Catalogue, one: ComparedModel) -> list[Markup]:
-    weights = "" if one.audit is None else one.audit.weights_sha256
-    standing = judgements(one.entries, weights, now()[:10])
-    lines = [judged_line(t, rule, *how) for rule, how in standing.items()]
+def judged(t: Catalogue, one: ComparedModel, ended: Mapping[str, Measured]) -> list[Markup]:
+    if one.audit is None:
+        return []
+    identity = one.audit.identity
+    standing = judgements(one.entries, Audited.of_past(one.audit, ended), now()[:10])
+    lines = [judged_line(t, rule, *how, identity) for rule, how in standing.items()]
     return [items(lines, "sentences")] if lines else []

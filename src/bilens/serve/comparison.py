@@ -97,7 +97,8 @@ def side(page: ModelPage, number: int | None) -> ComparedModel:
     found = [one for one in page.audits if number in (None, one.number)]
     if number is not None and not found:
         raise UsageError(f"{page.model.name} has no audit {number}.")
-    return ComparedModel(page.model, found[0] if found else None, page.entries)
+    last = None if number is None and page.model.changed else next(iter(found), None)
+    return ComparedModel(page.model, last, page.entries)
 
 
 def judged(page: ModelPage, audit: PastAudit) -> dict[str, Measured]:

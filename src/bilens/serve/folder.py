@@ -12,22 +12,19 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from bilens.api.history import History
+from bilens.api.identity import BESIDE
 from bilens.base.errors import BilensError, CheckpointError, FileError, UsageError
-from bilens.base.files import why_unreadable
+from bilens.base.files import file_sha256, why_unreadable
 from bilens.data.tokenizer import FILE_NAME as TOKENIZER
 from bilens.findings.rules.judgements import JUDGED, RULE
-from bilens.io.formats.safetensors_folder import folder_sha256
-from bilens.io.loaded_model import WEIGHTS_NAME
 from bilens.records.base import displayable
 from bilens.records.common import Finding, JudgedCondition
-from bilens.records.decision import Answer
 from bilens.records.explorer import ModelPage, Overview, State, id_of
 from bilens.records.history import PastAudit, People
 from bilens.records.jobs import OPTIONS, Choices, Job, NamedFile, NewJob, NotOffered
 from bilens.report.reports import SavedReport, VerdictReport
-from bilens.report.sections.decision import decision_of
 from bilens.report.text import load_catalogue
-from bilens.serve.inside import MissingError, opened, state_of, there, told, without_paths
+from bilens.serve.inside import ADAPTER, MissingError, opened, state_of, there, told, without_paths
 from bilens.serve.job_lines import arguments_of, check_line
 from bilens.serve.jobs import Jobs
 from bilens.serve.models import OpenModel, OpenModels
@@ -65,7 +62,7 @@ class ServedFolder:
         self._verdicts: dict[PastAudit, Judged] = {}  # a history may be put in place of another
         self._models = OpenModels(self.folder)
         self.briefs: dict[tuple[str, int], tuple[str, str, list[tuple[str, str]]]] = {}  # of traces
-        self._answers: dict[str, tuple[Any, Answer | None]] = {}  # of audits beside a model
+        self._hashes: dict[tuple[str, int, int, int], str] = {}  # of files, by size and time
         self._reading = Lock()  # documents may be large: one at a time
 
     def found(self) -> Found:
@@ -89,40 +86,34 @@ class ServedFolder:
     def overview(self, watch: str = "") -> Overview:
         """Return all models, the worst first, with the numbers of a rule to watch; all reports."""
         found, past = self.found(), self.past()
+        changed = self._changed(found, past)
         with self._drawing:  # it is made once, for all who ask
-            beside = tuple((key, answer) for key, answer in self._beside(found, past).items())
             writable = self.history.writable
-            return overview_of(self.folder.name, writable, found, past, watch, day(), beside)
+            return overview_of(self.folder.name, writable, found, past, watch, day(), changed)
 
-    def _beside(self, found: Found, past: Past, only: str = "") -> dict[str, Answer]:
-        """Return by model what an audit of its weights says that lies in its folder.
+    def _changed(self, found: Found, past: Past, only: str = "") -> frozenset[str]:
+        """Return the models whose files are others than those of their last audit."""
+        keys = [key for key in found.models if key == (only or key)]
+        last = {key: past.audits.get(found.names[key], ())[:1] for key in keys}
+        return frozenset(key for key in keys for one in last[key] if not self._is_of(key, one))
 
-        It counts where the history has none; of several, the last one by name. A document is read,
-        and weights are, when one of them is new.
-        """
-        answers: dict[str, Answer] = {}
-        for row in reports_of(found):
-            path, kind = found.reports[row.id]
-            model = id_of(self.name_of(path.parent))
-            if found.models.get(model) != path.parent or model != (only or model):
-                continue
-            if self.name_of(path.parent) in past.audits or not issubclass(
-                KINDS[kind], VerdictReport
-            ):
-                continue
-            with suppress(BilensError, OSError):
-                state = (*map(changed_at, (path, path.parent, path.parent / WEIGHTS_NAME)),)
-                if self._answers.get(row.id, ((), None))[0] != state:
-                    self._answers[row.id] = state, self._answer_of(row.id, path.parent)
-                answer = self._answers[row.id][1]
-                if answer is not None:
-                    answers[model] = answer
-        return answers
+    def _is_of(self, key: str, audit: PastAudit) -> bool:
+        """Return whether an audit is of the files of a model as they are now."""
+        path, files = self._found.models[key], dict(audit.files)
+        with suppress(BilensError, OSError, KeyError):
+            if not files or (path / ADAPTER).exists():  # of an earlier release, or with its base
+                return self.opened(key).model.weights_sha256 == audit.weights_sha256
+            place = path if path.is_dir() else path.parent
+            beside = {name for name in BESIDE if path.is_dir() and (path / name).exists()}
+            return all(self._sha256(place / name) == files.get(name) for name in beside | {*files})
+        return False
 
-    def _answer_of(self, report: str, model: Path) -> Answer | None:
-        record = self.read(report).record
-        same = record.source.weights_sha256 == folder_sha256(model)
-        return decision_of(record).answer if same else None
+    def _sha256(self, file: Path) -> str:
+        """Return the SHA-256 of a file of the folder; it is read again where it changed."""
+        (state,) = state_of(self.folder, file)
+        if state not in self._hashes:
+            self._hashes[state] = file_sha256(file)
+        return self._hashes[state]
 
     def model(self, key: str) -> ModelPage:
         found, past = self.found(), self.past()
@@ -133,13 +124,13 @@ class ServedFolder:
         entries = past.entries.get(name, ())
         if self._exporting:
             entries = tuple(one for one in entries if one.action != "note")
-        findings, conditions = self._judged(audits[0]) if audits else ((), ())
-        beside = self._beside(found, past, key)
+        changed = key in self._changed(found, past, key)
+        findings, conditions = self._judged(audits[0]) if audits and not changed else ((), ())
         failed = tuple(one for one in conditions if one.failed)
         spoken = {one.subject.removeprefix(RULE) for one in entries if one.action in JUDGED}
         spoken |= {one.rule for one in failed}
         return ModelPage(
-            model=row_of(key, name, path is not None, past, "", day(), beside.get(key)),
+            model=row_of(key, name, path is not None, past, "", day(), changed=changed),
             reports=() if path in (None, self.folder) else reports_of(found, path),
             views=() if path is None else self.views_of(path),
             audits=audits,
@@ -169,7 +160,8 @@ class ServedFolder:
         """Return by what a page of the folder, or of a model, knows whether it is of today."""
         if not key:
             found, past = self.found(), self.past()
-            return State(digest=digest_of(found, past, day()), there=True)
+            digest = digest_of(found, past, day(), self._changed(found, past))
+            return State(digest=digest, there=True)
         try:
             page = self.model(key)
         except MissingError:  # it was there for whoever asks
@@ -212,7 +204,7 @@ class ServedFolder:
         """Return the report of an audit of the history."""
         last, _ = self.history.last()
         document = self.history.document(there(number if 0 < number <= last else None))
-        found = checked(f"audit {number}", document["kind"], document)
+        found = checked(f"audit {number}", document.get("kind"), document)
         assert isinstance(found, VerdictReport), "an audit is kept, and nothing else"
         model = next(one.model for one in self.history.audits() if one.number == number)
         return self._told(found.with_people(self.history.people(model)))
@@ -278,7 +270,10 @@ class ServedFolder:
 
     def last_audit(self, key: str) -> tuple[str, VerdictReport[Any]]:
         """Return the name of a model and the report of its last audit."""
-        last = there(self.model(key).model.last)
+        found = self.model(key).model
+        last = there(found.last)
+        if found.changed:
+            raise UsageError(load_catalogue("en")("explorer.changed_text", day=last.date[:10]))
         return last.model, self.audit(last.number)
 
     def name_of(self, path: Path) -> str:
@@ -289,14 +284,10 @@ def day() -> date:
     return datetime.now(UTC).date()
 
 
-def changed_at(path: Path) -> int:
-    with suppress(OSError):
-        return path.stat().st_mtime_ns
-    return 0
-
-
-def checked(name: str, kind: str, document: Mapping[str, object]) -> SavedReport[Any]:
+def checked(name: str, kind: object, document: Mapping[str, object]) -> SavedReport[Any]:
     try:
-        return KINDS[kind](document)
+        if kind not in KINDS:
+            raise FileError(f"a document of kind {kind!r:.40} is none that this release reads.")
+        return KINDS[str(kind)](document)
     except BilensError as error:
         raise FileError(f"{name}: {error}") from None

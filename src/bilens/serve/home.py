@@ -18,7 +18,7 @@ from bilens.serve.walk import DEEPEST, MOST
 from bilens.serve.watching import change_list, number_of, spark
 
 CHANGES, DRAWN = 3, 100  # changes in a row, rows that a browser draws at first
-NEVER = "never"
+NEVER, CHANGED = "never", "changed"  # of models of which no audit says anything
 VIEW_OF = {"trace": "/circuits"}  # kind of a report → its view, where it has one
 HEADS = ("choose_head", "decision", "model", "failed", "change", "trend", "last")
 
@@ -70,17 +70,16 @@ def row_of(
     """Return the row of a model: one that did not change is not drawn again."""
     row = displayable(row)
     last, kind = row.last, "" if row.last is None else row.last.kind
-    failed = () if last is None else last.failed
+    failed = () if last is None or row.changed else last.failed
     titles = {rule: title_of(t, rule) for rule in failed}
     names = [
         t("explorer.accepted", rule=title) if rule in row.accepted else title
         for rule, title in titles.items()
     ]
-    answer = row.beside if last is None else last.answer
-    said = decision(t, answer) if answer else quiet(t("explorer.never"))
-    if row.beside:
-        said = joined(said, quiet(t("explorer.beside")))
-    value = row.numbers[-1] if row.numbers else None
+    answer = None if last is None or row.changed else last.answer
+    state = CHANGED if row.changed else NEVER
+    said = decision(t, answer) if answer else quiet(t(f"explorer.{state}"))
+    value = row.numbers[-1] if row.numbers and not row.changed else None
     texts = [number_of(t, watched, kind, one) for one in row.numbers]
     told = t("explorer.numbers_of", numbers=", ".join(texts))
     counts = t("explorer.trend_of", counts=", ".join(map(str, row.failures)))
@@ -97,16 +96,16 @@ def row_of(
             name=row.name,
             choose=t("explorer.choose", name=row.name),
             gone="" if row.there else t("explorer.gone"),
-            answer=answer or NEVER,
-            rank=SEVERITY.index(answer) if answer else len(SEVERITY),
+            answer=answer or state,
+            rank=SEVERITY.index(answer) if answer else -1 if row.changed else len(SEVERITY),
             decision=said,
             rules=" ".join(sorted({*failed, *(one.rule for one in row.changes)})),
             count=len(failed),
-            failed=t("list.comma").join(names) or (NONE if last is None else t("explorer.none")),
+            failed=t("list.comma").join(names) or (t("explorer.none") if answer else NONE),
             moved=sum(signs),
             changed=changed(t, row, kind),
             value="" if value is None else value,
-            number=texts[-1] if texts else NONE,
+            number=texts[-1] if texts and not row.changed else NONE,
             line=spark(title_of(t, watched), told, row.numbers),
             trend=row.failures[-1] if row.failures else "",
             failures=spark(t("explorer.trend"), counts, row.failures) or NONE,
@@ -134,10 +133,11 @@ def tools(t: Catalogue, found: Overview) -> Markup:
     rules |= {rule for row in found.models if row.last for rule in row.last.failed}
     every = ("", t("explorer.all"))
     answers = [(answer, t(f"decision.{answer}")) for answer in SEVERITY]
+    unknown = [(state, t(f"explorer.{state}")) for state in (CHANGED, NEVER)]
     named = sorted(((rule, title_of(t, rule)) for rule in rules), key=itemgetter(1))
     watchable = [(rule, title_of(t, rule)) for rule in found.watchable]
     choices = {
-        "decision": select("decision", [every, *answers, (NEVER, t("explorer.never"))]),
+        "decision": select("decision", [every, *answers, *unknown]),
         "rule": select("rule", [every, *named]),
         **({"watch": select("watch", watchable, found.watched)} if found.watched else {}),
     }

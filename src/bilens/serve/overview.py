@@ -5,10 +5,9 @@ from datetime import date
 from functools import lru_cache
 from pathlib import Path
 
-from bilens.findings.rules.judgements import judgements
+from bilens.findings.rules.judgements import Audited, judgements
 from bilens.findings.rules.progress import changes
 from bilens.findings.rules.registry import rules_asked_for
-from bilens.records.decision import Answer
 from bilens.records.explorer import ModelRow, Overview, ReportRow, id_of
 from bilens.serve.past import Past
 from bilens.serve.walk import Found
@@ -26,7 +25,7 @@ def overview_of(
     past: Past,
     watch: str,
     today: date,
-    beside: tuple[tuple[str, Answer], ...] = (),
+    changed: frozenset[str] = frozenset(),
 ) -> Overview:
     """Return all models, the worst first, and all reports."""
     rules = watchable(past)
@@ -35,7 +34,7 @@ def overview_of(
         key: found.names[key] for key in found.models
     }
     rows = [
-        row_of(key, name, key in found.models, past, watched, today, dict(beside).get(key))
+        row_of(key, name, key in found.models, past, watched, today, changed=key in changed)
         for key, name in known.items()
     ]
     return Overview(
@@ -46,7 +45,7 @@ def overview_of(
         watched=watched,
         watchable=rules,
         writable=writable,
-        digest=digest_of(found, past, today),
+        digest=digest_of(found, past, today, changed),
     )
 
 
@@ -67,14 +66,15 @@ def row_of(
     past: Past,
     watched: str,
     today: date,
-    beside: Answer | None = None,
+    *,
+    changed: bool,
 ) -> ModelRow:
     audits = past.audits.get(name, ())
     shown = audits[:SHOWN]
     judged = [past.measured.get(one.number, {}) for one in shown]
-    changed = changes(shown[1], judged[1], shown[0], judged[0]) if len(shown) > 1 else ()
-    weights = audits[0].weights_sha256 if audits else ""
-    standing = judgements(past.entries.get(name, ()), weights, today.isoformat())
+    moved = changes(shown[1], judged[1], shown[0], judged[0]) if len(shown) > 1 else ()
+    audited = Audited.of_past(audits[0], judged[0]) if audits and not changed else Audited()
+    standing = judgements(past.entries.get(name, ()), audited, today.isoformat())
     numbers = (one[watched].value if watched in one else None for one in reversed(judged))
     return ModelRow(
         id=key,
@@ -82,18 +82,18 @@ def row_of(
         there=there,
         audits=len(audits),
         last=audits[0] if audits else None,
-        changes=changed,
+        changes=moved,
         failures=tuple(len(one.failed) for one in reversed(shown)),
         numbers=tuple(numbers),
         accepted=tuple(sorted(rule for rule, (_, how) in standing.items() if how == "accepted")),
-        beside=None if audits else beside,
+        changed=changed,
     )
 
 
 def severity(row: ModelRow) -> tuple[bool, int, int, str]:
-    """Return what models are ordered by: those never audited last, the others the worst first."""
-    if row.last is None:
-        return row.beside is None, SEVERITY.index(row.beside or "use"), 0, row.name
+    """Return what models are ordered by: changed ones, the worst of the others, never audited."""
+    if row.last is None or row.changed:
+        return not row.changed, -1, 0, row.name
     failed = {*row.last.failed} - {*row.accepted}
     return False, SEVERITY.index(row.last.answer), -len(failed), row.name
 
@@ -109,9 +109,9 @@ def watchable(past: Past) -> tuple[str, ...]:
     return tuple(rule for rule in rules_asked_for() if rule in found)
 
 
-def digest_of(found: Found, past: Past, today: date) -> str:
+def digest_of(found: Found, past: Past, today: date, changed: frozenset[str]) -> str:
     names = sorted(found.names.values())
-    return digest(names, found.truncated, past.file, past.last, today)
+    return digest(names, found.truncated, past.file, past.last, today, sorted(changed))
 
 
 def digest(*parts: object) -> str:

@@ -8,11 +8,20 @@ from markupsafe import Markup
 
 from bilens.findings.rules.judgements import RULE
 from bilens.records.base import LOST, displayable
-from bilens.records.explorer import ModelPage, Overview
+from bilens.records.explorer import ModelPage, ModelRow, Overview
 from bilens.records.history import PastAudit
 from bilens.records.language_views import TracePage
 from bilens.report.html import environment
-from bilens.report.markup import Column, element, joined, page_link, quiet, section, table
+from bilens.report.markup import (
+    Column,
+    element,
+    joined,
+    page_link,
+    paragraph,
+    quiet,
+    section,
+    table,
+)
 from bilens.report.raster import DIVERGING
 from bilens.report.sections.overview import title_of
 from bilens.report.text import NONE, Catalogue, load_catalogue, whole
@@ -51,7 +60,8 @@ def model_page(found: ModelPage, lang: str, secret: str) -> str:
     t, found = load_catalogue(lang), displayable(found)
     told = watch(t, found.digest, found.model.id, writable=found.writable)
     now = element("div", state(t, found), data_fresh="state")
-    parts = (told, tabs(t, found, "model"), now, findings(t, found), progress(t, found))
+    went = Markup() if found.model.changed else progress(t, found)
+    parts = (told, tabs(t, found, "model"), now, findings(t, found), went)
     listed = (audits(t, found.audits), report_list(t, found.reports), everything(t, found))
     return framed(t, found.model.name, secret, *parts, *listed)
 
@@ -150,16 +160,12 @@ def state(t: Catalogue, found: ModelPage) -> Markup:
     row = found.model
     if row.there and not found.views:
         return element("p", t("explorer.autoencoder"))
-    how, end = Markup(), ["--"] * row.name.startswith("-")
-    if row.there and LOST not in row.name:
-        command = shlex.join(["bilens", "audit", "--history", ".", *end, row.name])
-        how = joined(quiet(t("explorer.how")), element("pre", element("code", command)))
+    how = how_to_audit(t, row) if row.there and LOST not in row.name else Markup()
     if row.last is None:
-        never = element("p", t("explorer.never"))
-        if row.beside is None:
-            return joined(never, how)
-        lying = element("p", decision(t, row.beside), " ", t("explorer.beside"))
-        return joined(lying, never, how)
+        return joined(element("p", t("explorer.never")), how)
+    if row.changed:
+        told = t("explorer.changed_text", day=row.last.date[:10])
+        return joined(paragraph(told, class_="callout"), how)
     until = {  # the last one of a rule counts
         one.subject.removeprefix(RULE): one.until
         for one in reversed(found.entries)
@@ -172,6 +178,15 @@ def state(t: Catalogue, found: ModelPage) -> Markup:
     rules = t("list.comma").join(named)
     accepted = element("p", t("explorer.accepted_rules", rules=rules)) if rules else Markup()
     return joined(decision(t, row.last.answer), accepted, how)
+
+
+def how_to_audit(t: Catalogue, row: ModelRow) -> Markup:
+    """Return the command that audits a model: the recorded one, with its data and conditions."""
+    key, command = "again", "" if row.last is None else row.last.command
+    if not command:
+        end = ["--"] if row.name.startswith("-") else []
+        key, command = "how", shlex.join(["bilens", "audit", "--history", ".", *end, row.name])
+    return joined(quiet(t(f"explorer.{key}")), element("pre", element("code", command)))
 
 
 def audits(t: Catalogue, found: tuple[PastAudit, ...]) -> Markup:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from bilens.api.history import now
-from bilens.findings.rules.judgements import RULE, judgements
+from bilens.findings.rules.judgements import RULE, Audited, judgements
 from bilens.records.explorer import ModelPage
 from bilens.records.history import Entry, PastAudit
 from bilens.report.markup import badge, element, joined, page_link, paragraph, quiet, section
@@ -16,9 +16,11 @@ from bilens.report.text import Catalogue
 
 def findings(t: Catalogue, found: ModelPage) -> Markup:
     """Return what asks for caution in the last audit, or was judged, each with what was said."""
-    last = found.model.last
-    kind, weights = ("", "") if last is None else (last.kind, last.weights_sha256)
-    standing = judgements(found.entries, weights, now()[:10])
+    last = None if found.model.changed else found.model.last
+    kind, identity = ("", None) if last is None else (last.kind, last.identity)
+    measured = {one.rule: one for one in found.measured if last and one.audit == last.number}
+    entries = () if found.model.changed else found.entries
+    standing = judgements(entries, Audited.of_past(last, measured), now()[:10])
     lines: dict[str, list[FindingLine]] = {}
     for finding in found.findings:
         lines.setdefault(finding.rule, []).append(finding_line(t, kind, finding))
@@ -30,7 +32,7 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
             found,
             f"{RULE}{rule}",
             *(paragraph(badge(t, one.outcome), " ", one.sentence) for one in lines.get(rule, ())),
-            judged=judged(t, *standing[rule]) if rule in standing else "",
+            judged=judged(t, *standing[rule], identity) if rule in standing else "",
         )
         for rule in dict.fromkeys([*lines, *standing])
     ]

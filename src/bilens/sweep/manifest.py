@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from bilens.api.identity import files_beside
 from bilens.api.provenance import describe_source
 from bilens.base.errors import BilensError, FileError, UsageError
 from bilens.base.files import shortened
@@ -220,4 +221,4 @@ def open_models(
 
 def known_of(model: LoadedModel) -> Mapping[str, str]:
     """Return what is known of each file that was opened, or of the weights as a whole."""
-    return model.headers or {"": model.weights_sha256}
+    return {**(model.headers or {"": model.weights_sha256}), **files_beside(model)}

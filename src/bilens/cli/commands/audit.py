@@ -95,20 +95,27 @@ class AuditOptions(SeenText):
     def remembered(self, report: Report, say: Callable[[str], None]) -> bool:
         """Record an audit where it is asked for; return whether it failed in what is not accepted.
 
-        A rule that was accepted fails nothing until the acceptance ends.
+        A rule that was accepted fails nothing until the acceptance ends, for the same weights,
+        reading, data, baseline and options, and for a value that is no worse.
         """
         failed = report.passed is False
         if self.history is None:
             return failed
-        from bilens.api.history import History, failed_rules
+        from bilens.api.history import History
+        from bilens.report.sections.people import judged_lines
+        from bilens.report.text import load_catalogue
 
         history = History(self.history)
         audit = history.add(report.record)
         accepted = history.accepted(audit.model)
-        for rule in failed_rules(report.record):
+        for rule in audit.failed:
             if entry := accepted.get(rule):
                 until = "" if entry.until is None else f" until {entry.until}"
                 say(f"Accepted by {entry.author}{until}: {rule} ({entry.text})")
+        for line in judged_lines(
+            load_catalogue("en"), report.record, {*audit.failed} - {*accepted}
+        ):
+            say(line)
         say(f"Recorded as audit {audit.number} of {history.path}")
         return history.still_fails(report.record, accepted)
 

@@ -1,41 +1,133 @@
 """What counts of all that people said: the last word on a rule, and the last label of a subject."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from bilens.records.history import Entry
+from bilens.findings.rules.decision import decide
+from bilens.findings.rules.progress import MORE_IS_BETTER, SAME, SEVERITY
+from bilens.findings.rules.registry import REGISTRY, find_rule
+from bilens.findings.rules.rule import GUESS
+from bilens.records.audit import Audit
+from bilens.records.common import Finding, JudgedCondition
+from bilens.records.history import Entry, Measured, PastAudit
+from bilens.records.identity import Identity
+from bilens.records.layer_audit import LayerAudit
+from bilens.records.table_audit import TableAudit
 
 RULE: Final = "rule:"  # what the subject of a finding begins with
 JUDGED: Final = ("accept", "reject", "withdraw")
-# `moved`: accepted for other weights
-Judgement = Literal["accepted", "expired", "moved", "rejected"]
+# `moved`: accepted of another identity; `unknown`: of one that was not kept; `worse`: of a better
+# value
+Judgement = Literal["accepted", "expired", "moved", "unknown", "worse", "rejected"]
+Ended = tuple[str, float | None]  # how a rule ended, also as a condition, and its number
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What acceptances are held against: what an audit is of, and how each rule ended in it."""
+
+    kind: str = ""
+    identity: Identity | None = None
+    rules: Mapping[str, Ended] = field(default_factory=dict)
+
+    @classmethod
+    def of_past(cls, audit: PastAudit | None, measured: Mapping[str, Measured]) -> "Audited":
+        """Return an audit of a history, with what its rules measured."""
+        if audit is None:
+            return cls()
+        ended = {rule: (one.outcome, one.value) for rule, one in measured.items()}
+        return cls(audit.kind, audit.identity, failed_too(ended, audit.failed))
+
+    @classmethod
+    def of_record(cls, record: Audit | LayerAudit | TableAudit) -> "Audited":
+        measured = measure_rules(record.kind, record.verdict, record.conditions or ())
+        ended = failed_too(measured, failed_rules(record))
+        return cls(record.kind, record.reproduce.identity, ended)
+
+
+def failed_too(ended: Mapping[str, Ended], failed: Iterable[str]) -> dict[str, Ended]:
+    """Return how rules ended, with those that fail as conditions or forbid the use as failed."""
+    found = {rule: ("fail", ended.get(rule, ("", None))[1]) for rule in failed}
+    return {**ended, **found}
+
+
+def measure_rules(
+    kind: str, verdict: Iterable[Finding], conditions: Iterable[JudgedCondition]
+) -> dict[str, Ended]:
+    """Return how each rule ended and the number that conditions compare; of conditions as well."""
+    found: dict[str, Ended] = {one.rule: ("", None) for one in conditions}
+    for finding in verdict:
+        rule = find_rule(finding.rule, kind)
+        value = finding.values.get((rule and rule.number) or "")
+        number = float(value) if isinstance(value, int | float) else None
+        found[finding.rule] = finding.outcome, number
+    return found
+
+
+def failed_rules(record: Audit | LayerAudit | TableAudit) -> tuple[str, ...]:
+    """Return the rules that an audit fails by: those that failed, also as conditions, and guesses.
+
+    A rule that says that answers are no better than guesses does not fail, and forbids the use.
+    """
+    own = [finding.rule for finding in record.verdict if finding.outcome == "fail"]
+    asked = [item.rule for item in record.conditions or () if item.failed]
+    made = decide(record)
+    if made.answer == "do_not_use" and "guess" in made.reasons:
+        guesses = {rule.id for rule in REGISTRY if rule.rank == GUESS}
+        own += [one.rule for one in record.verdict if one.rule in guesses and one.outcome == "warn"]
+    return tuple(dict.fromkeys([*own, *asked]))
 
 
 def judgements(
-    entries: Iterable[Entry], weights: str, day: str
+    entries: Iterable[Entry], audited: Audited, day: str
 ) -> dict[str, tuple[Entry, Judgement]]:
     """Return how each rule stands that was accepted or rejected, and by which entry.
 
-    `entries` are of one model, the last one first, which counts; `weights` is the SHA-256 that is
-    asked about (nothing is accepted of ""), `day` year-month-day.
+    `entries` are of one model, the last one first, which counts; `audited` is the audit that is
+    asked about, `day` year-month-day.
     """
     last: dict[str, Entry] = {}
     for entry in entries:
         if entry.action in JUDGED and entry.subject.startswith(RULE):
             last.setdefault(entry.subject.removeprefix(RULE), entry)
     return {
-        rule: (entry, judgement_of(entry, weights, day))
+        rule: (entry, judgement_of(entry, rule, audited, day))
         for rule, entry in last.items()
         if entry.action != "withdraw"
     }
 
 
-def judgement_of(entry: Entry, weights: str, day: str) -> Judgement:
+def judgement_of(entry: Entry, rule: str, audited: Audited, day: str) -> Judgement:
     if entry.action == "reject":
         return "rejected"
     if entry.until is not None and entry.until < day:
         return "expired"
-    return "accepted" if entry.weights_sha256 == weights != "" else "moved"
+    if entry.identity is None or audited.identity is None or not entry.identity.weights:
+        return "unknown"
+    if entry.identity != audited.identity:
+        return "moved"
+    then, now = (entry.outcome, entry.value), audited.rules.get(rule, ("", None))
+    return "worse" if is_worse(audited.kind, rule, then, now) else "accepted"
+
+
+def is_worse(kind: str, name: str, then: Ended, now: Ended) -> bool:
+    """Return whether a rule ended worse than then, or at a number that is not known to be better.
+
+    Both are of one identity, so that also numbers on data and against a baseline compare.
+    """
+    (was, before), (outcome, value), rule = then, now, find_rule(name, kind)
+    if SEVERITY.get(outcome, 0) > SEVERITY.get(was, 0):
+        return True
+    if before is None or value is None:
+        return before is not value and outcome == "fail"
+    if math.isclose(before, value, rel_tol=SAME):
+        return False
+    better = MORE_IS_BETTER.get(name, 0)
+    if rule is not None and rule.bad is not None:
+        better = 1 if rule.bad == "<" else -1
+    return better * (value - before) <= 0
 
 
 def labels(entries: Iterable[Entry]) -> dict[str, Entry]:

@@ -1,13 +1,14 @@
 """What people said of a model: labels, notes, and findings accepted or rejected, in words."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from markupsafe import Markup
 
-from bilens.findings.rules.judgements import Judgement, judgements, labels
+from bilens.findings.rules.judgements import Audited, Judgement, judgements, labels
 from bilens.records.audit import Audit
 from bilens.records.history import Entry
+from bilens.records.identity import Identity
 from bilens.report.markup import heading, items, paragraph, section
 from bilens.report.sections.overview import Judged, title_of
 from bilens.report.text import Catalogue
@@ -42,25 +43,35 @@ def people_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]
             yield t(f"people.{key}"), lines
 
 
-def judged_lines(t: Catalogue, record: Judged) -> list[str]:
-    """Return how each finding stands that was accepted or rejected, and by whom."""
-    found = record.people
-    if found is None:
+def judged_lines(t: Catalogue, record: Judged, rules: Collection[str] | None = None) -> list[str]:
+    """Return how each finding (of some rules) stands that was accepted or rejected, and by whom."""
+    if record.people is None:
         return []
-    standing = judgements(found.entries, record.source.weights_sha256, found.day)
-    return [judged_line(t, rule, *one) for rule, one in standing.items()]
+    audited = Audited.of_record(record)
+    standing = judgements(record.people.entries, audited, record.people.day)
+    return [
+        judged_line(t, rule, *one, audited.identity)
+        for rule, one in standing.items()
+        if rules is None or rule in rules
+    ]
 
 
-def judged_line(t: Catalogue, rule: str, entry: Entry, state: Judgement) -> str:
-    what, how = title_of(t, rule), judged(t, entry, state)
+def judged_line(
+    t: Catalogue, rule: str, entry: Entry, state: Judgement, identity: Identity | None
+) -> str:
+    what, how = title_of(t, rule), judged(t, entry, state, identity)
     day = entry.date[:10]
     return t("people.line", what=what, how=how, author=entry.author, day=day, text=entry.text)
 
 
-def judged(t: Catalogue, entry: Entry, state: Judgement) -> str:
-    """Return how a finding stands that was accepted or rejected."""
+def judged(t: Catalogue, entry: Entry, state: Judgement, identity: Identity | None) -> str:
+    """Return how a finding stands that was accepted or rejected; `identity` is of the audit."""
+    unlike = ()
+    if state == "moved" and entry.identity is not None and identity is not None:
+        unlike = entry.identity.parts_unlike(identity)
+    parts = t("list.comma").join(t(f"identity.{part}") for part in unlike)
     ends = "_until" if state == "accepted" and entry.until is not None else ""
-    return t(f"people.{state}{ends}", until=entry.until or "")
+    return t(f"people.{state}{ends}", until=entry.until or "", parts=parts)
 
 
 def label_line(t: Catalogue, entry: Entry, weights: str, names: Sequence[str]) -> str:
