@@ -243,7 +243,7 @@ def audit_model_layers(
         options=replace(
             options,
             rows=rows_of(whole, data, asked),
-            vocabulary=None if asked.baseline is None else vocabulary_of_model(asked.baseline),
+            vocabulary=None if asked.baseline is None else vocabulary_of_model(whole),
         ),
         progress=asked.progress,
         model=describe_model(model, whole, data),

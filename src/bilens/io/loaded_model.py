@@ -15,6 +15,7 @@ from bilens.algebra.approximation.activation import Activation
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import read_json
 from bilens.base.notebook import html_summary
+from bilens.io.formats.families import Ends
 from bilens.io.remote import RemotePath
 from bilens.io.stored_mlp import Store, module_tensors
 from bilens.nn.agreement import Agreement
@@ -118,6 +119,7 @@ class LoadedModel:
         alone: reads the layers without the module, as of a model that no module can be.
         views: the layers, where they are not those of the module.
         load_report: what was taken for what, and how exactly, where that had to be found out.
+        ends: where the tokens of a language model are, as far as its family says.
         compare: compares the first and the last layer, as they were read, with their source; None
             where the module is the source.
     """
@@ -139,6 +141,7 @@ class LoadedModel:
     files: tuple[Path, ...] = ()
     below: str | None = None
     alone: Callable[[], LoadedModel] | None = None
+    ends: Ends | None = None
 
     _repr_html_ = html_summary("source", "layers", "input_shape", "output_names", "weights_sha256")
 

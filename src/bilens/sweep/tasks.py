@@ -227,10 +227,8 @@ def convert(subject: Subject) -> Found:
 def trace(subject: Subject) -> Found:
     """Read the leading output directions of a bilinear MLP, and their eigenvectors, as tokens."""
     options, layer = subject.options, open_layer(subject.model, subject.index)
-    unembed, embed = (one.weight.detach() for one in (layer.module.unembed, layer.module.embed))
-    found = direction_readings(
-        layer.f, unembed, embed, layer.tokenizer, (), options.directions, options.top
-    )
+    ends = layer.vocabulary.unembedding, layer.vocabulary.embedding
+    found = direction_readings(layer.f, *ends, layer.tokenizer, (), options.directions, options.top)
     leading = [float(one.spectrum.eigenvalues[0]) for one in found]
     numbers = {"first_share": found[0].share, "largest_eigenvalue": max(map(abs, leading))}
     return Found(TracedDirections(subject.name, found), numbers)

@@ -15,7 +15,7 @@ from bilens.base.errors import CheckpointError
 from bilens.base.files import file_sha256
 from bilens.io.byte_ranges import Region, opened
 from bilens.io.formats.activations import activation_named
-from bilens.io.formats.families import RMS
+from bilens.io.formats.families import RMS, Ends
 from bilens.io.formats.source import compare_ends
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
 from bilens.io.stored_mlp import LayerLocation, StoredMLP, StoredTensor
@@ -139,6 +139,7 @@ def read_llama2c(path: Path, options: ReadOptions) -> LoadedModel:
         views={name: layer.view(RMS) for name, (_, layer) in layers.items()},
         stored=blocks,
         compare=partial(compare_ends, blocks, layers, phi.function, "llama"),
+        ends=Ends("tok_embeddings", tied=None),
     )
 
 
