@@ -13,18 +13,15 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, strategies as st
 from torch import Tensor, nn
 
 import tiny_language_models as tiny
 from bilens.api.comparison import vocabulary_of_model, whole_difference
 from bilens.base import silent
-from bilens.io.host import host_of
 from bilens.io.in_memory import from_module
 from bilens.io.load import load
 from bilens.io.vocabulary import Vocabulary, vocabulary_of
 from bilens.records.layer_audit import UpdateDirection
-from contract.drawn import drawn
 from contract.table import cell
 
 pytest.importorskip("transformers")
@@ -33,7 +30,8 @@ KINDS = [kind for kind in tiny.FAMILIES if kind not in WITHOUT]
 FINAL = {  # the last norm, below the base model
     **dict.fromkeys(("t5", "mt5", "umt5"), "decoder.final_layer_norm"),
     **dict.fromkeys(("gpt2", "gpt_bigcode", "gpt_neo", "gptj", "falcon"), "ln_f"),
-    **{"gpt_neox": "final_layer_norm", "phi": "final_layernorm"},
+    "gpt_neox": "final_layer_norm",
+    "phi": "final_layernorm",
     "opt": "decoder.final_layer_norm",
 }
 # attention: what writes, what reads, the norm before it; MLP: the same; norms behind both
@@ -105,12 +103,12 @@ def made(kind: str) -> Any:
     return tiny.make(kind, **OPTIONS.get(kind, {}))
 
 
-def block_of(model: Any, kind: str) -> tuple[str, nn.Module]:
+def block_of(model: Any, kind: str) -> nn.Module:
+    """The last block; of a mixture whose first layer is dense, and of T5's one, the first."""
     stack = BLOCK.get(kind, "h." if hasattr(model.base_model, "h") else "layers.")
-    path = f"{stack}{0 if 't5' in kind else 1 if kind not in ('qwen2_moe', 'qwen3_moe') else 0}"
-    path = path if kind != "deepseek_v3" else f"{stack}0"
-    base = "" if model.base_model is model else f"{model.base_model_prefix}."
-    return f"{base}{path}.", model.base_model.get_submodule(path)
+    first = "t5" in kind or kind in ("qwen2_moe", "qwen3_moe", "deepseek_v3")
+    found: nn.Module = model.base_model.get_submodule(f"{stack}{0 if first else 1}")
+    return found
 
 
 def final_norm(model: Any, kind: str) -> Any:
@@ -214,7 +212,7 @@ def agree(found: list[tuple[str, float]], expected: list[tuple[str, float]]) -> 
 @torch.no_grad()
 def written_by_hand(model: Any, kind: str, direction: Tensor, behind: str) -> Tensor:
     """What a direction adds to the logits where nothing else is in the stream."""
-    block = block_of(model, kind)[1]
+    block = block_of(model, kind)
     direction = block.get_submodule(behind)(direction[None])[0] if behind else direction
     at = logits_by_hand(model, kind, torch.stack([1e4 * direction, 0 * direction]))
     return at[0] - at[1]
@@ -226,7 +224,7 @@ def read_by_hand(model: Any, kind: str, direction: Tensor, before: str) -> Tenso
     rows = model.get_input_embeddings()(torch.arange(16))
     rows = rows * getattr(model.config, "embedding_multiplier", 1.0)
     if before:
-        rows = block_of(model, kind)[1].get_submodule(before)(rows)
+        rows = block_of(model, kind).get_submodule(before)(rows)
     return rows @ direction.to(rows)
 
 
@@ -237,7 +235,7 @@ def test_planted_directions_are_the_tokens_of_the_model(kind: str, tmp_path: Pat
     """Rank 1 is added to four matrices: what writes and reads, of an attention and of an MLP."""
     base = made(kind)
     model, generator = copy.deepcopy(base), torch.Generator().manual_seed(len(kind))
-    prefix, block = block_of(model, kind)
+    block = block_of(model, kind)
     parts = PARTS[kind]
     behind = parts[6:] or ("", "")
     expected: dict[str, Tensor] = {}
@@ -262,5 +260,127 @@ def test_planted_directions_are_the_tokens_of_the_model(kind: str, tmp_path: Pat
     assert len(directions) == len(expected)
     for path, raw in expected.items():
         (one,) = (d for name, d in directions.items() if name.endswith(f".{path}"))
-        assert prefix.rpartition("layers")[0] == "" or path in one.name
         assert agree(listed(one), expected_tokens(raw)), (path, listed(one), expected_tokens(raw))
+
+
+@cell("compare", "same function")
+@pytest.mark.parametrize("kind", ["gemma2", "gpt_neox", "phi", "cohere", "gpt2"])
+def test_modules_in_memory_say_what_their_folders_say(kind: str, tmp_path: Path) -> None:
+    base = made(kind)
+    model = copy.deepcopy(base)
+    weight: Any = block_of(model, kind).get_submodule(PARTS[kind][3]).weight
+    draw = torch.Generator().manual_seed(0)
+    u, v = (torch.randn(n, generator=draw).to(weight) for n in weight.shape)
+    weight.data += torch.outer(u, v)
+    found = []
+    for one in (model, base):
+        one.save_pretrained(tmp_path / str(len(found)))
+        found.append((from_module(one), load(tmp_path / str(len(found)))))
+    whole = [whole_difference(*pair, silent).whole for pair in zip(*found, strict=True)]
+    assert whole[0] is not None
+    assert whole[1] is not None
+    (one,), (other,) = (each.directions for each in whole)
+    assert agree(listed(one), listed(other))
+
+
+GGUF = {  # our kind, llama.cpp's name, whether its gain is stored as it acts
+    "llama": ("llama", 0.0),
+    "gemma": ("gemma", 1.0),
+    "gemma2": ("gemma2", 1.0),
+    "granite": ("granite", 0.0),
+    "cohere": ("command-r", 0.0),
+    "olmo2": ("olmo2", 0.0),
+}
+
+
+@cell("load file", "own object")
+@pytest.mark.parametrize("kind", GGUF)
+def test_a_file_of_llama_cpp_has_the_vocabulary_of_its_model(kind: str, tmp_path: Path) -> None:
+    """The converters of llama.cpp add 1 to the gains of gemma, and store no factor of its width."""
+    gguf = pytest.importorskip("gguf")
+    model, (name, more) = made(kind).float(), GGUF[kind]
+    state = {key: value.numpy() for key, value in model.state_dict().items()}
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", name)
+    writer.add_block_count(1)
+    if kind == "granite":
+        writer.add_embedding_scale(model.config.embedding_multiplier)
+        writer.add_residual_scale(model.config.residual_multiplier)
+    if kind in ("granite", "cohere"):
+        scale = getattr(model.config, "logits_scaling", None) or model.config.logit_scale
+        writer.add_logit_scale(scale)
+    writer.add_tensor("token_embd.weight", state["model.embed_tokens.weight"])
+    writer.add_tensor(
+        "output_norm.weight",
+        state["model.norm.weight"] + state["model.norm.weight"].dtype.type(more),
+    )
+    if not model.config.tie_word_embeddings:
+        writer.add_tensor("output.weight", state["lm_head.weight"])
+    for part in ("gate", "up", "down"):
+        writer.add_tensor(
+            f"blk.0.ffn_{part}.weight", state[f"model.layers.0.mlp.{part}_proj.weight"]
+        )
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    vocabulary = vocabulary_of_model(load(tmp_path / "m.gguf"))
+    assert vocabulary is not None
+    stream = torch.randn(7, tiny.D, generator=torch.Generator().manual_seed(2))
+    expected = logits_by_hand(model, kind, stream)
+    assert torch.allclose(logits(vocabulary, stream), expected, atol=1e-4, rtol=1e-4)
+    embedded: Any = model.get_input_embeddings()
+    rows = embedded(torch.arange(16)) * getattr(model.config, "embedding_multiplier", 1.0)
+    assert torch.allclose(vocabulary.embedding, rows, atol=1e-5)
+
+
+@cell("load file", "own object")
+@pytest.mark.parametrize("kind", ["gemma2", "gpt2", "phi"])
+def test_an_adapter_has_the_vocabulary_of_the_merged_model(kind: str, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    made(kind).float().save_pretrained(tmp_path / "base")
+    base = made(kind).float()
+    table = {"gpt2": "wte"}.get(kind, "embed_tokens")
+    model = peft.get_peft_model(base, peft.LoraConfig(r=2, lora_alpha=8, target_modules=[table]))
+    draw = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in (p for p in model.parameters() if p.requires_grad):
+            parameter.add_(0.5 * torch.randn(parameter.shape, generator=draw))
+    model.save_pretrained(tmp_path / "adapter")
+    merged = model.merge_and_unload()
+    vocabulary = vocabulary_of_model(load(tmp_path / "adapter", base=tmp_path / "base"))
+    assert vocabulary is not None
+    stream = torch.randn(7, tiny.D, generator=torch.Generator().manual_seed(2))
+    expected = logits_by_hand(merged, kind, stream)
+    assert torch.allclose(logits(vocabulary, stream).float(), expected, atol=1e-4, rtol=1e-4)
+
+
+SAID = {  # what a layer of each family has before it, in words that its own code says
+    kind: ("LayerNorm" if FINAL.get(kind, "norm") != "norm" and "t5" not in kind else "RMSNorm")
+    for kind in KINDS
+}
+SAID |= dict.fromkeys(("olmo", "stablelm", "cohere", "starcoder2", "nemotron"), "LayerNorm")
+UNTRACED = ("mixtral", "olmoe", "gpt_oss", "opt")  # no MLP is found in the module without a run
+
+
+@cell("load module", "own object")
+@cell("load file", "own object")
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "olmo2"])
+def test_the_norm_before_a_layer_and_its_gain_are_said(kind: str, tmp_path: Path) -> None:
+    """A gain of the norm scales what the layer reads, wherever it is stored."""
+    model = made(kind)
+    model.save_pretrained(tmp_path)
+    found = [load(tmp_path)] if kind in UNTRACED else [load(tmp_path), from_module(model)]
+    for one in found:
+        for view in one.layers.values():
+            assert SAID[kind] in view.about_input
+            assert "gain" in view.about_input
+            assert ("less one" in view.about_input) == ("gemma" in kind or kind == "nemotron")
+
+
+@cell("load module", "own object")
+def test_a_norm_of_any_module_is_said_where_the_layer_begins_behind_it() -> None:
+    chain = nn.Sequential(nn.RMSNorm(6), nn.Linear(6, 9), nn.GELU(), nn.Linear(9, 6))
+    (view,) = from_module(chain).layers.values()
+    assert view.about_input == "what 0 (RMSNorm) gives, its weights included"
+    (bare,) = from_module(chain[1:]).layers.values()
+    assert bare.about_input == ""

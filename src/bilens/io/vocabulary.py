@@ -19,6 +19,7 @@ from bilens.nn.layer_view import LayerView
 from bilens.nn.transformer import BilinearTransformer
 
 ATTENTION = ("o", "q", "k", "v", "qkv")  # kinds of its tensors
+OTHER_HEADS = ("score.weight", "classifier.weight", "qa_outputs.weight")
 OURS = Ends(  # a transformer of ours, whose gains are in the weights
     "embed",
     "",
@@ -88,7 +89,8 @@ class Vocabulary:
     def is_whole(self) -> bool:
         """Whether embedding, last norm and head are there and fit each other."""
         tables = {self.embedding_name, self.head_name}
-        if not tables <= {*self.names} or self.last is None:
+        others = {*OTHER_HEADS} & {*self.names}  # a tied head, which is no tensor, is not run
+        if not tables <= {*self.names} or self.last is None or others:
             return False
         widths = {self.store[self.names[name]].shape[1:] for name in tables}
         return (len(widths) == 1 and self.last.gain is None) or widths == {self.last.gain.shape}

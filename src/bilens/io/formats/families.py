@@ -362,14 +362,14 @@ def ends_of(content: Mapping[str, Any]) -> Ends | None:
         return None
     if family.norm_first is not None and content.get(family.norm_first) is False:
         return None  # the norms are behind, and there is no last one
-    found, width = family.ends, content["d_model" if family.is_t5 else family.sizes[1]]
+    found, width = family.ends, "d_model" if family.is_t5 else family.sizes[1]
     found = replace(found, tied=bool(content.get("tie_word_embeddings", found.tied)))
     if kind.startswith("gemma"):
-        return replace(found, embedding_scale=width**0.5)
+        return replace(found, embedding_scale=content[width] ** 0.5)
     if kind == "cohere":
         return replace(found, logit_scale=content.get("logit_scale", 0.0625))
     if kind in ("t5", "umt5") and content.get("scale_decoder_outputs", found.tied):
-        return replace(found, logit_scale=width**-0.5)
+        return replace(found, logit_scale=content[width] ** -0.5)
     if kind == "granite":
         return replace(
             found,

@@ -54,11 +54,11 @@ class Architecture:
     activation: ActivationName = "silu"  # φ
     layout: Layout = SEPARATE  # the names of its linear maps
 
-    def ends(self, name: str, said: Mapping[str, Any]) -> Ends | None:
+    def ends(self, name: str, said: Mapping[str, Any], width: int) -> Ends | None:
         """Return where the tokens of a file are: gains are stored as they act, names are others."""
         content = {
             **{key: said.get(f"{name}.{other}") for key, other in SCALES.items()},
-            FAMILIES[self.model_type].sizes[1]: said.get(f"{name}.embedding_length"),
+            "hidden_size": width,
             "model_type": self.model_type,
         }
         found = ends_of({key: value for key, value in content.items() if value is not None})
@@ -128,7 +128,7 @@ def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
         stored=whole,
         headers=headers_of(whole) if options.in_place(path) else {},
         compare=partial(compare_ends, store, layers, phi.function, found.model_type),
-        ends=found.ends(str(name), header.values),
+        ends=found.ends(str(name), header.values, next(iter(layers.values()))[1].sizes.d_in),
     )
 
 
