@@ -19,7 +19,7 @@ from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.base.checks import check_finite
 from bilens.base.errors import UsageError
 from bilens.io.formats.activations import activation_named
-from bilens.io.formats.families import ends_of
+from bilens.io.formats.ends import ends_of
 from bilens.io.formats.huggingface import said_input
 from bilens.io.loaded_model import LoadedModel, LoadReport
 from bilens.io.stored_mlp import Store, StoredTensor, block_of, module_tensors

@@ -15,7 +15,7 @@ from bilens.algebra.approximation.activation import Activation
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import read_json
 from bilens.base.notebook import html_summary
-from bilens.io.formats.families import Ends
+from bilens.io.formats.ends import Ends
 from bilens.io.remote import RemotePath
 from bilens.io.stored_mlp import Store, module_tensors
 from bilens.nn.agreement import Agreement

@@ -19,7 +19,8 @@ KINDS = {  # the first one that is found in a name counts
     "down": r"down|fc_?2|c_proj|4h_to_h|output\.dense|\.wo$|\.w2$|lin(?:ear)?2|fc_out|W_out",
     "up": r"(?:^|[._])up(?:[._]|$)|fc_?1|c_fc|h_to_4h|intermediate|\.w3$|\.wi(?:_1)?$"
     r"|lin(?:ear)?1|fc_in|W_in|\.right$",
-    "head": r"unembed|W_U|lm_head|embed_out|(?:^|\.)(?:output|score|classifier|head|fc|cls)\d?(?:\.|$)",
+    "head": r"unembed|W_U|lm_head|embed_out"
+    r"|(?:^|\.)(?:output|score|classifier|head|fc|cls)\d?(?:\.|$)",
     "embedding": r"embed|embd|wte$|wpe$|W_E$|W_pos",
 }
 ROOTS = re.compile(  # what a model with a head, or around another one, puts before names

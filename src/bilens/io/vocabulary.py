@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from bilens.io.formats.families import Ends, ends_of
+from bilens.io.formats.ends import Ends, ends_of
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.stored_mlp import Store, module_tensors
 from bilens.io.tensor_names import ENDING, canonical, kind_of

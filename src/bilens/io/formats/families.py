@@ -4,8 +4,6 @@ A family is a `model_type` of Hugging Face. Names, order of the branches and the
 activation were compared with transformers 5.24, on a small model of each in the tests.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -32,14 +30,11 @@ TO_4H = Layout(None, "dense_h_to_4h", "dense_4h_to_h")
 
 # What the MLP receives: the weights are as stored, so a gain of the norm before is in the input.
 RMS = "the residual stream behind an RMSNorm, times its gain"
-RMS_LESS_ONE = "the residual stream behind an RMSNorm, times its gain, stored less one"
 LAYER = "the residual stream behind a LayerNorm, with its gain and bias"
-LAYER_LESS_ONE = (
-    "the residual stream behind a LayerNorm, with its gain, stored less one, and its bias"
-)
 WITHOUT_BIAS = "the residual stream behind a LayerNorm, with its gain"
 PLAIN = "the residual stream behind a LayerNorm without a gain"
 ITSELF = "the residual stream itself"
+LESS_ONE = ", stored less one"
 AFTER = "; the norm behind the MLP is not part of the layer"
 SHARED = ", which the attention reads too"
 
@@ -63,35 +58,6 @@ class Home:
 
     def location(self, root: str, index: int, bias: bool) -> LayerLocation:
         return self.layout.at(self.name(index), f"{root}{self.name(index)}.", bias)
-
-
-@dataclass(frozen=True)
-class Ends:
-    """Where tokens enter the residual stream of a language model, and how it becomes logits.
-
-    The names of embedding, last norm and head are without the root of the model, those of the norms
-    of a block below the block. Of several norms the first that a model has is meant; an empty
-    name is a norm without a gain, and no name at all is no norm.
-    """
-
-    embedding: str = "embed_tokens"
-    norm: str = "norm"
-    head: str = "lm_head"
-    # whether the embedding is the head; None where it is without another one
-    tied: bool | None = False
-    centred: bool = False  # whether norms take the mean away, as a LayerNorm does
-    less_one: bool = False  # whether gains are stored less one
-    before_attention: tuple[str, ...] = ("input_layernorm",)
-    before_mlp: tuple[str, ...] = ("post_attention_layernorm", "input_layernorm")
-    behind_attention: tuple[str, ...] = ()  # on the way of what is written into the stream
-    behind_mlp: tuple[str, ...] = ()
-    block: str = r"\blayers\.\d+\."  # how names in a block begin, up to there
-    transposed: bool = False  # whether the matrices of a block are (in, out)
-    unheard: str = "$^"  # names of tensors that write into a stream without a head
-    unread: str = "$^"  # names of tensors that read something else than this stream
-    embedding_scale: float = 1.0  # of an embedding on its way into the stream
-    residual_scale: float = 1.0  # of what attention and MLPs write
-    logit_scale: float = 1.0  # before any soft cap
 
 
 @dataclass(frozen=True)
@@ -124,8 +90,6 @@ class Family:
     # the key that says whether the norm is before the MLP, not behind it
     norm_first: str | None = None
     is_t5: bool = False  # whether the layers lie as in T5, in an encoder and a decoder
-    # where its tokens are; None where no linear map makes tokens of the stream, as in an encoder
-    ends: Ends | None = Ends()
 
     @cached_property
     def patterns(self) -> list[re.Pattern[str]]:
@@ -155,44 +119,14 @@ def ordinary(
     return Family((home,), about, activation=activation, bias=bias, **more)
 
 
-TIED, CENTRED = Ends(tied=True), Ends(centred=True)
-IN_GEMMA = Ends(tied=True, less_one=True)
-BEHIND: dict[str, Any] = {  # norms behind the attention and behind the MLP
-    "behind_attention": ("post_attention_layernorm",),
-    "behind_mlp": ("post_feedforward_layernorm",),
-}
 GEMMA = Family(
-    about_input=RMS_LESS_ONE + AFTER,
+    about_input=RMS + LESS_ONE + AFTER,
     activation_key="hidden_activation",
     activation="gelu_pytorch_tanh",
-    ends=replace(IN_GEMMA, before_mlp=("pre_feedforward_layernorm",), **BEHIND),
 )
-IN_T5_ENDS = Ends(
-    "shared",
-    "decoder.final_layer_norm",
-    tied=True,
-    before_attention=("layer_norm",),
-    before_mlp=("layer_norm",),
-    block=r"\bblock\.\d+\.layer\.\d+\.",
-    unheard=r"^encoder\.",
-    unread=r"EncDecAttention\.[kv]\.",
-)
-T5_FAMILY = gated(T5, RMS, "feed_forward_proj", activation="relu", is_t5=True, ends=IN_T5_ENDS)
+T5_FAMILY = gated(T5, RMS, "feed_forward_proj", activation="relu", is_t5=True)
 MANY = Experts(("num_experts", "num_local_experts"))
-IN_GPT = Ends(
-    "wte",
-    "ln_f",
-    tied=True,
-    centred=True,
-    before_attention=("ln_1",),
-    before_mlp=("ln_2",),
-    block=r"\bh\.\d+\.",
-)
-GPT: dict[str, Any] = {
-    "root": "transformer",
-    "activation_key": "activation_function",
-    "ends": IN_GPT,
-}
+GPT: dict[str, Any] = {"root": "transformer", "activation_key": "activation_function"}
 N_LAYER = ("n_layer", "n_embd")
 ENCODER = Home(
     Layout(None, "intermediate.dense", "output.dense"),
@@ -200,50 +134,35 @@ ENCODER = Home(
     "",
     ("intermediate", "output.dense"),
 )
-BERT = ordinary(ENCODER, "gelu", LAYER + AFTER, ends=None)
-VISION = Family((ENCODER, Home(FC)), LAYER, activation="gelu", bias=True, ends=None)
+BERT = ordinary(ENCODER, "gelu", LAYER + AFTER)
+VISION = Family((ENCODER, Home(FC)), LAYER, activation="gelu", bias=True)
 
 
 WITH_IMAGES = {"gemma3": "gemma3_text"}  # whose `text_config` is a language model of the table
 FAMILIES: dict[str, Family] = {
     "llama": Family(bias_key="mlp_bias"),
     **dict.fromkeys(("mistral", "qwen2", "qwen3"), Family()),
-    "olmo": Family(
-        about_input=PLAIN,
-        ends=Ends(norm="", centred=True, before_attention=("",), before_mlp=("",)),
-    ),
-    "olmo2": Family(
-        about_input=ITSELF + AFTER, ends=Ends(before_attention=(), before_mlp=(), **BEHIND)
-    ),
-    "smollm3": Family(bias_key="mlp_bias", ends=TIED),
+    "olmo": Family(about_input=PLAIN),
+    "olmo2": Family(about_input=ITSELF + AFTER),
+    "smollm3": Family(bias_key="mlp_bias"),
     "granite": Family(
         about_input=RMS + "; what the layer gives is multiplied by residual_multiplier afterwards",
         bias_key="mlp_bias",
     ),
-    "cohere": Family(
-        about_input=WITHOUT_BIAS + SHARED,
-        ends=replace(CENTRED, tied=True, before_mlp=("input_layernorm",)),
-    ),
-    "stablelm": Family(about_input=LAYER, ends=CENTRED),
+    "cohere": Family(about_input=WITHOUT_BIAS + SHARED),
+    "stablelm": Family(about_input=LAYER),
     "gemma": Family(
-        about_input=RMS_LESS_ONE,
+        about_input=RMS + LESS_ONE,
         activation="gelu_pytorch_tanh",
         legacy={"gelu": "gelu_pytorch_tanh"},
-        ends=IN_GEMMA,
     ),
     "gemma2": GEMMA,
     "gemma3_text": GEMMA,
     "phi3": gated(FUSED),
     "glm": gated(FUSED),
-    "glm4": gated(
-        FUSED,
-        RMS + AFTER,
-        ends=Ends(
-            behind_attention=("post_self_attn_layernorm",), behind_mlp=("post_mlp_layernorm",)
-        ),
-    ),
+    "glm4": gated(FUSED, RMS + AFTER),
     "modernbert": gated(
-        MODERNBERT, LAYER, "hidden_activation", activation="gelu", bias_key="mlp_bias", ends=None
+        MODERNBERT, LAYER, "hidden_activation", activation="gelu", bias_key="mlp_bias"
     ),
     **dict.fromkeys(("t5", "mt5", "umt5"), T5_FAMILY),
     "mixtral": Family(experts=Experts(("num_local_experts",), MIXTRAL, "block_sparse_moe")),
@@ -257,12 +176,11 @@ FAMILIES: dict[str, Family] = {
     "qwen3_moe": Family(experts=MANY),
     "olmoe": Family(experts=MANY),
     "deepseek_v3": Family(
-        ends=Ends(unread=r"_b_proj\."),
         experts=Experts(
             ("n_routed_experts", "num_local_experts"),
             shared="shared_experts",
             others=("gate.weight", "gate.e_score_correction_bias"),
-        ),
+        )
     ),
     "gpt_oss": Family(
         activation_key="",
@@ -275,49 +193,29 @@ FAMILIES: dict[str, Family] = {
         ),
     ),
     "gpt2": ordinary(
-        Home(Layout(None, "c_fc", "c_proj", transposed=True), "h"),
-        "gelu_new",
-        sizes=N_LAYER,
-        **{**GPT, "ends": replace(IN_GPT, transposed=True)},
+        Home(Layout(None, "c_fc", "c_proj", transposed=True), "h"), "gelu_new", sizes=N_LAYER, **GPT
     ),
     "gpt_bigcode": ordinary(Home(C_FC, "h"), "gelu_pytorch_tanh", sizes=N_LAYER, **GPT),
     "gpt_neo": ordinary(Home(C_FC, "h"), "gelu_new", sizes=("num_layers", "hidden_size"), **GPT),
     "gptj": ordinary(
-        Home(Layout(None, "fc_in", "fc_out"), "h"),
-        "gelu_new",
-        LAYER + SHARED,
-        sizes=N_LAYER,
-        **{**GPT, "ends": replace(IN_GPT, tied=False, before_mlp=("ln_1",))},
+        Home(Layout(None, "fc_in", "fc_out"), "h"), "gelu_new", LAYER + SHARED, sizes=N_LAYER, **GPT
     ),
-    "gpt_neox": ordinary(
-        Home(TO_4H), root="gpt_neox", ends=Ends("embed_in", "final_layer_norm", centred=True)
-    ),
+    "gpt_neox": ordinary(Home(TO_4H), root="gpt_neox"),
     "falcon": ordinary(
         Home(TO_4H, "h"),
         bias=False,
         bias_key="bias",
         root="transformer",
         activation_key="activation",
-        ends=replace(
-            IN_GPT,
-            embedding="word_embeddings",
-            before_attention=("ln_attn", "input_layernorm"),
-            before_mlp=("ln_mlp", *CENTRED.before_mlp),
-        ),
     ),
-    "phi": ordinary(
-        Home(FC), "gelu_new", LAYER + SHARED, ends=replace(CENTRED, norm="final_layernorm")
-    ),
-    "starcoder2": ordinary(
-        Home(C_FC), "gelu_pytorch_tanh", bias_key="use_bias", ends=replace(CENTRED, tied=True)
-    ),
+    "phi": ordinary(Home(FC), "gelu_new", LAYER + SHARED),
+    "starcoder2": ordinary(Home(C_FC), "gelu_pytorch_tanh", bias_key="use_bias"),
     "nemotron": ordinary(
         Home(Layout(None, "up_proj", "down_proj")),
         "relu2",
-        LAYER_LESS_ONE,
+        WITHOUT_BIAS + LESS_ONE + ", and its bias",
         bias=False,
         bias_key="mlp_bias",
-        ends=replace(CENTRED, less_one=True),
     ),
     "opt": ordinary(
         Home(FC, "decoder.layers", "", ("fc1", "activation_fn", "fc2")),
@@ -325,14 +223,6 @@ FAMILIES: dict[str, Family] = {
         bias_key="enable_bias",
         activation_key="activation_function",
         norm_first="do_layer_norm_before",
-        ends=Ends(
-            "decoder.embed_tokens",
-            "decoder.final_layer_norm",
-            tied=True,
-            centred=True,
-            before_attention=("self_attn_layer_norm",),
-            before_mlp=("final_layer_norm",),
-        ),
     ),
     "bert": replace(BERT, root="bert"),
     "roberta": replace(BERT, root="roberta"),
@@ -343,41 +233,12 @@ FAMILIES: dict[str, Family] = {
         "gelu",
         LAYER + AFTER,
         root="distilbert",
-        ends=None,
         activation_key="activation",
         sizes=("n_layers", "dim"),
     ),
     "vit": replace(VISION, root="vit"),
     "deit": replace(VISION, root="deit"),
 }
-
-
-def ends_of(content: Mapping[str, Any]) -> Ends | None:
-    """Return where the tokens of a configuration's model are; None where there are none."""
-    kind = str(content.get("model_type"))
-    if kind in WITH_IMAGES:
-        kind, content = WITH_IMAGES[kind], content["text_config"]
-    family = FAMILIES.get(kind)
-    if family is None or family.ends is None:
-        return None
-    if family.norm_first is not None and content.get(family.norm_first) is False:
-        return None  # the norms are behind, and there is no last one
-    found, width = family.ends, "d_model" if family.is_t5 else family.sizes[1]
-    found = replace(found, tied=bool(content.get("tie_word_embeddings", found.tied)))
-    if kind.startswith("gemma"):
-        return replace(found, embedding_scale=content[width] ** 0.5)
-    if kind == "cohere":
-        return replace(found, logit_scale=content.get("logit_scale", 0.0625))
-    if kind in ("t5", "umt5") and content.get("scale_decoder_outputs", found.tied):
-        return replace(found, logit_scale=content[width] ** -0.5)
-    if kind == "granite":
-        return replace(
-            found,
-            embedding_scale=content.get("embedding_multiplier", 1.0),
-            residual_scale=content.get("residual_multiplier", 1.0),
-            logit_scale=1 / content.get("logits_scaling", 1.0),
-        )
-    return found
 
 
 def refuse_config(path: Path, content: Mapping[str, Any]) -> None:

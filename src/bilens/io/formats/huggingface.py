@@ -13,6 +13,7 @@ from bilens.base.checks import as_integer
 from bilens.base.errors import CheckpointError, MemoryLimitError, Retry
 from bilens.base.files import file_sha256, read_json
 from bilens.io.formats.activations import SPELLINGS, NamedActivation, activation_named
+from bilens.io.formats.ends import ends_of
 from bilens.io.formats.families import (
     AFTER,
     FAMILIES,
@@ -24,7 +25,6 @@ from bilens.io.formats.families import (
     Experts,
     Family,
     Home,
-    ends_of,
     refuse_config,
     unknown_model,
 )

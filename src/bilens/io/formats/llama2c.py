@@ -15,7 +15,8 @@ from bilens.base.errors import CheckpointError
 from bilens.base.files import file_sha256
 from bilens.io.byte_ranges import Region, opened
 from bilens.io.formats.activations import activation_named
-from bilens.io.formats.families import RMS, Ends
+from bilens.io.formats.ends import Ends
+from bilens.io.formats.families import RMS
 from bilens.io.formats.source import compare_ends
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
 from bilens.io.stored_mlp import LayerLocation, StoredMLP, StoredTensor
