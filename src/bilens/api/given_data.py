@@ -18,6 +18,7 @@ from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.api.provenance import find_test_data, image_origin, reading_of
 from bilens.api.quadratic_fit import layers_and_run
 from bilens.base.errors import DataError, UsageError
+from bilens.base.option_rules import AT_A_PATH, NO_IDX, refuse_idle
 from bilens.data.arrays import Array
 from bilens.data.cells import plain_number
 from bilens.data.images import ImageDataset
@@ -54,6 +55,8 @@ def given_data(
         )
     if isinstance(data, str | Path):
         data = find_data(model, Path(data), None, labels, training=training)
+    else:
+        refuse_idle("data", {"labels": labels}, NO_IDX)
     if data is None or isinstance(data, LabelledData):
         return data
     pair = data if isinstance(data, tuple) and len(data) == 2 else ()
@@ -116,6 +119,8 @@ def find_data(
 ) -> ImageDataset | LabelledData | None:
     """Return the data at a path, or the data set of a model; None if nothing can be named."""
     if path is None or dataset is not None or any(path.rglob("*idx[13]-ubyte*")):
+        given = {"labels": labels, "encoding": encoding}
+        refuse_idle("data", given, *([] if path is None else [AT_A_PATH]))
         return find_test_data(opened(model), dataset, path, say)
     fits = replace(interface or interface_of(model), encoding=encoding, training=training)
     return read_labelled(path, labels, fits)

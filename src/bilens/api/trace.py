@@ -22,6 +22,7 @@ from bilens.api.trace_records import causal_reading, token_ends, traced_spectrum
 from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
+from bilens.base.option_rules import NO_SAES, SAES, refuse_idle
 from bilens.data.tokenizer import Tokenizer
 from bilens.findings.spectra import MINIMUM_SAMPLES
 from bilens.interp.behaviour import DIRECTIONS, CausalEffect, direction_effect
@@ -122,9 +123,18 @@ def trace(
             f"only the {given} autoencoder was given: give the {other} one, too, or neither."
         )
     found: dict[str, Any]
+    options = {
+        "latents": latents,
+        "corpus": corpus,
+        "toward": tuple(toward),
+        "outputs": outputs,
+        "features": features,
+        "top": top,
+        "tokens": tokens,
+    }
+    facts = [NO_SAES if input_sae is None else SAES]
+    refuse_idle("trace", options, *facts, *(["without latents"] if latents is None else []))
     if input_sae is not None and output_sae is not None:
-        if toward:
-            raise UsageError("toward is for a trace without autoencoders: leave it out.")
         saes = open_sae(input_sae, subject, "mlp_in"), open_sae(output_sae, subject, "mlp_out")
         text = held_out_text(subject, corpus, tokens, say)
         options = TraceOptions(
@@ -132,8 +142,6 @@ def trace(
         )
         found = latent_findings(subject, saes, text, options, progress)
     else:
-        if latents is not None or corpus is not None:
-            raise UsageError("latents and corpus are for a trace with autoencoders: give both.")
         found = {
             **dict.fromkeys(("saes", "ranking", "clusters", "circuits", "input_latents"), ()),
             "num_outputs": subject.f.sizes.d_out,

@@ -10,6 +10,7 @@ import typer
 
 from bilens.base.errors import UsageError
 from bilens.base.files import write_file
+from bilens.base.option_rules import refuse_idle
 from bilens.cli.console import Output
 from bilens.cli.options import Json, Lang, Overwrite, check_outputs, option
 from bilens.cli.shared_options import DataFiles, ModelFile
@@ -53,6 +54,8 @@ def explain(
     from bilens.report.terminal_readings import attribution_tables, explanation_tables
 
     plate = options.plate
+    if plate is None and options.html is None:
+        refuse_idle("plate", vars(options))
     check_outputs([("--plate", plate), ("--html", options.html)], overwrite)
     record = explained(output, source.open(), source.model, options, data)
     if plate is not None:
