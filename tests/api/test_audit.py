@@ -297,5 +297,5 @@ def test_a_layer_whose_output_is_constant_is_refused_like_any_that_is_not_explai
 
 
 def test_words_are_tried_beside_a_baseline_alone() -> None:
-    with pytest.raises(UsageError, match="there is no baseline"):
+    with pytest.raises(UsageError, match=r"try_words \(--try-words\): only with a baseline"):
         bl.audit(tiny.trained(), try_words=3)

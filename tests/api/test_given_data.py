@@ -19,6 +19,8 @@ from sklearn.preprocessing import StandardScaler
 import bilens as bl
 import tiny
 from bilens.api.audit import audit
+from bilens.api.comparison import is_of_columns
+from bilens.api.given_data import opened
 from bilens.base.errors import DataError, ShapeError, UsageError
 from bilens.records.performance import Performance
 from layer_audit_documents import transformer
@@ -33,7 +35,9 @@ MLP = {"hidden_layer_sizes": (6, 5), "max_iter": 60, "random_state": 0, "solver"
 
 
 def performance(model: Any, data: Any, **options: Any) -> Performance:
-    found = audit(model, data, null_samples=39, **options).record.performance
+    known = opened(model, bare=True)
+    draws = {} if is_of_columns(known) else {"null_samples": 39}
+    found = audit(model, data, **draws, **options).record.performance
     assert found is not None
     return found
 

@@ -62,7 +62,7 @@ def test_layers_of_a_loaded_model_are_fitted_one_by_one() -> None:
     first = model.layers[0](embedded) + embedded
     last = model.head(model.layers[1](first) + first)
     for name, inputs, outputs in (("layers.0", x, first), ("layers.1", first, last)):
-        fit = bl.quadratic_fit(loaded.layers[name], samples=200, data=inputs)
+        fit = bl.quadratic_fit(loaded.layers[name], data=inputs)
         rest = (fit.quadratic_map(inputs.detach()) - outputs.detach()).square().sum()
         spread = (outputs - outputs.mean(dim=0)).detach().square().sum()
         assert fit.r_squared.quadratic.overall == pytest.approx(1 - float(rest / spread), abs=0.1)
@@ -151,14 +151,14 @@ def network() -> nn.Sequential:
 
 def test_data_run_through_the_layers_below() -> None:
     module, data = network(), randn(300, 5) + 1
-    document = to_json(fit_layers_of(bl.from_module(module), data, samples=200, command="test"))
+    document = to_json(fit_layers_of(bl.from_module(module), data, command="test"))
     json.dumps(document, allow_nan=False)
     assert [fit["name"] for fit in document["fits"]] == ["model", "0", "2"]
     with torch.no_grad():
         reached = module[:2](data)
         y = module(data)
     last = document["fits"][2]
-    fit = bl.quadratic_fit(bl.from_module(module).layers["2"], data=reached, samples=200)
+    fit = bl.quadratic_fit(bl.from_module(module).layers["2"], data=reached)
     assert [one["fit"] for one in last["ladder"]] == [*fit.ladder]
     assert last["chosen"] == fit.chosen
     for one, scores in zip(last["ladder"], fit.ladder.values(), strict=True):
@@ -217,7 +217,7 @@ def test_what_does_not_fit_is_refused(name: str) -> None:
 
 def test_data_of_one_layer_that_is_named_are_its_own() -> None:
     model, data = bl.from_module(Parallel()), randn(50, 4)
-    (fit,) = fit_layers_of(model, data, layers=["b"], samples=200).fits
+    (fit,) = fit_layers_of(model, data, layers=["b"]).fits
     assert fit.ladder[0].rows == 10
 
 

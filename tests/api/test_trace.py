@@ -32,7 +32,10 @@ def report(folders: Folders) -> TraceReport:
 
 def run(folders: Folders, **options: Any) -> TraceReport:
     given = {"input_sae": folders[1], "output_sae": folders[2], "command": "here"}
-    return trace(folders[0], 0, **{**QUICK, **given, **options})
+    said = {**QUICK, **given, **options}
+    if "latents" in options:  # which are how many outputs there are
+        del said["outputs"]
+    return trace(folders[0], 0, **said)
 
 
 def blocks(folders: Folders, document: dict[str, Any]) -> torch.Tensor:
@@ -186,7 +189,7 @@ def test_without_autoencoders_weights_are_read_as_tokens(folders: Folders) -> No
         ({"outputs": 0}, UsageError, "outputs"),
         ({"tokens": 0}, UsageError, "tokens"),
         ({"output_sae": None}, UsageError, "only the input autoencoder was given"),
-        ({"toward": ["sad"]}, UsageError, "toward is for a trace without autoencoders"),
+        ({"toward": ["sad"]}, UsageError, "only without autoencoders"),
         ({"corpus": "nowhere.txt"}, DataError, "does not exist"),
         ({"corpus": torch.zeros(4, 2, dtype=torch.int64)}, UsageError, "texts of 2 tokens"),
         ({"input_sae": Path("nowhere")}, CheckpointError, "no such file or folder"),

@@ -85,7 +85,9 @@ def test_a_map_that_explains_too_little_makes_no_claim(bilens: Shell, tmp_path: 
     some = bilens("fit", tmp_path / "model", "--threshold", (min(values) + max(values)) / 2)
     assert some.code == 1  # one of them suffices
     exact = model_folder(tmp_path / "exact", tiny.classifier())
-    document = bilens("fit", exact, "--threshold", "0.9999", "--json")
+    refused = bilens("fit", exact, "--threshold", "0.9999", "--json")
+    assert "threshold (--threshold): only of a model with a layer that is approx" in refused.err
+    document = bilens("fit", exact, "--json")
     assert document.code == 0
     assert document.json()["fits"][0]["exact"]
 
@@ -171,7 +173,10 @@ def test_bad_input_is_one_line_that_helps(name: str, bilens: Shell, tmp_path: Pa
         (("fit", "--text", "a.txt", "--activation", "gelu"), "--text and --activation"),
         (("fit", "--text", "a.txt", "--data", "x.csv"), "--text and --data"),
         (("fit", "--activation", "gelu", "--tokens", 9), "--tokens: only with --text"),
-        (("fit", "--activation", "gelu", "--train-steps", 9), "--train-steps: only with data"),
+        (
+            ("fit", "--activation", "gelu", "--train-steps", 9),
+            "train_steps (--train-steps): only with data",
+        ),
         (("convert", "--to", "bilens", "--tokens", 9), "--tokens: only with --to bilinear"),
         (
             ("convert", "--to", "bilens", "--context-length", 9, "--resume"),

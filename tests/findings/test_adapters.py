@@ -82,7 +82,7 @@ def test_planted_tokens_are_named(report: LayerAuditReport) -> None:
 def test_a_direction_has_no_sign() -> None:
     table = torch.eye(6)
     for direction in (table[4], -table[4]):
-        assert token_scores(table, direction, 1)[1] == [4]
+        assert token_scores(table @ direction, 1)[1] == [4]
 
 
 def test_the_page_says_them_in_both_languages(report: LayerAuditReport) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -37,6 +38,14 @@ from bilens.api.provenance import given_model, origin_of, reading_of
 from bilens.api.quadratic_fit import inputs_of_layers
 from bilens.base import Progress, silent
 from bilens.base.errors import NonFiniteError, UsageError
+from bilens.base.option_rules import (
+    APPROXIMATED,
+    BASELINE,
+    NO_COLUMNS,
+    ONE_LAYER,
+    TRAINING_PATH,
+    refuse_idle,
+)
 from bilens.data.model_interface import LabelledData
 from bilens.findings.audit import audit_classifier
 from bilens.findings.coverage import how_read, measure_coverage
@@ -157,19 +166,26 @@ def audit(
     conditions = parse_conditions(fail_on, data=data is not None, baseline=baseline is not None)
     given = given_data(model, data, labels)
     columns = isinstance(model, LoadedModel) and is_of_columns(model)
-    if train_data is not None and (columns or not is_one_exact_layer(model)):
-        raise UsageError(
-            "training inputs (train_data, --train-data) are read for a classifier of one bilinear "
-            "layer whose inputs have no names, and this model is another one: leave them out."
-        )
+    one_layer = is_one_exact_layer(model) and not columns
+    options = {
+        "null_samples": null_samples,
+        "threshold": threshold,
+        "inputs": inputs,
+        "train_data": train_data,
+        "train_labels": train_labels,
+        "try_words": try_words,
+    }
+    facts = {
+        BASELINE: baseline is not None,
+        TRAINING_PATH: isinstance(train_data, str | Path),
+        ONE_LAYER: one_layer,
+        NO_COLUMNS: not columns,
+        APPROXIMATED: not (columns or one_layer),  # or it is refused below
+    }
+    refuse_idle("audit", options, *(fact for fact, holds in facts.items() if holds))
     trained = given_data(model, train_data, train_labels, training=True)
     performance = None if given is None else performance_of(model, given)
     difference = None
-    if try_words and baseline is None:
-        raise UsageError(
-            "words (try_words, --try-words) are tried in a model and its baseline, and there is no "
-            "baseline: add it, or leave them out."
-        )
     if baseline is not None:
         model, baseline = read_alike(opened(model, bare=True), opened(baseline, bare=True))
         difference = whole_difference(model, baseline, progress)
@@ -243,6 +259,8 @@ def audit_model_layers(
 ) -> LayerAuditReport:
     whole = opened(model)
     subjects = tuple(whole.layers.values())
+    if subjects and all(view.exact for view in subjects):
+        refuse_idle("audit", {"threshold": options.threshold, "inputs": asked.inputs})
     findings = audit_layers(
         subjects,
         asked.performance,
@@ -250,7 +268,7 @@ def audit_model_layers(
         options=replace(
             options,
             rows=rows_of(whole, data, asked),
-            vocabulary=None if asked.baseline is None else vocabulary_of_model(asked.baseline),
+            vocabulary=None if asked.baseline is None else vocabulary_of_model(whole),
         ),
         progress=asked.progress,
         model=describe_model(model, whole, data),

@@ -17,6 +17,7 @@ from bilens.api.provenance import describe_run, describe_source, given_model, or
 from bilens.api.quadratic_fit import offering_a_fit
 from bilens.base import Progress, silent
 from bilens.base.errors import DataError, UsageError
+from bilens.base.option_rules import DATA, refuse_idle
 from bilens.data.images import ImageDataset
 from bilens.data.model_interface import LabelledData, ModelInterface
 from bilens.findings.attack import attack_classifier
@@ -84,6 +85,7 @@ def certify_model(
     model = on_processor(model)
     module, loaded = given_model(model, "a certificate", "bl.certify_model({})")
     given = given_data(model, data, labels)
+    refuse_idle("certify", {"samples": samples}, *([] if given is None else [DATA]))
     with offering_a_fit(model):
         certificate = certify_classifier(
             module,
@@ -158,6 +160,8 @@ def attack_model(
     """
     model = on_processor(model)
     module, loaded = given_model(model, "an attack", "bl.attack_model({}, data)")
+    if target is not None and source is not None:
+        refuse_idle("attack", {"pairs": pairs})
     given = given_data(model, data, labels)
     test = labelled_images(given)
     if test is None or given is None:

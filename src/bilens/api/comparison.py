@@ -15,13 +15,14 @@ from bilens.base.files import file_sha256, read_json
 from bilens.data.labelled_data import read_labelled
 from bilens.data.model_interface import LabelledData
 from bilens.data.tokenizer import load_tokenizer
-from bilens.findings.adapters import Vocabulary, update_directions, vocabulary_of
+from bilens.findings.adapters import update_directions
 from bilens.findings.layer_audit import compare_with
 from bilens.findings.layer_reading import AuditOptions, fit_layer
 from bilens.findings.table_audit import exact_layer, output_names_of, units_of
 from bilens.findings.table_difference import compare_answers, compare_columns
 from bilens.findings.tensor_difference import compare_tensors
 from bilens.io.loaded_model import LoadedModel, is_of_numbers
+from bilens.io.vocabulary import Vocabulary, vocabulary_of
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
 from bilens.records.layer_audit import BaselineSource, Difference, FileChange, LayerDifference
@@ -53,7 +54,7 @@ def whole_difference(model: LoadedModel, baseline: LoadedModel, progress: Progre
     tensors = model.tensors, baseline.tensors
     whole = compare_tensors(*tensors, files, gguf=gguf, progress=progress)
     if not gguf:
-        found = update_directions(*tensors, whole, vocabulary_of_model(baseline), progress)
+        found = update_directions(*tensors, whole, vocabulary_of_model(model), progress)
         whole = structs.replace(whole, directions=found)
     return Difference(BaselineSource(baseline.source, baseline.weights_sha256), (), whole)
 
@@ -64,7 +65,7 @@ def vocabulary_of_model(model: LoadedModel) -> Vocabulary | None:
     if path := (companions(model) or {}).get(TOKENIZER):
         with suppress(BilensError):
             name = load_tokenizer(path).token
-    return vocabulary_of(model.tensors, name)
+    return vocabulary_of(model, name)
 
 
 def companions(model: LoadedModel) -> dict[str, Path] | None:

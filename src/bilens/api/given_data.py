@@ -18,6 +18,7 @@ from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.api.provenance import find_test_data, image_origin, reading_of
 from bilens.api.quadratic_fit import layers_and_run
 from bilens.base.errors import DataError, UsageError
+from bilens.base.option_rules import AT_A_PATH, NO_IDX, refuse_idle
 from bilens.data.images import ImageDataset
 from bilens.data.labelled_data import as_array, labelled, read_labelled
 from bilens.data.model_interface import ClassIndex, ClassName, LabelledData, ModelInterface, Task
@@ -57,6 +58,8 @@ def given_data(
         )
     if isinstance(data, str | Path):
         data = find_data(model, Path(data), None, labels, training=training)
+    else:
+        refuse_idle("data", {"labels": labels}, NO_IDX)
     if data is None or isinstance(data, LabelledData):
         return data
     fits = interface_of(model)
@@ -117,6 +120,8 @@ def find_data(
 ) -> ImageDataset | LabelledData | None:
     """Return the data at a path, or the data set of a model; None if nothing can be named."""
     if path is None or dataset is not None or any(path.rglob("*idx[13]-ubyte*")):
+        given = {"labels": labels, "encoding": encoding}
+        refuse_idle("data", given, *([] if path is None else [AT_A_PATH]))
         return find_test_data(opened(model), dataset, path, say)
     fits = replace(interface or interface_of(model), encoding=encoding, training=training)
     return read_labelled(path, labels, fits)

@@ -12,6 +12,7 @@ import torch
 from msgspec import structs
 from torch import Tensor, nn
 
+from bilens.algebra.approximation.closed_form import derivation
 from bilens.algebra.approximation.layer_weights import (
     GLUWeights,
     Layer,
@@ -33,6 +34,7 @@ from bilens.algebra.moments import row_moments
 from bilens.api.provenance import describe_run, describe_source, given_model
 from bilens.base.checks import check_finite
 from bilens.base.errors import BilensError, NotQuadraticError, ShapeError, UsageError
+from bilens.base.option_rules import APPROXIMATED, DATA, NO_DATA, refuse_idle
 from bilens.data.tokenizer import Tokenizer
 from bilens.findings.fits import fit_record
 from bilens.io.in_memory import from_module, from_sklearn
@@ -81,8 +83,8 @@ def quadratic_fit(
         module_or_weights: a layer, MLP or classifier of bilens, any module that is linear maps,
             activations and gates one behind the other, a fitted MLP of scikit-learn, a loaded
             model or one of its layers, `MLPWeights`, `GLUWeights`, or a sequence of them.
-        mean: μ, (in,), of the closed form; None is zero.
-        covariance: Σ, (in, in), singular or not; None is I.
+        mean: μ, (in,), of the closed form, without data; None is zero.
+        covariance: Σ, (in, in), singular or not, without data; None is I.
         data: inputs of the model, (rows, in), 13 or more.
         seed: of the rows held out, or the samples; or a generator, which goes on from where it is.
         samples: that R² is measured on without data, at least 100.
@@ -103,20 +105,26 @@ def quadratic_fit(
 
     Source: arXiv:2502.01032 for MLPs; Stein's identity for gated layers and any Σ.
     """
+    options: dict[str, Any] = {
+        "mean": mean,
+        "covariance": covariance,
+        "held_out": held_out,
+        "train_steps": train_steps,
+        "samples": samples,
+        "threshold": threshold,
+    }
     layers, run = layers_and_run(module_or_weights)
-    fit = fit_layers(
-        layers,
-        run,
-        mean=mean,
-        covariance=covariance,
-        data=data,
-        held_out=held_out,
-        train_steps=train_steps,
-        seed=seed,
-        samples=samples,
-        threshold=threshold,
-    )
+    facts = [NO_DATA if data is None else DATA]
+    facts += [] if derivation(layers) == "exact" else [APPROXIMATED]
+    refuse_idle("quadratic fit", options, *facts)
+    fit = fit_layers(layers, run, data=data, seed=seed, **options)
     return module_or_weights.in_own_basis(fit) if isinstance(module_or_weights, LayerView) else fit
+
+
+def fit_of(subject: Subject, **options: Any) -> QuadraticFit:
+    """Return `quadratic_fit` of one layer of many, for which an option may do nothing."""
+    fit = fit_layers(*layers_and_run(subject), **options)
+    return subject.in_own_basis(fit) if isinstance(subject, LayerView) else fit
 
 
 def layers_and_run(subject: Subject) -> tuple[tuple[Layer, ...], Run]:
@@ -206,6 +214,14 @@ def fit_layers_of(
         )
     chained = bool(model.network)
     names = list(layers or model.layers)
+    options: dict[str, Any] = {
+        "train_steps": train_steps,
+        "samples": samples,
+        "threshold": threshold,
+    }
+    is_exact = all(model.layers[name].exact for name in names) and not (chained and names[1:])
+    facts = [NO_DATA if data is None else DATA, *([] if is_exact else [APPROXIMATED])]
+    refuse_idle("quadratic fit", options, *facts)
     if data is not None and not chained and len(names) > 1:
         raise UsageError(
             f"{model.source} has {len(names)} layers that are not one behind the other, and the "
@@ -221,13 +237,11 @@ def fit_layers_of(
         entries.insert(0, (WHOLE, None, data))
     found = []
     for name, view, rows in entries:
-        fit = quadratic_fit(
+        fit = fit_of(
             model if view is None else view,
             data=rows,
-            train_steps=train_steps,
-            samples=samples,
-            threshold=threshold,
             seed=seed,
+            **options,
         )
         found.append(fit_record(name, view, fit))
     return QuadraticFits(
@@ -244,7 +258,7 @@ def fit_on_inputs(inputs: LayerInputs, seed: int = 0, **options: Any) -> Quadrat
     for name, site in inputs.sites.items():
         given: dict[str, Any] = {**options, "seed": seed}
         data, held_out, words = inputs.to_fit(name) or (None, None, None)
-        fit = quadratic_fit(site.view, data=data, held_out=held_out, **given)
+        fit = fit_of(site.view, data=data, held_out=held_out, **given)
         fit = replace(fit, assumed_input=words or fit.assumed_input)
         what = words and seen_inputs(site.view, inputs.rows(name), inputs.tokenizer)
         found.append(structs.replace(fit_record(name, site.view, fit), seen=what))

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from msgspec import structs
-from torch import Tensor, nn
+from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
@@ -22,6 +22,7 @@ from bilens.api.trace_records import causal_reading, token_ends, traced_spectrum
 from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
+from bilens.base.option_rules import NO_SAES, SAES, refuse_idle
 from bilens.data.tokenizer import Tokenizer
 from bilens.findings.spectra import MINIMUM_SAMPLES
 from bilens.interp.behaviour import DIRECTIONS, CausalEffect, direction_effect
@@ -38,7 +39,7 @@ from bilens.interp.traced_layer import (
 )
 from bilens.io.host import Host, Site
 from bilens.io.load import LoadedModel
-from bilens.nn import BilinearTransformer
+from bilens.io.vocabulary import vocabulary_of
 from bilens.records import trace as records
 from bilens.report.reports import TraceReport
 from bilens.train.corpus import CorpusOptions
@@ -122,9 +123,18 @@ def trace(
             f"only the {given} autoencoder was given: give the {other} one, too, or neither."
         )
     found: dict[str, Any]
+    options = {
+        "latents": latents,
+        "corpus": corpus,
+        "toward": tuple(toward),
+        "outputs": outputs,
+        "features": features,
+        "top": top,
+        "tokens": tokens,
+    }
+    facts = [NO_SAES if input_sae is None else SAES]
+    refuse_idle("trace", options, *facts, *(["without latents"] if latents is None else []))
     if input_sae is not None and output_sae is not None:
-        if toward:
-            raise UsageError("toward is for a trace without autoencoders: leave it out.")
         saes = open_sae(input_sae, subject, "mlp_in"), open_sae(output_sae, subject, "mlp_out")
         text = held_out_text(subject, corpus, tokens, say)
         options = TraceOptions(
@@ -132,10 +142,6 @@ def trace(
         )
         found = latent_findings(subject, saes, text, options, progress)
     else:
-        if latents is not None or corpus is not None:
-            raise UsageError("latents and corpus are for a trace with autoencoders: give both.")
-        module = subject.module
-        unembed, embed = (one.weight.detach() for one in (module.unembed, module.embed))
         found = {
             **dict.fromkeys(("saes", "ranking", "clusters", "circuits", "input_latents"), ()),
             "num_outputs": subject.f.sizes.d_out,
@@ -144,7 +150,14 @@ def trace(
             "correlations": None,
             "data": None,
             "readings": direction_readings(
-                *(subject.f, unembed, embed, subject.tokenizer), toward, outputs, pairs, progress
+                subject.f,
+                subject.vocabulary.unembedding,
+                subject.vocabulary.embedding,
+                subject.tokenizer,
+                toward,
+                outputs,
+                pairs,
+                progress,
             ),
         }
     return TraceReport(
@@ -251,18 +264,16 @@ def read_converted(
     Cost: for each of three MLPs twice `hosvd`, whole spectra for each rotation, and 44 runs of the
     texts.
     """
-    module: Any = host.module
-    ours, home = isinstance(module, BilinearTransformer), host.stack.rpartition(".")[0]
-    unembed = (module.unembed if ours else module.get_output_embeddings()).weight
-    embed = (module.embed if ours else module.get_input_embeddings()).weight
-    norms = [m for m in module.get_submodule(home).children() if "Norm" in type(m).__name__]
-    for norm in norms[-1:]:  # its gains act on what is written
-        gains = norm.weight if isinstance(norm, nn.LayerNorm) else norm(torch.ones_like(embed[0]))
-        unembed = unembed * gains
+    vocabulary = vocabulary_of(host.module)
+    if vocabulary is None:
+        return
     for place in sorted({0, len(sites) // 2, len(sites) - 1} if sites else ()):
         block: Any = host.at(sites[place])
         f = block.quadratic_map().detach().to(torch.float64)
-        if f.sizes.d_out != unembed.shape[1]:  # there is a projection between them
+        view = sites[place].view
+        unembed = vocabulary.unembedding_of(view)
+        embed = vocabulary.read_by(view, divided=False)
+        if unembed is None or embed is None:
             continue
         units, generator = hosvd(f, 2).output_directions, torch.Generator().manual_seed(seed)
         edges = rotation_null(f, units, generator, MINIMUM_SAMPLES).edges()

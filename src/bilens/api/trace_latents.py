@@ -136,7 +136,7 @@ def circuit_of(
     reader: LatentReader, trace: LayerTrace, fit: LowRankFit, ranking: Ranking, latent: int
 ) -> records.Circuit:
     """Return one output latent, the input latents that build it, and whether it is a cause."""
-    pairs, module = trace.eigenpairs[latent], reader.layer.module
+    pairs = trace.eigenpairs[latent]
     interactions = direct_interactions(
         reader.g,
         reader.dictionary,
@@ -153,12 +153,11 @@ def circuit_of(
         num_features=min(reader.options.features, reader.before.sae.num_latents),
         activations=reader.z,
     )
-    direction = reader.behind.sae.decoder[latent]
-    effect = output_tokens(direction, module.unembed.weight.detach(), LISTED_TOKENS)
+    direction, vocabulary = reader.behind.sae.decoder[latent], reader.layer.vocabulary
+    effect = output_tokens(direction, vocabulary.unembedding, LISTED_TOKENS)
     tokens = token_ends(effect.promoted, effect.suppressed, reader.name)
     output = latent_reading(reader.contexts(latent, reader.activations), tokens, reader.name)
-    embed = module.embed.weight.detach()
-    readings = eigenvector_tokens(pairs, embed, LISTED_TOKENS)[:SHOWN_EIGENVECTORS]
+    readings = eigenvector_tokens(pairs, vocabulary.embedding, LISTED_TOKENS)[:SHOWN_EIGENVECTORS]
     features: list[int] = found.features.tolist()
     change = partial(eigen_change, pairs, reader.inputs)
     causal = causal_effect(reader, effect, (latent, None), change)
@@ -224,7 +223,7 @@ def unit(size: int, index: int) -> Tensor:
 
 
 def input_latent(reader: LatentReader, latent: int) -> records.LatentReading:
-    embed = reader.layer.module.embed.weight.detach()
+    embed = reader.layer.vocabulary.embedding
     found = output_tokens(reader.dictionary[:, latent], embed, LISTED_TOKENS)
     tokens = token_ends(found.promoted, found.suppressed, reader.name)
     return latent_reading(reader.contexts(latent, reader.z), tokens, reader.name)

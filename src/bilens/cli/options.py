@@ -17,6 +17,7 @@ from typer.models import OptionInfo
 
 from bilens.base.errors import DataError, OutputExistsError, UsageError
 from bilens.base.files import check_new_files, not_there
+from bilens.base.option_rules import refuse
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -110,10 +111,9 @@ def said(record: Any) -> list[str]:
     return found
 
 
-def refuse_idle(given: list[str], needed: str) -> None:
-    """Refuse options that would do nothing without another one."""
-    if given:
-        raise UsageError(f"{', '.join(given)}: only with {needed}; add that, or leave them out.")
+def refuse_unless(given: list[str], needed: str) -> None:
+    """Refuse options, spelled out, that would do nothing without another one."""
+    refuse(given, f"with {needed}")
 
 
 def a_model(given: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import typer
 
 from bilens.base.errors import NonFiniteError, UsageError
+from bilens.base.option_rules import refuse_idle
 from bilens.cli.options import (
     FILE_PANEL,
     TRAINING_PANEL,
@@ -22,8 +23,6 @@ from bilens.cli.options import (
     Say,
     option,
     parse_roles,
-    refuse_idle,
-    said,
 )
 
 if TYPE_CHECKING:
@@ -176,8 +175,6 @@ class DataFiles:
     def path(self) -> Path | None:
         if self.data and len(self.data) > 1:
             raise UsageError("--data (--data-dir, --table) is given twice: give it once.")
-        if self.labels is not None and not self.data:
-            raise UsageError("--labels is about --data: give it, or leave both out.")
         return self.data[0] if self.data else None
 
     def find(
@@ -202,9 +199,6 @@ class DataFiles:
         return found
 
 
-OF_TEXT = ("--tokens", "--held-out", "--activations")
-
-
 @dataclass(frozen=True)
 class SeenText:
     """The text that a language model reads, so that its layers are read on what they see."""
@@ -221,7 +215,7 @@ class SeenText:
     ) -> LayerInputs | None:
         """Return what the layers see; None without a text."""
         if self.text is None:
-            refuse_idle([one for one in said(self) if one in OF_TEXT], "--text")
+            refuse_idle("text", vars(self))
             return None
         from bilens.train.recorded_inputs import layer_inputs
 
@@ -239,7 +233,7 @@ class HtmlReport:
 
     def __post_init__(self) -> None:
         if self.html is None:
-            refuse_idle(said(self), "--html")
+            refuse_idle("page", vars(self))
 
     def write(self, report: SavedReport[Any]) -> list[str]:
         """Write the page if one is asked for; return the line about it."""
@@ -262,6 +256,5 @@ class Text:
 
         if self.corpus is not None:
             return CorpusOptions(self.corpus, column=self.column, limit=self.limit)
-        if self.column is not None or self.limit is not None:
-            raise UsageError("--column and --limit are about --corpus: give it, or leave them out.")
+        refuse_idle("corpus", vars(self))
         return None

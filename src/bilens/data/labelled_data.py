@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bilens.base.errors import DataError, ShapeError, UsageError
 from bilens.base.files import check_regular_file, file_sha256
+from bilens.base.option_rules import refuse_idle
 from bilens.data.arrays import KINDS, Array, read_arrays
 from bilens.data.image_folder import read_images
 from bilens.data.model_interface import ClassName, Label, LabelledData, ModelInterface
@@ -31,6 +32,8 @@ def read_labelled(path: Path, labels: str | None, model: ModelInterface) -> Labe
     """
     names: tuple[str, ...] = ()
     model = replace(model, notes=[], numbers=[], done=[])
+    if path.is_dir() or path.suffix in KINDS:
+        refuse_idle("data", {"encoding": model.encoding})
     if path.is_dir():
         if labels is not None:
             raise UsageError(f"{path}: subfolders of images name the classes: leave --labels out.")

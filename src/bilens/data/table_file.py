@@ -21,6 +21,7 @@ from pathlib import Path
 from bilens.base.errors import BilensError, DataError, MissingExtraError, UsageError
 from bilens.base.files import check_regular_file
 from bilens.base.memory import check_memory
+from bilens.base.option_rules import refuse_idle
 from bilens.data.cells import is_missing, is_nearly_all, parse_number
 from bilens.records.table_audit import Conversion
 
@@ -87,6 +88,7 @@ def read_table(path: Path, encoding: str | None = None) -> RawTable:
                 "off, or a quotation mark be open."
             ) from error
     else:
+        refuse_idle("data", {"encoding": encoding})
         grid = frame_grid(path, kind, done)
     if KINDS.get(path.suffix.lower(), kind) != kind:
         done.append(Conversion.of("mislabelled", suffix=path.suffix, kind=kind))

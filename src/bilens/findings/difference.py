@@ -1,6 +1,7 @@
 """What changed in one layer: how much, into how many directions, what the change answers to."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,6 @@ from bilens.algebra.map_comparison import (
 )
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import NumericalError, UsageError
-from bilens.findings.adapters import Vocabulary, token_pairs
 from bilens.findings.layer_reading import (
     MASS,
     PAIRS,
@@ -33,7 +33,7 @@ from bilens.findings.layer_reading import (
 )
 from bilens.findings.subject import drawn
 from bilens.nn.layer_view import LayerView
-from bilens.records.layer_audit import ChangeDirection, LayerDifference, ModeChange
+from bilens.records.layer_audit import ChangeDirection, LayerDifference, ModeChange, TokenPair
 
 
 def kind_of_layer(layer: LayerView) -> str:
@@ -96,7 +96,7 @@ def compare_layers(
     after: FittedLayer | None,
     *,
     vectors: bool = False,
-    vocabulary: Vocabulary | None = None,
+    pairs_of: Callable[[QuadraticMap], tuple[TokenPair, ...]] | None = None,
 ) -> LayerDifference:
     if before is None or after is None:
         which = "the baseline" if before is None else "the model"
@@ -146,8 +146,8 @@ def compare_layers(
         output_parts=largest_parts(after.output(spectrum.output_directions[0])),
         triggers=triggers(spectrum, vectors),
         token_pairs=()
-        if vocabulary is None or not (before.fit.exact and after.fit.exact)
-        else token_pairs(delta, vocabulary),
+        if pairs_of is None or not (before.fit.exact and after.fit.exact)
+        else pairs_of(delta),
     )
 
 

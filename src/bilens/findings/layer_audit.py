@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from msgspec.structs import replace
@@ -13,6 +14,7 @@ from bilens.algebra.hosvd import hosvd
 from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import NonFiniteError, UsageError
+from bilens.findings.adapters import token_pairs
 from bilens.findings.difference import compare_layers, other_kind
 from bilens.findings.image_warnings import read_layer_warnings
 from bilens.findings.layer_reading import (
@@ -129,7 +131,10 @@ def compare_with(
         base = fit_layer(before, options.seed, options.threshold, options.rows)
     except NonFiniteError:
         base = None
-    return compare_layers(before.name, base, after, vectors=vectors, vocabulary=options.vocabulary)
+    words, pairs_of = options.vocabulary, None
+    if words is not None:
+        pairs_of = partial(token_pairs, vocabulary=words, layer=subject)
+    return compare_layers(before.name, base, after, vectors=vectors, pairs_of=pairs_of)
 
 
 def checked_options(null_samples: int, seed: int, threshold: float = THRESHOLD) -> AuditOptions:

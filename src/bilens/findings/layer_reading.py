@@ -26,8 +26,8 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.random_rotations import OutputModeNull, output_mode_null, random_frame
 from bilens.base.errors import BilensError, NonFiniteError
 from bilens.certify.stability import stability_of
-from bilens.findings.adapters import Vocabulary
 from bilens.findings.fits import fit_quality, fit_record
+from bilens.io.vocabulary import Vocabulary
 from bilens.nn.layer_view import LayerView
 from bilens.records.common import NullInterval
 from bilens.records.layer_audit import (

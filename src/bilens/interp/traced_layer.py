@@ -21,6 +21,7 @@ from bilens.data.tokenizer import Tokenizer, load_tokenizer, pack_documents
 from bilens.interp.layer_trace import latent_map
 from bilens.io.autoencoders import sae_for_hook
 from bilens.io.load import LoadedModel, load
+from bilens.io.vocabulary import Vocabulary
 from bilens.nn.tokens import check_tokens
 from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
@@ -48,6 +49,10 @@ class TracedLayer:
 
     def hook(self, point: str) -> str:
         return f"blocks.{self.index}.{point}"
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary.of_ours(self.module, self.tokenizer.token)
 
 
 @dataclass(frozen=True, eq=False)

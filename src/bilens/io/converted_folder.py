@@ -16,6 +16,7 @@ from torch import nn
 from bilens.algebra.approximation.layer_weights import GLUWeights
 from bilens.base.errors import CheckpointError
 from bilens.base.files import check_path, file_sha256, read_json, write_error, write_file
+from bilens.io.formats.ends import ends_of
 from bilens.io.formats.families import FAMILIES
 from bilens.io.host import Host, Site, host_of, open_host, transformers_library
 from bilens.io.loaded_model import CONFIG_NAME, WEIGHTS_NAME, Format, LoadedModel, ReadOptions
@@ -160,6 +161,7 @@ def read_converted(folder: Path, options: ReadOptions) -> LoadedModel:
         views={site.name: site.view for site in host.sites},
         stored=module_tensors(host.module),
         compare=partial(compare_ends, host),
+        ends=ends_of(host.config.to_dict()),
     )
 
 

@@ -24,7 +24,7 @@ from bilens.base.files import file_sha256, read_json, write_file
 from bilens.data.tokenizer import Tokenizer, check_tokenizer_fits, load_tokenizer
 from bilens.io.file_kinds import find_model
 from bilens.io.formats.families import FAMILIES, refuse_config, what_is_read
-from bilens.io.formats.huggingface import activation_of, in_an_mlp, locations_of
+from bilens.io.formats.huggingface import activation_of, in_an_mlp, input_of, locations_of
 from bilens.io.formats.safetensors_folder import folder_sha256
 from bilens.io.loaded_model import CONFIG_NAME, foreign_keys
 from bilens.io.model_folder import read_model_folder
@@ -178,7 +178,8 @@ def host_of(module: nn.Module, source: Path, sha256: str = "") -> Host:
         path = f"{root}{home}" + (".experts" if is_expert else "")
         parts = next((parts for place, _, parts in modules if place == location.name), ("",))
         paths = tuple(f"{path}.{part}" if part else path for part in parts)
-        view = StoredMLP.of(store, location, named.phi, named.scale).view(family.about_input)
+        stored = StoredMLP.of(store, location, named.phi, named.scale)
+        view = stored.view(input_of(family, content))
         sites.append(Site(location.name, paths, view, int(number) if is_expert else None))
     layout = family.homes[0].layout
     separate = layout.gate not in (None, layout.up) and family.experts is None

@@ -19,6 +19,8 @@ from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.base.checks import check_finite
 from bilens.base.errors import UsageError
 from bilens.io.formats.activations import activation_named
+from bilens.io.formats.ends import ends_of
+from bilens.io.formats.huggingface import said_input
 from bilens.io.loaded_model import LoadedModel, LoadReport
 from bilens.io.stored_mlp import Store, StoredTensor, block_of, module_tensors
 from bilens.io.tensors import tensors_sha256
@@ -64,7 +66,8 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
     given: Any = module  # or a wrapper that is no module itself, as nnsight's
     module = given if isinstance(given, nn.Module) else getattr(given, "_module", given)
     found = compare_with_module(module, find_mlps(module, example), example)
-    kind = type(module).__name__
+    kind, config = type(module).__name__, getattr(module, "config", None)
+    content = config.to_dict() if hasattr(config, "to_dict") else {}
     tensors = [*module.named_parameters(), *module.named_buffers()]
     on_meta = any(tensor.is_meta for _, tensor in tensors)
     return LoadedModel(
@@ -72,7 +75,12 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
         f"the {kind}",
         "" if on_meta else tensors_sha256(tensors),
         provenance={"format": f"PyTorch module {kind}"},
-        views={name: replace(view, live=True) for name, view in found.layers.items()},
+        views={
+            name: replace(
+                view, live=True, about_input=view.about_input or said_input(content, view.tensors)
+            )
+            for name, view in found.layers.items()
+        },
         stored=module_tensors(module),
         load_report=LoadReport(
             found.made_of,
@@ -83,6 +91,7 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
             found.unverified,
         ),
         original=module,
+        ends=ends_of(content),
     )
 
 

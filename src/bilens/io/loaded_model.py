@@ -16,6 +16,7 @@ from bilens.algebra.approximation.activation import Activation
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import read_json
 from bilens.base.notebook import html_summary
+from bilens.io.formats.ends import Ends
 from bilens.io.remote import RemotePath
 from bilens.io.stored_mlp import Store, module_tensors
 from bilens.nn.agreement import Agreement
@@ -126,6 +127,7 @@ class LoadedModel:
         views: the layers, where they are not those of the module.
         load_report: what was taken for what, and how exactly, where that had to be found out.
         original: the module in memory that the layers were read from, as it was given.
+        ends: where the tokens of a language model are, as far as its family says.
         compare: compares the first and the last layer, as they were read, with their source; None
             where the module is the source.
     """
@@ -148,6 +150,7 @@ class LoadedModel:
     below: str | None = None
     alone: Callable[[], LoadedModel] | None = None
     original: nn.Module | None = None
+    ends: Ends | None = None
 
     _repr_html_ = html_summary("source", "layers", "input_shape", "output_names", "weights_sha256")
 

@@ -8,7 +8,7 @@ ENDING = re.compile(r"\.(?:weight|bias)$")
 LAYER = re.compile(r"(?:^|[._])(\d+)(?=\.|$)")
 KINDS = {  # the first one that is found in a name counts
     "norm": r"norm|(?:^|[._])(?:ln|bn)_?\d*(?:_?f|$|\.)",
-    "o": r"\bo_proj|out_proj|attn_output|attention\.(?:output\.)?dense|attn\.c_proj"
+    "o": r"\bo_proj|out_proj|attn_output|att(?:entio)?n\.(?:output\.)?dense|attn\.c_proj"
     r"|W_O$|attention\.(?:out|wo|out_lin)$|Attention\.o$",
     "qkv": r"qkv|c_attn|query_key_value|in_proj",
     "q": r"\bq_(?:[ab]_)?proj|attn_q$|query$|\.q$|W_Q$|\.wq$|q_lin$",
@@ -19,7 +19,8 @@ KINDS = {  # the first one that is found in a name counts
     "down": r"down|fc_?2|c_proj|4h_to_h|output\.dense|\.wo$|\.w2$|lin(?:ear)?2|fc_out|W_out",
     "up": r"(?:^|[._])up(?:[._]|$)|fc_?1|c_fc|h_to_4h|intermediate|\.w3$|\.wi(?:_1)?$"
     r"|lin(?:ear)?1|fc_in|W_in|\.right$",
-    "head": r"unembed|W_U|lm_head|(?:^|\.)(?:output|score|classifier|head|fc|cls)\d?(?:\.|$)",
+    "head": r"unembed|W_U|lm_head|embed_out"
+    r"|(?:^|\.)(?:output|score|classifier|head|fc|cls)\d?(?:\.|$)",
     "embedding": r"embed|embd|wte$|wpe$|W_E$|W_pos",
 }
 ROOTS = re.compile(  # what a model with a head, or around another one, puts before names
@@ -66,6 +67,7 @@ def canonical(name: str) -> str:
         layer = f"layers.{found[1]}." if found[1] else ""
         name = EXPERT.sub(r"\1mlp.experts.\3.\2\4", f"{layer}{GGUF_NAMES[found[2]]}{found[3]}")
     name = name.replace("e_score_correction_bias", "e_score_correction.bias")
+    name = name.replace("embed_out", "lm_head")  # of GPT-NeoX on the disk
     name = name.replace("shared_experts", "shared_expert").replace("block_sparse_moe", "mlp")
     name = re.sub(r"(?<=\d\.)w[123](?=\.weight)", lambda m: IN_MIXTRAL[m[0]], name)
     return ROOTS.sub("", name)

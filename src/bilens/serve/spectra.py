@@ -24,7 +24,7 @@ from bilens.data.tokenizer import load_tokenizer
 from bilens.findings.spectra import LEVEL, MINIMUM_SAMPLES, null_interval
 from bilens.findings.subject import drawn, image_shape
 from bilens.interp.traced_layer import eigenvector_tokens
-from bilens.io.tensor_names import kind_of
+from bilens.io.vocabulary import vocabulary_of
 from bilens.nn.layer_view import LayerView
 from bilens.records.audit import Audit
 from bilens.records.history import PastAudit
@@ -263,21 +263,16 @@ def viewed_vectors(output: Output, pairs: EigenDecomposition, chosen: list[int])
 
 def tokens_of(output: Output, pairs: EigenDecomposition) -> list[TokenEnds] | None:
     """Return the tokens whose embeddings lie along eigenvectors; None where there are none."""
-    model, width = output.opened.model, output.view.sizes.d_in
-    embeddings = [
-        one
-        for name, one in model.tensors.items()
-        if kind_of(name, one.shape) == "embedding" and one.shape[1:] == (width,)
-    ]
+    model = output.opened.model
     try:
         tokenizer = load_tokenizer(Path(model.source))
     except BilensError:  # none is there, or the library that reads it is not
         return None
-    embed = next((one for one in embeddings if one.shape[0] >= tokenizer.vocab_size), None)
-    if embed is None:
+    vocabulary = vocabulary_of(model)
+    rows = None if vocabulary is None else vocabulary.read_by(output.view, divided=False)
+    if rows is None or len(rows) < tokenizer.vocab_size:
         return None
-    rows = embed.read()[: tokenizer.vocab_size].float()
-    found = eigenvector_tokens(pairs, rows, TOKENS)
+    found = eigenvector_tokens(pairs, rows[: tokenizer.vocab_size], TOKENS)
     return [token_ends(one.positive, one.negative, tokenizer.token) for one in found]
 
 

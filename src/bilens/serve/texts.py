@@ -13,6 +13,7 @@ from bilens.base.errors import BilensError, UsageError
 from bilens.data.tokenizer import Tokenizer
 from bilens.interp.traced_layer import output_tokens
 from bilens.io.autoencoders import sae_for_hook
+from bilens.io.vocabulary import Vocabulary
 from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
 from bilens.records.base import displayable
@@ -102,7 +103,7 @@ def read_text(served: ServedFolder, asked: Asked) -> TextReading:
         if trace is not None:
             saes = saes_of(served, opened, trace)
             latents = latents_of(trace, saes, [found[hook][0, 1:].double() for hook in hooks])
-        unembed = module.unembed.weight
+        unembed = Vocabulary.of_ours(module).unembedding
         layers = [
             layer_effect(place, found[place][0, position], unembed, tokenizer) for place in places
         ]

@@ -16,7 +16,7 @@ from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.hosvd import hosvd
 from bilens.api.decompose import PAIR_TENSORS, prepare, run_job
 from bilens.api.layer_reading import LayerMap, LayerOutputs, Request
-from bilens.api.quadratic_fit import quadratic_fit
+from bilens.api.quadratic_fit import fit_of
 from bilens.api.trace import direction_readings
 from bilens.base.errors import NotQuadraticError, UsageError
 from bilens.findings.difference import other_kind
@@ -89,7 +89,7 @@ class Subject:
 
     def fitted(self) -> QuadraticFit:
         options = self.options
-        return quadratic_fit(
+        return fit_of(
             self.view,
             data=self.rows,
             samples=options.samples,
@@ -227,10 +227,8 @@ def convert(subject: Subject) -> Found:
 def trace(subject: Subject) -> Found:
     """Read the leading output directions of a bilinear MLP, and their eigenvectors, as tokens."""
     options, layer = subject.options, open_layer(subject.model, subject.index)
-    unembed, embed = (one.weight.detach() for one in (layer.module.unembed, layer.module.embed))
-    found = direction_readings(
-        layer.f, unembed, embed, layer.tokenizer, (), options.directions, options.top
-    )
+    ends = layer.vocabulary.unembedding, layer.vocabulary.embedding
+    found = direction_readings(layer.f, *ends, layer.tokenizer, (), options.directions, options.top)
     leading = [float(one.spectrum.eigenvalues[0]) for one in found]
     numbers = {"first_share": found[0].share, "largest_eigenvalue": max(map(abs, leading))}
     return Found(TracedDirections(subject.name, found), numbers)
@@ -274,17 +272,9 @@ def check_tasks(options: SweepOptions) -> None:
     if unknown or not options.tasks:
         found = repr(unknown[0]) if unknown else "nothing"
         raise UsageError(f"--do names {found}; expected some of {','.join(TASKS)}.")
-    if ("compare" in options.tasks) != (options.baseline is not None):
-        raise UsageError("compare needs --baseline, and --baseline is for compare: give both.")
-    if options.activations is None:
-        if "convert" in options.tasks and options.layer_steps:
-            raise UsageError(
-                "--layer-steps trains on what a layer sees: give --activations, or leave it out."
-            )
-        return
-    if not {"fit", "decompose", "convert"} & {*options.tasks}:
-        raise UsageError("--activations is for fit, decompose and convert: leave it out.")
-    if not Path(options.activations).is_dir():
+    if "compare" in options.tasks and options.baseline is None:
+        raise UsageError("compare needs --baseline: add it.")
+    if options.activations is not None and not Path(options.activations).is_dir():
         raise UsageError(
             f"--activations {options.activations} is no folder: give one with a file "
             "LAYER.safetensors for each layer."

@@ -12,6 +12,7 @@ import typer
 
 from bilens.base.errors import BilensError, MemoryLimitError, UsageError
 from bilens.base.files import write_file
+from bilens.base.option_rules import of_several, refuse_idle
 from bilens.cli.console import Output
 from bilens.cli.options import (
     FAILED,
@@ -22,7 +23,6 @@ from bilens.cli.options import (
     a_model,
     check_outputs,
     option,
-    refuse_idle,
 )
 from bilens.cli.shared_options import DataFiles, SeenText, TensorFile
 from bilens.findings.rules.registry import condition_help, parse_conditions
@@ -76,8 +76,8 @@ class AuditOptions(SeenText):
 
     def check(self) -> None:
         """Refuse what cannot be done, before any work is."""
-        if self.train_data is None and self.train_labels is not None:
-            refuse_idle(["--train-labels"], "--train-data")
+        if self.train_data is None:
+            refuse_idle("audit", {"train_labels": self.train_labels})
         if self.history is not None:
             from bilens.api.history import History
 
@@ -235,6 +235,8 @@ def audit(
         audit_many(output, [source, *others], data, options, pages, overwrite, json)
         return
     pages.check(overwrite)
+    if not pages.files and not pages.on_stdout and pages.evidence is None:
+        refuse_idle("pages", vars(pages))
     report = read_and_judge(output, source, data, options)
     pages.write(report, overwrite)
     if pages.on_stdout:
@@ -311,7 +313,8 @@ def audit_many(
         path = str(source.model)
         output.say(f"Model {number} of {len(sources)}: {path}")
         try:
-            report = read_and_judge(output, source, data, options)
+            with of_several():
+                report = read_and_judge(output, source, data, options)
             own.write(report, overwrite)
             failed = options.remembered(report, output.say)
         except (BilensError, MemoryError) as error:

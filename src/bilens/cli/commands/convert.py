@@ -8,7 +8,7 @@ import typer
 
 from bilens.base.errors import UsageError
 from bilens.cli.console import Output
-from bilens.cli.options import TRAINING_PANEL, Json, check_outputs, option, refuse_idle, said
+from bilens.cli.options import TRAINING_PANEL, Json, check_outputs, option, refuse_unless, said
 from bilens.cli.shared_options import (
     DataFiles,
     HtmlReport,
@@ -139,7 +139,7 @@ def convert(
         return
     of_training = [one for one in said(running) if one != "--overwrite"]
     idle = [*said(bilinear), *said(data), *said(together), *of_training, *said(page)]
-    refuse_idle(idle, "--to bilinear")
+    refuse_unless(idle, "--to bilinear")
     from bilens.api.convert import convert_model
 
     model = source.open()
@@ -176,14 +176,14 @@ def to_bilinear(
     if bilinear.minutes is not None and bilinear.tokens is not None:
         raise UsageError("--minutes is a budget in the place of --tokens: give one of them.")
     if data.path is not None:
-        refuse_idle([n for n in said(bilinear) if n in OF_TEXT], "text in the place of --data")
+        refuse_unless([n for n in said(bilinear) if n in OF_TEXT], "text in the place of --data")
         model = source.open(output.say)
         rows = data.find(model, output.say, data_interface(model))
         given = model, rows, out, replace(RECIPE, **changes), share
         with output.progress() as bar:
             found = convert_network(*given, report=bar, say=output.say, **how)
         return ConversionReport(found)
-    refuse_idle([*said(source), *said(data)], "--data")
+    refuse_unless([*said(source), *said(data)], "--data")
     share = 0.05 if share is None else share
     texts, measured = (
         [CorpusOptions(one, column, held_out=share) for one in names or []]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bilens.base.errors import NumericalError, UsageError
+from bilens.base.errors import NumericalError
+from bilens.base.option_rules import refuse_idle
 from bilens.cli.console import Output, after
 from bilens.cli.options import METHOD_PANEL, Json, Overwrite, option
 from bilens.cli.shared_options import DataFiles, TensorFile
@@ -110,8 +111,11 @@ def decompose(
     from bilens.report.terminal_readings import decomposition_lines, decomposition_table
 
     asked = Request(**vars(wanted))
-    if asked.basis != "whitened" and (data.path or data.dataset):
-        raise UsageError("only --basis whitened reads data: leave --data and --dataset out.")
+    facts = ["with whole spectra"] if asked.spectrum != "top" else []
+    facts += ["with another solver than the dense one"] if asked.method != "dense" else []
+    facts += ["with basis whitened"] if asked.basis == "whitened" else []
+    facts += [] if doing.plan else ["without --plan"]
+    refuse_idle("decompose", {**vars(wanted), **vars(data), "out": doing.out}, *facts)
     model = source.open(output.say)
     inputs = None
     if asked.basis == "whitened":

@@ -11,8 +11,9 @@ import typer
 
 from bilens.base.errors import UsageError
 from bilens.base.files import write_file
+from bilens.base.option_rules import refuse_idle
 from bilens.cli.console import Output
-from bilens.cli.options import Json, Lang, Overwrite, check_outputs, option, refuse_idle
+from bilens.cli.options import Json, Lang, Overwrite, check_outputs, option
 from bilens.cli.shared_options import DataFiles, ModelFile
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def explain(
     from bilens.report.terminal_readings import attribution_tables, explanation_tables
 
     plate = options.plate
-    if options.lang != "en" and plate is None and options.html is None:
-        refuse_idle(["--lang"], "--plate or --html")
+    if plate is None and options.html is None:
+        refuse_idle("plate", vars(options))
     check_outputs([("--plate", plate), ("--html", options.html)], overwrite)
     record = explained(output, source.open(), source.model, options, data)
     if plate is not None:

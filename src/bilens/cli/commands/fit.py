@@ -9,7 +9,7 @@ import typer
 
 from bilens.base.errors import UsageError
 from bilens.cli.console import Output
-from bilens.cli.options import FAILED, Json, option, refuse_idle, said
+from bilens.cli.options import FAILED, Json, option, said
 from bilens.cli.shared_options import DataFiles, SeenText, TensorFile
 
 if TYPE_CHECKING:
@@ -63,7 +63,6 @@ def fit(
     else:
         model = source.open(output.say)
         rows = find_rows(output, model, options, data)
-        refuse_idle(["--train-steps"] * (options.train_steps > 0 and rows is None), "data")
         record = fit_layers_of(model, rows, layers=layers, **given)
     output.answer(json, to_json(record), fit_table(record), *fit_lines(record))
     if not all(fit.usable for fit in record.fits):

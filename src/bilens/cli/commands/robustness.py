@@ -12,8 +12,6 @@ from bilens.cli.options import (
     Overwrite,
     check_outputs,
     option,
-    refuse_idle,
-    said,
 )
 from bilens.cli.shared_options import DataFiles, HtmlReport, ModelFile
 
@@ -57,8 +55,6 @@ def certify(
     check_outputs([("--html", page.html)], overwrite)
     model = source.open()
     given = data.find(model, output.say)
-    if given is None:
-        refuse_idle([one for one in said(options) if one == "--samples"], "--data")
     with output.progress() as progress:
         report = certify_model(model, given, progress=progress, **vars(options))
     lines = [*certificate_lines(report.record), *page.write(report)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bilens.base.errors import UsageError
+from bilens.base.option_rules import RULES, refuse_idle
 from bilens.cli.console import Output
 from bilens.cli.options import (
     FAILED,
@@ -19,7 +21,7 @@ from bilens.cli.options import (
     Json,
     check_outputs,
     option,
-    refuse_idle,
+    refuse_unless,
     said,
 )
 from bilens.cli.shared_options import HtmlReport
@@ -117,10 +119,10 @@ def sweep(
     Example: bilens sweep models/SmolLM2 --do fit,audit --out runs/sweep --workers 2
     """
     if model[0] == "report" and len(model) == 2:
-        refuse_idle([*said(replace(settings, baseline=None)), *said(run)], "a model to sweep")
+        refuse_unless([*said(replace(settings, baseline=None)), *said(run)], "a model to sweep")
         report_sweep(output, model[1], pages, settings.baseline, json)
         return
-    refuse_idle(said(pages), "`sweep report FOLDER`")
+    refuse_unless(said(pages), "`sweep report FOLDER`")
     from bilens.records.sweep import SweepOptions
     from bilens.sweep.driver import drive, ended, plan_of
     from bilens.sweep.engines.contract import open_engine
@@ -140,6 +142,10 @@ def sweep(
         raise UsageError("give one model and --out FOLDER, or `status FOLDER`, or `report FOLDER`.")
     given = dict(vars(settings))
     tasks = tuple(dict.fromkeys(filter(None, given.pop("do").split(","))))  # each once
+    facts = [need for need in RULES["sweep"] if {*tasks} & {*re.findall(r"\w+", need)}]
+    seen = settings.activations is not None
+    facts.append("with --activations" if seen else "without --activations")
+    refuse_idle("sweep", given, *facts)
     options, place = SweepOptions(tasks=tasks, **given), Place(run.out)
     plan = plan_of(model[0], options, place)
     if run.plan:

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from bilens.base.errors import OutputExistsError, UsageError
+from bilens.base.errors import OutputExistsError
 from bilens.base.files import names_in
+from bilens.base.option_rules import NO_SAES, refuse_idle
 from bilens.cli.console import Output
 from bilens.cli.options import Json, LanguageModel, Overwrite, check_outputs, option
 from bilens.cli.shared_options import HtmlReport, Text
@@ -71,11 +72,8 @@ def trace(
     from bilens.api.trace import trace as trace_model
     from bilens.report.terminal_readings import trace_tables
 
-    if graph is not None and subject.input_sae is None and subject.output_sae is None:
-        raise UsageError(
-            "--graph writes circuits, which are made of latents: give --input-sae and "
-            "--output-sae, or leave it out."
-        )
+    if subject.input_sae is None and subject.output_sae is None:
+        refuse_idle("trace", {"graph": graph}, NO_SAES)
     check_outputs([("--html", page.html)], overwrite)
     refuse_filled(graph, overwrite)
     with output.progress() as progress:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
+from bilens.base.option_rules import refuse_idle
 from bilens.cli.console import Output
 from bilens.cli.options import (
     TRAINING_PANEL,
@@ -102,6 +103,9 @@ def train_table(
     from bilens.train.table_fit import TableRecipe
     from bilens.train.tasks.table import TableTask, train_table_in_folder
 
+    facts = ["with early_stopping"] if training.early_stopping else []
+    facts += ["with a quadratic_scale above 0"] if training.quadratic_scale else []
+    refuse_idle("train table", vars(training), *facts)
     recipe, found = TableRecipe(**vars(training)), find_device(device)
     table = source.read()
     for line in reading_lines(table.reading):

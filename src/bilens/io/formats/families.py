@@ -31,8 +31,10 @@ TO_4H = Layout(None, "dense_h_to_4h", "dense_4h_to_h")
 # What the MLP receives: the weights are as stored, so a gain of the norm before is in the input.
 RMS = "the residual stream behind an RMSNorm, times its gain"
 LAYER = "the residual stream behind a LayerNorm, with its gain and bias"
+WITHOUT_BIAS = "the residual stream behind a LayerNorm, with its gain"
 PLAIN = "the residual stream behind a LayerNorm without a gain"
 ITSELF = "the residual stream itself"
+LESS_ONE = ", stored less one"
 AFTER = "; the norm behind the MLP is not part of the layer"
 SHARED = ", which the attention reads too"
 
@@ -118,7 +120,9 @@ def ordinary(
 
 
 GEMMA = Family(
-    about_input=RMS + AFTER, activation_key="hidden_activation", activation="gelu_pytorch_tanh"
+    about_input=RMS + LESS_ONE + AFTER,
+    activation_key="hidden_activation",
+    activation="gelu_pytorch_tanh",
 )
 T5_FAMILY = gated(T5, RMS, "feed_forward_proj", activation="relu", is_t5=True)
 MANY = Experts(("num_experts", "num_local_experts"))
@@ -145,9 +149,13 @@ FAMILIES: dict[str, Family] = {
         about_input=RMS + "; what the layer gives is multiplied by residual_multiplier afterwards",
         bias_key="mlp_bias",
     ),
-    "cohere": Family(about_input=LAYER + SHARED),
+    "cohere": Family(about_input=WITHOUT_BIAS + SHARED),
     "stablelm": Family(about_input=LAYER),
-    "gemma": Family(activation="gelu_pytorch_tanh", legacy={"gelu": "gelu_pytorch_tanh"}),
+    "gemma": Family(
+        about_input=RMS + LESS_ONE,
+        activation="gelu_pytorch_tanh",
+        legacy={"gelu": "gelu_pytorch_tanh"},
+    ),
     "gemma2": GEMMA,
     "gemma3_text": GEMMA,
     "phi3": gated(FUSED),
@@ -205,7 +213,7 @@ FAMILIES: dict[str, Family] = {
     "nemotron": ordinary(
         Home(Layout(None, "up_proj", "down_proj")),
         "relu2",
-        "the residual stream behind a LayerNorm, with its gain, stored less one, and its bias",
+        WITHOUT_BIAS + LESS_ONE + ", and its bias",
         bias=False,
         bias_key="mlp_bias",
     ),

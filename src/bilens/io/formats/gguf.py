@@ -1,7 +1,7 @@
 """Language models in GGUF, the format of llama.cpp: their gated MLPs, dequantised one by one."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -17,6 +17,7 @@ from bilens.base.errors import CheckpointError, optional_package
 from bilens.base.files import file_sha256
 from bilens.io.byte_ranges import Block, Opened, Region, Span, opened
 from bilens.io.formats.activations import activation_named
+from bilens.io.formats.ends import Ends, ends_of
 from bilens.io.formats.families import AFTER, FAMILIES, LAYER, PLAIN, RMS
 from bilens.io.formats.gguf_header import GGUFHeader, HeaderReader, TensorEntry
 from bilens.io.formats.source import compare_ends
@@ -28,6 +29,13 @@ SEPARATE = Layout("ffn_gate", "ffn_up", "ffn_down")
 FUSED = Layout("ffn_up", "ffn_up", "ffn_down")  # gate first
 EXPERTS = Layout("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")  # stacks of all experts
 SHARED = Layout("ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp")
+SCALES = {  # of a configuration: as a file calls them
+    "embedding_multiplier": "embedding_scale",
+    "residual_multiplier": "residual_scale",
+    "logits_scaling": "logit_scale",
+    "logit_scale": "logit_scale",
+}
+IN_GGUF: dict[str, Any] = {"embedding": "embed_tokens", "less_one": False, "tied": None}
 ROUTERS = ("ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight", "exp_probs_b.bias")
 # architectures whose queries and keys the converters of llama.cpp turn
 TURNED = (
@@ -46,6 +54,16 @@ class Architecture:
     about_input: str = RMS  # what an MLP receives, in words
     activation: ActivationName = "silu"  # φ
     layout: Layout = SEPARATE  # the names of its linear maps
+
+    def ends(self, name: str, said: Mapping[str, Any], width: int) -> Ends | None:
+        """Return where the tokens of a file are: gains are stored as they act, names are others."""
+        content = {
+            **{key: said.get(f"{name}.{other}") for key, other in SCALES.items()},
+            "hidden_size": width,
+            "model_type": self.model_type,
+        }
+        found = ends_of({key: value for key, value in content.items() if value is not None})
+        return None if found is None else replace(found, **IN_GGUF)
 
 
 ARCHITECTURES = {
@@ -111,6 +129,7 @@ def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
         stored=whole,
         headers=headers_of(whole) if options.in_place(path) else {},
         compare=partial(compare_ends, store, layers, phi.function, found.model_type),
+        ends=found.ends(str(name), header.values, next(iter(layers.values()))[1].sizes.d_in),
     )
 
 

@@ -1,7 +1,7 @@
 """Folders of Hugging Face, read layer by layer: no module is built and no code in them is run."""
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from bilens.base.checks import as_integer
 from bilens.base.errors import CheckpointError, MemoryLimitError, Retry
 from bilens.base.files import file_sha256, read_json
 from bilens.io.formats.activations import SPELLINGS, NamedActivation, activation_named
+from bilens.io.formats.ends import ends_of
 from bilens.io.formats.families import (
     AFTER,
     FAMILIES,
@@ -91,6 +92,7 @@ def read_huggingface(folder: Path, options: ReadOptions) -> LoadedModel:
         compare=measure,
         stored=open_folder(folder, lambda _: False),
         alone=partial(read_layers, folder),
+        ends=ends_of(content),
     )
 
 
@@ -132,10 +134,9 @@ def read_layers(
             wrong = layer.first if first else layer.parts["down"]
             raise wrong.wrong_shape(f"the width {width!r} that {CONFIG_NAME} says")
         layers[layer.name] = layer
-    behind = family.norm_first is not None and content.get(family.norm_first) is False
     branches = "ordinary" if found[0][0].gate is None else "gated"
     about["read"] = f"the {branches} MLPs alone" + (f": {why}" if why else "")
-    about["mlp_input"] = ITSELF + AFTER if behind else family.about_input
+    about["mlp_input"] = input_of(family, content)
     if activation.scale != 1:
         about["activation"] = str(activation)
 
@@ -156,7 +157,21 @@ def read_layers(
         compare=measure,
         stored={**whole, **further_modules(folder)},
         headers=headers,
+        ends=ends_of(content),
     )
+
+
+def input_of(family: Family, content: Mapping[str, Any]) -> str:
+    """Return what the MLPs of a model receive, in words."""
+    behind = family.norm_first is not None and content.get(family.norm_first) is False
+    return ITSELF + AFTER if behind else family.about_input
+
+
+def said_input(content: Mapping[str, Any], tensors: Iterable[str]) -> str:
+    """Return what a layer of a module receives by its configuration; nothing of any other layer."""
+    family = FAMILIES.get(str(content.get("model_type")))
+    known = family is not None and all(in_an_mlp(family, name) for name in tensors)
+    return input_of(family, content) if family is not None and known else ""
 
 
 def text_model(path: Path, content: dict[str, Any]) -> tuple[dict[str, Any], Family]:

@@ -31,6 +31,7 @@ SOURCE = "torch.nn.functional on the tensors as they lie in the file"
 
 
 def read_named_roles(path: Path, options: ReadOptions) -> LoadedModel:
+    options.refuse_residual(path, "is read by the names of its tensors, which add no inputs")
     return read_roles(path, *open_tensors(path), options)
 
 

@@ -45,6 +45,7 @@ class Source:
     location: object
     width: int | None = None  # of its last axis, or of a patch; None if nothing says
     patch: Patch | None = None  # what is taken of each place of an image; None for rows
+    about: str = ""  # what it comes out of, such as a norm, which no layer contains
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,7 +265,7 @@ class FoundLayer:
     def view(self, name: str, reads: Reads, gives: Gives) -> LayerView:
         """Return it as a layer of a model."""
         gated, phi = self.neurons.value is not None, self.neurons.activation
-        about = str(self.source.patch or "")
+        about = str(self.source.patch or self.source.about)
         return LayerView(self.sizes, phi, self.dtype, self.read, gated, reads, gives, about, name)
 
     def made_of(self) -> str:

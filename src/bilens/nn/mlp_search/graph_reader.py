@@ -215,7 +215,8 @@ class GraphReader:
             for part in value if isinstance(value, tuple) else (value,):
                 if isinstance(part, Tree | Pointwise):
                     self.close(self.realised(part))
-        return Source(node)
+        about = f"what {self.words(node)} gives, its weights included"
+        return Source(node, about=about if node.op == "call_module" else "")
 
     def finish(self, outputs: Argument) -> None:
         """Close what the graph returns."""

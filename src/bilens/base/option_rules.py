@@ -1,0 +1,127 @@
+"""Which option needs which: one table for Python and the command line.
+
+An option that is given and would change nothing is refused. Free of this are switches that only
+allow something (`allow_pickle`, `overwrite`, `verify` of what may be proven) and seeds, which each
+document records.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from bilens.base.errors import UsageError
+
+PLAIN = (bool, int, float, str, tuple, list, type(None))
+AT_A_PATH = "with data at a path"
+NO_IDX = "with data that are no data set of IDX files"
+BASELINE, TRAINING_PATH = "with a baseline", "with train_data at a path"
+ONE_LAYER = "of a classifier of one bilinear layer whose inputs have no names"
+NO_COLUMNS = "of a model whose inputs have no names"
+APPROXIMATED = "of a model with a layer that is approximated"
+DATA, NO_DATA = "with data", "without data"
+SAES, NO_SAES = "with autoencoders", "without autoencoders"
+# What is done → what has to be there → options that need it, each with its default.
+RULES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "data": {
+        AT_A_PATH: {"labels": None},
+        NO_IDX: {"labels": None},
+        "with a table of text": {"encoding": None},
+    },
+    "audit": {
+        TRAINING_PATH: {"train_labels": None},
+        BASELINE: {"try_words": 0},
+        ONE_LAYER: {"train_data": None},
+        NO_COLUMNS: {"null_samples": None},
+        APPROXIMATED: {"threshold": 0.9, "inputs": None},
+    },
+    "certify": {DATA: {"samples": 1000}},
+    "attack": {"without both target and source": {"pairs": False}},
+    "quadratic fit": {
+        DATA: {"train_steps": 0, "held_out": None},
+        NO_DATA: {"mean": None, "covariance": None, "samples": 10_000},
+        APPROXIMATED: {"threshold": 0.9, "train_steps": 0},
+    },
+    "decompose": {
+        "with whole spectra": {"null_samples": 99},
+        "with another solver than the dense one": {"verify": False},
+        "with basis whitened": {"data": None, "dataset": None, "labels": None, "encoding": None},
+        "without --plan": {"out": None},
+    },
+    "trace": {
+        SAES: {
+            "latents": None,
+            "corpus": None,
+            "features": 8,
+            "top": 20,
+            "tokens": 16_384,
+            "graph": None,
+        },
+        NO_SAES: {"toward": ()},
+        "without latents": {"outputs": 5},
+    },
+    "sweep": {
+        "with audit": {"null_samples": 19},
+        "with audit, fit, decompose or compare": {"threshold": 0.9},
+        "with decompose or trace": {"directions": 16, "top": 5},
+        "with convert": {"layer_steps": 0},
+        "with compare": {"baseline": None},
+        "with fit, decompose or convert": {"activations": None, "samples": 2000},
+        "with --activations": {"layer_steps": 0},
+        "without --activations": {"samples": 2000},
+    },
+    "train table": {
+        "with early_stopping": {"validation_fraction": 0.1},
+        "with a quadratic_scale above 0": {"n_components": None},
+    },
+    "text": {"with --text": {"tokens": 20_000, "held_out": 0.2, "activations": None}},
+    "corpus": {"with --corpus": {"column": None, "limit": None}},
+    "page": {"with --html": {"lang": "en"}},
+    "pages": {"with a page, or several models": {"lang": "en"}},
+    "plate": {"with --plate or --html": {"lang": "en"}},
+}
+COMMAND_LINE = ("text", "corpus", "page", "pages", "plate", "sweep", "decompose", "train table")
+SPELLINGS = {
+    "n_components": "--components",
+    "validation_fraction": "--validation",
+    "latents": "--latent",
+    "inputs": "--text",
+}
+
+
+SEVERAL: ContextVar[bool] = ContextVar("several", default=False)
+
+
+@contextmanager
+def of_several() -> Iterator[None]:
+    """Let options that are given for several models at once do nothing with some of them."""
+    token = SEVERAL.set(True)
+    try:
+        yield
+    finally:
+        SEVERAL.reset(token)
+
+
+def refuse_idle(verb: str, given: Mapping[str, Any], *there: str) -> None:
+    """Refuse what is given and needs something that is not `there`, by the table of a verb."""
+    for need, options in RULES[verb].items():
+        if need not in there and not SEVERAL.get():
+            idle = [name for name in options if name in given and told(given[name], options[name])]
+            refuse([spelled(verb, name) for name in idle], need)
+
+
+def refuse(names: list[str], need: str) -> None:
+    """Refuse options that would do nothing: they count only with something, or of something."""
+    if names:
+        more = "add that, or leave" if need.startswith("with ") else "leave"
+        raise UsageError(f"{', '.join(names)}: only {need}; {more} them out.")
+
+
+def told(value: Any, default: Any) -> bool:
+    """Tell whether an argument is another one than its default."""
+    return not isinstance(value, PLAIN) or value not in (default, None, ())
+
+
+def spelled(verb: str, name: str) -> str:
+    option = SPELLINGS.get(name, f"--{name.replace('_', '-')}")
+    return option if verb in COMMAND_LINE else f"{name} ({option})"
