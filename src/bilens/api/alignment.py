@@ -157,6 +157,15 @@ class Alignment:
         assert self.inputs is not None, "of a whole model"
         return x.double() @ self.inputs.matrix.T + self.fixed
 
+    @cached_property
+    def layer_names(self) -> Mapping[str, str]:
+        """Layers of the model and their names in the baseline; of networks without them by place."""
+        mine, theirs = self.model.layers, self.baseline.layers
+        shared = {name: name for name in mine if name in theirs}
+        if shared or len(self.model.network) != len(self.baseline.network):
+            return shared
+        return dict(zip(mine, theirs, strict=True)) if self.model.network else {}
+
     @property
     def layers_before(self) -> tuple[LayerView, ...]:
         """The layers of the baseline that the model has, too, as `before` gives them."""
@@ -167,8 +176,7 @@ class Alignment:
     def refused(self) -> dict[str, str]:
         """Why layers of both are not compared."""
         reasons = {name: self.why_not(name) for name in self.model.layers}
-        known = {name: why for name, why in reasons.items() if why is not None}
-        return {name: why for name, why in known.items() if name in self.baseline.layers}
+        return {n: why for n, why in reasons.items() if why is not None and n in self.layer_names}
 
     def why_not(self, name: str) -> str | None:
         """Return why a layer of both is not compared; None where it is."""
@@ -196,11 +204,11 @@ class Alignment:
 
     def before(self, name: str) -> LayerView | None:
         """Return a layer of the baseline, its inputs and outputs those of the model; None if none."""
-        view = self.baseline.layers.get(name)
-        if view is None:
+        if name not in self.layer_names:
             return None
-        view = self.reading_model_inputs(view)
-        if self.outputs is not None and name == [*self.baseline.layers][-1]:
+        theirs = self.layer_names[name]
+        view = replace(self.reading_model_inputs(self.baseline.layers[theirs]), name=name)
+        if self.outputs is not None and theirs == [*self.baseline.layers][-1]:
             matrix = self.outputs.matrix.T
             logit = torch.tensor([[-0.5], [0.5]], dtype=torch.float64)
             if self.one_logit == (False, True):
@@ -266,7 +274,8 @@ def align_models(model: LoadedModel, baseline: LoadedModel) -> Alignment:
     counts = last.sizes.d_out, before.sizes.d_out
     kinds = tuple(map(kind_of_outputs, both))
     one_logit = counts == (1, 2), counts == (2, 1)
-    if any(one_logit) and "numbers" not in kinds:
+    several = (before, last)[counts[0] == 2]
+    if any(one_logit) and several.gives == "logits" and "numbers" not in kinds:
         classes = Axis(((0, 0),), (1.0,), (1, 1))  # the same two, in their order
         return Alignment(model, baseline, inputs, classes, one_logit=one_logit)
     outputs = axis_of((model.output_names, baseline.output_names), counts)

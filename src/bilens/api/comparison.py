@@ -193,7 +193,7 @@ def rows_of_baseline(alignment: Alignment, data: LabelledData) -> Tensor | None:
     """
     model, baseline, axis = alignment.model, alignment.baseline, alignment.inputs
     assert axis is not None, "both read columns"
-    if data.origin.kind == "table":
+    if data.origin.source_kind == "table":
         fits, ours = (interface_of(one, answers=False) for one in (baseline, model))
         with suppress(BilensError, KeyError):
             return same_rows(data, fits)

@@ -1,4 +1,4 @@
-"""Whether the residual streams of two language models are the same coordinates, or can be turned so.
+"""Whether residual streams of two language models are the same coordinates, or can be turned so.
 
 Nothing in an MLP says in which coordinates it reads: the same language model may be written in any
 others. What ties them down are the tokens, whose embeddings have to lie where they lay.
