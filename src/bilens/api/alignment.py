@@ -159,7 +159,7 @@ class Alignment:
 
     @cached_property
     def layer_names(self) -> Mapping[str, str]:
-        """Layers of the model and their names in the baseline; of networks without them by place."""
+        """Layers of the model and their names in the baseline; of networks else by place."""
         mine, theirs = self.model.layers, self.baseline.layers
         shared = {name: name for name in mine if name in theirs}
         if shared or len(self.model.network) != len(self.baseline.network):
@@ -203,7 +203,7 @@ class Alignment:
         return behind(view, axis.matrix, self.fixed)
 
     def before(self, name: str) -> LayerView | None:
-        """Return a layer of the baseline, its inputs and outputs those of the model; None if none."""
+        """Return a layer of the baseline with the model's inputs and outputs; None without one."""
         if name not in self.layer_names:
             return None
         theirs = self.layer_names[name]
