@@ -16,7 +16,7 @@ from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.concentration import effective_rank
 from bilens.algebra.gram import kernel
 from bilens.algebra.hosvd import hosvd
-from bilens.api.audit import layers_of
+from bilens.api.given_data import layers_of
 from bilens.base.errors import UsageError
 from bilens.findings import layer_reading
 from bilens.findings.difference import compare_layers, other_kind

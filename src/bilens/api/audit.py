@@ -13,13 +13,14 @@ from msgspec import structs
 from torch import nn
 
 from bilens.algebra.approximation.quadratic_fit import HELD_OUT, THRESHOLD
+from bilens.api.alignment import Alignment, align_models
 from bilens.api.comparison import (
+    column_changes,
     is_of_columns,
     is_one_exact_layer,
     layer_changes,
     module_of,
     read_alike,
-    table_changes,
     vocabulary_of_model,
     whole_difference,
 )
@@ -28,7 +29,6 @@ from bilens.api.given_data import (
     Model,
     given_data,
     interface_of,
-    layers_of,
     on_processor,
     opened,
     performance_of,
@@ -84,7 +84,7 @@ class Asked:
     seed: int = 0
     command: str | None = None
     progress: Progress = silent
-    baseline: LoadedModel | None = None
+    alignment: Alignment | None = None  # with a baseline
     conditions: Sequence[Condition] = ()
     difference: Difference | None = None  # what changed from the baseline in all tensors
     performance: Performance | None = None  # of the data that were given
@@ -185,16 +185,17 @@ def audit(
     refuse_idle("audit", options, *(fact for fact, holds in facts.items() if holds))
     trained = given_data(model, train_data, train_labels, training=True)
     performance = None if given is None else performance_of(model, given)
-    difference = None
+    difference, alignment = None, None
     if baseline is not None:
         model, baseline = read_alike(opened(model, bare=True), opened(baseline, bare=True))
-        difference = whole_difference(model, baseline, progress)
+        alignment = align_models(model, baseline)
+        difference = whole_difference(alignment, progress)
         if try_words:
             from bilens.api.word_trial import try_words as tried  # runs models: transformers
 
             trial = tried(model, baseline, try_words, seed, progress)
             difference = structs.replace(difference, trial=trial)
-    asked = Asked(seed, command, progress, baseline, conditions, difference, performance, inputs)
+    asked = Asked(seed, command, progress, alignment, conditions, difference, performance, inputs)
     options = {"null_samples": null_samples, "seed": seed, "threshold": threshold}
     options |= {"try_words": try_words, "train_data": data_sha256(trained)}
     options |= {"inputs": None if inputs is None else dict(inputs.about)}
@@ -250,7 +251,7 @@ def audit_one_layer(
         subject, fit_layer(subject, asked.seed), asked.seed
     )
     findings = structs.replace(findings, verdict=verdict)
-    layers = () if asked.baseline is None else layer_changes(whole, asked.baseline, asked.seed)
+    layers = () if asked.alignment is None else layer_changes(asked.alignment, asked.seed)
     return AuditReport(finished(findings, whole, asked, layers))
 
 
@@ -258,17 +259,19 @@ def audit_model_layers(
     model: Model, data: LabelledData | None, options: AuditOptions, asked: Asked
 ) -> LayerAuditReport:
     whole = opened(model)
-    subjects = tuple(whole.layers.values())
+    subjects, alignment = tuple(whole.layers.values()), asked.alignment
     if subjects and all(view.exact for view in subjects):
         refuse_idle("audit", {"threshold": options.threshold, "inputs": asked.inputs})
     findings = audit_layers(
         subjects,
         asked.performance,
-        None if asked.baseline is None else layers_of(asked.baseline),
+        None if alignment is None else alignment.layers_before,
+        why_not={} if alignment is None else alignment.refused,
+        turn=None if alignment is None else alignment.turn,
         options=replace(
             options,
             rows=rows_of(whole, data, asked),
-            vocabulary=None if asked.baseline is None else vocabulary_of_model(whole),
+            vocabulary=None if alignment is None else vocabulary_of_model(whole),
         ),
         progress=asked.progress,
         model=describe_model(model, whole, data),
@@ -312,8 +315,9 @@ def audit_table(model: LoadedModel, data: LabelledData | None, asked: Asked) -> 
     findings = audit_columns(
         model, data, asked.rows, asked.seed, origin, asked.performance, reading_of(model)
     )
-    if asked.baseline is not None:
-        layers, changes = table_changes(model, asked.baseline, data, asked.seed)
+    if asked.alignment is not None:
+        layers = layer_changes(asked.alignment, asked.seed, standard=True)
+        changes = column_changes(asked.alignment, data)
         findings = structs.replace(findings, column_changes=changes)
     return TableReport(finished(findings, model, asked, layers))
 
@@ -337,7 +341,12 @@ def finished(
             layers = audit.difference.layers
         audit = structs.replace(audit, difference=structs.replace(difference, layers=layers))
     judged = judge_conditions(audit.kind, asked.conditions, verdict)
-    identity = identity_of(model, asked.data, asked.baseline, asked.options)
+    identity = identity_of(
+        model,
+        asked.data,
+        None if asked.alignment is None else asked.alignment.baseline,
+        asked.options,
+    )
     run = structs.replace(audit.reproduce, identity=identity)
     whole = structs.replace(audit, coverage=coverage, verdict=verdict, conditions=judged or None)
     whole = structs.replace(whole, reproduce=run)

@@ -1,30 +1,32 @@
 """Two models beside each other: every tensor, files, layers; of tables columns and answers."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from msgspec import structs
 from torch import Tensor, nn
 
-from bilens.api.given_data import Model, interface_of, opened
+from bilens.api.alignment import Alignment, behind
+from bilens.api.given_data import Model, interface_of
 from bilens.base import Progress
 from bilens.base.errors import BilensError, CheckpointError
 from bilens.base.files import file_sha256, read_json
 from bilens.data.labelled_data import read_labelled
-from bilens.data.model_interface import LabelledData
+from bilens.data.model_interface import LabelledData, ModelInterface
 from bilens.data.tokenizer import load_tokenizer
 from bilens.findings.adapters import update_directions
 from bilens.findings.layer_audit import compare_with
 from bilens.findings.layer_reading import AuditOptions, fit_layer
-from bilens.findings.table_audit import exact_layer, output_names_of, units_of
+from bilens.findings.table_audit import output_names_of, units_of
 from bilens.findings.table_difference import compare_answers, compare_columns
 from bilens.findings.tensor_difference import compare_tensors
 from bilens.io.loaded_model import LoadedModel, is_of_numbers
 from bilens.io.vocabulary import Vocabulary, vocabulary_of
 from bilens.nn import BilinearClassifier
-from bilens.nn.classifier import in_standard_units
 from bilens.records.layer_audit import BaselineSource, Difference, FileChange, LayerDifference
 from bilens.records.table_audit import ColumnChanges
 
@@ -44,8 +46,9 @@ def read_alike(model: LoadedModel, baseline: LoadedModel) -> tuple[LoadedModel, 
     return first, second
 
 
-def whole_difference(model: LoadedModel, baseline: LoadedModel, progress: Progress) -> Difference:
+def whole_difference(alignment: Alignment, progress: Progress) -> Difference:
     """Return what changed in all tensors, and in the files beside those of a folder."""
+    model, baseline = alignment.model, alignment.baseline
     mine, theirs = companions(model), companions(baseline)
     files = None
     if mine is not None and theirs is not None:
@@ -56,7 +59,8 @@ def whole_difference(model: LoadedModel, baseline: LoadedModel, progress: Progre
     if not gguf:
         found = update_directions(*tensors, whole, vocabulary_of_model(model), progress)
         whole = structs.replace(whole, directions=found)
-    return Difference(BaselineSource(baseline.source, baseline.weights_sha256), (), whole)
+    source = BaselineSource(baseline.source, baseline.weights_sha256)
+    return Difference(source, (), whole, aligned=alignment.notes)
 
 
 def vocabulary_of_model(model: LoadedModel) -> Vocabulary | None:
@@ -107,50 +111,105 @@ def is_of_columns(model: LoadedModel) -> bool:
 
 
 def layer_changes(
-    model: LoadedModel, baseline: LoadedModel, seed: int
+    alignment: Alignment, seed: int, *, standard: bool = False
 ) -> tuple[LayerDifference, ...]:
-    """Return what changed in the one layer of a model; nothing where the baseline has none."""
-    (subject,) = model.layers.values()
-    before = baseline.layers.get(subject.name)
+    """Return what changed in the one layer of a model; nothing where the baseline has none.
+
+    `standard` reads it in the standard units of the model, where the smallest numbers count most.
+    """
+    (subject,) = alignment.model.layers.values()
+    before, why_not = alignment.before(subject.name), alignment.why_not(subject.name)
     if before is None:
         return ()
-    fitted = fit_layer(subject, seed)
-    return (compare_with(before, subject, fitted, AuditOptions(0, seed), vectors=True),)
-
-
-def table_changes(
-    model: LoadedModel, baseline: LoadedModel, data: LabelledData | None, seed: int
-) -> tuple[tuple[LayerDifference, ...], ColumnChanges]:
-    """Return what changed in the layer, where columns are the same, and in columns and answers."""
-    if not is_of_columns(baseline):
-        return (), ColumnChanges(model.input_names or (), (), (), ())
-    found = compare_columns(model, baseline)
-    regressions = [len(output_names_of(one)) == 1 for one in (model, baseline)]
-    if data is not None and regressions[0] == regressions[1]:
-        x = inputs_of(baseline, data, model.input_names or (), dict(found.renamed))
-        if x is not None:
-            found = compare_answers(found, model, baseline, data, x)
-    if model.input_names != baseline.input_names:
-        return (), found
-    units = units_of(model).T  # in their own units the smallest numbers count most
-    after, before = (
-        opened(in_standard_units(exact_layer(one), *units)) for one in (model, baseline)
+    if why_not is not None:
+        return (LayerDifference(subject.name, False, why_not),)
+    if standard:
+        mean, scale = units_of(alignment.model).T
+        before, subject = (behind(one, scale, mean) for one in (before, subject))
+    found = compare_with(
+        before, subject, fit_layer(subject, seed), AuditOptions(0, seed), vectors=True
     )
-    layers = layer_changes(after, before, seed)
-    of_weights = {"weight_change": None, "changed_units": None, "triggers": ()}
-    return tuple(structs.replace(one, **of_weights) for one in layers), found
+    if standard and not found.identical:  # weights in these units are in no file
+        found = structs.replace(found, weight_change=None, changed_units=None, triggers=())
+    return (found,)
 
 
-def inputs_of(
-    baseline: LoadedModel, data: LabelledData, names: Sequence[str], called: Mapping[str, str]
-) -> Tensor | None:
-    """Return rows as a baseline reads them; None where they do not hold all that it reads."""
-    wanted = [called.get(name, name) for name in baseline.input_names or ()]
-    if {*wanted} <= {*names}:
-        return data.inputs[:, [names.index(name) for name in wanted]]
-    with suppress(BilensError, KeyError):  # a table that holds more than the model reads
-        fits = interface_of(baseline, answers=False)
-        again = read_labelled(Path(data.origin.source), None, fits)
-        known = {number: at for at, number in enumerate(again.numbers)}
-        return again.inputs[[known[number] for number in data.numbers]]
-    return None
+def column_changes(alignment: Alignment, data: LabelledData | None) -> ColumnChanges:
+    """Return what changed in columns, coefficients and answers."""
+    model, baseline, axis = alignment.model, alignment.baseline, alignment.inputs
+    if axis is None or not is_of_columns(baseline):
+        return ColumnChanges(model.input_names or (), (), (), ())
+    outputs = alignment.outputs
+    assert outputs is not None, "both are whole models"
+    found = ColumnChanges(
+        added=axis.alone,
+        removed=axis.baseline_alone,
+        renamed=perhaps_renamed(alignment),
+        other_outputs=tuple(sorted({*outputs.alone, *outputs.baseline_alone})),
+    )
+    of_classes = max(outputs.sizes) > 1  # of one alone nothing can be said: logits have no zero
+    if axis.pairs and len(outputs.pairs) > of_classes and not alignment.head:
+        (after,), (before,) = (one.layers.values() for one in (model, baseline))
+        mean, scale = units_of(model).T
+        maps = [
+            behind(view, scale, mean).quadratic_map.compose_output(torch.eye(size).double()[[*at]])
+            for view, size, at in zip(
+                (after, alignment.reading_model_inputs(before)),
+                outputs.sizes,
+                zip(*outputs.pairs, strict=True),
+                strict=True,
+            )
+        ]
+        names = [output_names_of(model)[mine] for mine, _ in outputs.pairs]
+        found = compare_columns(found, *maps, names)
+    if data is not None and not alignment.head:
+        x = rows_of_baseline(alignment, data)
+        found = found if x is None else compare_answers(found, model, baseline, data, x)
+    return found
+
+
+def perhaps_renamed(alignment: Alignment) -> tuple[tuple[str, str], ...]:
+    """Return [before, after] of columns of one model alone that have one mean and deviation.
+
+    That says little: it is for people to look at, and nothing is matched by it.
+    """
+    sides = list[dict[tuple[float, ...], list[str]]]()
+    axis = alignment.inputs
+    assert axis is not None, "both read columns"
+    both = (alignment.baseline, axis.baseline_alone), (alignment.model, axis.alone)
+    for model, alone in both:
+        units = dict(zip(model.input_names or (), units_of(model).tolist(), strict=True))
+        known = dict[tuple[float, ...], list[str]]()
+        for name in alone if model.input_mean is not None else ():
+            known.setdefault(tuple(units[name]), []).append(name)
+        sides.append(known)
+    pairs = [(names, sides[1].get(unit, [])) for unit, names in sides[0].items()]
+    return tuple((old[0], new[0]) for old, new in pairs if len(old) == len(new) == 1)
+
+
+def rows_of_baseline(alignment: Alignment, data: LabelledData) -> Tensor | None:
+    """Return rows as a baseline reads them; None where they do not hold all that it reads.
+
+    A table is read anew, so that the baseline finds its own columns, units and fills in it.
+    """
+    model, baseline, axis = alignment.model, alignment.baseline, alignment.inputs
+    assert axis is not None, "both read columns"
+    if data.origin.source_kind == "table":
+        fits, ours = (interface_of(one, answers=False) for one in (baseline, model))
+        with suppress(BilensError, KeyError):
+            return same_rows(data, fits)
+        if fits.fill is not None and not axis.baseline_alone:  # its cells are in other units
+            means = torch.tensor(ours.fill or (0.0,) * ours.d_input, dtype=torch.float64)
+            for (mine, theirs), factor in zip(axis.pairs, axis.factors, strict=True):
+                means[mine] = fits.fill[theirs] / factor
+            with suppress(BilensError, KeyError):
+                again = same_rows(data, replace(ours, fill=tuple(means.tolist())))
+                return alignment.rows_of_baseline(again)
+    return None if axis.baseline_alone else alignment.rows_of_baseline(data.inputs)
+
+
+def same_rows(data: LabelledData, interface: ModelInterface) -> Tensor:
+    """Return the rows of a table as an interface reads them; KeyError where one is gone."""
+    again = read_labelled(Path(data.origin.source), None, interface)
+    known = {number: at for at, number in enumerate(again.numbers)}
+    return again.inputs[[known[number] for number in data.numbers]]

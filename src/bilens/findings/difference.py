@@ -20,6 +20,7 @@ from bilens.algebra.map_comparison import (
     noise_draw,
     similarity,
 )
+from bilens.algebra.neuron_pairing import with_paired_neurons
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import NumericalError, UsageError
 from bilens.findings.layer_reading import (
@@ -31,6 +32,7 @@ from bilens.findings.layer_reading import (
     leading_pairs,
     weights_of,
 )
+from bilens.findings.residual_stream import CLOSE, Turn
 from bilens.findings.subject import drawn
 from bilens.nn.layer_view import LayerView
 from bilens.records.layer_audit import ChangeDirection, LayerDifference, ModeChange, TokenPair
@@ -88,6 +90,12 @@ def mode_null(grams: Tensor) -> ModeNull:
 
 
 SEED = 0  # of the noise that a change is compared with
+ROUNDED = 1e-12  # of a map: what computing in float64 leaves
+REWRITTEN = 1e-6  # what rounding to float32 leaves, where a map was written anew
+OTHER_STREAM = (
+    "nothing shows that the two residual streams are the same coordinates: the weights are not "
+    "near each other, and the embeddings of the tokens neither are nor can be turned to be equal"
+)
 
 
 def compare_layers(
@@ -97,7 +105,9 @@ def compare_layers(
     *,
     vectors: bool = False,
     pairs_of: Callable[[QuadraticMap], tuple[TokenPair, ...]] | None = None,
+    turn: Callable[[], Turn] | None = None,
 ) -> LayerDifference:
+    """Return what changed; `turn` finds how the residual stream has to be turned, if it is one."""
     if before is None or after is None:
         which = "the baseline" if before is None else "the model"
         return LayerDifference(name, False, f"the layer of {which} cannot be read")
@@ -119,21 +129,35 @@ def compare_layers(
         score = min(one.fit.r_squared.quadratic.overall for one in (before, after))
         reason = f"R² = {score:.3f} is below {before.fit.threshold:g}"
         return LayerDifference(name, False, reason, weights, units)
+    matched: tuple[str, ...] = ()
+    if turn is not None and weights > CLOSE:
+        found_turn = turn()
+        if found_turn == "unknown":
+            return LayerDifference(name, False, OTHER_STREAM, weights, units)
+        if isinstance(found_turn, Tensor):
+            matched = ("stream",)
+            f = f.detach().to(torch.float64).compose_input(found_turn)
+            f = f.compose_output(found_turn.T)
+    f, paired = with_paired_neurons(f, g)
+    matched += ("neurons",) if paired else ()
     delta = map_difference(f, g)
     spectrum = hosvd(delta)
     base = float(f.tensor.norm())
     size = math.sqrt(float(spectrum.frobenius_squared))
+    exact = before.fit.exact and after.fit.exact
     found = LayerDifference(
         name=name,
         identical=False,
-        weight_change=weights,
-        changed_units=units,
+        same_function=exact and nearly_zero(delta, f, REWRITTEN if matched else ROUNDED),
+        matched=matched,
+        weight_change=None if matched else weights,
+        changed_units=None if matched else units,
         frobenius=cosine(f, g, "frobenius"),
         gaussian=cosine(f, g, "gaussian"),
         change=size / base if base > 0 else None,
         linear_change=linear_change(f, delta),
     )
-    if float(spectrum.frobenius_squared) == 0:
+    if float(spectrum.frobenius_squared) == 0 or found.same_function:
         return found
     embeddings = None
     if before.embedding is not None and after.embedding is not None:
@@ -149,6 +173,16 @@ def compare_layers(
         if pairs_of is None or not (before.fit.exact and after.fit.exact)
         else pairs_of(delta),
     )
+
+
+def nearly_zero(delta: QuadraticMap, f: QuadraticMap, rounding: float) -> bool:
+    """Tell whether each part of a difference is nothing but rounding of that part, or of a map."""
+    size = float(f.tensor.norm())
+    parts = [(float(delta.tensor.norm()), size)]
+    for one, other in ((delta.linear, f.linear), (delta.constant, f.constant)):
+        if one is not None:
+            parts.append((float(one.norm()), 0.0 if other is None else float(other.norm())))
+    return all(moved <= rounding * max(own, size) for moved, own in parts)
 
 
 def changed_units(before: Layer, changes: dict[str, Tensor]) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 
 import torch
 from msgspec.structs import replace
@@ -28,6 +29,7 @@ from bilens.findings.layer_reading import (
     stability,
 )
 from bilens.findings.outliers import robust_scale
+from bilens.findings.residual_stream import Turn
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.subject import check_seed
@@ -71,6 +73,7 @@ def judge_one_layer(subject: LayerView, fitted: FittedLayer, seed: int) -> tuple
 FROM_MEMORY = BaselineSource("", "")
 IN_PARTS = LayeredModel("layers", 0, "float64")
 NULL_SAMPLES = 19  # rotations of a layer: each end of their range is exceeded by one in twenty
+NONE: Mapping[str, str] = MappingProxyType({})
 USUAL = AuditOptions(NULL_SAMPLES, seed=0)
 
 
@@ -79,12 +82,18 @@ def audit_layers(
     performance: Performance | None = None,
     baseline: Sequence[LayerView] | None = None,
     *,
+    why_not: Mapping[str, str] = NONE,
+    turn: Callable[[], Turn] | None = None,
     options: AuditOptions = USUAL,
     progress: Progress = silent,
     model: LayeredModel = IN_PARTS,
     origin: Origin = UNKNOWN,
 ) -> LayerAudit:
-    """Return what the weights of each layer say."""
+    """Return what the weights of each layer say, and what changed from layers of a baseline.
+
+    `why_not` says of layers why they are not compared, `turn` finds how the residual stream of the
+    baseline has to be turned.
+    """
     if not subjects and baseline is None:
         raise UsageError("an audit needs a model with at least one MLP, and this one has none.")
     before = {subject.name: subject for subject in baseline or ()}
@@ -96,8 +105,10 @@ def audit_layers(
         if model.input_shape is not None and fitted is not None:
             overfitting, triggers = read_layer_warnings(fitted, model.input_shape)
         base = before.get(subject.name)
-        if base is not None:
-            changes.append(compare_with(base, subject, fitted, options))
+        if subject.name in why_not:
+            changes.append(LayerDifference(subject.name, False, why_not[subject.name]))
+        elif base is not None:
+            changes.append(compare_with(base, subject, fitted, options, turn=turn))
     progress("layers", len(subjects), len(subjects))
     layers = with_norm_scores(found)
     evidence = Evidence(layers=layers, performance=performance, changes=tuple(changes))
@@ -123,6 +134,7 @@ def compare_with(
     options: AuditOptions,
     *,
     vectors: bool = False,
+    turn: Callable[[], Turn] | None = None,
 ) -> LayerDifference:
     """Return what changed in a layer; `after` is how it was read, None where it cannot be."""
     if other := other_kind(before, subject):
@@ -131,10 +143,11 @@ def compare_with(
         base = fit_layer(before, options.seed, options.threshold, options.rows)
     except NonFiniteError:
         base = None
+    turn = turn if subject.reads == "residual stream" else None
     words, pairs_of = options.vocabulary, None
     if words is not None:
         pairs_of = partial(token_pairs, vocabulary=words, layer=subject)
-    return compare_layers(before.name, base, after, vectors=vectors, pairs_of=pairs_of)
+    return compare_layers(before.name, base, after, vectors=vectors, pairs_of=pairs_of, turn=turn)
 
 
 def checked_options(null_samples: int, seed: int, threshold: float = THRESHOLD) -> AuditOptions:

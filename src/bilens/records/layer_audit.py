@@ -60,7 +60,7 @@ class LayerDifference(Record, frozen=True):
     """What changed in one layer."""
 
     name: str
-    identical: bool  # bit for bit
+    identical: bool  # bit for bit, classes and columns by their names
     refused: str | None = None  # why the maps are not compared; null follows `changed_units`
     weight_change: float | None = None  # ‖ΔW‖ / ‖W‖ over all weights
     changed_units: Count | None = None  # hidden units with a weight that changed
@@ -74,6 +74,19 @@ class LayerDifference(Record, frozen=True):
     triggers: tuple[ChangeDirection, ...] = ()  # leading eigenpairs of the form along it
     # of an exact layer of a language model: no other pair is pulled more
     token_pairs: tuple[TokenPair, ...] = ()
+    same_function: bool = False  # of an exact layer: another writing of the same map
+    # how the baseline was written anew to be compared: `stream`, turned so that the embeddings of
+    # tokens are those of the model, `neurons`, in another order or scale; weights say nothing then
+    matched: tuple[str, ...] = ()
+
+
+class AlignmentNote(Record, frozen=True):
+    """How inputs and outputs of two models were matched, or which were not."""
+
+    # `inputs_reordered`, `outputs_reordered`, `by_place`, `units`, `one_logit`; of one model alone
+    # `inputs_alone`, `outputs_alone`, `baseline_inputs_alone` and `baseline_outputs_alone`
+    kind: str
+    names: tuple[str, ...]
 
 
 class BaselineSource(Record, frozen=True):
@@ -172,6 +185,7 @@ class Difference(Record, frozen=True):
     layers: tuple[LayerDifference, ...]  # one entry for each layer that is read in both
     whole: WholeDifference | None = None  # of all tensors, whether they are read as layers or not
     trial: WordTrial | None = None  # null where no words were tried
+    aligned: tuple[AlignmentNote, ...] = ()  # where not all are the same, in the same order
 
 
 class FitQuality(Record, frozen=True):

@@ -3,19 +3,26 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import combinations
 
 from msgspec import structs
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigenvector_matching import EigenvectorMatch, Group, match_eigenvectors
-from bilens.api.comparison import is_one_exact_layer, read_alike, whole_difference
+from bilens.api.alignment import Alignment, Axis, align_models
+from bilens.api.comparison import (
+    is_of_columns,
+    is_one_exact_layer,
+    layer_changes,
+    read_alike,
+    whole_difference,
+)
 from bilens.base import silent
 from bilens.base.errors import BilensError, NonFiniteError, UsageError
 from bilens.findings.difference import compare_layers, other_kind
 from bilens.findings.layer_reading import FittedLayer, fit_layer
 from bilens.findings.rules.progress import changes, outcome
-from bilens.io.loaded_model import LoadedModel
 from bilens.nn.layer_view import LayerView
 from bilens.records.audit import Audit, ClassReading
 from bilens.records.comparison import (
@@ -89,8 +96,9 @@ def class_spectra(
             [structs.replace(one, positive=(), negative=()) for one in record.classes]
             for record in records
         )
-        if [one.name for one in first] == [one.name for one in second]:
-            yield from zip(first[:MOST_CLASSES], second, strict=False)
+        named = {one.name: one for one in second}
+        if {one.name for one in first} == named.keys():
+            yield from ((one, named[one.name]) for one in first[:MOST_CLASSES])
 
 
 def side(page: ModelPage, number: int | None) -> ComparedModel:
@@ -141,23 +149,27 @@ def weights(served: ServedFolder, first: ModelPage, second: ModelPage) -> Change
 
 def difference_of(a: OpenModel, b: OpenModel) -> tuple[Difference, int, float | None]:
     model, baseline = read_alike(b.model, a.model)
-    found = whole_difference(model, baseline, silent)
-    layers, left_out, r_squared = changed_layers(model, baseline)
+    alignment = align_models(model, baseline)
+    found = whole_difference(alignment, silent)
+    layers, left_out, r_squared = changed_layers(alignment)
     source = structs.replace(found.baseline, path=a.name)
     return structs.replace(found, baseline=source, layers=layers), left_out, r_squared
 
 
 def changed_layers(
-    model: LoadedModel, baseline: LoadedModel
+    alignment: Alignment,
 ) -> tuple[tuple[LayerDifference, ...], int, float | None]:
     """Return what changed in the layers of both; how many take too long for `WORK`; least R²."""
+    model, refused = alignment.model, alignment.refused
+    if is_of_columns(model) and is_of_columns(alignment.baseline):
+        return layer_changes(alignment, 0, standard=True), 0, None
     found, work, left_out, scores = list[LayerDifference](), 0, 0, list[float]()
     for name, view in model.layers.items():
-        before = baseline.layers.get(name)
+        before = alignment.before(name)
         if before is None:
             continue
-        if other := other_kind(before, view):
-            found.append(LayerDifference(name, False, other))
+        if why_not := refused.get(name) or other_kind(before, view):
+            found.append(LayerDifference(name, False, why_not))
             continue
         sizes = view.sizes
         outer = sizes.d_in + sizes.d_out
@@ -166,7 +178,8 @@ def changed_layers(
             left_out += 1
             continue
         work, both = work + own, (fitted(before), fitted(view))
-        one = compare_layers(name, *both, vectors=is_one_exact_layer(model))
+        turn = alignment.turn if view.reads == "residual stream" else None
+        one = compare_layers(name, *both, vectors=is_one_exact_layer(model), turn=turn)
         found.append(one)
         if not (view.exact or one.identical or one.refused):
             scores += [each.fit.r_squared.quadratic.overall for each in both if each]
@@ -187,7 +200,18 @@ def eigenvector_pairs(served: ServedFolder, asked: Asked) -> EigenvectorPairs:
 
 
 def paired(a: Output, b: Output) -> EigenvectorPairs:
-    first, second = (one.pairs()[0] for one in (a, b))
+    alignment = align_models(a.opened.model, b.opened.model)
+    if why_not := alignment.why_not(a.layer):
+        raise UsageError(f"{a.opened.name} and {b.opened.name} are not compared: {why_not}.")
+    first = a.pairs()[0]
+    b = replace(b, text=output_of_baseline(b.text, alignment.outputs))
+    second = b.pairs()[0]
+    if a.view.reads == "inputs" and (axis := alignment.inputs) is not None:
+        if axis.units:
+            units = ", ".join(axis.units)
+            raise UsageError(f"eigenvectors of inputs in other units have no angle: {units}.")
+        order = [theirs for _, theirs in sorted(axis.pairs)]
+        second = replace(second, eigenvectors=second.eigenvectors[:, order])
     k, match = matched(first, second)
     cosines = (first.eigenvectors[:k] @ second.eigenvectors[:k].T).abs().clamp(max=1)
     found = sorted(zip(match.pairs, match.cosines.tolist(), strict=True))
@@ -200,6 +224,12 @@ def paired(a: Output, b: Output) -> EigenvectorPairs:
         chance=match.chance,
         p_value=match.p_value,
     )
+
+
+def output_of_baseline(text: str, axis: Axis | None) -> str:
+    """Return how a query names an output, or a contrast of two, in the second model."""
+    places = {} if axis is None else {str(mine): str(theirs) for mine, theirs in axis.pairs}
+    return "~".join(places.get(part, part) for part in text.split("~"))
 
 
 def matched_side(output: Output, pairs: EigenDecomposition, k: int) -> MatchedSide:

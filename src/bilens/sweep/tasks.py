@@ -14,6 +14,7 @@ from torch import Tensor
 from bilens.algebra.approximation.quadratic_fit import QuadraticFit, in_words
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.hosvd import hosvd
+from bilens.api.alignment import align_models
 from bilens.api.decompose import PAIR_TENSORS, prepare, run_job
 from bilens.api.layer_reading import LayerMap, LayerOutputs, Request
 from bilens.api.quadratic_fit import fit_of
@@ -182,20 +183,25 @@ def decompose(subject: Subject) -> Found:
     return Found(record, numbers, tensors | {"output_directions": modes.output_directions})
 
 
+aligned = lru_cache(1)(align_models)
+
+
 def compare(subject: Subject) -> Found:
     asked, base = subject.asked, subject.baseline
     if base is None or subject.name not in base.layers:
         raise UsageError(f"the baseline has no layer {subject.name!r}: compare a model like it.")
-    before = base.layers[subject.name]
-    if other := other_kind(before, subject.view):
+    alignment = aligned(subject.model, base)
+    before = alignment.before(subject.name)
+    assert before is not None, "the baseline has it"
+    if other := alignment.why_not(subject.name) or other_kind(before, subject.view):
         raise UsageError(
             f"{subject.name!r} is no layer like the baseline's ({other}): compare a model like it."
         )
     after = fit_layer(subject.view, asked.seed, asked.threshold)
-    found = compare_with(before, subject.view, after, asked)
+    found = compare_with(before, subject.view, after, asked, turn=alignment.turn)
     directions = None if found.outputs is None else float(found.outputs.directions_90)
     numbers = {
-        "weight_change": 0.0 if found.identical else found.weight_change,
+        "weight_change": 0.0 if found.identical or found.same_function else found.weight_change,
         "similarity": 1.0 if found.identical else found.gaussian,
         "directions_90": directions,
     }

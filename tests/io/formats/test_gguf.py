@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bilens.api.alignment import align_models
 from bilens.api.comparison import whole_difference
 from bilens.base import silent
 from bilens.base.errors import CheckpointError, MissingExtraError
@@ -459,7 +460,7 @@ HEADS = {"llama_attention_head__count": 4, "llama_attention_head__count__kv": 2}
 
 
 def difference(model: Path, baseline: Path) -> WholeDifference:
-    whole = whole_difference(load(model), load(baseline), silent).whole
+    whole = whole_difference(align_models(load(model), load(baseline)), silent).whole
     assert whole is not None
     return whole
 

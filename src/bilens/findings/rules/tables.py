@@ -117,7 +117,6 @@ def filled_cells(evidence: Evidence) -> Iterator[Values]:
 def changed_columns(evidence: Evidence) -> Iterator[Values]:
     if found := evidence.column_change:
         names = [*(f"+ {name}" for name in found.added), *(f"− {name}" for name in found.removed)]
-        names += [f"{before} → {after}" for before, after in found.renamed]
         yield {"value": len(names), "columns": ", ".join(names)}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from bilens.findings.rules.rule import named
 from bilens.records.audit import Audit
-from bilens.records.layer_audit import LayerAudit, WholeDifference, WordTrial
+from bilens.records.layer_audit import Difference, LayerAudit, WholeDifference, WordTrial
 from bilens.records.table_audit import ColumnChanges, TableAudit
 from bilens.report.charts.spectra import change_map
 from bilens.report.markup import Content, figure, paragraph, quiet, table
@@ -98,18 +98,30 @@ def change_sentences(t: Catalogue, record: Audit | LayerAudit | TableAudit) -> I
     """Yield what changed from a baseline; nothing without one."""
     if isinstance(record, TableAudit) and record.column_changes is not None:
         yield from column_sentences(t, record, record.column_changes)
+    if record.difference is not None:
+        yield from alignment_sentences(t, record.difference)
     if record.difference is not None and record.difference.whole is not None:
         yield from difference_sentences(t, record.difference.whole)
     if record.difference is not None and record.difference.trial is not None:
         yield trial_sentence(t, record.difference.trial)
 
 
+def alignment_sentences(t: Catalogue, found: Difference) -> Iterator[str]:
+    """Yield how inputs, outputs, hidden units and streams of two models were matched."""
+    for one in found.aligned:
+        yield t(f"difference.aligned.{one.kind}", names=", ".join(one.names))
+    for kind in ("stream", "neurons"):
+        if layers := [one.name for one in found.layers if kind in one.matched]:
+            yield t(f"layers.difference.{kind}", layers=named(layers))
+
+
 def column_sentences(t: Catalogue, record: TableAudit, found: ColumnChanges) -> Iterator[str]:
     """Yield what changed between two models of tables, and what was not compared."""
     names = record.model.input_names
     renamed = [f"{before} → {after}" for before, after in found.renamed]
-    parts = {"added": found.added, "removed": found.removed, "renamed": renamed}
+    parts = {"added": found.added, "removed": found.removed}
     key = "lead" if any(parts.values()) else "same"
+    parts["renamed"] = tuple(renamed)
     yield t(f"difference.columns.{key}", compared=whole(len(names) - len(found.added)))
     for key, alone in (parts | {"other_outputs": found.other_outputs}).items():
         if alone:

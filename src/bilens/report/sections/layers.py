@@ -37,7 +37,7 @@ from bilens.report.markup import (
 from bilens.report.raster import Painter
 from bilens.report.sections.coverage import coverage
 from bilens.report.sections.decision import checks, verdict
-from bilens.report.sections.difference import whole_difference, word_trial
+from bilens.report.sections.difference import alignment_sentences, whole_difference, word_trial
 from bilens.report.sections.image_warnings import warnings
 from bilens.report.sections.overview import Page, file_facts, test_data
 from bilens.report.sections.people import people
@@ -329,7 +329,9 @@ def difference(
     if cards:
         lead_of_cards = paragraph(t("layers.difference.triggers_lead"))
         cards = [heading(t("layers.difference.triggers")), lead_of_cards, *cards]
-    blocks = [*lead] if found.whole is None else [*lead, *whole_difference(t, found.whole)]
+    blocks = [*lead, *map(paragraph, alignment_sentences(t, found))]
+    if found.whole is not None:
+        blocks += whole_difference(t, found.whole)
     if found.trial is not None:
         blocks += word_trial(t, found.trial)
     if rows:
@@ -369,6 +371,8 @@ def note(t: Catalogue, layer: LayerDifference) -> str:
     """Return what stands in place of the numbers of a layer, if anything."""
     if layer.identical:
         return t("layers.difference.identical")
+    if layer.same_function:
+        return t("layers.difference.same_function")
     if layer.refused is not None:
         return t("layers.difference.refused", reason=layer.refused)
     return ""

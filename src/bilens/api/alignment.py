@@ -1,0 +1,320 @@
+"""Two models as one: inputs and outputs of a baseline that are those of a model, by name and unit.
+
+Every comparison asks here, and reads the baseline's layers as functions of the model's inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.approximation.layer_weights import Layer, in_float64, reading
+from bilens.api.provenance import reading_of
+from bilens.findings.residual_stream import Turn, turn_of_stream
+from bilens.io.loaded_model import LoadedModel, is_of_numbers
+from bilens.nn import BilinearClassifier
+from bilens.nn.layer_view import LayerView
+from bilens.records.layer_audit import AlignmentNote
+
+SCALES = (  # units of one quantity, by their size
+    {"mg": 1e-3, "g": 1.0, "kg": 1e3, "t": 1e6},
+    {"mm": 1e-3, "cm": 1e-2, "m": 1.0, "km": 1e3},
+    {"ml": 1e-3, "l": 1.0},
+    {"h": 1.0, "時間": 1.0, "min": 1 / 60, "分": 1 / 60, "秒": 1 / 3600},
+    {"‰": 1e-3, "%": 1e-2},
+    {"円": 1.0, "千円": 1e3, "万円": 1e4, "百万円": 1e6, "億円": 1e8},
+)
+SHARES = ("%", "‰")  # a number without its mark is another number
+
+
+def unit_factor(unit: str, other: str) -> float | None:
+    """Return what turns numbers of one unit into those of another; None where nothing does."""
+    one, two = unit.lower(), other.lower()
+    if one == two or ("" in (one, two) and not {one, two} & {*SHARES}):
+        return 1.0
+    known = [scale for scale in SCALES if {one, two} <= scale.keys()]
+    return known[0][one] / known[0][two] if known else None
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """The inputs, or the outputs, of a baseline beside those of a model."""
+
+    pairs: tuple[tuple[int, int], ...]  # places in the model and in the baseline
+    factors: tuple[float, ...]  # of each pair: a number of the model becomes the baseline's
+    sizes: tuple[int, int]  # of the model and of the baseline
+    alone: tuple[str, ...] = ()  # names of the model without a counterpart
+    baseline_alone: tuple[str, ...] = ()
+    by_place: bool = False  # whether one of the two has no names
+    units: tuple[str, ...] = ()  # that were converted, in words
+
+    @property
+    def complete(self) -> bool:
+        return len(self.pairs) == self.sizes[0] == self.sizes[1]
+
+    @property
+    def lacks(self) -> bool:
+        """Whether names are without a counterpart, in one of the two."""
+        return bool(self.alone or self.baseline_alone)
+
+    @property
+    def reordered(self) -> bool:
+        return any(mine != theirs for mine, theirs in self.pairs)
+
+    @property
+    def matrix(self) -> Tensor:
+        """The baseline's numbers from the model's, (baseline, model); zeros without counterpart."""
+        found = torch.zeros(self.sizes[1], self.sizes[0], dtype=torch.float64)
+        for (mine, theirs), factor in zip(self.pairs, self.factors, strict=True):
+            found[theirs, mine] = factor
+        return found
+
+
+def axis_of(
+    names: tuple[Sequence[str] | None, Sequence[str] | None],
+    sizes: tuple[int, int],
+    prefix: str = "",
+    units: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {}),
+) -> Axis:
+    """Match by name, and by place where one of the two has no names of its own."""
+    places = [[f"{prefix}{at}" for at in range(size)] for size in sizes]
+    mine, theirs = (
+        [*known] if known is not None and len(known) == len(every) else every
+        for known, every in zip(names, places, strict=True)
+    )
+    unnamed = [one == every for one, every in zip((mine, theirs), places, strict=True)]
+    if {*mine} != {*theirs} and any(unnamed):
+        pairs = tuple((at, at) for at in range(min(sizes)))
+        return Axis(pairs, (1.0,) * len(pairs), sizes, by_place=not all(unnamed))
+    factors = {
+        name: unit_factor(units[0].get(name, ""), units[1].get(name, ""))
+        for name in mine
+        if name in theirs
+    }
+    shared = {name: factor for name, factor in factors.items() if factor is not None}
+    converted = [f"{n} ({units[1][n]} → {units[0][n]})" for n, f in shared.items() if f != 1]
+    return Axis(
+        tuple((mine.index(name), theirs.index(name)) for name in shared),
+        tuple(shared.values()),
+        sizes,
+        tuple(name for name in mine if name not in shared),
+        tuple(name for name in theirs if name not in shared),
+        units=tuple(converted),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """A model beside its baseline: what of the one is what of the other."""
+
+    model: LoadedModel
+    baseline: LoadedModel
+    inputs: Axis | None  # None where layers are parts of a model, and it reads no such inputs
+    outputs: Axis | None
+    head: str = ""  # why outputs are not compared: they are of another kind
+    one_logit: tuple[bool, bool] = (False, False)  # the one output is about the second of two
+
+    @cached_property
+    def turn(self) -> Callable[[], Turn]:
+        """Return how the residual stream of the baseline has to be turned to be the model's."""
+        return turn_of_stream(self.model.tensors, self.baseline.tensors)
+
+    @property
+    def notes(self) -> tuple[AlignmentNote, ...]:
+        """What was done so that both are of the same inputs and outputs, and what lacks in one."""
+        found: dict[str, tuple[str, ...]] = {}
+        for name, axis in (("inputs", self.inputs), ("outputs", self.outputs)):
+            if axis is None:
+                continue
+            if axis.reordered:
+                found[f"{name}_reordered"] = ()
+            found[f"{name}_alone"] = axis.alone
+            found[f"baseline_{name}_alone"] = axis.baseline_alone
+            found["units"] = found.get("units", ()) + axis.units
+            by_place = (name,) if axis.by_place else ()
+            found["by_place"] = found.get("by_place", ()) + by_place
+        told = {key: names for key, names in found.items() if names or key.endswith("reordered")}
+        if any(self.one_logit):
+            told["one_logit"] = ()
+        return tuple(AlignmentNote(key, names) for key, names in told.items())
+
+    @property
+    def fixed(self) -> Tensor:
+        """The baseline's inputs where those of the model are 0: at their means without any."""
+        assert self.inputs is not None, "of a whole model"
+        found = torch.zeros(self.inputs.sizes[1], dtype=torch.float64)
+        if self.baseline.input_mean is not None:
+            found += torch.tensor(self.baseline.input_mean, dtype=torch.float64)
+        found[[theirs for _, theirs in self.inputs.pairs]] = 0
+        return found
+
+    def rows_of_baseline(self, x: Tensor) -> Tensor:
+        """Return rows of the model's inputs as the baseline reads them."""
+        assert self.inputs is not None, "of a whole model"
+        return x.double() @ self.inputs.matrix.T + self.fixed
+
+    @cached_property
+    def layer_names(self) -> Mapping[str, str]:
+        """Layers of the model and their names in the baseline; of networks else by place."""
+        mine, theirs = self.model.layers, self.baseline.layers
+        shared = {name: name for name in mine if name in theirs}
+        if shared or len(self.model.network) != len(self.baseline.network):
+            return shared
+        return dict(zip(mine, theirs, strict=True)) if self.model.network else {}
+
+    @property
+    def layers_before(self) -> tuple[LayerView, ...]:
+        """The layers of the baseline that the model has, too, as `before` gives them."""
+        found = (self.before(name) for name in self.model.layers)
+        return tuple(view for view in found if view is not None)
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Why layers of both are not compared."""
+        reasons = {name: self.why_not(name) for name in self.model.layers}
+        return {n: why for n, why in reasons.items() if why is not None and n in self.layer_names}
+
+    def why_not(self, name: str) -> str | None:
+        """Return why a layer of both is not compared; None where it is."""
+        view = self.model.layers[name]
+        if self.inputs is not None and view.reads == "inputs" and self.inputs.lacks:
+            return lacking("inputs", self.inputs)
+        if self.outputs is not None and name == [*self.model.layers][-1]:
+            if self.head:
+                return self.head
+            if self.outputs.lacks:
+                return lacking("outputs", self.outputs)
+        return None
+
+    def reading_model_inputs(self, view: LayerView) -> LayerView:
+        """Return a layer of the baseline that reads what the model reads, if it reads inputs.
+
+        Its own inputs without a counterpart stay at their means.
+        """
+        axis = self.inputs
+        if axis is None or view.reads != "inputs":
+            return view
+        if not (axis.lacks or axis.reordered or axis.units):
+            return view
+        return behind(view, axis.matrix, self.fixed)
+
+    def before(self, name: str) -> LayerView | None:
+        """Return a layer of the baseline with the model's inputs and outputs; None without one."""
+        if name not in self.layer_names:
+            return None
+        theirs = self.layer_names[name]
+        view = replace(self.reading_model_inputs(self.baseline.layers[theirs]), name=name)
+        if self.outputs is not None and theirs == [*self.baseline.layers][-1]:
+            matrix = self.outputs.matrix.T
+            logit = torch.tensor([[-0.5], [0.5]], dtype=torch.float64)
+            if self.one_logit == (False, True):
+                view = before_outputs(view, logit, "logits")
+            elif self.one_logit == (True, False):
+                view = before_outputs(view, torch.tensor([[-1.0, 1.0]]).double(), "outputs")
+            elif self.outputs.reordered and self.outputs.complete:
+                view = before_outputs(view, matrix, view.gives)
+        return view
+
+
+def lacking(what: str, axis: Axis) -> str:
+    sides = {"the model": axis.alone, "the baseline": axis.baseline_alone}
+    named = [f"{', '.join(names[:8])} of {whose}" for whose, names in sides.items() if names]
+    return f"{what} without a counterpart: {'; '.join(named)}"
+
+
+def behind(view: LayerView, matrix: Tensor, shift: Tensor | None = None) -> LayerView:
+    """Return x ↦ layer(matrix x + shift), in float64; a vector scales each input."""
+    moved = matrix.new_zeros(len(matrix)) if shift is None else shift
+    sizes = view.sizes._replace(d_in=matrix.shape[-1])
+    embedding = view.embedding
+
+    def embedded() -> Tensor:
+        assert embedding is not None, "there is one"
+        wide = embedding().double()
+        return wide @ matrix if matrix.ndim > 1 else wide * matrix
+
+    return replace(
+        view,
+        read=lambda: reading(in_float64(view.read()), matrix, moved),
+        sizes=sizes,
+        dtype=torch.float64,
+        embedding=None if embedding is None else embedded,
+    )
+
+
+def before_outputs(view: LayerView, matrix: Tensor, gives: str) -> LayerView:
+    """Return x ↦ matrix layer(x), in float64."""
+
+    def read() -> Layer:
+        layer = in_float64(view.read())
+        parts = {name: getattr(layer, name) for name in ("down", "linear", "constant")}
+        moved = {name: matrix @ part for name, part in parts.items() if part is not None}
+        return replace(layer, **moved)
+
+    sizes = view.sizes._replace(d_out=len(matrix))
+    return replace(view, read=read, sizes=sizes, gives=gives, dtype=torch.float64)
+
+
+def align_models(model: LoadedModel, baseline: LoadedModel) -> Alignment:
+    """Return which inputs and outputs of a baseline are those of a model, and what lacks in one."""
+    both, inputs = (model, baseline), None
+    if not (model.layers and baseline.layers):
+        return Alignment(model, baseline, None, None)
+    views = [[*one.layers.values()] for one in both]
+    if all(one[0].reads == "inputs" for one in views):
+        inputs = inputs_axis(model, baseline)
+    last, before = views[0][-1], views[1][-1]
+    whole = ("inputs", "neurons")
+    if any(one.gives == "neurons" or one.reads not in whole for one in (last, before)):
+        return Alignment(model, baseline, inputs, None)
+    counts = last.sizes.d_out, before.sizes.d_out
+    kinds = tuple(map(kind_of_outputs, both))
+    one_logit = counts == (1, 2), counts == (2, 1)
+    several = (before, last)[counts[0] == 2]
+    if any(one_logit) and several.gives == "logits" and "numbers" not in kinds:
+        classes = Axis(((0, 0),), (1.0,), (1, 1))  # the same two, in their order
+        return Alignment(model, baseline, inputs, classes, one_logit=one_logit)
+    outputs = axis_of((model.output_names, baseline.output_names), counts)
+    if counts == (1, 1):  # whatever the target is called
+        outputs = Axis(((0, 0),), (1.0,), counts)
+    known = all(kinds) and kinds[0] != kinds[1]
+    head = f"the model gives {kinds[0]}, and the baseline {kinds[1]}" if known else ""
+    return Alignment(model, baseline, inputs, outputs, head)
+
+
+def inputs_axis(model: LoadedModel, baseline: LoadedModel) -> Axis:
+    """Match columns by name and unit, pixels by place where images are laid out alike."""
+    both = model, baseline
+    widths = tuple(next(iter(one.layers.values())).sizes.d_in for one in both)
+    names = model.input_names, baseline.input_names
+    units = units_of_inputs(model), units_of_inputs(baseline)
+    shapes = [[side for side in one.input_shape or () if side > 1] for one in both]
+    if all(len(shape) > 1 for shape in shapes) and shapes[0] != shapes[1]:
+        said = tuple((" × ".join(map(str, shape)),) for shape in shapes)
+        return Axis((), (), (widths[0], widths[1]), *said)
+    return axis_of(names, (widths[0], widths[1]), "x", units)
+
+
+def units_of_inputs(model: LoadedModel) -> Mapping[str, str]:
+    """Return the unit of each input that is a number of a table with one."""
+    read = reading_of(model)
+    columns = () if read is None else read.columns
+    return {name: one.unit for one in columns for name in one.inputs if one.unit}
+
+
+def kind_of_outputs(model: LoadedModel) -> str:
+    """Return what the outputs of a whole model mean; empty where nothing says so."""
+    report, last = model.load_report, [*model.layers.values()][-1]
+    head = "" if report is None else report.head or ""
+    if head == "exp":
+        return "logarithms of a mean"
+    one_number = isinstance(model.module, BilinearClassifier) and last.sizes.d_out == 1
+    if is_of_numbers(model) or one_number or "Regressor" in model.provenance.get("format", ""):
+        return "numbers"
+    if head.lower().endswith(("softmax", "sigmoid")) or last.gives == "logits":
+        return "logits"
+    return ""

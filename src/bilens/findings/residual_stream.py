@@ -1,0 +1,52 @@
+"""Whether residual streams of two language models are the same coordinates, or can be turned so.
+
+Nothing in an MLP says in which coordinates it reads: the same language model may be written in any
+others. What ties them down are the tokens, whose embeddings have to lie where they lay.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bilens.findings.adapters import vocabulary_of
+from bilens.io.stored_mlp import Store
+
+CLOSE = 0.5  # ‖ΔW‖ / ‖W‖ of what one was made from the other; of two trainings it is √2
+ROUNDED = 1e-5  # of the size of an embedding: what rounding to float32 leaves of a turn
+Turn = Tensor | Literal["same", "unknown"]  # x of the baseline = turn @ x of the model
+
+
+def turn_of_stream(model: Store, baseline: Store) -> Callable[[], Turn]:
+    """Return a function that finds the turn when it is first asked for: it reads the embeddings."""
+    return cache(lambda: find_turn(model, baseline))
+
+
+def find_turn(model: Store, baseline: Store) -> Turn:
+    """Return the orthogonal matrix that makes embeddings and unembeddings equal, if any does.
+
+    Math: the orthogonal Procrustes problem, min ‖E_baseline − E_model Rᵀ‖, whose R is U Vᵀ of
+        E_baselineᵀ E_model = U S Vᵀ; it is taken where both tables then agree within rounding.
+    """
+    found = [vocabulary_of(store, str) for store in (baseline, model)]
+    if found[0] is None or found[1] is None:
+        return "unknown"
+    before, after = found[0].embedding, found[1].embedding
+    if before.shape != after.shape:
+        return "unknown"
+    if distance(before, after) < CLOSE:
+        return "same"
+    left, values, right = torch.linalg.svd(before.double().T @ after.double())
+    if float(values[-1]) <= ROUNDED * float(values[0]):
+        return "unknown"  # tokens do not reach all of the stream
+    turn = left @ right
+    tables = (before, after), (found[0].unembedding, found[1].unembedding)
+    fits = all(distance(one.double(), other.double() @ turn.T) < ROUNDED for one, other in tables)
+    return turn if fits else "unknown"
+
+
+def distance(one: Tensor, other: Tensor) -> float:
+    """Return ‖one − other‖ / ‖one‖."""
+    return float((other - one).norm() / one.norm().clamp(min=torch.finfo(one.dtype).tiny))
