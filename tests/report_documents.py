@@ -131,6 +131,8 @@ def coverage_endings() -> list[dict[str, Any]]:
     shares = {"exact": 0.5, "approximate": 0.25, "threshold": 0.9}
     found = [("coverage", "warn", {"value": 0.75, "unread": 25, **shares})]
     found += [("coverage", "pass", {"value": 1.0, "unread": unread, **shares}) for unread in (0, 1)]
+    assumed = {"value": 0.75, "unread": 25, **shares, "assumed": 0.2}
+    found += [("coverage", ending, assumed) for ending in ("info", "warn")]
     found += [
         (
             "layout",

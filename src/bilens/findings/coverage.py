@@ -24,12 +24,17 @@ FEWEST = 3  # tensors that are told as one
 
 
 def how_read(reading: LayerReading) -> str:
-    """Return `exact`, `approximate`, or why a layer is not read."""
+    """Return `exact`, `approximate`, or why a layer is not read.
+
+    An approximation whose R² is of an assumed input says nothing of real ones: it is no reading.
+    """
     if reading.broken is not None:
         return "broken"
     if reading.fit is None:
         return "exact"
-    return "approximate" if reading.fit.usable else "refused"
+    if not reading.fit.usable:
+        return "refused"
+    return "approximate" if reading.fit.seen else "assumed"
 
 
 def measure_coverage(
@@ -46,16 +51,16 @@ def measure_coverage(
     for layer in layers:
         for name, count in layer.tensors.items():
             read[name][ended[layer.name]] += count
-    groups = []
+    groups, assumed = [], 0
     for name, members in folded(sizes).items():
         total = sum(sizes[member] for member in members)
         # a tensor that several layers share is read once, exactly if any of them is
         exact = sum(min(read[member]["exact"], sizes[member]) for member in members)
-        both = sum(
-            min(read[member]["exact"] + read[member]["approximate"], sizes[member])
-            for member in members
-        )
-        reasons = [why for why in ("broken", "refused") if any(read[one][why] for one in members)]
+        known = {one: min(read[one]["exact"] + read[one]["approximate"], sizes[one]) for one in members}
+        both = sum(known.values())
+        assumed += sum(min(read[one]["assumed"], sizes[one] - known[one]) for one in members)
+        whys = "broken", "refused", "assumed"
+        reasons = [why for why in whys if any(read[one][why] for one in members)]
         reason = "" if both == total else [*reasons, "unread"][0]
         groups.append(CoverageGroup(name, len(members), total, exact, both - exact, reason))
     groups.sort(key=lambda one: one.exact + one.approximate - one.parameters)
@@ -73,6 +78,7 @@ def measure_coverage(
         "" if check is None else check.source,
         None if check is None else check.relative_error,
         connected,
+        assumed,
     )
 
 

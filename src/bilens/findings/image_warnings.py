@@ -12,7 +12,8 @@ from torch import Tensor
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.layer_reading import FittedLayer, branches
+from bilens.findings.hidden_units import branches
+from bilens.findings.layer_reading import FittedLayer
 from bilens.findings.leads import Leads, class_templates
 from bilens.findings.overfitting import read_overfitting
 from bilens.findings.subject import gauge_free, in_float64

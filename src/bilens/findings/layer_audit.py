@@ -14,6 +14,7 @@ from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import NonFiniteError, UsageError
 from bilens.findings.difference import compare_layers, other_kind
+from bilens.findings.hidden_units import read_units
 from bilens.findings.image_warnings import read_layer_warnings
 from bilens.findings.layer_reading import (
     AuditOptions,
@@ -22,7 +23,6 @@ from bilens.findings.layer_reading import (
     fit_layer,
     read_inputs,
     read_layer,
-    read_units,
     stability,
 )
 from bilens.findings.outliers import robust_scale

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from bilens.findings.rules.rule import GUESS, Evidence, Rule, Values, formats, named
+from bilens.findings.rules.rule import ASSUMED, GUESS, Evidence, Rule, Values, formats, named
 
 of_classes = partial(Rule, documents=("audit",), group="model")
 of_tables = partial(Rule, documents=("table",), group="model")
@@ -32,6 +32,7 @@ def coverage(evidence: Evidence) -> Iterator[Values]:
             "exact": found.exact / found.parameters,
             "approximate": found.approximate / found.parameters,
             "unread": found.unread,
+            ASSUMED: found.assumed / found.parameters,
         }
 
 

@@ -19,6 +19,7 @@ Scope = Literal["", "weights", "map", "rounding"]
 Group = Literal["reading", "model", "use"]  # is it read rightly, is it sound, what is it good for
 SEVERITY: Sequence[Outcome] = ("pass", "info", "warn", "fail")
 EXTREME = "extreme"  # the worst number of all cases, where the worst outcome is another's
+ASSUMED = "assumed"  # of a case that rests on an input that nobody gave: it cannot pass
 GUESS, USUAL = 1, 6  # rank of a rule whose caution means: do not use; of most rules
 # How a number is shown, and so of which type it is: `count` and `whole` as a whole number, the
 # first one being one; `text`, `mode` and `kinds` as words; `points` in percentage points,
@@ -77,6 +78,12 @@ class Evidence:
         """The layers that can be read."""
         return tuple(layer for layer in self.layers if layer.broken is None)
 
+    @property
+    def assumed(self) -> frozenset[str]:
+        """The layers that are read under an input that was assumed, not given."""
+        fits = {layer.name: layer.fit for layer in self.layers}
+        return frozenset(name for name, fit in fits.items() if fit is not None and not fit.seen)
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -115,10 +122,13 @@ class Rule:
         values = {name: case[name] for name in self.values if name in case}
         if self.bad is not None and len(told) < len(cases):
             values[EXTREME] = worst(cases, key=itemgetter(self.number))[str(self.number)]
+        if case.get(ASSUMED):
+            values[ASSUMED] = float(case[ASSUMED])
         return Finding(self.id, outcome, values)
 
     def ended(self, case: Values) -> str:
-        return str(case.get("outcome", self.beyond if self.is_beyond(case) else self.usual))
+        ended = str(case.get("outcome", self.beyond if self.is_beyond(case) else self.usual))
+        return "info" if case.get(ASSUMED) and ended == "pass" else ended
 
     def is_beyond(self, values: Values) -> bool:
         """Return whether the number is on the bad side of the threshold."""
@@ -128,7 +138,8 @@ class Rule:
         return value < threshold if self.bad == "<" else self.bad == ">" and value > threshold
 
     def sentence_key(self, outcome: str, values: Values) -> str:
-        return f"rule.{self.sentences or self.id}.{outcome}{self.variant(values)}"
+        assumed = "_assumed" if values.get(ASSUMED) else ""
+        return f"rule.{self.sentences or self.id}.{outcome}{self.variant(values)}{assumed}"
 
 
 def formats(names: str, form: Format, **more: Format) -> dict[str, Format]:
