@@ -154,8 +154,9 @@ def split(
     if isinstance(data, ImageDataset):
         if held_out is not None:
             raise UsageError("the data set has test images of its own: leave out --held-out.")
-        images = data.train_images.double(), data.test_images.double()
-        return *images, data.test_labels, data.name
+        shuffled = torch.randperm(len(data.test_images), generator=stream(seed, ORDER))
+        labels = data.test_labels[shuffled]  # so that the first ones are a draw
+        return data.train_images.double(), data.test_images[shuffled].double(), labels, data.name
     if not isinstance(data, LabelledData):
         pair = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
         x = as_array(by_name(pair[0], model.input_names))
@@ -184,7 +185,8 @@ def in_units(layers: list[Layer], mean: Tensor, scale: Tensor, spread: Tensor) -
 def chain_of(model: LoadedModel, x: Tensor, targets: Tensor | None) -> tuple[Host, Units]:
     """Return layers one behind the other as a host, in units that suit weights and inputs."""
     layers: list[Layer] = [view.weights(torch.float64) for view in model.network]
-    x = y = x[: RECIPE.layer_tokens]
+    chosen = torch.randperm(len(x), generator=stream(0, ORDER))[: RECIPE.layer_tokens]
+    x = y = x[chosen]
     for name, layer in zip(model.layers, layers, strict=True):
         y = in_blocks(layer, y)
         if float(y.std(dim=0).max()) == 0:

@@ -56,7 +56,9 @@ def measure_coverage(
         total = sum(sizes[member] for member in members)
         # a tensor that several layers share is read once, exactly if any of them is
         exact = sum(min(read[member]["exact"], sizes[member]) for member in members)
-        known = {one: min(read[one]["exact"] + read[one]["approximate"], sizes[one]) for one in members}
+        known = {
+            one: min(read[one]["exact"] + read[one]["approximate"], sizes[one]) for one in members
+        }
         both = sum(known.values())
         assumed += sum(min(read[one]["assumed"], sizes[one] - known[one]) for one in members)
         whys = "broken", "refused", "assumed"
