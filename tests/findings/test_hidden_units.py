@@ -131,18 +131,13 @@ def test_units_without_any_weight_are_padding_and_not_dead() -> None:
     )
 
 
-@pytest.mark.parametrize(("branches", "signs"), [(1, 0), (1, 1), (2, 0), (2, 1)])
-def test_the_null_overlap_is_about_the_largest_one_of_random_rows(
-    branches: int, signs: int
-) -> None:
+@pytest.mark.parametrize("branches", [1, 2])
+def test_the_null_overlap_is_about_the_largest_one_of_random_rows(branches: int) -> None:
     largest = []
     for seed in range(20):
         rows = [randn(60, 12, seed=7 * seed + b) for b in range(branches)]
         units = [row / row.norm(dim=1, keepdim=True) for row in rows]
-        cosines = [row @ row.T for row in units]
-        overlap = torch.stack(
-            [one if place < signs else one.abs() for place, one in enumerate(cosines)]
-        ).amin(dim=0)
+        overlap = torch.stack([(row @ row.T).abs() for row in units]).amin(dim=0)
         largest.append(float(overlap.triu(1).max()))
-    null = null_overlap(60, 12, branches, signs)
+    null = null_overlap(60, 12, branches)
     assert 0.85 < null / (sum(largest) / len(largest)) < 1.1

@@ -51,16 +51,15 @@ def measure_coverage(
     for layer in layers:
         for name, count in layer.tensors.items():
             read[name][ended[layer.name]] += count
-    groups, assumed = [], 0
+    groups = []
     for name, members in folded(sizes).items():
         total = sum(sizes[member] for member in members)
         # a tensor that several layers share is read once, exactly if any of them is
         exact = sum(min(read[member]["exact"], sizes[member]) for member in members)
-        known = {
-            one: min(read[one]["exact"] + read[one]["approximate"], sizes[one]) for one in members
-        }
-        both = sum(known.values())
-        assumed += sum(min(read[one]["assumed"], sizes[one] - known[one]) for one in members)
+        both = sum(
+            min(read[member]["exact"] + read[member]["approximate"], sizes[member])
+            for member in members
+        )
         whys = "broken", "refused", "assumed"
         reasons = [why for why in whys if any(read[one][why] for one in members)]
         reason = "" if both == total else [*reasons, "unread"][0]
@@ -80,7 +79,6 @@ def measure_coverage(
         "" if check is None else check.source,
         None if check is None else check.relative_error,
         connected,
-        assumed,
     )
 
 

@@ -63,7 +63,7 @@ def weights_of(layer: Layer) -> dict[str, Tensor]:
 def unused_columns(layer: Layer) -> tuple[int, ...]:
     """Return the inputs on which every weight is exactly zero."""
     used = torch.zeros(layer.d_in, dtype=torch.bool)
-    for weight, _ in branches(layer):
+    for weight, *_ in branches(layer):
         used |= (weight != 0).any(dim=0)
     if layer.linear is not None:
         used |= (layer.linear != 0).any(dim=0)

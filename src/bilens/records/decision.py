@@ -41,12 +41,10 @@ class Coverage(Record, frozen=True):
     # whether what was read, one behind the other, is all that the model computes between input and
     # output; false where other operations stand between or around (attention, norms, reshapes)
     connected: bool = False
-    assumed: Count = 0  # of `unread`, in layers that are approximated under an assumed input alone
 
     def __post_init__(self) -> None:
         read = self.exact + self.approximate
-        whole = read + self.unread == self.parameters and self.assumed <= self.unread
-        require(whole, "the parts of coverage do not add up")
+        require(read + self.unread == self.parameters, "the parts of coverage do not add up")
 
     @property
     def share(self) -> float:

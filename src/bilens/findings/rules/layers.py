@@ -137,10 +137,9 @@ def dominant_inputs(evidence: Evidence) -> Iterator[Values]:
                 "input": inputs.dominant,
                 "layers": layer.name,
             }
-            if layer.name in evidence.assumed:
-                found |= {ASSUMED: 1, "outcome": "info"}
-            elif inputs.share <= inputs.share_null:
+            if inputs.share <= inputs.share_null:
                 found["outcome"] = "pass"
+            found[ASSUMED] = layer.name in evidence.assumed
             yield found
 
 
@@ -191,8 +190,8 @@ def unstable_directions(evidence: Evidence) -> Iterator[Values]:
         some = {n: item for n, item in known.items() if (n in evidence.assumed) == assumed}
         if some:
             unstable = {name: item.guaranteed == 0 for name, item in some.items()}
-            found = total(unstable, len(some)) | {"kind": next(iter(some.values())).kind}
-            yield found | ({ASSUMED: 1, "outcome": "info"} if assumed else {})
+            kind = next(iter(some.values())).kind
+            yield total(unstable, len(some)) | {"kind": kind, ASSUMED: assumed}
 
 
 # What changed from a baseline: how much, and whether it went into few directions.
@@ -204,9 +203,9 @@ def changed_layers(evidence: Evidence) -> Iterator[Values]:
         yield total({layer.name: not layer.identical for layer in layers}, len(layers))
 
 
-def is_assumed(evidence: Evidence, layer: LayerDifference) -> bool:
+def assumption(evidence: Evidence, layer: LayerDifference) -> dict[str, Value]:
     """Return whether a comparison of two maps rests on an input that nobody gave."""
-    return layer.name in evidence.assumed and not layer.identical
+    return {ASSUMED: layer.name in evidence.assumed and not layer.identical}
 
 
 @partial(
@@ -221,8 +220,7 @@ def similarity(evidence: Evidence) -> Iterator[Values]:
     for layer in sorted(evidence.changes, key=lambda layer: layer.name):
         for cosine in (layer.frobenius, layer.gaussian):
             if cosine is not None:
-                assumed = is_assumed(evidence, layer)
-                yield {"value": cosine, "layers": layer.name, ASSUMED: assumed}
+                yield {"value": cosine, "layers": layer.name} | assumption(evidence, layer)
 
 
 @partial(
@@ -236,8 +234,7 @@ def similarity(evidence: Evidence) -> Iterator[Values]:
 def change(evidence: Evidence) -> Iterator[Values]:
     for layer in sorted(evidence.changes, key=lambda layer: layer.name, reverse=True):
         if layer.change is not None:
-            assumed = is_assumed(evidence, layer)
-            yield {"value": layer.change, "layers": layer.name, ASSUMED: assumed}
+            yield {"value": layer.change, "layers": layer.name} | assumption(evidence, layer)
 
 
 @partial(
@@ -261,8 +258,7 @@ def concentrated_change(evidence: Evidence) -> Iterator[Values]:
                     "null": mode.effective_rank_null,
                     "directions": mode.directions_90,
                     "layers": layer.name,
-                    ASSUMED: is_assumed(evidence, layer),
-                }
+                } | assumption(evidence, layer)
 
 
 whole = partial(Rule, documents=ALL, group="use", bad=">", needs="baseline")

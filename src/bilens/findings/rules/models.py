@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from bilens.findings.rules.rule import ASSUMED, GUESS, Evidence, Rule, Values, formats, named
+from bilens.findings.rules.rule import GUESS, Evidence, Rule, Values, formats, named
 
 of_classes = partial(Rule, documents=("audit",), group="model")
 of_tables = partial(Rule, documents=("table",), group="model")
@@ -32,7 +32,6 @@ def coverage(evidence: Evidence) -> Iterator[Values]:
             "exact": found.exact / found.parameters,
             "approximate": found.approximate / found.parameters,
             "unread": found.unread,
-            ASSUMED: found.assumed / found.parameters,
         }
 
 
@@ -237,7 +236,9 @@ def beyond_null(evidence: Evidence) -> Iterator[Values]:
     usual="info",
 )
 def overfitting(evidence: Evidence) -> Iterator[Values]:
-    found = evidence.overfitting
+    found, given = evidence.overfitting, evidence.inputs
+    if given is not None and given.comparison is not None and given.comparison.gap is not None:
+        return  # it was measured: nothing is guessed from weights
     if found is not None and found.threshold is not None and found.power is not None:
         yield {
             "rank": found.rank or 0.0,

@@ -210,8 +210,6 @@ def rule_text(t: Catalogue, kind: str, finding: Finding, ending: str) -> str:
     }
     shares = [each for each, form in rule.values.items() if form == "share"]
     shown |= zip(shares, percents([float(values[each]) for each in shares], 0), strict=True)
-    if ASSUMED in values:
-        shown[ASSUMED] = percent(float(values[ASSUMED]))
     if rule.id == "coverage":
         shown |= read_percents(float(values["exact"]), float(values["approximate"]))
     return t(key, **shown)

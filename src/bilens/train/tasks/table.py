@@ -82,7 +82,7 @@ class TableTask:
         if self.test_fraction == 0:
             return torch.zeros(rows, dtype=torch.bool)
         generator = torch.Generator().manual_seed(2 * self.recipe.seed + TEST)
-        values = self.table.values
+        values = self.table.values.nan_to_num()
         found = held_out_rows(values, self.labels(), self.test_fraction, generator)
         if int((~found).sum()) < 2:
             raise DataError(
