@@ -151,7 +151,7 @@ def make_overfitting(*, image: bool) -> w.Overfitting:
     if not image:
         return w.Overfitting(None, None, None, None, None, (), "not_an_image")
     parts = tuple(w.OverfittingPart(name, 0.375, 0.25, 0.5) for name in OVERFITTING.weights)
-    power = w.OverfittingPower(0.9, 0.02, 0.8, 0.1, 260)
+    power = w.OverfittingPower(0.9, 0.02, 0.8, 0.1, 260, 0.35)
     return w.Overfitting(0.012, 0.0, 0.03, 0.2, 0.6, parts, "", 0.1, 0.5, power)
 
 
@@ -170,7 +170,7 @@ def make_triggers(shape: tuple[int, int], classes: int) -> w.Triggers:
         w.Trigger(0, 3.25, "bright_3", (1, 2, 3, 3), pattern, 4.5, 1, sources, goals),
         w.Trigger(1, 2.5, "reach", None, pattern, 2.25, 0, sources, (1,) * classes),
     )
-    return w.Triggers(3.25, 0.4, 0.03, scans, suspects, "", w.TriggerPower(0.93, 0.043, 140))
+    return w.Triggers(3.25, 0.4, 0.03, scans, suspects, "", w.TriggerPower(0.93, 0.043, 140, 0.75))
 
 
 def make_guarantees(width: int, classes: int) -> g.Guarantees:

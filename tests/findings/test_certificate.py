@@ -70,12 +70,32 @@ def test_no_change_shorter_than_a_radius_flips_and_an_example_just_outside_does(
         assert bool((scores.argmax(dim=1) == item.label).all())
 
 
+def read_rows(found: Certificate) -> torch.Tensor:
+    assert found.l2 is not None
+    return IMAGES.images[[item.index for item in found.l2.inputs]].double()
+
+
+def test_inputs_are_drawn_at_random_and_not_the_first_ones(found: Certificate) -> None:
+    """Broken once: of rows sorted by class the first class alone was read."""
+    assert found.l2 is not None
+    rows = [item.index for item in found.l2.inputs]
+    assert rows == sorted({*rows})
+    assert max(rows) > len(IMAGES.images) / 2
+    order = IMAGES.labels.argsort(stable=True)
+    by_class = LabelledImages(IMAGES.images[order], IMAGES.labels[order])
+    sorted_rows = certify_classifier(tiny.trained(), by_class, samples=50).l2
+    assert sorted_rows is not None
+    assert {item.label for item in sorted_rows.inputs} == {*IMAGES.labels.tolist()}
+
+
 def test_radii_are_counted(found: Certificate) -> None:
     radii = found.l2
     assert radii is not None
     with torch.no_grad():
-        predicted = tiny.trained()(IMAGES.images[:50].double()).argmax(dim=1)
-    right = int((predicted == IMAGES.labels[:50]).sum())
+        predicted = tiny.trained()(read_rows(found)).argmax(dim=1)
+    labels = IMAGES.labels[[item.index for item in radii.inputs]]
+    assert [item.label for item in radii.inputs] == labels.tolist()
+    right = int((predicted == labels).sum())
     assert radii.num_right == right
     assert radii.statuses["misclassified"] == 50 - right
     assert sum(radii.statuses.values()) == radii.num_inputs == len(radii.inputs) == 50
@@ -95,7 +115,7 @@ def test_radii_are_counted(found: Certificate) -> None:
 
 def test_truncation_bounds_are_the_next_eigenvalue_and_k_is_enough(found: Certificate) -> None:
     cut = found.truncation
-    longest = float(IMAGES.images[:50].double().norm(dim=1).max())
+    longest = float(IMAGES.images.double().norm(dim=1).max())  # of all, not of those drawn
     assert (cut.radius, cut.radius_origin, cut.chosen_by) == (longest, "data", "agreement")
     values = np.linalg.eigvalsh(dense(centred_map(tiny.trained())).numpy())
     sizes = -np.sort(-abs(values), axis=1)
@@ -111,7 +131,7 @@ def test_truncation_bounds_are_the_next_eigenvalue_and_k_is_enough(found: Certif
 
 
 def test_moments_of_the_error_are_those_of_the_data(found: Certificate) -> None:
-    f, x = centred_map(tiny.trained()), IMAGES.images[:50].double()
+    f, x = centred_map(tiny.trained()), read_rows(found)
     eigs = bl.eigendecompose_all(f, k=None)
     for point in found.truncation.points:
         rest = [eigs[c].eigenvectors[point.k :] @ x.T for c in range(3)]

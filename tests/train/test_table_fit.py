@@ -81,7 +81,7 @@ def test_identical_rows_leave_the_constant() -> None:
 def test_the_path_is_left_where_it_no_longer_improves() -> None:
     x, weights, loss = problem(60, 4)
     labels = loss.target.argmax(dim=1)
-    held_out = held_out_rows(labels, 0.25, torch.Generator().manual_seed(0))
+    held_out = held_out_rows(x, labels, 0.25, torch.Generator().manual_seed(0))
     recipe = TableRecipe(early_stopping=True, n_iter_no_change=1)
     fit = fit_table(x, loss, weights, recipe, held_out)
     losses = [point.validation_loss for point in fit.path]
@@ -122,7 +122,8 @@ def test_a_column_that_hardly_varies_is_named(factor: float) -> None:
 
 def test_every_class_keeps_a_row_when_some_are_held_out() -> None:
     labels = torch.tensor([0] * 10 + [1] * 5 + [2])
-    held_out = held_out_rows(labels, 0.3, torch.Generator().manual_seed(1))
+    x = torch.randn(16, 3, generator=torch.Generator().manual_seed(2)).double()
+    held_out = held_out_rows(x, labels, 0.3, torch.Generator().manual_seed(1))
     assert torch.bincount(labels[held_out], minlength=3).tolist() == [3, 2, 0]
 
 

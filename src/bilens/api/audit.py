@@ -12,7 +12,8 @@ import torch
 from msgspec import structs
 from torch import nn
 
-from bilens.algebra.approximation.quadratic_fit import HELD_OUT, THRESHOLD
+from bilens.algebra.approximation.quadratic_fit import LEAST_ROWS, THRESHOLD, split_rows
+from bilens.algebra.repeated_rows import equal_rows, rows_alone
 from bilens.api.alignment import Alignment, align_models
 from bilens.api.comparison import (
     column_changes,
@@ -299,13 +300,20 @@ def rows_of(model: LoadedModel, data: LabelledData | None, asked: Asked) -> FitR
                     f"{there}, and it is read with {here} here: record them of this reading."
                 )
         return asked.inputs.to_fit
-    if data is None or not model.network or len(data.inputs) < FEWEST_ROWS:
+    if data is None or not model.network:
+        return None
+    if len(equal_rows(data.inputs).unique()) < FEWEST_ROWS:
         return None
     reached, generator = inputs_of_layers(model, data.inputs), torch.Generator()
-    order = torch.randperm(len(data.inputs), generator=generator.manual_seed(asked.seed))
-    held, rest = order.tensor_split([int(HELD_OUT * len(order))])
-    words = f"{len(held):,} rows of the data that nothing was fitted to"
-    return lambda name: (reached[name][rest], reached[name][held], words)
+    held, rest = split_rows(data.inputs, generator.manual_seed(asked.seed))
+
+    def rows_for(name: str) -> tuple[torch.Tensor, torch.Tensor, str] | None:
+        x, kept = reached[name][rest], reached[name][held]
+        kept = kept[rows_alone(kept, x)]  # a layer may answer alike to different inputs
+        words = f"{len(kept):,} rows of the data that nothing was fitted to"
+        return None if len(kept) < LEAST_ROWS else (x, kept, words)
+
+    return rows_for
 
 
 def audit_table(model: LoadedModel, data: LabelledData | None, asked: Asked) -> TableReport:

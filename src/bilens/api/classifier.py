@@ -61,7 +61,7 @@ def certify_model(
         model: what `bl.load` returned, or a `BilinearClassifier`; it is not changed.
         data: test inputs with their classes, as for `bl.audit`; without them nothing is said about
             radii and predictions.
-        samples: how many of the first test images are read.
+        samples: how many test images are read, drawn at random.
         truncate: pairs kept of each class form; None: as many as provably keep 99 % of the
             predictions.
         radius: of the ball over which the error of truncation is bounded; None: the length of the

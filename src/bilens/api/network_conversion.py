@@ -164,7 +164,10 @@ def split(
         if held_out is not None:
             raise UsageError("the data set has test images of its own: leave out --held-out.")
         known, judged = (of_dataset(data, replace(reads, notes=[]), one) for one in (True, False))
-        return known.inputs, judged.inputs, judged.targets, data.name
+        assert judged.targets is not None, "images of a data set have labels"
+        shuffled = torch.randperm(len(judged.inputs), generator=stream(seed, ORDER))
+        labels = judged.targets[shuffled]  # so that the first ones are a draw
+        return known.inputs, judged.inputs[shuffled], labels, data.name
     if not isinstance(data, LabelledData):
         pair = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
         x = as_array(by_name(pair[0], model.input_names))
@@ -192,7 +195,8 @@ def in_units(layers: list[Layer], mean: Tensor, scale: Tensor, spread: Tensor) -
 def chain_of(model: LoadedModel, x: Tensor, targets: Tensor | None) -> tuple[Host, Units]:
     """Return layers one behind the other as a host, in units that suit weights and inputs."""
     layers: list[Layer] = [view.weights(torch.float64) for view in model.network]
-    x = y = x[: RECIPE.layer_tokens]
+    chosen = torch.randperm(len(x), generator=stream(0, ORDER))[: RECIPE.layer_tokens]
+    x = y = x[chosen]
     for name, layer in zip(model.layers, layers, strict=True):
         y = in_blocks(layer, y)
         if float(y.std(dim=0).max()) == 0:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 
 import torch
 from torch import nn
 
-from bilens.algebra.directions import outputs_of
+from bilens.algebra.directions import output_form, outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
@@ -39,7 +40,8 @@ from bilens.records.common import UNKNOWN, Origin
 from bilens.records.performance import Performance
 
 MOST_CLASSES = 20  # of which the spectra of all pairs are held, to be used for several samples
-ROUNDING = 1e-6  # of the weights of a class, in float32
+ROUNDING, EXACT = 1e-6, 1e-12  # of the weights of a class in float32, of sums in float64
+NEAR = 1e-3  # of the squared size of a class: what is farther apart is not looked at again
 
 
 def audit_classifier(
@@ -121,7 +123,7 @@ def audit_classifier(
         few = summary.d_output <= MOST_CLASSES
         pairs = prepare(f) if few and (training is not None or test is not None) else None
         forms = ClassForms(module, f, outputs_of(f, centred=True), eigs, pairs)
-        proven = classifier_guarantees(forms, data, ProofOptions(), progress)
+        proven = classifier_guarantees(forms, data, ProofOptions(seed=seed), progress)
         if training is not None or test is not None:
             progress("inputs", 0, 1)
             given = read_inputs(f, training, test, pairs, seed)
@@ -145,12 +147,39 @@ def audit_classifier(
 
 
 def twins_of(f: QuadraticMap, names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """Return the pairs of classes whose scores differ by a constant, up to rounding in float32."""
-    rows = f.tensor.down if f.linear is None else torch.cat([f.tensor.down, f.linear], dim=1)
-    apart = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
-    norm = rows.norm(dim=1)
-    same = (apart <= ROUNDING * torch.maximum(norm[:, None], norm)).triu(diagonal=1)
-    return tuple((names[one], names[other]) for one, other in same.nonzero().tolist())
+    """Return the pairs of classes whose scores differ by a constant, whatever the input.
+
+    Compared are symmetric matrices, whose units may have their branches exchanged.
+    """
+    centred = outputs_of(f, centred=True)
+    gram, raw = centred.tensor.gram(), f.tensor.gram().diagonal()
+    squares = gram.diagonal()
+    largest = torch.maximum(squares[:, None], squares) + EXACT * torch.maximum(raw[:, None], raw)
+    near = squares[:, None] + squares - 2 * gram <= NEAR * largest  # by sums that are rounded
+    first = list(range(len(names)))  # of the classes that are the same
+    for one, other in near.triu(diagonal=1).nonzero().tolist():
+        if first[one] == one and first[other] == other and are_twins(f, centred, one, other):
+            first[other] = one
+    pairs = combinations(range(len(names)), 2)
+    return tuple((names[one], names[other]) for one, other in pairs if first[one] == first[other])
+
+
+def are_twins(f: QuadraticMap, centred: QuadraticMap, one: int, other: int) -> bool:
+    """Return whether two classes have the same matrix and the same linear part.
+
+    They may be apart by the rounding of weights in float32, beside what classes differ by, and by
+    the rounding of these sums.
+    """
+    ours, theirs, scale = (output_form(g, c) for g, c in ((f, one), (f, other), (centred, one)))
+    apart = replace(ours.matrix, weight=ours.matrix.weight - theirs.matrix.weight)
+    parts = (
+        (apart.dense(), scale.dense(), ours.dense()),
+        (ours.linear - theirs.linear, scale.linear, ours.linear),
+    )
+    return all(
+        float(gap.norm()) <= max(ROUNDING * float(usual.norm()), EXACT * float(whole.norm()))
+        for gap, usual, whole in parts
+    )
 
 
 def class_centred(module: BilinearClassifier) -> EigenDecomposition:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
@@ -54,7 +55,8 @@ class ClassForms:
 class ProofOptions:
     """How much of it is proven."""
 
-    samples: int = SAMPLES  # the first so many test inputs are read
+    samples: int = SAMPLES  # test inputs that are read, drawn at random
+    seed: int = 0  # of the draw
     truncate: int | None = None  # k; None looks for one that provably keeps 99 % of predictions
     # of the ball over which errors of truncation are bounded; None takes the length of the longest
     # input, without data the farthest corner of the box
@@ -66,21 +68,23 @@ class ProofOptions:
 def classifier_guarantees(
     forms: ClassForms, data: LabelledImages | None, options: ProofOptions, progress: Progress
 ) -> Guarantees:
-    x = labels = l2 = linf = None
-    if data is not None:
-        x = data.images[: options.samples].detach().double()
-        labels = data.labels[: options.samples].long()
-    box = box_of(x)
-    if x is not None and labels is not None:
+    x = l2 = linf = None
+    every = None if data is None else data.images.detach()
+    box = box_of(every)
+    if data is not None and every is not None:
         progress("radii", 0, 1)
-        l2 = euclidean_radii(forms.f, x, labels, box, forms.pairs)
+        labels, drawn = data.labels.long(), torch.Generator().manual_seed(options.seed)
+        order = torch.randperm(len(every), generator=drawn)
+        counts = options.samples, min(options.samples, LINF_SAMPLES)
+        rows, few = (order[:count].sort().values for count in counts)
+        x = every[rows].double()
+        l2 = euclidean_radii(forms.f, x, labels[rows], box, forms.pairs, rows)
         if options.linf_seed is not None:
             progress("ℓ∞ bounds", 0, 1)
             generator = torch.Generator().manual_seed(options.linf_seed)
-            few = slice(0, LINF_SAMPLES)
-            linf = largest_entry_radii(forms.f, x[few], labels[few], generator)
+            linf = largest_entry_radii(forms.f, every[few].double(), labels[few], generator, few)
     progress("truncation", 0, 1)
-    ball = ball_of(options.radius, x, box, forms.f.sizes.d_in)
+    ball = ball_of(options.radius, every, box, forms.f.sizes.d_in)
     truncation = truncation_guarantees(forms.centred, forms.eigs, ball, x, options.truncate)
     progress("use of inputs", 0, 1)
     used = input_use(forms.f, forms.centred, box)
@@ -102,8 +106,10 @@ def ball_of(radius: float | None, x: Tensor | None, box: Box, width: int) -> tup
     """Return the radius of the ball over which errors of truncation are bounded, and its origin."""
     if radius is not None:
         return float(radius), "asked"
-    if x is not None and bool((longest := x.norm(dim=1).max()) > 0):
-        return float(longest), "data"
+    if x is not None:
+        longest = in_blocks(lambda rows: rows.double().norm(dim=1), x).max()
+        if bool(longest > 0):
+            return float(longest), "data"
     corner = max(abs(box.low), abs(box.high)) * math.sqrt(width)
     return corner * (1 + 1e-15), "box"  # the root is rounded; the corner is inside
 
@@ -154,7 +160,7 @@ def certify_classifier(
     centred = outputs_of(f, centred=True)
     eigs = eigendecompose_all(centred, k=None)
     eigs.check_usable()
-    options = ProofOptions(samples, truncate, radius, linf_seed=seed, rounding=True)
+    options = ProofOptions(samples, seed, truncate, radius, linf_seed=seed, rounding=True)
     forms = ClassForms(wide, f, centred, eigs)
     proven = classifier_guarantees(forms, data, options, progress)
     return Certificate(

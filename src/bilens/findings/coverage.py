@@ -24,12 +24,17 @@ FEWEST = 3  # tensors that are told as one
 
 
 def how_read(reading: LayerReading) -> str:
-    """Return `exact`, `approximate`, or why a layer is not read."""
+    """Return `exact`, `approximate`, or why a layer is not read.
+
+    An approximation whose R² is of an assumed input says nothing of real ones: it is no reading.
+    """
     if reading.broken is not None:
         return "broken"
     if reading.fit is None:
         return "exact"
-    return "approximate" if reading.fit.usable else "refused"
+    if not reading.fit.usable:
+        return "refused"
+    return "approximate" if reading.fit.seen else "assumed"
 
 
 def measure_coverage(
@@ -55,7 +60,8 @@ def measure_coverage(
             min(read[member]["exact"] + read[member]["approximate"], sizes[member])
             for member in members
         )
-        reasons = [why for why in ("broken", "refused") if any(read[one][why] for one in members)]
+        whys = "broken", "refused", "assumed"
+        reasons = [why for why in whys if any(read[one][why] for one in members)]
         reason = "" if both == total else [*reasons, "unread"][0]
         groups.append(CoverageGroup(name, len(members), total, exact, both - exact, reason))
     groups.sort(key=lambda one: one.exact + one.approximate - one.parameters)

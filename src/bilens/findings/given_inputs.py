@@ -13,6 +13,7 @@ from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.gaussian import mean_and_covariance, whiten
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.repeated_rows import rows_alone
 from bilens.base.checks import check_finite
 from bilens.certify.contrast import PairSpectra, contrast_of
 from bilens.certify.l2_certificates import l2_radius
@@ -66,7 +67,7 @@ def read_inputs(
     new = None if test is None else read(f, test, pairs, generator)
     compared, repeated, reason = None, 0, "training_alone" if new is None else "test_alone"
     if seen is not None and new is not None:
-        repeated = repeats(seen.x, new.x)
+        repeated = int((~rows_alone(new.x, seen.x)).sum())
         few = min(len(seen.x), len(new.x)) < FEWEST
         reason = "same" if repeated == len(new.x) else "few" if few else ""
         compared = compare(seen, new) if reason == "" else None
@@ -146,13 +147,6 @@ def whitened(centred: QuadraticMap, x: Tensor) -> tuple[WhitenedClass, ...]:
             )
         )
     return tuple(found)
-
-
-def repeats(x: Tensor, others: Tensor) -> int:
-    """Return how many rows of others are among x, as float32."""
-    ours, theirs = ([row.tobytes() for row in (one.float() + 0.0).numpy()] for one in (x, others))
-    known = {*ours}
-    return sum(row in known for row in theirs)
 
 
 def compare(training: Read, test: Read) -> Comparison:

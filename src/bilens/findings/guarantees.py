@@ -94,9 +94,18 @@ RESTARTS, STEPS = 4, 20  # of the attack that bounds the ℓ∞ distance from ab
 
 
 def euclidean_radii(
-    f: QuadraticMap, x: Tensor, labels: Tensor, box: Box, pairs: PairSpectra | None = None
+    f: QuadraticMap,
+    x: Tensor,
+    labels: Tensor,
+    box: Box,
+    pairs: PairSpectra | None = None,
+    rows: Tensor | None = None,
 ) -> EuclideanRadii:
-    """Return the radii of inputs, numbered from 0, with the share of them up to each length."""
+    """Return the radii of inputs, with the share of them up to each length.
+
+    `rows` are their numbers in the data set; None for all of it.
+    """
+    numbers = range(len(x)) if rows is None else rows.tolist()
     found = l2_radius(f, x, labels, pairs)
     moved = found.radius > 0
     elsewhere = moved & found.distance.isfinite()
@@ -115,14 +124,14 @@ def euclidean_radii(
         inputs=tuple(
             InputRadius(
                 index=index,
-                label=int(found.label[index]),
-                status=_name(found.status[index]),
-                radius=finite(found.radius[index]),
-                distance=finite(found.distance[index]),
-                rival=int(found.rival[index]) if found.rival[index] >= 0 else None,
-                margin=float(found.margin[index]),
+                label=int(found.label[at]),
+                status=_name(found.status[at]),
+                radius=finite(found.radius[at]),
+                distance=finite(found.distance[at]),
+                rival=int(found.rival[at]) if found.rival[at] >= 0 else None,
+                margin=float(found.margin[at]),
             )
-            for index in range(len(x))
+            for at, index in enumerate(numbers)
         ),
     )
 
@@ -143,11 +152,11 @@ def round_up(value: float) -> float:
 
 
 def largest_entry_radii(
-    f: QuadraticMap, x: Tensor, labels: Tensor, generator: torch.Generator
+    f: QuadraticMap, x: Tensor, labels: Tensor, generator: torch.Generator, rows: Tensor
 ) -> LargestEntryRadii:
-    """Return bounds on the ℓ∞ distance of inputs, numbered from 0."""
+    """Return bounds on the ℓ∞ distance of inputs; `rows` are their numbers in the data set."""
     found = linf_radius(f, x, labels, generator, RESTARTS, STEPS)
-    bounds = zip(found.status, found.radius, found.upper, strict=True)
+    bounds = zip(rows.tolist(), found.status, found.radius, found.upper, strict=True)
     return LargestEntryRadii(
         num_inputs=len(x),
         median_lower=finite(median(found.radius)),
@@ -156,7 +165,7 @@ def largest_entry_radii(
         steps=STEPS,
         inputs=tuple(
             InputInterval(index, _name(status), finite(lower), finite(upper))
-            for index, (status, lower, upper) in enumerate(bounds)
+            for index, status, lower, upper in bounds
         ),
     )
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.layer_reading import FittedLayer, branches
+from bilens.findings.hidden_units import branches
+from bilens.findings.layer_reading import FittedLayer
 from bilens.findings.leads import Leads, class_templates
 from bilens.findings.overfitting import read_overfitting
 from bilens.findings.subject import gauge_free, in_float64
@@ -55,28 +56,33 @@ def layer_map(fitted: FittedLayer) -> ClassMap:
     f, layer = gauge_free(fitted.fit.quadratic_map), fitted.layer
     first = fitted.embedding
     if first is None:
-        first = torch.cat([weight for weight, _ in branches(layer)])
+        first = torch.cat([weight for weight, *_ in branches(layer)])
     return ClassMap(f, eigendecompose_all(f, k=None), first)
 
 
 def read_warnings(
     found: ClassMap, shape: tuple[int, int], unmeasured: str = ""
 ) -> tuple[Overfitting, Triggers]:
-    """Return the findings of overfitting and of triggers; they speak where they were measured."""
-    if not unmeasured and (shape, found.f.sizes.d_out) != MEASURED:
-        unmeasured = "not_measured"
+    """Return the findings of overfitting and of triggers.
+
+    Both speak of models like those that they were measured on, and of no other: of the same shape
+    and classes, with readings that do not lie outside those of all reference models.
+    """
     leads = found.leads(shape)
     overfitting, triggers = read_overfitting(leads, found.first), read_triggers(leads)
-    if not unmeasured:
-        return overfitting, triggers
-    return without_threshold(overfitting, unmeasured), without_threshold(triggers, unmeasured)
+    if not unmeasured and (shape, found.f.sizes.d_out) != MEASURED:
+        unmeasured = "not_measured"
+    reason = unmeasured or overfitting.reason
+    return without_threshold(overfitting, reason), without_threshold(triggers, reason)
 
 
 Unmeasured = TypeVar("Unmeasured", Overfitting, Triggers)
 
 
 def without_threshold(found: Unmeasured, reason: str) -> Unmeasured:
-    return structs.replace(found, threshold=None, reason=found.reason or reason)
+    """Return a finding as it is where there is no reason, else its numbers without a threshold."""
+    why = {"threshold": None, "reason": found.reason or reason} if reason else {}
+    return structs.replace(found, **why)
 
 
 def read_layer_warnings(

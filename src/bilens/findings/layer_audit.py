@@ -17,6 +17,7 @@ from bilens.base.checks import check_count
 from bilens.base.errors import NonFiniteError, UsageError
 from bilens.findings.adapters import token_pairs
 from bilens.findings.difference import compare_layers, other_kind
+from bilens.findings.hidden_units import read_units
 from bilens.findings.image_warnings import read_layer_warnings
 from bilens.findings.layer_reading import (
     AuditOptions,
@@ -25,7 +26,6 @@ from bilens.findings.layer_reading import (
     fit_layer,
     read_inputs,
     read_layer,
-    read_units,
     stability,
 )
 from bilens.findings.outliers import robust_scale

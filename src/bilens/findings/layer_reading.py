@@ -11,14 +11,14 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from bilens.algebra.approximation.closed_form import layer_curvature
-from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, in_float64
+from bilens.algebra.approximation.layer_weights import Layer, in_float64
 from bilens.algebra.approximation.quadratic_fit import STANDARD, THRESHOLD, QuadraticFit, fit_layers
 from bilens.algebra.concentration import effective_rank, localisation
 from bilens.algebra.directions import from_centred_basis, in_centred_basis
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose
 from bilens.algebra.gaussian import GaussianInput
-from bilens.algebra.gram.kernel import blocks, product_dtype, rows_within, unit_rows
+from bilens.algebra.gram.kernel import product_dtype
 from bilens.algebra.hosvd import HOSVD, hosvd
 from bilens.algebra.map_comparison import Kind, rounded
 from bilens.algebra.mode_spectrum import Factors, InputMode
@@ -27,6 +27,7 @@ from bilens.algebra.random_rotations import OutputModeNull, output_mode_null, ra
 from bilens.base.errors import BilensError, NonFiniteError
 from bilens.certify.stability import stability_of
 from bilens.findings.fits import fit_quality, fit_record
+from bilens.findings.hidden_units import branches, read_units
 from bilens.io.vocabulary import Vocabulary
 from bilens.nn.layer_view import LayerView
 from bilens.records.common import NullInterval
@@ -37,7 +38,6 @@ from bilens.records.layer_audit import (
     LeadingPair,
     OutputModes,
     Stability,
-    Units,
 )
 
 
@@ -60,86 +60,10 @@ def weights_of(layer: Layer) -> dict[str, Tensor]:
     return {name: part for name, part in parts.items() if isinstance(part, Tensor)}
 
 
-DEAD = 1e-6  # of the size of the median unit
-SHUT = -4.75  # standard deviations: a normal variable is above it but for one in a million
-SAME = 0.999  # |cos| of rows that count as one direction: 2.6 degrees
-CLOSED_BELOW_ZERO = ("relu", "squared_relu")
-
-
-def read_units(layer: Layer) -> Units:
-    """Return how many hidden units are dead, never active or doubled."""
-    size: Tensor = layer.down.norm(dim=0)
-    for branch in branches(layer):  # ‖down_h‖ ∏ ‖row_h‖ does not change with a scale between them
-        size = size * with_bias(*branch).norm(dim=1)
-    alive = size > DEAD * float(size.median())
-    doubled, largest = overlaps(layer, alive)
-    return Units(
-        dead=int((~alive).sum()),
-        never_active=int((never_active(layer) & alive).sum()),
-        duplicates=doubled,
-        largest_overlap=largest,
-        overlap_null=null_overlap(int(alive.sum()), layer.d_in, len(branches(layer))),
-    )
-
-
-def branches(layer: Layer) -> tuple[tuple[Tensor, Tensor | None], ...]:
-    if isinstance(layer, GLUWeights):
-        return (layer.gate, layer.gate_bias), (layer.value, layer.value_bias)
-    return ((layer.up, layer.up_bias),)
-
-
-def with_bias(weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return rows of a branch with their biases as a further column."""
-    return weight if bias is None else torch.cat([weight, bias[:, None]], dim=1)
-
-
-def never_active(layer: Layer) -> Tensor:
-    """Return which units of a ReLU stay closed under a standard normal input, (hidden,) bool."""
-    weight, bias = branches(layer)[0]
-    if layer.phi.name not in CLOSED_BELOW_ZERO or bias is None:
-        return torch.zeros(len(weight), dtype=torch.bool)
-    closed: Tensor = bias < SHUT * weight.norm(dim=1)
-    return closed
-
-
-def overlaps(layer: Layer, alive: Tensor) -> tuple[int, float]:
-    """Return how many pairs of units have the same directions, and the largest overlap."""
-    rows = [
-        unit_rows(with_bias(*branch)[alive])[0].to(product_dtype(branch[0]))
-        for branch in branches(layer)
-    ]
-    count, largest = 0, 0.0
-    size = rows_within(4 * rows[0].shape[1] + 2 * len(rows[0]))
-    for part in blocks(len(rows[0]), size):
-        later = slice(part.start, None)
-        overlap = torch.stack([(row[part] @ row[later].T).abs() for row in rows]).amin(dim=0)
-        if layer.phi.name == "identity" and len(rows) == 2:
-            left, right = rows
-            swapped = (left[part] @ right[later].T).abs(), (right[part] @ left[later].T).abs()
-            overlap = torch.maximum(overlap, torch.minimum(*swapped))
-        overlap = overlap.triu(1)  # each pair once, and none with itself
-        count += int((overlap >= SAME).sum())
-        largest = max(largest, float(overlap.max()))
-    return count, min(largest, 1.0)
-
-
-def null_overlap(units: int, d_in: int, num_branches: int) -> float:
-    """Return the overlap that one pair of random directions is expected to exceed."""
-    # cos² of two random unit vectors is Beta(½, (in − 1)/2), and the branches are independent:
-    # pairs · P(cos² > t²)^branches = 1
-    from scipy.special import betainccinv  # slow to import, needed only here
-
-    pairs = units * (units - 1) / 2
-    if pairs < 1 or d_in < 2:
-        return 1.0
-    share = pairs ** (-1 / num_branches)
-    return math.sqrt(float(betainccinv(0.5, (d_in - 1) / 2, share)))
-
-
 def unused_columns(layer: Layer) -> tuple[int, ...]:
     """Return the inputs on which every weight is exactly zero."""
     used = torch.zeros(layer.d_in, dtype=torch.bool)
-    for weight, _ in branches(layer):
+    for weight, *_ in branches(layer):
         used |= (weight != 0).any(dim=0)
     if layer.linear is not None:
         used |= (layer.linear != 0).any(dim=0)

@@ -20,7 +20,8 @@ class CoverageGroup(Record, frozen=True):
     exact: Count  # parameters in layers that are read exactly
     approximate: Count  # parameters in layers that are read through an approximation
     # why the rest is not read: `unread` (no layer that can be read is made of it), `refused` (R² is
-    # too low), `broken` (not finite); empty where all is read
+    # too low), `assumed` (R² is of an input that nobody gave), `broken` (not finite); empty where
+    # all is read
     reason: str
 
 
@@ -29,7 +30,7 @@ class Coverage(Record, frozen=True):
 
     parameters: Count
     exact: Count  # in layers that are read exactly
-    approximate: Count  # in layers that are read through their quadratic approximation
+    approximate: Count  # in layers that are read through their quadratic approximation on data
     unread: Count
     groups: tuple[CoverageGroup, ...]  # by falling number of parameters that are not read
     # how it is known which tensor is what: `known` (the format says it), `guessed` (from names and
@@ -62,8 +63,8 @@ class Decision(Record, frozen=True):
 
     answer: Answer
     # why it is no better: `defect`, `guess`, `condition`, `reading`, `coverage`, `refused`,
-    # `unseen`, `partial`, `approximate`, `few` (inputs), `one_class` (one right answer to all),
-    # `no_data` or `caution`
+    # `assumed` (approximated under an assumed input), `unseen`, `partial`, `approximate`, `few`
+    # (inputs), `one_class` (one right answer to all), `no_data` or `caution`
     reasons: tuple[str, ...]
     # the largest, at most three: findings of the verdict; a `condition` that was asked for and
     # failed; `no_data` where no answers were measured

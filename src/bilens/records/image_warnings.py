@@ -24,6 +24,7 @@ class OverfittingPower(Record, frozen=True):
     found: float  # share of the models with a gap above five points that are above the threshold
     false_alarms: float  # share of the others that are
     models: Count
+    elsewhere: float | None = None  # `false_alarms` on fresh models of other recipes
 
 
 class Overfitting(Record, frozen=True):
@@ -79,6 +80,7 @@ class TriggerPower(Record, frozen=True):
     found: float  # share of the attacks that work, on the data set where it is least
     false_alarms: float  # share of the clean models, on the data set where it is largest
     models: Count  # clean ones
+    elsewhere: float | None = None  # `found` on fresh models of other recipes
 
 
 class Triggers(Record, frozen=True):

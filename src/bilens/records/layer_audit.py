@@ -237,11 +237,12 @@ class OutputModes(Record, frozen=True):
 class Units(Record, frozen=True):
     """Hidden units that do nothing, or the same as another one."""
 
-    dead: Count  # adds less than 1e-6 of what the median unit adds
-    never_active: Count  # with a ReLU: open for less than one input in a million
-    duplicates: Count  # pairs whose rows agree to |cos| of at least 0.999
-    largest_overlap: float  # of a pair
+    dead: Count  # add nothing, or have weights below 1e-6 of those of the median unit
+    never_active: Count  # with an activation that is zero for every input
+    duplicates: Count  # pairs that compute the same up to scale, and to rounding in bfloat16
+    largest_overlap: float  # cosine of the rows of a pair, biases aside
     overlap_null: float  # the largest one expected of random rows
+    empty: Count = 0  # without any weight, as padding or pruning leaves them; not dead
 
 
 class InputShares(Record, frozen=True):

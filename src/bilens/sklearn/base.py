@@ -95,7 +95,8 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         if self.early_stopping:
             seed = int(check_random_state(self.random_state).randint(2**31))
             generator = torch.Generator().manual_seed(seed)
-            held_out = held_out_rows(labels, self.validation_fraction, generator)
+            fraction = self.validation_fraction
+            held_out = held_out_rows(as_tensor(x), labels, fraction, generator)
         recipe = TableRecipe(
             alpha=float(self.alpha),
             quadratic_scale=float(self.quadratic_scale),

@@ -127,7 +127,8 @@ def reference_of(result: Record) -> Record:
         "models": sum(one["models"] for one in lines),
     }
     judged: Record = msgspec.to_builtins(REFERENCE)
-    return {**judged, "power": {"triggers": triggers, "overfitting": overfitting}}
+    power = {"triggers": triggers, "overfitting": overfitting}  # beside what was seen elsewhere
+    return {**judged, "power": {key: {**judged["power"][key], **power[key]} for key in power}}
 
 
 OTHERS = ("varied", "corners")  # many images, other rates, dark on white; the paper's recipe

@@ -30,6 +30,7 @@ from bilens.algebra.approximation.data_fit import (
 from bilens.algebra.approximation.layer_weights import GLUWeights, in_dtype
 from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.algebra.approximation.r_squared import r_squared_on
+from bilens.algebra.repeated_rows import rows_alone
 from bilens.base.checks import check_choice
 from bilens.base.errors import NonFiniteError
 from bilens.base.files import write_file
@@ -102,6 +103,9 @@ def fit_site(
     `rows` are of texts, held out, and of first tokens, which weigh no more than those of the texts.
     """
     texts, held, first = rows
+    new = rows_alone(held, texts) if len(held) else torch.zeros(0, dtype=torch.bool)
+    judges = int(new.sum()) > 1  # rows that were fitted to say nothing of others
+    held = held[new] if judges else held
     x = torch.cat([texts, first])
     layer, about = site.view.weights(torch.float64), {"name": site.name, "rows": len(texts)}
     needed = layer.down.shape[1] + 1 + recipe.linear_skip * layer.d_in
@@ -134,7 +138,7 @@ def fit_site(
             if after.overall >= before.overall or after.median >= before.median:
                 found, best = trained, after
                 break  # and otherwise from the start, at half the rate
-    if math.isfinite(best.overall):  # something varies
+    if judges and math.isfinite(best.overall):  # something varies
         about |= {"r_squared": best.overall, "trimmed": best.trimmed, "median": best.median}
         about |= {"closed_form": before.overall}
     return BilinearMLP.of(found), about

@@ -61,7 +61,9 @@ class Mixture:
             else:
                 held += corpus.documents
             name = f"{corpus.name} {number}" if corpus.name in self.held_out else corpus.name
-            self.held_out[name] = self.opened(pack_documents(tokenizer, held, n_ctx).tokens)
+            texts = pack_documents(tokenizer, held, n_ctx).tokens
+            order = torch.randperm(len(texts), generator=stream(seed, ORDER))
+            self.held_out[name] = self.opened(texts[order])  # so that the first ones are a draw
             check_writing(corpus.name, held, tokenizer, self.held_out[name])
             if (count := len(self.held_out[name])) < 2:
                 raise DataError(

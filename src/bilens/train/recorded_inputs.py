@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from bilens.algebra.approximation.layer_weights import GLUWeights
 from bilens.algebra.approximation.quadratic_fit import LEAST_ROWS
 from bilens.algebra.moments import RowMoments, row_moments
+from bilens.algebra.repeated_rows import rows_alone
 from bilens.base import silent
 from bilens.base.errors import DiskError, OutputExistsError, UsageError, first_line
 from bilens.base.files import file_sha256, write_file
@@ -87,6 +88,7 @@ class LayerInputs:
         if layer not in self.sites:
             return None
         x, held = self.rows(layer).x, self.rows(layer, "held_out").x
+        held = held[rows_alone(held, x)] if len(held) and len(x) else held
         if min(len(x), len(held)) < LEAST_ROWS:  # of an expert that hardly any token reaches
             return None
         what = "inputs" if self.text is None else f"tokens in documents of {self.text.name}"

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.repeated_rows import equal_rows, keep_together
 from bilens.base import silent
 from bilens.base.checks import check_finite, check_float_tensor
 from bilens.base.errors import NumericalError, UsageError
@@ -33,6 +34,7 @@ SMALLEST = 1e-100  # deviation of a column: the square of its inverse must not o
 NEGLIGIBLE = 1e-14  # of the largest eigenvalue: rounding of the ones that are zero
 UNKNOWNS = 6000  # of one output, at most, where nothing else is asked for
 MANY_COLUMNS = 1000  # from here on, eigenvectors of (columns, columns) take seconds and more
+COPIES = 10  # of a row, on average, from which a table is made of few different ones
 RANK_TOLERANCE = 1e-13  # of the largest diagonal entry of the kernel
 LESS = "choose a smaller n_components, or fit fewer rows"
 
@@ -339,8 +341,12 @@ def scaled_target(y: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return (y - mean) / deviation, mean, deviation
 
 
-def held_out_rows(labels: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
-    """Return which rows are held out, (rows,) bool: a share of each class, never all of it."""
+def held_out_rows(x: Tensor, labels: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
+    """Return which rows are held out, (rows,) bool: a share of each class, never all of it.
+
+    Rows that are repeated are all held out, or none, unless most of a table is made of few rows:
+    what occurs `COPIES` times on average are few values, and no copies.
+    """
     order = torch.randperm(len(labels), generator=generator)
     held_out = torch.zeros(len(labels), dtype=torch.bool)
     counts = torch.bincount(labels)
@@ -354,4 +360,10 @@ def held_out_rows(labels: Tensor, fraction: float, generator: torch.Generator) -
         wanted[counts.argmax()] = 1
     for label, count in enumerate(wanted.tolist()):
         held_out[order[labels[order] == label][:count]] = True
-    return held_out
+    equal = equal_rows(torch.cat([x, labels[:, None].to(x)], dim=1))
+    if len(equal.unique()) * COPIES <= len(x):
+        return held_out
+    together = keep_together(held_out, order, equal)
+    left = torch.bincount(labels[~together], minlength=len(counts))
+    kept = bool(together.any()) and bool((left[counts > 0] > 0).all())
+    return together if kept else held_out

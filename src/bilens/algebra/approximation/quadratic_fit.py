@@ -26,6 +26,7 @@ from bilens.algebra.approximation.layer_weights import GLUWeights, Layer
 from bilens.algebra.approximation.r_squared import MASSIVE, FitScores, r_squared_on, usual_norm
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap, add
+from bilens.algebra.repeated_rows import equal_rows, keep_together, rows_alone
 from bilens.base.checks import check_count, check_float_tensor, generator_of
 from bilens.base.errors import MemoryLimitError, NumericalError, ShapeError, UsageError
 from bilens.base.frame import frame_of
@@ -163,12 +164,14 @@ def fit_layers(
         x, about = assumed.draw(samples, generator), assumed.about
     else:
         if held_out is None:
-            order = torch.randperm(len(rows), generator=generator)
-            x, train = rows[order].tensor_split([int(HELD_OUT * len(rows))])
-            about = f"{len(x):,} rows of data held out of {len(rows):,}"
+            x, train = (rows[part] for part in split_rows(rows, generator))
+            how = f"held out of {len(rows):,}"
         else:
             x, train = checked_data(held_out, d_in).to(device), rows
-            about = f"{len(x):,} rows of data beside the {len(train):,} that it is fitted to"
+            how = f"beside the {len(train):,} that it is fitted to"
+        new = rows_alone(x, train)
+        x, how = (x[new], how) if int(new.sum()) > 1 else (x, f"{how}, and repeat others of them")
+        about = f"{len(x):,} rows of data {how}"
         assumed = GaussianInput.of_data(train)
         if derived != "exact":
             seen = in_blocks(run, train)
@@ -233,6 +236,20 @@ def checked_data(data: Tensor, d_in: int) -> Tensor:
     if shape[0] < LEAST_ROWS:
         raise UsageError(f"data have {shape[0]} row(s): fit and R² take {LEAST_ROWS} or more.")
     return data.detach().double()
+
+
+def split_rows(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return the numbers of a random fifth of the rows, and of the others.
+
+    Equal rows stay together, unless fewer than 13 differ.
+    """
+    equal, order = equal_rows(rows.cpu()), torch.randperm(len(rows), generator=generator)
+    held_out = torch.zeros(len(rows), dtype=torch.bool)
+    held_out[order[: int(HELD_OUT * len(rows))]] = True
+    if len(equal.unique()) >= LEAST_ROWS:
+        held_out = keep_together(held_out, order, equal)
+    chosen = held_out[order]
+    return order[chosen], order[~chosen]
 
 
 def scores_of(f: QuadraticMap, assumed: GaussianInput, x: Tensor, y: Tensor) -> FitScores:

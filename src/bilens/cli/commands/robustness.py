@@ -20,7 +20,7 @@ from bilens.cli.shared_options import DataFiles, HtmlReport, ModelFile
 class CertifyOptions:
     """What is certified."""
 
-    samples: int = option(1000, "The first so many test images get a certified radius.")
+    samples: int = option(1000, "So many test images, drawn at random, get a certified radius.")
     truncate: int | None = option(
         None,
         "Eigenpairs kept of each class; without it, as many as provably keep 99 % of the "

@@ -107,8 +107,11 @@ def of_reading(coverage: Coverage | None, inputs: int) -> Iterator[tuple[Answer,
             yield "cannot_judge", "unseen"
     if 0 < inputs < FEW:
         yield "conditions", "few"
-    if coverage is not None and coverage.share < ENOUGH:
+    few = coverage is not None and coverage.share < ENOUGH
+    if few:
         yield "cannot_judge", "coverage"
+    if coverage is not None and "assumed" in [group.reason for group in coverage.groups]:
+        yield "cannot_judge" if few else "conditions", "assumed"
     if coverage is not None and coverage.approximate > 0:
         yield "conditions", "approximate"
 

@@ -6,9 +6,9 @@ from functools import partial
 from typing import Final
 
 from bilens.findings.rules import models
-from bilens.findings.rules.rule import Evidence, Kind, Rule, Values, formats, named
+from bilens.findings.rules.rule import ASSUMED, Evidence, Kind, Rule, Values, formats, named
 from bilens.records.common import Value
-from bilens.records.layer_audit import LayerReading
+from bilens.records.layer_audit import LayerDifference, LayerReading
 
 LAYERS: tuple[Kind, ...] = ("layer_audit",)
 BOTH: tuple[Kind, ...] = ("audit", "layer_audit")
@@ -50,6 +50,7 @@ def r2(evidence: Evidence) -> Iterator[Values]:
     if evidence.whole:
         known = [x for _, fit in fits for x in (fit.quadratic, fit.trimmed) if x is not None]
         missed = any(None in (fit.quadratic, fit.trimmed) for _, fit in fits)  # a constant
+        given = all(fit.seen for _, fit in fits)  # on an assumed input nothing is vouched for
         yield {
             "value": min([0.0] * missed + known, default=1.0),  # there: no variance to explain
             "on": {0: "", len(fits): "_seen"}.get(sum(fit.seen for _, fit in fits), "_some"),
@@ -58,7 +59,7 @@ def r2(evidence: Evidence) -> Iterator[Values]:
             "approximate": len(fits),
             "refused": len(refused),
             "layers": named(refused),
-            "outcome": "warn" if refused else "pass",
+            "outcome": "warn" if refused else "pass" if given else "info",
         }
 
 
@@ -84,7 +85,9 @@ def duplicate_units(evidence: Evidence) -> Iterator[Values]:
 
 
 def hidden_units(evidence: Evidence) -> int:
-    return sum(layer.d_hidden for layer in evidence.whole)
+    """Return how many hidden units have weights."""
+    empty = sum(layer.units.empty for layer in evidence.whole if layer.units is not None)
+    return sum(layer.d_hidden for layer in evidence.whole) - empty
 
 
 @partial(
@@ -136,6 +139,7 @@ def dominant_inputs(evidence: Evidence) -> Iterator[Values]:
             }
             if inputs.share <= inputs.share_null:
                 found["outcome"] = "pass"
+            found[ASSUMED] = layer.name in evidence.assumed
             yield found
 
 
@@ -161,6 +165,7 @@ def low_rank(evidence: Evidence) -> Iterator[Values]:
                 "null": layer.outputs.effective_rank_null.median,
                 "of": most,
                 "layers": layer.name,
+                ASSUMED: layer.name in evidence.assumed,
             }
 
 
@@ -181,10 +186,12 @@ def most_directions(layer: LayerReading) -> int:
 )
 def unstable_directions(evidence: Evidence) -> Iterator[Values]:
     known = {layer.name: layer.stability for layer in evidence.whole if layer.stability is not None}
-    if known:
-        unstable = {name: item.guaranteed == 0 for name, item in known.items()}
-        kind = next(iter(known.values())).kind
-        yield total(unstable, len(known)) | {"kind": kind}
+    for assumed in (False, True):  # of a map that may not be the layer's, nothing is proven
+        some = {n: item for n, item in known.items() if (n in evidence.assumed) == assumed}
+        if some:
+            unstable = {name: item.guaranteed == 0 for name, item in some.items()}
+            kind = next(iter(some.values())).kind
+            yield total(unstable, len(some)) | {"kind": kind, ASSUMED: assumed}
 
 
 # What changed from a baseline: how much, and whether it went into few directions.
@@ -194,6 +201,11 @@ def unstable_directions(evidence: Evidence) -> Iterator[Values]:
 def changed_layers(evidence: Evidence) -> Iterator[Values]:
     if layers := evidence.changes:
         yield total({layer.name: not layer.identical for layer in layers}, len(layers))
+
+
+def assumption(evidence: Evidence, layer: LayerDifference) -> dict[str, Value]:
+    """Return whether a comparison of two maps rests on an input that nobody gave."""
+    return {ASSUMED: layer.name in evidence.assumed and not layer.identical}
 
 
 @partial(
@@ -208,7 +220,7 @@ def similarity(evidence: Evidence) -> Iterator[Values]:
     for layer in sorted(evidence.changes, key=lambda layer: layer.name):
         for cosine in (layer.frobenius, layer.gaussian):
             if cosine is not None:
-                yield {"value": cosine, "layers": layer.name}
+                yield {"value": cosine, "layers": layer.name} | assumption(evidence, layer)
 
 
 @partial(
@@ -222,7 +234,7 @@ def similarity(evidence: Evidence) -> Iterator[Values]:
 def change(evidence: Evidence) -> Iterator[Values]:
     for layer in sorted(evidence.changes, key=lambda layer: layer.name, reverse=True):
         if layer.change is not None:
-            yield {"value": layer.change, "layers": layer.name}
+            yield {"value": layer.change, "layers": layer.name} | assumption(evidence, layer)
 
 
 @partial(
@@ -246,7 +258,7 @@ def concentrated_change(evidence: Evidence) -> Iterator[Values]:
                     "null": mode.effective_rank_null,
                     "directions": mode.directions_90,
                     "layers": layer.name,
-                }
+                } | assumption(evidence, layer)
 
 
 whole = partial(Rule, documents=ALL, group="use", bad=">", needs="baseline")

@@ -236,7 +236,9 @@ def beyond_null(evidence: Evidence) -> Iterator[Values]:
     usual="info",
 )
 def overfitting(evidence: Evidence) -> Iterator[Values]:
-    found = evidence.overfitting
+    found, given = evidence.overfitting, evidence.inputs
+    if given is not None and given.comparison is not None and given.comparison.gap is not None:
+        return  # it was measured: nothing is guessed from weights
     if found is not None and found.threshold is not None and found.power is not None:
         yield {
             "rank": found.rank or 0.0,

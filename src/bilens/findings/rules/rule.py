@@ -19,6 +19,9 @@ Scope = Literal["", "weights", "map", "rounding"]
 Group = Literal["reading", "model", "use"]  # is it read rightly, is it sound, what is it good for
 SEVERITY: Sequence[Outcome] = ("pass", "info", "warn", "fail")
 EXTREME = "extreme"  # the worst number of all cases, where the worst outcome is another's
+# Of a case that rests on an input that nobody gave: how it would have ended. It neither passes
+# nor asks for caution.
+ASSUMED = "assumed"
 GUESS, USUAL = 1, 6  # rank of a rule whose caution means: do not use; of most rules
 # How a number is shown, and so of which type it is: `count` and `whole` as a whole number, the
 # first one being one; `text`, `mode` and `kinds` as words; `points` in percentage points,
@@ -77,6 +80,12 @@ class Evidence:
         """The layers that can be read."""
         return tuple(layer for layer in self.layers if layer.broken is None)
 
+    @property
+    def assumed(self) -> frozenset[str]:
+        """The layers that are read under an input that was assumed, not given."""
+        fits = {layer.name: layer.fit for layer in self.layers}
+        return frozenset(name for name, fit in fits.items() if fit is not None and not fit.seen)
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -106,13 +115,18 @@ class Rule:
 
     def judge(self, evidence: Evidence) -> Finding | None:
         cases = [{"threshold": self.threshold, **case} for case in self.measure(evidence)]
+        for case in cases:
+            if case.pop(ASSUMED, False):
+                case |= {ASSUMED: self.ended(case), "outcome": "info"}
         if not cases:
             return None
         outcome = max(map(self.ended, cases), key=SEVERITY.index)
         told = [case for case in cases if self.ended(case) == outcome]
         worst = min if self.bad == "<" else max
         case = told[0] if self.bad is None else worst(told, key=itemgetter(self.number))
-        values = {name: case[name] for name in self.values if name in case}
+        values = {
+            name: case[name] for name in (*self.values, ASSUMED) if case.get(name) is not None
+        }
         if self.bad is not None and len(told) < len(cases):
             values[EXTREME] = worst(cases, key=itemgetter(self.number))[str(self.number)]
         return Finding(self.id, outcome, values)
@@ -128,6 +142,7 @@ class Rule:
         return value < threshold if self.bad == "<" else self.bad == ">" and value > threshold
 
     def sentence_key(self, outcome: str, values: Values) -> str:
+        outcome = str(values.get(ASSUMED, outcome))
         return f"rule.{self.sentences or self.id}.{outcome}{self.variant(values)}"
 
 

@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from markupsafe import Markup
 
 from bilens.records.audit import Audit
-from bilens.records.image_warnings import Overfitting, Trigger, Triggers
+from bilens.records.image_warnings import (
+    Overfitting,
+    OverfittingPower,
+    Trigger,
+    TriggerPower,
+    Triggers,
+)
 from bilens.records.layer_audit import LayerAudit
 from bilens.report.charts.spectra import trigger_picture
 from bilens.report.markup import (
@@ -70,6 +76,7 @@ def overfitting_parts(t: Catalogue, found: Overfitting) -> Iterator[Markup]:
             "false_alarms": percent(found.power.false_alarms),
         }
         yield quiet(t("overfitting.scope", **known, models=whole(found.power.models)))
+        yield from elsewhere(t, "overfitting", found.power)
     rows = []
     for part in found.parts:  # one of an unknown name has its name alone
         name, meaning = part.name, ""
@@ -113,6 +120,7 @@ def trigger_parts(
     if found.power is not None:
         rates = {key: percent(getattr(found.power, key)) for key in ("found", "false_alarms")}
         yield quiet(t("triggers.scope", **rates, models=whole(found.power.models)))
+        yield from elsewhere(t, "triggers", found.power)
     yield drawings((pictured(t, one, names, shape) for one in found.suspects), "suspects")
     yield quiet(t("triggers.picture_text"))
     suspects = [
@@ -137,6 +145,12 @@ def trigger_parts(
         t("triggers.scan"), Column(t("triggers.class"), numeric=False), t("triggers.p_value")
     )
     yield table(t, t("triggers.scans"), columns, scans)
+
+
+def elsewhere(t: Catalogue, key: str, power: OverfittingPower | TriggerPower) -> Iterator[Markup]:
+    """Yield how a search did on models of other recipes, where that is known."""
+    if power.elsewhere is not None:
+        yield quiet(t(f"{key}.elsewhere", share=percent(power.elsewhere)))
 
 
 def pictured(

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 from markupsafe import Markup
 
 from bilens.findings.rules.registry import find_rule
-from bilens.findings.rules.rule import Format
+from bilens.findings.rules.rule import ASSUMED, Format
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
 from bilens.records.base import json_text
@@ -179,7 +179,9 @@ def finding_line(t: Catalogue, kind: str, finding: Finding) -> FindingLine:
     """Return a finding in words; one of an unknown rule as its name and numbers."""
     rule = find_rule(finding.rule, kind)
     outcome = finding.outcome if finding.outcome in ENDINGS else "info"
-    scope = "" if rule is None or not rule.scope else t(f"rule.scope.{rule.scope}")
+    scope = "" if rule is None else rule.scope
+    if scope:
+        scope = t(f"rule.scope.{ASSUMED if ASSUMED in finding.values else scope}")
     sentence = rule_text(t, kind, finding, outcome)
     if not sentence:
         numbers = ", ".join(f"{number} = {value}" for number, value in finding.values.items())

@@ -82,7 +82,8 @@ class TableTask:
         if self.test_fraction == 0:
             return torch.zeros(rows, dtype=torch.bool)
         generator = torch.Generator().manual_seed(2 * self.recipe.seed + TEST)
-        found = held_out_rows(self.labels(), self.test_fraction, generator)
+        values = self.table.values.nan_to_num()
+        found = held_out_rows(values, self.labels(), self.test_fraction, generator)
         if int((~found).sum()) < 2:
             raise DataError(
                 f"{int((~found).sum())} of {rows} rows are left to fit: use a smaller --test."
@@ -99,7 +100,8 @@ class TableTask:
         if self.recipe.early_stopping:
             generator = torch.Generator().manual_seed(2 * self.recipe.seed + VALIDATION)
             fraction = self.recipe.validation_fraction
-            held_out = held_out_rows(self.labels()[known], fraction, generator).to(self.device)
+            labels = self.labels()[known]
+            held_out = held_out_rows(x[known], labels, fraction, generator).to(self.device)
         mean = deviation = weights
         if self.table.class_names is None:
             scaled, mean, deviation = scaled_target(goal, weights)

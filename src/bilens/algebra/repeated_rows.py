@@ -1,0 +1,52 @@
+"""Rows that occur several times: a split that holds some out has to keep them together."""
+
+import torch
+from torch import Tensor
+
+NEAR = 1e-6  # root mean square of what rows differ by, in deviations: rounding, and no more
+NEIGHBOURS = 4  # along a line, that are compared with each row
+
+
+def equal_rows(x: Tensor) -> Tensor:
+    """Return the number of the first row that each row equals up to rounding, (rows,).
+
+    Rows are ordered along a random line, where equal ones are neighbours.
+    """
+    from scipy.sparse import coo_array  # slow to import, needed only here
+    from scipy.sparse.csgraph import connected_components
+
+    x = x.detach().cpu()
+    deviation = x.std(dim=0, correction=0).double()
+    scale = 1 / torch.where(deviation > 0, deviation, 1.0)
+    line = torch.randn(x.shape[1], generator=torch.Generator().manual_seed(0)).double()
+    place, order = (x.double() @ (line * scale)).sort(stable=True)
+    pairs = []
+    for lag in range(1, min(NEIGHBOURS, len(x) - 1) + 1):
+        close = place[lag:] - place[:-lag] <= 2 * NEAR * len(line) ** 0.5 * line.norm()
+        one, other = order[:-lag][close], order[lag:][close]
+        near = ((x[one] - x[other]) * scale).square().mean(dim=1) <= NEAR**2
+        pairs += torch.stack([one[near], other[near]], dim=1).tolist()
+    ends = torch.tensor(pairs).view(-1, 2).T.numpy()
+    graph = coo_array(([1] * len(pairs), (*ends,)), shape=(len(x), len(x)))
+    return firsts(torch.from_numpy(connected_components(graph)[1]).long(), torch.arange(len(x)))
+
+
+def firsts(group: Tensor, values: Tensor) -> Tensor:
+    """Return the least value of the group of each row."""
+    least = torch.full_like(values, len(values)).scatter_reduce_(0, group, values, "amin")
+    return least[group]
+
+
+def keep_together(held_out: Tensor, order: Tensor, equal: Tensor) -> Tensor:
+    """Return which rows are held out, equal ones all or none; the same where none is repeated.
+
+    They go where the one of them went that comes first in the random `order`.
+    """
+    together: Tensor = held_out[order[firsts(equal, order.argsort())]]
+    return together
+
+
+def rows_alone(x: Tensor, others: Tensor) -> Tensor:
+    """Return which rows equal none of the others, (rows,) bool."""
+    equal = equal_rows(torch.cat([others, x]))
+    return equal[len(others) :] >= len(others)

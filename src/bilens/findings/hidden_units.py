@@ -1,0 +1,134 @@
+"""Hidden units that do nothing, or compute the same as another one, whatever the inputs are."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.approximation.activation import CLAMPED, Activation
+from bilens.algebra.approximation.layer_weights import GLUWeights, Layer
+from bilens.algebra.gram.kernel import blocks, nonzero, product_dtype, rows_within, unit_rows
+from bilens.records.layer_audit import Units
+
+DEAD = 1e-6  # of the weights of the median unit
+SAME = 2.0**-8  # how far weights of one unit, rounded to bfloat16, are apart, relative
+
+
+class Branch(NamedTuple):
+    """The affine functions that one branch of each unit is, and what makes another one of them."""
+
+    weight: Tensor  # (hidden, in)
+    bias: Tensor  # (hidden,)
+    sign: bool  # whether −t is another function
+    scale: bool  # whether ct is, with c > 0
+
+
+def branches(layer: Layer) -> tuple[Branch, ...]:
+    def branch(weight: Tensor, bias: Tensor | None, *changes: bool) -> Branch:
+        return Branch(weight, weight.new_zeros(len(weight)) if bias is None else bias, *changes)
+
+    if not isinstance(layer, GLUWeights):
+        return (branch(layer.up, layer.up_bias, *changes_with(layer.phi)),)
+    limits = layer.phi.name == CLAMPED  # on the value, too
+    return (
+        branch(layer.gate, layer.gate_bias, *changes_with(layer.phi)),
+        branch(layer.value, layer.value_bias, limits, limits),
+    )
+
+
+def changes_with(phi: Activation) -> tuple[bool, bool]:
+    """Return whether φ(−t) is no multiple of φ(t), and whether φ(2t) is none."""
+    t = torch.linspace(0.25, 8, 32, dtype=torch.float64)
+    here, there = phi(t), phi(-t)
+    both, doubled = torch.cat([here, there]), phi(2 * torch.cat([t, -t]))
+    sign = not (torch.allclose(there, here) or torch.allclose(there, -here))
+    return sign, not torch.allclose(doubled, both * doubled[0] / both[0])
+
+
+def read_units(layer: Layer) -> Units:
+    """Return how many hidden units are dead, closed for every input, doubled, or without weights.
+
+    A weight is measured beside the largest one of its input, bias or output: in which unit an input
+    is measured does not matter.
+    """
+    parts, down = branches(layer), layer.down.abs()
+    size: Tensor = (down / nonzero(down.amax(dim=1))[:, None]).amax(dim=0)
+    empty = ~layer.down.any(dim=0)
+    for place, part in enumerate(parts):
+        rows = torch.cat([part.weight, part.bias[:, None]], dim=1).abs()
+        empty &= ~rows.any(dim=1)
+        reach = (rows / nonzero(rows.amax(dim=0))).amax(dim=1)
+        if place == 0 and float(layer.phi(rows.new_zeros(1))) != 0:  # open without any weight
+            reach = torch.ones_like(reach)
+        size = size * reach
+    weight, bias = parts[0][:2]
+    closed = ~weight.any(dim=1) & (bias != 0) & (layer.phi(bias) == 0)
+    usual = float(size[~empty].median()) if bool((~empty).any()) else 0.0
+    alive = (size > DEAD * usual) & ~closed
+    doubles, largest = count_doubles(
+        layer, [Branch(*(x[alive] for x in b[:2]), *b[2:]) for b in parts]
+    )
+    return Units(
+        dead=int((~alive & ~closed & ~empty).sum()),
+        never_active=int(closed.sum()),
+        duplicates=doubles,
+        largest_overlap=largest,
+        overlap_null=null_overlap(int(alive.sum()), layer.d_in, len(parts)),
+        empty=int(empty.sum()),
+    )
+
+
+def count_doubles(layer: Layer, parts: list[Branch]) -> tuple[int, float]:
+    """Return how many pairs of units are the same up to scale, and the largest overlap.
+
+    The overlap is the cosine of rows of weights, biases aside, in the branch where it is less.
+    """
+    exchanged = [parts, parts[::-1]] if layer.phi.name == "identity" else [parts]
+    count, largest, units = 0, 0.0, len(parts[0].weight)
+    for block in blocks(units, rows_within(4 * layer.d_in + 8 * units)):
+        found = [pairs_of(parts, others, block) for others in exchanged]
+        same = torch.stack([one for one, _ in found]).any(dim=0)
+        overlap = torch.stack([one for _, one in found]).amax(dim=0)
+        count += int(same.triu(1).sum())  # each pair once, and none with itself
+        largest = max(largest, float(overlap.triu(1).max()))
+    return count, min(largest, 1.0)
+
+
+def pairs_of(ours: list[Branch], theirs: list[Branch], block: slice) -> tuple[Tensor, Tensor]:
+    """Return which pairs of a block and what follows are the same, and how much they overlap."""
+    near, overlaps = [], []
+    for one, other in zip(ours, theirs, strict=True):
+        (rows, length, offset), (columns, width, shift) = directions(one), directions(other)
+        cosine = rows[block] @ columns[block.start :].T
+        side = torch.ones_like(cosine) if one.sign else cosine.sign()
+        near += [cosine * side >= 1 - SAME**2 / 2]
+        near += [is_near(offset[block, None], side * shift[block.start :])]
+        near += [is_near(length[block, None], width[block.start :])] if one.scale else []
+        overlaps.append(cosine * side)
+    return torch.stack(near).all(dim=0), torch.stack(overlaps).amin(dim=0)
+
+
+def directions(part: Branch) -> tuple[Tensor, Tensor, Tensor]:
+    """Return rows of unit length, their lengths, and biases over them; constants are all alike."""
+    unit, length = unit_rows(part.weight)
+    constant = length == 0
+    rows = torch.cat([unit, constant[:, None]], dim=1).to(product_dtype(part.weight))
+    return rows, length, torch.where(constant, 0.0, part.bias / nonzero(length))
+
+
+def is_near(ours: Tensor, theirs: Tensor) -> Tensor:
+    return (ours - theirs).abs() <= SAME * torch.maximum(ours.abs(), theirs.abs())
+
+
+def null_overlap(units: int, d_in: int, num_branches: int) -> float:
+    """Return the overlap that one pair of random directions is expected to exceed."""
+    # cos² of two random unit vectors is Beta(½, (in − 1)/2), and the branches are independent:
+    # pairs · P(cos² > t²)^branches = 1
+    from scipy.special import betainccinv  # slow to import, needed only here
+
+    pairs = units * (units - 1) / 2
+    if pairs < 1 or d_in < 2:
+        return 1.0
+    share = pairs ** (-1 / num_branches)
+    return math.sqrt(float(betainccinv(0.5, (d_in - 1) / 2, share)))
