@@ -56,8 +56,11 @@ def interval(value: float) -> r.Interval:
 def causal(second: str = "steer", *, active: bool = True) -> r.CausalReading:
     """Two checks of one behaviour."""
     checks = tuple(
-        r.CausalCheck(kind, 2, *map(interval, (3.0, 0.5, 0.75, 0.25)), 20, *losses)
-        for kind, losses in (("ablate", (1.25, 1.5)), (second, (None, None)))
+        r.CausalCheck(kind, 2, *map(interval, (3.0, 0.5, 0.75, 0.25)), 20, *losses, *null)
+        for kind, losses, null in (
+            ("ablate", (1.25, 1.5), ((0.125, 0.5, 0.25), 19, True)),
+            (second, (None, None), ((), 19, False)),
+        )
     )
     behaviour = r.Behaviour(("sad", "upset"), ("glad",)) if active else None
     return r.CausalReading(behaviour, checks)
@@ -93,7 +96,9 @@ def circuit(draw: random.Random, number: int, place: int) -> r.Circuit:
 
 def ranked(number: int, place: int) -> r.RankedLatent:
     shares = (0.5 / place, 0.625, 0.875, 0.75)
-    return r.RankedLatent(number, *shares, 0.75, -0.7, 0.5, 0.875, 0.125, peak="was", cluster=0)
+    numbers = (*shares, 0.75, -0.7, 0.5, 0.875, 0.125)
+    chance = {"null_score": 0.25 / place, "p_value": 0.05 if place == 1 else 1.0}
+    return r.RankedLatent(number, *numbers, peak="was", cluster=0, **chance)
 
 
 def correlations(rank: int) -> r.RankCorrelations:
@@ -116,7 +121,7 @@ def _made() -> str:
     order = (7, 2, *(number for number in range(12) if number not in (2, 7)))
     checks = ((2, causal("sign_flip")), (5, None), (6, causal(active=False)))
     pairs = tuple(
-        r.Contrast(7, other, 0.3125, 0.4375, 0.71875, checked) for other, checked in checks
+        r.Contrast(7, other, 0.3125, 0.4375, 0.71875, checked, 0.05) for other, checked in checks
     )
     edges = (-1.0, -0.5, 0.0, 0.5, 1.0)
     return json_text(
@@ -148,6 +153,7 @@ def _made() -> str:
                 "a machine",
                 "2026-01-01",
             ),
+            null=r.RandomDictionaries(19, 0.05, (0.25,) * 18 + (0.375,), (0.25,) * 19),
         )
     )
 
@@ -167,7 +173,7 @@ def make_weights_only() -> dict[str, Any]:
     ]
     nothing = dict.fromkeys(("saes", "ranking", "clusters", "circuits", "input_latents"), ())
     contrasts = {"num_compared": 0, "pairs": ()}
-    changed = {**nothing, "correlations": None, "contrasts": contrasts, "data": None}
+    changed = {**nothing, **dict.fromkeys(("correlations", "data", "null")), "contrasts": contrasts}
     document: dict[str, Any] = json.loads(
         json_text({**make_trace(), **changed, "readings": readings})
     )
@@ -180,6 +186,9 @@ def variants() -> dict[str, dict[str, Any]]:
     bare["contrasts"]["pairs"] = []
     bare["data"]["name"] = ""
     bare["tokens_carry_spaces"] = True
+    bare["null"] = None
+    for row in bare["ranking"]:
+        row["null_score"] = row["p_value"] = None
     for item in bare["circuits"]:
         item["causal"] = {"behaviour": None, "checks": []}
         item["spectrum"]["complete"] = False
@@ -189,6 +198,7 @@ def variants() -> dict[str, dict[str, Any]]:
     bare["saes"][0]["metrics"]["recovered_from_zero"] = None
     bare["clusters"] = [list(range(25))]
     silent["clusters"] = []
+    silent["ranking"][0]["p_value"] = 0.5
     for item in silent["circuits"]:
         item["output"].update(contexts=[], density=0.0, largest=0.0)
         item["example"] = []

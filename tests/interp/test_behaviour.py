@@ -11,8 +11,8 @@ from bilens.interp.behaviour import (
     NUM_RANDOM,
     Behaviour,
     Change,
-    causal_checks,
-    direction_effect,
+    Trial,
+    trial_of_direction,
 )
 from bilens.interp.interventions import Edit, InputDirections
 from bilens.interp.traced_layer import TokenEffect, TokenScore
@@ -31,7 +31,7 @@ def effect_of(values: list[float], sign: float = 1.0, texts: int = TEXTS) -> tup
         y = f(x if edit is None else edit(x)) * sign
         return torch.cat([y, -y, torch.zeros_like(y)], dim=-1)
 
-    found = direction_effect(
+    trial = trial_of_direction(
         logits,
         torch.zeros(texts, LENGTH, dtype=torch.long),
         x[:, 1:],
@@ -40,11 +40,12 @@ def effect_of(values: list[float], sign: float = 1.0, texts: int = TEXTS) -> tup
         TokenEffect((TokenScore(0, 1.0),), (TokenScore(1, -1.0),), "none"),
         generator,
     )
-    if not found.checks:
+    checks = () if trial is None else trial.checks(generator, [], create=False)
+    if trial is None or not checks:
         return ()
-    (check,) = found.checks
+    (check,) = checks
     assert (check.kind, check.num_random) == ("ablate", NUM_RANDOM)
-    assert (found.high, found.low) == ([0], [1])
+    assert (trial.behaviour.high, trial.behaviour.low) == ([0], [1])
     return check.share.value, check.share.low - check.random_share.high
 
 
@@ -75,5 +76,5 @@ def test_latents_that_are_active_everywhere_leave_the_loss_unmeasured() -> None:
     change = Change(along, [along], lambda x: torch.ones(x.shape[:-1]).bool())
     inputs = torch.zeros(2, 8, 4).double()
     generator = torch.Generator().manual_seed(0)
-    (check,) = causal_checks(behaviour, change, inputs, generator, create=False)
+    (check,) = Trial.of(behaviour, change, inputs).checks(generator, [], create=False)
     assert (check.loss_before, check.loss_after) == (None, None)

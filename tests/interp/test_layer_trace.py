@@ -137,7 +137,7 @@ def bits(num: int, width: int) -> Tensor:
 
 def ranked(x: Tensor, k: int = 6) -> Ranking:
     g = planted()
-    return rank_latents(g, trace_layer(g, EYE, k=k), x)
+    return rank_latents(g, trace_layer(g, EYE, k=k).eigenpairs, x)
 
 
 def test_a_product_of_independent_signs_is_first_and_a_square_last() -> None:

@@ -10,10 +10,8 @@ import torch
 from msgspec import structs
 from torch import Tensor
 
-from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.hosvd import hosvd
-from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import rotation_null
 from bilens.api.provenance import describe_run, describe_source
@@ -25,10 +23,10 @@ from bilens.base.errors import UsageError
 from bilens.base.option_rules import NO_SAES, SAES, refuse_idle
 from bilens.data.tokenizer import Tokenizer
 from bilens.findings.spectra import MINIMUM_SAMPLES
-from bilens.interp.behaviour import DIRECTIONS, CausalEffect, direction_effect
+from bilens.interp.behaviour import DIRECTIONS, Trial, trial_of_direction
 from bilens.interp.interventions import Edit
+from bilens.interp.random_dictionaries import NUM_DICTIONARIES, random_turn
 from bilens.interp.traced_layer import (
-    TokenEffect,
     TracedLayer,
     TraceOptions,
     eigenvector_tokens,
@@ -66,6 +64,7 @@ def trace(
     top: int = 20,
     tokens: int = TOKENS,
     seed: int = 0,
+    dictionaries: int = NUM_DICTIONARIES,
     command: str | None = None,
     progress: Progress = silent,
     say: Callable[[str], None] = silent,
@@ -78,7 +77,7 @@ def trace(
 
     Cost: for each output latent an eigendecomposition and O(latents² · hidden) for all pairs of
         input latents; five runs of the model over the text for each autoencoder, and some for
-        each causal check.
+        each causal check; for each random dictionary the eigenvalues and the checks once more.
 
     Args:
         model: the folder of a language model with its tokenizer.json, or what `bl.load` returned.
@@ -96,7 +95,9 @@ def trace(
         features: input latents of a circuit.
         top: interactions that are listed of each kind.
         tokens: how many tokens are read.
-        seed: of random directions.
+        seed: of random directions and dictionaries.
+        dictionaries: random ones that are ranked and checked likewise; with fewer than 19
+            nothing can be told from chance.
         command: how to reproduce this, for the report; None takes the process's command line.
         progress: called with (stage, done, total).
         say: told what a person should know.
@@ -138,7 +139,8 @@ def trace(
         saes = open_sae(input_sae, subject, "mlp_in"), open_sae(output_sae, subject, "mlp_out")
         text = held_out_text(subject, corpus, tokens, say)
         options = TraceOptions(
-            None if latents is None else tuple(latents), outputs, pairs, features, top, seed
+            None if latents is None else tuple(latents),
+            *(outputs, pairs, features, top, seed, dictionaries),
         )
         found = latent_findings(subject, saes, text, options, progress)
     else:
@@ -149,6 +151,7 @@ def trace(
             "contrasts": records.Contrasts(0, ()),
             "correlations": None,
             "data": None,
+            "null": None,
             "readings": direction_readings(
                 subject.f,
                 subject.vocabulary.unembedding,
@@ -261,7 +264,7 @@ def read_converted(
 
     Whether their leading eigenvectors cause what goes with them is checked on `texts`.
 
-    Cost: for each of three MLPs twice `hosvd`, whole spectra for each rotation, and 44 runs of the
+    Cost: for each of three MLPs twice `hosvd`, whole spectra for each rotation, and 120 runs of the
     texts.
     """
     vocabulary = vocabulary_of(host.module)
@@ -278,34 +281,40 @@ def read_converted(
         units, generator = hosvd(f, 2).output_directions, torch.Generator().manual_seed(seed)
         edges = rotation_null(f, units, generator, MINIMUM_SAMPLES).edges()
         found = direction_readings(f, unembed, embed, tokenizer, (), 2, 8)
-        pairs = eigendecompose_all(f, units, DIRECTIONS)
+        trained, *null = trials_in_host(host, sites[place], texts, f, units, unembed, generator)
         for row, one in enumerate(found):
-            tokens = output_tokens(units[row], unembed, LISTED_TOKENS)
-            form = f.form(units[row])
-            effect = effect_in_host(host, sites[place], texts, form, pairs[row], tokens, generator)
+            random = (trials[row] for trials in null)
+            shares = [{} if trial is None else trial.shares(create=False) for trial in random]
             yield structs.replace(
                 one,
                 name=sites[place].name,
                 edges=(float(edges[0][row]), float(edges[1][row])),
-                causal=causal_reading(effect, tokenizer.token),
+                causal=causal_reading(
+                    trained[row], generator, shares, tokenizer.token, create=False
+                ),
             )
 
 
-def effect_in_host(
+def trials_in_host(
     host: Host,
     site: Site,
     texts: Tensor,
-    form: QuadraticForm,
-    pairs: EigenDecomposition,
-    tokens: TokenEffect,
+    f: QuadraticMap,
+    directions: Tensor,
+    unembed: Tensor,
     generator: torch.Generator,
-) -> CausalEffect:
-    """Return whether eigenvectors at one MLP cause what goes with an output direction of it."""
+) -> Iterator[list[Trial | None]]:
+    """Yield trials of output directions of one MLP, and then of the same ones turned at random.
+
+    A trial is of the eigenvectors that may cause what goes with a direction.
+    """
     texts = texts.to(device_of(host.module))
     given = rows_given(host.module, [site], texts, lambda: host.logits(texts))[site.name].x
     if len(given) != texts.numel():  # an expert
-        return CausalEffect([], [])
+        yield [None] * len(directions)
+        return
     inputs = given.view(*texts.shape, -1)[:, 1:].double()
+    outputs = f(inputs.flatten(0, 1))
 
     def logits(edit: Edit | None) -> Tensor:
         if edit is None:
@@ -317,8 +326,15 @@ def effect_in_host(
         finally:
             handle.remove()
 
-    values = form(inputs.flatten(0, 1)).view(inputs.shape[:2])
-    return direction_effect(logits, texts, inputs, values, pairs, tokens, generator)
+    for index in range(1 + NUM_DICTIONARIES):
+        rows = directions if index == 0 else directions @ random_turn(outputs, generator)[0]
+        pairs = eigendecompose_all(f, rows, DIRECTIONS)
+        values = (outputs @ rows.T).T.view(-1, *inputs.shape[:2])
+        tokens = [output_tokens(row, unembed, LISTED_TOKENS) for row in rows]
+        yield [
+            trial_of_direction(logits, texts, inputs, values[at], pairs[at], one, generator)
+            for at, one in enumerate(tokens)
+        ]
 
 
 def token_id(tokenizer: Tokenizer, text: str) -> int:

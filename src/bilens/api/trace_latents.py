@@ -1,12 +1,15 @@
 """A layer read through the autoencoders around it: ranking, circuits and contrasts of latents."""
 
 import math
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.interactions.direct_interactions import direct_interactions
 from bilens.api.trace_records import (
     DRAWN_RANK,
@@ -25,7 +28,14 @@ from bilens.api.trace_records import (
 )
 from bilens.base import Progress
 from bilens.base.errors import UsageError
-from bilens.interp.behaviour import causal_effect, contrast_change, eigen_change
+from bilens.interp.behaviour import (
+    DIRECTIONS,
+    Shares,
+    Trial,
+    contrast_change,
+    eigen_change,
+    trial_of_latents,
+)
 from bilens.interp.circuits import LowRankFit, find_circuit, low_rank_fit
 from bilens.interp.contrasts import rank_contrasts
 from bilens.interp.layer_trace import (
@@ -36,8 +46,10 @@ from bilens.interp.layer_trace import (
     rank_latents,
     trace_layer,
 )
+from bilens.interp.random_dictionaries import LEVEL, chance_of
 from bilens.interp.traced_layer import (
     LatentReader,
+    TokenEffect,
     TracedLayer,
     TracedSAE,
     TracedText,
@@ -56,7 +68,7 @@ SHOWN_EIGENVECTORS = 2  # with their nearest latents and tokens
 LEAST_ACTIVE = 10  # tokens at which an output latent is active, to be drawn without being named
 DRAWN_POINTS = 400  # of the latent against its approximation
 LEAST_COMPARED = 50  # tokens at which an output latent is active, to be compared with others
-CONTRAST_BUDGET = 30_000_000_000  # operations: pairs of latents · d_model³
+CONTRAST_BUDGET = 6_000_000_000  # operations of each dictionary: pairs of latents · d_model³
 LISTED_CONTRASTS, CHECKED_CONTRASTS = 15, 2
 
 
@@ -76,6 +88,7 @@ def latent_findings(
         metrics = measure_sae(layer.module, side.stored, side.hook, text.blocks)
         measured.append(traced_sae(side, metrics))
     reader = read_text(layer, before, behind, text, options)
+    generator = reader.generator  # of the random dictionaries, one after the other
     trace = trace_layer(
         reader.g,
         reader.dictionary,
@@ -88,20 +101,26 @@ def latent_findings(
     fit = low_rank_fit(
         reader.g, trace.eigenpairs, reader.inputs, reader.activations > 0, reader.generator
     )
-    ranking = rank_latents(reader.g, trace, reader.inputs)
+    ranking = rank_latents(reader.g, trace.eigenpairs, reader.inputs)
     clusters = cluster_latents(reader.g, threshold=THRESHOLD)
-    chosen = chosen_latents(reader, ranking, fit)
+    chosen, compared = chosen_latents(reader, ranking, fit), compared_latents(reader, ranking, fit)
+    null = []
+    for index in range(options.dictionaries):
+        progress("random dictionaries", index, options.dictionaries)
+        null.append(chance_in(reader.turned(generator), chosen, compared))
     circuits = []
     for index, latent in enumerate(chosen):
         progress("circuits", index, len(chosen))
-        circuits.append(circuit_of(reader, trace, fit, ranking, latent))
+        circuits.append(circuit_of(reader, trace, fit, ranking, latent, null))
     progress("circuits", len(chosen), len(chosen))
     progress("contrasts", 0, 1)
-    contrasts = contrasts_of(reader, ranking, fit)
+    contrasts = contrasts_of(reader, compared, null)
     named = sorted({feature for circuit in circuits for feature in circuit.features})
     return {
         "saes": tuple(measured),
-        "ranking": ranked_latents(ranking, trace, fit, clusters, reader),
+        "ranking": ranked_latents(
+            ranking, trace, fit, clusters, reader, [one.scores for one in null]
+        ),
         "num_outputs": behind.sae.num_latents,
         "clusters": tuple(group for group in clusters.members if len(group) > 1),
         "cluster_threshold": THRESHOLD,
@@ -111,7 +130,41 @@ def latent_findings(
         "input_latents": tuple(input_latent(reader, latent) for latent in named),
         "data": TextOrigin(text.name, text.source, text.blocks.numel(), text.sha256),
         "readings": (),
+        "null": records.RandomDictionaries(
+            len(null),
+            LEVEL,
+            tuple(float(one.scores[0]) for one in null),
+            tuple(one.contrasts[0] for one in null if one.contrasts),
+        ),
     }
+
+
+@dataclass(frozen=True, eq=False)
+class Chance:
+    """What the steps of a trace find in a random dictionary."""
+
+    scores: Tensor  # of all of its latents, falling
+    shares: dict[int, Shares]  # of the causal checks of the latents that are drawn
+    contrasts: list[float]  # the largest scores of pairs
+    contrast_shares: list[Shares]  # of the causal checks of the first pairs
+
+
+def chance_in(reader: LatentReader, chosen: list[int], compared: list[int]) -> Chance:
+    """Rank and check the latents of a random dictionary as those of the trained one."""
+    ends = eigendecompose_all(reader.g, k=min(2, reader.g.sizes.d_in), which="both")
+    scores = rank_latents(reader.g, ends, reader.inputs).score
+    shares, pair_shares = {}, []
+    for latent in chosen:
+        pairs = eigendecompose_all(reader.g, unit(reader.g.sizes.d_out, latent)[None], DIRECTIONS)
+        trial = latent_trial(reader, latent, pairs[0])
+        shares[latent] = {} if trial is None else trial.shares()
+    ranked = ranked_contrasts(reader, compared)
+    for _, pair in ranked[:CHECKED_CONTRASTS]:
+        trial = contrast_trial(reader, pair)
+        pair_shares.append({} if trial is None else trial.shares())
+    return Chance(
+        scores.sort(descending=True).values, shares, [one[0][0] for one in ranked], pair_shares
+    )
 
 
 def chosen_latents(reader: LatentReader, ranking: Ranking, fit: LowRankFit) -> list[int]:
@@ -133,7 +186,12 @@ def active_latents(ranking: Ranking, fit: LowRankFit, least: int) -> list[int]:
 
 
 def circuit_of(
-    reader: LatentReader, trace: LayerTrace, fit: LowRankFit, ranking: Ranking, latent: int
+    reader: LatentReader,
+    trace: LayerTrace,
+    fit: LowRankFit,
+    ranking: Ranking,
+    latent: int,
+    null: list[Chance],
 ) -> records.Circuit:
     """Return one output latent, the input latents that build it, and whether it is a cause."""
     pairs = trace.eigenpairs[latent]
@@ -153,14 +211,12 @@ def circuit_of(
         num_features=min(reader.options.features, reader.before.sae.num_latents),
         activations=reader.z,
     )
-    direction, vocabulary = reader.behind.sae.decoder[latent], reader.layer.vocabulary
-    effect = output_tokens(direction, vocabulary.unembedding, LISTED_TOKENS)
+    effect, vocabulary = promoted_tokens(reader, latent), reader.layer.vocabulary
     tokens = token_ends(effect.promoted, effect.suppressed, reader.name)
     output = latent_reading(reader.contexts(latent, reader.activations), tokens, reader.name)
     readings = eigenvector_tokens(pairs, vocabulary.embedding, LISTED_TOKENS)[:SHOWN_EIGENVECTORS]
     features: list[int] = found.features.tolist()
-    change = partial(eigen_change, pairs, reader.inputs)
-    causal = causal_effect(reader, effect, (latent, None), change)
+    trial = latent_trial(reader, latent, pairs)
     return records.Circuit(
         latent=latent,
         position=ranking.order.tolist().index(latent) + 1,
@@ -184,8 +240,21 @@ def circuit_of(
         example=example(reader, output, features),
         fits=rank_fits(fit, latent),
         points=points(reader, trace, latent),
-        causal=causal_reading(causal, reader.name),
+        causal=causal_reading(
+            trial, reader.generator, [one.shares[latent] for one in null], reader.name
+        ),
     )
+
+
+def promoted_tokens(reader: LatentReader, latent: int) -> TokenEffect:
+    unembedding = reader.layer.vocabulary.unembedding
+    return output_tokens(reader.behind.decoder[latent], unembedding, LISTED_TOKENS)
+
+
+def latent_trial(reader: LatentReader, latent: int, pairs: EigenDecomposition) -> Trial | None:
+    """Return whether the leading eigenvectors of an output latent may cause what goes with it."""
+    change = partial(eigen_change, pairs, reader.inputs)
+    return trial_of_latents(reader, promoted_tokens(reader, latent), (latent, None), change)
 
 
 def example(
@@ -229,42 +298,53 @@ def input_latent(reader: LatentReader, latent: int) -> records.LatentReading:
     return latent_reading(reader.contexts(latent, reader.z), tokens, reader.name)
 
 
-def contrasts_of(reader: LatentReader, ranking: Ranking, fit: LowRankFit) -> records.Contrasts:
-    """Return the pairs of output latents whose difference is most nearly one product."""
+def compared_latents(reader: LatentReader, ranking: Ranking, fit: LowRankFit) -> list[int]:
+    """Return the output latents whose pairs are ranked: of wide layers the first that fit."""
     most = max(2, math.isqrt(2 * CONTRAST_BUDGET // reader.g.sizes.d_in**3))
-    chosen = sorted(active_latents(ranking, fit, LEAST_COMPARED)[:most])
-    if len(chosen) < 2:
-        return records.Contrasts(len(chosen), ())
-    found = rank_contrasts(
-        only(reader.g, torch.tensor(chosen)),
-        reader.inputs,
-        reader.activations[:, chosen],
-        least_active=LEAST_COMPARED,
-    )
+    return sorted(active_latents(ranking, fit, LEAST_COMPARED)[:most])
+
+
+def ranked_contrasts(
+    reader: LatentReader, compared: list[int]
+) -> list[tuple[tuple[float, float, float], tuple[int, int]]]:
+    """Return score, nonlinear share and pair share of the first pairs of latents, and the pairs."""
+    activations = reader.activations[:, compared]
+    if int(((activations > 0).sum(dim=0) >= LEAST_COMPARED).sum()) < 2:
+        return []
+    g = only(reader.g, torch.tensor(compared))
+    found = rank_contrasts(g, reader.inputs, activations, least_active=LEAST_COMPARED)
+    columns = (found.score, found.nonlinear_share, found.pair_share, found.first, found.second)
+    rows = zip(*(column[:LISTED_CONTRASTS].tolist() for column in columns), strict=True)
+    return [(row[:3], (compared[row[3]], compared[row[4]])) for row in rows]
+
+
+def contrasts_of(
+    reader: LatentReader, compared: list[int], null: list[Chance]
+) -> records.Contrasts:
+    """Return the pairs of output latents whose difference is most nearly one product."""
+    best = [one.contrasts[0] if one.contrasts else None for one in null]
     pairs = []
-    for row in range(min(LISTED_CONTRASTS, len(found.score))):
-        pair = chosen[int(found.first[row])], chosen[int(found.second[row])]
-        pairs.append(
-            records.Contrast(
-                *pair,
-                score=float(found.score[row]),
-                nonlinear_share=float(found.nonlinear_share[row]),
-                pair_share=float(found.pair_share[row]),
-                causal=contrast_check(reader, pair) if row < CHECKED_CONTRASTS else None,
-            )
-        )
-    return records.Contrasts(len(chosen), tuple(pairs))
+    for row, (shares, pair) in enumerate(ranked_contrasts(reader, compared)):
+        causal = None
+        if row < CHECKED_CONTRASTS:
+            found = [shares for one in null for shares in one.contrast_shares[row : row + 1]]
+            found += [{}] * (len(null) - len(found))
+            trial = contrast_trial(reader, pair)
+            causal = causal_reading(trial, reader.generator, found, reader.name)
+        pairs.append(records.Contrast(*pair, *shares, causal, p_value=chance_of(shares[0], best)))
+    return records.Contrasts(len(compared), tuple(pairs))
 
 
-def contrast_check(reader: LatentReader, pair: tuple[int, int]) -> records.CausalReading:
-    """Return whether the product that decides between two output latents does so in the logits."""
+def contrast_trial(reader: LatentReader, pair: tuple[int, int]) -> Trial | None:
+    """Return whether the product that decides between two output latents may do so in logits."""
     where, data = partial(active, reader, pair), (reader.inputs, reader.activations)
-    change = partial(contrast_change, reader.g, pair, *data, where)
-    return causal_reading(causal_effect(reader, None, pair, change), reader.name)
+    return trial_of_latents(
+        reader, None, pair, partial(contrast_change, reader.g, pair, *data, where)
+    )
 
 
 def active(reader: LatentReader, latents: tuple[int, ...], x: Tensor) -> Tensor:
     """Return which inputs of the MLP activate one of some output latents."""
     with torch.no_grad():
-        z = reader.behind.sae.encode(reader.layer.f(x.double()))
+        z = reader.behind.encode(reader.layer.f(x.double()))
     return (z[..., list(latents)] > 0).any(dim=-1)

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.interactions.record import MULTIPLICITY, Interactions
-from bilens.interp.behaviour import CausalEffect
+from bilens.interp.behaviour import Shares, Trial
 from bilens.interp.circuits import LowRankFit
 from bilens.interp.layer_trace import Clusters, LayerTrace, NearestLatents, Ranking
+from bilens.interp.random_dictionaries import chance_of
 from bilens.interp.traced_layer import (
     EigenvectorTokens,
     LatentContexts,
@@ -76,11 +77,21 @@ def latent_reading(
     )
 
 
-def causal_reading(effect: CausalEffect, name: Naming) -> records.CausalReading:
-    if not effect.checks:
+def causal_reading(
+    trial: Trial | None,
+    generator: torch.Generator,
+    null: Sequence[Shares],
+    name: Naming,
+    create: bool = True,
+) -> records.CausalReading:
+    """Return the checks of a trial beside the shares of random dictionaries."""
+    checks = () if trial is None else trial.checks(generator, null, create)
+    if trial is None or not checks:
         return records.CausalReading(None, ())
-    high, low = (tuple(map(name, end)) for end in (effect.high, effect.low))
-    return records.CausalReading(records.Behaviour(high, low), effect.checks)
+    ends = trial.behaviour.high, trial.behaviour.low
+    return records.CausalReading(
+        records.Behaviour(*(tuple(map(name, end)) for end in ends)), checks
+    )
 
 
 def traced_spectrum(
@@ -181,8 +192,16 @@ def distribution(values: Tensor, edges: Tensor) -> records.Distribution:
 
 
 def ranked_latents(
-    ranking: Ranking, trace: LayerTrace, fit: LowRankFit, clusters: Clusters, reader: LatentReader
+    ranking: Ranking,
+    trace: LayerTrace,
+    fit: LowRankFit,
+    clusters: Clusters,
+    reader: LatentReader,
+    null: Sequence[Tensor],
 ) -> tuple[records.RankedLatent, ...]:
+    """Return the rows of the ranking; `null` are the falling scores of each random dictionary."""
+    best = [float(scores[0]) for scores in null]
+    by_chance = torch.stack(list(null)).median(dim=0).values.tolist()
     values = trace.eigenpairs.eigenvalues
     rank = torch.arange(values.shape[1]) < DRAWN_RANK
     norm = trace.eigenpairs.norm.clamp(min=torch.finfo(torch.float64).tiny)
@@ -204,8 +223,10 @@ def ranked_latents(
             density=float(density[row]),
             peak=reader.name(int(peaks[row])) if density[row] > 0 else None,
             cluster=int(clusters.labels[row]),
+            null_score=short(by_chance[position]),
+            p_value=chance_of(float(ranking.score[row]), best),
         )
-        for row in ranking.order.tolist()
+        for position, row in enumerate(ranking.order.tolist())
     )
 
 

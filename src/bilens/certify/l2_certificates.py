@@ -31,11 +31,12 @@ class L2Radius:
     Attributes:
         radius: (rows,), no input at a smaller distance is lost to any rival; 0 where the input
             itself is lost or tied, inf where nothing is lost, NaN where the status is NOT_FINITE.
-        rival: (rows,), the output with the smallest radius; −1 where nothing is finite.
+        rival: (rows,), the largest other output at the example; −1 where there is none.
         example: (rows, in), an input that is lost, evaluated in float64; x itself where that is
             lost, NaN where there is none.
         distance: (rows,), ‖example − x‖; inf where there is none.
-        per_rival: (rows, out), the radius against each output alone; inf for the label.
+        per_rival: (rows, out), the radius against each output alone, a proven lower bound, which
+            may be finite for an output that never wins; inf for the label.
         margin: (rows,), f_label − the largest other output, at x.
         label: (rows,).
         status: one for each input.
@@ -239,15 +240,15 @@ def against(group: list[tuple[Contrast, Tensor]], samples: Samples) -> QuadricDi
 
 def record_of(f: QuadraticMap, samples: Samples, per_rival: Tensor, direction: Tensor) -> L2Radius:
     """Return the record: the least radius of the rivals, and examples that the map itself loses."""
-    margin, closest = samples.margins.min(dim=1)
-    radius, rival = per_rival.min(dim=1)
+    margin, radius = samples.margins.amin(dim=1), per_rival.amin(dim=1)
     stays, bad = samples.stays, ~samples.usable
-    rival = torch.where(stays, closest, rival.masked_fill(radius.isinf(), -1))
     direction = direction.masked_fill(stays[:, None], torch.nan)
     example = crossed(f, samples.x, direction, samples.label)
     example = torch.where(stays[:, None], samples.x, example)
     distance = (example - samples.x).norm(dim=1) * (1 + (f.sizes.d_in + 4) * EPS)
     distance = distance.nan_to_num(torch.inf, posinf=torch.inf)
+    # a bound may be finite against an output that never wins: only an example says who does
+    rival = margins(f, example, samples.label).argmin(dim=1).masked_fill(distance.isinf(), -1)
     radius = radius.masked_fill(stays, 0.0)
     return L2Radius(
         radius.masked_fill(bad, torch.nan),

@@ -1,9 +1,11 @@
 """The behaviour that goes with a latent, and whether directions at the input of an MLP cause it."""
 
+from __future__ import annotations
+
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,16 +18,20 @@ from bilens.interp.contrasts import opposed_directions, weighted_space
 from bilens.interp.interventions import (
     Edit,
     InputDirections,
+    Kind,
     SignFlip,
     Where,
     ablation,
     causal_check,
+    share_of,
     sign_flip,
     steering,
 )
 from bilens.interp.traced_layer import LatentReader, TokenEffect
 from bilens.nn.transformer import BilinearTransformer
 from bilens.records.trace import CausalCheck
+
+Shares: TypeAlias = dict[Kind, float]  # of a behaviour, that changed directions remove or create
 
 MOST_POSITIONS = 200  # at which the latent is active, and as many at which it is not
 LEAST_POSITIONS = 10
@@ -155,62 +161,95 @@ class Behaviour:
         return flat[self.on], flat[self.off], loss
 
 
-def causal_checks(
-    behaviour: Behaviour,
-    change: Change,
-    inputs: Tensor,
-    generator: torch.Generator,
-    create: bool = True,
-) -> tuple[CausalCheck, ...]:
-    """Return what happens when directions are removed, and (`create`) when they are added."""
-    rows = functional.pad(inputs, (0, 0, 1, 0)).flatten(0, 1)
-    moved = rows[behaviour.on].mean(dim=0) - rows[behaviour.off].mean(dim=0)
-    shift = moved @ change.along.readers.T
-    on, off, loss = behaviour.measure()
-    before = on - off.mean()
-    if float(before.mean()) <= 0:
-        return ()
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """Directions that are changed, and a behaviour in the unchanged model that they may cause."""
 
-    def removed(directions: InputDirections) -> tuple[Tensor, float]:
-        left, level, loss_after = behaviour.measure(ablation(directions, change.where))
-        return left - level.mean(), loss_after
+    behaviour: Behaviour
+    change: Change
+    shift: Tensor  # between the mean inputs of both kinds of positions, along the directions
+    on: Tensor  # the behaviour at positions with it, in logits
+    off: Tensor  # and at those without
+    loss: float
 
-    def created(directions: InputDirections) -> Tensor:
-        if change.sign_flip is None:
-            edit = steering(directions, shift, change.where)
+    @classmethod
+    def of(cls, behaviour: Behaviour, change: Change, inputs: Tensor) -> Trial:
+        """Measure a behaviour; `inputs` (texts, length − 1, in) of the MLP that is changed."""
+        rows = functional.pad(inputs, (0, 0, 1, 0)).flatten(0, 1)
+        moved = rows[behaviour.on].mean(dim=0) - rows[behaviour.off].mean(dim=0)
+        return cls(behaviour, change, moved @ change.along.readers.T, *behaviour.measure())
+
+    @property
+    def before(self) -> Tensor:
+        return self.on - self.off.mean()
+
+    @property
+    def creating(self) -> Kind:
+        return "steer" if self.change.sign_flip is None else "sign_flip"
+
+    def removed(self, directions: InputDirections) -> tuple[Tensor, float]:
+        """Return what is left of the behaviour without directions, and the loss elsewhere."""
+        edit = ablation(directions, self.change.where)
+        left, level, loss = self.behaviour.measure(edit)
+        return left - level.mean(), loss
+
+    def created(self, directions: InputDirections) -> Tensor:
+        """Return what directions create of the behaviour where it is not."""
+        if self.change.sign_flip is None:
+            edit = steering(directions, self.shift, self.change.where)
         else:
-            edit = change.sign_flip.edit(directions.patterns, change.where)
-        return behaviour.measure(edit)[1] - off
+            edit = self.change.sign_flip.edit(directions.patterns, self.change.where)
+        return self.behaviour.measure(edit)[1] - self.off
 
-    after, loss_after = removed(change.along)
-    size, losses = len(change.along.readers), None
-    if bool(behaviour.elsewhere[:, :-1].any()):  # else there is no other text
-        losses = loss, loss_after
-    left = [removed(frame)[0] for frame in change.random]
-    ablated = causal_check("ablate", size, before, after, left, generator, losses)
-    if not create:
-        return (ablated,)
-    kind: Literal["steer", "sign_flip"] = "steer" if change.sign_flip is None else "sign_flip"
-    raised = [created(frame) for frame in change.random]
-    return ablated, causal_check(kind, size, before, created(change.along), raised, generator)
+    def shares(self, create: bool = True) -> Shares:
+        """Return the shares that are removed and created; none of what is not told from zero."""
+        mean, spread = self.before.mean(), self.before.std() / len(self.before) ** 0.5
+        if float(mean) <= 2 * float(spread):
+            return {}
+        after: dict[Kind, Tensor] = {"ablate": self.removed(self.change.along)[0]}
+        if create:
+            after[self.creating] = self.created(self.change.along)
+        return {kind: float(share_of(kind, mean, part.mean())) for kind, part in after.items()}
+
+    def checks(
+        self, generator: torch.Generator, null: Sequence[Shares], create: bool = True
+    ) -> tuple[CausalCheck, ...]:
+        """Return what is removed, and (`create`) created, beside random directions and `null`.
+
+        `null` holds the shares of the same steps, once for each random dictionary.
+        """
+        if float(self.before.mean()) <= 0:
+            return ()
+        size, losses = len(self.change.along.readers), None
+        after, loss_after = self.removed(self.change.along)
+        if bool(self.behaviour.elsewhere[:, :-1].any()):  # else there is no other text
+            losses = self.loss, loss_after
+        left = [self.removed(frame)[0] for frame in self.change.random]
+        shares = [one.get("ablate") for one in null]
+        ablated = causal_check(
+            "ablate", size, self.before, after, left, generator, losses, null=shares
+        )
+        if not create:
+            return (ablated,)
+        kind, created = self.creating, self.created(self.change.along)
+        raised = [self.created(frame) for frame in self.change.random]
+        shares = [one.get(kind) for one in null]
+        return ablated, causal_check(
+            kind, size, self.before, created, raised, generator, null=shares
+        )
 
 
-@dataclass(frozen=True)
-class CausalEffect:
-    """Whether directions cause a difference of logits; no check where there is none."""
-
-    high: list[int]  # tokens whose logits are compared ...
-    low: list[int]  # ... with those of these
-    checks: tuple[CausalCheck, ...] = ()
-
-
-def causal_effect(
+def trial_of_latents(
     reader: LatentReader,
     tokens: TokenEffect | None,
     latents: tuple[int, int | None],
     change: Callable[[torch.Generator], Change],
-) -> CausalEffect:
-    """Return whether directions cause the difference of logits that goes with a latent."""
+) -> Trial | None:
+    """Return the trial of directions that may cause what goes with a latent, or with one of two.
+
+    `tokens` are those whose logits are compared; None takes those that tell the latents apart.
+    None where a latent is active too rarely.
+    """
     blocks = reader.text.blocks[:MOST_BLOCKS]
     length, generator = reader.text.blocks.shape[1] - 1, reader.generator
 
@@ -226,15 +265,12 @@ def causal_effect(
         on, off = positions_of_contrast(first, second, blocks)
         inactive = inactive & (second <= 0)
     if len(on) < LEAST_POSITIONS:
-        return CausalEffect([], [])
+        return None
     module = reader.layer.module
     if tokens is None:
         high, low = separating_tokens(module, blocks, on, off, COMPARED_TOKENS)
     else:
-        high, low = (
-            [score.token for score in end[:COMPARED_TOKENS]]
-            for end in (tokens.promoted, tokens.suppressed)
-        )
+        high, low = compared_tokens(tokens)
     elsewhere = functional.pad(inactive, (1, 0), value=False)
 
     def logits(edit: Edit | None) -> Tensor:
@@ -243,10 +279,10 @@ def causal_effect(
 
     behaviour = Behaviour(logits, blocks, high, low, on, off, elsewhere)
     inputs = reader.inputs.view(-1, length, reader.inputs.shape[1])[: len(blocks)]
-    return CausalEffect(high, low, causal_checks(behaviour, change(generator), inputs, generator))
+    return Trial.of(behaviour, change(generator), inputs)
 
 
-def direction_effect(
+def trial_of_direction(
     logits: Callable[[Edit | None], Tensor],
     blocks: Tensor,
     inputs: Tensor,
@@ -254,8 +290,8 @@ def direction_effect(
     pairs: EigenDecomposition,
     tokens: TokenEffect,
     generator: torch.Generator,
-) -> CausalEffect:
-    """Return what is lost of what goes with an output direction without leading eigenvectors.
+) -> Trial | None:
+    """Return the trial of leading eigenvectors that may cause what goes with an output direction.
 
     `inputs` (texts, length − 1, in) and `values` (texts, length − 1) of the output are without
     each first token; the behaviour is at the tokens with the largest values.
@@ -263,13 +299,16 @@ def direction_effect(
     active = (values - values.flatten().quantile(1 - ACTIVE_SHARE)).clamp(min=0)
     on, off = positions_of_latent(active, generator)
     if len(on) < LEAST_POSITIONS:
-        return CausalEffect([], [])
+        return None
+    elsewhere = functional.pad(active <= 0, (1, 0), value=False)
+    behaviour = Behaviour(logits, blocks, *compared_tokens(tokens), on, off, elsewhere)
+    return Trial.of(behaviour, eigen_change(pairs, inputs.flatten(0, 1), generator), inputs)
+
+
+def compared_tokens(tokens: TokenEffect) -> tuple[list[int], list[int]]:
+    """Return the few tokens at both ends whose logits a causal check compares."""
     high, low = (
         [score.token for score in end[:COMPARED_TOKENS]]
         for end in (tokens.promoted, tokens.suppressed)
     )
-    elsewhere = functional.pad(active <= 0, (1, 0), value=False)
-    behaviour = Behaviour(logits, blocks, high, low, on, off, elsewhere)
-    change = eigen_change(pairs, inputs.flatten(0, 1), generator)
-    checks = causal_checks(behaviour, change, inputs, generator, create=False)
-    return CausalEffect(high, low, checks)
+    return high, low

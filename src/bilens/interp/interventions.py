@@ -10,6 +10,7 @@ from torch import Tensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
+from bilens.interp.random_dictionaries import LEVEL, chance_of
 from bilens.records.trace import CausalCheck, Interval
 
 Kind: TypeAlias = Literal["ablate", "steer", "sign_flip"]
@@ -66,8 +67,13 @@ def causal_check(
     random_after: Sequence[Tensor],
     generator: torch.Generator,
     losses: tuple[float, float] | None = None,
+    null: Sequence[float | None] | None = None,
 ) -> CausalCheck:
-    """Return the share of a behaviour that was removed or created, beside random directions."""
+    """Return the share of a behaviour that was removed or created, beside random directions.
+
+    `null` are the shares of the same steps in random dictionaries, None where one has no such
+    behaviour. Only beside them can a share be confirmed.
+    """
     (num,) = check_float_tensor("before", before, num_axes=1)
     for part in (after, *random_after):
         if check_float_tensor("after", part, num_axes=1) != (num,):
@@ -84,16 +90,25 @@ def causal_check(
     )
     picks = torch.randint(num, (NUM_RESAMPLES, num), generator=generator)
     olds, news = old[picks].mean(dim=1), new[picks].mean(dim=1)
+    before_interval, by_chance = interval(old.mean(), olds), interval(random.mean(), random)
+    share = interval(share_of(kind, old.mean(), new.mean()), share_of(kind, olds, news))
+    confirmed = None
+    if null is not None:
+        beyond = before_interval.low > 0 and share.low > by_chance.high
+        confirmed = beyond and chance_of(share.value, null) <= LEVEL
     return CausalCheck(
         kind,
         num_directions,
-        before=interval(old.mean(), olds),
+        before=before_interval,
         after=interval(new.mean(), news),
-        share=interval(share_of(kind, old.mean(), new.mean()), share_of(kind, olds, news)),
-        random_share=interval(random.mean(), random),
+        share=share,
+        random_share=by_chance,
         num_random=len(random_after),
         loss_before=None if losses is None else losses[0],
         loss_after=None if losses is None else losses[1],
+        null_shares=None if null is None else tuple(one for one in null if one is not None),
+        num_null=None if null is None else len(null),
+        confirmed=confirmed,
     )
 
 

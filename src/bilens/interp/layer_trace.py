@@ -122,16 +122,16 @@ class Ranking:
     negative: Tensor  # (num,), λ₋, 0 without one
 
 
-def rank_latents(g: QuadraticMap, trace: LayerTrace, inputs: Tensor) -> Ranking:
+def rank_latents(g: QuadraticMap, pairs: EigenDecomposition, inputs: Tensor) -> Ranking:
     """Order output latents by how nearly they are one product of two different features.
 
-    Cost: two more eigenpairs of each latent whose traced ones are all of one sign.
+    Cost: two more eigenpairs of each latent whose given ones are all of one sign.
     """
-    values, vectors = both_ends(g, trace.eigenpairs)
+    values, vectors = both_ends(g, pairs)
     usable = values.isfinite().all(dim=1)
     values = values.where(usable[:, None], 0.0)
     plus, minus = values[:, 0].clamp(min=0), values[:, 1].clamp(max=0)
-    sizes, norm = torch.stack([plus, minus.abs()]), trace.eigenpairs.norm.where(usable, 0.0)
+    sizes, norm = torch.stack([plus, minus.abs()]), pairs.norm.where(usable, 0.0)
     pair_share = (sizes / norm.where(norm > 0, torch.inf)).square().sum(dim=0)
     contrast = sizes.amin(dim=0) / sizes.amax(dim=0).where(norm > 0, torch.inf)
     interaction = torch.ones_like(contrast)

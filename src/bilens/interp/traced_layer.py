@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +19,11 @@ from bilens.base.files import check_path
 from bilens.base.memory import check_memory
 from bilens.data.tokenizer import Tokenizer, load_tokenizer, pack_documents
 from bilens.interp.layer_trace import latent_map
+from bilens.interp.random_dictionaries import (
+    NUM_DICTIONARIES,
+    RandomDictionary,
+    random_dictionary,
+)
 from bilens.io.autoencoders import sae_for_hook
 from bilens.io.load import LoadedModel, load
 from bilens.io.vocabulary import Vocabulary
@@ -129,10 +134,11 @@ class TraceOptions:
     pairs: int = 8  # eigenpairs of each form
     features: int = 8  # input latents of a circuit
     top: int = 20  # interactions listed of each kind
-    seed: int = 0  # of random directions
+    seed: int = 0  # of random directions and dictionaries
+    dictionaries: int = NUM_DICTIONARIES  # random ones
 
     def __post_init__(self) -> None:
-        for name in ("outputs", "pairs", "features", "top"):
+        for name in ("outputs", "pairs", "features", "top", "dictionaries"):
             check_count(name, getattr(self, name), minimum=1)
         check_count("seed", self.seed, minimum=0)
 
@@ -156,7 +162,7 @@ class LatentReader:
 
     layer: TracedLayer
     before: TracedSAE
-    behind: TracedSAE
+    behind: TopKSAE | RandomDictionary
     text: TracedText
     inputs: Tensor  # (n, d_model) float64, what the MLP read, without each first token
     z: Tensor  # (n, input latents), their activations
@@ -166,7 +172,7 @@ class LatentReader:
     @cached_property
     def g(self) -> QuadraticMap:
         """The pre-activations of the output latents."""
-        return latent_map(self.layer.f, self.behind.sae.encoder, self.behind.sae.offset)
+        return latent_map(self.layer.f, self.behind.encoder, self.behind.offset)
 
     @cached_property
     def dictionary(self) -> Tensor:
@@ -182,6 +188,13 @@ class LatentReader:
     def generator(self) -> torch.Generator:
         """Draws random directions, the same ones each time."""
         return torch.Generator().manual_seed(self.options.seed)
+
+    def turned(self, generator: torch.Generator) -> LatentReader:
+        """Return the reader of a random dictionary in place of the one behind the MLP."""
+        outputs, num_active = self.layer.f(self.inputs), (self.activations > 0).sum(dim=0)
+        trained = self.behind.encoder, self.behind.decoder
+        found = random_dictionary(*trained, outputs, num_active, generator)
+        return replace(self, behind=found, activations=found.encode(outputs))
 
     def name(self, token: int) -> str:
         return self.layer.tokenizer.token(token)
@@ -214,7 +227,7 @@ def read_text(
         inputs = found[before.hook].double()
         z = before.sae.encode(inputs)
         activations = behind.sae.encode(found[behind.hook].double())
-    return LatentReader(layer, before, behind, text, inputs, z, activations, options)
+    return LatentReader(layer, before, behind.sae, text, inputs, z, activations, options)
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,10 @@ class CausalCheck(Record, frozen=True):
     num_random: Count  # draws
     loss_before: float | None  # nats per token on text away from the behaviour; null if unmeasured
     loss_after: float | None  # the same with the directions changed
+    # the shares of the same steps in random dictionaries that show a behaviour; null: not measured
+    null_shares: Numbers | None = None
+    num_null: Count | None = None  # random dictionaries
+    confirmed: bool | None = None  # beyond random directions, and beyond what 95 % of these reach
 
 
 class Behaviour(Record, frozen=True):
@@ -286,6 +290,8 @@ class RankedLatent(Record, frozen=True):
     density: float  # share of tokens at which it is active
     peak: str | None  # its strongest token
     cluster: Count
+    null_score: float | None = None  # at this position, the median of random dictionaries
+    p_value: float | None = None  # how often any latent of a random dictionary scores as much
 
 
 class Contrast(Record, frozen=True):
@@ -297,6 +303,16 @@ class Contrast(Record, frozen=True):
     nonlinear_share: float  # of the variance, that no linear function of the input explains
     pair_share: float  # of the quadratic part, in one pair of opposite eigenvalues
     causal: CausalReading | None  # null for all but the first pairs
+    p_value: float | None = None  # how often any pair of a random dictionary scores as much
+
+
+class RandomDictionaries(Record, frozen=True):
+    """Dictionaries in random directions, of the same covariances and activity, ranked likewise."""
+
+    num: Count
+    level: float  # a p-value above it is taken for chance
+    best: Numbers  # the largest score of each
+    best_contrast: Numbers  # of those in which pairs were compared
 
 
 class Contrasts(Record, frozen=True):
@@ -372,6 +388,7 @@ class Trace(Document, frozen=True, kw_only=True):
     seed: Integer
     source: Source  # where the weights come from
     reproduce: Run  # what it takes to run the same again
+    null: RandomDictionaries | None = None  # null without autoencoders
 
     def __post_init__(self) -> None:
         with_saes = len(self.circuits) > 0

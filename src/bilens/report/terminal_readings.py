@@ -19,7 +19,12 @@ from bilens.records.decomposition import (
 from bilens.records.table_audit import InputAttribution
 from bilens.records.trace import TokenValue, Trace
 from bilens.report.sections.overview import place
-from bilens.report.sections.trace import output_names, ranked_numbers, sae_rows
+from bilens.report.sections.trace import (
+    output_names,
+    ranked_numbers,
+    sae_rows,
+    told_from_chance,
+)
 from bilens.report.terminal import add, grid, optional, short
 from bilens.report.text import Catalogue, load_catalogue, quantity, token_name, whole
 
@@ -295,12 +300,14 @@ def trace_tables(record: Trace) -> Iterator[Table]:
         add(table, *cells)
     yield table
     table = grid(
-        *(">", "latent", ">score", ">pair", ">equal", ">both", ">max λ", ">min λ", ">r, k=2"),
-        ">active",
-        title="Output latents that look like a circuit",
-        caption="pair: share of the quadratic part that the leading pair of opposite eigenvalues "
-        "holds; equal: how equal the two are; both: share that needs both features; r: "
-        "correlation with two eigenvectors where active.",
+        *(">", "latent", ">score", ">null", ">p", ">pair", ">equal", ">both", ">max λ", ">min λ"),
+        *(">r, k=2", ">active"),
+        title="Output latents by how nearly they are one product",
+        caption=f"{told_from_chance(t, record)} null: the median score at this position in random "
+        "dictionaries; p: how often any of their latents scores as much; pair: share of the "
+        "quadratic part that the leading pair of opposite eigenvalues holds; equal: how equal the "
+        "two are; both: share that needs both features; r: correlation with two eigenvectors "
+        "where active.",
         look="bare",
         align="left",
     )

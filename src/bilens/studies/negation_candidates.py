@@ -86,7 +86,7 @@ def measure_block(
     trace = trace_layer(
         reader.g, reader.dictionary, bias=reader.bias, top=TOP, k=MOST_DIRECTIONS + 1
     )
-    ranking = rank_latents(reader.g, trace, reader.inputs)
+    ranking = rank_latents(reader.g, trace.eigenpairs, reader.inputs)
     often = (reader.activations > 0).sum(dim=0) >= LEAST_ACTIVE
     order = ranking.order[often[ranking.order]]
     with_both, with_one = coupled(trace.interactions, kinds)
@@ -236,7 +236,7 @@ def effects(
 def describe(reader: LatentReader, candidate: Candidate, kinds: InputKinds) -> Record:
     unembed = reader.layer.module.unembed.weight.detach()
     latents = candidate.latents
-    effects = [output_tokens(reader.behind.sae.decoder[n], unembed, LISTED_TOKENS) for n in latents]
+    effects = [output_tokens(reader.behind.decoder[n], unembed, LISTED_TOKENS) for n in latents]
     first, *others = (unit(reader.g.sizes.d_out, latent) for latent in latents)
     direction = (first - others[0] if others else first)[None]
     found = listed_interactions(reader.g, reader.dictionary, direction, bias=reader.bias, top=TOP)

@@ -212,6 +212,35 @@ def approximate_composition(
     return fit.plus_affine(constant=outer.constant)
 
 
+def composition_error(outer: QuadraticMap, inner: QuadraticMap, assumed: GaussianInput) -> Tensor:
+    """Return the mean squared error of `approximate_composition`, (out,), exact.
+
+    Cost: O(hidden² · r³), hidden of the outer layer and r = min(in, 2 hidden of the inner one).
+    """
+    # Math: a product of quadratics with matrices A, B and mean slopes a, b, in inputs of covariance
+    # 1, has parts of third order sym(A⊗b + B⊗a) and of fourth order sym(A⊗B), which no quadratic
+    # meets. Their inner products are 6·⅓[(A:A')(b·b') + 2 (A'b)·(Ab')], and those with the sides
+    # exchanged, and 24·⅙[(A:A')(B:B') + (A:B')(B:A') + 4 tr AA'BB'].
+    low, high = inner.tensor, outer.tensor
+    slope = affine_part(inner, assumed)[1]
+    basis, corner = torch.linalg.qr(assumed.spread(torch.cat([low.left, low.right])).T)
+    first, second = corner.T.split(len(low.left))
+    sides = torch.stack([high.left, high.right])
+    halves = torch.einsum("shk,ki,kj->shij", sides @ low.down, first, second)
+    one, other = matrices = (halves + halves.mT) / 2
+    flat, slopes = matrices.flatten(0, 1), assumed.spread((sides @ slope).flip(0).flatten(0, 1))
+    gram = flat.flatten(1) @ flat.flatten(1).T
+    turned = torch.einsum("gij,hj->hgi", flat, slopes @ basis)
+    third = gram * (slopes @ slopes.T) + 2 * (turned * turned.transpose(0, 1)).sum(dim=-1)
+    hidden = len(one)
+    (same, across), (_, opposite) = (part.split(hidden, dim=1) for part in gram.split(hidden))
+    rows = zip(one, other, strict=True)
+    cycles = torch.stack([((a @ one) * (b @ other).mT).sum(dim=(1, 2)) for a, b in rows])
+    kernel = 4 * (same * opposite + across * across.T + 4 * cycles)
+    kernel = kernel + 2 * third.view(2, hidden, 2, hidden).sum(dim=(0, 2))
+    return ((high.down @ kernel) * high.down).sum(dim=1)
+
+
 def curved(tensor: BilinearTensor, weights: Tensor, vectors: Tensor) -> Tensor:
     """Return Q_w v for rows w of weights of the neurons and rows v paired one to one."""
     left, right = tensor.left, tensor.right

@@ -12,8 +12,10 @@ from torch import Tensor
 from bilens.algebra.approximation.closed_form import (
     affine_part,
     approximate_network,
+    composition_error,
     derivation,
     exact_map,
+    output_moments,
 )
 from bilens.algebra.approximation.data_fit import (
     fit_neurons,
@@ -22,8 +24,14 @@ from bilens.algebra.approximation.data_fit import (
     row_weights,
     train_factors,
 )
-from bilens.algebra.approximation.layer_weights import GLUWeights, Layer
-from bilens.algebra.approximation.r_squared import MASSIVE, FitScores, r_squared_on, usual_norm
+from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, in_float64
+from bilens.algebra.approximation.r_squared import (
+    MASSIVE,
+    FitScores,
+    RSquared,
+    r_squared_on,
+    usual_norm,
+)
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap, add
 from bilens.algebra.repeated_rows import equal_rows, keep_together, rows_alone
@@ -40,6 +48,7 @@ SAMPLES = 10_000
 BLOCK = 1024  # rows at a time
 HELD_OUT = 0.2  # of the rows
 LEAST_ROWS = 13  # ten for a neuron, and a fifth held out
+EXACT_BUDGET = 2 * 10**10  # products for the error of two bilinear layers
 CEILING_INPUTS = 64  # at most: 2,144 features, seconds
 STANDARD, GIVEN, NORMAL, NEURONS = "standard normal", "given normal", "normal", "neurons"
 REFITTED, TRAINED, CEILING = "refitted", "trained", "ceiling"
@@ -179,6 +188,8 @@ def fit_layers(
             maps |= more
     y = in_blocks(run, x)
     ladder = {name: scores_of(one, assumed, x, y) for name, one in maps.items()}
+    if rows is None and bilinear_pair(layers):
+        ladder = {name: exact_scores(layers, f, assumed, one) for name, one in ladder.items()}
     rivals = [name for name in maps if name != CEILING]  # of equal ones the simplest, the first
     chosen = max(rivals, key=lambda name: ladder[name].quadratic.overall)
     how = derived if chosen in (STANDARD, GIVEN, NORMAL) else "least squares on data"
@@ -256,6 +267,37 @@ def scores_of(f: QuadraticMap, assumed: GaussianInput, x: Tensor, y: Tensor) -> 
     value, slope = affine_part(f, assumed)
     affine = value + (x - assumed.mean) @ slope.T
     return FitScores(r_squared_on(y, affine), r_squared_on(y, in_blocks(f, x)), len(x))
+
+
+def bilinear_pair(layers: Sequence[Layer]) -> bool:
+    """Return whether R² of layers is known exactly, in a second or so."""
+    if len(layers) != 2 or any(layer.phi.name != "identity" for layer in layers):
+        return False
+    inner, outer = (exact_map(in_float64(layer)).tensor.sizes for layer in layers)
+    rank = min(inner.d_in, 2 * inner.d_hidden)
+    return outer.d_hidden**2 * rank**3 <= EXACT_BUDGET
+
+
+def exact_scores(
+    layers: Sequence[Layer], f: QuadraticMap, assumed: GaussianInput, found: FitScores
+) -> FitScores:
+    """Return R² of two bilinear layers under a normal input, and what was sampled of the rest."""
+    inner, outer = (exact_map(in_float64(layer)) for layer in layers)
+    lost = composition_error(outer, inner, assumed)
+    total = output_moments(f, assumed)[1].diagonal() + lost
+    straight = assumed.spread(affine_part(f, assumed)[1]).square().sum(dim=1)
+
+    def known(sampled: RSquared, missed: Tensor) -> RSquared:
+        each = torch.where(total > 0, 1 - missed / torch.where(total > 0, total, 1.0), 1.0)
+        overall = 1 - float(missed.sum() / total.sum()) if float(total.sum()) > 0 else 1.0
+        none = torch.zeros_like(each)
+        return replace(
+            sampled, overall=overall, standard_error=0.0, outputs=each, output_errors=none
+        )
+
+    return replace(
+        found, linear=known(found.linear, total - straight), quadratic=known(found.quadratic, lost)
+    )
 
 
 @torch.no_grad()

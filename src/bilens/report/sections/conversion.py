@@ -58,7 +58,7 @@ def summary(t: Catalogue, record: Conversion) -> list[str]:
     share = percent(record.exact_parameters / (record.num_parameters or 1))
     lines.append(t("conversion.gained", exact=whole(record.exact_parameters), share=share, **of))
     if checked := [one.causal.checks[0] for one in record.gain if one.causal and one.causal.checks]:
-        told = sum(check.share.low > check.random_share.high for check in checked)
+        told = sum(check.confirmed is True for check in checked)
         layers = {one.name for one in record.gain if one.causal and one.causal.checks}
         numbers = {"told": told, "checked": len(checked), "layers": len(layers)}
         lines.append(t("conversion.caused", **{name: whole(n) for name, n in numbers.items()}))

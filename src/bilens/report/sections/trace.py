@@ -1,6 +1,7 @@
 """The page of a trace: the layer, its autoencoders, ranking, agreement and contrasts."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import median
 
 from markupsafe import Markup
 
@@ -60,6 +61,8 @@ LIMITS = ("exact", "norm", "direct", "selection", "meaning")
 LATENT_LIMITS = ("sae", "measured", "causal")
 RANKED = (
     "score",
+    "null_score",
+    "p_value",
     "pair_share",
     "sign_contrast",
     "interaction_share",
@@ -191,6 +194,7 @@ def ranking(t: Catalogue, record: Trace) -> Markup:
         t,
         "trace.ranking",
         paragraph(t("trace.ranking.lead")),
+        paragraph(told_from_chance(t, record)),
         table(t, caption, columns, rows, named=(1,), class_="ranking", label=label),
         heading(t("trace.cluster.heading")),
         paragraph(lead),
@@ -198,10 +202,25 @@ def ranking(t: Catalogue, record: Trace) -> Markup:
     )
 
 
+def told_from_chance(t: Catalogue, record: Trace) -> str:
+    """Return how many output latents look like a circuit beside random dictionaries."""
+    null = record.null
+    if null is None:
+        return t("trace.ranking.unmeasured")
+    chances = (one.p_value for one in record.ranking)
+    count = sum(p is not None and p <= null.level for p in chances)
+    ends = {"low": fixed(min(null.best), 3), "high": fixed(max(null.best), 3)}
+    numbers = {"count": whole(count), "all": whole(record.num_outputs), "num": whole(null.num)}
+    key = "trace.ranking.some" if count else "trace.ranking.none"
+    return t(key, **numbers, **ends, level=percent(null.level), seed=record.seed)
+
+
 def ranked_numbers(t: Catalogue, one: RankedLatent) -> tuple[str, ...]:
     """Return the numbers of an output latent, in the order of `RANKED`."""
     return (
         fixed(one.score, 3),
+        defined(t, one.null_score, lambda value: fixed(value, 3)),
+        defined(t, one.p_value, fixed),
         percent(one.pair_share),
         fixed(one.sign_contrast, 2),
         percent(one.interaction_share),
@@ -290,6 +309,7 @@ def contrasts(t: Catalogue, record: Trace) -> Markup:
             names[pair.first],
             names[pair.second],
             fixed(pair.score, 3),
+            defined(t, pair.p_value, fixed),
             percent(pair.nonlinear_share),
             percent(pair.pair_share),
         )
@@ -299,6 +319,7 @@ def contrasts(t: Catalogue, record: Trace) -> Markup:
         t("trace.contrast.first"),
         Column(t("trace.contrast.second"), numeric=False),
         t("trace.ranking.score"),
+        t("trace.ranking.p_value"),
         t("trace.contrast.nonlinear"),
         t("trace.ranking.pair_share"),
     )
@@ -346,6 +367,8 @@ def causal(
     rows: Mapping[str, Callable[[CausalCheck], str]] = {
         "share": lambda check: interval(check.share, percent),
         "random": lambda check: interval(check.random_share, percent),
+        "null": lambda check: null_range(t, check),
+        "confirmed": lambda check: confirmed(t, check),
         "before": lambda check: interval(check.before, fixed),
         "after": lambda check: interval(check.after, fixed),
         "directions": lambda check: whole(check.num_directions),
@@ -357,6 +380,20 @@ def causal(
         for name, show in rows.items()
     )
     return content + table(t, "", columns, cells, class_="checks", label=head)
+
+
+def null_range(t: Catalogue, check: CausalCheck) -> str:
+    """Return the median, least and largest share that random dictionaries reach."""
+    if not check.null_shares:
+        return t("trace.undefined")
+    found = Interval(median(check.null_shares), min(check.null_shares), max(check.null_shares))
+    return interval(found, percent)
+
+
+def confirmed(t: Catalogue, check: CausalCheck) -> str:
+    if check.confirmed is None:
+        return t("trace.undefined")
+    return t("yes" if check.confirmed else "no")
 
 
 def losses(t: Catalogue, check: CausalCheck) -> str:

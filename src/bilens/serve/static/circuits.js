@@ -16,7 +16,7 @@ const interval = ({ value, low, high }, show = percent) => t("circuit.interval",
 // ---- what was checked by running the model
 
 // What is changed matters where it does more than random directions: the intervals lie apart.
-const standsOut = (check) => check.share.low > check.random_share.high;
+const standsOut = (check) => check.confirmed === true;
 const causalState = (causal) => {
   if (causal === null || causal.behaviour === null || causal.checks.length === 0) return t("causal.not_made");
   const count = causal.checks.filter(standsOut).length;
