@@ -52,7 +52,7 @@ from bilens.findings.rules.registry import Condition, judge, judge_conditions, p
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.subject import LabelledImages, image_shape
 from bilens.findings.table_audit import audit_columns
-from bilens.io.in_memory import from_sklearn
+from bilens.io.estimator import from_sklearn
 from bilens.io.load import LoadedModel
 from bilens.nn.agreement import Agreement
 from bilens.records.audit import Audit
@@ -324,7 +324,7 @@ def coverage_of(audit: Audit | LayerAudit | TableAudit, model: LoadedModel) -> C
         check = Agreement("", "its forward pass", worst.num_inputs, *errors, largest=0.0)
     report = model.load_report
     guessed = report is not None and report.guessed
-    said = report is not None and not report.verified
+    said = report is not None and not report.verified and not report.unverified
     layout = "guessed" if guessed else "said" if said else "known"
     connected = not isinstance(audit, LayerAudit) or bool(model.network)
     return measure_coverage(model.tensors, views, ended, layout, check, connected)

@@ -24,7 +24,8 @@ from bilens.data.images import ImageDataset
 from bilens.data.labelled_data import labelled, read_labelled
 from bilens.data.model_interface import ROWS_KEY, LabelledData, ModelInterface, Task, known_rows
 from bilens.findings.performance import approximation_on_data, classification, regression
-from bilens.io.in_memory import from_module, from_sklearn
+from bilens.io.estimator import from_sklearn
+from bilens.io.in_memory import from_module
 from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import is_of_numbers
 from bilens.io.stored_mlp import module_tensors
@@ -153,7 +154,7 @@ def interface_of(model: Model, *, answers: bool = True) -> ModelInterface:
     """Return what a whole model reads and answers; refuse one of which parts alone are read."""
     known = opened(model)
     views, report = tuple(known.layers.values()), known.load_report
-    name, head = known.source or type(model).__name__, "" if report is None else report.head or ""
+    name, head = known.source or type(model).__name__, known.head or ""
     whole = [view.reads for view in views] == ["inputs", *["neurons"] * (len(views) - 1)]
     width, regressor = views[-1].sizes.d_out, "MLPRegressor" in known.provenance.get("format", "")
     ends = "softmax" if head.lower().endswith("softmax") and width == 1 else ends_in(views[-1])
@@ -192,8 +193,8 @@ def ends_in(view: LayerView) -> str:
 def performance_of(model: Model, given: LabelledData) -> Performance:
     interface, labels, x = interface_of(model), given.targets, given.inputs
     layers, run = layers_and_run(model)
-    outputs, report = in_blocks(run, x), opened(model).load_report
-    if report is not None and report.head == "exp":
+    outputs = in_blocks(run, x)
+    if opened(model).head == "exp":
         outputs = outputs.exp()
     answers, numbers, confidence, members = None, None, None, list[Tensor]()
     names, said, badness = interface.output_names or ("",), outputs[:, 0], torch.zeros(len(x))

@@ -108,6 +108,7 @@ def convert_network(
             targets is not None and host.gives == "numbers"
         ):  # of several, or classes: they say nothing
             said = units is not None and len(units[2]) == 1 and targets.is_floating_point()
+            said = said and source.head is None  # or what it gives is no number of the same unit
             targets = (targets / units[2]).float() if said else None  # type: ignore[index]
         host.module.to(group.device)
         rows = Rows(fitted, measured, name, recipe.seed, recipe.n_ctx)
@@ -192,7 +193,7 @@ def chain_of(model: LoadedModel, x: Tensor, targets: Tensor | None) -> tuple[Hos
                 f"{name} gives the same for all {len(y)} rows: none of its neurons is active. Pass "
                 "inputs in the units that the model was trained on."
             )
-    last, head = model.network[-1], "" if model.load_report is None else model.load_report.head
+    last, head = model.network[-1], model.head
     named = targets is not None and not targets.is_floating_point()
     several = y.shape[1] > 1 and "sigmoid" not in (head or "") and not ends_in(last)
     logits = several and (named or last.gives == "logits")
@@ -245,6 +246,8 @@ class NetworkConversion(Conversion):
         layers = in_units(layers, -mean / scale, 1 / scale, 1 / spread)
         source, named = self.source, ("input_shape", "input_names", "input_mean", "input_scale")
         made = {"converted_from": source.source, "weights_sha256": source.weights_sha256}
+        if source.head is not None and self.teacher.gives == "numbers":
+            made["head"] = source.head  # the exponential of a Poisson regressor, or sigmoids
         if self.teacher.gives == "numbers" and len(spread) > 1:
             try:
                 interface_of(source)  # classes, as far as anything says

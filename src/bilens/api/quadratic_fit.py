@@ -34,7 +34,7 @@ from bilens.base.checks import check_finite
 from bilens.base.errors import BilensError, NotQuadraticError, ShapeError, UsageError
 from bilens.data.tokenizer import Tokenizer
 from bilens.findings.fits import fit_record
-from bilens.io.in_memory import from_sklearn
+from bilens.io.estimator import from_sklearn
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearTransformer
 from bilens.nn.layer_view import LayerView

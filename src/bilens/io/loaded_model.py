@@ -37,6 +37,7 @@ class LoadReport:
             does not rest on the same guess, or on what the caller says.
         left_out: what was not read, in words.
         head: what the source applies behind the last layer; None for nothing.
+        unverified: why there are no checks, where that is neither a guess nor what a caller says.
     """
 
     roles: Mapping[str, str]
@@ -44,6 +45,7 @@ class LoadReport:
     checks: Mapping[str, Agreement]
     left_out: tuple[str, ...] = ()
     head: str | None = None
+    unverified: str = ""
 
     _repr_html_ = html_summary("guessed", "checks", "left_out")
 
@@ -71,6 +73,8 @@ class LoadReport:
     def comparison(self) -> str:
         """Return how far the layers are from their source, as far as that was looked at."""
         worst = self.worst
+        if worst is None and self.unverified:
+            return f"Unverified: {self.unverified}."
         if worst is None:
             how = "guessed" if self.guessed else "as you said"
             return (
@@ -169,6 +173,12 @@ class LoadedModel:
     def tensors(self) -> Store:
         """Name → every tensor of the source, read or not: known by its header, read on demand."""
         return self.stored if self.module is None or self.stored else module_tensors(self.module)
+
+    @property
+    def head(self) -> str | None:
+        """What is applied behind the last layer, in words; None for nothing that is known."""
+        said = None if self.load_report is None else self.load_report.head
+        return said or self.provenance.get("head")
 
     @property
     def network(self) -> tuple[LayerView, ...]:
