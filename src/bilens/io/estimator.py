@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from math import isnan, prod
+from math import isnan, nan, prod
 from pathlib import Path
 from typing import Any
 
@@ -33,38 +34,19 @@ STEP = 2.0**40  # of an input, far above every mean: the slope of an affine map 
 CLEAR = 1e-4  # between two probabilities: below it rounding may choose the other class
 
 
-def anything(_: Any) -> bool:
-    return True
-
-
-def unclipped(step: Any) -> bool:
-    return not getattr(step, "clip", False)
-
-
-def of_nan(step: Any) -> bool:
-    return isinstance(step.missing_values, float) and isnan(step.missing_values)
-
-
-# The steps of scikit-learn that are affine maps of all finite inputs, each with what its options
-# must be. What is not here is refused: samples do not show that a step is affine everywhere.
-SELECTORS = (
-    *("SelectKBest", "SelectPercentile", "SelectFpr", "SelectFdr", "SelectFwe", "RFE", "RFECV"),
-    *("GenericUnivariateSelect", "SelectFromModel", "SequentialFeatureSelector"),
-    "VarianceThreshold",
-)
-PROJECTIONS = (
-    *("PCA", "IncrementalPCA", "TruncatedSVD", "FastICA", "FactorAnalysis", "PLSRegression"),
-    *("LinearDiscriminantAnalysis", "NeighborhoodComponentsAnalysis"),
-    *("GaussianRandomProjection", "SparseRandomProjection"),
-)
-AFFINE: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("StandardScaler", "RobustScaler", *SELECTORS, *PROJECTIONS), anything),
-    **dict.fromkeys(("MinMaxScaler", "MaxAbsScaler"), unclipped),
-    "FunctionTransformer": lambda step: step.func is None,
-    "FeatureAgglomeration": lambda step: step.pooling_func is np.mean,
-    **dict.fromkeys(("SimpleImputer", "KNNImputer"), of_nan),
-}
-IMPUTERS = ("SimpleImputer", "KNNImputer")  # which leave alone what is no NaN
+# The steps of scikit-learn that are affine maps of all finite inputs. What is not here is refused:
+# samples do not show that a step is affine everywhere.
+AFFINE = (
+    "StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler", "FunctionTransformer",
+    "SimpleImputer", "KNNImputer", "PCA", "IncrementalPCA", "TruncatedSVD", "FastICA",
+    "FactorAnalysis", "LinearDiscriminantAnalysis", "FeatureAgglomeration",
+    "NeighborhoodComponentsAnalysis", "GaussianRandomProjection", "SparseRandomProjection",
+    "VarianceThreshold", "SelectKBest", "SelectPercentile", "SelectFpr", "SelectFdr", "SelectFwe",
+    "SelectFromModel", "GenericUnivariateSelect", "RFE", "RFECV", "SequentialFeatureSelector",
+)  # fmt: skip
+OPTIONS = {"clip": False, "func": None, "pooling_func": np.mean}  # where they are affine
+PARTS = {"Pipeline": "steps", "FeatureUnion": "transformer_list"}
+PARTS["ColumnTransformer"] = "transformers_"
 OWN_METHODS = ("transform", "predict", "predict_proba")
 
 
@@ -127,7 +109,7 @@ def from_sklearn(estimator: object) -> LoadedModel:
         roles[name] += f" → {len(layer.down)}" if index == last else ""
     if before:
         roles["layers.0"] += f", behind {', '.join(before)}"
-    if any(name in IMPUTERS for name in before):
+    if any(name.endswith("Imputer") for name in before):
         roles["layers.0"] += ", for rows without a missing value"
     check = compare_with_estimator(whole, fitted, layers, x)
     parts = [part for layer in layers for part in vars(layer).items()]
@@ -224,19 +206,17 @@ def head_of(estimator: Any) -> str | None:
 
 def names_of_steps(step: Any) -> Iterator[str]:
     """Yield the steps inside a step that are known to be affine; refuse any other."""
-    name = type(step).__name__
     if step is None or isinstance(step, str):  # passthrough and drop
         return
-    if not hasattr(step, "transform"):
-        raise UsageError(f"the step {name} does not transform: pass the MLP alone, pipeline[-1].")
-    inner = {"Pipeline": "steps", "FeatureUnion": "transformer_list"}.get(name, "transformers_")
-    if name in ("Pipeline", "FeatureUnion", "ColumnTransformer") and is_of_sklearn(step):
-        if not hasattr(step, inner):
-            raise UsageError(f"the step {name} is not fitted: call fit(X, y) of the pipeline.")
-        for part in getattr(step, inner):
+    name = type(step).__name__
+    own, parts = is_of_sklearn(step), getattr(step, PARTS.get(name, ""), None)
+    if own and parts is not None:
+        for part in parts:
             yield from names_of_steps(part[1])
         return
-    if not (is_of_sklearn(step) and name in AFFINE and AFFINE[name](step)):
+    affine = all(getattr(step, key, wanted) in (wanted,) for key, wanted in OPTIONS.items())
+    missing = getattr(step, "missing_values", nan)
+    if not (own and name in AFFINE and affine and isinstance(missing, float) and isnan(missing)):
         raise UsageError(
             f"the step {name} before the MLP is not affine, as far as is known: pass the MLP "
             "alone, pipeline[-1], with inputs as it receives them. Known steps: "
@@ -269,26 +249,19 @@ def affine_map_of(steps: Any) -> tuple[Tensor, Tensor]:
 def transformed(steps: Any, x: Tensor) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of overflow, and of the versions of others
-        try:  # a table of pandas where set_output asks for one
-            made = steps.transform(as_table(steps, x))
-        except Exception as error:  # of any library
-            raise UsageError(
-                f"the steps before the MLP cannot be asked with plain numbers ({error}): pass the "
-                "MLP alone, pipeline[-1], with inputs as it receives them."
-            ) from None
+        made = steps.transform(as_table(steps, x))  # a table of pandas where set_output asks
     return torch.tensor(np.asarray(made, dtype=np.float64))
 
 
 def as_table(estimator: Any, x: Tensor) -> Any:
     """Return inputs as an estimator was fitted on them: a table where its columns had names."""
     columns = getattr(estimator, "feature_names_in_", None)
-    if columns is None:
-        return x.numpy()
-    try:
-        import pandas
-    except ImportError:
-        return x.numpy()
-    return pandas.DataFrame(x.numpy(), columns=columns)
+    if columns is not None:
+        with suppress(ImportError):
+            import pandas
+
+            return pandas.DataFrame(x.numpy(), columns=columns)
+    return x.numpy()
 
 
 # ---- the comparison

@@ -135,7 +135,7 @@ class LoadedModel:
     input_names: tuple[str, ...] | None = None
     views: Mapping[str, LayerView] = field(default_factory=dict)
     load_report: LoadReport | None = None
-    compare: Callable[[], Agreement] | None = None
+    compare: Callable[[], Agreement | None] | None = None
     input_mean: tuple[float, ...] | None = None
     input_scale: tuple[float, ...] | None = None
     stored: Store = field(default_factory=dict)

@@ -138,7 +138,7 @@ def read_llama2c(path: Path, options: ReadOptions) -> LoadedModel:
         },
         views={name: layer.view(RMS) for name, (_, layer) in layers.items()},
         stored=blocks,
-        compare=partial(compare_ends, blocks, layers, phi.function, "llama"),
+        compare=partial(compare_ends, blocks, layers, "llama"),
     )
 
 

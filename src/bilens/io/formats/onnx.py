@@ -144,7 +144,8 @@ def run_nodes(
 
 def outputs_of(path: Path, x: Tensor) -> tuple[str, Tensor] | None:
     """Return what the file gives as it stands; None where nothing here runs it as a whole."""
-    with suppress(Exception):  # an operation or a version that a runtime does not have
+    # an operation or a version may be one that a runtime does not have; it may overflow
+    with suppress(Exception), np.errstate(all="ignore"):
         model = package().load(str(path))
         stored = {proto.name for proto in model.graph.initializer}
         (given,) = [one for one in model.graph.input if one.name not in stored]
@@ -153,7 +154,8 @@ def outputs_of(path: Path, x: Tensor) -> tuple[str, Tensor] | None:
         source, run = runner_of(path, model)
         # one row at a time where the file says so
         parts = np.split(array, len(array)) if shape[:1] == [1] else [array]
-        sized = [one.reshape(len(one), *shape[1:]) if all(shape[1:]) else one for one in parts]
+        sizes = shape[1:] if shape and all(shape[1:]) else [-1]
+        sized = [one.reshape(len(one), *sizes) for one in parts]
         made = np.concatenate([run({given.name: one}).reshape(len(one), -1) for one in sized])
         return source, torch.from_numpy(made)
     return None
