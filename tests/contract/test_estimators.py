@@ -393,7 +393,7 @@ def test_a_converted_poisson_regressor_gives_means(
     for model in (bl.from_sklearn(fitted), read):
         assert model.head == "exp"
         origin = DataOrigin("d", "d", "arrays", len(x), "")
-        rows_of_it = labelled(torch.tensor(x), torch.tensor(y), origin, interface_of(model))
+        rows_of_it = labelled(x, y, origin, interface_of(model))
         found = performance_of(model, rows_of_it).regression
         means = np.exp(outputs(model, x).numpy()[:, 0])
         by_hand = 1 - ((y - means) ** 2).sum() / ((y - y.mean()) ** 2).sum()
