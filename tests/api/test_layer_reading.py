@@ -20,7 +20,7 @@ from bilens.api.layer_reading import (
     read_outputs,
 )
 from bilens.base.errors import UsageError
-from bilens.io.in_memory import from_sklearn
+from bilens.io.estimator import from_sklearn
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearLayer, BilinearMLP
 from builders import randn

@@ -63,7 +63,7 @@ from bilens.findings.rules.registry import Condition, judge, judge_conditions, p
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.subject import LabelledImages, image_shape
 from bilens.findings.table_audit import audit_columns
-from bilens.io.in_memory import from_sklearn
+from bilens.io.estimator import from_sklearn
 from bilens.io.load import LoadedModel
 from bilens.nn.agreement import Agreement
 from bilens.records.audit import Audit

@@ -24,9 +24,10 @@ from bilens.data.labelled_data import as_array, labelled, read_labelled
 from bilens.data.model_interface import ClassIndex, ClassName, LabelledData, ModelInterface, Task
 from bilens.data.row_fingerprints import ROWS_KEY, known_rows
 from bilens.findings.performance import approximation_on_data, classification, regression
-from bilens.io.in_memory import from_module, from_sklearn
+from bilens.io.estimator import from_sklearn
+from bilens.io.in_memory import from_module
 from bilens.io.load import LoadedModel
-from bilens.io.loaded_model import LOG_OF_MEAN, is_of_numbers
+from bilens.io.loaded_model import is_of_numbers
 from bilens.io.stored_mlp import module_tensors
 from bilens.nn import BilinearClassifier
 from bilens.nn.agreement import Agreement
@@ -160,7 +161,7 @@ def interface_of(model: Model, *, answers: bool = True) -> ModelInterface:
     """Return what a whole model reads and answers; refuse one of which parts alone are read."""
     known = opened(model)
     views, report = tuple(known.layers.values()), known.load_report
-    name, head = known.source or type(model).__name__, "" if report is None else report.head or ""
+    name, head = known.source or type(model).__name__, known.head or ""
     whole = [view.reads for view in views] == ["inputs", *["neurons"] * (len(views) - 1)]
     width, regressor = views[-1].sizes.d_out, "MLPRegressor" in known.provenance.get("format", "")
     ends = "softmax" if head.lower().endswith("softmax") and width == 1 else ends_in(views[-1])
@@ -191,7 +192,7 @@ def interface_of(model: Model, *, answers: bool = True) -> ModelInterface:
         fill=known.input_mean,
         positions=not by_names,
         ends=ends,
-        link="exp" if head == "exp" or made.get("gives") == LOG_OF_MEAN else "",
+        link="exp" if head == "exp" else "",
         # a training of ours on a data set of images: its pixels are scaled
         box=(0.0, 1.0) if "data_name" in made else None,
     )

@@ -116,6 +116,7 @@ def convert_network(
             targets is not None and host.gives == "numbers"
         ):  # of several, or classes: they say nothing
             said = units is not None and len(units[2]) == 1 and targets.is_floating_point()
+            said = said and source.head is None  # or what it gives is no number of the same unit
             targets = (targets / units[2]).float() if said else None  # type: ignore[index]
         host.module.to(group.device)
         rows = Rows(fitted, measured, name, recipe.seed, recipe.n_ctx)
@@ -204,7 +205,7 @@ def chain_of(model: LoadedModel, x: Tensor, targets: Tensor | None) -> tuple[Hos
                 f"{name} gives the same for all {len(y)} rows: none of its neurons is active. Pass "
                 "inputs in the units that the model was trained on."
             )
-    last, head = model.network[-1], "" if model.load_report is None else model.load_report.head
+    last, head = model.network[-1], model.head
     named = targets is not None and not targets.is_floating_point()
     several = y.shape[1] > 1 and "sigmoid" not in (head or "") and not ends_in(last)
     logits = several and (named or last.gives == "logits")
@@ -259,12 +260,13 @@ class NetworkConversion(Conversion):
         made = {"converted_from": source.source, "weights_sha256": source.weights_sha256}
         names = source.output_names
         if self.teacher.gives == "numbers":
+            if source.head is not None:
+                made["head"] = source.head  # the exponential of a Poisson regressor, or sigmoids
             try:
                 link = interface_of(source).link  # classes of several, as far as anything says
             except UsageError:
                 made["gives"] = "numbers"
             else:
-                made |= {"gives": LOG_OF_MEAN} if link else {}
                 names = (LOG_OF_MEAN,) if link and names is None else names
         save(
             classifier_of_layers(cast(list[GLUWeights], layers)).float(),

@@ -37,7 +37,8 @@ from bilens.base.errors import BilensError, NotQuadraticError, ShapeError, Usage
 from bilens.base.option_rules import APPROXIMATED, DATA, NO_DATA, refuse_idle
 from bilens.data.tokenizer import Tokenizer
 from bilens.findings.fits import fit_record
-from bilens.io.in_memory import from_module, from_sklearn
+from bilens.io.estimator import from_sklearn
+from bilens.io.in_memory import from_module
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearTransformer
 from bilens.nn.layer_view import LayerView

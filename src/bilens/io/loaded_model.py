@@ -39,8 +39,8 @@ class LoadReport:
             does not rest on the same guess, or on what the caller says.
         left_out: what was not read, in words.
         head: what the source applies behind the last layer; None for nothing.
-        unverified: which layers of an object in memory could not be compared with it as it runs,
-            and why, in words.
+        unverified: what could not be compared with the object or the file as it runs, and why,
+            where that is neither a guess nor what a caller says.
     """
 
     roles: Mapping[str, str]
@@ -141,7 +141,7 @@ class LoadedModel:
     input_names: tuple[str, ...] | None = None
     views: Mapping[str, LayerView] = field(default_factory=dict)
     load_report: LoadReport | None = None
-    compare: Callable[[], Agreement] | None = None
+    compare: Callable[[], Agreement | None] | None = None
     input_mean: tuple[float, ...] | None = None
     input_scale: tuple[float, ...] | None = None
     stored: Store = field(default_factory=dict)
@@ -181,6 +181,12 @@ class LoadedModel:
     def tensors(self) -> Store:
         """Name → every tensor of the source, read or not: known by its header, read on demand."""
         return self.stored if self.module is None or self.stored else module_tensors(self.module)
+
+    @property
+    def head(self) -> str | None:
+        """What is applied behind the last layer, in words; None for nothing that is known."""
+        said = None if self.load_report is None else self.load_report.head
+        return said or self.provenance.get("head")
 
     @property
     def network(self) -> tuple[LayerView, ...]:
@@ -233,7 +239,7 @@ LOG_OF_MEAN = "log of the mean"  # what a conversion gives of a model that takes
 
 def is_of_numbers(model: LoadedModel) -> bool:
     """Tell whether outputs are numbers and no classes, as a conversion says of them."""
-    return model.provenance.get("gives") in ("numbers", LOG_OF_MEAN)
+    return model.provenance.get("gives") == "numbers" or model.head == "exp"
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,11 @@
 """What every reader of a foreign sparse autoencoder makes of its file, and checks."""
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
@@ -15,10 +14,7 @@ from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import file_sha256
 from bilens.io.loaded_model import LoadedModel, ReadOptions
 from bilens.io.tensors import check_matrices, check_names, check_shapes
-from bilens.nn.agreement import TOP_K, agreement, normal_inputs
 from bilens.nn.topk_sae import Sign, TopKSAE
-
-CHECKED_ROWS = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,13 +36,9 @@ def load_sae(
     weights: Path,
     roles: Roles,
     sizes: tuple[int, int],
-    original: Callable[[Tensor], Tensor],
     provenance: Mapping[str, str],
 ) -> LoadedModel:
-    """Return an autoencoder of the sizes (d_in, num_latents) that its configuration says.
-
-    It is refused if it does not compute in float64 what the other library does, `original`.
-    """
+    """Return an autoencoder of the sizes (d_in, num_latents) that its configuration says."""
     options.refuse_residual(folder, "is a sparse autoencoder, without residual")
     sae = build_sae(weights, roles)
     if (sae.d_in, sae.num_latents) != sizes:
@@ -54,14 +46,7 @@ def load_sae(
             f"{weights}: holds {sae.num_latents} latents for width {sae.d_in}; its configuration "
             f"says {sizes[1]} for {sizes[0]}: use the two files that were saved together."
         )
-    x = normal_inputs(sae.d_in, CHECKED_ROWS)
-    with torch.no_grad():
-        wide = TopKSAE(sae.d_in, sae.num_latents, sae.k, sign=sae.sign).double()
-        wide.load_state_dict(sae.state_dict())
-        found = agreement(f"{weights}", "the other library's formula", original(x), wide(x), TOP_K)
-    error = found.required(CheckpointError).relative_error
-    about = {**provenance, "mapping_error": f"{error:.2g}"}
-    return LoadedModel(sae, str(folder), file_sha256(weights), provenance=about)
+    return LoadedModel(sae, str(folder), file_sha256(weights), provenance=provenance)
 
 
 def build_sae(path: Path, roles: Roles) -> TopKSAE:
@@ -86,12 +71,6 @@ def build_sae(path: Path, roles: Roles) -> TopKSAE:
         raise CheckpointError(f"{path}: {error}") from None
     sae.load_state_dict({**state, "scale": sae.scale})
     return sae.eval()
-
-
-def kept(pre: Tensor, k: int) -> Tensor:
-    """Return pre-activations with all but the k largest of each row set to zero."""
-    values, indices = pre.topk(k, dim=-1)
-    return torch.zeros_like(pre).scatter(-1, indices, values)
 
 
 def sae_files(

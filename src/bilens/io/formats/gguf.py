@@ -128,7 +128,7 @@ def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
         views={key: layer.view(found.about_input) for key, (_, layer) in layers.items()},
         stored=whole,
         headers=headers_of(whole) if options.in_place(path) else {},
-        compare=partial(compare_ends, store, layers, phi.function, found.model_type),
+        compare=partial(compare_ends, store, layers, found.model_type),
         ends=found.ends(str(name), header.values, next(iter(layers.values()))[1].sizes.d_in),
     )
 

@@ -1,19 +1,27 @@
 """A network in a file that lists its operations: a graph of torch's, and the MLPs found in it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import Node
 from torch.nn import functional
 
 from bilens.base.errors import BilensError, CheckpointError
 from bilens.io.loaded_model import LoadedModel, LoadReport
+from bilens.io.source_check import compare_with_outputs, inputs_that_reach
 from bilens.io.stored_mlp import Store
+from bilens.nn.layer_view import LayerView
 from bilens.nn.mlp_search.find_mlps import Check, in_words, mlps_in_graph
+
+# What a file gives for inputs, run by the library that it is of, and that library in words; None
+# where it does not run here.
+Owner = Callable[[Tensor], tuple[str, Tensor] | None]
 
 
 @contextmanager
@@ -64,8 +72,14 @@ class Operations:
         unread.__name__ = f"the operation {kind}"  # and none of torch's
         return self.call(unread, *given)
 
-    def loaded(self, ends: Any, sha256: str, check: Check) -> LoadedModel:
-        """Return the MLPs of the graph with these ends."""
+    def loaded(
+        self, ends: Any, sha256: str, check: Check, owner: Owner, unverified: tuple[str, ...] = ()
+    ) -> LoadedModel:
+        """Return the MLPs of the graph with these ends.
+
+        Where they are all of it they are compared with what `owner` says the file gives. `check`
+        compares each; `unverified` says why, without an owner, that is no comparison with the file.
+        """
         self.graph.output(ends)
         found = mlps_in_graph(self.root, self.graph, check)
         used = {name for view in found.layers.values() for name in view.tensors}
@@ -76,12 +90,38 @@ class Operations:
                 f"{self.path}: no MLP is found in this {self.kind}: expected linear maps with a "
                 f"known activation or a product between them.{in_words(left_out)}"
             )
+        checks, views = found.checks, [*found.layers.values()]
+        outputs = owner(inputs_of(views[0])) if found.network else None
+        if outputs is not None:
+            source, made = outputs
+            if found.head == "log_softmax":  # logarithms of what is nearly 0 are rounded anyhow
+                made = made.exp()
+            read = partial(run_layers, views, found.head)
+            whole = compare_with_outputs(source, inputs_of(views[0]), made, read)
+            checks, unverified = {"output": whole}, ()
+        elif unverified:
+            checks = {}
         return LoadedModel(
             None,
             str(self.path),
             sha256,
             provenance={"format": self.kind},
             views=found.layers,
-            load_report=LoadReport(found.made_of, False, found.checks, left_out, found.head),
+            load_report=LoadReport(found.made_of, False, checks, left_out, found.head, unverified),
             stored=self.tensors,
         )
+
+
+def inputs_of(first: LayerView) -> Tensor:
+    """Return inputs of a network that reach the neurons of its first layer at several scales."""
+    layer = first.weights(torch.float64)
+    matrix = getattr(layer, layer.branches[0])
+    bias = getattr(layer, f"{layer.branches[0]}_bias")
+    return inputs_that_reach(matrix, matrix.new_zeros(len(matrix)) if bias is None else bias)
+
+
+def run_layers(views: Sequence[LayerView], head: str | None, x: Tensor) -> Tensor:
+    """Return what layers one behind the other give: probabilities where a softmax is behind."""
+    for view in views:
+        x = view.weights(x.dtype)(x)
+    return x if head is None else x.softmax(dim=-1)

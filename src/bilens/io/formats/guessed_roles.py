@@ -43,6 +43,11 @@ ORDINARY = (
     ("W_in", "W_out"),
 )
 MOST_PERMUTED = 6  # matrices whose orders are all tried
+FIRST = {"encoder", "enc", "encode", "input", "in", "inp", "embed", "embedding", "first", "stem"}
+LAST = {"decoder", "dec", "decode", "output", "out", "head", "classifier", "last", "final"}
+LAST |= {"logits", "predictions"}
+# Where `down` is often first: from a wide residual stream into a narrow layer and up again.
+ADAPTER = re.compile(r"adapter|bottleneck", re.ASCII | re.IGNORECASE)
 WEIGHT, BIAS = ("", ".weight", ".kernel"), (".bias", "_bias")
 BIASES = {f"{part}{k}": f"b{k}" for part in ("fc", "W", "w") for k in (1, 2, 3)}
 BIASES |= {"W_in": "b_in", "W_out": "b_out"}
@@ -69,6 +74,7 @@ def guess_roles(path: Path, shapes: Shapes) -> list[LayerLocation]:
         )
     if not layers:
         refuse_like_gates(path, blocks, read, shapes)
+        refuse_adapters(path, blocks)
     return layers or [*blocks.values()]
 
 
@@ -134,27 +140,58 @@ def refuse_like_gates(
             )
 
 
+def refuse_adapters(path: Path, blocks: Mapping[str, LayerLocation]) -> None:
+    """Refuse matrices up and down of an adapter, of which names do not say which reads."""
+    for prefix, layer in blocks.items():
+        if ADAPTER.search(prefix) and layer.gate is None and layer.up.startswith(f"{prefix}up"):
+            roles = {"up": layer.down, "down": layer.up}
+            raise CheckpointError(
+                f"{path}: {layer.up} and {layer.down} of an adapter may come in either order. Say "
+                "which is what; the matrix that reads the input has the role up.",
+                Retry(str(path), {"roles": roles}),
+            )
+
+
 def chain(path: Path, shapes: Shapes) -> list[LayerLocation]:
     """Return all tensors as a network; empty where they are none."""
     matrices = sorted((name for name, shape in shapes.items() if len(shape) == 2), key=natural)
     read = {*matrices, *(bias_beside(shapes, name) for name in matrices)} - {None}
     if len(matrices) < 2 or read != {*shapes}:
         return []
-    if fits(shapes, matrices):
-        return in_order(shapes, matrices)
-    if len(matrices) > MOST_PERMUTED:
-        return []
-    found = [order for order in permutations(matrices) if fits(shapes, order)]
-    if len(found) > 1:
-        roles = {f"up.{k}": name for k, name in enumerate(found[0][:-1])}
-        roles[f"down.{len(roles) - 1}"] = found[0][-1]
+    # the alphabet says nothing: `decoder` is before `encoder` in it
+    orders = [order for order in orders_by_name(matrices) if fits(shapes, order)]
+    if not orders and len(matrices) <= MOST_PERMUTED:
+        orders = [order for order in permutations(matrices) if fits(shapes, order)]
+    if len(orders) > 1:
+        roles = {f"up.{k}": name for k, name in enumerate(orders[0][:-1])}
+        roles[f"down.{len(roles) - 1}"] = orders[0][-1]
         raise UsageError(
-            f"{path}: {len(found)} orders of its matrices fit, for example "
-            f"{' → '.join(found[0])} and {' → '.join(found[1])}. Say which is what, with "
+            f"{path}: {len(orders)} orders of its matrices fit, for example "
+            f"{' → '.join(orders[0])} and {' → '.join(orders[1])}. Say which is what, with "
             f"{GRAMMAR}.",
             Retry(str(path), {"roles": roles}),
         )
-    return in_order(shapes, found[0]) if found else []
+    return in_order(shapes, orders[0]) if orders else []
+
+
+def orders_by_name(matrices: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the orders in which names may follow each other, matrices in natural order.
+
+    Those that differ in their numbers alone come one behind the other; where words say which of the
+    others is first or last, it is.
+    """
+    alike: dict[str, list[str]] = {}
+    for name in matrices:
+        alike.setdefault(re.sub(r"\d+", "*", name), []).append(name)
+    groups = [*permutations(alike)] if len(alike) <= MOST_PERMUTED else [tuple(alike)]
+    said = [one for one in groups if [*map(stage, one)] == sorted(map(stage, one))]
+    return [tuple(name for group in one for name in alike[group]) for one in said]
+
+
+def stage(name: str) -> int:
+    """Return −1 for a name of what comes first in a network, 1 for the last, 0 for neither."""
+    words = {*re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())}
+    return bool(words & LAST) - bool(words & FIRST)
 
 
 def in_order(shapes: Shapes, matrices: Sequence[str]) -> list[LayerLocation]:

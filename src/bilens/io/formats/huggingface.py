@@ -44,11 +44,11 @@ from bilens.io.formats.quantised import (
     quantisation_of,
 )
 from bilens.io.formats.safetensors_folder import folder_sha256, further_modules, open_folder, shards
-from bilens.io.formats.source import Module, compare_with_source
+from bilens.io.formats.source import Module, all_of, compare_with_source
 from bilens.io.loaded_model import CONFIG_NAME, Format, LoadedModel, ReadOptions, foreign_keys
 from bilens.io.stored_mlp import LayerLocation, Store, StoredMLP, headers_of
 from bilens.io.tensors import MixedDtypesError, check_names
-from bilens.nn.agreement import Agreement, together
+from bilens.nn.agreement import Agreement
 
 MAX_EXPERTS = 10_000
 NOTHING_SAID = ReadOptions()
@@ -140,11 +140,10 @@ def read_layers(
     if activation.scale != 1:
         about["activation"] = str(activation)
 
-    def measure() -> Agreement:
+    def measure() -> Agreement | None:
         ends = {location.name: (location, modules) for location, modules in (found[0], found[-1])}
-        phi = activation.function
-        return together(
-            compare_with_source(store, one, phi, content, modules, in_float64(layers[name].read()))
+        return all_of(
+            compare_with_source(store, one, content, modules, in_float64(layers[name].read()))
             for name, (one, modules) in ends.items()
         )
 

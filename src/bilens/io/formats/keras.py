@@ -2,12 +2,17 @@
 
 import json
 import operator
+import os
 import re
+import sys
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial, reduce
+from importlib.util import find_spec
 from io import BytesIO
 from math import prod
 from pathlib import Path
@@ -15,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from bilens.base.errors import CheckpointError, optional_package
@@ -36,6 +42,17 @@ ACTIVATIONS |= {"leaky_relu": (functional.leaky_relu, 0.2)}
 PASSED = ("InputLayer", "Dropout", "GaussianNoise", "GaussianDropout", "Identity")
 NESTED = ("Sequential", "Functional")
 MERGES = {"Add": operator.add, "Multiply": operator.mul}
+CONVOLUTIONS = ("Conv1D", "Conv2D", "Conv3D")
+# What Keras is let build: the layers that are read, and parts that are numbers alone.
+LAYERS = {*PASSED, *NESTED, *MERGES, *CONVOLUTIONS, "Flatten", "Activation", "Softmax", "ReLU"}
+LAYERS |= {"LeakyReLU", "Dense", "Normalization", "BatchNormalization", "Rescaling", "DTypePolicy"}
+HOMES = ("keras", "keras.layers", "keras.src.models.functional", "keras.src.models.sequential")
+PARTS = ("keras.initializers", "keras.regularizers", "keras.constraints")
+TENSOR = "__keras_tensor__"  # a value, in place of a class
+NOT_RUN = (
+    "Keras ran no whole model to compare with: it is not installed with a backend, or the layers "
+    "are not all that the file computes"
+)
 
 
 def read_keras(path: Path, options: ReadOptions) -> LoadedModel:
@@ -47,9 +64,44 @@ def read_keras(path: Path, options: ReadOptions) -> LoadedModel:
         check_memory(4 * size, f"{path}", "load a smaller file")
         config, weights = map(archive.read, ("config.json", "model.weights.h5"))
         reader = KerasReader(Operations(path, kind, read_hdf5(path, weights)))
-        ends = reader.model(json.loads(config)["config"])
+        content = json.loads(config)
+        ends = reader.model(content["config"])
         check = partial(check_layers, reader.to.root, reader.to.graph, source=SOURCE)
-        return reader.to.loaded(ends, file_sha256(path), check)
+        owner = partial(predict, path, content)
+        return reader.to.loaded(ends, file_sha256(path), check, owner, NOT_RUN)
+
+
+def predict(path: Path, content: Any, x: Tensor) -> tuple[str, Tensor] | None:
+    """Return what Keras itself gives for a file; None where it is not installed or cannot."""
+    ready = "keras" in sys.modules or "KERAS_BACKEND" in os.environ or find_spec("tensorflow")
+    if not ready or not is_inert({**content, "compile_config": None}):
+        return None
+    with suppress(Exception), warnings.catch_warnings():  # of another version, or no rows
+        warnings.simplefilter("ignore")  # Keras' own
+        import keras
+
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        made = np.array(model.predict(x.float().numpy(), verbose=0))
+        if "float16" in json.dumps(content):  # inside, where it may not be seen from outside
+            made = made.astype(np.float16)
+        return "Keras' own predict", torch.from_numpy(made).reshape(len(x), -1)
+    return None
+
+
+def is_inert(content: Any) -> bool:
+    """Tell whether a configuration names no class or function but those known to be harmless.
+
+    Keras imports what a configuration names, and calls it.
+    """
+    if isinstance(content, list):
+        return all(map(is_inert, content))
+    if not isinstance(content, dict):
+        return True
+    module, name = content.get("module"), content.get("class_name", TENSOR)
+    known = name in LAYERS if module in HOMES else module in PARTS and name != "function"
+    if (name != TENSOR and not known) or content.get("registered_name") not in (None, name):
+        return False
+    return all(map(is_inert, content.values()))
 
 
 def refuse_saved_model(path: Path, _: ReadOptions) -> LoadedModel:
@@ -142,8 +194,10 @@ class KerasReader:
         if kind == "Flatten":
             return self.to.call(torch.flatten, x, 1)
         if kind in ("Activation", "Softmax"):
-            return self.activated(x, said.get("activation", "softmax"))
-        if kind in ("ReLU", "LeakyReLU") and not (said.get("max_value") or said.get("threshold")):
+            over_classes = said.get("axis", -1) in (-1, [-1])
+            return self.activated(x, said.get("activation", "softmax" if over_classes else kind))
+        bent = said.get("max_value") is not None or said.get("threshold")
+        if kind in ("ReLU", "LeakyReLU") and not bent:
             return self.to.call(functional.leaky_relu, x, float(said["negative_slope"]))
         if kind == "Dense" and len(names) == 1 + said["use_bias"]:
             if self.to.tensors[names[0]].shape[1:] != (said["units"],):
@@ -152,7 +206,7 @@ class KerasReader:
             for bias in names[1:]:
                 y = self.to.call(operator.add, y, self.to.weight(bias))
             return self.activated(y, said["activation"])
-        is_conv = kind in ("Conv1D", "Conv2D", "Conv3D") and len(names) == 1 + said["use_bias"]
+        is_conv = kind in CONVOLUTIONS and len(names) == 1 + said["use_bias"]
         if is_conv and (y := self.convolved(x, said, names)) is not None:
             return self.activated(y, said["activation"])
         if kind == "Normalization" and names and said["axis"] == [-1] and not said["invert"]:

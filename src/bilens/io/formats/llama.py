@@ -14,14 +14,13 @@ from bilens.base.checks import check_count
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import read_json
 from bilens.base.memory import check_memory
-from bilens.io.formats.activations import activation_named
 from bilens.io.formats.families import Home
 from bilens.io.formats.safetensors_folder import folder_sha256, open_folder
-from bilens.io.formats.source import compare_with_source
+from bilens.io.formats.source import all_of, compare_with_source
 from bilens.io.loaded_model import CONFIG_NAME
 from bilens.io.tensors import check_layer_count, check_names, check_shapes
 from bilens.nn import BilinearTransformer
-from bilens.nn.agreement import Agreement, together
+from bilens.nn.agreement import Agreement
 from bilens.nn.block import TransformerConfig
 from bilens.nn.huggingface import BRANCHES, UNEMBED, from_llama_tensors, llama_shapes
 from bilens.nn.layer_view import LayerView
@@ -162,18 +161,19 @@ def norm_before(index: int) -> str:
     return f"model.layers.{index}.post_attention_layernorm.weight"
 
 
-def comparison_of_llama(folder: Path, module: BilinearTransformer) -> Callable[[], Agreement]:
+def comparison_of_llama(
+    folder: Path, module: BilinearTransformer
+) -> Callable[[], Agreement | None]:
     """Return what compares MLPs of a Llama that was read as a whole with their source."""
     content = read_json(folder / CONFIG_NAME)
     config, home = module.config, Home()
-    function = activation_named(config.gate or "identity").function
 
-    def compared(index: int) -> Agreement:
+    def compared(index: int) -> Agreement | None:
         location = home.location("model.", index, config.bias)
         norm = norm_before(index)
         store = open_folder(folder, {norm, *location.tensors()}.__contains__)
         modules = [(home.name(index), home.layout, home.modules)]
         read, gain = copy.deepcopy(module.mlps[index]).double(), store[norm].read().double()
-        return compare_with_source(store, location, function, content, modules, read, gain)
+        return compare_with_source(store, location, content, modules, read, gain)
 
-    return lambda: together(map(compared, sorted({0, config.n_layer - 1})))
+    return lambda: all_of(map(compared, sorted({0, config.n_layer - 1})))

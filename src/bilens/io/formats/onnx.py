@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate, pairwise
 from math import prod
 from pathlib import Path, PurePath
@@ -33,6 +34,7 @@ DOUBLE, NO_WEIGHTS = 11, {6, 7, 8, 9, 12, 13}  # whole numbers, truth values and
 # The first version that onnx's evaluator has of what means the same in earlier ones.
 SINCE = {"BatchNormalization": 14, "DequantizeLinear": 19}
 PASSED = ("Identity", "Dropout")
+NO_LIMIT = 3e38  # of a clamp: the largest number of float32 says that there is none
 FLOATING = {1, 10, 11, 16}  # onnx's numbers of types; casts between them are passed
 SAME = ("Relu", "Sigmoid", "Tanh", "Erf", "Exp", "Neg", "Abs", "Sqrt", "Pow", "MatMul", "Clip")
 FUNCTIONS: dict[str, Callable[..., Any]] = {name: getattr(torch, name.lower()) for name in SAME}
@@ -53,7 +55,8 @@ def read_onnx(path: Path, options: ReadOptions) -> LoadedModel:
             kind = f"ONNX file, {count} matrices of it dequantised"
         tensors = dict(stored_tensors(path, model.graph))
         graph = OnnxGraph(model, Operations(path, kind, tensors))
-        found = graph.to.loaded(graph.ends, file_sha256(*files), graph.compare)
+        owner = partial(outputs_of, path)
+        found = graph.to.loaded(graph.ends, file_sha256(*files), graph.compare, owner)
         return replace(found, files=tuple(files))
 
 
@@ -137,6 +140,42 @@ def run_nodes(
     part = helper.make_model(graph, opset_imports=versions)
     (made,) = package().reference.ReferenceEvaluator(part).run(None, given)
     return np.asarray(made)
+
+
+def outputs_of(path: Path, x: Tensor) -> tuple[str, Tensor] | None:
+    """Return what the file gives as it stands; None where nothing here runs it as a whole."""
+    # an operation or a version may be one that a runtime does not have; it may overflow
+    with suppress(Exception), np.errstate(all="ignore"):
+        model = package().load(str(path))
+        stored = {proto.name for proto in model.graph.initializer}
+        (given,) = [one for one in model.graph.input if one.name not in stored]
+        shape = [dim.dim_value for dim in given.type.tensor_type.shape.dim]
+        array = x.to(DTYPES[given.type.tensor_type.elem_type]).numpy()
+        source, run = runner_of(path, model)
+        # one row at a time where the file says so
+        parts = np.split(array, len(array)) if shape[:1] == [1] else [array]
+        sizes = shape[1:] if shape and all(shape[1:]) else [-1]
+        sized = [one.reshape(len(one), *sizes) for one in parts]
+        made = np.concatenate([run({given.name: one}).reshape(len(one), -1) for one in sized])
+        return source, torch.from_numpy(made)
+    return None
+
+
+def runner_of(path: Path, model: Any) -> tuple[str, Callable[[Any], Any]]:
+    """Return onnxruntime on the file, or else onnx's own evaluator, each giving its one output."""
+    with suppress(ImportError):
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return "onnxruntime on the whole file", lambda given: session.run(None, given)[0]
+    for one in model.opset_import:  # of version 13 to those, what else there is means the same
+        first = max((SINCE.get(node.op_type, 0) for node in model.graph.node), default=0)
+        if one.domain in ("", "ai.onnx") and first > one.version >= 13:
+            one.version = first
+        elif one.domain in ("", "ai.onnx") and first > one.version:
+            raise NotImplementedError("the evaluator takes another version of a node")
+    evaluator = package().reference.ReferenceEvaluator(model)
+    return "onnx's reference evaluator on the whole file", lambda g: evaluator.run(None, g)[0]
 
 
 def stored_tensors(path: Path, graph: Any) -> Iterator[tuple[str, StoredTensor]]:
@@ -224,6 +263,8 @@ class OnnxGraph:
             for one in node.attribute if to in FLOATING else ():
                 one.i = DOUBLE  # when it is compared with
             return x if to in FLOATING else None
+        if kind == "Clip" and (said or (more[1:] and more[1] is not None and more[1] < NO_LIMIT)):
+            return None  # far from here it is no ReLU, however large the limit
         if kind in FUNCTIONS:
             return call(FUNCTIONS[kind], *given)
         if kind == "Gelu":
@@ -235,7 +276,8 @@ class OnnxGraph:
         if kind in ("Softmax", "LogSoftmax"):
             if "axis" not in said and version_of(self.model) < 13:  # of all axes behind the first
                 last = rank == 2
-            return call(torch.softmax, x, -1) if last else None
+            function = torch.softmax if kind == "Softmax" else torch.log_softmax
+            return call(function, x, -1) if last else None
         if kind == "BatchNormalization" and not said.get("training_mode"):
             gain, shift, mean, variance = more
             numbers = 0.0, said.get("epsilon", 1e-5)

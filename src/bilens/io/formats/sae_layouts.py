@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import read_json
@@ -16,7 +15,6 @@ from bilens.io.formats.foreign_sae import (
     check_keys,
     check_values,
     count_in,
-    kept,
     load_sae,
     sae_files,
 )
@@ -102,17 +100,10 @@ def read_saelens(folder: Path, options: ReadOptions) -> LoadedModel:
         sign="relu",
         subtracts=subtracts,
     )
-    wide = {name: tensor.double() for name, tensor in tensors.items()}
-
-    def original(x: Tensor) -> Tensor:
-        pre = (x - wide["b_dec"] * subtracts) @ wide["W_enc"] + wide["b_enc"]
-        z = kept(pre * norms, k).relu() / norms
-        return z @ wide["W_dec"] + wide["b_dec"]
-
     sizes = count_in(path, content, "d_in"), count_in(path, content, "d_sae")
     provenance = {"format": f"SAELens {version or 'before 6'}"}
     provenance |= said_by(content if before_6 else metadata)
-    return load_sae(folder, options, weights, roles, sizes, original, provenance)
+    return load_sae(folder, options, weights, roles, sizes, provenance)
 
 
 SAELENS = Format("SAELens", lambda path: (path / SAELENS_WEIGHTS).exists(), read_saelens)
@@ -245,13 +236,9 @@ def read_sparsify(folder: Path, options: ReadOptions) -> LoadedModel:
     check_names(weights, tensors, SPARSIFY_TENSORS)
     encoder, bias, decoder, shift = (tensors[name] for name in SPARSIFY_TENSORS)
 
-    def original(x: Tensor) -> Tensor:
-        pre = functional.linear(x - shift.double(), encoder.double(), bias.double()).relu()
-        return kept(pre, k) @ decoder.double() + shift.double()
-
     roles = Roles(encoder, bias, decoder, shift, k=k, sign="relu")
     sizes = d_in, count_in(path, content, "num_latents")
-    return load_sae(folder, options, weights, roles, sizes, original, {"format": "sparsify"})
+    return load_sae(folder, options, weights, roles, sizes, {"format": "sparsify"})
 
 
 SPARSIFY = Format("sparsify", lambda path: (path / SPARSIFY_WEIGHTS).exists(), read_sparsify)
@@ -315,14 +302,10 @@ def read_official_sae(folder: Path, options: ReadOptions) -> LoadedModel:
     check_matrices(weights, {name: tensors[name] for name in names[:2]})
     bias = tensors.get("w_enc.bias", encoder.new_zeros(len(encoder)))
 
-    def original(x: Tensor) -> Tensor:
-        pre = functional.linear(x - shift.double(), encoder.double(), bias.double())
-        return functional.linear(kept(pre, k), decoder.double(), shift.double())
-
     roles = Roles(encoder, bias, decoder.T, shift, k=k, sign="raw")
     sizes = d_in, d_in * count_in(path, content, "expansion")
     provenance = {"format": "SAE of the paper's official repository", "hook": hook}
-    return load_sae(folder, options, weights, roles, sizes, original, provenance)
+    return load_sae(folder, options, weights, roles, sizes, provenance)
 
 
 OFFICIAL_SAE = Format(

@@ -13,8 +13,8 @@ from bilens.base.errors import (
     optional_package,
 )
 from bilens.base.files import file_sha256
+from bilens.io.estimator import from_sklearn
 from bilens.io.file_kinds import are_trees, kind_of, no_weights
-from bilens.io.in_memory import from_sklearn
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
 
 INERT = "sklearn.neural_network._stochastic_optimizers."  # every MLP has one: numbers alone

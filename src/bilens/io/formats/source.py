@@ -1,4 +1,4 @@
-"""An MLP as it was read, against transformers' own module or the formula of its family."""
+"""An MLP as it was read, against transformers' own module."""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from bilens.algebra.approximation.layer_weights import in_float64
 from bilens.io.formats.families import FAMILIES
@@ -25,22 +24,31 @@ Module = tuple[str, Layout, tuple[str, ...]]  # its path, its maps, what is run 
 def compare_with_source(
     store: Store,
     location: LayerLocation,
-    function: Run,
     content: Mapping[str, Any],
     modules: Iterable[Module],
     read: Run,
     gain: Tensor | None = None,
-) -> Agreement:
-    """Return how far an MLP, as it was read, is what the model computes."""
+) -> Agreement | None:
+    """Return how far an MLP, as it was read, is what the model computes.
+
+    None where transformers is not installed, or has no such model: nothing else knows.
+    """
     raw = raw_tensors(store, location)
-    source, run = "the formula of its family", by_the_formula(location, raw, function)
     theirs = module_of_transformers(content, location, modules, raw)
-    if theirs is not None:
-        source, run = theirs
+    if theirs is None:
+        return None
+    source, run = theirs
     width = raw["up"].shape[0 if location.transposed else 1]
     return agrees(
         location.name, source, width, read, lambda x: run(x if gain is None else gain * x)
     )
+
+
+def all_of(found: Iterable[Agreement | None]) -> Agreement | None:
+    """Return several comparisons as one; None where one of them could not be made."""
+    found = [*found]
+    made = [one for one in found if one is not None]
+    return together(made) if len(made) == len(found) else None
 
 
 def raw_tensors(store: Store, location: LayerLocation) -> dict[str, Tensor]:
@@ -51,30 +59,6 @@ def raw_tensors(store: Store, location: LayerLocation) -> dict[str, Tensor]:
     if location.index is not None:
         found = {role: stack.one(location.index) for role, stack in found.items()}
     return {role: tensor.read().double() for role, tensor in found.items()}
-
-
-def by_the_formula(location: LayerLocation, raw: Mapping[str, Tensor], function: Run) -> Run:
-    """Return down(φ(gate x) ∘ up x) straight from the tensors; branches are cut as outputs."""
-
-    def linear(role: str, x: Tensor) -> Tensor:
-        y = x @ raw[role] if location.transposed else functional.linear(x, raw[role])
-        bias = raw.get(f"{role}_bias")
-        return y if bias is None else y + bias
-
-    def run(x: Tensor) -> Tensor:
-        up = linear("up", x)
-        if location.gate is None:
-            hidden = function(up)
-        elif location.fused:
-            gate, value = up.chunk(2, dim=-1)
-            if location.interleaved:  # of gpt-oss alone
-                gate, value = up[..., ::2], 1 + up[..., 1::2].clamp(-7, 7)
-            hidden = function(gate) * value
-        else:
-            hidden = function(linear("gate", x)) * up
-        return hidden if location.down is None else linear("down", hidden)
-
-    return run
 
 
 def module_of_transformers(
@@ -169,12 +153,12 @@ def one_expert(module: Any, location: LayerLocation, raw: Mapping[str, Tensor]) 
 
 
 def compare_ends(
-    store: Store, layers: Mapping[str, tuple[LayerLocation, StoredMLP]], function: Run, kind: str
-) -> Agreement:
+    store: Store, layers: Mapping[str, tuple[LayerLocation, StoredMLP]], kind: str
+) -> Agreement | None:
     """Return how far the first and the last MLP are what transformers computes in such a model.
 
     The file names neither activation nor order of the branches: both are the library's own, for
-    the type of model that the format stands for. An expert is compared with the formula.
+    the type of model that the format stands for. An expert is compared with nothing.
     """
     home, names = FAMILIES[kind].homes[0], [*layers]
     found = []
@@ -189,5 +173,5 @@ def compare_ends(
         whole = ".experts." not in location.name
         modules = [(home.name(0), home.layout, home.modules)] if whole else []
         read = in_float64(stored.read())
-        found.append(compare_with_source(store, location, function, content, modules, read))
-    return together(found)
+        found.append(compare_with_source(store, location, content, modules, read))
+    return all_of(found)
