@@ -121,7 +121,7 @@ class Alignment:
     @cached_property
     def turn(self) -> Callable[[], Turn]:
         """Return how the residual stream of the baseline has to be turned to be the model's."""
-        return turn_of_stream(self.model.tensors, self.baseline.tensors)
+        return turn_of_stream(self.model, self.baseline)
 
     @property
     def notes(self) -> tuple[AlignmentNote, ...]:

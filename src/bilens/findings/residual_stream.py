@@ -11,26 +11,26 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bilens.findings.adapters import vocabulary_of
-from bilens.io.stored_mlp import Store
+from bilens.io.loaded_model import LoadedModel
+from bilens.io.vocabulary import vocabulary_of
 
 CLOSE = 0.5  # ‖ΔW‖ / ‖W‖ of what one was made from the other; of two trainings it is √2
 ROUNDED = 1e-5  # of the size of an embedding: what rounding to float32 leaves of a turn
 Turn = Tensor | Literal["same", "unknown"]  # x of the baseline = turn @ x of the model
 
 
-def turn_of_stream(model: Store, baseline: Store) -> Callable[[], Turn]:
+def turn_of_stream(model: LoadedModel, baseline: LoadedModel) -> Callable[[], Turn]:
     """Return a function that finds the turn when it is first asked for: it reads the embeddings."""
     return cache(lambda: find_turn(model, baseline))
 
 
-def find_turn(model: Store, baseline: Store) -> Turn:
+def find_turn(model: LoadedModel, baseline: LoadedModel) -> Turn:
     """Return the orthogonal matrix that makes embeddings and unembeddings equal, if any does.
 
     Math: the orthogonal Procrustes problem, min ‖E_baseline − E_model Rᵀ‖, whose R is U Vᵀ of
         E_baselineᵀ E_model = U S Vᵀ; it is taken where both tables then agree within rounding.
     """
-    found = [vocabulary_of(store, str) for store in (baseline, model)]
+    found = [vocabulary_of(one) for one in (baseline, model)]
     if found[0] is None or found[1] is None:
         return "unknown"
     before, after = found[0].embedding, found[1].embedding

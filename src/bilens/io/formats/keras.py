@@ -68,7 +68,7 @@ def read_keras(path: Path, options: ReadOptions) -> LoadedModel:
         ends = reader.model(content["config"])
         check = partial(check_layers, reader.to.root, reader.to.graph, source=SOURCE)
         owner = partial(predict, path, content)
-        return reader.to.loaded(ends, file_sha256(path), check, owner, NOT_RUN)
+        return reader.to.loaded(ends, file_sha256(path), check, owner, (NOT_RUN,))
 
 
 def predict(path: Path, content: Any, x: Tensor) -> tuple[str, Tensor] | None:
