@@ -384,7 +384,7 @@ def test_maps_and_measures_that_do_not_fit_are_refused() -> None:
     for read in (lambda m: m.layer_map(1), lambda m: m.layer_map(0, "embedding")):
         with pytest.raises(UsageError, match="numbers are of different coordinates"):
             similarity(read(first), read(second))
-        assert float(similarity(read(first), read(same))) == pytest.approx(1)
+        assert float(similarity(read(first), read(same)).detach()) == pytest.approx(1)
     blocks = [part for _ in range(2) for part in (nn.Linear(5, 5), nn.ReLU())]
     with pytest.raises(UsageError, match="numbers are of different coordinates"):
         similarity(

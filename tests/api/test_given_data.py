@@ -272,7 +272,7 @@ def saved(folder: Path, kind: str, last: str, width: int = 1) -> tuple[Path, Any
     parts = torch.nn.Linear(3, 6), torch.nn.ReLU(), torch.nn.Linear(6, width), ends[last]
     module = torch.nn.Sequential(*filter(None, parts))
     path = export(module, torch.zeros(1, 3), folder / "m.onnx")
-    return path, lambda x: module(torch.from_numpy(x)).detach().numpy()
+    return path, lambda x: module(torch.from_numpy(x.copy())).detach().numpy()
 
 
 @pytest.mark.parametrize("kind", ["keras", "onnx"])

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import tiny_language_models as tiny
+from bilens.api.alignment import align_models
 from bilens.api.comparison import vocabulary_of_model, whole_difference
 from bilens.base import silent
 from bilens.io.in_memory import from_module
@@ -254,7 +255,8 @@ def test_planted_directions_are_the_tokens_of_the_model(kind: str, tmp_path: Pat
                 expected[path] = read_by_hand(model, kind, v, before)
     for name, one in (("base", base), ("tuned", model)):
         one.save_pretrained(tmp_path / name)
-    found = whole_difference(load(tmp_path / "tuned"), load(tmp_path / "base"), silent).whole
+    pair = align_models(load(tmp_path / "tuned"), load(tmp_path / "base"))
+    found = whole_difference(pair, silent).whole
     assert found is not None
     directions = {one.name.removesuffix(".weight"): one for one in found.directions}
     assert len(directions) == len(expected)
@@ -276,7 +278,9 @@ def test_modules_in_memory_say_what_their_folders_say(kind: str, tmp_path: Path)
     for one in (model, base):
         one.save_pretrained(tmp_path / str(len(found)))
         found.append((from_module(one), load(tmp_path / str(len(found)))))
-    whole = [whole_difference(*pair, silent).whole for pair in zip(*found, strict=True)]
+    whole = [
+        whole_difference(align_models(*pair), silent).whole for pair in zip(*found, strict=True)
+    ]
     assert whole[0] is not None
     assert whole[1] is not None
     (one,), (other,) = (each.directions for each in whole)
