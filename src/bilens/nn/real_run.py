@@ -25,20 +25,23 @@ def in_evaluation(module: nn.Module) -> Iterator[None]:
     neither `eval` nor `train` is called, which a module may have its own way of.
     """
     with ONE_AT_A_TIME, torch.random.fork_rng(), torch.no_grad():
-        before = [(part, part.training, {**vars(part)}) for part in module.modules()]
-        held = [(part, {**part._buffers}) for part, *_ in before]
+        flags = [(part, part.training) for part in module.modules()]
+        # of what TorchScript compiled, no attribute is Python's
+        parts = [part for part, _ in flags if not isinstance(part, torch.jit.ScriptModule)]
+        before = [(vars(part), {**vars(part)}) for part in parts]
+        before += [(part._buffers, {**part._buffers}) for part in parts]
         kept = [(one, one.clone()) for one in module.buffers()]
         try:
-            for part, *_ in before:
+            for part, _ in flags:
                 part.training = False
             yield
         finally:
-            for part, training, attributes in before:
-                vars(part).clear()
-                vars(part).update(attributes)
+            for now, then in before:
+                for name in now.keys() - then.keys():
+                    del now[name]
+                now.update(then)
+            for part, training in flags:
                 part.training = training
-            for part, buffers in held:
-                part._buffers.update(buffers)
             for one, values in kept:
                 if not torch.equal(one, values):
                     one.copy_(values)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import takewhile
 
+import torch
 from torch import Tensor, fx, nn
 
 from bilens.algebra.quadratic_map import basis_of
@@ -62,6 +63,8 @@ class FoundMLPs:
 def find_mlps(module: nn.Module, example: object = None) -> FoundMLPs:
     """Return the MLPs of a module; it is not changed, and its weights are not copied."""
     check_type("module", module, nn.Module, "pass a torch.nn.Module")
+    if isinstance(module, torch.jit.ScriptModule):
+        raise UsageError("TorchScript is not read: pass the module that it was compiled from.")
     for name, parameter in module.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise UsageError(f"{name} has no shape yet: run the module on an input once.")
