@@ -475,6 +475,7 @@ class Answering(nn.Module):
 
 
 @cell("load module", "own object")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
 def test_a_compiled_script_is_refused() -> None:
     with pytest.raises(BilensError, match="TorchScript"):
         bl.from_module(torch.jit.script(mlp(nn.ReLU())))

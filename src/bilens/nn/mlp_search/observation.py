@@ -79,7 +79,7 @@ def evaluation_copy(module: nn.Module) -> nn.Module:
     parts = [*module.modules()]
     kept = [value for part in parts for value in vars(part).values() if isinstance(value, Tensor)]
     tensors = [*module.parameters(), *module.buffers()]
-    shared = {id(tensor): tensor for tensor in tensors} | {id(one): one.detach() for one in kept}
+    shared = {id(one): one.detach() for one in kept} | {id(tensor): tensor for tensor in tensors}
     try:
         copied = copy.deepcopy(module, shared)
     except Exception as error:
