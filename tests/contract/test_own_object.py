@@ -221,6 +221,22 @@ def test_what_changes_the_answer_of_a_module_is_not_passed_over(name: str, way: 
             bl.quadratic_fit(changed, samples=100)
 
 
+@cell("load module", "own object", "other function")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_small_difference_is_one(dtype: torch.dtype) -> None:
+    module = mlp(nn.ReLU()).to(dtype)
+    assert bl.from_module(module).load_report.verified
+    module.register_forward_hook(lambda _, __, made: 1.0001 * made)
+    with pytest.raises(BilensError, match="differs by"):
+        bl.from_module(module)
+
+
+@cell("load module", "own object")
+@pytest.mark.parametrize("head", [nn.Softmax(-1), nn.LogSoftmax(-1)])
+def test_what_stands_behind_the_last_layer_is_run_too(head: nn.Module) -> None:
+    assert assert_read_or_refused(nn.Sequential(mlp(nn.Tanh()), head))
+
+
 @cell("audit", "own object")
 @pytest.mark.parametrize("name", MODULES)
 @pytest.mark.parametrize("way", ["pre-hook", "hook inside"])

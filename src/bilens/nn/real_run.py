@@ -25,14 +25,12 @@ def in_evaluation(module: nn.Module) -> Iterator[None]:
     neither `eval` nor `train` is called, which a module may have its own way of.
     """
     with ONE_AT_A_TIME, torch.random.fork_rng(), torch.no_grad():
-        flags = [(part, part.training) for part in module.modules()]
-        # of what TorchScript compiled, no attribute is Python's
-        parts = [part for part, _ in flags if not isinstance(part, torch.jit.ScriptModule)]
-        before = [(vars(part), {**vars(part)}) for part in parts]
+        parts = [*module.modules()]
+        before = [(vars(part), {**vars(part)}) for part in parts]  # `training` is one of them
         before += [(part._buffers, {**part._buffers}) for part in parts]
         kept = [(one, one.clone()) for one in module.buffers()]
         try:
-            for part, _ in flags:
+            for part in parts:
                 part.training = False
             yield
         finally:
@@ -40,8 +38,6 @@ def in_evaluation(module: nn.Module) -> Iterator[None]:
                 for name in now.keys() - then.keys():
                     del now[name]
                 now.update(then)
-            for part, training in flags:
-                part.training = training
             for one, values in kept:
                 if not torch.equal(one, values):
                     one.copy_(values)
