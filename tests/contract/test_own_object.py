@@ -1,6 +1,7 @@
 """Guards against a claim about a copy: what is read is the module that was given, as it runs."""
 
 import copy
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from bilens.base.errors import BilensError
 from contract.drawn import drawn
 from contract.table import cell
 
+# of torch, about functions that it will take away
+pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 WIDTH, HIDDEN, OUT = 4, 6, 3
 SCALES = (0.1, 1.0, 5.0, 20.0)
 HEADS = {"softmax": torch.softmax, "log_softmax": torch.log_softmax}
@@ -216,6 +219,22 @@ def test_what_changes_the_answer_of_a_module_is_not_passed_over(name: str, way: 
     if not assert_read_or_refused(changed) or name != "of torch":
         with pytest.raises(BilensError):
             bl.quadratic_fit(changed, samples=100)
+
+
+@cell("load module", "own object", "other function")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_small_difference_is_one(dtype: torch.dtype) -> None:
+    module = mlp(nn.ReLU()).to(dtype)
+    assert bl.from_module(module).load_report.verified
+    module.register_forward_hook(lambda _, __, made: 1.0001 * made)
+    with pytest.raises(BilensError, match="differs by"):
+        bl.from_module(module)
+
+
+@cell("load module", "own object")
+@pytest.mark.parametrize("head", [nn.Softmax(-1), nn.LogSoftmax(-1)])
+def test_what_stands_behind_the_last_layer_is_run_too(head: nn.Module) -> None:
+    assert assert_read_or_refused(nn.Sequential(mlp(nn.Tanh()), head))
 
 
 @cell("audit", "own object")
@@ -455,6 +474,121 @@ def test_a_known_activation_is_still_found_by_an_example(function: Any, gated: b
     torch.testing.assert_close(
         view.weights(torch.float64)(x.double()), run(module, x), rtol=1e-4, atol=1e-4
     )
+
+
+# ---- the same function, written or answered otherwise
+
+
+class Answering(nn.Module):
+    """A network whose answer is wrapped, alone or with something beside it."""
+
+    def __init__(self, answer: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.inside, self.answer = mlp(nn.ReLU()), answer
+
+    def forward(self, x: Tensor) -> Any:
+        return self.answer(self.inside(x), x)
+
+
+@cell("load module", "own object")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+def test_a_compiled_script_is_refused() -> None:
+    with pytest.raises(BilensError, match="TorchScript"):
+        bl.from_module(torch.jit.script(mlp(nn.ReLU())))
+
+
+class Named(nn.Module):
+    """Tokens, an embedding, a network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.inside = nn.Embedding(9, WIDTH), mlp(nn.ReLU())
+
+    def forward(self, ids: Tensor) -> Tensor:
+        y: Tensor = self.inside(self.table(ids))
+        return y
+
+
+OTHERWISE: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "tuple": (lambda: Answering(lambda y, _: (y,)), "inside"),
+    "mapping": (lambda: Answering(lambda y, _: {"y": y}), "inside"),
+    "several": (lambda: Answering(lambda y, x: (y, x)), "inside"),
+    "parallel": (lambda: nn.DataParallel(mlp(nn.ReLU())), "module"),
+    "compiled": (lambda: torch.compile(mlp(nn.ReLU()), backend="eager"), "_orig_mod"),
+}
+
+
+@cell("load module", "own object", "same function")
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_a_network_is_read_inside_of_what_holds_it(name: str) -> None:
+    build, path = OTHERWISE[name]
+    module = build()
+    model = bl.from_module(module)
+    assert model.load_report.verified
+    (view,) = model.layers.values()
+    x = inputs()
+    inside = run(module.get_submodule(path), x)
+    torch.testing.assert_close(
+        view.weights(torch.float64)(x.double()), inside, rtol=1e-4, atol=1e-4
+    )
+
+
+@cell("load module", "own object")
+def test_what_a_module_reads_is_told_by_an_example() -> None:
+    module = Named()
+    assert not bl.from_module(module).load_report.verified
+    assert bl.from_module(module, torch.arange(9)[None]).load_report.verified
+    standardised(module.inside)
+    with pytest.raises(BilensError, match="inside has forward hooks"):
+        bl.from_module(module, torch.arange(9)[None])
+
+
+@cell("load module", "permuted units", "scaled branches", "saved", "other dtype")
+@cell("fit", "permuted units", "other dtype")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_the_same_network_written_otherwise_reads_the_same(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    module = mlp(nn.ReLU()).to(dtype).double()  # numbers that each dtype holds
+    x, same = inputs().double(), copy.deepcopy(module)
+    order = torch.randperm(HIDDEN, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        same[0].weight.copy_(4 * module[0].weight[order])
+        same[0].bias.copy_(4 * module[0].bias[order])
+        same[2].weight.copy_(module[2].weight[:, order] / 4)
+    torch.save(same.to(dtype).state_dict(), tmp_path / "saved.pt")
+    again = mlp(nn.ReLU()).to(dtype)
+    again.load_state_dict(torch.load(tmp_path / "saved.pt"))
+    expected = run(module, x)
+    fits = []
+    for one in (module, again):
+        model = bl.from_module(one)
+        assert model.load_report.verified
+        torch.testing.assert_close(read(model, x), expected)
+        fits.append(bl.quadratic_fit(one, samples=100).quadratic_map(x))
+    torch.testing.assert_close(fits[0], fits[1])
+
+
+@cell("load module", "threads")
+def test_threads_that_read_one_module_leave_it_as_it_was() -> None:
+    module = mlp(Moded(), nn.Dropout(0.4)).train()
+    found: list[bool] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(read_as_a_whole(module))) for _ in range(4)
+    ]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert found == [True] * 4
+    assert all(part.training for part in module.modules())
+    assert all(not part._forward_hooks for part in module.modules())
+
+
+def read_as_a_whole(module: nn.Module) -> bool:
+    """Tell whether a module is read as a whole and verified."""
+    model = bl.from_module(module)
+    return bool(model.network) and model.load_report.verified
 
 
 # ---- drawn networks

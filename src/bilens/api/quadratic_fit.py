@@ -155,9 +155,9 @@ def layers_and_run(subject: Subject) -> tuple[tuple[Layer, ...], Run]:
     for name, parameter in module.named_parameters():
         check_finite(name, parameter)
     model = LoadedModel(module, "", "") if isinstance(module, Module) else from_module(module)
-    layers = network_of(model)
+    network = network_of(model)
     device = next(module.parameters()).device
-    return chained([each_part(layer, lambda part: part.to(device)) for layer in layers])
+    return chained([each_part(layer, lambda part: part.to(device)) for layer in network])
 
 
 def network_of(model: LoadedModel) -> tuple[Layer, ...]:

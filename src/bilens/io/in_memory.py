@@ -23,8 +23,9 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
     activation between them, ordinary or gated, convolutions as maps of the patch at each place;
     biases, residual paths and batch normalisations become part of a layer, an activation is known
     by its values. Where that does not reach, an example is run and what enters each linear map is
-    compared with what leaves the ones before. Every layer is compared with what the module computes
-    there; `model.load_report` says how far it is off, and what was not read.
+    compared with what leaves the ones before. What is read is compared with the module itself as
+    its owner calls it, hooks and all, in evaluation: on the example, or else at several scales.
+    `model.load_report` says how far it is off, what was not read, and what could not be compared.
 
     A module on the meta device is read as a plan: names, sizes and what each layer is made of,
     which nothing was compared with; `bl.plan_eigendecomposition(view)` says what one will take.
@@ -32,16 +33,18 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
     `bl.quadratic_fit` reads the model end to end where its layers one behind the other are the
     module, and `model.layers[name]` one by one.
 
-    Cost: a trace of each part and, for the check, a copy in float64 of one traced part at a time.
+    Cost: a trace of each part, a copy in float64 of one traced part at a time, and a run of the
+        module or its parts on 64 rows; its flags and buffers are put back, whatever happens.
 
     Args:
         module: any module, or a wrapper of nnsight with one; its weights are read when they are
             asked for, so that layers of a module that is trained on are those of the moment.
-        example: an input, a tuple of arguments or a mapping of keyword arguments, run once without
-            gradients; None for no run.
+        example: an input, a tuple of arguments or a mapping of keyword arguments, which the module
+            is run on without gradients; None for random rows.
 
     Raises:
-        UsageError: If it is no module, cannot be copied, holds no MLP, or the example does not run.
+        UsageError: If it is no module, cannot be copied, holds no MLP or computes something else
+            than what is read of it, or the example does not run.
         NonFiniteError: If a weight of a layer is NaN or infinite.
         MemoryLimitError: If a part in float64 would not fit.
     """

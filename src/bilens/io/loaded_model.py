@@ -199,10 +199,10 @@ class LoadedModel:
     def exactness(self) -> Agreement | None:
         """How far layers, as they were read, compute what their source does.
 
-        The first and the last layer of a file of others, and the first one of a module of ours,
-        measured when it is first asked for, on random inputs in float64; where all layers were
-        compared while they were found, the worst of them; None where the file says nothing that
-        they could be compared with.
+        The first and the last layer of a file of others, on random inputs in float64, and a module
+        of ours as it runs, measured when it is first asked for; where all layers were compared
+        while they were found, the worst of them; None where there is nothing that they could be
+        compared with, or one of them could not be.
 
         Raises:
             NumericalError: If it is another function.

@@ -132,7 +132,8 @@ def agreement_with_run(
     unit, found = unit_roundoff(made), list[Agreement]()
     finer = torch.finfo(made.dtype).eps / torch.finfo(coarse).eps
     pairs = [(in_float64(one), in_dtype(one, coarse)) for one in layers]
-    for rows, given in zip(made.cpu().split(ROWS), x.cpu().split(ROWS), strict=True):
+    for start in range(0, len(x), ROWS):
+        rows, given = (part[start : start + ROWS].cpu() for part in (made, x))
         exact, rounded = given.double(), given.to(coarse)
         for wide, narrow in pairs:
             exact, rounded = wide(exact), narrow(rounded)

@@ -167,10 +167,10 @@ def compare_with_module(module: Module, layers: Mapping[str, LayerView]) -> Agre
     """
     read, why = [view.read() for view in layers.values()], what_may_differ(module)
     if not isinstance(module, BilinearTransformer):
-        found = compare_network(module, read)
-        if isinstance(found, str):
-            raise NumericalError(f"the {type(module).__name__} cannot be compared: {found}.")
-        return replace(found, layer=" and ".join(layers)).required(because=why)
+        whole = compare_network(module, read)
+        if isinstance(whole, str):
+            raise NumericalError(f"the {type(module).__name__} cannot be compared: {whole}.")
+        return replace(whole, layer=" and ".join(layers)).required(because=why)
     paths = [f"blocks.{index}.mlp" for index in range(len(read))]
     ids = torch.arange(min(module.config.n_ctx, ROWS), device=next(module.parameters()).device)
     seen = run_as_owner(module, ids[None] % module.config.vocab_size, paths)[1]

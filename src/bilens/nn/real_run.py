@@ -25,20 +25,19 @@ def in_evaluation(module: nn.Module) -> Iterator[None]:
     neither `eval` nor `train` is called, which a module may have its own way of.
     """
     with ONE_AT_A_TIME, torch.random.fork_rng(), torch.no_grad():
-        before = [(part, part.training, {**vars(part)}) for part in module.modules()]
-        held = [(part, {**part._buffers}) for part, *_ in before]
+        parts = [*module.modules()]
+        before = [(vars(part), {**vars(part)}) for part in parts]  # `training` is one of them
+        before += [(part._buffers, {**part._buffers}) for part in parts]
         kept = [(one, one.clone()) for one in module.buffers()]
         try:
-            for part, *_ in before:
+            for part in parts:
                 part.training = False
             yield
         finally:
-            for part, training, attributes in before:
-                vars(part).clear()
-                vars(part).update(attributes)
-                part.training = training
-            for part, buffers in held:
-                part._buffers.update(buffers)
+            for now, then in before:
+                for name in now.keys() - then.keys():
+                    del now[name]
+                now.update(then)
             for one, values in kept:
                 if not torch.equal(one, values):
                     one.copy_(values)

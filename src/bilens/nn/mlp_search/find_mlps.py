@@ -1,10 +1,12 @@
 """The layers of neurons inside a module: what is found, how far it is right, what is left out."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import takewhile
 
+import torch
 from torch import Tensor, fx, nn
 
 from bilens.algebra.quadratic_map import basis_of
@@ -62,6 +64,8 @@ class FoundMLPs:
 def find_mlps(module: nn.Module, example: object = None) -> FoundMLPs:
     """Return the MLPs of a module; it is not changed, and its weights are not copied."""
     check_type("module", module, nn.Module, "pass a torch.nn.Module")
+    if isinstance(module, torch.jit.ScriptModule):
+        raise UsageError("TorchScript is not read: pass the module that it was compiled from.")
     for name, parameter in module.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise UsageError(f"{name} has no shape yet: run the module on an input once.")
@@ -164,7 +168,9 @@ class Search:
     def known_far_out(self, seen: list[FoundLayer], example: object) -> list[FoundLayer]:
         """Return the layers whose activation is the same where an example does not reach."""
         planted = list(dict.fromkeys(path for one in seen for path in one.branches))
-        far = observed_layers(watch(self.module, example, planted))[0] if seen else []
+        far: list[FoundLayer] = []
+        with suppress(UsageError):  # it does not run on such values
+            far = observed_layers(watch(self.module, example, planted))[0] if seen else []
         found = {one.made_of() for one in far}
         said = "the activation is not known beyond the values that the example reaches"
         self.notes += [f"{one.location}: {said}" for one in seen if one.made_of() not in found]

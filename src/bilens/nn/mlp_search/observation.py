@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import Node
-from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from bilens.algebra.approximation.activation import Activation
 from bilens.algebra.approximation.layer_weights import in_float64
@@ -79,7 +79,7 @@ def evaluation_copy(module: nn.Module) -> nn.Module:
     parts = [*module.modules()]
     kept = [value for part in parts for value in vars(part).values() if isinstance(value, Tensor)]
     tensors = [*module.parameters(), *module.buffers()]
-    shared = {id(tensor): tensor for tensor in tensors} | {id(one): one.detach() for one in kept}
+    shared = {id(one): one.detach() for one in kept} | {id(tensor): tensor for tensor in tensors}
     try:
         copied = copy.deepcopy(module, shared)
     except Exception as error:
@@ -100,10 +100,11 @@ def compute_when_read(part: nn.Module, hook: Any) -> None:
     """Make a weight that a hook computes before each run a property of a part."""
     if not isinstance(hook, WEIGHT_HOOKS):
         return
-    name = str(hook._tensor_name if isinstance(hook, BasePruningMethod) else hook.name)
-    compute: Callable[[Any], Any] = getattr(hook, "compute_weight", None) or hook.apply_mask
+    name: Any = getattr(hook, "name", None) or getattr(hook, "_tensor_name")  # noqa: B009
     if isinstance(hook, SpectralNorm):
-        compute = partial(hook.compute_weight, do_power_iteration=False)
+        compute: Callable[[Any], Any] = partial(hook.compute_weight, do_power_iteration=False)
+    else:
+        compute = hook.compute_weight if isinstance(hook, WeightNorm) else hook.apply_mask
     kind = type(part)
     own = {name: property(compute), "__module__": kind.__module__}
     part.__class__ = type(kind.__name__, (kind,), own)
@@ -235,9 +236,11 @@ def watch_once(
             if path in planted:
                 # other points for the second branch of a gate than for the first
                 places = (start + torch.arange(made.numel())) * (1 + [*planted].index(path) % 3)
-                made = POINTS[places % len(POINTS)].to(made).reshape(made.shape)
+                points: Tensor = POINTS[places % len(POINTS)]
+                made = points.to(made).reshape(made.shape)
             seen[path] = Watched(path, step, first_rows(given[0]), first_rows(made))
-            return made
+            changed: Tensor = made
+            return changed
 
         part.register_forward_hook(keep)
     call(runner, example)
