@@ -41,4 +41,11 @@ def variants() -> dict[str, dict[str, Any]]:
     pairs["objectives"] = [
         {**item, "source": (item["target"] + 1) % 3} for item in 8 * pairs["objectives"]
     ]
-    return {"plain": make_attack(), "failed": failed, "pairs": pairs}
+    free = make_attack()  # of data whose box is not known
+    for objective in free["objectives"]:
+        objective["clipped_images"] = 0
+        for item in objective["perturbations"]:
+            item["clipped"] = None
+    for curve in free["curves"]:
+        curve["clipped"] = None
+    return {"plain": make_attack(), "failed": failed, "pairs": pairs, "free": free}
