@@ -179,9 +179,14 @@ def audit(
             trial = tried(model, baseline, try_words, seed, progress)
             difference = structs.replace(difference, trial=trial)
     asked = Asked(seed, command, progress, baseline, conditions, difference, performance, inputs)
-    options = {"null_samples": null_samples, "seed": seed, "threshold": threshold}
-    options |= {"try_words": try_words, "train_data": data_sha256(trained)}
-    options |= {"inputs": None if inputs is None else dict(inputs.about)}
+    options = {
+        "null_samples": null_samples,
+        "seed": seed,
+        "threshold": threshold,
+        "try_words": try_words,
+        "train_data": data_sha256(trained),
+        "inputs": inputs and dict(inputs.about),
+    }
     asked = replace(asked, data=given, options=options)
     if isinstance(model, LoadedModel) and is_of_columns(model):
         return audit_table(model, given, asked)
