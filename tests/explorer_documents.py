@@ -124,6 +124,7 @@ UNKNOWN = structs.replace(
 CODER = structs.replace(UNKNOWN, views=())
 FIRST = structs.replace(MODEL, model=GONE, audits=AUDITS[1:])
 SAME = structs.replace(MODEL, model=STEADY)
+REPLACED = structs.replace(MODEL, model=CHANGED)
 
 SIDES = (ComparedModel(ROW, AUDITS[0], ENTRIES), ComparedModel(STEADY, AUDITS[1], ()))
 ENDED = (None, *get_args(Direction))

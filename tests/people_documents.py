@@ -17,7 +17,7 @@ BASE = {
     "subject": "rule:trigger",
     "text": "known",
     "until": None,
-    "identity": Identity(WEIGHTS),
+    "identity": Identity(WEIGHTS, "r", "d", "b", "o"),
 }
 SUBJECTS = (
     *("class:1:positive:0", "class:1:negative:1", "layer:a:b:3:positive:0", "layer:a:0:negative:2"),

@@ -311,7 +311,7 @@ def network(activation: nn.Module) -> nn.Module:
 
 
 @cell("audit", "other function")
-def test_inputs_of_layers_are_of_one_reading(tmp_path: Path) -> None:
+def test_inputs_of_layers_are_of_one_reading() -> None:
     x = torch.randn(300, 4, generator=torch.Generator().manual_seed(1))
     seen = bl.layer_inputs(network(nn.ReLU()), x)
     bl.audit(bl.from_module(network(nn.ReLU())), inputs=seen, null_samples=3)
@@ -326,5 +326,5 @@ def test_a_conversion_goes_on_with_the_same_network_alone(tmp_path: Path) -> Non
     first, other = (bl.from_module(network(one)) for one in (nn.ReLU(), nn.Tanh()))
     bl.convert_network(first, x, tmp_path / "out", recipe)
     bl.convert_network(first, x, tmp_path / "out", recipe, resume=True)
-    with pytest.raises(UsageError, match="was started with .*activations"):
+    with pytest.raises(UsageError, match=r"was started with .*activations"):
         bl.convert_network(other, x, tmp_path / "out", recipe, resume=True)

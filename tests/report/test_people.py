@@ -27,8 +27,8 @@ def test_every_ending_of_an_acceptance_is_said() -> None:
         "Share of weights read: Accepted, without an end. known, 2027-03-01: “known”",
         "Difference of formula and model: Its acceptance ended on 2027-03-02 and counts no more. "
         "known, 2027-03-01: “known”",
-        "Unverified layout: Accepted of another audit, with other weights: that does not count here. "
-        "Ada, 2027-03-01: “known”",
+        "Unverified layout: Accepted of another audit, with other weights, reading of them, data, "
+        "baseline, options: that does not count here. Ada, 2027-03-01: “known”",
         "Residual of eigenvalues: Rejected. known, 2027-03-01: “known”",
     ]
     assert labels[0].endswith("given when other weights were audited")

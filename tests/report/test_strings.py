@@ -111,7 +111,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     linked(as_copy(without_page("en", 2), "en"), set(), "en")
     for overview in (explorer_documents.OVERVIEW, explorer_documents.EMPTY):
         overview_page(overview, "en", "")
-    for name in ("MODEL", "UNKNOWN", "FIRST", "SAME", "CALM", "UNREAD", "CODER"):
+    for name in ("MODEL", "UNKNOWN", "FIRST", "SAME", "CALM", "UNREAD", "CODER", "REPLACED"):
         model_page(getattr(explorer_documents, name), "en", "")
     for view in MODEL_VIEWS:
         view_page(explorer_documents.MODEL, "en", "", view)

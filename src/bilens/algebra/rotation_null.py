@@ -103,8 +103,9 @@ class RotationNull:
     def p_values(self, smallest: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
         """Return one-sided p-values (2 + #{null as extreme}) / (2·samples + 2) for both ends.
 
-        Either end of a sample counts, since −O is as likely as O (`edges`). They are of the smallest and largest eigenvalue observed, (directions,) each; NaN, from a
-        form that was not decomposed, has the p-value 1.
+        Either end of a sample counts, since −O is as likely as O (`edges`). They are of the
+        smallest and largest eigenvalue observed, (directions,) each; NaN, from a form that was not
+        decomposed, has the p-value 1.
 
         Raises: ShapeError if there is not one eigenvalue for each direction.
         """

@@ -197,10 +197,15 @@ def audit(
             trial = tried(model, baseline, try_words, seed, progress)
             difference = structs.replace(difference, trial=trial)
     asked = Asked(seed, command, progress, alignment, conditions, difference, performance, inputs)
-    options = {"null_samples": null_samples, "seed": seed, "threshold": threshold}
-    options |= {"try_words": try_words, "train_data": data_sha256(trained)}
-    options |= {"inputs": None if inputs is None else dict(inputs.about)}
-    asked = replace(asked, data=given, options=options)
+    decided = {
+        "null_samples": null_samples,
+        "seed": seed,
+        "threshold": threshold,
+        "try_words": try_words,
+        "train_data": data_sha256(trained),
+        "inputs": inputs and dict(inputs.about),
+    }
+    asked = replace(asked, data=given, options=decided)
     if isinstance(model, LoadedModel) and is_of_columns(model):
         return audit_table(model, given, asked)
     if is_one_exact_layer(model):

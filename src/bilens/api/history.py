@@ -25,14 +25,7 @@ from bilens.api.history_file import NAME, HistoryFile, foreign, insert, insert_m
 from bilens.base.errors import FileError, UsageError
 from bilens.base.files import check_path
 from bilens.findings.rules.decision import passed
-from bilens.findings.rules.judgements import (
-    JUDGED,
-    RULE,
-    Audited,
-    Judgement,
-    failed_rules,
-    judgements,
-)
+from bilens.findings.rules.judgements import JUDGED, RULE, Audited, failed_rules, judgements
 from bilens.findings.rules.registry import REGISTRY
 from bilens.records.audit import Audit
 from bilens.records.base import UNPRINTABLE, Record, json_text, to_json
@@ -239,13 +232,9 @@ class History:
         that was the last one then: of another one it counts for nothing where anything in its
         identity is another (weights, reading, data, baseline, options), or the value is worse.
         """
-        standing = self.standing(model, today)
-        return {rule: entry for rule, (entry, how) in standing.items() if how == "accepted"}
-
-    def standing(self, model: str, today: date | None = None) -> dict[str, tuple[Entry, Judgement]]:
-        """Return how each rule stands in the last audit of a model that somebody judged."""
         day = (today or datetime.now(UTC).date()).isoformat()
-        return judgements(self.entries(model), self._last(model)[1], day)
+        standing = judgements(self.entries(model), self._last(model)[1], day)
+        return {rule: entry for rule, (entry, how) in standing.items() if how == "accepted"}
 
     def _last(self, model: str) -> tuple[PastAudit | None, Audited]:
         """Return the last audit of a model, and what acceptances are held against in it."""

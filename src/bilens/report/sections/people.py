@@ -8,7 +8,7 @@ from markupsafe import Markup
 from bilens.findings.rules.judgements import Audited, Judgement, judgements, labels
 from bilens.records.audit import Audit
 from bilens.records.history import Entry
-from bilens.records.identity import Identity
+from bilens.records.identity import Identity, Part
 from bilens.report.markup import heading, items, paragraph, section
 from bilens.report.sections.overview import Judged, title_of
 from bilens.report.text import Catalogue
@@ -66,7 +66,7 @@ def judged_line(
 
 def judged(t: Catalogue, entry: Entry, state: Judgement, identity: Identity | None) -> str:
     """Return how a finding stands that was accepted or rejected; `identity` is of the audit."""
-    unlike = ()
+    unlike: tuple[Part, ...] = ()
     if state == "moved" and entry.identity is not None and identity is not None:
         unlike = entry.identity.parts_unlike(identity)
     parts = t("list.comma").join(t(f"identity.{part}") for part in unlike)
