@@ -11,9 +11,8 @@ import tiny
 @cache
 def _certified(data: bool) -> dict[str, Any]:
     model = tiny.loaded(tiny.trained(), seed="1")
-    return bl.certify_model(
-        model, tiny.images() if data else None, samples=40, command="bilens certify runs/tiny"
-    ).to_dict()
+    asked: dict[str, Any] = {"data": tiny.images(), "samples": 40} if data else {}
+    return bl.certify_model(model, **asked, command="bilens certify runs/tiny").to_dict()
 
 
 def make_certificate(*, data: bool = True) -> dict[str, Any]:

@@ -361,7 +361,7 @@ def test_what_cannot_be_seen_is_refused(ours: Path, tmp_path: Path) -> None:
     broken = layer_inputs(Block(), torch.full((9, 4), torch.nan))
     with pytest.raises(NonFiniteError, match="what reaches mlp holds"):
         broken.rows("mlp")
-    with pytest.raises(UsageError, match="pass data too"):
+    with pytest.raises(UsageError, match="only with data"):
         bl.quadratic_fit(bl.MLPWeights(randn(2, 3), randn(3, 2), "relu"), held_out=randn(20, 2))
 
 

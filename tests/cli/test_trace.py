@@ -9,7 +9,7 @@ import pytest
 import traced_models
 from commands import Shell
 
-QUICK = ["--outputs", 2, "--pairs", 4, "--features", 3, "--top", 4, "--tokens", 400]
+QUICK = ["--pairs", 4, "--features", 3, "--top", 4, "--tokens", 400]
 Folders = tuple[Path, Path, Path]
 
 
@@ -37,7 +37,7 @@ def test_tables_pages_and_graphs_are_written_where_asked(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     page, graphs = tmp_path / "trace.html", tmp_path / "graphs"
-    asked = ["--html", page, "--lang", "ja", "--graph", graphs]
+    asked = ["--html", page, "--lang", "ja", "--graph", graphs, "--outputs", 2]
     result = bilens(*line(folders, *asked))
     assert result.code == 0
     table, _, _ = result.out.partition("Report: ")
@@ -72,7 +72,7 @@ def test_without_autoencoders_directions_are_tokens(bilens: Shell, folders: Fold
         (["--latent", 99], 2, "latent 99 does not exist"),
         (["--layer", 4], 2, "does not exist"),
         (["--toward", "sad"], 2, "without autoencoders"),
-        (["--column", "text"], 2, "--column and --limit are about --corpus"),
+        (["--column", "text"], 2, "--column: only with --corpus"),
         (["--corpus", "nowhere.txt"], 3, "does not exist"),
         (["--input-sae", "nowhere"], 3, "no such file or folder"),
     ],
@@ -102,7 +102,7 @@ def test_graphs_without_autoencoders_are_refused(
 ) -> None:
     result = bilens("--quiet", "trace", folders[0], "--layer", 0, "--graph", tmp_path / "graphs")
     assert result.code == 2
-    assert "give --input-sae and --output-sae" in result.error()
+    assert "only with autoencoders (--input-sae, --output-sae)" in result.error()
 
 
 def test_a_gated_layer_is_refused(bilens: Shell, tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def trace(
             f"only the {given} autoencoder was given: give the {other} one, too, or neither."
         )
     found: dict[str, Any]
-    options = {
+    said = {
         "latents": latents,
         "corpus": corpus,
         "toward": tuple(toward),
@@ -134,7 +134,7 @@ def trace(
         "tokens": tokens,
     }
     facts = [NO_SAES if input_sae is None else SAES]
-    refuse_idle("trace", options, *facts, *(["without latents"] if latents is None else []))
+    refuse_idle("trace", said, *facts, *(["without latents"] if latents is None else []))
     if input_sae is not None and output_sae is not None:
         saes = open_sae(input_sae, subject, "mlp_in"), open_sae(output_sae, subject, "mlp_out")
         text = held_out_text(subject, corpus, tokens, say)

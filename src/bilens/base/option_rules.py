@@ -15,12 +15,13 @@ from bilens.base.errors import UsageError
 PLAIN = (bool, int, float, str, tuple, list, type(None))
 AT_A_PATH = "with data at a path"
 NO_IDX = "with data that are no data set of IDX files"
-BASELINE, TRAINING_PATH = "with a baseline", "with train_data at a path"
+BASELINE = "with a baseline (--baseline)"
+TRAINING_PATH = "with train_data (--train-data) at a path"
 ONE_LAYER = "of a classifier of one bilinear layer whose inputs have no names"
 NO_COLUMNS = "of a model whose inputs have no names"
 APPROXIMATED = "of a model with a layer that is approximated"
 DATA, NO_DATA = "with data", "without data"
-SAES, NO_SAES = "with autoencoders", "without autoencoders"
+SAES, NO_SAES = "with autoencoders (--input-sae, --output-sae)", "without autoencoders"
 # What is done → what has to be there → options that need it, each with its default.
 RULES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "data": {

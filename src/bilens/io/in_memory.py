@@ -52,7 +52,7 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
     module = given if isinstance(given, nn.Module) else getattr(given, "_module", given)
     found = compare_with_module(module, find_mlps(module, example), example)
     kind, config = type(module).__name__, getattr(module, "config", None)
-    content = config.to_dict() if hasattr(config, "to_dict") else {}
+    content = {} if config is None or not hasattr(config, "to_dict") else config.to_dict()
     tensors = [*module.named_parameters(), *module.named_buffers()]
     on_meta = any(tensor.is_meta for _, tensor in tensors)
     return LoadedModel(

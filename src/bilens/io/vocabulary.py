@@ -88,12 +88,12 @@ class Vocabulary:
     @property
     def is_whole(self) -> bool:
         """Whether embedding, last norm and head are there and fit each other."""
-        tables = {self.embedding_name, self.head_name}
+        tables, last = {self.embedding_name, self.head_name}, self.last
         others = {*OTHER_HEADS} & {*self.names}  # a tied head, which is no tensor, is not run
-        if not tables <= {*self.names} or self.last is None or others:
+        if not tables <= {*self.names} or last is None or others:
             return False
         widths = {self.store[self.names[name]].shape[1:] for name in tables}
-        return (len(widths) == 1 and self.last.gain is None) or widths == {self.last.gain.shape}
+        return len(widths) == 1 and (last.gain is None or widths == {tuple(last.gain.shape)})
 
     def tensor(self, name: str) -> Tensor | None:
         """Return a tensor in float32 or wider; None where there is none."""
