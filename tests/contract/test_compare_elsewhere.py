@@ -7,6 +7,7 @@ of two dates paired in their order, a turned language model swept as another fun
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ import bilens as bl
 from bilens.io.loaded_model import LoadedModel
 from bilens.records.explorer import id_of
 from bilens.records.sweep import SweepOptions
+from bilens.serve.comparison import class_spectra
 from bilens.sweep.driver import drive, plan_of
 from bilens.sweep.jobs import result_name
 from bilens.sweep.output import Output
@@ -104,6 +106,21 @@ def test_eigenvectors_are_those_of_the_same_class(tmp_path: Path) -> None:
     assert all(pair["a"] == pair["b"] for pair in found["pairs"])
     assert min(pair["cosine"] for pair in found["pairs"]) == pytest.approx(1, abs=1e-9)
     assert found["a"]["values"] == pytest.approx(found["b"]["values"])
+
+
+@cell("explore", "permuted outputs")
+def test_classes_of_two_dates_are_paired_by_name() -> None:
+    model = images(5)
+    records = [
+        bl.audit(one, null_samples=39, command="here").record
+        for one in (model, with_outputs(model, [2, 0, 1]))
+    ]
+    served: Any = SimpleNamespace(audit=lambda number: SimpleNamespace(record=records[number]))
+    pairs = [*class_spectra(served, [0, 1])]
+    assert [one.name for one, _ in pairs] == [*ANIMALS]
+    for one, other in pairs:
+        assert one.name == other.name
+        assert one.effective_rank == pytest.approx(other.effective_rank)
 
 
 # ---- sweeps

@@ -17,7 +17,7 @@ from bilens.api.provenance import reading_of
 from bilens.findings.residual_stream import Turn, turn_of_stream
 from bilens.io.loaded_model import LoadedModel, is_of_numbers
 from bilens.nn import BilinearClassifier
-from bilens.nn.layer_view import LayerView
+from bilens.nn.layer_view import Gives, LayerView
 from bilens.records.layer_audit import AlignmentNote
 
 SCALES = (  # units of one quantity, by their size
@@ -246,7 +246,7 @@ def behind(view: LayerView, matrix: Tensor, shift: Tensor | None = None) -> Laye
     )
 
 
-def before_outputs(view: LayerView, matrix: Tensor, gives: str) -> LayerView:
+def before_outputs(view: LayerView, matrix: Tensor, gives: Gives) -> LayerView:
     """Return x ↦ matrix layer(x), in float64."""
 
     def read() -> Layer:
@@ -294,8 +294,8 @@ def inputs_axis(model: LoadedModel, baseline: LoadedModel) -> Axis:
     units = units_of_inputs(model), units_of_inputs(baseline)
     shapes = [[side for side in one.input_shape or () if side > 1] for one in both]
     if all(len(shape) > 1 for shape in shapes) and shapes[0] != shapes[1]:
-        said = tuple((" × ".join(map(str, shape)),) for shape in shapes)
-        return Axis((), (), (widths[0], widths[1]), *said)
+        mine, theirs = (" × ".join(map(str, shape)) for shape in shapes)
+        return Axis((), (), (widths[0], widths[1]), (mine,), (theirs,))
     return axis_of(names, (widths[0], widths[1]), "x", units)
 
 

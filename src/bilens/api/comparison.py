@@ -151,17 +151,15 @@ def column_changes(alignment: Alignment, data: LabelledData | None) -> ColumnCha
     if axis.pairs and len(outputs.pairs) > of_classes and not alignment.head:
         (after,), (before,) = (one.layers.values() for one in (model, baseline))
         mean, scale = units_of(model).T
-        maps = [
+        views = after, alignment.reading_model_inputs(before)
+        f, g = (
             behind(view, scale, mean).quadratic_map.compose_output(torch.eye(size).double()[[*at]])
             for view, size, at in zip(
-                (after, alignment.reading_model_inputs(before)),
-                outputs.sizes,
-                zip(*outputs.pairs, strict=True),
-                strict=True,
+                views, outputs.sizes, zip(*outputs.pairs, strict=True), strict=True
             )
-        ]
+        )
         names = [output_names_of(model)[mine] for mine, _ in outputs.pairs]
-        found = compare_columns(found, *maps, names)
+        found = compare_columns(found, f, g, names)
     if data is not None and not alignment.head:
         x = rows_of_baseline(alignment, data)
         found = found if x is None else compare_answers(found, model, baseline, data, x)

@@ -20,7 +20,6 @@ from bilens.algebra.map_comparison import (
     noise_draw,
     similarity,
 )
-from bilens.algebra.neuron_pairing import with_paired_neurons
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import NumericalError, UsageError
 from bilens.findings.layer_reading import (
@@ -91,7 +90,7 @@ def mode_null(grams: Tensor) -> ModeNull:
 
 SEED = 0  # of the noise that a change is compared with
 ROUNDED = 1e-12  # of a map: what computing in float64 leaves
-REWRITTEN = 1e-6  # what rounding to float32 leaves, where a map was written anew
+REWRITTEN = 1e-6  # what rounding to float32 leaves of one that is written otherwise
 OTHER_STREAM = (
     "nothing shows that the two residual streams are the same coordinates: the weights are not "
     "near each other, and the embeddings of the tokens neither are nor can be turned to be equal"
@@ -138,17 +137,16 @@ def compare_layers(
             matched = ("stream",)
             f = f.detach().to(torch.float64).compose_input(found_turn)
             f = f.compose_output(found_turn.T)
-    f, paired = with_paired_neurons(f, g)
-    matched += ("neurons",) if paired else ()
     delta = map_difference(f, g)
     spectrum = hosvd(delta)
     base = float(f.tensor.norm())
     size = math.sqrt(float(spectrum.frobenius_squared))
-    exact = before.fit.exact and after.fit.exact
+    # hidden units in another order cancel, and leave more than those that stand in their places
+    same = nearly_zero(delta, f, REWRITTEN if weights > CLOSE else ROUNDED)
     found = LayerDifference(
         name=name,
         identical=False,
-        same_function=exact and nearly_zero(delta, f, REWRITTEN if matched else ROUNDED),
+        same_function=same and before.fit.exact and after.fit.exact,
         matched=matched,
         weight_change=None if matched else weights,
         changed_units=None if matched else units,
@@ -157,7 +155,7 @@ def compare_layers(
         change=size / base if base > 0 else None,
         linear_change=linear_change(f, delta),
     )
-    if float(spectrum.frobenius_squared) == 0 or found.same_function:
+    if float(spectrum.frobenius_squared) == 0 or same:
         return found
     embeddings = None
     if before.embedding is not None and after.embedding is not None:

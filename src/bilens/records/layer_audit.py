@@ -75,8 +75,8 @@ class LayerDifference(Record, frozen=True):
     # of an exact layer of a language model: no other pair is pulled more
     token_pairs: tuple[TokenPair, ...] = ()
     same_function: bool = False  # of an exact layer: another writing of the same map
-    # how the baseline was written anew to be compared: `stream`, turned so that the embeddings of
-    # tokens are those of the model, `neurons`, in another order or scale; weights say nothing then
+    # how the baseline was written anew to be compared, so that its weights say nothing: `stream`,
+    # turned so that the embeddings of tokens are those of the model
     matched: tuple[str, ...] = ()
 
 

@@ -107,12 +107,11 @@ def change_sentences(t: Catalogue, record: Audit | LayerAudit | TableAudit) -> I
 
 
 def alignment_sentences(t: Catalogue, found: Difference) -> Iterator[str]:
-    """Yield how inputs, outputs, hidden units and streams of two models were matched."""
+    """Yield how inputs, outputs and residual streams of two models were matched."""
     for one in found.aligned:
         yield t(f"difference.aligned.{one.kind}", names=", ".join(one.names))
-    for kind in ("stream", "neurons"):
-        if layers := [one.name for one in found.layers if kind in one.matched]:
-            yield t(f"layers.difference.{kind}", layers=named(layers))
+    if layers := [one.name for one in found.layers if one.matched]:
+        yield t("layers.difference.stream", layers=named(layers))
 
 
 def column_sentences(t: Catalogue, record: TableAudit, found: ColumnChanges) -> Iterator[str]:
