@@ -578,31 +578,19 @@ def test_the_order_of_rows_changes_no_outcome() -> None:
         assert found == usual
 
 
-def noisy_layer(seed: int) -> tuple[Layer, Tensor]:
-    """A layer that no quadratic explains, of many units on few rows: a fit learns them by heart."""
-    up = 6 * randn(40, 12, seed=seed)
-    layer = MLPWeights(randn(3, 40, seed=seed + 1), up, "relu", randn(40, seed=seed + 2))
-    return layer, randn(110, 12, seed=seed + 3)
-
-
 @cell("fit", "repeated rows", "shuffled rows", "sorted rows")
-@fewer(1)
+@drawn
 @given(st.integers(0, 10**5))
 def test_no_row_is_both_fitted_to_and_judged(seed: int) -> None:
-    """Rows that are there twice, exactly or up to rounding, tell no better R² than once."""
-    layer, x = noisy_layer(seed)
-    generator = torch.Generator().manual_seed(seed)
+    """Of 60 rows a map with 91 numbers learns all by heart: judged on them, R² would be 1."""
+    up = 6 * randn(40, 12, seed=seed)
+    layer = MLPWeights(randn(3, 40, seed=seed + 1), up, "relu", randn(40, seed=seed + 2))
+    x = randn(60, 12, seed=seed + 3)
     twice = torch.cat([x, x + 1e-9 * randn(*x.shape, seed=seed)])
-    order = torch.randperm(len(twice), generator=generator)
-    found = bl.quadratic_fit(layer, data=twice[order])
-    for name, once in bl.quadratic_fit(layer, data=x).ladder.items():
-        if name not in ("ceiling", "refitted"):
-            continue
-        fitted = found.ladder[name].quadratic.overall
-        assert fitted < 0.999  # rows that were learnt by heart would give 1
-        assert abs(fitted - once.quadratic.overall) < 0.9
-    sorted_rows = bl.quadratic_fit(layer, data=x[x[:, 0].argsort()])
-    assert sorted_rows.chosen in sorted_rows.ladder
+    generator = torch.Generator().manual_seed(seed)
+    for order in (torch.randperm(len(twice), generator=generator), twice[:, 0].argsort()):
+        found = bl.quadratic_fit(layer, data=twice[order])
+        assert found.ladder["ceiling"].quadratic.overall < 0.95
 
 
 @cell("fit", "permuted units", "other dtype")

@@ -31,6 +31,11 @@ def equal_rows(x: Tensor) -> Tensor:
     return firsts(torch.from_numpy(connected_components(graph)[1]).long(), torch.arange(len(x)))
 
 
+def count_different(equal: Tensor) -> int:
+    """Return how many rows differ; `equal` is from `equal_rows`."""
+    return int((equal == torch.arange(len(equal))).sum())
+
+
 def firsts(group: Tensor, values: Tensor) -> Tensor:
     """Return the least value of the group of each row."""
     least = torch.full_like(values, len(values)).scatter_reduce_(0, group, values, "amin")
