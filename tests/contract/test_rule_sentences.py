@@ -582,15 +582,15 @@ def test_the_order_of_rows_changes_no_outcome() -> None:
 @drawn
 @given(st.integers(0, 10**5))
 def test_no_row_is_both_fitted_to_and_judged(seed: int) -> None:
-    """Of 60 rows a map with 91 numbers learns all by heart: judged on them, R² would be 1."""
-    up = 6 * randn(40, 12, seed=seed)
-    layer = MLPWeights(randn(3, 40, seed=seed + 1), up, "relu", randn(40, seed=seed + 2))
-    x = randn(60, 12, seed=seed + 3)
+    """Of 70 rows a map with 91 numbers learns all by heart: judged on them, R² would be 1."""
+    up = 30 * randn(40, 12, seed=seed)
+    layer = MLPWeights(randn(3, 40, seed=seed + 1), up, "tanh", randn(40, seed=seed + 2))
+    x = randn(70, 12, seed=seed + 3)
     twice = torch.cat([x, x + 1e-9 * randn(*x.shape, seed=seed)])
     generator = torch.Generator().manual_seed(seed)
     for order in (torch.randperm(len(twice), generator=generator), twice[:, 0].argsort()):
         found = bl.quadratic_fit(layer, data=twice[order])
-        assert found.ladder["ceiling"].quadratic.overall < 0.95
+        assert found.ladder["ceiling"].quadratic.overall < 0.7
 
 
 @cell("fit", "permuted units", "other dtype")

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.repeated_rows import count_different, equal_rows, keep_together
+from bilens.algebra.repeated_rows import count_different, equal_rows
 from bilens.base import silent
 from bilens.base.checks import check_finite, check_float_tensor
 from bilens.base.errors import NumericalError, UsageError
@@ -363,7 +363,7 @@ def held_out_rows(x: Tensor, labels: Tensor, fraction: float, generator: torch.G
     equal = equal_rows(torch.cat([x, labels[:, None].to(x)], dim=1))
     if count_different(equal) * COPIES <= len(x):
         return held_out
-    together = keep_together(held_out, order, equal)
+    together = held_out[equal]
     left = torch.bincount(labels[~together], minlength=len(counts))
     kept = bool(together.any()) and bool((left[counts > 0] > 0).all())
     return together if kept else held_out

@@ -26,7 +26,7 @@ from bilens.algebra.approximation.layer_weights import GLUWeights, Layer
 from bilens.algebra.approximation.r_squared import MASSIVE, FitScores, r_squared_on, usual_norm
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap, add
-from bilens.algebra.repeated_rows import count_different, equal_rows, keep_together, rows_alone
+from bilens.algebra.repeated_rows import count_different, equal_rows, rows_alone
 from bilens.base.checks import check_count, check_float_tensor, generator_of
 from bilens.base.errors import MemoryLimitError, NumericalError, ShapeError, UsageError
 from bilens.base.frame import frame_of
@@ -247,7 +247,7 @@ def split_rows(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor
     held_out = torch.zeros(len(rows), dtype=torch.bool)
     held_out[order[: int(HELD_OUT * len(rows))]] = True
     if count_different(equal) >= LEAST_ROWS:
-        held_out = keep_together(held_out, order, equal)
+        held_out = held_out[equal]
     chosen = held_out[order]
     return order[chosen], order[~chosen]
 
