@@ -608,3 +608,9 @@ def test_a_fit_does_not_depend_on_how_its_layer_is_written(seed: int) -> None:
     for one, data in ((other, x), (layer, x.float().double())):
         again = bl.quadratic_fit(one, data=data).r_squared.quadratic.overall
         assert again == pytest.approx(told, abs=1e-5)
+
+
+def test_units_with_one_direction_and_other_biases_are_no_doubles() -> None:
+    assert units_of(plain(up=changed(UP, (3, UP[2]))))["duplicate_units"] == 0
+    far = plain(up_bias=400 + 0 * BIAS)  # no biases make one direction of many
+    assert units_of(far)["duplicate_units"] == 0
