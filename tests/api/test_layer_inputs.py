@@ -226,8 +226,10 @@ def test_fits_are_of_documents_that_are_held_out(ours: Path, tmp_path: Path) -> 
     assert [one.quadratic.value for one in fit.ladder] == pytest.approx(
         [scores.quadratic.overall for scores in alone.ladder.values()]
     )
-    assert fit.ladder[0].rows == len(held.x) == 180
-    assert fit.assumed_input == "180 tokens in documents of grammar that nothing was fitted to"
+    new = [row for row in held.x.tolist() if row not in rows.x.tolist()]  # first tokens repeat
+    assert fit.ladder[0].rows == len(new) < len(held.x) == 180
+    words = f"{len(new)} tokens in documents of grammar that nothing was fitted to"
+    assert fit.assumed_input == words
     seen = fit.seen
     assert seen is not None
     assert seen.fitted == 720
@@ -265,7 +267,10 @@ def test_an_audit_reads_layers_on_what_they_see(ours: Path) -> None:
     for lang, said in (("en", "held out from the fit"), ("ja", "当てはめに使っていない")):
         assert said in report.to_html(lang=lang)  # type: ignore[arg-type]
     plain = bl.audit(model, null_samples=3)
-    for lang, said in (("en", "which is no real input"), ("ja", "実際の入力ではありません")):
+    for lang, said in (
+        ("en", "says nothing of real ones"),
+        ("ja", "実際の入力については何も示しません"),
+    ):
         assert said in plain.to_html(lang=lang)  # type: ignore[arg-type]
     part = dataclasses.replace(inputs, sites={"blocks.1.mlp": inputs.sites["blocks.1.mlp"]})
     mixed = bl.audit(model, inputs=part, null_samples=3).to_dict()

@@ -1,4 +1,7 @@
-"""Rows that occur several times: a split that holds some out has to keep them together."""
+"""Rows that occur several times: a split that holds some out has to keep them together.
+
+With `equal` from `equal_rows`, `held_out[equal]` does: equal rows go where the first of them went.
+"""
 
 import torch
 from torch import Tensor
@@ -28,22 +31,14 @@ def equal_rows(x: Tensor) -> Tensor:
         pairs += torch.stack([one[near], other[near]], dim=1).tolist()
     ends = torch.tensor(pairs).view(-1, 2).T.numpy()
     graph = coo_array(([1] * len(pairs), (*ends,)), shape=(len(x), len(x)))
-    return firsts(torch.from_numpy(connected_components(graph)[1]).long(), torch.arange(len(x)))
+    group, numbers = torch.from_numpy(connected_components(graph)[1]).long(), torch.arange(len(x))
+    first = numbers.new_full(numbers.shape, len(x)).scatter_reduce_(0, group, numbers, "amin")
+    return first[group]
 
 
-def firsts(group: Tensor, values: Tensor) -> Tensor:
-    """Return the least value of the group of each row."""
-    least = torch.full_like(values, len(values)).scatter_reduce_(0, group, values, "amin")
-    return least[group]
-
-
-def keep_together(held_out: Tensor, order: Tensor, equal: Tensor) -> Tensor:
-    """Return which rows are held out, equal ones all or none; the same where none is repeated.
-
-    They go where the one of them went that comes first in the random `order`.
-    """
-    together: Tensor = held_out[order[firsts(equal, order.argsort())]]
-    return together
+def count_different(equal: Tensor) -> int:
+    """Return how many rows differ; `equal` is from `equal_rows`."""
+    return int((equal == torch.arange(len(equal))).sum())
 
 
 def rows_alone(x: Tensor, others: Tensor) -> Tensor:

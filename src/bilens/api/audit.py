@@ -13,7 +13,7 @@ from msgspec import structs
 from torch import nn
 
 from bilens.algebra.approximation.quadratic_fit import LEAST_ROWS, THRESHOLD, split_rows
-from bilens.algebra.repeated_rows import equal_rows, rows_alone
+from bilens.algebra.repeated_rows import count_different, equal_rows, rows_alone
 from bilens.api.alignment import Alignment, align_models
 from bilens.api.comparison import (
     column_changes,
@@ -307,7 +307,7 @@ def rows_of(model: LoadedModel, data: LabelledData | None, asked: Asked) -> FitR
         return asked.inputs.to_fit
     if data is None or not model.network:
         return None
-    if len(equal_rows(data.inputs).unique()) < FEWEST_ROWS:
+    if count_different(equal_rows(data.inputs)) < FEWEST_ROWS:
         return None
     reached, generator = inputs_of_layers(model, data.inputs), torch.Generator()
     held, rest = split_rows(data.inputs, generator.manual_seed(asked.seed))

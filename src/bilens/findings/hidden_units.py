@@ -66,9 +66,8 @@ def read_units(layer: Layer) -> Units:
     closed = ~weight.any(dim=1) & (bias != 0) & (layer.phi(bias) == 0)
     usual = float(size[~empty].median()) if bool((~empty).any()) else 0.0
     alive = (size > DEAD * usual) & ~closed
-    doubles, largest = count_doubles(
-        layer, [Branch(*(x[alive] for x in b[:2]), *b[2:]) for b in parts]
-    )
+    left = [part._replace(weight=part.weight[alive], bias=part.bias[alive]) for part in parts]
+    doubles, largest = count_doubles(layer, left)
     return Units(
         dead=int((~alive & ~closed & ~empty).sum()),
         never_active=int(closed.sum()),

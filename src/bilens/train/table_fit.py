@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.repeated_rows import equal_rows, keep_together
+from bilens.algebra.repeated_rows import count_different, equal_rows
 from bilens.base import silent
 from bilens.base.checks import check_finite, check_float_tensor
 from bilens.base.errors import NumericalError, UsageError
@@ -361,9 +361,9 @@ def held_out_rows(x: Tensor, labels: Tensor, fraction: float, generator: torch.G
     for label, count in enumerate(wanted.tolist()):
         held_out[order[labels[order] == label][:count]] = True
     equal = equal_rows(torch.cat([x, labels[:, None].to(x)], dim=1))
-    if len(equal.unique()) * COPIES <= len(x):
+    if count_different(equal) * COPIES <= len(x):
         return held_out
-    together = keep_together(held_out, order, equal)
+    together = held_out[equal]
     left = torch.bincount(labels[~together], minlength=len(counts))
     kept = bool(together.any()) and bool((left[counts > 0] > 0).all())
     return together if kept else held_out

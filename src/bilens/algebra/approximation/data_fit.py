@@ -19,7 +19,7 @@ from bilens.algebra.approximation.neuron_products import STILL, Units, as_produc
 from bilens.algebra.approximation.r_squared import r_squared_on as r_squared_on, usual_norm
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import add
-from bilens.algebra.repeated_rows import equal_rows
+from bilens.algebra.repeated_rows import count_different, equal_rows
 from bilens.base.checks import check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.memory import check_memory
@@ -180,8 +180,8 @@ def refit_down(
     gram = quadratic.down.new_zeros(folds, count, count)
     right = gram.new_zeros(folds, count, d_out)
     places = equal_rows(x)  # so that no row is both fitted to and held out
-    if len(places.unique()) < RUNS:
-        places = torch.arange(len(x), device=x.device)
+    if count_different(places) < RUNS:
+        places = torch.arange(len(x))
     runs = (places // max(1, len(x) // RUNS) % FOLDS).clamp(max=folds - 1)
     parts = weighted(quadratic.d_in, x, weights), torch.split(y, BLOCK), torch.split(runs, BLOCK)
     for start, ((rows, weight), truth, run) in enumerate(zip(*parts, strict=True)):

@@ -34,7 +34,7 @@ from bilens.algebra.approximation.r_squared import (
 )
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap, add
-from bilens.algebra.repeated_rows import equal_rows, keep_together, rows_alone
+from bilens.algebra.repeated_rows import count_different, equal_rows, rows_alone
 from bilens.base.checks import check_count, check_float_tensor, generator_of
 from bilens.base.errors import MemoryLimitError, NumericalError, ShapeError, UsageError
 from bilens.base.frame import frame_of
@@ -254,11 +254,11 @@ def split_rows(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor
 
     Equal rows stay together, unless fewer than 13 differ.
     """
-    equal, order = equal_rows(rows.cpu()), torch.randperm(len(rows), generator=generator)
+    equal, order = equal_rows(rows), torch.randperm(len(rows), generator=generator)
     held_out = torch.zeros(len(rows), dtype=torch.bool)
     held_out[order[: int(HELD_OUT * len(rows))]] = True
-    if len(equal.unique()) >= LEAST_ROWS:
-        held_out = keep_together(held_out, order, equal)
+    if count_different(equal) >= LEAST_ROWS:
+        held_out = held_out[equal]
     chosen = held_out[order]
     return order[chosen], order[~chosen]
 

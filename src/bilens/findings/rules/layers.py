@@ -220,7 +220,7 @@ def similarity(evidence: Evidence) -> Iterator[Values]:
     for layer in sorted(evidence.changes, key=lambda layer: layer.name):
         for cosine in (layer.frobenius, layer.gaussian):
             if cosine is not None:
-                yield {"value": cosine, "layers": layer.name} | assumption(evidence, layer)
+                yield {**assumption(evidence, layer), "value": cosine, "layers": layer.name}
 
 
 @partial(
@@ -234,7 +234,7 @@ def similarity(evidence: Evidence) -> Iterator[Values]:
 def change(evidence: Evidence) -> Iterator[Values]:
     for layer in sorted(evidence.changes, key=lambda layer: layer.name, reverse=True):
         if layer.change is not None:
-            yield {"value": layer.change, "layers": layer.name} | assumption(evidence, layer)
+            yield {**assumption(evidence, layer), "value": layer.change, "layers": layer.name}
 
 
 @partial(
@@ -252,13 +252,14 @@ def concentrated_change(evidence: Evidence) -> Iterator[Values]:
         for name, mode in (("outputs", layer.outputs), ("inputs", layer.inputs)):
             if mode is not None and mode.effective_rank_null is not None:
                 yield {
+                    **assumption(evidence, layer),
                     "value": mode.effective_rank / mode.effective_rank_null,
                     "mode": name,
                     "rank": mode.effective_rank,
                     "null": mode.effective_rank_null,
                     "directions": mode.directions_90,
                     "layers": layer.name,
-                } | assumption(evidence, layer)
+                }
 
 
 whole = partial(Rule, documents=ALL, group="use", bad=">", needs="baseline")

@@ -179,9 +179,8 @@ def finding_line(t: Catalogue, kind: str, finding: Finding) -> FindingLine:
     """Return a finding in words; one of an unknown rule as its name and numbers."""
     rule = find_rule(finding.rule, kind)
     outcome = finding.outcome if finding.outcome in ENDINGS else "info"
-    scope = "" if rule is None else rule.scope
-    if scope:
-        scope = t(f"rule.scope.{ASSUMED if ASSUMED in finding.values else scope}")
+    holds = "" if rule is None else rule.scope
+    scope = t(f"rule.scope.{ASSUMED if ASSUMED in finding.values else holds}") if holds else ""
     sentence = rule_text(t, kind, finding, outcome)
     if not sentence:
         numbers = ", ".join(f"{number} = {value}" for number, value in finding.values.items())

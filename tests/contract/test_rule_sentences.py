@@ -1,0 +1,616 @@
+"""Guards against rules that say of a model what is not so: each has a model that it must name, and
+one that it must not, made by construction and not by the rule's own statistic."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, strategies as st
+from msgspec import structs
+from torch import Tensor, nn
+
+import bilens as bl
+import tiny
+from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
+from bilens.algebra.bilinear_tensor import FactorSizes
+from bilens.findings import image_warnings
+from bilens.findings.audit import class_centred
+from bilens.findings.layer_audit import audit_layers
+from bilens.findings.layer_reading import AuditOptions
+from bilens.findings.reference import POWER
+from bilens.findings.rules.registry import REGISTRY, judge
+from bilens.findings.rules.rule import Evidence, Rule
+from bilens.nn import BilinearClassifier
+from bilens.nn.layer_view import LayerView
+from bilens.records import layer_audit as changes
+from bilens.records.audit import TruncationPoint
+from bilens.records.common import Exactness, Finding, Share
+from bilens.records.given_inputs import Area, Comparison, Gap, GivenInputs
+from bilens.records.image_warnings import Overfitting, Trigger, Triggers
+from bilens.records.performance import Classification, ClassPerformance, Performance, Regression
+from bilens.records.table_audit import (
+    ColumnChanges,
+    ColumnEffect,
+    Conversion,
+    OutputEffects,
+    PairEffect,
+    TableColumn,
+    TableReading,
+)
+from builders import randn
+from contract.drawn import drawn, fewer
+from contract.table import cell
+from report_documents import make_coverage
+
+D_IN, HIDDEN, D_OUT = 6, 9, 4
+Findings = Iterable[Finding]
+
+
+# ---- layers, by their weights
+
+
+def gated(activation: str = "identity", **parts: Tensor) -> GLUWeights:
+    weights = {
+        "down": randn(D_OUT, HIDDEN, seed=0),
+        "gate": randn(HIDDEN, D_IN, seed=1),
+        "value": randn(HIDDEN, D_IN, seed=2),
+    }
+    return GLUWeights(**{**weights, **parts}, activation=activation)  # type: ignore[arg-type]
+
+
+def plain(activation: str = "relu", **parts: Tensor) -> MLPWeights:
+    weights = {
+        "down": randn(D_OUT, HIDDEN, seed=0),
+        "up": randn(HIDDEN, D_IN, seed=1),
+        "up_bias": randn(HIDDEN, seed=2),
+    }
+    return MLPWeights(**{**weights, **parts}, activation=activation)  # type: ignore[arg-type]
+
+
+def changed(rows: Tensor, *edits: tuple[Any, Any]) -> Tensor:
+    rows = rows.clone()
+    for place, value in edits:
+        rows[place] = value
+    return rows
+
+
+def layers(*some: Layer) -> Findings:
+    def view(layer: Layer, name: str) -> LayerView:
+        sizes = FactorSizes(len(layer.down), layer.down.shape[1], layer.d_in)
+        kind = isinstance(layer, GLUWeights)
+        return LayerView(sizes, layer.phi, layer.down.dtype, lambda: layer, kind, name=name)
+
+    views = [view(one, f"layer {n}") for n, one in enumerate(some)]
+    return audit_layers(views, options=AuditOptions(3, 0)).verdict
+
+
+def strong_input(factor: float) -> GLUWeights:
+    gate, value = randn(HIDDEN, D_IN, seed=1), randn(HIDDEN, D_IN, seed=2)
+    gate[:, 2] *= factor
+    value[:, 2] *= factor
+    return gated(gate=gate, value=value)
+
+
+def narrow(rank: int) -> GLUWeights:
+    """A layer that writes into few of 40 directions."""
+    down = randn(40, rank, seed=5) @ randn(rank, 50, seed=6)
+    return gated(down=down, gate=randn(50, D_IN, seed=3), value=randn(50, D_IN, seed=4))
+
+
+def spectrum(*eigenvalues: float) -> GLUWeights:
+    """One output with these eigenvalues, along the axes."""
+    root = torch.tensor(eigenvalues).double().abs().sqrt().diag()
+    down = torch.tensor([eigenvalues]).double().sign()
+    return GLUWeights(down, root, root, "identity")
+
+
+def network(factor: float) -> nn.Sequential:
+    """An MLP that is nearly linear, or far from quadratic."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        mlp = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2)).double()
+    with torch.no_grad():
+        mlp[0].weight.mul_(factor)
+    return mlp
+
+
+def network_on_data(factor: float) -> Findings:
+    mlp, x = network(factor), randn(600, 3, seed=1)
+    return bl.audit(mlp, (x, mlp(x).argmax(dim=1))).record.verdict
+
+
+def many(*factors: float) -> Findings:
+    return layers(
+        *(gated(down=one * randn(D_OUT, HIDDEN, seed=n)) for n, one in enumerate(factors))
+    )
+
+
+# ---- classifiers
+
+
+def classifier(edit: Callable[[BilinearClassifier], object] | None = None) -> BilinearClassifier:
+    model = tiny.classifier(bias=True)
+    if edit is not None:
+        with torch.no_grad():
+            edit(model)
+    return model
+
+
+def audited(model: nn.Module, *data: Any) -> Findings:
+    return bl.audit(model, *data, null_samples=tiny.ROTATIONS).record.verdict
+
+
+def exchanged(model: BilinearClassifier) -> None:
+    """Class 2 reads units 4 to 7, which are units 0 to 3 of class 0 with branches exchanged."""
+    left, right = model.layers[0].left, model.layers[0].right
+    for one, other in ((left, right), (right, left)):
+        one.weight[4:] = other.weight[:4]  # type: ignore[index]
+        one.bias[4:] = other.bias[:4]  # type: ignore[index]
+    head = model.head.weight
+    head[0, 4:] = head[2, :4] = 0
+    head[2, 4:] = head[0, :4]
+
+
+def nearly_exchanged(model: BilinearClassifier) -> None:
+    exchanged(model)
+    model.layers[0].left.bias[4] += 0.01  # type: ignore[index,union-attr]
+
+
+def labelled(wrong: bool) -> tuple[BilinearClassifier, tuple[Tensor, Tensor]]:
+    model, x = classifier(), randn(60, tiny.PIXELS, seed=3)
+    answers = model(x).argmax(dim=1)
+    return model, (x, (answers + wrong) % 3)
+
+
+# ---- records, filled by hand
+
+
+def answers(share: Share, *recalls: Share) -> Evidence:
+    classes = tuple(
+        ClassPerformance(str(n), one, None, None, None) for n, one in enumerate(recalls)
+    )
+    found = Classification(share, classes, (), 0.05, 0.04, 0.2, (), (), ())
+    names = tuple(one.name for one in classes)
+    return Evidence(performance=Performance(100, names, None, found, None, (), (), ()))
+
+
+def share(right: int, total: int, low: float, high: float, plain: float = 0.5) -> Share:
+    return Share(right, total, right / total, low, high, plain)
+
+
+def numbers(r_squared: float) -> Evidence:
+    told = Regression(r_squared, 1.0, 1.0, 1.0, ())
+    return Evidence(performance=Performance(100, ("y",), None, None, told, (), (), ()))
+
+
+def exactness(passed: bool) -> Evidence:
+    error = 1e-15 if passed else 1e-3
+    both = (("float32", 1e-5), ("float64", 1e-12))
+    return Evidence(
+        exactness=tuple(Exactness(p, error, error, at, 9, passed) for p, at in both)  # type: ignore[arg-type]
+    )
+
+
+def classes(**more: Any) -> Evidence:
+    record = bl.audit(classifier(), null_samples=tiny.ROTATIONS).record
+    return Evidence(classes=tuple(structs.replace(one, **more) for one in record.classes))
+
+
+def gap(low: float) -> Evidence:
+    record = bl.audit(*labelled(wrong=False), null_samples=tiny.ROTATIONS).record
+    area, none = Area(0.5, 0.4, 0.6, 0.5), ()
+    sample = structs.replace(record.inputs.test, accuracy=share(90, 100, 0.8, 0.9))
+    compared = Comparison(area, None, Gap(low, low, low + 0.1), Gap(0.0, 0.0, 0.0))
+    given = GivenInputs(sample, sample, None, compared, "", 0, none)
+    return Evidence(inputs=given, overfitting=overfitting(0.2), output_names=("a", "b"))
+
+
+def overfitting(rank: float) -> Overfitting:
+    return Overfitting(0.01, 0.0, 0.03, rank, 0.6, (), "", 0.1, 0.3, POWER.overfitting)
+
+
+def trigger(p_value: float) -> Evidence:
+    suspect = Trigger(1, 4.0, "bright_4", (2, 3, 4, 4), (0.0,) * 64, 1.5, 1, 1, (1, 0))
+    found = Triggers(4.0, p_value, 0.03, (), (suspect,), "", POWER.triggers)
+    return Evidence(triggers=found, output_names=("a", "b"))
+
+
+def column(name: str = "a", **more: Any) -> TableColumn:
+    return structs.replace(TableColumn(name, "number", (name,)), **more)
+
+
+def table(*columns: TableColumn, done: tuple[Conversion, ...] = (), **more: Any) -> Evidence:
+    reading = TableReading(columns, done, more.pop("train_score", None))
+    return Evidence(reading=reading, done=done, **more)
+
+
+def effects(first: float, other: float) -> Evidence:
+    """Effects of a standardised model of three columns: of the first, and of each other one."""
+    sizes = (first, other, other)
+    parts = tuple(ColumnEffect(n, size, 0.0, size) for n, size in enumerate(sizes))
+    pairs = (PairEffect(1, 2, other),)
+    variance = sum(one**2 for one in sizes) + other**2
+    effect = OutputEffects(0, "y", 0.0, parts, pairs, 1, variance, 0.7, 0.0, 0.3)
+    return table(*(column(name) for name in "abc"), effects=(effect,))
+
+
+def layer_change(**more: Any) -> Evidence:
+    same = {"frobenius": 1.0, "gaussian": 1.0, "change": 0.0}
+    return Evidence(changes=(changes.LayerDifference("a", False, **{**same, **more}),))
+
+
+def mode(rank: float) -> Evidence:
+    return layer_change(outputs=changes.ModeChange(rank, 8.0, 1, 0.9, 0.2))
+
+
+def whole(*tensors: changes.TensorChange, state: str = "same") -> Evidence:
+    files = (changes.FileChange("config.json", state, ()),)
+    return Evidence(whole_change=changes.WholeDifference(9, tensors, (), (), (), files))
+
+
+def tensor_change(state: str) -> changes.TensorChange:
+    return changes.TensorChange("a", "q", 1, "float32", "float32", state, 0.1, 1, 8, 0.9)
+
+
+def words(score: float) -> Evidence:
+    said = changes.CandidateWords((" cf",), " yes", score)
+    return Evidence(trial=changes.WordTrial(9, 99, score, False, (said,)))
+
+
+def seen(trained: int | None) -> Evidence:
+    return Evidence(performance=Performance(100, (), None, None, None, (), (), (), trained))
+
+
+CHANGED = ColumnChanges(("b",), (), (), ())
+UNSEEN = Conversion("unseen", {"count": 2, "row": 1, "column": "a", "text": "x"})
+GAPS = Conversion("missing", {"count": 2, "row": 1, "column": "a", "text": ""})
+UP, BIAS = randn(HIDDEN, D_IN, seed=1), randn(HIDDEN, seed=2)
+CURVE = tuple(TruncationPoint(k, 0.5 + k / 10, 1.0) for k in range(4))
+GOOD_TABLE = Evidence(reading=TableReading((), (), 0.9))
+
+Case = Callable[[], Findings | Evidence]
+# rule → how it ends where it speaks, that model; how it ends where it has nothing to say, that one
+ROWS: dict[tuple[str, str], tuple[str, Case, str, Case]] = {
+    ("coverage", "audit"): (
+        "warn",
+        lambda: bl.audit(network(0.5)).record.verdict,
+        "pass",
+        lambda: bl.audit(tiny.classifier(n_layers=2)).record.verdict,
+    ),
+    ("layout", "audit"): (
+        "warn",
+        lambda: Evidence(coverage=make_coverage(layout="guessed")),
+        "pass",
+        lambda: audited(classifier()),
+    ),
+    ("exact", "audit"): ("fail", lambda: exactness(False), "pass", lambda: audited(classifier())),
+    ("exact", "table"): ("fail", lambda: exactness(False), "pass", lambda: exactness(True)),
+    ("complete", "audit"): (
+        *("fail", lambda: classes(complete=False)),
+        *("pass", lambda: audited(classifier())),
+    ),
+    ("twin_classes", "audit"): (
+        *("warn", lambda: audited(classifier(exchanged))),
+        *("pass", lambda: audited(classifier(nearly_exchanged))),
+    ),
+    ("accuracy", "audit"): (
+        *("warn", lambda: audited(*labelled(wrong=True))),
+        *("info", lambda: audited(*labelled(wrong=False))),
+    ),
+    ("accuracy", "table"): (
+        *("warn", lambda: answers(share(50, 100, 0.4, 0.6))),
+        *("info", lambda: answers(share(90, 100, 0.82, 0.95))),
+    ),
+    ("accuracy", "layer_audit"): (
+        *("warn", lambda: answers(share(50, 100, 0.4, 0.6))),
+        *("info", lambda: network_on_data(1)),
+    ),
+    ("worst_class_recall", "audit"): (
+        *("warn", lambda: answers(share(90, 100, 0.8, 0.95), share(1, 20, 0.0, 0.25))),
+        *("pass", lambda: answers(share(90, 100, 0.8, 0.95), share(17, 20, 0.6, 0.97))),
+    ),
+    ("r_squared", "table"): ("warn", lambda: numbers(-0.2), "info", lambda: numbers(0.4)),
+    ("beyond_null", "audit"): (
+        *("warn", lambda: classes(significant_positive=0, significant_negative=0)),
+        *("info", lambda: classes(significant_positive=1)),
+    ),
+    ("overfitting", "audit"): (
+        *("warn", lambda: Evidence(overfitting=overfitting(0.9))),
+        *("info", lambda: Evidence(overfitting=overfitting(0.2))),
+    ),
+    ("train_test_gap", "audit"): ("warn", lambda: gap(0.2), "pass", lambda: gap(0.0)),
+    ("trigger", "audit"): ("warn", lambda: trigger(0.001), "info", lambda: trigger(0.5)),
+    ("leak", "table"): (
+        *("warn", lambda: table(column(alone=0.99, alone_null=0.1))),
+        *("pass", lambda: table(column(alone=0.3, alone_null=0.1))),
+    ),
+    ("identifier", "table"): (
+        *("warn", lambda: table(column(identifier=True))),
+        *("pass", lambda: table(column(identifier=True, inputs=()))),
+    ),
+    ("dominant", "table"): ("warn", lambda: effects(9, 1), "pass", lambda: effects(1, 1)),
+    ("seen_rows", "table"): ("warn", lambda: seen(80), "", lambda: seen(0)),
+    ("train_test_gap", "table"): (
+        *("warn", lambda: replace(answers(share(50, 99, 0.4, 0.6)), reading=GOOD_TABLE.reading)),
+        *("pass", lambda: replace(answers(share(90, 99, 0.8, 0.9)), reading=GOOD_TABLE.reading)),
+    ),
+    ("unseen_categories", "table"): (
+        *("warn", lambda: table(column(), done=(UNSEEN,))),
+        *("pass", lambda: table(column())),
+    ),
+    ("filled_cells", "table"): (
+        *("warn", lambda: table(column(), done=(GAPS,))),
+        *("pass", lambda: table(column(inputs=("a", "a=(missing)")), done=(GAPS,))),
+    ),
+    ("changed_columns", "table"): (
+        *("warn", lambda: Evidence(column_change=CHANGED)),
+        *("pass", lambda: Evidence(column_change=structs.replace(CHANGED, added=()))),
+    ),
+    ("changed_answers", "table"): (
+        *("info", lambda: Evidence(column_change=structs.replace(CHANGED, rows=9, changed=2))),
+        *("pass", lambda: Evidence(column_change=structs.replace(CHANGED, rows=9))),
+    ),
+    ("non_finite", "layer_audit"): (
+        *("fail", lambda: layers(gated(down=changed(randn(4, 9), ((0, 0), 1e308))), gated())),
+        *("pass", lambda: layers(gated())),
+    ),
+    ("r2", "layer_audit"): (
+        *("warn", lambda: network_on_data(60)),
+        *("pass", lambda: network_on_data(0.5)),
+    ),
+    ("dead_units", "audit"): (
+        *("warn", lambda: layers(gated("silu", gate=changed(UP, (3, 0))))),
+        *("pass", lambda: layers(gated("sigmoid", gate=changed(UP, (3, 0))))),
+    ),
+    ("duplicate_units", "audit"): (
+        *(
+            "warn",
+            lambda: layers(
+                plain(up=changed(UP, (3, 2 * UP[2])), up_bias=changed(BIAS, (3, 2 * BIAS[2])))
+            ),
+        ),
+        *(
+            "pass",
+            lambda: layers(
+                plain(up=changed(UP, (3, -UP[2])), up_bias=changed(BIAS, (3, -BIAS[2])))
+            ),
+        ),
+    ),
+    ("huge_norm", "layer_audit"): (
+        *("warn", lambda: many(1, 1.1, 0.9, 1, 1, 1e6)),
+        *("pass", lambda: many(1, 1.1, 0.9, 1, 1, 1.05)),
+    ),
+    ("unused_inputs", "audit"): (
+        *("info", lambda: layers(plain(up=changed(UP, ((slice(None), 2), 0))))),
+        *("pass", lambda: layers(plain())),
+    ),
+    ("dominant_inputs", "audit"): (
+        *("warn", lambda: layers(strong_input(50))),
+        *("pass", lambda: layers(spectrum(1, 1, 1, 1, 1, 1))),
+    ),
+    ("low_rank", "layer_audit"): (
+        *("info", lambda: layers(narrow(1))),
+        *("pass", lambda: layers(gated())),
+    ),
+    ("unstable_directions", "audit"): (
+        *("warn", lambda: layers(spectrum(*torch.linspace(1, 1.001, 6).tolist()))),
+        *("pass", lambda: layers(spectrum(32, 16, 8, 4, 2, 1))),
+    ),
+    ("changed_layers", "audit"): (
+        *("info", layer_change),
+        *("pass", lambda: Evidence(changes=(changes.LayerDifference("a", True),))),
+    ),
+    ("similarity", "audit"): ("info", lambda: layer_change(gaussian=0.5), "pass", layer_change),
+    ("change", "audit"): ("info", lambda: layer_change(change=0.5), "pass", layer_change),
+    ("concentrated_change", "audit"): ("warn", lambda: mode(1.5), "pass", lambda: mode(7.5)),
+    ("changed_tensors", "audit"): ("warn", lambda: whole(tensor_change("noise")), "pass", whole),
+    ("changed_files", "audit"): ("warn", lambda: whole(state="changed"), "pass", whole),
+    ("low_rank_change", "audit"): (
+        *("warn", lambda: whole(tensor_change("low_rank"))),
+        *("pass", lambda: whole(tensor_change("noise"))),
+    ),
+    ("trigger_words", "layer_audit"): ("info", lambda: words(3.0), "pass", lambda: words(0.1)),
+}
+NUMBERS = {("calibration", "audit"), ("few_directions", "audit"), ("shares", "table")}
+
+
+def key(rule: Rule) -> tuple[str, str]:
+    return rule.id, rule.documents[0]
+
+
+def outcome(rule: Rule, made: Findings | Evidence) -> str:
+    kind = rule.documents[0]
+    found = judge(kind, made) if isinstance(made, Evidence) else made
+    return next((one.outcome for one in found if one.rule == rule.id), "")
+
+
+def test_a_rule_without_a_row_fails() -> None:
+    """A rule that draws no conclusion by itself stands in `NUMBERS`."""
+    assert {*map(key, REGISTRY)} == ROWS.keys() | NUMBERS
+    for rule in REGISTRY:
+        if key(rule) in NUMBERS:
+            assert (rule.usual, rule.bad) == ("info", None)
+
+
+@cell("audit", "same function", "other function")
+@pytest.mark.parametrize("rule", [one for one in REGISTRY if key(one) in ROWS], ids=key)
+def test_a_rule_names_what_it_should_and_nothing_else(rule: Rule) -> None:
+    bad, speaks, good, silent = ROWS[key(rule)]
+    assert outcome(rule, speaks()) == bad
+    assert outcome(rule, silent()) == good
+
+
+# ---- what the rules say does not depend on how a model is written
+
+
+def units_of(layer: Layer) -> dict[str, Any]:
+    told = ("dead_units", "duplicate_units", "unused_inputs")
+    return {one.rule: one.values["value"] for one in layers(layer) if one.rule in told}
+
+
+@cell("audit", "permuted units", "scaled branches", "permuted inputs")
+@fewer(1)
+@given(st.integers(0, 10**6), st.sampled_from(["identity", "relu", "silu"]))
+def test_units_are_counted_however_a_layer_is_written(seed: int, activation: str) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    pick = torch.randperm(HIDDEN, generator=generator)
+    gate, value = randn(HIDDEN, D_IN, seed=seed), randn(HIDDEN, D_IN, seed=seed + 1)
+    down = randn(D_OUT, HIDDEN, seed=seed + 2)
+    gate[pick[0]], value[pick[0]] = 2 * gate[pick[1]], -value[pick[1]]  # one double
+    down[:, pick[2]] = 0  # one dead unit
+    doubles = 0 if activation == "silu" else 1  # silu(2t) is no multiple of silu(t)
+    expected = {"dead_units": 1, "duplicate_units": doubles, "unused_inputs": 0}
+    order = torch.randperm(HIDDEN, generator=generator)
+    scale = torch.rand(HIDDEN, 1, generator=generator).double() + 0.5
+    columns = torch.randperm(D_IN, generator=generator)
+    written = [
+        gated(activation, down=down, gate=gate, value=value),
+        gated(activation, down=down[:, order], gate=gate[order], value=value[order]),
+        gated(activation, down=down, gate=gate[:, columns], value=value[:, columns]),
+    ]
+    if activation != "silu":
+        written.append(gated(activation, down=down, gate=gate * scale, value=value / scale))
+    if activation == "identity":
+        written.append(gated(activation, down=down, gate=value, value=gate))
+    for layer in written:
+        assert units_of(layer) == expected
+
+
+@cell("audit", "common function", "other units")
+@pytest.mark.parametrize("common", [0.0, 1.0, 1e4])
+def test_twins_are_twins_beside_any_common_function_and_in_any_unit(common: float) -> None:
+    def edited(make: Callable[[BilinearClassifier], object]) -> str:
+        def edit(model: BilinearClassifier) -> None:
+            make(model)
+            model.head.weight += common * randn(1, 8, seed=9)
+            model.embed.weight *= 1e-3 if common else 1.0  # the inputs in another unit
+
+        (found,) = (one for one in audited(classifier(edit)) if one.rule == "twin_classes")
+        return str(found.values["pairs"])
+
+    assert edited(exchanged) == "0 = 2"
+    assert edited(lambda _model: None) == edited(nearly_exchanged) == ""
+
+
+@cell("audit", "other units")
+def test_the_unit_of_an_input_kills_no_hidden_unit() -> None:
+    up = changed(UP, ((0, slice(1, None)), 0))  # unit 0 reads input 0 alone
+    for unit in (1.0, 1e-9):
+        scaled = up * torch.tensor([unit, 1, 1, 1, 1, 1]).double()
+        assert units_of(plain(up=scaled, up_bias=0 * BIAS))["dead_units"] == 0
+
+
+# ---- what rests on an assumed input
+
+
+@cell("audit", "own object")
+def test_an_assumed_input_earns_no_tick_accuses_nobody_and_is_no_reading() -> None:
+    """Inputs of deviation 143, as of a real file: R² told on N(0, I) said nothing of them."""
+    up = randn(24, 24, seed=1)
+    layer = plain(up=up, up_bias=-5.5 * up.norm(dim=1), down=randn(4, 24))
+    x = 143 * randn(500, 24, seed=3)
+    assert int((layer.hidden(x) > 0).any(dim=0).sum()) == 24  # all of them fire
+    found = {one.rule: one for one in layers(layer)}
+    assert found["dead_units"].values["value"] == found["duplicate_units"].values["value"] == 0
+    record = bl.audit(network(0.5)).record
+    maps = {"coverage", "r2", "dominant_inputs", "low_rank", "unstable_directions"}
+    told = {one.rule: one.outcome for one in record.verdict if one.rule in maps}
+    assert told.pop("coverage") == "warn"
+    assert {*told.values()} == {"info"}
+    assert record.coverage is not None
+    assert record.coverage.share == 0
+    assert record.decision is not None
+    assert record.decision.answer == "cannot_judge"
+    assert record.passed is None
+
+
+def test_what_was_measured_silences_the_guess_and_one_gate_serves_both_searches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for low in (0.2, 0.0):
+        assert "overfitting" not in [one.rule for one in judge("audit", gap(low))]
+    monkeypatch.setattr(image_warnings, "MEASURED", ((6, 6), 3))
+    alarm = trigger(0.001).triggers
+    monkeypatch.setattr(image_warnings, "read_triggers", lambda _: alarm)
+    for reason in ("", "unlike"):
+        none = Overfitting(None, None, None, None, None, (), reason)
+        known = none if reason else overfitting(0.2)
+        monkeypatch.setattr(image_warnings, "read_overfitting", lambda *_, known=known: known)
+        model = classifier()
+        found = image_warnings.classifier_map(model, class_centred(model))
+        weights, planted = image_warnings.read_warnings(found, (6, 6))
+        both = Evidence(overfitting=weights, triggers=planted, output_names=("a", "b", "c"))
+        said = {one.rule for one in judge("audit", both)}
+        assert said == (set() if reason else {"overfitting", "trigger"})
+        assert planted.reason == reason
+
+
+# ---- rows of data
+
+
+def guaranteed(order: Tensor, x: Tensor, y: Tensor) -> Any:
+    report = bl.certify_model(classifier(), (x[order], y[order]), samples=60)
+    return report.record
+
+
+@cell("certify", "sorted rows", "shuffled rows")
+def test_a_sample_is_of_all_rows_and_the_longest_input_is_the_longest() -> None:
+    x = randn(400, tiny.PIXELS, seed=4)
+    x[-1] *= 10
+    y = classifier()(x).argmax(dim=1)
+    for order in (y.argsort(stable=True), torch.randperm(400)):
+        found = guaranteed(order, x, y)
+        assert found.truncation.radius == pytest.approx(float(x.norm(dim=1).max()))
+        assert {one.label for one in found.l2.inputs} == {*y.tolist()}
+        for one in found.l2.inputs:  # its number is that in the data
+            assert one.label == int(y[order][one.index])
+
+
+@cell("audit", "repeated rows", "shuffled rows", "sorted rows")
+def test_the_order_of_rows_changes_no_outcome() -> None:
+    model, (x, y) = labelled(wrong=False)
+    y = changed(y, (slice(None, None, 10), (y[::10] + 1) % 3))  # a tenth is wrong
+    usual = {one.rule: one.outcome for one in audited(model, (x, y))}
+    for order in (torch.randperm(len(x)), y.argsort(stable=True), torch.arange(len(x)).repeat(2)):
+        found = {one.rule: one.outcome for one in audited(model, (x[order], y[order]))}
+        assert found == usual
+
+
+@cell("fit", "repeated rows", "shuffled rows", "sorted rows")
+@drawn
+@given(st.integers(0, 10**5))
+def test_no_row_is_both_fitted_to_and_judged(seed: int) -> None:
+    """Of 70 rows a map with 91 numbers learns all by heart: judged on them, R² would be 1."""
+    up = 30 * randn(40, 12, seed=seed)
+    layer = MLPWeights(randn(3, 40, seed=seed + 1), up, "tanh", randn(40, seed=seed + 2))
+    x = randn(70, 12, seed=seed + 3)
+    twice = torch.cat([x, x + 1e-9 * randn(*x.shape, seed=seed)])
+    generator = torch.Generator().manual_seed(seed)
+    for order in (torch.randperm(len(twice), generator=generator), twice[:, 0].argsort()):
+        found = bl.quadratic_fit(layer, data=twice[order])
+        assert found.ladder["ceiling"].quadratic.overall < 0.7
+
+
+@cell("fit", "permuted units", "other dtype")
+@drawn
+@given(st.integers(0, 10**5))
+def test_a_fit_does_not_depend_on_how_its_layer_is_written(seed: int) -> None:
+    layer = plain("gelu", up=randn(HIDDEN, D_IN, seed=seed))
+    order = torch.randperm(HIDDEN, generator=torch.Generator().manual_seed(seed))
+    assert layer.up_bias is not None
+    other = plain(
+        "gelu", up=layer.up[order], up_bias=layer.up_bias[order], down=layer.down[:, order]
+    )
+    x = randn(300, D_IN, seed=seed + 1)
+    told = bl.quadratic_fit(layer, data=x).r_squared.quadratic.overall
+    for one, data in ((other, x), (layer, x.float().double())):
+        again = bl.quadratic_fit(one, data=data).r_squared.quadratic.overall
+        assert again == pytest.approx(told, abs=1e-5)
+
+
+def test_units_with_one_direction_and_other_biases_are_no_doubles() -> None:
+    assert units_of(plain(up=changed(UP, (3, UP[2]))))["duplicate_units"] == 0
+    far = plain(up_bias=400 + 0 * BIAS)  # no biases make one direction of many
+    assert units_of(far)["duplicate_units"] == 0
