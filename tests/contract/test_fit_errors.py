@@ -84,6 +84,13 @@ def test_two_standard_errors_of_two_bilinear_layers_reach_the_truth() -> None:
     assert reached == 60  # in closed form
 
 
+@cell("fit", "own object")
+def test_r_squared_is_that_of_the_model_that_runs_where_it_is_not_its_layers() -> None:
+    layers = pair(7)
+    fit = fit_layers(layers, lambda x: run(layers)(x) + 50 * x[:, :1].sin(), samples=1000)
+    assert fit.r_squared.quadratic.standard_error > 0
+
+
 @cell("fit", "other units", "other function")
 @drawn
 @given(SEEDS)
