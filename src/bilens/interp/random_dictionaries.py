@@ -64,7 +64,8 @@ def random_turn(outputs: Tensor, generator: torch.Generator) -> tuple[Tensor, Te
     rest = torch.eye(width).to(axes) - axes @ axes.T
 
     def turned(rotation: Tensor) -> Tensor:
-        return (axes * deviations) @ rotation @ (axes / deviations).T + rest
+        found: Tensor = (axes * deviations) @ rotation @ (axes / deviations).T + rest
+        return found
 
     return turned(first @ last), turned((first @ last).T)
 

@@ -102,9 +102,9 @@ def circuit_parts(found: Record | None) -> str:
 
 
 def told(check: Record | None) -> str:
-    """Return the share of a behaviour, and that of random directions; bold where told from them."""
+    """Return the share of a behaviour, and that of random directions; bold where confirmed."""
     if check is None:
         return "–"
     share, random = percent(check["share"]), check["random_share"]
-    mark = "**" * (check["share"]["low"] > random["high"])
+    mark = "**" if check.get("confirmed") else ""
     return f"{mark}{share}{mark}; {random['value']:.1%}"

@@ -202,12 +202,25 @@ def test_r_squared_is_the_formula() -> None:
 def test_the_standard_error_is_the_spread_over_repetitions() -> None:
     found = []
     for seed in range(300):
-        x = randn(400, 1, seed=seed)
-        found.append(r_squared_on(torch.tanh(x), 0.7 * x))
+        x, noise = randn(4000, 2, seed=seed).split(1, dim=1)
+        found.append(r_squared_on(x + noise.sign() * noise.abs().clamp(max=1), x))
     values = torch.tensor([score.overall for score in found])
     errors = torch.tensor([score.standard_error for score in found])
     assert float(errors.mean()) == pytest.approx(float(values.std()), rel=0.25)
     assert [float(score.outputs[0]) for score in found] == pytest.approx(values.tolist())
+
+
+def test_of_a_skewed_error_it_is_more_and_two_of_them_reach_the_truth() -> None:
+    many = randn(10**6, 1, seed=-1)
+    truth = r_squared_on(torch.tanh(many), 0.7 * many).overall
+    found = []
+    for seed in range(300):
+        x = randn(400, 1, seed=seed)
+        found.append(r_squared_on(torch.tanh(x), 0.7 * x))
+    values = torch.tensor([score.overall for score in found])
+    errors = torch.tensor([score.standard_error for score in found])
+    assert float(values.std()) < float(errors.mean()) < 2.5 * float(values.std())
+    assert float(((values - truth).abs() <= 2 * errors).double().mean()) > 0.94
 
 
 def test_an_error_in_proportion_to_the_spread_has_no_standard_error() -> None:

@@ -224,7 +224,7 @@ def composition_error(outer: QuadraticMap, inner: QuadraticMap, assumed: Gaussia
     low, high = inner.tensor, outer.tensor
     slope = affine_part(inner, assumed)[1]
     basis, corner = torch.linalg.qr(assumed.spread(torch.cat([low.left, low.right])).T)
-    first, second = corner.T.split(len(low.left))
+    first, second = corner.T.tensor_split(2)
     sides = torch.stack([high.left, high.right])
     halves = torch.einsum("shk,ki,kj->shij", sides @ low.down, first, second)
     one, other = matrices = (halves + halves.mT) / 2
@@ -233,12 +233,13 @@ def composition_error(outer: QuadraticMap, inner: QuadraticMap, assumed: Gaussia
     turned = torch.einsum("gij,hj->hgi", flat, slopes @ basis)
     third = gram * (slopes @ slopes.T) + 2 * (turned * turned.transpose(0, 1)).sum(dim=-1)
     hidden = len(one)
-    (same, across), (_, opposite) = (part.split(hidden, dim=1) for part in gram.split(hidden))
+    same, across, opposite = gram[:hidden, :hidden], gram[:hidden, hidden:], gram[hidden:, hidden:]
     rows = zip(one, other, strict=True)
     cycles = torch.stack([((a @ one) * (b @ other).mT).sum(dim=(1, 2)) for a, b in rows])
     kernel = 4 * (same * opposite + across * across.T + 4 * cycles)
     kernel = kernel + 2 * third.view(2, hidden, 2, hidden).sum(dim=(0, 2))
-    return ((high.down @ kernel) * high.down).sum(dim=1)
+    error: Tensor = ((high.down @ kernel) * high.down).sum(dim=1)
+    return error
 
 
 def curved(tensor: BilinearTensor, weights: Tensor, vectors: Tensor) -> Tensor:
