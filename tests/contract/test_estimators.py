@@ -221,6 +221,7 @@ OTHER_STEPS: dict[str, Any] = {
     "the largest": FeatureAgglomeration(3, pooling_func=np.max),
     "of one's own": Spike(),
     "inherited": Clipped(),
+    "of the same name": type("StandardScaler", (Clipped,), {})(),
     "of some columns": ColumnTransformer(
         [("a", made_ready.Binarizer(threshold=1e9), [0])], remainder="passthrough"
     ),

@@ -81,13 +81,9 @@ AFTER: dict[str, Callable[[], list[Any]]] = {
 
 
 @cell("load file", "own object", "saved")
-@drawn
-@given(
-    st.sampled_from(sorted(BEFORE)),
-    st.sampled_from(sorted(BETWEEN)),
-    st.sampled_from(sorted(AFTER)),
-    SEEDS,
-)
+@pytest.mark.parametrize("between", BETWEEN)
+@fewer(3)
+@given(before=st.sampled_from(sorted(BEFORE)), after=st.sampled_from(sorted(AFTER)), seed=SEEDS)
 def test_a_model_of_keras_is_what_predict_gives(
     tmp_path_factory: pytest.TempPathFactory, before: str, between: str, after: str, seed: int
 ) -> None:
@@ -239,8 +235,9 @@ ENDS: dict[str, list[Any]] = {
 
 
 @cell("load file", "own object")
-@drawn
-@given(st.sampled_from(sorted(ONNX)), st.sampled_from(sorted(ENDS)), SEEDS)
+@pytest.mark.parametrize("name", ONNX)
+@fewer(3)
+@given(end=st.sampled_from(sorted(ENDS)), seed=SEEDS)
 def test_an_onnx_file_is_what_its_evaluator_gives(
     tmp_path_factory: pytest.TempPathFactory, name: str, end: str, seed: int
 ) -> None:

@@ -147,8 +147,12 @@ def say_how_it_was_read(model: LoadedModel, say: Say) -> None:
     for line in [] if model.load_report is None else model.load_report.lines():
         say(line)
     with suppress(NonFiniteError):  # told by what reads the layer
-        if model.compare is not None and model.exactness is not None:
-            say(str(model.exactness))
+        if model.compare is not None:
+            say(
+                str(
+                    model.exactness or "Unverified: transformers ran no such model to compare with."
+                )
+            )
 
 
 @dataclass(frozen=True)

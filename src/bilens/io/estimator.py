@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.approximation.activation import Activation
-from bilens.algebra.approximation.layer_weights import MLPWeights, in_dtype, in_float64, reading
+from bilens.algebra.approximation.layer_weights import MLPWeights, each_part, in_dtype, reading
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.base.checks import check_finite
 from bilens.base.errors import NumericalError, UsageError
@@ -84,7 +84,7 @@ def from_sklearn(estimator: object) -> LoadedModel:
         before = [*names_of_steps(whole[:-1])]
     if before:
         matrix, shift = affine_map_of(whole[:-1])
-        layers[0] = reading(in_float64(layers[0]), matrix, shift)
+        layers[0] = reading(each_part(layers[0], Tensor.double), matrix, shift)
         x = inputs_that_reach(matrix, shift)
     is_classifier, last = hasattr(fitted, "classes_"), len(layers) - 1
     # several labels have a sigmoid each: a logit of one means something by itself

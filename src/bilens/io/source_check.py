@@ -39,7 +39,7 @@ def compare_with_outputs(source: str, x: Tensor, made: Tensor, read: Run) -> Agr
         to these outputs. The worst of 16 rows at a time, so that large inputs hide no small ones.
     """
     found = []
-    for given, rows in zip(x.split(ROWS), made.split(ROWS), strict=True):
+    for given, rows in zip(x.split(ROWS), made.split(ROWS), strict=True):  # type: ignore[no-untyped-call]
         kept = rows.isfinite().all(dim=1)
         if bool(kept.any()):
             exact, rounded = read(given[kept]), read(given[kept].to(made.dtype))
