@@ -31,7 +31,7 @@ def readings(
         kurtosis = float((vectors**4).mean() / vectors.square().mean() ** 2)
         writes = name.endswith(("o_proj.weight", "down_proj.weight"))
         table, direction = (unembedding, left[:, 0]) if writes else (embedding, right[0])
-        score = token_scores(table, direction.float(), 1)[0][0]
+        score = token_scores(table @ direction.float(), 1)[0][0]
         rows.append(
             {
                 "norm": float(values.square().sum().sqrt()),
@@ -58,7 +58,7 @@ def written_tokens(
         if name.endswith(("o_proj.weight", "down_proj.weight")):
             change = kept[0].float() @ kept[1] if len(kept) == 2 else kept[0].float()
             left = torch.linalg.svd(change, full_matrices=False)[0]
-            found.append(token_scores(unembedding, left[:, 0], 5)[1])
+            found.append(token_scores(unembedding @ left[:, 0], 5)[1])
     return found
 
 
