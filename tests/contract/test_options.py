@@ -3,8 +3,6 @@
 The use that would do nothing is refused; the use that counts changes the result or its record.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
