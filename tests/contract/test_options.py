@@ -19,6 +19,7 @@ from bilens.api.classifier import attack_model, certify_model
 from bilens.api.quadratic_fit import fit_layers_of
 from bilens.base.errors import UsageError
 from bilens.base.option_rules import COMMAND_LINE, RULES, refuse_idle, told
+from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier
 from commands import Shell
 from contract.table import cell
@@ -34,9 +35,9 @@ def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 
 @dataclass(frozen=True)
 class Models:
-    exact: bl.LoadedModel
-    gated: bl.LoadedModel
-    table: bl.LoadedModel
+    exact: LoadedModel
+    gated: LoadedModel
+    table: LoadedModel
     path: Path
     pair: tuple[torch.Tensor, torch.Tensor]
     traced: tuple[Path, Path, Path]
