@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 import bilens as bl
-from bilens.base.errors import BilensError
+from bilens.base.errors import BilensError, NumericalError, UsageError
 from contract.drawn import drawn
 from contract.table import cell
 
@@ -353,6 +353,63 @@ class Moded(nn.Module):
 def test_what_the_trace_does_not_see_is_refused(kind: Callable[[], nn.Module]) -> None:
     with pytest.raises(BilensError):
         bl.from_module(kind())
+
+
+class Around(nn.Module):
+    """A network inside a larger one, which the trace of the larger one goes through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.sin(self.mlp(torch.cos(x)))
+
+
+@cell("load module", "own object", "other function")
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("with_example", [False, True])
+def test_hooks_of_a_part_around_a_layer_are_seen(before: bool, with_example: bool) -> None:
+    torch.manual_seed(0)
+    module, x = Around(), torch.randn(20, 4)
+    (name,) = bl.from_module(module, x).layers
+    if before:
+        module.mlp.register_forward_pre_hook(lambda _, given: (given[0] * 2 + 1,))
+    else:
+        module.mlp.register_forward_hook(lambda _, __, made: made * 3)
+    with pytest.raises(UsageError, match=f"{name}: what was read differs .*mlp has forward hooks"):
+        bl.from_module(module, x if with_example else None)
+
+
+@cell("load module", "own object", "other function")
+@pytest.mark.parametrize("form", ["tensor", "tuple", "mapping"])
+def test_an_example_in_any_form_is_what_a_network_is_compared_on(form: str) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+
+    def limit(_: nn.Module, args: Any, kwargs: Any) -> Any:
+        short = tuple(one.clamp(-1000, 1000) for one in args)
+        return short, {name: one.clamp(-1000, 1000) for name, one in kwargs.items()}
+
+    module.register_forward_pre_hook(limit, with_kwargs=True)
+    assert [*bl.from_module(module).layers]  # nothing shows it on ordinary inputs
+    x = torch.randn(20, 4) * 5000
+    example: Any = {"tensor": x, "tuple": (x,), "mapping": {"input": x}}[form]
+    with pytest.raises(UsageError, match="differs"):
+        bl.from_module(module, example)
+
+
+@cell("attack", "own object", "other function")
+@cell("certify", "own object", "other function")
+def test_hooks_of_a_loaded_model_are_seen_by_every_job(tmp_path: Path) -> None:
+    bl.save(bl.nn.BilinearClassifier(5, 6, 3), tmp_path / "model")
+    model = bl.load(tmp_path / "model")
+    assert model.module is not None
+    model.module.register_forward_hook(lambda _, __, made: made.flip(1))
+    data = torch.rand(60, 5), torch.arange(60) % 3
+    for job in (bl.attack_model, bl.certify_model, bl.audit):
+        with pytest.raises(NumericalError, match="forward hooks"):
+            job(model, data)
 
 
 @cell("load module", "own object")

@@ -146,6 +146,8 @@ def on_processor(model: Model) -> Model:
 def opened(model: Model, bare: bool = False) -> LoadedModel:
     """Return a model as what a reader gives of it; one without an MLP where that will do."""
     if isinstance(model, LoadedModel):
+        if model.module is not None and what_may_differ(model.module):
+            check_runs_as_read(model.module)
         return model
     if isinstance(model, Module):
         check_runs_as_read(model)

@@ -37,7 +37,7 @@ def given_model(model: object, reader: str, call: str) -> tuple[Any, LoadedModel
         raise UsageError(
             f"{reader} reads a model, got the path {str(model)!r}: use {call.format(loading)}."
         )
-    check_runs_as_read(model)
+    check_runs_as_read(model.module if isinstance(model, LoadedModel) else model)
     return (model.whole(reader), model) if isinstance(model, LoadedModel) else (model, None)
 
 

@@ -14,7 +14,9 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 WEIGHT_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)  # that compute a weight for forward
 ONE_AT_A_TIME = threading.RLock()  # of two threads, one would take the other's state for the first
-Seen = dict[tuple[str, str], Tensor]  # (path of a part, "entered" or "left") → what did so first
+# (path of a part, "entered", "began", "ended" or "left") → what did so first: "began" and "ended"
+# are what its forward was given and gave, inside of the part's own hooks
+Seen = dict[tuple[str, str], Tensor]
 
 
 @contextmanager
@@ -49,16 +51,17 @@ def run_as_owner(
     """Call a part of a module in evaluation.
 
     Returns:
-        Its answer, and what entered and left the parts at some paths, outside of their own hooks.
+        Its answer, and what entered and left the parts at some paths, outside of their own hooks
+        and inside of them.
     """
     seen: Seen = {}
     handles: list[Any] = []
 
-    def enter(path: str, _: nn.Module, args: Any, kwargs: Any) -> None:
-        keep(path, "entered", args[0] if args else only_tensor(kwargs))
+    def enter(path: str, side: str, _: nn.Module, args: Any, kwargs: Any) -> None:
+        keep(path, side, args[0] if args else only_tensor(kwargs))
 
-    def leave(path: str, _: nn.Module, __: Any, made: Any) -> None:
-        keep(path, "left", only_tensor(made))
+    def leave(path: str, side: str, _: nn.Module, __: Any, made: Any) -> None:
+        keep(path, side, only_tensor(made))
 
     def keep(path: str, side: str, value: Any) -> None:
         if isinstance(value, Tensor):
@@ -69,9 +72,14 @@ def run_as_owner(
         try:
             for path in paths:
                 one = module.get_submodule(path)
-                options: dict[str, bool] = {"prepend": True, "with_kwargs": True}
-                handles.append(one.register_forward_pre_hook(partial(enter, path), **options))
-                handles.append(one.register_forward_hook(partial(leave, path)))
+                for side, first in (("entered", True), ("began", False)):
+                    hook = partial(enter, path, side)
+                    handles.append(
+                        one.register_forward_pre_hook(hook, prepend=first, with_kwargs=True)
+                    )
+                for side, first in (("ended", True), ("left", False)):
+                    hook = partial(leave, path, side)
+                    handles.append(one.register_forward_hook(hook, prepend=first))
             return call(part, example), seen
         finally:
             for handle in handles:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from bilens.nn.agreement import (
     agreement_with_run,
     inputs_at_scales,
 )
-from bilens.nn.mlp_search.find_mlps import FoundMLPs, Place, below, nothing_found
+from bilens.nn.mlp_search.find_mlps import FoundMLPs, Place, below, holder, nothing_found
 from bilens.nn.mlp_search.observation import TORCH_LAYERS, in_dtype
 from bilens.nn.mlp_search.patches import places
 from bilens.nn.real_run import Seen, only_tensor, run_as_owner, what_may_differ
@@ -68,12 +68,15 @@ def compare_network(
 ) -> Agreement | str:
     """Compare layers one behind the other with what a module makes of inputs, or say why not."""
     width, d_out = layers[0].d_in, len(layers[-1].down)
-    given = [inputs_at_scales(width)]
-    if isinstance(example, Tensor) and example.shape[-1] == width:
+    given: list[object] = [inputs_at_scales(width)]
+    alone = None if example is None else only_tensor(example)
+    if alone is not None and alone.shape[-1:] == (width,):
         given.insert(0, example)
     found: list[Agreement | str] = []
-    for x in given:
-        ran = run_or_say(module, x)
+    for one in given:
+        ran, x = run_or_say(module, one), cast(Tensor, only_tensor(one))
+        if isinstance(ran, str) and one is example:
+            return ran
         answer = ran if isinstance(ran, str) else only_tensor(ran[0])
         if not isinstance(answer, Tensor) or answer.shape != (*x.shape[:-1], d_out):
             found.append(
@@ -129,6 +132,7 @@ def compare_parts(
     for path in dict.fromkeys("" if example is not None else one.path for one in found.values()):
         names = [name for name, one in found.items() if example is not None or one.path == path]
         paths = {where for name in names for end in ends[name] for where, _ in end}
+        paths |= {where for name in names for where in containers_of(found[name])}
         given = [example] if example is not None else [inputs_of(found[name]) for name in names]
         tried = (run_or_say(module, x, paths, path) for x in given)
         ran = next((one for one in tried if not isinstance(one, str)), None)
@@ -136,9 +140,29 @@ def compare_parts(
             if ran is None:
                 compared[name] = str(run_or_say(module, given[0], paths, path))
                 continue
-            sides = [[ran[1][one] for one in end if one in ran[1]] for end in ends[name]]
-            compared[name] = compare_layer(name, found[name], *sides)
+            seen = ran[1]
+            given_there, made_there = (
+                [seen[one] for one in end if one in seen] for end in ends[name]
+            )
+            for path_around in containers_of(found[name]):
+                began, ended = seen.get((path_around, "began")), seen.get((path_around, "ended"))
+                if began is not None and given_there and torch.equal(began, given_there[0]):
+                    given_there.append(seen[path_around, "entered"])
+                if ended is not None and made_there and torch.equal(ended, made_there[0]):
+                    made_there.append(seen[path_around, "left"])
+            compared[name] = compare_layer(name, found[name], given_there, made_there)
     return compared
+
+
+def containers_of(place: Place) -> list[str]:
+    """Return the paths of the parts below a place that hold all of a layer.
+
+    The graph of the place does not show them. Where one of them begins or ends with the layer, its
+    own hooks act on what the layer is given or gives.
+    """
+    around = holder(place.layer.paths).split(".") if place.graph is not None else []
+    paths = (".".join(around[:depth]) for depth in range(1, len(around) + 1))
+    return [below(place.path, path) for path in paths if path]
 
 
 def inputs_of(place: Place) -> Tensor:
