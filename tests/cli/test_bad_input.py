@@ -355,7 +355,7 @@ OPTION_CASES: Cases = {
     ),
     "too few rotations": (of_model("audit", "--null-samples", 5), USAGE, ["at least 39, got 5"]),
     "a seed too large": (of_model("audit", "--seed", 10**30), USAGE, ["seed must be below"]),
-    "labels of no data": (of_model("audit", "--labels", "y"), USAGE, ["--labels is about --data"]),
+    "labels of no data": (of_model("audit", "--labels", "y"), USAGE, ["only with data at a path"]),
     "an image without data": (of_model("explain", "--index", 0), USAGE, ["pass --data"]),
     "a residual that is known": (of_model("decompose", "--residual"), USAGE, ["leave the option"]),
 }

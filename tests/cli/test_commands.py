@@ -266,8 +266,8 @@ def test_a_whitened_decomposition_reads_the_training_images(
     assert plan["basis"] == "whitened"
     for options, words in (
         (line, "need the images that the model was trained on: pass --data"),
-        (["decompose", model, "--data-dir", idx], "only --basis whitened reads data"),
-        (["decompose", model, "--dataset", "mnist"], "only --basis whitened reads data"),
+        (["decompose", model, "--data-dir", idx], "only with basis whitened"),
+        (["decompose", model, "--dataset", "mnist"], "only with basis whitened"),
     ):
         result = bilens("--quiet", *options)
         assert result.code == 2

@@ -70,7 +70,7 @@ FROZEN = {
     ),
     "trace": (
         "model --layer --input-sae --output-sae --corpus --column --limit --tokens --latent "
-        "--toward --outputs --pairs --features --top --html --lang --graph --seed --overwrite "
+        "--toward --outputs --pairs --features --top --dictionaries --html --lang --graph --seed --overwrite "
         "--json"
     ),
     "convert": (

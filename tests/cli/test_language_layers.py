@@ -11,7 +11,7 @@ from commands import Shell
 
 pytest.importorskip("transformers")
 LINE = (
-    "layers.0.mlp and layers.1.mlp as read against transformers' MistralMLP on 16 random inputs: "
+    "layers.0.mlp and layers.1.mlp as read against transformers' MistralMLP on 16 inputs: "
     "largest error "
 )
 COMMAND = ("decompose", "--top", 1, "--outputs", 0)

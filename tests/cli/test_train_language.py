@@ -220,7 +220,7 @@ BAD_SAE: dict[str, tuple[list[Any], int, list[str]]] = {
     "a point twice": ([*ONE, "--hook", HOOKS[1]], USAGE, ["given twice"]),
     "as many as latents": ([*ONE, "--k", 20], USAGE, ["k is 20 and num_latents is 20"]),
     "a batch that is too large": ([*ONE, "--batch-size", 9000], USAGE, ["a buffer holds 700"]),
-    "a column of nothing": ([*ONE, "--column", "text"], USAGE, ["about --corpus: give it"]),
+    "a column of nothing": ([*ONE, "--column", "text"], USAGE, ["only with --corpus"]),
     "a rate of zero": ([*ONE, "--learning-rate", 0], USAGE, ["learning_rate must be above 0"]),
     "a rate without end": (
         [*ONE, "--learning-rate", 1e38],

@@ -167,6 +167,6 @@ def test_options_that_an_explanation_or_a_certificate_would_ignore_are_refused(
     assert "only with --plate or --html" in bilens(*line, "--lang", "ja").err
     classes = tmp_path / "classes"
     assert bilens("train", "table", tables["classes"], "--target", "y", "--out", classes).code == 0
-    assert "only with --data" in bilens("certify", classes, "--samples", "3").err
+    assert "only with data" in bilens("certify", classes, "--samples", "3").err
     pairs = ("attack", classes, "--data", tables["classes"], "--pairs", "--source", "yes")
     assert "leave one out" in bilens(*pairs).err

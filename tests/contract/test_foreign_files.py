@@ -128,7 +128,7 @@ def test_what_keras_computes_otherwise_is_no_network(name: str, tmp_path: Path) 
         model = bl.load(tmp_path / "m.keras")
         assert not model.network
         assert not model.load_report.verified
-        assert "Unverified: Keras ran no whole model" in model.load_report.comparison()
+        assert any("Keras ran no whole model" in line for line in model.load_report.lines())
 
 
 def tanh_form(x: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class World:
     @property
     def x(self) -> Tensor:
         """The rows as the model reads them, by hand."""
-        return torch.from_numpy(self.frame[[*self.columns]].to_numpy(np.float64))
+        return torch.from_numpy(self.frame[[*self.columns]].to_numpy(np.float64, copy=True))
 
     @property
     def logits(self) -> Tensor:
@@ -202,7 +202,9 @@ def test_an_audit_tells_the_accuracy_of_the_module(relation: str, seed: int) -> 
             assert given is not None
             found = performance_of(model, given)
             if form == whole:
-                assert bl.audit(model, data, null_samples=39).record.performance == found
+                named = getattr(model, "input_names", None) is not None  # has no null
+                few = {} if named else {"null_samples": 39}
+                assert bl.audit(model, data, **few).record.performance == found
             assert found.classification is not None
             told = found.classification
             assert told.accuracy.value == pytest.approx(one.accuracy), form

@@ -207,7 +207,6 @@ LINES: list[tuple[str, str, str]] = [  # verb of the table, a line that is refus
     ("plate", f"explain {MODEL} --data {DATA} --index 0 --lang ja", "--lang"),
     ("decompose", f"decompose {MODEL} --spectrum top --null-samples 59", "--null-samples"),
     ("decompose", f"decompose {MODEL} --method dense --verify", "--verify"),
-    ("decompose", f"decompose {MODEL} --plan --out somewhere", "--out"),
     ("decompose", f"decompose {MODEL} --data {DATA}", "--data"),
     ("decompose", f"decompose {MODEL} --dataset mnist", "--dataset"),
     ("decompose", f"decompose {MODEL} --labels y", "--labels"),

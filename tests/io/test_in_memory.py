@@ -160,7 +160,7 @@ def test_a_network_is_fitted_end_to_end() -> None:
     assert model.load_report is not None
     assert model.load_report.head == "Softmax"
     x = randn(500, 4)
-    fit = bl.quadratic_fit(model, samples=200, data=x)
+    fit = bl.quadratic_fit(model, data=x)
     with torch.no_grad():
         logits = module[:-1].double()(x)
     rest = (logits - fit.quadratic_map(x)).square().sum()
@@ -263,7 +263,7 @@ def test_any_number_of_hidden_layers(hidden: tuple[int, ...]) -> None:
 
 def test_an_estimator_is_fitted_end_to_end() -> None:
     estimator = fitted("one number", activation="tanh")
-    fit = bl.quadratic_fit(estimator, data=torch.tensor(X), samples=200)
+    fit = bl.quadratic_fit(estimator, data=torch.tensor(X))
     assert fit.r_squared.quadratic.overall > 0.9
 
 

@@ -248,7 +248,7 @@ HOSTILE: dict[str, tuple[bytes, type[BilensError], str]] = {
         CheckpointError,
         "expected two axes with entries",
     ),
-    "no tensors": (safetensors({}, b""), CheckpointError, "no MLP that names and shapes"),
+    "no tensors": (safetensors({}, b""), UsageError, "which add no inputs: leave the option out"),
 }
 
 

@@ -234,7 +234,7 @@ def test_what_changed_does_not_depend_on_the_units_of_the_columns() -> None:
         old, new = (
             bl.sklearn.BilinearClassifier(alpha=alpha).fit(data, WINE.target) for alpha in (3, 4)
         )
-        document = bl.audit(new, baseline=old, null_samples=3).to_dict()
+        document = bl.audit(new, baseline=old).to_dict()
         return document["difference"]["layers"][0], document["column_changes"]["outputs"]
 
     (layer, change), (again, same) = (

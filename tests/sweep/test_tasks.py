@@ -197,12 +197,6 @@ def test_other_activations_are_not_mixed_in(model: Path, tmp_path: Path) -> None
         swept(model, tmp_path / "out", "fit", activations=seen)
 
 
-def test_steps_of_training_need_something_to_train_on(model: Path, tmp_path: Path) -> None:
-    options = SweepOptions(tasks=("convert",), layer_steps=5)
-    with pytest.raises(UsageError, match="--layer-steps trains on what a layer sees"):
-        plan_of(str(model), options, Output(str(tmp_path)))
-
-
 def test_a_layer_that_was_removed_does_not_pass_for_unchanged(model: Path, tmp_path: Path) -> None:
     less = write_model(tmp_path / "less", layers=3, experts=2, files=3)
     options = SweepOptions(tasks=("compare",), baseline=str(model))

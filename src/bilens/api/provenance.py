@@ -23,6 +23,7 @@ from bilens.io.formats.safetensors_folder import INDEX_NAME, files_of, shards
 from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import WEIGHTS_NAME
 from bilens.nn.module_layers import check_runs_as_read
+from bilens.nn.real_run import what_may_differ
 from bilens.records.common import IN_MEMORY, DataOrigin, Origin, Run, Source
 from bilens.records.table_audit import TableReading
 from bilens.version import VERSION
@@ -37,7 +38,9 @@ def given_model(model: object, reader: str, call: str) -> tuple[Any, LoadedModel
         raise UsageError(
             f"{reader} reads a model, got the path {str(model)!r}: use {call.format(loading)}."
         )
-    check_runs_as_read(model.module if isinstance(model, LoadedModel) else model)
+    module = model.module if isinstance(model, LoadedModel) else model
+    if module is model or (module is not None and what_may_differ(module)):
+        check_runs_as_read(module)
     return (model.whole(reader), model) if isinstance(model, LoadedModel) else (model, None)
 
 

@@ -47,7 +47,6 @@ RULES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "with whole spectra": {"null_samples": 99},
         "with another solver than the dense one": {"verify": False},
         "with basis whitened": {"data": None, "dataset": None, "labels": None, "encoding": None},
-        "without --plan": {"out": None},
     },
     "trace": {
         SAES: {

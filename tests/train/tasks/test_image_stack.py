@@ -42,7 +42,7 @@ CELLS = [
 
 def distance(model: torch.nn.Module, other: torch.nn.Module) -> float:
     pairs = zip(model.parameters(), other.parameters(), strict=True)
-    return max(float((one - two).abs().max()) for one, two in pairs)
+    return max(float((one - two).detach().abs().max()) for one, two in pairs)
 
 
 @pytest.fixture(scope="module")
