@@ -52,6 +52,21 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Keep:
     return keep
 
 
+UNVERIFIED = {  # what they read is not known, or nothing that can be watched stands at an end
+    "torch CNN",
+    "torch CNN with an activation that is not known",
+    "torchvision vgg11",
+    "torchvision vit_b_16",
+    "torchvision convnext_tiny",
+    "torchvision mobilenet_v3",
+    "torchvision squeezenet",
+    "Keras CNN",  # which Keras itself was not asked about: they are no one network
+    "Keras CNN, padded on one side",
+    "Keras, two inputs",
+    "Keras of texts",
+}
+
+
 def test_the_corpus_is_large() -> None:
     assert len(ROWS) + len(REFUSED) >= 60
 
@@ -67,7 +82,9 @@ def test_what_is_read_is_what_can_be_read(corpus: Keep, name: str) -> None:
     )
     assert bool(unread) == (made.read < made.parameters)
     told = made.options.get("activation") is not None
-    assert model.load_report is None or model.load_report.verified == (not told)
+    if model.load_report is not None:
+        assert model.load_report.verified == (not told and name not in UNVERIFIED)
+        assert bool(model.load_report.unverified) == (name in UNVERIFIED)
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -75,9 +92,14 @@ def test_a_partial_reading_is_no_pass(corpus: Keep, name: str) -> None:
     made, model = corpus(name)
     if made.parameters > LARGE:
         pytest.skip("takes ten seconds")
-    record = bl.audit(model, null_samples=3, threshold=0.0, command="here").record
+    approximated = any(not view.exact for view in model.layers.values())
+    read = {"threshold": 0.0} if approximated else {}
+    record = bl.audit(model, null_samples=3, command="here", **read).record
     assert record.coverage is not None
-    assert record.coverage.parameters - record.coverage.unread == made.read
+    assert record.coverage.approximate == 0  # R² is of an input that nobody gave
+    assumed = any(one.reason == "assumed" for one in record.coverage.groups)
+    assert assumed == approximated
+    assert assumed or record.coverage.parameters - record.coverage.unread == made.read
     assert record.decision is not None
     assert record.decision.answer != "use"  # without data
     if made.read < made.parameters or "activation" in made.options:
@@ -166,5 +188,6 @@ def test_an_ordinary_checkpoint_takes_one_step(tmp_path: Path) -> None:
         bl.load(made.source)
     (call,) = re.findall(r"(bl\.load\(.*\))\.$", str(caught.value))
     record = audited(eval(call, {"bl": bl}))  # noqa: S307 - our own message
-    assert (record.coverage.parameters, record.coverage.unread) == (made.parameters, 0)
+    assert record.coverage.parameters == made.parameters
+    assert {one.reason for one in record.coverage.groups} == {"assumed"}  # read on no rows of data
     assert record.coverage.layout == "guessed"
