@@ -19,7 +19,7 @@ from bilens.sweep.jobs import Spec, run_spec
 from bilens.sweep.manifest import NAME, Plan, plan_at
 from bilens.sweep.output import LOCK, Output
 
-OPTIONS = SweepOptions(tasks=("fit",), null_samples=3)
+OPTIONS = SweepOptions(tasks=("fit",))
 ROWS = 8  # three dense layers, four experts and a shared one
 HERE = Path(__file__).parent
 PATHS = os.pathsep.join(map(str, (HERE, HERE.parent, Path(bilens.__path__[0]).parent)))
@@ -51,7 +51,7 @@ class Swept:
 
     def command(self, *words: str, **variables: str) -> "subprocess.Popen[str]":
         """Start a driver of its own, which may be killed."""
-        line = ["sweep", str(self.model), "--do", "fit", "--null-samples", "3", *words]
+        line = ["sweep", str(self.model), "--do", "fit", *words]
         return subprocess.Popen(
             [sys.executable, "-m", "sweep_faults", *line, "--out", str(self.folder / "out")],
             env=tiny.environment(PYTHONPATH=PATHS, **variables),
