@@ -46,6 +46,7 @@ from bilens.studies.study import (
     metrics_around,
     model_of,
     percent,
+    ranged,
     sae_recipe,
 )
 
@@ -238,7 +239,7 @@ def verdict(found: Record) -> str:
 
 
 def logits(interval: Record) -> str:
-    return f"{interval['value']:+.2f} [{interval['low']:+.2f}, {interval['high']:+.2f}]"
+    return ranged(interval, "+.2f")
 
 
 def frame_row(row: Record) -> tuple[str, ...]:

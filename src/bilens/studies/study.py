@@ -264,5 +264,12 @@ def share(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
 
+def ranged(interval: Record, form: str) -> str:
+    """Return a value with its interval, where it has one."""
+    value, *ends = (interval[name] for name in ("value", "low", "high"))
+    known = ", ".join(f"{end:{form}}" for end in ends if end is not None)
+    return f"{value:{form}} [{known}]" if known else f"{value:{form}}"
+
+
 def percent(interval: Record) -> str:
-    return f"{interval['value']:.1%} [{interval['low']:.1%}, {interval['high']:.1%}]"
+    return ranged(interval, ".1%")
