@@ -29,8 +29,6 @@ from bilens.report.markup import (
     vector_image,
 )
 from bilens.report.raster import Painter, colour_bar
-from bilens.report.sections.coverage import coverage
-from bilens.report.sections.decision import checks, verdict
 from bilens.report.sections.given_inputs import given
 from bilens.report.sections.guarantees import proven
 from bilens.report.sections.image_warnings import warnings
@@ -43,7 +41,7 @@ from bilens.report.sections.overview import (
     guide,
     model_facts,
 )
-from bilens.report.sections.people import class_labels, people
+from bilens.report.sections.people import class_labels, judged_parts
 from bilens.report.sections.performance import performance
 from bilens.report.sections.predictions import predictions
 from bilens.report.text import (
@@ -72,10 +70,7 @@ def audit_page(t: Catalogue, record: Audit) -> Page:
         count=len(record.classes),
         facts=model_facts(t, record),
         parts=(
-            ("verdict", verdict(t, record)),
-            ("checks", checks(t, record)),
-            ("people", people(t, record)),
-            ("coverage", joined(coverage(t, record.coverage), guide(t))),
+            *judged_parts(t, record, guide(t)),
             ("exactness", exactness(t, record)),
             ("performance", performance(t, record.performance, record.data)),
             ("classes", classes(t, record, names, painter)),

@@ -35,12 +35,10 @@ from bilens.report.markup import (
     vector_image,
 )
 from bilens.report.raster import Painter
-from bilens.report.sections.coverage import coverage
-from bilens.report.sections.decision import checks, verdict
 from bilens.report.sections.difference import alignment_sentences, whole_difference, word_trial
 from bilens.report.sections.image_warnings import warnings
 from bilens.report.sections.overview import Page, file_facts, test_data
-from bilens.report.sections.people import people
+from bilens.report.sections.people import judged_parts
 from bilens.report.sections.performance import performance
 from bilens.report.text import (
     NONE,
@@ -71,10 +69,7 @@ def layer_audit_page(t: Catalogue, record: LayerAudit) -> Page:
         count=len(record.layers),
         facts=layer_facts(t, record),
         parts=(
-            ("verdict", verdict(t, record)),
-            ("checks", checks(t, record)),
-            ("people", people(t, record)),
-            ("coverage", coverage(t, record.coverage)),
+            *judged_parts(t, record),
             ("performance", performance(t, record.performance, record.data)),
             ("charts", charts(t, record.layers)),
             ("table", layer_table(t, record) if record.layers else Markup()),

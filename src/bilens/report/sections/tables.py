@@ -36,12 +36,10 @@ from bilens.report.markup import (
     section,
     table,
 )
-from bilens.report.sections.coverage import coverage
-from bilens.report.sections.decision import checks, verdict
 from bilens.report.sections.difference import column_sentences
 from bilens.report.sections.layers import difference
 from bilens.report.sections.overview import Page, clean_names, file_facts
-from bilens.report.sections.people import people
+from bilens.report.sections.people import judged_parts
 from bilens.report.sections.performance import performance
 from bilens.report.sections.predictions import outcome_badge, outcome_of, prediction_article
 from bilens.report.text import (
@@ -81,10 +79,7 @@ def table_page(t: Catalogue, record: TableAudit) -> Page:
         count=len(record.outputs),
         facts=table_facts(t, record),
         parts=(
-            ("verdict", verdict(t, record)),
-            ("checks", checks(t, record)),
-            ("people", people(t, record)),
-            ("coverage", coverage(t, record.coverage)),
+            *judged_parts(t, record),
             ("performance", performance(t, record.performance, record.data)),
             *parts,
             ("difference", difference(t, record.difference, lead=changed)),
