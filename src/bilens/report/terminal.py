@@ -163,12 +163,7 @@ def column_table(record: TableAudit) -> Table:
     """Return the strongest columns and pairs of every output of a table's model."""
     unit = "standardised columns" if record.model.standardised else "columns as they come"
     table = grid(
-        "output",
-        "column",
-        ">b",
-        ">q",
-        "pair",
-        ">2q",
+        *("output", "column", ">b", ">q", "pair", ">2q"),
         caption=f"Coefficients of {unit}: b z + q z² for a column, 2q z z′ for a pair; sorted by "
         "the standard deviation that they bring.",
         align="left",

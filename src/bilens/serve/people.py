@@ -73,11 +73,8 @@ def thread(
 
 def remarks(t: Catalogue, entries: Sequence[Entry], named: bool = False) -> Markup:
     """Return who said what and when, the last one first; `named` says of what."""
-    return (
-        element("ol", *(remark(t, one, named) for one in entries), class_="entries")
-        if entries
-        else Markup()
-    )
+    said = (remark(t, one, named) for one in entries)
+    return element("ol", *said, class_="entries") if entries else Markup()
 
 
 def remark(t: Catalogue, one: Entry, named: bool) -> Markup:

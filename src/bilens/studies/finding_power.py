@@ -218,6 +218,7 @@ def triggers_of(judged: Groups, data: str, reference: Record) -> Record:
         found = are_alarms(models, reference)
         hits = [*compress(models, found)]
         missed += compress(models, (not hit for hit in found))
+        indices = [one["rival"].get("index") for one in models]
         placed = [one for one in hits if touched_by(one) is not None]
         kinds[kind] = {
             "tried": len(judged[data, kind]),
@@ -226,9 +227,7 @@ def triggers_of(judged: Groups, data: str, reference: Record) -> Record:
             "found": share(found),
             "class": [sum(map(names_class, hits)), len(hits)],
             "place": [sum(map(names_place, placed)), len(placed)],
-            "cleanse": area([one["rival"]["index"] for one in models], unsuspicious)
-            if unsuspicious
-            else None,
+            "cleanse": area(indices, unsuspicious) if unsuspicious else None,
             "cleansed": cleansed(models),
         }
     total = sum(map(len, scores))

@@ -51,15 +51,10 @@ def bar_rows(
     parts = [line(zero, PAD, zero, PAD + length, "zero")]
     for position, bar in enumerate(bars):
         top = PAD + ROW * position
-        name = element(
-            "text",
-            element("title", bar.name),
-            fitted(bar.name, NAME, name_width),
-            x=left,
-            y=top + ROW / 2 + 4,
-            class_="name strong" if bar.tags else "name",
-            text_anchor="end",
-        )
+        at = {"x": left, "y": top + ROW / 2 + 4}
+        look = {"class_": "name strong" if bar.tags else "name", "text_anchor": "end"}
+        short = fitted(bar.name, NAME, name_width)
+        name = element("text", element("title", bar.name), short, **at, **look)
         parts.append(joined(name, *bar_mark(bar, scale, top)))
     height = 2 * PAD + length
     if footnote:

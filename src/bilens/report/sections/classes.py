@@ -220,16 +220,11 @@ def ranks(t: Catalogue, record: Audit, names: list[str]) -> Markup:
     for one, name in zip(record.classes, names, strict=True):
         null = one.effective_rank_null
         interval = f"({fixed(null.low, 1)}–{fixed(null.high, 1)})"
-        rows.append(
-            (
-                name,
-                element("strong", fixed(one.effective_rank, 1)),
-                joined(fixed(null.median, 1), " ", element("span", interval, class_="quiet")),
-                rank_strip(t, one.effective_rank, (null.low, null.high), largest),
-                fixed(one.effective_rank_raw, 1),
-                fixed(one.effective_rank_embedding, 1),
-            )
-        )
+        rank = element("strong", fixed(one.effective_rank, 1))
+        usual = joined(fixed(null.median, 1), " ", element("span", interval, class_="quiet"))
+        strip = rank_strip(t, one.effective_rank, (null.low, null.high), largest)
+        others = fixed(one.effective_rank_raw, 1), fixed(one.effective_rank_embedding, 1)
+        rows.append((name, rank, usual, strip, *others))
     columns = heads(
         *t.each("ranks", ("class", "centred", "null")),
         Column(t("ranks.picture"), numeric=False),

@@ -80,14 +80,9 @@ def prediction_card(reader: Reader, position: int) -> Markup:
     kind = item.kind if item.kind in KINDS else "other"
     outcome = outcome_of(item.predicted, item.label)
     strip = reader.painter.is_strip
-    image = element(
-        "img",
-        class_="input strip" if strip else "input",
-        src=reader.painter.image(item.image),
-        alt=t("predictions.image_alt", index=whole(item.index)),
-        width=168,
-        height=48 if strip else 168,
-    )
+    look = {"class_": "input strip" if strip else "input", "src": reader.painter.image(item.image)}
+    alt = t("predictions.image_alt", index=whole(item.index))
+    image = element("img", **look, alt=alt, width=168, height=48 if strip else 168)
     number = element("figcaption", t("predictions.number", index=whole(item.index)), class_="quiet")
     chart = score_chart(t, item.scores, reader.names, item.predicted, item.label)
     case = (

@@ -232,13 +232,8 @@ def worst_case(t: Catalogue, record: TableAudit) -> Markup:
         for item in record.worst_case_inputs
     )
     one, effect, two = t.each("table.worst_case", ("one", "effect", "two"))
-    head = heads(
-        t("table.columns.output"),
-        Column(one, numeric=False),
-        effect,
-        Column(two, numeric=False),
-        effect,
-    )
+    first, second = (Column(name, numeric=False) for name in (one, two))
+    head = heads(t("table.columns.output"), first, effect, second, effect)
     lead = paragraph(t("table.worst_case.lead"))
     return joined(lead, table(t, t("table.worst_case.caption"), head, cells))
 

@@ -299,28 +299,16 @@ def contrasts(t: Catalogue, record: Trace) -> Markup:
     if not pairs:
         none = paragraph(t("trace.contrast.none"))
         return section(t, "trace.contrast", lead, none, name="contrasts")
-    rows = (
-        (
-            names[pair.first],
-            names[pair.second],
-            fixed(pair.score, 3),
-            defined(t, pair.p_value, fixed),
-            percent(pair.nonlinear_share),
-            percent(pair.pair_share),
-        )
-        for pair in pairs
-    )
-    columns = heads(
-        t("trace.contrast.first"),
-        Column(t("trace.contrast.second"), numeric=False),
-        t("trace.ranking.score"),
-        t("trace.ranking.p_value"),
-        t("trace.contrast.nonlinear"),
-        t("trace.ranking.pair_share"),
-    )
+    rows = []
+    first, second, nonlinear = t.each("trace.contrast", ("first", "second", "nonlinear"))
+    score, p_value, share = t.each("trace.ranking", ("score", "p_value", "pair_share"))
+    columns = heads(first, Column(second, numeric=False), score, p_value, nonlinear, share)
     for pair in pairs:
+        one, other, chance = names[pair.first], names[pair.second], defined(t, pair.p_value, fixed)
+        shares = percent(pair.nonlinear_share), percent(pair.pair_share)
+        rows.append((one, other, fixed(pair.score, 3), chance, *shares))
         if pair.causal is not None and pair.causal.behaviour is not None:
-            head = t("trace.contrast.check", first=names[pair.first], second=names[pair.second])
+            head = t("trace.contrast.check", first=one, second=other)
             words = t("trace.contrast.behaviour", **compared(t, pair.causal.behaviour))
             found = causal(t, head, words, pair.causal.checks, level=3)
             checks.append(element("div", found, class_="card"))
