@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, get_args
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -60,15 +60,7 @@ class ImageRecipe(Recipe):
     precision: Precision = "auto"  # of products; weights, gradients and updates are float32
 
     def __post_init__(self) -> None:
-        check_fields(
-            self,
-            counts={"d_hidden": 1, "n_layers": 1, "epochs": 1, "batch_size": 1, "seed": 0},
-            numbers=("weight_decay", "noise", "model_noise", "dropout", "learning_rate"),
-            positive=("learning_rate",),
-            below_one=("dropout",),
-            flags=("bias", "residual"),
-            choices={"precision": get_args(Precision), "gate": (None, *get_args(Gate))},
-        )
+        check_fields(self, least={"seed": 0}, positive=("learning_rate",), below_one=("dropout",))
         self.parsed_augmentations()
 
     def parsed_augmentations(self) -> tuple[Augmentation, ...]:
