@@ -85,19 +85,12 @@ class StoppingStudy(Study):
         return {"weights": Measured(holds=within["value"] >= AIM, note=note, runs=within["total"])}
 
     def parts(self, result: Record) -> Record:
-        rows = [
-            [
-                name,
-                WAYS[way],
-                one["within"]["right"],
-                one["within"]["total"],
-                percent(one["within"]),
-                points,
-            ]
-            for name, ways in result["compared"].items()
-            for way, one in ways.items()
-            for points in [f"{100 * one['lead']:+.2f}"]
-        ]
+        rows = []
+        for name, ways in result["compared"].items():
+            for way, one in ways.items():
+                within = one["within"]
+                row = [name, WAYS[way], within["right"], within["total"], percent(within)]
+                rows.append([*row, f"{100 * one['lead']:+.2f}"])
         heads = f"runs | ended by | within {100 * NEAR:.1f} points | of | share | mean difference"
         return {
             "compared": table(heads, rows),
