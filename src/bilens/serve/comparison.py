@@ -149,9 +149,7 @@ def difference_of(a: OpenModel, b: OpenModel) -> tuple[Difference, int, float | 
     return structs.replace(found, baseline=source, layers=layers), left_out, r_squared
 
 
-def changed_layers(
-    alignment: Alignment,
-) -> tuple[tuple[LayerDifference, ...], int, float | None]:
+def changed_layers(alignment: Alignment) -> tuple[tuple[LayerDifference, ...], int, float | None]:
     """Return what changed in the layers of both; how many take too long for `WORK`; least R²."""
     model, refused = alignment.model, alignment.refused
     if is_of_columns(model) and is_of_columns(alignment.baseline):

@@ -127,12 +127,7 @@ def fit_table(
 
 
 def _path(
-    x: Tensor,
-    loss: Loss,
-    weights: Tensor,
-    recipe: TableRecipe,
-    held_out: Tensor,
-    report: Report,
+    x: Tensor, loss: Loss, weights: Tensor, recipe: TableRecipe, held_out: Tensor, report: Report
 ) -> Iterator[PathPoint]:
     """Yield the penalties of the path until they no longer improve what was held out."""
     fitted, judged = (

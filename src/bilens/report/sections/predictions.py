@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from bilens.records.audit import Audit, ClassScore, Contribution, Explanation
 from bilens.records.common import ModelSummary
-from bilens.report.charts.scores import running_scale, running_strip, score_chart
+from bilens.report.charts.scores import leaders, running_scale, running_strip, score_chart
 from bilens.report.markup import (
     Column,
     badge,
@@ -128,15 +128,9 @@ def answer(reader: Reader, outcome: str) -> Markup:
     if item.label is not None:
         pairs.append((t("predictions.truth"), names[item.label]))
     scores = item.scores
-    first, second = sorted(range(len(scores)), key=lambda index: -scores[index])[:2]
-    lead = t(
-        "predictions.lead_over",
-        winner=names[first],
-        score=signed(scores[first], digits),
-        second=names[second],
-        second_score=signed(scores[second], digits),
-        margin=fixed(scores[first] - scores[second], digits),
-    )
+    highest, next_one = sorted(scores, reverse=True)[:2]
+    margin = fixed(highest - next_one, digits)
+    lead = t("predictions.lead_over", **leaders(scores, names, digits), margin=margin)
     # Answers are large where they are a digit or two.
     large = facts(pairs, value_class="word" if any(len(name) > 3 for name in names) else None)
     found = [] if outcome == "wrong" else named_parts(reader, item.predicted, 1)

@@ -258,10 +258,7 @@ def cell_name(index: int) -> str:
 
 
 def train_classifiers_in_folder(
-    folder: Path,
-    data: ImageDataset,
-    recipes: Sequence[ImageRecipe],
-    **options: Any,
+    folder: Path, data: ImageDataset, recipes: Sequence[ImageRecipe], **options: Any
 ) -> list[BilinearClassifier]:
     """Return a classifier at the end of each recipe; what the folder holds is not trained again.
 
