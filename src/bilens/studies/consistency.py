@@ -168,8 +168,7 @@ class ConsistencyStudy(SeedStudy):
         }
 
 
-def told(one: Record) -> str:
-    return ranged(one, ".3f")
+told = partial(ranged, form=".3f")
 
 
 def printed(without_self: Record) -> float:

@@ -33,14 +33,12 @@ MISSING = (
     "test image 321: share of what it lacks against right images of its class that is missing "
     "positive parts"
 )
-SUPPRESSION, PARTS = (
-    f"decided by {what} (here: at least half)" for what in ("suppression", "missing parts")
-)
+HALF = "(here: at least half)"
 CLAIMS = {
     "sum": Published(SUMS, "§3.2, equation 4", claim=f"exact (here: at most {EXACT:g})"),
-    "right": Published(SUPPRESSED, "App. C", claim=SUPPRESSION, flaw=BY_HAND),
+    "right": Published(SUPPRESSED, "App. C", claim=f"decided by suppression {HALF}", flaw=BY_HAND),
     "read": Published(SEVENS, "App. C", claim="read as 7 (here: by most seeds)"),
-    "wrong": Published(MISSING, "App. C", claim=PARTS, flaw=BY_HAND),
+    "wrong": Published(MISSING, "App. C", claim=f"decided by missing parts {HALF}", flaw=BY_HAND),
 }
 
 

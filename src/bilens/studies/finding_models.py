@@ -20,7 +20,7 @@ from bilens.base.files import write_file
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.studies.finding_attacks import Attack
-from bilens.studies.study import Record
+from bilens.studies.study import Record, with_images
 from bilens.train.randomness import seeded_initialisation
 from bilens.train.tasks.image import ImageRecipe, new_classifier, train_classifier
 
@@ -224,13 +224,8 @@ def trained_mlp(setting: Setting, data: ImageDataset, images: Tensor, labels: Te
 def trained(setting: Setting, data: ImageDataset) -> tuple[Model, Record]:
     """Return the model of a setting at the end of its training, and numbers that took data."""
     images, labels = training_images(setting, data)
-    own = replace(
-        data,
-        train_images=images,
-        train_labels=labels,
-        test_images=data.test_images[:WATCHED],
-        test_labels=data.test_labels[:WATCHED],
-    )
+    watched = data.test_images[:WATCHED], data.test_labels[:WATCHED]
+    own = with_images(data, (images, labels), watched)
     model: Model = (
         trained_mlp(setting, data, images, labels)
         if setting.relu

@@ -238,8 +238,7 @@ def verdict(found: Record) -> str:
     return "A *not* does nothing to what a sentiment word says in this model."
 
 
-def logits(interval: Record) -> str:
-    return ranged(interval, "+.2f")
+logits = partial(ranged, form="+.2f")
 
 
 def frame_row(row: Record) -> tuple[str, ...]:

@@ -17,7 +17,15 @@ from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
 from bilens.studies.comparison import Measured, Published, table
 from bilens.studies.finding_models import Setting, drawn_setting, training_images
-from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions, percent
+from bilens.studies.study import (
+    CellContext,
+    Measure,
+    Record,
+    Study,
+    StudyOptions,
+    percent,
+    with_images,
+)
 from bilens.train.loop import train
 from bilens.train.tasks.image import ImageTask, Run, accuracy, average, turned
 
@@ -193,18 +201,12 @@ def measure(
 
 def held_out_of(data: ImageDataset, setting: Setting) -> ImageDataset:
     """Return the training images of a setting, and held-out ones in the place of test images."""
-    images, labels = training_images(setting, data)
     order = torch.randperm(
         len(data.train_images), generator=torch.Generator().manual_seed(setting.seed)
     )
     held = order[setting.num_training :][:HELD_OUT]  # the first ones are those of the training
-    return replace(
-        data,
-        train_images=images,
-        train_labels=labels,
-        test_images=data.train_images[held],
-        test_labels=data.train_labels[held],
-    )
+    held_out = data.train_images[held], data.train_labels[held]
+    return with_images(data, training_images(setting, data), held_out)
 
 
 def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
