@@ -111,13 +111,11 @@ def spectra(t: Catalogue, found: Comparison) -> Markup:
     if not found.spectra:
         return Markup()
     names = clean_names([one.name for one, _ in found.spectra])
-    drawn = (
-        drawings(
-            (f"{x}: {name}", class_spectrum(t, one, name))
-            for x, one in zip("AB", pair, strict=True)
-        )
-        for pair, name in zip(found.spectra, names, strict=True)
-    )
+    drawn = []
+    for pair, name in zip(found.spectra, names, strict=True):
+        sides = zip("AB", pair, strict=True)
+        charts = [(f"{letter}: {name}", class_spectrum(t, one, name)) for letter, one in sides]
+        drawn.append(drawings(charts))
     return section(t, "explorer.compare.spectra", *drawn)
 
 

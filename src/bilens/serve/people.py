@@ -26,16 +26,11 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
         lines.setdefault(finding.rule, []).append(finding_line(t, kind, finding))
     for condition in found.conditions:
         lines.setdefault(condition.rule, []).append(condition_line(t, condition))
-    parts = [
-        thread(
-            t,
-            found,
-            f"{RULE}{rule}",
-            *(paragraph(badge(t, one.outcome), " ", one.sentence) for one in lines.get(rule, ())),
-            judged=judged(t, *standing[rule], identity) if rule in standing else "",
-        )
-        for rule in dict.fromkeys([*lines, *standing])
-    ]
+    parts = []
+    for rule in dict.fromkeys([*lines, *standing]):
+        about = (paragraph(badge(t, one.outcome), " ", one.sentence) for one in lines.get(rule, ()))
+        said = judged(t, *standing[rule], identity) if rule in standing else ""
+        parts.append(thread(t, found, f"{RULE}{rule}", *about, judged=said))
     none = [] if parts or last is None else [element("p", t(nothing(found, last)))]
     view = {"data_view": "people", "data_key": found.model.id} if found.writable else {}
     if found.writable or any(one.subject == "model" for one in found.entries):

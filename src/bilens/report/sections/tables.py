@@ -143,15 +143,12 @@ def unit_of(record: TableAudit) -> str:
 def columns(t: Catalogue, record: TableAudit) -> Markup:
     """Return what columns and pairs of columns do in each output."""
     names = clean_names(record.model.output_names)
-    cells = (
-        (
-            link(f"output-{item.index}", names[item.index]),
-            signed_quantity(item.constant),
-            quantity(item.variance**0.5),
-            *percents([item.linear_share, item.square_share, item.pair_share], 0),
-        )
-        for item in record.outputs
-    )
+    cells = []
+    for item in record.outputs:
+        name = link(f"output-{item.index}", names[item.index])
+        sizes = signed_quantity(item.constant), quantity(item.variance**0.5)
+        shares = percents([item.linear_share, item.square_share, item.pair_share], 0)
+        cells.append((name, *sizes, *shares))
     keys = ("output", "mean", "deviation", "linear_share", "square_share", "pair_share")
     head = t.each("table.columns", keys)
     unit, scale = t(f"table.unit.{unit_of(record)}"), t(f"table.scale.{record.model.task}")
