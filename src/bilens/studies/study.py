@@ -246,7 +246,8 @@ def with_images(
 ) -> ImageDataset:
     """Return a data set with other images and labels."""
     names = ("train_images", "train_labels", "test_images", "test_labels")
-    return dataclasses.replace(data, **dict(zip(names, (*train, *test), strict=True)))
+    changes: Record = dict(zip(names, (*train, *test), strict=True))
+    return dataclasses.replace(data, **changes)
 
 
 def sae_recipe(
