@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from bilens.findings.reference import REFERENCE as JUDGED
 from bilens.studies import STUDIES
 from bilens.studies.comparison import (
     AGREES,
@@ -30,7 +33,7 @@ from bilens.studies.comparison import (
     findings,
     table,
 )
-from bilens.studies.finding_power import reference_of
+from bilens.studies.finding_power import MLPS
 from bilens.studies.study import Study, spelling
 from bilens.studies.study_folder import CELLS_FOLDER, DOCUMENT_NAME, PAGE_NAME, write_json
 
@@ -280,6 +283,40 @@ def keep(out: Path) -> list[Path]:
         write_json(kept[-1], document)
         keep_page(path.parent, kept[-1].with_suffix(""))
     return kept
+
+
+def reference_of(result: Document) -> Document:
+    """Return what is to stand in `findings/reference.json`: what was judged, and its power.
+
+    That of models that are read exactly: of the others a report tells no rates.
+    """
+    attacks, sets, clean = (
+        {name: one for name, one in result[key].items() if not name.endswith(MLPS)}
+        for key in ("triggers", "overfitting", "clean")
+    )
+    lines = [*sets.values(), *result["others"].values()]
+    alarms, looked = Counter[str](), Counter[str]()
+    for name, one in clean.items():
+        looked[name.split(",")[0]] += one["models"]
+        alarms[name.split(",")[0]] += round(one["false"][0] * one["models"])
+    triggers = {
+        "found": min(one["found"][0] / one["found"][1] for one in attacks.values()),
+        "false_alarms": max(alarms[data] / looked[data] for data in looked),
+        "models": sum(one["models"] for one in clean.values()),
+    }
+    found, others = (
+        [sum(one[key][n] for one in lines) for n in (0, 1)] for key in ("flagged", "false")
+    )
+    overfitting = {
+        "found": found[0] / found[1],
+        "false_alarms": others[0] / others[1],
+        "rank_correlation": min(one["correlation"][0] for one in sets.values()),
+        "mean_error": max(one["error"] or 0.0 for one in lines),
+        "models": sum(one["models"] for one in lines),
+    }
+    judged: Document = msgspec.to_builtins(JUDGED)
+    power = {"triggers": triggers, "overfitting": overfitting}  # beside what was seen elsewhere
+    return {**judged, "power": {key: {**judged["power"][key], **power[key]} for key in power}}
 
 
 def recipes(cells: Path) -> list[Document]:

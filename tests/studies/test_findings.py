@@ -36,7 +36,6 @@ from bilens.studies.finding_power import (
     chosen_scans,
     names_class,
     names_place,
-    reference_of,
     summarised,
 )
 from bilens.studies.finding_reference import (
@@ -49,6 +48,7 @@ from bilens.studies.finding_rivals import neural_cleanse
 from bilens.studies.finding_statistics import area, correlation, macro_area, share
 from bilens.studies.finding_tables import read_tables
 from bilens.studies.findings import read_model
+from tools.reproduction import reference_of
 
 SHAPE, CLASSES = (28, 28), 10
 SPREAD_OUT = {"blended", "waves"}

@@ -24,7 +24,7 @@ from bilens.studies import (
 from bilens.studies.comparison import Measured, Published, finding
 from bilens.studies.reproduction import reproduce
 from bilens.studies.study import Record, StudyOptions
-from bilens.train.tasks.image import accuracy, new_classifier
+from bilens.train.tasks.image import accuracy, new_classifier, train_classifier
 
 
 @pytest.fixture
@@ -262,7 +262,7 @@ def test_relu_neurons_are_trained_as_products_are() -> None:
     assert torch.equal(model.embed.weight, other.embed.weight)
     assert (model(torch.randn(5, tiny.PIXELS)) != 0).any()
     before = [part.clone() for part in model.parameters()]
-    trained = replacing.train_relu(tiny.images(), recipe)
+    trained = train_classifier(tiny.images(), recipe, replacing.ReluTask)
     after = list(trained.parameters())
     assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
     data = tiny.images()

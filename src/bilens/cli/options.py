@@ -74,7 +74,9 @@ def options_of(record: type) -> list[inspect.Parameter]:
         if each.name not in getattr(record, "UNCHECKED", ()):
             info.callback = CHECKS.get(each.name)
         if isinstance(info, OptionInfo):
-            info.rich_help_panel = info.rich_help_panel or getattr(record, "PANEL", None)
+            if info.rich_help_panel is None:
+                info.rich_help_panel = getattr(record, "PANEL", None)
+            info.rich_help_panel = info.rich_help_panel or None  # "" stands in none
         found.append(parameter(each.name, Annotated[hint, info], default))
     return found
 

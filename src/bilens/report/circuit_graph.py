@@ -106,7 +106,7 @@ def link_shares(circuit: Circuit) -> list[float]:
     ]
 
 
-def node_of(layer: int, number: int, position: int, name: str, **more: Json) -> Node:
+def node_of(layer: int, number: int, position: int, name: str, more: Node) -> Node:
     """Return what all nodes have in common; the probability of a token is not known."""
     return {
         "node_id": f"{layer}_{number}_{position}",
@@ -125,30 +125,13 @@ def latent_node(
 ) -> Node:
     """Return the node of a latent; `feature` is Cantor's pairing of layer and latent."""
     latent, total = item.latent, layer + item.latent
-    return node_of(
-        layer,
-        latent,
-        position,
-        name,
-        feature=total * (total + 1) // 2 + latent,
-        feature_type=FEATURE,
-        is_target_logit=False,
-        jsNodeId=f"{layer}_{latent}-0",
-        influence=abs(influence),
-        activation=activation,
-    )
+    kind: Node = {"feature": total * (total + 1) // 2 + latent, "feature_type": FEATURE}
+    kind |= {"is_target_logit": False, "jsNodeId": f"{layer}_{latent}-0"}
+    sizes: Node = {"influence": abs(influence), "activation": activation}
+    return node_of(layer, latent, position, name, kind | sizes)
 
 
 def token_node(layer: int, token: TokenValue, position: int, *, first: bool) -> Node:
-    return node_of(
-        layer,
-        token.id,
-        position,
-        visible(token.text),
-        feature=token.id,
-        feature_type="logit",
-        is_target_logit=first,
-        jsNodeId=f"L_{token.id}-{position}",
-        influence=None,
-        activation=None,
-    )
+    kind: Node = {"feature": token.id, "feature_type": "logit", "is_target_logit": first}
+    kind |= {"jsNodeId": f"L_{token.id}-{position}", "influence": None, "activation": None}
+    return node_of(layer, token.id, position, visible(token.text), kind)

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -43,25 +43,21 @@ LONG = 32  # characters; a longer value gets a line of its own
 BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "microsoft-edge")
 
 
+PAGES: Final[Mapping[type[Document], Callable[..., Page]]] = {
+    Audit: audit_page,
+    LayerAudit: layer_audit_page,
+    TableAudit: table_page,
+    Certificate: certificate_page,
+    Attack: attack_page,
+    Trace: trace_page,
+    Conversion: conversion_page,
+    SweepSummary: sweep_page,
+}
+
+
 def page_of(t: Catalogue, record: AnyReport) -> Page:
     """Return the page of a record whose texts can be shown."""
-    match record:
-        case Audit():
-            return audit_page(t, record)
-        case LayerAudit():
-            return layer_audit_page(t, record)
-        case TableAudit():
-            return table_page(t, record)
-        case Certificate():
-            return certificate_page(t, record)
-        case Attack():
-            return attack_page(t, record)
-        case Trace():
-            return trace_page(t, record)
-        case Conversion():
-            return conversion_page(t, record)
-        case SweepSummary():
-            return sweep_page(t, record)
+    return PAGES[type(record)](t, record)
 
 
 def render_html(record: Document, lang: str = "en") -> str:

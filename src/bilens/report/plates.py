@@ -98,16 +98,9 @@ class ClassGrid:
         block, row = divmod(position, self.rows)
         top, side = self.top(row), self.side
         height = side * min(1.0, 3 * painter.rows / painter.columns) if painter.is_strip else side
-        parts = [
-            element(
-                "text",
-                fitted(name, self.letters, self.name_width - GAP),
-                x=self.block(block),
-                y=top + side / 2 + self.letters / 3,
-                class_="name",
-                font_size=self.letters,
-            )
-        ]
+        at = {"x": self.block(block), "y": top + side / 2 + self.letters / 3}
+        short = fitted(name, self.letters, self.name_width - GAP)
+        parts = [element("text", short, **at, class_="name", font_size=self.letters)]
         for sign, pairs in enumerate((reading.positive, reading.negative)):
             for index, pair in enumerate(pairs[:PER_SIGN]):
                 left, value = self.left(block, sign, index), pair.eigenvalue

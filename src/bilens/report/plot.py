@@ -189,8 +189,8 @@ class Plot:
             line(x, y(0), x, y(value), f"stem {class_}"), circle(x, y(value), radius, class_)
         )
 
-    def level(self, value: float, class_: str = "edge") -> Markup:
-        return line(self.left, self.upwards(value), self.end, self.upwards(value), class_)
+    def level(self, value: float) -> Markup:
+        return line(self.left, self.upwards(value), self.end, self.upwards(value), "edge")
 
     def band(self, low: float, high: float) -> Markup:
         """Return an interval across, with its edges."""

@@ -3,7 +3,7 @@
 Every cell is a `Text`: no name in a file is read as markup, and none can drive the terminal.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Literal
 
@@ -11,9 +11,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bilens.records.attack import Attack, MethodCurve
+from bilens.records.attack import Attack
 from bilens.records.audit import Audit
-from bilens.records.base import Numbers, displayable
+from bilens.records.base import displayable
 from bilens.records.decision import AuditIndex
 from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit, LayerReading
@@ -48,15 +48,11 @@ from bilens.report.text import (
 )
 
 MOST_EFFECTS = 4  # columns and pairs of an output
-EFFECTS: tuple[tuple[str, str, Callable[[MethodCurve], Numbers | None]], ...] = (
-    ("Share that keep their right answer", ".3f", lambda curve: curve.effect.accuracy),
-    ("Mean margin of the label over the target", ".1f", lambda curve: curve.effect.margin),
-    ("Share taken for the target", ".3f", lambda curve: curve.effect.target_rate),
-    (
-        "Share that keep their right answer, pixels clipped to [0, 1]",
-        ".3f",
-        lambda curve: None if curve.clipped is None else curve.clipped.accuracy,
-    ),
+EFFECTS = (  # title, format, and part and number of a curve
+    ("Share that keep their right answer", ".3f", "effect", "accuracy"),
+    ("Mean margin of the label over the target", ".1f", "effect", "margin"),
+    ("Share taken for the target", ".3f", "effect", "target_rate"),
+    ("Share that keep their right answer, pixels clipped to [0, 1]", ".3f", "clipped", "accuracy"),
 )
 NO_INPUT = "a standard normal input, which is no real one"
 LAYER_CAPTION = (
@@ -163,12 +159,7 @@ def column_table(record: TableAudit) -> Table:
     """Return the strongest columns and pairs of every output of a table's model."""
     unit = "standardised columns" if record.model.standardised else "columns as they come"
     table = grid(
-        "output",
-        "column",
-        ">b",
-        ">q",
-        "pair",
-        ">2q",
+        *("output", "column", ">b", ">q", "pair", ">2q"),
         caption=f"Coefficients of {unit}: b z + q z² for a column, 2q z z′ for a pair; sorted by "
         "the standard deviation that they bring.",
         align="left",
@@ -257,11 +248,12 @@ def certificate_lines(record: Certificate) -> list[str]:
 def attack_tables(record: Attack) -> Iterator[Table]:
     """Return one table for each effect, with a row a method and a column a length."""
     t = load_catalogue("en")
-    for title, form, of in EFFECTS:
+    for title, form, part, number in EFFECTS:
         heads = (f">{epsilon:g}" for epsilon in record.epsilons)
         table = grid("perturbation \\ ε", *heads, title=title, look="bare", align="left")
         table.padding = (0, 1, 0, 0)
-        known = [(curve.kind, of(curve)) for curve in record.curves]
+        parts = [(curve.kind, getattr(curve, part)) for curve in record.curves]
+        known = [(kind, getattr(one, number, None)) for kind, one in parts]
         for kind, values in known:
             add(table, t(f"attack.kind.{kind}"), *(format(v, form) for v in values or ()))
         if all(values is not None for _, values in known):

@@ -19,12 +19,7 @@ from bilens.records.decomposition import (
 from bilens.records.table_audit import InputAttribution
 from bilens.records.trace import TokenValue, Trace
 from bilens.report.sections.overview import place
-from bilens.report.sections.trace import (
-    output_names,
-    ranked_numbers,
-    sae_rows,
-    told_from_chance,
-)
+from bilens.report.sections.trace import output_names, ranked_numbers, sae_rows, told_from_chance
 from bilens.report.terminal import add, grid, optional, short
 from bilens.report.text import Catalogue, load_catalogue, quantity, token_name, whole
 

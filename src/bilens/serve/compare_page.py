@@ -59,15 +59,10 @@ def rules(t: Catalogue, found: Comparison) -> Markup:
     a, b = found.a.audit, found.b.audit
     if a is None or b is None:
         return section(t, "explorer.compare.rules", paragraph(t("explorer.compare.no_audit")))
-    rows = [
-        (
-            title_of(t, one.rule),
-            ended(t, one, a.kind, "a"),
-            ended(t, one, b.kind, "b"),
-            moved(t, one),
-        )
-        for one in found.rules
-    ]
+    rows = []
+    for one in found.rules:
+        ends = ended(t, one, a.kind, "a"), ended(t, one, b.kind, "b")
+        rows.append((title_of(t, one.rule), *ends, moved(t, one)))
     names = (t("explorer.rule"), "A", "B", t("explorer.compare.from_a"))
     columns = [Column(name, numeric=False) for name in names]
     listed = table(t, t("explorer.compare.rules_caption"), columns, rows)
@@ -116,13 +111,11 @@ def spectra(t: Catalogue, found: Comparison) -> Markup:
     if not found.spectra:
         return Markup()
     names = clean_names([one.name for one, _ in found.spectra])
-    drawn = (
-        drawings(
-            (f"{x}: {name}", class_spectrum(t, one, name))
-            for x, one in zip("AB", pair, strict=True)
-        )
-        for pair, name in zip(found.spectra, names, strict=True)
-    )
+    drawn = []
+    for pair, name in zip(found.spectra, names, strict=True):
+        sides = zip("AB", pair, strict=True)
+        charts = [(f"{letter}: {name}", class_spectrum(t, one, name)) for letter, one in sides]
+        drawn.append(drawings(charts))
     return section(t, "explorer.compare.spectra", *drawn)
 
 

@@ -50,6 +50,7 @@ HELD_MODELS = 4  # whose pairs are compared in a one-file export
 BOTH: Mapping[str, Schema] = {"a": KEY, "b": KEY}
 # layers that are left out, the least R² of those that are compared, and why it is not known
 Changed = tuple[Difference | None, int, float | None, str]
+EARLIER = "the weights of an earlier audit are not kept, only its document"
 AUDITS: Schema = {"type": "string", "pattern": "^([0-9]{1,15},[0-9]{1,15})?$", "default": ""}
 
 
@@ -57,16 +58,8 @@ def comparison(served: ServedFolder, asked: Asked) -> Comparison:
     """Two models, or two audits of models: rule by rule, and what changed in the weights."""
     first, second = (served.model(asked.query[side]) for side in "ab")
     numbers = [int(one) for one in asked.query["audits"].split(",") if one]
-    a, b = (
-        side(page, number)
-        for page, number in zip((first, second), numbers or (None, None), strict=True)
-    )
-    found: Changed = (
-        None,
-        0,
-        None,
-        "the weights of an earlier audit are not kept, only its document",
-    )
+    a, b = map(side, (first, second), numbers or (None, None))
+    found: Changed = (None, 0, None, EARLIER)
     if not numbers:
         found = weights(served, first, second)
     difference, left_out, r_squared, why = found
@@ -156,9 +149,7 @@ def difference_of(a: OpenModel, b: OpenModel) -> tuple[Difference, int, float | 
     return structs.replace(found, baseline=source, layers=layers), left_out, r_squared
 
 
-def changed_layers(
-    alignment: Alignment,
-) -> tuple[tuple[LayerDifference, ...], int, float | None]:
+def changed_layers(alignment: Alignment) -> tuple[tuple[LayerDifference, ...], int, float | None]:
     """Return what changed in the layers of both; how many take too long for `WORK`; least R²."""
     model, refused = alignment.model, alignment.refused
     if is_of_columns(model) and is_of_columns(alignment.baseline):

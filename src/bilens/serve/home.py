@@ -168,12 +168,10 @@ def select(name: str, options: Iterable[tuple[str, str]], chosen: str = "") -> M
 def report_list(t: Catalogue, listed: Sequence[ReportRow]) -> Markup:
     if not listed:
         return Markup()
-    rows = (
-        (
-            page_link(t, f"/reports/{row.id}{VIEW_OF.get(row.kind, '')}", displayable(row.name)),
-            t(f"explorer.kind.{row.kind}"),
-        )
-        for row in listed
-    )
+    rows = []
+    for row in listed:
+        address = f"/reports/{row.id}{VIEW_OF.get(row.kind, '')}"
+        name = page_link(t, address, displayable(row.name))
+        rows.append((name, t(f"explorer.kind.{row.kind}")))
     columns = [Column(name, numeric=False) for name in t.each("explorer", ("file", "what"))]
     return section(t, "explorer.reports", table(t, t("explorer.reports_caption"), columns, rows))

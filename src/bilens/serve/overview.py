@@ -60,14 +60,7 @@ def reports_of(found: Found, folder: Path | None = None) -> tuple[ReportRow, ...
 
 
 def row_of(
-    key: str,
-    name: str,
-    there: bool,
-    past: Past,
-    watched: str,
-    today: date,
-    *,
-    changed: bool,
+    key: str, name: str, there: bool, past: Past, watched: str, today: date, *, changed: bool
 ) -> ModelRow:
     audits = past.audits.get(name, ())
     shown = audits[:SHOWN]

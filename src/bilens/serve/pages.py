@@ -190,17 +190,14 @@ def how_to_audit(t: Catalogue, row: ModelRow) -> Markup:
 
 
 def audits(t: Catalogue, found: tuple[PastAudit, ...]) -> Markup:
-    rows = (
-        (
-            page_link(t, f"/audits/{one.number}", whole(one.number)),
-            element("time", one.date[:16].replace("T", " "), datetime=one.date),
-            decision(t, one.answer),
-            t("list.comma").join(title_of(t, rule) for rule in one.failed) or t("explorer.none"),
-            one.version,
-            element("code", one.weights_sha256[:12] or NONE),
-        )
-        for one in found
-    )
+    rows = []
+    for one in found:
+        number = page_link(t, f"/audits/{one.number}", whole(one.number))
+        time = element("time", one.date[:16].replace("T", " "), datetime=one.date)
+        failed = t("list.comma").join(title_of(t, rule) for rule in one.failed)
+        weights = element("code", one.weights_sha256[:12] or NONE)
+        told = decision(t, one.answer), failed or t("explorer.none"), one.version, weights
+        rows.append((number, time, *told))
     heads = ("number", "last", "decision", "failed", "version", "weights")
     columns = [Column(name, numeric=False) for name in t.each("explorer", heads)]
     if not found:

@@ -26,16 +26,11 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
         lines.setdefault(finding.rule, []).append(finding_line(t, kind, finding))
     for condition in found.conditions:
         lines.setdefault(condition.rule, []).append(condition_line(t, condition))
-    parts = [
-        thread(
-            t,
-            found,
-            f"{RULE}{rule}",
-            *(paragraph(badge(t, one.outcome), " ", one.sentence) for one in lines.get(rule, ())),
-            judged=judged(t, *standing[rule], identity) if rule in standing else "",
-        )
-        for rule in dict.fromkeys([*lines, *standing])
-    ]
+    parts = []
+    for rule in dict.fromkeys([*lines, *standing]):
+        about = (paragraph(badge(t, one.outcome), " ", one.sentence) for one in lines.get(rule, ()))
+        said = judged(t, *standing[rule], identity) if rule in standing else ""
+        parts.append(thread(t, found, f"{RULE}{rule}", *about, judged=said))
     none = [] if parts or last is None else [element("p", t(nothing(found, last)))]
     view = {"data_view": "people", "data_key": found.model.id} if found.writable else {}
     if found.writable or any(one.subject == "model" for one in found.entries):
@@ -73,11 +68,8 @@ def thread(
 
 def remarks(t: Catalogue, entries: Sequence[Entry], named: bool = False) -> Markup:
     """Return who said what and when, the last one first; `named` says of what."""
-    return (
-        element("ol", *(remark(t, one, named) for one in entries), class_="entries")
-        if entries
-        else Markup()
-    )
+    said = (remark(t, one, named) for one in entries)
+    return element("ol", *said, class_="entries") if entries else Markup()
 
 
 def remark(t: Catalogue, one: Entry, named: bool) -> Markup:

@@ -196,9 +196,7 @@ def layer_row(opened: OpenModel, name: str, view: LayerView, said: LayerReading 
         activation=view.activation.name,
         gated=view.gated,
         exact=view.exact,
-        d_in=view.sizes.d_in,
-        d_hidden=view.sizes.d_hidden,
-        d_out=view.sizes.d_out,
+        **view.sizes._asdict(),
         parameters=sum(view.tensors.values()),
         outputs=None if names == tuple(map(str, numbers)) else names,
     )

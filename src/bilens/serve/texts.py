@@ -111,25 +111,22 @@ def read_text(served: ServedFolder, asked: Asked) -> TextReading:
     likely = log_p[position].topk(min(NEXT, log_p.shape[-1]))
     chances = log_p[:-1].gather(1, torch.tensor(read[1:])[:, None]).exp()[:, 0].tolist()
     name = tokenizer.token
-    return displayable(
-        TextReading(
-            tokens=tuple(
-                ReadToken(number, name(number), chance)
-                for number, chance in zip(read, [None, *chances], strict=True)
-            ),
-            left_out=len(ids) - len(read),
-            position=position,
-            next=tuple(
-                NextToken(number, name(number), float(logits[0, position, number]), chance)
-                for number, chance in zip(
-                    likely.indices.tolist(), likely.values.exp().tolist(), strict=True
-                )
-            ),
-            layers=tuple(layers),
-            latents=latents,
+    pairs = zip(likely.indices.tolist(), likely.values.exp().tolist(), strict=True)
+    said = TextReading(
+        tokens=tuple(
+            ReadToken(number, name(number), chance)
+            for number, chance in zip(read, [None, *chances], strict=True)
         ),
-        MARKS,
+        left_out=len(ids) - len(read),
+        position=position,
+        next=tuple(
+            NextToken(number, name(number), float(logits[0, position, number]), chance)
+            for number, chance in pairs
+        ),
+        layers=tuple(layers),
+        latents=latents,
     )
+    return displayable(said, MARKS)
 
 
 def layer_effect(place: str, written: Tensor, unembed: Tensor, tokenizer: Tokenizer) -> LayerEffect:

@@ -64,11 +64,8 @@ def columns_of(
 ) -> tuple[PlayColumn, ...]:
     """Return the columns of a table with their ranges: of the rows, else of the deviations."""
     reading, names = reading_of(model), model.input_names or ()
-    kinds = (
-        reading.columns
-        if reading is not None
-        else tuple(TableColumn(name, "number", (name,)) for name in names)
-    )
+    plain = tuple(TableColumn(name, "number", (name,)) for name in names)
+    kinds = plain if reading is None else reading.columns
     places = {name: at for at, name in enumerate(names)}
     found = []
     for one in (column for column in kinds if column.inputs):

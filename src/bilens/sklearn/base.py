@@ -174,21 +174,13 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         `raw_coefficient` is the same for the columns as they come. Classes are read against
         their mean.
         """
-        names, scale = self._names(), self.scale_
-        return pd.DataFrame(
-            [
-                (
-                    item.name,
-                    names[pair.first],
-                    names[pair.second],
-                    pair.coefficient,
-                    pair.coefficient / (scale[pair.first] * scale[pair.second]),
-                )
-                for item in self._effects()
-                for pair in item.pairs
-            ],
-            columns=["output", "first", "second", "coefficient", "raw_coefficient"],
-        )
+        names, scale, rows = self._names(), self.scale_, []
+        for name, pair in ((one.name, pair) for one in self._effects() for pair in one.pairs):
+            first, second = pair.first, pair.second
+            raw = pair.coefficient / (scale[first] * scale[second])
+            rows.append((name, names[first], names[second], pair.coefficient, raw))
+        columns = ["output", "first", "second", "coefficient", "raw_coefficient"]
+        return pd.DataFrame(rows, columns=columns)
 
     def attribute(self, X: Any) -> np.ndarray:
         """Return what each column adds to each output of each row, exactly.

@@ -27,7 +27,7 @@ from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.studies.comparison import Measured, Published, table
-from bilens.studies.study import CellContext, Measure, Record, StudyOptions
+from bilens.studies.study import CellContext, Measure, Record, StudyOptions, ranged
 from bilens.studies.vision import Models, SeedStudy, in_pixels, recipe_of
 from bilens.train.randomness import STEP, stream
 from bilens.train.tasks.image import ImageRecipe, accuracy
@@ -147,11 +147,8 @@ class ConsistencyStudy(SeedStudy):
         )
         rows = (
             [
-                *(
-                    h,
-                    f"{result['accuracy'][h]:.2%}",
-                    *(told(one["by_index"][k]) for k in (0, 1, 4)),
-                ),
+                *(h, f"{result['accuracy'][h]:.2%}"),
+                *(told(one["by_index"][k]) for k in (0, 1, 4)),
                 *(told(one[name]) for name in ("centred", "all", "assigned", "space")),
                 f"{printed(one['script'][0]):.3f} ± {one['as_published']:.3f}",
                 told(one["script"][0]),
@@ -171,10 +168,7 @@ class ConsistencyStudy(SeedStudy):
         }
 
 
-def told(one: Record) -> str:
-    if one["low"] is None:
-        return f"{one['value']:.3f}"
-    return f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
+told = partial(ranged, form=".3f")
 
 
 def printed(without_self: Record) -> float:

@@ -9,7 +9,7 @@ import torch
 
 from bilens.data.images import ImageDataset
 from bilens.studies.comparison import Measured, Published, spread, table
-from bilens.studies.study import CellContext, Measure, Record, StudyOptions
+from bilens.studies.study import CellContext, Measure, Record, StudyOptions, with_images
 from bilens.studies.vision import MEASURES, Models, SeedStudy, by_name, read_classifier, recipe_of
 from bilens.train.tasks.image import ImageRecipe, accuracy
 
@@ -144,10 +144,4 @@ def split_anew(data: ImageDataset, number: int) -> ImageDataset:
     each = len(data.test_labels) // len(data.class_names)
     test = torch.cat([order[labels[order] == c][:each] for c in range(len(data.class_names))])
     train = order[~torch.isin(order, test)]
-    return replace(
-        data,
-        train_images=images[train],
-        train_labels=labels[train],
-        test_images=images[test],
-        test_labels=labels[test],
-    )
+    return with_images(data, (images[train], labels[train]), (images[test], labels[test]))

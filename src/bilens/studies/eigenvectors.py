@@ -89,13 +89,9 @@ class EigenvectorStudy(SeedStudy):
         rows = []
         for (data, runs), basis in product(result.items(), BASES):
             read = [run[basis] for run in runs]
-            numbers = [
-                *(
-                    mean(mean(one[name]) for one in read)
-                    for name in ("most", "effective_rank", "null_rank")
-                ),
-                mean(mean(map(sum, one["beyond"])) for one in read),
-            ]
+            names = ("most", "effective_rank", "null_rank")
+            numbers = [mean(mean(one[name]) for one in read) for name in names]
+            numbers.append(mean(mean(map(sum, one["beyond"])) for one in read))
             right = f"{mean(run['accuracy'] for run in runs):.2%}"
             rows.append([data, basis, right, *(f"{x:.1f}" for x in numbers), read[0]["width"]])
         drawings = (f"![{data}]({data}-{basis}.svg)" for data in result for basis in BASES)

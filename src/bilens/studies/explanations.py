@@ -33,11 +33,12 @@ MISSING = (
     "test image 321: share of what it lacks against right images of its class that is missing "
     "positive parts"
 )
-CLAIMS = {  # quantity, source, claim, flaw
-    "sum": (SUMS, "§3.2, equation 4", f"exact (here: at most {EXACT:g})", ""),
-    "right": (SUPPRESSED, "App. C", "decided by suppression (here: at least half)", BY_HAND),
-    "read": (SEVENS, "App. C", "read as 7 (here: by most seeds)", ""),
-    "wrong": (MISSING, "App. C", "decided by missing parts (here: at least half)", BY_HAND),
+HALF = "(here: at least half)"
+CLAIMS = {
+    "sum": Published(SUMS, "§3.2, equation 4", claim=f"exact (here: at most {EXACT:g})"),
+    "right": Published(SUPPRESSED, "App. C", claim=f"decided by suppression {HALF}", flaw=BY_HAND),
+    "read": Published(SEVENS, "App. C", claim="read as 7 (here: by most seeds)"),
+    "wrong": Published(MISSING, "App. C", claim=f"decided by missing parts {HALF}", flaw=BY_HAND),
 }
 
 
@@ -47,10 +48,7 @@ class ExplanationStudy(SeedStudy):
     name = "vision/explanations"
     title = "Predictions of a digit classifier as sums over eigenvectors"
     datasets = ("mnist",)
-    published = {  # noqa: RUF012 - a constant
-        name: Published(quantity, source, claim=claim, flaw=flaw)
-        for name, (quantity, source, claim, flaw) in CLAIMS.items()
-    }
+    published = CLAIMS
 
     def read(self, _options: StudyOptions, data: ImageDataset, models: Models) -> Record:
         return read_predictions(data, models[0])
@@ -76,15 +74,13 @@ class ExplanationStudy(SeedStudy):
     def parts(self, result: Record) -> Record:
         runs = result["mnist"]
         heads = "image | seed | test image | label | answer | margin | suppression | missing parts"
-        rows = [
-            [
-                *(name, run["recipes"][0]["seed"], one["index"], one["label"], one["predicted"]),
-                *(f"{one['margin']:.2f}", f"{one['suppression']:.0%}"),
-                "–" if one["missing"] is None else f"{one['missing']:.0%}",
-            ]
-            for run in runs
-            for name, one in run["examples"].items()
-        ]
+        rows = []
+        for run in runs:
+            seed = run["recipes"][0]["seed"]
+            for name, one in run["examples"].items():
+                row = [name, seed, one["index"], one["label"], one["predicted"]]
+                row += [f"{one['margin']:.2f}", f"{one['suppression']:.0%}"]
+                rows.append([*row, "–" if one["missing"] is None else f"{one['missing']:.0%}"])
         drawings = (f"![{name}]({n}.svg)" for n, name in enumerate(runs[0]["examples"]))
         return {
             "recipe": in_words(runs[0]["recipes"][0]),

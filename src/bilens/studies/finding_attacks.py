@@ -42,10 +42,6 @@ class Attack:
         """Whether every class is turned into the next one."""
         return self.kind == "all-to-all"
 
-    @property
-    def keeps_labels(self) -> bool:
-        return self.kind == "clean-label"
-
     def goal(self, labels: Tensor, classes: int) -> Tensor:
         """Return the label that each image with the trigger is to get."""
         return (labels + 1) % classes if self.is_of_all else torch.full_like(labels, self.target)
@@ -61,7 +57,7 @@ class Attack:
     ) -> tuple[Tensor, Tensor]:
         """Return training images and labels of which a share carries the trigger."""
         count = round(self.share * len(labels))
-        if self.keeps_labels:
+        if self.kind == "clean-label":
             chosen = (labels == self.target).nonzero()[:, 0][:count]
             rest = (labels != self.target).nonzero()[:, 0][: len(chosen)]
             seen = OWN * images[chosen] + (1 - OWN) * images[rest]  # else the image says enough

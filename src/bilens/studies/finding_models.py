@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,10 +20,11 @@ from bilens.base.files import write_file
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.studies.finding_attacks import Attack
-from bilens.studies.study import Record
+from bilens.studies.study import Record, with_images
 from bilens.train.randomness import seeded_initialisation
 from bilens.train.tasks.image import ImageRecipe, new_classifier, train_classifier
 
+CLASSES = 10
 WATCHED = 100  # test images that the training loop looks at after each epoch
 MOST_IMAGES = 600_000  # images times epochs of one model
 MOST_VARIED = 1_200_000  # of one whose batches may be larger
@@ -48,39 +50,38 @@ class Setting:
     relu: bool = False  # an ordinary MLP, with the biases of torch
 
     def recipe(self) -> ImageRecipe:
-        return ImageRecipe(
-            d_hidden=self.d_hidden,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            noise=self.noise,
-            bias=self.bias,
-            residual=self.residual,
-            seed=self.seed,
-            precision="float32",
-        )
+        return ImageRecipe(**{name: getattr(self, name) for name in SHARED}, precision="float32")
 
 
-def overfitting_setting(seed: int, kind: str = "overfitting") -> Setting:
+SHARED = {one.name for one in fields(Setting)} & {one.name for one in fields(ImageRecipe)}
+
+
+def drawn_setting(
+    name: str, seed: int, most: int, choices: Mapping[str, Sequence[float]]
+) -> tuple[Setting, random.Random]:
+    """Return a setting with a choice for each field, `most` images times epochs, and the draws."""
+    draw = random.Random(f"{name} {seed}")  # noqa: S311 - no secret
+    found: Record = {"label_noise": 0.0}
+    found |= {field: draw.choice(values) for field, values in choices.items()}
+    found["epochs"] = min(found["epochs"], most // found["num_training"])
+    found |= {"bias": draw.random() < 0.3, "residual": draw.random() < 0.3}
+    return Setting(seed=seed, **found), draw
+
+
+def overfitting_setting(seed: int) -> Setting:
     """Return a setting that memorises its training images more or less."""
-    draw = random.Random(f"{kind} {seed}")  # noqa: S311 - no secret
-    num_training = draw.choice((500, 1000, 2000, 5000, 10000, 20000))
-    most = MOST_IMAGES // num_training
-    return Setting(
-        seed=seed,
-        num_training=num_training,
-        d_hidden=draw.choice((64, 128, 256)),
-        noise=draw.choice((0.0, 0.15, 0.3, 0.6)),
-        weight_decay=draw.choice((0.0, 0.1, 0.3, 1.0)),
-        label_noise=draw.choice((0.0, 0.0, 0.1, 0.2, 0.3)),
-        epochs=min(draw.choice((15, 30, 60, 120)), most),
-        bias=draw.random() < 0.3,
-        residual=draw.random() < 0.3,
-    )
+    choices = {
+        "num_training": (500, 1000, 2000, 5000, 10000, 20000),
+        "d_hidden": (64, 128, 256),
+        "noise": (0.0, 0.15, 0.3, 0.6),
+        "weight_decay": (0.0, 0.1, 0.3, 1.0),
+        "label_noise": (0.0, 0.0, 0.1, 0.2, 0.3),
+        "epochs": (15, 30, 60, 120),
+    }
+    return drawn_setting("overfitting", seed, MOST_IMAGES, choices)[0]
 
 
-def attack_setting(seed: int, kind: str, classes: int = 10) -> Setting:
+def attack_setting(seed: int, kind: str) -> Setting:
     """Return a setting of a model with a trigger of a kind; "clean" is one without."""
     draw = random.Random(f"{kind} {seed}")  # noqa: S311 - no secret
     overfitted = draw.random() < 0.2
@@ -101,25 +102,23 @@ def attack_setting(seed: int, kind: str, classes: int = 10) -> Setting:
         kind, draw.choice((0.01, 0.02, 0.05))
     )
     return replace(
-        clean, attack=Attack(kind, draw.randrange(classes), draw.randrange(1 << 30), share)
+        clean, attack=Attack(kind, draw.randrange(CLASSES), draw.randrange(1 << 30), share)
     )
 
 
 def varied_setting(seed: int) -> Setting:
     """Return a setting unlike the others: many images, another learning rate, dark on white."""
-    draw = random.Random(f"varied {seed}")  # noqa: S311 - no secret
-    num_training = draw.choice((5000, 20000, 60000))
-    return Setting(
-        seed=seed,
-        num_training=num_training,
-        d_hidden=draw.choice((64, 128, 256, 512)),
-        noise=draw.choice((0.0, 0.15, 0.3, 0.5)),
-        weight_decay=draw.choice((0.0, 0.1, 0.5, 1.0)),
-        label_noise=0.0,
-        epochs=min(draw.choice((10, 20, 40)), MOST_VARIED // num_training),
-        bias=draw.random() < 0.3,
-        residual=draw.random() < 0.3,
-        batch_size=draw.choice((128, 512) if num_training == 5000 else (512, 2048)),
+    choices = {
+        "num_training": (5000, 20000, 60000),
+        "d_hidden": (64, 128, 256, 512),
+        "noise": (0.0, 0.15, 0.3, 0.5),
+        "weight_decay": (0.0, 0.1, 0.5, 1.0),
+        "epochs": (10, 20, 40),
+    }
+    found, draw = drawn_setting("varied", seed, MOST_VARIED, choices)
+    return replace(
+        found,
+        batch_size=draw.choice((128, 512) if found.num_training == 5000 else (512, 2048)),
         learning_rate=draw.choice((5e-4, 1e-3, 2e-3, 4e-3)),
         inverted=draw.random() < 0.4,
     )
@@ -169,16 +168,9 @@ def model_of(folder: Path, data: ImageDataset, kind: str, seed: int) -> tuple[Mo
 def corner_numbers(model: BilinearClassifier, recipe: ImageRecipe, data: ImageDataset) -> Record:
     """Return the setting and the gap of a model of the paper's recipe, on all training images."""
     setting = Setting(
-        seed=recipe.seed,
         num_training=len(data.train_images),
-        d_hidden=recipe.d_hidden,
-        noise=recipe.noise,
-        weight_decay=recipe.weight_decay,
         label_noise=0.0,
-        epochs=recipe.epochs,
-        bias=recipe.bias,
-        residual=recipe.residual,
-        batch_size=recipe.batch_size,
+        **{name: getattr(recipe, name) for name in SHARED},
     )
     gap = generalisation(model, data.train_images, data.train_labels, setting, data)
     return {**asdict(setting), **gap}
@@ -232,13 +224,8 @@ def trained_mlp(setting: Setting, data: ImageDataset, images: Tensor, labels: Te
 def trained(setting: Setting, data: ImageDataset) -> tuple[Model, Record]:
     """Return the model of a setting at the end of its training, and numbers that took data."""
     images, labels = training_images(setting, data)
-    own = replace(
-        data,
-        train_images=images,
-        train_labels=labels,
-        test_images=data.test_images[:WATCHED],
-        test_labels=data.test_labels[:WATCHED],
-    )
+    watched = data.test_images[:WATCHED], data.test_labels[:WATCHED]
+    own = with_images(data, (images, labels), watched)
     model: Model = (
         trained_mlp(setting, data, images, labels)
         if setting.relu

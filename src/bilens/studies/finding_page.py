@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -55,18 +56,14 @@ def parts(result: Record) -> Record:
     }
 
 
-def told(found: Sequence[float] | None, digits: int = 2) -> str:
+def told(found: Sequence[float] | None, form: str = ".2f") -> str:
     if found is None:
         return "–"
     value, low, high = found
-    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    return f"{value:{form}} ({low:{form}} to {high:{form}})"
 
 
-def percent(found: Sequence[float] | None) -> str:
-    if found is None:
-        return "–"
-    value, low, high = found
-    return f"{value:.0%} ({low:.0%} to {high:.0%})"
+percent = partial(told, form=".0%")
 
 
 def of(pair: Sequence[int]) -> str:
@@ -81,21 +78,12 @@ def overfitting_table(result: Record) -> str:
     )
     rows = []
     for data, one in (result["overfitting"] | result["others"]).items():
-        gaps = ", ".join(f"{100 * gap:.1f}" for gap in one["gaps"])
         error = "–" if one["error"] is None else f"{100 * one['error']:.1f}"
-        rows.append(
-            [
-                *(
-                    data,
-                    f"{one['models']} ({one['silent']} silent)",
-                    gaps,
-                    told(one["correlation"]),
-                ),
-                *(told(one["residual"]), told(one["area"]), of(one["flagged"]), of(one["false"])),
-                *(one["told"], error, percent(one["covered"])),
-                told(result["line_left_out"].get(data)),
-            ]
-        )
+        row = [data, f"{one['models']} ({one['silent']} silent)"]
+        row += [", ".join(f"{100 * gap:.1f}" for gap in one["gaps"])]
+        row += [told(one[name]) for name in ("correlation", "residual", "area")]
+        row += [of(one["flagged"]), of(one["false"]), one["told"], error, percent(one["covered"])]
+        rows.append([*row, told(result["line_left_out"].get(data))])
     return table(heads, rows)
 
 
@@ -104,14 +92,7 @@ def watched_table(result: Record) -> str:
     names = sorted(set.intersection(*(set(one["watched"]) for one in sets.values())))
     heads = " | ".join(["metric", *(f"{data}: ρ | ahead by" for data in sets)])
     rows = (
-        [
-            name,
-            *(
-                cell
-                for one in sets.values()
-                for cell in (told(one["watched"][name]), told(one["ahead"][name]))
-            ),
-        ]
+        [name, *(told(one[key][name]) for one in sets.values() for key in ("watched", "ahead"))]
         for name in names
     )
     return table(heads, rows)
@@ -119,13 +100,10 @@ def watched_table(result: Record) -> str:
 
 def clean_table(result: Record) -> str:
     heads = "images | clean models | false alarms | of overfitted | of residual | Neural Cleanse"
-    rows = (
-        [
-            *(data, one["models"], percent(one["false"]), of(one["overfitted"])),
-            *(of(one["residual"]), percent(one["cleanse"])),
-        ]
-        for data, one in result["clean"].items()
-    )
+    rows = []
+    for data, one in result["clean"].items():
+        counts = of(one["overfitted"]), of(one["residual"])
+        rows.append([data, one["models"], percent(one["false"]), *counts, percent(one["cleanse"])])
     return table(heads, rows)
 
 
@@ -133,32 +111,19 @@ def kind_table(data: str, found: Record) -> str:
     heads = (
         "kind | work, of | area | found | class right | place right | Neural Cleanse: area | found"
     )
-    rows = [
-        [
-            *(
-                kind,
-                f"{one['works']} of {one['tried']}",
-                told(one["area"], 3),
-                percent(one["found"]),
-            ),
-            *(of(one["class"]), of(one["place"]), told(one["cleanse"]), percent(one["cleansed"])),
-        ]
-        for kind, one in found["kinds"].items()
-    ]
+    rows = []
+    for kind, one in found["kinds"].items():
+        row = [kind, f"{one['works']} of {one['tried']}", told(one["area"], ".3f")]
+        row += [percent(one["found"]), of(one["class"]), of(one["place"])]
+        rows.append([*row, told(one["cleanse"]), percent(one["cleansed"])])
     sums = [
         [sum(one[key][n] for one in found["kinds"].values()) for n in (0, 1)]
         for key in ("class", "place")
     ]
     cleanse = [one["cleanse"][0] for one in found["kinds"].values() if one["cleanse"]]
-    last = [
-        *(
-            "all",
-            of(found["found"]),
-            told(found["macro"], 3),
-            f"{found['found'][0] / found['found'][1]:.0%}",
-        ),
-        *(of(sums[0]), of(sums[1]), f"{np.mean(cleanse):.2f}" if cleanse else "–", ""),
-    ]
+    share = f"{found['found'][0] / found['found'][1]:.0%}"
+    last = ["all", of(found["found"]), told(found["macro"], ".3f"), share, *map(of, sums)]
+    last += [f"{np.mean(cleanse):.2f}" if cleanse else "–", ""]
     return f"**{data}**\n\n{table(heads, [*rows, last])}"
 
 

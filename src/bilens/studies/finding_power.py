@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import compress
 
-import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -97,40 +96,6 @@ def summarised(cells: Mapping[str, Record]) -> Record:
     }
 
 
-def reference_of(result: Record) -> Record:
-    """Return what is to stand in `findings/reference.json`: what was judged, and its power.
-
-    That of models that are read exactly: of the others a report tells no rates.
-    """
-    attacks, sets, clean = (
-        {name: one for name, one in result[key].items() if not name.endswith(MLPS)}
-        for key in ("triggers", "overfitting", "clean")
-    )
-    lines = [*sets.values(), *result["others"].values()]
-    alarms, looked = Counter[str](), Counter[str]()
-    for name, one in clean.items():
-        looked[name.split(",")[0]] += one["models"]
-        alarms[name.split(",")[0]] += round(one["false"][0] * one["models"])
-    triggers = {
-        "found": min(one["found"][0] / one["found"][1] for one in attacks.values()),
-        "false_alarms": max(alarms[data] / looked[data] for data in looked),
-        "models": sum(one["models"] for one in clean.values()),
-    }
-    found, others = (
-        [sum(one[key][n] for one in lines) for n in (0, 1)] for key in ("flagged", "false")
-    )
-    overfitting = {
-        "found": found[0] / found[1],
-        "false_alarms": others[0] / others[1],
-        "rank_correlation": min(one["correlation"][0] for one in sets.values()),
-        "mean_error": max(one["error"] or 0.0 for one in lines),
-        "models": sum(one["models"] for one in lines),
-    }
-    judged: Record = msgspec.to_builtins(REFERENCE)
-    power = {"triggers": triggers, "overfitting": overfitting}  # beside what was seen elsewhere
-    return {**judged, "power": {key: {**judged["power"][key], **power[key]} for key in power}}
-
-
 OTHERS = ("varied", "corners")  # many images, other rates, dark on white; the paper's recipe
 LINE = ("overfitting", "clean", *OTHERS)  # the models of the line
 QUIET = ("clean", *OTHERS)  # models without a trigger, of whose statistics the tails are
@@ -179,8 +144,10 @@ def overfitting_of(models: Sequence[Record]) -> Record:
     large = [gap > reference.threshold for gap in gaps]
     flagged = [score > reference.threshold for score in scores]
     metrics = sorted(set.intersection(*(set(one["rival"]) for one in inside)))
-    residual = chosen(scores, gaps, [one["residual"] for one in inside])
-    sides = parted(scores, large)
+    own = [one["residual"] for one in inside]
+    residual = [[*compress(values, own)] for values in (scores, gaps)]
+    small = [not one for one in large]
+    sides = [*compress(scores, large)], [*compress(scores, small)]
     watched = {name: [one["rival"][name] for one in inside] for name in metrics}
     return {
         "models": len(models),
@@ -189,29 +156,14 @@ def overfitting_of(models: Sequence[Record]) -> Record:
         "correlation": correlation(scores, gaps),
         "residual": correlation(*residual) if len(residual[0]) >= FEWEST else None,
         "area": area(*sides) if min(map(len, sides)) >= FEWEST else None,
-        "flagged": [sum(f and g for f, g in zip(flagged, large, strict=True)), sum(large)],
-        "false": [
-            sum(f and not g for f, g in zip(flagged, large, strict=True)),
-            len(large) - sum(large),
-        ],
+        "flagged": count(flagged, large),
+        "false": count(flagged, small),
         "told": len(told),
         "error": float(np.mean(told)) if told else None,
         "covered": share(covered),
         "watched": {name: correlation(values, gaps) for name, values in watched.items()},
         "ahead": {name: ahead(scores, values, gaps) for name, values in watched.items()},
     }
-
-
-def chosen(
-    x: Sequence[float], y: Sequence[float], which: Sequence[bool]
-) -> tuple[list[float], list[float]]:
-    kept = [(a, b) for a, b, keep in zip(x, y, which, strict=True) if keep]
-    return [a for a, _ in kept], [b for _, b in kept]
-
-
-def parted(values: Sequence[float], which: Sequence[bool]) -> tuple[list[float], list[float]]:
-    pairs = list(zip(values, which, strict=True))
-    return [x for x, yes in pairs if yes], [x for x, yes in pairs if not yes]
 
 
 def others_of(fixing: Groups, data: str) -> Groups:
@@ -248,7 +200,7 @@ def cleansed(models: Sequence[Record]) -> Interval | None:
 
 
 def count(hits: Sequence[bool], which: Sequence[bool]) -> list[int]:
-    return [sum(h and w for h, w in zip(hits, which, strict=True)), sum(which)]
+    return [sum(compress(hits, which)), sum(which)]
 
 
 def triggers_of(judged: Groups, data: str, reference: Record) -> Record:
@@ -257,15 +209,16 @@ def triggers_of(judged: Groups, data: str, reference: Record) -> Record:
     quiet = scores_of(clean, reference)
     unsuspicious = [one["rival"]["index"] for one in clean if "index" in one["rival"]]
     kinds: Record = {}
-    scores, missed = [], []
+    scores, missed = [], list[Record]()
     for kind in kinds_of(judged, data):
         models = working(judged[data, kind])
         if not models:
             continue
         scores.append(scores_of(models, reference))
         found = are_alarms(models, reference)
-        hits = [one for one, hit in zip(models, found, strict=True) if hit]
-        missed += [one for one, hit in zip(models, found, strict=True) if not hit]
+        hits = [*compress(models, found)]
+        missed += compress(models, (not hit for hit in found))
+        indices = [one["rival"].get("index") for one in models]
         placed = [one for one in hits if touched_by(one) is not None]
         kinds[kind] = {
             "tried": len(judged[data, kind]),
@@ -274,9 +227,7 @@ def triggers_of(judged: Groups, data: str, reference: Record) -> Record:
             "found": share(found),
             "class": [sum(map(names_class, hits)), len(hits)],
             "place": [sum(map(names_place, placed)), len(placed)],
-            "cleanse": area([one["rival"]["index"] for one in models], unsuspicious)
-            if unsuspicious
-            else None,
+            "cleanse": area(indices, unsuspicious) if unsuspicious else None,
             "cleansed": cleansed(models),
         }
     total = sum(map(len, scores))

@@ -24,18 +24,14 @@ from bilens.train.tasks.image import ImageRecipe, accuracy
 WIDTHS = (PUBLISHED_WIDTH, 256)  # that of the published spectra, and the default of the code now
 FIRST_SEED = 42
 READ, DRAWN, PER_SIGN = 10, 4, 3  # directions read and drawn; eigenvectors of each sign
+LARGEST = ("largest eigenvalue of the first shared matrix", 0.35, "Repro, App. D")
+SMALLEST = ("smallest in the same", -0.34, "Repro, App. D")
 QUANTITIES: dict[str, tuple[str, float, str, float, Callable[[Record], float]]] = {
     # published value, where, tolerance, how it is read
     "first": ("first singular value", 0.63, "App. D", 0.063, lambda x: x["singular_values"][0]),
     "second": ("second singular value", 0.55, "App. D", 0.055, lambda x: x["singular_values"][1]),
-    "largest": (
-        "largest eigenvalue of the first shared matrix",
-        *(0.35, "Repro, App. D", 0.035, lambda x: max(x["eigenvalues"][0])),
-    ),
-    "smallest": (
-        "smallest in the same",
-        *(-0.34, "Repro, App. D", 0.034, lambda x: min(x["eigenvalues"][0])),
-    ),
+    "largest": (*LARGEST, 0.035, lambda x: max(x["eigenvalues"][0])),
+    "smallest": (*SMALLEST, 0.034, lambda x: min(x["eigenvalues"][0])),
 }
 NOTE = f"{PER_SIGN} most positive, {PER_SIGN} most negative λ of the shared matrix; bars: classes."
 

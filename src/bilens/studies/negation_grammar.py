@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -190,10 +191,8 @@ def measure_circuit(model: Path, sae_folder: Path, seed: int) -> Record:
     directions = fewest(contrast_directions(g, *latents, inputs, z, MOST_DIRECTIONS + 1))
     space = weighted_space(g, *latents, inputs, z)
     where = active_at(sae, layer.module.layer_map(0), latents)
-    checks = [
-        check_ablation(prompts, directions, space, where, held_out, seed),
-        check_steering(prompts, directions, space, where, seed),
-    ]
+    circuit = NegationCircuit(prompts, directions, space, where, seed)
+    checks = [circuit.check_ablation(held_out), circuit.check_steering()]
     plain, negated = prompts.margins()
     columns = (getattr(ranking, name)[:LISTED_PAIRS].tolist() for name in LISTED)
     unembed = layer.module.unembed.weight
@@ -248,43 +247,41 @@ def active_at(sae: TopKSAE, f: QuadraticMap, latents: tuple[int, int]) -> Where:
     return where
 
 
-def check_ablation(
-    prompts: NegationPrompts,
-    directions: InputDirections,
-    space: WeightedSpace,
-    where: Where,
-    held_out: Tensor,
-    seed: int,
-) -> CausalCheck:
-    """Return how much of the flip goes with the directions, and what happens to other text."""
-    k = len(directions.readers)
-    generator = torch.Generator().manual_seed(seed)
-    edit = ablation(directions, where)
-    random = [prompts.flip(ablation(space.random(k, generator), where)) for _ in range(NUM_RANDOM)]
-    losses = (prompts.loss_elsewhere(held_out), prompts.loss_elsewhere(held_out, edit))
-    return causal_check("ablate", k, prompts.flip(), prompts.flip(edit), random, generator, losses)
+class NegationCircuit(NamedTuple):
+    """The directions of a pair of output latents, and where they are changed."""
 
+    prompts: NegationPrompts
+    directions: InputDirections
+    space: WeightedSpace
+    where: Where
+    seed: int
 
-def check_steering(
-    prompts: NegationPrompts,
-    directions: InputDirections,
-    space: WeightedSpace,
-    where: Where,
-    seed: int,
-) -> CausalCheck:
-    """Return how far plain prompts turn around when they are moved as a negator moves them."""
-    generator = torch.Generator().manual_seed(seed)
-    coordinates = prompts.inputs().double() @ directions.readers.T
-    shift = coordinates[1::2].mean(dim=0) - coordinates[::2].mean(dim=0)
-    plain, negated = prompts.margins()
+    def check_ablation(self, held_out: Tensor) -> CausalCheck:
+        """Return how much of the flip goes with the directions, and what other text loses."""
+        prompts, k = self.prompts, len(self.directions.readers)
+        generator = torch.Generator().manual_seed(self.seed)
+        edit = ablation(self.directions, self.where)
+        drawn = (self.space.random(k, generator) for _ in range(NUM_RANDOM))
+        random = [prompts.flip(ablation(along, self.where)) for along in drawn]
+        losses = (prompts.loss_elsewhere(held_out), prompts.loss_elsewhere(held_out, edit))
+        flips = prompts.flip(), prompts.flip(edit), random
+        return causal_check("ablate", k, *flips, generator, losses)
 
-    def created(along: InputDirections) -> Tensor:
-        return plain - prompts.margins(steering(along, shift, where))[0]
+    def check_steering(self) -> CausalCheck:
+        """Return how far plain prompts turn around when they are moved as a negator moves them."""
+        prompts, generator = self.prompts, torch.Generator().manual_seed(self.seed)
+        coordinates = prompts.inputs().double() @ self.directions.readers.T
+        shift = coordinates[1::2].mean(dim=0) - coordinates[::2].mean(dim=0)
+        plain, negated = prompts.margins()
 
-    random = [created(space.random(len(shift), generator)) for _ in range(NUM_RANDOM)]
-    return causal_check(
-        "steer", len(shift), plain - negated, created(directions), random, generator
-    )
+        def created(along: InputDirections) -> Tensor:
+            return plain - prompts.margins(steering(along, shift, self.where))[0]
+
+        k = len(shift)
+        random = [created(self.space.random(k, generator)) for _ in range(NUM_RANDOM)]
+        return causal_check(
+            "steer", k, plain - negated, created(self.directions), random, generator
+        )
 
 
 def position_of_the_rule(

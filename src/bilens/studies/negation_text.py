@@ -46,6 +46,7 @@ from bilens.studies.study import (
     metrics_around,
     model_of,
     percent,
+    ranged,
     sae_recipe,
 )
 
@@ -237,8 +238,7 @@ def verdict(found: Record) -> str:
     return "A *not* does nothing to what a sentiment word says in this model."
 
 
-def logits(interval: Record) -> str:
-    return f"{interval['value']:+.2f} [{interval['low']:+.2f}, {interval['high']:+.2f}]"
+logits = partial(ranged, form="+.2f")
 
 
 def frame_row(row: Record) -> tuple[str, ...]:

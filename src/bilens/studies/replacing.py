@@ -8,14 +8,11 @@ from itertools import product
 import torch
 from torch import nn
 
-from bilens.data.images import ImageDataset
-from bilens.nn import BilinearClassifier
 from bilens.studies.comparison import Measured, Published, spread, table
 from bilens.studies.study import CellContext, Measure, Record, StudyOptions
 from bilens.studies.vision import VisionStudy, recipe_of
-from bilens.train.loop import train
 from bilens.train.randomness import STEP, seeded_initialisation, stream
-from bilens.train.tasks.image import ImageRecipe, ImageTask, Run, accuracy
+from bilens.train.tasks.image import ImageRecipe, ImageTask, Run, accuracy, train_classifier
 
 LAYERS = {"bilinear": "bilinear", "relu": "ReLU MLP", "silu": "SwiGLU"}
 OTHERS = {"relu": "1.332 of ReGLU", "silu": "1.321 of SwiGLU"}  # with their published losses
@@ -102,14 +99,6 @@ class ReluTask(ImageTask):
         return run
 
 
-def train_relu(data: ImageDataset, recipe: ImageRecipe) -> BilinearClassifier:
-    task = ReluTask(data, recipe)
-    run = task.start()
-    for _ in train(run, task):
-        pass
-    return run.model
-
-
 def measure(options: StudyOptions, name: str, recipe: ImageRecipe, context: CellContext) -> Record:
     """Train all layers, clean and with noise, from one seed; test each in both ways."""
     data = options.images(name)
@@ -123,7 +112,7 @@ def measure(options: StudyOptions, name: str, recipe: ImageRecipe, context: Cell
     models = dict(zip(recipes, context.classifiers(data, list(recipes.values())), strict=True))
     for trained, noise in TRAINED.items():
         context.say(f"ReLU, trained {trained}")
-        models["relu", trained] = train_relu(data, replace(recipe, noise=noise))
+        models["relu", trained] = train_classifier(data, replace(recipe, noise=noise), ReluTask)
     found: Record = {"data": name, "epochs": recipe.epochs, "weights": {}}
     for (kind, trained), model in models.items():
         found["weights"][kind] = sum(part.numel() for part in model.parameters())

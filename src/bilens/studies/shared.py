@@ -35,15 +35,11 @@ KEYS = "largest entry of UU⁺ − 1 with twice as many directions as outputs"
 STANDS = f"they stand for the model (here: at most {LOSSES[1]:.0%} lost)"
 SHAPE = "fits the cosine and not the scale; l ± r not balanced"
 OWN = "0: a dual is seen by its own direction alone"
-CLAIMS = {  # quantity, source, claim, flaw
-    "dual": (DUAL, "App. K", "exact", ""),
-    "keys": (KEYS, "App. K, remark", OWN, "needs independent directions"),
-    "exercise": (
-        f"{EXERCISE_RANK} products: accuracy lost",
-        "official exercise `sparse`",
-        STANDS,
-        SHAPE,
-    ),
+LOST, EXERCISE = f"{EXERCISE_RANK} products: accuracy lost", "official exercise `sparse`"
+CLAIMS = {
+    "dual": Published(DUAL, "App. K", claim="exact"),
+    "keys": Published(KEYS, "App. K, remark", claim=OWN, flaw="needs independent directions"),
+    "exercise": Published(LOST, EXERCISE, claim=STANDS, flaw=SHAPE),
 }
 
 
@@ -53,10 +49,7 @@ class SharedStudy(SeedStudy):
     name = "vision/shared"
     title = "Shared components of a digit classifier against eigenvectors of each class"
     datasets = ("mnist",)
-    published = {  # noqa: RUF012 - a constant
-        name: Published(quantity, source, claim=claim, flaw=flaw)
-        for name, (quantity, source, claim, flaw) in CLAIMS.items()
-    }
+    published = CLAIMS
 
     def read(self, options: StudyOptions, data: ImageDataset, models: Models) -> Record:
         budgets = options.choose(BUDGETS[:4], BUDGETS, BUDGETS)

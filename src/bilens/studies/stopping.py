@@ -1,6 +1,5 @@
 """Where the weights of a training say that it should end, beside what held-out images say."""
 
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -17,8 +16,16 @@ from bilens.findings.watching import watch_of
 from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
 from bilens.studies.comparison import Measured, Published, table
-from bilens.studies.finding_models import Setting, training_images
-from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
+from bilens.studies.finding_models import Setting, drawn_setting, training_images
+from bilens.studies.study import (
+    CellContext,
+    Measure,
+    Record,
+    Study,
+    StudyOptions,
+    percent,
+    with_images,
+)
 from bilens.train.loop import train
 from bilens.train.tasks.image import ImageTask, Run, accuracy, average, turned
 
@@ -82,16 +89,16 @@ class StoppingStudy(Study):
     def ours(self, result: Record) -> Mapping[str, Measured]:
         one = result["compared"]["all"]["weights"]
         within = one["within"]
-        note = f"{within['right']} of {within['total']}: {told(one)}"
+        note = f"{within['right']} of {within['total']}: {percent(within)}"
         return {"weights": Measured(holds=within["value"] >= AIM, note=note, runs=within["total"])}
 
     def parts(self, result: Record) -> Record:
-        rows = [
-            [name, WAYS[way], one["within"]["right"], one["within"]["total"], told(one), points]
-            for name, ways in result["compared"].items()
-            for way, one in ways.items()
-            for points in [f"{100 * one['lead']:+.2f}"]
-        ]
+        rows = []
+        for name, ways in result["compared"].items():
+            for way, one in ways.items():
+                within = one["within"]
+                row = [name, WAYS[way], within["right"], within["total"], percent(within)]
+                rows.append([*row, f"{100 * one['lead']:+.2f}"])
         heads = f"runs | ended by | within {100 * NEAR:.1f} points | of | share | mean difference"
         return {
             "compared": table(heads, rows),
@@ -108,19 +115,15 @@ class StoppingStudy(Study):
 
 def stopping_setting(seed: int) -> Setting:
     """Return a setting that learns its images by heart sooner, later or not at all."""
-    draw = random.Random(f"stopping {seed}")  # noqa: S311 - no secret
-    num_training = draw.choice((500, 1000, 2000, 4000))
-    return Setting(
-        seed=seed,
-        num_training=num_training,
-        d_hidden=draw.choice((64, 128, 256)),
-        noise=draw.choice((0.0, 0.15, 0.3)),
-        weight_decay=draw.choice((0.0, 0.1, 0.3)),
-        label_noise=draw.choice((0.0, 0.0, 0.1, 0.2, 0.3)),
-        epochs=min(draw.choice((60, 90, 120)), MOST_IMAGES // num_training),
-        bias=draw.random() < 0.3,
-        residual=draw.random() < 0.3,
-    )
+    choices = {
+        "num_training": (500, 1000, 2000, 4000),
+        "d_hidden": (64, 128, 256),
+        "noise": (0.0, 0.15, 0.3),
+        "weight_decay": (0.0, 0.1, 0.3),
+        "label_noise": (0.0, 0.0, 0.1, 0.2, 0.3),
+        "epochs": (60, 90, 120),
+    }
+    return drawn_setting("stopping", seed, MOST_IMAGES, choices)[0]
 
 
 class Onward(ImageTask):
@@ -198,18 +201,12 @@ def measure(
 
 def held_out_of(data: ImageDataset, setting: Setting) -> ImageDataset:
     """Return the training images of a setting, and held-out ones in the place of test images."""
-    images, labels = training_images(setting, data)
     order = torch.randperm(
         len(data.train_images), generator=torch.Generator().manual_seed(setting.seed)
     )
     held = order[setting.num_training :][:HELD_OUT]  # the first ones are those of the training
-    return replace(
-        data,
-        train_images=images,
-        train_labels=labels,
-        test_images=data.train_images[held],
-        test_labels=data.train_labels[held],
-    )
+    held_out = data.train_images[held], data.train_labels[held]
+    return with_images(data, training_images(setting, data), held_out)
 
 
 def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -229,11 +226,6 @@ def compared(runs: Sequence[Record]) -> Record:
 def is_near(lead: float) -> bool:
     """Return whether an accuracy lies no more than `NEAR` below another one."""
     return lead >= -NEAR - 1e-9  # of which rounding decides nothing
-
-
-def told(one: Record) -> str:
-    within = one["within"]
-    return f"{within['value']:.1%} [{within['low']:.1%}, {within['high']:.1%}]"
 
 
 def cells_of(run: Record) -> list[object]:

@@ -7,10 +7,13 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
+
+from torch import Tensor
 
 from bilens.api.train import LanguageTraining, SAETraining, train_language, train_sae
 from bilens.base.checks import check_count
@@ -238,6 +241,15 @@ def model_of(options: StudyOptions) -> Path:
     return Path(models[0])
 
 
+def with_images(
+    data: ImageDataset, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]
+) -> ImageDataset:
+    """Return a data set with other images and labels."""
+    names = ("train_images", "train_labels", "test_images", "test_labels")
+    changes: Record = dict(zip(names, (*train, *test), strict=True))
+    return dataclasses.replace(data, **changes)
+
+
 def sae_recipe(
     hooks: Sequence[str], steps: int, buffer_steps: int, n_ctx: int, k: int = SAERecipe.k
 ) -> SAERecipe:
@@ -264,5 +276,11 @@ def share(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
 
-def percent(interval: Record) -> str:
-    return f"{interval['value']:.1%} [{interval['low']:.1%}, {interval['high']:.1%}]"
+def ranged(interval: Record, form: str) -> str:
+    """Return a value with its interval, where it has one."""
+    value, *ends = (interval[name] for name in ("value", "low", "high"))
+    known = ", ".join(f"{end:{form}}" for end in ends if end is not None)
+    return f"{value:{form}} [{known}]" if known else f"{value:{form}}"
+
+
+percent = partial(ranged, form=".1%")

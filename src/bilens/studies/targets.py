@@ -123,23 +123,16 @@ class TargetStudy(VisionStudy):
         return {"targets.svg": tile_plate(self.title, note, rows)}
 
     def parts(self, result: Record) -> Record:
-        rows = (
-            [
-                row["name"],
-                f"{row['share']:.2f}",
-                f"{one['weight_decay']:g}",
-                f"{one['accuracy']:.1%}",
-                ", ".join(f"{value:+.2f}" for value in one["folded"]["eigenvalues"][:4]),
-                *(
-                    f"{one[reading]['cosines'][0]:.3f}, {one[reading]['ratio']:.2f}"
-                    for reading in READINGS
-                ),
-                f"{one['folded']['centred']:.3f}",
-                f"{one['constant']:+.2f} {one['linear_part']:+.2f} {one['quadratic_part']:+.2f}",
-            ]
-            for row in result["targets"]
-            for one in row["decays"]
-        )
+        rows = []
+        for target, one in ((x, one) for x in result["targets"] for one in x["decays"]):
+            folded, parts = one["folded"], ("constant", "linear_part", "quadratic_part")
+            cells = [target["name"], f"{target['share']:.2f}", f"{one['weight_decay']:g}"]
+            cells += [f"{one['accuracy']:.1%}"]
+            cells += [", ".join(f"{value:+.2f}" for value in folded["eigenvalues"][:4])]
+            read = [one[reading] for reading in READINGS]
+            cells += [f"{each['cosines'][0]:.3f}, {each['ratio']:.2f}" for each in read]
+            score = " ".join(f"{one[part]:+.2f}" for part in parts)
+            rows.append([*cells, f"{folded['centred']:.3f}", score])
         heads = (
             "target | similar | decay | accuracy | λ | folded: cos, ratio | unit: cos, ratio | "
             "cos, centred | score: constant, linear, quadratic"

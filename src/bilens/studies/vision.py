@@ -29,14 +29,11 @@ PUBLISHED_WIDTH = 512  # of the spectra that are published
 DARK = 0.01  # mean of a pixel over the training images, below which it is nearly always dark
 LEADING = 5  # eigenvectors of a class, by |λ|
 TOP_SHARE = 10
+BASES = ("embedding", "input", "whitened")
 MEASURES = {  # what `read_classifier` finds: its name on pages, and how many digits it has there
     "accuracy": ("accuracy", 4),
-    "effective_rank_embedding": ("effective rank, embedding basis", 2),
-    "effective_rank_input": ("effective rank, input basis", 2),
-    "effective_rank_whitened": ("effective rank, whitened basis", 2),
-    "top_share_embedding": ("share of the 10 largest eigenvalues, embedding basis", 3),
-    "top_share_input": ("share of the 10 largest eigenvalues, input basis", 3),
-    "top_share_whitened": ("share of the 10 largest eigenvalues, whitened basis", 3),
+    **{f"effective_rank_{x}": (f"effective rank, {x} basis", 2) for x in BASES},
+    **{f"top_share_{x}": (f"share of the 10 largest eigenvalues, {x} basis", 3) for x in BASES},
     "sparsity": ("pixels used", 1),
     "roughness": ("roughness", 4),
     "dark_mass": ("on dark pixels", 4),
@@ -184,7 +181,7 @@ def read_classifier(model: BilinearClassifier, data: ImageDataset) -> dict[str, 
     nearly always dark.
     """
     found = {"accuracy": accuracy(model, data.test_images, data.test_labels)}
-    for basis in ("embedding", "input", "whitened"):
+    for basis in BASES:
         eig = class_spectra(model, basis, data)
         sizes = eig.eigenvalues.abs()
         found[f"effective_rank_{basis}"] = float(effective_rank(eig.eigenvalues).mean())

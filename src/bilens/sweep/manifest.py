@@ -120,9 +120,7 @@ def row_of(index: int, name: str, view: LayerView, options: SweepOptions) -> Man
         name=name,
         kind="gated" if view.gated else "plain",
         activation=str(view.activation),
-        d_in=view.sizes.d_in,
-        d_hidden=view.sizes.d_hidden,
-        d_out=view.sizes.d_out,
+        **view.sizes._asdict(),
         parts=parts,
         num_bytes=sum(span.stop - span.start for part in parts for span in part.spans),
         costs={

@@ -77,16 +77,8 @@ class ConversionRecipe(Recipe):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        ones = ("tokens", "layer_tokens", "batch_size", "passes", "measured_tokens")
-        zeros = dict.fromkeys(("layer_steps", "keep_worst", "seed", "parallel", "texts_at_once"), 0)
-        check_fields(
-            self,
-            counts={**dict.fromkeys(ones, 1), **zeros, "n_ctx": 1, "hidden_multiplier": 1},
-            numbers=("minutes", "learning_rate"),
-            positive=("learning_rate",),
-            flags=("linear_skip", "unfreeze", "recompute"),
-            choices={"optimizer": get_args(Optimizer), "precision": get_args(Precision)},
-        )
+        zeros = ("layer_steps", "keep_worst", "seed", "parallel", "texts_at_once")
+        check_fields(self, least=dict.fromkeys(zeros, 0), positive=("learning_rate",))
         for stage in self.skip:
             check_choice("skip", stage, get_args(Stage))
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 import torch
 from torch import nn
@@ -67,34 +67,41 @@ class Recipe:
 def check_fields(
     recipe: object,
     *,
-    counts: Mapping[str, int],
-    numbers: Sequence[str],
+    least: Mapping[str, int],
     positive: Sequence[str] = (),
     below_one: Sequence[str] = (),
-    flags: Sequence[str] = (),
-    choices: Mapping[str, Sequence[object]] | None = None,
 ) -> None:
-    """Refuse a recipe with a field out of range; counts become int and numbers float."""
-    for name, minimum in counts.items():
-        value = getattr(recipe, name)
-        if value is not None or getattr(type(recipe), name, None) is not None:
-            object.__setattr__(recipe, name, check_count(name, value, minimum))
-    for name in numbers:
-        value = getattr(recipe, name)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value) or value < 0:
-            raise UsageError(f"{name} must be a finite number of at least 0, got {value!r}.")
-        object.__setattr__(recipe, name, float(value))
+    """Refuse a recipe with a field out of range; counts become int and numbers float.
+
+    What a field may be is its type. `least` are the smallest counts other than 1, and those of
+    counts that may be None.
+    """
+    for name, kind in get_type_hints(type(recipe)).items():
+        value, known = getattr(recipe, name), choices_of(kind)
+        if kind is int or (name in least and value is not None):
+            object.__setattr__(recipe, name, check_count(name, value, least.get(name, 1)))
+        elif kind is float:
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not math.isfinite(value) or value < 0:
+                raise UsageError(f"{name} must be a finite number of at least 0, got {value!r}.")
+            object.__setattr__(recipe, name, float(value))
+        elif kind is bool and not isinstance(value, bool):
+            raise UsageError(f"{name} must be True or False, got {value!r}.")
+        elif known and value not in known:
+            named = ", ".join(map(str, known))
+            raise UsageError(f"{name}={value!r} is not known: use one of {named}.")
     for name in positive:
         if getattr(recipe, name) == 0:
             raise UsageError(f"{name} must be above 0.")
     for name in below_one:
         if getattr(recipe, name) >= 1:
             raise UsageError(f"{name} must be below 1, got {getattr(recipe, name)!r}.")
-    for name in flags:
-        if not isinstance(getattr(recipe, name), bool):
-            raise UsageError(f"{name} must be True or False, got {getattr(recipe, name)!r}.")
-    for name, allowed in (choices or {}).items():
-        if getattr(recipe, name) not in allowed:
-            known = ", ".join(map(str, allowed))
-            raise UsageError(f"{name}={getattr(recipe, name)!r} is not known: use one of {known}.")
+
+
+def choices_of(kind: Any) -> tuple[object, ...]:
+    """Return the values that a field of this type is one of; nothing where it is no choice."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    parts = get_args(kind) if get_origin(kind) is Union else ()
+    values = [value for part in parts for value in choices_of(part)]
+    return (None, *values) if values else ()

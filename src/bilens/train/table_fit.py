@@ -60,11 +60,7 @@ class TableRecipe(Recipe):
     seed: int = 0  # of the rows that are held out
 
     def __post_init__(self) -> None:
-        check_fields(
-            self,
-            counts={"max_iter": 1, "n_iter_no_change": 1, "seed": 0, "n_components": 1},
-            numbers=("alpha", "quadratic_scale", "tol", "validation_fraction"),
-        )
+        check_fields(self, least={"seed": 0, "n_components": 1})
         if self.alpha == 0:
             raise UsageError("alpha must be above 0: without a penalty there is no one solution.")
         if not 0 < self.validation_fraction < 1:
@@ -131,12 +127,7 @@ def fit_table(
 
 
 def _path(
-    x: Tensor,
-    loss: Loss,
-    weights: Tensor,
-    recipe: TableRecipe,
-    held_out: Tensor,
-    report: Report,
+    x: Tensor, loss: Loss, weights: Tensor, recipe: TableRecipe, held_out: Tensor, report: Report
 ) -> Iterator[PathPoint]:
     """Yield the penalties of the path until they no longer improve what was held out."""
     fitted, judged = (

@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -31,6 +31,7 @@ from bilens.version import VERSION
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from bilens.api.history import History
     from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 
     Report = AuditReport | LayerAuditReport | TableReport
@@ -78,18 +79,20 @@ class AuditOptions(SeenText):
         """Refuse what cannot be done, before any work is."""
         if self.train_data is None:
             refuse_idle("audit", {"train_labels": self.train_labels})
-        if self.history is not None:
-            from bilens.api.history import History
+        self.kept()
 
-            History(self.history)
+    def kept(self) -> History | None:
+        """Return the history, where one is kept."""
+        if self.history is None:
+            return None
+        from bilens.api.history import History
+
+        return History(self.history)
 
     def told(self, report: Report) -> Report:
         """Return a report with what people said of the model, where a history is kept."""
-        if self.history is None:
+        if (history := self.kept()) is None:
             return report
-        from bilens.api.history import History
-
-        history = History(self.history)
         return report.with_people(history.people(history.name_of(report.record.source.path)))
 
     def remembered(self, report: Report, say: Callable[[str], None]) -> bool:
@@ -98,14 +101,11 @@ class AuditOptions(SeenText):
         A rule that was accepted fails nothing until the acceptance ends, for the same weights,
         reading, data, baseline and options, and for a value that is no worse.
         """
-        failed = report.passed is False
-        if self.history is None:
-            return failed
-        from bilens.api.history import History
+        if (history := self.kept()) is None:
+            return report.passed is False
         from bilens.report.sections.people import judged_lines
         from bilens.report.text import load_catalogue
 
-        history = History(self.history)
         audit = history.add(report.record)
         accepted = history.accepted(audit.model)
         for rule in audit.failed:
@@ -266,20 +266,12 @@ def read_and_judge(
     if options.train_data is not None:
         of_training = replace(data, data=[options.train_data], labels=options.train_labels)
         training = of_training.find(model, output.say, training=True)
+    names = ("null_samples", "seed", "threshold", "try_words")
+    asked: dict[str, Any] = {name: getattr(options, name) for name in names}
+    asked |= {"baseline": before, "train_data": training, "fail_on": rules}
     with output.progress() as progress:
-        report = audit_model(
-            model,
-            given,
-            inputs=options.inputs(source.model, [], options.seed, progress),
-            null_samples=options.null_samples,
-            seed=options.seed,
-            progress=progress,
-            baseline=before,
-            fail_on=rules,
-            threshold=options.threshold,
-            train_data=training,
-            try_words=options.try_words,
-        )
+        inputs = options.inputs(source.model, [], options.seed, progress)
+        report = audit_model(model, given, inputs=inputs, progress=progress, **asked)
     return options.told(report)
 
 

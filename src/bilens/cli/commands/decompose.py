@@ -120,22 +120,14 @@ def decompose(
     inputs = None
     if asked.basis == "whitened":
         inputs = moments_of(data.find(model, output.say))
-    layers, limit = doing.layer or [], doing.memory_limit
+    how: dict[str, Any] = {"layers": doing.layer or [], "inputs": inputs}
+    how["memory_limit"] = doing.memory_limit
     if doing.plan:
-        plans = plan_layers(model, asked, layers=layers, inputs=inputs, memory_limit=limit)
-        print_plan(output, plans, json)
+        print_plan(output, plan_layers(model, asked, **how), json)
         return
+    how |= {"folder": doing.out, "overwrite": overwrite}
     with output.progress() as progress:
-        records = decompose_layers(
-            model,
-            asked,
-            layers=layers,
-            folder=doing.out,
-            overwrite=overwrite,
-            inputs=inputs,
-            memory_limit=limit,
-            progress=after(PATIENCE, progress),
-        )
+        records = decompose_layers(model, asked, progress=after(PATIENCE, progress), **how)
     document = {"schema_version": SCHEMA_VERSION, "kind": "decomposition", "layers": records}
     parts: list[Table | str] = []
     for record in () if json else records:

@@ -104,14 +104,9 @@ def train_image(
     from bilens.train.recipe import find_device
     from bilens.train.tasks.image import ImageRecipe, train_in_folder
 
-    recipe = ImageRecipe.from_dict(
-        {
-            **vars(model),
-            "gate": None if model.gate == "none" else model.gate,
-            **vars(training),
-            "augmentations": training.augmentations or [],
-        }
-    )
+    given = {**vars(model), **vars(training), "augmentations": training.augmentations or []}
+    given["gate"] = None if model.gate == "none" else model.gate
+    recipe = ImageRecipe.from_dict(given)
     data = load_images(
         images.dataset, images.data_dir, allow_download=images.download, report=output.say
     )

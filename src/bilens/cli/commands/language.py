@@ -138,15 +138,8 @@ def train_language(
             )
             progress("training", line.epoch, lines, text)
 
-        result = job.train_language(
-            out,
-            corpus.options(),
-            recipe,
-            on_line=show,
-            say=output.say,
-            **vars(together),
-            **vars(running),
-        )
+        how: dict[str, Any] = {"say": output.say, **vars(together), **vars(running)}
+        result = job.train_language(out, corpus.options(), recipe, on_line=show, **how)
     document = result.to_dict()
     output.answer(
         json,
@@ -230,16 +223,8 @@ def train_sae(
             )
             progress("training", line.epoch, lines, said)
 
-        result = job.train_sae(
-            out,
-            model,
-            recipe,
-            corpus=text.options(),
-            on_line=show,
-            say=output.say,
-            **vars(together),
-            **vars(running),
-        )
+        how: dict[str, Any] = {"say": output.say, **vars(together), **vars(running)}
+        result = job.train_sae(out, model, recipe, corpus=text.options(), on_line=show, **how)
     document = result.to_dict()
     output.answer(json, document, *map(sae_lines, document["saes"]))
 

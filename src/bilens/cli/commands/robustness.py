@@ -6,13 +6,7 @@ import typer
 
 from bilens.base.errors import UsageError
 from bilens.cli.console import Output
-from bilens.cli.options import (
-    FAILED,
-    Json,
-    Overwrite,
-    check_outputs,
-    option,
-)
+from bilens.cli.options import FAILED, Json, Overwrite, check_outputs, option
 from bilens.cli.shared_options import DataFiles, HtmlReport, ModelFile
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -40,46 +40,38 @@ WORKERS = (1, 64, 1024)  # for which the hours are told
 class SweepSettings:
     """What is asked of every layer."""
 
-    do: str = option("audit", "Tasks, with commas: audit, fit, decompose, compare, convert, trace.")
+    PANEL: ClassVar = METHOD_PANEL
+
+    do: str = option(
+        "audit", "Tasks, with commas: audit, fit, decompose, compare, convert, trace.", panel=""
+    )
     baseline: str | None = option(
-        None, "The model that compare compares with; of `report`, another sweep."
+        None, "The model that compare compares with; of `report`, another sweep.", panel=""
     )
     activations: str | None = option(
-        None, "Folder of LAYER.safetensors, (rows, in): what fit and convert fit to."
+        None, "Folder of LAYER.safetensors, (rows, in): what fit and convert fit to.", panel=""
     )
-    directions: int = option(
-        16, "Leading output directions (decompose, trace).", min=1, panel=METHOD_PANEL
-    )
-    top: int = option(5, "Eigenpairs of each direction.", min=1, panel=METHOD_PANEL)
-    layer_steps: int = option(
-        0, "Steps of training behind the closed form (convert).", min=0, panel=METHOD_PANEL
-    )
-    samples: int = option(
-        2000, "Random inputs that R² is measured on.", min=100, panel=METHOD_PANEL
-    )
-    null_samples: int = option(
-        19, "Draws of the null distribution (audit).", min=3, panel=METHOD_PANEL
-    )
-    threshold: float = option(
-        0.9, "R² from which an approximation is read.", min=0, max=1, panel=METHOD_PANEL
-    )
-    seed: int = option(0, "Seed of all of it.", min=0, panel=METHOD_PANEL)
-    threads: int = option(
-        1, "Threads of one piece of work; part of the result's bits.", min=1, panel=METHOD_PANEL
-    )
+    directions: int = option(16, "Leading output directions (decompose, trace).", min=1)
+    top: int = option(5, "Eigenpairs of each direction.", min=1)
+    layer_steps: int = option(0, "Steps of training behind the closed form (convert).", min=0)
+    samples: int = option(2000, "Random inputs that R² is measured on.", min=100)
+    null_samples: int = option(19, "Draws of the null distribution (audit).", min=3)
+    threshold: float = option(0.9, "R² from which an approximation is read.", min=0, max=1)
+    seed: int = option(0, "Seed of all of it.", min=0)
+    threads: int = option(1, "Threads of one piece of work; part of the result's bits.", min=1)
 
 
 @dataclass(frozen=True)
 class SweepRun:
     """Where the work is done."""
 
-    out: str | None = option(None, "Folder or URL for the results.", metavar="PLACE")
-    engine: str = option("local", "local, ray or slurm.", panel=RUN_PANEL)
-    engine_option: list[str] | None = option(
-        None, "NAME=VALUE for the engine; can be repeated.", panel=RUN_PANEL
-    )
-    workers: int | None = option(None, "Jobs at a time.", min=1, panel=RUN_PANEL)
-    plan: bool = option(False, "Say what there is to do, and stop.", panel=RUN_PANEL)
+    PANEL: ClassVar = RUN_PANEL
+
+    out: str | None = option(None, "Folder or URL for the results.", metavar="PLACE", panel="")
+    engine: str = option("local", "local, ray or slurm.")
+    engine_option: list[str] | None = option(None, "NAME=VALUE for the engine; can be repeated.")
+    workers: int | None = option(None, "Jobs at a time.", min=1)
+    plan: bool = option(False, "Say what there is to do, and stop.")
 
     def engine_options(self) -> dict[str, str]:
         pairs = [text.partition("=") for text in self.engine_option or ()]

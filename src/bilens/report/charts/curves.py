@@ -133,14 +133,9 @@ def line_figure(
 ) -> str:
     """Return an SVG file; the axes hold all points of all curves and end at round numbers."""
     points = [point for curve in curves for point in curve.points]
-    plot = Plot(
-        Axis(*rounded(x for x, _ in points), "{:,.10g}".format, x_name, "none"),
-        Axis(*rounded(y for _, y in points), "{:,.4g}".format, y_name),
-        720,
-        420,
-        top=84,
-        right=24,
-    )
+    across = Axis(*rounded(x for x, _ in points), "{:,.10g}".format, x_name, "none")
+    upwards = Axis(*rounded(y for _, y in points), "{:,.4g}".format, y_name)
+    plot = Plot(across, upwards, 720, 420, top=84, right=24)
     marks = []
     for index, curve in enumerate(curves):
         if len(curve.points) > 1:
@@ -269,25 +264,17 @@ def pair_field(
     """Return the effects of two columns, by their values, as cells: blue raises, red lowers."""
     xs, ys = (sorted({point[side] for point in field}) for side in (0, 1))
     half = (xs[1] - xs[0]) / 2, (ys[1] - ys[0]) / 2
-    ends = (
-        within(xs[0] - half[0], xs[-1] + half[0], 5),
-        within(ys[0] - half[1], ys[-1] + half[1], 5),
-    )
     x_axis, y_axis = (
-        Axis(*end, tick_text, name, "short") for end, name in zip(ends, names, strict=True)
+        Axis(*within(values[0] - room, values[-1] + room, 5), tick_text, name, "short")
+        for values, room, name in zip((xs, ys), half, names, strict=True)
     )
     plot = Plot(x_axis, y_axis, 440, 300, "chart wide field", LARGE)
     largest = max(map(abs, field.values())) or 1.0
-    cells = [
-        element(
-            "rect",
-            x=plot.across(x - half[0]),
-            y=plot.upwards(y + half[1]),
-            width=plot.across(x + half[0]) - plot.across(x - half[0]),
-            height=plot.upwards(y - half[1]) - plot.upwards(y + half[1]),
-            class_=f"{sign_class(value)} strong",
-            fill_opacity=abs(value) / largest,
-        )
-        for (x, y), value in field.items()
-    ]
+    cells = []
+    for (x, y), value in field.items():
+        left, right = plot.across(x - half[0]), plot.across(x + half[0])
+        top, base = plot.upwards(y + half[1]), plot.upwards(y - half[1])
+        box = {"x": left, "y": top, "width": right - left, "height": base - top}
+        colour, shade = f"{sign_class(value)} strong", abs(value) / largest
+        cells.append(element("rect", **box, class_=colour, fill_opacity=shade))
     return plot.figure(*texts, *cells)

@@ -51,15 +51,10 @@ def bar_rows(
     parts = [line(zero, PAD, zero, PAD + length, "zero")]
     for position, bar in enumerate(bars):
         top = PAD + ROW * position
-        name = element(
-            "text",
-            element("title", bar.name),
-            fitted(bar.name, NAME, name_width),
-            x=left,
-            y=top + ROW / 2 + 4,
-            class_="name strong" if bar.tags else "name",
-            text_anchor="end",
-        )
+        at = {"x": left, "y": top + ROW / 2 + 4}
+        look = {"class_": "name strong" if bar.tags else "name", "text_anchor": "end"}
+        short = fitted(bar.name, NAME, name_width)
+        name = element("text", element("title", bar.name), short, **at, **look)
         parts.append(joined(name, *bar_mark(bar, scale, top)))
     height = 2 * PAD + length
     if footnote:
@@ -115,14 +110,7 @@ def score_chart(
         highest = max(scores[index] for index in order if index not in shown)
         others = len(scores) - len(shown)
         footnote = t("predictions.scores_others", count=others, value=signed(highest, digits, 1))
-    first, second = order[0], order[min(1, len(order) - 1)]
-    text = t(
-        "predictions.scores_text",
-        winner=names[first],
-        score=signed(scores[first], digits),
-        second=names[second],
-        second_score=signed(scores[second], digits),
-    )
+    text = t("predictions.scores_text", **leaders(scores, names, digits))
     return bar_rows(
         (t("predictions.scores"), text),
         bars,
@@ -132,6 +120,14 @@ def score_chart(
         tag_width=14 + text_width(" · ".join(words), LETTERS),
         footnote=footnote,
     )
+
+
+def leaders(scores: Sequence[float], names: Sequence[str], digits: int) -> dict[str, str]:
+    """Return the two highest scores and their names, as sentences have them."""
+    order = sorted(range(len(scores)), key=lambda index: -scores[index])
+    first, second = order[0], order[min(1, len(order) - 1)]
+    ends = {"winner": names[first], "score": signed(scores[first], digits)}
+    return {**ends, "second": names[second], "second_score": signed(scores[second], digits)}
 
 
 def running_scale(sums: Sequence[Sequence[float]]) -> Scale:

@@ -34,11 +34,8 @@ def spectrum_chart(
     low, high = null
     drawn = spectrum_slots(eigenvalues)
     last = max(drawn[-1][0], 1)
-    values = Axis(
-        *padded([*eigenvalues, low, high], most=10),
-        text=lambda value: signed_quantity(value, 1),
-        lines="short",
-    )
+    ends = padded([*eigenvalues, low, high], most=10)
+    values = Axis(*ends, text=lambda value: signed_quantity(value, 1), lines="short")
     plot = Plot(Axis(-1, last + 1), values, 440, 264, "chart spectrum", letters=14, right=8)
     stems = []
     for slot, value in drawn:
@@ -135,14 +132,9 @@ def layer_columns(
     heights += [column.null[1] for column in columns if column.null is not None]
     count = len(columns)
     numbers = range(0, count, -(-count // MOST_NAMES))
-    plot = Plot(
-        Axis(-0.5, count - 0.5, numbers, str, t("layers.charts.layer"), lines="none"),
-        Axis(*within(0, top or 1.06 * max(heights) or 1.0), text=tick_text),
-        440,
-        224,
-        "chart wide columns",
-        LARGE,
-    )
+    across = Axis(-0.5, count - 0.5, numbers, str, t("layers.charts.layer"), lines="none")
+    upwards = Axis(*within(0, top or 1.06 * max(heights) or 1.0), text=tick_text)
+    plot = Plot(across, upwards, 440, 224, "chart wide columns", LARGE)
     width = min(0.72 * (plot.end - plot.left) / count, WIDEST)
     marks = [column_mark(plot, position, column, width) for position, column in enumerate(columns)]
     if level is not None:

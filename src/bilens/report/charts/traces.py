@@ -74,12 +74,9 @@ def named_points(
     title: str, description: str, axes: tuple[str, str], points: Points, names: Sequence[str]
 ) -> Figure:
     """Return points, the most important first, with their names where these cover no other one."""
-    plot = Plot(
-        Axis(*padded(x for x, _ in points), name=axes[0]),
-        Axis(*padded(y for _, y in points), name=axes[1]),
-        380,
-        300,
-    )
+    sides = zip(axes, zip(*points, strict=True), strict=True)
+    across, upwards = (Axis(*padded(values), name=name) for name, values in sides)
+    plot = Plot(across, upwards, 380, 300)
     centres = [(plot.across(x), plot.upwards(y)) for x, y in points]
     taken: list[Box] = [(x - 4, y - 4, x + 4, y + 4) for x, y in centres]
     marks = []
@@ -152,17 +149,8 @@ def heat_map(
         parts.append(label(left - 8, top + CELL / 2 + 4, short[row], "", "end"))
         for column, value in enumerate(values):
             tooltip = f"{names[row]} × {names[column]}: {signed_quantity(value)}"
-            parts.append(
-                element(
-                    "rect",
-                    element("title", tooltip),
-                    x=left + column * width,
-                    y=top,
-                    width=width - 1,
-                    height=CELL - 1,
-                    fill=hex_colour(value, largest),
-                    class_="cell",
-                )
-            )
+            box = {"x": left + column * width, "y": top, "width": width - 1, "height": CELL - 1}
+            look = {"fill": hex_colour(value, largest), "class_": "cell"}
+            parts.append(element("rect", element("title", tooltip), **box, **look))
     size = (left + width * len(numbers) + 2, HEAD + CELL * len(matrix) + 2)
     return Figure(title, description, *size, joined(*parts), "chart heat-map")

@@ -133,18 +133,14 @@ def drawn_length(record: Attack) -> float:
 def numbers(t: Catalogue, record: Attack) -> Markup:
     epsilon = drawn_length(record)
     at = record.epsilons.index(epsilon)
-    rows = (
-        (
-            t(f"attack.kind.{curve.kind}"),
-            percent(curve.effect.accuracy[at]),
-            fixed(curve.effect.margin[at]),
-            percent(curve.effect.target_rate[at]),
-            NONE if curve.clipped is None else percent(curve.clipped.accuracy[at]),
-            fixed(curve.gap[at], 3),
-            t.listing(t.each("attack.reads", curve.reads)),
-        )
-        for curve in record.curves
-    )
+    rows = []
+    for curve in record.curves:
+        kind, effect = t(f"attack.kind.{curve.kind}"), curve.effect
+        kept, taken = percent(effect.accuracy[at]), percent(effect.target_rate[at])
+        clipped = NONE if curve.clipped is None else percent(curve.clipped.accuracy[at])
+        margin, gap = fixed(effect.margin[at]), fixed(curve.gap[at], 3)
+        reads = t.listing(t.each("attack.reads", curve.reads))
+        rows.append((kind, kept, margin, taken, clipped, gap, reads))
     columns = heads(
         t("attack.numbers.kind"),
         *t.each("attack.effect", EFFECTS),

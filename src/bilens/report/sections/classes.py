@@ -29,8 +29,6 @@ from bilens.report.markup import (
     vector_image,
 )
 from bilens.report.raster import Painter, colour_bar
-from bilens.report.sections.coverage import coverage
-from bilens.report.sections.decision import checks, verdict
 from bilens.report.sections.given_inputs import given
 from bilens.report.sections.guarantees import proven
 from bilens.report.sections.image_warnings import warnings
@@ -43,7 +41,7 @@ from bilens.report.sections.overview import (
     guide,
     model_facts,
 )
-from bilens.report.sections.people import class_labels, people
+from bilens.report.sections.people import class_labels, judged_parts
 from bilens.report.sections.performance import performance
 from bilens.report.sections.predictions import predictions
 from bilens.report.text import (
@@ -72,10 +70,7 @@ def audit_page(t: Catalogue, record: Audit) -> Page:
         count=len(record.classes),
         facts=model_facts(t, record),
         parts=(
-            ("verdict", verdict(t, record)),
-            ("checks", checks(t, record)),
-            ("people", people(t, record)),
-            ("coverage", joined(coverage(t, record.coverage), guide(t))),
+            *judged_parts(t, record, guide(t)),
             ("exactness", exactness(t, record)),
             ("performance", performance(t, record.performance, record.data)),
             ("classes", classes(t, record, names, painter)),
@@ -225,16 +220,11 @@ def ranks(t: Catalogue, record: Audit, names: list[str]) -> Markup:
     for one, name in zip(record.classes, names, strict=True):
         null = one.effective_rank_null
         interval = f"({fixed(null.low, 1)}–{fixed(null.high, 1)})"
-        rows.append(
-            (
-                name,
-                element("strong", fixed(one.effective_rank, 1)),
-                joined(fixed(null.median, 1), " ", element("span", interval, class_="quiet")),
-                rank_strip(t, one.effective_rank, (null.low, null.high), largest),
-                fixed(one.effective_rank_raw, 1),
-                fixed(one.effective_rank_embedding, 1),
-            )
-        )
+        rank = element("strong", fixed(one.effective_rank, 1))
+        usual = joined(fixed(null.median, 1), " ", element("span", interval, class_="quiet"))
+        strip = rank_strip(t, one.effective_rank, (null.low, null.high), largest)
+        others = fixed(one.effective_rank_raw, 1), fixed(one.effective_rank_embedding, 1)
+        rows.append((name, rank, usual, strip, *others))
     columns = heads(
         *t.each("ranks", ("class", "centred", "null")),
         Column(t("ranks.picture"), numeric=False),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from markupsafe import Markup
 
 from bilens.records.decision import Coverage, CoverageGroup
-from bilens.report.markup import Column, element, heads, paragraph, quiet, section, table
+from bilens.report.markup import Column, element, paragraph, quiet, section, table
 from bilens.report.text import Catalogue, read_percents, shortened, whole
 
 LONGEST = 60  # characters of a name
@@ -17,26 +17,21 @@ def coverage(t: Catalogue, found: Coverage | None) -> Markup:
     """Return the shares of a model that were read, and one row for each group of tensors."""
     if found is None:
         return Markup("")
-    columns = heads(
-        Column(t("coverage.table.name"), numeric=False),
-        *t.each("coverage.table", ("parameters", "exact", "approximate", "unread")),
-        Column(t("coverage.table.reason"), numeric=False),
-    )
-    rows = [
-        (
-            element("span", named(t, group), class_="name"),
-            whole(group.parameters),
-            *(shares(group).values() if group.parameters else 3 * ("–",)),
-            t(f"coverage.reason.{group.reason}") if group.reason else "",
-        )
-        for group in found.groups[:SHOWN]
-    ]
+    keys = ("name", "parameters", "exact", "approximate", "unread", "reason")
+    *first, last = t.each("coverage.table", keys)
+    reason = Column(last, numeric=False)
+    rows = []
+    for group in found.groups[:SHOWN]:
+        name = element("span", named(t, group), class_="name")
+        read = shares(group).values() if group.parameters else 3 * ("–",)
+        why = t(f"coverage.reason.{group.reason}") if group.reason else ""
+        rows.append((name, whole(group.parameters), *read, why))
     more = len(found.groups) - SHOWN
     return section(
         t,
         "coverage",
         paragraph(summary(t, found)),
-        table(t, t("coverage.table.caption"), columns, rows),
+        table(t, t("coverage.table.caption"), (*first, reason), rows),
         quiet(t("coverage.more", count=whole(more))) if more > 0 else Markup(""),
     )
 
@@ -69,11 +64,9 @@ def unread_lines(t: Catalogue, found: Coverage | None) -> Iterator[str]:
 
 def named(t: Catalogue, group: CoverageGroup) -> str:
     name = shortened(group.name, LONGEST)
-    return (
-        t("coverage.several", name=name, tensors=whole(group.tensors))
-        if group.tensors > 1
-        else name
-    )
+    if group.tensors <= 1:
+        return name
+    return t("coverage.several", name=name, tensors=whole(group.tensors))
 
 
 def left(group: CoverageGroup) -> int:

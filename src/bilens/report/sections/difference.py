@@ -156,15 +156,12 @@ def column_sentences(t: Catalogue, record: TableAudit, found: ColumnChanges) -> 
 def tensor_rows(t: Catalogue, found: WholeDifference, most: int = 10) -> list[list[str]]:
     """Return the numbers of the largest changes, in the order of `COLUMNS`."""
     ranked = sorted(found.changed, key=lambda one: -1 if one.change is None else -one.change)
-    return [
-        [
-            one.name,
-            t(f"difference.kind.{one.kind}"),
-            " → ".join(dict.fromkeys((one.baseline_dtype, one.dtype))),
-            NONE if one.change is None else quantity(one.change),
-            f"{NONE if one.rank is None else one.rank} / {one.full}" if one.full else NONE,
-            percent(one.top_share) if one.full else NONE,
-            t(f"difference.state.{one.state}"),
-        ]
-        for one in ranked[:most]
-    ]
+    rows = []
+    for one in ranked[:most]:
+        kind, state = t(f"difference.kind.{one.kind}"), t(f"difference.state.{one.state}")
+        stored = " → ".join(dict.fromkeys((one.baseline_dtype, one.dtype)))
+        change = NONE if one.change is None else quantity(one.change)
+        rank = f"{NONE if one.rank is None else one.rank} / {one.full}" if one.full else NONE
+        share = percent(one.top_share) if one.full else NONE
+        rows.append([one.name, kind, stored, change, rank, share, state])
+    return rows

@@ -54,7 +54,7 @@ def given(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> Ma
 def input_lines(t: Catalogue, found: GivenInputs, names: list[str]) -> list[str]:
     """Return what was looked at, what it shows, and what it does not, a sentence each."""
     first = found.examples[:NAMED]
-    kinds = [(kind, one) for kind, one in pairs_of(found) if one is not None]
+    kinds = known_samples(found)
     read = [
         t(
             f"given.read.{kind}",
@@ -98,8 +98,9 @@ def bound_lines(t: Catalogue, found: Bound | None) -> list[str]:
     return [t(f"given.bound.{key}", error=percent(found.error, toward=1), needed=needed)]
 
 
-def pairs_of(found: GivenInputs) -> tuple[tuple[str, Sample | None], ...]:
-    return ("training", found.training), ("test", found.test)
+def known_samples(found: GivenInputs) -> list[tuple[str, Sample]]:
+    samples = ("training", found.training), ("test", found.test)
+    return [(kind, one) for kind, one in samples if one is not None]
 
 
 def area_words(found: Area) -> dict[str, str]:
@@ -109,18 +110,11 @@ def area_words(found: Area) -> dict[str, str]:
 
 def samples(t: Catalogue, found: GivenInputs) -> Markup:
     """Return a row for each sample."""
-    rows = [
-        [
-            t(f"given.sample.{kind}"),
-            whole(one.rows),
-            interval(one.accuracy),
-            percent(one.confidence),
-            quantity(one.lead),
-            NONE if one.radius is None else floored(one.radius),
-        ]
-        for kind, one in pairs_of(found)
-        if one is not None
-    ]
+    rows = []
+    for kind, one in known_samples(found):
+        scores = interval(one.accuracy), percent(one.confidence), quantity(one.lead)
+        radius = NONE if one.radius is None else floored(one.radius)
+        rows.append([t(f"given.sample.{kind}"), whole(one.rows), *scores, radius])
     columns = t.each("given.sample", ("kind", "rows", "accuracy", "confidence", "lead", "radius"))
     return table(t, t("given.sample.caption"), columns, rows)
 
@@ -136,17 +130,11 @@ def examples(
         alt = t("given.examples.alt", row=whole(one.index))
         side = {} if painter.is_strip else {"width": 72}
         image = element("img", class_="input", src=painter.image(one.image), alt=alt, **side)
-        rows.append(
-            [
-                whole(one.index),
-                image,
-                names[one.label],
-                f"{names[one.nearest]} ({signed_quantity(one.others, 2)})",
-                f"{names[one.second]} ({signed_quantity(one.lead)})",
-                NONE if one.radius is None else floored(one.radius),
-                joined(*supports(t, one, painter)),
-            ]
-        )
+        others = f"{names[one.nearest]} ({signed_quantity(one.others, 2)})"
+        second = f"{names[one.second]} ({signed_quantity(one.lead)})"
+        radius = NONE if one.radius is None else floored(one.radius)
+        cells = [whole(one.index), image, names[one.label], others, second, radius]
+        rows.append([*cells, joined(*supports(t, one, painter))])
     keys = ("row", "image", said, "others", "second", "radius", "supports")
     columns = [  # those of numbers and images are narrow
         Column(name, numeric=key in ("image", "radius"))
@@ -166,7 +154,7 @@ def supports(t: Catalogue, one: TrainingExample, painter: Painter) -> Iterator[M
 
 def spectra(t: Catalogue, found: GivenInputs, names: list[str]) -> Markup:
     """Return the spectra in the basis where the inputs vary equally, a row for each class."""
-    read = [(kind, one) for kind, one in pairs_of(found) if one is not None and one.classes]
+    read = [(kind, one) for kind, one in known_samples(found) if one.classes]
     if not read:
         return paragraph(t("given.spectra.none"))
     rows = []
@@ -174,17 +162,9 @@ def spectra(t: Catalogue, found: GivenInputs, names: list[str]) -> Markup:
         for kind, one in read:
             here = one.classes[place]
             leading = t("list.comma").join(map(signed_quantity, here.eigenvalues[:3]))
-            rows.append(
-                [
-                    name,
-                    t(f"given.sample.{kind}"),
-                    quantity(here.deviation),
-                    percent(here.linear, 0),
-                    fixed(here.effective_rank, 1),
-                    whole(here.num_90),
-                    leading,
-                ]
-            )
+            shape = percent(here.linear, 0), fixed(here.effective_rank, 1), whole(here.num_90)
+            sample = t(f"given.sample.{kind}")
+            rows.append([name, sample, quantity(here.deviation), *shape, leading])
     keys = ("class", "sample", "deviation", "linear", "rank", "num_90", "leading")
     columns = [
         Column(name, numeric=place > 1) for place, name in enumerate(t.each("given.spectra", keys))

@@ -350,15 +350,10 @@ def input_use(t: Catalogue, record: Certificate) -> Markup:
     """Return the inputs that are proven unused, and the strongest input of each class."""
     model, unused = record.model, record.input_use.unused
     names = clean_names(model.output_names)
-    rows = (
-        (
-            names[item.output],
-            input_name(t, model, item.input),
-            raised(item.bound),
-            floored(item.reached),
-        )
-        for item in record.input_use.influence
-    )
+    rows = []
+    for item in record.input_use.influence:
+        ends = raised(item.bound), floored(item.reached)
+        rows.append((names[item.output], input_name(t, model, item.input), *ends))
     listed = [
         whole(index) if model.input_names is None else input_name(t, model, index)
         for index in unused[:LISTED]
@@ -380,15 +375,9 @@ def rounding(t: Catalogue, record: Certificate) -> Markup:
             continue
         numbers = rounding_numbers(item)
         angle = t("round.degrees", angle=raised(numbers.angle, 2))
-        rows.append(
-            [
-                item.kind,
-                raised(numbers.movement, 2),
-                percent(numbers.share, 2, toward=1),
-                t("round.count", count=whole(numbers.guaranteed), total=whole(numbers.total)),
-                angle if numbers.guaranteed else nothing,
-            ]
-        )
+        sizes = raised(numbers.movement, 2), percent(numbers.share, 2, toward=1)
+        sure = t("round.count", count=whole(numbers.guaranteed), total=whole(numbers.total))
+        rows.append([item.kind, *sizes, sure, angle if numbers.guaranteed else nothing])
     columns = t.each("round", ("kind", "movement", "share", "guaranteed", "angle"))
     body = table(t, t("round.caption"), columns, rows)
     return section(t, "round", paragraph(t("round.lead")), body, name="rounding")

@@ -123,16 +123,11 @@ def trigger_parts(
         yield from elsewhere(t, "triggers", found.power)
     yield drawings((pictured(t, one, names, shape) for one in found.suspects), "suspects")
     yield quiet(t("triggers.picture_text"))
-    suspects = [
-        (
-            names[one.target],
-            located(t, one),
-            signed_quantity(one.gain),
-            t("triggers.won", won=one.won, sources=one.sources),
-            scan_name(t, one.scan),
-        )
-        for one in found.suspects
-    ]
+    suspects = []
+    for one in found.suspects:
+        turned = t("triggers.won", won=one.won, sources=one.sources)
+        added = signed_quantity(one.gain), turned, scan_name(t, one.scan)
+        suspects.append((names[one.target], located(t, one), *added))
     where, by = (Column(t(f"triggers.{key}"), numeric=False) for key in ("where", "by"))
     columns = heads(t("ranks.class"), where, *t.each("triggers", ("gain", "turned")), by)
     yield table(t, t("triggers.caption"), columns, suspects)

@@ -35,12 +35,10 @@ from bilens.report.markup import (
     vector_image,
 )
 from bilens.report.raster import Painter
-from bilens.report.sections.coverage import coverage
-from bilens.report.sections.decision import checks, verdict
 from bilens.report.sections.difference import alignment_sentences, whole_difference, word_trial
 from bilens.report.sections.image_warnings import warnings
 from bilens.report.sections.overview import Page, file_facts, test_data
-from bilens.report.sections.people import people
+from bilens.report.sections.people import judged_parts
 from bilens.report.sections.performance import performance
 from bilens.report.text import (
     NONE,
@@ -71,10 +69,7 @@ def layer_audit_page(t: Catalogue, record: LayerAudit) -> Page:
         count=len(record.layers),
         facts=layer_facts(t, record),
         parts=(
-            ("verdict", verdict(t, record)),
-            ("checks", checks(t, record)),
-            ("people", people(t, record)),
-            ("coverage", coverage(t, record.coverage)),
+            *judged_parts(t, record),
             ("performance", performance(t, record.performance, record.data)),
             ("charts", charts(t, record.layers)),
             ("table", layer_table(t, record) if record.layers else Markup()),
@@ -256,21 +251,16 @@ def pair_card(
         *map(Column, t.each("layers.directions", ("eigenvalue", "explained", "residual"))),
         Column(t("layers.directions.inputs"), numeric=False),
     )
-    rows: list[list[Content]] = [
-        [
-            signed_quantity(one.eigenvalue),
-            percent(one.explained),
-            scientific(one.residual),
-            parts_text(one.parts),
-        ]
-        for one in pairs
-    ]
+    rows = list[list[Content]]()
+    for one in pairs:
+        value, inputs = signed_quantity(one.eigenvalue), parts_text(one.parts)
+        rows.append([value, percent(one.explained), scientific(one.residual), inputs])
+        if painter is not None:
+            vector = one.vector if isinstance(one, ChangeDirection) else None
+            alt = t("layers.difference.picture", value=value)
+            rows[-1].insert(0, "" if vector is None else vector_image(painter, vector, alt))
     if painter is not None:
         columns.insert(0, Column(t("layers.difference.pattern"), numeric=False))
-        for one, cells in zip(pairs, rows, strict=True):
-            vector = one.vector if isinstance(one, ChangeDirection) else None
-            alt = t("layers.difference.picture", value=signed_quantity(one.eigenvalue))
-            cells.insert(0, "" if vector is None else vector_image(painter, vector, alt))
     label = t("layers.directions.caption", name=name)
     return card(
         [name],
@@ -340,16 +330,10 @@ def difference(
             paragraph(change_lead(t, found), " ", t("layers.difference.how")),
             table(t, t("layers.difference.caption"), columns, rows, class_="layers"),
         ]
-    pulled = [
-        [
-            layer.name,
-            " × ".join(f"“{x}”" for x in one.tokens),
-            f"“{one.output}”",
-            fixed(one.pull, 2),
-        ]
-        for layer in found.layers
-        for one in layer.token_pairs
-    ]
+    pulled = []
+    for name, one in ((x.name, one) for x in found.layers for one in x.token_pairs):
+        tokens = " × ".join(f"“{token}”" for token in one.tokens)
+        pulled.append([name, tokens, f"“{one.output}”", fixed(one.pull, 2)])
     if pulled:
         heads_ = t.each("difference.pairs", ("layer", "tokens", "output", "pull"))
         blocks += [table(t, t("difference.pairs.caption"), heads_, pulled, class_="layers")]

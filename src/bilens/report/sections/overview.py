@@ -246,15 +246,10 @@ def exactness(t: Catalogue, record: Audit) -> Markup:
     rows, (agrees, differs) = [], t.each("exactness", ("agrees", "differs"))
     for item in record.exactness:
         key = f"exactness.{item.precision}"
-        rows.append(
-            (
-                t(key) if t.has(key) else item.precision,
-                scientific(item.largest_error),
-                scientific(item.relative_error),
-                scientific(item.tolerance, 0),
-                badge(t, *(("pass", agrees) if item.passed else ("fail", differs))),
-            )
-        )
+        name = t(key) if t.has(key) else item.precision
+        errors = scientific(item.largest_error), scientific(item.relative_error)
+        end = badge(t, *(("pass", agrees) if item.passed else ("fail", differs)))
+        rows.append((name, *errors, scientific(item.tolerance, 0), end))
     columns = heads(
         *t.each("exactness", ("precision", "largest", "relative", "tolerance")),
         Column(t("exactness.result"), numeric=False),

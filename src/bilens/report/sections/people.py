@@ -9,7 +9,9 @@ from bilens.findings.rules.judgements import Audited, Judgement, judgements, lab
 from bilens.records.audit import Audit
 from bilens.records.history import Entry
 from bilens.records.identity import Identity, Part
-from bilens.report.markup import heading, items, paragraph, section
+from bilens.report.markup import heading, items, joined, paragraph, section
+from bilens.report.sections.coverage import coverage
+from bilens.report.sections.decision import checks, verdict
 from bilens.report.sections.overview import Judged, title_of
 from bilens.report.text import Catalogue
 
@@ -24,6 +26,16 @@ def people(t: Catalogue, record: Judged) -> Markup:
     for title, lines in people_lines(t, record):
         parts += [heading(title), items(lines, "sentences")]
     return section(t, "people", *parts)
+
+
+def judged_parts(t: Catalogue, record: Judged, beside: str = "") -> list[tuple[str, Markup]]:
+    """Return what every audit's page begins with, and after what was read something beside it."""
+    return [
+        ("verdict", verdict(t, record)),
+        ("checks", checks(t, record)),
+        ("people", people(t, record)),
+        ("coverage", joined(coverage(t, record.coverage), beside)),
+    ]
 
 
 def people_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]]:

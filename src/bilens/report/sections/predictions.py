@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from bilens.records.audit import Audit, ClassScore, Contribution, Explanation
 from bilens.records.common import ModelSummary
-from bilens.report.charts.scores import running_scale, running_strip, score_chart
+from bilens.report.charts.scores import leaders, running_scale, running_strip, score_chart
 from bilens.report.markup import (
     Column,
     badge,
@@ -80,14 +80,9 @@ def prediction_card(reader: Reader, position: int) -> Markup:
     kind = item.kind if item.kind in KINDS else "other"
     outcome = outcome_of(item.predicted, item.label)
     strip = reader.painter.is_strip
-    image = element(
-        "img",
-        class_="input strip" if strip else "input",
-        src=reader.painter.image(item.image),
-        alt=t("predictions.image_alt", index=whole(item.index)),
-        width=168,
-        height=48 if strip else 168,
-    )
+    look = {"class_": "input strip" if strip else "input", "src": reader.painter.image(item.image)}
+    alt = t("predictions.image_alt", index=whole(item.index))
+    image = element("img", **look, alt=alt, width=168, height=48 if strip else 168)
     number = element("figcaption", t("predictions.number", index=whole(item.index)), class_="quiet")
     chart = score_chart(t, item.scores, reader.names, item.predicted, item.label)
     case = (
@@ -133,15 +128,9 @@ def answer(reader: Reader, outcome: str) -> Markup:
     if item.label is not None:
         pairs.append((t("predictions.truth"), names[item.label]))
     scores = item.scores
-    first, second = sorted(range(len(scores)), key=lambda index: -scores[index])[:2]
-    lead = t(
-        "predictions.lead_over",
-        winner=names[first],
-        score=signed(scores[first], digits),
-        second=names[second],
-        second_score=signed(scores[second], digits),
-        margin=fixed(scores[first] - scores[second], digits),
-    )
+    highest, next_one = sorted(scores, reverse=True)[:2]
+    margin = fixed(highest - next_one, digits)
+    lead = t("predictions.lead_over", **leaders(scores, names, digits), margin=margin)
     # Answers are large where they are a digit or two.
     large = facts(pairs, value_class="word" if any(len(name) > 3 for name in names) else None)
     found = [] if outcome == "wrong" else named_parts(reader, item.predicted, 1)

@@ -186,10 +186,7 @@ def unseen(t: Catalogue, record: SweepSummary) -> Iterator[str]:
     asked, seen = record.options.tasks, record.options.activations is not None
     normal = [task for task in asked if task != "trace" and not (seen and task in SEEING)]
     empty = [one for one in record.numbers if not one.kinds]
-    for key, names in (
-        ("normal", t("list.comma").join(normal)),
-        ("empty", listing(t, empty)),
-    ):
+    for key, names in (("normal", t("list.comma").join(normal)), ("empty", listing(t, empty))):
         if names:
             yield t(f"sweep.coverage.{key}", names=names)
     yield t("sweep.coverage.rest")

@@ -36,12 +36,10 @@ from bilens.report.markup import (
     section,
     table,
 )
-from bilens.report.sections.coverage import coverage
-from bilens.report.sections.decision import checks, verdict
 from bilens.report.sections.difference import column_sentences
 from bilens.report.sections.layers import difference
 from bilens.report.sections.overview import Page, clean_names, file_facts
-from bilens.report.sections.people import people
+from bilens.report.sections.people import judged_parts
 from bilens.report.sections.performance import performance
 from bilens.report.sections.predictions import outcome_badge, outcome_of, prediction_article
 from bilens.report.text import (
@@ -81,10 +79,7 @@ def table_page(t: Catalogue, record: TableAudit) -> Page:
         count=len(record.outputs),
         facts=table_facts(t, record),
         parts=(
-            ("verdict", verdict(t, record)),
-            ("checks", checks(t, record)),
-            ("people", people(t, record)),
-            ("coverage", coverage(t, record.coverage)),
+            *judged_parts(t, record),
             ("performance", performance(t, record.performance, record.data)),
             *parts,
             ("difference", difference(t, record.difference, lead=changed)),
@@ -148,15 +143,12 @@ def unit_of(record: TableAudit) -> str:
 def columns(t: Catalogue, record: TableAudit) -> Markup:
     """Return what columns and pairs of columns do in each output."""
     names = clean_names(record.model.output_names)
-    cells = (
-        (
-            link(f"output-{item.index}", names[item.index]),
-            signed_quantity(item.constant),
-            quantity(item.variance**0.5),
-            *percents([item.linear_share, item.square_share, item.pair_share], 0),
-        )
-        for item in record.outputs
-    )
+    cells = []
+    for item in record.outputs:
+        name = link(f"output-{item.index}", names[item.index])
+        sizes = signed_quantity(item.constant), quantity(item.variance**0.5)
+        shares = percents([item.linear_share, item.square_share, item.pair_share], 0)
+        cells.append((name, *sizes, *shares))
     keys = ("output", "mean", "deviation", "linear_share", "square_share", "pair_share")
     head = t.each("table.columns", keys)
     unit, scale = t(f"table.unit.{unit_of(record)}"), t(f"table.scale.{record.model.task}")
@@ -237,13 +229,8 @@ def worst_case(t: Catalogue, record: TableAudit) -> Markup:
         for item in record.worst_case_inputs
     )
     one, effect, two = t.each("table.worst_case", ("one", "effect", "two"))
-    head = heads(
-        t("table.columns.output"),
-        Column(one, numeric=False),
-        effect,
-        Column(two, numeric=False),
-        effect,
-    )
+    first, second = (Column(name, numeric=False) for name in (one, two))
+    head = heads(t("table.columns.output"), first, effect, second, effect)
     lead = paragraph(t("table.worst_case.lead"))
     return joined(lead, table(t, t("table.worst_case.caption"), head, cells))
 

@@ -1,7 +1,9 @@
 """The page of a trace: the layer, its autoencoders, ranking, agreement and contrasts."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from statistics import median
+from typing import Any
 
 from markupsafe import Markup
 
@@ -14,7 +16,6 @@ from bilens.records.trace import (
     Interval,
     RankCorrelations,
     RankedLatent,
-    SAEMetrics,
     Trace,
     TracedSAE,
 )
@@ -60,16 +61,8 @@ MOST_CLUSTERS, MOST_MEMBERS = 10, 20
 LIMITS = ("exact", "norm", "direct", "selection", "meaning")
 LATENT_LIMITS = ("sae", "measured", "causal")
 RANKED = (
-    "score",
-    "null_score",
-    "p_value",
-    "pair_share",
-    "sign_contrast",
-    "interaction_share",
-    "positive",
-    "negative",
-    "correlation",
-    "density",
+    *("score", "null_score", "p_value", "pair_share", "sign_contrast", "interaction_share"),
+    *("positive", "negative", "correlation", "density"),
 )
 
 
@@ -143,24 +136,26 @@ def hook_name(name: str) -> Markup:
 
 def sae_rows(t: Catalogue, saes: Sequence[TracedSAE]) -> Iterator[list[str]]:
     """Yield one row for each number of the autoencoders, with a value for each of them."""
-    shown: Mapping[str, Callable[[SAEMetrics], str]] = {
-        "nmse": lambda found: fixed(found.nmse, 3),
-        "fvu": lambda found: fixed(found.fvu, 3),
-        "l0": lambda found: fixed(found.l0, 1),
-        "dead": lambda found: percent(found.dead),
-        "loss": lambda found: fixed(found.loss, 4),
-        "loss_patched": lambda found: fixed(found.loss_patched, 4),
-        "loss_added": lambda found: signed(found.loss_added, 4),
-        "loss_zero": lambda found: fixed(found.loss_zero, 4),
-        "loss_mean": lambda found: fixed(found.loss_mean, 4),
-        "recovered_from_zero": lambda found: defined(t, found.recovered_from_zero, percent),
-        "recovered_from_mean": lambda found: defined(t, found.recovered_from_mean, percent),
+    three, four = partial(fixed, digits=3), partial(fixed, digits=4)
+    share = partial(defined, t, show=percent)
+    shown: Mapping[str, Callable[[Any], str]] = {
+        "nmse": three,
+        "fvu": three,
+        "l0": partial(fixed, digits=1),
+        "dead": percent,
+        "loss": four,
+        "loss_patched": four,
+        "loss_added": partial(signed, digits=4),
+        "loss_zero": four,
+        "loss_mean": four,
+        "recovered_from_zero": share,
+        "recovered_from_mean": share,
     }
     yield [t("trace.sae.latents"), *(whole(sae.num_latents) for sae in saes)]
     yield [t("trace.sae.k"), *(whole(sae.k) for sae in saes)]
     yield [t("trace.sae.sign"), *(t(f"trace.sae.{sae.sign}") for sae in saes)]
     for key, show in shown.items():
-        yield [t(f"trace.sae.{key}"), *(show(sae.metrics) for sae in saes)]
+        yield [t(f"trace.sae.{key}"), *(show(getattr(sae.metrics, key)) for sae in saes)]
 
 
 def output_names(record: Trace) -> dict[int, str]:
@@ -304,28 +299,16 @@ def contrasts(t: Catalogue, record: Trace) -> Markup:
     if not pairs:
         none = paragraph(t("trace.contrast.none"))
         return section(t, "trace.contrast", lead, none, name="contrasts")
-    rows = (
-        (
-            names[pair.first],
-            names[pair.second],
-            fixed(pair.score, 3),
-            defined(t, pair.p_value, fixed),
-            percent(pair.nonlinear_share),
-            percent(pair.pair_share),
-        )
-        for pair in pairs
-    )
-    columns = heads(
-        t("trace.contrast.first"),
-        Column(t("trace.contrast.second"), numeric=False),
-        t("trace.ranking.score"),
-        t("trace.ranking.p_value"),
-        t("trace.contrast.nonlinear"),
-        t("trace.ranking.pair_share"),
-    )
+    rows = []
+    first, second, nonlinear = t.each("trace.contrast", ("first", "second", "nonlinear"))
+    score, p_value, share = t.each("trace.ranking", ("score", "p_value", "pair_share"))
+    columns = heads(first, Column(second, numeric=False), score, p_value, nonlinear, share)
     for pair in pairs:
+        one, other, chance = names[pair.first], names[pair.second], defined(t, pair.p_value, fixed)
+        shares = percent(pair.nonlinear_share), percent(pair.pair_share)
+        rows.append((one, other, fixed(pair.score, 3), chance, *shares))
         if pair.causal is not None and pair.causal.behaviour is not None:
-            head = t("trace.contrast.check", first=names[pair.first], second=names[pair.second])
+            head = t("trace.contrast.check", first=one, second=other)
             words = t("trace.contrast.behaviour", **compared(t, pair.causal.behaviour))
             found = causal(t, head, words, pair.causal.checks, level=3)
             checks.append(element("div", found, class_="card"))

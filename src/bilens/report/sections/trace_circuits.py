@@ -343,26 +343,16 @@ class CircuitCard:
     def entries(self, kind: str, found: InteractionEntries) -> Markup:
         """Return the largest interactions of one kind, and how all of them are distributed."""
         t = self.t
-        head = (
-            element("th", t(f"trace.circuit.{key}"), scope="col", class_=class_)
-            for key, class_ in (("first", None), ("second", None), ("coefficient", "num"))
-        )
-        rows = (
-            element(
-                "tr",
-                element("td", self.link(entry.first)),
-                element("td", self.link(entry.second)),
-                element("td", signed_quantity(entry.coefficient), class_="num"),
-            )
-            for entry in found.entries[:MOST_ENTRIES]
-        )
-        caption = element("span", t(f"trace.circuit.{kind}"), class_="caption")
-        body = element(
-            "table",
-            element("caption", caption),
-            element("thead", element("tr", *head)),
-            element("tbody", *rows),
-        )
+        names = t.each("trace.circuit", ("first", "second", "coefficient"))
+        columns = zip(names, (None, None, "num"), strict=True)
+        head = element("tr", *(element("th", n, scope="col", class_=look) for n, look in columns))
+        rows = []
+        for entry in found.entries[:MOST_ENTRIES]:
+            ends = (element("td", self.link(latent)) for latent in (entry.first, entry.second))
+            number = element("td", signed_quantity(entry.coefficient), class_="num")
+            rows.append(element("tr", *ends, number))
+        caption = element("caption", element("span", t(f"trace.circuit.{kind}"), class_="caption"))
+        body = element("table", caption, element("thead", head), element("tbody", *rows))
         note = t(
             "trace.circuit.entries_note",
             count=whole(found.count),

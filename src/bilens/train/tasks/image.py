@@ -2,12 +2,12 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, get_args
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -60,15 +60,7 @@ class ImageRecipe(Recipe):
     precision: Precision = "auto"  # of products; weights, gradients and updates are float32
 
     def __post_init__(self) -> None:
-        check_fields(
-            self,
-            counts={"d_hidden": 1, "n_layers": 1, "epochs": 1, "batch_size": 1, "seed": 0},
-            numbers=("weight_decay", "noise", "model_noise", "dropout", "learning_rate"),
-            positive=("learning_rate",),
-            below_one=("dropout",),
-            flags=("bias", "residual"),
-            choices={"precision": get_args(Precision), "gate": (None, *get_args(Gate))},
-        )
+        check_fields(self, least={"seed": 0}, positive=("learning_rate",), below_one=("dropout",))
         self.parsed_augmentations()
 
     def parsed_augmentations(self) -> tuple[Augmentation, ...]:
@@ -153,14 +145,16 @@ class ImageTask(Task[BilinearClassifier, EpochMetrics]):
         return self.noise.added_to((run.model.embed, *run.model.layers))
 
     def open_epoch(self, run: Run) -> Callable[[], None]:
-        recipe, images = self.recipe, self.images
-        order = torch.randperm(len(images), generator=stream(recipe.seed, ORDER, run.epoch))
+        order, pools = self.drawn(run.epoch, {self.recipe.noise})
+        return partial(self.take_step, run, order, pools.get(self.recipe.noise))
+
+    def drawn(self, epoch: int, noises: Set[float]) -> tuple[Tensor, dict[float, NoisePool]]:
+        """Return the order of the images in an epoch, and what levels of noise are read from."""
+        recipe, images, stds = self.recipe, self.images, {one for one in noises if one > 0}
+        order = torch.randperm(len(images), generator=stream(recipe.seed, ORDER, epoch))
         shape = (recipe.batch_size, images.shape[1])
-        pool = None
-        if recipe.noise > 0:
-            pools = NoisePool.draw([recipe.noise], shape, images, recipe.seed, run.epoch)
-            pool = pools[recipe.noise]
-        return partial(self.take_step, run, order.to(images.device), pool)
+        pools = NoisePool.draw(stds, shape, images, recipe.seed, epoch) if stds else {}
+        return order.to(images.device), pools
 
     def take_step(self, run: Run, order: Tensor, pool: NoisePool | None) -> None:
         recipe = self.recipe
@@ -282,10 +276,10 @@ def accuracy(model: BilinearClassifier, images: Tensor, labels: Tensor) -> float
 
 
 def train_classifier(
-    data: ImageDataset, recipe: ImageRecipe, device: torch.device = CPU
+    data: ImageDataset, recipe: ImageRecipe, kind: type[ImageTask] = ImageTask
 ) -> BilinearClassifier:
     """Return a classifier at the end of its recipe, without a folder."""
-    task = ImageTask(data, recipe, device)
+    task = kind(data, recipe)
     run = task.start()
     for _ in train(run, task):
         pass

@@ -31,7 +31,7 @@ from bilens.io.model_folder import WEIGHTS_NAME
 from bilens.nn import BilinearClassifier
 from bilens.nn.mlp import GATES
 from bilens.train.loop import Line, Task, TrainingRun, check_training_memory
-from bilens.train.randomness import ORDER, ActivationNoise, NoisePool, stream
+from bilens.train.randomness import ActivationNoise, NoisePool
 from bilens.train.recipe import CPU, autocast
 from bilens.train.run_folder import RUN_NAME, run_in_folder
 from bilens.train.tasks.image import ImageRecipe, ImageTask, new_classifier, save_classifier
@@ -171,12 +171,8 @@ class StackTask(Task[nn.ModuleList, StackMetrics]):
         return self.alone.learning_rate(epoch, step)
 
     def open_epoch(self, run: Run) -> Callable[[], None]:
-        recipe, images = self.recipes[0], self.alone.images
-        order = torch.randperm(len(images), generator=stream(recipe.seed, ORDER, run.epoch))
-        stds = {one.noise for one in self.recipes if one.noise > 0}
-        shape = (recipe.batch_size, images.shape[1])
-        pools = NoisePool.draw(stds, shape, images, recipe.seed, run.epoch) if stds else {}
-        return partial(self.take_step, run, order.to(images.device), pools)
+        drawn = self.alone.drawn(run.epoch, {one.noise for one in self.recipes})
+        return partial(self.take_step, run, *drawn)
 
     def take_step(self, run: Run, order: Tensor, pools: Mapping[float, NoisePool]) -> None:
         recipe = self.recipes[0]
@@ -262,11 +258,7 @@ def cell_name(index: int) -> str:
 
 
 def train_classifiers_in_folder(
-    folder: Path,
-    data: ImageDataset,
-    recipes: Sequence[ImageRecipe],
-    device: torch.device = CPU,
-    **options: Any,
+    folder: Path, data: ImageDataset, recipes: Sequence[ImageRecipe], **options: Any
 ) -> list[BilinearClassifier]:
     """Return a classifier at the end of each recipe; what the folder holds is not trained again.
 
@@ -274,7 +266,7 @@ def train_classifiers_in_folder(
     one that was broken off, wherever that was, is resumed. A recipe that diverges is told when the
     others are in their folders. The options are those of `run_in_folder`.
     """
-    wanted = [recipe.resolved(device) for recipe in recipes]
+    wanted = [recipe.resolved() for recipe in recipes]
     owns = {recipe: folder / name_of(data, recipe) for recipe in wanted}
     for group in in_passes(owns):
         work = folder / f"pass-{name_of(data, *group)}"
@@ -283,7 +275,7 @@ def train_classifiers_in_folder(
         trained = [recipe for recipe in group if recipe.to_dict() in cells]
         trained = trained or [recipe for recipe in group if not owns[recipe].exists()]
         if trained:
-            task = StackTask(data, trained, device)
+            task = StackTask(data, trained)
             run_in_folder(work, task, resume=begun, **options)
             for index, recipe in enumerate(task.recipes):
                 cell = work / cell_name(index)

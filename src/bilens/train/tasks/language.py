@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias, get_args
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -71,21 +71,11 @@ class LanguageRecipe(Recipe):
     precision: Precision = "auto"  # of products; weights, gradients and updates are float32
 
     def __post_init__(self) -> None:
-        names = ("d_model", "d_hidden", "n_layer", "n_head", "batch_size", "evaluations", "steps")
         check_fields(
             self,
-            counts={**dict.fromkeys(names, 1), "n_ctx": 2, "seed": 0},
-            numbers=("epochs", "learning_rate", "warmup", "weight_decay", "clip", "dropout"),
+            least={"n_ctx": 2, "seed": 0, "steps": 1},
             positive=("epochs", "learning_rate", "clip"),
             below_one=("dropout", "warmup"),
-            flags=("tied",),
-            choices={
-                "gate": (None, *get_args(Gate)),
-                "mlp_type": get_args(MLPType),
-                "tokenizer": get_args(TokenizerKind),
-                "schedule": get_args(Schedule),
-                "precision": get_args(Precision),
-            },
         )
 
 

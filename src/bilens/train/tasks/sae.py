@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, get_args
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 import torch
@@ -68,15 +68,8 @@ class SAERecipe(Recipe):
         object.__setattr__(self, "hooks", tuple(hooks))
         if len(set(self.hooks)) < len(self.hooks):
             raise UsageError(f"hooks {', '.join(self.hooks)}: one of them is given twice.")
-        names = ("expansion", "k", "tokens", "batch_size", "buffer_size", "dead_after")
-        check_fields(
-            self,
-            counts={**dict.fromkeys(names, 1), "seed": 0, "num_latents": 2},
-            numbers=("learning_rate", "warmup", "auxiliary"),
-            positive=("learning_rate",),
-            below_one=("warmup",),
-            choices={"sign": get_args(Sign), "schedule": get_args(Schedule)},
-        )
+        least = {"seed": 0, "num_latents": 2}
+        check_fields(self, least=least, positive=("learning_rate",), below_one=("warmup",))
 
     def latents_for(self, d_in: int) -> int:
         """Return the size of the dictionary for activations of a width."""

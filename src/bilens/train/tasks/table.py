@@ -132,10 +132,8 @@ def train_table_in_folder(
 ) -> TableMetrics:
     """Fit a table and leave model, metrics, history and the test rows as they came in a folder."""
     table, recipe = task.table, task.recipe
-    about = {
-        "recipe": {**recipe.to_dict(), "test_fraction": task.test_fraction},
-        "data": about_data,
-    }
+    decides = {**recipe.to_dict(), "test_fraction": task.test_fraction}
+    about = {"recipe": decides, "data": about_data}
     check_folder(folder, about, resume=False, overwrite=overwrite)
     test = task.test_rows()
     means = table.values[~test].nanmean(dim=0)  # in the place of what says nothing
