@@ -61,7 +61,7 @@ from bilens.findings.overfitting import SMALLEST_IMAGE
 from bilens.findings.rules.decision import decide, passed
 from bilens.findings.rules.registry import Condition, judge, judge_conditions, parse_conditions
 from bilens.findings.rules.rule import Evidence
-from bilens.findings.subject import LabelledImages, image_shape
+from bilens.findings.subject import image_shape
 from bilens.findings.table_audit import audit_columns
 from bilens.io.estimator import from_sklearn
 from bilens.io.load import LoadedModel
@@ -235,23 +235,19 @@ def audit_one_layer(
     null_samples: int,
     asked: Asked,
 ) -> AuditReport:
-    module, loaded = given_model(model, "an audit", "bl.audit({})")
+    given_model(model, "an audit", "bl.audit({})")  # says so where it has no module
     whole = opened(model)
     (subject,) = whole.layers.values()
     findings = audit_classifier(
-        module,
-        labelled_images(data),
+        model,
+        data,
         training=trained,
         test=data,
         performance=asked.performance,
-        input_shape=loaded.input_shape if loaded is not None else None,
-        output_names=loaded.output_names if loaded is not None else None,
-        input_names=loaded.input_names if loaded is not None else None,
         null_samples=null_samples,
         seed=asked.seed,
         progress=asked.progress,
-        converted=loaded is not None and "converted_from" in loaded.provenance,
-        origin=origin_of(loaded, data, asked.command, asked.seed),
+        origin=origin_of(model, data, asked.command, asked.seed),
     )
     verdict = findings.verdict + judge_one_layer(
         subject, fit_layer(subject, asked.seed), asked.seed
@@ -412,9 +408,3 @@ def describe_model(
         return found
     names = interface.output_names or tuple(map(str, range(interface.d_output)))
     return structs.replace(found, input_shape=shape, output_names=names)
-
-
-def labelled_images(data: LabelledData | None) -> LabelledImages | None:
-    if data is None or data.targets is None:
-        return None
-    return LabelledImages(data.inputs, data.targets)
