@@ -21,7 +21,6 @@ from bilens.api.comparison import (
     is_one_exact_layer,
     layer_changes,
     module_of,
-    read_alike,
     vocabulary_of_model,
     whole_difference,
 )
@@ -162,20 +161,13 @@ def audit(
             float32's range.
         MemoryLimitError: If the dense matrices would not fit.
     """
+    said = locals()  # every option by its name
     model = readable(model)
     baseline = None if baseline is None else readable(baseline)
     conditions = parse_conditions(fail_on, data=data is not None, baseline=baseline is not None)
     given = given_data(model, data, labels)
     columns = isinstance(model, LoadedModel) and is_of_columns(model)
     one_layer = is_one_exact_layer(model) and not columns
-    options = {
-        "null_samples": null_samples,
-        "threshold": threshold,
-        "inputs": inputs,
-        "train_data": train_data,
-        "train_labels": train_labels,
-        "try_words": try_words,
-    }
     facts = {
         BASELINE: baseline is not None,
         TRAINING_PATH: isinstance(train_data, str | Path),
@@ -183,20 +175,19 @@ def audit(
         NO_COLUMNS: not columns,
         APPROXIMATED: not (columns or one_layer),  # or it is refused below
     }
-    refuse_idle("audit", options, *(fact for fact, holds in facts.items() if holds))
+    refuse_idle("audit", said, *(fact for fact, holds in facts.items() if holds))
     trained = given_data(model, train_data, train_labels, training=True)
     performance = None if given is None else performance_of(model, given)
     difference, alignment = None, None
     if baseline is not None:
-        model, baseline = read_alike(opened(model, bare=True), opened(baseline, bare=True))
-        alignment = align_models(model, baseline)
+        alignment = align_models(opened(model, bare=True), opened(baseline, bare=True))
+        model, baseline = alignment.model, alignment.baseline
         difference = whole_difference(alignment, progress)
         if try_words:
             from bilens.api.word_trial import try_words as tried  # runs models: transformers
 
             trial = tried(model, baseline, try_words, seed, progress)
             difference = structs.replace(difference, trial=trial)
-    asked = Asked(seed, command, progress, alignment, conditions, difference, performance, inputs)
     decided = {
         "null_samples": null_samples,
         "seed": seed,
@@ -205,7 +196,8 @@ def audit(
         "train_data": data_sha256(trained),
         "inputs": inputs and dict(inputs.about),
     }
-    asked = replace(asked, data=given, options=decided)
+    known = alignment, conditions, difference, performance, inputs
+    asked = Asked(seed, command, progress, *known, data=given, options=decided)
     if isinstance(model, LoadedModel) and is_of_columns(model):
         return audit_table(model, given, asked)
     if is_one_exact_layer(model):

@@ -38,14 +38,6 @@ COMPANION = re.compile(
 TOKENIZER = "tokenizer.json"
 
 
-def read_alike(model: LoadedModel, baseline: LoadedModel) -> tuple[LoadedModel, LoadedModel]:
-    """Return two models whose layers are called the same: a Llama may be read whole, or not."""
-    if [*model.layers] == [*baseline.layers]:
-        return model, baseline
-    first, second = (one if one.alone is None else one.alone() for one in (model, baseline))
-    return first, second
-
-
 def whole_difference(alignment: Alignment, progress: Progress) -> Difference:
     """Return what changed in all tensors, and in the files beside those of a folder."""
     model, baseline = alignment.model, alignment.baseline

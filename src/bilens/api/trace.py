@@ -117,6 +117,7 @@ def trace(
 
     Source: arXiv:2410.08417, §5 and App. F to N.
     """
+    said = locals()  # every option by its name
     subject = open_layer(model, layer, tokenizer)
     if (input_sae is None) != (output_sae is None):
         given, other = ("input", "output") if output_sae is None else ("output", "input")
@@ -124,15 +125,6 @@ def trace(
             f"only the {given} autoencoder was given: give the {other} one, too, or neither."
         )
     found: dict[str, Any]
-    said = {
-        "latents": latents,
-        "corpus": corpus,
-        "toward": tuple(toward),
-        "outputs": outputs,
-        "features": features,
-        "top": top,
-        "tokens": tokens,
-    }
     facts = [NO_SAES if input_sae is None else SAES]
     refuse_idle("trace", said, *facts, *(["without latents"] if latents is None else []))
     if input_sae is not None and output_sae is not None:
