@@ -166,7 +166,7 @@ def audit(
     baseline = None if baseline is None else readable(baseline)
     conditions = parse_conditions(fail_on, data=data is not None, baseline=baseline is not None)
     given = given_data(model, data, labels)
-    columns = isinstance(model, LoadedModel) and is_of_columns(model)
+    columns = is_of_columns(model)
     one_layer = is_one_exact_layer(model) and not columns
     facts = {
         BASELINE: baseline is not None,
@@ -198,7 +198,7 @@ def audit(
     }
     known = alignment, conditions, difference, performance, inputs
     asked = Asked(seed, command, progress, *known, data=given, options=decided)
-    if isinstance(model, LoadedModel) and is_of_columns(model):
+    if is_of_columns(model):
         return audit_table(model, given, asked)
     if is_one_exact_layer(model):
         samples = CLASS_SAMPLES if null_samples is None else null_samples

@@ -177,7 +177,14 @@ def attack_classifier(
     found = []
     for done, objective in enumerate(objectives):
         progress("attacks", done, len(objectives))
-        judge = judge_of(f, images, labels, scores, objective, box)
+        attacked = torch.isin(labels, torch.tensor(objective.sources))
+        if not bool(attacked.any()):
+            raise UsageError(
+                f"there are no test images of the source classes {list(objective.sources)}, so "
+                f"nothing can be led to class {objective.target}: choose another source."
+            )
+        chosen = images[attacked], labels[attacked], scores[attacked]
+        judge = Judge(f, *chosen, objective.target, box)
         found.append(attack_objective(objective, methods, judge, request))
     progress("attacks", len(objectives), len(objectives))
     return Attack(
@@ -193,24 +200,6 @@ def attack_classifier(
         seed=request.seed,
         **origin.fields(),
     )
-
-
-def judge_of(
-    f: QuadraticMap,
-    images: Tensor,
-    labels: Tensor,
-    scores: Tensor,
-    objective: Objective,
-    box: tuple[float, float] | None,
-) -> Judge:
-    attacked = torch.isin(labels, torch.tensor(objective.sources))
-    if not bool(attacked.any()):
-        raise UsageError(
-            f"there are no test images of the source classes {list(objective.sources)}, so nothing "
-            f"can be led to class {objective.target}: choose another source."
-        )
-    chosen = images[attacked], labels[attacked], scores[attacked]
-    return Judge(f, *chosen, objective.target, box)
 
 
 def attack_objective(
