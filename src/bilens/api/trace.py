@@ -38,6 +38,7 @@ from bilens.interp.traced_layer import (
 from bilens.io.host import Host, Site
 from bilens.io.load import LoadedModel
 from bilens.io.vocabulary import vocabulary_of
+from bilens.nn.agreement import normal_inputs
 from bilens.records import trace as records
 from bilens.report.reports import TraceReport
 from bilens.train.corpus import CorpusOptions
@@ -191,8 +192,7 @@ def describe_layer(subject: TracedLayer) -> dict[str, Any]:
 
 def compare_with_module(subject: TracedLayer) -> records.MapError:
     """Return how far map and MLP are apart, on random inputs of root mean square 1."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(CHECKED_INPUTS, subject.f.sizes.d_in, generator=generator, dtype=torch.float64)
+    x = normal_inputs(subject.f.sizes.d_in, CHECKED_INPUTS)
     x = (x / x.square().mean(dim=1, keepdim=True).sqrt()).to(subject.f.device)
     mlp = subject.module.mlps[subject.index]
     dtype = subject.module.embed.weight.dtype
