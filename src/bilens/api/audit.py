@@ -342,12 +342,8 @@ def finished(
             layers = audit.difference.layers
         audit = structs.replace(audit, difference=structs.replace(difference, layers=layers))
     judged = judge_conditions(audit.kind, asked.conditions, verdict)
-    identity = identity_of(
-        model,
-        asked.data,
-        None if asked.alignment is None else asked.alignment.baseline,
-        asked.options,
-    )
+    baseline = None if asked.alignment is None else asked.alignment.baseline
+    identity = identity_of(model, asked.data, baseline, asked.options)
     run = structs.replace(audit.reproduce, identity=identity)
     whole = structs.replace(audit, coverage=coverage, verdict=verdict, conditions=judged or None)
     whole = structs.replace(whole, reproduce=run)

@@ -85,12 +85,11 @@ class Judge:
 
 def curves_of(objectives: Sequence[ObjectiveFinding]) -> tuple[MethodCurve, ...]:
     """Return the curves of the kinds that occur, in the order of READS."""
-    found = (curve_of(kind, objectives) for kind in READS)
-    return tuple(curve for curve in found if curve is not None)
+    kinds = {item.kind for objective in objectives for item in objective.perturbations}
+    return tuple(curve_of(kind, objectives) for kind in READS if kind in kinds)
 
 
-def curve_of(kind: str, objectives: Sequence[ObjectiveFinding]) -> MethodCurve | None:
-    """Return the curve of one kind; None if there is no such perturbation."""
+def curve_of(kind: str, objectives: Sequence[ObjectiveFinding]) -> MethodCurve:
     best_kind = OPTIMAL_EDGE if kind in EDGE else OPTIMAL
     found: list[PerturbationFinding] = []
     optima: list[Numbers] = []
@@ -99,8 +98,6 @@ def curve_of(kind: str, objectives: Sequence[ObjectiveFinding]) -> MethodCurve |
         best = [item.change for item in objective.perturbations if item.kind == best_kind]
         found += mine
         optima += best * len(mine)
-    if not found:
-        return None
     change = average([item.change for item in found])
     cut = [item.clipped for item in found if item.clipped is not None]
     return MethodCurve(
