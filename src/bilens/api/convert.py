@@ -7,7 +7,7 @@ from bilens.base.errors import OutputExistsError, UsageError
 from bilens.base.files import write_file
 from bilens.io.autoencoders import Layout, export_sae
 from bilens.io.load import LoadedModel
-from bilens.io.loaded_model import DESCRIBED
+from bilens.io.model_config import OPTIONAL
 from bilens.io.model_folder import save
 from bilens.nn import BilinearTransformer, TopKSAE
 
@@ -38,7 +38,7 @@ def convert_model(
             folder,
             provenance=provenance,
             overwrite=overwrite,
-            **{name: getattr(model, name) for name in DESCRIBED},
+            **{name: getattr(model, name) for name in OPTIONAL},
         )
         if has_tokenizer:
             write_file(folder / TOKENIZER_NAME, tokenizer.read_bytes())

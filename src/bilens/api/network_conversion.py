@@ -25,8 +25,8 @@ from bilens.data.labelled_data import as_array, labelled
 from bilens.data.model_interface import LabelledData, ModelInterface
 from bilens.io.host import VISION, Host, Site, open_host
 from bilens.io.load import load
-from bilens.io.loaded_model import CONFIG_NAME, DESCRIBED, LOG_OF_MEAN, LoadedModel, foreign_keys
-from bilens.io.model_config import names_by_id
+from bilens.io.loaded_model import CONFIG_NAME, LOG_OF_MEAN, LoadedModel, foreign_keys
+from bilens.io.model_config import OPTIONAL, names_by_id
 from bilens.io.model_folder import save
 from bilens.io.tensors import tensors_sha256
 from bilens.nn.classifier import classifier_of_layers
@@ -258,7 +258,7 @@ class NetworkConversion(Conversion):
         layers = in_units(layers, -mean / scale, 1 / scale, 1 / spread)
         source = self.source
         made = {"converted_from": source.source, "weights_sha256": source.weights_sha256}
-        said = {name: getattr(source, name) for name in DESCRIBED}
+        said = {name: getattr(source, name) for name in OPTIONAL}
         if self.teacher.gives == "numbers":
             if source.head is not None:
                 made["head"] = source.head  # the exponential of a Poisson regressor, or sigmoids

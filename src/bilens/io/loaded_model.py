@@ -26,8 +26,6 @@ from bilens.nn.module_layers import Module, compare_with_module, layer_views
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 Activations = str | Activation | list[str | Activation]
 LINES = 12  # of a kind that are shown
-# what a model folder says beside the module
-DESCRIBED = ("input_shape", "output_names", "input_names", "input_mean", "input_scale")
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,13 +57,8 @@ class Agreement:
 
     def to_dict(self) -> dict[str, str | int | float]:
         """Return what is stored of it, as JSON values."""
-        return {
-            "layer": self.layer,
-            "source": self.source,
-            "rows": self.rows,
-            "max_error": self.max_error,
-            "relative_error": self.relative_error,
-        }
+        stored = ("layer", "source", "rows", "max_error", "relative_error")
+        return {name: getattr(self, name) for name in stored}
 
     def required(self, error: type[BilensError] = NumericalError, because: str = "") -> Agreement:
         """Return the comparison if it has passed, and raise otherwise, with what may be why."""
