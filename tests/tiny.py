@@ -10,8 +10,10 @@ from torch import Tensor
 
 from bilens.data.idx import FILES
 from bilens.data.images import ImageDataset
+from bilens.data.model_interface import LabelledData
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier
+from bilens.records.common import DataOrigin
 from bilens.train.tasks.image import ImageRecipe, train_classifier
 
 SIDE, CLASSES = 6, 3
@@ -134,6 +136,12 @@ def planted(
 def trained(recipe: ImageRecipe = RECIPE) -> BilinearClassifier:
     """A model trained without a folder, in float64; always the same object: leave it as it is."""
     return train_classifier(images(), recipe).eval().double()
+
+
+def labelled(images: torch.Tensor, labels: torch.Tensor) -> LabelledData:
+    """Images with their classes, as a job is given them."""
+    origin = DataOrigin("", "in a test", "tensors", len(images), "")
+    return LabelledData(images, labels, origin, shape=(SIDE, SIDE))
 
 
 def loaded(model: BilinearClassifier, **provenance: str) -> LoadedModel:

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -456,7 +457,7 @@ def cleaned(*texts: str) -> CleanText:
 def test_each_text_is_kept_once_where_it_came_first() -> None:
     result = cleaned("b", "a", "  b\n", "c", "a")
     assert result.documents == ("b", "a", "c")
-    assert result.num_duplicates == 2
+    assert result.left_out == {"duplicate": 2}
 
 
 def test_line_ends_make_no_difference() -> None:
@@ -464,12 +465,12 @@ def test_line_ends_make_no_difference() -> None:
 
 
 def test_empty_documents_are_not_counted_at_all() -> None:
-    assert cleaned("", " \n\t", "a") == CleanText(("a",), 0, 0, 0)
+    assert cleaned("", " \n\t", "a") == CleanText(("a",), Counter())
 
 
 def test_a_document_whose_end_is_missing_is_left_out() -> None:
     result = clean([Document("whole"), Document("hal", is_whole=False)])
-    assert (result.documents, result.num_cut) == (("whole",), 1)
+    assert (result.documents, result.left_out) == (("whole",), {"cut": 1})
 
 
 @pytest.mark.parametrize(
@@ -486,7 +487,7 @@ def test_a_document_whose_end_is_missing_is_left_out() -> None:
     ],
 )
 def test_a_corrupted_document_is_left_out(text: str) -> None:
-    assert cleaned(text, "good") == CleanText(("good",), 0, 0, 1)
+    assert cleaned(text, "good") == CleanText(("good",), Counter(corrupted=1))
 
 
 @pytest.mark.parametrize(

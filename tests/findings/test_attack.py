@@ -12,14 +12,13 @@ from bilens.base.errors import NotQuadraticError, ShapeError, UsageError
 from bilens.findings import perturbations as subject
 from bilens.findings.attack import CLIPPED_IMAGES, Judge, attack_classifier
 from bilens.findings.perturbations import EPSILONS, READS, AttackRequest, Optimum, optimum
-from bilens.findings.subject import LabelledImages
 from bilens.nn import BilinearClassifier, BilinearLayer
 from bilens.records.attack import Attack
 from bilens.records.base import to_json
 
 DATA = tiny.images()
-TRAINING = LabelledImages(DATA.train_images, DATA.train_labels)
-TEST = LabelledImages(DATA.test_images, DATA.test_labels)
+TRAINING = tiny.labelled(DATA.train_images, DATA.train_labels)
+TEST = tiny.labelled(DATA.test_images, DATA.test_labels)
 REQUEST = AttackRequest(epsilons=(0, 0.5, 2, 4), random_perturbations=2)
 
 
@@ -30,7 +29,6 @@ def run(request: AttackRequest = REQUEST, module: BilinearClassifier | None = No
         TEST,
         request,
         box=(0.0, 1.0),
-        input_shape=(tiny.SIDE, tiny.SIDE),
     )
 
 
@@ -131,7 +129,7 @@ def test_with_edge_pixels_masks_of_the_edge_change_nothing_else() -> None:
     dark = DATA.train_images.clone()
     dark[:, :6] = 0
     findings = attack_classifier(
-        tiny.trained(), LabelledImages(dark, DATA.train_labels), TEST, REQUEST
+        tiny.trained(), tiny.labelled(dark, DATA.train_labels), TEST, REQUEST
     )
     assert findings.edge_pixels == 6
     assert [curve.kind for curve in findings.curves] == list(READS)
@@ -207,6 +205,6 @@ def test_models_and_data_that_cannot_be_attacked_are_refused() -> None:
     with pytest.raises(ShapeError, match="has shape"):
         run(module=tiny.classifier(d_input=9))
     kept = DATA.test_labels != 1
-    some = LabelledImages(DATA.test_images[kept], DATA.test_labels[kept])
+    some = tiny.labelled(DATA.test_images[kept], DATA.test_labels[kept])
     with pytest.raises(UsageError, match=r"no test images of the source classes \[1\]"):
         attack_classifier(tiny.trained(), TRAINING, some, AttackRequest(source=1, target=0))

@@ -24,10 +24,12 @@ from bilens.base.errors import (
     NotQuadraticError,
     UsageError,
 )
+from bilens.data.model_interface import LabelledData
 from bilens.findings import audit
 from bilens.findings.audit import audit_classifier
 from bilens.findings.certificate import certify_classifier
-from bilens.findings.subject import LabelledImages, image_shape
+from bilens.findings.subject import image_shape
+from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier, BilinearLayer, BilinearMLP
 from bilens.records.audit import Audit
 from bilens.records.base import to_json
@@ -35,10 +37,12 @@ from bilens.records.common import Exactness, Finding
 from builders import randn
 
 DATA = tiny.images()
-TEST = LabelledImages(DATA.test_images, DATA.test_labels)
+TEST = tiny.labelled(DATA.test_images, DATA.test_labels)
 
 
-def audited(model: nn.Module, data: LabelledImages | None = None, **options: Any) -> Audit:
+def audited(
+    model: LoadedModel | nn.Module, data: LabelledData | None = None, **options: Any
+) -> Audit:
     return audit_classifier(model, data, null_samples=tiny.ROTATIONS, **options)
 
 
@@ -147,7 +151,7 @@ def test_classes_with_the_same_score_everywhere_are_told() -> None:
 
 def test_what_is_said_of_the_model() -> None:
     model = tiny.classifier(dtype=torch.float32, bias=True)
-    summary = audited(model, input_shape=(4, 9), output_names=("a", "b", "c")).model
+    summary = audited(LoadedModel(model, "", "", (4, 9), ("a", "b", "c"))).model
     assert (summary.kind, summary.dtype) == ("BilinearClassifier", "float32")
     assert (summary.d_input, summary.d_hidden, summary.d_output) == (36, 8, 3)
     assert (summary.bias, summary.residual) == (True, False)
@@ -325,7 +329,7 @@ def findings() -> dict[str, Any]:
     images = torch.rand(10, 9, generator=generator, dtype=torch.float64)
     labels = torch.randint(3, (10,), generator=generator)
     found = audit_classifier(
-        model, LabelledImages(images, labels), null_samples=tiny.ROTATIONS, seed=4
+        model, tiny.labelled(images, labels), null_samples=tiny.ROTATIONS, seed=4
     )
     content: dict[str, Any] = json.loads(json.dumps(to_json(found)))
     return content
@@ -382,7 +386,7 @@ def test_a_finding_speaks_only_where_its_power_was_measured(
 ) -> None:
     monkeypatch.setattr(audit, "classifier_guarantees", lambda *_: None)
     model = BilinearClassifier(math.prod(shape), 8, classes)
-    findings = audited(model, input_shape=shape)
+    findings = audited(LoadedModel(model, "", "", shape))
     said = {finding.rule for finding in findings.verdict} & {"overfitting", "trigger"}
     assert said == rules
     assert findings.triggers is not None

@@ -27,14 +27,13 @@ from bilens.findings.guarantees import (
     rounded_copy,
     rounding_stability,
 )
-from bilens.findings.subject import LabelledImages
 from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
 from bilens.records.common import Exactness
 from bilens.records.guarantees import Box, Certificate
 
 DATA = tiny.images()
-IMAGES = LabelledImages(DATA.test_images, DATA.test_labels)
+IMAGES = tiny.labelled(DATA.test_images, DATA.test_labels)
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +65,13 @@ def test_no_change_shorter_than_a_radius_flips_and_an_example_just_outside_does(
         steps = torch.randn(300, tiny.PIXELS, generator=generator, dtype=torch.float64)
         steps *= item.radius * 0.999 / steps.norm(dim=1, keepdim=True)
         with torch.no_grad():
-            scores = model(IMAGES.images[item.index].double() + steps)
+            scores = model(DATA.test_images[item.index].double() + steps)
         assert bool((scores.argmax(dim=1) == item.label).all())
 
 
 def read_rows(found: Certificate) -> torch.Tensor:
     assert found.l2 is not None
-    return IMAGES.images[[item.index for item in found.l2.inputs]].double()
+    return DATA.test_images[[item.index for item in found.l2.inputs]].double()
 
 
 def test_inputs_are_drawn_at_random_and_not_the_first_ones(found: Certificate) -> None:
@@ -80,12 +79,12 @@ def test_inputs_are_drawn_at_random_and_not_the_first_ones(found: Certificate) -
     assert found.l2 is not None
     rows = [item.index for item in found.l2.inputs]
     assert rows == sorted({*rows})
-    assert max(rows) > len(IMAGES.images) / 2
-    order = IMAGES.labels.argsort(stable=True)
-    by_class = LabelledImages(IMAGES.images[order], IMAGES.labels[order])
+    assert max(rows) > len(DATA.test_images) / 2
+    order = DATA.test_labels.argsort(stable=True)
+    by_class = tiny.labelled(DATA.test_images[order], DATA.test_labels[order])
     sorted_rows = certify_classifier(tiny.trained(), by_class, samples=50).l2
     assert sorted_rows is not None
-    assert {item.label for item in sorted_rows.inputs} == {*IMAGES.labels.tolist()}
+    assert {item.label for item in sorted_rows.inputs} == {*DATA.test_labels.tolist()}
 
 
 def test_radii_are_counted(found: Certificate) -> None:
@@ -93,7 +92,7 @@ def test_radii_are_counted(found: Certificate) -> None:
     assert radii is not None
     with torch.no_grad():
         predicted = tiny.trained()(read_rows(found)).argmax(dim=1)
-    labels = IMAGES.labels[[item.index for item in radii.inputs]]
+    labels = DATA.test_labels[[item.index for item in radii.inputs]]
     assert [item.label for item in radii.inputs] == labels.tolist()
     right = int((predicted == labels).sum())
     assert radii.num_right == right
@@ -115,7 +114,7 @@ def test_radii_are_counted(found: Certificate) -> None:
 
 def test_truncation_bounds_are_the_next_eigenvalue_and_k_is_enough(found: Certificate) -> None:
     cut = found.truncation
-    longest = float(IMAGES.images.double().norm(dim=1).max())  # of all, not of those drawn
+    longest = float(DATA.test_images.double().norm(dim=1).max())  # of all, not of those drawn
     assert (cut.radius, cut.radius_origin, cut.chosen_by) == (longest, "data", "agreement")
     values = np.linalg.eigvalsh(dense(centred_map(tiny.trained())).numpy())
     sizes = -np.sort(-abs(values), axis=1)
@@ -278,7 +277,7 @@ BAD = {
 def test_bad_input_is_refused_before_any_work(name: str) -> None:
     options, data, arguments, error, words = BAD[name]
     model = tiny.classifier(**options)  # type: ignore[arg-type]
-    images = None if data is None else LabelledImages(*data)  # type: ignore[misc]
+    images = None if data is None else tiny.labelled(*data)  # type: ignore[misc]
     with pytest.raises(error, match=words):
         certify_classifier(model, images, **arguments)  # type: ignore[arg-type]
 

@@ -261,6 +261,8 @@ def before_outputs(view: LayerView, matrix: Tensor, gives: Gives) -> LayerView:
 
 def align_models(model: LoadedModel, baseline: LoadedModel) -> Alignment:
     """Return which inputs and outputs of a baseline are those of a model, and what lacks in one."""
+    if [*model.layers] != [*baseline.layers]:  # a Llama may be read as a whole, or not
+        model, baseline = (one.alone() if one.alone else one for one in (model, baseline))
     both, inputs = (model, baseline), None
     if not (model.layers and baseline.layers):
         return Alignment(model, baseline, None, None)

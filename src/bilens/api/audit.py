@@ -21,7 +21,6 @@ from bilens.api.comparison import (
     is_one_exact_layer,
     layer_changes,
     module_of,
-    read_alike,
     vocabulary_of_model,
     whole_difference,
 )
@@ -61,7 +60,7 @@ from bilens.findings.overfitting import SMALLEST_IMAGE
 from bilens.findings.rules.decision import decide, passed
 from bilens.findings.rules.registry import Condition, judge, judge_conditions, parse_conditions
 from bilens.findings.rules.rule import Evidence
-from bilens.findings.subject import LabelledImages, image_shape
+from bilens.findings.subject import image_shape
 from bilens.findings.table_audit import audit_columns
 from bilens.io.estimator import from_sklearn
 from bilens.io.load import LoadedModel
@@ -162,20 +161,13 @@ def audit(
             float32's range.
         MemoryLimitError: If the dense matrices would not fit.
     """
+    said = locals()  # every option by its name
     model = readable(model)
     baseline = None if baseline is None else readable(baseline)
     conditions = parse_conditions(fail_on, data=data is not None, baseline=baseline is not None)
     given = given_data(model, data, labels)
-    columns = isinstance(model, LoadedModel) and is_of_columns(model)
+    columns = is_of_columns(model)
     one_layer = is_one_exact_layer(model) and not columns
-    options = {
-        "null_samples": null_samples,
-        "threshold": threshold,
-        "inputs": inputs,
-        "train_data": train_data,
-        "train_labels": train_labels,
-        "try_words": try_words,
-    }
     facts = {
         BASELINE: baseline is not None,
         TRAINING_PATH: isinstance(train_data, str | Path),
@@ -183,20 +175,19 @@ def audit(
         NO_COLUMNS: not columns,
         APPROXIMATED: not (columns or one_layer),  # or it is refused below
     }
-    refuse_idle("audit", options, *(fact for fact, holds in facts.items() if holds))
+    refuse_idle("audit", said, *(fact for fact, holds in facts.items() if holds))
     trained = given_data(model, train_data, train_labels, training=True)
     performance = None if given is None else performance_of(model, given)
     difference, alignment = None, None
     if baseline is not None:
-        model, baseline = read_alike(opened(model, bare=True), opened(baseline, bare=True))
-        alignment = align_models(model, baseline)
+        alignment = align_models(opened(model, bare=True), opened(baseline, bare=True))
+        model, baseline = alignment.model, alignment.baseline
         difference = whole_difference(alignment, progress)
         if try_words:
             from bilens.api.word_trial import try_words as tried  # runs models: transformers
 
             trial = tried(model, baseline, try_words, seed, progress)
             difference = structs.replace(difference, trial=trial)
-    asked = Asked(seed, command, progress, alignment, conditions, difference, performance, inputs)
     decided = {
         "null_samples": null_samples,
         "seed": seed,
@@ -205,8 +196,9 @@ def audit(
         "train_data": data_sha256(trained),
         "inputs": inputs and dict(inputs.about),
     }
-    asked = replace(asked, data=given, options=decided)
-    if isinstance(model, LoadedModel) and is_of_columns(model):
+    known = alignment, conditions, difference, performance, inputs
+    asked = Asked(seed, command, progress, *known, data=given, options=decided)
+    if is_of_columns(model):
         return audit_table(model, given, asked)
     if is_one_exact_layer(model):
         samples = CLASS_SAMPLES if null_samples is None else null_samples
@@ -235,23 +227,19 @@ def audit_one_layer(
     null_samples: int,
     asked: Asked,
 ) -> AuditReport:
-    module, loaded = given_model(model, "an audit", "bl.audit({})")
+    given_model(model, "an audit", "bl.audit({})")  # says so where it has no module
     whole = opened(model)
     (subject,) = whole.layers.values()
     findings = audit_classifier(
-        module,
-        labelled_images(data),
+        model,
+        data,
         training=trained,
         test=data,
         performance=asked.performance,
-        input_shape=loaded.input_shape if loaded is not None else None,
-        output_names=loaded.output_names if loaded is not None else None,
-        input_names=loaded.input_names if loaded is not None else None,
         null_samples=null_samples,
         seed=asked.seed,
         progress=asked.progress,
-        converted=loaded is not None and "converted_from" in loaded.provenance,
-        origin=origin_of(loaded, data, asked.command, asked.seed),
+        origin=origin_of(model, data, asked.command, asked.seed),
     )
     verdict = findings.verdict + judge_one_layer(
         subject, fit_layer(subject, asked.seed), asked.seed
@@ -354,12 +342,8 @@ def finished(
             layers = audit.difference.layers
         audit = structs.replace(audit, difference=structs.replace(difference, layers=layers))
     judged = judge_conditions(audit.kind, asked.conditions, verdict)
-    identity = identity_of(
-        model,
-        asked.data,
-        None if asked.alignment is None else asked.alignment.baseline,
-        asked.options,
-    )
+    baseline = None if asked.alignment is None else asked.alignment.baseline
+    identity = identity_of(model, asked.data, baseline, asked.options)
     run = structs.replace(audit.reproduce, identity=identity)
     whole = structs.replace(audit, coverage=coverage, verdict=verdict, conditions=judged or None)
     whole = structs.replace(whole, reproduce=run)
@@ -412,9 +396,3 @@ def describe_model(
         return found
     names = interface.output_names or tuple(map(str, range(interface.d_output)))
     return structs.replace(found, input_shape=shape, output_names=names)
-
-
-def labelled_images(data: LabelledData | None) -> LabelledImages | None:
-    if data is None or data.targets is None:
-        return None
-    return LabelledImages(data.inputs, data.targets)

@@ -10,7 +10,6 @@ import torch
 from msgspec import structs
 from torch import Tensor, nn
 
-from bilens.api.audit import labelled_images
 from bilens.api.given_data import Data, find_data, given_data, interface_of, on_processor
 from bilens.api.layer_reading import LayerOutputs, output_index
 from bilens.api.provenance import describe_run, describe_source, given_model, origin_of
@@ -25,7 +24,7 @@ from bilens.findings.audit import class_centred
 from bilens.findings.certificate import SAMPLES, certify_classifier
 from bilens.findings.explanation import attribute_prediction, explain
 from bilens.findings.perturbations import EPSILONS, AttackRequest
-from bilens.findings.subject import LabelledImages, in_float64, summarise
+from bilens.findings.subject import in_float64, summarise
 from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import is_of_numbers
 from bilens.nn import BilinearClassifier
@@ -83,22 +82,19 @@ def certify_model(
         MemoryLimitError: If the work would not fit.
     """
     model = on_processor(model)
-    module, loaded = given_model(model, "a certificate", "bl.certify_model({})")
+    given_model(model, "a certificate", "bl.certify_model({})")
     given = given_data(model, data, labels)
     refuse_idle("certify", {"samples": samples}, *([] if given is None else [DATA]))
     with offering_a_fit(model):
         certificate = certify_classifier(
-            module,
-            labelled_images(given),
-            input_shape=loaded.input_shape if loaded is not None else None,
-            output_names=loaded.output_names if loaded is not None else None,
-            input_names=loaded.input_names if loaded is not None else None,
+            model,
+            given,
             samples=samples,
             truncate=truncate,
             radius=radius,
             seed=seed,
             progress=progress,
-            origin=origin_of(loaded, given, command, seed),
+            origin=origin_of(model, given, command, seed),
         )
     return CertificateReport(certificate)
 
@@ -159,19 +155,21 @@ def attack_model(
     Source: arXiv:2410.08417, §4.4 and App. M, for the published perturbations.
     """
     model = on_processor(model)
-    module, loaded = given_model(model, "an attack", "bl.attack_model({}, data)")
+    _, loaded = given_model(model, "an attack", "bl.attack_model({}, data)")
     if target is not None and source is not None:
         refuse_idle("attack", {"pairs": pairs})
-    given = given_data(model, data, labels)
-    test = labelled_images(given)
-    if test is None or given is None:
+    test = given = given_data(model, data, labels)
+    if test is None or given is None or given.targets is None:
         raise UsageError("an attack needs inputs with their classes: pass data.")
     if isinstance(data, ImageDataset):
-        training = labelled_images(given_data(model, data, training=True))
+        training = given_data(model, data, training=True)
         assert training is not None, "images of a data set have classes"
     else:  # every second row of each class is for testing
-        x, y, order = test.images, test.labels, test.labels.argsort(stable=True)
-        training, test = (LabelledImages(x[k], y[k]) for k in (order[::2], order[1::2]))
+        x, y, order = given.inputs, given.targets, given.targets.argsort(stable=True)
+        training, test = (
+            LabelledData(x[k], y[k], given.origin, shape=given.shape)
+            for k in (order[::2], order[1::2])
+        )
     request = AttackRequest(
         class_index(loaded, target),
         class_index(loaded, source),
@@ -183,15 +181,13 @@ def attack_model(
     )
     with offering_a_fit(model):
         findings = attack_classifier(
-            module,
+            model,
             training,
             test,
             request,
             box=given.box,
-            input_shape=loaded.input_shape if loaded is not None else given.shape,
-            output_names=loaded.output_names if loaded is not None else None,
             progress=progress,
-            origin=origin_of(loaded, given, command, seed),
+            origin=origin_of(model, given, command, seed),
         )
     return AttackReport(findings)
 
@@ -281,7 +277,7 @@ def summary_of(model: LoadedModel) -> ModelSummary:
         raise UsageError(
             f"{model.source} is a {type(module).__name__}; expected a BilinearClassifier."
         )
-    return summarise(module, model.input_shape, model.output_names, model.input_names)
+    return summarise(model)
 
 
 def explained(

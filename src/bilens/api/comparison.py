@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from msgspec import structs
@@ -36,14 +37,6 @@ COMPANION = re.compile(
 )
 
 TOKENIZER = "tokenizer.json"
-
-
-def read_alike(model: LoadedModel, baseline: LoadedModel) -> tuple[LoadedModel, LoadedModel]:
-    """Return two models whose layers are called the same: a Llama may be read whole, or not."""
-    if [*model.layers] == [*baseline.layers]:
-        return model, baseline
-    first, second = (one if one.alone is None else one.alone() for one in (model, baseline))
-    return first, second
 
 
 def whole_difference(alignment: Alignment, progress: Progress) -> Difference:
@@ -105,9 +98,10 @@ def is_one_exact_layer(model: Model) -> bool:
     return len(module.layers) == 1 and getattr(module.layers[0], "gate", None) is None
 
 
-def is_of_columns(model: LoadedModel) -> bool:
+def is_of_columns(model: Model) -> TypeGuard[LoadedModel]:
     """Tell whether a model is one exact layer that names its inputs, as that of a table does."""
-    return model.input_names is not None and is_one_exact_layer(model)
+    named = isinstance(model, LoadedModel) and model.input_names is not None
+    return named and is_one_exact_layer(model)
 
 
 def layer_changes(

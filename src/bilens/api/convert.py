@@ -7,6 +7,7 @@ from bilens.base.errors import OutputExistsError, UsageError
 from bilens.base.files import write_file
 from bilens.io.autoencoders import Layout, export_sae
 from bilens.io.load import LoadedModel
+from bilens.io.model_config import OPTIONAL
 from bilens.io.model_folder import save
 from bilens.nn import BilinearTransformer, TopKSAE
 
@@ -35,13 +36,9 @@ def convert_model(
         save(
             module,
             folder,
-            input_shape=model.input_shape,
-            output_names=model.output_names,
             provenance=provenance,
             overwrite=overwrite,
-            input_names=model.input_names,
-            input_mean=model.input_mean,
-            input_scale=model.input_scale,
+            **{name: getattr(model, name) for name in OPTIONAL},
         )
         if has_tokenizer:
             write_file(folder / TOKENIZER_NAME, tokenizer.read_bytes())

@@ -25,11 +25,11 @@ from bilens.api.layer_reading import (
     LayerOutputs,
     OutputReading,
     Request,
-    choose_layer,
     layer_map,
     read_outputs,
 )
 from bilens.api.provenance import describe_run
+from bilens.api.quadratic_fit import choose_layer
 from bilens.base import Progress, silent
 from bilens.base.errors import (
     CheckpointError,
@@ -69,26 +69,33 @@ class LayerJob:
     plan: EigenPlan
     peak_bytes: int
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a plan and a result say of the layer and how it is read."""
+        return {
+            "layer": self.outputs.layer,
+            "basis": self.request.basis,
+            "output_kind": self.outputs.kind,
+            "reading": self.read.reading,
+            "d_in": self.layer.f.sizes.d_in,
+            "d_hidden": self.layer.f.sizes.d_hidden,
+            "spectrum": "whole" if self.num_pairs is None else "top",
+            "null_samples": self.null_samples,
+            "approximation": self.layer.approximation,
+        }
+
     def plan_record(self) -> LayerPlan:
-        sizes, plan = self.layer.f.sizes, self.plan
+        plan = self.plan
         return LayerPlan(
-            layer=self.outputs.layer,
-            basis=self.request.basis,
-            output_kind=self.outputs.kind,
-            reading=self.read.reading,
-            d_in=sizes.d_in,
-            d_hidden=sizes.d_hidden,
+            **self.about,
             num_outputs=len(self.read.names),
-            num_pairs=sizes.d_in if self.num_pairs is None else self.num_pairs,
-            spectrum="whole" if self.num_pairs is None else "top",
-            null_samples=self.null_samples,
+            num_pairs=self.layer.f.sizes.d_in if self.num_pairs is None else self.num_pairs,
             method=plan.method,
             precision=plan.precision,
             batch=plan.batch,
             peak_bytes=self.peak_bytes,
             limit_bytes=plan.limit_bytes,
             reason=plan.reason,
-            approximation=self.layer.approximation,
         )
 
 
@@ -182,20 +189,12 @@ def run_job(
         eigs = select(eigs, request.top, request.which)
         intervals = null_intervals_of(job, finite.all(dim=1), progress)
     record = LayerDecomposition(
-        layer=job.outputs.layer,
-        basis=request.basis,
-        output_kind=job.outputs.kind,
-        reading=job.read.reading,
+        **job.about,
         which=request.which,
-        spectrum="whole" if job.num_pairs is None else "top",
         method=eigs.method,
         precision=request.precision,
-        d_in=f.sizes.d_in,
-        d_hidden=f.sizes.d_hidden,
         d_out=f.sizes.d_out,
-        null_samples=job.null_samples,
         outputs=summarise_spectra(eigs, job.read.names, read.tensor.traces(), ranks, intervals),
-        approximation=job.layer.approximation,
         about_input=job.layer.about_input,
     )
     return Decomposition(record, eigs)

@@ -231,18 +231,6 @@ class LayerMap:
         return sum(part.nbytes for part in parts if part is not None)
 
 
-def choose_layer(model: LoadedModel, layer: str | None) -> str:
-    known = list(model.layers)
-    if layer is None and len(known) == 1:
-        return known[0]
-    if layer is None or layer not in known:
-        raise UsageError(
-            f"{model.source} has the layers {', '.join(known)}; got {layer!r}: name one of them "
-            "with --layer."
-        )
-    return layer
-
-
 def layer_map(
     model: LoadedModel, name: str, basis: Basis, inputs: InputMoments | None = None
 ) -> LayerMap:

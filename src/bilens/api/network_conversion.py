@@ -26,7 +26,7 @@ from bilens.data.model_interface import LabelledData, ModelInterface
 from bilens.io.host import VISION, Host, Site, open_host
 from bilens.io.load import load
 from bilens.io.loaded_model import CONFIG_NAME, LOG_OF_MEAN, LoadedModel, foreign_keys
-from bilens.io.model_config import names_by_id
+from bilens.io.model_config import OPTIONAL, names_by_id
 from bilens.io.model_folder import save
 from bilens.io.tensors import tensors_sha256
 from bilens.nn.classifier import classifier_of_layers
@@ -256,9 +256,9 @@ class NetworkConversion(Conversion):
         mean, scale, spread = self.units
         layers = [plain_weights(block) for block in blocks]
         layers = in_units(layers, -mean / scale, 1 / scale, 1 / spread)
-        source, named = self.source, ("input_shape", "input_names", "input_mean", "input_scale")
+        source = self.source
         made = {"converted_from": source.source, "weights_sha256": source.weights_sha256}
-        names = source.output_names
+        said = {name: getattr(source, name) for name in OPTIONAL}
         if self.teacher.gives == "numbers":
             if source.head is not None:
                 made["head"] = source.head  # the exponential of a Poisson regressor, or sigmoids
@@ -267,13 +267,13 @@ class NetworkConversion(Conversion):
             except UsageError:
                 made["gives"] = "numbers"
             else:
-                names = (LOG_OF_MEAN,) if link and names is None else names
+                if link and source.output_names is None:
+                    said["output_names"] = (LOG_OF_MEAN,)
         save(
             classifier_of_layers(cast(list[GLUWeights], layers)).float(),
             self.folder,
             overwrite=True,
             provenance=made,
-            output_names=names,
-            **{name: getattr(source, name) for name in named},
+            **said,
         )
         return "bl.load"

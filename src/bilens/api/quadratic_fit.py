@@ -131,13 +131,11 @@ def fit_of(subject: Subject, **options: Any) -> QuadraticFit:
 def layers_and_run(subject: Subject) -> tuple[tuple[Layer, ...], Run]:
     """Return the layers of what was passed, and the function that they are, in float64."""
     if isinstance(subject, MLPWeights | GLUWeights):
-        layers = (in_float64(subject),)
-        return layers, layers[0]
+        return chained([subject])
     if isinstance(subject, list | tuple):
         return chained(subject)
     if isinstance(subject, LayerView):
-        layers = (subject.weights(torch.float64),)
-        return layers, layers[0]
+        return chained([subject.weights(torch.float64)])
     if isinstance(subject, LoadedModel) and subject.module is None:
         return chained(network_of(subject))
     if not isinstance(subject, nn.Module | LoadedModel) and hasattr(subject, "get_params"):
@@ -195,6 +193,18 @@ def chained(layers: Sequence[Layer]) -> tuple[tuple[Layer, ...], Run]:
     return wide, run
 
 
+def choose_layer(model: LoadedModel, layer: str | None) -> str:
+    known = list(model.layers)
+    if layer is None and len(known) == 1:
+        return known[0]
+    if layer is None or layer not in known:
+        raise UsageError(
+            f"{model.source} has the layers {', '.join(known)}; got {layer!r}: name one of them "
+            "with --layer."
+        )
+    return layer
+
+
 def fit_layers_of(
     model: LoadedModel,
     data: Tensor | None = None,
@@ -207,19 +217,9 @@ def fit_layers_of(
     command: str | None = None,
 ) -> QuadraticFits:
     """Return R² by degree of the quadratic approximations of a model."""
-    unknown = [name for name in layers if name not in model.layers]
-    if unknown:
-        raise UsageError(
-            f"{model.source} has the layers {', '.join([*model.layers][:8])}; got {unknown[0]!r}: "
-            "name one of them with --layer."
-        )
-    chained = bool(model.network)
-    names = list(layers or model.layers)
-    options: dict[str, Any] = {
-        "train_steps": train_steps,
-        "samples": samples,
-        "threshold": threshold,
-    }
+    names = [choose_layer(model, name) for name in layers] or [*model.layers]
+    chained, options = bool(model.network), dict[str, Any]()
+    options |= {"train_steps": train_steps, "samples": samples, "threshold": threshold}
     is_exact = all(model.layers[name].exact for name in names) and not (chained and names[1:])
     facts = [NO_DATA if data is None else DATA, *([] if is_exact else [APPROXIMATED])]
     refuse_idle("quadratic fit", options, *facts)
@@ -238,12 +238,7 @@ def fit_layers_of(
         entries.insert(0, (WHOLE, None, data))
     found = []
     for name, view, rows in entries:
-        fit = fit_of(
-            model if view is None else view,
-            data=rows,
-            seed=seed,
-            **options,
-        )
+        fit = fit_of(model if view is None else view, data=rows, seed=seed, **options)
         found.append(fit_record(name, view, fit))
     return QuadraticFits(
         source=describe_source(model),

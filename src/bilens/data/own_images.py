@@ -13,7 +13,7 @@ from bilens.base.errors import DataError, ShapeError
 from bilens.base.files import check_path
 from bilens.data.arrays import KINDS, Array, read_arrays
 from bilens.data.idx import read_idx
-from bilens.data.images import HELD_OUT_EVERY, ImageDataset
+from bilens.data.images import ImageDataset, every_fifth
 
 Given: TypeAlias = "Tensor | Array | Sequence[int] | str | Path"
 
@@ -28,10 +28,7 @@ def own_images(
     x, shape = pixels_of("images", images)
     y = labels_of("labels", labels, len(x))
     if test is None:
-        position = torch.zeros_like(y)  # of an image among those of its class
-        for label in {*y.tolist()}:
-            position[y == label] = torch.arange(int((y == label).sum()))
-        held_out = position % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+        held_out = torch.from_numpy(every_fifth(y.numpy()))
         parts = (x[~held_out], y[~held_out], x[held_out], y[held_out])
         said = f"{len(x):,} images of the caller; every fifth of each class is held out"
     else:

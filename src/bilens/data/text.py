@@ -10,6 +10,7 @@ import logging
 import math
 import mmap
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -145,35 +146,31 @@ class CleanText:
     """The texts that are kept, in their order, and how many were left out."""
 
     documents: tuple[str, ...]
-    num_cut: int
-    num_duplicates: int
-    num_corrupted: int
+    left_out: Counter[str]  # by why
 
     def describe(self) -> str:
-        counts = (self.num_cut, self.num_duplicates, self.num_corrupted)
-        named = zip(counts, ("cut", "duplicate", "corrupted"), strict=True)
-        left_out = ", ".join(f"{count:,} {what}" for count, what in named if count)
+        found = ((self.left_out[why], why) for why in ("cut", "duplicate", "corrupted"))
+        left_out = ", ".join(f"{count:,} {why}" for count, why in found if count)
         noun = "document" if len(self.documents) == 1 else "documents"
         return f"{len(self.documents):,} {noun}" + (f" (without {left_out})" if left_out else "")
 
 
 def clean(documents: Iterable[Document]) -> CleanText:
     """Return the texts of whole documents, each one once, none empty and none corrupted."""
-    kept: dict[str, None] = {}
-    num_cut = num_duplicates = num_corrupted = 0
+    kept, left_out = dict[str, None](), Counter[str]()
     for document in documents:
         text = document.text.replace("\r\n", "\n").replace("\r", "\n").strip()
         if not text:
             continue
         if not document.is_whole:
-            num_cut += 1
+            left_out["cut"] += 1
         elif CORRUPTED.search(text):
-            num_corrupted += 1
+            left_out["corrupted"] += 1
         elif text in kept:
-            num_duplicates += 1
+            left_out["duplicate"] += 1
         else:
             kept[text] = None
-    return CleanText(tuple(kept), num_cut, num_duplicates, num_corrupted)
+    return CleanText(tuple(kept), left_out)
 
 
 class Document(NamedTuple):

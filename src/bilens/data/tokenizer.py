@@ -248,14 +248,17 @@ def train_byte_bpe(library: Any, documents: Sequence[str], size: int) -> Any:
     inner = library.Tokenizer(library.models.BPE())
     inner.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = library.decoders.ByteLevel()
-    trainer = library.trainers.BpeTrainer(
-        vocab_size=size,
-        min_frequency=MIN_FREQUENCY,
-        special_tokens=[END_OF_TEXT],
-        initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    inner.train_from_iterator(documents, trainer)
+    letters = library.pre_tokenizers.ByteLevel.alphabet()
+    options = {"min_frequency": MIN_FREQUENCY, "initial_alphabet": letters}
+    return learnt(inner, library.trainers.BpeTrainer, documents, size, [END_OF_TEXT], **options)
+
+
+def learnt(
+    inner: Any, kind: Any, documents: Sequence[str], size: int, special: list[str], **options: Any
+) -> Any:
+    """Return a tokenizer trained by a trainer of a kind."""
+    told = {"vocab_size": size, "special_tokens": special, "show_progress": False}
+    inner.train_from_iterator(documents, kind(**told, **options))
     return inner
 
 
@@ -268,13 +271,9 @@ def train_wordpiece_lower(library: Any, documents: Sequence[str], size: int) -> 
         words.update(word for word, _ in inner.pre_tokenizer.pre_tokenize_str(text))
     letters = sorted(set("".join(words)))
     inside = sorted({f"##{letter}" for word in words for letter in word[1:]})
-    trainer = library.trainers.WordPieceTrainer(
-        vocab_size=size,
-        min_frequency=MIN_FREQUENCY,
-        special_tokens=[END_OF_TEXT, UNKNOWN, *letters, *inside],
-        show_progress=False,
-    )
-    inner.train_from_iterator(documents, trainer)
+    special = [END_OF_TEXT, UNKNOWN, *letters, *inside]
+    trainer = library.trainers.WordPieceTrainer
+    inner = learnt(inner, trainer, documents, size, special, min_frequency=MIN_FREQUENCY)
     known = library.models.WordPiece(inner.get_vocab(), unk_token=UNKNOWN)
     result = untrained_wordpiece(library, known)
     result.add_special_tokens([END_OF_TEXT, UNKNOWN])
@@ -297,11 +296,8 @@ def train_words(library: Any, documents: Sequence[str], size: int) -> Any:
     words = library.Regex(WORDS)
     inner.pre_tokenizer = library.pre_tokenizers.Split(words, "removed", invert=True)
     inner.decoder = library.decoders.WordPiece()
-    trainer = library.trainers.WordLevelTrainer(
-        vocab_size=size, special_tokens=[END_OF_TEXT, UNKNOWN], show_progress=False
-    )
-    inner.train_from_iterator(documents, trainer)
-    return inner
+    trainer = library.trainers.WordLevelTrainer
+    return learnt(inner, trainer, documents, size, [END_OF_TEXT, UNKNOWN])
 
 
 def number_tokenizer(library: Any, _documents: Sequence[str], size: int) -> Any:

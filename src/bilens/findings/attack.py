@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base import Progress, silent
 from bilens.base.errors import UsageError
+from bilens.data.model_interface import LabelledData
 from bilens.findings.perturbations import (
     EDGE,
     OPTIMAL,
@@ -24,7 +25,8 @@ from bilens.findings.perturbations import (
     products_of,
     published_keys,
 )
-from bilens.findings.subject import LabelledImages, drawn, in_float64, summarise
+from bilens.findings.subject import as_loaded, drawn, in_float64, summarise
+from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.records.attack import Attack, Effect, MethodCurve, ObjectiveFinding, PerturbationFinding
 from bilens.records.base import Numbers
@@ -83,12 +85,11 @@ class Judge:
 
 def curves_of(objectives: Sequence[ObjectiveFinding]) -> tuple[MethodCurve, ...]:
     """Return the curves of the kinds that occur, in the order of READS."""
-    found = (curve_of(kind, objectives) for kind in READS)
-    return tuple(curve for curve in found if curve is not None)
+    kinds = {item.kind for objective in objectives for item in objective.perturbations}
+    return tuple(curve_of(kind, objectives) for kind in READS if kind in kinds)
 
 
-def curve_of(kind: str, objectives: Sequence[ObjectiveFinding]) -> MethodCurve | None:
-    """Return the curve of one kind; None if there is no such perturbation."""
+def curve_of(kind: str, objectives: Sequence[ObjectiveFinding]) -> MethodCurve:
     best_kind = OPTIMAL_EDGE if kind in EDGE else OPTIMAL
     found: list[PerturbationFinding] = []
     optima: list[Numbers] = []
@@ -97,8 +98,6 @@ def curve_of(kind: str, objectives: Sequence[ObjectiveFinding]) -> MethodCurve |
         best = [item.change for item in objective.perturbations if item.kind == best_kind]
         found += mine
         optima += best * len(mine)
-    if not found:
-        return None
     change = average([item.change for item in found])
     cut = [item.clipped for item in found if item.clipped is not None]
     return MethodCurve(
@@ -130,14 +129,12 @@ DRAWN_NEAR = 4.2  # the perturbations are drawn at the epsilon nearest to this o
 
 
 def attack_classifier(
-    module: nn.Module,
-    training: LabelledImages,
-    test: LabelledImages,
+    model: LoadedModel | nn.Module,
+    training: LabelledData,
+    test: LabelledData,
     request: AttackRequest,
     *,
     box: tuple[float, float] | None = None,
-    input_shape: tuple[int, ...] | None = None,
-    output_names: tuple[str, ...] | None = None,
     progress: Progress = silent,
     origin: Origin = UNKNOWN,
 ) -> Attack:
@@ -145,6 +142,8 @@ def attack_classifier(
 
     `box` is the interval that every input lies in, where that is known.
     """
+    loaded, labels = as_loaded(model), test.targets
+    module = loaded.module
     if not isinstance(module, BilinearClassifier):
         raise UsageError(
             f"an attack reads a BilinearClassifier, got a {type(module).__name__}: use "
@@ -154,12 +153,14 @@ def attack_classifier(
     f = wide.quadratic_map().detach()  # refuses a gated or deeper model
     if f.sizes.d_out < 2:
         raise UsageError("an attack leads from one class to another, and this model has one.")
-    summary = summarise(module, input_shape, output_names)
+    assert training.targets is not None, "an attack leads from class to class"
+    assert labels is not None, "it is judged by them"
+    summary = summarise(loaded, None if loaded is model else test.shape)
     progress("means", 0, 1)
-    means = ClassMeans.of(training.images, training.labels, summary.d_output)
+    means = ClassMeans.of(training.inputs, training.targets, summary.d_output)
     objectives = list(request.objectives(f, means))
     progress("spectra", 0, 1)
-    is_light = float(training.images.min()) >= 0  # below zero lies no pixel, and dark is no word
+    is_light = float(training.inputs.min()) >= 0  # below zero lies no pixel, and dark is no word
     methods = PerturbationMethods(
         means,
         published_keys(wide),
@@ -168,12 +169,19 @@ def attack_classifier(
         summary.input_shape,
         request,
     )
-    images = test.images.detach().double()
+    images = test.inputs.detach().double()
     scores = f(images)
     found = []
     for done, objective in enumerate(objectives):
         progress("attacks", done, len(objectives))
-        judge = judge_of(f, images, test.labels, scores, objective, box)
+        attacked = torch.isin(labels, torch.tensor(objective.sources))
+        if not bool(attacked.any()):
+            raise UsageError(
+                f"there are no test images of the source classes {list(objective.sources)}, so "
+                f"nothing can be led to class {objective.target}: choose another source."
+            )
+        chosen = images[attacked], labels[attacked], scores[attacked]
+        judge = Judge(f, *chosen, objective.target, box)
         found.append(attack_objective(objective, methods, judge, request))
     progress("attacks", len(objectives), len(objectives))
     return Attack(
@@ -189,24 +197,6 @@ def attack_classifier(
         seed=request.seed,
         **origin.fields(),
     )
-
-
-def judge_of(
-    f: QuadraticMap,
-    images: Tensor,
-    labels: Tensor,
-    scores: Tensor,
-    objective: Objective,
-    box: tuple[float, float] | None,
-) -> Judge:
-    attacked = torch.isin(labels, torch.tensor(objective.sources))
-    if not bool(attacked.any()):
-        raise UsageError(
-            f"there are no test images of the source classes {list(objective.sources)}, so nothing "
-            f"can be led to class {objective.target}: choose another source."
-        )
-    chosen = images[attacked], labels[attacked], scores[attacked]
-    return Judge(f, *chosen, objective.target, box)
 
 
 def attack_objective(

@@ -26,7 +26,7 @@ from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.spectra import MINIMUM_SAMPLES, read_classes
 from bilens.findings.subject import (
-    LabelledImages,
+    as_loaded,
     check_exactness,
     check_seed,
     gauge_free,
@@ -34,6 +34,7 @@ from bilens.findings.subject import (
     summarise,
     truncation_curve,
 )
+from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.records.audit import Audit, Explanation
 from bilens.records.common import UNKNOWN, Origin
@@ -45,26 +46,23 @@ NEAR = 1e-3  # of the squared size of a class: what is farther apart is not look
 
 
 def audit_classifier(
-    module: nn.Module,
-    data: LabelledImages | None = None,
+    model: LoadedModel | nn.Module,
+    data: LabelledData | None = None,
     *,
     training: LabelledData | None = None,
     test: LabelledData | None = None,
     performance: Performance | None = None,
-    input_shape: tuple[int, ...] | None = None,
-    output_names: tuple[str, ...] | None = None,
-    input_names: tuple[str, ...] | None = None,
     null_samples: int = 99,
     seed: int = 0,
     progress: Progress = silent,
-    converted: bool = False,
     origin: Origin = UNKNOWN,
 ) -> Audit:
     """Return what the weights of a one-layer bilinear classifier say; the model is not changed.
 
-    `data` are test inputs with labels; `training` and `test` are read beside the weights.
-    `converted` says that another model was converted to it.
+    `data` are test inputs; `training` and `test` are read beside the weights.
     """
+    loaded = as_loaded(model)
+    module, converted = loaded.module, "converted_from" in loaded.provenance
     if not isinstance(module, BilinearClassifier):
         raise UsageError(
             f"an audit reads a BilinearClassifier, got a {type(module).__name__}: take other "
@@ -73,7 +71,7 @@ def audit_classifier(
     null_samples = check_count("null_samples", null_samples, minimum=MINIMUM_SAMPLES)
     seed = check_seed(seed)
     in_float64(module).quadratic_map()  # refuses a gated or deeper model before any work is done
-    summary = summarise(module, input_shape, output_names, input_names)
+    summary = summarise(loaded)
     if summary.d_output < 2:
         raise UsageError(
             "an audit reads each class against the mean of all classes, and this model has one "
@@ -100,9 +98,9 @@ def audit_classifier(
         exactness, classes, twins_of(f, names), output_names=names, performance=performance
     )
     explanations: tuple[Explanation, ...] = ()
-    if data is not None:
+    if data is not None and data.targets is not None:
         progress("data", 0, 1)
-        images, labels = data.images.detach().double(), data.labels
+        images, labels = data.inputs.detach().double(), data.targets
         scores = f(images)
         answers = scores.argmax(dim=1)
         curve, enough = truncation_curve(eigs, images, labels, answers)

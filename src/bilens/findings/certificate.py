@@ -17,6 +17,7 @@ from bilens.base.errors import NotQuadraticError, NumericalError, UsageError
 from bilens.base.memory import check_memory
 from bilens.certify.contrast import PairSpectra
 from bilens.certify.inputs import checked_number
+from bilens.data.model_interface import LabelledData
 from bilens.findings.guarantees import (
     euclidean_radii,
     input_use,
@@ -25,12 +26,13 @@ from bilens.findings.guarantees import (
     truncation_guarantees,
 )
 from bilens.findings.subject import (
-    LabelledImages,
+    as_loaded,
     check_exactness,
     check_seed,
     in_float64,
     summarise,
 )
+from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.records.common import UNKNOWN, Origin
 from bilens.records.guarantees import Box, Certificate, Guarantees, RoundingStability
@@ -66,14 +68,15 @@ class ProofOptions:
 
 
 def classifier_guarantees(
-    forms: ClassForms, data: LabelledImages | None, options: ProofOptions, progress: Progress
+    forms: ClassForms, data: LabelledData | None, options: ProofOptions, progress: Progress
 ) -> Guarantees:
     x = l2 = linf = None
-    every = None if data is None else data.images.detach()
+    labels = None if data is None or data.targets is None else data.targets.long()
+    every = None if data is None or labels is None else data.inputs.detach()
     box = box_of(every)
-    if data is not None and every is not None:
+    if every is not None and labels is not None:
         progress("radii", 0, 1)
-        labels, drawn = data.labels.long(), torch.Generator().manual_seed(options.seed)
+        drawn = torch.Generator().manual_seed(options.seed)
         order = torch.randperm(len(every), generator=drawn)
         counts = options.samples, min(options.samples, LINF_SAMPLES)
         rows, few = (order[:count].sort().values for count in counts)
@@ -115,12 +118,9 @@ def ball_of(radius: float | None, x: Tensor | None, box: Box, width: int) -> tup
 
 
 def certify_classifier(
-    module: nn.Module,
-    data: LabelledImages | None = None,
+    model: LoadedModel | nn.Module,
+    data: LabelledData | None = None,
     *,
-    input_shape: tuple[int, ...] | None = None,
-    output_names: tuple[str, ...] | None = None,
-    input_names: tuple[str, ...] | None = None,
     samples: int = SAMPLES,
     truncate: int | None = None,
     radius: float | None = None,
@@ -129,10 +129,11 @@ def certify_classifier(
     origin: Origin = UNKNOWN,
 ) -> Certificate:
     """Return what is proven about a one-layer bilinear classifier; the model is not changed."""
-    module = checked_classifier(module)
+    loaded = as_loaded(model)
+    module = checked_classifier(loaded.module)
     samples = check_count("samples", samples, minimum=1)
     seed = check_seed(seed)
-    summary = summarise(module, input_shape, output_names, input_names)
+    summary = summarise(loaded)
     width, classes = summary.d_input, summary.d_output
     if truncate is not None and check_count("truncate", truncate, minimum=0) > width:
         raise UsageError(
@@ -168,7 +169,7 @@ def certify_classifier(
     )
 
 
-def checked_classifier(module: nn.Module) -> BilinearClassifier:
+def checked_classifier(module: nn.Module | None) -> BilinearClassifier:
     """Return a classifier that is one quadratic map; say which claims fail for any other."""
     if not isinstance(module, BilinearClassifier):
         raise UsageError(

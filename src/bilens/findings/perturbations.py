@@ -162,10 +162,8 @@ def products_of(f: QuadraticMap, vectors: Tensor) -> Tensor:
     return torch.stack([form.matvec(vectors) for form in forms], dim=1)
 
 
-OPTIMAL, OPTIMAL_EDGE = "optimal", "optimal_edge"
-PUBLISHED, PUBLISHED_EDGE = "published", "published_edge"
-PIXEL_SPACE, PIXEL_SPACE_EDGE = "pixel_space", "pixel_space_edge"
-RANDOM, RANDOM_EDGE = "random", "random_edge"
+OPTIMAL, PUBLISHED, PIXEL_SPACE, RANDOM = "optimal", "published", "pixel_space", "random"
+OPTIMAL_EDGE = "optimal_edge"
 MEAN_DIFFERENCE, PROJECTED_GRADIENT = "mean_difference", "projected_gradient"
 # The kinds in the order in which they are shown, and what of model and data each one reads. What
 # starts from weights alone takes its sign from the class means: v and −v are one eigenvector.
@@ -176,12 +174,10 @@ READS: dict[str, tuple[str, ...]] = {
     RANDOM: ("weights", "class_means"),
     MEAN_DIFFERENCE: ("class_means",),
     PROJECTED_GRADIENT: ("weights", "training_images"),
-    OPTIMAL_EDGE: ("weights", "class_means", "mean_image"),
-    PUBLISHED_EDGE: ("weights", "class_means", "mean_image"),
-    PIXEL_SPACE_EDGE: ("weights", "class_means", "mean_image"),
-    RANDOM_EDGE: ("weights", "class_means", "mean_image"),
 }
-EDGE = {OPTIMAL_EDGE, PUBLISHED_EDGE, PIXEL_SPACE_EDGE, RANDOM_EDGE}  # change edge pixels alone
+# those that change edge pixels alone
+EDGE = [f"{kind}_edge" for kind in (OPTIMAL, PUBLISHED, PIXEL_SPACE, RANDOM)]
+READS |= dict.fromkeys(EDGE, ("weights", "class_means", "mean_image"))
 EDGE_INTENSITY = 0.01  # mean of a pixel over the training images below which it is at the edge
 
 
@@ -344,10 +340,9 @@ class PerturbationMethods:
             PIXEL_SPACE: pixel_space,
             RANDOM: noises,
             MEAN_DIFFERENCE: [mean_difference(self.means, objective)],
-            PUBLISHED_EDGE: [only(key, self.edge) for key in published],
-            PIXEL_SPACE_EDGE: [only(key, self.edge) for key in pixel_space],
-            RANDOM_EDGE: [only(noise, self.edge) for noise in noises],
         }
+        for kind in (PUBLISHED, PIXEL_SPACE, RANDOM):
+            directions[f"{kind}_edge"] = [only(one, self.edge) for one in directions[kind]]
         found = [
             scaled(kind, member, direction, objective, self.lengths)
             for kind, members in directions.items()

@@ -131,7 +131,8 @@ def matched_filter(fields: Tensor, shape: tuple[int, int], side: int) -> Tensor:
     # S_ij is the autocorrelation at the lag of two pixels, divided by the pixels of an image at
     # every lag, which keeps S positive semidefinite; a lag to the left counts as one to the right.
     width = side + 2 * MARGIN
-    rows, columns = padded_shape(shape, width)
+    # of multiples of 8, at which a filter does not reach round the edges
+    rows, columns = (-(-(length + width - 1) // 8) * 8 for length in shape)
     spectrum = torch.fft.rfft2(fields.reshape(-1, *shape), s=(rows, columns))
     lags = torch.fft.irfft2(spectrum.abs().square().mean(dim=0), s=(rows, columns))[:, :width]
     down = torch.arange(width)
@@ -146,17 +147,5 @@ def matched_filter(fields: Tensor, shape: tuple[int, int], side: int) -> Tensor:
 
 def correlate(fields: Tensor, kernel: Tensor, shape: tuple[int, int]) -> Tensor:
     """Return the products with the filter at every place of its square, (..., positions)."""
-    width = len(kernel)
-    size = padded_shape(shape, width)
-    images = torch.fft.rfft2(fields.reshape(-1, *shape), s=size)
-    whole: Tensor = torch.fft.irfft2(images * torch.fft.rfft2(kernel.flip(0, 1), s=size), s=size)
-    first = width - 1 - MARGIN
-    down, across = (length - (width - 2 * MARGIN) + 1 for length in shape)
-    inside = whole[:, first : first + down, first : first + across]
-    return inside.reshape(*fields.shape[:-1], down * across)
-
-
-def padded_shape(shape: tuple[int, int], width: int) -> tuple[int, int]:
-    """Return a size, of multiples of 8, at which a filter does not reach round the edges."""
-    rows, columns = (-(-(length + width - 1) // 8) * 8 for length in shape)
-    return rows, columns
+    found = functional.conv2d(fields.reshape(-1, 1, *shape), kernel[None, None], padding=MARGIN)
+    return found.reshape(*fields.shape[:-1], -1)

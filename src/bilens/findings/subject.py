@@ -2,17 +2,17 @@
 
 import copy
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bilens.algebra.directions import output_form, outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_finite
 from bilens.base.errors import NonFiniteError, UsageError
+from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.records.audit import TruncationPoint
 from bilens.records.common import Exactness, ModelSummary, Share
@@ -24,14 +24,6 @@ SEED_LIMIT = 2**32  # torch's generator uses no more bits of a seed
 def drawn(tensor: Tensor) -> tuple[float, ...]:
     """Return a vector as numbers that are precise enough to draw it."""
     return tuple(round(value, DRAWN_DIGITS) for value in tensor.tolist())
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledImages:
-    """Inputs with their right classes: (batch, in) and (batch,)."""
-
-    images: Tensor
-    labels: Tensor
 
 
 def check_seed(seed: int) -> int:
@@ -53,14 +45,20 @@ def gauge_free(f: QuadraticMap) -> QuadraticMap:
     return f if f.sizes.d_out == 1 else outputs_of(f, centred=True)
 
 
-def summarise(
-    module: BilinearClassifier,
-    input_shape: tuple[int, ...] | None,
-    output_names: tuple[str, ...] | None,
-    input_names: tuple[str, ...] | None = None,
-) -> ModelSummary:
-    """Return what the model is: sizes, options, and how its inputs are laid out."""
+def as_loaded(model: LoadedModel | nn.Module) -> LoadedModel:
+    """Return a model with what is known of it, which of a module is nothing."""
+    return model if isinstance(model, LoadedModel) else LoadedModel(model, "", "")  # type: ignore[arg-type]
+
+
+def summarise(model: LoadedModel, shape: tuple[int, ...] | None = None) -> ModelSummary:
+    """Return what a classifier is: sizes, options, and how its inputs are laid out.
+
+    `shape` is that of its data, where it does not say one.
+    """
+    module, input_names, output_names = model.module, model.input_names, model.output_names
+    assert isinstance(module, BilinearClassifier), "asked of classifiers alone"
     d_input, d_output = module.embed.in_features, module.head.out_features
+    input_shape = model.input_shape or shape
     layer = module.layers[0]
     return ModelSummary(
         kind=type(module).__name__,

@@ -22,10 +22,14 @@ from bilens.base.checks import check_finite
 from bilens.base.errors import NumericalError, UsageError
 from bilens.io.formats.activations import activation_named
 from bilens.io.loaded_model import LoadedModel, LoadReport
-from bilens.io.source_check import compare_with_outputs, inputs_at_scales, inputs_that_reach
 from bilens.io.stored_mlp import Store, StoredTensor, block_of
 from bilens.io.tensors import tensors_sha256
-from bilens.nn.agreement import Agreement
+from bilens.nn.agreement import (
+    Agreement,
+    agreement_with_outputs,
+    inputs_at_scales,
+    inputs_that_reach,
+)
 from bilens.nn.layer_view import LayerView
 
 ESTIMATORS = ("MLPClassifier", "MLPRegressor")
@@ -79,7 +83,7 @@ def from_sklearn(estimator: object) -> LoadedModel:
     fitted = whole.steps[-1][1] if is_pipeline else whole
     kind = check_estimator(fitted)
     layers, before = layers_of(fitted), []
-    x = inputs_at_scales(layers[0].d_in)
+    x = inputs_at_scales(layers[0].d_in, gaps=True)
     if is_pipeline and len(whole.steps) > 1:
         before = [*names_of_steps(whole[:-1])]
     if before:
@@ -292,7 +296,7 @@ def compare_with_estimator(
             f"{found.shape[1]}: fit it to two classes or more."
         )
     made = made.log() if fitted.out_activation_ == "exp" else made
-    check = compare_with_outputs(f"the {type(whole).__name__}'s own outputs", x, made, read)
+    check = agreement_with_outputs(f"the {type(whole).__name__}'s own outputs", x, made, read)
     if several:
         agree, gap = (found > 0.5).numpy() == (said == 1), (found - 0.5).abs().numpy()
     elif is_classifier:

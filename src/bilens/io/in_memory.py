@@ -68,12 +68,7 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
         },
         stored=module_tensors(module),
         load_report=LoadReport(
-            found.made_of,
-            False,
-            found.checks,
-            found.left_out,
-            found.head,
-            found.unverified,
+            found.made_of, False, found.checks, found.left_out, found.head, found.unverified
         ),
         original=module,
         ends=ends_of(content),

@@ -24,6 +24,7 @@ CLASSES: dict[str, type[nn.Module]] = {
     "TopKSAE": TopKSAE,
 }
 REQUIRED = ("format", "format_version", "class", "arguments")
+# what a model folder says beside the module, as a `LoadedModel` does
 OPTIONAL = ("input_shape", "input_names", "input_mean", "input_scale", "output_names")
 
 

@@ -24,6 +24,7 @@ from bilens.io.loaded_model import (
 from bilens.io.model_config import (
     FORMAT,
     FORMAT_VERSION,
+    OPTIONAL,
     ModelConfig,
     config_of,
     is_list_of,
@@ -150,12 +151,8 @@ def read_model_folder(folder: Path, options: ReadOptions | None = None) -> Loade
         module.eval(),
         str(folder),
         file_sha256(weights_path),
-        config.input_shape,
-        config.output_names,
-        parse_provenance(weights_path, metadata),
-        config.input_names,
-        input_mean=config.input_mean,
-        input_scale=config.input_scale,
+        provenance=parse_provenance(weights_path, metadata),
+        **{name: getattr(config, name) for name in OPTIONAL},
     )
 
 

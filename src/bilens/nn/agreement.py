@@ -19,7 +19,7 @@ ROUNDINGS = 16  # how much more a module may round than its layers, multiplied o
 # Of the largest output: what is wrong is off by far more, rounding by far less.
 FLOAT64 = 1e-6  # both sides run in float64
 ROUNDED = 1e-5  # the source may round to float32 inside
-TOP_K = 1e-3  # rounding may choose another latent of two that are nearly equal
+Block = tuple[Tensor, Tensor, Tensor, Tensor]  # made, in float64, rounded, and the rows kept
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,8 @@ class Agreement:
 
     def to_dict(self) -> dict[str, str | int | float]:
         """Return what is stored of it, as JSON values."""
-        return {
-            "layer": self.layer,
-            "source": self.source,
-            "rows": self.rows,
-            "max_error": self.max_error,
-            "relative_error": self.relative_error,
-        }
+        stored = ("layer", "source", "rows", "max_error", "relative_error")
+        return {name: getattr(self, name) for name in stored}
 
     def required(self, error: type[BilensError] = NumericalError, because: str = "") -> Agreement:
         """Return the comparison if it has passed, and raise otherwise, with what may be why."""
@@ -105,11 +100,27 @@ def agrees(
     return agreement(layer, source, original(x), read(x), FLOAT64).required()
 
 
-def inputs_at_scales(width: int) -> Tensor:
-    """Return the same normal inputs at several scales, the first row zero, (rows, width)."""
-    x = torch.cat([scale * normal_inputs(width) for scale in SCALES])
-    x[0] = 0
-    return x
+def inputs_at_scales(width: int, gaps: bool = False) -> Tensor:
+    """Return the same normal inputs at several scales, the first row zero, (rows, width).
+
+    With `gaps` more rows, and entries of others, are zero.
+    """
+    x = torch.stack([scale * normal_inputs(width) for scale in SCALES])
+    x[0, 0] = 0
+    if gaps:
+        x[:, 0] = 0
+        x[:, 1::4, ::2] = 0
+        x[:, 2::4, 1::2] = 0
+    return x.flatten(0, 1)
+
+
+def inputs_that_reach(matrix: Tensor, shift: Tensor) -> Tensor:
+    """Return inputs of which matrix · x + shift has several scales: of the size the model is for.
+
+    They are rounded to float32, since a model may read no more, and followed by plain inputs.
+    """
+    x = (inputs_at_scales(len(matrix), gaps=True) - shift) @ torch.linalg.pinv(matrix).T
+    return torch.cat([x, inputs_at_scales(matrix.shape[1], gaps=True)]).float().double()
 
 
 def agreement_with_run(
@@ -129,24 +140,62 @@ def agreement_with_run(
         float32 does, 2²⁹ times smaller.
     """
     coarse = torch.float32 if made.dtype == torch.float64 else made.dtype
-    unit, found = unit_roundoff(made), list[Agreement]()
     finer = torch.finfo(made.dtype).eps / torch.finfo(coarse).eps
     pairs = [(in_float64(one), in_dtype(one, coarse)) for one in layers]
-    for start in range(0, len(x), ROWS):
+
+    def block(start: int) -> Block:
         rows, given = (part[start : start + ROWS].cpu() for part in (made, x))
         exact, rounded = given.double(), given.to(coarse)
         for wide, narrow in pairs:
             exact, rounded = wide(exact), narrow(rounded)
         exact, rounded = finish(exact), finish(rounded)
-        kept = rounded.isfinite().all(dim=-1)  # elsewhere the dtype has no number for the answer
+        # elsewhere the dtype has no number for the answer
+        return rows, exact, rounded, rounded.isfinite().all(dim=-1)
+
+    blocks = map(block, range(0, len(x), ROWS))
+    none = f"{layer}: {made.dtype} holds none of the answers."
+    return worst_of(layer, AS_IT_RUNS, blocks, none, finer, unit_roundoff(made))
+
+
+def agreement_with_outputs(
+    source: str, x: Tensor, made: Tensor, read: Callable[[Tensor], Tensor]
+) -> Agreement:
+    """Compare layers with what a file or an object made of x; rows that overflow are left out.
+
+    Math: as `agreement_with_run`, with `read` for the layers, and no less than `ROUNDED`.
+    """
+
+    def block(start: int) -> Block:
+        given, rows = (part[start : start + ROWS] for part in (x, made))
+        return rows, read(given), read(given.to(made.dtype)), rows.isfinite().all(dim=1)
+
+    blocks = map(block, range(0, len(x), ROWS))
+    none = f"{source}: none is a finite number, so that nothing is compared."
+    unit = torch.finfo(made.dtype).eps / 2
+    return worst_of("output", source, blocks, none, 1.0, unit, ROUNDED).required()
+
+
+def worst_of(
+    layer: str,
+    source: str,
+    blocks: Iterable[Block],
+    none: str,
+    finer: float,
+    unit: float,
+    least: float = 0.0,
+) -> Agreement:
+    """Return the comparison of rows at a time that came out worst; `none` says there are none."""
+    found, count = list[Agreement](), 0
+    for made, exact, rounded, kept in blocks:
+        count += len(made)
         if bool(kept.any()):
-            ours = agreement(layer, AS_IT_RUNS, exact[kept], rounded[kept])
-            allowed = ROUNDINGS * (finer * ours.relative_error + unit)
-            found.append(agreement(layer, AS_IT_RUNS, rows[kept], exact[kept], allowed))
+            ours = agreement(layer, source, exact[kept], rounded[kept]).relative_error
+            allowed = max(least, ROUNDINGS * (finer * ours + unit))
+            found.append(agreement(layer, source, made[kept], exact[kept], allowed))
     if not found:
-        raise NumericalError(f"{layer}: {made.dtype} holds none of the answers.")
+        raise NumericalError(none)
     worst = max(found, key=lambda one: (not one.passed, one.relative_error / one.tolerance))
-    return replace(worst, rows=len(made))
+    return replace(worst, rows=count)
 
 
 def unit_roundoff(made: Tensor) -> float:

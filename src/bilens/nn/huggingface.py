@@ -22,6 +22,13 @@ from bilens.version import VERSION
 EMBED, UNEMBED = "model.embed_tokens.weight", "lm_head.weight"
 FINAL_NORM = "model.norm.weight"
 BRANCHES = {"left": "gate_proj", "right": "up_proj", "down": "down_proj"}
+SIZES = {  # ours: theirs
+    "vocab_size": "vocab_size",
+    "d_model": "hidden_size",
+    "d_hidden": "intermediate_size",
+    "n_layer": "num_hidden_layers",
+    "n_head": "num_attention_heads",
+}
 NORMS = ("input_layernorm.weight", "post_attention_layernorm.weight")
 
 
@@ -36,11 +43,7 @@ def llama_config(config: TransformerConfig, dtype: torch.dtype) -> dict[str, Any
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_act": config.gate or "linear",
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.d_model,
-        "intermediate_size": config.d_hidden,
-        "num_hidden_layers": config.n_layer,
-        "num_attention_heads": config.n_head,
+        **{theirs: getattr(config, ours) for ours, theirs in SIZES.items()},
         "num_key_value_heads": config.n_head,
         "head_dim": config.d_head,
         "max_position_embeddings": config.n_ctx,

@@ -18,9 +18,7 @@ from bilens.base.errors import NotQuadraticError, UsageError
 
 Gate = Literal["relu", "gelu", "silu"]
 GATES: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": functional.relu,
-    "gelu": functional.gelu,
-    "silu": functional.silu,
+    name: getattr(functional, name) for name in get_args(Gate)
 }
 
 

@@ -39,10 +39,7 @@ def layer_views(module: Module) -> dict[str, LayerView]:
         views = [view_in_classifier(module, index) for index in range(len(module.layers))]
     elif isinstance(module, BilinearTransformer):
         views = [
-            replace(
-                view_of(mlp, f"blocks.{index}.mlp", "residual stream", FOLDED),
-                tensors=parameters_in(module, f"blocks.{index}.mlp."),
-            )
+            view_of(mlp, f"blocks.{index}.mlp", "residual stream", FOLDED, inside=True)
             for index, mlp in enumerate(module.mlps)
         ]
     else:
@@ -52,29 +49,22 @@ def layer_views(module: Module) -> dict[str, LayerView]:
 
 def view_in_classifier(model: BilinearClassifier, index: int) -> LayerView:
     """Return a view of a layer: the first contains the embedding, the last the head."""
-    layer = layer_at(model, index)
     first, last = index == 0, index == len(model.layers) - 1
-    width = layer.left.out_features
-    d_out = model.head.out_features if last else width
-    return LayerView(
-        FactorSizes(d_out, width, model.embed.in_features if first else width),
-        activation_of(layer),
-        layer.left.weight.dtype,
-        lambda: layer_of_classifier(model, index),
-        reads="inputs" if first else "neurons",
+    reads: Reads = "inputs" if first else "neurons"
+    view = view_of(layer_at(model, index), f"layers.{index}", reads)
+    d_in = model.embed.in_features if first else view.sizes.d_in
+    d_out = model.head.out_features if last else view.sizes.d_out
+    holders = (f"{view.name}.", *["embed."] * first, *["head."] * last)
+    parameters = model.named_parameters()
+    return replace(
+        view,
+        sizes=FactorSizes(d_out, view.sizes.d_hidden, d_in),
+        read=lambda: layer_of_classifier(model, index),
         gives="logits" if last else "neurons",
-        name=f"layers.{index}",
         embedding=(lambda: wide(model.embed.weight)) if first else None,
-        tensors=parameters_in(model, f"layers.{index}.", *["embed."] * first, *["head."] * last),
+        tensors={name: one.numel() for name, one in parameters if name.startswith(holders)},
         basis_name=None if first else lambda: model.basis_name(index),
-        live=True,
     )
-
-
-def parameters_in(module: nn.Module, *prefixes: str) -> dict[str, int]:
-    """Return name → number of the parameters whose names begin with a prefix."""
-    named = module.named_parameters()
-    return {name: one.numel() for name, one in named if name.startswith(prefixes)}
 
 
 def layer_at(model: BilinearClassifier, index: int) -> BilinearLayer:
@@ -83,9 +73,12 @@ def layer_at(model: BilinearClassifier, index: int) -> BilinearLayer:
     return layer
 
 
-def view_of(layer: nn.Module, name: str, reads: Reads, about_input: str = "") -> LayerView:
-    """Return a view of a layer or an MLP of ours that is read by itself."""
+def view_of(
+    layer: nn.Module, name: str, reads: Reads, about_input: str = "", inside: bool = False
+) -> LayerView:
+    """Return a view of a layer or an MLP of ours, by itself or `inside` a model."""
     assert isinstance(layer, BilinearLayer | MLP), "of ours"
+    prefix = f"{name}." if inside else ""
     inner = layer.left if isinstance(layer, BilinearLayer) else layer.up
     hidden = inner.out_features
     d_out = getattr(layer, "down", inner).out_features
@@ -98,7 +91,7 @@ def view_of(layer: nn.Module, name: str, reads: Reads, about_input: str = "") ->
         reads,
         about_input=about_input,
         name=name,
-        tensors=parameters_in(layer, ""),
+        tensors={f"{prefix}{name}": one.numel() for name, one in layer.named_parameters()},
         live=True,
     )
 
@@ -120,17 +113,15 @@ def wide_bias(layer: nn.Linear) -> Tensor | None:
 
 def layer_of_classifier(model: BilinearClassifier, index: int) -> GLUWeights:
     """Return one layer in float64, with the embedding before it or the head behind it."""
-    layer = layer_at(model, index)
-    left, right = wide(layer.left.weight), wide(layer.right.weight)
-    last = index == len(model.layers) - 1
-    down = wide(model.head.weight) if last else torch.eye(len(left)).to(left)
-    linear = down if model.residual else None
-    if index == 0:
-        embed = wide(model.embed.weight)
-        left, right = left @ embed, right @ embed
-        linear = None if linear is None else linear @ embed
-    biases = wide_bias(layer.left), wide_bias(layer.right)
-    return GLUWeights(down, left, right, activation_of(layer), *biases, linear)
+    layer = plain_weights(layer_at(model, index))
+    assert isinstance(layer, GLUWeights), "of two branches"
+    down = wide(model.head.weight) if index == len(model.layers) - 1 else layer.down
+    layer = replace(layer, down=down, linear=down if model.residual else None)
+    if index > 0:
+        return layer
+    embed = wide(model.embed.weight)
+    linear = None if layer.linear is None else layer.linear @ embed
+    return replace(layer, gate=layer.gate @ embed, value=layer.value @ embed, linear=linear)
 
 
 def plain_weights(layer: BilinearLayer | MLP) -> Layer:

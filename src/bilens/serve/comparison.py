@@ -15,7 +15,6 @@ from bilens.api.comparison import (
     is_of_columns,
     is_one_exact_layer,
     layer_changes,
-    read_alike,
     whole_difference,
 )
 from bilens.base import silent
@@ -141,8 +140,7 @@ def weights(served: ServedFolder, first: ModelPage, second: ModelPage) -> Change
 
 
 def difference_of(a: OpenModel, b: OpenModel) -> tuple[Difference, int, float | None]:
-    model, baseline = read_alike(b.model, a.model)
-    alignment = align_models(model, baseline)
+    alignment = align_models(b.model, a.model)
     found = whole_difference(alignment, silent)
     layers, left_out, r_squared = changed_layers(alignment)
     source = structs.replace(found.baseline, path=a.name)

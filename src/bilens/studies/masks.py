@@ -9,10 +9,11 @@ from functools import partial
 from itertools import product
 from typing import Any
 
+from bilens.api.provenance import image_origin
 from bilens.data.images import ImageDataset
+from bilens.data.model_interface import LabelledData
 from bilens.findings.attack import TOLERANCE, attack_classifier
 from bilens.findings.perturbations import AttackRequest
-from bilens.findings.subject import LabelledImages
 from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
 from bilens.studies.comparison import Measured, Published, spread, table
@@ -150,12 +151,12 @@ def attack_all(
 def attacked(
     name: str, request: AttackRequest, data: ImageDataset, model: BilinearClassifier
 ) -> Record:
+    origin = image_origin(data)
     found = attack_classifier(
         model,
-        LabelledImages(data.train_images, data.train_labels),
-        LabelledImages(data.test_images, data.test_labels),
+        LabelledData(data.train_images, data.train_labels, origin, shape=data.image_shape),
+        LabelledData(data.test_images, data.test_labels, origin, shape=data.image_shape),
         request,
-        input_shape=data.image_shape,
     )
     content, lengths = to_json(found), sum(epsilon > 0 for epsilon in found.epsilons)
     masks = [mask for objective in found.objectives for mask in objective.perturbations]

@@ -2,23 +2,15 @@
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
-from bilens.algebra.approximation.activation import CLAMPED, Activation, ActivationName
+from bilens.algebra.approximation.activation import Activation, ActivationName
 from bilens.base.errors import UsageError
 
 QUICK = 1.702  # of the quick GELU, t · sigmoid(1.702 t) = silu(1.702 t) / 1.702
 QUICK_GELU = "quick_gelu"
 SPELLINGS: dict[str, ActivationName] = {
-    "identity": "identity",
-    "relu": "relu",
-    "leaky_relu": "leaky_relu",
-    "squared_relu": "squared_relu",
-    "gelu": "gelu",
-    "gelu_tanh": "gelu_tanh",
-    "silu": "silu",
-    "tanh": "tanh",
-    CLAMPED: CLAMPED,
-    "sigmoid": "sigmoid",
+    **{name: name for name in get_args(ActivationName)},
     "linear": "identity",
     "none": "identity",
     "logistic": "sigmoid",

@@ -52,12 +52,11 @@ def load_sae(
 def build_sae(path: Path, roles: Roles) -> TopKSAE:
     check_matrices(path, {"encoder": roles.encoder})
     num_latents, d_in = roles.encoder.shape
-    expected = {
-        "encoder": (num_latents, d_in),
-        "encoder_bias": (num_latents,),
-        "decoder": (num_latents, d_in),
-        "decoder_bias": (d_in,),
-    }
+    try:
+        sae = TopKSAE(d_in, num_latents, roles.k, sign=roles.sign).to(roles.encoder.dtype)
+    except UsageError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    expected = {name: tuple(one.shape) for name, one in sae.named_parameters()}
     state: dict[str, Tensor] = {name: getattr(roles, name) for name in expected}
     asks = f"an encoder of {num_latents} latents for width {d_in} asks for"
     check_shapes(path, state, expected, asks)
@@ -65,10 +64,6 @@ def build_sae(path: Path, roles: Roles) -> TopKSAE:
         shift = roles.encoder.double() @ roles.decoder_bias.double()
         bias = roles.encoder_bias
         state["encoder_bias"] = (bias.double() + shift).to(bias.dtype)
-    try:
-        sae = TopKSAE(d_in, num_latents, roles.k, sign=roles.sign).to(roles.encoder.dtype)
-    except UsageError as error:
-        raise CheckpointError(f"{path}: {error}") from None
     sae.load_state_dict({**state, "scale": sae.scale})
     return sae.eval()
 

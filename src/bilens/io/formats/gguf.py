@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bilens.algebra.approximation.activation import ActivationName
 from bilens.base.errors import CheckpointError, optional_package
 from bilens.base.files import file_sha256
 from bilens.io.byte_ranges import Block, Opened, Region, Span, opened
 from bilens.io.formats.activations import activation_named
 from bilens.io.formats.ends import Ends, ends_of
-from bilens.io.formats.families import AFTER, FAMILIES, LAYER, PLAIN, RMS
+from bilens.io.formats.families import FAMILIES, LESS_ONE, Family
 from bilens.io.formats.gguf_header import GGUFHeader, HeaderReader, TensorEntry
 from bilens.io.formats.source import compare_ends
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
@@ -46,42 +45,27 @@ QUERIES_OR_KEYS = re.compile(r"blk\.\d+\.attn_(q|k)\.(?:weight|bias)")
 NORMS = ("ffn_norm", "ffn_post_norm", "post_ffw_norm")  # beside the MLP, not in it
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """What llama.cpp computes in the MLPs of an architecture; the file does not say it."""
-
-    model_type: str  # what Hugging Face calls it
-    about_input: str = RMS  # what an MLP receives, in words
-    activation: ActivationName = "silu"  # φ
-    layout: Layout = SEPARATE  # the names of its linear maps
-
-    def ends(self, name: str, said: Mapping[str, Any], width: int) -> Ends | None:
-        """Return where the tokens of a file are: gains are stored as they act, names are others."""
-        content = {
-            **{key: said.get(f"{name}.{other}") for key, other in SCALES.items()},
-            "hidden_size": width,
-            "model_type": self.model_type,
-        }
-        found = ends_of({key: value for key, value in content.items() if value is not None})
-        return None if found is None else replace(found, **IN_GGUF)
-
-
+# architecture → what Hugging Face calls it; llama.cpp computes the same there, and no file says it
 ARCHITECTURES = {
-    **{name: Architecture(name) for name in ("llama", "qwen2", "qwen3", "smollm3", "olmoe")},
-    "granite": Architecture("granite", FAMILIES["granite"].about_input),
-    "qwen2moe": Architecture("qwen2_moe"),
-    "qwen3moe": Architecture("qwen3_moe"),
-    "deepseek2": Architecture("deepseek_v3"),
-    "olmo": Architecture("olmo", PLAIN),
-    "olmo2": Architecture("olmo2", FAMILIES["olmo2"].about_input),
-    "command-r": Architecture("cohere", FAMILIES["cohere"].about_input),
-    "stablelm": Architecture("stablelm", LAYER),
-    "gemma": Architecture("gemma", RMS, "gelu_tanh"),
-    "gemma2": Architecture("gemma2", RMS + AFTER, "gelu_tanh"),
-    "gemma3": Architecture("gemma3_text", RMS + AFTER, "gelu_tanh"),
-    "phi3": Architecture("phi3", layout=FUSED),
-    "glm4": Architecture("glm4", RMS + AFTER, layout=FUSED),
+    **{name: name for name in ("llama", "qwen2", "qwen3", "smollm3", "olmoe", "granite", "olmo")},
+    **{name: name for name in ("olmo2", "stablelm", "gemma", "gemma2", "phi3", "glm4")},
+    "qwen2moe": "qwen2_moe",
+    "qwen3moe": "qwen3_moe",
+    "deepseek2": "deepseek_v3",
+    "command-r": "cohere",
+    "gemma3": "gemma3_text",
 }
+
+
+def ends_said(name: str, said: Mapping[str, Any], width: int) -> Ends | None:
+    """Return where the tokens of a file are: gains are stored as they act, names are others."""
+    content = {
+        **{key: said.get(f"{name}.{other}") for key, other in SCALES.items()},
+        "hidden_size": width,
+        "model_type": ARCHITECTURES[name],
+    }
+    found = ends_of({key: value for key, value in content.items() if value is not None})
+    return None if found is None else replace(found, **IN_GGUF)
 
 
 def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
@@ -91,14 +75,14 @@ def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
     parts = parts_of(path)
     header = parts[0][0]
     name = header.values.get("general.architecture")
-    found = ARCHITECTURES.get(name) if isinstance(name, str) else None
-    if found is None:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         raise CheckpointError(
             f"{path}: is of the architecture {name!r}; gated MLPs are read of "
             f"{', '.join(sorted(ARCHITECTURES))}."
         )
-    blocks = header.number(f"{name}.block_count")
-    entries = {name: one for part, _ in parts for name, one in part.tensors.items()}
+    family, blocks = FAMILIES[ARCHITECTURES[name]], header.number(f"{name}.block_count")
+    about_input = family.about_input.replace(LESS_ONE, "")
+    entries = {key: one for part, _ in parts for key, one in part.tensors.items()}
     if not 0 < blocks <= len(entries):
         raise CheckpointError(
             f"{path}: has {len(entries)} tensors and claims {blocks} blocks: check that "
@@ -106,10 +90,10 @@ def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
         )
     whole = {key: one for part in parts for key, one in stored_tensors(*part).items()}
     store = {key: tensor for key, tensor in whole.items() if in_an_mlp(key)}
-    phi = activation_named(found.activation)
+    phi = activation_named(family.activation)
     layers: dict[str, tuple[LayerLocation, StoredMLP]] = {}
     for index in range(blocks):
-        for location in locations_in_block(path, store, index, found):
+        for location in locations_in_block(path, store, index, family):
             if options.wants(location.name):
                 layers[location.name] = (location, StoredMLP.of(store, location, phi.phi))
     if not layers:
@@ -123,13 +107,13 @@ def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
             "format": f"GGUF {name}",
             "read": "the gated MLPs alone, dequantised",
             "stored_as": ", ".join(sorted(package.GGMLQuantizationType(k).name for k in kinds)),
-            "mlp_input": found.about_input,
+            "mlp_input": about_input,
         },
-        views={key: layer.view(found.about_input) for key, (_, layer) in layers.items()},
+        views={key: layer.view(about_input) for key, (_, layer) in layers.items()},
         stored=whole,
         headers=headers_of(whole) if options.in_place(path) else {},
-        compare=partial(compare_ends, store, layers, found.model_type),
-        ends=found.ends(str(name), header.values, next(iter(layers.values()))[1].sizes.d_in),
+        compare=partial(compare_ends, store, layers, ARCHITECTURES[name]),
+        ends=ends_said(name, header.values, next(iter(layers.values()))[1].sizes.d_in),
     )
 
 
@@ -172,9 +156,7 @@ def parts_of(path: Path) -> list[tuple[GGUFHeader, Opened]]:
 GGUF = Format("GGUF", lambda path: path.suffix == ".gguf", read_gguf)
 
 
-def locations_in_block(
-    path: Path, store: Store, index: int, found: Architecture
-) -> list[LayerLocation]:
+def locations_in_block(path: Path, store: Store, index: int, family: Family) -> list[LayerLocation]:
     """Return the MLP of a block, or its experts; no tensor is missing or left over."""
     prefix, name = f"blk.{index}.", f"layers.{index}.mlp"
     names = {key.removeprefix(prefix) for key in store if key.startswith(prefix)}
@@ -192,7 +174,9 @@ def locations_in_block(
         names -= {*ROUTERS}
     else:
         bias = any(key.endswith(".bias") for key in names)
-        found_at = [found.layout.at(name, prefix, bias)]
+        theirs = family.homes[0].layout
+        layout = FUSED if theirs.gate == theirs.up else SEPARATE
+        found_at = [layout.at(name, prefix, bias)]
     expected = {tensor.removeprefix(prefix) for one in found_at for tensor in one.tensors()}
     check_names(path, names, expected)
     return found_at

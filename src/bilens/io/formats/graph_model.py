@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from bilens.base.errors import BilensError, CheckpointError
 from bilens.io.loaded_model import LoadedModel, LoadReport
-from bilens.io.source_check import compare_with_outputs, inputs_that_reach
 from bilens.io.stored_mlp import Store
+from bilens.nn.agreement import agreement_with_outputs, inputs_that_reach
 from bilens.nn.layer_view import LayerView
 from bilens.nn.mlp_search.find_mlps import Check, in_words, mlps_in_graph
 
@@ -97,7 +97,7 @@ class Operations:
             if found.head == "log_softmax":  # logarithms of what is nearly 0 are rounded anyhow
                 made = made.exp()
             read = partial(run_layers, views, found.head)
-            whole = compare_with_outputs(source, inputs_of(views[0]), made, read)
+            whole = agreement_with_outputs(source, inputs_of(views[0]), made, read)
             checks, unverified = {"output": whole}, ()
         elif unverified:
             checks = {}

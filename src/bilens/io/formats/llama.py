@@ -22,7 +22,7 @@ from bilens.io.tensors import check_layer_count, check_names, check_shapes
 from bilens.nn import BilinearTransformer
 from bilens.nn.agreement import Agreement
 from bilens.nn.block import TransformerConfig
-from bilens.nn.huggingface import BRANCHES, UNEMBED, from_llama_tensors, llama_shapes
+from bilens.nn.huggingface import BRANCHES, SIZES, UNEMBED, from_llama_tensors, llama_shapes
 from bilens.nn.layer_view import LayerView
 from bilens.nn.mlp import Gate
 from bilens.nn.module_layers import layer_views
@@ -31,13 +31,6 @@ GATES: dict[object, Gate | None] = {
     "linear": None,
     **{gate: gate for gate in get_args(Gate)},
     "swish": "silu",
-}
-SIZES = {  # ours: theirs
-    "vocab_size": "vocab_size",
-    "d_model": "hidden_size",
-    "d_hidden": "intermediate_size",
-    "n_layer": "num_hidden_layers",
-    "n_head": "num_attention_heads",
 }
 OLD_BUFFER = ".rotary_emb.inv_freq"  # in older files; it follows from the configuration
 

@@ -31,11 +31,14 @@ from bilens.nn.block import NAME, POINTS
 from bilens.nn.topk_sae import TopKSAE
 
 
-def negative_kept(library: str) -> UsageError:
-    return UsageError(
-        f'the autoencoder keeps negative activations (sign="raw"), and {library} sets them to '
-        "zero: it would be another function; use the official layout."
-    )
+def folded_for(sae: TopKSAE, library: str) -> TopKSAE:
+    """Return an autoencoder of scale 1, if a library computes the same."""
+    if sae.sign != "relu":
+        raise UsageError(
+            f'the autoencoder keeps negative activations (sign="raw"), and {library} sets them to '
+            "zero: it would be another function; use the official layout."
+        )
+    return sae.folded()
 
 
 # ---- SAELens: `cfg.json` beside `sae_weights.safetensors`, of version 6 and of those before
@@ -176,9 +179,7 @@ def said_by(content: Mapping[str, Any]) -> dict[str, str]:
 
 def saelens_files(sae: TopKSAE, provenance: Mapping[str, str]) -> dict[str, bytes]:
     """Return the files of an autoencoder in the layout of SAELens, name → content."""
-    if sae.sign != "relu":
-        raise negative_kept("top-k of SAELens")
-    folded = sae.folded()
+    folded = folded_for(sae, "top-k of SAELens")
     metadata = {"sae_lens_version": VERSION, "sae_lens_training_version": None}
     if "hook" in provenance:
         block, _, point = provenance["hook"].rpartition(".")
@@ -246,9 +247,7 @@ SPARSIFY = Format("sparsify", lambda path: (path / SPARSIFY_WEIGHTS).exists(), r
 
 def sparsify_files(sae: TopKSAE, _: Mapping[str, str]) -> dict[str, bytes]:
     """Return the files of an autoencoder in the layout of sparsify, name → content."""
-    if sae.sign != "relu":
-        raise negative_kept("sparsify")
-    folded = sae.folded()
+    folded = folded_for(sae, "sparsify")
     content = {
         "activation": "topk",
         "expansion_factor": max(1, folded.num_latents // folded.d_in),
