@@ -151,9 +151,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     for kind in ("embedded", "data-dir", "cache", "download", "tensors", "new"):
         data_source(recorder, DataOrigin("", "read from the folder data", kind, 9, ""))
     sources = [key for key in CATALOGUES["en"] if key.startswith("source.")]
-    assert "as it runs" in shown_value(
-        recorder, "source", " and ".join(key[7:] for key in sources)
-    )
+    assert "as it runs" in shown_value(recorder, "source", " and ".join(key[7:] for key in sources))
     model = AuditReport(make_document(shape=(9, 9))).record.model
     for index in range(81):
         place(recorder, model, [float(each == index) for each in range(81)], brief=index > 0)
