@@ -70,8 +70,8 @@ FROZEN = {
     ),
     "trace": (
         "model --layer --input-sae --output-sae --corpus --column --limit --tokens --latent "
-        "--toward --outputs --pairs --features --top --dictionaries --html --lang --graph --seed --overwrite "
-        "--json"
+        "--toward --outputs --pairs --features --top --dictionaries --html --lang --graph --seed "
+        "--overwrite --json"
     ),
     "convert": (
         "model --to --out --text --measure --column --held-out --tokens --minutes --layers "
