@@ -140,7 +140,9 @@ def test_an_autoencoder_learns_bare_activations(tmp_path: Path) -> None:
     rows = torch.randn(300, 6, generator=torch.Generator().manual_seed(0))
     sae = bl.train_sae(rows, tmp_path / "a", **{**SAE, "tokens": 6000}, buffer_size=128)
     module = bl.load(tmp_path / "a").module
-    left = float((module(rows).detach() - rows).square().sum() / (rows - rows.mean(0)).square().sum())
+    left = float(
+        (module(rows).detach() - rows).square().sum() / (rows - rows.mean(0)).square().sum()
+    )
     assert left < 0.5
     assert sae.history[-1].fvu["activations"] < sae.history[0].fvu["activations"]
     again = bl.train_sae(rows, tmp_path / "b", **{**SAE, "tokens": 6000}, buffer_size=128)

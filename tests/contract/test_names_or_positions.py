@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, strategies as st
 
 import bilens as bl
-from bilens.base.errors import DataError
+from bilens.api.layer_reading import LayerOutputs, Request, read_outputs
+from bilens.base.errors import BilensError, DataError
 from bilens.data.images import ImageDataset
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearClassifier
@@ -145,3 +146,44 @@ def test_numbers_of_one_meaning_are_read(names: tuple[str, ...], tmp_path: Path)
     model, labels = saved(module, tmp_path / "model", names), module(x).argmax(dim=1)
     for given_labels in (labels, labels.numpy()):
         assert accuracy(model, (x, given_labels)) == 1.0
+
+
+# ---- outputs that are asked for
+
+
+@fewer(2)
+@given(seed=seeds)
+@cell("decompose", "permuted outputs", "other names")
+@cell("attack", "permuted outputs", "other names")
+def test_a_text_is_a_name_where_classes_are_called_by_numbers(
+    seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """`1,2` gave the classes that are called 1 and 2, and `1-2` those called 2 and 3."""
+    module, x = module_of(seed), inputs()
+    model = saved(module, tmp_path_factory.mktemp("m") / "model", ("1", "2", "3"))
+    data = (x, (torch.arange(ROWS) % 3).numpy())
+
+    def asked(**options: Any) -> list[str]:
+        layer = LayerOutputs.of(model, "layers.0")
+        return read_outputs(layer, Request(**options)).names
+
+    assert asked(outputs="1,2") == ["1", "2"]
+    assert asked(outputs=(1, 2)) == ["2", "3"]
+    assert asked(contrast=("3", "1")) == ["3 − 1"]
+    for refused in ({"outputs": "1-2"}, {"outputs": "0"}, {"contrast": ("0", "1")}):
+        with pytest.raises(BilensError, match=r"names no output .*names 1, 2, 3"):
+            asked(**refused)
+    for options in ({"target": "0"}, {"target": "2", "source": "0"}):
+        with pytest.raises(BilensError, match=r"names no output .*names 1, 2, 3"):
+            bl.attack_model(model, data, epsilons=[0.5], **options)
+    record = bl.attack_model(model, data, target="1", epsilons=[0.5]).record
+    assert {one.target for one in record.objectives} == {0}
+
+
+def test_a_span_of_positions_is_read_where_outputs_have_no_numbers_for_names(
+    tmp_path: Path,
+) -> None:
+    for names, expected in ((None, ["1", "2"]), (("a", "b", "c"), ["b", "c"])):
+        bl.save(module_of(6), tmp_path / "m", output_names=names, overwrite=True)
+        layer = LayerOutputs.of(bl.load(tmp_path / "m"), "layers.0")
+        assert read_outputs(layer, Request(outputs="1-2")).names == expected
