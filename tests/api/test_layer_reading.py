@@ -151,7 +151,10 @@ def test_what_is_a_name_is_taken_as_one() -> None:
     result = read(DIGITS, "layers.0", contrast=("2", "1"))
     assert result.names == ["2 − 1"]
     assert result.outputs == [0, 2]
-    assert read(DIGITS, "layers.0", outputs="1,0").names == ["1", "2"]
+    assert read(DIGITS, "layers.0", outputs="1,2").names == ["1", "2"]
+    for text in ("0", "1,0", "0-2", "1-2"):
+        with pytest.raises(UsageError, match="expected one of the names 2, 7, 1, or in Python"):
+            read(DIGITS, "layers.0", outputs=text)
     assert read(DIGITS, "layers.0", contrast=(2, 1)).names == ["1 − 7"]  # numbers are indices
 
 

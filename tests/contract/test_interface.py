@@ -173,6 +173,8 @@ def in_every_form(one: World, folder: Path) -> dict[str, tuple[LoadedModel, Any]
         "floats": (one.model(named=False), (x.numpy(), y.numpy().astype(np.float32))),
         "positions in a file": (one.model(named=False), folder / "positions.npz"),
     }
+    if {*one.classes} <= {*"012"}:  # numbers that could be either are refused
+        del found["floats"], found["positions in a file"]
     if all(name.isdecimal() for name in one.classes):
         numbers = np.array([*map(int, one.right)])
         found["numbers"] = whole, (one.frame, numbers)

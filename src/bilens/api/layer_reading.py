@@ -118,6 +118,12 @@ class LayerOutputs:
         names = named or tuple(map(str, range(view.sizes.d_out)))
         return cls(layer, view.gives, names, logits[-1] if logits else None)
 
+    @property
+    def called_by_numbers(self) -> bool:
+        """Whether names are numbers that are not the positions, so that a text is a name."""
+        numbers = any(re.fullmatch(r"[-+.\d\s]+", name) for name in self.names)
+        return numbers and self.names != tuple(map(str, range(len(self.names))))
+
     def refuse_neurons(self, what: str) -> None:
         """Refuse a reading of classes where the outputs are neurons."""
         if self.kind == "neurons":
@@ -163,7 +169,7 @@ def output_index(value: int | str, outputs: LayerOutputs) -> int:
     named = index_of_name(value, outputs)
     if named is not None:
         return named
-    if re.fullmatch(r"-?\d{1,9}", value):
+    if not outputs.called_by_numbers and re.fullmatch(r"-?\d{1,9}", value):
         return int(value)
     raise UsageError(f"{value!r} names no output of {expected(outputs)}.")
 
@@ -181,6 +187,7 @@ def select_outputs(text: str | tuple[int, ...] | None, outputs: LayerOutputs) ->
         return [*dict.fromkeys(text)]
     for part in (part.strip() for part in text.split(",")):
         span = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part)
+        span = None if outputs.called_by_numbers else span
         named = index_of_name(part, outputs)
         if named is not None:
             chosen[named] = None
@@ -210,8 +217,10 @@ def expected(outputs: LayerOutputs) -> str:
             f"{indices}as 3-7, since its outputs are neurons inside the model, without names; to "
             f"name classes, read the logits alone, with --layer {outputs.logits}"
         )
-    more = ", …" if len(names) > 5 else ""
-    return f"{indices}as 3-7, or one of the names {', '.join(names[:5])}{more}"
+    called = f"one of the names {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
+    if outputs.called_by_numbers:
+        return f"{outputs.layer}: expected {called}, or in Python indices, as whole numbers"
+    return f"{indices}as 3-7, or {called}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,8 @@ from bilens.data.arrays import Array
 from bilens.data.model_interface import ModelInterface
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+# of files that lie beside images, and are none
+BESIDE = (".csv", ".tsv", ".txt", ".md", ".json", ".xml", ".yaml", ".yml", ".html", ".db", ".ini")
 EIGHT_BITS = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")  # pixels, as Pillow has them
 
 
@@ -24,6 +26,18 @@ def read_images(folder: Path, model: ModelInterface) -> tuple[list[Path], Array]
         raise DataError(
             f"{folder}: holds no data; expected a subfolder with PNG or JPEG images for each "
             "class, or the IDX files of MNIST or Fashion-MNIST."
+        )
+    left = [
+        f"{path.relative_to(folder)}"
+        for path in sorted({*folder.rglob("*"), *folder.glob("*/*")} - {*files})
+        if path.is_file() and path.suffix.lower() not in BESIDE
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    if left:
+        raise DataError(
+            f"{folder}: {len(left)} file{'s' if len(left) > 1 else ''} would not be read "
+            f"({', '.join(left[:5])}{', …' if len(left) > 5 else ''}); expected PNG or JPEG images "
+            "right in the subfolder of their class: convert, move or remove the others."
         )
     check_memory(16 * len(files) * model.d_input, f"{folder}", "pass fewer images")
     found, changed, shape = [], 0, model.input_shape or ()

@@ -128,10 +128,11 @@ class ModelInterface:
     # ---- right answers: what each of them is, decided where it enters
 
     def labels_of_dataset(self, data: ImageDataset, labels: Tensor) -> list[Label]:
-        """Return labels of a data set: positions, or the names that it shares with the model."""
+        """Return labels of a data set: its names, or positions if none is a class of the model."""
         own = tuple(map(str, range(len(data.class_names))))
         named = data.source_kind != "tensors" or data.class_names != own  # said by somebody
-        if named and {*data.class_names} == {*self.classes}:
+        known = self.named()
+        if named and any(place_of(name, known) is not None for name in data.class_names):
             return [ClassName(data.class_names[label]) for label in labels.tolist()]
         return [*map(ClassIndex, labels.tolist())]
 
@@ -148,6 +149,8 @@ class ModelInterface:
             return self.numbers_of(where, texts, numbers)
         if array.dtype.kind == "b" and not {"false", "true"} <= self.named().keys():
             if self.positions or not self.has_names:
+                if not is_tensor:
+                    self.refuse_either(where, [*map(int, array.tolist())])
                 self.note("positions")
                 return [*map(ClassIndex, array.tolist())]
             if {(0.0, ""), (1.0, "")} <= self.named().keys():
@@ -158,8 +161,21 @@ class ModelInterface:
             by_place = self.positions and words
         places = [int(one) for one in numbers if one is not None and one.is_integer()]
         if by_place and len(places) == len(texts):
+            if not is_tensor:
+                self.refuse_either(where, places)
             return [*map(ClassIndex, places)]
         return [*map(ClassName, texts)]
+
+    def refuse_either(self, where: str, places: Sequence[int]) -> None:
+        """Refuse positions of classes that are as well names of classes, of other ones."""
+        named = self.named()
+        called = [place_of(str(place), named) for place in places]
+        if [*places] != called and None not in called and max(places) < len(self.classes):
+            raise DataError(
+                f"{where}: the labels are numbers that could be positions or names of its classes "
+                f"({', '.join(self.classes[:8])}): pass the names as texts, or the "
+                "positions as a tensor of torch."
+            )
 
     def labels_of_cells(self, cells: Cells) -> list[Label]:
         """Return what the cells of a column hold: names, or numbers in the unit of the training.

@@ -1,0 +1,55 @@
+"""Guards against rows that are left out, scaled or numbered otherwise than they were given."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import bilens as bl
+from bilens.base.errors import DataError
+from bilens.io.loaded_model import LoadedModel
+from bilens.nn import BilinearClassifier
+from contract.table import cell
+
+NAMES = ("owl", "cat")
+
+
+def image_model() -> LoadedModel:
+    return LoadedModel(BilinearClassifier(20, 6, 2), "m", "0" * 64, (4, 5), NAMES, {})
+
+
+def pictures(folder: Path, **other: str) -> Path:
+    """Three images of each class, the last of each class in `other` in another place or format."""
+    rng = np.random.default_rng(0)
+    for name in NAMES:
+        for number in range(3):
+            last = other.get(name) if number == 2 else None
+            path = folder / name / (last or f"{number}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(256, size=(4, 5), dtype=np.uint8)).save(path)
+    return folder
+
+
+@pytest.mark.parametrize("other", ["2.bmp", "2.webp", "more/2.png", "more/2.BMP"])
+@cell("audit", "other function")
+def test_an_image_that_is_not_read_is_not_passed_over(other: str, tmp_path: Path) -> None:
+    """30 of 90 images were left out in silence, and the accuracy was that of the others."""
+    with pytest.raises(DataError, match=r"1 file would not be read \(cat"):
+        bl.audit(image_model(), pictures(tmp_path / "x", cat=other), null_samples=39)
+
+
+def test_an_image_outside_every_class_is_not_passed_over(tmp_path: Path) -> None:
+    Image.new("L", (5, 4)).save(pictures(tmp_path / "x") / "2.png")
+    with pytest.raises(DataError, match=r"1 file would not be read \(2\.png"):
+        bl.audit(image_model(), tmp_path / "x", null_samples=39)
+
+
+def test_what_lies_beside_images_is_left_alone(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "x")
+    (folder / "cat" / ".ipynb_checkpoints").mkdir()
+    for name in (".DS_Store", "cat/Thumbs.db", "labels.csv", "cat/.ipynb_checkpoints/2.png"):
+        (folder / name).write_text("no image")
+    found = bl.audit(image_model(), folder, null_samples=39).record.performance
+    assert found is not None
+    assert found.rows == 6
