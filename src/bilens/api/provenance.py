@@ -38,7 +38,7 @@ def given_model(model: object, reader: str, call: str) -> tuple[Any, LoadedModel
         raise UsageError(
             f"{reader} reads a model, got the path {str(model)!r}: use {call.format(loading)}."
         )
-    module = model.module if isinstance(model, LoadedModel) else model
+    module: Any = model.module if isinstance(model, LoadedModel) else model
     if module is model or (module is not None and what_may_differ(module)):
         check_runs_as_read(module)
     return (model.whole(reader), model) if isinstance(model, LoadedModel) else (model, None)
