@@ -119,3 +119,34 @@ def test_a_hook_in_a_transformer_that_was_audited_before_is_seen(tmp_path: Path)
     model.module.mlps[0].register_forward_hook(lambda _, __, made: -made)
     with pytest.raises(BilensError, match="forward hooks"):
         bl.audit(model, null_samples=3)
+
+
+class Scaled(nn.Module):
+    """A network with a number that is no tensor."""
+
+    def __init__(self, number: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.number = nn.Linear(6, 8), nn.Linear(8, 3), number
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.b(torch.tanh(self.a(x * self.number)))
+        return y
+
+
+def normed(eps: float) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8, eps=eps), nn.ReLU(), nn.Linear(8, 3))
+
+
+@cell("audit", "other function", "same function")
+@pytest.mark.parametrize("kind", [Scaled, normed])
+def test_numbers_that_are_no_tensors_are_part_of_the_identity(
+    kind: Callable[[float], nn.Module],
+) -> None:
+    one, other, again = (
+        bl.audit(bl.from_module(kind(number).eval()), null_samples=3).record.reproduce.identity
+        for number in (0.5, 0.25, 0.5)
+    )
+    assert one != other
+    assert one == again
