@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, strategies as st
+from torch import nn
 
 import bilens as bl
 from bilens.io.load import load
@@ -446,3 +447,27 @@ def test_two_threads_find_what_one_finds(language: Any) -> None:
     finally:
         torch.set_num_threads(before)
     assert found[0]["change"] == pytest.approx(found[1]["change"], rel=1e-12)
+
+
+def with_head(*head: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3), *head).eval()
+
+
+@cell("compare", "other function")
+@pytest.mark.parametrize(
+    ("head", "before"),
+    [((), (nn.Softmax(-1),)), ((nn.LogSoftmax(-1),), (nn.Softmax(-1),)), ((nn.Softmax(-1),), ())],
+)
+def test_another_head_is_a_change(head: tuple[Any, ...], before: tuple[Any, ...]) -> None:
+    def compare(one: Any, other: Any) -> Any:
+        model, baseline = (bl.from_module(with_head(*ends)) for ends in (one, other))
+        asked = ["similarity<0.99"]
+        return bl.audit(model, baseline=baseline, null_samples=3, fail_on=asked)
+
+    found = compare(head, before)
+    assert found.passed is False
+    assert "similarity" not in [one.rule for one in found.record.verdict]
+    assert "behind the last layer the model has" in str(found.to_dict())
+    same = compare(head, head)
+    assert [one.failed for one in same.record.conditions] == [False]

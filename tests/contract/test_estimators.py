@@ -401,3 +401,33 @@ def test_a_converted_poisson_regressor_gives_means(
         assert found is not None
         assert found.r_squared == pytest.approx(by_hand, rel=1e-4)
     assert by_hand > 0.5  # and not the logarithms of the means
+
+
+class Cautious(bl.sklearn.BilinearClassifier):  # type: ignore[misc]
+    """An estimator of ours whose answer is another one."""
+
+    def predict(self, x: Any) -> Any:
+        return np.where(self.predict_proba(x)[:, 1] > 0.9, *self.classes_[::-1])
+
+
+class Shifted(bl.sklearn.BilinearRegressor):  # type: ignore[misc]
+    def predict(self, x: Any) -> Any:
+        return super().predict(x) + 7
+
+
+@cell("load estimator", "own object", "other function")
+@pytest.mark.parametrize("kind", [Cautious, Shifted])
+def test_an_estimator_of_ours_with_its_own_predict_is_refused(
+    kind: type[Any], tmp_path: Path
+) -> None:
+    x = np.random.default_rng(0).normal(size=(80, COLUMNS))
+    y = x[:, 0] * x[:, 1] + x[:, 2]
+    fitted = kind().fit(x, y if kind is Shifted else y > 0)
+    for read in (bl.from_sklearn, bl.audit, lambda one: one.save(tmp_path / "model")):
+        with pytest.raises(UsageError, match="predict_proba of its own"):
+            read(fitted)
+    parent = kind.__mro__[1]().fit(x, y if kind is Shifted else y > 0)
+    assert bl.from_sklearn(parent).layers
+    parent.predict = fitted.predict
+    with pytest.raises(UsageError, match="predict_proba of its own"):
+        bl.from_sklearn(parent)

@@ -285,6 +285,10 @@ def align_models(model: LoadedModel, baseline: LoadedModel) -> Alignment:
         outputs = Axis(((0, 0),), (1.0,), counts)
     known = all(kinds) and kinds[0] != kinds[1]
     head = f"the model gives {kinds[0]}, and the baseline {kinds[1]}" if known else ""
+    ends = [*map(known_head, both)]
+    if not head and None not in ends and ends[0] != ends[1]:
+        mine, theirs = (end or "nothing" for end in ends)
+        head = f"behind the last layer the model has {mine}, and the baseline {theirs}"
     return Alignment(model, baseline, inputs, outputs, head)
 
 
@@ -306,6 +310,13 @@ def units_of_inputs(model: LoadedModel) -> Mapping[str, str]:
     read = reading_of(model)
     columns = () if read is None else read.columns
     return {name: one.unit for one in columns for name in one.inputs if one.unit}
+
+
+def known_head(model: LoadedModel) -> str | None:
+    """Return the function behind the last layer, empty for none; None where it was not compared."""
+    if model.load_report is None or not model.load_report.verified:
+        return None
+    return (model.head or "").lower().replace("_", "").partition(" ")[0]
 
 
 def kind_of_outputs(model: LoadedModel) -> str:

@@ -10,7 +10,14 @@ import torch
 from msgspec import structs
 from torch import Tensor, nn
 
-from bilens.api.given_data import Data, find_data, given_data, interface_of, on_processor
+from bilens.api.given_data import (
+    Data,
+    find_data,
+    given_data,
+    interface_of,
+    on_processor,
+    opened,
+)
 from bilens.api.layer_reading import LayerOutputs, output_index
 from bilens.api.provenance import describe_run, describe_source, given_model, origin_of
 from bilens.api.quadratic_fit import offering_a_fit
@@ -216,6 +223,7 @@ def explain_predictions(
     integrated gradients, of the predicted class and of its lead over a rival.
     """
     summary = summary_of(model)
+    model = opened(on_processor(model))
     found: Data | None = data
     if isinstance(data, str | Path):
         path = Path(data)

@@ -25,7 +25,7 @@ from bilens.data.model_interface import ClassIndex, ClassName, LabelledData, Mod
 from bilens.data.row_fingerprints import ROWS_KEY, known_rows
 from bilens.findings.performance import approximation_on_data, classification, regression
 from bilens.io.estimator import from_sklearn
-from bilens.io.in_memory import from_module
+from bilens.io.in_memory import as_it_is_now, from_module
 from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import is_of_numbers
 from bilens.io.stored_mlp import module_tensors
@@ -134,7 +134,8 @@ def layers_of(model: Model) -> tuple[LayerView, ...]:
 
 
 def on_processor(model: Model) -> Model:
-    """Return a model where audits read; a copy, if its module is on another device."""
+    """Return a model as it is now, where audits read; a copy, if its module is elsewhere."""
+    model = as_it_is_now(model) if isinstance(model, LoadedModel) else model
     module: Any = model.module if isinstance(model, LoadedModel) else model
     parameters = module.parameters() if isinstance(module, nn.Module) else ()
     if all(one.device.type == "cpu" for one in parameters):

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+
+from bilens.algebra.approximation.layer_weights import in_dtype
 from bilens.base.files import file_sha256
 from bilens.data.model_interface import LabelledData
 from bilens.io.load import LoadedModel
@@ -29,7 +32,10 @@ def identity_of(
 
 
 def how_it_is_read(model: LoadedModel) -> dict[str, object]:
-    """Return weights and what the same weights can be read otherwise by; no weight is read."""
+    """Return weights and what the same weights can be read otherwise by.
+
+    Weights are read of a module in memory alone, whose code has numbers of its own.
+    """
     layers = {
         name: [str(view.activation), view.gated, view.reads, view.gives, view.about_input]
         for name, view in model.layers.items()
@@ -43,7 +49,19 @@ def how_it_is_read(model: LoadedModel) -> dict[str, object]:
         "names": [model.input_names, model.output_names, model.input_shape],
         "units": [model.input_mean, model.input_scale],
         "beside": files_beside(model),
+        **({} if model.original is None else {"numbers": numbers_of(model)}),
     }
+
+
+def numbers_of(model: LoadedModel) -> str:
+    """Return the SHA-256 of the layers as they are read, in float32; empty without weights."""
+    views = model.layers.items() if model.weights_sha256 else ()
+    parts = (
+        (f"{name} {part}", number)
+        for name, view in views
+        for part, number in vars(in_dtype(view.read(), torch.float32)).items()
+    )
+    return tensors_sha256((name, one) for name, one in parts if isinstance(one, torch.Tensor))
 
 
 def files_beside(model: LoadedModel) -> dict[str, str]:

@@ -16,7 +16,15 @@ from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, readin
 from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.api.conversion import Conversion
 from bilens.api.converted import Report
-from bilens.api.given_data import by_name, ends_in, find_data, interface_of, of_dataset, opened
+from bilens.api.given_data import (
+    by_name,
+    ends_in,
+    find_data,
+    interface_of,
+    of_dataset,
+    on_processor,
+    opened,
+)
 from bilens.base import silent
 from bilens.base.errors import DataError, UsageError
 from bilens.base.files import check_path, read_json
@@ -95,7 +103,7 @@ def convert_network(
     """
     with together(device, shard) as group:
         recipe = recipe or RECIPE
-        source = load(model) if isinstance(model, str | Path) else opened(model)
+        source = load(model) if isinstance(model, str | Path) else opened(on_processor(model))
         reads = data_interface(source)
         fitted, measured, targets, name = split(source, data, reads, held_out, recipe.seed)
         if not source.network:

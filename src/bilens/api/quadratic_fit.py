@@ -38,7 +38,7 @@ from bilens.base.option_rules import APPROXIMATED, DATA, NO_DATA, refuse_idle
 from bilens.data.tokenizer import Tokenizer
 from bilens.findings.fits import fit_record
 from bilens.io.estimator import from_sklearn
-from bilens.io.in_memory import from_module
+from bilens.io.in_memory import as_it_is_now, from_module
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearTransformer
 from bilens.nn.layer_view import LayerView
@@ -114,6 +114,8 @@ def quadratic_fit(
         "samples": samples,
         "threshold": threshold,
     }
+    if isinstance(module_or_weights, LoadedModel):
+        module_or_weights = as_it_is_now(module_or_weights)
     layers, run = layers_and_run(module_or_weights)
     facts = [NO_DATA if data is None else DATA]
     facts += [] if derivation(layers) == "exact" else [APPROXIMATED]

@@ -229,11 +229,11 @@ def names_of_steps(step: Any) -> Iterator[str]:
     yield name
 
 
-def is_of_sklearn(estimator: Any) -> bool:
-    """Tell whether what it computes is scikit-learn's own code, and no subclass's or object's."""
+def is_of_sklearn(estimator: Any, package: str = "sklearn.") -> bool:
+    """Tell whether what it computes is a package's own code, and no subclass's or object's."""
     for name in OWN_METHODS:
         home = next((one for one in type(estimator).__mro__ if name in vars(one)), None)
-        if name in vars(estimator) or (home and not home.__module__.startswith("sklearn.")):
+        if name in vars(estimator) or (home and not home.__module__.startswith(package)):
             return False
     return True
 

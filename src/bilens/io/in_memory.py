@@ -11,7 +11,7 @@ from bilens.io.formats.ends import ends_of
 from bilens.io.formats.huggingface import said_input
 from bilens.io.loaded_model import LoadedModel, LoadReport
 from bilens.io.stored_mlp import module_tensors
-from bilens.io.tensors import tensors_sha256
+from bilens.io.tensors import sha256_of_module
 from bilens.nn.mlp_search.compare_run import compare_with_module
 from bilens.nn.mlp_search.find_mlps import find_mlps
 
@@ -53,12 +53,10 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
     found = compare_with_module(module, find_mlps(module, example), example)
     kind, config = type(module).__name__, getattr(module, "config", None)
     content = {} if config is None or not hasattr(config, "to_dict") else config.to_dict()
-    tensors = [*module.named_parameters(), *module.named_buffers()]
-    on_meta = any(tensor.is_meta for _, tensor in tensors)
     return LoadedModel(
         None,
         f"the {kind}",
-        "" if on_meta else tensors_sha256(tensors),
+        sha256_of_module(module),
         provenance={"format": f"PyTorch module {kind}"},
         views={
             name: replace(
@@ -71,5 +69,39 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
             found.made_of, False, found.checks, found.left_out, found.head, found.unverified
         ),
         original=module,
+        example=example,
         ends=ends_of(content),
+    )
+
+
+def as_it_is_now(model: LoadedModel) -> LoadedModel:
+    """Return a model whose module is in memory as that module is now, and not as it was read.
+
+    A module that was given is read and compared again. One that was loaded, and was changed since,
+    is no longer what its files hold: it has a SHA-256 of its own, and no file.
+    """
+    if model.original is not None:
+        now = from_module(model.original, model.example)
+        return replace(
+            model,
+            weights_sha256=now.weights_sha256,
+            views={name: view for name, view in now.views.items() if name in model.views},
+            stored=now.stored,
+            load_report=now.load_report,
+        )
+    if model.module is None:
+        return model
+    found = sha256_of_module(model.module)
+    if not model.module_sha256 or found == model.module_sha256:
+        return replace(model)  # compared anew: what is kept of a comparison may be of before a hook
+    return replace(
+        model,
+        source=f"the {type(model.module).__name__} in memory",
+        weights_sha256=found,
+        provenance={**model.provenance, "changed_since_read_from": model.source},
+        stored={},
+        files=(),
+        compare=None,
+        alone=None,
+        module_sha256=found,
     )

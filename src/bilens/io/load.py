@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -25,6 +26,7 @@ from bilens.io.formats.sklearn_file import SKLEARN
 from bilens.io.loaded_model import Activations, Format, LoadedModel, ReadOptions
 from bilens.io.model_folder import MODEL_FOLDER
 from bilens.io.remote import located
+from bilens.io.tensors import sha256_of_module
 from bilens.nn.layer_view import LayerView
 
 __all__ = ["FORMATS", "PEFT", "LayerView", "LoadedModel", "ReadOptions", "load", "load_layers"]
@@ -119,7 +121,10 @@ def load_with(path: str | Path, options: ReadOptions) -> LoadedModel:
             return read_named_roles(path, options)
         for format in FORMATS:
             if format.matches(path):
-                return format.read(path, options)
+                model = format.read(path, options)
+                if model.module is None:
+                    return model
+                return replace(model, module_sha256=sha256_of_module(model.module))
     except OSError as error:
         raise CheckpointError(f"{path}: {why_unreadable(error)}") from error
     raise CheckpointError(f"{path}: is no model that bilens reads: see docs/loading.md.")

@@ -127,6 +127,8 @@ class LoadedModel:
         views: the layers, where they are not those of the module.
         load_report: what was taken for what, and how exactly, where that had to be found out.
         original: the module in memory that the layers were read from, as it was given.
+        example: an input of it, as it was given.
+        module_sha256: SHA-256 of the tensors of `module` when it was read from its files.
         ends: where the tokens of a language model are, as far as its family says.
         compare: compares the first and the last layer, as they were read, with their source; None
             where the module is the source.
@@ -150,6 +152,8 @@ class LoadedModel:
     below: str | None = None
     alone: Callable[[], LoadedModel] | None = None
     original: nn.Module | None = None
+    example: object = None
+    module_sha256: str = ""
     ends: Ends | None = None
 
     _repr_html_ = html_summary("source", "layers", "input_shape", "output_names", "weights_sha256")

@@ -40,8 +40,11 @@ from bilens.io.tensors import (
     safetensors_bytes,
 )
 from bilens.nn import TopKSAE
+from bilens.nn.agreement import inputs_at_scales
 from bilens.nn.module_layers import Module
+from bilens.nn.real_run import check_as_rebuilt, first_tokens
 
+INPUTS = ("d_input", "d_model", "d_in")  # what the width of the input is called
 MAX_CONFIG_BYTES = 1 << 25  # with the names, means and scales of 500,000 inputs
 
 
@@ -93,7 +96,7 @@ def save(
     state = module.state_dict()
     try:
         check_kinds(folder, state)
-        blank_module(folder, config, state)
+        rebuilt = blank_module(folder, config, state)
     except CheckpointError as error:
         raise UsageError(f"the module could not be loaded again: {error}") from None
     tensors = {
@@ -101,6 +104,8 @@ def save(
         for name, tensor in state.items()
     }
     check_all_finite(folder, tensors)
+    rebuilt.load_state_dict(tensors, assign=True)
+    check_as_rebuilt(module, rebuilt, inputs_of(config, next(iter(tensors.values()))))
     metadata = {
         "format": "pt",
         "bilens_format_version": str(FORMAT_VERSION),
@@ -176,10 +181,18 @@ def blank_module(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor])
     return module
 
 
+def inputs_of(config: ModelConfig, like: Tensor) -> Tensor:
+    """Return inputs of a module, of the dtype and on the device of one of its tensors."""
+    sizes = config.arguments
+    if "vocab_size" in sizes:
+        return first_tokens(sizes["vocab_size"], sizes["n_ctx"]).to(like.device)
+    return inputs_at_scales(next(sizes[key] for key in INPUTS if key in sizes)).to(like)
+
+
 def check_description(config: ModelConfig, module: nn.Module) -> None:
     """Refuse an input shape or names that do not fit the sizes of the module."""
     sizes, kind = config.arguments, type(module).__name__
-    d_in = sizes.get("d_input", sizes.get("d_model", sizes.get("d_in")))
+    d_in = next(sizes[key] for key in INPUTS if key in sizes)
     d_out = sizes.get("d_output", sizes.get("vocab_size", d_in))
     shape = config.input_shape
     if shape is not None and (not is_list_of(int, [*shape]) or min(shape, default=1) < 1):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from bilens.base.checks import check_finite
 from bilens.base.errors import CheckpointError, NonFiniteError
@@ -67,6 +67,12 @@ def tensors_sha256(tensors: Iterable[tuple[str, Tensor]]) -> str:
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def sha256_of_module(module: nn.Module) -> str:
+    """Return the SHA-256 of parameters and buffers; empty for a module on the meta device."""
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    return "" if any(tensor.is_meta for _, tensor in tensors) else tensors_sha256(tensors)
 
 
 def check_kinds(path: Path, tensors: Mapping[str, Tensor]) -> None:

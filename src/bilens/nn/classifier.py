@@ -14,7 +14,7 @@ from bilens.algebra.approximation.layer_weights import GLUWeights, products_alon
 from bilens.algebra.quadratic_map import QuadraticMap, basis_of
 from bilens.base.checks import as_integer, check_count, check_float_tensor
 from bilens.base.errors import NotQuadraticError, ShapeError, UsageError
-from bilens.nn.mlp import BilinearLayer, Gate
+from bilens.nn.mlp import BilinearLayer, Gate, check_forward, check_linear
 
 Basis = Literal["input", "embedding"]
 
@@ -82,7 +82,9 @@ class BilinearClassifier(nn.Module):
         Cost: O(d_hidden² · d_input) time for the first layer.
 
         Raises:
-            UsageError: If there is no such layer, or the basis is not one of the two.
+            UsageError: If there is no such layer, the basis is not one of the two, or a part was
+                replaced by another than a plain linear map.
+            NumericalError: If hooks or a forward of its own make it compute something else.
             NotQuadraticError: If the layer is gated.
         """
         if as_integer(index) not in range(len(self.layers)):
@@ -93,6 +95,11 @@ class BilinearClassifier(nn.Module):
             raise UsageError(f'basis={basis!r} is not known: use "input" or "embedding".')
         layer = self.layers[index]
         assert isinstance(layer, BilinearLayer), "built in __init__"
+        for name, part in (("embed", self.embed), ("head", self.head)):
+            check_linear(name, part, bias=False)
+        check_forward(
+            self, (self, BilinearClassifier), *((one, BilinearLayer) for one in self.layers)
+        )
         head, embed = self.head.weight, self.embed.weight
         if dtype is not None:
             layer = copy.deepcopy(layer).to(dtype)

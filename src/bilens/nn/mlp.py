@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Literal, NoReturn, get_args
@@ -15,6 +16,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count
 from bilens.base.errors import NotQuadraticError, UsageError
+from bilens.nn.real_run import what_may_differ
 
 Gate = Literal["relu", "gelu", "silu"]
 GATES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -28,6 +30,30 @@ def check_gate(gate: Gate | None) -> Gate | None:
             f"gate={gate!r} is not known: use None (bilinear), {', '.join(get_args(Gate))}."
         )
     return gate
+
+
+def check_linear(name: str, part: nn.Module, bias: bool) -> None:
+    """Refuse a part that was replaced by one of which more than a weight would have to be read."""
+    plain = isinstance(part, nn.Linear) and type(part).forward is nn.Linear.forward
+    if not plain or (part.bias is not None) != bias:
+        raise UsageError(
+            f"{name} is {part}; expected a plain torch.nn.Linear {'with' if bias else 'without'} "
+            "a bias, as it was built: what another part adds is in no map. Multiply it into the "
+            "weight, or read the model with bl.from_module."
+        )
+
+
+def check_forward(module: nn.Module, *expected: tuple[nn.Module, type[nn.Module]]) -> None:
+    """Compare a module with its layers where hooks or methods may make it compute otherwise.
+
+    `expected` are parts, each with the class whose forward it should have.
+    """
+    own = any(type(part).forward is not kind.forward for part, kind in expected)
+    if own or what_may_differ(module):
+        from bilens.nn.module_layers import check_runs_as_read  # which imports this
+
+        on_cpu = all(one.device.type == "cpu" for one in module.parameters())
+        check_runs_as_read(module if on_cpu else copy.deepcopy(module).cpu())
 
 
 class BilinearLayer(nn.Module):
@@ -79,6 +105,8 @@ class BilinearLayer(nn.Module):
                 "its input: build or train it with gate=None, or read its weights left, right "
                 "and down yourself."
             )
+        for name, part in (("left", self.left), ("right", self.right)):
+            check_linear(name, part, self.has_bias)
         f = QuadraticMap(BilinearTensor(down, self.left.weight, self.right.weight))
         return f.with_biases(self.left.bias, self.right.bias) if self.has_bias else f
 
@@ -89,7 +117,10 @@ class BilinearLayer(nn.Module):
 
         Raises:
             NotQuadraticError: If the layer is gated.
+            UsageError: If a part was replaced by another than a plain linear map.
+            NumericalError: If hooks or a forward of its own make it compute something else.
         """
+        check_forward(self, (self, BilinearLayer))
         weight = self.left.weight
         return self.product_map(torch.eye(len(weight), dtype=weight.dtype, device=weight.device))
 
@@ -153,7 +184,12 @@ class BilinearMLP(BilinearLayer):
 
         Raises:
             NotQuadraticError: If the block is gated.
+            UsageError, NumericalError: As `BilinearLayer.quadratic_map`.
         """
+        check_linear("down", self.down, self.has_bias)
+        if self.skip is not None:
+            check_linear("skip", self.skip, bias=False)
+        check_forward(self, (self, BilinearMLP))
         return self.product_map(self.down.weight).plus_affine(
             None if self.skip is None else self.skip.weight,
             self.down.bias if self.has_bias else None,

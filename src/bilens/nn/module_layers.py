@@ -15,12 +15,12 @@ from bilens.algebra.approximation.layer_weights import (
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.base.checks import check_finite
 from bilens.base.errors import NumericalError, UsageError
-from bilens.nn.agreement import ROWS, Agreement, agreement_with_run, together
+from bilens.nn.agreement import Agreement, agreement_with_run, together
 from bilens.nn.classifier import BilinearClassifier
 from bilens.nn.layer_view import LayerView, Reads
 from bilens.nn.mlp import MLP, BilinearLayer
 from bilens.nn.mlp_search.compare_run import compare_network
-from bilens.nn.real_run import run_as_owner, what_may_differ
+from bilens.nn.real_run import first_tokens, run_as_owner, what_may_differ
 from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
 
@@ -163,8 +163,8 @@ def compare_with_module(module: Module, layers: Mapping[str, LayerView]) -> Agre
             raise NumericalError(f"the {type(module).__name__} cannot be compared: {whole}.")
         return replace(whole, layer=" and ".join(layers)).required(because=why)
     paths = [f"blocks.{index}.mlp" for index in range(len(read))]
-    ids = torch.arange(min(module.config.n_ctx, ROWS), device=next(module.parameters()).device)
-    seen = run_as_owner(module, ids[None] % module.config.vocab_size, paths)[1]
+    ids = first_tokens(module.config.vocab_size, module.config.n_ctx)
+    seen = run_as_owner(module, ids.to(next(module.parameters()).device), paths)[1]
     found = []
     for path, layer in zip(paths, read, strict=True):
         x, y = (seen[path, side].flatten(0, -2) for side in ("entered", "left"))

@@ -12,7 +12,10 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from bilens.base.errors import UsageError
+
 WEIGHT_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)  # that compute a weight for forward
+TOKENS = 16  # of a text that a language model is run on
 ONE_AT_A_TIME = threading.RLock()  # of two threads, one would take the other's state for the first
 # (path of a part, "entered", "began", "ended" or "left") → what did so first: "began" and "ended"
 # are what its forward was given and gave, inside of the part's own hooks
@@ -114,3 +117,23 @@ def what_may_differ(module: nn.Module) -> str:
         }
         said += [f"{name or 'it'} has {why}" for why, holds in reasons.items() if holds]
     return f" ({'; '.join(said[:4])})" if said else ""
+
+
+def first_tokens(vocab_size: int, n_ctx: int) -> Tensor:
+    """Return a text of the first tokens, (1, tokens)."""
+    return torch.arange(min(n_ctx, TOKENS))[None] % vocab_size
+
+
+def check_as_rebuilt(module: nn.Module, rebuilt: nn.Module, x: Tensor) -> None:
+    """Refuse a module that gives other answers than one of its class with the same tensors."""
+    made, again = (run_as_owner(one, x)[0] for one in (module, rebuilt))
+    if isinstance(made, Tensor) and made.shape == again.shape:
+        share = max(1e-5, 4 * torch.finfo(again.dtype).eps)  # of memory laid out otherwise
+        largest = float(again.nan_to_num(0, 0, 0).abs().max())
+        if torch.allclose(made, again, rtol=share, atol=share * largest, equal_nan=True):
+            return
+    raise UsageError(
+        f"the {type(module).__name__} computes something else when it runs than its class does "
+        f"with its weights{what_may_differ(module)}, and a file holds the weights alone: take off "
+        "its hooks, and put plain parts in the place of those that were replaced."
+    )

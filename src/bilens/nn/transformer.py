@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -30,6 +31,7 @@ from bilens.nn.block import (
 )
 from bilens.nn.huggingface import huggingface_files
 from bilens.nn.mlp import MLP, BilinearMLP, Gate
+from bilens.nn.real_run import check_as_rebuilt, first_tokens
 from bilens.nn.tokens import Sampler, check_tokens, continue_texts, mean_cross_entropy
 
 START_DEVIATION = 0.02  # of every weight at the start, as in GPT-2
@@ -328,5 +330,10 @@ class BilinearTransformer(nn.Module):
         path = None if tokenizer is None else Path(tokenizer)
         state, said = self.state_dict(), provenance or {}
         files = huggingface_files(self.config, state, path, end_of_text, said)
+        with torch.device("meta"):
+            rebuilt = BilinearTransformer(**asdict(self.config))
+        rebuilt.load_state_dict(state, assign=True)
+        tokens = first_tokens(self.config.vocab_size, self.config.n_ctx)
+        check_as_rebuilt(self, rebuilt, tokens.to(self.embed.weight.device))
         write_new_files(Path(folder), files, overwrite)
         return Path(folder)

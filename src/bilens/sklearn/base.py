@@ -20,9 +20,11 @@ from torch import Tensor
 from bilens.algebra.attribution import attribute
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.api.audit import audit
+from bilens.base.errors import UsageError
 from bilens.data.model_interface import ClassIndex
 from bilens.findings.subject import gauge_free
 from bilens.findings.table_audit import output_effects
+from bilens.io.estimator import is_of_sklearn
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.model_folder import save
 from bilens.nn.classifier import classifier_of_map
@@ -247,8 +249,16 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         """Return the fitted model as `bl.load` returns it once it is saved; so does `from_sklearn`.
 
         It has no file, so that its source and its SHA-256 are empty.
+
+        Raises:
+            UsageError: If a subclass has a predict or predict_proba of its own.
         """
         check_is_fitted(self)
+        if not is_of_sklearn(self, "bilens.sklearn."):
+            raise UsageError(
+                f"the {type(self).__name__} has a predict or predict_proba of its own, which is "
+                "not read: fit the estimator of bl.sklearn that it was made of."
+            )
         return LoadedModel(
             classifier_of_map(self.standard_map_, as_tensor(self.mean_), as_tensor(self.scale_)),
             "",
