@@ -10,6 +10,7 @@ import torch
 from msgspec import structs
 from torch import Tensor, nn
 
+from bilens.algebra.repeated_rows import equal_rows
 from bilens.api.audit import labelled_images
 from bilens.api.given_data import Data, find_data, given_data, interface_of, on_processor
 from bilens.api.layer_reading import LayerOutputs, output_index
@@ -25,7 +26,7 @@ from bilens.findings.audit import class_centred
 from bilens.findings.certificate import SAMPLES, certify_classifier
 from bilens.findings.explanation import attribute_prediction, explain
 from bilens.findings.perturbations import EPSILONS, AttackRequest
-from bilens.findings.subject import LabelledImages, in_float64, summarise
+from bilens.findings.subject import LabelledImages, check_seed, in_float64, summarise
 from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import is_of_numbers
 from bilens.nn import BilinearClassifier
@@ -131,7 +132,7 @@ def attack_model(
     Args:
         model: what `bl.load` returned, or a `BilinearClassifier`; it is not changed.
         data: training and test images, an `ImageDataset`; or anything that `bl.audit` takes, of
-            whose rows of each class every second one is for testing.
+            whose different rows of each class half, drawn by the seed, are for testing.
         target: the class that should win, by index or name; None takes each class in turn.
         source: the class that should lose; None takes all others, by their share of the images.
         pairs: a perturbation of its own for each source class, where no source is named.
@@ -139,7 +140,7 @@ def attack_model(
             the paper's standard deviation of 0.15 at 784 pixels.
         random_perturbations: random ones for each target.
         restarts: descents of the projected gradient for each length.
-        seed: of the random perturbations and of the descents.
+        seed: of the random perturbations, of the descents, and of the rows for testing.
         command: how to reproduce this, for the report; None takes the process's command line.
         progress: called with (stage, done, total).
         labels: where the classes are, as for `bl.audit`.
@@ -169,9 +170,9 @@ def attack_model(
     if isinstance(data, ImageDataset):
         training = labelled_images(given_data(model, data, training=True))
         assert training is not None, "images of a data set have classes"
-    else:  # every second row of each class is for testing
-        x, y, order = test.images, test.labels, test.labels.argsort(stable=True)
-        training, test = (LabelledImages(x[k], y[k]) for k in (order[::2], order[1::2]))
+    else:
+        x, y = test.images, test.labels
+        training, test = (LabelledImages(x[k], y[k]) for k in halves(x, y, check_seed(seed)))
     request = AttackRequest(
         class_index(loaded, target),
         class_index(loaded, source),
@@ -194,6 +195,19 @@ def attack_model(
             origin=origin_of(loaded, given, command, seed),
         )
     return AttackReport(findings)
+
+
+def halves(x: Tensor, y: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the numbers of the rows to learn from and of the others, half of each class.
+
+    Equal rows are on one side, that of the class of the first of them.
+    """
+    equal, held_out = equal_rows(x), torch.zeros(len(y), dtype=torch.bool)
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+    different = order[equal[order] == order]
+    for one in {*y.tolist()}:
+        held_out[different[y[different] == one][1::2]] = True
+    return (~held_out[equal]).nonzero()[:, 0], held_out[equal].nonzero()[:, 0]
 
 
 def class_index(loaded: LoadedModel | None, value: int | str | None) -> int | None:
