@@ -18,7 +18,7 @@ from hypothesis import given, strategies as st
 from torch import Tensor
 
 import bilens as bl
-from bilens.api.classifier import attack_model, certify_model, explain_predictions
+from bilens.api.classifier import attack_model, certify_model, explain_predictions, halves
 from bilens.api.given_data import given_data, performance_of
 from bilens.base.errors import DataError
 from bilens.data.images import ImageDataset
@@ -241,7 +241,7 @@ def test_a_certificate_counts_the_right_answers_of_the_module(relation: str, see
 def test_an_attack_of_length_zero_changes_nothing(relation: str, seed: int) -> None:
     """The rows lie between −2 and 2, and some far beyond: no box is known, and none is taken."""
     one = transformed(relation, seed)
-    order = one.labels.argsort(stable=True)[1::2]  # every second row of each class is judged on
+    _, order = halves(one.x, one.labels, 0)  # which rows are judged on
     right = (one.logits.argmax(dim=1) == one.labels)[order]
     with TemporaryDirectory() as folder:
         for form, (model, data) in in_every_form(one, Path(folder)).items():
@@ -383,3 +383,29 @@ def test_pixels_are_read_in_the_scale_of_the_training(kind: str) -> None:
     assert found is not None
     assert found.classification is not None
     assert found.classification.accuracy.value == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("sizes", [(7, 9, 4), (5, 5, 5), (8, 2, 6)])
+@cell("attack", "repeated rows", "sorted rows")
+def test_an_attack_learns_from_half_of_the_different_rows_of_each_class(
+    sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of each class three times, the classes of odd sizes: no row is on both sides."""
+    seen: list[Any] = []
+
+    def caught(_module: Any, training: Any, test: Any, *_: Any, **__: Any) -> Any:
+        seen.extend([training, test])
+        raise DataError("seen")
+
+    monkeypatch.setattr("bilens.api.classifier.attack_classifier", caught)
+    torch.manual_seed(sum(sizes))
+    model, x = BilinearClassifier(4, 3, 3).double(), torch.randn(sum(sizes), 4).double()
+    labels = torch.arange(3).repeat_interleave(torch.tensor(sizes))
+    with pytest.raises(DataError, match="seen"):
+        attack_model(model, (x.repeat(3, 1), labels.repeat(3)), seed=1)
+    sides = [{(*row,) for row in side.images.tolist()} for side in seen]
+    assert not sides[0] & sides[1]
+    assert len(sides[0] | sides[1]) == sum(sizes)
+    for one, size in enumerate(sizes):
+        known = [len(side.images[side.labels == one].unique(dim=0)) for side in seen]
+        assert known == [size - size // 2, size // 2]

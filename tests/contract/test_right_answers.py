@@ -11,10 +11,12 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 from sklearn.neural_network import MLPClassifier, MLPRegressor
+from torch import nn
 
 import bilens as bl
 import bilens.sklearn as bls
 from bilens.api.classifier import explain_predictions
+from bilens.api.given_data import given_data, performance_of
 from bilens.api.network_conversion import RECIPE, convert_network
 from bilens.base.errors import BilensError, CheckpointError, DataError
 from bilens.data.table_file import read_table
@@ -48,7 +50,7 @@ def trained(folder: Path, table: pd.DataFrame, target: str, separator: str = ","
 
 
 def predictions(model: Any, table: pd.DataFrame) -> np.ndarray:
-    x = torch.from_numpy(table[["a", "b"]].to_numpy(np.float64))
+    x = torch.from_numpy(table[["a", "b"]].to_numpy(np.float64, copy=True))
     return model.module.double()(x).detach().numpy()
 
 
@@ -186,7 +188,8 @@ def test_a_sigmoid_is_not_measured_by_labels_of_minus_one() -> None:
     module = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
     module = torch.nn.Sequential(*module, torch.nn.Sigmoid()).double()
     table = frame(3)
-    x, y = torch.from_numpy(table[["a", "b"]].to_numpy()), torch.from_numpy(table.kind.to_numpy())
+    x = torch.from_numpy(table[["a", "b"]].to_numpy(copy=True))
+    y = torch.from_numpy(table.kind.to_numpy(copy=True))
     right = ((module(x)[:, 0] > 0.5) == (y > 1)).double().mean()
     found = told(module, (x, (y > 1).double()))
     assert found.accuracy.value == pytest.approx(float(right))
@@ -255,3 +258,75 @@ def test_one_answer_that_is_missing_is_refused() -> None:
     y[3] = None
     with pytest.raises(BilensError, match="none of them missing"):
         bl.audit(estimator.loaded_model(), (x, y))
+
+
+@cell("audit", "own object")
+@pytest.mark.parametrize("build", [{"n_layers": 2, "bias": True}, {"gate": "relu"}])
+def test_one_output_is_a_logit_where_the_labels_are_0_and_1(build: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model, x = bl.nn.BilinearClassifier(4, 8, 1, **build).double(), torch.randn(200, 4).double()
+    labels = (model(x).detach()[:, 0] > 0).long()
+    found = bl.audit(model, data=(x, labels)).record.performance
+    assert found is not None
+    assert found.regression is None
+    assert found.classification is not None
+    assert found.classification.accuracy.value == 1
+
+
+def test_a_regressor_of_ours_on_zeros_and_ones_is_of_numbers(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(80, 3))
+    y = (x[:, 0] > 0).astype(float)
+    fitted = bls.BilinearRegressor().fit(x, y)
+    by_hand = fitted.score(x, y)
+    told_of = fitted.report(x, y).record.performance
+    fitted.save(tmp_path / "m")
+    saved = bl.audit(bl.load(tmp_path / "m"), data=(x, y)).record.performance
+    for found in (told_of, saved):
+        assert found is not None
+        assert found.regression is not None
+        assert found.regression.r_squared == pytest.approx(by_hand, abs=1e-5)
+
+
+ENDS = {"sigmoid": (nn.Sigmoid(), 0.5), "logit": (nn.Identity(), 0.0)}
+
+
+@cell("convert", "own object", "saved")
+@pytest.mark.parametrize("end", [*ENDS])
+def test_a_conversion_knows_what_the_end_of_its_source_is(end: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    last, middle = ENDS[end]
+    layers = [nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 1)]
+    model = nn.Sequential(*layers, *([last] if end == "sigmoid" else [])).double()
+    x = torch.randn(600, 4).double()
+    labels = (model(x).detach()[:, 0] > middle).long()
+    few = replace(RECIPE, tokens=1500, layer_steps=20)
+    found = convert_network(model, (x, labels), tmp_path / "c", few)
+    assert any("Right answers were not measured against" in note for note in found["notes"])
+    read = bl.load(tmp_path / "c")
+    with torch.no_grad():
+        mine = read.module.double()(x)[:, 0]
+    given_rows = given_data(read, (x, labels))
+    assert given_rows is not None
+    told_of = performance_of(read, given_rows)
+    assert told_of.classification is not None
+    by_hand = float(((mine > middle).long() == labels).double().mean())
+    assert by_hand > 0.7
+    assert told_of.classification.accuracy.value == pytest.approx(by_hand)
+
+
+@cell("audit", "own object")
+def test_the_page_names_the_input_of_each_approximation() -> None:
+    """The map that is read is fitted to these rows: no row of the page may call another one so."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 24), nn.ReLU(), nn.Linear(24, 3)).double().eval()
+    x = torch.randn(600, 6).double() + 5
+    report = bl.audit(model, data=(x, model(x).argmax(-1)))
+    assert report.record.layers[0].fit.seen
+    for lang, said in (
+        ("en", "Under a standard normal input"),
+        ("ja", "標準正規分布の入力での近似"),
+    ):
+        page = report.to_html(lang=lang)
+        assert page.count(said) >= 4  # of all rows, and of those of each class
+        assert "as read, rows of" not in page
+        assert "解析に用いた近似" not in page

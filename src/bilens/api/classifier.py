@@ -10,6 +10,7 @@ import torch
 from msgspec import structs
 from torch import Tensor, nn
 
+from bilens.algebra.repeated_rows import equal_rows
 from bilens.api.given_data import (
     Data,
     find_data,
@@ -31,7 +32,7 @@ from bilens.findings.audit import class_centred
 from bilens.findings.certificate import SAMPLES, certify_classifier
 from bilens.findings.explanation import attribute_prediction, explain
 from bilens.findings.perturbations import EPSILONS, AttackRequest
-from bilens.findings.subject import in_float64, summarise
+from bilens.findings.subject import check_seed, in_float64, summarise
 from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import is_of_numbers
 from bilens.nn import BilinearClassifier
@@ -134,7 +135,7 @@ def attack_model(
     Args:
         model: what `bl.load` returned, or a `BilinearClassifier`; it is not changed.
         data: training and test images, an `ImageDataset`; or anything that `bl.audit` takes, of
-            whose rows of each class every second one is for testing.
+            whose different rows of each class half, drawn by the seed, are for testing.
         target: the class that should win, by index or name; None takes each class in turn.
         source: the class that should lose; None takes all others, by their share of the images.
         pairs: a perturbation of its own for each source class, where no source is named.
@@ -142,7 +143,7 @@ def attack_model(
             the paper's standard deviation of 0.15 at 784 pixels.
         random_perturbations: random ones for each target.
         restarts: descents of the projected gradient for each length.
-        seed: of the random perturbations and of the descents.
+        seed: of the random perturbations, of the descents, and of the rows for testing.
         command: how to reproduce this, for the report; None takes the process's command line.
         progress: called with (stage, done, total).
         labels: where the classes are, as for `bl.audit`.
@@ -171,11 +172,11 @@ def attack_model(
     if isinstance(data, ImageDataset):
         training = given_data(model, data, training=True)
         assert training is not None, "images of a data set have classes"
-    else:  # every second row of each class is for testing
-        x, y, order = given.inputs, given.targets, given.targets.argsort(stable=True)
+    else:
+        x, y = given.inputs, given.targets
         training, test = (
             LabelledData(x[k], y[k], given.origin, shape=given.shape)
-            for k in (order[::2], order[1::2])
+            for k in halves(x, y, check_seed(seed))
         )
     request = AttackRequest(
         class_index(loaded, target),
@@ -197,6 +198,19 @@ def attack_model(
             origin=origin_of(model, given, command, seed),
         )
     return AttackReport(findings)
+
+
+def halves(x: Tensor, y: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the numbers of the rows to learn from and of the others, half of each class.
+
+    Equal rows are on one side, that of the class of the first of them.
+    """
+    equal, held_out = equal_rows(x), torch.zeros(len(y), dtype=torch.bool)
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+    different = order[equal[order] == order]
+    for one in {*y.tolist()}:
+        held_out[different[y[different] == one][1::2]] = True
+    return (~held_out[equal]).nonzero()[:, 0], held_out[equal].nonzero()[:, 0]
 
 
 def class_index(loaded: LoadedModel | None, value: int | str | None) -> int | None:

@@ -166,8 +166,11 @@ def interface_of(model: Model, *, answers: bool = True) -> ModelInterface:
     views, report = tuple(known.layers.values()), known.load_report
     name, head = known.source or type(model).__name__, known.head or ""
     whole = [view.reads for view in views] == ["inputs", *["neurons"] * (len(views) - 1)]
-    width, regressor = views[-1].sizes.d_out, "MLPRegressor" in known.provenance.get("format", "")
-    ends = "softmax" if head.lower().endswith("softmax") and width == 1 else ends_in(views[-1])
+    width, made = views[-1].sizes.d_out, known.provenance
+    makers = made.get("format", ""), made.get("estimator", ""), made.get("task", "")
+    regressor = any(one.endswith(("Regressor", "regression")) for one in makers)
+    ends = made.get("ends") or ends_in(views[-1])
+    ends = "softmax" if head.lower().endswith("softmax") and width == 1 else ends
     numbers = regressor or is_of_numbers(known)
     several = width > 1 and (numbers or "sigmoid" in (*ends.split(), *head.split()))
     if not whole or several or (report is not None and report.left_out):
@@ -177,10 +180,10 @@ def interface_of(model: Model, *, answers: bool = True) -> ModelInterface:
             f"data judge the one answer of a whole model, and {name} {why}: omit them."
         )
     ours = isinstance(known.module, BilinearClassifier)
-    task: Task = "regression" if regressor or (ours and width == 1) else "unknown"
+    recorded = width == 1 and "target" in made  # of two classes a training leaves two outputs
+    task: Task = "regression" if regressor or recorded else "unknown"
     if width > 1 or (views[-1].gives == "logits" and not ours):
         task = "classification"
-    made = known.provenance
     by_names = known.input_names is not None or "scikit-learn" in made.get("format", "")
     return ModelInterface(
         views[0].sizes.d_in,

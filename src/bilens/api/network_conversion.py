@@ -55,6 +55,10 @@ RECIPE = ConversionRecipe(
     n_ctx=1, tokens=400_000, layer_steps=300, batch_size=128, learning_rate=2e-4
 )
 NUMBERS = "Squared errors are in units of the variance of what the model gives."
+UNUSED = (
+    "Right answers were not measured against: what the model gives is no number in their unit, "
+    "and losses are against the model itself."
+)
 LOGARITHMS = (
     "The model gives the logarithm of a mean, and so does the conversion: take the exponential. "
     "Right answers were not measured against."
@@ -126,6 +130,7 @@ def convert_network(
             said = units is not None and len(units[2]) == 1 and targets.is_floating_point()
             said = said and source.head is None  # or what it gives is no number of the same unit
             targets = (targets / units[2]).float() if said else None  # type: ignore[index]
+            host = host if said else replace(host, notes=(*host.notes, UNUSED))
         host.module.to(group.device)
         rows = Rows(fitted, measured, name, recipe.seed, recipe.n_ctx)
         recipe, folder = recipe.resolved(group.device), check_path("folder", folder)
@@ -271,12 +276,13 @@ class NetworkConversion(Conversion):
             if source.head is not None:
                 made["head"] = source.head  # the exponential of a Poisson regressor, or sigmoids
             try:
-                link = interface_of(source).link  # classes of several, as far as anything says
+                reads = interface_of(source)  # classes of several, as far as anything says
             except UsageError:
                 made["gives"] = "numbers"
             else:
-                if link and source.output_names is None:
+                if reads.link and source.output_names is None:
                     said["output_names"] = (LOG_OF_MEAN,)
+                made |= {"task": reads.task, "ends": reads.ends}  # or nothing here would say it
         save(
             classifier_of_layers(cast(list[GLUWeights], layers)).float(),
             self.folder,

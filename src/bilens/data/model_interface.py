@@ -92,6 +92,7 @@ class ModelInterface:
         if self.d_output > 1:
             return outputs
         if self.ends == "sigmoid":
+            outputs = outputs.clamp(0, 1)  # a conversion may leave these bounds
             return torch.cat([1 - outputs, outputs], dim=1).log()
         return torch.cat([-outputs, outputs], dim=1) / 2
 

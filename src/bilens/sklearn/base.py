@@ -267,6 +267,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
             input_names=self._names(),
             input_mean=tuple(self.mean_.tolist()),
             input_scale=tuple(self.scale_.tolist()),
+            provenance={"estimator": type(self).__name__},
         )
 
     def _effects(self) -> tuple[OutputEffects, ...]:
