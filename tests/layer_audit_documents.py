@@ -157,9 +157,13 @@ def every_change() -> dict[str, Any]:
     layer = to_json(LayerDifference("a", False, token_pairs=(pair,), matched=("stream",)))
     same = to_json(LayerDifference("b", False, same_function=True))
     whole["directions"] = [{**about, "side": side} for side in ("writes", "reads")]
-    found = {"baseline": {"path": "", "weights_sha256": ""}, "layers": [layer, same], "whole": whole}
+    found = {
+        "baseline": {"path": "", "weights_sha256": ""},
+        "layers": [layer, same],
+        "whole": whole,
+    }
     alone = ("inputs", "outputs", "baseline_inputs", "baseline_outputs")
-    kinds = ["inputs_reordered", "outputs_reordered", "by_place", "units", "one_logit"]
+    kinds = ["inputs_reordered", "outputs_reordered", "by_place", "units", "target", "one_logit"]
     kinds += [f"{one}_alone" for one in alone]
     found["aligned"] = [{"kind": kind, "names": ["a", "b"]} for kind in kinds]
     return {**found, "trial": word_trial(chat=True)}
