@@ -146,6 +146,8 @@ def variants() -> dict[str, dict[str, Any]]:
     rows = {"rows": 9, "changed": 2, "mended": 1, "broken": 1}
     found["other columns"] = compared(whole, **every, outputs=[], change=None)
     found["same columns"] = compared(whole, **rows, examples=[[3, "x", "y"]])
+    rows |= {"mended": None, "broken": None, "examples": [[3, "x", "y"]]}
+    found["other classes"] = compared(whole, **rows, other_outputs=["e"])
     for kind, trained in (("all", 178), ("partly", 100)):
         found[f"trained, {kind}"] = copy.deepcopy(whole)
         found[f"trained, {kind}"]["performance"] |= {"rows": 178, "trained": trained}

@@ -5,8 +5,11 @@ Every comparison asks here, and reads the baseline's layers as functions of the 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import cached_property
 
 import torch
@@ -14,6 +17,7 @@ from torch import Tensor
 
 from bilens.algebra.approximation.layer_weights import Layer, in_float64, reading
 from bilens.api.provenance import reading_of
+from bilens.data.table_columns import spelling_key
 from bilens.findings.residual_stream import Turn, turn_of_stream
 from bilens.io.loaded_model import LoadedModel, is_of_numbers
 from bilens.nn import BilinearClassifier
@@ -40,6 +44,14 @@ def unit_factor(unit: str, other: str) -> float | None:
     return known[0][one] / known[0][two] if known else None
 
 
+def conversion(unit: str, other: str) -> tuple[float, float] | None:
+    """Return factor and shift from numbers of a unit to another; a unit of days is their first."""
+    with suppress(ValueError):
+        return 1.0, float((date.fromisoformat(unit) - date.fromisoformat(other)).days)
+    factor = unit_factor(unit, other)
+    return None if factor is None else (factor, 0.0)
+
+
 @dataclass(frozen=True, eq=False)
 class Axis:
     """The inputs, or the outputs, of a baseline beside those of a model."""
@@ -51,6 +63,8 @@ class Axis:
     baseline_alone: tuple[str, ...] = ()
     by_place: bool = False  # whether one of the two has no names
     units: tuple[str, ...] = ()  # that were converted, in words
+    shifts: tuple[float, ...] = ()  # of each pair, behind its factor; none where all are 0
+    target: tuple[str, ...] = ()  # of the baseline and of the model, where it is another one
 
     @property
     def complete(self) -> bool:
@@ -73,6 +87,12 @@ class Axis:
             found[theirs, mine] = factor
         return found
 
+    @property
+    def back(self) -> Tensor:
+        """The model's numbers from the baseline's, (model, baseline), where nothing is shifted."""
+        matrix = self.matrix.T
+        return torch.where(matrix == 0, 0.0, 1 / matrix)
+
 
 def axis_of(
     names: tuple[Sequence[str] | None, Sequence[str] | None],
@@ -87,24 +107,50 @@ def axis_of(
         for known, every in zip(names, places, strict=True)
     )
     unnamed = [one == every for one, every in zip((mine, theirs), places, strict=True)]
-    if {*mine} != {*theirs} and any(unnamed):
+    keys, other = keys_of((mine, theirs), units)
+    if {*keys} != {*other} and any(unnamed):
         pairs = tuple((at, at) for at in range(min(sizes)))
         return Axis(pairs, (1.0,) * len(pairs), sizes, by_place=not all(unnamed))
-    factors = {
-        name: unit_factor(units[0].get(name, ""), units[1].get(name, ""))
-        for name in mine
-        if name in theirs
-    }
-    shared = {name: factor for name, factor in factors.items() if factor is not None}
-    converted = [f"{n} ({units[1][n]} → {units[0][n]})" for n, f in shared.items() if f != 1]
+    shared = dict[tuple[int, int], tuple[float, float]]()
+    converted = list[str]()
+    for at, key in enumerate(keys):
+        if key in other:
+            place = other.index(key)
+            unit, before = units[0].get(mine[at], ""), units[1].get(theirs[place], "")
+            found = conversion(unit, before)
+            if found is not None:
+                shared[at, place] = found
+            if found not in (None, (1.0, 0.0)):
+                converted.append(f"{mine[at]} ({before} → {unit})")
+    matched, met = ({pair[side] for pair in shared} for side in (0, 1))
     return Axis(
-        tuple((mine.index(name), theirs.index(name)) for name in shared),
-        tuple(shared.values()),
+        tuple(shared),
+        tuple(factor for factor, _ in shared.values()),
         sizes,
-        tuple(name for name in mine if name not in shared),
-        tuple(name for name in theirs if name not in shared),
+        tuple(name for at, name in enumerate(mine) if at not in matched),
+        tuple(name for at, name in enumerate(theirs) if at not in met),
         units=tuple(converted),
+        shifts=tuple(shift for _, shift in shared.values()),
     )
+
+
+def keys_of(
+    sides: tuple[Sequence[str], Sequence[str]], units: tuple[Mapping[str, str], Mapping[str, str]]
+) -> list[list[str]]:
+    """Return what names are matched by: as labels are, and days whatever their first one is."""
+    named = [
+        [
+            name.removesuffix(f"days since {known.get(name)}") if all(units) else name
+            for name in side
+        ]
+        for side, known in zip(sides, units, strict=True)
+    ]
+    spelt = [[*map(spelling_key, side)] for side in named]
+    twice = {key for side in spelt for key, count in Counter(side).items() if count > 1}
+    return [
+        [name if key in twice else key for name, key in zip(side, keys, strict=True)]
+        for side, keys in zip(named, spelt, strict=True)
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +181,7 @@ class Alignment:
             found[f"{name}_alone"] = axis.alone
             found[f"baseline_{name}_alone"] = axis.baseline_alone
             found["units"] = found.get("units", ()) + axis.units
+            found["target"] = axis.target
             by_place = (name,) if axis.by_place else ()
             found["by_place"] = found.get("by_place", ()) + by_place
         told = {key: names for key, names in found.items() if names or key.endswith("reordered")}
@@ -149,7 +196,9 @@ class Alignment:
         found = torch.zeros(self.inputs.sizes[1], dtype=torch.float64)
         if self.baseline.input_mean is not None:
             found += torch.tensor(self.baseline.input_mean, dtype=torch.float64)
-        found[[theirs for _, theirs in self.inputs.pairs]] = 0
+        places = [theirs for _, theirs in self.inputs.pairs]
+        shifts = self.inputs.shifts or (0.0,) * len(places)
+        found[places] = torch.tensor(shifts, dtype=torch.float64)
         return found
 
     def rows_of_baseline(self, x: Tensor) -> Tensor:
@@ -209,14 +258,13 @@ class Alignment:
         theirs = self.layer_names[name]
         view = replace(self.reading_model_inputs(self.baseline.layers[theirs]), name=name)
         if self.outputs is not None and theirs == [*self.baseline.layers][-1]:
-            matrix = self.outputs.matrix.T
             logit = torch.tensor([[-0.5], [0.5]], dtype=torch.float64)
             if self.one_logit == (False, True):
                 view = before_outputs(view, logit, "logits")
             elif self.one_logit == (True, False):
                 view = before_outputs(view, torch.tensor([[-1.0, 1.0]]).double(), "outputs")
-            elif self.outputs.reordered and self.outputs.complete:
-                view = before_outputs(view, matrix, view.gives)
+            elif (self.outputs.reordered or self.outputs.units) and self.outputs.complete:
+                view = before_outputs(view, self.outputs.back, view.gives)
         return view
 
 
@@ -280,9 +328,12 @@ def align_models(model: LoadedModel, baseline: LoadedModel) -> Alignment:
     if any(one_logit) and several.gives == "logits" and "numbers" not in kinds:
         classes = Axis(((0, 0),), (1.0,), (1, 1))  # the same two, in their order
         return Alignment(model, baseline, inputs, classes, one_logit=one_logit)
-    outputs = axis_of((model.output_names, baseline.output_names), counts)
-    if counts == (1, 1):  # whatever the target is called
-        outputs = Axis(((0, 0),), (1.0,), counts)
+    if counts == (1, 1):
+        outputs = axis_of_target(model, baseline)
+    else:
+        outputs = axis_of((model.output_names, baseline.output_names), counts)
+    if counts == (1, 1) and outputs.lacks:
+        kinds = tuple(f"numbers in {unit_of_target(one) or 'no unit'}" for one in both)
     known = all(kinds) and kinds[0] != kinds[1]
     head = f"the model gives {kinds[0]}, and the baseline {kinds[1]}" if known else ""
     ends = [*map(known_head, both)]
@@ -290,6 +341,20 @@ def align_models(model: LoadedModel, baseline: LoadedModel) -> Alignment:
         mine, theirs = (end or "nothing" for end in ends)
         head = f"behind the last layer the model has {mine}, and the baseline {theirs}"
     return Alignment(model, baseline, inputs, outputs, head)
+
+
+def axis_of_target(model: LoadedModel, baseline: LoadedModel) -> Axis:
+    """Match the one output of each by its unit, whatever the target is called."""
+    mine, theirs = ((one.output_names or ("",))[0] for one in (model, baseline))
+    units = {mine: unit_of_target(model)}, {mine: unit_of_target(baseline)}
+    found = axis_of(((mine,), (mine,)), (1, 1), units=units)
+    other = "" not in (mine, theirs) and spelling_key(mine) != spelling_key(theirs)
+    return replace(found, target=(f"{theirs} → {mine}",) if other else ())
+
+
+def unit_of_target(model: LoadedModel) -> str:
+    read = reading_of(model)
+    return "" if read is None or read.target is None else read.target.unit
 
 
 def inputs_axis(model: LoadedModel, baseline: LoadedModel) -> Axis:
@@ -306,10 +371,13 @@ def inputs_axis(model: LoadedModel, baseline: LoadedModel) -> Axis:
 
 
 def units_of_inputs(model: LoadedModel) -> Mapping[str, str]:
-    """Return the unit of each input that is a number of a table with one."""
-    read = reading_of(model)
-    columns = () if read is None else read.columns
-    return {name: one.unit for one in columns for name in one.inputs if one.unit}
+    """Return the unit of each input that is a number of a table with one; of days the first."""
+    read, found = reading_of(model), dict[str, str]()
+    for one in () if read is None else read.columns:
+        days = f"{one.name}: days since {one.first}"
+        found |= {name: one.unit for name in one.inputs if name == one.name and one.unit}
+        found |= {name: one.first for name in one.inputs if name == days and one.first}
+    return found
 
 
 def known_head(model: LoadedModel) -> str | None:

@@ -135,6 +135,7 @@ def column_changes(alignment: Alignment, data: LabelledData | None) -> ColumnCha
         return ColumnChanges(model.input_names or (), (), (), ())
     outputs = alignment.outputs
     assert outputs is not None, "both are whole models"
+    both = model, baseline
     found = ColumnChanges(
         added=axis.alone,
         removed=axis.baseline_alone,
@@ -143,20 +144,20 @@ def column_changes(alignment: Alignment, data: LabelledData | None) -> ColumnCha
     )
     of_classes = max(outputs.sizes) > 1  # of one alone nothing can be said: logits have no zero
     if axis.pairs and len(outputs.pairs) > of_classes and not alignment.head:
-        (after,), (before,) = (one.layers.values() for one in (model, baseline))
+        (after,), (before,) = (one.layers.values() for one in both)
         mean, scale = units_of(model).T
         views = after, alignment.reading_model_inputs(before)
+        kept = [mine for mine, _ in outputs.pairs]
+        parts = torch.eye(outputs.sizes[0]).double()[kept], outputs.back[kept]
         f, g = (
-            behind(view, scale, mean).quadratic_map.compose_output(torch.eye(size).double()[[*at]])
-            for view, size, at in zip(
-                views, outputs.sizes, zip(*outputs.pairs, strict=True), strict=True
-            )
+            behind(view, scale, mean).quadratic_map.compose_output(part)
+            for view, part in zip(views, parts, strict=True)
         )
-        names = [output_names_of(model)[mine] for mine, _ in outputs.pairs]
+        names = [output_names_of(model)[mine] for mine in kept]
         found = compare_columns(found, f, g, names)
     if data is not None and not alignment.head:
         x = rows_of_baseline(alignment, data)
-        found = found if x is None else compare_answers(found, model, baseline, data, x)
+        found = found if x is None else compare_answers(found, both, data, x, outputs.back)
     return found
 
 
@@ -193,7 +194,7 @@ def rows_of_baseline(alignment: Alignment, data: LabelledData) -> Tensor | None:
         if fits.fill is not None and not axis.baseline_alone:  # its cells are in other units
             means = torch.tensor(ours.fill or (0.0,) * ours.d_input, dtype=torch.float64)
             for (mine, theirs), factor in zip(axis.pairs, axis.factors, strict=True):
-                means[mine] = fits.fill[theirs] / factor
+                means[mine] = (fits.fill[theirs] - float(alignment.fixed[theirs])) / factor
             with suppress(BilensError, KeyError):
                 again = same_rows(data, replace(ours, fill=tuple(means.tolist())))
                 return alignment.rows_of_baseline(again)

@@ -1,5 +1,6 @@
 """How a column of a table becomes numbers: decided on the table of the training, applied to any."""
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -183,18 +184,33 @@ def category_column(cells: Cells) -> TableColumn:
     if len(cells.known) > MOST_LEVELS and len(counts) > DISTINCT * len(cells.known):
         cells.say("codes", count=len(counts))
         return TableColumn(cells.name, "category", (), identifier=True)
-    levels = sorted(counts)
+    levels, merged = sorted(counts), tuple[str, ...]()
     if len(levels) > MOST_LEVELS:
         levels = sorted(level for level, _ in counts.most_common(MOST_LEVELS - 1))
         cells.say("grouped", count=len(counts), kept=len(levels))
+        merged = tuple(sorted(text_hash(text) for text in counts.keys() - {*levels}))
         levels.append(OTHER)
-    return TableColumn(cells.name, "category", (), levels=tuple(levels))
+    return TableColumn(cells.name, "category", (), levels=tuple(levels), merged=merged)
 
 
 @lru_cache(1 << 16)
 def spelling_key(cell: str) -> str:
     """Return a text without what people do not see: case, width and spaces."""
     return " ".join(cell.translate(PLAIN).split()).casefold()
+
+
+def text_hash(cell: str) -> str:
+    """Return by what a rare text is known again, however it is spelt."""
+    return hashlib.sha256(spelling_key(cell).encode()).hexdigest()[:8]
+
+
+def unseen_texts(cells: Iterable[str], column: TableColumn) -> set[str]:
+    """Return the texts that no row of the training held, as far as the column says it."""
+    levels, merged = {*map(spelling_key, column.levels)}, {*(column.merged or ())}
+    new = {cell for cell in cells if spelling_key(cell) not in levels}
+    if OTHER not in column.levels:
+        return new
+    return {cell for cell in new if column.merged is not None and text_hash(cell) not in merged}
 
 
 def names_of(column: TableColumn) -> tuple[str, ...]:
@@ -238,10 +254,11 @@ def encoded(cells: Cells, column: TableColumn, votes: Counter[str]) -> Parts:
     if column.kind == "date":
         choice = cells.order(votes, column.order)
     found = [None if c is None else parts_of(c, column, choice) for _, c in cells.every]
+    unseen = unseen_texts(cells.known, column) if is_text else set[str]()
     lost = [
         (row, cell)
         for (row, cell), parts in zip(cells.every, found, strict=True)
-        if cell is not None and (parts is None or (is_text and not any(parts)))
+        if cell is not None and (parts is None or cell in unseen)
     ]
     if lost:
         marked = column.kind == "number" and column.unit in MARKS

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from msgspec import structs
 from torch import Tensor
 
@@ -44,24 +45,36 @@ def mean_square(output: OutputEffects) -> float:
 
 
 def compare_answers(
-    found: ColumnChanges, model: LoadedModel, baseline: LoadedModel, rows: LabelledData, x: Tensor
+    found: ColumnChanges,
+    both: tuple[LoadedModel, LoadedModel],
+    rows: LabelledData,
+    x: Tensor,
+    back: Tensor,
 ) -> ColumnChanges:
-    """Return the changes with which answers differ; `x` are the rows as the baseline reads them."""
-    names = output_names_of(baseline), output_names_of(model)
-    read = (baseline, x), (model, rows.inputs)
-    before, after = (in_float64(exact_layer(one))(inputs.double()) for one, inputs in read)
+    """Return the changes with which answers of a model and its baseline differ.
+
+    `x` are the rows as the baseline reads them, and `back` turns its outputs into the model's.
+    """
+    names = [output_names_of(one) for one in both]
+    read = zip(both, (rows.inputs, x), strict=True)
+    after, before = (in_float64(exact_layer(one))(inputs.double()) for one, inputs in read)
     if len(names[0]) == len(names[1]) == 1:
+        before = before @ back.T
         moved = (after - before)[:, 0].abs()
         order = moved.argsort(descending=True, stable=True).tolist()
         places = [at for at in order if moved[at] > MOVED * before.std(correction=0)]
         said = [[f"{value:.6g}" for value in one[:, 0].tolist()] for one in (before, after)]
     else:
-        answers = zip((before, after), names, strict=True)
-        said = [[of[at] for at in one.argmax(dim=1).tolist()] for one, of in answers]
-        places = [at for at in range(len(after)) if said[0][at] != said[1][at]]
-        if rows.targets is not None:
-            right = [names[1][at] for at in rows.targets.tolist()]
-            broken, mended = (sum(one[at] == right[at] for at in places) for one in said)
+        mine = torch.where(back.any(dim=0), back.argmax(dim=0), -1)  # of each of the baseline
+        answers = before.argmax(dim=1), after.argmax(dim=1)
+        aligned = mine[answers[0]], answers[1]
+        said = [
+            [of[at] for at in one.tolist()] for of, one in zip(names[::-1], answers, strict=True)
+        ]
+        places = (aligned[0] != aligned[1]).nonzero().flatten().tolist()
+        if rows.targets is not None and back.any(dim=0).all() and back.any(dim=1).all():
+            right = [(one == rows.targets)[places] for one in aligned]
+            broken, mended = (int(one.sum()) for one in right)
             found = structs.replace(found, broken=broken, mended=mended)
     numbers = rows.numbers or range(len(after))
     examples = tuple((numbers[at], said[0][at], said[1][at]) for at in places[:EXAMPLES])

@@ -42,6 +42,8 @@ class TableColumn(Record, frozen=True):
     first: str = ""  # the day that days are counted from, as year-month-day
     order: str = ""  # "day" or "month" stands first in 3/1/2024; empty where nothing shows it
     levels: tuple[str, ...] = ()  # texts that have an input of their own
+    # SHA-256, 8 digits, of each text that shares `(other)`; null in folders of before
+    merged: tuple[str, ...] | None = None
     # How well the column alone predicts the target in cross-validation: the share of the error of
     # a plain guess that it takes away, and the most that shuffled targets gave.
     alone: float | None = None

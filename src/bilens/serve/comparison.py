@@ -196,7 +196,7 @@ def paired(a: Output, b: Output) -> EigenvectorPairs:
     b = replace(b, text=output_of_baseline(b.text, alignment.outputs))
     second = b.pairs()[0]
     if a.view.reads == "inputs" and (axis := alignment.inputs) is not None:
-        if axis.units:
+        if any(factor != 1 for factor in axis.factors):
             units = ", ".join(axis.units)
             raise UsageError(f"eigenvectors of inputs in other units have no angle: {units}.")
         order = [theirs for _, theirs in sorted(axis.pairs)]

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 
+from bilens.data.table_columns import OTHER
 from bilens.findings.rules.rule import Evidence, Rule, Values, formats
 
 of_tables = partial(Rule, documents=("table",), group="model", bad=">")
@@ -101,7 +102,13 @@ def told(evidence: Evidence, kind: str) -> Iterator[Values]:
                 yield {"value": one.values["count"], **one.values}
 
 
-unseen_categories = of_rows("unseen_categories", partial(told, kind="unseen"), values=CELLS)
+@partial(of_rows, "unseen_categories", values=CELLS)
+def unseen_categories(evidence: Evidence) -> Iterator[Values]:
+    cases = [*told(evidence, "unseen")]
+    columns = () if evidence.reading is None else evidence.reading.columns
+    unknown = any(OTHER in one.levels and one.merged is None for one in columns if one.inputs)
+    if not (unknown and len(cases) == 1):  # that none was found says nothing
+        yield from cases
 
 
 @partial(of_rows, "filled_cells", values={"value": "count", "column": "text"})

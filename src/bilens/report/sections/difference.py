@@ -147,6 +147,8 @@ def column_sentences(t: Catalogue, record: TableAudit, found: ColumnChanges) -> 
         yield t("difference.columns.answers", **shown)
         if rows and found.mended is not None:
             yield t("difference.columns.mended", **shown)
+        elif rows and found.other_outputs:
+            yield t("difference.columns.unmatched")
         if rows:
             yield t("difference.columns.rows", rows=", ".join(rows))
     elif record.data is not None:
