@@ -48,7 +48,7 @@ def trained(folder: Path, table: pd.DataFrame, target: str, separator: str = ","
 
 
 def predictions(model: Any, table: pd.DataFrame) -> np.ndarray:
-    x = torch.from_numpy(table[["a", "b"]].to_numpy(np.float64))
+    x = torch.from_numpy(table[["a", "b"]].to_numpy(np.float64, copy=True))
     return model.module.double()(x).detach().numpy()
 
 

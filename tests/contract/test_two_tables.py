@@ -115,7 +115,7 @@ def test_answers_are_right_or_wrong_by_the_classes_of_the_model(train: Train) ->
     baseline = train("odd", odd.assign(out=odd.out.str.upper()))
     found = compared(model, baseline, rows_of(model))["column_changes"]
     rows = pd.read_csv(rows_of(model))
-    x = torch.from_numpy(rows[["a", "b"]].to_numpy(np.float64))
+    x = torch.from_numpy(rows[["a", "b"]].to_numpy(np.float64, copy=True))
     after, before = (
         [(one.output_names or ())[at].lower() for at in exact_layer(one).double()(x).argmax(dim=1)]
         for one in (model, baseline)
