@@ -112,16 +112,17 @@ def axis_of(
         pairs = tuple((at, at) for at in range(min(sizes)))
         return Axis(pairs, (1.0,) * len(pairs), sizes, by_place=not all(unnamed))
     shared = dict[tuple[int, int], tuple[float, float]]()
-    converted = list[str]()
+    converted, free = list[str](), {key: at for at, key in reversed([*enumerate(other)])}
     for at, key in enumerate(keys):
-        if key in other:
-            place = other.index(key)
-            unit, before = units[0].get(mine[at], ""), units[1].get(theirs[place], "")
-            found = conversion(unit, before)
-            if found is not None:
-                shared[at, place] = found
-            if found not in (None, (1.0, 0.0)):
-                converted.append(f"{mine[at]} ({before} → {unit})")
+        place = free.get(key)
+        if place is None:
+            continue
+        unit, before = units[0].get(mine[at], ""), units[1].get(theirs[place], "")
+        found = conversion(unit, before)
+        if found is not None:
+            shared[at, free.pop(key)] = found
+        if found not in (None, (1.0, 0.0)):
+            converted.append(f"{mine[at]} ({before} → {unit})")
     matched, met = ({pair[side] for pair in shared} for side in (0, 1))
     return Axis(
         tuple(shared),

@@ -155,7 +155,7 @@ def column_changes(alignment: Alignment, data: LabelledData | None) -> ColumnCha
         )
         names = [output_names_of(model)[mine] for mine in kept]
         found = compare_columns(found, f, g, names)
-    if data is not None and not alignment.head:
+    if data is not None and outputs.pairs and not alignment.head:
         x = rows_of_baseline(alignment, data)
         found = found if x is None else compare_answers(found, both, data, x, outputs.back)
     return found
