@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import bilens as bl
@@ -53,3 +54,26 @@ def test_what_lies_beside_images_is_left_alone(tmp_path: Path) -> None:
     found = bl.audit(image_model(), folder, null_samples=39).record.performance
     assert found is not None
     assert found.rows == 6
+
+
+# ---- bytes
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float64, bool, np.int64])
+@cell("audit", "other dtype")
+def test_a_mask_is_not_divided_by_255(kind: type) -> None:
+    """A mask of zeros and ones in bytes became one of 0 and 0.004: 84 % were told for 100 %."""
+    mask = np.random.default_rng(0).integers(2, size=(40, 4, 5))
+    model = image_model()
+    assert model.module is not None
+    right = model.module(torch.from_numpy(mask).float().flatten(1)).argmax(dim=1).numpy()
+    if kind is np.uint8:
+        with pytest.raises(
+            DataError, match="bytes of images are only 0 and 1: pass them as floats"
+        ):
+            bl.audit(model, (mask.astype(kind), right), null_samples=39)
+        return
+    found = bl.audit(model, (mask.astype(kind), right), null_samples=39).record.performance
+    assert found is not None
+    assert found.classification is not None
+    assert found.classification.accuracy.value == 1.0
