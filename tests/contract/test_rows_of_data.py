@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 import bilens as bl
 from bilens.base.errors import DataError
+from bilens.findings.explanation import choose_examples
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearClassifier
 from contract.table import cell
@@ -53,3 +56,62 @@ def test_what_lies_beside_images_is_left_alone(tmp_path: Path) -> None:
     found = bl.audit(image_model(), folder, null_samples=39).record.performance
     assert found is not None
     assert found.rows == 6
+
+
+# ---- numbers of rows
+
+
+@pytest.mark.parametrize("target", ["kind", "value"])
+@cell("audit", "own object")
+def test_a_mistake_bears_the_number_that_the_spreadsheet_shows(target: str, tmp_path: Path) -> None:
+    """Rows were counted from 0, and the explanations beside them as the spreadsheet counts."""
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame(rng.normal(size=(30, 2)), columns=["a", "b"])
+    frame[target] = np.where(rng.integers(2, size=30), "up", "down")
+    if target == "value":
+        frame[target] = rng.normal(size=30)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    module = BilinearClassifier(2, 4, 2 if target == "kind" else 1)
+    names = ("up", "down") if target == "kind" else ("value",)
+    model = LoadedModel(module, "m", "0" * 64, None, names, {}, input_names=("a", "b"))
+    found = bl.audit(model, tmp_path / "t.csv").record.performance
+    assert found is not None
+    assert found.mistakes
+    cells = pd.read_csv(tmp_path / "t.csv", header=None, dtype=str)[2]
+    cells.index += 1  # as a spreadsheet counts its lines, the head among them
+    for one in found.mistakes:
+        told = names[int(one.target)] if target == "kind" else str(one.target)
+        assert cells[one.index] == told
+    shown = () if found.regression is None else found.regression.residuals
+    assert [cells[one.index] for one in shown] == [str(one.target) for one in shown]
+
+
+def test_the_surest_wrong_answer_is_the_one_of_the_highest_probability() -> None:
+    """The lead of the first is larger and its probability lower: other classes share the rest."""
+    scores = torch.tensor([[2.0, 0.5, 0.5, 0.5], [1.4, 0.0, -9.0, -9.0]], dtype=torch.float64)
+    leads = scores.topk(2).values
+    assert leads[0, 0] - leads[0, 1] > leads[1, 0] - leads[1, 1]
+    assert choose_examples(scores, torch.tensor([1, 1])) == {"wrong": 1}
+
+
+# ---- bytes
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float64, bool, np.int64])
+@cell("audit", "other dtype")
+def test_a_mask_is_not_divided_by_255(kind: type) -> None:
+    """A mask of zeros and ones in bytes became one of 0 and 0.004: 84 % were told for 100 %."""
+    mask = np.random.default_rng(0).integers(2, size=(40, 4, 5))
+    model = image_model()
+    assert model.module is not None
+    right = model.module(torch.from_numpy(mask).float().flatten(1)).argmax(dim=1).numpy()
+    if kind is np.uint8:
+        with pytest.raises(
+            DataError, match="bytes of images are only 0 and 1: pass them as floats"
+        ):
+            bl.audit(model, (mask.astype(kind), right), null_samples=39)
+        return
+    found = bl.audit(model, (mask.astype(kind), right), null_samples=39).record.performance
+    assert found is not None
+    assert found.classification is not None
+    assert found.classification.accuracy.value == 1.0

@@ -89,13 +89,13 @@ def test_a_class_without_rows_has_no_recall_and_no_area() -> None:
 def test_numbers_are_measured_as_scikit_learn_does() -> None:
     target = torch.randn(900, generator=torch.Generator().manual_seed(0)).double()
     predicted = 0.8 * target + 0.1
-    found = regression(predicted, target)
+    found = regression(predicted, target, range(len(target)))
     t, p = target.numpy(), predicted.numpy()
     assert found.r_squared == pytest.approx(metrics.r2_score(t, p))
     assert found.rmse == pytest.approx(metrics.root_mean_squared_error(t, p))
     assert found.mae == pytest.approx(metrics.mean_absolute_error(t, p))
     assert [found.residuals[0].index, found.residuals[-1].index] == [0, 899]
-    assert regression(predicted, 0 * target).r_squared is None
+    assert regression(predicted, 0 * target, range(len(target))).r_squared is None
 
 
 def test_r2_on_data_is_that_of_what_reaches_a_layer_within_each_class() -> None:

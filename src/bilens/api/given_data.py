@@ -229,9 +229,9 @@ def performance_of(model: Model, given: LabelledData) -> Performance:
             found.required(because=what_may_differ(original))
     answers, numbers, confidence, members = None, None, None, list[Tensor]()
     said, badness = interface.means(outputs)[:, 0], torch.zeros(len(x))
-    names = interface.output_names or ("",)
+    names, numbered = interface.output_names or ("",), given.numbers or range(len(x))
     if labels is not None and labels.is_floating_point():
-        numbers, badness = regression(said, labels), (said - labels).abs()
+        numbers, badness = regression(said, labels, numbered), (said - labels).abs()
     elif labels is not None:
         logits = interface.logits(outputs)
         names, members = interface.classes, [labels == one for one in range(logits.shape[1])]
@@ -246,7 +246,7 @@ def performance_of(model: Model, given: LabelledData) -> Performance:
         sure = None if confidence is None else float(confidence[row])
         image = None if images is None else tuple(images[place].flatten().tolist())
         right = 0.0 if labels is None else float(labels[row])
-        mistakes.append(Answer(row, name, right, float(said[row]), sure, image))
+        mistakes.append(Answer(numbered[row], name, right, float(said[row]), sure, image))
     shape = None if images is None else (images.shape[1], images.shape[2])
     approximated = approximation_on_data(layers_of(model), layers, x, members)
     parts = answers, numbers, tuple(mistakes), approximated, given.notes

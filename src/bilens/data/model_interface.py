@@ -114,6 +114,11 @@ class ModelInterface:
         rows = torch.from_numpy(array.reshape(len(array), -1).astype(np.float64))
         if array.dtype == np.uint8:
             is_image = max(len(shape), len(expected)) > 1
+            if is_image and float(rows.max()) == 1:
+                raise DataError(
+                    f"{where}: the bytes of images are only 0 and 1: pass them as floats, if 1 is "
+                    "what the model reads, or write 255 for 1."
+                )
             rows /= 255 if is_image else 1
             self.note("bytes" if is_image else "unscaled")
         bad = (~rows.isfinite()).any(dim=1).nonzero().flatten().tolist()

@@ -85,7 +85,8 @@ def choose_examples(scores: Tensor, labels: Tensor) -> dict[str, int]:
         chosen = {TYPICAL: int(order[len(order) // 2]), NARROW: int(order[0])}
     rows = torch.nonzero(~right).flatten()
     if len(rows) > 0:
-        chosen[WRONG] = int(rows[margin[rows].argmax()])
+        sure = scores.softmax(dim=1).max(dim=1).values  # as among the mistakes of a report
+        chosen[WRONG] = int(rows[sure[rows].argmax()])
     return chosen
 
 

@@ -103,8 +103,8 @@ def evenly(count: int, most: int) -> list[int]:
     return spread
 
 
-def regression(predicted: Tensor, target: Tensor) -> Regression:
-    """Return how good numbers are, both (rows,) float64."""
+def regression(predicted: Tensor, target: Tensor, rows: Sequence[int]) -> Regression:
+    """Return how good numbers are, both (rows,) float64; `rows` is how these are numbered."""
     errors = predicted - target
     squares, spread = float(errors.square().mean()), float(target.var(correction=0))
     return Regression(
@@ -113,7 +113,7 @@ def regression(predicted: Tensor, target: Tensor) -> Regression:
         mae=float(errors.abs().mean()),
         spread=math.sqrt(spread),
         residuals=tuple(
-            Answer(row, "", float(target[row]), float(predicted[row]), None, None)
+            Answer(rows[row], "", float(target[row]), float(predicted[row]), None, None)
             for row in evenly(len(target), DOTS)
         ),
     )

@@ -103,7 +103,7 @@ class Explanation(Record, frozen=True):
     """One prediction, taken apart exactly."""
 
     # why it was chosen: `typical` (median lead of the right answers), `narrow` (smallest lead),
-    # `wrong` (largest lead of the wrong answers), `asked`
+    # `wrong` (wrong with the highest probability), `asked`
     kind: str
     index: Count  # in the test data, from 0; of a table the row as a spreadsheet numbers it
     label: Count | None  # the right class, where it is known

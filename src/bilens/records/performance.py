@@ -50,7 +50,7 @@ class Classification(Record, frozen=True):
 class Answer(Record, frozen=True):
     """The answer to one row."""
 
-    index: Count  # row, from 0
+    index: Count  # row, as a spreadsheet numbers it; of rows from memory from 0
     name: str  # of its file; empty where rows have numbers alone
     target: float  # the right number, or the index of the right class
     predicted: float
