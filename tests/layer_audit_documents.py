@@ -59,7 +59,7 @@ VARIANTS: list[tuple[str, str, dict[str, Any]]] = [  # of sentences
     ("changed_tensors", "warn", {"value": 2, "alone": 2, "kinds": "other"}),
     ("low_rank_change", "pass", {"value": 0, "of": 0}),
     *(("r2", ending, {"on": on}) for ending in ("pass", "warn") for on in ("_seen", "_some")),
-    *(("r2", "info", {"on": on}) for on in ("", "_some")),
+    *(("r2", "info", {"on": on}) for on in ("", "_some", "_seen")),
     ("low_rank", "info", {"assumed": "pass"}),
 ]
 ENDINGS = {
@@ -157,7 +157,11 @@ def every_change() -> dict[str, Any]:
     layer = to_json(LayerDifference("a", False, token_pairs=(pair,), matched=("stream",)))
     same = to_json(LayerDifference("b", False, same_function=True))
     whole["directions"] = [{**about, "side": side} for side in ("writes", "reads")]
-    found = {"baseline": {"path": "", "weights_sha256": ""}, "layers": [layer, same], "whole": whole}
+    found = {
+        "baseline": {"path": "", "weights_sha256": ""},
+        "layers": [layer, same],
+        "whole": whole,
+    }
     alone = ("inputs", "outputs", "baseline_inputs", "baseline_outputs")
     kinds = ["inputs_reordered", "outputs_reordered", "by_place", "units", "one_logit"]
     kinds += [f"{one}_alone" for one in alone]
