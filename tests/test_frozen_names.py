@@ -263,7 +263,7 @@ ATTRIBUTES: dict[type, str] = {
         "r_squared, usable, check_usable"
     ),
     bilens.RSquared: "overall, standard_error, outputs, output_errors, trimmed, "
-    "trimmed_error, median, median_interval",
+    "trimmed_error, median, median_interval, largest_share",
     bilens.TopInteractions: "first, second, values",
     bilens.GaussianMoments: "mean, variance",
     bilens.AttackReport: "document, holds",

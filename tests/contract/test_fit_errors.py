@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, strategies as st
 from torch import Tensor, nn
@@ -145,3 +146,35 @@ def test_a_fit_does_not_hang_on_how_a_layer_is_written(seed: int) -> None:
     assert math.isclose(scores[0].overall, scores[1].overall, abs_tol=1e-9)
     narrow = bl.quadratic_fit(net.float(), samples=500).r_squared.quadratic
     assert math.isclose(narrow.overall, scores[0].overall, abs_tol=1e-4)
+
+
+@pytest.mark.parametrize("heavy", [True, False])
+def test_an_audit_does_not_vouch_where_one_row_carries_much(heavy: bool) -> None:
+    """Told 0.95 on rows of Student's t with 2.5 degrees, and −9 on fresh ones."""
+    torch.manual_seed(2)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 24), torch.nn.SiLU(), torch.nn.Linear(24, 3))
+    model = model.double().eval()
+    x = torch.randn(2000, 6).double()
+    x = torch.distributions.StudentT(2.5).sample((2000, 6)).double() if heavy else x
+    report = bl.audit(model, data=(x, model(x).argmax(-1)))
+    fit = report.record.layers[0].fit
+    assert fit.seen
+    assert fit.usable
+    for lang, said in (
+        ("en", "R² is uncertain by a tenth or more"),
+        ("ja", "R²には0.1以上の不確かさ"),
+    ):
+        assert (said in report.to_html(lang=lang)) == heavy
+    (found,) = [one for one in report.record.verdict if one.rule == "r2"]
+    assert found.outcome == ("info" if heavy else "pass")
+
+
+@pytest.mark.parametrize("rows", [499, 500])
+def test_a_page_says_how_many_rows_a_fit_takes(rows: int) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 24), torch.nn.ReLU(), torch.nn.Linear(24, 3))
+    x = torch.randn(rows, 6).double()
+    report = bl.audit(model.double().eval(), data=(x, model(x).argmax(-1)))
+    assert report.record.layers[0].fit.seen == (rows >= 500)
+    assert ("500 different rows of data" in report.to_markdown(lang="en")) == (rows < 500)
+    assert ("500行以上のデータ" in report.to_markdown(lang="ja")) == (rows < 500)

@@ -1,7 +1,7 @@
 """What is said of a quadratic approximation: beside spectra, in an audit, and by itself."""
 
 from bilens.algebra.approximation.quadratic_fit import QuadraticFit
-from bilens.algebra.approximation.r_squared import FitScores
+from bilens.algebra.approximation.r_squared import HEAVY, FitScores
 from bilens.findings.guarantees import finite
 from bilens.nn.layer_view import LayerView
 from bilens.records.decomposition import ApproximationQuality, DegreeScores, LayerFit, Score
@@ -23,11 +23,13 @@ def approximation_quality(fit: QuadraticFit, activation: str) -> ApproximationQu
 
 def degree_scores(fit: str, found: FitScores) -> DegreeScores:
     linear, whole = found.linear, found.quadratic
+    error = whole.standard_error  # which one row that carries much does not know
+    error = max(error, whole.largest_share) if whole.largest_share > HEAVY else error
     return DegreeScores(
         fit,
         found.rows,
         Score(finite(linear.overall), finite(linear.standard_error)),
-        Score(finite(whole.overall), finite(whole.standard_error)),
+        Score(finite(whole.overall), finite(error)),
         Score(finite(whole.trimmed), finite(whole.trimmed_error)),
         tuple(map(finite, (whole.median, *whole.median_interval))),
         tuple(map(finite, whole.outputs.tolist())),

@@ -18,6 +18,7 @@ TOP = 0.001  # share of rows with the largest outputs that `trimmed` leaves out
 MASSIVE = 100  # median sizes of an output: rows beyond, as of sink tokens, are left out too
 VANISHING = 1e-6  # of the largest norm
 NORMAL_95 = 1.959964
+HEAVY = 0.1  # of the variance, in one row: beyond it the rows do not speak for others
 LEAST_SKEW = 1e-4  # below it a mean is normal, up to rounding
 
 
@@ -36,6 +37,7 @@ class RSquared:
         trimmed_error: of `trimmed`.
         median: the median over rows of 1 − ‖y − f(x)‖² / ‖y − E y‖², E y without those.
         median_interval: its 95 % interval, by order statistics.
+        largest_share: of the variance, what one row carries at most; 0 where R² is exact.
     """
 
     overall: float
@@ -46,6 +48,7 @@ class RSquared:
     trimmed_error: float
     median: float
     median_interval: tuple[float, float]
+    largest_share: float = 0.0
 
     _repr_html_ = html_summary()
     to_frame = frame("outputs", "output", without=("median_interval",))  # two ends of one
@@ -93,7 +96,10 @@ def r_squared_on(y: Tensor, predicted: Tensor) -> RSquared:
     ends = max(0, math.floor(half - reach)), min(len(y) - 1, math.ceil(half + reach))
     interval = float(rows[ends[0]]), float(rows[ends[1]])
     median = float(rows[(len(y) - 1) // 2])
-    return RSquared(overall, error, outputs, errors, trimmed, trimmed_error, median, interval)
+    spread = (y - y.mean(dim=0)).square().sum(dim=1)
+    largest = float(spread.max() / spread.sum()) if error > 0 else 0.0
+    told = overall, error, outputs, errors, trimmed, trimmed_error, median, interval
+    return RSquared(*told, largest)
 
 
 def usual_norm(norms: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from bilens.algebra.approximation.r_squared import HEAVY
 from bilens.findings.rules import models
 from bilens.findings.rules.rule import ASSUMED, Evidence, Kind, Rule, Values, formats, named
 from bilens.records.common import Value
@@ -50,7 +51,8 @@ def r2(evidence: Evidence) -> Iterator[Values]:
     if evidence.whole:
         known = [x for _, fit in fits for x in (fit.quadratic, fit.trimmed) if x is not None]
         missed = any(None in (fit.quadratic, fit.trimmed) for _, fit in fits)  # a constant
-        given = all(fit.seen for _, fit in fits)  # on an assumed input nothing is vouched for
+        # on an assumed input, or by a few rows that carry all, nothing is vouched for
+        given = all(fit.seen and fit.standard_error < HEAVY for _, fit in fits)
         yield {
             "value": min([0.0] * missed + known, default=1.0),  # there: no variance to explain
             "on": {0: "", len(fits): "_seen"}.get(sum(fit.seen for _, fit in fits), "_some"),
