@@ -14,7 +14,7 @@ from bilens.algebra.approximation.layer_weights import GLUWeights, products_alon
 from bilens.algebra.quadratic_map import QuadraticMap, basis_of
 from bilens.base.checks import as_integer, check_count, check_float_tensor
 from bilens.base.errors import NotQuadraticError, ShapeError, UsageError
-from bilens.nn.mlp import BilinearLayer, Gate, check_forward, check_linear
+from bilens.nn.mlp import BilinearLayer, Gate, check_linear, compare_with_run
 
 Basis = Literal["input", "embedding"]
 
@@ -93,13 +93,19 @@ class BilinearClassifier(nn.Module):
             )
         if basis not in get_args(Basis):
             raise UsageError(f'basis={basis!r} is not known: use "input" or "embedding".')
-        layer = self.layers[index]
-        assert isinstance(layer, BilinearLayer), "built in __init__"
         for name, part in (("embed", self.embed), ("head", self.head)):
             check_linear(name, part, bias=False)
-        check_forward(
-            self, (self, BilinearClassifier), *((one, BilinearLayer) for one in self.layers)
+        compare_with_run(
+            self,
+            lambda: [self._map_of(at, "input") for at in range(len(self.layers))],
+            (self, BilinearClassifier),
+            *((one, BilinearLayer) for one in self.layers),
         )
+        return self._map_of(index, basis, dtype)
+
+    def _map_of(self, index: int, basis: Basis, dtype: torch.dtype | None = None) -> QuadraticMap:
+        layer = self.layers[index]
+        assert isinstance(layer, BilinearLayer), "built in __init__"
         head, embed = self.head.weight, self.embed.weight
         if dtype is not None:
             layer = copy.deepcopy(layer).to(dtype)
