@@ -79,8 +79,8 @@ EMPTY: dict[Cell, str] = {
         ("permuted units", "scaled branches", "common function", "same function"),
         NOT_YET,
     ),
-    **without(("explain",), ("own object", "threads", "other function"), NOT_YET),
-    **without(("attribute",), ("threads", "other function", "without effect"), NOT_YET),
+    **without(("explain",), ("threads",), NOT_YET),
+    **without(("attribute",), ("threads", "without effect"), NOT_YET),
     **without(("compare",), ("without effect",), NOT_YET),
     **without(
         ("fit",),
@@ -88,7 +88,7 @@ EMPTY: dict[Cell, str] = {
         NOT_YET,
     ),
     **without(("fit",), ("saved",), "a fit is not saved but as a record"),
-    **without(("decompose",), ("permuted outputs", "other units"), NOT_YET),
+    **without(("decompose",), ("other units",), NOT_YET),
     **without(
         ("convert",),
         ("permuted units", "permuted inputs", "permuted outputs", "other names", *ROWS),
