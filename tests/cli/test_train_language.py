@@ -54,7 +54,9 @@ def test_the_result_is_one_json_document(bilens: Shell, tmp_path: Path) -> None:
     assert document["step"] == 6
     assert document["best_held_out_loss"] <= document["held_out_loss"]
     assert document["num_weights"] > 0
-    history = [json.loads(text) for text in (tmp_path / "run/history.jsonl").open()]
+    history = [
+        json.loads(text) for text in (tmp_path / "run/history.jsonl").read_text().splitlines()
+    ]
     assert document["held_out_loss"] == history[-1]["held_out_loss"]
     assert bilens("--quiet", *line, "--resume").json()["sample"] == document["sample"]
 

@@ -403,9 +403,9 @@ def test_an_attack_learns_from_half_of_the_different_rows_of_each_class(
     labels = torch.arange(3).repeat_interleave(torch.tensor(sizes))
     with pytest.raises(DataError, match="seen"):
         attack_model(model, (x.repeat(3, 1), labels.repeat(3)), seed=1)
-    sides = [{(*row,) for row in side.images.tolist()} for side in seen]
+    sides = [{(*row,) for row in side.inputs.tolist()} for side in seen]
     assert not sides[0] & sides[1]
     assert len(sides[0] | sides[1]) == sum(sizes)
     for one, size in enumerate(sizes):
-        known = [len(side.images[side.labels == one].unique(dim=0)) for side in seen]
+        known = [len(side.inputs[side.targets == one].unique(dim=0)) for side in seen]
         assert known == [size - size // 2, size // 2]

@@ -26,11 +26,11 @@ from bilens.data.cells import (
     plain_number,
 )
 from bilens.data.table_file import RawTable
-from bilens.records.table_audit import Conversion, TableColumn
+from bilens.records.table_audit import OTHER, Conversion, TableColumn
 
 MOST_LEVELS = 20  # texts of a column that become an indicator each; rare ones of more share one
 DISTINCT = 0.5  # share of different texts from which a column names rows and is left out
-MISSING, OTHER = "(missing)", "(other)"
+MISSING = "(missing)"
 MARKS = ("%", "‰")  # a number without its mark is another number
 Parts = dict[str, list[float]]  # input → its number in each row; NaN for what is not known
 

@@ -1,8 +1,9 @@
 """What is said of a quadratic approximation: beside spectra, in an audit, and by itself."""
 
 from bilens.algebra.approximation.quadratic_fit import QuadraticFit
-from bilens.algebra.approximation.r_squared import HEAVY, FitScores
+from bilens.algebra.approximation.r_squared import FitScores
 from bilens.findings.guarantees import finite
+from bilens.findings.rules.rule import HEAVY
 from bilens.nn.layer_view import LayerView
 from bilens.records.decomposition import ApproximationQuality, DegreeScores, LayerFit, Score
 from bilens.records.layer_audit import FitQuality

@@ -19,6 +19,8 @@ from bilens.records.history import People
 from bilens.records.layer_audit import Difference
 from bilens.records.performance import Performance
 
+OTHER = "(other)"  # the input that the rare texts of a column share
+
 
 class Conversion(Record, frozen=True):
     """One thing that was done to what a file holds; its sentence is `reading.KIND`."""

@@ -18,7 +18,6 @@ TOP = 0.001  # share of rows with the largest outputs that `trimmed` leaves out
 MASSIVE = 100  # median sizes of an output: rows beyond, as of sink tokens, are left out too
 VANISHING = 1e-6  # of the largest norm
 NORMAL_95 = 1.959964
-HEAVY = 0.1  # of the variance, in one row: beyond it the rows do not speak for others
 LEAST_SKEW = 1e-4  # below it a mean is normal, up to rounding
 
 

@@ -5,9 +5,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from bilens.algebra.approximation.r_squared import HEAVY
 from bilens.findings.rules import models
-from bilens.findings.rules.rule import ASSUMED, Evidence, Kind, Rule, Values, formats, named
+from bilens.findings.rules.rule import ASSUMED, HEAVY, Evidence, Kind, Rule, Values, formats, named
 from bilens.records.common import Value
 from bilens.records.layer_audit import LayerDifference, LayerReading
 

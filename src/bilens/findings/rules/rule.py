@@ -22,6 +22,7 @@ EXTREME = "extreme"  # the worst number of all cases, where the worst outcome is
 # Of a case that rests on an input that nobody gave: how it would have ended. It neither passes
 # nor asks for caution.
 ASSUMED = "assumed"
+HEAVY = 0.1  # of the variance, in one row: beyond it the rows do not speak for others
 GUESS, USUAL = 1, 6  # rank of a rule whose caution means: do not use; of most rules
 # How a number is shown, and so of which type it is: `count` and `whole` as a whole number, the
 # first one being one; `text`, `mode` and `kinds` as words; `points` in percentage points,

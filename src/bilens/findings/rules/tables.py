@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 
-from bilens.data.table_columns import OTHER
 from bilens.findings.rules.rule import Evidence, Rule, Values, formats
+from bilens.records.table_audit import OTHER
 
 of_tables = partial(Rule, documents=("table",), group="model", bad=">")
 of_rows = partial(of_tables, group="use", needs="data")
