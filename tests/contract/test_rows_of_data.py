@@ -1,5 +1,6 @@
 """Guards against rows that are left out, scaled or numbered otherwise than they were given."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 from PIL import Image
 
 import bilens as bl
+import tiny
+from bilens.api.classifier import explain_predictions
 from bilens.base.errors import DataError
 from bilens.findings.explanation import choose_examples
 from bilens.io.loaded_model import LoadedModel
@@ -115,3 +118,23 @@ def test_a_mask_is_not_divided_by_255(kind: type) -> None:
     assert found is not None
     assert found.classification is not None
     assert found.classification.accuracy.value == 1.0
+
+
+@cell("attack", "saved")
+@cell("explain", "saved")
+def test_a_folder_of_a_data_set_is_the_data_set(tmp_path: Path) -> None:
+    """Half of its test images were taken for the training images."""
+    data = tiny.images(name="mnist")
+    folder = tiny.write_idx(tmp_path / "idx", data)
+    model = replace(tiny.loaded(tiny.trained()), provenance={"data_name": "mnist"})
+    attacks = [
+        bl.attack_model(model, given, target=1, source=0, epsilons=[0, 1]).to_dict()
+        for given in (data, folder)
+    ]
+    assert attacks[0]["objectives"] == attacks[1]["objectives"]
+    assert attacks[0]["curves"] == attacks[1]["curves"]
+    starts = [
+        explain_predictions(model, given, [0], baseline="mean").explanations[0].attributions
+        for given in (data, folder)
+    ]
+    assert starts[0] == starts[1]

@@ -166,11 +166,14 @@ def attack_model(
     _, loaded = given_model(model, "an attack", "bl.attack_model({}, data)")
     if target is not None and source is not None:
         refuse_idle("attack", {"pairs": pairs})
-    test = given = given_data(model, data, labels)
+    found: Data | None = data
+    if isinstance(data, str | Path):  # a folder may hold training images beside those of the test
+        found, labels = find_data(model, Path(data), None, labels), None
+    test = given = given_data(model, found, labels)
     if test is None or given is None or given.targets is None:
         raise UsageError("an attack needs inputs with their classes: pass data.")
-    if isinstance(data, ImageDataset):
-        training = given_data(model, data, training=True)
+    if isinstance(found, ImageDataset):
+        training = given_data(model, found, training=True)
         assert training is not None, "images of a data set have classes"
     else:
         x, y = given.inputs, given.targets
@@ -248,7 +251,7 @@ def explain_predictions(
     rows, targets = given.inputs, given.targets
     places = given.places(indices)
     baseline = baseline or default_baseline(model)
-    start = baseline_of(data.train_images if isinstance(data, ImageDataset) else rows, baseline)
+    start = baseline_of(found.train_images if isinstance(found, ImageDataset) else rows, baseline)
     if baseline == "mean" and model.input_mean is not None:
         start = torch.tensor(model.input_mean, dtype=torch.float64)
     answers = [None if targets is None else targets[place].item() for place in places]
