@@ -14,6 +14,7 @@ from bilens.io.stored_mlp import module_tensors
 from bilens.io.tensors import sha256_of_module
 from bilens.nn.mlp_search.compare_run import compare_with_module
 from bilens.nn.mlp_search.find_mlps import find_mlps
+from bilens.nn.real_run import ONE_AT_A_TIME
 
 
 def from_module(module: nn.Module, example: object = None) -> LoadedModel:
@@ -50,7 +51,8 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
     """
     given: Any = module  # or a wrapper that is no module itself, as nnsight's
     module = given if isinstance(given, nn.Module) else getattr(given, "_module", given)
-    found = compare_with_module(module, find_mlps(module, example), example)
+    with ONE_AT_A_TIME:  # a trace changes every module's calls while it lasts, in all threads
+        found = compare_with_module(module, find_mlps(module, example), example)
     kind, config = type(module).__name__, getattr(module, "config", None)
     content = {} if config is None or not hasattr(config, "to_dict") else config.to_dict()
     return LoadedModel(
