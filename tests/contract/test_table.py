@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 from contract.table import EMPTY, RELATIONS, VERBS
+from tools.plant import ROOT, read_errors
 
 
 def filled() -> dict[tuple[str, str], list[str]]:
@@ -29,3 +30,8 @@ def test_every_cell_of_the_table_is_filled_or_says_why_not() -> None:
     assert EMPTY.keys() <= cells
     assert not tests.keys() & EMPTY.keys(), "filled, and said to be empty"
     assert tests.keys() | EMPTY.keys() == cells
+
+
+def test_each_error_of_the_planter_has_its_place_in_the_source() -> None:
+    lost = [e for e in read_errors() if (ROOT / e.path).read_text().count(e.old) != 1]
+    assert not lost
