@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 WORKERS := -n auto --maxprocesses 4 --dist loadfile
-NUMERICAL := $(PYTEST) $(WORKERS) tests/algebra tests/certify
+NUMERICAL := $(PYTEST) $(WORKERS) tests/algebra tests/certify tests/interp tests/nn tests/contract
 DATA ?=
 MODEL ?=
 CORPUS ?=
@@ -40,7 +40,7 @@ test-all: .venv/test             ## the same with the long sweeps
 collect: .venv/test
 	$(PYTEST) --collect-only -qq > .venv/collected || { cat .venv/collected; false; }
 
-test-processors: .venv/test      ## algebra and proofs under each instruction set, and on two threads
+test-processors: .venv/test      ## the numerical tests under each instruction set, and on two threads
 	for set in default avx2 avx512; do \
 		echo "ATEN_CPU_CAPABILITY=$$set"; ATEN_CPU_CAPABILITY=$$set $(NUMERICAL) || exit 1; done
 	MKL_CBWR=COMPATIBLE $(NUMERICAL)

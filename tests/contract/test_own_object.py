@@ -157,6 +157,14 @@ def doubled(module: nn.Module) -> nn.Module:
     return module
 
 
+def bounded(module: nn.Module) -> nn.Module:
+    """Cut off what is half as large as the largest answer: small inputs do not show it."""
+    width = next(w.shape[1] for w in module.parameters() if w.dim() == 2 and w.shape[1] > 1)
+    bound = float(run(module, inputs(width)).abs().max()) / 2
+    module.register_forward_hook(lambda _, __, made: made.clamp(-bound, bound))
+    return module
+
+
 def inner(change: Callable[[nn.Module], nn.Module]) -> Callable[[nn.Module], nn.Module]:
     def changed(module: nn.Module) -> nn.Module:
         change(next(module.children()))
@@ -188,6 +196,7 @@ def compiled_input(module: nn.Module) -> nn.Module:
 WAYS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "pre-hook": standardised,
     "hook": doubled,
+    "hook far out": bounded,
     "pre-hook inside": inner(standardised),
     "hook inside": inner(doubled),
     "pre-hook behind": compiled_input,
@@ -397,6 +406,28 @@ def test_an_example_in_any_form_is_what_a_network_is_compared_on(form: str) -> N
     example: Any = {"tensor": x, "tuple": (x,), "mapping": {"input": x}}[form]
     with pytest.raises(UsageError, match="differs"):
         bl.from_module(module, example)
+
+
+@cell("load module", "own object")
+def test_each_parameter_of_a_long_network_is_read_by_one_layer() -> None:
+    between = [part for _ in range(12) for part in (nn.Linear(4, 4), nn.ReLU())]
+    module = nn.Sequential(*between, nn.Linear(4, 2))  # 0 to 24: "2" begins "20", "22", "24"
+    layers = bl.from_module(module).layers.values()
+    counted = [size for one in layers for size in one.tensors.items()]
+    assert sorted(counted) == sorted((n, p.numel()) for n, p in module.named_parameters())
+
+
+@cell("compare", "other function")
+def test_coordinates_of_a_layer_are_made_by_all_layers_before_it() -> None:
+    torch.manual_seed(0)
+    between = [part for _ in range(4) for part in (nn.Linear(4, 4), nn.ReLU())]
+    module = nn.Sequential(*between, nn.Linear(4, 2))
+    before = [one.basis for one in bl.from_module(module).layers.values()]
+    with torch.no_grad():
+        module[0].weight.mul_(1.5)
+    after = [one.basis for one in bl.from_module(module).layers.values()]
+    assert before[0] == after[0] == "input"
+    assert not {*before[1:]} & {*after[1:]}
 
 
 @cell("attack", "own object", "other function")
