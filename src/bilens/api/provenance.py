@@ -22,27 +22,11 @@ from bilens.data.row_fingerprints import ROWS_KEY
 from bilens.io.formats.safetensors_folder import INDEX_NAME, files_of, shards
 from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import WEIGHTS_NAME
-from bilens.nn.module_layers import check_runs_as_read
-from bilens.nn.real_run import what_may_differ
-from bilens.records.common import IN_MEMORY, DataOrigin, Origin, Run, Source
+from bilens.records.common import DataOrigin, Origin, Run, Source
 from bilens.records.table_audit import TableReading
 from bilens.version import VERSION
 
 READING = "reading"  # in the provenance of a model of a table
-
-
-def given_model(model: object, reader: str, call: str) -> tuple[Any, LoadedModel | None]:
-    """Return the module to read, and the loaded model if it came from one."""
-    if isinstance(model, str | Path):
-        loading = f"bl.load({str(model)!r})"
-        raise UsageError(
-            f"{reader} reads a model, got the path {str(model)!r}: use {call.format(loading)}."
-        )
-    if not isinstance(model, LoadedModel):
-        check_runs_as_read(model)
-    elif model.module is not None and what_may_differ(model.module):
-        check_runs_as_read(model.module)
-    return (model.whole(reader), model) if isinstance(model, LoadedModel) else (model, None)
 
 
 def find_test_data(
@@ -77,11 +61,11 @@ def find_test_data(
     return data
 
 
-def origin_of(model: object, data: LabelledData | None, command: str | None, seed: int) -> Origin:
+def origin_of(
+    model: LoadedModel, data: LabelledData | None, command: str | None, seed: int
+) -> Origin:
     about = None if data is None else data.origin
-    source = describe_source(model)
-    if isinstance(model, LoadedModel):
-        source = structs.replace(source, files=files_read(model))
+    source = structs.replace(describe_source(model), files=files_read(model))
     return Origin(source, about, describe_run(command, seed))
 
 
@@ -106,12 +90,12 @@ def files_read(model: LoadedModel) -> dict[str, str]:
     return found | {path.name: file_sha256(path) for path in beside if path.is_file()}
 
 
-def describe_source(model: object) -> Source:
-    if not isinstance(model, LoadedModel):
-        return IN_MEMORY
+def describe_source(model: LoadedModel) -> Source:
+    """Return where weights come from; what was given as a module of PyTorch has no path."""
     said = {key: value for key, value in model.provenance.items() if key not in (READING, ROWS_KEY)}
     known = {"headers_sha256": model.identity} if model.headers else {}
-    return Source(model.source, model.weights_sha256, said | known)
+    path = "" if model.original is not None else model.source
+    return Source(path, model.weights_sha256, said | known)
 
 
 def reading_of(model: LoadedModel) -> TableReading | None:

@@ -15,6 +15,7 @@ from bilens.algebra.hosvd import hosvd
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import rotation_null
 from bilens.api.provenance import describe_run, describe_source
+from bilens.api.subject import open_subject
 from bilens.api.trace_latents import LISTED_TOKENS, SHOWN_EIGENVECTORS, latent_findings
 from bilens.api.trace_records import causal_reading, token_ends, traced_spectrum
 from bilens.base import Progress, silent
@@ -36,7 +37,7 @@ from bilens.interp.traced_layer import (
     output_tokens,
 )
 from bilens.io.host import Host, Site
-from bilens.io.load import LoadedModel
+from bilens.io.load import LoadedModel, load
 from bilens.io.vocabulary import vocabulary_of
 from bilens.nn.agreement import normal_inputs
 from bilens.records import trace as records
@@ -119,7 +120,8 @@ def trace(
     Source: arXiv:2410.08417, §5 and App. F to N.
     """
     said = locals()  # every option by its name
-    subject = open_layer(model, layer, tokenizer)
+    model = load(model) if isinstance(model, str | Path) else model
+    subject = open_layer(open_subject(model, "a trace"), layer, tokenizer)
     if (input_sae is None) != (output_sae is None):
         given, other = ("input", "output") if output_sae is None else ("output", "input")
         raise UsageError(

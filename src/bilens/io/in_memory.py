@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -49,6 +50,7 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
         NonFiniteError: If a weight of a layer is NaN or infinite.
         MemoryLimitError: If a part in float64 would not fit.
     """
+    again = partial(from_module, module, example)
     given: Any = module  # or a wrapper that is no module itself, as nnsight's
     module = given if isinstance(given, nn.Module) else getattr(given, "_module", given)
     with ONE_AT_A_TIME:  # a trace changes every module's calls while it lasts, in all threads
@@ -58,11 +60,13 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
     return LoadedModel(
         None,
         f"the {kind}",
-        sha256_of_module(module),
+        sha256 := sha256_of_module(module),
         provenance={"format": f"PyTorch module {kind}"},
         views={
             name: replace(
-                view, live=True, about_input=view.about_input or said_input(content, view.tensors)
+                view,
+                compare=again,
+                about_input=view.about_input or said_input(content, view.tensors),
             )
             for name, view in found.layers.items()
         },
@@ -71,39 +75,7 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
             found.made_of, False, found.checks, found.left_out, found.head, found.unverified
         ),
         original=module,
-        example=example,
+        reread=again,
+        module_sha256=sha256,
         ends=ends_of(content),
-    )
-
-
-def as_it_is_now(model: LoadedModel) -> LoadedModel:
-    """Return a model whose module is in memory as that module is now, and not as it was read.
-
-    A module that was given is read and compared again. One that was loaded, and was changed since,
-    is no longer what its files hold: it has a SHA-256 of its own, and no file.
-    """
-    if model.original is not None:
-        now = from_module(model.original, model.example)
-        return replace(
-            model,
-            weights_sha256=now.weights_sha256,
-            views={name: view for name, view in now.views.items() if name in model.views},
-            stored=now.stored,
-            load_report=now.load_report,
-        )
-    if model.module is None:
-        return model
-    found = sha256_of_module(model.module)
-    if not model.module_sha256 or found == model.module_sha256:
-        return replace(model)  # compared anew: what is kept of a comparison may be of before a hook
-    return replace(
-        model,
-        source=f"the {type(model.module).__name__} in memory",
-        weights_sha256=found,
-        provenance={**model.provenance, "changed_since_read_from": model.source},
-        stored={},
-        files=(),
-        compare=None,
-        alone=None,
-        module_sha256=found,
     )

@@ -50,7 +50,8 @@ class LayerView:
         stored: returns what of which tensors and files it is read from; nothing for what no file
             holds byte by byte.
         basis_name: returns the name of the coordinates that it reads; None for "input".
-        live: whether it reads a module, whose weights may be others each time.
+        compare: compares it with the module in memory that it reads, as that runs now, and raises
+            where they differ; None for what files hold, which is the same each time.
     """
 
     sizes: FactorSizes
@@ -66,7 +67,7 @@ class LayerView:
     tensors: Mapping[str, int] = field(default_factory=dict)
     stored: Callable[[], tuple[StoredPart, ...]] = tuple
     basis_name: Callable[[], str] | None = None
-    live: bool = False
+    compare: Callable[[], object] | None = None
     _alive: dict[str, ReferenceType[Any]] = field(default_factory=dict, init=False, repr=False)
 
     _repr_html_ = html_summary("name", "sizes", "activation", "exact", "about_input", "dtype")
@@ -141,7 +142,7 @@ class LayerView:
     def _kept(self, name: str, build: Callable[[], Built]) -> Built:
         """Return what was built before if it is still alive, and build it otherwise."""
         known: Built | None = self._alive[name]() if name in self._alive else None
-        if known is not None and not self.live:
+        if known is not None and self.compare is None:
             return known
         built = build()
         self._alive[name] = ref(built)
