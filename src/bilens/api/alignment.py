@@ -339,20 +339,12 @@ def align_models(model: LoadedModel, baseline: LoadedModel) -> Alignment:
     head = f"the model gives {kinds[0]}, and the baseline {kinds[1]}" if known else ""
     ends = [*map(known_head, both)]
     if not head and None not in ends and ends[0] != ends[1]:
-        head = other_heads(ends[0] or "", ends[1] or "")
+        mine, theirs = (end or "nothing" for end in ends)
+        head = f"behind the last layer the model has {mine}, and the baseline {theirs}"
+        if "softmax" in mine + theirs and "nothing" in (mine, theirs):  # probabilities and logits
+            whose = "baseline" if mine == "nothing" else "model"
+            head += f": take it off the {whose}, so that both give logits"
     return Alignment(model, baseline, inputs, outputs, head)
-
-
-def other_heads(mine: str, theirs: str) -> str:
-    """Return why outputs are not compared where another function is behind the last layer."""
-    if "softmax" in mine + theirs and "" in (mine, theirs):
-        whose, other = ("model", "baseline") if mine else ("baseline", "model")
-        return (
-            f"the {whose} ends in a {mine or theirs}, and the {other} gives the numbers before one:"
-            " take it off, so that both give logits"
-        )
-    mine, theirs = (end or "nothing" for end in (mine, theirs))
-    return f"behind the last layer the model has {mine}, and the baseline {theirs}"
 
 
 def axis_of_target(model: LoadedModel, baseline: LoadedModel) -> Axis:
