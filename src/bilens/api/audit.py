@@ -22,8 +22,7 @@ from bilens.api.comparison import (
     whole_difference,
 )
 from bilens.api.given_data import Data, given_data, interface_of, performance_of
-from bilens.api.identity import data_sha256, identity_of
-from bilens.api.provenance import origin_of, reading_of
+from bilens.api.provenance import data_sha256, identity_of, origin_of, reading_of
 from bilens.api.quadratic_fit import inputs_of_layers
 from bilens.api.subject import is_of_columns, is_one_exact_layer, open_subject
 from bilens.base import Progress, silent

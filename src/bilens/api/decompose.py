@@ -19,7 +19,6 @@ from bilens.algebra.eigen.eigendecompose import eigendecompose_all, plan_eigende
 from bilens.algebra.eigen.plan import EigenPlan
 from bilens.algebra.random_rotations import solved_width
 from bilens.algebra.rotation_null import CHUNK_BYTES
-from bilens.api.identity import identity_of
 from bilens.api.layer_reading import (
     InputMoments,
     LayerMap,
@@ -29,7 +28,7 @@ from bilens.api.layer_reading import (
     layer_map,
     read_outputs,
 )
-from bilens.api.provenance import describe_run
+from bilens.api.provenance import describe_run, identity_of
 from bilens.api.quadratic_fit import choose_layer
 from bilens.api.subject import open_subject
 from bilens.base import Progress, silent

@@ -10,7 +10,7 @@ from torch import nn
 
 from bilens.base.errors import UsageError
 from bilens.io.estimator import from_sklearn
-from bilens.io.in_memory import from_module
+from bilens.io.load import from_module
 from bilens.io.loaded_model import CHANGED, LoadedModel, is_of_numbers
 from bilens.io.stored_mlp import module_tensors
 from bilens.nn import BilinearClassifier

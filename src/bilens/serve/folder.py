@@ -12,7 +12,7 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from bilens.api.history import History
-from bilens.api.identity import BESIDE
+from bilens.api.provenance import BESIDE
 from bilens.base.errors import BilensError, CheckpointError, FileError, UsageError
 from bilens.base.files import file_sha256, why_unreadable
 from bilens.data.tokenizer import FILE_NAME as TOKENIZER
