@@ -13,7 +13,6 @@ from torch import Tensor
 
 from bilens.api.provenance import describe_run
 from bilens.api.trace import read_converted
-from bilens.api.trace_records import latent_reading
 from bilens.base import silent
 from bilens.base.errors import DataError, NonFiniteError, UsageError
 from bilens.base.files import write_file
@@ -26,7 +25,6 @@ from bilens.records import conversion as records
 from bilens.records.base import read_document, to_json
 from bilens.records.common import Source, TextOrigin
 from bilens.records.layer_audit import LayeredModel
-from bilens.records.trace import TokenEnds
 from bilens.train.distillation import has_experts, text_losses, token_table
 from bilens.train.layer_fit import ConversionRecipe
 from bilens.train.layer_inputs import Mixture, Rows
@@ -223,10 +221,9 @@ class Converted:
         for one in bill:
             table = tables[one.name]
             texts = self.mixture.held_out[one.name][: len(table)]
-            worst = top_contexts(texts[:, 1:], table[..., 2], 0, num=6)
             parts = {
                 "losses": tuple(losses(texts, table, tokenizer)),
-                "worst": latent_reading(worst, TokenEnds((), ()), tokenizer.token),
+                "worst": top_contexts(texts[:, 1:], table[..., 2], 0, tokenizer.token, num=6),
                 "samples": tuple(samples(self.teacher, student, texts, tokenizer)),
             }
             domains.append(structs.replace(one, **parts))

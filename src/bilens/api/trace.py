@@ -243,7 +243,7 @@ def direction_readings(
         readings.append(
             records.DirectionReading(
                 *said,
-                output=token_ends(effect.promoted, effect.suppressed, name),
+                output=token_ends(effect, name),
                 spectrum=traced_spectrum(single, vectors, None, row, name),
             )
         )

@@ -174,6 +174,7 @@ def refuse_objects(value: object) -> None:
 
 # ---- models in memory
 
+
 def from_module(module: nn.Module, example: object = None) -> LoadedModel:
     """Read the MLPs inside any PyTorch module as layers; the module is not changed.
 

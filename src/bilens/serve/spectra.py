@@ -271,7 +271,7 @@ def tokens_of(output: Output, pairs: EigenDecomposition) -> list[TokenEnds] | No
     if rows is None or len(rows) < tokenizer.vocab_size:
         return None
     found = eigenvector_tokens(pairs, rows[: tokenizer.vocab_size], TOKENS)
-    return [token_ends(one.positive, one.negative, tokenizer.token) for one in found]
+    return [token_ends(one, tokenizer.token) for one in found]
 
 
 def truncation(served: ServedFolder, asked: Asked) -> TruncationCurve:

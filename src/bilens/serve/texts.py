@@ -130,8 +130,7 @@ def read_text(served: ServedFolder, asked: Asked) -> TextReading:
 
 
 def layer_effect(place: str, written: Tensor, unembed: Tensor, tokenizer: Tokenizer) -> LayerEffect:
-    effect = output_tokens(written, unembed, ENDS)
-    ends = token_ends(effect.promoted, effect.suppressed, tokenizer.token)
+    ends = token_ends(output_tokens(written, unembed, ENDS), tokenizer.token)
     return LayerEffect(place.removesuffix("_out"), ends)
 
 
