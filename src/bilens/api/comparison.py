@@ -10,7 +10,7 @@ import torch
 from msgspec import structs
 from torch import Tensor
 
-from bilens.api.alignment import Alignment, behind
+from bilens.api.alignment import Alignment
 from bilens.api.given_data import interface_of
 from bilens.api.subject import is_of_columns
 from bilens.base import Progress
@@ -98,7 +98,7 @@ def layer_changes(
         return (LayerDifference(subject.name, False, why_not),)
     if standard:
         mean, scale = units_of(alignment.model).T
-        before, subject = (behind(one, scale, mean) for one in (before, subject))
+        before, subject = (one.behind(scale, mean) for one in (before, subject))
     found = compare_with(
         before, subject, fit_layer(subject, seed), AuditOptions(0, seed), vectors=True
     )
@@ -129,7 +129,7 @@ def column_changes(alignment: Alignment, data: LabelledData | None) -> ColumnCha
         kept = [mine for mine, _ in outputs.pairs]
         parts = torch.eye(outputs.sizes[0]).double()[kept], outputs.back[kept]
         f, g = (
-            behind(view, scale, mean).quadratic_map.compose_output(part)
+            view.behind(scale, mean).quadratic_map.compose_output(part)
             for view, part in zip(views, parts, strict=True)
         )
         names = [output_names_of(model)[mine] for mine in kept]

@@ -1,4 +1,4 @@
-"""What makes two results ones of the same, and where a result comes from: weights, data, command."""
+"""What makes two results ones of the same, and where a result comes from: weights, data, run."""
 
 import platform
 import shlex
