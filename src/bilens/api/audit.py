@@ -330,7 +330,9 @@ def coverage_of(audit: Audit | LayerAudit | TableAudit, model: LoadedModel) -> C
     if isinstance(audit, LayerAudit):
         ended, check = {layer.name: how_read(layer) for layer in audit.layers}, None
         with suppress(NonFiniteError):  # the layer says so itself
-            check = model.exactness if model.layers else None
+            check = model.reported  # which was compared when the model was opened
+            if model.layers and model.load_report is None:
+                check = model.exactness
     else:
         ended = dict.fromkeys(model.layers, "exact")
         worst = max(audit.exactness, key=lambda item: item.relative_error)
