@@ -23,7 +23,6 @@ from bilens.io.tensors import sha256_of_module
 from bilens.nn.agreement import Agreement
 from bilens.nn.layer_view import LayerView
 from bilens.nn.module_layers import Module, compare_with_module, layer_views
-from bilens.nn.topk_sae import TopKSAE
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 Activations = str | Activation | list[str | Activation]
@@ -232,7 +231,7 @@ class LoadedModel:
         runs = None
         if self.reread is not None:
             return self.reread().reported
-        if self.module is not None and not isinstance(self.module, TopKSAE):
+        if self.module is not None:
             runs = compare_with_module(self.module, self.layers)
         if self.compare is None or self.weights_sha256 != self.read_sha256:
             return runs or self.reported
