@@ -120,8 +120,7 @@ def trace(
     Source: arXiv:2410.08417, §5 and App. F to N.
     """
     said = locals()  # every option by its name
-    model = load(model) if isinstance(model, str | Path) else model
-    subject = open_layer(open_subject(model, "a trace"), layer, tokenizer)
+    subject = open_layer(read_or_open(model), layer, tokenizer)
     if (input_sae is None) != (output_sae is None):
         given, other = ("input", "output") if output_sae is None else ("output", "input")
         raise UsageError(
@@ -131,7 +130,10 @@ def trace(
     facts = [NO_SAES if input_sae is None else SAES]
     refuse_idle("trace", said, *facts, *(["without latents"] if latents is None else []))
     if input_sae is not None and output_sae is not None:
-        saes = open_sae(input_sae, subject, "mlp_in"), open_sae(output_sae, subject, "mlp_out")
+        both = read_or_open(input_sae), read_or_open(output_sae)
+        for line in (line for one in both if one.load_report for line in one.load_report.lines()):
+            say(line)
+        saes = open_sae(both[0], subject, "mlp_in"), open_sae(both[1], subject, "mlp_out")
         text = held_out_text(subject, corpus, tokens, say)
         options = TraceOptions(
             None if latents is None else tuple(latents),
@@ -167,6 +169,11 @@ def trace(
             reproduce=describe_run(command, seed),
         )
     )
+
+
+def read_or_open(given: str | Path | LoadedModel) -> LoadedModel:
+    """Return what lies at a path, or a loaded model as it is now."""
+    return open_subject(load(given) if isinstance(given, str | Path) else given, "a trace")
 
 
 def describe_layer(subject: TracedLayer) -> dict[str, Any]:

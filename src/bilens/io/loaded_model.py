@@ -255,11 +255,12 @@ class LoadedModel:
         """
         if self.module is None:
             first = next(iter(self.layers))
+            ways = f"`bilens decompose {self.source} --layer {first}`, or bl.load(...)"
+            ways = ways if self.original is None else "bl.from_module(...)"
             raise UsageError(
                 f"{reader} runs a whole model, and of {self.source} "
                 f"({self.provenance.get('format', 'another library')}) the layers alone are read: "
-                f"read one of its {len(self.layers)} layers with `bilens decompose "
-                f"{self.source} --layer {first}`, or bl.load(...).layers[{first!r}]."
+                f"read one of its {len(self.layers)} layers with {ways}.layers[{first!r}]."
             )
         return self.module
 

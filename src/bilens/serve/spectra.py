@@ -178,7 +178,7 @@ def layer_table(served: ServedFolder, asked: Asked) -> LayerTable:
     if said is not None:
         readings = {one.name: one for one in served.audit(said.number).record.layers}
     return LayerTable(
-        weights_sha256=opened.model.weights_sha256,
+        weights_sha256=opened.model.read_sha256,
         audit=None if said is None else said.number,
         layers=tuple(
             layer_row(opened, name, view, readings.get(name))
@@ -215,7 +215,7 @@ def layer_row(opened: OpenModel, name: str, view: LayerView, said: LayerReading 
 
 def audits_of(served: ServedFolder, opened: OpenModel) -> list[PastAudit]:
     """Return the audits of a model with the weights that it has now, the last one first."""
-    sha256 = opened.model.weights_sha256
+    sha256 = opened.model.read_sha256
     return [one for one in served.history.audits(opened.name) if one.weights_sha256 == sha256]
 
 

@@ -245,7 +245,7 @@ def opened(path: Path) -> Host:
     if foreign_keys(found) & {"model_type", "architectures"}:
         loaded = load(found)  # whole or its MLPs alone
         if isinstance(loaded.module, BilinearTransformer):
-            return host_of(loaded.module.float(), found, loaded.weights_sha256)
+            return host_of(loaded.module.float(), found, loaded.read_sha256)
     return open_model(found)
 
 
