@@ -3,8 +3,8 @@
 from typing import Any
 
 from bilens.records.base import to_json
+from bilens.records.common import Identity
 from bilens.records.history import Entry, People
-from bilens.records.identity import Identity
 
 WEIGHTS = "ab" * 32
 BASE = {

@@ -16,8 +16,8 @@ from bilens.records import (
     image_warnings as w,
 )
 from bilens.records.base import kind_of, to_json
+from bilens.records.common import Identity
 from bilens.records.decision import Coverage, CoverageGroup
-from bilens.records.identity import Identity
 from bilens.records.performance import (
     Classification,
     ClassPerformance,

@@ -75,8 +75,7 @@ from .api.training import (
 from .data.images import ImageDataset as ImageDataset, load_images as load_images
 from .io.autoencoders import export_sae as export_sae
 from .io.estimator import from_sklearn as from_sklearn
-from .io.in_memory import from_module as from_module
-from .io.load import load as load
+from .io.load import from_module as from_module, load as load
 from .io.model_folder import save as save
 from .report.reports import (
     AttackReport as AttackReport,

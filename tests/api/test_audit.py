@@ -168,7 +168,7 @@ def test_other_data_are_refused(data: Any, message: str) -> None:
 
 @pytest.mark.parametrize("kind", [str, Path])
 def test_a_path_is_to_be_loaded_first(kind: type) -> None:
-    message = "an audit reads a model, got the path 'runs/one': use bl.audit(bl.load('runs/one'))."
+    message = "an audit reads a model, got the path 'runs/one': pass bl.load('runs/one')."
     with pytest.raises(UsageError, match=re.escape(message)):
         audit(kind("runs/one"))
 

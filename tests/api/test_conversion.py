@@ -15,7 +15,7 @@ from torch import Tensor
 import bilens as bl
 import language_runs
 import tiny_language_models as tiny
-from bilens.api import conversion_checks
+from bilens.api import converted
 from bilens.api.conversion import convert_to_bilinear
 from bilens.base.errors import (
     CheckpointError,
@@ -624,7 +624,7 @@ def test_text_that_the_teacher_does_not_know_is_refused(
         go(ours, tmp_path / "a", texts=[text])
     with pytest.raises(DataError, match="strange: "):
         go(ours, tmp_path / "b", measured=[text])
-    monkeypatch.setattr(conversion_checks, "CHANCE", 0.5)
+    monkeypatch.setattr(converted, "CHANCE", 0.5)
     with pytest.raises(DataError, match="does not know this text"):
         go(ours, tmp_path / "c")
     assert not (tmp_path / "c" / "config.json").exists()

@@ -277,7 +277,7 @@ measure(plan)
     assert peak_of(MANY.format(classes=100_000) + run) < 300 * 2**20
 
 
-STORED = dataclasses.replace(tiny.loaded(tiny.classifier(n_layers=2)), weights_sha256="a")
+STORED = dataclasses.replace(tiny.loaded(tiny.classifier(n_layers=2)), read_sha256="a")
 REQUEST = Request(top=3)
 FILES = ["layers.0.json", "layers.0.safetensors", "layers.1.json", "layers.1.safetensors"]
 
@@ -415,7 +415,7 @@ def test_another_decomposition_is_not_replaced_unless_asked(
 ) -> None:
     run(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    model = dataclasses.replace(STORED, weights_sha256=other.get("weights", "a"))
+    model = dataclasses.replace(STORED, read_sha256=other.get("weights", "a"))
     request = other.get("request", REQUEST)
     with pytest.raises(OutputExistsError, match="another model, or with other options"):
         list(decompose_layers(model, request, folder=tmp_path))

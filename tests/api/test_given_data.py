@@ -19,8 +19,7 @@ from sklearn.preprocessing import StandardScaler
 import bilens as bl
 import tiny
 from bilens.api.audit import audit
-from bilens.api.comparison import is_of_columns
-from bilens.api.given_data import opened
+from bilens.api.subject import is_of_columns, open_subject
 from bilens.base.errors import DataError, ShapeError, UsageError
 from bilens.records.performance import Performance
 from layer_audit_documents import transformer
@@ -35,7 +34,7 @@ MLP = {"hidden_layer_sizes": (6, 5), "max_iter": 60, "random_state": 0, "solver"
 
 
 def performance(model: Any, data: Any, **options: Any) -> Performance:
-    known = opened(model, bare=True)
+    known = open_subject(model, "a test", bare=True)
     draws = {} if is_of_columns(known) else {"null_samples": 39}
     found = audit(model, data, **draws, **options).record.performance
     assert found is not None

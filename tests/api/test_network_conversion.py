@@ -30,7 +30,7 @@ from bilens.base.errors import (
     UsageError,
 )
 from bilens.io.host import host_of
-from bilens.io.in_memory import from_module
+from bilens.io.load import from_module
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearClassifier
 from builders import randn

@@ -130,10 +130,10 @@ def test_every_file_that_was_read_is_named_with_its_digest(tmp_path: Path) -> No
     shards = files_read(model)
     assert list(shards) == [one.name, two.name, INDEX_NAME, "config.json"]
     assert shards.items() <= digests.items()
-    assert files_read(replace(model, source=str(one), weights_sha256="f")) == {one.name: "f"}
+    assert files_read(replace(model, source=str(one), read_sha256="f")) == {one.name: "f"}
     both = files_read(replace(model, source=str(one), files=(one, two)))
     assert both == {path.name: digests[path.name] for path in (one, two)}
     (tmp_path / INDEX_NAME).unlink()
-    other = files_read(replace(model, weights_sha256=digests["pytorch_model.bin"]))
+    other = files_read(replace(model, read_sha256=digests["pytorch_model.bin"]))
     assert list(other) == ["pytorch_model.bin", "config.json"]
     assert files_read(model) == files_read(replace(model, source="the Sequential")) == {}

@@ -352,12 +352,12 @@ def test_another_activation_than_that_of_transformers_is_refused(
 ) -> None:
     pytest.importorskip("transformers")
     import tiny_language_models as tiny
-    from bilens.io.formats import activations
+    from bilens.io.formats import families
 
     tiny.write(tmp_path / "m", "gpt2")
     assert "transformers" in str(bl.load(tmp_path / "m").exactness)
     with monkeypatch.context() as changed:
-        changed.setitem(activations.SPELLINGS, "gelu_new", "gelu")
+        changed.setitem(families.SPELLINGS, "gelu_new", "gelu")
         with pytest.raises(NumericalError, match="transformers"):
             _ = bl.load(tmp_path / "m").exactness
     monkeypatch.setattr(source, "module_of_transformers", lambda *_: None)

@@ -19,8 +19,7 @@ import tiny_language_models as tiny
 from bilens.api.alignment import align_models
 from bilens.api.comparison import vocabulary_of_model, whole_difference
 from bilens.base import silent
-from bilens.io.in_memory import from_module
-from bilens.io.load import load
+from bilens.io.load import from_module, load
 from bilens.io.vocabulary import Vocabulary, vocabulary_of
 from bilens.records.layer_audit import UpdateDirection
 from contract.table import cell

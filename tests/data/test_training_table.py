@@ -9,10 +9,16 @@ import torch
 
 from bilens.base.errors import BilensError, DataError, UsageError
 from bilens.data.cells import VOTERS
-from bilens.data.column_checks import MOST, checked
 from bilens.data.table_file import read_table
-from bilens.data.tables import NamedRows, columns_of, with_target
-from bilens.data.training_table import TrainingTable, training_table
+from bilens.data.tables import (
+    MOST_ROWS,
+    NamedRows,
+    TrainingTable,
+    checked,
+    columns_of,
+    training_table,
+    with_target,
+)
 from bilens.records.table_audit import TableColumn
 
 GOOD = "size,colour,same,y\n1.5,red,7,a\n2,blue,7,b\n-3,red,7,a\n4,blue,7,b\n"
@@ -366,7 +372,7 @@ def test_spellings_of_one_class_are_one(tmp_path: Path) -> None:
 
 
 def test_without_a_second_class_in_the_rows_looked_at_columns_have_no_score() -> None:
-    rows = np.random.default_rng(0).permutation(MOST + 1)
+    rows = np.random.default_rng(0).permutation(MOST_ROWS + 1)
     target = torch.zeros(len(rows), dtype=torch.int64)
     target[rows[-1]] = 1
     column = TableColumn("x", "number", ("x",))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import layer_audit_documents as made
 import tiny
@@ -16,7 +17,7 @@ from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.concentration import effective_rank
 from bilens.algebra.gram import kernel
 from bilens.algebra.hosvd import hosvd
-from bilens.api.given_data import layers_of
+from bilens.api.subject import open_subject
 from bilens.base.errors import UsageError
 from bilens.findings import layer_reading
 from bilens.findings.difference import compare_layers, other_kind
@@ -36,6 +37,10 @@ from builders import randn
 from layer_audit_documents import transformer
 
 D_IN, HIDDEN, D_OUT = 6, 9, 4
+
+
+def layers_read(model: nn.Module) -> tuple[LayerView, ...]:
+    return tuple(open_subject(model, "a test").layers.values())
 
 
 def gated(seed: int = 0, activation: str = "identity", **parts: torch.Tensor) -> GLUWeights:
@@ -125,7 +130,7 @@ def test_the_fit_of_an_approximate_layer_is_said_and_decides_what_is_read() -> N
 def test_a_layer_with_nan_is_broken_and_the_others_are_read() -> None:
     model = made.transformer()
     model.mlps[1].left.weight.data[0, 0] = torch.nan
-    found = audit_layers(layers_of(model), options=AuditOptions(3, 0))
+    found = audit_layers(layers_read(model), options=AuditOptions(3, 0))
     assert "fail" in [one.outcome for one in found.verdict]
     broken = [layer.name for layer in found.layers if layer.broken is not None]
     assert broken == ["blocks.1.mlp"]
@@ -365,7 +370,7 @@ def test_a_broken_layer_is_not_compared() -> None:
     model = transformer()
     model.mlps[2].down.weight.data[0, 0] = torch.inf
     found = audit_layers(
-        layers_of(transformer()), baseline=layers_of(model), options=AuditOptions(3, 0)
+        layers_read(transformer()), baseline=layers_read(model), options=AuditOptions(3, 0)
     )
     assert found.difference is not None
     assert [layer.identical for layer in found.difference.layers] == [True, True, False, True, True]
@@ -394,7 +399,7 @@ def test_a_planted_low_rank_edit_stands_out_and_noise_does_not() -> None:
             )
 
     def against_base(model: torch.nn.Module) -> LayerDifference:
-        (old,), (new,) = layers_of(base), layers_of(model)
+        (old,), (new,) = layers_read(base), layers_read(model)
         return compare_layers("a", fit_layer(old, 0), fit_layer(new, 0), vectors=True)
 
     found = against_base(planted)

@@ -3,19 +3,25 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import bilens as bl
 import tiny
 from bilens.algebra.approximation.closed_form import approximate_layer
 from bilens.algebra.approximation.r_squared import r_squared_on
 from bilens.algebra.gaussian import GaussianInput
-from bilens.api.given_data import layers_of
 from bilens.api.quadratic_fit import layers_and_run
+from bilens.api.subject import open_subject
 from bilens.findings.performance import approximation_on_data, classification, regression
 from bilens.findings.rules.registry import find_rule, judge
 from bilens.findings.rules.rule import Evidence
+from bilens.nn.layer_view import LayerView
 from bilens.records.performance import Performance
 from sklearn import metrics
+
+
+def layers_read(model: nn.Module) -> tuple[LayerView, ...]:
+    return tuple(open_subject(model, "a test").layers.values())
 
 
 def drawn(classes: int, rows: int = 300, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,7 +109,7 @@ def test_r2_on_data_is_that_of_what_reaches_a_layer_within_each_class() -> None:
     x, labels = tiny.images().test_images.double(), tiny.images().test_labels
     layers, _ = layers_and_run(model)
     members = [labels == one for one in range(3)]
-    found = approximation_on_data(layers_of(model), layers, x, members)
+    found = approximation_on_data(layers_read(model), layers, x, members)
     assert [one.layer for one in found] == ["layers.0", "layers.1"]
     inside = layers[0](x)
     for one, layer, rows in zip(found, layers, (x, inside), strict=True):
@@ -116,7 +122,7 @@ def test_r2_on_data_is_that_of_what_reaches_a_layer_within_each_class() -> None:
         fitted = approximate_layer(layer, GaussianInput.of_data(rows))(rows)
         assert one.fitted == pytest.approx(r_squared_on(y, fitted).overall)
     exact = tiny.classifier()
-    assert approximation_on_data(layers_of(exact), layers_and_run(exact)[0], x, members) == ()
+    assert approximation_on_data(layers_read(exact), layers_and_run(exact)[0], x, members) == ()
 
 
 @pytest.mark.parametrize(("missed", "outcome"), [(0, "pass"), (24, "pass"), (60, "warn")])

@@ -15,7 +15,7 @@ from bilens.interp.behaviour import (
     trial_of_direction,
 )
 from bilens.interp.interventions import Edit, InputDirections
-from bilens.interp.traced_layer import TokenEffect, TokenScore
+from bilens.interp.traced_layer import TokensAtEnds, TokenScore
 
 TEXTS, LENGTH, SIZE = 6, 33, 16
 
@@ -37,7 +37,7 @@ def effect_of(values: list[float], sign: float = 1.0, texts: int = TEXTS) -> tup
         x[:, 1:],
         f(x[:, 1:])[..., 0],
         eigendecompose_all(f, torch.ones(1, 1, dtype=torch.float64), 2)[0],
-        TokenEffect((TokenScore(0, 1.0),), (TokenScore(1, -1.0),), "none"),
+        TokensAtEnds((TokenScore(0, 1.0),), (TokenScore(1, -1.0),)),
         generator,
     )
     checks = () if trial is None else trial.checks(generator, [], create=False)

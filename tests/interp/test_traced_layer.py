@@ -58,35 +58,35 @@ def test_stretches_come_by_falling_peak_with_the_text_around(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     around(monkeypatch, 2, 1)
-    found = top_contexts(TOKENS, active(p1=2.0, p16=3.0, p17=0.5), 7)
+    found = top_contexts(TOKENS, active(p1=2.0, p16=3.0, p17=0.5), 7, str)
     assert (found.latent, found.largest, found.density) == (7, 3.0, pytest.approx(3 / 24))
     first, second = found.contexts
     assert (first.sequence, first.start, first.peak) == (1, 2, 2)
-    assert first.tokens == (14, 15, 16, 17)
+    assert first.tokens == ("14", "15", "16", "17")
     assert first.activations == (0.0, 0.0, 3.0, 0.5)
-    assert (second.tokens, second.peak) == ((0, 1, 2), 1)  # cut at the start of the sequence
+    assert (second.tokens, second.peak) == (("0", "1", "2"), 1)  # cut at the start of the sequence
 
 
 def test_a_stretch_that_overlaps_a_stronger_one_is_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     around(monkeypatch, 2, 0)
-    found = top_contexts(TOKENS, active(p4=2.0, p5=3.0, p11=1.0), 0)
-    assert [context.tokens[context.peak] for context in found.contexts] == [5, 11]
+    found = top_contexts(TOKENS, active(p4=2.0, p5=3.0, p11=1.0), 0, str)
+    assert [context.tokens[context.peak] for context in found.contexts] == ["5", "11"]
 
 
 def test_no_more_are_returned_than_asked_for_and_none_where_it_is_silent() -> None:
-    assert len(top_contexts(TOKENS, active(p0=1.0, p23=1.0), 0, num=1).contexts) == 1
-    assert top_contexts(TOKENS, active(p3=-1.0), 0).contexts == ()
+    assert len(top_contexts(TOKENS, active(p0=1.0, p23=1.0), 0, str, num=1).contexts) == 1
+    assert top_contexts(TOKENS, active(p3=-1.0), 0, str).contexts == ()
 
 
 def test_bad_requests_are_refused() -> None:
     with pytest.raises(ShapeError, match="one activation for each token"):
-        top_contexts(TOKENS, torch.zeros(2, 11), 0)
+        top_contexts(TOKENS, torch.zeros(2, 11), 0, str)
     with pytest.raises(NonFiniteError, match="activations"):
-        top_contexts(TOKENS, active(p0=float("nan")), 0)
+        top_contexts(TOKENS, active(p0=float("nan")), 0, str)
     with pytest.raises(UsageError, match="num"):
-        top_contexts(TOKENS, active(), 0, num=0)
+        top_contexts(TOKENS, active(), 0, str, num=0)
 
 
 def test_effects_are_centred_logits() -> None:
@@ -94,10 +94,9 @@ def test_effects_are_centred_logits() -> None:
     found = output_tokens(direction, unembed, num=7)
     effects = unembed @ direction
     effects = effects - effects.mean()
-    assert [score.token for score in found.promoted] == effects.argsort(descending=True).tolist()
-    assert [score.token for score in found.suppressed] == effects.argsort().tolist()
-    assert found.promoted[0].value == pytest.approx(float(effects.max()))
-    assert "RMSNorm" in found.norm
+    assert [score.token for score in found.high] == effects.argsort(descending=True).tolist()
+    assert [score.token for score in found.low] == effects.argsort().tolist()
+    assert found.high[0].value == pytest.approx(float(effects.max()))
 
 
 def test_an_eigenvector_reads_the_tokens_along_it_and_against_it() -> None:
@@ -105,13 +104,12 @@ def test_an_eigenvector_reads_the_tokens_along_it_and_against_it() -> None:
     embed = torch.cat([embed, -embed]) + 10  # what all tokens share says nothing
     form = form_from_pairs(vector(2.0), torch.eye(D_IN).double()[3:4])
     (found,) = eigenvector_tokens(eigendecompose(form, k=1), embed, num=1)
-    assert found.eigenvalue == pytest.approx(2.0)
-    assert (found.positive[0].token, found.negative[0].token) == (3, 3 + D_IN)
-    assert found.positive[0].value == pytest.approx(1.0)
+    assert (found.high[0].token, found.low[0].token) == (3, 3 + D_IN)
+    assert found.high[0].value == pytest.approx(1.0)
 
 
 def test_more_tokens_than_there_are_gives_all_of_them() -> None:
-    assert len(output_tokens(randn(4), randn(3, 4), num=10).promoted) == 3
+    assert len(output_tokens(randn(4), randn(3, 4), num=10).high) == 3
 
 
 def test_what_does_not_fit_is_refused() -> None:

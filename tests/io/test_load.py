@@ -16,8 +16,7 @@ from bilens.algebra.approximation.layer_weights import GLUWeights
 from bilens.base.errors import CheckpointError, NonFiniteError, UsageError
 from bilens.base.files import file_sha256
 from bilens.io.file_kinds import PICKLES
-from bilens.io.in_memory import from_module
-from bilens.io.load import load
+from bilens.io.load import from_module, load
 from bilens.io.model_folder import save
 from bilens.nn import BilinearMLP
 from bilens.nn.mlp import Gate

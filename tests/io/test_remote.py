@@ -24,9 +24,8 @@ from bilens.io.formats import gguf, safetensors_folder
 from bilens.io.formats.huggingface import read_layers
 from bilens.io.load import load, load_layers, load_with
 from bilens.io.loaded_model import LoadedModel, ReadOptions
-from bilens.io.range_cache import RangeCache
 from bilens.io.remote import located
-from bilens.io.remote_stores import ObjectStore
+from bilens.io.remote_stores import ObjectStore, RangeCache
 from range_server import RangeServer, served
 
 fsspec = pytest.importorskip("fsspec")

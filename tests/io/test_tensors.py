@@ -20,7 +20,7 @@ from bilens.base.errors import (
     NonFiniteError,
     UsageError,
 )
-from bilens.io import safetensors_header as module
+from bilens.io import byte_ranges as module
 from bilens.io.byte_ranges import Unchanged
 from bilens.io.load import load
 from bilens.io.tensors import check_kinds, read_safetensors

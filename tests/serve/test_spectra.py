@@ -193,7 +193,7 @@ def test_a_direction_of_a_language_model_is_read_as_tokens(client: TestClient, r
     embed = model.module.embed.weight  # type: ignore[union-attr]
     (expected,) = eigenvector_tokens(eig, embed, 8)
     high = found["vectors"][0]["tokens"]["high"]
-    assert [one["id"] for one in high] == [one.token for one in expected.positive]
+    assert [one["id"] for one in high] == [one.token for one in expected.high]
     name = load_tokenizer(root / "language").token
     assert high[0]["text"] == name(high[0]["id"])
 

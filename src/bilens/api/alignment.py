@@ -15,13 +15,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bilens.algebra.approximation.layer_weights import Layer, in_float64, reading
 from bilens.api.provenance import reading_of
 from bilens.data.table_columns import spelling_key
 from bilens.findings.residual_stream import Turn, turn_of_stream
 from bilens.io.loaded_model import LoadedModel, is_of_numbers
 from bilens.nn import BilinearClassifier
-from bilens.nn.layer_view import Gives, LayerView
+from bilens.nn.layer_view import LayerView
 from bilens.records.layer_audit import AlignmentNote
 
 SCALES = (  # units of one quantity, by their size
@@ -250,7 +249,7 @@ class Alignment:
             return view
         if not (axis.lacks or axis.reordered or axis.units):
             return view
-        return behind(view, axis.matrix, self.fixed)
+        return view.behind(axis.matrix, self.fixed)
 
     def before(self, name: str) -> LayerView | None:
         """Return a layer of the baseline with the model's inputs and outputs; None without one."""
@@ -261,11 +260,11 @@ class Alignment:
         if self.outputs is not None and theirs == [*self.baseline.layers][-1]:
             logit = torch.tensor([[-0.5], [0.5]], dtype=torch.float64)
             if self.one_logit == (False, True):
-                view = before_outputs(view, logit, "logits")
+                view = view.before(logit, "logits")
             elif self.one_logit == (True, False):
-                view = before_outputs(view, torch.tensor([[-1.0, 1.0]]).double(), "outputs")
+                view = view.before(torch.tensor([[-1.0, 1.0]]).double(), "outputs")
             elif (self.outputs.reordered or self.outputs.units) and self.outputs.complete:
-                view = before_outputs(view, self.outputs.back, view.gives)
+                view = view.before(self.outputs.back, view.gives)
         return view
 
 
@@ -273,39 +272,6 @@ def lacking(what: str, axis: Axis) -> str:
     sides = {"the model": axis.alone, "the baseline": axis.baseline_alone}
     named = [f"{', '.join(names[:8])} of {whose}" for whose, names in sides.items() if names]
     return f"{what} without a counterpart: {'; '.join(named)}"
-
-
-def behind(view: LayerView, matrix: Tensor, shift: Tensor | None = None) -> LayerView:
-    """Return x ↦ layer(matrix x + shift), in float64; a vector scales each input."""
-    moved = matrix.new_zeros(len(matrix)) if shift is None else shift
-    sizes = view.sizes._replace(d_in=matrix.shape[-1])
-    embedding = view.embedding
-
-    def embedded() -> Tensor:
-        assert embedding is not None, "there is one"
-        wide = embedding().double()
-        return wide @ matrix if matrix.ndim > 1 else wide * matrix
-
-    return replace(
-        view,
-        read=lambda: reading(in_float64(view.read()), matrix, moved),
-        sizes=sizes,
-        dtype=torch.float64,
-        embedding=None if embedding is None else embedded,
-    )
-
-
-def before_outputs(view: LayerView, matrix: Tensor, gives: Gives) -> LayerView:
-    """Return x ↦ matrix layer(x), in float64."""
-
-    def read() -> Layer:
-        layer = in_float64(view.read())
-        parts = {name: getattr(layer, name) for name in ("down", "linear", "constant")}
-        moved = {name: matrix @ part for name, part in parts.items() if part is not None}
-        return replace(layer, **moved)
-
-    sizes = view.sizes._replace(d_out=len(matrix))
-    return replace(view, read=read, sizes=sizes, gives=gives, dtype=torch.float64)
 
 
 def align_models(model: LoadedModel, baseline: LoadedModel) -> Alignment:
@@ -341,6 +307,9 @@ def align_models(model: LoadedModel, baseline: LoadedModel) -> Alignment:
     if not head and None not in ends and ends[0] != ends[1]:
         mine, theirs = (end or "nothing" for end in ends)
         head = f"behind the last layer the model has {mine}, and the baseline {theirs}"
+        if "softmax" in mine + theirs and "nothing" in (mine, theirs):  # probabilities and logits
+            whose = "baseline" if mine == "nothing" else "model"
+            head += f": take it off the {whose}, so that both give logits"
     return Alignment(model, baseline, inputs, outputs, head)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from msgspec import structs
@@ -17,25 +17,14 @@ from bilens.algebra.repeated_rows import count_different, equal_rows, rows_alone
 from bilens.api.alignment import Alignment, align_models
 from bilens.api.comparison import (
     column_changes,
-    is_of_columns,
-    is_one_exact_layer,
     layer_changes,
-    module_of,
     vocabulary_of_model,
     whole_difference,
 )
-from bilens.api.given_data import (
-    Data,
-    Model,
-    given_data,
-    interface_of,
-    on_processor,
-    opened,
-    performance_of,
-)
-from bilens.api.identity import data_sha256, identity_of
-from bilens.api.provenance import given_model, origin_of, reading_of
+from bilens.api.given_data import Data, given_data, interface_of, performance_of
+from bilens.api.provenance import data_sha256, identity_of, origin_of, reading_of
 from bilens.api.quadratic_fit import inputs_of_layers
+from bilens.api.subject import is_of_columns, is_one_exact_layer, open_subject
 from bilens.base import Progress, silent
 from bilens.base.errors import NonFiniteError, UsageError
 from bilens.base.option_rules import (
@@ -62,7 +51,6 @@ from bilens.findings.rules.registry import Condition, judge, judge_conditions, p
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.subject import image_shape
 from bilens.findings.table_audit import audit_columns
-from bilens.io.estimator import from_sklearn
 from bilens.io.load import LoadedModel
 from bilens.nn.agreement import Agreement
 from bilens.records.audit import Audit
@@ -162,8 +150,9 @@ def audit(
         MemoryLimitError: If the dense matrices would not fit.
     """
     said = locals()  # every option by its name
-    model = readable(model)
-    baseline = None if baseline is None else readable(baseline)
+    how: dict[str, Any] = {"on_cpu": True, "bare": baseline is not None and data is None}
+    model = open_subject(model, "an audit", **how)
+    baseline = None if baseline is None else open_subject(baseline, "an audit", **how)
     conditions = parse_conditions(fail_on, data=data is not None, baseline=baseline is not None)
     given = given_data(model, data, labels)
     columns = is_of_columns(model)
@@ -180,7 +169,7 @@ def audit(
     performance = None if given is None else performance_of(model, given)
     difference, alignment = None, None
     if baseline is not None:
-        alignment = align_models(opened(model, bare=True), opened(baseline, bare=True))
+        alignment = align_models(model, baseline)
         model, baseline = alignment.model, alignment.baseline
         difference = whole_difference(alignment, progress)
         if try_words:
@@ -207,29 +196,14 @@ def audit(
     return audit_model_layers(model, given, checked_options(samples, seed, threshold), asked)
 
 
-def readable(model: object) -> Model:
-    """Return a model as it can be read; an MLP of scikit-learn as its layers."""
-    if isinstance(model, LoadedModel | nn.Module):
-        return on_processor(model)
-    if hasattr(model, "get_params"):
-        return from_sklearn(model)
-    given_model(model, "an audit", "bl.audit({})")  # says so where it is a path
-    raise UsageError(
-        f"an audit reads a model, got a {type(model).__name__}: pass what bl.load returned, a "
-        "torch.nn.Module, a fitted estimator of bl.sklearn, or a fitted MLP of scikit-learn."
-    )
-
-
 def audit_one_layer(
-    model: Model,
+    model: LoadedModel,
     data: LabelledData | None,
     trained: LabelledData | None,
     null_samples: int,
     asked: Asked,
 ) -> AuditReport:
-    given_model(model, "an audit", "bl.audit({})")  # says so where it has no module
-    whole = opened(model)
-    (subject,) = whole.layers.values()
+    (subject,) = model.layers.values()
     findings = audit_classifier(
         model,
         data,
@@ -246,14 +220,13 @@ def audit_one_layer(
     )
     findings = structs.replace(findings, verdict=verdict)
     layers = () if asked.alignment is None else layer_changes(asked.alignment, asked.seed)
-    return AuditReport(finished(findings, whole, asked, layers))
+    return AuditReport(finished(findings, model, asked, layers))
 
 
 def audit_model_layers(
-    model: Model, data: LabelledData | None, options: AuditOptions, asked: Asked
+    model: LoadedModel, data: LabelledData | None, options: AuditOptions, asked: Asked
 ) -> LayerAuditReport:
-    whole = opened(model)
-    subjects, alignment = tuple(whole.layers.values()), asked.alignment
+    subjects, alignment = tuple(model.layers.values()), asked.alignment
     if subjects and all(view.exact for view in subjects):
         refuse_idle("audit", {"threshold": options.threshold, "inputs": asked.inputs})
     findings = audit_layers(
@@ -264,15 +237,15 @@ def audit_model_layers(
         turn=None if alignment is None else alignment.turn,
         options=replace(
             options,
-            rows=rows_of(whole, data, asked),
-            vocabulary=None if alignment is None else vocabulary_of_model(whole),
+            rows=rows_of(model, data, asked),
+            vocabulary=None if alignment is None else vocabulary_of_model(model),
         ),
         progress=asked.progress,
-        model=describe_model(model, whole, data),
+        model=describe_model(model, data),
         origin=origin_of(model, data, asked.command, asked.seed),
     )
     findings = structs.replace(findings, text=asked.inputs and asked.inputs.text)
-    return LayerAuditReport(finished(findings, whole, asked))
+    return LayerAuditReport(finished(findings, model, asked))
 
 
 def rows_of(model: LoadedModel, data: LabelledData | None, asked: Asked) -> FitRows | None:
@@ -357,7 +330,9 @@ def coverage_of(audit: Audit | LayerAudit | TableAudit, model: LoadedModel) -> C
     if isinstance(audit, LayerAudit):
         ended, check = {layer.name: how_read(layer) for layer in audit.layers}, None
         with suppress(NonFiniteError):  # the layer says so itself
-            check = model.exactness if model.layers else None
+            check = model.reported  # which was compared when the model was opened
+            if model.layers and model.load_report is None:
+                check = model.exactness
     else:
         ended = dict.fromkeys(model.layers, "exact")
         worst = max(audit.exactness, key=lambda item: item.relative_error)
@@ -371,23 +346,20 @@ def coverage_of(audit: Audit | LayerAudit | TableAudit, model: LoadedModel) -> C
     return measure_coverage(model.tensors, views, ended, layout, check, connected)
 
 
-def describe_model(
-    model: Model, whole: LoadedModel, data: LabelledData | None = None
-) -> LayeredModel:
-    module = module_of(model)
+def describe_model(model: LoadedModel, data: LabelledData | None = None) -> LayeredModel:
+    module = model.module or model.original
     if module is not None:
         kind, dtype = type(module).__name__, next(module.parameters()).dtype
     else:
-        assert isinstance(model, LoadedModel), "one of them is there"
         kind = model.provenance.get("format", "layers of another library")
         known = [view.dtype for view in model.layers.values()]
         dtype = [*known, *(one.dtype for one in model.tensors.values()), torch.float64][0]
-    found = LayeredModel(kind, len(whole.layers), str(dtype).removeprefix("torch."))
-    sizes = [view.sizes for view in whole.network]
+    found = LayeredModel(kind, len(model.layers), str(dtype).removeprefix("torch."))
+    sizes = [view.sizes for view in model.network]
     if len(sizes) != 1 or not 1 < sizes[0].d_out < sizes[0].d_in:
         return found
     try:
-        interface = interface_of(whole, answers=False)
+        interface = interface_of(model, answers=False)
     except UsageError:  # it gives several numbers, or is not all of a model
         return found
     given = interface.input_shape or (None if data is None else data.shape)

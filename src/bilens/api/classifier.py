@@ -11,17 +11,11 @@ from msgspec import structs
 from torch import Tensor, nn
 
 from bilens.algebra.repeated_rows import equal_rows
-from bilens.api.given_data import (
-    Data,
-    find_data,
-    given_data,
-    interface_of,
-    on_processor,
-    opened,
-)
+from bilens.api.given_data import Data, find_data, given_data, interface_of
 from bilens.api.layer_reading import LayerOutputs, output_index
-from bilens.api.provenance import describe_run, describe_source, given_model, origin_of
+from bilens.api.provenance import describe_run, describe_source, origin_of
 from bilens.api.quadratic_fit import offering_a_fit
+from bilens.api.subject import open_subject
 from bilens.base import Progress, silent
 from bilens.base.errors import DataError, UsageError
 from bilens.base.option_rules import DATA, refuse_idle
@@ -89,8 +83,8 @@ def certify_model(
         NumericalError: If formula and model disagree, or a spectrum did not pass its checks.
         MemoryLimitError: If the work would not fit.
     """
-    model = on_processor(model)
-    given_model(model, "a certificate", "bl.certify_model({})")
+    model = open_subject(model, "a certificate", on_cpu=True)
+    model.whole("a certificate")
     given = given_data(model, data, labels)
     refuse_idle("certify", {"samples": samples}, *([] if given is None else [DATA]))
     with offering_a_fit(model):
@@ -162,8 +156,8 @@ def attack_model(
 
     Source: arXiv:2410.08417, §4.4 and App. M, for the published perturbations.
     """
-    model = on_processor(model)
-    _, loaded = given_model(model, "an attack", "bl.attack_model({}, data)")
+    model = open_subject(model, "an attack", on_cpu=True)
+    model.whole("an attack")
     if target is not None and source is not None:
         refuse_idle("attack", {"pairs": pairs})
     found: Data | None = data
@@ -182,8 +176,8 @@ def attack_model(
             for k in halves(x, y, check_seed(seed))
         )
     request = AttackRequest(
-        class_index(loaded, target),
-        class_index(loaded, source),
+        class_index(model, target),
+        class_index(model, source),
         pairs,
         EPSILONS if epsilons is None else tuple(epsilons),
         random_perturbations,
@@ -216,14 +210,14 @@ def halves(x: Tensor, y: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     return (~held_out[equal]).nonzero()[:, 0], held_out[equal].nonzero()[:, 0]
 
 
-def class_index(loaded: LoadedModel | None, value: int | str | None) -> int | None:
+def class_index(model: LoadedModel, value: int | str | None) -> int | None:
     if not isinstance(value, str):
         return value
-    if loaded is None:
+    if not model.source:
         raise UsageError(
             f"{value!r} is a name, and a model in memory has none: pass the index of the class."
         )
-    return output_index(value, LayerOutputs.of(loaded, list(loaded.layers)[-1]))
+    return output_index(value, LayerOutputs.of(model, list(model.layers)[-1]))
 
 
 def explain_predictions(
@@ -239,8 +233,8 @@ def explain_predictions(
     By eigenvectors, and by inputs: the Shapley values, which for a quadratic map are the
     integrated gradients, of the predicted class and of its lead over a rival.
     """
+    model = open_subject(model, "an explanation", on_cpu=True)
     summary = summary_of(model)
-    model = opened(on_processor(model))
     found: Data | None = data
     if isinstance(data, str | Path):
         path = Path(data)

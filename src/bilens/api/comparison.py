@@ -5,14 +5,14 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeGuard
 
 import torch
 from msgspec import structs
-from torch import Tensor, nn
+from torch import Tensor
 
-from bilens.api.alignment import Alignment, behind
-from bilens.api.given_data import Model, interface_of
+from bilens.api.alignment import Alignment
+from bilens.api.given_data import interface_of
+from bilens.api.subject import is_of_columns
 from bilens.base import Progress
 from bilens.base.errors import BilensError, CheckpointError
 from bilens.base.files import file_sha256, read_json
@@ -25,9 +25,8 @@ from bilens.findings.layer_reading import AuditOptions, fit_layer
 from bilens.findings.table_audit import output_names_of, units_of
 from bilens.findings.table_difference import compare_answers, compare_columns
 from bilens.findings.tensor_difference import compare_tensors
-from bilens.io.loaded_model import LoadedModel, is_of_numbers
+from bilens.io.loaded_model import LoadedModel
 from bilens.io.vocabulary import Vocabulary, vocabulary_of
-from bilens.nn import BilinearClassifier
 from bilens.records.layer_audit import BaselineSource, Difference, FileChange, LayerDifference
 from bilens.records.table_audit import ColumnChanges
 
@@ -84,26 +83,6 @@ def compare_file(name: str, mine: Mapping[str, Path], theirs: Mapping[str, Path]
     return FileChange(name, "changed", tuple(keys))
 
 
-def module_of(model: Model) -> nn.Module | None:
-    return model.module if isinstance(model, LoadedModel) else model
-
-
-def is_one_exact_layer(model: Model) -> bool:
-    """Tell whether a model is a classifier of one bilinear layer, which is read class by class."""
-    module = module_of(model)
-    if not isinstance(module, BilinearClassifier):
-        return False
-    if isinstance(model, LoadedModel) and is_of_numbers(model):
-        return False  # its outputs are no classes, whose mean could be left out
-    return len(module.layers) == 1 and getattr(module.layers[0], "gate", None) is None
-
-
-def is_of_columns(model: Model) -> TypeGuard[LoadedModel]:
-    """Tell whether a model is one exact layer that names its inputs, as that of a table does."""
-    named = isinstance(model, LoadedModel) and model.input_names is not None
-    return named and is_one_exact_layer(model)
-
-
 def layer_changes(
     alignment: Alignment, seed: int, *, standard: bool = False
 ) -> tuple[LayerDifference, ...]:
@@ -119,7 +98,7 @@ def layer_changes(
         return (LayerDifference(subject.name, False, why_not),)
     if standard:
         mean, scale = units_of(alignment.model).T
-        before, subject = (behind(one, scale, mean) for one in (before, subject))
+        before, subject = (one.behind(scale, mean) for one in (before, subject))
     found = compare_with(
         before, subject, fit_layer(subject, seed), AuditOptions(0, seed), vectors=True
     )
@@ -150,7 +129,7 @@ def column_changes(alignment: Alignment, data: LabelledData | None) -> ColumnCha
         kept = [mine for mine, _ in outputs.pairs]
         parts = torch.eye(outputs.sizes[0]).double()[kept], outputs.back[kept]
         f, g = (
-            behind(view, scale, mean).quadratic_map.compose_output(part)
+            view.behind(scale, mean).quadratic_map.compose_output(part)
             for view, part in zip(views, parts, strict=True)
         )
         names = [output_names_of(model)[mine] for mine in kept]

@@ -10,8 +10,14 @@ from typing import Any
 
 from torch import nn
 
-from bilens.api.conversion_checks import check_budget, check_known, check_layer_tokens, check_place
-from bilens.api.converted import Converted, Report
+from bilens.api.converted import (
+    Converted,
+    Report,
+    check_budget,
+    check_known,
+    check_layer_tokens,
+    check_place,
+)
 from bilens.base import silent
 from bilens.base.errors import InterruptedRunError, UsageError
 from bilens.base.files import read_json, write_file

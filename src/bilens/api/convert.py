@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal, get_args
 
+from bilens.api.subject import open_subject
 from bilens.base.errors import OutputExistsError, UsageError
 from bilens.base.files import write_file
 from bilens.io.autoencoders import Layout, export_sae
@@ -23,9 +24,10 @@ def convert_model(
         raise UsageError(f"layout {target!r} is not known: use {', '.join(get_args(Target))}.")
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"{folder} is a file; expected a folder.")
+    model = open_subject(model, "a conversion")
     before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*")}
     module, provenance = model.whole("a conversion"), model.provenance
-    tokenizer = Path(model.source) / TOKENIZER_NAME
+    tokenizer = model.place / TOKENIZER_NAME
     has_tokenizer = isinstance(module, BilinearTransformer) and tokenizer.is_file()
     if target == "bilens":
         if has_tokenizer and (folder / TOKENIZER_NAME).exists() and not overwrite:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
+from torch import nn
 
 from bilens.algebra.concentration import effective_rank
 from bilens.algebra.directions import outputs_of
@@ -18,7 +19,6 @@ from bilens.algebra.eigen.eigendecompose import eigendecompose_all, plan_eigende
 from bilens.algebra.eigen.plan import EigenPlan
 from bilens.algebra.random_rotations import solved_width
 from bilens.algebra.rotation_null import CHUNK_BYTES
-from bilens.api.identity import identity_of
 from bilens.api.layer_reading import (
     InputMoments,
     LayerMap,
@@ -28,8 +28,9 @@ from bilens.api.layer_reading import (
     layer_map,
     read_outputs,
 )
-from bilens.api.provenance import describe_run
+from bilens.api.provenance import describe_run, identity_of
 from bilens.api.quadratic_fit import choose_layer
+from bilens.api.subject import open_subject
 from bilens.base import Progress, silent
 from bilens.base.errors import (
     CheckpointError,
@@ -220,7 +221,7 @@ def null_intervals_of(
 
 
 def decompose_layers(
-    model: LoadedModel,
+    model: LoadedModel | nn.Module,
     request: Request,
     *,
     layers: Sequence[str] = (),
@@ -232,7 +233,9 @@ def decompose_layers(
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
     """Return the record of each layer of a model, computing those that a folder does not hold."""
+    model = open_subject(model, "a decomposition")
     names = [choose_layer(model, name) for name in layers] or list(model.layers)
+    exactness = None if model.compare is None else model.exactness
     seen = None if inputs is None else [("mean", inputs.mean), ("covariance", inputs.covariance)]
     options = {"request": request.to_dict(), "moments": seen and tensors_sha256(seen)}
     identity = {
@@ -256,9 +259,7 @@ def decompose_layers(
             ahead[name] = job
     about = {
         "data": None if inputs is None else inputs.about,
-        "exactness": None
-        if model.compare is None or model.exactness is None
-        else model.exactness.to_dict(),
+        "exactness": None if exactness is None else exactness.to_dict(),
         "reproduce": to_json(describe_run(command, request.seed)),
     }
     try:

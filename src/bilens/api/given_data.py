@@ -1,9 +1,7 @@
 """The data that a job is given, whatever they come in, and what a model's predictions are worth."""
 
-import copy
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,42 +9,37 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from msgspec import structs
-from torch import Tensor, nn
+from torch import Tensor
 
 from bilens.algebra.approximation.layer_weights import MLPWeights
 from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.api.provenance import find_test_data, image_origin, reading_of
-from bilens.api.quadratic_fit import layers_and_run
+from bilens.api.quadratic_fit import chained, network_of
 from bilens.base.errors import DataError, UsageError
 from bilens.base.option_rules import AT_A_PATH, NO_IDX, refuse_idle
 from bilens.data.images import ImageDataset
 from bilens.data.labelled_data import as_array, labelled, read_labelled
 from bilens.data.model_interface import ClassIndex, ClassName, LabelledData, ModelInterface, Task
-from bilens.data.row_fingerprints import ROWS_KEY, known_rows
+from bilens.data.tables import ROWS_KEY, known_rows
 from bilens.findings.performance import approximation_on_data, classification, regression
-from bilens.io.estimator import from_sklearn
-from bilens.io.in_memory import as_it_is_now, from_module
 from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import is_of_numbers
-from bilens.io.stored_mlp import module_tensors
 from bilens.nn import BilinearClassifier
 from bilens.nn.agreement import Agreement
 from bilens.nn.layer_view import LayerView
 from bilens.nn.mlp_search.compare_run import compare_network
-from bilens.nn.module_layers import Module, check_runs_as_read
 from bilens.nn.real_run import what_may_differ
 from bilens.records.common import DataOrigin
 from bilens.records.performance import Answer, Performance
 
 Data: TypeAlias = ImageDataset | LabelledData | tuple[Any, Any] | str | Path
-Model: TypeAlias = LoadedModel | nn.Module
 MOST_PIXELS = 3 * 128 * 128  # numbers of an image that is drawn
 SHOWN = 12  # mistakes
 MOST_COMPARED = 100  # rows that the model itself is run on, to compare
 
 
 def given_data(
-    model: Model, data: Data | None, labels: str | None = None, *, training: bool = False
+    model: LoadedModel, data: Data | None, labels: str | None = None, *, training: bool = False
 ) -> LabelledData | None:
     """Return inputs and right answers of a model, from a path, arrays, tensors or a data set.
 
@@ -110,7 +103,7 @@ def by_name(part: Any, names: Sequence[str] | None) -> Any:
 
 
 def find_data(
-    model: Model,
+    model: LoadedModel,
     path: Path | None,
     dataset: str | None = None,
     labels: str | None = None,
@@ -123,55 +116,22 @@ def find_data(
     if path is None or dataset is not None or any(path.rglob("*idx[13]-ubyte*")):
         given = {"labels": labels, "encoding": encoding}
         refuse_idle("data", given, *([] if path is None else [AT_A_PATH]))
-        return find_test_data(opened(model), dataset, path, say)
+        return find_test_data(model, dataset, path, say)
     fits = replace(interface or interface_of(model), encoding=encoding, training=training)
     return read_labelled(path, labels, fits)
 
 
-def layers_of(model: Model) -> tuple[LayerView, ...]:
-    """Return the layers of a model, first to last; no weight of a loaded one is read."""
-    return tuple(opened(model).layers.values())
-
-
-def on_processor(model: Model) -> Model:
-    """Return a model as it is now, where audits read; a copy, if its module is elsewhere."""
-    model = as_it_is_now(model) if isinstance(model, LoadedModel) else model
-    module: Any = model.module if isinstance(model, LoadedModel) else model
-    parameters = module.parameters() if isinstance(module, nn.Module) else ()
-    if all(one.device.type == "cpu" for one in parameters):
-        return model
-    moved: Any = copy.deepcopy(module).cpu()
-    return replace(model, module=moved) if isinstance(model, LoadedModel) else moved
-
-
-def opened(model: Model, bare: bool = False) -> LoadedModel:
-    """Return a model as what a reader gives of it; one without an MLP where that will do."""
-    if isinstance(model, LoadedModel):
-        if model.module is not None and what_may_differ(model.module):
-            check_runs_as_read(model.module)
-        return model
-    if isinstance(model, Module):
-        check_runs_as_read(model)
-        return LoadedModel(model, "", "")
-    if hasattr(model, "get_params"):
-        return from_sklearn(model)
-    with suppress(*[UsageError] if bare else []):
-        return from_module(model)
-    return LoadedModel(None, "", "", stored=module_tensors(model))
-
-
-def interface_of(model: Model, *, answers: bool = True) -> ModelInterface:
+def interface_of(model: LoadedModel, *, answers: bool = True) -> ModelInterface:
     """Return what a whole model reads and answers; refuse one of which parts alone are read."""
-    known = opened(model)
-    views, report = tuple(known.layers.values()), known.load_report
-    name, head = known.source or type(model).__name__, known.head or ""
+    views, report = tuple(model.layers.values()), model.load_report
+    name, head = model.source or type(model.module).__name__, model.head or ""
     whole = [view.reads for view in views] == ["inputs", *["neurons"] * (len(views) - 1)]
-    width, made = views[-1].sizes.d_out, known.provenance
+    width, made = views[-1].sizes.d_out, model.provenance
     makers = made.get("format", ""), made.get("estimator", ""), made.get("task", "")
     regressor = any(one.endswith(("Regressor", "regression")) for one in makers)
     ends = made.get("ends") or ends_in(views[-1])
     ends = "softmax" if head.lower().endswith("softmax") and width == 1 else ends
-    numbers = regressor or is_of_numbers(known)
+    numbers = regressor or is_of_numbers(model)
     several = width > 1 and (numbers or "sigmoid" in (*ends.split(), *head.split()))
     if not whole or several or (report is not None and report.left_out):
         why = "gives several answers, each of its own (several numbers, or several sigmoids)"
@@ -179,23 +139,23 @@ def interface_of(model: Model, *, answers: bool = True) -> ModelInterface:
         raise UsageError(
             f"data judge the one answer of a whole model, and {name} {why}: omit them."
         )
-    ours = isinstance(known.module, BilinearClassifier)
+    ours = isinstance(model.module, BilinearClassifier)
     recorded = width == 1 and "target" in made  # of two classes a training leaves two outputs
     task: Task = "regression" if regressor or recorded else "unknown"
     if width > 1 or (views[-1].gives == "logits" and not ours):
         task = "classification"
-    by_names = known.input_names is not None or "scikit-learn" in made.get("format", "")
+    by_names = model.input_names is not None or "scikit-learn" in made.get("format", "")
     return ModelInterface(
         views[0].sizes.d_in,
         width,
         task,
-        known.input_shape,
-        known.input_names,
-        known.output_names,
+        model.input_shape,
+        model.input_names,
+        model.output_names,
         target=made.get("target"),
         answers=answers,
-        reading=reading_of(known),
-        fill=known.input_mean,
+        reading=reading_of(model),
+        fill=model.input_mean,
         positions=not by_names,
         ends=ends,
         link="exp" if head == "exp" else "",
@@ -217,10 +177,9 @@ def ends_in(view: LayerView) -> str:
     return name if torch.equal(layer.down, torch.diag(scales)) else ""
 
 
-def performance_of(model: Model, given: LabelledData) -> Performance:
-    model = opened(model)
+def performance_of(model: LoadedModel, given: LabelledData) -> Performance:
     interface, labels, x = interface_of(model), given.targets, given.inputs
-    layers, run = layers_and_run(model)
+    layers, run = chained(network_of(model))
     outputs = in_blocks(run, x)
     if (original := model.module or model.original) is not None:
         head = None if model.load_report is None else model.load_report.head
@@ -248,7 +207,7 @@ def performance_of(model: Model, given: LabelledData) -> Performance:
         right = 0.0 if labels is None else float(labels[row])
         mistakes.append(Answer(numbered[row], name, right, float(said[row]), sure, image))
     shape = None if images is None else (images.shape[1], images.shape[2])
-    approximated = approximation_on_data(layers_of(model), layers, x, members)
+    approximated = approximation_on_data(tuple(model.layers.values()), layers, x, members)
     parts = answers, numbers, tuple(mistakes), approximated, given.notes
     trained, twins, said_of_rows = None, 0.0, model.provenance
     if labels is not None and ROWS_KEY in said_of_rows:

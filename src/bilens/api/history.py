@@ -29,8 +29,8 @@ from bilens.findings.rules.judgements import JUDGED, RULE, Audited, failed_rules
 from bilens.findings.rules.registry import REGISTRY
 from bilens.records.audit import Audit
 from bilens.records.base import UNPRINTABLE, Record, json_text, to_json
+from bilens.records.common import Identity
 from bilens.records.history import Action, Entry, Measured, PastAudit, People
-from bilens.records.identity import Identity
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.report.sections.decision import decision_of

@@ -22,9 +22,8 @@ from bilens.api.given_data import (
     find_data,
     interface_of,
     of_dataset,
-    on_processor,
-    opened,
 )
+from bilens.api.subject import open_subject
 from bilens.base import silent
 from bilens.base.errors import DataError, UsageError
 from bilens.base.files import check_path, read_json
@@ -107,7 +106,9 @@ def convert_network(
     """
     with together(device, shard) as group:
         recipe = recipe or RECIPE
-        source = load(model) if isinstance(model, str | Path) else opened(on_processor(model))
+        source = open_subject(
+            load(model) if isinstance(model, str | Path) else model, "a conversion", on_cpu=True
+        )
         reads = data_interface(source)
         fitted, measured, targets, name = split(source, data, reads, held_out, recipe.seed)
         if not source.network:

@@ -1,9 +1,9 @@
-"""What a job is given, and where its result comes from: weights, data, command, versions, date."""
+"""What makes two results ones of the same, and where a result comes from: weights, data, run."""
 
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,36 +13,21 @@ import numpy as np
 import torch
 from msgspec import structs
 
-from bilens.api.identity import BESIDE
+from bilens.algebra.approximation.layer_weights import in_dtype
 from bilens.base.errors import CheckpointError, MissingExtraError, UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset, embedded_digits, load_images
 from bilens.data.model_interface import LabelledData
-from bilens.data.row_fingerprints import ROWS_KEY
+from bilens.data.tables import ROWS_KEY
 from bilens.io.formats.safetensors_folder import INDEX_NAME, files_of, shards
 from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import WEIGHTS_NAME
-from bilens.nn.module_layers import check_runs_as_read
-from bilens.nn.real_run import what_may_differ
-from bilens.records.common import IN_MEMORY, DataOrigin, Origin, Run, Source
+from bilens.io.tensors import tensors_sha256
+from bilens.records.common import DataOrigin, Identity, Origin, Run, Source, key_of
 from bilens.records.table_audit import TableReading
 from bilens.version import VERSION
 
 READING = "reading"  # in the provenance of a model of a table
-
-
-def given_model(model: object, reader: str, call: str) -> tuple[Any, LoadedModel | None]:
-    """Return the module to read, and the loaded model if it came from one."""
-    if isinstance(model, str | Path):
-        loading = f"bl.load({str(model)!r})"
-        raise UsageError(
-            f"{reader} reads a model, got the path {str(model)!r}: use {call.format(loading)}."
-        )
-    if not isinstance(model, LoadedModel):
-        check_runs_as_read(model)
-    elif model.module is not None and what_may_differ(model.module):
-        check_runs_as_read(model.module)
-    return (model.whole(reader), model) if isinstance(model, LoadedModel) else (model, None)
 
 
 def find_test_data(
@@ -77,11 +62,11 @@ def find_test_data(
     return data
 
 
-def origin_of(model: object, data: LabelledData | None, command: str | None, seed: int) -> Origin:
+def origin_of(
+    model: LoadedModel, data: LabelledData | None, command: str | None, seed: int
+) -> Origin:
     about = None if data is None else data.origin
-    source = describe_source(model)
-    if isinstance(model, LoadedModel):
-        source = structs.replace(source, files=files_read(model))
+    source = structs.replace(describe_source(model), files=files_read(model))
     return Origin(source, about, describe_run(command, seed))
 
 
@@ -106,12 +91,12 @@ def files_read(model: LoadedModel) -> dict[str, str]:
     return found | {path.name: file_sha256(path) for path in beside if path.is_file()}
 
 
-def describe_source(model: object) -> Source:
-    if not isinstance(model, LoadedModel):
-        return IN_MEMORY
+def describe_source(model: LoadedModel) -> Source:
+    """Return where weights come from; what was given as a module of PyTorch has no path."""
     said = {key: value for key, value in model.provenance.items() if key not in (READING, ROWS_KEY)}
     known = {"headers_sha256": model.identity} if model.headers else {}
-    return Source(model.source, model.weights_sha256, said | known)
+    path = "" if model.original is not None else model.source
+    return Source(path, model.weights_sha256, said | known)
 
 
 def reading_of(model: LoadedModel) -> TableReading | None:
@@ -155,3 +140,72 @@ def this_command(arguments: Sequence[str] | None = None) -> str:
     program, *rest = sys.argv if arguments is None else arguments
     name = "bilens" if Path(program).name == "__main__.py" else Path(program).name
     return shlex.join([name or "python", *rest])
+
+
+# ---- what makes two results ones of the same
+
+BESIDE = ("config.json", "cfg.json")  # what weights are read with
+
+
+def identity_of(
+    model: LoadedModel,
+    data: LabelledData | None = None,
+    baseline: LoadedModel | None = None,
+    options: Mapping[str, object] | None = None,
+) -> Identity:
+    """Return what a result on a model is of; `options` are what else its numbers depend on."""
+    return Identity(
+        weights=model.identity,
+        reading=key_of(how_it_is_read(model)),
+        data=data_sha256(data),
+        baseline="" if baseline is None else key_of(how_it_is_read(baseline)),
+        options=key_of(options or {}),
+    )
+
+
+def how_it_is_read(model: LoadedModel) -> dict[str, object]:
+    """Return weights and what the same weights can be read otherwise by.
+
+    Weights are read of a module in memory alone, whose code has numbers of its own.
+    """
+    layers = {
+        name: [str(view.activation), view.gated, view.reads, view.gives, view.about_input]
+        for name, view in model.layers.items()
+    }
+    report = model.load_report
+    return {
+        "weights": model.identity,
+        "layers": layers,
+        "roles": None if report is None else [report.roles, report.head],
+        "residual": bool(getattr(model.module, "residual", False)),
+        "names": [model.input_names, model.output_names, model.input_shape],
+        "units": [model.input_mean, model.input_scale],
+        "beside": files_beside(model),
+        **({} if model.original is None else {"numbers": numbers_of(model)}),
+    }
+
+
+def numbers_of(model: LoadedModel) -> str:
+    """Return the SHA-256 of the layers as they are read, in float32; empty without weights."""
+    views = model.layers.items() if model.weights_sha256 else ()
+    parts = (
+        (f"{name} {part}", number)
+        for name, view in views
+        for part, number in vars(in_dtype(view.read(), torch.float32)).items()
+    )
+    return tensors_sha256((name, one) for name, one in parts if isinstance(one, torch.Tensor))
+
+
+def files_beside(model: LoadedModel) -> dict[str, str]:
+    """Return the SHA-256 of what lies beside weights and says how they are read."""
+    places = [Path(place) for place in (model.source, model.below) if place]
+    paths = {f"{n} {name}": place / name for n, place in enumerate(places) for name in BESIDE}
+    return {name: file_sha256(path) for name, path in paths.items() if path.is_file()}
+
+
+def data_sha256(data: LabelledData | None) -> str:
+    """Return the SHA-256 of inputs and right answers as a model is given them; empty for none."""
+    if data is None:
+        return ""
+    parts = [("inputs", data.inputs)]
+    return tensors_sha256(parts if data.targets is None else [*parts, ("targets", data.targets)])

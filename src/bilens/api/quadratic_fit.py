@@ -31,19 +31,16 @@ from bilens.algebra.approximation.quadratic_fit import (
 )
 from bilens.algebra.approximation.r_squared import MASSIVE
 from bilens.algebra.moments import row_moments
-from bilens.api.provenance import describe_run, describe_source, given_model
-from bilens.base.checks import check_finite
+from bilens.api.provenance import describe_run, describe_source
+from bilens.api.subject import open_subject
 from bilens.base.errors import BilensError, NotQuadraticError, ShapeError, UsageError
 from bilens.base.option_rules import APPROXIMATED, DATA, NO_DATA, refuse_idle
 from bilens.data.tokenizer import Tokenizer
 from bilens.findings.fits import fit_record
-from bilens.io.estimator import from_sklearn
-from bilens.io.in_memory import as_it_is_now, from_module
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearTransformer
 from bilens.nn.layer_view import LayerView
 from bilens.nn.mlp_search.find_mlps import in_words as not_read
-from bilens.nn.module_layers import Module
 from bilens.records.common import Source
 from bilens.records.decomposition import LargeRow, QuadraticFits, SeenInputs
 from bilens.train.layer_inputs import LayerRows
@@ -114,8 +111,6 @@ def quadratic_fit(
         "samples": samples,
         "threshold": threshold,
     }
-    if isinstance(module_or_weights, LoadedModel):
-        module_or_weights = as_it_is_now(module_or_weights)
     layers, run = layers_and_run(module_or_weights)
     facts = [NO_DATA if data is None else DATA]
     facts += [] if derivation(layers) == "exact" else [APPROXIMATED]
@@ -124,10 +119,13 @@ def quadratic_fit(
     return module_or_weights.in_own_basis(fit) if isinstance(module_or_weights, LayerView) else fit
 
 
-def fit_of(subject: Subject, **options: Any) -> QuadraticFit:
+def fit_of(subject: LoadedModel | LayerView, **options: Any) -> QuadraticFit:
     """Return `quadratic_fit` of one layer of many, for which an option may do nothing."""
-    fit = fit_layers(*layers_and_run(subject), **options)
-    return subject.in_own_basis(fit) if isinstance(subject, LayerView) else fit
+    if isinstance(subject, LayerView):
+        return subject.in_own_basis(
+            fit_layers(*chained([subject.weights(torch.float64)]), **options)
+        )
+    return fit_layers(*chained(network_of(subject)), **options)
 
 
 def layers_and_run(subject: Subject) -> tuple[tuple[Layer, ...], Run]:
@@ -137,27 +135,15 @@ def layers_and_run(subject: Subject) -> tuple[tuple[Layer, ...], Run]:
     if isinstance(subject, list | tuple):
         return chained(subject)
     if isinstance(subject, LayerView):
+        if subject.compare is not None:
+            subject.compare()
         return chained([subject.weights(torch.float64)])
-    if isinstance(subject, LoadedModel) and subject.module is None:
-        return chained(network_of(subject))
-    if not isinstance(subject, nn.Module | LoadedModel) and hasattr(subject, "get_params"):
-        return chained(network_of(from_sklearn(subject)))
-    module, _ = given_model(subject, "a quadratic fit", "bl.quadratic_fit({})")
-    if not isinstance(module, nn.Module):
-        raise UsageError(
-            f"a quadratic fit reads a module or weights, got a {type(module).__name__}: pass a "
-            "torch.nn.Module, a fitted MLP of scikit-learn, bl.MLPWeights or bl.GLUWeights."
-        )
-    if isinstance(module, BilinearTransformer):
+    model = open_subject(subject, "a quadratic fit")
+    if isinstance(model.module, BilinearTransformer):
         raise UsageError(
             "a transformer is no MLP: fit one of its MLPs, bl.quadratic_fit(model.blocks[0].mlp)."
         )
-    for name, parameter in module.named_parameters():
-        check_finite(name, parameter)
-    model = LoadedModel(module, "", "") if isinstance(module, Module) else from_module(module)
-    network = network_of(model)
-    device = next(module.parameters()).device
-    return chained([each_part(layer, lambda part: part.to(device)) for layer in network])
+    return chained(network_of(model))
 
 
 def network_of(model: LoadedModel) -> tuple[Layer, ...]:
@@ -170,7 +156,11 @@ def network_of(model: LoadedModel) -> tuple[Layer, ...]:
             f"{model.source} is not its layers one behind the other: fit one of them, "
             f"model.layers[name] (--layer), of {', '.join(names[:4])}{more}.{not_read(left_out)}"
         )
-    return tuple(view.weights(torch.float64) for view in model.network)
+    network, module = [view.weights(torch.float64) for view in model.network], model.original
+    if module is None:
+        return tuple(network)
+    device = next(module.parameters()).device
+    return tuple(each_part(layer, lambda part: part.to(device)) for layer in network)
 
 
 def chained(layers: Sequence[Layer]) -> tuple[tuple[Layer, ...], Run]:
@@ -219,6 +209,7 @@ def fit_layers_of(
     command: str | None = None,
 ) -> QuadraticFits:
     """Return R² by degree of the quadratic approximations of a model."""
+    model = open_subject(model, "a quadratic fit")
     names = [choose_layer(model, name) for name in layers] or [*model.layers]
     chained, options = bool(model.network), dict[str, Any]()
     options |= {"train_steps": train_steps, "samples": samples, "threshold": threshold}

@@ -15,6 +15,7 @@ from bilens.algebra.hosvd import hosvd
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import rotation_null
 from bilens.api.provenance import describe_run, describe_source
+from bilens.api.subject import open_subject
 from bilens.api.trace_latents import LISTED_TOKENS, SHOWN_EIGENVECTORS, latent_findings
 from bilens.api.trace_records import causal_reading, token_ends, traced_spectrum
 from bilens.base import Progress, silent
@@ -36,7 +37,7 @@ from bilens.interp.traced_layer import (
     output_tokens,
 )
 from bilens.io.host import Host, Site
-from bilens.io.load import LoadedModel
+from bilens.io.load import LoadedModel, load
 from bilens.io.vocabulary import vocabulary_of
 from bilens.nn.agreement import normal_inputs
 from bilens.records import trace as records
@@ -119,7 +120,7 @@ def trace(
     Source: arXiv:2410.08417, §5 and App. F to N.
     """
     said = locals()  # every option by its name
-    subject = open_layer(model, layer, tokenizer)
+    subject = open_layer(read_or_open(model), layer, tokenizer)
     if (input_sae is None) != (output_sae is None):
         given, other = ("input", "output") if output_sae is None else ("output", "input")
         raise UsageError(
@@ -129,7 +130,10 @@ def trace(
     facts = [NO_SAES if input_sae is None else SAES]
     refuse_idle("trace", said, *facts, *(["without latents"] if latents is None else []))
     if input_sae is not None and output_sae is not None:
-        saes = open_sae(input_sae, subject, "mlp_in"), open_sae(output_sae, subject, "mlp_out")
+        both = read_or_open(input_sae), read_or_open(output_sae)
+        for line in (line for one in both if one.load_report for line in one.load_report.lines()):
+            say(line)
+        saes = open_sae(both[0], subject, "mlp_in"), open_sae(both[1], subject, "mlp_out")
         text = held_out_text(subject, corpus, tokens, say)
         options = TraceOptions(
             None if latents is None else tuple(latents),
@@ -165,6 +169,11 @@ def trace(
             reproduce=describe_run(command, seed),
         )
     )
+
+
+def read_or_open(given: str | Path | LoadedModel) -> LoadedModel:
+    """Return what lies at a path, or a loaded model as it is now."""
+    return open_subject(load(given) if isinstance(given, str | Path) else given, "a trace")
 
 
 def describe_layer(subject: TracedLayer) -> dict[str, Any]:
@@ -241,7 +250,7 @@ def direction_readings(
         readings.append(
             records.DirectionReading(
                 *said,
-                output=token_ends(effect.promoted, effect.suppressed, name),
+                output=token_ends(effect, name),
                 spectrum=traced_spectrum(single, vectors, None, row, name),
             )
         )

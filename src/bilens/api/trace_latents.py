@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from msgspec import structs
 from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition
@@ -16,7 +17,6 @@ from bilens.api.trace_records import (
     causal_reading,
     correlations,
     interaction_entries,
-    latent_reading,
     numbers,
     rank_fits,
     ranked_latents,
@@ -49,7 +49,7 @@ from bilens.interp.layer_trace import (
 from bilens.interp.random_dictionaries import LEVEL, chance_of
 from bilens.interp.traced_layer import (
     LatentReader,
-    TokenEffect,
+    TokensAtEnds,
     TracedLayer,
     TracedSAE,
     TracedText,
@@ -211,9 +211,9 @@ def circuit_of(
         num_features=min(reader.options.features, reader.before.sae.num_latents),
         activations=reader.z,
     )
-    effect, vocabulary = promoted_tokens(reader, latent), reader.layer.vocabulary
-    tokens = token_ends(effect.promoted, effect.suppressed, reader.name)
-    output = latent_reading(reader.contexts(latent, reader.activations), tokens, reader.name)
+    vocabulary = reader.layer.vocabulary
+    tokens = token_ends(promoted_tokens(reader, latent), reader.name)
+    output = structs.replace(reader.contexts(latent, reader.activations), tokens=tokens)
     readings = eigenvector_tokens(pairs, vocabulary.embedding, LISTED_TOKENS)[:SHOWN_EIGENVECTORS]
     features: list[int] = found.features.tolist()
     trial = latent_trial(reader, latent, pairs)
@@ -246,7 +246,7 @@ def circuit_of(
     )
 
 
-def promoted_tokens(reader: LatentReader, latent: int) -> TokenEffect:
+def promoted_tokens(reader: LatentReader, latent: int) -> TokensAtEnds:
     unembedding = reader.layer.vocabulary.unembedding
     return output_tokens(reader.behind.decoder[latent], unembedding, LISTED_TOKENS)
 
@@ -294,8 +294,7 @@ def unit(size: int, index: int) -> Tensor:
 def input_latent(reader: LatentReader, latent: int) -> records.LatentReading:
     embed = reader.layer.vocabulary.embedding
     found = output_tokens(reader.dictionary[:, latent], embed, LISTED_TOKENS)
-    tokens = token_ends(found.promoted, found.suppressed, reader.name)
-    return latent_reading(reader.contexts(latent, reader.z), tokens, reader.name)
+    return structs.replace(reader.contexts(latent, reader.z), tokens=token_ends(found, reader.name))
 
 
 def compared_latents(reader: LatentReader, ranking: Ranking, fit: LowRankFit) -> list[int]:

@@ -14,26 +14,19 @@ from bilens.interp.circuits import LowRankFit
 from bilens.interp.layer_trace import Clusters, LayerTrace, NearestLatents, Ranking
 from bilens.interp.random_dictionaries import chance_of
 from bilens.interp.traced_layer import (
-    EigenvectorTokens,
-    LatentContexts,
     LatentReader,
-    TokenScore,
+    TokensAtEnds,
     TracedSAE,
+    short,
 )
 from bilens.records import trace as records
 from bilens.train.activations import OF_RECORD, SAEMetrics
 
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 BINS = 40  # of the distribution of correlations, from -1 to 1
-DIGITS = 6  # significant, of what is one of many numbers in a list
 DRAWN_RANK = 2  # eigenpairs of an approximation, the paper's choice
 
 Naming = Callable[[int], str]  # a token by its id
-
-
-def short(value: float) -> float:
-    """Return a number with few digits, so that long lists stay small."""
-    return float(f"{value:.{DIGITS}g}")
 
 
 def numbers(tensor: Tensor) -> tuple[float, ...]:
@@ -44,32 +37,13 @@ def shorts(tensor: Tensor) -> tuple[float, ...]:
     return tuple(map(short, tensor.tolist()))
 
 
-def token_ends(
-    high: Sequence[TokenScore], low: Sequence[TokenScore], name: Naming
-) -> records.TokenEnds:
+def token_ends(found: TokensAtEnds, name: Naming) -> records.TokenEnds:
+    """Return tokens with their texts."""
     ends = (
         tuple(records.TokenValue(one.token, name(one.token), short(one.value)) for one in scores)
-        for scores in (high, low)
+        for scores in (found.high, found.low)
     )
     return records.TokenEnds(*ends)
-
-
-def latent_reading(
-    found: LatentContexts, tokens: records.TokenEnds, name: Naming
-) -> records.LatentReading:
-    contexts = tuple(
-        records.ActiveContext(
-            context.sequence,
-            context.start,
-            context.peak,
-            tuple(map(name, context.tokens)),
-            tuple(map(short, context.activations)),
-        )
-        for context in found.contexts
-    )
-    return records.LatentReading(
-        found.latent, found.density, short(found.largest), contexts, tokens
-    )
 
 
 def causal_reading(
@@ -91,7 +65,7 @@ def causal_reading(
 
 def traced_spectrum(
     pairs: EigenDecomposition,
-    readings: Sequence[EigenvectorTokens],
+    readings: Sequence[TokensAtEnds],
     nearest: NearestLatents | None,
     row: int,
     name: Naming,
@@ -106,20 +80,17 @@ def traced_spectrum(
             for latent, cosine, projection in rows
         )
 
+    values = numbers(pairs.eigenvalues)
     return records.TracedSpectrum(
-        eigenvalues=numbers(pairs.eigenvalues),
+        eigenvalues=values,
         num_eigenvalues=pairs.eigenvectors.shape[-1],
         norm=float(pairs.norm),
         explained=float(pairs.explained),
         rounding_bound=float(pairs.rounding_bound),
         complete=bool(pairs.complete),
         eigenvectors=tuple(
-            records.ReadEigenvector(
-                reading.eigenvalue,
-                near(index),
-                token_ends(reading.positive, reading.negative, name),
-            )
-            for index, reading in enumerate(readings)
+            records.ReadEigenvector(value, near(index), token_ends(reading, name))
+            for index, (value, reading) in enumerate(zip(values, readings, strict=False))
         ),
     )
 

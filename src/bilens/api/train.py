@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bilens.api.audit import audit
 from bilens.api.provenance import this_command, versions
+from bilens.api.subject import open_subject
 from bilens.base import Progress, silent
 from bilens.base.errors import InterruptedRunError, OutputExistsError
 from bilens.base.files import names_in, new_folder, write_file
@@ -226,8 +227,9 @@ def read_model(
     if isinstance(model, BilinearTransformer):  # which stays as it is, and where it is
         sha256 = tensors_sha256(model.state_dict().items())
         model = LoadedModel(copy.deepcopy(model), "a model in memory", sha256)
-    loaded = load(model) if isinstance(model, Path) else model
-    module = language_model(loaded, "a sparse autoencoder's training")
+    reader = "a sparse autoencoder's training"
+    loaded = open_subject(load(model) if isinstance(model, Path) else model, reader)
+    module = language_model(loaded, reader)
     if isinstance(corpus, Tensor):
         known = len(corpus) - max(1, len(corpus) // HELD_OUT_TEXTS)
         given, sha256 = (corpus[:known], corpus[known:]), loaded.weights_sha256

@@ -12,8 +12,8 @@ from bilens.base.errors import DataError, ShapeError, UsageError
 from bilens.base.files import check_regular_file, file_sha256
 from bilens.base.option_rules import refuse_idle
 from bilens.data.arrays import KINDS, Array, read_arrays
-from bilens.data.image_folder import read_images
 from bilens.data.model_interface import ClassName, Label, LabelledData, ModelInterface
+from bilens.data.own_images import read_images
 from bilens.data.table_columns import Cells
 from bilens.data.table_file import read_table
 from bilens.data.tables import columns_of, with_target

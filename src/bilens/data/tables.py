@@ -1,15 +1,21 @@
-"""Rows of a table as a model reads them, and their right answers."""
+"""Rows of a table as a model reads them, the table that it was trained on, and its fingerprints."""
 
+import hashlib
+import re
+from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
+import numpy as np
 import torch
+from msgspec import structs
 from torch import Tensor
 
-from bilens.base.errors import DataError
-from bilens.data.cells import is_missing, is_nearly_all, parse_number
-from bilens.data.table_columns import Cells, encoded, spelling_key, votes_of
+from bilens.base.errors import DataError, UsageError
+from bilens.data.cells import DECIMAL, is_missing, is_nearly_all, parse_number
+from bilens.data.table_columns import Cells, encoded, fitted_column, spelling_key, varies, votes_of
 from bilens.data.table_file import RawTable
 from bilens.records.common import Value
 from bilens.records.table_audit import Conversion, TableColumn, TableReading
@@ -108,3 +114,231 @@ def implied_columns(table: RawTable, names: Sequence[str]) -> list[TableColumn]:
         inputs, levels = (*before.inputs, name), (*before.levels, level)
         found[column] = TableColumn(column, "category", inputs, levels=levels)
     return [*found.values()]
+
+
+# ---- a table to train on
+
+Task = Literal["auto", "classification", "regression"]
+MOST_CLASSES = 10  # whole numbers of a target that are taken for classes
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingTable:
+    """What a model is trained on."""
+
+    values: Tensor  # (rows, inputs) float64; NaN where a mean is to be filled in
+    names: tuple[str, ...]  # a column, or `column=text` for an indicator, 1 where it says that
+    target: Tensor  # (rows,): int64 classes, or float64 numbers
+    class_names: tuple[str, ...] | None  # None for numbers
+    reading: TableReading  # how each column is read, and what was done
+    cells: RawTable  # the rows, as they came
+
+
+def training_table(
+    table: RawTable, target: str, *, task: Task = "auto", drop: Collection[str] = ()
+) -> TrainingTable:
+    for name in (target, *drop):
+        if name not in table.positions:
+            seen = next((one.values for one in table.done if one.kind == "encoding"), None)
+            guess = f"{seen['encoding']}: say the right one with --encoding." if seen else ""
+            guess = guess and f" Its encoding is guessed to be {guess}"
+            raise (DataError if name == target else UsageError)(
+                f"{table.path}: has no column {name!r}; it has "
+                f"{', '.join(table.names[:8])}{', …' if len(table.names) > 8 else ''}."
+                f"{guess}"
+            )
+    if target in drop:
+        raise UsageError(f"{target!r} is the target and cannot be dropped.")
+    if task not in get_args(Task):
+        raise UsageError(f"task={task!r} is not known.")
+    read = [name for name in table.names if name not in {target, *drop}]
+    table = with_target(table, target)
+    answered = 0 if all(map(is_missing, table.column(target))) else len(table.rows)
+    if answered < 2:
+        raise DataError(
+            f"{table.path}: holds {answered} rows with a target; expected at least 2 to fit "
+            "anything."
+        )
+    votes, done = votes_of(table), list(table.done)
+    inputs: dict[str, list[float]] = {}
+    columns: list[TableColumn] = []
+    for name in read:
+        cells = Cells(table, name, f"leave it out with --drop {name!r}")
+        column, parts = fitted_column(cells, votes)
+        twice = [key for key in parts if key in inputs]
+        if twice:
+            raise DataError(
+                f"{table.path}: two inputs would have the name {twice[0]!r}, a column and a text "
+                "of another one: rename a column."
+            )
+        inputs |= parts
+        columns.append(column)
+        done += cells.done
+    if not inputs:
+        raise DataError(f"{table.path}: no column is left to predict {target!r} from.")
+    goal, class_names, target_column, said = as_target(table, target, task)
+    values = torch.tensor(list(inputs.values()), dtype=torch.float64).T.contiguous()
+    done += said
+    if len(inputs) > len(values):
+        done.append(Conversion.of("wide", inputs=len(inputs), rows=len(values)))
+    names = tuple(inputs)
+    read_columns = checked(columns, values, names, goal)
+    reading = TableReading(read_columns, tuple(done), target=target_column)
+    return TrainingTable(values, names, goal, class_names, reading, table)
+
+
+def as_target(
+    table: RawTable, name: str, task: Task
+) -> tuple[Tensor, tuple[str, ...] | None, TableColumn, list[Conversion]]:
+    """Return the target as classes with their names, or as numbers and None; and how it is read."""
+    target = Cells(table, name, "choose another target", is_target=True)
+    target.refuse_odd_numbers()
+    texts = target.known
+    votes = votes_of(table)
+    decimal = target.decimal(votes)
+    saved = target.to_save(DECIMAL, votes, decimal)
+    parsed = [parse_number(cell, decimal) for cell in texts]
+    pairs = [pair for pair in parsed if pair is not None]
+    found, is_numeric = [value for value, _ in pairs], None not in parsed
+    if task == "auto":
+        few = len(set(found)) <= MOST_CLASSES and all(value.is_integer() for value in found)
+        task = "classification" if not is_numeric or few else "regression"
+    if task == "regression":
+        units = sorted({unit for _, unit in pairs})
+        if not is_numeric or len(units) > 1:
+            odd = parsed.index(None) if not is_numeric else 0
+            raise target.refused(*target.places[odd], "a finite number in one unit")
+        if not varies(found):
+            raise DataError(
+                f"{table.path}: the target {name!r} is {texts[0]} in every row, so that there is "
+                "nothing to predict: choose another target."
+            )
+        column = TableColumn(name, "number", (), units[0], saved)
+        return torch.tensor(found, dtype=torch.float64), None, column, target.done
+    cells = target.texts()
+    names = sorted(set(cells), key=lambda cell: (parse_number(cell, decimal) or (0.0, cell), cell))
+    if len(names) < 2:
+        raise DataError(
+            f"{table.path}: the target {name!r} holds one class, {names[0]!r}; a classification "
+            "needs at least 2: choose another target."
+        )
+    if len(names) > len(cells) / 2:
+        other = "use --task regression, or " if is_numeric else ""
+        raise DataError(
+            f"{table.path}: the target {name!r} has {len(names)} different values in "
+            f"{len(cells)} rows, too many for classes: {other}choose another target."
+        )
+    codes = {cell: index for index, cell in enumerate(names)}
+    column = TableColumn(name, "category", (), decimal=saved)
+    return torch.tensor([codes[cell] for cell in cells]), tuple(names), column, target.done
+
+
+# ---- rows of a training, known again by their fingerprints
+
+ROWS_KEY = "training_rows"  # in the provenance of a model: the fingerprints of its training rows
+
+
+def row_fingerprints(inputs: Tensor, targets: Tensor) -> str:
+    """Return 32 bits of each row with its right answer, so that the same rows are known again."""
+    rows = torch.cat([inputs.double(), targets[:, None].double()], dim=1).float().cpu().numpy()
+    hashes = (hashlib.blake2b(row.tobytes(), digest_size=4).digest() for row in rows + 0.0)
+    return b64encode(b"".join(hashes)).decode()
+
+
+def known_rows(text: str, inputs: Tensor, targets: Tensor) -> tuple[int, float]:
+    """Return how many rows are among those of fingerprints, and the share of twins among these."""
+    texts = (text, row_fingerprints(inputs, targets))
+    known, rows = (np.frombuffer(b64decode(found), "<u4") for found in texts)
+    counts = np.unique(known, return_counts=True)[1]
+    return int(np.isin(rows, known).sum()), float(counts[counts > 1].sum() / max(len(known), 1))
+
+
+# ---- a column that is the answer itself, or the name of its row
+
+LEAST_ROWS, MOST_ROWS = 30, 5000  # rows that such a question needs, and that are looked at
+FOLDS = 5
+FEW = 20  # different numbers that are taken as they are
+TOGETHER = 3  # neighbouring rows whose mean is the prediction there
+UNIQUE = 0.98  # share of different values of what names rows
+IN_ORDER = 0.99  # |correlation| with the number of the row
+ID_NAME = re.compile(  # a name that says so: customer_id, KundenNr., orderId, 顧客番号
+    r"(?i:(?<![a-z])(id|uuid|guid|key|code|serial|no|number)\.?$|^id(?![a-z])|nr\.?$|nummer$)"
+    r"|番号|コード|(?<=[a-z])I[dD]$"
+)
+
+
+def checked(
+    columns: Sequence[TableColumn], values: Tensor, names: Sequence[str], target: Tensor
+) -> tuple[TableColumn, ...]:
+    """Return columns with how well each alone predicts the target, and whether it names rows."""
+    if len(values) < LEAST_ROWS:
+        return tuple(columns)
+    random = np.random.default_rng(0)
+    chosen = random.permutation(len(values))[:MOST_ROWS]
+    y = answers(target.numpy()[chosen])
+    varies = bool(y.var(axis=0).any())  # what is rare may be in none of these rows
+    shuffled = random.permutation(y)
+    places = {name: at for at, name in enumerate(names)}
+    found, null = [], 0.0
+    for column in columns:
+        if column.inputs:
+            inputs = values[:, [places[name] for name in column.inputs]].numpy()
+            key = one_number(inputs, column)
+            column = structs.replace(column, identifier=names_rows(key, column))
+            if varies:
+                null = max(null, score(key[chosen], shuffled))
+                column = structs.replace(column, alone=score(key[chosen], y))
+        found.append(column)
+    return tuple(structs.replace(column, alone_null=null) for column in found)
+
+
+def answers(target: np.ndarray) -> np.ndarray:
+    """Return indicators of classes, or numbers by their ranks: a long tail is no obstacle."""
+    distinct, places, counts = np.unique(target, return_inverse=True, return_counts=True)
+    if target.dtype.kind == "i":
+        return np.eye(len(distinct))[places]
+    return (np.cumsum(counts) - (counts + 1) / 2)[places][:, None] / len(target)
+
+
+def one_number(x: np.ndarray, column: TableColumn) -> np.ndarray:
+    """Return a column as one number a row, days of dates; no value is far below all values."""
+    if column.kind == "category":
+        return x @ np.arange(1.0, x.shape[1] + 1)
+    parts = dict(zip(column.inputs, x.T, strict=True))
+    key, hour = x[:, 0], parts.get(f"{column.name}: hour", 0.0)
+    if (days := f"{column.name}: days since {column.first}") in parts:
+        key = parts[days] + hour / 24
+    return np.where(np.isnan(key), 2 * np.nanmin(key) - np.nanmax(key) - 1, key)
+
+
+def score(key: np.ndarray, y: np.ndarray) -> float:
+    """Return the share of the squared error of a plain guess that one column takes away.
+
+    In cross-validation, from the mean answer of equal values, or of the nearest where many differ.
+    """
+    folds, error = np.arange(len(key)) % FOLDS, 0.0
+    for fold in range(FOLDS):
+        order = key[folds != fold].argsort(kind="stable")
+        known, right = key[folds != fold][order], y[folds != fold][order]
+        distinct, places = np.unique(known, return_inverse=True)
+        if len(distinct) > FEW:
+            places = np.arange(len(known)) // TOGETHER
+        counts = np.bincount(places)
+        centres = np.bincount(places, known) / counts
+        for part, told in zip(right.T, y[folds == fold].T, strict=True):
+            means = np.bincount(places, part) / counts
+            error += float(np.square(np.interp(key[folds == fold], centres, means) - told).sum())
+    return float(1 - error / (len(y) * y.var(axis=0).sum()))
+
+
+def names_rows(key: np.ndarray, column: TableColumn) -> bool:
+    """Tell whether numbers or days count the rows, or are codes of them by their name, too."""
+    if column.kind == "category" or len(np.unique(key)) < UNIQUE * len(key):
+        return False
+    in_order = abs(np.corrcoef(np.arange(len(key)), key)[0, 1]) >= IN_ORDER
+    span = np.ptp(key)
+    if column.kind == "date":
+        return bool(in_order)
+    if (key != np.round(key)).any():  # a clock
+        return bool(in_order and np.ptp(np.abs(np.diff(key))) < 1e-6 * span)
+    return bool(in_order or span < 1.5 * len(key) or ID_NAME.search(column.name))

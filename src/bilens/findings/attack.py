@@ -155,7 +155,7 @@ def attack_classifier(
         raise UsageError("an attack leads from one class to another, and this model has one.")
     assert training.targets is not None, "an attack leads from class to class"
     assert labels is not None, "it is judged by them"
-    summary = summarise(loaded, None if loaded is model else test.shape)
+    summary = summarise(loaded, None if loaded.source else test.shape)
     progress("means", 0, 1)
     means = ClassMeans.of(training.inputs, training.targets, summary.d_output)
     objectives = list(request.objectives(f, means))

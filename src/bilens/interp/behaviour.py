@@ -27,7 +27,7 @@ from bilens.interp.interventions import (
     sign_flip,
     steering,
 )
-from bilens.interp.traced_layer import LatentReader, TokenEffect
+from bilens.interp.traced_layer import LatentReader, TokensAtEnds
 from bilens.nn.transformer import BilinearTransformer
 from bilens.records.trace import CausalCheck
 
@@ -241,7 +241,7 @@ class Trial:
 
 def trial_of_latents(
     reader: LatentReader,
-    tokens: TokenEffect | None,
+    tokens: TokensAtEnds | None,
     latents: tuple[int, int | None],
     change: Callable[[torch.Generator], Change],
 ) -> Trial | None:
@@ -288,7 +288,7 @@ def trial_of_direction(
     inputs: Tensor,
     values: Tensor,
     pairs: EigenDecomposition,
-    tokens: TokenEffect,
+    tokens: TokensAtEnds,
     generator: torch.Generator,
 ) -> Trial | None:
     """Return the trial of leading eigenvectors that may cause what goes with an output direction.
@@ -305,10 +305,9 @@ def trial_of_direction(
     return Trial.of(behaviour, eigen_change(pairs, inputs.flatten(0, 1), generator), inputs)
 
 
-def compared_tokens(tokens: TokenEffect) -> tuple[list[int], list[int]]:
+def compared_tokens(tokens: TokensAtEnds) -> tuple[list[int], list[int]]:
     """Return the few tokens at both ends whose logits a causal check compares."""
     high, low = (
-        [score.token for score in end[:COMPARED_TOKENS]]
-        for end in (tokens.promoted, tokens.suppressed)
+        [score.token for score in end[:COMPARED_TOKENS]] for end in (tokens.high, tokens.low)
     )
     return high, low

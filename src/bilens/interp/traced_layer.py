@@ -30,16 +30,14 @@ from bilens.io.vocabulary import Vocabulary
 from bilens.nn.tokens import check_tokens
 from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
+from bilens.records.trace import ActiveContext, LatentReading, TokenEnds
 from bilens.train.activations import activations_of
 from bilens.train.corpus import CorpusOptions, language_model, text_of, tokenizer_of
 
 CONTEXTS = 6  # of each latent
 BEFORE, AFTER = 20, 5  # tokens around one where a latent is active
 SHORTEST = 3  # tokens of a text: the first is left out, and the second predicts the third
-NORM = (
-    "the final RMSNorm divides all logits by one positive number that depends on the text: order "
-    "and sign of the effects are exact, their common size is for a stream of root mean square 1"
-)
+DIGITS = 6  # significant, of what is one of many numbers in a list
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,11 +197,11 @@ class LatentReader:
     def name(self, token: int) -> str:
         return self.layer.tokenizer.token(token)
 
-    def contexts(self, latent: int, activations: Tensor) -> LatentContexts:
+    def contexts(self, latent: int, activations: Tensor) -> LatentReading:
         """Return where a latent is active; `activations` are `z` or `activations`."""
         blocks = self.text.blocks
         values = activations[:, latent].view(len(blocks), -1)
-        return top_contexts(blocks[:, 1:], values, latent, num=CONTEXTS)
+        return top_contexts(blocks[:, 1:], values, latent, self.name, num=CONTEXTS)
 
 
 def read_text(
@@ -230,29 +228,15 @@ def read_text(
     return LatentReader(layer, before, behind.sae, text, inputs, z, activations, options)
 
 
-@dataclass(frozen=True)
-class Context:
-    """A stretch of text around a token at which a latent is strongly active."""
-
-    sequence: int  # row of the tokens that were looked at
-    start: int  # position of the first token in that row
-    peak: int  # of the strongest activation, within the stretch
-    tokens: tuple[int, ...]
-    activations: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class LatentContexts:
-    latent: int
-    contexts: tuple[Context, ...]
-    density: float  # share of tokens at which it is active
-    largest: float
+def short(value: float) -> float:
+    """Return a number with few digits, so that long lists stay small."""
+    return float(f"{value:.{DIGITS}g}")
 
 
 def top_contexts(
-    tokens: Tensor, activations: Tensor, latent: int, *, num: int = 10
-) -> LatentContexts:
-    """Return where a latent is most active, with the text around."""
+    tokens: Tensor, activations: Tensor, latent: int, name: Callable[[int], str], *, num: int = 10
+) -> LatentReading:
+    """Return where a latent is most active, with the text around, each token by its name."""
     num = check_count("num", num, minimum=1)
     shape = check_float_tensor("activations", activations, num_axes=2)
     if tuple(tokens.shape) != shape or 0 in shape:
@@ -263,7 +247,7 @@ def top_contexts(
     values = activations.detach().cpu()
     length = shape[1]
     taken = torch.zeros(shape, dtype=torch.bool)
-    contexts: list[Context] = []
+    contexts: list[ActiveContext] = []
     for position in values.flatten().argsort(descending=True, stable=True).tolist():
         row, peak = divmod(position, length)
         if len(contexts) == num or float(values[row, peak]) <= 0:
@@ -272,10 +256,12 @@ def top_contexts(
         if bool(taken[row, start:stop].any()):
             continue
         taken[row, start:stop] = True
-        parts = (tuple(part[row, start:stop].tolist()) for part in (tokens, values))
-        contexts.append(Context(row, start, peak - start, *parts))
+        seen, sizes = (part[row, start:stop].tolist() for part in (tokens, values))
+        parts = tuple(map(name, seen)), tuple(map(short, sizes))
+        contexts.append(ActiveContext(row, start, peak - start, *parts))
     density = float((values > 0).double().mean())
-    return LatentContexts(latent, tuple(contexts), density, float(values.max()))
+    largest = short(float(values.max()))
+    return LatentReading(latent, density, largest, tuple(contexts), TokenEnds((), ()))
 
 
 @dataclass(frozen=True)
@@ -287,34 +273,28 @@ class TokenScore:
 
 
 @dataclass(frozen=True)
-class TokenEffect:
-    """Which tokens a direction at the output of a layer promotes."""
+class TokensAtEnds:
+    """The tokens at both ends of a direction: promoted and suppressed, or along and against it."""
 
-    promoted: tuple[TokenScore, ...]
-    suppressed: tuple[TokenScore, ...]
-    norm: str  # how the final norm was treated, in words
-
-
-@dataclass(frozen=True)
-class EigenvectorTokens:
-    """The tokens that a direction at the input of a layer reads, straight from the embedding."""
-
-    eigenvalue: float
-    positive: tuple[TokenScore, ...]  # of largest cosine with the eigenvector
-    negative: tuple[TokenScore, ...]
+    high: tuple[TokenScore, ...]  # by falling value
+    low: tuple[TokenScore, ...]  # by rising value
 
 
-def output_tokens(direction: Tensor, unembed: Tensor, num: int = 10) -> TokenEffect:
-    """Return which tokens a direction of the residual stream promotes and suppresses."""
+def output_tokens(direction: Tensor, unembed: Tensor, num: int = 10) -> TokensAtEnds:
+    """Return which tokens a direction of the residual stream promotes and suppresses.
+
+    The final RMSNorm divides all logits by one positive number that depends on the text: order and
+    sign of the effects are exact, their common size is for a stream of root mean square 1.
+    """
     num = check_count("num", num, minimum=1)
     effects = check_pair("direction", direction, "unembed", unembed)
     effects = effects - effects.mean()
-    return TokenEffect(strongest(effects, num), strongest(effects, num, lowest=True), NORM)
+    return TokensAtEnds(strongest(effects, num), strongest(effects, num, lowest=True))
 
 
 def eigenvector_tokens(
     eigenpairs: EigenDecomposition, embed: Tensor, num: int = 10
-) -> tuple[EigenvectorTokens, ...]:
+) -> tuple[TokensAtEnds, ...]:
     """Return the tokens whose embeddings lie along each eigenvector, without any SAE."""
     num = check_count("num", num, minimum=1)
     if eigenpairs.eigenvalues.ndim != 1:
@@ -325,10 +305,9 @@ def eigenvector_tokens(
     lengths = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
     units = centred / torch.where(lengths > 0, lengths, 1.0)
     readings = []
-    for value, vector in zip(eigenpairs.eigenvalues, eigenpairs.eigenvectors, strict=True):
+    for vector in eigenpairs.eigenvectors:
         cosines = check_pair("an eigenvector", vector, "embed", units)
-        ends = strongest(cosines, num), strongest(cosines, num, lowest=True)
-        readings.append(EigenvectorTokens(float(value), *ends))
+        readings.append(TokensAtEnds(strongest(cosines, num), strongest(cosines, num, lowest=True)))
     return tuple(readings)
 
 

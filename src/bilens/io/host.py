@@ -232,7 +232,7 @@ def open_host(path: Path) -> Host:
         if loaded is None or not isinstance(loaded.module, BilinearTransformer):
             known = "a folder of Hugging Face, a .gguf file, or a run of `bilens train language`"
             raise UsageError(f"{path} holds no language model; expected {known}.")
-        host = host_of(loaded.module.float(), found, loaded.weights_sha256)
+        host = host_of(loaded.module.float(), found, loaded.read_sha256)
     if getattr(host.config, "tie_word_embeddings", False) or getattr(host.config, "tied", False):
         notes.append("Embedding and unembedding are one tensor, and stay so.")
     return replace(host, notes=tuple(notes))

@@ -19,12 +19,14 @@ from bilens.base.notebook import html_summary
 from bilens.io.formats.ends import Ends
 from bilens.io.remote import RemotePath
 from bilens.io.stored_mlp import Store, module_tensors
+from bilens.io.tensors import sha256_of_module
 from bilens.nn.agreement import Agreement
 from bilens.nn.layer_view import LayerView
 from bilens.nn.module_layers import Module, compare_with_module, layer_views
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 Activations = str | Activation | list[str | Activation]
+CHANGED = "changed_since_read_from"  # in the provenance of a model whose weights are others now
 LINES = 12  # of a kind that are shown
 
 
@@ -110,8 +112,8 @@ class LoadedModel:
             one to the logits; with one layer it is the whole model. Those of a transformer are
             its MLPs, read from the normalised residual stream to what they add to it.
         source: the path or address it was read from, without secrets.
-        weights_sha256: SHA-256 of the weights file, of an adapter with its base; empty where it is
-            read in place.
+        read_sha256: SHA-256 of the weights file, of an adapter with its base, when it was read;
+            empty where it is read in place. `weights_sha256` is that of the weights as they are.
         input_shape: how an input is laid out, for instance (28, 28); None if nothing says.
         output_names: one name for each output; None if nothing says.
         input_names: one name for each input; None if nothing says.
@@ -127,16 +129,16 @@ class LoadedModel:
         views: the layers, where they are not those of the module.
         load_report: what was taken for what, and how exactly, where that had to be found out.
         original: the module in memory that the layers were read from, as it was given.
-        example: an input of it, as it was given.
-        module_sha256: SHA-256 of the tensors of `module` when it was read from its files.
+        reread: reads `original` once more, and compares it as it is then.
+        module_sha256: SHA-256 of the tensors of `module`, or of `original`, when it was read.
         ends: where the tokens of a language model are, as far as its family says.
-        compare: compares the first and the last layer, as they were read, with their source; None
-            where the module is the source.
+        compare: compares the first and the last layer, as they were read from files, with their
+            source; None where the module is the source.
     """
 
     module: Module | None
     source: str
-    weights_sha256: str
+    read_sha256: str
     input_shape: tuple[int, ...] | None = None
     output_names: tuple[str, ...] | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
@@ -152,7 +154,7 @@ class LoadedModel:
     below: str | None = None
     alone: Callable[[], LoadedModel] | None = None
     original: nn.Module | None = None
-    example: object = None
+    reread: Callable[[], LoadedModel] | None = None
     module_sha256: str = ""
     ends: Ends | None = None
 
@@ -170,10 +172,25 @@ class LoadedModel:
         return found
 
     @property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the weights as they are: of the file, or of a module that was changed since.
+
+        Cost: of a module the hash of its tensors each time.
+        """
+        module = self.module or self.original
+        now = "" if module is None or not self.module_sha256 else sha256_of_module(module)
+        return self.read_sha256 if now == self.module_sha256 else now
+
+    @property
     def identity(self) -> str:
         """What results are known to be of this model by: its weights, or else its headers."""
         said = json.dumps(self.headers, sort_keys=True).encode() if self.headers else b""
         return self.weights_sha256 or (hashlib.sha256(said).hexdigest() if said else "")
+
+    @property
+    def place(self) -> Path:
+        """Where it was read from, and what belongs to it lies, also if it was changed since."""
+        return Path(self.provenance.get(CHANGED, self.source))
 
     @property
     def device(self) -> torch.device:
@@ -199,24 +216,36 @@ class LoadedModel:
         chained = bool(views) and views[0].reads == "inputs"
         return views if chained and all(view.reads == "neurons" for view in views[1:]) else ()
 
-    @cached_property
+    @property
     def exactness(self) -> Agreement | None:
-        """How far layers, as they were read, compute what their source does.
+        """How far layers, as they are read, compute what their source does.
 
-        The first and the last layer of a file of others, on random inputs in float64, and a module
-        of ours as it runs, measured when it is first asked for; where all layers were compared
-        while they were found, the worst of them; None where there is nothing that they could be
-        compared with, or one of them could not be.
+        A module in memory as it runs now, compared each time; the first and the last layer of a
+        file of others, on random inputs in float64, measured when it is first asked for; where all
+        layers were compared while they were found, the worst of them; None where there is nothing
+        that they could be compared with, or one of them could not be.
 
         Raises:
-            NumericalError: If it is another function.
+            NumericalError, UsageError: If it is another function.
         """
-        if self.compare is not None:
-            return self.compare()
-        if self.load_report is not None:
-            return self.load_report.worst if self.load_report.verified else None
-        assert self.module is not None, "layers alone come with a source"
-        return compare_with_module(self.module, self.layers)
+        runs = None
+        if self.reread is not None:
+            return self.reread().reported
+        if self.module is not None:
+            runs = compare_with_module(self.module, self.layers)
+        if self.compare is None or self.weights_sha256 != self.read_sha256:
+            return runs or self.reported
+        return self._compared_with_files
+
+    @property
+    def reported(self) -> Agreement | None:
+        """What came out worst of what was compared on reading; None unless all layers were."""
+        report = self.load_report
+        return report.worst if report is not None and report.verified else None
+
+    @cached_property
+    def _compared_with_files(self) -> Agreement | None:
+        return None if self.compare is None else self.compare()
 
     def whole(self, reader: str) -> Module:
         """Return the module for a reader that needs one ("an audit"), and raise where it is None.
@@ -226,11 +255,12 @@ class LoadedModel:
         """
         if self.module is None:
             first = next(iter(self.layers))
+            ways = f"`bilens decompose {self.source} --layer {first}`, or bl.load(...)"
+            ways = ways if self.original is None else "bl.from_module(...)"
             raise UsageError(
                 f"{reader} runs a whole model, and of {self.source} "
                 f"({self.provenance.get('format', 'another library')}) the layers alone are read: "
-                f"read one of its {len(self.layers)} layers with `bilens decompose "
-                f"{self.source} --layer {first}`, or bl.load(...).layers[{first!r}]."
+                f"read one of its {len(self.layers)} layers with {ways}.layers[{first!r}]."
             )
         return self.module
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import nn
 
@@ -13,7 +13,6 @@ from bilens.base.errors import CheckpointError, UsageError
 from bilens.io.tensors import check_names
 from bilens.nn import BilinearClassifier, BilinearLayer, BilinearMLP, BilinearTransformer, TopKSAE
 
-Item = TypeVar("Item")
 FORMAT = "bilens-model"
 FORMAT_VERSION = 1
 CLASSES: dict[str, type[nn.Module]] = {
@@ -24,8 +23,15 @@ CLASSES: dict[str, type[nn.Module]] = {
     "TopKSAE": TopKSAE,
 }
 REQUIRED = ("format", "format_version", "class", "arguments")
-# what a model folder says beside the module, as a `LoadedModel` does
-OPTIONAL = ("input_shape", "input_names", "input_mean", "input_scale", "output_names")
+# what a model folder says beside the module, as a `LoadedModel` does: a list of what, in words
+LISTS: dict[str, tuple[Any, str]] = {
+    "input_shape": (int, "a list of integers"),
+    "input_names": (str, "a list of texts"),
+    "input_mean": (int | float, "finite numbers"),
+    "input_scale": (int | float, "finite numbers"),
+    "output_names": (str, "a list of texts"),
+}
+OPTIONAL = tuple(LISTS)
 
 
 @dataclass(frozen=True)
@@ -138,33 +144,15 @@ def parse_config(path: Path, content: dict[str, Any]) -> ModelConfig:
             f"{path}: describes the class {name!r}; expected one of {', '.join(sorted(CLASSES))} "
             "with an object of arguments."
         )
-    return ModelConfig(
-        name,
-        arguments,
-        parse_list(path, content, "input_shape", int, "a list of integers"),
-        parse_list(path, content, "output_names", str, "a list of texts"),
-        parse_list(path, content, "input_names", str, "a list of texts"),
-        parse_numbers(path, content, "input_mean"),
-        parse_numbers(path, content, "input_scale"),
-    )
-
-
-def parse_list(
-    path: Path, content: dict[str, Any], key: str, kind: type[Item], expected: str
-) -> tuple[Item, ...] | None:
-    found = content.get(key)
-    if found is not None and not is_list_of(kind, found):
-        raise CheckpointError(f"{path}: {key} is {found!r}; expected {expected}.")
-    return None if found is None else tuple(found)
-
-
-def parse_numbers(path: Path, content: dict[str, Any], key: str) -> tuple[float, ...] | None:
-    numbers = content.get(key)
-    if numbers is None:
-        return None
-    if not isinstance(numbers, list) or not all(map(is_number, numbers)):
-        raise CheckpointError(f"{path}: {key} is {numbers!r:.80}; expected finite numbers.")
-    return tuple(map(float, numbers))
+    said: dict[str, Any] = {}
+    for key, (kind, expected) in LISTS.items():
+        value = content.get(key)
+        if value is None:
+            continue
+        if not is_list_of(kind, value) or not (kind is str or all(map(is_number, value))):
+            raise CheckpointError(f"{path}: {key} is {value!r:.80}; expected {expected}.")
+        said[key] = tuple(value if kind in (int, str) else map(float, value))
+    return ModelConfig(name, arguments, **said)
 
 
 def names_by_id(path: Path, id2label: Mapping[str, str]) -> tuple[str, ...]:
@@ -182,7 +170,7 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
-def is_list_of(kind: type, value: object) -> bool:
+def is_list_of(kind: Any, value: object) -> bool:
     return isinstance(value, list) and all(
         isinstance(item, kind) and not isinstance(item, bool) for item in value
     )

@@ -14,7 +14,7 @@ from bilens.base.checks import check_finite
 from bilens.base.errors import CheckpointError, NonFiniteError
 from bilens.base.files import shortened, with_metadata
 from bilens.base.memory import check_memory
-from bilens.io.safetensors_header import read_header
+from bilens.io.byte_ranges import read_header
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Of tensors that no layer is made of, such as masks, positions and packed numbers.

@@ -1,7 +1,10 @@
 """One layer of a loaded model: what it is without reading it, and its quadratic map on demand."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, TypeVar
 from weakref import ReferenceType, ref
 
@@ -10,7 +13,7 @@ from torch import Tensor
 
 from bilens.algebra.approximation.activation import Activation
 from bilens.algebra.approximation.closed_form import approximate_layer
-from bilens.algebra.approximation.layer_weights import Layer, in_dtype, in_float64
+from bilens.algebra.approximation.layer_weights import Layer, in_dtype, in_float64, reading
 from bilens.algebra.approximation.quadratic_fit import QuadraticFit, fit_layers
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.gaussian import GaussianInput
@@ -50,7 +53,8 @@ class LayerView:
         stored: returns what of which tensors and files it is read from; nothing for what no file
             holds byte by byte.
         basis_name: returns the name of the coordinates that it reads; None for "input".
-        live: whether it reads a module, whose weights may be others each time.
+        compare: compares it with the module in memory that it reads, as that runs now, and raises
+            where they differ; None for what files hold, which is the same each time.
     """
 
     sizes: FactorSizes
@@ -66,7 +70,7 @@ class LayerView:
     tensors: Mapping[str, int] = field(default_factory=dict)
     stored: Callable[[], tuple[StoredPart, ...]] = tuple
     basis_name: Callable[[], str] | None = None
-    live: bool = False
+    compare: Callable[[], object] | None = None
     _alive: dict[str, ReferenceType[Any]] = field(default_factory=dict, init=False, repr=False)
 
     _repr_html_ = html_summary("name", "sizes", "activation", "exact", "about_input", "dtype")
@@ -97,6 +101,27 @@ class LayerView:
             dtype: what it is wanted in; None is the dtype that it is stored in.
         """
         return in_dtype(self.read(), self.dtype if dtype is None else dtype)
+
+    def behind(self, matrix: Tensor, shift: Tensor) -> LayerView:
+        """Return x ↦ layer(matrix x + shift), in float64; a vector scales each input."""
+
+        def embedded(embedding: Callable[[], Tensor]) -> Tensor:
+            wide = embedding().double()
+            return wide @ matrix if matrix.ndim > 1 else wide * matrix
+
+        return replace(
+            self,
+            read=lambda: reading(in_float64(self.read()), matrix, shift),
+            sizes=self.sizes._replace(d_in=matrix.shape[-1]),
+            dtype=torch.float64,
+            embedding=None if self.embedding is None else partial(embedded, self.embedding),
+        )
+
+    def before(self, matrix: Tensor, gives: Gives) -> LayerView:
+        """Return x ↦ matrix layer(x), in float64."""
+        sizes = self.sizes._replace(d_out=len(matrix))
+        read = partial(written_through, self.read, matrix)
+        return replace(self, read=read, sizes=sizes, gives=gives, dtype=torch.float64)
 
     @property
     def quadratic_map(self) -> QuadraticMap:
@@ -141,8 +166,16 @@ class LayerView:
     def _kept(self, name: str, build: Callable[[], Built]) -> Built:
         """Return what was built before if it is still alive, and build it otherwise."""
         known: Built | None = self._alive[name]() if name in self._alive else None
-        if known is not None and not self.live:
+        if known is not None and self.compare is None:
             return known
         built = build()
         self._alive[name] = ref(built)
         return built
+
+
+def written_through(read: Callable[[], Layer], matrix: Tensor) -> Layer:
+    """Return x ↦ matrix layer(x), in float64."""
+    layer = in_float64(read())
+    parts = {name: getattr(layer, name) for name in ("down", "linear", "constant")}
+    moved = {name: matrix @ part for name, part in parts.items() if part is not None}
+    return replace(layer, **moved)

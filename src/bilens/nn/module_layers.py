@@ -1,6 +1,7 @@
 """The layers of a module: views of those of ours, and plain weights of whatever can be fitted."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -14,7 +15,7 @@ from bilens.algebra.approximation.layer_weights import (
 )
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.base.checks import check_finite
-from bilens.base.errors import NumericalError, UsageError
+from bilens.base.errors import NonFiniteError, NumericalError, UsageError
 from bilens.nn.agreement import Agreement, agreement_with_run, together
 from bilens.nn.classifier import BilinearClassifier
 from bilens.nn.layer_view import LayerView, Reads
@@ -44,7 +45,10 @@ def layer_views(module: Module) -> dict[str, LayerView]:
         ]
     else:
         views = [view_of(module, "layer", "inputs")]
-    return {view.name: view for view in views}
+    return {
+        view.name: replace(view, compare=lambda: compare_with_module(module, layer_views(module)))
+        for view in views
+    }
 
 
 def view_in_classifier(model: BilinearClassifier, index: int) -> LayerView:
@@ -92,7 +96,7 @@ def view_of(
         about_input=about_input,
         name=name,
         tensors={f"{prefix}{name}": one.numel() for name, one in layer.named_parameters()},
-        live=True,
+        compare=lambda: compare_with_module(layer, {name: view_of(layer, name, reads)}),
     )
 
 
@@ -142,31 +146,34 @@ def plain_weights(layer: BilinearLayer | MLP) -> Layer:
 def check_runs_as_read(module: object) -> None:
     """Refuse a module of ours that computes something else than its layers say when it runs.
 
-    Those of a transformer are compared when its `exactness` is asked for: it takes a text to run.
+    What is no number in a layer of a transformer is left to whoever reads that layer.
     """
     if isinstance(module, BilinearClassifier | BilinearLayer):
         for name, parameter in module.named_parameters():
             check_finite(name, parameter)
         compare_with_module(module, layer_views(module))
+    if isinstance(module, BilinearTransformer):
+        with suppress(NonFiniteError):
+            compare_with_module(module, layer_views(module))
 
 
-def compare_with_module(module: Module, layers: Mapping[str, LayerView]) -> Agreement:
+def compare_with_module(module: Module | MLP, layers: Mapping[str, LayerView]) -> Agreement:
     """Return how far the layers, as they are read, compute what the module does when it runs.
 
     Raises:
         NumericalError: If they do not.
     """
-    read, why = [view.read() for view in layers.values()], what_may_differ(module)
+    why = what_may_differ(module)
     if not isinstance(module, BilinearTransformer):
-        whole = compare_network(module, read)
+        whole = compare_network(module, [view.read() for view in layers.values()])
         if isinstance(whole, str):
             raise NumericalError(f"the {type(module).__name__} cannot be compared: {whole}.")
         return replace(whole, layer=" and ".join(layers)).required(because=why)
-    paths = [f"blocks.{index}.mlp" for index in range(len(read))]
+    paths = [f"blocks.{index}.mlp" for index in range(len(layers))]
     ids = first_tokens(module.config.vocab_size, module.config.n_ctx)
     seen = run_as_owner(module, ids.to(next(module.parameters()).device), paths)[1]
     found = []
-    for path, layer in zip(paths, read, strict=True):
+    for path, view in zip(paths, layers.values(), strict=True):
         x, y = (seen[path, side].flatten(0, -2) for side in ("entered", "left"))
-        found.append(agreement_with_run(path, [layer], x, y).required(because=why))
+        found.append(agreement_with_run(path, [view.read()], x, y).required(because=why))
     return together(found)

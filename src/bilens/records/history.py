@@ -3,8 +3,8 @@
 from typing import Literal
 
 from bilens.records.base import Count, Record
+from bilens.records.common import Identity
 from bilens.records.decision import Answer
-from bilens.records.identity import Identity
 
 Action = Literal["label", "note", "accept", "reject", "withdraw"]
 Direction = Literal["worse", "better", "unjudged"]  # the last one: it failed, and was not judged

@@ -11,12 +11,8 @@ from msgspec import structs
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigenvector_matching import EigenvectorMatch, Group, match_eigenvectors
 from bilens.api.alignment import Alignment, Axis, align_models
-from bilens.api.comparison import (
-    is_of_columns,
-    is_one_exact_layer,
-    layer_changes,
-    whole_difference,
-)
+from bilens.api.comparison import layer_changes, whole_difference
+from bilens.api.subject import is_of_columns, is_one_exact_layer
 from bilens.base import silent
 from bilens.base.errors import BilensError, NonFiniteError, UsageError
 from bilens.findings.difference import compare_layers, other_kind

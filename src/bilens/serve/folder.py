@@ -12,7 +12,7 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from bilens.api.history import History
-from bilens.api.identity import BESIDE
+from bilens.api.provenance import BESIDE
 from bilens.base.errors import BilensError, CheckpointError, FileError, UsageError
 from bilens.base.files import file_sha256, why_unreadable
 from bilens.data.tokenizer import FILE_NAME as TOKENIZER
@@ -102,7 +102,7 @@ class ServedFolder:
         path, files = self._found.models[key], dict(audit.files)
         with suppress(BilensError, OSError, KeyError):
             if not files or (path / ADAPTER).exists():  # of an earlier release, or with its base
-                return self.opened(key).model.weights_sha256 == audit.weights_sha256
+                return self.opened(key).model.read_sha256 == audit.weights_sha256
             place = path if path.is_dir() else path.parent
             beside = {name for name in BESIDE if path.is_dir() and (path / name).exists()}
             return all(self._sha256(place / name) == files.get(name) for name in beside | {*files})
@@ -228,7 +228,7 @@ class ServedFolder:
                 raise UsageError(load_catalogue("en")(f"explorer.unfit.{one.why}", told=one.told))
         line = arguments_of(asked, models, data)
         check_line(self.folder, asked.command, line)
-        weights = self.opened(asked.model).model.weights_sha256
+        weights = self.opened(asked.model).model.read_sha256
         return self.jobs.add(asked.command, name, line, weights)
 
     def not_offered(self, key: str) -> tuple[NotOffered, ...]:

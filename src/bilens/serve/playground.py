@@ -121,7 +121,7 @@ def of_images(
     directions = centred_directions(outputs) if outputs > 1 else raw_directions(outputs)
     shape = image_shape(f.sizes.d_in, model.input_shape)
     return Playground(
-        weights_sha256=model.weights_sha256,
+        weights_sha256=model.read_sha256,
         map=packed_map(sent),
         output_names=names_of(model, outputs),
         baseline=(0.0,) * f.sizes.d_in,
@@ -135,7 +135,7 @@ def of_table(served: ServedFolder, model: LoadedModel, f: QuadraticMap) -> Playg
     mean, scale = standard_units(model)
     rows = held_out_rows(served.folder, model)
     return Playground(
-        weights_sha256=model.weights_sha256,
+        weights_sha256=model.read_sha256,
         map=packed_map(f),
         output_names=names_of(model, f.sizes.d_out),
         baseline=(0.0,) * f.sizes.d_in,
@@ -227,7 +227,7 @@ def radius(served: ServedFolder, asked: Asked) -> Radius:
     example, rival = found.example[0], int(found.rival[0])
     there = bool(example.isfinite().all())
     return Radius(
-        weights_sha256=opened.model.weights_sha256,
+        weights_sha256=opened.model.read_sha256,
         label=label,
         logits=tuple(logits.tolist()),
         status=found.status[0].name.lower(),

@@ -178,7 +178,7 @@ def layer_table(served: ServedFolder, asked: Asked) -> LayerTable:
     if said is not None:
         readings = {one.name: one for one in served.audit(said.number).record.layers}
     return LayerTable(
-        weights_sha256=opened.model.weights_sha256,
+        weights_sha256=opened.model.read_sha256,
         audit=None if said is None else said.number,
         layers=tuple(
             layer_row(opened, name, view, readings.get(name))
@@ -215,7 +215,7 @@ def layer_row(opened: OpenModel, name: str, view: LayerView, said: LayerReading 
 
 def audits_of(served: ServedFolder, opened: OpenModel) -> list[PastAudit]:
     """Return the audits of a model with the weights that it has now, the last one first."""
-    sha256 = opened.model.weights_sha256
+    sha256 = opened.model.read_sha256
     return [one for one in served.history.audits(opened.name) if one.weights_sha256 == sha256]
 
 
@@ -271,7 +271,7 @@ def tokens_of(output: Output, pairs: EigenDecomposition) -> list[TokenEnds] | No
     if rows is None or len(rows) < tokenizer.vocab_size:
         return None
     found = eigenvector_tokens(pairs, rows[: tokenizer.vocab_size], TOKENS)
-    return [token_ends(one.positive, one.negative, tokenizer.token) for one in found]
+    return [token_ends(one, tokenizer.token) for one in found]
 
 
 def truncation(served: ServedFolder, asked: Asked) -> TruncationCurve:

@@ -68,7 +68,7 @@ def traces_of(served: ServedFolder, opened: OpenModel) -> Iterator[TextTrace]:
             if state not in served.briefs:
                 served.briefs[state] = brief(served, key)
             sha256, layer, saes = served.briefs[state]
-            if sha256 == opened.model.weights_sha256:
+            if sha256 == opened.model.read_sha256:
                 there = [find_weights(served, *one) is not None for one in saes]
                 name = served.name_of(path)
                 yield TextTrace(key, displayable(name), layer, readable=bool(there) and all(there))
@@ -130,14 +130,13 @@ def read_text(served: ServedFolder, asked: Asked) -> TextReading:
 
 
 def layer_effect(place: str, written: Tensor, unembed: Tensor, tokenizer: Tokenizer) -> LayerEffect:
-    effect = output_tokens(written, unembed, ENDS)
-    ends = token_ends(effect.promoted, effect.suppressed, tokenizer.token)
+    ends = token_ends(output_tokens(written, unembed, ENDS), tokenizer.token)
     return LayerEffect(place.removesuffix("_out"), ends)
 
 
 def saes_of(served: ServedFolder, opened: OpenModel, trace: Trace) -> list[TopKSAE]:
     """Return the autoencoders of a trace in float64, if they lie in the folder and fit."""
-    if trace.source.weights_sha256 != opened.model.weights_sha256:
+    if trace.source.weights_sha256 != opened.model.read_sha256:
         raise UsageError("the trace is of other weights: choose a trace of this model.")
     if not trace.saes:
         raise UsageError("the trace was made without autoencoders: it knows no latents.")

@@ -56,7 +56,7 @@ def find_weights(served: ServedFolder, path: str, sha256: str) -> str | None:
         if alike(models[key]) == 0:
             return None
         with suppress(BilensError):
-            if served.opened(key).model.weights_sha256 == sha256:
+            if served.opened(key).model.read_sha256 == sha256:
                 return key
     return None
 

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bilens.data.image_folder import SUFFIXES as IMAGES
+from bilens.data.own_images import SUFFIXES as IMAGES
 from bilens.data.table_file import KINDS as TABLES
 from bilens.io.file_kinds import MARKS, is_model
 from bilens.records.base import kind_of

@@ -13,7 +13,7 @@ from bilens.findings.image_warnings import classifier_map, layer_map
 from bilens.findings.layer_reading import fit_layer
 from bilens.findings.overfitting import readings
 from bilens.findings.triggers import evidence_of, obstacle, suspect
-from bilens.io.in_memory import from_module
+from bilens.io.load import from_module
 from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
 from bilens.studies import finding_page

@@ -256,7 +256,7 @@ def describe(reader: LatentReader, candidate: Candidate, kinds: InputKinds) -> R
         "latents": list(latents),
         "place": candidate.position,
         "eigenvalues": candidate.along.eigenvalues.tolist(),
-        "promoted": [[reader.name(score.token) for score in effect.promoted] for effect in effects],
+        "promoted": [[reader.name(score.token) for score in effect.high] for effect in effects],
         "strongest_at": [strongest_at(reader, reader.activations[:, n]) for n in latents],
         "interactions": [
             {"value": value, "first": input_latent(one), "second": input_latent(other)}

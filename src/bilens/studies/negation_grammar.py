@@ -214,7 +214,7 @@ def measure_circuit(model: Path, sae_folder: Path, seed: int) -> Record:
         "ranking": [dict(zip(LISTED, row, strict=True)) for row in zip(*columns, strict=True)],
         "latents": latents,
         "promoted": [
-            [layer.tokenizer.token(score.token) for score in effect.promoted] for effect in effects
+            [layer.tokenizer.token(score.token) for score in effect.high] for effect in effects
         ],
         "decoder_cosine": float(cosine_similarity(*sae.decoder[list(latents), None])),
         "eigenvalues": directions.eigenvalues.tolist(),

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from bilens.api.identity import files_beside
-from bilens.api.provenance import describe_source
+from bilens.api.provenance import describe_source, files_beside
 from bilens.base.errors import BilensError, FileError, UsageError
 from bilens.base.files import shortened
 from bilens.io.load import LayerView, LoadedModel, load, load_layers

@@ -200,7 +200,7 @@ def tokenizer_of(
     """Return the tokenizer beside a model, or the one that was passed, if it fits the model."""
     trained_with = loaded.provenance.get("tokenizer_sha256")
     if tokenizer is None:
-        tokenizer = load_tokenizer(Path(loaded.source) / TOKENIZER_NAME, trained_with)
+        tokenizer = load_tokenizer(loaded.place / TOKENIZER_NAME, trained_with)
     check_tokenizer_fits(tokenizer, module.config.vocab_size, trained_with)
     return tokenizer
 
@@ -211,7 +211,7 @@ def text_of(
     """Return a corpus, or the one that a model was trained on where none is given."""
     if corpus is not None:
         return corpus.load(report)
-    folder = Path(loaded.source)
+    folder = loaded.place
     if not (folder / CORPUS_NAME).exists():
         raise UsageError(
             f"{folder} does not say which text the model was trained on: give one with --corpus."

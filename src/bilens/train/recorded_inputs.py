@@ -23,13 +23,12 @@ from bilens.base.errors import DiskError, OutputExistsError, UsageError, first_l
 from bilens.base.files import file_sha256, write_file
 from bilens.base.memory import readable
 from bilens.data.tokenizer import Tokenizer
+from bilens.io.byte_ranges import unreadable
 from bilens.io.converted_folder import open_model
 from bilens.io.file_kinds import find_model
 from bilens.io.host import Host, Site, host_of, tokenizer_at
-from bilens.io.in_memory import from_module
-from bilens.io.load import load
+from bilens.io.load import from_module, load
 from bilens.io.loaded_model import CONFIG_NAME, foreign_keys
-from bilens.io.safetensors_header import unreadable
 from bilens.io.tensors import tensors_sha256
 from bilens.nn import BilinearTransformer
 from bilens.nn.layer_view import LayerView
@@ -246,7 +245,7 @@ def opened(path: Path) -> Host:
     if foreign_keys(found) & {"model_type", "architectures"}:
         loaded = load(found)  # whole or its MLPs alone
         if isinstance(loaded.module, BilinearTransformer):
-            return host_of(loaded.module.float(), found, loaded.weights_sha256)
+            return host_of(loaded.module.float(), found, loaded.read_sha256)
     return open_model(found)
 
 

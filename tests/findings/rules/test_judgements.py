@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from bilens.findings.rules.judgements import Audited, Ended, judgements, labels
-from bilens.records.identity import PARTS, Identity
+from bilens.records.common import PARTS, Identity
 from people_documents import WEIGHTS, entry
 
 DAY = "2027-03-31"

@@ -16,7 +16,7 @@ from bilens.algebra.approximation.layer_weights import GLUWeights
 from bilens.base.errors import CheckpointError, NonFiniteError, NumericalError, UsageError
 from bilens.base.files import file_sha256
 from bilens.io.byte_ranges import Block, Region
-from bilens.io.formats import activations, source
+from bilens.io.formats import families, source
 from bilens.io.formats.families import FAMILIES
 from bilens.io.formats.safetensors_folder import INDEX_NAME
 from bilens.io.load import LoadedModel, load
@@ -286,7 +286,7 @@ def test_what_is_another_function_than_its_source_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.write(tmp_path, "mistral")
-    monkeypatch.setitem(activations.SPELLINGS, "silu", "gelu")
+    monkeypatch.setitem(families.SPELLINGS, "silu", "gelu")
     with pytest.raises(NumericalError, match=r"another function than its source: layers\.0\.mlp"):
         _ = load(tmp_path).exactness
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from bilens.base.checks import as_integer
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import file_sha256
-from bilens.io.loaded_model import LoadedModel, ReadOptions
+from bilens.io.loaded_model import LoadedModel, LoadReport, ReadOptions
 from bilens.io.tensors import check_matrices, check_names, check_shapes
 from bilens.nn.topk_sae import Sign, TopKSAE
 
@@ -46,7 +46,15 @@ def load_sae(
             f"{weights}: holds {sae.num_latents} latents for width {sae.d_in}; its configuration "
             f"says {sizes[1]} for {sizes[0]}: use the two files that were saved together."
         )
-    return LoadedModel(sae, str(folder), file_sha256(weights), provenance=provenance)
+    made_of = f"top {sae.k} of {sae.num_latents} latents of width {sae.d_in}"
+    why = "the autoencoder was not compared with the library that wrote it, which is not run"
+    return LoadedModel(
+        sae,
+        str(folder),
+        file_sha256(weights),
+        provenance=provenance,
+        load_report=LoadReport({"autoencoder": made_of}, False, {}, unverified=(why,)),
+    )
 
 
 def build_sae(path: Path, roles: Roles) -> TopKSAE:

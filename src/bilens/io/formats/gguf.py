@@ -15,9 +15,8 @@ from torch import Tensor
 from bilens.base.errors import CheckpointError, optional_package
 from bilens.base.files import file_sha256
 from bilens.io.byte_ranges import Block, Opened, Region, Span, opened
-from bilens.io.formats.activations import activation_named
 from bilens.io.formats.ends import Ends, ends_of
-from bilens.io.formats.families import FAMILIES, LESS_ONE, Family
+from bilens.io.formats.families import FAMILIES, LESS_ONE, Family, activation_named
 from bilens.io.formats.gguf_header import GGUFHeader, HeaderReader, TensorEntry
 from bilens.io.formats.source import compare_ends
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions

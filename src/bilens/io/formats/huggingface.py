@@ -12,19 +12,21 @@ from bilens.algebra.approximation.layer_weights import in_float64
 from bilens.base.checks import as_integer
 from bilens.base.errors import CheckpointError, MemoryLimitError, Retry
 from bilens.base.files import file_sha256, read_json
-from bilens.io.formats.activations import SPELLINGS, NamedActivation, activation_named
 from bilens.io.formats.ends import ends_of
 from bilens.io.formats.families import (
     AFTER,
     FAMILIES,
     ITSELF,
     SEPARATE,
+    SPELLINGS,
     T5,
     T5_ORDINARY,
     WITH_IMAGES,
     Experts,
     Family,
     Home,
+    NamedActivation,
+    activation_named,
     refuse_config,
     unknown_model,
 )

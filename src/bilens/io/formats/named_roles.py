@@ -9,7 +9,7 @@ from pathlib import Path
 from bilens.base.errors import CheckpointError, Retry, UsageError
 from bilens.base.files import file_sha256, shortened
 from bilens.io.file_kinds import kind_of
-from bilens.io.formats.activations import NamedActivation, activation_named
+from bilens.io.formats.families import NamedActivation, activation_named
 from bilens.io.formats.guessed_roles import GRAMMAR, Shapes, guess_roles, is_network, misfit
 from bilens.io.formats.keras import WEIGHTS_ALONE, read_hdf5
 from bilens.io.formats.pickled import open_pickled

@@ -122,7 +122,7 @@ def read_adapter(folder: Path, options: ReadOptions) -> LoadedModel:
     return replace(
         found,
         source=str(folder),
-        weights_sha256=hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(),
+        read_sha256=hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(),
         provenance={**found.provenance, **sources},
         files=files,
         below=str(base),

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from bilens.base.errors import CheckpointError
 from bilens.base.files import file_sha256, read_json
+from bilens.io.byte_ranges import read_header
 from bilens.io.loaded_model import WEIGHTS_NAME
 from bilens.io.model_config import is_list_of
 from bilens.io.remote import at_once
-from bilens.io.safetensors_header import read_header
 from bilens.io.stored_mlp import Store, StoredTensor
 from bilens.io.tensors import OTHER_DTYPES, check_names, checked_dtype
 

@@ -51,7 +51,7 @@ def read_estimator(path: Path, options: ReadOptions) -> LoadedModel:
         model = from_sklearn(whole)
     except UsageError as error:
         raise CheckpointError(f"{path}: {error.sentence}") from error
-    return replace(model, source=str(path), weights_sha256=file_sha256(path))
+    return replace(model, source=str(path), read_sha256=file_sha256(path))
 
 
 def read_skops(path: Path, options: ReadOptions) -> Any:

@@ -7,8 +7,8 @@ from markupsafe import Markup
 
 from bilens.findings.rules.judgements import Audited, Judgement, judgements, labels
 from bilens.records.audit import Audit
+from bilens.records.common import Identity, Part
 from bilens.records.history import Entry
-from bilens.records.identity import Identity, Part
 from bilens.report.markup import heading, items, joined, paragraph, section
 from bilens.report.sections.coverage import coverage
 from bilens.report.sections.decision import checks, verdict

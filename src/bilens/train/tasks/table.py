@@ -14,8 +14,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base import silent
 from bilens.base.errors import DataError, NumericalError
 from bilens.base.files import write_files
-from bilens.data.row_fingerprints import ROWS_KEY, row_fingerprints
-from bilens.data.training_table import TrainingTable
+from bilens.data.tables import ROWS_KEY, TrainingTable, row_fingerprints
 from bilens.io.model_folder import save
 from bilens.nn.classifier import classifier_of_map
 from bilens.records.base import json_text

@@ -1,0 +1,115 @@
+"""The one way into a model: whatever a job is given is opened here, and compared as it is now."""
+
+import copy
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from bilens.base.errors import UsageError
+from bilens.io.estimator import from_sklearn
+from bilens.io.load import from_module
+from bilens.io.loaded_model import CHANGED, LoadedModel, is_of_numbers
+from bilens.io.stored_mlp import module_tensors
+from bilens.nn import BilinearClassifier
+from bilens.nn.module_layers import Module, check_runs_as_read
+
+
+def open_subject(
+    given: object, reader: str, *, on_cpu: bool = False, bare: bool = False
+) -> LoadedModel:
+    """Return a model as a job reads it, compared with the object that the caller has.
+
+    Whatever is called exact rests on this: the module itself runs, hooks and all, as it is now,
+    whatever was read of it before.
+
+    Args:
+        given: what `bl.load` returned, a module of PyTorch or a fitted estimator.
+        reader: the job, in words: "an audit".
+        on_cpu: whether a module of ours that is elsewhere is read as a copy on the CPU.
+        bare: whether a module without an MLP will do, for its tensors.
+
+    Raises:
+        UsageError: If it is none of these, or holds nothing that can be read.
+        NumericalError: If what is read is another function than the module.
+        NonFiniteError: If a weight of a classifier is NaN or infinite.
+    """
+    if isinstance(given, str | Path):
+        raise UsageError(
+            f"{reader} reads a model, got the path {str(given)!r}: pass bl.load({str(given)!r})."
+        )
+    if isinstance(given, LoadedModel):
+        model = as_it_is_now(given)
+    elif isinstance(given, Module):
+        model = LoadedModel(given, "", "")
+    elif hasattr(given, "get_params"):
+        model = from_sklearn(given)
+    elif isinstance(given, nn.Module) or hasattr(given, "_module"):  # of nnsight
+        module: Any = copy_on_cpu(given) if on_cpu else given
+        with suppress(*[UsageError] if bare else []):
+            return from_module(module)
+        return LoadedModel(None, "", "", stored=module_tensors(module))
+    else:
+        raise UsageError(
+            f"{reader} reads a model, got a {type(given).__name__}: pass what bl.load returned, a "
+            "torch.nn.Module, a fitted estimator of bl.sklearn, or a fitted MLP of scikit-learn."
+        )
+    if on_cpu and model.module is not None:
+        model = replace(model, module=copy_on_cpu(model.module))
+    check_runs_as_read(model.module)
+    return model
+
+
+def as_it_is_now(model: LoadedModel) -> LoadedModel:
+    """Return a model whose module is in memory as that module is now, and not as it was read.
+
+    A module that was given is read and compared again. One that was loaded, and was changed since,
+    is no longer what its files hold: it has a SHA-256 of its own, and no file.
+    """
+    if model.reread is not None:
+        now = model.reread()
+        return replace(
+            model,
+            read_sha256=now.read_sha256,
+            views={name: view for name, view in now.views.items() if name in model.views},
+            stored=now.stored,
+            load_report=now.load_report,
+            module_sha256=now.module_sha256,
+        )
+    sha256 = model.weights_sha256
+    if sha256 == model.read_sha256:
+        return model
+    return replace(
+        model,
+        source=f"the {type(model.module).__name__} in memory",
+        read_sha256=sha256,
+        provenance={**model.provenance, CHANGED: model.source},
+        stored={},
+        files=(),
+        compare=None,
+        alone=None,
+        module_sha256=sha256,
+    )
+
+
+def copy_on_cpu(module: Any) -> Any:
+    """Return a module, or a copy of it on the CPU if a parameter is elsewhere."""
+    parameters = module.parameters() if isinstance(module, nn.Module) else ()
+    if all(one.device.type == "cpu" for one in parameters):
+        return module
+    return copy.deepcopy(module).cpu()
+
+
+def is_one_exact_layer(model: LoadedModel) -> bool:
+    """Tell whether a model is a classifier of one bilinear layer, which is read class by class."""
+    module = model.module
+    if not isinstance(module, BilinearClassifier) or is_of_numbers(model):
+        return False  # outputs that are no classes have no mean that could be left out
+    return len(module.layers) == 1 and getattr(module.layers[0], "gate", None) is None
+
+
+def is_of_columns(model: LoadedModel) -> bool:
+    """Tell whether a model is one exact layer that names its inputs, as that of a table does."""
+    return model.input_names is not None and is_one_exact_layer(model)
