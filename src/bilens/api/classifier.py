@@ -127,7 +127,7 @@ def attack_model(
     A perturbation δ is added to every image. Of all δ with ‖δ‖₂ ≤ ε the optimal one provably lowers
     the mean margin of the source classes over the target most; beside it stand those of the paper,
     baselines and gradient descent at the same length. All are made from weights and training
-    images, and judged on test images.
+    inputs, and judged on other inputs; the report says how many there are of each (`split`).
 
     Cost: two eigendecompositions for each objective, and
         O(images · perturbations · epsilons · out · in) for the test images.
@@ -197,6 +197,7 @@ def attack_model(
             test,
             request,
             box=given.box,
+            halved=not isinstance(found, ImageDataset),
             progress=progress,
             origin=origin_of(model, given, command, seed),
         )

@@ -1,0 +1,68 @@
+"""Guards against a document that says something else of its inputs than what was done with them.
+
+Damage that it notices: the split of an attack unsaid, or said with other numbers.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+import tiny
+from bilens.api.classifier import attack_model
+from bilens.io.loaded_model import LoadedModel
+from bilens.nn import BilinearClassifier
+from bilens.report.terminal import attack_lines
+from contract.table import cell
+
+COLUMNS = ("age", "width", "price")
+
+
+def table_model(classes: tuple[str, ...] = ("no", "yes")) -> LoadedModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        module = BilinearClassifier(len(COLUMNS), 5, len(classes), bias=True).double()
+    return LoadedModel(module, "m", "0" * 64, None, classes, {}, input_names=COLUMNS)
+
+
+def table(path: Path, rows: int = 60) -> Path:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(rows, len(COLUMNS))), columns=[*COLUMNS])
+    frame.assign(kind=rng.choice(["no", "yes"], size=rows)).to_csv(path, index=False)
+    return path
+
+
+@cell("attack", "own object")
+def test_an_attack_says_how_rows_were_split(tmp_path: Path) -> None:
+    """Half of the rows made the perturbations, and the page called them training images."""
+    report = attack_model(
+        table_model(), table(tmp_path / "people.csv"), target=1, epsilons=[0, 1], restarts=1
+    )
+    split = report.record.split
+    assert split is not None
+    assert split.halved
+    assert split.made_from + split.judged_on == 60
+    assert 0 < split.judged_on < 60
+    for lang, words in (("en", "people.csv were split"), ("ja", "people.csv")):
+        page = report.to_html(lang=lang)  # type: ignore[arg-type]
+        assert words in page
+        assert f"{split.made_from}" in page
+        text = re.sub(r"<[^>]*>", " ", page.partition("</style>")[2].partition("<script")[0])
+        for word in ("training image", "test image", "pixel", "学習用の画像", "テスト画像", "画素"):
+            assert word not in text, word
+    told = " ".join(attack_lines(report.record))
+    assert f"made from {split.made_from} of them" in told
+    assert "training image" not in told
+
+
+@cell("attack", "own object")
+def test_an_attack_on_a_data_set_says_its_parts() -> None:
+    data = tiny.images(name="mnist")
+    report = attack_model(tiny.loaded(tiny.trained()), data, target=1, source=0, epsilons=[0, 1])
+    split = report.record.split
+    assert split is not None
+    assert not split.halved
+    assert (split.made_from, split.judged_on) == (len(data.train_labels), len(data.test_labels))
+    assert f"{split.made_from} training inputs of mnist, and judged on" in report.to_html()
