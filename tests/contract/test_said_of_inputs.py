@@ -4,17 +4,25 @@ Damage that it notices: the split of an attack unsaid, or said with other number
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 
+import bilens as bl
 import tiny
-from bilens.api.classifier import attack_model
+from bilens.api.classifier import attack_model, certify_model
+from bilens.data.model_interface import LabelledData
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearClassifier
+from bilens.records.common import DataOrigin
+from bilens.records.guarantees import Box
 from bilens.report.terminal import attack_lines
+from bilens.report.text import LANGUAGES, load_catalogue
 from contract.table import cell
 
 COLUMNS = ("age", "width", "price")
@@ -34,6 +42,11 @@ def table(path: Path, rows: int = 60) -> Path:
     return path
 
 
+def words_of(page: str) -> str:
+    """What a reader sees of a page."""
+    return re.sub(r"<[^>]*>", " ", page.partition("</style>")[2].partition("<script")[0])
+
+
 @cell("attack", "own object")
 def test_an_attack_says_how_rows_were_split(tmp_path: Path) -> None:
     """Half of the rows made the perturbations, and the page called them training images."""
@@ -46,10 +59,10 @@ def test_an_attack_says_how_rows_were_split(tmp_path: Path) -> None:
     assert split.made_from + split.judged_on == 60
     assert 0 < split.judged_on < 60
     for lang, words in (("en", "people.csv were split"), ("ja", "people.csv")):
-        page = report.to_html(lang=lang)  # type: ignore[arg-type]
+        page = report.to_html(lang=lang)
         assert words in page
         assert f"{split.made_from}" in page
-        text = re.sub(r"<[^>]*>", " ", page.partition("</style>")[2].partition("<script")[0])
+        text = words_of(page)
         for word in ("training image", "test image", "pixel", "学習用の画像", "テスト画像", "画素"):
             assert word not in text, word
     told = " ".join(attack_lines(report.record))
@@ -66,3 +79,34 @@ def test_an_attack_on_a_data_set_says_its_parts() -> None:
     assert not split.halved
     assert (split.made_from, split.judged_on) == (len(data.train_labels), len(data.test_labels))
     assert f"{split.made_from} training inputs of mnist, and judged on" in report.to_html()
+
+
+@cell("certify", "other units")
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_a_certificate_knows_no_box_that_nobody_told_it(lang: Any) -> None:
+    """Of any inputs without data, between 0 and 1 was taken for granted."""
+    report = certify_model(table_model())
+    proven = report.record
+    assert proven.box is None
+    assert proven.input_use.influence == ()
+    assert (proven.truncation.radius, proven.truncation.radius_origin) == (1.0, "unit")
+    text = words_of(report.to_html(lang=lang))
+    assert load_catalogue(lang)("proven.influence.unknown") in text
+    assert load_catalogue(lang)("proven.truncation.unit", radius="1.00000") in text
+    audited = bl.audit(table_model().module, null_samples=39).record.guarantees
+    assert audited is not None
+    assert audited.box is None
+
+
+@cell("certify", "other units")
+def test_a_certificate_says_where_its_box_is_from() -> None:
+    pixels = replace(tiny.loaded(tiny.trained()), provenance={"data_name": "mnist"})
+    known = certify_model(pixels).record
+    assert known.box == Box(0.0, 1.0, "pixels")
+    assert known.truncation.radius_origin == "box"
+    x = torch.tensor([[0.5, -2.0, 1.0], [3.0, 0.0, 0.5]], dtype=torch.float64)
+    data = LabelledData(x, torch.tensor([0, 1]), DataOrigin("", "", "tensors", 2, ""))
+    found = certify_model(table_model(), data)
+    assert found.record.box == Box(-2.0, 3.0, "data")
+    for lang in LANGUAGES:
+        assert load_catalogue(lang)("proven.box.data") in words_of(found.to_html(lang=lang))

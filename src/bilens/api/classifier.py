@@ -72,7 +72,8 @@ def certify_model(
         truncate: pairs kept of each class form; None: as many as provably keep 99 % of the
             predictions.
         radius: of the ball over which the error of truncation is bounded; None: the length of the
-            longest image, without data the farthest corner of the box [0, 1]ⁿ.
+            longest image, without data the farthest corner of the box [0, 1]ⁿ of a model of
+            pixels, and 1 where nothing is known of inputs.
         seed: of the attack that bounds ℓ∞ distances from above.
         command: how to reproduce this, for the report; None takes the process's command line.
         progress: called with (stage, done, total).
