@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 import bilens as bl
 import tiny
@@ -21,7 +22,7 @@ from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.records.common import DataOrigin
 from bilens.records.guarantees import Box
-from bilens.report.terminal import attack_lines
+from bilens.report.terminal import attack_lines, verdict_lines
 from bilens.report.text import LANGUAGES, load_catalogue
 from contract.table import cell
 
@@ -110,3 +111,38 @@ def test_a_certificate_says_where_its_box_is_from() -> None:
     assert found.record.box == Box(-2.0, 3.0, "data")
     for lang in LANGUAGES:
         assert load_catalogue(lang)("proven.box.data") in words_of(found.to_html(lang=lang))
+
+
+class WithDropout(nn.Module):
+    """An MLP that answers otherwise in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down, self.drop = nn.Linear(4, 6), nn.Linear(6, 3), nn.Dropout(0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(self.drop(torch.relu(self.up(x))))
+
+
+@cell("audit", "own object")
+@pytest.mark.parametrize("training", [True, False])
+def test_a_module_in_training_is_said_to_be_judged_in_evaluation(training: bool) -> None:
+    module = WithDropout().double().train(training)
+    report = bl.audit(module, null_samples=5)
+    record: Any = report.record
+    assert record.source.given_in_training is training
+    assert module.training is module.drop.training is training
+    for lang in LANGUAGES:
+        words = load_catalogue(lang)("decision.in_evaluation")
+        lines = " ".join(verdict_lines(record, lang))
+        assert words_of(report.to_html(lang=lang)).count(words) == lines.count(words) == training
+
+
+@cell("audit", "without effect")
+def test_a_mode_that_changes_nothing_is_not_said() -> None:
+    plain = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).double()
+    assert plain.training
+    found: Any = bl.audit(plain, null_samples=5).record
+    own: Any = bl.audit(tiny.trained().train(), null_samples=39).record
+    assert not found.source.given_in_training
+    assert not own.source.given_in_training

@@ -23,7 +23,7 @@ from bilens.io.formats.safetensors_folder import INDEX_NAME, files_of, shards
 from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import WEIGHTS_NAME
 from bilens.nn.module_layers import check_runs_as_read
-from bilens.nn.real_run import what_may_differ
+from bilens.nn.real_run import answers_otherwise_in_training, what_may_differ
 from bilens.records.common import IN_MEMORY, DataOrigin, Origin, Run, Source
 from bilens.records.table_audit import TableReading
 from bilens.version import VERSION
@@ -108,10 +108,12 @@ def files_read(model: LoadedModel) -> dict[str, str]:
 
 def describe_source(model: object) -> Source:
     if not isinstance(model, LoadedModel):
-        return IN_MEMORY
+        return structs.replace(IN_MEMORY, given_in_training=answers_otherwise_in_training(model))
     said = {key: value for key, value in model.provenance.items() if key not in (READING, ROWS_KEY)}
     known = {"headers_sha256": model.identity} if model.headers else {}
-    return Source(model.source, model.weights_sha256, said | known)
+    given = model.original if model.module is None else model.module
+    in_training = answers_otherwise_in_training(given)
+    return Source(model.source, model.weights_sha256, said | known, given_in_training=in_training)
 
 
 def reading_of(model: LoadedModel) -> TableReading | None:
