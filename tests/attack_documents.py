@@ -48,4 +48,10 @@ def variants() -> dict[str, dict[str, Any]]:
             item["clipped"] = None
     for curve in free["curves"]:
         curve["clipped"] = None
-    return {"plain": make_attack(), "failed": failed, "pairs": pairs, "free": free}
+    halved, older = make_attack(), make_attack()
+    halved["split"]["halved"] = True
+    older["split"] = None
+    for curve in older["curves"]:
+        curve["reads"] = ["training_images" if one == "inputs" else one for one in curve["reads"]]
+    made = {"plain": make_attack(), "failed": failed, "pairs": pairs, "free": free}
+    return {**made, "halved": halved, "older": older}

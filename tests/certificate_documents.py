@@ -1,6 +1,7 @@
 """Certificate documents for tests: of tiny models, and changed so that every sentence is needed."""
 
 import copy
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -9,15 +10,17 @@ import tiny
 
 
 @cache
-def _certified(data: bool) -> dict[str, Any]:
+def _certified(data: bool, pixels: bool) -> dict[str, Any]:
     model = tiny.loaded(tiny.trained(), seed="1")
+    if pixels:
+        model = replace(model, provenance={**model.provenance, "data_name": "strokes"})
     asked: dict[str, Any] = {"data": tiny.images(), "samples": 40} if data else {}
     return bl.certify_model(model, **asked, command="bilens certify runs/tiny").to_dict()
 
 
-def make_certificate(*, data: bool = True) -> dict[str, Any]:
+def make_certificate(*, data: bool = True, pixels: bool = True) -> dict[str, Any]:
     """The document of a trained tiny model, a copy of its own."""
-    return copy.deepcopy(_certified(data))
+    return copy.deepcopy(_certified(data, pixels))
 
 
 def variants() -> dict[str, dict[str, Any]]:
@@ -38,6 +41,9 @@ def variants() -> dict[str, dict[str, Any]]:
     unused["stability"][0].update(refused="a weight of size 7e+04 is beyond float16", classes=[])
     for item in unused["stability"][1]["classes"]:
         item["sines"] = [1.0] * len(item["sines"])
+    found["own box"] = own = make_certificate()
+    own["box"]["origin"] = "data"
+    found["no box"] = make_certificate(data=False, pixels=False)
     found["row"] = row = make_certificate(data=False)
     row["model"].update(input_shape=[1, tiny.PIXELS])
     return found

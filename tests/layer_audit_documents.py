@@ -298,6 +298,12 @@ def searched(reason: str) -> dict[str, Any]:
     return document | dict(zip(("overfitting", "triggers"), found, strict=True))
 
 
+def in_training() -> dict[str, Any]:
+    document = make_layer_audit()
+    document["source"]["given_in_training"] = True
+    return document
+
+
 def variants() -> dict[str, dict[str, Any]]:
     """Return documents that together need every sentence."""
     return {
@@ -305,6 +311,7 @@ def variants() -> dict[str, dict[str, Any]]:
         "exact": make_layer_audit("exact"),
         "seen": seen(),
         "apart": apart(),
+        "in training": in_training(),
         **{reason: searched(reason) for reason in ("approximated", "refused")},
         "broken": make_layer_audit("broken"),
         "endings": every_ending(),

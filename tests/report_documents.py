@@ -453,7 +453,13 @@ def odd() -> dict[str, Any]:
     document["classes"][1] |= {"positive": []}
     document["classes"][2]["positive"][0]["subspace_size"] = 3
     document["model"] |= {"input_shape_assumed": True, "bias": True, "residual": True}
-    document["source"] = {"path": "", "weights_sha256": "", "provenance": {}, "files": {}}
+    document["source"] = {
+        "path": "",
+        "weights_sha256": "",
+        "provenance": {},
+        "files": {},
+        "given_in_training": False,
+    }
     document["data"] |= {"name": "", "source_kind": "tensors", "sha256": ""}
     document["reproduce"]["versions"] = {}
     return document

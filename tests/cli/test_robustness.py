@@ -40,7 +40,7 @@ def test_tables_fit_80_columns_and_say_what_is_proven(
     assert "…" not in tables
     rows = [row for row in tables.splitlines() if row.startswith("gradient descent ")]
     assert len(rows) == 4
-    assert "Proven: over the training images" in words
+    assert "Proven: over the inputs that the class means are of" in words
     assert "Not proven: the error rate" in words
 
 

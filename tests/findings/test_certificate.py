@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from bilens.findings.guarantees import (
     rounded_copy,
     rounding_stability,
 )
+from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
 from bilens.records.common import Exactness
@@ -226,8 +228,12 @@ def test_a_model_that_says_nothing_is_certified_to_say_nothing() -> None:
 
 def test_the_box_and_the_ball_are_said_and_sound() -> None:
     x = torch.tensor([[0.5, -2.0], [3.0, 0.0]], dtype=torch.float64)
-    assert box_of(None) == box_of(torch.rand(2, 2)) == Box(0.0, 1.0)
-    assert box_of(x) == Box(-2.0, 3.0)
+    assert box_of(None) is None
+    assert box_of(None, (0.0, 1.0)) == box_of(torch.rand(2, 2), (0.0, 1.0))
+    assert box_of(None, (0.0, 1.0)) == Box(0.0, 1.0, "pixels")
+    assert box_of(torch.rand(2, 2)) == Box(0.0, 1.0, "data")
+    assert box_of(x) == Box(-2.0, 3.0, "data")
+    assert ball_of(None, None, None, 2) == (1.0, "unit")
     assert ball_of(0.7, x, Box(0, 1), 2) == (0.7, "asked")
     assert ball_of(None, x, Box(0, 1), 2) == (3.0, "data")
     radius, origin = ball_of(None, None, Box(-2.0, 1.0), 3)
@@ -241,8 +247,12 @@ def test_the_axis_of_lengths_ends_at_a_round_number() -> None:
     assert median(torch.tensor([3.0, 1.0, torch.inf, 2.0])) == 2
 
 
+def of_pixels() -> LoadedModel:
+    return replace(tiny.loaded(tiny.trained()), provenance={"data_name": "strokes"})
+
+
 def test_without_data_what_needs_none_is_said() -> None:
-    found = certify_classifier(tiny.trained())
+    found = certify_classifier(of_pixels())
     assert found.l2 is found.linf is found.truncation.chosen is None
     assert found.truncation.points[0].certified is None
     assert found.truncation.radius_origin == "box"

@@ -213,11 +213,11 @@ def test_a_class_without_images_is_named_or_left_out() -> None:
     kept = DATA.train_labels != 2
     some = ClassMeans.of(DATA.train_images[kept], DATA.train_labels[kept], tiny.CLASSES)
     f = tiny.classifier().quadratic_map().detach()
-    with pytest.raises(UsageError, match="the target class 2 has no training images"):
+    with pytest.raises(UsageError, match="the target class 2 has no inputs"):
         objective_of(f, some, 2)
-    with pytest.raises(UsageError, match="the source class 2 has no training images"):
+    with pytest.raises(UsageError, match="the source class 2 has no inputs"):
         objective_of(f, some, 0, 2)
     assert objective_of(f, some, 0).sources == (1,)
     one = ClassMeans.of(DATA.train_images[:1], DATA.train_labels[:1], tiny.CLASSES)
-    with pytest.raises(UsageError, match="no training images of any class but the target"):
+    with pytest.raises(UsageError, match="no inputs to make it from but of the target"):
         objective_of(f, one, int(DATA.train_labels[0]))

@@ -86,7 +86,7 @@ def broken(**changes: Any) -> dict[str, Any]:
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "an audit": (broken(kind="audit"), "a certificate document was expected"),
     "a later schema": (broken(schema_version=2), "schema_version 2"),
-    "no box": (broken(box=None), "certificate document, box: an object was expected"),
+    "a box of nothing": (broken(box=None), "influence does not have one entry a class"),
     "no points": (
         broken(truncation={**make_certificate()["truncation"], "points": []}),
         "truncation has no points",

@@ -66,7 +66,8 @@ def certify_model(
         truncate: pairs kept of each class form; None: as many as provably keep 99 % of the
             predictions.
         radius: of the ball over which the error of truncation is bounded; None: the length of the
-            longest image, without data the farthest corner of the box [0, 1]ⁿ.
+            longest image, without data the farthest corner of the box [0, 1]ⁿ of a model of
+            pixels, and 1 where nothing is known of inputs.
         seed: of the attack that bounds ℓ∞ distances from above.
         command: how to reproduce this, for the report; None takes the process's command line.
         progress: called with (stage, done, total).
@@ -121,7 +122,7 @@ def attack_model(
     A perturbation δ is added to every image. Of all δ with ‖δ‖₂ ≤ ε the optimal one provably lowers
     the mean margin of the source classes over the target most; beside it stand those of the paper,
     baselines and gradient descent at the same length. All are made from weights and training
-    images, and judged on test images.
+    inputs, and judged on other inputs; the report says how many there are of each (`split`).
 
     Cost: two eigendecompositions for each objective, and
         O(images · perturbations · epsilons · out · in) for the test images.
@@ -191,6 +192,7 @@ def attack_model(
             test,
             request,
             box=given.box,
+            halved=not isinstance(found, ImageDataset),
             progress=progress,
             origin=origin_of(model, given, command, seed),
         )

@@ -159,8 +159,7 @@ def interface_of(model: LoadedModel, *, answers: bool = True) -> ModelInterface:
         positions=not by_names,
         ends=ends,
         link="exp" if head == "exp" else "",
-        # a training of ours on a data set of images: its pixels are scaled
-        box=(0.0, 1.0) if "data_name" in made else None,
+        box=known.input_box,
     )
 
 

@@ -28,7 +28,14 @@ from bilens.findings.perturbations import (
 from bilens.findings.subject import as_loaded, drawn, in_float64, summarise
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearClassifier
-from bilens.records.attack import Attack, Effect, MethodCurve, ObjectiveFinding, PerturbationFinding
+from bilens.records.attack import (
+    Attack,
+    DataSplit,
+    Effect,
+    MethodCurve,
+    ObjectiveFinding,
+    PerturbationFinding,
+)
 from bilens.records.base import Numbers
 from bilens.records.common import UNKNOWN, Origin
 
@@ -134,13 +141,15 @@ def attack_classifier(
     test: LabelledData,
     request: AttackRequest,
     *,
+    halved: bool = False,
     box: tuple[float, float] | None = None,
     progress: Progress = silent,
     origin: Origin = UNKNOWN,
 ) -> Attack:
     """Return what universal perturbations of every method do to a one-layer bilinear classifier.
 
-    `box` is the interval that every input lies in, where that is known.
+    `box` is the interval that every input lies in, where that is known; `halved` tells that
+    `training` and `test` are two parts of the same data.
     """
     loaded, labels = as_loaded(model), test.targets
     module = loaded.module
@@ -160,7 +169,8 @@ def attack_classifier(
     means = ClassMeans.of(training.inputs, training.targets, summary.d_output)
     objectives = list(request.objectives(f, means))
     progress("spectra", 0, 1)
-    is_light = float(training.inputs.min()) >= 0  # below zero lies no pixel, and dark is no word
+    # below zero lies no pixel, a named column is none, and dark is no word
+    is_light = summary.input_names is None and float(training.inputs.min()) >= 0
     methods = PerturbationMethods(
         means,
         published_keys(wide),
@@ -177,7 +187,7 @@ def attack_classifier(
         attacked = torch.isin(labels, torch.tensor(objective.sources))
         if not bool(attacked.any()):
             raise UsageError(
-                f"there are no test images of the source classes {list(objective.sources)}, so "
+                f"no inputs to judge it on are of the source classes {list(objective.sources)}, so "
                 f"nothing can be led to class {objective.target}: choose another source."
             )
         chosen = images[attacked], labels[attacked], scores[attacked]
@@ -195,6 +205,7 @@ def attack_classifier(
         random_perturbations=request.random_perturbations,
         restarts=request.restarts,
         seed=request.seed,
+        split=DataSplit(len(training.inputs), len(test.inputs), halved),
         **origin.fields(),
     )
 

@@ -121,7 +121,8 @@ def audit_classifier(
         few = summary.d_output <= MOST_CLASSES
         pairs = prepare(f) if few and (training is not None or test is not None) else None
         forms = ClassForms(module, f, outputs_of(f, centred=True), eigs, pairs)
-        proven = classifier_guarantees(forms, data, ProofOptions(seed=seed), progress)
+        options = ProofOptions(seed=seed, box=loaded.input_box)
+        proven = classifier_guarantees(forms, data, options, progress)
         if training is not None or test is not None:
             progress("inputs", 0, 1)
             given = read_inputs(f, training, test, pairs, seed)

@@ -39,7 +39,6 @@ from bilens.records.guarantees import Box, Certificate, Guarantees, RoundingStab
 
 SAMPLES = 1000  # test inputs that are read
 LINF_SAMPLES = 100  # of them, for the bounds in the ℓ∞ norm
-UNIT_BOX = Box(0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +60,11 @@ class ProofOptions:
     seed: int = 0  # of the draw
     truncate: int | None = None  # k; None looks for one that provably keeps 99 % of predictions
     # of the ball over which errors of truncation are bounded; None takes the length of the longest
-    # input, without data the farthest corner of the box
+    # input, without data the farthest corner of the box, and 1 without either
     radius: float | None = None
     linf_seed: int | None = None  # of the attack that bounds ℓ∞ from above; None leaves it out
     rounding: bool = False  # say what fewer bits can do, at the cost of three spectra a class
+    box: tuple[float, float] | None = None  # that the model says its inputs lie in
 
 
 def classifier_guarantees(
@@ -73,7 +73,8 @@ def classifier_guarantees(
     x = l2 = linf = None
     labels = None if data is None or data.targets is None else data.targets.long()
     every = None if data is None or labels is None else data.inputs.detach()
-    box = box_of(every)
+    told = data.box if data is not None and data.box is not None else options.box
+    box = box_of(every, told)
     if every is not None and labels is not None:
         progress("radii", 0, 1)
         drawn = torch.Generator().manual_seed(options.seed)
@@ -98,14 +99,17 @@ def classifier_guarantees(
     return Guarantees(box, l2, linf, truncation, used, stability)
 
 
-def box_of(x: Tensor | None) -> Box:
-    """Return [0, 1], or the smallest interval around it that holds the data."""
+def box_of(x: Tensor | None, told: tuple[float, float] | None = None) -> Box | None:
+    """Return the box that is known, or with data the smallest interval around [0, 1] and them."""
     if x is None:
-        return UNIT_BOX
-    return Box(min(UNIT_BOX.low, float(x.min())), max(UNIT_BOX.high, float(x.max())))
+        return None if told is None else Box(*told, "pixels")
+    low, high = min(0.0, float(x.min())), max(1.0, float(x.max()))
+    return Box(low, high, "pixels" if told == (low, high) else "data")
 
 
-def ball_of(radius: float | None, x: Tensor | None, box: Box, width: int) -> tuple[float, str]:
+def ball_of(
+    radius: float | None, x: Tensor | None, box: Box | None, width: int
+) -> tuple[float, str]:
     """Return the radius of the ball over which errors of truncation are bounded, and its origin."""
     if radius is not None:
         return float(radius), "asked"
@@ -113,6 +117,8 @@ def ball_of(radius: float | None, x: Tensor | None, box: Box, width: int) -> tup
         longest = in_blocks(lambda rows: rows.double().norm(dim=1), x).max()
         if bool(longest > 0):
             return float(longest), "data"
+    if box is None:
+        return 1.0, "unit"
     corner = max(abs(box.low), abs(box.high)) * math.sqrt(width)
     return corner * (1 + 1e-15), "box"  # the root is rounded; the corner is inside
 
@@ -161,7 +167,7 @@ def certify_classifier(
     centred = outputs_of(f, centred=True)
     eigs = eigendecompose_all(centred, k=None)
     eigs.check_usable()
-    options = ProofOptions(samples, seed, truncate, radius, linf_seed=seed, rounding=True)
+    options = ProofOptions(samples, seed, truncate, radius, seed, True, loaded.input_box)
     forms = ClassForms(wide, f, centred, eigs)
     proven = classifier_guarantees(forms, data, options, progress)
     return Certificate(

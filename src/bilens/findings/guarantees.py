@@ -44,14 +44,17 @@ ROWS = 64  # inputs whose rows are read at a time
 SPARE = 1e-9  # relative: more than the rounding of a limit
 
 
-def input_use(f: QuadraticMap, centred: QuadraticMap, box: Box) -> InputUse:
-    """Return unused inputs of a map, and the strongest input of each class-centred output."""
+def input_use(f: QuadraticMap, centred: QuadraticMap, box: Box | None) -> InputUse:
+    """Return unused inputs of a map, and in a box the strongest input of each centred output."""
     found = unused_inputs(f)
-    limits = influence_limits(centred, box)
+    influence: tuple[Influence, ...] = ()
+    if box is not None:
+        limits = influence_limits(centred, box)
+        influence = tuple(strongest(centred, c, limits[c], box) for c in range(f.sizes.d_out))
     return InputUse(
         unused=tuple(found.unused.nonzero()[:, 0].tolist()),
         num_undecided=int(found.undecided.sum()),
-        influence=tuple(strongest(centred, c, limits[c], box) for c in range(f.sizes.d_out)),
+        influence=influence,
     )
 
 
@@ -97,7 +100,7 @@ def euclidean_radii(
     f: QuadraticMap,
     x: Tensor,
     labels: Tensor,
-    box: Box,
+    box: Box | None,
     pairs: PairSpectra | None = None,
     rows: Tensor | None = None,
 ) -> EuclideanRadii:
@@ -109,6 +112,7 @@ def euclidean_radii(
     found = l2_radius(f, x, labels, pairs)
     moved = found.radius > 0
     elsewhere = moved & found.distance.isfinite()
+    assert box is not None, "inputs have one"
     margins = projected_margin(f, found, box.low, box.high)
     kinds = Counter(found.status)
     return EuclideanRadii(
@@ -237,7 +241,7 @@ def truncation_guarantees(
     asked: int | None = None,
 ) -> TruncationGuarantees:
     """Proven bounds for several k, and the k that was asked for or is enough for the data."""
-    radius, origin = ball  # of all inputs of at most a length: `asked`, `data` or `box`
+    radius, origin = ball  # of all inputs of at most a length
     width = eigs.eigenvalues.shape[1]
     shown = {k for k in SHOWN if k < width}
     chosen, by = asked, "none"

@@ -126,7 +126,7 @@ def objective_of(
             )
         if chosen is not None and data.counts[chosen] == 0:
             raise UsageError(
-                f"the {role} class {chosen} has no training images, so its mean is not known: "
+                f"the {role} class {chosen} has no inputs to make it from, so no mean is known: "
                 "choose another class, or data that have it."
             )
     if source == target:
@@ -138,7 +138,7 @@ def objective_of(
     if source is not None:
         weights[source] = 1
     if not bool(weights.any()):
-        raise UsageError(f"there are no training images of any class but the target {target}.")
+        raise UsageError(f"there are no inputs to make it from but of the target {target}.")
     weights = weights / weights.sum()
     direction = weights.clone()
     direction[target] = -1
@@ -173,12 +173,12 @@ READS: dict[str, tuple[str, ...]] = {
     PIXEL_SPACE: ("weights", "class_means"),
     RANDOM: ("weights", "class_means"),
     MEAN_DIFFERENCE: ("class_means",),
-    PROJECTED_GRADIENT: ("weights", "training_images"),
+    PROJECTED_GRADIENT: ("weights", "inputs"),
 }
 # those that change edge pixels alone
 EDGE = [f"{kind}_edge" for kind in (OPTIMAL, PUBLISHED, PIXEL_SPACE, RANDOM)]
 READS |= dict.fromkeys(EDGE, ("weights", "class_means", "mean_image"))
-EDGE_INTENSITY = 0.01  # mean of a pixel over the training images below which it is at the edge
+EDGE_INTENSITY = 0.01  # mean of a pixel below which it is at the edge
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,7 +307,7 @@ def projected_gradient(
 class PerturbationMethods:
     """What the perturbations of every objective are made of."""
 
-    means: ClassMeans  # of the training images
+    means: ClassMeans  # of the inputs that they are made from
     published: Tensor  # keys in pixels, (classes, used, in)
     pixel_space: Tensor  # the same, from pixel-space vectors
     edge: Tensor  # indices of the edge pixels, (kept,)

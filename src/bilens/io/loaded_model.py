@@ -193,6 +193,11 @@ class LoadedModel:
         return Path(self.provenance.get(CHANGED, self.source))
 
     @property
+    def input_box(self) -> tuple[float, float] | None:
+        """What inputs lie in: 0 to 1 for a training of ours on a data set of images, or unknown."""
+        return (0.0, 1.0) if "data_name" in self.provenance else None
+
+    @property
     def device(self) -> torch.device:
         """Where the module is; layers without one are read on the CPU."""
         part = None if self.module is None else next(self.module.parameters(), None)

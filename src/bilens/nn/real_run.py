@@ -16,6 +16,10 @@ from bilens.base.errors import UsageError
 
 WEIGHT_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)  # that compute a weight for forward
 TOKENS = 16  # of a text that a language model is run on
+SAME_IN_TRAINING = (
+    "bilens.",
+    *(f"torch.nn.modules.{kind}" for kind in ("linear", "container", "activation", "conv")),
+)
 ONE_AT_A_TIME = threading.RLock()  # of two threads, one would take the other's state for the first
 # (path of a part, "entered", "began", "ended" or "left") → what did so first: "began" and "ended"
 # are what its forward was given and gave, inside of the part's own hooks
@@ -117,6 +121,17 @@ def what_may_differ(module: nn.Module) -> str:
         }
         said += [f"{name or 'it'} has {why}" for why, holds in reasons.items() if holds]
     return f" ({'; '.join(said[:4])})" if said else ""
+
+
+def answers_otherwise_in_training(module: object) -> bool:
+    """Tell whether a part is in training mode that is not known to be the same in evaluation."""
+    parts = module.modules() if isinstance(module, nn.Module) else ()
+    kinds = {type(part) for part in parts if part.training}
+    return any(
+        kind in (nn.RReLU, nn.MultiheadAttention)
+        or not kind.__module__.startswith(SAME_IN_TRAINING)
+        for kind in kinds
+    )
 
 
 def first_tokens(vocab_size: int, n_ctx: int) -> Tensor:

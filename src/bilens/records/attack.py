@@ -7,7 +7,7 @@ from bilens.records.common import DataOrigin, ModelSummary, Run, Source, check_i
 
 
 class Effect(Record, frozen=True):
-    """What a perturbation does to the attacked test images, at each epsilon."""
+    """What a perturbation does to the attacked inputs that it is judged on, at each epsilon."""
 
     accuracy: Numbers  # share that keep their right answer
     margin: Numbers  # mean of f_label − f_target
@@ -19,7 +19,7 @@ class PerturbationFinding(Record, frozen=True):
 
     kind: str  # the method
     member: Count  # counted from 1 within its kind
-    change: Numbers  # of the mean margin over the training images, exact, at each epsilon
+    change: Numbers  # of the mean margin over the inputs it is made from, exact, at each epsilon
     effect: Effect
     # with inputs cut to `box`, on `clipped_images` of the attacked images; null without a box
     clipped: Effect | None
@@ -31,8 +31,8 @@ class ObjectiveFinding(Record, frozen=True):
     """All perturbations of one objective, and what is proven about them."""
 
     target: Count
-    source: Count | None  # null: every other class, by its share of the training images
-    attacked_images: Count  # test images of the source classes
+    source: Count | None  # null: every other class, by its share of those
+    attacked_images: Count  # inputs of the source classes that it is judged on
     clipped_images: Count
     lower: Numbers  # proven: no perturbation of that length changes the mean margin by less
     lower_edge: Numbers | None  # the same for the edge alone; null without edge pixels
@@ -55,6 +55,14 @@ class MethodCurve(Record, frozen=True):
     gap: Numbers  # change less that of the optimal one, mean; at least 0 by the proof
 
 
+class DataSplit(Record, frozen=True):
+    """Which inputs perturbations are made from, and which ones they are judged on."""
+
+    made_from: Count
+    judged_on: Count  # none of them among the first
+    halved: bool  # the data that were given were split by the seed; else they came in two parts
+
+
 class Attack(Document, frozen=True, kw_only=True):
     """What universal perturbations do to a classifier."""
 
@@ -71,6 +79,7 @@ class Attack(Document, frozen=True, kw_only=True):
     seed: Integer
     source: Source  # where the weights come from
     data: DataOrigin | None
+    split: DataSplit | None = None  # null in an older document
     reproduce: Run  # what it takes to run the same again
 
     def __post_init__(self) -> None:

@@ -91,6 +91,9 @@ class Source(Record, frozen=True):
     provenance: dict[str, str]  # what the file of the weights says about itself
     # the files that were read, weights first, and the SHA-256 of each; empty where there is none
     files: dict[str, str] = msgspec.field(default_factory=dict)
+    # the module was in training mode and is read and run in evaluation, where a part of it may
+    # compute something else
+    given_in_training: bool = False
 
 
 class DataOrigin(Record, frozen=True):

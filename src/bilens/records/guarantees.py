@@ -19,10 +19,13 @@ from bilens.records.common import (
 
 
 class Box(Record, frozen=True):
-    """The interval in which every input entry lies: [0, 1], wider where the data are."""
+    """The interval in which every input entry lies."""
 
     low: float
     high: float
+    # `pixels`: of the images that the model was trained on; `data`: [0, 1], wider where the data
+    # are; empty in an older document
+    origin: str = ""
 
 
 class InputRadius(Record, frozen=True):
@@ -99,7 +102,7 @@ class TruncationGuarantees(Record, frozen=True):
     """Truncation of the class-centred forms."""
 
     radius: float  # of the ball ‖x‖ ≤ radius
-    radius_origin: str  # `asked`, `data` or `box`
+    radius_origin: str  # `asked`, `data`, `box`, or `unit` where nothing is known of inputs
     level: float  # of certified agreement, where k was chosen by it
     chosen: Count | None  # k
     chosen_by: str  # `asked`, `agreement` or `none`
@@ -123,7 +126,7 @@ class InputUse(Record, frozen=True):
 
     unused: tuple[Count, ...]  # proven: every output is the same whatever they are
     num_undecided: Count  # terms cancel to rounding: neither proven used nor unused
-    influence: tuple[Influence, ...]  # one for each class
+    influence: tuple[Influence, ...]  # one for each class; none where no box is known
 
 
 class RoundedClass(Record, frozen=True):
@@ -151,7 +154,7 @@ class RoundingStability(Record, frozen=True):
 class Guarantees(Record, frozen=True):
     """All that is proven about one classifier; null where it was not asked for."""
 
-    box: Box
+    box: Box | None  # null where nothing says it: without data, of a model that does not know it
     l2: EuclideanRadii | None  # with test inputs
     linf: LargestEntryRadii | None  # with test inputs, in a certificate
     truncation: TruncationGuarantees
@@ -164,7 +167,8 @@ def check_classes(proven: Guarantees | Certificate, classes: int) -> None:
     points = proven.truncation.points
     require(all(len(point.bounds) == classes for point in points), "bounds and classes differ")
     outputs = [item.output for item in proven.input_use.influence]
-    require(outputs == list(range(classes)), "influence does not have one entry a class")
+    expected = [] if proven.box is None else list(range(classes))
+    require(outputs == expected, "influence does not have one entry a class")
     inputs = proven.l2.inputs if proven.l2 is not None else ()
     require(all(item.label < classes for item in inputs), "a label is not a class")
 
@@ -175,7 +179,7 @@ class Certificate(Document, frozen=True, kw_only=True):
     kind: Literal["certificate"] = "certificate"
     model: ModelSummary  # what was read
     exactness: tuple[Exactness, ...]  # the reading against the model's own forward pass
-    box: Box  # in which every entry of an input lies
+    box: Box | None  # in which every entry of an input lies; null where nothing says it
     l2: EuclideanRadii | None  # null without test inputs
     linf: LargestEntryRadii | None  # null without test inputs
     truncation: TruncationGuarantees

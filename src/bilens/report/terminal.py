@@ -19,7 +19,7 @@ from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit, LayerReading
 from bilens.records.table_audit import TableAudit
 from bilens.report.markup import ICONS
-from bilens.report.sections.attack import proof_claim
+from bilens.report.sections.attack import data_split, proof_claim
 from bilens.report.sections.coverage import unread_lines
 from bilens.report.sections.decision import decision_lines, group_lines
 from bilens.report.sections.difference import (
@@ -264,3 +264,4 @@ def attack_lines(record: Attack) -> Iterator[str]:
     t = load_catalogue("en")
     yield proof_claim(t, record)
     yield from t.each("attack", ("proven", "not_proven"))
+    yield from filter(None, [data_split(t, record)])

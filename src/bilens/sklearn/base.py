@@ -31,7 +31,7 @@ from bilens.nn.classifier import classifier_of_map
 from bilens.records.table_audit import OutputEffects
 from bilens.report.reports import TableReport
 from bilens.train.newton import Loss, NewtonStep
-from bilens.train.table_fit import TableRecipe, fit_table, held_out_rows
+from bilens.train.table_fit import TableRecipe, fit_table, held_out_rows, standardisation
 
 STRONGEST_PAIRS = 100  # rows of `interactions_` for each output
 
@@ -124,6 +124,14 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         self.mean_, self.scale_ = fit.mean.numpy(), fit.scale.numpy()
         self.standard_map_ = fit.standard_map
 
+    def _read_against(self, x: np.ndarray, weights: np.ndarray) -> None:
+        """Write the same function in the means and deviations of rows that count as given here."""
+        mean, scale, _ = standardisation(as_tensor(x), as_tensor(weights))
+        shift, own = as_tensor(self.mean_), as_tensor(self.scale_)
+        standard: QuadraticMap = self.standard_map_
+        self.standard_map_ = standard.compose_input(torch.diag(scale / own), (mean - shift) / own)
+        self.mean_, self.scale_ = mean.numpy(), scale.numpy()
+
     def _say(self, alpha: float, number: int, step: NewtonStep) -> None:
         if self.verbose:
             print(  # noqa: T201 - what `verbose` asks for
@@ -156,7 +164,8 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
     def effects_(self) -> pd.DataFrame:
         """Every column alone, in every output: linear · z + square · z², by falling size.
 
-        z is the standardised column, so that columns can be compared; `size` is the standard
+        z is the column less its mean over the rows of `fit`, by its deviation there (class weights
+        do not count), so that columns can be compared; `size` is the standard
         deviation of the effect over a standard normal z. Classes are read against their mean.
         """
         return pd.DataFrame(
@@ -187,8 +196,9 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
     def attribute(self, X: Any) -> np.ndarray:
         """Return what each column adds to each output of each row, exactly.
 
-        These are the Shapley values against the mean of the training rows, which for a quadratic
-        map are the integrated gradients: they sum to f(x) − f(mean).
+        These are the Shapley values against the mean of the rows of `fit`, each as often as its
+        sample weight says and whatever its class weighs. For a quadratic map they are the
+        integrated gradients: they sum to f(x) − f(mean).
 
         Args:
             X: (rows, columns).

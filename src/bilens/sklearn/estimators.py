@@ -46,7 +46,8 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
     Attributes:
         classes_: the classes, sorted.
         n_features_in_, feature_names_in_: the columns seen in `fit`; names where it had names.
-        mean_, scale_: weighted mean and standard deviation of the columns.
+        mean_, scale_: mean and standard deviation of the columns, by `sample_weight`. The fit
+            itself standardises by class weights, too.
         standard_map_: the map of standardised columns, to class-centred logits.
         alpha_, n_iter_, loss_curve_, validation_curve_: how the fit went; the last one has a
             pair of penalty and validation loss for each penalty of the path.
@@ -114,9 +115,11 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
                         "number above 0: to ignore a class, leave its rows out of fit."
                     )
             of_class = np.array([float(given.get(name, 1.0)) for name in known])
-        weights = weights * of_class[labels]
+        weighted = weights * of_class[labels]
         target = torch.nn.functional.one_hot(torch.from_numpy(labels), len(self.classes_))
-        self._fit_map(X, weights, CrossEntropy(target.double()), torch.from_numpy(labels))
+        self._fit_map(X, weighted, CrossEntropy(target.double()), torch.from_numpy(labels))
+        if self.class_weight is not None:
+            self._read_against(X, weights)
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:

@@ -31,6 +31,8 @@ def attack_page(t: Catalogue, record: Attack) -> Page:
     made = {"count": whole(record.random_perturbations), "restarts": whole(record.restarts)}
     kinds = [curve.kind for curve in record.curves]
     clipped = max(objective.clipped_images for objective in record.objectives)
+    pixels = whole(record.edge_pixels)
+    edge = [t("attack.limits.edge", count=pixels)] if record.edge_pixels else []
     return Page(
         keys="attack.page",
         count=record.model.d_output,
@@ -48,7 +50,7 @@ def attack_page(t: Catalogue, record: Attack) -> Page:
             t("attack.not_proven"),
             t("attack.limits.mean"),
             t("attack.limits.clipped", count=whole(clipped)) if clipped else t("attack.limits.box"),
-            t("attack.limits.edge", count=whole(record.edge_pixels)),
+            *edge,
             t("attack.limits.layer"),
         ],
         styles=("attack.css",),
@@ -64,6 +66,21 @@ def proof_claim(t: Catalogue, record: Attack) -> str:
     )
 
 
+def data_split(t: Catalogue, record: Attack) -> str:
+    """Return which inputs made the perturbations and which judge them; empty if it is not known."""
+    split = record.split
+    if split is None:
+        return ""
+    name = t("facts.unnamed_data") if record.data is None else record.data.name
+    return t(
+        f"attack.split.{'halves' if split.halved else 'parts'}",
+        name=name or t("facts.unnamed_data"),
+        count=whole(split.made_from + split.judged_on),
+        made=whole(split.made_from),
+        judged=whole(split.judged_on),
+    )
+
+
 def proof(t: Catalogue, record: Attack) -> Markup:
     return section(
         t,
@@ -71,6 +88,7 @@ def proof(t: Catalogue, record: Attack) -> Markup:
         paragraph(t("attack.proven"), class_="overall"),
         paragraph(proof_claim(t, record), class_=None if record.holds else "callout wrong"),
         paragraph(t("attack.not_proven")),
+        *([paragraph(said)] if (said := data_split(t, record)) else []),
         class_="verdict" if record.holds else "verdict fail",
     )
 

@@ -73,6 +73,7 @@ def looked_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]
     """Yield what was looked at, what was not, and who has to accept it."""
     found, coverage, data = decision_of(record), record.coverage, record.data
     looked = [] if coverage is None else [summary(t, coverage)]
+    looked += [t("decision.in_evaluation")] if record.source.given_in_training else []
     groups = [] if coverage is None else [group.reason for group in coverage.groups]
     count, unseen = sum(map(bool, groups)), list[str]()
     if count:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
@@ -123,9 +123,15 @@ def stated(t: Catalogue, key: str, claim: str, **values: str) -> Statement:
 
 
 def box(found: Proven) -> dict[str, str]:
-    """Return the ends of the interval in which inputs lie."""
-    ends = {"low": found.box.low, "high": found.box.high}
+    """Return the ends of the interval in which inputs lie; none where it is not known."""
+    ends = {} if found.box is None else {"low": found.box.low, "high": found.box.high}
     return {name: f"{end:g}".replace("-", MINUS) for name, end in ends.items()}
+
+
+def box_origin(t: Catalogue, found: Proven) -> str:
+    """Return where the interval is from, as a sentence behind another one; empty if unsaid."""
+    origin = "" if found.box is None else found.box.origin
+    return t("sentence.gap") + t(f"proven.box.{origin}") if origin else ""
 
 
 def of_radii(t: Catalogue, found: Proven) -> Iterator[Statement]:
@@ -208,6 +214,8 @@ def of_inputs(t: Catalogue, model: ModelSummary, found: Proven) -> Iterator[Stat
     else:
         claim = t("proven.unused.all", total=total)
     yield stated(t, "unused", claim)
+    if not use.influence:
+        return  # without a box one input can do anything
     most = max(use.influence, key=lambda item: item.bound)
     claim = t(
         "proven.influence.claim",
@@ -216,7 +224,8 @@ def of_inputs(t: Catalogue, model: ModelSummary, found: Proven) -> Iterator[Stat
         input=input_name(t, model, most.input),
         name=clean_names(model.output_names)[most.output],
     )
-    yield stated(t, "influence", claim, **box(found))
+    said = stated(t, "influence", claim, **box(found))
+    yield replace(said, scope=said.scope + box_origin(t, found))
 
 
 @dataclass(frozen=True)
@@ -362,7 +371,9 @@ def input_use(t: Catalogue, record: Certificate) -> Markup:
         listed.append(t("use.more", count=whole(len(unused) - LISTED)))
     lead = t("use.unused", list=t("list.comma").join(listed)) if unused else ""
     columns = t.each("use", ("class", "input", "bound", "reached"))
-    body = table(t, t("use.caption"), columns, rows)
+    body = (
+        table(t, t("use.caption"), columns, rows) if rows else boxed(t("proven.influence.unknown"))
+    )
     return section(t, "use", paragraph(lead), body, name="inputs")
 
 
