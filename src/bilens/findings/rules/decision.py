@@ -57,10 +57,9 @@ def decision(
     added = [] if inputs else [Finding("no_data", "warn", {})]
     for item in conditions:
         if item.failed:
-            value = "—" if item.value is None else f"{item.value:.4g}"
-            added.append(
-                Finding("condition", "fail", {"condition": item.condition, "value": value})
-            )
+            value = "—" if item.value is None else str(item.value)  # pages round it
+            values = {"condition": item.condition, "value": value}
+            added.append(Finding("condition", "fail", values))
     found = [*of_findings(kind, (*verdict, *added)), *of_reading(coverage, inputs)]
     if one_class:
         found.append(("conditions", "one_class"))

@@ -185,6 +185,7 @@ def few_directions(evidence: Evidence) -> Iterator[Values]:
     group="use",
     rank=GUESS,
     values={"value": "fixed3", "total": "count"},
+    bad="<",
     needs="data",
 )
 def r_squared(evidence: Evidence) -> Iterator[Values]:

@@ -59,14 +59,11 @@ def dominant(evidence: Evidence) -> Iterator[Values]:
     of_rows,
     "seen_rows",
     values=formats("value total", "count"),
-    number=None,
-    bad=None,
-    usual="warn",
-    variant=lambda values: "_partly" if values["value"] != values["total"] else "",
+    variant=lambda values: "_partly" if values["value"] not in (0, values["total"]) else "",
 )
 def seen_rows(evidence: Evidence) -> Iterator[Values]:
-    if (found := evidence.performance) is not None and found.seen:
-        yield {"value": found.trained or 0, "total": found.rows}
+    if (found := evidence.performance) is not None and found.trained is not None:
+        yield {"value": found.trained if found.seen else 0, "total": found.rows}
 
 
 @partial(

@@ -24,6 +24,7 @@ from bilens.records.trace import Trace
 from bilens.report.markup import ICONS, Column, badge, element, heads, paragraph, section, table
 from bilens.report.raster import Painter
 from bilens.report.text import (
+    NONE,
     Catalogue,
     fixed,
     per_mille,
@@ -209,6 +210,8 @@ def rule_text(t: Catalogue, kind: str, finding: Finding, ending: str) -> str:
     }
     shares = [each for each, form in rule.values.items() if form == "share"]
     shown |= zip(shares, percents([float(values[each]) for each in shares], 0), strict=True)
+    if rule.id == "condition" and values["value"] != NONE:
+        shown["value"] = compared_number(shown["condition"], float(values["value"]))
     if rule.id == "coverage":
         shown |= read_percents(float(values["exact"]), float(values["approximate"]))
     return t(key, **shown)
@@ -236,9 +239,13 @@ def condition_line(t: Catalogue, item: JudgedCondition) -> FindingLine:
     outcome = "fail" if item.failed else "pass"
     key, value = "undecided", ""
     if item.value is not None:
-        toward = -1 if "<" in item.condition else 1
-        key, value = outcome, quantity(item.value, 4, toward)
+        key, value = outcome, compared_number(item.condition, item.value)
     return FindingLine(outcome, t(f"conditions.{key}", condition=item.condition, value=value))
+
+
+def compared_number(condition: str, value: float) -> str:
+    """Return the number of a condition, rounded so that it stays on its side of the limit."""
+    return quantity(value, 4, -1 if "<" in condition else 1)
 
 
 def exactness(t: Catalogue, record: Audit) -> Markup:
