@@ -12,7 +12,7 @@ from typing import Final
 from bilens.findings.rules.registry import find_rule
 from bilens.findings.rules.rule import GUESS, USUAL
 from bilens.records.audit import Audit
-from bilens.records.common import Finding, JudgedCondition
+from bilens.records.common import Finding, JudgedCondition, Value
 from bilens.records.decision import Answer, Coverage, Decision
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
@@ -58,8 +58,8 @@ def decision(
     for item in conditions:
         if item.failed:
             value = "—" if item.value is None else str(item.value)  # pages round it
-            values = {"condition": item.condition, "value": value}
-            added.append(Finding("condition", "fail", values))
+            known: dict[str, Value] = {"condition": item.condition, "value": value}
+            added.append(Finding("condition", "fail", known))
     found = [*of_findings(kind, (*verdict, *added)), *of_reading(coverage, inputs)]
     if one_class:
         found.append(("conditions", "one_class"))

@@ -17,7 +17,6 @@ from bilens.records.guarantees import (
 )
 from bilens.report.charts.curves import radii_chart
 from bilens.report.markup import (
-    Column,
     Row,
     boxed,
     callout,
@@ -25,6 +24,7 @@ from bilens.report.markup import (
     facts,
     figure,
     heading,
+    keyed_table,
     paragraph,
     quiet,
     section,
@@ -272,11 +272,8 @@ def radii(t: Catalogue, record: Certificate) -> Markup:
         (floored(point.radius), percent(point.share, toward=-1)) for point in found.curve[::step]
     )
     curve = [(point.radius, point.share) for point in found.curve]
-    columns = map(Column, t.each("radii", ("size", "share")))
-    pair = (
-        figure(radii_chart(t, curve, found.median)),
-        table(t, t("radii.caption"), columns, shares),
-    )
+    numbers = keyed_table(t, "radii", "size share", shares, words="")
+    pair = figure(radii_chart(t, curve, found.median)), numbers
     statuses = (
         (t(f"radii.{status}") if t.has(f"radii.{status}") else status, whole(count))
         for status, count in found.statuses.items()
@@ -361,8 +358,7 @@ def input_use(t: Catalogue, record: Certificate) -> Markup:
     if len(unused) > LISTED:
         listed.append(t("use.more", count=whole(len(unused) - LISTED)))
     lead = t("use.unused", list=t("list.comma").join(listed)) if unused else ""
-    columns = t.each("use", ("class", "input", "bound", "reached"))
-    body = table(t, t("use.caption"), columns, rows)
+    body = keyed_table(t, "use", "class input bound reached", rows)
     return section(t, "use", paragraph(lead), body, name="inputs")
 
 
@@ -378,6 +374,5 @@ def rounding(t: Catalogue, record: Certificate) -> Markup:
         sizes = raised(numbers.movement, 2), percent(numbers.share, 2, toward=1)
         sure = t("round.count", count=whole(numbers.guaranteed), total=whole(numbers.total))
         rows.append([item.kind, *sizes, sure, angle if numbers.guaranteed else nothing])
-    columns = t.each("round", ("kind", "movement", "share", "guaranteed", "angle"))
-    body = table(t, t("round.caption"), columns, rows)
+    body = keyed_table(t, "round", "kind movement share guaranteed angle", rows)
     return section(t, "round", paragraph(t("round.lead")), body, name="rounding")

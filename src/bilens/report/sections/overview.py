@@ -12,7 +12,7 @@ from markupsafe import Markup
 from bilens.findings.rules.registry import find_rule
 from bilens.findings.rules.rule import ASSUMED, Format
 from bilens.records.attack import Attack
-from bilens.records.audit import Audit
+from bilens.records.audit import Audit, Contribution, Explanation
 from bilens.records.base import json_text
 from bilens.records.common import DataOrigin, Finding, JudgedCondition, ModelSummary, Value
 from bilens.records.conversion import Conversion
@@ -21,7 +21,7 @@ from bilens.records.layer_audit import LayerAudit
 from bilens.records.sweep_report import SweepSummary
 from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace
-from bilens.report.markup import ICONS, Column, badge, element, heads, paragraph, section, table
+from bilens.report.markup import ICONS, badge, element, keyed_table, paragraph, section
 from bilens.report.raster import Painter
 from bilens.report.text import (
     NONE,
@@ -156,6 +156,26 @@ def document_sha256(record: AnyReport) -> str:
     return hashlib.sha256(f"{json_text(record)}\n".encode()).hexdigest()
 
 
+def run_facts(record: AnyReport, original: AnyReport) -> dict[str, str]:
+    """Return what it takes to run the same again, as far as it is known.
+
+    `record` is what can be shown of the `original`.
+    """
+    run, source, data = record.reproduce, record.source, record.data
+    found = {
+        "command": run.command,
+        "seed": str(run.seed),
+        "file": source.path,
+        "weights": source.weights_sha256,
+        "data": "" if data is None else data.sha256,
+        "document": document_sha256(original),
+        "versions": ", ".join(f"{name} {version}" for name, version in run.versions.items()),
+        "hardware": run.hardware,
+        "date": run.date,
+    }
+    return {key: value for key, value in found.items() if value}
+
+
 @dataclass(frozen=True)
 class FindingLine:
     """One finding, or one condition, in words."""
@@ -257,10 +277,7 @@ def exactness(t: Catalogue, record: Audit) -> Markup:
         errors = scientific(item.largest_error), scientific(item.relative_error)
         end = badge(t, *(("pass", agrees) if item.passed else ("fail", differs)))
         rows.append((name, *errors, scientific(item.tolerance, 0), end))
-    columns = heads(
-        *t.each("exactness", ("precision", "largest", "relative", "tolerance")),
-        Column(t("exactness.result"), numeric=False),
-    )
+    keys = "precision largest relative tolerance result"
     worst = scientific(max(reading.largest_residual for reading in record.classes))
     names = [reading.name for reading in record.classes if not reading.complete]
     if names:
@@ -271,7 +288,7 @@ def exactness(t: Catalogue, record: Audit) -> Markup:
         t,
         "exactness",
         paragraph(t("exactness.lead", inputs=whole(record.exactness[0].num_inputs))),
-        table(t, t("exactness.caption"), columns, rows),
+        keyed_table(t, "exactness", keys, rows, words="precision result"),
         paragraph(complete),
     )
 
@@ -314,3 +331,11 @@ def place(t: Catalogue, model: ModelSummary, weights: Sequence[float], *, brief:
         ends += [low - -third * length // 3, low - -(third + 1) * length // 3 - 1]
     box = dict(zip(("top", "bottom", "left", "right"), ends, strict=True))
     return name if brief else t("place.box", name=name, **box)
+
+
+def met_at(
+    t: Catalogue, model: ModelSummary, item: Explanation, pair: Contribution, *, brief: bool
+) -> str:
+    """Return where in an input an eigenvector is met most, in words."""
+    weights = [a * b for a, b in zip(pair.vector, item.image, strict=True)]
+    return place(t, model, weights, brief=brief)
