@@ -52,7 +52,7 @@ def unread_lines(t: Catalogue, found: Coverage | None) -> Iterator[str]:
         yield t(
             "coverage.line",
             name=named(t, group),
-            parameters=whole(left(group)),
+            parameters=whole(group.parameters - group.exact - group.approximate),
             reason=t(f"coverage.reason.{group.reason}"),
         )
     if len(groups) > MOST:
@@ -64,7 +64,3 @@ def named(t: Catalogue, group: CoverageGroup) -> str:
     if group.tensors <= 1:
         return name
     return t("coverage.several", name=name, tensors=whole(group.tensors))
-
-
-def left(group: CoverageGroup) -> int:
-    return group.parameters - group.exact - group.approximate

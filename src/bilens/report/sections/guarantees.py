@@ -219,29 +219,19 @@ def of_inputs(t: Catalogue, model: ModelSummary, found: Proven) -> Iterator[Stat
     yield stated(t, "influence", claim, **box(found))
 
 
-@dataclass(frozen=True)
-class RoundingNumbers:
-    """What holds for every class."""
-
-    movement: float
-    share: float  # of the largest eigenvalue of the class; 0 where all are 0
-    guaranteed: int
-    total: int
-    angle: float  # degrees, of those that are guaranteed
-
-
-def rounding_numbers(item: RoundingStability) -> RoundingNumbers:
-    """Return the worst numbers over the classes."""
+def rounding_numbers(item: RoundingStability) -> dict[str, str]:
+    """Return the worst numbers over the classes; `count` of the `total` directions are sure."""
     classes = item.classes
     sines = [sine for one in classes for sine in one.sines]
     sure = [sine for sine in sines if sine < 1]
-    return RoundingNumbers(
-        max(one.movement for one in classes),
-        max((one.movement / one.largest for one in classes if one.largest > 0), default=0),
-        len(sure),
-        len(sines),
-        math.degrees(math.asin(max(sure, default=0.0))),
-    )
+    shares = (one.movement / one.largest for one in classes if one.largest > 0)
+    return {
+        "movement": raised(max(one.movement for one in classes), 2),
+        "share": percent(max(shares, default=0), 2, toward=1),
+        "count": whole(len(sure)),
+        "total": whole(len(sines)),
+        "angle": raised(math.degrees(math.asin(max(sure, default=0.0))), 2),  # of the sure ones
+    }
 
 
 def of_rounding(t: Catalogue, item: RoundingStability) -> Statement:
@@ -249,16 +239,9 @@ def of_rounding(t: Catalogue, item: RoundingStability) -> Statement:
     if item.refused is not None:
         claim, leading = t("proven.rounding.refused", reason=item.refused), "0"
     else:
-        numbers = rounding_numbers(item)
-        leading = whole(len(item.classes[0].sines))
-        claim = t(
-            "proven.rounding.claim" if numbers.guaranteed else "proven.rounding.none",
-            movement=raised(numbers.movement, 2),
-            share=percent(numbers.share, 2, toward=1),
-            count=whole(numbers.guaranteed),
-            total=whole(numbers.total),
-            angle=raised(numbers.angle, 2),
-        )
+        numbers, leading = rounding_numbers(item), whole(len(item.classes[0].sines))
+        key = "none" if numbers["count"] == "0" else "claim"
+        claim = t(f"proven.rounding.{key}", **numbers)
     return stated(t, "rounding", claim, kind=item.kind, leading=leading)
 
 
@@ -275,9 +258,7 @@ def radii(t: Catalogue, record: Certificate) -> Markup:
     numbers = keyed_table(t, "radii", "size share", shares, words="")
     pair = figure(radii_chart(t, curve, found.median)), numbers
     statuses = (
-        (t(f"radii.{status}") if t.has(f"radii.{status}") else status, whole(count))
-        for status, count in found.statuses.items()
-        if count
+        (t.word("radii", status), whole(count)) for status, count in found.statuses.items() if count
     )
     caption = t("radii.statuses", total=whole(found.num_inputs))
     return section(
@@ -369,10 +350,9 @@ def rounding(t: Catalogue, record: Certificate) -> Markup:
         if item.refused is not None:
             rows.append([item.kind, *[nothing] * 4])
             continue
-        numbers = rounding_numbers(item)
-        angle = t("round.degrees", angle=raised(numbers.angle, 2))
-        sizes = raised(numbers.movement, 2), percent(numbers.share, 2, toward=1)
-        sure = t("round.count", count=whole(numbers.guaranteed), total=whole(numbers.total))
-        rows.append([item.kind, *sizes, sure, angle if numbers.guaranteed else nothing])
+        found = rounding_numbers(item)
+        sure, angle = t("round.count", **found), t("round.degrees", **found)
+        angle = nothing if found["count"] == "0" else angle
+        rows.append([item.kind, found["movement"], found["share"], sure, angle])
     body = keyed_table(t, "round", "kind movement share guaranteed angle", rows)
     return section(t, "round", paragraph(t("round.lead")), body, name="rounding")

@@ -211,8 +211,7 @@ def finding_line(t: Catalogue, kind: str, finding: Finding) -> FindingLine:
 
 def title_of(t: Catalogue, rule: str) -> str:
     """Return the name of a rule; of one that is not known, its id."""
-    key = f"rule.{rule}.title"
-    return t(key) if t.has(key) else rule
+    return t.sentences.get(f"rule.{rule}.title", rule)
 
 
 def rule_text(t: Catalogue, kind: str, finding: Finding, ending: str) -> str:
@@ -246,8 +245,7 @@ def shown_value(t: Catalogue, form: Format, value: Value, toward: int = 0) -> st
     if form not in ("mode", "source"):
         return value
     prefix = "layers.difference.mode" if form == "mode" else "source"
-    keys = {one: f"{prefix}.{one}" for one in value.split(" and ")}
-    return t.listing([t(key) if t.has(key) else one for one, key in keys.items()])
+    return t.listing([t.word(prefix, one) for one in value.split(" and ")])
 
 
 def condition_lines(t: Catalogue, record: Judged | SweepSummary) -> list[FindingLine]:
@@ -272,8 +270,7 @@ def exactness(t: Catalogue, record: Audit) -> Markup:
     """Return the differences between model and formula, and whether spectra are complete."""
     rows, (agrees, differs) = [], t.each("exactness", ("agrees", "differs"))
     for item in record.exactness:
-        key = f"exactness.{item.precision}"
-        name = t(key) if t.has(key) else item.precision
+        name = t.word("exactness", item.precision)
         errors = scientific(item.largest_error), scientific(item.relative_error)
         end = badge(t, *(("pass", agrees) if item.passed else ("fail", differs)))
         rows.append((name, *errors, scientific(item.tolerance, 0), end))

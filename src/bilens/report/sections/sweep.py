@@ -67,8 +67,7 @@ def results(t: Catalogue, record: SweepSummary) -> str:
 
 def label(t: Catalogue, one: SweptNumber | NumberChange) -> str:
     """Return what a number is called, behind its task."""
-    key = f"sweep.number.{one.name}"
-    return f"{one.task} · {t(key) if t.has(key) else one.name}"
+    return f"{one.task} · {t.word('sweep.number', one.name)}"
 
 
 def four(value: float) -> str:
