@@ -65,8 +65,8 @@ def test_the_worst_class_speaks_for_all() -> None:
     other = {**one, "movement": 1.0, "largest": 0.0, "sines": (0.1, 0.2)}
     classes = (RoundedClass(**one), RoundedClass(**other))
     numbers = rounding_numbers(RoundingStability("int8", None, classes))
-    assert (numbers.movement, numbers.share, numbers.guaranteed, numbers.total) == (2, 0.5, 3, 4)
-    assert numbers.angle == pytest.approx(30)
+    shown = {"movement": "2.0", "share": "50.00%", "count": "3", "total": "4", "angle": "30"}
+    assert numbers == shown
 
 
 def test_the_claim_of_the_page_is_that_of_the_document() -> None:

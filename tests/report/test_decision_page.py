@@ -123,6 +123,27 @@ def test_the_least_of_many_is_never_rounded_up() -> None:
             assert f" {shown}" in line.sentence
 
 
+def test_the_number_of_a_condition_is_rounded_in_one_way() -> None:
+    """0.81668 is 0.8166 below a limit of 0.9 and 0.8167 above one of 0.8, wherever it stands."""
+    for condition, shown, other in (("r2<0.9", "0.8166", "0.8167"), ("r2>0.8", "0.8167", "0.8166")):
+        document = layer_audit_documents.cautious() | {"decision": None}
+        asked = {"condition": condition, "rule": "r2", "value": 0.81668, "failed": True}
+        page = page_of(document | {"conditions": [asked]}).partition('type="application/json"')[0]
+        assert page.count(shown) == 2, "the risk and the condition"
+        assert other not in page
+
+
+def test_the_r_squared_of_a_table_is_rounded_in_one_way() -> None:
+    document = table_documents.make_table(classes=1)
+    document["performance"]["regression"]["r_squared"] = 0.81668
+    for finding in document["verdict"]:
+        if finding["rule"] == "r_squared":
+            finding["values"]["value"] = 0.81668
+    page = page_of(document).partition('type="application/json"')[0]
+    assert page.count("0.816") >= 2
+    assert "0.817" not in page
+
+
 def test_a_tensor_that_only_one_model_has_is_no_change_of_others() -> None:
     values = {"value": 2, "of": 9, "alone": 2, "change": 0.0, "kinds": "other", "threshold": 0}
     finding = Finding("changed_tensors", "warn", values)

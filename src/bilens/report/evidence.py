@@ -107,10 +107,8 @@ def checks(t: Catalogue, record: Judged) -> list[Check]:
 def meanings(t: Catalogue, record: Judged) -> dict[str, str]:
     found = {"decision": t("about.decision")}
     found |= {finding.rule: finding.rule for finding in record.verdict}
-    for rule in REGISTRY:
-        if record.kind in rule.documents:
-            key = f"about.{rule.id}"
-            found[rule.id] = t(key) if t.has(key) else rule.id
+    known = [rule.id for rule in REGISTRY if record.kind in rule.documents]
+    found |= {rule: t.word("about", rule) for rule in known}
     asked = [item.condition for item in record.conditions or ()]
     return found | {f"fail-on:{text}": t("about.condition", condition=text) for text in asked}
 

@@ -33,7 +33,7 @@ from bilens.report.sections.conversion import conversion_page
 from bilens.report.sections.guarantees import certificate_page
 from bilens.report.sections.index import index_page
 from bilens.report.sections.layers import layer_audit_page
-from bilens.report.sections.overview import AnyReport, Page, document_sha256
+from bilens.report.sections.overview import AnyReport, Page, run_facts
 from bilens.report.sections.sweep import sweep_page
 from bilens.report.sections.tables import table_page
 from bilens.report.sections.trace import trace_page
@@ -127,7 +127,13 @@ def reproduce(
     t: Catalogue, record: AnyReport, original: AnyReport, conventions: Sequence[tuple[str, str]]
 ) -> Markup:
     """Return what it takes to run the same again, what the weights' file says, and conventions."""
-    parts = [facts(steps(t, record, original), "steps")]
+    steps: list[tuple[str, Content]] = []
+    for key, value in run_facts(record, original).items():
+        shown: Content = value
+        if key in ("command", "file", "weights", "data", "document"):
+            shown = element("code", value)
+        steps.append((t(f"reproduce.{key}"), element("pre", shown) if key == "command" else shown))
+    parts = [facts(steps, "steps")]
     said = [
         element(
             "div",
@@ -144,26 +150,6 @@ def reproduce(
     if conventions:
         parts += [heading(t("reproduce.conventions")), facts(conventions, "steps")]
     return section(t, "reproduce", *parts)
-
-
-def steps(t: Catalogue, record: AnyReport, original: AnyReport) -> Iterator[tuple[str, Content]]:
-    """Yield terms and values; what is not known is left out."""
-    run, source, data = record.reproduce, record.source, record.data
-    versions = ", ".join(f"{name} {value}" for name, value in run.versions.items())
-    if run.command:
-        yield t("reproduce.command"), element("pre", element("code", run.command))
-    for key, value, is_code in (
-        ("seed", str(run.seed), False),
-        ("file", source.path, True),
-        ("weights", source.weights_sha256, True),
-        ("data", "" if data is None else data.sha256, True),
-        ("document", document_sha256(original), True),
-        ("versions", versions, False),
-        ("hardware", run.hardware, False),
-        ("date", run.date, False),
-    ):
-        if value:
-            yield t(f"reproduce.{key}"), element("code", value) if is_code else value
 
 
 def provenance(record: AnyReport) -> Iterator[tuple[str, str]]:

@@ -8,20 +8,13 @@ from bilens.records.layer_audit import Difference, LayerAudit
 from bilens.report.sections.coverage import unread_lines
 from bilens.report.sections.decision import decision_lines, group_lines
 from bilens.report.sections.difference import COLUMNS, change_sentences, tensor_rows
-from bilens.report.sections.layers import (
-    CHANGES,
-    NUMBERS,
-    change_lead,
-    changes,
-    layer_numbers,
-    note,
-)
+from bilens.report.sections.layers import change_lead, changes, layer_numbers, note
 from bilens.report.sections.overview import (
     FindingLine,
     Judged,
     condition_lines,
-    document_sha256,
     mark,
+    run_facts,
 )
 from bilens.report.sections.people import people_lines
 from bilens.report.sections.performance import performance_lines
@@ -100,8 +93,7 @@ def difference_parts(t: Catalogue, record: Judged, found: Difference) -> Iterato
     head = [t("layers.table.layer"), *t.each("layers.difference", keys)]
     changed, rows = [layer for layer in found.layers if not layer.identical], []
     for layer in changed[:MOST_LAYERS]:
-        numbers = dict(zip(CHANGES, changes(layer), strict=True))
-        said = note(t, layer)
+        said, numbers = note(t, layer), changes(layer)
         cells = [said, *[""] * (len(keys) - 1)] if said else [numbers[key] for key in keys]
         rows.append([layer.name, *cells])
     if rows:
@@ -112,25 +104,14 @@ def difference_parts(t: Catalogue, record: Judged, found: Difference) -> Iterato
 
 def layer_part(t: Catalogue, record: LayerAudit) -> str:
     keys = ("r2", "linear", "norm", "rank", "null", "units")
-    head = t.each("layers.table", ("layer", *keys))
-    rows = []
-    for layer in record.layers[:MOST_LAYERS]:
-        numbers = dict(zip(NUMBERS, layer_numbers(t, layer), strict=True))
-        rows.append([layer.name, *(numbers[key] for key in keys)])
-    shown = table(head, rows)
+    numbers = {layer.name: layer_numbers(t, layer) for layer in record.layers[:MOST_LAYERS]}
+    rows = ([name, *(found[key] for key in keys)] for name, found in numbers.items())
+    shown = table(t.each("layers.table", ("layer", *keys)), rows)
     return f"<details><summary>{t('layers.table.caption')}</summary>\n\n{shown}\n\n</details>"
 
 
 def reproduction_lines(t: Catalogue, record: Judged, original: Judged) -> Iterator[str]:
     """Yield what it takes to run the same again."""
-    run = record.reproduce
-    for key, value in (
-        ("command", run.command),
-        ("seed", str(run.seed)),
-        ("weights", record.source.weights_sha256),
-        ("document", document_sha256(original)),
-        ("versions", ", ".join(f"{name} {version}" for name, version in run.versions.items())),
-        ("date", run.date),
-    ):
-        if value:
+    for key, value in run_facts(record, original).items():
+        if key not in ("file", "data", "hardware"):
             yield f"- {escaped(t(f'reproduce.{key}'))}: {code(value)}"

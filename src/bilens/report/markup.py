@@ -264,6 +264,31 @@ def table(
     return element("div", whole, class_="scroll", tabindex="0", role="region", aria_label=name)
 
 
+def keyed(t: Catalogue, prefix: str, keys: str, words: str | None = None) -> list[Column]:
+    """Return a column for each key, named below a prefix; those in `words` hold no numbers.
+
+    Left out, that is the first one.
+    """
+    known = keys.split()
+    plain = known[:1] if words is None else words.split()
+    names = t.each(prefix, known)
+    return [Column(name, key not in plain) for key, name in zip(known, names, strict=True)]
+
+
+def keyed_table(
+    t: Catalogue,
+    prefix: str,
+    keys: str,
+    rows: Iterable[Row | Sequence[Content]],
+    words: str | None = None,
+    named: Sequence[int] = (0,),
+    class_: str | None = None,
+) -> Markup:
+    """Return a table whose caption and columns stand below one prefix in the catalogue."""
+    columns = keyed(t, prefix, keys, words)
+    return table(t, t(f"{prefix}.caption"), columns, rows, named=named, class_=class_)
+
+
 def _row(columns: Sequence[Column], row: Row, named: Sequence[int]) -> Markup:
     cells = []
     for position, cell in enumerate(row.cells):

@@ -13,12 +13,10 @@ from markupsafe import Markup
 
 from bilens.records.audit import Audit, ClassReading, Explanations
 from bilens.records.base import displayable
-from bilens.records.table_audit import InputAttribution
 from bilens.report.markup import Figure, element, joined, label
 from bilens.report.raster import Painter, colour_bar
 from bilens.report.sections.overview import class_painter, clean_names
 from bilens.report.text import (
-    Catalogue,
     decimals,
     fitted,
     load_catalogue,
@@ -129,10 +127,11 @@ def attribution_plate(record: Explanations, lang: str = "en") -> str:
             t("attribution.says", name=names[item.predicted]),
         )
         tiles = [(painter.image(item.image), lines)]
-        tiles += [
-            (painter.vector(part.values), attribution_lines(t, part, names))
-            for part in item.attributions
-        ]
+        for part in item.attributions:
+            rival = "" if part.rival is None else names[part.rival]
+            score = t(f"attribution.{part.kind}", name=names[part.output], rival=rival)
+            change = signed_quantity(part.score - part.score_at_baseline)
+            tiles.append((painter.vector(part.values), (score, t("attribution.sum", value=change))))
         for position, (image, lines) in enumerate(tiles):
             left = MARGIN + position * (side + 2 * GAP)
             parts.append(framed(image, left, top, side, tall, stretched=True))
@@ -144,16 +143,6 @@ def attribution_plate(record: Explanations, lang: str = "en") -> str:
     end, note = quantity(painter.scale, 2), t("attribution.note")
     scale = scale_bar((f"−{end}", f"+{end}"), t("attribution.scale"), top + 18)
     return plate(t("attribution.title"), note, note, top + FOOT, *parts, scale)
-
-
-def attribution_lines(
-    t: Catalogue, part: InputAttribution, names: Sequence[str]
-) -> tuple[str, str]:
-    """Return which score it is, and the sum of all that the inputs add."""
-    rival = "" if part.rival is None else names[part.rival]
-    change = signed_quantity(part.score - part.score_at_baseline)
-    score = t(f"attribution.{part.kind}", name=names[part.output], rival=rival)
-    return score, t("attribution.sum", value=change)
 
 
 def plate(title: str, description: str, note: str, height: float, *parts: str) -> str:

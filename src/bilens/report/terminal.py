@@ -33,7 +33,7 @@ from bilens.report.sections.difference import (
 )
 from bilens.report.sections.given_inputs import input_lines
 from bilens.report.sections.guarantees import statements
-from bilens.report.sections.index import coverage_text, outcome_word
+from bilens.report.sections.index import COLUMNS as INDEXED, row_texts
 from bilens.report.sections.overview import clean_names, condition_lines, mark
 from bilens.report.sections.performance import performance_lines
 from bilens.report.text import (
@@ -95,9 +95,9 @@ def short(value: float) -> str:
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
-def optional(value: float | None, form: str) -> str:
+def optional(value: float | None, form: str, none: str = NONE) -> str:
     """Return a number as text, a dash for None."""
-    return NONE if value is None else format(value, form)
+    return none if value is None else format(value, form)
 
 
 def audit_table(record: Audit, lang: str = "en") -> Table:
@@ -185,11 +185,9 @@ def column_table(record: TableAudit) -> Table:
 def index_table(index: AuditIndex, lang: str = "en") -> Table:
     """Return one row for each of many models, the worst first."""
     t = load_catalogue(lang)
-    heads = t.each("index", ("model", "outcome", "coverage", "risk"))
-    table = grid(*heads, look="tight", align="left")
+    table = grid(*t.each("index", INDEXED.split()), look="tight", align="left")
     for row in displayable(index).models:
-        said = row.error or row.risk or t("index.no_risk")
-        add(table, row.model, outcome_word(t, row.outcome), coverage_text(row), said, last=True)
+        add(table, *row_texts(t, row), last=True)
     return table
 
 
@@ -206,15 +204,13 @@ def verdict_lines(record: Audit | LayerAudit | TableAudit, lang: str = "en") -> 
         lines += input_lines(t, shown.inputs, clean_names(shown.model.output_names))
     lines += [f"{ICONS['info']} {line}" for line in unread_lines(t, shown.coverage)]
     lines += [f"{mark(t, line.outcome)}: {line.sentence}" for line in condition_lines(t, shown)]
-    if shown.difference is not None and shown.difference.whole is not None:
-        rows = tensor_rows(t, shown.difference.whole)
+    if shown.difference is not None and (whole := shown.difference.whole) is not None:
+        rows, ways = tensor_rows(t, whole), direction_rows(t, whole)
         lines += map(" · ".join, [t.each("difference.table", COLUMNS), *rows] if rows else [])
-        rows = direction_rows(t, shown.difference.whole)
-        lines += map(" · ".join, [t.each("difference.directions", DIRECTIONS), *rows] * bool(rows))
+        lines += map(" · ".join, [t.each("difference.directions", DIRECTIONS), *ways] * bool(ways))
     lines += change_sentences(t, shown)
-    if shown.difference is not None and shown.difference.trial is not None:
-        rows = trial_rows(shown.difference.trial)
-        lines += map(" · ".join, [t.each("difference.trial", TRIAL), *rows])
+    if shown.difference is not None and (trial := shown.difference.trial) is not None:
+        lines += map(" · ".join, [t.each("difference.trial", TRIAL), *trial_rows(trial)])
     answer, *rest = decision_lines(t, shown)
     return [*lines, t("verdict.heading"), *rest, answer]
 
@@ -252,11 +248,10 @@ def attack_tables(record: Attack) -> Iterator[Table]:
         heads = (f">{epsilon:g}" for epsilon in record.epsilons)
         table = grid("perturbation \\ ε", *heads, title=title, look="bare", align="left")
         table.padding = (0, 1, 0, 0)
-        parts = [(curve.kind, getattr(curve, part)) for curve in record.curves]
-        known = [(kind, getattr(one, number, None)) for kind, one in parts]
-        for kind, values in known:
-            add(table, t(f"attack.kind.{kind}"), *(format(v, form) for v in values or ()))
+        known = [(x.kind, getattr(getattr(x, part), number, None)) for x in record.curves]
         if all(values is not None for _, values in known):
+            for kind, values in known:
+                add(table, t(f"attack.kind.{kind}"), *(format(v, form) for v in values or ()))
             yield table
 
 

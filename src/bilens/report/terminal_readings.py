@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 
 from bilens.base.memory import readable
-from bilens.records.audit import Contribution, Explanations, InputExplanation
+from bilens.records.audit import Explanations, InputExplanation
 from bilens.records.base import displayable
 from bilens.records.common import ModelSummary
 from bilens.records.decomposition import (
@@ -18,10 +18,10 @@ from bilens.records.decomposition import (
 )
 from bilens.records.table_audit import InputAttribution
 from bilens.records.trace import TokenValue, Trace
-from bilens.report.sections.overview import place
+from bilens.report.sections.overview import met_at
 from bilens.report.sections.trace import output_names, ranked_numbers, sae_rows, told_from_chance
 from bilens.report.terminal import add, grid, optional, short
-from bilens.report.text import Catalogue, load_catalogue, quantity, token_name, whole
+from bilens.report.text import load_catalogue, quantity, token_name, whole
 
 UNITS = {  # basis -> what else λ is measured in
     "input": "per squared unit of the input",
@@ -146,7 +146,7 @@ def fit_table(record: QuadraticFits) -> Table:
                 "" if row else f"{fit.name}\n{kind}",
                 one.fit,
                 *(score_text(part) for part in (one.linear, one.quadratic, one.trimmed)),
-                median_text(one.median),
+                "{}\n{} to {}".format(*(optional(x, ".4f", "none") for x in one.median)),
                 {True: "yes", False: "no"}[fit.usable] if one.fit == fit.chosen else "",
             )
     return table
@@ -156,11 +156,6 @@ def score_text(score: Score) -> str:
     if score.value is None or score.standard_error is None:
         return "none"
     return f"{score.value:.4f}\n± {score.standard_error:.4f}"
-
-
-def median_text(ends: tuple[float | None, ...]) -> str:
-    value, low, high = ("none" if end is None else f"{end:.4f}" for end in ends)
-    return f"{value}\n{low} to {high}"
 
 
 def fit_lines(record: QuadraticFits) -> list[str]:
@@ -208,7 +203,11 @@ def explanation_tables(record: Explanations) -> Iterator[Table]:
         for score in item.classes:
             parts = [
                 (
-                    t("predictions.eigenvector", rank=pair.rank, place=met(t, record, item, pair)),
+                    t(
+                        "predictions.eigenvector",
+                        rank=pair.rank,
+                        place=met_at(t, record.model, item, pair, brief=True),
+                    ),
                     f"{pair.eigenvalue:+.4f}",
                     f"{pair.overlap:+.3f}",
                     pair.value,
@@ -221,12 +220,6 @@ def explanation_tables(record: Explanations) -> Iterator[Table]:
             for row, ((*cells, value), head) in enumerate(zip(parts, heads, strict=False)):
                 add(table, *head, *cells, f"{value:+.3f}", last=row == len(parts) - 1)
         yield table
-
-
-def met(t: Catalogue, record: Explanations, item: InputExplanation, pair: Contribution) -> str:
-    """Return where in an input an eigenvector is met most, in words."""
-    weights = [a * b for a, b in zip(pair.vector, item.image, strict=True)]
-    return place(t, record.model, weights, brief=True)
 
 
 def prediction_title(item: InputExplanation, model: ModelSummary) -> str:

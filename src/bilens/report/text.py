@@ -54,6 +54,10 @@ class Catalogue:
     def has(self, key: str) -> bool:
         return key in self.sentences
 
+    def word(self, key: str, name: str) -> str:
+        """Return the word for a name; the name itself where a later release brought it."""
+        return self.sentences.get(f"{key}.{name}", name)
+
     def each(self, prefix: str, keys: Iterable[str], **values: object) -> list[str]:
         """Return several sentences whose keys begin alike."""
         return [self(f"{prefix}.{key}", **values) for key in keys]

@@ -116,7 +116,10 @@ def test_rows_of_the_training_are_told_where_chance_does_not_explain_them() -> N
         told = [
             one for one in judge("table", Evidence(performance=found)) if one.rule == "seen_rows"
         ]
-        assert [one.values["value"] for one in told] == [trained] * bool(rows)
+        assert [one.values["value"] for one in told] == [trained if rows else 0]
+        assert [one.outcome for one in told] == ["warn" if rows else "pass"]
+    unknown = judge("table", Evidence(performance=regression(0.9, None)))
+    assert "seen_rows" not in [one.rule for one in unknown]  # silence is no pass
 
 
 def test_texts_that_were_never_seen() -> None:

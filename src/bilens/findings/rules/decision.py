@@ -12,7 +12,7 @@ from typing import Final
 from bilens.findings.rules.registry import find_rule
 from bilens.findings.rules.rule import GUESS, USUAL
 from bilens.records.audit import Audit
-from bilens.records.common import Finding, JudgedCondition
+from bilens.records.common import Finding, JudgedCondition, Value
 from bilens.records.decision import Answer, Coverage, Decision
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
@@ -57,10 +57,9 @@ def decision(
     added = [] if inputs else [Finding("no_data", "warn", {})]
     for item in conditions:
         if item.failed:
-            value = "—" if item.value is None else f"{item.value:.4g}"
-            added.append(
-                Finding("condition", "fail", {"condition": item.condition, "value": value})
-            )
+            value = "—" if item.value is None else str(item.value)  # pages round it
+            known: dict[str, Value] = {"condition": item.condition, "value": value}
+            added.append(Finding("condition", "fail", known))
     found = [*of_findings(kind, (*verdict, *added)), *of_reading(coverage, inputs)]
     if one_class:
         found.append(("conditions", "one_class"))

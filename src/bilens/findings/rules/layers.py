@@ -6,7 +6,17 @@ from functools import partial
 from typing import Final
 
 from bilens.findings.rules import models
-from bilens.findings.rules.rule import ASSUMED, HEAVY, Evidence, Kind, Rule, Values, formats, named
+from bilens.findings.rules.rule import (
+    ASSUMED,
+    HEAVY,
+    Evidence,
+    Kind,
+    Rule,
+    Values,
+    formats,
+    named,
+    rule,
+)
 from bilens.records.common import Value
 from bilens.records.layer_audit import LayerDifference, LayerReading
 
@@ -27,15 +37,14 @@ def total(counts: Mapping[str, int], of: int) -> dict[str, Value]:
     return {"value": sum(counts.values()), "of": of, "layers": named(having)}
 
 
-@partial(counted, "non_finite", documents=LAYERS, beyond="fail")
+@rule(counted, documents=LAYERS, beyond="fail")
 def non_finite(evidence: Evidence) -> Iterator[Values]:
     if layers := evidence.layers:
         yield total({layer.name: layer.broken is not None for layer in layers}, len(layers))
 
 
-@partial(
+@rule(
     Rule,
-    "r2",
     group="reading",
     rank=3,
     documents=LAYERS,
@@ -67,7 +76,7 @@ def r2(evidence: Evidence) -> Iterator[Values]:
 layered_accuracy = replace(models.accuracy, documents=LAYERS)  # behind R² there
 
 
-@partial(counted, "dead_units")
+@rule(counted)
 def dead_units(evidence: Evidence) -> Iterator[Values]:
     units = {layer.name: layer.units for layer in evidence.whole if layer.units is not None}
     if units:
@@ -75,7 +84,7 @@ def dead_units(evidence: Evidence) -> Iterator[Values]:
         yield total(counts, hidden_units(evidence))
 
 
-@partial(counted, "duplicate_units", values={**COUNTED, "overlap": "fixed3", "null": "fixed3"})
+@rule(counted, values={**COUNTED, "overlap": "fixed3", "null": "fixed3"})
 def duplicate_units(evidence: Evidence) -> Iterator[Values]:
     units = {layer.name: layer.units for layer in evidence.whole if layer.units is not None}
     if units:
@@ -91,9 +100,8 @@ def hidden_units(evidence: Evidence) -> int:
     return sum(layer.d_hidden for layer in evidence.whole) - empty
 
 
-@partial(
+@rule(
     Rule,
-    "huge_norm",
     group="model",
     documents=LAYERS,
     values=formats("value threshold norm", "quantity", layers="text"),
@@ -108,7 +116,7 @@ def huge_norm(evidence: Evidence) -> Iterator[Values]:
             yield {"value": layer.norm_z, "norm": norm, "layers": layer.name}
 
 
-@partial(counted, "unused_inputs", beyond="info")
+@rule(counted, beyond="info")
 def unused_inputs(evidence: Evidence) -> Iterator[Values]:
     unused = {layer: layer.inputs.unused for layer in evidence.whole if layer.inputs is not None}
     if unused:
@@ -117,9 +125,8 @@ def unused_inputs(evidence: Evidence) -> Iterator[Values]:
         yield total(counts, most.d_input) | {"value": len(unused[most])}
 
 
-@partial(
+@rule(
     Rule,
-    "dominant_inputs",
     group="model",
     documents=BOTH,
     values=formats("value threshold null", "percent", input="count", layers="text"),
@@ -144,9 +151,8 @@ def dominant_inputs(evidence: Evidence) -> Iterator[Values]:
             yield found
 
 
-@partial(
+@rule(
     Rule,
-    "low_rank",
     group="model",
     documents=LAYERS,
     values=formats("value threshold", "percent", rank="quantity", null="quantity", of="count")
@@ -176,9 +182,8 @@ def most_directions(layer: LayerReading) -> int:
     return min(d_output, layer.d_hidden, layer.d_input * (layer.d_input + 1) // 2)
 
 
-@partial(
+@rule(
     Rule,
-    "unstable_directions",
     group="reading",
     documents=BOTH,
     values=formats("value threshold", "whole", of="count", kind="text", layers="text"),
@@ -198,7 +203,7 @@ def unstable_directions(evidence: Evidence) -> Iterator[Values]:
 # What changed from a baseline: how much, and whether it went into few directions.
 
 
-@partial(counted, "changed_layers", documents=ALL, group="use", beyond="info", needs="baseline")
+@rule(counted, documents=ALL, group="use", beyond="info", needs="baseline")
 def changed_layers(evidence: Evidence) -> Iterator[Values]:
     if layers := evidence.changes:
         yield total({layer.name: not layer.identical for layer in layers}, len(layers))
@@ -209,9 +214,8 @@ def assumption(evidence: Evidence, layer: LayerDifference) -> dict[str, Value]:
     return {ASSUMED: layer.name in evidence.assumed and not layer.identical}
 
 
-@partial(
+@rule(
     changed,
-    "similarity",
     values=formats("value threshold", "fixed5", layers="text"),
     threshold=0.99,
     bad="<",
@@ -224,9 +228,8 @@ def similarity(evidence: Evidence) -> Iterator[Values]:
                 yield {**assumption(evidence, layer), "value": cosine, "layers": layer.name}
 
 
-@partial(
+@rule(
     changed,
-    "change",
     values=formats("value threshold", "percent", layers="text"),
     threshold=0.1,  # ‖Δ‖ / ‖B‖
     bad=">",
@@ -238,9 +241,8 @@ def change(evidence: Evidence) -> Iterator[Values]:
             yield {**assumption(evidence, layer), "value": layer.change, "layers": layer.name}
 
 
-@partial(
+@rule(
     changed,
-    "concentrated_change",
     group="model",
     values=formats("value threshold", "percent", mode="mode", rank="quantity", null="quantity")
     | {"directions": "count", "layers": "text"},
@@ -267,9 +269,8 @@ whole = partial(Rule, documents=ALL, group="use", bad=">", needs="baseline")
 CHANGED: Final = formats("value threshold", "whole", of="count")
 
 
-@partial(
+@rule(
     whole,
-    "changed_tensors",
     values={**CHANGED, "alone": "count", "change": "quantity", "kinds": "kinds"},
     variant=lambda values: {values["value"]: "_only", 0: ""}.get(values["alone"], "_alone"),
 )
@@ -285,16 +286,15 @@ def changed_tensors(evidence: Evidence) -> Iterator[Values]:
         }
 
 
-@partial(whole, "changed_files", values={**CHANGED, "files": "text"}, rank=5)
+@rule(whole, values={**CHANGED, "files": "text"}, rank=5)
 def changed_files(evidence: Evidence) -> Iterator[Values]:
     if (found := evidence.whole_change) and found.files:
         names = [file.name for file in found.files if file.state != "same"]
         yield {"value": len(names), "of": len(found.files), "files": named(names)}
 
 
-@partial(
+@rule(
     whole,
-    "low_rank_change",
     group="model",
     rank=4,
     values={**CHANGED, "ranks": "text", "matrices": "text"},
@@ -312,9 +312,8 @@ def low_rank_change(evidence: Evidence) -> Iterator[Values]:
         }
 
 
-@partial(
+@rule(
     whole,
-    "trigger_words",
     documents=("layer_audit",),
     group="model",
     beyond="info",  # it met few of the triggers that judged it

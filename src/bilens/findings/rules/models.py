@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from bilens.findings.rules.rule import GUESS, Evidence, Rule, Values, formats, named
+from bilens.findings.rules.rule import GUESS, Evidence, Rule, Values, formats, named, rule
 
 of_classes = partial(Rule, documents=("audit",), group="model")
 of_tables = partial(Rule, documents=("table",), group="model")
@@ -13,9 +13,8 @@ of_all = partial(Rule, documents=("audit", "layer_audit", "table"))
 MOST = 20  # classes that a sentence names
 
 
-@partial(
+@rule(
     of_all,
-    "coverage",
     group="reading",
     rank=3,
     values=formats("value threshold", "percent", exact="percent", approximate="percent")
@@ -35,9 +34,8 @@ def coverage(evidence: Evidence) -> Iterator[Values]:
         }
 
 
-@partial(
+@rule(
     of_all,
-    "layout",
     group="reading",
     rank=2,
     values={"unverified": "count", "threshold": "count", "source": "source"},
@@ -53,9 +51,8 @@ def layout(evidence: Evidence) -> Iterator[Values]:
         yield {"unverified": int(unverified), "source": source}
 
 
-@partial(
+@rule(
     of_classes,
-    "exact",
     group="reading",
     values=formats("float32 float64", "scientific", inputs="count"),
     number="float32",
@@ -78,9 +75,8 @@ table_exact = replace(
 )
 
 
-@partial(
+@rule(
     of_classes,
-    "complete",
     group="reading",
     values={"residual": "scientific", "classes": "count", "incomplete": "text"},
     number="residual",
@@ -96,9 +92,8 @@ def complete(evidence: Evidence) -> Iterator[Values]:
         }
 
 
-@partial(
+@rule(
     of_classes,
-    "twin_classes",
     values=formats("value threshold", "whole", of="count", pairs="text"),
     bad=">",
     rank=3,
@@ -110,9 +105,8 @@ def twin_classes(evidence: Evidence) -> Iterator[Values]:
         yield {"value": len(twins), "of": len(evidence.classes), "pairs": pairs}
 
 
-@partial(
+@rule(
     of_classes,
-    "accuracy",
     group="use",
     rank=GUESS,
     values=formats("value low high plain", "percent", total="count"),
@@ -125,9 +119,8 @@ def accuracy(evidence: Evidence) -> Iterator[Values]:
         yield {**numbers, "plain": plain, "outcome": "warn" if share.low <= plain else "info"}
 
 
-@partial(
+@rule(
     of_all,
-    "calibration",
     group="use",
     values=formats("value null", "points", brier="fixed3", total="count"),
     usual="info",
@@ -139,9 +132,8 @@ def calibration(evidence: Evidence) -> Iterator[Values]:
         yield {**numbers, "total": found.accuracy.total}
 
 
-@partial(
+@rule(
     of_all,
-    "worst_class_recall",
     group="use",
     values=formats("recall low high accuracy", "percent", value="points", threshold="points")
     | {"total": "count", "name": "text"},
@@ -162,9 +154,8 @@ def worst_class_recall(evidence: Evidence) -> Iterator[Values]:
 table_accuracy = replace(accuracy, documents=("table",), sentences="table_accuracy")
 
 
-@partial(
+@rule(
     of_classes,
-    "few_directions",
     values={"k": "count", "of": "count", "accuracy": "percent", "full": "percent"},
     number="k",
     usual="info",
@@ -178,13 +169,13 @@ def few_directions(evidence: Evidence) -> Iterator[Values]:
         yield {"k": enough, "of": full.k, "accuracy": point.accuracy, "full": full.accuracy}
 
 
-@partial(
+@rule(
     of_tables,
-    "r_squared",
     documents=("table", "layer_audit"),
     group="use",
     rank=GUESS,
     values={"value": "fixed3", "total": "count"},
+    bad="<",
     needs="data",
 )
 def r_squared(evidence: Evidence) -> Iterator[Values]:
@@ -194,9 +185,7 @@ def r_squared(evidence: Evidence) -> Iterator[Values]:
         yield {"value": value, "total": found.rows, "outcome": "info" if value > 0 else "warn"}
 
 
-@partial(
-    of_tables, "shares", values=formats("linear square pair", "share"), number=None, usual="info"
-)
+@rule(of_tables, values=formats("linear square pair", "share"), number=None, usual="info")
 def shares(evidence: Evidence) -> Iterator[Values]:
     if effects := evidence.effects:
         variance = sum(item.variance for item in effects) or 1.0
@@ -207,9 +196,8 @@ def shares(evidence: Evidence) -> Iterator[Values]:
         }
 
 
-@partial(
+@rule(
     of_classes,
-    "beyond_null",
     values={"median": "whole", "least": "count", "most": "count", "none": "text"},
     number="least",
 )
@@ -226,9 +214,8 @@ def beyond_null(evidence: Evidence) -> Iterator[Values]:
         }
 
 
-@partial(
+@rule(
     of_classes,
-    "overfitting",
     rank=5,
     values=formats("rank low high threshold found false_alarms", "percent"),
     number="rank",
@@ -250,9 +237,9 @@ def overfitting(evidence: Evidence) -> Iterator[Values]:
         }
 
 
-@partial(
+@rule(
     of_classes,
-    "train_test_gap",
+    id="train_test_gap",
     values=formats("gap threshold", "points", train="percent", high="percent"),
     number="gap",
     threshold=0.05,  # as of tables
@@ -273,9 +260,8 @@ def measured_gap(evidence: Evidence) -> Iterator[Values]:
     yield {"gap": found.comparison.gap.low, "train": train.value, "high": test.high}
 
 
-@partial(
+@rule(
     of_classes,
-    "trigger",
     rank=5,
     values=formats("p_value threshold", "per_mille", found="percent", false_alarms="percent")
     | formats("row column rows columns won sources", "count", target="text"),

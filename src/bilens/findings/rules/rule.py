@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from bilens.records.audit import ClassReading, TruncationPoint
 from bilens.records.common import Exactness, Finding, Outcome, Value
@@ -88,6 +88,9 @@ class Evidence:
         return frozenset(name for name, fit in fits.items() if fit is not None and not fit.seen)
 
 
+Measure: TypeAlias = Callable[[Evidence], Iterable[Values]]
+
+
 @dataclass(frozen=True)
 class Rule:
     """One rule of a verdict; its sentences are in the catalogue as rule.SENTENCES.OUTCOME.
@@ -99,7 +102,7 @@ class Rule:
     # Yields the numbers of each case, nothing where there is nothing to judge; told is the worst
     # outcome, and of the cases that end so the one with the worst number.
     # A case may have a `threshold` of its own, and an `outcome` where no threshold decides it.
-    measure: Callable[[Evidence], Iterable[Values]]
+    measure: Measure
     documents: tuple[Kind, ...]  # in whose verdicts it stands
     values: Mapping[str, Format]  # the numbers of its sentence
     group: Group  # which question of a reader it answers
@@ -145,6 +148,11 @@ class Rule:
     def sentence_key(self, outcome: str, values: Values) -> str:
         outcome = str(values.get(ASSUMED, outcome))
         return f"rule.{self.sentences or self.id}.{outcome}{self.variant(values)}"
+
+
+def rule(base: Callable[..., Rule], **more: Any) -> Callable[[Measure], Rule]:
+    """Return a decorator: a rule is named like the function that measures it."""
+    return lambda measure: base(**{"id": measure.__name__, "measure": measure, **more})
 
 
 def formats(names: str, form: Format, **more: Format) -> dict[str, Format]:

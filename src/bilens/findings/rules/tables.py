@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 
-from bilens.findings.rules.rule import Evidence, Rule, Values, formats
+from bilens.findings.rules.rule import Evidence, Rule, Values, formats, rule
 from bilens.records.table_audit import OTHER
 
 of_tables = partial(Rule, documents=("table",), group="model", bad=">")
@@ -15,7 +15,7 @@ CELLS = formats("value row", "count", column="text", text="text")
 ANSWERS = formats("count total", "count", value="percent")
 
 
-@partial(of_shares, "leak", values=formats("value null threshold", "percent", column="text"))
+@rule(of_shares, values=formats("value null threshold", "percent", column="text"))
 def leak(evidence: Evidence) -> Iterator[Values]:
     for column in () if evidence.reading is None else evidence.reading.columns:
         if column.alone is not None:
@@ -23,9 +23,8 @@ def leak(evidence: Evidence) -> Iterator[Values]:
             yield {"value": value, "null": column.alone_null, "column": column.name}
 
 
-@partial(
+@rule(
     of_tables,
-    "identifier",
     values={"value": "count", "columns": "text"},
     variant=lambda values: "" if values["columns"] else "_none",
 )
@@ -37,7 +36,7 @@ def identifier(evidence: Evidence) -> Iterator[Values]:
         yield {"value": len(used), "columns": ", ".join(shown)}
 
 
-@partial(of_shares, "dominant", values=formats("value threshold", "percent", columns="text"))
+@rule(of_shares, values=formats("value threshold", "percent", columns="text"))
 def dominant(evidence: Evidence) -> Iterator[Values]:
     variance = sum(item.variance for item in evidence.effects)
     columns = () if evidence.reading is None else evidence.reading.columns
@@ -55,23 +54,18 @@ def dominant(evidence: Evidence) -> Iterator[Values]:
         yield {"value": size / variance, "columns": " × ".join(both_names)}
 
 
-@partial(
+@rule(
     of_rows,
-    "seen_rows",
     values=formats("value total", "count"),
-    number=None,
-    bad=None,
-    usual="warn",
-    variant=lambda values: "_partly" if values["value"] != values["total"] else "",
+    variant=lambda values: "_partly" if values["value"] not in (0, values["total"]) else "",
 )
 def seen_rows(evidence: Evidence) -> Iterator[Values]:
-    if (found := evidence.performance) is not None and found.seen:
-        yield {"value": found.trained or 0, "total": found.rows}
+    if (found := evidence.performance) is not None and found.trained is not None:
+        yield {"value": found.trained if found.seen else 0, "total": found.rows}
 
 
-@partial(
+@rule(
     of_rows,
-    "train_test_gap",
     values=formats("train high gap threshold", "percent", filled="count"),
     number="gap",
     variant=lambda v: "_filled" if v["filled"] and v["gap"] > v["threshold"] else "",
@@ -102,7 +96,7 @@ def told(evidence: Evidence, kind: str) -> Iterator[Values]:
                 yield {"value": one.values["count"], **one.values}
 
 
-@partial(of_rows, "unseen_categories", values=CELLS)
+@rule(of_rows, values=CELLS)
 def unseen_categories(evidence: Evidence) -> Iterator[Values]:
     cases = [*told(evidence, "unseen")]
     columns = () if evidence.reading is None else evidence.reading.columns
@@ -111,7 +105,7 @@ def unseen_categories(evidence: Evidence) -> Iterator[Values]:
         yield from cases
 
 
-@partial(of_rows, "filled_cells", values={"value": "count", "column": "text"})
+@rule(of_rows, values={"value": "count", "column": "text"})
 def filled_cells(evidence: Evidence) -> Iterator[Values]:
     columns = () if evidence.reading is None else evidence.reading.columns
     known = {name for column in columns for name in column.inputs}
@@ -120,14 +114,14 @@ def filled_cells(evidence: Evidence) -> Iterator[Values]:
             yield case
 
 
-@partial(beside, "changed_columns", values={"value": "count", "columns": "text"})
+@rule(beside, values={"value": "count", "columns": "text"})
 def changed_columns(evidence: Evidence) -> Iterator[Values]:
     if found := evidence.column_change:
         names = [*(f"+ {name}" for name in found.added), *(f"− {name}" for name in found.removed)]
         yield {"value": len(names), "columns": ", ".join(names)}
 
 
-@partial(beside, "changed_answers", values=ANSWERS, beyond="info")
+@rule(beside, values=ANSWERS, beyond="info")
 def changed_answers(evidence: Evidence) -> Iterator[Values]:
     if (found := evidence.column_change) is not None and found.rows:
         value = found.changed / found.rows

@@ -21,6 +21,7 @@ from bilens.report.markup import (
     heads,
     items,
     joined,
+    keyed_table,
     link,
     paragraph,
     quiet,
@@ -263,8 +264,8 @@ def truncation(t: Catalogue, record: Audit) -> Markup:
         for point in found
         if point.k in {*SHOWN, found[-1].k, marked}
     )
-    columns = map(Column, t.each("truncation", ("k", "accuracy", "agreement")))
-    pair = figure(truncation_figure(t, record)), table(t, t("truncation.caption"), columns, rows)
+    numbers = keyed_table(t, "truncation", "k accuracy agreement", rows, words="")
+    pair = figure(truncation_figure(t, record)), numbers
     lead = paragraph(t("truncation.lead"))
     return section(t, "truncation", lead, element("div", *pair, class_="curve-and-table"))
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from markupsafe import Markup
 
 from bilens.records.decision import Coverage, CoverageGroup
-from bilens.report.markup import Column, element, paragraph, quiet, section, table
+from bilens.report.markup import element, keyed_table, paragraph, quiet, section
 from bilens.report.text import Catalogue, read_percents, shortened, whole
 
 LONGEST = 60  # characters of a name
@@ -17,10 +17,7 @@ def coverage(t: Catalogue, found: Coverage | None) -> Markup:
     """Return the shares of a model that were read, and one row for each group of tensors."""
     if found is None:
         return Markup("")
-    keys = ("name", "parameters", "exact", "approximate", "unread", "reason")
-    *first, last = t.each("coverage.table", keys)
-    reason = Column(last, numeric=False)
-    rows = []
+    rows, keys = [], "name parameters exact approximate unread reason"
     for group in found.groups[:SHOWN]:
         name = element("span", named(t, group), class_="name")
         read = shares(group).values() if group.parameters else 3 * ("–",)
@@ -31,7 +28,7 @@ def coverage(t: Catalogue, found: Coverage | None) -> Markup:
         t,
         "coverage",
         paragraph(summary(t, found)),
-        table(t, t("coverage.table.caption"), (*first, reason), rows),
+        keyed_table(t, "coverage.table", keys, rows, words="name reason"),
         quiet(t("coverage.more", count=whole(more))) if more > 0 else Markup(""),
     )
 
@@ -55,7 +52,7 @@ def unread_lines(t: Catalogue, found: Coverage | None) -> Iterator[str]:
         yield t(
             "coverage.line",
             name=named(t, group),
-            parameters=whole(left(group)),
+            parameters=whole(group.parameters - group.exact - group.approximate),
             reason=t(f"coverage.reason.{group.reason}"),
         )
     if len(groups) > MOST:
@@ -67,7 +64,3 @@ def named(t: Catalogue, group: CoverageGroup) -> str:
     if group.tensors <= 1:
         return name
     return t("coverage.several", name=name, tensors=whole(group.tensors))
-
-
-def left(group: CoverageGroup) -> int:
-    return group.parameters - group.exact - group.approximate

@@ -5,18 +5,17 @@ from collections.abc import Iterator, Sequence
 from markupsafe import Markup
 
 from bilens.records.audit import Audit
-from bilens.records.given_inputs import Area, Bound, GivenInputs, Sample, TrainingExample
+from bilens.records.given_inputs import Area, GivenInputs, Sample, TrainingExample
 from bilens.report.markup import (
-    Column,
     Content,
     element,
     heading,
     items,
     joined,
+    keyed_table,
     paragraph,
     quiet,
     section,
-    table,
     vector_image,
 )
 from bilens.report.raster import Painter
@@ -63,7 +62,11 @@ def input_lines(t: Catalogue, found: GivenInputs, names: list[str]) -> list[str]
         )
         for kind, one in kinds
     ]
-    lines = [t("given.read", list=t.listing(read)), *bound_lines(t, found.bound)]
+    lines = [t("given.read", list=t.listing(read))]
+    if (bound := found.bound) is not None:  # what the margins prove of new inputs, or nothing
+        needed = "" if bound.needed is None else quantity(bound.needed, 2, 1)
+        key = "useful" if bound.error < 1 else "vacuous" if needed else "never"
+        lines.append(t(f"given.bound.{key}", error=percent(bound.error, toward=1), needed=needed))
     if found.examples:
         key = f"given.first.{said_of(found)}"
         named = [t(key, row=whole(one.index), label=names[one.label]) for one in first]
@@ -89,15 +92,6 @@ def said_of(found: GivenInputs) -> str:
     return "label" if known else "answer"
 
 
-def bound_lines(t: Catalogue, found: Bound | None) -> list[str]:
-    """Return what the margins prove of new inputs, or that it says nothing."""
-    if found is None:
-        return []
-    needed = "" if found.needed is None else quantity(found.needed, 2, 1)
-    key = "useful" if found.error < 1 else "vacuous" if needed else "never"
-    return [t(f"given.bound.{key}", error=percent(found.error, toward=1), needed=needed)]
-
-
 def known_samples(found: GivenInputs) -> list[tuple[str, Sample]]:
     samples = ("training", found.training), ("test", found.test)
     return [(kind, one) for kind, one in samples if one is not None]
@@ -115,8 +109,7 @@ def samples(t: Catalogue, found: GivenInputs) -> Markup:
         scores = interval(one.accuracy), percent(one.confidence), quantity(one.lead)
         radius = NONE if one.radius is None else floored(one.radius)
         rows.append([t(f"given.sample.{kind}"), whole(one.rows), *scores, radius])
-    columns = t.each("given.sample", ("kind", "rows", "accuracy", "confidence", "lead", "radius"))
-    return table(t, t("given.sample.caption"), columns, rows)
+    return keyed_table(t, "given.sample", "kind rows accuracy confidence lead radius", rows)
 
 
 def examples(
@@ -135,12 +128,9 @@ def examples(
         radius = NONE if one.radius is None else floored(one.radius)
         cells = [whole(one.index), image, names[one.label], others, second, radius]
         rows.append([*cells, joined(*supports(t, one, painter))])
-    keys = ("row", "image", said, "others", "second", "radius", "supports")
-    columns = [  # those of numbers and images are narrow
-        Column(name, numeric=key in ("image", "radius"))
-        for key, name in zip(keys, t.each("given.examples", keys), strict=True)
-    ]
-    return table(t, t("given.examples.caption"), columns, rows)
+    wide = f"row {said} others second supports"  # columns of numbers and images are narrow
+    keys = f"row image {said} others second radius supports"
+    return keyed_table(t, "given.examples", keys, rows, words=wide)
 
 
 def supports(t: Catalogue, one: TrainingExample, painter: Painter) -> Iterator[Markup]:
@@ -165,8 +155,5 @@ def spectra(t: Catalogue, found: GivenInputs, names: list[str]) -> Markup:
             shape = percent(here.linear, 0), fixed(here.effective_rank, 1), whole(here.num_90)
             sample = t(f"given.sample.{kind}")
             rows.append([name, sample, quantity(here.deviation), *shape, leading])
-    keys = ("class", "sample", "deviation", "linear", "rank", "num_90", "leading")
-    columns = [
-        Column(name, numeric=place > 1) for place, name in enumerate(t.each("given.spectra", keys))
-    ]
-    return table(t, t("given.spectra.caption"), columns, rows)
+    keys = "class sample deviation linear rank num_90 leading"
+    return keyed_table(t, "given.spectra", keys, rows, words="class sample")

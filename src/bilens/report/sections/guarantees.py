@@ -17,7 +17,6 @@ from bilens.records.guarantees import (
 )
 from bilens.report.charts.curves import radii_chart
 from bilens.report.markup import (
-    Column,
     Row,
     boxed,
     callout,
@@ -25,6 +24,7 @@ from bilens.report.markup import (
     facts,
     figure,
     heading,
+    keyed_table,
     paragraph,
     quiet,
     section,
@@ -228,29 +228,19 @@ def of_inputs(t: Catalogue, model: ModelSummary, found: Proven) -> Iterator[Stat
     yield replace(said, scope=said.scope + box_origin(t, found))
 
 
-@dataclass(frozen=True)
-class RoundingNumbers:
-    """What holds for every class."""
-
-    movement: float
-    share: float  # of the largest eigenvalue of the class; 0 where all are 0
-    guaranteed: int
-    total: int
-    angle: float  # degrees, of those that are guaranteed
-
-
-def rounding_numbers(item: RoundingStability) -> RoundingNumbers:
-    """Return the worst numbers over the classes."""
+def rounding_numbers(item: RoundingStability) -> dict[str, str]:
+    """Return the worst numbers over the classes; `count` of the `total` directions are sure."""
     classes = item.classes
     sines = [sine for one in classes for sine in one.sines]
     sure = [sine for sine in sines if sine < 1]
-    return RoundingNumbers(
-        max(one.movement for one in classes),
-        max((one.movement / one.largest for one in classes if one.largest > 0), default=0),
-        len(sure),
-        len(sines),
-        math.degrees(math.asin(max(sure, default=0.0))),
-    )
+    shares = (one.movement / one.largest for one in classes if one.largest > 0)
+    return {
+        "movement": raised(max(one.movement for one in classes), 2),
+        "share": percent(max(shares, default=0), 2, toward=1),
+        "count": whole(len(sure)),
+        "total": whole(len(sines)),
+        "angle": raised(math.degrees(math.asin(max(sure, default=0.0))), 2),  # of the sure ones
+    }
 
 
 def of_rounding(t: Catalogue, item: RoundingStability) -> Statement:
@@ -258,16 +248,9 @@ def of_rounding(t: Catalogue, item: RoundingStability) -> Statement:
     if item.refused is not None:
         claim, leading = t("proven.rounding.refused", reason=item.refused), "0"
     else:
-        numbers = rounding_numbers(item)
-        leading = whole(len(item.classes[0].sines))
-        claim = t(
-            "proven.rounding.claim" if numbers.guaranteed else "proven.rounding.none",
-            movement=raised(numbers.movement, 2),
-            share=percent(numbers.share, 2, toward=1),
-            count=whole(numbers.guaranteed),
-            total=whole(numbers.total),
-            angle=raised(numbers.angle, 2),
-        )
+        numbers, leading = rounding_numbers(item), whole(len(item.classes[0].sines))
+        key = "none" if numbers["count"] == "0" else "claim"
+        claim = t(f"proven.rounding.{key}", **numbers)
     return stated(t, "rounding", claim, kind=item.kind, leading=leading)
 
 
@@ -281,15 +264,10 @@ def radii(t: Catalogue, record: Certificate) -> Markup:
         (floored(point.radius), percent(point.share, toward=-1)) for point in found.curve[::step]
     )
     curve = [(point.radius, point.share) for point in found.curve]
-    columns = map(Column, t.each("radii", ("size", "share")))
-    pair = (
-        figure(radii_chart(t, curve, found.median)),
-        table(t, t("radii.caption"), columns, shares),
-    )
+    numbers = keyed_table(t, "radii", "size share", shares, words="")
+    pair = figure(radii_chart(t, curve, found.median)), numbers
     statuses = (
-        (t(f"radii.{status}") if t.has(f"radii.{status}") else status, whole(count))
-        for status, count in found.statuses.items()
-        if count
+        (t.word("radii", status), whole(count)) for status, count in found.statuses.items() if count
     )
     caption = t("radii.statuses", total=whole(found.num_inputs))
     return section(
@@ -370,10 +348,8 @@ def input_use(t: Catalogue, record: Certificate) -> Markup:
     if len(unused) > LISTED:
         listed.append(t("use.more", count=whole(len(unused) - LISTED)))
     lead = t("use.unused", list=t("list.comma").join(listed)) if unused else ""
-    columns = t.each("use", ("class", "input", "bound", "reached"))
-    body = (
-        table(t, t("use.caption"), columns, rows) if rows else boxed(t("proven.influence.unknown"))
-    )
+    unknown = boxed(t("proven.influence.unknown"))
+    body = keyed_table(t, "use", "class input bound reached", rows) if rows else unknown
     return section(t, "use", paragraph(lead), body, name="inputs")
 
 
@@ -384,11 +360,9 @@ def rounding(t: Catalogue, record: Certificate) -> Markup:
         if item.refused is not None:
             rows.append([item.kind, *[nothing] * 4])
             continue
-        numbers = rounding_numbers(item)
-        angle = t("round.degrees", angle=raised(numbers.angle, 2))
-        sizes = raised(numbers.movement, 2), percent(numbers.share, 2, toward=1)
-        sure = t("round.count", count=whole(numbers.guaranteed), total=whole(numbers.total))
-        rows.append([item.kind, *sizes, sure, angle if numbers.guaranteed else nothing])
-    columns = t.each("round", ("kind", "movement", "share", "guaranteed", "angle"))
-    body = table(t, t("round.caption"), columns, rows)
+        found = rounding_numbers(item)
+        sure, angle = t("round.count", **found), t("round.degrees", **found)
+        angle = nothing if found["count"] == "0" else angle
+        rows.append([item.kind, found["movement"], found["share"], sure, angle])
+    body = keyed_table(t, "round", "kind movement share guaranteed angle", rows)
     return section(t, "round", paragraph(t("round.lead")), body, name="rounding")

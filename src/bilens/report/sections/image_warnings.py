@@ -18,10 +18,10 @@ from bilens.records.layer_audit import LayerAudit
 from bilens.report.charts.spectra import trigger_picture
 from bilens.report.markup import (
     Column,
-    Content,
     drawings,
     heading,
     heads,
+    keyed,
     paragraph,
     quiet,
     section,
@@ -96,11 +96,11 @@ def overfitting_parts(t: Catalogue, found: Overfitting) -> Iterator[Markup]:
 def overfitting_sentence(t: Catalogue, found: Overfitting) -> str:
     """Return the rank with what it leads to, or that it leads to nothing, or why there is none."""
     if found.score is None:
-        return t("overfitting.none", reason=reason(t, found.reason))
+        return t("overfitting.none", reason=t.word("warnings", found.reason))
     ranks = {"rank": found.rank, "low": found.rank_low, "high": found.rank_high}
     shown = {key: percent(share or 0.0, 0) for key, share in ranks.items()}
     if found.threshold is None:
-        return t("overfitting.rank", **shown, reason=reason(t, found.reason))
+        return t("overfitting.rank", **shown, reason=t.word("warnings", found.reason))
     return t("overfitting.score", **shown, threshold=percent(found.threshold, 0))
 
 
@@ -110,35 +110,37 @@ def trigger_parts(
     """Yield how rare the largest score is, the suspects with what to try, and the scans."""
     p_value, threshold = found.p_value, found.threshold
     if p_value is None:
-        yield paragraph(t("triggers.none", reason=reason(t, found.reason)))
+        yield paragraph(t("triggers.none", reason=t.word("warnings", found.reason)))
         return
     count = per_mille(p_value, -1)
     if threshold is None:
-        yield paragraph(t("triggers.rank", count=count, reason=reason(t, found.reason)))
+        yield paragraph(t("triggers.rank", count=count, reason=t.word("warnings", found.reason)))
     else:
         yield paragraph(t("triggers.score", count=count, threshold=per_mille(threshold)))
     if found.power is not None:
         rates = {key: percent(getattr(found.power, key)) for key in ("found", "false_alarms")}
         yield quiet(t("triggers.scope", **rates, models=whole(found.power.models)))
         yield from elsewhere(t, "triggers", found.power)
-    yield drawings((pictured(t, one, names, shape) for one in found.suspects), "suspects")
-    yield quiet(t("triggers.picture_text"))
-    suspects = []
+    suspects, pictures = [], []
     for one in found.suspects:
+        name, where = names[one.target], located(t, one)
+        title = t("triggers.picture_title", name=name)
+        pictures.append((name, trigger_picture(one.pattern, shape, one.box, title, where)))
         turned = t("triggers.won", won=one.won, sources=one.sources)
-        added = signed_quantity(one.gain), turned, scan_name(t, one.scan)
-        suspects.append((names[one.target], located(t, one), *added))
-    where, by = (Column(t(f"triggers.{key}"), numeric=False) for key in ("where", "by"))
-    columns = heads(t("ranks.class"), where, *t.each("triggers", ("gain", "turned")), by)
+        added = signed_quantity(one.gain), turned, t.word("triggers.scan", one.scan)
+        suspects.append((name, where, *added))
+    yield drawings(pictures, "suspects")
+    yield quiet(t("triggers.picture_text"))
+    columns = [Column(t("ranks.class"), numeric=False)]
+    columns += keyed(t, "triggers", "where gain turned by", words="where by")
     yield table(t, t("triggers.caption"), columns, suspects)
     if threshold is not None and p_value < threshold:
         yield from map(paragraph, tries(t, found.suspects[0], names))
     scans = [
-        (scan_name(t, one.name), names[one.target], per_mille(one.p_value)) for one in found.scans
+        (t.word("triggers.scan", one.name), names[one.target], per_mille(one.p_value))
+        for one in found.scans
     ]
-    columns = heads(
-        t("triggers.scan"), Column(t("triggers.class"), numeric=False), t("triggers.p_value")
-    )
+    columns = keyed(t, "triggers", "scan class p_value", words="scan class")
     yield table(t, t("triggers.scans"), columns, scans)
 
 
@@ -148,14 +150,6 @@ def elsewhere(t: Catalogue, key: str, power: OverfittingPower | TriggerPower) ->
         yield quiet(t(f"{key}.elsewhere", share=percent(power.elsewhere)))
 
 
-def pictured(
-    t: Catalogue, one: Trigger, names: list[str], shape: tuple[int, int]
-) -> tuple[str, Content]:
-    name, where = names[one.target], located(t, one)
-    title = t("triggers.picture_title", name=name)
-    return name, trigger_picture(one.pattern, shape, one.box, title, where)
-
-
 def located(t: Catalogue, one: Trigger) -> str:
     """Return where the pattern of a suspect stands."""
     if one.box is None:
@@ -163,11 +157,6 @@ def located(t: Catalogue, one: Trigger) -> str:
     return t(
         "triggers.position", **dict(zip(("row", "column", "rows", "columns"), one.box, strict=True))
     )
-
-
-def scan_name(t: Catalogue, name: str) -> str:
-    """Return what a scan looks for; of an unknown one its name alone."""
-    return t(f"triggers.scan.{name}") if t.has(f"triggers.scan.{name}") else name
 
 
 def tries(t: Catalogue, one: Trigger, names: list[str]) -> Iterator[str]:
@@ -182,8 +171,3 @@ def tries(t: Catalogue, one: Trigger, names: list[str]) -> Iterator[str]:
         pairs = (t("triggers.goal", source=names[s], goal=names[g]) for s, g in goals.items())
         count = len({*one.goals})
         yield t("triggers.all_to_all", count=count, pairs=t("list.comma").join(pairs))
-
-
-def reason(t: Catalogue, key: str) -> str:
-    """Return why a score does not apply."""
-    return t(f"warnings.{key}") if t.has(f"warnings.{key}") else key

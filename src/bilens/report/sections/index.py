@@ -8,11 +8,12 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from bilens.records.decision import AuditIndex, IndexRow
-from bilens.report.markup import Column, badge, element, joined, section, table
+from bilens.report.markup import badge, element, joined, keyed_table, section
 from bilens.report.sections.decision import LOOKS, decision_of, risk_lines
 from bilens.report.sections.overview import Judged, Page, document_sha256
 from bilens.report.text import NONE, Catalogue, load_catalogue, percent, whole
 
+COLUMNS: Final = "model outcome coverage risk"
 SEVERITY: Final = ("unread", "do_not_use", "cannot_judge", "conditions", "use")
 
 
@@ -51,25 +52,23 @@ def index_page(t: Catalogue, index: AuditIndex) -> Page:
 
 
 def models(t: Catalogue, index: AuditIndex) -> Markup:
-    heads = t.each("index", ("model", "outcome", "coverage", "risk"))
-    columns = [Column(name, numeric=position == 2) for position, name in enumerate(heads)]
-    rows = ([*cells(t, row)] for row in index.models)
-    return section(t, "index.models", table(t, t("index.caption"), columns, rows, class_="index"))
+    rows = []
+    for row in index.models:
+        name, word, coverage, said = row_texts(t, row)
+        link = element("a", name, href=quote(row.page)) if row.page else name
+        shown = "fail" if row.outcome == "unread" else LOOKS.get(row.outcome, "unknown")
+        read = joined(element("span", t("index.coverage"), " ", class_="label"), coverage)
+        rows.append((link, badge(t, shown, word), read, said))
+    words = "model outcome risk"
+    body = keyed_table(t, "index", COLUMNS, rows, words=words, class_="index")
+    return section(t, "index.models", body)
 
 
-def cells(t: Catalogue, row: IndexRow) -> tuple[Markup | str, ...]:
-    link = element("a", row.model, href=quote(row.page)) if row.page else row.model
-    shown = "fail" if row.outcome == "unread" else LOOKS.get(row.outcome, "unknown")
-    return (
-        link,
-        badge(t, shown, outcome_word(t, row.outcome)),
-        joined(element("span", t("index.coverage"), " ", class_="label"), coverage_text(row)),
-        row.error or row.risk or t("index.no_risk"),
-    )
-
-
-def coverage_text(row: IndexRow) -> str:
-    return NONE if row.coverage is None else percent(row.coverage, toward=-1)
+def row_texts(t: Catalogue, row: IndexRow) -> tuple[str, str, str, str]:
+    """Return what is said of one model, in the order of `COLUMNS`."""
+    coverage = NONE if row.coverage is None else percent(row.coverage, toward=-1)
+    said = row.error or row.risk or t("index.no_risk")
+    return row.model, outcome_word(t, row.outcome), coverage, said
 
 
 def outcome_word(t: Catalogue, outcome: str) -> str:

@@ -1,7 +1,7 @@
 """The page of many layers: charts, a table, what each layer writes most, what changed."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from markupsafe import Markup
@@ -28,6 +28,7 @@ from bilens.report.markup import (
     heading,
     heads,
     joined,
+    keyed_table,
     paragraph,
     quiet,
     section,
@@ -53,17 +54,14 @@ from bilens.report.text import (
     whole,
 )
 
-NUMBERS = (
-    *("r2", "linear", "norm", "rank", "null"),
-    *("directions", "share", "units", "input", "stable"),
-)
-CHANGES = ("weights", "units", "change", "linear", "frobenius", "gaussian", "outputs", "inputs")
+NUMBERS = "r2 linear norm rank null directions share units input stable"
 LIMITS = ("layer", "fit", "norm", "null", "meaning", "triggers")
 LARGE_Z = 3.5  # that of the rule; a z is there only where there are enough layers
 
 
 def layer_audit_page(t: Catalogue, record: LayerAudit) -> Page:
     limits = LIMITS if record.overfitting is None else LIMITS[:-1]  # triggers were searched for
+    drawn, lead = layer_charts(t, record.layers), paragraph(t("layers.charts.lead"))
     return Page(
         keys="layers.page",
         count=len(record.layers),
@@ -71,7 +69,7 @@ def layer_audit_page(t: Catalogue, record: LayerAudit) -> Page:
         parts=(
             *judged_parts(t, record),
             ("performance", performance(t, record.performance, record.data)),
-            ("charts", charts(t, record.layers)),
+            ("charts", section(t, "layers.charts", lead, drawings(drawn)) if drawn else Markup()),
             ("table", layer_table(t, record) if record.layers else Markup()),
             ("directions", directions(t, record)),
             ("warnings", warnings(t, record)),
@@ -99,11 +97,6 @@ def about(layer: LayerReading) -> str:
     return f"{layer.activation}, {sizes}"
 
 
-def charts(t: Catalogue, layers: Sequence[LayerReading]) -> Markup:
-    drawn, lead = layer_charts(t, layers), paragraph(t("layers.charts.lead"))
-    return section(t, "layers.charts", lead, drawings(drawn)) if drawn else Markup()
-
-
 def layer_charts(t: Catalogue, layers: Sequence[LayerReading]) -> list[tuple[str, Figure]]:
     """Return a drawing for each of R², size and effective rank, as far as they are known."""
     fitted, sized, ranked = [], [], []
@@ -115,45 +108,24 @@ def layer_charts(t: Catalogue, layers: Sequence[LayerReading]) -> list[tuple[str
         else:
             share, linear = (max(one or 0.0, 0.0) for one in (fit.quadratic, fit.linear))
             fitted.append(LayerColumn(share, linear, marked=not fit.usable))
-        if outputs is None:
-            ranked.append(LayerColumn(None))
-        else:
-            null = outputs.effective_rank_null
-            ranked.append(LayerColumn(outputs.effective_rank, null=(null.low, null.high)))
-    drawn = []
+        null = None if outputs is None else outputs.effective_rank_null
+        rank = None if outputs is None else outputs.effective_rank
+        ranked.append(LayerColumn(rank, null=None if null is None else (null.low, null.high)))
     fits = [layer.fit for layer in layers if layer.fit is not None]
-    if fits:
-        values = [-math.inf if fit.quadratic is None else fit.quadratic for fit in fits]
-        level = fits[-1].threshold
-        drawn.append(column_chart(t, "r2", fitted, values, least_r_squared, top=1.0, level=level))
-    if norms := known(sized):
-        drawn.append(column_chart(t, "norm", sized, norms, quantity))
-    if ranks := known(ranked):
-        drawn.append(column_chart(t, "rank", ranked, ranks, partial(fixed, digits=1)))
+    scores = [-math.inf if fit.quadratic is None else fit.quadratic for fit in fits]
+    scale = {"top": 1.0, "level": fits[-1].threshold} if fits else {}
+    norms, ranks = ([one.value for one in x if one.value is not None] for x in (sized, ranked))
+    drawn = []
+    for key, columns, values, show, ends in (
+        ("r2", fitted, scores, lambda x: r_squared(x if math.isfinite(x) else None, -1), scale),
+        ("norm", sized, norms, quantity, {}),
+        ("rank", ranked, ranks, partial(fixed, digits=1), {}),
+    ):
+        if values:
+            said = {"low": show(min(values)), "high": show(max(values))}
+            caption, text = t(f"layers.charts.{key}"), t(f"layers.charts.{key}_text", **said)
+            drawn.append((caption, layer_columns(t, caption, text, columns, **ends)))
     return drawn
-
-
-def least_r_squared(value: float) -> str:
-    return r_squared(value if math.isfinite(value) else None, -1)
-
-
-def known(columns: Sequence[LayerColumn]) -> list[float]:
-    """Return the values of the columns that have one."""
-    return [column.value for column in columns if column.value is not None]
-
-
-def column_chart(
-    t: Catalogue,
-    key: str,
-    columns: Sequence[LayerColumn],
-    values: Sequence[float],
-    show: Callable[[float], str],
-    **scale: float,
-) -> tuple[str, Figure]:
-    """Return a column for each layer below a caption; the text says the range of `values`."""
-    caption = t(f"layers.charts.{key}")
-    text = t(f"layers.charts.{key}_text", low=show(min(values)), high=show(max(values)))
-    return caption, layer_columns(t, caption, text, columns, **scale)
 
 
 def layer_table(t: Catalogue, record: LayerAudit) -> Markup:
@@ -164,50 +136,39 @@ def layer_table(t: Catalogue, record: LayerAudit) -> Markup:
             broken = t("layers.table.broken", reason=layer.broken)
             rows.append(Row((name, broken), "broken", spans=True))
             continue
-        numbers: list[Content] = list(layer_numbers(t, layer))
-        rank = NUMBERS.index("rank")
-        numbers[rank] = element("strong", numbers[rank])
+        numbers: dict[str, Content] = {**layer_numbers(t, layer)}
+        numbers["rank"] = element("strong", numbers["rank"])
         refused = layer.fit is not None and not layer.fit.usable
-        rows.append(Row((name, *numbers), "refused" if refused else None))
-    columns = t.each("layers.table", ("layer", *NUMBERS))
-    body = table(t, t("layers.table.caption"), columns, rows, class_="layers")
+        rows.append(Row((name, *numbers.values()), "refused" if refused else None))
+    body = keyed_table(t, "layers.table", f"layer {NUMBERS}", rows, class_="layers")
     return section(t, "layers.table", paragraph(t("layers.table.lead")), body)
 
 
-def layer_numbers(t: Catalogue, layer: LayerReading) -> tuple[str, ...]:
+def layer_numbers(t: Catalogue, layer: LayerReading) -> dict[str, str]:
     """Return the numbers of a layer, in the order of `NUMBERS`; a dash where a claim is refused."""
     fit, outputs, inputs, units = layer.fit, layer.outputs, layer.inputs, layer.units
-    fitted = t("layers.table.exact"), NONE
+    found = dict.fromkeys(NUMBERS.split(), NONE) | {"r2": t("layers.table.exact")}
     if fit is not None:
-        error = fixed(fit.standard_error, 3)
-        fitted = f"{r_squared(fit.quadratic, -1)} ± {error}", r_squared(fit.linear)
-    if fit is not None and fit.median is not None:
-        both = t("layers.table.median", all=fitted[0], median=fixed(fit.median, 3, -1))
-        fitted = both, fitted[1]
-    read = 4 * (NONE,)
+        both = f"{r_squared(fit.quadratic, -1)} ± {fixed(fit.standard_error, 3)}"
+        if fit.median is not None:
+            both = t("layers.table.median", all=both, median=fixed(fit.median, 3, -1))
+        found |= {"r2": both, "linear": r_squared(fit.linear)}
+    if layer.weight_norm is not None:
+        found["norm"] = quantity(layer.weight_norm)
     if outputs is not None:
         null = outputs.effective_rank_null
-        read = (
-            fixed(outputs.effective_rank, 1),
-            f"{fixed(null.low, 1)} – {fixed(null.high, 1)}",
-            whole(outputs.directions_90),
-            percent(outputs.top_share),
-        )
-    dead = NONE
+        found["rank"] = fixed(outputs.effective_rank, 1)
+        found["null"] = f"{fixed(null.low, 1)} – {fixed(null.high, 1)}"
+        found["directions"] = whole(outputs.directions_90)
+        found["share"] = percent(outputs.top_share)
     if units is not None:
-        dead = f"{whole(units.dead + units.never_active)} / {whole(units.duplicates)}"
-    dominant = NONE
+        dead = whole(units.dead + units.never_active)
+        found["units"] = f"{dead} / {whole(units.duplicates)}"
     if inputs is not None and inputs.dominant is not None:
-        dominant = f"{inputs.dominant} ({percent(inputs.share, toward=1)})"
-    stable = layer.stability
-    return (
-        *fitted,
-        NONE if layer.weight_norm is None else quantity(layer.weight_norm),
-        *read,
-        dead,
-        dominant,
-        NONE if stable is None else f"{stable.guaranteed} / {stable.leading}",
-    )
+        found["input"] = f"{inputs.dominant} ({percent(inputs.share, toward=1)})"
+    if (stable := layer.stability) is not None:
+        found["stable"] = f"{stable.guaranteed} / {stable.leading}"
+    return found
 
 
 def directions(t: Catalogue, record: LayerAudit) -> Markup:
@@ -296,7 +257,7 @@ def difference(
     rows, cards = [], list[Markup]()
     for layer in found.layers:
         said = note(t, layer)
-        cells = (layer.name, said) if said else (layer.name, *changes(layer))
+        cells = (layer.name, said) if said else (layer.name, *changes(layer).values())
         rows.append(Row(cells, spans=bool(said)))
         if not layer.triggers:
             continue
@@ -310,12 +271,8 @@ def difference(
             share=percent(outputs.top_share),
             input_share=percent(inputs.top_share),
         )
-        parts, is_open = parts_text(layer.output_parts, names), not cards
-        cards.append(
-            pair_card(
-                t, layer.name, about, parts, layer.triggers, painter, is_open=is_open, level=4
-            )
-        )
+        found_card = t, layer.name, about, parts_text(layer.output_parts, names), layer.triggers
+        cards.append(pair_card(*found_card, painter, is_open=not cards, level=4))
     if cards:
         lead_of_cards = paragraph(t("layers.difference.triggers_lead"))
         cards = [heading(t("layers.difference.triggers")), lead_of_cards, *cards]
@@ -325,7 +282,7 @@ def difference(
     if found.trial is not None:
         blocks += word_trial(t, found.trial)
     if rows:
-        columns = [t("layers.table.layer"), *t.each("layers.difference", CHANGES)]
+        columns = [t("layers.table.layer"), *t.each("layers.difference", changes(found.layers[0]))]
         blocks += [
             paragraph(change_lead(t, found), " ", t("layers.difference.how")),
             table(t, t("layers.difference.caption"), columns, rows, class_="layers"),
@@ -335,9 +292,9 @@ def difference(
         tokens = " × ".join(f"“{token}”" for token in one.tokens)
         pulled.append([name, tokens, f"“{one.output}”", fixed(one.pull, 2)])
     if pulled:
-        heads_ = t.each("difference.pairs", ("layer", "tokens", "output", "pull"))
-        blocks += [table(t, t("difference.pairs.caption"), heads_, pulled, class_="layers")]
-        blocks += [quiet(t("difference.pairs.how"))]
+        keys = "layer tokens output pull"
+        blocks.append(keyed_table(t, "difference.pairs", keys, pulled, class_="layers"))
+        blocks.append(quiet(t("difference.pairs.how")))
     return section(t, "layers.difference", *blocks, *cards)
 
 
@@ -362,8 +319,8 @@ def note(t: Catalogue, layer: LayerDifference) -> str:
     return ""
 
 
-def changes(layer: LayerDifference) -> tuple[str, ...]:
-    """Return the numbers of a layer, in the order of `CHANGES`."""
+def changes(layer: LayerDifference) -> dict[str, str]:
+    """Return the numbers of what changed in a layer, by column."""
 
     def share(value: float | None) -> str:
         return NONE if value is None else f"{quantity(100 * value, 3)}%"
@@ -377,13 +334,13 @@ def changes(layer: LayerDifference) -> tuple[str, ...]:
         null = found.effective_rank_null
         return f"{fixed(found.effective_rank, 1)} ({NONE if null is None else fixed(null, 1)})"
 
-    return (
-        share(layer.weight_change),
-        NONE if layer.changed_units is None else whole(layer.changed_units),
-        share(layer.change),
-        share(layer.linear_change),
-        cosine(layer.frobenius),
-        cosine(layer.gaussian),
-        rank(layer.outputs),
-        rank(layer.inputs),
-    )
+    return {
+        "weights": share(layer.weight_change),
+        "units": NONE if layer.changed_units is None else whole(layer.changed_units),
+        "change": share(layer.change),
+        "linear": share(layer.linear_change),
+        "frobenius": cosine(layer.frobenius),
+        "gaussian": cosine(layer.gaussian),
+        "outputs": rank(layer.outputs),
+        "inputs": rank(layer.inputs),
+    }

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from bilens.findings.rules.registry import find_rule
 from bilens.findings.rules.rule import ASSUMED, Format
 from bilens.records.attack import Attack
-from bilens.records.audit import Audit
+from bilens.records.audit import Audit, Contribution, Explanation
 from bilens.records.base import json_text
 from bilens.records.common import DataOrigin, Finding, JudgedCondition, ModelSummary, Value
 from bilens.records.conversion import Conversion
@@ -21,9 +21,10 @@ from bilens.records.layer_audit import LayerAudit
 from bilens.records.sweep_report import SweepSummary
 from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace
-from bilens.report.markup import ICONS, Column, badge, element, heads, paragraph, section, table
+from bilens.report.markup import ICONS, badge, element, keyed_table, paragraph, section
 from bilens.report.raster import Painter
 from bilens.report.text import (
+    NONE,
     Catalogue,
     fixed,
     per_mille,
@@ -155,6 +156,26 @@ def document_sha256(record: AnyReport) -> str:
     return hashlib.sha256(f"{json_text(record)}\n".encode()).hexdigest()
 
 
+def run_facts(record: AnyReport, original: AnyReport) -> dict[str, str]:
+    """Return what it takes to run the same again, as far as it is known.
+
+    `record` is what can be shown of the `original`.
+    """
+    run, source, data = record.reproduce, record.source, record.data
+    found = {
+        "command": run.command,
+        "seed": str(run.seed),
+        "file": source.path,
+        "weights": source.weights_sha256,
+        "data": "" if data is None else data.sha256,
+        "document": document_sha256(original),
+        "versions": ", ".join(f"{name} {version}" for name, version in run.versions.items()),
+        "hardware": run.hardware,
+        "date": run.date,
+    }
+    return {key: value for key, value in found.items() if value}
+
+
 @dataclass(frozen=True)
 class FindingLine:
     """One finding, or one condition, in words."""
@@ -190,8 +211,7 @@ def finding_line(t: Catalogue, kind: str, finding: Finding) -> FindingLine:
 
 def title_of(t: Catalogue, rule: str) -> str:
     """Return the name of a rule; of one that is not known, its id."""
-    key = f"rule.{rule}.title"
-    return t(key) if t.has(key) else rule
+    return t.sentences.get(f"rule.{rule}.title", rule)
 
 
 def rule_text(t: Catalogue, kind: str, finding: Finding, ending: str) -> str:
@@ -209,6 +229,8 @@ def rule_text(t: Catalogue, kind: str, finding: Finding, ending: str) -> str:
     }
     shares = [each for each, form in rule.values.items() if form == "share"]
     shown |= zip(shares, percents([float(values[each]) for each in shares], 0), strict=True)
+    if rule.id == "condition" and values["value"] != NONE:
+        shown["value"] = compared_number(shown["condition"], float(values["value"]))
     if rule.id == "coverage":
         shown |= read_percents(float(values["exact"]), float(values["approximate"]))
     return t(key, **shown)
@@ -223,8 +245,7 @@ def shown_value(t: Catalogue, form: Format, value: Value, toward: int = 0) -> st
     if form not in ("mode", "source"):
         return value
     prefix = "layers.difference.mode" if form == "mode" else "source"
-    keys = {one: f"{prefix}.{one}" for one in value.split(" and ")}
-    return t.listing([t(key) if t.has(key) else one for one, key in keys.items()])
+    return t.listing([t.word(prefix, one) for one in value.split(" and ")])
 
 
 def condition_lines(t: Catalogue, record: Judged | SweepSummary) -> list[FindingLine]:
@@ -236,24 +257,24 @@ def condition_line(t: Catalogue, item: JudgedCondition) -> FindingLine:
     outcome = "fail" if item.failed else "pass"
     key, value = "undecided", ""
     if item.value is not None:
-        toward = -1 if "<" in item.condition else 1
-        key, value = outcome, quantity(item.value, 4, toward)
+        key, value = outcome, compared_number(item.condition, item.value)
     return FindingLine(outcome, t(f"conditions.{key}", condition=item.condition, value=value))
+
+
+def compared_number(condition: str, value: float) -> str:
+    """Return the number of a condition, rounded so that it stays on its side of the limit."""
+    return quantity(value, 4, -1 if "<" in condition else 1)
 
 
 def exactness(t: Catalogue, record: Audit) -> Markup:
     """Return the differences between model and formula, and whether spectra are complete."""
     rows, (agrees, differs) = [], t.each("exactness", ("agrees", "differs"))
     for item in record.exactness:
-        key = f"exactness.{item.precision}"
-        name = t(key) if t.has(key) else item.precision
+        name = t.word("exactness", item.precision)
         errors = scientific(item.largest_error), scientific(item.relative_error)
         end = badge(t, *(("pass", agrees) if item.passed else ("fail", differs)))
         rows.append((name, *errors, scientific(item.tolerance, 0), end))
-    columns = heads(
-        *t.each("exactness", ("precision", "largest", "relative", "tolerance")),
-        Column(t("exactness.result"), numeric=False),
-    )
+    keys = "precision largest relative tolerance result"
     worst = scientific(max(reading.largest_residual for reading in record.classes))
     names = [reading.name for reading in record.classes if not reading.complete]
     if names:
@@ -264,7 +285,7 @@ def exactness(t: Catalogue, record: Audit) -> Markup:
         t,
         "exactness",
         paragraph(t("exactness.lead", inputs=whole(record.exactness[0].num_inputs))),
-        table(t, t("exactness.caption"), columns, rows),
+        keyed_table(t, "exactness", keys, rows, words="precision result"),
         paragraph(complete),
     )
 
@@ -307,3 +328,11 @@ def place(t: Catalogue, model: ModelSummary, weights: Sequence[float], *, brief:
         ends += [low - -third * length // 3, low - -(third + 1) * length // 3 - 1]
     box = dict(zip(("top", "bottom", "left", "right"), ends, strict=True))
     return name if brief else t("place.box", name=name, **box)
+
+
+def met_at(
+    t: Catalogue, model: ModelSummary, item: Explanation, pair: Contribution, *, brief: bool
+) -> str:
+    """Return where in an input an eigenvector is met most, in words."""
+    weights = [a * b for a, b in zip(pair.vector, item.image, strict=True)]
+    return place(t, model, weights, brief=brief)

@@ -48,7 +48,7 @@ def people_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]
     notes = [one for one in found.entries if one.action == "note"]
     for key, lines in (
         ("judged", judged_lines(t, record)),
-        ("labels", [label_line(t, one, weights, names) for one in named]),
+        ("labels", [said_line(t, one, names, weights) for one in named]),
         ("notes", [said_line(t, one, names) for one in notes]),
     ):
         if lines:
@@ -86,14 +86,11 @@ def judged(t: Catalogue, entry: Entry, state: Judgement, identity: Identity | No
     return t(f"people.{state}{ends}", until=entry.until or "", parts=parts)
 
 
-def label_line(t: Catalogue, entry: Entry, weights: str, names: Sequence[str]) -> str:
-    line = said_line(t, entry, names)
-    return line if entry.weights_sha256 == weights else t("people.earlier", line=line)
-
-
-def said_line(t: Catalogue, entry: Entry, names: Sequence[str]) -> str:
-    what = subject_name(t, entry.subject, names)
-    return t("people.said", what=what, text=entry.text, author=entry.author, day=entry.date[:10])
+def said_line(t: Catalogue, entry: Entry, names: Sequence[str], weights: str | None = None) -> str:
+    """Return what somebody said, marked where it is to be of some weights and is of others."""
+    said = {"what": subject_name(t, entry.subject, names), "text": entry.text}
+    line = t("people.said", **said, author=entry.author, day=entry.date[:10])
+    return line if weights in (None, entry.weights_sha256) else t("people.earlier", line=line)
 
 
 def subject_name(t: Catalogue, subject: str, names: Sequence[str] = ()) -> str:

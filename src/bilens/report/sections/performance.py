@@ -15,6 +15,7 @@ from bilens.report.markup import (
     element,
     heading,
     items,
+    keyed_table,
     paragraph,
     quiet,
     section,
@@ -72,13 +73,12 @@ def interval(share: Share | None) -> str:
 
 def classification(t: Catalogue, found: Performance, answers: Classification) -> Iterator[Markup]:
     names = clean_names(found.names)
-    columns = t.each("performance.classes", ("class", "rows", "recall", "precision", "auc", "ap"))
     rows: list[Sequence[Content]] = []
     for name, one in zip(names, answers.classes, strict=True):
         count = 0 if one.recall is None else one.recall.total
         shares = [interval(one.recall), interval(one.precision)]
         rows.append([name, whole(count), *shares, known(one.auc), known(one.average_precision)])
-    yield table(t, t("performance.classes.caption"), columns, rows)
+    yield keyed_table(t, "performance.classes", "class rows recall precision auc ap", rows)
     if answers.confusion:
         rows = [
             [name, *(bar(counts, row, column) for column in range(len(names)))]
@@ -116,10 +116,9 @@ def mistakes(t: Catalogue, found: Performance) -> Markup:
             alt = t("performance.mistakes.alt", row=row)
             picture = painter.image(one.image)
             rows[-1].append(element("img", class_="input", src=picture, alt=alt, width=72))
-    keys = ["row", "target", "predicted", "residual" if found.regression else "confidence"]
-    keys += ["image"] if painter is not None and found.mistakes[0].image is not None else []
-    columns = t.each("performance.mistakes", keys)
-    return table(t, t("performance.mistakes.caption"), columns, rows)
+    keys = f"row target predicted {'residual' if found.regression else 'confidence'}"
+    keys += " image" if painter is not None and found.mistakes[0].image is not None else ""
+    return keyed_table(t, "performance.mistakes", keys, rows)
 
 
 def approximation(t: Catalogue, found: Performance) -> Iterator[Markup]:

@@ -26,7 +26,7 @@ from bilens.report.markup import (
 )
 from bilens.report.plot import Scale, sign_class
 from bilens.report.raster import Painter
-from bilens.report.sections.overview import place
+from bilens.report.sections.overview import met_at
 from bilens.report.text import Catalogue, adding_up, decimals, fixed, signed, signed_quantity, whole
 
 KINDS: Final = ("typical", "narrow", "wrong", "asked")
@@ -34,14 +34,8 @@ BADGES: Final = {"right": "pass", "wrong": "fail", "unknown": "info"}
 NAMED = 2  # eigenvectors named in a sentence
 
 
-@dataclass(frozen=True)
-class Part:
-    """One part of a score, before it is drawn."""
-
-    name: Markup
-    value: float
-    eigenvalue: str = ""
-    overlap: str = ""
+# what adds to a score: its name, eigenvalue and overlap, and its value
+Part = tuple[tuple[Markup, str, str], float]
 
 
 @dataclass(frozen=True)
@@ -60,9 +54,7 @@ class Reader:
         return decimals(self.item.scores)
 
     def where(self, pair: Contribution, *, brief: bool = False) -> str:
-        """Return where in this input an eigenvector is met, in words."""
-        weights = [a * b for a, b in zip(pair.vector, self.item.image, strict=True)]
-        return place(self.t, self.model, weights, brief=brief)
+        return met_at(self.t, self.model, self.item, pair, brief=brief)
 
 
 def predictions(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> Markup:
@@ -181,7 +173,7 @@ def sum_tables(reader: Reader) -> Iterator[Markup]:
     first = (reader.item.predicted, reader.item.label)
     scores = sorted(reader.item.classes, key=lambda score: score.index not in first)
     parts = [[*parts_of(reader, score)] for score in scores]
-    x = running_scale([[part.value for part in of_class] for of_class in parts])
+    x = running_scale([[value for _, value in of_class] for of_class in parts])
     for score, of_class in zip(scores, parts, strict=True):
         yield sum_table(reader, score, of_class, x)
 
@@ -189,12 +181,11 @@ def sum_tables(reader: Reader) -> Iterator[Markup]:
 def sum_table(reader: Reader, score: ClassScore, parts: Sequence[Part], x: Scale) -> Markup:
     """Return one row for each part of a score, and the running sum beside it."""
     t, digits, rows, start = reader.t, reader.digits, [], 0.0
-    rounded = adding_up([part.value for part in parts], digits)
-    for part, shown in zip(parts, rounded, strict=True):
-        strip = running_strip(t, x, start, part.value, sign_class(part.value), digits)
-        value = signed(shown, digits)
-        rows.append((part.name, part.eigenvalue, part.overlap, value, strip))
-        start += part.value
+    rounded = adding_up([value for _, value in parts], digits)
+    for (cells, value), shown in zip(parts, rounded, strict=True):
+        strip = running_strip(t, x, start, value, sign_class(value), digits)
+        rows.append((*cells, signed(shown, digits), strip))
+        start += value
     total = signed(score.score, digits)
     caption = t("predictions.class_caption", name=reader.names[score.index], score=total)
     tags = (
@@ -234,7 +225,7 @@ def parts_of(reader: Reader, score: ClassScore) -> Iterator[Part]:
         title = element("span", t("predictions.eigenvector", rank=pair.rank, place=where))
         drawn = element("span", image, title, class_="part")
         overlap = signed(pair.overlap, digits)
-        yield Part(drawn, pair.value, signed_quantity(pair.eigenvalue), overlap)
+        yield (drawn, signed_quantity(pair.eigenvalue), overlap), pair.value
     others = reader.model.d_input - len(score.contributions)
     rest = []
     if others > 0:
@@ -245,4 +236,5 @@ def parts_of(reader: Reader, score: ClassScore) -> Iterator[Part]:
         rest.append((t("predictions.linear"), score.linear))
         rest.append((t("predictions.constant"), score.constant))
     for words, value in rest:
-        yield Part(element("span", element("span", words, class_="words"), class_="part"), value)
+        name = element("span", element("span", words, class_="words"), class_="part")
+        yield (name, "", ""), value

@@ -15,6 +15,7 @@ from bilens.report.markup import (
     heading,
     items,
     joined,
+    keyed_table,
     paragraph,
     quiet,
     section,
@@ -25,7 +26,7 @@ from bilens.report.sections.decision import listed
 from bilens.report.sections.overview import Page, condition_lines, file_facts, finding_line, mark
 from bilens.report.text import NONE, Catalogue, fixed, quantity, signed, signed_quantity, whole
 
-COLUMNS = ("number", "count", "least", "low", "median", "high", "largest", "far")
+COLUMNS = "number count least low median high largest far"
 COUNTS = ("found", "refused", "failed", "missing")
 SEEING = ("fit", "decompose", "convert")  # read on what the layers see, where that is given
 SPARSE = 16  # cells for each row, from which a map would be empty
@@ -66,8 +67,7 @@ def results(t: Catalogue, record: SweepSummary) -> str:
 
 def label(t: Catalogue, one: SweptNumber | NumberChange) -> str:
     """Return what a number is called, behind its task."""
-    key = f"sweep.number.{one.name}"
-    return f"{one.task} · {t(key) if t.has(key) else one.name}"
+    return f"{one.task} · {t.word('sweep.number', one.name)}"
 
 
 def four(value: float) -> str:
@@ -94,9 +94,10 @@ def numbers(t: Catalogue, record: SweepSummary) -> Markup:
             five = map(four, kind.quantiles)
             rows.append((of_kind, whole(kind.count), *five, far))
             name = ""
-    lead, caption = t.each("sweep.numbers", ("lead", "caption"))
-    body = table(t, caption, t.each("sweep.numbers", COLUMNS), rows, class_="layers")
-    return section(t, "sweep.numbers", paragraph(lead), drawings(drawn), body) if rows else Markup()
+    if not rows:
+        return Markup()
+    body = keyed_table(t, "sweep.numbers", COLUMNS, rows, class_="layers")
+    return section(t, "sweep.numbers", paragraph(t("sweep.numbers.lead")), drawings(drawn), body)
 
 
 def scores(record: SweepSummary, one: SweptNumber) -> list[float | None]:
@@ -167,8 +168,7 @@ def checks(t: Catalogue, record: SweepSummary) -> Markup:
 def coverage(t: Catalogue, record: SweepSummary) -> Markup:
     """Return what there is of each task, why the rest is not there, and what nobody looked at."""
     rows = [[one.task, *(whole(getattr(one, x)) for x in COUNTS)] for one in record.tasks]
-    columns = t.each("sweep.coverage", ("task", *COUNTS))
-    blocks: list[Content] = [table(t, t("sweep.coverage.caption"), columns, rows)]
+    blocks: list[Content] = [keyed_table(t, "sweep.coverage", f"task {' '.join(COUNTS)}", rows)]
     if record.reasons:
         why = (reason_line(t, one) for one in record.reasons)
         blocks += [heading(t("sweep.coverage.why")), items(why, "sentences")]

@@ -30,6 +30,7 @@ from bilens.report.markup import (
     heads,
     items,
     joined,
+    keyed_table,
     link,
     paragraph,
     quiet,
@@ -149,8 +150,7 @@ def columns(t: Catalogue, record: TableAudit) -> Markup:
         sizes = signed_quantity(item.constant), quantity(item.variance**0.5)
         shares = percents([item.linear_share, item.square_share, item.pair_share], 0)
         cells.append((name, *sizes, *shares))
-    keys = ("output", "mean", "deviation", "linear_share", "square_share", "pair_share")
-    head = t.each("table.columns", keys)
+    keys = "output mean deviation linear_share square_share pair_share"
     unit, scale = t(f"table.unit.{unit_of(record)}"), t(f"table.scale.{record.model.task}")
     cards = (
         output_card(t, record, item, is_open=position < OPEN)
@@ -160,7 +160,7 @@ def columns(t: Catalogue, record: TableAudit) -> Markup:
         t,
         "table.columns",
         paragraph(f"{t('table.columns.lead')} {unit} {scale}"),
-        table(t, t("table.columns.caption"), head, cells),
+        keyed_table(t, "table.columns", keys, cells),
         worst_case(t, record),
         *cards,
     )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from statistics import median
-from typing import Any
+from typing import Any, Final
 
 from markupsafe import Markup
 
@@ -60,10 +60,19 @@ SHOWN_RANK = 2  # eigenvectors, the paper's choice
 MOST_CLUSTERS, MOST_MEMBERS = 10, 20
 LIMITS = ("exact", "norm", "direct", "selection", "meaning")
 LATENT_LIMITS = ("sae", "measured", "causal")
-RANKED = (
-    *("score", "null_score", "p_value", "pair_share", "sign_contrast", "interaction_share"),
-    *("positive", "negative", "correlation", "density"),
-)
+Shown = Callable[[Any], str]
+RANKED: Final[Mapping[str, tuple[str, Shown]]] = {  # column: field, and how it is said
+    "score": ("score", partial(fixed, digits=3)),
+    "null_score": ("null_score", partial(fixed, digits=3)),
+    "p_value": ("p_value", fixed),
+    "pair_share": ("pair_share", percent),
+    "sign_contrast": ("sign_contrast", fixed),
+    "interaction_share": ("interaction_share", percent),
+    "positive": ("positive", signed_quantity),
+    "negative": ("negative", signed_quantity),
+    "correlation": ("correlation_active", fixed),
+    "density": ("density", partial(percent, digits=2)),
+}
 
 
 def trace_page(t: Catalogue, record: Trace) -> Page:
@@ -119,7 +128,8 @@ def layer(t: Catalogue, record: Trace) -> Markup:
         count=whole(found.num_inputs),
     )
     if record.saes:
-        hooks = (Column(hook_name(sae.hook)) for sae in record.saes)
+        breaks = Markup(".<wbr>")  # the name of a hook may break after each dot
+        hooks = (Column(Markup("{}").format(breaks.join(x.hook.split(".")))) for x in record.saes)
         columns = heads(t("trace.layer.quantity"), *hooks)
         parts = [
             table(t, t("trace.layer.caption"), columns, sae_rows(t, record.saes)),
@@ -129,33 +139,20 @@ def layer(t: Catalogue, record: Trace) -> Markup:
     return section(t, "trace.layer", paragraph(error), norm, *parts)
 
 
-def hook_name(name: str) -> Markup:
-    """Return the name of a hook, which may break after each dot."""
-    return Markup("{}").format(Markup(".<wbr>").join(name.split(".")))
-
-
 def sae_rows(t: Catalogue, saes: Sequence[TracedSAE]) -> Iterator[list[str]]:
     """Yield one row for each number of the autoencoders, with a value for each of them."""
-    three, four = partial(fixed, digits=3), partial(fixed, digits=4)
-    share = partial(defined, t, show=percent)
-    shown: Mapping[str, Callable[[Any], str]] = {
-        "nmse": three,
-        "fvu": three,
-        "l0": partial(fixed, digits=1),
-        "dead": percent,
-        "loss": four,
-        "loss_patched": four,
-        "loss_added": partial(signed, digits=4),
-        "loss_zero": four,
-        "loss_mean": four,
-        "recovered_from_zero": share,
-        "recovered_from_mean": share,
-    }
+    shown: dict[str, Shown] = dict.fromkeys(("nmse", "fvu"), partial(fixed, digits=3))
+    shown |= {"l0": partial(fixed, digits=1), "dead": percent}
+    losses = ("loss", "loss_patched", "loss_added", "loss_zero", "loss_mean")
+    shown |= dict.fromkeys(losses, partial(fixed, digits=4))
+    shown["loss_added"] = partial(signed, digits=4)
+    shown |= dict.fromkeys(("recovered_from_zero", "recovered_from_mean"), percent)
     yield [t("trace.sae.latents"), *(whole(sae.num_latents) for sae in saes)]
     yield [t("trace.sae.k"), *(whole(sae.k) for sae in saes)]
     yield [t("trace.sae.sign"), *(t(f"trace.sae.{sae.sign}") for sae in saes)]
     for key, show in shown.items():
-        yield [t(f"trace.sae.{key}"), *(show(getattr(sae.metrics, key)) for sae in saes)]
+        values = (getattr(sae.metrics, key) for sae in saes)
+        yield [t(f"trace.sae.{key}"), *(defined(t, value, show) for value in values)]
 
 
 def output_names(record: Trace) -> dict[int, str]:
@@ -210,20 +207,9 @@ def told_from_chance(t: Catalogue, record: Trace) -> str:
     return t(key, **numbers, **ends, level=percent(null.level), seed=record.seed)
 
 
-def ranked_numbers(t: Catalogue, one: RankedLatent) -> tuple[str, ...]:
+def ranked_numbers(t: Catalogue, one: RankedLatent) -> list[str]:
     """Return the numbers of an output latent, in the order of `RANKED`."""
-    return (
-        fixed(one.score, 3),
-        defined(t, one.null_score, lambda value: fixed(value, 3)),
-        defined(t, one.p_value, fixed),
-        percent(one.pair_share),
-        fixed(one.sign_contrast, 2),
-        percent(one.interaction_share),
-        signed_quantity(one.positive),
-        signed_quantity(one.negative),
-        defined(t, one.correlation_active, fixed),
-        percent(one.density, 2),
-    )
+    return [defined(t, getattr(one, name), show) for name, show in RANKED.values()]
 
 
 def cluster_lines(t: Catalogue, record: Trace) -> list[str]:
@@ -347,11 +333,15 @@ def causal(
     content = heading(head, level) + paragraph(behaviour)
     if not checks:
         return content
+
+    def null_range(shares: Sequence[float]) -> str:
+        return interval(Interval(median(shares), min(shares), max(shares)), percent)
+
     rows: Mapping[str, Callable[[CausalCheck], str]] = {
         "share": lambda check: interval(check.share, percent),
         "random": lambda check: interval(check.random_share, percent),
-        "null": lambda check: null_range(t, check),
-        "confirmed": lambda check: confirmed(t, check),
+        "null": lambda check: defined(t, check.null_shares or None, null_range),
+        "confirmed": lambda check: defined(t, check.confirmed, lambda x: t("yes" if x else "no")),
         "before": lambda check: interval(check.before, fixed),
         "after": lambda check: interval(check.after, fixed),
         "directions": lambda check: whole(check.num_directions),
@@ -363,20 +353,6 @@ def causal(
         for name, show in rows.items()
     )
     return content + table(t, "", columns, cells, class_="checks", label=head)
-
-
-def null_range(t: Catalogue, check: CausalCheck) -> str:
-    """Return the median, least and largest share that random dictionaries reach."""
-    if not check.null_shares:
-        return t("trace.undefined")
-    found = Interval(median(check.null_shares), min(check.null_shares), max(check.null_shares))
-    return interval(found, percent)
-
-
-def confirmed(t: Catalogue, check: CausalCheck) -> str:
-    if check.confirmed is None:
-        return t("trace.undefined")
-    return t("yes" if check.confirmed else "no")
 
 
 def losses(t: Catalogue, check: CausalCheck) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
@@ -60,8 +61,8 @@ def circuit_anchor(latent: int) -> str:
     return f"circuit-{latent}"
 
 
-def defined(t: Catalogue, value: float | None, show: Callable[[float], str] = fixed) -> str:
-    """Return a number, or the word for what is not defined."""
+def defined(t: Catalogue, value: Any, show: Callable[[Any], str] = fixed) -> str:
+    """Return what is known as a text, or the word for what is not defined."""
     return t("trace.undefined") if value is None else show(value)
 
 
