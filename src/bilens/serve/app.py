@@ -18,13 +18,12 @@ from bilens.records.base import displayable, to_json
 from bilens.report.reports import SavedReport
 from bilens.report.summary import render_summary
 from bilens.report.text import LANGUAGES
-from bilens.serve import endpoints, job_pages
+from bilens.serve import endpoints
 from bilens.serve.compare_page import compare_page
 from bilens.serve.comparison import COMPARE, comparison
 from bilens.serve.endpoint import API, KEY, Asked, Endpoint, openapi
-from bilens.serve.events import Events
 from bilens.serve.folder import ServedFolder
-from bilens.serve.guard import POLICY, STREAM, Guard
+from bilens.serve.guard import POLICY, Guard
 from bilens.serve.inside import MissingError, without_paths
 from bilens.serve.pages import (
     MODEL_VIEWS,
@@ -57,7 +56,6 @@ def build_app(
     served: ServedFolder, hosts: list[str], token: str | None = None, needed: bool = True
 ) -> Guard:
     """Return the explorer of a folder as an ASGI application; hosts and token are `Guard`'s."""
-    events = Events(served)
 
     def page(
         find: Callable[[ServedFolder, Asked], Found], draw: Callable[..., str], policy: str = POLICY
@@ -123,11 +121,7 @@ def build_app(
         "/compare": page(
             lambda served, asked: comparison(served, COMPARE.asked({}, asked.query)), compare_page
         ),
-        "/jobs": page(job_pages.overview, job_pages.jobs_page),
-        "/jobs/{number:int}": page(job_pages.one_job, job_pages.job_page),
-        "/models/{key}/jobs": page(job_pages.model_jobs, job_pages.model_jobs_page),
         "/static/{name}": static,
-        STREAM: events.answer,
         f"{API}/openapi.json": described,
     }
     routes = [Route(path, answer) for path, answer in pages.items()]
@@ -135,14 +129,14 @@ def build_app(
         path = f"{API}{one.path.replace('{number}', '{number:int}')}"
         routes.append(Route(path, as_json(one), methods=[one.method]))
     handlers = dict.fromkeys((HTTPException, *REFUSED, Exception), failed)
-    app = Starlette(routes=routes, exception_handlers=handlers, lifespan=events.watched)
+    app = Starlette(routes=routes, exception_handlers=handlers)
     slow = [(one.address, one.slow) for one in endpoints.ENDPOINTS if one.slow]
     slow.append((re.compile("/compare"), COMPARE.slow))
 
     def refused(request: Request, status: int, told: str) -> str:
         return failure_page(status, told, lang_of(request))
 
-    return Guard(app, hosts, token, needed, events.close, refused, slow)
+    return Guard(app, hosts, token, needed, served.runs.close, refused, slow)
 
 
 def overview(served: ServedFolder, asked: Asked) -> Callable[[str, str], str]:

@@ -41,7 +41,7 @@ from bilens.serve.pages import NAMES, PALETTE, REPORT_STYLES, SCRIPTS, STATIC, S
 HOST = "127.0.0.1:1"  # that the pages are asked of, in this process
 LARGEST = 5_000_000  # bytes of the file
 SPARE = 2000  # bytes that are not counted one by one
-LEFT_OUT = re.compile(r"(/models/\w+)?/(jobs(/.*)?|text)")  # what needs a server
+LEFT_OUT = re.compile(r"/models/\w+/text")  # what needs a server
 COMPARED = re.compile(r"/compare/(\w+)/(\w+)")
 SUMMARY = re.compile(r"/models/\w+/summary")
 DOCUMENT = re.compile(r"/models/\w+/summary|/(audits|reports)/\w+")  # files of their own
