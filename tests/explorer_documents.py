@@ -8,22 +8,17 @@ from msgspec import structs
 from bilens.findings.rules.registry import REGISTRY
 from bilens.records.common import Finding, JudgedCondition
 from bilens.records.comparison import ComparedModel, ComparedRule, Comparison
-from bilens.records.explorer import ModelPage, ModelRow, Overview, ReportRow
-from bilens.records.history import Action, Change, Direction, Entry, Measured, PastAudit
-from bilens.records.jobs import (
-    Choices,
-    Command,
-    Ended,
-    Job,
-    JobList,
-    JobPage,
-    ModelJobs,
-    NamedFile,
-    NotOffered,
+from bilens.records.explorer import (
+    AuditRun,
+    Failed,
+    ModelPage,
+    ModelRow,
+    Overview,
     Refused,
-    State,
-    Unfit,
+    ReportRow,
+    RunState,
 )
+from bilens.records.history import Action, Change, Direction, Entry, Measured, PastAudit
 from bilens.records.language_views import TracePage
 from bilens.records.layer_audit import Difference
 from bilens.report.reports import AuditReport, TraceReport
@@ -150,30 +145,16 @@ WEIGHTS = structs.replace(
 )
 
 
-def job(number: int, command: str = "audit", state: str = "done", **more: object) -> Job:
-    return Job(number, command, "mnist", (command, "--", "mnist"), state, DAY, **more)  # type: ignore[arg-type]
-
-
 CODES = (2, 3, 4, 5, 70, 99, -9, -15)
-JOBS = (
-    *(job(1, command, report="/audits/1") for command in get_args(Command)),
-    *(job(2, state=state, told="Layer 1: 3/9", total=9) for state in get_args(State)),
-    job(2, state="running"),
-    *(job(3, state="failed", code=code) for code in CODES),
+WHYS = (*get_args(Failed)[1:], *get_args(Refused))
+RUNS = (
+    *(AuditRun(state=state, said="Layer 1: 3/9", total=9) for state in get_args(RunState)[2:]),
+    *(AuditRun(state=state) for state in ("ready", "running")),
+    AuditRun(state="done", report="/audits/1"),
+    *(AuditRun(state="failed", code=code) for code in CODES),
+    *(AuditRun(state="failed", why=why, about="1") for why in WHYS),
+    *(AuditRun(state="refused", why=why, about="1") for why in get_args(Refused)),
 )
-FILES = (NamedFile("1a", "rows.csv"),)
-WHYS = (*get_args(Ended), *get_args(Refused))
-MODEL_JOBS = ModelJobs(
-    page=MODEL,
-    jobs=(*JOBS, *(job(4, state="failed", why=why) for why in WHYS)),
-    choices=Choices(data=FILES, texts=(), saes=()),
-)
-UNFIT_JOBS = structs.replace(
-    MODEL_JOBS,
-    not_offered=tuple(NotOffered("trace", why, "why") for why in get_args(Unfit)),
-)
-NO_JOBS = JobList(jobs=())
-JOB = JobPage(job=job(1), output=("half",), messages=("Layer 1: 3/9",))
 TRACE_PAGE = TracePage(
     report="4d", name="trace.json", model="1a", trace=TraceReport(make_trace()).record
 )

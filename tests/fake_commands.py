@@ -1,4 +1,4 @@
-"""A Python that runs keepers of jobs as they are, and in place of `bilens` what a test planned.
+"""A Python that runs, in place of `bilens audit`, what a test planned.
 
 What is planned lies in the folder as `plan.json`, by the name of the model: a list of steps. Each
 command writes its own start and end into `ran.txt`.
@@ -6,7 +6,6 @@ command writes its own start and end into `ran.txt`.
 
 import json
 import os
-import runpy
 import signal
 import stat
 import sys
@@ -18,36 +17,26 @@ SOURCE = """#!{python} -P
 import sys
 sys.path[:0] = {path!r}
 import fake_commands
-fake_commands.main({own!r})
+fake_commands.main()
 """
 
 
 def install(place: Path) -> str:
     """Write such a Python; return its path."""
-    place.write_text(SOURCE.format(python=sys.executable, path=sys.path, own=str(place)))
+    place.write_text(SOURCE.format(python=sys.executable, path=sys.path))
     place.chmod(place.stat().st_mode | stat.S_IXUSR)
     return str(place)
 
 
-def main(own: str) -> None:
+def main() -> None:
     _, safe, _, module, *arguments = sys.argv
-    assert safe == "-P"  # else what lies in the folder is imported
-    if module == "bilens":
-        command(arguments)
-        return
-    sys.executable = own
-    sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__")
-
-
-def command(arguments: list[str]) -> None:
+    assert (safe, module) == ("-P", "bilens")  # else what lies in the folder is imported
     steps: list[list[Any]] = json.loads(Path("plan.json").read_text())[arguments[-1]]
     mark("start", arguments[-1])
     for what, *values in steps:
-        if what in ("say", "print"):
-            stream = sys.stderr if what == "say" else sys.stdout
-            stream.write(f"{values[0]}\n")
-            stream.flush()
+        if what == "say":
+            sys.stderr.write(f"{values[0]}\n")
+            sys.stderr.flush()
         elif what == "sleep":
             time.sleep(values[0])
         elif what == "ignore":
@@ -57,7 +46,7 @@ def command(arguments: list[str]) -> None:
         elif what == "kill":
             os.kill(os.getpid(), values[0])
     mark("end", arguments[-1])
-    sys.exit(steps[-1][1] if steps[-1][0] == "exit" else 0)
+    sys.exit(steps[-1][1] if steps and steps[-1][0] == "exit" else 0)
 
 
 def remember() -> None:

@@ -9,6 +9,7 @@ import string
 from importlib.resources import files
 
 import pytest
+from msgspec import structs
 
 import evidence_documents
 import explorer_documents
@@ -35,7 +36,6 @@ from bilens.report.terminal import audit_table, verdict_lines
 from bilens.report.text import LANGUAGES, Catalogue, load_catalogue
 from bilens.serve.compare_page import compare_page
 from bilens.serve.export import as_copy, linked, without_page
-from bilens.serve.job_pages import job_page, jobs_page, model_jobs_page
 from bilens.serve.pages import (
     MODEL_VIEWS,
     SCRIPTS,
@@ -106,7 +106,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         "summary",
     ):
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
-    for module in ("pages", "job_pages", "compare_page", "export"):
+    for module in ("pages", "compare_page", "export"):
         monkeypatch.setattr(f"bilens.serve.{module}.load_catalogue", lambda _lang: recorder)
     linked(as_copy(without_page("en", 2), "en"), set(), "en")
     for overview in (explorer_documents.OVERVIEW, explorer_documents.EMPTY):
@@ -116,10 +116,8 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     for view in MODEL_VIEWS:
         view_page(explorer_documents.MODEL, "en", "", view)
         view_page(explorer_documents.UNKNOWN, "en", "", view)
-    model_jobs_page(explorer_documents.MODEL_JOBS, "en", "")
-    model_jobs_page(explorer_documents.UNFIT_JOBS, "en", "")
-    jobs_page(explorer_documents.NO_JOBS, "en", "")
-    job_page(explorer_documents.JOB, "en", "")
+    for run in explorer_documents.RUNS:
+        model_page(structs.replace(explorer_documents.MODEL, run=run), "en", "")
     circuits_page(explorer_documents.TRACE_PAGE, "en", "")
     for status in (400, 404, 500, 503):
         failure_page(status, "why", "en")

@@ -2,15 +2,14 @@
 
 Broken once: with the first files of a model looked at alone, with no second look after a model or
 rows were read, with one lock for all models, with links inside a data folder followed, with
-messages as commands wrote them, with the process of a record believed, with an adapter's base not
-looked at, with `file:` let through, with a quoted path ended by its first space, with a path ended
-by any of `,=(;`, with the words of a command cut as one text, with every text of a document cut,
-with the command of an audit told by the overview, with "" and "." as the base of an adapter.
+messages as commands wrote them, with an adapter's base not looked at, with `file:` let through,
+with a quoted path ended by its first space, with a path ended by any of `,=(;`, with the words of a
+command cut as one text, with every text of a document cut, with the command of an audit told by the
+overview, with "" and "." as the base of an adapter.
 """
 
 import json
 import os
-import subprocess
 import threading
 from contextlib import nullcontext
 from dataclasses import replace
@@ -20,9 +19,8 @@ import pytest
 
 import bilens as bl
 import tiny
-from bilens.base.errors import FileError, UsageError
+from bilens.base.errors import FileError
 from bilens.io.loaded_model import LoadedModel
-from bilens.records.jobs import NewJob
 from bilens.records.layer_audit import (
     BaselineSource,
     Difference,
@@ -30,11 +28,10 @@ from bilens.records.layer_audit import (
     WholeDifference,
 )
 from bilens.report.reports import AuditReport
-from bilens.serve import jobs as queues, models, trial_inputs
+from bilens.serve import models, trial_inputs
 from bilens.serve.folder import ServedFolder, id_of
 from bilens.serve.inside import command_told, files_of, state_of, told, without_paths
-from bilens.serve.job_lines import RefusedError, check_file
-from bilens.serve.jobs import Jobs
+from bilens.serve.recorded_command import RefusedError, check_file
 from commands import model_folder
 from report_documents import make_document
 
@@ -128,21 +125,14 @@ def test_one_model_waits_for_no_other(folder: Path, monkeypatch: pytest.MonkeyPa
     assert len(both) == 2
 
 
-def test_a_job_reads_no_link_inside_a_data_folder(folder: Path) -> None:
+def test_an_audit_reads_no_link_inside_a_data_folder(folder: Path) -> None:
     raw = folder / "lk" / "raw"
     raw.mkdir(parents=True)
     (raw / "train-images-idx3-ubyte").touch()
-    served = ServedFolder(folder)
-    asked = NewJob(command="audit", model=id_of("a"), data=id_of("lk/raw"))
-    job = served.start(asked)
-    assert job is not None
+    check_file(folder, "lk/raw")
     (raw / "t10k-images-idx3-ubyte.gz").symlink_to(folder.parent / "secret.csv")
-    with pytest.raises(UsageError, match="leads out of the folder"):
-        served.start(asked)
-    served.jobs.advance()  # what waited is looked at again
-    page = served.jobs.page(job.number)
-    assert page is not None
-    assert (page.job.state, page.job.why, page.job.about) == ("failed", "outside", "lk/raw")
+    with pytest.raises(RefusedError, match="leads out of the folder"):
+        check_file(folder, "lk/raw")
 
 
 def test_no_place_of_the_machine_is_told(folder: Path) -> None:
@@ -166,10 +156,6 @@ def test_no_place_of_the_machine_is_told(folder: Path) -> None:
         ("Layer 1: 3/9, see https://x.example/a/b", "Layer 1: 3/9, see https://x.example/a/b"),
     ):
         assert without_paths(text, folder) == wanted
-    jobs = Jobs(folder)
-    job = jobs.add("certify", "a", ("certify", "--", "a"))
-    jobs.path(job.number, "err").write_text("error: a is a link to /srv/private/m.safetensors.\n")
-    assert jobs.last_line(job.number) == "a is a link to m.safetensors."
 
 
 def test_a_command_is_cut_word_by_word(folder: Path) -> None:
@@ -275,25 +261,3 @@ def test_a_base_of_the_folder_is_a_part_of_its_adapter(folder: Path) -> None:
     before = state_of(folder, folder / "adapter")
     os.utime(folder / "a" / "model.safetensors", ns=(1, 1))
     assert state_of(folder, folder / "adapter") != before
-
-
-def test_a_process_that_holds_no_slot_is_left_alone(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    jobs, killed = Jobs(folder), []
-    monkeypatch.setattr(os, "killpg", lambda *signal: killed.append(signal))
-    job = jobs.add("certify", "a", ("certify", "--", "a"))
-    monkeypatch.setattr(queues, "keep", lambda *_: None)
-    place = jobs.path(job.number, "json")
-    kept = json.loads(place.read_text())
-    kept["job"]["state"] = "running"
-    other = subprocess.Popen(["sleep", "60"], start_new_session=True)  # noqa: S607 - of a test
-    place.write_text(json.dumps(kept | {"pid": other.pid}))
-    with jobs._slot(), other:
-        with pytest.raises(UsageError, match="none of this job"):
-            jobs.cancel(job.number)
-        assert killed == []
-        place.write_text(json.dumps(kept | {"pid": os.getpgid(0)}))
-        jobs.cancel(job.number)
-        other.kill()
-    assert len(killed) == 1

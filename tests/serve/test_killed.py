@@ -1,10 +1,10 @@
-"""kill -9 of servers, keepers and commands at many points: what was confirmed is there afterwards.
+"""kill -9 of servers and audits at many points: what was confirmed is there afterwards.
 
-Broken once: with the job's file written in place and in two halves, with the slot not handed on,
-with `synchronous` off and the entry answered before it is in the file, with live jobs left as they
-are.
+Broken once: with the lock not handed on, with `synchronous` off and the entry answered before it is
+in the file.
 """
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -14,9 +14,10 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ import bilens as bl
 import fake_commands
 import tiny
 from bilens.records.explorer import id_of
-from bilens.serve.jobs import ENDED, Jobs
+from bilens.serve.audit_runs import LIVE, LOCK
 from commands import model_folder
 from report_documents import audit_of, failed
 
@@ -66,7 +67,6 @@ class Server:
     process: Any = None
     address: str = ""
     confirmed: dict[int, str] = field(default_factory=dict)  # number of an entry → its text
-    asked: list[int] = field(default_factory=list)  # numbers of jobs
 
     def start(self) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -81,11 +81,20 @@ class Server:
         os.kill(self.process.pid, signal.SIGKILL)
         self.process.join()
 
-    def wait_for_a_keeper(self) -> None:
+    def audit(self) -> None:
+        self.post(f"/models/{id_of('mnist')}/audit")
+
+    def state(self) -> dict[str, Any]:
+        url = f"{self.address}/models/{id_of('mnist')}/audit"
+        found: dict[str, Any] = httpx.get(url, trust_env=False, timeout=SOON).json()
+        return found
+
+    def wait_for_the_end(self) -> dict[str, Any]:
         end = time.monotonic() + SOON
-        while not any(one["pid"] and one["job"]["ended"] is None for one in records(self.folder)):
+        while (found := self.state())["state"] in LIVE:
             assert time.monotonic() < end
-            time.sleep(0.01)
+            time.sleep(0.02)
+        return found
 
     def post(self, path: str, **body: Any) -> dict[str, Any] | None:
         headers = {"authorization": f"Bearer {TOKEN}"}
@@ -117,7 +126,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     report = audit_of(folder / "mnist", failed(), weights_sha256=weights)
     report.to_json(folder / "document.json")
     bl.History(folder).add(report.record)
-    steps = [["say", "Layer 1: 1/2"], ["sleep", 0.1], ["print", "half"], ["remember"]]
+    steps = [["say", "Layer 1: 1/2"], ["sleep", 0.1], ["remember"]]
     (folder / "plan.json").write_text(json.dumps({"mnist": steps}))
     found = Server(folder, fake_commands.install(tmp_path / "python"))
     found.start()
@@ -125,24 +134,22 @@ def server(tmp_path: Path) -> Iterator[Server]:
     found.kill()
 
 
-def records(folder: Path) -> list[dict[str, Any]]:
-    """The jobs as they lie on the disk; each can be read at any moment."""
-    return [json.loads(one.read_text()) for one in Jobs(folder).place.glob("[0-9]*.json")]
+def commands(folder: Path) -> list[int]:
+    """The processes that audit in a folder."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (each / "cwd").readlink() == folder:
+                found.append(int(each.name))
+    return found
 
 
-def victims(server: Server, who: str) -> Callable[[], None]:
-    """What kills the keeper or the command of the job that runs, or all that there is."""
-
-    def kill() -> None:
-        pids = (one["pid"] for one in records(server.folder) if one["job"]["ended"] is None)
-        for pid in filter(None, pids):
-            with suppress(ProcessLookupError):
-                if who == "keeper":
-                    os.kill(pid, signal.SIGKILL)
-                else:
-                    os.killpg(pid, signal.SIGKILL)
-
-    return kill
+def is_free(folder: Path) -> bool:
+    """Whether nobody holds the lock of the audits."""
+    with (folder / LOCK).open("w") as lock, suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def test_what_was_confirmed_outlives_every_kill(server: Server, sweep_share: float) -> None:
@@ -150,27 +157,28 @@ def test_what_was_confirmed_outlives_every_kill(server: Server, sweep_share: flo
     over = threading.Event()
     talking = threading.Thread(target=server.talk, args=(over,))
     talking.start()
+    states = set()
     try:
         for point in range(int(POINTS * sweep_share)):
-            said = server.post("/jobs", command="audit", model=id_of("mnist"))
-            if said is not None:
-                server.asked.append(said["number"])
-            who = ("server", "keeper", "group", "everything")[point % 4]
-            if who in ("keeper", "group"):
-                server.wait_for_a_keeper()
-            time.sleep(rng.uniform(0.0, 1.2 if who in ("server", "everything") else 0.4))
-            if who in ("server", "everything"):
+            server.audit()
+            who = ("server", "command", "everything")[point % 3]
+            time.sleep(rng.uniform(0.0, 1.2))
+            if who != "command":
                 server.kill()
             if who != "server":
-                victims(server, who)()
-            if who in ("server", "everything"):
+                for pid in commands(server.folder):
+                    with suppress(ProcessLookupError):
+                        os.killpg(pid, signal.SIGKILL)
+            if who == "command":
+                states.add(server.wait_for_the_end()["state"])
+            else:
                 server.start()
     finally:
         over.set()
         talking.join(SOON)
-    jobs = Jobs(server.folder)
+    assert states <= {"done", "failed"}
     end = time.monotonic() + SOON
-    while any(job.state not in ENDED for job in jobs.overview().jobs):
+    while not is_free(server.folder):  # an audit whose server was killed comes to its end
         assert time.monotonic() < end
         time.sleep(0.1)
     history = bl.History(server.folder)
@@ -179,21 +187,13 @@ def test_what_was_confirmed_outlives_every_kill(server: Server, sweep_share: flo
     assert {number: entries.get(number) for number in server.confirmed} == server.confirmed
     with sqlite3.connect(history.path) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    listed = {job.number: job for job in jobs.overview().jobs}
-    assert set(server.asked) <= set(listed)
-    audits = {f"/audits/{audit.number}" for audit in history.audits()}
-    states = {job.state for job in listed.values()}
-    assert states <= {"done", "interrupted", "failed"}
-    for job in listed.values():
-        assert job.why != "lost"
-        assert (job.state == "done") == (job.report in audits), job
-        if job.state == "failed":
-            assert job.code == -signal.SIGKILL, job
     for audit in history.audits():
         assert history.document(audit.number)["kind"] == "audit"
+    for line, after in pairwise((server.folder / "ran.txt").read_text().splitlines()):
+        assert (line, after) != ("end mnist", "end mnist")  # one at a time, whoever was killed
 
 
-def test_two_servers_of_one_folder_hear_of_each_other(server: Server) -> None:
+def test_two_servers_of_one_folder_audit_one_after_the_other(server: Server) -> None:
     other = Server(server.folder, server.python)
     other.start()
     try:
@@ -201,22 +201,15 @@ def test_two_servers_of_one_folder_hear_of_each_other(server: Server) -> None:
         talking = [threading.Thread(target=one.talk, args=(over,)) for one in (server, other)]
         for one in talking:
             one.start()
-        for one in (server, other, server):
-            assert one.post("/jobs", command="audit", model=id_of("mnist")) is not None
-        jobs = Jobs(server.folder)
-        end = time.monotonic() + SOON
-        while any(job.state not in ENDED for job in jobs.overview().jobs):
-            assert time.monotonic() < end
-            time.sleep(0.1)
+        for one in (server, other):
+            one.audit()
+        reports = {one.wait_for_the_end()["report"] for one in (server, other)}
         over.set()
-        for one in talking:
-            one.join(SOON)
-        lists = [
-            httpx.get(f"{one.address}/jobs", trust_env=False).json()["jobs"]
-            for one in (server, other)
-        ]
-        assert lists[0] == lists[1]
-        assert [job["report"] for job in lists[0]] == ["/audits/4", "/audits/3", "/audits/2"]
+        for thread in talking:
+            thread.join(SOON)
+        assert reports == {"/audits/2", "/audits/3"}
+        ran = (server.folder / "ran.txt").read_text().splitlines()
+        assert ran == ["start mnist", "end mnist"] * 2
         assert not {*server.confirmed} & {*other.confirmed}
         entries = {one.number: one.text for one in bl.History(server.folder).entries()}
         assert server.confirmed | other.confirmed == entries

@@ -8,6 +8,13 @@ from bilens.records.base import Count, Document, Record
 from bilens.records.common import Finding, JudgedCondition
 from bilens.records.history import Change, Entry, Measured, PastAudit
 
+RunState = Literal[
+    "ready", "refused", "waiting", "running", "ending", "done", "failed", "cancelled"
+]
+# Why the explorer does not run a command, and why it ended one; sentences are `explorer.why.…`.
+Refused = Literal["none", "command", "option", "start", "gone", "outside", "many", "unreadable"]
+Failed = Literal["", "late", "unstarted"]
+
 
 def id_of(name: str) -> str:
     """Return by what a path from the folder is asked for: no part of it is in an address."""
@@ -52,6 +59,20 @@ class Overview(Document, frozen=True, kw_only=True):
     digest: str  # other where a model, a report, an audit or an entry is
 
 
+class AuditRun(Document, frozen=True, kw_only=True):
+    """How it stands with auditing a model again: whether that may be, and how it goes or went."""
+
+    kind: Literal["audit_run"] = "audit_run"
+    state: RunState  # "ready": it may be started; "refused": it may not; "ending": asked to end
+    why: Refused | Failed = ""  # what bilens itself says of that
+    about: str = ""  # of what that is said
+    said: str = ""  # the last line that the command wrote, of one that failed why
+    code: int | None = None  # exit code; of a signal, its negative number
+    report: str | None = None  # address of the audit that it recorded
+    done: Count = 0  # of `total` steps that the command told last
+    total: Count = 0  # 0 where it tells none
+
+
 class ModelPage(Document, frozen=True, kw_only=True):
     """One model: its audits, and what people said of it."""
 
@@ -67,6 +88,7 @@ class ModelPage(Document, frozen=True, kw_only=True):
     conditions: tuple[JudgedCondition, ...] = ()  # of the last audit, those that failed
     reports: tuple[ReportRow, ...] = ()  # that lie in its folder
     views: tuple[str, ...] = ()  # that it can be looked at in; none of an autoencoder
+    run: AuditRun | None = None  # of auditing it again; null where it was never audited, or is gone
 
 
 class State(Document, frozen=True, kw_only=True):

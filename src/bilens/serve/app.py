@@ -3,7 +3,7 @@
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 from anyio.to_thread import run_sync
@@ -11,20 +11,19 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, compile_path
 
 from bilens.base.errors import BilensError, CheckpointError, DiskError, FileError
 from bilens.records.base import displayable, to_json
 from bilens.report.reports import SavedReport
 from bilens.report.summary import render_summary
 from bilens.report.text import LANGUAGES
-from bilens.serve import endpoints, job_pages
+from bilens.serve import endpoints
 from bilens.serve.compare_page import compare_page
 from bilens.serve.comparison import COMPARE, comparison
 from bilens.serve.endpoint import API, KEY, Asked, Endpoint, openapi
-from bilens.serve.events import Events
 from bilens.serve.folder import ServedFolder
-from bilens.serve.guard import POLICY, STREAM, Guard
+from bilens.serve.guard import POLICY, Guard
 from bilens.serve.inside import MissingError, without_paths
 from bilens.serve.pages import (
     MODEL_VIEWS,
@@ -50,24 +49,28 @@ UNFOUND = {
 }
 PREFERRED = re.compile(r"\b([A-Za-z]{2})\b[\w-]*\s*(?:;\s*q=([01](?:\.\d{0,3})?))?")
 Answer = Callable[[Request], Awaitable[Response]]
-Found = TypeVar("Found")
+
+
+class Page(NamedTuple):
+    """A page of the explorer: what is found for it, what draws that, and what it may load."""
+
+    find: Callable[[ServedFolder, Asked], Any]
+    draw: Callable[[Any, str, str], str]  # found, language, and the secret of its forms
+    policy: str = POLICY
 
 
 def build_app(
     served: ServedFolder, hosts: list[str], token: str | None = None, needed: bool = True
 ) -> Guard:
     """Return the explorer of a folder as an ASGI application; hosts and token are `Guard`'s."""
-    events = Events(served)
 
-    def page(
-        find: Callable[[ServedFolder, Asked], Found], draw: Callable[..., str], policy: str = POLICY
-    ) -> Answer:
+    def as_page(page: Page) -> Answer:
         async def answer(request: Request) -> Response:
             asked = Asked(request.path_params, request.query_params)
-            found = await run_sync(find, served, asked)
+            found = await run_sync(page.find, served, asked)
             secret = str(request.scope["bilens_secret"])
-            text = await run_sync(draw, found, lang_of(request), secret)
-            return HTMLResponse(text, headers={"content-security-policy": policy})
+            text = await run_sync(page.draw, found, lang_of(request), secret)
+            return HTMLResponse(text, headers={"content-security-policy": page.policy})
 
         return answer
 
@@ -101,48 +104,21 @@ def build_app(
             return JSONResponse({"error": told}, status, headers)
         return HTMLResponse(failure_page(status, told, lang_of(request)), status, headers)
 
-    pages = {
-        "/": page(overview, lambda draw, lang, secret: draw(lang, secret)),
-        "/models/{key}": page(endpoints.model, model_page),
-        **{
-            f"/models/{{key}}/{view}": page(endpoints.model, partial(view_page, view=view))
-            for view in MODEL_VIEWS
-        },
-        "/reports/{key}/circuits": page(trace_page, circuits_page),
-        "/models/{key}/summary": page(
-            lambda served, asked: served.last_audit(asked.path["key"]),
-            lambda found, lang, _secret: render_summary(found[1].record, found[0], lang),
-            REPORT_POLICY,
-        ),
-        "/reports/{key}": page(
-            lambda served, asked: served.report(asked.path["key"]), as_report, REPORT_POLICY
-        ),
-        "/audits/{number:int}": page(
-            lambda served, asked: served.audit(asked.path["number"]), as_report, REPORT_POLICY
-        ),
-        "/compare": page(
-            lambda served, asked: comparison(served, COMPARE.asked({}, asked.query)), compare_page
-        ),
-        "/jobs": page(job_pages.overview, job_pages.jobs_page),
-        "/jobs/{number:int}": page(job_pages.one_job, job_pages.job_page),
-        "/models/{key}/jobs": page(job_pages.model_jobs, job_pages.model_jobs_page),
-        "/static/{name}": static,
-        STREAM: events.answer,
-        f"{API}/openapi.json": described,
-    }
-    routes = [Route(path, answer) for path, answer in pages.items()]
+    addresses = {path: as_page(page) for path, page in PAGES.items()}
+    addresses |= {"/static/{name}": static, f"{API}/openapi.json": described}
+    routes = [Route(path, answer) for path, answer in addresses.items()]
     for one in endpoints.ENDPOINTS:
         path = f"{API}{one.path.replace('{number}', '{number:int}')}"
         routes.append(Route(path, as_json(one), methods=[one.method]))
     handlers = dict.fromkeys((HTTPException, *REFUSED, Exception), failed)
-    app = Starlette(routes=routes, exception_handlers=handlers, lifespan=events.watched)
+    app = Starlette(routes=routes, exception_handlers=handlers)
     slow = [(one.address, one.slow) for one in endpoints.ENDPOINTS if one.slow]
     slow.append((re.compile("/compare"), COMPARE.slow))
 
     def refused(request: Request, status: int, told: str) -> str:
         return failure_page(status, told, lang_of(request))
 
-    return Guard(app, hosts, token, needed, events.close, refused, slow)
+    return Guard(app, hosts, token, needed, served.runs.close, refused, slow)
 
 
 def overview(served: ServedFolder, asked: Asked) -> Callable[[str, str], str]:
@@ -152,6 +128,43 @@ def overview(served: ServedFolder, asked: Asked) -> Callable[[str, str], str]:
 
 def as_report(found: SavedReport[Any], lang: str, _secret: str) -> str:
     return found.to_html(lang=lang)
+
+
+PAGES: Mapping[str, Page] = {
+    "/": Page(overview, lambda draw, lang, secret: draw(lang, secret)),
+    "/models/{key}": Page(endpoints.model, model_page),
+    **{
+        f"/models/{{key}}/{view}": Page(endpoints.model, partial(view_page, view=view))
+        for view in MODEL_VIEWS
+    },
+    "/reports/{key}/circuits": Page(trace_page, circuits_page),
+    "/models/{key}/summary": Page(
+        lambda served, asked: served.last_audit(asked.path["key"]),
+        lambda found, lang, _secret: render_summary(found[1].record, found[0], lang),
+        REPORT_POLICY,
+    ),
+    "/reports/{key}": Page(
+        lambda served, asked: served.report(asked.path["key"]), as_report, REPORT_POLICY
+    ),
+    "/audits/{number:int}": Page(
+        lambda served, asked: served.audit(asked.path["number"]), as_report, REPORT_POLICY
+    ),
+    "/compare": Page(
+        lambda served, asked: comparison(served, COMPARE.asked({}, asked.query)), compare_page
+    ),
+}
+
+
+def draw_page(served: ServedFolder, path: str, query: Mapping[str, str], lang: str) -> str:
+    """Return the page at a path without a server; empty where no page has this path."""
+    for address, page in PAGES.items():
+        form, _, convertors = compile_path(address)
+        if match := form.match(path):
+            named = {
+                name: convertors[name].convert(text) for name, text in match.groupdict().items()
+            }
+            return page.draw(page.find(served, Asked(named, query)), lang, "")
+    return ""
 
 
 async def static(request: Request) -> Response:

@@ -10,15 +10,10 @@ import msgspec
 from bilens.base.errors import UsageError
 from bilens.records.base import LARGEST_WHOLE, Record
 from bilens.serve.folder import ServedFolder
-from bilens.serve.guard import HEADER, STREAM
+from bilens.serve.guard import HEADER
 from bilens.version import VERSION
 
 API = "/api/v1"
-TOLD = "The queue (`jobs`), whenever it changes."
-STREAMED = {
-    "description": "Server-sent events; each holds the whole queue.",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
-}
 BEARER = "The token of `bilens serve --token-file FILE`, in place of the page's secret and origin."
 Schema = Mapping[str, Any]
 KEY: Schema = {"type": "string", "pattern": "^[0-9a-f]{16}$"}
@@ -137,7 +132,6 @@ def openapi(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
             operation["requestBody"] = {"required": True, "content": content(known[one.body])}
             operation["security"] = [{"page": []}, {"script": []}]
         paths.setdefault(f"{API}{one.path}", {})[one.method.lower()] = operation
-    paths[STREAM] = {"get": {"summary": TOLD, "responses": {"200": STREAMED}}}
     schemes = {
         "page": {"type": "apiKey", "in": "header", "name": HEADER},
         "script": {"type": "http", "scheme": "bearer", "description": BEARER},

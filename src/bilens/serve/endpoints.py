@@ -12,7 +12,15 @@ from bilens.records.history import Action, Entry
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace
-from bilens.serve import comparison, interactions, job_pages, playground, spectra, texts, traces
+from bilens.serve import (
+    audit_again,
+    comparison,
+    interactions,
+    playground,
+    spectra,
+    texts,
+    traces,
+)
 from bilens.serve.endpoint import Asked, Endpoint
 from bilens.serve.folder import ServedFolder
 from bilens.serve.subjects import check_subject
@@ -89,7 +97,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("/audits/{number}", audit),
     Endpoint("/reports/{key}", report),
     *spectra.ENDPOINTS,
-    *job_pages.ENDPOINTS,
+    *audit_again.ENDPOINTS,
     *playground.ENDPOINTS,
     *traces.ENDPOINTS,
     *interactions.ENDPOINTS,

@@ -1,6 +1,6 @@
 """The explorer as one file: its pages, its data and its script, for a reader without a server.
 
-The pages are those of the server, asked one after the other from the first page on, so that a
+The pages are those of the server, drawn one after the other from the first page on, so that a
 view needs nothing of its own here but the list of data that it asks for (`Endpoint.held`).
 """
 
@@ -18,10 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-from anyio import sleep_forever
-from anyio.from_thread import start_blocking_portal
 from markupsafe import Markup, escape
-from starlette.types import Message
 
 from bilens.api.history import now
 from bilens.base.errors import BilensError, UsageError
@@ -29,19 +26,17 @@ from bilens.records.base import displayable, json_text
 from bilens.report.html import environment
 from bilens.report.markup import quiet
 from bilens.report.text import LANGUAGES, load_catalogue, whole
-from bilens.serve.app import build_app
+from bilens.serve.app import draw_page
 from bilens.serve.comparison import held_pairs
 from bilens.serve.endpoint import Asked, Endpoint
 from bilens.serve.endpoints import ENDPOINTS
 from bilens.serve.folder import ServedFolder
-from bilens.serve.guard import Guard
 from bilens.serve.inside import without_paths
 from bilens.serve.pages import NAMES, PALETTE, REPORT_STYLES, SCRIPTS, STATIC, STYLES, words_of
 
-HOST = "127.0.0.1:1"  # that the pages are asked of, in this process
 LARGEST = 5_000_000  # bytes of the file
 SPARE = 2000  # bytes that are not counted one by one
-LEFT_OUT = re.compile(r"(/models/\w+)?/(jobs(/.*)?|text)")  # what needs a server
+LEFT_OUT = re.compile(r"/models/\w+/text")  # what needs a server
 COMPARED = re.compile(r"/compare/(\w+)/(\w+)")
 SUMMARY = re.compile(r"/models/\w+/summary")
 DOCUMENT = re.compile(r"/models/\w+/summary|/(audits|reports)/\w+")  # files of their own
@@ -114,30 +109,28 @@ def export(served: ServedFolder, lang: str, report: Report = lambda *_: None) ->
     template = environment().get_template("explorer-file.html.j2")
     room = LARGEST - SPARE - len(template.render(**frame, pages=[], embedded={}).encode())
     models = [row.id for row in served.overview().models]
-    with start_blocking_portal() as portal:
-        app = build_app(served, [HOST])
 
-        def ask(path: str, each: str) -> str:
-            query = f"lang={each}"
-            if found := COMPARED.fullmatch(path):
-                path, query = "/compare", f"a={found[1]}&b={found[2]}&{query}"
-            status, text = portal.call(answer, app, path, query)
-            return text if status == 200 else ""
+    def ask(path: str, each: str) -> str:
+        found = COMPARED.fullmatch(path)
+        place, query = ("/compare", {"a": found[1], "b": found[2]}) if found else (path, {})
+        with suppress(Exception):  # what cannot be drawn is no part of the file
+            return draw_page(served, place, query, each)
+        return ""
 
-        compared = [f"/compare/{a}/{b}" for a, b in held_pairs(served)]
-        pages = crawl(ask, lang, room, compared)
-        room -= sum(size_of(main, key[1] == lang) for key, main in pages.held.items())
-        there = {key: at for at, key in enumerate(models) if (f"/models/{key}", lang) in pages.held}
-        parts = [*documents(ask, pages, lang, there), *data(served, there, room, report)]
-        embedded: dict[str, str] = {}
-        left_out = pages.left_out
-        for _, key, make in sorted(parts, key=lambda part: part[0]):
-            value = make() if room > SPARE else None
-            size = 0 if value is None else len(json.dumps(key)) + len(value) + 8
-            if value is None or size > room:
-                left_out.append(key.partition("?")[0].partition("@")[0])
-            elif value:
-                embedded[key], room = value, room - size
+    compared = [f"/compare/{a}/{b}" for a, b in held_pairs(served)]
+    pages = crawl(ask, lang, room, compared)
+    room -= sum(size_of(main, key[1] == lang) for key, main in pages.held.items())
+    there = {key: at for at, key in enumerate(models) if (f"/models/{key}", lang) in pages.held}
+    parts = [*documents(ask, pages, lang, there), *data(served, there, room, report)]
+    embedded: dict[str, str] = {}
+    left_out = pages.left_out
+    for _, key, make in sorted(parts, key=lambda part: part[0]):
+        value = make() if room > SPARE else None
+        size = 0 if value is None else len(json.dumps(key)) + len(value) + 8
+        if value is None or size > room:
+            left_out.append(key.partition("?")[0].partition("@")[0])
+        elif value:
+            embedded[key], room = value, room - size
     held = {path for path, _ in pages.held} | {key.partition("@")[0] for key in embedded}
     drawn = []
     for (path, each), main in pages.held.items():
@@ -206,36 +199,6 @@ def documents(ask: Ask, pages: Pages, lang: str, there: dict[str, int]) -> Itera
                 yield (FIRST, at, 0), f"{path}@{each}", partial(drawn, path, each)
         else:
             yield (LAST, 0, 0), path, partial(drawn, path, lang)
-
-
-async def answer(app: Guard, path: str, query: str) -> tuple[int, str]:
-    """Return status and text of one page, asked without a socket."""
-    told: list[Message] = []
-    scope = {
-        "type": "http",
-        "http_version": "1.1",
-        "method": "GET",
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": query.encode(),
-        "root_path": "",
-        "headers": [(b"host", HOST.encode())],
-        "server": None,
-        "client": None,
-    }
-
-    async def receive() -> Message:
-        await sleep_forever()  # nobody goes before there is an answer
-        raise AssertionError
-
-    async def send(message: Message) -> None:
-        told.append(message)
-
-    with suppress(Exception):  # the answer is told all the same, and the other pages go on
-        await app(scope, receive, send)
-    body = b"".join(message.get("body", b"") for message in told)
-    return told[0]["status"], body.decode("utf-8")
 
 
 def data(served: ServedFolder, there: dict[str, int], room: int, report: Report) -> Iterator[Part]:

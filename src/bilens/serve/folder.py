@@ -4,7 +4,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -19,26 +19,23 @@ from bilens.data.tokenizer import FILE_NAME as TOKENIZER
 from bilens.findings.rules.judgements import JUDGED, RULE
 from bilens.records.base import displayable
 from bilens.records.common import Finding, JudgedCondition
-from bilens.records.explorer import ModelPage, Overview, State, id_of
+from bilens.records.explorer import AuditRun, ModelPage, Overview, State, id_of
 from bilens.records.history import PastAudit, People
-from bilens.records.jobs import OPTIONS, Choices, Job, NamedFile, NewJob, NotOffered
 from bilens.report.reports import SavedReport, VerdictReport
 from bilens.report.text import load_catalogue
-from bilens.serve.inside import ADAPTER, MissingError, opened, state_of, there, told, without_paths
-from bilens.serve.job_lines import arguments_of, check_line
-from bilens.serve.jobs import Jobs
+from bilens.serve.audit_runs import AuditRuns
+from bilens.serve.inside import ADAPTER, MissingError, opened, state_of, there, told
 from bilens.serve.models import OpenModel, OpenModels
 from bilens.serve.overview import digest, digest_of, overview_of, reports_of, row_of
 from bilens.serve.past import Past
-from bilens.serve.suited import not_offered
-from bilens.serve.walk import KINDS, START, TEXTS, Found, walk
+from bilens.serve.recorded_command import RefusedError, RepeatedCommand, repeat_command
+from bilens.serve.walk import KINDS, START, Found, walk
 
 LARGEST = 1 << 24  # bytes of a document
 VIEWS = "spectra", "interactions"  # of every model that has layers
 AUTOENCODER = ("sae.safetensors", "sae_weights.safetensors")  # else its class says it
 Report = TypeVar("Report", bound=SavedReport[Any])
 CODER = re.compile(rb'"class":\s*"\w*SAE"')
-MOST_CHOICES = 500  # files in a list
 FRESH = 2.0  # seconds for which a walk is not repeated
 Judged = tuple[tuple[Finding, ...], tuple[JudgedCondition, ...]]
 
@@ -56,7 +53,7 @@ class ServedFolder:
             raise FileError(f"{folder}: may not be read: ask its owner for the permission.")
         self.history = History(self.folder, reading=True, writing=not exporting)
         self._exporting = exporting
-        self.jobs = Jobs(self.folder)
+        self.runs = AuditRuns(self.folder)
         self._found, self._walked, self._walking = Found(), float("-inf"), Lock()
         self._past, self._remembering, self._drawing = Past(), Lock(), Lock()
         self._verdicts: dict[PastAudit, Judged] = {}  # a history may be put in place of another
@@ -144,6 +141,7 @@ class ServedFolder:
             ),
             writable=self.history.writable,
             digest=self._digest(key, name, found, past),
+            run=None if path is None or self._exporting else self.audit_run(key, past),
         )
 
     def _judged(self, audit: PastAudit) -> Judged:
@@ -218,43 +216,27 @@ class ServedFolder:
         entries = tuple(one for one in people.entries if one.action != "note")
         return report.with_people(People(people.day, entries) if entries else None)
 
-    def start(self, asked: NewJob) -> Job:
-        found = self.found()
-        models = {key: self.name_of(path) for key, path in found.models.items()}
-        data = {key: self.name_of(path) for key, path in found.data.items()}
-        name = there(models.get(asked.model))
-        for one in self.not_offered(asked.model):
-            if one.command == asked.command:
-                raise UsageError(load_catalogue("en")(f"explorer.unfit.{one.why}", told=one.told))
-        line = arguments_of(asked, models, data)
-        check_line(self.folder, asked.command, line)
-        weights = self.opened(asked.model).model.read_sha256
-        return self.jobs.add(asked.command, name, line, weights)
-
-    def not_offered(self, key: str) -> tuple[NotOffered, ...]:
-        """Return the commands that cannot work on a model, each with why."""
+    def audit_run(self, key: str, past: Past | None = None) -> AuditRun:
+        """Return how it stands with auditing a model of the folder again."""
+        there(self.found().models.get(key))
+        if (run := self.runs.describe(key)) is not None:
+            return run
         try:
-            return not_offered(self.opened(key).model)
-        except MissingError:
-            return ()
-        except BilensError as error:
-            told = displayable(without_paths(str(error), self.folder))
-            return tuple(NotOffered(command, "unread", told) for command in OPTIONS)
+            self._recorded_command(key, past or self.past())
+        except RefusedError as error:
+            return AuditRun(state="refused", why=error.why, about=error.about)
+        return AuditRun(state="ready")
 
-    def choices(self) -> Choices:
-        """Return what the folder has to start a job with."""
-        found = self.found()
+    def audit_again(self, key: str) -> AuditRun:
+        """Start the command of the last audit of a model; RefusedError where that may not be."""
+        there(self.found().models.get(key))
+        return self.runs.start(key, self._recorded_command(key, self.past()))
 
-        def named(files: Iterable[tuple[str, Path]]) -> tuple[NamedFile, ...]:
-            listed = sorted((self.name_of(path), key) for key, path in files)
-            return tuple(NamedFile(key, name) for name, key in listed[:MOST_CHOICES])
-
-        texts = {key: path for key, path in found.data.items() if path.suffix.lower() in TEXTS}
-        return Choices(
-            data=named(item for item in found.data.items() if item[0] not in texts),
-            texts=named(texts.items()),
-            saes=named(item for item in found.models.items() if self.is_autoencoder(item[1])),
-        )
+    def _recorded_command(self, key: str, past: Past) -> RepeatedCommand:
+        name = self.found().names[key]
+        if name not in past.commands:
+            raise RefusedError("none")
+        return repeat_command(past.commands[name], self.folder, name)
 
     def is_autoencoder(self, path: Path) -> bool:
         if any((path / mark).exists() for mark in AUTOENCODER):

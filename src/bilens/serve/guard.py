@@ -32,7 +32,6 @@ NOTICE = 0.01  # seconds to hear that a reader is gone
 LONGEST = 1000  # characters of an address
 AT_ONCE = 32  # requests that are worked on; others wait
 FEW, QUEUE = 2, 16  # slow ones of a kind that are worked on, and that may wait
-STREAM, STREAMS = "/api/v1/events", 200  # what is sent as it comes, to so many at once
 HEADER = "x-bilens-secret"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -72,7 +71,7 @@ class Guard:
         hosts: as a browser may write the explorer's address; the first one is `name:port`.
         token: that lets a script change something; None if none does.
         needed: whether every request needs it, too.
-        close: ends the streams that are open, so that the server can stop.
+        close: ends what still runs, so that the server can stop.
         draw: returns a refusal as a page: status and sentence.
         slow: paths whose answers take long, and their kind. No answer is ever cut off, as no
             thread can be: so these are few at once, and each of them is bounded.
@@ -94,7 +93,7 @@ class Guard:
         self.token, self.needed = token, needed and token is not None
         self.origins = frozenset(f"http://{host}" for host in self.hosts)
         self.cookie = f"bilens-token-{hosts[0].rpartition(':')[2]}"  # browsers mix those of ports
-        self.running, self.streams = asyncio.Semaphore(AT_ONCE), 0
+        self.running = asyncio.Semaphore(AT_ONCE)
         self.secret = secrets.token_urlsafe(32)  # of this start, in the explorer's own pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -124,13 +123,6 @@ class Guard:
                 text = self.draw(Request(scope), refused.status_code, refused.why)
                 refused = HTMLResponse(text, refused.status_code, {"connection": "close"})
             await refused(scope, receive, closed(send))
-            return
-        if scope["path"] == STREAM:  # waits most of the time, and holds no place meanwhile
-            self.streams += 1
-            try:
-                await self.app(scope, receive, closed(send))
-            finally:
-                self.streams -= 1
             return
         scope["bilens_secret"] = self.secret
         answer: list[Message] = []
@@ -167,8 +159,6 @@ class Guard:
             return Refusal(403, "a page of another site asked.")
         if self.needed and (missing := self.unknown(scope, headers)):
             return missing
-        if scope["path"] == STREAM and self.streams >= STREAMS:
-            return Refusal(503, f"{STREAMS} pages are told of changes already: close some.")
         if scope["method"] in SAFE:
             return None
         is_script = origin is None and self.bears_token(headers)

@@ -25,13 +25,14 @@ from bilens.report.markup import (
 from bilens.report.raster import DIVERGING
 from bilens.report.sections.overview import title_of
 from bilens.report.text import NONE, Catalogue, load_catalogue, whole
+from bilens.serve.audit_again import audit_again
 from bilens.serve.home import decision, home, report_list
 from bilens.serve.people import everything, findings
 from bilens.serve.watching import progress
 
 NAMES = (("en", "English"), ("ja", "日本語"))
 MODULES = (  # of the script, users last
-    "lib watch charts home people outputs vectors gestures spectra interactions jobs "
+    "lib watch charts home people audit_again outputs vectors gestures spectra interactions "
     "quadratic board nearest_change table_columns played image_play table_play "
     "playground passages graph circuits text compare page"
 )
@@ -61,7 +62,8 @@ def model_page(found: ModelPage, lang: str, secret: str) -> str:
     told = watch(t, found.digest, found.model.id, writable=found.writable)
     now = element("div", state(t, found), data_fresh="state")
     went = Markup() if found.model.changed else progress(t, found)
-    parts = (told, tabs(t, found, "model"), now, findings(t, found), went)
+    again = audit_again(t, found)
+    parts = (told, tabs(t, found, "model"), now, again, findings(t, found), went)
     listed = (audits(t, found.audits), report_list(t, found.reports), everything(t, found))
     return framed(t, found.model.name, secret, *parts, *listed)
 
@@ -122,7 +124,7 @@ def tabs(t: Catalogue, found: ModelPage, here: str) -> Markup:
     if not found.views:
         return Markup()
     links = []
-    for view in ("model", *found.views, "jobs"):
+    for view in ("model", *found.views):
         path = f"/models/{found.model.id}{'' if view == 'model' else f'/{view}'}"
         current = "page" if view == here else None
         links.append(page_link(t, path, t(f"explorer.view.{view}"), aria_current=current))

@@ -22,6 +22,8 @@ class Past:
     audits: Mapping[str, tuple[PastAudit, ...]] = field(default_factory=dict)
     entries: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
     measured: Mapping[int, Mapping[str, Measured]] = field(default_factory=dict)  # audit, rule
+    # of the last audit of each model, with the places that it names, which are not told
+    commands: Mapping[str, str] = field(default_factory=dict)
 
     def read_on(self, history: History) -> Past:
         """Return what is there now; this where nothing was added."""
@@ -30,7 +32,8 @@ class Past:
             return self
         grown = all(new >= old for new, old in zip(last, self.last, strict=True))
         known = self if file == self.file and grown else Past()
-        audits = [told(one, history.folder) for one in history.audits(after=known.last[0])]
+        new = history.audits(after=known.last[0])
+        audits = [told(one, history.folder) for one in new]
         entries = history.entries(after=known.last[1])
         measured: dict[int, dict[str, Measured]] = {}
         for one in history.measured(after=known.last[0]):
@@ -41,6 +44,7 @@ class Past:
             audits=added(known.audits, audits),
             entries=added(known.entries, entries),
             measured={**known.measured, **measured},
+            commands={**known.commands, **{one.model: one.command for one in reversed(new)}},
         )
 
 

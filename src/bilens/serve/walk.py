@@ -14,8 +14,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bilens.data.own_images import SUFFIXES as IMAGES
-from bilens.data.table_file import KINDS as TABLES
 from bilens.io.file_kinds import MARKS, is_model
 from bilens.records.base import kind_of
 from bilens.records.explorer import id_of
@@ -41,9 +39,7 @@ KINDS: dict[str, type[SavedReport[Any]]] = {
 }
 DEEPEST, MOST = 6, 20_000  # folders below the first; files and folders that are looked at
 START = 400  # bytes that tell a document's kind
-DATA, TEXTS = (*TABLES, ".npy", ".npz"), (".txt", ".jsonl")
 MOST_BESIDE = 500  # files of a model that are looked at
-IDX = re.compile("idx[13]-ubyte")  # in the names of a data set of images
 SWEEP = ("manifest.jsonl", "sweep_manifest")  # a file of it, and what kind it says it is
 KIND = re.compile(rb'"kind":\s*"([\w ]+)"')
 
@@ -54,22 +50,19 @@ class Found:
 
     models: Mapping[str, Path] = field(default_factory=dict)
     reports: Mapping[str, tuple[Path, str]] = field(default_factory=dict)  # path and kind
-    # what models may be judged on, and texts
-    data: Mapping[str, Path] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)  # of models and reports, from the folder
     truncated: bool = False  # where more lies there than is looked at
 
     @property
     def parts(self) -> tuple[object, ...]:
         """What two walks are compared by; a walk itself is one alone, so that it can be a key."""
-        return self.models, self.reports, self.data, self.truncated
+        return self.models, self.reports, self.truncated
 
 
 def walk(folder: Path) -> Found:
     """Return the models and reports below a folder, near ones first; links out are left out."""
     models: dict[str, Path] = {}
     reports: dict[str, tuple[Path, str]] = {}
-    data: dict[str, Path] = {}
     names: dict[str, str] = {}
     truncated = False
     waiting, looked = deque([(folder, 0)]), 0
@@ -89,8 +82,6 @@ def walk(folder: Path) -> Found:
                 with suppress(OSError):  # one that is closed to us hides no other
                     if each.suffix == ".json" and (kind := kind_at(folder, each)) in KINDS:
                         reports[id_of(name)], names[id_of(name)] = (each, kind), name
-                    elif each.suffix.lower() in (*DATA, *TEXTS) and each.is_file():
-                        data[id_of(name)] = each
             if inner or path.is_symlink() or not path.is_dir():
                 continue
             if depth > DEEPEST:
@@ -104,27 +95,22 @@ def walk(folder: Path) -> Found:
                 items.pop()
                 truncated = True
             parts = sorted(item.name for item in items)
-            holder = path if any(map(IDX.search, parts)) else None
-            if any(part.lower().endswith(IMAGES) for part in parts):  # of one class
-                holder = path.parent
-            if holder is not None and holder.is_relative_to(folder):
-                data[id_of(holder.relative_to(folder).as_posix())] = holder
             if path == folder:  # its marks are parts of one model
                 parts = [part for part in parts if part not in MARKS]
             if SWEEP[0] in parts and kind_at(folder, path / SWEEP[0]) == SWEEP[1]:
                 # thousands, which its report is made of
                 parts = [part for part in parts if part not in (SWEEP[0], "results")]
             waiting += [(path / part, depth + 1) for part in parts if not part.startswith(".")]
-    return Found(models, reports, data, names, truncated)
+    return Found(models, reports, names, truncated)
 
 
 def beside(model: Path) -> list[Path]:
-    """Return what lies in the folder of a model: data, such as its test rows, and documents."""
+    """Return the documents in the folder of a model."""
     if not model.is_dir():
         return []
     with os.scandir(model) as inside:
         items = [item for item in islice(inside, MOST_BESIDE) if item.name not in MARKS]
-    wanted = (item for item in items if item.name.endswith((*DATA, ".json")))
+    wanted = (item for item in items if item.name.endswith(".json"))
     return [model / item.name for item in wanted if item.is_file(follow_symlinks=False)]
 
 

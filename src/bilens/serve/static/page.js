@@ -1,9 +1,9 @@
 // Every part of a page that names a view is drawn by it; all can be read without this.
+import { auditAgain } from "./audit_again.js";
 import { circuits } from "./circuits.js";
 import { compare, compareWith, takeTable } from "./compare.js";
 import { home } from "./home.js";
 import { interactions } from "./interactions.js";
-import { jobs, start } from "./jobs.js";
 import { element, exported, given, here, lang, state, t, unpack } from "./lib.js";
 import { people } from "./people.js";
 import { playground } from "./playground.js";
@@ -12,7 +12,7 @@ import { text } from "./text.js";
 import { watch } from "./watch.js";
 
 const VIEWS = {
-  circuits, compare, compareWith, home, interactions, jobs, people, playground, spectra, start, takeTable, text, watch,
+  auditAgain, circuits, compare, compareWith, home, interactions, people, playground, spectra, takeTable, text, watch,
 };
 const mount = (page) => {
   for (const root of page.querySelectorAll("[data-view]")) VIEWS[root.dataset.view](root);
