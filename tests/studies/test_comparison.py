@@ -7,13 +7,11 @@ from bilens.studies.comparison import (
     Measured,
     Published,
     finding,
-    finding_cells,
     findings,
-    findings_table,
     interval,
     rising,
-    table,
 )
+from bilens.studies.page_writer import finding_cells, findings_table, table
 
 
 def test_an_interval_is_students_and_needs_three_runs() -> None:

@@ -106,5 +106,5 @@ def test_of_equal_steps_the_sign_is_judged_where_the_interval_has_one() -> None:
 
 
 def test_losses_are_compared_seed_by_seed() -> None:
-    assert gates.against([2.94], [3.0]) == "-2.00%"
-    assert gates.against([0.98, 1.0], [1.0, 2.0]) == "-26.00% (-50.00% to -2.00%)"
+    assert gates.difference_shown([2.94], [3.0]) == "-2.00%"
+    assert gates.difference_shown([0.98, 1.0], [1.0, 2.0]) == "-26.00% (-50.00% to -2.00%)"

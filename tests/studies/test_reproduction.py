@@ -54,8 +54,8 @@ class Sums(Study):
         told = f"*The sum* `is` **{document['result']['sum']}**, not q* or 2\\*q*."
         return f"## Text\n\n{told}\n\n![sum](sum.svg)"
 
-    def figures(self, document: Record) -> Mapping[str, str]:
-        return {"sum.svg": f"<svg><title>{document['result']['sum']}</title></svg>"}
+    def figures(self, result: Record) -> Mapping[str, str]:
+        return {"sum.svg": f"<svg><title>{result['sum']}</title></svg>"}
 
 
 class OnImages(Sums):

@@ -50,8 +50,8 @@ class Squares(Study):
         assert options.seeds == len(cells)
         return {"sum": sum(cell["value"] for cell in cells.values()), "last": [*cells.values()][-1]}
 
-    def figures(self, document: Record) -> Mapping[str, str]:
-        return {"squares.svg": f"<svg>{document['result']['sum']}</svg>"}
+    def figures(self, result: Record) -> Mapping[str, str]:
+        return {"squares.svg": f"<svg>{result['sum']}</svg>"}
 
     def page(self, document: Record) -> str:
         return f"The sum is {document['result']['sum']}.\n\n![](squares.svg)"

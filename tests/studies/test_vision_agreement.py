@@ -106,7 +106,25 @@ def test_from_how_many_vectors_on_a_drop_is_kept() -> None:
     assert truncation.enough(run, 5.0) == 1
     assert truncation.enough(run, 100.0) == 0
     assert truncation.enough({"whole": 0.95, "input": [0.1, 0.9]}, 0.1) == 2  # more than are read
-    assert truncation.several([4, truncation.MOST + 1]) == "4, > 60"
+    low = {"whole": 0.95, "input": [0.1] * (truncation.MOST + 1)}
+    assert truncation.counts_shown([run, low], 0.1) == "3, > 60"
+
+
+def test_the_page_tells_first_vectors_and_their_space_apart() -> None:
+    one = {"value": 0.5, "low": None, "high": None, "runs": [0.5]}
+    size = dict.fromkeys(("centred", "all", "assigned", "space"), one) | {"as_published": 0.1}
+    size |= {"by_index": [one] * 5, "script": [one]}
+    result = {
+        "seeds": 2,
+        "accuracy": {"30": 0.9},
+        "sizes": {"30": size},
+        "between": {"30-30": {"first": {**one, "value": 0.25}, "space": {**one, "value": 0.75}}},
+        "chance": {"matched": 0.1},
+    }
+    page = ConsistencyStudy().page({"result": result})
+    first, space = (page.index(f"\n| 30 | {value} |\n") for value in ("0.250", "0.750"))
+    assert page.index("First eigenvector between sizes") < first
+    assert first < page.index("Space of the first 10") < space
 
 
 def test_answers_by_count_end_at_the_whole_model() -> None:

@@ -27,7 +27,9 @@ def model(setting: str, seed: int, accuracy: float) -> Record:
 
 def test_effects_are_those_of_a_kind_and_a_length() -> None:
     models = [model(FIG_B, 0, 0.4), model(FIG_B, 1, 0.6), model("another", 0, 0.0)]
-    read = [masks.values(models, FIG_B, "published", name, 4.2) for name in ("accuracy", "gap")]
+    read = [
+        masks.mask_effects(models, FIG_B, "published", name, 4.2) for name in ("accuracy", "gap")
+    ]
     assert read == [[0.4, 0.6], pytest.approx([75, 75])]  # it changes 1 of the 4 that can be
 
 

@@ -26,8 +26,9 @@ from bilens.base.errors import UsageError
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.studies.comparison import Measured, Published, table
-from bilens.studies.study import CellContext, Measure, Record, StudyOptions, ranged
+from bilens.studies.comparison import Measured, Published
+from bilens.studies.page_writer import formatted
+from bilens.studies.study import CellContext, Measure, Record, StudyOptions
 from bilens.studies.vision import Models, SeedStudy, in_pixels, recipe_of
 from bilens.train.randomness import STEP, stream
 from bilens.train.tasks.image import ImageRecipe, accuracy
@@ -121,12 +122,13 @@ class ConsistencyStudy(SeedStudy):
         for h, one in result["sizes"].items():
             script, top = one["script"][0], one["by_index"][0]
             found[f"top-{h}"] = Measured(tuple(top["runs"]))
-            note = f"with 5 self-pairs of 15 {printed(script):.3f}; by |λ|, input basis {told(top)}"
+            note = f"with 5 self-pairs of 15 {printed(script):.3f}; by |λ|, input basis "
+            note += formatted(top, ".3f")
             found[f"script-{h}"] = Measured(tuple(script["runs"]), note=note)
         return found
 
-    def figures(self, document: Record) -> Mapping[str, str]:
-        result, drawn = document["result"], {}
+    def figures(self, result: Record) -> Mapping[str, str]:
+        drawn = {}
         chance = Curve("other class", tuple(enumerate(result["other_classes"])), dashed=True)
         for key, title in (
             ("by_index", "Input basis, by |λ|, pairs of different runs"),
@@ -138,37 +140,6 @@ class ConsistencyStudy(SeedStudy):
             ]
             drawn[f"{key}.svg"] = line_figure(title, "index", "mean |cos|", [*curves, chance])
         return drawn
-
-    def parts(self, result: Record) -> Record:
-        sizes, between = result["sizes"], result["between"]
-        heads = (
-            "h | accuracy | 1st | 2nd | 5th | 1st, class-centred | all | all, matched | space | "
-            "script | script, no self-pairs"
-        )
-        rows = (
-            [
-                *(h, f"{result['accuracy'][h]:.2%}"),
-                *(told(one["by_index"][k]) for k in (0, 1, 4)),
-                *(told(one[name]) for name in ("centred", "all", "assigned", "space")),
-                f"{printed(one['script'][0]):.3f} ± {one['as_published']:.3f}",
-                told(one["script"][0]),
-            ]
-            for h, one in sizes.items()
-        )
-        first, space = (
-            ([a, *(told(between[f"{a}-{b}"][name]) for b in sizes)] for a in sizes)
-            for name in ("first", "space")
-        )
-        chance = ([name, f"{value:.3f}"] for name, value in result["chance"].items())
-        return {
-            "rows": table(heads, rows),
-            "first": table(f"h | {' | '.join(sizes)}", first),
-            "space": table(f"h | {' | '.join(sizes)}", space),
-            "chance": table("chance | mean cosine", chance),
-        }
-
-
-told = partial(ranged, form=".3f")
 
 
 def printed(without_self: Record) -> float:

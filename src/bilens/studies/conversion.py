@@ -12,9 +12,8 @@ from bilens.base.errors import UsageError
 from bilens.io.converted_folder import save_converted
 from bilens.io.host import open_host, tokenizer_at
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.studies import conversion_ways as by
-from bilens.studies.comparison import Measured, Published, table
-from bilens.studies.conversion_circuits import circuit_parts, compare_circuits
+from bilens.studies import conversion_circuits as circuits, conversion_ways as by
+from bilens.studies.comparison import Measured, Published
 from bilens.studies.conversion_ways import OURS, WAYS, Case
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions, model_of
 from bilens.train.corpus import CorpusOptions
@@ -73,7 +72,9 @@ class ConversionStudy(Study):
                 cells.setdefault(case.teacher, partial(train_teacher, options, case))
             cells[case.name] = partial(measure, options, case)
             if case.way == OURS and not options.models:
-                cells.setdefault("circuits", partial(compare_circuits, case.teacher, case.name))
+                cells.setdefault(
+                    "circuits", partial(circuits.compare_circuits, case.teacher, case.name)
+                )
         return cells
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
@@ -97,9 +98,9 @@ class ConversionStudy(Study):
                 found["ours"] = Measured(added, mean(added) <= PUBLISHED[1], told)
         return found
 
-    def figures(self, document: Record) -> Mapping[str, str]:
+    def figures(self, result: Record) -> Mapping[str, str]:
         curves: dict[str, list[tuple[float, float]]] = {}
-        for (way, tokens), rows in grouped(document["result"])[1].items():
+        for (way, tokens), rows in grouped(result)[1].items():
             added = mean(row["loss_added"] for row in rows)
             if added < HIGHEST and WAYS[way][1]:
                 curves.setdefault(way, []).append((math.log10(tokens), added))
@@ -107,29 +108,6 @@ class ConversionStudy(Study):
         point = math.log10(PUBLISHED[0]), PUBLISHED[1]
         names = self.title, "tokens, powers of ten", "nats per token over the teacher"
         return {CURVES_NAME: line_figure(*names, [*drawn, Curve("published", (point,))])}
-
-    def parts(self, result: Record) -> Record:
-        (everything, usual), left = grouped(result), len(result["left"])
-        columns = sorted({by.LAYER_TOKENS, *(tokens for _, tokens in usual)})
-        ways = [[way, *(told(usual.get((way, tokens), ())) for tokens in columns)] for way in WAYS]
-        varied = [
-            [*key[:3], f"{key[3]:,}", f"{key[4]}×", *key[5:], told(rows)]
-            + [f"{mean(row[name] for row in rows):.{digits}f}" for name, digits in SHOWN.items()]
-            for key, rows in everything.items()
-            if WAYS[key[1]][1] and (key[3] == min(MUST[0], columns[-1]) or key[-1] > 1)
-        ]
-        heads = (
-            "blocks | way | optimiser | tokens | width | kept | products | passes | loss added | "
-        )
-        losses = [f"{name} {one['held_out_loss']:.4f}" for name, one in result["teachers"].items()]
-        return {
-            "ways": table("way | " + " | ".join(map("{:,}".format, columns)), ways),
-            "varied": table(heads + " | ".join(SHOWN).replace("_", " "), varied),
-            "circuits": circuit_parts(result["circuits"]),
-            "left": f"Cells not measured: {left}; the same command goes on." if left else "",
-            "steps": by.LAYER_STEPS,
-            "teachers": ", ".join(losses),
-        }
 
 
 def cases(options: StudyOptions) -> list[Case]:
@@ -205,7 +183,7 @@ def grouped(result: Record) -> tuple[dict[Any, list[Record]], dict[Any, list[Rec
     }
 
 
-def told(rows: Sequence[Record]) -> str:
+def loss_shown(rows: Sequence[Record]) -> str:
     """Return the loss added as a share of the teacher's: mean and seeds, or standard error."""
     shares = [100 * row["loss_added"] / row["teacher_loss"] for row in rows]
     if len(shares) > 1:

@@ -15,9 +15,9 @@ from bilens.io.converted_folder import open_model
 from bilens.io.host import open_host
 from bilens.io.load import load
 from bilens.nn import BilinearTransformer
-from bilens.studies.comparison import table
 from bilens.studies.conversion_ways import JUDGED, LAYER_TOKENS
-from bilens.studies.study import CellContext, Record, percent, sae_recipe
+from bilens.studies.page_writer import formatted
+from bilens.studies.study import CellContext, Record, sae_recipe
 from bilens.train.corpus import text_of, tokenizer_of
 from bilens.train.layer_fit import ConversionRecipe, fit_site
 from bilens.train.layer_inputs import Mixture
@@ -25,7 +25,6 @@ from bilens.train.layer_inputs import Mixture
 SAE_STEPS, BUFFER_STEPS = 256, 32
 CIRCUITS, TEXT_TOKENS = 5, 2048
 DIRECTIONS, FIRST = 2, 20  # eigenvectors of an output; places of the ranking
-WHEN = ("before", "after")
 
 
 def compare_circuits(teacher: str, converted: str, context: CellContext) -> Record:
@@ -55,7 +54,7 @@ def compare_circuits(teacher: str, converted: str, context: CellContext) -> Reco
     latents = tuple(circuit.latent for circuit in exact["circuits"])
     found = latent_findings(layers[0], saes, text, TraceOptions(latents), silent), exact
     checks: dict[str, Record] = {}
-    for when, one in zip(WHEN, found, strict=True):
+    for when, one in zip(("before", "after"), found, strict=True):
         named = [(f"latent {row.latent}", row.causal) for row in one["circuits"]]
         pairs = [(f"{p.first} against {p.second}", p.causal) for p in one["contrasts"].pairs]
         for name, reading in (*named, *pairs):
@@ -87,24 +86,10 @@ def overlap(first: Tensor, second: Tensor) -> float:
     return float(((first @ second.mT).square().sum(dim=(-2, -1)) / first.shape[-2]).mean())
 
 
-def circuit_parts(found: Record | None) -> str:
-    """Return what the page says of circuits: effects and, behind a semicolon, random ones."""
-    if found is None:
-        return "Not measured yet."
-    alike = [[what, f"{share:.3f}", f"{chance:.3f}"] for what, share, chance in found["same"]]
-    rows = [
-        [name, *(told(one.get(when)) for when in WHEN)] for name, one in found["checks"].items()
-    ]
-    about = f"Block {found['layer']}, R² of the approximation {found['r_squared']:.3f}, "
-    about += f"{found['latents']} latents active on {found['tokens']:,} held-out tokens."
-    same = table("the same before and after | share | by chance", alike)
-    return f"{about}\n\n{same}\n\n{table('output and change | before | after', rows)}"
-
-
-def told(check: Record | None) -> str:
+def check_shown(check: Record | None) -> str:
     """Return the share of a behaviour, and that of random directions; bold where confirmed."""
     if check is None:
         return "–"
-    share, random = percent(check["share"]), check["random_share"]
+    share, random = formatted(check["share"], ".1%"), check["random_share"]
     mark = "**" if check.get("confirmed") else ""
     return f"{mark}{share}{mark}; {random['value']:.1%}"

@@ -8,7 +8,7 @@ from statistics import stdev
 import torch
 
 from bilens.data.images import ImageDataset
-from bilens.studies.comparison import Measured, Published, spread, table
+from bilens.studies.comparison import Measured, Published
 from bilens.studies.study import CellContext, Measure, Record, StudyOptions, with_images
 from bilens.studies.vision import MEASURES, Models, SeedStudy, by_name, read_classifier, recipe_of
 from bilens.train.tasks.image import ImageRecipe, accuracy
@@ -105,24 +105,6 @@ class CornerStudy(SeedStudy):
                 note = f"{other}between {len(right)} random splits standard deviation "
                 found[key] = replace(found[key], note=f"{note}{stdev(right):.4f}")
         return found
-
-    def parts(self, result: Record) -> Record:
-        heads = " | ".join(["", *CORNERS])
-        tables = []
-        for data, corners in result["data"].items():
-            rows = (
-                [told, *(spread(corners[corner][name], digits) for corner in CORNERS)]
-                for name, (told, digits) in MEASURES.items()
-            )
-            tables.append(f"### {data}\n\n{table(heads, rows)}")
-        splits = [[told, spread(right)] for told, right in result["splits"].items() if right]
-        return {
-            "tables": "\n\n".join(tables),
-            "tolerance": SHARE_TOLERANCE,
-            "splits": table("Fashion-MNIST | accuracy on random splits", splits),
-            "pixels": result["pixels"] or "not measured",
-            "official": OFFICIAL,
-        }
 
 
 def measure_split(

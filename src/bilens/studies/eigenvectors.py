@@ -1,6 +1,6 @@
 """Eigenvectors and spectra of every class, in pixels and in the embedding (Fig. 2, 3, App. A)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from statistics import mean
 
@@ -13,7 +13,7 @@ from bilens.algebra.rotation_null import rotation_null
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import Basis
-from bilens.studies.comparison import Measured, Published, table
+from bilens.studies.comparison import Measured, Published
 from bilens.studies.study import Record, StudyOptions
 from bilens.studies.vision import (
     Models,
@@ -21,7 +21,6 @@ from bilens.studies.vision import (
     class_spectra,
     extremes,
     in_pixels,
-    in_words,
     vector_plate,
 )
 from bilens.train.tasks.image import accuracy
@@ -73,34 +72,13 @@ class EigenvectorStudy(SeedStudy):
         note = f"noise {runs[0]['recipes'][0]['noise']}; the least {least:.2f}"
         return {**found, "basis": Measured(cosines, note=note)}
 
-    def figures(self, document: Record) -> Mapping[str, str]:
+    def figures(self, result: Record) -> Mapping[str, str]:
         drawn = {}
-        for (data, (run, *_)), basis in product(document["result"].items(), BASES):
+        for (data, (run, *_)), basis in product(result.items(), BASES):
             title, found = f"{data}: eigenvectors in the {basis} basis", run[basis]
             plate = vector_plate(title, NOTE, run["classes"], found, found["ends"])
             drawn[f"{data}-{basis}.svg"] = plate
         return drawn
-
-    def parts(self, result: Record) -> Record:
-        heads = (
-            f"images | basis | accuracy | {MOST:.0%} of Σλ² | effective rank | of rotations | "
-            "beyond them | of"
-        )
-        rows = []
-        for (data, runs), basis in product(result.items(), BASES):
-            read = [run[basis] for run in runs]
-            names = ("most", "effective_rank", "null_rank")
-            numbers = [mean(mean(one[name]) for one in read) for name in names]
-            numbers.append(mean(mean(map(sum, one["beyond"])) for one in read))
-            right = f"{mean(run['accuracy'] for run in runs):.2%}"
-            rows.append([data, basis, right, *(f"{x:.1f}" for x in numbers), read[0]["width"]])
-        drawings = (f"![{data}]({data}-{basis}.svg)" for data in result for basis in BASES)
-        return {
-            "rows": table(heads, rows),
-            "drawings": "\n\n".join(drawings),
-            "recipe": in_words(result["mnist"][0]["recipes"][0]),
-            "rotations": ROTATIONS,
-        }
 
 
 def read_bases(data: ImageDataset, model: BilinearClassifier) -> Record:
@@ -131,6 +109,12 @@ def read_bases(data: ImageDataset, model: BilinearClassifier) -> Record:
     one, other = top
     found["cosines"] = functional.cosine_similarity(one, other, dim=1).abs().tolist()
     return found
+
+
+def mean_over_classes(runs: Sequence[Record], basis: str, name: str) -> float:
+    """Return the mean over runs and classes; of what is counted by sign, of both signs together."""
+    values = (run[basis][name] for run in runs)
+    return mean(mean(sum(x) if isinstance(x, list) else x for x in one) for one in values)
 
 
 def carriers(eigenvalues: Tensor) -> Tensor:

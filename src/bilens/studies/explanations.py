@@ -14,9 +14,9 @@ from bilens.nn import BilinearClassifier
 from bilens.report.raster import Painter
 from bilens.report.text import signed
 from bilens.report.tiles import Tile, TileRow, tile_plate, valued_tiles, vector_image
-from bilens.studies.comparison import Measured, Published, table
+from bilens.studies.comparison import Measured, Published
 from bilens.studies.study import Record, StudyOptions
-from bilens.studies.vision import Models, SeedStudy, class_spectra, in_words
+from bilens.studies.vision import Models, SeedStudy, class_spectra
 
 PUBLISHED_IMAGES = {"published, right": (8, 5), "published, wrong": (321, 2)}  # test image, label
 PUBLISHED_RIVAL = 7  # as which image 321 is read
@@ -67,27 +67,9 @@ class ExplanationStudy(SeedStudy):
                 found["wrong"] = Measured(missing, mean(missing) >= 0.5)
         return found
 
-    def figures(self, document: Record) -> Mapping[str, str]:
-        run = document["result"]["mnist"][0]
+    def figures(self, result: Record) -> Mapping[str, str]:
+        run = result["mnist"][0]
         return {f"{n}.svg": plate_of(one) for n, one in enumerate(run["examples"].values())}
-
-    def parts(self, result: Record) -> Record:
-        runs = result["mnist"]
-        heads = "image | seed | test image | label | answer | margin | suppression | missing parts"
-        rows = []
-        for run in runs:
-            seed = run["recipes"][0]["seed"]
-            for name, one in run["examples"].items():
-                row = [name, seed, one["index"], one["label"], one["predicted"]]
-                row += [f"{one['margin']:.2f}", f"{one['suppression']:.0%}"]
-                rows.append([*row, "–" if one["missing"] is None else f"{one['missing']:.0%}"])
-        drawings = (f"![{name}]({n}.svg)" for n, name in enumerate(runs[0]["examples"]))
-        return {
-            "recipe": in_words(runs[0]["recipes"][0]),
-            "error": f"{max(run['error'] for run in runs):.1e}",
-            "rows": table(heads, rows),
-            "drawings": "\n\n".join(drawings),
-        }
 
 
 def plate_of(one: Record) -> str:

@@ -7,15 +7,15 @@ from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.hosvd import hosvd
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
-from bilens.studies.comparison import Measured, Published, spread, table
+from bilens.studies.comparison import Measured, Published
 from bilens.studies.eigenvectors import BASES
+from bilens.studies.page_writer import spread
 from bilens.studies.study import Record, StudyOptions
 from bilens.studies.vision import (
     PUBLISHED_WIDTH,
     Models,
     SeedStudy,
     extremes,
-    in_words,
     recipe_of,
     vector_plate,
 )
@@ -80,34 +80,14 @@ class HosvdStudy(SeedStudy):
             found[key] = Measured(own, note="; ".join(rest))
         return found
 
-    def figures(self, document: Record) -> Mapping[str, str]:
-        run, drawn = document["result"]["mnist"][0], {}
+    def figures(self, result: Record) -> Mapping[str, str]:
+        run, drawn = result["mnist"][0], {}
         for (width, _, model), basis in product(models_of(run), BASES):
             found, title = model[basis], f"{width} hidden units: shared directions, {basis} basis"
             names = [f"σ = {size:.2f}" for size in found["singular_values"][:DRAWN]]
             plate = vector_plate(title, NOTE, names, found, found["directions"])
             drawn[f"{width}-{basis}.svg"] = plate
         return drawn
-
-    def parts(self, result: Record) -> Record:
-        heads = (
-            "h | seed | accuracy | basis | σ₁ | σ₂ | σ₃ | σ₁ / ‖B‖ | λ of Q₁ / σ₁ | λ of Q₂ / σ₂"
-        )
-        runs, rows = result["mnist"], []
-        models = (one for run in runs for one in models_of(run))
-        for (width, seed, model), basis in product(models, BASES):
-            found = model[basis]
-            sizes, ends = found["singular_values"], found["eigenvalues"][:2]
-            row = [width, seed, f"{model['accuracy']:.2%}", basis]
-            row += [f"{value:.3f}" for value in (*sizes[:3], sizes[0] / found["norm"])]
-            rows.append([*row, *(f"{max(one):+.3f}, {min(one):+.3f}" for one in ends)])
-        drawings = (f"![{x}]({width}-{x}.svg)" for width, *_ in models_of(runs[0]) for x in BASES)
-        return {
-            "rows": table(heads, rows),
-            "drawings": "\n\n".join(drawings),
-            "recipes": "; ".join(map(in_words, runs[0]["recipes"])),
-            "seed": FIRST_SEED,
-        }
 
 
 def models_of(run: Record) -> list[tuple[int, int, Record]]:

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.studies.comparison import Measured, Published, spread, table
+from bilens.studies.comparison import Measured, Published
+from bilens.studies.page_writer import spread
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
 from bilens.train.loop import learning_rate
 from bilens.train.randomness import INITIALISATION, STEP, stream
@@ -131,15 +132,6 @@ class LogicStudy(Study):
                 note = f"of the gate it has R² {spread(row['attainable'], 2)}"
                 found[f"{gate}, no bias"] = Measured(shares, note=note)
         return found
-
-    def parts(self, result: Record) -> Record:
-        heads = "gate | setting | bias | recovered | R² | R² of the truth | at the pair"
-        rows = (
-            [row["operation"], row["setting"], row["bias"], *(spread(row[x]) for x in QUANTITIES)]
-            for row in result["rows"]
-        )
-        told = {"batch": BATCH, "ones": SHARE_OF_ONES, "decay": DECAY}
-        return {"rows": table(heads, rows), **told}
 
 
 def measure(setting: str, seed: int, steps: int, _context: CellContext) -> Record:

@@ -12,11 +12,11 @@ from typing import Any
 from bilens.api.provenance import image_origin
 from bilens.data.images import ImageDataset
 from bilens.data.model_interface import LabelledData
-from bilens.findings.attack import TOLERANCE, attack_classifier
+from bilens.findings import attack as attacks
 from bilens.findings.perturbations import AttackRequest
 from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
-from bilens.studies.comparison import Measured, Published, spread, table
+from bilens.studies.comparison import Measured, Published
 from bilens.studies.study import Measure, Record, StudyOptions
 from bilens.studies.vision import Models, VisionStudy, measure_images, recipe_of
 from bilens.train.tasks.image import accuracy
@@ -117,27 +117,8 @@ class MaskStudy(VisionStudy):
         return {"models": [model for cell in cells.values() for model in cell["models"]]}
 
     def ours(self, result: Record) -> Mapping[str, Measured]:
-        found = {name: values(result["models"], *row[:4]) for name, row in ROWS.items()}
+        found = {name: mask_effects(result["models"], *row[:4]) for name, row in ROWS.items()}
         return {name: Measured(tuple(one)) for name, one in found.items()}
-
-    def parts(self, result: Record) -> Record:
-        models = result["models"]
-        settings = list(dict.fromkeys(model["setting"] for model in models))
-        kinds = [curve["kind"] for curve in models[0]["curves"]]
-        gaps = (
-            [kind, *(spread(values(models, name, kind, "gap", SHORT), 1) for name in settings)]
-            for kind in kinds
-        )
-        return {
-            "held": sum(model["holds"] for model in models),
-            "total": len(models),
-            "comparisons": f"{sum(model['comparisons'] for model in models):,}",
-            "excess": f"{max(model['worst_excess'] for model in models):.1e}",
-            "tolerance": f"{TOLERANCE:.0e}",
-            "proof_gap": f"{max(model['proof_gap'] for model in models):.1e}",
-            "gaps": table(f"gap at ε = {SHORT:g} | {' | '.join(settings)}", gaps),
-            "settings": "\n\n".join(setting_section(name, kinds, models) for name in settings),
-        }
 
 
 def attack_all(
@@ -152,7 +133,7 @@ def attacked(
     name: str, request: AttackRequest, data: ImageDataset, model: BilinearClassifier
 ) -> Record:
     origin = image_origin(data)
-    found = attack_classifier(
+    found = attacks.attack_classifier(
         model,
         LabelledData(data.train_images, data.train_labels, origin, shape=data.image_shape),
         LabelledData(data.test_images, data.test_labels, origin, shape=data.image_shape),
@@ -174,7 +155,7 @@ def attacked(
     }
 
 
-def values(
+def mask_effects(
     models: Sequence[Record], setting: str, kind: str, effect: str, epsilon: float
 ) -> list[float]:
     """Return an effect of a kind of mask at a length, a value a seed; a gap in %.
@@ -188,16 +169,3 @@ def values(
         return [curve["effect"][effect][place] for curve, place in at]
     gaps = [(curve["gap"][place], curve["change"][place]) for curve, place in at]
     return [100 * gap / max(gap - change, 1e-300) for gap, change in gaps]
-
-
-def setting_section(name: str, kinds: Sequence[str], models: Sequence[Record]) -> str:
-    clean = [model["test_accuracy"] for model in models if model["setting"] == name]
-    parts = [f"## {name}", f"Test accuracy without a mask: {spread(clean)}."]
-    heads = f"kind | {' | '.join(f'ε = {epsilon:g}' for epsilon in SHOWN)}"
-    for title, (effect, digits) in EFFECTS.items():
-        rows = (
-            [kind, *(spread(values(models, name, kind, effect, one), digits) for one in SHOWN)]
-            for kind in kinds
-        )
-        parts.append(f"{title}:\n\n{table(heads, rows)}")
-    return "\n\n".join(parts)

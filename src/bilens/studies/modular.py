@@ -20,8 +20,9 @@ from bilens.algebra.concentration import effective_rank
 from bilens.algebra.hosvd import hosvd
 from bilens.nn import BilinearMLP
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.studies.comparison import Measured, Published, spread, table
+from bilens.studies.comparison import Measured, Published
 from bilens.studies.fourier_blocks import ROTATIONS, FourierBlocks
+from bilens.studies.page_writer import spread
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
 from bilens.train.randomness import ORDER, seeded_initialisation, stream
 
@@ -34,11 +35,6 @@ LEVELS = {  # from which on either shows it
     "all": f"{ON_BLOCKS:.0%} of ‖B‖² and {GENERALISED:.0%} of the held-out pairs",
 }
 SHOWN = 40  # singular values in the record
-HEADS = (
-    "p | seed | held-out pairs | ‖B‖² on the blocks | of all of B | after rotations | frequencies "
-    "| effective rank of B | step: weights / accuracy, above chance | … half | … all | "
-    "… all of the training pairs"
-)
 CURVES = {
     "train_accuracy": "training pairs",
     "held_out_accuracy": "held-out pairs",
@@ -126,9 +122,9 @@ class ModularStudy(Study):
             found["blocks"] = Measured(shares, min(shares) >= ON_BLOCKS, note)
         return found
 
-    def figures(self, document: Record) -> Mapping[str, str]:
+    def figures(self, result: Record) -> Mapping[str, str]:
         drawn = {}
-        for p, rows in document["result"].items():
+        for p, rows in result.items():
             looks = rows[0]["looks"]
             curves = [
                 Curve(name, tuple((look["step"], look[key]) for look in looks), key in DASHED)
@@ -140,38 +136,8 @@ class ModularStudy(Study):
             drawn[f"spectrum-{p}.svg"] = line_figure(title, "rank", "σ", [spectrum])
         return drawn
 
-    def parts(self, result: Record) -> Record:
-        drawings = [f"![{x} modulo {p}]({x}-{p}.svg)" for p in result for x in DRAWN]
-        recipes = (f"* p = {p}: {recipe_in_words(rows[0]['recipe'])}" for p, rows in result.items())
-        return {
-            "rows": table(HEADS, (row_of(row) for rows in result.values() for row in rows)),
-            "drawings": "\n\n".join(drawings),
-            "recipes": "\n".join(recipes),
-            "delays": " ".join(f"Modulo {p}: {delay(rows)}." for p, rows in result.items()),
-            "rotations": ROTATIONS,
-            "alpha": ALPHA,
-            "generalised": GENERALISED,
-            "every": EVERY,
-        }
 
-
-def recipe_in_words(recipe: Record) -> str:
-    shown = {name: value for name, value in recipe.items() if name not in ("p", "seed")}
-    return ", ".join(f"{name} {value}" for name, value in shown.items())
-
-
-def row_of(cell: Record) -> list[object]:
-    recipe, last = cell["recipe"], cell["looks"][-1]
-    return [
-        *(recipe["p"], recipe["seed"], f"{last['held_out_accuracy']:.2%}", f"{last['share']:.1%}"),
-        *(f"{cell['share_of_all']:.1%}", f"{last['null_edge']:.2%}"),
-        *(cell["num_frequencies"], f"{cell['effective_rank']:.1f}"),
-        *(f"{told(one['weights'])} / {told(one['accuracy'])}" for one in cell["seen"].values()),
-        told(cell["learnt"]),
-    ]
-
-
-def told(step: int | None) -> str:
+def step_shown(step: int | None) -> str:
     return "never" if step is None else str(step)
 
 
@@ -183,7 +149,9 @@ def first_seen(seen: Sequence[Mapping[str, int | None]]) -> Measured:
     pairs = [(one["weights"], one["accuracy"]) for one in seen]
     leads = tuple(float(b - a) for a, b in pairs if a is not None and b is not None)
     holds = all(a is not None and (b is None or a < b) for a, b in pairs)
-    note = "steps, weights / accuracy: " + ", ".join(f"{told(a)} / {told(b)}" for a, b in pairs)
+    note = "steps, weights / accuracy: " + ", ".join(
+        f"{step_shown(a)} / {step_shown(b)}" for a, b in pairs
+    )
     return Measured(leads, holds, note, runs=len(pairs))
 
 
@@ -191,7 +159,7 @@ def delay(rows: Sequence[Record]) -> str:
     """Return how many steps after the training pairs the held-out ones are right, in words."""
     pairs = [(row["learnt"], row["seen"]["all"]["accuracy"]) for row in rows]
     late = [b - a for a, b in pairs if a is not None and b is not None]
-    steps = ", ".join(f"{told(a)} / {told(b)}" for a, b in pairs)
+    steps = ", ".join(f"{step_shown(a)} / {step_shown(b)}" for a, b in pairs)
     later = " to ".join(dict.fromkeys((str(min(late)), str(max(late))))) if late else "some"
     return f"{steps}, {later} steps later"
 

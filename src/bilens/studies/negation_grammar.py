@@ -35,10 +35,10 @@ from bilens.io.load import load
 from bilens.nn.topk_sae import TopKSAE
 from bilens.records.base import to_json
 from bilens.records.trace import CausalCheck
-from bilens.studies.comparison import Measured, Published, table
+from bilens.studies.comparison import Measured, Published
 from bilens.studies.negation_candidates import KEPT_SHARE, MOST_DIRECTIONS, fewest
 from bilens.studies.negation_prompts import NegationPrompts
-from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions, percent
+from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
 from bilens.train.activations import activations_of
 from bilens.train.corpus import CorpusDescription
 from bilens.train.tasks.language import default_recipe
@@ -140,19 +140,6 @@ class NegationStudy(Study):
             "removed": Measured(
                 removed, min(removed) >= LEAST_REMOVED, f"{where}; holds from {LEAST_REMOVED}"
             ),
-        }
-
-    def parts(self, result: Record) -> Record:
-        rows = result["rows"]
-        checks = (
-            "model | position | score, next pair | latents | directions | flip, logits | removed "
-            "| as many random directions | loss elsewhere | created | random"
-        )
-        readings = "model | one latent promotes | the other promotes | eigenvalues"
-        return {
-            "num": len(rows),
-            "checks": table(checks, map(table_row, rows)),
-            "readings": table(readings, map(reading_row, rows)),
         }
 
 
@@ -313,27 +300,3 @@ def verdict(record: Record) -> Record:
             "created": steer["share"]["value"] >= LEAST_REMOVED,
         }
     }
-
-
-def table_row(row: Record) -> list[object]:
-    ablate, steer = row["checks"]
-    scores = [pair["score"] for pair in row["ranking"]]
-    change = ablate["loss_after"] / ablate["loss_before"] - 1
-    following = f"{scores[1]:.2f}" if len(scores) > 1 else "–"
-    return [
-        row["seed"],
-        f"{row['place'] or 'none'} of {row['num_pairs_ranked']:,}",
-        f"{scores[0]:.2f}, {following}",
-        f"{row['latents'][0]}, {row['latents'][1]}",
-        ablate["num_directions"],
-        f"{ablate['before']['value']:.1f}",
-        *(percent(ablate["share"]), percent(ablate["random_share"])),
-        f"{ablate['loss_before']:.4f}, {change:+.1%}",
-        *(percent(steer["share"]), percent(steer["random_share"])),
-    ]
-
-
-def reading_row(row: Record) -> tuple[object, ...]:
-    first, second = (" ".join(words) for words in row["promoted"])
-    values = ", ".join(f"{value:+.2f}" for value in row["eigenvalues"])
-    return row["seed"], first, second, values

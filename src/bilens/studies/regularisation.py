@@ -5,7 +5,7 @@ of the activations. All models of one seed have the same start, order of images 
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from statistics import mean
@@ -14,7 +14,8 @@ from typing import TypeAlias
 from bilens.data.images import ImageDataset
 from bilens.report.charts.curves import grid_figure
 from bilens.report.tiles import Tile, TileRow, tile_plate
-from bilens.studies.comparison import Measured, Published, interval, spread, table
+from bilens.studies.comparison import Measured, Published, interval
+from bilens.studies.page_writer import spread
 from bilens.studies.study import Measure, Record, StudyOptions
 from bilens.studies.vision import (
     MEASURES,
@@ -150,8 +151,8 @@ class RegularisationStudy(VisionStudy):
     def ours(self, result: Record) -> Mapping[str, Measured]:
         return {**read_grid(result), **read_disturbances(result)}
 
-    def figures(self, document: Record) -> Mapping[str, str]:
-        grid, digit, drawn = document["result"]["grid"], document["result"]["digit"], {}
+    def figures(self, result: Record) -> Mapping[str, str]:
+        grid, digit, drawn = result["grid"], result["digit"], {}
         for quantity in MAPS:
             name, digits = MEASURES[quantity]
             cells = {
@@ -168,22 +169,6 @@ class RegularisationStudy(VisionStudy):
         title = "Digit 0: top positive eigenvector by standard deviation of the noise"
         note = "Embedding basis: mapped to pixels by the embedding's transpose."
         return drawn | {"digit.svg": tile_plate(title, note, rows)}
-
-    def parts(self, result: Record) -> Record:
-        without = {"none": {"": {noise: result["grid"][noise][DECAY] for noise in noises(result)}}}
-        rows = (
-            [kind.replace("_", " "), dose, noise, *(spread(one[x], MEASURES[x][1]) for x in SHOWN)]
-            for kind, doses in {**without, **result["disturbed"]}.items()
-            for dose, found in doses.items()
-            for noise, one in found.items()
-        )
-        heads = ["disturbance", "dose", "noise", *(MEASURES[quantity][0] for quantity in SHOWN)]
-        return {
-            "maps": "\n\n".join(f"![{quantity}]({quantity}.svg)" for quantity in MAPS),
-            "disturbed": table(" | ".join(heads), rows),
-            "point": POINT,
-            "part": f"{PART:.0%}",
-        }
 
 
 def levels_of(options: StudyOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -265,6 +250,15 @@ def read_disturbances(result: Record) -> dict[str, Measured]:
             note = f"pixels used × {used:.2f}, roughness × {turns:.2f}"
             found[kind] = Measured(points, near, note)
     return found
+
+
+def disturbed_rows(result: Record) -> Iterator[tuple[str, str, str, Record]]:
+    """Yield disturbance, dose, noise and what was read there; those without any come first."""
+    without = {"none": {"": {noise: result["grid"][noise][DECAY] for noise in noises(result)}}}
+    for kind, doses in {**without, **result["disturbed"]}.items():
+        yield from (
+            (kind, dose, *one) for dose, by_noise in doses.items() for one in by_noise.items()
+        )
 
 
 def noises(result: Record) -> list[str]:

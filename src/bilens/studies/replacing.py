@@ -8,7 +8,7 @@ from itertools import product
 import torch
 from torch import nn
 
-from bilens.studies.comparison import Measured, Published, spread, table
+from bilens.studies.comparison import Measured, Published
 from bilens.studies.study import CellContext, Measure, Record, StudyOptions
 from bilens.studies.vision import VisionStudy, recipe_of
 from bilens.train.randomness import STEP, seeded_initialisation, stream
@@ -50,24 +50,6 @@ class ReplacingStudy(VisionStudy):
         for (data, runs), other, setting in product(result.items(), OTHERS, TRAINED):
             found[f"{data} {other} {setting}"] = Measured(costs(runs, other, setting, setting))
         return found
-
-    def parts(self, result: Record) -> Record:
-        heads = ["layer", "weights", *(f"trained {a}, tested {b}" for a, b in SETTINGS)]
-        tables = []
-        for data, runs in result.items():
-            rows = [
-                [told, f"{runs[0]['weights'][kind]:,}"]
-                + [spread([run[kind][a][b] for run in runs]) for a, b in SETTINGS]
-                for kind, told in LAYERS.items()
-            ]
-            rows += [
-                [f"bilinear − {LAYERS[other]}, points", ""]
-                + [spread(costs(runs, other, a, b), 2) for a, b in SETTINGS]
-                for other in OTHERS
-            ]
-            tables.append(f"### {data}\n\n{table(' | '.join(heads), rows)}")
-        epochs = next(iter(result.values()))[0]["epochs"]
-        return {"tables": "\n\n".join(tables), "epochs": epochs}
 
 
 def costs(runs: Sequence[Record], other: str, trained: str, tested: str) -> tuple[float, ...]:

@@ -5,7 +5,7 @@ from functools import partial
 
 from bilens.api.train import read_model
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.studies.comparison import Measured, Published, rising, table
+from bilens.studies.comparison import Measured, Published, rising
 from bilens.studies.study import (
     CellContext,
     Measure,
@@ -14,7 +14,6 @@ from bilens.studies.study import (
     StudyOptions,
     model_of,
     sae_recipe,
-    share,
 )
 
 STEPS = 512
@@ -60,8 +59,7 @@ class LayerStudy(OneModelStudy):
             for point, rows in result["points"].items()
         }
 
-    def figures(self, document: Record) -> Mapping[str, str]:
-        result = document["result"]
+    def figures(self, result: Record) -> Mapping[str, str]:
         curves = [
             Curve(point, tuple(enumerate((row["loss_added"] for row in rows), start=1)))
             for point, rows in result["points"].items()
@@ -72,25 +70,6 @@ class LayerStudy(OneModelStudy):
         ]
         names = self.title, "layer", "loss added, nats per token"
         return {LAYERS_NAME: line_figure(*names, [*curves, *published])}
-
-    def parts(self, result: Record) -> Record:
-        published = result["published"]["loss_added"]
-        losses = (
-            layer_row(number, row)
-            for rows in result["points"].values()
-            for number, row in enumerate(rows, start=1)
-        )
-        others = (
-            (number, *(f"{loss:.4f}" for loss in losses))
-            for number, losses in enumerate(zip(*published.values(), strict=True), start=1)
-        )
-        heads = (
-            "layer | hook point | loss added | fvu | dead | recovered, from zeros | from the mean"
-        )
-        return {
-            "losses": table(heads, losses),
-            "published": table(f"layer | {' | '.join(published)}", others),
-        }
 
 
 def measure(options: StudyOptions, context: CellContext) -> Record:
@@ -121,9 +100,3 @@ def measure(options: StudyOptions, context: CellContext) -> Record:
             for point, names in hooks.items()
         },
     }
-
-
-def layer_row(number: int, row: Record) -> tuple[object, ...]:
-    errors = f"{row['loss_added']:.4f}", f"{row['fvu']:.3f}", f"{row['dead']:.1%}"
-    recovered = share(row["recovered_from_zero"]), share(row["recovered_from_mean"])
-    return (number, row["hook"], *errors, *recovered)

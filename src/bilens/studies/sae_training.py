@@ -13,7 +13,7 @@ from bilens.interp.circuits import low_rank_fit
 from bilens.interp.layer_trace import latent_map, only
 from bilens.interp.traced_layer import TracedLayer, TracedSAE, held_out_text, open_layer, open_sae
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.studies.comparison import Measured, Published, rising, table
+from bilens.studies.comparison import Measured, Published, rising
 from bilens.studies.study import (
     CellContext,
     Measure,
@@ -23,7 +23,6 @@ from bilens.studies.study import (
     metrics_around,
     model_of,
     sae_recipe,
-    share,
 )
 from bilens.train.activations import activations_of
 
@@ -125,8 +124,7 @@ class SAETrainingStudy(OneModelStudy):
             found["two"] = Measured((high[1],), high[1] > 0.5)
         return found
 
-    def figures(self, document: Record) -> Mapping[str, str]:
-        result = document["result"]
+    def figures(self, result: Record) -> Mapping[str, str]:
         rows, published = result["rows"], result["published"]["correlation"]
         by_rank = [Curve(f"{row['tokens']:,}", points_of(row, "correlation")) for row in rows]
         null = Curve("random", points_of(rows[-1], "null"), dashed=True)
@@ -143,24 +141,6 @@ class SAETrainingStudy(OneModelStudy):
                 "By tokens of training", "eigenvectors", what, [*by_rank, null]
             ),
             OVER_TIME_NAME: line_figure(self.title, time, what, [*over_time, other]),
-        }
-
-    def parts(self, result: Record) -> Record:
-        rows, published = result["rows"], result["published"]
-        heads = (
-            "steps | tokens | nmse in | nmse out | dead in | dead out | recovered in "
-            "| recovered out | latents compared"
-        )
-        others = (
-            (f"{steps:,}", *(f"{published[name][row]:.2f}" for name in PUBLISHED_NUMBERS))
-            for row, steps in enumerate(published["steps"])
-        )
-        ranks = " | ".join(f"k = {rank}" for rank in rows[0]["fit"]["ranks"])
-        return {
-            "quality": table(heads, map(quality_row, rows)),
-            "correlations": table(f"steps | {ranks}", map(correlation_row, rows)),
-            "published": table(f"steps | {' | '.join(PUBLISHED_NUMBERS)}", others),
-            "least_active": LEAST_ACTIVE,
         }
 
 
@@ -233,19 +213,3 @@ def agreement(layer: TracedLayer, behind: TracedSAE, context: CellContext) -> Re
 
 def points_of(row: Record, name: str) -> tuple[tuple[float, float], ...]:
     return tuple(zip(row["fit"]["ranks"], row["fit"][name], strict=True))
-
-
-def quality_row(row: Record) -> list[str]:
-    both = row["metrics"]["in"], row["metrics"]["out"]
-    return [
-        *(f"{row['steps']:,}", f"{row['tokens']:,}"),
-        *(f"{side['nmse']:.3f}" for side in both),
-        *(f"{side['dead']:.1%}" for side in both),
-        *(share(side["recovered_from_zero"]) for side in both),
-        f"{row['fit']['num_latents']:,}",
-    ]
-
-
-def correlation_row(row: Record) -> list[str]:
-    pairs = zip(row["fit"]["correlation"], row["fit"]["null"], strict=True)
-    return [f"{row['steps']:,}", *(f"{r:.2f} ({null:.2f})" for r, null in pairs)]

@@ -14,9 +14,9 @@ from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.report.tiles import vector_image
-from bilens.studies.comparison import Measured, Published, table
+from bilens.studies.comparison import Measured, Published
 from bilens.studies.study import Record, StudyOptions
-from bilens.studies.vision import Models, SeedStudy, in_words, vector_plate
+from bilens.studies.vision import Models, SeedStudy, vector_plate
 
 BUDGETS = (1, 2, 3, 4, 5, 7, 10, 13)  # eigenvectors a class; 13 have the numbers of 64 products
 FURTHER = (20, 30)  # of eigenvectors, which need no fit
@@ -70,10 +70,10 @@ class SharedStudy(SeedStudy):
             found["exercise"] = Measured(lost, mean(lost) <= LOSSES[1], note)
         return found
 
-    def figures(self, document: Record) -> Mapping[str, str]:
-        runs = document["result"]["mnist"]
+    def figures(self, result: Record) -> Mapping[str, str]:
+        runs = result["mnist"]
         curves = [
-            Curve(way, tuple((row["parameters"], row["lost"]) for row in means(runs, way)))
+            Curve(way, tuple((row["parameters"], row["lost"]) for row in mean_rows(runs, way)))
             for way in PARAMETERS
         ]
         title, found = "Largest shared products", runs[0]["components"]
@@ -84,34 +84,11 @@ class SharedStudy(SeedStudy):
             "products.svg": vector_plate(title, note, names, found, found["classes"]),
         }
 
-    def parts(self, result: Record) -> Record:
-        runs = result["mnist"]
-        rows = (
-            [way, x["size"], f"{x['parameters']:,}", f"{x['error']:.3f}", f"{x['lost']:.2%}"]
-            for way in PARAMETERS
-            for x in means(runs, way)
-        )
-        reached = ([way, *(enough(runs, way, loss) for loss in LOSSES)] for way in PARAMETERS)
-        return {
-            "recipe": in_words(runs[0]["recipes"][0]),
-            "accuracy": f"{mean(run['accuracy'] for run in runs):.2%}",
-            "rows": table("components | size | parameters | error | accuracy lost", rows),
-            "reached": table("components | within 0.1 % | within 1 %", reached),
-        }
 
-
-def means(runs: Sequence[Record], way: str) -> list[Record]:
+def mean_rows(runs: Sequence[Record], way: str) -> list[Record]:
     """Return the rows of a way, each number the mean over the runs."""
     rows = zip(*(run["ways"][way] for run in runs), strict=True)
     return [{name: mean(row[name] for row in same) for name in same[0]} for same in rows]
-
-
-def enough(runs: Sequence[Record], way: str, loss: float) -> str:
-    """Return the smallest size tried that loses at most so much accuracy, mean over the runs."""
-    for row in means(runs, way):
-        if row["lost"] <= loss + 1e-9:
-            return f"{row['size']} ({row['parameters']:,} parameters)"
-    return "none tried"
 
 
 def read_components(

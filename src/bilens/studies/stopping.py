@@ -15,15 +15,15 @@ from bilens.findings.subject import share_of
 from bilens.findings.watching import watch_of
 from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
-from bilens.studies.comparison import Measured, Published, table
+from bilens.studies.comparison import Measured, Published
 from bilens.studies.finding_models import Setting, drawn_setting, training_images
+from bilens.studies.page_writer import formatted
 from bilens.studies.study import (
     CellContext,
     Measure,
     Record,
     Study,
     StudyOptions,
-    percent,
     with_images,
 )
 from bilens.train.loop import train
@@ -89,28 +89,8 @@ class StoppingStudy(Study):
     def ours(self, result: Record) -> Mapping[str, Measured]:
         one = result["compared"]["all"]["weights"]
         within = one["within"]
-        note = f"{within['right']} of {within['total']}: {percent(within)}"
+        note = f"{within['right']} of {within['total']}: {formatted(within, '.1%')}"
         return {"weights": Measured(holds=within["value"] >= AIM, note=note, runs=within["total"])}
-
-    def parts(self, result: Record) -> Record:
-        rows = []
-        for name, ways in result["compared"].items():
-            for way, one in ways.items():
-                within = one["within"]
-                row = [name, WAYS[way], within["right"], within["total"], percent(within)]
-                rows.append([*row, f"{100 * one['lead']:+.2f}"])
-        heads = f"runs | ended by | within {100 * NEAR:.1f} points | of | share | mean difference"
-        return {
-            "compared": table(heads, rows),
-            "runs": table(
-                "run | images | width | noise | decay | wrong labels | epochs | held-out epoch "
-                "| its accuracy | weights' epoch | its accuracy | difference | at the end",
-                map(cells_of, result["runs"]),
-            ),
-            "peaks": sum(one["peak"] for one in result["runs"]),
-            "all": len(result["runs"]),
-            "milliseconds": f"{mean(one['milliseconds'] for one in result['runs']):.0f}",
-        }
 
 
 def stopping_setting(seed: int) -> Setting:
@@ -226,16 +206,3 @@ def compared(runs: Sequence[Record]) -> Record:
 def is_near(lead: float) -> bool:
     """Return whether an accuracy lies no more than `NEAR` below another one."""
     return lead >= -NEAR - 1e-9  # of which rounding decides nothing
-
-
-def cells_of(run: Record) -> list[object]:
-    ends = run["ends"]
-    ours, judge = ends["weights"], ends[JUDGE]
-    lead = ours["accuracy"] - judge["accuracy"]
-    setting = [run[name] for name in ("num_training", "d_hidden", "noise", "weight_decay")]
-    return [
-        *(run["run"], *setting, run["label_noise"], run["epochs"]),
-        *(judge["epoch"], f"{judge['accuracy']:.4f}", ours["epoch"], f"{ours['accuracy']:.4f}"),
-        f"{100 * lead:+.2f}" + ("" if is_near(lead) else " miss"),
-        f"{ends['end']['accuracy']:.4f}",
-    ]

@@ -21,7 +21,7 @@ from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.report.raster import Painter
 from bilens.report.tiles import Tile, TileRow, tile_plate, vector_image
-from bilens.studies.comparison import Measured, Published, table
+from bilens.studies.comparison import Measured, Published
 from bilens.studies.study import CellContext, Measure, Record, StudyOptions
 from bilens.studies.vision import VisionStudy, recipe_of
 from bilens.train.tasks.image import accuracy
@@ -111,8 +111,8 @@ class TargetStudy(VisionStudy):
         note = f"mean {mean(added):.2f}, largest {max(added):.2f} of all targets and decays"
         return {**found, "bias": Measured(holds=max(added) < 0, note=note, runs=len(targets))}
 
-    def figures(self, document: Record) -> Mapping[str, str]:
-        targets, shape, rows = document["result"]["targets"], (28, 28), []
+    def figures(self, result: Record) -> Mapping[str, str]:
+        targets, shape, rows = result["targets"], (28, 28), []
         for row in targets:
             read = (one[reading] for one in row["decays"] for reading in READINGS)
             tiles = [Tile(vector_image(x["vector"], shape), f"{x['cosines'][0]:.2f}") for x in read]
@@ -121,24 +121,6 @@ class TargetStudy(VisionStudy):
         columns = ", ".join(f"weight decay {decay:g}" for decay in DECAYS)
         note = f"Top eigenvectors and |cos|; {columns}; each: {', '.join(READINGS)}"
         return {"targets.svg": tile_plate(self.title, note, rows)}
-
-    def parts(self, result: Record) -> Record:
-        rows = []
-        for target, one in ((x, one) for x in result["targets"] for one in x["decays"]):
-            folded, parts = one["folded"], ("constant", "linear_part", "quadratic_part")
-            cells = [target["name"], f"{target['share']:.2f}", f"{one['weight_decay']:g}"]
-            cells += [f"{one['accuracy']:.1%}"]
-            cells += [", ".join(f"{value:+.2f}" for value in folded["eigenvalues"][:4])]
-            read = [one[reading] for reading in READINGS]
-            cells += [f"{each['cosines'][0]:.3f}, {each['ratio']:.2f}" for each in read]
-            score = " ".join(f"{one[part]:+.2f}" for part in parts)
-            rows.append([*cells, f"{folded['centred']:.3f}", score])
-        heads = (
-            "target | similar | decay | accuracy | λ | folded: cos, ratio | unit: cos, ratio | "
-            "cos, centred | score: constant, linear, quadratic"
-        )
-        length = mean(row["length"] for row in result["targets"])
-        return {"rows": table(heads, rows), "similar": SIMILAR, "length": f"{length:.2f}"}
 
 
 def claims_held(read: Record) -> dict[str, bool]:
