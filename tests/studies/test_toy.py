@@ -188,7 +188,9 @@ def test_both_shares_stand_in_one_row_and_a_delay_is_told() -> None:
     found = modular.ModularStudy().ours({"113": [row] * 3})
     assert found["blocks"].values == (0.95,) * 3
     assert found["blocks"].note == "of all of B 0.8000 [0.8000, 0.8000]"
-    assert set(found) == {key for key in modular.ModularStudy.published if not key.endswith("-13")}
+    assert set(found) == {
+        key for key in modular.ModularStudy().published if not key.endswith("-13")
+    }
     assert modular.delay([row, {**row, "learnt": 5}]) == "15 / 15, 5 / 15, 0 to 10 steps later"
 
 

@@ -77,7 +77,7 @@ def test_the_width_of_the_published_spectra_is_judged_and_the_other_told() -> No
     recipes = [{"d_hidden": width} for width in hosvd.WIDTHS]
     runs = [{"recipes": recipes, "models": [model(0.6), model(0.4)]}] * 3
     found = hosvd.HosvdStudy().ours({"mnist": runs})
-    assert set(found) == set(hosvd.HosvdStudy.published)
+    assert set(found) == set(hosvd.HosvdStudy().published)
     assert found["first"].values == (0.6,) * 3
     assert found["first"].note.startswith("h = 256: 0.400")
 

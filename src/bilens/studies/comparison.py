@@ -1,5 +1,8 @@
 """Ours beside published: what a publication says, what was measured, and whether they agree."""
 
+import csv
+import io
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ RULE = (
     "than three runs is not judged, be it a number or a claim; counts and identities, which one "
     "run decides, are."
 )
+NUMBERS = ("value", "deviation", "tolerance")
 DEVIATIONS = 3  # published ones, within which a number is the same
 AGREES, DIFFERS, OPEN = "agrees", "differs", "not measured"
 UNJUDGED, UNJUDGED_QUICK = "not judged", "not judged: --quick"  # but measured
@@ -45,6 +49,22 @@ class Measured:
     note: str = ""
     once: bool = False  # whether one run decides the claim: an identity, a count
     runs: int | None = None  # how many there were, where not all of them have a value
+
+
+def read_published(table: str, constants: Mapping[str, Any]) -> dict[str, Published]:
+    """Return the rows of a table in CSV by name; its texts may show constants.
+
+    A tolerance may be a part of the value: "10%".
+    """
+    found = {}
+    for row in csv.DictReader(io.StringIO(table)):
+        cells: dict[str, Any] = {key: x.format_map(constants) for key, x in row.items() if x}
+        numbers = {key: json.loads(cells[key].rstrip("%")) for key in NUMBERS if key in cells}
+        if cells.get("tolerance", "").endswith("%"):
+            numbers["tolerance"] = numbers["tolerance"] / 100 * numbers["value"]
+        name = cells.pop("name")
+        found[name] = Published(**{**cells, **numbers})
+    return found
 
 
 def interval(values: Sequence[float]) -> tuple[float, float] | None:

@@ -13,7 +13,7 @@ from bilens.io.converted_folder import save_converted
 from bilens.io.host import open_host, tokenizer_at
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.studies import conversion_circuits as circuits, conversion_ways as by
-from bilens.studies.comparison import Measured, Published
+from bilens.studies.comparison import Measured
 from bilens.studies.conversion_ways import OURS, WAYS, Case
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions, model_of
 from bilens.train.corpus import CorpusOptions
@@ -40,22 +40,6 @@ class ConversionStudy(Study):
     needs = frozenset({"corpus"})
     num_seeds = (1, 1, 1)
     partial = True
-    published = {  # noqa: RUF012 - a constant
-        "published": Published(
-            f"loss added by {PUBLISHED_WAY}, nats a token",
-            "App. J, text",
-            value=PUBLISHED[1],
-            tolerance=0.02,
-            others="pc0618/bilinear-steering, tasks: SQuAD .15 (n = 20), TruthfulQA 0, GSM8K 0",
-            flaw="one model, one seed, no other way beside it: three seeds, and four ways at equal "
-            "tokens",
-        ),
-        "ours": Published(
-            f"loss added by {OURS}, nats a token",
-            "App. J, of the other way",
-            claim=f"at most {PUBLISHED[1]}",
-        ),
-    }
 
     def check(self, options: StudyOptions) -> None:
         """Refuse what any study refuses, several models, and one without SiLU gates."""

@@ -13,7 +13,7 @@ from bilens.algebra.rotation_null import rotation_null
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import Basis
-from bilens.studies.comparison import Measured, Published
+from bilens.studies.comparison import Measured
 from bilens.studies.study import Record, StudyOptions
 from bilens.studies.vision import (
     Models,
@@ -37,23 +37,6 @@ class EigenvectorStudy(SeedStudy):
 
     name = "vision/eigenvectors"
     title = "Eigenvectors and spectra of digits and garments, in two bases"
-    published = {  # noqa: RUF012 - a constant
-        **{
-            f"few-{data}-{basis}": Published(
-                f"{data}, {basis} basis: eigenvalues with {MOST:.0%} of Σλ², mean of a class",
-                "§4.1, Fig. 2, 3, App. A",
-                claim=f"few non-negligible eigenvalues (here: at most {FEW:.0%})",
-                flaw="embedding basis" if basis == "embedding" else "",
-            )
-            for data in SeedStudy.datasets
-            for basis in BASES
-        },
-        "basis": Published(
-            "mnist: absolute cosine of the top eigenvectors of both bases",
-            "App. M weights",
-            claim=".78, .81, .86 at noise 0, .15, .3; .16 of one class",
-        ),
-    }
 
     def read(self, _options: StudyOptions, data: ImageDataset, models: Models) -> Record:
         return read_bases(data, models[0])

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.studies.comparison import Measured, Published, interval
+from bilens.studies.comparison import Measured, interval
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
 from bilens.train.corpus import CorpusOptions
 from bilens.train.processes import Processes
@@ -54,26 +54,6 @@ class GateStudy(Study):
     uses = frozenset({"corpus", "seeds", "steps"})
     needs = frozenset({"corpus"})
     num_seeds = (1, 1, 1)
-    published = {
-        f"{gate}, {budget}": Published(
-            f"loss of the bilinear model over that with {gate}, {budget}",
-            "App. I, table",
-            claim=f"{PUBLISHED['bilinear'][place] / PUBLISHED[gate][place] - 1:+.2%}"
-            + ("; the sign is judged, of an interval without 0" if budget == EQUAL_STEPS else ""),
-            others="preceded by arXiv:2305.03452 and 2406.03947",
-            flaw="one seed and no deviation, so no size is judged: several seeds",
-        )
-        for gate in ("ReGLU", "SwiGLU")
-        for place, budget in enumerate(BUDGETS)
-    } | {
-        DATA: Published(
-            "tokens that the bilinear model needs over those of SwiGLU, to the same loss",
-            "App. I, text",
-            value=0.06,
-            tolerance=0.03,
-            flaw="neither gate nor way are told: SwiGLU, between two whole trainings of it",
-        )
-    }
 
     def check(self, options: StudyOptions) -> None:
         """Refuse what any study refuses, and a corpus that cannot be read."""

@@ -35,7 +35,7 @@ from bilens.io.load import load
 from bilens.nn.topk_sae import TopKSAE
 from bilens.records.base import to_json
 from bilens.records.trace import CausalCheck
-from bilens.studies.comparison import Measured, Published
+from bilens.studies.comparison import Measured
 from bilens.studies.negation_candidates import KEPT_SHARE, MOST_DIRECTIONS, fewest
 from bilens.studies.negation_prompts import NegationPrompts
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
@@ -63,11 +63,6 @@ HELD_OUT_TOKENS = 20_000
 READS_FEELING = 0.9  # |correlation| of z_first − z_second with the feeling, over the prompts
 LISTED_PAIRS, LISTED_TOKENS = 5, 6
 LISTED = ("first", "second", "score", "nonlinear_share", "pair_share")
-PICKED = partial(
-    Published,
-    flaw="one hand-picked pair, a Gaussian null, no intervention: the first pair of a ranking, "
-    "random directions of the same variance, and ablation",
-)
 
 
 class NegationStudy(Study):
@@ -76,28 +71,6 @@ class NegationStudy(Study):
     name = "language/negation"
     title = "The negation circuit of the story grammar"
     uses = frozenset({"models", "seeds", "steps"})
-    published = {  # noqa: RUF012 - a constant
-        "eigenvalues": PICKED(
-            "leading eigenvalues of the negation pair",
-            "§5.1, Fig. 8",
-            claim="one positive, one negative (+.62, −.66)",
-        ),
-        "cosine": PICKED(
-            "decoder cosine of the pair", "§5.1, text", -0.975, tolerance=0.1, others="TMLR: −.16"
-        ),
-        "correlation": PICKED(
-            "correlation of the activation with two eigenvectors",
-            "§5.1, App. N",
-            value=0.66,
-            tolerance=0.1,
-            others="TMLR, a larger model: .931 and .831",
-        ),
-        "removed": PICKED(
-            "share of the turned feeling that goes with the pair's directions",
-            "§5.1, App. O",
-            claim="the pair computes negation",
-        ),
-    }
 
     def check(self, options: StudyOptions) -> None:
         """Refuse options that contradict each other."""

@@ -16,7 +16,7 @@ from bilens.interp.traced_layer import TracedText, TraceOptions, open_layer, ope
 from bilens.records.base import to_json
 from bilens.studies import negation_candidates as candidates, negation_prompts as prompts
 from bilens.studies.comparison import Measured
-from bilens.studies.negation_grammar import PICKED, corpus_blocks
+from bilens.studies.negation_grammar import corpus_blocks
 from bilens.studies.study import (
     CellContext,
     Measure,
@@ -37,13 +37,6 @@ class NegationTextStudy(OneModelStudy):
 
     name = "language/negation-text"
     title = "Negation in a model of running text"
-    published = {  # noqa: RUF012 - a constant
-        "found": PICKED(
-            "latents that combine a negation with a sentiment, in a model of running text",
-            "§5.1, Fig. 8",
-            claim="there are",
-        )
-    }
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
         blocks = range(open_layer(model_of(options), 0).module.config.n_layer)

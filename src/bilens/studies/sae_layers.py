@@ -5,7 +5,7 @@ from functools import partial
 
 from bilens.api.train import read_model
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.studies.comparison import Measured, Published, rising
+from bilens.studies.comparison import Measured, rising
 from bilens.studies.study import (
     CellContext,
     Measure,
@@ -37,14 +37,6 @@ class LayerStudy(OneModelStudy):
 
     name = "language/layers"
     title = "Sparse autoencoders layer by layer"
-    published = {  # noqa: RUF012 - a constant
-        point: Published(
-            f"loss added at {point}",
-            "App. G, plot",
-            claim=f"rises from layer to layer, {losses[0]} to {losses[-1]}",
-        )
-        for point, losses in PUBLISHED["loss_added"].items()
-    }
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
         return {"all-layers": partial(measure, options)}

@@ -13,7 +13,7 @@ from bilens.interp.circuits import low_rank_fit
 from bilens.interp.layer_trace import latent_map, only
 from bilens.interp.traced_layer import TracedLayer, TracedSAE, held_out_text, open_layer, open_sae
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.studies.comparison import Measured, Published, rising
+from bilens.studies.comparison import Measured, rising
 from bilens.studies.study import (
     CellContext,
     Measure,
@@ -33,13 +33,8 @@ MOST_RANK = 32  # eigenpairs of a form
 NUM_RANDOM = 5  # random forms
 FIT_TOKENS = 8192
 HIGH = 0.75  # a correlation
-ACTIVE_ALONE = (
-    "TopK without a ReLU counts negative latents as active, and the correlation of active tokens "
-    "hides scale and offset: a ReLU, and as many random directions beside"
-)
 RANKS_OVER_TIME = (1, 2, 8)
 BY_RANK_NAME, OVER_TIME_NAME = "sae_training_ranks.svg", "sae_training_steps.svg"
-PUBLISHED_NUMBERS = ("nmse", "recovered", "correlation")
 PUBLISHED: Record = {
     "source": "arXiv:2410.08417, App. H: 16 layers, 335 M weights, layer 12; 16 times as many "
     "latents as dimensions",
@@ -60,36 +55,6 @@ class SAETrainingStudy(OneModelStudy):
 
     name = "language/sae-training"
     title = "Sparse autoencoders over training time"
-    published = {  # noqa: RUF012 - a constant
-        "correlation": Published(
-            "correlation of latents with one eigenvector, over training",
-            "App. H, table",
-            claim="rises, .17 to .59",
-            others="TMLR: .153 to .423, 2.8 times (2.6 in its abstract)",
-        ),
-        "recovered": Published(
-            "loss recovered, over training", "App. H, table", claim="rises, .60 to .66"
-        ),
-        "nmse": Published(
-            "reconstruction error at mlp_out (nmse), over training",
-            "App. H, table",
-            claim="falls, .17 to .15",
-        ),
-        "one": Published(
-            "correlation of latents with one eigenvector",
-            "§5.2, Fig. 9",
-            value=0.65,
-            tolerance=0.1,
-            flaw=ACTIVE_ALONE,
-        ),
-        "two": Published(
-            f"share of latents with a correlation above {HIGH} with two eigenvectors",
-            "§5.2, Fig. 9",
-            claim="most",
-            others="TMLR: .323 (ts-medium), .445 (fw-medium), .645 (fw-small)",
-            flaw=ACTIVE_ALONE,
-        ),
-    }
 
     def check(self, options: StudyOptions) -> None:
         """Refuse trainings that are too short to be halved."""

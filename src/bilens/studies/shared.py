@@ -14,7 +14,7 @@ from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.report.tiles import vector_image
-from bilens.studies.comparison import Measured, Published
+from bilens.studies.comparison import Measured
 from bilens.studies.study import Record, StudyOptions
 from bilens.studies.vision import Models, SeedStudy, vector_plate
 
@@ -30,26 +30,12 @@ PARAMETERS: Mapping[str, Callable[[int, int, int], int]] = {  # of a size, n inp
 }
 
 
-DUAL = "relative error with as many independent directions as outputs"
-KEYS = "largest entry of UU⁺ − 1 with twice as many directions as outputs"
-STANDS = f"they stand for the model (here: at most {LOSSES[1]:.0%} lost)"
-SHAPE = "fits the cosine and not the scale; l ± r not balanced"
-OWN = "0: a dual is seen by its own direction alone"
-LOST, EXERCISE = f"{EXERCISE_RANK} products: accuracy lost", "official exercise `sparse`"
-CLAIMS = {
-    "dual": Published(DUAL, "App. K", claim="exact"),
-    "keys": Published(KEYS, "App. K, remark", claim=OWN, flaw="needs independent directions"),
-    "exercise": Published(LOST, EXERCISE, claim=STANDS, flaw=SHAPE),
-}
-
-
 class SharedStudy(SeedStudy):
     """How many components a classifier needs, each class alone or all together."""
 
     name = "vision/shared"
     title = "Shared components of a digit classifier against eigenvectors of each class"
     datasets = ("mnist",)
-    published = CLAIMS
 
     def read(self, options: StudyOptions, data: ImageDataset, models: Models) -> Record:
         budgets = options.choose(BUDGETS[:4], BUDGETS, BUDGETS)

@@ -8,8 +8,9 @@ from abc import ABC, abstractmethod
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor
@@ -20,7 +21,7 @@ from bilens.base.errors import DataError, UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset, embedded_digits, load_images
 from bilens.nn import BilinearClassifier
-from bilens.studies.comparison import Measured, Published
+from bilens.studies.comparison import Measured, Published, read_published
 from bilens.studies.page_writer import fill_template
 from bilens.train.corpus import CorpusOptions
 from bilens.train.run_folder import RUN_NAME
@@ -130,7 +131,6 @@ class Study(ABC):
     uses: frozenset[str]  # names of the `StudyOptions` that it reads; the others are refused
     needs: frozenset[str] = frozenset()  # those of them without which it cannot begin
     datasets: tuple[str, ...] = ()  # of images: cells of other images are not mixed
-    published: Mapping[str, Published] = MappingProxyType({})  # by name, as in `ours`
     num_seeds = (QUICK_SEEDS, SEEDS, SEEDS)  # where none are asked for: --quick, usual, --full
     partial = False  # whether there is a page of some of the cells, where it is interrupted
 
@@ -150,14 +150,24 @@ class Study(ABC):
         """Return the drawings, file name → SVG."""
         return {}
 
-    def page(self, document: Record) -> str:
-        """Return the page about the result, in Markdown; it may show the figures by name.
+    @cached_property
+    def published(self) -> Mapping[str, Published]:
+        """What publications say, by name, as in `ours`: the table of the study in `pages/`."""
+        table = files("bilens.studies").joinpath("pages", f"{self.file_name()}.csv")
+        return read_published(table.read_text("utf-8"), self.constants()) if table.is_file() else {}
 
-        Its template in `pages/` sees the result, and the names of the modules of the study.
-        """
-        modules = (vars(sys.modules[kind.__module__]) for kind in reversed(type(self).__mro__))
-        names = ChainMap(*reversed([*modules, {"result": document["result"]}]))
-        return fill_template(f"{self.name.rpartition('/')[2]}.md", names)
+    def page(self, document: Record) -> str:
+        """Return the page about the result, in Markdown; it may show the figures by name."""
+        names = {**self.constants(), "result": document["result"]}
+        return fill_template(f"{self.file_name()}.md", names)
+
+    def file_name(self) -> str:
+        return self.name.rpartition("/")[2]
+
+    def constants(self) -> Record:
+        """Return what the modules of the study define, which its files in `pages/` may show."""
+        modules = [vars(sys.modules[kind.__module__]) for kind in type(self).__mro__]
+        return dict(ChainMap(*modules))
 
     def seeds(self, options: StudyOptions) -> range:
         """Return the seeds: as many as are asked for, or as the study takes by itself."""

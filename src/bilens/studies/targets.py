@@ -21,38 +21,18 @@ from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.report.raster import Painter
 from bilens.report.tiles import Tile, TileRow, tile_plate, vector_image
-from bilens.studies.comparison import Measured, Published
+from bilens.studies.comparison import Measured
 from bilens.studies.study import CellContext, Measure, Record, StudyOptions
 from bilens.studies.vision import VisionStudy, recipe_of
 from bilens.train.tasks.image import accuracy
 
 SIMILAR = 0.4  # cosine with the target
 FIRST = 6  # the published target: of each class the first training image from this one on
-DECAYS = {  # and who published it; a lower one leaves more directions
-    0.5: "its claim at a lower decay",
-    1.0: "archive",
-    2.0: "Repro",
-}
+DECAYS = (0.5, 1.0, 2.0)  # the published ones, and a lower one, which leaves more directions
 DIGITS, PUBLISHED_DIGIT = range(10), 1
 READINGS = ("folded", "unit")
 SHOWN = 6  # eigenvalues in the record
 CLOSE, SECOND, MOST_TARGETS = 0.9, 1 / 3, 8  # what one large eigenvalue with the target means
-
-ONE_LARGE = "one large positive eigenvalue"
-ALONE = "label the target alone; of ten, those whose second |λ| is below a third of the first"
-CONTRAST = (
-    "one target and one seed: ten targets, a seed each; read from the row of class 1, with a "
-    "constant of its own: the contrast True − False with the biases of the layer"
-)
-AS_PUBLISHED = "the coordinate is as published: the biases have an eigenvalue of their own"
-IS_TARGET = f"label the target alone; of ten, those with |cos| ≥ {CLOSE} of the top eigenvector"
-EITHER = "label as published, similar to one target or its complement: both"
-CLAIMS = {  # quantity, what is published of one target, flaw
-    "cosine": (IS_TARGET, "the eigenvector is the target", CONTRAST),
-    "second": (ALONE, ONE_LARGE, "as above"),
-    "unit": (f"{ALONE}, 1 added", ONE_LARGE, AS_PUBLISHED),
-    "either": (EITHER, f"{ONE_LARGE}, whose vector is the target", ""),
-}
 
 
 class TargetStudy(VisionStudy):
@@ -62,24 +42,6 @@ class TargetStudy(VisionStudy):
     title = "A known answer: similarity to a target image"
     uses = frozenset({"data_dir", "quick"})
     datasets = ("mnist",)
-    published = {  # noqa: RUF012 - a constant
-        **{
-            f"{key}-{decay:g}": Published(
-                f"weight decay {decay:g}: {quantity}",
-                f"§4.3, Fig. 6, {whose}",
-                claim=claim,
-                others="Repro +.23 +.03 −.03 −.01, quadratic part" if key == "second" else "",
-                flaw=flaw,
-            )
-            for decay, whose in DECAYS.items()
-            for key, (quantity, claim, flaw) in CLAIMS.items()
-        },
-        "bias": Published(
-            "what the biases add to the score over what the quadratic part does, means over images",
-            "§4.3, text",
-            claim="negative",
-        ),
-    }
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
         cells = {f"digit-{digit}": partial(measure, options, digit, False) for digit in DIGITS}

@@ -14,8 +14,8 @@ from bilens.data.images import ImageDataset
 from bilens.findings.subject import IMAGES_AT_ONCE, predictions
 from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.studies.comparison import Measured, Published
-from bilens.studies.consistency import READ_OFF, SIZES, sized_recipes, sizes_of, told_once
+from bilens.studies.comparison import Measured
+from bilens.studies.consistency import sized_recipes, sizes_of
 from bilens.studies.page_writer import spread
 from bilens.studies.study import Record, StudyOptions
 from bilens.studies.vision import Models, SeedStudy, class_spectra
@@ -23,16 +23,7 @@ from bilens.train.tasks.image import ImageRecipe
 
 MOST, SHOWN = 60, 30  # vectors kept of a class at most; published
 KEPT = range(MOST + 1)
-ERRORS = (4.0, 3.2, 2.4, 1.8, 1.65, 1.55)  # % at 30
-ENOUGH = "eigenvectors a class for a drop of at most 0.1 %"
-COUNTS = (11, 13, 16, 20, 22, 28)
 DROPS = (0.01, 0.1, 1.0)  # % of the images
-PLOT = "Fig. 5 B by ipantelidis/bilinear-mlp-repro, read off"
-AXIS = "the published axis ends at 0.1 %, so 0.01 % cannot be read off it: k for three drops"
-ORDER = (
-    "by |λ| in the embedding basis, where the order depends on how the embedding is written: the "
-    "input basis beside it"
-)
 PUBLISHED_BASIS = "embedding"
 DRAWN = 10.0  # % lost, above which nothing is drawn
 
@@ -43,29 +34,6 @@ class TruncationStudy(SeedStudy):
     name = "vision/truncation"
     title = "Accuracy with few eigenvectors a class"
     datasets = ("mnist",)
-    published = {  # noqa: RUF012 - a constant
-        "handful": Published(
-            "eigenvectors a class for a drop of at most 0.01 %, the smallest size",
-            "§4.2, text",
-            claim="a handful",
-            flaw=AXIS,
-        ),
-        **{
-            f"error-{h}": Published(
-                f"h {h}: test error with {SHOWN} eigenvectors a class, %",
-                PLOT,
-                error,
-                tolerance=READ_OFF * error,
-            )
-            for h, error in zip(SIZES, ERRORS, strict=True)
-        },
-        **{
-            f"enough-{h}": Published(
-                f"h {h}: {ENOUGH}", PLOT, k, tolerance=1 + READ_OFF * k, flaw=flaw
-            )
-            for h, k, flaw in zip(SIZES, COUNTS, told_once(ORDER), strict=True)
-        },
-    }
 
     def recipes(self, options: StudyOptions, seed: int) -> list[ImageRecipe]:
         return sized_recipes(options, seed)
