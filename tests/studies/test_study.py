@@ -183,7 +183,7 @@ def test_the_code_of_a_study_is_that_of_its_class_and_bases() -> None:
     folder = Path(study_module.__file__).parent
     own = [folder / f"{name}.py" for name in ("corners", "vision")]
     assert STUDIES["vision/corners"].code() == file_sha256(*own)
-    assert STUDIES["language/layers"].code() == file_sha256(folder / "sae_layers.py")
+    assert STUDIES["language/layers"].code() == file_sha256(folder / "autoencoders.py")
 
 
 def test_cells_of_other_images_are_not_mixed(

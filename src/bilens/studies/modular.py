@@ -3,13 +3,22 @@
 A bilinear layer reads two numbers, one-hot side by side, and answers with their sum modulo p; some
 pairs are held out. What generalises lies on the blocks of the Fourier basis; the share on them is
 read from the factors, after each few steps, beside what it is after random rotations of one branch.
+
+What adds modulo p is a sum of waves, cos(2πk(a + b − c)/p): each frequency of an output meets the
+same frequency of both inputs and no other, so ‖B‖² lies on (p − 1)/2 blocks.
+
+Axes in this file: K frequencies, H products, p numbers; an input has 2p entries.
 """
 
+from __future__ import annotations
+
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product, takewhile
+from typing import NamedTuple
 
 import torch
 from scipy.stats import binom
@@ -17,15 +26,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from bilens.algebra.concentration import effective_rank
+from bilens.algebra.gram.inner_products import squared_norms
 from bilens.algebra.hosvd import hosvd
+from bilens.algebra.random_rotations import random_frame
 from bilens.nn import BilinearMLP
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.studies.comparison import Measured
-from bilens.studies.fourier_blocks import ROTATIONS, FourierBlocks
 from bilens.studies.page_writer import spread
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
-from bilens.train.randomness import ORDER, seeded_initialisation, stream
+from bilens.train.randomness import ORDER, STEP, seeded_initialisation, stream
 
+ROTATIONS = 19  # the largest of them is the edge at p = 0.05
 EVERY = 5  # steps between two looks
 ALPHA = 1 / (ROTATIONS + 1)  # of both thresholds of chance
 GENERALISED, ON_BLOCKS = 0.99, 0.9
@@ -253,3 +264,64 @@ def look(
         "share": float(blocks.shares(model).sum()),
         "null_edge": max(float(blocks.shares(model, turn).sum()) for turn in blocks.rotations),
     }
+
+
+class FourierBlocks(NamedTuple):
+    """The real Fourier basis as features of both numbers and of the answer."""
+
+    outputs: Tensor  # (K, 2, p): cosine and sine, orthonormal; those of a number are the same
+    rotations: Tensor  # (ROTATIONS, 2p, 2p), Haar
+
+    @classmethod
+    def of(cls, p: int) -> FourierBlocks:
+        angle = 2 * math.pi * torch.arange(1, (p + 1) // 2)[:, None].double() * torch.arange(p) / p
+        waves = torch.stack([angle.cos(), angle.sin()], dim=1) * math.sqrt(2 / p)
+        draws = stream(0, STEP)
+        turns = [random_frame(2 * p, 2 * p, draws) for _ in range(ROTATIONS)]
+        return cls(waves, torch.stack(turns))
+
+    @torch.no_grad()
+    def shares(self, model: BilinearMLP, rotation: Tensor | None = None) -> Tensor:
+        """Return the share of ‖B‖² on the block of each frequency, (K,).
+
+        Of B only what the answers depend on counts: centred over the answers, for the softmax
+        does not see what all share; and of the products of a number with itself the diagonal, for
+        one entry of a one-hot number is 1.
+        """
+        down, left, right = factors(model)
+        right = right if rotation is None else right @ rotation
+        (left_a, left_b), (right_a, right_b) = (x.chunk(2, dim=1) for x in (left, right))
+        gram = down.mT @ down
+        squares = sum((gram * (own @ own.mT)).sum() for own in (left_a * right_a, left_b * right_b))
+        kernel = (left_a @ left_a.mT) * (right_b @ right_b.mT)
+        kernel = kernel + (right_a @ right_a.mT) * (left_b @ left_b.mT)
+        kernel = kernel + 2 * (left_a @ right_a.mT) * (right_b @ left_b.mT)
+        whole = squares + (gram * kernel).sum() / 2  # both halves of B that join a and b
+        return self.joining(down, left, right) / whole
+
+    @torch.no_grad()
+    def share_of_all(self, model: BilinearMLP) -> float:
+        """Return the same of the whole of B, the products of a number with itself included."""
+        down, left, right = factors(model)
+        on_blocks = self.joining(down, left, right).sum()
+        for parts in zip(left.chunk(2, dim=1), right.chunk(2, dim=1), strict=True):
+            own = self.block(down, *parts)
+            on_blocks += ((own + own.mT) / 2).square().sum()
+        return float(on_blocks / squared_norms(down, left, right).sum())
+
+    def joining(self, down: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """Return ‖B‖² where both numbers meet, by frequency, (K,)."""
+        (left_a, left_b), (right_a, right_b) = (x.chunk(2, dim=1) for x in (left, right))
+        joined = self.block(down, left_a, right_b) + self.block(down, right_a, left_b)
+        return joined.square().sum(dim=(1, 2, 3)) / 2
+
+    def block(self, down: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """Return Σ_h down ⊗ first ⊗ second in the waves of each frequency, (K, 2, 2, 2)."""
+        legs = (part @ self.outputs.mT for part in (first, second))
+        return torch.einsum("kuh,khv,khw->kuvw", self.outputs @ down, *legs)
+
+
+def factors(model: BilinearMLP) -> tuple[Tensor, Tensor, Tensor]:
+    """Return down, centred over the answers, left and right."""
+    down, left, right = (part.weight.double() for part in (model.down, model.left, model.right))
+    return down - down.mean(dim=0), left, right
