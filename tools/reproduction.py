@@ -29,11 +29,10 @@ from bilens.studies.comparison import (
     OPEN,
     RULE,
     UNJUDGED,
-    finding_cells,
     findings,
-    table,
 )
 from bilens.studies.finding_power import MLPS
+from bilens.studies.page_writer import finding_cells, table
 from bilens.studies.study import Study, spelling
 from bilens.studies.study_folder import CELLS_FOLDER, DOCUMENT_NAME, PAGE_NAME, write_json
 

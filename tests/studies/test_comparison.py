@@ -7,13 +7,12 @@ from bilens.studies.comparison import (
     Measured,
     Published,
     finding,
-    finding_cells,
     findings,
-    findings_table,
     interval,
+    read_published,
     rising,
-    table,
 )
+from bilens.studies.page_writer import finding_cells, findings_table, table
 
 
 def test_an_interval_is_students_and_needs_three_runs() -> None:
@@ -44,6 +43,14 @@ def test_an_interval_is_students_and_needs_three_runs() -> None:
 def test_what_agrees(published: dict, measured: dict, verdict: str) -> None:  # type: ignore[type-arg]
     row = finding(Published("q", "App. A", **published), Measured(**measured))
     assert row["verdict"] == verdict
+
+
+def test_published_numbers_are_read_from_a_table() -> None:
+    rows = "name,quantity,source,value,tolerance,flaw\n"
+    rows += 'a,"rank, {WIDTH:,} wide",Fig. 1,0.5,10%,\nb,ends,Fig. 2,11,0.5,as above\n'
+    found = read_published(rows, {"WIDTH": 1000})
+    assert found["a"] == Published("rank, 1,000 wide", "Fig. 1", 0.5, tolerance=0.05)
+    assert found["b"] == Published("ends", "Fig. 2", 11, tolerance=0.5, flaw="as above")
 
 
 def test_small_models_are_not_held_against_published_ones() -> None:

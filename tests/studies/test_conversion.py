@@ -12,7 +12,7 @@ from bilens.data import text
 from bilens.io.host import host_of
 from bilens.nn import BilinearTransformer
 from bilens.nn.mlp import BilinearMLP
-from bilens.studies import conversion, conversion_circuits, conversion_ways as by
+from bilens.studies import conversion, conversion_ways as by
 from bilens.studies.conversion import ConversionStudy, cases
 from bilens.studies.conversion_ways import OURS, WAYS, AnnealedMLP, Case
 from bilens.studies.study import StudyOptions
@@ -36,11 +36,11 @@ def is_usual(case: Case) -> bool:
 def small(monkeypatch: pytest.MonkeyPatch) -> list[Case]:
     """The cases of a study that is small: each way once."""
     monkeypatch.setattr(text, "GRAMMAR_STORIES", 300)
-    for module in (by, conversion_circuits):
+    for module in (by, conversion):
         monkeypatch.setattr(module, "LAYER_TOKENS", 1024)
     monkeypatch.setattr(by, "LAYER_STEPS", 2)
     for name, value in SMALL.items():
-        monkeypatch.setattr(conversion_circuits, name, value)
+        monkeypatch.setattr(conversion, name, value)
     kept = [case for case in cases(OPTIONS) if is_usual(case)]
     monkeypatch.setattr(conversion, "cases", lambda _options: kept)
     return kept

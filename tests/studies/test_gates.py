@@ -98,7 +98,7 @@ def test_of_equal_steps_the_sign_is_judged_where_the_interval_has_one() -> None:
         ]
         found = GateStudy().ours({"rows": rows})
         names = [f"SwiGLU, {budget}" for budget in gates.BUDGETS]
-        return [finding(GateStudy.published[name], found[name])["verdict"] for name in names]
+        return [finding(GateStudy().published[name], found[name])["verdict"] for name in names]
 
     assert verdicts(1.004, 1.005, 1.006) == ["agrees", "not judged"]
     assert verdicts(0.996, 0.995, 0.994) == ["differs", "not judged"]  # though within 1 %
@@ -106,5 +106,5 @@ def test_of_equal_steps_the_sign_is_judged_where_the_interval_has_one() -> None:
 
 
 def test_losses_are_compared_seed_by_seed() -> None:
-    assert gates.against([2.94], [3.0]) == "-2.00%"
-    assert gates.against([0.98, 1.0], [1.0, 2.0]) == "-26.00% (-50.00% to -2.00%)"
+    assert gates.difference_shown([2.94], [3.0]) == "-2.00%"
+    assert gates.difference_shown([0.98, 1.0], [1.0, 2.0]) == "-26.00% (-50.00% to -2.00%)"

@@ -13,15 +13,15 @@ from bilens.nn.mlp import BilinearMLP
 from bilens.nn.topk_sae import TopKSAE
 from bilens.studies import (
     STUDIES,
+    autoencoders,
     find_studies,
-    sae_training,
     study as study_module,
 )
-from bilens.studies.sae_layers import LayerStudy
-from bilens.studies.sae_training import (
+from bilens.studies.autoencoders import (
     BY_RANK_NAME,
     OVER_TIME_NAME,
     PUBLISHED,
+    LayerStudy,
     SAETrainingStudy,
     lengths_of,
     upper_layer,
@@ -45,7 +45,7 @@ def trained(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     out = tmp_path_factory.mktemp("sae-training") / "study"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study_module, "BATCH", 128)
-        patch.setattr(sae_training, "FIT_TOKENS", 512)
+        patch.setattr(autoencoders, "FIT_TOKENS", 512)
         return out, run_study(SAETrainingStudy(), out, asked(model, 16))["result"]
 
 
@@ -126,7 +126,7 @@ def test_latents_that_are_never_active_leave_nothing_to_compare(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(study_module, "BATCH", 128)
-    monkeypatch.setattr(sae_training, "LEAST_ACTIVE", 10**6)
+    monkeypatch.setattr(autoencoders, "LEAST_ACTIVE", 10**6)
     with pytest.raises(NumericalError, match="nothing to compare"):
         run_study(SAETrainingStudy(), tmp_path / "study", asked(model, 16))
 

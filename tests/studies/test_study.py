@@ -50,8 +50,8 @@ class Squares(Study):
         assert options.seeds == len(cells)
         return {"sum": sum(cell["value"] for cell in cells.values()), "last": [*cells.values()][-1]}
 
-    def figures(self, document: Record) -> Mapping[str, str]:
-        return {"squares.svg": f"<svg>{document['result']['sum']}</svg>"}
+    def figures(self, result: Record) -> Mapping[str, str]:
+        return {"squares.svg": f"<svg>{result['sum']}</svg>"}
 
     def page(self, document: Record) -> str:
         return f"The sum is {document['result']['sum']}.\n\n![](squares.svg)"
@@ -183,7 +183,7 @@ def test_the_code_of_a_study_is_that_of_its_class_and_bases() -> None:
     folder = Path(study_module.__file__).parent
     own = [folder / f"{name}.py" for name in ("corners", "vision")]
     assert STUDIES["vision/corners"].code() == file_sha256(*own)
-    assert STUDIES["language/layers"].code() == file_sha256(folder / "sae_layers.py")
+    assert STUDIES["language/layers"].code() == file_sha256(folder / "autoencoders.py")
 
 
 def test_cells_of_other_images_are_not_mixed(

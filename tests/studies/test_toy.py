@@ -14,9 +14,9 @@ from scipy.stats import binom
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.nn import BilinearMLP
-from bilens.studies import fourier_blocks, logic, modular
+from bilens.studies import logic, modular
 from bilens.studies.comparison import Measured, Published, finding
-from bilens.studies.fourier_blocks import FourierBlocks
+from bilens.studies.modular import FourierBlocks
 from bilens.studies.reproduction import reproduce
 from bilens.studies.study import StudyOptions
 
@@ -173,7 +173,7 @@ def test_chance_is_as_rare_for_the_weights_as_for_the_accuracy() -> None:
     for pairs, p in ((34, 13), (6385, 113)):
         least = modular.by_chance(pairs, p) * pairs
         above, at = (float(binom.sf(least - k, pairs, 1 / p)) for k in (1, 2))
-        assert above <= 1 / (fourier_blocks.ROTATIONS + 1) < at
+        assert above <= 1 / (modular.ROTATIONS + 1) < at
 
 
 def test_both_shares_stand_in_one_row_and_a_delay_is_told() -> None:
@@ -188,7 +188,9 @@ def test_both_shares_stand_in_one_row_and_a_delay_is_told() -> None:
     found = modular.ModularStudy().ours({"113": [row] * 3})
     assert found["blocks"].values == (0.95,) * 3
     assert found["blocks"].note == "of all of B 0.8000 [0.8000, 0.8000]"
-    assert set(found) == {key for key in modular.ModularStudy.published if not key.endswith("-13")}
+    assert set(found) == {
+        key for key in modular.ModularStudy().published if not key.endswith("-13")
+    }
     assert modular.delay([row, {**row, "learnt": 5}]) == "15 / 15, 5 / 15, 0 to 10 steps later"
 
 

@@ -41,8 +41,10 @@ def test_a_mean_over_pairs_leaves_out_runs_with_themselves() -> None:
 
 
 def test_the_script_counts_a_run_with_itself() -> None:
-    for published, without in consistency.SCRIPT:
-        assert consistency.printed({"value": without}) == pytest.approx(published, abs=0.011)
+    for name, one in ConsistencyStudy().published.items():
+        if name.startswith("script-"):
+            printed = float(one.others.removeprefix("with self-pairs "))
+            assert consistency.printed({"value": one.value}) == pytest.approx(printed, abs=0.011)
 
 
 def test_each_size_is_judged_by_itself_whatever_the_number_of_runs() -> None:
@@ -51,7 +53,7 @@ def test_each_size_is_judged_by_itself_whatever_the_number_of_runs() -> None:
         return dict(zip(("script", "by_index"), both, strict=True))
 
     found = ConsistencyStudy().ours({"sizes": {"30": size(0.73, 0.6), "50": size(0.5, 0.86)}})
-    rows = {name: finding(ConsistencyStudy.published[name], one) for name, one in found.items()}
+    rows = {name: finding(ConsistencyStudy().published[name], one) for name, one in found.items()}
     assert {name: row["verdict"] for name, row in rows.items()} == {
         "top-30": "not judged",
         "script-30": "agrees",
@@ -106,7 +108,25 @@ def test_from_how_many_vectors_on_a_drop_is_kept() -> None:
     assert truncation.enough(run, 5.0) == 1
     assert truncation.enough(run, 100.0) == 0
     assert truncation.enough({"whole": 0.95, "input": [0.1, 0.9]}, 0.1) == 2  # more than are read
-    assert truncation.several([4, truncation.MOST + 1]) == "4, > 60"
+    low = {"whole": 0.95, "input": [0.1] * (truncation.MOST + 1)}
+    assert truncation.counts_shown([run, low], 0.1) == "3, > 60"
+
+
+def test_the_page_tells_first_vectors_and_their_space_apart() -> None:
+    one = {"value": 0.5, "low": None, "high": None, "runs": [0.5]}
+    size = dict.fromkeys(("centred", "all", "assigned", "space"), one) | {"as_published": 0.1}
+    size |= {"by_index": [one] * 5, "script": [one]}
+    result = {
+        "seeds": 2,
+        "accuracy": {"30": 0.9},
+        "sizes": {"30": size},
+        "between": {"30-30": {"first": {**one, "value": 0.25}, "space": {**one, "value": 0.75}}},
+        "chance": {"matched": 0.1},
+    }
+    page = ConsistencyStudy().page({"result": result})
+    first, space = (page.index(f"\n| 30 | {value} |\n") for value in ("0.250", "0.750"))
+    assert page.index("First eigenvector between sizes") < first
+    assert first < page.index("Space of the first 10") < space
 
 
 def test_answers_by_count_end_at_the_whole_model() -> None:

@@ -9,7 +9,7 @@ import torch
 import tiny
 from bilens.nn import BilinearClassifier
 from bilens.report.tiles import Tile, TileRow, tile_plate, vector_image
-from bilens.studies import eigenvectors, explanations, hosvd, shared, vision
+from bilens.studies import eigenvectors, explanations, shared, vision
 from bilens.studies.reproduction import reproduce
 from bilens.studies.study import Record, StudyOptions
 
@@ -74,10 +74,10 @@ def test_the_width_of_the_published_spectra_is_judged_and_the_other_told() -> No
         found = {"singular_values": [first, 0.5], "eigenvalues": [[0.3, -0.2]]}
         return {"embedding": found}
 
-    recipes = [{"d_hidden": width} for width in hosvd.WIDTHS]
+    recipes = [{"d_hidden": width} for width in eigenvectors.WIDTHS]
     runs = [{"recipes": recipes, "models": [model(0.6), model(0.4)]}] * 3
-    found = hosvd.HosvdStudy().ours({"mnist": runs})
-    assert set(found) == set(hosvd.HosvdStudy.published)
+    found = eigenvectors.HosvdStudy().ours({"mnist": runs})
+    assert set(found) == set(eigenvectors.HosvdStudy().published)
     assert found["first"].values == (0.6,) * 3
     assert found["first"].note.startswith("h = 256: 0.400")
 
@@ -90,7 +90,7 @@ def test_shared_directions_are_those_that_were_planted() -> None:
     matrices = torch.tensor([[3.0, -4, 0, 0], [0, 0, 1.2, 0.5]], dtype=torch.float64)
     rows = torch.linalg.qr(torch.randn(tiny.PIXELS, 4, dtype=torch.float64)).Q.T
     model = planted(rows, u.T @ matrices).float()
-    found = hosvd.read_directions(data, model)
+    found = eigenvectors.read_directions(data, model)
     for basis in ("embedding", "input"):  # an orthonormal embedding: both are one
         assert found[basis]["singular_values"][:2] == pytest.approx([5, 1.3], rel=1e-5)
         direction = torch.tensor(found[basis]["directions"][0], dtype=torch.float64)

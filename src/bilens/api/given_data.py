@@ -159,7 +159,7 @@ def interface_of(model: LoadedModel, *, answers: bool = True) -> ModelInterface:
         positions=not by_names,
         ends=ends,
         link="exp" if head == "exp" else "",
-        box=known.input_box,
+        box=model.input_box,
     )
 
 

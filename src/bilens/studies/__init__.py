@@ -3,14 +3,14 @@
 from difflib import get_close_matches
 
 from bilens.base.errors import UsageError
+from bilens.studies.autoencoders import LayerStudy, SAETrainingStudy
 from bilens.studies.consistency import ConsistencyStudy
 from bilens.studies.conversion import ConversionStudy
 from bilens.studies.corners import CornerStudy
-from bilens.studies.eigenvectors import EigenvectorStudy
+from bilens.studies.eigenvectors import EigenvectorStudy, HosvdStudy
 from bilens.studies.explanations import ExplanationStudy
 from bilens.studies.findings import FindingStudy
 from bilens.studies.gates import GateStudy
-from bilens.studies.hosvd import HosvdStudy
 from bilens.studies.logic import LogicStudy
 from bilens.studies.masks import MaskStudy
 from bilens.studies.modular import ModularStudy
@@ -18,8 +18,6 @@ from bilens.studies.negation_grammar import NegationStudy
 from bilens.studies.negation_text import NegationTextStudy
 from bilens.studies.regularisation import RegularisationStudy
 from bilens.studies.replacing import ReplacingStudy
-from bilens.studies.sae_layers import LayerStudy
-from bilens.studies.sae_training import SAETrainingStudy
 from bilens.studies.shared import SharedStudy
 from bilens.studies.stopping import StoppingStudy
 from bilens.studies.study import Study

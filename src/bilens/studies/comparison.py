@@ -1,7 +1,10 @@
 """Ours beside published: what a publication says, what was measured, and whether they agree."""
 
+import csv
+import io
+import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import mean, stdev
@@ -17,8 +20,8 @@ RULE = (
     "than three runs is not judged, be it a number or a claim; counts and identities, which one "
     "run decides, are."
 )
+NUMBERS = ("value", "deviation", "tolerance")
 DEVIATIONS = 3  # published ones, within which a number is the same
-ALLOWED = {"deviation": "published deviation", "tolerance": "tolerance"}  # the first that is there
 AGREES, DIFFERS, OPEN = "agrees", "differs", "not measured"
 UNJUDGED, UNJUDGED_QUICK = "not judged", "not judged: --quick"  # but measured
 
@@ -48,20 +51,28 @@ class Measured:
     runs: int | None = None  # how many there were, where not all of them have a value
 
 
+def read_published(table: str, constants: Mapping[str, Any]) -> dict[str, Published]:
+    """Return the rows of a table in CSV by name; its texts may show constants.
+
+    A tolerance may be a part of the value: "10%".
+    """
+    found = {}
+    for row in csv.DictReader(io.StringIO(table)):
+        cells: dict[str, Any] = {key: x.format_map(constants) for key, x in row.items() if x}
+        numbers = {key: json.loads(cells[key].rstrip("%")) for key in NUMBERS if key in cells}
+        if cells.get("tolerance", "").endswith("%"):
+            numbers["tolerance"] = numbers["tolerance"] / 100 * numbers["value"]
+        name = cells.pop("name")
+        found[name] = Published(**{**cells, **numbers})
+    return found
+
+
 def interval(values: Sequence[float]) -> tuple[float, float] | None:
     """Return the 95 % interval of a mean over independent runs (Student); None of too few."""
     if len(values) < MIN_RUNS:
         return None
     half = float(student.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
     return mean(values) - half, mean(values) + half
-
-
-def spread(values: Sequence[float | None], digits: int = 4) -> str:
-    """Return the mean of what is known, with its interval where there is one."""
-    known = [value for value in values if value is not None]
-    told = [f"{end:.{digits}f}" for end in interval(known) or ()]
-    mid = f"{mean(known):.{digits}f}" if known else "–"
-    return f"{mid} [{', '.join(told)}]" if told else mid
 
 
 def rising(values: Sequence[float | None], where: str) -> Measured:
@@ -103,44 +114,6 @@ def findings(
     """Return the rows of a study; every name that was measured is a published one."""
     assert set(measured) <= set(published), "declared beside the study"
     return [finding(one, measured.get(name, Measured()), quick) for name, one in published.items()]
-
-
-def table(heads: str, rows: Iterable[Sequence[object]]) -> str:
-    """Return a table in Markdown; heads are split at their bars, those in cells are text."""
-    told = ([str(cell).replace("|", "\\|") for cell in row] for row in rows)
-    body = [f"| {' | '.join(row)} |" for row in told]
-    return "\n".join([f"| {heads} |", f"|{'---|' * len(heads.split(' | '))}", *body])
-
-
-def findings_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the rows as a section in Markdown; nothing where there are none."""
-    if not rows:
-        return ""
-    heads = "quantity | published | others | ours | verdict"
-    return f"## Ours beside published\n\n{table(heads, map(finding_cells, rows))}\n\n"
-
-
-def finding_cells(row: Mapping[str, Any]) -> list[str]:
-    said, source = row["claim"] or number(row["value"]), row["source"]
-    for name, told in ALLOWED.items():
-        if row[name] is not None:
-            said += f" ± {number(row[name])}"
-            source = f"{told}; {source}"
-            break
-    verdict = row["verdict"]
-    if row["flaw"]:
-        verdict += f"; published protocol flawed: {row['flaw']}"
-    has_value, runs = row["ours"] is not None, row["runs"]
-    ours = number(row["ours"]) if has_value else row["note"] or "–"
-    if row["low"] is not None:
-        ours += f" [{number(row['low'])}, {number(row['high'])}]"
-    elif 0 < runs < MIN_RUNS:
-        ours += f" ({runs} of at least {MIN_RUNS} runs: no interval)"
-    elif has_value:
-        ours += f" (of {runs} runs fewer than {MIN_RUNS} have a value: no interval)"
-    if has_value and row["note"]:
-        ours += f"; {row['note']}"
-    return [row["quantity"], f"{said} ({source})", row["others"] or "–", ours, verdict]
 
 
 def number(value: float | None) -> str:

@@ -26,8 +26,9 @@ from bilens.base.errors import UsageError
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.studies.comparison import Measured, Published, table
-from bilens.studies.study import CellContext, Measure, Record, StudyOptions, ranged
+from bilens.studies.comparison import Measured
+from bilens.studies.page_writer import formatted
+from bilens.studies.study import CellContext, Measure, Record, StudyOptions
 from bilens.studies.vision import Models, SeedStudy, in_pixels, recipe_of
 from bilens.train.randomness import STEP, stream
 from bilens.train.tasks.image import ImageRecipe, accuracy
@@ -35,20 +36,7 @@ from bilens.train.tasks.image import ImageRecipe, accuracy
 SIZES, NUM_USUAL, QUICK_SIZES = (30, 50, 100, 300, 500, 1000), 4, (30, 50)
 NOISE = 0.4
 TOP, SPACE = 20, 10  # vectors of a class by |λ|; those whose space is compared in the tables
-READ_OFF = 0.1  # relative error of numbers that are read off a published figure
-SCRIPT = ((0.82, 0.73), (0.84, 0.76), (0.91, 0.87), (0.91, 0.87), (0.92, 0.88), (0.92, 0.88))
-FIRST = "cosine of the first eigenvectors of two runs, by |λ| in the input basis"
 SELF_SHARE = 1 / 3  # of the published pairs: 5 of 15 are a run with itself
-SELF_PAIRS = (
-    "5 of its 15 pairs are a run with itself, and 150 values count as independent: compared "
-    "without self-pairs, intervals over runs; the most negative eigenvalues come first, in the "
-    "embedding basis: ours by |λ| in the input basis beside it"
-)
-ORDER = (
-    "the most negative eigenvalues come first, in the embedding basis, and a run may be paired "
-    "with itself: ours is of the largest |λ| in the input basis, of different runs, so that it may "
-    "lie elsewhere and is not judged; like is compared with like in the row of the published script"
-)
 
 
 def sizes_of(options: StudyOptions) -> tuple[int, ...]:
@@ -60,36 +48,12 @@ def sized_recipes(options: StudyOptions, seed: int) -> list[ImageRecipe]:
     return [recipe_of(options, d_hidden=h, noise=NOISE, seed=seed) for h in sizes_of(options)]
 
 
-def told_once(flaw: str) -> list[str]:
-    """Return what is said of a flaw in the rows of all sizes."""
-    return [flaw, *["as above"] * (len(SIZES) - 1)]
-
-
 class ConsistencyStudy(SeedStudy):
     """Cosines of eigenvectors between runs of one size, and between sizes."""
 
     name = "vision/consistency"
     title = "Eigenvectors across seeds and sizes"
     datasets = ("mnist",)
-    published = {  # noqa: RUF012 - a constant
-        **{
-            f"top-{h}": Published(
-                f"h {h}: {FIRST}", "§4.2, Fig. 5 A", claim="0.8 to 0.9, read off", flaw=flaw
-            )
-            for h, flaw in zip(SIZES, told_once(ORDER), strict=True)
-        },
-        **{
-            f"script-{h}": Published(
-                f"the published script without self-pairs, h {h}: cosine at index 0",
-                "ipantelidis/bilinear-mlp-repro, read off",
-                value=without,
-                tolerance=READ_OFF * without,
-                others=f"with self-pairs {value}",
-                flaw=flaw,
-            )
-            for h, (value, without), flaw in zip(SIZES, SCRIPT, told_once(SELF_PAIRS), strict=True)
-        },
-    }
 
     def check(self, options: StudyOptions) -> None:
         """Refuse what any study refuses, and a single run."""
@@ -121,12 +85,13 @@ class ConsistencyStudy(SeedStudy):
         for h, one in result["sizes"].items():
             script, top = one["script"][0], one["by_index"][0]
             found[f"top-{h}"] = Measured(tuple(top["runs"]))
-            note = f"with 5 self-pairs of 15 {printed(script):.3f}; by |λ|, input basis {told(top)}"
+            note = f"with 5 self-pairs of 15 {printed(script):.3f}; by |λ|, input basis "
+            note += formatted(top, ".3f")
             found[f"script-{h}"] = Measured(tuple(script["runs"]), note=note)
         return found
 
-    def figures(self, document: Record) -> Mapping[str, str]:
-        result, drawn = document["result"], {}
+    def figures(self, result: Record) -> Mapping[str, str]:
+        drawn = {}
         chance = Curve("other class", tuple(enumerate(result["other_classes"])), dashed=True)
         for key, title in (
             ("by_index", "Input basis, by |λ|, pairs of different runs"),
@@ -138,37 +103,6 @@ class ConsistencyStudy(SeedStudy):
             ]
             drawn[f"{key}.svg"] = line_figure(title, "index", "mean |cos|", [*curves, chance])
         return drawn
-
-    def parts(self, result: Record) -> Record:
-        sizes, between = result["sizes"], result["between"]
-        heads = (
-            "h | accuracy | 1st | 2nd | 5th | 1st, class-centred | all | all, matched | space | "
-            "script | script, no self-pairs"
-        )
-        rows = (
-            [
-                *(h, f"{result['accuracy'][h]:.2%}"),
-                *(told(one["by_index"][k]) for k in (0, 1, 4)),
-                *(told(one[name]) for name in ("centred", "all", "assigned", "space")),
-                f"{printed(one['script'][0]):.3f} ± {one['as_published']:.3f}",
-                told(one["script"][0]),
-            ]
-            for h, one in sizes.items()
-        )
-        first, space = (
-            ([a, *(told(between[f"{a}-{b}"][name]) for b in sizes)] for a in sizes)
-            for name in ("first", "space")
-        )
-        chance = ([name, f"{value:.3f}"] for name, value in result["chance"].items())
-        return {
-            "rows": table(heads, rows),
-            "first": table(f"h | {' | '.join(sizes)}", first),
-            "space": table(f"h | {' | '.join(sizes)}", space),
-            "chance": table("chance | mean cosine", chance),
-        }
-
-
-told = partial(ranged, form=".3f")
 
 
 def printed(without_self: Record) -> float:

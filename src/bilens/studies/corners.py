@@ -8,9 +8,9 @@ from statistics import stdev
 import torch
 
 from bilens.data.images import ImageDataset
-from bilens.studies.comparison import Measured, Published, spread, table
+from bilens.studies.comparison import Measured
 from bilens.studies.study import CellContext, Measure, Record, StudyOptions, with_images
-from bilens.studies.vision import MEASURES, Models, SeedStudy, by_name, read_classifier, recipe_of
+from bilens.studies.vision import Models, SeedStudy, by_name, read_classifier, recipe_of
 from bilens.train.tasks.image import ImageRecipe, accuracy
 
 CORNERS = {  # standard deviation of the noise, weight decay
@@ -21,24 +21,8 @@ CORNERS = {  # standard deviation of the noise, weight decay
 }
 EPOCHS, WIDTH = 100, 256
 QUANTITIES = ("accuracy", "effective_rank_embedding", "top_share_embedding")
-SHARE_TOLERANCE = 0.02  # of shares, which are published without a deviation
 FASHION, SPLITS = "fashion-mnist", 5  # random splits, one seed
 OFFICIAL = 0.3530  # standard deviation of its training pixels, as it is normalised everywhere
-SOURCE = "reproduction, OpenReview 6k7qRdz7rD, seeds 42 to 46"
-TABLE = {  # accuracy and effective rank with deviations, share of the ten largest |λ|
-    "mnist": {
-        "none": ((0.9749, 0.0006), (38.50, 0.74), (0.442, None)),
-        "noise": ((0.9834, 0.0004), (82.18, 0.47), (0.249, None)),
-        "decay": ((0.9749, 0.0005), (15.50, 0.33), (0.722, None)),
-        "both": ((0.9801, 0.0004), (26.04, 0.34), (0.531, None)),
-    },
-    "fashion-mnist": {
-        "none": ((0.8850, 0.0007), (47.20, 0.93), (0.386, None)),
-        "noise": ((0.8680, 0.0004), (87.70, 0.77), (0.244, None)),
-        "decay": ((0.8731, 0.0008), (11.75, 0.48), (0.787, None)),
-        "both": ((0.8604, 0.0005), (20.06, 0.35), (0.623, None)),
-    },
-}
 
 
 class CornerStudy(SeedStudy):
@@ -46,19 +30,6 @@ class CornerStudy(SeedStudy):
 
     name = "vision/corners"
     title = "Input noise and weight decay: accuracy, spectra and eigenvectors"
-    published = {  # noqa: RUF012 - a constant
-        f"{data} {corner} {quantity}": Published(
-            f"{data}, {corner}: {MEASURES[quantity][0]}",
-            SOURCE,
-            value,
-            deviation=deviation,
-            tolerance=None if deviation else SHARE_TOLERANCE,
-            flaw="" if quantity == "accuracy" else "in the embedding basis alone",
-        )
-        for data, corners in TABLE.items()
-        for corner, numbers in corners.items()
-        for quantity, (value, deviation) in zip(QUANTITIES, numbers, strict=True)
-    }
 
     def recipes(self, options: StudyOptions, seed: int) -> list[ImageRecipe]:
         return [
@@ -105,24 +76,6 @@ class CornerStudy(SeedStudy):
                 note = f"{other}between {len(right)} random splits standard deviation "
                 found[key] = replace(found[key], note=f"{note}{stdev(right):.4f}")
         return found
-
-    def parts(self, result: Record) -> Record:
-        heads = " | ".join(["", *CORNERS])
-        tables = []
-        for data, corners in result["data"].items():
-            rows = (
-                [told, *(spread(corners[corner][name], digits) for corner in CORNERS)]
-                for name, (told, digits) in MEASURES.items()
-            )
-            tables.append(f"### {data}\n\n{table(heads, rows)}")
-        splits = [[told, spread(right)] for told, right in result["splits"].items() if right]
-        return {
-            "tables": "\n\n".join(tables),
-            "tolerance": SHARE_TOLERANCE,
-            "splits": table("Fashion-MNIST | accuracy on random splits", splits),
-            "pixels": result["pixels"] or "not measured",
-            "official": OFFICIAL,
-        }
 
 
 def measure_split(

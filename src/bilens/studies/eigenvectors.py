@@ -1,6 +1,10 @@
-"""Eigenvectors and spectra of every class, in pixels and in the embedding (Fig. 2, 3, App. A)."""
+"""Spectra of classifiers in pixels and in the embedding, of each class and of all together.
 
-from collections.abc import Mapping
+Eigenvectors of every class (Fig. 2, 3, App. A); output directions that classes share, by the HOSVD,
+at two widths (App. D).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from statistics import mean
 
@@ -9,28 +13,44 @@ from torch import Tensor
 from torch.nn import functional
 
 from bilens.algebra.concentration import effective_rank
+from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.algebra.hosvd import hosvd
 from bilens.algebra.rotation_null import rotation_null
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import Basis
-from bilens.studies.comparison import Measured, Published, table
+from bilens.studies.comparison import Measured
+from bilens.studies.page_writer import spread
 from bilens.studies.study import Record, StudyOptions
 from bilens.studies.vision import (
+    PUBLISHED_WIDTH,
     Models,
     SeedStudy,
     class_spectra,
     extremes,
     in_pixels,
-    in_words,
+    recipe_of,
     vector_plate,
 )
-from bilens.train.tasks.image import accuracy
+from bilens.train.tasks.image import ImageRecipe, accuracy
 
 BASES: tuple[Basis, ...] = ("embedding", "input")
 SHOWN, DRAWN = 20, 4  # of each sign: eigenvalues, eigenvectors
 ROTATIONS = 19  # the most extreme of them is the 95 % edge
 MOST, FEW = 0.95, 0.1  # of Σλ², in so large a part of the eigenvalues; about half at random
 NOTE = f"Per class: {DRAWN} most positive, {DRAWN} most negative; bars: {SHOWN} λ of each sign."
+WIDTHS = (PUBLISHED_WIDTH, 256)  # that of the published spectra, and the default of the code now
+FIRST_SEED = 42
+READ, PER_SIGN = 10, 3  # directions read; eigenvectors of each sign
+QUANTITIES: dict[str, Callable[[Record], float]] = {
+    "first": lambda read: read["singular_values"][0],
+    "second": lambda read: read["singular_values"][1],
+    "largest": lambda read: max(read["eigenvalues"][0]),
+    "smallest": lambda read: min(read["eigenvalues"][0]),
+}
+SHARED_NOTE = (
+    f"{PER_SIGN} most positive, {PER_SIGN} most negative λ of the shared matrix; bars: classes."
+)
 
 
 class EigenvectorStudy(SeedStudy):
@@ -38,23 +58,6 @@ class EigenvectorStudy(SeedStudy):
 
     name = "vision/eigenvectors"
     title = "Eigenvectors and spectra of digits and garments, in two bases"
-    published = {  # noqa: RUF012 - a constant
-        **{
-            f"few-{data}-{basis}": Published(
-                f"{data}, {basis} basis: eigenvalues with {MOST:.0%} of Σλ², mean of a class",
-                "§4.1, Fig. 2, 3, App. A",
-                claim=f"few non-negligible eigenvalues (here: at most {FEW:.0%})",
-                flaw="embedding basis" if basis == "embedding" else "",
-            )
-            for data in SeedStudy.datasets
-            for basis in BASES
-        },
-        "basis": Published(
-            "mnist: absolute cosine of the top eigenvectors of both bases",
-            "App. M weights",
-            claim=".78, .81, .86 at noise 0, .15, .3; .16 of one class",
-        ),
-    }
 
     def read(self, _options: StudyOptions, data: ImageDataset, models: Models) -> Record:
         return read_bases(data, models[0])
@@ -73,34 +76,13 @@ class EigenvectorStudy(SeedStudy):
         note = f"noise {runs[0]['recipes'][0]['noise']}; the least {least:.2f}"
         return {**found, "basis": Measured(cosines, note=note)}
 
-    def figures(self, document: Record) -> Mapping[str, str]:
+    def figures(self, result: Record) -> Mapping[str, str]:
         drawn = {}
-        for (data, (run, *_)), basis in product(document["result"].items(), BASES):
+        for (data, (run, *_)), basis in product(result.items(), BASES):
             title, found = f"{data}: eigenvectors in the {basis} basis", run[basis]
             plate = vector_plate(title, NOTE, run["classes"], found, found["ends"])
             drawn[f"{data}-{basis}.svg"] = plate
         return drawn
-
-    def parts(self, result: Record) -> Record:
-        heads = (
-            f"images | basis | accuracy | {MOST:.0%} of Σλ² | effective rank | of rotations | "
-            "beyond them | of"
-        )
-        rows = []
-        for (data, runs), basis in product(result.items(), BASES):
-            read = [run[basis] for run in runs]
-            names = ("most", "effective_rank", "null_rank")
-            numbers = [mean(mean(one[name]) for one in read) for name in names]
-            numbers.append(mean(mean(map(sum, one["beyond"])) for one in read))
-            right = f"{mean(run['accuracy'] for run in runs):.2%}"
-            rows.append([data, basis, right, *(f"{x:.1f}" for x in numbers), read[0]["width"]])
-        drawings = (f"![{data}]({data}-{basis}.svg)" for data in result for basis in BASES)
-        return {
-            "rows": table(heads, rows),
-            "drawings": "\n\n".join(drawings),
-            "recipe": in_words(result["mnist"][0]["recipes"][0]),
-            "rotations": ROTATIONS,
-        }
 
 
 def read_bases(data: ImageDataset, model: BilinearClassifier) -> Record:
@@ -133,7 +115,79 @@ def read_bases(data: ImageDataset, model: BilinearClassifier) -> Record:
     return found
 
 
+def mean_over_classes(runs: Sequence[Record], basis: str, name: str) -> float:
+    """Return the mean over runs and classes; of what is counted by sign, of both signs together."""
+    values = (run[basis][name] for run in runs)
+    return mean(mean(sum(x) if isinstance(x, list) else x for x in one) for one in values)
+
+
 def carriers(eigenvalues: Tensor) -> Tensor:
     """Return how many of each row, the largest first, have the most of its squared norm."""
     squares = eigenvalues.square().sort(dim=1, descending=True).values
     return (squares.cumsum(dim=1) < MOST * squares.sum(dim=1, keepdim=True)).sum(dim=1) + 1
+
+
+class HosvdStudy(SeedStudy):
+    """What classes share, as output directions with a matrix each."""
+
+    name = "vision/hosvd"
+    title = "HOSVD of a digit classifier: output directions that classes share"
+    datasets = ("mnist",)
+
+    def seeds(self, options: StudyOptions) -> range:
+        """Return the seeds from the published one on."""
+        return range(FIRST_SEED, FIRST_SEED + (options.seeds or options.choose(1, 3, 5)))
+
+    def recipes(self, options: StudyOptions, seed: int) -> list[ImageRecipe]:
+        widths = options.choose(WIDTHS[:1], WIDTHS, WIDTHS)
+        return [recipe_of(options, d_hidden=width, epochs=50, seed=seed) for width in widths]
+
+    def read(self, _options: StudyOptions, data: ImageDataset, models: Models) -> Record:
+        return {"models": [read_directions(data, model) for model in models]}
+
+    def ours(self, result: Record) -> Mapping[str, Measured]:
+        runs, found = result["mnist"], {}
+        widths = [recipe["d_hidden"] for recipe in runs[0]["recipes"]]
+        if PUBLISHED_WIDTH not in widths:  # --quick takes another
+            return {}
+        for key, read in QUANTITIES.items():
+            values = {
+                width: [read(run["models"][place]["embedding"]) for run in runs]
+                for place, width in enumerate(widths)
+            }
+            own = tuple(values.pop(PUBLISHED_WIDTH))
+            rest = (f"h = {width}: {spread(other, 3)}" for width, other in values.items())
+            found[key] = Measured(own, note="; ".join(rest))
+        return found
+
+    def figures(self, result: Record) -> Mapping[str, str]:
+        run, drawn = result["mnist"][0], {}
+        for (width, _, model), basis in product(models_of(run), BASES):
+            found, title = model[basis], f"{width} hidden units: shared directions, {basis} basis"
+            names = [f"σ = {size:.2f}" for size in found["singular_values"][:DRAWN]]
+            plate = vector_plate(title, SHARED_NOTE, names, found, found["directions"])
+            drawn[f"{width}-{basis}.svg"] = plate
+        return drawn
+
+
+def models_of(run: Record) -> list[tuple[int, int, Record]]:
+    """Return width, seed and readings of the models of a run."""
+    pairs = zip(run["recipes"], run["models"], strict=True)
+    return [(recipe["d_hidden"], recipe["seed"], model) for recipe, model in pairs]
+
+
+def read_directions(data: ImageDataset, model: BilinearClassifier) -> Record:
+    """Return singular values and shared matrices in both bases."""
+    found: Record = {"accuracy": accuracy(model, data.test_images, data.test_labels)}
+    for basis in BASES:
+        parts = hosvd(model.quadratic_map(basis).detach(), READ)
+        sizes, directions = parts.singular_values, parts.output_directions
+        # the code reads the right singular vectors: matrices of length one
+        rows = directions[:DRAWN] / sizes[:DRAWN, None]
+        found[basis] = {
+            "norm": float(parts.frobenius_squared.sqrt()),
+            "singular_values": sizes.tolist(),
+            "directions": directions[:DRAWN].tolist(),
+            **extremes(model, eigendecompose_all(parts.f, rows), PER_SIGN, data),
+        }
+    return found

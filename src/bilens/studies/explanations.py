@@ -14,32 +14,15 @@ from bilens.nn import BilinearClassifier
 from bilens.report.raster import Painter
 from bilens.report.text import signed
 from bilens.report.tiles import Tile, TileRow, tile_plate, valued_tiles, vector_image
-from bilens.studies.comparison import Measured, Published, table
+from bilens.studies.comparison import Measured
 from bilens.studies.study import Record, StudyOptions
-from bilens.studies.vision import Models, SeedStudy, class_spectra, in_words
+from bilens.studies.vision import Models, SeedStudy, class_spectra
 
 PUBLISHED_IMAGES = {"published, right": (8, 5), "published, wrong": (321, 2)}  # test image, label
 PUBLISHED_RIVAL = 7  # as which image 321 is read
 DRAWN, SHOWN = 4, 20  # contributions to a logit: with their eigenvectors; of each sign, as bars
 CHUNK = 500  # images whose contributions are held at a time
 EXACT = 1e-8
-BY_HAND = "one image, picked by hand"
-
-
-SUMS = "largest relative error of logits as sums of contributions, all test images"
-SUPPRESSED = "test image 8, a 5: share of suppression in what speaks for the answer"
-SEVENS = "test image 321, a 2: share of the seeds that read it as 7"
-MISSING = (
-    "test image 321: share of what it lacks against right images of its class that is missing "
-    "positive parts"
-)
-HALF = "(here: at least half)"
-CLAIMS = {
-    "sum": Published(SUMS, "§3.2, equation 4", claim=f"exact (here: at most {EXACT:g})"),
-    "right": Published(SUPPRESSED, "App. C", claim=f"decided by suppression {HALF}", flaw=BY_HAND),
-    "read": Published(SEVENS, "App. C", claim="read as 7 (here: by most seeds)"),
-    "wrong": Published(MISSING, "App. C", claim=f"decided by missing parts {HALF}", flaw=BY_HAND),
-}
 
 
 class ExplanationStudy(SeedStudy):
@@ -48,7 +31,6 @@ class ExplanationStudy(SeedStudy):
     name = "vision/explanations"
     title = "Predictions of a digit classifier as sums over eigenvectors"
     datasets = ("mnist",)
-    published = CLAIMS
 
     def read(self, _options: StudyOptions, data: ImageDataset, models: Models) -> Record:
         return read_predictions(data, models[0])
@@ -67,27 +49,9 @@ class ExplanationStudy(SeedStudy):
                 found["wrong"] = Measured(missing, mean(missing) >= 0.5)
         return found
 
-    def figures(self, document: Record) -> Mapping[str, str]:
-        run = document["result"]["mnist"][0]
+    def figures(self, result: Record) -> Mapping[str, str]:
+        run = result["mnist"][0]
         return {f"{n}.svg": plate_of(one) for n, one in enumerate(run["examples"].values())}
-
-    def parts(self, result: Record) -> Record:
-        runs = result["mnist"]
-        heads = "image | seed | test image | label | answer | margin | suppression | missing parts"
-        rows = []
-        for run in runs:
-            seed = run["recipes"][0]["seed"]
-            for name, one in run["examples"].items():
-                row = [name, seed, one["index"], one["label"], one["predicted"]]
-                row += [f"{one['margin']:.2f}", f"{one['suppression']:.0%}"]
-                rows.append([*row, "–" if one["missing"] is None else f"{one['missing']:.0%}"])
-        drawings = (f"![{name}]({n}.svg)" for n, name in enumerate(runs[0]["examples"]))
-        return {
-            "recipe": in_words(runs[0]["recipes"][0]),
-            "error": f"{max(run['error'] for run in runs):.1e}",
-            "rows": table(heads, rows),
-            "drawings": "\n\n".join(drawings),
-        }
 
 
 def plate_of(one: Record) -> str:

@@ -16,12 +16,12 @@ from bilens.findings.triggers import evidence_of, obstacle, suspect
 from bilens.io.load import from_module
 from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
-from bilens.studies import finding_page
+from bilens.report.tiles import Tile, TileRow, tile_plate, vector_image
 from bilens.studies.corners import CornerStudy
-from bilens.studies.finding_attacks import KINDS
+from bilens.studies.finding_attacks import KINDS, Attack
 from bilens.studies.finding_images import drawn_images
 from bilens.studies.finding_models import RELU, Model, corner_numbers, model_of
-from bilens.studies.finding_power import FIRST_JUDGED, WORKS, summarised
+from bilens.studies.finding_power import FIRST_JUDGED, SHAPE, WORKS, summarised
 from bilens.studies.finding_rivals import neural_cleanse, weightwatcher
 from bilens.studies.finding_tables import MODELS, read_tables
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
@@ -41,6 +41,7 @@ ENOUGH = dict.fromkeys(KINDS, 20) | {RELU + kind: 2 for kind in KINDS}  # attack
 ORDINARY = {RELU + "overfitting": 30, RELU + "clean": 30} | {
     RELU + kind: MOST_TRIED for kind in KINDS
 }
+GROUND = 0.25  # on which what is planted is drawn: black is darker, grey is not
 QUICK, QUICK_KINDS = 4, ("square-4", "waves")  # models of each
 
 
@@ -76,11 +77,42 @@ class FindingStudy(Study):
     def document(self, _options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         return summarised(cells)
 
-    def figures(self, document: Record) -> Mapping[str, str]:
-        return finding_page.figures(document["result"])
+    def figures(self, result: Record) -> Mapping[str, str]:
+        return drawn_misses(result)
 
-    def parts(self, result: Record) -> Record:
-        return finding_page.parts(result)
+
+def drawn_misses(result: Record) -> dict[str, str]:
+    """Return what working attacks planted that raised no alarm, beside the pattern seen."""
+    drawn: dict[str, str] = {}
+    note = (
+        "Seed, and what was planted: blue brightens a dark grey of 0.25, red darkens it. "
+        "Seen: the pattern of the highest score."
+    )
+    for data, found in result["triggers"].items():
+        rows = []
+        for one in found["missed"]:
+            mark = Attack(**one["attack"]).mark(SHAPE)
+            planted = (mark.mask * (mark.paint - GROUND) + mark.added).tolist()
+            tiles = [Tile(vector_image(planted, SHAPE), one["attack"]["kind"])]
+            if one["suspect"] is not None:
+                tiles.append(Tile(vector_image(one["suspect"]["pattern"], SHAPE), "seen"))
+            rows.append(TileRow(str(one["seed"]), tiles))
+        if rows:
+            drawn[f"missed-{data}.svg"] = tile_plate(f"Not found on {data}", note, rows)
+    return drawn
+
+
+def interval_shown(found: Sequence[float] | None, form: str = ".2f") -> str:
+    """Return a value and the ends of its interval; a dash where there is none."""
+    if found is None:
+        return "–"
+    value, low, high = found
+    return f"{value:{form}} ({low:{form}} to {high:{form}})"
+
+
+def shared_metrics(sets: Mapping[str, Record]) -> list[str]:
+    """Return the metrics of WeightWatcher that all data sets have."""
+    return sorted(set.intersection(*(set(one["watched"]) for one in sets.values())))
 
 
 def groups(options: StudyOptions, datas: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.studies.comparison import Measured, Published, interval, table
+from bilens.studies.comparison import Measured, interval
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
 from bilens.train.corpus import CorpusOptions
 from bilens.train.processes import Processes
@@ -54,26 +54,6 @@ class GateStudy(Study):
     uses = frozenset({"corpus", "seeds", "steps"})
     needs = frozenset({"corpus"})
     num_seeds = (1, 1, 1)
-    published = {
-        f"{gate}, {budget}": Published(
-            f"loss of the bilinear model over that with {gate}, {budget}",
-            "App. I, table",
-            claim=f"{PUBLISHED['bilinear'][place] / PUBLISHED[gate][place] - 1:+.2%}"
-            + ("; the sign is judged, of an interval without 0" if budget == EQUAL_STEPS else ""),
-            others="preceded by arXiv:2305.03452 and 2406.03947",
-            flaw="one seed and no deviation, so no size is judged: several seeds",
-        )
-        for gate in ("ReGLU", "SwiGLU")
-        for place, budget in enumerate(BUDGETS)
-    } | {
-        DATA: Published(
-            "tokens that the bilinear model needs over those of SwiGLU, to the same loss",
-            "App. I, text",
-            value=0.06,
-            tolerance=0.03,
-            flaw="neither gate nor way are told: SwiGLU, between two whole trainings of it",
-        )
-    }
 
     def check(self, options: StudyOptions) -> None:
         """Refuse what any study refuses, and a corpus that cannot be read."""
@@ -121,33 +101,12 @@ class GateStudy(Study):
                 found[name] = Measured(shares, low > 0 if signed else None)
         return found
 
-    def figures(self, document: Record) -> Mapping[str, str]:
+    def figures(self, result: Record) -> Mapping[str, str]:
         curves = [
             Curve(kind, tuple((line["step"], line["held_out_loss"]) for line in lines))
-            for kind, lines in document["result"]["histories"].items()
+            for kind, lines in result["histories"].items()
         ]
         return {CURVES_NAME: line_figure(self.title, "steps", "nats per token", curves)}
-
-    def parts(self, result: Record) -> Record:
-        heads = (
-            "MLP | weights | equal steps | against bilinear | equal time | steps then | ms a step "
-            "| published, epochs / time"
-        )
-        return {"losses": table(heads, (table_row(result, row) for row in result["rows"]))}
-
-
-def table_row(result: Record, row: Record) -> list[str]:
-    kind, steps, time, published = (row[key] for key in ("kind", *BUDGETS, "published"))
-    return [
-        kind,
-        f"{result['num_weights'][kind]:,}",
-        f"{steps['held_out_loss']:.4f}",
-        against(steps["losses"], result["rows"][0][EQUAL_STEPS]["losses"]),
-        f"{time['held_out_loss']:.4f}",
-        f"{time['steps']:,}",
-        f"{1000 * result['seconds_per_step'][kind]:.0f}",
-        "–" if published is None else f"{published[0]} / {published[1]}",
-    ]
 
 
 def more_tokens(result: Record) -> list[float]:
@@ -168,7 +127,7 @@ def more_tokens(result: Record) -> list[float]:
     return found
 
 
-def against(losses: Sequence[float], others: Sequence[float]) -> str:
+def difference_shown(losses: Sequence[float], others: Sequence[float]) -> str:
     """Return by how much losses differ from others of the same seeds: mean and range."""
     shares = changes(losses, others)
     if len(shares) == 1:

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.studies.comparison import Measured, Published, spread, table
+from bilens.studies.comparison import Measured
+from bilens.studies.page_writer import spread
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
 from bilens.train.loop import learning_rate
 from bilens.train.randomness import INITIALISATION, STEP, stream
@@ -51,13 +52,6 @@ FIRST, SECOND = torch.combinations(torch.arange(NUM_BITS)).T  # bits of each pai
 BIASES = {"no bias": False, "bias": True}
 QUANTITIES = ("recovery", "explained", "attainable", "at_the_pair")
 RECOVERED = 0.99  # share of the truth, from which a matrix is clean
-FLAWS = {
-    OURS: "the seed is set after the weights are drawn: before",
-    TUTORIAL: "as above",
-    NARROW: "four products, the default of the published code, cannot hold six gates: twelve",
-    DEFAULT: "Adam with a decay of 0.1 in the loss, the default of the published code, takes all "
-    "weights to 0: AdamW, or no decay as the tutorial calls for",
-}
 ZERO_AT_ZERO = tuple(gate for gate, truth in GATES.items() if truth[0] == 0)  # need no constant
 
 
@@ -67,37 +61,6 @@ class LogicStudy(Study):
     name = "toy/logic"
     title = "Gates on pairs of bits, read from the weights"
     uses = frozenset({"seeds", "steps", "full", "quick"})
-    published = {  # noqa: RUF012 - a constant
-        **{
-            f"{setting}, entry": Published(
-                f"{setting}: AND, no bias, entry of the interaction matrix at the pair",
-                "tutorial 0; the truth table",
-                value=0.5,
-                tolerance=0.02,
-                flaw=FLAWS[setting],
-            )
-            for setting in SETTINGS
-        },
-        **{
-            f"{setting}, {gate}": Published(
-                f"{setting}: {gate}, {'no bias' if gate in ZERO_AT_ZERO else 'with a bias'}, share "
-                "of the true interactions that is recovered",
-                "tutorial 0, which has no bias",
-                claim=f"clean (here: from {RECOVERED} on)",
-            )
-            for setting, gate in product((OURS, TUTORIAL, NARROW), OPERATIONS)
-        },
-        **{
-            f"{gate}, no bias": Published(
-                f"{OURS}: {gate}, no bias, not attainable without a constant: share of the "
-                "interactions of the best fit that is reached",
-                "tutorial 0",
-                claim="clean (there is no truth to be so)",
-            )
-            for gate in OPERATIONS
-            if gate not in ZERO_AT_ZERO
-        },
-    }
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
         found: dict[str, Measure] = {}
@@ -131,15 +94,6 @@ class LogicStudy(Study):
                 note = f"of the gate it has R² {spread(row['attainable'], 2)}"
                 found[f"{gate}, no bias"] = Measured(shares, note=note)
         return found
-
-    def parts(self, result: Record) -> Record:
-        heads = "gate | setting | bias | recovered | R² | R² of the truth | at the pair"
-        rows = (
-            [row["operation"], row["setting"], row["bias"], *(spread(row[x]) for x in QUANTITIES)]
-            for row in result["rows"]
-        )
-        told = {"batch": BATCH, "ones": SHARE_OF_ONES, "decay": DECAY}
-        return {"rows": table(heads, rows), **told}
 
 
 def measure(setting: str, seed: int, steps: int, _context: CellContext) -> Record:

@@ -12,11 +12,11 @@ from typing import Any
 from bilens.api.provenance import image_origin
 from bilens.data.images import ImageDataset
 from bilens.data.model_interface import LabelledData
-from bilens.findings.attack import TOLERANCE, attack_classifier
+from bilens.findings import attack as attacks
 from bilens.findings.perturbations import AttackRequest
 from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
-from bilens.studies.comparison import Measured, Published, spread, table
+from bilens.studies.comparison import Measured
 from bilens.studies.study import Measure, Record, StudyOptions
 from bilens.studies.vision import Models, VisionStudy, measure_images, recipe_of
 from bilens.train.tasks.image import accuracy
@@ -38,43 +38,18 @@ EFFECTS = {  # name in the tables: name in the records, digits
     "Mean margin": ("margin", 2),
     "Taken for the target": ("target_rate", 3),
 }
-ARCHIVE, REPRO = (f"Fig. 7, {whose}, training set" for whose in ("archive notebooks", "Repro"))
-OTHER_LENGTH = "(scaled by the std of positive entries alone, another length)"
-TMLR = "TMLR reproduction, α = 2, which names no length:"
-FLAWS = (
-    "masks ignore the linear path of the residual and lose their biorthogonality in pixels; judged "
-    "on training images, signs from labels; random masks of other spectra: all methods at one "
-    "length, with the full form, on test images, signs from weights and class means"
-)
-OTHER_SHARE = "share of all images, the target class among them: of the other classes"
-PERMUTED = (
-    "one permutation of the pixels, which is not smooth: phases at random, spectrum and length kept"
-)
-DARK = "as above; dark pixels are those of mean intensity below 0.01, here too"
-HALF_DRAWN = (
-    "only positive entries are drawn anew, negative ones stay adversarial: phases of the whole "
-    "mask at random, then its dark pixels alone, at the same length"
-)
-NO_LENGTH = "Repro .32 against .057 of random masks, no length stated"
-OTHER_A = f"Repro .935, training set; {TMLR} .904 ± .014"
-OTHER_B = f"archive .649 {OTHER_LENGTH}; {TMLR} .659 ± .023"
-OTHER_LONG = f"archive .326 {OTHER_LENGTH}"
 SHORT, LONG = SHOWN[1:]
-TOLERANCES = 0.042, 0.069  # three deviations between the seeds of TMLR, of A and of B
 TURNED, RIGHT = "target_rate", "accuracy"
-ROWS = {  # setting, kind of mask, effect, length; source, value, tolerance, others, flaw
-    "a": (FIG_A, "published", RIGHT, SHORT, ARCHIVE, 0.939, TOLERANCES[0], OTHER_A, FLAWS),
-    "a-long": (FIG_A, "published", RIGHT, LONG, ARCHIVE, 0.625, TOLERANCES[0], "", ""),
-    "a-target": (FIG_A, "published", TURNED, SHORT, ARCHIVE, None, None, "", OTHER_SHARE),
-    "a-random": (FIG_A, "random", RIGHT, SHORT, "Repro", 0.97, 0.01, "", PERMUTED),
-    "b": (FIG_B, "published_edge", RIGHT, SHORT, REPRO, 0.63, TOLERANCES[1], OTHER_B, DARK),
-    "b-long": (FIG_B, "published_edge", RIGHT, LONG, REPRO, 0.315, TOLERANCES[1], OTHER_LONG, ""),
-    "b-target": (FIG_B, "published_edge", TURNED, SHORT, ARCHIVE, None, None, NO_LENGTH, ""),
-    "b-random": (FIG_B, "random_edge", RIGHT, SHORT, "Repro", 0.675, TOLERANCES[1], "", HALF_DRAWN),
+ROWS = {  # published number: setting, kind of mask, effect, length
+    "a": (FIG_A, "published", RIGHT, SHORT),
+    "a-long": (FIG_A, "published", RIGHT, LONG),
+    "a-target": (FIG_A, "published", TURNED, SHORT),
+    "a-random": (FIG_A, "random", RIGHT, SHORT),
+    "b": (FIG_B, "published_edge", RIGHT, SHORT),
+    "b-long": (FIG_B, "published_edge", RIGHT, LONG),
+    "b-target": (FIG_B, "published_edge", TURNED, SHORT),
+    "b-random": (FIG_B, "random_edge", RIGHT, SHORT),
 }
-SHARES = {FIG_A: ".032", FIG_B: f".135 {OTHER_LENGTH}"}
-PIXEL_STD = {SHORT: "std 0.15", LONG: "std 0.3"}
-TOLD = {TURNED: "taken for the target", RIGHT: "accuracy"}
 
 
 class MaskStudy(VisionStudy):
@@ -83,20 +58,6 @@ class MaskStudy(VisionStudy):
     name = "vision/masks"
     title = "Universal masks: the provable optimum beside the paper's"
     datasets = ("mnist",)
-    published = {  # noqa: RUF012 - a constant
-        name: Published(
-            f"{setting[:8]}, {PIXEL_STD[length]}: {TOLD[effect]}"
-            + " under random masks" * kind.startswith("random"),
-            source,
-            value,
-            claim="" if value else f"{SHARES[setting]} of all training images: not judged",
-            tolerance=tolerance,
-            others=others,
-            flaw=flaw,
-        )
-        for name, row in ROWS.items()
-        for setting, kind, effect, length, source, value, tolerance, others, flaw in [row]
-    }
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
         small = {"epsilons": (0.0, *SHOWN), "random_perturbations": 1, "restarts": 1}
@@ -117,27 +78,8 @@ class MaskStudy(VisionStudy):
         return {"models": [model for cell in cells.values() for model in cell["models"]]}
 
     def ours(self, result: Record) -> Mapping[str, Measured]:
-        found = {name: values(result["models"], *row[:4]) for name, row in ROWS.items()}
+        found = {name: mask_effects(result["models"], *row) for name, row in ROWS.items()}
         return {name: Measured(tuple(one)) for name, one in found.items()}
-
-    def parts(self, result: Record) -> Record:
-        models = result["models"]
-        settings = list(dict.fromkeys(model["setting"] for model in models))
-        kinds = [curve["kind"] for curve in models[0]["curves"]]
-        gaps = (
-            [kind, *(spread(values(models, name, kind, "gap", SHORT), 1) for name in settings)]
-            for kind in kinds
-        )
-        return {
-            "held": sum(model["holds"] for model in models),
-            "total": len(models),
-            "comparisons": f"{sum(model['comparisons'] for model in models):,}",
-            "excess": f"{max(model['worst_excess'] for model in models):.1e}",
-            "tolerance": f"{TOLERANCE:.0e}",
-            "proof_gap": f"{max(model['proof_gap'] for model in models):.1e}",
-            "gaps": table(f"gap at ε = {SHORT:g} | {' | '.join(settings)}", gaps),
-            "settings": "\n\n".join(setting_section(name, kinds, models) for name in settings),
-        }
 
 
 def attack_all(
@@ -152,7 +94,7 @@ def attacked(
     name: str, request: AttackRequest, data: ImageDataset, model: BilinearClassifier
 ) -> Record:
     origin = image_origin(data)
-    found = attack_classifier(
+    found = attacks.attack_classifier(
         model,
         LabelledData(data.train_images, data.train_labels, origin, shape=data.image_shape),
         LabelledData(data.test_images, data.test_labels, origin, shape=data.image_shape),
@@ -174,7 +116,7 @@ def attacked(
     }
 
 
-def values(
+def mask_effects(
     models: Sequence[Record], setting: str, kind: str, effect: str, epsilon: float
 ) -> list[float]:
     """Return an effect of a kind of mask at a length, a value a seed; a gap in %.
@@ -188,16 +130,3 @@ def values(
         return [curve["effect"][effect][place] for curve, place in at]
     gaps = [(curve["gap"][place], curve["change"][place]) for curve, place in at]
     return [100 * gap / max(gap - change, 1e-300) for gap, change in gaps]
-
-
-def setting_section(name: str, kinds: Sequence[str], models: Sequence[Record]) -> str:
-    clean = [model["test_accuracy"] for model in models if model["setting"] == name]
-    parts = [f"## {name}", f"Test accuracy without a mask: {spread(clean)}."]
-    heads = f"kind | {' | '.join(f'ε = {epsilon:g}' for epsilon in SHOWN)}"
-    for title, (effect, digits) in EFFECTS.items():
-        rows = (
-            [kind, *(spread(values(models, name, kind, effect, one), digits) for one in SHOWN)]
-            for kind in kinds
-        )
-        parts.append(f"{title}:\n\n{table(heads, rows)}")
-    return "\n\n".join(parts)

@@ -3,13 +3,22 @@
 A bilinear layer reads two numbers, one-hot side by side, and answers with their sum modulo p; some
 pairs are held out. What generalises lies on the blocks of the Fourier basis; the share on them is
 read from the factors, after each few steps, beside what it is after random rotations of one branch.
+
+What adds modulo p is a sum of waves, cos(2πk(a + b − c)/p): each frequency of an output meets the
+same frequency of both inputs and no other, so ‖B‖² lies on (p − 1)/2 blocks.
+
+Axes in this file: K frequencies, H products, p numbers; an input has 2p entries.
 """
 
+from __future__ import annotations
+
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product, takewhile
+from typing import NamedTuple
 
 import torch
 from scipy.stats import binom
@@ -17,28 +26,22 @@ from torch import Tensor
 from torch.nn import functional
 
 from bilens.algebra.concentration import effective_rank
+from bilens.algebra.gram.inner_products import squared_norms
 from bilens.algebra.hosvd import hosvd
+from bilens.algebra.random_rotations import random_frame
 from bilens.nn import BilinearMLP
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.studies.comparison import Measured, Published, spread, table
-from bilens.studies.fourier_blocks import ROTATIONS, FourierBlocks
+from bilens.studies.comparison import Measured
+from bilens.studies.page_writer import spread
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
-from bilens.train.randomness import ORDER, seeded_initialisation, stream
+from bilens.train.randomness import ORDER, STEP, seeded_initialisation, stream
 
+ROTATIONS = 19  # the largest of them is the edge at p = 0.05
 EVERY = 5  # steps between two looks
 ALPHA = 1 / (ROTATIONS + 1)  # of both thresholds of chance
 GENERALISED, ON_BLOCKS = 0.99, 0.9
-LEVELS = {  # from which on either shows it
-    "chance": f"above chance (p = {ALPHA:g} for both)",
-    "half": "half of ‖B‖² and of the held-out pairs",
-    "all": f"{ON_BLOCKS:.0%} of ‖B‖² and {GENERALISED:.0%} of the held-out pairs",
-}
+LEVELS = ("chance", "half", "all")  # from which on weights or accuracy show it
 SHOWN = 40  # singular values in the record
-HEADS = (
-    "p | seed | held-out pairs | ‖B‖² on the blocks | of all of B | after rotations | frequencies "
-    "| effective rank of B | step: weights / accuracy, above chance | … half | … all | "
-    "… all of the training pairs"
-)
 CURVES = {
     "train_accuracy": "training pairs",
     "held_out_accuracy": "held-out pairs",
@@ -46,7 +49,6 @@ CURVES = {
     "null_edge": "of rotations",
 }
 DASHED = ("train_accuracy", "null_edge")
-DRAWN = ("modular", "spectrum")
 
 
 @dataclass(frozen=True)
@@ -74,28 +76,6 @@ class ModularStudy(Study):
     name = "toy/modular"
     title = "Addition modulo 13 and 113: Fourier structure, read from the weights"
     uses = frozenset({"seeds", "steps", "full", "quick"})
-    published = {  # noqa: RUF012 - a constant
-        "accuracy": Published(
-            "mod 113: accuracy on held-out pairs, every seed",
-            "what studies of grokking report",
-            claim=f"at least {GENERALISED:.0%}",
-        ),
-        "blocks": Published(
-            "mod 113: share on the Fourier blocks of that part of ‖B‖² which the data fix, every "
-            "seed",
-            "algebra of the solution",
-            claim=f"at least {ON_BLOCKS:.0%}",
-        ),
-        **{
-            f"{level}-{p}": Published(
-                f"mod {p}, {said}: steps by which the weights show it before the accuracy",
-                "arXiv:2605.15183, abstract (by tensor similarity)",
-                claim="grokking is seen in the weights first (here: in every seed)",
-            )
-            for p in RECIPES
-            for level, said in LEVELS.items()
-        },
-    }
 
     def moduli(self, options: StudyOptions) -> tuple[int, ...]:
         return options.choose((13,), (13, 113), (13, 113))
@@ -126,9 +106,9 @@ class ModularStudy(Study):
             found["blocks"] = Measured(shares, min(shares) >= ON_BLOCKS, note)
         return found
 
-    def figures(self, document: Record) -> Mapping[str, str]:
+    def figures(self, result: Record) -> Mapping[str, str]:
         drawn = {}
-        for p, rows in document["result"].items():
+        for p, rows in result.items():
             looks = rows[0]["looks"]
             curves = [
                 Curve(name, tuple((look["step"], look[key]) for look in looks), key in DASHED)
@@ -140,38 +120,8 @@ class ModularStudy(Study):
             drawn[f"spectrum-{p}.svg"] = line_figure(title, "rank", "σ", [spectrum])
         return drawn
 
-    def parts(self, result: Record) -> Record:
-        drawings = [f"![{x} modulo {p}]({x}-{p}.svg)" for p in result for x in DRAWN]
-        recipes = (f"* p = {p}: {recipe_in_words(rows[0]['recipe'])}" for p, rows in result.items())
-        return {
-            "rows": table(HEADS, (row_of(row) for rows in result.values() for row in rows)),
-            "drawings": "\n\n".join(drawings),
-            "recipes": "\n".join(recipes),
-            "delays": " ".join(f"Modulo {p}: {delay(rows)}." for p, rows in result.items()),
-            "rotations": ROTATIONS,
-            "alpha": ALPHA,
-            "generalised": GENERALISED,
-            "every": EVERY,
-        }
 
-
-def recipe_in_words(recipe: Record) -> str:
-    shown = {name: value for name, value in recipe.items() if name not in ("p", "seed")}
-    return ", ".join(f"{name} {value}" for name, value in shown.items())
-
-
-def row_of(cell: Record) -> list[object]:
-    recipe, last = cell["recipe"], cell["looks"][-1]
-    return [
-        *(recipe["p"], recipe["seed"], f"{last['held_out_accuracy']:.2%}", f"{last['share']:.1%}"),
-        *(f"{cell['share_of_all']:.1%}", f"{last['null_edge']:.2%}"),
-        *(cell["num_frequencies"], f"{cell['effective_rank']:.1f}"),
-        *(f"{told(one['weights'])} / {told(one['accuracy'])}" for one in cell["seen"].values()),
-        told(cell["learnt"]),
-    ]
-
-
-def told(step: int | None) -> str:
+def step_shown(step: int | None) -> str:
     return "never" if step is None else str(step)
 
 
@@ -183,7 +133,9 @@ def first_seen(seen: Sequence[Mapping[str, int | None]]) -> Measured:
     pairs = [(one["weights"], one["accuracy"]) for one in seen]
     leads = tuple(float(b - a) for a, b in pairs if a is not None and b is not None)
     holds = all(a is not None and (b is None or a < b) for a, b in pairs)
-    note = "steps, weights / accuracy: " + ", ".join(f"{told(a)} / {told(b)}" for a, b in pairs)
+    note = "steps, weights / accuracy: " + ", ".join(
+        f"{step_shown(a)} / {step_shown(b)}" for a, b in pairs
+    )
     return Measured(leads, holds, note, runs=len(pairs))
 
 
@@ -191,7 +143,7 @@ def delay(rows: Sequence[Record]) -> str:
     """Return how many steps after the training pairs the held-out ones are right, in words."""
     pairs = [(row["learnt"], row["seen"]["all"]["accuracy"]) for row in rows]
     late = [b - a for a, b in pairs if a is not None and b is not None]
-    steps = ", ".join(f"{told(a)} / {told(b)}" for a, b in pairs)
+    steps = ", ".join(f"{step_shown(a)} / {step_shown(b)}" for a, b in pairs)
     later = " to ".join(dict.fromkeys((str(min(late)), str(max(late))))) if late else "some"
     return f"{steps}, {later} steps later"
 
@@ -312,3 +264,64 @@ def look(
         "share": float(blocks.shares(model).sum()),
         "null_edge": max(float(blocks.shares(model, turn).sum()) for turn in blocks.rotations),
     }
+
+
+class FourierBlocks(NamedTuple):
+    """The real Fourier basis as features of both numbers and of the answer."""
+
+    outputs: Tensor  # (K, 2, p): cosine and sine, orthonormal; those of a number are the same
+    rotations: Tensor  # (ROTATIONS, 2p, 2p), Haar
+
+    @classmethod
+    def of(cls, p: int) -> FourierBlocks:
+        angle = 2 * math.pi * torch.arange(1, (p + 1) // 2)[:, None].double() * torch.arange(p) / p
+        waves = torch.stack([angle.cos(), angle.sin()], dim=1) * math.sqrt(2 / p)
+        draws = stream(0, STEP)
+        turns = [random_frame(2 * p, 2 * p, draws) for _ in range(ROTATIONS)]
+        return cls(waves, torch.stack(turns))
+
+    @torch.no_grad()
+    def shares(self, model: BilinearMLP, rotation: Tensor | None = None) -> Tensor:
+        """Return the share of ‖B‖² on the block of each frequency, (K,).
+
+        Of B only what the answers depend on counts: centred over the answers, for the softmax
+        does not see what all share; and of the products of a number with itself the diagonal, for
+        one entry of a one-hot number is 1.
+        """
+        down, left, right = factors(model)
+        right = right if rotation is None else right @ rotation
+        (left_a, left_b), (right_a, right_b) = (x.chunk(2, dim=1) for x in (left, right))
+        gram = down.mT @ down
+        squares = sum((gram * (own @ own.mT)).sum() for own in (left_a * right_a, left_b * right_b))
+        kernel = (left_a @ left_a.mT) * (right_b @ right_b.mT)
+        kernel = kernel + (right_a @ right_a.mT) * (left_b @ left_b.mT)
+        kernel = kernel + 2 * (left_a @ right_a.mT) * (right_b @ left_b.mT)
+        whole = squares + (gram * kernel).sum() / 2  # both halves of B that join a and b
+        return self.joining(down, left, right) / whole
+
+    @torch.no_grad()
+    def share_of_all(self, model: BilinearMLP) -> float:
+        """Return the same of the whole of B, the products of a number with itself included."""
+        down, left, right = factors(model)
+        on_blocks = self.joining(down, left, right).sum()
+        for parts in zip(left.chunk(2, dim=1), right.chunk(2, dim=1), strict=True):
+            own = self.block(down, *parts)
+            on_blocks += ((own + own.mT) / 2).square().sum()
+        return float(on_blocks / squared_norms(down, left, right).sum())
+
+    def joining(self, down: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """Return ‖B‖² where both numbers meet, by frequency, (K,)."""
+        (left_a, left_b), (right_a, right_b) = (x.chunk(2, dim=1) for x in (left, right))
+        joined = self.block(down, left_a, right_b) + self.block(down, right_a, left_b)
+        return joined.square().sum(dim=(1, 2, 3)) / 2
+
+    def block(self, down: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """Return Σ_h down ⊗ first ⊗ second in the waves of each frequency, (K, 2, 2, 2)."""
+        legs = (part @ self.outputs.mT for part in (first, second))
+        return torch.einsum("kuh,khv,khw->kuvw", self.outputs @ down, *legs)
+
+
+def factors(model: BilinearMLP) -> tuple[Tensor, Tensor, Tensor]:
+    """Return down, centred over the answers, left and right."""
+    down, left, right = (part.weight.double() for part in (model.down, model.left, model.right))
+    return down - down.mean(dim=0), left, right

@@ -35,10 +35,10 @@ from bilens.io.load import load
 from bilens.nn.topk_sae import TopKSAE
 from bilens.records.base import to_json
 from bilens.records.trace import CausalCheck
-from bilens.studies.comparison import Measured, Published, table
+from bilens.studies.comparison import Measured
 from bilens.studies.negation_candidates import KEPT_SHARE, MOST_DIRECTIONS, fewest
 from bilens.studies.negation_prompts import NegationPrompts
-from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions, percent
+from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
 from bilens.train.activations import activations_of
 from bilens.train.corpus import CorpusDescription
 from bilens.train.tasks.language import default_recipe
@@ -63,11 +63,6 @@ HELD_OUT_TOKENS = 20_000
 READS_FEELING = 0.9  # |correlation| of z_first − z_second with the feeling, over the prompts
 LISTED_PAIRS, LISTED_TOKENS = 5, 6
 LISTED = ("first", "second", "score", "nonlinear_share", "pair_share")
-PICKED = partial(
-    Published,
-    flaw="one hand-picked pair, a Gaussian null, no intervention: the first pair of a ranking, "
-    "random directions of the same variance, and ablation",
-)
 
 
 class NegationStudy(Study):
@@ -76,28 +71,6 @@ class NegationStudy(Study):
     name = "language/negation"
     title = "The negation circuit of the story grammar"
     uses = frozenset({"models", "seeds", "steps"})
-    published = {  # noqa: RUF012 - a constant
-        "eigenvalues": PICKED(
-            "leading eigenvalues of the negation pair",
-            "§5.1, Fig. 8",
-            claim="one positive, one negative (+.62, −.66)",
-        ),
-        "cosine": PICKED(
-            "decoder cosine of the pair", "§5.1, text", -0.975, tolerance=0.1, others="TMLR: −.16"
-        ),
-        "correlation": PICKED(
-            "correlation of the activation with two eigenvectors",
-            "§5.1, App. N",
-            value=0.66,
-            tolerance=0.1,
-            others="TMLR, a larger model: .931 and .831",
-        ),
-        "removed": PICKED(
-            "share of the turned feeling that goes with the pair's directions",
-            "§5.1, App. O",
-            claim="the pair computes negation",
-        ),
-    }
 
     def check(self, options: StudyOptions) -> None:
         """Refuse options that contradict each other."""
@@ -140,19 +113,6 @@ class NegationStudy(Study):
             "removed": Measured(
                 removed, min(removed) >= LEAST_REMOVED, f"{where}; holds from {LEAST_REMOVED}"
             ),
-        }
-
-    def parts(self, result: Record) -> Record:
-        rows = result["rows"]
-        checks = (
-            "model | position | score, next pair | latents | directions | flip, logits | removed "
-            "| as many random directions | loss elsewhere | created | random"
-        )
-        readings = "model | one latent promotes | the other promotes | eigenvalues"
-        return {
-            "num": len(rows),
-            "checks": table(checks, map(table_row, rows)),
-            "readings": table(readings, map(reading_row, rows)),
         }
 
 
@@ -313,27 +273,3 @@ def verdict(record: Record) -> Record:
             "created": steer["share"]["value"] >= LEAST_REMOVED,
         }
     }
-
-
-def table_row(row: Record) -> list[object]:
-    ablate, steer = row["checks"]
-    scores = [pair["score"] for pair in row["ranking"]]
-    change = ablate["loss_after"] / ablate["loss_before"] - 1
-    following = f"{scores[1]:.2f}" if len(scores) > 1 else "–"
-    return [
-        row["seed"],
-        f"{row['place'] or 'none'} of {row['num_pairs_ranked']:,}",
-        f"{scores[0]:.2f}, {following}",
-        f"{row['latents'][0]}, {row['latents'][1]}",
-        ablate["num_directions"],
-        f"{ablate['before']['value']:.1f}",
-        *(percent(ablate["share"]), percent(ablate["random_share"])),
-        f"{ablate['loss_before']:.4f}, {change:+.1%}",
-        *(percent(steer["share"]), percent(steer["random_share"])),
-    ]
-
-
-def reading_row(row: Record) -> tuple[object, ...]:
-    first, second = (" ".join(words) for words in row["promoted"])
-    values = ", ".join(f"{value:+.2f}" for value in row["eigenvalues"])
-    return row["seed"], first, second, values

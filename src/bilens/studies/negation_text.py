@@ -8,35 +8,15 @@ negation by words that took no part in the ranking.
 
 from collections.abc import Mapping
 from functools import partial
-from itertools import starmap
 
 import torch
 from torch import Tensor
 
 from bilens.interp.traced_layer import TracedText, TraceOptions, open_layer, open_sae, read_text
 from bilens.records.base import to_json
-from bilens.studies.comparison import Measured, table
-from bilens.studies.negation_candidates import (
-    CHECKED_PAIRS,
-    KEPT_SHARE,
-    LEAST_ACTIVE,
-    MOST_DIRECTIONS,
-    MOST_TRIED,
-    MOSTLY,
-    TOP,
-    measure_block,
-)
-from bilens.studies.negation_grammar import PICKED, corpus_blocks
-from bilens.studies.negation_prompts import (
-    FRAMES,
-    OPENERS,
-    SUBJECTS,
-    WINDOW,
-    WORDS,
-    NegationPairs,
-    TruthWords,
-    over_words,
-)
+from bilens.studies import negation_candidates as candidates, negation_prompts as prompts
+from bilens.studies.comparison import Measured
+from bilens.studies.negation_grammar import corpus_blocks
 from bilens.studies.study import (
     CellContext,
     Measure,
@@ -45,23 +25,11 @@ from bilens.studies.study import (
     StudyOptions,
     metrics_around,
     model_of,
-    percent,
-    ranged,
     sae_recipe,
 )
 
 STEPS, K = 384, 16
 BUFFER_STEPS = 32  # at most
-FRAME_HEADS = "frame | happy …, plain | with *not* | sad …, plain | with *not* | flip | shift"
-BLOCK_HEADS = (
-    "block | nmse in, out | negation, sentiment latents | latents ranked | negation × sentiment "
-    "| negation × any | pairs looked at | negation × sentiment | negation × any"
-)
-CIRCUIT_HEADS = (
-    "block | chosen | latents | position | directions | flip removed | shift removed "
-    "| as many random directions | loss elsewhere"
-)
-READING_HEADS = "block | latents | promote | are strongest at | an interaction of the two kinds"
 
 
 class NegationTextStudy(OneModelStudy):
@@ -69,13 +37,6 @@ class NegationTextStudy(OneModelStudy):
 
     name = "language/negation-text"
     title = "Negation in a model of running text"
-    published = {  # noqa: RUF012 - a constant
-        "found": PICKED(
-            "latents that combine a negation with a sentiment, in a model of running text",
-            "§5.1, Fig. 8",
-            claim="there are",
-        )
-    }
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
         blocks = range(open_layer(model_of(options), 0).module.config.n_layer)
@@ -105,41 +66,12 @@ class NegationTextStudy(OneModelStudy):
             )
         }
 
-    def parts(self, result: Record) -> Record:
-        blocks, found = result["blocks"], result["behaviour"]["all"]
-        circuits = [(block, *one) for block in blocks for one in enumerate(block["circuits"])]
-        mlps = ((row["block"], logits(row["flip"]), logits(row["shift"])) for row in result["mlps"])
-        positive, negative = (", ".join(f"*{word}*" for word in WORDS[side]) for side in (1, -1))
-        return {
-            "verdict": verdict(found),
-            **{name: logits(found[name]) for name in ("plain", "negated", "flip", "shift")},
-            "turn": 2 * found["plain"]["value"],
-            "frames": table(FRAME_HEADS, map(frame_row, result["behaviour"]["frames"])),
-            "mlps": table("block | of the flip, logits | of the shift", mlps),
-            "blocks": table(BLOCK_HEADS, map(block_row, blocks)),
-            "circuits": table(CIRCUIT_HEADS, starmap(circuit_row, circuits)),
-            "readings": table(READING_HEADS, starmap(reading_row, circuits)),
-            "positive": positive,
-            "negative": negative,
-            "examples": ", ".join(f"“{shown(frame)}”" for frame in FRAMES.values()),
-            "num_names": len(SUBJECTS),
-            "num_openers": len(OPENERS),
-            "top": TOP,
-            "least_active": LEAST_ACTIVE,
-            "checked_pairs": CHECKED_PAIRS,
-            "mostly": MOSTLY,
-            "window": WINDOW,
-            "kept_share": KEPT_SHARE,
-            "most_directions": MOST_DIRECTIONS,
-            "most_tried": MOST_TRIED,
-        }
-
 
 def measure_behaviour(options: StudyOptions, context: CellContext) -> Record:
     """Return what a negator does to the next word, frame by frame."""
     layer = open_layer(model_of(options), 0)
-    words = TruthWords.of(layer.tokenizer)
-    pairs = NegationPairs.of(layer.module, layer.hook("mlp_in"), layer.tokenizer, words)
+    words = prompts.TruthWords.of(layer.tokenizer)
+    pairs = prompts.NegationPairs.of(layer.module, layer.hook("mlp_in"), layer.tokenizer, words)
     generator = torch.Generator().manual_seed(0)
     leaning, flip, shift = pairs.leaning(), pairs.flip(), pairs.shift()
     half = len(pairs.polarity) // 2
@@ -151,13 +83,13 @@ def measure_behaviour(options: StudyOptions, context: CellContext) -> Record:
         "frames": [
             {
                 "frame": name,
-                "text": FRAMES[name],
+                "text": prompts.FRAMES[name],
                 "leaning_positive": leaning[row, :half].mean(dim=0).tolist(),
                 "leaning_negative": leaning[row, half:].mean(dim=0).tolist(),
                 "words": leaning[row].tolist(),
                 **flip_and_shift(flip[row], shift[row], generator),
             }
-            for row, name in enumerate(FRAMES)
+            for row, name in enumerate(prompts.FRAMES)
         ],
         "all": flip_and_shift(flip.mean(dim=0), shift.mean(dim=0), generator),
     }
@@ -166,12 +98,12 @@ def measure_behaviour(options: StudyOptions, context: CellContext) -> Record:
 def measure_mlps(options: StudyOptions, context: CellContext) -> Record:
     """Return how much of flip and shift each MLP makes behind the negator, in any direction."""
     first = open_layer(model_of(options), 0)
-    words = TruthWords.of(first.tokenizer)
+    words = prompts.TruthWords.of(first.tokenizer)
     generator = torch.Generator().manual_seed(0)
     blocks = []
     for index in range(first.module.config.n_layer):
         hook = f"blocks.{index}.mlp_in"
-        pairs = NegationPairs.of(first.module, hook, first.tokenizer, words)
+        pairs = prompts.NegationPairs.of(first.module, hook, first.tokenizer, words)
         edit = pairs.negator_ablated()
         flip = (pairs.flip() - pairs.flip(edit)).mean(dim=0)
         shift = (pairs.shift() - pairs.shift(edit)).mean(dim=0)
@@ -182,8 +114,8 @@ def measure_mlps(options: StudyOptions, context: CellContext) -> Record:
 
 def flip_and_shift(flip: Tensor, shift: Tensor, generator: torch.Generator) -> Record:
     return {
-        "flip": to_json(over_words(flip, generator)),
-        "shift": to_json(over_words(shift, generator)),
+        "flip": to_json(prompts.over_words(flip, generator)),
+        "shift": to_json(prompts.over_words(shift, generator)),
     }
 
 
@@ -194,7 +126,7 @@ def margins(behaviour: Record) -> Record:
     own = torch.cat([leaning[:, :half], -leaning[:, half:]], dim=1).mean(dim=0)
     generator = torch.Generator().manual_seed(0)
     return {
-        name: to_json(over_words(own[:, side], generator))
+        name: to_json(prompts.over_words(own[:, side], generator))
         for side, name in enumerate(("plain", "negated"))
     }
 
@@ -211,11 +143,11 @@ def measure(options: StudyOptions, index: int, context: CellContext) -> Record:
     behind = open_sae(result.folders[hooks[1]], layer, "mlp_out")
     blocks, held_out = corpus_blocks(model, layer)
     text = TracedText(blocks, "", "", "")
-    reader = read_text(layer, before, behind, text, TraceOptions(top=TOP))
-    words = TruthWords.of(layer.tokenizer)
+    reader = read_text(layer, before, behind, text, TraceOptions(top=candidates.TOP))
+    words = prompts.TruthWords.of(layer.tokenizer)
     choosing, judging = (
-        NegationPairs.of(layer.module, hooks[0], layer.tokenizer, words, [opener])
-        for opener in OPENERS
+        prompts.NegationPairs.of(layer.module, hooks[0], layer.tokenizer, words, [opener])
+        for opener in prompts.OPENERS
     )
     return {
         "block": index,
@@ -225,7 +157,7 @@ def measure(options: StudyOptions, index: int, context: CellContext) -> Record:
         "tokens": result.history[-1].tokens,
         "recipe": recipe.to_dict(),
         "metrics": metrics_around(result, hooks),
-        **measure_block(reader, held_out, choosing, judging, words),
+        **candidates.measure_block(reader, held_out, choosing, judging, words),
     }
 
 
@@ -238,66 +170,13 @@ def verdict(found: Record) -> str:
     return "A *not* does nothing to what a sentiment word says in this model."
 
 
-logits = partial(ranged, form="+.2f")
-
-
-def frame_row(row: Record) -> tuple[str, ...]:
-    leaning = (f"{cell:+.2f}" for cell in [*row["leaning_positive"], *row["leaning_negative"]])
-    return (f"{shown(row['text'])} …", *leaning, logits(row["flip"]), logits(row["shift"]))
-
-
-def shown(frame: str) -> str:
+def frame_shown(frame: str) -> str:
     return frame.format("Tim", "He", word="happy", **{"not": " (not)"})
 
 
-def block_row(block: Record) -> list[object]:
-    latents, pairs, metrics = block["latents"], block["pairs"], block["metrics"]
-    return [
-        block["block"],
-        f"{metrics['in']['nmse']:.3f}, {metrics['out']['nmse']:.3f}",
-        f"{block['num_negation']}, {block['num_sentiment']}",
-        latents["ranked"],
-        *(position_cell(latents, kind) for kind in ("both", "negation")),
-        f"{pairs['looked_at']} of {pairs['ranked']:,}",
-        *(position_cell(pairs, kind) for kind in ("both", "negation")),
-    ]
-
-
-def position_cell(found: Record, kind: str) -> str:
-    if found[kind] is None:
-        return "none"
-    return f"{found[kind]} ({found[f'num_{kind}']}; {found[f'chance_{kind}']:.0f})"
-
-
-def circuit_row(block: Record, number: int, circuit: Record) -> list[object]:
-    flip, shift = circuit["flip"], circuit["shift"]
-    before, after = circuit["loss_before"], circuit["loss_after"]
-    return [
-        block["block"],
-        "first" if number == 0 else "most shift",
-        ", ".join(map(str, circuit["latents"])),
-        circuit["place"],
-        circuit["num_directions"],
-        *(removed(flip, "share"), removed(shift, "share"), removed(shift, "random_share")),
-        f"{before:.4f}, {after / before - 1:+.2%}",
-    ]
-
-
-def removed(check: Record | None, name: str) -> str:
+def removed(check: Record | None, name: str) -> Record | None:
     """Return a share of an effect; none where the effect is not told from zero."""
-    is_told = check is not None and check["before"]["low"] > 0
-    return percent(check[name]) if check is not None and is_told else "–"
-
-
-def reading_row(block: Record, _number: int, circuit: Record) -> tuple[object, ...]:
-    promoted = " / ".join(quoted(words) for words in circuit["promoted"])
-    at = " / ".join(quoted(words) for words in circuit["strongest_at"])
-    entries = circuit["interactions"]
-    told = "–"
-    if entries:
-        first, second = (quoted(entries[0][side]["strongest_at"]) for side in ("first", "second"))
-        told = f"{first} × {second}: {entries[0]['value']:+.3f}"
-    return block["block"], ", ".join(map(str, circuit["latents"])), promoted, at, told
+    return check[name] if check is not None and check["before"]["low"] > 0 else None
 
 
 def quoted(words: list[str]) -> str:

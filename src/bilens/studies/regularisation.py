@@ -5,16 +5,17 @@ of the activations. All models of one seed have the same start, order of images 
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain
+from itertools import chain, product
 from statistics import mean
 from typing import TypeAlias
 
 from bilens.data.images import ImageDataset
 from bilens.report.charts.curves import grid_figure
 from bilens.report.tiles import Tile, TileRow, tile_plate
-from bilens.studies.comparison import Measured, Published, interval, spread, table
+from bilens.studies.comparison import Measured, interval
+from bilens.studies.page_writer import spread
 from bilens.studies.study import Measure, Record, StudyOptions
 from bilens.studies.vision import (
     MEASURES,
@@ -46,54 +47,22 @@ PIXELS = {"salt-and-pepper": ("0.1", "0.3"), "correlated-noise": ("0.2:4", "0.4:
 ACTIVATIONS = {"model_noise": ("0.1", "0.3"), "dropout": ("0.1", "0.3")}
 DISTURBANCES = {**GEOMETRY, **PIXELS, **ACTIVATIONS}
 POINT, PART = 0.3, 0.1  # inert: accuracy within so many points, vectors within such a part
+LEAST_PART = 1 - PART
 BASES = ("input", "embedding")
 MAPS = ("accuracy", *(f"effective_rank_{basis}" for basis in (*BASES, "whitened")), "sparsity")
 SHOWN = (*MAPS, "roughness", "dark_mass")
-GRID, PICTURES = "App. E", "App. B, images alone"
-SEED = "one seed, tied to the noise: one seed for a whole grid, --seeds repeats it"
-ACCURACIES = {"0": 0.976, "0.2": 0.981, "0.4": 0.981, "0.6": 0.978, "0.8": 0.972}
 RANK, USED = "effective_rank_embedding", "sparsity"
-RANKS = {("0", "0"): 52.0, ("0", "1"): 187.0, ("1", "0"): 22.0, ("1", "1"): 70.0}  # decay, noise
-LOST_PIXELS = "420 → 265, of the five most negative vectors"
 MORE, LESS, NEGATIVE = (1, math.inf), (0, 1), (-math.inf, 0)
-NO_SPARSER = f"does not sparsify (here: at least {1 - PART:g})"
-RATIOS: dict[str, tuple[str, Choice, str, str, tuple[float, float], str, str]] = {
-    # what the most of noise or decay makes of a quantity: over the levels of the other, in words;
-    # claim, between which numbers it holds, what others report, flaw
-    "noise input": ("effective_rank_input", min, "the minimum of decays", "above 1", MORE, "", ""),
-    "decay input": ("effective_rank_input", max, "the maximum of noises", "below 1", LESS, "", ""),
-    "noise embedding": (RANK, min, "the minimum of decays", "above 1", MORE, "", SEED),
-    "decay embedding": (RANK, max, "the maximum of noises", "below 1", LESS, "", SEED),
-    "noise sparsity": (USED, mean, "mean", "below 1", LESS, LOST_PIXELS, ""),
-    "decay sparsity": (USED, mean, "mean", NO_SPARSER, (1 - PART, math.inf), "", ""),
+RATIOS: dict[str, tuple[str, Choice, tuple[float, float]]] = {
+    # what the most of noise or decay makes of a quantity: over the levels of the other; between
+    # which numbers the claim holds
+    "noise input": ("effective_rank_input", min, MORE),
+    "decay input": ("effective_rank_input", max, LESS),
+    "noise embedding": (RANK, min, MORE),
+    "decay embedding": (RANK, max, LESS),
+    "noise sparsity": (USED, mean, LESS),
+    "decay sparsity": (USED, mean, (LEAST_PART, math.inf)),
 }
-
-
-def published() -> dict[str, Published]:
-    found: dict[str, Published] = {}
-    for noise, value in ACCURACIES.items():
-        quantity, source = f"accuracy at noise {noise}, weight decay 1", "Fig. 4, reproduction"
-        one = Published(quantity, f"{source} (one seed)", value, tolerance=0.003)
-        found[f"accuracy {noise}"] = one
-    for (decay, noise), value in RANKS.items():
-        quantity = f"{MEASURES[RANK][0]}, weight decay {decay}, noise {noise}"
-        source = f"App. E, reproduction (plot, width {PUBLISHED_WIDTH})"
-        one = Published(quantity, source, value, tolerance=PART * value, flaw=SEED)
-        found[f"rank {decay} {noise}"] = one
-    for key, (name, _, over, claim, _, others, flaw) in RATIOS.items():
-        quantity = f"{MEASURES[name][0]}: {key.split()[0]} 1 / none, {over}"
-        found[key] = Published(quantity, GRID, claim=claim, others=others, flaw=flaw)
-    quantity, claim = "pixels used: most noise / none", "noise sharpens (here: below 1)"
-    found["sharpens"] = Published(quantity, PICTURES, claim=claim)
-    near = f"within {POINT} points; pixels used, roughness within {PART:.0%}"
-    for kinds, quantity, claim in (
-        (GEOMETRY, "strongest: roughness with / without", "blurs (here: below 1)"),
-        (PIXELS, "accuracy with − without, points", "worse (here: below 0)"),
-        (ACTIVATIONS, "accuracy with − without, points", f"inert (here: {near})"),
-    ):
-        for kind in kinds:
-            found[kind] = Published(f"{kind.replace('_', ' ')}: {quantity}", PICTURES, claim=claim)
-    return found
 
 
 class RegularisationStudy(VisionStudy):
@@ -102,7 +71,6 @@ class RegularisationStudy(VisionStudy):
     name = "vision/regularisation"
     title = "What noise, decay and other regularisation do to eigenvectors"
     datasets = ("mnist",)
-    published = published()
 
     def seeds(self, options: StudyOptions) -> range:
         """Return the seeds asked for, or one: there are over 100 models; three with --full."""
@@ -150,8 +118,8 @@ class RegularisationStudy(VisionStudy):
     def ours(self, result: Record) -> Mapping[str, Measured]:
         return {**read_grid(result), **read_disturbances(result)}
 
-    def figures(self, document: Record) -> Mapping[str, str]:
-        grid, digit, drawn = document["result"]["grid"], document["result"]["digit"], {}
+    def figures(self, result: Record) -> Mapping[str, str]:
+        grid, digit, drawn = result["grid"], result["digit"], {}
         for quantity in MAPS:
             name, digits = MEASURES[quantity]
             cells = {
@@ -168,22 +136,6 @@ class RegularisationStudy(VisionStudy):
         title = "Digit 0: top positive eigenvector by standard deviation of the noise"
         note = "Embedding basis: mapped to pixels by the embedding's transpose."
         return drawn | {"digit.svg": tile_plate(title, note, rows)}
-
-    def parts(self, result: Record) -> Record:
-        without = {"none": {"": {noise: result["grid"][noise][DECAY] for noise in noises(result)}}}
-        rows = (
-            [kind.replace("_", " "), dose, noise, *(spread(one[x], MEASURES[x][1]) for x in SHOWN)]
-            for kind, doses in {**without, **result["disturbed"]}.items()
-            for dose, found in doses.items()
-            for noise, one in found.items()
-        )
-        heads = ["disturbance", "dose", "noise", *(MEASURES[quantity][0] for quantity in SHOWN)]
-        return {
-            "maps": "\n\n".join(f"![{quantity}]({quantity}.svg)" for quantity in MAPS),
-            "disturbed": table(" | ".join(heads), rows),
-            "point": POINT,
-            "part": f"{PART:.0%}",
-        }
 
 
 def levels_of(options: StudyOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -225,16 +177,16 @@ def read_grid(result: Record) -> dict[str, Measured]:
     grid, width = result["grid"], result["recipe"]["d_hidden"]
     found = {
         f"accuracy {noise}": Measured(tuple(grid[noise][DECAY]["accuracy"]))
-        for noise in ACCURACIES
+        for noise in LEVELS[:-1]
         if noise in grid
     }
-    for decay, noise in RANKS:
+    for decay, noise in product(("0", "1"), repeat=2):
         values = grid[noise][decay][RANK]
         other = Measured(note=f"{spread(values, 1)} of width {width}")
         own = Measured(tuple(values))
         found[f"rank {decay} {noise}"] = own if width == PUBLISHED_WIDTH else other
     none, *_, most = grid
-    for key, (quantity, choose, _, _, between, _, _) in RATIOS.items():
+    for key, (quantity, choose, between) in RATIOS.items():
         pairs = [(one[most], one[none]) for one in grid.values()]
         if key.startswith("noise"):
             pairs = [(grid[most][decay], grid[none][decay]) for decay in grid]
@@ -265,6 +217,15 @@ def read_disturbances(result: Record) -> dict[str, Measured]:
             note = f"pixels used × {used:.2f}, roughness × {turns:.2f}"
             found[kind] = Measured(points, near, note)
     return found
+
+
+def disturbed_rows(result: Record) -> Iterator[tuple[str, str, str, Record]]:
+    """Yield disturbance, dose, noise and what was read there; those without any come first."""
+    without = {"none": {"": {noise: result["grid"][noise][DECAY] for noise in noises(result)}}}
+    for kind, doses in {**without, **result["disturbed"]}.items():
+        yield from (
+            (kind, dose, *one) for dose, by_noise in doses.items() for one in by_noise.items()
+        )
 
 
 def noises(result: Record) -> list[str]:

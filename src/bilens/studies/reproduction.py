@@ -8,7 +8,8 @@ from bilens.base.errors import BilensError, InterruptedRunError, OutputExistsErr
 from bilens.base.files import names_in, write_file
 from bilens.report.reproduction import render_reproduction
 from bilens.studies import STUDIES, find_studies
-from bilens.studies.comparison import RULE, finding_cells
+from bilens.studies.comparison import RULE
+from bilens.studies.page_writer import finding_cells
 from bilens.studies.study import Record, Say, Study, StudyOptions, spelling
 from bilens.studies.study_folder import DOCUMENT_NAME, MODELS_FOLDER, read_again, run_study
 from bilens.version import VERSION

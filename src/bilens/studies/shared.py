@@ -14,9 +14,9 @@ from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.report.tiles import vector_image
-from bilens.studies.comparison import Measured, Published, table
+from bilens.studies.comparison import Measured
 from bilens.studies.study import Record, StudyOptions
-from bilens.studies.vision import Models, SeedStudy, in_words, vector_plate
+from bilens.studies.vision import Models, SeedStudy, vector_plate
 
 BUDGETS = (1, 2, 3, 4, 5, 7, 10, 13)  # eigenvectors a class; 13 have the numbers of 64 products
 FURTHER = (20, 30)  # of eigenvectors, which need no fit
@@ -30,26 +30,12 @@ PARAMETERS: Mapping[str, Callable[[int, int, int], int]] = {  # of a size, n inp
 }
 
 
-DUAL = "relative error with as many independent directions as outputs"
-KEYS = "largest entry of UU⁺ − 1 with twice as many directions as outputs"
-STANDS = f"they stand for the model (here: at most {LOSSES[1]:.0%} lost)"
-SHAPE = "fits the cosine and not the scale; l ± r not balanced"
-OWN = "0: a dual is seen by its own direction alone"
-LOST, EXERCISE = f"{EXERCISE_RANK} products: accuracy lost", "official exercise `sparse`"
-CLAIMS = {
-    "dual": Published(DUAL, "App. K", claim="exact"),
-    "keys": Published(KEYS, "App. K, remark", claim=OWN, flaw="needs independent directions"),
-    "exercise": Published(LOST, EXERCISE, claim=STANDS, flaw=SHAPE),
-}
-
-
 class SharedStudy(SeedStudy):
     """How many components a classifier needs, each class alone or all together."""
 
     name = "vision/shared"
     title = "Shared components of a digit classifier against eigenvectors of each class"
     datasets = ("mnist",)
-    published = CLAIMS
 
     def read(self, options: StudyOptions, data: ImageDataset, models: Models) -> Record:
         budgets = options.choose(BUDGETS[:4], BUDGETS, BUDGETS)
@@ -70,10 +56,10 @@ class SharedStudy(SeedStudy):
             found["exercise"] = Measured(lost, mean(lost) <= LOSSES[1], note)
         return found
 
-    def figures(self, document: Record) -> Mapping[str, str]:
-        runs = document["result"]["mnist"]
+    def figures(self, result: Record) -> Mapping[str, str]:
+        runs = result["mnist"]
         curves = [
-            Curve(way, tuple((row["parameters"], row["lost"]) for row in means(runs, way)))
+            Curve(way, tuple((row["parameters"], row["lost"]) for row in mean_rows(runs, way)))
             for way in PARAMETERS
         ]
         title, found = "Largest shared products", runs[0]["components"]
@@ -84,34 +70,11 @@ class SharedStudy(SeedStudy):
             "products.svg": vector_plate(title, note, names, found, found["classes"]),
         }
 
-    def parts(self, result: Record) -> Record:
-        runs = result["mnist"]
-        rows = (
-            [way, x["size"], f"{x['parameters']:,}", f"{x['error']:.3f}", f"{x['lost']:.2%}"]
-            for way in PARAMETERS
-            for x in means(runs, way)
-        )
-        reached = ([way, *(enough(runs, way, loss) for loss in LOSSES)] for way in PARAMETERS)
-        return {
-            "recipe": in_words(runs[0]["recipes"][0]),
-            "accuracy": f"{mean(run['accuracy'] for run in runs):.2%}",
-            "rows": table("components | size | parameters | error | accuracy lost", rows),
-            "reached": table("components | within 0.1 % | within 1 %", reached),
-        }
 
-
-def means(runs: Sequence[Record], way: str) -> list[Record]:
+def mean_rows(runs: Sequence[Record], way: str) -> list[Record]:
     """Return the rows of a way, each number the mean over the runs."""
     rows = zip(*(run["ways"][way] for run in runs), strict=True)
     return [{name: mean(row[name] for row in same) for name in same[0]} for same in rows]
-
-
-def enough(runs: Sequence[Record], way: str, loss: float) -> str:
-    """Return the smallest size tried that loses at most so much accuracy, mean over the runs."""
-    for row in means(runs, way):
-        if row["lost"] <= loss + 1e-9:
-            return f"{row['size']} ({row['parameters']:,} parameters)"
-    return "none tried"
 
 
 def read_components(

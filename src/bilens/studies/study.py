@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import sys
 from abc import ABC, abstractmethod
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor
@@ -21,7 +21,8 @@ from bilens.base.errors import DataError, UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset, embedded_digits, load_images
 from bilens.nn import BilinearClassifier
-from bilens.studies.comparison import Measured, Published
+from bilens.studies.comparison import Measured, Published, read_published
+from bilens.studies.page_writer import fill_template
 from bilens.train.corpus import CorpusOptions
 from bilens.train.run_folder import RUN_NAME
 from bilens.train.tasks.image import ImageRecipe
@@ -130,7 +131,6 @@ class Study(ABC):
     uses: frozenset[str]  # names of the `StudyOptions` that it reads; the others are refused
     needs: frozenset[str] = frozenset()  # those of them without which it cannot begin
     datasets: tuple[str, ...] = ()  # of images: cells of other images are not mixed
-    published: Mapping[str, Published] = MappingProxyType({})  # by name, as in `ours`
     num_seeds = (QUICK_SEEDS, SEEDS, SEEDS)  # where none are asked for: --quick, usual, --full
     partial = False  # whether there is a page of some of the cells, where it is interrupted
 
@@ -142,27 +142,32 @@ class Study(ABC):
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         """Return the result of the study as one JSON object, from the records of all cells."""
 
-    def page(self, document: Record) -> str:
-        """Return the page about the result, in Markdown; it may show the figures by name.
-
-        It is a text of `pages/` with `result` and the parts of the page in it.
-        """
-        file = f"{self.name.rpartition('/')[2]}.md"
-        text = files("bilens.studies").joinpath("pages", file).read_text("utf-8")
-        result = document["result"]
-        return text.format(result=result, **self.parts(result))
-
-    def parts(self, _result: Record) -> Record:
-        """Return what stands in the text of the page, by name: tables and numbers."""
-        return {}
-
     def ours(self, _result: Record) -> Mapping[str, Measured]:
         """Return what stands beside the published numbers, by the same names."""
         return {}
 
-    def figures(self, _document: Record) -> Mapping[str, str]:
+    def figures(self, _result: Record) -> Mapping[str, str]:
         """Return the drawings, file name → SVG."""
         return {}
+
+    @cached_property
+    def published(self) -> Mapping[str, Published]:
+        """What publications say, by name, as in `ours`: the table of the study in `pages/`."""
+        table = files("bilens.studies").joinpath("pages", f"{self.file_name()}.csv")
+        return read_published(table.read_text("utf-8"), self.constants()) if table.is_file() else {}
+
+    def page(self, document: Record) -> str:
+        """Return the page about the result, in Markdown; it may show the figures by name."""
+        names = {**self.constants(), "result": document["result"]}
+        return fill_template(f"{self.file_name()}.md", names)
+
+    def file_name(self) -> str:
+        return self.name.rpartition("/")[2]
+
+    def constants(self) -> Record:
+        """Return what the modules of the study define, which its files in `pages/` may show."""
+        modules = [vars(sys.modules[kind.__module__]) for kind in type(self).__mro__]
+        return dict(ChainMap(*modules))
 
     def seeds(self, options: StudyOptions) -> range:
         """Return the seeds: as many as are asked for, or as the study takes by itself."""
@@ -269,18 +274,3 @@ def metrics_around(training: SAETraining, hooks: Sequence[str]) -> Record:
         side: training.metrics[hook].to_dict()
         for side, hook in zip(("in", "out"), hooks, strict=True)
     }
-
-
-def share(value: float | None) -> str:
-    """Return a share of the loss; there is none where zeros cost nothing."""
-    return "–" if value is None else f"{value:.1%}"
-
-
-def ranged(interval: Record, form: str) -> str:
-    """Return a value with its interval, where it has one."""
-    value, *ends = (interval[name] for name in ("value", "low", "high"))
-    known = ", ".join(f"{end:{form}}" for end in ends if end is not None)
-    return f"{value:{form}} [{known}]" if known else f"{value:{form}}"
-
-
-percent = partial(ranged, form=".1%")

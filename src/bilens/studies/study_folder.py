@@ -10,7 +10,8 @@ from bilens.base import silent
 from bilens.base.errors import CheckpointError, InterruptedRunError, OutputExistsError
 from bilens.base.files import names_in, read_json, write_file, write_files
 from bilens.records.base import to_json
-from bilens.studies.comparison import findings, findings_table
+from bilens.studies.comparison import findings
+from bilens.studies.page_writer import findings_table
 from bilens.studies.study import CellContext, Record, Say, Study, StudyOptions
 from bilens.train.run_folder import locked
 from bilens.version import VERSION
@@ -80,10 +81,10 @@ def run_study(
             "missing": missing,
             "result": result,
         }
-        drawn = {out / name: svg.encode() for name, svg in study.figures(document).items()}
+        drawn = {out / name: svg.encode() for name, svg in study.figures(result).items()}
         beside = findings_table(document["findings"])
         lacks = "".join(f"Left out: {why}\n\n" for why in missing.values())
-        page = f"# {study.title}\n\n{lacks}{beside}{study.page(document).strip()}\n"
+        page = f"# {study.title}\n\n{lacks}{beside}{study.page(document)}\n"
         write_files({**drawn, out / PAGE_NAME: page.encode()})
         write_json(out / DOCUMENT_NAME, document)
     if stopped:

@@ -21,38 +21,18 @@ from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.report.raster import Painter
 from bilens.report.tiles import Tile, TileRow, tile_plate, vector_image
-from bilens.studies.comparison import Measured, Published, table
+from bilens.studies.comparison import Measured
 from bilens.studies.study import CellContext, Measure, Record, StudyOptions
 from bilens.studies.vision import VisionStudy, recipe_of
 from bilens.train.tasks.image import accuracy
 
 SIMILAR = 0.4  # cosine with the target
 FIRST = 6  # the published target: of each class the first training image from this one on
-DECAYS = {  # and who published it; a lower one leaves more directions
-    0.5: "its claim at a lower decay",
-    1.0: "archive",
-    2.0: "Repro",
-}
+DECAYS = (0.5, 1.0, 2.0)  # the published ones, and a lower one, which leaves more directions
 DIGITS, PUBLISHED_DIGIT = range(10), 1
 READINGS = ("folded", "unit")
 SHOWN = 6  # eigenvalues in the record
 CLOSE, SECOND, MOST_TARGETS = 0.9, 1 / 3, 8  # what one large eigenvalue with the target means
-
-ONE_LARGE = "one large positive eigenvalue"
-ALONE = "label the target alone; of ten, those whose second |λ| is below a third of the first"
-CONTRAST = (
-    "one target and one seed: ten targets, a seed each; read from the row of class 1, with a "
-    "constant of its own: the contrast True − False with the biases of the layer"
-)
-AS_PUBLISHED = "the coordinate is as published: the biases have an eigenvalue of their own"
-IS_TARGET = f"label the target alone; of ten, those with |cos| ≥ {CLOSE} of the top eigenvector"
-EITHER = "label as published, similar to one target or its complement: both"
-CLAIMS = {  # quantity, what is published of one target, flaw
-    "cosine": (IS_TARGET, "the eigenvector is the target", CONTRAST),
-    "second": (ALONE, ONE_LARGE, "as above"),
-    "unit": (f"{ALONE}, 1 added", ONE_LARGE, AS_PUBLISHED),
-    "either": (EITHER, f"{ONE_LARGE}, whose vector is the target", ""),
-}
 
 
 class TargetStudy(VisionStudy):
@@ -62,24 +42,6 @@ class TargetStudy(VisionStudy):
     title = "A known answer: similarity to a target image"
     uses = frozenset({"data_dir", "quick"})
     datasets = ("mnist",)
-    published = {  # noqa: RUF012 - a constant
-        **{
-            f"{key}-{decay:g}": Published(
-                f"weight decay {decay:g}: {quantity}",
-                f"§4.3, Fig. 6, {whose}",
-                claim=claim,
-                others="Repro +.23 +.03 −.03 −.01, quadratic part" if key == "second" else "",
-                flaw=flaw,
-            )
-            for decay, whose in DECAYS.items()
-            for key, (quantity, claim, flaw) in CLAIMS.items()
-        },
-        "bias": Published(
-            "what the biases add to the score over what the quadratic part does, means over images",
-            "§4.3, text",
-            claim="negative",
-        ),
-    }
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
         cells = {f"digit-{digit}": partial(measure, options, digit, False) for digit in DIGITS}
@@ -111,8 +73,8 @@ class TargetStudy(VisionStudy):
         note = f"mean {mean(added):.2f}, largest {max(added):.2f} of all targets and decays"
         return {**found, "bias": Measured(holds=max(added) < 0, note=note, runs=len(targets))}
 
-    def figures(self, document: Record) -> Mapping[str, str]:
-        targets, shape, rows = document["result"]["targets"], (28, 28), []
+    def figures(self, result: Record) -> Mapping[str, str]:
+        targets, shape, rows = result["targets"], (28, 28), []
         for row in targets:
             read = (one[reading] for one in row["decays"] for reading in READINGS)
             tiles = [Tile(vector_image(x["vector"], shape), f"{x['cosines'][0]:.2f}") for x in read]
@@ -121,24 +83,6 @@ class TargetStudy(VisionStudy):
         columns = ", ".join(f"weight decay {decay:g}" for decay in DECAYS)
         note = f"Top eigenvectors and |cos|; {columns}; each: {', '.join(READINGS)}"
         return {"targets.svg": tile_plate(self.title, note, rows)}
-
-    def parts(self, result: Record) -> Record:
-        rows = []
-        for target, one in ((x, one) for x in result["targets"] for one in x["decays"]):
-            folded, parts = one["folded"], ("constant", "linear_part", "quadratic_part")
-            cells = [target["name"], f"{target['share']:.2f}", f"{one['weight_decay']:g}"]
-            cells += [f"{one['accuracy']:.1%}"]
-            cells += [", ".join(f"{value:+.2f}" for value in folded["eigenvalues"][:4])]
-            read = [one[reading] for reading in READINGS]
-            cells += [f"{each['cosines'][0]:.3f}, {each['ratio']:.2f}" for each in read]
-            score = " ".join(f"{one[part]:+.2f}" for part in parts)
-            rows.append([*cells, f"{folded['centred']:.3f}", score])
-        heads = (
-            "target | similar | decay | accuracy | λ | folded: cos, ratio | unit: cos, ratio | "
-            "cos, centred | score: constant, linear, quadratic"
-        )
-        length = mean(row["length"] for row in result["targets"])
-        return {"rows": table(heads, rows), "similar": SIMILAR, "length": f"{length:.2f}"}
 
 
 def claims_held(read: Record) -> dict[str, bool]:

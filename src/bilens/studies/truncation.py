@@ -14,24 +14,16 @@ from bilens.data.images import ImageDataset
 from bilens.findings.subject import IMAGES_AT_ONCE, predictions
 from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.studies.comparison import Measured, Published, spread, table
-from bilens.studies.consistency import READ_OFF, SIZES, sized_recipes, sizes_of, told_once
+from bilens.studies.comparison import Measured
+from bilens.studies.consistency import sized_recipes, sizes_of
+from bilens.studies.page_writer import spread
 from bilens.studies.study import Record, StudyOptions
 from bilens.studies.vision import Models, SeedStudy, class_spectra
 from bilens.train.tasks.image import ImageRecipe
 
 MOST, SHOWN = 60, 30  # vectors kept of a class at most; published
 KEPT = range(MOST + 1)
-ERRORS = (4.0, 3.2, 2.4, 1.8, 1.65, 1.55)  # % at 30
-ENOUGH = "eigenvectors a class for a drop of at most 0.1 %"
-COUNTS = (11, 13, 16, 20, 22, 28)
 DROPS = (0.01, 0.1, 1.0)  # % of the images
-PLOT = "Fig. 5 B by ipantelidis/bilinear-mlp-repro, read off"
-AXIS = "the published axis ends at 0.1 %, so 0.01 % cannot be read off it: k for three drops"
-ORDER = (
-    "by |λ| in the embedding basis, where the order depends on how the embedding is written: the "
-    "input basis beside it"
-)
 PUBLISHED_BASIS = "embedding"
 DRAWN = 10.0  # % lost, above which nothing is drawn
 
@@ -42,29 +34,6 @@ class TruncationStudy(SeedStudy):
     name = "vision/truncation"
     title = "Accuracy with few eigenvectors a class"
     datasets = ("mnist",)
-    published = {  # noqa: RUF012 - a constant
-        "handful": Published(
-            "eigenvectors a class for a drop of at most 0.01 %, the smallest size",
-            "§4.2, text",
-            claim="a handful",
-            flaw=AXIS,
-        ),
-        **{
-            f"error-{h}": Published(
-                f"h {h}: test error with {SHOWN} eigenvectors a class, %",
-                PLOT,
-                error,
-                tolerance=READ_OFF * error,
-            )
-            for h, error in zip(SIZES, ERRORS, strict=True)
-        },
-        **{
-            f"enough-{h}": Published(
-                f"h {h}: {ENOUGH}", PLOT, k, tolerance=1 + READ_OFF * k, flaw=flaw
-            )
-            for h, k, flaw in zip(SIZES, COUNTS, told_once(ORDER), strict=True)
-        },
-    }
 
     def recipes(self, options: StudyOptions, seed: int) -> list[ImageRecipe]:
         return sized_recipes(options, seed)
@@ -81,48 +50,46 @@ class TruncationStudy(SeedStudy):
     def ours(self, result: Record) -> Mapping[str, Measured]:
         found = {}
         for h, runs in result.items():
-            errors = tuple(error(run, PUBLISHED_BASIS) for run in runs)
-            note = f"in the input basis {spread([error(run, 'input') for run in runs], 2)}"
-            found[f"error-{h}"] = Measured(errors, note=note)
+            note = f"in the input basis {spread(errors(runs, 'input'), 2)}"
+            found[f"error-{h}"] = Measured(tuple(errors(runs, PUBLISHED_BASIS)), note=note)
             counts = [enough(run, DROPS[1], PUBLISHED_BASIS) for run in runs]
-            note = f"in the input basis {several([enough(run, DROPS[1]) for run in runs])}"
+            note = f"in the input basis {counts_shown(runs, DROPS[1])}"
             if beyond := sum(k > MOST for k in counts):
                 note = f"more than {MOST} in {beyond} runs; {note}"
             known = () if beyond else tuple(map(float, counts))
             found[f"enough-{h}"] = Measured(known, False if beyond else None, note, runs=len(runs))
-        first = [enough(run, DROPS[0]) for run in next(iter(result.values()))]
-        note = f"{several(first)} in the input basis; holds where it is at most five in every run"
+        smallest = next(iter(result.values()))
+        first = [enough(run, DROPS[0]) for run in smallest]
+        note = f"{counts_shown(smallest, DROPS[0])} in the input basis; holds where it is at most "
+        note += "five in every run"
         known = tuple(map(float, first)) if max(first) <= MOST else ()
         found["handful"] = Measured(known, max(first) <= 5, note, runs=len(first))  # fingers
         return found
 
-    def figures(self, document: Record) -> Mapping[str, str]:
+    def figures(self, result: Record) -> Mapping[str, str]:
         curves = []
-        for h, runs in document["result"].items():
+        for h, runs in result.items():
             lost = [100 * mean(run["whole"] - run["input"][k] for run in runs) for k in KEPT]
             points = tuple((k, value) for k, value in enumerate(lost) if value < DRAWN)
             curves.append(Curve(f"h {h}", points))
         title = "Accuracy lost by keeping k eigenvectors a class"
         return {"truncation.svg": line_figure(title, "k", "% lost", curves)}
 
-    def parts(self, result: Record) -> Record:
-        rows = (
-            [
-                h,
-                spread([100 * (1 - run["whole"]) for run in runs], 2),
-                spread([error(run, "input") for run in runs], 2),
-                *(several([enough(run, drop) for run in runs]) for drop in DROPS),
-            ]
-            for h, runs in result.items()
-        )
-        drops = " | ".join(f"k for {drop:g} %" for drop in DROPS)
-        heads = f"h | error, % | error at {SHOWN}, % | {drops}"
-        return {"rows": table(heads, rows), "most": MOST}
+
+def errors(runs: Sequence[Record], basis: str) -> list[float]:
+    """Return the test errors with the published number of eigenvectors, %."""
+    return [100 * (1 - float(run[basis][SHOWN])) for run in runs]
 
 
-def error(run: Record, basis: str) -> float:
-    """Return the test error with the published number of eigenvectors, %."""
-    return 100 * (1 - float(run[basis][SHOWN]))
+def whole_errors(runs: Sequence[Record]) -> list[float]:
+    """Return the test errors without truncation, %."""
+    return [100 * (1 - run["whole"]) for run in runs]
+
+
+def counts_shown(runs: Sequence[Record], drop: float) -> str:
+    """Return from how many vectors on each run stays within a drop."""
+    counts = (enough(run, drop) for run in runs)
+    return ", ".join(f"> {MOST}" if k > MOST else str(k) for k in counts)
 
 
 def enough(run: Record, drop: float, basis: str = "input") -> int:
@@ -132,10 +99,6 @@ def enough(run: Record, drop: float, basis: str = "input") -> int:
     """
     counted = enumerate(run[basis], start=1)
     return max((k for k, one in counted if 100 * (run["whole"] - one) > drop + 1e-9), default=0)
-
-
-def several(counts: Sequence[int]) -> str:
-    return ", ".join(f"> {MOST}" if k > MOST else str(k) for k in counts)
 
 
 @torch.no_grad()

@@ -105,7 +105,7 @@ def measure_images(
     return {"data": name, "recipes": told, **found}
 
 
-def in_words(recipe: Record) -> str:
+def recipe_in_words(recipe: Record) -> str:
     """Return what differs most between recipes, from a record."""
     return (
         f"{recipe['d_hidden']} hidden units, {recipe['epochs']} epochs, weight decay "

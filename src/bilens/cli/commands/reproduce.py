@@ -41,7 +41,7 @@ def reproduce(
     Example: bilens reproduce toy --seeds 5 --out runs/reproduce
     """
     from bilens.studies import STUDIES
-    from bilens.studies.comparison import findings_table
+    from bilens.studies.page_writer import findings_table
     from bilens.studies.reproduction import INDEX_NAME, reproduce as run
     from bilens.studies.study import StudyOptions, spelling
 

@@ -1,4 +1,7 @@
-"""What training makes of autoencoders, and of the eigenvectors they are read by: App. H, Fig. 9."""
+"""Autoencoders layer by layer (App. G), and over training with the latents they give (App. H).
+
+Both studies read one model, given by --model.
+"""
 
 from collections.abc import Mapping
 from functools import partial
@@ -8,12 +11,13 @@ import torch
 
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.api.trace_latents import LEAST_ACTIVE
+from bilens.api.train import read_model
 from bilens.base.errors import NumericalError, UsageError
 from bilens.interp.circuits import low_rank_fit
 from bilens.interp.layer_trace import latent_map, only
 from bilens.interp.traced_layer import TracedLayer, TracedSAE, held_out_text, open_layer, open_sae
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.studies.comparison import Measured, Published, rising, table
+from bilens.studies.comparison import Measured, rising
 from bilens.studies.study import (
     CellContext,
     Measure,
@@ -23,24 +27,27 @@ from bilens.studies.study import (
     metrics_around,
     model_of,
     sae_recipe,
-    share,
 )
 from bilens.train.activations import activations_of
 
-STEPS = 1024  # of the longest training
+LAYER_STEPS, LAYER_BUFFER = 512, 16  # a buffer of so many steps holds all hook points
+POINTS = ("mlp_out", "resid_mid")
+STEPS, BUFFER_STEPS = 1024, 64  # of the longest training; of a buffer at most
 DOUBLINGS = 4
-BUFFER_STEPS = 64  # at most
 MOST_RANK = 32  # eigenpairs of a form
 NUM_RANDOM = 5  # random forms
 FIT_TOKENS = 8192
 HIGH = 0.75  # a correlation
-ACTIVE_ALONE = (
-    "TopK without a ReLU counts negative latents as active, and the correlation of active tokens "
-    "hides scale and offset: a ReLU, and as many random directions beside"
-)
 RANKS_OVER_TIME = (1, 2, 8)
+LAYERS_NAME = "layers.svg"
 BY_RANK_NAME, OVER_TIME_NAME = "sae_training_ranks.svg", "sae_training_steps.svg"
-PUBLISHED_NUMBERS = ("nmse", "recovered", "correlation")
+PUBLISHED_LAYERS: Record = {
+    "source": "arXiv:2410.08417, App. G: TinyStories, 6 layers of width 512, about 150 M tokens",
+    "loss_added": {
+        "mlp_out": [0.0119, 0.0205, 0.0379, 0.0487, 0.0593, 0.0868],
+        "resid_mid": [0.0173, 0.0278, 0.0878, 0.1648, 0.2196, 0.2861],
+    },
+}
 PUBLISHED: Record = {
     "source": "arXiv:2410.08417, App. H: 16 layers, 335 M weights, layer 12; 16 times as many "
     "latents as dimensions",
@@ -49,6 +56,71 @@ PUBLISHED: Record = {
     "recovered": [0.60, 0.61, 0.65, 0.65, 0.66],
     "correlation": [0.17, 0.28, 0.42, 0.52, 0.59],
 }
+
+
+class LayerStudy(OneModelStudy):
+    """Loss added at every layer of one model: at what MLPs write, and at the stream before them.
+
+    All autoencoders are trained in one pass over the text.
+    """
+
+    name = "language/layers"
+    title = "Sparse autoencoders layer by layer"
+
+    def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
+        return {"all-layers": partial(measure_layers, options)}
+
+    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:  # noqa: ARG002 - of the interface
+        return {**cells["all-layers"], "published": PUBLISHED_LAYERS}
+
+    def ours(self, result: Record) -> Mapping[str, Measured]:
+        size = f"{result['num_layers']} layers of width {result['d_model']}"
+        return {
+            point: rising([row["loss_added"] for row in rows], size)
+            for point, rows in result["points"].items()
+        }
+
+    def figures(self, result: Record) -> Mapping[str, str]:
+        curves = [
+            Curve(point, tuple(enumerate((row["loss_added"] for row in rows), start=1)))
+            for point, rows in result["points"].items()
+        ]
+        published = [
+            Curve(f"{point}, published", tuple(enumerate(losses, start=1)), dashed=True)
+            for point, losses in result["published"]["loss_added"].items()
+        ]
+        names = self.title, "layer", "loss added, nats per token"
+        return {LAYERS_NAME: line_figure(*names, [*curves, *published])}
+
+
+def measure_layers(options: StudyOptions, context: CellContext) -> Record:
+    model = model_of(options)
+    read = read_model(model, None, context.say)
+    config = read.model.config
+    steps = options.steps or LAYER_STEPS
+    hooks = {
+        point: [f"blocks.{index}.{point}" for index in range(config.n_layer)] for point in POINTS
+    }
+    everywhere = [hook for names in hooks.values() for hook in names]
+    recipe = sae_recipe(everywhere, steps, min(LAYER_BUFFER, steps), config.n_ctx)
+    result = context.train_sae(model, recipe)
+    last = result.history[-1]
+    return {
+        "model": model.name,
+        "model_sha256": read.weights_sha256,
+        "num_layers": config.n_layer,
+        "d_model": config.d_model,
+        "num_latents": recipe.latents_for(config.d_model),
+        "k": recipe.k,
+        "steps": last.step,
+        "tokens": last.tokens,
+        "recipe": recipe.to_dict(),
+        "loss": result.metrics[recipe.hooks[0]].loss,
+        "points": {
+            point: [result.metrics[hook].to_dict() for hook in names]
+            for point, names in hooks.items()
+        },
+    }
 
 
 class SAETrainingStudy(OneModelStudy):
@@ -61,36 +133,6 @@ class SAETrainingStudy(OneModelStudy):
 
     name = "language/sae-training"
     title = "Sparse autoencoders over training time"
-    published = {  # noqa: RUF012 - a constant
-        "correlation": Published(
-            "correlation of latents with one eigenvector, over training",
-            "App. H, table",
-            claim="rises, .17 to .59",
-            others="TMLR: .153 to .423, 2.8 times (2.6 in its abstract)",
-        ),
-        "recovered": Published(
-            "loss recovered, over training", "App. H, table", claim="rises, .60 to .66"
-        ),
-        "nmse": Published(
-            "reconstruction error at mlp_out (nmse), over training",
-            "App. H, table",
-            claim="falls, .17 to .15",
-        ),
-        "one": Published(
-            "correlation of latents with one eigenvector",
-            "§5.2, Fig. 9",
-            value=0.65,
-            tolerance=0.1,
-            flaw=ACTIVE_ALONE,
-        ),
-        "two": Published(
-            f"share of latents with a correlation above {HIGH} with two eigenvectors",
-            "§5.2, Fig. 9",
-            claim="most",
-            others="TMLR: .323 (ts-medium), .445 (fw-medium), .645 (fw-small)",
-            flaw=ACTIVE_ALONE,
-        ),
-    }
 
     def check(self, options: StudyOptions) -> None:
         """Refuse trainings that are too short to be halved."""
@@ -125,8 +167,7 @@ class SAETrainingStudy(OneModelStudy):
             found["two"] = Measured((high[1],), high[1] > 0.5)
         return found
 
-    def figures(self, document: Record) -> Mapping[str, str]:
-        result = document["result"]
+    def figures(self, result: Record) -> Mapping[str, str]:
         rows, published = result["rows"], result["published"]["correlation"]
         by_rank = [Curve(f"{row['tokens']:,}", points_of(row, "correlation")) for row in rows]
         null = Curve("random", points_of(rows[-1], "null"), dashed=True)
@@ -143,24 +184,6 @@ class SAETrainingStudy(OneModelStudy):
                 "By tokens of training", "eigenvectors", what, [*by_rank, null]
             ),
             OVER_TIME_NAME: line_figure(self.title, time, what, [*over_time, other]),
-        }
-
-    def parts(self, result: Record) -> Record:
-        rows, published = result["rows"], result["published"]
-        heads = (
-            "steps | tokens | nmse in | nmse out | dead in | dead out | recovered in "
-            "| recovered out | latents compared"
-        )
-        others = (
-            (f"{steps:,}", *(f"{published[name][row]:.2f}" for name in PUBLISHED_NUMBERS))
-            for row, steps in enumerate(published["steps"])
-        )
-        ranks = " | ".join(f"k = {rank}" for rank in rows[0]["fit"]["ranks"])
-        return {
-            "quality": table(heads, map(quality_row, rows)),
-            "correlations": table(f"steps | {ranks}", map(correlation_row, rows)),
-            "published": table(f"steps | {' | '.join(PUBLISHED_NUMBERS)}", others),
-            "least_active": LEAST_ACTIVE,
         }
 
 
@@ -233,19 +256,3 @@ def agreement(layer: TracedLayer, behind: TracedSAE, context: CellContext) -> Re
 
 def points_of(row: Record, name: str) -> tuple[tuple[float, float], ...]:
     return tuple(zip(row["fit"]["ranks"], row["fit"][name], strict=True))
-
-
-def quality_row(row: Record) -> list[str]:
-    both = row["metrics"]["in"], row["metrics"]["out"]
-    return [
-        *(f"{row['steps']:,}", f"{row['tokens']:,}"),
-        *(f"{side['nmse']:.3f}" for side in both),
-        *(f"{side['dead']:.1%}" for side in both),
-        *(share(side["recovered_from_zero"]) for side in both),
-        f"{row['fit']['num_latents']:,}",
-    ]
-
-
-def correlation_row(row: Record) -> list[str]:
-    pairs = zip(row["fit"]["correlation"], row["fit"]["null"], strict=True)
-    return [f"{row['steps']:,}", *(f"{r:.2f} ({null:.2f})" for r, null in pairs)]
