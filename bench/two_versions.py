@@ -22,6 +22,9 @@ from pathlib import Path
 
 import torch
 
+from bilens.data.images import ImageDataset, load_images
+from bilens.nn import BilinearClassifier, TopKSAE
+
 ROOT = Path(__file__).parents[1]
 Work = Callable[[], object]
 
@@ -34,13 +37,12 @@ def eigenpairs(kind: str) -> Work:
 
 
 @functools.cache
-def digits() -> object:
-    from bilens.data.images import load_images
+def digits() -> ImageDataset:
 
     return load_images("mnist", data_dir=os.environ.get("BILENS_TEST_DATA"))
 
 
-def classifier(epochs: int = 3) -> torch.nn.Module:
+def classifier(epochs: int = 3) -> BilinearClassifier:
     from bilens.train.tasks.image import ImageRecipe, train_classifier
 
     recipe = ImageRecipe(d_hidden=256, epochs=epochs, noise=0.5, precision="float32")
@@ -64,7 +66,8 @@ def attributions() -> Work:
 
 
 def tracing() -> Work:
-    from bench.tracing import WISHES, layer, trace_layer
+    from bench.tracing import WISHES, layer
+    from bilens.interp.layer_trace import trace_layer
 
     f, encoder, dictionary = layer("planted")
     return lambda: trace_layer(f, dictionary, directions=encoder, **WISHES)
@@ -85,7 +88,8 @@ def language_training() -> Work:
 
 
 def autoencoder_training() -> Work:
-    from bench.sae_steps import ROWS, TopKSAE, losses, step
+    from bench.sae_steps import ROWS, step
+    from bilens.train.tasks.sae import losses
 
     torch.manual_seed(0)
     sae, x = TopKSAE(512, 2048, 30), torch.randn(ROWS, 512)
