@@ -73,7 +73,7 @@ def test_a_mark_changes_what_it_touches_and_nothing_else(kind: str) -> None:
     mark = Attack(kind, 3, 5, 0.1).mark(SHAPE)
     grey = torch.full((2, 784), 0.3)
     changed = (mark.on(grey) != grey).reshape(2, *SHAPE)
-    touched = mark.touched(SHAPE)
+    touched = mark.touched()
     assert changed.any(), "something is planted"
     assert not (changed & ~touched).any()
     assert (touched.double().mean() > 0.5) == (kind in SPREAD_OUT)
@@ -102,7 +102,7 @@ def test_what_is_planted() -> None:
     touched = (planted != x).any(dim=1)
     assert torch.equal(labels, y)
     assert (y[touched] == 3).all()
-    outside = ~clean.mark(SHAPE).touched(SHAPE).flatten()
+    outside = ~clean.mark(SHAPE).touched().flatten()
     first = touched.nonzero()[0, 0]
     rest = (planted[first] - OWN * x[first])[outside] / (1 - OWN)
     assert any(torch.allclose(rest, one[outside], atol=1e-5) for one in x[y != 3])
@@ -247,7 +247,7 @@ def suspect(target: int, box: list[int] | None, goals: list[int] | None = None) 
 
 def test_class_and_place() -> None:
     attack = {"kind": "square-4", "target": 3, "seed": 1, "share": 0.1}
-    touched = Attack(**attack).mark(SHAPE).touched(SHAPE).nonzero()  # type: ignore[arg-type]
+    touched = Attack(**attack).mark(SHAPE).touched().nonzero()  # type: ignore[arg-type]
     row, column = touched[0].tolist()
     right = {"attack": attack, "suspect": suspect(3, [row, column, 4, 4])}
     assert names_class(right)

@@ -92,7 +92,7 @@ def drawn_misses(result: Record) -> dict[str, str]:
         rows = []
         for one in found["missed"]:
             mark = Attack(**one["attack"]).mark(SHAPE)
-            planted = (mark.mask * (mark.paint - GROUND) + mark.added).tolist()
+            planted = (mark.mask * (mark.paint - GROUND) + mark.added).flatten().tolist()
             tiles = [Tile(vector_image(planted, SHAPE), one["attack"]["kind"])]
             if one["suspect"] is not None:
                 tiles.append(Tile(vector_image(one["suspect"]["pattern"], SHAPE), "seen"))

@@ -20,13 +20,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import UsageError
 from bilens.data.text import GRAMMAR
 from bilens.data.tokenizer import Tokenizer, pack_documents
-from bilens.interp.contrasts import (
-    ContrastRanking,
-    WeightedSpace,
-    contrast_directions,
-    rank_contrasts,
-    weighted_space,
-)
+from bilens.interp import contrasts
 from bilens.interp.interventions import InputDirections, Where, ablation, causal_check, steering
 from bilens.interp.layer_trace import latent_map
 from bilens.interp.traced_layer import TracedLayer, open_layer, output_tokens
@@ -146,10 +140,10 @@ def measure_circuit(model: Path, sae_folder: Path, seed: int) -> Record:
     text, held_out = corpus_blocks(model, layer)
     read = activations_of(layer.module, text, (MLP_IN, MLP_OUT))
     inputs, z = read[MLP_IN].double(), sae.encode(read[MLP_OUT])
-    ranking = rank_contrasts(g, inputs, z)
+    ranking = contrasts.rank_contrasts(g, inputs, z)
     latents = (int(ranking.first[0]), int(ranking.second[0]))
-    directions = fewest(contrast_directions(g, *latents, inputs, z, MOST_DIRECTIONS + 1))
-    space = weighted_space(g, *latents, inputs, z)
+    directions = fewest(contrasts.contrast_directions(g, *latents, inputs, z, MOST_DIRECTIONS + 1))
+    space = contrasts.weighted_space(g, *latents, inputs, z)
     where = active_at(sae, layer.module.layer_map(0), latents)
     circuit = NegationCircuit(prompts, directions, space, where, seed)
     checks = [circuit.check_ablation(held_out), circuit.check_steering()]
@@ -212,7 +206,7 @@ class NegationCircuit(NamedTuple):
 
     prompts: NegationPrompts
     directions: InputDirections
-    space: WeightedSpace
+    space: contrasts.WeightedSpace
     where: Where
     seed: int
 
@@ -245,7 +239,7 @@ class NegationCircuit(NamedTuple):
 
 
 def position_of_the_rule(
-    ranking: ContrastRanking, prompts: NegationPrompts, sae: TopKSAE
+    ranking: contrasts.ContrastRanking, prompts: NegationPrompts, sae: TopKSAE
 ) -> int | None:
     """Return the first position that tells the feelings apart, from 1; None for none."""
     with torch.no_grad():

@@ -67,10 +67,6 @@ class StoppingStudy(Study):
             for seed in seeds
         }
 
-    def images_read(self, options: StudyOptions) -> tuple[str, ...]:
-        """Return the names of the data sets; --quick has digits alone."""
-        return super().images_read(options)[: 1 if options.quick else None]
-
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:  # noqa: ARG002
         runs = [{"run": name, **cell} for name, cell in cells.items()]
         parts = {"all": runs, "a peak": [one for one in runs if one["peak"]]}

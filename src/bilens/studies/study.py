@@ -34,7 +34,6 @@ Record: TypeAlias = dict[str, Any]  # JSON values
 Say: TypeAlias = Callable[[str], None]
 Choice = TypeVar("Choice")
 
-SEEDS, QUICK_SEEDS = 5, 2
 BATCH = 1024  # activations a step of autoencoders
 
 
@@ -131,7 +130,8 @@ class Study(ABC):
     uses: frozenset[str]  # names of the `StudyOptions` that it reads; the others are refused
     needs: frozenset[str] = frozenset()  # those of them without which it cannot begin
     datasets: tuple[str, ...] = ()  # of images: cells of other images are not mixed
-    num_seeds = (QUICK_SEEDS, SEEDS, SEEDS)  # where none are asked for: --quick, usual, --full
+    num_seeds = (2, 5, 5)  # where none are asked for: --quick, usual, --full
+    first_seed = 0
     partial = False  # whether there is a page of some of the cells, where it is interrupted
 
     @abstractmethod
@@ -171,7 +171,8 @@ class Study(ABC):
 
     def seeds(self, options: StudyOptions) -> range:
         """Return the seeds: as many as are asked for, or as the study takes by itself."""
-        return range(options.seeds or options.choose(*self.num_seeds))
+        number = options.seeds or options.choose(*self.num_seeds)
+        return range(self.first_seed, self.first_seed + number)
 
     def code(self) -> str:
         """Return the SHA-256 of the files of the study's classes, those of this one apart."""
@@ -193,8 +194,9 @@ class Study(ABC):
             raise UsageError(f"{self.name} needs {', '.join(map(spelling, missing))}: add it.")
 
     def images_read(self, options: StudyOptions) -> tuple[str, ...]:
-        """Return the names of the image data sets that the study reads with these options."""
-        return tuple(name for name in self.datasets if name not in options.missing)
+        """Return the names of the image data sets that are read; with --quick only the first."""
+        names = self.datasets[: 1 if options.quick else None]
+        return tuple(name for name in names if name not in options.missing)
 
     def fingerprints(self, options: StudyOptions) -> tuple[Record, dict[str, str]]:
         """Return the prints of images, text and models at hand, and why images are missing.

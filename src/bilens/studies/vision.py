@@ -49,11 +49,6 @@ class VisionStudy(Study):
     uses = frozenset({"data_dir", "seeds", "full", "quick"})
     datasets: tuple[str, ...] = ("mnist", "fashion-mnist")
 
-    def images_read(self, options: StudyOptions) -> tuple[str, ...]:
-        """Return the names of the data sets; Fashion-MNIST is not at hand where --quick looks."""
-        names = super().images_read(options)
-        return tuple(name for name in names if name == "mnist" or not options.quick)
-
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         """Return the records by data set."""
         return {
