@@ -30,7 +30,7 @@ from bilens.studies import (
     findings,
 )
 from bilens.studies.finding_attacks import KINDS, OWN, Attack
-from bilens.studies.finding_models import attack_setting, model_of, overfitting_setting, setting_of
+from bilens.studies.finding_models import attack_setting, model_of, setting_of
 from bilens.studies.finding_power import (
     chosen_scans,
     names_class,
@@ -109,7 +109,8 @@ def test_what_is_planted() -> None:
 
 
 def test_a_setting_is_of_its_seed_and_kind() -> None:
-    assert overfitting_setting(4) == overfitting_setting(4) != overfitting_setting(5)
+    first, again, other = (setting_of("overfitting", seed) for seed in (4, 4, 5))
+    assert first == again != other
     settings = [attack_setting(seed, "waves") for seed in range(40)]
     assert {one.residual for one in settings} == {True, False}
     assert {one.attack.kind for one in settings if one.attack} == {"waves"}
@@ -167,7 +168,7 @@ def test_an_ordinary_mlp_is_read_as_an_audit_reads_it() -> None:
 
 def test_expected_accuracy_of_disturbed_labels() -> None:
     data = images()
-    setting = replace(overfitting_setting(0), label_noise=0.3)
+    setting = replace(setting_of("overfitting", 0), label_noise=0.3)
     model = torch.nn.Linear(784, CLASSES)
     x, y = data.train_images, data.train_labels
     found = finding_models.generalisation(model, x, y, setting, data)  # type: ignore[arg-type]

@@ -42,6 +42,10 @@ ORDINARY = {RELU + "overfitting": 30, RELU + "clean": 30} | {
     RELU + kind: MOST_TRIED for kind in KINDS
 }
 GROUND = 0.25  # on which what is planted is drawn: black is darker, grey is not
+NOTE = (
+    "Seed, and what was planted: blue brightens a dark grey of 0.25, red darkens it. "
+    "Seen: the pattern of the highest score."
+)
 QUICK, QUICK_KINDS = 4, ("square-4", "waves")  # models of each
 
 
@@ -54,7 +58,7 @@ class FindingStudy(Study):
     datasets = ("mnist", "fashion-mnist")
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
-        images = cache(partial(images_of, options))
+        images = cache(lambda name: (options.images if name in ATTACKED else drawn_images)(name))
         found: dict[str, Measure] = {}
         for data, kind in groups(options, FIXING):
             seeds = fixing_seeds(options, data, kind)
@@ -78,28 +82,20 @@ class FindingStudy(Study):
         return summarised(cells)
 
     def figures(self, result: Record) -> Mapping[str, str]:
-        return drawn_misses(result)
-
-
-def drawn_misses(result: Record) -> dict[str, str]:
-    """Return what working attacks planted that raised no alarm, beside the pattern seen."""
-    drawn: dict[str, str] = {}
-    note = (
-        "Seed, and what was planted: blue brightens a dark grey of 0.25, red darkens it. "
-        "Seen: the pattern of the highest score."
-    )
-    for data, found in result["triggers"].items():
-        rows = []
-        for one in found["missed"]:
-            mark = Attack(**one["attack"]).mark(SHAPE)
-            planted = (mark.mask * (mark.paint - GROUND) + mark.added).flatten().tolist()
-            tiles = [Tile(vector_image(planted, SHAPE), one["attack"]["kind"])]
-            if one["suspect"] is not None:
-                tiles.append(Tile(vector_image(one["suspect"]["pattern"], SHAPE), "seen"))
-            rows.append(TileRow(str(one["seed"]), tiles))
-        if rows:
-            drawn[f"missed-{data}.svg"] = tile_plate(f"Not found on {data}", note, rows)
-    return drawn
+        """Return the triggers that work and raised no alarm, beside the patterns seen."""
+        drawn = {}
+        for data, found in result["triggers"].items():
+            rows = []
+            for one in found["missed"]:
+                mark = Attack(**one["attack"]).mark(SHAPE)
+                planted = (mark.mask * (mark.paint - GROUND) + mark.added).flatten().tolist()
+                tiles = [Tile(vector_image(planted, SHAPE), one["attack"]["kind"])]
+                if one["suspect"] is not None:
+                    tiles.append(Tile(vector_image(one["suspect"]["pattern"], SHAPE), "seen"))
+                rows.append(TileRow(str(one["seed"]), tiles))
+            if rows:
+                drawn[f"missed-{data}.svg"] = tile_plate(f"Not found on {data}", NOTE, rows)
+        return drawn
 
 
 def interval_shown(found: Sequence[float] | None, form: str = ".2f") -> str:
@@ -147,10 +143,6 @@ def judged_seeds(options: StudyOptions, data: str, kind: str) -> list[int]:
     return [*range(FIRST_JUDGED_AGAIN, FIRST_JUDGED_AGAIN + min(AGAIN[kind], number))]
 
 
-def images_of(options: StudyOptions, name: str) -> ImageDataset:
-    return options.images(name) if name in ATTACKED else drawn_images(name)
-
-
 Images = Callable[[str], ImageDataset]
 
 
@@ -182,7 +174,7 @@ def models_of(
         yield from (model_of(context.models, data, kind, seed) for seed in seeds)
         return
     for seed in seeds:
-        recipes = CornerStudy().recipes(StudyOptions(), seed)
+        recipes = list(CornerStudy().recipes(StudyOptions(), seed).values())
         for recipe, model in zip(recipes, context.classifiers(data, recipes), strict=True):
             yield model.eval(), corner_numbers(model, recipe, data)
 

@@ -12,6 +12,7 @@ from statistics import mean
 from typing import TypeAlias
 
 from bilens.data.images import ImageDataset
+from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import grid_figure
 from bilens.report.tiles import Tile, TileRow, tile_plate
 from bilens.studies import vision
@@ -21,7 +22,6 @@ from bilens.studies.study import Measure, Record, StudyOptions
 from bilens.train.tasks.image import ImageRecipe
 
 Choice: TypeAlias = Callable[[Iterable[float]], float]
-Read: TypeAlias = Callable[[Sequence[str], ImageDataset, vision.Models], Record]
 
 EPOCHS, WIDTH = 50, 256
 LEVELS, QUICK_LEVELS = ("0", "0.2", "0.4", "0.6", "0.8", "1"), ("0", "0.4", "1")
@@ -66,22 +66,24 @@ class RegularisationStudy(vision.VisionStudy):
         levels, noises = levels_of(options)
         recipe, found = partial(recipe_at, options), {}
 
-        def cell(read: Read, names: Sequence[str], recipes: Sequence[ImageRecipe]) -> Measure:
-            return partial(vision.measure_images, options, "mnist", recipes, partial(read, names))
+        def cell(
+            recipes: dict[str, ImageRecipe], read: vision.Read = vision.read_classifier
+        ) -> Measure:
+            return partial(vision.measure_pass, options, "mnist", recipes, read)
 
         for seed in self.seeds(options):
             for noise in levels:
-                decays = [recipe(seed, noise, decay) for decay in levels]
-                found[f"noise-{noise}-seed-{seed}"] = cell(read_named, levels, decays)
+                decays = {decay: recipe(seed, noise, decay) for decay in levels}
+                found[f"noise-{noise}-seed-{seed}"] = cell(decays)
             for kind, dose in disturbed(options):
                 changes: Record = {"augmentations": (f"{kind}:{dose}",)}
                 if kind in ACTIVATIONS:
                     changes = {kind: float(dose)}
-                recipes = [recipe(seed, noise, DECAY, **changes) for noise in noises]
+                recipes = {noise: recipe(seed, noise, DECAY, **changes) for noise in noises}
                 name = f"{kind}-{dose.replace(':', '-')}-seed-{seed}"
-                found[name] = cell(read_named, noises, recipes)
-        one_digit = [recipe(0, noise, DECAY) for noise in levels]
-        return {**found, "digit": cell(read_digit, levels, one_digit)}
+                found[name] = cell(recipes)
+        one_digit = {noise: recipe(0, noise, DECAY) for noise in levels}
+        return {**found, "digit": cell(one_digit, read_digit)}
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         levels, noises = levels_of(options)
@@ -143,23 +145,12 @@ def recipe_at(
     return vision.recipe_of(options, d_hidden=width, epochs=EPOCHS, **place, **changes)
 
 
-def read_named(names: Sequence[str], data: ImageDataset, models: vision.Models) -> Record:
-    return {
-        name: vision.read_classifier(model, data) for name, model in zip(names, models, strict=True)
-    }
-
-
-def read_digit(names: Sequence[str], data: ImageDataset, models: vision.Models) -> Record:
+def read_digit(model: BilinearClassifier, data: ImageDataset) -> Record:
     """Return the most positive eigenpair of the first class, in both bases."""
     found: Record = {}
-    for name, model in zip(names, models, strict=True):
-        ends = {
-            basis: vision.extremes(model, vision.class_spectra(model, basis), 1, data)
-            for basis in BASES
-        }
-        found[name] = {
-            basis: {key: part[0][0] for key, part in one.items()} for basis, one in ends.items()
-        }
+    for basis in BASES:
+        ends = vision.extremes(model, vision.class_spectra(model, basis), 1, data)
+        found[basis] = {key: part[0][0] for key, part in ends.items()}
     return found
 
 

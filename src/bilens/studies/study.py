@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from abc import ABC, abstractmethod
 from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -27,7 +27,7 @@ from bilens.train.corpus import CorpusOptions
 from bilens.train.run_folder import RUN_NAME
 from bilens.train.tasks.image import ImageRecipe
 from bilens.train.tasks.image_stack import train_classifiers_in_folder
-from bilens.train.tasks.language import LanguageRecipe
+from bilens.train.tasks.language import LanguageRecipe, default_recipe
 from bilens.train.tasks.sae import SAERecipe
 
 Record: TypeAlias = dict[str, Any]  # JSON values
@@ -63,11 +63,6 @@ class StudyOptions:
 
     def given(self) -> Record:
         return {k: v for k, v in vars(self).items() if v is not None and k != "missing"}
-
-    def for_study(self, study: Study) -> StudyOptions:
-        """Return those that a study reads."""
-        dropped: Record = dict.fromkeys(set(self.given()) - study.uses)
-        return dataclasses.replace(self, **dropped)
 
     def choose(self, quick: Choice, usual: Choice, full: Choice) -> Choice:
         """Return what belongs to the size that was asked for."""
@@ -183,15 +178,11 @@ class Study(ABC):
     def check(self, options: StudyOptions) -> None:
         """Refuse options that the study does not read, or lacks."""
         given = set(options.given())
-        if unused := sorted(given - self.uses):
-            known = ", ".join(map(spelling, sorted(self.uses))) or "none"
-            raise UsageError(
-                f"{self.name} does not use {', '.join(map(spelling, unused))}: its "
-                f"options are {known}."
-            )
+        if given - self.uses:
+            raise unused_options(self.name, given - self.uses, self.uses)
         options.choose(None, None, None)
-        if missing := sorted(self.needs - given):
-            raise UsageError(f"{self.name} needs {', '.join(map(spelling, missing))}: add it.")
+        if missing := self.needs - given:
+            raise UsageError(f"{self.name} needs {spellings(missing)}: add it.")
 
     def images_read(self, options: StudyOptions) -> tuple[str, ...]:
         """Return the names of the image data sets that are read; with --quick only the first."""
@@ -221,9 +212,25 @@ class Study(ABC):
         return found, missing
 
 
+def language_recipe(corpus: str, steps: int | None, **changes: Any) -> LanguageRecipe:
+    """Return the usual recipe of a corpus, for --steps where they are asked for, with changes."""
+    usual = default_recipe(corpus)
+    return dataclasses.replace(usual, steps=steps or usual.steps, **changes)
+
+
 def spelling(field: str) -> str:
     """Return how the command line spells an option; --model is repeated for several."""
     return "--model" if field == "models" else f"--{field.replace('_', '-')}"
+
+
+def spellings(fields: AbstractSet[str]) -> str:
+    return ", ".join(map(spelling, sorted(fields)))
+
+
+def unused_options(name: str, unused: AbstractSet[str], used: AbstractSet[str]) -> UsageError:
+    """Return the refusal of options that one or several studies do not read."""
+    known = spellings(used) or "none"
+    return UsageError(f"{name} does not use {spellings(unused)}: its options are {known}.")
 
 
 class OneModelStudy(Study):
