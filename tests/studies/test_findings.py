@@ -25,7 +25,6 @@ from bilens.studies import (
     STUDIES,
     finding_images,
     finding_models,
-    finding_rivals,
     finding_tables,
     findings,
 )
@@ -37,16 +36,18 @@ from bilens.studies.finding_power import (
     names_place,
     summarised,
 )
-from bilens.studies.finding_reference import (
+from bilens.studies.finding_statistics import (
+    area,
+    correlation,
     evidence_of,
+    macro_area,
     overfitting_reference,
     scores_of,
+    share,
     trigger_reference,
 )
-from bilens.studies.finding_rivals import neural_cleanse
-from bilens.studies.finding_statistics import area, correlation, macro_area, share
 from bilens.studies.finding_tables import read_tables
-from bilens.studies.findings import read_model
+from bilens.studies.findings import neural_cleanse, read_model
 from tools.reproduction import reference_of
 
 SHAPE, CLASSES = (28, 28), 10
@@ -363,7 +364,7 @@ def test_scans_are_chosen_by_other_kinds() -> None:
 
 
 def test_neural_cleanse_finds_a_planted_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finding_rivals, "IMAGES", 10)
+    monkeypatch.setattr(findings, "IMAGES", 10)
     data = images()
     model = torch.nn.Linear(784, CLASSES)
     with torch.no_grad():

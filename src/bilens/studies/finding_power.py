@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bilens.findings.reference import REFERENCE
 from bilens.records.base import to_json
-from bilens.studies import finding_reference as fixed, finding_statistics as stats
+from bilens.studies import finding_statistics as stats
 from bilens.studies.finding_attacks import KINDS, Attack
 from bilens.studies.study import Record
 
@@ -38,8 +38,8 @@ def summarised(cells: Mapping[str, Record]) -> Record:
     lines = [one for (_, kind), models in fixing.items() if kind in LINE for one in models]
     clean = quiet_of(fixing)
     derived = {
-        "overfitting": fixed.overfitting_reference(lines),
-        "triggers": fixed.trigger_reference(clean),
+        "overfitting": stats.overfitting_reference(lines),
+        "triggers": stats.trigger_reference(clean),
     }
     used = {name: to_json(getattr(REFERENCE, name)) for name in derived}
     datas = list(dict.fromkeys(data for data, _ in judged))
@@ -159,17 +159,17 @@ def others_of(fixing: Groups, data: str) -> Groups:
 
 
 def left_out_line(others: Groups, judged: Sequence[Record]) -> stats.Interval:
-    """Return the rank correlation of a line that models of other images fixed."""
+    """Return the rank correlation of a line that models of other images stats."""
     models = [one for (_, kind), group in others.items() if kind in LINE for one in group]
-    line, reference = fixed.line_of(models)[3], REFERENCE.overfitting
+    line, reference = stats.line_of(models)[3], REFERENCE.overfitting
     inside = [one for one in judged if not reference.is_outside(one["readings"])]
-    _, design, target, _ = fixed.line_of(inside)
+    _, design, target, _ = stats.line_of(inside)
     return stats.correlation((design @ line).tolist(), target.tolist())
 
 
 def alarms_of(models: Sequence[Record], reference: Record) -> Record:
     """Return false alarms among clean models, the overfitted and the residual ones apart."""
-    alarms = fixed.are_alarms(models, reference)
+    alarms = stats.are_alarms(models, reference)
     return {
         "models": len(models),
         "false": stats.share(alarms),
@@ -192,7 +192,7 @@ def count(hits: Sequence[bool], which: Sequence[bool]) -> list[int]:
 def triggers_of(judged: Groups, data: str, reference: Record) -> Record:
     """Return areas, shares found, classes and places of one data set, kind by kind."""
     clean = judged[data, "clean"]
-    quiet = fixed.scores_of(clean, reference)
+    quiet = stats.scores_of(clean, reference)
     unsuspicious = [one["rival"]["index"] for one in clean if "index" in one["rival"]]
     kinds: Record = {}
     scores, missed = [], list[Record]()
@@ -200,8 +200,8 @@ def triggers_of(judged: Groups, data: str, reference: Record) -> Record:
         models = working(judged[data, kind])
         if not models:
             continue
-        scores.append(fixed.scores_of(models, reference))
-        found = fixed.are_alarms(models, reference)
+        scores.append(stats.scores_of(models, reference))
+        found = stats.are_alarms(models, reference)
         hits = [*compress(models, found)]
         missed += compress(models, (not hit for hit in found))
         indices = [one["rival"].get("index") for one in models]
@@ -274,11 +274,11 @@ def kinds_left_out(fixing: Groups, judged: Groups, datas: Sequence[str]) -> Reco
     ]
     for kind in kinds:
         scans = chosen_scans(fixing, clean, [other for other in kinds if other != kind])
-        reference = fixed.trigger_reference(clean, scans)
+        reference = stats.trigger_reference(clean, scans)
 
         def area_on(data: str, kind: str = kind, reference: Record = reference) -> float:
             pair = (working(judged[data, kind]), judged[data, "clean"])
-            return stats.area(*(fixed.scores_of(models, reference) for models in pair))[0]
+            return stats.area(*(stats.scores_of(models, reference) for models in pair))[0]
 
         found[kind] = {"scans": scans, "areas": [area_on(data) for data in datas]}
     return found
@@ -286,17 +286,17 @@ def kinds_left_out(fixing: Groups, judged: Groups, datas: Sequence[str]) -> Reco
 
 def chosen_scans(fixing: Groups, clean: Sequence[Record], kinds: Sequence[str]) -> list[str]:
     """Return scans, one by one the one that raises the mean area over kinds most."""
-    fits = fixed.trigger_reference(clean)["scans"]
+    fits = stats.trigger_reference(clean)["scans"]
     names = list(fits)
     datas = attacked_of(fixing)
-    quiet = {data: fixed.evidence_of(readable(fixing[data, "clean"]), fits) for data in datas}
+    quiet = {data: stats.evidence_of(readable(fixing[data, "clean"]), fits) for data in datas}
     groups = ((data, readable(working(fixing[data, kind]))) for data in datas for kind in kinds)
-    loud = [(data, fixed.evidence_of(models, fits)) for data, models in groups if models]
+    loud = [(data, stats.evidence_of(models, fits)) for data, models in groups if models]
 
     def quality(chosen: Sequence[int]) -> float:
-        silent = {data: fixed.largest_scores(one[:, chosen]) for data, one in quiet.items()}
+        silent = {data: stats.largest_scores(one[:, chosen]) for data, one in quiet.items()}
         areas = [
-            stats.area_under_roc(fixed.largest_scores(one[:, chosen]), silent[data])
+            stats.area_under_roc(stats.largest_scores(one[:, chosen]), silent[data])
             for data, one in loud
         ]
         return float(np.mean(areas))
@@ -313,9 +313,9 @@ def chosen_scans(fixing: Groups, clean: Sequence[Record], kinds: Sequence[str]) 
 
 def set_left_out(others: Groups, judged: Groups, data: str) -> Record:
     """Return what is found where clean models of other data sets alone fixed the tails."""
-    reference = fixed.trigger_reference(quiet_of(others))
+    reference = stats.trigger_reference(quiet_of(others))
     attacks = [one for kind in kinds_of(judged, data) for one in working(judged[data, kind])]
     return {
-        "found": stats.share(fixed.are_alarms(attacks, reference)),
-        "false": stats.share(fixed.are_alarms(judged[data, "clean"], reference)),
+        "found": stats.share(stats.are_alarms(attacks, reference)),
+        "false": stats.share(stats.are_alarms(judged[data, "clean"], reference)),
     }
