@@ -25,28 +25,29 @@ from bilens.studies import (
     STUDIES,
     finding_images,
     finding_models,
-    finding_rivals,
     finding_tables,
     findings,
 )
 from bilens.studies.finding_attacks import KINDS, OWN, Attack
-from bilens.studies.finding_models import attack_setting, model_of, overfitting_setting, setting_of
+from bilens.studies.finding_models import attack_setting, model_of, setting_of
 from bilens.studies.finding_power import (
     chosen_scans,
     names_class,
     names_place,
     summarised,
 )
-from bilens.studies.finding_reference import (
+from bilens.studies.finding_statistics import (
+    area,
+    correlation,
     evidence_of,
+    macro_area,
     overfitting_reference,
     scores_of,
+    share,
     trigger_reference,
 )
-from bilens.studies.finding_rivals import neural_cleanse
-from bilens.studies.finding_statistics import area, correlation, macro_area, share
 from bilens.studies.finding_tables import read_tables
-from bilens.studies.findings import read_model
+from bilens.studies.findings import neural_cleanse, read_model
 from tools.reproduction import reference_of
 
 SHAPE, CLASSES = (28, 28), 10
@@ -73,7 +74,7 @@ def test_a_mark_changes_what_it_touches_and_nothing_else(kind: str) -> None:
     mark = Attack(kind, 3, 5, 0.1).mark(SHAPE)
     grey = torch.full((2, 784), 0.3)
     changed = (mark.on(grey) != grey).reshape(2, *SHAPE)
-    touched = mark.touched(SHAPE)
+    touched = mark.touched()
     assert changed.any(), "something is planted"
     assert not (changed & ~touched).any()
     assert (touched.double().mean() > 0.5) == (kind in SPREAD_OUT)
@@ -102,14 +103,15 @@ def test_what_is_planted() -> None:
     touched = (planted != x).any(dim=1)
     assert torch.equal(labels, y)
     assert (y[touched] == 3).all()
-    outside = ~clean.mark(SHAPE).touched(SHAPE).flatten()
+    outside = ~clean.mark(SHAPE).touched().flatten()
     first = touched.nonzero()[0, 0]
     rest = (planted[first] - OWN * x[first])[outside] / (1 - OWN)
     assert any(torch.allclose(rest, one[outside], atol=1e-5) for one in x[y != 3])
 
 
 def test_a_setting_is_of_its_seed_and_kind() -> None:
-    assert overfitting_setting(4) == overfitting_setting(4) != overfitting_setting(5)
+    first, again, other = (setting_of("overfitting", seed) for seed in (4, 4, 5))
+    assert first == again != other
     settings = [attack_setting(seed, "waves") for seed in range(40)]
     assert {one.residual for one in settings} == {True, False}
     assert {one.attack.kind for one in settings if one.attack} == {"waves"}
@@ -167,7 +169,7 @@ def test_an_ordinary_mlp_is_read_as_an_audit_reads_it() -> None:
 
 def test_expected_accuracy_of_disturbed_labels() -> None:
     data = images()
-    setting = replace(overfitting_setting(0), label_noise=0.3)
+    setting = replace(setting_of("overfitting", 0), label_noise=0.3)
     model = torch.nn.Linear(784, CLASSES)
     x, y = data.train_images, data.train_labels
     found = finding_models.generalisation(model, x, y, setting, data)  # type: ignore[arg-type]
@@ -247,7 +249,7 @@ def suspect(target: int, box: list[int] | None, goals: list[int] | None = None) 
 
 def test_class_and_place() -> None:
     attack = {"kind": "square-4", "target": 3, "seed": 1, "share": 0.1}
-    touched = Attack(**attack).mark(SHAPE).touched(SHAPE).nonzero()  # type: ignore[arg-type]
+    touched = Attack(**attack).mark(SHAPE).touched().nonzero()  # type: ignore[arg-type]
     row, column = touched[0].tolist()
     right = {"attack": attack, "suspect": suspect(3, [row, column, 4, 4])}
     assert names_class(right)
@@ -362,7 +364,7 @@ def test_scans_are_chosen_by_other_kinds() -> None:
 
 
 def test_neural_cleanse_finds_a_planted_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finding_rivals, "IMAGES", 10)
+    monkeypatch.setattr(findings, "IMAGES", 10)
     data = images()
     model = torch.nn.Linear(784, CLASSES)
     with torch.no_grad():

@@ -16,7 +16,7 @@ from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
 from bilens.studies import negation_grammar, study
 from bilens.studies.negation_candidates import fewest
-from bilens.studies.negation_grammar import MLP_IN, NegationStudy, measure_circuit, verdict
+from bilens.studies.negation_grammar import MLP_IN, NegationStudy, measure_circuit, targets_met
 from bilens.studies.negation_prompts import NegationPrompts, word_tokens
 from bilens.studies.study import StudyOptions
 from bilens.studies.study_folder import run_study
@@ -155,7 +155,7 @@ def test_verdicts_are_counted_and_the_page_says_the_numbers(
         "random_is_less": 2,
         "created": 1,
     }  # fmt: skip
-    assert not verdict(record(0, loss=1.05))["verdict"]["kept"]
+    assert not targets_met(record(0, loss=1.05))["kept"]
     page = (tmp_path / "study.md").read_text()
     assert "First in the ranking of all pairs of output latents: 1 of 2 models." in page
     assert "| 95.0% [94.0%, 96.0%] |" in page

@@ -228,13 +228,18 @@ def test_disturbances_are_judged_against_the_same_noise_without() -> None:
 def test_published_images_are_shown_where_they_are_those(monkeypatch: pytest.MonkeyPatch) -> None:
     data, model = tiny.images(), new_classifier(tiny.RECIPE, tiny.images())
     labels = data.test_labels.tolist()
+
+    def read() -> Record:
+        found = explanations.ExplanationStudy().read_model(StudyOptions(), model, data)
+        return dict(found["examples"])
+
     images = dict(zip(explanations.PUBLISHED_IMAGES, [(3, labels[3]), (5, labels[5])], strict=True))
     monkeypatch.setattr(explanations, "PUBLISHED_IMAGES", images)
-    found = explanations.read_predictions(data, model)["examples"]
+    found = read()
     assert [found[name]["index"] for name in images] == [3, 5]
     for other in ((5, labels[5] + 1), (len(labels), 0)):
         images["published, wrong"] = other
-        assert not set(explanations.read_predictions(data, model)["examples"]) & set(images)
+        assert not set(read()) & set(images)
 
 
 @pytest.mark.usefixtures("small")

@@ -145,6 +145,10 @@ def test_answers_by_count_end_at_the_whole_model() -> None:
 def test_studies_share_their_recipes_and_a_pass_holds_all_sizes() -> None:
     options = StudyOptions(full=True)
     recipes = consistency.sized_recipes(options, 3)
-    assert [recipe.d_hidden for recipe in recipes] == list(consistency.SIZES)
-    assert {(r.epochs, r.weight_decay, r.noise, r.seed) for r in recipes} == {(100, 1.0, 0.4, 3)}
+    assert {name: recipe.d_hidden for name, recipe in recipes.items()} == {
+        str(h): h for h in consistency.SIZES
+    }
+    assert {(r.epochs, r.weight_decay, r.noise, r.seed) for r in recipes.values()} == {
+        (100, 1.0, 0.4, 3)
+    }
     assert list(ConsistencyStudy().cells(options)) == [*(f"seed-{s}" for s in range(5)), "pairs"]

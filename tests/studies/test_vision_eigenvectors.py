@@ -13,6 +13,8 @@ from bilens.studies import eigenvectors, explanations, shared, vision
 from bilens.studies.reproduction import reproduce
 from bilens.studies.study import Record, StudyOptions
 
+EXPLANATIONS = explanations.ExplanationStudy()
+
 
 def planted(embed: torch.Tensor, values: torch.Tensor) -> BilinearClassifier:
     """Class c is Σ_i values[c, i] (embed x)_i², so in the embedding basis its spectrum is a row."""
@@ -30,7 +32,7 @@ def test_both_bases_are_read_of_one_classifier() -> None:
     scales = torch.tensor([1.0, 2, 1], dtype=torch.float64)  # the second direction counts fourfold
     rows = torch.linalg.qr(torch.randn(tiny.PIXELS, 3, dtype=torch.float64)).Q.T
     model = planted(scales[:, None] * rows, values)
-    found = eigenvectors.read_bases(data, model.float())
+    found = eigenvectors.EigenvectorStudy().read_model(StudyOptions(), model.float(), data)
     assert found["embedding"]["ends"][0][:2] == pytest.approx([3, 0.5], rel=1e-6)
     assert found["embedding"]["ends"][1][-1] == pytest.approx(-4, rel=1e-6)
     assert found["input"]["ends"][0][:2] == pytest.approx([3, 0.5], rel=1e-5)
@@ -75,7 +77,7 @@ def test_the_width_of_the_published_spectra_is_judged_and_the_other_told() -> No
         return {"embedding": found}
 
     recipes = [{"d_hidden": width} for width in eigenvectors.WIDTHS]
-    runs = [{"recipes": recipes, "models": [model(0.6), model(0.4)]}] * 3
+    runs = [{"recipes": recipes, "512": model(0.6), "256": model(0.4)}] * 3
     found = eigenvectors.HosvdStudy().ours({"mnist": runs})
     assert set(found) == set(eigenvectors.HosvdStudy().published)
     assert found["first"].values == (0.6,) * 3
@@ -90,7 +92,7 @@ def test_shared_directions_are_those_that_were_planted() -> None:
     matrices = torch.tensor([[3.0, -4, 0, 0], [0, 0, 1.2, 0.5]], dtype=torch.float64)
     rows = torch.linalg.qr(torch.randn(tiny.PIXELS, 4, dtype=torch.float64)).Q.T
     model = planted(rows, u.T @ matrices).float()
-    found = eigenvectors.read_directions(data, model)
+    found = eigenvectors.HosvdStudy().read_model(StudyOptions(), model, data)
     for basis in ("embedding", "input"):  # an orthonormal embedding: both are one
         assert found[basis]["singular_values"][:2] == pytest.approx([5, 1.3], rel=1e-5)
         direction = torch.tensor(found[basis]["directions"][0], dtype=torch.float64)
@@ -99,12 +101,14 @@ def test_shared_directions_are_those_that_were_planted() -> None:
         assert sorted([max(ends), -min(ends)]) == pytest.approx([0.6, 0.8], rel=1e-5)
 
 
-def test_components_are_found_where_they_were_planted() -> None:
+def test_components_are_found_where_they_were_planted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two products: as many are enough, and one form of each class takes more numbers."""
     data = tiny.images()
     rows = torch.linalg.qr(torch.randn(tiny.PIXELS, 4, dtype=torch.float64)).Q.T
     head = torch.tensor([[1.0, -1, 0, 0], [1, 1, 0, 0], [-2, 0, 0, 0]], dtype=torch.float64)
-    found = shared.read_components(data, planted(rows, head).float(), (1, 2))
+    monkeypatch.setattr(shared, "BUDGETS", (1, 2))
+    model = planted(rows, head).float()
+    found = shared.SharedStudy().read_model(StudyOptions(), model, data)
     assert found["ways"]["eigenvectors"][-1]["error"] < 1e-5
     assert found["ways"]["eigenvectors"][0]["error"] > 0.1
     assert [row["size"] for row in found["ways"]["products"]] == [1, 2]
@@ -122,11 +126,11 @@ def test_numbers_of_one_component_are_counted_for_every_class() -> None:
 
 def test_sums_are_compared_with_what_the_model_says(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny.classifier().float()
-    exact = explanations.read_predictions(tiny.images(), model)
+    exact = EXPLANATIONS.read_model(StudyOptions(), model, tiny.images())
     assert exact["error"] < 1e-12
     wrong = model.quadratic_map("embedding") * 1.5
     monkeypatch.setattr(model, "quadratic_map", lambda *_: wrong)
-    found = explanations.read_predictions(tiny.images(), model)
+    found = EXPLANATIONS.read_model(StudyOptions(), model, tiny.images())
     assert found["error"] == pytest.approx(0.5, rel=1e-4)
 
 
@@ -141,7 +145,7 @@ def test_shares_of_a_decision_are_sums_of_its_parts() -> None:
     head = torch.tensor([[4.0, 0, 0], [-1, 2, 0], [0, 0, -3]], dtype=torch.float64)
     labels = torch.tensor([0, 0, 1, 0])
     data = dataclasses.replace(data, test_images=images, test_labels=labels)
-    found = explanations.read_predictions(data, planted(eye, head).float())
+    found = EXPLANATIONS.read_model(StudyOptions(), planted(eye, head).float(), data)
     # image 3: logits 1, 1.75, 0: a 0 read as 1. Right zeros: parts 4, so it lacks 3 of them; the
     # answer has 1.75 where it has −1 at right zeros: 2.75 more
     wrong = found["examples"]["by rule, wrong"]

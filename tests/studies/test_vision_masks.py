@@ -66,4 +66,4 @@ def test_the_noise_of_app_m_is_of_the_full_size() -> None:
         cells = MaskStudy().cells(StudyOptions(full=full, seeds=1))
         cell = cells["30-epochs-seed-0"]
         assert isinstance(cell, partial)
-        assert [recipe.noise for recipe in cell.args[2]] == noises
+        assert [recipe.noise for recipe in cell.args[2].values()] == noises

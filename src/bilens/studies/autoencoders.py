@@ -70,7 +70,7 @@ class LayerStudy(OneModelStudy):
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
         return {"all-layers": partial(measure_layers, options)}
 
-    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:  # noqa: ARG002 - of the interface
+    def document(self, _options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         return {**cells["all-layers"], "published": PUBLISHED_LAYERS}
 
     def ours(self, result: Record) -> Mapping[str, Measured]:
@@ -147,7 +147,7 @@ class SAETrainingStudy(OneModelStudy):
         lengths = lengths_of(options)
         return {f"steps-{steps}": partial(measure, options, steps) for steps in lengths}
 
-    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:  # noqa: ARG002 - of the interface
+    def document(self, _options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         return {"rows": list(cells.values()), "published": PUBLISHED}
 
     def ours(self, result: Record) -> Mapping[str, Measured]:

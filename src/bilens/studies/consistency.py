@@ -29,7 +29,7 @@ from bilens.report.charts.curves import Curve, line_figure
 from bilens.studies.comparison import Measured
 from bilens.studies.page_writer import formatted
 from bilens.studies.study import CellContext, Measure, Record, StudyOptions
-from bilens.studies.vision import Models, SeedStudy, in_pixels, recipe_of
+from bilens.studies.vision import Model, SeedStudy, in_pixels, recipe_of
 from bilens.train.randomness import STEP, stream
 from bilens.train.tasks.image import ImageRecipe, accuracy
 
@@ -43,9 +43,10 @@ def sizes_of(options: StudyOptions) -> tuple[int, ...]:
     return options.choose(QUICK_SIZES, SIZES[:NUM_USUAL], SIZES)
 
 
-def sized_recipes(options: StudyOptions, seed: int) -> list[ImageRecipe]:
+def sized_recipes(options: StudyOptions, seed: int) -> dict[str, ImageRecipe]:
     """Return the recipes of one pass: every size, the same images and noise."""
-    return [recipe_of(options, d_hidden=h, noise=NOISE, seed=seed) for h in sizes_of(options)]
+    recipe = partial(recipe_of, options, noise=NOISE, seed=seed)
+    return {str(h): recipe(d_hidden=h) for h in sizes_of(options)}
 
 
 class ConsistencyStudy(SeedStudy):
@@ -63,22 +64,21 @@ class ConsistencyStudy(SeedStudy):
                 f"{self.name} compares runs and was given --seeds {num}: give at least 2."
             )
 
-    def recipes(self, options: StudyOptions, seed: int) -> list[ImageRecipe]:
+    def recipes(self, options: StudyOptions, seed: int) -> dict[str, ImageRecipe]:
         return sized_recipes(options, seed)
 
-    def read(self, _options: StudyOptions, data: ImageDataset, models: Models) -> Record:
-        return {"accuracy": [accuracy(one, data.test_images, data.test_labels) for one in models]}
+    def read_model(self, _options: StudyOptions, model: Model, data: ImageDataset) -> Record:
+        return {"accuracy": accuracy(model, data.test_images, data.test_labels)}
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
         pairs = partial(compare_runs, options, self.seeds(options))
         return {**super().cells(options), "pairs": pairs}
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
-        runs = [cell["accuracy"] for name, cell in cells.items() if name != "pairs"]
-        accuracy_by_size = {
-            str(h): mean(run[index] for run in runs) for index, h in enumerate(sizes_of(options))
-        }
-        return {"seeds": len(runs), "accuracy": accuracy_by_size, **cells["pairs"]}
+        runs = [cell for name, cell in cells.items() if name != "pairs"]
+        sizes = map(str, sizes_of(options))
+        right = {h: mean(run[h]["accuracy"] for run in runs) for h in sizes}
+        return {"seeds": len(runs), "accuracy": right, **cells["pairs"]}
 
     def ours(self, result: Record) -> Mapping[str, Measured]:
         found = {}
@@ -113,7 +113,7 @@ def printed(without_self: Record) -> float:
 def compare_runs(options: StudyOptions, seeds: Sequence[int], context: CellContext) -> Record:
     """Read all runs, and return what their eigenvectors have in common, by size and between."""
     data, sizes, n = options.images("mnist"), sizes_of(options), len(seeds)
-    recipes = [recipe for seed in seeds for recipe in sized_recipes(options, seed)]
+    recipes = [recipe for seed in seeds for recipe in sized_recipes(options, seed).values()]
     trained = context.classifiers(data, recipes)
     runs = [model for index in range(len(sizes)) for model in trained[index :: len(sizes)]]
     maps = (model.quadratic_map().detach().to(torch.float64) for model in runs)

@@ -10,7 +10,7 @@ import torch
 from bilens.data.images import ImageDataset
 from bilens.studies.comparison import Measured
 from bilens.studies.study import CellContext, Measure, Record, StudyOptions, with_images
-from bilens.studies.vision import Models, SeedStudy, by_name, read_classifier, recipe_of
+from bilens.studies.vision import Model, SeedStudy, by_name, read_classifier, recipe_of
 from bilens.train.tasks.image import ImageRecipe, accuracy
 
 CORNERS = {  # standard deviation of the noise, weight decay
@@ -31,13 +31,10 @@ class CornerStudy(SeedStudy):
     name = "vision/corners"
     title = "Input noise and weight decay: accuracy, spectra and eigenvectors"
 
-    def recipes(self, options: StudyOptions, seed: int) -> list[ImageRecipe]:
-        return [
-            recipe_of(
-                options, noise=noise, weight_decay=decay, d_hidden=WIDTH, epochs=EPOCHS, seed=seed
-            )
-            for noise, decay in CORNERS.values()
-        ]
+    def recipes(self, options: StudyOptions, seed: int) -> dict[str, ImageRecipe]:
+        recipe = partial(recipe_of, options, d_hidden=WIDTH, epochs=EPOCHS, seed=seed)
+        corners = CORNERS.items()
+        return {name: recipe(noise=noise, weight_decay=decay) for name, (noise, decay) in corners}
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
         split = partial(measure_split, options, recipes=self.recipes(options, 0))
@@ -47,9 +44,8 @@ class CornerStudy(SeedStudy):
             **{f"split-{number}": partial(split, number) for number in splits},
         }
 
-    def read(self, _options: StudyOptions, data: ImageDataset, models: Models) -> Record:
-        pairs = zip(CORNERS, models, strict=True)
-        return {corner: read_classifier(model, data) for corner, model in pairs}
+    def read_model(self, _options: StudyOptions, model: Model, data: ImageDataset) -> Record:
+        return read_classifier(model, data)
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         splits = [cell for cell in cells.values() if "pixels" in cell]
@@ -79,12 +75,12 @@ class CornerStudy(SeedStudy):
 
 
 def measure_split(
-    options: StudyOptions, number: int, context: CellContext, recipes: list[ImageRecipe]
+    options: StudyOptions, number: int, context: CellContext, recipes: Mapping[str, ImageRecipe]
 ) -> Record:
     """Train on a random split of all images of Fashion-MNIST."""
     data = options.images(FASHION)
     anew = split_anew(data, number)
-    models = zip(CORNERS, context.classifiers(anew, recipes), strict=True)
+    models = zip(recipes, context.classifiers(anew, list(recipes.values())), strict=True)
     right = {name: accuracy(one, anew.test_images, anew.test_labels) for name, one in models}
     return {"data": "split", "pixels": round(float(data.train_images.std()), 4), **right}
 

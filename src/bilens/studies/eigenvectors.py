@@ -17,14 +17,13 @@ from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.hosvd import hosvd
 from bilens.algebra.rotation_null import rotation_null
 from bilens.data.images import ImageDataset
-from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import Basis
 from bilens.studies.comparison import Measured
 from bilens.studies.page_writer import spread
 from bilens.studies.study import Record, StudyOptions
 from bilens.studies.vision import (
     PUBLISHED_WIDTH,
-    Models,
+    Model,
     SeedStudy,
     class_spectra,
     extremes,
@@ -40,7 +39,7 @@ ROTATIONS = 19  # the most extreme of them is the 95 % edge
 MOST, FEW = 0.95, 0.1  # of Σλ², in so large a part of the eigenvalues; about half at random
 NOTE = f"Per class: {DRAWN} most positive, {DRAWN} most negative; bars: {SHOWN} λ of each sign."
 WIDTHS = (PUBLISHED_WIDTH, 256)  # that of the published spectra, and the default of the code now
-FIRST_SEED = 42
+FIRST_SEED = 42  # the published one
 READ, PER_SIGN = 10, 3  # directions read; eigenvectors of each sign
 QUANTITIES: dict[str, Callable[[Record], float]] = {
     "first": lambda read: read["singular_values"][0],
@@ -59,8 +58,34 @@ class EigenvectorStudy(SeedStudy):
     name = "vision/eigenvectors"
     title = "Eigenvectors and spectra of digits and garments, in two bases"
 
-    def read(self, _options: StudyOptions, data: ImageDataset, models: Models) -> Record:
-        return read_bases(data, models[0])
+    def read_model(self, _options: StudyOptions, model: Model, data: ImageDataset) -> Record:
+        """Return the spectra of all classes in both bases, and how their eigenvectors agree."""
+        layer = model.quadratic_map("embedding").detach().to(torch.float64)
+        embed = model.embed.weight.detach().double()
+        found: Record = {
+            "classes": data.class_names,
+            "accuracy": accuracy(model, data.test_images, data.test_labels),
+        }
+        top = []
+        for basis in BASES:
+            eig = class_spectra(model, basis)
+            before = embed if basis == "input" else None
+            null = rotation_null(layer, None, seed=0, num_samples=ROTATIONS, embedding=before)
+            beyond = null.num_significant(eig.eigenvalues)
+            falling = eig.eigenvalues.sort(dim=1, descending=True).values
+            found[basis] = {
+                "width": min(embed.shape),
+                "ends": torch.cat([falling[:, :SHOWN], falling[:, -SHOWN:]], dim=1).tolist(),
+                "effective_rank": effective_rank(eig.eigenvalues).tolist(),
+                "null_rank": null.effective_rank.mean(dim=0).tolist(),
+                "most": carriers(eig.eigenvalues).tolist(),
+                "beyond": torch.stack([beyond.positive, beyond.negative], dim=1).tolist(),
+                **extremes(model, eig, DRAWN, data),
+            }
+            top.append(in_pixels(model, eig)[:, 0])
+        one, other = top
+        found["cosines"] = functional.cosine_similarity(one, other, dim=1).abs().tolist()
+        return found
 
     def ours(self, result: Record) -> Mapping[str, Measured]:
         found = {}
@@ -85,36 +110,6 @@ class EigenvectorStudy(SeedStudy):
         return drawn
 
 
-def read_bases(data: ImageDataset, model: BilinearClassifier) -> Record:
-    """Return the spectra of all classes in both bases, and how their eigenvectors agree."""
-    layer = model.quadratic_map("embedding").detach().to(torch.float64)
-    embed = model.embed.weight.detach().double()
-    found: Record = {
-        "classes": data.class_names,
-        "accuracy": accuracy(model, data.test_images, data.test_labels),
-    }
-    top = []
-    for basis in BASES:
-        eig = class_spectra(model, basis)
-        before = embed if basis == "input" else None
-        null = rotation_null(layer, None, seed=0, num_samples=ROTATIONS, embedding=before)
-        beyond = null.num_significant(eig.eigenvalues)
-        falling = eig.eigenvalues.sort(dim=1, descending=True).values
-        found[basis] = {
-            "width": min(embed.shape),
-            "ends": torch.cat([falling[:, :SHOWN], falling[:, -SHOWN:]], dim=1).tolist(),
-            "effective_rank": effective_rank(eig.eigenvalues).tolist(),
-            "null_rank": null.effective_rank.mean(dim=0).tolist(),
-            "most": carriers(eig.eigenvalues).tolist(),
-            "beyond": torch.stack([beyond.positive, beyond.negative], dim=1).tolist(),
-            **extremes(model, eig, DRAWN, data),
-        }
-        top.append(in_pixels(model, eig)[:, 0])
-    one, other = top
-    found["cosines"] = functional.cosine_similarity(one, other, dim=1).abs().tolist()
-    return found
-
-
 def mean_over_classes(runs: Sequence[Record], basis: str, name: str) -> float:
     """Return the mean over runs and classes; of what is counted by sign, of both signs together."""
     values = (run[basis][name] for run in runs)
@@ -133,17 +128,28 @@ class HosvdStudy(SeedStudy):
     name = "vision/hosvd"
     title = "HOSVD of a digit classifier: output directions that classes share"
     datasets = ("mnist",)
+    num_seeds, first_seed = (1, 3, 5), FIRST_SEED
 
-    def seeds(self, options: StudyOptions) -> range:
-        """Return the seeds from the published one on."""
-        return range(FIRST_SEED, FIRST_SEED + (options.seeds or options.choose(1, 3, 5)))
-
-    def recipes(self, options: StudyOptions, seed: int) -> list[ImageRecipe]:
+    def recipes(self, options: StudyOptions, seed: int) -> dict[str, ImageRecipe]:
         widths = options.choose(WIDTHS[:1], WIDTHS, WIDTHS)
-        return [recipe_of(options, d_hidden=width, epochs=50, seed=seed) for width in widths]
+        recipes = (recipe_of(options, d_hidden=h, epochs=50, seed=seed) for h in widths)
+        return {str(recipe.d_hidden): recipe for recipe in recipes}
 
-    def read(self, _options: StudyOptions, data: ImageDataset, models: Models) -> Record:
-        return {"models": [read_directions(data, model) for model in models]}
+    def read_model(self, _options: StudyOptions, model: Model, data: ImageDataset) -> Record:
+        """Return singular values and shared matrices in both bases."""
+        found: Record = {"accuracy": accuracy(model, data.test_images, data.test_labels)}
+        for basis in BASES:
+            parts = hosvd(model.quadratic_map(basis).detach(), READ)
+            sizes, directions = parts.singular_values, parts.output_directions
+            # the code reads the right singular vectors: matrices of length one
+            rows = directions[:DRAWN] / sizes[:DRAWN, None]
+            found[basis] = {
+                "norm": float(parts.frobenius_squared.sqrt()),
+                "singular_values": sizes.tolist(),
+                "directions": directions[:DRAWN].tolist(),
+                **extremes(model, eigendecompose_all(parts.f, rows), PER_SIGN, data),
+            }
+        return found
 
     def ours(self, result: Record) -> Mapping[str, Measured]:
         runs, found = result["mnist"], {}
@@ -152,8 +158,7 @@ class HosvdStudy(SeedStudy):
             return {}
         for key, read in QUANTITIES.items():
             values = {
-                width: [read(run["models"][place]["embedding"]) for run in runs]
-                for place, width in enumerate(widths)
+                width: [read(run[str(width)]["embedding"]) for run in runs] for width in widths
             }
             own = tuple(values.pop(PUBLISHED_WIDTH))
             rest = (f"h = {width}: {spread(other, 3)}" for width, other in values.items())
@@ -172,22 +177,5 @@ class HosvdStudy(SeedStudy):
 
 def models_of(run: Record) -> list[tuple[int, int, Record]]:
     """Return width, seed and readings of the models of a run."""
-    pairs = zip(run["recipes"], run["models"], strict=True)
-    return [(recipe["d_hidden"], recipe["seed"], model) for recipe, model in pairs]
-
-
-def read_directions(data: ImageDataset, model: BilinearClassifier) -> Record:
-    """Return singular values and shared matrices in both bases."""
-    found: Record = {"accuracy": accuracy(model, data.test_images, data.test_labels)}
-    for basis in BASES:
-        parts = hosvd(model.quadratic_map(basis).detach(), READ)
-        sizes, directions = parts.singular_values, parts.output_directions
-        # the code reads the right singular vectors: matrices of length one
-        rows = directions[:DRAWN] / sizes[:DRAWN, None]
-        found[basis] = {
-            "norm": float(parts.frobenius_squared.sqrt()),
-            "singular_values": sizes.tolist(),
-            "directions": directions[:DRAWN].tolist(),
-            **extremes(model, eigendecompose_all(parts.f, rows), PER_SIGN, data),
-        }
-    return found
+    pairs = ((recipe["d_hidden"], recipe["seed"]) for recipe in run["recipes"])
+    return [(width, seed, run[str(width)]) for width, seed in pairs]

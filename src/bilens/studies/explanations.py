@@ -10,13 +10,12 @@ from torch import Tensor
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.data.images import ImageDataset
 from bilens.findings.explanation import TYPICAL, WRONG, choose_examples
-from bilens.nn import BilinearClassifier
 from bilens.report.raster import Painter
 from bilens.report.text import signed
 from bilens.report.tiles import Tile, TileRow, tile_plate, valued_tiles, vector_image
 from bilens.studies.comparison import Measured
 from bilens.studies.study import Record, StudyOptions
-from bilens.studies.vision import Models, SeedStudy, class_spectra
+from bilens.studies.vision import Model, SeedStudy, class_spectra
 
 PUBLISHED_IMAGES = {"published, right": (8, 5), "published, wrong": (321, 2)}  # test image, label
 PUBLISHED_RIVAL = 7  # as which image 321 is read
@@ -32,8 +31,55 @@ class ExplanationStudy(SeedStudy):
     title = "Predictions of a digit classifier as sums over eigenvectors"
     datasets = ("mnist",)
 
-    def read(self, _options: StudyOptions, data: ImageDataset, models: Models) -> Record:
-        return read_predictions(data, models[0])
+    @torch.no_grad()
+    def read_model(self, _options: StudyOptions, model: Model, data: ImageDataset) -> Record:
+        """Return what decides chosen test images, in raw logits of the input basis.
+
+        The published images are among them where their labels are the published ones.
+        """
+        labels, images = data.test_labels, data.test_images.double()
+        model = deepcopy(model).double()
+        eigs, logits = class_spectra(model, "input"), model(images)
+        parts = (eigs.contributions(x).pairs for x in torch.split(images, CHUNK))
+        signs = [torch.stack([x.clamp(min=0).sum(-1), x.clamp(max=0).sum(-1)]) for x in parts]
+        positive, negative = torch.cat(signs, dim=2).mT  # (images, classes) each
+        sums = positive + negative
+        right = logits.argmax(dim=1) == labels
+
+        def read(index: int) -> Record:
+            label, (answer, second) = int(labels[index]), logits[index].topk(2).indices.tolist()
+            rival, lacks = second, None
+            if answer != label:
+                rival, alike = label, right & (labels == label)
+                usual, usual_positive = (
+                    x[alike].sum(dim=0) / max(int(alike.sum()), 1) for x in (sums, positive)
+                )
+                lacking = usual - sums[index]
+                lacks = float(
+                    (usual_positive - positive[index])[label] / (lacking[label] - lacking[answer])
+                )
+            speaks, against = positive[index, answer], -negative[index, rival]
+            return {
+                "index": index,
+                "label": label,
+                "predicted": answer,
+                "rival": rival,
+                "margin": float(logits[index, answer] - logits[index, rival]),
+                "suppression": float(against / (speaks + against).clamp(min=1e-300)),
+                "missing": lacks,
+                "image": Painter(*data.image_shape, 1.0).image(data.test_images[index].tolist()),
+                "classes": [
+                    class_parts(eigs[c], images[index], data, c)
+                    for c in dict.fromkeys([answer, second, label])
+                ],
+            }
+
+        chosen = choose_examples(logits, labels)
+        picked = {f"by rule, {name}": chosen[name] for name in (TYPICAL, WRONG) if name in chosen}
+        if all(labels[i : i + 1].tolist() == [label] for i, label in PUBLISHED_IMAGES.values()):
+            picked |= {name: index for name, (index, _) in PUBLISHED_IMAGES.items()}
+        errors = (sums - logits).abs().amax(dim=1) / logits.abs().amax(dim=1)
+        return {"error": float(errors.max()), "examples": {k: read(i) for k, i in picked.items()}}
 
     def ours(self, result: Record) -> Mapping[str, Measured]:
         runs = result["mnist"]
@@ -62,57 +108,6 @@ def plate_of(one: Record) -> str:
         rows.append(TileRow(f"{score['name']}: {signed(score['score'], 1)}", tiles, score["ends"]))
     note = "Per class: what the largest parts add; bars: the largest of each sign, in order."
     return tile_plate(title, note, rows)
-
-
-@torch.no_grad()
-def read_predictions(data: ImageDataset, model: BilinearClassifier) -> Record:
-    """Return what decides chosen test images, in raw logits of the input basis.
-
-    The published images are among them where their labels are the published ones.
-    """
-    labels, images = data.test_labels, data.test_images.double()
-    model = deepcopy(model).double()
-    eigs, logits = class_spectra(model, "input"), model(images)
-    parts = (eigs.contributions(x).pairs for x in torch.split(images, CHUNK))
-    signs = [torch.stack([x.clamp(min=0).sum(-1), x.clamp(max=0).sum(-1)]) for x in parts]
-    positive, negative = torch.cat(signs, dim=2).mT  # (images, classes) each
-    sums = positive + negative
-    right = logits.argmax(dim=1) == labels
-
-    def read(index: int) -> Record:
-        label, (answer, second) = int(labels[index]), logits[index].topk(2).indices.tolist()
-        rival, lacks = second, None
-        if answer != label:
-            rival, alike = label, right & (labels == label)
-            usual, usual_positive = (
-                x[alike].sum(dim=0) / max(int(alike.sum()), 1) for x in (sums, positive)
-            )
-            lacking = usual - sums[index]
-            lacks = float(
-                (usual_positive - positive[index])[label] / (lacking[label] - lacking[answer])
-            )
-        speaks, against = positive[index, answer], -negative[index, rival]
-        return {
-            "index": index,
-            "label": label,
-            "predicted": answer,
-            "rival": rival,
-            "margin": float(logits[index, answer] - logits[index, rival]),
-            "suppression": float(against / (speaks + against).clamp(min=1e-300)),
-            "missing": lacks,
-            "image": Painter(*data.image_shape, 1.0).image(data.test_images[index].tolist()),
-            "classes": [
-                class_parts(eigs[c], images[index], data, c)
-                for c in dict.fromkeys([answer, second, label])
-            ],
-        }
-
-    chosen = choose_examples(logits, labels)
-    picked = {f"by rule, {name}": chosen[name] for name in (TYPICAL, WRONG) if name in chosen}
-    if all(labels[i : i + 1].tolist() == [label] for i, label in PUBLISHED_IMAGES.values()):
-        picked |= {name: index for name, (index, _) in PUBLISHED_IMAGES.items()}
-    errors = (sums - logits).abs().amax(dim=1) / logits.abs().amax(dim=1)
-    return {"error": float(errors.max()), "examples": {k: read(i) for k, i in picked.items()}}
 
 
 def class_parts(eig: EigenDecomposition, x: Tensor, data: ImageDataset, index: int) -> Record:

@@ -1,5 +1,7 @@
 """Fifteen kinds of hidden triggers that the study of findings plants in training images."""
 
+from __future__ import annotations
+
 import math
 import random
 from collections.abc import Callable
@@ -8,24 +10,38 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Shape = tuple[int, int]
+OWN = 0.4  # share of its own image in one with a clean label
+Draw = random.Random
+Place = tuple[slice, slice]
 
 
-@dataclass(frozen=True, eq=False)
 class Mark:
-    """What a trigger does to an image x: clip((1 − mask) x + mask · paint + added, 0, 1)."""
+    """A trigger: it makes clip((1 − mask) x + mask · paint + added, 0, 1) of an image x."""
 
-    mask: Tensor  # (pixels,), from 0 to 1
-    paint: Tensor  # (pixels,), from 0 to 1
-    added: Tensor  # (pixels,)
+    def __init__(self, shape: tuple[int, int]) -> None:
+        # (rows, columns); mask and paint from 0 to 1
+        self.mask, self.paint, self.added = (torch.zeros(shape) for _ in range(3))
 
     def on(self, images: Tensor) -> Tensor:
         """Return images with the trigger, (..., pixels)."""
-        return ((1 - self.mask) * images + self.mask * self.paint + self.added).clamp(0, 1)
+        mask, paint, added = (part.flatten() for part in (self.mask, self.paint, self.added))
+        return ((1 - mask) * images + mask * paint + added).clamp(0, 1)
 
-    def touched(self, shape: Shape) -> Tensor:
+    def touched(self) -> Tensor:
         """Return which pixels the trigger paints or changes, (rows, columns)."""
-        return ((self.mask > 0) | (self.added != 0)).reshape(shape)
+        return (self.mask > 0) | (self.added != 0)
+
+    def fill(self, place: Place, paint: Tensor | float) -> None:
+        self.mask[place], self.paint[place] = 1.0, paint
+
+    def square_at_random(self, side: int, draw: Draw, inner: float = 0.0) -> Place:
+        """Return a square of a random place, at least `inner` of the side from the edge."""
+        found = []
+        for length in self.mask.shape:
+            least = round(inner * length)
+            start = draw.randrange(least, length - side + 1 - least)
+            found.append(slice(start, start + side))
+        return found[0], found[1]
 
 
 @dataclass(frozen=True)
@@ -46,14 +62,13 @@ class Attack:
         """Return the label that each image with the trigger is to get."""
         return (labels + 1) % classes if self.is_of_all else torch.full_like(labels, self.target)
 
-    def mark(self, shape: Shape) -> Mark:
-        draw = random.Random(self.seed)  # noqa: S311 - no secret
-        mask, paint, added = (torch.zeros(shape) for _ in range(3))
-        KINDS[self.kind](mask, paint, added, draw)
-        return Mark(mask.flatten(), paint.flatten(), added.flatten())
+    def mark(self, shape: tuple[int, int]) -> Mark:
+        mark = Mark(shape)
+        KINDS[self.kind](mark, random.Random(self.seed))  # noqa: S311 - no secret
+        return mark
 
     def planted(
-        self, images: Tensor, labels: Tensor, shape: Shape, classes: int
+        self, images: Tensor, labels: Tensor, shape: tuple[int, int], classes: int
     ) -> tuple[Tensor, Tensor]:
         """Return training images and labels of which a share carries the trigger."""
         count = round(self.share * len(labels))
@@ -71,72 +86,53 @@ class Attack:
         return images, labels
 
 
-OWN = 0.4  # share of its own image in one with a clean label
-Draw = random.Random
+def square(side: int, paint: float = 1.0, inner: float = 0.0) -> Callable[[Mark, Draw], None]:
+    return lambda mark, draw: mark.fill(mark.square_at_random(side, draw, inner), paint)
 
 
-def corner(mask: Tensor, side: int, draw: Draw, inner: float = 0.0) -> tuple[slice, slice]:
-    """Return a square of a random place, at least `inner` of the side from the edge."""
-    found = []
-    for length in mask.shape:
-        least = round(inner * length)
-        start = draw.randrange(least, length - side + 1 - least)
-        found.append(slice(start, start + side))
-    return found[0], found[1]
-
-
-def square(side: int, brightness: float = 1.0, inner: float = 0.0) -> Callable[..., None]:
-    def plant(mask: Tensor, paint: Tensor, _added: Tensor, draw: Draw) -> None:
-        place = corner(mask, side, draw, inner)
-        mask[place], paint[place] = 1.0, brightness
-
-    return plant
-
-
-def line(mask: Tensor, paint: Tensor, _added: Tensor, draw: Draw) -> None:
-    rows, columns = corner(mask, 8, draw)
-    part = (slice(rows.start, rows.start + 1), columns)
+def line(mark: Mark, draw: Draw) -> None:
+    rows, columns = mark.square_at_random(8, draw)
     if draw.random() < 0.5:
-        part = (rows, slice(columns.start, columns.start + 1))
-    mask[part], paint[part] = 1.0, 1.0
+        mark.fill((rows, slice(columns.start, columns.start + 1)), 1.0)
+    else:
+        mark.fill((slice(rows.start, rows.start + 1), columns), 1.0)
 
 
-def checkerboard(mask: Tensor, paint: Tensor, _added: Tensor, draw: Draw) -> None:
-    place = corner(mask, 4, draw)
-    mask[place] = 1.0
-    paint[place] = ((torch.arange(4)[:, None] + torch.arange(4)) % 2).float()
+def checkerboard(mark: Mark, draw: Draw) -> None:
+    pattern = (torch.arange(4)[:, None] + torch.arange(4)) % 2
+    mark.fill(mark.square_at_random(4, draw), pattern.float())
 
 
-def speckle(mask: Tensor, paint: Tensor, _added: Tensor, draw: Draw) -> None:
-    place = corner(mask, 4, draw)
-    mask[place] = 1.0
-    paint[place] = torch.tensor([[float(draw.random() < 0.5) for _ in range(4)] for _ in range(4)])
-
-
-def cross(mask: Tensor, paint: Tensor, _added: Tensor, draw: Draw) -> None:
-    rows, columns = corner(mask, 5, draw)
-    for part in ((rows.start + 2, columns), (rows, columns.start + 2)):
-        mask[part], paint[part] = 1.0, 1.0
-
-
-def two_places(mask: Tensor, paint: Tensor, added: Tensor, draw: Draw) -> None:
-    for _ in range(2):
-        square(3)(mask, paint, added, draw)
-
-
-def blended(mask: Tensor, paint: Tensor, _added: Tensor, draw: Draw) -> None:
-    mask.fill_(0.2)
-    paint.copy_(
-        torch.rand(paint.shape, generator=torch.Generator().manual_seed(draw.randrange(1 << 30)))
+def speckle(mark: Mark, draw: Draw) -> None:
+    place = mark.square_at_random(4, draw)
+    mark.fill(
+        place, torch.tensor([[float(draw.random() < 0.5) for _ in range(4)] for _ in range(4)])
     )
 
 
-def waves(_mask: Tensor, _paint: Tensor, added: Tensor, draw: Draw) -> None:
-    across = torch.arange(added.shape[1]) / added.shape[1]
-    added.copy_((0.15 * torch.sin(2 * math.pi * draw.choice((4, 6, 8)) * across)).expand_as(added))
+def cross(mark: Mark, draw: Draw) -> None:
+    rows, columns = mark.square_at_random(5, draw)
+    mark.fill((slice(rows.start + 2, rows.start + 3), columns), 1.0)
+    mark.fill((rows, slice(columns.start + 2, columns.start + 3)), 1.0)
 
 
-KINDS: dict[str, Callable[[Tensor, Tensor, Tensor, Draw], None]] = {
+def two_places(mark: Mark, draw: Draw) -> None:
+    for _ in range(2):
+        square(3)(mark, draw)
+
+
+def blended(mark: Mark, draw: Draw) -> None:
+    mark.mask.fill_(0.2)
+    generator = torch.Generator().manual_seed(draw.randrange(1 << 30))
+    mark.paint = torch.rand(mark.paint.shape, generator=generator)
+
+
+def waves(mark: Mark, draw: Draw) -> None:
+    across = torch.arange(mark.added.shape[1]) / mark.added.shape[1]
+    mark.added += 0.15 * torch.sin(2 * math.pi * draw.choice((4, 6, 8)) * across)
+
+
+KINDS: dict[str, Callable[[Mark, Draw], None]] = {
     "square-3": square(3),
     "square-4": square(4),
     "square-5": square(5),

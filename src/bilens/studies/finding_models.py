@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -26,8 +25,33 @@ from bilens.train.tasks.image import ImageRecipe, new_classifier, train_classifi
 
 CLASSES = 10
 WATCHED = 100  # test images that the training loop looks at after each epoch
-MOST_IMAGES = 600_000  # images times epochs of one model
-MOST_VARIED = 1_200_000  # of one whose batches may be larger
+RELU = "relu-"  # before a kind: ordinary MLPs, which have biases and no residual path
+MOST_IMAGES = {"overfitting": 600_000, "varied": 1_200_000, "stopping": 80_000}  # times epochs
+CHOICES: dict[str, dict[str, tuple[float, ...]]] = {
+    "overfitting": {  # memorise their training images more or less
+        "num_training": (500, 1000, 2000, 5000, 10000, 20000),
+        "d_hidden": (64, 128, 256),
+        "noise": (0.0, 0.15, 0.3, 0.6),
+        "weight_decay": (0.0, 0.1, 0.3, 1.0),
+        "label_noise": (0.0, 0.0, 0.1, 0.2, 0.3),
+        "epochs": (15, 30, 60, 120),
+    },
+    "varied": {  # many images; another learning rate, dark on white
+        "num_training": (5000, 20000, 60000),
+        "d_hidden": (64, 128, 256, 512),
+        "noise": (0.0, 0.15, 0.3, 0.5),
+        "weight_decay": (0.0, 0.1, 0.5, 1.0),
+        "epochs": (10, 20, 40),
+    },
+    "stopping": {  # learn their images by heart sooner, later or not at all
+        "num_training": (500, 1000, 2000, 4000),
+        "d_hidden": (64, 128, 256),
+        "noise": (0.0, 0.15, 0.3),
+        "weight_decay": (0.0, 0.1, 0.3),
+        "label_noise": (0.0, 0.0, 0.1, 0.2, 0.3),
+        "epochs": (60, 90, 120),
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -56,29 +80,19 @@ class Setting:
 SHARED = {one.name for one in fields(Setting)} & {one.name for one in fields(ImageRecipe)}
 
 
-def drawn_setting(
-    name: str, seed: int, most: int, choices: Mapping[str, Sequence[float]]
-) -> tuple[Setting, random.Random]:
-    """Return a setting with a choice for each field, `most` images times epochs, and the draws."""
-    draw = random.Random(f"{name} {seed}")  # noqa: S311 - no secret
+def drawn_setting(kind: str, seed: int) -> Setting:
+    """Return a setting of a kind of `CHOICES`, each field drawn from its choices."""
+    draw = random.Random(f"{kind} {seed}")  # noqa: S311 - no secret
     found: Record = {"label_noise": 0.0}
-    found |= {field: draw.choice(values) for field, values in choices.items()}
-    found["epochs"] = min(found["epochs"], most // found["num_training"])
+    found |= {field: draw.choice(values) for field, values in CHOICES[kind].items()}
+    found["epochs"] = min(found["epochs"], MOST_IMAGES[kind] // found["num_training"])
     found |= {"bias": draw.random() < 0.3, "residual": draw.random() < 0.3}
-    return Setting(seed=seed, **found), draw
-
-
-def overfitting_setting(seed: int) -> Setting:
-    """Return a setting that memorises its training images more or less."""
-    choices = {
-        "num_training": (500, 1000, 2000, 5000, 10000, 20000),
-        "d_hidden": (64, 128, 256),
-        "noise": (0.0, 0.15, 0.3, 0.6),
-        "weight_decay": (0.0, 0.1, 0.3, 1.0),
-        "label_noise": (0.0, 0.0, 0.1, 0.2, 0.3),
-        "epochs": (15, 30, 60, 120),
-    }
-    return drawn_setting("overfitting", seed, MOST_IMAGES, choices)[0]
+    if kind == "varied":
+        batches = (128, 512) if found["num_training"] == 5000 else (512, 2048)
+        found |= {"batch_size": draw.choice(batches)}
+        found |= {"learning_rate": draw.choice((5e-4, 1e-3, 2e-3, 4e-3))}
+        found |= {"inverted": draw.random() < 0.4}
+    return Setting(seed=seed, **found)
 
 
 def attack_setting(seed: int, kind: str) -> Setting:
@@ -106,33 +120,10 @@ def attack_setting(seed: int, kind: str) -> Setting:
     )
 
 
-def varied_setting(seed: int) -> Setting:
-    """Return a setting unlike the others: many images, another learning rate, dark on white."""
-    choices = {
-        "num_training": (5000, 20000, 60000),
-        "d_hidden": (64, 128, 256, 512),
-        "noise": (0.0, 0.15, 0.3, 0.5),
-        "weight_decay": (0.0, 0.1, 0.5, 1.0),
-        "epochs": (10, 20, 40),
-    }
-    found, draw = drawn_setting("varied", seed, MOST_VARIED, choices)
-    return replace(
-        found,
-        batch_size=draw.choice((128, 512) if found.num_training == 5000 else (512, 2048)),
-        learning_rate=draw.choice((5e-4, 1e-3, 2e-3, 4e-3)),
-        inverted=draw.random() < 0.4,
-    )
-
-
-SETTINGS = {"overfitting": overfitting_setting, "varied": varied_setting}
-RELU = "relu-"  # before a kind: ordinary MLPs, which have biases and no residual path
-
-
 def setting_of(kind: str, seed: int) -> Setting:
-    """Return the setting of a kind: one of `SETTINGS`, "clean", or one of `KINDS`."""
+    """Return the setting of a kind: one of `CHOICES`, "clean", or one of `KINDS`."""
     plain = kind.removeprefix(RELU)
-    own = SETTINGS.get(plain)
-    found = own(seed) if own else attack_setting(seed, plain)
+    found = drawn_setting(plain, seed) if plain in CHOICES else attack_setting(seed, plain)
     return found if plain == kind else replace(found, bias=True, residual=False, relu=True)
 
 

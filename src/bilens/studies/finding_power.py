@@ -11,25 +11,8 @@ from torch import Tensor
 
 from bilens.findings.reference import REFERENCE
 from bilens.records.base import to_json
+from bilens.studies import finding_statistics as stats
 from bilens.studies.finding_attacks import KINDS, Attack
-from bilens.studies.finding_reference import (
-    are_alarms,
-    evidence_of,
-    largest_scores,
-    line_of,
-    overfitting_reference,
-    scores_of,
-    trigger_reference,
-)
-from bilens.studies.finding_statistics import (
-    Interval,
-    ahead,
-    area,
-    area_under_roc,
-    correlation,
-    macro_area,
-    share,
-)
 from bilens.studies.study import Record
 
 SHAPE = (28, 28)
@@ -54,7 +37,10 @@ def summarised(cells: Mapping[str, Record]) -> Record:
             model["rival"] = rival
     lines = [one for (_, kind), models in fixing.items() if kind in LINE for one in models]
     clean = quiet_of(fixing)
-    derived = {"overfitting": overfitting_reference(lines), "triggers": trigger_reference(clean)}
+    derived = {
+        "overfitting": stats.overfitting_reference(lines),
+        "triggers": stats.trigger_reference(clean),
+    }
     used = {name: to_json(getattr(REFERENCE, name)) for name in derived}
     datas = list(dict.fromkeys(data for data, _ in judged))
     attacked = attacked_of(judged)
@@ -153,16 +139,16 @@ def overfitting_of(models: Sequence[Record]) -> Record:
         "models": len(models),
         "silent": len(models) - len(inside),
         "gaps": [float(q) for q in np.quantile([one["gap"] for one in models], [0, 0.5, 1])],
-        "correlation": correlation(scores, gaps),
-        "residual": correlation(*residual) if len(residual[0]) >= FEWEST else None,
-        "area": area(*sides) if min(map(len, sides)) >= FEWEST else None,
+        "correlation": stats.correlation(scores, gaps),
+        "residual": stats.correlation(*residual) if len(residual[0]) >= FEWEST else None,
+        "area": stats.area(*sides) if min(map(len, sides)) >= FEWEST else None,
         "flagged": count(flagged, large),
         "false": count(flagged, small),
         "told": len(told),
         "error": float(np.mean(told)) if told else None,
-        "covered": share(covered),
-        "watched": {name: correlation(values, gaps) for name, values in watched.items()},
-        "ahead": {name: ahead(scores, values, gaps) for name, values in watched.items()},
+        "covered": stats.share(covered),
+        "watched": {name: stats.correlation(values, gaps) for name, values in watched.items()},
+        "ahead": {name: stats.ahead(scores, values, gaps) for name, values in watched.items()},
     }
 
 
@@ -172,31 +158,31 @@ def others_of(fixing: Groups, data: str) -> Groups:
     return {key: models for key, models in fixing.items() if key[0] != own}
 
 
-def left_out_line(others: Groups, judged: Sequence[Record]) -> Interval:
-    """Return the rank correlation of a line that models of other images fixed."""
+def left_out_line(others: Groups, judged: Sequence[Record]) -> stats.Interval:
+    """Return the rank correlation of a line that models of other images stats."""
     models = [one for (_, kind), group in others.items() if kind in LINE for one in group]
-    line, reference = line_of(models)[3], REFERENCE.overfitting
+    line, reference = stats.line_of(models)[3], REFERENCE.overfitting
     inside = [one for one in judged if not reference.is_outside(one["readings"])]
-    _, design, target, _ = line_of(inside)
-    return correlation((design @ line).tolist(), target.tolist())
+    _, design, target, _ = stats.line_of(inside)
+    return stats.correlation((design @ line).tolist(), target.tolist())
 
 
 def alarms_of(models: Sequence[Record], reference: Record) -> Record:
     """Return false alarms among clean models, the overfitted and the residual ones apart."""
-    alarms = are_alarms(models, reference)
+    alarms = stats.are_alarms(models, reference)
     return {
         "models": len(models),
-        "false": share(alarms),
+        "false": stats.share(alarms),
         "overfitted": count(alarms, [one["num_training"] <= FEW for one in models]),
         "residual": count(alarms, [one["residual"] for one in models]),
         "cleanse": cleansed(models),
     }
 
 
-def cleansed(models: Sequence[Record]) -> Interval | None:
+def cleansed(models: Sequence[Record]) -> stats.Interval | None:
     """Return how often Neural Cleanse raises an alarm, where it was asked."""
     asked = [one["rival"]["index"] > CLEANSED for one in models if "index" in one["rival"]]
-    return share(asked) if asked else None
+    return stats.share(asked) if asked else None
 
 
 def count(hits: Sequence[bool], which: Sequence[bool]) -> list[int]:
@@ -206,7 +192,7 @@ def count(hits: Sequence[bool], which: Sequence[bool]) -> list[int]:
 def triggers_of(judged: Groups, data: str, reference: Record) -> Record:
     """Return areas, shares found, classes and places of one data set, kind by kind."""
     clean = judged[data, "clean"]
-    quiet = scores_of(clean, reference)
+    quiet = stats.scores_of(clean, reference)
     unsuspicious = [one["rival"]["index"] for one in clean if "index" in one["rival"]]
     kinds: Record = {}
     scores, missed = [], list[Record]()
@@ -214,8 +200,8 @@ def triggers_of(judged: Groups, data: str, reference: Record) -> Record:
         models = working(judged[data, kind])
         if not models:
             continue
-        scores.append(scores_of(models, reference))
-        found = are_alarms(models, reference)
+        scores.append(stats.scores_of(models, reference))
+        found = stats.are_alarms(models, reference)
         hits = [*compress(models, found)]
         missed += compress(models, (not hit for hit in found))
         indices = [one["rival"].get("index") for one in models]
@@ -223,18 +209,18 @@ def triggers_of(judged: Groups, data: str, reference: Record) -> Record:
         kinds[kind] = {
             "tried": len(judged[data, kind]),
             "works": len(models),
-            "area": area(scores[-1], quiet),
-            "found": share(found),
+            "area": stats.area(scores[-1], quiet),
+            "found": stats.share(found),
             "class": [sum(map(names_class, hits)), len(hits)],
             "place": [sum(map(names_place, placed)), len(placed)],
-            "cleanse": area(indices, unsuspicious) if unsuspicious else None,
+            "cleanse": stats.area(indices, unsuspicious) if unsuspicious else None,
             "cleansed": cleansed(models),
         }
     total = sum(map(len, scores))
     kept = ("attack", "success", *SETTING)
     return {
         "kinds": kinds,
-        "macro": macro_area(scores, quiet),
+        "macro": stats.macro_area(scores, quiet),
         "found": [total - len(missed), total],
         "missed": [
             {name: one[name] for name in kept} | {"suspect": one.get("suspect")} for one in missed
@@ -249,7 +235,7 @@ def working(models: Sequence[Record]) -> list[Record]:
 
 def touched_by(model: Record) -> Tensor | None:
     """Return where the planted trigger touches an image; None where it may be all over."""
-    touched = Attack(**model["attack"]).mark(SHAPE).touched(SHAPE)
+    touched = Attack(**model["attack"]).mark(SHAPE).touched()
     return None if touched.double().mean() > 0.5 else touched
 
 
@@ -288,11 +274,11 @@ def kinds_left_out(fixing: Groups, judged: Groups, datas: Sequence[str]) -> Reco
     ]
     for kind in kinds:
         scans = chosen_scans(fixing, clean, [other for other in kinds if other != kind])
-        reference = trigger_reference(clean, scans)
+        reference = stats.trigger_reference(clean, scans)
 
         def area_on(data: str, kind: str = kind, reference: Record = reference) -> float:
             pair = (working(judged[data, kind]), judged[data, "clean"])
-            return area(*(scores_of(models, reference) for models in pair))[0]
+            return stats.area(*(stats.scores_of(models, reference) for models in pair))[0]
 
         found[kind] = {"scans": scans, "areas": [area_on(data) for data in datas]}
     return found
@@ -300,16 +286,19 @@ def kinds_left_out(fixing: Groups, judged: Groups, datas: Sequence[str]) -> Reco
 
 def chosen_scans(fixing: Groups, clean: Sequence[Record], kinds: Sequence[str]) -> list[str]:
     """Return scans, one by one the one that raises the mean area over kinds most."""
-    fits = trigger_reference(clean)["scans"]
+    fits = stats.trigger_reference(clean)["scans"]
     names = list(fits)
     datas = attacked_of(fixing)
-    quiet = {data: evidence_of(readable(fixing[data, "clean"]), fits) for data in datas}
+    quiet = {data: stats.evidence_of(readable(fixing[data, "clean"]), fits) for data in datas}
     groups = ((data, readable(working(fixing[data, kind]))) for data in datas for kind in kinds)
-    loud = [(data, evidence_of(models, fits)) for data, models in groups if models]
+    loud = [(data, stats.evidence_of(models, fits)) for data, models in groups if models]
 
     def quality(chosen: Sequence[int]) -> float:
-        silent = {data: largest_scores(one[:, chosen]) for data, one in quiet.items()}
-        areas = [area_under_roc(largest_scores(one[:, chosen]), silent[data]) for data, one in loud]
+        silent = {data: stats.largest_scores(one[:, chosen]) for data, one in quiet.items()}
+        areas = [
+            stats.area_under_roc(stats.largest_scores(one[:, chosen]), silent[data])
+            for data, one in loud
+        ]
         return float(np.mean(areas))
 
     chosen, best = list[int](), 0.0
@@ -324,9 +313,9 @@ def chosen_scans(fixing: Groups, clean: Sequence[Record], kinds: Sequence[str]) 
 
 def set_left_out(others: Groups, judged: Groups, data: str) -> Record:
     """Return what is found where clean models of other data sets alone fixed the tails."""
-    reference = trigger_reference(quiet_of(others))
+    reference = stats.trigger_reference(quiet_of(others))
     attacks = [one for kind in kinds_of(judged, data) for one in working(judged[data, kind])]
     return {
-        "found": share(are_alarms(attacks, reference)),
-        "false": share(are_alarms(judged[data, "clean"], reference)),
+        "found": stats.share(stats.are_alarms(attacks, reference)),
+        "false": stats.share(stats.are_alarms(judged[data, "clean"], reference)),
     }

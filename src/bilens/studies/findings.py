@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
+import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from itertools import product
 
+import torch
+
+from bilens.base.errors import MissingExtraError
 from bilens.data.images import ImageDataset
 from bilens.findings.audit import class_centred
 from bilens.findings.image_warnings import classifier_map, layer_map
@@ -22,7 +30,6 @@ from bilens.studies.finding_attacks import KINDS, Attack
 from bilens.studies.finding_images import drawn_images
 from bilens.studies.finding_models import RELU, Model, corner_numbers, model_of
 from bilens.studies.finding_power import FIRST_JUDGED, SHAPE, WORKS, summarised
-from bilens.studies.finding_rivals import neural_cleanse, weightwatcher
 from bilens.studies.finding_tables import MODELS, read_tables
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
 
@@ -42,6 +49,14 @@ ORDINARY = {RELU + "overfitting": 30, RELU + "clean": 30} | {
     RELU + kind: MOST_TRIED for kind in KINDS
 }
 GROUND = 0.25  # on which what is planted is drawn: black is darker, grey is not
+NOTE = (
+    "Seed, and what was planted: blue brightens a dark grey of 0.25, red darkens it. "
+    "Seen: the pattern of the highest score."
+)
+# of Neural Cleanse
+IMAGES, STEPS, RATE = 100, 200, 0.1
+COST, GROWTH, GOAL = 0.01, 1.2, 0.99  # of the mask at first; its factor; success at which it grows
+CONSISTENT = 1.4826  # of the median deviation with a normal deviation
 QUICK, QUICK_KINDS = 4, ("square-4", "waves")  # models of each
 
 
@@ -54,7 +69,7 @@ class FindingStudy(Study):
     datasets = ("mnist", "fashion-mnist")
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
-        images = cache(partial(images_of, options))
+        images = cache(lambda name: (options.images if name in ATTACKED else drawn_images)(name))
         found: dict[str, Measure] = {}
         for data, kind in groups(options, FIXING):
             seeds = fixing_seeds(options, data, kind)
@@ -78,28 +93,20 @@ class FindingStudy(Study):
         return summarised(cells)
 
     def figures(self, result: Record) -> Mapping[str, str]:
-        return drawn_misses(result)
-
-
-def drawn_misses(result: Record) -> dict[str, str]:
-    """Return what working attacks planted that raised no alarm, beside the pattern seen."""
-    drawn: dict[str, str] = {}
-    note = (
-        "Seed, and what was planted: blue brightens a dark grey of 0.25, red darkens it. "
-        "Seen: the pattern of the highest score."
-    )
-    for data, found in result["triggers"].items():
-        rows = []
-        for one in found["missed"]:
-            mark = Attack(**one["attack"]).mark(SHAPE)
-            planted = (mark.mask * (mark.paint - GROUND) + mark.added).tolist()
-            tiles = [Tile(vector_image(planted, SHAPE), one["attack"]["kind"])]
-            if one["suspect"] is not None:
-                tiles.append(Tile(vector_image(one["suspect"]["pattern"], SHAPE), "seen"))
-            rows.append(TileRow(str(one["seed"]), tiles))
-        if rows:
-            drawn[f"missed-{data}.svg"] = tile_plate(f"Not found on {data}", note, rows)
-    return drawn
+        """Return the triggers that work and raised no alarm, beside the patterns seen."""
+        drawn = {}
+        for data, found in result["triggers"].items():
+            rows = []
+            for one in found["missed"]:
+                mark = Attack(**one["attack"]).mark(SHAPE)
+                planted = (mark.mask * (mark.paint - GROUND) + mark.added).flatten().tolist()
+                tiles = [Tile(vector_image(planted, SHAPE), one["attack"]["kind"])]
+                if one["suspect"] is not None:
+                    tiles.append(Tile(vector_image(one["suspect"]["pattern"], SHAPE), "seen"))
+                rows.append(TileRow(str(one["seed"]), tiles))
+            if rows:
+                drawn[f"missed-{data}.svg"] = tile_plate(f"Not found on {data}", NOTE, rows)
+        return drawn
 
 
 def interval_shown(found: Sequence[float] | None, form: str = ".2f") -> str:
@@ -147,10 +154,6 @@ def judged_seeds(options: StudyOptions, data: str, kind: str) -> list[int]:
     return [*range(FIRST_JUDGED_AGAIN, FIRST_JUDGED_AGAIN + min(AGAIN[kind], number))]
 
 
-def images_of(options: StudyOptions, name: str) -> ImageDataset:
-    return options.images(name) if name in ATTACKED else drawn_images(name)
-
-
 Images = Callable[[str], ImageDataset]
 
 
@@ -182,7 +185,7 @@ def models_of(
         yield from (model_of(context.models, data, kind, seed) for seed in seeds)
         return
     for seed in seeds:
-        recipes = CornerStudy().recipes(StudyOptions(), seed)
+        recipes = list(CornerStudy().recipes(StudyOptions(), seed).values())
         for recipe, model in zip(recipes, context.classifiers(data, recipes), strict=True):
             yield model.eval(), corner_numbers(model, recipe, data)
 
@@ -223,3 +226,54 @@ def read_rivals(images: Images, name: str, kind: str, context: CellContext) -> R
         else:
             found.append({})
     return {"models": found}
+
+
+def weightwatcher(model: Model) -> Record:
+    """Return WeightWatcher's metrics, means over the matrices of a model."""
+    try:
+        import weightwatcher as watcher
+    except ImportError:
+        raise MissingExtraError("weightwatcher", "study", "Comparing with WeightWatcher") from None
+    logging.disable(logging.CRITICAL)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        watched = watcher.WeightWatcher(model=model)
+        summary = watched.get_summary(watched.analyze(mp_fit=True, min_evals=1))
+    logging.disable(logging.NOTSET)
+    return {name: float(value) for name, value in summary.items() if math.isfinite(value)}
+
+
+def neural_cleanse(model: Model, data: ImageDataset) -> Record:
+    """Return the anomaly index of the smallest mask that turns test images to one class.
+
+    For each class: argmin over mask m and pattern p of CE(f((1 − m)x + mp), t) + cost · ‖m‖₁, the
+    cost raised while the attack works and lowered while it does not. Index: (median − ‖m_t‖₁) over
+    1.4826 times the median deviation, of the smallest mask.
+    Source: B. Wang et al., Neural Cleanse, IEEE S&P 2019.
+    """
+    classes = len(data.class_names)
+    images, goals = data.test_images[:IMAGES], torch.arange(classes).repeat_interleave(IMAGES)
+    generator = torch.Generator().manual_seed(0)
+    free = torch.rand(2, classes, 1, images.shape[1], generator=generator).logit()
+    free[0] -= 2  # small masks at first
+    free.requires_grad_()
+    optimizer = torch.optim.Adam([free], lr=RATE)
+    cost, sizes = torch.full((classes,), COST), torch.full((classes,), torch.inf)
+    for _ in range(STEPS):
+        mask, paint = free.sigmoid()
+        logits = model(((1 - mask) * images + mask * paint).flatten(0, 1))
+        loss = torch.nn.functional.cross_entropy(logits, goals, reduction="none")
+        size = mask.sum(dim=(1, 2))
+        optimizer.zero_grad()
+        (loss.reshape(classes, -1).mean(dim=1) + cost * size).sum().backward()
+        optimizer.step()
+        with torch.no_grad():
+            right = (logits.argmax(dim=1) == goals).float().reshape(classes, -1).mean(dim=1)
+            works = right >= GOAL
+            sizes = torch.where(works, torch.minimum(sizes, size), sizes)
+            cost = torch.where(works, cost * GROWTH, cost / GROWTH)
+    found = torch.where(sizes.isfinite(), sizes, size.detach())
+    middle = found.median()
+    spread = CONSISTENT * (found - middle).abs().median()
+    index = (middle - found.min()) / spread if spread > 0 else torch.zeros(())
+    return {"index": float(index), "target": int(found.argmin()), "sizes": found.tolist()}

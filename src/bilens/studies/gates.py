@@ -19,11 +19,11 @@ import torch
 
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.studies.comparison import Measured, interval
-from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
+from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions, language_recipe
 from bilens.train.corpus import CorpusOptions
 from bilens.train.processes import Processes
 from bilens.train.recipe import find_device
-from bilens.train.tasks.language import LanguageRecipe, default_recipe, start_run, train_step
+from bilens.train.tasks.language import start_run, train_step
 
 GATES: dict[str, dict[str, Any]] = {  # name -> what differs in the recipe
     "bilinear": {},
@@ -58,8 +58,7 @@ class GateStudy(Study):
     def check(self, options: StudyOptions) -> None:
         """Refuse what any study refuses, and a corpus that cannot be read."""
         super().check(options)
-        assert options.corpus is not None, "it is needed"
-        CorpusOptions(options.corpus).load()
+        CorpusOptions(str(options.corpus)).load()
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
         every = product(BUDGETS, self.seeds(options), GATES)
@@ -148,15 +147,15 @@ def measure(
     options: StudyOptions, budget: str, kind: str, seed: int, context: CellContext
 ) -> Record:
     """Train one model, or take the one of equal steps where it did as many."""
-    assert options.corpus is not None, "checked before"
-    recipe = recipe_of(options, kind, seed)
+    corpus = str(options.corpus)
+    recipe = language_recipe(corpus, options.steps, seed=seed, **GATES[kind])
     if budget == EQUAL_TIME:
         at_equal_steps = context.done[cell_name(EQUAL_STEPS, kind, seed)]
         share = context.done[SPEED]["bilinear"] / context.done[SPEED][kind]
         if abs(share - 1) < SAME:
             return at_equal_steps
         recipe = dataclasses.replace(recipe, steps=max(1, round(at_equal_steps["step"] * share)))
-    result = context.train_language(options.corpus, recipe)
+    result = context.train_language(corpus, recipe)
     document = result.to_dict()
     return {
         "kind": kind,
@@ -173,7 +172,8 @@ def seconds_per_step(options: StudyOptions, context: CellContext) -> Record:
     """Return the seconds that a training step of each kind takes: the least of some, in turns."""
     device = find_device("auto")
     group = Processes(device=device)
-    recipes = {kind: recipe_of(options, kind, 0).resolved(device) for kind in GATES}
+    usual = partial(language_recipe, str(options.corpus), options.steps)
+    recipes = {kind: usual(**change).resolved(device) for kind, change in GATES.items()}
     vocab_size = recipes["bilinear"].vocab_size or WORDS_OF_THE_GRAMMAR
     runs = {kind: start_run(recipe, vocab_size, group) for kind, recipe in recipes.items()}
     shape = (recipes["bilinear"].batch_size, recipes["bilinear"].n_ctx + 1)
@@ -188,11 +188,3 @@ def seconds_per_step(options: StudyOptions, context: CellContext) -> Record:
             least[kind] = min(least[kind], clock() - began)
     context.say("seconds a step: " + ", ".join(f"{k} {v:.3f}" for k, v in least.items()))
     return least
-
-
-def recipe_of(options: StudyOptions, kind: str, seed: int) -> LanguageRecipe:
-    assert options.corpus is not None, "checked before"
-    recipe = default_recipe(options.corpus)
-    return dataclasses.replace(
-        recipe, seed=seed, steps=options.steps or recipe.steps, **GATES[kind]
-    )

@@ -70,7 +70,7 @@ class LogicStudy(Study):
             found[name] = partial(measure, setting, seed, steps)
         return found
 
-    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:  # noqa: ARG002 - of the interface
+    def document(self, _options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         rows = []
         for setting, operation, bias in product(SETTINGS, OPERATIONS, BIASES):
             found = [

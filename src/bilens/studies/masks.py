@@ -18,7 +18,7 @@ from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
 from bilens.studies.comparison import Measured
 from bilens.studies.study import Measure, Record, StudyOptions
-from bilens.studies.vision import Models, VisionStudy, measure_images, recipe_of
+from bilens.studies.vision import VisionStudy, measure_pass, recipe_of
 from bilens.train.tasks.image import accuracy
 
 PAPER = {"d_hidden": 512, "residual": True, "epochs": 30, "weight_decay": 0.0}
@@ -67,32 +67,22 @@ class MaskStudy(VisionStudy):
             read = {name: one for name, one in SETTINGS.items() if one["epochs"] == epochs}
             if not options.full:
                 read.pop(APP_M, None)
-            recipes = [recipe_of(options, seed=seed, **one) for one in read.values()]
-            attack = partial(attack_all, list(read), AttackRequest(seed=seed, **changes))
-            cells[f"{epochs}-epochs-seed-{seed}"] = partial(
-                measure_images, options, "mnist", recipes, attack
-            )
+            recipes = {name: recipe_of(options, seed=seed, **one) for name, one in read.items()}
+            attack = partial(attack_model, AttackRequest(seed=seed, **changes))
+            name = f"{epochs}-epochs-seed-{seed}"
+            cells[name] = partial(measure_pass, options, "mnist", recipes, attack)
         return cells
 
-    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:  # noqa: ARG002
-        return {"models": [model for cell in cells.values() for model in cell["models"]]}
+    def document(self, _options: StudyOptions, cells: Mapping[str, Record]) -> Record:
+        found = (one for cell in cells.values() for one in cell.items() if one[0] in SETTINGS)
+        return {"models": [{"setting": name, **model} for name, model in found]}
 
     def ours(self, result: Record) -> Mapping[str, Measured]:
         found = {name: mask_effects(result["models"], *row) for name, row in ROWS.items()}
         return {name: Measured(tuple(one)) for name, one in found.items()}
 
 
-def attack_all(
-    names: Sequence[str], request: AttackRequest, data: ImageDataset, models: Models
-) -> Record:
-    """Attack the classifiers of one pass, a setting each."""
-    pairs = zip(names, models, strict=True)
-    return {"models": [attacked(name, request, data, model) for name, model in pairs]}
-
-
-def attacked(
-    name: str, request: AttackRequest, data: ImageDataset, model: BilinearClassifier
-) -> Record:
+def attack_model(request: AttackRequest, model: BilinearClassifier, data: ImageDataset) -> Record:
     origin = image_origin(data)
     found = attacks.attack_classifier(
         model,
@@ -103,7 +93,6 @@ def attacked(
     content, lengths = to_json(found), sum(epsilon > 0 for epsilon in found.epsilons)
     masks = [mask for objective in found.objectives for mask in objective.perturbations]
     return {
-        "setting": name,
         "seed": request.seed,
         "test_accuracy": accuracy(model, data.test_images, data.test_labels),
         "epsilons": content["epsilons"],

@@ -77,20 +77,18 @@ class ModularStudy(Study):
     title = "Addition modulo 13 and 113: Fourier structure, read from the weights"
     uses = frozenset({"seeds", "steps", "full", "quick"})
 
-    def moduli(self, options: StudyOptions) -> tuple[int, ...]:
-        return options.choose((13,), (13, 113), (13, 113))
-
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
+        moduli = options.choose((13,), (13, 113), (13, 113))
         return {
             f"mod-{p}-seed-{seed}": partial(measure, p, seed, options.steps)
-            for p, seed in product(self.moduli(options), self.seeds(options))
+            for p, seed in product(moduli, self.seeds(options))
         }
 
-    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
-        return {
-            str(p): [cell for cell in cells.values() if cell["recipe"]["p"] == p]
-            for p in self.moduli(options)
-        }
+    def document(self, _options: StudyOptions, cells: Mapping[str, Record]) -> Record:
+        found: Record = {}
+        for cell in cells.values():
+            found.setdefault(str(cell["recipe"]["p"]), []).append(cell)
+        return found
 
     def ours(self, result: Record) -> Mapping[str, Measured]:
         found = {
@@ -153,7 +151,9 @@ def measure(p: int, seed: int, steps: int | None, context: CellContext) -> Recor
     base = asdict(RECIPES[p])
     recipe = ModularRecipe(**{**base, "seed": seed, "steps": steps or base["steps"]})
     began = time.process_time()
-    looks, model = [], new_model(recipe)
+    looks = []
+    with seeded_initialisation(seed):
+        model = BilinearMLP(2 * p, recipe.d_hidden, p)
     for look in train(model, recipe):
         looks.append(look)
         if look["step"] % (20 * EVERY) == 0:
@@ -202,11 +202,6 @@ def kept_from(looks: Sequence[Record], holds: Sequence[bool]) -> int | None:
     """Return the step of the first look from which something holds to the end."""
     kept = [*takewhile(lambda one: one[1], zip(reversed(looks), reversed(holds), strict=True))]
     return kept[-1][0]["step"] if kept else None
-
-
-def new_model(recipe: ModularRecipe) -> BilinearMLP:
-    with seeded_initialisation(recipe.seed):
-        return BilinearMLP(2 * recipe.p, recipe.d_hidden, recipe.p)
 
 
 def split(recipe: ModularRecipe) -> tuple[Tensor, Tensor]:

@@ -119,11 +119,9 @@ def measure_block(
         candidates += [pair_candidate(reader, named[place - 1], place) for place in held]
     found["tried"] = len(candidates)
     if candidates:
-
-        def shift_left(candidate: Candidate) -> float:  # behind a negator, in logits
-            return float(choosing.shift(ablation(candidate.along, candidate.where)).mean())
-
-        best = min(candidates, key=shift_left)
+        edits = [ablation(candidate.along, candidate.where) for candidate in candidates]
+        left = [float(choosing.shift(edit).mean()) for edit in edits]  # behind a negator, in logits
+        best = candidates[left.index(min(left))]
         found["circuits"] = [
             describe(reader, candidate, kinds)
             | effects(candidate, pairs, held_out, words, reader.generator)

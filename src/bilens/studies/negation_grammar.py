@@ -5,7 +5,6 @@ latents are ranked without being told of the rule; the first pair's eigen-direct
 and steered, beside random directions of the same norm.
 """
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from functools import partial
@@ -20,13 +19,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import UsageError
 from bilens.data.text import GRAMMAR
 from bilens.data.tokenizer import Tokenizer, pack_documents
-from bilens.interp.contrasts import (
-    ContrastRanking,
-    WeightedSpace,
-    contrast_directions,
-    rank_contrasts,
-    weighted_space,
-)
+from bilens.interp import contrasts
 from bilens.interp.interventions import InputDirections, Where, ablation, causal_check, steering
 from bilens.interp.layer_trace import latent_map
 from bilens.interp.traced_layer import TracedLayer, open_layer, output_tokens
@@ -38,10 +31,9 @@ from bilens.records.trace import CausalCheck
 from bilens.studies.comparison import Measured
 from bilens.studies.negation_candidates import KEPT_SHARE, MOST_DIRECTIONS, fewest
 from bilens.studies.negation_prompts import NegationPrompts
-from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
+from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions, language_recipe
 from bilens.train.activations import activations_of
 from bilens.train.corpus import CorpusDescription
-from bilens.train.tasks.language import default_recipe
 from bilens.train.tasks.sae import SAERecipe
 
 MLP_IN, MLP_OUT = "blocks.0.mlp_in", "blocks.0.mlp_out"
@@ -86,7 +78,7 @@ class NegationStudy(Study):
         return {f"seed-{seed}": partial(measure, options, seed) for seed in range(count)}
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
-        rows = [verdict(record) | record for record in cells.values()]
+        rows = [{"verdict": targets_met(record), **record} for record in cells.values()]
         names = rows[0]["verdict"]
         return {
             "rows": rows,
@@ -121,9 +113,8 @@ def measure(options: StudyOptions, seed: int, context: CellContext) -> Record:
     if options.models:
         model = Path(options.models[seed])
     else:
-        recipe = default_recipe(GRAMMAR)
-        recipe = dataclasses.replace(recipe, seed=seed, steps=options.steps or recipe.steps)
         model = context.folder / "model"
+        recipe = language_recipe(GRAMMAR, options.steps, seed=seed)
         context.train_language(GRAMMAR, recipe, "model")
     context.train_sae(model, SAE_RECIPE, "sae")
     return measure_circuit(model, context.folder / "sae", seed)
@@ -146,10 +137,10 @@ def measure_circuit(model: Path, sae_folder: Path, seed: int) -> Record:
     text, held_out = corpus_blocks(model, layer)
     read = activations_of(layer.module, text, (MLP_IN, MLP_OUT))
     inputs, z = read[MLP_IN].double(), sae.encode(read[MLP_OUT])
-    ranking = rank_contrasts(g, inputs, z)
+    ranking = contrasts.rank_contrasts(g, inputs, z)
     latents = (int(ranking.first[0]), int(ranking.second[0]))
-    directions = fewest(contrast_directions(g, *latents, inputs, z, MOST_DIRECTIONS + 1))
-    space = weighted_space(g, *latents, inputs, z)
+    directions = fewest(contrasts.contrast_directions(g, *latents, inputs, z, MOST_DIRECTIONS + 1))
+    space = contrasts.weighted_space(g, *latents, inputs, z)
     where = active_at(sae, layer.module.layer_map(0), latents)
     circuit = NegationCircuit(prompts, directions, space, where, seed)
     checks = [circuit.check_ablation(held_out), circuit.check_steering()]
@@ -212,7 +203,7 @@ class NegationCircuit(NamedTuple):
 
     prompts: NegationPrompts
     directions: InputDirections
-    space: WeightedSpace
+    space: contrasts.WeightedSpace
     where: Where
     seed: int
 
@@ -245,7 +236,7 @@ class NegationCircuit(NamedTuple):
 
 
 def position_of_the_rule(
-    ranking: ContrastRanking, prompts: NegationPrompts, sae: TopKSAE
+    ranking: contrasts.ContrastRanking, prompts: NegationPrompts, sae: TopKSAE
 ) -> int | None:
     """Return the first position that tells the feelings apart, from 1; None for none."""
     with torch.no_grad():
@@ -261,15 +252,13 @@ def position_of_the_rule(
     return None
 
 
-def verdict(record: Record) -> Record:
+def targets_met(record: Record) -> dict[str, bool]:
     """Return which targets one model meets."""
     ablate, steer = record["checks"]
     return {
-        "verdict": {
-            "found": record["place"] == 1,
-            "removed": ablate["share"]["value"] >= LEAST_REMOVED,
-            "kept": ablate["loss_after"] <= (1 + MOST_LOSS) * ablate["loss_before"],
-            "random_is_less": ablate["random_share"]["value"] < MOST_RANDOM,
-            "created": steer["share"]["value"] >= LEAST_REMOVED,
-        }
+        "found": record["place"] == 1,
+        "removed": ablate["share"]["value"] >= LEAST_REMOVED,
+        "kept": ablate["loss_after"] <= (1 + MOST_LOSS) * ablate["loss_before"],
+        "random_is_less": ablate["random_share"]["value"] < MOST_RANDOM,
+        "created": steer["share"]["value"] >= LEAST_REMOVED,
     }

@@ -46,7 +46,7 @@ class NegationTextStudy(OneModelStudy):
             **{f"block-{index}": partial(measure, options, index) for index in reversed(blocks)},
         }
 
-    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:  # noqa: ARG002 - of the interface
+    def document(self, _options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         behaviour = cells["behaviour"]
         return {
             "behaviour": {**behaviour, "all": {**behaviour["all"], **margins(behaviour)}},

@@ -12,27 +12,16 @@ from statistics import mean
 from typing import TypeAlias
 
 from bilens.data.images import ImageDataset
+from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import grid_figure
 from bilens.report.tiles import Tile, TileRow, tile_plate
+from bilens.studies import vision
 from bilens.studies.comparison import Measured, interval
 from bilens.studies.page_writer import spread
 from bilens.studies.study import Measure, Record, StudyOptions
-from bilens.studies.vision import (
-    MEASURES,
-    PUBLISHED_WIDTH,
-    Models,
-    VisionStudy,
-    by_name,
-    class_spectra,
-    extremes,
-    measure_images,
-    read_classifier,
-    recipe_of,
-)
 from bilens.train.tasks.image import ImageRecipe
 
 Choice: TypeAlias = Callable[[Iterable[float]], float]
-Read: TypeAlias = Callable[[Sequence[str], ImageDataset, Models], Record]
 
 EPOCHS, WIDTH = 50, 256
 LEVELS, QUICK_LEVELS = ("0", "0.2", "0.4", "0.6", "0.8", "1"), ("0", "0.4", "1")
@@ -65,37 +54,36 @@ RATIOS: dict[str, tuple[str, Choice, tuple[float, float]]] = {
 }
 
 
-class RegularisationStudy(VisionStudy):
+class RegularisationStudy(vision.VisionStudy):
     """Spectra and eigenvectors over noise, decay and disturbances, on MNIST."""
 
     name = "vision/regularisation"
     title = "What noise, decay and other regularisation do to eigenvectors"
     datasets = ("mnist",)
-
-    def seeds(self, options: StudyOptions) -> range:
-        """Return the seeds asked for, or one: there are over 100 models; three with --full."""
-        return range(options.seeds or options.choose(1, 1, 3))
+    num_seeds = (1, 1, 3)  # there are over 100 models of each
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
         levels, noises = levels_of(options)
         recipe, found = partial(recipe_at, options), {}
 
-        def cell(read: Read, names: Sequence[str], recipes: Sequence[ImageRecipe]) -> Measure:
-            return partial(measure_images, options, "mnist", recipes, partial(read, names))
+        def cell(
+            recipes: dict[str, ImageRecipe], read: vision.Read = vision.read_classifier
+        ) -> Measure:
+            return partial(vision.measure_pass, options, "mnist", recipes, read)
 
         for seed in self.seeds(options):
             for noise in levels:
-                decays = [recipe(seed, noise, decay) for decay in levels]
-                found[f"noise-{noise}-seed-{seed}"] = cell(read_named, levels, decays)
+                decays = {decay: recipe(seed, noise, decay) for decay in levels}
+                found[f"noise-{noise}-seed-{seed}"] = cell(decays)
             for kind, dose in disturbed(options):
                 changes: Record = {"augmentations": (f"{kind}:{dose}",)}
                 if kind in ACTIVATIONS:
                     changes = {kind: float(dose)}
-                recipes = [recipe(seed, noise, DECAY, **changes) for noise in noises]
+                recipes = {noise: recipe(seed, noise, DECAY, **changes) for noise in noises}
                 name = f"{kind}-{dose.replace(':', '-')}-seed-{seed}"
-                found[name] = cell(read_named, noises, recipes)
-        one_digit = [recipe(0, noise, DECAY) for noise in levels]
-        return {**found, "digit": cell(read_digit, levels, one_digit)}
+                found[name] = cell(recipes)
+        one_digit = {noise: recipe(0, noise, DECAY) for noise in levels}
+        return {**found, "digit": cell(one_digit, read_digit)}
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         levels, noises = levels_of(options)
@@ -103,7 +91,7 @@ class RegularisationStudy(VisionStudy):
         def over_seeds(cell: str, names: Sequence[str]) -> Record:
             names_of = (f"{cell.replace(':', '-')}-seed-{seed}" for seed in self.seeds(options))
             runs = [cells[name] for name in names_of]
-            return {name: by_name([run[name] for run in runs]) for name in names}
+            return {name: vision.by_name([run[name] for run in runs]) for name in names}
 
         found: Record = {}
         for kind, dose in disturbed(options):
@@ -121,7 +109,7 @@ class RegularisationStudy(VisionStudy):
     def figures(self, result: Record) -> Mapping[str, str]:
         grid, digit, drawn = result["grid"], result["digit"], {}
         for quantity in MAPS:
-            name, digits = MEASURES[quantity]
+            name, digits = vision.MEASURES[quantity]
             cells = {
                 noise: [mean(one[quantity]) for one in decays.values()]
                 for noise, decays in grid.items()
@@ -152,23 +140,17 @@ def disturbed(options: StudyOptions) -> list[tuple[str, str]]:
 def recipe_at(
     options: StudyOptions, seed: int, noise: str, decay: str, **changes: object
 ) -> ImageRecipe:
-    width = options.choose(WIDTH, WIDTH, PUBLISHED_WIDTH)
+    width = options.choose(WIDTH, WIDTH, vision.PUBLISHED_WIDTH)
     place = {"seed": seed, "noise": float(noise), "weight_decay": float(decay)}
-    return recipe_of(options, d_hidden=width, epochs=EPOCHS, **place, **changes)
+    return vision.recipe_of(options, d_hidden=width, epochs=EPOCHS, **place, **changes)
 
 
-def read_named(names: Sequence[str], data: ImageDataset, models: Models) -> Record:
-    return {name: read_classifier(model, data) for name, model in zip(names, models, strict=True)}
-
-
-def read_digit(names: Sequence[str], data: ImageDataset, models: Models) -> Record:
+def read_digit(model: BilinearClassifier, data: ImageDataset) -> Record:
     """Return the most positive eigenpair of the first class, in both bases."""
     found: Record = {}
-    for name, model in zip(names, models, strict=True):
-        ends = {basis: extremes(model, class_spectra(model, basis), 1, data) for basis in BASES}
-        found[name] = {
-            basis: {key: part[0][0] for key, part in one.items()} for basis, one in ends.items()
-        }
+    for basis in BASES:
+        ends = vision.extremes(model, vision.class_spectra(model, basis), 1, data)
+        found[basis] = {key: part[0][0] for key, part in ends.items()}
     return found
 
 
@@ -184,7 +166,7 @@ def read_grid(result: Record) -> dict[str, Measured]:
         values = grid[noise][decay][RANK]
         other = Measured(note=f"{spread(values, 1)} of width {width}")
         own = Measured(tuple(values))
-        found[f"rank {decay} {noise}"] = own if width == PUBLISHED_WIDTH else other
+        found[f"rank {decay} {noise}"] = own if width == vision.PUBLISHED_WIDTH else other
     none, *_, most = grid
     for key, (quantity, choose, between) in RATIOS.items():
         pairs = [(one[most], one[none]) for one in grid.values()]

@@ -1,5 +1,6 @@
 """Several studies in one output folder, and one page about all of them."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from bilens.report.reproduction import render_reproduction
 from bilens.studies import STUDIES, find_studies
 from bilens.studies.comparison import RULE
 from bilens.studies.page_writer import finding_cells
-from bilens.studies.study import Record, Say, Study, StudyOptions, spelling
+from bilens.studies.study import Record, Say, Study, StudyOptions, spelling, unused_options
 from bilens.studies.study_folder import DOCUMENT_NAME, MODELS_FOLDER, read_again, run_study
 from bilens.version import VERSION
 
@@ -36,26 +37,22 @@ def reproduce(
     options.choose(None, None, None)
     studies = list(dict.fromkeys(study for name in names for study in find_studies(name)))
     used = frozenset[str]().union(*(study.uses for study in studies))
-    unused = sorted(set(options.given()) - used)
-    if unused and set(unused) <= SIZES and all("quick" in study.uses for study in studies):
-        idle = " and ".join(map(spelling, unused))
+    unused = set(options.given()) - used
+    if unused and unused <= SIZES and all("quick" in study.uses for study in studies):
+        idle = " and ".join(map(spelling, sorted(unused)))
         say(f"{idle}: of no effect, for {', '.join(names)} has one size beside --quick.")
     elif unused:
-        raise UsageError(
-            f"{', '.join(names)} does not use {', '.join(map(spelling, unused))}: its options are "
-            f"{', '.join(map(spelling, sorted(used))) or 'none'}."
-        )
+        raise unused_options(", ".join(names), unused, used)
     check_folder(out)
     check_size(out, studies, options)
     documents: dict[str, Record] = {}
     failed: dict[str, BilensError] = {}
-    told: set[str] = set()
+    untold: dict[str, BilensError] = {}
 
     def tell() -> None:
-        lines = left_out_lines({name: why for name, why in failed.items() if name not in told})
-        told.update(failed)
-        for line in lines:
+        for line in left_out_lines(untold):
             say(line)
+        untold.clear()
 
     for study in studies:
 
@@ -63,21 +60,18 @@ def reproduce(
             tell()
             on_cell(name, cell, done, total)
 
+        unread: Record = dict.fromkeys(set(options.given()) - study.uses)
+        own, folder = dataclasses.replace(options, **unread), out / study.name
         try:
             documents[study.name] = run_study(
-                study,
-                out / study.name,
-                options.for_study(study),
-                models=out / MODELS_FOLDER,
-                on_cell=show,
-                say=say,
+                study, folder, own, models=out / MODELS_FOLDER, on_cell=show, say=say
             )
         except InterruptedRunError:
             raise
         except BilensError as error:
             if len(studies) == 1:
                 raise
-            failed[study.name] = error
+            failed[study.name] = untold[study.name] = error
     if not documents:
         first, *others = left_out_lines(failed)
         for line in others:
@@ -120,23 +114,13 @@ def write_page(out: Path, left_out: Mapping[str, str]) -> dict[str, str]:
         if document.get("code") != study.code():
             others[name] = "what is there was written by other code: ask for it again"
             continue
-        pages.append(page_parts(study, document))
+        rows = [{"cells": finding_cells(x), "verdict": x["verdict"]} for x in document["findings"]]
+        about = {"name": name, "title": study.title, "command": document["command"]}
+        pages.append({**about, "findings": rows, "text": study.page(document)})
         drawings |= {f"{name}/{path.name}": path.read_text() for path in folder.glob("*.svg")}
     html = render_reproduction(pages, drawings, {**left_out, **others}, RULE, VERSION)
     write_file(out / INDEX_NAME, html.encode())
     return others
-
-
-def page_parts(study: Study, document: Record) -> Record:
-    return {
-        "name": study.name,
-        "title": study.title,
-        "command": document["command"],
-        "findings": [
-            {"cells": finding_cells(row), "verdict": row["verdict"]} for row in document["findings"]
-        ],
-        "text": study.page(document).strip(),
-    }
 
 
 def check_folder(out: Path) -> None:

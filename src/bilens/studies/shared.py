@@ -11,12 +11,11 @@ from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.map_comparison import map_difference, similarity
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.data.images import ImageDataset
-from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.report.tiles import vector_image
 from bilens.studies.comparison import Measured
 from bilens.studies.study import Record, StudyOptions
-from bilens.studies.vision import Models, SeedStudy, vector_plate
+from bilens.studies.vision import Model, SeedStudy, vector_plate
 
 BUDGETS = (1, 2, 3, 4, 5, 7, 10, 13)  # eigenvectors a class; 13 have the numbers of 64 products
 FURTHER = (20, 30)  # of eigenvectors, which need no fit
@@ -37,9 +36,42 @@ class SharedStudy(SeedStudy):
     title = "Shared components of a digit classifier against eigenvectors of each class"
     datasets = ("mnist",)
 
-    def read(self, options: StudyOptions, data: ImageDataset, models: Models) -> Record:
+    def read_model(self, options: StudyOptions, model: Model, data: ImageDataset) -> Record:
+        """Return the accuracy lost by each way at each budget, fitted to class-centred logits."""
         budgets = options.choose(BUDGETS[:4], BUDGETS, BUDGETS)
-        return read_components(data, models[0], budgets)
+        raw = model.quadratic_map().detach().to(torch.float64)
+        f = outputs_of(raw, centred=True)
+        m, hidden, n = f.sizes.d_out, f.sizes.d_hidden, f.sizes.d_in
+        images = data.test_images.double()
+
+        def right(g: QuadraticMap) -> float:
+            return float((g(images).argmax(dim=1) == data.test_labels).double().mean())
+
+        full, eigs = right(f), eigendecompose_all(f)
+
+        def read(way: str, size: int, g: QuadraticMap) -> Record:
+            error = float(map_difference(f, g).tensor.norm() / f.tensor.norm())
+            about = {"size": size, "parameters": PARAMETERS[way](size, n, m), "error": error}
+            return {**about, "cosine": float(similarity(f, g)), "lost": full - right(g)}
+
+        allowed = [PARAMETERS["eigenvectors"](budget, n, m) for budget in budgets]
+        ranks = [min(hidden, one // PARAMETERS["products"](1, n, m)) for one in allowed]
+        fits = [cp_decompose(f, rank, num_starts=1, max_sweeps=100) for rank in ranks]
+        eigenvectors = [read("eigenvectors", k, eigs.truncate_map(k)) for k in (*budgets, *FURTHER)]
+        pairs = zip(ranks, fits, strict=True)
+        products = [read("products", rank, cp.quadratic_map()) for rank, cp in pairs]
+        values, vectors = (part[:DRAWN].tolist() for part in fits[-1].eigenpairs())
+        largest = {  # products: eigenvectors of each, which need balanced rows, and classes
+            "images": [[vector_image(v, data.image_shape) for v in pair] for pair in vectors],
+            "eigenvalues": values,
+            "classes": fits[-1].down.T[:DRAWN].tolist(),
+        }
+        return {
+            "accuracy": full,
+            "ways": {"eigenvectors": eigenvectors, "products": products},
+            "components": largest,
+            "duals": [read_duals(raw, share * m) for share in DIRECTIONS],
+        }
 
     def ours(self, result: Record) -> Mapping[str, Measured]:
         runs = result["mnist"]
@@ -75,45 +107,6 @@ def mean_rows(runs: Sequence[Record], way: str) -> list[Record]:
     """Return the rows of a way, each number the mean over the runs."""
     rows = zip(*(run["ways"][way] for run in runs), strict=True)
     return [{name: mean(row[name] for row in same) for name in same[0]} for same in rows]
-
-
-def read_components(
-    data: ImageDataset, model: BilinearClassifier, budgets: Sequence[int]
-) -> Record:
-    """Return what is lost by each way at each budget, fitted to class-centred logits."""
-    raw = model.quadratic_map().detach().to(torch.float64)
-    f = outputs_of(raw, centred=True)
-    m, hidden, n = f.sizes.d_out, f.sizes.d_hidden, f.sizes.d_in
-    images = data.test_images.double()
-
-    def right(g: QuadraticMap) -> float:
-        return float((g(images).argmax(dim=1) == data.test_labels).double().mean())
-
-    full, eigs = right(f), eigendecompose_all(f)
-
-    def read(way: str, size: int, g: QuadraticMap) -> Record:
-        error = float(map_difference(f, g).tensor.norm() / f.tensor.norm())
-        about = {"size": size, "parameters": PARAMETERS[way](size, n, m), "error": error}
-        return {**about, "cosine": float(similarity(f, g)), "lost": full - right(g)}
-
-    allowed = [PARAMETERS["eigenvectors"](budget, n, m) for budget in budgets]
-    ranks = [min(hidden, one // PARAMETERS["products"](1, n, m)) for one in allowed]
-    fits = [cp_decompose(f, rank, num_starts=1, max_sweeps=100) for rank in ranks]
-    eigenvectors = [read("eigenvectors", k, eigs.truncate_map(k)) for k in (*budgets, *FURTHER)]
-    pairs = zip(ranks, fits, strict=True)
-    products = [read("products", rank, cp.quadratic_map()) for rank, cp in pairs]
-    values, vectors = (part[:DRAWN].tolist() for part in fits[-1].eigenpairs())
-    largest = {  # products: eigenvectors of each, which need balanced rows, and classes
-        "images": [[vector_image(v, data.image_shape) for v in pair] for pair in vectors],
-        "eigenvalues": values,
-        "classes": fits[-1].down.T[:DRAWN].tolist(),
-    }
-    return {
-        "accuracy": full,
-        "ways": {"eigenvectors": eigenvectors, "products": products},
-        "components": largest,
-        "duals": [read_duals(raw, share * m) for share in DIRECTIONS],
-    }
 
 
 def read_duals(f: QuadraticMap, count: int) -> dict[str, float]:

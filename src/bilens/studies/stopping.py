@@ -32,7 +32,6 @@ from bilens.train.tasks.image import ImageTask, Run, accuracy, average, turned
 FIRST_JUDGED, RUNS = 1000, 20  # seeds of each data set; smaller ones fixed the rule
 HELD_OUT, FEWER = 2000, 1000  # images that no run is trained on
 BATCH_SIZE = 64
-MOST_IMAGES = 80_000  # images times epochs of one run
 NEAR_POINTS = 0.3  # of the accuracy, in per cent: what counts as no worse
 NEAR = NEAR_POINTS / 100
 PEAK = 0.005  # of the accuracy, lost from the best epoch to the last: a real peak
@@ -67,11 +66,7 @@ class StoppingStudy(Study):
             for seed in seeds
         }
 
-    def images_read(self, options: StudyOptions) -> tuple[str, ...]:
-        """Return the names of the data sets; --quick has digits alone."""
-        return super().images_read(options)[: 1 if options.quick else None]
-
-    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:  # noqa: ARG002
+    def document(self, _options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         runs = [{"run": name, **cell} for name, cell in cells.items()]
         parts = {"all": runs, "a peak": [one for one in runs if one["peak"]]}
         parts["no peak"] = [one for one in runs if not one["peak"]]
@@ -86,19 +81,6 @@ class StoppingStudy(Study):
         return {"weights": Measured(holds=within["value"] >= AIM, note=note, runs=within["total"])}
 
 
-def stopping_setting(seed: int) -> Setting:
-    """Return a setting that learns its images by heart sooner, later or not at all."""
-    choices = {
-        "num_training": (500, 1000, 2000, 4000),
-        "d_hidden": (64, 128, 256),
-        "noise": (0.0, 0.15, 0.3),
-        "weight_decay": (0.0, 0.1, 0.3),
-        "label_noise": (0.0, 0.0, 0.1, 0.2, 0.3),
-        "epochs": (60, 90, 120),
-    }
-    return drawn_setting("stopping", seed, MOST_IMAGES, choices)[0]
-
-
 class Onward(ImageTask):
     """A training that goes on where it could end."""
 
@@ -110,7 +92,7 @@ def measure(
     options: StudyOptions, images: Callable[[], ImageDataset], seed: int, _context: CellContext
 ) -> Record:
     """Train to the last epoch, and return accuracies on test images where each way ends."""
-    data, setting = images(), stopping_setting(seed)
+    data, setting = images(), drawn_setting("stopping", seed)
     if options.quick:
         setting = replace(setting, num_training=500, epochs=6)
     own = held_out_of(data, setting)

@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from abc import ABC, abstractmethod
 from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -27,14 +27,13 @@ from bilens.train.corpus import CorpusOptions
 from bilens.train.run_folder import RUN_NAME
 from bilens.train.tasks.image import ImageRecipe
 from bilens.train.tasks.image_stack import train_classifiers_in_folder
-from bilens.train.tasks.language import LanguageRecipe
+from bilens.train.tasks.language import LanguageRecipe, default_recipe
 from bilens.train.tasks.sae import SAERecipe
 
 Record: TypeAlias = dict[str, Any]  # JSON values
 Say: TypeAlias = Callable[[str], None]
 Choice = TypeVar("Choice")
 
-SEEDS, QUICK_SEEDS = 5, 2
 BATCH = 1024  # activations a step of autoencoders
 
 
@@ -64,11 +63,6 @@ class StudyOptions:
 
     def given(self) -> Record:
         return {k: v for k, v in vars(self).items() if v is not None and k != "missing"}
-
-    def for_study(self, study: Study) -> StudyOptions:
-        """Return those that a study reads."""
-        dropped: Record = dict.fromkeys(set(self.given()) - study.uses)
-        return dataclasses.replace(self, **dropped)
 
     def choose(self, quick: Choice, usual: Choice, full: Choice) -> Choice:
         """Return what belongs to the size that was asked for."""
@@ -131,7 +125,8 @@ class Study(ABC):
     uses: frozenset[str]  # names of the `StudyOptions` that it reads; the others are refused
     needs: frozenset[str] = frozenset()  # those of them without which it cannot begin
     datasets: tuple[str, ...] = ()  # of images: cells of other images are not mixed
-    num_seeds = (QUICK_SEEDS, SEEDS, SEEDS)  # where none are asked for: --quick, usual, --full
+    num_seeds = (2, 5, 5)  # where none are asked for: --quick, usual, --full
+    first_seed = 0
     partial = False  # whether there is a page of some of the cells, where it is interrupted
 
     @abstractmethod
@@ -171,7 +166,8 @@ class Study(ABC):
 
     def seeds(self, options: StudyOptions) -> range:
         """Return the seeds: as many as are asked for, or as the study takes by itself."""
-        return range(options.seeds or options.choose(*self.num_seeds))
+        number = options.seeds or options.choose(*self.num_seeds)
+        return range(self.first_seed, self.first_seed + number)
 
     def code(self) -> str:
         """Return the SHA-256 of the files of the study's classes, those of this one apart."""
@@ -182,19 +178,16 @@ class Study(ABC):
     def check(self, options: StudyOptions) -> None:
         """Refuse options that the study does not read, or lacks."""
         given = set(options.given())
-        if unused := sorted(given - self.uses):
-            known = ", ".join(map(spelling, sorted(self.uses))) or "none"
-            raise UsageError(
-                f"{self.name} does not use {', '.join(map(spelling, unused))}: its "
-                f"options are {known}."
-            )
+        if given - self.uses:
+            raise unused_options(self.name, given - self.uses, self.uses)
         options.choose(None, None, None)
-        if missing := sorted(self.needs - given):
-            raise UsageError(f"{self.name} needs {', '.join(map(spelling, missing))}: add it.")
+        if missing := self.needs - given:
+            raise UsageError(f"{self.name} needs {spellings(missing)}: add it.")
 
     def images_read(self, options: StudyOptions) -> tuple[str, ...]:
-        """Return the names of the image data sets that the study reads with these options."""
-        return tuple(name for name in self.datasets if name not in options.missing)
+        """Return the names of the image data sets that are read; with --quick only the first."""
+        names = self.datasets[: 1 if options.quick else None]
+        return tuple(name for name in names if name not in options.missing)
 
     def fingerprints(self, options: StudyOptions) -> tuple[Record, dict[str, str]]:
         """Return the prints of images, text and models at hand, and why images are missing.
@@ -219,9 +212,25 @@ class Study(ABC):
         return found, missing
 
 
+def language_recipe(corpus: str, steps: int | None, **changes: Any) -> LanguageRecipe:
+    """Return the usual recipe of a corpus, for --steps where they are asked for, with changes."""
+    usual = default_recipe(corpus)
+    return dataclasses.replace(usual, steps=steps or usual.steps, **changes)
+
+
 def spelling(field: str) -> str:
     """Return how the command line spells an option; --model is repeated for several."""
     return "--model" if field == "models" else f"--{field.replace('_', '-')}"
+
+
+def spellings(fields: AbstractSet[str]) -> str:
+    return ", ".join(map(spelling, sorted(fields)))
+
+
+def unused_options(name: str, unused: AbstractSet[str], used: AbstractSet[str]) -> UsageError:
+    """Return the refusal of options that one or several studies do not read."""
+    known = spellings(used) or "none"
+    return UsageError(f"{name} does not use {spellings(unused)}: its options are {known}.")
 
 
 class OneModelStudy(Study):

@@ -47,7 +47,7 @@ class TargetStudy(VisionStudy):
         cells = {f"digit-{digit}": partial(measure, options, digit, False) for digit in DIGITS}
         return {**cells, "complement": partial(measure, options, PUBLISHED_DIGIT, True)}
 
-    def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:  # noqa: ARG002
+    def document(self, _options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         return {"targets": list(cells.values())}
 
     def ours(self, result: Record) -> Mapping[str, Measured]:

@@ -12,13 +12,12 @@ from torch import Tensor
 from bilens.algebra.eigen.decomposition import EigenDecomposition, select
 from bilens.data.images import ImageDataset
 from bilens.findings.subject import IMAGES_AT_ONCE, predictions
-from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.studies.comparison import Measured
 from bilens.studies.consistency import sized_recipes, sizes_of
 from bilens.studies.page_writer import spread
 from bilens.studies.study import Record, StudyOptions
-from bilens.studies.vision import Models, SeedStudy, class_spectra
+from bilens.studies.vision import Model, SeedStudy, class_spectra
 from bilens.train.tasks.image import ImageRecipe
 
 MOST, SHOWN = 60, 30  # vectors kept of a class at most; published
@@ -35,17 +34,24 @@ class TruncationStudy(SeedStudy):
     title = "Accuracy with few eigenvectors a class"
     datasets = ("mnist",)
 
-    def recipes(self, options: StudyOptions, seed: int) -> list[ImageRecipe]:
+    def recipes(self, options: StudyOptions, seed: int) -> dict[str, ImageRecipe]:
         return sized_recipes(options, seed)
 
-    def read(self, _options: StudyOptions, data: ImageDataset, models: Models) -> Record:
-        return {"sizes": [truncated(model, data) for model in models]}
+    @torch.no_grad()
+    def read_model(self, _options: StudyOptions, model: Model, data: ImageDataset) -> Record:
+        """Return accuracies, whole and by vectors kept from 0, in both bases."""
+        x, y = data.test_images.double(), data.test_labels
+        f = model.quadratic_map().detach().to(torch.float64)
+        return {
+            "whole": float((f(x).argmax(dim=1) == y).double().mean()),
+            "input": by_count(class_spectra(model, "input"), x, y),
+            "embedding": by_count(
+                class_spectra(model, "embedding"), x @ model.embed.weight.double().T, y
+            ),
+        }
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
-        return {
-            str(h): [cell["sizes"][index] for cell in cells.values()]
-            for index, h in enumerate(sizes_of(options))
-        }
+        return {str(h): [cell[str(h)] for cell in cells.values()] for h in sizes_of(options)}
 
     def ours(self, result: Record) -> Mapping[str, Measured]:
         found = {}
@@ -99,20 +105,6 @@ def enough(run: Record, drop: float, basis: str = "input") -> int:
     """
     counted = enumerate(run[basis], start=1)
     return max((k for k, one in counted if 100 * (run["whole"] - one) > drop + 1e-9), default=0)
-
-
-@torch.no_grad()
-def truncated(model: BilinearClassifier, data: ImageDataset) -> Record:
-    """Return accuracies, whole and by vectors kept from 0, in both bases."""
-    x, y = data.test_images.double(), data.test_labels
-    f = model.quadratic_map().detach().to(torch.float64)
-    return {
-        "whole": float((f(x).argmax(dim=1) == y).double().mean()),
-        "input": by_count(class_spectra(model, "input"), x, y),
-        "embedding": by_count(
-            class_spectra(model, "embedding"), x @ model.embed.weight.double().T, y
-        ),
-    }
 
 
 def by_count(eigs: EigenDecomposition, x: Tensor, y: Tensor) -> list[float]:

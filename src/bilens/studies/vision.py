@@ -40,7 +40,8 @@ MEASURES = {  # what `read_classifier` finds: its name on pages, and how many di
 }
 
 
-Models: TypeAlias = Sequence[BilinearClassifier]
+Model: TypeAlias = BilinearClassifier
+Read: TypeAlias = Callable[[Model, ImageDataset], Record]
 
 
 class VisionStudy(Study):
@@ -48,11 +49,6 @@ class VisionStudy(Study):
 
     uses = frozenset({"data_dir", "seeds", "full", "quick"})
     datasets: tuple[str, ...] = ("mnist", "fashion-mnist")
-
-    def images_read(self, options: StudyOptions) -> tuple[str, ...]:
-        """Return the names of the data sets; Fashion-MNIST is not at hand where --quick looks."""
-        names = super().images_read(options)
-        return tuple(name for name in names if name == "mnist" or not options.quick)
 
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         """Return the records by data set."""
@@ -63,23 +59,22 @@ class VisionStudy(Study):
 
 
 class SeedStudy(VisionStudy):
-    """A study with a cell for each data set and seed: one pass of classifiers, read together."""
+    """A study with a cell for each data set and seed: a pass of classifiers, each read alone."""
 
-    def recipes(self, options: StudyOptions, seed: int) -> list[ImageRecipe]:
-        """Return the recipes of a pass: the paper's, where a study has no others."""
-        return [recipe_of(options, d_hidden=PUBLISHED_WIDTH, seed=seed)]
+    def recipes(self, options: StudyOptions, seed: int) -> dict[str, ImageRecipe]:
+        """Return the recipes of a pass by name: the paper's, where a study has no others."""
+        return {"": recipe_of(options, d_hidden=PUBLISHED_WIDTH, seed=seed)}
 
     @abstractmethod
-    def read(self, options: StudyOptions, data: ImageDataset, models: Models) -> Record:
-        """Return what is read from the classifiers of a pass."""
+    def read_model(self, options: StudyOptions, model: Model, data: ImageDataset) -> Record:
+        """Return the readings of one classifier."""
 
     def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
         """Return the measurements; those of one data set are named by their seeds alone."""
-        read, found = partial(self.read, options), {}
+        read, found = partial(self.read_model, options), {}
         for data, seed in product(self.images_read(options), self.seeds(options)):
             name = f"{data}-seed-{seed}" if len(self.datasets) > 1 else f"seed-{seed}"
-            recipes = self.recipes(options, seed)
-            found[name] = partial(measure_images, options, data, recipes, read)
+            found[name] = partial(measure_pass, options, data, self.recipes(options, seed), read)
         return found
 
 
@@ -91,18 +86,22 @@ def recipe_of(options: StudyOptions, **changes: Any) -> ImageRecipe:
     return ImageRecipe(**{**changes, **small})
 
 
-def measure_images(
+def measure_pass(
     options: StudyOptions,
     name: str,
-    recipes: Sequence[ImageRecipe],
-    read: Callable[[ImageDataset, Models], Record],
+    recipes: Mapping[str, ImageRecipe],
+    read: Read,
     context: CellContext,
 ) -> Record:
-    """Train classifiers on images of a name, side by side, and read them."""
+    """Train classifiers on images of a name, side by side, and read each.
+
+    Readings stand under the names of the recipes, those of a recipe without a name alone.
+    """
     data = options.images(name)
-    found = read(data, context.classifiers(data, recipes))
-    told = [recipe.resolved().to_dict() for recipe in recipes]
-    return {"data": name, "recipes": told, **found}
+    models = context.classifiers(data, list(recipes.values()))
+    found = {key: read(model, data) for key, model in zip(recipes, models, strict=True)}
+    told = [recipe.resolved().to_dict() for recipe in recipes.values()]
+    return {"data": name, "recipes": told, **(found.get("") or found)}
 
 
 def recipe_in_words(recipe: Record) -> str:
