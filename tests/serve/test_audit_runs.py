@@ -156,21 +156,20 @@ def test_one_is_cancelled_whether_it_waits_or_runs_or_is_deaf(
     until(lambda: now(runs, "deaf").said == "deaf")
     assert (now(runs, "deaf").state, now(runs, "runs").state) == ("running", "waiting")
     assert now(runs, "deaf").total == 0  # it tells no steps
-    for name in ("waits", "deaf"):
+    for name, state in (("waits", "cancelled"), ("deaf", "ending")):
         asked = runs.cancel(name)
         assert asked is not None
-        assert asked.state == "ending"
+        assert asked.state == state
+    runs.start("waits", command_of("waits"))  # and once more, behind the others
     assert ended(runs, "deaf").state == "cancelled"
     until(lambda: now(runs, "runs").total)
     assert (now(runs, "runs").done, now(runs, "runs").total) == (3, 9)
     runs.cancel("runs")
     assert ended(runs, "runs").state == "cancelled"
-    assert ended(runs, "waits").state == "cancelled"
     assert runs.cancel("runs") == now(runs, "runs")  # it stays as it ended
     assert runs.cancel("other") is None
-    assert ran(runs) == ["start deaf", "start runs"]
-    runs.start("waits", command_of("waits"))
-    until(lambda: ran(runs)[-1] == "end waits")
+    ended(runs, "waits")
+    assert ran(runs) == ["start deaf", "start runs", "start waits", "end waits"]
 
 
 def test_one_that_takes_too_long_is_ended(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ PREFERRED = re.compile(r"\b([A-Za-z]{2})\b[\w-]*\s*(?:;\s*q=([01](?:\.\d{0,3})?)
 Answer = Callable[[Request], Awaitable[Response]]
 
 
-class Page(NamedTuple):
+class ExplorerPage(NamedTuple):
     """A page of the explorer: what is found for it, what draws that, and what it may load."""
 
     find: Callable[[ServedFolder, Asked], Any]
@@ -64,7 +64,7 @@ def build_app(
 ) -> Guard:
     """Return the explorer of a folder as an ASGI application; hosts and token are `Guard`'s."""
 
-    def as_page(page: Page) -> Answer:
+    def as_page(page: ExplorerPage) -> Answer:
         async def answer(request: Request) -> Response:
             asked = Asked(request.path_params, request.query_params)
             found = await run_sync(page.find, served, asked)
@@ -130,26 +130,26 @@ def as_report(found: SavedReport[Any], lang: str, _secret: str) -> str:
     return found.to_html(lang=lang)
 
 
-PAGES: Mapping[str, Page] = {
-    "/": Page(overview, lambda draw, lang, secret: draw(lang, secret)),
-    "/models/{key}": Page(endpoints.model, model_page),
+PAGES: Mapping[str, ExplorerPage] = {
+    "/": ExplorerPage(overview, lambda draw, lang, secret: draw(lang, secret)),
+    "/models/{key}": ExplorerPage(endpoints.model, model_page),
     **{
-        f"/models/{{key}}/{view}": Page(endpoints.model, partial(view_page, view=view))
+        f"/models/{{key}}/{view}": ExplorerPage(endpoints.model, partial(view_page, view=view))
         for view in MODEL_VIEWS
     },
-    "/reports/{key}/circuits": Page(trace_page, circuits_page),
-    "/models/{key}/summary": Page(
+    "/reports/{key}/circuits": ExplorerPage(trace_page, circuits_page),
+    "/models/{key}/summary": ExplorerPage(
         lambda served, asked: served.last_audit(asked.path["key"]),
         lambda found, lang, _secret: render_summary(found[1].record, found[0], lang),
         REPORT_POLICY,
     ),
-    "/reports/{key}": Page(
+    "/reports/{key}": ExplorerPage(
         lambda served, asked: served.report(asked.path["key"]), as_report, REPORT_POLICY
     ),
-    "/audits/{number:int}": Page(
+    "/audits/{number:int}": ExplorerPage(
         lambda served, asked: served.audit(asked.path["number"]), as_report, REPORT_POLICY
     ),
-    "/compare": Page(
+    "/compare": ExplorerPage(
         lambda served, asked: comparison(served, COMPARE.asked({}, asked.query)), compare_page
     ),
 }

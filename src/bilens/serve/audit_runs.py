@@ -18,12 +18,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event, Lock, RLock
-from typing import IO
+from threading import Event, Lock
+from typing import IO, Literal
+
+from msgspec.structs import replace
 
 from bilens.base.errors import UsageError
 from bilens.records.base import LOST, UNPRINTABLE
-from bilens.records.explorer import AuditRun, Failed, Refused, RunState
+from bilens.records.explorer import AuditRun, Failed, Refused
 from bilens.serve.inside import without_paths
 from bilens.serve.recorded_command import RefusedError, RepeatedCommand
 
@@ -37,77 +39,77 @@ FAILED = 1  # exit code of an audit by a condition
 RECORDED = re.compile(r"Recorded as audit (\d+) of ")
 STEPS = re.compile(r".*: (\d{1,18})/(\d{1,18})")  # of a line on the way
 LIVE = ("waiting", "running", "ending")
+WAITING, RUNNING = AuditRun(state="waiting"), AuditRun(state="running")
 ENVIRONMENT = {"COLUMNS": "120", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}  # no network for a click
 
 
 @dataclass(eq=False)
-class Run:
+class StartedAudit:
     """One audit, from the request to its end."""
 
     folder: Path
     command: RepeatedCommand
-    said: IO[bytes] = field(default_factory=tempfile.TemporaryFile)  # on stderr, until it ends
-    last: str = ""  # the last line of that, then
-    reading: RLock = field(default_factory=RLock)
+    now: AuditRun = WAITING
+    messages: IO[bytes] = field(default_factory=tempfile.TemporaryFile)  # on stderr
+    reading: Lock = field(default_factory=Lock)  # of the messages, until the end
     stopped: Event = field(default_factory=Event)
-    state: RunState = "waiting"
-    why: Failed | Refused = ""
-    about: str = ""
-    code: int | None = None
-    report: str | None = None
 
     @property
     def is_live(self) -> bool:
-        return self.state in LIVE
+        return self.describe().state in LIVE
 
     def describe(self) -> AuditRun:
-        """Return the run as it is now, with the last line that its command wrote."""
-        line = "" if self.state == "done" else self.last_line()
-        steps = STEPS.fullmatch(line) if self.is_live else None
+        """Return how the audit is now, with the last line that its command wrote."""
+        with self.reading:
+            if self.now not in (WAITING, RUNNING):
+                return self.now
+            line = self.last_line()
+        if self.now is WAITING and self.stopped.is_set():  # it is left out when its turn comes
+            return AuditRun(state="cancelled")
+        steps = STEPS.fullmatch(line)
         done, total = (int(steps[1]), int(steps[2])) if steps else (0, 0)
-        return AuditRun(
-            state="ending" if self.is_live and self.stopped.is_set() else self.state,
-            why=self.why,
-            about=self.about,
-            said=line.removeprefix("error: "),
-            code=self.code,
-            report=self.report,
-            done=min(done, total),
-            total=total,
-        )
+        state = "ending" if self.stopped.is_set() else self.now.state
+        return replace(self.now, state=state, said=line, done=min(done, total), total=total)
 
     def last_line(self) -> str:
         """Return the last line that the command wrote, without paths of the machine."""
-        with self.reading:
-            if self.said.closed:
-                return self.last
-            size = os.fstat(self.said.fileno()).st_size
-            # which leaves alone the place at which the command writes on
-            found = os.pread(self.said.fileno(), TAIL, max(size - TAIL, 0))
-        lines = without_paths(found.decode("utf-8", "replace"), self.folder).splitlines()
-        return UNPRINTABLE.sub(LOST, next(filter(None, map(str.rstrip, reversed(lines))), ""))
+        size = os.fstat(self.messages.fileno()).st_size
+        # which leaves alone the place at which the command writes on
+        end = os.pread(self.messages.fileno(), TAIL, max(size - TAIL, 0)).decode("utf-8", "replace")
+        lines = map(str.rstrip, reversed(without_paths(end, self.folder).splitlines()))
+        return UNPRINTABLE.sub(LOST, next(filter(None, lines), "")).removeprefix("error: ")
 
-    def do(self) -> None:
+    def run(self) -> None:
         """Wait for the folder, run the command, and keep how it ended."""
+        code: int | None = None
+        why: Failed | Refused = ""
+        about = ""
         try:
             with locked(self.folder, self.stopped) as lock:
                 if lock is not None:
                     self.command.check_files(self.folder)
-                    self.state = "running"
-                    self.code = self.wait_for(self.start(lock))
+                    self.now = RUNNING
+                    code, why = self.wait_for(self.start(lock))
+                    about = f"{LIMIT / 3600:g}" if why else ""
         except RefusedError as error:
-            self.why, self.about = error.why, error.about
+            why, about = error.why, error.about
         except OSError as error:
-            self.why, self.about = "unstarted", str(error.strerror)
+            why, about = "unstarted", str(error.strerror)
         finally:
             with self.reading:
-                self.last = self.last_line()
-                self.said.close()
-            recorded = RECORDED.match(self.last)
-            if recorded and self.code in (0, FAILED):
-                self.why, self.report, self.state = "", f"/audits/{recorded[1]}", "done"
-            else:
-                self.state = "cancelled" if self.stopped.is_set() and not self.why else "failed"
+                line = self.last_line()
+                self.messages.close()
+                recorded = RECORDED.match(line)
+                if recorded and code in (0, FAILED):
+                    self.now = AuditRun(state="done", code=code, report=f"/audits/{recorded[1]}")
+                else:
+                    self.now = AuditRun(
+                        state="cancelled" if self.stopped.is_set() and not why else "failed",
+                        why=why,
+                        about=about,
+                        said=line,
+                        code=code,
+                    )
 
     def start(self, lock: int) -> subprocess.Popen[bytes]:
         """Start the command in a session of its own, which no Ctrl-C of the explorer reaches."""
@@ -118,7 +120,7 @@ class Run:
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=self.said,
+            stderr=self.messages,
             pass_fds=(lock,),
             start_new_session=True,
             env=os.environ | ENVIRONMENT,
@@ -127,21 +129,17 @@ class Run:
             os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
         return process
 
-    def wait_for(self, process: subprocess.Popen[bytes]) -> int:
+    def wait_for(self, process: subprocess.Popen[bytes]) -> tuple[int, Literal["", "late"]]:
         """Return the exit code; a process that takes too long or is not wanted is ended."""
-        late = time.monotonic() + LIMIT
-        while process.poll() is None:
-            if time.monotonic() > late:
-                self.why, self.about = "late", f"{LIMIT / 3600:g}"
-                break
-            if self.stopped.wait(PAUSE):
-                break
+        last, late = time.monotonic() + LIMIT, False
+        while process.poll() is None and not (late or self.stopped.wait(PAUSE)):
+            late = time.monotonic() > last
         for ending in (signal.SIGTERM, signal.SIGKILL):
             with suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 if process.returncode is None:
                     os.killpg(process.pid, ending)
-                return process.wait(GRACE)
-        return process.wait()
+                process.wait(GRACE)
+        return process.wait(), "late" if late else ""
 
 
 class AuditRuns:
@@ -149,7 +147,7 @@ class AuditRuns:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._runs: dict[str, Run] = {}  # by the id of a model
+        self._runs: dict[str, StartedAudit] = {}  # by the id of a model
         self._changing = Lock()
         self._worker = ThreadPoolExecutor(1, "audit")
 
@@ -165,8 +163,8 @@ class AuditRuns:
             before = self._runs.get(key)
             if before is not None and before.is_live:
                 raise UsageError("the model is being audited: wait for the end, or cancel it.")
-            self._runs[key] = run = Run(self.folder, command)
-            self._worker.submit(run.do)
+            self._runs[key] = run = StartedAudit(self.folder, command)
+            self._worker.submit(run.run)
         return run.describe()
 
     def cancel(self, key: str) -> AuditRun | None:
