@@ -18,9 +18,9 @@ from bilens.report.reports import TraceReport
 from bilens.report.text import load_catalogue
 from bilens.serve import walk as walks
 from bilens.serve.endpoint import Asked
-from bilens.serve.endpoints import NewEntry, add_entry
 from bilens.serve.folder import ServedFolder
 from bilens.serve.pages import model_page, overview_page
+from bilens.serve.people import NewEntry, add_entry
 from commands import model_folder
 from report_documents import audit_of, failed
 from trace_documents import LAYER, make_trace

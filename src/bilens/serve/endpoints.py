@@ -1,14 +1,10 @@
 """The explorer's JSON: one table, which is also its OpenAPI document."""
 
-from msgspec import structs
-
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
-from bilens.records.base import Count, Record
 from bilens.records.conversion import Conversion
 from bilens.records.explorer import ModelPage, Overview, State
 from bilens.records.guarantees import Certificate
-from bilens.records.history import Action, Entry
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace
@@ -16,6 +12,7 @@ from bilens.serve import (
     audit_again,
     comparison,
     interactions,
+    people,
     playground,
     spectra,
     texts,
@@ -23,28 +20,9 @@ from bilens.serve import (
 )
 from bilens.serve.endpoint import Asked, Endpoint
 from bilens.serve.folder import ServedFolder
-from bilens.serve.subjects import check_subject
 
 Audited = Audit | LayerAudit | TableAudit
 Reported = Audited | Certificate | Attack | Conversion | Trace
-
-
-class NewEntry(Record, frozen=True, forbid_unknown_fields=True):
-    """What is sent to say something of a model; the fields are those of an `Entry`."""
-
-    action: Action
-    subject: str
-    text: str
-    author: str
-    until: str | None = None
-    after: Count | None = None  # last entry on the subject that its author has read
-
-
-def add_entry(served: ServedFolder, asked: Asked) -> Entry:
-    """Add a label, a note, or that a finding is accepted, rejected or open again."""
-    found, body = served.model(asked.path["key"]), asked.body
-    check_subject(served, found, body.action, body.subject)
-    return served.history.say(model=found.model.name, **structs.asdict(body))
 
 
 def overview(served: ServedFolder, asked: Asked) -> Overview:
@@ -93,7 +71,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         model,
         held=lambda served: (Asked({"key": row.id}) for row in served.overview().models),
     ),
-    Endpoint("/models/{key}/entries", add_entry, body=NewEntry, adds=True),
+    *people.ENDPOINTS,
     Endpoint("/audits/{number}", audit),
     Endpoint("/reports/{key}", report),
     *spectra.ENDPOINTS,

@@ -26,8 +26,7 @@ from bilens.report.text import load_catalogue
 from bilens.serve.audit_runs import AuditRuns
 from bilens.serve.inside import ADAPTER, MissingError, opened, state_of, there, told
 from bilens.serve.models import OpenModel, OpenModels
-from bilens.serve.overview import digest, digest_of, overview_of, reports_of, row_of
-from bilens.serve.past import Past
+from bilens.serve.overview import Past, digest, digest_of, overview_of, reports_of, row_of
 from bilens.serve.recorded_command import RefusedError, RepeatedCommand, repeat_command
 from bilens.serve.walk import KINDS, START, Found, walk
 
