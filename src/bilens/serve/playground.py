@@ -19,6 +19,7 @@ from bilens.base.errors import BilensError, UsageError
 from bilens.certify.contrast import prepare
 from bilens.certify.l2_certificates import l2_radius, projected_margin
 from bilens.certify.spectrum_enclosure import enclosed
+from bilens.findings.guarantees import finite
 from bilens.findings.subject import image_shape, in_float64
 from bilens.io.loaded_model import LoadedModel, is_of_numbers
 from bilens.nn import BilinearClassifier
@@ -238,10 +239,6 @@ def radius(served: ServedFolder, asked: Asked) -> Radius:
         example=tuple(example.tolist()) if there else (),
         inside=finite(projected_margin(f, found)) if there else None,
     )
-
-
-def finite(value: Tensor) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def held_pairs(served: ServedFolder) -> Iterator[Asked]:
