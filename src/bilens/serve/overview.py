@@ -6,6 +6,7 @@ A history is only added to, so what is new alone is read again.
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -77,13 +78,11 @@ def newest(rows: Sequence[PastAudit | Entry], before: int) -> int:
 
 
 def added(known: Mapping[str, tuple[Kept, ...]], rows: list[Kept]) -> dict[str, tuple[Kept, ...]]:
-    found: dict[str, list[Kept]] = {}
+    """Return rows by model, the last one first, with new ones before those that are known."""
+    new = defaultdict[str, list[Kept]](list)
     for row in rows:
-        found.setdefault(row.model, []).append(row)
-    grown: dict[str, tuple[Kept, ...]] = {**known}
-    for name, new in found.items():
-        grown[name] = (*new, *grown.get(name, ()))
-    return grown
+        new[row.model].append(row)
+    return {**known, **{name: (*found, *known.get(name, ())) for name, found in new.items()}}
 
 
 @lru_cache(maxsize=4)
