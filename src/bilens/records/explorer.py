@@ -60,7 +60,7 @@ class Overview(Document, frozen=True, kw_only=True):
 
 
 class AuditRun(Document, frozen=True, kw_only=True):
-    """How it stands with auditing a model again: whether that may be, and how it goes or went."""
+    """The repeated audit of a model: whether it may be started, and how it goes or went."""
 
     kind: Literal["audit_run"] = "audit_run"
     state: RunState  # "ready": it may be started; "refused": it may not; "ending": asked to end
@@ -88,7 +88,7 @@ class ModelPage(Document, frozen=True, kw_only=True):
     conditions: tuple[JudgedCondition, ...] = ()  # of the last audit, those that failed
     reports: tuple[ReportRow, ...] = ()  # that lie in its folder
     views: tuple[str, ...] = ()  # that it can be looked at in; none of an autoencoder
-    run: AuditRun | None = None  # of auditing it again; null where it was never audited, or is gone
+    run: AuditRun | None = None  # of auditing it again; null where it is gone
 
 
 class State(Document, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ def audit_again(t: Catalogue, found: ModelPage) -> Markup:
     Where the explorer may not run it, the page says why; the line to copy stands above.
     """
     run = found.run
-    if run is None or not found.writable:
+    if run is None or run.why == "none" or not found.writable:
         return Markup()
     if run.state == "refused":
         why = t(f"explorer.why.{run.why}", about=run.about)
@@ -69,7 +69,7 @@ def state(t: Catalogue, run: AuditRun) -> str:
 
 
 def find_run(served: ServedFolder, asked: Asked) -> AuditRun:
-    """How it stands with auditing a model again."""
+    """How the repeated audit of a model goes, or whether one may be started."""
     return served.audit_run(asked.path["key"])
 
 

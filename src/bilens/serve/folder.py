@@ -216,7 +216,7 @@ class ServedFolder:
         return report.with_people(People(people.day, entries) if entries else None)
 
     def audit_run(self, key: str, past: Past | None = None) -> AuditRun:
-        """Return how it stands with auditing a model of the folder again."""
+        """Describe the repeated audit of a model of the folder, or why none may be started."""
         there(self.found().models.get(key))
         if (run := self.runs.describe(key)) is not None:
             return run

@@ -1,4 +1,4 @@
-"""What a history says of the models of a folder: all of it by model, and a row for each model.
+"""The history of a folder by model, and the row of each model on the first page.
 
 A history is only added to, so what is new alone is read again.
 """
@@ -42,7 +42,7 @@ class Past:
     commands: Mapping[str, str] = field(default_factory=dict)
 
     def read_on(self, history: History) -> Past:
-        """Return what is there now; this where nothing was added."""
+        """Read the audits and entries that were added; return itself where there were none."""
         last, file = history.last(), file_of(history)
         if (last, file) == (self.last, self.file):
             return self

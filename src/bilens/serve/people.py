@@ -1,4 +1,4 @@
-"""What people say of a model: at its page, each finding with its thread; and what is added to it.
+"""Notes, labels and judgements of people: on the page of a model, and as they are added.
 
 Something is said of a subject: of what a page of the model speaks of, within its sizes.
 """
@@ -116,7 +116,7 @@ def everything(t: Catalogue, found: ModelPage) -> Markup:
 
 
 class NewEntry(Record, frozen=True, forbid_unknown_fields=True):
-    """What is sent to say something of a model; the fields are those of an `Entry`."""
+    """Something that is said of a model; the fields are those of an `Entry`."""
 
     action: Action
     subject: str
