@@ -2,7 +2,9 @@
 
 import hashlib
 import os
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from bilens.records.base import Count, Document, Record
 from bilens.records.common import Finding, JudgedCondition
@@ -14,6 +16,9 @@ RunState = Literal[
 # Why the explorer does not run a command, and why it ended one; sentences are `explorer.why.…`.
 Refused = Literal["none", "command", "option", "start", "gone", "outside", "many", "unreadable"]
 Failed = Literal["", "late", "unstarted"]
+
+
+Key = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]  # of a model or a report, in addresses
 
 
 def id_of(name: str) -> str:
@@ -57,6 +62,10 @@ class Overview(Document, frozen=True, kw_only=True):
     watchable: tuple[str, ...]  # rules that measured a number in a last audit
     writable: bool  # whether anything can be said
     digest: str  # other where a model, a report, an audit or an entry is
+
+
+class Nothing(Record, frozen=True, forbid_unknown_fields=True):
+    """An empty object, which is sent where a click says all."""
 
 
 class AuditRun(Document, frozen=True, kw_only=True):

@@ -15,13 +15,13 @@ from bilens.api.provenance import reading_of
 from bilens.base.errors import BilensError, UsageError
 from bilens.findings.rules.judgements import RULE, Audited, judgements
 from bilens.records.base import Count, Record
-from bilens.records.explorer import ModelPage
+from bilens.records.explorer import Key, ModelPage
 from bilens.records.history import Action, Entry, PastAudit
 from bilens.report.markup import badge, element, joined, page_link, paragraph, quiet, section
 from bilens.report.sections.overview import FindingLine, condition_line, finding_line
 from bilens.report.sections.people import judged, subject_name
 from bilens.report.text import Catalogue
-from bilens.serve.endpoint import Asked, Endpoint
+from bilens.serve.endpoint import Endpoint
 from bilens.serve.folder import ServedFolder
 from bilens.serve.traces import trace_of, traces
 
@@ -126,9 +126,9 @@ class NewEntry(Record, frozen=True, forbid_unknown_fields=True):
     after: Count | None = None  # last entry on the subject that its author has read
 
 
-def add_entry(served: ServedFolder, asked: Asked) -> Entry:
+def add_entry(served: ServedFolder, key: Key, body: NewEntry) -> Entry:
     """Add a label, a note, or that a finding is accepted, rejected or open again."""
-    found, body = served.model(asked.path["key"]), asked.body
+    found = served.model(key)
     check_subject(served, found, body.action, body.subject)
     return served.history.say(model=found.model.name, **structs.asdict(body))
 
@@ -191,4 +191,4 @@ def latents(served: ServedFolder, start: str) -> Iterator[int]:
                     yield sae.num_latents
 
 
-ENDPOINTS = (Endpoint("/models/{key}/entries", add_entry, body=NewEntry, adds=True),)
+ENDPOINTS = (Endpoint("/models/{key}/entries", add_entry, adds=True),)
