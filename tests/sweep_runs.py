@@ -17,7 +17,8 @@ from bilens.sweep.driver import Ended, drive, plan_of
 from bilens.sweep.engines.contract import open_engine
 from bilens.sweep.jobs import Spec, run_spec
 from bilens.sweep.manifest import NAME, Plan, plan_at
-from bilens.sweep.output import LOCK, Output
+from bilens.sweep.output import Output
+from bilens.train.run_folder import LOCK_NAME
 
 OPTIONS = SweepOptions(tasks=("fit",))
 ROWS = 8  # three dense layers, four experts and a shared one
@@ -73,7 +74,7 @@ class Swept:
     def written(self) -> dict[str, bytes]:
         """Every file of the output, but for the lock."""
         home = self.folder / "out"
-        files = (file for file in home.rglob("*") if file.is_file() and file.name != LOCK)
+        files = (file for file in home.rglob("*") if file.is_file() and file.name != LOCK_NAME)
         return {str(file.relative_to(home)): file.read_bytes() for file in files}
 
     def results(self) -> int:

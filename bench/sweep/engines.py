@@ -29,7 +29,8 @@ from bilens.sweep import driver, jobs, manifest
 from bilens.sweep.driver import drive, plan_of
 from bilens.sweep.engines.contract import open_engine
 from bilens.sweep.manifest import NAME
-from bilens.sweep.output import LOCK, Output
+from bilens.sweep.output import Output
+from bilens.train.run_folder import LOCK_NAME
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "benchmarks"
@@ -105,7 +106,9 @@ def alone(model: Path, out: Path) -> dict[str, float]:
 def digest(out: Path) -> str:
     """Return a hash of the names and bytes of all that a sweep wrote."""
     found = hashlib.sha256()
-    for file in sorted(file for file in out.rglob("*") if file.is_file() and file.name != LOCK):
+    for file in sorted(
+        file for file in out.rglob("*") if file.is_file() and file.name != LOCK_NAME
+    ):
         found.update(f"{file.relative_to(out)} {file.stat().st_size}\n".encode())
         found.update(file.read_bytes())
     return found.hexdigest()

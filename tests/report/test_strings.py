@@ -46,6 +46,7 @@ from bilens.serve.pages import (
     overview_page,
     view_page,
 )
+from bilens.serve.recorded_command import RefusedError
 from every_document import DOCUMENTS
 from report_documents import TRIGGER, make_document, page_of, variants
 
@@ -106,7 +107,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         "summary",
     ):
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
-    for module in ("pages", "compare_page", "export"):
+    for module in ("pages", "compare_page", "export", "recorded_command"):
         monkeypatch.setattr(f"bilens.serve.{module}.load_catalogue", lambda _lang: recorder)
     linked(as_copy(without_page("en", 2), "en"), set(), "en")
     for overview in (explorer_documents.OVERVIEW, explorer_documents.EMPTY):
@@ -118,6 +119,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         view_page(explorer_documents.UNKNOWN, "en", "", view)
     for run in explorer_documents.RUNS:
         model_page(structs.replace(explorer_documents.MODEL, run=run), "en", "")
+    RefusedError("none")  # which a page says in other words
     circuits_page(explorer_documents.TRACE_PAGE, "en", "")
     for status in (400, 404, 500, 503):
         failure_page(status, "why", "en")

@@ -17,10 +17,9 @@ from bilens.records.explorer import id_of
 from bilens.report.reports import TraceReport
 from bilens.report.text import load_catalogue
 from bilens.serve import walk as walks
-from bilens.serve.endpoint import Asked
-from bilens.serve.endpoints import NewEntry, add_entry
 from bilens.serve.folder import ServedFolder
 from bilens.serve.pages import model_page, overview_page
+from bilens.serve.people import NewEntry, add_entry
 from commands import model_folder
 from report_documents import audit_of, failed
 from trace_documents import LAYER, make_trace
@@ -113,10 +112,10 @@ def test_something_is_said_only_of_what_is_there(
     TraceReport(make_trace()).to_json(tmp_path / "trace.json")
     served = ServedFolder(tmp_path)
     served.history.add(audit_of(tmp_path / "demo", failed()).record)
-    asked = Asked({"key": id_of("demo")}, body=NewEntry(action, subject, "known", "Ada"))
+    said = id_of("demo"), NewEntry(action, subject, "known", "Ada")
     if told:
         with pytest.raises(UsageError, match=told):
-            add_entry(served, asked)
+            add_entry(served, *said)
     else:
-        add_entry(served, asked)
+        add_entry(served, *said)
     assert len(served.history.entries()) == (not told)

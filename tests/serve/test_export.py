@@ -24,7 +24,6 @@ import tiny
 from bilens.base.errors import UsageError
 from bilens.report.reports import AuditReport
 from bilens.serve import export as exports
-from bilens.serve.endpoint import Asked
 from bilens.serve.export import bundle, export, held_key
 from bilens.serve.folder import ServedFolder, id_of
 from bilens.serve.playground import pair_spectrum, playground
@@ -100,8 +99,7 @@ def test_all_pages_are_in_the_file(page: Any) -> None:
 @needs_browser
 def test_arrays_are_those_of_the_model(page: Any, folder: Path) -> None:
     key = id_of("mnist")
-    asked = Asked({"key": key})
-    given = playground(ServedFolder(folder), asked).map.left.base64
+    given = playground(ServedFolder(folder), key).map.left.base64
     read = """async ([key]) => {
         const left = (await modules.lib.get(`/models/${key}/playground`)).map.left;
         return btoa(String.fromCharCode(...left.base64));
@@ -144,8 +142,7 @@ def test_two_models_and_two_classes_are_compared_in_the_file(page: Any, folder: 
     page.locator("html[lang=ja] ol.matched li").first.wait_for()
     page.evaluate("path => { location.hash = path; }", f"/models/{id_of('mnist')}/playground")
     page.locator(".cards figure").first.wait_for()
-    asked = Asked({"key": id_of("mnist")}, {"first": 1, "second": 2})
-    found = pair_spectrum(ServedFolder(folder), asked).pairs
+    found = pair_spectrum(ServedFolder(folder), id_of("mnist"), 1, 2).pairs
     largest = {}
     for first, second in ((1, 2), (2, 1)):
         for name, value in (("クラス", first), ("比べる相手", second)):
@@ -244,7 +241,7 @@ def test_modules_become_one_script() -> None:
 
 
 def test_a_view_asks_for_what_the_file_holds() -> None:
-    assert held_key("/models/{key}", Asked({"key": "1a"}, {"b": 2, "a": "x y"})) == (
+    assert held_key("/models/{key}", {"key": "1a", "b": 2, "a": "x y"}) == (
         '/models/1a?[["a","x y"],["b","2"]]'
     )
 

@@ -142,10 +142,15 @@ def test_verdicts_are_those_of_the_history_that_lies_there(
 
 def test_a_page_knows_whether_it_is_of_today(served: ServedFolder, folder: Path) -> None:
     key, other = id_of("mnist"), id_of("prod/second")
-    seen = [{name: served.state(name).digest for name in ("", key, other)}]
+
+    def digests() -> dict[str, str]:
+        models = {name: served.model_state(name).digest for name in (key, other)}
+        return {"": served.state().digest, **models}
+
+    seen = [digests()]
 
     def changed() -> set[str]:
-        seen.append({name: served.state(name).digest for name in ("", key, other)})
+        seen.append(digests())
         return {name for name in seen[-1] if seen[-1][name] != seen[-2][name]}
 
     assert changed() == set()
@@ -158,8 +163,8 @@ def test_a_page_knows_whether_it_is_of_today(served: ServedFolder, folder: Path)
     assert changed() == {other}
     (folder / "prod").rename(folder.parent / "away")
     assert changed() == {"", other}
-    assert not served.state(other).there
-    assert not served.state("0" * 16).there
+    assert not served.model_state(other).there
+    assert not served.model_state("0" * 16).there
     page = served.model(key)
     assert page.digest == seen[-1][key]
     assert served.overview().digest == seen[-1][""]

@@ -1,10 +1,8 @@
 """kill -9 of servers and audits at many points: what was confirmed is there afterwards.
 
-Broken once: with the lock not handed on, with `synchronous` off and the entry answered before it is
-in the file.
+Broken once: with `synchronous` off and the entry answered before it is in the file.
 """
 
-import fcntl
 import json
 import multiprocessing
 import os
@@ -17,7 +15,6 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -29,7 +26,7 @@ import bilens as bl
 import fake_commands
 import tiny
 from bilens.records.explorer import id_of
-from bilens.serve.audit_runs import LIVE, LOCK
+from bilens.serve.audit_runs import LIVE
 from commands import model_folder
 from report_documents import audit_of, failed
 
@@ -144,14 +141,6 @@ def commands(folder: Path) -> list[int]:
     return found
 
 
-def is_free(folder: Path) -> bool:
-    """Whether nobody holds the lock of the audits."""
-    with (folder / LOCK).open("w") as lock, suppress(BlockingIOError):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
-
-
 def test_what_was_confirmed_outlives_every_kill(server: Server, sweep_share: float) -> None:
     rng = random.Random(0)
     over = threading.Event()
@@ -178,7 +167,7 @@ def test_what_was_confirmed_outlives_every_kill(server: Server, sweep_share: flo
         talking.join(SOON)
     assert states <= {"done", "failed"}
     end = time.monotonic() + SOON
-    while not is_free(server.folder):  # an audit whose server was killed comes to its end
+    while commands(server.folder):  # an audit whose server was killed ends with it
         assert time.monotonic() < end
         time.sleep(0.1)
     history = bl.History(server.folder)
@@ -189,11 +178,9 @@ def test_what_was_confirmed_outlives_every_kill(server: Server, sweep_share: flo
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     for audit in history.audits():
         assert history.document(audit.number)["kind"] == "audit"
-    for line, after in pairwise((server.folder / "ran.txt").read_text().splitlines()):
-        assert (line, after) != ("end mnist", "end mnist")  # one at a time, whoever was killed
 
 
-def test_two_servers_of_one_folder_audit_one_after_the_other(server: Server) -> None:
+def test_two_servers_of_one_folder_lose_nothing(server: Server) -> None:
     other = Server(server.folder, server.python)
     other.start()
     try:
@@ -208,8 +195,6 @@ def test_two_servers_of_one_folder_audit_one_after_the_other(server: Server) -> 
         for thread in talking:
             thread.join(SOON)
         assert reports == {"/audits/2", "/audits/3"}
-        ran = (server.folder / "ran.txt").read_text().splitlines()
-        assert ran == ["start mnist", "end mnist"] * 2
         assert not {*server.confirmed} & {*other.confirmed}
         entries = {one.number: one.text for one in bl.History(server.folder).entries()}
         assert server.confirmed | other.confirmed == entries

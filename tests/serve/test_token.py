@@ -62,7 +62,7 @@ def test_a_script_starts_and_cancels_by_the_token_alone(
         assert post(authorization=bearer) == 400  # it is being audited
         assert client.get(here).json()["state"] == "waiting"
         assert post(f"{here}/cancel", authorization=bearer) == 200
-        assert client.get(here).json()["state"] == "ending"
+        assert client.get(here).json()["state"] == "cancelled"
         assert post(f"/api/v1/models/{id_of('gone')}/audit", authorization=bearer) == 404
         schemes = client.get("/api/v1/openapi.json").json()["components"]["securitySchemes"]
         assert schemes["script"]["scheme"] == "bearer"

@@ -21,7 +21,7 @@ def test_a_driver_that_is_killed_or_interrupted_is_followed_by_another_one(
     sweep_faults.planted(swept.folder, slow=0.2)
     driver = swept.command("--workers", "1")
     until(lambda: swept.results() >= 2)
-    with pytest.raises(UsageError, match="is being filled by another `bilens sweep`"):
+    with pytest.raises(UsageError, match="is being written by another process"):
         swept.sweep("local")
     sweep_faults.planted(swept.folder, slow=60)
     time.sleep(0.5)  # the worker is at a row that takes a minute

@@ -14,7 +14,7 @@ from bilens.sweep import output
 from bilens.sweep.output import LEASE, Output
 
 PLACES = ("folder", "memory://sweep-output")
-TAKEN = "is being filled by another `bilens sweep`"
+TAKEN = "is being written by another"
 
 
 @pytest.fixture(params=PLACES)
@@ -79,7 +79,7 @@ def test_of_two_that_come_at_once_one_goes_on(monkeypatch: pytest.MonkeyPatch) -
 
 def test_what_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DiskError, match="cannot be written"), Output(f"{tmp_path}/file/x").driven():
+    with pytest.raises(FileError, match="cannot be written"), Output(f"{tmp_path}/file/x").driven():
         pass
     with pytest.raises(UsageError, match="cannot be written to: Protocol not known"):
         Output("nowhere://bucket")

@@ -2,7 +2,9 @@
 
 import hashlib
 import os
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from bilens.records.base import Count, Document, Record
 from bilens.records.common import Finding, JudgedCondition
@@ -14,6 +16,9 @@ RunState = Literal[
 # Why the explorer does not run a command, and why it ended one; sentences are `explorer.why.…`.
 Refused = Literal["none", "command", "option", "start", "gone", "outside", "many", "unreadable"]
 Failed = Literal["", "late", "unstarted"]
+
+
+Key = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]  # of a model or a report, in addresses
 
 
 def id_of(name: str) -> str:
@@ -59,8 +64,12 @@ class Overview(Document, frozen=True, kw_only=True):
     digest: str  # other where a model, a report, an audit or an entry is
 
 
+class Nothing(Record, frozen=True, forbid_unknown_fields=True):
+    """An empty object, which is sent where a click says all."""
+
+
 class AuditRun(Document, frozen=True, kw_only=True):
-    """How it stands with auditing a model again: whether that may be, and how it goes or went."""
+    """The repeated audit of a model: whether it may be started, and how it goes or went."""
 
     kind: Literal["audit_run"] = "audit_run"
     state: RunState  # "ready": it may be started; "refused": it may not; "ending": asked to end
@@ -88,7 +97,7 @@ class ModelPage(Document, frozen=True, kw_only=True):
     conditions: tuple[JudgedCondition, ...] = ()  # of the last audit, those that failed
     reports: tuple[ReportRow, ...] = ()  # that lie in its folder
     views: tuple[str, ...] = ()  # that it can be looked at in; none of an autoencoder
-    run: AuditRun | None = None  # of auditing it again; null where it was never audited, or is gone
+    run: AuditRun | None = None  # of auditing it again; null where it is gone
 
 
 class State(Document, frozen=True, kw_only=True):

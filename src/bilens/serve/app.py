@@ -20,8 +20,8 @@ from bilens.report.summary import render_summary
 from bilens.report.text import LANGUAGES
 from bilens.serve import endpoints
 from bilens.serve.compare_page import compare_page
-from bilens.serve.comparison import COMPARE, comparison
-from bilens.serve.endpoint import API, KEY, Asked, Endpoint, openapi
+from bilens.serve.comparison import comparison
+from bilens.serve.endpoint import API, PATHS, Arguments, Endpoint, openapi, query_of, read_query
 from bilens.serve.folder import ServedFolder
 from bilens.serve.guard import POLICY, Guard
 from bilens.serve.inside import MissingError, without_paths
@@ -51,12 +51,18 @@ PREFERRED = re.compile(r"\b([A-Za-z]{2})\b[\w-]*\s*(?:;\s*q=([01](?:\.\d{0,3})?)
 Answer = Callable[[Request], Awaitable[Response]]
 
 
-class Page(NamedTuple):
+class ExplorerPage(NamedTuple):
     """A page of the explorer: what is found for it, what draws that, and what it may load."""
 
-    find: Callable[[ServedFolder, Asked], Any]
+    find: Callable[..., Any]  # takes the folder, and what path and query say
     draw: Callable[[Any, str, str], str]  # found, language, and the secret of its forms
     policy: str = POLICY
+
+    def with_arguments(
+        self, served: ServedFolder, path: Arguments, query: Mapping[str, str]
+    ) -> Callable[[], Any]:
+        wanted = (one for one in query_of(self.find) if one.name not in path)
+        return partial(self.find, served, **path, **read_query(wanted, query))
 
 
 def build_app(
@@ -64,10 +70,10 @@ def build_app(
 ) -> Guard:
     """Return the explorer of a folder as an ASGI application; hosts and token are `Guard`'s."""
 
-    def as_page(page: Page) -> Answer:
+    def as_page(page: ExplorerPage) -> Answer:
         async def answer(request: Request) -> Response:
-            asked = Asked(request.path_params, request.query_params)
-            found = await run_sync(page.find, served, asked)
+            find = page.with_arguments(served, request.path_params, request.query_params)
+            found = await run_sync(find)
             secret = str(request.scope["bilens_secret"])
             text = await run_sync(page.draw, found, lang_of(request), secret)
             return HTMLResponse(text, headers={"content-security-policy": page.policy})
@@ -77,10 +83,10 @@ def build_app(
     def as_json(endpoint: Endpoint) -> Answer:
         async def answer(request: Request) -> Response:
             body = await request.body()
-            if not re.fullmatch(KEY["pattern"], request.path_params.get("key", NO_KEY)):
+            if not re.fullmatch(PATHS["key"]["pattern"], request.path_params.get("key", NO_KEY)):
                 raise HTTPException(404)
-            asked = endpoint.asked(request.path_params, request.query_params, body)
-            found = await run_sync(endpoint.find, served, asked)
+            given = endpoint.arguments(request.path_params, request.query_params, body)
+            found = await run_sync(partial(endpoint.find, served, **given))
             return JSONResponse(displayable(to_json(found)), 201 if endpoint.adds else 200)
 
         return answer
@@ -113,7 +119,7 @@ def build_app(
     handlers = dict.fromkeys((HTTPException, *REFUSED, Exception), failed)
     app = Starlette(routes=routes, exception_handlers=handlers)
     slow = [(one.address, one.slow) for one in endpoints.ENDPOINTS if one.slow]
-    slow.append((re.compile("/compare"), COMPARE.slow))
+    slow.append((re.compile("/compare"), "background"))
 
     def refused(request: Request, status: int, told: str) -> str:
         return failure_page(status, told, lang_of(request))
@@ -121,37 +127,32 @@ def build_app(
     return Guard(app, hosts, token, needed, served.runs.close, refused, slow)
 
 
-def overview(served: ServedFolder, asked: Asked) -> Callable[[str, str], str]:
-    found = served.overview(asked.query.get("watch", ""))
-    return partial(overview_page, found, every="all" in asked.query)
+def overview(
+    served: ServedFolder, watch: str = "", every: str | None = None
+) -> Callable[[str, str], str]:
+    return partial(overview_page, served.overview(watch), every=every is not None)
 
 
 def as_report(found: SavedReport[Any], lang: str, _secret: str) -> str:
     return found.to_html(lang=lang)
 
 
-PAGES: Mapping[str, Page] = {
-    "/": Page(overview, lambda draw, lang, secret: draw(lang, secret)),
-    "/models/{key}": Page(endpoints.model, model_page),
+PAGES: Mapping[str, ExplorerPage] = {
+    "/": ExplorerPage(overview, lambda draw, lang, secret: draw(lang, secret)),
+    "/models/{key}": ExplorerPage(ServedFolder.model, model_page),
     **{
-        f"/models/{{key}}/{view}": Page(endpoints.model, partial(view_page, view=view))
+        f"/models/{{key}}/{view}": ExplorerPage(ServedFolder.model, partial(view_page, view=view))
         for view in MODEL_VIEWS
     },
-    "/reports/{key}/circuits": Page(trace_page, circuits_page),
-    "/models/{key}/summary": Page(
-        lambda served, asked: served.last_audit(asked.path["key"]),
+    "/reports/{key}/circuits": ExplorerPage(trace_page, circuits_page),
+    "/models/{key}/summary": ExplorerPage(
+        ServedFolder.last_audit,
         lambda found, lang, _secret: render_summary(found[1].record, found[0], lang),
         REPORT_POLICY,
     ),
-    "/reports/{key}": Page(
-        lambda served, asked: served.report(asked.path["key"]), as_report, REPORT_POLICY
-    ),
-    "/audits/{number:int}": Page(
-        lambda served, asked: served.audit(asked.path["number"]), as_report, REPORT_POLICY
-    ),
-    "/compare": Page(
-        lambda served, asked: comparison(served, COMPARE.asked({}, asked.query)), compare_page
-    ),
+    "/reports/{key}": ExplorerPage(ServedFolder.report, as_report, REPORT_POLICY),
+    "/audits/{number:int}": ExplorerPage(ServedFolder.audit, as_report, REPORT_POLICY),
+    "/compare": ExplorerPage(comparison, compare_page),
 }
 
 
@@ -163,7 +164,7 @@ def draw_page(served: ServedFolder, path: str, query: Mapping[str, str], lang: s
             named = {
                 name: convertors[name].convert(text) for name, text in match.groupdict().items()
             }
-            return page.draw(page.find(served, Asked(named, query)), lang, "")
+            return page.draw(page.with_arguments(served, named, query)(), lang, "")
     return ""
 
 

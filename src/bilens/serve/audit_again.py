@@ -4,17 +4,12 @@ from collections.abc import Iterator
 
 from markupsafe import Markup
 
-from bilens.records.base import Record
 from bilens.records.explorer import AuditRun, ModelPage
 from bilens.report.markup import element, quiet
 from bilens.report.text import Catalogue, whole
 from bilens.serve.audit_runs import LIVE
-from bilens.serve.endpoint import Asked, Endpoint
+from bilens.serve.endpoint import Endpoint
 from bilens.serve.folder import ServedFolder
-
-
-class Nothing(Record, frozen=True, forbid_unknown_fields=True):
-    """An empty object."""
 
 
 def audit_again(t: Catalogue, found: ModelPage) -> Markup:
@@ -23,7 +18,7 @@ def audit_again(t: Catalogue, found: ModelPage) -> Markup:
     Where the explorer may not run it, the page says why; the line to copy stands above.
     """
     run = found.run
-    if run is None or not found.writable:
+    if run is None or run.why == "none" or not found.writable:
         return Markup()
     if run.state == "refused":
         why = t(f"explorer.why.{run.why}", about=run.about)
@@ -68,25 +63,8 @@ def state(t: Catalogue, run: AuditRun) -> str:
     return t("explorer.state.because", state=said, why=t(why, code=abs(run.code)))
 
 
-def find_run(served: ServedFolder, asked: Asked) -> AuditRun:
-    """How it stands with auditing a model again."""
-    return served.audit_run(asked.path["key"])
-
-
-def start(served: ServedFolder, asked: Asked) -> AuditRun:
-    """Audit a model again: the command of its last audit, with its data and options."""
-    return served.audit_again(asked.path["key"])
-
-
-def cancel(served: ServedFolder, asked: Asked) -> AuditRun:
-    """End the audit of a model that was started."""
-    key = asked.path["key"]
-    served.runs.cancel(key)
-    return served.audit_run(key)
-
-
 ENDPOINTS = (
-    Endpoint("/models/{key}/audit", find_run),
-    Endpoint("/models/{key}/audit", start, body=Nothing, adds=True),
-    Endpoint("/models/{key}/audit/cancel", cancel, body=Nothing),
+    Endpoint("/models/{key}/audit", ServedFolder.audit_run),
+    Endpoint("/models/{key}/audit", ServedFolder.audit_again, adds=True),
+    Endpoint("/models/{key}/audit/cancel", ServedFolder.cancel_audit),
 )

@@ -1,38 +1,31 @@
 """Audits that are run again: one at a time, each a command line in a process of its own.
 
-The lock file of the folder is handed to that process. So of all explorers of a folder one audits
-at a time, and whoever is killed, no second audit begins while one lives. An audit ends with the
-explorer that started it; the history has it whole or not at all.
+An audit ends with the explorer that started it; the history has it whole or not at all.
 """
 
-import fcntl
 import os
 import re
 import signal
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from threading import Event, Lock, RLock
-from typing import IO
+from threading import Lock, Timer
+from typing import Literal
+
+from msgspec.structs import replace
 
 from bilens.base.errors import UsageError
 from bilens.records.base import LOST, UNPRINTABLE
-from bilens.records.explorer import AuditRun, Failed, Refused, RunState
+from bilens.records.explorer import AuditRun
 from bilens.serve.inside import without_paths
 from bilens.serve.recorded_command import RefusedError, RepeatedCommand
 
-LOCK = ".bilens-audit.lock"
 LIMIT = 6 * 3600.0  # seconds that an audit may take
-GRACE = 5.0  # seconds to let go in, after which a process is killed
-PAUSE = 0.1  # seconds between two looks at a process
 NICE = 10
-TAIL = 4096  # bytes of what a command wrote last
+LONGEST = 4096  # letters of a line that are read at once
 FAILED = 1  # exit code of an audit by a condition
 RECORDED = re.compile(r"Recorded as audit (\d+) of ")
 STEPS = re.compile(r".*: (\d{1,18})/(\d{1,18})")  # of a line on the way
@@ -40,76 +33,52 @@ LIVE = ("waiting", "running", "ending")
 ENVIRONMENT = {"COLUMNS": "120", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}  # no network for a click
 
 
-@dataclass(eq=False)
-class Run:
+class StartedAudit:
     """One audit, from the request to its end."""
 
-    folder: Path
-    command: RepeatedCommand
-    said: IO[bytes] = field(default_factory=tempfile.TemporaryFile)  # on stderr, until it ends
-    last: str = ""  # the last line of that, then
-    reading: RLock = field(default_factory=RLock)
-    stopped: Event = field(default_factory=Event)
-    state: RunState = "waiting"
-    why: Failed | Refused = ""
-    about: str = ""
-    code: int | None = None
-    report: str | None = None
-
-    @property
-    def is_live(self) -> bool:
-        return self.state in LIVE
+    def __init__(self, folder: Path, command: RepeatedCommand) -> None:
+        self.folder, self.command = folder, command
+        self._now, self._line = AuditRun(state="waiting"), ""
+        self._process: subprocess.Popen[str] | None = None
+        self._stopped: Literal["", "cancelled", "late"] = ""
+        self._changing = Lock()
 
     def describe(self) -> AuditRun:
-        """Return the run as it is now, with the last line that its command wrote."""
-        line = "" if self.state == "done" else self.last_line()
-        steps = STEPS.fullmatch(line) if self.is_live else None
+        """Return how the audit is now, with the last line that its command wrote."""
+        now, line = self._now, self._line
+        if now.state != "running":
+            return now
+        steps = STEPS.fullmatch(line)
         done, total = (int(steps[1]), int(steps[2])) if steps else (0, 0)
-        return AuditRun(
-            state="ending" if self.is_live and self.stopped.is_set() else self.state,
-            why=self.why,
-            about=self.about,
-            said=line.removeprefix("error: "),
-            code=self.code,
-            report=self.report,
-            done=min(done, total),
-            total=total,
-        )
+        state = "ending" if self._stopped else now.state
+        return replace(now, state=state, said=line, done=min(done, total), total=total)
 
-    def last_line(self) -> str:
-        """Return the last line that the command wrote, without paths of the machine."""
-        with self.reading:
-            if self.said.closed:
-                return self.last
-            size = os.fstat(self.said.fileno()).st_size
-            # which leaves alone the place at which the command writes on
-            found = os.pread(self.said.fileno(), TAIL, max(size - TAIL, 0))
-        lines = without_paths(found.decode("utf-8", "replace"), self.folder).splitlines()
-        return UNPRINTABLE.sub(LOST, next(filter(None, map(str.rstrip, reversed(lines))), ""))
-
-    def do(self) -> None:
-        """Wait for the folder, run the command, and keep how it ended."""
+    def run(self) -> None:
+        """Run the command, unless it was cancelled meanwhile, and keep how it ended."""
         try:
-            with locked(self.folder, self.stopped) as lock:
-                if lock is not None:
-                    self.command.check_files(self.folder)
-                    self.state = "running"
-                    self.code = self.wait_for(self.start(lock))
+            self.command.check_files(self.folder)
+            with self._changing:
+                if self._now.state != "waiting":
+                    return
+                self._process = process = self._start()
+                self._now = AuditRun(state="running")
         except RefusedError as error:
-            self.why, self.about = error.why, error.about
+            self._now = AuditRun(state="failed", why=error.why, about=error.about)
+            return
         except OSError as error:
-            self.why, self.about = "unstarted", str(error.strerror)
-        finally:
-            with self.reading:
-                self.last = self.last_line()
-                self.said.close()
-            recorded = RECORDED.match(self.last)
-            if recorded and self.code in (0, FAILED):
-                self.why, self.report, self.state = "", f"/audits/{recorded[1]}", "done"
-            else:
-                self.state = "cancelled" if self.stopped.is_set() and not self.why else "failed"
+            self._now = AuditRun(state="failed", why="unstarted", about=str(error.strerror))
+            return
+        timer = Timer(LIMIT, self.stop, ["late"])
+        timer.start()
+        with process:
+            assert process.stderr is not None, "it is a pipe"
+            for line in iter(partial(process.stderr.readline, LONGEST), ""):
+                told = without_paths(line.strip(), self.folder).removeprefix("error: ")
+                self._line = UNPRINTABLE.sub(LOST, told) or self._line
+        timer.cancel()
+        self._now = self._ended(process.returncode)
 
-    def start(self, lock: int) -> subprocess.Popen[bytes]:
+    def _start(self) -> subprocess.Popen[str]:
         """Start the command in a session of its own, which no Ctrl-C of the explorer reaches."""
         # -P: what lies in the folder must never be imported
         line = [sys.executable, "-P", "-m", "bilens", *self.command.arguments]
@@ -118,8 +87,9 @@ class Run:
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=self.said,
-            pass_fds=(lock,),
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
             start_new_session=True,
             env=os.environ | ENVIRONMENT,
         )
@@ -127,21 +97,23 @@ class Run:
             os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
         return process
 
-    def wait_for(self, process: subprocess.Popen[bytes]) -> int:
-        """Return the exit code; a process that takes too long or is not wanted is ended."""
-        late = time.monotonic() + LIMIT
-        while process.poll() is None:
-            if time.monotonic() > late:
-                self.why, self.about = "late", f"{LIMIT / 3600:g}"
-                break
-            if self.stopped.wait(PAUSE):
-                break
-        for ending in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
-                if process.returncode is None:
-                    os.killpg(process.pid, ending)
-                return process.wait(GRACE)
-        return process.wait()
+    def _ended(self, code: int) -> AuditRun:
+        recorded = RECORDED.match(self._line)
+        if recorded and code in (0, FAILED):
+            return AuditRun(state="done", code=code, report=f"/audits/{recorded[1]}")
+        found = AuditRun(state="failed", said=self._line, code=code)
+        if self._stopped == "late":
+            return replace(found, why="late", about=f"{LIMIT / 3600:g}")
+        return replace(found, state="cancelled") if self._stopped else found
+
+    def stop(self, why: Literal["cancelled", "late"] = "cancelled") -> None:
+        """End the audit at once: it writes in one step, so nothing of it is half there."""
+        with self._changing:
+            if self._now.state == "waiting":
+                self._now = AuditRun(state="cancelled")
+            elif self._process is not None and self._process.poll() is None:
+                self._stopped = why
+                os.killpg(self._process.pid, signal.SIGKILL)
 
 
 class AuditRuns:
@@ -149,7 +121,7 @@ class AuditRuns:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._runs: dict[str, Run] = {}  # by the id of a model
+        self._runs: dict[str, StartedAudit] = {}  # by the id of a model
         self._changing = Lock()
         self._worker = ThreadPoolExecutor(1, "audit")
 
@@ -162,40 +134,24 @@ class AuditRuns:
         """
         command.check_files(self.folder)
         with self._changing:
-            before = self._runs.get(key)
-            if before is not None and before.is_live:
+            before = self.describe(key)
+            if before is not None and before.state in LIVE:
                 raise UsageError("the model is being audited: wait for the end, or cancel it.")
-            self._runs[key] = run = Run(self.folder, command)
-            self._worker.submit(run.do)
-        return run.describe()
+            self._runs[key] = started = StartedAudit(self.folder, command)
+            self._worker.submit(started.run)
+        return started.describe()
 
     def cancel(self, key: str) -> AuditRun | None:
         """End the audit of a model; one that has ended stays as it is."""
         if key in self._runs:
-            self._runs[key].stopped.set()
+            self._runs[key].stop()
         return self.describe(key)
 
     def describe(self, key: str) -> AuditRun | None:
         """Return how the last audit of a model goes; None where none was asked for."""
-        run = self._runs.get(key)
-        return None if run is None else run.describe()
+        return self._runs[key].describe() if key in self._runs else None
 
     def close(self) -> None:
         """End all audits, so that the explorer can stop."""
-        for run in [*self._runs.values()]:
-            run.stopped.set()
-
-
-@contextmanager
-def locked(folder: Path, stopped: Event) -> Iterator[int | None]:
-    """Wait for the lock of a folder, and give it to be handed on; None where that was stopped."""
-    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-    try:
-        while not stopped.is_set():
-            with suppress(BlockingIOError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            stopped.wait(PAUSE)
-        yield None if stopped.is_set() else lock
-    finally:
-        os.close(lock)
+        for one in reversed([*self._runs.values()]):  # those that wait do not begin meanwhile
+            one.stop()

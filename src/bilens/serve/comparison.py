@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
+from typing import Annotated
 
-from msgspec import structs
+from msgspec import Meta, structs
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigenvector_matching import EigenvectorMatch, Group, match_eigenvectors
@@ -28,42 +29,42 @@ from bilens.records.comparison import (
     MatchedSide,
     VectorPair,
 )
-from bilens.records.explorer import ModelPage
+from bilens.records.explorer import Key, ModelPage
 from bilens.records.history import Measured, PastAudit
 from bilens.records.layer_audit import Difference, LayerDifference
-from bilens.serve.endpoint import KEY, Asked, Endpoint, Schema
+from bilens.serve.endpoint import Arguments, Endpoint
 from bilens.serve.folder import ServedFolder
 from bilens.serve.inside import without_paths
 from bilens.serve.models import OpenModel
-from bilens.serve.spectra import OUTPUT, Output, held_outputs, viewed_vectors
+from bilens.serve.spectra import LayerName, Output, OutputText, held_outputs, viewed_vectors
 
 LARGEST = 1 << 24  # parameters of a model whose weights a page compares
 WORK = 2_000_000_000  # products in comparing maps: some twenty seconds
 MOST_CLASSES = 20  # whose spectra are beside each other
 MATCHED = 12  # leading eigenvectors
 HELD_MODELS = 4  # whose pairs are compared in a one-file export
-BOTH: Mapping[str, Schema] = {"a": KEY, "b": KEY}
 # layers that are left out, the least R² of those that are compared, and why it is not known
 Changed = tuple[Difference | None, int, float | None, str]
 EARLIER = "the weights of an earlier audit are not kept, only its document"
-AUDITS: Schema = {"type": "string", "pattern": "^([0-9]{1,15},[0-9]{1,15})?$", "default": ""}
+TwoAudits = Annotated[str, Meta(pattern="^([0-9]{1,15},[0-9]{1,15})?$")]
 
 
-def comparison(served: ServedFolder, asked: Asked) -> Comparison:
+def comparison(served: ServedFolder, a: Key, b: Key, audits: TwoAudits = "") -> Comparison:
     """Two models, or two audits of models: rule by rule, and what changed in the weights."""
-    first, second = (served.model(asked.query[side]) for side in "ab")
-    numbers = [int(one) for one in asked.query["audits"].split(",") if one]
-    a, b = map(side, (first, second), numbers or (None, None))
+    first, second = served.model(a), served.model(b)
+    numbers = [int(one) for one in audits.split(",") if one]
+    before, now = map(side, (first, second), numbers or (None, None))
     found: Changed = (None, 0, None, EARLIER)
     if not numbers:
         found = weights(served, first, second)
     difference, left_out, r_squared, why = found
     rules: tuple[ComparedRule, ...] = ()
-    if a.audit is not None and b.audit is not None:
-        rules = compared_rules(a.audit, judged(first, a.audit), b.audit, judged(second, b.audit))
+    if before.audit is not None and now.audit is not None:
+        both = before.audit, judged(first, before.audit), now.audit, judged(second, now.audit)
+        rules = compared_rules(*both)
     return Comparison(
-        a=a,
-        b=b,
+        a=before,
+        b=now,
         rules=rules,
         difference=difference,
         left_out=left_out,
@@ -177,11 +178,13 @@ def fitted(view: LayerView) -> FittedLayer | None:
     return None
 
 
-def eigenvector_pairs(served: ServedFolder, asked: Asked) -> EigenvectorPairs:
+def eigenvector_pairs(
+    served: ServedFolder, a: Key, b: Key, layer: LayerName, output: OutputText = "0"
+) -> EigenvectorPairs:
     """The leading eigenvectors of one output of a layer of two models, matched."""
-    a, b = (Output.asked(served, Asked({"key": asked.query[side]}, asked.query)) for side in "ab")
-    what = "matched", a.opened.name, a.opened.state, a.layer, a.text
-    return b.opened.once(what, lambda: paired(a, b), slow=True)
+    one, other = (Output.named(served, key, layer, output) for key in (a, b))
+    what = "matched", one.opened.name, one.opened.state, one.layer, one.text
+    return other.opened.once(what, lambda: paired(one, other), slow=True)
 
 
 def paired(a: Output, b: Output) -> EigenvectorPairs:
@@ -247,23 +250,15 @@ def held_pairs(served: ServedFolder) -> list[tuple[str, str]]:
     return [*combinations(found, 2)] if len(found) <= HELD_MODELS else []
 
 
-def held_vectors(served: ServedFolder) -> Iterator[Asked]:
-    outputs = [*held_outputs(served)]
+def held_vectors(served: ServedFolder) -> Iterator[Arguments]:
+    outputs = [(one["key"], one["layer"], one["output"]) for one in held_outputs(served)]
     for a, b in held_pairs(served):
-        there = [one.query for one in outputs if one.path["key"] == b]
-        for one in outputs:
-            if one.path["key"] == a and one.query in there:
-                yield Asked({}, {"a": a, "b": b, **one.query})
+        for key, layer, output in outputs:
+            if key == a and (b, layer, output) in outputs:
+                yield {"a": a, "b": b, "layer": layer, "output": output}
 
 
-COMPARE = Endpoint("/compare", comparison, query={**BOTH, "audits": AUDITS}, slow="background")
 ENDPOINTS = (
-    COMPARE,
-    Endpoint(
-        "/compare/eigenvectors",
-        eigenvector_pairs,
-        query={**BOTH, **OUTPUT},
-        held=held_vectors,
-        slow="view",
-    ),
+    Endpoint("/compare", comparison, slow="background"),
+    Endpoint("/compare/eigenvectors", eigenvector_pairs, held=held_vectors, slow="view"),
 )

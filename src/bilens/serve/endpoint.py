@@ -2,25 +2,26 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from inspect import Parameter, signature
 from typing import Any, get_args, get_type_hints
 
 import msgspec
 
 from bilens.base.errors import UsageError
 from bilens.records.base import LARGEST_WHOLE, Record
+from bilens.records.explorer import Key
 from bilens.serve.folder import ServedFolder
 from bilens.serve.guard import HEADER
 from bilens.version import VERSION
 
 API = "/api/v1"
 BEARER = "The token of `bilens serve --token-file FILE`, in place of the page's secret and origin."
-Schema = Mapping[str, Any]
-KEY: Schema = {"type": "string", "pattern": "^[0-9a-f]{16}$"}
-PARAMETERS: Mapping[str, Schema] = {  # of paths
-    "key": KEY,
+PATHS = {  # parameters that stand in paths
+    "key": msgspec.json.schema(Key),
     "number": {"type": "integer", "minimum": 1, "maximum": LARGEST_WHOLE},
 }
+EXPECTED = {"`int`": "a whole number", "`str` matching regex": "a text like"}  # msgspec's words
 
 
 class Failure(Record, frozen=True):
@@ -29,29 +30,21 @@ class Failure(Record, frozen=True):
     error: str  # a sentence
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What stands in the path and, checked, in the query and the body of a request."""
-
-    path: Mapping[str, Any]
-    query: Mapping[str, Any] = field(default_factory=dict)
-    body: Any = None  # of the endpoint's type
-
-
-Find = Callable[[ServedFolder, Asked], Record]
-Held = Callable[[ServedFolder], Iterable[Asked]]
+Arguments = Mapping[str, Any]
+Held = Callable[[ServedFolder], Iterable[Arguments]]
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One address: what is asked for, and what comes."""
+    """One address: what is asked for, and what comes.
+
+    The signature of `find` describes the address: behind the folder it takes by name what stands in
+    the path, then what may stand in the query, and as `body` what is sent.
+    """
 
     path: str  # below `API`
-    find: Find  # its docstring and its return type describe the address
-    body: type[Record] | None = None  # of a POST
-    # integers and texts; `default` or not
-    query: Mapping[str, Schema] = field(default_factory=dict)
-    held: Held | None = None  # paths and queries that a one-file export holds the answers to
+    find: Callable[..., Record]
+    held: Held | None = None  # arguments whose answers a one-file export holds
     slow: str = ""  # the kind of a slow one, of which few are worked on at once
     adds: bool = False  # whether something is kept; else a body is only too long for a query
 
@@ -62,6 +55,20 @@ class Endpoint:
         return get_args(found) or (found,)
 
     @property
+    def body(self) -> type[Record] | None:
+        """The record that is sent; None where nothing is."""
+        return get_type_hints(self.find).get("body")
+
+    @property
+    def in_path(self) -> list[str]:
+        return re.findall(r"{(\w+)}", self.path)
+
+    @property
+    def query(self) -> list[Parameter]:
+        """The parameters that may stand in the query, with their types and defaults."""
+        return [one for one in query_of(self.find) if one.name not in self.in_path]
+
+    @property
     def address(self) -> re.Pattern[str]:
         return re.compile(API + re.sub(r"{\w+}", "[^/]+", self.path))
 
@@ -69,39 +76,48 @@ class Endpoint:
     def method(self) -> str:
         return "GET" if self.body is None else "POST"
 
-    def asked(self, path: Mapping[str, Any], query: Mapping[str, str], body: bytes = b"") -> Asked:
-        """Return a request, checked: UsageError for its query, MsgspecError for its body.
-
-        What it does not say is the default.
-        """
-        values = {name: read_value(name, query.get(name), self.query[name]) for name in self.query}
-        read = None if self.body is None else msgspec.json.decode(body, type=self.body)
-        return Asked(path, values, read)
+    def arguments(self, path: Arguments, query: Mapping[str, str], body: bytes = b"") -> Arguments:
+        """Return a request, checked: UsageError for its query, MsgspecError for its body."""
+        sent = {} if self.body is None else {"body": msgspec.json.decode(body, type=self.body)}
+        return {**path, **read_query(self.query, query), **sent}
 
 
-def every_model(served: ServedFolder) -> Iterable[Asked]:
+def every_model(served: ServedFolder) -> Iterable[Arguments]:
     """Return what a one-file export holds of each model of the folder."""
-    return [Asked({"key": key}) for key in served.found().models]
+    return [{"key": key} for key in served.found().models]
 
 
-def read_value(name: str, text: str | None, schema: Schema) -> Any:
-    """Return one value of a query."""
-    if text is None:
-        if "default" not in schema:
-            raise UsageError(f"the query lacks {name}: ask with ?{name}=… in the address.")
-        return schema["default"]
-    if schema["type"] == "integer":
-        low, high = schema["minimum"], schema["maximum"]
-        if re.fullmatch(r"\d{1,18}", text, re.ASCII) and low <= int(text) <= high:
-            return int(text)
-        raise UsageError(f"{name} is {text!r:.40}; expected a whole number from {low} to {high}.")
-    known = schema.get("enum")
-    fits = len(text) <= schema.get("maxLength", 200) and (known is None or text in known)
-    if not fits or not re.search(schema.get("pattern", ""), text):
-        expected = "a text" if known is None else f"one of {', '.join(known)}"
-        expected += f" like {schema['pattern']}" if "pattern" in schema else ""
-        raise UsageError(f"{name} is {text!r:.40}; expected {expected}.")
-    return text
+def query_of(find: Callable[..., Any]) -> list[Parameter]:
+    """Return the parameters of a function behind the folder, but its body, with their types."""
+    hints = get_type_hints(find, include_extras=True)
+    _, *others = signature(find).parameters.values()
+    return [one.replace(annotation=hints[one.name]) for one in others if one.name != "body"]
+
+
+def read_query(parameters: Iterable[Parameter], query: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of a query; one that it does not say is the default."""
+    found = {}
+    for one in parameters:
+        if one.name in query:
+            found[one.name] = read_value(one.name, query[one.name], one.annotation)
+        elif one.default is Parameter.empty:
+            raise UsageError(f"the query lacks {one.name}: ask with ?{one.name}=… in the address.")
+    return found
+
+
+def read_value(name: str, text: str, kind: Any) -> Any:
+    try:
+        return msgspec.convert(text, kind, strict=False)
+    except msgspec.ValidationError as error:
+        wanted = str(error).removeprefix("Expected ")
+        for word, plain in EXPECTED.items():
+            wanted = wanted.replace(word, plain)
+        raise UsageError(f"{name} is {text!r:.40}; expected {wanted}.") from None
+
+
+def schema_of(parameter: Parameter) -> dict[str, Any]:
+    found = msgspec.json.schema(parameter.annotation)
+    return found if parameter.default is Parameter.empty else found | {"default": parameter.default}
 
 
 def openapi(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
@@ -121,12 +137,16 @@ def openapi(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
             "responses": responses(one, known),
         }
         operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": schema}
-            for name, schema in PARAMETERS.items()
-            if f"{{{name}}}" in one.path
+            {"name": name, "in": "path", "required": True, "schema": PATHS[name]}
+            for name in one.in_path
         ] + [
-            {"name": name, "in": "query", "required": "default" not in schema, "schema": schema}
-            for name, schema in one.query.items()
+            {
+                "name": each.name,
+                "in": "query",
+                "required": each.default is Parameter.empty,
+                "schema": schema_of(each),
+            }
+            for each in one.query
         ]
         if one.body is not None:
             operation["requestBody"] = {"required": True, "content": content(known[one.body])}

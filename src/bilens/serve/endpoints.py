@@ -1,14 +1,10 @@
 """The explorer's JSON: one table, which is also its OpenAPI document."""
 
-from msgspec import structs
-
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
-from bilens.records.base import Count, Record
 from bilens.records.conversion import Conversion
-from bilens.records.explorer import ModelPage, Overview, State
+from bilens.records.explorer import Key
 from bilens.records.guarantees import Certificate
-from bilens.records.history import Action, Entry
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace
@@ -16,84 +12,41 @@ from bilens.serve import (
     audit_again,
     comparison,
     interactions,
+    people,
     playground,
     spectra,
     texts,
     traces,
 )
-from bilens.serve.endpoint import Asked, Endpoint
+from bilens.serve.endpoint import Endpoint
 from bilens.serve.folder import ServedFolder
-from bilens.serve.subjects import check_subject
 
 Audited = Audit | LayerAudit | TableAudit
 Reported = Audited | Certificate | Attack | Conversion | Trace
 
 
-class NewEntry(Record, frozen=True, forbid_unknown_fields=True):
-    """What is sent to say something of a model; the fields are those of an `Entry`."""
-
-    action: Action
-    subject: str
-    text: str
-    author: str
-    until: str | None = None
-    after: Count | None = None  # last entry on the subject that its author has read
-
-
-def add_entry(served: ServedFolder, asked: Asked) -> Entry:
-    """Add a label, a note, or that a finding is accepted, rejected or open again."""
-    found, body = served.model(asked.path["key"]), asked.body
-    check_subject(served, found, body.action, body.subject)
-    return served.history.say(model=found.model.name, **structs.asdict(body))
-
-
-def overview(served: ServedFolder, asked: Asked) -> Overview:
-    """All models and reports that were found in the folder."""
-    return served.overview(asked.query["watch"])
-
-
-def state(served: ServedFolder, _asked: Asked) -> State:
-    """Whether the folder is what it was: its digest changes with models, reports and history."""
-    return served.state()
-
-
-def model_state(served: ServedFolder, asked: Asked) -> State:
-    """Whether a model is what it was: its files, its audits and what was said of it."""
-    return served.state(asked.path["key"])
-
-
-def model(served: ServedFolder, asked: Asked) -> ModelPage:
-    """One model: its audits, and what people said of it."""
-    return served.model(asked.path["key"])
-
-
-def audit(served: ServedFolder, asked: Asked) -> Audited:
+def audit(served: ServedFolder, number: int) -> Audited:
     """The document of an audit of the history."""
-    record: Audited = served.audit(asked.path["number"]).record
+    record: Audited = served.audit(number).record
     return record
 
 
-def report(served: ServedFolder, asked: Asked) -> Reported:
+def report(served: ServedFolder, key: Key) -> Reported:
     """A report that lies in the folder."""
-    record: Reported = served.report(asked.path["key"]).record
+    record: Reported = served.report(key).record
     return record
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (
-    Endpoint(
-        "/overview",
-        overview,
-        query={"watch": {"type": "string", "default": "", "maxLength": 40}},
-        held=lambda _served: [Asked({})],
-    ),
-    Endpoint("/state", state),
-    Endpoint("/models/{key}/state", model_state),
+    Endpoint("/overview", ServedFolder.overview, held=lambda _served: [{}]),
+    Endpoint("/state", ServedFolder.state),
+    Endpoint("/models/{key}/state", ServedFolder.model_state),
     Endpoint(
         "/models/{key}",
-        model,
-        held=lambda served: (Asked({"key": row.id}) for row in served.overview().models),
+        ServedFolder.model,
+        held=lambda served: ({"key": row.id} for row in served.overview().models),
     ),
-    Endpoint("/models/{key}/entries", add_entry, body=NewEntry, adds=True),
+    *people.ENDPOINTS,
     Endpoint("/audits/{number}", audit),
     Endpoint("/reports/{key}", report),
     *spectra.ENDPOINTS,

@@ -28,7 +28,7 @@ from bilens.report.markup import quiet
 from bilens.report.text import LANGUAGES, load_catalogue, whole
 from bilens.serve.app import draw_page
 from bilens.serve.comparison import held_pairs
-from bilens.serve.endpoint import Asked, Endpoint
+from bilens.serve.endpoint import Arguments, Endpoint
 from bilens.serve.endpoints import ENDPOINTS
 from bilens.serve.folder import ServedFolder
 from bilens.serve.inside import without_paths
@@ -210,11 +210,11 @@ def data(served: ServedFolder, there: dict[str, int], room: int, report: Report)
     wanted = []
     for one in ENDPOINTS:
         for asked in () if one.held is None else one.held(served):
-            model = asked.path.get("key", "")
+            model = asked.get("key", "")
             at = there.get(model, -1 if one.path == "/overview" else len(there))
             if one.path.startswith("/models/") and model not in there:
                 continue
-            layer = texts(asked).get("layer", ""), asked.query.get("output", "")
+            layer = asked.get("layer", ""), asked.get("output", "")
             wanted.append(((at, *layer, KINDS.get(one.path, 0)), one, asked))
     wanted.sort(key=lambda each: each[0])
     for done, ((at, *_), one, asked) in enumerate(wanted):
@@ -227,10 +227,10 @@ def data(served: ServedFolder, there: dict[str, int], room: int, report: Report)
     report("computing", len(wanted), len(wanted))
 
 
-def found_text(served: ServedFolder, one: Endpoint, asked: Asked) -> str:
+def found_text(served: ServedFolder, one: Endpoint, asked: Arguments) -> str:
     """Return the answer of an endpoint as JSON; numbers that are only drawn are shorter."""
     try:
-        found = one.find(served, one.asked(asked.path, texts(asked)))
+        found = one.find(served, **asked)
     except BilensError as error:
         told = displayable(without_paths(str(error), served.folder))
         return json.dumps({"error": told})
@@ -248,15 +248,12 @@ def above(bound: float) -> float:
     return float(f"{bound * (1 + 10 ** (1 - DIGITS)):.{DIGITS}g}")
 
 
-def texts(asked: Asked) -> dict[str, str]:
-    return {name: str(value) for name, value in sorted(asked.query.items())}
-
-
-def held_key(path: str, asked: Asked) -> str:
-    """Return what the page's script asks for, whatever the order of a query."""
-    pairs = [*map(list, texts(asked).items())]
+def held_key(path: str, asked: Arguments) -> str:
+    """Return the address by which the page's script asks, whatever the order of a query."""
+    named = sorted((name, value) for name, value in asked.items() if f"{{{name}}}" not in path)
+    pairs = [[name, str(value)] for name, value in named]
     query = json.dumps(pairs, ensure_ascii=False, separators=(",", ":"))
-    return f"{path.format(**asked.path)}?{query}"
+    return f"{path.format(**asked)}?{query}"
 
 
 def packed(text: str) -> str:

@@ -9,7 +9,9 @@ from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from msgspec import Meta
 
 from bilens.api.history import History
 from bilens.api.provenance import BESIDE
@@ -19,15 +21,22 @@ from bilens.data.tokenizer import FILE_NAME as TOKENIZER
 from bilens.findings.rules.judgements import JUDGED, RULE
 from bilens.records.base import displayable
 from bilens.records.common import Finding, JudgedCondition
-from bilens.records.explorer import AuditRun, ModelPage, Overview, State, id_of
+from bilens.records.explorer import (
+    AuditRun,
+    Key,
+    ModelPage,
+    Nothing,
+    Overview,
+    State,
+    id_of,
+)
 from bilens.records.history import PastAudit, People
 from bilens.report.reports import SavedReport, VerdictReport
 from bilens.report.text import load_catalogue
 from bilens.serve.audit_runs import AuditRuns
 from bilens.serve.inside import ADAPTER, MissingError, opened, state_of, there, told
 from bilens.serve.models import OpenModel, OpenModels
-from bilens.serve.overview import digest, digest_of, overview_of, reports_of, row_of
-from bilens.serve.past import Past
+from bilens.serve.overview import Past, digest, digest_of, overview_of, reports_of, row_of
 from bilens.serve.recorded_command import RefusedError, RepeatedCommand, repeat_command
 from bilens.serve.walk import KINDS, START, Found, walk
 
@@ -80,8 +89,8 @@ class ServedFolder:
             self._past = self._past.read_on(self.history)
             return self._past
 
-    def overview(self, watch: str = "") -> Overview:
-        """Return all models, the worst first, with the numbers of a rule to watch; all reports."""
+    def overview(self, watch: Annotated[str, Meta(max_length=40)] = "") -> Overview:
+        """All models, the worst first, with the numbers of a rule to watch; and all reports."""
         found, past = self.found(), self.past()
         changed = self._changed(found, past)
         with self._drawing:  # it is made once, for all who ask
@@ -112,7 +121,8 @@ class ServedFolder:
             self._hashes[state] = file_sha256(file)
         return self._hashes[state]
 
-    def model(self, key: str) -> ModelPage:
+    def model(self, key: Key) -> ModelPage:
+        """One model: its audits, and what people said of it."""
         found, past = self.found(), self.past()
         path = found.models.get(key)
         names = past.audits if path is None else [found.names[key]]
@@ -141,7 +151,7 @@ class ServedFolder:
             ),
             writable=self.history.writable,
             digest=self._digest(key, name, found, past),
-            run=None if path is None or self._exporting else self.audit_run(key, past),
+            run=None if path is None or self._exporting else self._audit_run(key, past),
         )
 
     def _judged(self, audit: PastAudit) -> Judged:
@@ -154,12 +164,14 @@ class ServedFolder:
             self._verdicts[audit] = record.verdict, record.conditions or ()
         return self._verdicts[audit]
 
-    def state(self, key: str = "") -> State:
-        """Return by what a page of the folder, or of a model, knows whether it is of today."""
-        if not key:
-            found, past = self.found(), self.past()
-            digest = digest_of(found, past, day(), self._changed(found, past))
-            return State(digest=digest, there=True)
+    def state(self) -> State:
+        """Whether the folder is what it was: models, reports, history and day make its digest."""
+        found, past = self.found(), self.past()
+        digest = digest_of(found, past, day(), self._changed(found, past))
+        return State(digest=digest, there=True)
+
+    def model_state(self, key: Key) -> State:
+        """Whether a model is what it was: its files, its audits and what was said of it."""
         try:
             page = self.model(key)
         except MissingError:  # it was there for whoever asks
@@ -216,21 +228,29 @@ class ServedFolder:
         entries = tuple(one for one in people.entries if one.action != "note")
         return report.with_people(People(people.day, entries) if entries else None)
 
-    def audit_run(self, key: str, past: Past | None = None) -> AuditRun:
-        """Return how it stands with auditing a model of the folder again."""
+    def audit_run(self, key: Key) -> AuditRun:
+        """How the repeated audit of a model goes, or whether one may be started."""
         there(self.found().models.get(key))
+        return self._audit_run(key, self.past())
+
+    def _audit_run(self, key: str, past: Past) -> AuditRun:
         if (run := self.runs.describe(key)) is not None:
             return run
         try:
-            self._recorded_command(key, past or self.past())
+            self._recorded_command(key, past)
         except RefusedError as error:
             return AuditRun(state="refused", why=error.why, about=error.about)
         return AuditRun(state="ready")
 
-    def audit_again(self, key: str) -> AuditRun:
-        """Start the command of the last audit of a model; RefusedError where that may not be."""
+    def audit_again(self, key: Key, body: Nothing) -> AuditRun:  # noqa: ARG002 - it says nothing
+        """Audit a model again: the command of its last audit, with its data and options."""
         there(self.found().models.get(key))
         return self.runs.start(key, self._recorded_command(key, self.past()))
+
+    def cancel_audit(self, key: Key, body: Nothing) -> AuditRun:  # noqa: ARG002 - it says nothing
+        """End the audit of a model that was started."""
+        self.runs.cancel(key)
+        return self.audit_run(key)
 
     def _recorded_command(self, key: str, past: Past) -> RepeatedCommand:
         name = self.found().names[key]

@@ -48,7 +48,7 @@ def models(t: Catalogue, found: Overview, every: bool) -> Markup:
     ]
     later = [] if every else rows[DRAWN:]
     body = [*rows[: len(rows) - len(later)], *([element("template", *later)] if later else [])]
-    link = element("a", t("explorer.every", count=caption), href=f"/?all&lang={t.lang}")
+    link = element("a", t("explorer.every", count=caption), href=f"/?every=&lang={t.lang}")
     rest = element("noscript", element("p", link)) if later else Markup()
     whole_table = element(
         "table",

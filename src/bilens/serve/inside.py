@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -70,7 +70,7 @@ def files_of(folder: Path, path: Path, most: int = MOST_FILES) -> Iterator[Path]
         if here.name == ADAPTER and here.is_file():
             with suppress(CheckpointError):  # damaged: told when it is read
                 if named := read_json(here).get("base_model_name_or_path"):
-                    waiting += named_in(folder, here.parent, str(named), is_model)
+                    waiting += models_named(folder, here.parent, str(named))
         if real in seen or not real.is_dir():
             continue
         seen.add(real)
@@ -88,17 +88,15 @@ def files_of(folder: Path, path: Path, most: int = MOST_FILES) -> Iterator[Path]
             raise FileError(f"{path.name}: holds more than {most} files: not opened.")
 
 
-def named_in(
-    folder: Path, home: Path, named: str, lies: Callable[[Path], bool] = Path.exists
-) -> list[Path]:
-    """Return what a file in `home` may mean by a path, where something (such) lies there.
+def models_named(folder: Path, home: Path, named: str) -> list[Path]:
+    """Return the models that a file in `home` may mean by a path.
 
-    ElsewhereError where that is not in the served folder.
+    ElsewhereError where one is not in the served folder.
     """
     places = []
     for one in (here / named for here in (Path.cwd(), folder, home)):
         with suppress(ValueError, OSError):  # what no path can be: too long, a null byte
-            if not lies(one):
+            if not is_model(one):
                 continue
             if not Path(os.path.realpath(one)).is_relative_to(folder):
                 raise ElsewhereError(

@@ -1,24 +1,34 @@
 """The interactions of a layer's inputs along one output: Q between those that are chosen."""
 
+from typing import Annotated
+
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from bilens.api.trace_records import shorts
 from bilens.base.errors import UsageError
+from bilens.records.explorer import Key
 from bilens.records.spectra import InteractionView
-from bilens.serve.endpoint import Asked, Endpoint
+from bilens.serve.endpoint import Endpoint
 from bilens.serve.folder import ServedFolder
-from bilens.serve.spectra import OUTPUT, Output, held_outputs
+from bilens.serve.spectra import LayerName, Output, OutputText, held_outputs
 
 MOST, SHOWN = 200, 40  # inputs
 
 
-def interactions(served: ServedFolder, asked: Asked) -> InteractionView:
+def interactions(
+    served: ServedFolder,
+    key: Key,
+    layer: LayerName,
+    output: OutputText = "0",
+    count: Annotated[int, Meta(ge=1, le=MOST)] = SHOWN,
+    inputs: Annotated[str, Meta(max_length=4000)] = "",
+) -> InteractionView:
     """The interactions of inputs of a layer along an output: the strongest, or those named."""
-    output = Output.asked(served, asked)
-    number, text = asked.query["count"], asked.query["inputs"]
-    what = "interactions", output.layer, output.text, number, text
-    return output.opened.once(what, lambda: view_of(output, number, text))
+    read = Output.named(served, key, layer, output)
+    what = "interactions", read.layer, read.text, count, inputs
+    return read.opened.once(what, lambda: view_of(read, count, inputs))
 
 
 def view_of(output: Output, number: int, text: str) -> InteractionView:
@@ -75,16 +85,4 @@ def clustered(matrix: Tensor) -> tuple[int, ...]:
     return tuple(leaves_list(linkage(rows.numpy(), "average", optimal_ordering=True)).tolist())
 
 
-ENDPOINTS = (
-    Endpoint(
-        "/models/{key}/interactions",
-        interactions,
-        held=held_outputs,
-        query={
-            **OUTPUT,
-            "count": {"type": "integer", "minimum": 1, "maximum": MOST, "default": SHOWN},
-            "inputs": {"type": "string", "maxLength": 4000, "default": ""},
-        },
-        slow="view",
-    ),
-)
+ENDPOINTS = (Endpoint("/models/{key}/interactions", interactions, held=held_outputs, slow="view"),)

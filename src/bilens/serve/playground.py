@@ -19,11 +19,13 @@ from bilens.base.errors import BilensError, UsageError
 from bilens.certify.contrast import prepare
 from bilens.certify.l2_certificates import l2_radius, projected_margin
 from bilens.certify.spectrum_enclosure import enclosed
+from bilens.findings.guarantees import finite
 from bilens.findings.subject import image_shape, in_float64
 from bilens.io.loaded_model import LoadedModel, is_of_numbers
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
 from bilens.records.base import Record
+from bilens.records.explorer import Key
 from bilens.records.playground import (
     DType,
     LeadingPairs,
@@ -35,7 +37,7 @@ from bilens.records.playground import (
     Radius,
     Unfit,
 )
-from bilens.serve.endpoint import Asked, Endpoint, Schema, every_model
+from bilens.serve.endpoint import Arguments, Endpoint, every_model
 from bilens.serve.folder import ServedFolder
 from bilens.serve.models import OpenModel
 from bilens.serve.trial_inputs import ROWS, columns_of, held_out_rows, trial_images
@@ -44,7 +46,7 @@ MOST = 1 << 21  # numbers that a page is sent: 8 MB
 LEADING, OF_SIGN = 12, 4  # eigenpairs by size, and at least of each sign
 HELD = 1 << 17  # numbers of the pairs of a model in a one-file export: half a megabyte
 FARTHEST = 1e9  # numbers of an input
-OUTPUT: Schema = {"type": "integer", "minimum": 0, "maximum": 100_000}
+OutputNumber = Annotated[int, Meta(ge=0, le=100_000)]
 
 
 class Point(Record, frozen=True, forbid_unknown_fields=True):
@@ -53,9 +55,8 @@ class Point(Record, frozen=True, forbid_unknown_fields=True):
     inputs: Annotated[tuple[float, ...], Meta(min_length=1, max_length=MOST)]
 
 
-def playground(served: ServedFolder, asked: Asked) -> Playground | NoPlayground:
+def playground(served: ServedFolder, key: Key) -> Playground | NoPlayground:
     """A model that is one quadratic map as numbers, and inputs to try; or why it is not."""
-    key = asked.path["key"]
     opened = served.opened(key)
     if (why := unfit(opened.model)) is not None:
         layers = len(opened.model.network)
@@ -193,10 +194,11 @@ def leading_pairs(eigs: EigenDecomposition) -> LeadingPairs:
     )
 
 
-def pair_spectrum(served: ServedFolder, asked: Asked) -> PairSpectrum:
+def pair_spectrum(
+    served: ServedFolder, key: Key, first: OutputNumber = 0, second: OutputNumber = 1
+) -> PairSpectrum:
     """Leading eigenpairs of one output minus another."""
-    opened = served.opened(asked.path["key"])
-    first, second = asked.query["first"], asked.query["second"]
+    opened = served.opened(key)
     f = exact_map(opened)
     direction = contrast_direction(f.sizes.d_out, first, second)[None]
 
@@ -207,12 +209,12 @@ def pair_spectrum(served: ServedFolder, asked: Asked) -> PairSpectrum:
     return opened.once(("pair", first, second), read)
 
 
-def radius(served: ServedFolder, asked: Asked) -> Radius:
+def radius(served: ServedFolder, key: Key, body: Point) -> Radius:
     """The exact distance of an input to the nearest one that is given another answer."""
-    opened = served.opened(asked.path["key"])
+    opened = served.opened(key)
     f = exact_map(opened)
     outputs, _, width = f.sizes
-    x = torch.tensor([asked.body.inputs], dtype=torch.float64)
+    x = torch.tensor([body.inputs], dtype=torch.float64)
     if outputs < 2:
         raise UsageError("the model has one output: a radius needs another answer.")
     if x.shape[1] != width:
@@ -240,11 +242,7 @@ def radius(served: ServedFolder, asked: Asked) -> Radius:
     )
 
 
-def finite(value: Tensor) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def held_pairs(served: ServedFolder) -> Iterator[Asked]:
+def held_pairs(served: ServedFolder) -> Iterator[Arguments]:
     """Yield the pairs of outputs that a one-file export shows, of models where they are small."""
     for key in served.found().models:
         with suppress(BilensError):
@@ -253,17 +251,11 @@ def held_pairs(served: ServedFolder) -> Iterator[Asked]:
                 outputs, _, width = opened.model.network[-1].sizes
                 if math.comb(outputs, 2) * LEADING * width <= HELD:
                     for first, second in combinations(range(outputs), 2):
-                        yield Asked({"key": key}, {"first": first, "second": second})
+                        yield {"key": key, "first": first, "second": second}
 
 
 ENDPOINTS = (
     Endpoint("/models/{key}/playground", playground, held=every_model, slow="view"),
-    Endpoint(
-        "/models/{key}/playground/pair",
-        pair_spectrum,
-        query={"first": {**OUTPUT, "default": 0}, "second": {**OUTPUT, "default": 1}},
-        held=held_pairs,
-        slow="view",
-    ),
-    Endpoint("/models/{key}/radius", radius, body=Point, slow="background"),
+    Endpoint("/models/{key}/playground/pair", pair_spectrum, held=held_pairs, slow="view"),
+    Endpoint("/models/{key}/radius", radius, slow="background"),
 )

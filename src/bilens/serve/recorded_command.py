@@ -10,7 +10,7 @@ import shlex
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Literal
 
 from bilens.base.errors import FileError, UsageError
@@ -113,15 +113,13 @@ def find_start(folder: Path, histories: Sequence[str]) -> Path | None:
 
     None where that does not say it: a path from the root, or one that leads upwards.
     """
-    history = PurePath(*histories[-1:])
-    before = len(folder.parts) - len(history.parts)
-    if not histories or history.is_absolute() or folder.parts[before:] != history.parts:
-        return None
-    return Path(*folder.parts[:before])
+    places = (folder, *folder.parents)
+    named = [one for one in histories[-1:] if not Path(one).is_absolute()]
+    return next((start for start in places for one in named if start / one == folder), None)
 
 
 def find_path(value: str, start: Path | None) -> Path:
-    """Return what a path of a command means; RefusedError where nobody knows from where it is."""
+    """Resolve a path of a command; RefusedError where nobody knows from where it leads."""
     if start is None and not Path(value).is_absolute():
         raise RefusedError("start", value)
     return (start or Path("/")) / value

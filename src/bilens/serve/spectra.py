@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import torch
-from msgspec import structs
+from msgspec import Meta, structs
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition, select
 from bilens.algebra.random_rotations import solved_width
@@ -27,6 +27,7 @@ from bilens.interp.traced_layer import eigenvector_tokens
 from bilens.io.vocabulary import vocabulary_of
 from bilens.nn.layer_view import LayerView
 from bilens.records.audit import Audit
+from bilens.records.explorer import Key
 from bilens.records.history import PastAudit
 from bilens.records.layer_audit import LayerReading
 from bilens.records.spectra import (
@@ -39,7 +40,7 @@ from bilens.records.spectra import (
     ViewedVectors,
 )
 from bilens.records.trace import TokenEnds
-from bilens.serve.endpoint import Asked, Endpoint, Schema, every_model
+from bilens.serve.endpoint import Arguments, Endpoint, every_model
 from bilens.serve.folder import ServedFolder
 from bilens.serve.models import OpenModel
 
@@ -49,12 +50,10 @@ EACH_SIGN = 4  # eigenvectors that are shown at first
 TOKENS = 8  # of each end
 SAMPLES, WORK = 99, 6e10  # rotations, and products in all of them: some ten seconds
 HELD_LAYERS, HELD_OUTPUTS = 4, 10  # of each model, in a one-file export
-OUTPUT: Mapping[str, Schema] = {
-    "layer": {"type": "string", "maxLength": 200},
-    # the number of an output, two of a contrast, or `3~raw`, which is not against the mean of all
-    "output": {"type": "string", "pattern": "^[0-9]{1,9}(~([0-9]{1,9}|raw))?$", "default": "0"},
-}
-RANK: Schema = {"type": "integer", "minimum": 0, "maximum": 1 << 20, "default": 0}
+LayerName = Annotated[str, Meta(max_length=200)]
+# the number of an output, two of a contrast, or `3~raw`, which is not against the mean of all
+OutputText = Annotated[str, Meta(pattern="^[0-9]{1,9}(~([0-9]{1,9}|raw))?$")]
+Rank = Annotated[int, Meta(ge=0, le=1 << 20)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +65,8 @@ class Output:
     text: str
 
     @classmethod
-    def asked(cls, served: ServedFolder, asked: Asked) -> Output:
-        opened = served.opened(asked.path["key"])
-        layer = asked.query["layer"]
+    def named(cls, served: ServedFolder, key: str, layer: str, output: str) -> Output:
+        opened = served.opened(key)
         if layer not in opened.model.layers:
             raise UsageError(f"{layer!r:.80} is no layer of {opened.name}.")
         sizes = opened.model.layers[layer].sizes
@@ -77,7 +75,7 @@ class Output:
                 f"{layer} is {sizes.d_hidden} × {sizes.d_in}, too large for a page: "
                 f"`bilens decompose {opened.name} --layer {layer}` reads it."
             )
-        return cls(opened, layer, asked.query["output"])
+        return cls(opened, layer, output)
 
     @property
     def view(self) -> LayerView:
@@ -121,11 +119,13 @@ class Output:
         return select(found, max(several, 1), "magnitude")
 
 
-def spectrum(served: ServedFolder, asked: Asked) -> Spectrum:
+def spectrum(
+    served: ServedFolder, key: Key, layer: LayerName, output: OutputText = "0"
+) -> Spectrum:
     """The eigenvalues of one output of a layer, or of a contrast of two, with proven bounds."""
-    output = Output.asked(served, asked)
-    what = "spectrum", output.layer, output.text
-    return output.opened.once(what, lambda: spectrum_of(output))
+    read = Output.named(served, key, layer, output)
+    what = "spectrum", read.layer, read.text
+    return read.opened.once(what, lambda: spectrum_of(read))
 
 
 def spectrum_of(output: Output) -> Spectrum:
@@ -145,10 +145,12 @@ def spectrum_of(output: Output) -> Spectrum:
     )
 
 
-def null_band(served: ServedFolder, asked: Asked) -> NullBand:
+def null_band(
+    served: ServedFolder, key: Key, layer: LayerName, output: OutputText = "0"
+) -> NullBand:
     """What chance would give: the spectrum of an output under the rotation null."""
-    output = Output.asked(served, asked)
-    job = output.job()
+    read = Output.named(served, key, layer, output)
+    job = read.job()
     behind, embedding = job.layer.behind, job.layer.embedding
     d_before = behind.sizes.d_in if embedding is None else embedding.shape[1]
     width, sizes = solved_width(behind.sizes, d_before), behind.sizes
@@ -166,12 +168,12 @@ def null_band(served: ServedFolder, asked: Asked) -> NullBand:
             samples=samples, level=LEVEL, lower=lower, upper=upper, effective_rank=ranks
         )
 
-    return output.opened.once(("null", output.layer, output.text), sample, slow=True)
+    return read.opened.once(("null", read.layer, read.text), sample, slow=True)
 
 
-def layer_table(served: ServedFolder, asked: Asked) -> LayerTable:
+def layer_table(served: ServedFolder, key: Key) -> LayerTable:
     """The layers of a model, none of them read, and what the last audit of layers says."""
-    opened = served.opened(asked.path["key"])
+    opened = served.opened(key)
     audits = audits_of(served, opened)
     said = next((one for one in audits if one.kind == "layer_audit"), None)
     readings: dict[str, LayerReading] = {}
@@ -219,17 +221,23 @@ def audits_of(served: ServedFolder, opened: OpenModel) -> list[PastAudit]:
     return [one for one in served.history.audits(opened.name) if one.weights_sha256 == sha256]
 
 
-def eigenvectors(served: ServedFolder, asked: Asked) -> ViewedVectors:
+def eigenvectors(
+    served: ServedFolder,
+    key: Key,
+    layer: LayerName,
+    output: OutputText = "0",
+    vector: Rank = 0,
+) -> ViewedVectors:
     """The leading eigenvectors of each sign, or the one at a position from 1."""
-    output = Output.asked(served, asked)
-    pairs, rank = output.pairs()[0], asked.query["vector"]
-    if rank > len(pairs.eigenvalues):
-        raise UsageError(f"vector is {rank}; expected one from 1 to {len(pairs.eigenvalues)}.")
-    what = "vectors", output.layer, output.text, rank
+    read = Output.named(served, key, layer, output)
+    pairs = read.pairs()[0]
+    if vector > len(pairs.eigenvalues):
+        raise UsageError(f"vector is {vector}; expected one from 1 to {len(pairs.eigenvalues)}.")
+    what = "vectors", read.layer, read.text, vector
     values = pairs.eigenvalues.tolist()
     signed = ([at for at, value in enumerate(values) if sign * value > 0] for sign in (1, -1))
-    chosen = [rank - 1] if rank else sorted(at for ends in signed for at in ends[:EACH_SIGN])
-    return output.opened.once(what, lambda: viewed_vectors(output, pairs, chosen))
+    chosen = [vector - 1] if vector else sorted(at for ends in signed for at in ends[:EACH_SIGN])
+    return read.opened.once(what, lambda: viewed_vectors(read, pairs, chosen))
 
 
 def viewed_vectors(output: Output, pairs: EigenDecomposition, chosen: list[int]) -> ViewedVectors:
@@ -274,9 +282,9 @@ def tokens_of(output: Output, pairs: EigenDecomposition) -> list[TokenEnds] | No
     return [token_ends(one, tokenizer.token) for one in found]
 
 
-def truncation(served: ServedFolder, asked: Asked) -> TruncationCurve:
+def truncation(served: ServedFolder, key: Key) -> TruncationCurve:
     """Accuracy with fewer eigenvectors, as the last audit with data measured it."""
-    for said in audits_of(served, served.opened(asked.path["key"])):
+    for said in audits_of(served, served.opened(key)):
         if said.kind == "audit" and said.data_sha256:
             record: Audit = served.audit(said.number).record
             if record.data is not None and record.truncation:
@@ -289,27 +297,20 @@ def truncation(served: ServedFolder, asked: Asked) -> TruncationCurve:
     return TruncationCurve(audit=None, data="", inputs=0, points=())
 
 
-def held_outputs(served: ServedFolder) -> Iterator[Asked]:
+def held_outputs(served: ServedFolder) -> Iterator[Arguments]:
     """Yield the outputs that a one-file export shows: of the first layers, and the first ones."""
     for key in served.found().models:
         with suppress(BilensError):
             layers = served.opened(key).model.layers
             for name, view in islice(layers.items(), HELD_LAYERS):
                 for index in range(min(view.sizes.d_out, HELD_OUTPUTS)):
-                    yield Asked({"key": key}, {"layer": name, "output": str(index)})
+                    yield {"key": key, "layer": name, "output": str(index)}
 
 
-VIEWED: Mapping[str, Any] = {"query": OUTPUT, "held": held_outputs}
 ENDPOINTS = (
     Endpoint("/models/{key}/layers", layer_table, held=every_model),
-    Endpoint("/models/{key}/spectrum", spectrum, **VIEWED, slow="view"),
-    Endpoint("/models/{key}/null", null_band, **VIEWED, slow="background"),
-    Endpoint(
-        "/models/{key}/eigenvectors",
-        eigenvectors,
-        query={**OUTPUT, "vector": RANK},
-        held=held_outputs,
-        slow="view",
-    ),
+    Endpoint("/models/{key}/spectrum", spectrum, held=held_outputs, slow="view"),
+    Endpoint("/models/{key}/null", null_band, held=held_outputs, slow="background"),
+    Endpoint("/models/{key}/eigenvectors", eigenvectors, held=held_outputs, slow="view"),
     Endpoint("/models/{key}/truncation", truncation, held=every_model),
 )

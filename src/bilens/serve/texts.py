@@ -17,6 +17,7 @@ from bilens.io.vocabulary import Vocabulary
 from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
 from bilens.records.base import displayable
+from bilens.records.explorer import Key
 from bilens.records.language_views import (
     CircuitValues,
     FiredLatent,
@@ -33,7 +34,7 @@ from bilens.records.language_views import (
 from bilens.records.trace import Circuit, Trace
 from bilens.report.circuit_graph import latent_subject
 from bilens.report.text import MARKS, latent_name, token_name
-from bilens.serve.endpoint import Asked, Endpoint
+from bilens.serve.endpoint import Endpoint
 from bilens.serve.folder import ServedFolder
 from bilens.serve.models import OpenModel
 from bilens.serve.traces import find_weights, trace_of, traces
@@ -45,9 +46,9 @@ LARGEST_SAE = 1 << 28  # bytes of its matrices in float64
 ONE_AT_A_TIME = Lock()
 
 
-def setting(served: ServedFolder, asked: Asked) -> TextSetting:
+def setting(served: ServedFolder, key: Key) -> TextSetting:
     """How a language model reads texts: the most tokens, and the traces of it in the folder."""
-    opened = served.opened(asked.path["key"])
+    opened = served.opened(key)
     module, _ = reader_of(opened)
     found = islice(traces_of(served, opened), MOST_TRACES)
     return TextSetting(most=min(module.config.n_ctx, MOST_TOKENS), traces=tuple(found))
@@ -82,10 +83,9 @@ def brief(served: ServedFolder, key: str) -> tuple[str, str, list[tuple[str, str
 
 
 @torch.no_grad()
-def read_text(served: ServedFolder, asked: Asked) -> TextReading:
+def read_text(served: ServedFolder, key: Key, body: TextAsked) -> TextReading:
     """Read a text: next tokens, what each layer adds, and latents and circuits of a trace."""
-    body: TextAsked = asked.body
-    opened = served.opened(asked.path["key"])
+    opened = served.opened(key)
     module, tokenizer = reader_of(opened)
     trace = None if body.trace is None else trace_of(served, body.trace)
     ids = tokenizer.encode(body.text)
@@ -202,5 +202,5 @@ def circuit_values(circuit: Circuit, z: Tensor) -> Tensor:
 
 ENDPOINTS = (
     Endpoint("/models/{key}/text", setting, slow="view"),
-    Endpoint("/models/{key}/text", read_text, body=TextAsked, slow="view"),
+    Endpoint("/models/{key}/text", read_text, slow="view"),
 )

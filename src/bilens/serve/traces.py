@@ -9,12 +9,13 @@ import msgspec
 from bilens.base.errors import BilensError
 from bilens.findings.rules.judgements import labels
 from bilens.records.base import displayable
+from bilens.records.explorer import Key
 from bilens.records.language_views import CircuitGraph, TracePage
 from bilens.records.trace import Trace
 from bilens.report.circuit_graph import circuit_graph
 from bilens.report.reports import TraceReport
 from bilens.report.text import MARKS
-from bilens.serve.endpoint import Asked, Endpoint
+from bilens.serve.endpoint import Arguments, Endpoint
 from bilens.serve.folder import ServedFolder
 from bilens.serve.inside import there, told
 
@@ -27,9 +28,8 @@ def trace_of(served: ServedFolder, key: str) -> Trace:
     return there(found.record if isinstance(found, TraceReport) else None)
 
 
-def trace_page(served: ServedFolder, asked: Asked) -> TracePage:
+def trace_page(served: ServedFolder, key: Key) -> TracePage:
     """A trace that lies in the folder, and the model that it belongs to."""
-    key = asked.path["key"]
     trace = trace_of(served, key)
     return TracePage(
         report=key,
@@ -61,10 +61,10 @@ def find_weights(served: ServedFolder, path: str, sha256: str) -> str | None:
     return None
 
 
-def graph(served: ServedFolder, asked: Asked) -> CircuitGraph:
+def graph(served: ServedFolder, key: Key, number: int) -> CircuitGraph:
     """A circuit of a trace in the layout of circuit-tracer, with the labels that people gave."""
-    page, place = trace_page(served, asked), asked.path["number"]
-    circuit = there(dict(enumerate(page.trace.circuits, 1)).get(place))
+    page = trace_page(served, key)
+    circuit = there(dict(enumerate(page.trace.circuits, 1)).get(number))
     given = {} if page.model is None else labels(served.model(page.model).entries)
     named = {subject: entry.text for subject, entry in given.items()}
     found = circuit_graph(page.trace, circuit, named)
@@ -77,18 +77,18 @@ def traces(served: ServedFolder) -> Iterator[str]:
             yield key
 
 
-def graphs_held(served: ServedFolder) -> Iterator[Asked]:
+def graphs_held(served: ServedFolder) -> Iterator[Arguments]:
     for key in traces(served):
         with suppress(BilensError):
             for place, _ in enumerate(trace_of(served, key).circuits, 1):
-                yield Asked({"key": key, "number": place})
+                yield {"key": key, "number": place}
 
 
 ENDPOINTS = (
     Endpoint(
         "/reports/{key}/circuits",
         trace_page,
-        held=lambda served: (Asked({"key": key}) for key in traces(served)),
+        held=lambda served: ({"key": key} for key in traces(served)),
     ),
     Endpoint("/reports/{key}/circuits/{number}", graph, held=graphs_held),
 )

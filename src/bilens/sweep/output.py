@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from bilens.base.errors import (
     BilensError,
     DiskError,
@@ -19,8 +17,9 @@ from bilens.base.errors import (
     optional_package,
 )
 from bilens.base.files import write_file
+from bilens.train.run_folder import locked
 
-LOCK, LEASE = ".lock", "lease"
+LEASE = "lease"
 BEAT = 5.0  # seconds between two signs of life of a driver
 MISSED = 3  # beats without one, after which another driver takes over
 
@@ -97,18 +96,8 @@ class Output:
         waits to see whether it changes: no clock is compared with another one's.
         """
         if self.local:
-            lock = FileLock(self.path(LOCK), timeout=0)
-            try:
-                Path(self.root).mkdir(parents=True, exist_ok=True)
-                lock.acquire()
-            except Timeout:
-                raise UsageError(self.taken()) from None
-            except OSError as error:
-                raise self.unwritable(LOCK, error) from error
-            try:
+            with locked(Path(self.root)):
                 yield
-            finally:
-                lock.release()
             return
         before = self.read(LEASE)
         if before is not None:
@@ -152,6 +141,6 @@ class Output:
 
     def taken(self) -> str:
         return (
-            f"{self.place} is being filled by another `bilens sweep`: wait for it, end it, or "
+            f"{self.place} is being written by another `bilens sweep`: wait for it, end it, or "
             "choose another folder with --out."
         )

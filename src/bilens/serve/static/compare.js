@@ -1,6 +1,6 @@
 // Two models beside each other: which eigenvectors belong together; and what one is compared with.
 import { bars, image } from "./charts.js";
-import { choice, control, drawing, element, exported, get, holds, lang, number, share, state, t, takeaway } from "./lib.js";
+import { choice, control, drawing, element, exported, get, holds, lang, number, redrawing, share, state, t, takeaway } from "./lib.js";
 import { approximated, onlyHeld, outputControls } from "./outputs.js";
 import { nameable } from "./people.js";
 import { subjectOf, vectorFigure } from "./vectors.js";
@@ -70,9 +70,8 @@ export const compare = (root) =>
     const controls = element("p", { class: "controls" });
     const part = element("div", { class: "spectra" });
     const addressOf = (layer, output) => `/compare/eigenvectors?${new URLSearchParams({ a, b, layer, output })}`;
-    let turn = 0;
+    const redraw = redrawing(part);
     const show = (layer, output) => {
-      const now = (turn += 1);
       state.set({ layer: layer.name, output });
       const address = (chosen) => addressOf(layer.name, chosen);
       const names = layers.map((one) => [one.name, one.name]);
@@ -80,16 +79,9 @@ export const compare = (root) =>
       controls.replaceChildren(
         ...[control(t("layer.name"), onlyHeld(pick, (name) => addressOf(name, "0"))), ...outputControls(layer, output, (chosen) => show(layer, chosen), address)].filter(Boolean),
       );
-      part.replaceChildren(element("p", { role: "status" }, t("waiting")));
-      drawing(part, async () => {
-        try {
-          const found = await get(address(output));
-          if (now === turn) part.replaceChildren(...matchedParts(found, { a, b }, layer, output));
-        } catch (error) {
-          if (now !== turn) return;
-          part.replaceChildren();
-          throw error;
-        }
+      redraw(async (current) => {
+        const found = await get(address(output));
+        if (current()) part.replaceChildren(...matchedParts(found, { a, b }, layer, output));
       });
     };
     root.append(controls, part);

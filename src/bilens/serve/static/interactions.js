@@ -2,7 +2,7 @@
 // layer along one output, or of the latents of a circuit.
 import { colour, largest, paint } from "./charts.js";
 import { gestures } from "./gestures.js";
-import { choice, control, drawing, element, exported, get, lang, number, percent, state, svg, t, table, takeaway } from "./lib.js";
+import { choice, control, drawing, element, exported, get, lang, number, percent, redrawing, state, svg, t, table, takeaway } from "./lib.js";
 import { addressOf, approximated, onlyHeld, outputControls } from "./outputs.js";
 import { inputName } from "./vectors.js";
 
@@ -201,21 +201,12 @@ export const interactions = (root) =>
     const [{ layers }, { reports }] = await Promise.all([get(`/models/${key}/layers`), get("/overview")]);
     const traces = reports.filter((report) => report.kind === "trace");
     const [controls, part] = [element("div"), element("div")];
-    let turn = 0;
-    const showing = (read) => {
-      const mine = (turn += 1);
-      part.replaceChildren(element("p", { class: "quiet" }, t("waiting")));
-      return drawing(part, async () => {
-        try {
-          const drawn = await read();
-          if (mine === turn) part.replaceChildren(...drawn.filter(Boolean));
-        } catch (error) {
-          if (mine !== turn) return;
-          part.replaceChildren();
-          throw error;
-        }
+    const redraw = redrawing(part);
+    const showing = (read) =>
+      redraw(async (current) => {
+        const drawn = await read();
+        if (current()) part.replaceChildren(...drawn.filter(Boolean));
       });
-    };
     const ofLayer = () => {
       const layer = layers.find((one) => one.name === state.get("layer")) ?? layers[0];
       const more = {};

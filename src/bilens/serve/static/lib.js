@@ -184,6 +184,25 @@ export const drawing = async (root, draw) => {
   }
 };
 
+// What draws a part anew, however often it is asked to: `draw` hears whether it is still the last one.
+export const redrawing = (part) => {
+  let turn = 0;
+  return (draw) => {
+    const mine = (turn += 1);
+    const current = () => mine === turn;
+    part.replaceChildren(element("p", { class: "quiet", role: "status" }, t("waiting")));
+    return drawing(part, async () => {
+      try {
+        await draw(current);
+      } catch (error) {
+        if (!current()) return;
+        part.replaceChildren();
+        throw error;
+      }
+    });
+  };
+};
+
 // Buttons in the heads of a table that sort its rows by `data-value`, else by their text; what is
 // not known is last. Returns what sorts rows that have come since.
 export const sortable = (whole) => {

@@ -1,7 +1,7 @@
 // The layers of a model as a table, and of the output that is chosen spectrum, eigenvectors, and
 // what is left when few of them are kept.
 import { bars, curves, largest, legend } from "./charts.js";
-import { control, drawing, element, exported, get, holds, lang, number, percent, share, sortable, state, t, table, takeaway } from "./lib.js";
+import { control, drawing, element, exported, get, holds, lang, number, percent, redrawing, share, sortable, state, t, table, takeaway } from "./lib.js";
 import { addressOf, approximated, outputControls } from "./outputs.js";
 import { nameable } from "./people.js";
 import { subjectOf, vectorFigure, vectorTakeaway } from "./vectors.js";
@@ -335,20 +335,8 @@ export const spectra = (root) =>
     const heading = element("h3", { tabindex: -1 });
     const controls = element("p", { class: "controls" });
     const part = element("div");
-    let turn = 0;
-    const show = (layer, output) => {
-      const mine = (turn += 1);
-      part.replaceChildren(element("p", { class: "quiet" }, t("waiting")));
-      return drawing(part, async () => {
-        try {
-          await outputPart(part, key, layer, output, curve, () => mine === turn);
-        } catch (error) {
-          if (mine !== turn) return;
-          part.replaceChildren();
-          throw error;
-        }
-      });
-    };
+    const redraw = redrawing(part);
+    const show = (layer, output) => redraw((current) => outputPart(part, key, layer, output, curve, current));
     const choose = (layer, byHand) => {
       if (byHand) state.set({ layer: layer.name, output: null, vector: null, k: null });
       const output = state.get("output", "0");
