@@ -50,7 +50,10 @@ def audit_markdown(original: Judged, lang: str = "en") -> str:
         parts.append(layer_part(t, record))
     if record.performance is not None:
         parts += map(escaped, performance_lines(t, record.performance))
-    parts += [f"### {t('reproduce.heading')}", "\n".join(reproduction_lines(t, record, original))]
+    run = run_facts(record, original)
+    keys = [key for key in run if key not in ("file", "data", "hardware")]
+    again = [f"- {escaped(t(f'reproduce.{key}'))}: {code(run[key])}" for key in keys]
+    parts += [f"### {t('reproduce.heading')}", "\n".join(again)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -108,10 +111,3 @@ def layer_part(t: Catalogue, record: LayerAudit) -> str:
     rows = ([name, *(found[key] for key in keys)] for name, found in numbers.items())
     shown = table(t.each("layers.table", ("layer", *keys)), rows)
     return f"<details><summary>{t('layers.table.caption')}</summary>\n\n{shown}\n\n</details>"
-
-
-def reproduction_lines(t: Catalogue, record: Judged, original: Judged) -> Iterator[str]:
-    """Yield what it takes to run the same again."""
-    for key, value in run_facts(record, original).items():
-        if key not in ("file", "data", "hardware"):
-            yield f"- {escaped(t(f'reproduce.{key}'))}: {code(value)}"

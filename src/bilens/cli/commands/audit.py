@@ -288,7 +288,7 @@ def audit_many(
     from bilens.records.base import to_json
     from bilens.records.decision import AuditIndex, IndexRow
     from bilens.report.html import render_index
-    from bilens.report.sections.index import index_row, ranked
+    from bilens.report.sections.decision import index_row, ranked
     from bilens.report.terminal import index_table
 
     if pages.markdown is not None:

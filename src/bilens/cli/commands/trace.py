@@ -78,7 +78,10 @@ def trace(
     if subject.input_sae is None and subject.output_sae is None:
         refuse_idle("trace", {"graph": graph}, NO_SAES)
     check_outputs([("--html", page.html)], overwrite)
-    refuse_filled(graph, overwrite)
+    if graph is not None and names_in(graph, "graphs") and not overwrite:
+        raise OutputExistsError(
+            f"{graph} is not empty: choose another folder, or write into it with --overwrite."
+        )
     with output.progress() as progress:
         report = trace_model(
             **vars(subject),
@@ -91,11 +94,3 @@ def trace(
     if graph is not None:
         lines += [f"Graph: {file}" for file in report.to_graphs(graph)]
     output.answer(json, report.to_dict(), *trace_tables(report.record), *lines)
-
-
-def refuse_filled(folder: Path | None, overwrite: bool) -> None:
-    """Refuse to write graphs beside what a folder holds already, before any work is done."""
-    if folder is not None and names_in(folder, "graphs") and not overwrite:
-        raise OutputExistsError(
-            f"{folder} is not empty: choose another folder, or write into it with --overwrite."
-        )

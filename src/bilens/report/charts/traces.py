@@ -98,15 +98,14 @@ def placed_name(text: str, x: float, y: float, plot: Plot, taken: list[Box]) -> 
         box = (left, base - LETTERS + 1, left + width, base + 3)
         across = plot.left + 4 <= box[0] and box[2] <= plot.width - plot.right / 2
         inside = across and box[1] >= plot.top / 2 and box[3] <= plot.base
-        if inside and not any(overlap(box, other) for other in taken):
+        free = (
+            box[2] <= other[0] or other[2] <= box[0] or box[3] <= other[1] or other[3] <= box[1]
+            for other in taken
+        )
+        if inside and all(free):
             taken.append(box)
             return label(at, base, text, "point-name", anchor)
     return Markup()
-
-
-def overlap(first: Box, second: Box) -> bool:
-    left, top, right, bottom = first
-    return left < second[2] and second[0] < right and top < second[3] and second[1] < bottom
 
 
 def agreement_points(

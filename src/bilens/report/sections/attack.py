@@ -30,13 +30,19 @@ EFFECTS = ("accuracy", "margin", "target_rate")
 def attack_page(t: Catalogue, record: Attack) -> Page:
     made = {"count": whole(record.random_perturbations), "restarts": whole(record.restarts)}
     kinds = [curve.kind for curve in record.curves]
+    look = "verdict" if record.holds else "verdict fail"
+    proof = (
+        paragraph(t("attack.proven"), class_="overall"),
+        paragraph(proof_claim(t, record), class_=None if record.holds else "callout wrong"),
+        paragraph(t("attack.not_proven")),
+    )
     clipped = max(objective.clipped_images for objective in record.objectives)
     return Page(
         keys="attack.page",
         count=record.model.d_output,
         facts=model_facts(t, record),
         parts=(
-            ("proof", proof(t, record)),
+            ("proof", section(t, "attack.proof", *proof, class_=look)),
             ("curves", curves(t, record)),
             ("numbers", numbers(t, record)),
             ("perturbations", perturbations(t, record)),
@@ -61,17 +67,6 @@ def proof_claim(t: Catalogue, record: Attack) -> str:
         f"attack.proof.{'pass' if record.holds else 'fail'}",
         excess=scientific(max(objective.worst_excess for objective in record.objectives)),
         gap=scientific(max(objective.proof_gap for objective in record.objectives)),
-    )
-
-
-def proof(t: Catalogue, record: Attack) -> Markup:
-    return section(
-        t,
-        "attack.proof",
-        paragraph(t("attack.proven"), class_="overall"),
-        paragraph(proof_claim(t, record), class_=None if record.holds else "callout wrong"),
-        paragraph(t("attack.not_proven")),
-        class_="verdict" if record.holds else "verdict fail",
     )
 
 

@@ -86,7 +86,13 @@ def model_facts(t: Catalogue, record: Audit | Certificate | Attack) -> Iterator[
     """Yield terms and values of a classifier, in the order in which they are shown."""
     model = record.model
     yield from file_facts(t, record)
-    yield t("facts.input"), input_layout(t, model)
+    rows, columns = model.input_shape
+    layout = t("facts.input_row", inputs=whole(columns))
+    if rows > 1:
+        layout = t("facts.input_image", rows=rows, columns=columns)
+        if model.input_shape_assumed:
+            layout = t("facts.input_assumed", shape=layout)
+    yield t("facts.input"), layout
     yield t("facts.hidden"), whole(model.d_hidden)
     yield t("facts.classes"), whole(model.d_output)
     count = whole(model.num_parameters)
@@ -100,15 +106,6 @@ def file_facts(t: Catalogue, record: AnyReport) -> Iterator[tuple[str, str]]:
     yield t("facts.model"), record.model.kind
     if record.source.path:
         yield t("facts.file"), record.source.path
-
-
-def input_layout(t: Catalogue, model: ModelSummary) -> str:
-    """Return how an input is laid out, and whether that is an assumption."""
-    rows, columns = model.input_shape
-    if rows == 1:
-        return t("facts.input_row", inputs=whole(columns))
-    shape = t("facts.input_image", rows=rows, columns=columns)
-    return t("facts.input_assumed", shape=shape) if model.input_shape_assumed else shape
 
 
 def test_data(t: Catalogue, data: DataOrigin | None) -> str:

@@ -152,10 +152,14 @@ def columns(t: Catalogue, record: TableAudit) -> Markup:
         cells.append((name, *sizes, *shares))
     keys = "output mean deviation linear_share square_share pair_share"
     unit, scale = t(f"table.unit.{unit_of(record)}"), t(f"table.scale.{record.model.task}")
-    cards = (
-        output_card(t, record, item, is_open=position < OPEN)
-        for position, item in enumerate(record.outputs)
-    )
+    counts = {"columns": record.model.d_input, "most": MOST}
+    cards = []
+    for position, item in enumerate(record.outputs):
+        charts, counts["pairs"] = output_charts(t, record, item), item.num_pairs
+        rest = t("table.columns.rest", **{key: whole(value) for key, value in counts.items()})
+        content = [drawings(charts), quiet(rest)] if charts else [quiet(t("table.columns.none"))]
+        anchor, is_open = f"output-{item.index}", position < OPEN
+        cards.append(card([names[item.index]], *content, anchor=anchor, is_open=is_open))
     return section(
         t,
         "table.columns",
@@ -233,16 +237,6 @@ def worst_case(t: Catalogue, record: TableAudit) -> Markup:
     head = heads(t("table.columns.output"), first, effect, second, effect)
     lead = paragraph(t("table.worst_case.lead"))
     return joined(lead, table(t, t("table.worst_case.caption"), head, cells))
-
-
-def output_card(t: Catalogue, record: TableAudit, item: OutputEffects, *, is_open: bool) -> Markup:
-    """Return the card of an output: its strongest columns, squares and pairs."""
-    charts, names = output_charts(t, record, item), shown_inputs(record)
-    numbers = {"columns": len(names), "pairs": item.num_pairs, "most": MOST}
-    rest = t("table.columns.rest", **{key: whole(value) for key, value in numbers.items()})
-    content = [drawings(charts), quiet(rest)] if charts else [quiet(t("table.columns.none"))]
-    title = clean_names(record.model.output_names)[item.index]
-    return card([title], *content, anchor=f"output-{item.index}", is_open=is_open)
 
 
 def output_charts(
