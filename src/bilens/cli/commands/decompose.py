@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bilens.base.errors import NumericalError
 from bilens.base.option_rules import refuse_idle
 from bilens.cli.console import Output, after
-from bilens.cli.options import METHOD_PANEL, Json, Overwrite, option
+from bilens.cli.options import METHOD_PANEL, Overwrite, option
 from bilens.cli.shared_options import DataFiles, TensorFile
 
 if TYPE_CHECKING:
@@ -96,7 +96,6 @@ def decompose(
     data: DataFiles,
     doing: Doing,
     overwrite: Overwrite = False,
-    json: Json = False,
 ) -> None:
     """Take the outputs of each layer apart: eigenvalues, residuals, effective rank.
 
@@ -129,17 +128,17 @@ def decompose(
         plans = plan_layers(model, asked, **how)
         document = {"schema_version": SCHEMA_VERSION, "kind": "decomposition plan"}
         document["layers"] = [*map(to_json, plans)]
-        output.answer(json, document, plan_table(plans), *plan_lines(plans))
+        output.answer(document, plan_table(plans), *plan_lines(plans))
         return
     how |= {"folder": doing.out, "overwrite": overwrite}
     with output.progress() as progress:
         records = decompose_layers(model, asked, progress=after(PATIENCE, progress), **how)
     document = {"schema_version": SCHEMA_VERSION, "kind": "decomposition", "layers": records}
     parts: list[Table | str] = []
-    for record in () if json else records:
+    for record in () if output.as_json else records:
         found = read_document(LayerDecomposition, record)
         parts += [*decomposition_lines(found), decomposition_table(found)]
-    output.answer(json, document, *parts)
+    output.answer(document, *parts)
     if doing.out is not None:
         output.say(f"Pairs and records: {doing.out}")
     check_decomposed(records)

@@ -10,7 +10,7 @@ from bilens.base.errors import OutputExistsError
 from bilens.base.files import names_in
 from bilens.base.option_rules import NO_SAES, refuse_idle
 from bilens.cli.console import Output
-from bilens.cli.options import Json, LanguageModel, Overwrite, check_outputs, option
+from bilens.cli.options import LanguageModel, Overwrite, check_outputs, option
 from bilens.cli.shared_options import HtmlReport, Text
 
 
@@ -65,7 +65,6 @@ def trace(
         ),
     ] = None,
     overwrite: Overwrite = False,
-    json: Json = False,
 ) -> None:
     """Read how one MLP of a language model builds its outputs: latents, circuits, tokens.
 
@@ -93,4 +92,4 @@ def trace(
     lines = page.write(report)
     if graph is not None:
         lines += [f"Graph: {file}" for file in report.to_graphs(graph)]
-    output.answer(json, report.to_dict(), *trace_tables(report.record), *lines)
+    output.answer(report.to_dict(), *trace_tables(report.record), *lines)

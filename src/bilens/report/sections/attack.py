@@ -109,7 +109,7 @@ def chart_group(
         last = t("attack.curves.text", epsilon=f"{epsilons[-1]:g}", list=t("list.comma").join(ends))
         rows = [(f"kind-{kind}", value) for kind, value in zip(kinds, values, strict=True)]
         caption = t(f"attack.effect.{key}")
-        chart = effect_chart(caption, last, t("attack.curves.x"), epsilons, rows, axis)
+        chart = effect_chart((caption, last), t("attack.curves.x"), epsilons, rows, axis)
         charts.append(figure(chart, caption))
     return element(
         "section",

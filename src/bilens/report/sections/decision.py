@@ -254,18 +254,6 @@ def ranked(rows: Iterable[IndexRow]) -> tuple[IndexRow, ...]:
 
 def index_page(t: Catalogue, index: AuditIndex) -> Page:
     found = Counter(row.outcome for row in index.models)
-    return Page(
-        keys="index",
-        count=len(index.models),
-        facts=[(outcome_word(t, kind), whole(found[kind])) for kind in SEVERITY],
-        parts=(("models", models(t, index)),),
-        limits=[t("index.limits"), t("scope.judgement")],
-        title=whole(len(index.models)),
-        styles=("index.css",),
-    )
-
-
-def models(t: Catalogue, index: AuditIndex) -> Markup:
     rows = []
     for row in index.models:
         name, word, coverage, said = row_texts(t, row)
@@ -275,7 +263,15 @@ def models(t: Catalogue, index: AuditIndex) -> Markup:
         rows.append((link, badge(t, shown, word), read, said))
     words = "model outcome risk"
     body = keyed_table(t, "index", INDEXED, rows, words=words, class_="index")
-    return section(t, "index.models", body)
+    return Page(
+        keys="index",
+        count=len(index.models),
+        facts=[(outcome_word(t, kind), whole(found[kind])) for kind in SEVERITY],
+        parts=(("models", section(t, "index.models", body)),),
+        limits=[t("index.limits"), t("scope.judgement")],
+        title=whole(len(index.models)),
+        styles=("index.css",),
+    )
 
 
 def row_texts(t: Catalogue, row: IndexRow) -> tuple[str, str, str, str]:

@@ -124,7 +124,7 @@ def layer_charts(t: Catalogue, layers: Sequence[LayerReading]) -> list[tuple[str
         if values:
             said = {"low": show(min(values)), "high": show(max(values))}
             caption, text = t(f"layers.charts.{key}"), t(f"layers.charts.{key}_text", **said)
-            drawn.append((caption, layer_columns(t, caption, text, columns, **ends)))
+            drawn.append((caption, layer_columns(t, (caption, text), columns, **ends)))
     return drawn
 
 

@@ -227,7 +227,7 @@ def eigenvalues(t: Catalogue, spectrum: TracedSpectrum) -> Drawing:
         noise=quantity(spectrum.rounding_bound),
     )
     axes = (t("trace.circuit.order"), t("trace.circuit.eigenvalue"))
-    return title, eigenvalue_chart(title, text, axes, values)
+    return title, eigenvalue_chart((title, text), axes, values)
 
 
 @dataclass(frozen=True)
@@ -307,7 +307,7 @@ class CircuitCard:
             value=signed_quantity(matrix[m][n]),
         )
         names = [self.name(latent) for latent in found.features]
-        return title, heat_map(title, text, matrix, found.features, names)
+        return title, heat_map((title, text), matrix, found.features, names)
 
     def projections(self) -> Drawing:
         """Return the input latents seen along the leading eigenvectors of both signs."""
@@ -323,7 +323,7 @@ class CircuitCard:
         names = [self.name(latent) for latent in self.circuit.features]
         x, y = map(signed_quantity, points[0])
         text = t("trace.circuit.projections_text", name=names[0], x=x, y=y)
-        return title, named_points(title, text, (axes[0], axes[1]), points, names)
+        return title, named_points((title, text), (axes[0], axes[1]), points, names)
 
     def agreement(self) -> Drawing:
         """Return the latent against its approximation by few eigenvectors."""
@@ -336,9 +336,8 @@ class CircuitCard:
             null=defined(t, fit.null_correlation_active),
         )
         axes = (t("trace.circuit.approximation"), t("trace.circuit.truth"))
-        chart = agreement_points(
-            title, text, axes, points.approximation, points.truth, points.active
-        )
+        values = points.approximation, points.truth, points.active
+        chart = agreement_points((title, text), axes, *values)
         return t("trace.circuit.caption", title=title, text=text), chart
 
     def entries(self, kind: str, found: InteractionEntries) -> Markup:
