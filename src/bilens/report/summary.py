@@ -24,7 +24,7 @@ from bilens.report.sections.decision import (
     risk_lines,
 )
 from bilens.report.sections.layers import layer_charts
-from bilens.report.sections.overview import Judged, clean_names, run_facts, test_data
+from bilens.report.sections.overview import Judged, clean_names, data_used, run_facts
 from bilens.report.sections.people import judged_lines
 from bilens.report.sections.tables import output_charts
 from bilens.report.text import NONE, Catalogue, load_catalogue
@@ -47,7 +47,7 @@ def render_summary(original: Judged, name: str, lang: str = "en") -> str:
     facts = [
         (t("reproduce.date"), run.date or NONE),
         (t("summary.version"), run.versions.get("bilens", NONE)),
-        (t("facts.data"), test_data(t, record.data)),
+        (t("facts.data"), data_used(t, record.data)),
         (t("reproduce.weights"), found.get("weights", NONE)),
         (t("reproduce.document"), found["document"]),
     ]

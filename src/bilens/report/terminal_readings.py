@@ -14,7 +14,6 @@ from bilens.records.decomposition import (
     LayerPlan,
     QuadraticFits,
     Score,
-    SeenInputs,
 )
 from bilens.records.trace import TokenValue, Trace
 from bilens.report.sections.overview import met_at
@@ -155,7 +154,14 @@ def fit_lines(record: QuadraticFits) -> list[str]:
     for fit in (record := displayable(record)).fits:
         lines.append(f"{fit.name}: {fit.chosen}, {fit.derivation}; R² on {fit.assumed_input}.")
         lines += [f"{fit.name}: not fitted: {reason}" for reason in fit.missing]
-        lines += [] if fit.seen is None else [seen_line(fit.name, fit.seen)]
+        if (seen := fit.seen) is not None:  # what comes in, and where the largest outputs are
+            (usual, most), (length, longest) = seen.kurtosis, seen.norm
+            said = f"{fit.name} sees kurtosis {quantity(usual)} (at most {quantity(most)}), "
+            said += f"‖x‖ {quantity(length)} (at most {quantity(longest)}); gives ‖y‖ "
+            at = (f"{quantity(x.output)} ({x.position}, {x.text!r})" for x in seen.largest)
+            said += f"{quantity(seen.output)}, at most (position, token) {', '.join(at)}"
+            massive = f"{seen.massive:,} over 100 times that decide R²: read it of the median row"
+            lines.append(f"{said}; {massive}." if seen.massive else f"{said}.")
     if record.num_rows is None:
         lines.append("A normal input is no real one: give data to read what the model sees.")
     refused = [fit.name for fit in record.fits if not fit.usable]
@@ -165,19 +171,6 @@ def fit_lines(record: QuadraticFits) -> list[str]:
             f"{record.fits[0].threshold:g}."
         )
     return lines
-
-
-def seen_line(name: str, seen: SeenInputs) -> str:
-    """Return what comes into a layer, and where its largest outputs are."""
-    kurtosis, norm = (
-        f"{quantity(one)} (at most {quantity(most)})" for one, most in (seen.kurtosis, seen.norm)
-    )
-    rows = (f"{quantity(one.output)} ({one.position}, {one.text!r})" for one in seen.largest)
-    massive = f"; {seen.massive:,} over 100 times that decide R²: read it of the median row"
-    return (
-        f"{name} sees kurtosis {kurtosis}, ‖x‖ {norm}; gives ‖y‖ {quantity(seen.output)}, at most "
-        f"(position, token) {', '.join(rows)}{massive if seen.massive else ''}."
-    )
 
 
 def explanation_tables(record: Explanations) -> Iterator[Table]:

@@ -38,7 +38,7 @@ from bilens.report.markup import (
 from bilens.report.raster import Painter
 from bilens.report.sections.difference import alignment_sentences, whole_difference, word_trial
 from bilens.report.sections.image_warnings import warnings
-from bilens.report.sections.overview import Page, file_facts, test_data
+from bilens.report.sections.overview import Page, data_used, file_facts
 from bilens.report.sections.people import judged_parts
 from bilens.report.sections.performance import performance
 from bilens.report.text import (
@@ -86,7 +86,7 @@ def layer_facts(t: Catalogue, record: LayerAudit) -> Iterator[tuple[str, str]]:
     yield t("layers.facts.layers"), whole(record.model.num_layers)
     yield t("layers.facts.kind"), kinds.pop() if len(kinds) == 1 else t("layers.facts.several")
     yield t("layers.facts.dtype"), record.model.dtype
-    yield t("facts.data"), test_data(t, record.data)
+    yield t("facts.data"), data_used(t, record.data)
     seen = any(layer.fit is not None and layer.fit.seen for layer in record.layers)
     text = "" if record.text is None else record.text.name
     yield t("layers.facts.fit"), text or t(f"layers.facts.{'rows' if seen else 'normal'}")

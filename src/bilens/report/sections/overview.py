@@ -99,7 +99,7 @@ def model_facts(t: Catalogue, record: Audit | Certificate | Attack) -> Iterator[
     yield t("facts.parameters"), t("facts.parameters_value", count=count, dtype=model.dtype)
     terms = (t("yes" if flag else "no") for flag in (model.bias, model.residual))
     yield t("facts.terms"), " / ".join(terms)
-    yield t("facts.data"), test_data(t, record.data)
+    yield t("facts.data"), data_used(t, record.data)
 
 
 def file_facts(t: Catalogue, record: AnyReport) -> Iterator[tuple[str, str]]:
@@ -108,12 +108,11 @@ def file_facts(t: Catalogue, record: AnyReport) -> Iterator[tuple[str, str]]:
         yield t("facts.file"), record.source.path
 
 
-def test_data(t: Catalogue, data: DataOrigin | None) -> str:
+def data_used(t: Catalogue, data: DataOrigin | None, key: str = "facts.data_value") -> str:
     """Return which data the predictions were made on."""
     if data is None:
         return t("facts.no_data")
-    name, count = data.name or t("facts.unnamed_data"), whole(data.num_images)
-    return t("facts.data_value", name=name, count=count)
+    return t(key, name=data.name or t("facts.unnamed_data"), count=whole(data.num_images))
 
 
 def data_source(t: Catalogue, data: DataOrigin) -> str:
