@@ -207,7 +207,8 @@ def finding_line(t: Catalogue, kind: str, finding: Finding) -> FindingLine:
 
 def title_of(t: Catalogue, rule: str) -> str:
     """Return the name of a rule; of one that is not known, its id."""
-    return t.sentences.get(f"rule.{rule}.title", rule)
+    key = f"rule.{rule}.title"
+    return t(key) if t.has(key) else rule
 
 
 def rule_text(t: Catalogue, kind: str, finding: Finding, ending: str) -> str:
