@@ -9,6 +9,13 @@ from rich.console import Console
 from bilens.cli.console import Output
 
 
+def machine() -> Output:
+    """The output of a command with --json."""
+    output = Output()
+    output.asked(False, False, as_json=True)
+    return output
+
+
 def watched(terminal: bool, quiet: bool = False) -> tuple[Output, io.StringIO]:
     """An output whose messages can be read."""
     output, stream = Output(quiet), io.StringIO()
@@ -67,7 +74,7 @@ def test_a_message_is_printed_as_it_is() -> None:
 
 def test_json_is_ascii_and_never_wrapped_or_styled(capsys: pytest.CaptureFixture[str]) -> None:
     document = {"name": "[red]桁 −\x1b[31m" + "x" * 500, "value": 1e-17, "flag": True}
-    Output().answer(True, document)
+    machine().answer(document)
     text = capsys.readouterr().out
     assert text.isascii()
     assert "\x1b" not in text
@@ -76,4 +83,4 @@ def test_json_is_ascii_and_never_wrapped_or_styled(capsys: pytest.CaptureFixture
 
 def test_json_holds_no_nan() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        Output().answer(True, {"value": float("nan")})
+        machine().answer({"value": float("nan")})

@@ -19,15 +19,17 @@ from bilens.base.errors import NonFiniteError, UsageError
 from bilens.certify.contrast import prepare
 from bilens.data.model_interface import LabelledData
 from bilens.findings.given_inputs import (
+    area,
     estimated_gap,
+    gap,
     leads,
     learnt_by_heart,
     left_out_margins,
+    margin_bound,
     read,
     read_inputs,
     whitened,
 )
-from bilens.findings.margin_statistics import area, gap, margin_bound
 from bilens.findings.subject import share_of
 from bilens.records.base import json_text
 from bilens.records.common import DataOrigin

@@ -61,7 +61,13 @@ def test_what_is_shown_is_never_stronger_than_what_is_proven(significant: int) -
 
 
 def test_the_worst_class_speaks_for_all() -> None:
-    one = {"change": 1.0, "norm": "spectral", "movement": 2.0, "largest": 4.0, "sines": (0.5, 1.0)}
+    one = {
+        "change": 1.0,
+        "norm": "spectral",
+        "movement": 2.0,
+        "largest": 4.0,
+        "sines": (0.4999, 1.0),
+    }
     other = {**one, "movement": 1.0, "largest": 0.0, "sines": (0.1, 0.2)}
     classes = (RoundedClass(**one), RoundedClass(**other))
     numbers = rounding_numbers(RoundingStability("int8", None, classes))

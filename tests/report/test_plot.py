@@ -38,23 +38,23 @@ def spectrum(values: list[float], low: float = -0.5, high: float = 0.5) -> Figur
 
 CHARTS: dict[str, Figure] = {
     "spectrum": spectrum(EIGENVALUES),
-    "eigenvalues": spectra.eigenvalue_chart("<&>", "text", AXES, [2.0, -1.0, 0.5]),
+    "eigenvalues": spectra.eigenvalue_chart(("<&>", "text"), AXES, [2.0, -1.0, 0.5]),
     "ranks": spectra.rank_strip(EN, 6.5, (8.5, 9.5), 9.5),
-    "layers": spectra.layer_columns(EN, "<&>", "text", COLUMNS, level=1.2),
+    "layers": spectra.layer_columns(EN, ("<&>", "text"), COLUMNS, level=1.2),
     "truncation": curves.truncation_chart(EN, KEPT, KEPT, (2, 0.5)),
     "radii": curves.radii_chart(EN, CURVE, 1.0),
     "effect": curves.effect_chart(
-        "<&>", "text", "ε", [0, 0.01, 1, 4], [("kind-random", [1, 1, 0.5, 0])], SHARES
+        ("<&>", "text"), "ε", [0, 0.01, 1, 4], [("kind-random", [1, 1, 0.5, 0])], SHARES
     ),
-    "trigger": spectra.trigger_picture([0.0, 1.0] * 24, (8, 6), (1, 2, 3, 3), "<&>", "text"),
+    "trigger": spectra.trigger_picture([0.0, 1.0] * 24, (8, 6), (1, 2, 3, 3), ("<&>", "text")),
     "scores": scores.score_chart(EN, [3.0, -4.0, 1.0], ["<&>", "犬" * 40, "c"], 0, 1),
     "bars": scores.bar_chart("<&>", "text", [("a", -1.0), ("b" * 99, 0.0)]),
     "running sum": scores.running_strip(EN, Scale(0, 3, 6, 214), 1.0, -0.5, "neg", 2),
-    "by rank": traces.by_rank("<&>", "text", AXES, [1, 8], FIVE),
-    "histogram": traces.histogram("<&>", "text", AXES, EDGES, COUNTS),
-    "named points": traces.named_points("<&>", "text", AXES, [(1, 2), (-1, 0)], ["<&>", "b"]),
-    "agreement": traces.agreement_points("<&>", "text", AXES, [1, 2], [1, 3], [True, False]),
-    "heat map": traces.heat_map("<&>", "text", [[1, -2], [-2, 0]], [7, 1234567], ["<&>", "b"]),
+    "by rank": traces.by_rank(("<&>", "text"), AXES, [1, 8], FIVE),
+    "histogram": traces.histogram(("<&>", "text"), AXES, EDGES, COUNTS),
+    "named points": traces.named_points(("<&>", "text"), AXES, [(1, 2), (-1, 0)], ["<&>", "b"]),
+    "agreement": traces.agreement_points(("<&>", "text"), AXES, [1, 2], [1, 3], [True, False]),
+    "heat map": traces.heat_map(("<&>", "text"), [[1, -2], [-2, 0]], [7, 1234567], ["<&>", "b"]),
 }
 
 
@@ -184,7 +184,7 @@ def test_the_rank_is_where_the_scale_says() -> None:
 @pytest.mark.parametrize("count", [1, 30, 200])
 def test_any_number_of_layers_is_drawn_with_few_numbers(count: int) -> None:
     columns = [spectra.LayerColumn(1.0, null=(0.5, 0.6))] * count
-    figure = spectra.layer_columns(EN, "t", "d", columns)
+    figure = spectra.layer_columns(EN, ("t", "d"), columns)
     assert len(nodes(figure, "rect", "pos strong")) == count
     assert len(nodes(figure, "rect", "null")) == count
     below = [node for node in nodes(figure, "text") if node.get("text-anchor") == "middle"]
@@ -193,7 +193,7 @@ def test_any_number_of_layers_is_drawn_with_few_numbers(count: int) -> None:
 
 def test_layers_that_say_nothing_are_a_dash() -> None:
     columns = [spectra.LayerColumn(0.0), spectra.LayerColumn(None)]
-    figure = spectra.layer_columns(EN, "t", "d", columns)
+    figure = spectra.layer_columns(EN, ("t", "d"), columns)
     assert len(nodes(figure, "rect")) == 1
     assert len(nodes(figure, "line", "axis")) == 1
     assert not any("⁻" in text for text in texts(figure)), "no powers of ten on an empty scale"
@@ -274,7 +274,7 @@ def test_bars_beside_each_other_share_a_scale() -> None:
 
 def test_a_name_that_would_cover_another_one_is_left_out() -> None:
     points = [(1.0, 1.0)] * 9
-    figure = traces.named_points("t", "d", AXES, points, [f"name {i}" for i in range(9)])
+    figure = traces.named_points(("t", "d"), AXES, points, [f"name {i}" for i in range(9)])
     assert len(nodes(figure, "circle")) == 9
     assert 1 <= len(nodes(figure, "text", "point-name")) <= 4
     assert not traces.overlap((0, 0, 1, 1), (1, 0, 2, 1))

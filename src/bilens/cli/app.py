@@ -40,7 +40,7 @@ for function in (
     *(demo, decompose, fit, audit, certify),
     *(attack, explain, trace, convert, reproduce, serve, sweep),
 ):
-    app.command()(expand(function))
+    app.command()(expand(function, as_json=function is not serve))
 train_app = typer.Typer(help="Train a model that can be read exactly.", no_args_is_help=True)
 for training in (train_image, train_language, train_sae, train_table):
     train_app.command(training.__name__.removeprefix("train_"))(expand(training))

@@ -35,23 +35,25 @@ class Output:
         self.result = ResultConsole()
         self.messages = Console(stderr=True, quiet=quiet)
         self.verbose = verbose
+        self.as_json = False
         self.first = True  # of several processes, the one that prints
 
-    def asked(self, quiet: bool, verbose: bool) -> None:
+    def asked(self, quiet: bool, verbose: bool, as_json: bool = False) -> None:
         """Take what stands before a command, and again what stands behind it."""
+        self.as_json = as_json
         self.messages.quiet = self.messages.quiet or quiet
         self.verbose = self.verbose or verbose
 
     def say(self, text: str) -> None:
         self.messages.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def answer(self, as_json: bool, document: dict[str, Any], *parts: Table | str) -> None:
+    def answer(self, document: dict[str, Any], *parts: Table | str) -> None:
         """Print a result: as JSON in ASCII for machines, or as tables and lines for people."""
         if not self.first:
             return
-        if as_json:
+        if self.as_json:
             self.result.out(json.dumps(document, allow_nan=False, indent=1), highlight=False)
-        for part in () if as_json else parts:
+        for part in () if self.as_json else parts:
             if isinstance(part, str):
                 self.result.print(part, highlight=False, markup=False, soft_wrap=True)
             else:

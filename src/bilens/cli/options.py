@@ -29,10 +29,11 @@ FILE_PANEL, METHOD_PANEL, MODEL_PANEL = "How the file is read", "Method", "Model
 TRAINING_PANEL, RUN_PANEL = "Training", "Run"
 
 
-def expand(function: Command) -> Command:
+def expand(function: Command, as_json: bool = True) -> Command:
     """Return a command for typer: each record that a function takes becomes its options.
 
     The first parameter of the function is the `Output`; every other one is a record or an option.
+    What it answers can be asked for `as_json`.
     """
     hints = get_type_hints(function, include_extras=True)
     _, *taken = inspect.signature(function).parameters.values()
@@ -43,10 +44,13 @@ def expand(function: Command) -> Command:
             parameters += options_of(records[each.name])
         else:
             parameters.append(parameter(each.name, hints[each.name], each.default))
+    parameters += [parameter("json", Json, False)] if as_json else []
     parameters += [parameter("quiet", Quiet, False), parameter("verbose", Verbose, False)]
 
-    def run(context: typer.Context, quiet: bool, verbose: bool, **given: Any) -> None:
-        context.obj.asked(quiet, verbose)
+    def run(
+        context: typer.Context, quiet: bool, verbose: bool, json: bool = False, **given: Any
+    ) -> None:
+        context.obj.asked(quiet, verbose, json)
         made = {
             name: record(**{each.name: given.pop(each.name) for each in fields(record)})
             for name, record in records.items()

@@ -39,6 +39,7 @@ from bilens.records.attack import (
 from bilens.records.base import Numbers
 from bilens.records.common import UNKNOWN, Origin
 
+EFFECT = Effect.__struct_fields__
 CLIPPED_IMAGES = 1000  # that the clipped effect is measured on, at most
 
 
@@ -92,39 +93,28 @@ class Judge:
 
 def curves_of(objectives: Sequence[ObjectiveFinding]) -> tuple[MethodCurve, ...]:
     """Return the curves of the kinds that occur, in the order of READS."""
-    kinds = {item.kind for objective in objectives for item in objective.perturbations}
-    return tuple(curve_of(kind, objectives) for kind in READS if kind in kinds)
-
-
-def curve_of(kind: str, objectives: Sequence[ObjectiveFinding]) -> MethodCurve:
-    best_kind = OPTIMAL_EDGE if kind in EDGE else OPTIMAL
-    found: list[PerturbationFinding] = []
-    optima: list[Numbers] = []
-    for objective in objectives:
-        mine = [item for item in objective.perturbations if item.kind == kind]
-        best = [item.change for item in objective.perturbations if item.kind == best_kind]
-        found += mine
-        optima += best * len(mine)
-    change = average([item.change for item in found])
-    cut = [item.clipped for item in found if item.clipped is not None]
-    return MethodCurve(
-        kind=kind,
-        reads=READS[kind],
-        edge=kind in EDGE,
-        members=max(item.member for item in found),
-        effect=mean_effect([item.effect for item in found]),
-        clipped=mean_effect(cut) if cut else None,
-        change=change,
-        gap=tuple(own - least for own, least in zip(change, average(optima), strict=True)),
-    )
+    curves = []
+    for kind in READS:
+        found: list[PerturbationFinding] = []
+        optima: list[Numbers] = []
+        for items in (objective.perturbations for objective in objectives):
+            mine = [item for item in items if item.kind == kind]
+            best = OPTIMAL_EDGE if kind in EDGE else OPTIMAL
+            optima += [item.change for item in items if item.kind == best] * len(mine)
+            found += mine
+        if not found:
+            continue
+        change, members = average([item.change for item in found]), [one.member for one in found]
+        cut = [item.clipped for item in found if item.clipped is not None]
+        effect, clipped = mean_effect([item.effect for item in found]), mean_effect(cut)
+        gap = tuple(own - least for own, least in zip(change, average(optima), strict=True))
+        known = kind, READS[kind], kind in EDGE, max(members)
+        curves.append(MethodCurve(*known, effect, clipped if cut else None, change, gap))
+    return tuple(curves)
 
 
 def mean_effect(effects: Sequence[Effect]) -> Effect:
-    return Effect(
-        average([effect.accuracy for effect in effects]),
-        average([effect.margin for effect in effects]),
-        average([effect.target_rate for effect in effects]),
-    )
+    return Effect(*(average([getattr(one, name) for one in effects]) for name in EFFECT))
 
 
 def average(rows: Sequence[Numbers]) -> Numbers:

@@ -157,28 +157,22 @@ def twins_of(f: QuadraticMap, names: tuple[str, ...]) -> tuple[tuple[str, str], 
     near = squares[:, None] + squares - 2 * gram <= NEAR * largest  # by sums that are rounded
     first = list(range(len(names)))  # of the classes that are the same
     for one, other in near.triu(diagonal=1).nonzero().tolist():
-        if first[one] == one and first[other] == other and are_twins(f, centred, one, other):
+        if first[one] != one or first[other] != other:
+            continue
+        # apart by the rounding of weights in float32, beside what classes differ by, and of sums
+        ours, theirs, scale = (output_form(g, c) for g, c in ((f, one), (f, other), (centred, one)))
+        apart = replace(ours.matrix, weight=ours.matrix.weight - theirs.matrix.weight)
+        parts = (
+            (apart.dense(), scale.dense(), ours.dense()),
+            (ours.linear - theirs.linear, scale.linear, ours.linear),
+        )
+        if all(
+            float(gap.norm()) <= max(ROUNDING * float(usual.norm()), EXACT * float(whole.norm()))
+            for gap, usual, whole in parts
+        ):
             first[other] = one
     pairs = combinations(range(len(names)), 2)
     return tuple((names[one], names[other]) for one, other in pairs if first[one] == first[other])
-
-
-def are_twins(f: QuadraticMap, centred: QuadraticMap, one: int, other: int) -> bool:
-    """Return whether two classes have the same matrix and the same linear part.
-
-    They may be apart by the rounding of weights in float32, beside what classes differ by, and by
-    the rounding of these sums.
-    """
-    ours, theirs, scale = (output_form(g, c) for g, c in ((f, one), (f, other), (centred, one)))
-    apart = replace(ours.matrix, weight=ours.matrix.weight - theirs.matrix.weight)
-    parts = (
-        (apart.dense(), scale.dense(), ours.dense()),
-        (ours.linear - theirs.linear, scale.linear, ours.linear),
-    )
-    return all(
-        float(gap.norm()) <= max(ROUNDING * float(usual.norm()), EXACT * float(whole.norm()))
-        for gap, usual, whole in parts
-    )
 
 
 def class_centred(module: BilinearClassifier) -> EigenDecomposition:

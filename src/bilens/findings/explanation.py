@@ -117,6 +117,9 @@ def attribute_prediction(
                 f"the attributions miss f(x) − f(baseline) by {float(residual):.3g}: the products "
                 "of the weights cancel beyond what float64 can hold."
             )
+    forms = (output_form(read, row) for row in range(len(kinds)))
+    found = (top_interactions(form, x, PAIRS, baseline) for form in forms)
+    strongest = [(one.first, one.second, one.values) for one in found]
     return tuple(
         InputAttribution(
             kind=kind,
@@ -126,18 +129,7 @@ def attribute_prediction(
             score_at_baseline=float(there[row]),
             residual=float(residuals[row]),
             values=tuple(values[row].tolist()),
-            pairs=strongest_pairs(read, row, x, baseline),
+            pairs=tuple(map(InputPair, *(part.tolist() for part in top))),
         )
-        for row, kind in enumerate(kinds)
-    )
-
-
-def strongest_pairs(
-    f: QuadraticMap, output: int, x: Tensor, baseline: Tensor
-) -> tuple[InputPair, ...]:
-    """Return the pairs of inputs that interact most in one output."""
-    found = top_interactions(output_form(f, output), x, PAIRS, baseline)
-    return tuple(
-        InputPair(int(first), int(second), float(value))
-        for first, second, value in zip(found.first, found.second, found.values, strict=True)
+        for row, (kind, top) in enumerate(zip(kinds, strongest, strict=True))
     )

@@ -12,15 +12,17 @@ from bilens.algebra.concentration import effective_rank
 from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.gaussian import mean_and_covariance, whiten
+from bilens.algebra.gram.inner_products import squared_norms
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.repeated_rows import rows_alone
 from bilens.base.checks import check_finite
 from bilens.certify.contrast import PairSpectra, contrast_of
 from bilens.certify.l2_certificates import l2_radius
 from bilens.data.model_interface import LabelledData
-from bilens.findings.margin_statistics import area, gap, margin_bound
 from bilens.findings.subject import drawn, share_right
+from bilens.records.common import Share
 from bilens.records.given_inputs import (
+    Area,
     Bound,
     Comparison,
     Gap,
@@ -66,6 +68,10 @@ def read_inputs(
     seen = None if training is None else read(f, training, pairs, generator)
     new = None if test is None else read(f, test, pairs, generator)
     compared, repeated, reason = None, 0, "training_alone" if new is None else "test_alone"
+    bound = None
+    if seen is not None and seen.label is not None:
+        margins = torch.where(seen.answer == seen.label, seen.lead, 0.0)
+        bound = margin_bound(f, seen.x, margins)
     if seen is not None and new is not None:
         repeated = int((~rows_alone(new.x, seen.x)).sum())
         few = min(len(seen.x), len(new.x)) < FEWEST
@@ -74,7 +80,7 @@ def read_inputs(
     return GivenInputs(
         training=None if seen is None else seen.sample,
         test=None if new is None else new.sample,
-        bound=None if seen is None else bound_of(f, seen),
+        bound=bound,
         comparison=compared,
         reason=reason,
         repeated=repeated,
@@ -172,12 +178,6 @@ def estimated_gap(training: Read, test: Read) -> Gap:
     return Gap(min(max(value, 0.0), 1.0), max(low - SPARE, 0.0), min(max(high + SPARE, 0.0), 1.0))
 
 
-def bound_of(f: QuadraticMap, seen: Read) -> Bound | None:
-    if seen.label is None:
-        return None
-    return margin_bound(f, seen.x, torch.where(seen.answer == seen.label, seen.lead, 0.0))
-
-
 def learnt_by_heart(
     f: QuadraticMap, seen: Read, pairs: PairSpectra | None
 ) -> tuple[TrainingExample, ...]:
@@ -249,3 +249,65 @@ def supports(
         for place, times in zip(largest.tolist(), use, strict=True)
         if float(parts[place]) > 0
     )
+
+
+Z = 1.959964  # of a two-sided 95 % interval
+
+
+def area(ours: Tensor, theirs: Tensor) -> Area:
+    """Return P(ours > theirs) + P(equal) / 2 over all pairs, with an interval and a test."""
+    # Math: with the placements u_i, the share of theirs below ours_i, and v_j likewise, DeLong's
+    # variance is var(u) / n + var(v) / m. A (1 − A) over it is the number of trials of a share
+    # with as much variance, of which Wilson's interval does not end at a point where A is 0 or 1.
+    from scipy.stats import mannwhitneyu  # slow to import, needed only where data are given
+
+    u, v = placements(ours, theirs), 1 - placements(theirs, ours)
+    value = float(u.mean())
+    variance = float(u.var() / len(u) + v.var() / len(v))
+    least = min(len(u), len(v))
+    trials = max(value * (1 - value) / variance, least) if variance > 0 else least
+    middle = (value + Z**2 / (2 * trials)) / (1 + Z**2 / trials)
+    half = Z / (1 + Z**2 / trials) * math.sqrt(value * (1 - value) / trials + (Z / 2 / trials) ** 2)
+    test = mannwhitneyu(ours.numpy(), theirs.numpy(), alternative="greater", method="asymptotic")
+    return Area(value, max(middle - half, 0.0), min(middle + half, 1.0), float(test.pvalue))
+
+
+def placements(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Return for each of ours the share of theirs that is smaller, ties counted half."""
+    ordered = theirs.sort().values
+    below, upto = (torch.searchsorted(ordered, ours, right=right) for right in (False, True))
+    return (below + upto).double() / (2 * len(theirs))
+
+
+def gap(training: Share, test: Share) -> Gap:
+    """Return the difference of two accuracies; their exact intervals are squared and added."""
+    # Source: Newcombe, Statistics in Medicine 17 (1998), method 10, with exact intervals.
+    value = training.value - test.value
+    down = math.hypot(training.value - training.low, test.high - test.value)
+    up = math.hypot(training.high - training.value, test.value - test.low)
+    return Gap(value, max(value - down, -1.0), min(value + up, 1.0))
+
+
+def margin_bound(f: QuadraticMap, x: Tensor, margin: Tensor) -> Bound:
+    """Return what the margins of training inputs prove of the error on new ones, (rows, in)."""
+    # Math: f_c is a product of W_c with φ(x) = x̃x̃ᵀ, x̃ = (x, 1), and ‖W‖² = Σ_c ‖Q_c‖² + ‖b_c‖²/2 +
+    # c_c². The margin is √2-Lipschitz in the scores, so the ramp loss of margin γ has a Rademacher
+    # complexity of at most 2 (‖W‖/γ) √(classes · mean ‖φ‖² / n) (Maurer, 2016, vector contraction).
+    # With r = ‖W‖/γ any power 2^k, each with 2^−|k|/3 of the 5 % (Mohri et al., 2018, theorem 3.3):
+    # error ≤ mean ramp(margin · r / ‖W‖) + twice the complexity + 3 √(ln(6 · 2^|k| / 0.05) / 2n).
+    centred, rows = outputs_of(f, centred=True), len(x)
+    tensor, linear, constant = centred.tensor, centred.linear, centred.constant
+    size = squared_norms(tensor.down, tensor.left, tensor.right).sum()
+    affine = linear is not None or constant is not None
+    size = size + (0 if linear is None else linear.square().sum() / 2)
+    size = (size + (0 if constant is None else constant.square().sum())).sqrt()
+    feature = (x.square().sum(dim=1) + affine).square().mean()
+    margin = margin / torch.where(size > 0, size, 1.0)
+    powers = torch.arange(-40, 41, dtype=torch.float64)
+    ratio = 2**powers
+    ramp = torch.stack([(1 - margin * one).clamp(0, 1).mean() for one in ratio])
+    spread = 4 * ratio * (f.sizes.d_out * feature).sqrt()
+    spread = spread + 3 * ((math.log(120) + powers.abs() * math.log(2)) / 2).sqrt()
+    bounds = [float((ramp + spread / math.sqrt(rows * 2**k)).min()) for k in range(60)]
+    enough = next((k for k, one in enumerate(bounds) if one < 0.5), None)
+    return Bound(bounds[0], None if enough is None else float(rows) * 2**enough)

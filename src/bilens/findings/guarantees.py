@@ -201,22 +201,15 @@ def rounding_stability(module: BilinearClassifier) -> tuple[RoundingStability, .
             short = outputs_of(rounded_copy(module, kind).quadratic_map().detach(), centred=True)
         except UsageError as error:  # a weight beyond float16
             found.append(RoundingStability(kind, str(error), ()))
-        else:
-            classes = tuple(rounded_class(f, short, output) for output in range(f.sizes.d_out))
-            found.append(RoundingStability(kind, None, classes))
+            continue
+        classes = []
+        for output in range(f.sizes.d_out):  # all pairs prove gaps
+            one = spectrum_stability(output_form(f, output), output_form(short, output))
+            largest = float(one.decomposition.eigenvalues.abs().max())
+            sines = tuple(one.sine[:SHOWN_VECTORS].tolist())
+            classes.append(RoundedClass(one.change, one.norm, one.movement, largest, sines))
+        found.append(RoundingStability(kind, None, tuple(classes)))
     return tuple(found)
-
-
-def rounded_class(f: QuadraticMap, short: QuadraticMap, output: int) -> RoundedClass:
-    # all pairs prove gaps
-    found = spectrum_stability(output_form(f, output), output_form(short, output))
-    return RoundedClass(
-        change=found.change,
-        norm=found.norm,
-        movement=found.movement,
-        largest=float(found.decomposition.eigenvalues.abs().max()),
-        sines=tuple(found.sine[:SHOWN_VECTORS].tolist()),
-    )
 
 
 @torch.no_grad()

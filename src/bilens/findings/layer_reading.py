@@ -23,7 +23,7 @@ from bilens.algebra.hosvd import HOSVD, hosvd
 from bilens.algebra.map_comparison import Kind, rounded
 from bilens.algebra.mode_spectrum import Factors, InputMode
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.random_rotations import OutputModeNull, output_mode_null, random_frame
+from bilens.algebra.random_rotations import output_mode_null, random_frame
 from bilens.base.errors import BilensError, NonFiniteError
 from bilens.certify.stability import stability_of
 from bilens.findings.fits import fit_quality, fit_record
@@ -110,25 +110,6 @@ def gram_shares(gram: Tensor, generator: torch.Generator) -> tuple[Tensor, float
 MASS = 0.9  # of ‖B‖², that `directions_90` hold
 PAIRS = 3  # eigenpairs shown
 PARTS = 5  # components shown of a direction
-
-
-def read_outputs(
-    found: HOSVD, direction: Tensor, leading: EigenDecomposition, null: OutputModeNull
-) -> OutputModes:
-    """Return the spectrum along the outputs beside its null interval."""
-    values = found.singular_values
-    return OutputModes(
-        effective_rank=float(effective_rank(values)),
-        effective_rank_null=level(null.effective_rank),
-        directions_90=directions_holding(values, MASS),
-        top_share=float(values[0].square() / found.frobenius_squared),
-        top_share_null=level(null.top_share),
-        leading_rank=float(effective_rank(leading.distinct_from_zero)),
-        leading_rank_null=level(null.leading_rank),
-        leading_complete=bool(leading.complete),
-        output_parts=largest_parts(direction),
-        pairs=leading_pairs(leading),
-    )
 
 
 def leading_pairs(eig: EigenDecomposition) -> tuple[LeadingPair, ...]:
@@ -253,7 +234,19 @@ def reading_of(subject: LayerView, fitted: FittedLayer, options: AuditOptions) -
     null = output_mode_null(spectrum.f, generator, options.null_samples, kind, fitted.embedding)
     direction = fitted.output(spectrum.output_directions[0])
     leading = eigendecompose(spectrum.form(0))
-    outputs = read_outputs(spectrum, direction, leading, null)
+    values = spectrum.singular_values
+    outputs = OutputModes(
+        effective_rank=float(effective_rank(values)),
+        effective_rank_null=level(null.effective_rank),
+        directions_90=directions_holding(values, MASS),
+        top_share=float(values[0].square() / spectrum.frobenius_squared),
+        top_share_null=level(null.top_share),
+        leading_rank=float(effective_rank(leading.distinct_from_zero)),
+        leading_rank_null=level(null.leading_rank),
+        leading_complete=bool(leading.complete),
+        output_parts=largest_parts(direction),
+        pairs=leading_pairs(leading),
+    )
     return replace(found, outputs=outputs, stability=stability(fitted, spectrum, leading))
 
 

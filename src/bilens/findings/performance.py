@@ -57,7 +57,9 @@ def classification(logits: Tensor, labels: Tensor, names: Sequence[str]) -> Clas
             roc, found = curves
             average = float((found[0].diff() * found[1, 1:]).sum())
             auc = float(torch.trapezoid(roc[1], roc[0]))
-            drawn = [points(curve) for curve in curves] if count == 2 else drawn
+            if count == 2:  # thinned to what can be drawn; the ends stay
+                thinned = (curve[:, evenly(curve.shape[1], POINTS)].T.tolist() for curve in curves)
+                drawn = [tuple((round(x, 5), round(y, 5)) for x, y in one) for one in thinned]
         sums = int(confusion[one].sum()), int(confusion[:, one].sum())
         recall, precision = (share_of(hits, total) if total else None for total in sums)
         classes.append(ClassPerformance(name, recall, precision, auc, average))
@@ -89,12 +91,6 @@ def threshold_curves(scores: Tensor, positive: Tensor) -> tuple[Tensor, Tensor] 
     roc, curve = torch.stack([alarms / alarms[-1], recall]), torch.stack([recall, precision])
     start = torch.stack([torch.zeros(1), precision[:1]])
     return torch.cat([torch.zeros(2, 1), roc], dim=1), torch.cat([start, curve], dim=1)
-
-
-def points(curve: Tensor) -> Curve:
-    """Return a curve thinned to what can be drawn; its ends stay."""
-    thinned = curve[:, evenly(curve.shape[1], POINTS)].T.tolist()
-    return tuple((round(x, 5), round(y, 5)) for x, y in thinned)
 
 
 def evenly(count: int, most: int) -> list[int]:

@@ -68,11 +68,6 @@ def beyond_others(values: Tensor) -> Tensor:
     return values - torch.where(rank <= middle, ordered[middle + 1], ordered[middle])
 
 
-def both(values: Tensor) -> Tensor:
-    """Return what stands out of places, and beside the other classes, as one number."""
-    return values + beyond_others(values)
-
-
 def squares(level: Tensor, shape: tuple[int, int]) -> Iterator[Scan]:
     """Yield how far squares at one place exceed what the pixels around foretell."""
     bright = ((side, 1, f"bright_{side}") for side in BRIGHT)
@@ -82,7 +77,8 @@ def squares(level: Tensor, shape: tuple[int, int]) -> Iterator[Scan]:
         found = sign * found / size[size > UNUSED * size.amax()].mean().sqrt()
         best = found.max(dim=1)
         boxes = boxes_of(best.indices, shape, side)
-        yield Scan(name, both(best.values), sign * painted(boxes, shape), boxes)
+        far = best.values + beyond_others(best.values)  # out of places, and beside other classes
+        yield Scan(name, far, sign * painted(boxes, shape), boxes)
 
 
 def window(patterns: Tensor, shape: tuple[int, int], side: int) -> Scan:

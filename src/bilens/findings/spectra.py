@@ -153,7 +153,10 @@ def summarise_spectra(
         assert isinstance(eig.status, Status), "one form has one status"
         assert isinstance(eig.proof, Proof), "one form has one proof"
         known = bool(eig.eigenvalues.isfinite().all())
-        pairs = eigen_pairs(eig) if known else ()
+        size = torch.where(eig.norm > 0, eig.norm, 1.0)  # its square may leave float64
+        shares = (eig.eigenvalues / size).square()
+        columns = eig.eigenvalues, shares, eig.residuals, eig.converged, eig.cluster_size
+        pairs = tuple(map(EigenPair, *(x.tolist() for x in columns))) if known else ()
         found.append(
             FormSpectrum(
                 name=name,
@@ -171,15 +174,3 @@ def summarise_spectra(
             )
         )
     return tuple(found)
-
-
-def eigen_pairs(eig: EigenDecomposition) -> tuple[EigenPair, ...]:
-    size = torch.where(eig.norm > 0, eig.norm, 1.0)  # its square may leave float64
-    columns = (
-        eig.eigenvalues,
-        (eig.eigenvalues / size).square(),
-        eig.residuals,
-        eig.converged,
-        eig.cluster_size,
-    )
-    return tuple(map(EigenPair, *(column.tolist() for column in columns)))

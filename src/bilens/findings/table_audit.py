@@ -191,35 +191,23 @@ BLOCK_BYTES = 64 * 2**20  # a block of rows of one Q
 def output_effects(
     f: QuadraticMap, output_names: tuple[str, ...], num_pairs: int
 ) -> tuple[OutputEffects, ...]:
-    return tuple(effects_of(f, index, name, num_pairs) for index, name in enumerate(output_names))
-
-
-def effects_of(f: QuadraticMap, index: int, name: str, num_pairs: int) -> OutputEffects:
-    form = output_form(f, index)
-    matrix, linear = form.matrix, form.linear
-    squares = (matrix.left * matrix.right * matrix.weight[:, None]).sum(dim=0)
-    top, pair_variance = strongest_pairs(matrix.left, matrix.right, matrix.weight, num_pairs)
-    pairs = zip(top.first.tolist(), top.second.tolist(), top.values.tolist(), strict=True)
-    sizes = (linear.square() + 2 * squares.square()).sqrt()
-    linear_variance = float(linear.square().sum())
-    square_variance = float(2 * squares.square().sum())
-    variance = linear_variance + square_variance + pair_variance
-    shared = variance or 1.0
-    return OutputEffects(
-        index,
-        name,
-        float(form.constant),
-        tuple(
-            ColumnEffect(column, *(float(values[column]) for values in (linear, squares, sizes)))
-            for column in sizes.argsort(descending=True, stable=True).tolist()
-        ),
-        tuple(PairEffect(*pair) for pair in pairs),
-        f.sizes.d_in * (f.sizes.d_in - 1) // 2,
-        variance,
-        linear_variance / shared,
-        square_variance / shared,
-        pair_variance / shared,
-    )
+    found = []
+    for index, name in enumerate(output_names):
+        form = output_form(f, index)
+        matrix, linear = form.matrix, form.linear
+        squares = (matrix.left * matrix.right * matrix.weight[:, None]).sum(dim=0)
+        top, pair_variance = strongest_pairs(matrix.left, matrix.right, matrix.weight, num_pairs)
+        pairs = map(PairEffect, top.first.tolist(), top.second.tolist(), top.values.tolist())
+        sizes = (linear.square() + 2 * squares.square()).sqrt()
+        order = sizes.argsort(descending=True, stable=True)
+        ranked = (values[order].tolist() for values in (linear, squares, sizes))
+        columns = map(ColumnEffect, order.tolist(), *ranked)
+        parts = [float(linear.square().sum()), float(2 * squares.square().sum()), pair_variance]
+        variance, most = sum(parts), f.sizes.d_in * (f.sizes.d_in - 1) // 2
+        shares = (part / (variance or 1.0) for part in parts)
+        effects = float(form.constant), tuple(columns), tuple(pairs), most
+        found.append(OutputEffects(index, name, *effects, variance, *shares))
+    return tuple(found)
 
 
 REACH = 3.0  # standard deviations of a column that a value may be from its mean

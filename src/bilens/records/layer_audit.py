@@ -37,14 +37,19 @@ class ModeChange(Record, frozen=True):
     top_share_null: float | None  # of noise of the same size in every weight
 
 
-class ChangeDirection(Record, frozen=True):
+class LeadingPair(Record, frozen=True):
+    """One eigenpair of the form along the leading output direction."""
+
+    eigenvalue: float  # λ
+    explained: float  # λ² / ‖Q‖²
+    residual: float  # ‖Qv − λv‖
+    localisation: float  # Σ v⁴: 1/in where spread evenly, 1 where on one input
+    parts: tuple[Component, ...]  # the largest five components, by falling size
+
+
+class ChangeDirection(LeadingPair, frozen=True):
     """An input direction that the change answers to most, along its leading output direction."""
 
-    eigenvalue: float
-    explained: float  # λ² / ‖Q‖² of the form along that direction
-    residual: float  # ‖Qv − λv‖
-    localisation: float  # Σ v⁴
-    parts: tuple[Component, ...]  # the largest components
     vector: tuple[float, ...] | None  # where inputs can be drawn
 
 
@@ -205,16 +210,6 @@ class FitQuality(Record, frozen=True):
         None  # R² without the 0.1 % of inputs with the largest outputs, and massive ones
     )
     median: float | None = None  # R² of the median input
-
-
-class LeadingPair(Record, frozen=True):
-    """One eigenpair of the form along the leading output direction."""
-
-    eigenvalue: float  # λ
-    explained: float  # λ² / ‖Q‖²
-    residual: float  # ‖Qv − λv‖
-    localisation: float  # Σ v⁴: 1/in where spread evenly, 1 where on one input
-    parts: tuple[Component, ...]  # the largest five components, by falling size
 
 
 class OutputModes(Record, frozen=True):

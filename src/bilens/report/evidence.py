@@ -49,6 +49,12 @@ def evidence_files(original: Judged, lang: str) -> dict[str, bytes]:
     files, path = files_of(record.source), PurePath(record.source.path)
     weights = path if path.name in files else path / next(iter(files))
     document, found = document_sha256(original), checks(t, record)
+    # what all rules of this kind of audit mean, judged here or not
+    rules = {"decision": t("about.decision")} | {one.rule: one.rule for one in record.verdict}
+    known = [rule.id for rule in REGISTRY if record.kind in rule.documents]
+    asked = [item.condition for item in record.conditions or ()]
+    rules |= {rule: t.word("about", rule) for rule in known}
+    rules |= {f"fail-on:{text}": t("about.condition", condition=text) for text in asked}
     said = {
         "t": t,
         "record": record,
@@ -61,7 +67,7 @@ def evidence_files(original: Judged, lang: str) -> dict[str, bytes]:
         "document": document,
         "serial": uuid5(NAMESPACE_URL, document).urn,  # the same for the same document
         "checks": found,
-        "rules": meanings(t, record),  # of all rules of this kind of audit, judged here or not
+        "rules": rules,
         "task": task_of(record),
         "page": page_of(t, record),
         "markdown": audit_markdown(original, lang),
@@ -102,15 +108,6 @@ def checks(t: Catalogue, record: Judged) -> list[Check]:
         )
         for (name, group), line in zip(names, lines, strict=True)
     ]
-
-
-def meanings(t: Catalogue, record: Judged) -> dict[str, str]:
-    found = {"decision": t("about.decision")}
-    found |= {finding.rule: finding.rule for finding in record.verdict}
-    known = [rule.id for rule in REGISTRY if record.kind in rule.documents]
-    found |= {rule: t.word("about", rule) for rule in known}
-    asked = [item.condition for item in record.conditions or ()]
-    return found | {f"fail-on:{text}": t("about.condition", condition=text) for text in asked}
 
 
 def task_of(record: Judged) -> str:

@@ -30,8 +30,8 @@ from bilens.report.markup import Content, card, element, facts, heading, items, 
 from bilens.report.sections.attack import attack_page
 from bilens.report.sections.classes import audit_page
 from bilens.report.sections.conversion import conversion_page
+from bilens.report.sections.decision import index_page
 from bilens.report.sections.guarantees import certificate_page
-from bilens.report.sections.index import index_page
 from bilens.report.sections.layers import layer_audit_page
 from bilens.report.sections.overview import AnyReport, Page, run_facts
 from bilens.report.sections.sweep import sweep_page

@@ -47,10 +47,18 @@ def audit_markdown(original: Judged, lang: str = "en") -> str:
     if record.difference is not None:
         parts += difference_parts(t, record, record.difference)
     if isinstance(record, LayerAudit) and record.layers:
-        parts.append(layer_part(t, record))
+        columns = ("r2", "linear", "norm", "rank", "null", "units")
+        numbers = {one.name: layer_numbers(t, one) for one in record.layers[:MOST_LAYERS]}
+        rows = ([name, *(found[key] for key in columns)] for name, found in numbers.items())
+        shown = table(t.each("layers.table", ("layer", *columns)), rows)
+        summary = f"<summary>{t('layers.table.caption')}</summary>"
+        parts.append(f"<details>{summary}\n\n{shown}\n\n</details>")
     if record.performance is not None:
         parts += map(escaped, performance_lines(t, record.performance))
-    parts += [f"### {t('reproduce.heading')}", "\n".join(reproduction_lines(t, record, original))]
+    run = run_facts(record, original)
+    keys = [key for key in run if key not in ("file", "data", "hardware")]
+    again = [f"- {escaped(t(f'reproduce.{key}'))}: {code(run[key])}" for key in keys]
+    parts += [f"### {t('reproduce.heading')}", "\n".join(again)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -100,18 +108,3 @@ def difference_parts(t: Catalogue, record: Judged, found: Difference) -> Iterato
         yield table(head, rows)
     if len(changed) > MOST_LAYERS:
         yield escaped(t("markdown.more", count=len(changed) - MOST_LAYERS))
-
-
-def layer_part(t: Catalogue, record: LayerAudit) -> str:
-    keys = ("r2", "linear", "norm", "rank", "null", "units")
-    numbers = {layer.name: layer_numbers(t, layer) for layer in record.layers[:MOST_LAYERS]}
-    rows = ([name, *(found[key] for key in keys)] for name, found in numbers.items())
-    shown = table(t.each("layers.table", ("layer", *keys)), rows)
-    return f"<details><summary>{t('layers.table.caption')}</summary>\n\n{shown}\n\n</details>"
-
-
-def reproduction_lines(t: Catalogue, record: Judged, original: Judged) -> Iterator[str]:
-    """Yield what it takes to run the same again."""
-    for key, value in run_facts(record, original).items():
-        if key not in ("file", "data", "hardware"):
-            yield f"- {escaped(t(f'reproduce.{key}'))}: {code(value)}"

@@ -16,6 +16,7 @@ from bilens.report.markup import Figure, circle, element, joined, label, line, p
 from bilens.report.text import MINUS, fitted, percent, text_width
 
 Points = Sequence[tuple[float, float]]
+Texts = tuple[str, str]  # title and description of a chart, or the names of its axes
 LETTERS = 12.0  # size of a text
 LARGE = 16.0  # of those in wide charts on a narrow page
 MOST_TICKS = 8

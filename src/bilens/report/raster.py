@@ -58,20 +58,16 @@ def to_oklab(colours: ArrayLike) -> Colours:
     return lab
 
 
-def from_oklab(lab: Colours) -> Levels:
-    """Return sRGB colours, clipped to what a screen can show."""
-    light = (lab @ np.linalg.inv(TO_LAB).T) ** 3 @ np.linalg.inv(TO_CONES).T
-    light = np.clip(light, 0.0, 1.0)
-    share = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    return np.round(255 * share).astype(np.uint8)
-
-
 def shades(*stops: tuple[int, int, int]) -> Levels:
     """Return `STEPS` colours on the way from white through the stops, white left out."""
     lab = to_oklab([(255, 255, 255), *stops])
     positions = np.linspace(0, len(stops), STEPS + 1)[1:]
     channels = [np.interp(positions, range(len(lab)), channel) for channel in lab.T]
-    return from_oklab(np.stack(channels, axis=1))
+    cones = np.stack(channels, axis=1) @ np.linalg.inv(TO_LAB).T
+    light = np.clip(cones**3 @ np.linalg.inv(TO_CONES).T, 0.0, 1.0)  # what a screen can show
+    share = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    found: Levels = np.round(255 * share).astype(np.uint8)
+    return found
 
 
 POSITIVE: Final = shades((103, 169, 207), (5, 72, 140))

@@ -5,7 +5,7 @@ It says nothing that the report does not, in the report's own sentences.
 
 import base64
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import islice
 
 from bilens.records.audit import Audit
 from bilens.records.base import displayable
@@ -24,7 +24,7 @@ from bilens.report.sections.decision import (
     risk_lines,
 )
 from bilens.report.sections.layers import layer_charts
-from bilens.report.sections.overview import Judged, clean_names, document_sha256, test_data
+from bilens.report.sections.overview import Judged, clean_names, data_used, run_facts
 from bilens.report.sections.people import judged_lines
 from bilens.report.sections.tables import output_charts
 from bilens.report.text import NONE, Catalogue, load_catalogue
@@ -39,6 +39,18 @@ def render_summary(original: Judged, name: str, lang: str = "en") -> str:
     answer = decision_of(record).answer
     judged = judged_lines(t, record)
     more = len(judged) - MOST_JUDGED
+    # what matters most first: risks with what to do, why it is no better, what was seen
+    risks = [f"{risk} {t('decision.next', text=then)}" for risk, then in risk_lines(t, record)]
+    sentences = [*(risks or [t("decision.no_risk")]), *because(t, record), *more_risks(t, record)]
+    looked = [*looked_lines(t, record)]
+    run, found = record.reproduce, run_facts(record, original)
+    facts = [
+        (t("reproduce.date"), run.date or NONE),
+        (t("summary.version"), run.versions.get("bilens", NONE)),
+        (t("facts.data"), data_used(t, record.data)),
+        (t("reproduce.weights"), found.get("weights", NONE)),
+        (t("reproduce.document"), found["document"]),
+    ]
     told = [*judged[:MOST_JUDGED], *([t("summary.more", count=more)] if more > 0 else [])]
     return (
         environment()
@@ -48,22 +60,13 @@ def render_summary(original: Judged, name: str, lang: str = "en") -> str:
             name=displayable(name),
             answer=badge(t, LOOKS.get(answer, "unknown"), t(f"decision.{answer}")),
             text=t(f"decision.{answer}.text"),
-            sentences=[*islice(sentences(t, record), SENTENCES)],
+            sentences=(sentences + [line for _, lines in looked for line in lines])[:SENTENCES],
             plots=[*islice(plots(t, record), PLOTS)],
             judged=told or [t("summary.nobody")],
-            accepted_by=[*looked_lines(t, record)][-1],
-            facts=[*facts(t, record, document_sha256(original))],
+            accepted_by=looked[-1],
+            facts=facts,
         )
     )
-
-
-def sentences(t: Catalogue, record: Judged) -> Iterator[str]:
-    """Yield what matters most first: risks with what to do, why it is no better, what was seen."""
-    risks = [f"{risk} {t('decision.next', text=then)}" for risk, then in risk_lines(t, record)]
-    yield from risks or [t("decision.no_risk")]
-    yield from because(t, record)
-    yield from more_risks(t, record)
-    yield from chain.from_iterable(lines for _, lines in looked_lines(t, record))
 
 
 def plots(t: Catalogue, record: Judged) -> Iterator[tuple[str, Content]]:
@@ -85,12 +88,3 @@ def plots(t: Catalogue, record: Judged) -> Iterator[tuple[str, Content]]:
     else:
         for item in record.outputs:
             yield from output_charts(t, record, item)
-
-
-def facts(t: Catalogue, record: Judged, document: str) -> Iterator[tuple[str, str]]:
-    run, source = record.reproduce, record.source
-    yield t("reproduce.date"), run.date or NONE
-    yield t("summary.version"), run.versions.get("bilens", NONE)
-    yield t("facts.data"), test_data(t, record.data)
-    yield t("reproduce.weights"), source.weights_sha256 or NONE
-    yield t("reproduce.document"), document

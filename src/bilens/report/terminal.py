@@ -21,7 +21,7 @@ from bilens.records.table_audit import TableAudit
 from bilens.report.markup import ICONS
 from bilens.report.sections.attack import data_split, proof_claim
 from bilens.report.sections.coverage import unread_lines
-from bilens.report.sections.decision import decision_lines, group_lines
+from bilens.report.sections.decision import INDEXED, decision_lines, group_lines, row_texts
 from bilens.report.sections.difference import (
     COLUMNS,
     DIRECTIONS,
@@ -33,7 +33,6 @@ from bilens.report.sections.difference import (
 )
 from bilens.report.sections.given_inputs import input_lines
 from bilens.report.sections.guarantees import statements
-from bilens.report.sections.index import COLUMNS as INDEXED, row_texts
 from bilens.report.sections.overview import clean_names, condition_lines, mark
 from bilens.report.sections.performance import performance_lines
 from bilens.report.text import (

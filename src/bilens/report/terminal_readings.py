@@ -14,9 +14,7 @@ from bilens.records.decomposition import (
     LayerPlan,
     QuadraticFits,
     Score,
-    SeenInputs,
 )
-from bilens.records.table_audit import InputAttribution
 from bilens.records.trace import TokenValue, Trace
 from bilens.report.sections.overview import met_at
 from bilens.report.sections.trace import output_names, ranked_numbers, sae_rows, told_from_chance
@@ -35,7 +33,11 @@ MOST_LATENTS, MOST_TOKENS = 15, 5
 def decomposition_table(record: LayerDecomposition) -> Table:
     """Return a row for each eigenpair of each output of a layer."""
     record = displayable(record)
-    more = len(record.outputs) - MOST_OUTPUTS
+    more, below = len(record.outputs) - MOST_OUTPUTS, ""
+    if record.spectrum == "whole":
+        below = f"95 % of {record.null_samples} random rotations of one branch against the other"
+        below = f"below eff. rank: its null interval, {below}. "
+        below = below if record.null_samples else "eff. rank: without its null interval. "
     table = grid(
         *("output", ">eff. rank", ">‖Q‖", ">#", ">λ", ">share", ">residual", ">ok", ">all"),
         title=f"{record.layer}: {record.output_kind}, {record.reading}, {record.basis} basis, "
@@ -43,7 +45,7 @@ def decomposition_table(record: LayerDecomposition) -> Table:
         caption=(f"… and {more} more outputs: see --json or --out. " if more > 0 else "")
         + f"λ in units of the output {UNITS[record.basis]}; share = λ² / ‖Q‖²; ok = residual "
         "within the tolerance; all = proven that no eigenvalue of the selection was missed (? = "
-        f"not proven). {rank_note(record)}* = one of several eigenvalues too close to separate: "
+        f"not proven). {below}* = one of several eigenvalues too close to separate: "
         "only their common space has a meaning.",
         look="open",
     )
@@ -74,18 +76,6 @@ def add_pairs(table: Table, output: FormSpectrum) -> None:
             ("yes" if output.complete else "?") if first else "",
             last=last,
         )
-
-
-def rank_note(record: LayerDecomposition) -> str:
-    """Return what stands below the effective ranks of a layer, or that nothing does."""
-    if record.spectrum != "whole":
-        return ""
-    if record.null_samples == 0:
-        return "eff. rank: without its null interval. "
-    return (
-        f"below eff. rank: its null interval, 95 % of {record.null_samples} random rotations of "
-        "one branch against the other. "
-    )
 
 
 def decomposition_lines(record: LayerDecomposition) -> list[str]:
@@ -164,7 +154,14 @@ def fit_lines(record: QuadraticFits) -> list[str]:
     for fit in (record := displayable(record)).fits:
         lines.append(f"{fit.name}: {fit.chosen}, {fit.derivation}; R² on {fit.assumed_input}.")
         lines += [f"{fit.name}: not fitted: {reason}" for reason in fit.missing]
-        lines += [] if fit.seen is None else [seen_line(fit.name, fit.seen)]
+        if (seen := fit.seen) is not None:  # what comes in, and where the largest outputs are
+            (usual, most), (length, longest) = seen.kurtosis, seen.norm
+            said = f"{fit.name} sees kurtosis {quantity(usual)} (at most {quantity(most)}), "
+            said += f"‖x‖ {quantity(length)} (at most {quantity(longest)}); gives ‖y‖ "
+            at = (f"{quantity(x.output)} ({x.position}, {x.text!r})" for x in seen.largest)
+            said += f"{quantity(seen.output)}, at most (position, token) {', '.join(at)}"
+            massive = f"{seen.massive:,} over 100 times that decide R²: read it of the median row"
+            lines.append(f"{said}; {massive}." if seen.massive else f"{said}.")
     if record.num_rows is None:
         lines.append("A normal input is no real one: give data to read what the model sees.")
     refused = [fit.name for fit in record.fits if not fit.usable]
@@ -174,19 +171,6 @@ def fit_lines(record: QuadraticFits) -> list[str]:
             f"{record.fits[0].threshold:g}."
         )
     return lines
-
-
-def seen_line(name: str, seen: SeenInputs) -> str:
-    """Return what comes into a layer, and where its largest outputs are."""
-    kurtosis, norm = (
-        f"{quantity(one)} (at most {quantity(most)})" for one, most in (seen.kurtosis, seen.norm)
-    )
-    rows = (f"{quantity(one.output)} ({one.position}, {one.text!r})" for one in seen.largest)
-    massive = f"; {seen.massive:,} over 100 times that decide R²: read it of the median row"
-    return (
-        f"{name} sees kurtosis {kurtosis}, ‖x‖ {norm}; gives ‖y‖ {quantity(seen.output)}, at most "
-        f"(position, token) {', '.join(rows)}{massive if seen.massive else ''}."
-    )
 
 
 def explanation_tables(record: Explanations) -> Iterator[Table]:
@@ -244,7 +228,7 @@ def attribution_tables(record: Explanations) -> Iterator[Table]:
     if model.input_names is None and model.input_shape[0] > 1:
         head = "pixel (row, column)"
         inputs = tuple(str(divmod(index, model.input_shape[1])) for index in range(model.d_input))
-    what = "image" if model.input_names is None else "row"
+    what, names = "image" if model.input_names is None else "row", model.output_names
     for item in record.explanations:
         table = grid(
             *("score", ">f(x) − f(x₀)", ">residual", f">{head}", ">φ", ">pair", ">together"),
@@ -254,26 +238,20 @@ def attribution_tables(record: Explanations) -> Iterator[Table]:
             "map. pair: 2 q_ij Δ_i Δ_j, what two inputs do together beyond each alone. residual: "
             "of the sum of all φ.",
         )
-        for part in item.attributions:
-            add_attribution(table, part, model.output_names, inputs)
+        for part in item.attributions:  # the strongest inputs and pairs of one score
+            most = max(len(part.pairs), 1)
+            order = sorted(range(len(inputs)), key=lambda at: -abs(part.values[at]))[:most]
+            rival = "" if part.rival is None else f" − {names[part.rival]}"
+            change = f"{part.score - part.score_at_baseline:+.3f}"
+            first = (f"{names[part.output]}{rival}", change, f"{part.residual:.0e}")
+            pairs = [
+                (f"{inputs[pair.first]}, {inputs[pair.second]}", f"{pair.value:+.4f}")
+                for pair in part.pairs
+            ] or [("", "")]
+            for row, (at, pair) in enumerate(zip(order, pairs, strict=False)):
+                cells = (inputs[at], f"{part.values[at]:+.3f}", *pair)
+                add(table, *(("", "", "") if row else first), *cells, last=row == len(order) - 1)
         yield table
-
-
-def add_attribution(
-    table: Table, part: InputAttribution, names: Sequence[str], inputs: Sequence[str]
-) -> None:
-    """Add the strongest inputs and pairs of one score."""
-    count = max(len(part.pairs), 1)
-    order = sorted(range(len(part.values)), key=lambda number: -abs(part.values[number]))[:count]
-    name = names[part.output] + ("" if part.rival is None else f" − {names[part.rival]}")
-    head = (name, f"{part.score - part.score_at_baseline:+.3f}", f"{part.residual:.0e}")
-    pairs = [
-        (f"{inputs[pair.first]}, {inputs[pair.second]}", f"{pair.value:+.4f}")
-        for pair in part.pairs
-    ] or [("", "")]
-    for row, (number, pair) in enumerate(zip(order, pairs, strict=False)):
-        cells = (inputs[number], f"{part.values[number]:+.3f}", *pair)
-        add(table, *(head if row == 0 else ("", "", "")), *cells, last=row == len(order) - 1)
 
 
 def trace_tables(record: Trace) -> Iterator[Table]:

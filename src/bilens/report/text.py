@@ -56,7 +56,8 @@ class Catalogue:
 
     def word(self, key: str, name: str) -> str:
         """Return the word for a name; the name itself where a later release brought it."""
-        return self.sentences.get(f"{key}.{name}", name)
+        known = f"{key}.{name}"
+        return self(known) if known in self.sentences else name
 
     def each(self, prefix: str, keys: Iterable[str], **values: object) -> list[str]:
         """Return several sentences whose keys begin alike."""

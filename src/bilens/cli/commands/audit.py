@@ -17,7 +17,6 @@ from bilens.cli.console import Output
 from bilens.cli.options import (
     FAILED,
     METHOD_PANEL,
-    Json,
     Lang,
     Overwrite,
     a_model,
@@ -217,7 +216,6 @@ def audit(
     options: AuditOptions,
     pages: AuditPages,
     overwrite: Overwrite = False,
-    json: Json = False,
 ) -> None:
     """Read a model and report what its weights say; exit code 1 if a condition fails.
 
@@ -225,14 +223,14 @@ def audit(
 
     Example: bilens audit runs/mnist --data data --html report.html --lang ja
     """
-    if pages.on_stdout and json:
+    if pages.on_stdout and output.as_json:
         raise UsageError(
             "--json and --markdown - both print on stdout: write one of them to a file."
         )
     options.check()
     source, *others = source.each()
     if others:
-        audit_many(output, [source, *others], data, options, pages, overwrite, json)
+        audit_many(output, [source, *others], data, options, pages, overwrite)
         return
     pages.check(overwrite)
     if not pages.files and not pages.on_stdout and pages.evidence is None:
@@ -242,7 +240,7 @@ def audit(
     if pages.on_stdout:
         output.result.out(report.to_markdown(lang=pages.lang), highlight=False, end="")
     else:
-        print_audit(output, report, json, *pages.said())
+        print_audit(output, report, *pages.said())
     if report.failed_rules:
         output.say(f"Failed: {', '.join(report.failed_rules)}")
     asked = report.to_dict()["conditions"] or []
@@ -282,13 +280,12 @@ def audit_many(
     options: AuditOptions,
     pages: AuditPages,
     overwrite: bool,
-    json: bool,
 ) -> None:
     """Audit one model after another; one that cannot be audited does not stop the others."""
     from bilens.records.base import to_json
     from bilens.records.decision import AuditIndex, IndexRow
     from bilens.report.html import render_index
-    from bilens.report.sections.index import index_row, ranked
+    from bilens.report.sections.decision import index_row, ranked
     from bilens.report.terminal import index_table
 
     if pages.markdown is not None:
@@ -317,7 +314,7 @@ def audit_many(
         else:
             page = "" if own.html is None else own.html.name
             rows.append(index_row(report.record, path, page, pages.lang, failed))
-            documents[path] = report.to_dict() if json else {}
+            documents[path] = report.to_dict() if output.as_json else {}
         index = AuditIndex(models=ranked(rows), version=VERSION)
         if pages.html is not None:  # after each, so that what is done is never lost
             write_file(pages.html, render_index(index, pages.lang).encode())
@@ -326,7 +323,7 @@ def audit_many(
         to_json(row) | {"audit": documents.get(row.model)} for row in index.models
     ]
     said = replace(pages, pdf=None).said()
-    output.answer(json, document, index_table(index, pages.lang), *said)
+    output.answer(document, index_table(index, pages.lang), *said)
     raise typer.Exit(index.exit_code)
 
 
@@ -341,7 +338,7 @@ def distinct(paths: list[Path], index: str = "index") -> list[str]:
     return names
 
 
-def print_audit(output: Output, report: Report, json: bool, *more: str) -> None:
+def print_audit(output: Output, report: Report, *more: str) -> None:
     """Print the result of an audit: JSON, or a short table, the verdict and more."""
     from bilens.report.reports import AuditReport, TableReport
     from bilens.report.terminal import audit_table, column_table, layer_audit_table, verdict_lines
@@ -352,7 +349,7 @@ def print_audit(output: Output, report: Report, json: bool, *more: str) -> None:
         table = audit_table(report.record)
     else:
         table = layer_audit_table(report.record)
-    output.answer(json, report.to_dict(), table, *verdict_lines(report.record), *more)
+    output.answer(report.to_dict(), table, *verdict_lines(report.record), *more)
 
 
 def told_of(error: BilensError | MemoryError) -> str:

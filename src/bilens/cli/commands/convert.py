@@ -8,7 +8,7 @@ import typer
 
 from bilens.base.errors import UsageError
 from bilens.cli.console import Output
-from bilens.cli.options import TRAINING_PANEL, Json, check_outputs, option, refuse_unless, said
+from bilens.cli.options import TRAINING_PANEL, check_outputs, option, refuse_unless, said
 from bilens.cli.shared_options import (
     DataFiles,
     HtmlReport,
@@ -115,7 +115,6 @@ def convert(
     together: Together,
     running: Running,
     page: HtmlReport,
-    json: Json = False,
 ) -> None:
     """Write a model in another layout, or make its MLPs bilinear.
 
@@ -135,7 +134,7 @@ def convert(
         record, told = report.record, summary(load_catalogue("en"), report.record)
         told += [*record.notes, f"Model: {record.folder}, read by {record.loaded_by}."]
         if output.first:
-            output.answer(json, report.document, *told, *page.write(report))
+            output.answer(report.document, *told, *page.write(report))
         return
     of_training = [one for one in said(running) if one != "--overwrite"]
     idle = [*said(bilinear), *said(data), *said(together), *of_training, *said(page)]
@@ -155,7 +154,7 @@ def convert(
         "folder": str(options.out),
         "files": written,
     }
-    output.answer(json, document, f"Written to {options.out}: {', '.join(written)}")
+    output.answer(document, f"Written to {options.out}: {', '.join(written)}")
 
 
 def to_bilinear(

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from bilens.base.errors import NumericalError
 from bilens.base.option_rules import refuse_idle
 from bilens.cli.console import Output, after
-from bilens.cli.options import METHOD_PANEL, Json, Overwrite, option
+from bilens.cli.options import METHOD_PANEL, Overwrite, option
 from bilens.cli.shared_options import DataFiles, TensorFile
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from bilens.records.decomposition import LayerPlan
 
 PATIENCE = 2.0  # seconds before a decomposition reports its progress
 
@@ -98,7 +96,6 @@ def decompose(
     data: DataFiles,
     doing: Doing,
     overwrite: Overwrite = False,
-    json: Json = False,
 ) -> None:
     """Take the outputs of each layer apart: eigenvalues, residuals, effective rank.
 
@@ -106,9 +103,14 @@ def decompose(
     """
     from bilens.api.decompose import decompose_layers, plan_layers
     from bilens.api.layer_reading import Request, moments_of
-    from bilens.records.base import SCHEMA_VERSION, read_document
+    from bilens.records.base import SCHEMA_VERSION, read_document, to_json
     from bilens.records.decomposition import LayerDecomposition
-    from bilens.report.terminal_readings import decomposition_lines, decomposition_table
+    from bilens.report.terminal_readings import (
+        decomposition_lines,
+        decomposition_table,
+        plan_lines,
+        plan_table,
+    )
 
     asked = Request(**vars(wanted))
     facts = ["with whole spectra"] if asked.spectrum != "top" else []
@@ -123,29 +125,23 @@ def decompose(
     how: dict[str, Any] = {"layers": doing.layer or [], "inputs": inputs}
     how["memory_limit"] = doing.memory_limit
     if doing.plan:
-        print_plan(output, plan_layers(model, asked, **how), json)
+        plans = plan_layers(model, asked, **how)
+        document = {"schema_version": SCHEMA_VERSION, "kind": "decomposition plan"}
+        document["layers"] = [*map(to_json, plans)]
+        output.answer(document, plan_table(plans), *plan_lines(plans))
         return
     how |= {"folder": doing.out, "overwrite": overwrite}
     with output.progress() as progress:
         records = decompose_layers(model, asked, progress=after(PATIENCE, progress), **how)
     document = {"schema_version": SCHEMA_VERSION, "kind": "decomposition", "layers": records}
     parts: list[Table | str] = []
-    for record in () if json else records:
+    for record in () if output.as_json else records:
         found = read_document(LayerDecomposition, record)
         parts += [*decomposition_lines(found), decomposition_table(found)]
-    output.answer(json, document, *parts)
+    output.answer(document, *parts)
     if doing.out is not None:
         output.say(f"Pairs and records: {doing.out}")
     check_decomposed(records)
-
-
-def print_plan(output: Output, plans: Sequence[LayerPlan], json: bool) -> None:
-    from bilens.records.base import SCHEMA_VERSION, to_json
-    from bilens.report.terminal_readings import plan_lines, plan_table
-
-    document = {"schema_version": SCHEMA_VERSION, "kind": "decomposition plan"}
-    document["layers"] = [*map(to_json, plans)]
-    output.answer(json, document, plan_table(plans), *plan_lines(plans))
 
 
 def check_decomposed(records: Sequence[dict[str, Any]]) -> None:

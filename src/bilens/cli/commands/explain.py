@@ -13,7 +13,7 @@ from bilens.base.errors import UsageError
 from bilens.base.files import write_file
 from bilens.base.option_rules import refuse_idle
 from bilens.cli.console import Output
-from bilens.cli.options import Json, Lang, Overwrite, check_outputs, option
+from bilens.cli.options import Lang, Overwrite, check_outputs, option
 from bilens.cli.shared_options import DataFiles, ModelFile
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ def explain(
     options: ExplainOptions,
     data: DataFiles,
     overwrite: Overwrite = False,
-    json: Json = False,
 ) -> None:
     """Take single predictions apart, exactly: into eigenvectors, and into inputs.
 
@@ -64,7 +63,7 @@ def explain(
     lines = [] if plate is None else [f"Drawing: {plate}"]
     lines += [] if options.html is None else [f"Report: {options.html}"]
     tables = *explanation_tables(record), *attribution_tables(record)
-    output.answer(json, to_json(record), *tables, *lines)
+    output.answer(to_json(record), *tables, *lines)
 
 
 def explained(

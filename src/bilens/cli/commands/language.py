@@ -13,7 +13,6 @@ from bilens.cli.options import (
     MODEL_PANEL,
     TRAINING_PANEL,
     Gate,
-    Json,
     LanguageModel,
     PrecisionOption,
     RunFolder,
@@ -114,7 +113,6 @@ def train_language(
     training: Training,
     together: InParts,
     running: Running,
-    json: Json = False,
 ) -> None:
     """Train a language model; Ctrl-C saves it, the same command with --resume goes on.
 
@@ -142,7 +140,6 @@ def train_language(
         result = job.train_language(out, corpus.options(), recipe, on_line=show, **how)
     document = result.to_dict()
     output.answer(
-        json,
         document,
         f"Held-out loss {document['held_out_loss']:.4f} nats per token "
         f"({document['held_out_bits_per_byte']:.4f} bits per byte, "
@@ -200,7 +197,6 @@ def train_sae(
     training: SAETrainingOptions,
     together: Together,
     running: Running,
-    json: Json = False,
 ) -> None:
     """Train sparse autoencoders on a layer; Ctrl-C saves them, --resume goes on.
 
@@ -226,7 +222,7 @@ def train_sae(
         how: dict[str, Any] = {"say": output.say, **vars(together), **vars(running)}
         result = job.train_sae(out, model, recipe, corpus=text.options(), on_line=show, **how)
     document = result.to_dict()
-    output.answer(json, document, *map(sae_lines, document["saes"]))
+    output.answer(document, *map(sae_lines, document["saes"]))
 
 
 def sae_lines(sae: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ import typer
 
 from bilens.base.errors import UsageError
 from bilens.cli.console import Output
-from bilens.cli.options import Json, option
+from bilens.cli.options import option
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,6 @@ def reproduce(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the studies; interrupted ones go on.")
     ] = None,
-    json: Json = False,
 ) -> None:
     """Repeat published measurements; cells that are measured already are kept.
 
@@ -53,7 +52,7 @@ def reproduce(
         lines = [
             f"{name}: {one['title']} ({', '.join(one['options'])})" for name, one in listed.items()
         ]
-        output.answer(json, {"schema_version": 1, "kind": "studies", **listed}, *lines)
+        output.answer({"schema_version": 1, "kind": "studies", **listed}, *lines)
         return
     if out is None:
         raise UsageError("--out is missing: name a folder for the studies.")
@@ -71,4 +70,4 @@ def reproduce(
         f"# {one['title']}\n\n{findings_table(one['findings'])}{out / name / 'study.md'}\n"
         for name, one in document["studies"].items()
     ]
-    output.answer(json, document, *parts, f"Page: {out / INDEX_NAME}")
+    output.answer(document, *parts, f"Page: {out / INDEX_NAME}")

@@ -6,7 +6,7 @@ import typer
 
 from bilens.base.errors import UsageError
 from bilens.cli.console import Output
-from bilens.cli.options import FAILED, Json, Overwrite, check_outputs, option
+from bilens.cli.options import FAILED, Overwrite, check_outputs, option
 from bilens.cli.shared_options import DataFiles, HtmlReport, ModelFile
 
 
@@ -37,7 +37,6 @@ def certify(
     options: CertifyOptions,
     page: HtmlReport,
     overwrite: Overwrite = False,
-    json: Json = False,
 ) -> None:
     """State what is proven about a one-layer classifier: radii, truncation, use of inputs.
 
@@ -52,7 +51,7 @@ def certify(
     with output.progress() as progress:
         report = certify_model(model, given, progress=progress, **vars(options))
     lines = [*certificate_lines(report.record), *page.write(report)]
-    output.answer(json, report.to_dict(), truncation_table(report.record), *lines)
+    output.answer(report.to_dict(), truncation_table(report.record), *lines)
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,6 @@ def attack(
     options: AttackOptions,
     page: HtmlReport,
     overwrite: Overwrite = False,
-    json: Json = False,
 ) -> None:
     """Add one perturbation to every image: the provably best one for the mean margin, and others.
 
@@ -103,6 +101,6 @@ def attack(
         report = attack_model(model, given, progress=progress, **vars(options))
     tables = [part for table in attack_tables(report.record) for part in (table, "")]
     lines = [*attack_lines(report.record), *page.write(report)]
-    output.answer(json, report.to_dict(), *tables, *lines)
+    output.answer(report.to_dict(), *tables, *lines)
     if not report.holds:
         raise typer.Exit(FAILED)

@@ -18,7 +18,6 @@ from bilens.cli.options import (
     FAILED,
     METHOD_PANEL,
     RUN_PANEL,
-    Json,
     check_outputs,
     option,
     refuse_unless,
@@ -102,7 +101,6 @@ def sweep(
     settings: SweepSettings,
     run: SweepRun,
     pages: SweepPages,
-    json: Json = False,
 ) -> None:
     """Do the same with every layer of a large model, on this machine or a cluster.
 
@@ -112,7 +110,7 @@ def sweep(
     """
     if model[0] == "report" and len(model) == 2:
         refuse_unless([*said(replace(settings, baseline=None)), *said(run)], "a model to sweep")
-        report_sweep(output, model[1], pages, settings.baseline, json)
+        report_sweep(output, model[1], pages, settings.baseline)
         return
     refuse_unless(said(pages), "`sweep report FOLDER`")
     from bilens.records.sweep import SweepOptions
@@ -128,7 +126,7 @@ def sweep(
         if plan is None:
             raise UsageError(f"{model[1]} holds no sweep: give the folder of one.")
         found = ended(plan, place)
-        output.answer(json, status_of(plan, found), *status_lines(plan, found))
+        output.answer(status_of(plan, found), *status_lines(plan, found))
         return
     if len(model) != 1 or run.out is None:
         raise UsageError("give one model and --out FOLDER, or `status FOLDER`, or `report FOLDER`.")
@@ -141,7 +139,7 @@ def sweep(
     options, place = SweepOptions(tasks=tasks, **given), Place(run.out)
     plan = plan_of(model[0], options, place)
     if run.plan:
-        output.answer(json, totals(plan), *plan_lines(plan))
+        output.answer(totals(plan), *plan_lines(plan))
         return
     with output.progress() as progress:
         found = drive(
@@ -152,7 +150,7 @@ def sweep(
             output.say,
         )
         report_of(place, progress=progress)
-    output.answer(json, status_of(plan, found), *status_lines(plan, found))
+    output.answer(status_of(plan, found), *status_lines(plan, found))
     if not found.whole:
         raise typer.Exit(UNFINISHED)
 
@@ -198,9 +196,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield f"Estimated hours of one-core workers: {hours}"
 
 
-def report_sweep(
-    output: Output, place: str, pages: SweepPages, baseline: str | None, json: bool
-) -> None:
+def report_sweep(output: Output, place: str, pages: SweepPages, baseline: str | None) -> None:
     """Report what a sweep found; exit code 1 if a condition fails, or cannot be judged."""
     check_outputs([("--html", pages.html), ("--table", pages.table)], overwrite=True)
     conditions = parse_conditions(tuple(pages.fail_on or ()), data=True, baseline=True)
@@ -219,6 +215,6 @@ def report_sweep(
         write_file(pages.table, table_of(swept).to_parquet(index=False))
         said.append(f"Table: {pages.table}")
     lines = sweep_lines(load_catalogue(pages.lang), report.record)
-    output.answer(json, report.to_dict() if json else {}, *lines, *said)
+    output.answer(report.to_dict() if output.as_json else {}, *lines, *said)
     if report.record.failed:
         raise typer.Exit(FAILED)

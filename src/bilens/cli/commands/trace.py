@@ -10,7 +10,7 @@ from bilens.base.errors import OutputExistsError
 from bilens.base.files import names_in
 from bilens.base.option_rules import NO_SAES, refuse_idle
 from bilens.cli.console import Output
-from bilens.cli.options import Json, LanguageModel, Overwrite, check_outputs, option
+from bilens.cli.options import LanguageModel, Overwrite, check_outputs, option
 from bilens.cli.shared_options import HtmlReport, Text
 
 
@@ -65,7 +65,6 @@ def trace(
         ),
     ] = None,
     overwrite: Overwrite = False,
-    json: Json = False,
 ) -> None:
     """Read how one MLP of a language model builds its outputs: latents, circuits, tokens.
 
@@ -78,7 +77,10 @@ def trace(
     if subject.input_sae is None and subject.output_sae is None:
         refuse_idle("trace", {"graph": graph}, NO_SAES)
     check_outputs([("--html", page.html)], overwrite)
-    refuse_filled(graph, overwrite)
+    if graph is not None and names_in(graph, "graphs") and not overwrite:
+        raise OutputExistsError(
+            f"{graph} is not empty: choose another folder, or write into it with --overwrite."
+        )
     with output.progress() as progress:
         report = trace_model(
             **vars(subject),
@@ -90,12 +92,4 @@ def trace(
     lines = page.write(report)
     if graph is not None:
         lines += [f"Graph: {file}" for file in report.to_graphs(graph)]
-    output.answer(json, report.to_dict(), *trace_tables(report.record), *lines)
-
-
-def refuse_filled(folder: Path | None, overwrite: bool) -> None:
-    """Refuse to write graphs beside what a folder holds already, before any work is done."""
-    if folder is not None and names_in(folder, "graphs") and not overwrite:
-        raise OutputExistsError(
-            f"{folder} is not empty: choose another folder, or write into it with --overwrite."
-        )
+    output.answer(report.to_dict(), *trace_tables(report.record), *lines)

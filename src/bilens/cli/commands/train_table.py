@@ -14,7 +14,6 @@ from bilens.cli.options import (
     TRAINING_PANEL,
     DeviceOption,
     Encoding,
-    Json,
     Overwrite,
     RunFolder,
     option,
@@ -87,7 +86,6 @@ def train_table(
     training: Training,
     device: DeviceOption = "auto",
     overwrite: Overwrite = False,
-    json: Json = False,
 ) -> None:
     """Fit a table exactly: every column, square and pair of columns has one coefficient.
 
@@ -140,7 +138,6 @@ def train_table(
     plain = "the mean" if classes is None else "the most frequent class"
     chance = "" if metrics.chance_score is None else f" ({plain}: {metrics.chance_score:.4f})"
     output.answer(
-        json,
         {"schema_version": 1, "kind": "table training", "folder": str(out), **asdict(metrics)},
         f"{judged}{chance}.",
         f"Model: {out}",

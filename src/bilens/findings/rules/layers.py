@@ -18,7 +18,7 @@ from bilens.findings.rules.rule import (
     rule,
 )
 from bilens.records.common import Value
-from bilens.records.layer_audit import LayerDifference, LayerReading
+from bilens.records.layer_audit import LayerDifference
 
 LAYERS: tuple[Kind, ...] = ("layer_audit",)
 BOTH: tuple[Kind, ...] = ("audit", "layer_audit")
@@ -165,7 +165,8 @@ def dominant_inputs(evidence: Evidence) -> Iterator[Values]:
 def low_rank(evidence: Evidence) -> Iterator[Values]:
     for layer in evidence.whole:
         if layer.outputs is not None:
-            rank, most = layer.outputs.effective_rank, most_directions(layer)
+            rank, inputs = layer.outputs.effective_rank, layer.d_input * (layer.d_input + 1) // 2
+            most = min(layer.d_output - layer.class_centred, layer.d_hidden, inputs)
             yield {
                 "value": rank / most,
                 "rank": rank,
@@ -174,12 +175,6 @@ def low_rank(evidence: Evidence) -> Iterator[Values]:
                 "layers": layer.name,
                 ASSUMED: layer.name in evidence.assumed,
             }
-
-
-def most_directions(layer: LayerReading) -> int:
-    """Return how many output directions the quadratic part of a layer can have."""
-    d_output = layer.d_output - layer.class_centred
-    return min(d_output, layer.d_hidden, layer.d_input * (layer.d_input + 1) // 2)
 
 
 @rule(

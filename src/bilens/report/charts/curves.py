@@ -14,6 +14,7 @@ from bilens.report.plot import (
     Axis,
     Plot,
     Points,
+    Texts,
     padded,
     rounded,
     sign_class,
@@ -98,8 +99,7 @@ def radii_chart(t: Catalogue, curve: Points, median: float | None) -> Figure:
 
 
 def effect_chart(
-    title: str,
-    description: str,
+    texts: Texts,
     x_name: str,
     epsilons: Sequence[float],
     curves: Sequence[tuple[str, Sequence[float]]],
@@ -116,7 +116,7 @@ def effect_chart(
     for class_, values in curves:
         points = [*zip(epsilons, values, strict=True)]
         marks += [plot.line(points, f"kind {class_}"), plot.dots(points, f"dot {class_}", 2.5)]
-    return plot.figure(title, description, *marks)
+    return plot.figure(*texts, *marks)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from bilens.records.layer_audit import TensorChange
 from bilens.report.markup import Figure, circle, element, joined, label, line, rectangle
-from bilens.report.plot import LARGE, Axis, Plot, Scale, padded, within
+from bilens.report.plot import LARGE, Axis, Plot, Scale, Texts, padded, within
 from bilens.report.raster import Painter
 from bilens.report.text import Catalogue, fixed, signed_quantity, tick_text, whole
 
@@ -82,16 +82,14 @@ def slot_names(t: Catalogue, plot: Plot, count: int, drawn: int) -> Markup:
     )
 
 
-def eigenvalue_chart(
-    title: str, description: str, axes: tuple[str, str], values: Sequence[float]
-) -> Figure:
+def eigenvalue_chart(texts: Texts, axes: Texts, values: Sequence[float]) -> Figure:
     """Return a stem for each of the leading eigenvalues, in their order."""
     low, high, ticks = within(0, len(values) + 1)
     orders = [tick for tick in ticks if tick.is_integer()]
     x, y = Axis(low, high, orders, name=axes[0]), Axis(*padded(values), name=axes[1])
     plot = Plot(x, y, 380, 220)
     stems = (plot.stem(order, value, "strong") for order, value in enumerate(values, start=1))
-    return plot.figure(title, description, *stems)
+    return plot.figure(*texts, *stems)
 
 
 def rank_strip(t: Catalogue, rank: float, null: tuple[float, float], largest: float) -> Figure:
@@ -120,8 +118,7 @@ class LayerColumn:
 
 def layer_columns(
     t: Catalogue,
-    title: str,
-    description: str,
+    texts: Texts,
     columns: Sequence[LayerColumn],
     *,
     top: float | None = None,
@@ -139,7 +136,7 @@ def layer_columns(
     marks = [column_mark(plot, position, column, width) for position, column in enumerate(columns)]
     if level is not None:
         marks.append(plot.level(level))
-    return plot.figure(title, description, *marks)
+    return plot.figure(*texts, *marks)
 
 
 def column_mark(plot: Plot, position: int, column: LayerColumn, width: float) -> Markup:
@@ -166,8 +163,7 @@ def trigger_picture(
     pattern: Sequence[float],
     shape: tuple[int, int],
     box: tuple[int, int, int, int] | None,
-    title: str,
-    description: str,
+    texts: Texts,
 ) -> Figure:
     """Return what a trigger adds to an image on its own scale, its place in a frame."""
     (rows, columns), pad = shape, 2.0
@@ -184,7 +180,7 @@ def trigger_picture(
         place = {"x": pad + column, "y": pad + row, "width": wide, "height": high}
         content.append(element("rect", **place, class_="trigger"))
     size = columns * pixel + 2 * pad, rows * pixel + 2 * pad
-    return Figure(title, description, *size, joined(*content), "chart trigger-picture")
+    return Figure(*texts, *size, joined(*content), "chart trigger-picture")
 
 
 def change_map(t: Catalogue, changed: Sequence[TensorChange]) -> Figure:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup
 
 from bilens.report.markup import Figure, circle, element, joined, label, line
-from bilens.report.plot import LETTERS, Axis, Plot, Points, padded, sign_class, within
+from bilens.report.plot import LETTERS, Axis, Plot, Points, Texts, padded, sign_class, within
 from bilens.report.raster import hex_colour
 from bilens.report.text import fitted, signed_quantity, text_width, whole
 
@@ -24,9 +24,8 @@ def series(kind: str) -> str:
 
 
 def by_rank(
-    title: str,
-    description: str,
-    axes: tuple[str, str],
+    texts: Texts,
+    axes: Texts,
     ranks: Sequence[int],
     quantiles: Mapping[str, Sequence[Sequence[float]]],
 ) -> Figure:
@@ -47,15 +46,11 @@ def by_rank(
                 for k, five in known
             ]
         marks += [plot.line(medians, f"kind {colour}"), plot.dots(medians, f"dot {colour}")]
-    return plot.figure(title, description, *marks)
+    return plot.figure(*texts, *marks)
 
 
 def histogram(
-    title: str,
-    description: str,
-    axes: tuple[str, str],
-    edges: Sequence[float],
-    counts: Mapping[str, Sequence[int]],
+    texts: Texts, axes: Texts, edges: Sequence[float], counts: Mapping[str, Sequence[int]]
 ) -> Figure:
     """Return how many output latents have which correlation, one outline for each kind."""
     most = max(1, *(count for kind in KINDS for count in counts[kind]))
@@ -67,12 +62,10 @@ def histogram(
         for position, count in enumerate(counts[kind]):
             outline += [(edges[position], float(count)), (edges[position + 1], float(count))]
         marks.append(plot.line([*outline, (edges[-1], 0.0)], f"kind {series(kind)}"))
-    return plot.figure(title, description, *marks)
+    return plot.figure(*texts, *marks)
 
 
-def named_points(
-    title: str, description: str, axes: tuple[str, str], points: Points, names: Sequence[str]
-) -> Figure:
+def named_points(texts: Texts, axes: Texts, points: Points, names: Sequence[str]) -> Figure:
     """Return points, the most important first, with their names where these cover no other one."""
     sides = zip(axes, zip(*points, strict=True), strict=True)
     across, upwards = (Axis(*padded(values), name=name) for name, values in sides)
@@ -83,7 +76,7 @@ def named_points(
     for name, (value, _), (x, y) in zip(names, points, centres, strict=True):
         marks.append(circle(x, y, 4.0, f"{sign_class(value)} strong", name))
         marks.append(placed_name(fitted(name, LETTERS, NAME_WIDTH), x, y, plot, taken))
-    return plot.figure(title, description, *marks)
+    return plot.figure(*texts, *marks)
 
 
 def placed_name(text: str, x: float, y: float, plot: Plot, taken: list[Box]) -> Markup:
@@ -110,9 +103,8 @@ def overlap(first: Box, second: Box) -> bool:
 
 
 def agreement_points(
-    title: str,
-    description: str,
-    axes: tuple[str, str],
+    texts: Texts,
+    axes: Texts,
     found: Sequence[float],
     truth: Sequence[float],
     active: Sequence[bool],
@@ -125,15 +117,11 @@ def agreement_points(
         plot.dots([(x, y)], "speck active" if on else "speck", 2.5 if on else 1.8)
         for on, x, y in points
     )
-    return plot.figure(title, description, plot.line([(v, v) for v in ends], "edge"), *specks)
+    return plot.figure(*texts, plot.line([(v, v) for v in ends], "edge"), *specks)
 
 
 def heat_map(
-    title: str,
-    description: str,
-    matrix: Sequence[Sequence[float]],
-    numbers: Sequence[int],
-    names: Sequence[str],
+    texts: Texts, matrix: Sequence[Sequence[float]], numbers: Sequence[int], names: Sequence[str]
 ) -> Figure:
     """Return a symmetric matrix between latents; each square says its value when pointed at."""
     short = [fitted(name, LETTERS, 150) for name in names]
@@ -153,4 +141,4 @@ def heat_map(
             look = {"fill": hex_colour(value, largest), "class_": "cell"}
             parts.append(element("rect", element("title", tooltip), **box, **look))
     size = (left + width * len(numbers) + 2, HEAD + CELL * len(matrix) + 2)
-    return Figure(title, description, *size, joined(*parts), "chart heat-map")
+    return Figure(*texts, *size, joined(*parts), "chart heat-map")

@@ -30,6 +30,13 @@ EFFECTS = ("accuracy", "margin", "target_rate")
 def attack_page(t: Catalogue, record: Attack) -> Page:
     made = {"count": whole(record.random_perturbations), "restarts": whole(record.restarts)}
     kinds = [curve.kind for curve in record.curves]
+    look = "verdict" if record.holds else "verdict fail"
+    proof = (
+        paragraph(t("attack.proven"), class_="overall"),
+        paragraph(proof_claim(t, record), class_=None if record.holds else "callout wrong"),
+        paragraph(t("attack.not_proven")),
+        *([paragraph(said)] if (said := data_split(t, record)) else []),
+    )
     clipped = max(objective.clipped_images for objective in record.objectives)
     pixels = whole(record.edge_pixels)
     edge = [t("attack.limits.edge", count=pixels)] if record.edge_pixels else []
@@ -38,7 +45,7 @@ def attack_page(t: Catalogue, record: Attack) -> Page:
         count=record.model.d_output,
         facts=model_facts(t, record),
         parts=(
-            ("proof", proof(t, record)),
+            ("proof", section(t, "attack.proof", *proof, class_=look)),
             ("curves", curves(t, record)),
             ("numbers", numbers(t, record)),
             ("perturbations", perturbations(t, record)),
@@ -81,18 +88,6 @@ def data_split(t: Catalogue, record: Attack) -> str:
     )
 
 
-def proof(t: Catalogue, record: Attack) -> Markup:
-    return section(
-        t,
-        "attack.proof",
-        paragraph(t("attack.proven"), class_="overall"),
-        paragraph(proof_claim(t, record), class_=None if record.holds else "callout wrong"),
-        paragraph(t("attack.not_proven")),
-        *([paragraph(said)] if (said := data_split(t, record)) else []),
-        class_="verdict" if record.holds else "verdict fail",
-    )
-
-
 def curves(t: Catalogue, record: Attack) -> Markup:
     """Return curves of all pixels, of edge pixels, and of both with clipped pixels."""
     groups = []
@@ -132,7 +127,7 @@ def chart_group(
         last = t("attack.curves.text", epsilon=f"{epsilons[-1]:g}", list=t("list.comma").join(ends))
         rows = [(f"kind-{kind}", value) for kind, value in zip(kinds, values, strict=True)]
         caption = t(f"attack.effect.{key}")
-        chart = effect_chart(caption, last, t("attack.curves.x"), epsilons, rows, axis)
+        chart = effect_chart((caption, last), t("attack.curves.x"), epsilons, rows, axis)
         charts.append(figure(chart, caption))
     return element(
         "section",

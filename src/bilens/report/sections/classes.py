@@ -65,7 +65,11 @@ CONVENTIONS = ("order", "sign", "basis", "centring", "precision", "null")
 def audit_page(t: Catalogue, record: Audit) -> Page:
     painter = class_painter(record)
     names, found = clean_names(record.model.output_names), record.guarantees
-    more = t("proven.more" if found else "proven.none")
+    more, samples = t("proven.more" if found else "proven.none"), whole(record.null_samples)
+    numbers = {"samples": samples, "seed": record.seed, "count": whole(record.null_samples + 1)}
+    numbers["smallest"] = floored(1 / (record.null_samples + 1), 2)
+    known = "no_data" if record.data is None else "data"
+    limits = ("layer", known, "null", "multiple", "meaning", "judgement")
     return Page(
         keys="page",
         count=len(record.classes),
@@ -83,8 +87,11 @@ def audit_page(t: Catalogue, record: Audit) -> Page:
             ("proven", proven(t, record.exactness, record.model, found, more, "proof")),
             ("difference", difference(t, record.difference, names, painter)),
         ),
-        conventions=conventions(t, record),
-        limits=limits(t, record),
+        conventions=[
+            (t(f"reproduce.{key}.term"), t(f"reproduce.{key}.text", **numbers))
+            for key in CONVENTIONS
+        ],
+        limits=t.each("scope", limits, ends=whole(2 * len(record.classes)), samples=samples),
         styles=("layers.css",),
     )
 
@@ -95,7 +102,8 @@ def classes(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> 
     count, some = len(named), Markup("")
     if count > MOST_CARDS:
         some = quiet(t("classes.some", shown=whole(MOST_CARDS), count=whole(count)))
-        named = sorted(sorted(named, key=beyond_null)[-MOST_CARDS:], key=lambda one: one[0].index)
+        named.sort(key=lambda one: (sum(beyond_null(one[0])), one[0].frobenius_norm))
+        named = sorted(named[-MOST_CARDS:], key=lambda one: one[0].index)
     low, high = f"−{painter.end}", f"+{painter.end}"
     alt = t("classes.scale_label", low=low, high=high)
     bar = element(
@@ -120,23 +128,21 @@ def classes(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> 
     )
 
 
-def beyond_null(named: tuple[ClassReading, str]) -> tuple[int, float]:
-    one, _ = named
-    return one.significant_positive + one.significant_negative, one.frobenius_norm
+def beyond_null(one: ClassReading) -> tuple[int, int]:
+    return one.significant_positive, one.significant_negative
 
 
 def class_card(
     t: Catalogue, record: Audit, one: ClassReading, name: str, painter: Painter
 ) -> Markup:
     null, said = one.effective_rank_null, class_labels(record, one.index)
-    significant = (one.significant_positive, one.significant_negative)
     rank = t(
         "classes.rank_short",
         rank=fixed(one.effective_rank, 1),
         low=fixed(null.low, 1),
         high=fixed(null.high, 1),
     )
-    beyond = t("classes.beyond_short", positive=significant[0], negative=significant[1])
+    counts = dict(zip(("positive", "negative"), beyond_null(one), strict=True))
     sides = []
     for key, sign, pairs in (
         ("for", "positive", one.positive),
@@ -159,13 +165,14 @@ def class_card(
     )
     head = t("classes.class", name=one.name.strip() or name)
     body = element("div", *reading, class_="reading")
-    return card([head, rank, beyond], body, anchor=f"class-{one.index}")
+    return card(
+        [head, rank, t("classes.beyond_short", **counts)], body, anchor=f"class-{one.index}"
+    )
 
 
 def class_spectrum(t: Catalogue, one: ClassReading, name: str) -> Figure:
     edges = one.lower_edge, one.upper_edge
-    significant = one.significant_positive, one.significant_negative
-    return spectrum_chart(t, name, one.eigenvalues, edges, significant)
+    return spectrum_chart(t, name, one.eigenvalues, edges, beyond_null(one))
 
 
 def tile(
@@ -280,28 +287,3 @@ def truncation_figure(t: Catalogue, record: Audit) -> Figure:
     accuracy = [(point.k, point.accuracy) for point in record.truncation]
     agreement = [(point.k, point.agreement) for point in record.truncation]
     return truncation_chart(t, accuracy, agreement, enough(record))
-
-
-def conventions(t: Catalogue, record: Audit) -> list[tuple[str, str]]:
-    samples = record.null_samples
-    values = {
-        "samples": whole(samples),
-        "seed": record.seed,
-        "count": whole(samples + 1),
-        "smallest": floored(1 / (samples + 1), 2),
-    }
-    return [
-        (t(f"reproduce.{key}.term"), t(f"reproduce.{key}.text", **values)) for key in CONVENTIONS
-    ]
-
-
-def limits(t: Catalogue, record: Audit) -> list[str]:
-    """Return what the report does not say, one sentence each."""
-    return [
-        t("scope.layer"),
-        t("scope.no_data" if record.data is None else "scope.data"),
-        t("scope.null", samples=whole(record.null_samples)),
-        t("scope.multiple", ends=whole(2 * len(record.classes))),
-        t("scope.meaning"),
-        t("scope.judgement"),
-    ]

@@ -90,8 +90,8 @@ def stages(t: Catalogue, record: Conversion) -> Markup:
     if record.curve:
         caption, x = t.each("conversion.curve", ("caption", "x"), tokens=whole(record.line_tokens))
         seen, values = zip(*((one.tokens, one.loss_added) for one in record.curve), strict=True)
-        chart = caption, x, seen, [("kind-all", values)], Axis(*padded(values), tick_text)
-        curve = drawings([(caption, effect_chart(caption, *chart))])
+        chart = x, seen, [("kind-all", values)], Axis(*padded(values), tick_text)
+        curve = drawings([(caption, effect_chart((caption, caption), *chart))])
     keys = "loss", "now", "added", "kl", "same", "before", "after", "tokens", "texts"
     words = (Column(name, numeric=False) for name in t.each("conversion", ("domain", "stage")))
     lead, columns = t("conversion.stages.lead"), heads(*words, *t.each("conversion", keys))
@@ -113,8 +113,8 @@ def layers(t: Catalogue, record: Conversion) -> Markup:
         scores = known(one.closed_form, one.r_squared, one.trimmed, one.median)
         rows.append((one.name, *scores, swaps.get(block, NONE)))
     first, second = t.each("conversion.layers", ("fit", "cost"))
-    charts = [(first, layer_columns(t, first, first, fits, top=1.0))]
-    charts.append((second, layer_columns(t, second, second, costs)))
+    charts = [(first, layer_columns(t, (first, first), fits, top=1.0))]
+    charts.append((second, layer_columns(t, (second, second), costs)))
     names = t.each("conversion.layers", ("name", "closed", "all", "trimmed", "median", "swap"))
     found = drawings(charts), table(t, "", names, rows, label=t("nav.layers"))
     return section(t, "conversion.layers", paragraph(t("conversion.layers.lead")), *found)

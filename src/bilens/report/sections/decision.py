@@ -1,11 +1,14 @@
 """Page one: may the model be used, what is the risk, what next; and how three groups of rules end.
 
-The same lines stand in the terminal and in Markdown.
+The same lines stand in the terminal and in Markdown. Of many audits there is an index, the worst
+first.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, get_args
+from urllib.parse import quote
 
 from markupsafe import Markup
 
@@ -13,23 +16,38 @@ from bilens.findings.rules.decision import FEW, decide
 from bilens.findings.rules.rule import Group
 from bilens.records.audit import Audit
 from bilens.records.common import Source
-from bilens.records.decision import Decision
+from bilens.records.decision import AuditIndex, Decision, IndexRow
 from bilens.records.layer_audit import BaselineSource, LayerAudit
 from bilens.records.table_audit import TableAudit
-from bilens.report.markup import badge, element, facts, heading, items, paragraph, quiet, section
+from bilens.report.markup import (
+    badge,
+    element,
+    facts,
+    heading,
+    items,
+    joined,
+    keyed_table,
+    paragraph,
+    quiet,
+    section,
+)
 from bilens.report.sections.coverage import summary
 from bilens.report.sections.overview import (
     FindingLine,
     Judged,
+    Page,
     condition_lines,
+    document_sha256,
     finding_lines,
     rule_text,
 )
-from bilens.report.text import Catalogue, percent, whole
+from bilens.report.text import NONE, Catalogue, load_catalogue, percent, whole
 
 GROUPS: Final[tuple[Group, ...]] = get_args(Group)
 LOOKS: Final = {"use": "pass", "conditions": "warn", "do_not_use": "fail"}  # else unknown
 SEARCHES: Final = {"trigger": "triggers", "overfitting": "overfitting"}  # rule: key
+INDEXED: Final = "model outcome coverage risk"  # columns of the index of many audits
+SEVERITY: Final = ("unread", "do_not_use", "cannot_judge", "conditions", "use")
 WORST: Final = ("fail", "warn", "pass", "info")
 
 
@@ -212,3 +230,57 @@ def decision_lines(t: Catalogue, record: Judged) -> list[str]:
     for term, texts in looked_lines(t, record):
         lines.append(t("decision.line", term=term, text=t("decision.gap").join(texts)))
     return lines
+
+
+def index_row(record: Judged, model: str, page: str, lang: str, failed: bool) -> IndexRow:
+    """Return how an audit ended, in one row."""
+    t = load_catalogue(lang)
+    found = decision_of(record)
+    risks = [] if found.answer == "use" else [risk for risk, _ in risk_lines(t, record)]
+    return IndexRow(
+        model,
+        found.answer,
+        int(failed),
+        None if record.coverage is None else record.coverage.share,
+        risks[0] if risks else "",
+        page=page,
+        document_sha256=document_sha256(record),
+    )
+
+
+def ranked(rows: Iterable[IndexRow]) -> tuple[IndexRow, ...]:
+    """Return rows with the worst first; those that end alike keep their order."""
+    return tuple(sorted(rows, key=lambda row: SEVERITY.index(row.outcome)))
+
+
+def index_page(t: Catalogue, index: AuditIndex) -> Page:
+    found = Counter(row.outcome for row in index.models)
+    rows = []
+    for row in index.models:
+        name, word, coverage, said = row_texts(t, row)
+        link = element("a", name, href=quote(row.page)) if row.page else name
+        shown = "fail" if row.outcome == "unread" else LOOKS.get(row.outcome, "unknown")
+        read = joined(element("span", t("index.coverage"), " ", class_="label"), coverage)
+        rows.append((link, badge(t, shown, word), read, said))
+    words = "model outcome risk"
+    body = keyed_table(t, "index", INDEXED, rows, words=words, class_="index")
+    return Page(
+        keys="index",
+        count=len(index.models),
+        facts=[(outcome_word(t, kind), whole(found[kind])) for kind in SEVERITY],
+        parts=(("models", section(t, "index.models", body)),),
+        limits=[t("index.limits"), t("scope.judgement")],
+        title=whole(len(index.models)),
+        styles=("index.css",),
+    )
+
+
+def row_texts(t: Catalogue, row: IndexRow) -> tuple[str, str, str, str]:
+    """Return what is said of one model, in the order of `INDEXED`."""
+    coverage = NONE if row.coverage is None else percent(row.coverage, toward=-1)
+    said = row.error or row.risk or t("index.no_risk")
+    return row.model, outcome_word(t, row.outcome), coverage, said
+
+
+def outcome_word(t: Catalogue, outcome: str) -> str:
+    return t("index.unread" if outcome == "unread" else f"decision.{outcome}")

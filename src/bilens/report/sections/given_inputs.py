@@ -1,6 +1,6 @@
 """What the inputs that were given add: training against others, examples, whitened spectra."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from markupsafe import Markup
 
@@ -127,19 +127,16 @@ def examples(
         second = f"{names[one.second]} ({signed_quantity(one.lead)})"
         radius = NONE if one.radius is None else floored(one.radius)
         cells = [whole(one.index), image, names[one.label], others, second, radius]
-        rows.append([*cells, joined(*supports(t, one, painter))])
+        resting = []  # eigenvectors that the lead of an example rests on
+        for each in one.supports:
+            value, use = signed_quantity(each.value), fixed(each.use, 1)
+            text = t("given.examples.support", value=value, use=use)
+            image = vector_image(painter, each.vector, text, 44)
+            resting.append(element("div", image, " ", element("span", text, class_="quiet")))
+        rows.append([*cells, joined(*resting)])
     wide = f"row {said} others second supports"  # columns of numbers and images are narrow
     keys = f"row image {said} others second radius supports"
     return keyed_table(t, "given.examples", keys, rows, words=wide)
-
-
-def supports(t: Catalogue, one: TrainingExample, painter: Painter) -> Iterator[Markup]:
-    """Yield the eigenvectors that the lead of an example rests on."""
-    for each in one.supports:
-        value = signed_quantity(each.value)
-        text = t("given.examples.support", value=value, use=fixed(each.use, 1))
-        image = vector_image(painter, each.vector, text, 44)
-        yield element("div", image, " ", element("span", text, class_="quiet"))
 
 
 def spectra(t: Catalogue, found: GivenInputs, names: list[str]) -> Markup:

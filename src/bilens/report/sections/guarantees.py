@@ -11,7 +11,6 @@ from bilens.records.guarantees import (
     Certificate,
     EuclideanRadii,
     Guarantees,
-    LargestEntryRadii,
     RoundingStability,
     TruncationGuarantees,
 )
@@ -108,12 +107,26 @@ def proven(
 def statements(t: Catalogue, model: ModelSummary, found: Proven) -> Iterator[Statement]:
     """Yield the statements, those about test inputs first."""
     yield from of_radii(t, found)
-    if found.linf is not None:
-        yield of_bounds(t, found.linf)
+    if found.linf is not None:  # where every entry may change
+        total, lower = whole(found.linf.num_inputs), found.linf.median_lower
+        if lower is None:
+            claim = t("proven.linf.unbounded", total=total)
+        else:
+            claim = t("proven.linf.claim", lower=floored(lower), total=total)
+        if found.linf.median_upper is not None:
+            upper = raised(found.linf.median_upper)
+            claim += t("sentence.gap") + t("proven.linf.attack", upper=upper)
+        yield stated(t, "linf", claim, total=total)
     yield from of_truncation(t, model, found)
     yield from of_inputs(t, model, found)
-    for item in found.stability:
-        yield of_rounding(t, item)
+    for item in found.stability:  # what storing the weights in one format can do
+        if item.refused is not None:
+            claim, leading = t("proven.rounding.refused", reason=item.refused), "0"
+        else:
+            numbers, leading = rounding_numbers(item), whole(len(item.classes[0].sines))
+            key = "none" if numbers["count"] == "0" else "claim"
+            claim = t(f"proven.rounding.{key}", **numbers)
+        yield stated(t, "rounding", claim, kind=item.kind, leading=leading)
 
 
 def stated(t: Catalogue, key: str, claim: str, **values: str) -> Statement:
@@ -154,19 +167,6 @@ def of_radii(t: Catalogue, found: Proven) -> Iterator[Statement]:
         gap = scientific(radii.largest_gap)
         claim = t("proven.exact.all", examples=whole(radii.num_examples), gap=gap)
     yield stated(t, "exact", claim, **ends)
-
-
-def of_bounds(t: Catalogue, bounds: LargestEntryRadii) -> Statement:
-    """Return what is proven where every entry may change."""
-    total, lower = whole(bounds.num_inputs), bounds.median_lower
-    if lower is None:
-        claim = t("proven.linf.unbounded", total=total)
-    else:
-        claim = t("proven.linf.claim", lower=floored(lower), total=total)
-    if bounds.median_upper is not None:
-        upper = raised(bounds.median_upper)
-        claim += t("sentence.gap") + t("proven.linf.attack", upper=upper)
-    return stated(t, "linf", claim, total=total)
 
 
 def of_truncation(t: Catalogue, model: ModelSummary, found: Proven) -> Iterator[Statement]:
@@ -241,17 +241,6 @@ def rounding_numbers(item: RoundingStability) -> dict[str, str]:
         "total": whole(len(sines)),
         "angle": raised(math.degrees(math.asin(max(sure, default=0.0))), 2),  # of the sure ones
     }
-
-
-def of_rounding(t: Catalogue, item: RoundingStability) -> Statement:
-    """Return what storing the weights in one format can do."""
-    if item.refused is not None:
-        claim, leading = t("proven.rounding.refused", reason=item.refused), "0"
-    else:
-        numbers, leading = rounding_numbers(item), whole(len(item.classes[0].sines))
-        key = "none" if numbers["count"] == "0" else "claim"
-        claim = t(f"proven.rounding.{key}", **numbers)
-    return stated(t, "rounding", claim, kind=item.kind, leading=leading)
 
 
 def radii(t: Catalogue, record: Certificate) -> Markup:

@@ -125,7 +125,7 @@ def trigger_parts(
     for one in found.suspects:
         name, where = names[one.target], located(t, one)
         title = t("triggers.picture_title", name=name)
-        pictures.append((name, trigger_picture(one.pattern, shape, one.box, title, where)))
+        pictures.append((name, trigger_picture(one.pattern, shape, one.box, (title, where))))
         turned = t("triggers.won", won=one.won, sources=one.sources)
         added = signed_quantity(one.gain), turned, t.word("triggers.scan", one.scan)
         suspects.append((name, where, *added))

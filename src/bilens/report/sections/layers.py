@@ -1,7 +1,7 @@
 """The page of many layers: charts, a table, what each layer writes most, what changed."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from markupsafe import Markup
@@ -38,7 +38,7 @@ from bilens.report.markup import (
 from bilens.report.raster import Painter
 from bilens.report.sections.difference import alignment_sentences, whole_difference, word_trial
 from bilens.report.sections.image_warnings import warnings
-from bilens.report.sections.overview import Page, file_facts, test_data
+from bilens.report.sections.overview import Page, data_used, file_facts
 from bilens.report.sections.people import judged_parts
 from bilens.report.sections.performance import performance
 from bilens.report.text import (
@@ -61,11 +61,21 @@ LARGE_Z = 3.5  # that of the rule; a z is there only where there are enough laye
 
 def layer_audit_page(t: Catalogue, record: LayerAudit) -> Page:
     limits = LIMITS if record.overfitting is None else LIMITS[:-1]  # triggers were searched for
+    kinds = {about(layer) for layer in record.layers}
+    seen = any(layer.fit is not None and layer.fit.seen for layer in record.layers)
+    text = "" if record.text is None else record.text.name
     drawn, lead = layer_charts(t, record.layers), paragraph(t("layers.charts.lead"))
     return Page(
         keys="layers.page",
         count=len(record.layers),
-        facts=layer_facts(t, record),
+        facts=(
+            *file_facts(t, record),
+            (t("layers.facts.layers"), whole(record.model.num_layers)),
+            (t("layers.facts.kind"), kinds.pop() if len(kinds) == 1 else t("layers.facts.several")),
+            (t("layers.facts.dtype"), record.model.dtype),
+            (t("facts.data"), data_used(t, record.data)),
+            (t("layers.facts.fit"), text or t(f"layers.facts.{'rows' if seen else 'normal'}")),
+        ),
         parts=(
             *judged_parts(t, record),
             ("performance", performance(t, record.performance, record.data)),
@@ -78,18 +88,6 @@ def layer_audit_page(t: Catalogue, record: LayerAudit) -> Page:
         limits=t.each("layers.limits", limits, samples=whole(record.null_samples)),
         styles=("layers.css",),
     )
-
-
-def layer_facts(t: Catalogue, record: LayerAudit) -> Iterator[tuple[str, str]]:
-    kinds = {about(layer) for layer in record.layers}
-    yield from file_facts(t, record)
-    yield t("layers.facts.layers"), whole(record.model.num_layers)
-    yield t("layers.facts.kind"), kinds.pop() if len(kinds) == 1 else t("layers.facts.several")
-    yield t("layers.facts.dtype"), record.model.dtype
-    yield t("facts.data"), test_data(t, record.data)
-    seen = any(layer.fit is not None and layer.fit.seen for layer in record.layers)
-    text = "" if record.text is None else record.text.name
-    yield t("layers.facts.fit"), text or t(f"layers.facts.{'rows' if seen else 'normal'}")
 
 
 def about(layer: LayerReading) -> str:
@@ -124,7 +122,7 @@ def layer_charts(t: Catalogue, layers: Sequence[LayerReading]) -> list[tuple[str
         if values:
             said = {"low": show(min(values)), "high": show(max(values))}
             caption, text = t(f"layers.charts.{key}"), t(f"layers.charts.{key}_text", **said)
-            drawn.append((caption, layer_columns(t, caption, text, columns, **ends)))
+            drawn.append((caption, layer_columns(t, (caption, text), columns, **ends)))
     return drawn
 
 

@@ -86,14 +86,20 @@ def model_facts(t: Catalogue, record: Audit | Certificate | Attack) -> Iterator[
     """Yield terms and values of a classifier, in the order in which they are shown."""
     model = record.model
     yield from file_facts(t, record)
-    yield t("facts.input"), input_layout(t, model)
+    rows, columns = model.input_shape
+    layout = t("facts.input_row", inputs=whole(columns))
+    if rows > 1:
+        layout = t("facts.input_image", rows=rows, columns=columns)
+        if model.input_shape_assumed:
+            layout = t("facts.input_assumed", shape=layout)
+    yield t("facts.input"), layout
     yield t("facts.hidden"), whole(model.d_hidden)
     yield t("facts.classes"), whole(model.d_output)
     count = whole(model.num_parameters)
     yield t("facts.parameters"), t("facts.parameters_value", count=count, dtype=model.dtype)
     terms = (t("yes" if flag else "no") for flag in (model.bias, model.residual))
     yield t("facts.terms"), " / ".join(terms)
-    yield t("facts.data"), test_data(t, record.data)
+    yield t("facts.data"), data_used(t, record.data)
 
 
 def file_facts(t: Catalogue, record: AnyReport) -> Iterator[tuple[str, str]]:
@@ -102,21 +108,11 @@ def file_facts(t: Catalogue, record: AnyReport) -> Iterator[tuple[str, str]]:
         yield t("facts.file"), record.source.path
 
 
-def input_layout(t: Catalogue, model: ModelSummary) -> str:
-    """Return how an input is laid out, and whether that is an assumption."""
-    rows, columns = model.input_shape
-    if rows == 1:
-        return t("facts.input_row", inputs=whole(columns))
-    shape = t("facts.input_image", rows=rows, columns=columns)
-    return t("facts.input_assumed", shape=shape) if model.input_shape_assumed else shape
-
-
-def test_data(t: Catalogue, data: DataOrigin | None) -> str:
+def data_used(t: Catalogue, data: DataOrigin | None, key: str = "facts.data_value") -> str:
     """Return which data the predictions were made on."""
     if data is None:
         return t("facts.no_data")
-    name, count = data.name or t("facts.unnamed_data"), whole(data.num_images)
-    return t("facts.data_value", name=name, count=count)
+    return t(key, name=data.name or t("facts.unnamed_data"), count=whole(data.num_images))
 
 
 def data_source(t: Catalogue, data: DataOrigin) -> str:
@@ -211,7 +207,8 @@ def finding_line(t: Catalogue, kind: str, finding: Finding) -> FindingLine:
 
 def title_of(t: Catalogue, rule: str) -> str:
     """Return the name of a rule; of one that is not known, its id."""
-    return t.sentences.get(f"rule.{rule}.title", rule)
+    key = f"rule.{rule}.title"
+    return t(key) if t.has(key) else rule
 
 
 def rule_text(t: Catalogue, kind: str, finding: Finding, ending: str) -> str:

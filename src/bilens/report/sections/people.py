@@ -18,22 +18,18 @@ from bilens.report.text import Catalogue
 EIGENVECTOR = re.compile(r"(class|layer):(.*):(positive|negative):([^:]*)", re.DOTALL)
 
 
-def people(t: Catalogue, record: Judged) -> Markup:
-    """Return what people said of the model of an audit; nothing where that is not known."""
-    if record.people is None:
-        return Markup()
-    parts = [paragraph(t("people.lead", day=record.people.day))]
-    for title, lines in people_lines(t, record):
-        parts += [heading(title), items(lines, "sentences")]
-    return section(t, "people", *parts)
-
-
 def judged_parts(t: Catalogue, record: Judged, beside: str = "") -> list[tuple[str, Markup]]:
     """Return what every audit's page begins with, and after what was read something beside it."""
+    people = Markup()
+    if record.people is not None:
+        said = [paragraph(t("people.lead", day=record.people.day))]
+        for title, lines in people_lines(t, record):
+            said += [heading(title), items(lines, "sentences")]
+        people = section(t, "people", *said)
     return [
         ("verdict", verdict(t, record)),
         ("checks", checks(t, record)),
-        ("people", people(t, record)),
+        ("people", people),
         ("coverage", joined(coverage(t, record.coverage), beside)),
     ]
 

@@ -80,10 +80,13 @@ def classification(t: Catalogue, found: Performance, answers: Classification) ->
         rows.append([name, whole(count), *shares, known(one.auc), known(one.average_precision)])
     yield keyed_table(t, "performance.classes", "class rows recall precision auc ap", rows)
     if answers.confusion:
-        rows = [
-            [name, *(bar(counts, row, column) for column in range(len(names)))]
-            for row, (name, counts) in enumerate(zip(names, answers.confusion, strict=True))
-        ]
+        rows = []  # a count on a bar of its share of a row, in tenths: blue for right answers
+        for row, (name, counts) in enumerate(zip(names, answers.confusion, strict=True)):
+            tenths = [round(10 * count / (sum(counts) or 1)) for count in counts]
+            kinds = ["right" if row == column else "wrong" for column in range(len(counts))]
+            looks = [f"{kind} tenths-{part}" for kind, part in zip(kinds, tenths, strict=True)]
+            bars = zip(counts, looks, strict=True)
+            rows.append([name, *(element("span", whole(n), class_=look) for n, look in bars)])
         columns = [t("performance.confusion.corner"), *names]
         yield table(t, t("performance.confusion.caption"), columns, rows, class_="heat")
     yield heading(t("performance.calibration.heading"))
@@ -92,13 +95,6 @@ def classification(t: Catalogue, found: Performance, answers: Classification) ->
     yield paragraph(t("performance.calibration.lead", ece=ece, null=null, brier=brier))
     charts = ((chart.title, chart) for chart in share_charts(t, answers, names))
     yield drawings(charts, "drawings shares")
-
-
-def bar(counts: Sequence[int], row: int, column: int) -> Markup:
-    """Return a count on a bar of its share of a row, in tenths: blue where answers are right."""
-    tenths = round(10 * counts[column] / (sum(counts) or 1))
-    kind = "right" if row == column else "wrong"
-    return element("span", whole(counts[column]), class_=f"{kind} tenths-{tenths}")
 
 
 def mistakes(t: Catalogue, found: Performance) -> Markup:

@@ -172,24 +172,19 @@ def coverage(t: Catalogue, record: SweepSummary) -> Markup:
     if record.reasons:
         why = (reason_line(t, one) for one in record.reasons)
         blocks += [heading(t("sweep.coverage.why")), items(why, "sentences")]
-    blocks += [heading(t("sweep.coverage.unseen")), items(unseen(t, record), "sentences")]
+    asked, seen = record.options.tasks, record.options.activations is not None
+    normal = [task for task in asked if task != "trace" and not (seen and task in SEEING)]
+    empty = [one for one in record.numbers if not one.kinds]
+    unseen = {"normal": t("list.comma").join(normal), "empty": listing(t, empty)}
+    lines = [t(f"sweep.coverage.{key}", names=names) for key, names in unseen.items() if names]
+    lines.append(t("sweep.coverage.rest"))
+    blocks += [heading(t("sweep.coverage.unseen")), items(lines, "sentences")]
     return section(t, "sweep.coverage", *blocks)
 
 
 def reason_line(t: Catalogue, one: Reason) -> str:
     said = {"task": one.tasks, "names": one.layers, "reason": one.reason}
     return t(f"sweep.coverage.{one.state}_line", count=whole(one.count), **said)
-
-
-def unseen(t: Catalogue, record: SweepSummary) -> Iterator[str]:
-    """Yield what was not looked at."""
-    asked, seen = record.options.tasks, record.options.activations is not None
-    normal = [task for task in asked if task != "trace" and not (seen and task in SEEING)]
-    empty = [one for one in record.numbers if not one.kinds]
-    for key, names in (("normal", t("list.comma").join(normal)), ("empty", listing(t, empty))):
-        if names:
-            yield t(f"sweep.coverage.{key}", names=names)
-    yield t("sweep.coverage.rest")
 
 
 def difference(t: Catalogue, found: SweepChange | None) -> Markup:

@@ -39,7 +39,7 @@ from bilens.report.markup import (
 )
 from bilens.report.sections.difference import column_sentences
 from bilens.report.sections.layers import difference
-from bilens.report.sections.overview import Page, clean_names, file_facts
+from bilens.report.sections.overview import Page, clean_names, data_used, file_facts
 from bilens.report.sections.people import judged_parts
 from bilens.report.sections.performance import performance
 from bilens.report.sections.predictions import outcome_badge, outcome_of, prediction_article
@@ -68,7 +68,7 @@ Bars = list[tuple[str, float]]
 
 
 def table_page(t: Catalogue, record: TableAudit) -> Page:
-    is_class = record.model.task == "classification"
+    model, is_class = record.model, record.model.task == "classification"
     kept = [key for key in CONVENTIONS if key != "centring" or is_class]
     parts = [("columns", columns(t, record)), ("rows", rows(t, record))]
     if any(row.kind == "asked" for row in record.rows):
@@ -78,7 +78,14 @@ def table_page(t: Catalogue, record: TableAudit) -> Page:
     return Page(
         keys="table.page",
         count=len(record.outputs),
-        facts=table_facts(t, record),
+        facts=(
+            *file_facts(t, record),
+            (t("table.facts.task"), t(f"table.task.{model.task}")),
+            (t("table.facts.columns"), whole(model.d_input)),
+            (t("table.facts.outputs"), whole(model.d_output)),
+            (t("facts.hidden"), whole(model.d_hidden)),
+            (t("table.facts.rows"), data_used(t, record.data, "table.facts.rows_value")),
+        ),
         parts=(
             *judged_parts(t, record),
             ("performance", performance(t, record.performance, record.data)),
@@ -92,20 +99,6 @@ def table_page(t: Catalogue, record: TableAudit) -> Page:
         limits=t.each("table.limits", LIMITS),
         styles=("layers.css", "table.css"),
     )
-
-
-def table_facts(t: Catalogue, record: TableAudit) -> Iterator[tuple[str, str]]:
-    model, data = record.model, record.data
-    yield from file_facts(t, record)
-    yield t("table.facts.task"), t(f"table.task.{model.task}")
-    yield t("table.facts.columns"), whole(model.d_input)
-    yield t("table.facts.outputs"), whole(model.d_output)
-    yield t("facts.hidden"), whole(model.d_hidden)
-    if data is None:
-        yield t("table.facts.rows"), t("facts.no_data")
-    else:
-        name, count = data.name or t("facts.unnamed_data"), whole(data.num_images)
-        yield t("table.facts.rows"), t("table.facts.rows_value", name=name, count=count)
 
 
 def reading(t: Catalogue, record: TableAudit) -> Markup:
@@ -152,10 +145,14 @@ def columns(t: Catalogue, record: TableAudit) -> Markup:
         cells.append((name, *sizes, *shares))
     keys = "output mean deviation linear_share square_share pair_share"
     unit, scale = t(f"table.unit.{unit_of(record)}"), t(f"table.scale.{record.model.task}")
-    cards = (
-        output_card(t, record, item, is_open=position < OPEN)
-        for position, item in enumerate(record.outputs)
-    )
+    counts = {"columns": record.model.d_input, "most": MOST}
+    cards = []
+    for position, item in enumerate(record.outputs):
+        charts, counts["pairs"] = output_charts(t, record, item), item.num_pairs
+        rest = t("table.columns.rest", **{key: whole(value) for key, value in counts.items()})
+        content = [drawings(charts), quiet(rest)] if charts else [quiet(t("table.columns.none"))]
+        anchor, is_open = f"output-{item.index}", position < OPEN
+        cards.append(card([names[item.index]], *content, anchor=anchor, is_open=is_open))
     return section(
         t,
         "table.columns",
@@ -233,16 +230,6 @@ def worst_case(t: Catalogue, record: TableAudit) -> Markup:
     head = heads(t("table.columns.output"), first, effect, second, effect)
     lead = paragraph(t("table.worst_case.lead"))
     return joined(lead, table(t, t("table.worst_case.caption"), head, cells))
-
-
-def output_card(t: Catalogue, record: TableAudit, item: OutputEffects, *, is_open: bool) -> Markup:
-    """Return the card of an output: its strongest columns, squares and pairs."""
-    charts, names = output_charts(t, record, item), shown_inputs(record)
-    numbers = {"columns": len(names), "pairs": item.num_pairs, "most": MOST}
-    rest = t("table.columns.rest", **{key: whole(value) for key, value in numbers.items()})
-    content = [drawings(charts), quiet(rest)] if charts else [quiet(t("table.columns.none"))]
-    title = clean_names(record.model.output_names)[item.index]
-    return card([title], *content, anchor=f"output-{item.index}", is_open=is_open)
 
 
 def output_charts(

@@ -178,7 +178,12 @@ def ranking(t: Catalogue, record: Trace) -> Markup:
         *t.each("trace.ranking", RANKED),
     )
     caption = t("trace.ranking.caption", shown=len(rows), count=record.num_outputs)
-    label, groups = t("trace.ranking.heading"), cluster_lines(t, record)
+    label, groups = t("trace.ranking.heading"), []  # of latents that compute nearly the same
+    for group in record.clusters[:MOST_CLUSTERS]:
+        alike = t("list.comma").join(str(latent) for latent in group[:MOST_MEMBERS])
+        rest = whole(len(group) - MOST_MEMBERS)
+        more = len(group) > MOST_MEMBERS
+        groups.append(t("trace.cluster_more", list=alike, count=rest) if more else alike)
     lead = t(
         f"trace.cluster.{'lead' if groups else 'none'}", threshold=f"{record.cluster_threshold:g}"
     )
@@ -212,16 +217,6 @@ def ranked_numbers(t: Catalogue, one: RankedLatent) -> list[str]:
     return [defined(t, getattr(one, name), show) for name, show in RANKED.values()]
 
 
-def cluster_lines(t: Catalogue, record: Trace) -> list[str]:
-    """Return the largest groups of output latents that compute nearly the same."""
-    lines = []
-    for group in record.clusters[:MOST_CLUSTERS]:
-        names = t("list.comma").join(str(latent) for latent in group[:MOST_MEMBERS])
-        more = len(group) - MOST_MEMBERS
-        lines.append(names if more <= 0 else t("trace.cluster_more", list=names, count=whole(more)))
-    return lines
-
-
 def agreement(t: Catalogue, found: Correlations) -> Markup:
     """Return the two drawings of correlations and the numbers behind them."""
     ranks = found.ranks
@@ -240,13 +235,18 @@ def agreement(t: Catalogue, found: Correlations) -> Markup:
     k, correlation, count = t.each("trace.agreement", ("k", "correlation", "count"))
     numbers = [rank.rank for rank in ranks]
     charts = [
-        (first, by_rank(first, text, (k, correlation), numbers, values)),
-        (second, histogram(second, text, (correlation, count), found.edges, counts)),
+        (first, by_rank((first, text), (k, correlation), numbers, values)),
+        (second, histogram((second, text), (correlation, count), found.edges, counts)),
     ]
-    rows = (
-        [whole(rank.rank), *(middle_half(t, one) for one in distributions(rank).values())]
-        for rank in ranks
-    )
+
+    def half(values: Sequence[float]) -> str:
+        low, middle, high = (fixed(value, 2) for value in values[1:4])
+        return t("trace.agreement.cell", median=middle, low=low, high=high)
+
+    rows = []
+    for rank in ranks:
+        every = distributions(rank).values()
+        rows.append([whole(rank.rank), *(defined(t, x.values or None, half) for x in every)])
     note = t(
         "trace.agreement.note",
         count=whole(found.num_latents),
@@ -268,14 +268,6 @@ def agreement(t: Catalogue, found: Correlations) -> Markup:
 def distributions(rank: RankCorrelations) -> dict[str, Distribution]:
     """Return the correlations of each of `KINDS`, in their order."""
     return dict(zip(KINDS, (rank.all, rank.active, rank.null, rank.null_active), strict=True))
-
-
-def middle_half(t: Catalogue, found: Distribution) -> str:
-    """Return median and quartiles of a distribution."""
-    if not found.values:
-        return t("trace.undefined")
-    low, middle, high = (fixed(value, 2) for value in found.values[1:4])
-    return t("trace.agreement.cell", median=middle, low=low, high=high)
 
 
 def contrasts(t: Catalogue, record: Trace) -> Markup:

@@ -22,7 +22,6 @@ from bilens.records.trace import (
 from bilens.report.charts.spectra import eigenvalue_chart
 from bilens.report.charts.traces import agreement_points, heat_map, named_points
 from bilens.report.markup import (
-    Column,
     Content,
     Figure,
     card,
@@ -33,6 +32,7 @@ from bilens.report.markup import (
     heads,
     items,
     joined,
+    keyed,
     link,
     paragraph,
     quiet,
@@ -52,6 +52,7 @@ from bilens.report.text import (
     whole,
 )
 
+ENDS = "first second"  # columns of an interaction
 MOST_ENTRIES = 8  # of each kind; the document has more
 SHADES = 8  # steps of the colour behind a token
 Drawing = tuple[str, Figure]
@@ -198,15 +199,12 @@ def eigenvectors(
     t: Catalogue, found: Sequence[ReadEigenvector], named: Callable[[int], Markup] | None = None
 ) -> Markup:
     """Return eigenvectors as tokens, and as the latents closest to them where these are `named`."""
-    keys = ("one_end", "other_end") if named is None else ("nearest", "one_end", "other_end")
-    words = (Column(name, numeric=False) for name in t.each("trace.circuit", keys))
-    columns = heads(t("trace.circuit.vector_column"), "λ", *words)
+    keys = "one_end other_end" if named is None else "nearest one_end other_end"
+    columns = heads(t("trace.circuit.vector_column"), "λ", *keyed(t, "trace.circuit", keys, keys))
     rows = []
     for rank, one in enumerate(found, start=1):
-        cells: list[Content] = [
-            t("trace.circuit.vector", rank=rank),
-            signed_quantity(one.eigenvalue),
-        ]
+        value = signed_quantity(one.eigenvalue)
+        cells: list[Content] = [t("trace.circuit.vector", rank=rank), value]
         if named is not None:
             near = (
                 joined(named(item.latent), element("span", fixed(item.cosine, 2), class_="quiet"))
@@ -227,7 +225,7 @@ def eigenvalues(t: Catalogue, spectrum: TracedSpectrum) -> Drawing:
         noise=quantity(spectrum.rounding_bound),
     )
     axes = (t("trace.circuit.order"), t("trace.circuit.eigenvalue"))
-    return title, eigenvalue_chart(title, text, axes, values)
+    return title, eigenvalue_chart((title, text), axes, values)
 
 
 @dataclass(frozen=True)
@@ -307,7 +305,7 @@ class CircuitCard:
             value=signed_quantity(matrix[m][n]),
         )
         names = [self.name(latent) for latent in found.features]
-        return title, heat_map(title, text, matrix, found.features, names)
+        return title, heat_map((title, text), matrix, found.features, names)
 
     def projections(self) -> Drawing:
         """Return the input latents seen along the leading eigenvectors of both signs."""
@@ -323,7 +321,7 @@ class CircuitCard:
         names = [self.name(latent) for latent in self.circuit.features]
         x, y = map(signed_quantity, points[0])
         text = t("trace.circuit.projections_text", name=names[0], x=x, y=y)
-        return title, named_points(title, text, (axes[0], axes[1]), points, names)
+        return title, named_points((title, text), (axes[0], axes[1]), points, names)
 
     def agreement(self) -> Drawing:
         """Return the latent against its approximation by few eigenvectors."""
@@ -336,24 +334,18 @@ class CircuitCard:
             null=defined(t, fit.null_correlation_active),
         )
         axes = (t("trace.circuit.approximation"), t("trace.circuit.truth"))
-        chart = agreement_points(
-            title, text, axes, points.approximation, points.truth, points.active
-        )
+        values = points.approximation, points.truth, points.active
+        chart = agreement_points((title, text), axes, *values)
         return t("trace.circuit.caption", title=title, text=text), chart
 
     def entries(self, kind: str, found: InteractionEntries) -> Markup:
         """Return the largest interactions of one kind, and how all of them are distributed."""
-        t = self.t
-        names = t.each("trace.circuit", ("first", "second", "coefficient"))
-        columns = zip(names, (None, None, "num"), strict=True)
-        head = element("tr", *(element("th", n, scope="col", class_=look) for n, look in columns))
-        rows = []
-        for entry in found.entries[:MOST_ENTRIES]:
-            ends = (element("td", self.link(latent)) for latent in (entry.first, entry.second))
-            number = element("td", signed_quantity(entry.coefficient), class_="num")
-            rows.append(element("tr", *ends, number))
-        caption = element("caption", element("span", t(f"trace.circuit.{kind}"), class_="caption"))
-        body = element("table", caption, element("thead", head), element("tbody", *rows))
+        t, columns = self.t, keyed(self.t, "trace.circuit", "first second coefficient", ENDS)
+        rows = (
+            (self.link(one.first), self.link(one.second), signed_quantity(one.coefficient))
+            for one in found.entries[:MOST_ENTRIES]
+        )
+        body = table(t, t(f"trace.circuit.{kind}"), columns, rows, named=())
         note = t(
             "trace.circuit.entries_note",
             count=whole(found.count),
