@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import bilens as bl
 from bilens.api.classifier import explain_predictions
+from bilens.api.convert import convert_model
 from bilens.api.decompose import decompose_layers
 from bilens.api.layer_reading import Request
 from bilens.api.quadratic_fit import fit_layers_of
@@ -199,3 +200,34 @@ def test_probabilities_beside_logits_are_told_apart_in_words(softmax: nn.Module)
 def test_a_path_is_refused_with_the_way_to_load_it(verb: str) -> None:
     with pytest.raises(UsageError, match=r"bl\.load\('models/one'\)"):
         VERBS[verb]("models/one")
+
+
+class Two(nn.Module):
+    """Two networks beside each other, which are not the whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = network(), network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.first(x) + torch.sin(self.second(torch.cos(x)))
+        return y
+
+
+@cell("fit", "own object")
+def test_a_lone_layer_is_compared_with_its_own_part() -> None:
+    module = Two().eval()
+    layers = bl.from_module(module).layers
+    flip(module.second)
+    assert bl.quadratic_fit(layers["first"], samples=100)
+    with pytest.raises(UsageError, match="second has forward hooks"):
+        bl.quadratic_fit(layers["second"], samples=100)
+
+
+@cell("convert", "own object", "other function")
+def test_a_layout_of_a_model_that_was_trained_on_says_so(tmp_path: Path) -> None:
+    model = classifier(tmp_path)
+    train(model.module)
+    convert_model(model, "bilens", tmp_path / "out")
+    made = bl.load(tmp_path / "out").provenance
+    assert made["changed_since_read_from"] == str(tmp_path / "model")

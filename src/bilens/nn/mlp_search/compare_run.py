@@ -63,6 +63,14 @@ def compare_with_module(module: nn.Module, found: FoundMLPs, example: object = N
     )
 
 
+def check_layer_now(module: nn.Module, found: FoundMLPs, name: str, example: object) -> None:
+    """Refuse one layer that is another function than the module is now; of a network, all of it."""
+    if not found.network:
+        layers, places = {name: found.layers[name]}, {name: found.places[name]}
+        found = replace(found, layers=layers, places=places)
+    compare_with_module(module, found, example)
+
+
 def compare_network(
     module: nn.Module, layers: Sequence[Layer], head: str | None = None, example: object = None
 ) -> Agreement | str:
