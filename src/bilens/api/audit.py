@@ -247,7 +247,7 @@ def audit_model_layers(
 
 
 def rows_of(model: LoadedModel, data: LabelledData | None, asked: Asked) -> FitRows | None:
-    """Return what says what each layer sees; None where that is not known."""
+    """Return a function from a layer to the rows that it sees; None where they are not known."""
     if asked.inputs is not None:
         if asked.inputs.about["model_sha256"] != model.weights_sha256:
             raise UsageError("inputs are what the layers of another model see: give this one's.")

@@ -44,13 +44,13 @@ def open_subject(
         model = as_it_is_now(given)
     elif isinstance(given, Module):
         model = LoadedModel(given, "", "")
-    elif hasattr(given, "get_params"):
-        model = from_sklearn(given)
     elif isinstance(given, nn.Module) or hasattr(given, "_module"):  # of nnsight
         module: Any = copy_on_cpu(given) if on_cpu else given
         with suppress(*[UsageError] if bare else []):
             return from_module(module)
         return LoadedModel(None, "", "", stored=module_tensors(module))
+    elif hasattr(given, "get_params"):
+        model = from_sklearn(given)
     else:
         raise UsageError(
             f"{reader} reads a model, got a {type(given).__name__}: pass what bl.load returned, a "

@@ -56,7 +56,7 @@ class Agreement:
         )
 
     def to_dict(self) -> dict[str, str | int | float]:
-        """Return what is stored of it, as JSON values."""
+        """Return the stored fields as JSON values."""
         stored = ("layer", "source", "rows", "max_error", "relative_error")
         return {name: getattr(self, name) for name in stored}
 

@@ -164,7 +164,7 @@ class LayerView:
         return None if self.exact else self._kept("fit", fitted)
 
     def _kept(self, name: str, build: Callable[[], Built]) -> Built:
-        """Return what was built before if it is still alive, and build it otherwise."""
+        """Return the map or fit that is still alive, and build it otherwise."""
         known: Built | None = self._alive[name]() if name in self._alive else None
         if known is not None and self.compare is None:
             return known

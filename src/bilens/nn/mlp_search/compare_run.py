@@ -115,7 +115,7 @@ def run_or_say(
 
 
 def head_function(head: str | None) -> Callable[[Tensor], Tensor]:
-    """Return what a module applies behind its last layer."""
+    """Return the function behind the last layer of a module."""
     if head is None:
         return lambda y: y
     kind = functional.log_softmax if head.lower().startswith("log") else functional.softmax
@@ -174,7 +174,7 @@ def containers_of(place: Place) -> list[str]:
 
 
 def inputs_of(place: Place) -> Tensor:
-    """Return what a part of a module may run on, if its first layer is the one in question."""
+    """Return inputs for a part of a module, if its first layer is the one in question."""
     patch = place.layer.source.patch
     return inputs_at_scales(place.layer.sizes.d_in) if patch is None else patch.images()
 
