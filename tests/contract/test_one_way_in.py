@@ -35,6 +35,7 @@ VERBS: dict[str, Callable[[Any], Any]] = {
     "fit layers": lambda model: fit_layers_of(model),
     "fit a layer": lambda model: bl.quadratic_fit(next(iter(model.layers.values()))),
     "exactness": lambda model: model.exactness,
+    "map": lambda model: next(iter(model.layers.values())).quadratic_map,
 }
 
 
@@ -92,7 +93,9 @@ def test_a_loaded_model_that_runs_otherwise_is_seen_by_every_verb(
 @cell("load module", "own object")
 @cell("decompose", "own object")
 @cell("fit", "own object")
-@pytest.mark.parametrize("verb", ["decompose", "fit", "fit layers", "fit a layer", "exactness"])
+@pytest.mark.parametrize(
+    "verb", ["decompose", "fit", "fit layers", "fit a layer", "exactness", "map"]
+)
 def test_a_module_that_runs_otherwise_is_seen_by_every_verb(verb: str) -> None:
     module = network()
     model = bl.from_module(module)
