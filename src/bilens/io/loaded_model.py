@@ -130,7 +130,8 @@ class LoadedModel:
         load_report: what was taken for what, and how exactly, where that had to be found out.
         original: the module in memory that the layers were read from, as it was given.
         reread: reads `original` once more, and compares it as it is then.
-        module_sha256: SHA-256 of the tensors of `module`, or of `original`, when it was read.
+        module_sha256: SHA-256 of the tensors of `module`, or of `original`, when it was read;
+            empty where it is not hashed again to see whether it was changed.
         ends: where the tokens of a language model are, as far as its family says.
         compare: compares the first and the last layer, as they were read from files, with their
             source; None where the module is the source.
