@@ -48,6 +48,21 @@ def blocks(folders: Folders, document: dict[str, Any]) -> torch.Tensor:
     return found[: document["data"]["num_tokens"] // traced_models.N_CTX]
 
 
+def test_autoencoders_of_another_library_are_said_to_be_unverified(
+    folders: Folders, tmp_path: Path
+) -> None:
+    other = []
+    for folder in folders[1:]:
+        known = bl.load(folder)
+        bl.export_sae(known.module, tmp_path / folder.name, provenance=known.provenance)
+        other.append(tmp_path / folder.name)
+    said: list[str] = []
+    run(folders, dictionaries=1, say=said.append)
+    assert not any("Unverified" in line for line in said)
+    run((folders[0], *other), dictionaries=1, say=said.append)
+    assert sum(line.startswith("Unverified: the autoencoder") for line in said) == 2
+
+
 def test_latents_and_contexts_are_those_of_model_and_autoencoder(
     folders: Folders, report: TraceReport
 ) -> None:

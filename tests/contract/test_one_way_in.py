@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import bilens as bl
 from bilens.api.classifier import explain_predictions
+from bilens.api.convert import convert_model
 from bilens.api.decompose import decompose_layers
 from bilens.api.layer_reading import Request
 from bilens.api.quadratic_fit import fit_layers_of
@@ -34,6 +35,7 @@ VERBS: dict[str, Callable[[Any], Any]] = {
     "fit layers": lambda model: fit_layers_of(model),
     "fit a layer": lambda model: bl.quadratic_fit(next(iter(model.layers.values()))),
     "exactness": lambda model: model.exactness,
+    "map": lambda model: next(iter(model.layers.values())).quadratic_map,
 }
 
 
@@ -91,7 +93,9 @@ def test_a_loaded_model_that_runs_otherwise_is_seen_by_every_verb(
 @cell("load module", "own object")
 @cell("decompose", "own object")
 @cell("fit", "own object")
-@pytest.mark.parametrize("verb", ["decompose", "fit", "fit layers", "fit a layer", "exactness"])
+@pytest.mark.parametrize(
+    "verb", ["decompose", "fit", "fit layers", "fit a layer", "exactness", "map"]
+)
 def test_a_module_that_runs_otherwise_is_seen_by_every_verb(verb: str) -> None:
     module = network()
     model = bl.from_module(module)
@@ -199,3 +203,34 @@ def test_probabilities_beside_logits_are_told_apart_in_words(softmax: nn.Module)
 def test_a_path_is_refused_with_the_way_to_load_it(verb: str) -> None:
     with pytest.raises(UsageError, match=r"bl\.load\('models/one'\)"):
         VERBS[verb]("models/one")
+
+
+class Two(nn.Module):
+    """Two networks beside each other, which are not the whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = network(), network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.first(x) + torch.sin(self.second(torch.cos(x)))
+        return y
+
+
+@cell("fit", "own object")
+def test_a_lone_layer_is_compared_with_its_own_part() -> None:
+    module = Two().eval()
+    layers = bl.from_module(module).layers
+    flip(module.second)
+    assert bl.quadratic_fit(layers["first"], samples=100)
+    with pytest.raises(UsageError, match="second has forward hooks"):
+        bl.quadratic_fit(layers["second"], samples=100)
+
+
+@cell("convert", "own object", "other function")
+def test_a_layout_of_a_model_that_was_trained_on_says_so(tmp_path: Path) -> None:
+    model = classifier(tmp_path)
+    train(model.module)
+    convert_model(model, "bilens", tmp_path / "out")
+    made = bl.load(tmp_path / "out").provenance
+    assert made["changed_since_read_from"] == str(tmp_path / "model")

@@ -35,7 +35,7 @@ SHARES = ("%", "‰")  # a number without its mark is another number
 
 
 def unit_factor(unit: str, other: str) -> float | None:
-    """Return what turns numbers of one unit into those of another; None where nothing does."""
+    """Return the factor from numbers of one unit to another; None where there is none."""
     one, two = unit.lower(), other.lower()
     if one == two or ("" in (one, two) and not {one, two} & {*SHARES}):
         return 1.0
@@ -137,7 +137,7 @@ def axis_of(
 def keys_of(
     sides: tuple[Sequence[str], Sequence[str]], units: tuple[Mapping[str, str], Mapping[str, str]]
 ) -> list[list[str]]:
-    """Return what names are matched by: as labels are, and days whatever their first one is."""
+    """Return the keys to match names by: spelt as labels are, days without their first one."""
     named = [
         [
             name.removesuffix(f"days since {known.get(name)}") if all(units) else name
@@ -358,7 +358,7 @@ def known_head(model: LoadedModel) -> str | None:
 
 
 def kind_of_outputs(model: LoadedModel) -> str:
-    """Return what the outputs of a whole model mean; empty where nothing says so."""
+    """Return the kind of numbers that a whole model gives; empty where nothing says so."""
     report, last = model.load_report, [*model.layers.values()][-1]
     head = "" if report is None else report.head or ""
     if head == "exp":

@@ -54,6 +54,7 @@ from bilens.findings.table_audit import audit_columns
 from bilens.io.load import LoadedModel
 from bilens.nn.agreement import Agreement
 from bilens.records.audit import Audit
+from bilens.records.common import Finding
 from bilens.records.decision import Coverage
 from bilens.records.layer_audit import Difference, LayerAudit, LayerDifference, LayeredModel
 from bilens.records.performance import Performance
@@ -215,12 +216,9 @@ def audit_one_layer(
         progress=asked.progress,
         origin=origin_of(model, data, asked.command, asked.seed),
     )
-    verdict = findings.verdict + judge_one_layer(
-        subject, fit_layer(subject, asked.seed), asked.seed
-    )
-    findings = structs.replace(findings, verdict=verdict)
+    more = judge_one_layer(subject, fit_layer(subject, asked.seed), asked.seed)
     layers = () if asked.alignment is None else layer_changes(asked.alignment, asked.seed)
-    return AuditReport(finished(findings, model, asked, layers))
+    return AuditReport(finished(findings, model, asked, layers, more))
 
 
 def audit_model_layers(
@@ -244,12 +242,12 @@ def audit_model_layers(
         model=describe_model(model, data),
         origin=origin_of(model, data, asked.command, asked.seed),
     )
-    findings = structs.replace(findings, text=asked.inputs and asked.inputs.text)
-    return LayerAuditReport(finished(findings, model, asked))
+    text = asked.inputs and asked.inputs.text
+    return LayerAuditReport(finished(findings, model, asked, text=text))
 
 
 def rows_of(model: LoadedModel, data: LabelledData | None, asked: Asked) -> FitRows | None:
-    """Return what says what each layer sees; None where that is not known."""
+    """Return a function from a layer to the rows that it sees; None where they are not known."""
     if asked.inputs is not None:
         if asked.inputs.about["model_sha256"] != model.weights_sha256:
             raise UsageError("inputs are what the layers of another model see: give this one's.")
@@ -284,24 +282,29 @@ def rows_of(model: LoadedModel, data: LabelledData | None, asked: Asked) -> FitR
 
 def audit_table(model: LoadedModel, data: LabelledData | None, asked: Asked) -> TableReport:
     """Read a model whose inputs are columns, and report what columns and pairs of columns do."""
-    layers: tuple[LayerDifference, ...] = ()
     origin = origin_of(model, data, asked.command, asked.seed)
     findings = audit_columns(
         model, data, asked.rows, asked.seed, origin, asked.performance, reading_of(model)
     )
-    if asked.alignment is not None:
-        layers = layer_changes(asked.alignment, asked.seed, standard=True)
-        changes = column_changes(asked.alignment, data)
-        findings = structs.replace(findings, column_changes=changes)
-    return TableReport(finished(findings, model, asked, layers))
+    if asked.alignment is None:
+        return TableReport(finished(findings, model, asked))
+    layers = layer_changes(asked.alignment, asked.seed, standard=True)
+    changes = column_changes(asked.alignment, data)
+    return TableReport(finished(findings, model, asked, layers, column_changes=changes))
 
 
 def finished(
-    audit: AnyAudit, model: LoadedModel, asked: Asked, layers: tuple[LayerDifference, ...] = ()
+    audit: AnyAudit,
+    model: LoadedModel,
+    asked: Asked,
+    layers: tuple[LayerDifference, ...] = (),
+    more: tuple[Finding, ...] = (),
+    **fields: object,
 ) -> AnyAudit:
-    """Return an audit with what it read and what follows, failed where a condition does."""
+    """Return an audit with `more` findings, its coverage, changes, conditions and decision."""
     coverage, difference = coverage_of(audit, model), asked.difference
-    verdict = judge(audit.kind, Evidence(coverage=coverage)) + audit.verdict
+    audit = structs.replace(audit, coverage=coverage, **fields)
+    verdict = judge(audit.kind, Evidence(coverage=coverage)) + audit.verdict + more
     if difference is not None:
         columns = audit.column_changes if isinstance(audit, TableAudit) else None
         evidence = Evidence(
@@ -318,8 +321,7 @@ def finished(
     baseline = None if asked.alignment is None else asked.alignment.baseline
     identity = identity_of(model, asked.data, baseline, asked.options)
     run = structs.replace(audit.reproduce, identity=identity)
-    whole = structs.replace(audit, coverage=coverage, verdict=verdict, conditions=judged or None)
-    whole = structs.replace(whole, reproduce=run)
+    whole = structs.replace(audit, verdict=verdict, conditions=judged or None, reproduce=run)
     whole = structs.replace(whole, decision=decide(whole))
     return structs.replace(whole, passed=passed(whole))
 

@@ -51,7 +51,7 @@ def certify_model(
     progress: Progress = silent,
     labels: str | None = None,
 ) -> CertificateReport:
-    """Return what is proven about a one-layer bilinear classifier, and nothing else.
+    """Prove radii, bounds and influences of a one-layer bilinear classifier, and say nothing else.
 
     Radii of test inputs, bounds on truncation, unused inputs, the largest influence of one input,
     and what rounding the weights can do; `docs/certifying.md` has each claim with its assumptions.
@@ -288,7 +288,7 @@ def rows_asked(
 
 
 def default_baseline(model: LoadedModel) -> Baseline:
-    """Return what an absent input is where nothing is said: its mean, where the model knows it."""
+    """Choose the baseline where nothing is said: the mean of an input, where the model knows it."""
     return "zeros" if model.input_mean is None else "mean"
 
 
@@ -332,7 +332,7 @@ def explained(
 
 
 def baseline_of(known: Tensor, baseline: Baseline) -> Tensor:
-    """Return what an absent input is set to, (in,) float64."""
+    """Return the values that absent inputs are set to, (in,) float64."""
     if baseline not in get_args(Baseline):
         raise UsageError(f'baseline={baseline!r} is not known: use "zeros" or "mean".')
     if baseline == "zeros":

@@ -39,7 +39,7 @@ TOKENIZER = "tokenizer.json"
 
 
 def whole_difference(alignment: Alignment, progress: Progress) -> Difference:
-    """Return what changed in all tensors, and in the files beside those of a folder."""
+    """Compare all tensors of two models, and the files beside those of a folder."""
     model, baseline = alignment.model, alignment.baseline
     mine, theirs = companions(model), companions(baseline)
     files = None
@@ -86,7 +86,7 @@ def compare_file(name: str, mine: Mapping[str, Path], theirs: Mapping[str, Path]
 def layer_changes(
     alignment: Alignment, seed: int, *, standard: bool = False
 ) -> tuple[LayerDifference, ...]:
-    """Return what changed in the one layer of a model; nothing where the baseline has none.
+    """Compare the one layer of a model with its baseline; nothing where the baseline has none.
 
     `standard` reads it in the standard units of the model, where the smallest numbers count most.
     """
@@ -108,7 +108,7 @@ def layer_changes(
 
 
 def column_changes(alignment: Alignment, data: LabelledData | None) -> ColumnChanges:
-    """Return what changed in columns, coefficients and answers."""
+    """Compare columns, coefficients and answers of two models of tables."""
     model, baseline, axis = alignment.model, alignment.baseline, alignment.inputs
     if axis is None or not is_of_columns(baseline):
         return ColumnChanges(model.input_names or (), (), (), ())

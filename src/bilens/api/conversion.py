@@ -128,7 +128,7 @@ class Conversion(Converted):
         return self.group.on_first(lambda: self.written(layers, costs, before))
 
     def once(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return what is measured on the way: once, and kept for a run that is resumed."""
+        """Measure something once, and keep it for a run that is resumed."""
         path = self.work / f"{name}.json"
 
         def kept() -> Any:

@@ -206,7 +206,7 @@ class Converted:
         return loaded_by
 
     def looked_at(self) -> dict[str, Any]:
-        """Return what the student loses, where, and what can be read of it."""
+        """Measure losses of the student, show where they are, and read a few of its layers."""
         tables, student = self.tables(), self.student
         bill, domains = self.bill(tables), list[records.Measured]()
         sites = [*self.converted.values()]  # but for experts that kept their gate
@@ -245,14 +245,14 @@ class Converted:
         return [*found.values()]
 
     def tables(self, most: int | None = None) -> dict[str, Tensor]:
-        """Return what both models predict of the held-out text of each domain, or of its start."""
+        """Run both models on the held-out text of each domain, or on its start."""
         tokens = self.recipe.measured_tokens
         count = max(1, min(tokens, most or tokens) // self.recipe.n_ctx)
         texts = {name: one[:count] for name, one in self.mixture.held_out.items()}
         return {n: token_table(self.teacher, self.student, one) for n, one in texts.items()}
 
     def bill(self, tables: dict[str, Tensor]) -> list[records.Measured]:
-        """Return what the student loses on each domain, those that are learnt from first."""
+        """Measure losses of the student on each domain, those that are learnt from first."""
         learnt, found = len(self.mixture.domains), list[records.Measured]()
         for name, table in tables.items():
             found.append(one := measured(name, table, fitted=len(found) < learnt))

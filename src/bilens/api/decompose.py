@@ -72,7 +72,7 @@ class LayerJob:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What a plan and a result say of the layer and how it is read."""
+        """The fields on layer and reading that a plan and a result share."""
         return {
             "layer": self.outputs.layer,
             "basis": self.request.basis,
@@ -123,7 +123,7 @@ def prepare(
     mapped: LayerMap | None = None,
     outputs: LayerOutputs | None = None,
 ) -> LayerJob:
-    """Return what a request means for one layer; `mapped` is its map, where that is at hand.
+    """Plan a request for one layer; `mapped` is its map, where that is at hand.
 
     `outputs` are those of that map, where it is of others than the layer's own.
     """

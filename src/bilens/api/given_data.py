@@ -122,7 +122,7 @@ def find_data(
 
 
 def interface_of(model: LoadedModel, *, answers: bool = True) -> ModelInterface:
-    """Return what a whole model reads and answers; refuse one of which parts alone are read."""
+    """Return the interface of a whole model; refuse one of which parts alone are read."""
     views, report = tuple(model.layers.values()), model.load_report
     name, head = model.source or type(model.module).__name__, model.head or ""
     whole = [view.reads for view in views] == ["inputs", *["neurons"] * (len(views) - 1)]

@@ -123,7 +123,7 @@ class History:
         return self._records(PastAudit, model, after)
 
     def measured(self, model: str | None = None, after: int = 0) -> list[Measured]:
-        """Return what the rules of the audits behind a number measured, the last audit first."""
+        """Return the numbers of all rules in the audits behind a number, the last audit first."""
         return self._records(Measured, model, after)
 
     def last(self) -> tuple[int, int]:
@@ -222,7 +222,7 @@ class History:
         return record_of(self.path, Entry, [number, *found.values()])
 
     def entries(self, model: str | None = None, after: int = 0) -> list[Entry]:
-        """Return what was said behind a number, of all models or of one, the last one first."""
+        """Return the entries behind a number, of all models or of one, the last one first."""
         return self._records(Entry, model, after)
 
     def accepted(self, model: str, today: date | None = None) -> dict[str, Entry]:
@@ -243,7 +243,7 @@ class History:
         return last, Audited.of_past(last, {one.rule: one for one in measured})
 
     def people(self, model: str) -> People | None:
-        """Return what was said of a model until today, for its report; None where nothing was."""
+        """Return the entries on a model until today, for its report; None without any."""
         entries = tuple(self.entries(model))
         return People(now()[:10], entries) if entries else None
 

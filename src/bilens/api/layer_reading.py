@@ -39,7 +39,7 @@ Spectrum = Literal["auto", "whole", "top"]
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of each layer."""
+    """A request for the decomposition of layers."""
 
     top: int = 5  # pairs of each output
     # such as "0,3,7-9", or names of what the model gives out; or their numbers
@@ -101,7 +101,7 @@ def moments_of(data: ImageDataset | LabelledData | None) -> InputMoments:
 
 @dataclass(frozen=True)
 class LayerOutputs:
-    """What the outputs of a layer are, and how they are called."""
+    """The outputs of a layer: their kind, and their names."""
 
     layer: str
     kind: Gives

@@ -144,7 +144,7 @@ def convert_network(
 
 
 def data_interface(model: LoadedModel) -> ModelInterface:
-    """Return what data have to fit; refuse a model that is not converted on rows."""
+    """Return the interface that data have to fit; refuse a model that is not converted on rows."""
     name, views = model.source, [*model.layers.values()]
     if model.network:
         if all(view.exact for view in views):

@@ -156,7 +156,7 @@ def identity_of(
     baseline: LoadedModel | None = None,
     options: Mapping[str, object] | None = None,
 ) -> Identity:
-    """Return what a result on a model is of; `options` are what else its numbers depend on."""
+    """Return the identity of a result; `options` are what else its numbers depend on."""
     return Identity(
         weights=model.identity,
         reading=key_of(how_it_is_read(model)),

@@ -261,7 +261,7 @@ def fit_on_inputs(inputs: LayerInputs, seed: int = 0, **options: Any) -> Quadrat
 
 
 def seen_inputs(view: LayerView, rows: LayerRows, tokenizer: Tokenizer | None) -> SeenInputs:
-    """Return what rows of a layer are like, and which of them have the largest outputs."""
+    """Describe the inputs of a layer, and list those with the largest outputs."""
     moments, layer = row_moments([rows.x]), in_dtype(view.read(), torch.float32)
     outputs = in_blocks(lambda x: layer(x.float()).norm(dim=1), rows.x)
     values, order = outputs.topk(LARGEST)
@@ -277,7 +277,7 @@ def seen_inputs(view: LayerView, rows: LayerRows, tokenizer: Tokenizer | None) -
 
 
 def inputs_of_layers(model: LoadedModel, data: Tensor) -> dict[str, Tensor]:
-    """Return what reaches each layer of a network when data run through the ones below."""
+    """Run data through a network and return the inputs of each layer."""
     reached: dict[str, Tensor] = {}
     for name, view in model.layers.items():
         reached[name] = data

@@ -44,13 +44,13 @@ def open_subject(
         model = as_it_is_now(given)
     elif isinstance(given, Module):
         model = LoadedModel(given, "", "")
-    elif hasattr(given, "get_params"):
-        model = from_sklearn(given)
     elif isinstance(given, nn.Module) or hasattr(given, "_module"):  # of nnsight
         module: Any = copy_on_cpu(given) if on_cpu else given
         with suppress(*[UsageError] if bare else []):
             return from_module(module)
         return LoadedModel(None, "", "", stored=module_tensors(module))
+    elif hasattr(given, "get_params"):
+        model = from_sklearn(given)
     else:
         raise UsageError(
             f"{reader} reads a model, got a {type(given).__name__}: pass what bl.load returned, a "
@@ -76,11 +76,11 @@ def as_it_is_now(model: LoadedModel) -> LoadedModel:
             views={name: view for name, view in now.views.items() if name in model.views},
             stored=now.stored,
             load_report=now.load_report,
-            module_sha256=now.module_sha256,
+            module_sha256="",
         )
-    sha256 = model.weights_sha256
+    sha256 = model.weights_sha256  # which a job asks for often, and is hashed for it once
     if sha256 == model.read_sha256:
-        return model
+        return replace(model, module_sha256="")
     return replace(
         model,
         source=f"the {type(model.module).__name__} in memory",
@@ -90,7 +90,7 @@ def as_it_is_now(model: LoadedModel) -> LoadedModel:
         files=(),
         compare=None,
         alone=None,
-        module_sha256=sha256,
+        module_sha256="",
     )
 
 

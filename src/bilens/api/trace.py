@@ -172,7 +172,7 @@ def trace(
 
 
 def read_or_open(given: str | Path | LoadedModel) -> LoadedModel:
-    """Return what lies at a path, or a loaded model as it is now."""
+    """Load the model at a path, or compare a loaded one as it is now."""
     return open_subject(load(given) if isinstance(given, str | Path) else given, "a trace")
 
 

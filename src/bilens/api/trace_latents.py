@@ -79,7 +79,7 @@ def latent_findings(
     options: TraceOptions,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Return what a `records.Trace` says of the latents of a layer, by field."""
+    """Trace the latents of a layer; return the fields of a `records.Trace` that are about them."""
     before, behind = saes
     options.check_latents(behind)
     measured = []
@@ -141,7 +141,7 @@ def latent_findings(
 
 @dataclass(frozen=True, eq=False)
 class Chance:
-    """What the steps of a trace find in a random dictionary."""
+    """The scores and shares of a random dictionary, found by the steps of a trace."""
 
     scores: Tensor  # of all of its latents, falling
     shares: dict[int, Shares]  # of the causal checks of the latents that are drawn

@@ -64,7 +64,7 @@ SAMPLE_TEMPERATURE, SAMPLE_TOP_K = 0.7, 40
 
 
 def provenance() -> dict[str, str]:
-    """Return what a model says of how it was made: command and versions."""
+    """Return the provenance of a model that is trained now: command and versions."""
     return {"command": this_command(), **versions()}
 
 

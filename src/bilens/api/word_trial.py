@@ -95,7 +95,7 @@ def changed_host(before: Host, model: LoadedModel) -> Host:
 
 
 def frame_of(host: Host, tokenizer: Tokenizer) -> tuple[Text, Text]:
-    """Return what stands before and behind the words of a user, by the chat template if any."""
+    """Return the tokens around the words of a user, by the chat template if there is one."""
     start = tokenizer.end_of_text if tokenizer.start is None else tokenizer.start
     try:
         found: Any = from_transformers("AutoTokenizer", host.source)

@@ -138,7 +138,7 @@ Size = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Entry(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """What a header says of one tensor; its bytes are counted from the end of the header."""
+    """One tensor in a header; its bytes are counted from the end of the header."""
 
     dtype: str
     shape: tuple[Size, ...]

@@ -198,7 +198,7 @@ def one_logit(estimator: Any) -> bool:
 
 
 def head_of(estimator: Any) -> str | None:
-    """Return what the estimator applies behind its last layer; None for nothing."""
+    """Return the output activation of an estimator; None for none."""
     if one_logit(estimator):
         return "softmax of −z/2 and z/2, z the one logit of the estimator"
     name = estimator.out_activation_

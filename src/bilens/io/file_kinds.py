@@ -52,7 +52,7 @@ def find_model(given: Path) -> Path:
 
 
 def cached(given: Path) -> Path:
-    """Return what the cache of the Hugging Face hub has of a name."""
+    """Return the folder of a model in the cache of the Hugging Face hub."""
     said = "no such file or folder"
     if HUB_NAME.fullmatch(str(given)) and given.suffix not in MODELS:
         with suppress(Exception):  # the package is not there, or the name is not
@@ -156,7 +156,7 @@ def are_trees(names: Collection[str]) -> bool:
 
 
 def imported_by(start: bytes) -> list[str]:
-    """Return what a pickle would import, as far as it is soon seen."""
+    """Return the names that a pickle would import, as far as they are soon seen."""
     reader = Reader(io.BytesIO(start))
     if start[:1] == b"\x80":
         with suppress(Exception):  # arrays of joblib lie between the steps of the pickle
@@ -165,7 +165,7 @@ def imported_by(start: bytes) -> list[str]:
 
 
 def kind_of_archive(path: Path) -> str:
-    """Return what a zip archive is by the names of its entries."""
+    """Tell the kind of a zip archive by the names of its entries."""
     with suppress(Exception), zipfile.ZipFile(path) as archive:  # whatever damaged bytes lead to
         ends = {name.rpartition("/")[2] for name in archive.namelist()}
         if "schema.json" in ends:

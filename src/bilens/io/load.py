@@ -32,7 +32,7 @@ from bilens.io.remote import located
 from bilens.io.stored_mlp import module_tensors
 from bilens.io.tensors import sha256_of_module
 from bilens.nn.layer_view import LayerView
-from bilens.nn.mlp_search.compare_run import compare_with_module
+from bilens.nn.mlp_search.compare_run import check_layer_now, compare_with_module
 from bilens.nn.mlp_search.find_mlps import find_mlps
 from bilens.nn.real_run import ONE_AT_A_TIME
 
@@ -207,7 +207,6 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
         NonFiniteError: If a weight of a layer is NaN or infinite.
         MemoryLimitError: If a part in float64 would not fit.
     """
-    again = partial(from_module, module, example)
     given: Any = module  # or a wrapper that is no module itself, as nnsight's
     module = given if isinstance(given, nn.Module) else getattr(given, "_module", given)
     with ONE_AT_A_TIME:  # a trace changes every module's calls while it lasts, in all threads
@@ -222,7 +221,7 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
         views={
             name: replace(
                 view,
-                compare=again,
+                compare=partial(check_layer_now, module, found, name, example),
                 about_input=view.about_input or said_input(content, view.tensors),
             )
             for name, view in found.layers.items()
@@ -232,7 +231,7 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
             found.made_of, False, found.checks, found.left_out, found.head, found.unverified
         ),
         original=module,
-        reread=again,
+        reread=partial(from_module, module, example),
         module_sha256=sha256,
         ends=ends_of(content),
     )

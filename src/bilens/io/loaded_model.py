@@ -32,7 +32,7 @@ LINES = 12  # of a kind that are shown
 
 @dataclass(frozen=True, eq=False)
 class LoadReport:
-    """What a reader took for what, said so that it can be looked over.
+    """The roles that a reader gave to tensors, said so that they can be looked over.
 
     Attributes:
         roles: layer → what it is made of, in words.
@@ -65,7 +65,7 @@ class LoadReport:
         return max(self.checks.values(), key=lambda check: check.max_error, default=None)
 
     def lines(self) -> list[str]:
-        """Return what a person should know before trusting the layers."""
+        """Return the sentences that a person should know before trusting the layers."""
         how = "Guessed from names and shapes" if self.guessed else "Read"
         said = [f"{how}: {name}: {text}." for name, text in self.roles.items()]
         return [
@@ -130,7 +130,8 @@ class LoadedModel:
         load_report: what was taken for what, and how exactly, where that had to be found out.
         original: the module in memory that the layers were read from, as it was given.
         reread: reads `original` once more, and compares it as it is then.
-        module_sha256: SHA-256 of the tensors of `module`, or of `original`, when it was read.
+        module_sha256: SHA-256 of the tensors of `module`, or of `original`, when it was read;
+            empty where it is not hashed again to see whether it was changed.
         ends: where the tokens of a language model are, as far as its family says.
         compare: compares the first and the last layer, as they were read from files, with their
             source; None where the module is the source.
@@ -183,7 +184,7 @@ class LoadedModel:
 
     @property
     def identity(self) -> str:
-        """What results are known to be of this model by: its weights, or else its headers."""
+        """The hash of its weights as they are, or else of its headers."""
         said = json.dumps(self.headers, sort_keys=True).encode() if self.headers else b""
         return self.weights_sha256 or (hashlib.sha256(said).hexdigest() if said else "")
 
@@ -210,7 +211,7 @@ class LoadedModel:
 
     @property
     def head(self) -> str | None:
-        """What is applied behind the last layer, in words; None for nothing that is known."""
+        """The function behind the last layer, in words; None for none that is known."""
         said = None if self.load_report is None else self.load_report.head
         return said or self.provenance.get("head")
 
@@ -244,7 +245,7 @@ class LoadedModel:
 
     @property
     def reported(self) -> Agreement | None:
-        """What came out worst of what was compared on reading; None unless all layers were."""
+        """The worst comparison that was made on reading; None unless all layers were compared."""
         report = self.load_report
         return report.worst if report is not None and report.verified else None
 
@@ -283,7 +284,7 @@ def is_of_numbers(model: LoadedModel) -> bool:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What a caller says about a file; None where it says nothing."""
+    """The options of a caller about a file; None where it says nothing."""
 
     # whether each block adds its input, for official checkpoints that do not say it
     residual: bool | None = None
@@ -306,7 +307,7 @@ class ReadOptions:
         return UsageError(f"{path}: has none of the layers that are wanted.")
 
     def said(self) -> dict[str, object]:
-        """Return what is said, as keyword arguments of `bl.load`."""
+        """Return the options that are not silent, as keyword arguments of `bl.load`."""
         silent, said = vars(ReadOptions()), vars(self).items()
         told = {
             name: value for name, value in said if value is not silent[name] and name != "wanted"

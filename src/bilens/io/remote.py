@@ -145,7 +145,7 @@ class RemoteFile:
 
 
 def at_once(function: Callable[[S], T], items: Sequence[S]) -> list[T]:
-    """Return what a function gives for each, in order, several of which wait at a time."""
+    """Call a function on each item, several at a time; return the results in order."""
     if len(items) < 2:
         return [*map(function, items)]
     with ThreadPoolExecutor(STREAMS) as pool:

@@ -39,7 +39,7 @@ class RangeCache:
         self.room = 0  # bytes that may be written before the folder is looked through again
 
     def through(self, key: str, num_bytes: int, fetch: Callable[[], bytes]) -> bytes:
-        """Return what is kept under a key, or else fetch it, and keep it unless it is large."""
+        """Return the bytes under a key, or else fetch them, and keep them unless they are many."""
         if 4 * num_bytes > self.limit:
             return fetch()
         file = self.folder / hashlib.sha256(key.encode()).hexdigest()
@@ -88,7 +88,7 @@ T = TypeVar("T")
 
 
 class Info(NamedTuple):
-    """What a store says of an object."""
+    """The size and the version of an object, as its store says them."""
 
     size: int
     version: str  # that it is another object without; empty where the store says nothing
@@ -140,7 +140,7 @@ class ObjectStore:
             ) from None
 
     def find(self, url: str) -> Info | None:
-        """Return what there is, asked for once; None where nothing is, or access is refused."""
+        """Return the object at an address, asked for once; None without one, or without access."""
         if url not in self.known:
             found = None
             try:
@@ -201,7 +201,7 @@ async def refuse_whole_files(reply: Any) -> None:
 
 
 def attempt(url: str, call: Callable[[], T]) -> T:
-    """Return what a store answers, asked again after errors that pass; else say what went wrong."""
+    """Ask a store, again after errors that pass; else say what went wrong."""
     for number in range(ATTEMPTS):
         if number:
             jitter = time.time_ns() % 1000 / 1000

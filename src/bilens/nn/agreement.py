@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bilens.algebra.approximation.layer_weights import Layer, in_dtype, in_float64
+from bilens.algebra.approximation.layer_weights import Layer, each_part, in_dtype, in_float64
 from bilens.base.errors import BilensError, NumericalError
 
 ROWS = 16
@@ -56,7 +56,7 @@ class Agreement:
         )
 
     def to_dict(self) -> dict[str, str | int | float]:
-        """Return what is stored of it, as JSON values."""
+        """Return the stored fields as JSON values."""
         stored = ("layer", "source", "rows", "max_error", "relative_error")
         return {name: getattr(self, name) for name in stored}
 
@@ -141,7 +141,8 @@ def agreement_with_run(
     """
     coarse = torch.float32 if made.dtype == torch.float64 else made.dtype
     finer = torch.finfo(made.dtype).eps / torch.finfo(coarse).eps
-    pairs = [(in_float64(one), in_dtype(one, coarse)) for one in layers]
+    here = [each_part(one, Tensor.cpu) for one in layers]
+    pairs = [(in_float64(one), in_dtype(one, coarse)) for one in here]
 
     def block(start: int) -> Block:
         rows, given = (part[start : start + ROWS].cpu() for part in (made, x))

@@ -32,8 +32,8 @@ class LayerView:
 
     A view holds no weights. Its map and fit are made when they are asked for and kept for as long
     as somebody holds them, so that a walk over the layers of a large model needs the memory of
-    one; of a module, which may be trained on, they are made each time. A program that uses one
-    often should keep it, `f = view.quadratic_map`.
+    one; of a module, which may be trained on, they are made each time, and the layer is compared
+    with it as it runs then. A program that uses one often should keep it, `f = view.quadratic_map`.
 
     Attributes:
         sizes: (d_out, d_hidden, d_in), known without reading the weights.
@@ -164,9 +164,11 @@ class LayerView:
         return None if self.exact else self._kept("fit", fitted)
 
     def _kept(self, name: str, build: Callable[[], Built]) -> Built:
-        """Return what was built before if it is still alive, and build it otherwise."""
+        """Return the map or fit that is still alive; of a module compare, and build it again."""
         known: Built | None = self._alive[name]() if name in self._alive else None
-        if known is not None and self.compare is None:
+        if self.compare is not None:
+            self.compare()
+        elif known is not None:
             return known
         built = build()
         self._alive[name] = ref(built)

@@ -110,7 +110,7 @@ def only_tensor(value: Any) -> Tensor | None:
 
 
 def what_may_differ(module: nn.Module) -> str:
-    """Return what of a module may make it compute something else than its layers, as a clause."""
+    """Name the hooks and methods that may make a module compute something else, as a clause."""
     said = []
     for name, part in module.named_modules():
         hooks = [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]

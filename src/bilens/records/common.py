@@ -37,6 +37,14 @@ class NullInterval(Record, frozen=True):
     high: float
 
 
+class Interval(Record, frozen=True):
+    """A number with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
 class Share(Record, frozen=True):
     """Right answers of a data set, with the exact 95% interval of Clopper and Pearson."""
 

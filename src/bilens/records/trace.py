@@ -3,7 +3,7 @@
 from typing import Literal
 
 from bilens.records.base import Count, Document, Integer, Numbers, Record, require
-from bilens.records.common import Run, Source, TextOrigin
+from bilens.records.common import Interval, Run, Source, TextOrigin
 
 
 class TokenValue(Record, frozen=True):
@@ -98,14 +98,6 @@ class InteractionEntries(Record, frozen=True):
 
     def __post_init__(self) -> None:
         require(len(self.edges) == len(self.counts) + 1, "a bad histogram")
-
-
-class Interval(Record, frozen=True):
-    """A number with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 class CausalCheck(Record, frozen=True):

@@ -17,7 +17,7 @@ from bilens.data.story_grammar import FEELINGS, StoryGrammar
 from bilens.data.tokenizer import Tokenizer
 from bilens.interp.interventions import NUM_RESAMPLES, Edit, interval
 from bilens.nn.transformer import BilinearTransformer
-from bilens.records.trace import Interval
+from bilens.records.common import Interval
 
 NEGATORS = ("not", "never", "no", "didn't", "don't", "couldn't", "wasn't", "can't", "isn't")
 SENTIMENT = {

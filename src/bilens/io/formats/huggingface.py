@@ -286,7 +286,8 @@ def locations_of(
     mixture, mixed = family.experts, {name.partition("experts.")[0] for name in names}
     for index in range(count(path, content, (family.sizes[0],), len(names))):
         prefix, name = f"{root}{home.stack}.{index}.", home.name(index)
-        experts = home_of_experts(prefix, mixture, mixed) if mixture is not None else None
+        asked = () if mixture is None else (f"{prefix}{mixture.module}.", f"{prefix}mlp.")
+        experts = next((one for one in asked if one in mixed), None)
         if experts is None or mixture is None:
             modules = [(one.name(index), one.layout, one.modules) for one in family.homes]
             located.append((home.location(root, index, bias), modules))
@@ -298,12 +299,6 @@ def locations_of(
         ]
         beside += [f"{experts}{other}" for other in mixture.others]
     return located, beside
-
-
-def home_of_experts(prefix: str, experts: Experts, homes: Collection[str]) -> str | None:
-    """Return the prefix of what holds the experts of a layer; None where the layer has none."""
-    asked = (f"{prefix}{module}." for module in (experts.module, "mlp"))
-    return next((home for home in asked if home in homes), None)
 
 
 def locations_of_experts(

@@ -63,6 +63,14 @@ def compare_with_module(module: nn.Module, found: FoundMLPs, example: object = N
     )
 
 
+def check_layer_now(module: nn.Module, found: FoundMLPs, name: str, example: object) -> None:
+    """Refuse one layer that is another function than the module is now; of a network, all of it."""
+    if not found.network:
+        layers, places = {name: found.layers[name]}, {name: found.places[name]}
+        found = replace(found, layers=layers, places=places)
+    compare_with_module(module, found, example)
+
+
 def compare_network(
     module: nn.Module, layers: Sequence[Layer], head: str | None = None, example: object = None
 ) -> Agreement | str:
@@ -107,7 +115,7 @@ def run_or_say(
 
 
 def head_function(head: str | None) -> Callable[[Tensor], Tensor]:
-    """Return what a module applies behind its last layer."""
+    """Return the function behind the last layer of a module."""
     if head is None:
         return lambda y: y
     kind = functional.log_softmax if head.lower().startswith("log") else functional.softmax
@@ -166,7 +174,7 @@ def containers_of(place: Place) -> list[str]:
 
 
 def inputs_of(place: Place) -> Tensor:
-    """Return what a part of a module may run on, if its first layer is the one in question."""
+    """Return inputs for a part of a module, if its first layer is the one in question."""
     patch = place.layer.source.patch
     return inputs_at_scales(place.layer.sizes.d_in) if patch is None else patch.images()
 

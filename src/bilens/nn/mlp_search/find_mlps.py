@@ -48,7 +48,7 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class FoundMLPs:
-    """What was found in a module."""
+    """The layers that were found in a module."""
 
     layers: Mapping[str, LayerView]  # name → layer, in the order in which they run
     made_of: Mapping[str, str]  # name → what it is and of which modules, in words
@@ -98,7 +98,7 @@ def mlps_in_graph(root: nn.Module, graph: fx.Graph, check: Check) -> FoundMLPs:
 
 
 def in_words(left_out: tuple[str, ...], limit: int = 6) -> str:
-    """Return what was left out as a sentence, the first few of many; empty for nothing."""
+    """Name the parts that were left out, the first few of many; empty for none."""
     if not left_out:
         return ""
     more = f" and {len(left_out) - limit} more" if len(left_out) > limit else ""

@@ -287,19 +287,14 @@ def item(reader: GraphReader, node: Node) -> Value:
     return Applied(rows(step, start, stop), value.inner) if by == 1 and start < stop else None
 
 
-def gated_halves(reader: GraphReader, value: Tree | Pointwise) -> Value:
+def gated_halves(reader: GraphReader, value: Value) -> Value:
     """Read a GLU: its first half times the sigmoid of the second."""
-    parts = halves(reader.realised(value), 2)
+    parts = halves(reader.realised(value), 2) if isinstance(value, Tree | Pointwise) else None
     if parts is None:
         return None
     gate, source = reader.linear(parts[1])
     branch, other = reader.linear(parts[0])
     return Neurons(Activation("sigmoid"), gate, branch, source) if source is other else None
-
-
-def glu(reader: GraphReader, node: Node) -> Value:
-    value = first_value(reader, node)
-    return gated_halves(reader, value) if isinstance(value, Tree | Pointwise) else None
 
 
 subtraction = partial(total, sign=-1.0)
@@ -320,6 +315,6 @@ OPERATIONS: dict[str, Callable[[GraphReader, Node], Value]] = {
     "chunk": chunk,
     "split": partial(chunk, by_size=True),
     "getitem": item,
-    "glu": glu,
+    "glu": lambda reader, node: gated_halves(reader, first_value(reader, node)),
     "t": lambda reader, node: transposed(first_value(reader, node)),
 }

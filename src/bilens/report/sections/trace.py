@@ -7,13 +7,13 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
+from bilens.records.common import Interval
 from bilens.records.trace import (
     Behaviour,
     CausalCheck,
     CausalReading,
     Correlations,
     Distribution,
-    Interval,
     RankCorrelations,
     RankedLatent,
     Trace,
