@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bilens.algebra.approximation.layer_weights import Layer, in_float64, reading
 from bilens.api.provenance import reading_of
-from bilens.data.table_columns import spelling_key
+from bilens.data.table_columns import label_key, spelling_key
 from bilens.findings.residual_stream import Turn, turn_of_stream
 from bilens.io.loaded_model import LoadedModel, is_of_numbers
 from bilens.nn import BilinearClassifier
@@ -146,7 +146,7 @@ def keys_of(
         ]
         for side, known in zip(sides, units, strict=True)
     ]
-    spelt = [[*map(spelling_key, side)] for side in named]
+    spelt = [[*map(label_key, side)] for side in named]
     twice = {key for side in spelt for key, count in Counter(side).items() if count > 1}
     return [
         [name if key in twice else key for name, key in zip(side, keys, strict=True)]
