@@ -15,13 +15,19 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bilens.algebra.approximation.layer_weights import Layer, in_float64, reading
 from bilens.api.provenance import reading_of
+from bilens.api.rewritten_layers import (
+    before_outputs,
+    behind,
+    in_order,
+    is_reordered,
+    orders_of_neurons,
+)
 from bilens.data.table_columns import label_key, spelling_key
 from bilens.findings.residual_stream import Turn, turn_of_stream
 from bilens.io.loaded_model import LoadedModel, is_of_numbers
 from bilens.nn import BilinearClassifier
-from bilens.nn.layer_view import Gives, LayerView
+from bilens.nn.layer_view import LayerView
 from bilens.records.layer_audit import AlignmentNote
 
 SCALES = (  # units of one quantity, by their size
@@ -33,6 +39,10 @@ SCALES = (  # units of one quantity, by their size
     {"円": 1.0, "千円": 1e3, "万円": 1e4, "百万円": 1e6, "億円": 1e8},
 )
 SHARES = ("%", "‰")  # a number without its mark is another number
+NOT_PAIRED = (
+    "hidden neurons have no names, and neither in their places nor in another order do those of "
+    "the two models answer alike: they were not paired"
+)
 
 
 def unit_factor(unit: str, other: str) -> float | None:
@@ -188,6 +198,9 @@ class Alignment:
         told = {key: names for key, names in found.items() if names or key.endswith("reordered")}
         if any(self.one_logit):
             told["one_logit"] = ()
+        orders = self.neuron_orders.items()
+        if moved := [name for name, order in orders if order is not None and is_reordered(order)]:
+            told["neurons_reordered"] = tuple(moved)
         return tuple(AlignmentNote(key, names) for key, names in told.items())
 
     @property
@@ -216,6 +229,16 @@ class Alignment:
             return shared
         return dict(zip(mine, theirs, strict=True)) if self.model.network else {}
 
+    @cached_property
+    def neuron_orders(self) -> Mapping[str, Tensor | None]:
+        """Layers of a network that give neurons → which of the baseline's these are, or None."""
+        mine, theirs = self.model.network, self.baseline.network
+        names = [self.layer_names.get(view.name) for view in mine]
+        if len(mine) != len(theirs) or None in names:
+            return {}
+        before = [self.baseline.layers[name] for name in names if name is not None]
+        return orders_of_neurons([*map(self.reading_model_inputs, before)], mine)
+
     @property
     def layers_before(self) -> tuple[LayerView, ...]:
         """The layers of the baseline that the model has, too, as `before` gives them."""
@@ -231,6 +254,8 @@ class Alignment:
     def why_not(self, name: str) -> str | None:
         """Return why a layer of both is not compared; None where it is."""
         view = self.model.layers[name]
+        if None in (self.neuron_orders.get(one, ()) for one in (self.layer_ahead(name), name)):
+            return NOT_PAIRED
         if self.inputs is not None and view.reads == "inputs" and self.inputs.lacks:
             return lacking("inputs", self.inputs)
         if self.outputs is not None and name == [*self.model.layers][-1]:
@@ -239,6 +264,11 @@ class Alignment:
             if self.outputs.lacks:
                 return lacking("outputs", self.outputs)
         return None
+
+    def layer_ahead(self, name: str) -> str:
+        """Return the layer of the model whose outputs a layer reads; empty for the first."""
+        names = [*self.model.layers]
+        return names[names.index(name) - 1] if name != names[0] else ""
 
     def reading_model_inputs(self, view: LayerView) -> LayerView:
         """Return a layer of the baseline that reads what the model reads, if it reads inputs.
@@ -258,6 +288,9 @@ class Alignment:
             return None
         theirs = self.layer_names[name]
         view = replace(self.reading_model_inputs(self.baseline.layers[theirs]), name=name)
+        orders = self.neuron_orders
+        view = in_order(view, orders.get(self.layer_ahead(name)), outputs=False)
+        view = in_order(view, orders.get(name), outputs=True)
         if self.outputs is not None and theirs == [*self.baseline.layers][-1]:
             logit = torch.tensor([[-0.5], [0.5]], dtype=torch.float64)
             if self.one_logit == (False, True):
@@ -273,39 +306,6 @@ def lacking(what: str, axis: Axis) -> str:
     sides = {"the model": axis.alone, "the baseline": axis.baseline_alone}
     named = [f"{', '.join(names[:8])} of {whose}" for whose, names in sides.items() if names]
     return f"{what} without a counterpart: {'; '.join(named)}"
-
-
-def behind(view: LayerView, matrix: Tensor, shift: Tensor | None = None) -> LayerView:
-    """Return x ↦ layer(matrix x + shift), in float64; a vector scales each input."""
-    moved = matrix.new_zeros(len(matrix)) if shift is None else shift
-    sizes = view.sizes._replace(d_in=matrix.shape[-1])
-    embedding = view.embedding
-
-    def embedded() -> Tensor:
-        assert embedding is not None, "there is one"
-        wide = embedding().double()
-        return wide @ matrix if matrix.ndim > 1 else wide * matrix
-
-    return replace(
-        view,
-        read=lambda: reading(in_float64(view.read()), matrix, moved),
-        sizes=sizes,
-        dtype=torch.float64,
-        embedding=None if embedding is None else embedded,
-    )
-
-
-def before_outputs(view: LayerView, matrix: Tensor, gives: Gives) -> LayerView:
-    """Return x ↦ matrix layer(x), in float64."""
-
-    def read() -> Layer:
-        layer = in_float64(view.read())
-        parts = {name: getattr(layer, name) for name in ("down", "linear", "constant")}
-        moved = {name: matrix @ part for name, part in parts.items() if part is not None}
-        return replace(layer, **moved)
-
-    sizes = view.sizes._replace(d_out=len(matrix))
-    return replace(view, read=read, sizes=sizes, gives=gives, dtype=torch.float64)
 
 
 def align_models(model: LoadedModel, baseline: LoadedModel) -> Alignment:

@@ -11,8 +11,9 @@ import torch
 from msgspec import structs
 from torch import Tensor, nn
 
-from bilens.api.alignment import Alignment, behind
+from bilens.api.alignment import Alignment
 from bilens.api.given_data import Model, interface_of
+from bilens.api.rewritten_layers import behind
 from bilens.base import Progress
 from bilens.base.errors import BilensError, CheckpointError
 from bilens.base.files import file_sha256, read_json
