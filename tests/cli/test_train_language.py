@@ -106,7 +106,8 @@ BAD: dict[str, tuple[Any, int, list[str]]] = {
         lambda _folder: [*SMALL, "--learning-rate", 1e30],
         *(NUMERICAL, ["no longer finite at step", "lower the learning rate"]),
     ),
-    "no step": (lambda _folder: [*SMALL, "--epochs", 0], USAGE, ["epochs must be above 0"]),
+    "no step": (lambda _: [*SMALL[:-6], "--epochs", 0], USAGE, ["epochs must be above 0"]),
+    "steps and passes": (lambda _: [*SMALL, "--epochs", 6], USAGE, ["--epochs): only without"]),
     "no such device": (
         lambda _folder: [*SMALL, "--device", "cuda"],
         *(USAGE, ["torch sees no GPU"]),

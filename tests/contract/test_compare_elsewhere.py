@@ -5,7 +5,9 @@ told for 0), the eigenvectors of one class beside those of another that stands i
 of two dates paired in their order, a turned language model swept as another function.
 """
 
+import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +18,10 @@ from hypothesis import given
 
 import bilens as bl
 from bilens.io.loaded_model import LoadedModel
+from bilens.records.base import json_text
 from bilens.records.explorer import id_of
 from bilens.records.sweep import SweepOptions
+from bilens.records.table_audit import TableColumn, TableReading
 from bilens.serve.comparison import class_spectra
 from bilens.sweep.driver import drive, plan_of
 from bilens.sweep.jobs import result_name
@@ -38,6 +42,7 @@ from contract.compared_models import (
 from contract.drawn import fewer
 from contract.table import cell
 from contract.test_compare import SEEDS, turned
+from contract.test_compare_neurons import network, with_neurons_permuted
 from engine_here import Here
 
 pytest.importorskip("starlette")
@@ -190,3 +195,66 @@ def test_a_sweep_compares_classes_by_their_names(
     (found,) = swept(root / "c-out", root / "c", root / "a")
     change = change_by_hand(exchanged, model)
     assert found["record"]["change"] == pytest.approx(change, rel=1e-9)
+
+
+@cell("explore", "other units")
+def test_eigenvalues_of_another_unit_are_shown_in_the_first_one(tmp_path: Path) -> None:
+    """A target in grams beside one in kilograms had eigenvalues a thousand times as large."""
+    model = table(4, outputs=("mass",))
+    other = copied(model)
+    with torch.no_grad():
+        other.module.head.weight *= 1000  # type: ignore[union-attr]
+        if other.module.head.bias is not None:  # type: ignore[union-attr]
+            other.module.head.bias *= 1000  # type: ignore[union-attr]
+
+    def of_target(one: LoadedModel, unit: str) -> LoadedModel:
+        target = TableColumn("mass", "number", (), unit)
+        columns = tuple(TableColumn(n, "number", (n,), "") for n in one.input_names or ())
+        said = json_text(TableReading(columns, (), target=target))
+        return replace(one, provenance={"reading": said, "target": "mass"})
+
+    both = of_target(other, "g"), of_target(model, "kg")
+    found = explored(tmp_path, *both, layer="layers.0", output="0")
+    assert found["b"]["values"] == pytest.approx(found["a"]["values"], rel=1e-6)
+
+
+@cell("explore", "same function", "other function")
+def test_eigenvectors_of_residual_streams_are_of_one_stream_or_refused(tmp_path: Path) -> None:
+    """Those of a turned stream, and of another training, were laid beside each other."""
+    torch.manual_seed(0)
+    language = bl.nn.BilinearTransformer(40, 8, 12, 2, 2, 16).double()
+    near = copy.deepcopy(language)
+    with torch.no_grad():
+        near.blocks[0].mlp.down.weight.mul_(1.01)
+    torch.manual_seed(1)
+    stranger = bl.nn.BilinearTransformer(40, 8, 12, 2, 2, 16).double()
+    from explorer_server import client_of
+
+    for name, one in (
+        *(("a", language), ("b", near)),
+        *(("c", turned(language, 1)), ("d", stranger)),
+    ):
+        bl.save(one, tmp_path / name)
+    layer = next(iter(bl.load(tmp_path / "a").layers))
+    with client_of(tmp_path) as client:
+        told = {
+            name: client.get(
+                "/api/v1/compare/eigenvectors",
+                params={"a": id_of("a"), "b": id_of(name), "layer": layer, "output": "0"},
+            ).json()
+            for name in "bcd"
+        }
+    assert min(pair["cosine"] for pair in told["b"]["pairs"]) > 0.999
+    assert "turned" in json.dumps(told["c"])
+    assert "coordinates" in json.dumps(told["d"])
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@cell("explore", "permuted units")
+def test_eigenvectors_of_neurons_are_of_the_same_neurons(tmp_path: Path, place: int) -> None:
+    module = network("bilinear", 2)
+    moved = with_neurons_permuted(module, "bilinear", 3)
+    both = (LoadedModel(one, "", "", output_names=ANIMALS) for one in (moved, module))
+    found = explored(tmp_path, *both, layer=f"layers.{place}", output="0")
+    assert found["b"]["values"] == pytest.approx(found["a"]["values"])
+    assert min(pair["cosine"] for pair in found["pairs"]) == pytest.approx(1, abs=1e-6)

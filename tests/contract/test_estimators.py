@@ -431,3 +431,25 @@ def test_an_estimator_of_ours_with_its_own_predict_is_refused(
     parent.predict = fitted.predict
     with pytest.raises(UsageError, match="predict_proba of its own"):
         bl.from_sklearn(parent)
+
+
+@cell("load estimator", "own object")
+def test_a_search_is_read_as_what_it_predicts_with() -> None:
+    """The file of a search was read, and the object itself refused."""
+    from sklearn.model_selection import GridSearchCV
+
+    x, y = rows(3), np.arange(ROWS) % 2
+    inner = MLPClassifier((4,), max_iter=3, random_state=0)
+    search = GridSearchCV(inner, {"alpha": [0.1, 1.0]}, cv=2).fit(x, y)
+    read = bl.from_sklearn(search)
+    logits = torch.as_tensor(np.asarray(x), dtype=torch.float64)
+    for layer in read.layers.values():
+        logits = layer.weights(torch.float64)(logits)
+    np.testing.assert_allclose(logits.softmax(dim=1).numpy(), search.predict_proba(x), atol=1e-6)
+
+    class Own(GridSearchCV):  # type: ignore[misc]
+        def predict(self, x: Any) -> Any:
+            return 1 - super().predict(x)
+
+    with pytest.raises(UsageError, match="best_estimator_"):
+        bl.from_sklearn(Own(inner, {"alpha": [0.1]}, cv=2).fit(x, y))

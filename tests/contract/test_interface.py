@@ -18,7 +18,14 @@ from hypothesis import given, strategies as st
 from torch import Tensor
 
 import bilens as bl
-from bilens.api.classifier import attack_model, certify_model, explain_predictions, halves
+from bilens.api.alignment import align_models
+from bilens.api.classifier import (
+    attack_model,
+    certify_model,
+    class_index,
+    explain_predictions,
+    halves,
+)
 from bilens.api.given_data import given_data, performance_of
 from bilens.base.errors import DataError
 from bilens.data.images import ImageDataset
@@ -409,3 +416,35 @@ def test_an_attack_learns_from_half_of_the_different_rows_of_each_class(
     for one, size in enumerate(sizes):
         known = [len(side.inputs[side.targets == one].unique(dim=0)) for side in seen]
         assert known == [size - size // 2, size // 2]
+
+
+FLOATS = {"9": "9.0", "10": "10.0", "8": "8.0"}
+
+
+@pytest.mark.parametrize("classes", [DIGITS, tuple(FLOATS[one] for one in DIGITS)])
+@cell("compare", "other names")
+def test_a_number_is_one_name_however_it_is_written(classes: tuple[str, ...]) -> None:
+    """A class "9" was another one than "9.0", so that two equal models had no class in common."""
+    other = {**FLOATS, **{value: key for key, value in FLOATS.items()}}
+    one = world(1, classes)
+    turned = permuted_outputs(one, np.random.default_rng(1))
+    written = replace(turned, classes=tuple(other[name] for name in turned.classes))
+    found = align_models(one.model(), written.model()).outputs
+    assert found is not None
+    assert {classes[a]: other[written.classes[b]] for a, b in found.pairs} == {
+        name: name for name in classes
+    }
+    index = class_index(one.model(), other[classes[1]])
+    assert index == 1
+
+
+@pytest.mark.parametrize("as_float", [True, False])
+@cell("audit", "other names")
+def test_labels_that_can_be_no_positions_are_names(as_float: bool) -> None:
+    """Labels 9 and 10 of a model of three classes called so were refused as positions."""
+    one = world(2, tuple(FLOATS[name] for name in DIGITS))
+    y = np.array([float(name) for name in one.right])
+    model = one.model(named=False)
+    given = given_data(model, (one.x, y if as_float else y.astype(int)))
+    assert given is not None
+    assert torch.equal(given.targets, one.labels)

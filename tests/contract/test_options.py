@@ -106,6 +106,9 @@ def uses(m: Models) -> list[Use]:
         down = found.quadratic_map.tensor.down
         return f"{found.ladder} {found.usable} {found.threshold} {down.sum():.12g}"
 
+    def learn(**said: Any) -> str:
+        return str(bl.train_language("grammar", m.path.parent / "run", **said))
+
     def trace(saes: bool = True, **said: Any) -> str:
         model, before, behind = m.traced
         around = {"input_sae": before, "output_sae": behind, "tokens": 320} if saes else {}
@@ -142,6 +145,7 @@ def uses(m: Models) -> list[Use]:
         Use("trace", "tokens", trace, 200, {"saes": False}, {}),
         Use("trace", "toward", trace, ["the"], {}, {"saes": False}),
         Use("trace", "outputs", trace, 2, {"latents": [1]}, {}),
+        Use("train language", "epochs", learn, 1.0, {"steps": 2}, None),
     ]
 
 
@@ -201,6 +205,18 @@ LINES: list[tuple[str, str, str]] = [  # verb of the table, a line that is refus
     ("text", f"audit {MODEL} --tokens 9", "--tokens"),
     ("text", f"fit {MODEL} --held-out 0.3", "--held-out"),
     ("text", f"fit {MODEL} --activations somewhere", "--activations"),
+    # with the default value
+    ("text", f"fit {MODEL} --held-out 0.2", "--held-out"),
+    ("text", f"audit {MODEL} --tokens 20000", "--tokens"),
+    ("page", f"certify {MODEL} --lang en", "--lang"),
+    ("certify", f"certify {MODEL} --samples 1000", "--samples"),
+    ("audit", f"audit {MODEL} --threshold 0.9", "--threshold"),
+    ("quadratic fit", f"fit {MODEL} --data {DATA} --samples 10000", "--samples"),
+    ("sweep", f"sweep {MODEL} --do fit --null-samples 19 --out place", "--null-samples"),
+    ("", f"convert {MODEL} --to bilens --out place --seed 0", "--seed"),
+    ("train language", "train language --corpus grammar --out r --steps 2 --epochs 6", "--epochs"),
+    ("", "reproduce list --seeds 3", "--seeds"),
+    ("", "reproduce list --out place", "--out"),
     ("pages", f"audit {MODEL} --lang ja", "--lang"),
     ("page", f"certify {MODEL} --lang ja", "--lang"),
     ("page", f"attack {MODEL} --data {DATA} --lang ja", "--lang"),
@@ -251,7 +267,7 @@ def test_a_line_with_an_idle_option_is_refused(
     result = shell(*(places.get(word, word) for word in line.split()))
     assert result.code == 2
     assert option in result.err
-    assert ": only with" in result.err
+    assert ": only " in result.err
 
 
 def test_every_row_of_a_command_has_a_line() -> None:

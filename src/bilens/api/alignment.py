@@ -15,8 +15,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from bilens.api.neuron_orders import (
+    in_order,
+    is_reordered,
+    orders_of_neurons,
+)
 from bilens.api.provenance import reading_of
-from bilens.data.table_columns import spelling_key
+from bilens.data.table_columns import label_key, spelling_key
 from bilens.findings.residual_stream import Turn, turn_of_stream
 from bilens.io.loaded_model import LoadedModel, is_of_numbers
 from bilens.nn import BilinearClassifier
@@ -32,6 +37,10 @@ SCALES = (  # units of one quantity, by their size
     {"円": 1.0, "千円": 1e3, "万円": 1e4, "百万円": 1e6, "億円": 1e8},
 )
 SHARES = ("%", "‰")  # a number without its mark is another number
+NOT_PAIRED = (
+    "hidden neurons have no names, and neither in their places nor in another order do those of "
+    "the two models answer alike: they were not paired"
+)
 
 
 def unit_factor(unit: str, other: str) -> float | None:
@@ -145,7 +154,7 @@ def keys_of(
         ]
         for side, known in zip(sides, units, strict=True)
     ]
-    spelt = [[*map(spelling_key, side)] for side in named]
+    spelt = [[*map(label_key, side)] for side in named]
     twice = {key for side in spelt for key, count in Counter(side).items() if count > 1}
     return [
         [name if key in twice else key for name, key in zip(side, keys, strict=True)]
@@ -187,6 +196,9 @@ class Alignment:
         told = {key: names for key, names in found.items() if names or key.endswith("reordered")}
         if any(self.one_logit):
             told["one_logit"] = ()
+        orders = self.neuron_orders.items()
+        if moved := [name for name, order in orders if order is not None and is_reordered(order)]:
+            told["neurons_reordered"] = tuple(moved)
         return tuple(AlignmentNote(key, names) for key, names in told.items())
 
     @property
@@ -215,6 +227,16 @@ class Alignment:
             return shared
         return dict(zip(mine, theirs, strict=True)) if self.model.network else {}
 
+    @cached_property
+    def neuron_orders(self) -> Mapping[str, Tensor | None]:
+        """Layers of a network that give neurons → which of the baseline's these are, or None."""
+        mine, theirs = self.model.network, self.baseline.network
+        names = [self.layer_names.get(view.name) for view in mine]
+        if len(mine) != len(theirs) or None in names:
+            return {}
+        before = [self.baseline.layers[name] for name in names if name is not None]
+        return orders_of_neurons([*map(self.reading_model_inputs, before)], mine)
+
     @property
     def layers_before(self) -> tuple[LayerView, ...]:
         """The layers of the baseline that the model has, too, as `before` gives them."""
@@ -230,6 +252,8 @@ class Alignment:
     def why_not(self, name: str) -> str | None:
         """Return why a layer of both is not compared; None where it is."""
         view = self.model.layers[name]
+        if None in (self.neuron_orders.get(one, ()) for one in (self.layer_ahead(name), name)):
+            return NOT_PAIRED
         if self.inputs is not None and view.reads == "inputs" and self.inputs.lacks:
             return lacking("inputs", self.inputs)
         if self.outputs is not None and name == [*self.model.layers][-1]:
@@ -238,6 +262,11 @@ class Alignment:
             if self.outputs.lacks:
                 return lacking("outputs", self.outputs)
         return None
+
+    def layer_ahead(self, name: str) -> str:
+        """Return the layer of the model whose outputs a layer reads; empty for the first."""
+        names = [*self.model.layers]
+        return names[names.index(name) - 1] if name != names[0] else ""
 
     def reading_model_inputs(self, view: LayerView) -> LayerView:
         """Return a layer of the baseline that reads what the model reads, if it reads inputs.
@@ -257,6 +286,9 @@ class Alignment:
             return None
         theirs = self.layer_names[name]
         view = replace(self.reading_model_inputs(self.baseline.layers[theirs]), name=name)
+        orders = self.neuron_orders
+        view = in_order(view, orders.get(self.layer_ahead(name)), outputs=False)
+        view = in_order(view, orders.get(name), outputs=True)
         if self.outputs is not None and theirs == [*self.baseline.layers][-1]:
             logit = torch.tensor([[-0.5], [0.5]], dtype=torch.float64)
             if self.one_logit == (False, True):

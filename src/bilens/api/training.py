@@ -14,6 +14,7 @@ from bilens.api import train as job
 from bilens.base import silent
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.files import check_path
+from bilens.base.option_rules import refuse_idle
 from bilens.data.arrays import KINDS as ARRAY_FILES, Array
 from bilens.data.images import ImageDataset, load_images
 from bilens.data.own_images import Given, own_images, tensor_of
@@ -154,6 +155,7 @@ def train_language(
         recipe = {"tokenizer": "numbers", "vocab_size": needed} | recipe
         if recipe["vocab_size"] not in range(needed, 2**31):
             raise UsageError(f"these tokens and the end of a text need a vocab_size of {needed:,}.")
+    refuse_idle("train language", recipe, *([] if recipe.get("steps") else ["without steps"]))
     listed = isinstance(given, list | tuple)
     text = tuple(given) if listed else str(check_path("corpus", given))
     read = CorpusOptions(text, column, split, held_out, limit, corpus_seed, stream)

@@ -1,11 +1,11 @@
 """Which option needs which: one table for Python and the command line.
 
-An option that is given and would change nothing is refused. Free of this are switches that only
-allow something (`allow_pickle`, `overwrite`, `verify` of what may be proven) and seeds, which each
-document records.
+An option that is given and would change nothing is refused; on a command line so is one that is
+given with its default value. Free of this are switches that only allow something (`allow_pickle`,
+`overwrite`, `download`, `verify` of what may be proven) and seeds, which each document records.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -70,6 +70,7 @@ RULES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "with --activations": {"layer_steps": 0},
         "without --activations": {"samples": 2000},
     },
+    "train language": {"without steps": {"epochs": None}},
     "train table": {
         "with early_stopping": {"validation_fraction": 0.1},
         "with a quadratic_scale above 0": {"n_components": None},
@@ -90,6 +91,22 @@ SPELLINGS = {
 
 
 SEVERAL: ContextVar[bool] = ContextVar("several", default=False)
+WRITTEN: ContextVar[frozenset[str]] = ContextVar("written", default=frozenset())
+
+
+@contextmanager
+def as_written(names: Iterable[str]) -> Iterator[None]:
+    """Take options for given that stand on the command line, whatever their value."""
+    token = WRITTEN.set(frozenset(names))
+    try:
+        yield
+    finally:
+        WRITTEN.reset(token)
+
+
+def is_written(name: str, value: Any) -> bool:
+    """Tell whether an option stands on the command line, with a value that is one."""
+    return name in WRITTEN.get() and value not in (None, (), [])
 
 
 @contextmanager
@@ -107,6 +124,7 @@ def refuse_idle(verb: str, given: Mapping[str, Any], *there: str) -> None:
     for need, options in RULES[verb].items():
         if need not in there and not SEVERAL.get():
             idle = [name for name in options if name in given and told(given[name], options[name])]
+            idle += [n for n in options if n not in idle and is_written(n, given.get(n))]
             refuse([spelled(verb, name) for name in idle], need)
 
 

@@ -17,7 +17,7 @@ from typer.models import OptionInfo
 
 from bilens.base.errors import DataError, OutputExistsError, UsageError
 from bilens.base.files import check_new_files, not_there
-from bilens.base.option_rules import refuse
+from bilens.base.option_rules import as_written, is_written, refuse
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -51,11 +51,14 @@ def expand(function: Command, as_json: bool = True) -> Command:
         context: typer.Context, quiet: bool, verbose: bool, json: bool = False, **given: Any
     ) -> None:
         context.obj.asked(quiet, verbose, json)
-        made = {
-            name: record(**{each.name: given.pop(each.name) for each in fields(record)})
-            for name, record in records.items()
-        }
-        function(context.obj, **made, **given)
+        sources = {name: context.get_parameter_source(name) for name in context.params}
+        # typer may bring a click of its own, and with it an enumeration of its own
+        with as_written(n for n, one in sources.items() if one and one.name == "COMMANDLINE"):
+            made = {
+                name: record(**{each.name: given.pop(each.name) for each in fields(record)})
+                for name, record in records.items()
+            }
+            function(context.obj, **made, **given)
 
     run.__name__, run.__doc__ = function.__name__, function.__doc__
     run.__annotations__ = {each.name: each.annotation for each in parameters}
@@ -108,10 +111,13 @@ def option(
 
 
 def said(record: Any) -> list[str]:
-    """Return the options of a record that were given another value than their default."""
+    """Return the options of a record that were given: all that stand on the command line."""
     found = []
     for each in fields(record):
-        if each.default not in (MISSING, getattr(record, each.name)):
+        value = getattr(record, each.name)
+        if each.default not in (MISSING, value) or (
+            each.default is not MISSING and is_written(each.name, value)
+        ):
             first = getattr(each.metadata.get("option"), "default", ...)  # spelling, for typer
             found.append(first if isinstance(first, str) else f"--{each.name.replace('_', '-')}")
     return found

@@ -161,8 +161,8 @@ class DataFiles:
 
     data: list[Path] | None = option(
         None,
-        "Table (CSV, Excel, Parquet), .npy, .npz or .safetensors file, folder with x.npy and "
-        "y.npy, with a subfolder of images for each class, or with the IDX files of --dataset.",
+        "Table (CSV, Excel, Parquet), .npy, .npz or .safetensors file, folder with a subfolder of "
+        "images for each class, or with the IDX files of --dataset.",
         *("--data", "--data-dir", "--table"),
         metavar="PATH",
     )

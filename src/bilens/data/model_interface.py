@@ -166,6 +166,9 @@ class ModelInterface:
         if array.dtype.kind == "U":
             by_place = self.positions and words
         places = [int(one) for one in numbers if one is not None and one.is_integer()]
+        named = self.named()
+        if places and max(places) >= len(self.classes):  # they are no positions
+            by_place = by_place and None in {place_of(text, named) for text in texts}
         if by_place and len(places) == len(texts):
             if not is_tensor:
                 self.refuse_either(where, places)

@@ -199,6 +199,12 @@ def spelling_key(cell: str) -> str:
     return " ".join(cell.translate(PLAIN).split()).casefold()
 
 
+def label_key(name: str) -> str:
+    """Return by what a name is known that may be a number: "9" and "9.0" are one label."""
+    number = plain_number(name.strip())
+    return spelling_key(name) if number is None else repr(number)
+
+
 def text_hash(cell: str) -> str:
     """Return by what a rare text is known again, however it is spelt."""
     return hashlib.sha256(spelling_key(cell).encode()).hexdigest()[:8]

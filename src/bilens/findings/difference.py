@@ -111,18 +111,10 @@ def compare_layers(
         which = "the baseline" if before is None else "the model"
         return LayerDifference(name, False, f"the layer of {which} cannot be read")
     f, g = before.map, after.map
-    old, new = weights_of(before.layer), weights_of(after.layer)
-    changes = {  # a part that one lacks is zero there
-        part: new.get(part, torch.zeros_like(like)) - old.get(part, torch.zeros_like(like))
-        for part, like in {**new, **old}.items()
-    }
+    changes, weights = weight_changes(before.layer, after.layer)
     if all(not bool(change.any()) for change in changes.values()):
         linear = 0.0 if f is not None and f.linear is not None else None
         return LayerDifference(name, True, None, 0.0, 0, 1.0, 1.0, 0.0, linear)
-    norms = [
-        math.hypot(*(float(part.norm()) for part in parts.values())) for parts in (changes, old)
-    ]
-    weights = norms[0] / (norms[1] or 1.0)
     units = changed_units(before.layer, changes)
     if f is None or g is None:
         score = min(one.fit.r_squared.quadratic.overall for one in (before, after))
@@ -171,6 +163,19 @@ def compare_layers(
         if pairs_of is None or not (before.fit.exact and after.fit.exact)
         else pairs_of(delta),
     )
+
+
+def weight_changes(before: Layer, after: Layer) -> tuple[dict[str, Tensor], float]:
+    """Return what changed in each part of the weights, and ‖ΔW‖ / ‖W‖ of all."""
+    old, new = weights_of(before), weights_of(after)
+    changes = {  # a part that one lacks is zero there
+        part: new.get(part, torch.zeros_like(like)) - old.get(part, torch.zeros_like(like))
+        for part, like in {**new, **old}.items()
+    }
+    norms = [
+        math.hypot(*(float(part.norm()) for part in parts.values())) for parts in (changes, old)
+    ]
+    return changes, norms[0] / (norms[1] or 1.0)
 
 
 def nearly_zero(delta: QuadraticMap, f: QuadraticMap, rounding: float) -> bool:

@@ -68,7 +68,8 @@ def from_sklearn(estimator: object) -> LoadedModel:
     A fitted estimator of `bl.sklearn` is its own exact model, with the names of its columns.
 
     Args:
-        estimator: the object itself, never a pickle of it, or a `Pipeline` that ends in an MLP.
+        estimator: the object itself, never a pickle of it, a `Pipeline` that ends in an MLP, or a
+            fitted search (`GridSearchCV`) around one, which is read as its best estimator.
 
     Raises:
         UsageError: If it is another object, not fitted, or a step before it is not affine.
@@ -79,6 +80,8 @@ def from_sklearn(estimator: object) -> LoadedModel:
     if hasattr(whole, "loaded_model") and not isinstance(whole, type):  # one of ours
         ours: LoadedModel = whole.loaded_model()
         return ours
+    if type(whole).__module__.startswith("sklearn.model_selection."):
+        whole = getattr(whole, "best_estimator_", whole)  # what a search predicts with
     is_pipeline = type(whole).__name__ == "Pipeline"
     fitted = whole.steps[-1][1] if is_pipeline else whole
     kind = check_estimator(fitted)

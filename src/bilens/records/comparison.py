@@ -58,7 +58,7 @@ class MatchedSide(Record, frozen=True):
 
     reading: str  # as of a `Spectrum`
     approximation: ApproximationQuality | None  # null where the map is the layer
-    values: Numbers  # leading eigenvalues, by falling |λ|
+    values: Numbers  # leading eigenvalues, by falling |λ|; of b in the unit of a's output
     vectors: ViewedVectors  # of these
 
 

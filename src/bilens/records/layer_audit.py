@@ -88,9 +88,10 @@ class LayerDifference(Record, frozen=True):
 class AlignmentNote(Record, frozen=True):
     """How inputs and outputs of two models were matched, or which were not."""
 
-    # `inputs_reordered`, `outputs_reordered`, `by_place`, `units` (of days: the first one),
-    # `target` (another one), `one_logit`; of one model alone `inputs_alone`, `outputs_alone`,
-    # `baseline_inputs_alone` and `baseline_outputs_alone`
+    # `inputs_reordered`, `outputs_reordered`, `neurons_reordered` (behind these layers),
+    # `by_place`, `units` (of days: the first one), `target` (another one), `one_logit`; of one
+    # model alone `inputs_alone`, `outputs_alone`, `baseline_inputs_alone` and
+    # `baseline_outputs_alone`
     kind: str
     names: tuple[str, ...]
 

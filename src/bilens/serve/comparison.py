@@ -7,17 +7,24 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Annotated
 
+import torch
 from msgspec import Meta, structs
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigenvector_matching import EigenvectorMatch, Group, match_eigenvectors
-from bilens.api.alignment import Alignment, Axis, align_models
+from bilens.api.alignment import Alignment, align_models
 from bilens.api.comparison import layer_changes, whole_difference
 from bilens.api.subject import is_of_columns, is_one_exact_layer
 from bilens.base import silent
 from bilens.base.errors import BilensError, NonFiniteError, UsageError
-from bilens.findings.difference import compare_layers, other_kind
+from bilens.findings.difference import (
+    OTHER_STREAM,
+    compare_layers,
+    other_kind,
+    weight_changes,
+)
 from bilens.findings.layer_reading import FittedLayer, fit_layer
+from bilens.findings.residual_stream import CLOSE
 from bilens.findings.rules.progress import changes, outcome
 from bilens.nn.layer_view import LayerView
 from bilens.records.audit import Audit, ClassReading
@@ -191,9 +198,16 @@ def paired(a: Output, b: Output) -> EigenvectorPairs:
     alignment = align_models(a.opened.model, b.opened.model)
     if why_not := alignment.why_not(a.layer):
         raise UsageError(f"{a.opened.name} and {b.opened.name} are not compared: {why_not}.")
-    first = a.pairs()[0]
-    b = replace(b, text=output_of_baseline(b.text, alignment.outputs))
+    check_stream(a, b, alignment)
+    first, orders, outputs = a.pairs()[0], alignment.neuron_orders, alignment.outputs
+    ours, theirs = orders.get(a.layer), orders.get(alignment.layer_ahead(a.layer))
+    places = {} if outputs is None or a.view.gives == "neurons" else dict(outputs.pairs)
+    places = places if ours is None else dict(enumerate(ours.tolist()))
+    b = replace(b, text=output_of_baseline(b.text, places))
     second = b.pairs()[0]
+    if theirs is not None:
+        moved = second.eigenvectors[:, theirs]
+        second = replace(second, eigenvectors=moved, basis=first.basis)
     if a.view.reads == "inputs" and (axis := alignment.inputs) is not None:
         if any(factor != 1 for factor in axis.factors):
             units = ", ".join(axis.units)
@@ -205,7 +219,7 @@ def paired(a: Output, b: Output) -> EigenvectorPairs:
     found = sorted(zip(match.pairs, match.cosines.tolist(), strict=True))
     return EigenvectorPairs(
         a=matched_side(a, first, k),
-        b=matched_side(b, second, k),
+        b=matched_side(b, second, k, unit_of_output(a, alignment)),
         cosines=tuple(tuple(round(cosine, 5) for cosine in row) for row in cosines.tolist()),
         pairs=tuple(VectorPair(ranks(one), ranks(other), cos) for (one, other), cos in found),
         score=match.score,
@@ -214,15 +228,38 @@ def paired(a: Output, b: Output) -> EigenvectorPairs:
     )
 
 
-def output_of_baseline(text: str, axis: Axis | None) -> str:
+def check_stream(a: Output, b: Output, alignment: Alignment) -> None:
+    """Refuse layers whose residual streams are not shown to be the same coordinates."""
+    if a.view.reads != "residual stream":
+        return
+    before, after = (one.view.weights(torch.float64) for one in (a, b))
+    turn = "same" if weight_changes(before, after)[1] <= CLOSE else alignment.turn()
+    if not isinstance(turn, str) or turn != "same":
+        why = OTHER_STREAM
+        if isinstance(turn, torch.Tensor):
+            why = "their residual streams are turned: `bilens audit --baseline` turns them back"
+        raise UsageError(f"{a.opened.name} and {b.opened.name} are not compared: {why}.")
+
+
+def output_of_baseline(text: str, places: Mapping[int, int]) -> str:
     """Return how a query names an output, or a contrast of two, in the second model."""
-    places = {} if axis is None else {str(mine): str(theirs) for mine, theirs in axis.pairs}
-    return "~".join(places.get(part, part) for part in text.split("~"))
+    named = {str(mine): str(theirs) for mine, theirs in places.items()}
+    return "~".join(named.get(part, part) for part in text.split("~"))
 
 
-def matched_side(output: Output, pairs: EigenDecomposition, k: int) -> MatchedSide:
+def unit_of_output(output: Output, alignment: Alignment) -> float:
+    """Return how many units of the second model's one output are one of the first's."""
+    axis, last = alignment.outputs, [*alignment.model.layers][-1]
+    alone = axis is not None and len(axis.factors) == 1 and output.layer == last
+    return axis.factors[0] if axis is not None and alone else 1.0
+
+
+def matched_side(
+    output: Output, pairs: EigenDecomposition, k: int, unit: float = 1.0
+) -> MatchedSide:
+    """Return what is matched of a model, eigenvalues in a unit that is so many of its own."""
     found, vectors = output.decomposed().record, viewed_vectors(output, pairs, [*range(k)])
-    values = tuple(pairs.eigenvalues[:k].tolist())
+    values = tuple((pairs.eigenvalues[:k] / unit).tolist())
     return MatchedSide(found.reading, found.approximation, values, vectors)
 
 

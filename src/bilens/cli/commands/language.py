@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
+from bilens.base.option_rules import refuse_idle
 from bilens.cli.console import Output
 from bilens.cli.options import (
     MODEL_PANEL,
@@ -124,6 +125,9 @@ def train_language(
     from bilens.api import train as job
     from bilens.train.tasks.language import default_recipe
 
+    refuse_idle(
+        "train language", vars(training), *(["without steps"] if training.steps is None else [])
+    )
     wanted = {**vars(model), "gate": None if model.gate == "none" else model.gate, **vars(training)}
     given = {name: value for name, value in wanted.items() if value is not None}
     recipe = dataclasses.replace(default_recipe(corpus.corpus), **given)

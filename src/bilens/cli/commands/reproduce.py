@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from bilens.base.errors import UsageError
+from bilens.base.option_rules import refuse
 from bilens.cli.console import Output
-from bilens.cli.options import option
+from bilens.cli.options import option, said
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ def reproduce(
     from bilens.studies.study import StudyOptions, spelling
 
     if studies == ["list"]:
+        idle = [*said(options), *([] if out is None else ["--out"])]
+        refuse(idle, "with studies to run")
         listed = {
             name: {"title": study.title, "options": sorted(map(spelling, study.uses))}
             for name, study in STUDIES.items()

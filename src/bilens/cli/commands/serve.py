@@ -190,7 +190,7 @@ def serve(
 
     if file.export is not None:
         check_outputs([("--export", file.export)], overwrite)
-        if idle := [name for name in said(address) if name != "--open"]:
+        if idle := said(address):
             raise UsageError(f"{', '.join(idle)}: --export starts no server; leave that out.")
     refuse_unless(said(file) if file.export is None else [], "--export")
     served = ServedFolder(folder, exporting=file.export is not None)

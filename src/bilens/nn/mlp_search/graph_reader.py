@@ -97,10 +97,10 @@ class GraphReader:
             if paths and isinstance(value.argument, Applied):
                 self.unknown.append(f"{self.words(value.node)} behind {paths[-1]}")
             self.close(value.argument)
-            return Source(value.node)
+            return self.source_behind(value.node)
         gate, source = self.linear(value.argument)
         if None in widths(gate):  # nothing linear stands before it
-            return Source(value.node)
+            return self.source_behind(value.node)
         if activation is None:
             return Neurons(Activation("identity"), gate, gate, source)
         has_slope = value.node.op == "call_module" and activation.name == "leaky_relu"
@@ -110,7 +110,7 @@ class GraphReader:
         """Return scale · φ(inner · t) + shift, numbers put into the maps around the neurons."""
         gate, source = self.linear(Applied(Step("", number(scaled.inner)), value.argument))
         if None in widths(gate):
-            return Source(value.node)
+            return self.source_behind(value.node)
         neurons = Neurons(scaled.activation, gate, None, source)
         return Applied(Step("", number(scaled.scale), number(scaled.shift)), neurons)
 
@@ -215,8 +215,19 @@ class GraphReader:
             for part in value if isinstance(value, tuple) else (value,):
                 if isinstance(part, Tree | Pointwise):
                     self.close(self.realised(part))
-        about = f"what {self.words(node)} gives, its weights included"
-        return Source(node, about=about if node.op == "call_module" else "")
+        if node.op == "call_module":
+            return Source(node, about=f"what {self.words(node)} gives, its weights included")
+        return self.source_behind(node)
+
+    def source_behind(self, node: Node) -> Source:
+        """Return what a call gives, with the module whose answer it reshapes, if there is one."""
+        maker = node
+        while maker.op in ("call_method", "call_function") and len(maker.all_input_nodes) == 1:
+            (maker,) = maker.all_input_nodes
+        if maker is node or maker.op != "call_module":
+            return Source(node)
+        made = f"what {self.words(maker)} gives, its weights included"
+        return Source(node, about=f"{made}, behind {self.words(node)}")
 
     def finish(self, outputs: Argument) -> None:
         """Close what the graph returns."""
