@@ -247,8 +247,9 @@ def test_grams_are_a_thousandth_of_kilograms(seed: int) -> None:
 
 
 @cell("compare", "other units", "other function")
-def test_units_that_have_no_factor_are_not_compared() -> None:
-    model, other = (with_units(table(1), {"size": unit}) for unit in ("m", "kg"))
+@pytest.mark.parametrize("units", [("m", "kg"), ("Mg", "mg"), ("MW", "mW"), ("M", "m")])
+def test_units_that_have_no_factor_are_not_compared(units: tuple[str, str]) -> None:
+    model, other = (with_units(table(1), {"size": unit}) for unit in units)
     found = compared(model, other)
     assert found["column_changes"]["added"] == ["size"]
     assert found["column_changes"]["removed"] == ["size"]

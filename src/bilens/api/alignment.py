@@ -44,8 +44,14 @@ NOT_PAIRED = (
 
 
 def unit_factor(unit: str, other: str) -> float | None:
-    """Return the factor from numbers of one unit to another; None where there is none."""
-    one, two = unit.lower(), other.lower()
+    """Return the factor from numbers of one unit to another; None where there is none.
+
+    Case tells nothing ("KG") but in units of one letter and behind a prefix of two meanings ("Mg").
+    """
+    one, two = (
+        name.lower() if len(name) > 1 and name[0] not in "MmPpYyZz" else name
+        for name in (unit, other)
+    )
     if one == two or ("" in (one, two) and not {one, two} & {*SHARES}):
         return 1.0
     known = [scale for scale in SCALES if {one, two} <= scale.keys()]
