@@ -41,7 +41,7 @@ collect: .venv/test
 	$(PYTEST) --collect-only -qq > .venv/collected || { cat .venv/collected; false; }
 
 test-processors: .venv/test      ## the numerical tests under each instruction set, and on two threads
-	for set in default avx2 avx512; do \
+	for set in $$($(BIN)/python -m tools.instruction_sets); do \
 		echo "ATEN_CPU_CAPABILITY=$$set"; ATEN_CPU_CAPABILITY=$$set $(NUMERICAL) || exit 1; done
 	MKL_CBWR=COMPATIBLE $(NUMERICAL)
 	BILENS_TEST_THREADS=2 $(NUMERICAL)
