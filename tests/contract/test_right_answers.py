@@ -330,3 +330,48 @@ def test_the_page_names_the_input_of_each_approximation() -> None:
         assert page.count(said) >= 4  # of all rows, and of those of each class
         assert "as read, rows of" not in page
         assert "解析に用いた近似" not in page
+
+
+HEADS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "logits": (nn.Identity, 3),
+    "softmax": (lambda: nn.Softmax(dim=-1), 3),
+    "sigmoid": (nn.Sigmoid, 1),
+}
+
+
+@cell("audit", "own object", "same function")
+@pytest.mark.parametrize("head", HEADS)
+def test_the_numbers_of_an_audit_are_those_by_hand(head: str) -> None:
+    torch.manual_seed(3)
+    end, count = HEADS[head]
+    hidden = [nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, count)]
+    module = nn.Sequential(*hidden, end()).double()
+    x = 3 * torch.randn(200, 4).double()
+    with torch.no_grad():
+        p = module(x).softmax(dim=1) if head == "logits" else module(x)
+    p = torch.cat([1 - p, p], dim=1) if head == "sigmoid" else p
+    y = torch.where(torch.rand(200) < 0.7, p.argmax(dim=1), torch.randint(p.shape[1], (200,)))
+    performance = bl.audit(module, data=(x, y), null_samples=3).record.performance
+    assert performance is not None
+    found = performance.classification
+    assert found is not None
+    sure, answer = p.max(dim=1)
+    right = (answer == y).double()
+    bins = (10 * sure).long().clamp(max=9)
+    gaps = [(right - sure)[bins == one].sum().abs() / 200 for one in range(10)]
+    assert found.accuracy.value == pytest.approx(float(right.mean()))
+    assert found.ece == pytest.approx(float(sum(gaps)))
+    truth = nn.functional.one_hot(y, p.shape[1])
+    assert found.brier == pytest.approx(float((p - truth).square().sum(dim=1).mean()))
+
+
+@cell("audit", "own object")
+def test_whole_numbers_of_a_table_are_not_taken_for_pixels() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2))
+    x = torch.randint(0, 60, (80, 3), dtype=torch.uint8)
+    y = module(x.float()).argmax(dim=1)
+    performance = bl.audit(module, data=(x.numpy(), y.numpy()), null_samples=3).record.performance
+    assert performance is not None
+    assert performance.classification is not None
+    assert performance.classification.accuracy.value == 1
