@@ -472,3 +472,13 @@ def test_another_head_is_a_change(head: tuple[Any, ...], before: tuple[Any, ...]
     assert "behind the last layer the model has" in str(found.to_dict())
     same = compare(head, head)
     assert [one.failed for one in same.record.conditions] == [False]
+
+
+@cell("compare", "permuted inputs", "other function")
+@pytest.mark.parametrize("shapes", [((2, 3), (3, 2)), ((1, 2, 3), (2, 3, 1))])
+def test_images_laid_out_otherwise_are_not_compared_pixel_by_place(
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+) -> None:
+    model, other = (images(3, input_shape=shape) for shape in shapes)
+    alike = [side for side in shapes[0] if side > 1] == [side for side in shapes[1] if side > 1]
+    assert bool(only_layer(compared(model, other))["refused"]) != alike

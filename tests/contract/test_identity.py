@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from html import unescape
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import bilens as bl
 import tiny
 from bilens.api.network_conversion import RECIPE
 from bilens.base.errors import FileError, UsageError
+from bilens.findings.rules.judgements import is_worse
 from bilens.records.explorer import id_of
 from bilens.report.text import load_catalogue
 from bilens.serve.export import export
@@ -120,8 +122,21 @@ def test_an_acceptance_is_of_one_identity(
         assert ended.code == 1, part
         assert "that does not count here" in ended.err, part
     assert run(bilens, line).code == 0, "and the same once more"
+    write_mlp(tmp_path / "base.safetensors", seed=6)
+    assert run(bilens, line).code == 1, "another baseline at the same path"
+    write_mlp(tmp_path / "base.safetensors", seed=1)
+    assert run(bilens, line).code == 0
     write_mlp(tmp_path / "m.safetensors", seed=5)
     assert run(bilens, line).code == 1, "weights"
+
+
+@cell("audit", "other function")
+def test_an_accepted_number_that_may_be_better_on_either_side_may_not_move() -> None:
+    ends = [("warn", value) for value in (2.0, 3.0)]
+    assert all(is_worse("audit", "beyond_null", then, now) for then, now in permutations(ends))
+    assert not any(is_worse("audit", "beyond_null", end, end) for end in ends)
+    assert is_worse("audit", "accuracy", ("warn", 0.8), ("warn", 0.7))
+    assert not is_worse("audit", "accuracy", ("warn", 0.7), ("warn", 0.8))
 
 
 def audited_folder(bilens: Shell, root: Path) -> Path:
