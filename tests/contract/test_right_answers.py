@@ -24,6 +24,7 @@ from bilens.data.tables import training_table
 from bilens.io.model_config import names_by_id
 from bilens.train.table_fit import TableRecipe
 from bilens.train.tasks.table import TableTask, train_table_in_folder
+from contract import compared_models
 from contract.drawn import fewer
 from contract.table import cell
 
@@ -375,3 +376,44 @@ def test_whole_numbers_of_a_table_are_not_taken_for_pixels() -> None:
     assert performance is not None
     assert performance.classification is not None
     assert performance.classification.accuracy.value == 1
+
+
+@cell("explain", "own object", "other units")
+def test_a_row_of_a_table_is_explained_from_the_mean_of_the_training() -> None:
+    model = compared_models.table(3)
+    mean, scale = (torch.tensor(part).double() for part in (model.input_mean, model.input_scale))
+    x = mean + 2 * scale * torch.randn(5, 4, generator=compared_models.generator_of(1))
+    data = pd.DataFrame(x.numpy(), columns=list(compared_models.COLUMNS))
+    record = explain_predictions(model, (data, np.array(["ape"] * 5)), [0, 3], baseline="mean")
+    with torch.no_grad():
+        start, answers = model.module(mean[None])[0], model.module(x)
+    for row, item in zip((0, 3), record.explanations, strict=True):
+        logits = answers[row]
+        moved = logits - logits.mean() - (start - start.mean())
+        told = sum(item.attributions[0].values)
+        assert told == pytest.approx(float(moved[item.predicted]), rel=1e-4)
+
+
+@cell("audit", "own object", "other function")
+def test_the_eigenvectors_that_are_enough_are_counted_by_hand() -> None:
+    module = compared_models.classifier(4, (6, 9, 3))
+    x = torch.randn(300, 6, generator=compared_models.generator_of(2)).double()
+    labels = module(x).argmax(dim=1)
+    f = module.quadratic_map()
+    zero = torch.zeros(6).double()
+    forms = [torch.autograd.functional.hessian(lambda v, c=c: f(v)[c], zero) / 2 for c in range(3)]
+    slopes = torch.autograd.functional.jacobian(f, zero)
+    stacked = torch.stack(forms)
+    values, vectors = torch.linalg.eigh(stacked - stacked.mean(dim=0))
+    shares = []
+    for k in range(7):
+        scores = f(zero) + x @ slopes.T - (f(zero) + x @ slopes.T).mean(dim=1, keepdim=True)
+        for c in range(3):
+            kept = values[c].abs().argsort(descending=True)[:k]
+            scores[:, c] += (x @ vectors[c][:, kept]).square() @ values[c][kept]
+        shares.append(float((scores.argmax(dim=1) == labels).double().mean()))
+    record = bl.audit(module, data=(x, labels), null_samples=39).record
+    assert {p.k: p.accuracy for p in record.truncation} == pytest.approx(dict(enumerate(shares)))
+    enough = next(k for k in range(7) if min(shares[k:]) >= shares[-1] - 0.01)
+    (found,) = (one for one in record.verdict if one.rule == "few_directions")
+    assert found.values["k"] == enough
