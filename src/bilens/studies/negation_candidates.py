@@ -90,16 +90,15 @@ def measure_block(
     )
     ranking = rank_latents(reader.g, trace.eigenpairs, reader.inputs)
     often = (reader.activations > 0).sum(dim=0) >= LEAST_ACTIVE
-    order = ranking.order[often[ranking.order]]
+    rows = ranking.order[often[ranking.order]].tolist()
     with_both, with_one = coupled(trace.interactions, kinds)
     found: Record = {
         "num_negation": int(kinds.negation.sum()),
         "num_sentiment": int(kinds.sentiment.sum()),
-        "latents": {"ranked": len(order), **positions(order.tolist(), with_both, with_one)},
+        "latents": {"ranked": len(rows), **positions(rows, with_both, with_one)},
         "pairs": {"ranked": 0, "looked_at": 0, **positions([], with_both, with_one)},
         "circuits": [],
     }
-    rows = order.tolist()
     held = held_positions(rows, with_both, with_one)
     candidates = [latent_candidate(reader, rows[position - 1], position) for position in held]
     chosen = sorted(rows[:MOST_COMPARED])
