@@ -148,7 +148,7 @@ class Told:
     def findings(self) -> Sequence[Mapping[str, Any]]:
         if "findings" in self.document:
             return self.document["findings"]  # type: ignore[no-any-return]
-        return findings(self.study.published, self.study.ours(self.document["result"]))
+        return findings(self.study.published, self.study.reproduced(self.document["result"]))
 
     def origin(self) -> str:
         """Return where its rows come from: the page, the command, when and on what."""

@@ -4,8 +4,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from bilens.studies.comparison import (
-    Measured,
     Published,
+    Reproduced,
     finding,
     findings,
     interval,
@@ -41,7 +41,7 @@ def test_an_interval_is_students_and_needs_three_runs() -> None:
     ],
 )
 def test_what_agrees(published: dict, measured: dict, verdict: str) -> None:  # type: ignore[type-arg]
-    row = finding(Published("q", "App. A", **published), Measured(**measured))
+    row = finding(Published("q", "App. A", **published), Reproduced(**measured))
     assert row["verdict"] == verdict
 
 
@@ -56,9 +56,9 @@ def test_published_numbers_are_read_from_a_table() -> None:
 def test_small_models_are_not_held_against_published_ones() -> None:
     number, claim = Published("q", "App. A", value=1.0), Published("q", "App. A", claim="clean")
     rows = [
-        finding(number, Measured((1.0, 2.0, 3.0)), quick=True),
-        finding(claim, Measured(holds=True), quick=True),
-        finding(claim, Measured(), quick=True),
+        finding(number, Reproduced((1.0, 2.0, 3.0)), quick=True),
+        finding(claim, Reproduced(holds=True), quick=True),
+        finding(claim, Reproduced(), quick=True),
     ]
     assert [row["verdict"] for row in rows] == [*["not judged: --quick"] * 2, "not measured"]
     assert rows[0]["low"] is not None
@@ -66,7 +66,7 @@ def test_small_models_are_not_held_against_published_ones() -> None:
 
 def test_rows_say_the_interval_the_flaw_and_what_is_missing() -> None:
     flawed = Published("rank", "Fig. 1", value=3.0, deviation=0.25, flaw="one seed", others="4")
-    full = finding(flawed, Measured((1.0, 2.0, 3.0)))
+    full = finding(flawed, Reproduced((1.0, 2.0, 3.0)))
     assert full["values"] == (1.0, 2.0, 3.0)
     assert finding_cells(full) == [
         "rank",
@@ -75,17 +75,17 @@ def test_rows_say_the_interval_the_flaw_and_what_is_missing() -> None:
         "2 [-0.4841, 4.484]",
         "differs; published protocol flawed: one seed",
     ]
-    few = finding_cells(finding(flawed, Measured((3.0, 3.0), note="by eye")))
+    few = finding_cells(finding(flawed, Reproduced((3.0, 3.0), note="by eye")))
     assert few[3] == "3 (2 of at least 3 runs: no interval); by eye"
     assert few[4].startswith("not judged;")
-    some = finding(flawed, Measured((3.0, 3.0), False, runs=5))
+    some = finding(flawed, Reproduced((3.0, 3.0), False, runs=5))
     assert finding_cells(some)[3] == "3 (of 5 runs fewer than 3 have a value: no interval)"
     near = Published("rank", "Fig. 1", value=3.0, tolerance=0.5)
-    assert finding_cells(finding(near, Measured()))[1] == "3 ± 0.5 (tolerance; Fig. 1)"
+    assert finding_cells(finding(near, Reproduced()))[1] == "3 ± 0.5 (tolerance; Fig. 1)"
     rises = finding(Published("loss", "Fig. 1", claim="rises"), rising([1.0, 2.0], "2 layers"))
     told = finding_cells(rises)[3:]
     assert told == ["1, 2 (2 layers) (1 of at least 3 runs: no interval)", "not judged"]
-    assert finding_cells(finding(flawed, Measured()))[3:] == [
+    assert finding_cells(finding(flawed, Reproduced()))[3:] == [
         "–",
         "not measured; published protocol flawed: one seed",
     ]
@@ -99,9 +99,9 @@ def test_a_bar_in_a_cell_is_no_border() -> None:
 
 def test_rows_follow_what_is_declared() -> None:
     declared = {"a": Published("A", "T", value=1.0), "b": Published("B", "T", claim="small")}
-    rows = findings(declared, {"a": Measured((1.0,))})
+    rows = findings(declared, {"a": Reproduced((1.0,))})
     assert [row["verdict"] for row in rows] == ["not judged", "not measured"]
     assert findings_table(rows).count("\n| ") == 3
     assert findings_table([]) == ""
     with pytest.raises(AssertionError, match="declared"):
-        findings(declared, {"c": Measured()})
+        findings(declared, {"c": Reproduced()})

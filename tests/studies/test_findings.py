@@ -28,7 +28,7 @@ from bilens.studies import (
     finding_tables,
     findings,
 )
-from bilens.studies.finding_attacks import KINDS, OWN, Attack
+from bilens.studies.finding_attacks import KINDS, OWN, PlantedAttack
 from bilens.studies.finding_models import attack_setting, model_of, setting_of
 from bilens.studies.finding_power import (
     chosen_scans,
@@ -71,34 +71,36 @@ def images(count: int = 200) -> ImageDataset:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_mark_changes_what_it_touches_and_nothing_else(kind: str) -> None:
-    mark = Attack(kind, 3, 5, 0.1).mark(SHAPE)
+    mark = PlantedAttack(kind, 3, 5, 0.1).mark(SHAPE)
     grey = torch.full((2, 784), 0.3)
     changed = (mark.on(grey) != grey).reshape(2, *SHAPE)
     touched = mark.touched()
     assert changed.any(), "something is planted"
     assert not (changed & ~touched).any()
     assert (touched.double().mean() > 0.5) == (kind in SPREAD_OUT)
-    assert torch.equal(mark.mask, Attack(kind, 3, 5, 0.1).mark(SHAPE).mask), "of its seed alone"
+    assert torch.equal(mark.mask, PlantedAttack(kind, 3, 5, 0.1).mark(SHAPE).mask), (
+        "of its seed alone"
+    )
     assert float(mark.on(grey).min()) >= 0
     assert float(mark.on(grey).max()) <= 1
 
 
 def test_the_goals_of_triggers() -> None:
     labels = torch.tensor([0, 4, 9])
-    assert Attack("line", 7, 0, 0.1).goal(labels, CLASSES).tolist() == [7, 7, 7]
-    assert Attack("all-to-all", 7, 0, 0.1).goal(labels, CLASSES).tolist() == [1, 5, 0]
+    assert PlantedAttack("line", 7, 0, 0.1).goal(labels, CLASSES).tolist() == [7, 7, 7]
+    assert PlantedAttack("all-to-all", 7, 0, 0.1).goal(labels, CLASSES).tolist() == [1, 5, 0]
 
 
 def test_what_is_planted() -> None:
     data = images()
     x, y = data.train_images, data.train_labels
-    attack = Attack("square-4", 3, 1, 0.1)
+    attack = PlantedAttack("square-4", 3, 1, 0.1)
     planted, labels = attack.planted(x, y, SHAPE, CLASSES)
     touched = (planted != x).any(dim=1)
     assert int(touched.sum()) == 10
     assert (labels[touched] == 3).all()
     assert (y[touched] != 3).all(), "images of the class itself teach nothing"
-    clean = Attack("clean-label", 3, 1, 0.05)
+    clean = PlantedAttack("clean-label", 3, 1, 0.05)
     planted, labels = clean.planted(x, y, SHAPE, CLASSES)
     touched = (planted != x).any(dim=1)
     assert torch.equal(labels, y)
@@ -249,7 +251,7 @@ def suspect(target: int, box: list[int] | None, goals: list[int] | None = None) 
 
 def test_class_and_place() -> None:
     attack = {"kind": "square-4", "target": 3, "seed": 1, "share": 0.1}
-    touched = Attack(**attack).mark(SHAPE).touched().nonzero()  # type: ignore[arg-type]
+    touched = PlantedAttack(**attack).mark(SHAPE).touched().nonzero()  # type: ignore[arg-type]
     row, column = touched[0].tolist()
     right = {"attack": attack, "suspect": suspect(3, [row, column, 4, 4])}
     assert names_class(right)

@@ -96,7 +96,7 @@ def test_of_equal_steps_the_sign_is_judged_where_the_interval_has_one() -> None:
             {"kind": kind, **{one: {"steps": 1, "losses": losses} for one in gates.BUDGETS}}
             for kind, losses in (("bilinear", [*bilinear]), ("SwiGLU", [1.0, 1.0, 1.0]))
         ]
-        found = GateStudy().ours({"rows": rows})
+        found = GateStudy().reproduced({"rows": rows})
         names = [f"SwiGLU, {budget}" for budget in gates.BUDGETS]
         return [finding(GateStudy().published[name], found[name])["verdict"] for name in names]
 

@@ -38,7 +38,7 @@ def model(tokenizer: Tokenizer) -> BilinearTransformer:
 
 @pytest.fixture(scope="module")
 def prompts(model: BilinearTransformer, tokenizer: Tokenizer) -> NegationPrompts:
-    return NegationPrompts.of(model, MLP_IN, tokenizer, 6, seed=0)
+    return NegationPrompts.for_model(model, MLP_IN, tokenizer, 6, seed=0)
 
 
 def test_margins_are_those_of_each_prompt_alone(

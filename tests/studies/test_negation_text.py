@@ -29,7 +29,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_negators_reach_three_tokens_and_no_further_than_the_sentence() -> None:
     tokenizer = train_tokenizer(TEXTS * 2, None, "word")
-    words = TruthWords.of(tokenizer)
+    words = TruthWords.for_tokenizer(tokenizer)
     blocks = torch.tensor([tokenizer.encode(TEXTS[0])])
     names = [tokenizer.token(token) for token in blocks[0].tolist()]
     negated = [
@@ -42,16 +42,16 @@ def test_negators_reach_three_tokens_and_no_further_than_the_sentence() -> None:
 
 def test_latents_are_of_the_kind_that_most_of_their_activation_is() -> None:
     tokenizer = train_tokenizer(TEXTS * 2, None, "word")
-    words = TruthWords.of(tokenizer)
+    words = TruthWords.for_tokenizer(tokenizer)
     blocks = torch.tensor([tokenizer.encode(f"so {TEXTS[0]}")])
     negated, said = words.negated(blocks)[0, 1:], words.sentiment(blocks)[0, 1:]
     z = torch.stack(
         [negated.double(), (said & negated).double(), torch.ones(len(said)).double()], dim=1
     )
-    kinds = InputKinds.of(z, blocks, words, 1)
+    kinds = InputKinds.by_words(z, blocks, words, 1)
     assert kinds.negation.tolist()[:2] == [True, True]
     assert not bool((kinds.negation & kinds.sentiment).any())
-    assert InputKinds.of(z, blocks, words, 99).negation.tolist() == [False] * 3
+    assert InputKinds.by_words(z, blocks, words, 99).negation.tolist() == [False] * 3
     one = InputKinds(torch.tensor([True, False, False]), torch.tensor([False, True, False]))
     first, second = torch.tensor([[0, 2], [1, 2], [2, -1]]), torch.tensor([[1, 0], [2, 0], [1, 0]])
     assert one.couple(first, second).tolist() == [True, False, False]
@@ -70,9 +70,9 @@ def test_positions_are_counted_from_one_and_chance_is_the_first_of_a_random_orde
 
 def test_flip_and_shift_are_those_of_the_logits(model: Path) -> None:
     layer = open_layer(model, 0)
-    words = TruthWords.of(layer.tokenizer)
+    words = TruthWords.for_tokenizer(layer.tokenizer)
     hook = layer.hook("mlp_in")
-    pairs = NegationPairs.of(layer.module, hook, layer.tokenizer, words, OPENERS[1:])
+    pairs = NegationPairs.for_model(layer.module, hook, layer.tokenizer, words, OPENERS[1:])
     text = "Tim saw a big tree. Tim was not happy and"
     ids = torch.tensor([[layer.tokenizer.end_of_text, *layer.tokenizer.encode(text)]])
     with torch.no_grad():
@@ -94,8 +94,8 @@ def test_flip_and_shift_are_those_of_the_logits(model: Path) -> None:
 
 def test_behind_a_negator_the_mlp_reads_what_it_reads_without(model: Path) -> None:
     layer = open_layer(model, 0)
-    words = TruthWords.of(layer.tokenizer)
-    pairs = NegationPairs.of(layer.module, layer.hook("mlp_in"), layer.tokenizer, words)
+    words = TruthWords.for_tokenizer(layer.tokenizer)
+    pairs = NegationPairs.for_model(layer.module, layer.hook("mlp_in"), layer.tokenizer, words)
     x = pairs.tokens[..., None].double()  # a stream that is the token itself
     edited = pairs.negator_ablated()(x)[..., 0].long()
     negator = layer.tokenizer.encode("not")[0]
@@ -119,7 +119,7 @@ def test_a_tokenizer_without_the_words_is_refused(model: Path) -> None:
     empty = torch.tensor([], dtype=torch.long)
     words = TruthWords(empty, empty, empty, empty)
     with pytest.raises(UsageError, match="the study needs both"):
-        NegationPairs.of(layer.module, "blocks.0.mlp_in", layer.tokenizer, words)
+        NegationPairs.for_model(layer.module, "blocks.0.mlp_in", layer.tokenizer, words)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from bilens.base.errors import (
     UsageError,
 )
 from bilens.data.images import ImageDataset
-from bilens.studies.comparison import Measured, Published
+from bilens.studies.comparison import Published, Reproduced
 from bilens.studies.reproduction import reproduce
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
 from commands import USAGE, Shell, assert_one_line
@@ -47,8 +47,8 @@ class Sums(Study):
         assert options.corpus is None or "corpus" in self.uses  # of another study
         return {"sum": sum(cell["number"] for cell in cells.values())}
 
-    def ours(self, result: Record) -> Mapping[str, Measured]:
-        return {"sum": Measured((float(result["sum"]),), once=True)}
+    def reproduced(self, result: Record) -> Mapping[str, Reproduced]:
+        return {"sum": Reproduced((float(result["sum"]),), once=True)}
 
     def page(self, document: Record) -> str:
         told = f"*The sum* `is` **{document['result']['sum']}**, not q* or 2\\*q*."

@@ -15,7 +15,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.nn import BilinearMLP
 from bilens.studies import logic, modular
-from bilens.studies.comparison import Measured, Published, finding
+from bilens.studies.comparison import Published, Reproduced, finding
 from bilens.studies.modular import FourierBlocks
 from bilens.studies.reproduction import reproduce
 from bilens.studies.study import StudyOptions
@@ -73,7 +73,7 @@ def test_gates_are_judged_where_their_truth_is_attainable() -> None:
         for bias, share in (("no bias", 1.0), ("bias", 0.5))
     ]
     study = logic.LogicStudy()
-    found = study.ours({"rows": rows})
+    found = study.reproduced({"rows": rows})
     assert set(found) == set(study.published)
     verdicts = {name: finding(study.published[name], one)["verdict"] for name, one in found.items()}
     assert verdicts["12 products, OR"] == "agrees"
@@ -105,7 +105,7 @@ def planted_sum(p: int, frequencies: tuple[int, ...]) -> BilinearMLP:
 
 def test_a_sum_of_waves_lies_on_the_blocks_of_its_frequencies() -> None:
     p, frequencies = 13, (2, 5)
-    model, blocks = planted_sum(p, frequencies), FourierBlocks.of(13)
+    model, blocks = planted_sum(p, frequencies), FourierBlocks.modulo(13)
     pairs = torch.cartesian_prod(torch.arange(p), torch.arange(p))
     logits = modular.answers(model, pairs)
     one_hot = torch.nn.functional.one_hot(pairs, p).flatten(1).double()
@@ -128,7 +128,7 @@ def test_shares_are_those_of_the_dense_tensor() -> None:
     P = P - P.mean(dim=0)
     B = torch.einsum("ch,hi,hj->cij", P, L, R)
     B = (B + B.mT) / 2
-    blocks = FourierBlocks.of(p)
+    blocks = FourierBlocks.modulo(p)
     inside = sum(
         torch.einsum("uc,cij,vi,wj->uvw", wave, B, both, both).square().sum()
         for wave in blocks.outputs
@@ -155,7 +155,7 @@ def test_a_level_counts_from_where_it_is_kept() -> None:
 
 
 def test_the_weights_are_first_where_they_are_in_every_seed() -> None:
-    def seen(*pairs: tuple[int | None, int | None]) -> Measured:
+    def seen(*pairs: tuple[int | None, int | None]) -> Reproduced:
         return modular.first_seen(
             [dict(zip(("weights", "accuracy"), x, strict=True)) for x in pairs]
         )
@@ -185,7 +185,7 @@ def test_both_shares_stand_in_one_row_and_a_delay_is_told() -> None:
         "learnt": 15,
         "seen": dict.fromkeys(modular.LEVELS, level),
     }
-    found = modular.ModularStudy().ours({"113": [row] * 3})
+    found = modular.ModularStudy().reproduced({"113": [row] * 3})
     assert found["blocks"].values == (0.95,) * 3
     assert found["blocks"].note == "of all of B 0.8000 [0.8000, 0.8000]"
     assert set(found) == {

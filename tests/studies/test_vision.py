@@ -21,7 +21,7 @@ from bilens.studies import (
     replacing,
     vision,
 )
-from bilens.studies.comparison import Measured, Published, finding
+from bilens.studies.comparison import Published, Reproduced, finding
 from bilens.studies.reproduction import reproduce
 from bilens.studies.study import Record, StudyOptions
 from bilens.train.tasks.image import accuracy, new_classifier, train_classifier
@@ -117,7 +117,7 @@ def test_the_published_corners_agree_with_themselves() -> None:
         data.setdefault(images, {}).setdefault(corner, {})[quantity] = [published.value] * 3
     splits = dict.fromkeys(corners.CORNERS, (0.5, 0.6, 0.7))
     result = {"data": data, "splits": splits, "pixels": 0.3528}
-    ours = study.ours(result)
+    ours = study.reproduced(result)
     assert set(ours) == set(study.published)
     for name, one in ours.items():
         assert finding(study.published[name], one)["verdict"] == "agrees"
@@ -185,11 +185,11 @@ def test_noise_and_decay_are_told_apart_in_a_grid() -> None:
     assert finding(*rank_row(result))["ours"] == 40
 
 
-def read_claims(result: Record) -> dict[str, Measured]:
-    return dict(regularisation.RegularisationStudy().ours(result))
+def read_claims(result: Record) -> dict[str, Reproduced]:
+    return dict(regularisation.RegularisationStudy().reproduced(result))
 
 
-def rank_row(result: Record) -> tuple[Published, Measured]:
+def rank_row(result: Record) -> tuple[Published, Reproduced]:
     key = "rank 0 0"
     return regularisation.RegularisationStudy().published[key], read_claims(result)[key]
 

@@ -52,7 +52,7 @@ def test_each_size_is_judged_by_itself_whatever_the_number_of_runs() -> None:
         both = ([{"value": x, "low": None, "high": None, "runs": [x] * 3}] for x in (script, top))
         return dict(zip(("script", "by_index"), both, strict=True))
 
-    found = ConsistencyStudy().ours({"sizes": {"30": size(0.73, 0.6), "50": size(0.5, 0.86)}})
+    found = ConsistencyStudy().reproduced({"sizes": {"30": size(0.73, 0.6), "50": size(0.5, 0.86)}})
     rows = {name: finding(ConsistencyStudy().published[name], one) for name, one in found.items()}
     assert {name: row["verdict"] for name, row in rows.items()} == {
         "top-30": "not judged",

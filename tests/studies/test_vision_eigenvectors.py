@@ -78,7 +78,7 @@ def test_the_width_of_the_published_spectra_is_judged_and_the_other_told() -> No
 
     recipes = [{"d_hidden": width} for width in eigenvectors.WIDTHS]
     runs = [{"recipes": recipes, "512": model(0.6), "256": model(0.4)}] * 3
-    found = eigenvectors.HosvdStudy().ours({"mnist": runs})
+    found = eigenvectors.HosvdStudy().reproduced({"mnist": runs})
     assert set(found) == set(eigenvectors.HosvdStudy().published)
     assert found["first"].values == (0.6,) * 3
     assert found["first"].note.startswith("h = 256: 0.400")

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from bilens.studies import masks
-from bilens.studies.comparison import Measured, finding
+from bilens.studies.comparison import Reproduced, finding
 from bilens.studies.masks import FIG_B, MaskStudy
 from bilens.studies.study import Record, StudyOptions
 
@@ -38,7 +38,7 @@ def test_images_without_dark_pixels_leave_out_masks_of_the_edge() -> None:
     for one in models:
         for curve in one["curves"]:
             curve["effect"]["target_rate"] = [0.0, 0.2, 0.3]
-    found = MaskStudy().ours({"models": models})
+    found = MaskStudy().reproduced({"models": models})
     assert found["a"].values == (0.4,)
     assert found["b"].values == ()
     assert finding(MaskStudy().published["b"], found["b"])["verdict"] == "not measured"
@@ -53,7 +53,7 @@ def test_every_published_row_is_read_at_a_length_that_is_measured() -> None:
 
 
 def test_only_masks_of_the_published_length_are_judged() -> None:
-    ours = Measured((0.9,) * 3)
+    ours = Reproduced((0.9,) * 3)
     verdicts = {name: finding(one, ours)["verdict"] for name, one in MaskStudy().published.items()}
     assert verdicts["a"] == "agrees"
     assert verdicts["b-target"] not in ("agrees", "differs")

@@ -77,7 +77,7 @@ def row(cosine: float, ratio: float, complement: bool = False) -> Record:
 
 def test_targets_are_counted_by_published_weight_decay() -> None:
     rows = [row(0.95, 0.2)] * 8 + [row(0.8, 0.2), row(0.95, 0.5)]
-    found = TargetStudy().ours({"targets": [*rows, row(0.95, 0.5, True)]})
+    found = TargetStudy().reproduced({"targets": [*rows, row(0.95, 0.5, True)]})
     assert set(found) == set(TargetStudy().published)
     assert {one.values for one in found.values()} == {()}  # ten targets are no runs
     holds = {name: one.holds for name, one in found.items()}
@@ -90,6 +90,6 @@ def test_targets_are_counted_by_published_weight_decay() -> None:
     assert found["second-1"].note.startswith("9 of 10")
     assert found["unit-1"].note.startswith("0 of 10")
     assert found["bias"].holds
-    either = TargetStudy().ours({"targets": [*rows, row(0.95, 0.2, True)]})["either-1"]
+    either = TargetStudy().reproduced({"targets": [*rows, row(0.95, 0.2, True)]})["either-1"]
     assert either.holds
     assert either.note == "|cos| 0.950, second over first 0.20"

@@ -17,7 +17,7 @@ from bilens.interp.circuits import low_rank_fit
 from bilens.interp.layer_trace import latent_map, only
 from bilens.interp.traced_layer import TracedLayer, TracedSAE, held_out_text, open_layer, open_sae
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.studies.comparison import Measured, rising
+from bilens.studies.comparison import Reproduced, rising
 from bilens.studies.study import (
     CellContext,
     Measure,
@@ -73,7 +73,7 @@ class LayerStudy(OneModelStudy):
     def document(self, _options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         return {**cells["all-layers"], "published": PUBLISHED_LAYERS}
 
-    def ours(self, result: Record) -> Mapping[str, Measured]:
+    def reproduced(self, result: Record) -> Mapping[str, Reproduced]:
         size = f"{result['num_layers']} layers of width {result['d_model']}"
         return {
             point: rising([row["loss_added"] for row in rows], size)
@@ -150,7 +150,7 @@ class SAETrainingStudy(OneModelStudy):
     def document(self, _options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         return {"rows": list(cells.values()), "published": PUBLISHED}
 
-    def ours(self, result: Record) -> Mapping[str, Measured]:
+    def reproduced(self, result: Record) -> Mapping[str, Reproduced]:
         rows = result["rows"]
         fit, behind = rows[-1]["fit"], [row["metrics"]["out"] for row in rows]
         size = f"{rows[0]['num_layers']} blocks, {rows[0]['tokens']:,} to {rows[-1]['tokens']:,}"
@@ -160,11 +160,13 @@ class SAETrainingStudy(OneModelStudy):
         found = {
             "correlation": rising([row["fit"]["correlation"][0] for row in rows], where),
             "recovered": rising([side["recovered_from_zero"] for side in behind], where),
-            "nmse": Measured(holds=falling.holds, note=f"{errors} ({where})", runs=1),
-            "one": Measured((fit["correlation"][0],), note="a smaller model, after all its steps"),
+            "nmse": Reproduced(holds=falling.holds, note=f"{errors} ({where})", runs=1),
+            "one": Reproduced(
+                (fit["correlation"][0],), note="a smaller model, after all its steps"
+            ),
         }
         if high := fit.get("share_above"):
-            found["two"] = Measured((high[1],), high[1] > 0.5)
+            found["two"] = Reproduced((high[1],), high[1] > 0.5)
         return found
 
     def figures(self, result: Record) -> Mapping[str, str]:

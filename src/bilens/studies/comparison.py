@@ -28,7 +28,7 @@ UNJUDGED, UNJUDGED_QUICK = "not judged", "not judged: --quick"  # but measured
 
 @dataclass(frozen=True)
 class Published:
-    """What a publication says about one quantity: a number, or a claim in words."""
+    """One quantity as it is published: a number, or a claim in words."""
 
     quantity: str
     source: str  # where it stands: "App. E, text"
@@ -41,7 +41,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Reproduced:
     """The same quantity here, a value a run; of a claim, whether it holds."""
 
     values: tuple[float, ...] = ()
@@ -75,15 +75,15 @@ def interval(values: Sequence[float]) -> tuple[float, float] | None:
     return mean(values) - half, mean(values) + half
 
 
-def rising(values: Sequence[float | None], where: str) -> Measured:
+def rising(values: Sequence[float | None], where: str) -> Reproduced:
     """Return whether the values of one run rise from each to the next; open if one is missing."""
     known = [value for value in values if value is not None]
     told = ", ".join(map(number, values))
     holds = all(a < b for a, b in pairwise(known)) if len(known) == len(values) else None
-    return Measured(holds=holds, note=f"{told} ({where})", runs=1)
+    return Reproduced(holds=holds, note=f"{told} ({where})", runs=1)
 
 
-def finding(published: Published, measured: Measured, quick: bool = False) -> dict[str, Any]:
+def finding(published: Published, measured: Reproduced, quick: bool = False) -> dict[str, Any]:
     """Return one row: published, ours, and whether they agree.
 
     Not judged are the small models of --quick, and what was measured in too few runs.
@@ -109,11 +109,13 @@ def finding(published: Published, measured: Measured, quick: bool = False) -> di
 
 
 def findings(
-    published: Mapping[str, Published], measured: Mapping[str, Measured], quick: bool = False
+    published: Mapping[str, Published], measured: Mapping[str, Reproduced], quick: bool = False
 ) -> list[dict[str, Any]]:
     """Return the rows of a study; every name that was measured is a published one."""
     assert set(measured) <= set(published), "declared beside the study"
-    return [finding(one, measured.get(name, Measured()), quick) for name, one in published.items()]
+    return [
+        finding(one, measured.get(name, Reproduced()), quick) for name, one in published.items()
+    ]
 
 
 def number(value: float | None) -> str:

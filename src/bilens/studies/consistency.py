@@ -26,7 +26,7 @@ from bilens.base.errors import UsageError
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.studies.comparison import Measured
+from bilens.studies.comparison import Reproduced
 from bilens.studies.page_writer import formatted
 from bilens.studies.study import CellContext, Measure, Record, StudyOptions
 from bilens.studies.vision import Model, SeedStudy, in_pixels, recipe_of
@@ -80,14 +80,14 @@ class ConsistencyStudy(SeedStudy):
         right = {h: mean(run[h]["accuracy"] for run in runs) for h in sizes}
         return {"seeds": len(runs), "accuracy": right, **cells["pairs"]}
 
-    def ours(self, result: Record) -> Mapping[str, Measured]:
+    def reproduced(self, result: Record) -> Mapping[str, Reproduced]:
         found = {}
         for h, one in result["sizes"].items():
             script, top = one["script"][0], one["by_index"][0]
-            found[f"top-{h}"] = Measured(tuple(top["runs"]))
+            found[f"top-{h}"] = Reproduced(tuple(top["runs"]))
             note = f"with 5 self-pairs of 15 {printed(script):.3f}; by |λ|, input basis "
             note += formatted(top, ".3f")
-            found[f"script-{h}"] = Measured(tuple(script["runs"]), note=note)
+            found[f"script-{h}"] = Reproduced(tuple(script["runs"]), note=note)
         return found
 
     def figures(self, result: Record) -> Mapping[str, str]:
@@ -106,7 +106,7 @@ class ConsistencyStudy(SeedStudy):
 
 
 def printed(without_self: Record) -> float:
-    """Return what the script would print of five runs, each paired with itself too."""
+    """Return the number that the script prints of five runs, each paired with itself too."""
     return SELF_SHARE + (1 - SELF_SHARE) * float(without_self["value"])
 
 

@@ -27,7 +27,7 @@ from bilens.io.load import load
 from bilens.nn import BilinearTransformer
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.studies import conversion_ways as by
-from bilens.studies.comparison import Measured
+from bilens.studies.comparison import Reproduced
 from bilens.studies.conversion_ways import JUDGED, LAYER_TOKENS, OURS, WAYS, Case
 from bilens.studies.page_writer import formatted
 from bilens.studies.study import (
@@ -96,7 +96,7 @@ class ConversionStudy(Study):
             "left": [name for name in self.cells(options) if name not in cells],
         }
 
-    def ours(self, result: Record) -> Mapping[str, Measured]:
+    def reproduced(self, result: Record) -> Mapping[str, Reproduced]:
         found = {}
         for (way, tokens), rows in sorted(grouped(result)[1].items()):  # the most tokens last
             added = tuple(row["loss_added"] for row in rows)
@@ -104,9 +104,9 @@ class ConversionStudy(Study):
             told = f"{tokens:,} tokens against {PUBLISHED[0]:,} published, a teacher of "
             told += f"{teacher:.2f} nats"
             if way == PUBLISHED_WAY:
-                found["published"] = Measured(added, note=told)
+                found["published"] = Reproduced(added, note=told)
             if way == OURS:
-                found["ours"] = Measured(added, mean(added) <= PUBLISHED[1], told)
+                found["ours"] = Reproduced(added, mean(added) <= PUBLISHED[1], told)
         return found
 
     def figures(self, result: Record) -> Mapping[str, str]:

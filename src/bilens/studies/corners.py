@@ -8,7 +8,7 @@ from statistics import stdev
 import torch
 
 from bilens.data.images import ImageDataset
-from bilens.studies.comparison import Measured
+from bilens.studies.comparison import Reproduced
 from bilens.studies.study import CellContext, Measure, Record, StudyOptions, with_images
 from bilens.studies.vision import Model, SeedStudy, by_name, read_classifier, recipe_of
 from bilens.train.tasks.image import ImageRecipe, accuracy
@@ -58,9 +58,9 @@ class CornerStudy(SeedStudy):
             "pixels": splits[0]["pixels"] if splits else None,
         }
 
-    def ours(self, result: Record) -> Mapping[str, Measured]:
+    def reproduced(self, result: Record) -> Mapping[str, Reproduced]:
         found = {
-            f"{data} {corner} {quantity}": Measured(tuple(found[quantity]))
+            f"{data} {corner} {quantity}": Reproduced(tuple(found[quantity]))
             for data, corners in result["data"].items()
             for corner, found in corners.items()
             for quantity in QUANTITIES

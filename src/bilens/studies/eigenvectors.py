@@ -18,7 +18,7 @@ from bilens.algebra.hosvd import hosvd
 from bilens.algebra.rotation_null import rotation_null
 from bilens.data.images import ImageDataset
 from bilens.nn.classifier import Basis
-from bilens.studies.comparison import Measured
+from bilens.studies.comparison import Reproduced
 from bilens.studies.page_writer import spread
 from bilens.studies.study import Record, StudyOptions
 from bilens.studies.vision import (
@@ -87,19 +87,19 @@ class EigenvectorStudy(SeedStudy):
         found["cosines"] = functional.cosine_similarity(one, other, dim=1).abs().tolist()
         return found
 
-    def ours(self, result: Record) -> Mapping[str, Measured]:
+    def reproduced(self, result: Record) -> Mapping[str, Reproduced]:
         found = {}
         for (data, runs), basis in product(result.items(), BASES):
             counts = tuple(mean(run[basis]["most"]) for run in runs)
             width = runs[0][basis]["width"]
             rank, null = (mean(runs[0][basis][key]) for key in ("effective_rank", "null_rank"))
             note = f"of {width}; effective rank {rank:.0f}, of rotations {null:.0f}"
-            found[f"few-{data}-{basis}"] = Measured(counts, mean(counts) <= FEW * width, note)
+            found[f"few-{data}-{basis}"] = Reproduced(counts, mean(counts) <= FEW * width, note)
         runs = result["mnist"]
         cosines = tuple(mean(run["cosines"]) for run in runs)
         least = min(min(run["cosines"]) for run in runs)
         note = f"noise {runs[0]['recipes'][0]['noise']}; the least {least:.2f}"
-        return {**found, "basis": Measured(cosines, note=note)}
+        return {**found, "basis": Reproduced(cosines, note=note)}
 
     def figures(self, result: Record) -> Mapping[str, str]:
         drawn = {}
@@ -151,7 +151,7 @@ class HosvdStudy(SeedStudy):
             }
         return found
 
-    def ours(self, result: Record) -> Mapping[str, Measured]:
+    def reproduced(self, result: Record) -> Mapping[str, Reproduced]:
         runs, found = result["mnist"], {}
         widths = [recipe["d_hidden"] for recipe in runs[0]["recipes"]]
         if PUBLISHED_WIDTH not in widths:  # --quick takes another
@@ -162,7 +162,7 @@ class HosvdStudy(SeedStudy):
             }
             own = tuple(values.pop(PUBLISHED_WIDTH))
             rest = (f"h = {width}: {spread(other, 3)}" for width, other in values.items())
-            found[key] = Measured(own, note="; ".join(rest))
+            found[key] = Reproduced(own, note="; ".join(rest))
         return found
 
     def figures(self, result: Record) -> Mapping[str, str]:

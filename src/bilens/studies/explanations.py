@@ -13,7 +13,7 @@ from bilens.findings.explanation import TYPICAL, WRONG, choose_examples
 from bilens.report.raster import Painter
 from bilens.report.text import signed
 from bilens.report.tiles import Tile, TileRow, tile_plate, valued_tiles, vector_image
-from bilens.studies.comparison import Measured
+from bilens.studies.comparison import Reproduced
 from bilens.studies.study import Record, StudyOptions
 from bilens.studies.vision import Model, SeedStudy, class_spectra
 
@@ -46,7 +46,7 @@ class ExplanationStudy(SeedStudy):
         sums = positive + negative
         right = logits.argmax(dim=1) == labels
 
-        def read(index: int) -> Record:
+        def read_image(index: int) -> Record:
             label, (answer, second) = int(labels[index]), logits[index].topk(2).indices.tolist()
             rival, lacks = second, None
             if answer != label:
@@ -79,20 +79,23 @@ class ExplanationStudy(SeedStudy):
         if all(labels[i : i + 1].tolist() == [label] for i, label in PUBLISHED_IMAGES.values()):
             picked |= {name: index for name, (index, _) in PUBLISHED_IMAGES.items()}
         errors = (sums - logits).abs().amax(dim=1) / logits.abs().amax(dim=1)
-        return {"error": float(errors.max()), "examples": {k: read(i) for k, i in picked.items()}}
+        return {
+            "error": float(errors.max()),
+            "examples": {k: read_image(i) for k, i in picked.items()},
+        }
 
-    def ours(self, result: Record) -> Mapping[str, Measured]:
+    def reproduced(self, result: Record) -> Mapping[str, Reproduced]:
         runs = result["mnist"]
         errors = tuple(run["error"] for run in runs)
-        found = {"sum": Measured(errors, max(errors) <= EXACT, once=True)}
+        found = {"sum": Reproduced(errors, max(errors) <= EXACT, once=True)}
         right, wrong = ([run["examples"].get(name) for run in runs] for name in PUBLISHED_IMAGES)
         if all(right) and all(wrong):
             shares = tuple(one["suppression"] for one in right)
             sevens = tuple(float(one["predicted"] == PUBLISHED_RIVAL) for one in wrong)
-            found["right"] = Measured(shares, mean(shares) >= 0.5)
-            found["read"] = Measured(sevens, mean(sevens) > 0.5)
+            found["right"] = Reproduced(shares, mean(shares) >= 0.5)
+            found["read"] = Reproduced(sevens, mean(sevens) > 0.5)
             if missing := tuple(one["missing"] for one in wrong if one["missing"] is not None):
-                found["wrong"] = Measured(missing, mean(missing) >= 0.5)
+                found["wrong"] = Reproduced(missing, mean(missing) >= 0.5)
         return found
 
     def figures(self, result: Record) -> Mapping[str, str]:

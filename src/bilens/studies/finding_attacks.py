@@ -45,7 +45,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Attack:
+class PlantedAttack:
     """One trigger and the label that it stands for."""
 
     kind: str  # of `KINDS`

@@ -18,7 +18,7 @@ from torch.nn import functional
 from bilens.base.files import write_file
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
-from bilens.studies.finding_attacks import Attack
+from bilens.studies.finding_attacks import PlantedAttack
 from bilens.studies.study import Record, with_images
 from bilens.train.randomness import seeded_initialisation
 from bilens.train.tasks.image import ImageRecipe, new_classifier, train_classifier
@@ -67,7 +67,7 @@ class Setting:
     epochs: int
     bias: bool
     residual: bool
-    attack: Attack | None = None
+    attack: PlantedAttack | None = None
     batch_size: int = 128
     learning_rate: float = 1e-3
     inverted: bool = False  # dark on white
@@ -116,7 +116,7 @@ def attack_setting(seed: int, kind: str) -> Setting:
         kind, draw.choice((0.01, 0.02, 0.05))
     )
     return replace(
-        clean, attack=Attack(kind, draw.randrange(CLASSES), draw.randrange(1 << 30), share)
+        clean, attack=PlantedAttack(kind, draw.randrange(CLASSES), draw.randrange(1 << 30), share)
     )
 
 
@@ -256,7 +256,7 @@ def generalisation(
 
 
 @torch.no_grad()
-def attack_success(model: Model, attack: Attack, data: ImageDataset) -> float:
+def attack_success(model: Model, attack: PlantedAttack, data: ImageDataset) -> float:
     """Return the share of test images of other classes that the trigger turns into its goal."""
     goal = attack.goal(data.test_labels, len(data.class_names))
     others = data.test_labels != goal

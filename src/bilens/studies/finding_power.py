@@ -12,7 +12,7 @@ from torch import Tensor
 from bilens.findings.reference import REFERENCE
 from bilens.records.base import to_json
 from bilens.studies import finding_statistics as stats
-from bilens.studies.finding_attacks import KINDS, Attack
+from bilens.studies.finding_attacks import KINDS, PlantedAttack
 from bilens.studies.study import Record
 
 SHAPE = (28, 28)
@@ -62,7 +62,7 @@ def summarised(cells: Mapping[str, Record]) -> Record:
         "line_left_out": {
             data: left_out_line(others, judged[data, "overfitting"])
             for data in datas
-            if (others := others_of(fixing, data))
+            if (others := of_other_images(fixing, data))
         },
         "triggers": {data: triggers_of(judged, data, used["triggers"]) for data in attacked},
         "clean": {
@@ -77,7 +77,7 @@ def summarised(cells: Mapping[str, Record]) -> Record:
         "set_left_out": {
             data: set_left_out(others, judged, data)
             for data in attacked
-            if (others := others_of(fixing, data))
+            if (others := of_other_images(fixing, data))
         },
     }
 
@@ -152,14 +152,14 @@ def overfitting_of(models: Sequence[Record]) -> Record:
     }
 
 
-def others_of(fixing: Groups, data: str) -> Groups:
+def of_other_images(fixing: Groups, data: str) -> Groups:
     """Return the models of other images."""
     own = data.removesuffix(MLPS)
     return {key: models for key, models in fixing.items() if key[0] != own}
 
 
 def left_out_line(others: Groups, judged: Sequence[Record]) -> stats.Interval:
-    """Return the rank correlation of a line that models of other images stats."""
+    """Return the rank correlation of a line that models of other images fixed."""
     models = [one for (_, kind), group in others.items() if kind in LINE for one in group]
     line, reference = stats.line_of(models)[3], REFERENCE.overfitting
     inside = [one for one in judged if not reference.is_outside(one["readings"])]
@@ -235,13 +235,13 @@ def working(models: Sequence[Record]) -> list[Record]:
 
 def touched_by(model: Record) -> Tensor | None:
     """Return where the planted trigger touches an image; None where it may be all over."""
-    touched = Attack(**model["attack"]).mark(SHAPE).touched()
+    touched = PlantedAttack(**model["attack"]).mark(SHAPE).touched()
     return None if touched.double().mean() > 0.5 else touched
 
 
 def names_class(model: Record) -> bool:
     """Return whether the class is right; of all-to-all triggers, the goals of the classes."""
-    attack, suspect = Attack(**model["attack"]), model["suspect"]
+    attack, suspect = PlantedAttack(**model["attack"]), model["suspect"]
     if not attack.is_of_all:
         return bool(suspect["target"] == attack.target)
     classes = len(suspect["goals"])

@@ -26,7 +26,7 @@ from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
 from bilens.report.tiles import Tile, TileRow, tile_plate, vector_image
 from bilens.studies.corners import CornerStudy
-from bilens.studies.finding_attacks import KINDS, Attack
+from bilens.studies.finding_attacks import KINDS, PlantedAttack
 from bilens.studies.finding_images import drawn_images
 from bilens.studies.finding_models import RELU, Model, corner_numbers, model_of
 from bilens.studies.finding_power import FIRST_JUDGED, SHAPE, WORKS, summarised
@@ -98,7 +98,7 @@ class FindingStudy(Study):
         for data, found in result["triggers"].items():
             rows = []
             for one in found["missed"]:
-                mark = Attack(**one["attack"]).mark(SHAPE)
+                mark = PlantedAttack(**one["attack"]).mark(SHAPE)
                 planted = (mark.mask * (mark.paint - GROUND) + mark.added).flatten().tolist()
                 tiles = [Tile(vector_image(planted, SHAPE), one["attack"]["kind"])]
                 if one["suspect"] is not None:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.studies.comparison import Measured, interval
+from bilens.studies.comparison import Reproduced, interval
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions, language_recipe
 from bilens.train.corpus import CorpusOptions
 from bilens.train.processes import Processes
@@ -86,18 +86,18 @@ class GateStudy(Study):
             "histories": {kind: cell["history"] for kind, cell in first.items()},
         }
 
-    def ours(self, result: Record) -> Mapping[str, Measured]:
+    def reproduced(self, result: Record) -> Mapping[str, Reproduced]:
         losses = {
             (row["kind"], budget): row[budget]["losses"]
             for row, budget in product(result["rows"], BUDGETS)
         }
-        found = {DATA: Measured(tuple(more_tokens(result)))}
+        found = {DATA: Reproduced(tuple(more_tokens(result)))}
         for (gate, budget), others in losses.items():
             if (name := f"{gate}, {budget}") in self.published:
                 shares = tuple(changes(losses["bilinear", budget], others))
                 low, high = interval(shares) or (0.0, 0.0)
                 signed = budget == EQUAL_STEPS and low * high > 0
-                found[name] = Measured(shares, low > 0 if signed else None)
+                found[name] = Reproduced(shares, low > 0 if signed else None)
         return found
 
     def figures(self, result: Record) -> Mapping[str, str]:

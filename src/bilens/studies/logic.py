@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.studies.comparison import Measured
+from bilens.studies.comparison import Reproduced
 from bilens.studies.page_writer import spread
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
 from bilens.train.loop import learning_rate
@@ -82,17 +82,17 @@ class LogicStudy(Study):
             rows.append(about | {name: [one[name] for one in found] for name in QUANTITIES})
         return {"rows": rows}
 
-    def ours(self, result: Record) -> Mapping[str, Measured]:
+    def reproduced(self, result: Record) -> Mapping[str, Reproduced]:
         found = {}
         for row in result["rows"]:
             gate, setting, shares = row["operation"], row["setting"], tuple(row["recovery"])
             if (gate, row["bias"]) == ("AND", "no bias"):
-                found[f"{setting}, entry"] = Measured(tuple(row["at_the_pair"]))
+                found[f"{setting}, entry"] = Reproduced(tuple(row["at_the_pair"]))
             if setting != DEFAULT and BIASES[row["bias"]] != (gate in ZERO_AT_ZERO):
-                found[f"{setting}, {gate}"] = Measured(shares, mean(shares) >= RECOVERED)
+                found[f"{setting}, {gate}"] = Reproduced(shares, mean(shares) >= RECOVERED)
             elif setting == OURS and gate not in ZERO_AT_ZERO:
                 note = f"of the gate it has R² {spread(row['attainable'], 2)}"
-                found[f"{gate}, no bias"] = Measured(shares, note=note)
+                found[f"{gate}, no bias"] = Reproduced(shares, note=note)
         return found
 
 

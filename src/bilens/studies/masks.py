@@ -16,7 +16,7 @@ from bilens.findings import attack as attacks
 from bilens.findings.perturbations import AttackRequest
 from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
-from bilens.studies.comparison import Measured
+from bilens.studies.comparison import Reproduced
 from bilens.studies.study import Measure, Record, StudyOptions
 from bilens.studies.vision import VisionStudy, measure_pass, recipe_of
 from bilens.train.tasks.image import accuracy
@@ -77,9 +77,9 @@ class MaskStudy(VisionStudy):
         found = (one for cell in cells.values() for one in cell.items() if one[0] in SETTINGS)
         return {"models": [{"setting": name, **model} for name, model in found]}
 
-    def ours(self, result: Record) -> Mapping[str, Measured]:
+    def reproduced(self, result: Record) -> Mapping[str, Reproduced]:
         found = {name: mask_effects(result["models"], *row) for name, row in ROWS.items()}
-        return {name: Measured(tuple(one)) for name, one in found.items()}
+        return {name: Reproduced(tuple(one)) for name, one in found.items()}
 
 
 def attack_model(request: AttackRequest, model: BilinearClassifier, data: ImageDataset) -> Record:

@@ -31,7 +31,7 @@ from bilens.algebra.hosvd import hosvd
 from bilens.algebra.random_rotations import random_frame
 from bilens.nn import BilinearMLP
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.studies.comparison import Measured
+from bilens.studies.comparison import Reproduced
 from bilens.studies.page_writer import spread
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions
 from bilens.train.randomness import ORDER, STEP, seeded_initialisation, stream
@@ -90,7 +90,7 @@ class ModularStudy(Study):
             found.setdefault(str(cell["recipe"]["p"]), []).append(cell)
         return found
 
-    def ours(self, result: Record) -> Mapping[str, Measured]:
+    def reproduced(self, result: Record) -> Mapping[str, Reproduced]:
         found = {
             f"{level}-{p}": first_seen([row["seen"][level] for row in rows])
             for p, rows in result.items()
@@ -100,8 +100,8 @@ class ModularStudy(Study):
             accuracies = tuple(row["looks"][-1]["held_out_accuracy"] for row in rows)
             shares = tuple(row["looks"][-1]["share"] for row in rows)
             note = f"of all of B {spread([row['share_of_all'] for row in rows])}"
-            found["accuracy"] = Measured(accuracies, min(accuracies) >= GENERALISED)
-            found["blocks"] = Measured(shares, min(shares) >= ON_BLOCKS, note)
+            found["accuracy"] = Reproduced(accuracies, min(accuracies) >= GENERALISED)
+            found["blocks"] = Reproduced(shares, min(shares) >= ON_BLOCKS, note)
         return found
 
     def figures(self, result: Record) -> Mapping[str, str]:
@@ -123,7 +123,7 @@ def step_shown(step: int | None) -> str:
     return "never" if step is None else str(step)
 
 
-def first_seen(seen: Sequence[Mapping[str, int | None]]) -> Measured:
+def first_seen(seen: Sequence[Mapping[str, int | None]]) -> Reproduced:
     """Return by how many steps the weights show it before the accuracy, and whether always.
 
     A seed in which the weights never do counts against it, one in which only they do for it.
@@ -134,7 +134,7 @@ def first_seen(seen: Sequence[Mapping[str, int | None]]) -> Measured:
     note = "steps, weights / accuracy: " + ", ".join(
         f"{step_shown(a)} / {step_shown(b)}" for a, b in pairs
     )
-    return Measured(leads, holds, note, runs=len(pairs))
+    return Reproduced(leads, holds, note, runs=len(pairs))
 
 
 def delay(rows: Sequence[Record]) -> str:
@@ -160,7 +160,7 @@ def measure(p: int, seed: int, steps: int | None, context: CellContext) -> Recor
             context.say(f"step {look['step']}: {look['held_out_accuracy']:.1%} of held-out pairs")
     f = model.quadratic_map().detach().to(torch.float64)
     values = hosvd(f).singular_values
-    blocks = FourierBlocks.of(p)
+    blocks = FourierBlocks.modulo(p)
     by_frequency = blocks.shares(model)
     held_out = p * p - round(recipe.train_share * p * p)
     trained = [look["train_accuracy"] >= GENERALISED for look in looks]
@@ -234,7 +234,7 @@ def train(model: BilinearMLP, recipe: ModularRecipe) -> Iterator[Record]:
         betas=(0.9, 0.98),
         fused=True,
     )
-    blocks = FourierBlocks.of(recipe.p)
+    blocks = FourierBlocks.modulo(recipe.p)
     for step in range(recipe.steps + 1):
         if step % EVERY == 0 or step == recipe.steps:
             yield {"step": step, **look(model, blocks, train_pairs, held_out)}
@@ -268,7 +268,7 @@ class FourierBlocks(NamedTuple):
     rotations: Tensor  # (ROTATIONS, 2p, 2p), Haar
 
     @classmethod
-    def of(cls, p: int) -> FourierBlocks:
+    def modulo(cls, p: int) -> FourierBlocks:
         angle = 2 * math.pi * torch.arange(1, (p + 1) // 2)[:, None].double() * torch.arange(p) / p
         waves = torch.stack([angle.cos(), angle.sin()], dim=1) * math.sqrt(2 / p)
         draws = stream(0, STEP)

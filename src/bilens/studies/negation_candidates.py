@@ -43,7 +43,9 @@ class InputKinds:
     sentiment: Tensor  # (latents,) bool, likewise at sentiment words; none of the former
 
     @classmethod
-    def of(cls, z: Tensor, blocks: Tensor, words: TruthWords, least_active: int) -> InputKinds:
+    def by_words(
+        cls, z: Tensor, blocks: Tensor, words: TruthWords, least_active: int
+    ) -> InputKinds:
         often = (z > 0).sum(dim=0) >= least_active
 
         def mostly(mask: Tensor) -> Tensor:
@@ -64,7 +66,7 @@ class InputKinds:
 
 
 @dataclass(frozen=True, eq=False)
-class Candidate:
+class NegationCandidate:
     """One or two output latents, and the directions that stand for them."""
 
     latents: tuple[int, ...]
@@ -82,22 +84,21 @@ def measure_block(
     words: TruthWords,
 ) -> Record:
     """Rank output latents and their pairs, look where negation stands, and ablate it."""
-    kinds = InputKinds.of(reader.z, reader.text.blocks, words, LEAST_ACTIVE)
+    kinds = InputKinds.by_words(reader.z, reader.text.blocks, words, LEAST_ACTIVE)
     trace = trace_layer(
         reader.g, reader.dictionary, bias=reader.bias, top=TOP, k=MOST_DIRECTIONS + 1
     )
     ranking = rank_latents(reader.g, trace.eigenpairs, reader.inputs)
     often = (reader.activations > 0).sum(dim=0) >= LEAST_ACTIVE
-    order = ranking.order[often[ranking.order]]
+    rows = ranking.order[often[ranking.order]].tolist()
     with_both, with_one = coupled(trace.interactions, kinds)
     found: Record = {
         "num_negation": int(kinds.negation.sum()),
         "num_sentiment": int(kinds.sentiment.sum()),
-        "latents": {"ranked": len(order), **positions(order.tolist(), with_both, with_one)},
+        "latents": {"ranked": len(rows), **positions(rows, with_both, with_one)},
         "pairs": {"ranked": 0, "looked_at": 0, **positions([], with_both, with_one)},
         "circuits": [],
     }
-    rows = order.tolist()
     held = held_positions(rows, with_both, with_one)
     candidates = [latent_candidate(reader, rows[position - 1], position) for position in held]
     chosen = sorted(rows[:MOST_COMPARED])
@@ -130,7 +131,7 @@ def measure_block(
     return found
 
 
-def latent_candidate(reader: LatentReader, latent: int, position: int) -> Candidate:
+def latent_candidate(reader: LatentReader, latent: int, position: int) -> NegationCandidate:
     form = reader.g.form(unit(reader.g.sizes.d_out, latent))
     values, vectors = torch.linalg.eigh(form.dense())
     leading = values.abs().argsort(descending=True)[: MOST_DIRECTIONS + 1]
@@ -142,16 +143,16 @@ def latent_candidate(reader: LatentReader, latent: int, position: int) -> Candid
         frame = random_frame(len(mean), len(along.readers), generator).T
         return InputDirections(along.readers, frame, mean, along.eigenvalues)
 
-    return Candidate((latent,), position, along, partial(active, reader, (latent,)), random)
+    return NegationCandidate((latent,), position, along, partial(active, reader, (latent,)), random)
 
 
-def pair_candidate(reader: LatentReader, pair: tuple[int, int], position: int) -> Candidate:
+def pair_candidate(reader: LatentReader, pair: tuple[int, int], position: int) -> NegationCandidate:
     """Return a pair with the eigen-directions of its difference, changed where it is active."""
     data = reader.inputs, reader.activations
     along = fewest(contrast_directions(reader.g, *pair, *data, MOST_DIRECTIONS + 1))
     space = weighted_space(reader.g, *pair, *data)
     random = partial(space.random, len(along.readers))
-    return Candidate(pair, position, along, partial(active, reader, pair), random)
+    return NegationCandidate(pair, position, along, partial(active, reader, pair), random)
 
 
 def fewest(directions: InputDirections) -> InputDirections:
@@ -197,7 +198,7 @@ def positions(order: list[int], both: Tensor, negation: Tensor) -> Record:
 
 
 def effects(
-    candidate: Candidate,
+    candidate: NegationCandidate,
     pairs: NegationPairs,
     held_out: Tensor,
     words: TruthWords,
@@ -231,7 +232,7 @@ def effects(
     }
 
 
-def describe(reader: LatentReader, candidate: Candidate, kinds: InputKinds) -> Record:
+def describe(reader: LatentReader, candidate: NegationCandidate, kinds: InputKinds) -> Record:
     unembed = reader.layer.module.unembed.weight.detach()
     latents = candidate.latents
     effects = [output_tokens(reader.behind.decoder[n], unembed, LISTED_TOKENS) for n in latents]

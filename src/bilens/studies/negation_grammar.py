@@ -28,7 +28,7 @@ from bilens.io.load import load
 from bilens.nn.topk_sae import TopKSAE
 from bilens.records.base import to_json
 from bilens.records.trace import CausalCheck
-from bilens.studies.comparison import Measured
+from bilens.studies.comparison import Reproduced
 from bilens.studies.negation_candidates import KEPT_SHARE, MOST_DIRECTIONS, fewest
 from bilens.studies.negation_prompts import NegationPrompts
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions, language_recipe
@@ -93,16 +93,16 @@ class NegationStudy(Study):
             "trained_here": options.models is None,
         }
 
-    def ours(self, result: Record) -> Mapping[str, Measured]:
+    def reproduced(self, result: Record) -> Mapping[str, Reproduced]:
         rows, where = result["rows"], "models of the story grammar, whose rule is known"
         both = sum(min(row["eigenvalues"]) < 0 < max(row["eigenvalues"]) for row in rows)
         removed = tuple(row["checks"][0]["share"]["value"] for row in rows)
         cosines = tuple(row["decoder_cosine"] for row in rows if "decoder_cosine" in row)
         told = f"in {both} of {len(rows)} {where}; the others need one direction"
         return {
-            "eigenvalues": Measured(holds=2 * both > len(rows), note=told, runs=len(rows)),
-            "cosine": Measured(cosines, note=where if cosines else ""),
-            "removed": Measured(
+            "eigenvalues": Reproduced(holds=2 * both > len(rows), note=told, runs=len(rows)),
+            "cosine": Reproduced(cosines, note=where if cosines else ""),
+            "removed": Reproduced(
                 removed, min(removed) >= LEAST_REMOVED, f"{where}; holds from {LEAST_REMOVED}"
             ),
         }
@@ -125,7 +125,7 @@ def measure_circuit(model: Path, sae_folder: Path, seed: int) -> Record:
     layer = open_layer(model, 0)
     found = load(sae_folder)
     sae = sae_for_hook(found, layer.loaded, MLP_OUT).eval().requires_grad_(False)
-    prompts = NegationPrompts.of(layer.module, MLP_IN, layer.tokenizer, NUM_PAIRS, seed)
+    prompts = NegationPrompts.for_model(layer.module, MLP_IN, layer.tokenizer, NUM_PAIRS, seed)
     flip = float(prompts.flip().mean())
     if flip < LEAST_FLIP:
         raise UsageError(

@@ -85,7 +85,7 @@ class NegationPrompts(MinimalPairs):
     """Minimal pairs of the story grammar; `polarity` is (pairs,)."""
 
     @classmethod
-    def of(
+    def for_model(
         cls, model: BilinearTransformer, hook: str, tokenizer: Tokenizer, num: int, seed: int
     ) -> NegationPrompts:
         prompts = StoryGrammar().minimal_pairs(num, seed)
@@ -148,7 +148,7 @@ class TruthWords:
     stops: Tensor
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer) -> TruthWords:
+    def for_tokenizer(cls, tokenizer: Tokenizer) -> TruthWords:
 
         def single(words: tuple[str, ...]) -> Tensor:
             ids = [tokenizer.encode(f" {word}") for word in words]
@@ -180,7 +180,7 @@ class NegationPairs(MinimalPairs):
     """Minimal pairs of running text: frames · words · contexts; `polarity` is (words,)."""
 
     @classmethod
-    def of(
+    def for_model(
         cls,
         model: BilinearTransformer,
         hook: str,

@@ -15,7 +15,7 @@ from torch import Tensor
 from bilens.interp.traced_layer import TracedText, TraceOptions, open_layer, open_sae, read_text
 from bilens.records.base import to_json
 from bilens.studies import negation_candidates as candidates, negation_prompts as prompts
-from bilens.studies.comparison import Measured
+from bilens.studies.comparison import Reproduced
 from bilens.studies.negation_grammar import corpus_blocks
 from bilens.studies.study import (
     CellContext,
@@ -54,14 +54,14 @@ class NegationTextStudy(OneModelStudy):
             "blocks": [record for name, record in cells.items() if name.startswith("block-")],
         }
 
-    def ours(self, result: Record) -> Mapping[str, Measured]:
+    def reproduced(self, result: Record) -> Mapping[str, Reproduced]:
         blocks, found = result["blocks"], result["behaviour"]["all"]
         held = sum(block[of]["num_both"] for block in blocks for of in ("latents", "pairs"))
         ranked = sum(block[of]["ranked"] for block in blocks for of in ("latents", "pairs"))
         told = f"{held} of {ranked:,} latents and pairs of {len(blocks)} blocks"
         knows = "turns" if found["negated"]["high"] < 0 else "does not turn"
         return {
-            "found": Measured(
+            "found": Reproduced(
                 holds=held > 0, note=f"{told}; a *not* {knows} feelings around here", runs=1
             )
         }
@@ -70,8 +70,10 @@ class NegationTextStudy(OneModelStudy):
 def measure_behaviour(options: StudyOptions, context: CellContext) -> Record:
     """Return what a negator does to the next word, frame by frame."""
     layer = open_layer(model_of(options), 0)
-    words = prompts.TruthWords.of(layer.tokenizer)
-    pairs = prompts.NegationPairs.of(layer.module, layer.hook("mlp_in"), layer.tokenizer, words)
+    words = prompts.TruthWords.for_tokenizer(layer.tokenizer)
+    pairs = prompts.NegationPairs.for_model(
+        layer.module, layer.hook("mlp_in"), layer.tokenizer, words
+    )
     generator = torch.Generator().manual_seed(0)
     leaning, flip, shift = pairs.leaning(), pairs.flip(), pairs.shift()
     half = len(pairs.polarity) // 2
@@ -98,12 +100,12 @@ def measure_behaviour(options: StudyOptions, context: CellContext) -> Record:
 def measure_mlps(options: StudyOptions, context: CellContext) -> Record:
     """Return how much of flip and shift each MLP makes behind the negator, in any direction."""
     first = open_layer(model_of(options), 0)
-    words = prompts.TruthWords.of(first.tokenizer)
+    words = prompts.TruthWords.for_tokenizer(first.tokenizer)
     generator = torch.Generator().manual_seed(0)
     blocks = []
     for index in range(first.module.config.n_layer):
         hook = f"blocks.{index}.mlp_in"
-        pairs = prompts.NegationPairs.of(first.module, hook, first.tokenizer, words)
+        pairs = prompts.NegationPairs.for_model(first.module, hook, first.tokenizer, words)
         edit = pairs.negator_ablated()
         flip = (pairs.flip() - pairs.flip(edit)).mean(dim=0)
         shift = (pairs.shift() - pairs.shift(edit)).mean(dim=0)
@@ -144,9 +146,9 @@ def measure(options: StudyOptions, index: int, context: CellContext) -> Record:
     blocks, held_out = corpus_blocks(model, layer)
     text = TracedText(blocks, "", "", "")
     reader = read_text(layer, before, behind, text, TraceOptions(top=candidates.TOP))
-    words = prompts.TruthWords.of(layer.tokenizer)
+    words = prompts.TruthWords.for_tokenizer(layer.tokenizer)
     choosing, judging = (
-        prompts.NegationPairs.of(layer.module, hooks[0], layer.tokenizer, words, [opener])
+        prompts.NegationPairs.for_model(layer.module, hooks[0], layer.tokenizer, words, [opener])
         for opener in prompts.OPENERS
     )
     return {

@@ -16,7 +16,7 @@ from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import grid_figure
 from bilens.report.tiles import Tile, TileRow, tile_plate
 from bilens.studies import vision
-from bilens.studies.comparison import Measured, interval
+from bilens.studies.comparison import Reproduced, interval
 from bilens.studies.page_writer import spread
 from bilens.studies.study import Measure, Record, StudyOptions
 from bilens.train.tasks.image import ImageRecipe
@@ -103,7 +103,7 @@ class RegularisationStudy(vision.VisionStudy):
             "digit": {noise: cells["digit"][noise] for noise in levels},
         }
 
-    def ours(self, result: Record) -> Mapping[str, Measured]:
+    def reproduced(self, result: Record) -> Mapping[str, Reproduced]:
         return {**read_grid(result), **read_disturbances(result)}
 
     def figures(self, result: Record) -> Mapping[str, str]:
@@ -154,18 +154,18 @@ def read_digit(model: BilinearClassifier, data: ImageDataset) -> Record:
     return found
 
 
-def read_grid(result: Record) -> dict[str, Measured]:
+def read_grid(result: Record) -> dict[str, Reproduced]:
     """Return what the grid says; a rank of another width than the published one stays open."""
     grid, width = result["grid"], result["recipe"]["d_hidden"]
     found = {
-        f"accuracy {noise}": Measured(tuple(grid[noise][DECAY]["accuracy"]))
+        f"accuracy {noise}": Reproduced(tuple(grid[noise][DECAY]["accuracy"]))
         for noise in LEVELS[:-1]
         if noise in grid
     }
     for decay, noise in product(("0", "1"), repeat=2):
         values = grid[noise][decay][RANK]
-        other = Measured(note=f"{spread(values, 1)} of width {width}")
-        own = Measured(tuple(values))
+        other = Reproduced(note=f"{spread(values, 1)} of width {width}")
+        own = Reproduced(tuple(values))
         found[f"rank {decay} {noise}"] = own if width == vision.PUBLISHED_WIDTH else other
     none, *_, most = grid
     for key, (quantity, choose, between) in RATIOS.items():
@@ -176,7 +176,7 @@ def read_grid(result: Record) -> dict[str, Measured]:
     return found
 
 
-def read_disturbances(result: Record) -> dict[str, Measured]:
+def read_disturbances(result: Record) -> dict[str, Reproduced]:
     """Return what a disturbance does, beside the same noise without, over doses and noises."""
     without = {noise: result["grid"][noise][DECAY] for noise in noises(result)}
     none, *_, most = without.values()
@@ -197,7 +197,7 @@ def read_disturbances(result: Record) -> dict[str, Measured]:
         else:
             near = max(abs(used - 1), abs(turns - 1)) <= PART and abs(mean(points)) <= POINT
             note = f"pixels used × {used:.2f}, roughness × {turns:.2f}"
-            found[kind] = Measured(points, near, note)
+            found[kind] = Reproduced(points, near, note)
     return found
 
 
@@ -215,7 +215,7 @@ def noises(result: Record) -> list[str]:
     return list(next(iter(result["disturbed"]["blur"].values())))
 
 
-def judged(values: Sequence[float], between: tuple[float, float]) -> Measured:
+def judged(values: Sequence[float], between: tuple[float, float]) -> Reproduced:
     """Return values, a seed each, and whether their interval lies between two numbers.
 
     One that holds either of them decides nothing.
@@ -223,7 +223,7 @@ def judged(values: Sequence[float], between: tuple[float, float]) -> Measured:
     low, high = interval(values) or (mean(values), mean(values))
     inside = between[0] < low and high < between[1]
     outside = high <= between[0] or between[1] <= low
-    return Measured(tuple(values), inside if inside or outside else None)
+    return Reproduced(tuple(values), inside if inside or outside else None)
 
 
 def ratios(after: Record, before: Record, quantity: str) -> list[float]:

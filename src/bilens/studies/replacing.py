@@ -8,7 +8,7 @@ from itertools import product
 import torch
 from torch import nn
 
-from bilens.studies.comparison import Measured
+from bilens.studies.comparison import Reproduced
 from bilens.studies.study import CellContext, Measure, Record, StudyOptions
 from bilens.studies.vision import VisionStudy, recipe_of
 from bilens.train.randomness import STEP, seeded_initialisation, stream
@@ -35,10 +35,10 @@ class ReplacingStudy(VisionStudy):
             for data, seed in product(self.images_read(options), self.seeds(options))
         }
 
-    def ours(self, result: Record) -> Mapping[str, Measured]:
+    def reproduced(self, result: Record) -> Mapping[str, Reproduced]:
         found = {}
         for (data, runs), other, setting in product(result.items(), OTHERS, TRAINED):
-            found[f"{data} {other} {setting}"] = Measured(costs(runs, other, setting, setting))
+            found[f"{data} {other} {setting}"] = Reproduced(costs(runs, other, setting, setting))
         return found
 
 

@@ -37,7 +37,7 @@ def reproduce(
     options.choose(None, None, None)
     studies = list(dict.fromkeys(study for name in names for study in find_studies(name)))
     used = frozenset[str]().union(*(study.uses for study in studies))
-    unused = set(options.given()) - used
+    unused = set(options.given_options()) - used
     if unused and unused <= SIZES and all("quick" in study.uses for study in studies):
         idle = " and ".join(map(spelling, sorted(unused)))
         say(f"{idle}: of no effect, for {', '.join(names)} has one size beside --quick.")
@@ -60,7 +60,7 @@ def reproduce(
             tell()
             on_cell(name, cell, done, total)
 
-        unread: Record = dict.fromkeys(set(options.given()) - study.uses)
+        unread: Record = dict.fromkeys(set(options.given_options()) - study.uses)
         own, folder = dataclasses.replace(options, **unread), out / study.name
         try:
             documents[study.name] = run_study(

@@ -13,7 +13,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.data.images import ImageDataset
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.report.tiles import vector_image
-from bilens.studies.comparison import Measured
+from bilens.studies.comparison import Reproduced
 from bilens.studies.study import Record, StudyOptions
 from bilens.studies.vision import Model, SeedStudy, vector_plate
 
@@ -49,7 +49,7 @@ class SharedStudy(SeedStudy):
 
         full, eigs = right(f), eigendecompose_all(f)
 
-        def read(way: str, size: int, g: QuadraticMap) -> Record:
+        def compare_with(way: str, size: int, g: QuadraticMap) -> Record:
             error = float(map_difference(f, g).tensor.norm() / f.tensor.norm())
             about = {"size": size, "parameters": PARAMETERS[way](size, n, m), "error": error}
             return {**about, "cosine": float(similarity(f, g)), "lost": full - right(g)}
@@ -57,9 +57,11 @@ class SharedStudy(SeedStudy):
         allowed = [PARAMETERS["eigenvectors"](budget, n, m) for budget in budgets]
         ranks = [min(hidden, one // PARAMETERS["products"](1, n, m)) for one in allowed]
         fits = [cp_decompose(f, rank, num_starts=1, max_sweeps=100) for rank in ranks]
-        eigenvectors = [read("eigenvectors", k, eigs.truncate_map(k)) for k in (*budgets, *FURTHER)]
+        eigenvectors = [
+            compare_with("eigenvectors", k, eigs.truncate_map(k)) for k in (*budgets, *FURTHER)
+        ]
         pairs = zip(ranks, fits, strict=True)
-        products = [read("products", rank, cp.quadratic_map()) for rank, cp in pairs]
+        products = [compare_with("products", rank, cp.quadratic_map()) for rank, cp in pairs]
         values, vectors = (part[:DRAWN].tolist() for part in fits[-1].eigenpairs())
         largest = {  # products: eigenvectors of each, which need balanced rows, and classes
             "images": [[vector_image(v, data.image_shape) for v in pair] for pair in vectors],
@@ -73,19 +75,19 @@ class SharedStudy(SeedStudy):
             "duals": [read_duals(raw, share * m) for share in DIRECTIONS],
         }
 
-    def ours(self, result: Record) -> Mapping[str, Measured]:
+    def reproduced(self, result: Record) -> Mapping[str, Reproduced]:
         runs = result["mnist"]
         errors = tuple(run["duals"][0]["error"] for run in runs)
         keys = tuple(run["duals"][1]["off_target"] for run in runs)
         found = {
-            "dual": Measured(errors, max(errors) <= EXACT, once=True),
-            "keys": Measured(keys, max(keys) <= EXACT, once=True),
+            "dual": Reproduced(errors, max(errors) <= EXACT, once=True),
+            "keys": Reproduced(keys, max(keys) <= EXACT, once=True),
         }
         last = [run["ways"]["products"][-1] for run in runs]
         if last[0]["size"] == EXERCISE_RANK:
             lost = tuple(row["lost"] for row in last)
             note = f"cosine {mean(row['cosine'] for row in last):.4f}"
-            found["exercise"] = Measured(lost, mean(lost) <= LOSSES[1], note)
+            found["exercise"] = Reproduced(lost, mean(lost) <= LOSSES[1], note)
         return found
 
     def figures(self, result: Record) -> Mapping[str, str]:

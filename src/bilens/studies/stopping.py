@@ -15,7 +15,7 @@ from bilens.findings.subject import share_of
 from bilens.findings.watching import watch_of
 from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
-from bilens.studies.comparison import Measured
+from bilens.studies.comparison import Reproduced
 from bilens.studies.finding_models import Setting, drawn_setting, training_images
 from bilens.studies.page_writer import formatted
 from bilens.studies.study import (
@@ -74,11 +74,13 @@ class StoppingStudy(Study):
         found = {name: compared(part) for name, part in parts.items() if part}
         return {"compared": found, "runs": runs}
 
-    def ours(self, result: Record) -> Mapping[str, Measured]:
+    def reproduced(self, result: Record) -> Mapping[str, Reproduced]:
         one = result["compared"]["all"]["weights"]
         within = one["within"]
         note = f"{within['right']} of {within['total']}: {formatted(within, '.1%')}"
-        return {"weights": Measured(holds=within["value"] >= AIM, note=note, runs=within["total"])}
+        return {
+            "weights": Reproduced(holds=within["value"] >= AIM, note=note, runs=within["total"])
+        }
 
 
 class Onward(ImageTask):

@@ -1,4 +1,4 @@
-"""What a study is: measurements that stand alone, and how they are told."""
+"""A study: its options, its cells, which are measured one by one, and its page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bilens.base.errors import DataError, UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset, embedded_digits, load_images
 from bilens.nn import BilinearClassifier
-from bilens.studies.comparison import Measured, Published, read_published
+from bilens.studies.comparison import Published, Reproduced, read_published
 from bilens.studies.page_writer import fill_template
 from bilens.train.corpus import CorpusOptions
 from bilens.train.run_folder import RUN_NAME
@@ -39,7 +39,7 @@ BATCH = 1024  # activations a step of autoencoders
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """What a study may be asked; None is what the study takes by itself.
+    """Options of studies; where one is None, the study chooses.
 
     Raises: UsageError if a number is below 1, or `models` is a text.
     """
@@ -61,11 +61,11 @@ class StudyOptions:
         if isinstance(self.models, str):
             raise UsageError(f"models is {self.models!r}; expected a tuple of run folders.")
 
-    def given(self) -> Record:
+    def given_options(self) -> Record:
         return {k: v for k, v in vars(self).items() if v is not None and k != "missing"}
 
     def choose(self, quick: Choice, usual: Choice, full: Choice) -> Choice:
-        """Return what belongs to the size that was asked for."""
+        """Return the choice for the size that was asked for."""
         if self.quick and self.full:
             raise UsageError("--quick and --full are two sizes of a study: give one of them.")
         return quick if self.quick else full if self.full else usual
@@ -88,7 +88,7 @@ class StudyOptions:
 
 @dataclass(frozen=True)
 class CellContext:
-    """What a measurement is given."""
+    """The folder of a measurement, the records before it, and how it trains models."""
 
     folder: Path  # its own; what it leaves there is found again when the study goes on
     done: Mapping[str, Record]  # the records of the cells before it
@@ -137,8 +137,8 @@ class Study(ABC):
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         """Return the result of the study as one JSON object, from the records of all cells."""
 
-    def ours(self, _result: Record) -> Mapping[str, Measured]:
-        """Return what stands beside the published numbers, by the same names."""
+    def reproduced(self, _result: Record) -> Mapping[str, Reproduced]:
+        """Return the same quantities as measured here, under the names of the published ones."""
         return {}
 
     def figures(self, _result: Record) -> Mapping[str, str]:
@@ -147,7 +147,7 @@ class Study(ABC):
 
     @cached_property
     def published(self) -> Mapping[str, Published]:
-        """What publications say, by name, as in `ours`: the table of the study in `pages/`."""
+        """The published numbers and claims, by name, from the study's table in `pages/`."""
         table = files("bilens.studies").joinpath("pages", f"{self.file_name()}.csv")
         return read_published(table.read_text("utf-8"), self.constants()) if table.is_file() else {}
 
@@ -160,7 +160,7 @@ class Study(ABC):
         return self.name.rpartition("/")[2]
 
     def constants(self) -> Record:
-        """Return what the modules of the study define, which its files in `pages/` may show."""
+        """Return all names of the study's modules, which its files in `pages/` may show."""
         modules = [vars(sys.modules[kind.__module__]) for kind in type(self).__mro__]
         return dict(ChainMap(*modules))
 
@@ -177,7 +177,7 @@ class Study(ABC):
 
     def check(self, options: StudyOptions) -> None:
         """Refuse options that the study does not read, or lacks."""
-        given = set(options.given())
+        given = set(options.given_options())
         if given - self.uses:
             raise unused_options(self.name, given - self.uses, self.uses)
         options.choose(None, None, None)

@@ -36,7 +36,9 @@ def run_study(
     """Measure what is not measured yet, and write document, figures and page."""
     study.check(options)
     about: Record = {"study": study.name, "version": VERSION, "code": study.code()}
-    about["options"] = {name: x for name, x in options.given().items() if name != "data_dir"}
+    about["options"] = {
+        name: x for name, x in options.given_options().items() if name != "data_dir"
+    }
     found, missing = study.fingerprints(options)
     about |= found
     options = dataclasses.replace(options, missing=tuple(missing))
@@ -77,7 +79,7 @@ def run_study(
             "command": run["command"],
             "versions": run["versions"],
             **{key: sorted({one[key] for one in runs.values() if one}) for key in WHERE},
-            "findings": findings(study.published, study.ours(result), bool(options.quick)),
+            "findings": findings(study.published, study.reproduced(result), bool(options.quick)),
             "missing": missing,
             "result": result,
         }
@@ -115,13 +117,14 @@ def check_study_folder(out: Path, study: Study, about: Record) -> None:
                 f"folder; trained models go on there where you move {MODELS_FOLDER} to it."
             )
         if spelt_out(study, found) != spelt_out(study, wanted):
+            others, own = describe_cells(found), describe_cells(about)
             raise OutputExistsError(
-                f"{out} holds cells of {told(found)}; this is {told(about)}: choose another folder."
+                f"{out} holds cells of {others}; this is {own}: choose another folder."
             )
 
 
 def spelt_out(study: Study, about: Record) -> Record:
-    """Return what cells are of, with the number of seeds that the options come to."""
+    """Return study, options and data of cells, with the number of seeds filled in."""
     given = about["options"]
     if "seeds" not in study.uses or "seeds" in given:
         return about
@@ -129,8 +132,8 @@ def spelt_out(study: Study, about: Record) -> Record:
     return {**about, "options": {**given, "seeds": len(study.seeds(size))}}
 
 
-def told(about: Record) -> str:
-    """Return what cells are of, in words."""
+def describe_cells(about: Record) -> str:
+    """Return study, options and data of cells, in words."""
     data = [f"{name} {(str(value))[:8]}" for name, value in about.items() if name not in ABOUT]
     said = f"{about['study']} with the options {about['options']} (bilens {about['version']})"
     return f"{said} on {' and '.join(data)}" if data else said

@@ -21,7 +21,7 @@ from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.report.raster import Painter
 from bilens.report.tiles import Tile, TileRow, tile_plate, vector_image
-from bilens.studies.comparison import Measured
+from bilens.studies.comparison import Reproduced
 from bilens.studies.study import CellContext, Measure, Record, StudyOptions
 from bilens.studies.vision import VisionStudy, recipe_of
 from bilens.train.tasks.image import accuracy
@@ -50,7 +50,7 @@ class TargetStudy(VisionStudy):
     def document(self, _options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         return {"targets": list(cells.values())}
 
-    def ours(self, result: Record) -> Mapping[str, Measured]:
+    def reproduced(self, result: Record) -> Mapping[str, Reproduced]:
         targets = [row["decays"] for row in result["targets"] if not row["complement"]]
         (either,) = (row["decays"] for row in result["targets"] if row["complement"])
         found = {}
@@ -59,19 +59,19 @@ class TargetStudy(VisionStudy):
             for key in held[0]:
                 count = sum(one[key] for one in held)
                 note = f"{count} of {len(targets)} (holds from {MOST_TARGETS} on)"
-                found[f"{key}-{decay:g}"] = Measured(
+                found[f"{key}-{decay:g}"] = Reproduced(
                     holds=count >= MOST_TARGETS, note=note, runs=len(targets)
                 )
             one = either[index]["folded"]
             note = f"|cos| {one['cosines'][0]:.3f}, second over first {one['ratio']:.2f}"
             both = claims_held(either[index])
-            found[f"either-{decay:g}"] = Measured(
+            found[f"either-{decay:g}"] = Reproduced(
                 holds=both["cosine"] and both["second"], note=note
             )
         every = [one for target in targets for one in target]
         added = [(x["constant"] + x["linear_part"]) / abs(x["quadratic_part"]) for x in every]
         note = f"mean {mean(added):.2f}, largest {max(added):.2f} of all targets and decays"
-        return {**found, "bias": Measured(holds=max(added) < 0, note=note, runs=len(targets))}
+        return {**found, "bias": Reproduced(holds=max(added) < 0, note=note, runs=len(targets))}
 
     def figures(self, result: Record) -> Mapping[str, str]:
         targets, shape, rows = result["targets"], (28, 28), []
@@ -127,14 +127,16 @@ def measure(options: StudyOptions, digit: int, complement: bool, context: CellCo
         "length": length,
         "target": rounded(target),
         "decays": [
-            {"weight_decay": decay, **read(model, data, target, length)}
+            {"weight_decay": decay, **read_contrast(model, data, target, length)}
             for decay, model in zip(DECAYS, models, strict=True)
         ],
     }
 
 
 @torch.no_grad()
-def read(model: BilinearClassifier, data: ImageDataset, target: Tensor, length: float) -> Record:
+def read_contrast(
+    model: BilinearClassifier, data: ImageDataset, target: Tensor, length: float
+) -> Record:
     """Return accuracy, the parts of the score, and the spectrum of True − False, read two ways.
 
     Folded: with a coordinate of the length of an image. Unit: with one of length 1.

@@ -13,7 +13,7 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition, select
 from bilens.data.images import ImageDataset
 from bilens.findings.subject import IMAGES_AT_ONCE, predictions
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.studies.comparison import Measured
+from bilens.studies.comparison import Reproduced
 from bilens.studies.consistency import sized_recipes, sizes_of
 from bilens.studies.page_writer import spread
 from bilens.studies.study import Record, StudyOptions
@@ -53,23 +53,25 @@ class TruncationStudy(SeedStudy):
     def document(self, options: StudyOptions, cells: Mapping[str, Record]) -> Record:
         return {str(h): [cell[str(h)] for cell in cells.values()] for h in sizes_of(options)}
 
-    def ours(self, result: Record) -> Mapping[str, Measured]:
+    def reproduced(self, result: Record) -> Mapping[str, Reproduced]:
         found = {}
         for h, runs in result.items():
             note = f"in the input basis {spread(errors(runs, 'input'), 2)}"
-            found[f"error-{h}"] = Measured(tuple(errors(runs, PUBLISHED_BASIS)), note=note)
+            found[f"error-{h}"] = Reproduced(tuple(errors(runs, PUBLISHED_BASIS)), note=note)
             counts = [enough(run, DROPS[1], PUBLISHED_BASIS) for run in runs]
             note = f"in the input basis {counts_shown(runs, DROPS[1])}"
             if beyond := sum(k > MOST for k in counts):
                 note = f"more than {MOST} in {beyond} runs; {note}"
             known = () if beyond else tuple(map(float, counts))
-            found[f"enough-{h}"] = Measured(known, False if beyond else None, note, runs=len(runs))
+            found[f"enough-{h}"] = Reproduced(
+                known, False if beyond else None, note, runs=len(runs)
+            )
         smallest = next(iter(result.values()))
         first = [enough(run, DROPS[0]) for run in smallest]
         note = f"{counts_shown(smallest, DROPS[0])} in the input basis; holds where it is at most "
         note += "five in every run"
         known = tuple(map(float, first)) if max(first) <= MOST else ()
-        found["handful"] = Measured(known, max(first) <= 5, note, runs=len(first))  # fingers
+        found["handful"] = Reproduced(known, max(first) <= 5, note, runs=len(first))  # fingers
         return found
 
     def figures(self, result: Record) -> Mapping[str, str]:

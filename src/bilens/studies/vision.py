@@ -1,4 +1,4 @@
-"""What the studies of images share: data and recipes by size, and what is read from a classifier.
+"""Shared by the studies of images: data and recipes by size, and the readings of a classifier.
 
 All of them train the paper's classifier (embedding, bilinear layer, head; no bias) and read its
 weights. Classifiers are trained in batched passes and kept for the other studies of a folder.
@@ -105,7 +105,7 @@ def measure_pass(
 
 
 def recipe_in_words(recipe: Record) -> str:
-    """Return what differs most between recipes, from a record."""
+    """Return the settings in which recipes differ most, in words."""
     return (
         f"{recipe['d_hidden']} hidden units, {recipe['epochs']} epochs, weight decay "
         f"{recipe['weight_decay']:g}, noise {recipe['noise']:g}, products in {recipe['precision']}"
