@@ -19,7 +19,7 @@ import bilens as bl
 import fake_commands
 import tiny
 from bilens.base.errors import UsageError
-from bilens.records.explorer import AuditRun, id_of
+from bilens.records.explorer import AuditRun, Nothing, id_of
 from bilens.serve import audit_runs
 from bilens.serve.audit_runs import LIVE, AuditRuns
 from bilens.serve.folder import ServedFolder
@@ -28,7 +28,7 @@ from commands import model_folder
 from explorer_folder import run
 from report_documents import make_document
 
-SOON = 60.0  # seconds, after which a test gives up
+SOON = 240.0  # seconds, after which a test gives up
 Plan = dict[str, list[list[Any]]]
 Start = Callable[[Plan], AuditRuns]
 
@@ -101,9 +101,9 @@ def test_an_audit_is_repeated_with_its_data_conditions_baseline_and_activation(
     (tmp_path / "report.html").unlink()
     served, key = ServedFolder(folder), id_of(name)
     assert served.audit_run(key).state == "ready"
-    served.audit_again(key)
+    served.audit_again(key, Nothing())
     with pytest.raises(UsageError, match="is being audited"):
-        served.audit_again(key)
+        served.audit_again(key, Nothing())
     found = ended(served.runs, key)
     assert (found.state, found.report, found.said) == ("done", "/audits/2", ""), found
     again, first = bl.History(folder).audits(name)
@@ -114,7 +114,7 @@ def test_an_audit_is_repeated_with_its_data_conditions_baseline_and_activation(
         f"--null-samples={tiny.ROTATIONS} --baseline=before -- '{name}'"
     )
     assert not (tmp_path / "report.html").exists()
-    served.audit_again(key)  # of the command that was repeated
+    served.audit_again(key, Nothing())  # of the command that was repeated
     assert ended(served.runs, key).report == "/audits/3"
 
 
