@@ -114,7 +114,7 @@ def curves_of(objectives: Sequence[ObjectiveFinding]) -> tuple[MethodCurve, ...]
 
 
 def mean_effect(effects: Sequence[Effect]) -> Effect:
-    return Effect(*(average([getattr(one, name) for one in effects]) for name in EFFECT))
+    return Effect(**{name: average([getattr(one, name) for one in effects]) for name in EFFECT})
 
 
 def average(rows: Sequence[Numbers]) -> Numbers:

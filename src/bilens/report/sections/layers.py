@@ -114,7 +114,7 @@ def layer_charts(t: Catalogue, layers: Sequence[LayerReading]) -> list[tuple[str
     scale = {"top": 1.0, "level": fits[-1].threshold} if fits else {}
     norms, ranks = ([one.value for one in x if one.value is not None] for x in (sized, ranked))
     drawn = []
-    for key, columns, values, show, ends in (
+    for key, columns, values, show, limits in (
         ("r2", fitted, scores, lambda x: r_squared(x if math.isfinite(x) else None, -1), scale),
         ("norm", sized, norms, quantity, {}),
         ("rank", ranked, ranks, partial(fixed, digits=1), {}),
@@ -122,7 +122,7 @@ def layer_charts(t: Catalogue, layers: Sequence[LayerReading]) -> list[tuple[str
         if values:
             said = {"low": show(min(values)), "high": show(max(values))}
             caption, text = t(f"layers.charts.{key}"), t(f"layers.charts.{key}_text", **said)
-            drawn.append((caption, layer_columns(t, (caption, text), columns, **ends)))
+            drawn.append((caption, layer_columns(t, (caption, text), columns, **limits)))
     return drawn
 
 
@@ -269,8 +269,8 @@ def difference(
             share=percent(outputs.top_share),
             input_share=percent(inputs.top_share),
         )
-        found_card = t, layer.name, about, parts_text(layer.output_parts, names), layer.triggers
-        cards.append(pair_card(*found_card, painter, is_open=not cards, level=4))
+        content = t, layer.name, about, parts_text(layer.output_parts, names), layer.triggers
+        cards.append(pair_card(*content, painter, is_open=not cards, level=4))
     if cards:
         lead_of_cards = paragraph(t("layers.difference.triggers_lead"))
         cards = [heading(t("layers.difference.triggers")), lead_of_cards, *cards]

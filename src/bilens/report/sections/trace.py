@@ -325,14 +325,15 @@ def causal(
     content = heading(head, level) + paragraph(behaviour)
     if not checks:
         return content
-
-    def null_range(shares: Sequence[float]) -> str:
-        return interval(Interval(median(shares), min(shares), max(shares)), percent)
-
     rows: Mapping[str, Callable[[CausalCheck], str]] = {
         "share": lambda check: interval(check.share, percent),
         "random": lambda check: interval(check.random_share, percent),
-        "null": lambda check: defined(t, check.null_shares or None, null_range),
+        # of what random dictionaries reach: the median, the least and the largest
+        "null": lambda check: defined(
+            t,
+            check.null_shares or None,
+            lambda x: interval(Interval(median(x), min(x), max(x)), percent),
+        ),
         "confirmed": lambda check: defined(t, check.confirmed, lambda x: t("yes" if x else "no")),
         "before": lambda check: interval(check.before, fixed),
         "after": lambda check: interval(check.after, fixed),
