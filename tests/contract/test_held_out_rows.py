@@ -34,12 +34,12 @@ def frame_of(seed: int, levels: int) -> pd.DataFrame:
     return frame
 
 
-def trained(frame: pd.DataFrame, folder: Path) -> tuple[Any, pd.DataFrame]:
+def trained(frame: pd.DataFrame, folder: Path, **recipe: Any) -> tuple[Any, pd.DataFrame]:
     """The model of a table, and the rows that were held out."""
     folder.mkdir()
     frame.to_csv(folder / "t.csv", index=False)
     table = training_table(read_table(folder / "t.csv"), "goal", drop=["id"])
-    task = TableTask(table, TableRecipe(), "goal", 0.25)
+    task = TableTask(table, TableRecipe(**recipe), "goal", 0.25)
     train_table_in_folder(folder / "run", task, about_data={}, provenance={})
     return bl.load(folder / "run"), pd.read_csv(folder / "run" / TEST_NAME)
 
@@ -70,3 +70,18 @@ def test_what_the_test_rows_say_decides_nothing(
     assert told.columns == read.columns
     for one, two in zip(model.module.parameters(), again.module.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+@cell("train table", "other function")
+def test_another_option_or_other_rows_are_another_model(tmp_path: Path) -> None:
+    frame = frame_of(1, 6)
+    one, held_out = trained(frame, tmp_path / "one")
+    again, same = trained(frame, tmp_path / "again")
+    assert again.weights_sha256 == one.weights_sha256
+    assert [*same["id"]] == [*held_out["id"]]
+    stiff, _ = trained(frame, tmp_path / "stiff", alpha=30.0)
+    _, others = trained(frame, tmp_path / "seed", seed=1)
+    turned = frame.assign(age=-(frame["age"] ** 3))
+    assert len({one.weights_sha256, stiff.weights_sha256}) == 2
+    assert {*others["id"]} != {*held_out["id"]}
+    assert trained(turned, tmp_path / "turned")[0].weights_sha256 != one.weights_sha256
