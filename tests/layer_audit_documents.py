@@ -164,7 +164,7 @@ def every_change() -> dict[str, Any]:
     }
     alone = ("inputs", "outputs", "baseline_inputs", "baseline_outputs")
     kinds = ["inputs_reordered", "outputs_reordered", "by_place", "units", "target", "one_logit"]
-    kinds += [f"{one}_alone" for one in alone]
+    kinds += ["neurons_reordered", *(f"{one}_alone" for one in alone)]
     found["aligned"] = [{"kind": kind, "names": ["a", "b"]} for kind in kinds]
     return {**found, "trial": word_trial(chat=True)}
 

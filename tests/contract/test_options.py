@@ -157,6 +157,7 @@ CELLS = {"data": "audit", "quadratic fit": "fit"}
 @cell("attack", "without effect")
 @cell("fit", "without effect")
 @cell("trace", "without effect")
+@cell("compare", "without effect")
 def test_an_option_counts_or_is_refused(models: Models) -> None:
     """Both ways of each row, on the models above."""
     wrong = []
@@ -255,6 +256,7 @@ LINES: list[tuple[str, str, str]] = [  # verb of the table, a line that is refus
 @cell("trace", "without effect")
 @cell("sweep", "without effect")
 @cell("train table", "without effect")
+@cell("convert", "without effect")
 @pytest.mark.parametrize(("line", "option"), [one[1:] for one in LINES])
 def test_a_line_with_an_idle_option_is_refused(
     shell: Shell, models: Models, line: str, option: str
@@ -268,6 +270,31 @@ def test_a_line_with_an_idle_option_is_refused(
     assert result.code == 2
     assert option in result.err
     assert ": only " in result.err
+
+
+@cell("explore", "without effect")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--lang", "en"], "--lang: only with --export"),
+        (["--export", "e.html", "--no-open"], "--open: --export starts no server"),
+        (["--export", "e.html", "--port", "8737"], "--port: --export starts no server"),
+    ],
+)
+def test_an_explorer_refuses_what_would_do_nothing(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], words: str
+) -> None:
+    """The default value of an option was passed over, and a server started."""
+    pytest.importorskip("starlette")
+    monkeypatch.chdir(tmp_path)
+
+    def no_folder(*_: Any, **__: Any) -> None:
+        raise AssertionError("nothing is served")
+
+    monkeypatch.setattr("bilens.serve.folder.ServedFolder", no_folder)
+    result = shell("serve", str(tmp_path), *options)
+    assert result.code == 2
+    assert words in result.err
 
 
 def test_every_row_of_a_command_has_a_line() -> None:

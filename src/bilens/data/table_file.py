@@ -11,12 +11,13 @@ import statistics
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
 from itertools import accumulate, filterfalse, pairwise
 from pathlib import Path
+from typing import Self
 
 from bilens.base.errors import BilensError, DataError, MissingExtraError, UsageError
 from bilens.base.files import check_regular_file
@@ -55,6 +56,11 @@ class RawTable:
 
     def column(self, name: str) -> list[str]:
         return [row[self.positions[name]] for row in self.rows]
+
+    def part(self, rows: Sequence[int]) -> Self:
+        """Return some of the rows as a table of their own."""
+        kept = tuple(self.rows[at] for at in rows), tuple(self.numbers[at] for at in rows)
+        return replace(self, rows=kept[0], numbers=kept[1])
 
     def to_text(self, rows: Sequence[int]) -> str:
         """Return some of the rows as the text of a CSV file, the names first."""

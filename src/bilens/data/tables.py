@@ -4,7 +4,7 @@ import hashlib
 import re
 from base64 import b64decode, b64encode
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -119,6 +119,7 @@ def implied_columns(table: RawTable, names: Sequence[str]) -> list[TableColumn]:
 # ---- a table to train on
 
 Task = Literal["auto", "classification", "regression"]
+Answers = tuple[Tensor, tuple[str, ...] | None, TableColumn, list[Conversion]]
 MOST_CLASSES = 10  # whole numbers of a target that are taken for classes
 
 
@@ -159,12 +160,40 @@ def training_table(
             f"{table.path}: holds {answered} rows with a target; expected at least 2 to fit "
             "anything."
         )
-    votes, done = votes_of(table), list(table.done)
+    return with_columns(table, read, target, lambda: as_target(table, target, task))
+
+
+def fitted_to(whole: TrainingTable, known: Tensor) -> TrainingTable:
+    """Return the same rows, their columns read as those that are known, (rows,) bool, decide."""
+    if bool(known.all()):
+        return whole
+    column = whole.reading.target
+    assert column is not None, "a training has one"
+    done = [one for one in whole.reading.done if one not in whole.cells.done]
+    said = [one for one in done if one.values.get("column") == column.name]
+    answers = whole.target, whole.class_names, column, said
+    names = [one.name for one in whole.reading.columns]
+    return with_columns(whole.cells, names, column.name, lambda: answers, known)
+
+
+def with_columns(
+    table: RawTable,
+    read: Sequence[str],
+    target: str,
+    answers: Callable[[], Answers],
+    known: Tensor | None = None,
+) -> TrainingTable:
+    """Return a table with its inputs; how they are read is decided by the rows that are known."""
+    rows = range(len(table.rows)) if known is None else known.nonzero()[:, 0].tolist()
+    part = table.part(rows)
+    votes, done = votes_of(part), list(table.done)
     inputs: dict[str, list[float]] = {}
     columns: list[TableColumn] = []
     for name in read:
-        cells = Cells(table, name, f"leave it out with --drop {name!r}")
+        cells = Cells(part, name, f"leave it out with --drop {name!r}")
         column, parts = fitted_column(cells, votes)
+        if known is not None:
+            parts = encoded(Cells(table, name), column, votes)
         twice = [key for key in parts if key in inputs]
         if twice:
             raise DataError(
@@ -176,20 +205,18 @@ def training_table(
         done += cells.done
     if not inputs:
         raise DataError(f"{table.path}: no column is left to predict {target!r} from.")
-    goal, class_names, target_column, said = as_target(table, target, task)
+    goal, class_names, target_column, said = answers()
     values = torch.tensor(list(inputs.values()), dtype=torch.float64).T.contiguous()
     done += said
-    if len(inputs) > len(values):
-        done.append(Conversion.of("wide", inputs=len(inputs), rows=len(values)))
+    if len(inputs) > len(rows):
+        done.append(Conversion.of("wide", inputs=len(inputs), rows=len(rows)))
     names = tuple(inputs)
-    read_columns = checked(columns, values, names, goal)
+    read_columns = checked(columns, values[rows], names, goal[rows])
     reading = TableReading(read_columns, tuple(done), target=target_column)
     return TrainingTable(values, names, goal, class_names, reading, table)
 
 
-def as_target(
-    table: RawTable, name: str, task: Task
-) -> tuple[Tensor, tuple[str, ...] | None, TableColumn, list[Conversion]]:
+def as_target(table: RawTable, name: str, task: Task) -> Answers:
     """Return the target as classes with their names, or as numbers and None; and how it is read."""
     target = Cells(table, name, "choose another target", is_target=True)
     target.refuse_odd_numbers()

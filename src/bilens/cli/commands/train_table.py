@@ -105,7 +105,8 @@ def train_table(
     facts += ["with a quadratic_scale above 0"] if training.quadratic_scale else []
     refuse_idle("train table", vars(training), *facts)
     recipe, found = TableRecipe(**vars(training)), find_device(device)
-    table = source.read()
+    task = TableTask(source.read(), recipe, source.target, source.test, found)
+    table = task.fitted_table
     for line in reading_lines(table.reading):
         output.say(line)
     classes = table.class_names
@@ -123,7 +124,7 @@ def train_table(
 
         metrics = train_table_in_folder(
             out,
-            TableTask(table, recipe, source.target, source.test, found),
+            task,
             about_data=about,
             provenance={"command": this_command(), **provenance},
             overwrite=overwrite,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base import silent
 from bilens.base.errors import DataError, NumericalError
 from bilens.base.files import write_files
-from bilens.data.tables import ROWS_KEY, TrainingTable, row_fingerprints
+from bilens.data.tables import ROWS_KEY, TrainingTable, fitted_to, row_fingerprints
 from bilens.io.model_folder import save
 from bilens.nn.classifier import classifier_of_map
 from bilens.records.base import json_text
@@ -72,11 +73,18 @@ class TableTask:
         target = self.table.target
         return torch.zeros_like(target, dtype=torch.int64) if self.is_regression else target
 
+    @cached_property
+    def fitted_table(self) -> TrainingTable:
+        """The table as its training rows alone say that it is read."""
+        return fitted_to(self.table, ~self.test_rows)
+
     @property
     def is_regression(self) -> bool:
         return self.table.class_names is None
 
+    @cached_property
     def test_rows(self) -> Tensor:
+        """Which rows are held out, (rows,) bool."""
         rows = len(self.table.values)
         if self.test_fraction == 0:
             return torch.zeros(rows, dtype=torch.bool)
@@ -130,11 +138,11 @@ def train_table_in_folder(
     report: Report = silent,
 ) -> TableMetrics:
     """Fit a table and leave model, metrics, history and the test rows as they came in a folder."""
-    table, recipe = task.table, task.recipe
+    table, recipe = task.fitted_table, task.recipe
     decides = {**recipe.to_dict(), "test_fraction": task.test_fraction}
     about = {"recipe": decides, "data": about_data}
     check_folder(folder, about, resume=False, overwrite=overwrite)
-    test = task.test_rows()
+    test = task.test_rows
     means = table.values[~test].nanmean(dim=0)  # in the place of what says nothing
     x = torch.where(table.values.isnan(), means.nan_to_num(0.0), table.values)
     fit, f = task.fitted(x, ~test, report)
