@@ -448,3 +448,17 @@ def test_labels_that_can_be_no_positions_are_names(as_float: bool) -> None:
     given = given_data(model, (one.x, y if as_float else y.astype(int)))
     assert given is not None
     assert torch.equal(given.targets, one.labels)
+
+
+@cell("attack", "other units")
+def test_rows_beyond_the_pixels_of_the_training_are_not_clipped_to_them() -> None:
+    one = world(3)
+    named = {"provenance": {"data_name": "mnist"}, "output_names": one.classes}
+    model = LoadedModel(one.module, "", "", **named)
+    assert float(one.x.min()) < 0
+    record = attack_model(
+        model, (one.x, one.labels), epsilons=[0.0, 0.5], random_perturbations=1, restarts=1
+    ).record
+    for objective in record.objectives:
+        for item in objective.perturbations:
+            assert item.clipped is None or item.clipped.accuracy[0] == item.effect.accuracy[0]

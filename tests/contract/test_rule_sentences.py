@@ -614,3 +614,16 @@ def test_units_with_one_direction_and_other_biases_are_no_doubles() -> None:
     assert units_of(plain(up=changed(UP, (3, UP[2]))))["duplicate_units"] == 0
     far = plain(up_bias=400 + 0 * BIAS)  # no biases make one direction of many
     assert units_of(far)["duplicate_units"] == 0
+
+
+@cell("audit", "own object")
+@pytest.mark.parametrize("name", ["ReLU", "GELU", "SiLU", "Sigmoid", "LeakyReLU"])
+def test_a_unit_without_weights_does_nothing_where_its_activation_is_zero(name: str) -> None:
+    torch.manual_seed(1)
+    module = nn.Sequential(nn.Linear(3, 6), getattr(nn, name)(), nn.Linear(6, 2)).double()
+    with torch.no_grad():
+        module[0].weight[2] = 0
+        module[0].bias[2] = -1
+    verdict = bl.audit(module, null_samples=3).record.verdict
+    (found,) = (one for one in verdict if one.rule == "dead_units")
+    assert found.values["value"] == (1 if name == "ReLU" else 0)
