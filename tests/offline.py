@@ -33,6 +33,7 @@ def guarded(connect: Callable[..., Any]) -> Callable[..., Any]:
 
     def local_only(self: socket.socket, address: object) -> Any:
         if not is_local(address) and self.type != socket.SOCK_DGRAM:
+            self.close()  # `create_connection` leaves it open
             raise NetworkAccessError(f"tests are offline, and one connects to {address}")
         return connect(self, address)
 

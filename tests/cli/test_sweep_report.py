@@ -49,6 +49,5 @@ def test_the_command_reports_fails_and_is_served(bilens: Shell, tmp_path: Path) 
     assert "layers.2" in page.read_text("utf-8")
     (row,) = served.overview().reports
     assert str(tmp_path) not in served.report(row.id).to_html()
-    assert served.choices().texts == ()
     assert bilens("sweep", "report", tmp_path).error().endswith("give the folder of one.")
     assert "only with" in bilens("sweep", source, "--out", place, "--table", table).error()
