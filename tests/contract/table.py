@@ -84,7 +84,7 @@ EMPTY: dict[Cell, str] = {
     **without(("compare",), ("without effect",), NOT_YET),
     **without(
         ("fit",),
-        ("permuted inputs", "permuted outputs", "other names", "common function", "threads"),
+        ("permuted inputs", "permuted outputs", "other names", "threads"),
         NOT_YET,
     ),
     **without(("fit",), ("saved",), "a fit is not saved but as a record"),

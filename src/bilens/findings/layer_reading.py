@@ -192,7 +192,7 @@ def fit_layer(
     """Read a layer and fit its map: to what it sees, or under N(0, I)."""
     layer = in_float64(subject.read())
     samples = 100 if subject.exact else SAMPLES  # an exact one is met by any sample
-    how = {"seed": seed, "samples": samples, "threshold": threshold}
+    how = {"seed": seed, "samples": samples, "threshold": threshold, "classes": subject.classes}
     seen = None if rows is None or subject.exact else rows(subject.name)
     data, held_out, words = (None, None, None) if seen is None else seen
     fit = fit_layers([layer], layer, data=data, held_out=held_out, **how)  # type: ignore[arg-type]

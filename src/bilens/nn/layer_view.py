@@ -159,7 +159,7 @@ class LayerView:
 
         def fitted() -> QuadraticFit:
             layer = in_float64(self.read())
-            return self.in_own_basis(fit_layers([layer], layer))
+            return self.in_own_basis(fit_layers([layer], layer, classes=self.classes))
 
         return None if self.exact else self._kept("fit", fitted)
 
