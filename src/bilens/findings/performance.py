@@ -120,21 +120,17 @@ def approximation_on_data(
 ) -> tuple[ApproximationOnData, ...]:
     """Return R² of the quadratic approximations of layers one behind the other, on what comes in.
 
-    That of logits of classes is of what they are minus their mean.     `members` are the rows of each class. Cost: for each layer two fits,
-    O(out · hidden · in + hidden · in² + in³), and rows · the layer.
+    Logits of classes are taken minus their mean. `members` are the rows of each class.
+    Cost: for each layer two fits, O(out · hidden · in + hidden · in² + in³), and rows · the layer.
     """
     found = []
     for view, layer in zip(views, layers, strict=True):
         out = in_blocks(layer, x)
         if not view.exact:
             read, data = GaussianInput.of(layer.d_in, None, None), GaussianInput.of_data(x)
-            y, said, fitted = (
-                centred(each, view.classes)
-                for each in (
-                    out,
-                    *(in_blocks(approximate_layer(layer, of), x) for of in (read, data)),
-                )
-            )
+            fits = (approximate_layer(layer, one) for one in (read, data))
+            outputs = out, *(in_blocks(fit, x) for fit in fits)
+            y, said, fitted = (centred(one, view.classes) for one in outputs)
             whole = [known_r_squared(y, map_of_x) for map_of_x in (said, fitted)]
             within = tuple(known_r_squared(y[k], said[k]) for k in members)
             found.append(ApproximationOnData(view.name, whole[0], whole[1], within))
