@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,9 @@ from torch import Tensor, nn
 import bilens as bl
 from bilens.api.layer_reading import layer_map
 from bilens.base.errors import NotQuadraticError
+from bilens.findings.subject import gauge_free
+from bilens.findings.table_audit import largest_part
+from bilens.records.table_audit import TableColumn, TableReading
 from contract.table import cell
 
 
@@ -79,3 +83,40 @@ def test_exact_r_squared_of_two_layers_is_of_class_centred_outputs() -> None:
     sampled = 1 - (truth - said).square().sum() / (truth - truth.mean(dim=0)).square().sum()
     assert scores[0] == pytest.approx(scores[1], abs=1e-8)
     assert scores[1] == pytest.approx(float(sampled), abs=0.05)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@cell("audit", "same function")
+def test_a_pair_of_columns_dominates_through_all_of_its_inputs(outputs: int) -> None:
+    """Of a pair of categories the 20 listed pairs of inputs were summed: 24 % in place of 99.7."""
+    levels, width = 9, 20  # two columns of nine inputs, and two numbers
+    columns = [("a", levels), ("b", levels), ("c", 1), ("d", 1)]
+    model = bl.nn.BilinearClassifier(width, 40, outputs, bias=True).double()
+    with torch.no_grad():
+        for seed, part in enumerate(model.parameters()):
+            part.copy_(0.01 * randn(*part.shape, seed=seed))
+        model.embed.weight.copy_(randn(40, width, seed=8))
+        model.layers[0].left.weight[:20, :] = model.layers[0].right.weight[:20, :] = 0
+        for at in range(20):  # each unit is a product of one input of a and one of b
+            read = torch.linalg.pinv(model.embed.weight)[[at % levels, levels + at % 7]]
+            model.layers[0].left.weight[at], model.layers[0].right.weight[at] = read
+        model.head.weight[:, :20] = randn(outputs, 20, seed=10)
+    f = model.quadratic_map().detach()
+    f = gauge_free(f) if outputs > 1 else f
+    read = TableReading(
+        tuple(
+            TableColumn(name, "category", tuple(f"{name}={k}" for k in range(count)))
+            for name, count in columns
+        ),
+        (),
+    )
+    owner = [name for name, count in columns for _ in range(count)]
+    sums = dict[tuple[str, ...], float]()
+    for q, b in zip(f.tensor.dense().numpy(), f.linear.numpy(), strict=True):
+        for i, j in np.ndindex(width, width):
+            key = tuple(sorted({owner[i], owner[j]}))
+            sums[key] = sums.get(key, 0.0) + 2 * q[i, j] ** 2 + (b[i] ** 2 if i == j else 0)
+    names, share = largest_part(f, read)
+    assert names == ("a", "b")
+    assert share == pytest.approx(sums[names] / sum(sums.values()))
+    assert share > 0.9
