@@ -88,7 +88,6 @@ EMPTY: dict[Cell, str] = {
         NOT_YET,
     ),
     **without(("fit",), ("saved",), "a fit is not saved but as a record"),
-    **without(("decompose",), ("other units",), NOT_YET),
     **without(
         ("convert",),
         ("permuted units", "permuted inputs", "permuted outputs", "other names", *ROWS),

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import bilens as bl
+from bilens.algebra.approximation.closed_form import approximate_layer
+from bilens.algebra.gaussian import GaussianInput, mean_and_covariance
 from bilens.api.layer_reading import layer_map
 from bilens.base.errors import NotQuadraticError
 from bilens.findings.subject import gauge_free
@@ -120,3 +122,60 @@ def test_a_pair_of_columns_dominates_through_all_of_its_inputs(outputs: int) -> 
     assert names == ("a", "b")
     assert share == pytest.approx(sums[names] / sum(sums.values()))
     assert share > 0.9
+
+
+UNITS = [(1e4, 1.0, 1e-3), (1e8, 1.0, 1e-2), (1e-9, 1e5, 1.0)]
+
+
+@pytest.mark.parametrize("units", UNITS)
+@cell("decompose", "other units")
+def test_moments_and_whitened_spectra_know_narrow_inputs(units: tuple[float, ...]) -> None:
+    """Inputs 10⁻⁸ of the widest counted as constant: the variance was 60 % of what it is."""
+    scale = torch.tensor(units, dtype=torch.float64)
+    f = bl.QuadraticMap(
+        bl.BilinearTensor(randn(2, 4, seed=1), randn(4, 3, seed=2), randn(4, 3, seed=3)),
+        randn(2, 3, seed=4),
+        randn(2, seed=5),
+    )
+    z = randn(500, 3, seed=6) @ randn(3, 3, seed=7)
+    g, x = f.compose_input(torch.diag(1 / scale)), z * scale  # the same function
+    found, known = (
+        bl.gaussian_moments(h, rows.mean(dim=0), rows.T.cov(correction=0))
+        for h, rows in ((g, x), (f, z))
+    )
+    torch.testing.assert_close(found.mean, known.mean, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found.variance, known.variance, rtol=1e-9, atol=1e-9)
+    spectra = [
+        bl.eigendecompose_all(bl.whiten(h, rows.T.cov(correction=0))).eigenvalues
+        for h, rows in ((g, x), (f, z))
+    ]
+    torch.testing.assert_close(*spectra, rtol=1e-5, atol=1e-5)
+    q, mean, covariance = f.tensor.dense(), z.mean(dim=0), z.T.cov(correction=0)  # by hand
+    slope = 2 * q @ mean + f.linear
+    for output in range(2):
+        product = q[output] @ covariance
+        by_hand = 2 * (product @ product).trace() + slope[output] @ covariance @ slope[output]
+        assert float(found.variance[output]) == pytest.approx(float(by_hand), rel=1e-9)
+
+
+@pytest.mark.parametrize("units", UNITS)
+@cell("fit", "other units")
+def test_the_closed_form_is_the_same_in_other_units(units: tuple[float, ...]) -> None:
+    scale = torch.tensor(units, dtype=torch.float64)
+    layer = bl.MLPWeights(randn(2, 6, seed=1), randn(6, 3, seed=2), "tanh", randn(6, seed=3))
+    other = bl.MLPWeights(layer.down, layer.up / scale, "tanh", layer.up_bias)
+    z = randn(500, 3, seed=6) @ randn(3, 3, seed=7) + 3
+    maps = [
+        approximate_layer(one, GaussianInput.of_data(rows))(rows)
+        for one, rows in ((layer, z), (other, z * scale))
+    ]
+    torch.testing.assert_close(*maps, rtol=1e-8, atol=1e-8)
+
+
+@cell("decompose", "other units")
+def test_a_constant_input_has_no_variance_in_any_unit() -> None:
+    x = randn(300, 3, seed=1)
+    x[:, 1] = 0.1
+    covariance = mean_and_covariance(x)[1]
+    assert not covariance[1].any()
+    assert not GaussianInput.of_data(x).root[1].any()
