@@ -1,5 +1,6 @@
 """Guards against numbers and rules that hang on units of inputs, common functions, or notation."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,14 @@ from contract.table import cell
 
 def randn(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def classifier() -> bl.nn.BilinearClassifier:
+    model = bl.nn.BilinearClassifier(6, 9, 4, bias=True).double()
+    with torch.no_grad():
+        for seed, part in enumerate(model.parameters()):
+            part.copy_(randn(*part.shape, seed=seed))
+    return model
 
 
 def outcome(report: Any, rule: str) -> Any:
@@ -179,3 +188,45 @@ def test_a_constant_input_has_no_variance_in_any_unit() -> None:
     covariance = mean_and_covariance(x)[1]
     assert not covariance[1].any()
     assert not GaussianInput.of_data(x).root[1].any()
+
+
+@pytest.mark.parametrize("steps", [0, 30])
+@cell("fit", "other units")
+def test_fits_to_data_are_the_same_in_other_units(steps: int) -> None:
+    """Of a quadratic in inputs of different units the ceiling missed 18 %; training diverged."""
+    units, shift = torch.tensor([1e3, 1.0, 1e-3]).double(), torch.tensor([0.0, 5.0, 1.0]).double()
+    layer = bl.MLPWeights(randn(2, 8, seed=1), randn(8, 3, seed=2), "tanh", randn(8, seed=3))
+    x = randn(900, 3, seed=4)
+    up, bias = layer.up / units, layer.up_bias - (layer.up / units) @ shift
+    other = bl.MLPWeights(layer.down, up, "tanh", bias)
+    rows = x * units + shift
+    torch.testing.assert_close(other(rows), layer(x))
+    scores = [
+        bl.quadratic_fit(one, data=data[:600], held_out=data[600:], train_steps=steps).ladder
+        for one, data in ((layer, x), (other, rows))
+    ]
+    for name in scores[0]:
+        if name != "standard normal":  # which is another input
+            here, there = (ladder[name].quadratic.overall for ladder in scores)
+            assert there == pytest.approx(here, abs=0.02 if name == "trained" else 1e-5), name
+    first, second = np.triu_indices(3)
+    features = np.c_[np.ones(900), x, (x[:, first] * x[:, second])]  # the ceiling by hand
+    y = layer(x).numpy()
+    weights = np.linalg.lstsq(features[:600], y[:600], rcond=None)[0]
+    lost = np.square(features[600:] @ weights - y[600:]).sum()
+    by_hand = 1 - lost / np.square(y[600:] - y[600:].mean(axis=0)).sum()
+    assert scores[1]["ceiling"].quadratic.overall == pytest.approx(by_hand, abs=2e-3)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.7])
+@cell("audit", "common function")
+def test_a_unit_that_adds_the_same_to_all_classes_is_dead(weight: float) -> None:
+    model = classifier()
+    with torch.no_grad():
+        model.head.weight[:, 3] = weight
+    without, x = copy.deepcopy(model), randn(200, 6, seed=9)
+    with torch.no_grad():
+        without.layers[0].left.weight[3] = without.layers[0].left.bias[3] = 0
+    torch.testing.assert_close(without(x).softmax(dim=1), model(x).softmax(dim=1))
+    found = outcome(bl.audit(model, null_samples=39), "dead_units")
+    assert (found.outcome, found.values["value"]) == ("warn", 1)

@@ -46,14 +46,15 @@ def changes_with(phi: Activation) -> tuple[bool, bool]:
     return sign, not torch.allclose(doubled, both * doubled[0] / both[0])
 
 
-def read_units(layer: Layer) -> Units:
+def read_units(layer: Layer, classes: bool = False) -> Units:
     """Return how many hidden units are dead, closed for every input, doubled, or without weights.
 
     A weight is measured beside the largest one of its input, bias or output: in which unit an input
-    is measured does not matter.
+    is measured does not matter. Output weights of `classes` are those beside their mean: what a
+    unit adds to all logits changes no answer.
     """
-    parts, down = branches(layer), layer.down.abs()
-    size: Tensor = (down / nonzero(down.amax(dim=1))[:, None]).amax(dim=0)
+    parts, down = branches(layer), layer.down - layer.down.mean(dim=0) * classes
+    size: Tensor = (down.abs() / nonzero(down.abs().amax(dim=1))[:, None]).amax(dim=0)
     empty = ~layer.down.any(dim=0)
     for place, part in enumerate(parts):
         rows = torch.cat([part.weight, part.bias[:, None]], dim=1).abs()

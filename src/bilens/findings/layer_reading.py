@@ -219,7 +219,7 @@ def reading_of(subject: LayerView, fitted: FittedLayer, options: AuditOptions) -
         described(subject),
         weight_norm=math.hypot(*(float(part.norm()) for part in weights_of(layer).values())),
         fit=None if subject.exact else fit_quality(fit_record(subject.name, subject, fitted.fit)),
-        units=read_units(layer),
+        units=read_units(layer, fitted.classes),
         inputs=read_inputs(layer, f, generator),
     )
     if f is None:
