@@ -1,18 +1,24 @@
 """Guards against numbers and rules that hang on units of inputs, common functions, or notation."""
 
 import copy
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 import bilens as bl
 from bilens.algebra.approximation.closed_form import approximate_layer
+from bilens.algebra.approximation.layer_weights import MLPWeights
 from bilens.algebra.gaussian import GaussianInput, mean_and_covariance
 from bilens.api.layer_reading import layer_map
 from bilens.base.errors import NotQuadraticError
+from bilens.findings.hidden_units import read_units
 from bilens.findings.subject import gauge_free
 from bilens.findings.table_audit import largest_part
 from bilens.records.table_audit import TableColumn, TableReading
@@ -230,3 +236,72 @@ def test_a_unit_that_adds_the_same_to_all_classes_is_dead(weight: float) -> None
     torch.testing.assert_close(without(x).softmax(dim=1), model(x).softmax(dim=1))
     found = outcome(bl.audit(model, null_samples=39), "dead_units")
     assert (found.outcome, found.values["value"]) == ("warn", 1)
+
+
+def wine(scaled: bool) -> Any:
+    """A pipeline of four inputs, a narrow one far from zero, with two pairs of units that differ.
+
+    Of the first pair the narrow weights are the same, of the second one all weights.
+    """
+    x = randn(400, 4, seed=1).numpy() * [0.0006, 15, 33, 1.4] + [0.9967, 40, 46, 2.5]
+    z = (x - x.mean(axis=0)) / x.std(axis=0)
+    fitted = MLPClassifier((6,), max_iter=5, random_state=0).fit(z, (z[:, 0] > z[:, 1]) * 1)
+    up = fitted.coefs_[0]
+    up[:, :] = randn(4, 6, seed=2).numpy()
+    up[:, 1] = [up[0, 0], *-up[1:, 0]]
+    up[:, 3], fitted.intercepts_[0][[2, 3]] = up[:, 2], [-1.0, 1.0]
+    scaler = StandardScaler().fit(x)
+    hidden = np.maximum(z @ up + fitted.intercepts_[0], 0)
+    assert np.corrcoef(hidden[:, 0], hidden[:, 1])[0, 1] < 0.9
+    assert np.corrcoef(hidden[:, 2], hidden[:, 3])[0, 1] < 0.9
+    return make_pipeline(scaler, fitted) if scaled else fitted
+
+
+@pytest.mark.parametrize("double", [False, True])
+@cell("audit", "other units")
+def test_units_are_doubles_in_any_unit_of_the_inputs(double: bool) -> None:
+    """Weights of a narrow input decided alone: units with correlation −0.15 were "the same"."""
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for scaled in (False, True):
+            model = wine(scaled)
+            fitted = model[-1] if scaled else model
+            if double:
+                fitted.coefs_[0][:, 5] = 3 * fitted.coefs_[0][:, 4]
+                fitted.intercepts_[0][5] = 3 * fitted.intercepts_[0][4]
+            found.append(outcome(bl.audit(model), "duplicate_units"))
+    assert [one.values["value"] for one in found] == [int(double)] * 2
+    assert found[0].values["overlap"] == pytest.approx(found[1].values["overlap"])
+
+
+@cell("audit", "other units")
+def test_one_unit_with_large_weights_makes_no_others_the_same() -> None:
+    up = torch.tensor([[1.0, 1.0], [1.0, 2.0], [1.0, 1e6], [2.0, 2.0]]).double()
+    units = read_units(MLPWeights(randn(3, 4, seed=1), up, "relu"))
+    assert units.duplicates == 1  # the first and the last
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e4, 1e8])
+@pytest.mark.parametrize("gap", [0.0, 1.0])
+@cell("audit", "other units")
+def test_twin_classes_are_twins_in_any_unit(gap: float, unit: float) -> None:
+    """Beside an input in small units what two classes differ by was rounding, and they twins."""
+    model = bl.nn.BilinearClassifier(4, 12, 3, bias=True, residual=True).double()
+    with torch.no_grad():
+        for seed, part in enumerate(model.parameters()):
+            part.copy_(randn(*part.shape, seed=seed))
+        model.head.weight[1] = model.head.weight[0]
+        layer = model.layers[0]  # its last unit passes input 1 on, to class 1 alone
+        model.embed.weight[-1] = torch.tensor([0.0, 1, 0, 0])
+        layer.left.weight[-1], layer.left.bias[-1] = 0, 0
+        model.head.weight[:, -1] = torch.tensor([0.0, gap, 0])
+        model.embed.weight[:, 0] *= unit
+    x = randn(500, 4, seed=20)
+    x[:, 0] /= unit
+    scores = model(x).detach()
+    assert float((scores[:, 0] - scores[:, 1]).abs().max()) == pytest.approx(3 * gap, rel=0.3)
+    found = outcome(bl.audit(model, null_samples=39), "twin_classes")
+    assert found.values["value"] == (0 if gap else 1)
+    single = outcome(bl.audit(model.float(), null_samples=39), "twin_classes")
+    assert single.values["value"] == found.values["value"]
