@@ -117,7 +117,7 @@ def pairs_of(ours: list[Branch], theirs: list[Branch], block: slice) -> tuple[Te
         overlaps.append(cosine * side)
         compared.append((rows[block], columns[block.start :], side))
     same = torch.stack(near).all(dim=0).triu(1)  # each pair once, and none with itself
-    for pairs in same.nonzero().split(rows_within(4 * ours[0].weight.shape[1])):
+    for pairs in torch.split(same.nonzero(), rows_within(4 * ours[0].weight.shape[1])):
         first, second = pairs.T
         for rows, columns, side in compared:  # lengths are rounded too
             turned = columns[second] * side[first, second][:, None]
