@@ -230,7 +230,7 @@ def test_moments_of_data_are_estimated() -> None:
     data = randn(500, 4) @ randn(4, 4, seed=1) + 3
     assumed = GaussianInput.of_data(data.float())
     torch.testing.assert_close(assumed.mean, data.mean(dim=0), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(assumed.root @ assumed.root, data.T.cov(), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(assumed.root @ assumed.root.T, data.T.cov(), atol=1e-4, rtol=1e-5)
     assert assumed.about == "a normal input with mean and covariance of 500 rows of data"
 
 

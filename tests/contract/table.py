@@ -72,13 +72,7 @@ EMPTY: dict[Cell, str] = {
     **without(("load module",), ("without effect",), "it has no option that could do nothing"),
     **without(("load estimator",), ("without effect",), "it has no option"),
     **without(("fit",), ("other names",), "it reads arrays by place, and names no input or output"),
-    **without(
-        ("fit",),
-        ("common function",),
-        "it fits each output by itself, logits or not: what is added to all is part of each",
-    ),
     **without(("fit",), ("saved",), "a fit is not saved but as a record"),
-    **without(("decompose",), ("other units",), NOT_YET),
     **without(
         ("convert",),
         ("permuted units", "permuted inputs", "permuted outputs", "other names", *ROWS),

@@ -32,10 +32,7 @@ from bilens.records.image_warnings import Overfitting, Trigger, Triggers
 from bilens.records.performance import Classification, ClassPerformance, Performance, Regression
 from bilens.records.table_audit import (
     ColumnChanges,
-    ColumnEffect,
     Conversion,
-    OutputEffects,
-    PairEffect,
     TableColumn,
     TableReading,
 )
@@ -226,16 +223,6 @@ def table(*columns: TableColumn, done: tuple[Conversion, ...] = (), **more: Any)
     return Evidence(reading=reading, done=done, **more)
 
 
-def effects(first: float, other: float) -> Evidence:
-    """Effects of a standardised model of three columns: of the first, and of each other one."""
-    sizes = (first, other, other)
-    parts = tuple(ColumnEffect(n, size, 0.0, size) for n, size in enumerate(sizes))
-    pairs = (PairEffect(1, 2, other),)
-    variance = sum(one**2 for one in sizes) + other**2
-    effect = OutputEffects(0, "y", 0.0, parts, pairs, 1, variance, 0.7, 0.0, 0.3)
-    return table(*(column(name) for name in "abc"), effects=(effect,))
-
-
 def layer_change(**more: Any) -> Evidence:
     same = {"frobenius": 1.0, "gaussian": 1.0, "change": 0.0}
     return Evidence(changes=(changes.LayerDifference("a", False, **{**same, **more}),))
@@ -330,7 +317,10 @@ ROWS: dict[tuple[str, str], tuple[str, Case, str, Case]] = {
         *("warn", lambda: table(column(identifier=True))),
         *("pass", lambda: table(column(identifier=True, inputs=()))),
     ),
-    ("dominant", "table"): ("warn", lambda: effects(9, 1), "pass", lambda: effects(1, 1)),
+    ("dominant", "table"): (
+        *("warn", lambda: Evidence(largest_part=(("a", "b"), 0.97))),
+        *("pass", lambda: Evidence(largest_part=(("a",), 0.4))),
+    ),
     ("seen_rows", "table"): ("warn", lambda: seen(80), "pass", lambda: seen(0)),
     ("train_test_gap", "table"): (
         *("warn", lambda: replace(answers(share(50, 99, 0.4, 0.6)), reading=GOOD_TABLE.reading)),

@@ -24,12 +24,12 @@ SYMMETRY = 1e-6  # of the largest entry: what a covariance may deviate by, and b
 
 def mean_and_covariance(inputs: Tensor) -> tuple[Tensor, Tensor]:
     """Return μ and Σ of inputs, (num, in) → (in,) and (in, in), with no copy of all in float64."""
-    # In two passes: what is constant has exactly no variance but for the rounding of its mean.
+    # In two passes, from the first row on: what is constant has exactly no variance.
     num, d_in = inputs.shape
-    total = inputs.new_zeros(d_in, dtype=torch.float64)
+    total, first = inputs.new_zeros(d_in, dtype=torch.float64), inputs[0].double()
     for start in range(0, num, ROWS):
-        total += inputs[start : start + ROWS].double().sum(dim=0)
-    mean = total / num
+        total += (inputs[start : start + ROWS].double() - first).sum(dim=0)
+    mean = first + total / num
     covariance = total.new_zeros(d_in, d_in)
     for start in range(0, num, ROWS):
         centred = inputs[start : start + ROWS].double() - mean
@@ -76,18 +76,35 @@ def checked_covariance(covariance: Tensor, d_in: int) -> Tensor:
     return (covariance + covariance.T) / 2
 
 
-def symmetric_root(covariance: Tensor, d_in: int) -> Tensor:
-    """Return Σ^½, (in, in); eigenvalues up to in · eps of the largest are rounding, and 0."""
+def covariance_root(covariance: Tensor, d_in: int) -> Tensor:
+    """Return A with A Aᵀ = Σ, (in, in), each input in its own unit: row i is as exact as σ_i.
+
+    Math: A = D R^½, D the deviations and R the correlations. Eigenvalues of R up to in · eps of
+        the largest are rounding, and 0; so is an input that does not vary.
+    """
     covariance = checked_covariance(covariance, d_in)
-    values, columns = torch.linalg.eigh(covariance)
-    if float(values.min()) < -SYMMETRY * float(covariance.abs().max()):
-        raise UsageError(
-            f"covariance has the eigenvalue {float(values.min()):.3g}; none below zero was "
-            "expected: pass a covariance matrix of the inputs."
-        )
+    deviations = covariance.diagonal().clamp(min=0.0).sqrt()
+    units = torch.where(deviations > 0, deviations, 1.0)
+    correlation = covariance / units / units[:, None]
+    values, columns = torch.linalg.eigh(correlation)
+    if float(values.min()) < -SYMMETRY:
+        least = float(torch.linalg.eigvalsh(covariance).min())
+        if least < -SYMMETRY * float(covariance.abs().max()):
+            raise UsageError(
+                f"covariance has the eigenvalue {least:.3g}; none below zero was "
+                "expected: pass a covariance matrix of the inputs."
+            )
     values = torch.where(values > d_in * EPS * values.max(), values, 0.0)
-    root: Tensor = (columns * values.sqrt()) @ columns.T
+    root: Tensor = deviations[:, None] * ((columns * values.sqrt()) @ columns.T)
     return root
+
+
+def symmetric_root(covariance: Tensor, d_in: int) -> Tensor:
+    """Return Σ^½, (in, in), as A V Uᵀ from A = U S Vᵀ: its rows are as exact as A's."""
+    root = covariance_root(covariance, d_in)
+    columns, _, rows = torch.linalg.svd(root)
+    turned: Tensor = root @ (rows.T @ columns.T)
+    return turned
 
 
 def whiten(f: QuadraticMap, covariance: Tensor, mean: Tensor | None = None) -> QuadraticMap:
@@ -101,7 +118,7 @@ def whiten(f: QuadraticMap, covariance: Tensor, mean: Tensor | None = None) -> Q
     z moves along u, and the covariance of x with u·z.
 
     Math: Σ^½ is the symmetric root. Directions in which the inputs do not vary vanish: eigenvalues
-        of Σ up to in · eps of the largest are rounding, and zero.
+        of their correlations up to in · eps of the largest are rounding, and zero.
     Cost: O(in³ + hidden · in²) time. Memory of the order of Σ, the map and the result: about six
         (in, in) float64 arrays and two float64 copies of the factors.
 
@@ -148,11 +165,14 @@ def gaussian_moments(f: QuadraticMap, mean: Tensor, covariance: Tensor) -> Gauss
 
     Math: E q = tr QΣ + μᵀQμ + b·μ + c and Var q = 2 tr(QΣQΣ) + gᵀΣg, g = 2Qμ + b. In whitened
         coordinates, z ~ N(0, I), these are tr Q̃ + c̃ and 2‖Q̃‖_F² + ‖b̃‖².
-    Cost: that of `whiten`, and O(hidden² · (in + out)).
+    Cost: O(in³ + hidden · in² + hidden² · (in + out)) time, memory as `whiten`.
     Raises: as `whiten`.
     Source: A. M. Mathai, S. B. Provost, Quadratic Forms in Random Variables (1992).
     """
-    white = whiten(f, covariance, mean)
+    check_type("f", f, QuadraticMap, "pass a QuadraticMap")
+    d_in = f.sizes.d_in
+    root, centre = covariance_root(covariance, d_in), checked_vector("mean", mean, d_in)
+    white = f.detach().to(torch.float64).compose_input(root, centre)
     average = white.tensor.traces()
     if white.constant is not None:
         average = average + white.constant
@@ -168,7 +188,7 @@ class GaussianInput:
     """x ~ N(μ, Σ)."""
 
     mean: Tensor  # μ, (in,) float64
-    root: Tensor | None  # Σ^½, (in, in) float64, symmetric; None for Σ = I
+    root: Tensor | None  # A with A Aᵀ = Σ, (in, in) float64; None for Σ = I
     about: str  # what it is, for people
 
     @classmethod
@@ -195,21 +215,21 @@ class GaussianInput:
         if len(data) < 2:
             raise UsageError(f"data have {len(data)} row(s): a covariance needs two or more.")
         wide = data.detach().double()
-        mean = wide.mean(dim=0)
-        covariance = (wide - mean).T @ (wide - mean) / (len(wide) - 1)
+        mean, covariance = mean_and_covariance(wide)
+        covariance *= len(wide) / (len(wide) - 1)
         about = f"a normal input with mean and covariance of {len(wide):,} rows of data"
-        return cls(mean, symmetric_root(covariance, wide.shape[1]), about)
+        return cls(mean, covariance_root(covariance, wide.shape[1]), about)
 
     @property
     def d_in(self) -> int:
         return len(self.mean)
 
     def spread(self, rows: Tensor) -> Tensor:
-        """Return rows·Σ^½, whose inner products are covariances of what the rows read."""
+        """Return rows·A, whose inner products are covariances of what the rows read."""
         return rows if self.root is None else rows @ self.root
 
     def times_covariance(self, rows: Tensor) -> Tensor:
-        return rows if self.root is None else rows @ self.root @ self.root
+        return rows if self.root is None else rows @ self.root @ self.root.T
 
     def deviations(self, rows: Tensor) -> Tensor:
         """Return the standard deviation of what each row reads; below its rounding it is zero."""
@@ -217,9 +237,10 @@ class GaussianInput:
         size: Tensor = torch.linalg.vector_norm(self.spread(rows), dim=1)
         if self.root is None:
             return size
-        rounding = 16 * self.d_in * EPS * float(self.root.norm()) * rows.norm(dim=1)
+        rounding = 16 * self.d_in * EPS * rows.abs() @ self.root.norm(dim=1)
         return torch.where(size > rounding, size, 0.0)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         z = torch.randn(count, self.d_in, generator=generator, dtype=torch.float64)
-        return self.mean + self.spread(z.to(self.mean))
+        z = z.to(self.mean)
+        return self.mean + (z if self.root is None else z @ self.root.T)

@@ -111,11 +111,11 @@ def quadratic_fit(
         "samples": samples,
         "threshold": threshold,
     }
-    layers, run = layers_and_run(module_or_weights)
+    layers, run, classes = layers_and_run(module_or_weights)
     facts = [NO_DATA if data is None else DATA]
     facts += [] if derivation(layers) == "exact" else [APPROXIMATED]
     refuse_idle("quadratic fit", options, *facts)
-    fit = fit_layers(layers, run, data=data, seed=seed, **options)
+    fit = fit_layers(layers, run, data=data, seed=seed, classes=classes, **options)
     return module_or_weights.in_own_basis(fit) if isinstance(module_or_weights, LayerView) else fit
 
 
@@ -123,27 +123,33 @@ def fit_of(subject: LoadedModel | LayerView, **options: Any) -> QuadraticFit:
     """Return `quadratic_fit` of one layer of many, for which an option may do nothing."""
     if isinstance(subject, LayerView):
         return subject.in_own_basis(
-            fit_layers(*chained([subject.weights(torch.float64)]), **options)
+            fit_layers(
+                *chained([subject.weights(torch.float64)]), classes=subject.classes, **options
+            )
         )
-    return fit_layers(*chained(network_of(subject)), **options)
+    return fit_layers(*chained(network_of(subject)), classes=gives_classes(subject), **options)
 
 
-def layers_and_run(subject: Subject) -> tuple[tuple[Layer, ...], Run]:
-    """Return the layers of what was passed, and the function that they are, in float64."""
+def layers_and_run(subject: Subject) -> tuple[tuple[Layer, ...], Run, bool]:
+    """Return layers, the function that they are, in float64, and whether it gives classes."""
     if isinstance(subject, MLPWeights | GLUWeights):
-        return chained([subject])
+        return *chained([subject]), False
     if isinstance(subject, list | tuple):
-        return chained(subject)
+        return *chained(subject), False
     if isinstance(subject, LayerView):
         if subject.compare is not None:
             subject.compare()
-        return chained([subject.weights(torch.float64)])
+        return *chained([subject.weights(torch.float64)]), subject.classes
     model = open_subject(subject, "a quadratic fit")
     if isinstance(model.module, BilinearTransformer):
         raise UsageError(
             "a transformer is no MLP: fit one of its MLPs, bl.quadratic_fit(model.blocks[0].mlp)."
         )
-    return chained(network_of(model))
+    return *chained(network_of(model)), gives_classes(model)
+
+
+def gives_classes(model: LoadedModel) -> bool:
+    return model.network[-1].classes
 
 
 def network_of(model: LoadedModel) -> tuple[Layer, ...]:

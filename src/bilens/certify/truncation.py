@@ -11,7 +11,7 @@ from torch import Tensor
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Status, checked_k
 from bilens.algebra.eigen.proofs import in_units
 from bilens.algebra.eigen.solver import problem_of_form
-from bilens.algebra.gaussian import GaussianMoments, symmetric_root
+from bilens.algebra.gaussian import GaussianMoments, covariance_root
 from bilens.algebra.gram.inner_products import squared_norm_rounding, squared_norms
 from bilens.algebra.quadratic_form import QuadraticForm, checked_vector
 from bilens.base.checks import check_type
@@ -262,7 +262,7 @@ def truncation_moments(
     forms = list(each_form(eig))
     k, d_in = checked_k(eig, k), eig.eigenvectors.shape[-1]
     centre = checked_vector("mean", mean, d_in)
-    root = symmetric_root(covariance, d_in)
+    root = covariance_root(covariance, d_in)
     if eig.eigenvalues.shape[-1] < d_in:
         raise UsageError(
             f"{eig.eigenvalues.shape[-1]} of {d_in} pairs are at hand: decompose with k=None for "

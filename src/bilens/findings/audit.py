@@ -11,6 +11,7 @@ from torch import nn
 from bilens.algebra.directions import output_form, outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.algebra.quadratic_form import InteractionMatrix
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import rotation_null
 from bilens.base import Progress, silent
@@ -41,7 +42,7 @@ from bilens.records.common import UNKNOWN, Origin
 from bilens.records.performance import Performance
 
 MOST_CLASSES = 20  # of which the spectra of all pairs are held, to be used for several samples
-ROUNDING, EXACT = 1e-6, 1e-12  # of the weights of a class in float32, of sums in float64
+ROUNDING, EXACT = 1e-6, 1e-12  # of what is summed up, from weights in float32; of all in float64
 NEAR = 1e-3  # of the squared size of a class: what is farther apart is not looked at again
 
 
@@ -148,28 +149,30 @@ def audit_classifier(
 def twins_of(f: QuadraticMap, names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """Return the pairs of classes whose scores differ by a constant, whatever the input.
 
-    Compared are symmetric matrices, whose units may have their branches exchanged.
+    Compared are symmetric matrices, whose units may have their branches exchanged, entry by entry:
+    each beside what is summed up to it, whatever the units of the inputs are.
     """
     centred = outputs_of(f, centred=True)
     gram, raw = centred.tensor.gram(), f.tensor.gram().diagonal()
     squares = gram.diagonal()
     largest = torch.maximum(squares[:, None], squares) + EXACT * torch.maximum(raw[:, None], raw)
     near = squares[:, None] + squares - 2 * gram <= NEAR * largest  # by sums that are rounded
+    linear, own = f.tensor.down.new_zeros(len(names), 1), f.tensor.down.new_zeros(len(names), 1)
+    if f.linear is not None and centred.linear is not None:
+        linear, own = f.linear, centred.linear
+    allowed = ROUNDING * own.abs().amax(dim=0) + EXACT * linear.abs().amax(dim=0)
     first = list(range(len(names)))  # of the classes that are the same
     for one, other in near.triu(diagonal=1).nonzero().tolist():
         if first[one] != one or first[other] != other:
             continue
         # apart by the rounding of weights in float32, beside what classes differ by, and of sums
-        ours, theirs, scale = (output_form(g, c) for g, c in ((f, one), (f, other), (centred, one)))
-        apart = replace(ours.matrix, weight=ours.matrix.weight - theirs.matrix.weight)
-        parts = (
-            (apart.dense(), scale.dense(), ours.dense()),
-            (ours.linear - theirs.linear, scale.linear, ours.linear),
-        )
-        if all(
-            float(gap.norm()) <= max(ROUNDING * float(usual.norm()), EXACT * float(whole.norm()))
-            for gap, usual, whole in parts
-        ):
+        pair, tensor = [one, other], f.tensor
+        absolute = InteractionMatrix(tensor.left.abs(), tensor.right.abs(), tensor.down[one])
+        usual, whole = (g.tensor.down[pair].abs().amax(dim=0) for g in (centred, f))
+        gap = replace(output_form(f, one).matrix, weight=tensor.down[one] - tensor.down[other])
+        bound = ROUNDING * usual + EXACT * whole
+        same = bool((gap.dense().abs() <= replace(absolute, weight=bound).dense()).all())
+        if same and bool(((linear[one] - linear[other]).abs() <= allowed).all()):
             first[other] = one
     pairs = combinations(range(len(names)), 2)
     return tuple((names[one], names[other]) for one, other in pairs if first[one] == first[other])

@@ -46,14 +46,16 @@ def changes_with(phi: Activation) -> tuple[bool, bool]:
     return sign, not torch.allclose(doubled, both * doubled[0] / both[0])
 
 
-def read_units(layer: Layer) -> Units:
+def read_units(layer: Layer, classes: bool = False, centre: Tensor | None = None) -> Units:
     """Return how many hidden units are dead, closed for every input, doubled, or without weights.
 
     A weight is measured beside the largest one of its input, bias or output: in which unit an input
-    is measured does not matter.
+    is measured does not matter. Output weights of `classes` are those beside their mean: what a
+    unit adds to all logits changes no answer. Biases are compared at the `centre` of the inputs,
+    where it is known: far from it, what they differ by is small beside them.
     """
-    parts, down = branches(layer), layer.down.abs()
-    size: Tensor = (down / nonzero(down.amax(dim=1))[:, None]).amax(dim=0)
+    parts, down = branches(layer), layer.down - layer.down.mean(dim=0) * classes
+    size: Tensor = (down.abs() / nonzero(down.abs().amax(dim=1))[:, None]).amax(dim=0)
     empty = ~layer.down.any(dim=0)
     for place, part in enumerate(parts):
         rows = torch.cat([part.weight, part.bias[:, None]], dim=1).abs()
@@ -66,7 +68,14 @@ def read_units(layer: Layer) -> Units:
     closed = ~weight.any(dim=1) & (bias != 0) & (layer.phi(bias) == 0)
     usual = float(size[~empty].median()) if bool((~empty).any()) else 0.0
     alive = (size > DEAD * usual) & ~closed
-    left = [part._replace(weight=part.weight[alive], bias=part.bias[alive]) for part in parts]
+    columns = nonzero(torch.cat([part.weight[alive] for part in parts]).norm(dim=0))
+    left = [
+        part._replace(
+            weight=part.weight[alive] / columns,  # in whatever unit an input is measured
+            bias=(part.bias if centre is None else part.bias + part.weight @ centre)[alive],
+        )
+        for part in parts
+    ]
     doubles, largest = count_doubles(layer, left)
     return Units(
         dead=int((~alive & ~closed & ~empty).sum()),
@@ -81,7 +90,8 @@ def read_units(layer: Layer) -> Units:
 def count_doubles(layer: Layer, parts: list[Branch]) -> tuple[int, float]:
     """Return how many pairs of units are the same up to scale, and the largest overlap.
 
-    The overlap is the cosine of rows of weights, biases aside, in the branch where it is less.
+    The overlap is the cosine of rows of weights, biases aside, in the branch where it is less. Rows
+    that are the same are so in each weight: the size of one says nothing of what its input does.
     """
     exchanged = [parts, parts[::-1]] if layer.phi.name == "identity" else [parts]
     count, largest, units = 0, 0.0, len(parts[0].weight)
@@ -89,14 +99,14 @@ def count_doubles(layer: Layer, parts: list[Branch]) -> tuple[int, float]:
         found = [pairs_of(parts, others, block) for others in exchanged]
         same = torch.stack([one for one, _ in found]).any(dim=0)
         overlap = torch.stack([one for _, one in found]).amax(dim=0)
-        count += int(same.triu(1).sum())  # each pair once, and none with itself
+        count += int(same.sum())
         largest = max(largest, float(overlap.triu(1).max()))
     return count, min(largest, 1.0)
 
 
 def pairs_of(ours: list[Branch], theirs: list[Branch], block: slice) -> tuple[Tensor, Tensor]:
     """Return which pairs of a block and what follows are the same, and how much they overlap."""
-    near, overlaps = [], []
+    near, overlaps, compared = [], [], []
     for one, other in zip(ours, theirs, strict=True):
         (rows, length, offset), (columns, width, shift) = directions(one), directions(other)
         cosine = rows[block] @ columns[block.start :].T
@@ -105,7 +115,14 @@ def pairs_of(ours: list[Branch], theirs: list[Branch], block: slice) -> tuple[Te
         near += [is_near(offset[block, None], side * shift[block.start :])]
         near += [is_near(length[block, None], width[block.start :])] if one.scale else []
         overlaps.append(cosine * side)
-    return torch.stack(near).all(dim=0), torch.stack(overlaps).amin(dim=0)
+        compared.append((rows[block], columns[block.start :], side))
+    same = torch.stack(near).all(dim=0).triu(1)  # each pair once, and none with itself
+    for pairs in torch.split(same.nonzero(), rows_within(4 * ours[0].weight.shape[1])):
+        first, second = pairs.T
+        for rows, columns, side in compared:  # lengths are rounded too
+            turned = columns[second] * side[first, second][:, None]
+            same[first, second] &= is_near(rows[first], turned, 2 * SAME).all(dim=1)
+    return same, torch.stack(overlaps).amin(dim=0)
 
 
 def directions(part: Branch) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,8 +133,8 @@ def directions(part: Branch) -> tuple[Tensor, Tensor, Tensor]:
     return rows, length, torch.where(constant, 0.0, part.bias / nonzero(length))
 
 
-def is_near(ours: Tensor, theirs: Tensor) -> Tensor:
-    return (ours - theirs).abs() <= SAME * torch.maximum(ours.abs(), theirs.abs())
+def is_near(ours: Tensor, theirs: Tensor, most: float = SAME) -> Tensor:
+    return (ours - theirs).abs() <= most * torch.maximum(ours.abs(), theirs.abs())
 
 
 def null_overlap(units: int, d_in: int, num_branches: int) -> float:

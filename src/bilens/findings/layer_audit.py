@@ -65,7 +65,7 @@ def judge_one_layer(subject: LayerView, fitted: FittedLayer, seed: int) -> tuple
     spectrum = hosvd(f, min(f.sizes.d_out, f.sizes.d_hidden))
     zero = math.sqrt(float(spectrum.frobenius_squared)) == 0
     stable = None if zero else stability(fitted, spectrum)
-    units = read_units(fitted.layer)
+    units = read_units(fitted.layer, fitted.classes, fitted.centre)
     reading = replace(described(subject), units=units, inputs=inputs, stability=stable)
     return judge("audit", Evidence(layers=(reading,)))
 

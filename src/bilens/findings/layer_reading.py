@@ -172,6 +172,7 @@ class FittedLayer:
     fit: QuadraticFit
     classes: bool  # the outputs are logits, which are read class-centred, in a basis
     embedding: Tensor | None  # E, (width, in), contained in both branches; None without one
+    centre: Tensor | None = None  # the mean of its inputs, where it is known
 
     @property
     def map(self) -> QuadraticMap | None:
@@ -192,13 +193,14 @@ def fit_layer(
     """Read a layer and fit its map: to what it sees, or under N(0, I)."""
     layer = in_float64(subject.read())
     samples = 100 if subject.exact else SAMPLES  # an exact one is met by any sample
-    how = {"seed": seed, "samples": samples, "threshold": threshold}
+    how = {"seed": seed, "samples": samples, "threshold": threshold, "classes": subject.classes}
     seen = None if rows is None or subject.exact else rows(subject.name)
     data, held_out, words = (None, None, None) if seen is None else seen
     fit = fit_layers([layer], layer, data=data, held_out=held_out, **how)  # type: ignore[arg-type]
     fit = dataclasses.replace(fit, assumed_input=words or fit.assumed_input)
     embedding = None if subject.embedding is None else subject.embedding()
-    return FittedLayer(layer, fit, subject.classes, embedding)
+    centre = subject.centre if data is None else data.double().mean(dim=0)
+    return FittedLayer(layer, fit, subject.classes, embedding, centre)
 
 
 def read_layer(
@@ -219,7 +221,7 @@ def reading_of(subject: LayerView, fitted: FittedLayer, options: AuditOptions) -
         described(subject),
         weight_norm=math.hypot(*(float(part.norm()) for part in weights_of(layer).values())),
         fit=None if subject.exact else fit_quality(fit_record(subject.name, subject, fitted.fit)),
-        units=read_units(layer),
+        units=read_units(layer, fitted.classes, fitted.centre),
         inputs=read_inputs(layer, f, generator),
     )
     if f is None:

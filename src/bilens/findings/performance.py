@@ -9,7 +9,7 @@ from torch import Tensor
 from bilens.algebra.approximation.closed_form import approximate_layer
 from bilens.algebra.approximation.layer_weights import Layer
 from bilens.algebra.approximation.quadratic_fit import in_blocks
-from bilens.algebra.approximation.r_squared import r_squared_on
+from bilens.algebra.approximation.r_squared import centred, r_squared_on
 from bilens.algebra.gaussian import GaussianInput
 from bilens.findings.subject import share_of, share_right
 from bilens.nn.layer_view import LayerView
@@ -120,19 +120,21 @@ def approximation_on_data(
 ) -> tuple[ApproximationOnData, ...]:
     """Return R² of the quadratic approximations of layers one behind the other, on what comes in.
 
-    `members` are the rows of each class. Cost: for each layer two fits,
-    O(out · hidden · in + hidden · in² + in³), and rows · the layer.
+    Logits of classes are taken minus their mean. `members` are the rows of each class.
+    Cost: for each layer two fits, O(out · hidden · in + hidden · in² + in³), and rows · the layer.
     """
     found = []
     for view, layer in zip(views, layers, strict=True):
-        y = in_blocks(layer, x)
+        out = in_blocks(layer, x)
         if not view.exact:
             read, data = GaussianInput.of(layer.d_in, None, None), GaussianInput.of_data(x)
-            said, fitted = (in_blocks(approximate_layer(layer, of), x) for of in (read, data))
+            fits = (approximate_layer(layer, one) for one in (read, data))
+            outputs = out, *(in_blocks(fit, x) for fit in fits)
+            y, said, fitted = (centred(one, view.classes) for one in outputs)
             whole = [known_r_squared(y, map_of_x) for map_of_x in (said, fitted)]
             within = tuple(known_r_squared(y[k], said[k]) for k in members)
             found.append(ApproximationOnData(view.name, whole[0], whole[1], within))
-        x = y
+        x = out
     return tuple(found)
 
 

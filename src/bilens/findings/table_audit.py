@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bilens.algebra.attribution import strongest_pairs
 from bilens.algebra.directions import output_form
+from bilens.algebra.gram.kernel import blocks
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_finite
 from bilens.data.model_interface import LabelledData
@@ -74,6 +75,7 @@ def audit_columns(
         f = in_standard_units(module, mean, scale).quadratic_map().detach()
         exactness = compare(module, f, mean, scale, seed)
         effects = output_effects(gauge_free(f), outputs, LISTED_PAIRS)
+        part = largest_part(gauge_free(f), read)
         known = model.input_mean is not None and model.input_scale is not None
         worst = worst_case_inputs(gauge_free(f)) if known else ()
         readings: tuple[RowReading, ...] = ()
@@ -85,7 +87,12 @@ def audit_columns(
             )
     done = None if rows is None else rows.done
     evidence = Evidence(
-        exactness, effects=effects, performance=performance, reading=read, done=done
+        exactness,
+        effects=effects,
+        largest_part=part,
+        performance=performance,
+        reading=read,
+        done=done,
     )
     return TableAudit(
         model=TableModel(
@@ -208,6 +215,33 @@ def output_effects(
         effects = float(form.constant), tuple(columns), tuple(pairs), most
         found.append(OutputEffects(index, name, *effects, variance, *shares))
     return tuple(found)
+
+
+def largest_part(
+    f: QuadraticMap, read: TableReading | None
+) -> tuple[tuple[str, ...], float] | None:
+    """Return the column or pair with most of the variance of all outputs, and its share.
+
+    The inputs of a column count together, and all pairs, listed or not; None for fewer than three.
+    """
+    columns = () if read is None else tuple(column for column in read.columns if column.inputs)
+    if len(columns) < 3:
+        return None
+    width, owners = f.sizes.d_in, [at for at, one in enumerate(columns) for _ in one.inputs]
+    own = torch.eye(len(columns), dtype=torch.float64)[owners]  # (in, columns)
+    parts, rows = own.new_zeros(len(columns), len(columns)), max(BLOCK_BYTES // (32 * width), 1)
+    for output in range(f.sizes.d_out):
+        form = output_form(f, output)
+        left, right, weight = form.matrix.left, form.matrix.right, form.matrix.weight
+        parts += torch.diag(form.linear.square() @ own)
+        for mine in blocks(width, rows):
+            twice = (left[:, mine].T * weight) @ right + (right[:, mine].T * weight) @ left
+            parts += own[mine].T @ (twice.square() / 2) @ own
+    parts = parts.triu() + parts.tril(-1).T  # half of a pair stands on either side
+    share = parts.max() / parts.sum()
+    at = divmod(int(parts.argmax()), len(columns))
+    names = tuple(sorted({columns[one].name for one in at}))  # one for a column alone
+    return (names, float(share)) if bool(share.isfinite()) else None
 
 
 REACH = 3.0  # standard deviations of a column that a value may be from its mean

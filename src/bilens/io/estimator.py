@@ -85,13 +85,14 @@ def from_sklearn(estimator: object) -> LoadedModel:
     is_pipeline = type(whole).__name__ == "Pipeline"
     fitted = whole.steps[-1][1] if is_pipeline else whole
     kind = check_estimator(fitted)
-    layers, before = layers_of(fitted), []
+    layers, before, centre = layers_of(fitted), [], None
     x = inputs_at_scales(layers[0].d_in, gaps=True)
     if is_pipeline and len(whole.steps) > 1:
         before = [*names_of_steps(whole[:-1])]
     if before:
         matrix, shift = affine_map_of(whole[:-1])
         layers[0] = reading(each_part(layers[0], Tensor.double), matrix, shift)
+        centre = -torch.linalg.pinv(matrix) @ shift
         x = inputs_that_reach(matrix, shift)
     is_classifier, last = hasattr(fitted, "classes_"), len(layers) - 1
     # several labels have a sigmoid each: a logit of one means something by itself
@@ -109,6 +110,7 @@ def from_sklearn(estimator: object) -> LoadedModel:
             reads="neurons" if index else "inputs",
             gives="neurons" if index < last else "logits" if softmax else "outputs",
             name=name,
+            centre=None if index else centre,
             # the last one reaches through two linear maps
             tensors={n: c for n, c in numbers.items() if min(int(n.split(".")[1]), last) == index},
         )

@@ -170,6 +170,10 @@ class LoadedModel:
         if is_of_numbers(self):
             last = [*found][-1]
             found[last] = replace(found[last], gives="outputs")
+        if self.input_mean is not None:
+            first = next(iter(found))
+            centre = torch.tensor(self.input_mean, dtype=torch.float64)
+            found[first] = replace(found[first], centre=centre)
         return found
 
     @property

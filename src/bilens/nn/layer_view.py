@@ -53,6 +53,8 @@ class LayerView:
         stored: returns what of which tensors and files it is read from; nothing for what no file
             holds byte by byte.
         basis_name: returns the name of the coordinates that it reads; None for "input".
+        centre: (in,) float64, the mean of its inputs, or what a scaler makes 0; None where nothing
+            says.
         compare: compares it with the module in memory that it reads, as that runs now, and raises
             where they differ; None for what files hold, which is the same each time.
     """
@@ -71,6 +73,7 @@ class LayerView:
     stored: Callable[[], tuple[StoredPart, ...]] = tuple
     basis_name: Callable[[], str] | None = None
     compare: Callable[[], object] | None = None
+    centre: Tensor | None = None
     _alive: dict[str, ReferenceType[Any]] = field(default_factory=dict, init=False, repr=False)
 
     _repr_html_ = html_summary("name", "sizes", "activation", "exact", "about_input", "dtype")
@@ -114,6 +117,7 @@ class LayerView:
             read=lambda: reading(in_float64(self.read()), matrix, shift),
             sizes=self.sizes._replace(d_in=matrix.shape[-1]),
             dtype=torch.float64,
+            centre=None,
             embedding=None if self.embedding is None else partial(embedded, self.embedding),
         )
 
@@ -159,7 +163,7 @@ class LayerView:
 
         def fitted() -> QuadraticFit:
             layer = in_float64(self.read())
-            return self.in_own_basis(fit_layers([layer], layer))
+            return self.in_own_basis(fit_layers([layer], layer, classes=self.classes))
 
         return None if self.exact else self._kept("fit", fitted)
 

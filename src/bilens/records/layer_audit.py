@@ -237,7 +237,7 @@ class Units(Record, frozen=True):
     dead: Count  # add nothing, or have weights below 1e-6 of those of the median unit
     never_active: Count  # with an activation that is zero for every input
     duplicates: Count  # pairs that compute the same up to scale, and to rounding in bfloat16
-    largest_overlap: float  # cosine of the rows of a pair, biases aside
+    largest_overlap: float  # cosine of the rows of a pair, inputs in units of their weights
     overlap_null: float  # the largest one expected of random rows
     empty: Count = 0  # without any weight, as padding or pruning leaves them; not dead
 

@@ -7,7 +7,6 @@ fail: a threshold of 0.3 or of 0.9999; no look at the order of rows.
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -21,10 +20,7 @@ from bilens.findings.rules.rule import Evidence
 from bilens.records.common import Finding
 from bilens.records.performance import Classification, Performance, Regression
 from bilens.records.table_audit import (
-    ColumnEffect,
     Conversion,
-    OutputEffects,
-    PairEffect,
     TableColumn,
     TableReading,
 )
@@ -129,16 +125,7 @@ def test_texts_that_were_never_seen() -> None:
         assert outcome("unseen_categories", evidence).outcome == expected
 
 
-def effects(*sizes: float) -> OutputEffects:
-    columns = tuple(ColumnEffect(at, size, 0.0, size) for at, size in enumerate(sizes))
-    variance = float(np.square(sizes).sum()) + 1
-    return OutputEffects(0, "y", 0.0, columns, (PairEffect(0, 1, 1.0),), 6, variance, 1, 0, 0)
-
-
 def test_one_column_that_decides() -> None:
-    columns = (("a", ("a=x", "a=y")), ("b", ("b",)), ("c", ("c",)))
-    reading = TableReading(tuple(TableColumn(n, "number", inputs) for n, inputs in columns), ())
-    for sizes, expected in (((20.0, 20.0, 1.0, 1.0), "warn"), ((1.0, 1.0, 1.0, 1.0), "pass")):
-        evidence = Evidence(effects=(effects(*sizes),), reading=reading)
-        found = outcome("dominant", evidence)
-        assert (found.outcome, found.values["columns"]) == (expected, "a")
+    for names, share, expected in (("a", 0.95, "warn"), ("ab", 0.95, "warn"), ("a", 0.5, "pass")):
+        found = outcome("dominant", Evidence(largest_part=((*names,), share)))
+        assert (found.outcome, found.values["columns"]) == (expected, " × ".join(names))

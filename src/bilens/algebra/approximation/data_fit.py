@@ -14,6 +14,7 @@ from bilens.algebra.approximation.layer_weights import (
     as_gated,
     each_part,
     in_float64,
+    reading,
 )
 from bilens.algebra.approximation.neuron_products import STILL, Units, as_products, branches, solved
 from bilens.algebra.approximation.r_squared import r_squared_on as r_squared_on, usual_norm
@@ -153,9 +154,10 @@ def refit_down(
     """Return the map with `down`, `constant` and, if it has one, `linear` by ridge regression.
 
     Math: least squares of y on the products, and on the inputs where there is a linear path; the
-        ridge, in units of a feature's mean variance, draws towards the weights as they are. It
-        is the best of twelve decades on a fifth of the rows (of each fifth in turn up to 600
-        unknowns), in ten runs of neighbours, and 64 outputs; all rows are then fitted with it.
+        ridge, in units of the products' mean variance and of that of each input, draws towards the
+        weights as they are. It is the best of twelve decades on a fifth of the rows (of each fifth
+        in turn up to 600 unknowns), in ten runs of neighbours, and 64 outputs; all rows are then
+        fitted with it.
     Cost: O(rows · k · (k + in + out) + 12 k² (k + out)), k = hidden (+ in); memory 8 k (k + out).
 
     Args:
@@ -189,11 +191,10 @@ def refit_down(
         miss = truth.detach().double() - quadratic.behind(read, rows)
         if quadratic.linear is not None:
             read = torch.cat([read, rows], dim=1)
-        if start == 0:  # one unit for all products, and one for all inputs
-            centre, spread = read.mean(dim=0), read.var(dim=0, correction=0)
-            means = [part.mean().expand_as(part) for part in spread.tensor_split([hidden])]
-            scale = torch.cat(means).sqrt()
-            scale = torch.where(scale > 0, scale, 1.0)
+        if start == 0:  # one unit for all products, and one for each input
+            centre, scale = units(read)
+            usual = read[:, :hidden].var(dim=0, correction=0).mean().sqrt()
+            scale[:hidden] = torch.where(usual > 0, usual, 1.0)
         read = torch.cat([(read - centre) / scale, torch.ones_like(read[:, :1])], dim=1)
         for fold in set(run.tolist()):
             mine = run == fold
@@ -245,11 +246,15 @@ def train_factors(
 ) -> GLUWeights:
     """Return the map after Adam on the squared error with all its parts, as in `refit_down`.
 
+    The inputs are standardised for it: in which unit one is measured changes nothing.
+
     Cost: steps of 1,024 rows, each O(hidden · (in + out)); the step size falls linearly from the
         rate times the mean |w| of a part, or of `down` for a part of zeros.
     Raises: NonFiniteError where it diverges.
     """
-    live = each_part(quadratic, lambda part: part.clone().requires_grad_())
+    centre, scale = units(x)  # each input is read in its own
+    started = reading(quadratic, scale, centre)
+    live, x = each_part(started, lambda part: part.clone().requires_grad_()), (x - centre) / scale
     parts = [part for part in vars(live).values() if isinstance(part, Tensor)]
     usual = float(live.down.detach().abs().mean())  # for parts of zeros
     sizes = [float(part.detach().abs().mean()) or usual for part in parts]
@@ -265,20 +270,19 @@ def train_factors(
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         falling.step()
-    return each_part(live, Tensor.detach)
+    return reading(each_part(live, Tensor.detach), 1 / scale, -centre / scale)
 
 
 def quadratic_ceiling(x: Tensor, y: Tensor) -> GLUWeights:
     """Return the least-squares map of y, (rows, out), over all quadratics of x, (rows, n).
 
     Of these rows it misses least, but for the ridge; on others a fit with fewer numbers can be
-    closer. Math: `refit_down` on all n(n + 1)/2 products of centred inputs, which says cost and
-    errors too, with k = n(n + 1)/2 + n.
+    closer. Math: `refit_down` on all n(n + 1)/2 products of standardised inputs, which says cost
+    and errors too, with k = n(n + 1)/2 + n.
     """
-    d_in, centre = x.shape[1], x.double().mean(dim=0)
-    scale = float(x.double().var(dim=0, correction=0).mean().sqrt()) or 1.0
+    d_in, (centre, scale) = x.shape[1], units(x.double())
     first, second = torch.triu_indices(d_in, d_in)
-    eye = torch.eye(d_in).to(centre) / scale
+    eye = torch.diag(1 / scale)
     left, right = eye[first], eye[second]
     none, path = left.new_zeros(y.shape[1], len(left)), left.new_zeros(y.shape[1], d_in)
     biases = -left @ centre, -right @ centre

@@ -29,9 +29,11 @@ from bilens.algebra.approximation.r_squared import (
     MASSIVE,
     FitScores,
     RSquared,
+    centred,
     r_squared_on,
     usual_norm,
 )
+from bilens.algebra.directions import outputs_of
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap, add
 from bilens.algebra.repeated_rows import count_different, equal_rows, rows_alone
@@ -71,7 +73,8 @@ class QuadraticFit:
         ladder: R² by degree of each fit, on the same inputs: the closed form under a "standard
             normal" (or "given normal") input, under a "normal" one with mean and covariance of the
             data; by least squares "neurons", "refitted", "trained"; and, for up to 64 inputs, the
-            "ceiling", of all quadratics.
+            "ceiling", of all quadratics. Where the model gives classes, all are of its outputs
+            minus their mean over classes.
         missing: what could not be fitted, and what it needs.
         threshold: R² below which the map does not stand for the model.
     """
@@ -149,10 +152,11 @@ def fit_layers(
     seed: int | torch.Generator = 0,
     samples: int = SAMPLES,
     threshold: float = THRESHOLD,
+    classes: bool = False,
 ) -> QuadraticFit:
     """Return the quadratic approximation of layers one behind the other, with its R².
 
-    All is computed where the weights are.
+    All is computed where the weights are. The scores of `classes` are of outputs minus their mean.
     """
     d_in, device = layers[0].d_in, layers[0].down.device
     samples = check_count("samples", samples, minimum=100)
@@ -187,10 +191,15 @@ def fit_layers(
             seen = in_blocks(run, train)
             more, missing = fits_to_data(layers, f, train, seen, train_steps, generator)
             maps |= more
-    y = in_blocks(run, x)
-    ladder = {name: scores_of(one, assumed, x, y) for name, one in maps.items()}
+    y = centred(in_blocks(run, x), classes)
+    ladder = {
+        name: scores_of(outputs_of(one, centred=classes), assumed, x, y)
+        for name, one in maps.items()
+    }
     if rows is None and bilinear_pair(layers):
-        ladder = {name: exact_scores(layers, one, assumed, x, y) for name, one in ladder.items()}
+        pair = exact_map(in_float64(layers[0])), exact_map(in_float64(layers[1]))
+        pair = pair[0], outputs_of(pair[1], centred=classes)
+        ladder = {name: exact_scores(pair, one, assumed, x, y) for name, one in ladder.items()}
     rivals = [name for name in maps if name != CEILING]  # of equal ones the simplest, the first
     chosen = max(rivals, key=lambda name: ladder[name].quadratic.overall)
     how = derived if chosen in (STANDARD, GIVEN, NORMAL) else "least squares on data"
@@ -280,14 +289,18 @@ def bilinear_pair(layers: Sequence[Layer]) -> bool:
 
 
 def exact_scores(
-    layers: Sequence[Layer], found: FitScores, assumed: GaussianInput, x: Tensor, y: Tensor
+    pair: tuple[QuadraticMap, QuadraticMap],
+    found: FitScores,
+    assumed: GaussianInput,
+    x: Tensor,
+    y: Tensor,
 ) -> FitScores:
     """Return R² of two bilinear layers under a normal input, if the model that ran is these."""
-    inner, outer = (exact_map(in_float64(layer)) for layer in layers)
+    inner, outer = pair
     if float((outer(inner(x)) - y).abs().max()) > SAME * float(y.abs().max()):
         return found
     lost = composition_error(outer, inner, assumed)
-    f = approximate_network(layers, assumed)
+    f = approximate_network([as_weights(one) for one in pair], assumed)
     total = output_moments(f, assumed)[1].diagonal() + lost
     straight = assumed.spread(affine_part(f, assumed)[1]).square().sum(dim=1)
 

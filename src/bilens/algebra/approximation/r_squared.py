@@ -101,6 +101,11 @@ def r_squared_on(y: Tensor, predicted: Tensor) -> RSquared:
     return RSquared(*told, largest)
 
 
+def centred(y: Tensor, classes: bool) -> Tensor:
+    """Return outputs, (rows, out); logits of classes minus their mean, which no answer is of."""
+    return y - y.mean(dim=1, keepdim=True) if classes else y
+
+
 def usual_norm(norms: Tensor) -> Tensor:
     """Return the median of norms but for those that vanish, as of rows that reach no ReLU."""
     live = norms[norms > VANISHING * norms.max()]

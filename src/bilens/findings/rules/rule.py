@@ -66,6 +66,8 @@ class Evidence:
     trial: WordTrial | None = None
     column_change: ColumnChanges | None = None
     effects: tuple[OutputEffects, ...] = ()
+    # the one or two columns of a table that make most of the variance of all outputs, and how much
+    largest_part: tuple[tuple[str, ...], float] | None = None
     coverage: Coverage | None = None
     performance: Performance | None = None  # on data
     inputs: GivenInputs | None = None  # what they add to the weights

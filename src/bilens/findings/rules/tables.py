@@ -1,6 +1,5 @@
 """Rules on a table's model: what its columns give away, and what its scores hide."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 
@@ -38,20 +37,9 @@ def identifier(evidence: Evidence) -> Iterator[Values]:
 
 @rule(of_shares, values=formats("value threshold", "percent", columns="text"))
 def dominant(evidence: Evidence) -> Iterator[Values]:
-    variance = sum(item.variance for item in evidence.effects)
-    columns = () if evidence.reading is None else evidence.reading.columns
-    names = [column.name for column in columns for _ in column.inputs]
-    if variance == 0 or len(set(names)) < 3:
-        return
-    parts: dict[tuple[str, ...], float] = defaultdict(float)
-    for item in evidence.effects:
-        for one in item.columns:
-            parts[(names[one.column],)] += one.size**2
-        for pair in item.pairs:
-            both = sorted({names[pair.first], names[pair.second]})
-            parts[tuple(both)] += pair.coefficient**2
-    for both_names, size in parts.items():
-        yield {"value": size / variance, "columns": " × ".join(both_names)}
+    if evidence.largest_part is not None:
+        names, share = evidence.largest_part
+        yield {"value": share, "columns": " × ".join(names)}
 
 
 @rule(
