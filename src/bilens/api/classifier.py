@@ -247,23 +247,23 @@ def explain_predictions(
     rows, targets = given.inputs, given.targets
     places = given.places(indices)
     baseline = baseline or default_baseline(model)
-    known, named = rows, str(baseline)
+    seen, named = rows, str(baseline)
     if isinstance(found, ImageDataset):
-        known = found.train_images
+        seen = found.train_images
     elif baseline == "mean" and model.input_mean is not None:
-        known = torch.tensor([model.input_mean], dtype=torch.float64)
+        seen = torch.tensor([model.input_mean], dtype=torch.float64)
     elif baseline == "mean":
         if given.origin.source_kind == "arrays":  # of a file, which may hold those of the training
             training = read_given(model, given.origin.source, None, True)
-            known = rows if training is None else training.inputs
-        if torch.equal(known, rows):
+            seen = rows if training is None else training.inputs
+        if torch.equal(seen, rows):
             named = f"mean of the {len(rows)} rows given"
-        if len(known) == 1:
+        if len(seen) == 1:
             raise UsageError(
                 'baseline="mean" is the mean of training inputs, which the model does not know, '
                 'and there is one row alone: pass more rows, or baseline="zeros".'
             )
-    start = baseline_of(known, baseline)
+    start = baseline_of(seen, baseline)
     answers = [None if targets is None else targets[place].item() for place in places]
     known = [int(one) if isinstance(one, int) and summary.d_output > 1 else None for one in answers]
     numbers = [

@@ -16,6 +16,7 @@ from bilens.io.load import from_module
 from bilens.io.loaded_model import CHANGED, LoadedModel, is_of_numbers
 from bilens.io.stored_mlp import module_tensors
 from bilens.nn import BilinearClassifier
+from bilens.nn.agreement import Agreement
 from bilens.nn.mlp_search.compare_run import compare_rows
 from bilens.nn.module_layers import Module, check_runs_as_read
 from bilens.nn.real_run import what_may_differ
@@ -115,15 +116,16 @@ def check_on_rows(model: LoadedModel, x: Tensor | None, numbers: Sequence[int] =
     x, rows = x.detach().cpu().double(), torch.arange(len(x))
     if len(x) > MOST_COMPARED:
         drawn = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:MOST_COMPARED]
-        rows = torch.cat([drawn, x.argmin(dim=0), x.argmax(dim=0)]).unique()
+        rows = torch.unique(torch.cat([drawn, x.argmin(dim=0), x.argmax(dim=0)]))
     rows = rows[x[rows].norm(dim=1).argsort()]  # large ones do not hide the errors of small ones
-    if module is None:
-        assert model.compare_rows is not None, "one of the two is there"
-        found, why = model.compare_rows(x[rows]), ""
-    else:
+    why = "" if module is None else what_may_differ(module)
+    found: Agreement | str | None = None
+    if module is not None:
         layers = [view.weights(torch.float64) for view in views]
         head = None if model.load_report is None else model.load_report.head
-        found, why = compare_rows(module, layers, head, x[rows], AT_ONCE), what_may_differ(module)
+        found = compare_rows(module, layers, head, x[rows], AT_ONCE)
+    elif model.compare_rows is not None:
+        found = model.compare_rows(x[rows])
     if isinstance(found, str) and model.module is None and model.reported is None:
         return  # it could not be run at all, and is said to be unverified
     if isinstance(found, str):

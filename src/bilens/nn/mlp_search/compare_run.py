@@ -101,7 +101,7 @@ def compare_rows(
 ) -> Agreement | str:
     """Compare layers with what a module makes of an example, so many rows at a time; 0 for all."""
     x, d_out, made = cast(Tensor, only_tensor(example)), len(layers[-1].down), list[Tensor]()
-    for part in x.split(at_once) if at_once else [example]:
+    for part in torch.split(x, at_once) if at_once else [example]:
         ran, rows = run_or_say(module, part), cast(Tensor, only_tensor(part))
         if isinstance(ran, str):
             return ran

@@ -129,8 +129,9 @@ def pointwise(
     if not found or any(argument is not found[0] for argument in found):
         return None
 
-    is_module = isinstance(call, nn.Module)
-    kind = kind_of_module(call, *kinds.values()) if is_module else kind_of_node(node, kinds)
+    own = isinstance(call, nn.Module) and not type(call).__module__.startswith("torch.")
+    module = call if isinstance(call, nn.Module) else None
+    kind = kind_of_node(node, kinds) if module is None else kind_of_module(module, *kinds.values())
     call = call if kind else unread
 
     def function(t: Tensor) -> Tensor:
@@ -141,7 +142,6 @@ def pointwise(
 
     mixed = patch_of(found[0]) is not None and values_of(function) is None  # places of an image
     composed = len(kinds) > 1 or any(isinstance(values[before], Pointwise) for before in kinds)
-    own = is_module and not type(call).__module__.startswith("torch.")
     return None if mixed else Pointwise(found[0], function, node, kind, composed or own)
 
 
