@@ -12,7 +12,9 @@ from PIL import Image
 import bilens as bl
 import tiny
 from bilens.api.classifier import explain_predictions
-from bilens.base.errors import DataError
+from bilens.base.errors import DataError, UsageError
+from bilens.data.own_images import own_images
+from bilens.findings.attack import Judge
 from bilens.findings.explanation import choose_examples
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearClassifier
@@ -138,3 +140,69 @@ def test_a_folder_of_a_data_set_is_the_data_set(tmp_path: Path) -> None:
         for given in (data, folder)
     ]
     assert starts[0] == starts[1]
+
+
+# ---- what an absent input is
+
+
+def rows_and_training(folder: Path, **other: np.ndarray) -> Path:
+    rng = np.random.default_rng(0)
+    path = folder / "rows.npz"
+    np.savez(path, x_test=rng.random((3, 20)), y_test=[0, 1, 1], **other)
+    return path
+
+
+@cell("explain", "own object")
+def test_the_mean_is_of_training_rows_where_a_file_has_them(tmp_path: Path) -> None:
+    """It was the mean of the rows that are explained: of one row nothing added anything."""
+    training = np.random.default_rng(1).random((50, 20))
+    path = rows_and_training(tmp_path, x_train=training, y_train=np.arange(50) % 2)
+    model = image_model()
+    found = explain_predictions(model, path, [0], baseline="mean")
+    assert found.baseline == "mean"
+    assert model.module is not None
+    with torch.no_grad():
+        start = model.module(torch.from_numpy(training).float().mean(dim=0)[None])[0]
+    part = found.explanations[0].attributions[0]
+    centred = start - start.mean()
+    assert part.score_at_baseline == pytest.approx(float(centred[part.output]), abs=1e-5)
+
+
+@cell("explain", "own object")
+def test_the_mean_of_the_rows_given_is_called_so_and_of_one_row_refused(tmp_path: Path) -> None:
+    path = rows_and_training(tmp_path)
+    found = explain_predictions(image_model(), path, [0], baseline="mean")
+    assert found.baseline == "mean of the 3 rows given"
+    with pytest.raises(UsageError, match="one row alone"):
+        explain_predictions(image_model(), (np.ones((1, 20)), np.array([0])), [0], baseline="mean")
+
+
+@cell("audit", "own object")
+def test_images_of_bytes_0_and_1_are_not_divided_by_255() -> None:
+    mask = np.random.default_rng(0).integers(2, size=(40, 4, 5), dtype=np.uint8)
+    with pytest.raises(DataError, match="bytes of images are only 0 and 1: pass them as floats"):
+        own_images(mask, np.arange(40) % 2)
+
+
+@cell("certify", "own object")
+def test_examples_and_radii_bear_the_numbers_of_the_data(tmp_path: Path) -> None:
+    """They were counted from 0, and the mistakes beside them as the spreadsheet counts."""
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame(rng.normal(size=(30, 20)), columns=[f"c{i}" for i in range(20)])
+    frame["kind"] = np.where(rng.integers(2, size=30), "owl", "cat")
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    record = bl.audit(image_model(), tmp_path / "t.csv", null_samples=39).record
+    assert record.performance is not None
+    surest = next(one for one in record.explanations if one.kind == "wrong")
+    assert surest.index == record.performance.mistakes[0].index
+    proven = bl.certify_model(image_model(), tmp_path / "t.csv").record
+    assert [one.index for one in proven.l2.inputs] == [*range(2, 32)]
+
+
+@cell("attack", "sorted rows")
+def test_the_clipped_rows_of_an_attack_are_a_draw() -> None:
+    """Each third row was taken of rows whose classes take turns: all of one class."""
+    labels = torch.arange(3000) % 3
+    judge = Judge.__new__(Judge)
+    object.__setattr__(judge, "labels", labels)
+    assert torch.bincount(labels[judge.sample]).min() > 250

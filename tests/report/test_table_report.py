@@ -133,6 +133,19 @@ def test_the_inputs_of_a_column_are_one_bar_and_add_up() -> None:
     assert added == pytest.approx(sum(part.values))
 
 
+def test_a_column_of_which_only_its_gaps_were_kept_shows_no_number_that_is_not_its_own() -> None:
+    """It said "flag = 0", the value of the input that tells whether the cell is missing."""
+    record = TableReport(DOCUMENT).record
+    others = record.model.input_names[1:]
+    flag = TableColumn("flag", "number", ("flag=(missing)",))
+    model = structs.replace(record.model, input_names=("flag=(missing)", *others))
+    rest = TableColumn("rest", "category", others, levels=("a",))
+    shown = structs.replace(record, model=model, reading=TableReading((flag, rest), ()))
+    row = structs.replace(record.rows[0], inputs=(0.0, *record.rows[0].inputs[1:]))
+    (said, _), _ = by_column(shown, row, row.attributions[0])
+    assert said == "flag"
+
+
 def test_what_was_done_is_said_in_both_languages() -> None:
     for lang in ("en", "ja"):
         lines = conversion_lines(load_catalogue(lang), conversions())

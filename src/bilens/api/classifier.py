@@ -11,7 +11,7 @@ from msgspec import structs
 from torch import Tensor, nn
 
 from bilens.algebra.repeated_rows import equal_rows
-from bilens.api.given_data import Data, find_data, given_data, interface_of
+from bilens.api.given_data import Data, find_data, given_data, interface_of, read_given
 from bilens.api.layer_reading import LayerOutputs, output_index
 from bilens.api.provenance import describe_run, describe_source, origin_of
 from bilens.api.quadratic_fit import offering_a_fit
@@ -247,9 +247,23 @@ def explain_predictions(
     rows, targets = given.inputs, given.targets
     places = given.places(indices)
     baseline = baseline or default_baseline(model)
-    start = baseline_of(found.train_images if isinstance(found, ImageDataset) else rows, baseline)
-    if baseline == "mean" and model.input_mean is not None:
-        start = torch.tensor(model.input_mean, dtype=torch.float64)
+    seen, named = rows, str(baseline)
+    if isinstance(found, ImageDataset):
+        seen = found.train_images
+    elif baseline == "mean" and model.input_mean is not None:
+        seen = torch.tensor([model.input_mean], dtype=torch.float64)
+    elif baseline == "mean":
+        if given.origin.source_kind == "arrays":  # of a file, which may hold those of the training
+            training = read_given(model, given.origin.source, None, True)
+            seen = rows if training is None else training.inputs
+        if torch.equal(seen, rows):
+            named = f"mean of the {len(rows)} rows given"
+        if len(seen) == 1:
+            raise UsageError(
+                'baseline="mean" is the mean of training inputs, which the model does not know, '
+                'and there is one row alone: pass more rows, or baseline="zeros".'
+            )
+    start = baseline_of(seen, baseline)
     answers = [None if targets is None else targets[place].item() for place in places]
     known = [int(one) if isinstance(one, int) and summary.d_output > 1 else None for one in answers]
     numbers = [
@@ -258,7 +272,7 @@ def explain_predictions(
     parts = zip(explained(model, rows, known, places, start), indices, numbers, strict=True)
     return Explanations(
         model=summary,
-        baseline=baseline,
+        baseline=named,
         explanations=tuple(
             structs.replace(part, index=index, target=number) for part, index, number in parts
         ),

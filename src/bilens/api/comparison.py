@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bilens.api.alignment import Alignment
 from bilens.api.given_data import interface_of
-from bilens.api.subject import is_of_columns
+from bilens.api.subject import check_on_rows, is_of_columns
 from bilens.base import Progress
 from bilens.base.errors import BilensError, CheckpointError
 from bilens.base.files import file_sha256, read_json
@@ -136,6 +136,7 @@ def column_changes(alignment: Alignment, data: LabelledData | None) -> ColumnCha
         found = compare_columns(found, f, g, names)
     if data is not None and outputs.pairs and not alignment.head:
         x = rows_of_baseline(alignment, data)
+        check_on_rows(baseline, x, data.numbers)
         found = found if x is None else compare_answers(found, both, data, x, outputs.back)
     return found
 

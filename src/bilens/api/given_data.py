@@ -15,6 +15,7 @@ from bilens.algebra.approximation.layer_weights import MLPWeights
 from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.api.provenance import find_test_data, image_origin, reading_of
 from bilens.api.quadratic_fit import chained, network_of
+from bilens.api.subject import check_on_rows
 from bilens.base.errors import DataError, UsageError
 from bilens.base.option_rules import AT_A_PATH, NO_IDX, refuse_idle
 from bilens.data.images import ImageDataset
@@ -25,17 +26,13 @@ from bilens.findings.performance import approximation_on_data, classification, r
 from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import is_of_numbers
 from bilens.nn import BilinearClassifier
-from bilens.nn.agreement import Agreement
 from bilens.nn.layer_view import LayerView
-from bilens.nn.mlp_search.compare_run import compare_network
-from bilens.nn.real_run import what_may_differ
 from bilens.records.common import DataOrigin
 from bilens.records.performance import Answer, Performance
 
 Data: TypeAlias = ImageDataset | LabelledData | tuple[Any, Any] | str | Path
 MOST_PIXELS = 3 * 128 * 128  # numbers of an image that is drawn
 SHOWN = 12  # mistakes
-MOST_COMPARED = 100  # rows that the model itself is run on, to compare
 
 
 def given_data(
@@ -43,8 +40,19 @@ def given_data(
 ) -> LabelledData | None:
     """Return inputs and right answers of a model, from a path, arrays, tensors or a data set.
 
-    `training` takes the training images of a data set, and not its test images.
+    `training` takes the training images of a data set, and not its test images. What was read of
+    the model is compared on these rows with the model itself.
     """
+    given = read_given(model, data, labels, training)
+    if given is not None:
+        check_on_rows(model, given.inputs, given.numbers)
+    return given
+
+
+def read_given(
+    model: LoadedModel, data: Data | None, labels: str | None, training: bool
+) -> LabelledData | None:
+    """Return data as a model reads them."""
     if labels is not None and not isinstance(labels, str | Path):
         raise UsageError(
             f"labels is a {type(labels).__name__}; expected the name of a column, key or file: "
@@ -180,11 +188,6 @@ def performance_of(model: LoadedModel, given: LabelledData) -> Performance:
     interface, labels, x = interface_of(model), given.targets, given.inputs
     layers, run = chained(network_of(model))
     outputs = in_blocks(run, x)
-    if (original := model.module or model.original) is not None:
-        head = None if model.load_report is None else model.load_report.head
-        found = compare_network(original, layers, head, x[:: max(1, len(x) // MOST_COMPARED)])
-        if isinstance(found, Agreement):
-            found.required(because=what_may_differ(original))
     answers, numbers, confidence, members = None, None, None, list[Tensor]()
     said, badness = interface.means(outputs)[:, 0], torch.zeros(len(x))
     names, numbered = interface.output_names or ("",), given.numbers or range(len(x))

@@ -19,6 +19,7 @@ from bilens.algebra.gaussian import mean_and_covariance, whiten
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.api.provenance import image_origin
 from bilens.api.quadratic_fit import offer_of
+from bilens.api.subject import check_on_rows
 from bilens.base.checks import check_count
 from bilens.base.errors import NotQuadraticError, UsageError
 from bilens.data.images import ImageDataset
@@ -85,14 +86,21 @@ class InputMoments:
     about: dict[str, Any]
 
 
-def moments_of(data: ImageDataset | LabelledData | None) -> InputMoments:
-    """Return the moments of training images, or of the inputs of other data."""
+def moments_of(
+    data: ImageDataset | LabelledData | None, model: LoadedModel | None = None
+) -> InputMoments:
+    """Return the moments of training images, or of the inputs of other data.
+
+    A model is compared with its source on them.
+    """
     if data is None:
         raise UsageError(
             "whitened coordinates need the images that the model was trained on: pass --data with "
             "the IDX files of the data set, and --dataset where the model does not say it; or any "
             "other inputs."
         )
+    if model is not None:
+        check_on_rows(model, data.inputs if isinstance(data, LabelledData) else data.train_images)
     if isinstance(data, LabelledData):
         return InputMoments(*mean_and_covariance(data.inputs), to_json(data.origin))
     about = {**to_json(image_origin(data)), "split": "training"}

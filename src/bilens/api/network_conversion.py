@@ -23,7 +23,7 @@ from bilens.api.given_data import (
     interface_of,
     of_dataset,
 )
-from bilens.api.subject import open_subject
+from bilens.api.subject import check_on_rows, open_subject
 from bilens.base import silent
 from bilens.base.errors import DataError, UsageError
 from bilens.base.files import check_path, read_json
@@ -180,6 +180,8 @@ def split(
             raise UsageError("the data set has test images of its own: leave out --held-out.")
         known, judged = (of_dataset(data, replace(reads, notes=[]), one) for one in (True, False))
         assert judged.targets is not None, "images of a data set have labels"
+        for one in (known, judged):
+            check_on_rows(model, one.inputs)
         shuffled = torch.randperm(len(judged.inputs), generator=stream(seed, ORDER))
         labels = judged.targets[shuffled]  # so that the first ones are a draw
         return known.inputs, judged.inputs[shuffled], labels, data.name
@@ -187,6 +189,7 @@ def split(
         pair = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
         x = as_array(by_name(pair[0], model.input_names))
         data = labelled(x, pair[1], DataOrigin("data", "data", "arrays", len(x), ""), reads)
+    check_on_rows(model, data.inputs, data.numbers)
     check_enough(len(data.inputs), 2 * JUDGED, "a conversion", "rows")
     if held_out is not None and not 0 < held_out < 1:
         raise UsageError(f"held_out must be more than 0 and less than 1, got {held_out!r}.")

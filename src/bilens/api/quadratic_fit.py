@@ -32,7 +32,7 @@ from bilens.algebra.approximation.quadratic_fit import (
 from bilens.algebra.approximation.r_squared import MASSIVE
 from bilens.algebra.moments import row_moments
 from bilens.api.provenance import describe_run, describe_source
-from bilens.api.subject import open_subject
+from bilens.api.subject import check_on_rows, open_subject
 from bilens.base.errors import BilensError, NotQuadraticError, ShapeError, UsageError
 from bilens.base.option_rules import APPROXIMATED, DATA, NO_DATA, refuse_idle
 from bilens.data.tokenizer import Tokenizer
@@ -111,7 +111,7 @@ def quadratic_fit(
         "samples": samples,
         "threshold": threshold,
     }
-    layers, run, classes = layers_and_run(module_or_weights)
+    layers, run, classes = layers_and_run(module_or_weights, data)
     facts = [NO_DATA if data is None else DATA]
     facts += [] if derivation(layers) == "exact" else [APPROXIMATED]
     refuse_idle("quadratic fit", options, *facts)
@@ -130,8 +130,13 @@ def fit_of(subject: LoadedModel | LayerView, **options: Any) -> QuadraticFit:
     return fit_layers(*chained(network_of(subject)), classes=gives_classes(subject), **options)
 
 
-def layers_and_run(subject: Subject) -> tuple[tuple[Layer, ...], Run, bool]:
-    """Return layers, the function that they are, in float64, and whether it gives classes."""
+def layers_and_run(
+    subject: Subject, data: Tensor | None = None
+) -> tuple[tuple[Layer, ...], Run, bool]:
+    """Return layers, the function that they are, in float64, and whether it gives classes.
+
+    A model is compared with its source on the data.
+    """
     if isinstance(subject, MLPWeights | GLUWeights):
         return *chained([subject]), False
     if isinstance(subject, list | tuple):
@@ -145,6 +150,7 @@ def layers_and_run(subject: Subject) -> tuple[tuple[Layer, ...], Run, bool]:
         raise UsageError(
             "a transformer is no MLP: fit one of its MLPs, bl.quadratic_fit(model.blocks[0].mlp)."
         )
+    check_on_rows(model, data)
     return *chained(network_of(model)), gives_classes(model)
 
 
@@ -227,6 +233,7 @@ def fit_layers_of(
             f"{model.source} has {len(names)} layers that are not one behind the other, and the "
             "data can be inputs of one alone: name it with --layer."
         )
+    check_on_rows(model, data)
     reached: dict[str, Tensor | None] = dict.fromkeys(names, data)
     if chained and data is not None:
         reached |= inputs_of_layers(model, data)

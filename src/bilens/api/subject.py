@@ -1,12 +1,14 @@
 """The one way into a model: whatever a job is given is opened here, and compared as it is now."""
 
 import copy
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from bilens.base.errors import UsageError
 from bilens.io.estimator import from_sklearn
@@ -14,7 +16,13 @@ from bilens.io.load import from_module
 from bilens.io.loaded_model import CHANGED, LoadedModel, is_of_numbers
 from bilens.io.stored_mlp import module_tensors
 from bilens.nn import BilinearClassifier
+from bilens.nn.agreement import Agreement
+from bilens.nn.mlp_search.compare_run import compare_rows
 from bilens.nn.module_layers import Module, check_runs_as_read
+from bilens.nn.real_run import what_may_differ
+
+MOST_COMPARED = 10_000  # rows of data that the model itself is run on
+AT_ONCE = 1_000  # so that what is between its layers fits
 
 
 def open_subject(
@@ -92,6 +100,40 @@ def as_it_is_now(model: LoadedModel) -> LoadedModel:
         alone=None,
         module_sha256="",
     )
+
+
+def check_on_rows(model: LoadedModel, x: Tensor | None, numbers: Sequence[int] = ()) -> None:
+    """Refuse rows to which the model that the caller has answers otherwise than its layers do.
+
+    All rows, or of many those drawn with the seed 0 and the extremes of each column. Rows that do
+    not fit the model are left to whoever reads them.
+    """
+    module, views = model.module or model.original, model.network
+    if x is None or not views or (module is None and model.compare_rows is None):
+        return
+    if x.shape[1:] != (views[0].sizes.d_in,) or not bool(x.isfinite().all()):
+        return
+    x, rows = x.detach().cpu().double(), torch.arange(len(x))
+    if len(x) > MOST_COMPARED:
+        drawn = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:MOST_COMPARED]
+        rows = torch.unique(torch.cat([drawn, x.argmin(dim=0), x.argmax(dim=0)]))
+    rows = rows[x[rows].norm(dim=1).argsort()]  # large ones do not hide the errors of small ones
+    why = "" if module is None else what_may_differ(module)
+    found: Agreement | str | None = None
+    if module is not None:
+        layers = [view.weights(torch.float64) for view in views]
+        head = None if model.load_report is None else model.load_report.head
+        found = compare_rows(module, layers, head, x[rows], AT_ONCE)
+    elif model.compare_rows is not None:
+        found = model.compare_rows(x[rows])
+    if isinstance(found, str) and model.module is None and model.reported is None:
+        return  # it could not be run at all, and is said to be unverified
+    if isinstance(found, str):
+        raise UsageError(f"the data: the {type(module).__name__} cannot be compared: {found}.")
+    if found is not None and not found.passed:
+        row = int(rows[found.row])
+        row = numbers[row] if numbers else row
+        found.required(because=f" on row {row} of the data{why}")
 
 
 def copy_on_cpu(module: Any) -> Any:

@@ -21,6 +21,10 @@ from bilens.records.common import DataOrigin, Value
 from bilens.records.performance import DataNote
 from bilens.records.table_audit import Conversion, TableColumn, TableReading
 
+ONLY_0_AND_1 = (
+    "the bytes of images are only 0 and 1: pass them as floats, if 1 is what the model reads, or "
+    "write 255 for 1."
+)
 Task = Literal["classification", "regression", "unknown"]
 
 
@@ -115,10 +119,7 @@ class ModelInterface:
         if array.dtype == np.uint8:
             is_image = max(len(shape), len(expected)) > 1
             if is_image and float(rows.max()) == 1:
-                raise DataError(
-                    f"{where}: the bytes of images are only 0 and 1: pass them as floats, if 1 is "
-                    "what the model reads, or write 255 for 1."
-                )
+                raise DataError(f"{where}: {ONLY_0_AND_1}")
             rows /= 255 if is_image else 1
             self.note("bytes" if is_image else "unscaled")
         bad = (~rows.isfinite()).any(dim=1).nonzero().flatten().tolist()

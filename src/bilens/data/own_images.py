@@ -15,7 +15,7 @@ from bilens.base.memory import check_memory
 from bilens.data.arrays import KINDS, Array, read_arrays
 from bilens.data.idx import read_idx
 from bilens.data.images import ImageDataset, every_fifth
-from bilens.data.model_interface import ModelInterface
+from bilens.data.model_interface import ONLY_0_AND_1, ModelInterface
 
 Given: TypeAlias = "Tensor | Array | Sequence[int] | str | Path"
 
@@ -60,6 +60,8 @@ def pixels_of(name: str, given: Given) -> tuple[Tensor, tuple[int, int]]:
     flat = (side, side) if side * side == found.shape[-1] else (1, found.shape[-1])
     shape = flat if found.ndim == 2 else (found.shape[1], found.shape[2])
     scale = 255 if found.dtype == torch.uint8 else 1
+    if scale == 255 and int(found.max()) == 1:
+        raise DataError(f"{name}: {ONLY_0_AND_1}")
     return found.detach().cpu().flatten(start_dim=1).float() / scale, shape
 
 

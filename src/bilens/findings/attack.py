@@ -67,9 +67,9 @@ class Judge:
 
     @property
     def sample(self) -> Tensor:
-        """Indices of the images that the clipped effect is measured on, evenly spread."""
-        count = min(len(self.labels), CLIPPED_IMAGES)
-        return torch.arange(count) * len(self.labels) // count
+        """Indices of the images that the clipped effect is measured on, drawn with the seed 0."""
+        drawn = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(0))
+        return drawn[:CLIPPED_IMAGES].sort().values
 
     def clipped_effect(self, deltas: Tensor) -> Effect | None:
         """Return the same with inputs cut to their box, on the sample; None without a box."""

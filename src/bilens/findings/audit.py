@@ -102,13 +102,14 @@ def audit_classifier(
     if data is not None and data.targets is not None:
         progress("data", 0, 1)
         images, labels = data.inputs.detach().double(), data.targets
+        numbers = data.numbers or range(len(images))
         scores = f(images)
         answers = scores.argmax(dim=1)
         curve, enough = truncation_curve(eigs, images, labels, answers)
         evidence = replace(evidence, truncation=curve, enough=enough)
         explanations = tuple(
-            explain(eigs, images[index], scores[index], int(labels[index]), index, kind)
-            for kind, index in choose_examples(scores, labels).items()
+            explain(eigs, images[at], scores[at], int(labels[at]), numbers[at], kind)
+            for kind, at in choose_examples(scores, labels).items()
         )
     progress("warnings", 0, 1)
     overfitting, triggers = read_warnings(

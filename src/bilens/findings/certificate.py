@@ -82,11 +82,14 @@ def classifier_guarantees(
         counts = options.samples, min(options.samples, LINF_SAMPLES)
         rows, few = (order[:count].sort().values for count in counts)
         x = every[rows].double()
-        l2 = euclidean_radii(forms.f, x, labels[rows], box, forms.pairs, rows)
+        assert data is not None, "it holds them"
+        numbers = torch.tensor(data.numbers or range(len(every)))
+        l2 = euclidean_radii(forms.f, x, labels[rows], box, forms.pairs, numbers[rows])
         if options.linf_seed is not None:
             progress("ℓ∞ bounds", 0, 1)
             generator = torch.Generator().manual_seed(options.linf_seed)
-            linf = largest_entry_radii(forms.f, every[few].double(), labels[few], generator, few)
+            parts = every[few].double(), labels[few], generator, numbers[few]
+            linf = largest_entry_radii(forms.f, *parts)
     progress("truncation", 0, 1)
     ball = ball_of(options.radius, every, box, forms.f.sizes.d_in)
     truncation = truncation_guarantees(forms.centred, forms.eigs, ball, x, options.truncate)

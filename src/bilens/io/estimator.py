@@ -120,7 +120,8 @@ def from_sklearn(estimator: object) -> LoadedModel:
         roles["layers.0"] += f", behind {', '.join(before)}"
     if any(name.endswith("Imputer") for name in before):
         roles["layers.0"] += ", for rows without a missing value"
-    check = compare_with_estimator(whole, fitted, layers, x)
+    compare = partial(compare_with_estimator, whole, fitted, layers)
+    check = compare(x).required()
     parts = [part for layer in layers for part in vars(layer).items()]
     columns = getattr(whole, "feature_names_in_", None)
     return LoadedModel(
@@ -133,6 +134,7 @@ def from_sklearn(estimator: object) -> LoadedModel:
         views=views,
         load_report=LoadReport(roles, False, {"output": check}, (), head_of(fitted)),
         stored=stored,
+        compare_rows=compare,
     )
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bilens.algebra.approximation.activation import Activation
 from bilens.base.errors import CheckpointError, UsageError
@@ -132,6 +132,8 @@ class LoadedModel:
         reread: reads `original` once more, and compares it as it is then.
         module_sha256: SHA-256 of the tensors of `module`, or of `original`, when it was read;
             empty where it is not hashed again to see whether it was changed.
+        compare_rows: compares the layers with the estimator or the file that they were read from,
+            as it answers to rows; None where a module does, or nothing.
         ends: where the tokens of a language model are, as far as its family says.
         compare: compares the first and the last layer, as they were read from files, with their
             source; None where the module is the source.
@@ -157,6 +159,7 @@ class LoadedModel:
     original: nn.Module | None = None
     reread: Callable[[], LoadedModel] | None = None
     module_sha256: str = ""
+    compare_rows: Callable[[Tensor], Agreement | None] | None = None
     ends: Ends | None = None
 
     _repr_html_ = html_summary("source", "layers", "input_shape", "output_names", "weights_sha256")

@@ -34,6 +34,7 @@ class Agreement:
         relative_error: that, over the largest output.
         largest: the largest absolute output of the source.
         tolerance: of `relative_error`.
+        row: the input with the largest error, counted from 0.
     """
 
     layer: str
@@ -43,6 +44,7 @@ class Agreement:
     relative_error: float
     largest: float
     tolerance: float = FLOAT64
+    row: int = 0
 
     @property
     def passed(self) -> bool:
@@ -76,10 +78,11 @@ def agreement(
     layer: str, source: str, expected: Tensor, found: Tensor, tolerance: float = ROUNDED
 ) -> Agreement:
     """Compare what a source gives with what was read, both (rows, out)."""
-    error = float((expected.double() - found.double()).abs().max())
+    errors = (expected.double() - found.double()).abs().flatten(1).amax(dim=1)
+    error, row = float(errors.max()), int(errors.argmax())
     largest = float(expected.abs().max())
     relative = error / largest if largest > 0 else error
-    return Agreement(layer, source, len(expected), error, relative, largest, tolerance)
+    return Agreement(layer, source, len(expected), error, relative, largest, tolerance, row)
 
 
 def normal_inputs(width: int, rows: int = ROWS, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -173,7 +176,7 @@ def agreement_with_outputs(
     blocks = map(block, range(0, len(x), ROWS))
     none = f"{source}: none is a finite number, so that nothing is compared."
     unit = torch.finfo(made.dtype).eps / 2
-    return worst_of("output", source, blocks, none, 1.0, unit, ROUNDED).required()
+    return worst_of("output", source, blocks, none, 1.0, unit, ROUNDED)
 
 
 def worst_of(
@@ -192,7 +195,9 @@ def worst_of(
         if bool(kept.any()):
             ours = agreement(layer, source, exact[kept], rounded[kept]).relative_error
             allowed = max(least, ROUNDINGS * (finer * ours + unit))
-            found.append(agreement(layer, source, made[kept], exact[kept], allowed))
+            one = agreement(layer, source, made[kept], exact[kept], allowed)
+            row = count - len(made) + int(kept.nonzero()[one.row])
+            found.append(replace(one, row=row))
     if not found:
         raise NumericalError(none)
     worst = max(found, key=lambda one: (not one.passed, one.relative_error / one.tolerance))

@@ -197,7 +197,8 @@ class Explanations(Document, frozen=True, kw_only=True):
 
     kind: Literal["explanation"] = "explanation"
     model: ModelSummary  # what was read
-    baseline: str  # `zeros` or `mean`: what an input is set to where it is absent
+    # what an input is set to where it is absent: `zeros`, `mean`, `mean of the … rows given`
+    baseline: str
     explanations: tuple[InputExplanation, ...]
     source: Source  # where the weights come from
     data: DataOrigin  # where the inputs come from

@@ -121,7 +121,7 @@ def decompose(
     model = source.open(output.say)
     inputs = None
     if asked.basis == "whitened":
-        inputs = moments_of(data.find(model, output.say))
+        inputs = moments_of(data.find(model, output.say), model)
     how: dict[str, Any] = {"layers": doing.layer or [], "inputs": inputs}
     how["memory_limit"] = doing.memory_limit
     if doing.plan:

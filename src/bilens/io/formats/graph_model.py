@@ -15,7 +15,7 @@ from torch.nn import functional
 from bilens.base.errors import BilensError, CheckpointError
 from bilens.io.loaded_model import LoadedModel, LoadReport
 from bilens.io.stored_mlp import Store
-from bilens.nn.agreement import agreement_with_outputs, inputs_that_reach
+from bilens.nn.agreement import Agreement, agreement_with_outputs, inputs_that_reach
 from bilens.nn.layer_view import LayerView
 from bilens.nn.mlp_search.find_mlps import Check, in_words, mlps_in_graph
 
@@ -91,14 +91,10 @@ class Operations:
                 f"known activation or a product between them.{in_words(left_out)}"
             )
         checks, views = found.checks, [*found.layers.values()]
-        outputs = owner(inputs_of(views[0])) if found.network else None
-        if outputs is not None:
-            source, made = outputs
-            if found.head == "log_softmax":  # logarithms of what is nearly 0 are rounded anyhow
-                made = made.exp()
-            read = partial(run_layers, views, found.head)
-            whole = agreement_with_outputs(source, inputs_of(views[0]), made, read)
-            checks, unverified = {"output": whole}, ()
+        compare = partial(compare_with_owner, owner, views, found.head) if found.network else None
+        whole = None if compare is None else compare(inputs_of(views[0]))
+        if whole is not None:
+            checks, unverified = {"output": whole.required()}, ()
         elif unverified:
             checks = {}
         return LoadedModel(
@@ -109,7 +105,20 @@ class Operations:
             views=found.layers,
             load_report=LoadReport(found.made_of, False, checks, left_out, found.head, unverified),
             stored=self.tensors,
+            compare_rows=compare,
         )
+
+
+def compare_with_owner(
+    owner: Owner, views: Sequence[LayerView], head: str | None, x: Tensor
+) -> Agreement | None:
+    """Compare layers with what a file itself gives; None where nothing here runs it."""
+    if (outputs := owner(x)) is None:
+        return None
+    source, made = outputs
+    if head == "log_softmax":  # logarithms of what is nearly 0 are rounded anyhow
+        made = made.exp()
+    return agreement_with_outputs(source, x, made, partial(run_layers, views, head))
 
 
 def inputs_of(first: LayerView) -> Tensor:

@@ -13,6 +13,7 @@ from torch.nn import functional
 from bilens.algebra.approximation.layer_weights import Layer
 from bilens.nn.agreement import (
     AS_IT_RUNS,
+    ROWS,
     Agreement,
     agreement,
     agreement_with_run,
@@ -24,6 +25,7 @@ from bilens.nn.mlp_search.patches import places
 from bilens.nn.real_run import Seen, only_tensor, run_as_owner, what_may_differ
 
 WHOLE = "output"  # what the comparison of a whole network is called
+NOT_A_ROW_EACH = "it gives something else than one row each"
 
 
 def compare_with_module(module: nn.Module, found: FoundMLPs, example: object = None) -> FoundMLPs:
@@ -75,26 +77,40 @@ def compare_network(
     module: nn.Module, layers: Sequence[Layer], head: str | None = None, example: object = None
 ) -> Agreement | str:
     """Compare layers one behind the other with what a module makes of inputs, or say why not."""
-    width, d_out = layers[0].d_in, len(layers[-1].down)
-    given: list[object] = [inputs_at_scales(width)]
+    width, found = layers[0].d_in, list[Agreement | str]()
+    x = inputs_at_scales(width)
+    # a row alone, too: what a module does may depend on how many there are
+    given: list[tuple[object, int]] = [(x, len(x)), (x[ROWS : 2 * ROWS], 1)]
     alone = None if example is None else only_tensor(example)
     if alone is not None and alone.shape[-1:] == (width,):
-        given.insert(0, example)
-    found: list[Agreement | str] = []
-    for one in given:
-        ran, x = run_or_say(module, one), cast(Tensor, only_tensor(one))
-        if isinstance(ran, str) and one is example:
-            return ran
-        answer = ran if isinstance(ran, str) else only_tensor(ran[0])
-        if not isinstance(answer, Tensor) or answer.shape != (*x.shape[:-1], d_out):
-            found.append(
-                ran if isinstance(ran, str) else "it gives something else than one row each"
-            )
-            continue
-        rows = as_given(module, x).reshape(-1, width), answer.reshape(-1, d_out)
-        found.append(agreement_with_run(WHOLE, layers, *rows, head_function(head)))
+        given.insert(0, (example, 0))
+    for one, at_once in given:
+        found.append(compare_rows(module, layers, head, one, at_once))
+        if one is example and found[0] != NOT_A_ROW_EACH and isinstance(found[0], str):
+            return found[0]
     known = [one for one in found if isinstance(one, Agreement)]
     return max(known, key=lambda one: (not one.passed, one.relative_error), default=found[0])
+
+
+def compare_rows(
+    module: nn.Module,
+    layers: Sequence[Layer],
+    head: str | None,
+    example: object,
+    at_once: int = 0,
+) -> Agreement | str:
+    """Compare layers with what a module makes of an example, so many rows at a time; 0 for all."""
+    x, d_out, made = cast(Tensor, only_tensor(example)), len(layers[-1].down), list[Tensor]()
+    for part in torch.split(x, at_once) if at_once else [example]:
+        ran, rows = run_or_say(module, part), cast(Tensor, only_tensor(part))
+        if isinstance(ran, str):
+            return ran
+        answer = only_tensor(ran[0])
+        if answer is None or answer.shape != (*rows.shape[:-1], d_out):
+            return NOT_A_ROW_EACH
+        made.append(answer.reshape(-1, d_out))
+    x = as_given(module, x).reshape(-1, layers[0].d_in)
+    return agreement_with_run(WHOLE, layers, x, torch.cat(made), head_function(head))
 
 
 def as_given(module: nn.Module, example: object) -> Any:

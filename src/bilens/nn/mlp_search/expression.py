@@ -57,6 +57,7 @@ class Neurons:
     value: Tree | None
     source: Source
     path: str = ""  # of a module that has the slope of its activation; empty for none
+    by_values: bool = False  # whether the activation was told by its values, and not by a name
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,7 +272,8 @@ class FoundLayer:
     def made_of(self) -> str:
         """Return what it was found to be, in words."""
         kind = "gated" if self.neurons.value is not None else "ordinary"
-        return f"{kind}, {self.neurons.activation}, made of {', '.join(self.paths)}"
+        told = " (told by its values)" if self.neurons.by_values else ""
+        return f"{kind}, {self.neurons.activation}{told}, made of {', '.join(self.paths)}"
 
     def read(self) -> Layer:
         """Return it as plain weights on the CPU; where weights are multiplied, in float64."""

@@ -127,7 +127,8 @@ class Search:
         self._seen.add(id(part))
         graph = traced(part)
         if isinstance(graph, str):
-            self.notes += [f"{path or 'the module itself'}: {graph}"] if graph else []
+            why = graph or ("" if path else "what it does around its parts cannot be traced")
+            self.notes += [f"{path or 'the module itself'}: {why}"] if why else []
             for name, _ in part.named_children():
                 self.visit(below(path, name))
             return

@@ -1,5 +1,7 @@
 """Reading the graph of a module: which of its values are layers of neurons."""
 
+from dataclasses import replace
+
 from torch import fx, nn
 from torch.fx.node import Argument, Node, map_arg
 
@@ -104,14 +106,15 @@ class GraphReader:
         if activation is None:
             return Neurons(Activation("identity"), gate, gate, source)
         has_slope = value.node.op == "call_module" and activation.name == "leaky_relu"
-        return Neurons(activation, gate, None, source, str(value.node.target) * has_slope)
+        path = str(value.node.target) if has_slope else ""
+        return Neurons(activation, gate, None, source, path, value.by_values)
 
     def _scaled_neurons(self, value: Pointwise, scaled: ScaledActivation) -> Tree:
         """Return scale · φ(inner · t) + shift, numbers put into the maps around the neurons."""
         gate, source = self.linear(Applied(Step("", number(scaled.inner)), value.argument))
         if None in widths(gate):
             return self.source_behind(value.node)
-        neurons = Neurons(scaled.activation, gate, None, source)
+        neurons = Neurons(scaled.activation, gate, None, source, "", value.by_values)
         return Applied(Step("", number(scaled.scale), number(scaled.shift)), neurons)
 
     def linear(self, tree: Tree) -> tuple[Tree, Source]:
@@ -138,7 +141,7 @@ class GraphReader:
                 if isinstance(neurons, Neurons) and neurons.value is None:
                     branch, source = self.linear(self.realised(value))
                     if source is neurons.source:
-                        return Neurons(neurons.activation, neurons.gate, branch, source)
+                        return replace(neurons, value=branch)
         if isinstance(first, Pointwise) or isinstance(second, Pointwise):
             return None
         left, source = self.linear(first)

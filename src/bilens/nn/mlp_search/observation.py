@@ -296,7 +296,7 @@ def ordinary(before: Sequence[Watched], last: Watched) -> Neurons | None:
         )
         if found is not None and found.name != "identity":
             source = Source(one.path, one.step.d_in)
-            return Neurons(found, Applied(one.step, source), None, source)
+            return Neurons(found, Applied(one.step, source), None, source, by_values=True)
     return None
 
 
@@ -326,7 +326,7 @@ def gated(before: Sequence[Watched], last: Watched) -> Neurons | None:
         if (found := the_only(fits)) is not None:
             gate, value = fits[found]
             left, right = (Applied(one.step, gate.source) for one in (gate, value))
-            return Neurons(found, left, right, gate.source)
+            return Neurons(found, left, right, gate.source, by_values=True)
     return None
 
 

@@ -247,7 +247,8 @@ def factor_step(factor: object) -> Step | None:
 
 def division(reader: GraphReader, node: Node) -> Value:
     value, divisor = arguments(reader, node)[:2]
-    if isinstance(value, Tree) and isinstance(divisor, int | float) and divisor:
+    rounded = bool(node.kwargs)
+    if isinstance(value, Tree) and isinstance(divisor, int | float) and divisor and not rounded:
         return Applied(Step("", number(1 / divisor)), value)
     return None
 

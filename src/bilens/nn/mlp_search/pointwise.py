@@ -1,15 +1,17 @@
 """Functions of one linear value, entry by entry, and the activations that they turn out to be.
 
-An activation is told by its values: names differ from library to library, functions do not.
+An activation is told by its values, since names differ from library to library; but only where the
+operations that it is made of leave nothing that could hide between the points.
 """
 
 import operator
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import get_args
+from enum import IntEnum
+from typing import Any, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx, nn
 from torch.fx.node import Node, map_arg
 
 from bilens.algebra.approximation.activation import Activation, ActivationName
@@ -29,6 +31,71 @@ SMALLEST_SCALE = 1e-6  # below it a function is a constant
 TOLERANCE = 1e-6  # GELU and its tanh form are 5e-4 apart, constants in float32 1e-8
 
 
+class Kind(IntEnum):
+    """What the operations of a function of t say of it."""
+
+    UNKNOWN = 0  # it may do anything anywhere
+    SMOOTH = 1  # made of elementary functions, with a kink nowhere but where t is zero
+    LINES = 2  # a line through the origin on each side of zero
+
+
+LINEAR = {"add", "sub", "neg", "mul", "truediv", "div", "float", "double", "contiguous", "clone"}
+SMOOTH = LINEAR | {
+    *("pow", "square", "exp", "log", "log1p", "expm1", "tanh", "sigmoid", "expit", "erf", "ndtr"),
+    *("sqrt", "rsqrt", "reciprocal", "softplus", "gelu", "silu", "mish", "rsub", "logsigmoid"),
+}
+BENT = {"relu", "leakyrelu", "prelu", "abs"}  # where its argument is zero
+LIMITED = {"clamp", "clip", "clampmin", "clampmax", "maximum", "minimum"}  # so with zero alone
+NO_LIMIT = 3e38  # the largest number of float32 says that there is none
+
+
+def kind_of_call(target: Any, given: list[Kind], numbers: list[Any]) -> Kind:
+    """Return the kind of what an operation of torch gives, by that of its arguments."""
+    name = (target if isinstance(target, str) else getattr(target, "__name__", "")).lower()
+    name, home = name.replace("_", ""), getattr(target, "__module__", None) or "torch"
+    least = min(given, default=Kind.UNKNOWN)
+    if not least or not home.startswith(("torch", "_operator")):
+        return Kind.UNKNOWN
+    if least == Kind.LINES and name in BENT | LIMITED:
+        limits = [one for one in numbers if one is not None and abs(one) < NO_LIMIT]
+        return Kind.LINES if name in BENT or not any(limits) else Kind.UNKNOWN
+    if name not in SMOOTH or (name == "div" and any(isinstance(one, str) for one in numbers)):
+        return Kind.UNKNOWN  # also a quotient that is rounded
+    shifted = numbers if name in ("add", "sub") else given[1:]
+    return Kind.SMOOTH if shifted or name not in LINEAR else least
+
+
+def kind_of_module(module: nn.Module, given: Kind) -> Kind:
+    """Return the kind of what a module without parts gives."""
+    if "forward" in vars(module):
+        return Kind.UNKNOWN
+    if type(module).__module__.startswith("torch."):
+        return kind_of_call(type(module), [given], [])
+    kinds: dict[Node, Kind] = {}
+    try:
+        graph = fx.Tracer().trace(module)
+    except Exception:  # somebody else's code, run on values that are no tensors
+        return Kind.UNKNOWN
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            kinds[node] = Kind.UNKNOWN if kinds else given
+        elif node.op == "output":
+            return kinds.get(node.args[0], Kind.UNKNOWN)
+        else:
+            kinds[node] = kind_of_node(node, kinds)
+    return Kind.UNKNOWN
+
+
+def kind_of_node(node: Node, kinds: Mapping[Node, Kind]) -> Kind:
+    parts = [*node.args, *node.kwargs.values()]
+    given = [kinds[part] for part in parts if isinstance(part, Node)]
+    return kind_of_call(node.target, given, [one for one in parts if not isinstance(one, Node)])
+
+
+def unread(*_: Any, **__: Any) -> Tensor:
+    raise NotImplementedError("what it does between the points is not known")
+
+
 @dataclass(frozen=True, eq=False)
 class Pointwise:
     """function(argument), as the module computes it; perhaps not entry by entry."""
@@ -36,6 +103,8 @@ class Pointwise:
     argument: Tree  # the value that it is a function of
     function: Function  # what the nodes between compute
     node: Node  # the last of them
+    kind: Kind
+    by_values: bool  # whether it is several operations, which no name says the meaning of
 
 
 def pointwise(
@@ -43,19 +112,27 @@ def pointwise(
 ) -> Pointwise | None:
     """Return a node as a function of the one value that it depends on; None for several."""
     functions: dict[Node, Function] = {}
+    kinds: dict[Node, Kind] = {}
     found: list[Tree] = []
     for before in node.all_input_nodes:
         value = values[before]
         if isinstance(value, Pointwise):
-            functions[before] = value.function
+            functions[before], kinds[before] = value.function, value.kind
             found.append(value.argument)
         elif isinstance(value, Tree):
             functions[before], argument = through_numbers(value)
+            zero = functions[before](torch.zeros(1, dtype=torch.float64))
+            kinds[before] = Kind.SMOOTH if bool(zero.any()) else Kind.LINES
             found.append(argument)
         else:
             return None
     if not found or any(argument is not found[0] for argument in found):
         return None
+
+    own = isinstance(call, nn.Module) and not type(call).__module__.startswith("torch.")
+    module = call if isinstance(call, nn.Module) else None
+    kind = kind_of_node(node, kinds) if module is None else kind_of_module(module, *kinds.values())
+    call = call if kind else unread
 
     def function(t: Tensor) -> Tensor:
         def at(before: Node) -> Tensor:
@@ -64,7 +141,8 @@ def pointwise(
         return call(*map_arg(node.args, at), **map_arg(node.kwargs, at))
 
     mixed = patch_of(found[0]) is not None and values_of(function) is None  # places of an image
-    return None if mixed else Pointwise(found[0], function, node)
+    composed = len(kinds) > 1 or any(isinstance(values[before], Pointwise) for before in kinds)
+    return None if mixed else Pointwise(found[0], function, node, kind, composed or own)
 
 
 def through_numbers(tree: Tree) -> tuple[Function, Tree]:

@@ -319,8 +319,8 @@ def by_column(
             hour = timedelta(hours=values.get(f"{column.name}: hour", 0.0), days=round(days))
             moment = datetime.fromisoformat(column.first) + hour
             cell = f"{moment:%Y-%m-%d %H:%M}".removesuffix(" 00:00")
-        elif column.kind == "number":
-            cell = f"{quantity(values[column.inputs[0]], 4)} {column.unit}".rstrip()
+        elif column.name in values:  # and not whether it is missing alone
+            cell = f"{quantity(values[column.name], 4)} {column.unit}".rstrip()
         text = f" = {shortened(cell, BESIDE // 2)}" if cell else ""
         yield (
             shortened(name, max(BESIDE - len(text), 4)) + text,

@@ -33,7 +33,8 @@ export const decode = (column, row) => {
     return at < 0 || column.parts[at] === MISSING ? null : column.parts[at];
   }
   if (part(MISSING) === 1) return null;
-  return column.kind === "number" ? (part("value") ?? null) : (part("days") ?? 0) + (part("hour") ?? 0) / 24;
+  // of a column of which only whether it is missing was kept, any number says that it is not
+  return column.kind === "number" ? (part("value") ?? 0) : (part("days") ?? 0) + (part("hour") ?? 0) / 24;
 };
 // What a column is at the mean of all rows: the most frequent text.
 export const usual = (column, mean) => {
