@@ -172,7 +172,8 @@ def audit(
     if baseline is not None:
         alignment = align_models(model, baseline)
         model, baseline = alignment.model, alignment.baseline
-        difference = whole_difference(alignment, progress)
+        rows = None if given is None else given.inputs
+        difference = whole_difference(alignment, progress, rows)
         if try_words:
             from bilens.api.word_trial import try_words as tried  # runs models: transformers
 
@@ -233,6 +234,7 @@ def audit_model_layers(
         None if alignment is None else alignment.layers_before,
         why_not={} if alignment is None else alignment.refused,
         turn=None if alignment is None else alignment.turn,
+        around="" if asked.difference is None else asked.difference.around,
         options=replace(
             options,
             rows=rows_of(model, data, asked),
@@ -309,6 +311,7 @@ def finished(
         columns = audit.column_changes if isinstance(audit, TableAudit) else None
         evidence = Evidence(
             changes=layers,
+            around=difference.around,
             whole_change=difference.whole,
             trial=difference.trial,
             column_change=columns,
