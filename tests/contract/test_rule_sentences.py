@@ -238,6 +238,7 @@ def effects(first: float, other: float) -> Evidence:
 
 def layer_change(**more: Any) -> Evidence:
     same = {"frobenius": 1.0, "gaussian": 1.0, "change": 0.0}
+    same |= {"row_similarity": 1.0, "row_change": 0.0}  # on data
     return Evidence(changes=(changes.LayerDifference("a", False, **{**same, **more}),))
 
 

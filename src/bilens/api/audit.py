@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -218,7 +218,8 @@ def audit_one_layer(
         origin=origin_of(model, data, asked.command, asked.seed),
     )
     more = judge_one_layer(subject, fit_layer(subject, asked.seed), asked.seed)
-    layers = () if asked.alignment is None else layer_changes(asked.alignment, asked.seed)
+    rows = None if data is None else data.inputs
+    layers = () if asked.alignment is None else layer_changes(asked.alignment, asked.seed, rows)
     return AuditReport(finished(findings, model, asked, layers, more))
 
 
@@ -239,6 +240,7 @@ def audit_model_layers(
             options,
             rows=rows_of(model, data, asked),
             vocabulary=None if alignment is None else vocabulary_of_model(model),
+            seen=None if alignment is None else seen_rows(model, data, asked.inputs),
         ),
         progress=asked.progress,
         model=describe_model(model, data),
@@ -282,6 +284,16 @@ def rows_of(model: LoadedModel, data: LabelledData | None, asked: Asked) -> FitR
     return rows_for
 
 
+def seen_rows(
+    model: LoadedModel, data: LabelledData | None, inputs: LayerInputs | None
+) -> Callable[[str], torch.Tensor | None]:
+    """Return a function from a layer to rows that it receives; None where they are not known."""
+    if data is not None and model.network:
+        return inputs_of_layers(model, data.inputs).get
+    known = {} if inputs is None else inputs.sites
+    return lambda name: inputs.to_fit(name)[1] if inputs is not None and name in known else None
+
+
 def audit_table(model: LoadedModel, data: LabelledData | None, asked: Asked) -> TableReport:
     """Read a model whose inputs are columns, and report what columns and pairs of columns do."""
     origin = origin_of(model, data, asked.command, asked.seed)
@@ -290,7 +302,8 @@ def audit_table(model: LoadedModel, data: LabelledData | None, asked: Asked) -> 
     )
     if asked.alignment is None:
         return TableReport(finished(findings, model, asked))
-    layers = layer_changes(asked.alignment, asked.seed, standard=True)
+    x = None if data is None else data.inputs
+    layers = layer_changes(asked.alignment, asked.seed, x, standard=True)
     changes = column_changes(asked.alignment, data)
     return TableReport(finished(findings, model, asked, layers, column_changes=changes))
 

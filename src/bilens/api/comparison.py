@@ -96,7 +96,7 @@ def compare_file(name: str, mine: Mapping[str, Path], theirs: Mapping[str, Path]
 
 
 def layer_changes(
-    alignment: Alignment, seed: int, *, standard: bool = False
+    alignment: Alignment, seed: int, rows: Tensor | None = None, *, standard: bool = False
 ) -> tuple[LayerDifference, ...]:
     """Compare the one layer of a model with its baseline, whose others are not compared.
 
@@ -110,9 +110,9 @@ def layer_changes(
     if standard:
         mean, scale = units_of(alignment.model).T
         before, subject = (one.behind(scale, mean) for one in (before, subject))
-    found = compare_with(
-        before, subject, fit_layer(subject, seed), AuditOptions(0, seed), vectors=True
-    )
+        rows = None if rows is None else (rows.double() - mean) / scale
+    options = AuditOptions(0, seed, seen=lambda _: rows)
+    found = compare_with(before, subject, fit_layer(subject, seed), options, vectors=True)
     if standard and not found.identical:  # weights in these units are in no file
         found = structs.replace(found, weight_change=None, changed_units=None, triggers=())
     return (found, *others)

@@ -153,7 +153,9 @@ def compare_with(
     words, pairs_of = options.vocabulary, None
     if words is not None:
         pairs_of = partial(token_pairs, vocabulary=words, layer=subject)
-    return compare_layers(before.name, base, after, vectors=vectors, pairs_of=pairs_of, turn=turn)
+    rows = None if options.seen is None else options.seen(subject.name)
+    how = {"vectors": vectors, "pairs_of": pairs_of, "turn": turn, "rows": rows}
+    return compare_layers(before.name, base, after, **how)
 
 
 def checked_options(null_samples: int, seed: int, threshold: float = THRESHOLD) -> AuditOptions:

@@ -83,6 +83,10 @@ class LayerDifference(Record, frozen=True):
     # how the baseline was written anew to be compared, so that its weights say nothing: `stream`,
     # turned so that the embeddings of tokens are those of the model
     matched: tuple[str, ...] = ()
+    # on rows of data: the cosine of the outputs less their mean in the baseline, and the size of
+    # the change as a part of theirs; null where no rows are known
+    row_similarity: float | None = None
+    row_change: float | None = None
 
 
 AROUND = "around_"  # what the kinds of notes on what is around the layers begin with

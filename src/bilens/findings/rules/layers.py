@@ -199,9 +199,9 @@ def unstable_directions(evidence: Evidence) -> Iterator[Values]:
 # What changed from a baseline: how much, and whether it went into few directions.
 
 
-def open_end(values: Values) -> str:
-    """Return the end of the key of a sentence on a number that is not of the whole model."""
-    return "_open" if OPEN in values else ""
+def end_of_key(values: Values) -> str:
+    """Return the end of the key of a sentence on numbers of some layers, or on assumed inputs."""
+    return "_open" if OPEN in values else "_assumed" if ASSUMED in values else ""
 
 
 @rule(
@@ -231,7 +231,7 @@ def compared(
     open_for = evidence.around or ("layers" if lacking else "")
     for layer in layers:
         for value in known[layer.name]:
-            assumed = layer.name in evidence.assumed and not layer.identical
+            assumed = layer.row_change is None and not (layer.identical or layer.same_function)
             case: dict[str, Value] = {ASSUMED: assumed, "value": value, "layers": layer.name}
             yield {**case, OPEN: open_for, "outcome": "info"} if open_for else case
 
@@ -242,11 +242,11 @@ def compared(
     threshold=0.99,
     bad="<",
     beyond="info",
-    variant=open_end,
+    variant=end_of_key,
 )
 def similarity(evidence: Evidence) -> Iterator[Values]:
     layers = sorted(evidence.changes, key=lambda layer: layer.name)
-    yield from compared(evidence, layers, ("frobenius", "gaussian"))
+    yield from compared(evidence, layers, ("frobenius", "gaussian", "row_similarity"))
 
 
 @rule(
@@ -255,11 +255,11 @@ def similarity(evidence: Evidence) -> Iterator[Values]:
     threshold=0.1,  # ‖Δ‖ / ‖B‖
     bad=">",
     beyond="info",
-    variant=open_end,
+    variant=end_of_key,
 )
 def change(evidence: Evidence) -> Iterator[Values]:
     layers = sorted(evidence.changes, key=lambda layer: layer.name, reverse=True)
-    yield from compared(evidence, layers, ("change",))
+    yield from compared(evidence, layers, ("change", "row_change"))
 
 
 @rule(
