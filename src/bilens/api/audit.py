@@ -290,8 +290,12 @@ def seen_rows(
     """Return a function from a layer to rows that it receives; None where they are not known."""
     if data is not None and model.network:
         return inputs_of_layers(model, data.inputs).get
-    known = {} if inputs is None else inputs.sites
-    return lambda name: inputs.to_fit(name)[1] if inputs is not None and name in known else None
+
+    def recorded(name: str) -> torch.Tensor | None:
+        found = inputs.to_fit(name) if inputs is not None and name in inputs.sites else None
+        return None if found is None else found[1]
+
+    return recorded
 
 
 def audit_table(model: LoadedModel, data: LabelledData | None, asked: Asked) -> TableReport:

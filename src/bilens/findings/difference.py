@@ -141,6 +141,9 @@ def compare_layers(
     size = math.sqrt(float(spectrum.frobenius_squared))
     # hidden units in another order cancel, and leave more than those that stand in their places
     same = nearly_zero(delta, f, after.layer, REWRITTEN if weights > CLOSE else ROUNDED)
+    cosine_of_rows, change_of_rows = None, None
+    if rows is not None and not matched:
+        cosine_of_rows, change_of_rows = compare_on_rows(before, after, rows)
     found = LayerDifference(
         name=name,
         identical=False,
@@ -152,7 +155,8 @@ def compare_layers(
         gaussian=cosine(f, g, "gaussian"),
         change=size / base if base > 0 else None,
         linear_change=linear_change(f, delta),
-        **({} if rows is None or matched else compare_on_rows(before, after, rows)),
+        row_similarity=cosine_of_rows,
+        row_change=change_of_rows,
     )
     if float(spectrum.frobenius_squared) == 0 or same:
         return found
@@ -172,7 +176,9 @@ def compare_layers(
     )
 
 
-def compare_on_rows(before: FittedLayer, after: FittedLayer, rows: Tensor) -> dict[str, float]:
+def compare_on_rows(
+    before: FittedLayer, after: FittedLayer, rows: Tensor
+) -> tuple[float | None, float | None]:
     """Return how alike two layers answer to rows, of logits but for what all have in common.
 
     Math: with μ the mean of f, the cosine between f − μ and g − μ, and ‖g − f‖ / ‖f − μ‖.
@@ -183,9 +189,8 @@ def compare_on_rows(before: FittedLayer, after: FittedLayer, rows: Tensor) -> di
     old, new = (one - f.mean(dim=0) for one in (f, g))
     sizes = float(old.norm()), float(new.norm())
     if min(sizes) == 0:
-        return {}
-    cosine = float((old / sizes[0] * (new / sizes[1])).sum())
-    return {"row_similarity": cosine, "row_change": float((g - f).norm()) / sizes[0]}
+        return None, None
+    return float((old / sizes[0] * (new / sizes[1])).sum()), float((g - f).norm()) / sizes[0]
 
 
 def weight_changes(before: Layer, after: Layer) -> tuple[dict[str, Tensor], float]:
@@ -215,7 +220,7 @@ def nearly_zero(delta: QuadraticMap, f: QuadraticMap, layer: Layer, rounding: fl
     reached = own / nonzero((own @ weights.T).square().mean().sqrt())
     shifted = [reached * nonzero(torch.cat(shifts).square().mean().sqrt())] if shifts else []
     for x in (plain, reached, *shifted):
-        for few in x.split(ROWS):
+        for few in (x[at : at + ROWS] for at in range(0, len(x), ROWS)):
             if float(delta(few).abs().max()) > rounding * float(f(few).abs().max()):
                 return False
     return True

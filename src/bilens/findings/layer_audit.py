@@ -154,8 +154,9 @@ def compare_with(
     if words is not None:
         pairs_of = partial(token_pairs, vocabulary=words, layer=subject)
     rows = None if options.seen is None else options.seen(subject.name)
-    how = {"vectors": vectors, "pairs_of": pairs_of, "turn": turn, "rows": rows}
-    return compare_layers(before.name, base, after, **how)
+    return compare_layers(
+        before.name, base, after, vectors=vectors, pairs_of=pairs_of, turn=turn, rows=rows
+    )
 
 
 def checked_options(null_samples: int, seed: int, threshold: float = THRESHOLD) -> AuditOptions:
