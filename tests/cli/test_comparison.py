@@ -111,13 +111,15 @@ def test_other_architectures_are_compared_where_they_match(tmp_path: Path) -> No
     whole = document["difference"]["whole"]
     assert len(whole["model_alone"]) > 10
     assert len(whole["baseline_alone"]) > 10
-    assert document["difference"]["layers"] == []
+    assert all(one["refused"] for one in document["difference"]["layers"])
     assert findings(document)["changed_tensors"]["alone"] > 20
     write(tmp_path / "c", num_hidden_layers=3)
     longer = compared(tmp_path, "c")["difference"]
     assert longer["whole"]["tensors"] == 21
     assert len(longer["whole"]["model_alone"]) == 9
-    assert len(longer["layers"]) == 2
+    refused = {one["name"]: one["refused"] for one in longer["layers"]}
+    assert [name for name, why in refused.items() if why] == ["layers.2.mlp"]
+    assert len(refused) == 3
 
 
 def test_a_llama_that_is_read_whole_and_one_that_is_not(tmp_path: Path) -> None:

@@ -148,8 +148,9 @@ def test_models_that_are_not_alike_or_too_large_say_so(
     (damaged / "model.safetensors").write_bytes(b"damaged")
     monkeypatch.setattr("bilens.serve.folder.FRESH", 0)
     unlike = compared(client, b=id_of("gamma")).json()
-    (unlike_layer,) = unlike["difference"]["layers"]
+    unlike_layer, alone = unlike["difference"]["layers"]
     assert "gated silu" in unlike_layer["refused"]
+    assert "the baseline has no such layer" in alone["refused"]
     for query in ({"b": id_of("delta")}, {"a": id_of("delta")}):
         told = compared(client, **query).json()
         assert told["difference"] is None

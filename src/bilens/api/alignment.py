@@ -251,12 +251,16 @@ class Alignment:
 
     @property
     def refused(self) -> dict[str, str]:
-        """Why layers of both are not compared."""
+        """Why layers are not compared, also those that the baseline alone has."""
         reasons = {name: self.why_not(name) for name in self.model.layers}
-        return {n: why for n, why in reasons.items() if why is not None and n in self.layer_names}
+        alone = [*self.baseline.layers.keys() - self.layer_names.values()]
+        reasons |= dict.fromkeys(sorted(alone), "the model has no such layer")
+        return {name: why for name, why in reasons.items() if why is not None}
 
     def why_not(self, name: str) -> str | None:
-        """Return why a layer of both is not compared; None where it is."""
+        """Return why a layer of the model is not compared; None where it is."""
+        if name not in self.layer_names:
+            return "the baseline has no such layer"
         view = self.model.layers[name]
         if None in (self.neuron_orders.get(one, ()) for one in (self.layer_ahead(name), name)):
             return NOT_PAIRED

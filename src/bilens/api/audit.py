@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -172,7 +172,8 @@ def audit(
     if baseline is not None:
         alignment = align_models(model, baseline)
         model, baseline = alignment.model, alignment.baseline
-        difference = whole_difference(alignment, progress)
+        rows = None if given is None else given.inputs
+        difference = whole_difference(alignment, progress, rows)
         if try_words:
             from bilens.api.word_trial import try_words as tried  # runs models: transformers
 
@@ -217,7 +218,8 @@ def audit_one_layer(
         origin=origin_of(model, data, asked.command, asked.seed),
     )
     more = judge_one_layer(subject, fit_layer(subject, asked.seed), asked.seed)
-    layers = () if asked.alignment is None else layer_changes(asked.alignment, asked.seed)
+    rows = None if data is None else data.inputs
+    layers = () if asked.alignment is None else layer_changes(asked.alignment, asked.seed, rows)
     return AuditReport(finished(findings, model, asked, layers, more))
 
 
@@ -233,10 +235,12 @@ def audit_model_layers(
         None if alignment is None else alignment.layers_before,
         why_not={} if alignment is None else alignment.refused,
         turn=None if alignment is None else alignment.turn,
+        around="" if asked.difference is None else asked.difference.around,
         options=replace(
             options,
             rows=rows_of(model, data, asked),
             vocabulary=None if alignment is None else vocabulary_of_model(model),
+            seen=None if alignment is None else seen_rows(model, data, asked.inputs),
         ),
         progress=asked.progress,
         model=describe_model(model, data),
@@ -280,6 +284,20 @@ def rows_of(model: LoadedModel, data: LabelledData | None, asked: Asked) -> FitR
     return rows_for
 
 
+def seen_rows(
+    model: LoadedModel, data: LabelledData | None, inputs: LayerInputs | None
+) -> Callable[[str], torch.Tensor | None]:
+    """Return a function from a layer to rows that it receives; None where they are not known."""
+    if data is not None and model.network:
+        return inputs_of_layers(model, data.inputs).get
+
+    def recorded(name: str) -> torch.Tensor | None:
+        found = inputs.to_fit(name) if inputs is not None and name in inputs.sites else None
+        return None if found is None else found[1]
+
+    return recorded
+
+
 def audit_table(model: LoadedModel, data: LabelledData | None, asked: Asked) -> TableReport:
     """Read a model whose inputs are columns, and report what columns and pairs of columns do."""
     origin = origin_of(model, data, asked.command, asked.seed)
@@ -288,7 +306,8 @@ def audit_table(model: LoadedModel, data: LabelledData | None, asked: Asked) -> 
     )
     if asked.alignment is None:
         return TableReport(finished(findings, model, asked))
-    layers = layer_changes(asked.alignment, asked.seed, standard=True)
+    x = None if data is None else data.inputs
+    layers = layer_changes(asked.alignment, asked.seed, x, standard=True)
     changes = column_changes(asked.alignment, data)
     return TableReport(finished(findings, model, asked, layers, column_changes=changes))
 
@@ -309,6 +328,7 @@ def finished(
         columns = audit.column_changes if isinstance(audit, TableAudit) else None
         evidence = Evidence(
             changes=layers,
+            around=difference.around,
             whole_change=difference.whole,
             trial=difference.trial,
             column_change=columns,

@@ -13,6 +13,7 @@ from torch import Tensor
 from bilens.api.alignment import Alignment
 from bilens.api.given_data import interface_of
 from bilens.api.subject import check_on_rows, is_of_columns
+from bilens.api.wiring import compare_wiring
 from bilens.base import Progress
 from bilens.base.errors import BilensError, CheckpointError
 from bilens.base.files import file_sha256, read_json
@@ -27,7 +28,14 @@ from bilens.findings.table_difference import compare_answers, compare_columns
 from bilens.findings.tensor_difference import compare_tensors
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.vocabulary import Vocabulary, vocabulary_of
-from bilens.records.layer_audit import BaselineSource, Difference, FileChange, LayerDifference
+from bilens.records.layer_audit import (
+    AROUND,
+    AlignmentNote,
+    BaselineSource,
+    Difference,
+    FileChange,
+    LayerDifference,
+)
 from bilens.records.table_audit import ColumnChanges
 
 COMPANION = re.compile(
@@ -38,8 +46,10 @@ COMPANION = re.compile(
 TOKENIZER = "tokenizer.json"
 
 
-def whole_difference(alignment: Alignment, progress: Progress) -> Difference:
-    """Compare all tensors of two models, and the files beside those of a folder."""
+def whole_difference(
+    alignment: Alignment, progress: Progress, data: Tensor | None = None
+) -> Difference:
+    """Compare all tensors of two models, the files beside them, and what is around their layers."""
     model, baseline = alignment.model, alignment.baseline
     mine, theirs = companions(model), companions(baseline)
     files = None
@@ -52,7 +62,9 @@ def whole_difference(alignment: Alignment, progress: Progress) -> Difference:
         found = update_directions(*tensors, whole, vocabulary_of_model(model), progress)
         whole = structs.replace(whole, directions=found)
     source = BaselineSource(baseline.source, baseline.weights_sha256)
-    return Difference(source, (), whole, aligned=alignment.notes)
+    around = compare_wiring(alignment, whole, data)
+    notes = (AlignmentNote(f"{AROUND}{around}", ()),) if around else ()
+    return Difference(source, (), whole, aligned=notes + alignment.notes)
 
 
 def vocabulary_of_model(model: LoadedModel) -> Vocabulary | None:
@@ -84,27 +96,26 @@ def compare_file(name: str, mine: Mapping[str, Path], theirs: Mapping[str, Path]
 
 
 def layer_changes(
-    alignment: Alignment, seed: int, *, standard: bool = False
+    alignment: Alignment, seed: int, rows: Tensor | None = None, *, standard: bool = False
 ) -> tuple[LayerDifference, ...]:
-    """Compare the one layer of a model with its baseline; nothing where the baseline has none.
+    """Compare the one layer of a model with its baseline, whose others are not compared.
 
     `standard` reads it in the standard units of the model, where the smallest numbers count most.
     """
     (subject,) = alignment.model.layers.values()
-    before, why_not = alignment.before(subject.name), alignment.why_not(subject.name)
-    if before is None:
-        return ()
-    if why_not is not None:
-        return (LayerDifference(subject.name, False, why_not),)
+    before, refused = alignment.before(subject.name), alignment.refused
+    others = tuple(LayerDifference(name, False, why) for name, why in refused.items())
+    if before is None or subject.name in refused:
+        return others
     if standard:
         mean, scale = units_of(alignment.model).T
         before, subject = (one.behind(scale, mean) for one in (before, subject))
-    found = compare_with(
-        before, subject, fit_layer(subject, seed), AuditOptions(0, seed), vectors=True
-    )
+        rows = None if rows is None else (rows.double() - mean) / scale
+    options = AuditOptions(0, seed, seen=lambda _: rows)
+    found = compare_with(before, subject, fit_layer(subject, seed), options, vectors=True)
     if standard and not found.identical:  # weights in these units are in no file
         found = structs.replace(found, weight_change=None, changed_units=None, triggers=())
-    return (found,)
+    return (found, *others)
 
 
 def column_changes(alignment: Alignment, data: LabelledData | None) -> ColumnChanges:

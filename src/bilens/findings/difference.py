@@ -12,6 +12,7 @@ from bilens.algebra.approximation.layer_weights import Layer
 from bilens.algebra.concentration import effective_rank
 from bilens.algebra.eigen.eigendecompose import eigendecompose
 from bilens.algebra.gram.inner_products import input_gram, output_gram
+from bilens.algebra.gram.kernel import nonzero
 from bilens.algebra.hosvd import HOSVD, hosvd
 from bilens.algebra.map_comparison import (
     Measure,
@@ -33,6 +34,7 @@ from bilens.findings.layer_reading import (
 )
 from bilens.findings.residual_stream import CLOSE, Turn
 from bilens.findings.subject import drawn
+from bilens.nn.agreement import ROWS, inputs_at_scales
 from bilens.nn.layer_view import LayerView
 from bilens.records.layer_audit import ChangeDirection, LayerDifference, ModeChange, TokenPair
 
@@ -105,8 +107,12 @@ def compare_layers(
     vectors: bool = False,
     pairs_of: Callable[[QuadraticMap], tuple[TokenPair, ...]] | None = None,
     turn: Callable[[], Turn] | None = None,
+    rows: Tensor | None = None,
 ) -> LayerDifference:
-    """Return what changed; `turn` finds how the residual stream has to be turned, if it is one."""
+    """Return what changed; `turn` finds how the residual stream has to be turned, if it is one.
+
+    `rows` are inputs that the layer of the model receives, where data were given.
+    """
     if before is None or after is None:
         which = "the baseline" if before is None else "the model"
         return LayerDifference(name, False, f"the layer of {which} cannot be read")
@@ -134,7 +140,10 @@ def compare_layers(
     base = float(f.tensor.norm())
     size = math.sqrt(float(spectrum.frobenius_squared))
     # hidden units in another order cancel, and leave more than those that stand in their places
-    same = nearly_zero(delta, f, REWRITTEN if weights > CLOSE else ROUNDED)
+    same = nearly_zero(delta, f, after.layer, REWRITTEN if weights > CLOSE else ROUNDED)
+    cosine_of_rows, change_of_rows = None, None
+    if rows is not None and not matched:
+        cosine_of_rows, change_of_rows = compare_on_rows(before, after, rows)
     found = LayerDifference(
         name=name,
         identical=False,
@@ -146,6 +155,8 @@ def compare_layers(
         gaussian=cosine(f, g, "gaussian"),
         change=size / base if base > 0 else None,
         linear_change=linear_change(f, delta),
+        row_similarity=cosine_of_rows,
+        row_change=change_of_rows,
     )
     if float(spectrum.frobenius_squared) == 0 or same:
         return found
@@ -165,6 +176,23 @@ def compare_layers(
     )
 
 
+def compare_on_rows(
+    before: FittedLayer, after: FittedLayer, rows: Tensor
+) -> tuple[float | None, float | None]:
+    """Return how alike two layers answer to rows, of logits but for what all have in common.
+
+    Math: with μ the mean of f, the cosine between f − μ and g − μ, and ‖g − f‖ / ‖f − μ‖.
+    """
+    f, g = (one.layer(rows.double()) for one in (before, after))
+    if after.classes:
+        f, g = (one - one.mean(dim=1, keepdim=True) for one in (f, g))
+    old, new = (one - f.mean(dim=0) for one in (f, g))
+    sizes = float(old.norm()), float(new.norm())
+    if min(sizes) == 0:
+        return None, None
+    return float((old / sizes[0] * (new / sizes[1])).sum()), float((g - f).norm()) / sizes[0]
+
+
 def weight_changes(before: Layer, after: Layer) -> tuple[dict[str, Tensor], float]:
     """Return what changed in each part of the weights, and ‖ΔW‖ / ‖W‖ of all."""
     old, new = weights_of(before), weights_of(after)
@@ -178,14 +206,24 @@ def weight_changes(before: Layer, after: Layer) -> tuple[dict[str, Tensor], floa
     return changes, norms[0] / (norms[1] or 1.0)
 
 
-def nearly_zero(delta: QuadraticMap, f: QuadraticMap, rounding: float) -> bool:
-    """Tell whether each part of a difference is nothing but rounding of that part, or of a map."""
-    size = float(f.tensor.norm())
-    parts = [(float(delta.tensor.norm()), size)]
-    for one, other in ((delta.linear, f.linear), (delta.constant, f.constant)):
-        if one is not None:
-            parts.append((float(one.norm()), 0.0 if other is None else float(other.norm())))
-    return all(moved <= rounding * max(own, size) for moved, own in parts)
+def nearly_zero(delta: QuadraticMap, f: QuadraticMap, layer: Layer, rounding: float) -> bool:
+    """Tell whether a difference is rounding of a map, wherever its layer answers.
+
+    Constant, linear and quadratic part each count at inputs of another size, and inputs may be in
+    any units: `layer` says which sizes its branches answer to. Nothing cancels but what is rounded.
+    """
+    parts = weights_of(layer)
+    weights = torch.cat([parts[name] for name in layer.branches])
+    shifts = [parts[f"{name}_bias"] for name in layer.branches if f"{name}_bias" in parts]
+    plain = inputs_at_scales(layer.d_in, gaps=True)
+    own = plain / nonzero(weights.norm(dim=0))  # each input as if it was in units of its own
+    reached = own / nonzero((own @ weights.T).square().mean().sqrt())
+    shifted = [reached * nonzero(torch.cat(shifts).square().mean().sqrt())] if shifts else []
+    for x in (plain, reached, *shifted):
+        for few in (x[at : at + ROWS] for at in range(0, len(x), ROWS)):
+            if float(delta(few).abs().max()) > rounding * float(f(few).abs().max()):
+                return False
+    return True
 
 
 def changed_units(before: Layer, changes: dict[str, Tensor]) -> int:

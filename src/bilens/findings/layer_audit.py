@@ -84,6 +84,7 @@ def audit_layers(
     *,
     why_not: Mapping[str, str] = NONE,
     turn: Callable[[], Turn] | None = None,
+    around: str = "",
     options: AuditOptions = USUAL,
     progress: Progress = silent,
     model: LayeredModel = IN_PARTS,
@@ -91,8 +92,9 @@ def audit_layers(
 ) -> LayerAudit:
     """Return what the weights of each layer say, and what changed from layers of a baseline.
 
-    `why_not` says of layers why they are not compared, `turn` finds how the residual stream of the
-    baseline has to be turned.
+    `why_not` says of layers why they are not compared, also of those of the baseline alone, `turn`
+    finds how the residual stream of the baseline has to be turned, `around` says how what is around
+    the layers is another.
     """
     if not subjects and baseline is None:
         raise UsageError("an audit needs a model with at least one MLP, and this one has none.")
@@ -110,8 +112,12 @@ def audit_layers(
         elif base is not None:
             changes.append(compare_with(base, subject, fitted, options, turn=turn))
     progress("layers", len(subjects), len(subjects))
+    alone = why_not.keys() - {subject.name for subject in subjects}
+    changes += [LayerDifference(name, False, why_not[name]) for name in sorted(alone)]
     layers = with_norm_scores(found)
-    evidence = Evidence(layers=layers, performance=performance, changes=tuple(changes))
+    evidence = Evidence(
+        layers=layers, performance=performance, changes=tuple(changes), around=around
+    )
     return LayerAudit(
         model=model,
         layers=layers,
@@ -147,7 +153,10 @@ def compare_with(
     words, pairs_of = options.vocabulary, None
     if words is not None:
         pairs_of = partial(token_pairs, vocabulary=words, layer=subject)
-    return compare_layers(before.name, base, after, vectors=vectors, pairs_of=pairs_of, turn=turn)
+    rows = None if options.seen is None else options.seen(subject.name)
+    return compare_layers(
+        before.name, base, after, vectors=vectors, pairs_of=pairs_of, turn=turn, rows=rows
+    )
 
 
 def checked_options(null_samples: int, seed: int, threshold: float = THRESHOLD) -> AuditOptions:

@@ -162,6 +162,7 @@ class AuditOptions:
     threshold: float = THRESHOLD  # R² from which a map stands for its layer
     rows: FitRows | None = None  # what the layers see; None for N(0, I)
     vocabulary: Vocabulary | None = None  # of the language model that layers are of
+    seen: Callable[[str], Tensor | None] | None = None  # rows that layers are compared on
 
 
 @dataclass(frozen=True, eq=False)

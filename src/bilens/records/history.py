@@ -7,7 +7,8 @@ from bilens.records.common import Identity
 from bilens.records.decision import Answer
 
 Action = Literal["label", "note", "accept", "reject", "withdraw"]
-Direction = Literal["worse", "better", "unjudged"]  # the last one: it failed, and was not judged
+# `unjudged`: it failed, and was not judged; `elsewhere`: on other data, or beside another baseline
+Direction = Literal["worse", "better", "unjudged", "elsewhere"]
 
 
 class PastAudit(Record, frozen=True):

@@ -83,6 +83,13 @@ class LayerDifference(Record, frozen=True):
     # how the baseline was written anew to be compared, so that its weights say nothing: `stream`,
     # turned so that the embeddings of tokens are those of the model
     matched: tuple[str, ...] = ()
+    # on rows of data: the cosine of the outputs less their mean in the baseline, and the size of
+    # the change as a part of theirs; null where no rows are known
+    row_similarity: float | None = None
+    row_change: float | None = None
+
+
+AROUND = "around_"  # what the kinds of notes on what is around the layers begin with
 
 
 class AlignmentNote(Record, frozen=True):
@@ -91,7 +98,8 @@ class AlignmentNote(Record, frozen=True):
     # `inputs_reordered`, `outputs_reordered`, `neurons_reordered` (behind these layers),
     # `by_place`, `units` (of days: the first one), `target` (another one), `one_logit`; of one
     # model alone `inputs_alone`, `outputs_alone`, `baseline_inputs_alone` and
-    # `baseline_outputs_alone`
+    # `baseline_outputs_alone`; what is around the layers, where it is not the same or was not
+    # compared: `around_order`, `around_answers`, `around_unknown`
     kind: str
     names: tuple[str, ...]
 
@@ -189,10 +197,16 @@ class Difference(Record, frozen=True):
     """What changed from the baseline."""
 
     baseline: BaselineSource
-    layers: tuple[LayerDifference, ...]  # one entry for each layer that is read in both
+    layers: tuple[LayerDifference, ...]  # one entry for each layer that is read in one of both
     whole: WholeDifference | None = None  # of all tensors, whether they are read as layers or not
     trial: WordTrial | None = None  # null where no words were tried
     aligned: tuple[AlignmentNote, ...] = ()  # where not all are the same, in the same order
+
+    @property
+    def around(self) -> str:
+        """How what is around the layers is another; empty where it is the same."""
+        kinds = [one.kind.removeprefix(AROUND) for one in self.aligned if AROUND in one.kind]
+        return (kinds or [""])[0]
 
 
 class FitQuality(Record, frozen=True):

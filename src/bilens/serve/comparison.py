@@ -159,9 +159,8 @@ def changed_layers(alignment: Alignment) -> tuple[tuple[LayerDifference, ...], i
     found, work, left_out, scores = list[LayerDifference](), 0, 0, list[float]()
     for name, view in model.layers.items():
         before = alignment.before(name)
-        if before is None:
-            continue
-        if why_not := refused.get(name) or other_kind(before, view):
+        why_not = refused.get(name)
+        if before is None or (why_not := why_not or other_kind(before, view)):
             found.append(LayerDifference(name, False, why_not))
             continue
         sizes = view.sizes
@@ -176,6 +175,8 @@ def changed_layers(alignment: Alignment) -> tuple[tuple[LayerDifference, ...], i
         found.append(one)
         if not (view.exact or one.identical or one.refused):
             scores += [each.fit.r_squared.quadratic.overall for each in both if each]
+    alone = sorted(refused.keys() - model.layers.keys())
+    found += [LayerDifference(name, False, refused[name]) for name in alone]
     return tuple(found), left_out, min(scores, default=None)
 
 

@@ -43,6 +43,8 @@ def spark(name: str, told: str, values: Sequence[float | None]) -> Figure | str:
 
 def change_text(t: Catalogue, change: Change, kind: str) -> str:
     """Return what became of a rule: how it ended before and now, or its two numbers."""
+    if change.direction == "elsewhere":
+        return t("explorer.elsewhere", what=title_of(t, change.rule))
     if change.before == change.now:
         was, value = (number_of(t, change.rule, kind, one) for one in (change.was, change.value))
     else:

@@ -57,6 +57,8 @@ class Swept:
         self.done.add((task, row.index))
         if found.refused is not None:
             self.refused[task, row.index] = found.refused
+            if task == "compare":
+                self.changes.append(LayerDifference(row.name, False, found.refused))
             return
         for name, value in found.numbers.items():
             if (task, name) not in self.numbers:
@@ -185,7 +187,8 @@ def judged(
     """Yield how conditions ended: where layers lack what a rule judges, none has been met."""
     for one in judge_conditions("layer_audit", asked, verdict):
         needs = rules_asked_for()[one.rule].needs
-        there = len(swept.changes if needs == "baseline" else swept.readings)
+        compared = {row for task, row in swept.done - swept.refused.keys() if task == "compare"}
+        there = len(compared if needs == "baseline" else swept.readings)
         met = one.failed or there == len(swept.plan.rows)
         yield one if met else replace(one, value=None, failed=True)
 

@@ -9,6 +9,7 @@ from msgspec import structs
 
 from bilens.findings.rules.progress import better_side, changes
 from bilens.findings.rules.registry import REGISTRY
+from bilens.records.common import Identity
 from bilens.records.history import Measured
 from explorer_documents import past
 
@@ -67,9 +68,34 @@ def test_a_condition_that_is_not_asked_any_more_is_not_met_by_silence() -> None:
 def test_numbers_on_other_data_are_not_compared() -> None:
     before, now = ("info", 0.9, False), ("info", 0.8, False)
     assert direction("accuracy", before, now) == "worse"
-    assert direction("accuracy", before, now, data="other") == ""
+    assert direction("accuracy", before, now, data="other") == "elsewhere"
+    worse = ("warn", 0.2, False)
+    assert direction("accuracy", before, worse, data="other") == "elsewhere"
+    assert direction("accuracy", worse, before, data="other") == "elsewhere"
     assert direction("coverage", before, now, data="other") == "worse"
     assert direction("similarity", before, now) == ""  # of another baseline, who knows
+
+
+@pytest.mark.parametrize(
+    ("rule", "part", "expected"),
+    [
+        ("accuracy", "data", "elsewhere"),
+        ("accuracy", "baseline", "worse"),
+        ("similarity", "baseline", "elsewhere"),
+        ("similarity", "options", "worse"),
+        ("coverage", "data", "worse"),
+    ],
+)
+def test_what_is_measured_on_is_known_by_the_identity(rule: str, part: str, expected: str) -> None:
+    # data from memory have no SHA-256 of a file; labels are a part of them
+    same = Identity("ab", data="data", baseline="base")
+    ended = {rule: Measured(1, rule, "info", 0.9, asked=False)}
+    now = {rule: Measured(2, rule, "warn", 0.2, asked=False)}
+    audits = [structs.replace(past(n), identity=same) for n in (1, 2)]
+    other = structs.replace(audits[1], identity=structs.replace(same, **{part: "other"}))
+    (found,) = changes(audits[0], ended, other, now)
+    assert found.direction == expected
+    assert (found.value is None) == (expected == "elsewhere")
 
 
 def test_what_got_worse_comes_first() -> None:

@@ -246,7 +246,8 @@ def audit(
     asked = report.to_dict()["conditions"] or []
     unjudged = [item["condition"] for item in asked if item["value"] is None]
     if unjudged:
-        output.say(f"Nothing to judge in this model, so counted as failed: {', '.join(unjudged)}")
+        why = "Nothing to judge in this model, or not in all of it, so counted as failed"
+        output.say(f"{why}: {', '.join(unjudged)}")
     if options.remembered(report, output.say):
         raise typer.Exit(FAILED)
 

@@ -1,6 +1,6 @@
 """Rules on layers: whether they can be read, their fit, weights and maps, and what changed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -9,6 +9,7 @@ from bilens.findings.rules import models
 from bilens.findings.rules.rule import (
     ASSUMED,
     HEAVY,
+    OPEN,
     Evidence,
     Kind,
     Rule,
@@ -198,15 +199,41 @@ def unstable_directions(evidence: Evidence) -> Iterator[Values]:
 # What changed from a baseline: how much, and whether it went into few directions.
 
 
-@rule(counted, documents=ALL, group="use", beyond="info", needs="baseline")
+def end_of_key(values: Values) -> str:
+    """Return the end of the key of a sentence on numbers of some layers, or on assumed inputs."""
+    return "_open" if OPEN in values else "_assumed" if ASSUMED in values else ""
+
+
+@rule(
+    counted,
+    documents=ALL,
+    group="use",
+    beyond="info",
+    needs="baseline",
+    variant=lambda values: f"_{values[OPEN]}" if OPEN in values else "",
+)
 def changed_layers(evidence: Evidence) -> Iterator[Values]:
     if layers := evidence.changes:
-        yield total({layer.name: not layer.identical for layer in layers}, len(layers))
+        found = total({layer.name: not layer.identical for layer in layers}, len(layers))
+        yield {**found, OPEN: evidence.around, "outcome": "warn"} if evidence.around else found
 
 
-def assumption(evidence: Evidence, layer: LayerDifference) -> dict[str, Value]:
-    """Return whether a comparison of two maps rests on an input that nobody gave."""
-    return {ASSUMED: layer.name in evidence.assumed and not layer.identical}
+def compared(
+    evidence: Evidence, layers: Sequence[LayerDifference], names: tuple[str, ...]
+) -> Iterator[Values]:
+    """Yield numbers of what two maps of a layer differ by, and whether they rest on assumed inputs.
+
+    Where a layer has none, or what is around them is another, they are not of the whole model.
+    """
+    numbers = {one.name: [getattr(one, name) for name in names] for one in layers}
+    known = {name: [x for x in each if x is not None] for name, each in numbers.items()}
+    lacking = any(not known[one.name] and not one.same_function for one in layers)
+    open_for = evidence.around or ("layers" if lacking else "")
+    for layer in layers:
+        for value in known[layer.name]:
+            assumed = layer.row_change is None and not (layer.identical or layer.same_function)
+            case: dict[str, Value] = {ASSUMED: assumed, "value": value, "layers": layer.name}
+            yield {**case, OPEN: open_for, "outcome": "info"} if open_for else case
 
 
 @rule(
@@ -215,12 +242,11 @@ def assumption(evidence: Evidence, layer: LayerDifference) -> dict[str, Value]:
     threshold=0.99,
     bad="<",
     beyond="info",
+    variant=end_of_key,
 )
 def similarity(evidence: Evidence) -> Iterator[Values]:
-    for layer in sorted(evidence.changes, key=lambda layer: layer.name):
-        for cosine in (layer.frobenius, layer.gaussian):
-            if cosine is not None:
-                yield {**assumption(evidence, layer), "value": cosine, "layers": layer.name}
+    layers = sorted(evidence.changes, key=lambda layer: layer.name)
+    yield from compared(evidence, layers, ("frobenius", "gaussian", "row_similarity"))
 
 
 @rule(
@@ -229,11 +255,11 @@ def similarity(evidence: Evidence) -> Iterator[Values]:
     threshold=0.1,  # ‖Δ‖ / ‖B‖
     bad=">",
     beyond="info",
+    variant=end_of_key,
 )
 def change(evidence: Evidence) -> Iterator[Values]:
-    for layer in sorted(evidence.changes, key=lambda layer: layer.name, reverse=True):
-        if layer.change is not None:
-            yield {**assumption(evidence, layer), "value": layer.change, "layers": layer.name}
+    layers = sorted(evidence.changes, key=lambda layer: layer.name, reverse=True)
+    yield from compared(evidence, layers, ("change", "row_change"))
 
 
 @rule(
@@ -250,7 +276,7 @@ def concentrated_change(evidence: Evidence) -> Iterator[Values]:
         for name, mode in (("outputs", layer.outputs), ("inputs", layer.inputs)):
             if mode is not None and mode.effective_rank_null is not None:
                 yield {
-                    **assumption(evidence, layer),
+                    ASSUMED: layer.name in evidence.assumed,
                     "value": mode.effective_rank / mode.effective_rank_null,
                     "mode": name,
                     "rank": mode.effective_rank,

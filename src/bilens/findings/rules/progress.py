@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 from bilens.findings.rules.registry import find_rule
 from bilens.findings.rules.rule import Rule
@@ -11,7 +11,7 @@ from bilens.records.history import Change, Direction, Measured, PastAudit
 SEVERITY: Final = {"pass": 0, "info": 0, "warn": 1, "fail": 2}
 SAME: Final = 1e-3  # of a number: less is no change
 MORE_IS_BETTER: Final = {"accuracy": 1, "r_squared": 1, "calibration": -1}  # no threshold says it
-ORDER: Final[tuple[Direction, ...]] = ("worse", "unjudged", "better")
+ORDER: Final[tuple[Direction, ...]] = ("worse", "unjudged", "elsewhere", "better")
 Judged = Mapping[str, Measured]  # what an audit measured, by rule
 
 
@@ -21,8 +21,8 @@ def changes(
     """Return what changed from one audit to the next: first what got worse.
 
     A rule got worse or better where its outcome did, or where that is the same and its number is
-    known to be better on one side. Numbers on other data, or against a baseline, say nothing.
-    A rule that failed and is not judged any more is neither.
+    known to be better on one side. On other data, or beside another baseline, it did neither:
+    "elsewhere" says so, without numbers. A rule that failed and is not judged any more is neither.
     """
     found = []
     for name in sorted({*judged, *judged_now, *before.failed, *now.failed}):
@@ -34,14 +34,24 @@ def changes(
             direction: Direction | None = "unjudged" if SEVERITY.get(old, 0) else None
         elif SEVERITY[new] != SEVERITY.get(old, 0):
             direction = "worse" if SEVERITY[new] > SEVERITY.get(old, 0) else "better"
-        elif rule is None or (rule.needs == "data" and now.data_sha256 != before.data_sha256):
-            direction = None
         else:
-            direction = by_number(rule, was, here)
+            direction = None if rule is None else by_number(rule, was, here)
+        needs = None if rule is None else rule.needs
+        if direction in ("better", "worse") and needs and old:
+            there, here_too = measured_on(before, needs), measured_on(now, needs)
+            direction = direction if there == here_too else "elsewhere"
         if direction is not None:
-            numbers = (None if one is None else one.value for one in (was, here))
+            known = direction != "elsewhere"
+            numbers = (one.value if one is not None and known else None for one in (was, here))
             found.append(Change(name, direction, old, new, *numbers))
     return tuple(sorted(found, key=lambda one: ORDER.index(one.direction)))
+
+
+def measured_on(audit: PastAudit, needs: Literal["data", "baseline"]) -> str:
+    """Return the SHA-256 of the data, or the key of the baseline, of an audit; empty for none."""
+    if audit.identity is not None:
+        return audit.identity.data if needs == "data" else audit.identity.baseline
+    return audit.data_sha256 if needs == "data" else ""
 
 
 def outcome(audit: PastAudit, rule: str, judged: Measured | None) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 
 from bilens.base.errors import UsageError
 from bilens.findings.rules import layers, models, tables
-from bilens.findings.rules.rule import EXTREME, Evidence, Format, Kind, Rule, formats
+from bilens.findings.rules.rule import EXTREME, OPEN, Evidence, Format, Kind, Rule, formats
 from bilens.records.common import Finding, JudgedCondition, Value
 
 # In the order of a verdict: that in which they are written.
@@ -158,7 +158,7 @@ def judge_conditions(
 def judged(kind: str, condition: Condition, finding: Finding | None) -> JudgedCondition:
     rule = find_rule(condition.rule, kind) or rules_asked_for()[condition.rule]
     value = None if finding is None else finding.values.get(rule.number or "")
-    if finding is None or not isinstance(value, int | float):
+    if finding is None or OPEN in finding.values or not isinstance(value, int | float):
         return JudgedCondition(str(condition), condition.rule, None, True)
     if condition.operator is not None and condition.limit is not None:
         value = float(finding.values.get(EXTREME, value))

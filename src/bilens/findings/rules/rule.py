@@ -22,6 +22,8 @@ EXTREME = "extreme"  # the worst number of all cases, where the worst outcome is
 # Of a case that rests on an input that nobody gave: how it would have ended. It neither passes
 # nor asks for caution.
 ASSUMED = "assumed"
+# Why a number is not of all that it should be of: it does not pass, nor does a condition on it.
+OPEN = "open"
 HEAVY = 0.1  # of the variance, in one row: beyond it the rows do not speak for others
 GUESS, USUAL = 1, 6  # rank of a rule whose caution means: do not use; of most rules
 # How a number is shown, and so of which type it is: `count` and `whole` as a whole number, the
@@ -62,6 +64,7 @@ class Evidence:
     output_names: tuple[str, ...] = ()
     layers: tuple[LayerReading, ...] = ()
     changes: tuple[LayerDifference, ...] = ()
+    around: str = ""  # how what is around the layers is not that of the baseline
     whole_change: WholeDifference | None = None
     trial: WordTrial | None = None
     column_change: ColumnChanges | None = None
@@ -131,7 +134,7 @@ class Rule:
         worst = min if self.bad == "<" else max
         case = told[0] if self.bad is None else worst(told, key=itemgetter(self.number))
         values = {
-            name: case[name] for name in (*self.values, ASSUMED) if case.get(name) is not None
+            name: case[name] for name in (*self.values, ASSUMED, OPEN) if case.get(name) is not None
         }
         if self.bad is not None and len(told) < len(cases):
             values[EXTREME] = worst(cases, key=itemgetter(self.number))[str(self.number)]

@@ -1,0 +1,103 @@
+"""What is around the layers of two models: whether both put them together to the same function.
+
+Equal layers are no equal models: one may run them in another order, twice, or turn a sign behind
+them. Where nothing shows that the two are alike there, nobody may say so.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from bilens.api.alignment import Alignment
+from bilens.io.loaded_model import LoadedModel
+from bilens.nn.agreement import ROWS, agreement, inputs_at_scales
+from bilens.nn.mlp_search.compare_run import as_given
+from bilens.nn.real_run import first_tokens, in_evaluation, only_tensor
+from bilens.records.layer_audit import WholeDifference
+
+# `order`: other layers, or in another order; `answers`: both run, and what is around the layers
+# answers otherwise; `unknown`: it was not compared
+Around = Literal["", "order", "answers", "unknown"]
+CONFIG = "config.json"
+BESIDE_THE_FUNCTION = {  # keys of a configuration
+    *("_name_or_path", "transformers_version", "torch_dtype", "dtype", "quantization_config"),
+    *("num_hidden_layers", "n_layer", "num_layers"),  # layers of one alone are told by name
+}
+
+
+def compare_wiring(alignment: Alignment, whole: WholeDifference, data: Tensor | None) -> Around:
+    """Return what is not the same around the layers of two models; empty where all of it is.
+
+    Networks are nothing but their layers; files of one family with one configuration are put
+    together alike; of modules in memory both run, the model also with the weights of its baseline.
+    """
+    model, baseline = alignment.model, alignment.baseline
+    if not (model.layers and baseline.layers):
+        return ""  # no layer is compared
+    if model.network and baseline.network:
+        mine = [*alignment.layer_names.values()]
+        return "" if mine == [name for name in baseline.layers if name in mine] else "order"
+    if are_of_one_configuration(model, baseline, whole):
+        return ""
+    return compare_answers_of_modules(model, baseline, data)
+
+
+def are_of_one_configuration(
+    model: LoadedModel, baseline: LoadedModel, whole: WholeDifference
+) -> bool:
+    """Tell whether files of one family are configured alike, and bring no code of their own."""
+    kinds = {one.provenance.get("format", "") for one in (model, baseline)}
+    files = {one.name: one for one in whole.files or ()}
+    if len(kinds) > 1 or CONFIG not in files or any(name.endswith(".py") for name in files):
+        return False
+    config = files[CONFIG]
+    keys = {*config.keys} if config.state == "changed" else set()
+    return config.state == "same" or (bool(keys) and keys <= BESIDE_THE_FUNCTION)
+
+
+def compare_answers_of_modules(
+    model: LoadedModel, baseline: LoadedModel, data: Tensor | None
+) -> Around:
+    """Run both on the data and at several scales; the model with the weights of the other, too."""
+    mine, theirs = (one.original or one.module for one in (model, baseline))
+    if mine is None or theirs is None:
+        return "unknown"
+    x, own, other = inputs_of(mine, model, data), mine.state_dict(), theirs.state_dict()
+    made, expected = answer_of(mine, x, own), answer_of(theirs, x, other)
+    if made is None or expected is None:
+        return "unknown"
+    if not are_equal(expected, made) and own.keys() == other.keys():
+        made = answer_of(mine, x, other)
+    return "" if made is not None and are_equal(expected, made) else "answers"
+
+
+def inputs_of(module: nn.Module, model: LoadedModel, data: Tensor | None) -> Tensor:
+    """Return tokens of a language model; else the rows of data, and inputs at several scales."""
+    tokens = getattr(getattr(module, "config", None), "vocab_size", None)
+    if isinstance(tokens, int):
+        context = getattr(module.config, "n_ctx", ROWS)
+        return first_tokens(tokens, context if isinstance(context, int) else ROWS)
+    width = next(iter(model.layers.values())).sizes.d_in
+    x = inputs_at_scales(width)
+    return x if data is None or data.shape[1:] != (width,) else torch.cat([x, data.double()])
+
+
+def answer_of(module: nn.Module, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor | None:
+    """Return what a module answers with its own weights or others; None where it does not run."""
+    try:
+        with in_evaluation(module):
+            return only_tensor(functional_call(module, {**weights}, (as_given(module, x),)))
+    except Exception:  # somebody else's code, or weights of other shapes
+        return None
+
+
+def are_equal(expected: Tensor, found: Tensor) -> bool:
+    """Tell whether answers are equal but for rounding, a few at a time: large ones hide none."""
+    if expected.shape != found.shape:
+        return False
+    blocks = (slice(start, start + ROWS) for start in range(0, len(expected), ROWS))
+    pairs = ((expected[few], found[few].to(expected.device)) for few in blocks)
+    return all(torch.equal(*pair) or agreement("output", "", *pair).passed for pair in pairs)
