@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import date
 from functools import cached_property
 
 import torch
@@ -21,49 +19,17 @@ from bilens.api.neuron_orders import (
     orders_of_neurons,
 )
 from bilens.api.provenance import reading_of
-from bilens.data.table_columns import label_key, spelling_key
+from bilens.data.table_columns import label_key, spelling_key, unit_conversion
 from bilens.findings.residual_stream import Turn, turn_of_stream
 from bilens.io.loaded_model import LoadedModel, is_of_numbers
 from bilens.nn import BilinearClassifier
 from bilens.nn.layer_view import LayerView
 from bilens.records.layer_audit import AlignmentNote
 
-SCALES = (  # units of one quantity, by their size
-    {"mg": 1e-3, "g": 1.0, "kg": 1e3, "t": 1e6},
-    {"mm": 1e-3, "cm": 1e-2, "m": 1.0, "km": 1e3},
-    {"ml": 1e-3, "l": 1.0},
-    {"h": 1.0, "時間": 1.0, "min": 1 / 60, "分": 1 / 60, "秒": 1 / 3600},
-    {"‰": 1e-3, "%": 1e-2},
-    {"円": 1.0, "千円": 1e3, "万円": 1e4, "百万円": 1e6, "億円": 1e8},
-)
-SHARES = ("%", "‰")  # a number without its mark is another number
 NOT_PAIRED = (
     "hidden neurons have no names, and neither in their places nor in another order do those of "
     "the two models answer alike: they were not paired"
 )
-
-
-def unit_factor(unit: str, other: str) -> float | None:
-    """Return the factor from numbers of one unit to another; None where there is none.
-
-    Case tells nothing ("KG") but in units of one letter and behind a prefix of two meanings ("Mg").
-    """
-    one, two = (
-        name.lower() if len(name) > 1 and name[0] not in "MmPpYyZz" else name
-        for name in (unit, other)
-    )
-    if one == two or ("" in (one, two) and not {one, two} & {*SHARES}):
-        return 1.0
-    known = [scale for scale in SCALES if {one, two} <= scale.keys()]
-    return known[0][one] / known[0][two] if known else None
-
-
-def conversion(unit: str, other: str) -> tuple[float, float] | None:
-    """Return factor and shift from numbers of a unit to another; a unit of days is their first."""
-    with suppress(ValueError):
-        return 1.0, float((date.fromisoformat(unit) - date.fromisoformat(other)).days)
-    factor = unit_factor(unit, other)
-    return None if factor is None else (factor, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +98,7 @@ def axis_of(
         if place is None:
             continue
         unit, before = units[0].get(mine[at], ""), units[1].get(theirs[place], "")
-        found = conversion(unit, before)
+        found = unit_conversion(unit, before)
         if found is not None:
             shared[at, free.pop(key)] = found
         if found not in (None, (1.0, 0.0)):

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from functools import lru_cache
 
 from msgspec import structs
@@ -32,6 +32,14 @@ MOST_LEVELS = 20  # texts of a column that become an indicator each; rare ones o
 DISTINCT = 0.5  # share of different texts from which a column names rows and is left out
 MISSING = "(missing)"
 MARKS = ("%", "‰")  # a number without its mark is another number
+UNIT_SCALES = (  # units of one quantity, by their size
+    {"mg": 1e-3, "g": 1.0, "kg": 1e3, "t": 1e6},
+    {"mm": 1e-3, "cm": 1e-2, "m": 1.0, "km": 1e3},
+    {"ml": 1e-3, "l": 1.0},
+    {"h": 1.0, "時間": 1.0, "min": 1 / 60, "分": 1 / 60, "秒": 1 / 3600},
+    {"‰": 1e-3, "%": 1e-2},
+    {"円": 1.0, "千円": 1e3, "万円": 1e4, "百万円": 1e6, "億円": 1e8},
+)
 Parts = dict[str, list[float]]  # input → its number in each row; NaN for what is not known
 
 
@@ -283,3 +291,26 @@ def encoded(cells: Cells, column: TableColumn, votes: Counter[str]) -> Parts:
     parts_by_name = {name: [float(row[at]) for row in rows] for at, name in enumerate(names)}
     parts_by_name[own] = [*map(float, gone)]
     return {name: parts_by_name[name] for name in column.inputs}
+
+
+def unit_factor(unit: str, other: str) -> float | None:
+    """Return the factor from numbers of one unit to another; None where there is none.
+
+    Case tells nothing ("KG") but in units of one letter and behind a prefix of two meanings ("Mg").
+    """
+    one, two = (
+        name.lower() if len(name) > 1 and name[0] not in "MmPpYyZz" else name
+        for name in (unit, other)
+    )
+    if one == two or ("" in (one, two) and not {one, two} & {*MARKS}):
+        return 1.0
+    known = [scale for scale in UNIT_SCALES if {one, two} <= scale.keys()]
+    return known[0][one] / known[0][two] if known else None
+
+
+def unit_conversion(unit: str, other: str) -> tuple[float, float] | None:
+    """Return factor and shift from numbers of a unit to another; a unit of days is their first."""
+    with suppress(ValueError):
+        return 1.0, float((date.fromisoformat(unit) - date.fromisoformat(other)).days)
+    factor = unit_factor(unit, other)
+    return None if factor is None else (factor, 0.0)

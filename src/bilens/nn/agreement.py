@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.approximation.layer_weights import Layer, each_part, in_dtype, in_float64
-from bilens.base.errors import BilensError, NumericalError
+from bilens.base.errors import BilensError, NonFiniteError, NumericalError
 
 ROWS = 16
 SCALES = (0.1, 1.0, 5.0, 20.0)  # of inputs, where nobody says what they are like
@@ -199,7 +199,7 @@ def worst_of(
             row = count - len(made) + int(kept.nonzero()[one.row])
             found.append(replace(one, row=row))
     if not found:
-        raise NumericalError(none)
+        raise NonFiniteError(none)
     worst = max(found, key=lambda one: (not one.passed, one.relative_error / one.tolerance))
     return replace(worst, rows=count)
 
