@@ -75,7 +75,7 @@ def run_tests(copy: Path, tests: list[Path]) -> str:
         raise RuntimeError(f"the tests did not run: {done.stdout[-2000:]}")
     lines = done.stdout.splitlines()
     failed = (line.split(" ")[1] for line in lines if line.startswith(("FAILED ", "ERROR ")))
-    return next(failed) if done.returncode else ""
+    return next(failed, names[0]) if done.returncode else ""
 
 
 def copy_into(copy: Path) -> None:
