@@ -23,11 +23,10 @@ from bilens.io.loaded_model import LoadedModel
 from bilens.nn.transformer import BilinearTransformer
 from bilens.train.corpus import CorpusOptions
 from bilens.train.loop import Line
-from bilens.train.recipe import Device, Recipe, find_device
+from bilens.train.recipe import Device, find_device
+from bilens.train.recipes import ImageRecipe, Recipe, SAERecipe, default_recipe
 from bilens.train.run_folder import TrainingResult
-from bilens.train.tasks.image import EpochMetrics, ImageRecipe, train_in_folder
-from bilens.train.tasks.language import default_recipe
-from bilens.train.tasks.sae import SAERecipe
+from bilens.train.tasks.image import EpochMetrics, train_in_folder
 from bilens.train.tasks.sae_of_tensor import ACTIVATIONS
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)

@@ -40,7 +40,8 @@ from bilens.io.tensors import read_safetensors
 from bilens.nn.mlp import BilinearMLP
 from bilens.train.layer_inputs import Walk, check_enough
 from bilens.train.randomness import ORDER, stream
-from bilens.train.recipe import Precision, Recipe, autocast, check_fields, device_of
+from bilens.train.recipe import Precision, Recipe, autocast, device_of
+from bilens.train.recipes import check_fields
 
 Optimizer = Literal["adamw", "muon"]
 Stage = Literal["fit", "training", "distillation"]
