@@ -10,7 +10,7 @@ from copy import copy
 from dataclasses import MISSING, fields, is_dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 from typer.models import OptionInfo
@@ -87,7 +87,23 @@ def said_of(recipe: type, given: dict[str, Any]) -> dict[str, Any]:
     """Take what was said of the fields of a recipe, as it has them, out of all that was given."""
     found = {each.name: given.pop(each.name, None) for each in fields(recipe)}
     found = {n: tuple(x) if isinstance(x, list) else x for n, x in found.items() if x is not None}
+    for name in {"layers", "keep"} & found.keys():
+        found[name] = numbers(name, found[name])
     return {name: None if value == "none" else value for name, value in found.items()}
+
+
+def numbers(name: str, text: str) -> tuple[int, ...]:
+    """Return the numbers of a text such as 0-9,12."""
+    found: list[int] = []
+    for part in text.split(","):
+        ends = [end.strip() for end in part.split("-")]
+        if not all(end.isdecimal() for end in ends) or len(ends) > 2:
+            raise UsageError(f"--{name} {text}: expected numbers of blocks, for example 0-9,12.")
+        first, last = int(ends[0]), int(ends[-1])
+        if last < first:
+            raise UsageError(f"--{name} {text}: {part} goes backwards; write {last}-{first}.")
+        found += range(first, last + 1)
+    return tuple(found)
 
 
 def options_of(record: type, *others: Any) -> list[inspect.Parameter]:
@@ -123,8 +139,8 @@ def options_of(record: type, *others: Any) -> list[inspect.Parameter]:
 
 def as_on_command_line(hint: Any, default: Any) -> tuple[Any, Any]:
     """Return the type and the default by which typer reads a field."""
-    if hint == tuple[str, ...]:
-        return list[str] | None, None
+    if get_origin(hint) is tuple and default == ():
+        return (str if get_args(hint)[0] is int else list[str]) | None, None  # 0-9,12
     if hint == Gate | None:
         return Literal["none", "relu", "gelu", "silu"], default or "none"
     if hint == TokenizerKind | None:  # of text; numbers are tokens that Python passes
@@ -138,14 +154,13 @@ def parameter(name: str, annotation: Any, default: Any = REQUIRED) -> inspect.Pa
     )
 
 
-def said(record: Any) -> list[str]:
-    """Return the options of a record that were given: all that stand on the command line."""
+def said(record: Any, changes: dict[str, Any] | None = None) -> list[str]:
+    """Return the options of a record, or of a recipe with what is said of it, that were given."""
     found = []
     for each in fields(record):
-        value = getattr(record, each.name)
-        if each.default not in (MISSING, value) or (
-            each.default is not MISSING and is_written(each.name, value)
-        ):
+        value = getattr(record, each.name) if changes is None else changes.get(each.name)
+        other = changes is None and each.default not in (MISSING, value)
+        if other or (each.default is not MISSING and is_written(each.name, value)):
             spellings, _ = each.metadata.get("option", ((), {}))
             found.append(next(iter(spellings), f"--{each.name.replace('_', '-')}"))
     return found

@@ -283,3 +283,58 @@ class TableRecipe(Recipe):
             raise UsageError(
                 f"validation_fraction must lie between 0 and 1, got {self.validation_fraction!r}."
             )
+
+
+Optimizer = Literal["adamw", "muon"]
+Stage = Literal["fit", "training", "distillation"]
+
+
+@dataclass(frozen=True)
+class ConversionRecipe(Recipe):
+    """How a language model is converted. The defaults suit SmolLM2-135M."""
+
+    PANEL: ClassVar = f"{TRAINING_PANEL} (--to bilinear)"
+
+    n_ctx: int = option(128, "Tokens of a text.", "--context-length", min=2)
+    tokens: int = option(200_000, "Budget of all stages, in tokens or rows of --data.", min=1)
+    minutes: float = option(0.0, "Budget of the distillation, in place of tokens.")
+    layer_tokens: int = option(16_384, "Tokens or rows that each layer is fitted to.", min=1)
+    layer_steps: int = option(80, "Steps of training for each layer, of Adam.", min=0)
+    batch_size: int = 4  # texts of a step of distillation
+    passes: int = option(
+        1, "Passes of the distillation through its text, which --tokens counts once.", min=1
+    )
+    learning_rate: float = option(2e-4, "Of the distillation, at its top.")
+    optimizer: Optimizer = option("adamw", "Of the distillation.")
+    precision: Precision = "auto"  # of products in training; weights and updates are float32
+    hidden_multiplier: int = option(1, "Products for each neuron.", min=1)
+    linear_skip: bool = option(False, "A linear path past the products.")
+    layers: tuple[int, ...] = option((), "Blocks to convert, as 0-9,12; left out: all.")
+    keep: tuple[int, ...] = option((), "Blocks to leave as they are, as 28,29.")
+    keep_worst: int = option(
+        0, "As many blocks more, those that cost most where they alone are swapped in.", min=0
+    )
+    parallel: int = option(
+        0, "Blocks fitted together, in threads, to what the teacher sees; 0: in turn.", min=0
+    )
+    texts_at_once: int = option(
+        0, "Texts of a step that run together; 0 for all. Fewer take less memory.", min=0
+    )
+    recompute: bool = option(False, "Gradient checkpointing: less memory, a third more time.")
+    unfreeze: bool = option(False, "Let all weights learn in the last quarter of the steps.")
+    skip: tuple[Stage, ...] = option(
+        (), "A stage to leave out: fit, training or distillation; may be repeated."
+    )
+    measured_tokens: int = option(16_384, "Held-out tokens a domain, or rows.", min=1)
+    seed: int = option(0, "Which text is learnt from, and in which order.", min=0)
+
+    def __post_init__(self) -> None:
+        zeros = ("layer_steps", "keep_worst", "seed", "parallel", "texts_at_once")
+        check_fields(self, least=dict.fromkeys(zeros, 0), positive=("learning_rate",))
+        for stage in self.skip:
+            if stage not in get_args(Stage):
+                known = ", ".join(get_args(Stage))
+                raise UsageError(f"skip={stage!r} is not known: use one of {known}.")
+
+
+ROWS_RECIPE = ConversionRecipe(n_ctx=1, tokens=400_000, layer_steps=300, batch_size=128)
