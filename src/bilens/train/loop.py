@@ -62,6 +62,7 @@ class Task(ABC, Generic[Model, LineT]):
     """What is trained: the loop and the run folder ask it for everything that is particular."""
 
     epochs: int
+    steps: int  # of an epoch
     about: Mapping[str, Any]  # "recipe" and "data", a fingerprint: only the same run is resumed
     data_noun = "data"  # for messages: "images"
     epoch_noun = "epoch"
@@ -72,9 +73,9 @@ class Task(ABC, Generic[Model, LineT]):
     def start(self) -> TrainingRun[Model]:
         """Return the run at its beginning; the same one whenever it is called."""
 
-    @abstractmethod
-    def num_steps(self, epoch: int) -> int:
+    def num_steps(self, epoch: int) -> int:  # noqa: ARG002 - all the same, where there are `steps`
         """Return how many steps an epoch has."""
+        return self.steps
 
     @abstractmethod
     def learning_rate(self, epoch: int, step: int) -> float:

@@ -49,11 +49,8 @@ def train_image(
     Example: bilens train image --dataset mnist --data-dir data --epochs 100 --noise 0.5
     --weight-decay 1.0 --seed 42 --out runs/mnist
     """
-    from bilens.api.provenance import this_command, versions
+    from bilens.api.training import train_image as train
     from bilens.data.images import load_images
-    from bilens.findings.watching import watch_of
-    from bilens.train.recipe import find_device
-    from bilens.train.tasks.image import train_in_folder
 
     recipe = ImageRecipe(**changes)
     data = load_images(
@@ -61,19 +58,9 @@ def train_image(
     )
     output.say(f"Images: {data.source}")
     with output.progress() as progress:
-        result = train_in_folder(
-            out,
-            data,
-            recipe,
-            find_device(running.device),
-            watch=watch_of(data, recipe) if watching.watch or watching.stop else None,
-            stop=watching.stop,
-            resume=running.resume,
-            overwrite=running.overwrite,
-            provenance={"command": this_command(), **versions()},
-            on_epoch=training_progress(progress, recipe.epochs),
-            say=output.say,
-        )
+        show = training_progress(progress, recipe.epochs)
+        how = {**vars(watching), **vars(running), **changes}
+        result = train(data, None, out, on_epoch=show, say=output.say, **how)
     last = result.history[-1]
     seconds = sum(metrics.seconds for metrics in result.history)
     more = "" if images.data_dir is None else f" --data-dir {images.data_dir}"

@@ -106,9 +106,6 @@ class ImageTask(Task[BilinearClassifier, EpochMetrics]):
             run.extra |= {f"mean.{name}": x.clone() for name, x in model.state_dict().items()}
         return run
 
-    def num_steps(self, epoch: int) -> int:  # noqa: ARG002 - all the same
-        return self.steps
-
     def learning_rate(self, epoch: int, step: int) -> float:  # noqa: ARG002 - once an epoch
         return learning_rate(self.recipe.learning_rate, "cosine", 0.0, epoch, self.epochs)
 

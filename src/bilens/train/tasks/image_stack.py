@@ -164,9 +164,6 @@ class StackTask(Task[nn.ModuleList, StackMetrics]):
         sums = torch.zeros(len(self.recipes) + 1, dtype=torch.float64, device=self.device)
         return Run(model, optimizer, sums)
 
-    def num_steps(self, epoch: int) -> int:
-        return self.alone.num_steps(epoch)
-
     def learning_rate(self, epoch: int, step: int) -> float:
         return self.alone.learning_rate(epoch, step)
 

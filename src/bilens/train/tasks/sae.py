@@ -135,9 +135,6 @@ class SAESteps(Task[nn.ModuleList, SAELine]):
         sums = torch.zeros(len(saes), 4, dtype=torch.float64)
         return Run(saes, optimizer, sums, extra=extra, group=group, losses=taken, blank=blank)
 
-    def num_steps(self, epoch: int) -> int:  # noqa: ARG002 - all the same
-        return self.steps
-
     def learning_rate(self, epoch: int, step: int) -> float:
         r, done, total = self.recipe, epoch * self.steps + step, self.epochs * self.steps
         return learning_rate(r.learning_rate, r.schedule, r.warmup, done, total)
