@@ -35,11 +35,11 @@ from torch import nn
 from torch.nn import functional
 
 import bilens as bl
-from bilens.api.network_conversion import RECIPE
 from bilens.api.provenance import describe_run
 from bilens.data.images import ImageDataset, load_images
 from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
+from bilens.train.recipes import ROWS_RECIPE as RECIPE
 from sklearn import datasets
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"

@@ -32,10 +32,9 @@ from bilens.data.text import load_text
 from bilens.data.tokenizer import train_tokenizer
 from bilens.records.base import to_json
 from bilens.train.corpus import Batches, CorpusTokens, tokens_of, windows
+from bilens.train.recipes import LanguageRecipe, default_recipe
 from bilens.train.tasks.language import (
     EVALUATION_TOKENS,
-    LanguageRecipe,
-    default_recipe,
     held_out_loss,
     start_run,
     train_step,

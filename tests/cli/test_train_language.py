@@ -17,7 +17,7 @@ from bilens.io.load import load
 from bilens.io.model_folder import save
 from bilens.nn import BilinearMLP, TopKSAE
 from bilens.train.corpus import open_model_bundle
-from bilens.train.tasks.language import GRAMMAR_RECIPE
+from bilens.train.recipes import GRAMMAR_RECIPE
 from bilens.train.tasks.sae import SAERecipe
 from commands import FILE, NUMERICAL, USAGE, Shell, assert_one_line
 

@@ -21,6 +21,7 @@ from bilens.api.converted import (
 from bilens.base import silent
 from bilens.base.errors import InterruptedRunError, UsageError
 from bilens.base.files import read_json, write_file
+from bilens.base.option_rules import Device
 from bilens.findings.conversion import error_of
 from bilens.io.converted_folder import open_model
 from bilens.io.host import tokenizer_at
@@ -31,7 +32,6 @@ from bilens.train.distillation import distil, seconds_of_a_step, swap_in_losses,
 from bilens.train.layer_fit import ConversionRecipe, convert_layers
 from bilens.train.layer_inputs import Mixture, Passes, check_enough
 from bilens.train.processes import together
-from bilens.train.recipe import Device
 from bilens.train.run_folder import (
     CONVERSION_NAME,
     RUN_NAME,

@@ -25,12 +25,12 @@ from bilens.records import conversion as records
 from bilens.records.base import read_document, to_json
 from bilens.records.common import Source, TextOrigin
 from bilens.records.layer_audit import LayeredModel
+from bilens.train.device import device_of
 from bilens.train.distillation import has_experts, text_losses, token_table
 from bilens.train.layer_fit import ConversionRecipe
 from bilens.train.layer_inputs import Mixture, Rows
 from bilens.train.loop import CHECKPOINTS
 from bilens.train.processes import ALONE, Processes
-from bilens.train.recipe import device_of
 from bilens.train.run_folder import CONVERSION_NAME
 
 KNOWN_TEXTS = 4  # of a domain, that tell whether the teacher knows it

@@ -27,6 +27,7 @@ from bilens.api.subject import check_on_rows, open_subject
 from bilens.base import silent
 from bilens.base.errors import DataError, UsageError
 from bilens.base.files import check_path, read_json
+from bilens.base.option_rules import Device
 from bilens.data.images import ImageDataset
 from bilens.data.labelled_data import as_array, labelled
 from bilens.data.model_interface import LabelledData, ModelInterface
@@ -41,18 +42,15 @@ from bilens.nn.mlp import BilinearMLP, PlainLayer
 from bilens.nn.module_layers import plain_weights
 from bilens.records.common import DataOrigin
 from bilens.train.distillation import token_table
-from bilens.train.layer_fit import ROWS, ConversionRecipe
+from bilens.train.layer_fit import ROWS
 from bilens.train.layer_inputs import Rows, check_enough
 from bilens.train.processes import together
 from bilens.train.randomness import ORDER, stream
-from bilens.train.recipe import Device
+from bilens.train.recipes import ROWS_RECIPE as RECIPE, ConversionRecipe
 
 Units = tuple[Tensor, Tensor, Tensor]  # of a network: mean and scale of inputs, scale of outputs
 HELD_OUT = 0.2  # of the rows, where the data have no test part
 JUDGED = 10  # of the other rows, one in so many tells whether training helps a layer
-RECIPE = ConversionRecipe(
-    n_ctx=1, tokens=400_000, layer_steps=300, batch_size=128, learning_rate=2e-4
-)
 NUMBERS = "Squared errors are in units of the variance of what the model gives."
 UNUSED = (
     "Right answers were not measured against: what the model gives is no number in their unit, "

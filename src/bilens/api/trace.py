@@ -43,8 +43,8 @@ from bilens.nn.agreement import normal_inputs
 from bilens.records import trace as records
 from bilens.report.reports import TraceReport
 from bilens.train.corpus import CorpusOptions
+from bilens.train.device import device_of
 from bilens.train.layer_inputs import rows_given
-from bilens.train.recipe import device_of
 
 CHECKED_INPUTS = 256  # random inputs on which map and module are compared
 TOKENS = 16_384

@@ -18,6 +18,7 @@ from bilens.base import Progress, silent
 from bilens.base.errors import InterruptedRunError, OutputExistsError
 from bilens.base.files import names_in, new_folder, write_file
 from bilens.base.notebook import html_summary
+from bilens.base.option_rules import Device
 from bilens.data.images import ImageDataset
 from bilens.data.tokenizer import Tokenizer, pack_documents, train_tokenizer
 from bilens.io.load import load
@@ -41,7 +42,6 @@ from bilens.train.corpus import (
 )
 from bilens.train.loop import CHECKPOINTS, LineT, Task
 from bilens.train.processes import together
-from bilens.train.recipe import Device
 from bilens.train.run_folder import CURVE_NAME, OWN_FILES, RUN_NAME, TrainingResult, run_in_folder
 from bilens.train.tasks.image import EpochMetrics, ImageRecipe, train_in_folder
 from bilens.train.tasks.language import LanguageMetrics, LanguageRecipe, LanguageTask

@@ -14,7 +14,7 @@ from bilens.api import train as job
 from bilens.base import silent
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.files import check_path
-from bilens.base.option_rules import refuse_idle
+from bilens.base.option_rules import Device, refuse_idle
 from bilens.data.arrays import KINDS as ARRAY_FILES, Array
 from bilens.data.images import ImageDataset, load_images
 from bilens.data.own_images import Given, own_images, tensor_of
@@ -22,12 +22,11 @@ from bilens.findings.watching import watch_of
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn.transformer import BilinearTransformer
 from bilens.train.corpus import CorpusOptions
+from bilens.train.device import find_device
 from bilens.train.loop import Line
-from bilens.train.recipe import Device, Recipe, find_device
+from bilens.train.recipes import ImageRecipe, Recipe, SAERecipe, default_recipe
 from bilens.train.run_folder import TrainingResult
-from bilens.train.tasks.image import EpochMetrics, ImageRecipe, train_in_folder
-from bilens.train.tasks.language import default_recipe
-from bilens.train.tasks.sae import SAERecipe
+from bilens.train.tasks.image import EpochMetrics, train_in_folder
 from bilens.train.tasks.sae_of_tensor import ACTIVATIONS
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)

@@ -4,12 +4,12 @@ A check hands back the fact that it established, so that a caller gains by calli
 """
 
 from collections.abc import Sequence
-from numbers import Integral
 
 import torch
 from torch import Tensor
 
 from bilens.base.errors import NonFiniteError, ShapeError, UsageError
+from bilens.base.option_rules import as_integer as as_integer, check_count as check_count
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -71,25 +71,10 @@ def check_finite(name: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
-def as_integer(value: object) -> int | None:
-    """Return an integer of Python or numpy as an int; None for anything else, a bool too."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        return None
-    return int(value)
-
-
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
         known = ", ".join(map(str, choices))
         raise UsageError(f"{name}={value!r} is not known: use one of {known}.")
-
-
-def check_count(name: str, value: int, minimum: int) -> int:
-    """Return an integer of Python or numpy that is at least `minimum`, as an int."""
-    number = as_integer(value)
-    if number is None or number < minimum:
-        raise UsageError(f"{name} must be an integer of at least {minimum}, got {value!r}.")
-    return number
 
 
 def generator_of(seed: int | torch.Generator) -> torch.Generator:

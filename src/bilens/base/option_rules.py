@@ -8,10 +8,22 @@ given with its default value. Free of this are switches that only allow somethin
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from dataclasses import field
+from numbers import Integral
+from typing import Any, Literal, TypeVar
 
 from bilens.base.errors import UsageError
 
+T = TypeVar("T")
+# What some options are one of, and where they stand in the help.
+Device = Literal["auto", "cpu", "cuda"]
+Gate = Literal["relu", "gelu", "silu"]
+MLPType = Literal["gated", "ordinary"]
+Precision = Literal["auto", "float32", "bfloat16"]
+Schedule = Literal["linear", "cosine"]
+Sign = Literal["relu", "raw"]
+TokenizerKind = Literal["byte-bpe", "wordpiece-lower", "word", "numbers"]
+MODEL_PANEL, TRAINING_PANEL = "Model", "Training"
 PLAIN = (bool, int, float, str, tuple, list, type(None))
 AT_A_PATH = "with data at a path"
 NO_IDX = "with data that are no data set of IDX files"
@@ -88,6 +100,35 @@ SPELLINGS = {
     "latents": "--latent",
     "inputs": "--text",
 }
+
+
+def option(
+    default: T,
+    help: str,
+    *spellings: str,
+    panel: str | None = None,
+    metavar: str | None = None,
+    min: float | None = None,
+    max: float | None = None,
+) -> T:
+    """Return a field that is an option, too; a switch that is off has no `--no-`."""
+    how = {"help": help, "rich_help_panel": panel, "metavar": metavar, "min": min, "max": max}
+    return field(default=default, metadata={"option": (spellings, how)})
+
+
+def as_integer(value: object) -> int | None:
+    """Return an integer of Python or numpy as an int; None for anything else, a bool too."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        return None
+    return int(value)
+
+
+def check_count(name: str, value: int, minimum: int) -> int:
+    """Return an integer of Python or numpy that is at least `minimum`, as an int."""
+    number = as_integer(value)
+    if number is None or number < minimum:
+        raise UsageError(f"{name} must be an integer of at least {minimum}, got {value!r}.")
+    return number
 
 
 SEVERAL: ContextVar[bool] = ContextVar("several", default=False)

@@ -7,41 +7,53 @@ the help; what its options mean together is a method of it.
 import inspect
 from collections.abc import Callable, Collection
 from copy import copy
-from dataclasses import MISSING, field, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 from typer.models import OptionInfo
 
 from bilens.base.errors import DataError, OutputExistsError, UsageError
 from bilens.base.files import check_new_files, not_there
-from bilens.base.option_rules import as_written, is_written, refuse
+from bilens.base.option_rules import (
+    MODEL_PANEL as MODEL_PANEL,
+    TRAINING_PANEL as TRAINING_PANEL,
+    Device,
+    Gate,
+    TokenizerKind,
+    as_written,
+    is_written,
+    option as option,
+    refuse,
+)
 
-T = TypeVar("T")
 Say = Callable[[str], None]
 Command = Callable[..., None]
 
 REQUIRED = inspect.Parameter.empty
 FAILED = 1  # exit code: an audit condition failed
-FILE_PANEL, METHOD_PANEL, MODEL_PANEL = "How the file is read", "Method", "Model"
-TRAINING_PANEL, RUN_PANEL = "Training", "Run"
+FILE_PANEL, METHOD_PANEL, RUN_PANEL = "How the file is read", "Method", "Run"
 
 
 def expand(function: Command, as_json: bool = True) -> Command:
     """Return a command for typer: each record that a function takes becomes its options.
 
-    The first parameter of the function is the `Output`; every other one is a record or an option.
-    What it answers can be asked for `as_json`.
+    The first parameter of the function is the `Output`; every other one is a record, an option, or
+    `Annotated[dict[str, Any], recipe, …]`: what is said of the fields of a recipe. What it answers
+    can be asked for `as_json`.
     """
     hints = get_type_hints(function, include_extras=True)
     _, *taken = inspect.signature(function).parameters.values()
     records = {each.name: hints[each.name] for each in taken if is_dataclass(hints[each.name])}
+    recipes = {n: hint.__metadata__ for n, hint in hints.items() if is_of_recipe(hint)}
     parameters = [parameter("context", typer.Context)]
     for each in taken:
         if each.name in records:
             parameters += options_of(records[each.name])
+        elif each.name in recipes:
+            parameters += options_of(*recipes[each.name])
         else:
             parameters.append(parameter(each.name, hints[each.name], each.default))
     parameters += [parameter("json", Json, False)] if as_json else []
@@ -58,7 +70,8 @@ def expand(function: Command, as_json: bool = True) -> Command:
                 name: record(**{each.name: given.pop(each.name) for each in fields(record)})
                 for name, record in records.items()
             }
-            function(context.obj, **made, **given)
+            said = {name: said_of(recipe[0], given) for name, recipe in recipes.items()}
+            function(context.obj, **made, **said, **given)
 
     run.__name__, run.__doc__ = function.__name__, function.__doc__
     run.__annotations__ = {each.name: each.annotation for each in parameters}
@@ -66,16 +79,52 @@ def expand(function: Command, as_json: bool = True) -> Command:
     return run
 
 
-def options_of(record: type) -> list[inspect.Parameter]:
-    """Return the fields of a record as options, in the panel of the record or one of their own."""
+def is_of_recipe(hint: Any) -> bool:
+    return getattr(hint, "__origin__", None) == dict[str, Any]
+
+
+def said_of(recipe: type, given: dict[str, Any]) -> dict[str, Any]:
+    """Take what was said of the fields of a recipe, as it has them, out of all that was given."""
+    found = {each.name: given.pop(each.name, None) for each in fields(recipe)}
+    found = {n: tuple(x) if isinstance(x, list) else x for n, x in found.items() if x is not None}
+    for name in {"layers", "keep"} & found.keys():
+        found[name] = numbers(name, found[name])
+    return {name: None if value == "none" else value for name, value in found.items()}
+
+
+def numbers(name: str, text: str) -> tuple[int, ...]:
+    """Return the numbers of a text such as 0-9,12."""
+    found: list[int] = []
+    for part in text.split(","):
+        ends = [end.strip() for end in part.split("-")]
+        if not all(end.isdecimal() for end in ends) or len(ends) > 2:
+            raise UsageError(f"--{name} {text}: expected numbers of blocks, for example 0-9,12.")
+        first, last = int(ends[0]), int(ends[-1])
+        if last < first:
+            raise UsageError(f"--{name} {text}: {part} goes backwards; write {last}-{first}.")
+        found += range(first, last + 1)
+    return tuple(found)
+
+
+def options_of(record: type, *others: Any) -> list[inspect.Parameter]:
+    """Return the fields of a record as options, in the panel of the record or one of their own.
+
+    Of several recipes a default is said where all of them have it.
+    """
     hints = get_type_hints(record, include_extras=True)
     found = []
     for each in fields(record):
         hint, default = hints[each.name], REQUIRED if each.default is MISSING else each.default
+        if any(getattr(one, each.name) != default for one in others):
+            hint, default = hint | None, None
         if "option" in each.metadata:
-            info = copy(each.metadata["option"])
-            if default is False and info.default is ...:  # typer's place of the first spelling
-                info.default = f"--{each.name.replace('_', '-')}"
+            spellings, how = each.metadata["option"]
+            if default is False and not spellings:
+                spellings = (f"--{each.name.replace('_', '-')}",)
+            info = typer.Option(*spellings, **how)
+            hint, default = as_on_command_line(hint, default)
+        elif not hasattr(hint, "__metadata__"):  # of a recipe, and no option
+            continue
         else:
             hint, info = hint.__origin__, copy(hint.__metadata__[0])
         if each.name not in getattr(record, "UNCHECKED", ()):
@@ -88,38 +137,32 @@ def options_of(record: type) -> list[inspect.Parameter]:
     return found
 
 
+def as_on_command_line(hint: Any, default: Any) -> tuple[Any, Any]:
+    """Return the type and the default by which typer reads a field."""
+    if get_origin(hint) is tuple and default == ():
+        return (str if get_args(hint)[0] is int else list[str]) | None, None  # 0-9,12
+    if hint == Gate | None:
+        return Literal["none", "relu", "gelu", "silu"], default or "none"
+    if hint == TokenizerKind | None:  # of text; numbers are tokens that Python passes
+        return Literal["byte-bpe", "wordpiece-lower", "word"] | None, default
+    return hint, default
+
+
 def parameter(name: str, annotation: Any, default: Any = REQUIRED) -> inspect.Parameter:
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
     )
 
 
-def option(
-    default: T,
-    help: str,
-    *spellings: str,
-    panel: str | None = None,
-    metavar: str | None = None,
-    min: float | None = None,
-    max: float | None = None,
-) -> T:
-    """Return a field that is an option with a default; a switch that is off has no `--no-`."""
-    info = typer.Option(
-        *spellings, help=help, rich_help_panel=panel, metavar=metavar, min=min, max=max
-    )
-    return field(default=default, metadata={"option": info})
-
-
-def said(record: Any) -> list[str]:
-    """Return the options of a record that were given: all that stand on the command line."""
+def said(record: Any, changes: dict[str, Any] | None = None) -> list[str]:
+    """Return the options of a record, or of a recipe with what is said of it, that were given."""
     found = []
     for each in fields(record):
-        value = getattr(record, each.name)
-        if each.default not in (MISSING, value) or (
-            each.default is not MISSING and is_written(each.name, value)
-        ):
-            first = getattr(each.metadata.get("option"), "default", ...)  # spelling, for typer
-            found.append(first if isinstance(first, str) else f"--{each.name.replace('_', '-')}")
+        value = getattr(record, each.name) if changes is None else changes.get(each.name)
+        other = changes is None and each.default not in (MISSING, value)
+        if other or (each.default is not MISSING and is_written(each.name, value)):
+            spellings, _ = each.metadata.get("option", ((), {}))
+            found.append(next(iter(spellings), f"--{each.name.replace('_', '-')}"))
     return found
 
 
@@ -154,13 +197,6 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "roles": lambda texts: texts if parse_roles(texts or []) else None,
 }
 Lang = Literal["en", "ja"]
-Gate = Literal["none", "relu", "gelu", "silu"]
-Device = Literal["auto", "cpu", "cuda"]
-Schedule = Literal["linear", "cosine"]
-PrecisionOption = Annotated[
-    Literal["auto", "float32", "bfloat16"],
-    typer.Option(help="auto: bfloat16 where the processor has it.", rich_help_panel=TRAINING_PANEL),
-]
 DeviceOption = Annotated[
     Device, typer.Option(help="auto: a GPU where there is one.", rich_help_panel=RUN_PANEL)
 ]

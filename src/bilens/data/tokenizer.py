@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,12 +20,11 @@ from torch import Tensor
 from bilens.base.checks import check_count
 from bilens.base.errors import DataError, UsageError, optional_package
 from bilens.base.files import check_regular_file, write_file
+from bilens.base.option_rules import TokenizerKind as TokenizerKind
 from bilens.data.text import END_OF_TEXT
 
 if TYPE_CHECKING:
     import tokenizers
-
-TokenizerKind: TypeAlias = Literal["byte-bpe", "wordpiece-lower", "word", "numbers"]
 
 FILE_NAME = "tokenizer.json"
 UNKNOWN = "[UNK]"

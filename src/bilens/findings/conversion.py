@@ -11,7 +11,7 @@ from bilens.base.errors import NumericalError
 from bilens.data.tokenizer import Tokenizer
 from bilens.io.host import Host
 from bilens.records.conversion import Continuation, LossAt, Measured
-from bilens.train.recipe import device_of
+from bilens.train.device import device_of
 
 OCCURRENCES, TOKENS = 20, 8  # fewest of a token that is listed; tokens listed
 SAMPLES, BEGINNING, WRITTEN = 2, 24, 40  # of a domain; tokens that are given, and written

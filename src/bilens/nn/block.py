@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from bilens.base.checks import check_count
 from bilens.base.errors import ShapeError, UsageError
+from bilens.base.option_rules import MLPType as MLPType
 from bilens.nn.mlp import MLP, BilinearMLP, Gate, check_gate
 
-MLPType = Literal["gated", "ordinary"]
 SIZES = ("vocab_size", "d_model", "d_hidden", "n_layer", "n_head", "n_ctx")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,10 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count
 from bilens.base.errors import NotQuadraticError, UsageError
+from bilens.base.option_rules import Gate as Gate
 from bilens.nn.agreement import AS_IT_RUNS, ROWS, agreement, inputs_at_scales
 from bilens.nn.real_run import run_as_owner, what_may_differ
 
-Gate = Literal["relu", "gelu", "silu"]
 GATES: dict[str, Callable[[Tensor], Tensor]] = {
     name: getattr(functional, name) for name in get_args(Gate)
 }

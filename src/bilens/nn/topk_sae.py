@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,7 @@ from torch.nn import functional
 
 from bilens.base.checks import check_count, check_finite
 from bilens.base.errors import NonFiniteError, ShapeError, UsageError
-
-Sign = Literal["relu", "raw"]
+from bilens.base.option_rules import Sign as Sign
 
 
 class TopLatents(NamedTuple):

@@ -42,7 +42,7 @@ from bilens.studies.study import (
 from bilens.train.corpus import CorpusOptions, text_of, tokenizer_of
 from bilens.train.layer_fit import ConversionRecipe, fit_site
 from bilens.train.layer_inputs import Mixture
-from bilens.train.tasks.language import default_recipe
+from bilens.train.recipes import default_recipe
 
 MUST, OTHERS, MOST = (125_000, 500_000), (10_000, 30_000), 2_000_000  # tokens
 PASSES = 4  # of some

@@ -14,10 +14,11 @@ from bilens.findings.conversion import error_of
 from bilens.io.host import Host
 from bilens.nn.mlp import BilinearMLP
 from bilens.studies.study import Record
+from bilens.train.device import autocast
 from bilens.train.distillation import distil, kl_on, swap_in_losses, token_table
-from bilens.train.layer_fit import ConversionRecipe, Optimizer, convert_layers
+from bilens.train.layer_fit import convert_layers
 from bilens.train.layer_inputs import Mixture, Passes
-from bilens.train.recipe import autocast
+from bilens.train.recipes import ConversionRecipe, Optimizer
 
 Limit = Literal["none", "clamp", "penalty"]  # of the products, while logits are learnt
 OURS = "trained layers + KL"

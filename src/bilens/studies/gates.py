@@ -21,8 +21,8 @@ from bilens.report.charts.curves import Curve, line_figure
 from bilens.studies.comparison import Reproduced, interval
 from bilens.studies.study import CellContext, Measure, Record, Study, StudyOptions, language_recipe
 from bilens.train.corpus import CorpusOptions
+from bilens.train.device import find_device
 from bilens.train.processes import Processes
-from bilens.train.recipe import find_device
 from bilens.train.tasks.language import start_run, train_step
 
 GATES: dict[str, dict[str, Any]] = {  # name -> what differs in the recipe

@@ -24,10 +24,10 @@ from bilens.nn import BilinearClassifier
 from bilens.studies.comparison import Published, Reproduced, read_published
 from bilens.studies.page_writer import fill_template
 from bilens.train.corpus import CorpusOptions
+from bilens.train.recipes import LanguageRecipe, default_recipe
 from bilens.train.run_folder import RUN_NAME
 from bilens.train.tasks.image import ImageRecipe
 from bilens.train.tasks.image_stack import train_classifiers_in_folder
-from bilens.train.tasks.language import LanguageRecipe, default_recipe
 from bilens.train.tasks.sae import SAERecipe
 
 Record: TypeAlias = dict[str, Any]  # JSON values

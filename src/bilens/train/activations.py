@@ -18,9 +18,9 @@ from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
 from bilens.records import trace as records
 from bilens.records.base import to_json
+from bilens.train.device import device_of
 from bilens.train.processes import ALONE, Processes
 from bilens.train.randomness import ORDER, stream
-from bilens.train.recipe import device_of
 
 TOKENS_AT_ONCE = 8192  # that run through the model together
 LOGITS_AT_ONCE = 1 << 25  # 128 MiB in float32

@@ -15,6 +15,7 @@ from torch.nn import functional
 from bilens.base import silent
 from bilens.base.errors import NumericalError
 from bilens.io.host import Host
+from bilens.train.device import autocast, device_of
 from bilens.train.layer_fit import ConversionRecipe
 from bilens.train.layer_inputs import Passes
 from bilens.train.loop import (
@@ -26,7 +27,6 @@ from bilens.train.loop import (
     save_checkpoint,
 )
 from bilens.train.processes import ALONE, Processes, places_of, whole_tensor
-from bilens.train.recipe import autocast, device_of
 
 BETAS, CLIP, WARMUP, STEPS_A_LINE = (0.9, 0.98), 1.0, 12, 40
 WORSE, HALVINGS = 2.0, 6  # than a guess, a loss that is lost; of the rate, at most

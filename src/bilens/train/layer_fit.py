@@ -9,10 +9,10 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save as to_safetensors
@@ -31,56 +31,20 @@ from bilens.algebra.approximation.layer_weights import GLUWeights, in_dtype
 from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.algebra.approximation.r_squared import r_squared_on
 from bilens.algebra.repeated_rows import rows_alone
-from bilens.base.checks import check_choice
 from bilens.base.errors import NonFiniteError
 from bilens.base.files import write_file
 from bilens.io.host import Host, Site
 from bilens.io.model_config import arguments_of
 from bilens.io.tensors import read_safetensors
 from bilens.nn.mlp import BilinearMLP
+from bilens.train.device import autocast, device_of
 from bilens.train.layer_inputs import Walk, check_enough
 from bilens.train.randomness import ORDER, stream
-from bilens.train.recipe import Precision, Recipe, autocast, check_fields, device_of
+from bilens.train.recipes import ConversionRecipe as ConversionRecipe
 
-Optimizer = Literal["adamw", "muon"]
-Stage = Literal["fit", "training", "distillation"]
 ROWS = 1024  # that run through a block together
 SCORES = ("r_squared", "trimmed", "median", "closed_form")
 HALVINGS = 3  # of the rate, where the training makes a layer worse
-
-
-@dataclass(frozen=True)
-class ConversionRecipe(Recipe):
-    """How a language model is converted. The defaults suit SmolLM2-135M."""
-
-    n_ctx: int = 128  # tokens of a text
-    tokens: int = 200_000  # in all stages together
-    minutes: float = 0.0  # of distillation, in the place of `tokens`
-    layer_tokens: int = 16_384  # that each layer is fitted to
-    layer_steps: int = 80  # of Adam for each layer
-    batch_size: int = 4  # texts of a step of distillation
-    passes: int = 1  # of distillation through its texts, which `tokens` counts once
-    learning_rate: float = 2e-4  # of it, behind the warm-up
-    optimizer: Optimizer = "adamw"
-    precision: Precision = "auto"  # of products in training; weights and updates are float32
-    hidden_multiplier: int = 1  # products for each neuron
-    linear_skip: bool = False  # a linear path past the products
-    layers: tuple[int, ...] = ()  # blocks to convert, from 0; empty for all
-    keep: tuple[int, ...] = ()  # blocks that stay as they are
-    keep_worst: int = 0  # as many more: those that cost most where they alone are swapped in
-    parallel: int = 0  # blocks fitted together, to what the teacher sees; 0: one behind the other
-    texts_at_once: int = 0  # of a step that run together; 0 for all
-    recompute: bool = False  # of the student's blocks, for their gradient: less memory
-    unfreeze: bool = False  # whether all weights learn in the last quarter of the steps
-    skip: tuple[Stage, ...] = ()  # stages that are left out
-    measured_tokens: int = 16_384  # of held-out text of each domain
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        zeros = ("layer_steps", "keep_worst", "seed", "parallel", "texts_at_once")
-        check_fields(self, least=dict.fromkeys(zeros, 0), positive=("learning_rate",))
-        for stage in self.skip:
-            check_choice("skip", stage, get_args(Stage))
 
 
 def fit_site(

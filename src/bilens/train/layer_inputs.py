@@ -17,8 +17,8 @@ from bilens.data.tokenizer import Tokenizer, pack_documents
 from bilens.io.host import Host, Site
 from bilens.io.tensors import tensors_sha256
 from bilens.train.corpus import Batches
+from bilens.train.device import device_of
 from bilens.train.randomness import ORDER, stream
-from bilens.train.recipe import device_of
 
 MOST_TOKENS = 1.2  # a character, of writing that a tokenizer was made for
 MOST_UNKNOWN = 0.2  # of the tokens

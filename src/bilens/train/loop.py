@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from safetensors.torch import save as to_safetensors
@@ -19,13 +19,13 @@ from bilens.base import silent
 from bilens.base.errors import CheckpointError, NonFiniteError, NumericalError
 from bilens.base.files import file_sha256, new_folder, read_json, write_file
 from bilens.base.memory import check_memory
+from bilens.base.option_rules import Schedule
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME
 from bilens.io.tensors import check_names, read_safetensors
 from bilens.train.processes import ALONE, Processes, whole_tensor
 
 Model = TypeVar("Model", bound=nn.Module)
 LineT = TypeVar("LineT", bound="Line")
-Schedule = Literal["linear", "cosine"]
 CHECKPOINTS = "checkpoints"
 STATE_NAME, MANIFEST_NAME = "state.safetensors", "manifest.json"
 MANIFEST_FIELDS = {"epoch", "step", "seconds", "sha256"}
@@ -62,6 +62,7 @@ class Task(ABC, Generic[Model, LineT]):
     """What is trained: the loop and the run folder ask it for everything that is particular."""
 
     epochs: int
+    steps: int  # of an epoch
     about: Mapping[str, Any]  # "recipe" and "data", a fingerprint: only the same run is resumed
     data_noun = "data"  # for messages: "images"
     epoch_noun = "epoch"
@@ -72,9 +73,9 @@ class Task(ABC, Generic[Model, LineT]):
     def start(self) -> TrainingRun[Model]:
         """Return the run at its beginning; the same one whenever it is called."""
 
-    @abstractmethod
-    def num_steps(self, epoch: int) -> int:
+    def num_steps(self, epoch: int) -> int:  # noqa: ARG002 - all the same, where there are `steps`
         """Return how many steps an epoch has."""
+        return self.steps
 
     @abstractmethod
     def learning_rate(self, epoch: int, step: int) -> float:

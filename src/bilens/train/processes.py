@@ -22,7 +22,8 @@ from torch import Tensor, distributed, nn
 from torch.distributed.rendezvous import rendezvous
 
 from bilens.base.errors import BilensError, InterruptedRunError, UsageError
-from bilens.train.recipe import CPU, Device, find_device
+from bilens.base.option_rules import Device
+from bilens.train.device import CPU, find_device
 
 T = TypeVar("T")
 Model = TypeVar("Model", bound=nn.Module)

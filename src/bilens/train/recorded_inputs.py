@@ -34,8 +34,8 @@ from bilens.nn import BilinearTransformer
 from bilens.nn.layer_view import LayerView
 from bilens.records.common import TextOrigin
 from bilens.train.corpus import CorpusOptions
+from bilens.train.device import device_of
 from bilens.train.layer_inputs import LayerRows, Mixture, check_enough, rows_given
-from bilens.train.recipe import device_of
 from bilens.train.run_folder import RUN_NAME, check_same_run, locked
 from bilens.version import VERSION
 

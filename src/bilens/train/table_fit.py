@@ -24,7 +24,7 @@ from bilens.base.checks import check_finite, check_float_tensor
 from bilens.base.errors import NumericalError, UsageError
 from bilens.base.memory import check_memory
 from bilens.train.newton import Loss, NewtonStep, PenalisedProblem, Solution, minimise
-from bilens.train.recipe import Recipe, check_fields
+from bilens.train.recipes import TableRecipe as TableRecipe
 
 Report = Callable[[float, int, NewtonStep], object]  # penalty, iteration, where it began
 PATH_TOLERANCE = 1e-3  # of the gradient: the validation loss is right to about its square
@@ -37,36 +37,6 @@ MANY_COLUMNS = 1000  # from here on, eigenvectors of (columns, columns) take sec
 COPIES = 10  # of a row, on average, from which a table is made of few different ones
 RANK_TOLERANCE = 1e-13  # of the largest diagonal entry of the kernel
 LESS = "choose a smaller n_components, or fit fewer rows"
-
-
-@dataclass(frozen=True)
-class TableRecipe(Recipe):
-    """The convex problem of a table, and how it is solved."""
-
-    alpha: float = 3.0  # the penalty, above 0
-    # how large the quadratic part of a typical row is expected to be, as a variance beside that of
-    # the linear part; 0 leaves logistic or ridge regression
-    quadratic_scale: float = 0.3
-    # the products are of so many leading principal directions; None is all columns, as long as
-    # these are at most UNKNOWNS unknowns an output
-    n_components: int | None = None
-    max_iter: int = 100  # of Newton's method
-    tol: float = 1e-8  # of the gradient, in the metric of the curvature, for each unit of weight
-    # a held-out share of the rows chooses the penalty, on the path from 100 alpha down to
-    # alpha / 100, which is left where so many penalties in a row brought nothing
-    early_stopping: bool = False
-    validation_fraction: float = 0.1
-    n_iter_no_change: int = 2
-    seed: int = 0  # of the rows that are held out
-
-    def __post_init__(self) -> None:
-        check_fields(self, least={"seed": 0, "n_components": 1})
-        if self.alpha == 0:
-            raise UsageError("alpha must be above 0: without a penalty there is no one solution.")
-        if not 0 < self.validation_fraction < 1:
-            raise UsageError(
-                f"validation_fraction must lie between 0 and 1, got {self.validation_fraction!r}."
-            )
 
 
 @dataclass(frozen=True)

@@ -25,17 +25,9 @@ from bilens.base.errors import (
 from bilens.nn.transformer import BilinearTransformer
 from bilens.train.corpus import CorpusDescription, open_model_bundle
 from bilens.train.loop import learning_rate, train
+from bilens.train.recipes import GRAMMAR_RECIPE, TEXT_RECIPE, LanguageRecipe, default_recipe
 from bilens.train.tasks import language
-from bilens.train.tasks.language import (
-    BETAS,
-    GRAMMAR_RECIPE,
-    TEXT_RECIPE,
-    LanguageRecipe,
-    default_recipe,
-    held_out_loss,
-    start_run,
-    train_step,
-)
+from bilens.train.tasks.language import BETAS, held_out_loss, start_run, train_step
 
 QUIET = language_runs.changed(dropout=0.0)
 

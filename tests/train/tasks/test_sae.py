@@ -18,8 +18,8 @@ from bilens.base.errors import CheckpointError, InterruptedRunError, NumericalEr
 from bilens.io.load import load
 from bilens.nn import TopKSAE
 from bilens.train.activations import ActivationBuffer, measure_sae
+from bilens.train.device import device_of
 from bilens.train.loop import train
-from bilens.train.recipe import device_of
 from bilens.train.tasks import sae
 from bilens.train.tasks.sae import Run, SAELine, SAERecipe, SAETask, auxiliary_loss, remove_parallel
 

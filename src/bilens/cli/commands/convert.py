@@ -8,7 +8,7 @@ import typer
 
 from bilens.base.errors import UsageError
 from bilens.cli.console import Output
-from bilens.cli.options import TRAINING_PANEL, check_outputs, option, refuse_unless, said
+from bilens.cli.options import check_outputs, option, refuse_unless, said
 from bilens.cli.shared_options import (
     DataFiles,
     HtmlReport,
@@ -17,6 +17,7 @@ from bilens.cli.shared_options import (
     Together,
     say_how_it_was_read,
 )
+from bilens.train.recipes import ROWS_RECIPE, ConversionRecipe
 
 OF_TEXT = ("--text", "--measure", "--column", "--context-length")
 
@@ -37,10 +38,10 @@ class ConvertOptions:
 
 
 @dataclass(frozen=True)
-class BilinearOptions:
-    """Fields of `ConversionRecipe`, and the text; None is the recipe's own."""
+class Texts:
+    """What a language model learns from, and is measured on."""
 
-    PANEL: ClassVar = f"{TRAINING_PANEL} (--to bilinear)"
+    PANEL: ClassVar = ConversionRecipe.PANEL
 
     text: list[str] | None = option(
         None, "Text of a domain, as for `train language`; may be repeated."
@@ -52,65 +53,14 @@ class BilinearOptions:
     held_out: float | None = option(
         None, "Share that is only measured on; left out: 0.05 of documents, 0.2 of rows."
     )
-    tokens: int | None = option(None, "Budget of all stages, in tokens or rows of --data.", min=1)
-    layers: str | None = option(None, "Blocks to convert, as 0-9,12; left out: all.")
-    keep: str | None = option(None, "Blocks to leave as they are, as 28,29.")
-    passes: int | None = option(
-        None, "Passes of the distillation through its text, which --tokens counts once.", min=1
-    )
-    keep_worst: int | None = option(
-        None, "As many blocks more, those that cost most where they alone are swapped in.", min=0
-    )
-    minutes: float | None = option(None, "Budget of the distillation, in place of tokens.")
-    parallel: int | None = option(
-        None, "Blocks fitted together, in threads, to what the teacher sees; 0: in turn.", min=0
-    )
-    texts_at_once: int | None = option(
-        None, "Texts of a step that run together; 0 for all. Fewer take less memory.", min=0
-    )
-    recompute: bool = option(False, "Gradient checkpointing: less memory, a third more time.")
-    unfreeze: bool = option(False, "Let all weights learn in the last quarter of the steps.")
-    hidden_multiplier: int | None = option(None, "Products for each neuron.", min=1)
-    linear_skip: bool = option(False, "A linear path past the products.")
-    layer_tokens: int | None = option(None, "Tokens or rows that each layer is fitted to.", min=1)
-    layer_steps: int | None = option(None, "Steps of training for each layer.", min=0)
-    optimizer: Literal["adamw", "muon"] | None = option(None, "Of the distillation.")
-    learning_rate: float | None = option(None, "Of the distillation, at its top.")
-    n_ctx: int | None = option(None, "Tokens of a text.", "--context-length", min=2)
-    skip: list[str] | None = option(
-        None, "A stage to leave out: fit, training or distillation; may be repeated."
-    )
-    measured_tokens: int | None = option(None, "Held-out tokens a domain, or rows.", min=1)
-    seed: int = option(0, "Which text is learnt from, and in which order.", min=0)
-
-    def recipe(self) -> dict[str, Any]:
-        """Return what was said of the recipe."""
-        found = {name: value for name, value in vars(self).items() if value is not None}
-        found |= {name: numbers(name, found[name]) for name in ("layers", "keep") if name in found}
-        found["skip"] = tuple(found.get("skip", ()))
-        others = ("text", "measure", "column", "held_out")
-        return {name: found[name] for name in found if name not in others}
-
-
-def numbers(name: str, text: str) -> tuple[int, ...]:
-    """Return the numbers of a text such as 0-9,12."""
-    found: list[int] = []
-    for part in text.split(","):
-        ends = [end.strip() for end in part.split("-")]
-        if not all(end.isdecimal() for end in ends) or len(ends) > 2:
-            raise UsageError(f"--{name} {text}: expected numbers of blocks, for example 0-9,12.")
-        first, last = int(ends[0]), int(ends[-1])
-        if last < first:
-            raise UsageError(f"--{name} {text}: {part} goes backwards; write {last}-{first}.")
-        found += range(first, last + 1)
-    return tuple(found)
 
 
 def convert(
     output: Output,
     source: TensorFile,
     options: ConvertOptions,
-    bilinear: BilinearOptions,
+    texts: Texts,
+    changes: Annotated[dict[str, Any], ConversionRecipe, ROWS_RECIPE],
     data: DataFiles,
     together: Together,
     running: Running,
@@ -129,7 +79,7 @@ def convert(
 
         check_outputs([("--html", page.html)], running.overwrite or running.resume)
         report = to_bilinear(
-            output, source, options.out, bilinear, data, {**vars(together), **vars(running)}
+            output, source, options.out, texts, changes, data, vars(together) | vars(running)
         )
         record, told = report.record, summary(load_catalogue("en"), report.record)
         told += [*record.notes, f"Model: {record.folder}, read by {record.loaded_by}."]
@@ -137,7 +87,8 @@ def convert(
             output.answer(report.document, *told, *page.write(report))
         return
     of_training = [one for one in said(running) if one != "--overwrite"]
-    idle = [*said(bilinear), *said(data), *said(together), *of_training, *said(page)]
+    idle = [*said(texts), *said(ConversionRecipe, changes), *said(data), *said(together)]
+    idle += [*of_training, *said(page)]
     refuse_unless(idle, "--to bilinear")
     from bilens.api.convert import convert_model
 
@@ -161,34 +112,35 @@ def to_bilinear(
     output: Output,
     source: TensorFile,
     out: Path,
-    bilinear: BilinearOptions,
+    texts: Texts,
+    changes: dict[str, Any],
     data: DataFiles,
     how: dict[str, Any],
 ) -> Any:
     from bilens.api.conversion import convert_to_bilinear
-    from bilens.api.network_conversion import RECIPE, convert_network, data_interface
+    from bilens.api.network_conversion import convert_network, data_interface
     from bilens.report.reports import ConversionReport
     from bilens.train.corpus import CorpusOptions
-    from bilens.train.layer_fit import ConversionRecipe
 
-    column, share, changes = bilinear.column, bilinear.held_out, bilinear.recipe()
-    if bilinear.minutes is not None and bilinear.tokens is not None:
+    share = texts.held_out
+    if changes["minutes"] and "tokens" in changes:
         raise UsageError("--minutes is a budget in the place of --tokens: give one of them.")
     if data.path is not None:
-        refuse_unless([n for n in said(bilinear) if n in OF_TEXT], "text in the place of --data")
+        given = [*said(texts), *said(ConversionRecipe, changes)]
+        refuse_unless([n for n in given if n in OF_TEXT], "text in the place of --data")
         model = source.open(output.say)
         rows = data.find(model, output.say, data_interface(model))
-        given = model, rows, out, replace(RECIPE, **changes), share
+        job = model, rows, out, replace(ROWS_RECIPE, **changes), share
         with output.progress() as bar:
-            found = convert_network(*given, report=bar, say=output.say, **how)
+            found = convert_network(*job, report=bar, say=output.say, **how)
         return ConversionReport(found)
     refuse_unless([*said(source), *said(data)], "--data")
     share = 0.05 if share is None else share
-    texts, measured = (
-        [CorpusOptions(one, column, held_out=share) for one in names or []]
-        for names in (bilinear.text, bilinear.measure)
+    learnt, measured = (
+        [CorpusOptions(one, texts.column, held_out=share) for one in names or []]
+        for names in (texts.text, texts.measure)
     )
-    read = source.model, texts, out, ConversionRecipe(**changes)
+    read = source.model, learnt, out, ConversionRecipe(**changes)
     with output.progress() as bar:
         found = convert_to_bilinear(*read, measured=measured, report=bar, say=output.say, **how)
     return ConversionReport(found)

@@ -5,25 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from bilens.cli.commands.audit import print_audit
 from bilens.cli.console import Output, Reporter
-from bilens.cli.options import (
-    FAILED,
-    MODEL_PANEL,
-    TRAINING_PANEL,
-    DataDir,
-    Gate,
-    Lang,
-    Overwrite,
-    PrecisionOption,
-    RunFolder,
-    option,
-)
+from bilens.cli.options import FAILED, DataDir, Lang, Overwrite, RunFolder, option
 from bilens.cli.shared_options import Running
+from bilens.train.recipes import ImageRecipe
 
 if TYPE_CHECKING:
     from bilens.train.tasks.image import EpochMetrics
@@ -39,42 +29,6 @@ class ImageOptions:
 
 
 @dataclass(frozen=True)
-class Model:
-    """Fields of `ImageRecipe`."""
-
-    PANEL: ClassVar = MODEL_PANEL
-
-    d_hidden: int = option(256, "Width of embedding and layers.", "--hidden", min=1)
-    n_layers: int = option(1, "Number of bilinear layers.", "--layers", min=1)
-    bias: bool = option(False, "Biases in the layers.")
-    residual: bool = option(False, "Layers add their input.")
-    gate: Gate = option("none", "Activation on the left branch.")
-
-
-@dataclass(frozen=True)
-class Training:
-    """Fields of `ImageRecipe`."""
-
-    PANEL: ClassVar = TRAINING_PANEL
-
-    epochs: int = option(100, "Passes over the data.", min=1)
-    batch_size: int = option(2048, "Images a step.", min=1)
-    learning_rate: float = option(1e-3, "Of AdamW, at the start.")
-    weight_decay: float = option(1.0, "Of AdamW.")
-    noise: float = option(0.5, "Std of Gaussian noise on each pixel.")
-    model_noise: float = option(0.0, "Std of noise on activations.")
-    dropout: float = option(0.0, "Dropout of activations.")
-    augmentations: list[str] | None = option(
-        None,
-        "May be repeated: translation:0.1, rotation:15, blur:0.5, salt-and-pepper:0.1, "
-        "correlated-noise:0.3:4.",
-        "--augment",
-    )
-    precision: PrecisionOption = "auto"
-    seed: int = option(0, "Seed of everything random.", min=0)
-
-
-@dataclass(frozen=True)
 class Watching:
     """What is read from the weights after each epoch, and whether it ends the training."""
 
@@ -86,8 +40,7 @@ def train_image(
     output: Output,
     out: RunFolder,
     images: ImageOptions,
-    model: Model,
-    training: Training,
+    changes: Annotated[dict[str, Any], ImageRecipe],
     watching: Watching,
     running: Running,
 ) -> None:
@@ -96,33 +49,18 @@ def train_image(
     Example: bilens train image --dataset mnist --data-dir data --epochs 100 --noise 0.5
     --weight-decay 1.0 --seed 42 --out runs/mnist
     """
-    from bilens.api.provenance import this_command, versions
+    from bilens.api.training import train_image as train
     from bilens.data.images import load_images
-    from bilens.findings.watching import watch_of
-    from bilens.train.recipe import find_device
-    from bilens.train.tasks.image import ImageRecipe, train_in_folder
 
-    given = {**vars(model), **vars(training), "augmentations": training.augmentations or []}
-    given["gate"] = None if model.gate == "none" else model.gate
-    recipe = ImageRecipe.from_dict(given)
+    recipe = ImageRecipe(**changes)
     data = load_images(
         images.dataset, images.data_dir, allow_download=images.download, report=output.say
     )
     output.say(f"Images: {data.source}")
     with output.progress() as progress:
-        result = train_in_folder(
-            out,
-            data,
-            recipe,
-            find_device(running.device),
-            watch=watch_of(data, recipe) if watching.watch or watching.stop else None,
-            stop=watching.stop,
-            resume=running.resume,
-            overwrite=running.overwrite,
-            provenance={"command": this_command(), **versions()},
-            on_epoch=training_progress(progress, recipe.epochs),
-            say=output.say,
-        )
+        show = training_progress(progress, recipe.epochs)
+        how = {**vars(watching), **vars(running), **changes}
+        result = train(data, None, out, on_epoch=show, say=output.say, **how)
     last = result.history[-1]
     seconds = sum(metrics.seconds for metrics in result.history)
     more = "" if images.data_dir is None else f" --data-dir {images.data_dir}"
@@ -179,7 +117,6 @@ def demo(output: Output, options: DemoOptions, overwrite: Overwrite = False) -> 
     """
     from bilens.api import train as job
     from bilens.data.images import embedded_digits, load_images
-    from bilens.train.tasks.image import ImageRecipe
 
     folder = options.data_dir
     data = embedded_digits() if folder is None else load_images("mnist", folder)

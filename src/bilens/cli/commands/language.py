@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
 from bilens.base.option_rules import refuse_idle
 from bilens.cli.console import Output
-from bilens.cli.options import (
-    MODEL_PANEL,
-    TRAINING_PANEL,
-    Gate,
-    LanguageModel,
-    PrecisionOption,
-    RunFolder,
-    Schedule,
-    option,
-)
+from bilens.cli.options import LanguageModel, RunFolder, option
 from bilens.cli.shared_options import Running, Text, Together
+from bilens.train.recipes import GRAMMAR_RECIPE, LanguageRecipe, SAERecipe, default_recipe
 
 if TYPE_CHECKING:
     from bilens.train.corpus import CorpusOptions
@@ -56,48 +48,6 @@ class Corpus:
 
 
 @dataclass(frozen=True)
-class Model:
-    """Fields of `LanguageRecipe`; None is what fits the corpus."""
-
-    PANEL: ClassVar = MODEL_PANEL
-
-    tokenizer: Literal["byte-bpe", "wordpiece-lower", "word"] | None = option(
-        None, "Kind of tokenizer."
-    )
-    vocab_size: int | None = option(None, "Tokens in it.", "--vocabulary", min=3)
-    d_model: int | None = option(None, "Residual stream.", "--model-width", min=2)
-    d_hidden: int | None = option(None, "Products in each MLP.", "--hidden", min=1)
-    n_layer: int | None = option(None, "Blocks.", "--layers", min=1)
-    n_head: int | None = option(None, "Attention heads.", "--heads", min=1)
-    n_ctx: int | None = option(None, "Tokens in sight.", "--context-length", min=2)
-    gate: Gate = option("none", "Activation on the left branch.")
-    mlp_type: Literal["gated", "ordinary"] = option(
-        "gated", "ordinary: GELU, one branch, equally many weights.", "--mlp"
-    )
-    tied: bool = option(False, "Unembed with the embedding.")
-
-
-@dataclass(frozen=True)
-class Training:
-    """Fields of `LanguageRecipe`; None is what fits the corpus."""
-
-    PANEL: ClassVar = TRAINING_PANEL
-
-    epochs: float | None = option(None, "Passes over the corpus.")
-    steps: int | None = option(None, "Updates, in place of epochs.", min=1)
-    batch_size: int | None = option(None, "Texts a step.", min=1)
-    learning_rate: float | None = option(None, "Of AdamW, at its top.")
-    schedule: Schedule | None = option(None, "How it falls to zero.")
-    warmup: float | None = option(None, "Share of steps it rises in.")
-    weight_decay: float | None = option(None, "Of AdamW.")
-    clip: float | None = option(None, "Greatest norm of a gradient.")
-    dropout: float | None = option(None, "On what the blocks add.")
-    evaluations: int | None = option(None, "How often the held-out loss is measured.", min=1)
-    precision: PrecisionOption = "auto"
-    seed: int = option(0, "Seed of weights and order.", min=0)
-
-
-@dataclass(frozen=True)
 class InParts(Together):
     """And in parts of a batch."""
 
@@ -110,8 +60,7 @@ def train_language(
     output: Output,
     corpus: Corpus,
     out: RunFolder,
-    model: Model,
-    training: Training,
+    changes: Annotated[dict[str, Any], LanguageRecipe, GRAMMAR_RECIPE],
     together: InParts,
     running: Running,
 ) -> None:
@@ -123,14 +72,9 @@ def train_language(
     Example: bilens train language --corpus stories.txt --out runs/stories
     """
     from bilens.api import train as job
-    from bilens.train.tasks.language import default_recipe
 
-    refuse_idle(
-        "train language", vars(training), *(["without steps"] if training.steps is None else [])
-    )
-    wanted = {**vars(model), "gate": None if model.gate == "none" else model.gate, **vars(training)}
-    given = {name: value for name, value in wanted.items() if value is not None}
-    recipe = dataclasses.replace(default_recipe(corpus.corpus), **given)
+    refuse_idle("train language", changes, *([] if "steps" in changes else ["without steps"]))
+    recipe = dataclasses.replace(default_recipe(corpus.corpus), **changes)
     with output.progress() as progress:
 
         def show(line: LanguageMetrics, lines: int) -> None:
@@ -153,52 +97,20 @@ def train_language(
     )
 
 
-@dataclass(frozen=True)
-class Dictionary:
-    """Fields of `SAERecipe`: what is trained."""
-
-    hooks: Annotated[
+def train_sae(
+    output: Output,
+    model: LanguageModel,
+    hook: Annotated[
         list[str],
         typer.Option(
-            "--hook",
             help="Where activations are read, for instance blocks.0.mlp_out; may be repeated: "
             "several are trained in one pass over the model. Points: resid_pre, attn_out, "
             "resid_mid, mlp_in, mlp_out, resid_post.",
         ),
-    ]
-    num_latents: int | None = option(
-        None, "Size of the dictionary; left out: 4 × the width.", min=2
-    )
-    k: int = option(30, "Latents that an input keeps.", min=1)
-    sign: Literal["relu", "raw"] = option(
-        "relu", "raw: negative activations too, as the paper's code does."
-    )
-    tokens: int = option(2_000_000, "Activations to train on, rounded up to whole buffers.", min=1)
-
-
-@dataclass(frozen=True)
-class SAETrainingOptions:
-    """Fields of `SAERecipe`: how."""
-
-    PANEL: ClassVar = TRAINING_PANEL
-
-    batch_size: int = option(1024, "Activations a step.", min=1)
-    buffer_size: int = option(131_072, "Activations that are shuffled together.", min=1)
-    learning_rate: float = option(5e-3, "Of Adam, at its top.")
-    schedule: Schedule = option("cosine", "How it falls to zero.")
-    warmup: float = option(0.05, "Share of steps it rises in.")
-    auxiliary: float = option(1 / 32, "Weight of the loss of dead latents.")
-    dead_after: int = option(131_072, "Tokens without being kept that make a latent dead.", min=1)
-    seed: int = option(0, "Seed of weights and order.", min=0)
-
-
-def train_sae(
-    output: Output,
-    model: LanguageModel,
-    dictionary: Dictionary,
+    ],
     out: RunFolder,
     text: Text,
-    training: SAETrainingOptions,
+    changes: Annotated[dict[str, Any], SAERecipe],
     together: Together,
     running: Running,
 ) -> None:
@@ -208,11 +120,8 @@ def train_sae(
     --out runs/stories-sae
     """
     from bilens.api import train as job
-    from bilens.train.tasks.sae import SAERecipe
 
-    recipe = SAERecipe.from_dict(
-        {**vars(dictionary), "hooks": tuple(dictionary.hooks), **vars(training)}
-    )
+    recipe = SAERecipe(tuple(hook), **changes)
     with output.progress() as progress:
 
         def show(line: SAELine, lines: int) -> None:

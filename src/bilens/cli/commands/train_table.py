@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from bilens.base.option_rules import refuse_idle
 from bilens.cli.console import Output
-from bilens.cli.options import (
-    TRAINING_PANEL,
-    DeviceOption,
-    Encoding,
-    Overwrite,
-    RunFolder,
-    option,
-)
+from bilens.cli.options import DeviceOption, Encoding, Overwrite, RunFolder, option
+from bilens.train.recipes import TableRecipe
 
 if TYPE_CHECKING:
     from bilens.data.tables import TrainingTable
@@ -47,24 +41,6 @@ class TableData:
         )
 
 
-@dataclass(frozen=True)
-class Training:
-    """Fields of `TableRecipe`."""
-
-    PANEL: ClassVar = TRAINING_PANEL
-
-    alpha: float = option(3.0, "Penalty of all coefficients.")
-    quadratic_scale: float = option(
-        0.3, "Squares and pairs beside the linear part, a ratio of variances; 0: no."
-    )
-    n_components: int | None = option(
-        None, "Pairs of so many principal directions, not of all columns.", "--components", min=1
-    )
-    early_stopping: bool = option(False, "Let held-out rows choose the penalty.")
-    validation_fraction: float = option(0.1, "Share of rows that do.", "--validation")
-    seed: int = option(0, "Seed of the splits.", min=0)
-
-
 def reading_lines(reading: TableReading) -> list[str]:
     """Return what was done to a table, and which of its columns to look at."""
     from bilens.findings.rules.registry import judge
@@ -83,7 +59,7 @@ def train_table(
     output: Output,
     source: TableData,
     out: RunFolder,
-    training: Training,
+    changes: Annotated[dict[str, Any], TableRecipe],
     device: DeviceOption = "auto",
     overwrite: Overwrite = False,
 ) -> None:
@@ -96,16 +72,15 @@ def train_table(
     """
     from bilens.api.provenance import this_command, versions
     from bilens.base.files import file_sha256
-    from bilens.train.recipe import find_device
+    from bilens.train.device import find_device
     from bilens.train.run_folder import TEST_NAME
-    from bilens.train.table_fit import TableRecipe
     from bilens.train.tasks.table import TableTask, train_table_in_folder
 
-    facts = ["with early_stopping"] if training.early_stopping else []
-    facts += ["with a quadratic_scale above 0"] if training.quadratic_scale else []
-    refuse_idle("train table", vars(training), *facts)
-    recipe, found = TableRecipe(**vars(training)), find_device(device)
-    task = TableTask(source.read(), recipe, source.target, source.test, found)
+    recipe = TableRecipe(**changes)
+    facts = ["with early_stopping"] if recipe.early_stopping else []
+    facts += ["with a quadratic_scale above 0"] if recipe.quadratic_scale else []
+    refuse_idle("train table", vars(recipe), *facts)
+    task = TableTask(source.read(), recipe, source.target, source.test, find_device(device))
     table = task.fitted_table
     for line in reading_lines(table.reading):
         output.say(line)

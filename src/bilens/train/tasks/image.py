@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from bilens.base.errors import NumericalError, UsageError
-from bilens.data.augment import Augmentation, parse_augmentation
 from bilens.data.images import ImageDataset
 from bilens.io.model_folder import save
 from bilens.nn import BilinearClassifier
-from bilens.nn.mlp import Gate
+from bilens.train.device import CPU, autocast, device_of
 from bilens.train.loop import Line, Task, TrainingRun, check_training_memory, learning_rate, train
 from bilens.train.randomness import (
     ORDER,
@@ -28,7 +27,7 @@ from bilens.train.randomness import (
     seeded_initialisation,
     stream,
 )
-from bilens.train.recipe import CPU, Precision, Recipe, autocast, check_fields, device_of
+from bilens.train.recipes import ImageRecipe as ImageRecipe
 from bilens.train.run_folder import TrainingResult, run_in_folder
 
 EVALUATION_BATCH = 8192
@@ -37,34 +36,6 @@ AVERAGED = 3  # epoch t counts as t (t + 1) in the average of the weights
 Run: TypeAlias = TrainingRun[BilinearClassifier]  # sums: loss, right answers, images
 # reads weights; where "left", of what it returns, falls below zero, there is no more to be learnt
 Watch: TypeAlias = Callable[[BilinearClassifier], dict[str, float]]
-
-
-@dataclass(frozen=True)
-class ImageRecipe(Recipe):
-    """How to train an image classifier. The defaults are the paper's (App. C of 2410.08417)."""
-
-    d_hidden: int = 256  # width of the embedding and of every layer
-    n_layers: int = 1
-    bias: bool = False  # in both branches of a layer
-    residual: bool = False  # each layer adds its input
-    gate: Gate | None = None  # None is bilinear
-    epochs: int = 100  # the learning rate falls by a cosine over them
-    batch_size: int = 2048  # the last, smaller batch of an epoch is dropped
-    learning_rate: float = 1e-3  # of AdamW, at the start
-    weight_decay: float = 1.0  # decoupled
-    noise: float = 0.5  # standard deviation of Gaussian noise on every pixel, from 0 to 1
-    model_noise: float = 0.0  # the same on the embedding and layer outputs
-    dropout: float = 0.0  # of entries of the embedding and layer outputs
-    augmentations: tuple[str, ...] = ()  # in the spelling of `parse_augmentation`
-    seed: int = 0  # of initialisation, order, noise and augmentations
-    precision: Precision = "auto"  # of products; weights, gradients and updates are float32
-
-    def __post_init__(self) -> None:
-        check_fields(self, least={"seed": 0}, positive=("learning_rate",), below_one=("dropout",))
-        self.parsed_augmentations()
-
-    def parsed_augmentations(self) -> tuple[Augmentation, ...]:
-        return tuple(parse_augmentation(text) for text in self.augmentations)
 
 
 @dataclass(frozen=True)
@@ -134,9 +105,6 @@ class ImageTask(Task[BilinearClassifier, EpochMetrics]):
             )  # before the last epoch, after it
             run.extra |= {f"mean.{name}": x.clone() for name, x in model.state_dict().items()}
         return run
-
-    def num_steps(self, epoch: int) -> int:  # noqa: ARG002 - all the same
-        return self.steps
 
     def learning_rate(self, epoch: int, step: int) -> float:  # noqa: ARG002 - once an epoch
         return learning_rate(self.recipe.learning_rate, "cosine", 0.0, epoch, self.epochs)

@@ -30,9 +30,9 @@ from bilens.io.load import load
 from bilens.io.model_folder import WEIGHTS_NAME
 from bilens.nn import BilinearClassifier
 from bilens.nn.mlp import GATES
+from bilens.train.device import CPU, autocast
 from bilens.train.loop import Line, Task, TrainingRun, check_training_memory
 from bilens.train.randomness import ActivationNoise, NoisePool
-from bilens.train.recipe import CPU, autocast
 from bilens.train.run_folder import RUN_NAME, run_in_folder
 from bilens.train.tasks.image import ImageRecipe, ImageTask, new_classifier, save_classifier
 
@@ -163,9 +163,6 @@ class StackTask(Task[nn.ModuleList, StackMetrics]):
         optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0, fused=True)
         sums = torch.zeros(len(self.recipes) + 1, dtype=torch.float64, device=self.device)
         return Run(model, optimizer, sums)
-
-    def num_steps(self, epoch: int) -> int:
-        return self.alone.num_steps(epoch)
 
     def learning_rate(self, epoch: int, step: int) -> float:
         return self.alone.learning_rate(epoch, step)

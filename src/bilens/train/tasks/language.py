@@ -14,16 +14,14 @@ from torch import Tensor, nn
 
 from bilens.base import silent
 from bilens.base.errors import NumericalError
-from bilens.data.text import GRAMMAR
-from bilens.data.tokenizer import Tokenizer, TokenizerKind
+from bilens.data.tokenizer import Tokenizer
 from bilens.io.model_folder import save
-from bilens.nn.block import Block, MLPType
-from bilens.nn.mlp import Gate
+from bilens.nn.block import Block
 from bilens.nn.transformer import BilinearTransformer
 from bilens.train.corpus import Batches, CorpusDescription, CorpusTokens, windows
+from bilens.train.device import autocast
 from bilens.train.loop import (
     Line,
-    Schedule,
     Task,
     TrainingRun,
     check_step,
@@ -34,70 +32,13 @@ from bilens.train.loop import (
 )
 from bilens.train.processes import ALONE, Processes
 from bilens.train.randomness import ActivationNoise, seeded_initialisation
-from bilens.train.recipe import Precision, Recipe, autocast, check_fields
+from bilens.train.recipes import LanguageRecipe as LanguageRecipe
 from bilens.train.run_folder import TOKENIZER_NAME
 
 BETAS = (0.9, 0.95)  # the second one is shorter than AdamW's own: runs of few steps
 EVALUATION_TOKENS = 8192  # a batch of the evaluation
 
 Run: TypeAlias = TrainingRun[BilinearTransformer]  # sums: loss × tokens, tokens
-
-
-@dataclass(frozen=True)
-class LanguageRecipe(Recipe):
-    """How to train a language model. The defaults suit a megabyte of simple stories."""
-
-    d_model: int = 192  # width of the residual stream
-    d_hidden: int = 512  # products in each MLP
-    n_layer: int = 4
-    n_head: int = 3
-    n_ctx: int = 256  # tokens that a prediction can look back on
-    gate: Gate | None = None  # None is bilinear
-    mlp_type: MLPType = "gated"  # or "ordinary": GELU with equally many weights
-    tied: bool = False  # the unembedding is the embedding
-    tokenizer: TokenizerKind = "byte-bpe"  # trained on the corpus
-    vocab_size: int | None = 2048  # None, for "word" alone, is every word
-    epochs: float = 10.0  # passes over the training tokens
-    steps: int | None = None  # in the place of `epochs`
-    batch_size: int = 8  # texts of `n_ctx` tokens
-    learning_rate: float = 3e-3  # of AdamW, at the end of the warm-up
-    schedule: Schedule = "linear"  # how it falls to zero from there
-    warmup: float = 0.05  # share of the steps in which it rises
-    weight_decay: float = 0.1  # decoupled, on every weight
-    clip: float = 1.0  # greatest norm of the gradient of a step
-    dropout: float = 0.1  # of the embedding and of what each attention and MLP adds
-    evaluations: int = 10  # of the held-out loss, evenly over the steps
-    seed: int = 0  # of initialisation, order and dropout
-    precision: Precision = "auto"  # of products; weights, gradients and updates are float32
-
-    def __post_init__(self) -> None:
-        check_fields(
-            self,
-            least={"n_ctx": 2, "seed": 0, "steps": 1},
-            positive=("epochs", "learning_rate", "clip"),
-            below_one=("dropout", "warmup"),
-        )
-
-
-TEXT_RECIPE = LanguageRecipe()
-GRAMMAR_RECIPE = LanguageRecipe(  # one layer: what it computes can be read off one MLP
-    d_model=64,
-    d_hidden=128,
-    n_layer=1,
-    n_head=4,
-    n_ctx=64,
-    tokenizer="word",
-    vocab_size=None,
-    epochs=6.0,
-    batch_size=8,
-    dropout=0.0,
-    evaluations=20,
-    learning_rate=5e-3,  # slower or in larger batches, some seeds learn the rule late or never
-)
-
-
-def default_recipe(corpus: str | tuple[str, ...]) -> LanguageRecipe:
-    return GRAMMAR_RECIPE if corpus == GRAMMAR else TEXT_RECIPE
 
 
 @dataclass(frozen=True)

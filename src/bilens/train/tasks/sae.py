@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import msgspec
 import torch
@@ -18,12 +18,12 @@ from bilens.algebra.gaussian import geometric_median
 from bilens.base.errors import NumericalError, UsageError
 from bilens.io.load import load
 from bilens.io.model_folder import save
-from bilens.nn.topk_sae import Sign, TopKSAE, chosen_pre_activations, code_times
+from bilens.nn.topk_sae import TopKSAE, chosen_pre_activations, code_times
 from bilens.nn.transformer import BilinearTransformer
 from bilens.train.activations import ActivationBuffer, ActivationStream, SAEMetrics, measure_sae
+from bilens.train.device import device_of
 from bilens.train.loop import (
     Line,
-    Schedule,
     Task,
     TrainingRun,
     check_step,
@@ -33,47 +33,13 @@ from bilens.train.loop import (
 )
 from bilens.train.processes import ALONE, Processes
 from bilens.train.randomness import seeded_initialisation
-from bilens.train.recipe import Recipe, check_fields, device_of
+from bilens.train.recipes import SAERecipe as SAERecipe
 
 CLIP = 1.0  # greatest norm of the gradient of one autoencoder in a step
 MEDIAN_ROWS = 8192  # that the start of decoder_bias is the geometric median of
 ERROR, VARIANCE, ACTIVE, ROWS = range(4)  # columns of `TrainingRun.sums`, a row an autoencoder
 
 Run: TypeAlias = TrainingRun[nn.ModuleList]  # extra: rows since each latent was last kept
-
-
-@dataclass(frozen=True)
-class SAERecipe(Recipe):
-    """How to train sparse autoencoders. The defaults suit a layer of a few hundred neurons."""
-
-    hooks: tuple[str, ...]  # such as "blocks.0.mlp_out"; one autoencoder each
-    num_latents: int | None = None  # None is `expansion` times the layer's width
-    expansion: int = 4
-    k: int = 30  # latents that an input keeps
-    sign: Sign = "relu"  # "raw" for negative activations as well (see `TopKSAE`)
-    tokens: int = 2_000_000  # activations to train on, rounded up to whole buffers
-    batch_size: int = 1024  # activations a step
-    buffer_size: int = 131_072  # activations that are computed at a time and then shuffled
-    learning_rate: float = 5e-3  # of Adam, at the end of the warm-up
-    schedule: Schedule = "cosine"  # how it falls to zero from there
-    warmup: float = 0.05  # share of the steps in which it rises
-    auxiliary: float = 1 / 32  # weight of the loss by which dead latents learn what is left over
-    dead_after: int = 131_072  # tokens without being kept once, after which a latent is dead
-    seed: int = 0  # of initialisation and order
-
-    def __post_init__(self) -> None:
-        hooks: Any = self.hooks
-        if isinstance(hooks, str) or not hooks:
-            raise UsageError(f"hooks is {hooks!r}; expected one or more hook points in a tuple.")
-        object.__setattr__(self, "hooks", tuple(hooks))
-        if len(set(self.hooks)) < len(self.hooks):
-            raise UsageError(f"hooks {', '.join(self.hooks)}: one of them is given twice.")
-        least = {"seed": 0, "num_latents": 2}
-        check_fields(self, least=least, positive=("learning_rate",), below_one=("warmup",))
-
-    def latents_for(self, d_in: int) -> int:
-        """Return the size of the dictionary for activations of a width."""
-        return self.num_latents if self.num_latents is not None else self.expansion * d_in
 
 
 class Activations(Protocol):
@@ -168,9 +134,6 @@ class SAESteps(Task[nn.ModuleList, SAELine]):
         optimizer = torch.optim.Adam(saes.parameters(), lr=recipe.learning_rate, fused=True)
         sums = torch.zeros(len(saes), 4, dtype=torch.float64)
         return Run(saes, optimizer, sums, extra=extra, group=group, losses=taken, blank=blank)
-
-    def num_steps(self, epoch: int) -> int:  # noqa: ARG002 - all the same
-        return self.steps
 
     def learning_rate(self, epoch: int, step: int) -> float:
         r, done, total = self.recipe, epoch * self.steps + step, self.epochs * self.steps

@@ -19,8 +19,8 @@ from bilens.data.tables import ROWS_KEY, TrainingTable, fitted_to, row_fingerpri
 from bilens.io.model_folder import save
 from bilens.nn.classifier import classifier_of_map
 from bilens.records.base import json_text
+from bilens.train.device import CPU
 from bilens.train.newton import CrossEntropy, Loss, SquaredError
-from bilens.train.recipe import CPU
 from bilens.train.run_folder import (
     HISTORY_NAME,
     METRICS_NAME,

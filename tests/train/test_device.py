@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from bilens.base.errors import UsageError
-from bilens.train.recipe import best_precision, find_device
+from bilens.train.device import find_device
+from bilens.train.recipes import best_precision
 
 
 @pytest.mark.parametrize(
