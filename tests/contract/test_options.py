@@ -3,6 +3,7 @@
 The use that would do nothing is refused; the use that counts changes the result or its record.
 """
 
+import importlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -286,6 +287,7 @@ def test_an_explorer_refuses_what_would_do_nothing(
 ) -> None:
     """The default value of an option was passed over, and a server started."""
     pytest.importorskip("starlette")
+    importlib.import_module("bilens.serve.app")  # it looks at the type that is replaced
     monkeypatch.chdir(tmp_path)
 
     def no_folder(*_: Any, **__: Any) -> None:
