@@ -52,6 +52,7 @@ CHANGES = (
     Change("exact", "worse", "", "warn", None, 0.1),
     Change("overfitting", "better", "info", "info", 0.2, 0.1),
     Change("coverage", "unjudged", "fail", "", 0.5, None),
+    Change("accuracy", "elsewhere", "pass", "warn", 0.9, 0.8),
 )
 AUDITS = (past(2, ("exact", "complete"), "do_not_use"), past(1, ("coverage",)))
 ROW = ModelRow("1a", "mnist", True, 2, AUDITS[0], CHANGES, (1, 2), (0.9, 0.8), ("exact",))

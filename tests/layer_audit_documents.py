@@ -61,6 +61,12 @@ VARIANTS: list[tuple[str, str, dict[str, Any]]] = [  # of sentences
     *(("r2", ending, {"on": on}) for ending in ("pass", "warn") for on in ("_seen", "_some")),
     *(("r2", "info", {"on": on}) for on in ("", "_some", "_seen")),
     ("low_rank", "info", {"assumed": "pass"}),
+    *(
+        (rule, "info", {"assumed": ended})
+        for rule in ("similarity", "change")
+        for ended in ("pass", "info")
+    ),
+    *(("changed_layers", "warn", {"open": around}) for around in ("order", "unknown")),
 ]
 ENDINGS = {
     "non_finite": ("pass", "fail"),
@@ -165,6 +171,7 @@ def every_change() -> dict[str, Any]:
     alone = ("inputs", "outputs", "baseline_inputs", "baseline_outputs")
     kinds = ["inputs_reordered", "outputs_reordered", "by_place", "units", "target", "one_logit"]
     kinds += ["neurons_reordered", *(f"{one}_alone" for one in alone)]
+    kinds += ["around_order", "around_unknown"]
     found["aligned"] = [{"kind": kind, "names": ["a", "b"]} for kind in kinds]
     return {**found, "trial": word_trial(chat=True)}
 
