@@ -25,6 +25,10 @@ ERRORS = ROOT / "tools/planted_errors.json"
 RESULTS = ROOT / "docs/benchmarks/planted.json"
 PAGE = RESULTS.with_suffix(".md")
 LONGEST = 1800  # seconds of tests for one error
+FIRST = (  # 2026-12-01, on 491e5da0
+    "When the held-out errors were planted for the first time, the contract suite noticed 34 of "
+    "60, with the tests of the folder 49; tests for those that went unnoticed were added since."
+)
 FAILED = 1  # how pytest ends where tests fail, and not for another reason
 
 
@@ -140,6 +144,8 @@ def page(rows: list[tuple[PlantedError, str]]) -> str:
             "then the tests of the folder that the error is in.",
             "",
             *(f"* {count_noticed(rows, group)}" for group in groups),
+            "",
+            FIRST,
             "",
             "| error | thought of | file | noticed by |",
             "|---|---|---|---|",
