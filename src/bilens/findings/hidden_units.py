@@ -106,23 +106,25 @@ def count_doubles(layer: Layer, parts: list[Branch]) -> tuple[int, float]:
 
 def pairs_of(ours: list[Branch], theirs: list[Branch], block: slice) -> tuple[Tensor, Tensor]:
     """Return which pairs of a block and what follows are the same, and how much they overlap."""
-    near, overlaps, compared = [], [], []
+    overlaps: list[Tensor] = []
+    sides: list[Tensor] = []
     for one, other in zip(ours, theirs, strict=True):
-        (rows, length, offset), (columns, width, shift) = directions(one), directions(other)
-        cosine = rows[block] @ columns[block.start :].T
-        side = torch.ones_like(cosine) if one.sign else cosine.sign()
-        near += [cosine * side >= 1 - SAME**2 / 2]
-        near += [is_near(offset[block, None], side * shift[block.start :])]
-        near += [is_near(length[block, None], width[block.start :])] if one.scale else []
-        overlaps.append(cosine * side)
-        compared.append((rows[block], columns[block.start :], side))
-    same = torch.stack(near).all(dim=0).triu(1)  # each pair once, and none with itself
+        cosine = directions(one)[0][block] @ directions(other)[0][block.start :].T
+        sides.append(torch.ones_like(cosine) if one.sign else cosine.sign())
+        overlaps.append(cosine * sides[-1])
+    overlap = torch.stack(overlaps).amin(dim=0)
+    same = (overlap >= 1 - SAME**2 / 2).triu(1)  # each pair once, and none with itself
     for pairs in torch.split(same.nonzero(), rows_within(4 * ours[0].weight.shape[1])):
-        first, second = pairs.T
-        for rows, columns, side in compared:  # lengths are rounded too
-            turned = columns[second] * side[first, second][:, None]
-            same[first, second] &= is_near(rows[first], turned, 2 * SAME).all(dim=1)
-    return same, torch.stack(overlaps).amin(dim=0)
+        for one, other, side in zip(ours, theirs, sides, strict=True):
+            turn, (first, second) = side[pairs.T[0], pairs.T[1]], pairs.T + block.start
+            (rows, length, offset), (columns, width, shift) = directions(one), directions(other)
+            # lengths are rounded too
+            alike = is_near(rows[first], columns[second] * turn[:, None], 2 * SAME).all(dim=1)
+            alike &= is_near(offset[first], turn * shift[second])
+            if one.scale:
+                alike &= is_near(length[first], width[second])
+            same[pairs.T[0], pairs.T[1]] &= alike
+    return same, overlap
 
 
 def directions(part: Branch) -> tuple[Tensor, Tensor, Tensor]:

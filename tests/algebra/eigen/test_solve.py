@@ -322,7 +322,9 @@ def test_zeros_that_the_rank_makes_certain_are_not_missed(which: str) -> None:
     eig = eigendecompose(form, k=3, which=which, method="lanczos", precision="float32")
     assert eig.status is Status.OK
     expected = {"both": vector(-30, 0, 0)}.get(which, vector(0, 0, 0))
-    torch.testing.assert_close(eig.eigenvalues, expected, rtol=0, atol=1e-8)
+    error = (eig.eigenvalues - expected).abs()
+    assert bool((error <= eig.residuals + 1e-8).all())  # −30 has neighbours: its residual bounds it
+    assert bool((error[expected == 0] <= 1e-8).all())
     assert bool(eig.complete) or which == "both"  # there the iteration itself came upon the zeros
 
 
