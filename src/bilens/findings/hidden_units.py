@@ -24,6 +24,9 @@ class Branch(NamedTuple):
     scale: bool  # whether ct is, with c > 0
 
 
+Known = tuple[Branch, Tensor, Tensor, Tensor]  # with what `directions` returns of it
+
+
 def branches(layer: Layer) -> tuple[Branch, ...]:
     def branch(weight: Tensor, bias: Tensor | None, *changes: bool) -> Branch:
         return Branch(weight, weight.new_zeros(len(weight)) if bias is None else bias, *changes)
@@ -93,10 +96,11 @@ def count_doubles(layer: Layer, parts: list[Branch]) -> tuple[int, float]:
     The overlap is the cosine of rows of weights, biases aside, in the branch where it is less. Rows
     that are the same are so in each weight: the size of one says nothing of what its input does.
     """
-    exchanged = [parts, parts[::-1]] if layer.phi.name == "identity" else [parts]
+    known = [(part, *directions(part)) for part in parts]
+    exchanged = [known, known[::-1]] if layer.phi.name == "identity" else [known]
     count, largest, units = 0, 0.0, len(parts[0].weight)
     for block in blocks(units, rows_within(4 * layer.d_in + 8 * units)):
-        found = [pairs_of(parts, others, block) for others in exchanged]
+        found = [pairs_of(known, others, block) for others in exchanged]
         same = torch.stack([one for one, _ in found]).any(dim=0)
         overlap = torch.stack([one for _, one in found]).amax(dim=0)
         count += int(same.sum())
@@ -104,20 +108,20 @@ def count_doubles(layer: Layer, parts: list[Branch]) -> tuple[int, float]:
     return count, min(largest, 1.0)
 
 
-def pairs_of(ours: list[Branch], theirs: list[Branch], block: slice) -> tuple[Tensor, Tensor]:
+def pairs_of(ours: list[Known], theirs: list[Known], block: slice) -> tuple[Tensor, Tensor]:
     """Return which pairs of a block and what follows are the same, and how much they overlap."""
     overlaps: list[Tensor] = []
     sides: list[Tensor] = []
-    for one, other in zip(ours, theirs, strict=True):
-        cosine = directions(one)[0][block] @ directions(other)[0][block.start :].T
+    for (one, rows, *_), (_, columns, *_) in zip(ours, theirs, strict=True):
+        cosine = rows[block] @ columns[block.start :].T
         sides.append(torch.ones_like(cosine) if one.sign else cosine.sign())
         overlaps.append(cosine * sides[-1])
     overlap = torch.stack(overlaps).amin(dim=0)
     same = (overlap >= 1 - SAME**2 / 2).triu(1)  # each pair once, and none with itself
-    for pairs in torch.split(same.nonzero(), rows_within(4 * ours[0].weight.shape[1])):
-        for one, other, side in zip(ours, theirs, sides, strict=True):
+    for pairs in torch.split(same.nonzero(), rows_within(4 * ours[0][1].shape[1])):
+        for mine, other, side in zip(ours, theirs, sides, strict=True):
             turn, (first, second) = side[pairs.T[0], pairs.T[1]], pairs.T + block.start
-            (rows, length, offset), (columns, width, shift) = directions(one), directions(other)
+            (one, rows, length, offset), (_, columns, width, shift) = mine, other
             # lengths are rounded too
             alike = is_near(rows[first], columns[second] * turn[:, None], 2 * SAME).all(dim=1)
             alike &= is_near(offset[first], turn * shift[second])
