@@ -25,7 +25,6 @@ import torch
 from bilens.data.images import ImageDataset, load_images
 from bilens.nn import BilinearClassifier, TopKSAE
 
-ROOT = Path(__file__).parents[1]
 Work = Callable[[], object]
 
 
@@ -199,8 +198,8 @@ def used() -> float:
 
 def run_once(checkout: Path, name: str) -> float:
     """Return the seconds of one workload with the source of a checkout."""
-    paths = os.pathsep.join([str(checkout / "src"), str(ROOT)])
-    command = [sys.executable, "-m", "bench.two_versions", "--workload", name]
+    paths = os.pathsep.join([str(checkout / "src"), str(checkout)])  # with its own `bench`
+    command = [sys.executable, __file__, "--workload", name]
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(  # noqa: S603 - this file
             command,
