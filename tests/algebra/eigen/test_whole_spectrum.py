@@ -169,11 +169,12 @@ def test_the_rounding_of_many_overlaps_counts_as_what_it_can_do_to_the_values(
     form = form_of(randn(300, 300))
     usual = eigendecompose(form, method="dense")
     overlap = usual.eigenvectors @ usual.eigenvectors.T - torch.eye(300, dtype=torch.float64)
-    assert 40 * EPS < float(overlap.norm()) < 300 * EPS
-    monkeypatch.setattr(whole_spectrum, "SOLVER_TOLERANCE", 40 * EPS)
+    size = float(overlap.norm())  # another one on every processor
+    assert size < 300 * EPS
+    monkeypatch.setattr(whole_spectrum, "SOLVER_TOLERANCE", size / 6)
     wide = eigendecompose(form, method="dense")
     assert bool(wide.complete)
-    more = float(overlap.norm() * wide.eigenvalues[0].abs())
+    more = size * float(wide.eigenvalues[0].abs())
     assert float(wide.rounding_bound - usual.rounding_bound) == pytest.approx(more, rel=0.2)
     monkeypatch.setattr(whole_spectrum, "orthonormal", lambda columns: columns * (1 + 1e-13))
     assert not bool(eigendecompose(form, method="dense").complete)
