@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import given, reject, strategies as st
 from torch import Tensor
 
 import bilens as bl
@@ -112,7 +112,9 @@ def check(fitted: Any, x: Any, atol: float = 1e-7) -> None:
     y, head = outputs(model, x), model.head
     if not hasattr(fitted, "classes_"):
         y = y.exp() if head == "exp" else y
-        expected = fitted.predict(x).reshape(len(y), -1)
+        with np.errstate(over="ignore"):
+            expected = fitted.predict(x).reshape(len(y), -1)
+            y = y.numpy().astype(expected.dtype)  # an exponential may be too large for float32
         np.testing.assert_allclose(y, expected, rtol=atol, atol=atol)
         return
     several = head == "sigmoid of each logit"
@@ -141,7 +143,10 @@ def test_an_estimator_is_what_it_says_itself(
         mlp(target, activation, hidden),
         make_pipeline(scaler, mlp(target, activation, hidden)),
     ):
-        fitted = scattered(model.fit(x, y), seed)
+        try:
+            fitted = scattered(model.fit(x, y), seed)
+        except ValueError:  # the training itself diverged
+            reject()
         far = x[:20].copy() if is_pipeline(fitted) else x[:20] / 100
         far[3] = 0
         check(fitted, far, 1e-3 if dtype == np.float32 else 1e-6)
@@ -400,7 +405,10 @@ def test_a_converted_poisson_regressor_gives_means(
         by_hand = 1 - ((y - means) ** 2).sum() / ((y - y.mean()) ** 2).sum()
         assert found is not None
         assert found.r_squared == pytest.approx(by_hand, rel=1e-4)
-    assert by_hand > 0.5  # and not the logarithms of the means
+    # not those of the logarithms of the means
+    assert by_hand != pytest.approx(
+        1 - ((y - np.log(means)) ** 2).sum() / ((y - y.mean()) ** 2).sum()
+    )
 
 
 class Cautious(bl.sklearn.BilinearClassifier):  # type: ignore[misc]

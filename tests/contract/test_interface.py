@@ -193,6 +193,11 @@ def transformed(relation: str, seed: int) -> World:
     return RELATIONS[relation](world(seed), np.random.default_rng(seed))
 
 
+def rounding(one: World) -> float:
+    """Return how far scores may lie apart: a float32 that goes through text is another double."""
+    return 1e-5 if (one.frame.dtypes == np.float32).any() else 1e-6
+
+
 @pytest.mark.parametrize("relation", RELATIONS)
 @fewer(3)
 @given(seed=seeds)
@@ -237,7 +242,8 @@ def test_a_certificate_counts_the_right_answers_of_the_module(relation: str, see
                 assert radii is not None
                 assert radii.num_right == int((own > rest).sum()), form
                 margins = [item.margin for item in radii.inputs]
-                assert margins == pytest.approx((own - rest).tolist(), rel=1e-6, abs=1e-6), form
+                near = rounding(one)
+                assert margins == pytest.approx((own - rest).tolist(), rel=near, abs=near), form
                 assert [item.label for item in radii.inputs] == one.labels.tolist()
 
 
@@ -283,7 +289,8 @@ def test_an_explanation_knows_the_right_answer_and_adds_up(relation: str, seed: 
                 assert record.model.output_names[item.label] == one.right[row], form
                 assert item.predicted == int(one.logits[row].argmax())
                 logits = one.logits[row] - one.logits[row].mean()
-                assert item.scores == pytest.approx(logits.tolist())
+                near = rounding(one)
+                assert item.scores == pytest.approx(logits.tolist(), rel=near, abs=near)
                 # of a quadratic function the gradient half way is the mean gradient on the way
                 middle = (one.x[row] / 2).requires_grad_()
                 output = one.module(middle)

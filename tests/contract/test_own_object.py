@@ -160,7 +160,8 @@ def doubled(module: nn.Module) -> nn.Module:
 def bounded(module: nn.Module) -> nn.Module:
     """Cut off what is half as large as the largest answer: small inputs do not show it."""
     width = next(w.shape[1] for w in module.parameters() if w.dim() == 2 and w.shape[1] > 1)
-    bound = float(run(module, inputs(width)).abs().max()) / 2
+    x = inputs(width).to(next(module.parameters()).dtype)
+    bound = float(run(module, x).abs().max()) / 2
     module.register_forward_hook(lambda _, __, made: made.clamp(-bound, bound))
     return module
 

@@ -172,11 +172,10 @@ def is_confirmed(f: bl.QuadraticMap, encoder: Tensor, seed: int) -> tuple[bool, 
 
 
 @cell("trace", "other function")
-@fewer(2)
-@given(SEEDS)
-def test_what_a_planted_product_does_is_confirmed(seed: int) -> None:
-    f, encoder = planted(seed)
-    assert is_confirmed(f, encoder, seed)[0]
+def test_what_a_planted_product_does_is_mostly_confirmed() -> None:
+    """In about one case of five a random dictionary removes as much by chance."""
+    found = [is_confirmed(*planted(seed), seed)[0] for seed in range(10)]
+    assert sum(found) >= 5  # fewer have a probability below 0.7 %
 
 
 @cell("trace", "other function")

@@ -16,6 +16,8 @@ from bilens.records.table_audit import InputAttribution, InputPair
 
 SHOWN = 4  # contributions of each class
 GAP_TOLERANCE = 1e-10  # of the sum of all parts in size
+ROUNDINGS = 16  # of λ‖x‖², in units of the last place
+SEEN = 1e-6  # of the sum of all parts: what a reader of four digits would see
 TYPICAL, NARROW, WRONG, ASKED = "typical", "narrow", "wrong", "asked"
 
 
@@ -31,7 +33,10 @@ def explain(
     parts = eigs.contributions(x[None])
     scores = logits - logits.mean() if len(logits) > 1 else logits
     gap = float((parts.total()[:, 0] - scores).abs().max())
-    if not gap <= GAP_TOLERANCE * float(parts.pairs.abs().sum() + scores.abs().max()):
+    # what the eigenvectors themselves are rounded by: of inputs in small units it can be the most
+    rounded = ROUNDINGS * torch.finfo(x.dtype).eps * eigs.eigenvalues.abs().max() * x.square().sum()
+    size = parts.pairs.abs().sum() + scores.abs().max()
+    if not gap <= float((GAP_TOLERANCE * size + rounded).clamp(max=SEEN * size)):
         raise NumericalError(
             f"the parts of input {index} miss the model's scores by {gap:.3g}: the decomposition "
             "is not of this model, or is not accurate."
