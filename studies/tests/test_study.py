@@ -133,25 +133,6 @@ def test_cells_of_another_model_or_text_are_not_mixed(tmp_path: Path) -> None:
             run_study(OnFiles(), tmp_path / f"of {place.name}", options)
 
 
-def test_an_option_that_says_what_is_usual_changes_nothing(tmp_path: Path) -> None:
-    class OnItsOwn(Squares):
-        needs, num_seeds = frozenset[str](), (1, 3, 3)
-
-        def cells(self, options: StudyOptions) -> Mapping[str, Measure]:
-            return super().cells(dataclasses.replace(options, seeds=len(self.seeds(options))))
-
-        def document(self, _options: StudyOptions, cells: Mapping[str, Record]) -> Record:
-            return super().document(THREE, cells)
-
-    first, again = OnItsOwn(), OnItsOwn()
-    run_study(first, tmp_path, StudyOptions())
-    run_study(again, tmp_path, THREE)
-    run_study(again, tmp_path, StudyOptions())
-    assert (len(first.measured), again.measured) == (3, [])
-    with pytest.raises(OutputExistsError, match="choose another folder"):
-        run_study(again, tmp_path, StudyOptions(seeds=5))
-
-
 def test_cells_of_another_version_are_not_mixed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,17 +147,10 @@ def test_cells_that_other_code_measured_are_not_mixed(
 ) -> None:
     document = run_study(Squares(), tmp_path, THREE)
     assert document["code"] == Squares().code() == file_sha256(Path(__file__))
-    for path in (tmp_path / "cells").iterdir():  # as older ones are
-        old = json.loads(path.read_text())
-        del old["code"]
-        path.write_text(json.dumps(old))
     study = Squares()
-    run_study(study, tmp_path, THREE)
-    assert study.measured == []
-    run_study(study, tmp_path / "new", THREE)
     monkeypatch.setattr(study, "code", lambda: "other")
     with pytest.raises(OutputExistsError, match=r"other code of test/squares.* move models to it"):
-        run_study(study, tmp_path / "new", THREE)
+        run_study(study, tmp_path, THREE)
 
 
 def test_the_code_of_a_study_is_that_of_its_class_and_bases() -> None:

@@ -24,14 +24,12 @@ from bilens_studies.study import Study
 from bilens_studies.targets import TargetStudy
 from bilens_studies.truncation import TruncationStudy
 
-KINDS = (  # in the order of the page
-    *(LogicStudy, ModularStudy),
-    *(CornerStudy, RegularisationStudy, ReplacingStudy),
-    *(EigenvectorStudy, HosvdStudy, SharedStudy, ExplanationStudy),
-    *(ConsistencyStudy, TruncationStudy, TargetStudy, MaskStudy),
-    *(GateStudy, NegationStudy, NegationTextStudy, SAETrainingStudy, LayerStudy, ConversionStudy),
-    *(FindingStudy, StoppingStudy),
-)
+KINDS: list[type[Study]] = [LogicStudy, ModularStudy]  # in the order of the page
+KINDS += [CornerStudy, RegularisationStudy, ReplacingStudy]
+KINDS += [EigenvectorStudy, HosvdStudy, SharedStudy, ExplanationStudy]
+KINDS += [ConsistencyStudy, TruncationStudy, TargetStudy, MaskStudy]
+KINDS += [GateStudy, NegationStudy, NegationTextStudy]
+KINDS += [SAETrainingStudy, LayerStudy, ConversionStudy, FindingStudy, StoppingStudy]
 STUDIES: dict[str, Study] = {kind.name: kind() for kind in KINDS}
 
 

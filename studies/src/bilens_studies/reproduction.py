@@ -14,19 +14,14 @@ from bilens_studies.comparison import RULE
 from bilens_studies.html_page import render_reproduction
 from bilens_studies.page_writer import finding_cells
 from bilens_studies.study import Record, Say, Study, StudyOptions, spelling, unused_options
-from bilens_studies.study_folder import DOCUMENT_NAME, MODELS_FOLDER, read_again, run_study
+from bilens_studies.study_folder import DOCUMENT_NAME, MODELS_FOLDER, read_document, run_study
 
 INDEX_NAME = "index.html"
 SIZES = {"full", "seeds"}  # of no effect where a study has one size beside --quick
 
 
 def reproduce_with(
-    names: str | Sequence[str],
-    out: str | Path,
-    given: Mapping[str, Any],
-    *,
-    on_cell: Callable[[str, str, int, int], None] = silent,
-    say: Say = silent,
+    names: str | Sequence[str], out: str | Path, given: Mapping[str, Any], **progress: Any
 ) -> Record:
     """Run `bl.reproduce`: the options are given by their names.
 
@@ -36,9 +31,7 @@ def reproduce_with(
     if unknown := [name for name in given if name not in known]:
         raise UsageError(f"there is no option {unknown[0]!r}: use one of {', '.join(known)}.")
     studies = [names] if isinstance(names, str) else names
-    return reproduce(
-        studies, check_path("out", out), StudyOptions(**given), on_cell=on_cell, say=say
-    )
+    return reproduce(studies, check_path("out", out), StudyOptions(**given), **progress)
 
 
 def reproduce(
@@ -56,30 +49,15 @@ def reproduce(
     """
     if not (isinstance(names, Sequence) and names and all(isinstance(n, str) for n in names)):
         raise UsageError(f"names is {names!r}; expected studies or groups, such as ['toy/logic'].")
-    options.choose(None, None, None)
     studies = list(dict.fromkeys(study for name in names for study in find_studies(name)))
-    used = frozenset[str]().union(*(study.uses for study in studies))
-    unused = set(options.given_options()) - used
-    if unused and unused <= SIZES and all("quick" in study.uses for study in studies):
-        idle = " and ".join(map(spelling, sorted(unused)))
-        say(f"{idle}: of no effect, for {', '.join(names)} has one size beside --quick.")
-    elif unused:
-        raise unused_options(", ".join(names), unused, used)
-    check_folder(out)
-    check_size(out, studies, options)
+    if idle := check_options(", ".join(names), studies, options):
+        say(idle)
+    check_folder(out, studies, options)
     documents: dict[str, Record] = {}
     failed: dict[str, BilensError] = {}
-    untold: dict[str, BilensError] = {}
-
-    def tell() -> None:
-        for line in left_out_lines(untold):
-            say(line)
-        untold.clear()
-
     for study in studies:
 
         def show(cell: str, done: int, total: int, name: str = study.name) -> None:
-            tell()
             on_cell(name, cell, done, total)
 
         unread: Record = dict.fromkeys(set(options.given_options()) - study.uses)
@@ -93,15 +71,10 @@ def reproduce(
         except BilensError as error:
             if len(studies) == 1:
                 raise
-            failed[study.name] = untold[study.name] = error
+            failed[study.name] = error
+            say(f"{study.name} is left out: {str(error).removeprefix(f'{study.name} ')}")
     if not documents:
-        first, *others = left_out_lines(failed)
-        for line in others:
-            say(line)
-        why = next(iter(failed.values()))
-        why.args = (first,)
-        raise why
-    tell()
+        raise next(iter(failed.values()))
     left_out = {name: str(error) for name, error in failed.items()}
     for name, document in documents.items():
         left_out |= {f"{name}, {data}": why for data, why in document["missing"].items()}
@@ -109,15 +82,36 @@ def reproduce(
     return {"schema_version": 1, "kind": "reproduction", "studies": documents, "left_out": left_out}
 
 
-def left_out_lines(failed: Mapping[str, BilensError]) -> list[str]:
-    """Return why studies are left out, a line a reason."""
-    names: dict[str, list[str]] = {}
-    for name, error in failed.items():
-        names.setdefault(str(error).removeprefix(f"{name} "), []).append(name)
-    return [
-        f"{', '.join(own)} {'are' if len(own) > 1 else 'is'} left out: {reason}"
-        for reason, own in names.items()
-    ]
+def check_options(names: str, studies: Sequence[Study], options: StudyOptions) -> str:
+    """Refuse options that none of the studies reads; return a sentence on sizes that do nothing."""
+    options.choose(None, None, None)
+    used = frozenset[str]().union(*(study.uses for study in studies))
+    unused = set(options.given_options()) - used
+    if unused and not (unused <= SIZES and all("quick" in study.uses for study in studies)):
+        raise unused_options(names, unused, used)
+    idle = " and ".join(map(spelling, sorted(unused)))
+    return f"{idle}: of no effect, for {names} has one size beside --quick." if idle else ""
+
+
+def check_folder(out: Path, studies: Sequence[Study], options: StudyOptions) -> None:
+    """Refuse a folder that holds anything but studies, and --quick on one page with other sizes."""
+    groups = {name.partition("/")[0] for name in STUDIES}
+    if other := sorted(names_in(out, "studies") - groups - {INDEX_NAME, MODELS_FOLDER}):
+        raise OutputExistsError(
+            f"{out} holds something else than studies ({', '.join(other[:4])}): choose another "
+            "folder."
+        )
+    if not any("quick" in study.uses for study in studies):
+        return
+    quick = bool(options.quick)
+    for name, study in STUDIES.items():
+        path = out / name / DOCUMENT_NAME
+        has_sizes = "quick" in study.uses and path.exists()
+        if has_sizes and bool(read_document(path)["options"].get("quick")) != quick:
+            raise OutputExistsError(
+                f"{out} holds {name} {'without' if quick else 'of'} --quick, which belongs on "
+                "another page: choose another folder."
+            )
 
 
 def write_page(out: Path, left_out: Mapping[str, str]) -> dict[str, str]:
@@ -132,8 +126,8 @@ def write_page(out: Path, left_out: Mapping[str, str]) -> dict[str, str]:
         folder = out / name
         if not (folder / DOCUMENT_NAME).exists():
             continue
-        document = read_again(folder / DOCUMENT_NAME)
-        if document.get("code") != study.code():
+        document = read_document(folder / DOCUMENT_NAME)
+        if document["code"] != study.code():
             others[name] = "what is there was written by other code: ask for it again"
             continue
         rows = [{"cells": finding_cells(x), "verdict": x["verdict"]} for x in document["findings"]]
@@ -143,29 +137,3 @@ def write_page(out: Path, left_out: Mapping[str, str]) -> dict[str, str]:
     html = render_reproduction(pages, drawings, {**left_out, **others}, RULE, VERSION)
     write_file(out / INDEX_NAME, html.encode())
     return others
-
-
-def check_folder(out: Path) -> None:
-    """Refuse a folder that holds anything but studies."""
-    groups = {name.partition("/")[0] for name in STUDIES}
-    if other := sorted(names_in(out, "studies") - groups - {INDEX_NAME, MODELS_FOLDER}):
-        raise OutputExistsError(
-            f"{out} holds something else than studies ({', '.join(other[:4])}): choose another "
-            "folder."
-        )
-
-
-def check_size(out: Path, studies: Sequence[Study], options: StudyOptions) -> None:
-    """Refuse studies of --quick on one page with others, where these have such a size."""
-    quick = bool(options.quick)
-    if not any("quick" in study.uses for study in studies):
-        return
-    for name, study in STUDIES.items():
-        path = out / name / DOCUMENT_NAME
-        if "quick" not in study.uses or not path.exists():
-            continue
-        if bool(read_again(path)["options"].get("quick")) != quick:
-            raise OutputExistsError(
-                f"{out} holds {name} {'without' if quick else 'of'} --quick, which belongs on "
-                "another page: choose another folder."
-            )

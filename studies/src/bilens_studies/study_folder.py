@@ -30,46 +30,43 @@ def run_study(
     options: StudyOptions,
     *,
     models: Path | None = None,
-    on_cell: Callable[[str, int, int], None] = lambda _name, _done, _total: None,
+    on_cell: Callable[[str, int, int], None] = silent,
     say: Say = silent,
 ) -> Record:
-    """Measure what is not measured yet, and write document, figures and page."""
+    """Measure the cells that are missing, and write document, figures and page."""
     study.check(options)
-    about: Record = {"study": study.name, "version": VERSION, "code": study.code()}
-    about["options"] = {
-        name: x for name, x in options.given_options().items() if name != "data_dir"
-    }
-    found, missing = study.fingerprints(options)
-    about |= found
+    data, missing = study.fingerprints(options)
+    given = {name: x for name, x in options.given_options().items() if name != "data_dir"}
+    about = {"study": study.name, "version": VERSION, "code": study.code(), "options": given}
+    about |= data
     options = dataclasses.replace(options, missing=tuple(missing))
     check_study_folder(out, study, about)
-    done: dict[str, Record] = {}
-    runs: dict[str, Record] = {}
     run: Record = to_json(describe_run(None, 0))
+    done: dict[str, Record] = {}
+    runs: list[Record] = []
     stopped: InterruptedRunError | None = None
     with locked(out):
         cells = study.cells(options)
         for index, (name, measure) in enumerate(cells.items()):
             on_cell(name, index, len(cells))
             path = out / CELLS_FOLDER / f"{name}.json"
-            if path.exists():
-                before = read_again(path)
-                done[name], runs[name] = before["record"], before.get("run", {})
-                continue
-            try:
+            if not path.exists():
                 shared = models or out / WORK_FOLDER / MODELS_FOLDER
-                record = measure(CellContext(out / WORK_FOLDER / name, done, say, shared))
-            except (InterruptedRunError, KeyboardInterrupt):
-                stopped = InterruptedRunError(
-                    f"Interrupted in {name}; {out} keeps what was measured: repeat the same "
-                    "command to go on."
-                )
-                if study.partial and done:
-                    break
-                raise stopped from None
-            runs[name] = {key: run[key] for key in WHERE}
-            write_json(path, {**about, "cell": name, "run": runs[name], "record": record})
-            done[name] = record
+                try:
+                    record = measure(CellContext(out / WORK_FOLDER / name, done, say, shared))
+                except (InterruptedRunError, KeyboardInterrupt):
+                    stopped = InterruptedRunError(
+                        f"Interrupted in {name}; {out} keeps what was measured: repeat the same "
+                        "command to go on."
+                    )
+                    if study.partial and done:
+                        break
+                    raise stopped from None
+                where = {key: run[key] for key in WHERE}
+                write_json(path, {**about, "cell": name, "run": where, "record": record})
+            cell = read_document(path)
+            done[name] = cell["record"]
+            runs.append(cell["run"])
         result = study.document(options, done)
         document = {
             "schema_version": 1,
@@ -78,68 +75,63 @@ def run_study(
             "title": study.title,
             "command": run["command"],
             "versions": run["versions"],
-            **{key: sorted({one[key] for one in runs.values() if one}) for key in WHERE},
+            **{key: sorted({one[key] for one in runs}) for key in WHERE},
             "findings": findings(study.published, study.reproduced(result), bool(options.quick)),
             "missing": missing,
             "result": result,
         }
-        drawn = {out / name: svg.encode() for name, svg in study.figures(result).items()}
-        beside = findings_table(document["findings"])
-        lacks = "".join(f"Left out: {why}\n\n" for why in missing.values())
-        page = f"# {study.title}\n\n{lacks}{beside}{study.page(document)}\n"
-        write_files({**drawn, out / PAGE_NAME: page.encode()})
-        write_json(out / DOCUMENT_NAME, document)
+        write_pages(out, study, document)
     if stopped:
         raise stopped
     return document
 
 
+def write_pages(out: Path, study: Study, document: Record) -> None:
+    """Write figures and page, and the document when they are there."""
+    drawn = {out / name: svg.encode() for name, svg in study.figures(document["result"]).items()}
+    lacks = "".join(f"Left out: {why}\n\n" for why in document["missing"].values())
+    beside = findings_table(document["findings"])
+    page = f"# {study.title}\n\n{lacks}{beside}{study.page(document)}\n"
+    write_files({**drawn, out / PAGE_NAME: page.encode()})
+    write_json(out / DOCUMENT_NAME, document)
+
+
 def check_study_folder(out: Path, study: Study, about: Record) -> None:
     """Refuse a folder that holds anything but cells of a study with the options of `about`."""
     names = names_in(out, "study")
-    cells = sorted((out / CELLS_FOLDER).glob("*.json"))
     if not names & {CELLS_FOLDER, WORK_FOLDER, DOCUMENT_NAME} and names - {".lock"}:
         raise OutputExistsError(
             f"{out} holds something else than a study ({', '.join(sorted(names)[:4])}): choose "
             "another folder."
         )
     now: Record = json.loads(json.dumps(about))
-    for path in cells:
-        before = read_again(path)
-        if not {*ABOUT, "record"} <= {*before, "code"}:  # older ones tell no code
+    for path in sorted((out / CELLS_FOLDER).glob("*.json")):
+        before = read_document(path)
+        if not {*ABOUT, "run", "record"} <= before.keys():
             raise damaged(path)
         # images that were missing may be at hand now, or the other way round
         found = {name: before[name] for name in now if name in before}
-        wanted = {name: now[name] for name in found}
-        if found.pop("code", now["code"]) != wanted.pop("code", now["code"]):
+        if found["code"] != now["code"]:
             raise OutputExistsError(
                 f"{out} holds cells that other code of {study.name} measured: choose another "
                 f"folder; trained models go on there where you move {MODELS_FOLDER} to it."
             )
-        if spelt_out(study, found) != spelt_out(study, wanted):
-            others, own = describe_cells(found), describe_cells(about)
+        if found != {name: now[name] for name in found}:
             raise OutputExistsError(
-                f"{out} holds cells of {others}; this is {own}: choose another folder."
+                f"{out} holds cells of {describe_cells(found)}; this is {describe_cells(now)}: "
+                "choose another folder."
             )
-
-
-def spelt_out(study: Study, about: Record) -> Record:
-    """Return study, options and data of cells, with the number of seeds filled in."""
-    given = about["options"]
-    if "seeds" not in study.uses or "seeds" in given:
-        return about
-    size = StudyOptions(full=given.get("full"), quick=given.get("quick"))
-    return {**about, "options": {**given, "seeds": len(study.seeds(size))}}
 
 
 def describe_cells(about: Record) -> str:
     """Return study, options and data of cells, in words."""
     data = [f"{name} {(str(value))[:8]}" for name, value in about.items() if name not in ABOUT]
-    said = f"{about['study']} with the options {about['options']} (bilens {about['version']})"
-    return f"{said} on {' and '.join(data)}" if data else said
+    text = f"{about['study']} with the options {about['options']} (bilens {about['version']})"
+    return f"{text} on {' and '.join(data)}" if data else text
 
 
-def read_again(path: Path) -> Record:
+def read_document(path: Path) -> Record:
+    """Return a cell or a document. Raises: CheckpointError if it is damaged."""
     try:
         return read_json(path, MAX_BYTES)
     except CheckpointError as error:
