@@ -135,11 +135,12 @@ clean:                           ## remove what is made here, but not runs
 	$(PYTHON) -m venv .venv
 	touch $@
 
-# A stamp file for each set of packages, made anew when pyproject.toml changes.
-.venv/demo: .venv/pip pyproject.toml
-	$(PIP) -e '.[demo]'
+# A stamp file for each set of packages, made anew when a pyproject.toml changes. The studies stand in
+# the same line as bilens: no index has either.
+.venv/demo: .venv/pip pyproject.toml studies/pyproject.toml
+	$(PIP) -e '.[demo]' -e ./studies
 	touch $@
 
-.venv/test: .venv/pip pyproject.toml
-	$(PIP) --no-compile -e '.[test]'
+.venv/test: .venv/pip pyproject.toml studies/pyproject.toml
+	$(PIP) --no-compile -e '.[test]' -e ./studies
 	touch $@

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 import bilens as bl
 import tiny
 from bilens.cli.app import app, main
+from bilens.cli.installed_commands import import_all_commands
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 
@@ -27,7 +27,7 @@ def commands() -> dict[str, Any]:
         for part, inner in getattr(command, "commands", {}).items():
             yield from walk(inner, f"{name} {part}".strip())
 
-    return dict(walk(typer.main.get_command(app), ""))
+    return dict(walk(import_all_commands(app), ""))
 
 
 @dataclass(frozen=True)

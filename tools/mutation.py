@@ -108,7 +108,16 @@ class Runner:
     """A copy of the tree, and which test of it executes what."""
 
     def __init__(self, copy: Path) -> None:
-        for name in ("src", "tests", "tools", "bench", "docs", "pyproject.toml", "README.md"):
+        for name in (
+            "src",
+            "studies",
+            "tests",
+            "tools",
+            "bench",
+            "docs",
+            "pyproject.toml",
+            "README.md",
+        ):
             source = ROOT / name
             if source.is_dir():
                 shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -116,7 +125,12 @@ class Runner:
                 shutil.copy(source, copy / name)
         self.copy = copy
         os.chdir(copy)
-        sys.path[:0] = [str(copy / "src"), str(copy), str(copy / "tests")]
+        sys.path[:0] = [
+            str(copy / "src"),
+            str(copy / "studies/src"),
+            str(copy),
+            str(copy / "tests"),
+        ]
         if in_fork(self.watch, 3600):
             raise SystemExit("the tests fail without a mutant")
         self.load()

@@ -22,8 +22,8 @@ from typing import Any
 import msgspec
 
 from bilens.findings.reference import REFERENCE as JUDGED
-from bilens.studies import STUDIES
-from bilens.studies.comparison import (
+from bilens_studies import STUDIES
+from bilens_studies.comparison import (
     AGREES,
     DIFFERS,
     OPEN,
@@ -31,10 +31,10 @@ from bilens.studies.comparison import (
     UNJUDGED,
     findings,
 )
-from bilens.studies.finding_power import MLPS
-from bilens.studies.page_writer import finding_cells, table
-from bilens.studies.study import Study, spelling
-from bilens.studies.study_folder import CELLS_FOLDER, DOCUMENT_NAME, PAGE_NAME, write_json
+from bilens_studies.finding_power import MLPS
+from bilens_studies.page_writer import finding_cells, table
+from bilens_studies.study import Study, spelling
+from bilens_studies.study_folder import CELLS_FOLDER, DOCUMENT_NAME, PAGE_NAME, write_json
 
 DOCS = Path(__file__).parent.parent / "docs"
 REFERENCE = DOCS.parent / "src" / "bilens" / "findings" / "reference.json"

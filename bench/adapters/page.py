@@ -11,7 +11,7 @@ from scipy.stats import beta
 
 from bench.adapters.weights import READINGS, beside_bank, together
 from bilens.findings.rules.layers import trigger_words
-from bilens.studies.finding_statistics import area as area_under_roc
+from bilens_studies.finding_statistics import area as area_under_roc
 
 Row = Mapping[str, Any]
 

@@ -1,15 +1,14 @@
-"""`bl.reproduce`; the studies, which load much, are imported when they are asked for."""
+"""`bl.reproduce`: the studies are a distribution of their own, imported when they are asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from bilens.base import silent
-from bilens.base.errors import UsageError
-from bilens.base.files import check_path
+from bilens.base.errors import MissingExtraError
 
 
 def reproduce(
@@ -38,16 +37,13 @@ def reproduce(
 
     Raises:
         UsageError: If there is no such study or option, or no study reads the option.
+        MissingExtraError: If the package `bilens-studies` is not installed.
         OutputExistsError: If the folder holds something else.
         InterruptedRunError: If Ctrl-C was pressed; the same call goes on.
         BilensError: What the first study ended with, where none of them ran.
     """
-    from bilens.studies import reproduction
-    from bilens.studies.study import StudyOptions
+    if find_spec("bilens_studies") is None:
+        raise MissingExtraError("bilens-studies", "", "bilens.reproduce")
+    from bilens_studies.reproduction import reproduce_with
 
-    known = [field.name for field in fields(StudyOptions)][:-1]  # the last is not asked for
-    if unknown := [name for name in options if name not in known]:
-        raise UsageError(f"there is no option {unknown[0]!r}: use one of {', '.join(known)}.")
-    studies = [names] if isinstance(names, str) else names
-    folder, asked = check_path("out", out), StudyOptions(**options)
-    return reproduction.reproduce(studies, folder, asked, on_cell=on_cell, say=say)
+    return reproduce_with(names, out, options, on_cell=on_cell, say=say)

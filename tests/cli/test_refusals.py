@@ -21,6 +21,7 @@ from commands import FILE, USAGE, Shell, commands, model_folder
 from io_mapped import gated, pair, write
 
 SOURCE = Path(bilens.__file__).parent
+SATELLITES = Path(__file__).parents[2]  # the folders of the repository that have a `src`
 
 # ---- without torch
 
@@ -238,7 +239,7 @@ REACHED = {  # module that names an option: the commands that its messages can e
     "data/text": LANGUAGE,
     "findings/rules/registry": ["audit"],
     "findings/watching": ["train image"],
-    "studies": ["reproduce"],
+    "bilens_studies": ["reproduce"],
     "sweep": ["sweep"],
 }
 
@@ -261,8 +262,9 @@ def texts_of(file: Path) -> Iterator[str]:
 
 def advice() -> Iterator[tuple[str, str, str]]:
     """Module, option and text of all that messages outside of the commands name."""
-    for file in sorted(SOURCE.rglob("*.py")):
-        module = file.relative_to(SOURCE).with_suffix("").as_posix()
+    for file in [*sorted(SOURCE.rglob("*.py")), *sorted(SATELLITES.glob("*/src/*/*.py"))]:
+        home = SOURCE if file.is_relative_to(SOURCE) else file.parents[1]
+        module = file.relative_to(home).with_suffix("").as_posix()
         if not module.startswith(("cli/", "base/errors")):
             for text in texts_of(file):
                 of_others = " " not in text or "llama-gguf-split" in text or "user-data-dir" in text

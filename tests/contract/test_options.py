@@ -217,8 +217,6 @@ LINES: list[tuple[str, str, str]] = [  # verb of the table, a line that is refus
     ("sweep", f"sweep {MODEL} --do fit --null-samples 19 --out place", "--null-samples"),
     ("", f"convert {MODEL} --to bilens --out place --seed 0", "--seed"),
     ("train language", "train language --corpus grammar --out r --steps 2 --epochs 6", "--epochs"),
-    ("", "reproduce list --seeds 3", "--seeds"),
-    ("", "reproduce list --out place", "--out"),
     ("pages", f"audit {MODEL} --lang ja", "--lang"),
     ("page", f"certify {MODEL} --lang ja", "--lang"),
     ("page", f"attack {MODEL} --data {DATA} --lang ja", "--lang"),

@@ -76,12 +76,15 @@ class OutputExistsError(UsageError):
 
 
 class MissingExtraError(UsageError):
-    """An optional package is needed and not installed."""
+    """An optional package is needed and not installed; without an extra it is a satellite."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
+    def __init__(
+        self, package: str, extra: str, purpose: str, distribution: str = "bilens"
+    ) -> None:
+        wanted = f"'{distribution}[{extra}]'" if extra else package
         super().__init__(
             f"{purpose} needs the package {package!r}, which is not installed: "
-            f"run `pip install 'bilens[{extra}]'`."
+            f"run `pip install {wanted}`."
         )
 
 

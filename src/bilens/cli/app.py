@@ -19,13 +19,13 @@ from bilens.cli.commands.explain import explain
 from bilens.cli.commands.fit import fit
 from bilens.cli.commands.image import demo, train_image
 from bilens.cli.commands.language import train_language, train_sae
-from bilens.cli.commands.reproduce import reproduce
 from bilens.cli.commands.robustness import attack, certify
 from bilens.cli.commands.serve import serve
 from bilens.cli.commands.sweep import sweep
 from bilens.cli.commands.trace import trace
 from bilens.cli.commands.train_table import train_table
 from bilens.cli.console import Output
+from bilens.cli.installed_commands import CommandGroup
 from bilens.cli.options import Quiet, Verbose, expand
 from bilens.version import VERSION
 
@@ -34,11 +34,15 @@ NARROW = 72  # columns
 TOGETHER = (("train", "language"), ("train", "sae"), ("convert", "bilinear"))  # several processes
 
 app = typer.Typer(
-    name="bilens", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich"
+    name="bilens",
+    cls=CommandGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
 )
 for function in (
     *(demo, decompose, fit, audit, certify),
-    *(attack, explain, trace, convert, reproduce, serve, sweep),
+    *(attack, explain, trace, convert, serve, sweep),
 ):
     app.command()(expand(function, as_json=function is not serve))
 train_app = typer.Typer(help="Train a model that can be read exactly.", no_args_is_help=True)

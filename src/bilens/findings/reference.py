@@ -1,7 +1,7 @@
 """What reference models gave: readings of clean models, and of models whose gap is known.
 
-`reference.json` comes from the fixing models of `studies/findings.py`; `tools/reproduction.py` puts
-in how often it was right on judged models, once these were read.
+`reference.json` comes from the fixing models of the study `findings/images`; what puts in how often
+it was right on judged models, once these were read, is `tools/reproduction.py`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,195 @@
+"""What is installed beside bilens: the library does not know it, and it knows public names.
+
+Broken once: by an import of `bilens.algebra.hosvd` in a study, by one of `bilens_studies` in
+`io/load.py`, and by a command whose module raised an error when it was imported.
+"""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import bilens
+import tiny
+from bilens.base.errors import MissingExtraError
+
+SOURCE = Path(bilens.__file__).parent
+SATELLITES = {"bilens_studies": Path(__file__).parents[1] / "studies" / "src" / "bilens_studies"}
+# May be imported by a satellite: what users import, the errors, and what a command is written with.
+PUBLIC = {f"bilens{part}" for part in ("", ".certify", ".nn", ".plot", ".sklearn", ".version")}
+PUBLIC |= {"bilens.base.errors", "bilens.cli.console", "bilens.cli.options"}
+INTERNAL = {  # other modules of bilens that a satellite imports; none may be added
+    "bilens_studies": (
+        "bilens.algebra.concentration",
+        "bilens.algebra.directions",
+        "bilens.algebra.eigen.decomposition",
+        "bilens.algebra.eigenvector_matching",
+        "bilens.algebra.gaussian",
+        "bilens.algebra.gram.inner_products",
+        "bilens.algebra.interactions.listed_interactions",
+        "bilens.algebra.interactions.record",
+        "bilens.algebra.map_comparison",
+        "bilens.algebra.random_rotations",
+        "bilens.api.provenance",
+        "bilens.api.trace_latents",
+        "bilens.api.train",
+        "bilens.base",
+        "bilens.base.checks",
+        "bilens.base.files",
+        "bilens.base.option_rules",
+        "bilens.data.images",
+        "bilens.data.model_interface",
+        "bilens.data.story_grammar",
+        "bilens.data.text",
+        "bilens.data.tokenizer",
+        "bilens.findings.attack",
+        "bilens.findings.audit",
+        "bilens.findings.conversion",
+        "bilens.findings.explanation",
+        "bilens.findings.guarantees",
+        "bilens.findings.image_warnings",
+        "bilens.findings.layer_reading",
+        "bilens.findings.overfitting",
+        "bilens.findings.perturbations",
+        "bilens.findings.reference",
+        "bilens.findings.subject",
+        "bilens.findings.triggers",
+        "bilens.findings.watching",
+        "bilens.interp.circuits",
+        "bilens.interp.contrasts",
+        "bilens.interp.interventions",
+        "bilens.interp.layer_trace",
+        "bilens.interp.traced_layer",
+        "bilens.io.autoencoders",
+        "bilens.io.converted_folder",
+        "bilens.io.host",
+        "bilens.nn.classifier",
+        "bilens.records.base",
+        "bilens.records.common",
+        "bilens.records.trace",
+        "bilens.report.charts.curves",
+        "bilens.report.raster",
+        "bilens.report.text",
+        "bilens.report.tiles",
+        "bilens.train.activations",
+        "bilens.train.corpus",
+        "bilens.train.device",
+        "bilens.train.distillation",
+        "bilens.train.layer_fit",
+        "bilens.train.layer_inputs",
+        "bilens.train.loop",
+        "bilens.train.newton",
+        "bilens.train.processes",
+        "bilens.train.randomness",
+        "bilens.train.recipes",
+        "bilens.train.run_folder",
+        "bilens.train.table_fit",
+        "bilens.train.tasks.image",
+        "bilens.train.tasks.image_stack",
+        "bilens.train.tasks.language",
+        "bilens.train.tasks.sae",
+    ),
+}
+ASKED = {"reproduction.py"}  # the one place where the library names a satellite: `bl.reproduce`
+
+
+def modules_imported_by(file: Path) -> Iterator[str]:
+    """The modules that a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} has a relative import"
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if is_module(name) else str(node.module) for name in inner)
+
+
+def is_module(name: str) -> bool:
+    place = SOURCE.parent.joinpath(*name.split("."))
+    return place.with_suffix(".py").exists() or (place / "__init__.py").exists()
+
+
+def test_the_library_does_not_import_its_satellites() -> None:
+    for file in SOURCE.rglob("*.py"):
+        known = {name.split(".")[0] for name in modules_imported_by(file)} & set(SATELLITES)
+        assert not known or file.name in ASKED, f"{file.relative_to(SOURCE)} imports {known}"
+
+
+@pytest.mark.parametrize("name", SATELLITES)
+def test_a_satellite_imports_public_names_and_no_internal_module_more(name: str) -> None:
+    found = {
+        module
+        for file in SATELLITES[name].rglob("*.py")
+        for module in modules_imported_by(file)
+        if module.split(".")[0] == "bilens" and module not in PUBLIC
+    }
+    assert sorted(found) == sorted(INTERNAL[name]), "use a public name, or shorten the table"
+
+
+def test_without_the_studies_the_name_is_there_and_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bilens.reproduction.find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match="run `pip install bilens-studies`"):
+        bilens.reproduce("toy", "runs")
+
+
+GREET = '''
+import typer
+from bilens.base.errors import UsageError
+
+def greet(output, name: str, loud: bool = False) -> None:
+    """Say hello to a name."""
+    output.answer({"schema_version": 1, "hello": name}, f"hello {name}")
+'''
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """A folder with the metadata of a distribution of two commands, one of which is broken."""
+    about = tmp_path / "greetings-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Name: greetings\nVersion: 1.0\nSummary: Say hello.\n")
+    names = ("greet = greeting:greet", "wave = waving:wave", "audit = greeting:greet")
+    (about / "entry_points.txt").write_text("\n".join(["[bilens.commands]", *names, ""]))
+    (tmp_path / "greeting.py").write_text(GREET)
+    (tmp_path / "waving.py").write_text("import nothing_of_this_name\n")
+    return tmp_path
+
+
+def run(folder: Path, *words: str) -> tuple[int, str, str]:
+    """Run `bilens` where a folder is on the path: exit code, stdout and stderr."""
+    paths = ":".join([str(folder), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, "-m", "bilens", *words],
+        capture_output=True,
+        text=True,
+        env=tiny.environment(PYTHONPATH=paths, COLUMNS="100"),
+        timeout=60,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_command_of_another_distribution_is_listed_without_an_import_and_runs(
+    installed: Path,
+) -> None:
+    code, out, err = run(installed, "--help")
+    assert (code, err) == (0, "")  # with the broken one among them
+    assert [line.split()[1:4] for line in out.splitlines() if "Say hello." in line] == [
+        ["greet", "Say", "hello."],
+        ["wave", "Say", "hello."],
+    ]  # and `audit` is that of bilens
+    assert run(installed, "greet", "you") == (0, "hello you\n", "")
+    assert '"hello": "you"' in run(installed, "greet", "you", "--json")[1]
+    assert "--loud" in run(installed, "greet", "--help")[1]
+    assert "html" in run(installed, "audit", "--help")[1]
+
+
+def test_a_command_that_cannot_be_imported_says_so_in_one_line(installed: Path) -> None:
+    code, out, err = run(installed, "wave")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: the command 'wave' of greetings cannot be imported (Module")
+    assert "install greetings again, or uninstall it" in err
