@@ -30,7 +30,8 @@ from bilens.base.errors import UsageError
 from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.train.randomness import STEP, stream
-from bilens.train.tasks.image import ImageRecipe, accuracy
+from bilens.train.recipes import ImageRecipe
+from bilens.train.tasks.image import accuracy
 from bilens_studies.comparison import Reproduced
 from bilens_studies.page_writer import formatted
 from bilens_studies.study import CellContext, Measure, Record, StudyOptions

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from bilens import eigendecompose_all, load
 from bilens.api.trace_latents import latent_findings
-from bilens.base import silent
 from bilens.base.errors import UsageError
 from bilens.interp.layer_trace import latent_map, only
 from bilens.interp.traced_layer import TracedLayer, TraceOptions, held_out_text, open_sae
@@ -26,9 +25,9 @@ from bilens.io.host import open_host, tokenizer_at
 from bilens.nn import BilinearTransformer
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.train.corpus import CorpusOptions, text_of, tokenizer_of
-from bilens.train.layer_fit import ConversionRecipe, fit_site
+from bilens.train.layer_fit import fit_site
 from bilens.train.layer_inputs import Mixture
-from bilens.train.recipes import default_recipe
+from bilens.train.recipes import ConversionRecipe, default_recipe
 from bilens_studies import conversion_ways as by
 from bilens_studies.comparison import Reproduced
 from bilens_studies.conversion_ways import JUDGED, LAYER_TOKENS, OURS, WAYS, Case
@@ -41,6 +40,7 @@ from bilens_studies.study import (
     StudyOptions,
     model_of,
     sae_recipe,
+    silent,
 )
 
 MUST, OTHERS, MOST = (125_000, 500_000), (10_000, 30_000), 2_000_000  # tokens

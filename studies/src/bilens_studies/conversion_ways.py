@@ -1,5 +1,6 @@
 """The ways from a gated language model to a bilinear one that the study compares."""
 
+import math
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bilens import GLUWeights
-from bilens.findings.conversion import error_of
 from bilens.io.host import Host
 from bilens.nn import BilinearMLP
 from bilens.train.device import autocast
@@ -132,7 +132,7 @@ def convert(teacher: Host, student: Host, mixture: Mixture, case: Case, folder: 
         "r_squared": [one.get("r_squared") for one in layers],
         "teacher_loss": theirs,
         "loss_added": ours - theirs,
-        "error": error_of(added),
+        "error": float(added.std()) / math.sqrt(len(added)) if len(added) > 1 else 0.0,
         "kl": kl,
         "same_top_token": same,
         "worst_token": float(table[..., 2].max()),

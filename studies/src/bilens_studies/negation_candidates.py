@@ -13,7 +13,6 @@ from bilens.algebra.interactions.listed_interactions import listed_interactions
 from bilens.algebra.interactions.record import ListedInteractions
 from bilens.algebra.random_rotations import random_frame
 from bilens.api.trace_latents import active, unit
-from bilens.findings.guarantees import finite
 from bilens.interp.contrasts import contrast_directions, rank_contrasts, weighted_space
 from bilens.interp.interventions import InputDirections, Where, ablation, causal_check
 from bilens.interp.layer_trace import only, rank_latents, trace_layer
@@ -226,7 +225,7 @@ def effects(
             checks[name] = to_json(causal_check("ablate", size, *shares, generator, losses))
     return {
         "num_directions": size,
-        "moved": finite(float((plain - changed).abs().mean())),
+        "moved": float((plain - changed).abs().mean()),
         **dict(zip(("loss_before", "loss_after"), losses, strict=True)),
         **checks,
     }

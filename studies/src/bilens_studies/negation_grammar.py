@@ -17,7 +17,6 @@ from torch.nn.functional import cosine_similarity
 
 from bilens import QuadraticMap, load
 from bilens.base.errors import UsageError
-from bilens.data.text import GRAMMAR
 from bilens.data.tokenizer import Tokenizer, pack_documents
 from bilens.interp import contrasts
 from bilens.interp.interventions import InputDirections, Where, ablation, causal_check, steering
@@ -29,13 +28,14 @@ from bilens.records.base import to_json
 from bilens.records.trace import CausalCheck
 from bilens.train.activations import activations_of
 from bilens.train.corpus import CorpusDescription
-from bilens.train.tasks.sae import SAERecipe
+from bilens.train.recipes import SAERecipe
 from bilens_studies.comparison import Reproduced
 from bilens_studies.negation_candidates import KEPT_SHARE, MOST_DIRECTIONS, fewest
 from bilens_studies.negation_prompts import NegationPrompts
 from bilens_studies.study import CellContext, Measure, Record, Study, StudyOptions, language_recipe
 
 MLP_IN, MLP_OUT = "blocks.0.mlp_in", "blocks.0.mlp_out"
+GRAMMAR = "grammar"  # the corpus
 SAE_RECIPE = SAERecipe(
     hooks=(MLP_OUT,),
     num_latents=64,

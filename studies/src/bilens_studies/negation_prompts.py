@@ -17,7 +17,8 @@ from bilens.data.story_grammar import FEELINGS, StoryGrammar
 from bilens.data.tokenizer import Tokenizer
 from bilens.interp.interventions import NUM_RESAMPLES, Edit, interval
 from bilens.nn import BilinearTransformer
-from bilens.records.common import Interval
+from bilens.records.base import to_json
+from bilens_studies.study import Record
 
 NEGATORS = ("not", "never", "no", "didn't", "don't", "couldn't", "wasn't", "can't", "isn't")
 SENTIMENT = {
@@ -246,10 +247,10 @@ class NegationPairs(MinimalPairs):
         return self.loss(blocks, ~negated[:, :-1], edit)
 
 
-def over_words(values: Tensor, generator: torch.Generator) -> Interval:
+def over_words(values: Tensor, generator: torch.Generator) -> Record:
     """Return the mean over words, with a 95 % interval of resampled words."""
     half = len(values) // 2
     picks = torch.randint(half, (NUM_RESAMPLES, 2, half), generator=generator)
     parts = torch.stack([values[:half], values[half:]])
     draws = torch.stack([parts[side][picks[:, side]].mean(dim=1) for side in range(2)])
-    return interval(values.mean(), draws.mean(dim=0))
+    return to_json(interval(values.mean(), draws.mean(dim=0)))

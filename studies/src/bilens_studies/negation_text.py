@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from bilens.interp.traced_layer import TracedText, TraceOptions, open_layer, open_sae, read_text
-from bilens.records.base import to_json
 from bilens_studies import negation_candidates as candidates, negation_prompts as prompts
 from bilens_studies.comparison import Reproduced
 from bilens_studies.negation_grammar import corpus_blocks
@@ -116,8 +115,8 @@ def measure_mlps(options: StudyOptions, context: CellContext) -> Record:
 
 def flip_and_shift(flip: Tensor, shift: Tensor, generator: torch.Generator) -> Record:
     return {
-        "flip": to_json(prompts.over_words(flip, generator)),
-        "shift": to_json(prompts.over_words(shift, generator)),
+        "flip": prompts.over_words(flip, generator),
+        "shift": prompts.over_words(shift, generator),
     }
 
 
@@ -128,7 +127,7 @@ def margins(behaviour: Record) -> Record:
     own = torch.cat([leaning[:, :half], -leaning[:, half:]], dim=1).mean(dim=0)
     generator = torch.Generator().manual_seed(0)
     return {
-        name: to_json(prompts.over_words(own[:, side], generator))
+        name: prompts.over_words(own[:, side], generator)
         for side, name in enumerate(("plain", "negated"))
     }
 

@@ -15,7 +15,7 @@ from bilens import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import grid_figure
 from bilens.report.tiles import Tile, TileRow, tile_plate
-from bilens.train.tasks.image import ImageRecipe
+from bilens.train.recipes import ImageRecipe
 from bilens_studies import vision
 from bilens_studies.comparison import Reproduced, interval
 from bilens_studies.page_writer import spread

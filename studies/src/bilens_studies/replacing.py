@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from bilens.train.randomness import STEP, seeded_initialisation, stream
-from bilens.train.tasks.image import ImageRecipe, ImageTask, Run, accuracy, train_classifier
+from bilens.train.recipes import ImageRecipe
+from bilens.train.tasks.image import ImageTask, Run, accuracy, train_classifier
 from bilens_studies.comparison import Reproduced
 from bilens_studies.study import CellContext, Measure, Record, StudyOptions
 from bilens_studies.vision import VisionStudy, recipe_of

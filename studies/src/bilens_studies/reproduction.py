@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bilens.base import silent
 from bilens.base.errors import BilensError, InterruptedRunError, OutputExistsError, UsageError
 from bilens.base.files import check_path, names_in, write_file
 from bilens.version import VERSION
@@ -13,7 +12,7 @@ from bilens_studies import STUDIES, find_studies
 from bilens_studies.comparison import RULE
 from bilens_studies.html_page import render_reproduction
 from bilens_studies.page_writer import finding_cells
-from bilens_studies.study import Record, Say, Study, StudyOptions, spelling, unused_options
+from bilens_studies.study import Record, Say, Study, StudyOptions, silent, spelling, unused_options
 from bilens_studies.study_folder import DOCUMENT_NAME, MODELS_FOLDER, read_document, run_study
 
 INDEX_NAME = "index.html"
