@@ -32,8 +32,8 @@ from bilens.report.charts.curves import Curve, line_figure
 from bilens.train.randomness import STEP, stream
 from bilens.train.recipes import ImageRecipe
 from bilens.train.tasks.image import accuracy
-from bilens_studies.comparison import Reproduced
 from bilens_studies.page_writer import formatted
+from bilens_studies.published import Reproduced
 from bilens_studies.study import CellContext, Measure, Record, StudyOptions
 from bilens_studies.vision import Model, SeedStudy, in_pixels, recipe_of
 
@@ -184,7 +184,7 @@ def published_vectors(model: BilinearClassifier) -> Tensor:
 
 
 def overlaps(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what any two runs of (R, C, K, D) have in common, means over the classes.
+    """Compare the vectors of any two runs of (R, C, K, D), means over the classes.
 
     |cos| of the vectors of a rank, (K, R, R), and the share of the space of the first, (R, R).
     """

@@ -16,8 +16,8 @@ from torch.nn import functional
 from bilens import ImageDataset, effective_rank, eigendecompose_all, hosvd, rotation_null
 from bilens.train.recipes import ImageRecipe
 from bilens.train.tasks.image import accuracy
-from bilens_studies.comparison import Reproduced
 from bilens_studies.page_writer import spread
+from bilens_studies.published import Reproduced
 from bilens_studies.study import Record, StudyOptions
 from bilens_studies.vision import (
     PUBLISHED_WIDTH,
@@ -50,7 +50,7 @@ SHARED_NOTE = (
 
 
 class EigenvectorStudy(SeedStudy):
-    """What a class looks like, and how many directions it needs."""
+    """Draws the eigenvectors of each class, and counts how many it needs."""
 
     name = "vision/eigenvectors"
     title = "Eigenvectors and spectra of digits and garments, in two bases"
@@ -120,7 +120,7 @@ def carriers(eigenvalues: Tensor) -> Tensor:
 
 
 class HosvdStudy(SeedStudy):
-    """What classes share, as output directions with a matrix each."""
+    """Finds the output directions that classes share, with a matrix each."""
 
     name = "vision/hosvd"
     title = "HOSVD of a digit classifier: output directions that classes share"

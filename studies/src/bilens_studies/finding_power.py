@@ -1,4 +1,4 @@
-"""What the findings are worth on judged models: areas, shares, places, and with parts left out."""
+"""How well the findings do on judged models: areas, shares, places, and with parts left out."""
 
 from __future__ import annotations
 
@@ -312,7 +312,7 @@ def chosen_scans(fixing: Groups, clean: Sequence[Record], kinds: Sequence[str]) 
 
 
 def set_left_out(others: Groups, judged: Groups, data: str) -> Record:
-    """Return what is found where clean models of other data sets alone fixed the tails."""
+    """Count alarms where clean models of other data sets alone fixed the tails."""
     reference = stats.trigger_reference(quiet_of(others))
     attacks = [one for kind in kinds_of(judged, data) for one in working(judged[data, kind])]
     return {

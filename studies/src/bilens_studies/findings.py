@@ -165,7 +165,7 @@ def read_models(
     *,
     enough: int | None = None,
 ) -> Record:
-    """Return what is read of the models of one kind; where it is asked for, until enough work."""
+    """Read the models of one kind; where `enough` is given, until so many attacks work."""
     data, found, working = images(name), list[Record](), 0
     for model, numbers in models_of(context, data, kind, seeds):
         works = numbers.get("success", 1.0) > WORKS
@@ -211,7 +211,7 @@ def read_model(model: Model, data: ImageDataset) -> Record:
 
 
 def read_rivals(images: Images, name: str, kind: str, context: CellContext) -> Record:
-    """Return what others say of the same models; nothing of attacks that do not work.
+    """Ask WeightWatcher or Neural Cleanse about the same models, but for attacks that do not work.
 
     Of ordinary MLPs Neural Cleanse, which takes longest, is not asked.
     """

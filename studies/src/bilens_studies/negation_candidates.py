@@ -203,7 +203,7 @@ def effects(
     words: TruthWords,
     generator: torch.Generator,
 ) -> Record:
-    """Return what is left of a negator's flip and shift when the directions are ablated."""
+    """Ablate the directions, and return the rest of a negator's flip and shift."""
     edit = ablation(candidate.along, candidate.where)
     draws = [ablation(candidate.random(generator), candidate.where) for _ in range(NUM_RANDOM)]
     negated = words.negated(held_out)

@@ -29,9 +29,9 @@ from bilens.records.trace import CausalCheck
 from bilens.train.activations import activations_of
 from bilens.train.corpus import CorpusDescription
 from bilens.train.recipes import SAERecipe
-from bilens_studies.comparison import Reproduced
 from bilens_studies.negation_candidates import KEPT_SHARE, MOST_DIRECTIONS, fewest
 from bilens_studies.negation_prompts import NegationPrompts
+from bilens_studies.published import Reproduced
 from bilens_studies.study import CellContext, Measure, Record, Study, StudyOptions, language_recipe
 
 MLP_IN, MLP_OUT = "blocks.0.mlp_in", "blocks.0.mlp_out"

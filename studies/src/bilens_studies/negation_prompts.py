@@ -1,4 +1,4 @@
-"""What a negator does to the next word: minimal pairs of the grammar and of running text.
+"""Minimal pairs of the grammar and of running text: the effect of a negator on the next word.
 
 Word lists judge a ranking here; they never enter one.
 """
@@ -67,7 +67,7 @@ class MinimalPairs:
         return float(losses.double()[kept.flatten()].mean())
 
     def logits(self, tokens: Tensor, edit: Edit | None) -> Tensor:
-        """Return what the model says of tokens while the MLP reads what an edit makes of them."""
+        """Run the model on tokens while the MLP reads its input as an edit makes it."""
         replace = None if edit is None else {self.hook: edit}
         with torch.no_grad():
             return self.model.run(tokens, replace=replace)[0]
@@ -115,7 +115,7 @@ class NegationPrompts(MinimalPairs):
         return plain - negated
 
     def inputs(self) -> Tensor:
-        """Return what the MLP reads at the last token of each prompt, (2 · pairs, d_model)."""
+        """Return the inputs of the MLP at the last token of each prompt, (2 · pairs, d_model)."""
         with torch.no_grad():
             found = self.model.activations(self.tokens, (self.hook,))[self.hook]
         return found[torch.arange(len(found)), self.last]
@@ -218,7 +218,7 @@ class NegationPairs(MinimalPairs):
         return self.odds(edit).view(len(FRAMES), len(self.polarity), -1, 2).mean(dim=2)
 
     def flip(self, edit: Edit | None = None) -> Tensor:
-        """Return what a negator turns around, (frames, words), in logits."""
+        """Return how far a negator turns each word around, (frames, words), in logits."""
         return self.polarity * self.shift(edit)
 
     def shift(self, edit: Edit | None = None) -> Tensor:

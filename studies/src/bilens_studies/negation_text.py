@@ -14,8 +14,8 @@ from torch import Tensor
 
 from bilens.interp.traced_layer import TracedText, TraceOptions, open_layer, open_sae, read_text
 from bilens_studies import negation_candidates as candidates, negation_prompts as prompts
-from bilens_studies.comparison import Reproduced
 from bilens_studies.negation_grammar import corpus_blocks
+from bilens_studies.published import Reproduced
 from bilens_studies.study import (
     CellContext,
     Measure,
@@ -32,7 +32,7 @@ BUFFER_STEPS = 32  # at most
 
 
 class NegationTextStudy(OneModelStudy):
-    """What a negator does in a model of running text, and what the weights say of it."""
+    """Measures a negator in a model of running text, and looks for it in the weights."""
 
     name = "language/negation-text"
     title = "Negation in a model of running text"
@@ -67,7 +67,7 @@ class NegationTextStudy(OneModelStudy):
 
 
 def measure_behaviour(options: StudyOptions, context: CellContext) -> Record:
-    """Return what a negator does to the next word, frame by frame."""
+    """Measure the effect of a negator on the next word, frame by frame."""
     layer = open_layer(model_of(options), 0)
     words = prompts.TruthWords.for_tokenizer(layer.tokenizer)
     pairs = prompts.NegationPairs.for_model(

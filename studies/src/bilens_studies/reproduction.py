@@ -9,9 +9,9 @@ from bilens.base.errors import BilensError, InterruptedRunError, OutputExistsErr
 from bilens.base.files import check_path, names_in, write_file
 from bilens.version import VERSION
 from bilens_studies import STUDIES, find_studies
-from bilens_studies.comparison import RULE
 from bilens_studies.html_page import render_reproduction
 from bilens_studies.page_writer import finding_cells
+from bilens_studies.published import RULE
 from bilens_studies.study import Record, Say, Study, StudyOptions, silent, spelling, unused_options
 from bilens_studies.study_folder import DOCUMENT_NAME, MODELS_FOLDER, read_document, run_study
 

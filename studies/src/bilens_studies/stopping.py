@@ -17,9 +17,9 @@ from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
 from bilens.train.loop import train
 from bilens.train.tasks.image import ImageTask, Run, accuracy, average, turned
-from bilens_studies.comparison import Reproduced
 from bilens_studies.finding_models import Setting, drawn_setting, training_images
 from bilens_studies.page_writer import formatted
+from bilens_studies.published import Reproduced
 from bilens_studies.study import (
     CellContext,
     Measure,

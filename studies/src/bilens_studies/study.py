@@ -23,8 +23,8 @@ from bilens.train.corpus import CorpusOptions
 from bilens.train.recipes import ImageRecipe, LanguageRecipe, SAERecipe, default_recipe
 from bilens.train.run_folder import RUN_NAME
 from bilens.train.tasks.image_stack import train_classifiers_in_folder
-from bilens_studies.comparison import Published, Reproduced, read_published
 from bilens_studies.page_writer import fill_template
+from bilens_studies.published import Published, Reproduced, read_published
 
 Record: TypeAlias = dict[str, Any]  # JSON values
 Say: TypeAlias = Callable[[str], None]
