@@ -24,7 +24,6 @@ from bilens import (
     eigendecompose_all,
     match_eigenvectors,
 )
-from bilens.algebra.eigenvector_matching import mean_cosine
 from bilens.algebra.gaussian import mean_and_covariance
 from bilens.base.errors import UsageError
 from bilens.nn import BilinearClassifier
@@ -148,12 +147,17 @@ def compare_runs(options: StudyOptions, seeds: Sequence[int], context: CellConte
     _, covariance = mean_and_covariance(data.train_images)
     effective = float(covariance.trace() ** 2 / covariance.square().sum())
     levels = {
-        "random directions": mean_cosine(len(covariance)),
+        "random directions": cosine_by_chance(len(covariance)),
         "random smooth images": math.sqrt(2 / (math.pi * effective)),
         "other class, 1st": others[0],
         "matched": chance,
     }
     return {**found, "chance": levels, "other_classes": others}
+
+
+def cosine_by_chance(n: int) -> float:
+    """Return E|cos| between two random directions: Γ(n/2) / (√π Γ((n + 1)/2))."""
+    return math.exp(math.lgamma(n / 2) - math.lgamma((n + 1) / 2)) / math.sqrt(math.pi)
 
 
 def leading(f: QuadraticMap) -> tuple[EigenDecomposition, Tensor]:

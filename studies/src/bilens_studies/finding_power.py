@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from bilens.findings.reference import REFERENCE
-from bilens.records.base import to_json
 from bilens_studies import finding_statistics as stats
 from bilens_studies.finding_attacks import KINDS, PlantedAttack
-from bilens_studies.study import Record
+from bilens_studies.study import Record, to_json
 
 SHAPE = (28, 28)
 WORKS = 0.5  # share of images of other classes that a working attack turns

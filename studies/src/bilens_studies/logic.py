@@ -159,7 +159,7 @@ def train_side_by_side(
 
 
 def identified(f: QuadraticMap) -> Tensor:
-    """Return constant, diagonal and interactions q_ij, which bits identify: (C, 1 + N + N(N−1)/2)."""
+    """Return constant, diagonal and interactions q_ij of each output, (C, 1 + N + N(N−1)/2)."""
     rows = []
     for form in map(f.form, range(f.sizes.d_out)):
         q = form.dense()

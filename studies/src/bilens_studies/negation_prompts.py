@@ -17,8 +17,7 @@ from bilens.data.story_grammar import FEELINGS, StoryGrammar
 from bilens.data.tokenizer import Tokenizer
 from bilens.interp.interventions import NUM_RESAMPLES, Edit, interval
 from bilens.nn import BilinearTransformer
-from bilens.records.base import to_json
-from bilens_studies.study import Record
+from bilens_studies.study import Record, to_json
 
 NEGATORS = ("not", "never", "no", "didn't", "don't", "couldn't", "wasn't", "can't", "isn't")
 SENTIMENT = {

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +56,12 @@ def reproduce(
     documents: dict[str, Record] = {}
     failed: dict[str, BilensError] = {}
     for study in studies:
-
-        def show(cell: str, done: int, total: int, name: str = study.name) -> None:
-            on_cell(name, cell, done, total)
-
         unread: Record = dict.fromkeys(set(options.given_options()) - study.uses)
         own, folder = dataclasses.replace(options, **unread), out / study.name
+        progress: Record = {"on_cell": partial(on_cell, study.name), "say": say}
         try:
             documents[study.name] = run_study(
-                study, folder, own, models=out / MODELS_FOLDER, on_cell=show, say=say
+                study, folder, own, models=out / MODELS_FOLDER, **progress
             )
         except InterruptedRunError:
             raise

@@ -14,7 +14,6 @@ from bilens import ImageDataset
 from bilens.findings.subject import share_of
 from bilens.findings.watching import watch_of
 from bilens.nn import BilinearClassifier
-from bilens.records.base import to_json
 from bilens.train.loop import train
 from bilens.train.tasks.image import ImageTask, Run, accuracy, average, turned
 from bilens_studies.finding_models import Setting, drawn_setting, training_images
@@ -26,6 +25,7 @@ from bilens_studies.study import (
     Record,
     Study,
     StudyOptions,
+    to_json,
     with_images,
 )
 

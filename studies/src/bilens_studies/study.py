@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence, Set as AbstractSet
@@ -12,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
+from msgspec import to_builtins
 from torch import Tensor
 
 from bilens import ImageDataset, load_images
@@ -33,6 +35,12 @@ Choice = TypeVar("Choice")
 
 def silent(*_: object) -> None:
     """Report nothing."""
+
+
+def to_json(record: Any) -> Record:
+    """Return a record of bilens as JSON values."""
+    values: Record = json.loads(json.dumps(to_builtins(record, str_keys=True), allow_nan=False))
+    return values
 
 
 BATCH = 1024  # activations a step of autoencoders

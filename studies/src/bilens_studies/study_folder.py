@@ -8,12 +8,11 @@ from pathlib import Path
 from bilens.api.provenance import describe_run
 from bilens.base.errors import CheckpointError, InterruptedRunError, OutputExistsError
 from bilens.base.files import names_in, read_json, write_file, write_files
-from bilens.records.base import to_json
 from bilens.train.run_folder import locked
 from bilens.version import VERSION
 from bilens_studies.page_writer import findings_table
 from bilens_studies.published import findings
-from bilens_studies.study import CellContext, Record, Say, Study, StudyOptions, silent
+from bilens_studies.study import CellContext, Record, Say, Study, StudyOptions, silent, to_json
 
 CELLS_FOLDER, WORK_FOLDER = "cells", "work"
 DOCUMENT_NAME, PAGE_NAME = "study.json", "study.md"
