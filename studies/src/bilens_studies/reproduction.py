@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bilens import __version__
 from bilens.base.errors import BilensError, InterruptedRunError, OutputExistsError, UsageError
 from bilens.base.files import check_path, names_in, write_file
-from bilens.version import VERSION
 from bilens_studies import STUDIES, find_studies
 from bilens_studies.html_page import render_reproduction
 from bilens_studies.page_writer import finding_cells
@@ -131,6 +131,6 @@ def write_page(out: Path, left_out: Mapping[str, str]) -> dict[str, str]:
         about = {"name": name, "title": study.title, "command": document["command"]}
         pages.append({**about, "findings": rows, "text": study.page(document)})
         drawings |= {f"{name}/{path.name}": path.read_text() for path in folder.glob("*.svg")}
-    html = render_reproduction(pages, drawings, {**left_out, **others}, RULE, VERSION)
+    html = render_reproduction(pages, drawings, {**left_out, **others}, RULE, __version__)
     write_file(out / INDEX_NAME, html.encode())
     return others
