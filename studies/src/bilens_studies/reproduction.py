@@ -13,11 +13,10 @@ from bilens_studies import STUDIES, find_studies
 from bilens_studies.html_page import render_reproduction
 from bilens_studies.page_writer import finding_cells
 from bilens_studies.published import RULE
-from bilens_studies.study import Record, Say, Study, StudyOptions, silent, spelling, unused_options
+from bilens_studies.study import Record, Say, Study, StudyOptions, silent, unused_options
 from bilens_studies.study_folder import DOCUMENT_NAME, MODELS_FOLDER, read_document, run_study
 
 INDEX_NAME = "index.html"
-SIZES = {"full", "seeds"}  # of no effect where a study has one size beside --quick
 
 
 def reproduce_with(
@@ -50,8 +49,7 @@ def reproduce(
     if not (isinstance(names, Sequence) and names and all(isinstance(n, str) for n in names)):
         raise UsageError(f"names is {names!r}; expected studies or groups, such as ['toy/logic'].")
     studies = list(dict.fromkeys(study for name in names for study in find_studies(name)))
-    if idle := check_options(", ".join(names), studies, options):
-        say(idle)
+    check_options(", ".join(names), studies, options)
     check_folder(out, studies, options)
     documents: dict[str, Record] = {}
     failed: dict[str, BilensError] = {}
@@ -79,15 +77,12 @@ def reproduce(
     return {"schema_version": 1, "kind": "reproduction", "studies": documents, "left_out": left_out}
 
 
-def check_options(names: str, studies: Sequence[Study], options: StudyOptions) -> str:
-    """Refuse options that none of the studies reads; return a sentence on sizes that do nothing."""
+def check_options(names: str, studies: Sequence[Study], options: StudyOptions) -> None:
+    """Refuse options that none of the studies reads, and two sizes at once."""
     options.choose(None, None, None)
     used = frozenset[str]().union(*(study.uses for study in studies))
-    unused = set(options.given_options()) - used
-    if unused and not (unused <= SIZES and all("quick" in study.uses for study in studies)):
+    if unused := set(options.given_options()) - used:
         raise unused_options(names, unused, used)
-    idle = " and ".join(map(spelling, sorted(unused)))
-    return f"{idle}: of no effect, for {names} has one size beside --quick." if idle else ""
 
 
 def check_folder(out: Path, studies: Sequence[Study], options: StudyOptions) -> None:
