@@ -7,6 +7,7 @@ Broken once: by an import of `bilens.algebra.hosvd` in a study, by one of `bilen
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -122,6 +123,11 @@ def test_the_modules_of_a_satellite_import_each_other_in_no_circle(name: str) ->
         if file.stem != "__init__"
     }
     TopologicalSorter(graph).prepare()
+
+
+def test_the_studies_have_the_version_of_bilens() -> None:
+    about = tomllib.loads((SATELLITES["bilens_studies"].parents[1] / "pyproject.toml").read_text())
+    assert about["project"]["version"] == bilens.__version__
 
 
 def test_without_the_studies_the_name_is_there_and_says_what_to_install(

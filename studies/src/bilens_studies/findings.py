@@ -231,7 +231,8 @@ def weightwatcher(model: Model) -> Record:
     try:
         import weightwatcher as watcher
     except ImportError:
-        raise MissingExtraError("weightwatcher", "study", "Comparing with WeightWatcher") from None
+        purpose = "Comparing with WeightWatcher"
+        raise MissingExtraError("weightwatcher", "study", purpose, "bilens-studies") from None
     logging.disable(logging.CRITICAL)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
