@@ -27,7 +27,7 @@ from bilens.nn import TopKSAE
 from bilens.train.activations import activations_of
 from bilens.train.corpus import CorpusDescription
 from bilens.train.recipes import SAERecipe
-from bilens_studies.negation_candidates import KEPT_SHARE, MOST_DIRECTIONS, fewest
+from bilens_studies.negation_candidates import KEPT_SHARE, MOST_DIRECTIONS, keep_leading
 from bilens_studies.negation_prompts import NegationPrompts
 from bilens_studies.published import Reproduced
 from bilens_studies.study import (
@@ -144,7 +144,9 @@ def measure_circuit(model: Path, sae_folder: Path, seed: int) -> Record:
     inputs, z = read[MLP_IN].double(), sae.encode(read[MLP_OUT])
     ranking = contrasts.rank_contrasts(g, inputs, z)
     latents = (int(ranking.first[0]), int(ranking.second[0]))
-    directions = fewest(contrasts.contrast_directions(g, *latents, inputs, z, MOST_DIRECTIONS + 1))
+    directions = keep_leading(
+        contrasts.contrast_directions(g, *latents, inputs, z, MOST_DIRECTIONS + 1)
+    )
     space = contrasts.weighted_space(g, *latents, inputs, z)
     where = active_at(sae, layer.module.layer_map(0), latents)
     circuit = NegationCircuit(prompts, directions, space, where, seed)

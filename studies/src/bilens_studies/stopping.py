@@ -75,7 +75,7 @@ class StoppingStudy(Study):
         parts = {"all": runs, "a peak": [one for one in runs if one["peak"]]}
         parts["no peak"] = [one for one in runs if not one["peak"]]
         parts |= {name: [x for x in runs if x["data"] == name] for name in self.datasets}
-        found = {name: compared(part) for name, part in parts.items() if part}
+        found = {name: compare_ways(part) for name, part in parts.items() if part}
         return {"compared": found, "runs": runs}
 
     def reproduced(self, result: Record) -> Mapping[str, Reproduced]:
@@ -181,7 +181,7 @@ def held_out_of(data: ImageDataset, setting: Setting) -> ImageDataset:
     return with_images(data, training_images(setting, data), held_out)
 
 
-def compared(runs: Sequence[Record]) -> Record:
+def compare_ways(runs: Sequence[Record]) -> Record:
     """Return of each way how many runs come near those that held-out images end, or above them."""
     found = {}
     for way in WAYS:
