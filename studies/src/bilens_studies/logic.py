@@ -20,8 +20,8 @@ from torch import Tensor
 from bilens import BilinearTensor, QuadraticMap
 from bilens.train.loop import learning_rate
 from bilens.train.randomness import INITIALISATION, STEP, stream
-from bilens_studies.comparison import Reproduced
 from bilens_studies.page_writer import spread
+from bilens_studies.published import Reproduced
 from bilens_studies.study import CellContext, Measure, Record, Study, StudyOptions
 
 GATES = {  # truth at (x, y) = 00, 10, 01, 11
@@ -36,10 +36,8 @@ MIXTURE = "mixture"  # each output a weighted sum of one gate over all pairs
 OPERATIONS = (*GATES, MIXTURE)
 NUM_BITS, SHARE_OF_ONES, BATCH = 4, 0.3, 512
 RATE, DECAY, STEPS = 0.01, 0.1, 1000
-OURS, TUTORIAL, NARROW, DEFAULT = (
-    *("12 products", "6 products, Adam without decay"),
-    *("4 products", "4 products, Adam with decay"),
-)
+OURS, TUTORIAL = "12 products", "6 products, Adam without decay"
+NARROW, DEFAULT = "4 products", "4 products, Adam with decay"
 SETTINGS: dict[str, tuple[int, type[torch.optim.Adam], float, int]] = {
     # products, optimiser, weight decay, steps
     OURS: (12, torch.optim.AdamW, DECAY, STEPS),
@@ -103,7 +101,7 @@ def measure(setting: str, seed: int, steps: int, _context: CellContext) -> Recor
     targets = torch.stack([tables[operation] for operation, _ in kinds])
     maps = train_side_by_side(targets, has_bias, setting, seed, steps)
     found = {
-        f"{operation}, {bias}": compared(f, tables[operation], BIASES[bias], operation)
+        f"{operation}, {bias}": compare_with_truth(f, tables[operation], BIASES[bias], operation)
         for f, (operation, bias) in zip(maps, kinds, strict=True)
     }
     return {"setting": setting, "seed": seed, "steps": steps, "models": found}
@@ -160,8 +158,8 @@ def train_side_by_side(
     return found
 
 
-def identified(f: QuadraticMap) -> Tensor:
-    """Return what bits identify, (C, 1 + N + N(N−1)/2): constant, diagonal, interactions q_ij."""
+def identified_coefficients(f: QuadraticMap) -> Tensor:
+    """Return constant, diagonal and interactions q_ij of each output, (C, 1 + N + N(N−1)/2)."""
     rows = []
     for form in map(f.form, range(f.sizes.d_out)):
         q = form.dense()
@@ -169,15 +167,15 @@ def identified(f: QuadraticMap) -> Tensor:
     return torch.stack([*map(torch.cat, rows)])
 
 
-def features() -> Tensor:
-    """Return what each identified coefficient multiplies, (2^N, 1 + N + N(N−1)/2)."""
+def coefficient_features() -> Tensor:
+    """Return the features that these coefficients multiply, (2^N, 1 + N + N(N−1)/2)."""
     x = all_bits().double()
     return torch.cat([torch.ones_like(x[:, :1]), x, 2 * x[:, FIRST] * x[:, SECOND]], dim=1)
 
 
-def compared(f: QuadraticMap, targets: Tensor, has_bias: bool, operation: str) -> Record:
+def compare_with_truth(f: QuadraticMap, targets: Tensor, has_bias: bool, operation: str) -> Record:
     """Return how much of the truth is in the weights, and how much of the targets it explains."""
-    x, ours = features(), identified(f)
+    x, ours = coefficient_features(), identified_coefficients(f)
     ones = all_bits().double().sum(dim=1)
     chance = SHARE_OF_ONES**ones * (1 - SHARE_OF_ONES) ** (NUM_BITS - ones)
     used = slice(None) if has_bias else slice(1, None)  # without a bias no constant

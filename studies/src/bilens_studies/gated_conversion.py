@@ -1,4 +1,4 @@
-"""What it costs to make the MLPs of a gated language model bilinear, by way and by tokens.
+"""The cost of making the MLPs of a gated language model bilinear, by way and by tokens.
 
 A layer's circuits are read before a conversion, from an approximation, and after it, exact.
 """
@@ -17,7 +17,6 @@ from torch import Tensor
 
 from bilens import eigendecompose_all, load
 from bilens.api.trace_latents import latent_findings
-from bilens.base import silent
 from bilens.base.errors import UsageError
 from bilens.interp.layer_trace import latent_map, only
 from bilens.interp.traced_layer import TracedLayer, TraceOptions, held_out_text, open_sae
@@ -26,13 +25,13 @@ from bilens.io.host import open_host, tokenizer_at
 from bilens.nn import BilinearTransformer
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.train.corpus import CorpusOptions, text_of, tokenizer_of
-from bilens.train.layer_fit import ConversionRecipe, fit_site
+from bilens.train.layer_fit import fit_site
 from bilens.train.layer_inputs import Mixture
-from bilens.train.recipes import default_recipe
+from bilens.train.recipes import ConversionRecipe, default_recipe
 from bilens_studies import conversion_ways as by
-from bilens_studies.comparison import Reproduced
 from bilens_studies.conversion_ways import JUDGED, LAYER_TOKENS, OURS, WAYS, Case
 from bilens_studies.page_writer import formatted
+from bilens_studies.published import Reproduced
 from bilens_studies.study import (
     CellContext,
     Measure,
@@ -41,6 +40,7 @@ from bilens_studies.study import (
     StudyOptions,
     model_of,
     sae_recipe,
+    silent,
 )
 
 MUST, OTHERS, MOST = (125_000, 500_000), (10_000, 30_000), 2_000_000  # tokens
@@ -97,7 +97,7 @@ class ConversionStudy(Study):
 
     def reproduced(self, result: Record) -> Mapping[str, Reproduced]:
         found = {}
-        for (way, tokens), rows in sorted(grouped(result)[1].items()):  # the most tokens last
+        for (way, tokens), rows in sorted(group_by_seed(result)[1].items()):  # the most tokens last
             added = tuple(row["loss_added"] for row in rows)
             teacher = mean(row["teacher_loss"] for row in rows)
             told = f"{tokens:,} tokens against {PUBLISHED[0]:,} published, a teacher of "
@@ -110,7 +110,7 @@ class ConversionStudy(Study):
 
     def figures(self, result: Record) -> Mapping[str, str]:
         curves: dict[str, list[tuple[float, float]]] = {}
-        for (way, tokens), rows in grouped(result)[1].items():
+        for (way, tokens), rows in group_by_seed(result)[1].items():
             added = mean(row["loss_added"] for row in rows)
             if added < HIGHEST and WAYS[way][1]:
                 curves.setdefault(way, []).append((math.log10(tokens), added))
@@ -121,7 +121,7 @@ class ConversionStudy(Study):
 
 
 def cases(options: StudyOptions) -> list[Case]:
-    """Return what is converted, the most important first."""
+    """List the conversions, the most important first."""
     most, given = options.tokens or MUST[-1], bool(options.models)
     usual = default_recipe(str(options.corpus))
     blocks = len(open_host(model_of(options)).blocks) if given else usual.n_layer
@@ -146,10 +146,12 @@ def cases(options: StudyOptions) -> list[Case]:
     found += [case(way, n=n) for n in smaller for way in (OURS, "annealing + KL")]
     others = [tokens for tokens in OTHERS if tokens <= most]
     found += [case(way, n, seed) for n in others for seed in seeds for way in ways]
-    return found + [case(OURS, MOST)] * (most >= MOST)
+    return [*found, case(OURS, MOST)] if most >= MOST else found
 
 
-def trained(options: StudyOptions, case: Case, context: CellContext, **changed: Any) -> Any:
+def train_usual_model(
+    options: StudyOptions, case: Case, context: CellContext, **changed: Any
+) -> Any:
     """Train the usual model of the corpus with the size and seed of a case."""
     usual = default_recipe(str(options.corpus))
     recipe = dataclasses.replace(usual, n_layer=case.blocks, seed=case.seed, **changed)
@@ -157,7 +159,7 @@ def trained(options: StudyOptions, case: Case, context: CellContext, **changed: 
 
 
 def train_teacher(options: StudyOptions, case: Case, context: CellContext) -> Record:
-    document = trained(options, case, context, gate="silu", steps=options.steps).to_dict()
+    document = train_usual_model(options, case, context, gate="silu", steps=options.steps).to_dict()
     return {name: document[name] for name in ("held_out_loss", "step", "num_weights", "corpus")}
 
 
@@ -171,7 +173,7 @@ def measure(options: StudyOptions, case: Case, context: CellContext) -> Record:
         usual = default_recipe(str(options.corpus))
         steps = max(1, case.tokens // (usual.batch_size * usual.n_ctx))
         inside = dataclasses.replace(context, folder=context.folder / "scratch")
-        student = open_host(trained(options, case, inside, steps=steps).folder)
+        student = open_host(train_usual_model(options, case, inside, steps=steps).folder)
     found = by.convert(teacher, student, mixture, case, context.folder)
     if case.way == OURS:
         save_converted(student, context.folder)
@@ -179,7 +181,7 @@ def measure(options: StudyOptions, case: Case, context: CellContext) -> Record:
     return found
 
 
-def grouped(result: Record) -> tuple[dict[Any, list[Record]], dict[Any, list[Record]]]:
+def group_by_seed(result: Record) -> tuple[dict[Any, list[Record]], dict[Any, list[Record]]]:
     """Return rows that differ in the seed alone, together; the usual ones by way and tokens."""
     found: dict[Any, list[Record]] = {}
     for row in result["rows"]:
