@@ -173,7 +173,8 @@ def every_change() -> dict[str, Any]:
     kinds += ["neurons_reordered", *(f"{one}_alone" for one in alone)]
     kinds += ["around_order", "around_unknown"]
     found["aligned"] = [{"kind": kind, "names": ["a", "b"]} for kind in kinds]
-    return {**found, "trial": word_trial(chat=True)}
+    answers = {"rows": 60, "changed": 7, "mended": 2, "broken": 4, "examples": [[3, "<b>", "yes"]]}
+    return {**found, "trial": word_trial(chat=True), "answers": answers}
 
 
 def word_trial(chat: bool) -> dict[str, Any]:
@@ -187,7 +188,7 @@ def few_changes(files: list[dict[str, Any]] | None, *changed: dict[str, Any]) ->
     """Return the difference of two models with how files compare, and some changed tensors."""
     apart = {key: list[str]() for key in ("model_alone", "baseline_alone", "other_shape")}
     whole = {"tensors": 40, "changed": [*changed], "files": files, **apart, "directions": []}
-    return {**every_change(), "whole": whole, "trial": word_trial(chat=False)}
+    return {**every_change(), "whole": whole, "trial": word_trial(chat=False), "answers": None}
 
 
 def drawn_difference(width: int) -> dict[str, Any]:

@@ -16,7 +16,13 @@ from bilens.algebra.directions import centred_directions, raw_directions
 from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.random_rotations import Ends, embedding_corner, null_memory, random_frame
+from bilens.algebra.random_rotations import (
+    Ends,
+    embedding_corner,
+    in_one_order,
+    null_memory,
+    random_frame,
+)
 from bilens.algebra.rotation_null import CHUNK_BYTES, RotationNull, rotation_null
 from bilens.base.checks import check_finite
 from bilens.base.errors import MemoryLimitError, NumericalError, ShapeError, UsageError
@@ -119,13 +125,13 @@ def rotated_factors(
 
 
 @pytest.mark.parametrize("d_hidden", [2, 5, 9])
-def test_a_rotation_keeps_left_and_the_inner_products_of_right(
+def test_a_rotation_keeps_one_branch_and_the_inner_products_of_the_other(
     d_hidden: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     f = random_map(d_hidden=d_hidden)
-    right = f.tensor.right
+    left, right = in_one_order(f.tensor.left, f.tensor.right)
     for new_left, new_right in rotated_factors(monkeypatch, f):
-        assert torch.equal(new_left, f.tensor.left)
+        assert torch.equal(new_left, left)
         torch.testing.assert_close(new_right @ new_right.T, right @ right.T)
         assert float((new_right - right).norm()) > 0.1 * float(right.norm())
 
@@ -373,20 +379,47 @@ def test_a_spectrum_behind_an_embedding_is_that_of_the_dense_product() -> None:
 
 
 @pytest.mark.parametrize("d_hidden", [2, 9])
-@pytest.mark.parametrize("embedded", [False, True])
-def test_without_a_rotation_it_is_the_spectrum_before_the_embedding(
-    d_hidden: int, embedded: bool, monkeypatch: pytest.MonkeyPatch
+def test_without_a_rotation_it_is_the_spectrum(
+    d_hidden: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     f = random_map(d_hidden=d_hidden)
-    embedding = randn(D_IN, 12, seed=5) if embedded else None
-    right = torch.linalg.qr(f.tensor.right.T).Q  # the frame for which right·O is right
-    monkeypatch.setattr(module, "random_frame", lambda *_: right)
-    null = rotation_null(f, raw_directions(D_OUT), seeded(), 1, embedding=embedding)
-    whole = f if embedding is None else f.compose_input(embedding)
-    values = torch.linalg.eigvalsh(whole.tensor.dense())
+    _, right = in_one_order(f.tensor.left, f.tensor.right)
+    frame = torch.linalg.qr(right.T).Q  # for which right·O is right
+    monkeypatch.setattr(module, "random_frame", lambda *_: frame)
+    null = rotation_null(f, raw_directions(D_OUT), seeded(), 1)
+    values = torch.linalg.eigvalsh(f.tensor.dense())
     torch.testing.assert_close(null.largest[0], values[:, -1])
     torch.testing.assert_close(null.smallest[0], values[:, 0])
     torch.testing.assert_close(null.effective_rank[0], effective_rank(values))
+
+
+@pytest.mark.parametrize("d_hidden", [2, 9])
+def test_behind_an_embedding_the_branch_that_reaches_further_is_turned(
+    d_hidden: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ends of the dense Eᵀ Q E of either branch turned; its frame is that of a Haar O."""
+    f, embedding, frames = random_map(d_hidden=d_hidden), randn(D_IN, 12, seed=5), []
+    draw = random_frame
+
+    def noted(*sizes: Any) -> Tensor:
+        frames.append(draw(*sizes))
+        return frames[-1]
+
+    monkeypatch.setattr(module, "random_frame", noted)
+    null = rotation_null(f, raw_directions(D_OUT), seeded(), 1, embedding=embedding)
+    down, left, right = f.tensor.down, f.tensor.left, f.tensor.right
+    turned = [torch.linalg.qr(one.T, mode="r").R.T @ frames[0].T for one in (left, right)]
+    spectra = [
+        torch.linalg.eigvalsh(BilinearTensor(down, one @ embedding, other @ embedding).dense())
+        for one, other in ((turned[0], right), (left, turned[1]))
+    ]
+    reach = [values.abs().amax(dim=1) for values in spectra]
+    for c in range(D_OUT):
+        values = spectra[int(reach[1][c] > reach[0][c])][c]
+        torch.testing.assert_close(null.largest[0, c], values[-1])
+        torch.testing.assert_close(null.smallest[0, c], values[0])
+        torch.testing.assert_close(null.effective_rank[0, c], effective_rank(values))
+    assert len(frames) == 1
 
 
 def test_the_scale_of_a_direction_changes_no_p_value() -> None:

@@ -15,8 +15,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import bilens as bl
+from bilens.findings.rules.registry import parse_conditions
+from bilens.records.base import to_json
+from bilens.records.sweep import SweepOptions
+from bilens.report.sections.sweep import sweep_lines
+from bilens.report.text import load_catalogue
+from bilens.sweep.driver import drive, plan_of
+from bilens.sweep.output import Output
+from bilens.sweep.report import report_of
 from contract.compared_models import compared
 from contract.table import cell
+from engine_here import Here
 
 CONDITIONS = ["changed_layers", "similarity<0.99", "change>0.1"]
 FEW = {"null_samples": 3}
@@ -128,18 +137,45 @@ def test_a_layer_of_another_shape_is_not_passed_over() -> None:
     assert outcomes(found)["similarity"] == outcomes(found)["change"] == "info"
 
 
-@cell("compare", "other function")
-@pytest.mark.parametrize("change", [{}, {"rms_norm_eps": 0.1}])
-def test_files_of_a_family_are_put_together_alike_by_their_configuration(
-    change: dict[str, float], tmp_path: Path
-) -> None:
+def written(folder: Path, change: dict[str, float]) -> list[Path]:
+    """Two Llamas of the same weights, one with another configuration."""
     from transformers import LlamaConfig, LlamaForCausalLM  # slow to import
 
     for name, more in (("new", change), ("old", {})):
         torch.manual_seed(0)
         sizes = {"vocab_size": 32, "hidden_size": 8, "intermediate_size": 12}
         heads = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
-        LlamaForCausalLM(LlamaConfig(**sizes, **heads, **more)).save_pretrained(tmp_path / name)
-    model, baseline = (bl.load(tmp_path / name) for name in ("new", "old"))
+        LlamaForCausalLM(LlamaConfig(**sizes, **heads, **more)).save_pretrained(folder / name)
+    return [folder / name for name in ("new", "old")]
+
+
+CONFIGURED: tuple[dict[str, float], ...] = ({}, {"rms_norm_eps": 0.1})
+
+
+@cell("compare", "other function")
+@pytest.mark.parametrize("change", CONFIGURED)
+def test_files_of_a_family_are_put_together_alike_by_their_configuration(
+    change: dict[str, float], tmp_path: Path
+) -> None:
+    model, baseline = map(bl.load, written(tmp_path, change))
     found = compared(model, baseline, fail_on=["changed_layers", "similarity<0.99"], **FEW)
     assert failed(found) == (set() if not change else {"changed_layers", "similarity"})
+
+
+@cell("sweep", "other function")
+@pytest.mark.parametrize("change", CONFIGURED)
+def test_a_sweep_compares_what_is_around_the_layers(
+    change: dict[str, float], tmp_path: Path
+) -> None:
+    model, baseline = written(tmp_path, change)
+    options = SweepOptions(tasks=("compare",), null_samples=3, baseline=str(baseline))
+    output = Output(str(tmp_path / "swept"))
+    assert drive(plan_of(str(model), options, output), output, Here).whole
+    asked = parse_conditions(("changed_layers", "similarity<0.99"), data=True, baseline=True)
+    _, found = report_of(output, asked)
+    document = to_json(found)
+    assert failed(document) == (set() if not change else {"changed_layers", "similarity"})
+    lines = [*sweep_lines(load_catalogue("en"), found)]
+    said = any("What is around the layers was not compared" in line for line in lines)
+    assert said == bool(change)
+    assert found.failed == bool(change)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.quadratic_map import how_to_compare
 from bilens.algebra.random_rotations import random_frame
 from bilens.base.checks import check_choice, check_count, check_type, generator_of
 from bilens.base.errors import ShapeError, UsageError
@@ -103,7 +104,7 @@ def match_eigenvectors(
     if first.basis != second.basis:
         raise UsageError(
             f"the decompositions are in the {first.basis} and the {second.basis} basis: vectors "
-            'are matched in one basis; decompose both in the same, such as "input".'
+            f"are matched in one basis; {how_to_compare(first.basis, second.basis)}"
         )
     mine, theirs = by_sign("first", first, k), by_sign("second", second, k)
     if not signed:

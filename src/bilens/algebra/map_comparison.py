@@ -18,7 +18,7 @@ from bilens.algebra.gram.inner_products import (
     squared_norms,
 )
 from bilens.algebra.gram.kernel import Branches, nonzero
-from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.quadratic_map import QuadraticMap, how_to_compare
 from bilens.base.checks import check_choice, check_type
 from bilens.base.errors import ShapeError, UsageError
 
@@ -162,8 +162,7 @@ def check_comparable(f: QuadraticMap, g: QuadraticMap) -> None:
     if f.basis != g.basis:
         raise UsageError(
             f"maps that read the {f.basis} and the {g.basis} basis cannot be compared, their "
-            "numbers are of different coordinates: bring both into one basis with compose_input, "
-            'or read them in the basis "input".'
+            f"numbers are of different coordinates: {how_to_compare(f.basis, g.basis)}"
         )
 
 

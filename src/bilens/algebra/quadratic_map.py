@@ -32,7 +32,8 @@ class QuadraticMap:
         linear: (out, in), the residual path and the biases multiplied out; None is zero.
         constant: (out,); None is zero.
         basis: the name of the coordinates that it reads: "input", or "embedding", "whitened" and
-            so on with a fingerprint of what defines them. Maps compare where the names are equal.
+            so on with a fingerprint of what defines them; inside a language model the "residual
+            stream", of its tokens' embeddings. Maps compare where the names are equal.
 
     Raises: UsageError if the tensor is not a BilinearTensor; ShapeError if the parts do not fit
         together; NonFiniteError if one holds NaN or infinity.
@@ -224,7 +225,7 @@ class QuadraticMap:
         if self.basis != other.basis:
             raise UsageError(
                 f"maps that read the {self.basis} and the {other.basis} basis cannot be added: "
-                "bring both into one basis with compose_input."
+                f"{how_to_compare(self.basis, other.basis)}"
             )
         tensor = BilinearTensor(
             torch.cat([self.tensor.down, other.tensor.down], dim=1),
@@ -276,6 +277,22 @@ class QuadraticMap:
 
     def _factors(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.tensor.down, self.tensor.left, self.tensor.right
+
+
+STREAMS = ("residual stream", "activations")  # how bases inside a model begin
+OTHER_STREAM = (
+    "inside two models a direction may be written in any coordinates, and these are not shown to "
+    "be the same: bl.audit(model, baseline=other) compares their layers where the embeddings of "
+    "the tokens are near each other, and turns one stream into the other where it can; if you know "
+    "that they are the same, say so, with dataclasses.replace(g, basis=f.basis)."
+)
+
+
+def how_to_compare(first: str, second: str) -> str:
+    """Return what to do about two things whose bases have other names."""
+    if first.startswith(STREAMS) and second.startswith(STREAMS):
+        return OTHER_STREAM
+    return 'bring both into one basis with compose_input, or read them in the basis "input".'
 
 
 def basis_of(kind: str, *weights: Tensor) -> str:

@@ -28,10 +28,24 @@ def random_frame(d_in: int, rank: int, generator: torch.Generator) -> Tensor:
     return frame
 
 
+def corner_of(branch: Tensor) -> Tensor:
+    """Return T of branch = T Vᵀ, (hidden, rank), with the columns of V orthonormal."""
+    corner: Tensor = torch.linalg.qr(branch.T, mode="r").R.T
+    return corner
+
+
+def in_one_order(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two branches in an order that does not depend on which one is called left.
+
+    A product has no first factor: a seed draws the same rotation for the same branch.
+    """
+    reach = [float(unit_rows(branch)[0].abs().sum()) for branch in (left, right)]
+    return (left, right) if reach[0] >= reach[1] else (right, left)
+
+
 def embedding_corner(embedding: Tensor) -> Tensor:
     """Return S of Eᵀ = Y S, transposed, (in, rank): E in orthonormal coordinates."""
-    corner: Tensor = torch.linalg.qr(embedding.detach().double().T, mode="r").R.T
-    return corner
+    return corner_of(embedding.detach().double())
 
 
 def solved_width(sizes: FactorSizes, d_before: int) -> int:
@@ -48,10 +62,10 @@ def null_memory(
     factors = (d_out + 2 * d_in) * hidden  # in float64
     weights = num * (d_out + 2 * hidden)
     frame = d_in * min(hidden, d_in)  # three more while it is drawn
-    branch = hidden * min(d_in, d_before)  # right is turned, both are stacked and factored
+    branch = hidden * min(d_in, d_before)  # one is turned, both are stacked and factored
     turned = max(3 * frame, (7 if width == 2 * hidden else 2) * branch)
-    embedding = 0 if width_before is None else branch + 3 * d_in * width_before
-    results = 10 * num_samples * num
+    embedding = 0 if width_before is None else 2 * branch + 3 * d_in * width_before
+    results = (10 if width_before is None else 20) * num_samples * num
     # (width, hidden) once where a matrix is formed, and (width, width) at most four times.
     return MemoryEstimate(
         fixed=8 * (factors + weights + frame + turned + embedding + results),
@@ -133,7 +147,8 @@ def output_mode_null(
     embedding: Tensor | None = None,
 ) -> OutputModeNull:
     """Sample the singular values along the outputs of a map, with its factors turned at random."""
-    # "rotation" destroys how the two branches are aligned and nothing else. Where left and right
+    # "rotation" destroys how the two branches are aligned and nothing else; behind an embedding it
+    # matters which of them is turned: a draw turns one and then the other. Where left and right
     # are the same rows, as in an ordinary MLP, that would destroy what every such layer has; there
     # "directions" turns each row on its own, and left and right with it.
     # Math: Gram = D H Dᵀ, H = ½[(LLᵀ)∘(RRᵀ) + M∘Mᵀ], M = L Rᵀ. A rotation of R leaves the first
@@ -149,42 +164,52 @@ def output_mode_null(
     if tensor.sizes.d_hidden < tensor.sizes.d_out:
         down = torch.linalg.qr(down, mode="r").R  # the same singular values
     kept = None
-    if null == "rotation" and embedding is None:
-        kept = weighed(down, straight(left, right))
+    if null == "rotation":
+        left, right = in_one_order(left, right)
+        kept = weighed(down, straight(left, right)) if embedding is None else None
     turn = turner(left, right, generator, null, embedding)
     del right
-    samples = [read_sample(down, *turn(), kept) for _ in range(num_samples)]
+    samples = [read_sample(down, *drawn, kept) for _ in range(num_samples) for drawn in turn()]
     return OutputModeNull(*torch.stack(samples, dim=1))
+
+
+Turned = list[tuple[Tensor, Tensor]]  # the branches of a draw; behind an embedding of two
 
 
 def turner(
     left: Tensor, right: Tensor, generator: torch.Generator, null: Null, embedding: Tensor | None
-) -> Callable[[], tuple[Tensor, Tensor]]:
-    def directions() -> tuple[Tensor, Tensor]:
+) -> Callable[[], Turned]:
+    def directions() -> Turned:
         rows = unit_rows(torch.randn(left.shape, generator=generator, dtype=torch.float64))[0]
-        return (rows := rows.to(left)), rows
+        return [((rows := rows.to(left)), rows)]
 
     if null == "directions":
         return directions
-    after = None if embedding is None else embedding.detach().to(right)
-    behind = right if after is None else right @ torch.linalg.pinv(after)
-    corner = torch.linalg.qr(behind.T, mode="r").R.T  # (hidden, rank): behind = corner Vᵀ
+    if embedding is not None:
+        after = embedding.detach().to(right)
+        back = torch.linalg.pinv(after)
+        corners = [corner_of(branch @ back) for branch in (right, left)]
 
-    width, rank = behind.shape[1], corner.shape[1]
-    if after is None and 2 * rank < width:  # in coordinates that begin with the span of left
-        own = torch.cat([torch.linalg.qr(left.T, mode="r").R.T, left.new_zeros(rank, rank)], dim=1)
+        def each() -> Turned:
+            frame = random_frame(len(after), corners[0].shape[1], generator).to(after)
+            turned = [corner @ (frame.T @ after) for corner in corners]
+            return [(left, turned[0]), (turned[1], right)]
 
-        def spanned() -> tuple[Tensor, Tensor]:
+        return each
+    corner, width = corner_of(right), right.shape[1]
+    rank = corner.shape[1]
+    if 2 * rank < width:  # in coordinates that begin with the span of left
+        own = torch.cat([corner_of(left), left.new_zeros(rank, rank)], dim=1)
+
+        def spanned() -> Turned:
             frame = random_frame(width, rank, generator).to(corner)
             beyond = torch.linalg.qr(frame[rank:], mode="r").R
-            return own, corner @ torch.cat([frame[:rank], beyond]).T
+            return [(own, corner @ torch.cat([frame[:rank], beyond]).T)]
 
         return spanned
 
-    def rotated() -> tuple[Tensor, Tensor]:
-        frame = random_frame(width, rank, generator).to(corner)
-        turned = corner @ frame.T
-        return left, turned if after is None else turned @ after
+    def rotated() -> Turned:
+        return [(left, corner @ random_frame(width, rank, generator).to(corner).T)]
 
     return rotated
 

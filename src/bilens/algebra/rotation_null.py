@@ -14,7 +14,9 @@ from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.random_rotations import (
     Ends,
+    corner_of,
     embedding_corner,
+    in_one_order,
     null_memory,
     random_frame,
     read_ends,
@@ -36,10 +38,10 @@ CHUNK_BYTES = 256 * 2**20  # more of them together are no faster
 
 @dataclass(frozen=True, eq=False)
 class RotationNull:
-    """Spectra of a map whose right branch was rotated at random: their null distribution.
+    """Spectra of a map one of whose branches was rotated at random: their null distribution.
 
-    The hypothesis: the right branch of the layer is distributed the same in every rotated basis,
-    whatever the left branch is, as it is where the weights are drawn at random.
+    The hypothesis: one of the two branches of the layer is distributed the same in every rotated
+    basis, whatever the other one is, as it is where the weights are drawn at random.
 
     Attributes:
         largest: (samples, directions), the largest eigenvalue (0 if none is positive).
@@ -217,21 +219,27 @@ def rotation_null(
     too, and call every random classifier aligned. So f is the layer as it stands behind E, O
     turns there, and the spectra are those of Eᵀ Q E, in the basis before E.
 
-    The level depends on what the function does not determine: which branch of a neuron is called
-    left, and, behind an embedding, the basis it is written in.
+    **Which branch.** A product has no first factor. Without an embedding it does not matter which
+    branch is turned: a spectrum does not see a common rotation. Behind one it does, because the
+    other branch keeps how it lies to E. So each of them is turned, with the same draws, and every
+    direction has the null that reaches further, by its 95 % edge: beyond it is what chance gives
+    neither to the one branch nor to the other.
+
+    The level depends on what the function does not determine: which branch of a single neuron is
+    called left, and, behind an embedding, the basis it is written in, up to rotations.
 
     Math: only O's action on the row space of right matters, a random orthonormal frame W: with
         right = T Vᵀ (thin QR), right·O is distributed as T Wᵀ. With Eᵀ = Y S the nonzero
         eigenvalues of Eᵀ Q E are those of S Q Sᵀ. If 2·hidden is less than the width, a second
         thin QR of both branches leaves a problem of that size.
     Cost: for each sample O(in · hidden²) time, and O(min(in, 2·hidden)³) for each direction, in
-        the width of the layer. The whole spectra are needed for the effective rank, but only
-        their ends are kept: memory is O(hidden · (in + directions) + samples · directions) beside
-        the map, and four matrices for each of the directions that are solved together: as many
-        as fit in 256 MiB, and in the limit.
+        the width of the layer; behind an embedding twice that. The whole spectra are needed for
+        the effective rank, but only their ends are kept: memory is O(hidden · (in + directions) +
+        samples · directions) beside the map, and four matrices for each of the directions that
+        are solved together: as many as fit in 256 MiB, and in the limit.
 
     Args:
-        f: the layer, in the space in which its right branch is rotated.
+        f: the layer, in the space in which its branches are rotated.
         directions: (num, out), one output direction a row; None reads every output as it is.
         seed: of what is drawn; or a generator, which goes on from where it is.
         num_samples: number of rotations; 99 gives p-values down to 0.01.
@@ -273,19 +281,37 @@ def rotation_null(
             part.double() for part in (f.tensor.down, f.tensor.left, f.tensor.right)
         )
         weights = down if directions is None else directions.double() @ down
-        corner = torch.linalg.qr(right.T, mode="r").R.T  # (hidden, rank): right = corner Vᵀ
-        corner_before = None if embedding is None else embedding_corner(embedding)
-        if corner_before is not None:
-            left = left @ corner_before
-        samples = []
+        left, right = in_one_order(left, right)
+        pairs = [(left, corner_of(right))]  # what stays, and what is turned
+        before = None if embedding is None else embedding_corner(embedding)
+        if before is not None:
+            pairs = [(left @ before, pairs[0][1]), (right @ before, corner_of(left))]
+        samples: list[list[Ends]] = [[] for _ in pairs]
         for done in range(num_samples):
-            rotated = random_frame(f.sizes.d_in, corner.shape[1], generator).T.to(corner)
-            if corner_before is not None:
-                rotated = rotated @ corner_before
-            samples.append(read_ends(left, corner @ rotated, weights, chunk))
+            rotated = random_frame(f.sizes.d_in, pairs[0][1].shape[1], generator).T.to(left)
+            rotated = rotated if before is None else rotated @ before
+            for (other, corner), ends in zip(pairs, samples, strict=True):
+                ends.append(read_ends(other, corner @ rotated, weights, chunk))
             if progress is not None:
                 progress(done + 1)
-    return replace(joined(samples), basis=f.basis if embedding is None else "input")
+    if before is None:
+        return replace(joined(samples[0]), basis=f.basis)
+    return reaching_further(*map(joined, samples))
+
+
+def reaching_further(one: RotationNull, other: RotationNull) -> RotationNull:
+    """Return for every direction the null whose edge is farther from zero."""
+    chosen = ~(one.edges()[1] < other.edges()[1])  # also where one failed, and is NaN
+    status = (
+        mine if mine is not Status.OK else theirs
+        for mine, theirs in zip(one.status, other.status, strict=True)
+    )
+    failed = torch.isnan(one.largest + other.largest)
+    largest, smallest, rank = (
+        getattr(one, name).where(chosen, getattr(other, name)).masked_fill(failed, torch.nan)
+        for name in ("largest", "smallest", "effective_rank")
+    )
+    return RotationNull(largest, smallest, rank, (*status,))
 
 
 def joined(samples: list[Ends]) -> RotationNull:

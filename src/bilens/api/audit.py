@@ -16,6 +16,7 @@ from bilens.algebra.approximation.quadratic_fit import LEAST_ROWS, THRESHOLD, sp
 from bilens.algebra.repeated_rows import count_different, equal_rows, rows_alone
 from bilens.api.alignment import Alignment, align_models
 from bilens.api.comparison import (
+    answer_changes,
     column_changes,
     layer_changes,
     vocabulary_of_model,
@@ -174,6 +175,9 @@ def audit(
         model, baseline = alignment.model, alignment.baseline
         rows = None if given is None else given.inputs
         difference = whole_difference(alignment, progress, rows)
+        if given is not None and not is_of_columns(model):  # these say it with their columns
+            answers = answer_changes(alignment, given)
+            difference = structs.replace(difference, answers=answers)
         if try_words:
             from bilens.api.word_trial import try_words as tried  # runs models: transformers
 

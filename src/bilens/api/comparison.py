@@ -10,12 +10,14 @@ import torch
 from msgspec import structs
 from torch import Tensor
 
+from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.api.alignment import Alignment
 from bilens.api.given_data import interface_of
+from bilens.api.quadratic_fit import chained, network_of
 from bilens.api.subject import check_on_rows, is_of_columns
 from bilens.api.wiring import compare_wiring
 from bilens.base import Progress
-from bilens.base.errors import BilensError, CheckpointError
+from bilens.base.errors import BilensError, CheckpointError, UsageError
 from bilens.base.files import file_sha256, read_json
 from bilens.data.labelled_data import read_labelled
 from bilens.data.model_interface import LabelledData, ModelInterface
@@ -31,6 +33,7 @@ from bilens.io.vocabulary import Vocabulary, vocabulary_of
 from bilens.records.layer_audit import (
     AROUND,
     AlignmentNote,
+    AnswerChanges,
     BaselineSource,
     Difference,
     FileChange,
@@ -44,6 +47,7 @@ COMPANION = re.compile(
 )
 
 TOKENIZER = "tokenizer.json"
+NUMBER = "number"  # the one output of a model that gives no classes
 
 
 def whole_difference(
@@ -51,10 +55,7 @@ def whole_difference(
 ) -> Difference:
     """Compare all tensors of two models, the files beside them, and what is around their layers."""
     model, baseline = alignment.model, alignment.baseline
-    mine, theirs = companions(model), companions(baseline)
-    files = None
-    if mine is not None and theirs is not None:
-        files = tuple(compare_file(name, mine, theirs) for name in sorted({*mine, *theirs}))
+    files = compare_files(model, baseline)
     gguf = any(one.provenance.get("format", "")[:4] == "GGUF" for one in (model, baseline))
     tensors = model.tensors, baseline.tensors
     whole = compare_tensors(*tensors, files, gguf=gguf, progress=progress)
@@ -62,7 +63,7 @@ def whole_difference(
         found = update_directions(*tensors, whole, vocabulary_of_model(model), progress)
         whole = structs.replace(whole, directions=found)
     source = BaselineSource(baseline.source, baseline.weights_sha256)
-    around = compare_wiring(alignment, whole, data)
+    around = compare_wiring(alignment, files, data)
     notes = (AlignmentNote(f"{AROUND}{around}", ()),) if around else ()
     return Difference(source, (), whole, aligned=notes + alignment.notes)
 
@@ -81,6 +82,14 @@ def companions(model: LoadedModel) -> dict[str, Path] | None:
     folders = [Path(one) for one in (model.below, model.source) if one and Path(one).is_dir()]
     files = (file for folder in folders for file in folder.iterdir() if file.is_file())
     return {one.name: one for one in files if COMPANION.fullmatch(one.name)} if folders else None
+
+
+def compare_files(model: LoadedModel, baseline: LoadedModel) -> tuple[FileChange, ...] | None:
+    """Compare the files beside the weights of two models; None where one has no folder."""
+    mine, theirs = companions(model), companions(baseline)
+    if mine is None or theirs is None:
+        return None
+    return tuple(compare_file(name, mine, theirs) for name in sorted({*mine, *theirs}))
 
 
 def compare_file(name: str, mine: Mapping[str, Path], theirs: Mapping[str, Path]) -> FileChange:
@@ -145,11 +154,33 @@ def column_changes(alignment: Alignment, data: LabelledData | None) -> ColumnCha
         )
         names = [output_names_of(model)[mine] for mine in kept]
         found = compare_columns(found, f, g, names)
-    if data is not None and outputs.pairs and not alignment.head:
-        x = rows_of_baseline(alignment, data)
-        check_on_rows(baseline, x, data.numbers)
-        found = found if x is None else compare_answers(found, both, data, x, outputs.back)
-    return found
+    answers = None if data is None else answer_changes(alignment, data)
+    return found if answers is None else structs.replace(found, **structs.asdict(answers))
+
+
+def answer_changes(alignment: Alignment, data: LabelledData) -> AnswerChanges | None:
+    """Run both models on rows and compare their answers; None where one cannot answer them."""
+    both, outputs = (alignment.model, alignment.baseline), alignment.outputs
+    if not all(one.network for one in both) or alignment.inputs is None:
+        return None
+    if outputs is None or not outputs.pairs or alignment.head:
+        return None
+    try:
+        faces = [interface_of(one, answers=False) for one in both]
+    except UsageError:  # of several answers, or not its layers one behind the other
+        return None
+    x = rows_of_baseline(alignment, data)
+    if x is None:
+        return None
+    check_on_rows(alignment.baseline, x, data.numbers)
+    read = zip(both, (data.inputs, x), strict=True)
+    found = [in_blocks(chained(network_of(one))[1], rows.double()).cpu() for one, rows in read]
+    if "classification" not in [one.task for one in faces]:
+        after, before = (one.means(each) for one, each in zip(faces, found, strict=True))
+        return compare_answers(((NUMBER,), (NUMBER,)), (after, before), data, outputs.back)
+    after, before = (one.logits(each) for one, each in zip(faces, found, strict=True))
+    back = outputs.back if min(outputs.sizes) > 1 else torch.eye(2).double()  # of one logit
+    return compare_answers((faces[0].classes, faces[1].classes), (after, before), data, back)
 
 
 def perhaps_renamed(alignment: Alignment) -> tuple[tuple[str, str], ...]:

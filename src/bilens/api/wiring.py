@@ -4,7 +4,7 @@ Equal layers are no equal models: one may run them in another order, twice, or t
 them. Where nothing shows that the two are alike there, nobody may say so.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -16,11 +16,12 @@ from bilens.io.loaded_model import LoadedModel
 from bilens.nn.agreement import ROWS, agreement, inputs_at_scales
 from bilens.nn.mlp_search.compare_run import as_given
 from bilens.nn.real_run import first_tokens, in_evaluation, only_tensor
-from bilens.records.layer_audit import WholeDifference
+from bilens.records.layer_audit import FileChange
 
 # `order`: other layers, or in another order; `answers`: both run, and what is around the layers
 # answers otherwise; `unknown`: it was not compared
 Around = Literal["", "order", "answers", "unknown"]
+Files = Sequence[FileChange] | None  # beside the weights of both; None where one has no folder
 CONFIG = "config.json"
 BESIDE_THE_FUNCTION = {  # keys of a configuration
     *("_name_or_path", "transformers_version", "torch_dtype", "dtype", "quantization_config"),
@@ -28,11 +29,13 @@ BESIDE_THE_FUNCTION = {  # keys of a configuration
 }
 
 
-def compare_wiring(alignment: Alignment, whole: WholeDifference, data: Tensor | None) -> Around:
+def compare_wiring(alignment: Alignment, files: Files, data: Tensor | None = None) -> Around:
     """Return what is not the same around the layers of two models; empty where all of it is.
 
-    Networks are nothing but their layers; files of one family with one configuration are put
-    together alike; of modules in memory both run, the model also with the weights of its baseline.
+    Networks are nothing but their layers: each of them was run beside its own layers when it was
+    opened, and both run on rows where data are given (`answer_changes`), so that order and head
+    are all that can differ. Files of one family with one configuration are put together alike; of
+    modules in memory both run, the model also with the weights of its baseline.
     """
     model, baseline = alignment.model, alignment.baseline
     if not (model.layers and baseline.layers):
@@ -40,20 +43,18 @@ def compare_wiring(alignment: Alignment, whole: WholeDifference, data: Tensor | 
     if model.network and baseline.network:
         mine = [*alignment.layer_names.values()]
         return "" if mine == [name for name in baseline.layers if name in mine] else "order"
-    if are_of_one_configuration(model, baseline, whole):
+    if are_of_one_configuration(model, baseline, files):
         return ""
     return compare_answers_of_modules(model, baseline, data)
 
 
-def are_of_one_configuration(
-    model: LoadedModel, baseline: LoadedModel, whole: WholeDifference
-) -> bool:
+def are_of_one_configuration(model: LoadedModel, baseline: LoadedModel, files: Files) -> bool:
     """Tell whether files of one family are configured alike, and bring no code of their own."""
     kinds = {one.provenance.get("format", "") for one in (model, baseline)}
-    files = {one.name: one for one in whole.files or ()}
-    if len(kinds) > 1 or CONFIG not in files or any(name.endswith(".py") for name in files):
+    found = {one.name: one for one in files or ()}
+    if len(kinds) > 1 or CONFIG not in found or any(name.endswith(".py") for name in found):
         return False
-    config = files[CONFIG]
+    config = found[CONFIG]
     keys = {*config.keys} if config.state == "changed" else set()
     return config.state == "same" or (bool(keys) and keys <= BESIDE_THE_FUNCTION)
 

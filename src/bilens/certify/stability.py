@@ -16,7 +16,7 @@ from bilens.algebra.eigen.proofs import EPS, SMALLEST, worst_rounding
 from bilens.algebra.eigen.solver import problem_of_form
 from bilens.algebra.map_comparison import Kind, quantise
 from bilens.algebra.quadratic_form import QuadraticForm
-from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.quadratic_map import QuadraticMap, how_to_compare
 from bilens.base.checks import check_type
 from bilens.base.errors import MemoryLimitError, NumericalError, ShapeError, UsageError
 from bilens.base.frame import frame
@@ -221,6 +221,6 @@ def check_comparable(form: QuadraticForm, changed: QuadraticForm) -> None:
         raise ShapeError(f"the forms read {form.d_in} and {changed.d_in} inputs: they must agree.")
     if form.basis != changed.basis:
         raise UsageError(
-            f"the forms read the {form.basis} and the {changed.basis} basis: bring both maps into "
-            "one basis with compose_input."
+            f"the forms read the {form.basis} and the {changed.basis} basis: "
+            f"{how_to_compare(form.basis, changed.basis)}"
         )

@@ -9,14 +9,9 @@ from torch import Tensor
 from bilens.algebra.map_comparison import map_difference
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.data.model_interface import LabelledData
-from bilens.findings.subject import gauge_free, in_float64
-from bilens.findings.table_audit import (
-    LISTED_PAIRS,
-    exact_layer,
-    output_effects,
-    output_names_of,
-)
-from bilens.io.loaded_model import LoadedModel
+from bilens.findings.subject import gauge_free
+from bilens.findings.table_audit import LISTED_PAIRS, output_effects
+from bilens.records.layer_audit import AnswerChanges
 from bilens.records.table_audit import ColumnChanges, OutputEffects
 
 EXAMPLES = 12  # rows
@@ -45,19 +40,18 @@ def mean_square(output: OutputEffects) -> float:
 
 
 def compare_answers(
-    found: ColumnChanges,
-    both: tuple[LoadedModel, LoadedModel],
+    names: tuple[Sequence[str], Sequence[str]],
+    outputs: tuple[Tensor, Tensor],
     rows: LabelledData,
-    x: Tensor,
     back: Tensor,
-) -> ColumnChanges:
-    """Return the changes with which answers of a model and its baseline differ.
+) -> AnswerChanges:
+    """Return where answers of a model and its baseline differ; several outputs are classes.
 
-    `x` are the rows as the baseline reads them, and `back` turns its outputs into the model's.
+    `names` and `outputs` are those of the model and of the baseline, and `back` turns outputs of
+    the baseline into the model's.
     """
-    names = [output_names_of(one) for one in both]
-    read = zip(both, (rows.inputs, x), strict=True)
-    after, before = (in_float64(exact_layer(one))(inputs.double()) for one, inputs in read)
+    after, before = outputs
+    broken, mended = None, None
     if len(names[0]) == len(names[1]) == 1:
         before = before @ back.T
         moved = (after - before)[:, 0].abs()
@@ -75,7 +69,6 @@ def compare_answers(
         if rows.targets is not None and back.any(dim=0).all() and back.any(dim=1).all():
             right = [(one == rows.targets)[places] for one in aligned]
             broken, mended = (int(one.sum()) for one in right)
-            found = structs.replace(found, broken=broken, mended=mended)
     numbers = rows.numbers or range(len(after))
     examples = tuple((numbers[at], said[0][at], said[1][at]) for at in places[:EXAMPLES])
-    return structs.replace(found, rows=len(after), changed=len(places), examples=examples)
+    return AnswerChanges(len(after), len(places), mended, broken, examples)

@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from bilens.algebra.approximation.activation import Activation
-from bilens.base.errors import CheckpointError, UsageError
+from bilens.algebra.quadratic_map import STREAMS, basis_of
+from bilens.base.errors import CheckpointError, NonFiniteError, UsageError
 from bilens.base.files import read_json
 from bilens.base.notebook import html_summary
 from bilens.io.formats.ends import Ends
 from bilens.io.remote import RemotePath
 from bilens.io.stored_mlp import Store, module_tensors
+from bilens.io.tensor_names import canonical
 from bilens.io.tensors import sha256_of_module
 from bilens.nn.agreement import Agreement
 from bilens.nn.layer_view import LayerView
@@ -28,6 +31,8 @@ CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 Activations = str | Activation | list[str | Activation]
 CHANGED = "changed_since_read_from"  # in the provenance of a model whose weights are others now
 LINES = 12  # of a kind that are shown
+OUR_EMBEDDING = "embed"  # of a transformer of ours
+NAMING_TOKENS = 512  # the first ones, whose embeddings give a residual stream its name
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,9 +172,16 @@ class LoadedModel:
     @cached_property
     def layers(self) -> Mapping[str, LayerView]:
         """Name → view of each layer."""
+        found = {**self.views}
+        if self.module is not None and not found:
+            found = layer_views(self.module)
+        in_memory = self.module is not None or self.original is not None
+        named = self.name_of_stream if in_memory else cache(self.name_of_stream)
+        for name, view in found.items():
+            if view.reads in STREAMS and view.basis_name is None:
+                found[name] = replace(view, basis_name=partial(named, view.reads))
         if self.module is None or self.views:
-            return self.views
-        found = {**layer_views(self.module)}
+            return found
         if is_of_numbers(self):
             last = [*found][-1]
             found[last] = replace(found[last], gives="outputs")
@@ -178,6 +190,19 @@ class LoadedModel:
             centre = torch.tensor(self.input_mean, dtype=torch.float64)
             found[first] = replace(found[first], centre=centre)
         return found
+
+    def name_of_stream(self, reads: str) -> str:
+        """Return the name of the coordinates inside: by embeddings of tokens, else by the model.
+
+        The embeddings as bfloat16 has them are the same in every type that weights are stored in.
+        """
+        ends = self.ends.embedding if self.ends is not None else OUR_EMBEDDING
+        for name, table in self.tensors.items():
+            if canonical(name).removesuffix(".weight") == ends:
+                with suppress(NonFiniteError, CheckpointError):
+                    rows = table.rows(0, min(NAMING_TOKENS, table.shape[0])).read()
+                    return basis_of(STREAMS[0], rows.to(torch.bfloat16))
+        return f"{reads} of {self.identity[:8]}"
 
     @property
     def weights_sha256(self) -> str:

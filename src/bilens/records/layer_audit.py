@@ -193,6 +193,17 @@ class WholeDifference(Record, frozen=True):
         return same and not any(other)
 
 
+class AnswerChanges(Record, frozen=True):
+    """How the answers of a model and its baseline to the same rows differ."""
+
+    rows: Count  # that both answered
+    changed: Count  # with another class, or a number that moved by over 1% of its spread
+    mended: Count | None = None  # wrong before and right now; null where that is not known
+    broken: Count | None = None  # right before and wrong now; null likewise
+    # the first ones, or the largest changes: row as a spreadsheet numbers it, before, after
+    examples: tuple[tuple[Count, str, str], ...] = ()
+
+
 class Difference(Record, frozen=True):
     """What changed from the baseline."""
 
@@ -201,6 +212,8 @@ class Difference(Record, frozen=True):
     whole: WholeDifference | None = None  # of all tensors, whether they are read as layers or not
     trial: WordTrial | None = None  # null where no words were tried
     aligned: tuple[AlignmentNote, ...] = ()  # where not all are the same, in the same order
+    # null where no rows were given that both models answer; of tables `column_changes` says it
+    answers: AnswerChanges | None = None
 
     @property
     def around(self) -> str:

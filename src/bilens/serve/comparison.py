@@ -206,9 +206,9 @@ def paired(a: Output, b: Output) -> EigenvectorPairs:
     places = places if ours is None else dict(enumerate(ours.tolist()))
     b = replace(b, text=output_of_baseline(b.text, places))
     second = b.pairs()[0]
+    second = replace(second, basis=first.basis)  # what they read is aligned
     if theirs is not None:
-        moved = second.eigenvectors[:, theirs]
-        second = replace(second, eigenvectors=moved, basis=first.basis)
+        second = replace(second, eigenvectors=second.eigenvectors[:, theirs])
     if a.view.reads == "inputs" and (axis := alignment.inputs) is not None:
         if any(factor != 1 for factor in axis.factors):
             units = ", ".join(axis.units)

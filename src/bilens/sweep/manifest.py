@@ -11,7 +11,10 @@ from pathlib import Path
 
 import msgspec
 
+from bilens.api.alignment import align_models
+from bilens.api.comparison import compare_files
 from bilens.api.provenance import describe_source, files_beside
+from bilens.api.wiring import compare_wiring
 from bilens.base.errors import BilensError, FileError, UsageError
 from bilens.base.files import shortened
 from bilens.io.load import LayerView, LoadedModel, load, load_layers
@@ -92,6 +95,9 @@ def make_plan(path: str, options: SweepOptions) -> Plan:
         for index, (name, view) in enumerate(model.layers.items())
     )
     models = {one.source: dict(known_of(one)) for one in found if one is not None}
+    around = ""
+    if base is not None:
+        around = compare_wiring(align_models(model, base), compare_files(model, base))
     if options.activations is not None:
         models[options.activations] = seen_of(options.activations, rows)
     head = Manifest(
@@ -101,6 +107,7 @@ def make_plan(path: str, options: SweepOptions) -> Plan:
         options=options,
         release=VERSION,
         num_rows=len(rows),
+        around=around,
     )
     return Plan(head, rows)
 

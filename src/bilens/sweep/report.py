@@ -158,7 +158,8 @@ def summary_of(
     for row, reading in sorted(swept.readings.items()):
         groups[kinds[row]].append(reading)
     layers = [layer for group in groups.values() for layer in with_norm_scores(group)]
-    verdict = judge("layer_audit", Evidence(layers=(*layers,), changes=(*swept.changes,)))
+    evidence = Evidence(layers=(*layers,), changes=(*swept.changes,), around=head.around)
+    verdict = judge("layer_audit", evidence)
     about = head.source.provenance
     stored = about.get("stored_as") or ", ".join(
         {part.dtype: "" for row in rows for part in row.parts}

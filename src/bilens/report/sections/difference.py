@@ -5,7 +5,13 @@ from collections.abc import Iterator, Sequence
 
 from bilens.findings.rules.rule import named
 from bilens.records.audit import Audit
-from bilens.records.layer_audit import Difference, LayerAudit, WholeDifference, WordTrial
+from bilens.records.layer_audit import (
+    AnswerChanges,
+    Difference,
+    LayerAudit,
+    WholeDifference,
+    WordTrial,
+)
 from bilens.records.table_audit import ColumnChanges, TableAudit
 from bilens.report.charts.spectra import change_map
 from bilens.report.markup import Content, figure, paragraph, quiet, table
@@ -112,6 +118,8 @@ def alignment_sentences(t: Catalogue, found: Difference) -> Iterator[str]:
         yield t(f"difference.aligned.{one.kind}", names=", ".join(one.names))
     if layers := [one.name for one in found.layers if one.matched]:
         yield t("layers.difference.stream", layers=named(layers))
+    if found.answers is not None:
+        yield from answer_sentences(t, found.answers)
 
 
 def column_sentences(t: Catalogue, record: TableAudit, found: ColumnChanges) -> Iterator[str]:
@@ -140,19 +148,26 @@ def column_sentences(t: Catalogue, record: TableAudit, found: ColumnChanges) -> 
             said.append(f"{both} {signed_quantity(pair.coefficient)}")
         yield t("difference.columns.output", name=item.name, terms=", ".join(said))
     if found.rows:
-        counts = {"changed": found.changed, "rows": found.rows}
-        counts |= {"mended": found.mended or 0, "broken": found.broken or 0}
-        rows = [f"{whole(row)} ({before} → {after})" for row, before, after in found.examples]
-        shown = {key: whole(value) for key, value in counts.items()}
-        yield t("difference.columns.answers", **shown)
-        if rows and found.mended is not None:
-            yield t("difference.columns.mended", **shown)
-        elif rows and found.other_outputs:
-            yield t("difference.columns.unmatched")
-        if rows:
-            yield t("difference.columns.rows", rows=", ".join(rows))
+        yield from answer_sentences(t, found, unmatched=bool(found.other_outputs))
     elif record.data is not None:
         yield t("difference.columns.lacking")
+
+
+def answer_sentences(
+    t: Catalogue, found: AnswerChanges | ColumnChanges, *, unmatched: bool = False
+) -> Iterator[str]:
+    """Yield on how many rows the answers of two models differ, and which of them were right."""
+    counts = {"changed": found.changed, "rows": found.rows}
+    counts |= {"mended": found.mended or 0, "broken": found.broken or 0}
+    rows = [f"{whole(row)} ({before} → {after})" for row, before, after in found.examples]
+    shown = {key: whole(value) for key, value in counts.items()}
+    yield t("difference.columns.answers", **shown)
+    if rows and found.mended is not None:
+        yield t("difference.columns.mended", **shown)
+    elif rows and unmatched:
+        yield t("difference.columns.unmatched")
+    if rows:
+        yield t("difference.columns.rows", rows=", ".join(rows))
 
 
 def tensor_rows(t: Catalogue, found: WholeDifference, most: int = 10) -> list[list[str]]:
