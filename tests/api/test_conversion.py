@@ -37,6 +37,7 @@ from bilens.train.corpus import CorpusOptions
 from bilens.train.layer_fit import ConversionRecipe, convert_layers, first_tokens
 from bilens.train.layer_inputs import Mixture, Walk
 from bilens.train.randomness import ORDER, stream
+from builders import usual_where_idle
 from kill_sweep import KILLS, conversions_killed
 
 RECIPE = ConversionRecipe(
@@ -74,6 +75,7 @@ def go(model: Path, out: Path, **changes: Any) -> dict[str, Any]:
     names = ("measured", "resume", "overwrite", "report", "say")
     options = {name: changes.pop(name) for name in names if name in changes}
     texts = changes.pop("texts", TEXT)
+    changes = usual_where_idle(ConversionRecipe(), changes) | changes
     recipe = dataclasses.replace(RECIPE, **changes)
     return convert_to_bilinear(model, texts, out, recipe, **options)
 

@@ -104,6 +104,7 @@ def convert_network(
     """
     with together(device, shard) as group:
         recipe = recipe or RECIPE
+        recipe.check_stages(RECIPE)
         source = open_subject(
             load(model) if isinstance(model, str | Path) else model, "a conversion", on_cpu=True
         )
