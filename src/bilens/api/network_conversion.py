@@ -237,6 +237,8 @@ def chain_of(model: LoadedModel, x: Tensor, targets: Tensor | None) -> tuple[Hos
         Site(f"layers.{i}", (str(i),), replace(view, read=lambda one=one: one, dtype=torch.float64))  # type: ignore[misc]
         for i, (view, one) in enumerate(zip(model.network, layers, strict=True))
     ]
+    ends = replace(sites[-1].view, gives="logits" if logits else "outputs")
+    sites[-1] = replace(sites[-1], view=ends)
     module, source = nn.Sequential(*map(PlainLayer, layers)), Path(model.source)
     notes, gives = ((), "logits") if logits else ((NUMBERS,), "numbers")
     return Host(module, "", tuple(sites), source, sha256, False, notes, "rows", gives), units  # type: ignore[arg-type]
