@@ -487,7 +487,9 @@ def test_data_and_training_each_bring_a_layer_closer(ours: Path, tmp_path: Path)
     scores = []
     for number, skip in enumerate(skips):
         given = (*skip, "distillation")
-        found = go(ours, tmp_path / str(number), skip=given, layer_steps=30)
+        found = go(
+            ours, tmp_path / str(number), skip=given, **({} if skip else {"layer_steps": 30})
+        )
         scores.append(found["layers"][0]["r_squared"])
     assert scores[0] < scores[1] < scores[2]
 

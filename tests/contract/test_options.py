@@ -182,7 +182,6 @@ def uses(m: Models) -> list[Use]:
         Use("train language", "epochs", learn, 1.0, {"steps": 2}, None),
         Use("eigenpairs", "verify", pairs, True, {"method": "dense"}, {}),
         Use("eigenpairs", "verify", pairs, True, {"method": "factored"}, {}),
-        Use("eigenpairs", "precision", pairs, "float32", {"method": "dense"}, {}),
         Use("convert", "layer_steps", convert, 7, {"skip": ("training",)}, None),
         Use("convert", "tokens", convert, 500, alone, None),
         Use("convert", "tokens", convert, 500, {"minutes": 1.0}, None),
@@ -200,7 +199,6 @@ def uses(m: Models) -> list[Use]:
         Use("train image", "class_names", images, ["a"], {"whole": True}, None),
         Use("train image", "dataset", images, "fashion-mnist", {"labels": own[1]}, None),
         Use("train table", "validation_fraction", table, 0.3, {}, stopped),
-        Use("train table", "n_iter_no_change", table, 9, {}, stopped),
         Use("train table", "n_components", table, 2, {"quadratic_scale": 0.0}, {}),
     ]
 

@@ -2,7 +2,8 @@
 
 An option that is given and would change nothing is refused; on a command line so is one that is
 given with its default value. Free of this are switches that only allow something (`allow_pickle`,
-`overwrite`, `download`, `verify` of what may be proven) and seeds, which each document records.
+`overwrite`, `download`, `verify` of what may be proven), seeds, which each document records, and
+`n_iter_no_change`, which scikit-learn's own checks set of every estimator.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -57,7 +58,7 @@ RULES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         NO_DATA: {"mean": None, "covariance": None, "samples": 10_000},
         APPROXIMATED: {"threshold": 0.9, "train_steps": 0},
     },
-    "eigenpairs": {ITERATES: {"verify": False, "precision": "float64"}},
+    "eigenpairs": {ITERATES: {"verify": False}},
     "decompose": {
         "with whole spectra": {"null_samples": 99},
         ITERATES: {"verify": False, "precision": "float64"},
@@ -101,7 +102,7 @@ RULES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
     "train language": {"without steps": {"epochs": None}},
     "train table": {
-        "with early_stopping": {"validation_fraction": 0.1, "n_iter_no_change": 2},
+        "with early_stopping": {"validation_fraction": 0.1},
         "with a quadratic_scale above 0": {"n_components": None},
     },
     "text": {"with --text": {"tokens": 20_000, "held_out": 0.2, "activations": None}},
@@ -117,7 +118,7 @@ SPELLINGS = {
     "latents": "--latent",
     "inputs": "--text",
     "n_ctx": "--context-length",
-    **dict.fromkeys(("n_iter_no_change", "class_names"), ""),
+    "class_names": "",
 }
 
 

@@ -40,7 +40,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base import silent
 from bilens.base.checks import check_choice, check_count, check_type
 from bilens.base.errors import NumericalError, TruncationWarning, UsageError
-from bilens.base.option_rules import ITERATES, refuse_idle
+from bilens.base.option_rules import refuse_idle
 
 Progress = Callable[[int, int], None]
 
@@ -207,9 +207,8 @@ def check_choices(which: str, method: str, precision: str, verify: bool) -> None
     check_choice("which", which, get_args(Which))
     check_choice("method", method, get_args(Method))
     check_choice("precision", precision, get_args(Precision))
-    said = {"verify": verify, "precision": "" if precision == "float64" else precision}
-    iterates = [ITERATES] if method in ("lanczos", "auto") else []
-    refuse_idle("eigenpairs", {name: value for name, value in said.items() if value}, *iterates)
+    if verify and method not in ("lanczos", "auto"):
+        refuse_idle("eigenpairs", {"verify": verify})
 
 
 def clip_k(k: int | None, d_in: int, stacklevel: int = 3) -> int:
