@@ -31,7 +31,7 @@ from bilens.api.provenance import describe_run
 from bilens.data.text import load_text
 from bilens.data.tokenizer import train_tokenizer
 from bilens.records.base import to_json
-from bilens.train.corpus import Batches, CorpusTokens, tokens_of, windows
+from bilens.train.corpus import Batches, CorpusTokens, measured_texts, tokens_of, windows
 from bilens.train.recipes import LanguageRecipe, default_recipe
 from bilens.train.tasks.language import (
     EVALUATION_TOKENS,
@@ -82,7 +82,8 @@ def plain_rounds(data: CorpusTokens, recipe: LanguageRecipe, vocab_size: int) ->
     model = start_run(recipe, vocab_size).model
     plain = PlainTransformer(model.config)
     plain.copy_weights(model)
-    texts, held_out = (windows(part, recipe.n_ctx) for part in (data.train, data.held_out))
+    texts = windows(data.train, recipe.n_ctx)
+    held_out = measured_texts(data.held_out, recipe.n_ctx)
     losses = plain_steps(plain, texts, recipe)
     size = max(1, EVALUATION_TOKENS // recipe.n_ctx)
     loader: DataLoader[Any] = DataLoader(Texts(held_out), size, collate_fn=collate)
@@ -146,7 +147,7 @@ def measure(data: CorpusTokens, recipe: LanguageRecipe, vocab_size: int) -> dict
         | {"line": medians["plain"]["line_seconds"] / medians[name]["line_seconds"]}
         for name, found in results.items()
     }
-    held_out = windows(data.held_out, recipe.n_ctx)
+    held_out = measured_texts(data.held_out, recipe.n_ctx)
     return {
         "recipe": resolved.to_dict(),
         "start_loss": start,

@@ -1,11 +1,14 @@
 """Maps and forms for tests: seeded random ones, and the form of any symmetric matrix."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.train.recipes import ConversionRecipe
 
 D_OUT, D_HIDDEN, D_IN = 3, 4, 5  # all different, so that swapped axes are seen
 
@@ -68,3 +71,12 @@ def rotation(n: int, seed: int = 0) -> Tensor:
     """A random orthogonal matrix."""
     orthogonal: Tensor = torch.linalg.qr(randn(n, n, seed=seed)).Q
     return orthogonal
+
+
+def usual_where_idle(usual: ConversionRecipe, changes: dict[str, Any]) -> dict[str, Any]:
+    """What a recipe has to have of the usual one: what counts in no stage of a changed one."""
+    skipped = changes.get("skip", ())
+    idle = {"tokens", "learning_rate"} if "distillation" in skipped else set()
+    idle |= {"tokens"} if "minutes" in changes else set()
+    idle |= {"layer_steps"} if "training" in skipped else set()
+    return {name: getattr(usual, name) for name in idle}

@@ -37,6 +37,7 @@ from bilens.train.corpus import CorpusOptions
 from bilens.train.layer_fit import ConversionRecipe, convert_layers, first_tokens
 from bilens.train.layer_inputs import Mixture, Walk
 from bilens.train.randomness import ORDER, stream
+from builders import usual_where_idle
 from kill_sweep import KILLS, conversions_killed
 
 RECIPE = ConversionRecipe(
@@ -74,6 +75,7 @@ def go(model: Path, out: Path, **changes: Any) -> dict[str, Any]:
     names = ("measured", "resume", "overwrite", "report", "say")
     options = {name: changes.pop(name) for name in names if name in changes}
     texts = changes.pop("texts", TEXT)
+    changes = usual_where_idle(ConversionRecipe(), changes) | changes
     recipe = dataclasses.replace(RECIPE, **changes)
     return convert_to_bilinear(model, texts, out, recipe, **options)
 
@@ -485,7 +487,9 @@ def test_data_and_training_each_bring_a_layer_closer(ours: Path, tmp_path: Path)
     scores = []
     for number, skip in enumerate(skips):
         given = (*skip, "distillation")
-        found = go(ours, tmp_path / str(number), skip=given, layer_steps=30)
+        found = go(
+            ours, tmp_path / str(number), skip=given, **({} if skip else {"layer_steps": 30})
+        )
         scores.append(found["layers"][0]["r_squared"])
     assert scores[0] < scores[1] < scores[2]
 

@@ -33,7 +33,7 @@ from bilens.io.host import host_of
 from bilens.io.load import from_module
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearClassifier
-from builders import randn
+from builders import randn, usual_where_idle
 from kill_sweep import KILLS, conversions_killed
 
 SHORT = replace(RECIPE, tokens=3000, layer_steps=5, batch_size=32, learning_rate=1e-3)
@@ -44,6 +44,7 @@ DATA = tiny.images()
 def go(model: Any, data: Any, out: Path, **changes: Any) -> dict[str, Any]:
     names = ("held_out", "resume", "overwrite", "report", "say")
     options = {name: changes.pop(name) for name in names if name in changes}
+    changes = usual_where_idle(RECIPE, changes) | changes
     return convert_network(model, data, out, replace(SHORT, **changes), **options)
 
 
@@ -175,7 +176,9 @@ def test_labels_that_make_logits_of_numbers_are_noticed(tmp_path: Path) -> None:
 def test_several_numbers_stay_numbers_when_converted(tmp_path: Path) -> None:
     y = torch.stack([X[:, 0] ** 2, X[:, 1]], dim=1).numpy()
     network = MLPRegressor(hidden_layer_sizes=(8,), max_iter=20, random_state=0).fit(X.numpy(), y)
-    convert_network(network, X, tmp_path / "c", replace(SHORT, skip=("distillation",)))
+    convert_network(
+        network, X, tmp_path / "c", replace(RECIPE, layer_steps=5, skip=("distillation",))
+    )
     model = bl.load(tmp_path / "c")
     assert [*model.layers.values()][-1].gives == "outputs"
     assert bl.audit(model, null_samples=3).to_dict()["kind"] == "layer_audit"

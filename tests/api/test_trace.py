@@ -15,6 +15,7 @@ from bilens.data.tokenizer import load_tokenizer, train_tokenizer
 from bilens.interp.traced_layer import open_layer
 from bilens.nn import BilinearTransformer, TopKSAE
 from bilens.report.reports import TraceReport
+from bilens.train.randomness import drawn_rows
 
 Folders = tuple[Path, Path, Path]
 QUICK: dict[str, Any] = {"outputs": 2, "pairs": 4, "features": 3, "top": 4, "tokens": 400}
@@ -45,7 +46,7 @@ def blocks(folders: Folders, document: dict[str, Any]) -> torch.Tensor:
     tokenizer = load_tokenizer(folders[0])
     held_out = traced_models.CORPUS.load().held_out
     found = pack_documents(tokenizer, held_out, traced_models.N_CTX).tokens
-    return found[: document["data"]["num_tokens"] // traced_models.N_CTX]
+    return found[drawn_rows(len(found), document["data"]["num_tokens"] // traced_models.N_CTX)]
 
 
 def test_autoencoders_of_another_library_are_said_to_be_unverified(

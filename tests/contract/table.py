@@ -80,7 +80,7 @@ EMPTY: dict[Cell, str] = {
     ),
     **without(
         ("convert",),
-        ("scaled branches", "common function", "other units", "other dtype", "threads"),
+        ("scaled branches", "other units", "other dtype", "threads"),
         NOT_YET,
     ),
     **without(("train table",), ("own object", "permuted units"), "its model is what it makes"),

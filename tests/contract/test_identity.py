@@ -337,7 +337,7 @@ def test_inputs_of_layers_are_of_one_reading() -> None:
 @cell("convert", "resumed", "other function")
 def test_a_conversion_goes_on_with_the_same_network_alone(tmp_path: Path) -> None:
     x = torch.randn(400, 4, generator=torch.Generator().manual_seed(1))
-    recipe = replace(RECIPE, tokens=3000, layer_steps=0, batch_size=32, skip=("distillation",))
+    recipe = replace(RECIPE, layer_steps=0, batch_size=32, skip=("distillation",))
     first, other = (bl.from_module(network(one)) for one in (nn.ReLU(), nn.Tanh()))
     bl.convert_network(first, x, tmp_path / "out", recipe)
     bl.convert_network(first, x, tmp_path / "out", recipe, resume=True)

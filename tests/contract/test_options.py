@@ -6,17 +6,20 @@ The use that would do nothing is refused; the use that counts changes the result
 import importlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import bilens as bl
+import tiny
 import traced_models
 from bilens.api.classifier import attack_model, certify_model
+from bilens.api.network_conversion import RECIPE
 from bilens.api.quadratic_fit import fit_layers_of
 from bilens.base.errors import UsageError
 from bilens.base.option_rules import COMMAND_LINE, RULES, refuse_idle, told
@@ -42,6 +45,7 @@ class Models:
     path: Path
     pair: tuple[torch.Tensor, torch.Tensor]
     traced: tuple[Path, Path, Path]
+    images: Any
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +70,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
         folder / "data.npz",
         (x, y),
         traced_models.write_all(folder / "traced"),
+        tiny.images(),
     )
 
 
@@ -115,7 +120,34 @@ def uses(m: Models) -> list[Use]:
         around = {"input_sae": before, "output_sae": behind, "tokens": 320} if saes else {}
         return content(bl.trace(model, 0, **{"pairs": 3, **around, **said}))
 
+    def pairs(**said: Any) -> str:
+        equal = torch.eye(30, dtype=torch.float64)  # all eigenvalues are one: none is proven last
+        matrix = bl.InteractionMatrix(equal, equal, equal.diag())
+        form = bl.QuadraticForm(matrix, equal[0] * 0, equal[0, 1])
+        found = bl.eigendecompose(form, k=2, **{"method": "lanczos", **said})
+        return f"{found.complete} {found.residuals}"
+
+    def convert(**said: Any) -> str:
+        network = nn.Sequential(nn.Linear(WIDTH, 4), nn.ReLU(), nn.Linear(4, 2))
+        recipe = replace(RECIPE, **said)
+        found = bl.convert_network(network, m.pair[0], m.path.parent / "out", recipe)
+        return str(found["domains"])
+
+    def inputs(**said: Any) -> str:
+        network = nn.Sequential(nn.Linear(WIDTH, 4), nn.ReLU(), nn.Linear(4, 2))
+        return str(bl.layer_inputs(network, m.pair[0], **said).about)
+
+    def images(**said: Any) -> str:
+        given = m.images if said.pop("whole", False) else m.images.train_images
+        return str(bl.train_image(given, said.pop("labels", None), m.path.parent / "i", **said))
+
+    def table(**said: Any) -> str:
+        fitted = bl.sklearn.BilinearClassifier(random_state=0, **said).fit(*m.pair)
+        return f"{fitted.alpha_} {fitted.quadratic_map_.tensor.left} {fitted.validation_curve_}"
+
     data, x = {"data": m.path}, m.pair[0].double()
+    stopped, own = {"early_stopping": True}, m.pair
+    alone = {"skip": ("distillation",)}
     rows: dict[str, Any] = {"data": x}
     few = {"null_samples": 3}
     ones, twice = torch.ones(WIDTH).double(), 2 * torch.eye(WIDTH).double()
@@ -146,7 +178,28 @@ def uses(m: Models) -> list[Use]:
         Use("trace", "tokens", trace, 200, {"saes": False}, {}),
         Use("trace", "toward", trace, ["the"], {}, {"saes": False}),
         Use("trace", "outputs", trace, 2, {"latents": [1]}, {}),
+        Use("trace", "dictionaries", trace, 2, {"saes": False}, {}),
         Use("train language", "epochs", learn, 1.0, {"steps": 2}, None),
+        Use("eigenpairs", "verify", pairs, True, {"method": "dense"}, {}),
+        Use("eigenpairs", "verify", pairs, True, {"method": "factored"}, {}),
+        Use("convert", "layer_steps", convert, 7, {"skip": ("training",)}, None),
+        Use("convert", "tokens", convert, 500, alone, None),
+        Use("convert", "tokens", convert, 500, {"minutes": 1.0}, None),
+        Use("convert", "minutes", convert, 0.5, alone, None),
+        Use("convert", "passes", convert, 2, alone, None),
+        Use("convert", "learning_rate", convert, 0.1, alone, None),
+        Use("convert", "optimizer", convert, "muon", alone, None),
+        Use("convert", "texts_at_once", convert, 2, alone, None),
+        Use("convert", "recompute", convert, True, alone, None),
+        Use("convert", "unfreeze", convert, True, alone, None),
+        Use("layer inputs", "tokens", inputs, 900, {}, None),
+        Use("layer inputs", "n_ctx", inputs, 16, {}, None),
+        Use("train image", "labels", images, own[1], {"whole": True}, None),
+        Use("train image", "test", images, own, {"whole": True}, None),
+        Use("train image", "class_names", images, ["a"], {"whole": True}, None),
+        Use("train image", "dataset", images, "fashion-mnist", {"labels": own[1]}, None),
+        Use("train table", "validation_fraction", table, 0.3, {}, stopped),
+        Use("train table", "n_components", table, 2, {"quadratic_scale": 0.0}, {}),
     ]
 
 
@@ -165,7 +218,7 @@ def test_an_option_counts_or_is_refused(models: Models) -> None:
     plain: dict[str, str] = {}
     for use in uses(models):
         said = {use.option: use.value}
-        with pytest.raises(UsageError, match=rf"{use.option} \(--[a-z-]+\).*: only "):
+        with pytest.raises(UsageError, match=rf"{use.option}\b.*: only "):
             use.run(**use.idle, **said)
         if use.counts is None:
             continue
@@ -217,12 +270,18 @@ LINES: list[tuple[str, str, str]] = [  # verb of the table, a line that is refus
     ("sweep", f"sweep {MODEL} --do fit --null-samples 19 --out place", "--null-samples"),
     ("", f"convert {MODEL} --to bilens --out place --seed 0", "--seed"),
     ("train language", "train language --corpus grammar --out r --steps 2 --epochs 6", "--epochs"),
+    (
+        "convert",
+        f"convert GATED --to bilinear --out o --data {DATA} --skip training --layer-steps 300",
+        "--layer-steps",
+    ),
     ("pages", f"audit {MODEL} --lang ja", "--lang"),
     ("page", f"certify {MODEL} --lang ja", "--lang"),
     ("page", f"attack {MODEL} --data {DATA} --lang ja", "--lang"),
     ("plate", f"explain {MODEL} --data {DATA} --index 0 --lang ja", "--lang"),
     ("decompose", f"decompose {MODEL} --spectrum top --null-samples 59", "--null-samples"),
     ("decompose", f"decompose {MODEL} --method dense --verify", "--verify"),
+    ("decompose", f"decompose {MODEL} --method factored --precision float64", "--precision"),
     ("decompose", f"decompose {MODEL} --data {DATA}", "--data"),
     ("decompose", f"decompose {MODEL} --dataset mnist", "--dataset"),
     ("decompose", f"decompose {MODEL} --labels y", "--labels"),
@@ -264,6 +323,7 @@ def test_a_line_with_an_idle_option_is_refused(
         MODEL: str(models.exact.source),
         DATA: str(models.path),
         "TRACED": str(models.traced[0]),
+        "GATED": str(models.gated.source),
     }
     result = shell(*(places.get(word, word) for word in line.split()))
     assert result.code == 2

@@ -211,7 +211,7 @@ def test_a_model_of_the_logarithm_of_a_mean_is_judged_by_its_mean(tmp_path: Path
         return float(1 - ((mean - y) ** 2).sum() / ((y - y.mean()) ** 2).sum())
 
     assert told(regressor, (x, y)).r_squared == pytest.approx(score(regressor.predict(x)))
-    recipe = replace(RECIPE, tokens=500, layer_steps=2, batch_size=32, skip=("distillation",))
+    recipe = replace(RECIPE, layer_steps=2, batch_size=32, skip=("distillation",))
     found = convert_network(regressor, (x, y), tmp_path / "out", recipe)
     assert "exponential" in " ".join(found["notes"])
     model = bl.load(tmp_path / "out")

@@ -2,6 +2,8 @@
 
 import copy
 import warnings
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from bilens.algebra.approximation.closed_form import approximate_layer
 from bilens.algebra.approximation.layer_weights import MLPWeights
 from bilens.algebra.gaussian import GaussianInput, mean_and_covariance
 from bilens.api.layer_reading import layer_map
+from bilens.api.network_conversion import RECIPE
 from bilens.base.errors import NotQuadraticError
 from bilens.findings.hidden_units import read_units
 from bilens.findings.subject import gauge_free
@@ -79,6 +82,32 @@ def test_r_squared_of_classes_is_of_what_answers_hang_on() -> None:
         assert outcome(report, "r2").outcome == "warn"
     assert reports[0] == reports[1]
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+
+
+@cell("fit", "common function")
+def test_what_is_fitted_to_classes_hangs_on_nothing_common() -> None:
+    """Ridge and training were chosen on raw logits: R² of the trained map fell from .44 to −2.7."""
+    x, rows, scores = randn(90, 5, seed=40), randn(400, 5, seed=21), []
+    for common in (0.0, 1000.0):
+        fit = bl.quadratic_fit(steep(common), data=x, held_out=rows, train_steps=20)
+        assert {"refitted", "trained", "ceiling"} <= fit.ladder.keys()
+        scores.append({name: one.quadratic.overall for name, one in fit.ladder.items()})
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+
+
+@cell("convert", "common function")
+def test_a_conversion_of_classes_hangs_on_nothing_common(tmp_path: Path) -> None:
+    x, answers, scores = randn(600, 5, seed=22), [], []
+    labels = steep(0.0)(x).argmax(dim=1)
+    recipe = replace(RECIPE, layer_steps=20, skip=("distillation",))
+    for common in (0.0, 300.0):
+        folder = tmp_path / str(common)
+        found = bl.convert_network(steep(common), (x, labels), folder, recipe)
+        scores.append(found["layers"][0]["r_squared"])
+        said = bl.load(folder).network[0].quadratic_map.to(torch.float64)(x)
+        answers.append(said - said.mean(dim=1, keepdim=True))
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+    torch.testing.assert_close(*answers, atol=1e-3 * float(answers[0].abs().max()), rtol=0)
 
 
 @cell("fit", "common function")

@@ -89,11 +89,26 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         known = "" if row % 23 == 0 else age
         lines.append(f"{known},{income},{CITIES[row % 3]},{day},{loan},{score:.3f}")
     (where / "t.csv").write_text("\n".join(lines))
-    for target, other in (("loan", "price"), ("price", "loan")):
-        run = ["train", "table", where / "t.csv", f"--target={target}", f"--drop={other}", "-q"]
+    known = ("code", *("7" if row % 3 else "" for row in range(ROWS)))
+    parts = (line.partition(",")[2] for line in lines)
+    both = (f"{code},{part}" for code, part in zip(known, parts, strict=True))
+    (where / "seven.csv").write_text("\n".join(both))
+    for name, target, other in (
+        ("t", "loan", "price"),
+        ("t", "price", "loan"),
+        ("seven", "loan", "price"),
+    ):
+        table = where / f"{name}.csv"
+        run = ["train", "table", table, f"--target={target}", f"--drop={other}", "-q"]
         with pytest.MonkeyPatch.context() as patch, suppress(SystemExit):
             patch.setattr(
-                sys, "argv", ["bilens", *map(str, run), f"--out={where / 'runs' / target}"]
+                sys,
+                "argv",
+                [
+                    "bilens",
+                    *map(str, run),
+                    f"--out={where / 'runs' / (target if name == 't' else name)}",
+                ],
             )
             main()
     return where / "runs"
@@ -221,7 +236,7 @@ def test_a_change_is_shown_with_all_its_digits(page: Any) -> None:
     opened(page)
     shown = page.evaluate("""async () => {
         const { shownValue } = await import("/static/table_columns.js");
-        const column = { kind: "number", unit: "" };
+        const column = { kind: "number", unit: "", parts: ["value"] };
         return [5400000, 5400401, 123454].map((value) => shownValue(column, value, 15));
     }""")
     assert shown[0] != shown[1]
@@ -297,6 +312,24 @@ def test_what_is_not_known_is_kept_or_filled_in_at_a_price(page: Any) -> None:
         assert found["values"] == [None, pytest.approx(0.1, abs=1e-6)]
     found = page.evaluate(UNKNOWN, [None, [both[0], [1, [-3, 0.05]]]])
     assert found == {"exact": True}  # filled in, b would have to be 1.1
+
+
+def test_of_a_column_that_is_known_or_not_no_number_is_shown(page: Any, root: Path) -> None:
+    """Its known values were all 7, and its field said 0."""
+    opened(page, "seven")
+    path = root / "seven" / "test.csv"
+    x = read_labelled(path, None, interface_of(bl.load(root / "seven"))).inputs.double()
+    cells = [row["code"] for row in csv.DictReader(path.read_text().splitlines())]
+    answers, names = own_map(root, "seven")(x).argmax(dim=1), bl.load(root / "seven").output_names
+    field, answer = page.get_by_label("code", exact=True), page.locator(".answer")
+    assert field.locator("option").all_inner_texts() == ["known", "not known"]
+    for row in (cells.index("7"), cells.index("")):
+        page.get_by_label("Begin with").select_option(str(row))
+        assert field.input_value() == ("known" if cells[row] else "not known")
+        assert answer.inner_text().startswith((names or ())[int(answers[row])])
+    bars = [*page.locator(".effects").get_by_text("known").all_text_contents()]
+    assert bars == ["known", "▸ not known"]
+    assert page.get_by_label("code may change").count() == 0
 
 
 def test_the_distance_is_that_of_the_whole_numbers_that_are_shown(page: Any, root: Path) -> None:

@@ -66,6 +66,7 @@ def convert_to_bilinear(
     if not texts:
         more = "give some with --text, or rows with --data to a model that reads no text."
         raise UsageError(f"a conversion to bilinear learns from text: {more}")
+    recipe.check_stages(ConversionRecipe())
     with together(device, shard) as group:
         host = open_model(model)
         host.module.to(group.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 import torch
@@ -22,6 +22,7 @@ from bilens.api.quadratic_fit import offer_of
 from bilens.api.subject import check_on_rows
 from bilens.base.checks import check_count
 from bilens.base.errors import NotQuadraticError, UsageError
+from bilens.base.option_rules import ITERATES, refuse_idle
 from bilens.data.images import ImageDataset
 from bilens.data.model_interface import LabelledData
 from bilens.data.table_columns import label_key
@@ -69,10 +70,20 @@ class Request:
                 f"for an interval that holds 95 %; got {self.null_samples}."
             )
         check_seed(self.seed)
+        usual = {one.name: one.default for one in fields(self)}
+        said = {name: value for name, value in vars(self).items() if value != usual[name]}
+        refuse_idle("decompose", said, *self.facts)
         if self.contrast is not None and (self.reading is not None or self.outputs is not None):
             raise UsageError(
                 "a contrast is a reading of its own, of two outputs: leave reading and outputs out."
             )
+
+    @property
+    def facts(self) -> list[str]:
+        """What options of a decomposition may need, as `option_rules` names it."""
+        found = ["with whole spectra"] if self.spectrum != "top" else []
+        found += [ITERATES] if self.method in ("lanczos", "auto") else []
+        return [*found, *(["with basis whitened"] if self.basis == "whitened" else [])]
 
     def to_dict(self) -> dict[str, Any]:
         document = asdict(self)

@@ -104,6 +104,7 @@ def convert_network(
     """
     with together(device, shard) as group:
         recipe = recipe or RECIPE
+        recipe.check_stages(RECIPE)
         source = open_subject(
             load(model) if isinstance(model, str | Path) else model, "a conversion", on_cpu=True
         )
@@ -236,6 +237,8 @@ def chain_of(model: LoadedModel, x: Tensor, targets: Tensor | None) -> tuple[Hos
         Site(f"layers.{i}", (str(i),), replace(view, read=lambda one=one: one, dtype=torch.float64))  # type: ignore[misc]
         for i, (view, one) in enumerate(zip(model.network, layers, strict=True))
     ]
+    ends = replace(sites[-1].view, gives="logits" if logits else "outputs")
+    sites[-1] = replace(sites[-1], view=ends)
     module, source = nn.Sequential(*map(PlainLayer, layers)), Path(model.source)
     notes, gives = ((), "logits") if logits else ((NUMBERS,), "numbers")
     return Host(module, "", tuple(sites), source, sha256, False, notes, "rows", gives), units  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from bilens.nn.agreement import Agreement
 from bilens.nn.mlp_search.compare_run import compare_rows
 from bilens.nn.module_layers import Module, check_runs_as_read
 from bilens.nn.real_run import what_may_differ
+from bilens.train.randomness import drawn_rows
 
 MOST_COMPARED = 10_000  # rows of data that the model itself is run on
 AT_ONCE = 1_000  # so that what is between its layers fits
@@ -115,7 +116,7 @@ def check_on_rows(model: LoadedModel, x: Tensor | None, numbers: Sequence[int] =
         return
     x, rows = x.detach().cpu().double(), torch.arange(len(x))
     if len(x) > MOST_COMPARED:
-        drawn = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:MOST_COMPARED]
+        drawn = drawn_rows(len(x), MOST_COMPARED)
         rows = torch.unique(torch.cat([drawn, x.argmin(dim=0), x.argmax(dim=0)]))
     rows = rows[x[rows].norm(dim=1).argsort()]  # large ones do not hide the errors of small ones
     why = "" if module is None else what_may_differ(module)

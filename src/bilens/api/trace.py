@@ -97,7 +97,7 @@ def trace(
         features: input latents of a circuit.
         top: interactions that are listed of each kind.
         tokens: how many tokens are read.
-        seed: of random directions and dictionaries.
+        seed: of the text that is drawn, of random directions and dictionaries.
         dictionaries: random ones that are ranked and checked likewise; with fewer than 19
             nothing can be told from chance.
         command: how to reproduce this, for the report; None takes the process's command line.
@@ -134,7 +134,7 @@ def trace(
         for line in (line for one in both if one.load_report for line in one.load_report.lines()):
             say(line)
         saes = open_sae(both[0], subject, "mlp_in"), open_sae(both[1], subject, "mlp_out")
-        text = held_out_text(subject, corpus, tokens, say)
+        text = held_out_text(subject, corpus, tokens, say, seed)
         options = TraceOptions(
             None if latents is None else tuple(latents),
             *(outputs, pairs, features, top, seed, dictionaries),

@@ -42,6 +42,7 @@ from bilens.train.corpus import (
 )
 from bilens.train.loop import CHECKPOINTS, LineT, Task
 from bilens.train.processes import together
+from bilens.train.randomness import drawn_rows
 from bilens.train.run_folder import CURVE_NAME, OWN_FILES, RUN_NAME, TrainingResult, run_in_folder
 from bilens.train.tasks.image import EpochMetrics, ImageRecipe, train_in_folder
 from bilens.train.tasks.language import LanguageMetrics, LanguageRecipe, LanguageTask
@@ -231,8 +232,9 @@ def read_model(
     loaded = open_subject(load(model) if isinstance(model, Path) else model, reader)
     module = language_model(loaded, reader)
     if isinstance(corpus, Tensor):
-        known = len(corpus) - max(1, len(corpus) // HELD_OUT_TEXTS)
-        given, sha256 = (corpus[:known], corpus[known:]), loaded.weights_sha256
+        held = torch.zeros(len(corpus), dtype=torch.bool)
+        held[drawn_rows(len(corpus), max(1, len(corpus) // HELD_OUT_TEXTS))] = True
+        given, sha256 = (corpus[~held], corpus[held]), loaded.weights_sha256
         return ReadModel(module, loaded.source, sha256, *given, "tokens of the caller")
     tokenizer, text = tokenizer_of(loaded, module), text_of(loaded, corpus, say)
     n_ctx = module.config.n_ctx
@@ -246,7 +248,7 @@ def read_model(
         source=loaded.source,
         weights_sha256=loaded.weights_sha256,
         texts=texts,
-        held_out=held_out[: max(1, MEASURED_TOKENS // n_ctx)],
+        held_out=held_out[drawn_rows(len(held_out), max(1, MEASURED_TOKENS // n_ctx))],
         corpus=text.source,
     )
 

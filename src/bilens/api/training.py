@@ -14,7 +14,7 @@ from bilens.api import train as job
 from bilens.base import silent
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.files import check_path
-from bilens.base.option_rules import Device, refuse_idle
+from bilens.base.option_rules import IN_MEMORY, Device, refuse_idle
 from bilens.data.arrays import KINDS as ARRAY_FILES, Array
 from bilens.data.images import ImageDataset, load_images
 from bilens.data.own_images import Given, own_images, tensor_of
@@ -81,6 +81,12 @@ def train_image(
         NumericalError: If the loss is no longer finite.
     """
     wanted = recipe_of(ImageRecipe(), recipe)
+    in_folder = labels is None and isinstance(images, str | Path)
+    facts = ["with a folder of IDX files"] if in_folder else []
+    facts += [] if in_folder or isinstance(images, ImageDataset) else [IN_MEMORY]
+    said = {"labels": labels, "test": test, "class_names": class_names}
+    said |= {"dataset": dataset} if dataset != "mnist" else {}
+    refuse_idle("train image", said, *facts)
     if isinstance(images, ImageDataset):
         data = images
     elif labels is None:

@@ -2,7 +2,8 @@
 
 An option that is given and would change nothing is refused; on a command line so is one that is
 given with its default value. Free of this are switches that only allow something (`allow_pickle`,
-`overwrite`, `download`, `verify` of what may be proven) and seeds, which each document records.
+`overwrite`, `download`, `verify` of what may be proven), seeds, which each document records, and
+`n_iter_no_change`, which scikit-learn's own checks set of every estimator.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,8 +31,10 @@ NO_IDX = "with data that are no data set of IDX files"
 BASELINE = "with a baseline (--baseline)"
 TRAINING_PATH = "with train_data (--train-data) at a path"
 ONE_LAYER = "of a classifier of one bilinear layer whose inputs have no names"
+IN_MEMORY = "with images in files or in memory"
 NO_COLUMNS = "of a model whose inputs have no names"
 APPROXIMATED = "of a model with a layer that is approximated"
+ITERATES = "with a method that iterates (lanczos, or auto)"
 DATA, NO_DATA = "with data", "without data"
 SAES, NO_SAES = "with autoencoders (--input-sae, --output-sae)", "without autoencoders"
 # What is done → what has to be there → options that need it, each with its default.
@@ -55,9 +58,10 @@ RULES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         NO_DATA: {"mean": None, "covariance": None, "samples": 10_000},
         APPROXIMATED: {"threshold": 0.9, "train_steps": 0},
     },
+    "eigenpairs": {ITERATES: {"verify": False}},
     "decompose": {
         "with whole spectra": {"null_samples": 99},
-        "with another solver than the dense one": {"verify": False},
+        ITERATES: {"verify": False, "precision": "float64"},
         "with basis whitened": {"data": None, "dataset": None, "labels": None, "encoding": None},
     },
     "trace": {
@@ -68,6 +72,7 @@ RULES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "top": 20,
             "tokens": 16_384,
             "graph": None,
+            "dictionaries": 19,
         },
         NO_SAES: {"toward": ()},
         "without latents": {"outputs": 5},
@@ -82,6 +87,19 @@ RULES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "with --activations": {"layer_steps": 0},
         "without --activations": {"samples": 2000},
     },
+    "convert": {  # each beside what is usual for text or rows
+        "with the stage training": {"layer_steps": None},
+        "with the stage distillation": {
+            **dict.fromkeys(("tokens", "minutes", "passes", "learning_rate", "optimizer")),
+            **dict.fromkeys(("texts_at_once", "recompute", "unfreeze")),
+        },
+        "without minutes": {"tokens": None},
+    },
+    "layer inputs": {"with a text": {"tokens": 20_000, "n_ctx": 128}},
+    "train image": {
+        IN_MEMORY: {"labels": None, "test": None, "class_names": None},
+        "with a folder of IDX files": {"dataset": "mnist"},
+    },
     "train language": {"without steps": {"epochs": None}},
     "train table": {
         "with early_stopping": {"validation_fraction": 0.1},
@@ -93,12 +111,14 @@ RULES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "pages": {"with a page, or several models": {"lang": "en"}},
     "plate": {"with --plate or --html": {"lang": "en"}},
 }
-COMMAND_LINE = ("text", "corpus", "page", "pages", "plate", "sweep", "decompose", "train table")
+COMMAND_LINE = ("text", "corpus", "page", "pages", "plate", "sweep", "decompose")
 SPELLINGS = {
     "n_components": "--components",
     "validation_fraction": "--validation",
     "latents": "--latent",
     "inputs": "--text",
+    "n_ctx": "--context-length",
+    "class_names": "",
 }
 
 
@@ -183,4 +203,4 @@ def told(value: Any, default: Any) -> bool:
 
 def spelled(verb: str, name: str) -> str:
     option = SPELLINGS.get(name, f"--{name.replace('_', '-')}")
-    return option if verb in COMMAND_LINE else f"{name} ({option})"
+    return option if verb in COMMAND_LINE else f"{name} ({option})" if option else name

@@ -38,6 +38,7 @@ from bilens.records.attack import (
 )
 from bilens.records.base import Numbers
 from bilens.records.common import UNKNOWN, Origin
+from bilens.train.randomness import drawn_rows
 
 EFFECT = Effect.__struct_fields__
 CLIPPED_IMAGES = 1000  # that the clipped effect is measured on, at most
@@ -68,8 +69,7 @@ class Judge:
     @property
     def sample(self) -> Tensor:
         """Indices of the images that the clipped effect is measured on, drawn with the seed 0."""
-        drawn = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(0))
-        return drawn[:CLIPPED_IMAGES].sort().values
+        return drawn_rows(len(self.labels), CLIPPED_IMAGES)
 
     def clipped_effect(self, deltas: Tensor) -> Effect | None:
         """Return the same with inputs cut to their box, on the sample; None without a box."""

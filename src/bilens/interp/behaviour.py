@@ -30,6 +30,7 @@ from bilens.interp.interventions import (
 from bilens.interp.traced_layer import LatentReader, TokensAtEnds
 from bilens.nn.transformer import BilinearTransformer
 from bilens.records.trace import CausalCheck
+from bilens.train.randomness import drawn_rows
 
 Shares: TypeAlias = dict[Kind, float]  # of a behaviour, that changed directions remove or create
 
@@ -37,7 +38,7 @@ MOST_POSITIONS = 200  # at which the latent is active, and as many at which it i
 LEAST_POSITIONS = 10
 DIRECTIONS = 2  # the leading eigenvectors, the paper's choice
 NUM_RANDOM = 20
-MOST_BLOCKS = 64  # texts that are run
+MOST_BLOCKS = 64  # texts that are run, drawn
 COMPARED_TOKENS = 3  # at each end, whose logits a causal check compares
 ACTIVE_SHARE = 0.1  # of the tokens, at which an output direction counts as active
 
@@ -250,11 +251,12 @@ def trial_of_latents(
     `tokens` are those whose logits are compared; None takes those that tell the latents apart.
     None where a latent is active too rarely.
     """
-    blocks = reader.text.blocks[:MOST_BLOCKS]
-    length, generator = reader.text.blocks.shape[1] - 1, reader.generator
+    chosen = drawn_rows(len(reader.text.blocks), MOST_BLOCKS, reader.options.seed)
+    blocks = reader.text.blocks[chosen]
+    length, generator = blocks.shape[1] - 1, reader.generator
 
     def values(latent: int) -> Tensor:
-        return reader.activations[: len(blocks) * length, latent].view(-1, length)
+        return reader.activations[:, latent].reshape(-1, length)[chosen]
 
     first = values(latents[0])
     inactive = first <= 0
@@ -278,7 +280,7 @@ def trial_of_latents(
         return module.run(blocks, replace=replace)[0]
 
     behaviour = Behaviour(logits, blocks, high, low, on, off, elsewhere)
-    inputs = reader.inputs.view(-1, length, reader.inputs.shape[1])[: len(blocks)]
+    inputs = reader.inputs.view(-1, length, reader.inputs.shape[1])[chosen]
     return Trial.of(behaviour, change(generator), inputs)
 
 

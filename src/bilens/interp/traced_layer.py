@@ -33,6 +33,7 @@ from bilens.nn.transformer import BilinearTransformer
 from bilens.records.trace import ActiveContext, LatentReading, TokenEnds
 from bilens.train.activations import activations_of
 from bilens.train.corpus import CorpusOptions, language_model, text_of, tokenizer_of
+from bilens.train.randomness import drawn_rows
 
 CONTEXTS = 6  # of each latent
 BEFORE, AFTER = 20, 5  # tokens around one where a latent is active
@@ -103,8 +104,9 @@ def held_out_text(
     corpus: str | Path | CorpusOptions | Tensor | None,
     tokens: int,
     report: Callable[[str], None],
+    seed: int = 0,
 ) -> TracedText:
-    """Return held-out text as whole blocks of the model's context."""
+    """Return held-out text as whole blocks of the model's context, drawn where there are more."""
     tokens, config = check_count("tokens", tokens, minimum=1), layer.module.config
     if isinstance(corpus, Tensor):
         _, length = check_tokens(corpus, None, config.vocab_size, config.n_ctx)
@@ -113,7 +115,7 @@ def held_out_text(
                 f"corpus holds texts of {length} tokens; at least {SHORTEST} were expected: the "
                 "first is left out, and the second predicts the third."
             )
-        blocks = corpus[: max(tokens // length, 1)].to(layer.f.device)
+        blocks = corpus[drawn_rows(len(corpus), max(tokens // length, 1), seed)].to(layer.f.device)
         return TracedText(blocks, "", "tokens passed by the caller", "")
     options = CorpusOptions(str(corpus)) if isinstance(corpus, str | Path) else corpus
     text = text_of(layer.loaded, options, report)
@@ -121,7 +123,8 @@ def held_out_text(
         blocks = pack_documents(layer.tokenizer, text.held_out, config.n_ctx).tokens
     except DataError as error:
         raise DataError(f"the held-out part of {text.name} is too short: {error}") from None
-    blocks = blocks[: max(tokens // config.n_ctx, 1)].to(layer.f.device)
+    chosen = drawn_rows(len(blocks), max(tokens // config.n_ctx, 1), seed)
+    blocks = blocks[chosen].to(layer.f.device)
     return TracedText(blocks, text.name, text.source, text.fingerprint)
 
 

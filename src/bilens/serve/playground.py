@@ -41,6 +41,7 @@ from bilens.serve.endpoint import Arguments, Endpoint, every_model
 from bilens.serve.folder import ServedFolder
 from bilens.serve.models import OpenModel
 from bilens.serve.trial_inputs import ROWS, columns_of, held_out_rows, trial_images
+from bilens.train.randomness import drawn_rows
 
 MOST = 1 << 21  # numbers that a page is sent: 8 MB
 LEADING, OF_SIGN = 12, 4  # eigenpairs by size, and at least of each sign
@@ -135,6 +136,7 @@ def of_images(
 def of_table(served: ServedFolder, model: LoadedModel, f: QuadraticMap) -> Playground:
     mean, scale = standard_units(model)
     rows = held_out_rows(served.folder, model)
+    chosen = [] if rows is None else drawn_rows(len(rows.inputs), ROWS).tolist()
     return Playground(
         weights_sha256=model.read_sha256,
         map=packed_map(f),
@@ -143,8 +145,10 @@ def of_table(served: ServedFolder, model: LoadedModel, f: QuadraticMap) -> Playg
         columns=columns_of(model, mean, scale, rows),
         input_mean=tuple(mean.tolist()),
         input_scale=tuple(scale.tolist()),
-        rows=None if rows is None else packed(rows.inputs[:ROWS].double()),
-        row_numbers=() if rows is None else rows.numbers[:ROWS],
+        rows=None if rows is None else packed(rows.inputs[chosen].double()),
+        row_numbers=()
+        if rows is None
+        else tuple(rows.numbers[at] for at in chosen if rows.numbers),
     )
 
 

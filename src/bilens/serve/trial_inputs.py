@@ -18,10 +18,11 @@ from bilens.records.playground import PlayColumn, TrialImage
 from bilens.records.table_audit import TableColumn
 from bilens.serve.folder import ServedFolder
 from bilens.serve.inside import state_of
+from bilens.train.randomness import drawn_rows
 from bilens.train.run_folder import TEST_NAME
 
-OF_CLASS = 2  # images of each class
-ROWS, LARGEST = 200, 1 << 24  # rows to begin with; bytes of a table that is read for them
+OF_CLASS = 2  # images of each class, drawn
+ROWS, LARGEST = 200, 1 << 24  # rows to begin with, drawn; bytes of a table that is read for them
 REACH = 3.0  # deviations, where nothing else says how far values go
 
 
@@ -42,7 +43,8 @@ def trial_images(
         images, labels = test_images_at_hand(name, model.provenance.get("data_sha256"))
         if images.shape[1] == shape[0] * shape[1]:
             for label in sorted({*labels.tolist()}):
-                for index in (labels == label).nonzero()[:OF_CLASS, 0].tolist():
+                at = (labels == label).nonzero()[:, 0]
+                for index in at[drawn_rows(len(at), OF_CLASS)].tolist():
                     pixels = tuple(round(value, 5) for value in images[index].tolist())
                     found.append(TrialImage("data", index, label, pixels))
     return tuple(found)

@@ -164,7 +164,7 @@ def decompose(subject: Subject) -> Found:
     found = run_job(
         prepare(
             subject.model,
-            Request(top=options.top, spectrum="top", null_samples=0, seed=options.seed),
+            Request(top=options.top, spectrum="top", seed=options.seed),
             subject.name,
             mapped=LayerMap(along, along, None, about, view.about_input),
             outputs=LayerOutputs(subject.name, "outputs", names, None),

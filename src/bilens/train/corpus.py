@@ -21,10 +21,10 @@ from bilens.data.tokenizer import Tokenizer, check_tokenizer_fits, load_tokenize
 from bilens.io.load import load
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn.transformer import BilinearTransformer
-from bilens.train.randomness import ORDER, stream
+from bilens.train.randomness import ORDER, drawn_rows, stream
 from bilens.train.run_folder import CORPUS_NAME, TOKENIZER_NAME
 
-HELD_OUT_TOKENS = 1 << 20  # that the held-out loss is measured on, at most
+HELD_OUT_TOKENS = 1 << 20  # that the held-out loss is measured on, at most; drawn with the seed 0
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def tokens_of(corpus: TextCorpus, tokenizer: Tokenizer, n_ctx: int) -> CorpusTok
     both = f"{corpus.fingerprint} {tokenizer.sha256}"
     return CorpusTokens(
         train=train.tokens.flatten(),
-        held_out=held_out.tokens.flatten()[:HELD_OUT_TOKENS],
+        held_out=held_out.tokens.flatten(),
         bytes_per_token=len(text.encode()) / held_out.num_tokens,
         characters_per_token=len(text) / held_out.num_tokens,
         fingerprint=hashlib.sha256(both.encode()).hexdigest(),
@@ -132,6 +132,12 @@ def tokens_of(corpus: TextCorpus, tokenizer: Tokenizer, n_ctx: int) -> CorpusTok
 def windows(tokens: Tensor, n_ctx: int, offset: int = 0) -> Tensor:
     """Return all texts of n_ctx + 1 tokens, each from the last token of the one before; no copy."""
     return tokens[offset:].unfold(0, n_ctx + 1, n_ctx)
+
+
+def measured_texts(tokens: Tensor, n_ctx: int) -> Tensor:
+    """Return the texts of n_ctx + 1 tokens that a held-out loss is measured on."""
+    texts = windows(tokens, n_ctx)
+    return texts[drawn_rows(len(texts), max(1, HELD_OUT_TOKENS // n_ctx))]
 
 
 class Batches:

@@ -27,9 +27,9 @@ from bilens.algebra.approximation.data_fit import (
     rows_to_refit,
     train_factors,
 )
-from bilens.algebra.approximation.layer_weights import GLUWeights, in_dtype
+from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, in_dtype
 from bilens.algebra.approximation.quadratic_fit import in_blocks
-from bilens.algebra.approximation.r_squared import r_squared_on
+from bilens.algebra.approximation.r_squared import RSquared, centred, r_squared_on
 from bilens.algebra.repeated_rows import rows_alone
 from bilens.base.errors import NonFiniteError
 from bilens.base.files import write_file
@@ -72,7 +72,8 @@ def fit_site(
         return BilinearMLP.of(layer), about | {"unreached": True}
     plain = in_dtype(layer, x.dtype)
     y, y_held = in_blocks(plain, x), in_blocks(plain, held)
-    weights = row_weights(y)
+    classes = site.view.classes
+    weights = row_weights(centred(y, classes))
     weights[len(texts) :] *= len(texts) / recipe.n_ctx / max(1, len(first))
     if "fit" in recipe.skip:
         found = widened(gaussian_neurons(layer, None, None, linear=recipe.linear_skip), recipe)
@@ -80,17 +81,21 @@ def fit_site(
         neurons = fit_neurons(layer, x, weights=weights, linear=recipe.linear_skip)
         found = widened(neurons, recipe)
         check_enough(len(texts), rows_to_refit(found), site.name, unit)
-        found = refit_down(found, x.double(), y, weights=weights)
+        found = refit_down(found, x.double(), y, weights=weights, classes=classes)
     start = cast(GLUWeights, in_dtype(found, x.dtype))
-    best = before = r_squared_on(y_held, in_blocks(start, held))
+
+    def judged(fit: Layer) -> RSquared:
+        return r_squared_on(centred(y_held, classes), centred(in_blocks(fit, held), classes))
+
+    best = before = judged(start)
     trains = recipe.layer_steps > 0 and "training" not in recipe.skip
-    train = partial(train_factors, start, x, y.to(x), weights=weights.to(x))
+    train = partial(train_factors, start, x, y.to(x), weights=weights.to(x), classes=classes)
     for halving in range(HALVINGS if trains else 0):
         generator, rate = stream(recipe.seed, ORDER, place), RATE / 2**halving
         with suppress(NonFiniteError):
             with autocast(x.device, recipe.precision):
                 trained = train(steps=recipe.layer_steps, generator=generator, rate=rate)
-            after = r_squared_on(y_held, in_blocks(trained, held))
+            after = judged(trained)
             if after.overall >= before.overall or after.median >= before.median:
                 found, best = trained, after
                 break  # and otherwise from the start, at half the rate

@@ -24,6 +24,11 @@ def stream(seed: int, *path: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(word))  # torch's CPU generator uses 32 bits of it
 
 
+def drawn_rows(count: int, most: int, seed: int = 0) -> Tensor:
+    """Return the numbers of at most so many of `count` rows, drawn with a seed, in their order."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values
+
+
 @contextmanager
 def seeded_initialisation(seed: int, *path: int) -> Iterator[None]:
     """Let modules built inside the block draw from a stream and not from the global generator."""

@@ -28,7 +28,9 @@ from bilens.base.option_rules import (
     Sign,
     TokenizerKind,
     check_count,
+    is_written,
     option,
+    refuse_idle,
 )
 
 if TYPE_CHECKING:
@@ -283,6 +285,9 @@ class TableRecipe(Recipe):
             raise UsageError(
                 f"validation_fraction must lie between 0 and 1, got {self.validation_fraction!r}."
             )
+        facts = ["with early_stopping"] if self.early_stopping else []
+        facts += ["with a quadratic_scale above 0"] if self.quadratic_scale else []
+        refuse_idle("train table", vars(self), *facts)
 
 
 Optimizer = Literal["adamw", "muon"]
@@ -335,6 +340,13 @@ class ConversionRecipe(Recipe):
             if stage not in get_args(Stage):
                 known = ", ".join(get_args(Stage))
                 raise UsageError(f"skip={stage!r} is not known: use one of {known}.")
+
+    def check_stages(self, usual: ConversionRecipe) -> None:
+        """Refuse what is unlike the usual recipe and counts in a stage alone that is left out."""
+        there = [f"with the stage {one}" for one in get_args(Stage) if one not in self.skip]
+        there += [] if self.minutes else ["without minutes"]
+        said = {n: v for n, v in vars(self).items() if v != getattr(usual, n) or is_written(n, v)}
+        refuse_idle("convert", said, *there)
 
 
 ROWS_RECIPE = ConversionRecipe(n_ctx=1, tokens=400_000, layer_steps=300, batch_size=128)

@@ -22,6 +22,7 @@ from bilens.base import silent
 from bilens.base.errors import DiskError, OutputExistsError, UsageError, first_line
 from bilens.base.files import file_sha256, write_file
 from bilens.base.memory import readable
+from bilens.base.option_rules import refuse_idle
 from bilens.data.tokenizer import Tokenizer
 from bilens.io.byte_ranges import unreadable
 from bilens.io.converted_folder import open_model
@@ -232,6 +233,7 @@ def layer_inputs(
         options = replace(options, held_out=held_out)
         found = of_text(opened(Path(model)), options, tokens, n_ctx, seed)
     elif isinstance(model, nn.Module) and isinstance(data, Tensor):
+        refuse_idle("layer inputs", {"tokens": tokens, "n_ctx": n_ctx})
         found = of_tensor(model, data, held_out, seed)
     else:
         raise UsageError("pass the path of a language model and a text, or a module and a tensor.")

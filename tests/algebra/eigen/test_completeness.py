@@ -155,7 +155,7 @@ def test_what_is_called_complete_is_complete(family: str, sweep_share: float) ->
             k = dice.integer(1, min(f.sizes.d_in, 4))
             if dice.integer(0, 9) == 0:
                 k = f.sizes.d_in
-            verify = dice.integer(0, 4) == 0
+            verify = dice.integer(0, 4) == 0 and method == "lanczos"
             eigs = eigendecompose_all(
                 f, k=k, which=which, method=method, precision=precision, verify=verify
             )

@@ -17,7 +17,7 @@ from bilens.algebra.approximation.layer_weights import (
     reading,
 )
 from bilens.algebra.approximation.neuron_products import STILL, Units, as_products, branches, solved
-from bilens.algebra.approximation.r_squared import r_squared_on as r_squared_on, usual_norm
+from bilens.algebra.approximation.r_squared import centred, r_squared_on as r_squared_on, usual_norm
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import add
 from bilens.algebra.repeated_rows import count_different, equal_rows
@@ -150,6 +150,7 @@ def refit_down(
     y: Tensor,
     *,
     weights: Tensor | None = None,
+    classes: bool = False,
 ) -> GLUWeights:
     """Return the map with `down`, `constant` and, if it has one, `linear` by ridge regression.
 
@@ -157,7 +158,7 @@ def refit_down(
         ridge, in units of the products' mean variance and of that of each input, draws towards the
         weights as they are. It is the best of twelve decades on a fifth of the rows (of each fifth
         in turn up to 600 unknowns), in ten runs of neighbours, and 64 outputs; all rows are then
-        fitted with it.
+        fitted with it. Of `classes` it is best for outputs less their mean.
     Cost: O(rows · k · (k + in + out) + 12 k² (k + out)), k = hidden (+ in); memory 8 k (k + out).
 
     Args:
@@ -165,6 +166,7 @@ def refit_down(
         x: (rows, in).
         y: (rows, out), what the map should give.
         weights: (rows,) of the squared errors; see `row_weights`.
+        classes: whether the outputs are logits, of which only differences matter.
 
     Raises: ShapeError, NonFiniteError for rows that do not fit; UsageError for fewer rows than k.
     Source: ridge regression; see docs/math.md.
@@ -201,10 +203,10 @@ def refit_down(
             part = (read[mine] * weight[mine, None]).T
             gram[fold] += part @ read[mine]
             right[fold] += part @ miss[mine]
-    whole = gram.sum(dim=0)
+    whole, judged = gram.sum(dim=0), right - right.mean(dim=2, keepdim=True) if classes else right
 
     def held_out_loss(one: float) -> float:
-        total, some = 0.0, right[:, :, :: -(-d_out // OUTPUTS)]
+        total, some = 0.0, judged[:, :, :: -(-d_out // OUTPUTS)]
         for g, r in zip(gram[: FOLDS if count <= SMALL else 1], some, strict=False):
             change = ridge_solved(whole - g, some.sum(dim=0) - r, one)
             total += float((change * (g @ change - 2 * r)).sum())
@@ -243,17 +245,20 @@ def train_factors(
     weights: Tensor | None = None,
     generator: torch.Generator | None = None,
     rate: float = RATE,
+    classes: bool = False,
 ) -> GLUWeights:
     """Return the map after Adam on the squared error with all its parts, as in `refit_down`.
 
-    The inputs are standardised for it: in which unit one is measured changes nothing.
+    The inputs are standardised for it: in which unit one is measured changes nothing. Nor does
+    what is common to all `classes`: their map gives logits less their mean.
 
     Cost: steps of 1,024 rows, each O(hidden · (in + out)); the step size falls linearly from the
         rate times the mean |w| of a part, or of `down` for a part of zeros.
     Raises: NonFiniteError where it diverges.
     """
     centre, scale = units(x)  # each input is read in its own
-    started = reading(quadratic, scale, centre)
+    started = reading(without_common(quadratic) if classes else quadratic, scale, centre)
+    y = centred(y, classes)
     live, x = each_part(started, lambda part: part.clone().requires_grad_()), (x - centre) / scale
     parts = [part for part in vars(live).values() if isinstance(part, Tensor)]
     usual = float(live.down.detach().abs().mean())  # for parts of zeros
@@ -273,7 +278,13 @@ def train_factors(
     return reading(each_part(live, Tensor.detach), 1 / scale, -centre / scale)
 
 
-def quadratic_ceiling(x: Tensor, y: Tensor) -> GLUWeights:
+def without_common(quadratic: GLUWeights) -> GLUWeights:
+    """Return a map less the mean of its outputs."""
+    own = {name: getattr(quadratic, name) for name in ("down", "linear", "constant")}
+    return replace(quadratic, **{n: x - x.mean(dim=0) for n, x in own.items() if x is not None})
+
+
+def quadratic_ceiling(x: Tensor, y: Tensor, classes: bool = False) -> GLUWeights:
     """Return the least-squares map of y, (rows, out), over all quadratics of x, (rows, n).
 
     Of these rows it misses least, but for the ridge; on others a fit with fewer numbers can be
@@ -287,4 +298,4 @@ def quadratic_ceiling(x: Tensor, y: Tensor) -> GLUWeights:
     none, path = left.new_zeros(y.shape[1], len(left)), left.new_zeros(y.shape[1], d_in)
     biases = -left @ centre, -right @ centre
     start = GLUWeights(none, left, right, "identity", *biases, linear=path)
-    return refit_down(start, x, y)
+    return refit_down(start, x, y, classes=classes)

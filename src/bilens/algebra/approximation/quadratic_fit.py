@@ -189,7 +189,7 @@ def fit_layers(
         assumed = GaussianInput.of_data(train)
         if derived != "exact":
             seen = in_blocks(run, train)
-            more, missing = fits_to_data(layers, f, train, seen, train_steps, generator)
+            more, missing = fits_to_data(layers, f, train, seen, train_steps, generator, classes)
             maps |= more
     y = centred(in_blocks(run, x), classes)
     ladder = {
@@ -215,24 +215,26 @@ def fits_to_data(
     y: Tensor,
     train_steps: int,
     generator: torch.Generator,
+    classes: bool,
 ) -> tuple[dict[str, QuadraticMap], tuple[str, ...]]:
     """Return the fits to rows that there are enough rows for, and what the others need."""
-    norms, path = y.norm(dim=1), x.new_zeros(y.shape[1], x.shape[1])
-    weights = row_weights(y) if bool(norms.max() > MASSIVE * usual_norm(norms)) else None
+    told, path = centred(y, classes), x.new_zeros(y.shape[1], x.shape[1])
+    norms = told.norm(dim=1)
+    weights = row_weights(told) if bool(norms.max() > MASSIVE * usual_norm(norms)) else None
     steps: dict[str, Callable[[GLUWeights], GLUWeights]] = {
         NORMAL: lambda _: as_weights(approximate_network(layers, GaussianInput.of_data(x)))
     }
     if len(layers) == 1:
         steps[NEURONS] = lambda _: fit_neurons(layers[0], x, weights=weights)
     steps[REFITTED] = lambda fit: refit_down(
-        replace(fit, linear=add(fit.linear, path)), x, y, weights=weights
+        replace(fit, linear=add(fit.linear, path)), x, y, weights=weights, classes=classes
     )
     if train_steps:
         steps[TRAINED] = lambda fit: train_factors(
-            fit, x, y, steps=train_steps, weights=weights, generator=generator
+            fit, x, y, steps=train_steps, weights=weights, generator=generator, classes=classes
         )
     if x.shape[1] <= CEILING_INPUTS:
-        steps[CEILING] = lambda _: quadratic_ceiling(x, y)
+        steps[CEILING] = lambda _: quadratic_ceiling(x, y, classes)
     found: dict[str, QuadraticMap] = {}
     missing, fit = [], as_weights(f)
     for name, step in steps.items():

@@ -40,6 +40,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base import silent
 from bilens.base.checks import check_choice, check_count, check_type
 from bilens.base.errors import NumericalError, TruncationWarning, UsageError
+from bilens.base.option_rules import refuse_idle
 
 Progress = Callable[[int, int], None]
 
@@ -65,7 +66,7 @@ def eigendecompose(
         factors overflow, or the solver does not converge; MemoryLimitError if no method fits.
     Source: arXiv:2410.08417, §3.2, equations 3 and 4.
     """
-    check_choices(which, method, precision)
+    check_choices(which, method, precision, verify)
     if not isinstance(form, QuadraticForm):
         raise UsageError(
             f"eigendecompose takes a QuadraticForm, got a {type(form).__name__}: read one output "
@@ -139,7 +140,7 @@ def eigendecompose_all(
     Source: arXiv:2410.08417, §3.2; the iteration: C. Lanczos, J. Res. Natl. Bur. Stand. 45 (1950).
     """
     check_type("f", f, QuadraticMap, "pass a map; one form f.form(u) goes to eigendecompose(form)")
-    check_choices(which, method, precision)
+    check_choices(which, method, precision, verify)
     sizes = sizes_of(f, directions, k)
     plan = make_plan(sizes, method, precision, memory_limit, verify, f.device)
     num = sizes.num
@@ -186,7 +187,7 @@ def plan_eigendecomposition(
 
     Raises: as `eigendecompose_all`.
     """
-    check_choices("magnitude", method, precision)
+    check_choices("magnitude", method, precision, verify)
     if not isinstance(getattr(f, "sizes", None), FactorSizes):
         check_type("f", f, QuadraticMap, "pass a map, or a layer of a model")
     device = f.device if isinstance(f, QuadraticMap) else None
@@ -202,10 +203,12 @@ def sizes_of(f: SizedMap, directions: Tensor | None, k: int | None) -> Sizes:
     return Sizes(num, f.sizes.d_hidden, f.sizes.d_in, clip_k(k, f.sizes.d_in, 4), itemsize)
 
 
-def check_choices(which: str, method: str, precision: str) -> None:
+def check_choices(which: str, method: str, precision: str, verify: bool) -> None:
     check_choice("which", which, get_args(Which))
     check_choice("method", method, get_args(Method))
     check_choice("precision", precision, get_args(Precision))
+    if verify and method not in ("lanczos", "auto"):
+        refuse_idle("eigenpairs", {"verify": verify})
 
 
 def clip_k(k: int | None, d_in: int, stacklevel: int = 3) -> int:

@@ -6,7 +6,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 
-from bilens.base.errors import UsageError
 from bilens.cli.console import Output
 from bilens.cli.options import check_outputs, option, refuse_unless, said
 from bilens.cli.shared_options import (
@@ -123,8 +122,6 @@ def to_bilinear(
     from bilens.train.corpus import CorpusOptions
 
     share = texts.held_out
-    if changes["minutes"] and "tokens" in changes:
-        raise UsageError("--minutes is a budget in the place of --tokens: give one of them.")
     if data.path is not None:
         given = [*said(texts), *said(ConversionRecipe, changes)]
         refuse_unless([n for n in given if n in OF_TEXT], "text in the place of --data")

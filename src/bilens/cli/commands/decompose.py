@@ -113,11 +113,7 @@ def decompose(
     )
 
     asked = Request(**vars(wanted))
-    facts = ["with whole spectra"] if asked.spectrum != "top" else []
-    facts += ["with another solver than the dense one"] if asked.method != "dense" else []
-    facts += ["with basis whitened"] if asked.basis == "whitened" else []
-    facts += [] if doing.plan else ["without --plan"]
-    refuse_idle("decompose", {**vars(wanted), **vars(data), "out": doing.out}, *facts)
+    refuse_idle("decompose", {**vars(wanted), **vars(data)}, *asked.facts)
     model = source.open(output.say)
     inputs = None
     if asked.basis == "whitened":

@@ -46,7 +46,7 @@ class Listed:
     features: int = option(8, "Input latents of a circuit.", min=1)
     top: int = option(20, "Interactions listed of each kind.", min=1)
     tokens: int = option(16_384, "Held-out tokens to read.", min=1)
-    seed: int = option(0, "Seed of random directions and dictionaries.", min=0)
+    seed: int = option(0, "Seed of the text drawn, of random directions and dictionaries.", min=0)
     dictionaries: int = option(
         19, "Random dictionaries to rank and check likewise; fewer than 19 tell nothing.", min=1
     )

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from bilens.base.option_rules import refuse_idle
 from bilens.cli.console import Output
 from bilens.cli.options import DeviceOption, Encoding, Overwrite, RunFolder, option
 from bilens.train.recipes import TableRecipe
@@ -77,9 +76,6 @@ def train_table(
     from bilens.train.tasks.table import TableTask, train_table_in_folder
 
     recipe = TableRecipe(**changes)
-    facts = ["with early_stopping"] if recipe.early_stopping else []
-    facts += ["with a quadratic_scale above 0"] if recipe.quadratic_scale else []
-    refuse_idle("train table", vars(recipe), *facts)
     task = TableTask(source.read(), recipe, source.target, source.test, find_device(device))
     table = task.fitted_table
     for line in reading_lines(table.reading):

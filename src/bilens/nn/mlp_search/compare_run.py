@@ -1,5 +1,6 @@
 """Layers as they were read against the module that was given, as it runs."""
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from torch.fx.node import Node
 from torch.nn import functional
 
 from bilens.algebra.approximation.layer_weights import Layer
+from bilens.base.memory import check_memory
 from bilens.nn.agreement import (
     AS_IT_RUNS,
     ROWS,
@@ -44,6 +46,11 @@ def compare_with_module(module: nn.Module, found: FoundMLPs, example: object = N
         compared = {WHOLE: compare_network(module, layers, found.head, example)}
     else:
         compared = compare_parts(module, found.places, example)
+        if (finer := copy_in_float32(module)) is not None:
+            again = compare_parts(finer, found.places, example).items()
+            compared |= {
+                n: one for n, one in again if isinstance(one, Agreement) and not one.passed
+            }
     checks = {name: one for name, one in compared.items() if isinstance(one, Agreement)}
     wrong = [name for name, one in checks.items() if not one.passed]
     differs = "{}: what was read differs by {:.1e} from the module as it runs{}"
@@ -109,8 +116,32 @@ def compare_rows(
         if answer is None or answer.shape != (*rows.shape[:-1], d_out):
             return NOT_A_ROW_EACH
         made.append(answer.reshape(-1, d_out))
-    x = as_given(module, x).reshape(-1, layers[0].d_in)
-    return agreement_with_run(WHOLE, layers, x, torch.cat(made), head_function(head))
+    rows = as_given(module, x).reshape(-1, layers[0].d_in)
+    answers = torch.cat(made)
+    if not answers.is_floating_point() or rows.dtype.itemsize < answers.dtype.itemsize:
+        answers = answers.to(rows.dtype)  # a finer type of answers is no finer arithmetic
+    told = agreement_with_run(WHOLE, layers, rows, answers, head_function(head))
+    if told.passed and (finer := copy_in_float32(module)) is not None:
+        again = compare_rows(finer, layers, head, example, at_once)
+        told = again if isinstance(again, Agreement) and not again.passed else told
+    return told
+
+
+def copy_in_float32(module: nn.Module) -> nn.Module | None:
+    """Return a copy, hooks and all, of a module in 16 bits, whose rounding hides what differs.
+
+    It is compared too, and can only refuse more: the module itself has passed. None for a module
+    that rounds less or cannot be copied.
+    """
+    weights = [one for one in module.parameters() if one.is_floating_point()]
+    if all(torch.finfo(one.dtype).bits > 16 for one in weights):
+        return None
+    try:
+        numel = sum(one.numel() for one in weights)
+        check_memory(4 * numel, "a copy in float32", "it is left out")
+        return copy.deepcopy(module).float()
+    except Exception:  # somebody else's code, or no room
+        return None
 
 
 def as_given(module: nn.Module, example: object) -> Any:

@@ -17,9 +17,12 @@ from bilens.nn.layer_view import Gives, LayerView, Reads
 from bilens.nn.mlp_search.expression import FoundLayer, Neurons
 from bilens.nn.mlp_search.observation import (
     TORCH_LAYERS,
+    Watched,
     check_layers,
+    check_of_observed,
     evaluation_copy,
     observed_layers,
+    those_alike,
     traced,
     watch,
 )
@@ -158,24 +161,35 @@ class Search:
         bare = {name for name, one in self.layers.items() if isinstance(one.tree, Neurons)}
         whole = {path for name in self.layers if name not in bare for path in self._paths[name]}
         rest = [one for one in watch(self.module, example) if one.path not in whole]
-        seen, checks = observed_layers(rest)
-        layers = self.known_far_out(seen, example)
-        checks = [check for one, check in zip(seen, checks, strict=True) if one in layers]
+        seen = observed_layers(rest)
+        layers = self.known_far_out(seen, rest, example)
+        checks = [check_of_observed(one, rest) for one in layers]
         for name in bare:  # a layer that ends with its neurons, and the map behind them is found
             if any(self._paths[name] & {*one.paths} for one in layers):
                 del self.layers[name], self.checks[name], self._paths[name]
         self.keep("", layers, [*checks])
 
-    def known_far_out(self, seen: list[FoundLayer], example: object) -> list[FoundLayer]:
-        """Return the layers whose activation is the same where an example does not reach."""
-        planted = list(dict.fromkeys(path for one in seen for path in one.branches))
+    def known_far_out(
+        self, seen: list[FoundLayer], watched: Sequence[Watched], example: object
+    ) -> list[FoundLayer]:
+        """Return the layers whose activation is the same where an example does not reach.
+
+        Of maps that give the same on the example it is the one that is read there: all are told
+        apart by what is planted.
+        """
+        branches = dict.fromkeys(path for one in seen for path in one.branches)
+        alike = (path for one in branches for path in those_alike(watched, one))
+        planted = list(dict.fromkeys(alike))
         far: list[FoundLayer] = []
         with suppress(UsageError):  # it does not run on such values
-            far = observed_layers(watch(self.module, example, planted))[0] if seen else []
-        found = {one.made_of() for one in far}
+            far = observed_layers(watch(self.module, example, planted)) if seen else []
+        phi, ran = {one.location: one.neurons.activation for one in seen}, {w.path for w in watched}
+        known = [one for one in far if phi.get(one.location) == one.neurons.activation]
+        known = [one for one in known if ran.issuperset(one.paths)]
+        told = {one.location for one in known}
         said = "the activation is not known beyond the values that the example reaches"
-        self.notes += [f"{one.location}: {said}" for one in seen if one.made_of() not in found]
-        return [one for one in seen if one.made_of() in found]
+        self.notes += [f"{one.location}: {said}" for one in seen if one.location not in told]
+        return known
 
     def keep(
         self,

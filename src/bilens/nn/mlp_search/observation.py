@@ -234,8 +234,9 @@ def watch_once(
             if path in seen or not given or not isinstance(made, Tensor):
                 return None
             if path in planted:
-                # other points for the second branch of a gate than for the first
-                places = (start + torch.arange(made.numel())) * (1 + [*planted].index(path) % 3)
+                # of no two maps the same points
+                shift, stride = divmod([*planted].index(path), 3)
+                places = (start + shift + torch.arange(made.numel())) * (1 + stride)
                 points: Tensor = POINTS[places % len(POINTS)]
                 made = points.to(made).reshape(made.shape)
             seen[path] = Watched(path, step, first_rows(given[0]), first_rows(made))
@@ -269,21 +270,31 @@ def first_rows(values: Tensor) -> Tensor:
     return values.detach().reshape(-1, values.shape[-1])[:ROWS].clone()
 
 
-def observed_layers(watched: Sequence[Watched]) -> tuple[list[FoundLayer], list[Agreement]]:
-    """Return the layers among linear maps that ran, and how far each is from what ran."""
+def observed_layers(watched: Sequence[Watched]) -> list[FoundLayer]:
+    """Return the layers among linear maps that ran."""
     layers: list[FoundLayer] = []
-    checks: list[Agreement] = []
     for index, last in enumerate(watched):
         before = watched[max(0, index - REACH) : index]
         neurons = ordinary(before, last) or gated(before, last)
         if neurons is None:
             continue
-        layer = FoundLayer(Applied(last.step, neurons), neurons, last.path, None)
-        given = next(one for one in before if one.path == str(neurons.source.location)).given
-        layers.append(layer)
-        found = in_float64(layer.read())(given.double())
-        checks.append(agreement("", "the module's own operations", last.made, found))
-    return layers, checks
+        layers.append(FoundLayer(Applied(last.step, neurons), neurons, last.path, None))
+    return layers
+
+
+def check_of_observed(layer: FoundLayer, watched: Sequence[Watched]) -> Agreement:
+    """Return how far a layer among linear maps is from what ran."""
+    of = {one.path: one for one in watched}
+    given, last = of[str(layer.source.location)].given, of[str(layer.location)]
+    found = in_float64(layer.read())(given.double())
+    return agreement("", "the module's own operations", last.made, found)
+
+
+def those_alike(watched: Sequence[Watched], path: str) -> list[str]:
+    """Return the linear maps near one that gave what it gave, itself among them."""
+    (at,) = (place for place, one in enumerate(watched) if one.path == path)
+    near = watched[max(0, at - REACH) : at + REACH + 1]
+    return [one.path for one in near if torch.equal(one.made, watched[at].made)]
 
 
 def ordinary(before: Sequence[Watched], last: Watched) -> Neurons | None:

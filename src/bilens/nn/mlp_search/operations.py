@@ -98,7 +98,7 @@ def call_value(reader: GraphReader, node: Node) -> Value:
     if name in NO_VALUES or value is None:
         return None
     if name in PASSED:
-        mixed = name in RESHAPED and is_image(value)
+        mixed = (name in RESHAPED and is_image(value)) or rounds(reader.root, node, name)
         return reader.taken_as_it_comes(node) if mixed else value
     if name == "getattr":
         return transposed(value) if node.args[1] in ("T", "mT") else None
@@ -112,6 +112,15 @@ def call_value(reader: GraphReader, node: Node) -> Value:
     if (found := pointwise(node, reader.values, call)) is not None:
         return found
     return reader.taken_as_it_comes(node)
+
+
+def rounds(root: nn.Module, node: Node, name: str) -> bool:
+    """Tell whether a cast goes to whole numbers, or to half of what a module's weights are in."""
+    named = [getattr(torch, name, None), *node.args[1:], *node.kwargs.values()]
+    to = next((one for one in named if isinstance(one, torch.dtype)), torch.float64)
+    weights = [torch.finfo(one.dtype).eps for one in root.parameters() if one.is_floating_point()]
+    finest = max(torch.finfo(torch.float32).eps, min(weights, default=0.0))
+    return not to.is_floating_point or torch.finfo(to).eps > finest
 
 
 def first_value(reader: GraphReader, node: Node) -> Value:

@@ -8,6 +8,8 @@ export const farthest = ({ low, high }) => 10 ** (9 + Math.ceil(Math.log10(Math.
 const dayOf = (column, days) => new Date(Date.parse(column.first) + days * DAY);
 // Whether a column may be left empty: texts only where the training saw it.
 const mayMiss = (column) => column.kind !== "category" || column.parts.includes(MISSING);
+// Of a column whose known values were all one, what is kept is whether there is one: 0 stands for it.
+export const isWhether = (column) => column.kind !== "category" && column.parts.every((part) => part === MISSING);
 const dates = { year: (day) => day.getUTCFullYear(), month: (day) => day.getUTCMonth() + 1, weekday: (day) => day.getUTCDay() || 7 };
 
 // A value is a number, days since the first one, a text, or null for what is not known.
@@ -33,7 +35,6 @@ export const decode = (column, row) => {
     return at < 0 || column.parts[at] === MISSING ? null : column.parts[at];
   }
   if (part(MISSING) === 1) return null;
-  // of a column of which only whether it is missing was kept, any number says that it is not
   return column.kind === "number" ? (part("value") ?? 0) : (part("days") ?? 0) + (part("hour") ?? 0) / 24;
 };
 // What a column is at the mean of all rows: the most frequent text.
@@ -42,22 +43,23 @@ export const usual = (column, mean) => {
   const at = column.inputs.reduce((best, input, i) => (mean[input] > mean[column.inputs[best]] ? i : best), 0);
   return column.parts[at] === MISSING ? null : column.parts[at];
 };
-export const levelsOf = (column) => column.parts.filter((one) => one !== MISSING);
+export const levelsOf = (column) => (isWhether(column) ? [0] : column.parts.filter((one) => one !== MISSING));
 
 const stamp = (column, days) => dayOf(column, days).toISOString().slice(0, 16);
 export const shownValue = (column, value, digits = 5) => {
   if (value === null) return t("play.unknown");
+  if (isWhether(column)) return t("play.known");
   if (column.kind === "date") return stamp(column, value).replace("T", " ");
   return column.kind === "number" ? `${number(value, digits)}${column.unit && ` ${column.unit}`}` : value;
 };
 // A control for a value; `change` is called with it, with NaN where it is no number.
 export const valueInput = (column, value, change) => {
-  if (column.kind === "category") {
+  if (column.kind === "category" || isWhether(column)) {
     const options = [...levelsOf(column), ...(mayMiss(column) ? [null] : [])];
     return element(
       "select",
       { onchange: (event) => change(options[event.target.selectedIndex]) },
-      options.map((one) => element("option", { selected: one === value }, one ?? t("play.unknown"))),
+      options.map((one) => element("option", { selected: one === value }, shownValue(column, one))),
     );
   }
   const isDate = column.kind === "date";

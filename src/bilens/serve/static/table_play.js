@@ -6,7 +6,7 @@ import { nearestStep, reduced } from "./nearest_change.js";
 import { nameable } from "./people.js";
 import { answerText, calmly, host, keepPlayed, readOutput, sayIfChanged, scoreBars, section, taken } from "./played.js";
 import { attributed, direction, largestAt, quadraticMap, unpacked } from "./quadratic.js";
-import { decode, encode, farthest, levelsOf, shownValue, usual, valueInput } from "./table_columns.js";
+import { decode, encode, farthest, isWhether, levelsOf, shownValue, usual, valueInput } from "./table_columns.js";
 
 const POINTS = 61; // of a curve
 const OWN = "own"; // a choice of row that says: what is typed
@@ -31,13 +31,13 @@ export const tableModel = (given) => {
   };
   // What a column can be: both ends of its range and between, or its texts.
   const steps = (column, count = POINTS) =>
-    column.kind === "category"
-      ? levelsOf(column)
+    column.kind === "category" || isWhether(column)
+      ? [...levelsOf(column), ...(isWhether(column) ? [null] : [])]
       : Array.from({ length: count }, (_, i) => column.low + ((column.high - column.low) * i) / (count - 1));
   const changed = (values, column, value) => values.map((one, i) => (i === column ? value : one));
   const effect = (form, values, column) => {
     const output = (value) => form.value(at(changed(values, column, value)));
-    if (columns[column].kind !== "number") return steps(columns[column]).map((value) => [value, output(value)]);
+    if (columns[column].kind !== "number" || isWhether(columns[column])) return steps(columns[column]).map((value) => [value, output(value)]);
     const [low, middle, high] = steps(columns[column], 3).map(output); // they say all of a quadratic
     return steps(columns[column]).map((value, at) => {
       const share = at / (POINTS - 1);
@@ -179,8 +179,10 @@ export const tablePlayground = (root, given, typed, again) => {
     effects.replaceChildren(
       ...columns.map((column, at) => {
         const points = now.effects[at];
-        if (column.kind === "category")
-          return element("div", {}, element("h4", {}, column.name), namedBars(column.name, points.map(([name, value]) => ({ name: name === values[at] ? `▸ ${name}` : name, value })), { scale: largest(y) }));
+        if (column.kind === "category" || isWhether(column)) {
+          const bars = points.map(([one, value]) => ({ name: `${one === values[at] ? "▸ " : ""}${shownValue(column, one)}`, value }));
+          return element("div", {}, element("h4", {}, column.name), namedBars(column.name, bars, { scale: largest(y) }));
+        }
         const marker = values[at] === null ? undefined : Math.max(column.low, Math.min(column.high, values[at]));
         const name = t("play.effect", { column: column.name, target: now.read.target });
         const xName = column.kind === "date" ? t("play.days", { first: column.first }) : column.unit;
@@ -227,7 +229,7 @@ export const tablePlayground = (root, given, typed, again) => {
 
   // ---- the nearest other answer
 
-  const changeable = columns.map((column, at) => at).filter((at) => columns[at].kind !== "date");
+  const changeable = columns.map((column, at) => at).filter((at) => columns[at].kind !== "date" && !isWhether(columns[at]));
   const ask = changeable.map((at) => {
     const column = columns[at];
     const may = element("input", { type: "checkbox", checked: column.kind === "number", "aria-label": t("play.may_change", { column: column.name }) });

@@ -18,7 +18,7 @@ from bilens.data.tokenizer import Tokenizer
 from bilens.io.model_folder import save
 from bilens.nn.block import Block
 from bilens.nn.transformer import BilinearTransformer
-from bilens.train.corpus import Batches, CorpusDescription, CorpusTokens, windows
+from bilens.train.corpus import Batches, CorpusDescription, CorpusTokens, measured_texts
 from bilens.train.device import autocast
 from bilens.train.loop import (
     Line,
@@ -209,7 +209,7 @@ def held_out_loss(run: Run, tokens: Tensor, n_ctx: int) -> float:
     """Return the mean cross-entropy of tokens in texts of n_ctx, in float32, nats per token."""
     (loss,), group, was_training = run.losses, run.group, run.model.training
     run.model.eval()
-    texts = windows(tokens, n_ctx)
+    texts = measured_texts(tokens, n_ctx)
     parts = torch.split(texts, max(1, EVALUATION_TOKENS // n_ctx))
     total = 0.0
     for first in range(0, len(parts), group.world):  # all take part, one or another in vain
