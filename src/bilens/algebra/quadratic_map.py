@@ -289,7 +289,7 @@ OTHER_STREAM = (
 
 
 def how_to_compare(first: str, second: str) -> str:
-    """Return what to do about two things whose bases have other names."""
+    """Name the way to compare what is written in two bases."""
     if first.startswith(STREAMS) and second.startswith(STREAMS):
         return OTHER_STREAM
     return 'bring both into one basis with compose_input, or read them in the basis "input".'

@@ -219,11 +219,10 @@ def rotation_null(
     too, and call every random classifier aligned. So f is the layer as it stands behind E, O
     turns there, and the spectra are those of Eᵀ Q E, in the basis before E.
 
-    **Which branch.** A product has no first factor. Without an embedding it does not matter which
-    branch is turned: a spectrum does not see a common rotation. Behind one it does, because the
-    other branch keeps how it lies to E. So each of them is turned, with the same draws, and every
-    direction has the null that reaches further, by its 95 % edge: beyond it is what chance gives
-    neither to the one branch nor to the other.
+    **Which branch.** Without an embedding it does not matter which one is turned: a spectrum does
+    not see a common rotation. Behind one it does, because the other keeps how it lies to E. So each
+    is turned, with the same draws, and every direction has the null that reaches further, by its
+    95 % edge: beyond it is what chance gives neither to the one branch nor to the other.
 
     The level depends on what the function does not determine: which branch of a single neuron is
     called left, and, behind an embedding, the basis it is written in, up to rotations.

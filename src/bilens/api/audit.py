@@ -16,7 +16,6 @@ from bilens.algebra.approximation.quadratic_fit import LEAST_ROWS, THRESHOLD, sp
 from bilens.algebra.repeated_rows import count_different, equal_rows, rows_alone
 from bilens.api.alignment import Alignment, align_models
 from bilens.api.comparison import (
-    answer_changes,
     column_changes,
     layer_changes,
     vocabulary_of_model,
@@ -173,11 +172,7 @@ def audit(
     if baseline is not None:
         alignment = align_models(model, baseline)
         model, baseline = alignment.model, alignment.baseline
-        rows = None if given is None else given.inputs
-        difference = whole_difference(alignment, progress, rows)
-        if given is not None and not is_of_columns(model):  # these say it with their columns
-            answers = answer_changes(alignment, given)
-            difference = structs.replace(difference, answers=answers)
+        difference = whole_difference(alignment, progress, given)
         if try_words:
             from bilens.api.word_trial import try_words as tried  # runs models: transformers
 

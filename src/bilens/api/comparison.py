@@ -51,9 +51,12 @@ NUMBER = "number"  # the one output of a model that gives no classes
 
 
 def whole_difference(
-    alignment: Alignment, progress: Progress, data: Tensor | None = None
+    alignment: Alignment, progress: Progress, data: LabelledData | None = None
 ) -> Difference:
-    """Compare all tensors of two models, the files beside them, and what is around their layers."""
+    """Compare all tensors of two models, the files beside them, and what is around their layers.
+
+    On data their answers are compared, too; those of tables are told with their columns.
+    """
     model, baseline = alignment.model, alignment.baseline
     files = compare_files(model, baseline)
     gguf = any(one.provenance.get("format", "")[:4] == "GGUF" for one in (model, baseline))
@@ -63,9 +66,10 @@ def whole_difference(
         found = update_directions(*tensors, whole, vocabulary_of_model(model), progress)
         whole = structs.replace(whole, directions=found)
     source = BaselineSource(baseline.source, baseline.weights_sha256)
-    around = compare_wiring(alignment, files, data)
+    around = compare_wiring(alignment, files, None if data is None else data.inputs)
     notes = (AlignmentNote(f"{AROUND}{around}", ()),) if around else ()
-    return Difference(source, (), whole, aligned=notes + alignment.notes)
+    answers = None if data is None or is_of_columns(model) else answer_changes(alignment, data)
+    return Difference(source, (), whole, None, notes + alignment.notes, answers)
 
 
 def vocabulary_of_model(model: LoadedModel) -> Vocabulary | None:

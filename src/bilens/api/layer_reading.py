@@ -250,7 +250,7 @@ class LayerMap:
     """A layer in a basis, and what the rotation null of it needs."""
 
     f: QuadraticMap  # in the basis asked for
-    behind: QuadraticMap  # behind the embedding, where the null rotates its right branch
+    behind: QuadraticMap  # behind the embedding, where the null rotates its branches
     embedding: Tensor | None  # E, (in of behind, in of f), whitening included
     approximation: ApproximationQuality | None = None  # None where the map is the layer
     about_input: str = ""
