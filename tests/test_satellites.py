@@ -140,12 +140,13 @@ def test_without_the_studies_the_name_is_there_and_says_what_to_install(
 
 
 GREET = '''
-import typer
-from bilens.base.errors import UsageError
+from bilens.cli.options import expand
 
 def greet(output, name: str, loud: bool = False) -> None:
     """Say hello to a name."""
     output.answer({"schema_version": 1, "hello": name}, f"hello {name}")
+
+plain = expand(greet, as_json=False)
 '''
 
 
@@ -155,7 +156,8 @@ def installed(tmp_path: Path) -> Path:
     about = tmp_path / "greetings-1.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Name: greetings\nVersion: 1.0\nSummary: Say hello.\n")
-    names = ("greet = greeting:greet", "wave = waving:wave", "audit = greeting:greet")
+    names = ["greet = greeting:greet", "plain = greeting:plain", "wave = waving:wave"]
+    names.append("audit = greeting:greet")
     (about / "entry_points.txt").write_text("\n".join(["[bilens.commands]", *names, ""]))
     (tmp_path / "greeting.py").write_text(GREET)
     (tmp_path / "waving.py").write_text("import nothing_of_this_name\n")
@@ -182,11 +184,13 @@ def test_a_command_of_another_distribution_is_listed_without_an_import_and_runs(
     assert (code, err) == (0, "")  # with the broken one among them
     assert [line.split()[1:4] for line in out.splitlines() if "Say hello." in line] == [
         ["greet", "Say", "hello."],
+        ["plain", "Say", "hello."],
         ["wave", "Say", "hello."],
     ]  # and `audit` is that of bilens
     assert run(installed, "greet", "you") == (0, "hello you\n", "")
     assert '"hello": "you"' in run(installed, "greet", "you", "--json")[1]
     assert "--loud" in run(installed, "greet", "--help")[1]
+    assert "--json" not in run(installed, "plain", "--help")[1]
     assert "html" in run(installed, "audit", "--help")[1]
 
 

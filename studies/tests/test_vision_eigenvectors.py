@@ -10,6 +10,7 @@ from bilens.report.tiles import Tile, TileRow, tile_plate, vector_image
 import tiny
 from bilens.nn import BilinearClassifier
 from bilens_studies import eigenvectors, explanations, shared, vision
+from bilens_studies.drawings import Tile, TileRow, tile_plate, vector_image
 from bilens_studies.reproduction import reproduce
 from bilens_studies.study import Record, StudyOptions
 

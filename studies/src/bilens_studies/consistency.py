@@ -146,18 +146,15 @@ def compare_runs(options: StudyOptions, seeds: Sequence[int], context: CellConte
     others = other_classes(vectors)
     _, covariance = mean_and_covariance(data.train_images)
     effective = float(covariance.trace() ** 2 / covariance.square().sum())
+    half = len(covariance) / 2  # E|cos| of two random directions: Γ(n/2) / (√π Γ((n + 1)/2))
     levels = {
-        "random directions": cosine_by_chance(len(covariance)),
+        "random directions": math.exp(math.lgamma(half) - math.lgamma(half + 0.5))
+        / math.sqrt(math.pi),
         "random smooth images": math.sqrt(2 / (math.pi * effective)),
         "other class, 1st": others[0],
         "matched": chance,
     }
     return {**found, "chance": levels, "other_classes": others}
-
-
-def cosine_by_chance(n: int) -> float:
-    """Return E|cos| between two random directions: Γ(n/2) / (√π Γ((n + 1)/2))."""
-    return math.exp(math.lgamma(n / 2) - math.lgamma((n + 1) / 2)) / math.sqrt(math.pi)
 
 
 def leading_eigenpairs(f: QuadraticMap) -> tuple[EigenDecomposition, Tensor]:

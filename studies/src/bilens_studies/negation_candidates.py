@@ -52,19 +52,13 @@ class InputKinds:
         negation = mostly(words.negated(blocks))
         return cls(negation, mostly(words.sentiment(blocks)) & ~negation)
 
-    def couple(self, first: Tensor, second: Tensor) -> Tensor:
-        """Return where one latent is of negation and the other of sentiment, (rows,)."""
-        one = self.negation[first] & self.sentiment[second]
-        other = self.sentiment[first] & self.negation[second]
-        return ((one | other) & (first >= 0)).any(dim=-1)
-
-    def negate(self, first: Tensor, second: Tensor) -> Tensor:
-        """Return where exactly one latent is of negation, (rows,)."""
-        return ((self.negation[first] ^ self.negation[second]) & (first >= 0)).any(dim=-1)
-
     def coupled(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Return which rows list an interaction of negation with sentiment, and with anything."""
-        return self.couple(first, second), self.negate(first, second)
+        one = self.negation[first] & self.sentiment[second]
+        other = self.sentiment[first] & self.negation[second]
+        alone = self.negation[first] ^ self.negation[second]  # exactly one latent is of negation
+        listed = first >= 0
+        return ((one | other) & listed).any(dim=-1), (alone & listed).any(dim=-1)
 
 
 @dataclass(frozen=True, eq=False)
