@@ -164,6 +164,7 @@ def uses(m: Models) -> list[Use]:
         Use("audit", "inputs", audit, "inputs", {}, None),
         Use("certify", "samples", certify, 7, {}, data),
         Use("attack", "pairs", attack, True, {"target": 1, "source": 2}, {"target": 1}),
+        Use("attack", "pairs", attack, True, {"source": 2}, {"target": 1}),
         Use("quadratic fit", "train_steps", fit, 2, {}, rows),
         Use("quadratic fit", "train_steps", fit, 2, {"model": "exact", **rows}, rows),
         Use("quadratic fit", "held_out", fit, x[:60], {}, rows),

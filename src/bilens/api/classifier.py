@@ -159,7 +159,7 @@ def attack_model(
     """
     model = open_subject(model, "an attack", on_cpu=True)
     model.whole("an attack")
-    if target is not None and source is not None:
+    if source is not None:
         refuse_idle("attack", {"pairs": pairs})
     found: Data | None = data
     if isinstance(data, str | Path):  # a folder may hold training images beside those of the test

@@ -52,7 +52,7 @@ RULES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         APPROXIMATED: {"threshold": 0.9, "inputs": None},
     },
     "certify": {DATA: {"samples": 1000}},
-    "attack": {"without both target and source": {"pairs": False}},
+    "attack": {"without a source": {"pairs": False}},
     "quadratic fit": {
         DATA: {"train_steps": 0, "held_out": None},
         NO_DATA: {"mean": None, "covariance": None, "samples": 10_000},
