@@ -179,6 +179,25 @@ for one in ("audit", "layer_audit"):
         return measured(kind, GUESSED, "warn", "pass")
 
 
+@CASES.say("audit", "worst_class_recall.pass")
+def a_class_of_one_row() -> Shown:
+    """None of its rows is recognised; of another class the interval ends lower."""
+    counts = (90, 100), (60, 100), (0, 1)
+    worst = answers_by_hand(counts, np.eye(3)[[0] * 201], "012")["worst"]
+    said = "The interval that ends lowest is that of “1”"
+    report = audited(largest_of_three(), rows(counts))
+    return report, {"worst_class_recall.pass": {**worst, "said": said}}
+
+
+@CASES.say("audit", "worst_class_recall.warn")
+def two_classes_that_are_missed() -> Shown:
+    counts = (60, 60), (6, 20), (5, 20)
+    worst = answers_by_hand(counts, np.eye(3)[[0] * 100], "012")["worst"]
+    said = "“2” is recognised far worse than all rows together"
+    report = audited(largest_of_three(), rows(counts))
+    return report, {"worst_class_recall.warn": {**worst, "said": said}}
+
+
 def two_classes(*signs: float, right: int = 100) -> Shown:
     """The difference of two logits is Σ signs_i x_i²; of 100 rows so many are labelled by it."""
     x = randn(100, len(signs), seed=4)

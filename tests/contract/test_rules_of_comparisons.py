@@ -83,9 +83,14 @@ def on_rows(kind: str, angle: float, ending: str) -> Shown:
     cosine = float((old * new).sum() / np.linalg.norm(old) / np.linalg.norm(new))
     moved = float(np.linalg.norm(g - f) / np.linalg.norm(old))
     layer = {"layers": "0"} if kind == "layer_audit" else LAYER
+    said = "of a quadratic part, or of the outputs of a layer on the data, is"
     return audited(model, baseline, (x, torch.arange(40) % 2)), {
         f"similarity.{ending}": {**layer, "value": min(cosine, math.cos(angle))},
-        f"change.{ending}": {**layer, "value": max(moved, 2 * math.sin(angle / 2))},
+        f"change.{ending}": {
+            **layer,
+            "value": max(moved, 2 * math.sin(angle / 2)),
+            "said": said,
+        },
     }
 
 
@@ -149,7 +154,9 @@ def concentrated(kind: str, change: Callable[[Factors], Factors], ending: str) -
     near = Between(null * 0.8, null * 1.25)
     numbers = {"mode": mode, "rank": rank, "directions": directions, "null": near, **LAYER}
     share = Between(value * 0.8, value * 1.25)
-    return audited(model, baseline), {f"concentrated_change.{ending}": {**numbers, "value": share}}
+    said = "did not change in far fewer directions" if ending == "pass" else "few directions"
+    numbers |= {"value": share, "said": said}
+    return audited(model, baseline), {f"concentrated_change.{ending}": numbers}
 
 
 def same(kind: str) -> Shown:
@@ -163,6 +170,16 @@ def same(kind: str) -> Shown:
         "similarity.pass": {"value": 1.0, **LAYER},
         "change.pass": {"value": 0.0, **LAYER},
     }
+
+
+@CASES.say("layer_audit", "changed_layers.pass", "changed_tensors.warn")
+def the_same_numbers_in_another_type() -> Shown:
+    """Each number is the same, and none of the bits."""
+    baseline = Stack(turned(1.0)).float()
+    numbers = {"of": 1, "said": "are those of the baseline, number for number"}
+    tensors = {"value": 3, "of": 3, "change": 0.0, "kinds": "gate, up, down"}
+    report = audited(copy.deepcopy(baseline).double(), baseline)
+    return report, {"changed_layers.pass": numbers, "changed_tensors.warn": tensors}
 
 
 # ---- what is around the layers, and what has no counterpart

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import bilens as bl
 import tiny
+from bilens.nn import BilinearMLP
 from builders import randn
 from contract.rule_cases import Between, Case, Cases, Factors, Shown, Stack, about, check
 from contract.table import cell
@@ -196,6 +197,16 @@ def layers_of_one_size() -> Shown:
     return audited(model), {"huge_norm.pass": numbers}
 
 
+@CASES.say("layer_audit", "huge_norm.pass")
+def one_layer_a_millionth_of_the_others() -> Shown:
+    """It is of another size, and not larger."""
+    model, norms, z = of_sizes(1, 1.1, 0.9, 1, 1, 1e-6)
+    most = int(np.argmax(z))
+    numbers = {"value": z[most], "norm": norms[most], "layers": f"layers.{most}"}
+    said = "No layer has far larger weights than the rest"
+    return audited(model), {"huge_norm.pass": {**numbers, "said": said}}
+
+
 # ---- inputs, outputs and directions of a map
 
 
@@ -220,6 +231,16 @@ def two_inputs_without_weights() -> Shown:
 def two_inputs_of_a_classifier_without_weights() -> Shown:
     down, left, right = without_two_inputs()
     return audited(tiny_model((down[:3], left, right))), {"unused_inputs.info": UNUSED}
+
+
+@CASES.say("layer_audit", "unused_inputs.pass")
+def an_input_that_no_hidden_unit_reads() -> Shown:
+    """It goes past the products, through the linear path."""
+    layer = BilinearMLP(IN, HIDDEN, skip=True).double()
+    with torch.no_grad():
+        layer.left.weight[:, 2] = layer.right.weight[:, 2] = 0
+    numbers = {"said": "Every input of every layer that was read has a weight that is not zero"}
+    return audited(nn.Sequential(layer)), {"unused_inputs.pass": numbers}
 
 
 def tensor_of(parts: Factors, centred: bool = False) -> Any:

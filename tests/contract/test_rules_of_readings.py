@@ -187,6 +187,21 @@ def one_that_sees_too_little_and_hardly_opens() -> Shown:
     return on_data(unit(0.0, -2.0), steps()), {"r2.warn_some": fit}
 
 
+@CASES.say("layer_audit", "unstable_directions.pass")
+def one_layer_that_is_exact_and_one_that_is_fitted_to_data() -> Shown:
+    """What rounding does to a fit to data is not followed: two layers are read, and one is told."""
+    model = nn.Sequential(*Stack(cube()).layers, *unit(0.0))
+    report = on_data(model, randn(2000, 3))
+    assert len(report.record.layers) == 2
+    rounded = {"of": 1, "kind": "bfloat16", "said": "in the one layer for which it could be"}
+    return report, {"unstable_directions.pass": rounded}
+
+
+def cube() -> Factors:
+    """Three outputs x₀² + 1/2 x₁², x₁ and x₂ squared."""
+    return torch.tensor([[1.0, 0.5, 0], [0, 1, 0], [0, 0, 1]]).double(), torch.eye(3), torch.eye(3)
+
+
 # ---- how good its answers are, where they are numbers
 
 

@@ -1,11 +1,13 @@
 """Guards against rules that say of stored tensors, files and words what is not so: each sentence
 has two models of which it is true by construction, and whose numbers are counted here."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 import bilens as bl
@@ -126,6 +128,29 @@ def a_layer_of_another_size_and_one_that_changed() -> Shown:
         model.one.left.weight.mul_(1.5)
     alone = {"value": 4, "of": 6, "alone": 3, "change": 0.5}
     return audited(model, baseline, null_samples=3), {"changed_tensors.warn_alone": alone}
+
+
+@CASES.say("layer_audit", "changed_tensors.warn", "low_rank_change.pass_none")
+def a_bias_that_was_zero_and_a_table_of_nothing(folder: Path) -> Shown:
+    """Of what was zero no share can have changed, and what is no number is of no rank."""
+    both = []
+    for name, bias, hole in (("new", 1.0, math.nan), ("old", 0.0, 1.0)):
+        tensors = {
+            "up.weight": randn(9, 6),
+            "down.weight": randn(6, 9, seed=1),
+            "down.bias": torch.full((6,), bias).double(),
+            "places": torch.full((2, 6), hole).double(),
+        }
+        save_file(tensors, folder / f"{name}.safetensors")
+        roles = {"up": "up.weight", "down": "down.weight", "down_bias": "down.bias"}
+        how: dict[str, Any] = {"activation": "identity", "transposed": False}
+        both.append(bl.load(folder / f"{name}.safetensors", roles=roles, **how))
+    said = "of those that were finite and not zero there is 0"
+    tensors = {"value": 2, "of": 4, "change": 0.0, "said": said}
+    return audited(*both, null_samples=3), {
+        "changed_tensors.warn": {**tensors, "kinds": "down, other"},
+        "low_rank_change.pass_none": {"said": "No matrix changed that is finite"},
+    }
 
 
 # ---- words of a language model

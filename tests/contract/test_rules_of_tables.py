@@ -256,6 +256,15 @@ def forty_rows_of_the_training(folder: Path) -> Shown:
     return bl.audit(model, written(folder, both)), {"seen_rows.warn_partly": numbers}
 
 
+@CASES.say("table", "seen_rows.pass")
+def four_rows_of_the_training(folder: Path) -> Shown:
+    """No two rows of such numbers are the same by chance."""
+    model = trained(folder, measured())
+    both = pd.concat([measured()[:4], measured(1)[:96]])
+    numbers = {"total": 100, "said": "at most 5% more of them than chance gives equal one"}
+    return bl.audit(model, written(folder, both)), {"seen_rows.pass": numbers}
+
+
 @CASES.say("table", "seen_rows.pass", "train_test_gap.pass")
 def rows_of_the_same_kind(folder: Path) -> Shown:
     """The sums of three columns are linear: what it scores here is what it scored there."""
