@@ -118,11 +118,11 @@ def overlaps(parts: Factors, skip: int) -> dict[str, Any]:
 
 
 @CASES.say("layer_audit", "dead_units.warn")
-def a_zero_gate_behind_silu() -> Shown:
+def two_zero_gates_behind_silu() -> Shown:
     model = Gated(nn.SiLU())
     with torch.no_grad():
-        model.gate.weight[3] = 0
-    units = {"value": 1, "of": HIDDEN, "layers": "gate", "said": "its activation is zero"}
+        model.gate.weight[[3, 5]] = 0
+    units = {"value": 2, "of": HIDDEN, "layers": "gate", "said": "their activation is zero"}
     return audited(model), {"dead_units.warn": units}
 
 
