@@ -172,6 +172,20 @@ def same(kind: str) -> Shown:
     }
 
 
+@CASES.say("audit", "similarity.pass", "change.info")
+def twice_the_baseline() -> Shown:
+    """Similar in all but its size, which a cosine does not see; each answer twice, with a sign."""
+    down, left, right = turned(0.5)
+    models = (made("audit", (size * down, left, right)) for size in (2, 1))
+    x = randn(40, IN, seed=3)
+    rows = torch.cat([x, x * torch.tensor([-1, 1, -1, 1])])
+    said = "nearly the same as in the baseline but for a factor"
+    return audited(*models, (rows, torch.arange(80) % 2)), {
+        "similarity.pass": {**LAYER, "value": 1.0, "said": said},
+        "change.info": {**LAYER, "value": 1.0},
+    }
+
+
 @CASES.say("layer_audit", "changed_layers.pass", "changed_tensors.warn")
 def the_same_numbers_in_another_type() -> Shown:
     """Each number is the same, and none of the bits."""

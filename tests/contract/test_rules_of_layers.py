@@ -328,6 +328,18 @@ def a_layer_that_writes_everywhere() -> Shown:
     return audited(Stack(usual())), {"low_rank.pass": outputs_of(usual())}
 
 
+@CASES.say("layer_audit", "low_rank.pass")
+def two_layers_of_which_the_wider_uses_less() -> Shown:
+    """One writes along the one direction that it has, the other along three of six."""
+    eye = torch.eye(IN).double()
+    one = eye[:, :1], eye[:1], eye[1:2]
+    three = torch.cat([eye[:, :3], eye[:, :3]], dim=1), eye, eye
+    said = "layers.1 has the lowest effective rank beside its possible directions"
+    numbers = {"rank": 3.0, "of": 6, "value": 0.5, "layers": "layers.1"}
+    found = {**numbers, "null": Between(1, 3.001), "said": said}
+    return audited(Stack(one, three)), {"low_rank.pass": found}
+
+
 CLOSE = spectrum(*torch.linspace(1, 1.001, IN).tolist())
 APART = spectrum(32, 16, 8, 4, 2, 1)
 

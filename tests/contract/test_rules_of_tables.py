@@ -238,6 +238,14 @@ def a_number_of_the_row(folder: Path) -> Shown:
     return bl.audit(trained(folder, frame)), {"identifier.warn": numbers}
 
 
+def test_of_a_table_too_small_to_look_at_its_columns_nothing_is_said(tmp_path: Path) -> None:
+    """Of 20 rows none is looked at, and one of the columns numbers them."""
+    frame = measured(rows=20).assign(running=np.arange(20) + 7)
+    frame = frame[["a", "b", "running", "y"]]
+    verdict = bl.audit(trained(tmp_path, frame)).record.verdict
+    assert not {"identifier", "leak"} & {one.rule for one in verdict}
+
+
 # ---- rows of the training, and others
 
 
