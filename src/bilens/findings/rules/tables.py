@@ -30,12 +30,9 @@ def leak(evidence: Evidence) -> Iterator[Values]:
 def identifier(evidence: Evidence) -> Iterator[Values]:
     columns = () if evidence.reading is None else evidence.reading.columns
     named = [column for column in columns if column.identifier]
-    if named or any(
-        column.alone is not None for column in columns
-    ):  # of few rows none is looked at
+    if named or any(one.alone is not None for one in columns):  # few rows are not looked at
         used = [column.name for column in named if column.inputs]
-        shown = used or [column.name for column in named]
-        yield {"value": len(used), "columns": ", ".join(shown)}
+        yield {"value": len(used), "columns": ", ".join(used or [one.name for one in named])}
 
 
 @rule(of_shares, values=formats("value threshold", "percent", columns="text"))
