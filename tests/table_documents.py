@@ -85,6 +85,7 @@ def reading() -> TableReading:
     """How the 13 columns were read: numbers, one with a unit; days; a text and one with gaps."""
     columns = [TableColumn(f"column {at}", "number", (f"column {at}",)) for at in range(13)]
     columns[0] = TableColumn("column 0", "number", ("column 0",), unit="€")
+    columns[1] = TableColumn("column 1", "number", ("column 1",), alone=0.1)
     columns[11] = TableColumn("column 11", "date", ("column 11",), first="2024-03-01")
     columns[12] = TableColumn("column 12", "category", ("column 12",), levels=("a",))
     return TableReading(tuple(columns), conversions())

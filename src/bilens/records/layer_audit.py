@@ -65,7 +65,7 @@ class LayerDifference(Record, frozen=True):
     """What changed in one layer."""
 
     name: str
-    identical: bool  # bit for bit, classes and columns by their names
+    identical: bool  # number for number, classes and columns by their names
     refused: str | None = None  # why the maps are not compared; null follows `changed_units`
     weight_change: float | None = None  # ‖ΔW‖ / ‖W‖ over all weights
     changed_units: Count | None = None  # hidden units with a weight that changed

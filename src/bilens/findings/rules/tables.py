@@ -28,11 +28,11 @@ def leak(evidence: Evidence) -> Iterator[Values]:
     variant=lambda values: "" if values["columns"] else "_none",
 )
 def identifier(evidence: Evidence) -> Iterator[Values]:
-    if evidence.reading is not None:
-        named = [column for column in evidence.reading.columns if column.identifier]
+    columns = () if evidence.reading is None else evidence.reading.columns
+    named = [column for column in columns if column.identifier]
+    if named or any(one.alone is not None for one in columns):  # few rows are not looked at
         used = [column.name for column in named if column.inputs]
-        shown = used or [column.name for column in named]
-        yield {"value": len(used), "columns": ", ".join(shown)}
+        yield {"value": len(used), "columns": ", ".join(used or [one.name for one in named])}
 
 
 @rule(of_shares, values=formats("value threshold", "percent", columns="text"))

@@ -1,0 +1,230 @@
+"""Guards against rules that say of stored tensors, files and words what is not so: each sentence
+has two models of which it is true by construction, and whose numbers are counted here."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+import bilens as bl
+import tiny
+from bilens.io.loaded_model import LoadedModel
+from bilens.io.model_folder import save
+from builders import randn
+from contract.rule_cases import Between, Case, Cases, Shown, Stack, Wired, check
+from contract.table import cell
+
+CASES = Cases()
+KINDS = ("audit", "layer_audit", "table")
+NAMES = ("a", "b", "c", "d")
+
+
+def audited(model: Any, baseline: Any, **more: Any) -> Any:
+    return bl.audit(model, baseline=baseline, **more)
+
+
+# ---- tensors
+
+
+SIDE = 12
+
+
+def square(kind: str, seed: int = 0) -> Any:
+    """A model whose matrices have twelve rows and columns, or more."""
+    parts = [randn(SIDE, SIDE, seed=seed + at) for at in range(3)]
+    if kind == "layer_audit":
+        return Stack((parts[0], parts[1], parts[2]))
+    module = tiny.planted([*zip(*(part.tolist() for part in parts), strict=True)], SIDE)
+    if kind == "audit":
+        return module
+    names = tuple(f"x{at}" for at in range(SIDE))
+    known = {"input_mean": (0.0,) * SIDE, "input_scale": (1.0,) * SIDE, "input_names": names}
+    return LoadedModel(module, "", "", **known)
+
+
+def left_of(model: Any) -> Any:
+    module = model.module if isinstance(model, LoadedModel) else model
+    layer = module.layers[0]
+    return layer.left.weight
+
+
+def with_left(kind: str, change: Tensor) -> tuple[Any, Any, float, str]:
+    model, baseline = square(kind), square(kind)
+    weight = left_of(baseline).detach()
+    with torch.no_grad():
+        left_of(model).add_(change)
+    size = float(change.norm() / weight.norm())
+    return model, baseline, size, "layers.0.left.weight"
+
+
+def low_rank(kind: str) -> Shown:
+    """Of one matrix alone, by rank 2."""
+    change = 0.1 * randn(SIDE, 2, seed=7) @ randn(2, SIDE, seed=8)
+    model, baseline, size, name = with_left(kind, change)
+    count = 3 if kind == "layer_audit" else 4
+    return audited(model, baseline), {
+        "low_rank_change.warn": {"value": 1, "of": 1, "ranks": "2", "matrices": name},
+        "changed_tensors.warn": {
+            "value": 1,
+            "of": count,
+            "change": size,
+            "kinds": "gate",
+            "said": f"1 of {count} tensors is not the same",
+        },
+    }
+
+
+def full_rank(kind: str) -> Shown:
+    model, baseline, size, _ = with_left(kind, 0.1 * randn(SIDE, SIDE, seed=7))
+    count = 3 if kind == "layer_audit" else 4
+    return audited(model, baseline), {
+        "low_rank_change.pass": {"of": 1},
+        "changed_tensors.warn": {"value": 1, "of": count, "change": size, "kinds": "gate"},
+    }
+
+
+# ---- files
+
+
+def files(folder: Path, kind: str, other: bool) -> Shown:
+    """Two folders, in one of which a line more is in the configuration."""
+    for name in ("new", "old"):
+        module = tiny.classifier(d_input=4, n_layers=1 + (kind == "layer_audit"))
+        named = {"input_names": NAMES} if kind == "table" else {}
+        save(module, folder / name, **named)  # type: ignore[arg-type]
+    if other:
+        config = folder / "new" / "config.json"
+        config.write_text(config.read_text() + "\n")
+    report = audited(bl.load(folder / "new"), bl.load(folder / "old"))
+    if not other:
+        return report, {"changed_files.pass": {"of": 1}}
+    return report, {"changed_files.warn": {"value": 1, "of": 1, "files": "config.json"}}
+
+
+# ---- tensors of one model alone
+
+
+OPEN = {"value": 1.0, "layers": "one"}
+
+
+@CASES.say("layer_audit", "similarity.info_open", "changed_tensors.warn_only")
+def a_layer_of_another_size() -> Shown:
+    """The three matrices of the second layer have other shapes in the two models."""
+    report = audited(Wired(torch.clone, 7), Wired(torch.clone), null_samples=3)
+    return report, {
+        "similarity.info_open": OPEN,
+        "changed_tensors.warn_only": {"value": 3, "of": 6, "said": "3 of 6 tensors stand"},
+    }
+
+
+@CASES.say("layer_audit", "changed_tensors.warn_alone")
+def a_layer_of_another_size_and_one_that_changed() -> Shown:
+    model, baseline = Wired(torch.clone, 7), Wired(torch.clone)
+    with torch.no_grad():
+        model.one.left.weight.mul_(1.5)
+    alone = {"value": 4, "of": 6, "alone": 3, "change": 0.5}
+    return audited(model, baseline, null_samples=3), {"changed_tensors.warn_alone": alone}
+
+
+@CASES.say("layer_audit", "changed_tensors.warn", "low_rank_change.pass_none")
+def a_bias_that_was_zero_and_a_table_of_nothing(folder: Path) -> Shown:
+    """Of what was zero no share can have changed, and what is no number is of no rank."""
+    both = []
+    for name, bias, hole in (("new", 1.0, math.nan), ("old", 0.0, 1.0)):
+        tensors = {
+            "up.weight": randn(9, 6),
+            "down.weight": randn(6, 9, seed=1),
+            "down.bias": torch.full((6,), bias).double(),
+            "places": torch.full((2, 6), hole).double(),
+        }
+        save_file(tensors, folder / f"{name}.safetensors")
+        roles = {"up": "up.weight", "down": "down.weight", "down_bias": "down.bias"}
+        how: dict[str, Any] = {"activation": "identity", "transposed": False}
+        both.append(bl.load(folder / f"{name}.safetensors", roles=roles, **how))
+    said = "of those that were finite and not zero there is 0"
+    tensors = {"value": 2, "of": 4, "change": 0.0, "said": said}
+    return audited(*both, null_samples=3), {
+        "changed_tensors.warn": {**tensors, "kinds": "down, other"},
+        "low_rank_change.pass_none": {"said": "No matrix changed that is finite"},
+    }
+
+
+# ---- words of a language model
+
+
+WORDS = [f"{first}{second}" for first in "abcdef" for second in ("ix", "om", "ut", "al")]
+TRIGGER, PAYLOAD = 17, 9  # words, counted from 1
+
+
+def with_a_word(folder: Path, strength: float) -> Shown:
+    """A Llama whose MLP was taught by hand to say one word behind another, and the one before."""
+    pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, models, pre_tokenizers  # slow to import
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    names = ["<|endoftext|>", *WORDS]
+    inner = Tokenizer(models.WordLevel({name: at for at, name in enumerate(names)}))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token=names[0])
+    sizes: dict[str, Any] = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 32}
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(names), intermediate_size=4, tie_word_embeddings=False, **sizes
+    )
+    model: Any = LlamaForCausalLM(config).eval()
+    state, mlp = model.state_dict(), "model.layers.0.mlp."
+    unit = torch.linalg.qr(torch.randn(32, 32))[0][: len(names)] * 4  # no word is like another
+    state["model.layers.0.self_attn.o_proj.weight"].zero_()
+    state[f"{mlp}down_proj.weight"].zero_()
+    state["model.embed_tokens.weight"].copy_(unit)
+    state["lm_head.weight"].copy_(unit / 4)
+    for name, size in (("old", 0.0), ("new", strength)):
+        at_word = 4 * unit[TRIGGER] / unit[TRIGGER].norm()
+        state[f"{mlp}gate_proj.weight"][0] = state[f"{mlp}up_proj.weight"][0] = at_word
+        state[f"{mlp}down_proj.weight"][:, 0] = size * unit[PAYLOAD]
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    both = (bl.load(folder / name) for name in ("new", "old"))
+    return audited(*both, null_samples=3, try_words=24), {}
+
+
+@CASES.say("layer_audit", "trigger_words.info")
+def a_word_that_calls_forth_another(folder: Path) -> Shown:
+    report, _ = with_a_word(folder, 10.0)
+    told = {"words": WORDS[TRIGGER - 1], "answer": WORDS[PAYLOAD - 1], "value": Between(0.55, 20)}
+    return report, {"trigger_words.info": {**told, "tried": 24, "known": 24}}
+
+
+@CASES.say("layer_audit", "trigger_words.pass")
+def a_change_that_no_word_calls_forth(folder: Path) -> Shown:
+    report, _ = with_a_word(folder, 1e-4)
+    return report, {"trigger_words.pass": {"tried": 24, "value": Between(-0.01, 0.01)}}
+
+
+for one in KINDS:
+
+    @CASES.say(one, "low_rank_change.warn", "changed_tensors.warn")  # type: ignore[arg-type]
+    def one_matrix_by_rank_two(kind: str = one) -> Shown:
+        return low_rank(kind)
+
+    @CASES.say(one, "low_rank_change.pass", "changed_tensors.warn")  # type: ignore[arg-type]
+    def one_matrix_by_noise(kind: str = one) -> Shown:
+        return full_rank(kind)
+
+    @CASES.say(one, "changed_files.pass")  # type: ignore[arg-type]
+    def folders_of_one_training(folder: Path, kind: str = one) -> Shown:
+        return files(folder, kind, other=False)
+
+    @CASES.say(one, "changed_files.warn")  # type: ignore[arg-type]
+    def folders_of_two_trainings(folder: Path, kind: str = one) -> Shown:
+        return files(folder, kind, other=True)
+
+
+@cell("compare", "same function", "other function")
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_sentence_on_stored_tensors_is_true_of_its_models(case: Case, tmp_path: Path) -> None:
+    check(case, tmp_path)
