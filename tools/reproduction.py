@@ -23,7 +23,9 @@ import msgspec
 
 from bilens.findings.reference import REFERENCE as JUDGED
 from bilens_studies import STUDIES
-from bilens_studies.comparison import (
+from bilens_studies.finding_power import MLPS
+from bilens_studies.page_writer import finding_cells, table
+from bilens_studies.published import (
     AGREES,
     DIFFERS,
     OPEN,
@@ -31,8 +33,6 @@ from bilens_studies.comparison import (
     UNJUDGED,
     findings,
 )
-from bilens_studies.finding_power import MLPS
-from bilens_studies.page_writer import finding_cells, table
 from bilens_studies.study import Study, spelling
 from bilens_studies.study_folder import CELLS_FOLDER, DOCUMENT_NAME, PAGE_NAME, write_json
 

@@ -11,9 +11,9 @@ from bilens.base.errors import InterruptedRunError, UsageError
 from bilens.data import text
 from bilens.io.host import host_of
 from bilens.nn import BilinearMLP, BilinearTransformer
-from bilens_studies import conversion, conversion_ways as by
-from bilens_studies.conversion import ConversionStudy, cases
+from bilens_studies import conversion_ways as by, gated_conversion as conversion
 from bilens_studies.conversion_ways import OURS, WAYS, AnnealedMLP, Case
+from bilens_studies.gated_conversion import ConversionStudy, cases
 from bilens_studies.study import StudyOptions
 from bilens_studies.study_folder import run_study
 from tests import traced_models
@@ -96,7 +96,7 @@ def test_the_annealed_gate_is_silu_first_and_bilinear_at_last() -> None:
     product = block.left(x) / 2 * block.right(x)
     wanted = block.down(product)
     torch.testing.assert_close(annealed(x), wanted)
-    ended = annealed.ended()
+    ended = annealed.to_bilinear()
     assert ended.quadratic_map() is not None  # exact: no gate is left
     torch.testing.assert_close(ended(x), wanted)
 

@@ -9,8 +9,8 @@ from bilens.base.errors import DataError
 from bilens.data import text
 from bilens.train.tasks.language import LanguageMetrics
 from bilens_studies import gates, study
-from bilens_studies.comparison import finding
 from bilens_studies.gates import EQUAL_STEPS, EQUAL_TIME, GATES, GateStudy
+from bilens_studies.published import finding
 from bilens_studies.study import StudyOptions
 from bilens_studies.study_folder import run_study
 

@@ -111,7 +111,7 @@ def test_behind_a_negator_the_mlp_reads_what_it_reads_without(model: Path) -> No
 def test_intervals_resample_words_of_both_halves() -> None:
     values = torch.tensor([1.0, 1, 1, -3, -3, -3])
     found = over_words(values, torch.Generator().manual_seed(0))
-    assert (found.value, found.low, found.high) == (-1, -1, -1)
+    assert found == {"value": -1, "low": -1, "high": -1}
 
 
 def test_a_tokenizer_without_the_words_is_refused(model: Path) -> None:

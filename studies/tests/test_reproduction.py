@@ -16,7 +16,7 @@ from bilens.base.errors import (
     OutputExistsError,
     UsageError,
 )
-from bilens_studies.comparison import Published, Reproduced
+from bilens_studies.published import Published, Reproduced
 from bilens_studies.reproduction import reproduce
 from bilens_studies.study import CellContext, Measure, Record, Study, StudyOptions
 from commands import USAGE, Shell, assert_one_line

@@ -14,8 +14,8 @@ from scipy.stats import binom
 from bilens import BilinearTensor, QuadraticMap
 from bilens.nn import BilinearMLP
 from bilens_studies import logic, modular
-from bilens_studies.comparison import Published, Reproduced, finding
 from bilens_studies.modular import FourierBlocks
+from bilens_studies.published import Published, Reproduced, finding
 from bilens_studies.reproduction import reproduce
 from bilens_studies.study import StudyOptions
 

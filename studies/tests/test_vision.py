@@ -22,7 +22,7 @@ from bilens_studies import (
     replacing,
     vision,
 )
-from bilens_studies.comparison import Published, Reproduced, finding
+from bilens_studies.published import Published, Reproduced, finding
 from bilens_studies.reproduction import reproduce
 from bilens_studies.study import Record, StudyOptions
 

@@ -10,8 +10,8 @@ from bilens import BilinearTensor, QuadraticMap, eigendecompose_all
 from bilens.base.errors import UsageError
 from bilens.nn.classifier import classifier_of_map
 from bilens_studies import consistency, truncation
-from bilens_studies.comparison import finding
 from bilens_studies.consistency import ConsistencyStudy
+from bilens_studies.published import finding
 from bilens_studies.study import StudyOptions
 
 N = 24  # pixels; the vectors are the axes

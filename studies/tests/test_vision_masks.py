@@ -5,8 +5,8 @@ from functools import partial
 import pytest
 
 from bilens_studies import masks
-from bilens_studies.comparison import Reproduced, finding
 from bilens_studies.masks import FIG_B, MaskStudy
+from bilens_studies.published import Reproduced, finding
 from bilens_studies.study import Record, StudyOptions
 
 

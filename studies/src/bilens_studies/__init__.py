@@ -5,11 +5,11 @@ from difflib import get_close_matches
 from bilens.base.errors import UsageError
 from bilens_studies.autoencoders import LayerStudy, SAETrainingStudy
 from bilens_studies.consistency import ConsistencyStudy
-from bilens_studies.conversion import ConversionStudy
 from bilens_studies.corners import CornerStudy
 from bilens_studies.eigenvectors import EigenvectorStudy, HosvdStudy
 from bilens_studies.explanations import ExplanationStudy
 from bilens_studies.findings import FindingStudy
+from bilens_studies.gated_conversion import ConversionStudy
 from bilens_studies.gates import GateStudy
 from bilens_studies.logic import LogicStudy
 from bilens_studies.masks import MaskStudy

@@ -18,7 +18,7 @@ from bilens.interp.layer_trace import latent_map, only
 from bilens.interp.traced_layer import TracedLayer, TracedSAE, held_out_text, open_layer, open_sae
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.train.activations import activations_of
-from bilens_studies.comparison import Reproduced, rising
+from bilens_studies.published import Reproduced, rising
 from bilens_studies.study import (
     CellContext,
     Measure,
@@ -38,7 +38,7 @@ MOST_RANK = 32  # eigenpairs of a form
 NUM_RANDOM = 5  # random forms
 FIT_TOKENS = 8192
 HIGH = 0.75  # a correlation
-RANKS_OVER_TIME = (1, 2, 8)
+RANK_NAMES = {1: "1 eigenvector", 2: "2 eigenvectors", 8: "8 eigenvectors"}  # over time
 LAYERS_NAME = "layers.svg"
 BY_RANK_NAME, OVER_TIME_NAME = "sae_training_ranks.svg", "sae_training_steps.svg"
 PUBLISHED_LAYERS: Record = {
@@ -175,8 +175,8 @@ class SAETrainingStudy(OneModelStudy):
         null = Curve("random", points_of(rows[-1], "null"), dashed=True)
         known = [dict(curve.points) for curve in by_rank]
         over_time = [
-            Curve(f"{rank} eigenvector{'s' * (rank > 1)}", tuple(enumerate(x[rank] for x in known)))
-            for rank in RANKS_OVER_TIME
+            Curve(RANK_NAMES[rank], tuple(enumerate(x[rank] for x in known)))
+            for rank in RANK_NAMES
             if rank in known[0]
         ]
         other = Curve("published, other model", tuple(enumerate(published)), dashed=True)

@@ -7,9 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from bilens.base.errors import UsageError
-from bilens.base.option_rules import refuse
 from bilens.cli.console import Output
-from bilens.cli.options import option, said
+from bilens.cli.options import option, refuse_unless, said
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def reproduce(
 
     if studies == ["list"]:
         idle = [*said(options), *([] if out is None else ["--out"])]
-        refuse(idle, "with studies to run")
+        refuse_unless(idle, "studies to run")
         listed = {
             name: {"title": study.title, "options": sorted(map(spelling, study.uses))}
             for name, study in STUDIES.items()

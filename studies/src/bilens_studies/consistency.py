@@ -24,15 +24,15 @@ from bilens import (
     eigendecompose_all,
     match_eigenvectors,
 )
-from bilens.algebra.eigenvector_matching import mean_cosine
 from bilens.algebra.gaussian import mean_and_covariance
 from bilens.base.errors import UsageError
 from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.train.randomness import STEP, stream
-from bilens.train.tasks.image import ImageRecipe, accuracy
-from bilens_studies.comparison import Reproduced
+from bilens.train.recipes import ImageRecipe
+from bilens.train.tasks.image import accuracy
 from bilens_studies.page_writer import formatted
+from bilens_studies.published import Reproduced
 from bilens_studies.study import CellContext, Measure, Record, StudyOptions
 from bilens_studies.vision import Model, SeedStudy, in_pixels, recipe_of
 
@@ -147,12 +147,17 @@ def compare_runs(options: StudyOptions, seeds: Sequence[int], context: CellConte
     _, covariance = mean_and_covariance(data.train_images)
     effective = float(covariance.trace() ** 2 / covariance.square().sum())
     levels = {
-        "random directions": mean_cosine(len(covariance)),
+        "random directions": cosine_by_chance(len(covariance)),
         "random smooth images": math.sqrt(2 / (math.pi * effective)),
         "other class, 1st": others[0],
         "matched": chance,
     }
     return {**found, "chance": levels, "other_classes": others}
+
+
+def cosine_by_chance(n: int) -> float:
+    """Return E|cos| between two random directions: Γ(n/2) / (√π Γ((n + 1)/2))."""
+    return math.exp(math.lgamma(n / 2) - math.lgamma((n + 1) / 2)) / math.sqrt(math.pi)
 
 
 def leading(f: QuadraticMap) -> tuple[EigenDecomposition, Tensor]:
@@ -183,7 +188,7 @@ def published_vectors(model: BilinearClassifier) -> Tensor:
 
 
 def overlaps(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what any two runs of (R, C, K, D) have in common, means over the classes.
+    """Compare the vectors of any two runs of (R, C, K, D), means over the classes.
 
     |cos| of the vectors of a rank, (K, R, R), and the share of the space of the first, (R, R).
     """

@@ -1,5 +1,6 @@
 """The ways from a gated language model to a bilinear one that the study compares."""
 
+import math
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bilens import GLUWeights
-from bilens.findings.conversion import error_of
 from bilens.io.host import Host
 from bilens.nn import BilinearMLP
 from bilens.train.device import autocast
@@ -84,8 +84,8 @@ class AnnealedMLP(nn.Module):
         super().__init__()
         self.block, self.beta = block, 1.0
 
-    def ended(self) -> BilinearMLP:
-        """Return what is left at β = 0, in place."""
+    def to_bilinear(self) -> BilinearMLP:
+        """Write β = 0 into the weights of the MLP, in place, and return it."""
         with torch.no_grad():
             for parameter in self.block.left.parameters():
                 parameter.div_(2)
@@ -121,7 +121,7 @@ def convert(teacher: Host, student: Host, mixture: Mixture, case: Case, folder: 
     if loss and start != "scratch":
         learn(teacher, student, mixture, case, folder / "distillation")
         annealed = {site.name: student.at(site) for site in student.sites}
-        ended = {n: m.ended() for n, m in annealed.items() if isinstance(m, AnnealedMLP)}
+        ended = {n: m.to_bilinear() for n, m in annealed.items() if isinstance(m, AnnealedMLP)}
         student.replace(ended)
     table = token_table(teacher, student, held_out)
     theirs, ours, kl, same, *_ = table.mean(dim=(0, 1)).tolist()
@@ -132,7 +132,7 @@ def convert(teacher: Host, student: Host, mixture: Mixture, case: Case, folder: 
         "r_squared": [one.get("r_squared") for one in layers],
         "teacher_loss": theirs,
         "loss_added": ours - theirs,
-        "error": error_of(added),
+        "error": float(added.std()) / math.sqrt(len(added)) if len(added) > 1 else 0.0,
         "kl": kl,
         "same_top_token": same,
         "worst_token": float(table[..., 2].max()),

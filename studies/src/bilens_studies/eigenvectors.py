@@ -7,16 +7,17 @@ at two widths (App. D).
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from statistics import mean
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from bilens import ImageDataset, effective_rank, eigendecompose_all, hosvd, rotation_null
-from bilens.nn.classifier import Basis
-from bilens.train.tasks.image import ImageRecipe, accuracy
-from bilens_studies.comparison import Reproduced
+from bilens.train.recipes import ImageRecipe
+from bilens.train.tasks.image import accuracy
 from bilens_studies.page_writer import spread
+from bilens_studies.published import Reproduced
 from bilens_studies.study import Record, StudyOptions
 from bilens_studies.vision import (
     PUBLISHED_WIDTH,
@@ -29,7 +30,7 @@ from bilens_studies.vision import (
     vector_plate,
 )
 
-BASES: tuple[Basis, ...] = ("embedding", "input")
+BASES: tuple[Literal["embedding", "input"], ...] = ("embedding", "input")
 SHOWN, DRAWN = 20, 4  # of each sign: eigenvalues, eigenvectors
 ROTATIONS = 19  # the most extreme of them is the 95 % edge
 MOST, FEW = 0.95, 0.1  # of Σλ², in so large a part of the eigenvalues; about half at random
@@ -49,7 +50,7 @@ SHARED_NOTE = (
 
 
 class EigenvectorStudy(SeedStudy):
-    """What a class looks like, and how many directions it needs."""
+    """Draws the eigenvectors of each class, and counts how many it needs."""
 
     name = "vision/eigenvectors"
     title = "Eigenvectors and spectra of digits and garments, in two bases"
@@ -119,7 +120,7 @@ def carriers(eigenvalues: Tensor) -> Tensor:
 
 
 class HosvdStudy(SeedStudy):
-    """What classes share, as output directions with a matrix each."""
+    """Finds the output directions that classes share, with a matrix each."""
 
     name = "vision/hosvd"
     title = "HOSVD of a digit classifier: output directions that classes share"

@@ -12,7 +12,7 @@ from bilens.findings.explanation import TYPICAL, WRONG, choose_examples
 from bilens.report.raster import Painter
 from bilens.report.text import signed
 from bilens.report.tiles import Tile, TileRow, tile_plate, valued_tiles, vector_image
-from bilens_studies.comparison import Reproduced
+from bilens_studies.published import Reproduced
 from bilens_studies.study import Record, StudyOptions
 from bilens_studies.vision import Model, SeedStudy, class_spectra
 
@@ -24,7 +24,7 @@ EXACT = 1e-8
 
 
 class ExplanationStudy(SeedStudy):
-    """What decides single predictions, and predictions in general."""
+    """Takes single predictions apart, and counts over all of them."""
 
     name = "vision/explanations"
     title = "Predictions of a digit classifier as sums over eigenvectors"
@@ -32,7 +32,7 @@ class ExplanationStudy(SeedStudy):
 
     @torch.no_grad()
     def read_model(self, _options: StudyOptions, model: Model, data: ImageDataset) -> Record:
-        """Return what decides chosen test images, in raw logits of the input basis.
+        """Take chosen test images apart, in raw logits of the input basis.
 
         The published images are among them where their labels are the published ones.
         """
@@ -44,6 +44,9 @@ class ExplanationStudy(SeedStudy):
         positive, negative = torch.cat(signs, dim=2).mT  # (images, classes) each
         sums = positive + negative
         right = logits.argmax(dim=1) == labels
+
+        rows, columns = data.image_shape
+        painter = Painter(rows, columns, 1.0)
 
         def read_image(index: int) -> Record:
             label, (answer, second) = int(labels[index]), logits[index].topk(2).indices.tolist()
@@ -66,7 +69,7 @@ class ExplanationStudy(SeedStudy):
                 "margin": float(logits[index, answer] - logits[index, rival]),
                 "suppression": float(against / (speaks + against).clamp(min=1e-300)),
                 "missing": lacks,
-                "image": Painter(*data.image_shape, 1.0).image(data.test_images[index].tolist()),
+                "image": painter.image(data.test_images[index].tolist()),
                 "classes": [
                     class_parts(eigs[c], images[index], data, c)
                     for c in dict.fromkeys([answer, second, label])

@@ -16,11 +16,9 @@ from bilens.base.errors import MissingExtraError
 SIDE, LARGE = 28, 112  # pixels of an image, and of the sheet that it is drawn on
 NUM_TRAIN, NUM_TEST = 20_000, 5_000
 LETTERS = "ABCDEFGHIJ"
-FONTS = (
-    *("DejaVuSans", "DejaVuSans-BoldOblique", "DejaVuSerif", "DejaVuSerif-BoldItalic"),
-    *("DejaVuSansMono-Bold", "STIXGeneral", "STIXGeneralBolIta", "STIXGeneralItalic"),
-    *("cmr10", "cmss10", "cmtt10", "cmmi10"),
-)
+FONTS = ["DejaVuSans", "DejaVuSans-BoldOblique", "DejaVuSerif", "DejaVuSerif-BoldItalic"]
+FONTS += ["DejaVuSansMono-Bold", "STIXGeneral", "STIXGeneralBolIta", "STIXGeneralItalic"]
+FONTS += ["cmr10", "cmss10", "cmtt10", "cmmi10"]
 Draw = random.Random
 
 
@@ -36,10 +34,15 @@ def drawn_images(name: str) -> ImageDataset:
         draw = random.Random(f"{name} {index}")  # noqa: S311 - no secret
         labels.append(draw.randrange(len(names)))
         images[index] = turned(one(labels[-1], draw), draw)
-    parts = (images[:NUM_TRAIN], images[NUM_TRAIN:])
-    truth = (torch.tensor(labels[:NUM_TRAIN]), torch.tensor(labels[NUM_TRAIN:]))
+    truth = torch.tensor(labels)
     return ImageDataset(
-        *(name, parts[0], truth[0], parts[1], truth[1], (SIDE, SIDE), names),
+        name=name,
+        train_images=images[:NUM_TRAIN],
+        train_labels=truth[:NUM_TRAIN],
+        test_images=images[NUM_TRAIN:],
+        test_labels=truth[NUM_TRAIN:],
+        image_shape=(SIDE, SIDE),
+        class_names=names,
         source=f"{len(images):,} images of {name} drawn by the study",
         source_kind="tensors",
     )

@@ -19,7 +19,8 @@ from bilens import ImageDataset
 from bilens.base.files import write_file
 from bilens.nn import BilinearClassifier
 from bilens.train.randomness import seeded_initialisation
-from bilens.train.tasks.image import ImageRecipe, new_classifier, train_classifier
+from bilens.train.recipes import ImageRecipe
+from bilens.train.tasks.image import new_classifier, train_classifier
 from bilens_studies.finding_attacks import PlantedAttack
 from bilens_studies.study import Record, with_images
 

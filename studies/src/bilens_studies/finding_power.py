@@ -1,4 +1,4 @@
-"""What the findings are worth on judged models: areas, shares, places, and with parts left out."""
+"""How well the findings do on judged models: areas, shares, places, and with parts left out."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from bilens.findings.reference import REFERENCE
-from bilens.records.base import to_json
 from bilens_studies import finding_statistics as stats
 from bilens_studies.finding_attacks import KINDS, PlantedAttack
-from bilens_studies.study import Record
+from bilens_studies.study import Record, to_json
 
 SHAPE = (28, 28)
 WORKS = 0.5  # share of images of other classes that a working attack turns
@@ -312,7 +311,7 @@ def chosen_scans(fixing: Groups, clean: Sequence[Record], kinds: Sequence[str]) 
 
 
 def set_left_out(others: Groups, judged: Groups, data: str) -> Record:
-    """Return what is found where clean models of other data sets alone fixed the tails."""
+    """Count alarms where clean models of other data sets alone fixed the tails."""
     reference = stats.trigger_reference(quiet_of(others))
     attacks = [one for kind in kinds_of(judged, data) for one in working(judged[data, kind])]
     return {

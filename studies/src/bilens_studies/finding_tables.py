@@ -1,4 +1,4 @@
-"""What is left of overfitting in tables, where nothing lies beside anything: norms and ranks."""
+"""Overfitting in tables, read from norms and ranks: nothing lies beside anything there."""
 
 import math
 import random
@@ -72,7 +72,7 @@ def read_model(name: str, table: Table, seed: int) -> Record | None:
 
 
 def readings(f: QuadraticMap) -> dict[str, float]:
-    """Return what can be read of a map of standardised columns."""
+    """Read norms and ranks of a map of standardised columns."""
     values = eigendecompose_all(f).eigenvalues
     norms = values.square().sum(dim=1).sqrt()
     linear = 0.0 if f.linear is None else float(f.linear.norm())

@@ -22,7 +22,6 @@ from bilens.findings.layer_reading import fit_layer
 from bilens.findings.overfitting import readings
 from bilens.findings.triggers import evidence_of, obstacle, suspect
 from bilens.nn import BilinearClassifier
-from bilens.records.base import to_json
 from bilens.report.tiles import Tile, TileRow, tile_plate, vector_image
 from bilens_studies.corners import CornerStudy
 from bilens_studies.finding_attacks import KINDS, PlantedAttack
@@ -30,7 +29,7 @@ from bilens_studies.finding_images import drawn_images
 from bilens_studies.finding_models import RELU, Model, corner_numbers, model_of
 from bilens_studies.finding_power import FIRST_JUDGED, SHAPE, WORKS, summarised
 from bilens_studies.finding_tables import MODELS, read_tables
-from bilens_studies.study import CellContext, Measure, Record, Study, StudyOptions
+from bilens_studies.study import CellContext, Measure, Record, Study, StudyOptions, to_json
 
 FIXING = ("mnist", "fashion-mnist", "shapes")  # their first models fix what there is to fix
 JUDGED = ("mnist", "fashion-mnist", "letters")  # the last fixed nothing
@@ -165,7 +164,7 @@ def read_models(
     *,
     enough: int | None = None,
 ) -> Record:
-    """Return what is read of the models of one kind; where it is asked for, until enough work."""
+    """Read the models of one kind; where `enough` is given, until so many attacks work."""
     data, found, working = images(name), list[Record](), 0
     for model, numbers in models_of(context, data, kind, seeds):
         works = numbers.get("success", 1.0) > WORKS
@@ -211,7 +210,7 @@ def read_model(model: Model, data: ImageDataset) -> Record:
 
 
 def read_rivals(images: Images, name: str, kind: str, context: CellContext) -> Record:
-    """Return what others say of the same models; nothing of attacks that do not work.
+    """Ask WeightWatcher or Neural Cleanse about the same models, but for attacks that do not work.
 
     Of ordinary MLPs Neural Cleanse, which takes longest, is not asked.
     """

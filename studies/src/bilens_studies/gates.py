@@ -1,4 +1,4 @@
-"""What leaving out the gate costs a language model: App. I of the paper.
+"""The cost of leaving out the gate of a language model: App. I of the paper.
 
 Five kinds of MLP with equally many weights: bilinear, ReGLU, SwiGLU, GeGLU, and the ordinary one
 with GELU. Each is trained for equally many steps, and then again for as many as it can do in the
@@ -22,7 +22,7 @@ from bilens.train.corpus import CorpusOptions
 from bilens.train.device import find_device
 from bilens.train.processes import Processes
 from bilens.train.tasks.language import start_run, train_step
-from bilens_studies.comparison import Reproduced, interval
+from bilens_studies.published import Reproduced, interval
 from bilens_studies.study import CellContext, Measure, Record, Study, StudyOptions, language_recipe
 
 GATES: dict[str, dict[str, Any]] = {  # name -> what differs in the recipe

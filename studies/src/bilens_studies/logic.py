@@ -20,8 +20,8 @@ from torch import Tensor
 from bilens import BilinearTensor, QuadraticMap
 from bilens.train.loop import learning_rate
 from bilens.train.randomness import INITIALISATION, STEP, stream
-from bilens_studies.comparison import Reproduced
 from bilens_studies.page_writer import spread
+from bilens_studies.published import Reproduced
 from bilens_studies.study import CellContext, Measure, Record, Study, StudyOptions
 
 GATES = {  # truth at (x, y) = 00, 10, 01, 11
@@ -36,10 +36,8 @@ MIXTURE = "mixture"  # each output a weighted sum of one gate over all pairs
 OPERATIONS = (*GATES, MIXTURE)
 NUM_BITS, SHARE_OF_ONES, BATCH = 4, 0.3, 512
 RATE, DECAY, STEPS = 0.01, 0.1, 1000
-OURS, TUTORIAL, NARROW, DEFAULT = (
-    *("12 products", "6 products, Adam without decay"),
-    *("4 products", "4 products, Adam with decay"),
-)
+OURS, TUTORIAL = "12 products", "6 products, Adam without decay"
+NARROW, DEFAULT = "4 products", "4 products, Adam with decay"
 SETTINGS: dict[str, tuple[int, type[torch.optim.Adam], float, int]] = {
     # products, optimiser, weight decay, steps
     OURS: (12, torch.optim.AdamW, DECAY, STEPS),
@@ -161,7 +159,7 @@ def train_side_by_side(
 
 
 def identified(f: QuadraticMap) -> Tensor:
-    """Return what bits identify, (C, 1 + N + N(N−1)/2): constant, diagonal, interactions q_ij."""
+    """Return constant, diagonal and interactions q_ij of each output, (C, 1 + N + N(N−1)/2)."""
     rows = []
     for form in map(f.form, range(f.sizes.d_out)):
         q = form.dense()
@@ -170,7 +168,7 @@ def identified(f: QuadraticMap) -> Tensor:
 
 
 def features() -> Tensor:
-    """Return what each identified coefficient multiplies, (2^N, 1 + N + N(N−1)/2)."""
+    """Return the features that these coefficients multiply, (2^N, 1 + N + N(N−1)/2)."""
     x = all_bits().double()
     return torch.cat([torch.ones_like(x[:, :1]), x, 2 * x[:, FIRST] * x[:, SECOND]], dim=1)
 

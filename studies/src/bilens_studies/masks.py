@@ -9,15 +9,11 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-from bilens import ImageDataset
-from bilens.api.provenance import image_origin
-from bilens.data.model_interface import LabelledData
-from bilens.findings import attack as attacks
-from bilens.findings.perturbations import AttackRequest
+from bilens import ImageDataset, attack_model
+from bilens.findings.attack import TOLERANCE as TOLERANCE  # for the page
 from bilens.nn import BilinearClassifier
-from bilens.records.base import to_json
 from bilens.train.tasks.image import accuracy
-from bilens_studies.comparison import Reproduced
+from bilens_studies.published import Reproduced
 from bilens_studies.study import Measure, Record, StudyOptions
 from bilens_studies.vision import VisionStudy, measure_pass, recipe_of
 
@@ -68,7 +64,7 @@ class MaskStudy(VisionStudy):
             if not options.full:
                 read.pop(APP_M, None)
             recipes = {name: recipe_of(options, seed=seed, **one) for name, one in read.items()}
-            attack = partial(attack_model, AttackRequest(seed=seed, **changes))
+            attack = partial(attack_classifier, {"seed": seed, **changes})
             name = f"{epochs}-epochs-seed-{seed}"
             cells[name] = partial(measure_pass, options, "mnist", recipes, attack)
         return cells
@@ -82,18 +78,16 @@ class MaskStudy(VisionStudy):
         return {name: Reproduced(tuple(one)) for name, one in found.items()}
 
 
-def attack_model(request: AttackRequest, model: BilinearClassifier, data: ImageDataset) -> Record:
-    origin = image_origin(data)
-    found = attacks.attack_classifier(
-        model,
-        LabelledData(data.train_images, data.train_labels, origin, shape=data.image_shape),
-        LabelledData(data.test_images, data.test_labels, origin, shape=data.image_shape),
-        request,
-    )
-    content, lengths = to_json(found), sum(epsilon > 0 for epsilon in found.epsilons)
+def attack_classifier(
+    options: Mapping[str, Any], model: BilinearClassifier, data: ImageDataset
+) -> Record:
+    """Return how every kind of mask does at every length, and how near the proof comes."""
+    report = attack_model(model.eval(), data, **options)
+    found, content = report.record, report.to_dict()
+    lengths = sum(epsilon > 0 for epsilon in found.epsilons)
     masks = [mask for objective in found.objectives for mask in objective.perturbations]
     return {
-        "seed": request.seed,
+        "seed": found.seed,
         "test_accuracy": accuracy(model, data.test_images, data.test_labels),
         "epsilons": content["epsilons"],
         "curves": content["curves"],

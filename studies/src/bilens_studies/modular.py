@@ -31,8 +31,8 @@ from bilens.algebra.random_rotations import random_frame
 from bilens.nn import BilinearMLP
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.train.randomness import ORDER, STEP, seeded_initialisation, stream
-from bilens_studies.comparison import Reproduced
 from bilens_studies.page_writer import spread
+from bilens_studies.published import Reproduced
 from bilens_studies.study import CellContext, Measure, Record, Study, StudyOptions
 
 ROTATIONS = 19  # the largest of them is the edge at p = 0.05

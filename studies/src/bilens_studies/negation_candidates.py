@@ -8,19 +8,17 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from bilens.algebra.interactions.listed_interactions import listed_interactions
-from bilens.algebra.interactions.record import ListedInteractions
 from bilens.algebra.random_rotations import random_frame
-from bilens.api.trace_latents import active, unit
-from bilens.findings.guarantees import finite
+from bilens.api.trace_latents import active
 from bilens.interp.contrasts import contrast_directions, rank_contrasts, weighted_space
 from bilens.interp.interventions import InputDirections, Where, ablation, causal_check
 from bilens.interp.layer_trace import only, rank_latents, trace_layer
 from bilens.interp.traced_layer import LatentReader, output_tokens
-from bilens.records.base import to_json
 from bilens_studies.negation_prompts import NegationPairs, TruthWords
-from bilens_studies.study import Record
+from bilens_studies.study import Record, to_json
 
 MOST_DIRECTIONS = 4
 KEPT_SHARE = 0.85  # of the squared eigenvalues: as few directions as hold it
@@ -64,6 +62,10 @@ class InputKinds:
         """Return where exactly one latent is of negation, (rows,)."""
         return ((self.negation[first] ^ self.negation[second]) & (first >= 0)).any(dim=-1)
 
+    def coupled(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Return which rows list an interaction of negation with sentiment, and with anything."""
+        return self.couple(first, second), self.negate(first, second)
+
 
 @dataclass(frozen=True, eq=False)
 class NegationCandidate:
@@ -91,7 +93,8 @@ def measure_block(
     ranking = rank_latents(reader.g, trace.eigenpairs, reader.inputs)
     often = (reader.activations > 0).sum(dim=0) >= LEAST_ACTIVE
     rows = ranking.order[often[ranking.order]].tolist()
-    with_both, with_one = coupled(trace.interactions, kinds)
+    cross = trace.interactions.cross_interactions
+    with_both, with_one = kinds.coupled(cross.first, cross.second)
     found: Record = {
         "num_negation": int(kinds.negation.sum()),
         "num_sentiment": int(kinds.sentiment.sum()),
@@ -111,7 +114,12 @@ def measure_block(
         )
         sides = compared.first, compared.second
         first, second = (torch.tensor(chosen)[side[:CHECKED_PAIRS]] for side in sides)
-        both, one = coupled(pair_interactions(reader, first, second), kinds)
+        directions = unit_rows(reader, first) - unit_rows(reader, second)
+        found_of_pairs = listed_interactions(
+            reader.g, reader.dictionary, directions, bias=reader.bias, top=TOP
+        )
+        cross = found_of_pairs.cross_interactions
+        both, one = kinds.coupled(cross.first, cross.second)
         at = list(range(len(first)))
         counted = {"ranked": len(compared.score), "looked_at": len(first)}
         found["pairs"] = {**counted, **positions(at, both, one)}
@@ -132,7 +140,7 @@ def measure_block(
 
 
 def latent_candidate(reader: LatentReader, latent: int, position: int) -> NegationCandidate:
-    form = reader.g.form(unit(reader.g.sizes.d_out, latent))
+    form = reader.g.form(unit_rows(reader, torch.tensor(latent)))
     values, vectors = torch.linalg.eigh(form.dense())
     leading = values.abs().argsort(descending=True)[: MOST_DIRECTIONS + 1]
     mean = reader.inputs.mean(dim=0)
@@ -165,11 +173,9 @@ def fewest(directions: InputDirections) -> InputDirections:
     )
 
 
-def pair_interactions(reader: LatentReader, first: Tensor, second: Tensor) -> ListedInteractions:
-    rows = torch.arange(len(first))
-    directions = torch.zeros(len(first), reader.g.sizes.d_out, dtype=torch.float64)
-    directions[rows, first], directions[rows, second] = 1.0, -1.0
-    return listed_interactions(reader.g, reader.dictionary, directions, bias=reader.bias, top=TOP)
+def unit_rows(reader: LatentReader, latents: Tensor) -> Tensor:
+    """Return the direction of each output latent, (rows, latents)."""
+    return one_hot(latents, reader.g.sizes.d_out).double()
 
 
 def held_positions(order: list[int], both: Tensor, negation: Tensor) -> list[int]:
@@ -178,12 +184,6 @@ def held_positions(order: list[int], both: Tensor, negation: Tensor) -> list[int
     with_both = [position for position, row in numbered if bool(both[row])]
     with_one = [position for position, row in numbered if bool(negation[row] & ~both[row])]
     return (with_both + with_one)[:MOST_TRIED]
-
-
-def coupled(interactions: ListedInteractions, kinds: InputKinds) -> tuple[Tensor, Tensor]:
-    """Return which rows list an interaction of negation with sentiment, and with anything."""
-    cross = interactions.cross_interactions
-    return kinds.couple(cross.first, cross.second), kinds.negate(cross.first, cross.second)
 
 
 def positions(order: list[int], both: Tensor, negation: Tensor) -> Record:
@@ -204,7 +204,7 @@ def effects(
     words: TruthWords,
     generator: torch.Generator,
 ) -> Record:
-    """Return what is left of a negator's flip and shift when the directions are ablated."""
+    """Ablate the directions, and return the rest of a negator's flip and shift."""
     edit = ablation(candidate.along, candidate.where)
     draws = [ablation(candidate.random(generator), candidate.where) for _ in range(NUM_RANDOM)]
     negated = words.negated(held_out)
@@ -226,7 +226,7 @@ def effects(
             checks[name] = to_json(causal_check("ablate", size, *shares, generator, losses))
     return {
         "num_directions": size,
-        "moved": finite(float((plain - changed).abs().mean())),
+        "moved": float((plain - changed).abs().mean()),
         **dict(zip(("loss_before", "loss_after"), losses, strict=True)),
         **checks,
     }
@@ -236,8 +236,8 @@ def describe(reader: LatentReader, candidate: NegationCandidate, kinds: InputKin
     unembed = reader.layer.module.unembed.weight.detach()
     latents = candidate.latents
     effects = [output_tokens(reader.behind.decoder[n], unembed, LISTED_TOKENS) for n in latents]
-    first, *others = (unit(reader.g.sizes.d_out, latent) for latent in latents)
-    direction = (first - others[0] if others else first)[None]
+    directions = unit_rows(reader, torch.tensor(latents))
+    direction = directions[:1] - directions[1:].sum(dim=0)  # of a pair the difference
     found = listed_interactions(reader.g, reader.dictionary, direction, bias=reader.bias, top=TOP)
     cross = found.cross_interactions
     columns = (side[0].tolist() for side in (cross.first, cross.second, cross.values))

@@ -17,7 +17,6 @@ from torch.nn.functional import cosine_similarity
 
 from bilens import QuadraticMap, load
 from bilens.base.errors import UsageError
-from bilens.data.text import GRAMMAR
 from bilens.data.tokenizer import Tokenizer, pack_documents
 from bilens.interp import contrasts
 from bilens.interp.interventions import InputDirections, Where, ablation, causal_check, steering
@@ -25,17 +24,24 @@ from bilens.interp.layer_trace import latent_map
 from bilens.interp.traced_layer import TracedLayer, open_layer, output_tokens
 from bilens.io.autoencoders import sae_for_hook
 from bilens.nn import TopKSAE
-from bilens.records.base import to_json
-from bilens.records.trace import CausalCheck
 from bilens.train.activations import activations_of
 from bilens.train.corpus import CorpusDescription
-from bilens.train.tasks.sae import SAERecipe
-from bilens_studies.comparison import Reproduced
+from bilens.train.recipes import SAERecipe
 from bilens_studies.negation_candidates import KEPT_SHARE, MOST_DIRECTIONS, fewest
 from bilens_studies.negation_prompts import NegationPrompts
-from bilens_studies.study import CellContext, Measure, Record, Study, StudyOptions, language_recipe
+from bilens_studies.published import Reproduced
+from bilens_studies.study import (
+    CellContext,
+    Measure,
+    Record,
+    Study,
+    StudyOptions,
+    language_recipe,
+    to_json,
+)
 
 MLP_IN, MLP_OUT = "blocks.0.mlp_in", "blocks.0.mlp_out"
+GRAMMAR = "grammar"  # the corpus
 SAE_RECIPE = SAERecipe(
     hooks=(MLP_OUT,),
     num_latents=64,
@@ -168,7 +174,7 @@ def measure_circuit(model: Path, sae_folder: Path, seed: int) -> Record:
         ],
         "decoder_cosine": float(cosine_similarity(*sae.decoder[list(latents), None])),
         "eigenvalues": directions.eigenvalues.tolist(),
-        "checks": [to_json(check) for check in checks],
+        "checks": checks,
     }
 
 
@@ -206,7 +212,7 @@ class NegationCircuit(NamedTuple):
     where: Where
     seed: int
 
-    def check_ablation(self, held_out: Tensor) -> CausalCheck:
+    def check_ablation(self, held_out: Tensor) -> Record:
         """Return how much of the flip goes with the directions, and what other text loses."""
         prompts, k = self.prompts, len(self.directions.readers)
         generator = torch.Generator().manual_seed(self.seed)
@@ -215,9 +221,9 @@ class NegationCircuit(NamedTuple):
         random = [prompts.flip(ablation(along, self.where)) for along in drawn]
         losses = (prompts.loss_elsewhere(held_out), prompts.loss_elsewhere(held_out, edit))
         flips = prompts.flip(), prompts.flip(edit), random
-        return causal_check("ablate", k, *flips, generator, losses)
+        return to_json(causal_check("ablate", k, *flips, generator, losses))
 
-    def check_steering(self) -> CausalCheck:
+    def check_steering(self) -> Record:
         """Return how far plain prompts turn around when they are moved as a negator moves them."""
         prompts, generator = self.prompts, torch.Generator().manual_seed(self.seed)
         coordinates = prompts.inputs().double() @ self.directions.readers.T
@@ -229,9 +235,8 @@ class NegationCircuit(NamedTuple):
 
         k = len(shift)
         random = [created(self.space.random(k, generator)) for _ in range(NUM_RANDOM)]
-        return causal_check(
-            "steer", k, plain - negated, created(self.directions), random, generator
-        )
+        turned = plain - negated, created(self.directions)
+        return to_json(causal_check("steer", k, *turned, random, generator))
 
 
 def position_of_the_rule(

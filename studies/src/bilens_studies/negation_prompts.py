@@ -1,4 +1,4 @@
-"""What a negator does to the next word: minimal pairs of the grammar and of running text.
+"""Minimal pairs of the grammar and of running text: the effect of a negator on the next word.
 
 Word lists judge a ranking here; they never enter one.
 """
@@ -17,7 +17,7 @@ from bilens.data.story_grammar import FEELINGS, StoryGrammar
 from bilens.data.tokenizer import Tokenizer
 from bilens.interp.interventions import NUM_RESAMPLES, Edit, interval
 from bilens.nn import BilinearTransformer
-from bilens.records.common import Interval
+from bilens_studies.study import Record, to_json
 
 NEGATORS = ("not", "never", "no", "didn't", "don't", "couldn't", "wasn't", "can't", "isn't")
 SENTIMENT = {
@@ -66,7 +66,7 @@ class MinimalPairs:
         return float(losses.double()[kept.flatten()].mean())
 
     def logits(self, tokens: Tensor, edit: Edit | None) -> Tensor:
-        """Return what the model says of tokens while the MLP reads what an edit makes of them."""
+        """Run the model on tokens while the MLP reads its input as an edit makes it."""
         replace = None if edit is None else {self.hook: edit}
         with torch.no_grad():
             return self.model.run(tokens, replace=replace)[0]
@@ -114,7 +114,7 @@ class NegationPrompts(MinimalPairs):
         return plain - negated
 
     def inputs(self) -> Tensor:
-        """Return what the MLP reads at the last token of each prompt, (2 · pairs, d_model)."""
+        """Return the inputs of the MLP at the last token of each prompt, (2 · pairs, d_model)."""
         with torch.no_grad():
             found = self.model.activations(self.tokens, (self.hook,))[self.hook]
         return found[torch.arange(len(found)), self.last]
@@ -217,7 +217,7 @@ class NegationPairs(MinimalPairs):
         return self.odds(edit).view(len(FRAMES), len(self.polarity), -1, 2).mean(dim=2)
 
     def flip(self, edit: Edit | None = None) -> Tensor:
-        """Return what a negator turns around, (frames, words), in logits."""
+        """Return how far a negator turns each word around, (frames, words), in logits."""
         return self.polarity * self.shift(edit)
 
     def shift(self, edit: Edit | None = None) -> Tensor:
@@ -246,10 +246,10 @@ class NegationPairs(MinimalPairs):
         return self.loss(blocks, ~negated[:, :-1], edit)
 
 
-def over_words(values: Tensor, generator: torch.Generator) -> Interval:
+def over_words(values: Tensor, generator: torch.Generator) -> Record:
     """Return the mean over words, with a 95 % interval of resampled words."""
     half = len(values) // 2
     picks = torch.randint(half, (NUM_RESAMPLES, 2, half), generator=generator)
     parts = torch.stack([values[:half], values[half:]])
     draws = torch.stack([parts[side][picks[:, side]].mean(dim=1) for side in range(2)])
-    return interval(values.mean(), draws.mean(dim=0))
+    return to_json(interval(values.mean(), draws.mean(dim=0)))

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from bilens.interp.traced_layer import TracedText, TraceOptions, open_layer, open_sae, read_text
-from bilens.records.base import to_json
 from bilens_studies import negation_candidates as candidates, negation_prompts as prompts
-from bilens_studies.comparison import Reproduced
 from bilens_studies.negation_grammar import corpus_blocks
+from bilens_studies.published import Reproduced
 from bilens_studies.study import (
     CellContext,
     Measure,
@@ -33,7 +32,7 @@ BUFFER_STEPS = 32  # at most
 
 
 class NegationTextStudy(OneModelStudy):
-    """What a negator does in a model of running text, and what the weights say of it."""
+    """Measures a negator in a model of running text, and looks for it in the weights."""
 
     name = "language/negation-text"
     title = "Negation in a model of running text"
@@ -68,7 +67,7 @@ class NegationTextStudy(OneModelStudy):
 
 
 def measure_behaviour(options: StudyOptions, context: CellContext) -> Record:
-    """Return what a negator does to the next word, frame by frame."""
+    """Measure the effect of a negator on the next word, frame by frame."""
     layer = open_layer(model_of(options), 0)
     words = prompts.TruthWords.for_tokenizer(layer.tokenizer)
     pairs = prompts.NegationPairs.for_model(
@@ -116,8 +115,8 @@ def measure_mlps(options: StudyOptions, context: CellContext) -> Record:
 
 def flip_and_shift(flip: Tensor, shift: Tensor, generator: torch.Generator) -> Record:
     return {
-        "flip": to_json(prompts.over_words(flip, generator)),
-        "shift": to_json(prompts.over_words(shift, generator)),
+        "flip": prompts.over_words(flip, generator),
+        "shift": prompts.over_words(shift, generator),
     }
 
 
@@ -128,7 +127,7 @@ def margins(behaviour: Record) -> Record:
     own = torch.cat([leaning[:, :half], -leaning[:, half:]], dim=1).mean(dim=0)
     generator = torch.Generator().manual_seed(0)
     return {
-        name: to_json(prompts.over_words(own[:, side], generator))
+        name: prompts.over_words(own[:, side], generator)
         for side, name in enumerate(("plain", "negated"))
     }
 

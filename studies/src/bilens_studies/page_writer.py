@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from bilens_studies.comparison import MIN_RUNS, interval, number
+from bilens_studies.published import MIN_RUNS, interval, number
 
 ALLOWED = {"deviation": "published deviation", "tolerance": "tolerance"}  # the first that is there
 

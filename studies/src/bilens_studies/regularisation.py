@@ -1,4 +1,4 @@
-"""What noise, decay and other regularisation do to eigenvectors (Fig. 4, App. B, App. E).
+"""Effects of noise, decay and other regularisation on eigenvectors (Fig. 4, App. B, App. E).
 
 A grid of input noise and weight decay; and input noise with one disturbance more, of the images or
 of the activations. All models of one seed have the same start, order of images and draws of noise.
@@ -15,10 +15,10 @@ from bilens import ImageDataset
 from bilens.nn import BilinearClassifier
 from bilens.report.charts.curves import grid_figure
 from bilens.report.tiles import Tile, TileRow, tile_plate
-from bilens.train.tasks.image import ImageRecipe
+from bilens.train.recipes import ImageRecipe
 from bilens_studies import vision
-from bilens_studies.comparison import Reproduced, interval
 from bilens_studies.page_writer import spread
+from bilens_studies.published import Reproduced, interval
 from bilens_studies.study import Measure, Record, StudyOptions
 
 Choice: TypeAlias = Callable[[Iterable[float]], float]
@@ -155,7 +155,7 @@ def read_digit(model: BilinearClassifier, data: ImageDataset) -> Record:
 
 
 def read_grid(result: Record) -> dict[str, Reproduced]:
-    """Return what the grid says; a rank of another width than the published one stays open."""
+    """Judge the claims on the grid; a rank of another width than the published one stays open."""
     grid, width = result["grid"], result["recipe"]["d_hidden"]
     found = {
         f"accuracy {noise}": Reproduced(tuple(grid[noise][DECAY]["accuracy"]))
@@ -177,7 +177,7 @@ def read_grid(result: Record) -> dict[str, Reproduced]:
 
 
 def read_disturbances(result: Record) -> dict[str, Reproduced]:
-    """Return what a disturbance does, beside the same noise without, over doses and noises."""
+    """Judge each disturbance beside the same noise without, over doses and noises."""
     without = {noise: result["grid"][noise][DECAY] for noise in noises(result)}
     none, *_, most = without.values()
     found = {"sharpens": judged(ratios(most, none, USED), LESS)}

@@ -1,4 +1,4 @@
-"""What it costs to put a bilinear layer in the place of an ordinary or a gated one."""
+"""The cost of a bilinear layer in the place of an ordinary or a gated one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from bilens.train.randomness import STEP, seeded_initialisation, stream
-from bilens.train.tasks.image import ImageRecipe, ImageTask, Run, accuracy, train_classifier
-from bilens_studies.comparison import Reproduced
+from bilens.train.recipes import ImageRecipe
+from bilens.train.tasks.image import ImageTask, Run, accuracy, train_classifier
+from bilens_studies.published import Reproduced
 from bilens_studies.study import CellContext, Measure, Record, StudyOptions
 from bilens_studies.vision import VisionStudy, recipe_of
 

@@ -2,18 +2,18 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bilens.base import silent
 from bilens.base.errors import BilensError, InterruptedRunError, OutputExistsError, UsageError
 from bilens.base.files import check_path, names_in, write_file
 from bilens.version import VERSION
 from bilens_studies import STUDIES, find_studies
-from bilens_studies.comparison import RULE
 from bilens_studies.html_page import render_reproduction
 from bilens_studies.page_writer import finding_cells
-from bilens_studies.study import Record, Say, Study, StudyOptions, spelling, unused_options
+from bilens_studies.published import RULE
+from bilens_studies.study import Record, Say, Study, StudyOptions, silent, spelling, unused_options
 from bilens_studies.study_folder import DOCUMENT_NAME, MODELS_FOLDER, read_document, run_study
 
 INDEX_NAME = "index.html"
@@ -56,15 +56,12 @@ def reproduce(
     documents: dict[str, Record] = {}
     failed: dict[str, BilensError] = {}
     for study in studies:
-
-        def show(cell: str, done: int, total: int, name: str = study.name) -> None:
-            on_cell(name, cell, done, total)
-
         unread: Record = dict.fromkeys(set(options.given_options()) - study.uses)
         own, folder = dataclasses.replace(options, **unread), out / study.name
+        progress: Record = {"on_cell": partial(on_cell, study.name), "say": say}
         try:
             documents[study.name] = run_study(
-                study, folder, own, models=out / MODELS_FOLDER, on_cell=show, say=say
+                study, folder, own, models=out / MODELS_FOLDER, **progress
             )
         except InterruptedRunError:
             raise

@@ -13,11 +13,11 @@ from bilens import (
     eigendecompose_all,
     similarity,
 )
-from bilens.algebra.directions import outputs_of
 from bilens.algebra.map_comparison import map_difference
+from bilens.findings.subject import gauge_free
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.report.tiles import vector_image
-from bilens_studies.comparison import Reproduced
+from bilens_studies.published import Reproduced
 from bilens_studies.study import Record, StudyOptions
 from bilens_studies.vision import Model, SeedStudy, vector_plate
 
@@ -44,7 +44,7 @@ class SharedStudy(SeedStudy):
         """Return the accuracy lost by each way at each budget, fitted to class-centred logits."""
         budgets = options.choose(BUDGETS[:4], BUDGETS, BUDGETS)
         raw = model.quadratic_map().detach().to(torch.float64)
-        f = outputs_of(raw, centred=True)
+        f = gauge_free(raw)
         m, hidden, n = f.sizes.d_out, f.sizes.d_hidden, f.sizes.d_in
         images = data.test_images.double()
 

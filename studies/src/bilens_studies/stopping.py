@@ -14,18 +14,18 @@ from bilens import ImageDataset
 from bilens.findings.subject import share_of
 from bilens.findings.watching import watch_of
 from bilens.nn import BilinearClassifier
-from bilens.records.base import to_json
 from bilens.train.loop import train
 from bilens.train.tasks.image import ImageTask, Run, accuracy, average, turned
-from bilens_studies.comparison import Reproduced
 from bilens_studies.finding_models import Setting, drawn_setting, training_images
 from bilens_studies.page_writer import formatted
+from bilens_studies.published import Reproduced
 from bilens_studies.study import (
     CellContext,
     Measure,
     Record,
     Study,
     StudyOptions,
+    to_json,
     with_images,
 )
 

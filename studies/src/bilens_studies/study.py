@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from abc import ABC, abstractmethod
-from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence, Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,27 +13,35 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
+from msgspec import to_builtins
 from torch import Tensor
 
 from bilens import ImageDataset, load_images
 from bilens.api.train import LanguageTraining, SAETraining, train_language, train_sae
-from bilens.base.checks import check_count
 from bilens.base.errors import DataError, UsageError
 from bilens.base.files import file_sha256
-from bilens.data.images import embedded_digits
 from bilens.nn import BilinearClassifier
 from bilens.train.corpus import CorpusOptions
-from bilens.train.recipes import LanguageRecipe, default_recipe
+from bilens.train.recipes import ImageRecipe, LanguageRecipe, SAERecipe, default_recipe
 from bilens.train.run_folder import RUN_NAME
-from bilens.train.tasks.image import ImageRecipe
 from bilens.train.tasks.image_stack import train_classifiers_in_folder
-from bilens.train.tasks.sae import SAERecipe
-from bilens_studies.comparison import Published, Reproduced, read_published
 from bilens_studies.page_writer import fill_template
+from bilens_studies.published import Published, Reproduced, read_published
 
 Record: TypeAlias = dict[str, Any]  # JSON values
 Say: TypeAlias = Callable[[str], None]
 Choice = TypeVar("Choice")
+
+
+def silent(*_: object) -> None:
+    """Report nothing."""
+
+
+def to_json(record: Any) -> Record:
+    """Return a record of bilens as JSON values."""
+    values: Record = json.loads(json.dumps(to_builtins(record, str_keys=True), allow_nan=False))
+    return values
+
 
 BATCH = 1024  # activations a step of autoencoders
 
@@ -57,8 +65,9 @@ class StudyOptions:
 
     def __post_init__(self) -> None:
         for name in ("seeds", "steps", "tokens"):
-            if getattr(self, name) is not None:
-                check_count(name, getattr(self, name), 1)
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise UsageError(f"{name} is {value!r}; expected a whole number of at least 1.")
         if isinstance(self.models, str):
             raise UsageError(f"models is {self.models!r}; expected a tuple of run folders.")
 
@@ -77,7 +86,7 @@ class StudyOptions:
         --quick always reads the digits that a package has.
         """
         if self.quick:
-            return embedded_digits()
+            return load_images("digits")
         data = load_images(name, None if self.data_dir is None else Path(self.data_dir))
         if data.source_kind == "embedded":
             raise DataError(
@@ -162,8 +171,10 @@ class Study(ABC):
 
     def constants(self) -> Record:
         """Return all names of the study's modules, which its files in `pages/` may show."""
-        modules = [vars(sys.modules[kind.__module__]) for kind in type(self).__mro__]
-        return dict(ChainMap(*modules))
+        found: Record = {}
+        for kind in reversed(type(self).__mro__):
+            found |= vars(sys.modules[kind.__module__])
+        return found
 
     def seeds(self, options: StudyOptions) -> range:
         """Return the seeds: as many as are asked for, or as the study takes by itself."""

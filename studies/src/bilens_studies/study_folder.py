@@ -6,15 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bilens.api.provenance import describe_run
-from bilens.base import silent
 from bilens.base.errors import CheckpointError, InterruptedRunError, OutputExistsError
 from bilens.base.files import names_in, read_json, write_file, write_files
-from bilens.records.base import to_json
 from bilens.train.run_folder import locked
 from bilens.version import VERSION
-from bilens_studies.comparison import findings
 from bilens_studies.page_writer import findings_table
-from bilens_studies.study import CellContext, Record, Say, Study, StudyOptions
+from bilens_studies.published import findings
+from bilens_studies.study import CellContext, Record, Say, Study, StudyOptions, silent, to_json
 
 CELLS_FOLDER, WORK_FOLDER = "cells", "work"
 DOCUMENT_NAME, PAGE_NAME = "study.json", "study.md"

@@ -21,7 +21,7 @@ from bilens.nn import BilinearClassifier
 from bilens.report.raster import Painter
 from bilens.report.tiles import Tile, TileRow, tile_plate, vector_image
 from bilens.train.tasks.image import accuracy
-from bilens_studies.comparison import Reproduced
+from bilens_studies.published import Reproduced
 from bilens_studies.study import CellContext, Measure, Record, StudyOptions
 from bilens_studies.vision import VisionStudy, recipe_of
 
@@ -77,7 +77,7 @@ class TargetStudy(VisionStudy):
         for row in targets:
             read = (one[reading] for one in row["decays"] for reading in READINGS)
             tiles = [Tile(vector_image(x["vector"], shape), f"{x['cosines'][0]:.2f}") for x in read]
-            target = Tile(Painter(*shape, 1.0).image(row["target"]), "target")
+            target = Tile(Painter(28, 28, 1.0).image(row["target"]), "target")
             rows.append(TileRow(row["name"], [target, *tiles]))
         columns = ", ".join(f"weight decay {decay:g}" for decay in DECAYS)
         note = f"Top eigenvectors and |cos|; {columns}; each: {', '.join(READINGS)}"

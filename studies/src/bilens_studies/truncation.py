@@ -13,10 +13,10 @@ from bilens import EigenDecomposition, ImageDataset
 from bilens.algebra.eigen.decomposition import select
 from bilens.findings.subject import IMAGES_AT_ONCE, predictions
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.train.tasks.image import ImageRecipe
-from bilens_studies.comparison import Reproduced
+from bilens.train.recipes import ImageRecipe
 from bilens_studies.consistency import sized_recipes, sizes_of
 from bilens_studies.page_writer import spread
+from bilens_studies.published import Reproduced
 from bilens_studies.study import Record, StudyOptions
 from bilens_studies.vision import Model, SeedStudy, class_spectra
 

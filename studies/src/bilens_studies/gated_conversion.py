@@ -1,4 +1,4 @@
-"""What it costs to make the MLPs of a gated language model bilinear, by way and by tokens.
+"""The cost of making the MLPs of a gated language model bilinear, by way and by tokens.
 
 A layer's circuits are read before a conversion, from an approximation, and after it, exact.
 """
@@ -17,7 +17,6 @@ from torch import Tensor
 
 from bilens import eigendecompose_all, load
 from bilens.api.trace_latents import latent_findings
-from bilens.base import silent
 from bilens.base.errors import UsageError
 from bilens.interp.layer_trace import latent_map, only
 from bilens.interp.traced_layer import TracedLayer, TraceOptions, held_out_text, open_sae
@@ -26,13 +25,13 @@ from bilens.io.host import open_host, tokenizer_at
 from bilens.nn import BilinearTransformer
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.train.corpus import CorpusOptions, text_of, tokenizer_of
-from bilens.train.layer_fit import ConversionRecipe, fit_site
+from bilens.train.layer_fit import fit_site
 from bilens.train.layer_inputs import Mixture
-from bilens.train.recipes import default_recipe
+from bilens.train.recipes import ConversionRecipe, default_recipe
 from bilens_studies import conversion_ways as by
-from bilens_studies.comparison import Reproduced
 from bilens_studies.conversion_ways import JUDGED, LAYER_TOKENS, OURS, WAYS, Case
 from bilens_studies.page_writer import formatted
+from bilens_studies.published import Reproduced
 from bilens_studies.study import (
     CellContext,
     Measure,
@@ -41,6 +40,7 @@ from bilens_studies.study import (
     StudyOptions,
     model_of,
     sae_recipe,
+    silent,
 )
 
 MUST, OTHERS, MOST = (125_000, 500_000), (10_000, 30_000), 2_000_000  # tokens
@@ -121,7 +121,7 @@ class ConversionStudy(Study):
 
 
 def cases(options: StudyOptions) -> list[Case]:
-    """Return what is converted, the most important first."""
+    """List the conversions, the most important first."""
     most, given = options.tokens or MUST[-1], bool(options.models)
     usual = default_recipe(str(options.corpus))
     blocks = len(open_host(model_of(options)).blocks) if given else usual.n_layer
@@ -146,7 +146,7 @@ def cases(options: StudyOptions) -> list[Case]:
     found += [case(way, n=n) for n in smaller for way in (OURS, "annealing + KL")]
     others = [tokens for tokens in OTHERS if tokens <= most]
     found += [case(way, n, seed) for n in others for seed in seeds for way in ways]
-    return found + [case(OURS, MOST)] * (most >= MOST)
+    return [*found, case(OURS, MOST)] if most >= MOST else found
 
 
 def trained(options: StudyOptions, case: Case, context: CellContext, **changed: Any) -> Any:

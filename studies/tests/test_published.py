@@ -3,7 +3,8 @@
 import pytest
 from markdown_it import MarkdownIt
 
-from bilens_studies.comparison import (
+from bilens_studies.page_writer import finding_cells, findings_table, table
+from bilens_studies.published import (
     Published,
     Reproduced,
     finding,
@@ -12,7 +13,6 @@ from bilens_studies.comparison import (
     read_published,
     rising,
 )
-from bilens_studies.page_writer import finding_cells, findings_table, table
 
 
 def test_an_interval_is_students_and_needs_three_runs() -> None:
