@@ -12,7 +12,7 @@ import pytest
 import bilens as bl
 import tiny
 from bilens.cli.app import app, main
-from bilens.cli.installed_commands import import_all_commands
+from bilens.cli.command_group import build_all_commands
 from bilens.data.images import ImageDataset
 from bilens.nn import BilinearClassifier
 
@@ -27,7 +27,7 @@ def commands() -> dict[str, Any]:
         for part, inner in getattr(command, "commands", {}).items():
             yield from walk(inner, f"{name} {part}".strip())
 
-    return dict(walk(import_all_commands(app), ""))
+    return dict(walk(build_all_commands(app), ""))
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ def test_a_model_is_kept_and_found_again(
     assert 0 <= numbers.get("success", 0.0) <= 1
     assert isinstance(model, torch.nn.Sequential) == kind.startswith("relu")
     assert ("success" in numbers) == kind.endswith("square-4")
-    monkeypatch.setattr(finding_models, "trained", None)  # nothing is trained again
+    monkeypatch.setattr(finding_models, "train_model", None)  # nothing is trained again
     again, same = model_of(tmp_path, data, kind, 2)
     assert same == numbers
     assert torch.equal(again(data.test_images), model(data.test_images))
@@ -151,7 +151,7 @@ def test_plain_training_learns() -> None:
         setting_of("relu-overfitting", 0), num_training=100, d_hidden=8, noise=0.0, label_noise=0
     )
     setting = replace(setting, batch_size=25, epochs=30, weight_decay=0.0, learning_rate=1e-2)
-    _, numbers = finding_models.trained(setting, images())
+    _, numbers = finding_models.train_model(setting, images())
     assert numbers["train_accuracy"] > 0.5  # of ten classes
 
 

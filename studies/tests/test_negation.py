@@ -20,7 +20,7 @@ from bilens.interp.interventions import InputDirections
 from bilens.nn import BilinearTransformer, TopKSAE
 from bilens.train.corpus import CorpusDescription, CorpusOptions
 from bilens_studies import negation_circuit, negation_grammar, study
-from bilens_studies.negation_candidates import fewest
+from bilens_studies.negation_candidates import keep_leading
 from bilens_studies.negation_circuit import NegationCircuit, compare_with_chance, random_circuits
 from bilens_studies.negation_grammar import MLP_IN, NegationStudy, measure_circuit, targets_met
 from bilens_studies.negation_prompts import NegationPrompts, word_tokens
@@ -93,7 +93,7 @@ def test_as_few_directions_as_hold_the_mass() -> None:
     def kept(*values: float) -> int:
         one = torch.eye(len(values)).double()
         found = InputDirections(one, one, one[0], torch.tensor(values).double())
-        return len(fewest(found).readers)
+        return len(keep_leading(found).readers)
 
     assert kept(-9.0, 2.0, 0.5, 0.1, 0.1) == 1
     assert kept(-9.0, 8.0, 0.5, 0.1, 0.1) == 2

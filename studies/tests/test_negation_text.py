@@ -54,8 +54,9 @@ def test_latents_are_of_the_kind_that_most_of_their_activation_is() -> None:
     assert InputKinds.by_words(z, blocks, words, 99).negation.tolist() == [False] * 3
     one = InputKinds(torch.tensor([True, False, False]), torch.tensor([False, True, False]))
     first, second = torch.tensor([[0, 2], [1, 2], [2, -1]]), torch.tensor([[1, 0], [2, 0], [1, 0]])
-    assert one.couple(first, second).tolist() == [True, False, False]
-    assert one.negate(first, second).tolist() == [True, True, False]
+    with_both, with_one = one.coupled(first, second)
+    assert with_both.tolist() == [True, False, False]
+    assert with_one.tolist() == [True, True, False]
 
 
 def test_positions_are_counted_from_one_and_chance_is_the_first_of_a_random_order() -> None:

@@ -149,15 +149,12 @@ def test_where_no_study_can_run_the_first_reason_is_raised(
     ]
 
 
-def test_sizes_are_of_no_effect_where_there_is_one(tmp_path: Path, three: dict[str, Study]) -> None:
+def test_a_size_that_no_study_has_is_refused(tmp_path: Path, three: dict[str, Study]) -> None:
     three["tests/sums"].uses = frozenset({"quick"})  # type: ignore[misc]
-    said: list[str] = []
-    reproduce(["tests/sums"], tmp_path, StudyOptions(full=True, seeds=5), say=said.append)
-    assert said == ["--full and --seeds: of no effect, for tests/sums has one size beside --quick."]
     with pytest.raises(UsageError, match="--quick and --full"):
         reproduce(["tests/sums"], tmp_path, StudyOptions(full=True, quick=True))
-    with pytest.raises(UsageError, match="does not use --steps"):
-        reproduce(["tests/sums"], tmp_path, StudyOptions(steps=1))
+    with pytest.raises(UsageError, match="does not use --full, --steps"):
+        reproduce(["tests/sums"], tmp_path, StudyOptions(full=True, steps=1))
 
 
 def test_what_other_code_wrote_is_left_out_of_the_page(

@@ -137,7 +137,7 @@ def test_cells_of_another_version_are_not_mixed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_study(Squares(), tmp_path, THREE)
-    monkeypatch.setattr(study_folder, "VERSION", "99.0")
+    monkeypatch.setattr(study_folder, "__version__", "99.0")
     with pytest.raises(OutputExistsError, match=r"\(bilens 0.*; this is .*\(bilens 99.0\)"):
         run_study(Squares(), tmp_path, THREE)
 

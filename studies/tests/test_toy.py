@@ -38,17 +38,19 @@ def planted_gate(gate: str) -> QuadraticMap:
 def test_the_truth_of_a_gate_is_read_as_itself(gate: str) -> None:
     f, targets = planted_gate(gate), logic.truth_tables(gate, seed=0)
     assert torch.allclose(f(logic.all_bits().double()).T, targets.double())
-    found = logic.compared(f, targets, True, gate)
+    found = logic.compare_with_truth(f, targets, True, gate)
     assert found["recovery"] == pytest.approx(1)
     assert found["explained"] == found["attainable"] == pytest.approx(1)
     assert found["at_the_pair"] == pytest.approx(f.tensor.down[0, 0].item() / 2)  # ½ for AND
-    half = logic.compared(0.5 * f, targets, True, gate)
+    half = logic.compare_with_truth(0.5 * f, targets, True, gate)
     assert half["recovery"] == pytest.approx(0.75)  # 1 − ½²
 
 
 def test_without_a_bias_only_gates_without_a_constant_are_attainable() -> None:
     for gate, truth in logic.GATES.items():
-        found = logic.compared(planted_gate(gate), logic.truth_tables(gate, 0), False, gate)
+        found = logic.compare_with_truth(
+            planted_gate(gate), logic.truth_tables(gate, 0), False, gate
+        )
         assert (found["attainable"] > 0.999) == (truth[0] == 0), gate
 
 

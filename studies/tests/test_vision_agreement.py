@@ -25,24 +25,28 @@ def planted(values: Tensor) -> QuadraticMap:
 
 def test_a_mean_over_pairs_leaves_out_runs_with_themselves() -> None:
     pairs = torch.full((5, 5), 0.8).double().fill_diagonal_(1.0)
-    found = consistency.over_runs(pairs, same=True)
+    found = consistency.mean_over_pairs(pairs, same=True)
     assert found["value"] == pytest.approx(0.8)
     assert found["low"] == pytest.approx(0.8)  # all pairs agree
     # run 0 is apart: with it 4 of 10 pairs are 0; pseudo-values 5 · 0.6 − 4 θ without the run
     pairs = torch.ones(5, 5).double()
     pairs[0] = pairs[:, 0] = 0
-    found = consistency.over_runs(pairs, same=True)
+    found = consistency.mean_over_pairs(pairs, same=True)
     assert found["value"] == pytest.approx(0.6)
     assert found["runs"] == pytest.approx([3 - 4, *[3 - 4 * 0.5] * 4])
-    assert consistency.over_runs(pairs, same=False)["value"] == pytest.approx(0.64)  # 16 of 25
-    assert consistency.over_runs(pairs[:2, :2], same=True)["low"] is None
+    assert consistency.mean_over_pairs(pairs, same=False)["value"] == pytest.approx(
+        0.64
+    )  # 16 of 25
+    assert consistency.mean_over_pairs(pairs[:2, :2], same=True)["low"] is None
 
 
 def test_the_script_counts_a_run_with_itself() -> None:
     for name, one in ConsistencyStudy().published.items():
         if name.startswith("script-"):
             printed = float(one.others.removeprefix("with self-pairs "))
-            assert consistency.printed({"value": one.value}) == pytest.approx(printed, abs=0.011)
+            assert consistency.printed_by_script({"value": one.value}) == pytest.approx(
+                printed, abs=0.011
+            )
 
 
 def test_each_size_is_judged_by_itself_whatever_the_number_of_runs() -> None:
@@ -76,7 +80,7 @@ def test_vectors_whose_order_is_swapped_are_found_by_matching() -> None:
     by_index, space = consistency.overlaps(torch.stack([eig.eigenvectors for eig in eigs]))
     assert by_index[:3, 0, 1].tolist() == pytest.approx([0, 0, 1])
     assert space[0, 1] == pytest.approx(1)
-    cosines, chance = consistency.matched(eigs)
+    cosines, chance = consistency.match_between_runs(eigs)
     assert cosines[0, 1] == cosines[1, 0] == pytest.approx(1)
     assert chance < 0.6
 

@@ -13,7 +13,6 @@ from bilens.records.base import displayable
 from bilens.report.charts import curves, scores, spectra, traces
 from bilens.report.markup import Figure, element, joined, label
 from bilens.report.plot import SHARES, Axis, Plot, Scale, padded, rounded, within
-from bilens.report.raster import hex_colour
 from bilens.report.text import fitted, load_catalogue, shortened, text_width, tick_text
 
 EN = load_catalogue("en")
@@ -317,18 +316,6 @@ def test_a_long_legend_does_not_begin_before_the_title() -> None:
     keys = [float(x) for x in re.findall(r'<polyline points="([^",]*),52', svg)]
     assert len(keys) == len(names)
     assert min(keys) >= curves.START
-
-
-def test_the_cells_of_a_grid_are_shaded_by_their_numbers() -> None:
-    rows = {"0": [1.0, 3.0], "1": [2.0, 1.0]}
-    svg = curves.grid_figure("a title that is wider than the cells", "x", "y", "ab", rows, 1)
-    shades = [node.get("fill") for node in nodes(svg, "rect")[1:]]
-    assert shades == [hex_colour(curves.DEEPEST * share, 1.0) for share in (0, 1, 0.5, 0)]
-    assert [text for text in texts(svg) if "." in text] == ["1.0", "3.0", "2.0", "1.0"]
-    narrow = curves.grid_figure("t", "x", "y", "ab", rows, 1)
-    wide, least = (float(parse(drawn).get("width", 0)) for drawn in (svg, narrow))
-    assert wide > least
-    assert "NaN" not in curves.grid_figure("all the same", "x", "y", "a", {"0": [2.0]}, 0)
 
 
 def test_a_figure_file_needs_nothing_else() -> None:

@@ -7,9 +7,9 @@ in which the command was run, with a link out of the folder followed.
 from pathlib import Path
 
 import pytest
-import typer
 
 from bilens.cli.app import app
+from bilens.cli.command_group import build_all_commands
 from bilens.serve.recorded_command import OPTIONS, RefusedError, repeat_command
 
 LEFT = {"--activations", "--allow-pickle", "--trust-pickle", "--help"}  # that no page may ask for
@@ -105,7 +105,7 @@ def test_all_else_is_refused_and_says_why(folder: Path, command: str, why: str, 
 
 
 def test_every_option_of_an_audit_is_known() -> None:
-    audit = typer.main.get_command(app).commands["audit"]  # type: ignore[attr-defined]
+    audit = build_all_commands(app).commands["audit"]
     options = {
         one
         for each in audit.params

@@ -7,11 +7,12 @@ import signal
 import sys
 import traceback
 from types import FrameType
-from typing import Annotated, Any, NoReturn, TextIO
+from typing import Annotated, Any, ClassVar, NoReturn, TextIO
 
 import typer
 
 from bilens.base.errors import BilensError, Retry, UsageError
+from bilens.cli.command_group import CommandGroup
 from bilens.cli.commands.audit import audit
 from bilens.cli.commands.convert import convert
 from bilens.cli.commands.decompose import decompose
@@ -25,26 +26,28 @@ from bilens.cli.commands.sweep import sweep
 from bilens.cli.commands.trace import trace
 from bilens.cli.commands.train_table import train_table
 from bilens.cli.console import Output
-from bilens.cli.installed_commands import CommandGroup
-from bilens.cli.options import Quiet, Verbose, expand
+from bilens.cli.options import Command, Quiet, Verbose, expand
 from bilens.version import VERSION
 
 LIMIT, UNEXPECTED, INTERRUPTED = 5, 70, 130  # 70 is EX_SOFTWARE of sysexits.h
 NARROW = 72  # columns
 TOGETHER = (("train", "language"), ("train", "sae"), ("convert", "bilinear"))  # several processes
 
+
+class Commands(CommandGroup):
+    """The commands of bilens, in the order of the help."""
+
+    functions: ClassVar[list[Command]] = [demo, decompose, fit, audit, certify, attack, explain]
+    functions += [trace, convert, expand(serve, as_json=False), sweep]
+
+
 app = typer.Typer(
     name="bilens",
-    cls=CommandGroup,
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for function in (
-    *(demo, decompose, fit, audit, certify),
-    *(attack, explain, trace, convert, serve, sweep),
-):
-    app.command()(expand(function, as_json=function is not serve))
 train_app = typer.Typer(help="Train a model that can be read exactly.", no_args_is_help=True)
 for training in (train_image, train_language, train_sae, train_table):
     train_app.command(training.__name__.removeprefix("train_"))(expand(training))
@@ -177,6 +180,7 @@ def command_instead(retry: Retry) -> str:
     command: Any = typer.main.get_command(app)
     for word in sys.argv[1:]:
         command = getattr(command, "commands", {}).get(word, command)
+    command = getattr(command, "built", command)
     known = {text for each in command.params for text in (*each.opts, *each.secondary_opts)}
     instead, asked = retry.path or retry.given, retry.options()
     words = ["fit", instead]

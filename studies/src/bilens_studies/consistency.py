@@ -88,7 +88,7 @@ class ConsistencyStudy(SeedStudy):
         for h, one in result["sizes"].items():
             script, top = one["script"][0], one["by_index"][0]
             found[f"top-{h}"] = Reproduced(tuple(top["runs"]))
-            note = f"with 5 self-pairs of 15 {printed(script):.3f}; by |λ|, input basis "
+            note = f"with 5 self-pairs of 15 {printed_by_script(script):.3f}; by |λ|, input basis "
             note += formatted(top, ".3f")
             found[f"script-{h}"] = Reproduced(tuple(script["runs"]), note=note)
         return found
@@ -108,7 +108,7 @@ class ConsistencyStudy(SeedStudy):
         return drawn
 
 
-def printed(without_self: Record) -> float:
+def printed_by_script(without_self: Record) -> float:
     """Return the number that the script prints of five runs, each paired with itself too."""
     return SELF_SHARE + (1 - SELF_SHARE) * float(without_self["value"])
 
@@ -120,17 +120,17 @@ def compare_runs(options: StudyOptions, seeds: Sequence[int], context: CellConte
     trained = context.classifiers(data, recipes)
     runs = [model for index in range(len(sizes)) for model in trained[index :: len(sizes)]]
     maps = (model.quadratic_map().detach().to(torch.float64) for model in runs)
-    eigs, centred = zip(*(leading(f) for f in maps), strict=True)
+    eigs, centred = zip(*(leading_eigenpairs(f) for f in maps), strict=True)
     vectors = torch.stack([eig.eigenvectors for eig in eigs])
     (by_index, space), ((first, *_), _) = overlaps(vectors), overlaps(torch.stack(centred))
     published = torch.stack([published_vectors(model) for model in runs])
     script, _ = overlaps(published)
-    assigned, chance = matched(eigs)
+    assigned, chance = match_between_runs(eigs)
     found: Record = {"sizes": {}, "between": {}}
     for (a, h), (b, other) in product(enumerate(sizes), repeat=2):
 
         def over(pairs: Tensor, a: int = a, b: int = b) -> Record:
-            return over_runs(pairs[a * n : (a + 1) * n, b * n : (b + 1) * n], a == b)
+            return mean_over_pairs(pairs[a * n : (a + 1) * n, b * n : (b + 1) * n], a == b)
 
         found["between"][f"{h}-{other}"] = {"first": over(by_index[0]), "space": over(space)}
         if a == b:
@@ -146,8 +146,10 @@ def compare_runs(options: StudyOptions, seeds: Sequence[int], context: CellConte
     others = other_classes(vectors)
     _, covariance = mean_and_covariance(data.train_images)
     effective = float(covariance.trace() ** 2 / covariance.square().sum())
+    half = len(covariance) / 2  # E|cos| of two random directions: Γ(n/2) / (√π Γ((n + 1)/2))
     levels = {
-        "random directions": cosine_by_chance(len(covariance)),
+        "random directions": math.exp(math.lgamma(half) - math.lgamma(half + 0.5))
+        / math.sqrt(math.pi),
         "random smooth images": math.sqrt(2 / (math.pi * effective)),
         "other class, 1st": others[0],
         "matched": chance,
@@ -155,12 +157,7 @@ def compare_runs(options: StudyOptions, seeds: Sequence[int], context: CellConte
     return {**found, "chance": levels, "other_classes": others}
 
 
-def cosine_by_chance(n: int) -> float:
-    """Return E|cos| between two random directions: Γ(n/2) / (√π Γ((n + 1)/2))."""
-    return math.exp(math.lgamma(n / 2) - math.lgamma((n + 1) / 2)) / math.sqrt(math.pi)
-
-
-def leading(f: QuadraticMap) -> tuple[EigenDecomposition, Tensor]:
+def leading_eigenpairs(f: QuadraticMap) -> tuple[EigenDecomposition, Tensor]:
     """Return the leading pairs of all classes; and the first vectors, class-centred, (C, 1, D)."""
     eye = torch.eye(f.sizes.d_out, dtype=f.dtype)
     centred = eigendecompose_all(f, directions=eye - 1 / len(eye), k=1)
@@ -197,7 +194,7 @@ def overlaps(vectors: Tensor) -> tuple[Tensor, Tensor]:
     return cosines.diagonal(dim1=3, dim2=4).mean(dim=0).permute(2, 0, 1), space.mean(dim=0)
 
 
-def matched(eigs: Sequence[EigenDecomposition]) -> tuple[Tensor, float]:
+def match_between_runs(eigs: Sequence[EigenDecomposition]) -> tuple[Tensor, float]:
     """Return the mean cosine after the best pairing, (R, R), mean over classes; and chance."""
     num, classes, draws = len(eigs), len(eigs[0].eigenvalues), stream(0, STEP)
     found, chances = torch.zeros(num, num, dtype=torch.float64), []
@@ -209,7 +206,7 @@ def matched(eigs: Sequence[EigenDecomposition]) -> tuple[Tensor, float]:
     return found + found.T, mean(chances)
 
 
-def over_runs(pairs: Tensor, same: bool) -> Record:
+def mean_over_pairs(pairs: Tensor, same: bool) -> Record:
     """Return the mean over the pairs (n, n) of runs, of the same size: of different runs.
 
     The 90 % interval is of the jackknife: the values of the runs are n θ − (n − 1) θ₍₋ᵢ₎, θ₍₋ᵢ₎

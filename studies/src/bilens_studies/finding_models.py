@@ -128,7 +128,7 @@ def setting_of(kind: str, seed: int) -> Setting:
     return found if plain == kind else replace(found, bias=True, residual=False, relu=True)
 
 
-def seen_by(setting: Setting, data: ImageDataset) -> ImageDataset:
+def images_seen_by(setting: Setting, data: ImageDataset) -> ImageDataset:
     """Return the images as a model sees them."""
     if not setting.inverted:
         return data
@@ -145,14 +145,14 @@ def model_of(folder: Path, data: ImageDataset, kind: str, seed: int) -> tuple[Mo
     about = json.dumps([data.fingerprint, asdict(setting)])  # two that differ have other names
     digest = hashlib.sha256(about.encode()).hexdigest()[:16]
     path = folder / f"{data.name}-{kind}-{seed}-{digest}.safetensors"
-    data = seen_by(setting, data)
+    data = images_seen_by(setting, data)
     if path.exists():
         with safe_open(path, "pt") as file:
             numbers = json.loads(file.metadata()["numbers"])
             model = new_model(setting, data)
             model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
         return model.eval(), numbers
-    model, numbers = trained(setting, data)
+    model, numbers = train_model(setting, data)
     write_file(path, save(model.state_dict(), {"numbers": json.dumps(numbers)}))
     return model, numbers
 
@@ -192,7 +192,7 @@ def new_model(setting: Setting, data: ImageDataset) -> Model:
         return nn.Sequential(first, nn.ReLU(), nn.Linear(hidden, len(data.class_names)))
 
 
-def trained_mlp(setting: Setting, data: ImageDataset, images: Tensor, labels: Tensor) -> Model:
+def train_mlp(setting: Setting, data: ImageDataset, images: Tensor, labels: Tensor) -> Model:
     """Return an ordinary MLP at the end of plain training: AdamW, a cosine over the epochs."""
     model, generator = new_model(setting, data), torch.Generator().manual_seed(setting.seed)
     rate, decay = setting.learning_rate, setting.weight_decay
@@ -213,13 +213,13 @@ def trained_mlp(setting: Setting, data: ImageDataset, images: Tensor, labels: Te
     return model
 
 
-def trained(setting: Setting, data: ImageDataset) -> tuple[Model, Record]:
+def train_model(setting: Setting, data: ImageDataset) -> tuple[Model, Record]:
     """Return the model of a setting at the end of its training, and numbers that took data."""
     images, labels = training_images(setting, data)
     watched = data.test_images[:WATCHED], data.test_labels[:WATCHED]
     own = with_images(data, (images, labels), watched)
     model: Model = (
-        trained_mlp(setting, data, images, labels)
+        train_mlp(setting, data, images, labels)
         if setting.relu
         else train_classifier(own, setting.recipe())
     ).eval()

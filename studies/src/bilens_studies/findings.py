@@ -22,8 +22,8 @@ from bilens.findings.layer_reading import fit_layer
 from bilens.findings.overfitting import readings
 from bilens.findings.triggers import evidence_of, obstacle, suspect
 from bilens.nn import BilinearClassifier
-from bilens.report.tiles import Tile, TileRow, tile_plate, vector_image
 from bilens_studies.corners import CornerStudy
+from bilens_studies.drawings import Tile, TileRow, tile_plate, vector_image
 from bilens_studies.finding_attacks import KINDS, PlantedAttack
 from bilens_studies.finding_images import drawn_images
 from bilens_studies.finding_models import RELU, Model, corner_numbers, model_of
@@ -231,7 +231,8 @@ def weightwatcher(model: Model) -> Record:
     try:
         import weightwatcher as watcher
     except ImportError:
-        raise MissingExtraError("weightwatcher", "study", "Comparing with WeightWatcher") from None
+        purpose = "Comparing with WeightWatcher"
+        raise MissingExtraError("weightwatcher", "study", purpose, "bilens-studies") from None
     logging.disable(logging.CRITICAL)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

@@ -73,7 +73,7 @@ class ConversionStudy(Study):
 
     def reproduced(self, result: Record) -> Mapping[str, Reproduced]:
         found = {}
-        for (way, tokens), rows in sorted(grouped(result)[1].items()):  # the most tokens last
+        for (way, tokens), rows in sorted(group_by_seed(result)[1].items()):  # the most tokens last
             added = tuple(row["loss_added"] for row in rows)
             teacher = mean(row["teacher_loss"] for row in rows)
             told = f"{tokens:,} tokens against {PUBLISHED[0]:,} published, a teacher of "
@@ -86,7 +86,7 @@ class ConversionStudy(Study):
 
     def figures(self, result: Record) -> Mapping[str, str]:
         curves: dict[str, list[tuple[float, float]]] = {}
-        for (way, tokens), rows in grouped(result)[1].items():
+        for (way, tokens), rows in group_by_seed(result)[1].items():
             added = mean(row["loss_added"] for row in rows)
             if added < HIGHEST and WAYS[way][1]:
                 curves.setdefault(way, []).append((math.log10(tokens), added))
@@ -125,7 +125,9 @@ def cases(options: StudyOptions) -> list[Case]:
     return [*found, case(OURS, MOST)] if most >= MOST else found
 
 
-def trained(options: StudyOptions, case: Case, context: CellContext, **changed: Any) -> Any:
+def train_usual_model(
+    options: StudyOptions, case: Case, context: CellContext, **changed: Any
+) -> Any:
     """Train the usual model of the corpus with the size and seed of a case."""
     usual = default_recipe(str(options.corpus))
     recipe = dataclasses.replace(usual, n_layer=case.blocks, seed=case.seed, **changed)
@@ -133,7 +135,7 @@ def trained(options: StudyOptions, case: Case, context: CellContext, **changed: 
 
 
 def train_teacher(options: StudyOptions, case: Case, context: CellContext) -> Record:
-    document = trained(options, case, context, gate="silu", steps=options.steps).to_dict()
+    document = train_usual_model(options, case, context, gate="silu", steps=options.steps).to_dict()
     return {name: document[name] for name in ("held_out_loss", "step", "num_weights", "corpus")}
 
 
@@ -147,7 +149,7 @@ def measure(options: StudyOptions, case: Case, context: CellContext) -> Record:
         usual = default_recipe(str(options.corpus))
         steps = max(1, case.tokens // (usual.batch_size * usual.n_ctx))
         inside = dataclasses.replace(context, folder=context.folder / "scratch")
-        student = open_host(trained(options, case, inside, steps=steps).folder)
+        student = open_host(train_usual_model(options, case, inside, steps=steps).folder)
     found = by.convert(teacher, student, mixture, case, context.folder)
     if case.way == OURS:
         save_converted(student, context.folder)
@@ -155,7 +157,7 @@ def measure(options: StudyOptions, case: Case, context: CellContext) -> Record:
     return found
 
 
-def grouped(result: Record) -> tuple[dict[Any, list[Record]], dict[Any, list[Record]]]:
+def group_by_seed(result: Record) -> tuple[dict[Any, list[Record]], dict[Any, list[Record]]]:
     """Return rows that differ in the seed alone, together; the usual ones by way and tokens."""
     found: dict[Any, list[Record]] = {}
     for row in result["rows"]:

@@ -101,7 +101,7 @@ def measure(setting: str, seed: int, steps: int, _context: CellContext) -> Recor
     targets = torch.stack([tables[operation] for operation, _ in kinds])
     maps = train_side_by_side(targets, has_bias, setting, seed, steps)
     found = {
-        f"{operation}, {bias}": compared(f, tables[operation], BIASES[bias], operation)
+        f"{operation}, {bias}": compare_with_truth(f, tables[operation], BIASES[bias], operation)
         for f, (operation, bias) in zip(maps, kinds, strict=True)
     }
     return {"setting": setting, "seed": seed, "steps": steps, "models": found}
@@ -158,7 +158,7 @@ def train_side_by_side(
     return found
 
 
-def identified(f: QuadraticMap) -> Tensor:
+def identified_coefficients(f: QuadraticMap) -> Tensor:
     """Return constant, diagonal and interactions q_ij of each output, (C, 1 + N + N(N−1)/2)."""
     rows = []
     for form in map(f.form, range(f.sizes.d_out)):
@@ -167,15 +167,15 @@ def identified(f: QuadraticMap) -> Tensor:
     return torch.stack([*map(torch.cat, rows)])
 
 
-def features() -> Tensor:
+def coefficient_features() -> Tensor:
     """Return the features that these coefficients multiply, (2^N, 1 + N + N(N−1)/2)."""
     x = all_bits().double()
     return torch.cat([torch.ones_like(x[:, :1]), x, 2 * x[:, FIRST] * x[:, SECOND]], dim=1)
 
 
-def compared(f: QuadraticMap, targets: Tensor, has_bias: bool, operation: str) -> Record:
+def compare_with_truth(f: QuadraticMap, targets: Tensor, has_bias: bool, operation: str) -> Record:
     """Return how much of the truth is in the weights, and how much of the targets it explains."""
-    x, ours = features(), identified(f)
+    x, ours = coefficient_features(), identified_coefficients(f)
     ones = all_bits().double().sum(dim=1)
     chance = SHARE_OF_ONES**ones * (1 - SHARE_OF_ONES) ** (NUM_BITS - ones)
     used = slice(None) if has_bias else slice(1, None)  # without a bias no constant

@@ -52,19 +52,13 @@ class InputKinds:
         negation = mostly(words.negated(blocks))
         return cls(negation, mostly(words.sentiment(blocks)) & ~negation)
 
-    def couple(self, first: Tensor, second: Tensor) -> Tensor:
-        """Return where one latent is of negation and the other of sentiment, (rows,)."""
-        one = self.negation[first] & self.sentiment[second]
-        other = self.sentiment[first] & self.negation[second]
-        return ((one | other) & (first >= 0)).any(dim=-1)
-
-    def negate(self, first: Tensor, second: Tensor) -> Tensor:
-        """Return where exactly one latent is of negation, (rows,)."""
-        return ((self.negation[first] ^ self.negation[second]) & (first >= 0)).any(dim=-1)
-
     def coupled(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Return which rows list an interaction of negation with sentiment, and with anything."""
-        return self.couple(first, second), self.negate(first, second)
+        one = self.negation[first] & self.sentiment[second]
+        other = self.sentiment[first] & self.negation[second]
+        alone = self.negation[first] ^ self.negation[second]  # exactly one latent is of negation
+        listed = first >= 0
+        return ((one | other) & listed).any(dim=-1), (alone & listed).any(dim=-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +127,7 @@ def measure_block(
         best = candidates[left.index(min(left))]
         found["circuits"] = [
             describe(reader, candidate, kinds)
-            | effects(candidate, pairs, held_out, words, reader.generator)
+            | ablation_effects(candidate, pairs, held_out, words, reader.generator)
             for candidate in dict.fromkeys((candidates[0], best))
         ]
     return found
@@ -145,7 +139,7 @@ def latent_candidate(reader: LatentReader, latent: int, position: int) -> Negati
     leading = values.abs().argsort(descending=True)[: MOST_DIRECTIONS + 1]
     mean = reader.inputs.mean(dim=0)
     rows = vectors[:, leading].T
-    along = fewest(InputDirections(rows, rows, mean, values[leading]))
+    along = keep_leading(InputDirections(rows, rows, mean, values[leading]))
 
     def random(generator: torch.Generator) -> InputDirections:
         frame = random_frame(len(mean), len(along.readers), generator).T
@@ -157,13 +151,13 @@ def latent_candidate(reader: LatentReader, latent: int, position: int) -> Negati
 def pair_candidate(reader: LatentReader, pair: tuple[int, int], position: int) -> NegationCandidate:
     """Return a pair with the eigen-directions of its difference, changed where it is active."""
     data = reader.inputs, reader.activations
-    along = fewest(contrast_directions(reader.g, *pair, *data, MOST_DIRECTIONS + 1))
+    along = keep_leading(contrast_directions(reader.g, *pair, *data, MOST_DIRECTIONS + 1))
     space = weighted_space(reader.g, *pair, *data)
     random = partial(space.random, len(along.readers))
     return NegationCandidate(pair, position, along, partial(active, reader, pair), random)
 
 
-def fewest(directions: InputDirections) -> InputDirections:
+def keep_leading(directions: InputDirections) -> InputDirections:
     """Return as few of the leading directions as hold KEPT_SHARE of the squared eigenvalues."""
     squares = directions.eigenvalues.square()
     share = squares.cumsum(0) / squares.sum()
@@ -197,7 +191,7 @@ def positions(order: list[int], both: Tensor, negation: Tensor) -> Record:
     return record
 
 
-def effects(
+def ablation_effects(
     candidate: NegationCandidate,
     pairs: NegationPairs,
     held_out: Tensor,

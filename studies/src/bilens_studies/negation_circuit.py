@@ -30,7 +30,7 @@ from bilens.interp.random_dictionaries import (
     random_dictionary,
 )
 from bilens.nn import TopKSAE
-from bilens_studies.negation_candidates import MOST_DIRECTIONS, fewest
+from bilens_studies.negation_candidates import MOST_DIRECTIONS, keep_leading
 from bilens_studies.negation_prompts import NegationPrompts
 from bilens_studies.study import Record, to_json
 
@@ -65,7 +65,7 @@ class NegationCircuit(NamedTuple):
             prompts,
             ranking,
             position_of_the_rule(ranking, prompts, f, dictionary),
-            fewest(contrasts.contrast_directions(g, *pair, inputs, z, MOST_DIRECTIONS + 1)),
+            keep_leading(contrasts.contrast_directions(g, *pair, inputs, z, MOST_DIRECTIONS + 1)),
             contrasts.weighted_space(g, *pair, inputs, z),
             active_at(f, dictionary, pair),
         )

@@ -72,7 +72,7 @@ class MinimalPairs:
             return self.model.run(tokens, replace=replace)[0]
 
 
-def padded(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
+def pad_texts(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
     """Return texts as tokens, each behind the end of a text, and the last position of each."""
     end = tokenizer.end_of_text
     ids = [[end, *tokenizer.encode(text)] for text in texts]
@@ -92,7 +92,7 @@ class NegationPrompts(MinimalPairs):
         return cls(
             model,
             hook,
-            *padded([prompt.prompt for prompt in prompts], tokenizer),
+            *pad_texts([prompt.prompt for prompt in prompts], tokenizer),
             torch.tensor([prompt.polarity for prompt in prompts[::2]]),
             word_tokens(tokenizer, FEELINGS[1]),
             word_tokens(tokenizer, FEELINGS[-1]),
@@ -206,7 +206,7 @@ class NegationPairs(MinimalPairs):
         return cls(
             model,
             hook,
-            *padded(texts, tokenizer),
+            *pad_texts(texts, tokenizer),
             torch.tensor([polarity for polarity in WORDS for _ in WORDS[polarity]]),
             words.positive,
             words.negative,

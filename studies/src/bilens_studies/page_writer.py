@@ -1,6 +1,5 @@
 """Writes the page of a study: its template of `pages/`, in Jinja, below what was published."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from statistics import mean
@@ -13,13 +12,9 @@ from bilens_studies.published import MIN_RUNS, interval, number
 ALLOWED = {"deviation": "published deviation", "tolerance": "tolerance"}  # the first that is there
 
 
-def fill_template(template: str, names: Mapping[str, Any]) -> str:
-    """Return the text of a template that sees some names; blank lines are single."""
-    return re.sub(r"\n{3,}", "\n\n", templates().get_template(template).render(names)).strip()
-
-
 @cache
 def templates() -> Environment:
+    """Return the templates of `pages/`, in which an unknown name is an error."""
     found = Environment(
         loader=ChoiceLoader(
             [PackageLoader("bilens_studies", "pages"), PackageLoader("bilens.report")]  # its styles

@@ -13,10 +13,9 @@ from typing import TypeAlias
 
 from bilens import ImageDataset
 from bilens.nn import BilinearClassifier
-from bilens.report.charts.curves import grid_figure
-from bilens.report.tiles import Tile, TileRow, tile_plate
 from bilens.train.recipes import ImageRecipe
 from bilens_studies import vision
+from bilens_studies.drawings import Tile, TileRow, grid_figure, tile_plate
 from bilens_studies.page_writer import spread
 from bilens_studies.published import Reproduced, interval
 from bilens_studies.study import Measure, Record, StudyOptions
@@ -172,7 +171,9 @@ def read_grid(result: Record) -> dict[str, Reproduced]:
         pairs = [(one[most], one[none]) for one in grid.values()]
         if key.startswith("noise"):
             pairs = [(grid[most][decay], grid[none][decay]) for decay in grid]
-        found[key] = judged(seedwise([ratios(*pair, quantity) for pair in pairs], choose), between)
+        found[key] = judge_between(
+            choose_by_seed([ratios(*pair, quantity) for pair in pairs], choose), between
+        )
     return found
 
 
@@ -180,20 +181,21 @@ def read_disturbances(result: Record) -> dict[str, Reproduced]:
     """Judge each disturbance beside the same noise without, over doses and noises."""
     without = {noise: result["grid"][noise][DECAY] for noise in noises(result)}
     none, *_, most = without.values()
-    found = {"sharpens": judged(ratios(most, none, USED), LESS)}
+    found = {"sharpens": judge_between(ratios(most, none, USED), LESS)}
     for kind, doses in result["disturbed"].items():
         pairs = [[(dose[noise], one) for noise, one in without.items()] for dose in doses.values()]
         every = list(chain(*pairs))
         accuracies = [zip(a["accuracy"], b["accuracy"], strict=True) for a, b in every]
-        points = seedwise([[100 * (a - b) for a, b in seeds] for seeds in accuracies])
+        points = choose_by_seed([[100 * (a - b) for a, b in seeds] for seeds in accuracies])
         used, turns = (
-            mean(seedwise([ratios(*pair, name) for pair in every])) for name in (USED, "roughness")
+            mean(choose_by_seed([ratios(*pair, name) for pair in every]))
+            for name in (USED, "roughness")
         )
         if kind in GEOMETRY:
-            turned = seedwise([ratios(*pair, "roughness") for pair in pairs[-1]])
-            found[kind] = judged(turned, LESS)
+            turned = choose_by_seed([ratios(*pair, "roughness") for pair in pairs[-1]])
+            found[kind] = judge_between(turned, LESS)
         elif kind in PIXELS:
-            found[kind] = judged(points, NEGATIVE)
+            found[kind] = judge_between(points, NEGATIVE)
         else:
             near = max(abs(used - 1), abs(turns - 1)) <= PART and abs(mean(points)) <= POINT
             note = f"pixels used × {used:.2f}, roughness × {turns:.2f}"
@@ -215,7 +217,7 @@ def noises(result: Record) -> list[str]:
     return list(next(iter(result["disturbed"]["blur"].values())))
 
 
-def judged(values: Sequence[float], between: tuple[float, float]) -> Reproduced:
+def judge_between(values: Sequence[float], between: tuple[float, float]) -> Reproduced:
     """Return values, a seed each, and whether their interval lies between two numbers.
 
     One that holds either of them decides nothing.
@@ -231,6 +233,6 @@ def ratios(after: Record, before: Record, quantity: str) -> list[float]:
     return [a / b for a, b in zip(after[quantity], before[quantity], strict=True)]
 
 
-def seedwise(found: Sequence[Sequence[float]], choose: Choice = mean) -> tuple[float, ...]:
+def choose_by_seed(found: Sequence[Sequence[float]], choose: Choice = mean) -> tuple[float, ...]:
     """Return the mean of several lists, or another choice, seed by seed."""
     return tuple(map(choose, zip(*found, strict=True)))

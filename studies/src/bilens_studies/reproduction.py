@@ -6,18 +6,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bilens import __version__
 from bilens.base.errors import BilensError, InterruptedRunError, OutputExistsError, UsageError
 from bilens.base.files import check_path, names_in, write_file
-from bilens.version import VERSION
 from bilens_studies import STUDIES, find_studies
 from bilens_studies.html_page import render_reproduction
 from bilens_studies.page_writer import finding_cells
 from bilens_studies.published import RULE
-from bilens_studies.study import Record, Say, Study, StudyOptions, silent, spelling, unused_options
+from bilens_studies.study import Record, Say, Study, StudyOptions, silent, unused_options
 from bilens_studies.study_folder import DOCUMENT_NAME, MODELS_FOLDER, read_document, run_study
 
 INDEX_NAME = "index.html"
-SIZES = {"full", "seeds"}  # of no effect where a study has one size beside --quick
 
 
 def reproduce_with(
@@ -50,8 +49,7 @@ def reproduce(
     if not (isinstance(names, Sequence) and names and all(isinstance(n, str) for n in names)):
         raise UsageError(f"names is {names!r}; expected studies or groups, such as ['toy/logic'].")
     studies = list(dict.fromkeys(study for name in names for study in find_studies(name)))
-    if idle := check_options(", ".join(names), studies, options):
-        say(idle)
+    check_options(", ".join(names), studies, options)
     check_folder(out, studies, options)
     documents: dict[str, Record] = {}
     failed: dict[str, BilensError] = {}
@@ -79,15 +77,12 @@ def reproduce(
     return {"schema_version": 1, "kind": "reproduction", "studies": documents, "left_out": left_out}
 
 
-def check_options(names: str, studies: Sequence[Study], options: StudyOptions) -> str:
-    """Refuse options that none of the studies reads; return a sentence on sizes that do nothing."""
+def check_options(names: str, studies: Sequence[Study], options: StudyOptions) -> None:
+    """Refuse options that none of the studies reads, and two sizes at once."""
     options.choose(None, None, None)
     used = frozenset[str]().union(*(study.uses for study in studies))
-    unused = set(options.given_options()) - used
-    if unused and not (unused <= SIZES and all("quick" in study.uses for study in studies)):
+    if unused := set(options.given_options()) - used:
         raise unused_options(names, unused, used)
-    idle = " and ".join(map(spelling, sorted(unused)))
-    return f"{idle}: of no effect, for {names} has one size beside --quick." if idle else ""
 
 
 def check_folder(out: Path, studies: Sequence[Study], options: StudyOptions) -> None:
@@ -131,6 +126,6 @@ def write_page(out: Path, left_out: Mapping[str, str]) -> dict[str, str]:
         about = {"name": name, "title": study.title, "command": document["command"]}
         pages.append({**about, "findings": rows, "text": study.page(document)})
         drawings |= {f"{name}/{path.name}": path.read_text() for path in folder.glob("*.svg")}
-    html = render_reproduction(pages, drawings, {**left_out, **others}, RULE, VERSION)
+    html = render_reproduction(pages, drawings, {**left_out, **others}, RULE, __version__)
     write_file(out / INDEX_NAME, html.encode())
     return others

@@ -16,7 +16,7 @@ from bilens import (
 from bilens.algebra.map_comparison import map_difference
 from bilens.findings.subject import gauge_free
 from bilens.report.charts.curves import Curve, line_figure
-from bilens.report.tiles import vector_image
+from bilens_studies.drawings import vector_image
 from bilens_studies.published import Reproduced
 from bilens_studies.study import Record, StudyOptions
 from bilens_studies.vision import Model, SeedStudy, vector_plate

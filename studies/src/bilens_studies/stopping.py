@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from functools import cache, partial
 from itertools import pairwise
 from statistics import mean
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from bilens.findings.subject import share_of
 from bilens.findings.watching import watch_of
 from bilens.nn import BilinearClassifier
 from bilens.train.loop import train
+from bilens.train.recipes import ImageRecipe
 from bilens.train.tasks.image import ImageTask, Run, accuracy, average, turned
 from bilens_studies.finding_models import Setting, drawn_setting, training_images
 from bilens_studies.page_writer import formatted
@@ -48,6 +50,8 @@ WAYS = {  # name: what it is, weights after an epoch or their average until then
 JUDGE = "held out"
 AIM = 0.8  # share of runs
 
+Weights: TypeAlias = dict[str, Tensor]
+
 
 class StoppingStudy(Study):
     """Accuracy where the weights end a training, where held-out images do, and at its end."""
@@ -71,7 +75,7 @@ class StoppingStudy(Study):
         parts = {"all": runs, "a peak": [one for one in runs if one["peak"]]}
         parts["no peak"] = [one for one in runs if not one["peak"]]
         parts |= {name: [x for x in runs if x["data"] == name] for name in self.datasets}
-        found = {name: compared(part) for name, part in parts.items() if part}
+        found = {name: compare_ways(part) for name, part in parts.items() if part}
         return {"compared": found, "runs": runs}
 
     def reproduced(self, result: Record) -> Mapping[str, Reproduced]:
@@ -90,6 +94,40 @@ class Onward(ImageTask):
         return False
 
 
+class WholeTraining(NamedTuple):
+    """The weights after each epoch, their average until then, and the readings of them."""
+
+    model: BilinearClassifier
+    last: list[Weights]
+    averaged: list[Weights]
+    left: list[float]  # to learn, as the weights say
+    seconds: list[float]  # of reading them
+
+    def accuracy_of(self, weights: Weights, images: Tensor, labels: Tensor) -> float:
+        self.model.load_state_dict(weights)
+        return accuracy(self.model, images, labels)
+
+
+def train_to_the_end(data: ImageDataset, recipe: ImageRecipe) -> WholeTraining:
+    """Train for all epochs, and keep what each of them leaves."""
+    watch, seconds = watch_of(data, recipe), list[float]()
+
+    def timed(model: BilinearClassifier) -> dict[str, float]:
+        began = time.process_time()
+        found = watch(model)
+        seconds.append(time.process_time() - began)
+        return found
+
+    task = Onward(data, recipe, watch=timed, stop=True)
+    run = task.start()
+    kept = WholeTraining(run.model, [], [], [], seconds)
+    for line in train(run, task):
+        kept.last.append({name: one.clone() for name, one in run.model.state_dict().items()})
+        kept.averaged.append({name: one.clone() for name, one in average(run).items()})
+        kept.left.append((line.weights or {})["left"])
+    return kept
+
+
 def measure(
     options: StudyOptions, images: Callable[[], ImageDataset], seed: int, _context: CellContext
 ) -> Record:
@@ -98,61 +136,38 @@ def measure(
     if options.quick:
         setting = replace(setting, num_training=500, epochs=6)
     own = held_out_of(data, setting)
-    recipe = replace(setting.recipe(), batch_size=BATCH_SIZE)
-    watch = watch_of(own, recipe)
-    read: list[float] = []
-
-    def timed(model: BilinearClassifier) -> dict[str, float]:
-        began = time.process_time()
-        found = watch(model)
-        read.append(time.process_time() - began)
-        return found
-
-    task = Onward(own, recipe, watch=timed, stop=True)
-    run = task.start()
-    last, averaged, left = [], [], []
-    for line in train(run, task):
-        last.append(copied(run.model.state_dict()))
-        averaged.append(copied(average(run)))
-        left.append((line.weights or {})["left"])
-    model = run.model
-
-    def right(weights: Mapping[str, Tensor], *part: Tensor) -> float:
-        model.load_state_dict(dict(weights))
-        return accuracy(model, *part)
-
+    run = train_to_the_end(own, replace(setting.recipe(), batch_size=BATCH_SIZE))
+    epochs = range(len(run.left))
+    turns = [index for index, pair in enumerate(pairwise([0.0, *run.left])) if turned(*pair)]
+    first = turns[0] if turns else epochs[-1]
+    fixed = min(FIXED_EPOCH, len(epochs)) - 1
     held = own.test_images, own.test_labels
-    few = [part[:FEWER] for part in held]
-    number = len(left)
-    turns = [index for index, pair in enumerate(pairwise([0.0, *left])) if turned(*pair)]
-    ours = turns[0] if turns else number - 1
-    by_held, by_few, by_average = (
-        max(range(number), key=[right(one, *part) for one in states].__getitem__)
-        for states, part in ((last, held), (last, few), (averaged, held))
-    )
-    fixed = min(FIXED_EPOCH, number) - 1
+
+    def best(states: Sequence[Weights], count: int | None = None) -> int:
+        images, labels = (part[:count] for part in held)
+        return max(epochs, key=[run.accuracy_of(x, images, labels) for x in states].__getitem__)
+
     ends = {
-        "weights": (ours, averaged if turns else last),
-        "weights, last": (ours, last),
-        "end": (number - 1, last),
-        "end, averaged": (number - 1, averaged),
-        "fixed": (fixed, averaged),
-        "fewer held out": (by_few, last),
-        "held out, averaged": (by_average, averaged),
-        JUDGE: (by_held, last),
+        "weights": (first, run.averaged if turns else run.last),
+        "weights, last": (first, run.last),
+        "end": (epochs[-1], run.last),
+        "end, averaged": (epochs[-1], run.averaged),
+        "fixed": (fixed, run.averaged),
+        "fewer held out": (best(run.last, FEWER), run.last),
+        "held out, averaged": (best(run.averaged), run.averaged),
+        JUDGE: (best(run.last), run.last),
     }
-    test = data.test_images, data.test_labels
-    found = {
-        name: {"epoch": index + 1, "accuracy": right(states[index], *test)}
-        for name, (index, states) in ends.items()
-    }
+    found: Record = {}
+    for name, (index, states) in ends.items():
+        right = run.accuracy_of(states[index], data.test_images, data.test_labels)
+        found[name] = {"epoch": index + 1, "accuracy": right}
     return {
         "data": data.name,
         **asdict(setting),
         "ends": found,
         "peak": found[JUDGE]["accuracy"] - found["end"]["accuracy"] >= PEAK,
-        "left": [round(value, 3) for value in left],
-        "milliseconds": 1000 * mean(read),
+        "left": [round(value, 3) for value in run.left],
+        "milliseconds": 1000 * mean(run.seconds),
     }
 
 
@@ -166,11 +181,7 @@ def held_out_of(data: ImageDataset, setting: Setting) -> ImageDataset:
     return with_images(data, training_images(setting, data), held_out)
 
 
-def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in weights.items()}
-
-
-def compared(runs: Sequence[Record]) -> Record:
+def compare_ways(runs: Sequence[Record]) -> Record:
     """Return of each way how many runs come near those that held-out images end, or above them."""
     found = {}
     for way in WAYS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence, Set as AbstractSet
@@ -25,7 +26,7 @@ from bilens.train.corpus import CorpusOptions
 from bilens.train.recipes import ImageRecipe, LanguageRecipe, SAERecipe, default_recipe
 from bilens.train.run_folder import RUN_NAME
 from bilens.train.tasks.image_stack import train_classifiers_in_folder
-from bilens_studies.page_writer import fill_template
+from bilens_studies.page_writer import templates
 from bilens_studies.published import Published, Reproduced, read_published
 
 Record: TypeAlias = dict[str, Any]  # JSON values
@@ -164,7 +165,8 @@ class Study(ABC):
     def page(self, document: Record) -> str:
         """Return the page about the result, in Markdown; it may show the figures by name."""
         names = {**self.constants(), "result": document["result"]}
-        return fill_template(f"{self.file_name()}.md", names)
+        text = templates().get_template(f"{self.file_name()}.md").render(names)
+        return re.sub(r"\n{3,}", "\n\n", text).strip()  # blank lines are single
 
     def file_name(self) -> str:
         return self.name.rpartition("/")[2]

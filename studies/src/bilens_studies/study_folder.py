@@ -5,11 +5,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from bilens import __version__
 from bilens.api.provenance import describe_run
 from bilens.base.errors import CheckpointError, InterruptedRunError, OutputExistsError
 from bilens.base.files import names_in, read_json, write_file, write_files
 from bilens.train.run_folder import locked
-from bilens.version import VERSION
 from bilens_studies.page_writer import findings_table
 from bilens_studies.published import findings
 from bilens_studies.study import CellContext, Record, Say, Study, StudyOptions, silent, to_json
@@ -35,7 +35,7 @@ def run_study(
     study.check(options)
     data, missing = study.fingerprints(options)
     given = {name: x for name, x in options.given_options().items() if name != "data_dir"}
-    about = {"study": study.name, "version": VERSION, "code": study.code(), "options": given}
+    about = {"study": study.name, "version": __version__, "code": study.code(), "options": given}
     about |= data
     options = dataclasses.replace(options, missing=tuple(missing))
     check_study_folder(out, study, about)

@@ -19,8 +19,8 @@ from torch.nn.functional import cosine_similarity
 from bilens import ImageDataset, QuadraticForm
 from bilens.nn import BilinearClassifier
 from bilens.report.raster import Painter
-from bilens.report.tiles import Tile, TileRow, tile_plate, vector_image
 from bilens.train.tasks.image import accuracy
+from bilens_studies.drawings import Tile, TileRow, tile_plate, vector_image
 from bilens_studies.published import Reproduced
 from bilens_studies.study import CellContext, Measure, Record, StudyOptions
 from bilens_studies.vision import VisionStudy, recipe_of
@@ -124,7 +124,7 @@ def measure(options: StudyOptions, digit: int, complement: bool, context: CellCo
         "complement": complement,
         "share": float(data.test_labels.double().mean()),
         "length": length,
-        "target": rounded(target),
+        "target": round_pixels(target),
         "decays": [
             {"weight_decay": decay, **read_contrast(model, data, target, length)}
             for decay, model in zip(DECAYS, models, strict=True)
@@ -170,9 +170,9 @@ def spectrum(form: QuadraticForm, target: Tensor, centred: Tensor, length: float
         "ratio": float(values[1].abs() / values[0].abs()),
         "cosines": cosine_similarity(images, target.double()[None]).abs().tolist(),
         "centred": float(cosine_similarity(images[:1], centred.double()[None]).abs()),
-        "vector": rounded(images[0] * (images[0] @ target.double()).sign()),
+        "vector": round_pixels(images[0] * (images[0] @ target.double()).sign()),
     }
 
 
-def rounded(image: Tensor) -> list[float]:
+def round_pixels(image: Tensor) -> list[float]:
     return [round(value, 4) for value in image.tolist()]

@@ -18,9 +18,9 @@ from bilens import EigenDecomposition, ImageDataset, Proof, effective_rank, eige
 from bilens.algebra.concentration import roughness
 from bilens.algebra.gaussian import mean_and_covariance, symmetric_root
 from bilens.nn import BilinearClassifier
-from bilens.report.tiles import TileRow, tile_plate, valued_tiles, vector_image
 from bilens.train.recipes import ImageRecipe
 from bilens.train.tasks.image import accuracy
+from bilens_studies.drawings import TileRow, tile_plate, valued_tiles, vector_image
 from bilens_studies.study import CellContext, Measure, Record, Study, StudyOptions
 
 QUICK = {"epochs": 10, "batch_size": 256, "d_hidden": 64}  # 4,000 embedded digits

@@ -20,7 +20,6 @@ from bilens.report.plot import (
     sign_class,
     within,
 )
-from bilens.report.raster import hex_colour
 from bilens.report.text import (
     Catalogue,
     floored,
@@ -37,8 +36,7 @@ CLOSEST = 0.07  # between two ticks, as a share of the axis
 
 START, LEGEND = 24.0, 52.0  # left edge of title and legend; height of the legend
 KEY, SPACE, BETWEEN = 26.0, 6.0, 16.0  # a piece of line; gaps before and after a name
-KEY_LETTERS, TITLE_LETTERS = 13.0, 20.0
-SQUARE, DEEPEST = 84.0, 0.5  # width of a cell; its deepest shade, on which letters can be read
+KEY_LETTERS = 13.0
 COLOURS = ("#0b4f94", "#c2410c", "#15803d", "#7e22ce", "#475569", "#a16207")
 STYLE = (
     ".key{font-size:13px}.tick{font-size:12px;fill:#55606f;font-variant-numeric:tabular-nums}"
@@ -167,37 +165,6 @@ def legend(curves: Sequence[Curve], right: float) -> Markup:
         parts += [coloured(piece, curve, index), label(start, LEGEND + 4, curve.name, "key")]
         right = start - KEY - SPACE - between
     return joined(*parts)
-
-
-def grid_figure(
-    title: str,
-    x_name: str,
-    y_name: str,
-    columns: Sequence[str],
-    rows: Mapping[str, Sequence[float]],
-    digits: int,
-) -> str:
-    """Return an SVG file with a number in each cell, on a shade that is deepest for the largest."""
-    known = [value for values in rows.values() for value in values]
-    low, span = min(known), (max(known) - min(known)) or 1.0
-    left, top = START + 50, 100.0
-    parts = [label(START, 34, title, "title"), label(START, 62, f"{y_name} ↓ {x_name} →", "key")]
-    for column, name in enumerate(columns):
-        parts.append(label(left + (column + 0.5) * SQUARE, top - 10, name, "tick", "middle"))
-    for row, (name, values) in enumerate(rows.items()):
-        y = top + row * SQUARE / 2
-        parts.append(label(left - 10, y + SQUARE / 4 + 4, name, "tick", "end"))
-        for column, value in enumerate(values):
-            x, shade = left + column * SQUARE, DEEPEST * (value - low) / span
-            size = {"width": SQUARE - 2, "height": SQUARE / 2 - 2}
-            told = f"{value:.{digits}f}"
-            parts += [
-                element("rect", x=x, y=y, fill=hex_colour(shade, 1.0), **size),
-                label(x + SQUARE / 2 - 1, y + SQUARE / 4 + 3, told, "key", "middle"),
-            ]
-    width = max(left + len(columns) * SQUARE, START + 1.1 * text_width(title, TITLE_LETTERS))
-    whole = width + START, top + len(rows) * SQUARE / 2 + START
-    return Figure(title, f"{y_name} / {x_name}", *whole, joined(*parts)).file(STYLE)
 
 
 def loss_figure(lines: Sequence[tuple[int, float, float]], lang: str = "en") -> str:
