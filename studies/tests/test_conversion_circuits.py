@@ -14,11 +14,11 @@ from bilens.records.trace import CausalCheck
 from bilens_studies import conversion_circuits, conversion_ways
 from bilens_studies.conversion_circuits import (
     ConversionCircuitStudy,
-    check_record,
     check_shown,
     count_checks,
+    with_chance,
 )
-from bilens_studies.study import StudyOptions
+from bilens_studies.study import StudyOptions, to_json
 from bilens_studies.study_folder import run_study
 
 OPTIONS = StudyOptions(corpus="grammar", steps=2, tokens=2048)
@@ -65,7 +65,7 @@ def test_a_random_dictionary_without_the_behaviour_counts_as_smaller() -> None:
     check = CausalCheck(
         "ablate", 2, *given, 20, None, None, null_shares=(0.6, 0.1), num_null=19, confirmed=False
     )
-    found = check_record(check)
+    found = with_chance(to_json(check))
     assert found["chance"]["reached"] == 1
     assert found["chance"]["p_value"] == 0.1
     assert check_shown(found) == "50.0% [40.0%, 60.0%]; 10.0%; 1 of 19, p = 0.10"

@@ -19,7 +19,6 @@ from bilens.interp.traced_layer import TracedLayer, TraceOptions, held_out_text,
 from bilens.io.converted_folder import open_model
 from bilens.io.host import open_host
 from bilens.nn import BilinearTransformer
-from bilens.records.trace import CausalCheck
 from bilens.train.corpus import text_of, tokenizer_of
 from bilens.train.layer_fit import fit_site
 from bilens.train.layer_inputs import Mixture
@@ -107,7 +106,7 @@ def compare_circuits(teacher: str, converted: str, context: CellContext) -> Reco
         pairs = [(f"{p.first} against {p.second}", p.causal) for p in one["contrasts"].pairs]
         for name, reading in (*named, *pairs):
             for check in reading.checks if reading else ():
-                checks.setdefault(f"{name}: {check.kind}", {})[when] = check_record(check)
+                checks.setdefault(f"{name}: {check.kind}", {})[when] = with_chance(to_json(check))
     alive = [row.latent for row in exact["ranking"] if row.density > 0]
     encoder, offset = saes[1].sae.encoder, saes[1].sae.offset
     forms = [only(latent_map(one.f, encoder, offset), torch.tensor(alive)) for one in layers]
@@ -131,11 +130,11 @@ def compare_circuits(teacher: str, converted: str, context: CellContext) -> Reco
     }
 
 
-def check_record(check: CausalCheck) -> Record:
+def with_chance(check: Record) -> Record:
     """Return a check with its share beside those in random dictionaries."""
-    shown = check.null_shares or ()
-    null = [*shown, *[None] * ((check.num_null or 0) - len(shown))]  # None: without the behaviour
-    return {**to_json(check), "chance": compare_with_chance(check.share.value, null)}
+    without = [None] * (check["num_null"] - len(check["null_shares"]))  # no such behaviour
+    null = [*check["null_shares"], *without]
+    return {**check, "chance": compare_with_chance(check["share"]["value"], null)}
 
 
 def scores_of(found: Record) -> Record:
