@@ -1,4 +1,4 @@
-"""The negation circuit, in models whose rule is known: §5.1 of the paper, with proof.
+"""The negation circuit, in models whose rule is known: §5.1 of the paper, with controls.
 
 A model of the story grammar is read through an autoencoder behind its MLP. All pairs of output
 latents are ranked without being told of the rule; the first pair's eigen-directions are ablated
