@@ -122,7 +122,7 @@ def test_random_dictionaries_are_read_by_the_same_steps_as_the_trained_one(
     x, sae = torch.randn(300, 8).double(), TopKSAE(8, 6, 3)
     z = sae.encode(f(x)).detach()
     known = replace(prompts, polarity=prompts.polarity * prompts.flip().sign())  # a flip to remove
-    trained = NegationCircuit.of(known, f, sae, x, z)
+    trained = NegationCircuit.from_dictionary(known, f, sae, x, z)
     null = random_circuits(known, f, sae, x, z, seed=0)
     again = random_circuits(known, f, sae, x, z, seed=0)
     scores = [one.score(1) for one in null]

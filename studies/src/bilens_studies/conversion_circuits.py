@@ -45,7 +45,7 @@ MOMENTS = ("before", "after")
 
 
 class ConversionCircuitStudy(Study):
-    """What of a layer's circuits outlasts its conversion, and what chance would give."""
+    """Circuits of a layer before and after its conversion, beside random dictionaries."""
 
     name = "conversion-circuits"
     title = "Circuits of a layer before and after its conversion"

@@ -49,7 +49,7 @@ class NegationCircuit(NamedTuple):
     where: Where
 
     @classmethod
-    def of(
+    def from_dictionary(
         cls,
         prompts: NegationPrompts,
         f: QuadraticMap,
@@ -78,11 +78,11 @@ class NegationCircuit(NamedTuple):
         """Return the score at a position of the ranking, counted from 1."""
         return None if position is None else float(self.ranking.score[position - 1])
 
-    def left(self, along: InputDirections) -> Tensor:
-        """Return what is left of the flip when directions are ablated."""
+    def flip_left(self, along: InputDirections) -> Tensor:
+        """Return the rest of the flip when directions are ablated."""
         return self.prompts.flip(ablation(along, self.where))
 
-    def created(self, along: InputDirections) -> Tensor:
+    def flip_created(self, along: InputDirections) -> Tensor:
         """Return how far plain prompts turn around when they are moved as a negator moves them."""
         coordinates = self.prompts.inputs().double() @ self.directions.readers.T
         shift = coordinates[1::2].mean(dim=0) - coordinates[::2].mean(dim=0)
@@ -92,7 +92,8 @@ class NegationCircuit(NamedTuple):
     def shares(self) -> tuple[float, float]:
         """Return the shares of the flip that the directions remove and create."""
         flip = self.prompts.flip().mean()
-        left, created = self.left(self.directions).mean(), self.created(self.directions).mean()
+        left = self.flip_left(self.directions).mean()
+        created = self.flip_created(self.directions).mean()
         return float(share_of("ablate", flip, left)), float(share_of("steer", flip, created))
 
     def checks(self, held_out: Tensor, null: Sequence[NegationCircuit], seed: int) -> list[Record]:
@@ -102,8 +103,8 @@ class NegationCircuit(NamedTuple):
         edit = ablation(along, self.where)
         losses = prompts.loss_elsewhere(held_out), prompts.loss_elsewhere(held_out, edit)
         return [
-            self.check("ablate", self.left, removed, seed, losses),
-            self.check("steer", self.created, created, seed),
+            self.check("ablate", self.flip_left, removed, seed, losses),
+            self.check("steer", self.flip_created, created, seed),
         ]
 
     def check(
@@ -114,7 +115,7 @@ class NegationCircuit(NamedTuple):
         seed: int,
         losses: tuple[float, float] | None = None,
     ) -> Record:
-        """Return what a change of the directions does beside random directions and dictionaries."""
+        """Return the effect of a change beside random directions and random dictionaries."""
         generator, k = torch.Generator().manual_seed(seed), len(self.directions.readers)
         random = [change(self.space.random(k, generator)) for _ in range(NUM_RANDOM)]
         flips = self.prompts.flip(), change(self.directions), random
@@ -125,11 +126,14 @@ class NegationCircuit(NamedTuple):
 def random_circuits(
     prompts: NegationPrompts, f: QuadraticMap, sae: TopKSAE, inputs: Tensor, z: Tensor, seed: int
 ) -> list[NegationCircuit]:
-    """Return what the same steps find in random dictionaries."""
+    """Return the circuits that the same steps find in random dictionaries."""
     generator, outputs = torch.Generator().manual_seed(seed), f(inputs)
     trained = sae.encoder, sae.decoder, outputs, (z > 0).sum(dim=0)
     found = [random_dictionary(*trained, generator) for _ in range(NUM_DICTIONARIES)]
-    return [NegationCircuit.of(prompts, f, one, inputs, one.encode(outputs)) for one in found]
+    return [
+        NegationCircuit.from_dictionary(prompts, f, one, inputs, one.encode(outputs))
+        for one in found
+    ]
 
 
 def compare_with_chance(value: float | None, null: Sequence[float | None]) -> Record:

@@ -140,7 +140,7 @@ def measure_circuit(model: Path, sae_folder: Path, seed: int) -> Record:
     text, held_out = corpus_blocks(model, layer)
     read = activations_of(layer.module, text, (MLP_IN, MLP_OUT))
     inputs, z = read[MLP_IN].double(), sae.encode(read[MLP_OUT])
-    circuit = NegationCircuit.of(prompts, layer.f, sae, inputs, z)
+    circuit = NegationCircuit.from_dictionary(prompts, layer.f, sae, inputs, z)
     null = random_circuits(prompts, layer.f, sae, inputs, z, seed)
     ranking, latents = circuit.ranking, circuit.latents
     plain, negated = prompts.margins()
