@@ -8,8 +8,8 @@ import torch
 
 import tiny
 from bilens.nn import BilinearClassifier
-from bilens.report.tiles import Tile, TileRow, tile_plate, vector_image
 from bilens_studies import eigenvectors, explanations, shared, vision
+from bilens_studies.drawings import Tile, TileRow, tile_plate, vector_image
 from bilens_studies.reproduction import reproduce
 from bilens_studies.study import Record, StudyOptions
 

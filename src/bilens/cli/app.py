@@ -176,7 +176,7 @@ def explain_error(error: Exception) -> tuple[str, int]:
 
 
 def command_instead(retry: Retry) -> str:
-    """Return what to run instead: this command with more options, or `fit`, which has them all."""
+    """Return the line to run instead: this command with more options, or `fit` with all."""
     command: Any = typer.main.get_command(app)
     for word in sys.argv[1:]:
         command = getattr(command, "commands", {}).get(word, command)
