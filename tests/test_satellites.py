@@ -52,6 +52,7 @@ INTERNAL = {  # other modules of bilens that a satellite imports; none may be ad
         "bilens.interp.contrasts",
         "bilens.interp.interventions",
         "bilens.interp.layer_trace",
+        "bilens.interp.random_dictionaries",  # the control of studies is that of `bilens trace`
         "bilens.interp.traced_layer",
         "bilens.io.autoencoders",
         "bilens.io.converted_folder",

@@ -76,6 +76,8 @@ def negation(data: dict[str, Any]) -> Numbers:
     counts, rows = data["result"]["counts"], data["result"]["rows"]
     yield f"circuit found by ranking, of {len(rows)} seeds", counts["found"]
     yield f"effect removed by its directions, of {len(rows)} seeds", counts["removed"]
+    confirmed = counts["removal_confirmed"]
+    yield f"confirmed beside random dictionaries, of {len(rows)} seeds", confirmed
 
 
 def quadratic_fit(data: dict[str, Any]) -> Numbers:

@@ -114,7 +114,10 @@ EXPERIMENTS = (
     ),
     Experiment("App. I", "bilinear beside gated language models", ("language/gates",)),
     Experiment(
-        "App. J", "a gated model made bilinear", ("conversion",), ("conversion_smollm2", "smollm2")
+        "App. J",
+        "a gated model made bilinear",
+        ("conversion", "conversion-circuits"),
+        ("conversion_smollm2", "smollm2"),
     ),
     Experiment(
         "App. K, L",

@@ -19,7 +19,6 @@ from bilens_studies.study_folder import run_study
 from tests import traced_models
 
 OPTIONS = StudyOptions(corpus="grammar", steps=2, tokens=2048)
-SMALL = {"SAE_STEPS": 2, "BUFFER_STEPS": 1, "CIRCUITS": 1, "TEXT_TOKENS": 512}
 
 
 def is_usual(case: Case) -> bool:
@@ -35,11 +34,8 @@ def is_usual(case: Case) -> bool:
 def small(monkeypatch: pytest.MonkeyPatch) -> list[Case]:
     """The cases of a study that is small: each way once."""
     monkeypatch.setattr(text, "GRAMMAR_STORIES", 300)
-    for module in (by, conversion):
-        monkeypatch.setattr(module, "LAYER_TOKENS", 1024)
+    monkeypatch.setattr(by, "LAYER_TOKENS", 1024)
     monkeypatch.setattr(by, "LAYER_STEPS", 2)
-    for name, value in SMALL.items():
-        monkeypatch.setattr(conversion, name, value)
     kept = [case for case in cases(OPTIONS) if is_usual(case)]
     monkeypatch.setattr(conversion, "cases", lambda _options: kept)
     return kept
@@ -55,8 +51,6 @@ def test_every_way_is_measured_on_the_same_text_and_told(small: list[Case], tmp_
     kl = {row["way"]: row["kl"] for row in rows}
     assert min(kl["from scratch"], kl["annealing + cross-entropy"]) > 100 * kl[OURS] > 0
     assert not result["left"]
-    (plane, others, _) = result["circuits"]["same"]
-    assert plane[1] > 2 * others[1] > plane[2]  # the teacher is all but linear in what it saw
     page = (tmp_path / "study.md").read_text()
     told = [line for line in page.splitlines() if line.startswith("| from scratch")]
     assert len(told) == 1

@@ -1,5 +1,10 @@
-"""The negation study: its numbers on a model made by hand, its verdicts on records made by hand."""
+"""The negation study: its numbers on a model made by hand, its verdicts on records made by hand.
 
+Broken once: random dictionaries that were all the same one, and shares of the trained directions
+in their place.
+"""
+
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +19,9 @@ from bilens.data.tokenizer import Tokenizer, train_tokenizer
 from bilens.interp.interventions import InputDirections
 from bilens.nn import BilinearTransformer, TopKSAE
 from bilens.train.corpus import CorpusDescription, CorpusOptions
-from bilens_studies import negation_grammar, study
+from bilens_studies import negation_circuit, negation_grammar, study
 from bilens_studies.negation_candidates import keep_leading
+from bilens_studies.negation_circuit import NegationCircuit, compare_with_chance, random_circuits
 from bilens_studies.negation_grammar import MLP_IN, NegationStudy, measure_circuit, targets_met
 from bilens_studies.negation_prompts import NegationPrompts, word_tokens
 from bilens_studies.study import StudyOptions
@@ -106,6 +112,38 @@ def test_a_model_that_does_not_know_the_rule_is_refused(
         measure_circuit(folder, tmp_path / "sae", seed=0)
 
 
+def test_random_dictionaries_are_read_by_the_same_steps_as_the_trained_one(
+    prompts: NegationPrompts, model: BilinearTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(negation_circuit, "NUM_DICTIONARIES", 3)
+    monkeypatch.setattr(negation_circuit, "NUM_RANDOM", 4)
+    torch.manual_seed(3)
+    f = model.layer_map(0).detach().to(torch.float64)
+    x, sae = torch.randn(300, 8).double(), TopKSAE(8, 6, 3)
+    z = sae.encode(f(x)).detach()
+    known = replace(prompts, polarity=prompts.polarity * prompts.flip().sign())  # a flip to remove
+    trained = NegationCircuit.from_dictionary(known, f, sae, x, z)
+    null = random_circuits(known, f, sae, x, z, seed=0)
+    again = random_circuits(known, f, sae, x, z, seed=0)
+    scores = [one.score(1) for one in null]
+    assert scores == [one.score(1) for one in again]
+    assert len({*scores, trained.score(1)}) == 4
+    ablate, steer = trained.checks(known.tokens, null, seed=0)
+    assert (ablate["share"]["value"], steer["share"]["value"]) == pytest.approx(trained.shares())
+    assert [ablate["null_shares"], steer["null_shares"]] == [
+        [one.shares()[kind] for one in null] for kind in range(2)
+    ]
+    for check in (ablate, steer):
+        assert not check["confirmed"]  # three random dictionaries cannot tell
+        assert check["chance"]["p_value"] == (1 + check["chance"]["reached"]) / 4
+
+
+def test_an_observation_counts_as_one_more_random_dictionary() -> None:
+    assert compare_with_chance(0.5, [0.6, 0.5, 0.4, None])["p_value"] == 3 / 5
+    assert compare_with_chance(0.7, [0.6] * 19)["p_value"] == 0.05
+    assert compare_with_chance(None, [0.1])["p_value"] is None
+
+
 def record(seed: int, removed: float = 0.95, loss: float = 1.01) -> dict[str, Any]:
     def share(value: float) -> dict[str, float]:
         return {"value": value, "low": value - 0.01, "high": value + 0.01}
@@ -120,6 +158,10 @@ def record(seed: int, removed: float = 0.95, loss: float = 1.01) -> dict[str, An
         "num_random": 40,
         "loss_before": 1.0,
         "loss_after": loss,
+        "null_shares": [0.1, 0.9],
+        "num_null": 2,
+        "confirmed": seed == 0,
+        "chance": compare_with_chance(removed, [0.1, 0.9]),
     }
     return {
         "seed": seed,
@@ -129,6 +171,9 @@ def record(seed: int, removed: float = 0.95, loss: float = 1.01) -> dict[str, An
         "latents": (3, 5),
         "promoted": [["glad", "happy"], ["sad"]],
         "eigenvalues": [3.0, -2.5],
+        "score": compare_with_chance(0.8, [0.3, 0.2]),
+        "rule_score": compare_with_chance(0.8 if seed == 0 else None, [0.3, None]),
+        "null_places": [1, None],
         "checks": [check, {**check, "kind": "steer"}],
     }
 
@@ -153,6 +198,9 @@ def test_verdicts_are_counted_and_the_page_says_the_numbers(
         "kept": 2,
         "random_is_less": 2,
         "created": 1,
+        "score_beyond_chance": 0,  # of two random dictionaries
+        "removal_confirmed": 1,
+        "creation_confirmed": 1,
     }  # fmt: skip
     assert not targets_met(record(0, loss=1.05))["kept"]
     page = (tmp_path / "study.md").read_text()
@@ -160,6 +208,9 @@ def test_verdicts_are_counted_and_the_page_says_the_numbers(
     assert "| 95.0% [94.0%, 96.0%] |" in page
     assert "| none of 1,500 |" in page
     assert "| glad happy | sad | +3.00, -2.50 |" in page
+    assert "| 0 | 0.80; 0.30 | 0.33 | 1; 1 of 2, first at 1 | **95.0%**; 90.0%, 0 of 2 |" in page
+    assert "| 1 | 0.80; 0.30 | 0.33 | none; 1 of 2, first at 1 | 70.0%; 90.0%, 1 of 2 |" in page
+    assert not NegationStudy().reproduced(document["result"])["removed"].holds
 
 
 def test_models_that_are_given_are_not_trained(

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from bilens.report.tiles import Tile, TileRow, tile_plate, vector_image
 
 import tiny
 from bilens.nn import BilinearClassifier

@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from bilens.base.errors import UsageError
 from bilens_studies.autoencoders import LayerStudy, SAETrainingStudy
 from bilens_studies.consistency import ConsistencyStudy
+from bilens_studies.conversion_circuits import ConversionCircuitStudy
 from bilens_studies.corners import CornerStudy
 from bilens_studies.eigenvectors import EigenvectorStudy, HosvdStudy
 from bilens_studies.explanations import ExplanationStudy
@@ -29,7 +30,8 @@ KINDS += [CornerStudy, RegularisationStudy, ReplacingStudy]
 KINDS += [EigenvectorStudy, HosvdStudy, SharedStudy, ExplanationStudy]
 KINDS += [ConsistencyStudy, TruncationStudy, TargetStudy, MaskStudy]
 KINDS += [GateStudy, NegationStudy, NegationTextStudy]
-KINDS += [SAETrainingStudy, LayerStudy, ConversionStudy, FindingStudy, StoppingStudy]
+KINDS += [SAETrainingStudy, LayerStudy, ConversionStudy, ConversionCircuitStudy]
+KINDS += [FindingStudy, StoppingStudy]
 STUDIES: dict[str, Study] = {kind.name: kind() for kind in KINDS}
 
 
