@@ -87,8 +87,8 @@ def axis_of(
             pairs, one_named = tuple((at, at) for at in range(sizes[0])), mine != theirs
             return Axis(pairs, (1.0,) * len(pairs), sizes, by_place=one_named)
         spans = ((f"{prefix}0 … {prefix}{size - 1}",) for size in sizes)
-        alone = [tuple(one or span) for one, span in zip(names, spans, strict=True)]
-        return Axis((), (), sizes, *alone)
+        alone, theirs = (tuple(one or span) for one, span in zip(names, spans, strict=True))
+        return Axis((), (), sizes, alone, theirs)
     keys, other = keys_of((mine, theirs), units)
     shared = dict[tuple[int, int], tuple[float, float]]()
     converted, free = list[str](), {key: at for at, key in reversed([*enumerate(other)])}

@@ -213,9 +213,8 @@ def halves(x: Tensor, y: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def class_index(model: LoadedModel, value: int | str | None) -> int | None:
-    if value is None:
-        return None
-    return output_index(value, LayerOutputs.of(model, list(model.layers)[-1]))
+    outputs = LayerOutputs.of(model, [*model.layers][-1])
+    return None if value is None else output_index(value, outputs)
 
 
 def explain_predictions(

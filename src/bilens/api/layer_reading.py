@@ -183,7 +183,7 @@ def read_outputs(outputs: LayerOutputs, request: Request) -> OutputReading:
     return OutputReading([names[index] for index in chosen], chosen, reading)
 
 
-def output_index(value: int | str, outputs: LayerOutputs) -> int:
+def output_index(value: object, outputs: LayerOutputs) -> int:
     """Return the index of an output from its index or name; what is a name is taken as one."""
     if isinstance(value, Integral):  # of NumPy, too
         return int(value)
@@ -191,7 +191,7 @@ def output_index(value: int | str, outputs: LayerOutputs) -> int:
     if named is not None:
         return named
     if not outputs.called_by_numbers and re.fullmatch(r"-?\d{1,9}", str(value)):
-        return int(value)
+        return int(str(value))
     raise UsageError(f"{value!r} names no output of {expected(outputs)}.")
 
 

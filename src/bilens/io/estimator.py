@@ -237,15 +237,11 @@ def names_of_steps(step: Any) -> Iterator[str]:
 
 
 def receiver_of(step: Any) -> Any:
-    """Return what first reads the inputs of a step, and knows their names and number.
-
-    A text and None pass them on and know nothing, nor does a pipeline of such; None where all do.
-    """
-    own_part = type(step).__name__ in ("Pipeline", "FeatureUnion")
-    parts = getattr(step, PARTS[type(step).__name__]) if own_part else ()
-    found = (receiver_of(part) for _, part in parts)
-    first = next((one for one in found if one is not None), None)
-    return first if own_part else None if isinstance(step, str) else step
+    """Return what first reads the inputs of a step; a text or None passes them on, unread."""
+    if type(step).__name__ not in ("Pipeline", "FeatureUnion"):
+        return None if isinstance(step, str) else step
+    found = (receiver_of(part) for _, part in getattr(step, PARTS[type(step).__name__]))
+    return next((one for one in found if one is not None), None)
 
 
 def is_of_sklearn(estimator: Any, package: str = "sklearn.") -> bool:
