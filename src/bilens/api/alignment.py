@@ -80,17 +80,16 @@ def axis_of(
     prefix: str = "",
     units: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {}),
 ) -> Axis:
-    """Match by name, and by place where one of the two has no names of its own."""
-    places = [[f"{prefix}{at}" for at in range(size)] for size in sizes]
-    mine, theirs = (
-        [*known] if known is not None and len(known) == len(every) else every
-        for known, every in zip(names, places, strict=True)
-    )
-    unnamed = [one == every for one, every in zip((mine, theirs), places, strict=True)]
+    """Match by name, and by place where one of the two has no names and as many."""
+    mine, theirs = names
+    if mine is None or theirs is None:
+        if sizes[0] == sizes[1]:
+            pairs, one_named = tuple((at, at) for at in range(sizes[0])), mine != theirs
+            return Axis(pairs, (1.0,) * len(pairs), sizes, by_place=one_named)
+        spans = ((f"{prefix}0 … {prefix}{size - 1}",) for size in sizes)
+        alone, theirs = (tuple(one or span) for one, span in zip(names, spans, strict=True))
+        return Axis((), (), sizes, alone, theirs)
     keys, other = keys_of((mine, theirs), units)
-    if {*keys} != {*other} and any(unnamed):
-        pairs = tuple((at, at) for at in range(min(sizes)))
-        return Axis(pairs, (1.0,) * len(pairs), sizes, by_place=not all(unnamed))
     shared = dict[tuple[int, int], tuple[float, float]]()
     converted, free = list[str](), {key: at for at, key in reversed([*enumerate(other)])}
     for at, key in enumerate(keys):
@@ -339,7 +338,7 @@ def inputs_axis(model: LoadedModel, baseline: LoadedModel) -> Axis:
     """Match columns by name and unit, pixels by place where images are laid out alike."""
     both = model, baseline
     widths = tuple(next(iter(one.layers.values())).sizes.d_in for one in both)
-    names = model.input_names, baseline.input_names
+    names = model.own_input_names, baseline.own_input_names
     units = units_of_inputs(model), units_of_inputs(baseline)
     shapes = [[side for side in one.input_shape or () if side > 1] for one in both]
     if all(len(shape) > 1 for shape in shapes) and shapes[0] != shapes[1]:

@@ -385,7 +385,7 @@ def describe_model(model: LoadedModel, data: LabelledData | None = None) -> Laye
         return found
     given = interface.input_shape or (None if data is None else data.shape)
     shape = image_shape(interface.d_input, given)
-    if interface.ends or interface.input_names or (given is None and min(shape) < SMALLEST_IMAGE):
+    if interface.ends or model.input_names or (given is None and min(shape) < SMALLEST_IMAGE):
         return found
     names = interface.output_names or tuple(map(str, range(interface.d_output)))
     return structs.replace(found, input_shape=shape, output_names=names)

@@ -213,13 +213,8 @@ def halves(x: Tensor, y: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def class_index(model: LoadedModel, value: int | str | None) -> int | None:
-    if not isinstance(value, str):
-        return value
-    if not model.source:
-        raise UsageError(
-            f"{value!r} is a name, and a model in memory has none: pass the index of the class."
-        )
-    return output_index(value, LayerOutputs.of(model, list(model.layers)[-1]))
+    outputs = LayerOutputs.of(model, [*model.layers][-1])
+    return None if value is None else output_index(value, outputs)
 
 
 def explain_predictions(

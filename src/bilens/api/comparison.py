@@ -197,10 +197,10 @@ def perhaps_renamed(alignment: Alignment) -> tuple[tuple[str, str], ...]:
     assert axis is not None, "both read columns"
     both = (alignment.baseline, axis.baseline_alone), (alignment.model, axis.alone)
     for model, alone in both:
-        units = dict(zip(model.input_names or (), units_of(model).tolist(), strict=True))
         known = dict[tuple[float, ...], list[str]]()
-        for name in alone if model.input_mean is not None else ():
-            known.setdefault(tuple(units[name]), []).append(name)
+        for name, unit in zip(model.input_names or (), units_of(model).tolist(), strict=True):
+            if name in alone and model.input_mean is not None:
+                known.setdefault(tuple(unit), []).append(name)
         sides.append(known)
     pairs = [(names, sides[1].get(unit, [])) for unit, names in sides[0].items()]
     return tuple((old[0], new[0]) for old, new in pairs if len(old) == len(new) == 1)
@@ -209,14 +209,15 @@ def perhaps_renamed(alignment: Alignment) -> tuple[tuple[str, str], ...]:
 def rows_of_baseline(alignment: Alignment, data: LabelledData) -> Tensor | None:
     """Return rows as a baseline reads them; None where they do not hold all that it reads.
 
-    A table is read anew, so that the baseline finds its own columns, units and fills in it.
+    A table is read anew: a baseline matched by name finds its own columns, units and fills in it.
     """
     model, baseline, axis = alignment.model, alignment.baseline, alignment.inputs
     assert axis is not None, "both read columns"
     if data.origin.source_kind == "table":
         fits, ours = (interface_of(one, answers=False) for one in (baseline, model))
         with suppress(BilensError, KeyError):
-            return same_rows(data, fits)
+            if not axis.by_place:
+                return same_rows(data, fits)
         if fits.fill is not None and not axis.baseline_alone:  # its cells are in other units
             means = torch.tensor(ours.fill or (0.0,) * ours.d_input, dtype=torch.float64)
             for (mine, theirs), factor in zip(axis.pairs, axis.factors, strict=True):

@@ -98,9 +98,7 @@ def by_name(part: Any, names: Sequence[str] | None) -> Any:
     given = [*getattr(part, "columns", ())]
     if names is None or not any(isinstance(one, str) for one in given):
         return part
-    known, places = [*map(str, given)], [f"x{index}" for index in range(len(names))]
-    if [*names] == places and not {*places} & {*known}:  # it was fitted without names
-        return part
+    known = [*map(str, given)]
     for name in names:
         if known.count(name) != 1:
             raise DataError(
@@ -158,7 +156,7 @@ def interface_of(model: LoadedModel, *, answers: bool = True) -> ModelInterface:
         width,
         task,
         model.input_shape,
-        model.input_names,
+        model.own_input_names,
         model.output_names,
         target=made.get("target"),
         answers=answers,

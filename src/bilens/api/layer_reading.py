@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, fields
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 import torch
@@ -182,15 +183,15 @@ def read_outputs(outputs: LayerOutputs, request: Request) -> OutputReading:
     return OutputReading([names[index] for index in chosen], chosen, reading)
 
 
-def output_index(value: int | str, outputs: LayerOutputs) -> int:
+def output_index(value: object, outputs: LayerOutputs) -> int:
     """Return the index of an output from its index or name; what is a name is taken as one."""
-    if not isinstance(value, str):
-        return value
-    named = index_of_name(value, outputs)
+    if isinstance(value, Integral):  # of NumPy, too
+        return int(value)
+    named = index_of_name(value, outputs) if isinstance(value, str) else None
     if named is not None:
         return named
-    if not outputs.called_by_numbers and re.fullmatch(r"-?\d{1,9}", value):
-        return int(value)
+    if not outputs.called_by_numbers and re.fullmatch(r"-?\d{1,9}", str(value)):
+        return int(str(value))
     raise UsageError(f"{value!r} names no output of {expected(outputs)}.")
 
 
@@ -204,7 +205,7 @@ def select_outputs(text: str | tuple[int, ...] | None, outputs: LayerOutputs) ->
         wrong = [index for index in text if index not in range(number)]
         if wrong:
             raise UsageError(f"{wrong[0]} is no output of {expected(outputs)}.")
-        return [*dict.fromkeys(text)]
+        return [*dict.fromkeys(map(int, text))]
     for part in (part.strip() for part in text.split(",")):
         span = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part)
         span = None if outputs.called_by_numbers else span

@@ -151,7 +151,7 @@ def data_interface(model: LoadedModel) -> ModelInterface:
         with suppress(UsageError):  # several numbers, each of its own: right answers are not read
             return interface_of(model)
         sizes = views[0].sizes.d_in, views[-1].sizes.d_out
-        named = model.input_shape, model.input_names
+        named = model.input_shape, model.own_input_names
         return ModelInterface(*sizes, "unknown", *named, answers=False)
     path = Path(name) / CONFIG_NAME
     content = read_json(path) if foreign_keys(Path(name)) else {}
@@ -186,7 +186,7 @@ def split(
         return known.inputs, judged.inputs[shuffled], labels, data.name
     if not isinstance(data, LabelledData):
         pair = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
-        x = as_array(by_name(pair[0], model.input_names))
+        x = as_array(by_name(pair[0], reads.input_names))
         data = labelled(x, pair[1], DataOrigin("data", "data", "arrays", len(x), ""), reads)
     check_on_rows(model, data.inputs, data.numbers)
     check_enough(len(data.inputs), 2 * JUDGED, "a conversion", "rows")

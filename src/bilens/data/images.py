@@ -67,6 +67,7 @@ class ImageDataset:
     class_names: tuple[str, ...]
     source: str  # where the images came from, one plain sentence for people
     source_kind: SourceKind
+    named: bool = True  # whether somebody named the classes; else they are numbered
 
     _repr_html_ = html_summary()
 

@@ -136,10 +136,8 @@ class ModelInterface:
 
     def labels_of_dataset(self, data: ImageDataset, labels: Tensor) -> list[Label]:
         """Return labels of a data set: its names, or positions if none is a class of the model."""
-        own = tuple(map(str, range(len(data.class_names))))
-        named = data.source_kind != "tensors" or data.class_names != own  # said by somebody
         known = self.named()
-        if named and any(place_of(name, known) is not None for name in data.class_names):
+        if data.named and any(place_of(name, known) is not None for name in data.class_names):
             return [ClassName(data.class_names[label]) for label in labels.tolist()]
         return [*map(ClassIndex, labels.tolist())]
 

@@ -39,10 +39,10 @@ def own_images(
             raise ShapeError(f"images are {shape}, the test images {test_shape}: they must agree.")
         parts = (x, y, other, labels_of("the test labels", test[1], len(other)))
         said = f"{len(x):,} training and {len(other):,} test images of the caller"
-    named = None if class_names is None else tuple(map(str, class_names))
     most = 1 + int(max(part.max() for part in parts[1::2] if len(part)))
+    names = tuple(map(str, class_names or range(most)))
     return ImageDataset(
-        "own images", *parts, shape, named or tuple(map(str, range(most))), said, "tensors"
+        "own images", *parts, shape, names, said, "tensors", named=bool(class_names)
     )
 
 

@@ -123,12 +123,12 @@ def from_sklearn(estimator: object) -> LoadedModel:
     compare = partial(compare_with_estimator, whole, fitted, layers)
     check = compare(x).required()
     parts = [part for layer in layers for part in vars(layer).items()]
-    columns = getattr(whole, "feature_names_in_", None)
+    columns = getattr(receiver_of(whole), "feature_names_in_", None)
     return LoadedModel(
         None,
         f"the {type(whole).__name__}",
         tensors_sha256((role, part) for role, part in parts if isinstance(part, Tensor)),
-        output_names=tuple(map(str, fitted.classes_)) if is_classifier else None,
+        output_names=tuple(map(str, fitted.classes_)) if softmax else None,  # labels have none
         provenance={"format": f"scikit-learn {kind}"},
         input_names=None if columns is None else tuple(map(str, columns)),
         views=views,
@@ -236,6 +236,14 @@ def names_of_steps(step: Any) -> Iterator[str]:
     yield name
 
 
+def receiver_of(step: Any) -> Any:
+    """Return what first reads the inputs of a step; a text or None passes them on, unread."""
+    if type(step).__name__ not in ("Pipeline", "FeatureUnion"):
+        return None if isinstance(step, str) else step
+    found = (receiver_of(part) for _, part in getattr(step, PARTS[type(step).__name__]))
+    return next((one for one in found if one is not None), None)
+
+
 def is_of_sklearn(estimator: Any, package: str = "sklearn.") -> bool:
     """Tell whether what it computes is a package's own code, and no subclass's or object's."""
     for name in OWN_METHODS:
@@ -247,8 +255,7 @@ def is_of_sklearn(estimator: Any, package: str = "sklearn.") -> bool:
 
 def affine_map_of(steps: Any) -> tuple[Tensor, Tensor]:
     """Return matrix (out, in) and shift of steps that are known to be affine."""
-    parts = (getattr(part, "n_features_in_", None) for _, part in steps.steps)
-    width = next((one for one in parts if one is not None), None)  # of the first that is no text
+    width = getattr(receiver_of(steps), "n_features_in_", None)
     if width is None:
         raise UsageError("the steps before the MLP are not fitted: call fit(X, y) of the pipeline.")
     unit = STEP * torch.eye(width, dtype=torch.float64)
@@ -266,7 +273,7 @@ def transformed(steps: Any, x: Tensor) -> Tensor:
 
 def as_table(estimator: Any, x: Tensor) -> Any:
     """Return inputs as an estimator was fitted on them: a table where its columns had names."""
-    columns = getattr(estimator, "feature_names_in_", None)
+    columns = getattr(receiver_of(estimator), "feature_names_in_", None)
     if columns is not None:
         with suppress(ImportError):
             import pandas

@@ -29,6 +29,7 @@ from bilens.nn.module_layers import Module, compare_with_module, layer_views
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 Activations = str | Activation | list[str | Activation]
+NUMBERED = "inputs_without_names"  # in the provenance of a model whose input names are numbers
 CHANGED = "changed_since_read_from"  # in the provenance of a model whose weights are others now
 LINES = 12  # of a kind that are shown
 OUR_EMBEDDING = "embed"  # of a transformer of ours
@@ -224,6 +225,11 @@ class LoadedModel:
     def place(self) -> Path:
         """Where it was read from, and what belongs to it lies, also if it was changed since."""
         return Path(self.provenance.get(CHANGED, self.source))
+
+    @property
+    def own_input_names(self) -> tuple[str, ...] | None:
+        """The names of its inputs; None also where they are numbered, for they had none."""
+        return None if NUMBERED in self.provenance else self.input_names
 
     @property
     def input_box(self) -> tuple[float, float] | None:

@@ -25,7 +25,7 @@ from bilens.data.model_interface import ClassIndex
 from bilens.findings.subject import gauge_free
 from bilens.findings.table_audit import output_effects
 from bilens.io.estimator import is_of_sklearn
-from bilens.io.loaded_model import LoadedModel
+from bilens.io.loaded_model import NUMBERED, LoadedModel
 from bilens.io.model_folder import save
 from bilens.nn.classifier import classifier_of_map
 from bilens.records.table_audit import OutputEffects
@@ -230,7 +230,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
             output_names=model.output_names,
             input_mean=model.input_mean,
             input_scale=model.input_scale,
-            provenance={"estimator": type(self).__name__, **parameters},
+            provenance={**model.provenance, **parameters},
             overwrite=overwrite,
         )
 
@@ -269,6 +269,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
                 f"the {type(self).__name__} has a predict or predict_proba of its own, which is "
                 "not read: fit the estimator of bl.sklearn that it was made of."
             )
+        numbered = {} if hasattr(self, "feature_names_in_") else {NUMBERED: "numbered from x0"}
         return LoadedModel(
             classifier_of_map(self.standard_map_, as_tensor(self.mean_), as_tensor(self.scale_)),
             "",
@@ -277,7 +278,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
             input_names=self._names(),
             input_mean=tuple(self.mean_.tolist()),
             input_scale=tuple(self.scale_.tolist()),
-            provenance={"estimator": type(self).__name__},
+            provenance={"estimator": type(self).__name__, **numbered},
         )
 
     def _effects(self) -> tuple[OutputEffects, ...]:

@@ -224,7 +224,7 @@ def save_classifier(
         model.cpu(),
         folder,
         input_shape=data.image_shape,
-        output_names=data.class_names,
+        output_names=data.class_names if data.named else None,
         provenance={**details, "seed": str(recipe.seed), **provenance},
         overwrite=True,
     )
