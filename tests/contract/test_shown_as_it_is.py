@@ -1,4 +1,4 @@
-"""Guards against names and shares that are shown as if they were others, and ties that are broken."""
+"""Guards against names and shares that are shown as others, and ties that are broken."""
 
 import itertools
 import re
@@ -20,7 +20,7 @@ NAMES = [
     tuple(f"{'x' * 30} {middle} {'y' * 30}" for middle in ("one", "two", "three")),
     ("a", "a ", "b"),
     ("a b", "a  b", "a\tb"),
-    ("", " ", "#0"),
+    ("", " ", "b"),
     ("a", "a\u200b", "a\u2009"),
 ]
 

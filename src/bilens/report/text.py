@@ -253,12 +253,13 @@ def distinct_names(names: tuple[str, ...], length: int) -> tuple[str, ...]:
     spaces marked, and if that does not tell them apart, with their numbers.
     """
     whole = [" ".join(name.split()) for name in names]
-    marked = [visible(name).replace(" ", "␣") for name in names]
+    marked = ["".join("␣" if each.isspace() else each for each in visible(name)) for name in names]
     numbered = [f"{name} (#{index})" for index, name in enumerate(whole)]
     shown = [shortened(name, length) for name in whole]
     for longer in (whole, marked, numbered):
-        counts = Counter(shown)
-        shown = [longer[at] if each and counts[each] > 1 else each for at, each in enumerate(shown)]
+        seen = ["".join(filter(str.isprintable, name)) for name in shown]
+        alike = {text for text, count in Counter(seen).items() if text and count > 1}
+        shown = [longer[at] if seen[at] in alike else name for at, name in enumerate(shown)]
     return tuple(shown)
 
 
