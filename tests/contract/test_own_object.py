@@ -793,3 +793,86 @@ def rewritten(kind: str, layer: nn.Module) -> nn.Module:
     if kind == "parametrized weight_norm":
         return parametrizations.weight_norm(layer)
     return (weight_norm if kind == "weight_norm" else spectral_norm)(layer)
+
+
+# ---- what may act where nothing was compared, and what is made of other parameters
+
+
+class Product(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Linear(WIDTH, HIDDEN), nn.Linear(WIDTH, HIDDEN)
+        self.c = nn.Linear(HIDDEN, OUT)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.c(self.a(x) * self.b(x))
+        return y
+
+
+def far_out(x: Tensor, y: Tensor) -> Tensor:
+    """Return an answer that is another one where the input is large."""
+    return torch.where(x.norm(dim=-1, keepdim=True) > 300, -y, y)
+
+
+def returning_hook(module: nn.Module) -> None:
+    module.register_forward_hook(lambda _, given, made: far_out(given[0], made))
+
+
+def hook_in_place(module: nn.Module) -> None:
+    def change(_: nn.Module, given: Any, made: Tensor) -> None:
+        made.copy_(far_out(given[0], made))
+
+    module.register_forward_hook(change)
+
+
+def hook_before(module: nn.Module) -> None:
+    module.register_forward_pre_hook(lambda _, given: (far_out(given[0], given[0]),))
+
+
+def own_method(module: nn.Module) -> None:
+    before = module.forward
+    module.forward = lambda x: far_out(x, before(x))  # type: ignore[method-assign]
+
+
+@cell("load module", "own object", "other function")
+@cell("audit", "own object")
+@pytest.mark.parametrize("change", [returning_hook, hook_in_place, hook_before, own_method])
+def test_what_may_act_elsewhere_is_not_verified(change: Callable[[nn.Module], None]) -> None:
+    module = Product()
+    change(module)
+    model = bl.from_module(module)
+    assert not model.load_report.verified
+    assert "inputs other than those compared" in " ".join(model.load_report.lines())
+    record = bl.audit(model, null_samples=39).record
+    assert record.coverage is not None
+    assert record.coverage.checked_against == ""
+    (found,) = (one for one in record.verdict if one.rule == "layout")
+    assert found.outcome == "warn"
+
+
+@cell("load module", "own object")
+def test_a_hook_that_only_looks_on_leaves_a_module_verified() -> None:
+    module, seen = Product(), list[Tensor]()
+    module.a.register_forward_hook(lambda _, __, made: seen.append(made))
+    hooks = [*module.a._forward_hooks.values()]
+    assert bl.from_module(module).load_report.verified
+    assert [*module.a._forward_hooks.values()] == hooks
+    assert seen
+
+
+@cell("audit", "same function", "own object")
+@pytest.mark.parametrize(
+    "make",
+    [parametrizations.weight_norm, parametrizations.orthogonal, parametrizations.spectral_norm],
+)
+def test_parameters_behind_a_parametrisation_are_read(
+    make: Callable[[nn.Module], nn.Module],
+) -> None:
+    module = Product()
+    make(module.a)
+    model = bl.from_module(module)
+    record = bl.audit(model, null_samples=39).record
+    assert record.coverage is not None
+    assert record.coverage.exact == record.coverage.parameters
+    assert not model.load_report.left_out

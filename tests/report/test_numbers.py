@@ -27,7 +27,18 @@ def test_powers_of_ten_are_written_as_such(value: float, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [(0.973, "97.3%"), (0.0, "0.0%"), (1.0, "100.0%"), (0.0999, "10.0%")]
+    ("value", "expected"),
+    [
+        (0.973, "97.3%"),
+        (0.0, "0.0%"),
+        (1.0, "100.0%"),
+        (0.1 + 0.2 + 0.7, "100.0%"),
+        (0.0999, "10.0%"),
+        (2999 / 3000, "99.9%"),
+        (1 - 1e-9, "99.9%"),
+        (1 / 3000, "<0.1%"),
+        (1e-9, "<0.1%"),
+    ],
 )
 def test_a_share_is_a_percentage(value: float, expected: str) -> None:
     assert numbers.percent(value) == expected
@@ -101,14 +112,30 @@ def test_a_compared_number_is_shown_on_its_side(billionths: int, limit: int, dig
 def test_shares_read_add_up_and_none_is_read_that_was_not(a: int, b: int, rest: int) -> None:
     total = a + b + rest or 1
     shown = numbers.read_percents(a / total, b / total)
+    shares = a / total, b / total, (a + b) / total, 1 - (a + b) / total
+    for text, share in zip(shown.values(), shares, strict=True):
+        assert (text == "0.0%", text == "100.0%") == (share < 1e-14, share > 1 - 1e-14)
+    if any("<" in text for text in shown.values()):
+        return
     exact, approximate, value, unread = (float(text[:-1]) for text in shown.values())
     assert exact + approximate == pytest.approx(value, abs=1e-6)
     assert value + unread == pytest.approx(100, abs=1e-6)
     assert value <= 100 * (a + b) / total + 1e-6
-    assert f"{value:.1f}%" == numbers.percent((a + b) / total, toward=-1)
     assert (unread > 0) == (rest > 0 or a + b == 0)
 
 
 def test_shares_of_a_whole_make_a_hundred() -> None:
     assert numbers.percents([1 / 3, 1 / 3, 1 / 3], 0) == ["34%", "33%", "33%"]
     assert numbers.percents([0.5545, 0.4455, 0.0]) == ["55.5%", "44.5%", "0.0%"]
+
+
+@pytest.mark.parametrize("share", [1e-13, 1e-6, 4e-4, 0.3, 1 - 4e-4, 1 - 1e-6, 1 - 1e-13])
+@pytest.mark.parametrize("digits", [0, 1, 2])
+def test_some_is_shown_neither_as_nothing_nor_as_all(share: float, digits: int) -> None:
+    ends = {f"{end:.{digits}f}%" for end in (0, 100)}
+    shown = [numbers.percent(share, digits, toward) for toward in (-1, 0, 1)]
+    shown += numbers.percents([share, 1 - share], digits)
+    assert not ends & {*shown}
+    floor, _, ceiling = shown[:3]
+    assert ceiling.startswith("<") or float(ceiling[:-1]) >= 100 * share - 1e-9
+    assert floor.startswith(">") or float(floor[:-1]) <= 100 * share + 1e-9

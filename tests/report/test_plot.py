@@ -92,7 +92,7 @@ def test_markup_of_ours_is_kept_and_names_become_attributes() -> None:
 
 
 def test_texts_are_cut_to_fit() -> None:
-    assert shortened("abcdef", 4) == "abc…"
+    assert shortened("abcdef", 4) == "ab…f"
     assert fitted("犬" * 30 + "猫", 12, 60) == "犬犬…犬猫"
     assert text_width(fitted("x" * 99, 12, 60), 12) <= 60
     assert fitted("ok", 12, 60) == "ok"

@@ -360,6 +360,8 @@ def coverage_of(audit: Audit | LayerAudit | TableAudit, model: LoadedModel) -> C
         errors = worst.largest_error, worst.relative_error
         check = Agreement("", "its forward pass", worst.num_inputs, *errors, largest=0.0)
     report = model.load_report
+    if report is not None and report.unverified:
+        check = None
     guessed = report is not None and report.guessed
     said = report is not None and not report.verified and not report.unverified
     layout = "guessed" if guessed else "said" if said else "known"

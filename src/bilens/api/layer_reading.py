@@ -26,7 +26,7 @@ from bilens.base.errors import NotQuadraticError, UsageError
 from bilens.base.option_rules import ITERATES, refuse_idle
 from bilens.data.images import ImageDataset
 from bilens.data.model_interface import LabelledData
-from bilens.data.table_columns import label_key
+from bilens.data.table_columns import label_key, name_finder
 from bilens.findings.fits import approximation_quality
 from bilens.findings.spectra import MINIMUM_SAMPLES
 from bilens.findings.subject import check_seed
@@ -220,9 +220,7 @@ def select_outputs(text: str | tuple[int, ...] | None, outputs: LayerOutputs) ->
 
 
 def index_of_name(text: str, outputs: LayerOutputs) -> int | None:
-    exact = [index for index, name in enumerate(outputs.names) if name == text]
-    alike = (at for at, name in enumerate(outputs.names) if label_key(name) == label_key(text))
-    found = exact or [*alike]
+    found = name_finder(tuple(outputs.names), str, label_key)(text)
     if len(found) > 1:
         raise UsageError(
             f"{text!r} is the name of the outputs {', '.join(map(str, found))} of "

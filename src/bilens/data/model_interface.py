@@ -1,9 +1,9 @@
 """What a model reads and answers: it encodes every row and every right answer that reaches it."""
 
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -14,9 +14,9 @@ from torch import Tensor
 from bilens.base.errors import DataError, ShapeError, UsageError
 from bilens.base.memory import check_memory
 from bilens.data.arrays import Array
-from bilens.data.cells import parse_number, plain_number
+from bilens.data.cells import DECIMAL, parse_number, plain_number
 from bilens.data.images import ImageDataset
-from bilens.data.table_columns import Cells, number_in, spelling_key, votes_of
+from bilens.data.table_columns import Cells, name_finder, number_in, spelling_key, votes_of
 from bilens.records.common import DataOrigin, Value
 from bilens.records.performance import DataNote
 from bilens.records.table_audit import Conversion, TableColumn, TableReading
@@ -25,6 +25,7 @@ ONLY_0_AND_1 = (
     "the bytes of images are only 0 and 1: pass them as floats, if 1 is what the model reads, or "
     "write 255 for 1."
 )
+NUMBERS = {decimal: partial(parse_number, decimal=decimal) for decimal in DECIMAL.choices}
 Task = Literal["classification", "regression", "unknown"]
 
 
@@ -136,8 +137,7 @@ class ModelInterface:
 
     def labels_of_dataset(self, data: ImageDataset, labels: Tensor) -> list[Label]:
         """Return labels of a data set: its names, or positions if none is a class of the model."""
-        known = self.named()
-        if data.named and any(place_of(name, known) is not None for name in data.class_names):
+        if data.named and {*self.places_of(data.class_names)} != {None}:
             return [ClassName(data.class_names[label]) for label in labels.tolist()]
         return [*map(ClassIndex, labels.tolist())]
 
@@ -148,26 +148,25 @@ class ModelInterface:
         tensor, as long as no class has a number for its name.
         """
         array = plain_labels(where, array)
-        texts = [str(value).strip() for value in array.tolist()]
-        numbers = [plain_number(text) for text in texts]
+        texts = [str(value) for value in array.tolist()]
+        numbers = [plain_number(text.strip()) for text in texts]
         if self.wants_numbers(numbers):
             return self.numbers_of(where, texts, numbers)
-        if array.dtype.kind == "b" and not {"false", "true"} <= self.named().keys():
+        if array.dtype.kind == "b" and None in self.places_of(("False", "True")):
             if self.positions or not self.has_names:
                 if not is_tensor:
                     self.refuse_either(where, [*map(int, array.tolist())])
                 self.note("positions")
                 return [*map(ClassIndex, array.tolist())]
-            if {(0.0, ""), (1.0, "")} <= self.named().keys():
+            if None not in self.places_of(("0", "1")):
                 texts = [str(int(value)) for value in array]
         words = all(plain_number(name) is None for name in self.classes)
         by_place = self.positions or (is_tensor and words)
         if array.dtype.kind == "U":
             by_place = self.positions and words
         places = [int(one) for one in numbers if one is not None and one.is_integer()]
-        named = self.named()
         if places and max(places) >= len(self.classes):  # they are no positions
-            by_place = by_place and None in {place_of(text, named) for text in texts}
+            by_place = by_place and None in self.places_of(texts)
         if by_place and len(places) == len(texts):
             if not is_tensor:
                 self.refuse_either(where, places)
@@ -176,8 +175,7 @@ class ModelInterface:
 
     def refuse_either(self, where: str, places: Sequence[int]) -> None:
         """Refuse positions of classes that are as well names of classes, of other ones."""
-        named = self.named()
-        called = [place_of(str(place), named) for place in places]
+        called = self.places_of([*map(str, places)])
         if [*places] != called and None not in called and max(places) < len(self.classes):
             raise DataError(
                 f"{where}: the labels are numbers that could be positions or names of its classes "
@@ -190,9 +188,12 @@ class ModelInterface:
 
         They are read like the target of the training, as far as the model says how that was.
         """
-        texts, named = cells.table.column(cells.name), self.named()
-        if self.task == "classification" and all(spelling_key(text) in named for text in texts):
-            return [ClassName(self.classes[named[spelling_key(text)]]) for text in texts]
+        texts = cells.table.column(cells.name)
+        if self.task == "classification":
+            find = name_finder(self.classes, str.strip, spelling_key)
+            if all(map(find, texts)):
+                cells.refuse_several(self.classes, find)
+                return [ClassName(self.classes[find(text)[0]]) for text in texts]
         read = self.reading
         column = TableColumn(cells.name, "number", (), decimal="")
         column = column if read is None or read.target is None else read.target
@@ -210,13 +211,12 @@ class ModelInterface:
                         wanted = f"a number {unit}, as the model was trained on"
                         raise cells.refused(cells.table.numbers[row], texts[row], wanted)
                 return self.numbers_of(f"{cells.table.path}", texts, numbers)
-        named = self.named(decimal)
-        places = [place_of(text, named, decimal) for text in texts]
-        if self.positions and {*places} == {None} and None not in map(plain_number, texts):
+        find = self.class_finder(str.strip, decimal)
+        cells.refuse_several(self.classes, find)
+        if self.positions and not any(map(find, texts)) and None not in map(plain_number, texts):
             return self.labels_of_array(f"{cells.table.path}", np.array(texts))
         return [
-            ClassName(text if place is None else self.classes[place])
-            for text, place in zip(texts, places, strict=True)
+            ClassName(self.classes[found[0]] if (found := find(text)) else text) for text in texts
         ]
 
     def wants_numbers(self, numbers: Sequence[float | None]) -> bool:
@@ -242,16 +242,16 @@ class ModelInterface:
             )
         return [*found]
 
-    def named(self, decimal: str = ".") -> dict[object, int]:
-        """Return the position of each class by what spells its name; not what spells two names."""
-        exact, spelt = [*self.classes], [*map(spelling_key, self.classes)]
-        valued = [parse_number(name, decimal) for name in self.classes]
-        found: dict[object, int] = {}
-        for keys in (valued, spelt, exact):  # the last one counts
-            counts = Counter[object](keys)
-            found |= {key: at for at, key in enumerate(keys) if counts[key] == 1}
-        found.pop(None, None)
-        return found
+    def class_finder(
+        self, exact: Callable[[str], str] = str, decimal: str = "."
+    ) -> Callable[[str], list[int]]:
+        """Return what finds the classes that a text may mean: the same text, or the same number."""
+        return name_finder(self.classes, exact, spelling_key, NUMBERS[decimal])
+
+    def places_of(self, texts: Iterable[str]) -> list[int | None]:
+        """Return the class that each text means; None where that is no class, or not one alone."""
+        found = map(self.class_finder(), texts)
+        return [one[0] if len(one) == 1 else None for one in found]
 
     # ---- right answers as classes or numbers
 
@@ -270,21 +270,18 @@ class ModelInterface:
                 f"{self.ends}, so that it is neither a logit nor the probability of one: let the "
                 "model end in a sigmoid, or without it, or pass the numbers that it is to give."
             )
-        places, named = list[int](), self.named()
-        for row, label in enumerate(labels):
-            if isinstance(label, ClassIndex):
-                place = int(label) if 0 <= label < len(self.classes) else None
-            else:
-                place = place_of(str(label), named)
-            if place is None:
-                raise self.no_class(where, row, labels)
-            places.append(place)
+        places = self.places_of(map(str, labels))
+        if isinstance(labels[0], ClassIndex):
+            count, numbers = len(self.classes), map(int, labels)
+            places = [number if 0 <= number < count else None for number in numbers]
+        if None in places:
+            raise self.no_class(where, places.index(None), labels)
         if isinstance(labels[0], ClassIndex) and self.has_names:
             self.note("positions")
         if self.d_output == 1:
             self.note("one_probability" if self.ends else "one_logit", name=self.classes[1])
         if len({*places}) == 1:
-            self.note("one_class", name=self.classes[places[0]])
+            self.note("one_class", name=self.classes[places[0] or 0])
         return torch.tensor(places)
 
     def no_class(self, where: str, row: int, labels: Sequence[Label]) -> DataError:
@@ -303,14 +300,6 @@ class ModelInterface:
             f"{where}: row {self.row(row)} has the label {str(labels[row])!r:.40}, which is no "
             f"class of the model ({shown}): remove such rows, or rename the labels."
         )
-
-
-def place_of(text: str, named: dict[object, int], decimal: str = ".") -> int | None:
-    """Return the class whose name a text spells: the same text, or the same number."""
-    for key in (text, spelling_key(text), parse_number(text, decimal)):
-        if key in named:
-            return named[key]
-    return None
 
 
 def plain_labels(where: str, array: Array) -> Array:

@@ -2,8 +2,8 @@
 
 import hashlib
 import math
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -104,6 +104,14 @@ class Cells:
             f"{self.table.path}: row {row} has {cell[:40]!r} in column {self.name!r}; expected "
             f"{expected}, or {self.instead}."
         )
+
+    def refuse_several(self, names: Sequence[str], find: Callable[[str], list[int]]) -> None:
+        """Refuse a cell that may mean more than one of some names."""
+        for row, cell in self.places:
+            if len(found := find(cell)) > 1:
+                alike = " and ".join(repr(names[at]) for at in found[:4])
+                wanted = f"the exact text of one of {alike}, which are spelt alike"
+                raise self.refused(row, cell, wanted)
 
     def texts(self) -> list[str]:
         """Return the texts of the cells, each in its most frequent spelling."""
@@ -213,6 +221,33 @@ def label_key(name: str) -> str:
     return spelling_key(name) if number is None else repr(number)
 
 
+@lru_cache(64)
+def name_finder(
+    names: tuple[str, ...], *keys: Callable[[str], Hashable]
+) -> Callable[[str], list[int]]:
+    """Return what finds the names that a text may mean: one, none, or several that are alike.
+
+    The keys are tried one after the other; those names count that the first one finds which finds
+    any. So a name is found by its exact text even where others are spelt like it.
+    """
+    places = [defaultdict[Hashable, list[int]](list) for _ in keys]
+    for key, known in zip(keys, places, strict=True):
+        for at, name in enumerate(names):
+            known[key(name)].append(at)
+        known.pop(None, None)
+
+    def find(text: str) -> list[int]:
+        found = (known.get(key(text)) for key, known in zip(keys, places, strict=True))
+        return next(filter(None, found), [])
+
+    return find
+
+
+def levels_of(column: TableColumn) -> Callable[[str], list[int]]:
+    """Return what finds the levels that a cell may mean; cells are without spaces around them."""
+    return name_finder(column.levels, str.strip, spelling_key)
+
+
 def text_hash(cell: str) -> str:
     """Return by what a rare text is known again, however it is spelt."""
     return hashlib.sha256(spelling_key(cell).encode()).hexdigest()[:8]
@@ -220,8 +255,8 @@ def text_hash(cell: str) -> str:
 
 def unseen_texts(cells: Iterable[str], column: TableColumn) -> set[str]:
     """Return the texts that no row of the training held, as far as the column says it."""
-    levels, merged = {*map(spelling_key, column.levels)}, {*(column.merged or ())}
-    new = {cell for cell in cells if spelling_key(cell) not in levels}
+    find, merged = levels_of(column), {*(column.merged or ())}
+    new = {cell for cell in cells if not find(cell)}
     if OTHER not in column.levels:
         return new
     return {cell for cell in new if column.merged is not None and text_hash(cell) not in merged}
@@ -254,9 +289,9 @@ def parts_of(cell: str, column: TableColumn, choice: str) -> tuple[float, ...] |
             return None
         days = (day - datetime.fromisoformat(column.first)).days
         return day.year, day.month, day.isoweekday(), hours_of(day), days
-    keys = [*map(spelling_key, column.levels)]
-    key = spelling_key(cell) if spelling_key(cell) in keys else OTHER
-    return tuple(float(key == each) for each in keys)
+    find = levels_of(column)
+    found = find(cell) or find(OTHER)
+    return tuple(float(at in found) for at in range(len(column.levels)))
 
 
 def encoded(cells: Cells, column: TableColumn, votes: Counter[str]) -> Parts:
@@ -267,6 +302,8 @@ def encoded(cells: Cells, column: TableColumn, votes: Counter[str]) -> Parts:
     choice = cells.decimal(votes, column.decimal) if column.kind == "number" else ""
     if column.kind == "date":
         choice = cells.order(votes, column.order)
+    if is_text:
+        cells.refuse_several(column.levels, levels_of(column))
     found = [None if c is None else parts_of(c, column, choice) for _, c in cells.every]
     unseen = unseen_texts(cells.known, column) if is_text else set[str]()
     lost = [

@@ -66,6 +66,7 @@ def columns_of(
     """Return the rows of a table as a model reads them."""
     done, found = list(table.done), dict[str, list[float]]()
     twice = {one.values["old"] for one in table.done if one.kind == "renamed" and reading is None}
+    twice |= {name for name, count in Counter(map(str.strip, names)).items() if count > 1}
     columns = implied_columns(table, names) if reading is None else reading.columns
     used = [column for column in columns if column.inputs]
     check_columns(table, [column.name for column in used], twice)

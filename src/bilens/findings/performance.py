@@ -26,6 +26,7 @@ from bilens.records.performance import (
 BINS = 10  # of confidence, of equal width
 DOTS, POINTS = 400, 200  # of a drawing of residuals; of a curve
 MOST_CLASSES = 30  # of a confusion matrix
+ROUNDINGS = 8  # of a logit, that its log-odds may be off
 
 
 def classification(logits: Tensor, labels: Tensor, names: Sequence[str]) -> Classification:
@@ -37,10 +38,12 @@ def classification(logits: Tensor, labels: Tensor, names: Sequence[str]) -> Clas
     # E|accuracy − c| is about √(2 c (1 − c) / (π rows)).
     p, (rows, count) = logits.softmax(dim=1), logits.shape
     confidence, answers = p.max(dim=1)
-    # Of answers so sure that p rounds to 1 the rank is that of −ln(1 − p), from 20 on.
+    # A class is ranked by its log-odds, ln p − ln(1 − p), which rounding neither ties nor orders.
     rest = logits.scatter(1, answers[:, None], -math.inf).logsumexp(1) - logits.logsumexp(1)
-    scores, sure = p.clone(), (rest < -20).nonzero()[:, 0]
-    scores[sure, answers[sure]] = -rest[sure]
+    known = logits.log_softmax(dim=1)
+    scores = known - (-known.exp()).log1p().scatter(1, answers[:, None], rest[:, None])
+    largest = logits.abs().masked_fill(~logits.isfinite(), 0).amax(dim=1)
+    rounding = ROUNDINGS * torch.finfo(logits.dtype).eps * (1 + largest)
     right, places = answers == labels, (confidence * BINS).long().clamp(max=BINS - 1)
     bins, ece, null = [], 0.0, 0.0
     for inside in (places == place for place in sorted({*places.tolist()})):
@@ -52,7 +55,7 @@ def classification(logits: Tensor, labels: Tensor, names: Sequence[str]) -> Clas
     classes, drawn = [], list[Curve]()
     for one, name in enumerate(names):
         hits, auc, average = int(confusion[one, one]), None, None
-        curves = threshold_curves(scores[:, one], labels == one)
+        curves = threshold_curves(scores[:, one], labels == one, rounding)
         if curves is not None:
             roc, found = curves
             average = float((found[0].diff() * found[1, 1:]).sum())
@@ -76,16 +79,19 @@ def classification(logits: Tensor, labels: Tensor, names: Sequence[str]) -> Clas
     )
 
 
-def threshold_curves(scores: Tensor, positive: Tensor) -> tuple[Tensor, Tensor] | None:
+def threshold_curves(
+    scores: Tensor, positive: Tensor, rounding: Tensor
+) -> tuple[Tensor, Tensor] | None:
     """Return (1 − specificity, recall) and (recall, precision), (2, points), by falling threshold.
 
-    None where all rows are on one side.
+    None where all rows are on one side. Scores are equal that differ by no more than `rounding`.
     """
     if not bool(positive.any()) or bool(positive.all()):
         return None
     order = scores.argsort(descending=True)
-    ranked, hits = scores[order], positive[order].double()
-    last = torch.cat([ranked[1:] != ranked[:-1], torch.ones(1, dtype=torch.bool)])  # of equal ones
+    ranked, hits, off = scores[order], positive[order].double(), rounding[order]
+    apart = ranked[:-1] - ranked[1:] > torch.maximum(off[:-1], off[1:])
+    last = torch.cat([apart, torch.ones(1, dtype=torch.bool)])  # of equal ones
     hits, alarms = hits.cumsum(0)[last], (1 - hits).cumsum(0)[last]
     recall, precision = hits / hits[-1], hits / (hits + alarms)
     roc, curve = torch.stack([alarms / alarms[-1], recall]), torch.stack([recall, precision])

@@ -1,8 +1,9 @@
 """Running a module as its owner does, unmodified and in evaluation, and leaving it as it was."""
 
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+from torch.utils._pytree import tree_leaves
 
 from bilens.base.errors import UsageError
 
@@ -114,13 +116,62 @@ def what_may_differ(module: nn.Module) -> str:
     said = []
     for name, part in module.named_modules():
         hooks = [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
-        reasons = {
-            "forward hooks": any(not isinstance(hook, WEIGHT_HOOKS) for hook in hooks),
-            "a forward of its own instance": "forward" in vars(part),
-            "a __call__ of its own class": type(part).__call__ is not nn.Module.__call__,
-        }
-        said += [f"{name or 'it'} has {why}" for why, holds in reasons.items() if holds]
+        has_hooks = any(not isinstance(hook, WEIGHT_HOOKS) for hook in hooks)
+        reasons = ["forward hooks"] * has_hooks + replaced_methods(part)
+        said += [f"{name or 'it'} has {why}" for why in reasons]
     return f" ({'; '.join(said[:4])})" if said else ""
+
+
+@dataclass(eq=False)
+class WatchedHook:
+    """A hook in whose place this stands, and the parts whose hooks have acted so far."""
+
+    hook: Callable[..., Any]
+    part: str
+    acted: dict[str, None]
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        tensors = [one for one in tree_leaves((given, named)) if isinstance(one, Tensor)]
+        kept = [(one, one._version) for one in tensors if not one.is_inference()]
+        answer = self.hook(*given, **named)
+        if answer is not None or any(one._version != version for one, version in kept):
+            self.acted[f"{self.part} has hooks that give another answer"] = None
+        return answer
+
+
+@contextmanager
+def watch_what_acts(module: nn.Module) -> Iterator[dict[str, None]]:
+    """Note what acts while a module runs and was not read, so that it may act elsewhere, too.
+
+    A hook acts if it returns something, or changes a tensor in place, in any run; a forward of an
+    instance and a __call__ of a class do by being there.
+    """
+    acted, kept = dict[str, None](), []
+    with ONE_AT_A_TIME:
+        for name, part in module.named_modules():
+            compiled = type(part).__module__.startswith("torch._dynamo")  # which adds nothing
+            for why in [] if compiled else replaced_methods(part):
+                acted[f"{name or 'it'} has {why}"] = None
+            for hooks in (part._forward_pre_hooks, part._forward_hooks):
+                for key, hook in [*hooks.items()]:
+                    if not isinstance(hook, WEIGHT_HOOKS):
+                        kept.append((hooks, key, hook))
+                        hooks[key] = WatchedHook(hook, name or "it", acted)
+        try:
+            yield acted
+        finally:
+            for hooks, key, hook in kept:
+                if key in hooks:  # it may have taken itself off
+                    hooks[key] = hook
+
+
+def replaced_methods(part: nn.Module) -> list[str]:
+    """Name the methods that run in the place of those that are read."""
+    reasons = {
+        "a forward of its own instance": "forward" in vars(part),
+        "a __call__ of its own class": type(part).__call__ is not nn.Module.__call__,
+    }
+    return [why for why, holds in reasons.items() if holds]
 
 
 def answers_otherwise_in_training(module: object) -> bool:

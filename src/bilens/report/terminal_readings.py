@@ -19,7 +19,7 @@ from bilens.records.trace import TokenValue, Trace
 from bilens.report.sections.overview import met_at
 from bilens.report.sections.trace import output_names, ranked_numbers, sae_rows, told_from_chance
 from bilens.report.terminal import add, grid, optional, short
-from bilens.report.text import load_catalogue, quantity, token_name, whole
+from bilens.report.text import load_catalogue, percent, quantity, token_name, whole
 
 UNITS = {  # basis -> what else λ is measured in
     "input": "per squared unit of the input",
@@ -70,7 +70,7 @@ def add_pairs(table: Table, output: FormSpectrum) -> None:
             optional(output.frobenius_norm, ".4g") if first else "",
             f"{row + 1}{'*' * (pair.subspace_size > 1)}",
             f"{pair.eigenvalue:+.5g}",
-            f"{pair.explained:.1%}",
+            percent(pair.explained),
             f"{pair.residual:.1e}",
             "yes" if pair.converged else "NO",
             ("yes" if output.complete else "?") if first else "",

@@ -6,7 +6,7 @@ import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Final
 
@@ -21,6 +21,7 @@ TIMES = "\u00a0×\u00a0"  # spaces at which no line breaks
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 MARKS = {"\n": "↵", "\r": "↵", "\t": "⇥"}  # white space of tokens
 LONGEST_TOKEN = 18
+EXACTLY = 1e-12  # of a percentage: sums of shares round
 WIDE_FROM = 0x1100  # code points from here on are mostly as wide as high
 
 
@@ -118,7 +119,17 @@ def decimals(values: Iterable[float], significant: int = 3) -> int:
 
 def percent(share: float, digits: int = 1, toward: int = 0) -> str:
     """Return a share of one as a percentage, 0.973 as 97.3%."""
-    return f"{fixed(100 * share, digits, toward)}%"
+    return percent_text(fixed(100 * share, digits, toward), 100 * share, digits, toward)
+
+
+def percent_text(text: str, value: float, digits: int, toward: int = 0) -> str:
+    """Return a rounded percentage; what is not all is not shown as all, nor some as nothing."""
+    unit = 10.0**-digits
+    if text == fixed(0, digits) and value > EXACTLY:
+        return ">0%" if toward < 0 else f"<{fixed(unit, digits)}%"
+    if text == fixed(100, digits) and value < 100 - EXACTLY:
+        return "<100%" if toward > 0 else f"{fixed(100 - unit, digits)}%"
+    return f"{text}%"
 
 
 def read_percents(exact: float, approximate: float) -> dict[str, str]:
@@ -129,7 +140,9 @@ def read_percents(exact: float, approximate: float) -> dict[str, str]:
     every = math.floor(1000 * (exact + approximate) + 1e-9) / 10
     sure = math.floor(1000 * exact + 1e-9) / 10 if approximate else every
     parts = {"exact": sure, "approximate": every - sure, "value": every, "unread": 100 - every}
-    return {name: f"{fixed(part, 1)}%" for name, part in parts.items()}
+    whole = {"exact": exact, "approximate": approximate, "value": exact + approximate}
+    whole["unread"] = 1 - whole["value"]
+    return {key: percent_text(fixed(one, 1), 100 * whole[key], 1) for key, one in parts.items()}
 
 
 def adding_up(values: Sequence[float], digits: int) -> list[float]:
@@ -145,7 +158,9 @@ def adding_up(values: Sequence[float], digits: int) -> list[float]:
 
 def percents(shares: Sequence[float], digits: int = 1) -> list[str]:
     """Return shares of a whole as percentages that add up to that of their sum."""
-    return [f"{fixed(each, digits)}%" for each in adding_up([100 * one for one in shares], digits)]
+    values = [100 * one for one in shares]
+    rounded = zip(adding_up(values, digits), values, strict=True)
+    return [percent_text(fixed(each, digits), value, digits) for each, value in rounded]
 
 
 def per_mille(share: float, toward: int = 0) -> str:
@@ -224,8 +239,28 @@ def latent_name(item: LatentReading) -> str:
 
 
 def shortened(text: str, length: int) -> str:
-    """Return a text cut to a length, with an ellipsis where it was cut."""
-    return text if len(text) <= length else text[: length - 1] + "…"
+    """Return a text cut to a length in its middle, as names often begin alike."""
+    if len(text) <= length:
+        return text
+    return f"{text[: length // 2]}…{text[len(text) - (length - 1) // 2 :]}"
+
+
+@lru_cache(16)
+def distinct_names(names: tuple[str, ...], length: int) -> tuple[str, ...]:
+    """Return names cut to a length, each told from the others; "" for a name of spaces alone.
+
+    Those that look alike when they are cut are shown whole; those that do so even then with their
+    spaces marked, and if that does not tell them apart, with their numbers.
+    """
+    whole = [" ".join(name.split()) for name in names]
+    marked = ["".join("␣" if each.isspace() else each for each in visible(name)) for name in names]
+    numbered = [f"{name} (#{index})" for index, name in enumerate(whole)]
+    shown = [shortened(name, length) for name in whole]
+    for longer in (whole, marked, numbered):
+        seen = ["".join(filter(str.isprintable, name)) for name in shown]
+        alike = {text for text, count in Counter(seen).items() if text and count > 1}
+        shown = [longer[at] if seen[at] in alike else name for at, name in enumerate(shown)]
+    return tuple(shown)
 
 
 def text_width(text: str, size: float) -> float:
@@ -234,12 +269,11 @@ def text_width(text: str, size: float) -> float:
 
 
 def fitted(text: str, size: float, width: float) -> str:
-    """Return a text cut so that it fits into a width: in its middle, as names often begin alike."""
-    shown, length = text, len(text)
-    while length > 1 and text_width(shown, size) > width:
+    """Return a text cut so that it fits into a width."""
+    length = len(text)
+    while length > 1 and text_width(shortened(text, length), size) > width:
         length -= 1
-        shown = f"{text[: length // 2]}…{text[len(text) - (length - 1) // 2 :]}"
-    return shown
+    return shortened(text, length)
 
 
 def tick_text(value: float) -> str:

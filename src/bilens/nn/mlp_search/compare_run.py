@@ -24,13 +24,21 @@ from bilens.nn.agreement import (
 from bilens.nn.mlp_search.find_mlps import FoundMLPs, Place, below, holder, nothing_found
 from bilens.nn.mlp_search.observation import TORCH_LAYERS, in_dtype
 from bilens.nn.mlp_search.patches import places
-from bilens.nn.real_run import Seen, only_tensor, run_as_owner, what_may_differ
+from bilens.nn.real_run import Seen, only_tensor, run_as_owner, watch_what_acts, what_may_differ
 
 WHOLE = "output"  # what the comparison of a whole network is called
 NOT_A_ROW_EACH = "it gives something else than one row each"
 
 
 def compare_with_module(module: nn.Module, found: FoundMLPs, example: object = None) -> FoundMLPs:
+    """Compare the layers as `compare_while_watched`, and say what acts that was not read."""
+    with watch_what_acts(module) as acted:
+        found = compare_while_watched(module, found, example)
+    elsewhere = "{}, and what that does to inputs other than those compared is not known"
+    return replace(found, unverified=(*found.unverified, *map(elsewhere.format, acted)))
+
+
+def compare_while_watched(module: nn.Module, found: FoundMLPs, example: object = None) -> FoundMLPs:
     """Compare the layers of a module with the module itself, and leave out what differs.
 
     Returns:

@@ -31,6 +31,7 @@ from bilens.nn.real_run import in_evaluation
 
 Compared = Agreement | str | None  # a reason where it cannot be compared; None on meta devices
 Check = Callable[[list[FoundLayer]], Sequence[Compared]]
+INSIDE = ".parametrizations."  # of a module: where its parametrised weights are kept
 ADVICE = "If there is one all the same, pass example=..., an input to run the module on."
 
 
@@ -236,11 +237,15 @@ class Search:
         return basis_of(f"{[*self.layers][index - 1]} output", *parts)
 
     def num_read(self, paths: Collection[str]) -> dict[str, int]:
-        """Return name → number of the parameters at paths, each a module or a parameter."""
+        """Return name → number of the parameters at paths, each a module or a parameter.
+
+        What a parametrisation keeps beside its parameters counts, too.
+        """
+        kept = ((name, one) for name, one in self.module.named_buffers() if INSIDE in f".{name}")
         return {
             name: one.numel()
-            for name, one in self.module.named_parameters()
-            if name in paths or name.rpartition(".")[0] in paths
+            for name, one in (*self.module.named_parameters(), *kept)
+            if name in paths or owner_of(name) in paths
         }
 
     def unread(self) -> list[str]:
@@ -249,7 +254,8 @@ class Search:
         found = []
         for path, part in self.module.named_modules():
             own = [name for name, _ in part.named_parameters(path, recurse=False)]
-            if own and path not in used and not used.issuperset(own):
+            owner = owner_of(own[0]) if own else path
+            if own and not used & {path, owner} and not used.issuperset(own):
                 found.append(f"{path or 'the module itself'} ({type(part).__name__})")
         return found
 
@@ -257,6 +263,12 @@ class Search:
 def not_compared(layers: list[FoundLayer]) -> list[Compared]:
     """Say nothing of layers without weights."""
     return [None for _ in layers]
+
+
+def owner_of(name: str) -> str:
+    """Return the path of the module that computes with a parameter, plain or parametrised."""
+    module, inside, _ = f".{name}".partition(INSIDE)
+    return module[1:] if inside else name.rpartition(".")[0]
 
 
 def below(path: str, name: str) -> str:

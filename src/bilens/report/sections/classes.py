@@ -163,7 +163,7 @@ def class_card(
         element("div", *sides, class_="vectors"),
         facts(numbers(t, one), "numbers"),
     )
-    head = t("classes.class", name=one.name.strip() or name)
+    head = t("classes.class", name=name)
     body = element("div", *reading, class_="reading")
     return card(
         [head, rank, t("classes.beyond_short", **counts)], body, anchor=f"class-{one.index}"

@@ -26,6 +26,7 @@ from bilens.report.raster import Painter
 from bilens.report.text import (
     NONE,
     Catalogue,
+    distinct_names,
     fixed,
     per_mille,
     percent,
@@ -34,7 +35,6 @@ from bilens.report.text import (
     quantity,
     read_percents,
     scientific,
-    shortened,
     whole,
 )
 
@@ -126,8 +126,9 @@ def data_source(t: Catalogue, data: DataOrigin) -> str:
 
 
 def clean_names(names: Sequence[str]) -> list[str]:
-    """Return names that are neither empty nor endless."""
-    return [shortened(name.strip(), LONGEST) or f"#{index}" for index, name in enumerate(names)]
+    """Return names that are neither empty nor endless, each told from the others."""
+    shown = distinct_names(tuple(names), LONGEST)
+    return [name or f"#{index}" for index, name in enumerate(shown)]
 
 
 def class_painter(record: Audit) -> Painter:
@@ -140,7 +141,7 @@ def input_name(t: Catalogue, model: ModelSummary, index: int) -> str:
     rows, columns = model.input_shape
     number = t("use.number", index=whole(index))
     if model.input_names is not None:
-        return shortened(model.input_names[index].strip(), LONGEST) or number
+        return distinct_names(model.input_names, LONGEST)[index] or number
     if rows == 1:
         return number
     row, column = divmod(index, columns)

@@ -12,7 +12,7 @@ from bilens.records.history import Entry
 from bilens.report.markup import heading, items, joined, paragraph, section
 from bilens.report.sections.coverage import coverage
 from bilens.report.sections.decision import checks, verdict
-from bilens.report.sections.overview import Judged, title_of
+from bilens.report.sections.overview import Judged, clean_names, title_of
 from bilens.report.text import Catalogue
 
 EIGENVECTOR = re.compile(r"(class|layer):(.*):(positive|negative):([^:]*)", re.DOTALL)
@@ -104,7 +104,7 @@ def subject_name(t: Catalogue, subject: str, names: Sequence[str] = ()) -> str:
         return subject
     _, place, sign, number = match.groups()
     if kind == "class" and place.isascii() and place.isdigit() and int(place) < len(names):
-        place = names[int(place)].strip() or place
+        place = clean_names(names)[int(place)]
     if number.isascii() and number.isdigit():
         number = str(int(number) + 1)
     return t(f"subject.{kind}.{sign}", name=place, number=number)

@@ -126,6 +126,12 @@ def shown_inputs(record: TableAudit) -> list[str]:
     return [short + units.get(name, "") for short, name in shown]
 
 
+def clean_columns(names: Iterable[str]) -> dict[str, str]:
+    """Return how each column is called, told from the others."""
+    every = [*dict.fromkeys(names)]
+    return dict(zip(every, clean_names(every), strict=True))
+
+
 def known_columns(record: TableAudit) -> tuple[TableColumn, ...]:
     return () if record.reading is None else record.reading.columns
 
@@ -190,8 +196,9 @@ def response_charts(
     for at, points in curves.items():
         caption = t("table.responses.curve", name=names[at])
         yield caption, response_curve(caption, names[at], points, every)
+    column_names = clean_columns(one.column for one in record.categories)
     for one in record.categories:
-        caption = t("table.responses.curve", name=clean_names([one.column])[0])
+        caption = t("table.responses.curve", name=column_names[one.column])
         bars = [*zip(clean_names(one.levels), one.effects[item.index], strict=True)]
         yield caption, bar_chart(caption, caption, bars)
     for pair in [p for p in item.pairs if p.first in grids and p.second in grids][:1]:
@@ -309,9 +316,10 @@ def by_column(
     values = dict(zip(names, row.inputs, strict=True))
     added = dict(zip(names, part.values, strict=True))
     known = known_columns(record) or [TableColumn(name, "number", (name,)) for name in names]
+    column_names = clean_columns(one.name for one in known)
     for column in (one for one in known if one.inputs):
         on = [name.removeprefix(f"{column.name}=") for name in column.inputs if values[name] == 1]
-        name, cell = clean_names([column.name])[0], ""
+        name, cell = column_names[column.name], ""
         days = values.get(f"{column.name}: days since {column.first}")
         if column.kind == "category" or "(missing)" in on:
             cell = on[-1] if on else NONE
