@@ -29,7 +29,7 @@ def addresses() -> list[tuple[str, dict[str, str]]]:
     found += [(f"/models/{A}/{what}", {}) for what in ("layers", "truncation", "playground")]
     for output in ("0", "1"):
         query = {"layer": "layers.0", "output": output}
-        alone = ("spectrum", "null", "eigenvectors", "interactions")
+        alone = ("spectrum", "eigenvectors", "interactions")
         found += [(f"/models/{A}/{what}", query) for what in alone]
         found += [("/compare/eigenvectors", {"a": A, "b": B} | query)]
     return found
