@@ -30,10 +30,10 @@ def bilens(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture
-def failing() -> Any:
+def failing(tmp_path: Path) -> Any:
     """An audit that fails by a condition."""
-    module = tiny.classifier()
-    return bl.audit(module, null_samples=tiny.ROTATIONS, fail_on=["beyond_null<100"]).record
+    model = bl.load(model_folder(tmp_path / "m", tiny.classifier()))
+    return bl.audit(model, null_samples=tiny.ROTATIONS, fail_on=["beyond_null<100"]).record
 
 
 @cell("audit", "saved")

@@ -1,0 +1,109 @@
+"""Guards against what was seen of a part and is said of the whole.
+
+Damage that it notices: a module called compared of which one layer was not; a condition on a sweep
+that is met though layers have no result.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+import bilens as bl
+from bilens.findings.rules.registry import parse_conditions
+from bilens.records.base import to_json
+from bilens.records.sweep import SweepOptions
+from bilens.sweep.driver import FAILED, drive, plan_of
+from bilens.sweep.output import Output
+from bilens.sweep.report import report_of
+from contract.table import cell
+from engine_here import Here
+
+
+class Halves(nn.Module):
+    """Two MLPs with a norm between; one may be without a part that can be watched."""
+
+    def __init__(self, hidden: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.up, self.down = nn.Linear(4, 6), nn.Linear(6, 4)
+        self.norm = nn.LayerNorm(4)
+        self.second = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4))
+        self.hidden = hidden
+
+    def first(self, x: Tensor) -> Tensor:
+        if not self.hidden:
+            found: Tensor = self.down(torch.relu(self.up(x)))
+            return found
+        inside = torch.relu(functional.linear(self.norm(x) * 2, self.up.weight, self.up.bias))
+        return functional.linear(inside, self.down.weight, self.down.bias) * 3
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.second(self.norm(self.first(x)))
+        return found
+
+
+@cell("load module", "own object", "other function")
+@cell("audit", "own object", "other function")
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_module_is_compared_where_all_of_its_layers_are(hidden: bool) -> None:
+    module = Halves(hidden).double().eval()
+    model = bl.from_module(module)
+    assert model.load_report is not None
+    assert len(model.layers) == 2
+    assert len(model.load_report.checks) == (1 if hidden else 2)
+    assert model.load_report.verified is not hidden
+    assert (model.exactness is None) is hidden
+    found = bl.audit(module, null_samples=3).to_dict()
+    (layout,) = (one["outcome"] for one in found["verdict"] if one["rule"] == "layout")
+    assert layout == ("warn" if hidden else "pass")
+    assert bool(found["coverage"]["checked_against"]) is not hidden
+
+
+# ---- sweeps
+
+
+LAYERS = 3
+CONDITIONS = ("r2<0.5", "similarity<0.99", "change>0.1")
+
+
+def written(folder: Path, seed: int) -> Path:
+    """A Llama of which nothing but the MLPs is there, and whose numbers are drawn."""
+    draw = torch.Generator().manual_seed(seed)
+    shapes = {"gate_proj": (6, 4), "up_proj": (6, 4), "down_proj": (4, 6)}
+    tensors = {
+        f"model.layers.{layer}.mlp.{name}.weight": torch.randn(shape, generator=draw)
+        for layer in range(LAYERS)
+        for name, shape in shapes.items()
+    }
+    folder.mkdir()
+    save_file(tensors, folder / "model.safetensors")
+    words = (
+        '{"model_type": "llama", "hidden_act": "silu", "hidden_size": 4, "num_hidden_layers": 3}'
+    )
+    (folder / "config.json").write_text(words)
+    return folder
+
+
+@cell("sweep", "own object", "other function")
+@pytest.mark.parametrize("why", ["all are there", "one is missing", "one has failed"])
+def test_a_condition_of_a_sweep_is_met_where_every_layer_has_a_result(
+    why: str, tmp_path: Path
+) -> None:
+    base, model = written(tmp_path / "base", 0), written(tmp_path / "model", 0)
+    asked = {"tasks": ("audit", "compare"), "null_samples": 3, "baseline": str(base)}
+    output = Output(str(tmp_path / "swept"))
+    assert drive(plan_of(str(model), SweepOptions(**asked), output), output, Here).whole
+    results = [one for one in output.names("results") if one.endswith(".json")]
+    assert len(results) == 2 * LAYERS
+    lacking = [one for one in results if "2" in one]
+    print(results)
+    conditions = parse_conditions(CONDITIONS, data=True, baseline=True)
+    found: Any = to_json(report_of(output, conditions)[1])
+    print(found["conditions"])
+    assert 0
