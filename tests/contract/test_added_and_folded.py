@@ -29,7 +29,10 @@ def drawn(*shape: int, seed: int) -> torch.Tensor:
 def written_base(folder: Path) -> dict[str, torch.Tensor]:
     """Write the MLPs of a Llama; returns its matrices by the names of their modules."""
     shapes = [SHAPES[name.rpartition(".")[2]] for name in NAMES]
-    tensors = {name: drawn(*shape, seed=at) for at, (name, shape) in enumerate(zip(NAMES, shapes))}
+    tensors = {
+        name: drawn(*shape, seed=at)
+        for at, (name, shape) in enumerate(zip(NAMES, shapes, strict=True))
+    }
     folder.mkdir()
     save_file(
         {f"model.{name}.weight": one for name, one in tensors.items()},
