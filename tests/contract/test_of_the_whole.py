@@ -5,6 +5,8 @@ that is met though layers have no result.
 """
 
 import json
+from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import bilens as bl
-from bilens.findings.rules.registry import parse_conditions
+from bilens.findings.rules.registry import (
+    REGISTRY,
+    judge_conditions,
+    parse_condition,
+    parse_conditions,
+)
+from bilens.findings.rules.rule import Evidence
 from bilens.records.sweep import SweepOptions
 from bilens.sweep.driver import drive, plan_of
 from bilens.sweep.jobs import result_name
@@ -116,3 +124,31 @@ def test_a_condition_of_a_sweep_is_met_where_every_layer_has_a_result(tmp_path: 
             output.write(name, json.dumps(json.loads(kept) | refusal).encode())
             assert failed() == rules
             output.write(name, kept)
+
+
+# ---- rules of several cases
+
+
+COMPARED = [one for one in REGISTRY if one.bad is not None and one.number is not None]
+
+
+@cell("audit", "permuted units", "other function")
+@pytest.mark.parametrize("outcomes", [*permutations(("pass", "info", "warn"))])
+def test_a_condition_is_compared_with_every_layer_however_each_ends(
+    outcomes: tuple[str, ...],
+) -> None:
+    """Also with one whose own outcome is milder than that of another."""
+    for rule in COMPARED:
+        numbers = (0.2, 0.5, 0.8)
+        cases = [
+            {str(rule.number): number, "outcome": outcome, "layers": outcome}
+            for number, outcome in zip(numbers, outcomes, strict=True)
+        ]
+        found = replace(rule, measure=lambda _, cases=cases: cases).judge(Evidence())
+        assert found is not None
+        for limit in (0.1, 0.3, 0.7, 0.9):
+            asked = (parse_condition(f"{rule.id}{rule.bad}{limit}"),)
+            (one,) = judge_conditions(rule.documents[0], asked, [found])
+            beyond = [(x < limit) if rule.bad == "<" else (x > limit) for x in numbers]
+            assert one.failed is any(beyond), (rule.id, limit)
+            assert one.value == (min(numbers) if rule.bad == "<" else max(numbers))
