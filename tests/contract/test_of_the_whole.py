@@ -152,3 +152,36 @@ def test_a_condition_is_compared_with_every_layer_however_each_ends(
             beyond = [(x < limit) if rule.bad == "<" else (x > limit) for x in numbers]
             assert one.failed is any(beyond), (rule.id, limit)
             assert one.value == (min(numbers) if rule.bad == "<" else max(numbers))
+
+
+# ---- what passes
+
+
+class Product(nn.Module):
+    """A bilinear layer, perhaps with a part around it that is not read."""
+
+    def __init__(self, normed: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.w, self.v, self.p = nn.Linear(4, 9), nn.Linear(4, 9), nn.Linear(9, 4)
+        self.norm = nn.LayerNorm(4) if normed else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x if self.norm is None else self.norm(x)
+        found: Tensor = self.p(self.w(x) * self.v(x))
+        return found
+
+
+@cell("audit", "own object", "other function")
+def test_what_is_not_read_or_cannot_be_judged_does_not_pass() -> None:
+    """A part left out, or answers that are no better than a guess: nobody vouches for the model."""
+    twice = nn.Sequential(Product(), Product()).double().eval()
+    normed = nn.Sequential(Product(), Product(normed=True)).double().eval()
+    x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0)).double()
+    answers = twice(x).argmax(dim=1)
+    assert bl.audit(twice, null_samples=3).passed is True
+    assert bl.audit(twice, (x, answers), null_samples=3).passed is True
+    assert bl.audit(normed, null_samples=3).passed is not True
+    assert bl.audit(twice, (x, answers[x[:, 0].argsort()]), null_samples=3).passed is not True
+    alike = answers == answers[0]
+    assert bl.audit(twice, (x[alike], answers[alike]), null_samples=3).passed is not True
