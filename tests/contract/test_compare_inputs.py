@@ -124,3 +124,23 @@ def test_how_alike_two_models_answer_is_computed_from_their_answers(
     assert layer["row_similarity"] == pytest.approx(alike, abs=1e-9)
     assert layer["row_change"] == pytest.approx(np.linalg.norm(new - old) / sizes[0], rel=1e-9)
     assert alike < 0.99
+
+
+@cell("compare", "other function")
+@pytest.mark.parametrize("threshold", [0.5, 0.95, 0.99])
+def test_both_models_are_held_to_the_threshold_that_was_asked_for(threshold: float) -> None:
+    """A layer is compared where its map, and the baseline's, explains as much as was asked for."""
+    torch.manual_seed(0)
+    both = [bl.nn.BilinearClassifier(4, 12, 3, gate="relu", bias=True).double() for _ in range(2)]
+    with torch.no_grad():
+        for one, shift in zip(both, (0.0, 0.5), strict=True):
+            for name, part in one.named_parameters():
+                if name.endswith("left.bias"):
+                    part.add_(shift)
+    scores = [
+        next(iter(LoadedModel(one, "", "").layers.values())).fit.r_squared.quadratic.overall
+        for one in both
+    ]
+    for pair in (both, both[::-1]):
+        refused = only_layer(compared(*pair, null_samples=3, threshold=threshold))["refused"]
+        assert bool(refused) is (min(scores) < threshold), scores
