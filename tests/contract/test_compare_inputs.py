@@ -6,11 +6,13 @@ changed under a large embedding called rounding, one branch times 1.1 called ano
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import bilens as bl
+from bilens.io.loaded_model import LoadedModel
 from contract.compared_models import (
     classifier,
     compared,
@@ -18,6 +20,7 @@ from contract.compared_models import (
     generator_of,
     images,
     only_layer,
+    table,
     with_units_permuted,
 )
 from contract.table import cell
@@ -87,3 +90,57 @@ def test_a_difference_that_cancels_is_rounding(factor: float) -> None:
     model = images(0)
     scaled = with_units_permuted(copied(model), range(5), torch.full((5,), factor).double())
     assert only_layer(compared(scaled, model, **FEW))["same_function"]
+
+
+def with_a_step(model: LoadedModel, size: float) -> LoadedModel:
+    """The model with a hidden unit that is the same number for every input."""
+    found = copied(model)
+    left, right = found.module.layers[0].left, found.module.layers[0].right  # type: ignore[union-attr]
+    with torch.no_grad():
+        for branch, value in ((left, 1.0), (right, size)):
+            branch.weight[0], branch.bias[0] = 0.0, value
+    return found
+
+
+@cell("compare", "own object", "other function")
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("other", ["another training", "a step"])
+def test_how_alike_two_models_answer_is_computed_from_their_answers(
+    other: str, outputs: int
+) -> None:
+    """By hand: an output that is a constant larger is another answer."""
+    names = ("ape", "bee", "cat")[:outputs]
+    baseline = with_a_step(table(1, names), 1.0)
+    model = with_a_step(table(1 if other == "a step" else 2, names), 200.0)
+    x = torch.randn(60, 4, generator=generator_of(0), dtype=torch.float64)
+    old, new = (one.module(x).detach().numpy() for one in (baseline, model))  # type: ignore[misc, union-attr]
+    if outputs > 1:
+        old, new = (one - one.mean(axis=1, keepdims=True) for one in (old, new))
+    mean = old.mean(axis=0)
+    sizes = [np.linalg.norm(one - mean) for one in (old, new)]
+    labels = x[:, 0] if outputs == 1 else torch.arange(60) % 3
+    layer = only_layer(compared(model, baseline, (x, labels)))
+    alike = float(((old - mean) * (new - mean)).sum() / sizes[0] / sizes[1])
+    assert layer["row_similarity"] == pytest.approx(alike, abs=1e-9)
+    assert layer["row_change"] == pytest.approx(np.linalg.norm(new - old) / sizes[0], rel=1e-9)
+    assert alike < 0.99
+
+
+@cell("compare", "other function")
+@pytest.mark.parametrize("threshold", [0.5, 0.95, 0.99])
+def test_both_models_are_held_to_the_threshold_that_was_asked_for(threshold: float) -> None:
+    """A layer is compared where its map, and the baseline's, explains as much as was asked for."""
+    torch.manual_seed(0)
+    both = [bl.nn.BilinearClassifier(4, 12, 3, gate="relu", bias=True).double() for _ in range(2)]
+    with torch.no_grad():
+        for one, shift in zip(both, (0.0, 0.5), strict=True):
+            for name, part in one.named_parameters():
+                if name.endswith("left.bias"):
+                    part.add_(shift)
+    scores = [
+        next(iter(LoadedModel(one, "", "").layers.values())).fit.r_squared.quadratic.overall
+        for one in both
+    ]
+    for pair in (both, both[::-1]):
+        refused = only_layer(compared(*pair, null_samples=3, threshold=threshold))["refused"]
+        assert bool(refused) is (min(scores) < threshold), scores

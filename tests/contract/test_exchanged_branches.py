@@ -69,6 +69,27 @@ def test_an_audit_of_layers_does_not_ask_which_branch_is_left() -> None:
             assert next(pair) == pytest.approx(next(pair), rel=1e-9)
 
 
+@cell("audit", "same function", "scaled branches")
+@pytest.mark.parametrize("exchanged", [False, True])
+@pytest.mark.parametrize(("gate", "doubles"), [(None, True), ("silu", False)])
+def test_a_unit_is_doubled_by_one_whose_branches_are_exchanged(
+    gate: Any, doubles: bool, exchanged: bool
+) -> None:
+    """They compute the same product; behind another activation than none they do not."""
+    torch.manual_seed(0)
+    module: Any = bl.nn.BilinearClassifier(5, 6, 3, n_layers=2, bias=True, gate=gate).double()
+    with torch.no_grad():
+        layer = module.layers[0]
+        sides = [layer.left, layer.right][:: -1 if exchanged else 1]
+        for branch, other, factor in zip((layer.left, layer.right), sides, (2.0, 0.5), strict=True):
+            scale = 1.0 if gate and not exchanged else factor
+            branch.weight[4] = scale * other.weight[1]
+            branch.bias[4] = scale * other.bias[1]
+    (first, second) = bl.audit(module, null_samples=39, command="here").to_dict()["layers"]
+    same = doubles or not exchanged
+    assert (first["units"]["duplicates"], second["units"]["duplicates"]) == (int(same), 0)
+
+
 def parts_of(model: LoadedModel) -> tuple[QuadraticMap, Tensor]:
     module: Any = model.module
     return module.quadratic_map("embedding").detach(), module.embed.weight.detach()

@@ -85,3 +85,28 @@ def test_another_option_or_other_rows_are_another_model(tmp_path: Path) -> None:
     assert len({one.weights_sha256, stiff.weights_sha256}) == 2
     assert {*others["id"]} != {*held_out["id"]}
     assert trained(turned, tmp_path / "turned")[0].weights_sha256 != one.weights_sha256
+
+
+@cell("audit", "repeated rows", "shuffled rows", "own object")
+@pytest.mark.parametrize("twins", [False, True])
+def test_each_row_that_was_trained_on_is_counted(twins: bool, tmp_path: Path) -> None:
+    """By hand: rows that are given three times count three times, those of the training once."""
+    frame = frame_of(1, 6)
+    table = pd.concat([frame, frame[frame["id"] < 30]]) if twins else frame
+    model, held_out = trained(table, tmp_path / "a")
+    known = frame[~frame["id"].isin(held_out["id"])]
+    new = frame.assign(age=frame["age"] + 100)
+
+    def counted(*parts: pd.DataFrame) -> tuple[int, int | None]:
+        path = tmp_path / "rows.csv"
+        pd.concat([*parts]).sample(frac=1.0, random_state=0).to_csv(path, index=False)
+        found = bl.audit(model, path).record.performance
+        assert found is not None
+        return found.rows, found.trained
+
+    few = known[:1]
+    assert counted(few, few, few) == (3, 3)
+    assert counted(known, new) == (len(known) + ROWS, len(known))
+    assert counted(new, known[3:8], few, new) == (2 * ROWS + 6, 6)
+    assert counted(new) == (ROWS, 0)
+    assert counted(held_out) == (len(held_out), 0)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, strategies as st
@@ -43,7 +44,9 @@ def saved(module: BilinearClassifier, folder: Path, names: tuple[str, ...]) -> A
 
 
 def accuracy(model: Any, data: Any, **options: Any) -> float:
-    found = bl.audit(model, data, null_samples=39, **options).record.performance
+    if model.input_names is None:
+        options["null_samples"] = 39
+    found = bl.audit(model, data, **options).record.performance
     assert found is not None
     assert found.classification is not None
     return found.classification.accuracy.value
@@ -187,3 +190,39 @@ def test_a_span_of_positions_is_read_where_outputs_have_no_numbers_for_names(
         bl.save(module_of(6), tmp_path / "m", output_names=names, overwrite=True)
         layer = LayerOutputs.of(bl.load(tmp_path / "m"), "layers.0")
         assert read_outputs(layer, Request(outputs="1-2")).names == expected
+
+
+# ---- columns of a table in memory
+
+
+COLUMNS = [("age", "width", "size", "mass"), ("x0", "x1", "x2", "x3"), ("x1", "x2", "x3", "x0")]
+
+
+@pytest.mark.parametrize("columns", COLUMNS)
+@fewer(2)
+@given(seed=seeds, order=st.permutations(range(4)))
+@cell("audit", "permuted inputs", "other names")
+def test_columns_are_found_by_name_also_where_names_say_a_place(
+    columns: tuple[str, ...], seed: int, order: list[int]
+) -> None:
+    """Names such as x0 are those of a training without names, and names all the same."""
+    module, x = module_of(seed), inputs()
+    model = LoadedModel(module, "m", "0" * 64, None, NAMES, {}, input_names=columns)
+    right = np.array([NAMES[at] for at in module(x).argmax(dim=1).tolist()])
+    table = pd.DataFrame(x.numpy(), columns=[*columns])
+    moved = table[[columns[at] for at in order]]
+    assert accuracy(model, (moved, right)) == 1.0
+    assert accuracy(model, (moved.assign(more=1.0), right)) == 1.0
+    other = moved.rename(columns={columns[0]: "another"})
+    with pytest.raises(DataError, match=f"no columns '{columns[0]}'"):
+        accuracy(model, (other, right))
+
+
+@cell("audit", "other names")
+def test_names_of_no_training_are_read_by_place() -> None:
+    module, x = module_of(1), inputs()
+    model = LoadedModel(module, "m", "0" * 64, None, NAMES, {}, input_names=COLUMNS[1])
+    right = np.array([NAMES[at] for at in module(x).argmax(dim=1).tolist()])
+    assert accuracy(model, (pd.DataFrame(x.numpy(), columns=[*COLUMNS[0]]), right)) == 1.0
+    plain = LoadedModel(module, "m", "0" * 64, None, NAMES, {}, input_names=COLUMNS[0])
+    assert accuracy(plain, (pd.DataFrame(x.numpy()), right)) == 1.0

@@ -146,3 +146,20 @@ def test_a_mode_that_changes_nothing_is_not_said() -> None:
     own: Any = bl.audit(tiny.trained().train(), null_samples=39).record
     assert not found.source.given_in_training
     assert not own.source.given_in_training
+
+
+@cell("certify", "own object", "other function")
+@cell("attack", "own object", "other function")
+@pytest.mark.parametrize("end", [0, 1])
+def test_a_box_that_one_number_leaves_is_not_the_box_of_the_data(end: int) -> None:
+    """Of data between 0 and 3 a box was told that ends at 1, and attacks were clipped to it."""
+    inside = torch.rand(40, tiny.PIXELS, generator=torch.Generator().manual_seed(0)).double()
+    labels, more = torch.arange(40) % 3, inside.clone()
+    more[7, 5] = (-0.5, 3.0)[end]
+    model = replace(tiny.loaded(tiny.trained()), provenance={"data_name": "mnist"})
+    assert certify_model(model, (inside, labels)).record.box == Box(0.0, 1.0, "pixels")
+    box = Box(min(0.0, float(more.min())), max(1.0, float(more.max())), "data")
+    assert certify_model(model, (more, labels)).record.box == box
+    for x, cut in ((inside, True), (more, False)):
+        record = attack_model(model, (x, labels), target=1, epsilons=[0, 1], restarts=1).record
+        assert [one.clipped_images > 0 for one in record.objectives] == [cut]
