@@ -91,7 +91,7 @@ def inputs(model: LoadedModel, path: Path, rows: pd.DataFrame) -> Tensor:
     return found.inputs
 
 
-@cell("train table", "own object")
+@cell("train table", "other units")
 def test_hours_and_amounts_are_those_that_were_written(model: LoadedModel, tmp_path: Path) -> None:
     read = inputs(model, tmp_path / "a.csv", table()).double().numpy()
     names = [*(model.input_names or ())]

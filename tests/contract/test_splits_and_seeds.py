@@ -28,7 +28,7 @@ def randn(*shape: int, seed: int) -> Tensor:
 # ---- rows that judge
 
 
-@cell("train table", "own object", "other function")
+@cell("train table", "other function")
 @pytest.mark.parametrize("seed", range(3))
 def test_on_noise_no_penalty_looks_better_than_guessing(seed: int) -> None:
     """More features than rows learn any noise by heart, which rows that were fitted reward."""
