@@ -81,7 +81,11 @@ def run_tests(copy: Path, tests: list[Path]) -> str:
     if done.returncode not in (0, FAILED):
         raise RuntimeError(f"the tests did not run: {done.stdout[-2000:]}")
     lines = done.stdout.splitlines()
-    failed = (line.split(" ")[1] for line in lines if line.startswith(("FAILED ", "ERROR ")))
+    failed = (
+        line.split(" ", 1)[1].split(" - ")[0]
+        for line in lines
+        if line.startswith(("FAILED ", "ERROR "))
+    )
     return next(failed, names[0]) if done.returncode else ""
 
 

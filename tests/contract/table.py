@@ -54,6 +54,62 @@ NO_ROWS = "it reads no rows of data"
 NO_STATE = "it has no state to go on with"
 NO_LOGITS = "it says nothing of logits"
 NOT_YET = "it could be tested, and is not yet"
+# Of what a user calls, the verb: functions and classes of the package, commands, readers of files.
+CALLS: dict[str, tuple[str, ...]] = {
+    "load module": ("bl.from_module",),
+    "load file": (
+        *("bl.load", "reader PEFT adapter", "reader SAELens", "reader sparsify"),
+        *("reader the paper's autoencoder", "reader converted model", "reader Hugging Face"),
+        *("reader the paper's transformer", "reader the paper's image model", "reader ONNX"),
+        *("reader bilens model folder", "reader safetensors", "reader GGUF", "reader Keras"),
+        *("reader SavedModel", "reader PyTorch"),
+    ),
+    "load estimator": ("bl.from_sklearn", "reader scikit-learn"),
+    "audit": ("bl.audit", "bilens audit"),
+    "certify": (
+        *("bl.certify_model", "bilens certify", "bl.certify.certified_accuracy"),
+        *("bl.certify.certified_agreement", "bl.certify.distance_to_quadric"),
+        *("bl.certify.influence_range", "bl.certify.l2_radius", "bl.certify.linf_radius"),
+        *("bl.certify.prepare", "bl.certify.projected_margin", "bl.certify.quantisation_stability"),
+        *("bl.certify.remove_inputs", "bl.certify.smallest_k", "bl.certify.solve_trust_region"),
+        *("bl.certify.spectrum_stability", "bl.certify.truncated_input_bound"),
+        *("bl.certify.truncation_error", "bl.certify.truncation_moments"),
+        *("bl.certify.universal_perturbation", "bl.certify.unused_inputs"),
+    ),
+    "attack": ("bl.attack_model", "bilens attack"),
+    "explain": ("bilens explain",),
+    "attribute": (
+        *("bl.attribute", "bl.attribute_to_background", "bl.pairwise_interactions"),
+        "bl.top_interactions",
+    ),
+    "compare": ("bl.match_eigenvectors", "bl.similarity"),
+    "fit": ("bl.quadratic_fit", "bl.activation_moments", "bl.layer_inputs", "bilens fit"),
+    "decompose": (
+        *("bl.eigendecompose", "bl.eigendecompose_all", "bl.cp_decompose", "bl.hosvd"),
+        *("bl.gaussian_moments", "bl.whiten", "bl.rotation_null", "bl.effective_rank"),
+        *("bl.localisation", "bl.raw_directions", "bl.centred_directions"),
+        *("bl.contrast_direction", "bl.dual_expression", "bl.interaction_submatrix"),
+        "bilens decompose",
+    ),
+    "convert": ("bl.convert_network", "bilens convert"),
+    "train table": (
+        *("bl.sklearn.BilinearClassifier", "bl.sklearn.BilinearRegressor"),
+        "bilens train table",
+    ),
+    "trace": ("bl.trace", "bl.direct_interactions", "bilens trace"),
+    "sweep": ("bilens sweep",),
+    "explore": ("bilens serve",),
+}
+MAKES = "it makes or writes a model or data, of which verbs then say something"
+OF_NO_VERB: dict[str, str] = {
+    **dict.fromkeys(("bl.save", "bl.export_sae", "bl.quantise", "bl.load_images"), MAKES),
+    **dict.fromkeys(("bl.train_image", "bl.train_language", "bl.train_sae"), MAKES),
+    **dict.fromkeys(("bilens train image", "bilens train language", "bilens train sae"), MAKES),
+    "bilens demo": MAKES,
+    "bl.plan_eigendecomposition": "it says what a decomposition would cost, and nothing of a model",
+    "bl.reproduce": "it runs another package, which has tests of its own",
+    "bilens reproduce": "it comes with another package, which has tests of its own",
+}
 
 
 def without(verbs: tuple[str, ...], relations: tuple[str, ...], why: str) -> dict[Cell, str]:
@@ -74,26 +130,13 @@ EMPTY: dict[Cell, str] = {
     **without(("fit",), ("other names",), "it reads arrays by place, and names no input or output"),
     **without(("fit",), ("saved",), "a fit is not saved but as a record"),
     **without(
-        ("convert",),
-        ("permuted units", "permuted inputs", "permuted outputs", "other names", *ROWS),
-        NOT_YET,
+        ("train table",),
+        ("own object", "permuted units", "scaled branches", "same function", "common function"),
+        "its model is what it makes",
     ),
-    **without(
-        ("convert",),
-        ("scaled branches", "other units", "other dtype", "threads"),
-        NOT_YET,
-    ),
-    **without(("train table",), ("own object", "permuted units"), "its model is what it makes"),
-    **without(("train table",), ("scaled branches", "same function"), "its model is what it makes"),
-    **without(("train table",), ("common function",), "its model is what it makes"),
     **without(("train table",), ("resumed",), NO_STATE),
     **without(("trace",), ("other names", "other units"), "tokens and the stream have neither"),
     **without(("trace",), ("common function",), "of a language model, along one latent"),
-    **without(
-        ("sweep",),
-        ("permuted inputs", "scaled branches", "other units", "other dtype", "threads", "saved"),
-        NOT_YET,
-    ),
     **without(
         ("explore",),
         ("own object", "common function", "other dtype", "threads"),

@@ -7,6 +7,7 @@ of two dates paired in their order, a turned language model swept as another fun
 
 import copy
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -74,12 +75,8 @@ def test_tables_are_compared_by_the_names_and_units_of_columns(
 ) -> None:
     model = table(seed)
     heavy = with_units(model, {"mass": "kg"})
-    mean, scale = ([*part] for part in (model.input_mean or (), model.input_scale or ()))
-    mean[2], scale[2] = 1000 * mean[2], 1000 * scale[2]
-    light = copied(model, input_mean=tuple(mean), input_scale=tuple(scale))
-    with torch.no_grad():
-        light.module.embed.weight[:, 2] /= 1000  # type: ignore[union-attr]
-    light = with_units(with_outputs(with_inputs(light, [3, 2, 0, 1]), [1, 2, 0]), {"mass": "g"})
+    light = with_outputs(with_inputs(in_grams(model), [3, 2, 0, 1]), [1, 2, 0])
+    light = with_units(light, {"mass": "g"})
     found = explored(tmp_path_factory.mktemp("a"), light, heavy)["difference"]
     (layer,) = found["layers"]
     assert layer["identical"] or layer["same_function"]
@@ -195,6 +192,75 @@ def test_a_sweep_compares_classes_by_their_names(
     (found,) = swept(root / "c-out", root / "c", root / "a")
     change = change_by_hand(exchanged, model)
     assert found["record"]["change"] == pytest.approx(change, rel=1e-9)
+
+
+def in_grams(model: LoadedModel) -> LoadedModel:
+    """The same function, where the third column is a thousand times as large."""
+    mean, scale = ([*part] for part in (model.input_mean or (), model.input_scale or ()))
+    mean[2], scale[2] = 1000 * mean[2], 1000 * scale[2]
+    found = copied(model, input_mean=tuple(mean), input_scale=tuple(scale))
+    with torch.no_grad():
+        found.module.embed.weight[:, 2] /= 1000  # type: ignore[union-attr]
+    return with_units(found, {"mass": "g"})
+
+
+def in_standard_units(model: LoadedModel) -> LoadedModel:
+    found = copied(model)
+    with torch.no_grad():
+        found.module.embed.weight *= torch.tensor(model.input_scale)  # type: ignore[union-attr]
+    return found
+
+
+def in_another_type(model: LoadedModel, dtype: torch.dtype) -> LoadedModel:
+    """Numbers that single precision has, in a type."""
+    found = copied(model)
+    found.module.float().to(dtype)  # type: ignore[union-attr]
+    return found
+
+
+def saved_again(root: Path, model: LoadedModel) -> LoadedModel:
+    written(root, "first", model)
+    return bl.load(root / "first")
+
+
+SWEPT: dict[str, Callable[[Path, LoadedModel], LoadedModel]] = {
+    "permuted inputs": lambda _, model: with_units(
+        with_inputs(model, [3, 2, 0, 1]), {"mass": "kg"}
+    ),
+    "scaled branches": lambda _, model: with_units_permuted(
+        model, [*range(5)], torch.tensor([2, -3, 0.1, 1, 50]).double()
+    ),
+    "other units": lambda _, model: in_grams(model),
+    "other dtype": lambda _, model: in_another_type(model, torch.float32),
+    "saved": saved_again,
+    "threads": lambda _, model: model,
+}
+
+
+@pytest.mark.parametrize("relation", SWEPT)
+@cell("sweep", *SWEPT, "same function", "other function")
+def test_a_sweep_tells_the_same_change_however_a_table_is_written(
+    relation: str, tmp_path: Path
+) -> None:
+    """That in standard units, by hand; seen red: of a column in grams 0.49, in kilograms 0.62."""
+    kilograms = with_units(table(3), {"mass": "kg"})
+    baseline = in_another_type(kilograms, torch.float64)
+    changed = copied(baseline)
+    with torch.no_grad():
+        changed.module.head.weight[1] *= 2  # type: ignore[union-attr]
+    known = change_by_hand(*map(in_standard_units, (changed, baseline)))
+    before = torch.get_num_threads()
+    written(tmp_path, "baseline", baseline)
+    try:
+        torch.set_num_threads(2 if relation == "threads" else before)
+        for name, model, change in (("same", baseline, 0.0), ("other", changed, known)):
+            folder = tmp_path / name
+            written(folder, "model", SWEPT[relation](folder, model))
+            (found,) = swept(folder / "out", folder / "model", tmp_path / "baseline")
+            assert found["record"]["change"] == pytest.approx(change, rel=1e-6, abs=1e-9)
+            assert (found["numbers"]["similarity"] == pytest.approx(1, abs=1e-9)) is (change == 0)
+    finally:
+        torch.set_num_threads(before)
 
 
 @cell("explore", "other units")

@@ -1,9 +1,14 @@
 """Guards against a verb that is tested under no relation: a cell is filled, or says why not."""
 
 import importlib.util
+import inspect
 from pathlib import Path
 
-from contract.table import EMPTY, RELATIONS, VERBS
+import bilens as bl
+import bilens.sklearn as bls
+from bilens.io.load import FORMATS
+from commands import commands
+from contract.table import CALLS, EMPTY, OF_NO_VERB, RELATIONS, VERBS
 from tools.plant import ROOT, read_errors
 
 
@@ -30,6 +35,25 @@ def test_every_cell_of_the_table_is_filled_or_says_why_not() -> None:
     assert EMPTY.keys() <= cells
     assert not tests.keys() & EMPTY.keys(), "filled, and said to be empty"
     assert tests.keys() | EMPTY.keys() == cells
+
+
+def what_a_user_calls() -> list[str]:
+    """Return functions of the package and its estimators, commands, and readers of files."""
+    found = [f"bl.sklearn.{name}" for name in bls.__all__]
+    for prefix, package in (("bl", bl), ("bl.certify", bl.certify)):
+        parts = ((name, getattr(package, name)) for name in package.__all__)
+        found += [f"{prefix}.{name}" for name, part in parts if inspect.isfunction(part)]
+    found += [f"bilens {name}" for name, one in commands().items() if not hasattr(one, "commands")]
+    return found + [f"reader {one.name}" for one in FORMATS]
+
+
+def test_all_that_a_user_calls_stands_in_a_row_of_the_table_or_says_why_not() -> None:
+    known = [*OF_NO_VERB, *(name for names in CALLS.values() for name in names)]
+    assert CALLS.keys() == {*VERBS}
+    assert len(known) == len({*known}), "in two rows"
+    found = {*what_a_user_calls(), "bilens reproduce"}  # of another package, perhaps not installed
+    assert found - {*known} == set(), "new: name its verb in CALLS, or a reason in OF_NO_VERB"
+    assert {*known} - found == set(), "gone: take it out"
 
 
 def test_each_error_of_the_planter_has_its_place_in_the_source() -> None:

@@ -15,9 +15,11 @@ from bilens.algebra.approximation.quadratic_fit import QuadraticFit, in_words
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.hosvd import hosvd
 from bilens.api.alignment import align_models
+from bilens.api.comparison import layer_changes
 from bilens.api.decompose import PAIR_TENSORS, prepare, run_job
 from bilens.api.layer_reading import LayerMap, LayerOutputs, Request
 from bilens.api.quadratic_fit import fit_of
+from bilens.api.subject import is_of_columns
 from bilens.api.trace import direction_readings
 from bilens.base.errors import NotQuadraticError, UsageError
 from bilens.findings.difference import other_kind
@@ -197,8 +199,11 @@ def compare(subject: Subject) -> Found:
         raise UsageError(
             f"{subject.name!r} is no layer like the baseline's ({other}): compare a model like it."
         )
-    after = fit_layer(subject.view, asked.seed, asked.threshold)
-    found = compare_with(before, subject.view, after, asked, turn=alignment.turn)
+    if is_of_columns(alignment.model) and is_of_columns(alignment.baseline):
+        found, *_ = layer_changes(alignment, asked.seed, standard=True)  # whatever the units
+    else:
+        after = fit_layer(subject.view, asked.seed, asked.threshold)
+        found = compare_with(before, subject.view, after, asked, turn=alignment.turn)
     directions = None if found.outputs is None else float(found.outputs.directions_90)
     numbers = {
         "weight_change": 0.0 if found.identical or found.same_function else found.weight_change,
