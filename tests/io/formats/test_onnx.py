@@ -1,7 +1,9 @@
 """ONNX files: every layer is what onnx's own evaluator computes, and the rest is listed."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import bilens as bl
-from bilens.base.errors import CheckpointError, MemoryLimitError, NonFiniteError
+from bilens.base.errors import CheckpointError, MemoryLimitError, NonFiniteError, NumericalError
 from builders import randn
 from raising import refusal
 
@@ -105,7 +107,7 @@ def test_what_torch_exports_is_read(tmp_path: Path, name: str, opset: int) -> No
     assert view.activation.name == activation
     assert model.load_report is not None
     (check,) = model.load_report.checks.values()
-    assert "onnx's reference evaluator" in check.source
+    assert check.source.startswith(("onnx's reference evaluator", "onnxruntime"))
     x = randn(20, D)
     with torch.no_grad():
         expected = module.double().eval()(x)
@@ -241,6 +243,46 @@ def test_what_only_looks_like_a_layer_is_found_out(tmp_path: Path) -> None:
         patch.setitem(reader.FUNCTIONS, "Relu", torch.tanh)
         with pytest.raises(CheckpointError, match=r"what was read differs by .* from the module"):
             bl.load(tmp_path / "m.onnx")
+
+
+class RuntimeHere:
+    """Stands in for a session of onnxruntime: what the evaluator gives times a number."""
+
+    factor = 1.0
+
+    def __init__(self, path: str, providers: list[str]) -> None:
+        assert providers == ["CPUExecutionProvider"]
+        self.evaluator = onnx.reference.ReferenceEvaluator(onnx.load(path))
+
+    def run(self, names: None, given: dict[str, Any]) -> list[Any]:
+        return [self.factor * one for one in self.evaluator.run(names, given)]
+
+
+def whole_file(path: Path) -> Any:
+    """Return what a network in a file was compared with, as a whole."""
+    model = bl.load(write(path, CHAIN, matrices(D, H, 3)))
+    assert model.load_report is not None
+    (check,) = model.load_report.checks.values()
+    assert check.passed
+    return check.source
+
+
+def test_a_file_is_compared_with_onnxruntime_as_a_whole(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    assert whole_file(tmp_path / "m.onnx") == "onnxruntime on the whole file"
+
+
+def test_onnxruntime_goes_before_the_evaluator_and_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnx.reference")
+    path = tmp_path / "m.onnx"
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(InferenceSession=RuntimeHere))
+    assert whole_file(path) == "onnxruntime on the whole file"
+    monkeypatch.setattr(RuntimeHere, "factor", 1.01)
+    refusal(NumericalError, "another function than its source", bl.load, path)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
+    assert whole_file(path) == "onnx's reference evaluator on the whole file"
 
 
 @pytest.mark.parametrize("to", ["FLOAT", "DOUBLE", "INT32", "BOOL"])
