@@ -156,7 +156,7 @@ def test_a_module_in_memory_is_attacked_as_the_loaded_one() -> None:
     found = bl.attack_model(tiny.trained(), DATA, target=2, **QUICK)
     expected = bl.attack_model(tiny.loaded(tiny.trained()), DATA, target=2, **QUICK)
     assert found.document["objectives"] == expected.document["objectives"]
-    with pytest.raises(UsageError, match=r"names no output of layers\.0"):
+    with pytest.raises(UsageError, match="names no output"):
         bl.attack_model(tiny.trained(), DATA, target="level", **QUICK)
 
 
