@@ -119,6 +119,13 @@ class ServedFolder:
             return all(self._sha256(place / name) == files.get(name) for name in beside | {*files})
         return False
 
+    def is_open_as(self, key: str, weights_sha256: str, files: Mapping[str, str]) -> bool:
+        """Return whether what was read then is the model as it is opened, its weights first."""
+        with suppress(BilensError):
+            same = self.opened(key).model.read_sha256 == weights_sha256
+            return same and self.is_of(key, weights_sha256, files)
+        return False
+
     def _sha256(self, file: Path) -> str:
         """Return the SHA-256 of a file of the folder; it is read again where it changed."""
         (state,) = state_of(self.folder, file)

@@ -222,7 +222,7 @@ def layer_row(opened: OpenModel, name: str, view: LayerView, said: LayerReading 
 def audits_of(served: ServedFolder, key: str) -> list[PastAudit]:
     """Return the audits of a model with the files that it has now, the last one first."""
     past = served.history.audits(served.name_of(there(served.found().models.get(key))))
-    return [one for one in past if served.is_of(key, one.weights_sha256, dict(one.files))]
+    return [one for one in past if served.is_open_as(key, one.weights_sha256, dict(one.files))]
 
 
 def eigenvectors(

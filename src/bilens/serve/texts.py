@@ -70,7 +70,7 @@ def traces_of(served: ServedFolder, model: str) -> Iterator[TextTrace]:
             if state not in served.briefs:
                 served.briefs[state] = brief(served, key)
             read, layer, saes = served.briefs[state]
-            if served.is_of(model, *read):
+            if served.is_open_as(model, *read):
                 there = [find_weights(served, *one) is not None for one in saes]
                 name = served.name_of(path)
                 yield TextTrace(key, displayable(name), layer, readable=bool(there) and all(there))
@@ -137,8 +137,8 @@ def layer_effect(place: str, written: Tensor, unembed: Tensor, tokenizer: Tokeni
 
 def saes_of(served: ServedFolder, model: str, trace: Trace) -> list[TopKSAE]:
     """Return the autoencoders of a trace in float64, if they lie in the folder and fit."""
-    if not served.is_of(model, *read_of(trace)):
-        raise UsageError("the trace is of another model or config: choose a trace of this model.")
+    if not served.is_open_as(model, *read_of(trace)):
+        raise UsageError("the trace is of other weights or files: choose a trace of this model.")
     if not trace.saes:
         raise UsageError("the trace was made without autoencoders: it knows no latents.")
     found = []

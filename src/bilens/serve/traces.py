@@ -64,7 +64,7 @@ def find_weights(
     for key in order[:MOST_ALIKE]:
         if alike(models[key]) == 0:
             return None
-        if served.is_of(key, sha256, files):
+        if served.is_open_as(key, sha256, files):
             return key
     return None
 

@@ -31,9 +31,11 @@ from bilens.nn.mlp_search.pointwise import (
 )
 
 CALLS = ("call_method", "call_function")
-RESHAPES = ("flatten", "unflatten", "view", "reshape", "transpose", "permute", "squeeze")
-RESHAPES += ("unsqueeze", "contiguous", "getitem", "movedim", "swapaxes", "T", "mT", "clone", "to")
-RESHAPES += ("chunk", "split", "unbind", "narrow", "select", "expand", "float", "double", "detach")
+RESHAPES = (
+    *("flatten", "unflatten", "view", "reshape", "transpose", "permute", "squeeze", "unsqueeze"),
+    *("contiguous", "getitem", "movedim", "swapaxes", "T", "mT", "clone", "to", "float", "double"),
+    *("chunk", "split", "unbind", "narrow", "select", "expand", "detach"),
+)
 
 Value = Tree | Pointwise | Weight | tuple[Tree, ...] | None
 
