@@ -14,7 +14,7 @@ from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.hosvd import hosvd
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import rotation_null
-from bilens.api.provenance import describe_run, describe_source
+from bilens.api.provenance import describe_run, describe_source, files_read
 from bilens.api.subject import open_subject
 from bilens.api.trace_latents import LISTED_TOKENS, SHOWN_EIGENVECTORS, latent_findings
 from bilens.api.trace_records import causal_reading, token_ends, traced_spectrum
@@ -165,7 +165,9 @@ def trace(
             **describe_layer(subject),
             **found,
             seed=seed,
-            source=describe_source(subject.loaded),
+            source=structs.replace(
+                describe_source(subject.loaded), files=files_read(subject.loaded)
+            ),
             reproduce=describe_run(command, seed),
         )
     )

@@ -300,6 +300,8 @@ class LoadedModel:
         if self.module is None:
             first = next(iter(self.layers))
             ways = f"`bilens decompose {self.source} --layer {first}`, or bl.load(...)"
+            if not self.files and self.provenance.get("format", "").startswith("scikit-learn"):
+                ways = "bl.from_sklearn(...)"
             ways = ways if self.original is None else "bl.from_module(...)"
             raise UsageError(
                 f"{reader} runs a whole model, and of {self.source} "

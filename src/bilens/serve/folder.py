@@ -67,7 +67,7 @@ class ServedFolder:
         self._past, self._remembering, self._drawing = Past(), Lock(), Lock()
         self._verdicts: dict[PastAudit, Judged] = {}  # a history may be put in place of another
         self._models = OpenModels(self.folder)
-        self.briefs: dict[tuple[str, int], tuple[str, str, list[tuple[str, str]]]] = {}  # of traces
+        self.briefs: dict[tuple[str, int], Any] = {}  # of traces
         self._hashes: dict[tuple[str, int, int, int], str] = {}  # of files, by size and time
         self._reading = Lock()  # documents may be large: one at a time
 
@@ -101,17 +101,29 @@ class ServedFolder:
         """Return the models whose files are others than those of their last audit."""
         keys = [key for key in found.models if key == (only or key)]
         last = {key: past.audits.get(found.names[key], ())[:1] for key in keys}
-        return frozenset(key for key in keys for one in last[key] if not self._is_of(key, one))
+        return frozenset(
+            key
+            for key in keys
+            for one in last[key]
+            if not self.is_of(key, one.weights_sha256, dict(one.files))
+        )
 
-    def _is_of(self, key: str, audit: PastAudit) -> bool:
-        """Return whether an audit is of the files of a model as they are now."""
-        path, files = self._found.models[key], dict(audit.files)
-        with suppress(BilensError, OSError, KeyError):
+    def is_of(self, key: str, weights_sha256: str, files: Mapping[str, str]) -> bool:
+        """Return whether what was read then is a model of the folder as its files are now."""
+        with suppress(BilensError, OSError, KeyError, ValueError):  # also of what is no file
+            path = self._found.models[key]
             if not files or (path / ADAPTER).exists():  # of an earlier release, or with its base
-                return self.opened(key).model.read_sha256 == audit.weights_sha256
+                return self.opened(key).model.read_sha256 == weights_sha256
             place = path if path.is_dir() else path.parent
             beside = {name for name in BESIDE if path.is_dir() and (path / name).exists()}
             return all(self._sha256(place / name) == files.get(name) for name in beside | {*files})
+        return False
+
+    def is_open_as(self, key: str, weights_sha256: str, files: Mapping[str, str]) -> bool:
+        """Return whether what was read then is the model as it is opened, its weights first."""
+        with suppress(BilensError):
+            same = self.opened(key).model.read_sha256 == weights_sha256
+            return same and self.is_of(key, weights_sha256, files)
         return False
 
     def _sha256(self, file: Path) -> str:

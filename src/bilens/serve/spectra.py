@@ -42,6 +42,7 @@ from bilens.records.spectra import (
 from bilens.records.trace import TokenEnds
 from bilens.serve.endpoint import Arguments, Endpoint, every_model
 from bilens.serve.folder import ServedFolder
+from bilens.serve.inside import there
 from bilens.serve.models import OpenModel
 
 LARGEST = 1 << 24  # weights of a branch: what a page can wait for, and hold
@@ -174,11 +175,14 @@ def null_band(
 def layer_table(served: ServedFolder, key: Key) -> LayerTable:
     """The layers of a model, none of them read, and what the last audit of layers says."""
     opened = served.opened(key)
-    audits = audits_of(served, opened)
+    audits = audits_of(served, key)
     said = next((one for one in audits if one.kind == "layer_audit"), None)
     readings: dict[str, LayerReading] = {}
     if said is not None:
         readings = {one.name: one for one in served.audit(said.number).record.layers}
+    for name, view in opened.model.layers.items():  # an option of the audit may read it otherwise
+        if name in readings and readings[name].activation != view.activation.name:
+            del readings[name]
     return LayerTable(
         weights_sha256=opened.model.read_sha256,
         audit=None if said is None else said.number,
@@ -215,10 +219,10 @@ def layer_row(opened: OpenModel, name: str, view: LayerView, said: LayerReading 
     )
 
 
-def audits_of(served: ServedFolder, opened: OpenModel) -> list[PastAudit]:
-    """Return the audits of a model with the weights that it has now, the last one first."""
-    sha256 = opened.model.read_sha256
-    return [one for one in served.history.audits(opened.name) if one.weights_sha256 == sha256]
+def audits_of(served: ServedFolder, key: str) -> list[PastAudit]:
+    """Return the audits of a model with the files that it has now, the last one first."""
+    past = served.history.audits(served.name_of(there(served.found().models.get(key))))
+    return [one for one in past if served.is_open_as(key, one.weights_sha256, dict(one.files))]
 
 
 def eigenvectors(
@@ -284,7 +288,7 @@ def tokens_of(output: Output, pairs: EigenDecomposition) -> list[TokenEnds] | No
 
 def truncation(served: ServedFolder, key: Key) -> TruncationCurve:
     """Accuracy with fewer eigenvectors, as the last audit with data measured it."""
-    for said in audits_of(served, served.opened(key)):
+    for said in audits_of(served, key):
         if said.kind == "audit" and said.data_sha256:
             record: Audit = served.audit(said.number).record
             if record.data is not None and record.truncation:

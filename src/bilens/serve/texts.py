@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from threading import Lock
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ from bilens.report.text import MARKS, latent_name, token_name
 from bilens.serve.endpoint import Endpoint
 from bilens.serve.folder import ServedFolder
 from bilens.serve.models import OpenModel
-from bilens.serve.traces import find_weights, trace_of, traces
+from bilens.serve.traces import find_weights, read_of, trace_of, traces
 from bilens.train.corpus import language_model, tokenizer_of
 
 MOST_TOKENS, MOST_TRACES = 256, 20
@@ -50,7 +51,7 @@ def setting(served: ServedFolder, key: Key) -> TextSetting:
     """How a language model reads texts: the most tokens, and the traces of it in the folder."""
     opened = served.opened(key)
     module, _ = reader_of(opened)
-    found = islice(traces_of(served, opened), MOST_TRACES)
+    found = islice(traces_of(served, key), MOST_TRACES)
     return TextSetting(most=min(module.config.n_ctx, MOST_TOKENS), traces=tuple(found))
 
 
@@ -60,26 +61,26 @@ def reader_of(opened: OpenModel) -> tuple[BilinearTransformer, Tokenizer]:
     return module, opened.once("tokenizer", lambda: tokenizer_of(opened.model, module))
 
 
-def traces_of(served: ServedFolder, opened: OpenModel) -> Iterator[TextTrace]:
-    """Yield the traces in the folder of the weights of a model."""
+def traces_of(served: ServedFolder, model: str) -> Iterator[TextTrace]:
+    """Yield the traces in the folder of a model as it is now."""
     for key in traces(served):
         path = served.found().reports[key][0]
         with suppress(BilensError, OSError):  # damaged, or gone since
             state = key, path.stat().st_mtime_ns
             if state not in served.briefs:
                 served.briefs[state] = brief(served, key)
-            sha256, layer, saes = served.briefs[state]
-            if sha256 == opened.model.read_sha256:
+            read, layer, saes = served.briefs[state]
+            if served.is_open_as(model, *read):
                 there = [find_weights(served, *one) is not None for one in saes]
                 name = served.name_of(path)
                 yield TextTrace(key, displayable(name), layer, readable=bool(there) and all(there))
 
 
-def brief(served: ServedFolder, key: str) -> tuple[str, str, list[tuple[str, str]]]:
-    """Return weights, layer and autoencoders of a trace, which may be large."""
+def brief(served: ServedFolder, key: str) -> tuple[Any, str, list[tuple[str, str]]]:
+    """Return what a trace was read of, its layer and its autoencoders: it may be large."""
     trace = trace_of(served, key)
     saes = [(sae.path, sae.weights_sha256) for sae in trace.saes]
-    return trace.source.weights_sha256, displayable(trace.layer.name), saes
+    return read_of(trace), displayable(trace.layer.name), saes
 
 
 @torch.no_grad()
@@ -101,7 +102,7 @@ def read_text(served: ServedFolder, key: Key, body: TextAsked) -> TextReading:
         logits, found = module.run(torch.tensor([read]), capture={*places, *hooks})
         latents = None
         if trace is not None:
-            saes = saes_of(served, opened, trace)
+            saes = saes_of(served, key, trace)
             latents = latents_of(trace, saes, [found[hook][0, 1:].double() for hook in hooks])
         unembed = Vocabulary.of_ours(module).unembedding
         layers = [
@@ -134,10 +135,10 @@ def layer_effect(place: str, written: Tensor, unembed: Tensor, tokenizer: Tokeni
     return LayerEffect(place.removesuffix("_out"), ends)
 
 
-def saes_of(served: ServedFolder, opened: OpenModel, trace: Trace) -> list[TopKSAE]:
+def saes_of(served: ServedFolder, model: str, trace: Trace) -> list[TopKSAE]:
     """Return the autoencoders of a trace in float64, if they lie in the folder and fit."""
-    if trace.source.weights_sha256 != opened.model.read_sha256:
-        raise UsageError("the trace is of other weights: choose a trace of this model.")
+    if not served.is_open_as(model, *read_of(trace)):
+        raise UsageError("the trace is of other weights or files: choose a trace of this model.")
     if not trace.saes:
         raise UsageError("the trace was made without autoencoders: it knows no latents.")
     found = []
@@ -147,7 +148,7 @@ def saes_of(served: ServedFolder, opened: OpenModel, trace: Trace) -> list[TopKS
             raise UsageError(
                 f"the autoencoder at {hook} of this trace is not in the folder: put it there."
             )
-        made = sae_for_hook(served.opened(key).model, opened.model, hook)
+        made = sae_for_hook(served.opened(key).model, served.opened(model).model, hook)
         if 16 * made.d_in * made.num_latents > LARGEST_SAE:
             raise UsageError(f"the autoencoder at {hook} is too large to be read in a page.")
         found.append(made.double().eval())

@@ -1,8 +1,9 @@
 """What the page of a trace is drawn from: the trace, its model, and its circuits as graphs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import PurePath
+from types import MappingProxyType
 
 import msgspec
 
@@ -34,13 +35,21 @@ def trace_page(served: ServedFolder, key: Key) -> TracePage:
     return TracePage(
         report=key,
         name=served.name_of(served.found().reports[key][0]),
-        model=find_weights(served, trace.source.path, trace.source.weights_sha256),
+        model=find_weights(served, trace.source.path, *read_of(trace)),
         trace=displayable(told(trace, served.folder), MARKS),
     )
 
 
-def find_weights(served: ServedFolder, path: str, sha256: str) -> str | None:
-    """Return the id of the model of the folder that has these weights and the name of this path.
+def read_of(trace: Trace) -> tuple[str, dict[str, str]]:
+    """Return the weights and the files of the model that a trace was made of, none elsewhere."""
+    files = trace.source.files.items()
+    return trace.source.weights_sha256, {n: one for n, one in files if PurePath(n).name == n}
+
+
+def find_weights(
+    served: ServedFolder, path: str, sha256: str, files: Mapping[str, str] = MappingProxyType({})
+) -> str | None:
+    """Return the id of the model of the folder that is what was read at this path.
 
     No path of a document is opened: it only says which of the models that were found are compared.
     """
@@ -55,9 +64,8 @@ def find_weights(served: ServedFolder, path: str, sha256: str) -> str | None:
     for key in order[:MOST_ALIKE]:
         if alike(models[key]) == 0:
             return None
-        with suppress(BilensError):
-            if served.opened(key).model.read_sha256 == sha256:
-                return key
+        if served.is_open_as(key, sha256, files):
+            return key
     return None
 
 

@@ -137,14 +137,25 @@ class LayerInputs:
         """Refuse rows that the model does not give: the same weights can be run otherwise."""
         sites = [site for site in self.named(()) if site.expert is None] if path.exists() else []
         kept = read(path, sites) if sites else {}
-        for name, rows in self.ran(self.runs("fit")[0], sites).items() if sites else ():
-            x, now = kept[name].x, rows.x
-            size = torch.finfo(now.dtype).eps ** 0.5 * float(now.abs().max())
-            if x.shape != now.shape or not torch.allclose(x, now, rtol=0, atol=size):
-                raise UsageError(
-                    f"{path.parent} holds what {name} was given by a model that ran otherwise "
-                    "(another activation, config.json or forward): name a new folder."
-                )
+        now = self.ran(self.runs("fit")[0], sites) if sites else {}
+        if (name := first_unlike(kept, now)) is not None:
+            raise UsageError(
+                f"{path.parent} holds what {name} was given by a model that ran otherwise "
+                "(another activation, config.json or forward): name a new folder."
+            )
+
+    def check_given_by(self, module: nn.Module) -> None:
+        """Refuse rows that a module does not give, run on some: its code is in no hash."""
+        sites, items = self.named(()), self.runs("fit")[0]
+        other = replace(self, host=replace(self.host, module=module).twin())
+        other.host.module.eval()
+        name = first_unlike(self.ran(items, sites), other.ran(items, sites))
+        if name is not None:
+            raise UsageError(
+                f"inputs are what {name} is given by a model of the same weights that runs "
+                "otherwise: what stands before the layer gives this model other inputs; record "
+                "them of this one."
+            )
 
     def named(self, layers: Sequence[str]) -> list[Site]:
         """Return the sites of layers, all for none; refuse one that is not there."""
@@ -174,6 +185,17 @@ class LayerInputs:
                 "numbers as floats."
             ) from error
         return {name: LayerRows(*(x.cpu() for x in rows)) for name, rows in found.items()}
+
+
+def first_unlike(one: Mapping[str, LayerRows], other: Mapping[str, LayerRows]) -> str | None:
+    """Return the first layer whose rows differ by more than rounding; None for none."""
+    for name, rows in other.items():
+        x, now = one[name].x, rows.x
+        eps = max(torch.finfo(part.dtype).eps for part in (x, now))
+        size = eps**0.5 * float(now.abs().max())
+        if x.shape != now.shape or not torch.allclose(x.to(now.dtype), now, rtol=0, atol=size):
+            return name
+    return None
 
 
 def read(path: Path, sites: Sequence[Site]) -> dict[str, LayerRows]:

@@ -30,6 +30,13 @@ from bilens.nn.mlp_search.pointwise import (
     scaled_activation,
 )
 
+CALLS = ("call_method", "call_function")
+RESHAPES = (
+    *("flatten", "unflatten", "view", "reshape", "transpose", "permute", "squeeze", "unsqueeze"),
+    *("contiguous", "getitem", "movedim", "swapaxes", "T", "mT", "clone", "to", "float", "double"),
+    *("chunk", "split", "unbind", "narrow", "select", "expand", "detach"),
+)
+
 Value = Tree | Pointwise | Weight | tuple[Tree, ...] | None
 
 
@@ -207,7 +214,7 @@ class GraphReader:
         if axis not in (None, 1, -1):  # of rows, and none of classes
             return self.taken_as_it_comes(node)
         before = self.close(self.realised(value))
-        source = Source(node, before.width)
+        source = Source(node, before.width, about=f"what {self.words(node)} gives")
         self._heads[source] = before, name
         return source
 
@@ -223,14 +230,20 @@ class GraphReader:
         return self.source_behind(node)
 
     def source_behind(self, node: Node) -> Source:
-        """Return what a call gives, with the module whose answer it reshapes, if there is one."""
-        maker = node
-        while maker.op in ("call_method", "call_function") and len(maker.all_input_nodes) == 1:
-            (maker,) = maker.all_input_nodes
-        if maker is node or maker.op != "call_module":
+        """Return what a call gives, with the module or function whose answer it reshapes."""
+        chain = [node]
+        while chain[-1].op in CALLS and len(chain[-1].all_input_nodes) == 1:
+            chain += chain[-1].all_input_nodes
+        made = [n for n in chain if n.op == "call_module" or self.computes(n)]
+        if not made:
             return Source(node)
-        made = f"what {self.words(maker)} gives, its weights included"
-        return Source(node, about=f"{made}, behind {self.words(node)}")
+        about = f"what {self.words(made[-1])} gives"
+        about += ", its weights included" if made[-1].op == "call_module" else ""
+        return Source(node, about=about + f", behind {self.words(node)}" * (made[-1] is not node))
+
+    def computes(self, node: Node) -> bool:
+        """Tell whether a node is a function of numbers, which are not moved alone."""
+        return node.op in CALLS and self.words(node) not in RESHAPES
 
     def finish(self, outputs: Argument) -> None:
         """Close what the graph returns."""
