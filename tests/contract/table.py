@@ -83,7 +83,7 @@ EMPTY: dict[Cell, str] = {
         ("scaled branches", "other units", "other dtype", "threads"),
         NOT_YET,
     ),
-    **without(("train table",), ("own object", "permuted units"), "its model is what it makes"),
+    **without(("train table",), ("permuted units",), "its model is what it makes"),
     **without(("train table",), ("scaled branches", "same function"), "its model is what it makes"),
     **without(("train table",), ("common function",), "its model is what it makes"),
     **without(("train table",), ("resumed",), NO_STATE),
