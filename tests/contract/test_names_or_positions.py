@@ -216,13 +216,3 @@ def test_columns_are_found_by_name_also_where_names_say_a_place(
     other = moved.rename(columns={columns[0]: "another"})
     with pytest.raises(DataError, match=f"no columns '{columns[0]}'"):
         accuracy(model, (other, right))
-
-
-@cell("audit", "other names")
-def test_names_of_no_training_are_read_by_place() -> None:
-    module, x = module_of(1), inputs()
-    model = LoadedModel(module, "m", "0" * 64, None, NAMES, {}, input_names=COLUMNS[1])
-    right = np.array([NAMES[at] for at in module(x).argmax(dim=1).tolist()])
-    assert accuracy(model, (pd.DataFrame(x.numpy(), columns=[*COLUMNS[0]]), right)) == 1.0
-    plain = LoadedModel(module, "m", "0" * 64, None, NAMES, {}, input_names=COLUMNS[0])
-    assert accuracy(plain, (pd.DataFrame(x.numpy()), right)) == 1.0

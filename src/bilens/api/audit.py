@@ -22,14 +22,7 @@ from bilens.api.comparison import (
     whole_difference,
 )
 from bilens.api.given_data import Data, given_data, interface_of, performance_of
-from bilens.api.provenance import (
-    BESIDE,
-    data_sha256,
-    files_beside,
-    identity_of,
-    origin_of,
-    reading_of,
-)
+from bilens.api.provenance import data_sha256, files_beside, identity_of, origin_of, reading_of
 from bilens.api.quadratic_fit import inputs_of_layers
 from bilens.api.subject import is_of_columns, is_one_exact_layer, open_subject
 from bilens.base import Progress, silent
@@ -261,9 +254,6 @@ def rows_of(model: LoadedModel, data: LabelledData | None, asked: Asked) -> FitR
     if asked.inputs is not None:
         if asked.inputs.about["model_sha256"] != model.weights_sha256:
             raise UsageError("inputs are what the layers of another model see: give this one's.")
-        configs = asked.inputs.about.get("config_sha256"), files_beside(model).get(f"0 {BESIDE[0]}")
-        if None not in configs and configs[0] != configs[1]:
-            raise UsageError("inputs were recorded with another config.json: record them anew.")
         if unknown := asked.inputs.sites.keys() - model.layers.keys():
             raise UsageError(
                 f"inputs are of {sorted(unknown)[0]!r}, and the model's layers are "
@@ -276,8 +266,8 @@ def rows_of(model: LoadedModel, data: LabelledData | None, asked: Asked) -> FitR
                     f"inputs are what layers see of a model whose {name} has the activation "
                     f"{there}, and it is read with {here} here: record them of this reading."
                 )
-        if (module := model.module or model.original) is not None:
-            asked.inputs.check_given_by(module)
+        beside = files_beside(model).get("0 config.json")
+        asked.inputs.check_given_by(model.module or model.original, beside)
         return asked.inputs.to_fit
     if data is None or not model.network:
         return None

@@ -144,8 +144,15 @@ class LayerInputs:
                 "(another activation, config.json or forward): name a new folder."
             )
 
-    def check_given_by(self, module: nn.Module) -> None:
-        """Refuse rows that a module does not give, run on some: its code is in no hash."""
+    def check_given_by(self, module: nn.Module | None, config_sha256: str | None) -> None:
+        """Refuse rows of another config.json, or that a module, run on some, does not give.
+
+        Numbers in the code of a module are in no hash; None for a model of which layers are read.
+        """
+        if config_sha256 not in (None, self.about.get("config_sha256", config_sha256)):
+            raise UsageError("inputs were recorded with another config.json: record them anew.")
+        if module is None:
+            return
         sites, items = self.named(()), self.runs("fit")[0]
         other = replace(self, host=replace(self.host, module=module).twin())
         other.host.module.eval()
