@@ -23,7 +23,7 @@ EXTREME = "extreme"  # the worst number of all cases, where the worst outcome is
 # nor asks for caution.
 ASSUMED = "assumed"
 # What the numbers of some cases rest on, which no condition passes by: `assumed`, an input that
-# nobody gave, or `units`, that all inputs have deviation 1, where an exact map is compared.
+# nobody gave, or `units`, that all inputs have deviation 1, where maps are compared.
 GROUND = "ground"
 # Why a number is not of all that it should be of: it does not pass, nor does a condition on it.
 OPEN = "open"
