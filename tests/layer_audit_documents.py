@@ -136,7 +136,7 @@ def make_comparison() -> dict[str, Any]:
     """Return the document of two models: layers the same, changed and broken; all conditions."""
     document = copy.deepcopy(_compared())
     document["conditions"].append(
-        {"condition": "low_rank", "rule": "low_rank", "value": None, "failed": True}
+        {"condition": "low_rank", "rule": "low_rank", "value": None, "failed": True, "ground": ""}
     )
     return document
 

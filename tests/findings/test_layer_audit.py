@@ -123,6 +123,7 @@ def test_the_fit_of_an_approximate_layer_is_said_and_decides_what_is_read() -> N
             "refused": 1,
             "layers": "layer 0",
             "on": "",
+            "ground": "assumed",
         },
     )
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from bilens.algebra.approximation.layer_weights import Layer
 from bilens.algebra.concentration import effective_rank
 from bilens.algebra.eigen.eigendecompose import eigendecompose
-from bilens.algebra.gram.inner_products import input_gram, output_gram
+from bilens.algebra.gram.inner_products import input_gram, output_gram, outputs_traces
 from bilens.algebra.gram.kernel import nonzero
 from bilens.algebra.hosvd import HOSVD, hosvd
 from bilens.algebra.map_comparison import (
@@ -157,6 +157,7 @@ def compare_layers(
         linear_change=linear_change(f, delta),
         row_similarity=cosine_of_rows,
         row_change=change_of_rows,
+        map_change=None if same or change_of_rows is not None else map_change(f, delta),
     )
     if float(spectrum.frobenius_squared) == 0 or same:
         return found
@@ -251,6 +252,21 @@ def linear_change(f: QuadraticMap, delta: QuadraticMap) -> float | None:
     if base == 0:
         return None
     return 0.0 if delta.linear is None else float(delta.linear.norm()) / base
+
+
+def map_change(f: QuadraticMap, delta: QuadraticMap) -> float | None:
+    """Return √(E‖Δ(x)‖² / E‖f(x) − E f(x)‖²), x ~ N(0, I); None where f is constant.
+
+    Math: E‖f − E f‖² = 2‖Q‖² + ‖b‖², and E Δ = tr ΔQ + Δc.
+    """
+    sizes = []
+    for one in (f, delta):
+        linear = 0.0 if one.linear is None else float(one.linear.norm())
+        sizes.append(math.hypot(math.sqrt(2) * float(one.tensor.norm()), linear))
+    tensor = delta.tensor
+    shift = outputs_traces(tensor.down, tensor.left, tensor.right)
+    shift = shift if delta.constant is None else shift + delta.constant
+    return math.hypot(sizes[1], float(shift.norm())) / sizes[0] if sizes[0] > 0 else None
 
 
 def mode_change(values: Tensor, null: ModeNull | None) -> ModeChange:

@@ -27,6 +27,9 @@ class JudgedCondition(Record, frozen=True):
     rule: str
     value: float | None  # what was compared; null where there was nothing to judge
     failed: bool
+    # why it does not simply pass: `assumed`, the value rests on an input that nobody gave, so it
+    # failed; `units`, it does not hold where all inputs have deviation 1; empty otherwise
+    ground: str = ""
 
 
 class NullInterval(Record, frozen=True):

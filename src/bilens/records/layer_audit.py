@@ -87,6 +87,9 @@ class LayerDifference(Record, frozen=True):
     # the change as a part of theirs; null where no rows are known
     row_similarity: float | None = None
     row_change: float | None = None
+    # of the whole map under N(0, I), constant and linear part with it: the size of the change as a
+    # part of how far the baseline's answers are from their mean; null where rows are known
+    map_change: float | None = None
 
 
 AROUND = "around_"  # what the kinds of notes on what is around the layers begin with

@@ -244,10 +244,17 @@ def audit(
     if report.failed_rules:
         output.say(f"Failed: {', '.join(report.failed_rules)}")
     asked = report.to_dict()["conditions"] or []
-    unjudged = [item["condition"] for item in asked if item["value"] is None]
-    if unjudged:
-        why = "Nothing to judge in this model, or not in all of it, so counted as failed"
-        output.say(f"{why}: {', '.join(unjudged)}")
+    for ground, why in (
+        ("", "Nothing to judge in this model, or not in all of it, so counted as failed"),
+        (
+            "assumed",
+            "Known on an assumed input alone, which is no real one, so counted as failed (give "
+            "--data or --text)",
+        ),
+    ):
+        of = [one for one in asked if one["value"] is None and one["ground"] == ground]
+        if of:
+            output.say(f"{why}: {', '.join(one['condition'] for one in of)}")
     if options.remembered(report, output.say):
         raise typer.Exit(FAILED)
 

@@ -8,6 +8,7 @@ from typing import Final
 from bilens.findings.rules import models
 from bilens.findings.rules.rule import (
     ASSUMED,
+    GROUND,
     HEAVY,
     OPEN,
     Evidence,
@@ -70,6 +71,7 @@ def r2(evidence: Evidence) -> Iterator[Values]:
             "approximate": len(fits),
             "refused": len(refused),
             "layers": named(refused),
+            GROUND: "" if all(fit.seen for _, fit in fits) else "assumed",
             "outcome": "warn" if refused else "pass" if given else "info",
         }
 
@@ -233,6 +235,8 @@ def compared(
         for value in known[layer.name]:
             assumed = layer.row_change is None and not (layer.identical or layer.same_function)
             case: dict[str, Value] = {ASSUMED: assumed, "value": value, "layers": layer.name}
+            if assumed and layer.name not in evidence.assumed:
+                case[GROUND] = "units"
             yield {**case, OPEN: open_for, "outcome": "info"} if open_for else case
 
 
@@ -252,14 +256,14 @@ def similarity(evidence: Evidence) -> Iterator[Values]:
 @rule(
     changed,
     values=formats("value threshold", "percent", layers="text"),
-    threshold=0.1,  # ‖Δ‖ / ‖B‖
+    threshold=0.1,  # of the size of a quadratic part, or of what a map answers
     bad=">",
     beyond="info",
     variant=end_of_key,
 )
 def change(evidence: Evidence) -> Iterator[Values]:
     layers = sorted(evidence.changes, key=lambda layer: layer.name, reverse=True)
-    yield from compared(evidence, layers, ("change", "row_change"))
+    yield from compared(evidence, layers, ("change", "map_change", "row_change"))
 
 
 @rule(

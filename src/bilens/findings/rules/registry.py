@@ -9,7 +9,7 @@ from typing import Final
 
 from bilens.base.errors import UsageError
 from bilens.findings.rules import layers, models, tables
-from bilens.findings.rules.rule import EXTREME, OPEN, Evidence, Format, Kind, Rule, formats
+from bilens.findings.rules.rule import EXTREME, GROUND, OPEN, Evidence, Format, Kind, Rule, formats
 from bilens.records.common import Finding, JudgedCondition, Value
 
 # In the order of a verdict: that in which they are written.
@@ -165,4 +165,7 @@ def judged(kind: str, condition: Condition, finding: Finding | None) -> JudgedCo
         failed = COMPARED[condition.operator](value, condition.limit)
     else:
         failed = finding.outcome in ("warn", "fail") or rule.is_beyond(finding.values)
-    return JudgedCondition(str(condition), condition.rule, float(value), failed)
+    ground = "" if failed else str(finding.values.get(GROUND, ""))
+    if ground == "assumed":  # it says nothing of real inputs
+        return JudgedCondition(str(condition), condition.rule, None, True, ground)
+    return JudgedCondition(str(condition), condition.rule, float(value), failed, ground)

@@ -22,6 +22,9 @@ EXTREME = "extreme"  # the worst number of all cases, where the worst outcome is
 # Of a case that rests on an input that nobody gave: how it would have ended. It neither passes
 # nor asks for caution.
 ASSUMED = "assumed"
+# What the numbers of some cases rest on, which no condition passes by: `assumed`, an input that
+# nobody gave, or `units`, that all inputs have deviation 1, where maps are compared.
+GROUND = "ground"
 # Why a number is not of all that it should be of: it does not pass, nor does a condition on it.
 OPEN = "open"
 HEAVY = 0.1  # of the variance, in one row: beyond it the rows do not speak for others
@@ -124,6 +127,7 @@ class Rule:
 
     def judge(self, evidence: Evidence) -> Finding | None:
         cases = [{"threshold": self.threshold, **case} for case in self.measure(evidence)]
+        grounds = [case.pop(GROUND, "assumed" if case.get(ASSUMED) else "") for case in cases]
         for case in cases:
             if case.pop(ASSUMED, False):
                 case |= {ASSUMED: self.ended(case), "outcome": "info"}
@@ -138,6 +142,8 @@ class Rule:
         }
         if self.bad is not None and len(told) < len(cases):
             values[EXTREME] = worst(cases, key=itemgetter(self.number))[str(self.number)]
+        if any(grounds):
+            values[GROUND] = next(each for each in ("assumed", "units") if each in grounds)
         return Finding(self.id, outcome, values)
 
     def ended(self, case: Values) -> str:

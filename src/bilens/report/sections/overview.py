@@ -253,9 +253,11 @@ def condition_lines(t: Catalogue, record: Judged | SweepSummary) -> list[Finding
 
 def condition_line(t: Catalogue, item: JudgedCondition) -> FindingLine:
     outcome = "fail" if item.failed else "pass"
-    key, value = "undecided", ""
+    key, value = item.ground or "undecided", ""
     if item.value is not None:
-        key, value = outcome, compared_number(item.condition, item.value)
+        key, value = item.ground or outcome, compared_number(item.condition, item.value)
+    if item.ground == "units":
+        outcome = "info"
     return FindingLine(outcome, t(f"conditions.{key}", condition=item.condition, value=value))
 
 
