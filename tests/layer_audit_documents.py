@@ -135,9 +135,16 @@ def _compared() -> dict[str, Any]:
 def make_comparison() -> dict[str, Any]:
     """Return the document of two models: layers the same, changed and broken; all conditions."""
     document = copy.deepcopy(_compared())
-    document["conditions"].append(
-        {"condition": "low_rank", "rule": "low_rank", "value": None, "failed": True, "ground": ""}
-    )
+    document["conditions"] += [
+        {"condition": "low_rank", "rule": "low_rank", "value": None, "failed": True, "ground": ""},
+        {
+            "condition": "change>9",
+            "rule": "change",
+            "value": 0.1,
+            "failed": False,
+            "ground": "units",
+        },
+    ]
     return document
 
 

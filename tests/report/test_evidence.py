@@ -57,8 +57,10 @@ def ended(report: Any, outcome: str) -> list[str]:
         if how == "pass" and answer == "cannot_judge" and (not rule or rule.group == "model"):
             how = "info"  # a group that is not judged
         found += [each.rule] * (how == outcome)
-    asked = [("fail" if item.failed else "pass", item) for item in report.record.conditions or ()]
-    return found + [f"fail-on:{item.condition}" for how, item in asked if how == outcome]
+    for item in report.record.conditions or ():
+        how = "fail" if item.failed else "info" if item.ground == "units" else "pass"
+        found += [f"fail-on:{item.condition}"] * (how == outcome)
+    return found
 
 
 def score(record: Any) -> list[float]:
