@@ -76,7 +76,7 @@ def test_a_module_is_compared_where_all_of_its_layers_are(hidden: bool) -> None:
 
 
 LAYERS = 3
-CONDITIONS = ("r2<0.5", "similarity<0.99", "change>0.1")
+CONDITIONS = ("dead_units>0", "similarity<0.99", "change>0.1")
 
 
 def written(folder: Path, seed: int) -> Path:
@@ -113,7 +113,7 @@ def test_a_condition_of_a_sweep_is_met_where_every_layer_has_a_result(tmp_path: 
         return {one.rule for one in found if one.failed}
 
     assert failed() == set()
-    for task, rules in zip(tasks, ({"r2"}, {"similarity", "change"}), strict=True):
+    for task, rules in zip(tasks, ({"dead_units"}, {"similarity", "change"}), strict=True):
         for row in range(LAYERS):
             name = result_name(task, row)
             kept = output.read(name)
