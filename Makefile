@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 WORKERS := -n auto --maxprocesses 4 --dist loadfile
-NUMERICAL := $(PYTEST) $(WORKERS) tests/algebra tests/certify tests/interp tests/nn tests/contract
+NUMERICAL := tests/algebra tests/certify tests/interp tests/nn tests/contract
 DATA ?=
 MODEL ?=
 CORPUS ?=
@@ -42,9 +42,9 @@ collect: .venv/test
 
 test-processors: .venv/test      ## the numerical tests under each instruction set, and on two threads
 	for set in $$($(BIN)/python -m tools.instruction_sets); do \
-		echo "ATEN_CPU_CAPABILITY=$$set"; ATEN_CPU_CAPABILITY=$$set $(NUMERICAL) || exit 1; done
-	MKL_CBWR=COMPATIBLE $(NUMERICAL)
-	BILENS_TEST_THREADS=2 $(NUMERICAL)
+		echo "ATEN_CPU_CAPABILITY=$$set"; ATEN_CPU_CAPABILITY=$$set $(PYTEST) $(WORKERS) $(NUMERICAL) || exit 1; done
+	MKL_CBWR=COMPATIBLE $(PYTEST) $(WORKERS) $(NUMERICAL)
+	BILENS_TEST_THREADS=2 $(PYTEST) -n 0 $(NUMERICAL)   # one worker: threads that wait for each other spin
 
 hunt: .venv/test                 ## the contract suite with many drawn cases of each property (HUNT=200): hours
 	BILENS_HUNT=$(HUNT) $(PYTEST) $(WORKERS) tests/contract -m ""
