@@ -9,6 +9,7 @@ from sklearn.neural_network import MLPClassifier
 
 import bilens as bl
 from bilens.base.errors import DataError
+from bilens.data.model_interface import ClassIndex, ClassName, ModelInterface
 from contract.table import cell
 
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
@@ -99,3 +100,12 @@ def test_one_column_is_not_two_inputs(tmp_path: Path) -> None:
     x[["a"]].assign(y=x["a"]).to_csv(tmp_path / "t.csv", index=False)
     with pytest.raises(DataError, match="two, of the name 'a'"):
         bl.audit(model, data=tmp_path / "t.csv", labels="y")
+
+
+@cell("audit", "other names")
+@pytest.mark.parametrize("name_first", [False, True])
+def test_a_position_beside_names_is_no_name(name_first: bool) -> None:
+    """Classes are called by the other's number: both labels are of the first class."""
+    face = ModelInterface(3, 2, "classification", output_names=("1", "0"))
+    labels = [ClassName("1"), ClassIndex(0)] if name_first else [ClassIndex(0), ClassName("1")]
+    assert face.encode_labels("labels", labels).tolist() == [0, 0]

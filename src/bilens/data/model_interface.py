@@ -270,10 +270,10 @@ class ModelInterface:
                 f"{self.ends}, so that it is neither a logit nor the probability of one: let the "
                 "model end in a sigmoid, or without it, or pass the numbers that it is to give."
             )
-        places = self.places_of(map(str, labels))
-        if isinstance(labels[0], ClassIndex):
-            count, numbers = len(self.classes), map(int, labels)
-            places = [number if 0 <= number < count else None for number in numbers]
+        places, known = self.places_of(map(str, labels)), range(len(self.classes))
+        for row, label in enumerate(labels):
+            if isinstance(label, ClassIndex):  # a position is never read as a text
+                places[row] = int(label) if int(label) in known else None
         if None in places:
             raise self.no_class(where, places.index(None), labels)
         if isinstance(labels[0], ClassIndex) and self.has_names:

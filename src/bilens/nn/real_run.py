@@ -117,7 +117,7 @@ def what_may_differ(module: nn.Module) -> str:
     for name, part in module.named_modules():
         hooks = [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
         has_hooks = any(not isinstance(hook, WEIGHT_HOOKS) for hook in hooks)
-        reasons = ["forward hooks"] * has_hooks + replaced_methods(part)
+        reasons = [*(["forward hooks"] if has_hooks else []), *replaced_methods(part)]
         said += [f"{name or 'it'} has {why}" for why in reasons]
     return f" ({'; '.join(said[:4])})" if said else ""
 

@@ -239,7 +239,8 @@ class GraphReader:
             return Source(node)
         about = f"what {self.words(made[-1])} gives"
         about += ", its weights included" if made[-1].op == "call_module" else ""
-        return Source(node, about=about + f", behind {self.words(node)}" * (made[-1] is not node))
+        about += f", behind {self.words(node)}" if made[-1] is not node else ""
+        return Source(node, about=about)
 
     def computes(self, node: Node) -> bool:
         """Tell whether a node is a function of numbers, which are not moved alone."""
