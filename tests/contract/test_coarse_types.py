@@ -75,3 +75,27 @@ class Finer(nn.Module):
 def test_answers_of_a_finer_type_are_rounded_as_the_weights_are(dtype: torch.dtype) -> None:
     """They were compared as if float32 had made them, and the network was refused."""
     assert len(bl.from_module(Finer(dtype)).network) == 1
+
+
+class FixedType(nn.Module):
+    """A network whose type nobody can change."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.part(x)
+        return y
+
+    def float(self) -> "FixedType":
+        raise RuntimeError("its type stays")
+
+
+@cell("load module", "other dtype", "own object")
+@pytest.mark.parametrize("inside", [False, True])
+def test_16_bits_that_nothing_finer_stands_beside_are_not_verified(inside: bool) -> None:
+    plain = perceptron(nn.ReLU, torch.bfloat16)
+    report = bl.from_module(FixedType(within(plain, inside))).load_report
+    assert not report.verified
+    assert "a copy in float32 that would show them" in " ".join(report.lines())

@@ -876,3 +876,62 @@ def test_parameters_behind_a_parametrisation_are_read(
     assert record.coverage is not None
     assert record.coverage.exact == record.coverage.parameters
     assert not model.load_report.left_out
+
+
+OWN_MODULES: dict[str, Callable[[], Any]] = {
+    "classifier": lambda: bl.nn.BilinearClassifier(WIDTH, HIDDEN, OUT),
+    "deep classifier": lambda: bl.nn.BilinearClassifier(WIDTH, HIDDEN, OUT, 2),
+    "MLP": lambda: bl.nn.BilinearMLP(WIDTH, HIDDEN),
+}
+
+
+@cell("audit", "own object", "other function")
+@cell("load module", "own object", "other function")
+@pytest.mark.parametrize("change", [returning_hook, hook_in_place, hook_before, own_method])
+@pytest.mark.parametrize("name", OWN_MODULES)
+def test_what_may_act_elsewhere_is_no_module_of_ours(
+    name: str, change: Callable[[nn.Module], None]
+) -> None:
+    module = OWN_MODULES[name]()
+    change(module)
+    why = "forward of its own" if change is own_method else "hooks that give another answer"
+    with pytest.raises(UsageError, match=f"more than its layers say.*{why}"):
+        bl.audit(module, null_samples=39)
+    if name != "deep classifier":
+        with pytest.raises(UsageError, match=why):
+            module.quadratic_map()
+
+
+class LargeAnswers(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return far_out(x, super().forward(x))
+
+
+@cell("audit", "own object", "other function")
+def test_a_part_with_another_forward_is_named() -> None:
+    module = OWN_MODULES["classifier"]()
+    head = LargeAnswers(HIDDEN, OUT, bias=False)
+    module.head = head
+    with pytest.raises(UsageError, match=r"head is a LargeAnswers with a forward of its own"):
+        bl.audit(module, null_samples=39)
+    parametrizations.weight_norm(plain := OWN_MODULES["classifier"]().embed)
+    module = OWN_MODULES["classifier"]()
+    module.embed = plain
+    bl.audit(module, null_samples=39)
+
+
+@cell("audit", "own object", "other function")
+def test_hooks_of_all_modules_are_seen() -> None:
+    module, product = OWN_MODULES["classifier"](), Product()
+
+    def change(part: nn.Module, given: Any, made: Tensor) -> Tensor | None:
+        return far_out(given[0], made) if part in (module, product) else None
+
+    handle = nn.modules.module.register_module_forward_hook(change)
+    try:
+        with pytest.raises(UsageError, match="each module of torch has hooks"):
+            bl.audit(module, null_samples=39)
+        assert not bl.from_module(product).load_report.verified
+    finally:
+        handle.remove()
+    assert bl.from_module(product).load_report.verified

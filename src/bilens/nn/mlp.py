@@ -17,7 +17,7 @@ from bilens.base.checks import check_count
 from bilens.base.errors import NotQuadraticError, UsageError
 from bilens.base.option_rules import Gate as Gate
 from bilens.nn.agreement import AS_IT_RUNS, ROWS, agreement, inputs_at_scales
-from bilens.nn.real_run import run_as_owner, what_may_differ
+from bilens.nn.real_run import refuse_what_acts, run_as_owner, watch_what_acts, what_may_differ
 
 GATES: dict[str, Callable[[Tensor], Tensor]] = {
     name: getattr(functional, name) for name in get_args(Gate)
@@ -57,7 +57,8 @@ def compare_with_run(
         return
     like, maps = next(module.parameters()), read()
     x = inputs_at_scales(maps[0].sizes.d_in).to(like)
-    made, found = run_as_owner(module, x)[0], x.double()
+    with watch_what_acts(module) as acted:
+        made, found = run_as_owner(module, x)[0], x.double()
     for f in maps:
         found = f.detach().to(torch.float64)(found)
     tolerance = max(1e-4, 16 * torch.finfo(like.dtype).eps)
@@ -66,6 +67,7 @@ def compare_with_run(
         if bool(kept.any()):
             name = type(module).__name__
             agreement(name, AS_IT_RUNS, rows[kept], ours[kept], tolerance).required(because=why)
+    refuse_what_acts(module, acted)
 
 
 class BilinearLayer(nn.Module):

@@ -21,7 +21,14 @@ from bilens.nn.classifier import BilinearClassifier
 from bilens.nn.layer_view import LayerView, Reads
 from bilens.nn.mlp import MLP, BilinearLayer
 from bilens.nn.mlp_search.compare_run import compare_network
-from bilens.nn.real_run import first_tokens, run_as_owner, what_may_differ
+from bilens.nn.mlp_search.find_mlps import INSIDE
+from bilens.nn.real_run import (
+    first_tokens,
+    refuse_what_acts,
+    run_as_owner,
+    watch_what_acts,
+    what_may_differ,
+)
 from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
 
@@ -163,7 +170,27 @@ def compare_with_module(module: Module | MLP, layers: Mapping[str, LayerView]) -
 
     Raises:
         NumericalError: If they do not.
+        UsageError: If a hook or a method acts that was not read: on other inputs than those that
+            were compared nobody knows what it does.
     """
+    with watch_what_acts(module) as acted:
+        found = compare_while_watched(module, layers)
+    refuse_what_acts(module, [*acted, *foreign_methods(module)])
+    return found
+
+
+def foreign_methods(module: nn.Module) -> list[str]:
+    """Name the parts whose class brings its own forward, which is read of known classes alone."""
+    return [
+        f"{name or 'it'} is a {type(part).__name__} with a forward of its own"
+        for name, part in module.named_modules()
+        if INSIDE not in f".{name}."
+        and not type(part).forward.__module__.startswith(("bilens.", "torch."))
+    ]
+
+
+def compare_while_watched(module: Module | MLP, layers: Mapping[str, LayerView]) -> Agreement:
+    """Compare the layers of a module of ours with the module as it runs."""
     why = what_may_differ(module)
     if not isinstance(module, BilinearTransformer):
         whole = compare_network(module, [view.read() for view in layers.values()])

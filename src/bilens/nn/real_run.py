@@ -143,26 +143,41 @@ class WatchedHook:
 def watch_what_acts(module: nn.Module) -> Iterator[dict[str, None]]:
     """Note what acts while a module runs and was not read, so that it may act elsewhere, too.
 
-    A hook acts if it returns something, or changes a tensor in place, in any run; a forward of an
-    instance and a __call__ of a class do by being there.
+    A hook, one of all modules of torch too, acts if it returns something, or changes a tensor in
+    place, in any run; a forward of an instance and a __call__ of a class do by being there.
     """
+    everywhere = torch.nn.modules.module
+    of_all = (everywhere._global_forward_pre_hooks, everywhere._global_forward_hooks)
     acted, kept = dict[str, None](), []
+    watched: list[tuple[str, dict[int, Any]]] = [("each module of torch", one) for one in of_all]
     with ONE_AT_A_TIME:
         for name, part in module.named_modules():
             compiled = type(part).__module__.startswith("torch._dynamo")  # which adds nothing
             for why in [] if compiled else replaced_methods(part):
                 acted[f"{name or 'it'} has {why}"] = None
             for hooks in (part._forward_pre_hooks, part._forward_hooks):
-                for key, hook in [*hooks.items()]:
-                    if not isinstance(hook, WEIGHT_HOOKS):
-                        kept.append((hooks, key, hook))
-                        hooks[key] = WatchedHook(hook, name or "it", acted)
+                watched.append((name or "it", hooks))
+        for name, hooks in watched:
+            for key, hook in [*hooks.items()]:
+                if not isinstance(hook, WEIGHT_HOOKS):
+                    kept.append((hooks, key, hook))
+                    hooks[key] = WatchedHook(hook, name, acted)
         try:
             yield acted
         finally:
             for hooks, key, hook in kept:
                 if key in hooks:  # it may have taken itself off
                     hooks[key] = hook
+
+
+def refuse_what_acts(module: nn.Module, acted: Collection[str]) -> None:
+    """Refuse a module of ours in which something acts that is in no weight, if anything does."""
+    if acted:
+        raise UsageError(
+            f"the {type(module).__name__} does more than its layers say: "
+            f"{'; '.join([*acted][:4])}. That is in no weight: take it off, or read the module "
+            "with bl.from_module, which says what could not be compared."
+        )
 
 
 def replaced_methods(part: nn.Module) -> list[str]:

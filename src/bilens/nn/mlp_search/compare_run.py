@@ -54,11 +54,14 @@ def compare_while_watched(module: nn.Module, found: FoundMLPs, example: object =
         compared = {WHOLE: compare_network(module, layers, found.head, example)}
     else:
         compared = compare_parts(module, found.places, example)
-        if (finer := copy_in_float32(module)) is not None:
-            again = compare_parts(finer, found.places, example).items()
+        finer = copy_in_float32(module)
+        if isinstance(finer, str):
             compared |= {
-                n: one for n, one in again if isinstance(one, Agreement) and not one.passed
+                n: finer for n, one in compared.items() if not isinstance(one, str) and one.passed
             }
+        elif finer is not None:
+            again = compare_parts(finer, found.places, example).items()
+            compared |= {n: one for n, one in again if not isinstance(one, str) and not one.passed}
     checks = {name: one for name, one in compared.items() if isinstance(one, Agreement)}
     wrong = [name for name, one in checks.items() if not one.passed]
     differs = "{}: what was read differs by {:.1e} from the module as it runs{}"
@@ -129,17 +132,20 @@ def compare_rows(
     if not answers.is_floating_point() or rows.dtype.itemsize < answers.dtype.itemsize:
         answers = answers.to(rows.dtype)  # a finer type of answers is no finer arithmetic
     told = agreement_with_run(WHOLE, layers, rows, answers, head_function(head))
-    if told.passed and (finer := copy_in_float32(module)) is not None:
+    finer = copy_in_float32(module) if told.passed else None
+    if isinstance(finer, str):
+        return finer
+    if finer is not None:
         again = compare_rows(finer, layers, head, example, at_once)
-        told = again if isinstance(again, Agreement) and not again.passed else told
+        told = told if isinstance(again, str) or again.passed else again
     return told
 
 
-def copy_in_float32(module: nn.Module) -> nn.Module | None:
+def copy_in_float32(module: nn.Module) -> nn.Module | str | None:
     """Return a copy, hooks and all, of a module in 16 bits, whose rounding hides what differs.
 
     It is compared too, and can only refuse more: the module itself has passed. None for a module
-    that rounds less or cannot be copied.
+    that rounds less; where there can be no copy, the reason why it was not compared.
     """
     weights = [one for one in module.parameters() if one.is_floating_point()]
     if all(torch.finfo(one.dtype).bits > 16 for one in weights):
@@ -148,8 +154,11 @@ def copy_in_float32(module: nn.Module) -> nn.Module | None:
         numel = sum(one.numel() for one in weights)
         check_memory(4 * numel, "a copy in float32", "it is left out")
         return copy.deepcopy(module).float()
-    except Exception:  # somebody else's code, or no room
-        return None
+    except Exception as error:  # somebody else's code, or no room
+        return (
+            "its 16 bits hide differences as large as their rounding, and a copy in float32 that "
+            f"would show them cannot be made ({type(error).__name__})"
+        )
 
 
 def as_given(module: nn.Module, example: object) -> Any:
