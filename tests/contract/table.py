@@ -53,7 +53,6 @@ ROWS = ("repeated rows", "shuffled rows", "sorted rows")
 NO_ROWS = "it reads no rows of data"
 NO_STATE = "it has no state to go on with"
 NO_LOGITS = "it says nothing of logits"
-NOT_YET = "it could be tested, and is not yet"
 # Of what a user calls, the verb: functions and classes of the package, commands, readers of files.
 CALLS: dict[str, tuple[str, ...]] = {
     "load module": ("bl.from_module",),
@@ -137,11 +136,6 @@ EMPTY: dict[Cell, str] = {
     **without(("train table",), ("resumed",), NO_STATE),
     **without(("trace",), ("other names", "other units"), "tokens and the stream have neither"),
     **without(("trace",), ("common function",), "of a language model, along one latent"),
-    **without(
-        ("explore",),
-        ("own object", "common function", "other dtype", "threads"),
-        NOT_YET,
-    ),
 }
 
 
