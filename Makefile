@@ -24,7 +24,7 @@ demo: .venv/demo                 ## install, train on real digits, read the weig
 	$(BIN)/bilens demo --out runs/demo
 
 explore: .venv/demo              ## the explorer on what `make demo` made; Ctrl-C ends it
-	$(PIP) -e '.[serve]'
+	$(PIP) -e ./explorer
 	$(BIN)/bilens audit runs/demo --history runs
 	$(BIN)/bilens serve runs
 
@@ -105,7 +105,7 @@ bench-sweep: .venv/test          ## sweeps by engines over 14,909 MLPs, and with
 	$(BIN)/python -m bench.sweep.stores $(OUT)/stores $(OUT)/model $(MODEL)
 
 bench-explorer: .venv/test       ## the explorer's pages in a browser, of 2,000 models
-	$(PIP) -e '.[serve]'
+	$(PIP) -e ./explorer
 	$(BIN)/python -m bench.explorer
 
 bench-startup: .venv/test        ## the help and the imports, beside import torch
@@ -135,12 +135,12 @@ clean:                           ## remove what is made here, but not runs
 	$(PYTHON) -m venv .venv
 	touch $@
 
-# A stamp file for each set of packages, made anew when a pyproject.toml changes. The studies stand in
-# the same line as bilens: no index has either.
+# A stamp file for each set of packages, made anew when a pyproject.toml changes. The studies and the explorer
+# stand in the same line as bilens: no index has them.
 .venv/demo: .venv/pip pyproject.toml studies/pyproject.toml
 	$(PIP) -e '.[demo]' -e ./studies
 	touch $@
 
-.venv/test: .venv/pip pyproject.toml studies/pyproject.toml
-	$(PIP) --no-compile -e '.[test]' -e ./studies
+.venv/test: .venv/pip pyproject.toml studies/pyproject.toml explorer/pyproject.toml
+	$(PIP) --no-compile -e '.[test]' -e ./studies -e ./explorer
 	touch $@

@@ -32,7 +32,7 @@ import bilens as bl
 from bilens.api.provenance import describe_run
 from bilens.records.audit import Audit
 from bilens.records.base import to_json
-from bilens.records.explorer import id_of
+from bilens_explorer.records.models import id_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 MODELS, AGAIN = 2000, 4  # models of the large folder; further audits of every fourth of them

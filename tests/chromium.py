@@ -44,11 +44,19 @@ class Shared:
         asyncio._set_running_loop(None)
 
 
+OPEN: list[Shared] = []  # one for all folders of tests
+
+
 def opened_browser() -> Iterator[Shared]:
-    """Yield the browser, closed in the end."""
+    """Yield the browser, closed in the end by who opened it."""
+    if OPEN:
+        yield OPEN[0]
+        return
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with playwright.sync_playwright() as driver:
         shared = Shared(driver)
+        OPEN.append(shared)
         yield shared
+        OPEN.clear()
         asyncio._set_running_loop(shared.loop)
         shared.browser.close()

@@ -7,8 +7,13 @@ from msgspec import structs
 
 from bilens.findings.rules.registry import REGISTRY
 from bilens.records.common import Finding, JudgedCondition
-from bilens.records.comparison import ComparedModel, ComparedRule, Comparison
-from bilens.records.explorer import (
+from bilens.records.history import Action, Change, Direction, Entry, Measured, PastAudit
+from bilens.records.layer_audit import Difference
+from bilens.report.reports import AuditReport, TraceReport
+from bilens_explorer.pages import MODEL_VIEWS
+from bilens_explorer.records.comparison import ComparedModel, ComparedRule, Comparison
+from bilens_explorer.records.language_views import TracePage
+from bilens_explorer.records.models import (
     AuditRun,
     Failed,
     ModelPage,
@@ -18,12 +23,7 @@ from bilens.records.explorer import (
     ReportRow,
     RunState,
 )
-from bilens.records.history import Action, Change, Direction, Entry, Measured, PastAudit
-from bilens.records.language_views import TracePage
-from bilens.records.layer_audit import Difference
-from bilens.report.reports import AuditReport, TraceReport
-from bilens.serve.pages import MODEL_VIEWS
-from bilens.serve.walk import KINDS
+from bilens_explorer.walk import KINDS
 from layer_audit_documents import make_comparison
 from report_documents import make_document
 from trace_documents import make_trace

@@ -10,9 +10,9 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from bilens.cli.commands.serve import Address, server_of
-from bilens.serve.app import build_app
-from bilens.serve.folder import ServedFolder
+from bilens_explorer.app import build_app
+from bilens_explorer.command import Address, server_of
+from bilens_explorer.folder import ServedFolder
 
 HERE = "http://127.0.0.1:8737"
 REFUSED = re.compile(r"responded with a status of (400|403|404|503) |net::ERR_FAILED")

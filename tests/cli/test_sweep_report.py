@@ -12,10 +12,10 @@ import torch
 import tiny
 from bilens.cli.options import FAILED
 from bilens.records.sweep import SweepOptions
-from bilens.serve.folder import ServedFolder
 from bilens.sweep.jobs import Spec, run_spec
 from bilens.sweep.manifest import NAME, make_plan
 from bilens.sweep.output import Output
+from bilens_explorer.folder import ServedFolder
 from commands import Shell, model_folder
 
 

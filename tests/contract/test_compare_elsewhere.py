@@ -20,13 +20,13 @@ from hypothesis import given
 import bilens as bl
 from bilens.io.loaded_model import LoadedModel
 from bilens.records.base import json_text
-from bilens.records.explorer import id_of
 from bilens.records.sweep import SweepOptions
 from bilens.records.table_audit import TableColumn, TableReading
-from bilens.serve.comparison import class_spectra
 from bilens.sweep.driver import drive, plan_of
 from bilens.sweep.jobs import result_name
 from bilens.sweep.output import Output
+from bilens_explorer.comparison import class_spectra
+from bilens_explorer.records.models import id_of
 from contract.compared_models import (
     ANIMALS,
     EXACT,

@@ -20,10 +20,10 @@ from bilens.data.cells import ORDER, VOTERS
 from bilens.interp.behaviour import trial_of_latents
 from bilens.interp.traced_layer import held_out_text, open_layer
 from bilens.nn import BilinearClassifier
-from bilens.serve import playground, trial_inputs
 from bilens.train.corpus import measured_texts
 from bilens.train.randomness import drawn_rows
 from bilens.train.tasks.language import held_out_loss
+from bilens_explorer import playground, trial_inputs
 from contract.table import cell
 
 

@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 
 import bilens as bl
 import tiny
-from bilens.records.explorer import id_of
 from bilens.report.text import load_catalogue
+from bilens_explorer.records.models import id_of
 from commands import model_folder
 from contract.table import cell
 from explorer_server import client_of

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import tiny
 from bilens.nn import BilinearClassifier
-from bilens.records.explorer import id_of
+from bilens_explorer.records.models import id_of
 from commands import model_folder
 from contract.table import cell
 from explorer_server import client_of

@@ -23,11 +23,11 @@ import tiny
 from bilens.api.network_conversion import RECIPE
 from bilens.base.errors import FileError, UsageError
 from bilens.findings.rules.judgements import is_worse
-from bilens.records.explorer import id_of
 from bilens.report.text import load_catalogue
-from bilens.serve.export import export
-from bilens.serve.folder import ServedFolder
 from bilens.sweep.manifest import checked_models
+from bilens_explorer.export import export
+from bilens_explorer.folder import ServedFolder
+from bilens_explorer.records.models import id_of
 from commands import USAGE, Shell, model_folder
 from contract.table import cell
 from explorer_server import client_of

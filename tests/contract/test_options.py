@@ -346,13 +346,13 @@ def test_an_explorer_refuses_what_would_do_nothing(
 ) -> None:
     """The default value of an option was passed over, and a server started."""
     pytest.importorskip("starlette")
-    importlib.import_module("bilens.serve.app")  # it looks at the type that is replaced
+    importlib.import_module("bilens_explorer.app")  # it looks at the type that is replaced
     monkeypatch.chdir(tmp_path)
 
     def no_folder(*_: Any, **__: Any) -> None:
         raise AssertionError("nothing is served")
 
-    monkeypatch.setattr("bilens.serve.folder.ServedFolder", no_folder)
+    monkeypatch.setattr("bilens_explorer.folder.ServedFolder", no_folder)
     result = shell("serve", str(tmp_path), *options)
     assert result.code == 2
     assert words in result.err

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 import bilens as bl
 from bilens.base.errors import UsageError
-from bilens.records.explorer import id_of
 from bilens.report.reports import TraceReport
+from bilens_explorer.records.models import id_of
 from commands import Shell
 from contract.table import cell
 from contract.test_llamas import llama

@@ -34,9 +34,9 @@ from bilens.report.sections.overview import data_source, place, shown_value, tit
 from bilens.report.summary import render_summary
 from bilens.report.terminal import audit_table, verdict_lines
 from bilens.report.text import LANGUAGES, Catalogue, load_catalogue
-from bilens.serve.compare_page import compare_page
-from bilens.serve.export import as_copy, linked, without_page
-from bilens.serve.pages import (
+from bilens_explorer.compare_page import compare_page
+from bilens_explorer.export import as_copy, linked, without_page
+from bilens_explorer.pages import (
     MODEL_VIEWS,
     SCRIPTS,
     WORDS,
@@ -46,7 +46,7 @@ from bilens.serve.pages import (
     overview_page,
     view_page,
 )
-from bilens.serve.recorded_command import RefusedError
+from bilens_explorer.recorded_command import RefusedError
 from every_document import DOCUMENTS
 from report_documents import TRIGGER, make_document, page_of, variants
 
@@ -108,7 +108,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     ):
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
     for module in ("pages", "compare_page", "export", "recorded_command"):
-        monkeypatch.setattr(f"bilens.serve.{module}.load_catalogue", lambda _lang: recorder)
+        monkeypatch.setattr(f"bilens_explorer.{module}.load_catalogue", lambda _lang: recorder)
     linked(as_copy(without_page("en", 2), "en"), set(), "en")
     for overview in (explorer_documents.OVERVIEW, explorer_documents.EMPTY):
         overview_page(overview, "en", "")
@@ -162,7 +162,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_script_says_what_the_catalogue_holds_and_no_less() -> None:
-    static = files("bilens.serve") / "static"
+    static = files("bilens_explorer") / "static"
     code = "".join((static / name).read_text("utf-8") for name in SCRIPTS)
     # t("key") and t(`prefix.${kind}`)
     used = set(re.findall(r"\bt\(\s*\"([\w.]+)\"", code))

@@ -21,7 +21,6 @@ from bilens.cli.commands.fit import fit
 from bilens.cli.commands.image import demo, train_image
 from bilens.cli.commands.language import train_language, train_sae
 from bilens.cli.commands.robustness import attack, certify
-from bilens.cli.commands.serve import serve
 from bilens.cli.commands.sweep import sweep
 from bilens.cli.commands.trace import trace
 from bilens.cli.commands.train_table import train_table
@@ -38,7 +37,7 @@ class Commands(CommandGroup):
     """The commands of bilens, in the order of the help."""
 
     functions: ClassVar[list[Command]] = [demo, decompose, fit, audit, certify, attack, explain]
-    functions += [trace, convert, expand(serve, as_json=False), sweep]
+    functions += [trace, convert, sweep]
 
 
 app = typer.Typer(

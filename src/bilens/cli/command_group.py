@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 ENTRY_POINTS = "bilens.commands"
-SATELLITES = {"reproduce": "bilens-studies"}  # commands of bilens that are installed apart
+SATELLITES = {
+    "reproduce": "bilens-studies",
+    "serve": "bilens-explorer",
+}  # commands of bilens that are installed apart
 
 
 class DeferredCommand(TyperCommand):

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bilens.base.errors import FileError, UsageError
@@ -102,10 +102,14 @@ def drawn(
 
 
 @cache
-def environment() -> Environment:
-    """Return the templates, with every value escaped and every unknown name an error."""
+def environment(package: str = "bilens.report") -> Environment:
+    """Return the templates of a package, and those of reports behind them.
+
+    Every value is escaped, and every unknown name an error.
+    """
+    packages = dict.fromkeys((package, "bilens.report"))
     found = Environment(
-        loader=PackageLoader("bilens.report"),
+        loader=ChoiceLoader([PackageLoader(one) for one in packages]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,0 +1,186 @@
+"""The explorer's addresses: pages for people, and the same records as JSON for scripts."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import msgspec
+from anyio.to_thread import run_sync
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route, compile_path
+
+from bilens.base.errors import BilensError, CheckpointError, DiskError, FileError
+from bilens.records.base import displayable, to_json
+from bilens.report.reports import SavedReport
+from bilens.report.summary import render_summary
+from bilens.report.text import LANGUAGES
+from bilens_explorer import endpoints
+from bilens_explorer.compare_page import compare_page
+from bilens_explorer.comparison import comparison
+from bilens_explorer.endpoint import API, PATHS, Arguments, Endpoint, openapi, query_of, read_query
+from bilens_explorer.folder import ServedFolder
+from bilens_explorer.guard import POLICY, Guard
+from bilens_explorer.inside import MissingError, without_paths
+from bilens_explorer.pages import (
+    MODEL_VIEWS,
+    STATIC,
+    circuits_page,
+    failure_page,
+    model_page,
+    overview_page,
+    view_page,
+)
+from bilens_explorer.traces import trace_page
+
+REPORT_POLICY = (  # a report is one closed file, with its style inside
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+NO_KEY = 16 * "0"
+REFUSED = BilensError, msgspec.MsgspecError, UnicodeError  # what is told of
+IN_VAIN = FileError, DiskError, CheckpointError  # whoever asks
+UNFOUND = {
+    404: "there is nothing at this address.",
+    405: "this address is not asked with this method.",
+}
+PREFERRED = re.compile(r"\b([A-Za-z]{2})\b[\w-]*\s*(?:;\s*q=([01](?:\.\d{0,3})?))?")
+Answer = Callable[[Request], Awaitable[Response]]
+
+
+class ExplorerPage(NamedTuple):
+    """A page of the explorer: what is found for it, what draws that, and what it may load."""
+
+    find: Callable[..., Any]  # takes the folder, and what path and query say
+    draw: Callable[[Any, str, str], str]  # found, language, and the secret of its forms
+    policy: str = POLICY
+
+    def with_arguments(
+        self, served: ServedFolder, path: Arguments, query: Mapping[str, str]
+    ) -> Callable[[], Any]:
+        wanted = (one for one in query_of(self.find) if one.name not in path)
+        return partial(self.find, served, **path, **read_query(wanted, query))
+
+
+def build_app(
+    served: ServedFolder, hosts: list[str], token: str | None = None, needed: bool = True
+) -> Guard:
+    """Return the explorer of a folder as an ASGI application; hosts and token are `Guard`'s."""
+
+    def as_page(page: ExplorerPage) -> Answer:
+        async def answer(request: Request) -> Response:
+            find = page.with_arguments(served, request.path_params, request.query_params)
+            found = await run_sync(find)
+            secret = str(request.scope["bilens_secret"])
+            text = await run_sync(page.draw, found, lang_of(request), secret)
+            return HTMLResponse(text, headers={"content-security-policy": page.policy})
+
+        return answer
+
+    def as_json(endpoint: Endpoint) -> Answer:
+        async def answer(request: Request) -> Response:
+            body = await request.body()
+            if not re.fullmatch(PATHS["key"]["pattern"], request.path_params.get("key", NO_KEY)):
+                raise HTTPException(404)
+            given = endpoint.arguments(request.path_params, request.query_params, body)
+            found = await run_sync(partial(endpoint.find, served, **given))
+            return JSONResponse(displayable(to_json(found)), 201 if endpoint.adds else 200)
+
+        return answer
+
+    async def described(_request: Request) -> Response:
+        return JSONResponse(openapi(endpoints.ENDPOINTS))
+
+    def failed(request: Request, error: Exception) -> Response:
+        """Return an error as a sentence; no path of the machine and no traceback is in it."""
+        status, told = 500, "it failed: the terminal of `bilens serve` says where."
+        headers: Mapping[str, str] | None = None
+        if isinstance(error, MissingError):
+            status, told = 404, UNFOUND[404]
+        elif isinstance(error, HTTPException):
+            status, headers = error.status_code, error.headers
+            told = UNFOUND.get(status, error.detail)
+        elif isinstance(error, REFUSED):
+            status = 503 if isinstance(error, IN_VAIN) else 400
+            told = displayable(without_paths(str(error), served.folder))
+        if request.url.path.startswith(API):
+            return JSONResponse({"error": told}, status, headers)
+        return HTMLResponse(failure_page(status, told, lang_of(request)), status, headers)
+
+    addresses = {path: as_page(page) for path, page in PAGES.items()}
+    addresses |= {"/static/{name}": static, f"{API}/openapi.json": described}
+    routes = [Route(path, answer) for path, answer in addresses.items()]
+    for one in endpoints.ENDPOINTS:
+        path = f"{API}{one.path.replace('{number}', '{number:int}')}"
+        routes.append(Route(path, as_json(one), methods=[one.method]))
+    handlers = dict.fromkeys((HTTPException, *REFUSED, Exception), failed)
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    slow = [(one.address, one.slow) for one in endpoints.ENDPOINTS if one.slow]
+    slow.append((re.compile("/compare"), "background"))
+
+    def refused(request: Request, status: int, told: str) -> str:
+        return failure_page(status, told, lang_of(request))
+
+    return Guard(app, hosts, token, needed, served.runs.close, refused, slow)
+
+
+def overview(
+    served: ServedFolder, watch: str = "", every: str | None = None
+) -> Callable[[str, str], str]:
+    return partial(overview_page, served.overview(watch), every=every is not None)
+
+
+def as_report(found: SavedReport[Any], lang: str, _secret: str) -> str:
+    return found.to_html(lang=lang)
+
+
+PAGES: Mapping[str, ExplorerPage] = {
+    "/": ExplorerPage(overview, lambda draw, lang, secret: draw(lang, secret)),
+    "/models/{key}": ExplorerPage(ServedFolder.model, model_page),
+    **{
+        f"/models/{{key}}/{view}": ExplorerPage(ServedFolder.model, partial(view_page, view=view))
+        for view in MODEL_VIEWS
+    },
+    "/reports/{key}/circuits": ExplorerPage(trace_page, circuits_page),
+    "/models/{key}/summary": ExplorerPage(
+        ServedFolder.last_audit,
+        lambda found, lang, _secret: render_summary(found[1].record, found[0], lang),
+        REPORT_POLICY,
+    ),
+    "/reports/{key}": ExplorerPage(ServedFolder.report, as_report, REPORT_POLICY),
+    "/audits/{number:int}": ExplorerPage(ServedFolder.audit, as_report, REPORT_POLICY),
+    "/compare": ExplorerPage(comparison, compare_page),
+}
+
+
+def draw_page(served: ServedFolder, path: str, query: Mapping[str, str], lang: str) -> str:
+    """Return the page at a path without a server; empty where no page has this path."""
+    for address, page in PAGES.items():
+        form, _, convertors = compile_path(address)
+        if match := form.match(path):
+            named = {
+                name: convertors[name].convert(text) for name, text in match.groupdict().items()
+            }
+            return page.draw(page.with_arguments(served, named, query)(), lang, "")
+    return ""
+
+
+async def static(request: Request) -> Response:
+    name = request.path_params["name"]
+    if name not in STATIC:
+        raise HTTPException(404)
+    text = STATIC[name].read_text("utf-8")
+    return Response(text, media_type="text/css" if name.endswith(".css") else "text/javascript")
+
+
+def lang_of(request: Request) -> str:
+    """Return the language of the address, else the one that the browser likes best."""
+    found = PREFERRED.findall(request.headers.get("accept-language", ""))
+    weighed = [(float(weight or 1), name.lower()) for name, weight in found]
+    liked = sorted(weighed, key=lambda one: -one[0])  # of two alike the first one
+    asked = request.query_params.get("lang", "")
+    wanted = [asked, *(name for weight, name in liked if weight > 0)]
+    return next((lang for lang in wanted if lang in LANGUAGES), LANGUAGES[0])

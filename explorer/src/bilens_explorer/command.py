@@ -1,0 +1,232 @@
+"""`bilens serve`."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import secrets
+import socket
+import sys
+import webbrowser
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bilens.base.errors import UsageError
+from bilens.base.files import shortened, write_error, write_file
+from bilens.cli.console import Output
+from bilens.cli.options import (
+    Lang,
+    Overwrite,
+    check_outputs,
+    expand,
+    option,
+    refuse_unless,
+    said,
+)
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from bilens_explorer.guard import Guard
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with
+SETTINGS: dict[str, Any] = {  # of uvicorn; the guard bounds what runs at once
+    "log_level": "warning",
+    "limit_concurrency": 1000,  # connections
+    "timeout_keep_alive": 20,  # seconds
+    "timeout_graceful_shutdown": 3,
+    "server_header": False,
+    "ws": "none",
+}
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the explorer listens."""
+
+    host: str = option("127.0.0.1", "Address to listen at; any but this machine's needs a token.")
+    open: bool = option(True, "Open it in a browser, where there is a screen.")
+    port: int = option(8737, "Port to listen at; 0 takes a free one.", min=0, max=65535)
+    allow_host: list[str] | None = option(
+        None, "Another name under which it may be asked for; repeat it for each.", metavar="NAME"
+    )
+    token_file: Path | None = option(
+        None,
+        "File with the token by which scripts may change something, and which another --host "
+        "needs; it is made where there is none.",
+    )
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("host", self.host),
+            *(("allow-host", one) for one in self.allow_host or ()),
+        ):
+            if not value or set(value) & set("/@ "):
+                raise UsageError(
+                    f"--{name} is {value!r}; expected an address or a name of a machine."
+                )
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether others than this machine can reach it."""
+        return self.host not in LOOPBACK
+
+    def token(self) -> str | None:
+        """Return the token; None where nobody has or needs one."""
+        if self.token_file is None:
+            return secrets.token_urlsafe(32) if self.is_elsewhere else None
+        return kept_token(self.token_file)
+
+    def bound(self) -> socket.socket:
+        """Return a socket that listens, or say why there is none."""
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        # named as TCP, else asyncio leaves Nagle's algorithm on: 40 ms an answer
+        found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            found.bind((self.host, self.port))
+        except (OSError, UnicodeError) as error:
+            found.close()
+            why = getattr(error, "strerror", None) or error
+            hint = "choose another --host, or another --port; 0 takes a free one"
+            if getattr(error, "errno", None) == errno.EADDRINUSE:
+                hint = "is an explorer open there? Choose another with --port, or 0 for a free one"
+            raise UsageError(
+                f"{with_port(self.host, self.port)} cannot be listened at ({why}): {hint}."
+            ) from None
+        return found
+
+    def names(self) -> list[str]:
+        """Return the names under which it may be asked for; the first one is printed."""
+        if not self.is_elsewhere:
+            found = [self.host, *LOOPBACK]
+        else:
+            own = socket.gethostname()
+            found = [own, socket.getfqdn()]
+            if self.host in EVERYWHERE:
+                with suppress(OSError):
+                    places = [str(item[4][0]) for item in socket.getaddrinfo(own, None)]
+                    found += [*LOOPBACK, *(place.partition("%")[0] for place in places)]
+            else:
+                found.insert(0, self.host)
+        return [name.lower() for name in dict.fromkeys([*found, *(self.allow_host or ())])]
+
+
+@dataclass(frozen=True)
+class Exporting:
+    """The explorer as a file instead of a server."""
+
+    export: Path | None = option(
+        None, "Write the explorer to this HTML file, which needs no server, and end."
+    )
+    lang: Lang = option("en", "Language in which the file opens; a server asks the browser.")
+
+
+def kept_token(file: Path) -> str:
+    """Return the token in a file that only its owner may read; it is made where there is none."""
+    made = secrets.token_urlsafe(32)
+    try:
+        with suppress(FileExistsError):
+            place = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(place, "w") as written:
+                written.write(f"{made}\n")
+        others, text = file.stat().st_mode & 0o077, file.read_bytes()[:4096].decode().strip()
+    except OSError as error:
+        raise write_error(file, error) from None
+    except UnicodeDecodeError:
+        others, text = 0, ""
+    if others:
+        raise UsageError(f"{file} may be read by others than you: run `chmod 600` on it.")
+    if not re.fullmatch(r"[A-Za-z0-9._~+/-]{32,}=*", text):
+        raise UsageError(f"{file} holds no token: 32 or more letters and digits. Remove it.")
+    return text
+
+
+def with_port(name: str, port: int) -> str:
+    return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+
+
+def has_screen() -> bool:
+    """Return whether a browser would be seen; without a screen one may open in the terminal."""
+    here = sys.platform in ("win32", "darwin") or {"DISPLAY", "WAYLAND_DISPLAY"} & {*os.environ}
+    return bool(here) and sys.stderr.isatty()
+
+
+def server_of(app: Guard, shown: str | None = None) -> uvicorn.Server:
+    """Return what runs the explorer, and ends audits before it waits for what is open.
+
+    `shown` is the address that a browser opens as soon as it answers.
+    """
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if shown is not None:
+                Thread(target=webbrowser.open, args=(shown,), daemon=True).start()
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            app.close()
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # who ends it knows
+            await super().shutdown(sockets)
+
+    return Server(uvicorn.Config(app, **SETTINGS))
+
+
+def serve(
+    output: Output,
+    folder: Annotated[Path, typer.Argument(help="Folder with models and reports.")],
+    address: Address,
+    file: Exporting,
+    overwrite: Overwrite = False,
+) -> None:
+    """Show the models of a folder, their audits and what people said, in a browser.
+
+    Example: bilens serve runs
+    """
+    from bilens_explorer.app import build_app
+    from bilens_explorer.folder import ServedFolder
+
+    if file.export is not None:
+        check_outputs([("--export", file.export)], overwrite)
+        if idle := said(address):
+            raise UsageError(f"{', '.join(idle)}: --export starts no server; leave that out.")
+    refuse_unless(said(file) if file.export is None else [], "--export")
+    served = ServedFolder(folder, exporting=file.export is not None)
+    if file.export is not None:
+        from bilens_explorer.export import export
+
+        with output.progress() as report:
+            made = export(served, file.lang, report)
+        write_file(file.export, made.html.encode("utf-8"))
+        output.say(f"Explorer of {folder} as one file: {file.export}")
+        if made.left_out:
+            output.say(
+                f"Left out, since the file would have more than 5 MB: {shortened(made.left_out)}. "
+                "Export a folder with fewer models, or serve this one."
+            )
+        return
+    with address.bound() as listening:
+        port = listening.getsockname()[1]
+        token = address.token()
+        hosts = [with_port(name, port) for name in address.names()]
+        if port == 80:  # of which browsers say nothing
+            hosts += [host.removesuffix(":80") for host in hosts]
+        query = f"/?token={token}" if address.is_elsewhere else ""
+        here = f"http://{hosts[0]}{query}"
+        listening.listen()  # who asks from now on waits and is not refused
+        output.say(f"Explorer of {folder}: {here} (Ctrl-C ends it)")
+        app = build_app(served, hosts, token, address.is_elsewhere)
+        shown = here if address.open and has_screen() else None
+        server_of(app, shown).run(sockets=[listening])
+
+
+run = expand(serve, as_json=False)

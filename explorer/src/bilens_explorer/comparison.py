@@ -1,0 +1,302 @@
+"""Two models beside each other: rule by rule, layer by layer, eigenvector by eigenvector."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import combinations
+from typing import Annotated
+
+import torch
+from msgspec import Meta, structs
+
+from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.eigenvector_matching import EigenvectorMatch, Group, match_eigenvectors
+from bilens.api.alignment import Alignment, align_models
+from bilens.api.comparison import layer_changes, whole_difference
+from bilens.api.subject import is_of_columns, is_one_exact_layer
+from bilens.base import silent
+from bilens.base.errors import BilensError, NonFiniteError, UsageError
+from bilens.findings.difference import (
+    OTHER_STREAM,
+    compare_layers,
+    other_kind,
+    weight_changes,
+)
+from bilens.findings.layer_reading import FittedLayer, fit_layer
+from bilens.findings.residual_stream import CLOSE
+from bilens.findings.rules.progress import changes, outcome
+from bilens.nn.layer_view import LayerView
+from bilens.records.audit import Audit, ClassReading
+from bilens.records.history import Measured, PastAudit
+from bilens.records.layer_audit import Difference, LayerDifference
+from bilens_explorer.endpoint import Arguments, Endpoint
+from bilens_explorer.folder import ServedFolder
+from bilens_explorer.inside import without_paths
+from bilens_explorer.models import OpenModel
+from bilens_explorer.records.comparison import (
+    ComparedModel,
+    ComparedRule,
+    Comparison,
+    EigenvectorPairs,
+    MatchedSide,
+    VectorPair,
+)
+from bilens_explorer.records.models import Key, ModelPage
+from bilens_explorer.spectra import LayerName, Output, OutputText, held_outputs, viewed_vectors
+
+LARGEST = 1 << 24  # parameters of a model whose weights a page compares
+WORK = 2_000_000_000  # products in comparing maps: some twenty seconds
+MOST_CLASSES = 20  # whose spectra are beside each other
+MATCHED = 12  # leading eigenvectors
+HELD_MODELS = 4  # whose pairs are compared in a one-file export
+# layers that are left out, the least R² of those that are compared, and why it is not known
+Changed = tuple[Difference | None, int, float | None, str]
+EARLIER = "the weights of an earlier audit are not kept, only its document"
+TwoAudits = Annotated[str, Meta(pattern="^([0-9]{1,15},[0-9]{1,15})?$")]
+
+
+def comparison(served: ServedFolder, a: Key, b: Key, audits: TwoAudits = "") -> Comparison:
+    """Two models, or two audits of models: rule by rule, and what changed in the weights."""
+    first, second = served.model(a), served.model(b)
+    numbers = [int(one) for one in audits.split(",") if one]
+    before, now = map(side, (first, second), numbers or (None, None))
+    found: Changed = (None, 0, None, EARLIER)
+    if not numbers:
+        found = weights(served, first, second)
+    difference, left_out, r_squared, why = found
+    rules: tuple[ComparedRule, ...] = ()
+    if before.audit is not None and now.audit is not None:
+        both = before.audit, judged(first, before.audit), now.audit, judged(second, now.audit)
+        rules = compared_rules(*both)
+    return Comparison(
+        a=before,
+        b=now,
+        rules=rules,
+        difference=difference,
+        left_out=left_out,
+        r_squared=r_squared,
+        why=why,
+        dates=bool(numbers),
+        spectra=tuple(class_spectra(served, numbers)),
+    )
+
+
+def class_spectra(
+    served: ServedFolder, numbers: Sequence[int]
+) -> Iterator[tuple[ClassReading, ClassReading]]:
+    """Yield what the documents of two audits say of each class, where both have the same."""
+    records = [served.audit(number).record for number in numbers]
+    if len(records) == 2 and all(isinstance(one, Audit) for one in records):
+        first, second = (
+            [structs.replace(one, positive=(), negative=()) for one in record.classes]
+            for record in records
+        )
+        named = {one.name: one for one in second}
+        if {one.name for one in first} == named.keys():
+            yield from ((one, named[one.name]) for one in first[:MOST_CLASSES])
+
+
+def side(page: ModelPage, number: int | None) -> ComparedModel:
+    found = [one for one in page.audits if number in (None, one.number)]
+    if number is not None and not found:
+        raise UsageError(f"{page.model.name} has no audit {number}.")
+    last = None if number is None and page.model.changed else next(iter(found), None)
+    return ComparedModel(page.model, last, page.entries)
+
+
+def judged(page: ModelPage, audit: PastAudit) -> dict[str, Measured]:
+    return {one.rule: one for one in page.measured if one.audit == audit.number}
+
+
+def compared_rules(
+    a: PastAudit, before: Mapping[str, Measured], b: PastAudit, now: Mapping[str, Measured]
+) -> tuple[ComparedRule, ...]:
+    """Return all rules of both audits, as they ended also as conditions: first what is worse."""
+    moved = {one.rule: one.direction for one in changes(a, before, b, now)}
+
+    def ended(audit: PastAudit, judged: Mapping[str, Measured], rule: str) -> Measured | None:
+        one = judged.get(rule)
+        return one and structs.replace(one, outcome=outcome(audit, rule, one))
+
+    return tuple(
+        ComparedRule(rule, ended(a, before, rule), ended(b, now, rule), moved.get(rule))
+        for rule in dict.fromkeys([*moved, *before, *now])
+    )
+
+
+def weights(served: ServedFolder, first: ModelPage, second: ModelPage) -> Changed:
+    """Return what changed in the weights, or why that is not known."""
+    try:
+        for page in (first, second):
+            if not page.model.there:
+                return None, 0, None, f"{page.model.name} is no longer in the folder"
+        a, b = served.opened(first.model.id), served.opened(second.model.id)
+        for one in (a, b):
+            count = sum(math.prod(tensor.shape) for tensor in one.model.tensors.values())
+            if count > LARGEST:
+                told = f"{one.name} has {count:,} parameters, too many for a page: `bilens audit"
+                return None, 0, None, f"{told} {b.name} --baseline {a.name}` compares them"
+        what = "compared", a.name, a.state
+        return *b.once(what, lambda: difference_of(a, b), slow=True), ""
+    except BilensError as error:
+        return None, 0, None, without_paths(str(error), served.folder)
+
+
+def difference_of(a: OpenModel, b: OpenModel) -> tuple[Difference, int, float | None]:
+    alignment = align_models(b.model, a.model)
+    found = whole_difference(alignment, silent)
+    layers, left_out, r_squared = changed_layers(alignment)
+    source = structs.replace(found.baseline, path=a.name)
+    return structs.replace(found, baseline=source, layers=layers), left_out, r_squared
+
+
+def changed_layers(alignment: Alignment) -> tuple[tuple[LayerDifference, ...], int, float | None]:
+    """Return what changed in the layers of both; how many take too long for `WORK`; least R²."""
+    model, refused = alignment.model, alignment.refused
+    if is_of_columns(model) and is_of_columns(alignment.baseline):
+        return layer_changes(alignment, 0, standard=True), 0, None
+    found, work, left_out, scores = list[LayerDifference](), 0, 0, list[float]()
+    for name, view in model.layers.items():
+        before = alignment.before(name)
+        why_not = refused.get(name)
+        if before is None or (why_not := why_not or other_kind(before, view)):
+            found.append(LayerDifference(name, False, why_not))
+            continue
+        sizes = view.sizes
+        outer = sizes.d_in + sizes.d_out
+        own = sizes.d_in**3 + sizes.d_out**3 + sizes.d_hidden**2 * outer
+        if work + own > WORK:
+            left_out += 1
+            continue
+        work, both = work + own, (fitted(before), fitted(view))
+        turn = alignment.turn if view.reads == "residual stream" else None
+        one = compare_layers(name, *both, vectors=is_one_exact_layer(model), turn=turn)
+        found.append(one)
+        if not (view.exact or one.identical or one.refused):
+            scores += [each.fit.r_squared.quadratic.overall for each in both if each]
+    alone = sorted(refused.keys() - model.layers.keys())
+    found += [LayerDifference(name, False, refused[name]) for name in alone]
+    return tuple(found), left_out, min(scores, default=None)
+
+
+def fitted(view: LayerView) -> FittedLayer | None:
+    with suppress(NonFiniteError):  # the layer says so itself
+        return fit_layer(view, seed=0)
+    return None
+
+
+def eigenvector_pairs(
+    served: ServedFolder, a: Key, b: Key, layer: LayerName, output: OutputText = "0"
+) -> EigenvectorPairs:
+    """The leading eigenvectors of one output of a layer of two models, matched."""
+    one, other = (Output.named(served, key, layer, output) for key in (a, b))
+    what = "matched", one.opened.name, one.opened.state, one.layer, one.text
+    return other.opened.once(what, lambda: paired(one, other), slow=True)
+
+
+def paired(a: Output, b: Output) -> EigenvectorPairs:
+    alignment = align_models(a.opened.model, b.opened.model)
+    if why_not := alignment.why_not(a.layer):
+        raise UsageError(f"{a.opened.name} and {b.opened.name} are not compared: {why_not}.")
+    check_stream(a, b, alignment)
+    first, orders, outputs = a.pairs()[0], alignment.neuron_orders, alignment.outputs
+    ours, theirs = orders.get(a.layer), orders.get(alignment.layer_ahead(a.layer))
+    places = {} if outputs is None or a.view.gives == "neurons" else dict(outputs.pairs)
+    places = places if ours is None else dict(enumerate(ours.tolist()))
+    b = replace(b, text=output_of_baseline(b.text, places))
+    second = b.pairs()[0]
+    second = replace(second, basis=first.basis)  # what they read is aligned
+    if theirs is not None:
+        second = replace(second, eigenvectors=second.eigenvectors[:, theirs])
+    if a.view.reads == "inputs" and (axis := alignment.inputs) is not None:
+        if any(factor != 1 for factor in axis.factors):
+            units = ", ".join(axis.units)
+            raise UsageError(f"eigenvectors of inputs in other units have no angle: {units}.")
+        order = [theirs for _, theirs in sorted(axis.pairs)]
+        second = replace(second, eigenvectors=second.eigenvectors[:, order])
+    k, match = matched(first, second)
+    cosines = (first.eigenvectors[:k] @ second.eigenvectors[:k].T).abs().clamp(max=1)
+    found = sorted(zip(match.pairs, match.cosines.tolist(), strict=True))
+    return EigenvectorPairs(
+        a=matched_side(a, first, k),
+        b=matched_side(b, second, k, unit_of_output(a, alignment)),
+        cosines=tuple(tuple(round(cosine, 5) for cosine in row) for row in cosines.tolist()),
+        pairs=tuple(VectorPair(ranks(one), ranks(other), cos) for (one, other), cos in found),
+        score=match.score,
+        chance=match.chance,
+        p_value=match.p_value,
+    )
+
+
+def check_stream(a: Output, b: Output, alignment: Alignment) -> None:
+    """Refuse layers whose residual streams are not shown to be the same coordinates."""
+    if a.view.reads != "residual stream":
+        return
+    before, after = (one.view.weights(torch.float64) for one in (a, b))
+    turn = "same" if weight_changes(before, after)[1] <= CLOSE else alignment.turn()
+    if not isinstance(turn, str) or turn != "same":
+        why = OTHER_STREAM
+        if isinstance(turn, torch.Tensor):
+            why = "their residual streams are turned: `bilens audit --baseline` turns them back"
+        raise UsageError(f"{a.opened.name} and {b.opened.name} are not compared: {why}.")
+
+
+def output_of_baseline(text: str, places: Mapping[int, int]) -> str:
+    """Return how a query names an output, or a contrast of two, in the second model."""
+    named = {str(mine): str(theirs) for mine, theirs in places.items()}
+    return "~".join(named.get(part, part) for part in text.split("~"))
+
+
+def unit_of_output(output: Output, alignment: Alignment) -> float:
+    """Return how many units of the second model's one output are one of the first's."""
+    axis, last = alignment.outputs, [*alignment.model.layers][-1]
+    alone = axis is not None and len(axis.factors) == 1 and output.layer == last
+    return axis.factors[0] if axis is not None and alone else 1.0
+
+
+def matched_side(
+    output: Output, pairs: EigenDecomposition, k: int, unit: float = 1.0
+) -> MatchedSide:
+    """Return what is matched of a model, eigenvalues in a unit that is so many of its own."""
+    found, vectors = output.decomposed().record, viewed_vectors(output, pairs, [*range(k)])
+    values = tuple((pairs.eigenvalues[:k] / unit).tolist())
+    return MatchedSide(found.reading, found.approximation, values, vectors)
+
+
+def ranks(group: Group) -> tuple[int, ...]:
+    return tuple(at + 1 for at in group)
+
+
+def matched(first: EigenDecomposition, second: EigenDecomposition) -> tuple[int, EigenvectorMatch]:
+    """Match as many leading eigenvectors as there are; fewer where a number cuts equal ones."""
+    most = min(MATCHED, len(first.eigenvalues), len(second.eigenvalues))
+    for k in range(most, 1, -1):
+        try:
+            return k, match_eigenvectors(first, second, k=k)
+        except UsageError:
+            continue
+    return 1, match_eigenvectors(first, second, k=1)
+
+
+def held_pairs(served: ServedFolder) -> list[tuple[str, str]]:
+    """Return the pairs of models that a one-file export compares; none of many models.
+
+    What is gone, and an autoencoder, has no weights to compare.
+    """
+    found = sorted(key for key, path in served.found().models.items() if served.views_of(path))
+    return [*combinations(found, 2)] if len(found) <= HELD_MODELS else []
+
+
+def held_vectors(served: ServedFolder) -> Iterator[Arguments]:
+    outputs = [(one["key"], one["layer"], one["output"]) for one in held_outputs(served)]
+    for a, b in held_pairs(served):
+        for key, layer, output in outputs:
+            if key == a and (b, layer, output) in outputs:
+                yield {"a": a, "b": b, "layer": layer, "output": output}
+
+
+ENDPOINTS = (
+    Endpoint("/compare", comparison, slow="background"),
+    Endpoint("/compare/eigenvectors", eigenvector_pairs, held=held_vectors, slow="view"),
+)

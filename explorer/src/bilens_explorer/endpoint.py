@@ -1,0 +1,180 @@
+"""What one address of the explorer's JSON is, and the OpenAPI document of all of them."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from inspect import Parameter, signature
+from typing import Any, get_args, get_type_hints
+
+import msgspec
+
+from bilens.base.errors import UsageError
+from bilens.records.base import LARGEST_WHOLE, Record
+from bilens.version import VERSION
+from bilens_explorer.folder import ServedFolder
+from bilens_explorer.guard import HEADER
+from bilens_explorer.records.models import Key
+
+API = "/api/v1"
+BEARER = "The token of `bilens serve --token-file FILE`, in place of the page's secret and origin."
+PATHS = {  # parameters that stand in paths
+    "key": msgspec.json.schema(Key),
+    "number": {"type": "integer", "minimum": 1, "maximum": LARGEST_WHOLE},
+}
+EXPECTED = {"`int`": "a whole number", "`str` matching regex": "a text like"}  # msgspec's words
+
+
+class Failure(Record, frozen=True):
+    """Why there is no answer."""
+
+    error: str  # a sentence
+
+
+Arguments = Mapping[str, Any]
+Held = Callable[[ServedFolder], Iterable[Arguments]]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One address: what is asked for, and what comes.
+
+    The signature of `find` describes the address: behind the folder it takes by name what stands in
+    the path, then what may stand in the query, and as `body` what is sent.
+    """
+
+    path: str  # below `API`
+    find: Callable[..., Record]
+    held: Held | None = None  # arguments whose answers a one-file export holds
+    slow: str = ""  # the kind of a slow one, of which few are worked on at once
+    adds: bool = False  # whether something is kept; else a body is only too long for a query
+
+    @property
+    def answers(self) -> tuple[type[Record], ...]:
+        """The records of which one is the answer."""
+        found = get_type_hints(self.find)["return"]
+        return get_args(found) or (found,)
+
+    @property
+    def body(self) -> type[Record] | None:
+        """The record that is sent; None where nothing is."""
+        return get_type_hints(self.find).get("body")
+
+    @property
+    def in_path(self) -> list[str]:
+        return re.findall(r"{(\w+)}", self.path)
+
+    @property
+    def query(self) -> list[Parameter]:
+        """The parameters that may stand in the query, with their types and defaults."""
+        return [one for one in query_of(self.find) if one.name not in self.in_path]
+
+    @property
+    def address(self) -> re.Pattern[str]:
+        return re.compile(API + re.sub(r"{\w+}", "[^/]+", self.path))
+
+    @property
+    def method(self) -> str:
+        return "GET" if self.body is None else "POST"
+
+    def arguments(self, path: Arguments, query: Mapping[str, str], body: bytes = b"") -> Arguments:
+        """Return a request, checked: UsageError for its query, MsgspecError for its body."""
+        sent = {} if self.body is None else {"body": msgspec.json.decode(body, type=self.body)}
+        return {**path, **read_query(self.query, query), **sent}
+
+
+def every_model(served: ServedFolder) -> Iterable[Arguments]:
+    """Return what a one-file export holds of each model of the folder."""
+    return [{"key": key} for key in served.found().models]
+
+
+def query_of(find: Callable[..., Any]) -> list[Parameter]:
+    """Return the parameters of a function behind the folder, but its body, with their types."""
+    hints = get_type_hints(find, include_extras=True)
+    _, *others = signature(find).parameters.values()
+    return [one.replace(annotation=hints[one.name]) for one in others if one.name != "body"]
+
+
+def read_query(parameters: Iterable[Parameter], query: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of a query; one that it does not say is the default."""
+    found = {}
+    for one in parameters:
+        if one.name in query:
+            found[one.name] = read_value(one.name, query[one.name], one.annotation)
+        elif one.default is Parameter.empty:
+            raise UsageError(f"the query lacks {one.name}: ask with ?{one.name}=… in the address.")
+    return found
+
+
+def read_value(name: str, text: str, kind: Any) -> Any:
+    try:
+        return msgspec.convert(text, kind, strict=False)
+    except msgspec.ValidationError as error:
+        wanted = str(error).removeprefix("Expected ")
+        for word, plain in EXPECTED.items():
+            wanted = wanted.replace(word, plain)
+        raise UsageError(f"{name} is {text!r:.40}; expected {wanted}.") from None
+
+
+def schema_of(parameter: Parameter) -> dict[str, Any]:
+    found = msgspec.json.schema(parameter.annotation)
+    return found if parameter.default is Parameter.empty else found | {"default": parameter.default}
+
+
+def openapi(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
+    """Return the description of all addresses, its schemas from the types of the records."""
+    listed = [*endpoints]
+    types: set[type[Record]] = {Failure}
+    for one in listed:
+        types |= {*one.answers} if one.body is None else {*one.answers, one.body}
+    ordered = sorted(types, key=lambda kind: kind.__name__)
+    place = "#/components/schemas/{name}"
+    references, schemas = msgspec.json.schema_components(ordered, ref_template=place)
+    known = dict(zip(ordered, references, strict=True))
+    paths: dict[str, Any] = {}
+    for one in listed:
+        operation: dict[str, Any] = {
+            "summary": one.find.__doc__,
+            "responses": responses(one, known),
+        }
+        operation["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": PATHS[name]}
+            for name in one.in_path
+        ] + [
+            {
+                "name": each.name,
+                "in": "query",
+                "required": each.default is Parameter.empty,
+                "schema": schema_of(each),
+            }
+            for each in one.query
+        ]
+        if one.body is not None:
+            operation["requestBody"] = {"required": True, "content": content(known[one.body])}
+            operation["security"] = [{"page": []}, {"script": []}]
+        paths.setdefault(f"{API}{one.path}", {})[one.method.lower()] = operation
+    schemes = {
+        "page": {"type": "apiKey", "in": "header", "name": HEADER},
+        "script": {"type": "http", "scheme": "bearer", "description": BEARER},
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "bilens explorer", "version": VERSION},
+        "paths": paths,
+        "components": {"schemas": schemas, "securitySchemes": schemes},
+    }
+
+
+def responses(one: Endpoint, known: Mapping[type, Any]) -> dict[str, Any]:
+    answers = [known[kind] for kind in one.answers]
+    schema = answers[0] if len(answers) == 1 else {"anyOf": answers}
+    status, told = ("201", "It is kept.") if one.adds else ("200", "What was asked for.")
+    failure = {"description": "Why not, in a sentence.", "content": content(known[Failure])}
+    return {
+        status: {"description": told, "content": content(schema)},
+        "4XX": failure,
+        "5XX": failure,
+    }
+
+
+def content(schema: Any) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}

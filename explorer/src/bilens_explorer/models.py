@@ -1,0 +1,134 @@
+"""Models that are open: read when a page asks, the last few kept, read again where they changed."""
+
+import ctypes
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from threading import Lock, RLock
+from typing import Any, TypeVar
+
+from msgspec import Struct
+from torch import Tensor
+
+from bilens.base.errors import FileError
+from bilens.io.load import load
+from bilens.io.loaded_model import LoadedModel
+from bilens_explorer.inside import State, state_of
+
+WEIGHTS, RESULTS, KEPT = 1 << 26, 1 << 24, 10  # bytes of weights and of results, and models
+Result = TypeVar("Result")
+
+
+class Results:
+    """What was computed of all models that are open: the last ones asked for, as many as fit."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
+        self._lock = Lock()
+
+    def find(self, what: Any) -> Any:
+        """Return a result alone in a list, an empty list where there is none."""
+        with self._lock:
+            if what not in self._kept:
+                return []
+            self._kept.move_to_end(what)
+            return [self._kept[what][0]]
+
+    def keep(self, what: Any, result: Any) -> None:
+        with self._lock:
+            self._kept[what] = result, bytes_of(result)
+            # a large one and what it was made of stay in any case
+            while len(self._kept) > 2 and sum(size for _, size in self._kept.values()) > RESULTS:
+                self._kept.popitem(last=False)
+
+
+def bytes_of(result: Any) -> int:
+    """Return about how much memory a result takes."""
+    if isinstance(result, Tensor):
+        return result.nbytes
+    if isinstance(result, str | bytes):
+        return len(result)
+    if isinstance(result, tuple | list):
+        plain = bool(result) and isinstance(result[0], float | int)
+        return 32 * len(result) if plain else sum(map(bytes_of, result))
+    if isinstance(result, Mapping):
+        return sum(map(bytes_of, result.values()))
+    if is_dataclass(result):
+        return sum(bytes_of(getattr(result, one.name)) for one in fields(result))
+    if isinstance(result, Struct):
+        return sum(bytes_of(getattr(result, name)) for name in result.__struct_fields__)
+    return 32
+
+
+@dataclass(eq=False)
+class OpenModel:
+    """A model; what is computed of it is kept for a while."""
+
+    name: str  # its path from the folder
+    model: LoadedModel
+    state: State  # of its files when it was read
+    results: Results
+    working: RLock = field(default_factory=RLock)  # one result may ask for another
+    slow: RLock = field(default_factory=RLock)  # for what a page does not wait for
+
+    def once(self, what: Any, compute: Callable[[], Result], *, slow: bool = False) -> Result:
+        """Return a result, computed where it is not at hand; `what` says of what."""
+        what = self.state, what
+        with self.slow if slow else self.working:
+            for known in self.results.find(what):
+                return known  # type: ignore[no-any-return]
+            found = compute()
+            self.results.keep(what, found)
+        trim()
+        return found
+
+    @property
+    def nbytes(self) -> int:
+        module = self.model.module
+        return 0 if module is None else sum(one.nbytes for one in module.parameters())
+
+
+class OpenModels:
+    """The models of a folder that are open."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.results = folder, Results()
+        trim(arenas=2)
+        self._open: OrderedDict[Path, OpenModel] = OrderedDict()
+        self._lock = Lock()
+        self._reading: dict[Path, Lock] = {}  # one reader waits for no other model
+
+    def get(self, path: Path, name: str) -> OpenModel:
+        """Return a model of the folder; FileError where a file of it leads out or changes."""
+        with self._lock:
+            reading = self._reading.setdefault(path, Lock())
+        with reading:
+            state = state_of(self.folder, path)
+            found = self._open.get(path)
+            if found is None or found.state != state:
+                found = OpenModel(name, load(path), state, self.results)
+                if state_of(self.folder, path) != state:
+                    raise FileError(f"{name}: it changed while it was read: ask again.")
+            with self._lock:
+                self._open[path] = found
+                self._open.move_to_end(path)
+                while len(self._open) > 1 and (
+                    len(self._open) > KEPT
+                    or sum(one.nbytes for one in self._open.values()) > WEIGHTS
+                ):
+                    self._open.popitem(last=False)
+            return found
+
+
+ARENAS = -8  # M_ARENA_MAX of glibc: heaps of which each thread would keep one
+
+
+def trim(arenas: int = 0) -> None:
+    """Give back what a computation needed, which glibc keeps otherwise; bound its heaps first."""
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        if arenas:
+            library.mallopt(ARENAS, arenas)
+        library.malloc_trim(0)

@@ -1,0 +1,207 @@
+"""The explorer's pages: records → markup; they are read without script, which sorts and sends."""
+
+import shlex
+from collections.abc import Sequence
+from importlib.resources import files
+
+from markupsafe import Markup
+
+from bilens.findings.rules.judgements import RULE
+from bilens.records.base import LOST, displayable
+from bilens.records.history import PastAudit
+from bilens.report.html import environment
+from bilens.report.markup import (
+    Column,
+    element,
+    joined,
+    page_link,
+    paragraph,
+    quiet,
+    section,
+    table,
+)
+from bilens.report.raster import DIVERGING
+from bilens.report.sections.overview import title_of
+from bilens.report.text import NONE, Catalogue, load_catalogue, whole
+from bilens_explorer.audit_again import audit_again
+from bilens_explorer.home import decision, home, report_list
+from bilens_explorer.people import everything, findings
+from bilens_explorer.records.language_views import TracePage
+from bilens_explorer.records.models import ModelPage, ModelRow, Overview
+from bilens_explorer.watching import progress
+
+NAMES = (("en", "English"), ("ja", "日本語"))
+MODULES = (  # of the script, users last
+    "lib watch charts home people audit_again outputs vectors gestures spectra interactions "
+    "quadratic board nearest_change table_columns played image_play table_play "
+    "playground passages graph circuits text compare page"
+)
+SCRIPTS = tuple(f"{name}.js" for name in MODULES.split())
+STYLES = ("explorer.css", "playground.css", "circuits.css", "spectra.css", "home.css")
+REPORT_STYLES = ("base.css", "parts.css", "layers.css")
+# each has an address below its model's, drawn by a script
+MODEL_VIEWS = ("spectra", "interactions", "playground", "text")
+STATIC = {  # name of each file → where it lies
+    **{name: files("bilens_explorer") / "static" / name for name in (*SCRIPTS, *STYLES)},
+    **{name: files("bilens.report") / "templates" / name for name in REPORT_STYLES},
+}
+PALETTE = [f"#{bytes(colour).hex()}" for colour in DIVERGING]
+WORDS = "explorer.script."  # keys of what the script says
+
+
+def overview_page(found: Overview, lang: str, secret: str, *, every: bool = False) -> str:
+    """Return the page of a folder: a row a model, the worst first, and other reports."""
+    t = load_catalogue(lang)
+    told = watch(t, found.digest, writable=found.writable)
+    return framed(t, displayable(found.folder), secret, told, home(t, found, every=every))
+
+
+def model_page(found: ModelPage, lang: str, secret: str) -> str:
+    """Return the page of a model: its audits, and what people said of it."""
+    t, found = load_catalogue(lang), displayable(found)
+    told = watch(t, found.digest, found.model.id, writable=found.writable)
+    now = element("div", state(t, found), data_fresh="state")
+    went = Markup() if found.model.changed else progress(t, found)
+    again = audit_again(t, found)
+    parts = (told, tabs(t, found, "model"), now, again, findings(t, found), went)
+    listed = (audits(t, found.audits), report_list(t, found.reports), everything(t, found))
+    return framed(t, found.model.name, secret, *parts, *listed)
+
+
+def view_page(found: ModelPage, lang: str, secret: str, view: str) -> str:
+    """Return the page of one view of a model, which a script fills."""
+    t, found = load_catalogue(lang), displayable(found)
+    told = watch(t, found.digest, found.model.id)
+    links, said = [page_link(t, f"/reports/{one.id}", one.name) for one in found.reports], "reports"
+    if found.audits:
+        links = [audit_link(t, found.audits[0], found.model.name)]
+        # documents of layers and tables have no spectra
+        said = "spectra" if view == "spectra" and found.audits[0].kind == "audit" else said
+    instead = no_script(t, said if links else "none", links)
+    parts = (told, tabs(t, found, view), scripted(t, view, found.model.id, instead))
+    return framed(t, found.model.name, secret, *parts)
+
+
+def watch(t: Catalogue, digest: str, key: str = "", *, writable: bool = True) -> Markup:
+    """Return where a script says that the folder has changed, and what cannot be done there."""
+    told = element("p", data_view="watch", data_key=key, data_digest=digest, role="status")
+    return told if writable else joined(told, quiet(t("explorer.read_only")))
+
+
+def circuits_page(found: TracePage, lang: str, secret: str) -> str:
+    """Return the page of a trace, which a script fills."""
+    t, found = load_catalogue(lang), displayable(found)
+    report = f"/reports/{found.report}"
+    links = [page_link(t, report, t("explorer.whole_report"))]
+    instead = no_script(t, "reports", [page_link(t, report, found.name)])
+    if found.model is not None:
+        links.append(page_link(t, f"/models/{found.model}", t("explorer.to_model")))
+    nav = element("nav", *links, class_="tabs", aria_label=t("explorer.views"))
+    return framed(t, found.name, secret, nav, scripted(t, "circuits", found.report, instead))
+
+
+def scripted(t: Catalogue, view: str, key: str, instead: Markup) -> Markup:
+    heading = element("h2", t(f"explorer.view.{view}"))
+    return element("section", heading, instead, data_view=view, data_key=key, class_=view)
+
+
+def no_script(t: Catalogue, said: str = "", links: Sequence[Markup] = ()) -> Markup:
+    """Return what is read where no script runs: that one is needed, and where else to read."""
+    parts = [element("p", t("explorer.no_script"))]
+    if said:
+        listed = Markup(t("list.comma")).join(links)  # noqa: S704 - of this package
+        parts.append(element("p", t(f"explorer.no_script.{said}"), " ", listed))
+    return element("noscript", *parts)
+
+
+def audit_link(t: Catalogue, audit: PastAudit, model: str) -> Markup:
+    name = t("explorer.audit_of", number=audit.number, model=model)
+    return page_link(t, f"/audits/{audit.number}", name)
+
+
+def tabs(t: Catalogue, found: ModelPage, here: str) -> Markup:
+    """Return links to the views of a model; `here` is where the reader is."""
+    if not found.views:
+        return Markup()
+    links = []
+    for view in ("model", *found.views):
+        path = f"/models/{found.model.id}{'' if view == 'model' else f'/{view}'}"
+        current = "page" if view == here else None
+        links.append(page_link(t, path, t(f"explorer.view.{view}"), aria_current=current))
+    return element("nav", *links, class_="tabs", aria_label=t("explorer.views"))
+
+
+def failure_page(status: int, told: str, lang: str) -> str:
+    """Return why there is no page: in the reader's language, and the English sentence beside it."""
+    t = load_catalogue(lang)
+    key = f"{WORDS}failed.{status}"
+    said = t(key if t.has(key) else f"{WORDS}failed.other", told=displayable(told))
+    back = page_link(t, "/", t("explorer.back"))
+    return framed(t, t("explorer.failed_page"), "", element("p", said), element("p", back))
+
+
+def framed(t: Catalogue, title: str, secret: str, *parts: Markup) -> str:
+    template = environment("bilens_explorer").get_template("explorer.html.j2")
+    return template.render(
+        t=t,
+        title=title,
+        parts=parts,
+        languages=NAMES,
+        styles=(*REPORT_STYLES, *STYLES),
+        given={"secret": secret, "words": words_of(t), "palette": PALETTE},
+    )
+
+
+def words_of(t: Catalogue) -> dict[str, str]:
+    """Return what the script says, by key."""
+    words = (key for key in t.sentences if key.startswith(WORDS))
+    return {key.removeprefix(WORDS): t.sentences[key] for key in words}
+
+
+def state(t: Catalogue, found: ModelPage) -> Markup:
+    row = found.model
+    if row.there and not found.views:
+        return element("p", t("explorer.autoencoder"))
+    how = how_to_audit(t, row) if row.there and LOST not in row.name else Markup()
+    if row.last is None:
+        return joined(element("p", t("explorer.never")), how)
+    if row.changed:
+        told = t("explorer.changed_text", day=row.last.date[:10])
+        return joined(paragraph(told, class_="callout"), how)
+    until = {  # the last one of a rule counts
+        one.subject.removeprefix(RULE): one.until
+        for one in reversed(found.entries)
+        if one.action == "accept"
+    }
+    named = [
+        title_of(t, rule) + (t("explorer.until_day", day=day) if (day := until.get(rule)) else "")
+        for rule in row.accepted
+    ]
+    rules = t("list.comma").join(named)
+    accepted = element("p", t("explorer.accepted_rules", rules=rules)) if rules else Markup()
+    return joined(decision(t, row.last.answer), accepted, how)
+
+
+def how_to_audit(t: Catalogue, row: ModelRow) -> Markup:
+    """Return the command that audits a model: the recorded one, with its data and conditions."""
+    key, command = "again", "" if row.last is None else row.last.command
+    if not command:
+        end = ["--"] if row.name.startswith("-") else []
+        key, command = "how", shlex.join(["bilens", "audit", "--history", ".", *end, row.name])
+    return joined(quiet(t(f"explorer.{key}")), element("pre", element("code", command)))
+
+
+def audits(t: Catalogue, found: tuple[PastAudit, ...]) -> Markup:
+    rows = []
+    for one in found:
+        number = page_link(t, f"/audits/{one.number}", whole(one.number))
+        time = element("time", one.date[:16].replace("T", " "), datetime=one.date)
+        failed = t("list.comma").join(title_of(t, rule) for rule in one.failed)
+        weights = element("code", one.weights_sha256[:12] or NONE)
+        told = decision(t, one.answer), failed or t("explorer.none"), one.version, weights
+        rows.append((number, time, *told))
+    heads = ("number", "last", "decision", "failed", "version", "weights")
+    columns = [Column(name, numeric=False) for name in t.each("explorer", heads)]
+    if not found:
+        return Markup()
+    return section(t, "explorer.audits", table(t, t("explorer.audits_caption"), columns, rows))

@@ -1,0 +1,265 @@
+"""What the playground asks for: a model as numbers, spectra of pairs of outputs, exact radii."""
+
+import math
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import combinations
+from typing import Annotated
+
+import torch
+from msgspec import Meta
+from torch import Tensor
+
+from bilens.algebra.directions import centred_directions, contrast_direction, raw_directions
+from bilens.algebra.eigen.decomposition import EigenDecomposition
+from bilens.algebra.eigen.eigendecompose import eigendecompose_all
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.errors import BilensError, UsageError
+from bilens.certify.contrast import prepare
+from bilens.certify.l2_certificates import l2_radius, projected_margin
+from bilens.certify.spectrum_enclosure import enclosed
+from bilens.findings.guarantees import finite
+from bilens.findings.subject import image_shape, in_float64
+from bilens.io.loaded_model import LoadedModel, is_of_numbers
+from bilens.nn import BilinearClassifier
+from bilens.nn.classifier import in_standard_units
+from bilens.records.base import Record
+from bilens.train.randomness import drawn_rows
+from bilens_explorer.endpoint import Arguments, Endpoint, every_model
+from bilens_explorer.folder import ServedFolder
+from bilens_explorer.models import OpenModel
+from bilens_explorer.records.models import Key
+from bilens_explorer.records.playground import (
+    DType,
+    LeadingPairs,
+    NoPlayground,
+    Packed,
+    PackedMap,
+    PairSpectrum,
+    Playground,
+    Radius,
+    Unfit,
+)
+from bilens_explorer.trial_inputs import ROWS, columns_of, held_out_rows, trial_images
+
+MOST = 1 << 21  # numbers that a page is sent: 8 MB
+LEADING, OF_SIGN = 12, 4  # eigenpairs by size, and at least of each sign
+HELD = 1 << 17  # numbers of the pairs of a model in a one-file export: half a megabyte
+FARTHEST = 1e9  # numbers of an input
+OutputNumber = Annotated[int, Meta(ge=0, le=100_000)]
+
+
+class Point(Record, frozen=True, forbid_unknown_fields=True):
+    """An input of the map that the playground is sent."""
+
+    inputs: Annotated[tuple[float, ...], Meta(min_length=1, max_length=MOST)]
+
+
+def playground(served: ServedFolder, key: Key) -> Playground | NoPlayground:
+    """A model that is one quadratic map as numbers, and inputs to try; or why it is not."""
+    opened = served.opened(key)
+    if (why := unfit(opened.model)) is not None:
+        layers = len(opened.model.network)
+        return NoPlayground(why=why, layers=layers, numbers=numbers_of(opened.model), most=MOST)
+    f = exact_map(opened)
+    if opened.model.input_names is None:
+        last = next(iter(served.model(key).audits), None)
+        number = None if last is None else last.number
+        return opened.once(("playground", last), lambda: of_images(served, opened.model, f, number))
+    return opened.once("playground", lambda: of_table(served, opened.model, f))
+
+
+def numbers_of(model: LoadedModel) -> int:
+    """Return how many numbers a page needs, nearly: left and right, and of images eigenvectors."""
+    outputs, hidden, width = model.network[-1].sizes if model.network else (0, 0, 0)
+    return (2 * hidden + (LEADING * outputs if model.input_names is None else 0)) * width
+
+
+def unfit(model: LoadedModel) -> Unfit | None:
+    """Return why a page cannot compute a model, None where it can."""
+    views, report = model.network, model.load_report
+    if not views or (report is not None and report.left_out) or is_of_numbers(model):
+        return "parts"
+    if not all(view.exact for view in views):
+        return "activation"
+    if len(views) > 1:
+        return "layers"
+    return "large" if numbers_of(model) > MOST else None
+
+
+def exact_map(opened: OpenModel) -> QuadraticMap:
+    """Return the map of a whole model in float64; of a table, as a function of standard units."""
+    model = opened.model
+    if (why := unfit(model)) is not None:
+        raise UsageError(f"{opened.name}: this needs a model that is one quadratic map ({why}).")
+
+    def read() -> QuadraticMap:
+        with torch.no_grad():
+            ours = model.module if isinstance(model.module, BilinearClassifier) else None
+            mean, scale = standard_units(model)
+            if ours is not None and model.input_names is not None:  # rounds less
+                return in_standard_units(ours, mean, scale).quadratic_map().detach()
+            f = model.network[0].quadratic_map if ours is None else in_float64(ours).quadratic_map()
+            f = f.detach().to(torch.float64)
+            return f if model.input_names is None else f.compose_input(torch.diag(scale), mean)
+
+    return opened.once("map", read)
+
+
+def standard_units(model: LoadedModel) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of each input, float64; 0 and 1 where they are not known."""
+    width = model.network[0].sizes.d_in
+    known = model.input_mean or (0.0,) * width, model.input_scale or (1.0,) * width
+    mean, scale = torch.tensor(known, dtype=torch.float64)
+    return mean, scale
+
+
+def of_images(
+    served: ServedFolder, model: LoadedModel, f: QuadraticMap, last: int | None
+) -> Playground:
+    sent, outputs = f.to(torch.float32), f.sizes.d_out
+    # of the numbers that are sent, so that bounds hold for what the page computes
+    directions = centred_directions(outputs) if outputs > 1 else raw_directions(outputs)
+    shape = image_shape(f.sizes.d_in, model.input_shape)
+    return Playground(
+        weights_sha256=model.read_sha256,
+        map=packed_map(sent),
+        output_names=names_of(model, outputs),
+        baseline=(0.0,) * f.sizes.d_in,
+        spectra=tuple(map(leading_pairs, decomposed(sent, directions))),
+        shape=shape,
+        tests=trial_images(served, model, shape, last),
+    )
+
+
+def of_table(served: ServedFolder, model: LoadedModel, f: QuadraticMap) -> Playground:
+    mean, scale = standard_units(model)
+    rows = held_out_rows(served.folder, model)
+    chosen = [] if rows is None else drawn_rows(len(rows.inputs), ROWS).tolist()
+    return Playground(
+        weights_sha256=model.read_sha256,
+        map=packed_map(f),
+        output_names=names_of(model, f.sizes.d_out),
+        baseline=(0.0,) * f.sizes.d_in,
+        columns=columns_of(model, mean, scale, rows),
+        input_mean=tuple(mean.tolist()),
+        input_scale=tuple(scale.tolist()),
+        rows=None if rows is None else packed(rows.inputs[chosen].double()),
+        row_numbers=()
+        if rows is None
+        else tuple(rows.numbers[at] for at in chosen if rows.numbers),
+    )
+
+
+def names_of(model: LoadedModel, outputs: int) -> tuple[str, ...]:
+    return model.output_names or tuple(map(str, range(outputs)))
+
+
+def packed_map(f: QuadraticMap) -> PackedMap:
+    return PackedMap(
+        down=packed(f.tensor.down),
+        left=packed(f.tensor.left),
+        right=packed(f.tensor.right),
+        linear=None if f.linear is None else packed(f.linear),
+        constant=None if f.constant is None else packed(f.constant),
+    )
+
+
+def packed(array: Tensor) -> Packed:
+    values = array.detach().numpy()
+    little = values.astype(values.dtype.newbyteorder("<")).tobytes()
+    dtype: DType = "float32" if array.dtype == torch.float32 else "float64"
+    return Packed(tuple(array.shape), dtype, b64encode(little).decode())
+
+
+def decomposed(f: QuadraticMap, directions: Tensor) -> Iterator[EigenDecomposition]:
+    """Yield whole spectra, so that what is not sent has a proven bound; one is held at a time."""
+    _, hidden, width = f.sizes
+    f = f.to(torch.float64)
+    for direction in directions:
+        yield eigendecompose_all(f, direction[None], k=min(2 * hidden, width))[0]
+
+
+def leading_pairs(eigs: EigenDecomposition) -> LeadingPairs:
+    values, enclosure = eigs.eigenvalues, enclosed(eigs)
+    everything = enclosure.after(0)
+    leading = min(LEADING, max(int((eigs.distinct_from_zero != 0).sum()), 1))
+    chosen = [*range(leading)]
+    for sign in (1, -1):
+        told = eigs.distinct_from_zero * sign > 0
+        chosen += [at for at in told.nonzero()[:OF_SIGN, 0].tolist() if at not in chosen]
+    return LeadingPairs(
+        values=tuple(values[chosen].tolist()),
+        vectors=packed(eigs.eigenvectors[chosen].float()),
+        leading=leading,
+        low=everything.low - everything.slack,
+        high=everything.high + everything.slack,
+    )
+
+
+def pair_spectrum(
+    served: ServedFolder, key: Key, first: OutputNumber = 0, second: OutputNumber = 1
+) -> PairSpectrum:
+    """Leading eigenpairs of one output minus another."""
+    opened = served.opened(key)
+    f = exact_map(opened)
+    direction = contrast_direction(f.sizes.d_out, first, second)[None]
+
+    def read() -> PairSpectrum:
+        pairs = leading_pairs(next(decomposed(f.to(torch.float32), direction)))
+        return PairSpectrum(first=first, second=second, pairs=pairs)
+
+    return opened.once(("pair", first, second), read)
+
+
+def radius(served: ServedFolder, key: Key, body: Point) -> Radius:
+    """The exact distance of an input to the nearest one that is given another answer."""
+    opened = served.opened(key)
+    f = exact_map(opened)
+    outputs, _, width = f.sizes
+    x = torch.tensor([body.inputs], dtype=torch.float64)
+    if outputs < 2:
+        raise UsageError("the model has one output: a radius needs another answer.")
+    if x.shape[1] != width:
+        raise UsageError(f"the model reads {width} numbers; {x.shape[1]} came.")
+    if not bool((x.abs() <= FARTHEST).all()):
+        raise UsageError(f"a number that was sent is beyond {FARTHEST:g}: send smaller ones.")
+    logits = f(x)[0]
+    label = int(logits.argmax())
+    rivals = [(label, other) for other in range(outputs) if other != label]
+    spectra = opened.once(("rivals", label), lambda: prepare(f, rivals), slow=True)
+    found = l2_radius(f, x, [label], spectra)
+    example, rival = found.example[0], int(found.rival[0])
+    there = bool(example.isfinite().all())
+    return Radius(
+        weights_sha256=opened.model.read_sha256,
+        label=label,
+        logits=tuple(logits.tolist()),
+        status=found.status[0].name.lower(),
+        radius=finite(found.radius),
+        distance=finite(found.distance),
+        rival=None if rival < 0 else rival,
+        margin=finite(found.margin),
+        example=tuple(example.tolist()) if there else (),
+        inside=finite(projected_margin(f, found)) if there else None,
+    )
+
+
+def held_pairs(served: ServedFolder) -> Iterator[Arguments]:
+    """Yield the pairs of outputs that a one-file export shows, of models where they are small."""
+    for key in served.found().models:
+        with suppress(BilensError):
+            opened = served.opened(key)
+            if unfit(opened.model) is None and not opened.model.input_names:
+                outputs, _, width = opened.model.network[-1].sizes
+                if math.comb(outputs, 2) * LEADING * width <= HELD:
+                    for first, second in combinations(range(outputs), 2):
+                        yield {"key": key, "first": first, "second": second}
+
+
+ENDPOINTS = (
+    Endpoint("/models/{key}/playground", playground, held=every_model, slow="view"),
+    Endpoint("/models/{key}/playground/pair", pair_spectrum, held=held_pairs, slow="view"),
+    Endpoint("/models/{key}/radius", radius, slow="background"),
+)

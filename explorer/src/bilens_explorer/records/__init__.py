@@ -1,0 +1,1 @@
+"""The documents that the explorer answers with: typed, frozen records, without torch."""

@@ -1,0 +1,102 @@
+"""What the page of a trace is drawn from: the trace, its model, and its circuits as graphs."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import PurePath
+from types import MappingProxyType
+
+import msgspec
+
+from bilens.base.errors import BilensError
+from bilens.findings.rules.judgements import labels
+from bilens.records.base import displayable
+from bilens.records.trace import Trace
+from bilens.report.circuit_graph import circuit_graph
+from bilens.report.reports import TraceReport
+from bilens.report.text import MARKS
+from bilens_explorer.endpoint import Arguments, Endpoint
+from bilens_explorer.folder import ServedFolder
+from bilens_explorer.inside import there, told
+from bilens_explorer.records.language_views import CircuitGraph, TracePage
+from bilens_explorer.records.models import Key
+
+MOST_ALIKE = 3  # models of one name that are opened to compare their weights
+
+
+def trace_of(served: ServedFolder, key: str) -> Trace:
+    """Return a trace with the places that it names, which are not told."""
+    found = served.read(key)
+    return there(found.record if isinstance(found, TraceReport) else None)
+
+
+def trace_page(served: ServedFolder, key: Key) -> TracePage:
+    """A trace that lies in the folder, and the model that it belongs to."""
+    trace = trace_of(served, key)
+    return TracePage(
+        report=key,
+        name=served.name_of(served.found().reports[key][0]),
+        model=find_weights(served, trace.source.path, *read_of(trace)),
+        trace=displayable(told(trace, served.folder), MARKS),
+    )
+
+
+def read_of(trace: Trace) -> tuple[str, dict[str, str]]:
+    """Return the weights and the files of the model that a trace was made of, none elsewhere."""
+    files = trace.source.files.items()
+    return trace.source.weights_sha256, {n: one for n, one in files if PurePath(n).name == n}
+
+
+def find_weights(
+    served: ServedFolder, path: str, sha256: str, files: Mapping[str, str] = MappingProxyType({})
+) -> str | None:
+    """Return the id of the model of the folder that is what was read at this path.
+
+    No path of a document is opened: it only says which of the models that were found are compared.
+    """
+    ends = PurePath(path).parts[::-1]
+
+    def alike(there: PurePath) -> int:
+        same = [one == other for one, other in zip(there.parts[::-1], ends, strict=False)]
+        return [*same, False].index(False)
+
+    models = served.found().models
+    order = sorted(models, key=lambda key: -alike(models[key]))
+    for key in order[:MOST_ALIKE]:
+        if alike(models[key]) == 0:
+            return None
+        if served.is_open_as(key, sha256, files):
+            return key
+    return None
+
+
+def graph(served: ServedFolder, key: Key, number: int) -> CircuitGraph:
+    """A circuit of a trace in the layout of circuit-tracer, with the labels that people gave."""
+    page = trace_page(served, key)
+    circuit = there(dict(enumerate(page.trace.circuits, 1)).get(number))
+    given = {} if page.model is None else labels(served.model(page.model).entries)
+    named = {subject: entry.text for subject, entry in given.items()}
+    found = circuit_graph(page.trace, circuit, named)
+    return msgspec.convert(found, CircuitGraph)
+
+
+def traces(served: ServedFolder) -> Iterator[str]:
+    for key, (_, kind) in served.found().reports.items():
+        if kind == "trace":
+            yield key
+
+
+def graphs_held(served: ServedFolder) -> Iterator[Arguments]:
+    for key in traces(served):
+        with suppress(BilensError):
+            for place, _ in enumerate(trace_of(served, key).circuits, 1):
+                yield {"key": key, "number": place}
+
+
+ENDPOINTS = (
+    Endpoint(
+        "/reports/{key}/circuits",
+        trace_page,
+        held=lambda served: ({"key": key} for key in traces(served)),
+    ),
+    Endpoint("/reports/{key}/circuits/{number}", graph, held=graphs_held),
+)

@@ -1,0 +1,121 @@
+"""The walk of a folder: models and reports, found by names and first bytes, never opened by path.
+
+Addresses hold ids, and an id stands for a path that the walk found: no text of a request ever
+becomes a path.
+"""
+
+import os
+import re
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from bilens.io.file_kinds import MARKS, is_model
+from bilens.records.base import kind_of
+from bilens.report.reports import (
+    AttackReport,
+    AuditReport,
+    CertificateReport,
+    ConversionReport,
+    LayerAuditReport,
+    SavedReport,
+    SweepReport,
+    TableReport,
+    TraceReport,
+)
+from bilens_explorer.inside import opened
+from bilens_explorer.records.models import id_of
+
+KINDS: dict[str, type[SavedReport[Any]]] = {
+    kind_of(one.type): one
+    for one in (
+        *(AuditReport, LayerAuditReport, TableReport, CertificateReport),
+        *(AttackReport, ConversionReport, TraceReport, SweepReport),
+    )
+}
+DEEPEST, MOST = 6, 20_000  # folders below the first; files and folders that are looked at
+START = 400  # bytes that tell a document's kind
+MOST_BESIDE = 500  # files of a model that are looked at
+SWEEP = ("manifest.jsonl", "sweep_manifest")  # a file of it, and what kind it says it is
+KIND = re.compile(rb'"kind":\s*"([\w ]+)"')
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a walk found, by id."""
+
+    models: Mapping[str, Path] = field(default_factory=dict)
+    reports: Mapping[str, tuple[Path, str]] = field(default_factory=dict)  # path and kind
+    names: Mapping[str, str] = field(default_factory=dict)  # of models and reports, from the folder
+    truncated: bool = False  # where more lies there than is looked at
+
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """What two walks are compared by; a walk itself is one alone, so that it can be a key."""
+        return self.models, self.reports, self.truncated
+
+
+def walk(folder: Path) -> Found:
+    """Return the models and reports below a folder, near ones first; links out are left out."""
+    models: dict[str, Path] = {}
+    reports: dict[str, tuple[Path, str]] = {}
+    names: dict[str, str] = {}
+    truncated = False
+    waiting, looked = deque([(folder, 0)]), 0
+    while waiting:
+        path, depth = waiting.popleft()
+        with suppress(OSError, RuntimeError, ValueError):  # gone since, closed to us, a loop
+            if path.is_symlink() and not path.resolve().is_relative_to(folder):
+                continue
+            lying, inner = [path], False
+            if is_model(path):
+                name = path.relative_to(folder).as_posix()
+                models[id_of(name)], names[id_of(name)] = path, name
+                inner = path != folder
+                lying = beside(path) if inner else []
+            for each in lying:
+                name = each.relative_to(folder).as_posix()
+                with suppress(OSError):  # one that is closed to us hides no other
+                    if each.suffix == ".json" and (kind := kind_at(folder, each)) in KINDS:
+                        reports[id_of(name)], names[id_of(name)] = (each, kind), name
+            if inner or path.is_symlink() or not path.is_dir():
+                continue
+            if depth > DEEPEST:
+                truncated = True
+                continue
+            with os.scandir(path) as inside:
+                items = [*islice(inside, MOST + 1 - looked)]
+            looked += len(items)
+            if looked > MOST:
+                looked -= 1
+                items.pop()
+                truncated = True
+            parts = sorted(item.name for item in items)
+            if path == folder:  # its marks are parts of one model
+                parts = [part for part in parts if part not in MARKS]
+            if SWEEP[0] in parts and kind_at(folder, path / SWEEP[0]) == SWEEP[1]:
+                # thousands, which its report is made of
+                parts = [part for part in parts if part not in (SWEEP[0], "results")]
+            waiting += [(path / part, depth + 1) for part in parts if not part.startswith(".")]
+    return Found(models, reports, names, truncated)
+
+
+def beside(model: Path) -> list[Path]:
+    """Return the documents in the folder of a model."""
+    if not model.is_dir():
+        return []
+    with os.scandir(model) as inside:
+        items = [item for item in islice(inside, MOST_BESIDE) if item.name not in MARKS]
+    wanted = (item for item in items if item.name.endswith(".json"))
+    return [model / item.name for item in wanted if item.is_file(follow_symlinks=False)]
+
+
+def kind_at(folder: Path, path: Path) -> str:
+    """Return the kind of a document by its first bytes; empty where it is none."""
+    with opened(folder, path) as file:
+        found = KIND.search(file.read(START))
+    return found[1].decode() if found else ""
