@@ -111,6 +111,7 @@ class Runner:
         for name in (
             "src",
             "studies",
+            "explorer",
             "tests",
             "tools",
             "bench",
@@ -128,6 +129,7 @@ class Runner:
         sys.path[:0] = [
             str(copy / "src"),
             str(copy / "studies/src"),
+            str(copy / "explorer/src"),
             str(copy),
             str(copy / "tests"),
         ]

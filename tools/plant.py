@@ -72,7 +72,7 @@ def run_tests(copy: Path, tests: list[Path]) -> str:
     """Return the first of some tests that fails on a copy; empty where none does."""
     names = [str(one.relative_to(copy)) for one in tests]
     command = [sys.executable, "-m", "pytest", "-x", "-n0", "-p", "no:cacheprovider", *names]
-    paths = f"{copy / 'src'}{os.pathsep}{copy / 'studies/src'}"
+    paths = os.pathsep.join(str(copy / one) for one in ("src", "studies/src", "explorer/src"))
     environment = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
     environment.setdefault("BILENS_TEST_DATA", str(ROOT.parent / "shared/data"))
     done = subprocess.run(  # noqa: S603 - the project's own tests
@@ -91,7 +91,7 @@ def run_tests(copy: Path, tests: list[Path]) -> str:
 
 def copy_into(copy: Path) -> None:
     """Copy what the tests need of the repository."""
-    for name in ("src", "studies", "tests", "pyproject.toml", "docs", "bench", "tools"):
+    for name in ("src", "studies", "explorer", "tests", "pyproject.toml", "docs", "bench", "tools"):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
