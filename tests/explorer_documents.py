@@ -38,7 +38,7 @@ def past(number: int, failed: tuple[str, ...] = (), answer: str = "use") -> Past
         "audit",
         day,
         "0.1.0",
-        "ab" * 32,
+        f"{number:02}" * 32,
         "",
         "bilens audit",
         answer,

@@ -122,7 +122,8 @@ def compared(document: dict[str, Any], **changes: Any) -> dict[str, Any]:
     named = dict.fromkeys(("added", "removed", "renamed", "other_outputs"), ())
     found = to_json(ColumnChanges(**named))
     found |= {"outputs": copy.deepcopy(document["outputs"][:1]), "change": 0.5, **changes}
-    difference = Difference(BaselineSource("b", "c"), (), WholeDifference(1, ()))
+    whole = WholeDifference(1, (), not_compared=("notes.md",))
+    difference = Difference(BaselineSource("b", "c"), (), whole)
     beside = {"column_changes": found, "difference": to_json(difference)}
     return {**copy.deepcopy(document), **beside}
 

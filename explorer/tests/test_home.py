@@ -33,8 +33,13 @@ from explorer_server import HERE
 from report_documents import audit_of, failed, make_document
 
 
-def audited(history: bl.History, name: str, document: Any = None, **values: float) -> None:
+def audited(
+    history: bl.History, name: str, document: Any = None, *, weights: str = "", **values: float
+) -> None:
     record = audit_of(history.folder / name, document).record
+    if weights:
+        source = structs.replace(record.source, weights_sha256=weights)
+        record = structs.replace(record, source=source)
     verdict = tuple(
         structs.replace(one, values=one.values | {"value": values[one.rule]})
         if one.rule in values
@@ -50,7 +55,7 @@ def folder(tmp_path: Path) -> Path:
     for name in ("mnist", "prod/second", "new"):
         model_folder(root / name, tiny.classifier())
     history = bl.History(root)
-    audited(history, "mnist", accuracy=0.9)
+    audited(history, "mnist", weights=64 * "0", accuracy=0.9)
     audited(history, "mnist", failed(), accuracy=0.8)
     audited(history, "prod/second", accuracy=0.7)
     return root

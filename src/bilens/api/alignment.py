@@ -22,6 +22,7 @@ from bilens.api.provenance import reading_of
 from bilens.data.table_columns import label_key, spelling_key, unit_conversion
 from bilens.findings.residual_stream import Turn, turn_of_stream
 from bilens.io.loaded_model import LoadedModel, is_of_numbers
+from bilens.io.tensor_names import paired
 from bilens.nn import BilinearClassifier
 from bilens.nn.layer_view import LayerView
 from bilens.records.layer_audit import AlignmentNote
@@ -191,12 +192,16 @@ class Alignment:
 
     @cached_property
     def layer_names(self) -> Mapping[str, str]:
-        """Layers of the model and their names in the baseline; of networks else by place."""
+        """Layers of the model and their names in the baseline.
+
+        Networks of as many layers are paired by place, whatever their layers are called; others by
+        name, as their families write it.
+        """
         mine, theirs = self.model.layers, self.baseline.layers
-        shared = {name: name for name in mine if name in theirs}
-        if shared or len(self.model.network) != len(self.baseline.network):
-            return shared
-        return dict(zip(mine, theirs, strict=True)) if self.model.network else {}
+        chained = self.model.network and len(self.model.network) == len(self.baseline.network)
+        if chained and {*mine} != {*theirs}:
+            return dict(zip(mine, theirs, strict=True))
+        return paired(mine, theirs)
 
     @cached_property
     def neuron_orders(self) -> Mapping[str, Tensor | None]:

@@ -63,6 +63,7 @@ from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 from bilens.train.recorded_inputs import LayerInputs
 
 FEWEST_ROWS = 500  # of data, that layers are fitted to: R² takes a hundred
+OF_THE_MODEL = ("model_sha256", "config_sha256")  # which recorded inputs say, and its identity
 CLASS_SAMPLES = 99  # rotations for the classes of a classifier
 
 AnyAudit = TypeVar("AnyAudit", Audit, LayerAudit, TableAudit)
@@ -183,8 +184,9 @@ def audit(
         "seed": seed,
         "threshold": threshold,
         "try_words": try_words,
-        "train_data": data_sha256(trained),
-        "inputs": inputs and dict(inputs.about),
+        "labels": [labels, train_labels],
+        "train_data": trained and (trained.origin.sha256 or data_sha256(trained)),
+        "inputs": inputs and {k: v for k, v in inputs.about.items() if k not in OF_THE_MODEL},
     }
     known = alignment, conditions, difference, performance, inputs
     asked = Asked(seed, command, progress, *known, data=given, options=decided)

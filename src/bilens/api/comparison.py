@@ -1,6 +1,5 @@
 """Two models beside each other: every tensor, files, layers; of tables columns and answers."""
 
-import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -13,6 +12,7 @@ from torch import Tensor
 from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.api.alignment import Alignment
 from bilens.api.given_data import interface_of
+from bilens.api.provenance import COMPANION, files_below
 from bilens.api.quadratic_fit import chained, network_of
 from bilens.api.subject import check_on_rows, is_of_columns
 from bilens.api.wiring import compare_wiring
@@ -41,11 +41,6 @@ from bilens.records.layer_audit import (
 )
 from bilens.records.table_audit import ColumnChanges
 
-COMPANION = re.compile(
-    r"(?!adapter)(?:config|\w+_config|special_tokens_map|added_tokens|tokenizer.*|vocab.*)\.json"
-    r"|(?:vocab|merges).*\.txt|.*\.(?:jinja|model|spm|tiktoken|py)"
-)
-
 TOKENIZER = "tokenizer.json"
 NUMBER = "number"  # the one output of a model that gives no classes
 
@@ -65,6 +60,8 @@ def whole_difference(
     if not gguf:
         found = update_directions(*tensors, whole, vocabulary_of_model(model), progress)
         whole = structs.replace(whole, directions=found)
+    if files is not None:
+        whole = structs.replace(whole, not_compared=names_not_compared(model, baseline))
     source = BaselineSource(baseline.source, baseline.weights_sha256)
     around = compare_wiring(alignment, files, None if data is None else data.inputs)
     notes = (AlignmentNote(f"{AROUND}{around}", ()),) if around else ()
@@ -83,9 +80,25 @@ def vocabulary_of_model(model: LoadedModel) -> Vocabulary | None:
 
 def companions(model: LoadedModel) -> dict[str, Path] | None:
     """Return the files beside the weights by name, an adapter's before its base's; None without."""
+    files = all_beside(model)
+    if files is None:
+        return None
+    return {name: one for name, one in files.items() if COMPANION.fullmatch(one.name)}
+
+
+def all_beside(model: LoadedModel) -> dict[str, Path] | None:
+    """Return all files beside the weights that are none, by name; None without a folder."""
     folders = [Path(one) for one in (model.below, model.source) if one and Path(one).is_dir()]
-    files = (file for folder in folders for file in folder.iterdir() if file.is_file())
-    return {one.name: one for one in files if COMPANION.fullmatch(one.name)} if folders else None
+    if not folders:
+        return None
+    return {name: file for folder in folders for name, file in files_below(folder).items()}
+
+
+def names_not_compared(model: LoadedModel, baseline: LoadedModel) -> tuple[str, ...]:
+    """Return the files beside the weights of two models that nobody compares."""
+    both = [(all_beside(one), companions(one)) for one in (model, baseline)]
+    left = {name for found, known in both for name in {*(found or ())} - {*(known or ())}}
+    return tuple(sorted(left))
 
 
 def compare_files(model: LoadedModel, baseline: LoadedModel) -> tuple[FileChange, ...] | None:

@@ -30,14 +30,13 @@ from bilens.findings.rules.registry import REGISTRY
 from bilens.records.audit import Audit
 from bilens.records.base import UNPRINTABLE, Record, json_text, to_json
 from bilens.records.common import Identity
-from bilens.records.history import Action, Entry, Measured, PastAudit, People
+from bilens.records.history import UNNAMED, Action, Entry, Measured, PastAudit, People
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.report.sections.decision import decision_of
 
 LONGEST = {"author": 100, "subject": 200, "text": 4000}  # characters
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
-IN_MEMORY = "(from memory)"
 AnyRecord = TypeVar("AnyRecord", PastAudit, Entry, Measured)
 TABLES: dict[type[Record], str] = {
     PastAudit: "audits",
@@ -82,7 +81,7 @@ class History:
         model from memory has no path.
         """
         if not str(model):
-            return IN_MEMORY
+            return UNNAMED
         path = absolute(model)
         real = path.resolve()
         for place, folder in ((path, self.given), (path, self.folder), (real, self.folder)):

@@ -1,6 +1,8 @@
 """What makes two results ones of the same, and where a result comes from: weights, data, run."""
 
+import os
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -147,7 +149,14 @@ def this_command(arguments: Sequence[str] | None = None) -> str:
 
 # ---- what makes two results ones of the same
 
-BESIDE = ("config.json", "cfg.json")  # what weights are read with
+BESIDE = ("config.json", "cfg.json", "adapter_config.json")  # what weights are read with
+COMPANION = re.compile(  # configuration, tokenizer and code of a model
+    r"(?!adapter)(?:config|\w+_config|special_tokens_map|added_tokens|modules|encoder|decoder"
+    r"|tokenizer.*|vocab.*|bpe.*)\.json|(?:special_tokens|dict|.*vocab|merges).*\.txt"
+    r"|.*\.(?:jinja|model|spm|tiktoken|py|codes|bpe)"
+)
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".h5", ".msgpack")
+DEEPEST = 3  # folders below that of a model that are looked into
 
 
 def identity_of(
@@ -200,10 +209,33 @@ def numbers_of(model: LoadedModel) -> str:
 
 
 def files_beside(model: LoadedModel) -> dict[str, str]:
-    """Return the SHA-256 of what lies beside weights and says how they are read."""
+    """Return the SHA-256 of what lies beside weights: how they are read, tokenizer and code."""
     places = [Path(place) for place in (model.source, model.below) if place]
-    paths = {f"{n} {name}": place / name for n, place in enumerate(places) for name in BESIDE}
-    return {name: file_sha256(path) for name, path in paths.items() if path.is_file()}
+    return {
+        f"{number} {name}": file_sha256(path)
+        for number, place in enumerate(places)
+        for name, path in files_below(place).items()
+        if path.name in BESIDE or COMPANION.fullmatch(path.name)
+    }
+
+
+def files_below(folder: Path) -> dict[str, Path]:
+    """Return the files of a model's folder that are no weights, by their path in it.
+
+    Hidden ones are left out, and folders of weights of their own, such as checkpoints.
+    """
+    found = dict[str, Path]()
+    for place, folders, names in os.walk(folder):
+        here = Path(place)
+        deep = len(here.relative_to(folder).parts)
+        if deep and any(Path(name).suffix in WEIGHTS for name in names):
+            folders.clear()
+            continue
+        folders[:] = sorted(one for one in folders if one[0] not in "._" and deep < DEEPEST)
+        paths = [here / name for name in sorted(names) if not name.startswith(".")]
+        kept = [path for path in paths if path.suffix not in WEIGHTS and path.is_file()]
+        found |= {path.relative_to(folder).as_posix(): path for path in kept}
+    return found
 
 
 def data_sha256(data: LabelledData | None) -> str:

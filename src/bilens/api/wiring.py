@@ -5,7 +5,7 @@ them. Where nothing shows that the two are alike there, nobody may say so.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,9 @@ from torch.func import functional_call
 
 from bilens.api.alignment import Alignment
 from bilens.io.loaded_model import LoadedModel
-from bilens.nn.agreement import ROWS, agreement, inputs_at_scales
+from bilens.nn.agreement import ROWS, agreement, inputs_at_scales, normal_inputs
 from bilens.nn.mlp_search.compare_run import as_given
-from bilens.nn.real_run import first_tokens, in_evaluation, only_tensor
+from bilens.nn.real_run import in_evaluation, only_tensor
 from bilens.records.layer_audit import FileChange
 
 # `order`: other layers, or in another order; `answers`: both run, and what is around the layers
@@ -27,6 +27,9 @@ BESIDE_THE_FUNCTION = {  # keys of a configuration
     *("_name_or_path", "transformers_version", "torch_dtype", "dtype", "quantization_config"),
     *("num_hidden_layers", "n_layer", "num_layers"),  # layers of one alone are told by name
 }
+OF_TRAINING = ("training", "inplace", "p", "drop", "dropout")  # nothing in evaluation
+FAR_OUT = (1e2, 1e3, 1e4)  # scales of more rows: what bounds or masks inputs shows there
+LONGEST_TEXT = 256  # tokens, where no configuration says how long a text may be
 
 
 def compare_wiring(alignment: Alignment, files: Files, data: Tensor | None = None) -> Around:
@@ -34,8 +37,9 @@ def compare_wiring(alignment: Alignment, files: Files, data: Tensor | None = Non
 
     Networks are nothing but their layers: each of them was run beside its own layers when it was
     opened, and both run on rows where data are given (`answer_changes`), so that order and head
-    are all that can differ. Files of one family with one configuration are put together alike; of
-    modules in memory both run, the model also with the weights of its baseline.
+    are all that can differ. Files of one family with one configuration are put together alike. Of
+    modules in memory both run, the model also with the weights of its baseline; equal answers say
+    nothing of other inputs where the two are configured otherwise.
     """
     model, baseline = alignment.model, alignment.baseline
     if not (model.layers and baseline.layers):
@@ -72,17 +76,40 @@ def compare_answers_of_modules(
         return "unknown"
     if not are_equal(expected, made) and own.keys() == other.keys():
         made = answer_of(mine, x, other)
-    return "" if made is not None and are_equal(expected, made) else "answers"
+    if made is None or not are_equal(expected, made):
+        return "answers"
+    one, another = settings_of(mine), settings_of(theirs)
+    shared = one.keys() & another.keys()
+    return "" if all(one[key] == another[key] for key in shared) else "unknown"
+
+
+def settings_of(module: nn.Module) -> dict[tuple[object, ...], object]:
+    """Return the configuration of a module, and the numbers and switches of its parts.
+
+    By place, class and name; those that change nothing in evaluation are left out.
+    """
+    config: Any = getattr(module, "config", None)
+    said = config.to_dict() if hasattr(config, "to_dict") else {}
+    found: dict[tuple[object, ...], object] = {
+        (key,): one for key, one in said.items() if key not in BESIDE_THE_FUNCTION
+    }
+    for path, part in module.named_modules():
+        for name, one in vars(part).items():
+            if name[0] != "_" and name not in OF_TRAINING and isinstance(one, bool | int | float):
+                found[path, type(part), name] = one
+    return found
 
 
 def inputs_of(module: nn.Module, model: LoadedModel, data: Tensor | None) -> Tensor:
     """Return tokens of a language model; else the rows of data, and inputs at several scales."""
     tokens = getattr(getattr(module, "config", None), "vocab_size", None)
     if isinstance(tokens, int):
-        context = getattr(module.config, "n_ctx", ROWS)
-        return first_tokens(tokens, context if isinstance(context, int) else ROWS)
+        longest = getattr(module.config, "max_position_embeddings", LONGEST_TEXT)
+        context = getattr(module.config, "n_ctx", longest)
+        context = context if isinstance(context, int) else LONGEST_TEXT
+        return torch.arange(min(context, LONGEST_TEXT))[None] % tokens
     width = next(iter(model.layers.values())).sizes.d_in
-    x = inputs_at_scales(width)
+    x = torch.cat([inputs_at_scales(width), *(far * normal_inputs(width) for far in FAR_OUT)])
     return x if data is None or data.shape[1:] != (width,) else torch.cat([x, data.double()])
 
 

@@ -17,7 +17,7 @@ from bilens.data.tokenizer import Tokenizer
 from bilens.findings.difference import kind_of_layer
 from bilens.findings.token_sweep import Frame, Text, sweep, written
 from bilens.io.host import Host, from_transformers, open_host, tokenizer_at
-from bilens.io.loaded_model import LoadedModel
+from bilens.io.loaded_model import CONFIG_NAME, LoadedModel
 from bilens.io.tensor_names import paired
 from bilens.records.layer_audit import CandidateWords, WordTrial
 
@@ -77,8 +77,13 @@ def try_words(
 
 
 def changed_host(before: Host, model: LoadedModel) -> Host:
-    """Return the baseline with the tensors of a changed model, all of which it has to have."""
-    after, given = before.twin(share=False), set[int]()
+    """Return a changed model, which has to have all tensors of its baseline.
+
+    It is configured as its own folder says; without one, or as an adapter, as its baseline is.
+    """
+    own = model.below is None and (Path(model.source) / CONFIG_NAME).is_file()
+    after = open_host(Path(model.source)) if own else before.twin(share=False)
+    given = set[int]()
     state = after.module.state_dict()
     with torch.no_grad():
         for theirs, name in paired(model.tensors, state).items():

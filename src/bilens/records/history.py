@@ -6,8 +6,9 @@ from bilens.records.base import Count, Record
 from bilens.records.common import Identity
 from bilens.records.decision import Answer
 
+UNNAMED = "(from memory)"  # what each model without a path is called
 Action = Literal["label", "note", "accept", "reject", "withdraw"]
-# `unjudged`: it failed, and was not judged; `elsewhere`: on other data, or beside another baseline
+# `unjudged`: it failed, and was not judged; `elsewhere`: more is another than the model
 Direction = Literal["worse", "better", "unjudged", "elsewhere"]
 
 

@@ -187,6 +187,7 @@ class WholeDifference(Record, frozen=True):
     other_shape: tuple[str, ...] = ()  # in both, and not compared
     files: tuple[FileChange, ...] | None = None  # null where one of both is no folder
     directions: tuple[UpdateDirection, ...] = ()  # of a language model, by falling score
+    not_compared: tuple[str, ...] = ()  # other files beside the weights of one of both
 
     @property
     def identical(self) -> bool:

@@ -4,6 +4,8 @@ Broken once: with a rule that is not judged any more called better, with numbers
 compared, with the side of a number turned round.
 """
 
+from typing import Any
+
 import pytest
 from msgspec import structs
 
@@ -72,7 +74,7 @@ def test_numbers_on_other_data_are_not_compared() -> None:
     worse = ("warn", 0.2, False)
     assert direction("accuracy", before, worse, data="other") == "elsewhere"
     assert direction("accuracy", worse, before, data="other") == "elsewhere"
-    assert direction("coverage", before, now, data="other") == "worse"
+    assert direction("coverage", before, now, data="other") == "elsewhere"
     assert direction("similarity", before, now) == ""  # of another baseline, who knows
 
 
@@ -82,8 +84,8 @@ def test_numbers_on_other_data_are_not_compared() -> None:
         ("accuracy", "data", "elsewhere"),
         ("accuracy", "baseline", "worse"),
         ("similarity", "baseline", "elsewhere"),
-        ("similarity", "options", "worse"),
-        ("coverage", "data", "worse"),
+        ("similarity", "options", "elsewhere"),
+        ("coverage", "data", "elsewhere"),
     ],
 )
 def test_what_is_measured_on_is_known_by_the_identity(rule: str, part: str, expected: str) -> None:
@@ -96,6 +98,41 @@ def test_what_is_measured_on_is_known_by_the_identity(rule: str, part: str, expe
     (found,) = changes(audits[0], ended, other, now)
     assert found.direction == expected
     assert (found.value is None) == (expected == "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, "worse"),
+        ({"data": "cells of the other columns"}, "worse"),  # of one file, as each model reads it
+        ({"data_sha256": "another file", "data": "other"}, "elsewhere"),
+        ({"data_sha256": "", "data": ""}, "elsewhere"),
+        ({"options": "another threshold"}, "elsewhere"),
+        ({"weights_sha256": 64 * "1"}, "elsewhere"),  # nothing but the reading is another
+        ({"weights_sha256": 64 * "1", "files": (("config.json", "new"),)}, "worse"),
+        ({"model": "(from memory)"}, "elsewhere"),
+    ],
+)
+@pytest.mark.parametrize("rule", ["accuracy", "r2", "coverage", "dead_units"])
+def test_a_model_is_called_worse_where_it_alone_is_another(
+    rule: str, change: dict[str, Any], expected: str
+) -> None:
+    """Seen red: "of other data" on the very same file, "worse" without a change of the model."""
+    same = Identity("ab", data="rows", options="usual")
+    before = structs.replace(
+        past(1), identity=same, data_sha256="the file", weights_sha256=64 * "1", kind=KINDS[rule]
+    )
+    now = structs.replace(before, number=2, weights_sha256=64 * "2")
+    parts = {key: one for key, one in change.items() if key in ("data", "options")}
+    more = {key: one for key, one in change.items() if key not in parts}
+    now = structs.replace(now, identity=structs.replace(same, **parts), **more)
+    ended = {rule: Measured(1, rule, "info", 0.9, asked=False)}
+    worse = {rule: Measured(2, rule, "warn", 0.2, asked=False)}
+    (found,) = changes(before, ended, now, worse)
+    assert found.direction == expected
+
+
+KINDS = {"accuracy": "audit", "r2": "layer_audit", "coverage": "audit", "dead_units": "layer_audit"}
 
 
 def test_what_got_worse_comes_first() -> None:

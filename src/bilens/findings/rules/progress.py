@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final
 
 from bilens.findings.rules.registry import find_rule
 from bilens.findings.rules.rule import Rule
-from bilens.records.history import Change, Direction, Measured, PastAudit
+from bilens.records.history import UNNAMED, Change, Direction, Measured, PastAudit
 
 SEVERITY: Final = {"pass": 0, "info": 0, "warn": 1, "fail": 2}
 SAME: Final = 1e-3  # of a number: less is no change
@@ -21,10 +21,11 @@ def changes(
     """Return what changed from one audit to the next: first what got worse.
 
     A rule got worse or better where its outcome did, or where that is the same and its number is
-    known to be better on one side. On other data, or beside another baseline, it did neither:
-    "elsewhere" says so, without numbers. A rule that failed and is not judged any more is neither.
+    known to be better on one side. Where more than the model is another (data, options, how the
+    same files were read, or the baseline of a rule that needs one) it did neither: "elsewhere" says
+    so, without numbers. A rule that failed and is not judged any more is neither.
     """
-    found = []
+    found, alike = [], is_of_same_question(before, now)
     for name in sorted({*judged, *judged_now, *before.failed, *now.failed}):
         was, here = judged.get(name), judged_now.get(name)
         old, new = outcome(before, name, was), outcome(now, name, here)
@@ -36,10 +37,10 @@ def changes(
             direction = "worse" if SEVERITY[new] > SEVERITY.get(old, 0) else "better"
         else:
             direction = None if rule is None else by_number(rule, was, here)
-        needs = None if rule is None else rule.needs
-        if direction in ("better", "worse") and needs and old:
-            there, here_too = measured_on(before, needs), measured_on(now, needs)
-            direction = direction if there == here_too else "elsewhere"
+        beside = rule is not None and rule.needs == "baseline"
+        if direction in ("better", "worse") and old:
+            same = alike and not (beside and baseline_of(before) != baseline_of(now))
+            direction = direction if same else "elsewhere"
         if direction is not None:
             known = direction != "elsewhere"
             numbers = (one.value if one is not None and known else None for one in (was, here))
@@ -47,11 +48,26 @@ def changes(
     return tuple(sorted(found, key=lambda one: ORDER.index(one.direction)))
 
 
-def measured_on(audit: PastAudit, needs: Literal["data", "baseline"]) -> str:
-    """Return the SHA-256 of the data, or the key of the baseline, of an audit; empty for none."""
-    if audit.identity is not None:
-        return audit.identity.data if needs == "data" else audit.identity.baseline
-    return audit.data_sha256 if needs == "data" else ""
+def is_of_same_question(before: PastAudit, now: PastAudit) -> bool:
+    """Tell whether two audits ask the same of two states of one model, so that it explains both.
+
+    The same file of data is the same data, however each state reads its rows; equal files that were
+    read otherwise are no other state; and models from memory have no name to be one by.
+    """
+    if now.model == UNNAMED:
+        return False
+    changed = before.weights_sha256 != now.weights_sha256 or before.files != now.files
+    one_file = before.data_sha256 == now.data_sha256
+    if before.identity is None or now.identity is None:
+        return changed and one_file
+    same_rows = before.identity.data == now.identity.data
+    same_data = same_rows or (one_file and before.data_sha256 != "")
+    return changed and same_data and before.identity.options == now.identity.options
+
+
+def baseline_of(audit: PastAudit) -> str:
+    """Return the key of the baseline of an audit; empty for none."""
+    return "" if audit.identity is None else audit.identity.baseline
 
 
 def outcome(audit: PastAudit, rule: str, judged: Measured | None) -> str:

@@ -91,7 +91,14 @@ class Condition:
     limit: float | None = None
 
     def __str__(self) -> str:
-        return self.rule if self.limit is None else f"{self.rule}{self.operator}{self.limit:g}"
+        return (
+            self.rule if self.limit is None else f"{self.rule}{self.operator}{shortest(self.limit)}"
+        )
+
+
+def shortest(limit: float) -> str:
+    """Return a limit in as few digits as tell it from all others."""
+    return f"{limit:g}" if float(f"{limit:g}") == limit else repr(limit)
 
 
 def parse_conditions(texts: Sequence[str], *, data: bool, baseline: bool) -> tuple[Condition, ...]:

@@ -63,6 +63,7 @@ def difference_sentences(t: Catalogue, found: WholeDifference) -> Iterator[str]:
     if found.identical:
         counts = {"tensors": whole(found.tensors), "files": whole(len(found.files or ()))}
         yield t("difference.identical", **counts)
+        yield from unread_files(t, found)
         return
     same = found.tensors - len(found.changed)
     if found.tensors:
@@ -85,6 +86,14 @@ def difference_sentences(t: Catalogue, found: WholeDifference) -> Iterator[str]:
     ]
     key = "no_files" if found.files is None else "files" if other else "same_files"
     yield t(f"difference.{key}", names="; ".join(other), count=whole(len(found.files or ())))
+    yield from unread_files(t, found)
+
+
+def unread_files(t: Catalogue, found: WholeDifference) -> Iterator[str]:
+    """Yield which files beside the weights were not compared; nothing where all were."""
+    if found.not_compared:
+        count = whole(len(found.not_compared))
+        yield t("difference.not_compared", count=count, names=named(found.not_compared))
 
 
 def direction_rows(t: Catalogue, found: WholeDifference) -> list[list[str]]:

@@ -1,0 +1,248 @@
+"""Guards against a comparison or an acceptance that passes over what is not in the weights.
+
+Each was seen to pass: another tokenizer or code beside accepted ones, files that nobody compared,
+a configuration that gives other answers on long texts or far inputs, a model that was tried with
+the configuration of its baseline, and one network whose layers have other numbers for names.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bilens as bl
+from bilens.api.history import History
+from bilens.api.word_trial import changed_host
+from bilens.findings.rules.judgements import Audited, judgements
+from bilens.findings.rules.registry import Condition, parse_conditions
+from bilens.io.host import open_host
+from contract.table import cell
+
+FEW = {"null_samples": 3}
+SIZES: dict[str, Any] = {
+    "vocab_size": 20,
+    "hidden_size": 8,
+    "intermediate_size": 12,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.7,
+}
+FILES = {
+    "tokenizer_config.json": '{"a": 1}',
+    "helper.py": "print('hello')",
+    "tokenizer.json": '{"model": {}}',
+    "bpe.codes": "a b",
+    "modules.json": "{}",
+    "chat/tool_use.jinja": "{{ messages }}",
+    "custom_generate/generate.py": "pass",
+}
+CHANGED = {name: f"{text} " for name, text in FILES.items()} | {"tokenizer_config.json": '{"a": 2}'}
+
+
+def llama(seed: int = 0, **sizes: Any) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(LlamaConfig(**{**SIZES, **sizes})).eval()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("saved")
+    llama().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folders(saved: Path, tmp_path: Path) -> Path:
+    """Two folders of one model with the same files beside it."""
+    for name in ("base", "tuned"):
+        shutil.copytree(saved, tmp_path / name)
+        for file, text in FILES.items():
+            write(tmp_path / name, file, text)
+    return tmp_path
+
+
+def write(folder: Path, name: str, text: str) -> None:
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+
+
+def audited(root: Path) -> Any:
+    return bl.audit(bl.load(root / "tuned"), baseline=bl.load(root / "base"), **FEW).record
+
+
+@cell("audit", "other function", "saved")
+@pytest.mark.parametrize("other", [name for name in FILES if name != "tokenizer_config.json"])
+@pytest.mark.parametrize("side", ["tuned", "base"])
+def test_an_accepted_file_is_no_other_file(folders: Path, other: str, side: str) -> None:
+    write(folders / "tuned", "tokenizer_config.json", CHANGED["tokenizer_config.json"])
+    history = History(folders)
+
+    def state() -> str:
+        past = audited(folders)
+        (_, found) = judgements(
+            history.entries("tuned"), Audited.of_record(past), date.today().isoformat()
+        )["changed_files"]
+        return found
+
+    history.add(audited(folders))
+    history.say("accept", "tuned", "rule:changed_files", "a comment", author="Ada")
+    assert state() == "accepted"
+    write(folders / "tuned", "tokenizer_config.json", FILES["tokenizer_config.json"])
+    write(folders / side, other, CHANGED[other])
+    assert state() == "moved"
+
+
+@cell("audit", "other function")
+@pytest.mark.parametrize("name", FILES)
+def test_each_file_of_a_tokenizer_and_of_code_is_compared(folders: Path, name: str) -> None:
+    write(folders / "tuned", name, CHANGED[name])
+    found = {one.name: one.state for one in audited(folders).difference.whole.files}
+    assert found[name] == "changed"
+    assert {*found.values()} == {"changed", "same"}
+
+
+@cell("audit", "same function")
+def test_files_that_are_not_compared_are_named(folders: Path) -> None:
+    write(folders / "tuned", "notes.md", "one")
+    write(folders / "base", "notes.md", "another")
+    (folders / "tuned" / "checkpoint").mkdir()
+    shutil.copy(folders / "base/model.safetensors", folders / "tuned/checkpoint/model.safetensors")
+    whole = audited(folders).difference.whole
+    assert whole.identical
+    assert whole.not_compared == ("notes.md",)
+    report = bl.audit(bl.load(folders / "tuned"), baseline=bl.load(folders / "base"), **FEW)
+    assert "Not compared: 1 other file" in report.to_markdown().replace("\\", "")
+
+
+@cell("compare", "own object", "other function")
+@pytest.mark.parametrize("window", [4, 16, 100])
+def test_a_window_that_long_texts_alone_show_is_another_function(window: int) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    pair = [
+        transformers.MistralForCausalLM(
+            transformers.MistralConfig(**SIZES, sliding_window=one, max_position_embeddings=512)
+        ).eval()
+        for one in (None, window)
+    ]
+    pair[1].load_state_dict(pair[0].state_dict())
+    assert bl.audit(pair[1], baseline=pair[0], **FEW).record.difference.around == "answers"
+
+
+@cell("compare", "own object", "other function", "same function")
+def test_what_is_configured_otherwise_is_not_known_to_be_the_same() -> None:
+    """A window longer than the texts that both were run on."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    long = {**SIZES, "max_position_embeddings": 4096}
+    pair = [
+        transformers.MistralForCausalLM(
+            transformers.MistralConfig(**long, sliding_window=one, dtype="float32", **about)
+        ).eval()
+        for one, about in ((None, {}), (2000, {}), (None, {"attention_dropout": 0.0}))
+    ]
+    for one in pair[1:]:
+        one.load_state_dict(pair[0].state_dict())
+    around = [bl.audit(one, baseline=pair[0], **FEW).record.difference.around for one in pair]
+    assert around == ["", "unknown", ""]
+
+
+class Bounded(nn.Module):
+    """An MLP behind a norm, and a bound on the inputs of all."""
+
+    def __init__(self, bound: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.bound, self.norm = bound, nn.LayerNorm(6)
+        self.mlp = nn.Sequential(nn.Linear(6, 12), nn.GELU(), nn.Linear(12, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.mlp(self.norm(x.clamp(-self.bound, self.bound)))
+        return found
+
+
+@cell("compare", "own object", "other function")
+@pytest.mark.parametrize(("bound", "around"), [(1e9, ""), (100.0, "answers"), (1e7, "unknown")])
+def test_a_bound_far_out_is_another_function(bound: float, around: str) -> None:
+    record = bl.audit(Bounded(bound), baseline=Bounded(1e9), **FEW).record
+    assert record.difference.around == around
+
+
+@cell("audit", "other function")
+@pytest.mark.parametrize("change", [{"rope_theta": 2.0}, {"rms_norm_eps": 1.0}])
+def test_words_are_tried_in_the_model_as_it_is_configured(
+    saved: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    for name in ("base", "tuned"):
+        shutil.copytree(saved, tmp_path / name)
+    config = json.loads((tmp_path / "tuned/config.json").read_text())
+    if "rope_theta" in change and "rope_parameters" in config:
+        config["rope_parameters"] |= change
+    (tmp_path / "tuned/config.json").write_text(json.dumps(config | change))
+    text = torch.arange(12)[None]
+    after = changed_host(open_host(tmp_path / "base"), bl.load(tmp_path / "tuned"))
+    with torch.no_grad():
+        own = type(llama()).from_pretrained(tmp_path / "tuned").eval()(text).logits
+    torch.testing.assert_close(after.logits(text), own, rtol=1e-4, atol=1e-4)
+
+
+def layers() -> list[nn.Linear]:
+    torch.manual_seed(0)
+    return [*(nn.Linear(5, 5) for _ in range(3)), nn.Linear(5, 3)]
+
+
+PLACES: dict[str, Callable[[list[nn.Linear]], list[nn.Module]]] = {
+    "in front": lambda L: [nn.Flatten(), nn.Dropout(), *between(L, [])],
+    "inside": lambda L: [L[0], nn.ReLU(), nn.Dropout(), *between(L[1:], [])],
+    "everywhere": lambda L: between(L, [nn.Dropout()]),
+}
+
+
+def between(parts: list[nn.Linear], more: list[nn.Module]) -> list[nn.Module]:
+    found = [one for part in parts[:-1] for one in (part, nn.ReLU(), *more)]
+    return [*found, parts[-1]]
+
+
+@cell("compare", "same function", "other function")
+@pytest.mark.parametrize("where", PLACES)
+def test_networks_are_paired_by_place_whatever_numbers_their_layers_have(where: str) -> None:
+    plain = nn.Sequential(*between(layers(), [])).eval()
+    other = nn.Sequential(*PLACES[where](layers())).eval()
+    asked = ["similarity<0.99", "change>0.1", "changed_layers"]
+    record = bl.audit(other, baseline=plain, fail_on=asked, **FEW).record
+    assert [one.failed for one in record.conditions] == [False] * 3
+    with torch.no_grad():
+        next(other.parameters()).mul_(-1)
+    record = bl.audit(other, baseline=plain, fail_on=asked, **FEW).record
+    assert all(one.failed for one in record.conditions)
+
+
+@cell("compare", "saved", "same function")
+def test_a_module_is_paired_with_its_own_folder(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(vocab_size=20, n_embd=8, n_layer=2, n_head=2, n_positions=16)
+    model = transformers.GPT2LMHeadModel(config).eval()
+    model.save_pretrained(tmp_path / "m")
+    record = bl.audit(model, baseline=bl.load(tmp_path / "m"), **FEW).record
+    assert [one.identical for one in record.difference.layers] == [True, True]
+
+
+@cell("audit", "without effect", "other function")
+@pytest.mark.parametrize("limit", [0.9999999, 1.0, 0.99999994, 0.1, 1e-9, 3.0])
+def test_a_condition_is_shown_as_it_was_asked(limit: float) -> None:
+    (found,) = parse_conditions([f"similarity<{limit!r}"], data=True, baseline=True)
+    (again,) = parse_conditions([str(found)], data=True, baseline=True)
+    assert again == found == Condition("similarity", "<", limit)
