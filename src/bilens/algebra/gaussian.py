@@ -192,7 +192,7 @@ class GaussianInput:
     about: str  # what it is, for people
 
     @classmethod
-    def of(
+    def from_moments(
         cls,
         d_in: int,
         mean: Tensor | None,

@@ -62,7 +62,7 @@ class HOSVD:
         Raises: MemoryLimitError if that needs more memory than was allowed.
         """
         check_mode_memory(self.f.sizes, "in", 1, self.limit_bytes)
-        factors = Factors.of(self.f.tensor.down, self.f.tensor.left, self.f.tensor.right)
+        factors = Factors.from_parts(self.f.tensor.down, self.f.tensor.left, self.f.tensor.right)
         return mode_spectrum(InputMode(factors), self.rank)
 
     @property
@@ -159,7 +159,7 @@ class HOSVD:
         if input_rank is not None:
             columns = leading("input_rank", input_rank, self.input_directions)
             check_mode_memory(self.f.sizes, "in", 1, self.limit_bytes)
-            outside, noise = squared_outside(Factors.of(down, left, right), columns)
+            outside, noise = squared_outside(Factors.from_parts(down, left, right), columns)
             squared = squared + outside
             bound = bound + 2 * self.input.tail_squared(input_rank)
         exact = squared.sqrt()
@@ -202,7 +202,7 @@ def hosvd(
     limit = allowed_memory(memory_limit, f.device)
     check_mode_memory(f.sizes, "out", 1 if f.dtype == torch.float64 else 2, limit)
     f = f.detach().to(torch.float64)
-    factors = Factors.of(f.tensor.down, f.tensor.left, f.tensor.right)
+    factors = Factors.from_parts(f.tensor.down, f.tensor.left, f.tensor.right)
     if f.sizes.d_out <= f.sizes.d_hidden or rank is None or rank > f.sizes.d_hidden:
         return HOSVD(f, rank, mode_spectrum(OutputMode(factors), rank), limit)
     columns, corner = torch.linalg.qr(factors.down)  # all directions lie in their span

@@ -114,7 +114,7 @@ def squared_length(f: Scaled, gaussian: bool) -> tuple[Tensor, Tensor]:
     if not gaussian:
         return squared, rounding
     squared = 2 * squared + mean(f).square()
-    size = sizes_before_cancelling(f.down, Branches.of(f.left, f.right))
+    size = sizes_before_cancelling(f.down, Branches.from_factors(f.left, f.right))
     if f.constant is not None:
         size = size + f.constant.detach().abs()
     mean_rounding = EPS * (sum(f.left.shape) + 16) * size
@@ -132,7 +132,7 @@ def mean(f: Scaled) -> Tensor:
 def rescaled(f: QuadraticMap, gaussian: bool, per_output: bool) -> Scaled:
     """Return f / a, a > 0, so that no square overflows or vanishes."""
     b = f.tensor
-    unit = sizes_before_cancelling(b.down, Branches.of(b.left, b.right))
+    unit = sizes_before_cancelling(b.down, Branches.from_factors(b.left, b.right))
     linear = f.linear.double() if gaussian and f.linear is not None else None
     constant = f.constant.double() if gaussian and f.constant is not None else None
     if linear is not None:

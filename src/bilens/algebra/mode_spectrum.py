@@ -35,10 +35,10 @@ class Factors:
     branches: Branches  # the tensor is `branches.unit` times that of what is read
 
     @classmethod
-    def of(
+    def from_parts(
         cls, down: Tensor, left: Tensor, right: Tensor, dtype: torch.dtype = torch.float64
     ) -> Factors:
-        found = cls(down.double(), Branches.of(left, right))
+        found = cls(down.double(), Branches.from_factors(left, right))
         unit = max(float(weights.abs().max()) for _, weights in found.weights(found.down))
         return replace(found, branches=replace(found.branches, dtype=dtype, unit=unit or 1.0))
 
@@ -51,7 +51,7 @@ class Factors:
             )
             yield part, check_finite(about, self.branches.weigh(down, part))
 
-    def whole(self, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    def unit_copies(self, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
         """Return copies of down, left and right as they are read, the last two in a dtype."""
         down = torch.empty_like(self.down)
         left, right = (
@@ -60,7 +60,7 @@ class Factors:
         )
         for part, weights in self.weights(self.down):
             down[:, part] = weights
-            left[part], right[part] = self.branches.read(part)
+            left[part], right[part] = self.branches.unit_rows_of(part)
         return down, left, right
 
     @property
@@ -98,7 +98,7 @@ class OutputMode:
 
     def dense_gram(self, rows: Tensor | None) -> Tensor:
         """Return all ⟨Q_u, Q_u'⟩ from entries of Q_u, one row of all matrices at a time."""
-        down, left, right = self.factors.whole()
+        down, left, right = self.factors.unit_copies()
         weights = along(rows, down) / 2
         total = weights.new_zeros(len(weights), len(weights))
         for i in range(left.shape[1]):  # Q is symmetric: entries right of the diagonal count twice
@@ -127,14 +127,14 @@ class InputMode:
         """√hidden · eps · ½ Σ_v Σ_h ‖down_h‖² ((left_h·v)² + (right_h·v)²)."""
         total = 0.0
         for part, weights in self.factors.weights(self.factors.down):
-            both = self.factors.branches.read(part)
+            both = self.factors.branches.unit_rows_of(part)
             reach = sum(along(rows, branch.T).square().sum(dim=0) for branch in both)
             total += float(weights.square().sum(dim=0) @ reach)
         return self.factors.growth * total / 2
 
     def dense_gram(self, rows: Tensor | None) -> Tensor:
         """Return the same from the vectors Q_c v, one output at a time."""
-        down, left, right = self.factors.whole()
+        down, left, right = self.factors.unit_copies()
         outer_left, outer_right = along(rows, left.T), along(rows, right.T)
         total = left.new_zeros(len(outer_left), len(outer_left))
         for weight in down / 2:

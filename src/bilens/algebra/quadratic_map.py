@@ -120,13 +120,17 @@ class QuadraticMap:
             )
         u = torch.as_tensor(output_direction).to(self.tensor.down.device).double()
 
-        def read(part: Tensor) -> Tensor:  # in float64: a class-centred direction cancels a lot
+        def along_direction(
+            part: Tensor,
+        ) -> Tensor:  # in float64: a class-centred direction cancels a lot
             return (u @ part.double()).to(self.dtype)
 
         zero = self.tensor.down.new_zeros(())
-        matrix = InteractionMatrix(self.tensor.left, self.tensor.right, read(self.tensor.down))
-        linear = zero.expand(d_in) if self.linear is None else read(self.linear)
-        constant = zero if self.constant is None else read(self.constant)
+        matrix = InteractionMatrix(
+            self.tensor.left, self.tensor.right, along_direction(self.tensor.down)
+        )
+        linear = zero.expand(d_in) if self.linear is None else along_direction(self.linear)
+        constant = zero if self.constant is None else along_direction(self.constant)
         return QuadraticForm(matrix, linear, constant, self.basis)
 
     def compose_input(

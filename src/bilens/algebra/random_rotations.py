@@ -160,7 +160,9 @@ def output_mode_null(
     # more of an eigenvalue of D H Dᵀ, however small it is, where H is far from singular and D
     # in float64. An embedding can be near to singular, and is divided by.
     dtype = product_dtype(tensor.left) if embedding is None else torch.float64
-    down, left, right = Factors.of(tensor.down, tensor.left, tensor.right).whole(dtype)
+    down, left, right = Factors.from_parts(tensor.down, tensor.left, tensor.right).unit_copies(
+        dtype
+    )
     if tensor.sizes.d_hidden < tensor.sizes.d_out:
         down = torch.linalg.qr(down, mode="r").R  # the same singular values
     kept = None

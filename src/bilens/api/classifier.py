@@ -85,7 +85,7 @@ def certify_model(
         MemoryLimitError: If the work would not fit.
     """
     model = open_subject(model, "a certificate", on_cpu=True)
-    model.whole("a certificate")
+    model.module_for("a certificate")
     given = given_data(model, data, labels)
     refuse_idle("certify", {"samples": samples}, *([] if given is None else [DATA]))
     with offering_a_fit(model):
@@ -158,7 +158,7 @@ def attack_model(
     Source: arXiv:2410.08417, §4.4 and App. M, for the published perturbations.
     """
     model = open_subject(model, "an attack", on_cpu=True)
-    model.whole("an attack")
+    model.module_for("an attack")
     if source is not None:
         refuse_idle("attack", {"pairs": pairs})
     found: Data | None = data
@@ -302,7 +302,7 @@ def default_baseline(model: LoadedModel) -> Baseline:
 
 
 def summary_of(model: LoadedModel) -> ModelSummary:
-    module = model.whole("an explanation")
+    module = model.module_for("an explanation")
     if not isinstance(module, BilinearClassifier):
         raise UsageError(
             f"{model.source} is a {type(module).__name__}; expected a BilinearClassifier."

@@ -184,7 +184,9 @@ def refuse_idle(verb: str, given: Mapping[str, Any], *there: str) -> None:
     """Refuse what is given and needs something that is not `there`, by the table of a verb."""
     for need, options in RULES[verb].items():
         if need not in there and not SEVERAL.get():
-            idle = [name for name in options if name in given and told(given[name], options[name])]
+            idle = [
+                name for name in options if name in given and is_given(given[name], options[name])
+            ]
             idle += [n for n in options if n not in idle and is_written(n, given.get(n))]
             refuse([spelled(verb, name) for name in idle], need)
 
@@ -196,7 +198,7 @@ def refuse(names: list[str], need: str) -> None:
         raise UsageError(f"{', '.join(names)}: only {need}; {more} them out.")
 
 
-def told(value: Any, default: Any) -> bool:
+def is_given(value: Any, default: Any) -> bool:
     """Tell whether an argument is another one than its default."""
     return not isinstance(value, PLAIN) or value not in (default, None, (), [])
 

@@ -61,7 +61,7 @@ class Cells:
         self.known = [cell for _, cell in self.places]
 
     def say(self, kind: str, /, **values: int | str) -> None:
-        self.done.append(Conversion.of(kind, column=self.name, **values))
+        self.done.append(Conversion.of_kind(kind, column=self.name, **values))
 
     def decimal(self, votes: Counter[str], usual: str = "") -> str:
         """Return what stands before the decimals."""

@@ -49,10 +49,10 @@ def with_target(
     if not kept:
         return table
     if len(kept) < len(cells):
-        done.append(Conversion.of("no_target", column=name, count=len(cells) - len(kept)))
+        done.append(Conversion.of_kind("no_target", column=name, count=len(cells) - len(kept)))
     for text, count in counts.items():
         kind = "class_word" if text.lower() in words else "no_target_word"
-        done += [Conversion.of(kind, column=name, text=text, count=count)] if text else []
+        done += [Conversion.of_kind(kind, column=name, text=text, count=count)] if text else []
     rows, numbers = zip(*((table.rows[at], table.numbers[at]) for at in kept), strict=True)
     return replace(table, rows=rows, numbers=numbers, done=tuple(done))
 
@@ -186,7 +186,7 @@ def with_columns(
 ) -> TrainingTable:
     """Return a table with its inputs; how they are read is decided by the rows that are known."""
     rows = range(len(table.rows)) if known is None else known.nonzero()[:, 0].tolist()
-    part = table.part(rows)
+    part = table.with_rows(rows)
     votes, done = votes_of(part), list(table.done)
     inputs: dict[str, list[float]] = {}
     columns: list[TableColumn] = []
@@ -210,7 +210,7 @@ def with_columns(
     values = torch.tensor(list(inputs.values()), dtype=torch.float64).T.contiguous()
     done += said
     if len(inputs) > len(rows):
-        done.append(Conversion.of("wide", inputs=len(inputs), rows=len(rows)))
+        done.append(Conversion.of_kind("wide", inputs=len(inputs), rows=len(rows)))
     names = tuple(inputs)
     read_columns = checked(columns, values[rows], names, goal[rows])
     reading = TableReading(read_columns, tuple(done), target=target_column)

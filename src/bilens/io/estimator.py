@@ -292,7 +292,7 @@ def compare_with_estimator(
     is_classifier = hasattr(fitted, "classes_")
     several = is_classifier and fitted.out_activation_ == "logistic" and not one_logit(fitted)
 
-    def read(x: Tensor) -> Tensor:
+    def answers_of_layers(x: Tensor) -> Tensor:
         for layer in layers:
             x = in_dtype(layer, x.dtype)(x)
         if not is_classifier:
@@ -303,14 +303,16 @@ def compare_with_estimator(
         warnings.simplefilter("ignore")  # inputs without the names of columns are meant
         said = np.asarray(whole.predict(as_table(whole, x)))
         expected = whole.predict_proba(as_table(whole, x)) if is_classifier else said
-    made, found = torch.as_tensor(np.asarray(expected)).reshape(len(x), -1), read(x)
+    made, found = torch.as_tensor(np.asarray(expected)).reshape(len(x), -1), answers_of_layers(x)
     if made.shape != found.shape:
         raise NumericalError(
             f"the {type(whole).__name__} gives {made.shape[1]} numbers and its layers "
             f"{found.shape[1]}: fit it to two classes or more."
         )
     made = made.log() if fitted.out_activation_ == "exp" else made
-    check = agreement_with_outputs(f"the {type(whole).__name__}'s own outputs", x, made, read)
+    check = agreement_with_outputs(
+        f"the {type(whole).__name__}'s own outputs", x, made, answers_of_layers
+    )
     if several:
         agree, gap = (found > 0.5).numpy() == (said == 1), (found - 0.5).abs().numpy()
     elif is_classifier:

@@ -178,7 +178,7 @@ def host_of(module: nn.Module, source: Path, sha256: str = "") -> Host:
         path = f"{root}{home}" + (".experts" if is_expert else "")
         parts = next((parts for place, _, parts in modules if place == location.name), ("",))
         paths = tuple(f"{path}.{part}" if part else path for part in parts)
-        stored = StoredMLP.of(store, location, named.phi, named.scale)
+        stored = StoredMLP.at_location(store, location, named.phi, named.scale)
         view = stored.view(input_of(family, content))
         sites.append(Site(location.name, paths, view, int(number) if is_expert else None))
     layout = family.homes[0].layout

@@ -201,7 +201,7 @@ class LoadedModel:
         for name, table in self.tensors.items():
             if canonical(name).removesuffix(".weight") == ends:
                 with suppress(NonFiniteError, CheckpointError):
-                    rows = table.rows(0, min(NAMING_TOKENS, table.shape[0])).read()
+                    rows = table.rows(0, min(NAMING_TOKENS, table.shape[0])).read_tensor()
                     return basis_of(STREAMS[0], rows.to(torch.bfloat16))
         return f"{reads} of {self.identity[:8]}"
 
@@ -291,7 +291,7 @@ class LoadedModel:
     def _compared_with_files(self) -> Agreement | None:
         return None if self.compare is None else self.compare()
 
-    def whole(self, reader: str) -> Module:
+    def module_for(self, reader: str) -> Module:
         """Return the module for a reader that needs one ("an audit"), and raise where it is None.
 
         Raises:
@@ -346,7 +346,7 @@ class ReadOptions:
     def nothing_wanted(self, path: Path) -> UsageError:
         return UsageError(f"{path}: has none of the layers that are wanted.")
 
-    def said(self) -> dict[str, object]:
+    def given_options(self) -> dict[str, object]:
         """Return the options that are not silent, as keyword arguments of `bl.load`."""
         silent, said = vars(ReadOptions()), vars(self).items()
         told = {

@@ -168,7 +168,7 @@ def read_archive(source: Path | io.BytesIO) -> TorchFile:
     if f"{home}byteorder" in sizes and archive.read(f"{home}byteorder") != b"little":
         raise ValueError("its numbers are big-endian")
 
-    def read(key: str) -> bytes:
+    def read_storage(key: str) -> bytes:
         with zipfile.ZipFile(source) as opened:
             return opened.read(f"{home}data/{key}")
 
@@ -176,4 +176,4 @@ def read_archive(source: Path | io.BytesIO) -> TorchFile:
     content = reader.load()
     inside = {name.removeprefix(f"{home}data/"): size for name, size in sizes.items()}
     is_script = any(name.startswith(f"{home}code/") for name in sizes)
-    return TorchFile(content, reader.names, inside, read, is_script)
+    return TorchFile(content, reader.names, inside, read_storage, is_script)

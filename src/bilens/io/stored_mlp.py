@@ -45,16 +45,16 @@ class StoredTensor:
 
     @property
     def spans(self) -> tuple[tuple[str, int, int], ...]:
-        """The bytes that `read` reads: name of a file, first byte, the one behind the last."""
+        """The bytes that `read_tensor` reads: file, first byte, the one behind the last."""
         return tuple((file.path.name, low, high) for file, low, high in self.locate(self.block))
 
-    def read(self) -> Tensor:
+    def read_tensor(self) -> Tensor:
         """Return the tensor, finite and of the file that was opened."""
         tensor = self.fetch(self.block).reshape(self.shape)
         check_all_finite(self.path, {self.name: tensor})
         return tensor
 
-    def one(self, index: int) -> StoredTensor:
+    def at_index(self, index: int) -> StoredTensor:
         return replace(self, shape=self.shape[1:], block=(*self.block, slice(index, index + 1)))
 
     def rows(self, start: int, stop: int) -> StoredTensor:
@@ -216,7 +216,7 @@ class StoredMLP:
     scale: float = 1.0
 
     @classmethod
-    def of(
+    def at_location(
         cls, store: Store, location: LayerLocation, activation: Activation, scale: float = 1.0
     ) -> StoredMLP:
         """Return the MLP at a location, its shapes checked to fit together."""
@@ -226,7 +226,7 @@ class StoredMLP:
                 axes, what = (2, "biases") if role.endswith("_bias") else (3, "matrices")
                 if len(stack.shape) != axes or stack.shape[0] <= location.index:
                     raise stack.wrong_shape(f"a stack of more than {location.index} {what}")
-            parts = {role: stack.one(location.index) for role, stack in parts.items()}
+            parts = {role: stack.at_index(location.index) for role, stack in parts.items()}
         if location.fused:
             for end in ("", "_bias"):
                 if both := parts.get(f"up{end}"):
@@ -272,7 +272,7 @@ class StoredMLP:
         least = [torch.float32] if self.activation.name == CLAMPED else []
         return reduce(torch.promote_types, [t.dtype for t in self.parts.values()] + least)
 
-    def read(self) -> Layer:
+    def read_layer(self) -> Layer:
         """Return the layer in one dtype; where a number goes into the weights, in float64."""
         elements = sum(prod(tensor.shape) for tensor in self.parts.values())
         what = f"reading {self.parts['up'].name!r} and the rest of its layer in float64"
@@ -281,7 +281,7 @@ class StoredMLP:
         dtype = torch.float64 if sums else self.dtype
         stored = self.parts.values()
         with soon_read(span for tensor in stored for span in tensor.locate(tensor.block)):
-            parts = {role: tensor.read().to(dtype) for role, tensor in self.parts.items()}
+            parts = {role: tensor.read_tensor().to(dtype) for role, tensor in self.parts.items()}
         if self.transposed:
             parts = {role: part.T if part.ndim == 2 else part for role, part in parts.items()}
         down = parts["down"] if "down" in parts else torch.eye(len(parts["up"]), dtype=dtype)
@@ -305,7 +305,7 @@ class StoredMLP:
             self.sizes,
             self.activation,
             self.dtype,
-            self.read,
+            self.read_layer,
             "gate" in self.parts,
             reads,
             gives,

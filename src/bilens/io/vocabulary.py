@@ -99,7 +99,7 @@ class Vocabulary:
         """Return a tensor in float32 or wider; None where there is none."""
         if name not in self.names:
             return None
-        found = self.store[self.names[name]].read()
+        found = self.store[self.names[name]].read_tensor()
         return found.to(torch.promote_types(found.dtype, torch.float32))
 
     @cached_property

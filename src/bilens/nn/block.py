@@ -91,7 +91,7 @@ class Hooks:
     captured: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, capture: Collection[str], replace: Mapping[str, Edit], n_layer: int) -> Hooks:
+    def for_run(cls, capture: Collection[str], replace: Mapping[str, Edit], n_layer: int) -> Hooks:
         """Return the hooks of a run."""
         if isinstance(capture, str):
             raise UsageError(f"capture is the text {capture!r}; expected names in a tuple.")

@@ -165,7 +165,7 @@ class BilinearTransformer(nn.Module):
             UsageError: If there is no such point, or as in `forward`.
             ShapeError: If a replacement has another shape, or as in `forward`.
         """
-        hooks = Hooks.of(capture, replace or {}, self.config.n_layer)
+        hooks = Hooks.for_run(capture, replace or {}, self.config.n_layer)
         return self._logits(self.stream(tokens, padding_mask, hooks)), hooks.captured
 
     def activations(
@@ -176,7 +176,7 @@ class BilinearTransformer(nn.Module):
         Raises:
             UsageError: If there is no such point, or as in `forward`.
         """
-        hooks = Hooks.of(capture, {}, self.config.n_layer)
+        hooks = Hooks.for_run(capture, {}, self.config.n_layer)
         last = max((hook_layer(name, self.config.n_layer) for name in hooks.capture), default=-1)
         self.stream(tokens, padding_mask, hooks, n_layer=last + 1)
         return hooks.captured

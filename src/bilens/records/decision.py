@@ -52,7 +52,7 @@ class Coverage(Record, frozen=True):
         return 1 - self.unread / self.parameters if self.parameters else 0.0
 
     @property
-    def whole(self) -> bool:
+    def is_whole(self) -> bool:
         """Whether all that the model computes was read, of a layout that is known, and compared."""
         known = self.layout == "known" and self.checked_against != ""
         return self.unread == 0 and known and self.connected

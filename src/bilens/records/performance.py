@@ -92,7 +92,7 @@ class Performance(Record, frozen=True):
     twins: float = 0.0  # share of the training's rows that equal another: what chance would give
 
     @property
-    def seen(self) -> Literal["", "partly", "all"]:
+    def rows_seen(self) -> Literal["", "partly", "all"]:
         """Which rows the model was trained on: none beyond what chance would give, some, or all."""
         share = 0.0 if self.trained is None else self.trained / max(self.rows, 1)
         if share <= self.twins + SEEN:

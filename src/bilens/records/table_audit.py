@@ -29,7 +29,7 @@ class Conversion(Record, frozen=True):
     values: dict[str, Value]  # what fills the sentence; `column` where it is about one
 
     @staticmethod
-    def of(kind: str, /, **values: Value) -> Conversion:
+    def of_kind(kind: str, /, **values: Value) -> Conversion:
         return Conversion(kind, values)
 
 

@@ -380,7 +380,7 @@ def test_the_row_space_keeps_every_form() -> None:
     torch.testing.assert_close(space.basis.T @ space.basis, torch.eye(2 * HIDDEN).double())
     dense = oracles.dense_tensor(f.tensor.down, f.tensor.left, f.tensor.right)
     for c in range(NUM):
-        small = space.small.one(c)
+        small = space.small.form_at(c)
         q = forms.units[c] * small.units[0] * small.dense(0)
         torch.testing.assert_close(space.basis @ q @ space.basis.T, dense[c])
     outside = space.outside(5)

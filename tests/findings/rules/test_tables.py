@@ -108,7 +108,7 @@ def test_rows_of_the_training_are_told_where_chance_does_not_explain_them() -> N
     cases = ((100, 0.0, "all"), (40, 0.0, "partly"), (40, 0.5, ""), (100, 1.0, ""), (0, 0, ""))
     for trained, twins, rows in cases:
         found = structs.replace(regression(0.9, trained), twins=twins)
-        assert found.seen == rows
+        assert found.rows_seen == rows
         told = [
             one for one in judge("table", Evidence(performance=found)) if one.rule == "seen_rows"
         ]

@@ -141,7 +141,7 @@ def test_views_dtypes_and_counters_are_what_they_are(dtype: torch.dtype, tmp_pat
     torch.save({**state, "num_batches_tracked": torch.tensor(7)}, tmp_path / "m.pt")
     model = bl.load(tmp_path / "m.pt", activation="silu", allow_pickle=True, transposed=False)
     assert model.layers["layer"].dtype is dtype
-    read = {name: model.tensors[name].read() for name in state}
+    read = {name: model.tensors[name].read_tensor() for name in state}
     assert all(torch.equal(read[name], tensor) for name, tensor in state.items())
 
 

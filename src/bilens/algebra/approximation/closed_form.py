@@ -148,7 +148,7 @@ def approximate_network(layers: Sequence[Layer], assumed: GaussianInput) -> Quad
         fits.append(approximate_layer(layer, inputs[-1]))
         if len(fits) < len(layers):
             mean, covariance = output_moments(fits[-1], inputs[-1])
-            inputs.append(GaussianInput.of(len(mean), mean, covariance))
+            inputs.append(GaussianInput.from_moments(len(mean), mean, covariance))
     f = fits.pop()
     inputs.pop()
     while fits:

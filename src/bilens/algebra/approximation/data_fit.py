@@ -92,7 +92,7 @@ def gaussian_neurons(
     Source: Stein's identity; the same function as `approximate_layer` (docs/math.md).
     """
     gated = as_gated(in_float64(layer))
-    assumed = GaussianInput.of(layer.d_in, mean, covariance, layer.down.device)
+    assumed = GaussianInput.from_moments(layer.d_in, mean, covariance, layer.down.device)
     m, n = (part[0] for part in branches(gated, assumed.mean[None]))
     s, t = assumed.deviations(gated.gate), assumed.deviations(gated.value)
     su, sv = s.where(s > 0, 1.0), t.where(t > 0, 1.0)

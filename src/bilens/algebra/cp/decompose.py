@@ -90,7 +90,7 @@ def cp_decompose(
         memory_limit,
         device=f.device,
     )
-    target = Target.of(f.tensor)
+    target = Target.from_tensor(f.tensor)
     if target.norm == 0:
         kept = zero_attempt(target, rank)
         attempts, error, factors = [kept], FitError(0.0, 0.0), kept.fitted.factors

@@ -278,7 +278,7 @@ def verified(
     parts = [(done, take(batch, done))]
     for position in doubtful.nonzero()[:, 0].tolist():
         found, index = batch[position], int(rows[position])
-        single = compared(task.problem.forms.one(index), found) if compare else None
+        single = compared(task.problem.forms.form_at(index), found) if compare else None
         if single is None:
             single = fallback()(index, len(found.eigenvalues), found.which)
             single = replace(single, method=found.method)  # of the batch

@@ -50,7 +50,7 @@ class BalancedForms:
     def to(self, dtype: torch.dtype) -> BalancedForms:
         return replace(self, left=self.left.to(dtype), right=self.right.to(dtype))
 
-    def one(self, index: int) -> BalancedForms:
+    def form_at(self, index: int) -> BalancedForms:
         return self.rows(slice(index, index + 1))
 
     def dense(self, index: int) -> Tensor:
@@ -155,16 +155,16 @@ def problem_of_map(
     f = f.detach()
     rows = None if directions is None else directions[chosen].detach().to(f.device).double()
 
-    def read(part: Tensor) -> Tensor:
+    def along_directions(part: Tensor) -> Tensor:
         return part[chosen].double() if rows is None else rows @ part.double()
 
-    weights = read(f.tensor.down)
+    weights = along_directions(f.tensor.down)
     zero = weights.new_zeros(())
     linear, constant = zero.expand(len(weights), f.sizes.d_in), zero.expand(len(weights))
     if f.linear is not None:
-        linear = read(f.linear)
+        linear = along_directions(f.linear)
     if f.constant is not None:
-        constant = read(f.constant)
+        constant = along_directions(f.constant)
     usable = weights.isfinite().all(dim=1) & linear.isfinite().all(dim=1) & constant.isfinite()
     weights, before, summed = torch.where(usable[:, None], weights, zero), None, 0
     if rows is not None:  # Σ_c |direction_c| |down_ch|

@@ -54,14 +54,14 @@ class DenseSolver(WholeSpectrumSolver):
     def prepared(self, problem: Problem) -> OneForm:
         """What follows takes 2 · hidden · in² + O(in³) time a form."""
 
-        def one(index: int, k: int, which: Which) -> EigenDecomposition:
-            terms, form = problem.terms(index), problem.forms.one(index)
+        def decompose_form(index: int, k: int, which: Which) -> EigenDecomposition:
+            terms, form = problem.terms(index), problem.forms.form_at(index)
             spectrum = whole_spectrum(form)
             if spectrum is None:
                 return failed(terms, k, which, self.name, Status.NOT_CONVERGED)
             return checked_spectrum(terms, form, spectrum, k, which, self.name)
 
-        return one
+        return decompose_form
 
 
 def array_bytes(width: int) -> int:
@@ -274,7 +274,7 @@ def factored_pairs(
     # the row space; the residuals of the k pairs come from the factors themselves. All in the
     # balanced unit of the form, which alone may be too small for float64.
     name, terms = FactoredSolver.name, problem.terms(index)
-    form, small = problem.forms.one(index), space.small.one(index)
+    form, small = problem.forms.form_at(index), space.small.form_at(index)
     spectrum = whole_spectrum(small)
     if spectrum is None:
         return failed(terms, k, which, name, Status.NOT_CONVERGED)

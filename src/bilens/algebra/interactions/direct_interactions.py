@@ -124,11 +124,11 @@ def direct_interactions(
         f = f.detach().to(torch.float64)
         dictionary = dictionary.detach().to(f.tensor.down.device)
         rows = None if rows is None else rows.to(f.tensor.down.device)
-        factors = FeatureFactors.of(f, dictionary, precision, plan.block, plan.keep)
+        factors = FeatureFactors.from_map(f, dictionary, precision, plan.block, plan.keep)
         # One product for each row, so that no bit depends on the other rows.
         down = f.tensor.down
         weights = down if rows is None else torch.stack([row @ down for row in rows])
-        engine = Engine.of(f, rows, check_bias(bias, f), factors, weights, plan.block)
+        engine = Engine.from_map(f, rows, check_bias(bias, f), factors, weights, plan.block)
         reader = Reader(factors, own, cross, plan.block)
         found = list(read_each(engine, reader, progress))
         listed = [torch.stack([pair[kind].values for pair in found]) for kind in (0, 1)]
@@ -158,7 +158,9 @@ def read_each(
 
     for row in range(num):
         if bool(engine.usable[row]):
-            yield reader.read(engine.weights[row], engine.units[row], engine.squares[row], tick)
+            yield reader.read_direction(
+                engine.weights[row], engine.units[row], engine.squares[row], tick
+            )
             continue
         for _ in range(steps):
             tick()
@@ -199,7 +201,7 @@ class Reader:
     cross: KindOptions
     block: int
 
-    def read(
+    def read_direction(
         self, weight: Tensor, unit: Tensor, square: Tensor, tick: Callable[[], None]
     ) -> tuple[Interactions, Interactions]:
         num = self.factors.num_features
@@ -332,7 +334,7 @@ class StreamMemory:
         rows = block * (ARRAYS_ROWS * 2 * self.sizes.d_hidden + ARRAYS_COLUMNS * self.sizes.d_in)
         return 8 * (ARRAYS_BLOCK * block**2 + ARRAYS_STRIP * min(STRIP, block**2) + rows)
 
-    def kept(self) -> int:
+    def bytes_of_rows(self) -> int:
         return self.num_features * 2 * self.sizes.d_hidden * self.precision.itemsize
 
 
@@ -356,4 +358,4 @@ def plan_memory(
         limit,
         device=device,
     )
-    return MemoryPlan(chosen, need.blocks(chosen) + need.kept() <= spare)
+    return MemoryPlan(chosen, need.blocks(chosen) + need.bytes_of_rows() <= spare)

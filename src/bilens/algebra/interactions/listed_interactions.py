@@ -55,9 +55,9 @@ def listed_interactions(
         f = f.detach().to(torch.float64)
         rows = None if rows is None else rows.to(f.tensor.down.device)
         dictionary = dictionary.detach().to(f.tensor.down.device)
-        factors = FeatureFactors.of(f, dictionary, torch.float64, ROWS, keep=True)
+        factors = FeatureFactors.from_map(f, dictionary, torch.float64, ROWS, keep=True)
         weights = f.tensor.down if rows is None else rows @ f.tensor.down
-        engine = Engine.of(f, rows, check_bias(bias, f), factors, weights, ROWS)
+        engine = Engine.from_map(f, rows, check_bias(bias, f), factors, weights, ROWS)
         lister = Lister(
             engine,
             factors.columns(slice(None)).float(),
@@ -207,7 +207,7 @@ def shares_of_outputs(engine: Engine, rows: Tensor) -> tuple[PackedForms, Tensor
     shares = (rows * scale[:, None]).where(engine.usable[:, None], 0.0)
     if not bool((shares.abs() @ down.abs()).max() < MOST_CANCELLING):  # NaN too
         return None
-    forms = PackedForms.of(down.float(), factors.left.float(), factors.right.float())
+    forms = PackedForms.from_factors(down.float(), factors.left.float(), factors.right.float())
     return forms, shares.float()
 
 
@@ -230,7 +230,7 @@ class PackedForms:
     positions: Tensor  # (in²,) int64, where each entry of the square is in a triangle
 
     @classmethod
-    def of(cls, down: Tensor, left: Tensor, right: Tensor) -> PackedForms:
+    def from_factors(cls, down: Tensor, left: Tensor, right: Tensor) -> PackedForms:
         # Math: Q_o[i, j] = ½ Σ_h down_oh (left_hi right_hj + right_hi left_hj) for i ≤ j.
         width = left.shape[1]
         row, column = torch.triu_indices(width, width).to(left.device)
@@ -275,7 +275,7 @@ class Rounded:
     norm: float  # the largest norm of a rounded row, `error` included
 
     @classmethod
-    def of(cls, rows: Tensor, space: Workspace | None = None) -> Rounded:
+    def from_rows(cls, rows: Tensor, space: Workspace | None = None) -> Rounded:
         space = Workspace.like(rows) if space is None else space
         low, high = rows.aminmax()
         unit = float(torch.maximum(-low, high)) / STEPS
@@ -310,7 +310,7 @@ class Screen:
 
     def __init__(self, rows: Tensor) -> None:
         self.rows = rows
-        self.rounded = Rounded.of(rows)
+        self.rounded = Rounded.from_rows(rows)
         self.space = Workspace.like(rows)
 
     def may_be_largest(self, others: Tensor, num: int) -> tuple[Tensor, Tensor]:
@@ -318,7 +318,7 @@ class Screen:
         # Math: |a·b − â·b̂| ≤ ‖a − â‖ ‖b‖ + ‖â‖ ‖b − b̂‖. An entry is left out if its rounded size
         # and this bound together do not reach the `num`-th largest of some entries computed in
         # full.
-        other = Rounded.of(others, self.space)
+        other = Rounded.from_rows(others, self.space)
         unit = self.rounded.unit * other.unit
         bound = self.rounded.error * other.norm + self.rounded.norm * other.error
         best = self.rows.new_empty(0)

@@ -94,7 +94,7 @@ def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
     for index in range(blocks):
         for location in locations_in_block(path, store, index, family):
             if options.wants(location.name):
-                layers[location.name] = (location, StoredMLP.of(store, location, phi.phi))
+                layers[location.name] = (location, StoredMLP.at_location(store, location, phi.phi))
     if not layers:
         raise options.nothing_wanted(path)
     kinds = {one.kind for key, one in entries.items() if ".ffn_" in key and len(one.shape) > 1}
@@ -256,7 +256,7 @@ def row_bytes(path: Path, name: str, entry: TensorEntry) -> int:
 
 def dequantised(place: Region, kind: int, block: Block) -> Tensor:
     """Return a block of a tensor; no other part of the file is read."""
-    gguf, raw = quantisation(), place.read(block).numpy()
+    gguf, raw = quantisation(), place.read_block(block).numpy()
     try:
         found = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType(kind))
     except (NotImplementedError, ValueError) as error:

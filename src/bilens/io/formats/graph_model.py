@@ -52,7 +52,7 @@ class Operations:
     def weight(self, name: str, turned: Callable[[Tensor], Tensor] = lambda t: t) -> Node:
         """Return a tensor of the file as a value, and keep it under its name."""
         # whole names, as those of parts may be those of torch's own: half, train
-        self.root._parameters[name] = nn.Parameter(turned(self.tensors[name].read()), False)
+        self.root._parameters[name] = nn.Parameter(turned(self.tensors[name].read_tensor()), False)
         return self.graph.get_attr(name)
 
     def call(self, function: Callable[..., Any], *given: Any, **options: Any) -> Node:

@@ -130,7 +130,7 @@ def read_layers(
     width = content.get("d_model" if family.is_t5 else family.sizes[1])
     layers: dict[str, StoredMLP] = {}
     for location, _ in found:
-        layer = StoredMLP.of(store, location, activation.phi, activation.scale)
+        layer = StoredMLP.at_location(store, location, activation.phi, activation.scale)
         if {layer.sizes.d_in, layer.sizes.d_out} != {width}:
             first = layer.sizes.d_in != width or "down" not in layer.parts
             wrong = layer.first if first else layer.parts["down"]
@@ -145,7 +145,7 @@ def read_layers(
     def measure() -> Agreement | None:
         ends = {location.name: (location, modules) for location, modules in (found[0], found[-1])}
         return all_of(
-            compare_with_source(store, one, content, modules, in_float64(layers[name].read()))
+            compare_with_source(store, one, content, modules, in_float64(layers[name].read_layer()))
             for name, (one, modules) in ends.items()
         )
 

@@ -121,7 +121,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     store = open_folder(folder, lambda _: True)
     size = sum(prod(one.shape) * one.dtype.itemsize for one in store.values())
     check_memory(2 * size, f"{folder}: reading and converting it", "load a smaller model")
-    return {name: one.read() for name, one in store.items()}
+    return {name: one.read_tensor() for name, one in store.items()}
 
 
 def check_llama_tensors(
@@ -166,7 +166,7 @@ def comparison_of_llama(
         norm = norm_before(index)
         store = open_folder(folder, {norm, *location.tensors()}.__contains__)
         modules = [(home.name(index), home.layout, home.modules)]
-        read, gain = copy.deepcopy(module.mlps[index]).double(), store[norm].read().double()
+        read, gain = copy.deepcopy(module.mlps[index]).double(), store[norm].read_tensor().double()
         return compare_with_source(store, location, content, modules, read, gain)
 
     return lambda: all_of(map(compared, sorted({0, config.n_layer - 1})))

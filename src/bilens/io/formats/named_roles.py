@@ -70,7 +70,7 @@ def read_roles(
         else:
             layers = parse_roles(path, with_numbers(path, options.roles, whole), whole)
     except (CheckpointError, UsageError) as error:
-        told = {**options.said(), **{name: answers[name] for name in asks}}
+        told = {**options.given_options(), **{name: answers[name] for name in asks}}
         retries = [replace(retry, said={**told, **retry.said}) for retry in error.retries]
         raise type(error)(error.sentence, *retries) from error
     check_axes(path, layers, shapes)
@@ -86,7 +86,7 @@ def read_roles(
     if asks or options.activation is None:
         found = "; ".join(f"layer {index}: {roles}" for index, roles in enumerate(layers[:4]))
         more = f"; and {len(layers) - 4} more" if len(layers) > 4 else ""
-        told = {**options.said(), **{name: answers.get(name, False) for name in asks}}
+        told = {**options.given_options(), **{name: answers.get(name, False) for name in asks}}
         raise (CheckpointError if "allow_pickle" in asks else UsageError)(
             f"{path}: looks like an MLP ({found}{more}). It {'; '.join(asks.values())}.",
             Retry(str(path), told),
@@ -97,8 +97,8 @@ def read_roles(
     for index, (layer, activation) in enumerate(zip(layers, activations, strict=True)):
         name = "layer" if len(layers) == 1 else f"layers.{index}"
         location = replace(layer, name=name, transposed=bool(transposed))
-        stored = StoredMLP.of(whole, location, activation.phi, activation.scale)
-        stored.read()  # NaN is refused here
+        stored = StoredMLP.at_location(whole, location, activation.phi, activation.scale)
+        stored.read_layer()  # NaN is refused here
         reads: Reads = "activations" if not network else "neurons" if index else "inputs"
         gives: Gives = "neurons" if network and index < len(layers) - 1 else "outputs"
         views[name] = stored.view(reads=reads, gives=gives)
@@ -138,7 +138,7 @@ def refuse_bias_of_product(path: Path, store: Store, layers: list[LayerLocation]
     """Refuse gated layers of TransformerLens whose b_in, added behind the product, is not zero."""
     for layer in layers:
         of_lens = layer.gate is not None and layer.gate.endswith("W_gate")
-        if of_lens and layer.up_bias is not None and bool(store[layer.up_bias].read().any()):
+        if of_lens and layer.up_bias is not None and bool(store[layer.up_bias].read_tensor().any()):
             raise CheckpointError(
                 f"{path}: {layer.up_bias} is not zero, and TransformerLens adds it behind the "
                 "product: save b_out + b_in @ W_out as b_out, and b_in as zeros."

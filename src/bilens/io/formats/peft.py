@@ -53,18 +53,18 @@ class Update:
 
     def change(self) -> Tensor:
         """Return scale · B A."""
-        a, b = (self.parts[role].read().double().flatten(1) for role in ("A", "B"))
+        a, b = (self.parts[role].read_tensor().double().flatten(1) for role in ("A", "B"))
         return self.scale * (b @ a)
 
     def apply(self, base: StoredTensor, block: Block = ()) -> Tensor:
         """Return what becomes of a tensor, in float64."""
-        found = self.parts.get("value", base).read().double()
+        found = self.parts.get("value", base).read_tensor().double()
         if "A" in self.parts:
             found = found + (self.change().T if self.turned else self.change()).reshape(found.shape)
         if "magnitude_vector" in self.parts:
             others = [axis for axis in range(found.ndim) if axis != self.turned]
             lengths = found.square().sum(others, keepdim=True).sqrt()
-            wanted = self.parts["magnitude_vector"].read().double()
+            wanted = self.parts["magnitude_vector"].read_tensor().double()
             found = wanted.reshape(lengths.shape) / lengths * found
         return found[block]
 

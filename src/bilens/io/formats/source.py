@@ -57,8 +57,8 @@ def raw_tensors(store: Store, location: LayerLocation) -> dict[str, Tensor]:
     if location.fused:
         found = {role: tensor for role, tensor in found.items() if not role.startswith("gate")}
     if location.index is not None:
-        found = {role: stack.one(location.index) for role, stack in found.items()}
-    return {role: tensor.read().double() for role, tensor in found.items()}
+        found = {role: stack.at_index(location.index) for role, stack in found.items()}
+    return {role: tensor.read_tensor().double() for role, tensor in found.items()}
 
 
 def module_of_transformers(
@@ -172,6 +172,6 @@ def compare_ends(
         }
         whole = ".experts." not in location.name
         modules = [(home.name(0), home.layout, home.modules)] if whole else []
-        read = in_float64(stored.read())
+        read = in_float64(stored.read_layer())
         found.append(compare_with_source(store, location, content, modules, read))
     return all_of(found)

@@ -267,7 +267,9 @@ class FoundLayer:
         """Return it as a layer of a model."""
         gated, phi = self.neurons.value is not None, self.neurons.activation
         about = str(self.source.patch or self.source.about)
-        return LayerView(self.sizes, phi, self.dtype, self.read, gated, reads, gives, about, name)
+        return LayerView(
+            self.sizes, phi, self.dtype, self.read_layer, gated, reads, gives, about, name
+        )
 
     def made_of(self) -> str:
         """Return what it was found to be, in words."""
@@ -275,7 +277,7 @@ class FoundLayer:
         told = " (told by its values)" if self.neurons.by_values else ""
         return f"{kind}, {self.neurons.activation}{told}, made of {', '.join(self.paths)}"
 
-    def read(self) -> Layer:
+    def read_layer(self) -> Layer:
         """Return it as plain weights on the CPU; where weights are multiplied, in float64."""
         for step in steps(self.tree):
             if step.weight is not None:

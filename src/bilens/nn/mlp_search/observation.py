@@ -145,7 +145,7 @@ def compared(
             check_memory(8 * patch.width * given.numel(), "its patches", "pass a part of the model")
             x = patch.vectors(given)
         made = run(layer.source.location, layer.location, given)
-        found = in_float64(layer.read())(x)
+        found = in_float64(layer.read_layer())(x)
     except Exception as error:  # somebody else's operations, run apart from the rest
         return f"its part of the source does not run by itself ({type(error).__name__}: {error})"
     expected = made if patch is None or made.ndim < 3 else places(made)
@@ -286,7 +286,7 @@ def check_of_observed(layer: FoundLayer, watched: Sequence[Watched]) -> Agreemen
     """Return how far a layer among linear maps is from what ran."""
     of = {one.path: one for one in watched}
     given, last = of[str(layer.source.location)].given, of[str(layer.location)]
-    found = in_float64(layer.read())(given.double())
+    found = in_float64(layer.read_layer())(given.double())
     return agreement("", "the module's own operations", last.made, found)
 
 
