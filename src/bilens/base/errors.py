@@ -23,7 +23,7 @@ class Retry:
         found: list[tuple[str, ...]] = []
         for name, value in self.said.items():
             name = "baseline" if name == "base" else name.replace("_", "-")  # of an adapter
-            option = f"--{'no-' * (value is False)}{name}"
+            option = f"--no-{name}" if value is False else f"--{name}"
             if isinstance(value, Mapping):
                 found += [("--map", f"{role}={tensor}") for role, tensor in value.items()]
             else:

@@ -48,10 +48,10 @@ HELD_OUT_EVERY = 5
 CLASS_NAMES = {
     "mnist": tuple("0123456789"),
     "fashion-mnist": (
-        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker"),
-        *("Bag", "Ankle boot"),
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker",
+        "Bag", "Ankle boot",
     ),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,9 +22,9 @@ OTHERS = (".safetensors", ".gguf", ".onnx", ".keras", ".h5", ".hdf5")
 MODELS = (*PICKLES, *ESTIMATORS, *OTHERS)
 # What a folder that is one model holds.
 MARKS = (
-    *("config.json", "model.safetensors", "model.safetensors.index.json", "cfg.json"),
-    *("sae.safetensors", "sae_weights.safetensors", "adapter_config.json", "saved_model.pb"),
-)
+    "config.json", "model.safetensors", "model.safetensors.index.json", "cfg.json",
+    "sae.safetensors", "sae_weights.safetensors", "adapter_config.json", "saved_model.pb",
+)  # fmt: skip
 START, MAX_SCHEMA = 1 << 16, 1 << 24  # bytes of a file that its kind is told by
 # How files of LightGBM, XGBoost and CatBoost begin, and packages of trees that pickles name.
 TREES = (b"tree\n", b'{"learner"', b"{L\0\0\0\0\0\0\0\7learner", b"binf", b"CBM1")

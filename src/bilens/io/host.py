@@ -35,11 +35,11 @@ from bilens.nn.mlp import Experts
 from bilens.nn.module_layers import layer_views
 
 COMPANIONS = (  # files beside a model that a converted one takes along
-    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt"),
-    *("merges.txt", "spiece.model", "sentencepiece.bpe.model", "special_tokens_map.json"),
-    *("added_tokens.json", "chat_template.jinja", "chat_template.json", "generation_config.json"),
-    *("preprocessor_config.json", "processor_config.json", "corpus.json"),
-)
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt",
+    "merges.txt", "spiece.model", "sentencepiece.bpe.model", "special_tokens_map.json",
+    "added_tokens.json", "chat_template.jinja", "chat_template.json", "generation_config.json",
+    "preprocessor_config.json", "processor_config.json", "corpus.json",
+)  # fmt: skip
 ENCODERS = ("bert", "roberta", "xlm-roberta", "electra", "distilbert", "modernbert")
 VISION = ("vit", "deit")
 CAUSAL = ("CausalLM", "LMHeadModel")  # how the classes of language models end

@@ -37,9 +37,9 @@ IN_GGUF: dict[str, Any] = {"embedding": "embed_tokens", "less_one": False, "tied
 ROUTERS = ("ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight", "exp_probs_b.bias")
 # architectures whose queries and keys the converters of llama.cpp turn
 TURNED = (
-    *("llama", "mistral3", "deci", "granite", "granitemoe"),
-    *("smollm3", "arcee", "minicpm", "olmo"),
-)
+    "llama", "mistral3", "deci", "granite", "granitemoe",
+    "smollm3", "arcee", "minicpm", "olmo",
+)  # fmt: skip
 QUERIES_OR_KEYS = re.compile(r"blk\.\d+\.attn_(q|k)\.(?:weight|bias)")
 NORMS = ("ffn_norm", "ffn_post_norm", "post_ffw_norm")  # beside the MLP, not in it
 

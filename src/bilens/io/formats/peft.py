@@ -30,9 +30,9 @@ CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
 PART = re.compile(r"(.+)\.lora_(?:embedding_)?(A|B|magnitude_vector)(?:\.weight)?")
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # starts that alter W itself
 OTHERS = (  # what is no W + scale · B A of single matrices
-    *("layer_replication", "target_parameters", "trainable_token_indices", "use_qalora"),
-    *("alora_invocation_tokens", "use_bdlora", "arrow_config", "kasa_config", "lora_bias"),
-)
+    "layer_replication", "target_parameters", "trainable_token_indices", "use_qalora",
+    "alora_invocation_tokens", "use_bdlora", "arrow_config", "kasa_config", "lora_bias",
+)  # fmt: skip
 PATTERN = re.compile(r"\^?(?:[\w-]|\\?\.|\\d\+|\[0-9\]\+)+\$?")  # of modules, none runs for ever
 
 

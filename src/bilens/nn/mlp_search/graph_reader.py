@@ -32,10 +32,10 @@ from bilens.nn.mlp_search.pointwise import (
 
 CALLS = ("call_method", "call_function")
 RESHAPES = (
-    *("flatten", "unflatten", "view", "reshape", "transpose", "permute", "squeeze", "unsqueeze"),
-    *("contiguous", "getitem", "movedim", "swapaxes", "T", "mT", "clone", "to", "float", "double"),
-    *("chunk", "split", "unbind", "narrow", "select", "expand", "detach"),
-)
+    "flatten", "unflatten", "view", "reshape", "transpose", "permute", "squeeze", "unsqueeze",
+    "contiguous", "getitem", "movedim", "swapaxes", "T", "mT", "clone", "to", "float", "double",
+    "chunk", "split", "unbind", "narrow", "select", "expand", "detach",
+)  # fmt: skip
 
 Value = Tree | Pointwise | Weight | tuple[Tree, ...] | None
 

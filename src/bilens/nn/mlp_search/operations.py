@@ -34,9 +34,9 @@ from bilens.nn.mlp_search.pointwise import Pointwise, argument_of, by_method, po
 # What changes nothing of rows in evaluation; every layer found is checked by numbers afterwards.
 PASSED_MODULES = (nn.Identity, nn.Flatten, nn.Dropout, nn.AlphaDropout, nn.FeatureAlphaDropout)
 PASSED = {
-    *("dropout", "alpha_dropout", "feature_alpha_dropout", "contiguous", "clone", "detach"),
-    *("to", "float", "double", "half", "bfloat16", "type_as", "flatten", "view", "reshape"),
-}
+    "dropout", "alpha_dropout", "feature_alpha_dropout", "contiguous", "clone", "detach",
+    "to", "float", "double", "half", "bfloat16", "type_as", "flatten", "view", "reshape",
+}  # fmt: skip
 RESHAPED = {"flatten", "view", "reshape"}  # which makes other rows of an image
 NO_VALUES = {"size", "dim", "numel"}
 HEADS = {"softmax", "log_softmax", "Softmax", "LogSoftmax"}

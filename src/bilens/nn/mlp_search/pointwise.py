@@ -41,9 +41,9 @@ class Kind(IntEnum):
 
 LINEAR = {"add", "sub", "neg", "mul", "truediv", "div", "float", "double", "contiguous", "clone"}
 SMOOTH = LINEAR | {
-    *("pow", "square", "exp", "log", "log1p", "expm1", "tanh", "sigmoid", "expit", "erf", "ndtr"),
-    *("sqrt", "rsqrt", "reciprocal", "softplus", "gelu", "silu", "mish", "rsub", "logsigmoid"),
-}
+    "pow", "square", "exp", "log", "log1p", "expm1", "tanh", "sigmoid", "expit", "erf", "ndtr",
+    "sqrt", "rsqrt", "reciprocal", "softplus", "gelu", "silu", "mish", "rsub", "logsigmoid",
+}  # fmt: skip
 BENT = {"relu", "leakyrelu", "prelu", "abs"}  # where its argument is zero
 LIMITED = {"clamp", "clip", "clampmin", "clampmax", "maximum", "minimum"}  # so with zero alone
 NO_LIMIT = 3e38  # the largest number of float32 says that there is none
