@@ -280,10 +280,10 @@ def noise_draw(
         noisy.append(a + size * drawn.to(a))
     if torch.equal(before[1], before[2]):
         noisy[2] = noisy[1]
+    down, left, right = noisy[:3]
     if embeddings is not None:
-        *noisy, e = noisy
-        noisy[1:] = [part @ e for part in noisy[1:]]
-    return map_difference(f, QuadraticMap(BilinearTensor(*noisy), basis=f.basis))
+        left, right = left @ noisy[3], right @ noisy[3]
+    return map_difference(f, QuadraticMap(BilinearTensor(down, left, right), basis=f.basis))
 
 
 Kind = Literal["float16", "bfloat16", "int8"]
@@ -302,9 +302,9 @@ def quantise(f: QuadraticMap, kind: Kind) -> QuadraticMap:
     check_choice("kind", kind, get_args(Kind))
     f = f.detach().to(torch.float64)
     tensor = f.tensor
-    parts = (rounded(part, kind) for part in (tensor.down, tensor.left, tensor.right))
+    down, left, right = (rounded(part, kind) for part in (tensor.down, tensor.left, tensor.right))
     return QuadraticMap(
-        BilinearTensor(*parts),
+        BilinearTensor(down, left, right),
         None if f.linear is None else rounded(f.linear, kind),
         f.constant if f.constant is None or kind == "int8" else rounded(f.constant, kind),
         f.basis,

@@ -160,9 +160,8 @@ def output_mode_null(
     # more of an eigenvalue of D H Dᵀ, however small it is, where H is far from singular and D
     # in float64. An embedding can be near to singular, and is divided by.
     dtype = product_dtype(tensor.left) if embedding is None else torch.float64
-    down, left, right = Factors.from_parts(tensor.down, tensor.left, tensor.right).unit_copies(
-        dtype
-    )
+    factors = Factors.from_parts(tensor.down, tensor.left, tensor.right)
+    down, left, right = factors.unit_copies(dtype)
     if tensor.sizes.d_hidden < tensor.sizes.d_out:
         down = torch.linalg.qr(down, mode="r").R  # the same singular values
     kept = None
@@ -172,7 +171,8 @@ def output_mode_null(
     turn = turner(left, right, generator, null, embedding)
     del right
     samples = [read_sample(down, *drawn, kept) for _ in range(num_samples) for drawn in turn()]
-    return OutputModeNull(*torch.stack(samples, dim=1))
+    effective_ranks, top_shares, leading_ranks = torch.stack(samples, dim=1)
+    return OutputModeNull(effective_ranks, top_shares, leading_ranks)
 
 
 Turned = list[tuple[Tensor, Tensor]]  # the branches of a draw; behind an embedding of two

@@ -131,8 +131,8 @@ class StoryGrammar:
                 polarity = (1, -1)[index % 2]
                 verdict = drawn.verdict.replace(" {joint} {second}", "")
                 story = replace(drawn, verdict=verdict, negated=negated, polarity=polarity)
-                words = story.before_feeling(), negated, polarity, FEELINGS[1], FEELINGS[-1]
-                prompts.append(StoryPrompt(*words))
+                text = story.before_feeling()
+                prompts.append(StoryPrompt(text, negated, polarity, FEELINGS[1], FEELINGS[-1]))
         return tuple(prompts)
 
     def entropy(self) -> GrammarEntropy:

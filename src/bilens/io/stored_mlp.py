@@ -295,8 +295,8 @@ class StoredMLP:
             up_bias = 1 + (up.new_zeros(len(up)) if up_bias is None else up_bias)
         if activated == "up":
             return MLPWeights(down, up, self.activation, up_bias, constant=constant)
-        biases = parts.get("gate_bias"), up_bias
-        return GLUWeights(down, parts["gate"], up, self.activation, *biases, constant=constant)
+        gate, bias = parts["gate"], parts.get("gate_bias")
+        return GLUWeights(down, gate, up, self.activation, bias, up_bias, constant=constant)
 
     def view(
         self, about_input: str = "", reads: Reads = "residual stream", gives: Gives = "outputs"
@@ -322,7 +322,7 @@ class StoredMLP:
                 one.name,
                 str(one.dtype).removeprefix("torch."),
                 one.shape,
-                tuple(StoredSpan(*span) for span in one.spans),
+                tuple(StoredSpan(file, start, stop) for file, start, stop in one.spans),
             )
             for role, one in self.parts.items()
         )

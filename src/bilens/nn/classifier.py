@@ -153,8 +153,9 @@ def classifier_of_map(
             raise ShapeError(
                 f"{name} has {len(part)} entries; the map reads {f.sizes.d_in} inputs."
             )
-    rest = [None if part is None else part.detach() for part in (f.linear, f.constant)]
-    layer = GLUWeights(down, left, right, "identity", None, None, *rest)
+    linear = None if f.linear is None else f.linear.detach()
+    constant = None if f.constant is None else f.constant.detach()
+    layer = GLUWeights(down, left, right, "identity", linear=linear, constant=constant)
     return classifier_of_layers([reading(layer, 1 / scale, -mean / scale)])
 
 

@@ -296,6 +296,5 @@ def quadratic_ceiling(x: Tensor, y: Tensor, classes: bool = False) -> GLUWeights
     eye = torch.diag(1 / scale)
     left, right = eye[first], eye[second]
     none, path = left.new_zeros(y.shape[1], len(left)), left.new_zeros(y.shape[1], d_in)
-    biases = -left @ centre, -right @ centre
-    start = GLUWeights(none, left, right, "identity", *biases, linear=path)
+    start = GLUWeights(none, left, right, "identity", -left @ centre, -right @ centre, linear=path)
     return refit_down(start, x, y, classes=classes)

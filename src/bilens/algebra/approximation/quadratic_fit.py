@@ -306,7 +306,7 @@ def exact_scores(
     total = output_moments(f, assumed)[1].diagonal() + lost
     straight = assumed.spread(affine_part(f, assumed)[1]).square().sum(dim=1)
 
-    def exact_score(sampled: RSquared, missed: Tensor) -> RSquared:
+    def score(sampled: RSquared, missed: Tensor) -> RSquared:
         each = torch.where(total > 0, 1 - missed / torch.where(total > 0, total, 1.0), 1.0)
         overall = 1 - float(missed.sum() / total.sum()) if float(total.sum()) > 0 else 1.0
         none = torch.zeros_like(each)
@@ -315,9 +315,7 @@ def exact_scores(
         )
 
     return replace(
-        found,
-        linear=exact_score(found.linear, total - straight),
-        quadratic=exact_score(found.quadratic, lost),
+        found, linear=score(found.linear, total - straight), quadratic=score(found.quadratic, lost)
     )
 
 

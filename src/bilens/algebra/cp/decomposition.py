@@ -107,7 +107,8 @@ def check_uniqueness(factors: Factors, model: Model) -> Uniqueness:
     enough = sum(rank.value for rank in ranks) >= 2 * num + 2
     decided = enough or all(rank.exact for rank in ranks)
     unique, reason = _decide(factors, model, ranks, enough)
-    return Uniqueness(unique, reason, *ranks, kruskal=enough if decided else None)
+    kruskal = enough if decided else None
+    return Uniqueness(unique, reason, ranks[0], ranks[1], ranks[2], kruskal=kruskal)
 
 
 def _decide(

@@ -58,10 +58,8 @@ class Branches:
     unit: float = 1.0  # in which weights are read
 
     @classmethod
-    def from_factors(
-        cls, left: Tensor, right: Tensor, dtype: torch.dtype = torch.float64
-    ) -> Branches:
-        return cls(left, right, row_lengths(left), row_lengths(right), dtype)
+    def from_factors(cls, left: Tensor, right: Tensor) -> Branches:
+        return cls(left, right, row_lengths(left), row_lengths(right))
 
     def unit_rows_of(self, rows: slice) -> tuple[Tensor, Tensor]:
         """Return left and right of some hidden units, (block, in) each."""

@@ -70,7 +70,7 @@ def guess_roles(path: Path, shapes: Shapes) -> list[LayerLocation]:
         raise CheckpointError(
             f"{path}: holds no MLP that names and shapes give away. Its matrices: "
             f"{', '.join(matrices[:8]) or 'none'}{more}. Say which is what, with {GRAMMAR}.",
-            *[example] * bool(matrices),
+            *([example] if matrices else []),
         )
     if not layers:
         refuse_like_gates(path, blocks, read, shapes)

@@ -283,9 +283,8 @@ class OnnxGraph:
             numbers = 0.0, said.get("epsilon", 1e-5)
             return call(functional.batch_norm, x, mean, variance, gain, shift, False, *numbers)
         if kind == "Slice":
-            starts, stops, axes, steps = (*map(self.whole_numbers_of, node.input[1:]), None, None)[
-                :4
-            ]
+            given = [*map(self.whole_numbers_of, node.input[1:])]
+            starts, stops, axes, steps = (*given, None, None)[:4]
             along = axes in ([-1], [rank - 1]) and steps in (None, [1])
             plain = along and [*map(len, (starts, stops))] == [1, 1]
             return call(operator.getitem, x, (..., slice(starts[0], stops[0]))) if plain else None

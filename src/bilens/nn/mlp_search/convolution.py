@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ def convolved(
     value: Tree | Pointwise,
     weight: Weight,
     bias: object,
-    sizes: Sequence[object],
+    sizes: Sequence[Any],
     groups: object,
 ) -> Value:
     """Return a convolution of a stride, padding and dilation; None where it is no small matrix."""
@@ -55,7 +56,8 @@ def convolved(
     fit = all(isinstance(one, tuple | list) and len(one) == len(kernel) for one in sizes)
     if not fit or not isinstance(groups, int) or not isinstance(bias, Weight | None):
         return None
-    patch = Patch(inner * groups, tuple(kernel), *map(tuple, sizes))  # type: ignore[arg-type]
+    stride, padding, dilation = map(tuple, sizes)
+    patch = Patch(inner * groups, tuple(kernel), stride, padding, dilation)
     if groups > 1 and d_out * patch.width > MOST_ENTRIES:
         return None
 

@@ -154,8 +154,9 @@ class Search:
 
     def collect_found(self, left_out: tuple[str, ...]) -> FoundMLPs:
         made_of = {name: layer.made_of() for name, layer in self.layers.items()}
-        known = self.views(), made_of, self.checks, self.network, self.head, left_out
-        return FoundMLPs(*known, {name: self._places[name] for name in self.layers})
+        places = {name: self._places[name] for name in self.layers}
+        views, checks, whole = self.views(), self.checks, self.network
+        return FoundMLPs(views, made_of, checks, whole, self.head, left_out, places)
 
     def watch(self, example: object) -> None:
         """Run the module and look for layers among the linear maps that are in no whole one yet."""

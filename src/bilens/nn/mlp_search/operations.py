@@ -249,8 +249,8 @@ def multiplication(reader: GraphReader, node: Node) -> Value:
 def factor_step(factor: object) -> Step | None:
     """Return the step that multiplies by a number or a gain."""
     if isinstance(factor, Weight) and factor.fetch().ndim <= 1:
-        shape = () if factor.fetch().numel() == 1 else factor.fetch().shape
-        return Step(factor.path, factor.fetch, None, *shape, *shape)
+        width = None if factor.fetch().numel() == 1 else len(factor.fetch())
+        return Step(factor.path, factor.fetch, None, d_out=width, d_in=width)
     return Step("", number(factor)) if isinstance(factor, int | float) else None
 
 
