@@ -28,7 +28,7 @@ def along(rows: Tensor | None, slices: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Factors:
+class BlockedTensor:
     """A tensor as its branches read it: a block at a time, so that there is no copy of it."""
 
     down: Tensor  # (out, hidden) float64; as it came, its largest entry is read as ±1, or 0
@@ -37,7 +37,7 @@ class Factors:
     @classmethod
     def from_parts(
         cls, down: Tensor, left: Tensor, right: Tensor, dtype: torch.dtype = torch.float64
-    ) -> Factors:
+    ) -> BlockedTensor:
         found = cls(down.double(), Branches.from_factors(left, right))
         unit = max(float(weights.abs().max()) for _, weights in found.weights(found.down))
         return replace(found, branches=replace(found.branches, dtype=dtype, unit=unit or 1.0))
@@ -82,7 +82,7 @@ class Factors:
 class OutputMode:
     """Slices along output directions u: the interaction matrices Q_u."""
 
-    factors: Factors
+    factors: BlockedTensor
 
     @property
     def size(self) -> int:
@@ -113,7 +113,7 @@ class OutputMode:
 class InputMode:
     """Slices along input directions v: the matrices with rows Q_c v, one for each output c."""
 
-    factors: Factors
+    factors: BlockedTensor
 
     @property
     def size(self) -> int:

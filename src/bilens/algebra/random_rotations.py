@@ -11,7 +11,7 @@ from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.concentration import effective_rank
 from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.gram.kernel import block_size, blocks, product_dtype, unit_rows
-from bilens.algebra.mode_spectrum import Factors
+from bilens.algebra.mode_spectrum import BlockedTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_type
 from bilens.base.memory import MemoryEstimate
@@ -74,7 +74,7 @@ def null_memory(
 
 
 @dataclass(frozen=True, eq=False)
-class Ends:
+class SpectrumEnds:
     """What the null keeps of one rotation, for every direction."""
 
     # (3, directions): the largest eigenvalue, the smallest one, the effective rank; NaN where the
@@ -83,19 +83,19 @@ class Ends:
     status: tuple[Status, ...]  # one for each direction
 
 
-def read_ends(left: Tensor, right: Tensor, weights: Tensor, chunk: int) -> Ends:
+def read_ends(left: Tensor, right: Tensor, weights: Tensor, chunk: int) -> SpectrumEnds:
     """Return the ends of the spectra of ½ Σ_h w_h (l_h r_hᵀ + r_h l_hᵀ) for all rows w."""
     hidden, width = left.shape
     if 2 * hidden < width:
         left, right = torch.linalg.qr(torch.cat([left, right]).T, mode="r").R.T.split(hidden)
     parts = [_read(left, right, weights[rows]) for rows in blocks(len(weights), chunk)]
-    return Ends(
+    return SpectrumEnds(
         torch.cat([part.numbers for part in parts], dim=1),
         tuple(status for part in parts for status in part.status),
     )
 
 
-def _read(left: Tensor, right: Tensor, weights: Tensor) -> Ends:
+def _read(left: Tensor, right: Tensor, weights: Tensor) -> SpectrumEnds:
     matrices = _matrices(left, right, weights)
     finite = matrices.isfinite().all(dim=-1).all(dim=-1)
     matrices[~finite] = 0.0  # NaN must not reach a solver
@@ -111,7 +111,9 @@ def _read(left: Tensor, right: Tensor, weights: Tensor) -> Ends:
         Status.OK if ok else Status.NOT_CONVERGED if came else Status.NOT_FINITE
         for ok, came in zip((solved & finite).tolist(), finite.tolist(), strict=True)
     ]
-    return Ends(torch.where(solved & finite, torch.stack(numbers), torch.nan), tuple(status))
+    return SpectrumEnds(
+        torch.where(solved & finite, torch.stack(numbers), torch.nan), tuple(status)
+    )
 
 
 def _matrices(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
@@ -160,7 +162,7 @@ def output_mode_null(
     # more of an eigenvalue of D H Dᵀ, however small it is, where H is far from singular and D
     # in float64. An embedding can be near to singular, and is divided by.
     dtype = product_dtype(tensor.left) if embedding is None else torch.float64
-    factors = Factors.from_parts(tensor.down, tensor.left, tensor.right)
+    factors = BlockedTensor.from_parts(tensor.down, tensor.left, tensor.right)
     down, left, right = factors.unit_copies(dtype)
     if tensor.sizes.d_hidden < tensor.sizes.d_out:
         down = torch.linalg.qr(down, mode="r").R  # the same singular values

@@ -21,7 +21,7 @@ from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.gram.kernel import product_dtype
 from bilens.algebra.hosvd import HOSVD, hosvd
 from bilens.algebra.map_comparison import Kind, rounded
-from bilens.algebra.mode_spectrum import Factors, InputMode
+from bilens.algebra.mode_spectrum import BlockedTensor, InputMode
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.random_rotations import output_mode_null, random_frame
 from bilens.base.errors import BilensError, NonFiniteError
@@ -79,7 +79,7 @@ def read_inputs(layer: Layer, f: QuadraticMap | None, generator: torch.Generator
     if f is None:
         return InputShares(unused, None, 0.0, 0.0)
     tensor, dtype = f.tensor, product_dtype(f.tensor.left)
-    factors = Factors.from_parts(tensor.down, tensor.left, tensor.right, dtype)
+    factors = BlockedTensor.from_parts(tensor.down, tensor.left, tensor.right, dtype)
     shares, null = gram_shares(InputMode(factors).gram(None), generator)
     return InputShares(unused, int(shares.argmax()), float(shares.max()), null)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bilens.base.errors import CheckpointError, Retry
 from bilens.base.files import check_regular_file, not_there, why_unreadable
-from bilens.io.pickle_contents import LEGACY, Reader
+from bilens.io.pickle_contents import LEGACY, PickleReader
 from bilens.io.remote import RemotePath
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")  # of PyTorch
@@ -157,7 +157,7 @@ def are_trees(names: Collection[str]) -> bool:
 
 def imported_by(start: bytes) -> list[str]:
     """Return the names that a pickle would import, as far as they are soon seen."""
-    reader = Reader(io.BytesIO(start))
+    reader = PickleReader(io.BytesIO(start))
     if start[:1] == b"\x80":
         with suppress(Exception):  # arrays of joblib lie between the steps of the pickle
             reader.load()

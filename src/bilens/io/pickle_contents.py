@@ -57,7 +57,7 @@ class Made:
         return {**(self.state.items if isinstance(self.state, Made) else {}), **self.items}
 
 
-class Reader(pickle._Unpickler):
+class PickleReader(pickle._Unpickler):
     """Reads a pickle into `Made`, lists, tuples and plain values."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -172,7 +172,7 @@ def read_archive(source: Path | io.BytesIO) -> TorchFile:
         with zipfile.ZipFile(source) as opened:
             return opened.read(f"{home}data/{key}")
 
-    reader = Reader(io.BytesIO(archive.read(pickled)))
+    reader = PickleReader(io.BytesIO(archive.read(pickled)))
     content = reader.load()
     inside = {name.removeprefix(f"{home}data/"): size for name, size in sizes.items()}
     is_script = any(name.startswith(f"{home}code/") for name in sizes)

@@ -126,7 +126,7 @@ def block_of(tensor: Tensor, block: Block) -> Tensor:
 
 
 @dataclass(frozen=True)
-class LayerLocation:
+class MLPLocation:
     """The tensors of one MLP, by name."""
 
     up: str  # reads the input; of a gated layer the branch without the activation
@@ -165,7 +165,7 @@ class LayerLocation:
 
 @dataclass(frozen=True)
 class Layout:
-    """The names of the linear maps of an MLP below its prefix; `gate` as in `LayerLocation`."""
+    """The names of the linear maps of an MLP below its prefix; `gate` as in `MLPLocation`."""
 
     gate: str | None
     up: str
@@ -182,11 +182,11 @@ class Layout:
         *,
         weight: str = ".weight",
         index: int | None = None,
-    ) -> LayerLocation:
+    ) -> MLPLocation:
         """Return the MLP whose names begin with a prefix."""
         up, down = f"{prefix}{self.up}", f"{prefix}{self.down}"
         gate = None if self.gate is None else f"{prefix}{self.gate}"
-        return LayerLocation(
+        return MLPLocation(
             f"{up}{weight}",
             f"{down}{weight}",
             None if gate is None else f"{gate}{weight}",
@@ -217,7 +217,7 @@ class StoredMLP:
 
     @classmethod
     def at_location(
-        cls, store: Store, location: LayerLocation, activation: Activation, scale: float = 1.0
+        cls, store: Store, location: MLPLocation, activation: Activation, scale: float = 1.0
     ) -> StoredMLP:
         """Return the MLP at a location, its shapes checked to fit together."""
         parts = {role: store[name] for role, name in location.named()}

@@ -52,7 +52,7 @@ class ManifestRow(Record, frozen=True):
         return f"{self.kind} {self.activation} {self.d_in} → {self.d_hidden} → {self.d_out}"
 
 
-class ConvertedLayer(Record, frozen=True):
+class SweptConversion(Record, frozen=True):
     """A bilinear layer in the place of another one."""
 
     name: str

@@ -26,11 +26,11 @@ from bilens.algebra.eigen.plan import SOLVERS, WHOLE_SPECTRUM, EigenPlan, make_p
 from bilens.algebra.eigen.ranking import Which, clusters, same_values
 from bilens.algebra.eigen.solver import (
     BalancedForms,
+    EigenTask,
     Method,
     OneForm,
     Precision,
     Sizes,
-    Task,
     problem_of_form,
     problem_of_map,
 )
@@ -76,7 +76,7 @@ def eigendecompose(
     itemsize = 8 if form.matrix.left.dtype == torch.float64 else 4
     sizes = Sizes(1, form.matrix.d_hidden, form.d_in, kept, itemsize)
     plan = make_plan(sizes, method, precision, memory_limit, verify, form.device)
-    task = Task(problem_of_form(form), kept, which, plan.precision, plan.batch, seed)
+    task = EigenTask(problem_of_form(form), kept, which, plan.precision, plan.batch, seed)
     result = solve(task, plan, verify, lambda _done: None)[0]
     if result.status in (Status.NOT_FINITE, Status.NOT_CONVERGED):
         assert isinstance(result.status, Status), "one form has one status"
@@ -147,7 +147,7 @@ def eigendecompose_all(
 
     def some(first: int, last: int) -> tuple[Tensor, EigenDecomposition]:
         problem = problem_of_map(f, directions, slice(first, last))
-        task = Task(problem, sizes.k, which, plan.precision, plan.batch, seed)
+        task = EigenTask(problem, sizes.k, which, plan.precision, plan.batch, seed)
         part = solve(task, plan, verify, lambda done: progress(first + done, num))
         return torch.arange(first, last, device=f.device), part
 
@@ -224,7 +224,7 @@ def clip_k(k: int | None, d_in: int, stacklevel: int = 3) -> int:
 
 
 def solve(
-    task: Task, plan: EigenPlan, verify: bool, progress: Callable[[int], None]
+    task: EigenTask, plan: EigenPlan, verify: bool, progress: Callable[[int], None]
 ) -> EigenDecomposition:
     """Return the decompositions of all forms of a task as one batch, in their order."""
     forms = task.problem.forms
@@ -256,7 +256,7 @@ def solve(
 
 
 def verified(
-    task: Task,
+    task: EigenTask,
     rows: Tensor,
     batch: EigenDecomposition,
     fallback: Callable[[], OneForm],

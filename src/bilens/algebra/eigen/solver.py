@@ -222,7 +222,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Cost:
+class SolverCost:
     work: float  # multiplications and additions in float64, or what takes as long
     memory: MemoryEstimate  # beside the map: in any case, and for each form taken in
     batch: int  # forms worked on at a time
@@ -234,7 +234,7 @@ class Cost:
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class EigenTask:
     problem: Problem
     k: int
     which: Which
@@ -251,10 +251,10 @@ class EigenSolver(Protocol):
     def suits(self, sizes: Sizes, /) -> bool:
         """Tell whether there may be something to gain."""
 
-    def cost(self, sizes: Sizes, precision: Precision, allowed: int, /) -> Cost:
+    def cost(self, sizes: Sizes, precision: Precision, allowed: int, /) -> SolverCost:
         """Return what it would need where `allowed` bytes may be taken."""
 
-    def solve(self, task: Task, rows: Tensor) -> Iterator[tuple[Tensor, EigenDecomposition]]:
+    def solve(self, task: EigenTask, rows: Tensor) -> Iterator[tuple[Tensor, EigenDecomposition]]:
         """Yield positions among all forms and their decompositions, until `rows` are done."""
 
 
@@ -267,7 +267,7 @@ class WholeSpectrumSolver(EigenSolver, Protocol):
     def prepared(self, problem: Problem) -> OneForm:
         """Return what decomposes one form, after the work that all share."""
 
-    def solve(self, task: Task, rows: Tensor) -> Iterator[tuple[Tensor, EigenDecomposition]]:
+    def solve(self, task: EigenTask, rows: Tensor) -> Iterator[tuple[Tensor, EigenDecomposition]]:
         one = self.prepared(task.problem)
         for index in rows.tolist():
             yield rows.new_tensor([index]), stack([one(index, task.k, task.which)])

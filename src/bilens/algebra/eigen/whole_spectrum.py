@@ -12,13 +12,13 @@ from bilens.algebra.eigen.ranking import Which, chosen_positions, clusters, rank
 from bilens.algebra.eigen.solver import (
     EIGH,
     BalancedForms,
-    Cost,
     OneForm,
     OtherTerms,
     Precision,
     Problem,
     Sizes,
     Solver,
+    SolverCost,
     WholeSpectrumSolver,
     balance_all,
 )
@@ -44,12 +44,12 @@ class DenseSolver(WholeSpectrumSolver):
         """An array and its solver, and a block of the factors in float64."""
         return array_bytes(sizes.d_in) + sizes.conversion_bytes
 
-    def cost(self, sizes: Sizes, _precision: Precision, allowed: int, /) -> Cost:
+    def cost(self, sizes: Sizes, _precision: Precision, allowed: int, /) -> SolverCost:
         balanced = 2 * 2 * sizes.d_hidden * sizes.d_in * sizes.factor_bytes  # and while scaled
         fixed = sizes.result_bytes + balanced + self.workspace(sizes)
         work = sizes.num * array_work(sizes, sizes.d_in)
         memory = MemoryEstimate(fixed, sizes.problem_bytes)
-        return Cost(work, memory, 1, sizes.portion(allowed - fixed))
+        return SolverCost(work, memory, 1, sizes.portion(allowed - fixed))
 
     def prepared(self, problem: Problem) -> OneForm:
         """What follows takes 2 · hidden · in² + O(in³) time a form."""
@@ -75,7 +75,7 @@ def array_work(sizes: Sizes, width: int) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Spectrum:
+class WholeSpectrum:
     """The whole spectrum that a solver found for a form written as an array."""
 
     values: Tensor  # (n,), in any order
@@ -85,7 +85,7 @@ class Spectrum:
     forming_error: Tensor  # how far the array is from the factors, in Frobenius norm
 
 
-def whole_spectrum(form: BalancedForms) -> Spectrum | None:
+def whole_spectrum(form: BalancedForms) -> WholeSpectrum | None:
     """Return all pairs of one form in its balanced unit; None if the solver failed."""
     array = form.dense(0)
     squared_norm, forming_error = array.square().sum(), distance(array, form)
@@ -97,7 +97,7 @@ def whole_spectrum(form: BalancedForms) -> Spectrum | None:
         return None
     columns = orthonormal(columns)
     residuals = torch.addcmul(array @ columns, columns, values, value=-1).norm(dim=0)
-    return Spectrum(values, columns.T, residuals, squared_norm, forming_error)
+    return WholeSpectrum(values, columns.T, residuals, squared_norm, forming_error)
 
 
 def spectrum_values(form: BalancedForms) -> Tensor | None:
@@ -132,7 +132,12 @@ def distance(array: Tensor, form: BalancedForms) -> Tensor:
 
 
 def checked_spectrum(
-    terms: OtherTerms, form: BalancedForms, spectrum: Spectrum, k: int, which: Which, method: str
+    terms: OtherTerms,
+    form: BalancedForms,
+    spectrum: WholeSpectrum,
+    k: int,
+    which: Which,
+    method: str,
 ) -> EigenDecomposition:
     """Return k pairs of a *whole* spectrum of one form, after a check of all of its pairs."""
     # n orthonormal vectors with residuals R leave no room for a missing or wrong eigenvalue: the
@@ -222,14 +227,14 @@ class FactoredSolver(WholeSpectrumSolver):
     def width(self, sizes: Sizes) -> int:
         return min(2 * sizes.d_hidden, sizes.d_in)
 
-    def cost(self, sizes: Sizes, _precision: Precision, allowed: int, /) -> Cost:
+    def cost(self, sizes: Sizes, _precision: Precision, allowed: int, /) -> SolverCost:
         width = self.width(sizes)
         fixed = sizes.result_bytes + self.workspace(sizes)
         portion = sizes.portion(allowed - fixed)
         lift = 2.0 * sizes.k * width * sizes.d_in
         qr = 4.0 * sizes.d_in * width**2 * -(-sizes.num // portion)
         work = qr + sizes.num * (array_work(sizes, width) + lift)
-        return Cost(work, MemoryEstimate(fixed, sizes.problem_bytes), 1, portion)
+        return SolverCost(work, MemoryEstimate(fixed, sizes.problem_bytes), 1, portion)
 
     def prepared(self, problem: Problem) -> OneForm:
         space = row_space(problem.forms)

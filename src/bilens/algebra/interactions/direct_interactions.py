@@ -16,8 +16,8 @@ from bilens.algebra.gram.inner_products import no_negative
 from bilens.algebra.gram.kernel import block_bytes, blocks
 from bilens.algebra.interactions.feature_factors import (
     SPARE,
-    Engine,
     FeatureFactors,
+    InteractionEngine,
     Progress,
     check_bias,
     check_dictionary,
@@ -128,8 +128,10 @@ def direct_interactions(
         # One product for each row, so that no bit depends on the other rows.
         down = f.tensor.down
         weights = down if rows is None else torch.stack([row @ down for row in rows])
-        engine = Engine.from_map(f, rows, check_bias(bias, f), factors, weights, plan.block)
-        reader = Reader(factors, own, cross, plan.block)
+        engine = InteractionEngine.from_map(
+            f, rows, check_bias(bias, f), factors, weights, plan.block
+        )
+        reader = InteractionReader(factors, own, cross, plan.block)
         found = list(read_each(engine, reader, progress))
         listed = [torch.stack([pair[kind].values for pair in found]) for kind in (0, 1)]
         totals = engine.totals(*listed)
@@ -147,7 +149,7 @@ def direct_interactions(
 
 
 def read_each(
-    engine: Engine, reader: Reader, progress: Progress | None
+    engine: InteractionEngine, reader: InteractionReader, progress: Progress | None
 ) -> Iterator[tuple[Interactions, Interactions]]:
     steps, num = num_blocks(reader.factors.num_features, reader.block), len(engine.units)
     done = count(1)
@@ -193,7 +195,7 @@ class KindOptions:
 
 
 @dataclass(frozen=True, eq=False)
-class Reader:
+class InteractionReader:
     """Reads S = unit · S' of one direction, where S' is in the scale of the feature factors."""
 
     factors: FeatureFactors

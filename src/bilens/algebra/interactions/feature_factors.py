@@ -205,7 +205,7 @@ SPARE = 32  # candidates beyond those asked for: rounding must not decide who is
 
 
 @dataclass(frozen=True, eq=False)
-class Engine:
+class InteractionEngine:
     """S = unit · S' along many directions, S' in the scale of the feature factors."""
 
     f: QuadraticMap  # float64
@@ -228,7 +228,7 @@ class Engine:
         factors: FeatureFactors,
         weights: Tensor,
         block: int,
-    ) -> Engine:
+    ) -> InteractionEngine:
         """Return the engine of (num, hidden) weights downᵀu."""
         usable = weights.isfinite().all(dim=1)
         balanced, units = factors.balanced(weights.where(usable[:, None], 0.0))

@@ -11,8 +11,8 @@ from torch import Tensor
 from bilens.algebra.gram.kernel import blocks
 from bilens.algebra.interactions.feature_factors import (
     SPARE,
-    Engine,
     FeatureFactors,
+    InteractionEngine,
     Progress,
     check_bias,
     check_dictionary,
@@ -57,7 +57,7 @@ def listed_interactions(
         dictionary = dictionary.detach().to(f.tensor.down.device)
         factors = FeatureFactors.from_map(f, dictionary, torch.float64, ROWS, keep=True)
         weights = f.tensor.down if rows is None else rows @ f.tensor.down
-        engine = Engine.from_map(f, rows, check_bias(bias, f), factors, weights, ROWS)
+        engine = InteractionEngine.from_map(f, rows, check_bias(bias, f), factors, weights, ROWS)
         lister = Lister(
             engine,
             factors.columns(slice(None)).float(),
@@ -99,7 +99,7 @@ def plan_packed(f: QuadraticMap, features: int, num: int, limit: int | str | Non
 class Lister:
     """Lists the largest entries along the directions of an engine, whose rows are kept."""
 
-    engine: Engine
+    engine: InteractionEngine
     columns: Tensor  # (features, in) float32, the features
     # the forms of all outputs, and (num, out) how much of each a direction takes; None where each
     # form is made from the factors
@@ -196,7 +196,7 @@ class Lister:
         return mean, (square - mean.square()).clamp(min=0).sqrt()
 
 
-def shares_of_outputs(engine: Engine, rows: Tensor) -> tuple[PackedForms, Tensor] | None:
+def shares_of_outputs(engine: InteractionEngine, rows: Tensor) -> tuple[PackedForms, Tensor] | None:
     """Return the forms of all outputs, and how much of each a direction takes."""
     # None where the outputs cancel along a direction, so that float32 would be left with rounding.
     factors = engine.factors

@@ -20,7 +20,7 @@ from bilens.io.formats.families import FAMILIES, LESS_ONE, Family, activation_na
 from bilens.io.formats.gguf_header import GGUFHeader, HeaderReader, TensorEntry
 from bilens.io.formats.source import compare_ends
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
-from bilens.io.stored_mlp import LayerLocation, Layout, Store, StoredMLP, StoredTensor, headers_of
+from bilens.io.stored_mlp import Layout, MLPLocation, Store, StoredMLP, StoredTensor, headers_of
 from bilens.io.tensors import check_names
 
 SEPARATE = Layout("ffn_gate", "ffn_up", "ffn_down")
@@ -90,7 +90,7 @@ def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
     whole = {key: one for part in parts for key, one in stored_tensors(*part).items()}
     store = {key: tensor for key, tensor in whole.items() if in_an_mlp(key)}
     phi = activation_named(family.activation)
-    layers: dict[str, tuple[LayerLocation, StoredMLP]] = {}
+    layers: dict[str, tuple[MLPLocation, StoredMLP]] = {}
     for index in range(blocks):
         for location in locations_in_block(path, store, index, family):
             if options.wants(location.name):
@@ -155,7 +155,7 @@ def parts_of(path: Path) -> list[tuple[GGUFHeader, Opened]]:
 GGUF = Format("GGUF", lambda path: path.suffix == ".gguf", read_gguf)
 
 
-def locations_in_block(path: Path, store: Store, index: int, family: Family) -> list[LayerLocation]:
+def locations_in_block(path: Path, store: Store, index: int, family: Family) -> list[MLPLocation]:
     """Return the MLP of a block, or its experts; no tensor is missing or left over."""
     prefix, name = f"blk.{index}.", f"layers.{index}.mlp"
     names = {key.removeprefix(prefix) for key in store if key.startswith(prefix)}

@@ -22,7 +22,7 @@ from bilens.io.formats.families import (
     T5,
     T5_ORDINARY,
     WITH_IMAGES,
-    Experts,
+    ExpertLayout,
     Family,
     Home,
     NamedActivation,
@@ -48,13 +48,13 @@ from bilens.io.formats.quantised import (
 from bilens.io.formats.safetensors_folder import folder_sha256, further_modules, open_folder, shards
 from bilens.io.formats.source import Module, all_of, compare_with_source
 from bilens.io.loaded_model import CONFIG_NAME, Format, LoadedModel, ReadOptions, foreign_keys
-from bilens.io.stored_mlp import LayerLocation, Store, StoredMLP, headers_of
+from bilens.io.stored_mlp import MLPLocation, Store, StoredMLP, headers_of
 from bilens.io.tensors import MixedDtypesError, check_names
 from bilens.nn.agreement import Agreement
 
 MAX_EXPERTS = 10_000
 NOTHING_SAID = ReadOptions()
-Located = tuple[LayerLocation, list[Module]]  # an MLP, and where it runs
+Located = tuple[MLPLocation, list[Module]]  # an MLP, and where it runs
 
 
 def read_huggingface(folder: Path, options: ReadOptions) -> LoadedModel:
@@ -302,8 +302,8 @@ def locations_of(
 
 
 def locations_of_experts(
-    name: str, home: str, experts: Experts, number: int, names: Collection[str]
-) -> Iterator[LayerLocation]:
+    name: str, home: str, experts: ExpertLayout, number: int, names: Collection[str]
+) -> Iterator[MLPLocation]:
     """Yield each expert, in a stack of all or with tensors of its own, and the shared one."""
     stacked = f"{home}experts.gate_up_proj" in names
     for expert in range(number):

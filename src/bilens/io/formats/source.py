@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bilens.algebra.approximation.layer_weights import in_float64
 from bilens.io.formats.families import FAMILIES
-from bilens.io.stored_mlp import LayerLocation, Layout, Store, StoredMLP
+from bilens.io.stored_mlp import Layout, MLPLocation, Store, StoredMLP
 from bilens.nn.agreement import Agreement, agrees, together
 
 Run = Callable[[Tensor], Tensor]
@@ -23,7 +23,7 @@ Module = tuple[str, Layout, tuple[str, ...]]  # its path, its maps, what is run 
 
 def compare_with_source(
     store: Store,
-    location: LayerLocation,
+    location: MLPLocation,
     content: Mapping[str, Any],
     modules: Iterable[Module],
     read: Run,
@@ -51,7 +51,7 @@ def all_of(found: Iterable[Agreement | None]) -> Agreement | None:
     return together(made) if len(made) == len(found) else None
 
 
-def raw_tensors(store: Store, location: LayerLocation) -> dict[str, Tensor]:
+def raw_tensors(store: Store, location: MLPLocation) -> dict[str, Tensor]:
     """Return role → tensor in float64 as it lies in the file, one expert's of a stack."""
     found = {role: store[name] for role, name in location.named()}
     if location.fused:
@@ -63,7 +63,7 @@ def raw_tensors(store: Store, location: LayerLocation) -> dict[str, Tensor]:
 
 def module_of_transformers(
     content: Mapping[str, Any],
-    location: LayerLocation,
+    location: MLPLocation,
     modules: Iterable[Module],
     raw: Mapping[str, Tensor],
 ) -> tuple[str, Run] | None:
@@ -79,7 +79,7 @@ def module_of_transformers(
 
 
 def filled(
-    content: Mapping[str, Any], location: LayerLocation, module: Module, raw: Mapping[str, Tensor]
+    content: Mapping[str, Any], location: MLPLocation, module: Module, raw: Mapping[str, Tensor]
 ) -> tuple[str, Run]:
     path, layout, parts = module
     home, is_expert, _ = path.partition(".experts.")
@@ -134,7 +134,7 @@ def harmless(content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def one_expert(module: Any, location: LayerLocation, raw: Mapping[str, Tensor]) -> Run:
+def one_expert(module: Any, location: MLPLocation, raw: Mapping[str, Tensor]) -> Run:
     """Return the experts of transformers with one expert in the stack, which every input takes."""
     both = raw["up"] if location.fused else torch.cat([raw["gate"], raw["up"]])
     module.num_experts = 1
@@ -153,7 +153,7 @@ def one_expert(module: Any, location: LayerLocation, raw: Mapping[str, Tensor]) 
 
 
 def compare_ends(
-    store: Store, layers: Mapping[str, tuple[LayerLocation, StoredMLP]], kind: str
+    store: Store, layers: Mapping[str, tuple[MLPLocation, StoredMLP]], kind: str
 ) -> Agreement | None:
     """Return how far the first and the last MLP are what transformers computes in such a model.
 

@@ -1,7 +1,7 @@
 """What a value inside a module is, as far as it can be written with layers: a tree.
 
-Its leaves are values that are taken as they come (`Source`) and neurons (`Neurons`); between them
-are linear maps and sums. Weights are read from the module when they are asked for, not before.
+Its leaves are values that are taken as they come (`ValueSource`) and neurons (`Neurons`), between
+them linear maps and sums. Weights are read from the module when they are asked for, not before.
 A layer (`FoundLayer`) is a tree with one leaf of neurons, multiplied out into plain weights.
 """
 
@@ -39,7 +39,7 @@ class Step:
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class ValueSource:
     """A value that is taken as it comes, at a location that its reader writes down."""
 
     location: object
@@ -55,7 +55,7 @@ class Neurons:
     activation: Activation
     gate: Tree
     value: Tree | None
-    source: Source
+    source: ValueSource
     path: str = ""  # of a module that has the slope of its activation; empty for none
     by_values: bool = False  # whether the activation was told by its values, and not by a name
 
@@ -75,7 +75,7 @@ class Total:
     parts: tuple[Tree, ...]
 
 
-Leaf = Source | Neurons
+Leaf = ValueSource | Neurons
 Tree = Leaf | Applied | Total
 
 
@@ -118,7 +118,7 @@ class Widths(NamedTuple):
 
 
 def widths(tree: Tree) -> Widths:
-    if isinstance(tree, Source):
+    if isinstance(tree, ValueSource):
         return Widths(tree.width, tree.width)
     if isinstance(tree, Neurons):
         return widths(tree.gate)
@@ -232,7 +232,7 @@ class FoundLayer:
     before: FoundLayer | None  # the layer whose output it reads; None for anything else
 
     @property
-    def source(self) -> Source:
+    def source(self) -> ValueSource:
         return self.neurons.source
 
     @property

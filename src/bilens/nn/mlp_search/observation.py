@@ -26,8 +26,8 @@ from bilens.nn.mlp_search.expression import (
     Applied,
     FoundLayer,
     Neurons,
-    Source,
     Step,
+    ValueSource,
     is_transposed_linear,
     linear_step,
     rows,
@@ -306,16 +306,16 @@ def ordinary(before: Sequence[Watched], last: Watched) -> Neurons | None:
             one.made.reshape(-1), last.given.reshape(-1), TOLERANCES[last.given.dtype]
         )
         if found is not None and found.name != "identity":
-            source = Source(one.path, one.step.d_in)
+            source = ValueSource(one.path, one.step.d_in)
             return Neurons(found, Applied(one.step, source), None, source, by_values=True)
     return None
 
 
 @dataclass(frozen=True, eq=False)
-class Branch:
+class ObservedBranch:
     """One of two values that may be multiplied: a map, or a half of its outputs."""
 
-    source: Source
+    source: ValueSource
     given: Tensor
     step: Step
     made: Tensor
@@ -330,7 +330,8 @@ def gated(before: Sequence[Watched], last: Watched) -> Neurons | None:
             continue
         if not torch.equal(pair[0].given, pair[1].given):
             continue
-        tolerance, fits = TOLERANCES[last.given.dtype], dict[Activation, tuple[Branch, Branch]]()
+        tolerance = TOLERANCES[last.given.dtype]
+        fits = dict[Activation, tuple[ObservedBranch, ObservedBranch]]()
         for gate, value in (pair[::-1], pair):  # a product without one is the same both ways
             t, v, y = (one.reshape(-1) for one in (gate.made, value.made, last.given))
             fits |= dict.fromkeys(factors(t, v, y, tolerance), (gate, value))
@@ -341,15 +342,15 @@ def gated(before: Sequence[Watched], last: Watched) -> Neurons | None:
     return None
 
 
-def branches_of(one: Watched, width: int) -> list[Branch]:
+def branches_of(one: Watched, width: int) -> list[ObservedBranch]:
     """Return a map, or the halves of its outputs, where they have a width."""
-    source = Source(one.path, one.step.d_in)
+    source = ValueSource(one.path, one.step.d_in)
     if one.made.shape[1] == width:
-        return [Branch(source, one.given, one.step, one.made)]
+        return [ObservedBranch(source, one.given, one.step, one.made)]
     if one.made.shape[1] != 2 * width:
         return []
     parts = ((0, width), (width, 2 * width))
     return [
-        Branch(source, one.given, rows(one.step, *part), one.made[:, slice(*part)])
+        ObservedBranch(source, one.given, rows(one.step, *part), one.made[:, slice(*part)])
         for part in parts
     ]

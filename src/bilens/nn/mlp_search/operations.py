@@ -15,10 +15,10 @@ from bilens.nn.mlp_search.convolution import convolved, convolved_by, is_image
 from bilens.nn.mlp_search.expression import (
     Applied,
     Neurons,
-    Source,
     Step,
     Total,
     Tree,
+    ValueSource,
     Weight,
     halves,
     linear_step,
@@ -48,7 +48,7 @@ def read_graph(root: nn.Module, graph: fx.Graph) -> GraphReader:
         if node.op == "output":
             reader.finish(node.args[0])
         elif node.op == "placeholder":
-            reader.keep(node, Source(node))
+            reader.keep(node, ValueSource(node))
         elif node.op == "get_attr":
             reader.keep(node, attribute_value(reader, str(node.target)))
         else:
