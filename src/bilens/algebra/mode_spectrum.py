@@ -168,7 +168,7 @@ class ModeSpectrum:
 
 
 class Stage(NamedTuple):
-    """What one Gram matrix tells: values, falling, (num,), and rows, (num, n)."""
+    """The spectrum of one Gram matrix: values, falling, (num,), and rows, (num, n)."""
 
     values: Tensor
     rows: Tensor

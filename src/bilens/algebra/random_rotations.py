@@ -55,7 +55,7 @@ def solved_width(sizes: FactorSizes, d_before: int) -> int:
 def null_memory(
     sizes: FactorSizes, num: int, num_samples: int, width_before: int | None
 ) -> MemoryEstimate:
-    """Return what a null of `num` directions takes; `width_before` is that before an embedding."""
+    """Estimate the memory of a null of `num` directions; `width_before` is before an embedding."""
     d_out, hidden, d_in = sizes
     d_before = d_in if width_before is None else width_before
     width = solved_width(sizes, d_before)
@@ -75,7 +75,7 @@ def null_memory(
 
 @dataclass(frozen=True, eq=False)
 class SpectrumEnds:
-    """What the null keeps of one rotation, for every direction."""
+    """The two ends of the spectrum of every direction, after one random rotation."""
 
     # (3, directions): the largest eigenvalue, the smallest one, the effective rank; NaN where the
     # status is not OK

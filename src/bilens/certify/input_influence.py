@@ -1,4 +1,4 @@
-"""What one input can do to an output, and what ignoring some inputs can change at most."""
+"""Proven bounds on the effect of one input on an output, and of ignoring some inputs."""
 
 from __future__ import annotations
 

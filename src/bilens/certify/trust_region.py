@@ -116,7 +116,7 @@ def row_exponents(rows: Tensor) -> Tensor:
 
 
 def vanishing(values: Tensor, exponent: Tensor) -> Tensor:
-    """Return what values (k,) or (rows, k) may lose in units of 2^−exponent, (rows,)."""
+    """Return the loss of values (k,) or (rows, k) by underflow in units of 2^−exponent, (rows,)."""
     smallest = torch.where(values == 0, torch.inf, values.abs()).amin(dim=-1)
     return SMALLEST * (shifted(smallest, exponent) < SMALLEST).double()
 

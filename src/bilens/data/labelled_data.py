@@ -77,7 +77,7 @@ def labelled(
 def labels_in(
     where: str, y: Array | Tensor | Cells | list[Label], model: ModelInterface
 ) -> list[Label]:
-    """Return what right answers are, by where they come from."""
+    """Read right answers as labels of a model, from cells, an array or a tensor."""
     if isinstance(y, list):
         return y
     if isinstance(y, Cells):

@@ -79,7 +79,7 @@ class StoryPrompt:
 
 @dataclass(frozen=True)
 class GrammarEntropy:
-    """What no model of the stories can do better than, in nats; a token is a word or a mark."""
+    """The entropy of the stories, in nats, which no model can beat; a token is a word or a mark."""
 
     per_story: float
     tokens_per_story: float  # the expected number, the end of the text included

@@ -135,7 +135,7 @@ def is_japanese(text: str) -> bool:
 
 
 def separator_of(text: str) -> str:
-    """Return what cuts most lines into the same number of cells; the first line counts twice."""
+    """Return the separator that cuts most lines into as many cells; the first line counts twice."""
     lines, found = text.splitlines()[:SNIFFED], {}
     for mark in ",;\t|":
         try:

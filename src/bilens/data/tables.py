@@ -126,7 +126,7 @@ MOST_CLASSES = 10  # whole numbers of a target that are taken for classes
 
 @dataclass(frozen=True, eq=False)
 class TrainingTable:
-    """What a model is trained on."""
+    """A table as a model is trained on it: numbers, targets, and how its columns are read."""
 
     values: Tensor  # (rows, inputs) float64; NaN where a mean is to be filled in
     names: tuple[str, ...]  # a column, or `column=text` for an indicator, 1 where it says that

@@ -237,7 +237,7 @@ def names_of_steps(step: Any) -> Iterator[str]:
 
 
 def receiver_of(step: Any) -> Any:
-    """Return what first reads the inputs of a step; a text or None passes them on, unread."""
+    """Return the estimator that reads the inputs of a step first; None for a text or None."""
     if type(step).__name__ not in ("Pipeline", "FeatureUnion"):
         return None if isinstance(step, str) else step
     found = (receiver_of(part) for _, part in getattr(step, PARTS[type(step).__name__]))

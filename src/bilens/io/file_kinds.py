@@ -1,4 +1,4 @@
-"""What lies at a path, told by names and first bytes: without torch, and nothing of it is run.
+"""Tells the kind of a file by its name and first bytes: without torch, and nothing of it is run.
 
 Commands ask here first, so that what is no model is refused at once.
 """

@@ -125,7 +125,7 @@ class Host:
         return replace(self, module=copy.deepcopy(self.module, memo))
 
     def at(self, site: Site) -> nn.Module:
-        """Return what runs at a site; of an expert that is not of ours, the stack."""
+        """Return the module that runs at a site; of an expert that is not of ours, the stack."""
         found = self.module.get_submodule(site.paths[0])
         if site.expert is not None and isinstance(found, Experts):
             found = found.experts[site.expert]
@@ -239,7 +239,7 @@ def open_host(path: Path) -> Host:
 
 
 def from_transformers(auto: str, path: Path, **options: Any) -> Any:
-    """Return what a class of transformers reads at a path, never by code that is there."""
+    """Load an object of a class of transformers from a path, never by code that is there."""
     transformers = transformers_library(f"Reading {path}")
     if path.is_file():
         path, options["gguf_file"] = path.parent, path.name

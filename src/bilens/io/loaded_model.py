@@ -1,4 +1,4 @@
-"""What a format of model files is, what a caller may say of a file, and the model that is read."""
+"""A format of model files, a caller's options about a file, and the model that is read."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ class LoadedModel:
 
     @property
     def input_box(self) -> tuple[float, float] | None:
-        """What inputs lie in: 0 to 1 for a training of ours on a data set of images, or unknown."""
+        """The range of inputs: (0, 1) after a training of ours on images, or None if not known."""
         return (0.0, 1.0) if "data_name" in self.provenance else None
 
     @property

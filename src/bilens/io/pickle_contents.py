@@ -1,4 +1,4 @@
-"""What a pickle would make, without making it: no name in it is imported, nothing of it is called.
+"""Reads a pickle without running it: no name in it is imported, nothing of it is called.
 
 A file of `torch.save` or `torch.jit.save` is a pickle of names and shapes beside the numbers, which
 lie where the pickle says: nothing else is needed to read its tensors.
@@ -53,7 +53,7 @@ class Made:
     add = extend = append
 
     def children(self) -> dict[str, Any]:
-        """Return what it holds by name."""
+        """Return the items of the object, and those of its state, by name."""
         return {**(self.state.items if isinstance(self.state, Made) else {}), **self.items}
 
 
@@ -127,7 +127,7 @@ class TorchFile(NamedTuple):
 
 
 def read_torch_file(path: Path, allowed: bool) -> TorchFile:
-    """Return what a file of PyTorch holds; one of before 1.6 goes through its restricted reader."""
+    """Read a file of PyTorch; one of before 1.6 goes through torch's restricted reader."""
     try:
         with path.open("rb") as file:
             if file.read(len(LEGACY)) != LEGACY:

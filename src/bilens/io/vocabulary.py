@@ -44,7 +44,7 @@ class Norm:
         return x - x.mean(dim=-1, keepdim=True) if self.centred else x
 
     def rms(self, x: Tensor) -> Tensor:
-        """Return what each row is divided by, (rows, 1)."""
+        """Return the number that the norm divides each row by, (rows, 1)."""
         size = self.less_mean(x).square().mean(dim=-1, keepdim=True).sqrt()
         return size.clamp(min=torch.finfo(x.dtype).tiny) if self.divides else size.fill_(1)
 

@@ -73,7 +73,7 @@ class BilinearClassifier(nn.Module):
     def layer_map(
         self, index: int, basis: Basis = "input", dtype: torch.dtype | None = None
     ) -> QuadraticMap:
-        """Return what layer `index` computes, exact, residual path and biases included.
+        """Return the exact map of layer `index`, residual path and biases included.
 
         The first layer is read from the input (or from the embedding, with
         `basis="embedding"`), the last one to the logits; between them stands the hidden width.

@@ -232,7 +232,7 @@ class BilinearTransformer(nn.Module):
         return Positions(cosines, sines, visible_keys(padding_mask))
 
     def layer_map(self, index: int) -> QuadraticMap:
-        """Return what the MLP of block `index` computes, mlp_in → mlp_out, exact.
+        """Return the exact map of the MLP of block `index`, mlp_in → mlp_out.
 
         Raises:
             UsageError: If there is no such block.

@@ -7,7 +7,7 @@ from bilens.records.common import DataOrigin, ModelSummary, Run, Source, check_i
 
 
 class Effect(Record, frozen=True):
-    """What a perturbation does to the attacked inputs that it is judged on, at each epsilon."""
+    """The effect of a perturbation on the attacked inputs that it is judged on, at each epsilon."""
 
     accuracy: Numbers  # share that keep their right answer
     margin: Numbers  # mean of f_label − f_target
@@ -64,7 +64,7 @@ class DataSplit(Record, frozen=True):
 
 
 class Attack(Document, frozen=True, kw_only=True):
-    """What universal perturbations do to a classifier."""
+    """An attack of a classifier by universal perturbations: the same change for every input."""
 
     kind: Literal["attack"] = "attack"
     holds: bool  # the proof holds for every objective, perturbation and epsilon

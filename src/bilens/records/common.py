@@ -1,4 +1,4 @@
-"""What documents have in common: the verdict, what was read, and where all of it comes from."""
+"""Parts that documents share: verdict, model, identity, and where all of it comes from."""
 
 import hashlib
 from collections.abc import Mapping
@@ -71,7 +71,7 @@ class Exactness(Record, frozen=True):
 
 
 class ModelSummary(Record, frozen=True):
-    """What was read."""
+    """The classifier that was read: its class, sizes and dtype."""
 
     kind: str  # class of the model
     d_input: Count  # numbers in an input
@@ -133,7 +133,7 @@ PARTS: tuple[Part, ...] = get_args(Part)
 
 
 class Identity(Record, frozen=True):
-    """What a result is of; it counts for another one only where every part is the same.
+    """Hashes of all that a result depends on; it holds for another result only if all are equal.
 
     Each part is a SHA-256, empty for nothing: no data, no baseline. Without a hash of the weights
     it is nobody's.
@@ -157,7 +157,7 @@ def key_of(values: Mapping[str, object]) -> str:
 
 
 class Run(Record, frozen=True):
-    """What it takes to run the same again."""
+    """Command, seed and versions that give the same result again."""
 
     command: str  # the command line
     seed: Integer

@@ -54,7 +54,7 @@ class VectorPair(Record, frozen=True):
 
 
 class MatchedSide(Record, frozen=True):
-    """What is matched of one model."""
+    """The leading eigenvectors of one model that are matched with those of another."""
 
     reading: str  # as of a `Spectrum`
     approximation: ApproximationQuality | None  # null where the map is the layer

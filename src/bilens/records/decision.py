@@ -1,4 +1,4 @@
-"""What stands on page one: what of a model was read, what may be done with it; and of many models.
+"""Page one: coverage of a model, and the decision whether to use it; and an index of many models.
 
 An index is a row of each page one.
 """

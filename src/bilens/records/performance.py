@@ -10,7 +10,7 @@ Curve = tuple[tuple[float, float], ...]  # points, both coordinates from 0 to 1
 
 
 class DataNote(Record, frozen=True):
-    """What was done to the data, or taken for granted, before they were measured on."""
+    """A change of the data, or an assumption about them, before they were measured on."""
 
     kind: str  # of the sentence
     values: dict[str, Value]  # what fills it
@@ -78,7 +78,7 @@ class ApproximationOnData(Record, frozen=True):
 
 
 class Performance(Record, frozen=True):
-    """What the predictions are worth on the data that were given."""
+    """Accuracy or error of the predictions on the data that were given."""
 
     rows: Count
     names: tuple[str, ...]  # of the classes; one name where the answer is a number

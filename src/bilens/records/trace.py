@@ -101,7 +101,7 @@ class InteractionEntries(Record, frozen=True):
 
 
 class CausalCheck(Record, frozen=True):
-    """What happens to a behaviour when a few directions of a layer's input are changed."""
+    """The change of a behaviour where a few directions of a layer's input are changed."""
 
     # `ablate`: coordinates are set to their mean; `steer`: moved by the difference of means;
     # `sign_flip`: traded so that what they contribute changes its sign

@@ -23,7 +23,7 @@ from bilens.base.notebook import html_summary
 
 
 class LayerWeights(ABC):
-    """What both kinds share: a linear path and a constant beside the hidden neurons."""
+    """The weights that MLPs with one or two branches share: a linear path and a constant."""
 
     branches: ClassVar[tuple[str, ...]]  # fields of (hidden, in), each with a bias of its own
     down: Tensor  # (out, hidden)
@@ -43,7 +43,7 @@ class LayerWeights(ABC):
 
     @abstractmethod
     def hidden(self, x: Tensor) -> Tensor:
-        """Return what the neurons compute, (…, in) → (…, hidden)."""
+        """Return the values of the hidden neurons, (…, in) → (…, hidden)."""
 
     @property
     def d_in(self) -> int:
@@ -141,7 +141,7 @@ class GLUWeights(LayerWeights):
         )
 
     def product(self, gate: Tensor, value: Tensor) -> Tensor:
-        """Return what the neurons compute of their two branches."""
+        """Return the values of the neurons, (…, hidden), from those of their two branches."""
         return self.phi(gate) * (value.clamp(*VALUE_LIMITS) if self.phi.name == CLAMPED else value)
 
 

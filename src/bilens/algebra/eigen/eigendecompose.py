@@ -157,7 +157,7 @@ def eigendecompose_all(
 
 
 class SizedMap(Protocol):
-    """What a plan needs to know of a map: a `QuadraticMap`, or a layer that is not read yet."""
+    """A map of known sizes and dtype: a `QuadraticMap`, or a layer that is not read yet."""
 
     @property
     def sizes(self) -> FactorSizes:
@@ -196,7 +196,7 @@ def plan_eigendecomposition(
 
 
 def sizes_of(f: SizedMap, directions: Tensor | None, k: int | None) -> Sizes:
-    """Return what the cost of a decomposition depends on, after a check of its arguments."""
+    """Return the sizes that the cost of a decomposition depends on; its arguments are checked."""
     check_directions(directions, f.sizes.d_out)
     num = f.sizes.d_out if directions is None else len(directions)
     itemsize = 8 if f.dtype == torch.float64 else 4
@@ -287,7 +287,7 @@ def verified(
 
 
 def compared(form: BalancedForms, found: EigenDecomposition) -> EigenDecomposition | None:
-    """Return what was found, proven, if its values are those of a dense solver; else None."""
+    """Return eigenpairs marked as proven if a dense solver finds the same values; else None."""
     if found.status is not Status.OK:
         return None
     values = spectrum_values(form)

@@ -23,7 +23,7 @@ COLUMNS = 256  # of Q at a time, where it is looked at
 
 
 def rounding_bound(forms: BalancedForms, squared: Tensor) -> Tensor:
-    """Return what the factors and a solver lose by rounding, (num,), for forms of these ‖Q_c‖²."""
+    """Return a bound on the rounding error of eigenvalues, (num,), for forms of these ‖Q_c‖²."""
     return SOLVER_TOLERANCE * squared.sqrt() + FACTOR_TOLERANCE * forms.sizes_before_cancelling
 
 

@@ -1,4 +1,4 @@
-"""What eigensolvers are given, in a scale where nothing overflows, and the contract they keep."""
+"""The balanced forms that eigensolvers take, which cannot overflow, and the solvers' protocol."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ class EigenSolver(Protocol):
         """Tell whether there may be something to gain."""
 
     def cost(self, sizes: Sizes, precision: Precision, allowed: int, /) -> SolverCost:
-        """Return what it would need where `allowed` bytes may be taken."""
+        """Return the work and memory of this solver where `allowed` bytes may be taken."""
 
     def solve(self, task: EigenTask, rows: Tensor) -> Iterator[tuple[Tensor, EigenDecomposition]]:
         """Yield positions among all forms and their decompositions, until `rows` are done."""
@@ -265,7 +265,7 @@ class WholeSpectrumSolver(EigenSolver, Protocol):
         """Return the bytes that one form takes beside what goes in and comes out."""
 
     def prepared(self, problem: Problem) -> OneForm:
-        """Return what decomposes one form, after the work that all share."""
+        """Return the function that decomposes one form, after the work that all forms share."""
 
     def solve(self, task: EigenTask, rows: Tensor) -> Iterator[tuple[Tensor, EigenDecomposition]]:
         one = self.prepared(task.problem)

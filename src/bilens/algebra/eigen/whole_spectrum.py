@@ -52,7 +52,7 @@ class DenseSolver(WholeSpectrumSolver):
         return SolverCost(work, memory, 1, sizes.portion(allowed - fixed))
 
     def prepared(self, problem: Problem) -> OneForm:
-        """What follows takes 2 · hidden · in² + O(in³) time a form."""
+        """Return a function that decomposes one form in 2 · hidden · in² + O(in³) operations."""
 
         def decompose_form(index: int, k: int, which: Which) -> EigenDecomposition:
             terms, form = problem.terms(index), problem.forms.form_at(index)

@@ -314,7 +314,7 @@ class MemoryPlan:
 
 @dataclass(frozen=True)
 class StreamMemory:
-    """What a computation of direct interactions holds in memory, in float64 numbers."""
+    """The memory that direct interactions take, counted in float64 numbers."""
 
     sizes: FactorSizes  # of the map
     num_features: int  # columns of the dictionary

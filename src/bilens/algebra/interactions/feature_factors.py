@@ -241,7 +241,7 @@ class InteractionEngine:
         return cls(f, rows, bias, factors, block, balanced, units, usable, squares)
 
     def totals(self, *listed: Tensor) -> Totals:
-        """Return what is known of each direction beside its entries, after these were listed."""
+        """Return norm, linear term and constant of each direction, once its entries were listed."""
         linear, constant = self._affine()
         norm = self.squares.sqrt() * self.units
         known = self.usable & constant.isfinite() & norm.isfinite()

@@ -153,7 +153,7 @@ class Family:
 
     @cached_property
     def patterns(self) -> list[re.Pattern[str]]:
-        """What names of tensors in an MLP begin with: root, layer, and the rest of its name."""
+        """Patterns of the tensor names of an MLP: root, layer, and the beginning of the rest."""
         if self.is_t5:
             return [IN_T5]
         roots = "|".join(map(re.escape, (*ROOTS, f"{self.root}.", "")))

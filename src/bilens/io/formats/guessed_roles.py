@@ -230,7 +230,7 @@ def is_network(layers: list[MLPLocation]) -> bool:
 
 
 def misfit(layers: list[MLPLocation], shapes: Shapes, transposed: bool) -> str | None:
-    """Return what does not fit where matrices are read one way round; None if everything does."""
+    """Say which shapes do not fit where matrices are read one way round; None if all do."""
     way = -1 if transposed else 1
     given: int | None = None
     for layer in layers:

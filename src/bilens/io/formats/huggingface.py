@@ -163,13 +163,13 @@ def read_layers(
 
 
 def input_of(family: Family, content: Mapping[str, Any]) -> str:
-    """Return what the MLPs of a model receive, in words."""
+    """Describe in words the vectors that the MLPs of a model receive."""
     behind = family.norm_first is not None and content.get(family.norm_first) is False
     return ITSELF + AFTER if behind else family.about_input
 
 
 def said_input(content: Mapping[str, Any], tensors: Iterable[str]) -> str:
-    """Return what a layer of a module receives by its configuration; nothing of any other layer."""
+    """Describe the input of an MLP of a known family in words; empty for any other layer."""
     family = FAMILIES.get(str(content.get("model_type")))
     known = family is not None and all(in_an_mlp(family, name) for name in tensors)
     return input_of(family, content) if family is not None and known else ""

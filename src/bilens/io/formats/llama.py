@@ -65,7 +65,7 @@ def build_transformer(
 
 
 def parse_llama_config(path: Path, content: Mapping[str, Any]) -> tuple[TransformerConfig, int]:
-    """Return what a `config.json` says of a plain Llama, and its heads of keys and values."""
+    """Read the `config.json` of a plain Llama; return it with the number of key-value heads."""
     activation = content.get("hidden_act", "silu")
     if not isinstance(activation, str) or activation not in GATES:
         raise LayersAloneError(f"it has the activation {activation!r}")
@@ -157,7 +157,7 @@ def norm_before(index: int) -> str:
 def comparison_of_llama(
     folder: Path, module: BilinearTransformer
 ) -> Callable[[], Agreement | None]:
-    """Return what compares MLPs of a Llama that was read as a whole with their source."""
+    """Return a function that compares MLPs of a Llama that was read whole with their source."""
     content = read_json(folder / CONFIG_NAME)
     config, home = module.config, Home()
 

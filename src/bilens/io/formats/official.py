@@ -248,7 +248,7 @@ LANGUAGE_FOLDER = Format(
 def parse_official_config(
     path: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> TransformerConfig:
-    """Return what an official `config.json` says; the tokenizer decides the number of tokens."""
+    """Read an official `config.json`; the tokenizer decides the number of tokens."""
     gate, bias = content.get("gate"), content.get("bias", False)
     reasons = {
         "is not bilinear (bilinear=false): its MLPs have one branch": (

@@ -130,7 +130,7 @@ def version_of(model: Any) -> int:
 def run_nodes(
     model: Any, nodes: list[Any], weights: list[Any], given: dict[str, Any], end: str
 ) -> Any:
-    """Return what onnx's evaluator makes of some nodes of a model."""
+    """Run some nodes of a model in onnx's reference evaluator; return the value called `end`."""
     helper, versions = package().helper, model.opset_import
     ends = [[helper.make_tensor_value_info(n, DOUBLE, None) for n in p] for p in (given, [end])]
     first = max((SINCE.get(node.op_type, 0) for node in nodes), default=0)
@@ -143,7 +143,7 @@ def run_nodes(
 
 
 def outputs_of(path: Path, x: Tensor) -> tuple[str, Tensor] | None:
-    """Return what the file gives as it stands; None where nothing here runs it as a whole."""
+    """Run the file as it stands on x; return None where nothing here runs it as a whole."""
     # an operation or a version may be one that a runtime does not have; it may overflow
     with suppress(Exception), np.errstate(all="ignore"):
         model = package().load(str(path))
@@ -322,7 +322,7 @@ class OnnxGraph:
         return [compared(layer, self.run, "onnx's reference evaluator") for layer in layers]
 
     def run(self, before: object, behind: object, given: Tensor) -> Tensor:
-        """Return what onnx's evaluator makes of a value at another one, in float64."""
+        """Return one value from another one that is given, by onnx's evaluator in float64."""
         start, end = self.called[before], self.called[behind]
         nodes: list[Any] = []
         needed = {end}

@@ -38,7 +38,7 @@ PATTERN = re.compile(r"\^?(?:[\w-]|\\?\.|\\d\+|\[0-9\]\+)+\$?")  # of modules, n
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """What an adapter does to a tensor W: W + scale · B A; for DoRA then rows of given lengths."""
+    """The change of a tensor W by an adapter: W + scale · B A; for DoRA then of given lengths."""
 
     parts: Mapping[str, StoredTensor]  # A, B, magnitude_vector; `value` takes the place of W
     scale: float
@@ -46,7 +46,7 @@ class Update:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """That of B A, outputs first, or of what takes the place of W."""
+        """The shape of B A, outputs first, or of the tensor that takes the place of W."""
         if "A" not in self.parts:
             return self.parts["value"].shape
         return (self.parts["B"].shape[0], *self.parts["A"].shape[1:])
@@ -57,7 +57,7 @@ class Update:
         return self.scale * (b @ a)
 
     def apply(self, base: StoredTensor, block: Block = ()) -> Tensor:
-        """Return what becomes of a tensor, in float64."""
+        """Return a tensor with the update applied, in float64."""
         found = self.parts.get("value", base).read_tensor().double()
         if "A" in self.parts:
             found = found + (self.change().T if self.turned else self.change()).reshape(found.shape)
@@ -137,7 +137,7 @@ PEFT = Format(
 
 
 def updates_of(folder: Path, config: Mapping[str, Any]) -> dict[str, Update]:
-    """Return what an adapter does, by tensor; refuse one that cannot be added."""
+    """Return the updates of an adapter by tensor; refuse an adapter that cannot be added."""
     start, said = str(config.get("init_lora_weights")).lower(), config.get("alpha_pattern") or {}
     patterns = said if isinstance(said, dict) else {str(said): None}
     alphas = {"": config.get("lora_alpha"), **patterns}

@@ -67,7 +67,7 @@ def module_of_transformers(
     modules: Iterable[Module],
     raw: Mapping[str, Tensor],
 ) -> tuple[str, Run] | None:
-    """Return what transformers would run, filled; None where it cannot be had."""
+    """Return the module that transformers would run, filled, and its name; None without one."""
     width = raw["up"].shape[0 if location.transposed else 1]
     for module in modules:
         # another version may not have the package, the model or these names
@@ -120,7 +120,7 @@ def blank_module(content: Mapping[str, Any], path: str, **options: str) -> nn.Mo
 
 
 def harmless(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of an untrusted configuration is handed on to transformers: numbers."""
+    """Return the entries of an untrusted configuration that transformers may get: numbers."""
 
     def is_harmless(value: object) -> bool:
         if isinstance(value, list):

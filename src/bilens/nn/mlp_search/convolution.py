@@ -27,7 +27,7 @@ MOST_ENTRIES = 1 << 22  # of the matrix of a grouped convolution, which is mostl
 def convolved_by(
     reader: GraphReader, value: Tree | Pointwise, path: str, module: nn.Module
 ) -> Value:
-    """Return what a convolution or a normalisation of images makes of a value; None for others."""
+    """Apply a convolution or a normalisation of images to a value; None for other modules."""
     if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d) and module.running_mean is not None:
         axes = 2 if isinstance(module, nn.BatchNorm2d) else 3
         tree = reader.at_places(value, Patch.point(module.num_features, axes))

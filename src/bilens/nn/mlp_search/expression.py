@@ -1,4 +1,4 @@
-"""What a value inside a module is, as far as it can be written with layers: a tree.
+"""A value inside a module as a tree of layers, as far as it can be written with them.
 
 Its leaves are values that are taken as they come (`ValueSource`) and neurons (`Neurons`), between
 them linear maps and sums. Weights are read from the module when they are asked for, not before.
@@ -272,7 +272,7 @@ class FoundLayer:
         )
 
     def made_of(self) -> str:
-        """Return what it was found to be, in words."""
+        """Describe in words the kind of layer, its activation and the modules it is made of."""
         kind = "gated" if self.neurons.value is not None else "ordinary"
         told = " (told by its values)" if self.neurons.by_values else ""
         return f"{kind}, {self.neurons.activation}{told}, made of {', '.join(self.paths)}"
@@ -355,7 +355,7 @@ def product(left: Tensor | None, right: Tensor | None) -> Tensor | None:
 
 
 def image(weight: Tensor | None, constant: Tensor) -> Tensor:
-    """Return what a matrix makes of a constant."""
+    """Multiply a constant by a matrix, by a diagonal or by a number."""
     if weight is None:
         return constant
     weight, constant = weight.double(), constant.double()

@@ -230,7 +230,7 @@ class GraphReader:
         return self.source_behind(node)
 
     def source_behind(self, node: Node) -> ValueSource:
-        """Return what a call gives, with the module or function whose answer it reshapes."""
+        """Return the value of a call, with the module or function whose answer it reshapes."""
         chain = [node]
         while chain[-1].op in CALLS and len(chain[-1].all_input_nodes) == 1:
             chain += chain[-1].all_input_nodes

@@ -222,7 +222,7 @@ def watch_once(
     planted: Collection[str] = (),
     start: int = 0,
 ) -> list[Watched]:
-    """Return what runs through a copy, which is not used any more afterwards."""
+    """Run a copy of a module, which is spent then; return inputs and outputs of its linear maps."""
     seen: dict[str, Watched] = {}
     for path, part in runner.named_modules():
         if (step := linear_step(path, module.get_submodule(path))) is None:

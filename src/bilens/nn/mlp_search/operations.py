@@ -1,4 +1,4 @@
-"""What each operation of a graph makes of the values before it."""
+"""The operations of a graph, each with the value that it makes of those before it."""
 
 import copy
 from collections.abc import Callable

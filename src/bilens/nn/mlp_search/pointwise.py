@@ -32,7 +32,7 @@ TOLERANCE = 1e-6  # GELU and its tanh form are 5e-4 apart, constants in float32 
 
 
 class Kind(IntEnum):
-    """What the operations of a function of t say of it."""
+    """The kind of function that operations make of t: smooth, with a kink at zero, or unknown."""
 
     UNKNOWN = 0  # it may do anything anywhere
     SMOOTH = 1  # made of elementary functions, with a kink nowhere but where t is zero
