@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.cp.decompose import cp_decompose, random_start
+from bilens.algebra.cp.cp_fit import cp_decompose, random_start
 from bilens.algebra.cp.optimisers import SWEEPS, begin
 from bilens.algebra.cp.target import Model, Target
 from bilens.algebra.quadratic_map import QuadraticMap

@@ -7,7 +7,6 @@ from msgspec import structs
 
 from bilens.findings.rules.registry import REGISTRY
 from bilens.records.common import Finding, JudgedCondition
-from bilens.records.comparison import ComparedModel, ComparedRule, Comparison
 from bilens.records.explorer import (
     AuditRun,
     Failed,
@@ -21,6 +20,7 @@ from bilens.records.explorer import (
 from bilens.records.history import Action, Change, Direction, Entry, Measured, PastAudit
 from bilens.records.language_views import TracePage
 from bilens.records.layer_audit import Difference
+from bilens.records.model_comparison import ComparedModel, ComparedRule, Comparison
 from bilens.report.reports import AuditReport, TraceReport
 from bilens.serve.pages import MODEL_VIEWS
 from bilens.serve.walk import KINDS

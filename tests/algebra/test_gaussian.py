@@ -12,7 +12,7 @@ from torch import Tensor
 
 import oracles
 from bilens.algebra import gaussian
-from bilens.algebra.cp.decompose import cp_decompose
+from bilens.algebra.cp.cp_fit import cp_decompose
 from bilens.algebra.directions import dual_expression
 from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
 from bilens.algebra.gaussian import (

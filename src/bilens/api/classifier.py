@@ -31,7 +31,7 @@ from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import is_of_numbers
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
-from bilens.records.audit import Explanations, InputExplanation
+from bilens.records.classifier_audit import Explanations, InputExplanation
 from bilens.records.common import ModelSummary
 from bilens.report.reports import AttackReport, CertificateReport
 

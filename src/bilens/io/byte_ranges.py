@@ -137,7 +137,7 @@ WEIGHTS = "expected the weights of a model there"
 Size = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class TensorEntry(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class HeaderEntry(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """One tensor in a header; its bytes are counted from the end of the header."""
 
     dtype: str
@@ -145,7 +145,7 @@ class TensorEntry(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     data_offsets: tuple[Size, Size]
 
 
-ENTRY = msgspec.json.Decoder(TensorEntry)
+ENTRY = msgspec.json.Decoder(HeaderEntry)
 
 
 class Header(NamedTuple):
@@ -153,7 +153,7 @@ class Header(NamedTuple):
 
     file: Opened
     stop: int  # the first byte behind the header
-    entries: dict[str, TensorEntry]
+    entries: dict[str, HeaderEntry]
     metadata: dict[str, str]
 
     def region(self, name: str, dtype: torch.dtype) -> Region:

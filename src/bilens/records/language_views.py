@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from bilens.records.base import Count, Document, Numbers, Record
-from bilens.records.trace import TokenEnds, Trace
+from bilens.records.mlp_trace import TokenEnds, Trace
 
 
 class TracePage(Document, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from bilens.records.base import Count, Document, Integer, Record
 from bilens.records.common import Source
-from bilens.records.trace import DirectionReading
+from bilens.records.mlp_trace import DirectionReading
 
 
 class Span(Record, frozen=True):

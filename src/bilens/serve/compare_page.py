@@ -7,8 +7,8 @@ from markupsafe import Markup
 from bilens.api.history import now
 from bilens.findings.rules.judgements import Audited, judgements
 from bilens.records.base import displayable
-from bilens.records.comparison import ComparedModel, ComparedRule, Comparison
 from bilens.records.history import Measured
+from bilens.records.model_comparison import ComparedModel, ComparedRule, Comparison
 from bilens.report.markup import (
     Column,
     drawings,

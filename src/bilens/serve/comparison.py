@@ -27,8 +27,11 @@ from bilens.findings.layer_reading import FittedLayer, fit_layer
 from bilens.findings.residual_stream import CLOSE
 from bilens.findings.rules.progress import changes, outcome
 from bilens.nn.layer_view import LayerView
-from bilens.records.audit import Audit, ClassReading
-from bilens.records.comparison import (
+from bilens.records.classifier_audit import Audit, ClassReading
+from bilens.records.explorer import Key, ModelPage
+from bilens.records.history import Measured, PastAudit
+from bilens.records.layer_audit import Difference, LayerDifference
+from bilens.records.model_comparison import (
     ComparedModel,
     ComparedRule,
     Comparison,
@@ -36,9 +39,6 @@ from bilens.records.comparison import (
     MatchedSide,
     VectorPair,
 )
-from bilens.records.explorer import Key, ModelPage
-from bilens.records.history import Measured, PastAudit
-from bilens.records.layer_audit import Difference, LayerDifference
 from bilens.serve.endpoint import Arguments, Endpoint
 from bilens.serve.folder import ServedFolder
 from bilens.serve.inside import without_paths

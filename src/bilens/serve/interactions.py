@@ -9,7 +9,7 @@ from torch import Tensor
 from bilens.api.trace_records import shorts
 from bilens.base.errors import UsageError
 from bilens.records.explorer import Key
-from bilens.records.spectra import InteractionView
+from bilens.records.layer_spectra import InteractionView
 from bilens.serve.endpoint import Endpoint
 from bilens.serve.folder import ServedFolder
 from bilens.serve.spectra import LayerName, Output, OutputText, held_outputs

@@ -26,11 +26,11 @@ from bilens.findings.subject import drawn, image_shape
 from bilens.interp.traced_layer import eigenvector_tokens
 from bilens.io.vocabulary import vocabulary_of
 from bilens.nn.layer_view import LayerView
-from bilens.records.audit import Audit
+from bilens.records.classifier_audit import Audit
 from bilens.records.explorer import Key
 from bilens.records.history import PastAudit
 from bilens.records.layer_audit import LayerReading
-from bilens.records.spectra import (
+from bilens.records.layer_spectra import (
     LayerRow,
     LayerTable,
     NullBand,
@@ -39,7 +39,7 @@ from bilens.records.spectra import (
     ViewedVector,
     ViewedVectors,
 )
-from bilens.records.trace import TokenEnds
+from bilens.records.mlp_trace import TokenEnds
 from bilens.serve.endpoint import Arguments, Endpoint, every_model
 from bilens.serve.folder import ServedFolder
 from bilens.serve.inside import there

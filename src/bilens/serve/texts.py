@@ -32,7 +32,7 @@ from bilens.records.language_views import (
     TextSetting,
     TextTrace,
 )
-from bilens.records.trace import Circuit, Trace
+from bilens.records.mlp_trace import Circuit, Trace
 from bilens.report.circuit_graph import latent_subject
 from bilens.report.text import MARKS, latent_name, token_name
 from bilens.serve.endpoint import Endpoint

@@ -12,7 +12,7 @@ from bilens.findings.rules.judgements import labels
 from bilens.records.base import displayable
 from bilens.records.explorer import Key
 from bilens.records.language_views import CircuitGraph, TracePage
-from bilens.records.trace import Trace
+from bilens.records.mlp_trace import Trace
 from bilens.report.circuit_graph import circuit_graph
 from bilens.report.reports import TraceReport
 from bilens.report.text import MARKS

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 import oracles
 from bilens.algebra.cp import optimisers
-from bilens.algebra.cp.decompose import random_start
+from bilens.algebra.cp.cp_fit import random_start
 from bilens.algebra.cp.optimisers import (
     SWEEPS,
     alternating_least_squares,

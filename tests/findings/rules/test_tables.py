@@ -13,7 +13,7 @@ import torch
 from msgspec import structs
 
 from bilens.data.table_file import read_table
-from bilens.data.tables import training_table
+from bilens.data.table_rows import training_table
 from bilens.findings.performance import classification
 from bilens.findings.rules.registry import find_rule, judge
 from bilens.findings.rules.rule import Evidence

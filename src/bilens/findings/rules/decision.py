@@ -11,7 +11,7 @@ from typing import Final
 
 from bilens.findings.rules.registry import find_rule
 from bilens.findings.rules.rule import GUESS, USUAL
-from bilens.records.audit import Audit
+from bilens.records.classifier_audit import Audit
 from bilens.records.common import Finding, JudgedCondition, Value
 from bilens.records.decision import Answer, Coverage, Decision
 from bilens.records.layer_audit import LayerAudit

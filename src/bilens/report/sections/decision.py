@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from bilens.findings.rules.decision import FEW, decide
 from bilens.findings.rules.rule import Group
-from bilens.records.audit import Audit
+from bilens.records.classifier_audit import Audit
 from bilens.records.common import Source
 from bilens.records.decision import AuditIndex, Decision, IndexRow
 from bilens.records.layer_audit import BaselineSource, LayerAudit

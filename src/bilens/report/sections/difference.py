@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from bilens.findings.rules.rule import named
-from bilens.records.audit import Audit
+from bilens.records.classifier_audit import Audit
 from bilens.records.layer_audit import (
     AnswerChanges,
     Difference,

@@ -2,11 +2,11 @@
 
 from typing import Literal
 
-from bilens.records.audit import TruncationPoint
 from bilens.records.base import Count, Document, Numbers, Record
+from bilens.records.classifier_audit import TruncationPoint
 from bilens.records.common import NullInterval
 from bilens.records.decomposition import ApproximationQuality, FormSpectrum
-from bilens.records.trace import TokenEnds
+from bilens.records.mlp_trace import TokenEnds
 
 
 class LayerRow(Record, frozen=True):

@@ -2,13 +2,13 @@
 
 from typing import Literal
 
-from bilens.records.audit import ClassReading
 from bilens.records.base import Count, Document, Numbers, Record
+from bilens.records.classifier_audit import ClassReading
 from bilens.records.decomposition import ApproximationQuality
 from bilens.records.explorer import ModelRow
 from bilens.records.history import Direction, Entry, Measured, PastAudit
 from bilens.records.layer_audit import Difference
-from bilens.records.spectra import ViewedVectors
+from bilens.records.layer_spectra import ViewedVectors
 
 
 class ComparedModel(Record, frozen=True):

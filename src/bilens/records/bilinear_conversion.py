@@ -5,7 +5,7 @@ from typing import Literal
 from bilens.records.base import Count, Document, Record
 from bilens.records.common import Run, Source, TextOrigin
 from bilens.records.layer_audit import LayeredModel
-from bilens.records.trace import DirectionReading, LatentReading
+from bilens.records.mlp_trace import DirectionReading, LatentReading
 
 
 class LossAt(Record, frozen=True):

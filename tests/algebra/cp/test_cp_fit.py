@@ -11,8 +11,8 @@ from torch.testing import assert_close
 
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
-from bilens.algebra.cp import decompose
-from bilens.algebra.cp.decompose import (
+from bilens.algebra.cp import cp_fit
+from bilens.algebra.cp.cp_fit import (
     STRONG_RIDGE,
     Method,
     Options,
@@ -240,7 +240,7 @@ def test_a_fit_is_at_least_that_of_tensorly_on_the_dense_tensor(method: Method) 
 SIZES = FactorSizes(512, 256, 768)
 RANK = 256
 CODE = """
-from bilens.algebra.cp.decompose import cp_decompose
+from bilens.algebra.cp.cp_fit import cp_decompose
 from builders import random_map
 f = random_map(0, *{sizes})
 scipy.optimize.minimize
@@ -274,7 +274,7 @@ def failing_at(monkeypatch: pytest.MonkeyPatch, calls: set[int], error: BaseExce
             raise error
         return alternating_least_squares(*arguments)
 
-    monkeypatch.setitem(decompose.FITS, "als", sometimes)
+    monkeypatch.setitem(cp_fit.FITS, "als", sometimes)
 
 
 def test_the_strongest_hidden_units_come_first_and_progress_is_told() -> None:
