@@ -387,14 +387,14 @@ def bucket(folder: Path) -> Iterator[Any]:
 def test_a_bucket_is_read_and_noticed_to_change(
     bucket: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fetched, read = list[int](), ObjectStore.read_range
+    fetched, read = list[int](), ObjectStore.fetch
 
     def counted(store: ObjectStore, *of: Any) -> bytes:
         data = read(store, *of)
         fetched.append(len(data))
         return data
 
-    monkeypatch.setattr(ObjectStore, "read_range", counted)
+    monkeypatch.setattr(ObjectStore, "fetch", counted)
     found = load("s3://bucket/stacks")
     expected = numbers(load(folder / "stacks"))
     assert all(map(torch.equal, numbers(found).values(), expected.values()))

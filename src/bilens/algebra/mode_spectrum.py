@@ -174,11 +174,6 @@ class Stage(NamedTuple):
     rows: Tensor
     rounding: Tensor
 
-    def first(self, count: int) -> Stage:
-        """Return copies of the leading ones, which let go of the rest."""
-        values, rows, rounding = (field[:count].clone() for field in self)
-        return Stage(values, rows, rounding)
-
 
 def mode_spectrum(mode: Mode, rank: int | None) -> ModeSpectrum:
     # A Gram matrix squares the singular values, so its rounding E hides those below √E. What it
@@ -200,10 +195,10 @@ def mode_spectrum(mode: Mode, rank: int | None) -> ModeSpectrum:
         accepted = int((stage.rounding <= TARGET * stage.values).int().cumprod(dim=0).sum())
         done = float(stage.values[0]) <= FLOOR * largest or (dense and accepted == 0)
         count = left if done else accepted
-        found.append(stage.first(count))
+        found.append(Stage._make(field[:count].clone() for field in stage))  # lets go of the rest
         rows, left = stage.rows[count:], left - count
-    values, directions, errors = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return selected(Stage(values, directions, errors), mode.factors.branches.unit, rank)
+    whole = Stage._make(torch.cat(parts) for parts in zip(*found, strict=True))
+    return selected(whole, mode.factors.branches.unit, rank)
 
 
 def decomposed(

@@ -74,7 +74,7 @@ def null_memory(
 
 
 @dataclass(frozen=True, eq=False)
-class SpectrumEnds:
+class NullEnds:
     """The two ends of the spectrum of every direction, after one random rotation."""
 
     # (3, directions): the largest eigenvalue, the smallest one, the effective rank; NaN where the
@@ -83,19 +83,19 @@ class SpectrumEnds:
     status: tuple[Status, ...]  # one for each direction
 
 
-def read_ends(left: Tensor, right: Tensor, weights: Tensor, chunk: int) -> SpectrumEnds:
+def read_ends(left: Tensor, right: Tensor, weights: Tensor, chunk: int) -> NullEnds:
     """Return the ends of the spectra of ½ Σ_h w_h (l_h r_hᵀ + r_h l_hᵀ) for all rows w."""
     hidden, width = left.shape
     if 2 * hidden < width:
         left, right = torch.linalg.qr(torch.cat([left, right]).T, mode="r").R.T.split(hidden)
     parts = [_read(left, right, weights[rows]) for rows in blocks(len(weights), chunk)]
-    return SpectrumEnds(
+    return NullEnds(
         torch.cat([part.numbers for part in parts], dim=1),
         tuple(status for part in parts for status in part.status),
     )
 
 
-def _read(left: Tensor, right: Tensor, weights: Tensor) -> SpectrumEnds:
+def _read(left: Tensor, right: Tensor, weights: Tensor) -> NullEnds:
     matrices = _matrices(left, right, weights)
     finite = matrices.isfinite().all(dim=-1).all(dim=-1)
     matrices[~finite] = 0.0  # NaN must not reach a solver
@@ -111,9 +111,7 @@ def _read(left: Tensor, right: Tensor, weights: Tensor) -> SpectrumEnds:
         Status.OK if ok else Status.NOT_CONVERGED if came else Status.NOT_FINITE
         for ok, came in zip((solved & finite).tolist(), finite.tolist(), strict=True)
     ]
-    return SpectrumEnds(
-        torch.where(solved & finite, torch.stack(numbers), torch.nan), tuple(status)
-    )
+    return NullEnds(torch.where(solved & finite, torch.stack(numbers), torch.nan), tuple(status))
 
 
 def _matrices(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:

@@ -270,7 +270,7 @@ def stability(
             leading = eigendecompose(form, few)  # all eigenvectors of a wide one take gigabytes
         short = {name: rounded(part, ROUNDING) for name, part in parts}
         layer = dataclasses.replace(fitted.layer, **short)  # type: ignore[arg-type]
-        curvature = layer_curvature(layer, GaussianInput.from_moments(layer.d_in, None, None))
+        curvature = layer_curvature(layer, GaussianInput.from_moments(layer.d_in))
         changed = QuadraticMap(curvature).form(direction)
         del short, layer, curvature  # `changed` keeps no more than its two branches
         found = stability_of(leading, form, changed)

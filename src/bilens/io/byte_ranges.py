@@ -124,7 +124,7 @@ class Region(NamedTuple):
         start, shape, _ = self.locate_block(block)
         return ((self.file, start, start + self.dtype.itemsize * prod(shape)),)
 
-    def read_block(self, block: Block) -> Tensor:
+    def fetch(self, block: Block) -> Tensor:
         start, shape, rest = self.locate_block(block)
         found = torch.empty(shape, dtype=self.dtype)
         self.file.fill(found.reshape(-1).view(torch.uint8).numpy().data, start)

@@ -126,9 +126,7 @@ class RemoteFile:
 
         def fetch_piece(low: int) -> None:
             high = min(low + PIECE, stop)
-            buffer[low - start : high - start] = store.read_range(
-                str(self.path), low, high, self.info
-            )
+            buffer[low - start : high - start] = store.fetch(str(self.path), low, high, self.info)
 
         at_once(fetch_piece, range(start, stop, PIECE))
 
@@ -141,7 +139,7 @@ class RemoteFile:
                 found[-1] = low, max(stop, high)
             else:
                 found.append((start, stop))
-        pieces = at_once(lambda one: store.read_range(str(self.path), *one, self.info), found)
+        pieces = at_once(lambda one: store.fetch(str(self.path), *one, self.info), found)
         starts = (start for start, _ in found)
         store.ahead[self.path] = [*zip(starts, pieces, strict=True)]
 

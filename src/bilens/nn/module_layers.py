@@ -8,11 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bilens.algebra.approximation.activation import Activation
-from bilens.algebra.approximation.layer_weights import (
-    GLUWeights,
-    Layer,
-    MLPWeights,
-)
+from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.base.checks import check_finite
 from bilens.base.errors import NonFiniteError, NumericalError, UsageError

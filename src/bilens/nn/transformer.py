@@ -82,19 +82,9 @@ class BilinearTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.config = TransformerConfig(
-            vocab_size=vocab_size,
-            d_model=d_model,
-            d_hidden=d_hidden,
-            n_layer=n_layer,
-            n_head=n_head,
-            n_ctx=n_ctx,
-            gate=gate,
-            tied=tied,
-            bias=bias,
-            rotary_base=rotary_base,
-            norm_epsilon=norm_epsilon,
-            mlp_type=mlp_type,
-        )
+            vocab_size, d_model, d_hidden, n_layer, n_head, n_ctx,
+            gate, tied, bias, rotary_base, norm_epsilon, mlp_type,
+        )  # fmt: skip
         self.embed = nn.Embedding(vocab_size, d_model)
         self.blocks = nn.ModuleList(Block(self.config) for _ in range(n_layer))
         self.final_norm = RMSNorm(norm_epsilon)

@@ -155,7 +155,7 @@ class CandidateWords(Record, frozen=True):
     surprise: float  # relative entropy of its probability with them to the usual one, in nats
 
     @property
-    def joined_words(self) -> str:
+    def phrase(self) -> str:
         return " + ".join(word.strip() for word in self.words)
 
 

@@ -132,12 +132,7 @@ def distance(array: Tensor, form: BalancedForms) -> Tensor:
 
 
 def checked_spectrum(
-    terms: OtherTerms,
-    form: BalancedForms,
-    spectrum: WholeSpectrum,
-    k: int,
-    which: Which,
-    method: str,
+    terms: OtherTerms, form: BalancedForms, pairs: WholeSpectrum, k: int, which: Which, method: str
 ) -> EigenDecomposition:
     """Return k pairs of a *whole* spectrum of one form, after a check of all of its pairs."""
     # n orthonormal vectors with residuals R leave no room for a missing or wrong eigenvalue: the
@@ -147,19 +142,19 @@ def checked_spectrum(
     # they check the array as well as the solver. The overlaps of n > 4,000 vectors, measured by n²
     # products that are rounded, are above the tolerance whatever the solver does, by n/4 · eps in
     # Frobenius norm: up to n · eps they count as what they can do to the values.
-    squared, unit = spectrum.squared_norm, form.units[0]
+    squared, unit = pairs.squared_norm, form.units[0]
     bound = rounding_bound(form, squared)[0]
-    overlap = spectrum.vectors @ spectrum.vectors.T
+    overlap = pairs.vectors @ pairs.vectors.T
     overlap.diagonal().sub_(1)
     skew = overlap.norm(dim=1)
-    moved = skew.norm() * spectrum.values.abs().max() if skew.norm() > SOLVER_TOLERANCE else 0.0
-    whole = len(spectrum.values) == len(terms.linear) and bool(
-        (spectrum.residuals.norm() <= bound)
+    moved = skew.norm() * pairs.values.abs().max() if skew.norm() > SOLVER_TOLERANCE else 0.0
+    whole = len(pairs.values) == len(terms.linear) and bool(
+        (pairs.residuals.norm() <= bound)
         & (skew.norm() <= max(SOLVER_TOLERANCE, EPS * len(skew)))
-        & (spectrum.forming_error <= bound)
+        & (pairs.forming_error <= bound)
     )
-    labels, sizes = clusters(spectrum.values, float(bound + moved))
-    values, vectors, chosen = ranked(spectrum.values, spectrum.vectors, k, which)
+    labels, sizes = clusters(pairs.values, float(bound + moved))
+    values, vectors, chosen = ranked(pairs.values, pairs.vectors, k, which)
     residuals = (form.products(vectors[None])[0] - values[:, None] * vectors).norm(dim=1)
     converged = (residuals <= bound) & (skew[chosen] <= SOLVER_TOLERANCE)
     complete = whole and bool(converged.all())

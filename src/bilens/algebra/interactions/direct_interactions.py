@@ -128,9 +128,8 @@ def direct_interactions(
         # One product for each row, so that no bit depends on the other rows.
         down = f.tensor.down
         weights = down if rows is None else torch.stack([row @ down for row in rows])
-        engine = InteractionEngine.from_map(
-            f, rows, check_bias(bias, f), factors, weights, plan.block
-        )
+        bias = check_bias(bias, f)
+        engine = InteractionEngine.from_map(f, rows, bias, factors, weights, plan.block)
         reader = InteractionReader(factors, own, cross, plan.block)
         found = list(read_each(engine, reader, progress))
         listed = [torch.stack([pair[kind].values for pair in found]) for kind in (0, 1)]
@@ -160,9 +159,7 @@ def read_each(
 
     for row in range(num):
         if bool(engine.usable[row]):
-            yield reader.read_direction(
-                engine.weights[row], engine.units[row], engine.squares[row], tick
-            )
+            yield reader.read_row(engine.weights[row], engine.units[row], engine.squares[row], tick)
             continue
         for _ in range(steps):
             tick()
@@ -203,7 +200,7 @@ class InteractionReader:
     cross: KindOptions
     block: int
 
-    def read_direction(
+    def read_row(
         self, weight: Tensor, unit: Tensor, square: Tensor, tick: Callable[[], None]
     ) -> tuple[Interactions, Interactions]:
         num = self.factors.num_features

@@ -323,7 +323,9 @@ class Screen:
         bound = self.rounded.error * other.norm + self.rounded.norm * other.error
         best = self.rows.new_empty(0)
         found: list[Tensor] = []
-        for parts in self._strips():
+        features = len(self.rows)
+        for strip in blocks(features, max(ROWS, PRODUCT_BYTES // (4 * features))):
+            parts = list(blocks(strip.stop, ROWS, strip.start))
             products = [self._sizes(part, other) for part in parts]
             peaks = [product.amax(dim=1) for product in products]
             best = torch.cat([best, self._full_sizes(parts, products, peaks, others, num)])
@@ -336,11 +338,6 @@ class Screen:
         first, second = torch.cat(found, dim=1)
         above = second > first
         return first[above], second[above]
-
-    def _strips(self) -> Iterator[list[slice]]:
-        features = len(self.rows)
-        for strip in blocks(features, max(ROWS, PRODUCT_BYTES // (4 * features))):
-            yield list(blocks(strip.stop, ROWS, strip.start))
 
     def _sizes(self, part: slice, other: Rounded) -> Tensor:
         """Return |Â · B̂ᵀ| of some rows, from their first one on; zero up to the diagonal."""

@@ -256,7 +256,7 @@ def row_bytes(path: Path, name: str, entry: TensorEntry) -> int:
 
 def dequantised(place: Region, kind: int, block: Block) -> Tensor:
     """Return a block of a tensor; no other part of the file is read."""
-    gguf, raw = quantisation(), place.read_block(block).numpy()
+    gguf, raw = quantisation(), place.fetch(block).numpy()
     try:
         found = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType(kind))
     except (NotImplementedError, ValueError) as error:

@@ -111,11 +111,7 @@ def compare_network(
 
 
 def compare_rows(
-    module: nn.Module,
-    layers: Sequence[Layer],
-    head: str | None,
-    example: object,
-    at_once: int = 0,
+    module: nn.Module, layers: Sequence[Layer], head: str | None, example: object, at_once: int = 0
 ) -> Agreement | str:
     """Compare layers with what a module makes of an example, so many rows at a time; 0 for all."""
     x, d_out, made = cast(Tensor, only_tensor(example)), len(layers[-1].down), list[Tensor]()

@@ -55,9 +55,7 @@ def trial_sentence(t: Catalogue, found: WordTrial) -> str:
 
 def trial_rows(found: WordTrial) -> list[list[str]]:
     """Return the words that stand out, in the order of `TRIAL`."""
-    return [
-        [one.joined_words, one.answer.strip(), fixed(one.surprise, 2)] for one in found.candidates
-    ]
+    return [[one.phrase, one.answer.strip(), fixed(one.surprise, 2)] for one in found.candidates]
 
 
 def difference_sentences(t: Catalogue, found: WholeDifference) -> Iterator[str]:
