@@ -184,8 +184,7 @@ def refuse_idle(verb: str, given: Mapping[str, Any], *there: str) -> None:
     """Refuse what is given and needs something that is not `there`, by the table of a verb."""
     for need, options in RULES[verb].items():
         if need not in there and not SEVERAL.get():
-            asked = [name for name in options if name in given]
-            idle = [name for name in asked if is_given(given[name], options[name])]
+            idle = [n for n in options if n in given and is_given(given[n], options[n])]
             idle += [n for n in options if n not in idle and is_written(n, given.get(n))]
             refuse([spelled(verb, name) for name in idle], need)
 

@@ -75,8 +75,10 @@ def root(problem: Secular, equation: Equation, target: Tensor, high: Tensor) -> 
     value, _ = equation(problem.sums(low))
     active = ((value > target) & (low < high)).nonzero()[:, 0]
     low, high = low[active], high[active]
-    current, tau = problem.rows(active), start_of(problem.rows(active), low, high)
-    goal = target[active]
+    current, goal = problem.rows(active), target[active]
+    mean = (current.squares * current.offsets).sum(dim=1) / current.squares.sum(dim=1)
+    start = high - mean.nan_to_num(0.0)  # exact where all offsets are equal
+    tau = torch.where(start > low, torch.minimum(start, high), low.sqrt() * high.sqrt())
     for step in range(MAX_STEPS):
         if len(active) == 0:
             break
@@ -95,13 +97,6 @@ def root(problem: Secular, equation: Equation, target: Tensor, high: Tensor) -> 
             active, current = active[open_rows], current.rows(open_rows)
             low, high, tau, goal = low[open_rows], high[open_rows], tau[open_rows], goal[open_rows]
     return result
-
-
-def start_of(problem: Secular, low: Tensor, high: Tensor) -> Tensor:
-    mass = problem.squares.sum(dim=1)
-    mean = (problem.squares * problem.offsets).sum(dim=1) / mass
-    start = high - mean.nan_to_num(0.0)  # exact where all offsets are equal
-    return torch.where(start > low, torch.minimum(start, high), low.sqrt() * high.sqrt())
 
 
 def exponents(values: Tensor) -> Tensor:

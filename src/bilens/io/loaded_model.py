@@ -340,9 +340,6 @@ class ReadOptions:
         """Whether a model is known by its headers, and not by its weights."""
         return self.wanted is not None or isinstance(path, RemotePath)
 
-    def wants(self, layer: str) -> bool:
-        return self.wanted is None or self.wanted(layer)
-
     def nothing_wanted(self, path: Path) -> UsageError:
         return UsageError(f"{path}: has none of the layers that are wanted.")
 

@@ -93,7 +93,7 @@ def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
     layers: dict[str, tuple[MLPLocation, StoredMLP]] = {}
     for index in range(blocks):
         for location in locations_in_block(path, store, index, family):
-            if options.wants(location.name):
+            if options.wanted is None or options.wanted(location.name):
                 layers[location.name] = (location, StoredMLP.at_location(store, location, phi.phi))
     if not layers:
         raise options.nothing_wanted(path)

@@ -283,8 +283,7 @@ class OnnxGraph:
             numbers = 0.0, said.get("epsilon", 1e-5)
             return call(functional.batch_norm, x, mean, variance, gain, shift, False, *numbers)
         if kind == "Slice":
-            given = [*map(self.whole_numbers_of, node.input[1:])]
-            starts, stops, axes, steps = (*given, None, None)[:4]
+            starts, stops, axes, steps = (*map(self.numbers_of, node.input[1:]), None, None)[:4]
             along = axes in ([-1], [rank - 1]) and steps in (None, [1])
             plain = along and [*map(len, (starts, stops))] == [1, 1]
             return call(operator.getitem, x, (..., slice(starts[0], stops[0]))) if plain else None
@@ -304,7 +303,7 @@ class OnnxGraph:
             sizes = steps, pads[:axes], apart, said.get("group", 1)
             return self.to.convolution(x, weight, bias, *sizes)
         if kind == "Split":
-            sizes = said.get("split") or self.whole_numbers_of((*node.input, "")[1])
+            sizes = said.get("split") or self.numbers_of((*node.input, "")[1])
             if sizes and len({*sizes}) > 1:
                 ends = pairwise(accumulate(sizes, initial=0))
                 parts = [call(operator.getitem, x, (..., slice(*part))) for part in ends]
@@ -313,7 +312,7 @@ class OnnxGraph:
             return tuple(call(operator.getitem, whole, index) for index in range(count))
         return None
 
-    def whole_numbers_of(self, name: str) -> Any:
+    def numbers_of(self, name: str) -> Any:
         """Return whole numbers that the file holds; None for others."""
         proto = self.numbers.get(name)
         return None if proto is None else package().numpy_helper.to_array(proto).tolist()
