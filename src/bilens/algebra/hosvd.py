@@ -57,7 +57,7 @@ class HOSVD:
 
     @property
     def device(self) -> torch.device:
-        """Where the numbers are."""
+        """The device of the tensors."""
         return self.f.device
 
     @cached_property

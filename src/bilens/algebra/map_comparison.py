@@ -1,4 +1,4 @@
-"""How alike two maps are, how one changes into the other, and rounded weights."""
+"""Compares two maps: similarity, the change from one to the other, and rounded weights."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class RotationNull:
 
     @property
     def device(self) -> torch.device:
-        """Where the numbers are."""
+        """The device of the tensors."""
         return self.largest.device
 
     @property

@@ -1,4 +1,4 @@
-"""Which option needs which: one table for Python and the command line.
+"""The options that need another one: one table for Python and the command line.
 
 An option that is given and would change nothing is refused; on a command line so is one that is
 given with its default value. Free of this are switches that only allow something (`allow_pickle`,

@@ -1,4 +1,4 @@
-"""Which inputs a map provably does not use, read from rows of its interaction matrices."""
+"""Proves which inputs a map does not use, from rows of its interaction matrices."""
 
 from __future__ import annotations
 

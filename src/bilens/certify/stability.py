@@ -1,4 +1,4 @@
-"""How far eigenvalues and eigenvectors can move when the weights change."""
+"""Bounds how far eigenvalues and eigenvectors can move when the weights change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a form moves when its k leading eigenpairs alone are kept."""
+"""Bounds the change of a form where its k leading eigenpairs alone are kept."""
 
 from __future__ import annotations
 

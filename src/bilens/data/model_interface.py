@@ -82,7 +82,7 @@ class ModelInterface:
         return self.classes != tuple(map(str, range(len(self.classes))))
 
     def row(self, index: int) -> int:
-        """Return how a row is called: as a spreadsheet numbers it, or from 0."""
+        """Return the number of a row as its user knows it: as a spreadsheet shows it, or from 0."""
         return self.numbers[index] if self.numbers else index
 
     def note(self, kind: str, **values: Value) -> None:
@@ -334,7 +334,7 @@ class LabelledData:
     box: tuple[float, float] | None = None  # that every input lies in; None where nothing says it
 
     def places(self, rows: Sequence[int]) -> tuple[int, ...]:
-        """Return where rows stand that a spreadsheet shows under some numbers, or from 0."""
+        """Return the positions of rows given by a spreadsheet's numbers, or by numbers from 0."""
         known = self.numbers or tuple(range(len(self.inputs)))
         absent = [row for row in rows if row not in known]
         if absent:

@@ -94,7 +94,7 @@ class Cells:
         return choice
 
     def to_save(self, question: Question, votes: Counter[str], choice: str) -> str:
-        """Return how a new table is read, too; nothing where this one does not show it."""
+        """Return the choice to keep for new tables; empty where this table does not show it."""
         first, second = question.choices
         is_shown = votes[first] != votes[second] or any(map(question.is_open, self.known))
         return choice if is_shown else ""

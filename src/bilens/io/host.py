@@ -48,7 +48,7 @@ Gives = Literal["next tokens", "logits", "numbers"]
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """Where an MLP runs."""
+    """The place in a model where an MLP runs, which can be replaced there."""
 
     name: str  # as `bl.load` calls the layer
     # of modules that run one behind the other: the first is replaced, the others do nothing then
@@ -62,7 +62,7 @@ class Site:
         return next(int(part) for part in self.name.split(".") if part.isdecimal())
 
     def reached(self, arguments: tuple[Tensor, ...]) -> Tensor | slice:
-        """Return which rows of the first argument of the hooked module come to it."""
+        """Return which rows of the hooked module's first argument reach the MLP, as an index."""
         if self.expert is None:
             return slice(None)
         return (arguments[1] == self.expert).any(dim=1)

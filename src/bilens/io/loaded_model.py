@@ -83,7 +83,7 @@ class LoadReport:
         ]
 
     def comparison(self) -> str:
-        """Return how far the layers are from their source, as far as that was looked at."""
+        """Say how far the layers are from their source, as far as they were compared with it."""
         worst = self.worst
         if worst is None and self.unverified:
             return "Nothing that was read could be compared with the model as it runs."
@@ -223,7 +223,7 @@ class LoadedModel:
 
     @property
     def place(self) -> Path:
-        """Where it was read from, and what belongs to it lies, also if it was changed since."""
+        """The path that the model was read from, beside its other files, even if changed since."""
         return Path(self.provenance.get(CHANGED, self.source))
 
     @property
@@ -262,7 +262,7 @@ class LoadedModel:
 
     @property
     def exactness(self) -> Agreement | None:
-        """How far layers, as they are read, compute what their source does.
+        """The difference between the layers, as they are read, and their source.
 
         A module in memory as it runs now, compared each time; the first and the last layer of a
         file of others, on random inputs in float64, measured when it is first asked for; where all

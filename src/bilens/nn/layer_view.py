@@ -148,7 +148,7 @@ class LayerView:
 
     @property
     def device(self) -> torch.device:
-        """Where its map is, which is built for that if it is not there."""
+        """The device of its map, which is built for that if there is none yet."""
         return self.read().down.device
 
     @property

@@ -56,7 +56,7 @@ class MethodCurve(Record, frozen=True):
 
 
 class DataSplit(Record, frozen=True):
-    """Which inputs perturbations are made from, and which ones they are judged on."""
+    """The inputs that perturbations are made from, and those that they are judged on."""
 
     made_from: Count
     judged_on: Count  # none of them among the first

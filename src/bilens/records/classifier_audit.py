@@ -89,7 +89,7 @@ class Contribution(Record, frozen=True):
 
 
 class ClassScore(Record, frozen=True):
-    """How one class-centred logit of one input comes about."""
+    """The terms of one class-centred logit of one input, which sum to it."""
 
     index: Count  # the class
     score: float  # `linear` + `constant` + `rest` + the values of `contributions`

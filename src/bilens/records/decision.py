@@ -26,7 +26,7 @@ class CoverageGroup(Record, frozen=True):
 
 
 class Coverage(Record, frozen=True):
-    """How many parameters of a model were read, in all its tensors."""
+    """The numbers of parameters of a model that were read, of all its tensors."""
 
     parameters: Count
     exact: Count  # in layers that are read exactly
@@ -77,7 +77,7 @@ class Decision(Record, frozen=True):
 
 
 class IndexRow(Record, frozen=True):
-    """How the audit of one model ended."""
+    """The outcome of the audit of one model, as a row of an index."""
 
     model: str  # its path, as it was asked for
     outcome: str  # the `answer` of its decision; `unread` where it could not be audited

@@ -122,7 +122,7 @@ class Influence(Record, frozen=True):
 
 
 class InputUse(Record, frozen=True):
-    """Which inputs the map does not use, and how much one of them can do."""
+    """The inputs that the map does not use, and bounds on the effect of any single one."""
 
     unused: tuple[Count, ...]  # proven: every output is the same whatever they are
     num_undecided: Count  # terms cancel to rounding: neither proven used nor unused

@@ -197,7 +197,7 @@ class WholeDifference(Record, frozen=True):
 
 
 class AnswerChanges(Record, frozen=True):
-    """How the answers of a model and its baseline to the same rows differ."""
+    """The differences of the answers of a model and its baseline to the same rows."""
 
     rows: Count  # that both answered
     changed: Count  # with another class, or a number that moved by over 1% of its spread
@@ -220,7 +220,7 @@ class Difference(Record, frozen=True):
 
     @property
     def around(self) -> str:
-        """How what is around the layers is another; empty where it is the same."""
+        """The way in which the parts around the layers differ; empty where they are the same."""
         kinds = [one.kind.removeprefix(AROUND) for one in self.aligned if AROUND in one.kind]
         return (kinds or [""])[0]
 

@@ -69,7 +69,7 @@ class NullBand(Document, frozen=True, kw_only=True):
 
 
 class ViewedVector(Record, frozen=True):
-    """One eigenvector."""
+    """An eigenvector of one output, as it is drawn."""
 
     rank: Count  # position by falling |λ|, from 1
     eigenvalue: float

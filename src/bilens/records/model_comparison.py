@@ -12,7 +12,7 @@ from bilens.records.layer_spectra import ViewedVectors
 
 
 class ComparedModel(Record, frozen=True):
-    """One of the two."""
+    """One of the two models that are compared, with its audit and remarks on it."""
 
     model: ModelRow
     audit: PastAudit | None  # that is compared; null where it was never audited

@@ -17,7 +17,7 @@ class DataNote(Record, frozen=True):
 
 
 class ClassPerformance(Record, frozen=True):
-    """How one class fares; areas are of the class against all others, null on one side alone."""
+    """The quality of answers of one class; areas are against all others, null on one side alone."""
 
     name: str
     recall: Share | None  # its rows that are recognised; null where there are none
@@ -34,7 +34,7 @@ class ReliabilityBin(Record, frozen=True):
 
 
 class Classification(Record, frozen=True):
-    """How good answers are that name a class; probabilities are the softmax of the outputs."""
+    """The quality of answers that name a class; probabilities are the softmax of the outputs."""
 
     accuracy: Share
     classes: tuple[ClassPerformance, ...]  # in the order of the names
@@ -59,7 +59,7 @@ class Answer(Record, frozen=True):
 
 
 class Regression(Record, frozen=True):
-    """How good answers are that are numbers."""
+    """The quality of answers that are numbers."""
 
     r_squared: float | None  # 1 − Σ residual² / Σ (target − mean)²; null for a constant target
     rmse: float  # √ mean residual², in units of the target

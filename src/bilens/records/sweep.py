@@ -33,7 +33,7 @@ class Cost(Record, frozen=True):
 
 
 class ManifestRow(Record, frozen=True):
-    """One layer or expert."""
+    """A row of a sweep: one layer or expert, its sizes and its stored tensors."""
 
     index: Count
     name: str

@@ -198,12 +198,12 @@ class CPDecomposition:
 
     @property
     def device(self) -> torch.device:
-        """Where the components are."""
+        """The device of the components."""
         return self.down.device
 
     @property
     def rank(self) -> int:
-        """How many components there are."""
+        """The number of components."""
         return len(self.left)
 
     @property
@@ -213,7 +213,7 @@ class CPDecomposition:
 
     @property
     def sweeps(self) -> int:
-        """How many sweeps the start that was kept took."""
+        """The number of sweeps of the start that was kept."""
         return self.starts[self.best].sweeps
 
     @property

@@ -158,7 +158,7 @@ class EigenDecomposition:
 
     @property
     def device(self) -> torch.device:
-        """Where the numbers are."""
+        """The device of the tensors."""
         return self.eigenvalues.device
 
     @property

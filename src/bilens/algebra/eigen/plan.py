@@ -1,4 +1,4 @@
-"""Which solver, in which portions: decided from sizes alone, before anything runs."""
+"""Chooses a solver and its portions from sizes alone, before anything runs."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ IN_T5 = re.compile(r"(?:encoder|decoder)\.block\.\d+\.layer\.\d+\.DenseReluDense
 
 @dataclass(frozen=True)
 class Home:
-    """Where the MLP of each layer lies."""
+    """The place of the MLP of each layer among the modules and the tensors."""
 
     layout: Layout = SEPARATE  # the names of its linear maps, below `inner`
     stack: str = "layers"  # what holds the layers

@@ -1,4 +1,4 @@
-"""Which tensors of a file are an MLP, as far as names and shapes give it away.
+"""Guesses which tensors of a file are an MLP, from names and shapes.
 
 Several readings are no guess.
 """

@@ -32,7 +32,7 @@ from bilens.io.tensors import DTYPES
 
 @dataclass(frozen=True)
 class Scheme:
-    """How a library stores one weight."""
+    """The tensors that a library stores one quantised weight in, and how they are read."""
 
     about: str
     # how the names of its tensors end, behind a part that they share; "" for the weight itself.

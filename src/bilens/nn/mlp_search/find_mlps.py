@@ -37,7 +37,7 @@ ADVICE = "If there is one all the same, pass example=..., an input to run the mo
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Where in a module a layer was found.
+    """The place in a module where a layer was found.
 
     Attributes:
         layer: what was found, with its two ends.
