@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.cp.decompose import cp_decompose, random_start
+from bilens.algebra.cp.cp_fit import cp_decompose, random_start
 from bilens.algebra.cp.optimisers import SWEEPS, begin
 from bilens.algebra.cp.target import Model, Target
 from bilens.algebra.quadratic_map import QuadraticMap
@@ -115,7 +115,7 @@ def measure_sweep(
     So a noisy machine is noisy for both; the first sweep of each is left out.
     """
     tensor = random_tensor(size, d_hidden, size, decay=4.0, seed=0)
-    setup, target = seconds(Target.of, tensor)
+    setup, target = seconds(Target.from_tensor, tensor)
     forming, array = seconds(dense, tensor)
     start = torch.Generator().manual_seed(0)
     current = {

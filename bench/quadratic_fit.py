@@ -61,7 +61,7 @@ def random_input(generator: torch.Generator) -> GaussianInput:
     """Return a normal input with a mean and correlations."""
     half = torch.randn(D_IN, D_IN, generator=generator, dtype=torch.float64) * 0.7
     mean = torch.randn(D_IN, generator=generator, dtype=torch.float64)
-    return GaussianInput.of(D_IN, mean, half @ half.T)
+    return GaussianInput.from_moments(D_IN, mean, half @ half.T)
 
 
 def z_scores(layer: Layer, assumed: GaussianInput, generator: torch.Generator) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from bilens.records.history import Action, Change, Direction, Entry, Measured, P
 from bilens.records.layer_audit import Difference
 from bilens.report.reports import AuditReport, TraceReport
 from bilens_explorer.pages import MODEL_VIEWS
-from bilens_explorer.records.comparison import ComparedModel, ComparedRule, Comparison
 from bilens_explorer.records.language_views import TracePage
+from bilens_explorer.records.model_comparison import ComparedModel, ComparedRule, Comparison
 from bilens_explorer.records.models import (
     AuditRun,
     Failed,

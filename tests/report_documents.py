@@ -9,7 +9,7 @@ from typing import Any
 from bilens.base.files import file_sha256
 from bilens.findings.reference import OVERFITTING, TRIGGERS
 from bilens.records import (
-    audit as a,
+    classifier_audit as a,
     common as c,
     given_inputs as i,
     guarantees as g,

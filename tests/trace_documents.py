@@ -5,7 +5,7 @@ import random
 from functools import cache
 from typing import Any
 
-from bilens.records import trace as r
+from bilens.records import mlp_trace as r
 from bilens.records.base import json_text
 from bilens.records.common import Run, Source, TextOrigin
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import bilens as bl
-from bilens.records.trace import Trace
+from bilens.records.mlp_trace import Trace
 from traced_models import write_all
 
 HOSTILE = (

@@ -19,17 +19,17 @@ from typing import Any
 import msgspec
 
 from bilens.records.attack import Attack
-from bilens.records.audit import Audit
 from bilens.records.base import Document, Record, kind_of
-from bilens.records.conversion import Conversion
+from bilens.records.bilinear_conversion import Conversion
+from bilens.records.classifier_audit import Audit
 from bilens.records.decision import AuditIndex
 from bilens.records.decomposition import LayerDecomposition
 from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit
+from bilens.records.mlp_trace import Trace
 from bilens.records.sweep import Manifest, SweepResult
 from bilens.records.sweep_report import SweepSummary
 from bilens.records.table_audit import TableAudit
-from bilens.records.trace import Trace
 
 DOCUMENTS: tuple[type[Document], ...] = (
     Audit,

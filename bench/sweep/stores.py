@@ -60,7 +60,7 @@ def as_folder(gguf: Path, folder: Path) -> Path:
     for name, stored in model.tensors.items():
         *block, part, _ = name.split(".")
         known = f"layers.{block[1]}.{PARTS[part]}" if block else NAMES[part]
-        tensors[f"model.{known}.weight"] = stored.read().to(torch.bfloat16)
+        tensors[f"model.{known}.weight"] = stored.read_tensor().to(torch.bfloat16)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "model.safetensors")
     hidden, width = tensors["model.layers.0.mlp.up_proj.weight"].shape

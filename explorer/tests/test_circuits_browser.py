@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import bilens as bl
-from bilens.records.trace import Trace
+from bilens.records.mlp_trace import Trace
 from bilens.report.circuit_graph import latent_subject
 from bilens_explorer.folder import id_of
 from chromium import needs_browser

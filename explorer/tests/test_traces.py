@@ -14,7 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 import bilens as bl
-from bilens.records.trace import Trace
+from bilens.records.mlp_trace import Trace
 from bilens.report.circuit_graph import latent_subject
 from bilens.report.reports import TraceReport
 from bilens_explorer.app import build_app

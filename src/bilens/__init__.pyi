@@ -15,8 +15,8 @@ from .algebra.attribution import (
 )
 from .algebra.bilinear_tensor import BilinearTensor as BilinearTensor
 from .algebra.concentration import effective_rank as effective_rank, localisation as localisation
-from .algebra.cp.decompose import cp_decompose as cp_decompose
-from .algebra.cp.decomposition import CPDecomposition as CPDecomposition
+from .algebra.cp.cp_decomposition import CPDecomposition as CPDecomposition
+from .algebra.cp.cp_fit import cp_decompose as cp_decompose
 from .algebra.directions import (
     DualExpression as DualExpression,
     centred_directions as centred_directions,

@@ -10,7 +10,7 @@ import pytest
 from bilens.api import trace_latents
 from bilens.data import text
 from bilens.records.common import Interval
-from bilens.records.trace import CausalCheck
+from bilens.records.mlp_trace import CausalCheck
 from bilens_studies import conversion_circuits, conversion_ways
 from bilens_studies.conversion_circuits import (
     ConversionCircuitStudy,

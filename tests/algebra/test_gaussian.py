@@ -12,7 +12,7 @@ from torch import Tensor
 
 import oracles
 from bilens.algebra import gaussian
-from bilens.algebra.cp.decompose import cp_decompose
+from bilens.algebra.cp.cp_fit import cp_decompose
 from bilens.algebra.directions import dual_expression
 from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
 from bilens.algebra.gaussian import (
@@ -188,22 +188,22 @@ def test_what_is_no_distribution_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"covariance has shape \(4, 4\)"):
         gaussian_moments(f, randn(5), torch.eye(4))
     with pytest.raises(ShapeError, match=r"mean has shape \(3,\)"):
-        GaussianInput.of(2, torch.ones(3), None)
+        GaussianInput.from_moments(2, torch.ones(3), None)
     with pytest.raises(NonFiniteError, match="mean holds"):
-        GaussianInput.of(2, torch.full((2,), torch.nan), None)
+        GaussianInput.from_moments(2, torch.full((2,), torch.nan), None)
     with pytest.raises(ShapeError, match=r"covariance has shape \(3, 3\)"):
-        GaussianInput.of(2, None, torch.eye(3))
+        GaussianInput.from_moments(2, None, torch.eye(3))
     with pytest.raises(UsageError, match="not symmetric"):
-        GaussianInput.of(2, None, torch.tensor([[1.0, 0.5], [0.0, 1.0]]))
+        GaussianInput.from_moments(2, None, torch.tensor([[1.0, 0.5], [0.0, 1.0]]))
     with pytest.raises(UsageError, match="eigenvalue -1"):
-        GaussianInput.of(2, None, -torch.eye(2))
+        GaussianInput.from_moments(2, None, -torch.eye(2))
     with pytest.raises(UsageError, match=r"1 row\(s\)"):
         GaussianInput.of_data(torch.ones(1, 2))
 
 
 def test_rows_read_covariances() -> None:
     half, rows = randn(5, 5), randn(3, 5, seed=1)
-    assumed = GaussianInput.of(5, randn(5, seed=2), half @ half.T)
+    assumed = GaussianInput.from_moments(5, randn(5, seed=2), half @ half.T)
     sigma = half @ half.T
     torch.testing.assert_close(assumed.times_covariance(rows), rows @ sigma)
     torch.testing.assert_close(assumed.spread(rows) @ assumed.spread(rows).T, rows @ sigma @ rows.T)
@@ -214,14 +214,14 @@ def test_a_row_that_reads_nothing_that_varies_is_constant() -> None:
     half = randn(40, 6)
     sigma = half @ half.T
     blind = torch.linalg.svd(half.T).Vh[6:]  # what the columns of the root do not reach
-    assumed = GaussianInput.of(40, None, sigma)
+    assumed = GaussianInput.from_moments(40, None, sigma)
     assert float(assumed.deviations(blind).max()) == 0
     assert float(assumed.deviations(blind + 1e-6 * half[:, 0]).min()) > 0
 
 
 def test_samples_have_the_moments() -> None:
     half, mean = randn(3, 2), randn(3, seed=1)
-    x = GaussianInput.of(3, mean, half @ half.T).draw(200_000, seeded(0))
+    x = GaussianInput.from_moments(3, mean, half @ half.T).draw(200_000, seeded(0))
     torch.testing.assert_close(x.mean(dim=0), mean, atol=0.02, rtol=0)
     torch.testing.assert_close(x.T.cov(), half @ half.T, atol=0.05, rtol=0)
 
@@ -235,9 +235,12 @@ def test_moments_of_data_are_estimated() -> None:
 
 
 def test_it_says_what_it_is() -> None:
-    assert GaussianInput.of(2, None, None).about == "a standard normal input"
-    assert GaussianInput.of(2, torch.ones(2), None).about == "a normal input with the given mean"
-    both = GaussianInput.of(2, torch.ones(2), torch.eye(2))
+    assert GaussianInput.from_moments(2, None, None).about == "a standard normal input"
+    assert (
+        GaussianInput.from_moments(2, torch.ones(2), None).about
+        == "a normal input with the given mean"
+    )
+    both = GaussianInput.from_moments(2, torch.ones(2), torch.eye(2))
     assert both.about == "a normal input with the given mean and covariance"
 
 

@@ -12,7 +12,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.concentration import effective_rank
 from bilens.algebra.gram import kernel
 from bilens.algebra.mode_spectrum import (
-    Factors,
+    BlockedTensor,
     InputMode,
     ModeSpectrum,
     OutputMode,
@@ -32,8 +32,8 @@ from builders import D_IN, D_OUT, randn, random_map, random_tensor, rotation, se
 from strategies import entries, tensors
 
 
-def factors_of(tensor: BilinearTensor) -> Factors:
-    return Factors.of(tensor.down, tensor.left, tensor.right)
+def factors_of(tensor: BilinearTensor) -> BlockedTensor:
+    return BlockedTensor.from_parts(tensor.down, tensor.left, tensor.right)
 
 
 def slices(tensor: BilinearTensor, axis: int, rows: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def test_rounding_is_the_formula_of_its_docstring() -> None:
     """One unit 3·(e₁ e₂ᵀ): down = 1 after balancing; u = 1, and v = e₁ reaches left only."""
     eps = torch.finfo(torch.float64).eps
     axis = torch.eye(2, dtype=torch.float64)
-    factors = Factors.of(3 * axis[:1, :1], axis[:1], axis[1:])
+    factors = BlockedTensor.from_parts(3 * axis[:1, :1], axis[:1], axis[1:])
     assert factors.branches.unit == 3.0
     one = torch.ones(1, 1, dtype=torch.float64)
     assert OutputMode(factors).gram_rounding(one) == pytest.approx(eps)
@@ -92,7 +92,7 @@ def test_rounding_is_the_formula_of_its_docstring() -> None:
 def test_balanced_factors_are_the_same_tensor_with_unit_rows() -> None:
     tensor = random_tensor()
     factors = factors_of(tensor)
-    down, left, right = factors.whole()
+    down, left, right = factors.unit_copies()
     torch.testing.assert_close(
         factors.branches.unit * oracles.dense_tensor(down, left, right),
         oracles.dense_tensor(tensor.down, tensor.left, tensor.right),
@@ -103,13 +103,13 @@ def test_balanced_factors_are_the_same_tensor_with_unit_rows() -> None:
 
 def test_a_tensor_of_zeros_has_the_unit_one() -> None:
     tensor = random_tensor()
-    assert Factors.of(0 * tensor.down, tensor.left, tensor.right).branches.unit == 1.0
+    assert BlockedTensor.from_parts(0 * tensor.down, tensor.left, tensor.right).branches.unit == 1.0
 
 
 def test_products_of_lengths_that_overflow_are_refused() -> None:
     tensor = random_tensor()
     with pytest.raises(NonFiniteError, match="down times the lengths of the rows"):
-        Factors.of(tensor.down, tensor.left * 1e200, tensor.right * 1e200)
+        BlockedTensor.from_parts(tensor.down, tensor.left * 1e200, tensor.right * 1e200)
 
 
 OUT, HIDDEN, IN = 24, 40, 14
@@ -186,7 +186,7 @@ MODES = {0: OutputMode, 1: InputMode}
 
 
 def spectrum(tensor: BilinearTensor, axis: int, rank: int | None = None) -> ModeSpectrum:
-    factors = Factors.of(tensor.down, tensor.left, tensor.right)
+    factors = BlockedTensor.from_parts(tensor.down, tensor.left, tensor.right)
     return mode_spectrum(MODES[axis](factors), rank)
 
 
@@ -266,7 +266,7 @@ def test_slices_are_built_only_where_units_cancel(
     make: Callable[[], BilinearTensor], routes: list[str]
 ) -> None:
     tensor, calls = make(), list[str]()
-    factors = Factors.of(tensor.down, tensor.left, tensor.right)
+    factors = BlockedTensor.from_parts(tensor.down, tensor.left, tensor.right)
     mode_spectrum(counting(OutputMode(factors), calls), None)
     assert calls[: len(routes)] == routes
 

@@ -17,7 +17,7 @@ from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.random_rotations import (
-    Ends,
+    NullEnds,
     embedding_corner,
     in_one_order,
     null_memory,
@@ -115,7 +115,7 @@ def rotated_factors(
     seen: list[tuple[Tensor, Tensor]] = []
     read = module.read_ends
 
-    def spy(left: Tensor, right: Tensor, *others: Any) -> Ends:
+    def spy(left: Tensor, right: Tensor, *others: Any) -> NullEnds:
         seen.append((left, right))
         return read(left, right, *others)
 

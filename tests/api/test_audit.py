@@ -267,7 +267,7 @@ def test_an_operation_without_parameters_around_the_layers_is_no_reading_of_the_
     report = audit(Masked(), null_samples=3)
     found = report.record.coverage
     assert found is not None
-    assert (found.unread, found.connected, found.whole) == (0, not apart, not apart)
+    assert (found.unread, found.connected, found.is_whole) == (0, not apart, not apart)
     assert ("what connects them" in report.to_markdown()) == apart
     assert "matched those of the model" not in report.to_markdown()
 

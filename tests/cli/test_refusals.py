@@ -236,7 +236,7 @@ REACHED = {  # module that names an option: the commands that its messages can e
     "data/labelled_data": ["audit", "attack", "certify", "explain"],
     "data/model_interface": ["audit", "attack", "certify", "explain"],
     "data/table_file": ["audit", "explain", "train table"],
-    "data/tables": ["train table"],
+    "data/table_rows": ["train table"],
     "data/text": LANGUAGE,
     "findings/rules/registry": ["audit"],
     "findings/watching": ["train image"],

@@ -156,7 +156,7 @@ def test_rows_of_the_training_are_known_again(table: Callable[..., Path], tmp_pa
         report = audited(model, tmp_path / "rows.csv")
         found = report.record.performance
         assert found is not None
-        assert (found.seen, found.trained) == (seen, {"all": 160, "partly": 30, "": 0}[seen])
+        assert (found.rows_seen, found.trained) == (seen, {"all": 160, "partly": 30, "": 0}[seen])
         report.to_evidence(tmp_path / f"evidence{seen}")
         card = (tmp_path / f"evidence{seen}" / "model-card.md").read_text()
         assert ("training rows" in card.split("---")[1]) == bool(seen)
@@ -165,7 +165,7 @@ def test_rows_of_the_training_are_known_again(table: Callable[..., Path], tmp_pa
     old = replace(model, provenance=unknown)  # known by its file
     found = audited(old, folder.parent / "all.csv").record.performance
     assert found is not None
-    assert found.seen == "all"
+    assert found.rows_seen == "all"
 
 
 def test_labels_in_memory_are_values_where_classes_are_numbers() -> None:

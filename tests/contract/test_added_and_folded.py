@@ -82,7 +82,7 @@ def test_an_adapter_adds_b_times_a_scaled_by_its_own_rank(
     (folder / "adapter_config.json").write_text(json.dumps(about))
     model = bl.load(folder, base=tmp_path / "base")
     for name, truth in expected.items():
-        found = model.tensors[f"model.{name}.weight"].read().double()
+        found = model.tensors[f"model.{name}.weight"].read_tensor().double()
         torch.testing.assert_close(found, truth, rtol=1e-9, atol=1e-9)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 import bilens as bl
 from bilens.api.given_data import given_data
 from bilens.data.table_file import read_table
-from bilens.data.tables import training_table
+from bilens.data.table_rows import training_table
 from bilens.io.loaded_model import LoadedModel
 from bilens.train.table_fit import TableRecipe
 from bilens.train.tasks.table import TableTask, train_table_in_folder

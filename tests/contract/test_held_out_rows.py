@@ -16,7 +16,7 @@ import bilens as bl
 from bilens.api.provenance import reading_of
 from bilens.data.table_columns import text_hash
 from bilens.data.table_file import read_table
-from bilens.data.tables import training_table
+from bilens.data.table_rows import training_table
 from bilens.train.run_folder import TEST_NAME
 from bilens.train.table_fit import TableRecipe
 from bilens.train.tasks.table import TableTask, train_table_in_folder

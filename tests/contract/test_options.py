@@ -22,7 +22,7 @@ from bilens.api.classifier import attack_model, certify_model
 from bilens.api.network_conversion import RECIPE
 from bilens.api.quadratic_fit import fit_layers_of
 from bilens.base.errors import UsageError
-from bilens.base.option_rules import COMMAND_LINE, RULES, refuse_idle, told
+from bilens.base.option_rules import COMMAND_LINE, RULES, is_given, refuse_idle
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier
 from commands import Shell
@@ -382,5 +382,5 @@ def test_what_a_file_does_not_need_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [None, (), 0.9])
 def test_a_default_is_not_told(value: Any) -> None:
-    assert not told(value, 0.9)
+    assert not is_given(value, 0.9)
     refuse_idle("audit", {"threshold": value})

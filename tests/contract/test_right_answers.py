@@ -20,7 +20,7 @@ from bilens.api.given_data import given_data, performance_of
 from bilens.api.network_conversion import RECIPE, convert_network
 from bilens.base.errors import BilensError, CheckpointError, DataError
 from bilens.data.table_file import read_table
-from bilens.data.tables import training_table
+from bilens.data.table_rows import training_table
 from bilens.io.model_config import names_by_id
 from bilens.train.table_fit import TableRecipe
 from bilens.train.tasks.table import TableTask, train_table_in_folder

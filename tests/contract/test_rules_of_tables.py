@@ -11,7 +11,7 @@ import torch
 
 import bilens as bl
 from bilens.data.table_file import read_table
-from bilens.data.tables import training_table
+from bilens.data.table_rows import training_table
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn.classifier import classifier_of_map
 from bilens.train.recipes import TableRecipe

@@ -19,8 +19,8 @@ from bilens.base.errors import DataError, MissingExtraError, UsageError
 from bilens.data import text as module
 from bilens.data.text import (
     CleanText,
-    Document,
     TextCorpus,
+    TextDocument,
     clean,
     load_text,
     read_documents,
@@ -30,7 +30,7 @@ from bilens.data.text import (
 from raising import raising
 
 
-def documents(path: Path, content: bytes | str) -> list[Document]:
+def documents(path: Path, content: bytes | str) -> list[TextDocument]:
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return list(read_documents(path))
 
@@ -451,7 +451,7 @@ def test_the_sample_of_tinystories_has_no_duplicates_and_one_cut_story() -> None
 
 
 def cleaned(*texts: str) -> CleanText:
-    return clean(Document(text) for text in texts)
+    return clean(TextDocument(text) for text in texts)
 
 
 def test_each_text_is_kept_once_where_it_came_first() -> None:
@@ -469,7 +469,7 @@ def test_empty_documents_are_not_counted_at_all() -> None:
 
 
 def test_a_document_whose_end_is_missing_is_left_out() -> None:
-    result = clean([Document("whole"), Document("hal", is_whole=False)])
+    result = clean([TextDocument("whole"), TextDocument("hal", is_whole=False)])
     assert (result.documents, result.left_out) == (("whole",), {"cut": 1})
 
 
@@ -508,5 +508,10 @@ def test_text_of_other_languages_is_not_corrupted(text: str) -> None:
 
 def test_the_description_names_only_what_was_left_out() -> None:
     assert cleaned("a", "b").describe() == "2 documents"
-    mixed = [Document("a"), Document("a"), Document("\x07"), Document("b", is_whole=False)]
+    mixed = [
+        TextDocument("a"),
+        TextDocument("a"),
+        TextDocument("\x07"),
+        TextDocument("b", is_whole=False),
+    ]
     assert clean(mixed).describe() == "1 document (without 1 cut, 1 duplicate, 1 corrupted)"

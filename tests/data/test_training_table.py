@@ -10,7 +10,7 @@ import torch
 from bilens.base.errors import BilensError, DataError, UsageError
 from bilens.data.cells import VOTERS
 from bilens.data.table_file import read_table
-from bilens.data.tables import (
+from bilens.data.table_rows import (
     MOST_ROWS,
     NamedRows,
     TrainingTable,

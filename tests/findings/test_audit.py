@@ -31,8 +31,8 @@ from bilens.findings.certificate import certify_classifier
 from bilens.findings.subject import image_shape
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier, BilinearLayer, BilinearMLP
-from bilens.records.audit import Audit
 from bilens.records.base import to_json
+from bilens.records.classifier_audit import Audit
 from bilens.records.common import Exactness, Finding
 from builders import randn
 

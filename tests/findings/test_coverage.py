@@ -36,7 +36,7 @@ def test_a_classifier_of_one_layer_is_read_whole() -> None:
     module = tiny.classifier()
     found, _ = coverage(module)
     assert found.exact == found.parameters == count(module)
-    assert found.whole
+    assert found.is_whole
 
 
 def test_a_partial_reading_is_told_and_never_passes(tmp_path: pathlib.Path) -> None:

@@ -15,7 +15,7 @@ from bilens.findings import explanation as input_attribution
 from bilens.findings.audit import class_centred
 from bilens.findings.explanation import attribute_prediction, choose_examples, explain
 from bilens.nn import BilinearClassifier
-from bilens.records.audit import ClassScore
+from bilens.records.classifier_audit import ClassScore
 from builders import D_IN, randn, random_map
 
 DATA = tiny.images()

@@ -29,8 +29,8 @@ from bilens.findings.spectra import (
     summarise_spectra,
 )
 from bilens.nn import BilinearClassifier
-from bilens.records.audit import ClassReading
 from bilens.records.base import to_json
+from bilens.records.classifier_audit import ClassReading
 from bilens.records.common import NullInterval
 from bilens.records.decomposition import FormSpectrum
 from builders import form_of, random_map, rotation

@@ -187,7 +187,7 @@ def test_a_classifier_has_the_layers_that_its_folder_has(n_layers: int) -> None:
 def test_what_needs_a_module_of_ours_is_refused() -> None:
     model = bl.from_module(nn.Sequential(nn.Linear(4, 6), nn.Tanh()))
     with pytest.raises(UsageError, match="the layers alone are read"):
-        model.whole("a trace")
+        model.module_for("a trace")
 
 
 ROWS, COLUMNS = 60, 4

@@ -126,12 +126,12 @@ def test_spans_are_the_bytes_that_a_block_is_read_from(folder: Path) -> None:
     """One expert's gate in a stack: rows that lie in one piece, read by hand from the file."""
     file = folder / "stacks" / "model.safetensors"
     stored = load(folder / "stacks").tensors["model.layers.1.mlp.experts.gate_up_proj"]
-    gate, up = stored.one(2).halves()
+    gate, up = stored.at_index(2).halves()
     ((name, start, stop),) = gate.spans
     assert (name, stop - start) == (file.name, 4 * H * D)
     assert up.spans == ((name, stop, stop + 4 * H * D),)
     raw = bytearray(file.read_bytes()[start:stop])
-    assert torch.equal(torch.frombuffer(raw, dtype=torch.float32).reshape(H, D), gate.read())
+    assert torch.equal(torch.frombuffer(raw, dtype=torch.float32).reshape(H, D), gate.read_tensor())
     both = stored.fetch((slice(0, 2), slice(3, 5)))  # of several: cut from what holds them
     whole = safetensors.torch.load_file(file)[stored.name]
     assert torch.equal(both, whole[0:2, 3:5])
@@ -387,14 +387,14 @@ def bucket(folder: Path) -> Iterator[Any]:
 def test_a_bucket_is_read_and_noticed_to_change(
     bucket: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fetched, read = list[int](), ObjectStore.read
+    fetched, read = list[int](), ObjectStore.fetch
 
     def counted(store: ObjectStore, *of: Any) -> bytes:
         data = read(store, *of)
         fetched.append(len(data))
         return data
 
-    monkeypatch.setattr(ObjectStore, "read", counted)
+    monkeypatch.setattr(ObjectStore, "fetch", counted)
     found = load("s3://bucket/stacks")
     expected = numbers(load(folder / "stacks"))
     assert all(map(torch.equal, numbers(found).values(), expected.values()))

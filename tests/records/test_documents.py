@@ -20,13 +20,13 @@ import table_documents
 import trace_documents
 from bilens.base.errors import NonFiniteError, UsageError
 from bilens.records.attack import Attack
-from bilens.records.audit import Audit, Explanation
 from bilens.records.base import Document, displayable, json_text, kind_of, read_document, to_json
+from bilens.records.classifier_audit import Audit, Explanation
 from bilens.records.common import Source
 from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit
+from bilens.records.mlp_trace import Trace
 from bilens.records.table_audit import ColumnChanges, TableAudit
-from bilens.records.trace import Trace
 from bilens.report.reports import AuditReport, LayerAuditReport
 from report_documents import make_document
 from tools.schema import DOCUMENTS, meanings, parts, schema, tables

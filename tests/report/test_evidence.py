@@ -17,7 +17,7 @@ import bilens as bl
 import tiny
 from bilens.base.errors import FileError, OutputExistsError, UsageError
 from bilens.findings.rules.registry import REGISTRY, find_rule
-from bilens.records.audit import Audit
+from bilens.records.classifier_audit import Audit
 from bilens.records.common import Run, Source
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit

@@ -8,8 +8,8 @@ import pytest
 
 import tiny
 from bilens.api.classifier import explain_predictions
-from bilens.records.audit import Explanations
 from bilens.records.base import read_document, to_json
+from bilens.records.classifier_audit import Explanations
 from bilens.report.plates import MAX_CLASSES, attribution_plate, eigenvector_plate
 from bilens.report.reports import AuditReport
 from bilens.report.text import LANGUAGES

@@ -28,7 +28,7 @@ from bilens.report.text import NONE, Catalogue, floored, load_catalogue
 from bilens_explorer.home import decision
 from bilens_explorer.pages import audit_link, framed, no_script
 from bilens_explorer.people import remarks
-from bilens_explorer.records.comparison import ComparedModel, ComparedRule, Comparison
+from bilens_explorer.records.model_comparison import ComparedModel, ComparedRule, Comparison
 from bilens_explorer.watching import number_of, outcome_of
 
 COLUMNS = ("model", "number", "last", "decision", "weights")

@@ -27,14 +27,14 @@ from bilens.findings.layer_reading import FittedLayer, fit_layer
 from bilens.findings.residual_stream import CLOSE
 from bilens.findings.rules.progress import changes, outcome
 from bilens.nn.layer_view import LayerView
-from bilens.records.audit import Audit, ClassReading
+from bilens.records.classifier_audit import Audit, ClassReading
 from bilens.records.history import Measured, PastAudit
 from bilens.records.layer_audit import Difference, LayerDifference
 from bilens_explorer.endpoint import Arguments, Endpoint
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import without_paths
 from bilens_explorer.models import OpenModel
-from bilens_explorer.records.comparison import (
+from bilens_explorer.records.model_comparison import (
     ComparedModel,
     ComparedRule,
     Comparison,

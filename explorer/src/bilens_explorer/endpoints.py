@@ -1,12 +1,12 @@
 """The explorer's JSON: one table, which is also its OpenAPI document."""
 
 from bilens.records.attack import Attack
-from bilens.records.audit import Audit
-from bilens.records.conversion import Conversion
+from bilens.records.bilinear_conversion import Conversion
+from bilens.records.classifier_audit import Audit
 from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit
+from bilens.records.mlp_trace import Trace
 from bilens.records.table_audit import TableAudit
-from bilens.records.trace import Trace
 from bilens_explorer import (
     audit_again,
     comparison,

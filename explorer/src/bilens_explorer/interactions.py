@@ -10,8 +10,8 @@ from bilens.api.trace_records import shorts
 from bilens.base.errors import UsageError
 from bilens_explorer.endpoint import Endpoint
 from bilens_explorer.folder import ServedFolder
+from bilens_explorer.records.layer_spectra import InteractionView
 from bilens_explorer.records.models import Key
-from bilens_explorer.records.spectra import InteractionView
 from bilens_explorer.spectra import LayerName, Output, OutputText, held_outputs
 
 MOST, SHOWN = 200, 40  # inputs

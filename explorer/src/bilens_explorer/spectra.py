@@ -26,16 +26,15 @@ from bilens.findings.subject import drawn, image_shape
 from bilens.interp.traced_layer import eigenvector_tokens
 from bilens.io.vocabulary import vocabulary_of
 from bilens.nn.layer_view import LayerView
-from bilens.records.audit import Audit
+from bilens.records.classifier_audit import Audit
 from bilens.records.history import PastAudit
 from bilens.records.layer_audit import LayerReading
-from bilens.records.trace import TokenEnds
+from bilens.records.mlp_trace import TokenEnds
 from bilens_explorer.endpoint import Arguments, Endpoint, every_model
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import there
 from bilens_explorer.models import OpenModel
-from bilens_explorer.records.models import Key
-from bilens_explorer.records.spectra import (
+from bilens_explorer.records.layer_spectra import (
     LayerRow,
     LayerTable,
     NullBand,
@@ -44,6 +43,7 @@ from bilens_explorer.records.spectra import (
     ViewedVector,
     ViewedVectors,
 )
+from bilens_explorer.records.models import Key
 
 LARGEST = 1 << 24  # weights of a branch: what a page can wait for, and hold
 LEADING = 64  # pairs of layers that are too wide for whole spectra

@@ -18,7 +18,7 @@ from bilens.io.vocabulary import Vocabulary
 from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
 from bilens.records.base import displayable
-from bilens.records.trace import Circuit, Trace
+from bilens.records.mlp_trace import Circuit, Trace
 from bilens.report.circuit_graph import latent_subject
 from bilens.report.text import MARKS, latent_name, token_name
 from bilens.train.corpus import language_model, tokenizer_of

@@ -10,7 +10,7 @@ import msgspec
 from bilens.base.errors import BilensError
 from bilens.findings.rules.judgements import labels
 from bilens.records.base import displayable
-from bilens.records.trace import Trace
+from bilens.records.mlp_trace import Trace
 from bilens.report.circuit_graph import circuit_graph
 from bilens.report.reports import TraceReport
 from bilens.report.text import MARKS

@@ -13,7 +13,7 @@ from bilens.data.labelled_data import read_labelled
 from bilens.data.model_interface import LabelledData
 from bilens.data.table_columns import MISSING
 from bilens.io.loaded_model import LoadedModel
-from bilens.records.audit import Audit
+from bilens.records.classifier_audit import Audit
 from bilens.records.table_audit import TableColumn
 from bilens.train.randomness import drawn_rows
 from bilens.train.run_folder import TEST_NAME

@@ -31,7 +31,7 @@ def attribute(
     target: Tensor | Sequence[int] | None = None,
     memory_limit: int | str | None = None,
 ) -> Tensor:
-    """Return what each input adds to each output, exactly: φ sums over inputs to f(x) − f(x₀).
+    """Return the exact share of each input in each output: φ sums over inputs to f(x) − f(x₀).
 
     For a quadratic map the Shapley values of the game that sets inputs to x one by one, the
     others at the baseline x₀, are the integrated gradients along the straight line from x₀ to x.

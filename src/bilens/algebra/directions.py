@@ -73,11 +73,11 @@ def outputs_of(
     """Return the map of some outputs, or of each against the mean of all; factors are shared."""
     chosen = None if outputs is None else torch.tensor(outputs, device=f.tensor.down.device)
 
-    def read(part: Tensor) -> Tensor:
+    def select_outputs(part: Tensor) -> Tensor:
         kept = part if chosen is None else part[chosen]
         return kept - part.mean(dim=0) if centred else kept
 
-    return with_outputs(f, read)
+    return with_outputs(f, select_outputs)
 
 
 def output_form(f: QuadraticMap, output: int) -> QuadraticForm:
@@ -128,11 +128,11 @@ def in_centred_basis(f: QuadraticMap) -> QuadraticMap:
         1, check_count("d_out", f.sizes.d_out, minimum=2), device=f.tensor.down.device
     )
 
-    def read(part: Tensor) -> Tensor:
+    def contrast_outputs(part: Tensor) -> Tensor:
         count = sizes.to(part).view(-1, *[1] * (part.ndim - 1))
         return (part[:-1].cumsum(dim=0) - count * part[1:]) / (count * (count + 1)).sqrt()
 
-    return with_outputs(f, read)
+    return with_outputs(f, contrast_outputs)
 
 
 def from_centred_basis(direction: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ Group = tuple[int, ...]  # positions of eigenvectors that belong together
 
 @dataclass(frozen=True, eq=False)
 class EigenvectorMatch:
-    """What corresponds in two decompositions, and how well.
+    """The eigenvectors of two decompositions in pairs, with the overlap of each pair.
 
     Attributes:
         method: "assignment" or "subspace".

@@ -192,11 +192,11 @@ class GaussianInput:
     about: str  # what it is, for people
 
     @classmethod
-    def of(
+    def from_moments(
         cls,
         d_in: int,
-        mean: Tensor | None,
-        covariance: Tensor | None,
+        mean: Tensor | None = None,
+        covariance: Tensor | None = None,
         device: torch.device | None = None,
     ) -> GaussianInput:
         """Return the input with a given mean (None is zero) and covariance (None is I)."""

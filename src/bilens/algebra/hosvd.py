@@ -12,7 +12,13 @@ from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
 from bilens.algebra.eigen.ranking import with_sign
 from bilens.algebra.gram.inner_products import no_negative, squared_norms
 from bilens.algebra.gram.kernel import block_bytes
-from bilens.algebra.mode_spectrum import Factors, InputMode, ModeSpectrum, OutputMode, mode_spectrum
+from bilens.algebra.mode_spectrum import (
+    BlockedTensor,
+    InputMode,
+    ModeSpectrum,
+    OutputMode,
+    mode_spectrum,
+)
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_type
@@ -51,7 +57,7 @@ class HOSVD:
 
     @property
     def device(self) -> torch.device:
-        """Where the numbers are."""
+        """The device of the tensors."""
         return self.f.device
 
     @cached_property
@@ -62,7 +68,8 @@ class HOSVD:
         Raises: MemoryLimitError if that needs more memory than was allowed.
         """
         check_mode_memory(self.f.sizes, "in", 1, self.limit_bytes)
-        factors = Factors.of(self.f.tensor.down, self.f.tensor.left, self.f.tensor.right)
+        tensor = self.f.tensor
+        factors = BlockedTensor.from_parts(tensor.down, tensor.left, tensor.right)
         return mode_spectrum(InputMode(factors), self.rank)
 
     @property
@@ -159,7 +166,7 @@ class HOSVD:
         if input_rank is not None:
             columns = leading("input_rank", input_rank, self.input_directions)
             check_mode_memory(self.f.sizes, "in", 1, self.limit_bytes)
-            outside, noise = squared_outside(Factors.of(down, left, right), columns)
+            outside, noise = squared_outside(BlockedTensor.from_parts(down, left, right), columns)
             squared = squared + outside
             bound = bound + 2 * self.input.tail_squared(input_rank)
         exact = squared.sqrt()
@@ -202,7 +209,7 @@ def hosvd(
     limit = allowed_memory(memory_limit, f.device)
     check_mode_memory(f.sizes, "out", 1 if f.dtype == torch.float64 else 2, limit)
     f = f.detach().to(torch.float64)
-    factors = Factors.of(f.tensor.down, f.tensor.left, f.tensor.right)
+    factors = BlockedTensor.from_parts(f.tensor.down, f.tensor.left, f.tensor.right)
     if f.sizes.d_out <= f.sizes.d_hidden or rank is None or rank > f.sizes.d_hidden:
         return HOSVD(f, rank, mode_spectrum(OutputMode(factors), rank), limit)
     columns, corner = torch.linalg.qr(factors.down)  # all directions lie in their span
@@ -230,7 +237,7 @@ class TuckerError:
     _repr_html_ = html_summary()
 
 
-def squared_outside(factors: Factors, columns: Tensor) -> tuple[Tensor, Tensor]:
+def squared_outside(factors: BlockedTensor, columns: Tensor) -> tuple[Tensor, Tensor]:
     """Return ‖B − B ×₂ VᵀV ×₃ VᵀV‖² for the rows V of `columns`, and its estimated rounding."""
     complement = torch.linalg.qr(columns.T, mode="complete").Q[:, len(columns) :].T
     if len(complement) == 0:

@@ -1,4 +1,4 @@
-"""How alike two maps are, how one changes into the other, and rounded weights."""
+"""Compares two maps: similarity, the change from one to the other, and rounded weights."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def squared_length(f: Scaled, gaussian: bool) -> tuple[Tensor, Tensor]:
     if not gaussian:
         return squared, rounding
     squared = 2 * squared + mean(f).square()
-    size = sizes_before_cancelling(f.down, Branches.of(f.left, f.right))
+    size = sizes_before_cancelling(f.down, Branches.from_factors(f.left, f.right))
     if f.constant is not None:
         size = size + f.constant.detach().abs()
     mean_rounding = EPS * (sum(f.left.shape) + 16) * size
@@ -132,7 +132,7 @@ def mean(f: Scaled) -> Tensor:
 def rescaled(f: QuadraticMap, gaussian: bool, per_output: bool) -> Scaled:
     """Return f / a, a > 0, so that no square overflows or vanishes."""
     b = f.tensor
-    unit = sizes_before_cancelling(b.down, Branches.of(b.left, b.right))
+    unit = sizes_before_cancelling(b.down, Branches.from_factors(b.left, b.right))
     linear = f.linear.double() if gaussian and f.linear is not None else None
     constant = f.constant.double() if gaussian and f.constant is not None else None
     if linear is not None:
@@ -280,10 +280,10 @@ def noise_draw(
         noisy.append(a + size * drawn.to(a))
     if torch.equal(before[1], before[2]):
         noisy[2] = noisy[1]
+    down, left, right = noisy[:3]
     if embeddings is not None:
-        *noisy, e = noisy
-        noisy[1:] = [part @ e for part in noisy[1:]]
-    return map_difference(f, QuadraticMap(BilinearTensor(*noisy), basis=f.basis))
+        left, right = left @ noisy[3], right @ noisy[3]
+    return map_difference(f, QuadraticMap(BilinearTensor(down, left, right), basis=f.basis))
 
 
 Kind = Literal["float16", "bfloat16", "int8"]
@@ -302,9 +302,9 @@ def quantise(f: QuadraticMap, kind: Kind) -> QuadraticMap:
     check_choice("kind", kind, get_args(Kind))
     f = f.detach().to(torch.float64)
     tensor = f.tensor
-    parts = (rounded(part, kind) for part in (tensor.down, tensor.left, tensor.right))
+    down, left, right = (rounded(part, kind) for part in (tensor.down, tensor.left, tensor.right))
     return QuadraticMap(
-        BilinearTensor(*parts),
+        BilinearTensor(down, left, right),
         None if f.linear is None else rounded(f.linear, kind),
         f.constant if f.constant is None or kind == "int8" else rounded(f.constant, kind),
         f.basis,

@@ -66,7 +66,7 @@ def is_low(rank: int | None, small: int) -> bool:
 
 
 def noise_edge(rows: Tensor, columns: Tensor, largest: Tensor) -> Tensor:
-    """Return what the norm of noise stays below: √max row + √max column + √(2 log(mn/RARE) · max).
+    """Return a bound on the norm of noise: √max row + √max column + √(2 log(mn/RARE) · max).
 
     `rows` (…, m) and `columns` (…, n) are sums of the variances of independent entries, `largest`
     the largest one. The first two terms bound the mean of the norm, the last one its deviation.

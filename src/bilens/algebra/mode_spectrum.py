@@ -28,17 +28,17 @@ def along(rows: Tensor | None, slices: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Factors:
+class BlockedTensor:
     """A tensor as its branches read it: a block at a time, so that there is no copy of it."""
 
     down: Tensor  # (out, hidden) float64; as it came, its largest entry is read as ±1, or 0
     branches: Branches  # the tensor is `branches.unit` times that of what is read
 
     @classmethod
-    def of(
+    def from_parts(
         cls, down: Tensor, left: Tensor, right: Tensor, dtype: torch.dtype = torch.float64
-    ) -> Factors:
-        found = cls(down.double(), Branches.of(left, right))
+    ) -> BlockedTensor:
+        found = cls(down.double(), Branches.from_factors(left, right))
         unit = max(float(weights.abs().max()) for _, weights in found.weights(found.down))
         return replace(found, branches=replace(found.branches, dtype=dtype, unit=unit or 1.0))
 
@@ -51,7 +51,7 @@ class Factors:
             )
             yield part, check_finite(about, self.branches.weigh(down, part))
 
-    def whole(self, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    def unit_copies(self, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
         """Return copies of down, left and right as they are read, the last two in a dtype."""
         down = torch.empty_like(self.down)
         left, right = (
@@ -60,7 +60,7 @@ class Factors:
         )
         for part, weights in self.weights(self.down):
             down[:, part] = weights
-            left[part], right[part] = self.branches.read(part)
+            left[part], right[part] = self.branches.unit_rows_of(part)
         return down, left, right
 
     @property
@@ -82,7 +82,7 @@ class Factors:
 class OutputMode:
     """Slices along output directions u: the interaction matrices Q_u."""
 
-    factors: Factors
+    factors: BlockedTensor
 
     @property
     def size(self) -> int:
@@ -98,7 +98,7 @@ class OutputMode:
 
     def dense_gram(self, rows: Tensor | None) -> Tensor:
         """Return all ⟨Q_u, Q_u'⟩ from entries of Q_u, one row of all matrices at a time."""
-        down, left, right = self.factors.whole()
+        down, left, right = self.factors.unit_copies()
         weights = along(rows, down) / 2
         total = weights.new_zeros(len(weights), len(weights))
         for i in range(left.shape[1]):  # Q is symmetric: entries right of the diagonal count twice
@@ -113,7 +113,7 @@ class OutputMode:
 class InputMode:
     """Slices along input directions v: the matrices with rows Q_c v, one for each output c."""
 
-    factors: Factors
+    factors: BlockedTensor
 
     @property
     def size(self) -> int:
@@ -127,14 +127,14 @@ class InputMode:
         """√hidden · eps · ½ Σ_v Σ_h ‖down_h‖² ((left_h·v)² + (right_h·v)²)."""
         total = 0.0
         for part, weights in self.factors.weights(self.factors.down):
-            both = self.factors.branches.read(part)
+            both = self.factors.branches.unit_rows_of(part)
             reach = sum(along(rows, branch.T).square().sum(dim=0) for branch in both)
             total += float(weights.square().sum(dim=0) @ reach)
         return self.factors.growth * total / 2
 
     def dense_gram(self, rows: Tensor | None) -> Tensor:
         """Return the same from the vectors Q_c v, one output at a time."""
-        down, left, right = self.factors.whole()
+        down, left, right = self.factors.unit_copies()
         outer_left, outer_right = along(rows, left.T), along(rows, right.T)
         total = left.new_zeros(len(outer_left), len(outer_left))
         for weight in down / 2:
@@ -168,7 +168,7 @@ class ModeSpectrum:
 
 
 class Stage(NamedTuple):
-    """What one Gram matrix tells: values, falling, (num,), and rows, (num, n)."""
+    """The spectrum of one Gram matrix: values, falling, (num,), and rows, (num, n)."""
 
     values: Tensor
     rows: Tensor
@@ -195,9 +195,9 @@ def mode_spectrum(mode: Mode, rank: int | None) -> ModeSpectrum:
         accepted = int((stage.rounding <= TARGET * stage.values).int().cumprod(dim=0).sum())
         done = float(stage.values[0]) <= FLOOR * largest or (dense and accepted == 0)
         count = left if done else accepted
-        found.append(Stage(*(field[:count].clone() for field in stage)))  # lets go of the rest
+        found.append(Stage._make(field[:count].clone() for field in stage))  # lets go of the rest
         rows, left = stage.rows[count:], left - count
-    whole = Stage(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+    whole = Stage._make(torch.cat(parts) for parts in zip(*found, strict=True))
     return selected(whole, mode.factors.branches.unit, rank)
 
 

@@ -120,13 +120,13 @@ class QuadraticMap:
             )
         u = torch.as_tensor(output_direction).to(self.tensor.down.device).double()
 
-        def read(part: Tensor) -> Tensor:  # in float64: a class-centred direction cancels a lot
+        def along_u(part: Tensor) -> Tensor:  # in float64: a class-centred u cancels a lot
             return (u @ part.double()).to(self.dtype)
 
         zero = self.tensor.down.new_zeros(())
-        matrix = InteractionMatrix(self.tensor.left, self.tensor.right, read(self.tensor.down))
-        linear = zero.expand(d_in) if self.linear is None else read(self.linear)
-        constant = zero if self.constant is None else read(self.constant)
+        matrix = InteractionMatrix(self.tensor.left, self.tensor.right, along_u(self.tensor.down))
+        linear = zero.expand(d_in) if self.linear is None else along_u(self.linear)
+        constant = zero if self.constant is None else along_u(self.constant)
         return QuadraticForm(matrix, linear, constant, self.basis)
 
     def compose_input(
@@ -268,8 +268,9 @@ class QuadraticMap:
         return self._each_part(Tensor.detach)
 
     def _each_part(self, change: Callable[[Tensor], Tensor]) -> QuadraticMap:
+        down, left, right = self._factors()
         return QuadraticMap(
-            BilinearTensor(*(change(part) for part in self._factors())),
+            BilinearTensor(change(down), change(left), change(right)),
             None if self.linear is None else change(self.linear),
             None if self.constant is None else change(self.constant),
             self.basis,

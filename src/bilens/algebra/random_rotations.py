@@ -11,7 +11,7 @@ from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.concentration import effective_rank
 from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.gram.kernel import block_size, blocks, product_dtype, unit_rows
-from bilens.algebra.mode_spectrum import Factors
+from bilens.algebra.mode_spectrum import BlockedTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_type
 from bilens.base.memory import MemoryEstimate
@@ -55,7 +55,7 @@ def solved_width(sizes: FactorSizes, d_before: int) -> int:
 def null_memory(
     sizes: FactorSizes, num: int, num_samples: int, width_before: int | None
 ) -> MemoryEstimate:
-    """Return what a null of `num` directions takes; `width_before` is that before an embedding."""
+    """Estimate the memory of a null of `num` directions; `width_before` is before an embedding."""
     d_out, hidden, d_in = sizes
     d_before = d_in if width_before is None else width_before
     width = solved_width(sizes, d_before)
@@ -74,8 +74,8 @@ def null_memory(
 
 
 @dataclass(frozen=True, eq=False)
-class Ends:
-    """What the null keeps of one rotation, for every direction."""
+class NullEnds:
+    """The two ends of the spectrum of every direction, after one random rotation."""
 
     # (3, directions): the largest eigenvalue, the smallest one, the effective rank; NaN where the
     # status is not OK
@@ -83,19 +83,19 @@ class Ends:
     status: tuple[Status, ...]  # one for each direction
 
 
-def read_ends(left: Tensor, right: Tensor, weights: Tensor, chunk: int) -> Ends:
+def read_ends(left: Tensor, right: Tensor, weights: Tensor, chunk: int) -> NullEnds:
     """Return the ends of the spectra of ½ Σ_h w_h (l_h r_hᵀ + r_h l_hᵀ) for all rows w."""
     hidden, width = left.shape
     if 2 * hidden < width:
         left, right = torch.linalg.qr(torch.cat([left, right]).T, mode="r").R.T.split(hidden)
     parts = [_read(left, right, weights[rows]) for rows in blocks(len(weights), chunk)]
-    return Ends(
+    return NullEnds(
         torch.cat([part.numbers for part in parts], dim=1),
         tuple(status for part in parts for status in part.status),
     )
 
 
-def _read(left: Tensor, right: Tensor, weights: Tensor) -> Ends:
+def _read(left: Tensor, right: Tensor, weights: Tensor) -> NullEnds:
     matrices = _matrices(left, right, weights)
     finite = matrices.isfinite().all(dim=-1).all(dim=-1)
     matrices[~finite] = 0.0  # NaN must not reach a solver
@@ -111,7 +111,7 @@ def _read(left: Tensor, right: Tensor, weights: Tensor) -> Ends:
         Status.OK if ok else Status.NOT_CONVERGED if came else Status.NOT_FINITE
         for ok, came in zip((solved & finite).tolist(), finite.tolist(), strict=True)
     ]
-    return Ends(torch.where(solved & finite, torch.stack(numbers), torch.nan), tuple(status))
+    return NullEnds(torch.where(solved & finite, torch.stack(numbers), torch.nan), tuple(status))
 
 
 def _matrices(left: Tensor, right: Tensor, weights: Tensor) -> Tensor:
@@ -160,7 +160,8 @@ def output_mode_null(
     # more of an eigenvalue of D H Dᵀ, however small it is, where H is far from singular and D
     # in float64. An embedding can be near to singular, and is divided by.
     dtype = product_dtype(tensor.left) if embedding is None else torch.float64
-    down, left, right = Factors.of(tensor.down, tensor.left, tensor.right).whole(dtype)
+    factors = BlockedTensor.from_parts(tensor.down, tensor.left, tensor.right)
+    down, left, right = factors.unit_copies(dtype)
     if tensor.sizes.d_hidden < tensor.sizes.d_out:
         down = torch.linalg.qr(down, mode="r").R  # the same singular values
     kept = None
@@ -170,7 +171,8 @@ def output_mode_null(
     turn = turner(left, right, generator, null, embedding)
     del right
     samples = [read_sample(down, *drawn, kept) for _ in range(num_samples) for drawn in turn()]
-    return OutputModeNull(*torch.stack(samples, dim=1))
+    effective_ranks, top_shares, leading_ranks = torch.stack(samples, dim=1)
+    return OutputModeNull(effective_ranks, top_shares, leading_ranks)
 
 
 Turned = list[tuple[Tensor, Tensor]]  # the branches of a draw; behind an embedding of two

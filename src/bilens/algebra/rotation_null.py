@@ -13,7 +13,7 @@ from bilens.algebra.directions import check_directions
 from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.random_rotations import (
-    Ends,
+    NullEnds,
     corner_of,
     embedding_corner,
     in_one_order,
@@ -63,7 +63,7 @@ class RotationNull:
 
     @property
     def device(self) -> torch.device:
-        """Where the numbers are."""
+        """The device of the tensors."""
         return self.largest.device
 
     @property
@@ -111,10 +111,7 @@ class RotationNull:
 
         Raises: ShapeError if there is not one eigenvalue for each direction.
         """
-        return (
-            self._tail("smallest", smallest, lower=True),
-            self._tail("largest", largest),
-        )
+        return (self._tail("smallest", smallest, lower=True), self._tail("largest", largest))
 
     def num_significant(self, eigenvalues: Tensor, level: float = 0.95) -> SignificantEigenvalues:
         """Return which eigenvalues are beyond the null: each against the *extreme* of the null.
@@ -285,7 +282,7 @@ def rotation_null(
         before = None if embedding is None else embedding_corner(embedding)
         if before is not None:
             pairs = [(left @ before, pairs[0][1]), (right @ before, corner_of(left))]
-        samples: list[list[Ends]] = [[] for _ in pairs]
+        samples: list[list[NullEnds]] = [[] for _ in pairs]
         for done in range(num_samples):
             rotated = random_frame(f.sizes.d_in, pairs[0][1].shape[1], generator).T.to(left)
             rotated = rotated if before is None else rotated @ before
@@ -313,7 +310,7 @@ def reaching_further(one: RotationNull, other: RotationNull) -> RotationNull:
     return RotationNull(largest, smallest, rank, (*status,))
 
 
-def joined(samples: list[Ends]) -> RotationNull:
+def joined(samples: list[NullEnds]) -> RotationNull:
     """Return the null of all samples; a direction that failed in one of them is left out of all."""
     status = tuple(
         next((one for one in each if one is not Status.OK), Status.OK)

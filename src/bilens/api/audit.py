@@ -53,7 +53,7 @@ from bilens.findings.subject import image_shape
 from bilens.findings.table_audit import audit_columns
 from bilens.io.load import LoadedModel
 from bilens.nn.agreement import Agreement
-from bilens.records.audit import Audit
+from bilens.records.classifier_audit import Audit
 from bilens.records.common import Finding
 from bilens.records.decision import Coverage
 from bilens.records.layer_audit import Difference, LayerAudit, LayerDifference, LayeredModel

@@ -31,7 +31,7 @@ from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import is_of_numbers
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
-from bilens.records.audit import Explanations, InputExplanation
+from bilens.records.classifier_audit import Explanations, InputExplanation
 from bilens.records.common import ModelSummary
 from bilens.report.reports import AttackReport, CertificateReport
 
@@ -85,7 +85,7 @@ def certify_model(
         MemoryLimitError: If the work would not fit.
     """
     model = open_subject(model, "a certificate", on_cpu=True)
-    model.whole("a certificate")
+    model.module_for("a certificate")
     given = given_data(model, data, labels)
     refuse_idle("certify", {"samples": samples}, *([] if given is None else [DATA]))
     with offering_a_fit(model):
@@ -158,7 +158,7 @@ def attack_model(
     Source: arXiv:2410.08417, §4.4 and App. M, for the published perturbations.
     """
     model = open_subject(model, "an attack", on_cpu=True)
-    model.whole("an attack")
+    model.module_for("an attack")
     if source is not None:
         refuse_idle("attack", {"pairs": pairs})
     found: Data | None = data
@@ -302,7 +302,7 @@ def default_baseline(model: LoadedModel) -> Baseline:
 
 
 def summary_of(model: LoadedModel) -> ModelSummary:
-    module = model.whole("an explanation")
+    module = model.module_for("an explanation")
     if not isinstance(module, BilinearClassifier):
         raise UsageError(
             f"{model.source} is a {type(module).__name__}; expected a BilinearClassifier."

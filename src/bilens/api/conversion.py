@@ -25,7 +25,7 @@ from bilens.base.option_rules import Device
 from bilens.findings.conversion import error_of
 from bilens.io.converted_folder import open_model
 from bilens.io.host import tokenizer_at
-from bilens.records import conversion as records
+from bilens.records import bilinear_conversion as records
 from bilens.records.base import json_text, read_document, to_json
 from bilens.train.corpus import CorpusOptions
 from bilens.train.distillation import distil, seconds_of_a_step, swap_in_losses, text_losses

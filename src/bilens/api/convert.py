@@ -26,7 +26,7 @@ def convert_model(
         raise OutputExistsError(f"{folder} is a file; expected a folder.")
     model = open_subject(model, "a conversion")
     before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*")}
-    module, provenance = model.whole("a conversion"), model.provenance
+    module, provenance = model.module_for("a conversion"), model.provenance
     tokenizer = model.place / TOKENIZER_NAME
     has_tokenizer = isinstance(module, BilinearTransformer) and tokenizer.is_file()
     if target == "bilens":

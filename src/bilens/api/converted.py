@@ -21,7 +21,7 @@ from bilens.interp.traced_layer import top_contexts
 from bilens.io.converted_folder import save_converted
 from bilens.io.formats.safetensors_folder import folder_sha256
 from bilens.io.host import Host, Site, copy_companions, tokenizer_at
-from bilens.records import conversion as records
+from bilens.records import bilinear_conversion as records
 from bilens.records.base import read_document, to_json
 from bilens.records.common import Source, TextOrigin
 from bilens.records.layer_audit import LayeredModel

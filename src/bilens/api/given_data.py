@@ -21,7 +21,7 @@ from bilens.base.option_rules import AT_A_PATH, NO_IDX, refuse_idle
 from bilens.data.images import ImageDataset
 from bilens.data.labelled_data import as_array, labelled, read_labelled
 from bilens.data.model_interface import ClassIndex, ClassName, LabelledData, ModelInterface, Task
-from bilens.data.tables import ROWS_KEY, known_rows
+from bilens.data.table_rows import ROWS_KEY, known_rows
 from bilens.findings.performance import approximation_on_data, classification, regression
 from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import is_of_numbers

@@ -27,8 +27,8 @@ from bilens.base.files import check_path
 from bilens.findings.rules.decision import passed
 from bilens.findings.rules.judgements import JUDGED, RULE, Audited, failed_rules, judgements
 from bilens.findings.rules.registry import REGISTRY
-from bilens.records.audit import Audit
 from bilens.records.base import UNPRINTABLE, Record, json_text, to_json
+from bilens.records.classifier_audit import Audit
 from bilens.records.common import Identity
 from bilens.records.history import UNNAMED, Action, Entry, Measured, PastAudit, People
 from bilens.records.layer_audit import LayerAudit

@@ -20,7 +20,7 @@ from bilens.base.errors import CheckpointError, MissingExtraError, UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset, embedded_digits, load_images
 from bilens.data.model_interface import LabelledData
-from bilens.data.tables import ROWS_KEY
+from bilens.data.table_rows import ROWS_KEY
 from bilens.io.formats.safetensors_folder import INDEX_NAME, files_of, shards
 from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import WEIGHTS_NAME

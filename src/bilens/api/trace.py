@@ -40,7 +40,7 @@ from bilens.io.host import Host, Site
 from bilens.io.load import LoadedModel, load
 from bilens.io.vocabulary import vocabulary_of
 from bilens.nn.agreement import normal_inputs
-from bilens.records import trace as records
+from bilens.records import mlp_trace as records
 from bilens.report.reports import TraceReport
 from bilens.train.corpus import CorpusOptions
 from bilens.train.device import device_of

@@ -58,7 +58,7 @@ from bilens.interp.traced_layer import (
     output_tokens,
     read_text,
 )
-from bilens.records import trace as records
+from bilens.records import mlp_trace as records
 from bilens.records.common import TextOrigin
 from bilens.train.activations import measure_sae
 

@@ -19,7 +19,7 @@ from bilens.interp.traced_layer import (
     TracedSAE,
     short,
 )
-from bilens.records import trace as records
+from bilens.records import mlp_trace as records
 from bilens.train.activations import OF_RECORD, SAEMetrics
 
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)

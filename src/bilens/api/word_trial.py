@@ -88,7 +88,7 @@ def changed_host(before: Host, model: LoadedModel) -> Host:
     with torch.no_grad():
         for theirs, name in paired(model.tensors, state).items():
             if model.tensors[theirs].shape == tuple(state[name].shape):
-                state[name].copy_(model.tensors[theirs].read())
+                state[name].copy_(model.tensors[theirs].read_tensor())
                 given.add(state[name].data_ptr())
     parameters = after.module.named_parameters()
     if left := [name for name, one in parameters if one.data_ptr() not in given]:

@@ -1,4 +1,4 @@
-"""What everything stands on: errors, checks, files, memory, and the progress of long work."""
+"""Shared by all layers: errors, checks, files, memory, and the progress of long work."""
 
 from collections.abc import Callable
 

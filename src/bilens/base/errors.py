@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Retry:
-    """What to ask instead: keyword arguments of `bl.load`, which are options of commands too."""
+    """A call that would work instead: keyword arguments of `bl.load`, also options of commands."""
 
     given: str  # the path as it was asked for
     said: Mapping[str, object] = field(default_factory=dict)
@@ -23,7 +23,7 @@ class Retry:
         found: list[tuple[str, ...]] = []
         for name, value in self.said.items():
             name = "baseline" if name == "base" else name.replace("_", "-")  # of an adapter
-            option = f"--{'no-' * (value is False)}{name}"
+            option = f"--no-{name}" if value is False else f"--{name}"
             if isinstance(value, Mapping):
                 found += [("--map", f"{role}={tensor}") for role, tensor in value.items()]
             else:
@@ -89,7 +89,7 @@ class MissingExtraError(UsageError):
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error of a library says, without its traceback and its full stop."""
+    """Return the type and the first line of an error, without its traceback and its full stop."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
 

@@ -55,7 +55,7 @@ def check_regular_file(
 
 
 def not_there(path: Path, said: str, error: type[FileError] = CheckpointError) -> FileError:
-    """Return that nothing is at a path; of an address of the web, what to do with it."""
+    """Return the error for a path where nothing is; for a web address it says to download first."""
     if found := ADDRESS.match(text := str(path)):
         text = f"{found[1]}://{text[found.end() :]}"
         said = "is an address, and bilens reads files of this machine: download it, pass the file."

@@ -103,11 +103,7 @@ def available_memory() -> int:
 
 
 def check_memory(
-    num_bytes: int,
-    what: str,
-    instead: str,
-    limit: int | str | None = None,
-    device: Any = None,
+    num_bytes: int, what: str, instead: str, limit: int | str | None = None, device: Any = None
 ) -> int:
     allowed = memory_limit(limit, device)
     if num_bytes > allowed:

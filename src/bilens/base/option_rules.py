@@ -1,4 +1,4 @@
-"""Which option needs which: one table for Python and the command line.
+"""The options that need another one: one table for Python and the command line.
 
 An option that is given and would change nothing is refused; on a command line so is one that is
 given with its default value. Free of this are switches that only allow something (`allow_pickle`,
@@ -184,7 +184,7 @@ def refuse_idle(verb: str, given: Mapping[str, Any], *there: str) -> None:
     """Refuse what is given and needs something that is not `there`, by the table of a verb."""
     for need, options in RULES[verb].items():
         if need not in there and not SEVERAL.get():
-            idle = [name for name in options if name in given and told(given[name], options[name])]
+            idle = [n for n in options if n in given and is_given(given[n], options[n])]
             idle += [n for n in options if n not in idle and is_written(n, given.get(n))]
             refuse([spelled(verb, name) for name in idle], need)
 
@@ -196,7 +196,7 @@ def refuse(names: list[str], need: str) -> None:
         raise UsageError(f"{', '.join(names)}: only {need}; {more} them out.")
 
 
-def told(value: Any, default: Any) -> bool:
+def is_given(value: Any, default: Any) -> bool:
     """Tell whether an argument is another one than its default."""
     return not isinstance(value, PLAIN) or value not in (default, None, (), [])
 

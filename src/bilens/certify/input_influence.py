@@ -1,4 +1,4 @@
-"""What one input can do to an output, and what ignoring some inputs can change at most."""
+"""Proven bounds on the effect of one input on an output, and of ignoring some inputs."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ def influence_range(f: QuadraticMap, i: int, box: Box, output: int) -> Influence
     (index,) = checked_indices("i", [i], d_in)
     (output,) = checked_indices("output", [output], d_out)
     low, high = checked_box(box, d_in)
-    rows = InputRows.of(f)
+    rows = InputRows.from_map(f)
     mine = InputRows(rows.down[[output]], rows.left, rows.right)
-    row, terms = mine.read([index])[0, 0], mine.terms([index])[0, 0]
+    row, terms = mine.form_rows([index])[0, 0], mine.terms([index])[0, 0]
     slope = float(linear_part(f)[output, index])
     others = 2 * row.index_fill(0, torch.tensor([index], device=row.device), 0.0)
     corners = (
@@ -193,8 +193,8 @@ def remove_inputs(
         "remove fewer inputs, or take some outputs with compose_output",
         device=f.device,
     )
-    reader = InputRows.of(f)
-    rows, linear = reader.read(indices), linear_part(f)[:, indices]
+    reader = InputRows.from_map(f)
+    rows, linear = reader.form_rows(indices), linear_part(f)[:, indices]
     norm = (2 * rows.square().sum(dim=(1, 2)) - rows[..., indices].square().sum(dim=(1, 2))).sqrt()
     axes, small = on_few_axes(rows, indices)
     bound, point = largest_change(small, linear, radius)

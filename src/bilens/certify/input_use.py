@@ -1,4 +1,4 @@
-"""Which inputs a map provably does not use, read from rows of its interaction matrices."""
+"""Proves which inputs a map does not use, from rows of its interaction matrices."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class InputRows:
     right: Tensor  # (hidden, in)
 
     @classmethod
-    def of(cls, f: QuadraticMap) -> InputRows:
+    def from_map(cls, f: QuadraticMap) -> InputRows:
         tensor = f.detach().tensor
         rows = tensor.left.double(), tensor.right.double()
         (left, left_length), (right, right_length) = unit_rows(rows[0]), unit_rows(rows[1])
@@ -39,7 +39,7 @@ class InputRows:
         check_finite("down times the lengths of left and right", down)
         return cls(down, alive(left, rows[0]), alive(right, rows[1]))
 
-    def read(self, inputs: slice | list[int]) -> Tensor:
+    def form_rows(self, inputs: slice | list[int]) -> Tensor:
         """Return Q_c e_i, (out, inputs, in), in 4 · out · hidden · in operations an input."""
         half = self.down[:, None] / 2
         rows = (half * self.left[:, inputs].T) @ self.right
@@ -47,7 +47,7 @@ class InputRows:
 
     def terms(self, inputs: slice | list[int]) -> Tensor:
         """Return ½ Σ_h |P_ch| (|l_hi| |r_h| + |r_hi| |l_h|), (out, inputs, in), entry by entry."""
-        return InputRows(self.down.abs(), self.left.abs(), self.right.abs()).read(inputs)
+        return InputRows(self.down.abs(), self.left.abs(), self.right.abs()).form_rows(inputs)
 
     def rounding(self) -> Tensor:
         """Return how far a row as read can be off in length, (out, in), O(out · hidden · in)."""
@@ -151,12 +151,12 @@ def unused_inputs(f: QuadraticMap, tolerance: float = 0.0) -> UnusedInputs:
     """
     checked_map(f)
     tolerance = checked_number("tolerance", tolerance)
-    rows = InputRows.of(f)
+    rows = InputRows.from_map(f)
     d_out, d_hidden, d_in = f.sizes
     size = max(BLOCK_BYTES // (24 * d_out * (d_hidden + d_in)), 1)
     parts = []
     for start in range(0, d_in, size):
-        block = rows.read(slice(start, start + size))
+        block = rows.form_rows(slice(start, start + size))
         lengths = unit_rows(block.flatten(0, 1))[1]  # its squares neither overflow nor vanish
         parts.append(lengths.view(block.shape[:2]))
     quadratic, linear = torch.cat(parts, dim=1), linear_part(f).abs()

@@ -1,4 +1,4 @@
-"""What a certificate of given inputs starts from: checked numbers, margins and their rounding."""
+"""Checked inputs and margins, with their rounding, that certificates of inputs start from."""
 
 from __future__ import annotations
 

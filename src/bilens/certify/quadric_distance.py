@@ -51,7 +51,7 @@ class Slack(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class DualBound:
-    """What ‖δ‖² cannot be below, for all problems within the errors."""
+    """A lower bound on ‖δ‖², for all problems within the errors."""
 
     problem: Secular
     values: Tensor  # λ, (rows, k)

@@ -1,4 +1,4 @@
-"""What is proven about the eigenvalues that a decomposition left out."""
+"""Proven bounds on the eigenvalues that a decomposition left out."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class SpectrumEnclosure:
     slack: float  # as in `TruncationResidual`, whatever k is
 
     def after(self, k: int) -> TruncationResidual:
-        """Return what is left out by the first k pairs."""
+        """Return the eigenpairs behind the first k, with bounds on all eigenvalues left out."""
         values, vectors = self.eig.eigenvalues[k:], self.eig.eigenvectors[k:]
         if len(self.eig.eigenvalues) == k and self.low > self.high:  # nothing is left at all
             return TruncationResidual(values, vectors, 0.0, 0.0, self.slack)

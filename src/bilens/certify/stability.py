@@ -1,4 +1,4 @@
-"""How far eigenvalues and eigenvectors can move when the weights change."""
+"""Bounds how far eigenvalues and eigenvectors can move when the weights change."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Norm = Literal["spectral", "frobenius"]
 
 @dataclass(frozen=True, eq=False)
 class SpectrumStability:
-    """What a change of weights Δ can do to the eigenpairs of a form, at most.
+    """Proven bounds on how far a change of weights Δ moves the eigenpairs of a form.
 
     Assumes nothing about Δ but its size; both forms in the same basis, as their weights stand.
 
@@ -61,7 +61,7 @@ class SpectrumStability:
 
 @dataclass(frozen=True, eq=False)
 class QuantisationStability:
-    """What rounding of the weights can do to the eigenpairs of a map.
+    """Proven bounds on how far rounding the weights moves the eigenpairs of a map.
 
     Attributes:
         kind: of the rounding.

@@ -1,4 +1,4 @@
-"""How far a form moves when its k leading eigenpairs alone are kept."""
+"""Bounds the change of a form where its k leading eigenpairs alone are kept."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def _one_error(
 
 
 def frobenius_bound(form: QuadraticForm) -> float:
-    """Return what ‖Q‖_F of a form is at most, rounding included, O(hidden² · in)."""
+    """Return an upper bound on ‖Q‖_F of a form, rounding included, in O(hidden² · in)."""
     forms = problem_of_form(form).forms  # their squares neither overflow nor vanish
     factors = forms.weights, forms.left, forms.right
     squared = squared_norms(*factors) + squared_norm_rounding(*factors)
@@ -218,7 +218,7 @@ def truncated_input_bound(eig: EigenDecomposition, k: int, x: Tensor) -> InputBo
 
 
 def of_each(found: Sequence[Sequence[Tensor]], eig: EigenDecomposition) -> Sequence[Tensor]:
-    """Return what was found of each form as a batch, or of the single one."""
+    """Stack the results of all forms into a batch; for a single form return its own."""
     batch = [torch.stack(parts) for parts in zip(*found, strict=True)]
     return batch if eig.eigenvalues.ndim > 1 else [parts[0] for parts in batch]
 

@@ -75,8 +75,10 @@ def root(problem: Secular, equation: Equation, target: Tensor, high: Tensor) -> 
     value, _ = equation(problem.sums(low))
     active = ((value > target) & (low < high)).nonzero()[:, 0]
     low, high = low[active], high[active]
-    current, tau = problem.rows(active), start_of(problem.rows(active), low, high)
-    goal = target[active]
+    current, goal = problem.rows(active), target[active]
+    mean = (current.squares * current.offsets).sum(dim=1) / current.squares.sum(dim=1)
+    start = high - mean.nan_to_num(0.0)  # exact where all offsets are equal
+    tau = torch.where(start > low, torch.minimum(start, high), low.sqrt() * high.sqrt())
     for step in range(MAX_STEPS):
         if len(active) == 0:
             break
@@ -97,13 +99,6 @@ def root(problem: Secular, equation: Equation, target: Tensor, high: Tensor) -> 
     return result
 
 
-def start_of(problem: Secular, low: Tensor, high: Tensor) -> Tensor:
-    mass = problem.squares.sum(dim=1)
-    mean = (problem.squares * problem.offsets).sum(dim=1) / mass
-    start = high - mean.nan_to_num(0.0)  # exact where all offsets are equal
-    return torch.where(start > low, torch.minimum(start, high), low.sqrt() * high.sqrt())
-
-
 def exponents(values: Tensor) -> Tensor:
     """Return e with |value| < 2ᵉ, int64; far below all others for zero."""
     exponent = torch.frexp(values).exponent.long()
@@ -116,7 +111,7 @@ def row_exponents(rows: Tensor) -> Tensor:
 
 
 def vanishing(values: Tensor, exponent: Tensor) -> Tensor:
-    """Return what values (k,) or (rows, k) may lose in units of 2^−exponent, (rows,)."""
+    """Return the loss of values (k,) or (rows, k) by underflow in units of 2^−exponent, (rows,)."""
     smallest = torch.where(values == 0, torch.inf, values.abs()).amin(dim=-1)
     return SMALLEST * (shifted(smallest, exponent) < SMALLEST).double()
 

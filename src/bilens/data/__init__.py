@@ -1,1 +1,1 @@
-"""What models are trained on: images and random changes made to them, texts and their tokens."""
+"""Training data: images and random changes made to them, texts and their tokens, tables."""

@@ -121,7 +121,7 @@ def hours_of(time: datetime) -> float:
 
 @dataclass(frozen=True)
 class Question:
-    """What the cells of a column decide together, as some can be read in two ways."""
+    """Two ways to read a cell, as 1,234 or 3/1/2024 have; the cells of a column decide together."""
 
     kind: str  # of the conversion that tells a guess
     choices: tuple[str, str]

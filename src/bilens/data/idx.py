@@ -136,7 +136,9 @@ def read_folder(name: str, folder: Path) -> tuple[Path, RawSplits]:
             f"{folder} cannot be searched ({error.strerror}); a folder with the four IDX files of "
             f"{name} was expected: check its permissions."
         ) from None
-    return location, RawSplits(*read_split(*files[:2]), *read_split(*files[2:]))
+    train_images, train_labels = read_split(*files[:2])
+    test_images, test_labels = read_split(*files[2:])
+    return location, RawSplits(train_images, train_labels, test_images, test_labels)
 
 
 def read_split(image_file: Path, label_file: Path) -> tuple[ByteArray, ByteArray]:

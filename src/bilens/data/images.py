@@ -48,10 +48,10 @@ HELD_OUT_EVERY = 5
 CLASS_NAMES = {
     "mnist": tuple("0123456789"),
     "fashion-mnist": (
-        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker"),
-        *("Bag", "Ankle boot"),
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker",
+        "Bag", "Ankle boot",
     ),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +245,7 @@ def test_images_at_hand(name: str, trained_on: str | None) -> tuple[Tensor, Tens
 
 
 def from_cache(name: str) -> ImageDataset | None:
-    """Return what the cache holds, or None if it has no folder for this data set."""
+    """Return a data set from the cache, or None if the cache has no folder for it."""
     folder = cache_folder() / name
     try:
         return from_folder(name, folder, "cache") if folder.exists() else None

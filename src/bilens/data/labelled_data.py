@@ -16,7 +16,7 @@ from bilens.data.model_interface import ClassName, Label, LabelledData, ModelInt
 from bilens.data.own_images import read_images
 from bilens.data.table_columns import Cells
 from bilens.data.table_file import read_table
-from bilens.data.tables import columns_of, with_target
+from bilens.data.table_rows import columns_of, with_target
 from bilens.records.common import DataOrigin
 
 INPUT_KEYS = ("x_test", "X_test", "x", "X", "images", "data", "inputs", "features")
@@ -77,7 +77,7 @@ def labelled(
 def labels_in(
     where: str, y: Array | Tensor | Cells | list[Label], model: ModelInterface
 ) -> list[Label]:
-    """Return what right answers are, by where they come from."""
+    """Read right answers as labels of a model, from cells, an array or a tensor."""
     if isinstance(y, list):
         return y
     if isinstance(y, Cells):

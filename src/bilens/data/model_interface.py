@@ -1,4 +1,4 @@
-"""What a model reads and answers: it encodes every row and every right answer that reaches it."""
+"""The interface of a model: it encodes every row and every right answer that reaches it."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -44,7 +44,7 @@ Label: TypeAlias = ClassIndex | ClassName | float  # a number is the answer of a
 
 @dataclass(frozen=True)
 class ModelInterface:
-    """What a model reads and answers, as far as data have to fit it; and what was done for that."""
+    """The inputs and outputs of a model, as far as data have to fit them; and notes on the data."""
 
     d_input: int
     d_output: int
@@ -82,7 +82,7 @@ class ModelInterface:
         return self.classes != tuple(map(str, range(len(self.classes))))
 
     def row(self, index: int) -> int:
-        """Return how a row is called: as a spreadsheet numbers it, or from 0."""
+        """Return the number of a row as its user knows it: as a spreadsheet shows it, or from 0."""
         return self.numbers[index] if self.numbers else index
 
     def note(self, kind: str, **values: Value) -> None:
@@ -142,7 +142,7 @@ class ModelInterface:
         return [*map(ClassIndex, labels.tolist())]
 
     def labels_of_array(self, where: str, array: Array, is_tensor: bool = False) -> list[Label]:
-        """Return what an array of right answers holds: positions, names, or numbers.
+        """Read an array of right answers as positions, names, or numbers.
 
         Whole numbers are positions for a model that was trained on positions; so are those of a
         tensor, as long as no class has a number for its name.
@@ -184,7 +184,7 @@ class ModelInterface:
             )
 
     def labels_of_cells(self, cells: Cells) -> list[Label]:
-        """Return what the cells of a column hold: names, or numbers in the unit of the training.
+        """Read the cells of a column as class names, or as numbers in the unit of the training.
 
         They are read like the target of the training, as far as the model says how that was.
         """
@@ -245,7 +245,7 @@ class ModelInterface:
     def class_finder(
         self, exact: Callable[[str], str] = str, decimal: str = "."
     ) -> Callable[[str], list[int]]:
-        """Return what finds the classes that a text may mean: the same text, or the same number."""
+        """Return a function: text → the classes it may mean, by the same text or number."""
         return name_finder(self.classes, exact, spelling_key, NUMBERS[decimal])
 
     def places_of(self, texts: Iterable[str]) -> list[int | None]:
@@ -334,7 +334,7 @@ class LabelledData:
     box: tuple[float, float] | None = None  # that every input lies in; None where nothing says it
 
     def places(self, rows: Sequence[int]) -> tuple[int, ...]:
-        """Return where rows stand that a spreadsheet shows under some numbers, or from 0."""
+        """Return the positions of rows given by a spreadsheet's numbers, or by numbers from 0."""
         known = self.numbers or tuple(range(len(self.inputs)))
         absent = [row for row in rows if row not in known]
         if absent:

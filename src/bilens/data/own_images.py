@@ -30,20 +30,18 @@ def own_images(
     x, shape = pixels_of("images", images)
     y = labels_of("labels", labels, len(x))
     if test is None:
-        held_out = torch.from_numpy(every_fifth(y.numpy()))
-        parts = (x[~held_out], y[~held_out], x[held_out], y[held_out])
         said = f"{len(x):,} images of the caller; every fifth of each class is held out"
+        held_out = torch.from_numpy(every_fifth(y.numpy()))
+        x, y, test_x, test_y = x[~held_out], y[~held_out], x[held_out], y[held_out]
     else:
-        other, test_shape = pixels_of("the test images", test[0])
+        test_x, test_shape = pixels_of("the test images", test[0])
         if test_shape != shape:
             raise ShapeError(f"images are {shape}, the test images {test_shape}: they must agree.")
-        parts = (x, y, other, labels_of("the test labels", test[1], len(other)))
-        said = f"{len(x):,} training and {len(other):,} test images of the caller"
-    most = 1 + int(max(part.max() for part in parts[1::2] if len(part)))
-    names = tuple(map(str, class_names or range(most)))
-    return ImageDataset(
-        "own images", *parts, shape, names, said, "tensors", named=bool(class_names)
-    )
+        test_y = labels_of("the test labels", test[1], len(test_x))
+        said = f"{len(x):,} training and {len(test_x):,} test images of the caller"
+    most = 1 + int(max(part.max() for part in (y, test_y) if len(part)))
+    names, named = tuple(map(str, class_names or range(most))), bool(class_names)
+    return ImageDataset("own images", x, y, test_x, test_y, shape, names, said, "tensors", named)
 
 
 def pixels_of(name: str, given: Given) -> tuple[Tensor, tuple[int, int]]:

@@ -79,7 +79,7 @@ class StoryPrompt:
 
 @dataclass(frozen=True)
 class GrammarEntropy:
-    """What no model of the stories can do better than, in nats; a token is a word or a mark."""
+    """The entropy of the stories, in nats, which no model can beat; a token is a word or a mark."""
 
     per_story: float
     tokens_per_story: float  # the expected number, the end of the text included
@@ -131,8 +131,8 @@ class StoryGrammar:
                 polarity = (1, -1)[index % 2]
                 verdict = drawn.verdict.replace(" {joint} {second}", "")
                 story = replace(drawn, verdict=verdict, negated=negated, polarity=polarity)
-                words = story.before_feeling(), negated, polarity, FEELINGS[1], FEELINGS[-1]
-                prompts.append(StoryPrompt(*words))
+                text = story.before_feeling()
+                prompts.append(StoryPrompt(text, negated, polarity, FEELINGS[1], FEELINGS[-1]))
         return tuple(prompts)
 
     def entropy(self) -> GrammarEntropy:

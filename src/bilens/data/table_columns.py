@@ -61,10 +61,10 @@ class Cells:
         self.known = [cell for _, cell in self.places]
 
     def say(self, kind: str, /, **values: int | str) -> None:
-        self.done.append(Conversion.of(kind, column=self.name, **values))
+        self.done.append(Conversion.of_kind(kind, column=self.name, **values))
 
     def decimal(self, votes: Counter[str], usual: str = "") -> str:
-        """Return what stands before the decimals."""
+        """Return the decimal mark of the numbers in a column."""
         return self.settled(DECIMAL, votes, "," if self.table.separator == ";" else ".", usual)
 
     def order(self, votes: Counter[str], usual: str = "") -> str:
@@ -94,7 +94,7 @@ class Cells:
         return choice
 
     def to_save(self, question: Question, votes: Counter[str], choice: str) -> str:
-        """Return how a new table is read, too; nothing where this one does not show it."""
+        """Return the choice to keep for new tables; empty where this table does not show it."""
         first, second = question.choices
         is_shown = votes[first] != votes[second] or any(map(question.is_open, self.known))
         return choice if is_shown else ""
@@ -225,7 +225,7 @@ def label_key(name: str) -> str:
 def name_finder(
     names: tuple[str, ...], *keys: Callable[[str], Hashable]
 ) -> Callable[[str], list[int]]:
-    """Return what finds the names that a text may mean: one, none, or several that are alike.
+    """Return a function: text → positions of the names it may mean, several where they are alike.
 
     The keys are tried one after the other; those names count that the first one finds which finds
     any. So a name is found by its exact text even where others are spelt like it.
@@ -244,7 +244,7 @@ def name_finder(
 
 
 def levels_of(column: TableColumn) -> Callable[[str], list[int]]:
-    """Return what finds the levels that a cell may mean; cells are without spaces around them."""
+    """Return a function: cell → levels it may mean; cells are without spaces around them."""
     return name_finder(column.levels, str.strip, spelling_key)
 
 

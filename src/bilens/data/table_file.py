@@ -57,7 +57,7 @@ class RawTable:
     def column(self, name: str) -> list[str]:
         return [row[self.positions[name]] for row in self.rows]
 
-    def part(self, rows: Sequence[int]) -> Self:
+    def with_rows(self, rows: Sequence[int]) -> Self:
         """Return some of the rows as a table of their own."""
         kept = tuple(self.rows[at] for at in rows), tuple(self.numbers[at] for at in rows)
         return replace(self, rows=kept[0], numbers=kept[1])
@@ -82,9 +82,9 @@ def read_table(path: Path, encoding: str | None = None) -> RawTable:
         name, text = decoded(path, path.read_bytes(), encoding)
         separator = separator_of(text)
         if encoding is None and name != "utf-8-sig":
-            done.append(Conversion.of("encoding", encoding=name))
+            done.append(Conversion.of_kind("encoding", encoding=name))
         if separator != ",":
-            done.append(Conversion.of("separator", separator=repr(separator).strip("'")))
+            done.append(Conversion.of_kind("separator", separator=repr(separator).strip("'")))
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         try:
             grid = [(row, [*map(str.strip, line)]) for row, line in enumerate(lines, 1)]
@@ -97,7 +97,7 @@ def read_table(path: Path, encoding: str | None = None) -> RawTable:
         refuse_idle("data", {"encoding": encoding})
         grid = frame_grid(path, kind, done)
     if KINDS.get(path.suffix.lower(), kind) != kind:
-        done.append(Conversion.of("mislabelled", suffix=path.suffix, kind=kind))
+        done.append(Conversion.of_kind("mislabelled", suffix=path.suffix, kind=kind))
     return tidied(path, [line for line in grid if any(line[1])], done, separator)
 
 
@@ -135,7 +135,7 @@ def is_japanese(text: str) -> bool:
 
 
 def separator_of(text: str) -> str:
-    """Return what cuts most lines into the same number of cells; the first line counts twice."""
+    """Return the separator that cuts most lines into as many cells; the first line counts twice."""
     lines, found = text.splitlines()[:SNIFFED], {}
     for mark in ",;\t|":
         try:
@@ -190,7 +190,7 @@ def excel_rows(path: Path, done: list[Conversion]) -> Sequence[Sequence[object]]
         return []
     sheet, others = filled[0], ", ".join(one.title for one in filled[1:5])
     if others or sheet.sheet_state != "visible":
-        done.append(Conversion.of("sheet", sheet=sheet.title, others=others or "—"))
+        done.append(Conversion.of_kind("sheet", sheet=sheet.title, others=others or "—"))
     size = 200 * sheet.max_row * sheet.max_column
     check_memory(size, f"{path}, with cells {sheet.dimensions},", "delete those that are far away")
     rows = [[*cells] for cells in sheet.iter_rows(values_only=True)]
@@ -198,7 +198,7 @@ def excel_rows(path: Path, done: list[Conversion]) -> Sequence[Sequence[object]]
         for row in range(area.min_row, area.max_row):
             rows[row][area.min_col - 1] = rows[area.min_row - 1][area.min_col - 1]
     if sheet.merged_cells.ranges:
-        done.append(Conversion.of("merged_cells", count=len(sheet.merged_cells.ranges)))
+        done.append(Conversion.of_kind("merged_cells", count=len(sheet.merged_cells.ranges)))
     empty = [c for c in map(bytes.decode, FORMULA.findall(text)) if sheet[c].value is None]
     if empty:
         raise DataError(
@@ -225,7 +225,7 @@ def tidied(path: Path, grid: Grid, done: list[Conversion], separator: str) -> Ra
     """Return the rows below the names, without what stands around a table."""
     top = header_position(grid)
     if top:
-        done.append(Conversion.of("preamble", count=top, row=grid[top][0]))
+        done.append(Conversion.of_kind("preamble", count=top, row=grid[top][0]))
     names, start = header(grid, top, done) if grid else ([], 0)
     body = without_footers(grid[start:], done)
     if not body:
@@ -243,7 +243,7 @@ def tidied(path: Path, grid: Grid, done: list[Conversion], separator: str) -> Ra
         while name in found:
             name, number = f"{given} ({number})", number + 1
         if name != given:
-            done.append(Conversion.of("renamed", old=given, new=name, position=position))
+            done.append(Conversion.of_kind("renamed", old=given, new=name, position=position))
         found[name] = None
     rows = tuple(tuple(cells[at] for at in kept) for _, cells in body)
     return RawTable(path, tuple(found), rows, tuple(n for n, _ in body), tuple(done), separator)
@@ -275,7 +275,7 @@ def header(grid: Grid, top: int, done: list[Conversion]) -> tuple[list[str], int
     mixed = 1 < len(numbers) == len(known) and values != sorted(values)
     counts = len(known) > 1 and all(after - before == 1 for before, after in pairwise(values))
     if row and named and (alike == named or mixed) and not counts:
-        done.append(Conversion.of("no_header", row=row, text=first[named[0]][:40]))
+        done.append(Conversion.of_kind("no_header", row=row, text=first[named[0]][:40]))
         return [f"column {at}" for at in range(1, len(first) + 1)], top
     second = [next(iter(cells), "") for cells in columns]
     words = [second[at] for at in numbers if not is_missing(second[at])]
@@ -284,7 +284,7 @@ def header(grid: Grid, top: int, done: list[Conversion]) -> tuple[list[str], int
     groups = [*accumulate(first, lambda group, name: name or group, initial="")][1:]
     lines = zip(first, groups, second, strict=True)
     names = [" ".join({group: 0, word: 0}) if word else name for name, group, word in lines]
-    done.append(Conversion.of("two_headers", row=row, text=names[numbers[0]][:40]))
+    done.append(Conversion.of_kind("two_headers", row=row, text=names[numbers[0]][:40]))
     return names, top + 2
 
 
@@ -313,5 +313,5 @@ def without_footers(body: Grid, done: list[Conversion]) -> Grid:
         end, totals = end - 1, totals + is_total
     if end < len(body):
         count, text = len(body) - end, starts[end][:40]
-        done.append(Conversion.of("footer", count=count, row=body[end][0], text=text))
+        done.append(Conversion.of_kind("footer", count=count, row=body[end][0], text=text))
     return body[:end]

@@ -111,14 +111,14 @@ def open_corpus(
     stream: bool,
     limit: int | None,
     seed: int,
-) -> tuple[str, str, Iterator[Document]]:
+) -> tuple[str, str, Iterator[TextDocument]]:
     """Return the name of a corpus, its location in words, and its documents."""
     if not isinstance(corpus, str | Path):
         if stream or split != "train" or column is not None:
             raise UsageError("column, split and stream are of tables and data sets, not of texts.")
         if odd := [type(one).__name__ for one in corpus if not isinstance(one, str)]:
             raise UsageError(f"a text is a {odd[0]}; expected a list of texts, each a str.")
-        return GIVEN, GIVEN, map(Document, corpus)
+        return GIVEN, GIVEN, map(TextDocument, corpus)
     path = Path(corpus)
     is_table = path.suffix in BUILDERS
     is_local = corpus == GRAMMAR or (corpus != "" and path.exists())  # Path("") is this folder
@@ -128,7 +128,7 @@ def open_corpus(
         raise UsageError(f"{corpus} has no columns: leave out column={column!r}.")
     if corpus == GRAMMAR:
         stories = StoryGrammar().generate(limit or GRAMMAR_STORIES, seed)
-        return GRAMMAR, f"the story grammar, seed {seed}", map(Document, stories)
+        return GRAMMAR, f"the story grammar, seed {seed}", map(TextDocument, stories)
     if is_local:
         documents = read_table(path, column) if is_table else read_documents(path)
         return path.stem, f"the {'folder' if path.is_dir() else 'file'} {path}", documents
@@ -155,7 +155,7 @@ class CleanText:
         return f"{len(self.documents):,} {noun}" + (f" (without {left_out})" if left_out else "")
 
 
-def clean(documents: Iterable[Document]) -> CleanText:
+def clean(documents: Iterable[TextDocument]) -> CleanText:
     """Return the texts of whole documents, each one once, none empty and none corrupted."""
     kept, left_out = dict[str, None](), Counter[str]()
     for document in documents:
@@ -173,12 +173,12 @@ def clean(documents: Iterable[Document]) -> CleanText:
     return CleanText(tuple(kept), left_out)
 
 
-class Document(NamedTuple):
+class TextDocument(NamedTuple):
     text: str
     is_whole: bool = True  # False: its end is missing
 
 
-def read_documents(path: Path) -> Iterator[Document]:
+def read_documents(path: Path) -> Iterator[TextDocument]:
     """Yield the documents of a text file, or of all .txt files in a folder and below it."""
     files, is_folder = [path], path.is_dir()
     if is_folder:
@@ -192,7 +192,7 @@ def read_documents(path: Path) -> Iterator[Document]:
         yield from read_file(file, split_at_blank_lines=not is_folder)
 
 
-def read_file(path: Path, split_at_blank_lines: bool) -> Iterator[Document]:
+def read_file(path: Path, split_at_blank_lines: bool) -> Iterator[TextDocument]:
     check_regular_file(path, "expected a text file or a folder of them", DataError)
     start = 0
     try:
@@ -201,7 +201,7 @@ def read_file(path: Path, split_at_blank_lines: bool) -> Iterator[Document]:
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
         ):
             for start, end, is_whole in spans(content, split_at_blank_lines):
-                yield Document(content[start:end].decode("utf-8"), is_whole)
+                yield TextDocument(content[start:end].decode("utf-8"), is_whole)
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path} is not UTF-8: byte {start + error.start:,} is "
@@ -230,7 +230,7 @@ def spans(content: mmap.mmap, split_at_blank_lines: bool) -> Iterator[tuple[int,
     yield start, len(content), True
 
 
-def read_table(path: Path, column: str | None) -> Iterator[Document]:
+def read_table(path: Path, column: str | None) -> Iterator[TextDocument]:
     """Yield the documents of one column of a local .json, .jsonl, .csv or .parquet file."""
     check_regular_file(path, "expected a table with a column of text", DataError)
     kind, files = BUILDERS[path.suffix], {"train": str(path)}
@@ -240,7 +240,7 @@ def read_table(path: Path, column: str | None) -> Iterator[Document]:
         yield from read_column(table, str(path), column)
 
 
-def read_hub(name: str, split: str, column: str | None, stream: bool) -> Iterator[Document]:
+def read_hub(name: str, split: str, column: str | None, stream: bool) -> Iterator[TextDocument]:
     """Yield the documents of one column of a data set of the hub."""
     repository, _, configuration = name.partition(":")
     library = optional_package("datasets", "language", f"Reading {name}")
@@ -281,7 +281,7 @@ def reading(title: str, advice: str) -> Iterator[None]:
 
 def read_column(
     rows: Iterable[Mapping[str, object]], title: str, column: str | None
-) -> Iterator[Document]:
+) -> Iterator[TextDocument]:
     """Yield one column of a table, row by row; an empty cell is a document without text."""
     for row in rows:
         column = column or only_text_column(row, title)
@@ -295,7 +295,7 @@ def read_column(
                 f"{title} has a row whose {column!r} is a {type(text).__name__}; text was "
                 "expected: choose another column."
             )
-        yield Document(text)
+        yield TextDocument(text)
 
 
 def only_text_column(row: Mapping[str, object], title: str) -> str:

@@ -70,7 +70,7 @@ def direction_of(
     if len(new.shape) != 2 or new.shape[0 if writes != turned else 1] != width:
         return
     try:
-        delta = new.read().double() - old.read().double()
+        delta = new.read_tensor().double() - old.read_tensor().double()
     except NonFiniteError:
         return
     left, _, right = leading_singular_vectors(delta.T if turned else delta, 1)

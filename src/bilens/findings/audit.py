@@ -37,7 +37,7 @@ from bilens.findings.subject import (
 )
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearClassifier
-from bilens.records.audit import Audit, Explanation
+from bilens.records.classifier_audit import Audit, Explanation
 from bilens.records.common import UNKNOWN, Origin
 from bilens.records.performance import Performance
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from bilens.base.errors import NumericalError
 from bilens.data.tokenizer import Tokenizer
 from bilens.io.host import Host
-from bilens.records.conversion import Continuation, LossAt, Measured
+from bilens.records.bilinear_conversion import Continuation, LossAt, Measured
 from bilens.train.device import device_of
 
 OCCURRENCES, TOKENS = 20, 8  # fewest of a token that is listed; tokens listed

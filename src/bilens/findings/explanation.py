@@ -11,7 +11,7 @@ from bilens.algebra.eigen.decomposition import Contributions, EigenDecomposition
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import NumericalError
 from bilens.findings.subject import drawn
-from bilens.records.audit import ClassScore, Contribution, Explanation
+from bilens.records.classifier_audit import ClassScore, Contribution, Explanation
 from bilens.records.table_audit import InputAttribution, InputPair
 
 SHOWN = 4  # contributions of each class

@@ -62,12 +62,10 @@ def influence_limits(f: QuadraticMap, box: Box) -> Tensor:
     """Return limits that no influence exceeds, (out, in); cheap, and not reached."""
     # Output c as a function of x_i alone is q t² + s t + a constant, so that it varies by at most
     # (high − low) · max |2 q t + s| ≤ (high − low) · (|b_i| + 2 Σ_j |q_ij| · max |x_j|).
-    rows, width = InputRows.of(f), f.sizes.d_in
+    rows, width = InputRows.from_map(f), f.sizes.d_in
     farthest = max(abs(box.low), abs(box.high))
-    sums = torch.cat(
-        [rows.read(slice(start, start + ROWS)).abs().sum(dim=2) for start in range(0, width, ROWS)],
-        dim=1,
-    )
+    parts = [slice(start, start + ROWS) for start in range(0, width, ROWS)]
+    sums = torch.cat([rows.form_rows(part).abs().sum(dim=2) for part in parts], dim=1)
     sums = sums + rows.rounding() * width**0.5  # the 1-norm of what a row is off by, at most
     slope = linear_part(f).abs() + 2 * farthest * sums
     limits: Tensor = slope * (box.high - box.low) * (1 + SPARE)

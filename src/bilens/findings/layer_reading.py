@@ -21,7 +21,7 @@ from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.gram.kernel import product_dtype
 from bilens.algebra.hosvd import HOSVD, hosvd
 from bilens.algebra.map_comparison import Kind, rounded
-from bilens.algebra.mode_spectrum import Factors, InputMode
+from bilens.algebra.mode_spectrum import BlockedTensor, InputMode
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.random_rotations import output_mode_null, random_frame
 from bilens.base.errors import BilensError, NonFiniteError
@@ -79,7 +79,7 @@ def read_inputs(layer: Layer, f: QuadraticMap | None, generator: torch.Generator
     if f is None:
         return InputShares(unused, None, 0.0, 0.0)
     tensor, dtype = f.tensor, product_dtype(f.tensor.left)
-    factors = Factors.of(tensor.down, tensor.left, tensor.right, dtype)
+    factors = BlockedTensor.from_parts(tensor.down, tensor.left, tensor.right, dtype)
     shares, null = gram_shares(InputMode(factors).gram(None), generator)
     return InputShares(unused, int(shares.argmax()), float(shares.max()), null)
 
@@ -270,7 +270,7 @@ def stability(
             leading = eigendecompose(form, few)  # all eigenvectors of a wide one take gigabytes
         short = {name: rounded(part, ROUNDING) for name, part in parts}
         layer = dataclasses.replace(fitted.layer, **short)  # type: ignore[arg-type]
-        curvature = layer_curvature(layer, GaussianInput.of(layer.d_in, None, None))
+        curvature = layer_curvature(layer, GaussianInput.from_moments(layer.d_in))
         changed = QuadraticMap(curvature).form(direction)
         del short, layer, curvature  # `changed` keeps no more than its two branches
         found = stability_of(leading, form, changed)

@@ -133,7 +133,7 @@ def approximation_on_data(
     for view, layer in zip(views, layers, strict=True):
         out = in_blocks(layer, x)
         if not view.exact:
-            read, data = GaussianInput.of(layer.d_in, None, None), GaussianInput.of_data(x)
+            read, data = GaussianInput.from_moments(layer.d_in), GaussianInput.of_data(x)
             fits = (approximate_layer(layer, one) for one in (read, data))
             outputs = out, *(in_blocks(fit, x) for fit in fits)
             y, said, fitted = (centred(one, view.classes) for one in outputs)

@@ -16,7 +16,7 @@ from bilens.algebra.rotation_null import RotationNull, rotation_null
 from bilens.base.memory import MemoryEstimate
 from bilens.findings.subject import drawn
 from bilens.nn import BilinearClassifier
-from bilens.records.audit import ClassReading, Eigenvector
+from bilens.records.classifier_audit import ClassReading, Eigenvector
 from bilens.records.common import NullInterval
 from bilens.records.decomposition import EigenPair, FormSpectrum
 

@@ -52,7 +52,7 @@ def apart(store: Store) -> Store:
     for name, tensor in store.items():
         stem, stacked, end = name.partition("_exps")
         names = [f"{stem}.{k}{end}" for k in range(tensor.shape[0] if stacked else 0)]
-        parts = {key: replaced(tensor.one(k), name=key) for k, key in enumerate(names)}
+        parts = {key: replaced(tensor.at_index(k), name=key) for k, key in enumerate(names)}
         found |= parts or {name: tensor}
     return found
 
@@ -64,7 +64,7 @@ def compare_pair(old: StoredTensor, new: StoredTensor) -> TensorChange | None:
     mine, theirs = (str(t.added_to or t.dtype).removeprefix("torch.") for t in (new, old))
     found = TensorChange(new.name, kind, layer, mine, theirs, "not_finite")
     try:
-        before, after = old.read(), new.read()
+        before, after = old.read_tensor(), new.read_tensor()
     except NonFiniteError:
         return None if same_bits(*(one.fetch(one.block) for one in (old, new))) else found
     if same_bits(before, after):

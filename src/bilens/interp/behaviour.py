@@ -29,7 +29,7 @@ from bilens.interp.interventions import (
 )
 from bilens.interp.traced_layer import LatentReader, TokensAtEnds
 from bilens.nn.transformer import BilinearTransformer
-from bilens.records.trace import CausalCheck
+from bilens.records.mlp_trace import CausalCheck
 from bilens.train.randomness import drawn_rows
 
 Shares: TypeAlias = dict[Kind, float]  # of a behaviour, that changed directions remove or create

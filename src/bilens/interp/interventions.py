@@ -12,7 +12,7 @@ from bilens.base.checks import check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
 from bilens.interp.random_dictionaries import LEVEL, chance_of
 from bilens.records.common import Interval
-from bilens.records.trace import CausalCheck
+from bilens.records.mlp_trace import CausalCheck
 
 Kind: TypeAlias = Literal["ablate", "steer", "sign_flip"]
 Edit: TypeAlias = Callable[[Tensor], Tensor]  # (..., in), what an MLP reads → what it reads instead

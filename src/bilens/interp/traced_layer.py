@@ -30,7 +30,7 @@ from bilens.io.vocabulary import Vocabulary
 from bilens.nn.tokens import check_tokens
 from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
-from bilens.records.trace import ActiveContext, LatentReading, TokenEnds
+from bilens.records.mlp_trace import ActiveContext, LatentReading, TokenEnds
 from bilens.train.activations import activations_of
 from bilens.train.corpus import CorpusOptions, language_model, text_of, tokenizer_of
 from bilens.train.randomness import drawn_rows

@@ -63,7 +63,7 @@ def export_sae(
 
 def sae_for_hook(loaded: LoadedModel, model: LoadedModel, hook: str) -> TopKSAE:
     """Return a loaded autoencoder in the units of a hook point, if it belongs there."""
-    sae, transformer = loaded.whole("a trace"), model.whole("a trace")
+    sae, transformer = loaded.module_for("a trace"), model.module_for("a trace")
     if not isinstance(sae, TopKSAE):
         raise wrong_kind(loaded.source, sae, "a sparse autoencoder", "sae")
     if not isinstance(transformer, BilinearTransformer):

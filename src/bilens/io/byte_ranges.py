@@ -39,10 +39,10 @@ class Unchanged:
 
     @classmethod
     def now(cls, path: Path) -> Unchanged:
-        return cls.of(path, path.stat())
+        return cls.from_stat(path, path.stat())
 
     @classmethod
-    def of(cls, path: Path, found: os.stat_result) -> Unchanged:
+    def from_stat(cls, path: Path, found: os.stat_result) -> Unchanged:
         state = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
         return cls(path, found.st_size, state)
 
@@ -60,7 +60,7 @@ class Unchanged:
         """Read the bytes from a place on."""
         try:
             with self.path.open("rb", buffering=0) as file:
-                if Unchanged.of(self.path, os.fstat(file.fileno())) != self:
+                if Unchanged.from_stat(self.path, os.fstat(file.fileno())) != self:
                     raise self.changed()
                 file.seek(start)
                 while buffer and (count := file.readinto(buffer)):
@@ -104,7 +104,7 @@ class Region(NamedTuple):
     shape: tuple[int, ...]
     dtype: torch.dtype
 
-    def part(self, block: Block) -> tuple[int, tuple[int, ...], Block]:
+    def locate_block(self, block: Block) -> tuple[int, tuple[int, ...], Block]:
         """Return the first byte and the shape of what holds a block, and how to cut it from that.
 
         Axes of which one index is taken, and the first of several, lie in one piece.
@@ -121,11 +121,11 @@ class Region(NamedTuple):
 
     def spans(self, block: Block) -> tuple[Span, ...]:
         """Return the bytes that a block is read from."""
-        start, shape, _ = self.part(block)
+        start, shape, _ = self.locate_block(block)
         return ((self.file, start, start + self.dtype.itemsize * prod(shape)),)
 
-    def read(self, block: Block) -> Tensor:
-        start, shape, rest = self.part(block)
+    def fetch(self, block: Block) -> Tensor:
+        start, shape, rest = self.locate_block(block)
         found = torch.empty(shape, dtype=self.dtype)
         self.file.fill(found.reshape(-1).view(torch.uint8).numpy().data, start)
         return found[rest].contiguous()
@@ -137,7 +137,7 @@ WEIGHTS = "expected the weights of a model there"
 Size = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class Entry(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class HeaderEntry(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """One tensor in a header; its bytes are counted from the end of the header."""
 
     dtype: str
@@ -145,7 +145,7 @@ class Entry(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     data_offsets: tuple[Size, Size]
 
 
-ENTRY = msgspec.json.Decoder(Entry)
+ENTRY = msgspec.json.Decoder(HeaderEntry)
 
 
 class Header(NamedTuple):
@@ -153,7 +153,7 @@ class Header(NamedTuple):
 
     file: Opened
     stop: int  # the first byte behind the header
-    entries: dict[str, Entry]
+    entries: dict[str, HeaderEntry]
     metadata: dict[str, str]
 
     def region(self, name: str, dtype: torch.dtype) -> Region:

@@ -128,7 +128,7 @@ def read_host(folder: Path) -> Host:
 
 
 def view_at(host: Host, site: Site) -> LayerView:
-    """Return how what runs at a site now is read."""
+    """Return the view of the MLP that runs at a site now."""
     block, view = host.at(site), site.view
     ours = isinstance(block, BilinearMLP)
     return view_of(block, site.name, view.reads, view.about_input) if ours else view

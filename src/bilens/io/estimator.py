@@ -237,7 +237,7 @@ def names_of_steps(step: Any) -> Iterator[str]:
 
 
 def receiver_of(step: Any) -> Any:
-    """Return what first reads the inputs of a step; a text or None passes them on, unread."""
+    """Return the estimator that reads the inputs of a step first; None for a text or None."""
     if type(step).__name__ not in ("Pipeline", "FeatureUnion"):
         return None if isinstance(step, str) else step
     found = (receiver_of(part) for _, part in getattr(step, PARTS[type(step).__name__]))
@@ -292,7 +292,7 @@ def compare_with_estimator(
     is_classifier = hasattr(fitted, "classes_")
     several = is_classifier and fitted.out_activation_ == "logistic" and not one_logit(fitted)
 
-    def read(x: Tensor) -> Tensor:
+    def predict(x: Tensor) -> Tensor:
         for layer in layers:
             x = in_dtype(layer, x.dtype)(x)
         if not is_classifier:
@@ -303,14 +303,14 @@ def compare_with_estimator(
         warnings.simplefilter("ignore")  # inputs without the names of columns are meant
         said = np.asarray(whole.predict(as_table(whole, x)))
         expected = whole.predict_proba(as_table(whole, x)) if is_classifier else said
-    made, found = torch.as_tensor(np.asarray(expected)).reshape(len(x), -1), read(x)
+    made, found = torch.as_tensor(np.asarray(expected)).reshape(len(x), -1), predict(x)
     if made.shape != found.shape:
         raise NumericalError(
             f"the {type(whole).__name__} gives {made.shape[1]} numbers and its layers "
             f"{found.shape[1]}: fit it to two classes or more."
         )
     made = made.log() if fitted.out_activation_ == "exp" else made
-    check = agreement_with_outputs(f"the {type(whole).__name__}'s own outputs", x, made, read)
+    check = agreement_with_outputs(f"the {type(whole).__name__}'s own outputs", x, made, predict)
     if several:
         agree, gap = (found > 0.5).numpy() == (said == 1), (found - 0.5).abs().numpy()
     elif is_classifier:

@@ -1,4 +1,4 @@
-"""What lies at a path, told by names and first bytes: without torch, and nothing of it is run.
+"""Tells the kind of a file by its name and first bytes: without torch, and nothing of it is run.
 
 Commands ask here first, so that what is no model is refused at once.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bilens.base.errors import CheckpointError, Retry
 from bilens.base.files import check_regular_file, not_there, why_unreadable
-from bilens.io.pickle_contents import LEGACY, Reader
+from bilens.io.pickle_contents import LEGACY, PickleReader
 from bilens.io.remote import RemotePath
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")  # of PyTorch
@@ -22,9 +22,9 @@ OTHERS = (".safetensors", ".gguf", ".onnx", ".keras", ".h5", ".hdf5")
 MODELS = (*PICKLES, *ESTIMATORS, *OTHERS)
 # What a folder that is one model holds.
 MARKS = (
-    *("config.json", "model.safetensors", "model.safetensors.index.json", "cfg.json"),
-    *("sae.safetensors", "sae_weights.safetensors", "adapter_config.json", "saved_model.pb"),
-)
+    "config.json", "model.safetensors", "model.safetensors.index.json", "cfg.json",
+    "sae.safetensors", "sae_weights.safetensors", "adapter_config.json", "saved_model.pb",
+)  # fmt: skip
 START, MAX_SCHEMA = 1 << 16, 1 << 24  # bytes of a file that its kind is told by
 # How files of LightGBM, XGBoost and CatBoost begin, and packages of trees that pickles name.
 TREES = (b"tree\n", b'{"learner"', b"{L\0\0\0\0\0\0\0\7learner", b"binf", b"CBM1")
@@ -157,7 +157,7 @@ def are_trees(names: Collection[str]) -> bool:
 
 def imported_by(start: bytes) -> list[str]:
     """Return the names that a pickle would import, as far as they are soon seen."""
-    reader = Reader(io.BytesIO(start))
+    reader = PickleReader(io.BytesIO(start))
     if start[:1] == b"\x80":
         with suppress(Exception):  # arrays of joblib lie between the steps of the pickle
             reader.load()

@@ -35,11 +35,11 @@ from bilens.nn.mlp import Experts
 from bilens.nn.module_layers import layer_views
 
 COMPANIONS = (  # files beside a model that a converted one takes along
-    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt"),
-    *("merges.txt", "spiece.model", "sentencepiece.bpe.model", "special_tokens_map.json"),
-    *("added_tokens.json", "chat_template.jinja", "chat_template.json", "generation_config.json"),
-    *("preprocessor_config.json", "processor_config.json", "corpus.json"),
-)
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt",
+    "merges.txt", "spiece.model", "sentencepiece.bpe.model", "special_tokens_map.json",
+    "added_tokens.json", "chat_template.jinja", "chat_template.json", "generation_config.json",
+    "preprocessor_config.json", "processor_config.json", "corpus.json",
+)  # fmt: skip
 ENCODERS = ("bert", "roberta", "xlm-roberta", "electra", "distilbert", "modernbert")
 VISION = ("vit", "deit")
 CAUSAL = ("CausalLM", "LMHeadModel")  # how the classes of language models end
@@ -48,7 +48,7 @@ Gives = Literal["next tokens", "logits", "numbers"]
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """Where an MLP runs."""
+    """The place in a model where an MLP runs, which can be replaced there."""
 
     name: str  # as `bl.load` calls the layer
     # of modules that run one behind the other: the first is replaced, the others do nothing then
@@ -62,7 +62,7 @@ class Site:
         return next(int(part) for part in self.name.split(".") if part.isdecimal())
 
     def reached(self, arguments: tuple[Tensor, ...]) -> Tensor | slice:
-        """Return which rows of the first argument of the hooked module come to it."""
+        """Return which rows of the hooked module's first argument reach the MLP, as an index."""
         if self.expert is None:
             return slice(None)
         return (arguments[1] == self.expert).any(dim=1)
@@ -125,7 +125,7 @@ class Host:
         return replace(self, module=copy.deepcopy(self.module, memo))
 
     def at(self, site: Site) -> nn.Module:
-        """Return what runs at a site; of an expert that is not of ours, the stack."""
+        """Return the module that runs at a site; of an expert that is not of ours, the stack."""
         found = self.module.get_submodule(site.paths[0])
         if site.expert is not None and isinstance(found, Experts):
             found = found.experts[site.expert]
@@ -178,7 +178,7 @@ def host_of(module: nn.Module, source: Path, sha256: str = "") -> Host:
         path = f"{root}{home}" + (".experts" if is_expert else "")
         parts = next((parts for place, _, parts in modules if place == location.name), ("",))
         paths = tuple(f"{path}.{part}" if part else path for part in parts)
-        stored = StoredMLP.of(store, location, named.phi, named.scale)
+        stored = StoredMLP.at_location(store, location, named.phi, named.scale)
         view = stored.view(input_of(family, content))
         sites.append(Site(location.name, paths, view, int(number) if is_expert else None))
     layout = family.homes[0].layout
@@ -239,7 +239,7 @@ def open_host(path: Path) -> Host:
 
 
 def from_transformers(auto: str, path: Path, **options: Any) -> Any:
-    """Return what a class of transformers reads at a path, never by code that is there."""
+    """Load an object of a class of transformers from a path, never by code that is there."""
     transformers = transformers_library(f"Reading {path}")
     if path.is_file():
         path, options["gguf_file"] = path.parent, path.name

@@ -1,4 +1,4 @@
-"""What a format of model files is, what a caller may say of a file, and the model that is read."""
+"""A format of model files, a caller's options about a file, and the model that is read."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class LoadReport:
         ]
 
     def comparison(self) -> str:
-        """Return how far the layers are from their source, as far as that was looked at."""
+        """Say how far the layers are from their source, as far as they were compared with it."""
         worst = self.worst
         if worst is None and self.unverified:
             return "Nothing that was read could be compared with the model as it runs."
@@ -201,7 +201,7 @@ class LoadedModel:
         for name, table in self.tensors.items():
             if canonical(name).removesuffix(".weight") == ends:
                 with suppress(NonFiniteError, CheckpointError):
-                    rows = table.rows(0, min(NAMING_TOKENS, table.shape[0])).read()
+                    rows = table.rows(0, min(NAMING_TOKENS, table.shape[0])).read_tensor()
                     return basis_of(STREAMS[0], rows.to(torch.bfloat16))
         return f"{reads} of {self.identity[:8]}"
 
@@ -223,7 +223,7 @@ class LoadedModel:
 
     @property
     def place(self) -> Path:
-        """Where it was read from, and what belongs to it lies, also if it was changed since."""
+        """The path that the model was read from, beside its other files, even if changed since."""
         return Path(self.provenance.get(CHANGED, self.source))
 
     @property
@@ -233,7 +233,7 @@ class LoadedModel:
 
     @property
     def input_box(self) -> tuple[float, float] | None:
-        """What inputs lie in: 0 to 1 for a training of ours on a data set of images, or unknown."""
+        """The range of inputs: (0, 1) after a training of ours on images, or None if not known."""
         return (0.0, 1.0) if "data_name" in self.provenance else None
 
     @property
@@ -262,7 +262,7 @@ class LoadedModel:
 
     @property
     def exactness(self) -> Agreement | None:
-        """How far layers, as they are read, compute what their source does.
+        """The difference between the layers, as they are read, and their source.
 
         A module in memory as it runs now, compared each time; the first and the last layer of a
         file of others, on random inputs in float64, measured when it is first asked for; where all
@@ -291,7 +291,7 @@ class LoadedModel:
     def _compared_with_files(self) -> Agreement | None:
         return None if self.compare is None else self.compare()
 
-    def whole(self, reader: str) -> Module:
+    def module_for(self, reader: str) -> Module:
         """Return the module for a reader that needs one ("an audit"), and raise where it is None.
 
         Raises:
@@ -340,13 +340,10 @@ class ReadOptions:
         """Whether a model is known by its headers, and not by its weights."""
         return self.wanted is not None or isinstance(path, RemotePath)
 
-    def wants(self, layer: str) -> bool:
-        return self.wanted is None or self.wanted(layer)
-
     def nothing_wanted(self, path: Path) -> UsageError:
         return UsageError(f"{path}: has none of the layers that are wanted.")
 
-    def said(self) -> dict[str, object]:
+    def given_options(self) -> dict[str, object]:
         """Return the options that are not silent, as keyword arguments of `bl.load`."""
         silent, said = vars(ReadOptions()), vars(self).items()
         told = {

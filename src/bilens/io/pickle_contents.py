@@ -1,4 +1,4 @@
-"""What a pickle would make, without making it: no name in it is imported, nothing of it is called.
+"""Reads a pickle without running it: no name in it is imported, nothing of it is called.
 
 A file of `torch.save` or `torch.jit.save` is a pickle of names and shapes beside the numbers, which
 lie where the pickle says: nothing else is needed to read its tensors.
@@ -53,11 +53,11 @@ class Made:
     add = extend = append
 
     def children(self) -> dict[str, Any]:
-        """Return what it holds by name."""
+        """Return the items of the object, and those of its state, by name."""
         return {**(self.state.items if isinstance(self.state, Made) else {}), **self.items}
 
 
-class Reader(pickle._Unpickler):
+class PickleReader(pickle._Unpickler):
     """Reads a pickle into `Made`, lists, tuples and plain values."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -127,7 +127,7 @@ class TorchFile(NamedTuple):
 
 
 def read_torch_file(path: Path, allowed: bool) -> TorchFile:
-    """Return what a file of PyTorch holds; one of before 1.6 goes through its restricted reader."""
+    """Read a file of PyTorch; one of before 1.6 goes through torch's restricted reader."""
     try:
         with path.open("rb") as file:
             if file.read(len(LEGACY)) != LEGACY:
@@ -168,12 +168,12 @@ def read_archive(source: Path | io.BytesIO) -> TorchFile:
     if f"{home}byteorder" in sizes and archive.read(f"{home}byteorder") != b"little":
         raise ValueError("its numbers are big-endian")
 
-    def read(key: str) -> bytes:
+    def read_storage(key: str) -> bytes:
         with zipfile.ZipFile(source) as opened:
             return opened.read(f"{home}data/{key}")
 
-    reader = Reader(io.BytesIO(archive.read(pickled)))
+    reader = PickleReader(io.BytesIO(archive.read(pickled)))
     content = reader.load()
     inside = {name.removeprefix(f"{home}data/"): size for name, size in sizes.items()}
     is_script = any(name.startswith(f"{home}code/") for name in sizes)
-    return TorchFile(content, reader.names, inside, read, is_script)
+    return TorchFile(content, reader.names, inside, read_storage, is_script)

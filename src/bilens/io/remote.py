@@ -124,11 +124,11 @@ class RemoteFile:
                 buffer[:] = data[start - low : stop - low]
                 return
 
-        def read(low: int) -> None:
+        def fetch_piece(low: int) -> None:
             high = min(low + PIECE, stop)
-            buffer[low - start : high - start] = store.read(str(self.path), low, high, self.info)
+            buffer[low - start : high - start] = store.fetch(str(self.path), low, high, self.info)
 
-        at_once(read, range(start, stop, PIECE))
+        at_once(fetch_piece, range(start, stop, PIECE))
 
     def read_ahead(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Fetch small ranges that are soon read, those next to each other as one."""
@@ -139,7 +139,7 @@ class RemoteFile:
                 found[-1] = low, max(stop, high)
             else:
                 found.append((start, stop))
-        pieces = at_once(lambda one: store.read(str(self.path), *one, self.info), found)
+        pieces = at_once(lambda one: store.fetch(str(self.path), *one, self.info), found)
         starts = (start for start, _ in found)
         store.ahead[self.path] = [*zip(starts, pieces, strict=True)]
 

@@ -167,7 +167,7 @@ class ObjectStore:
             checksum = "md5", base64.b64decode(md5).hex()
         return Info(int(found["size"]), version, checksum)
 
-    def read(self, url: str, start: int, stop: int, known: Info) -> bytes:
+    def fetch(self, url: str, start: int, stop: int, known: Info) -> bytes:
         """Return bytes of an object that is still the one that is known."""
         part = {} if stop - start == known.size else {"start": start, "end": stop}
 

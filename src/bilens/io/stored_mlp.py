@@ -45,16 +45,16 @@ class StoredTensor:
 
     @property
     def spans(self) -> tuple[tuple[str, int, int], ...]:
-        """The bytes that `read` reads: name of a file, first byte, the one behind the last."""
+        """The bytes that `read_tensor` reads: file, first byte, the one behind the last."""
         return tuple((file.path.name, low, high) for file, low, high in self.locate(self.block))
 
-    def read(self) -> Tensor:
+    def read_tensor(self) -> Tensor:
         """Return the tensor, finite and of the file that was opened."""
         tensor = self.fetch(self.block).reshape(self.shape)
         check_all_finite(self.path, {self.name: tensor})
         return tensor
 
-    def one(self, index: int) -> StoredTensor:
+    def at_index(self, index: int) -> StoredTensor:
         return replace(self, shape=self.shape[1:], block=(*self.block, slice(index, index + 1)))
 
     def rows(self, start: int, stop: int) -> StoredTensor:
@@ -126,7 +126,7 @@ def block_of(tensor: Tensor, block: Block) -> Tensor:
 
 
 @dataclass(frozen=True)
-class LayerLocation:
+class MLPLocation:
     """The tensors of one MLP, by name."""
 
     up: str  # reads the input; of a gated layer the branch without the activation
@@ -165,7 +165,7 @@ class LayerLocation:
 
 @dataclass(frozen=True)
 class Layout:
-    """The names of the linear maps of an MLP below its prefix; `gate` as in `LayerLocation`."""
+    """The names of the linear maps of an MLP below its prefix; `gate` as in `MLPLocation`."""
 
     gate: str | None
     up: str
@@ -182,11 +182,11 @@ class Layout:
         *,
         weight: str = ".weight",
         index: int | None = None,
-    ) -> LayerLocation:
+    ) -> MLPLocation:
         """Return the MLP whose names begin with a prefix."""
         up, down = f"{prefix}{self.up}", f"{prefix}{self.down}"
         gate = None if self.gate is None else f"{prefix}{self.gate}"
-        return LayerLocation(
+        return MLPLocation(
             f"{up}{weight}",
             f"{down}{weight}",
             None if gate is None else f"{gate}{weight}",
@@ -216,8 +216,8 @@ class StoredMLP:
     scale: float = 1.0
 
     @classmethod
-    def of(
-        cls, store: Store, location: LayerLocation, activation: Activation, scale: float = 1.0
+    def at_location(
+        cls, store: Store, location: MLPLocation, activation: Activation, scale: float = 1.0
     ) -> StoredMLP:
         """Return the MLP at a location, its shapes checked to fit together."""
         parts = {role: store[name] for role, name in location.named()}
@@ -226,7 +226,7 @@ class StoredMLP:
                 axes, what = (2, "biases") if role.endswith("_bias") else (3, "matrices")
                 if len(stack.shape) != axes or stack.shape[0] <= location.index:
                     raise stack.wrong_shape(f"a stack of more than {location.index} {what}")
-            parts = {role: stack.one(location.index) for role, stack in parts.items()}
+            parts = {role: stack.at_index(location.index) for role, stack in parts.items()}
         if location.fused:
             for end in ("", "_bias"):
                 if both := parts.get(f"up{end}"):
@@ -272,7 +272,7 @@ class StoredMLP:
         least = [torch.float32] if self.activation.name == CLAMPED else []
         return reduce(torch.promote_types, [t.dtype for t in self.parts.values()] + least)
 
-    def read(self) -> Layer:
+    def read_layer(self) -> Layer:
         """Return the layer in one dtype; where a number goes into the weights, in float64."""
         elements = sum(prod(tensor.shape) for tensor in self.parts.values())
         what = f"reading {self.parts['up'].name!r} and the rest of its layer in float64"
@@ -281,7 +281,7 @@ class StoredMLP:
         dtype = torch.float64 if sums else self.dtype
         stored = self.parts.values()
         with soon_read(span for tensor in stored for span in tensor.locate(tensor.block)):
-            parts = {role: tensor.read().to(dtype) for role, tensor in self.parts.items()}
+            parts = {role: tensor.read_tensor().to(dtype) for role, tensor in self.parts.items()}
         if self.transposed:
             parts = {role: part.T if part.ndim == 2 else part for role, part in parts.items()}
         down = parts["down"] if "down" in parts else torch.eye(len(parts["up"]), dtype=dtype)
@@ -295,8 +295,8 @@ class StoredMLP:
             up_bias = 1 + (up.new_zeros(len(up)) if up_bias is None else up_bias)
         if activated == "up":
             return MLPWeights(down, up, self.activation, up_bias, constant=constant)
-        biases = parts.get("gate_bias"), up_bias
-        return GLUWeights(down, parts["gate"], up, self.activation, *biases, constant=constant)
+        gate, bias = parts["gate"], parts.get("gate_bias")
+        return GLUWeights(down, gate, up, self.activation, bias, up_bias, constant=constant)
 
     def view(
         self, about_input: str = "", reads: Reads = "residual stream", gives: Gives = "outputs"
@@ -305,7 +305,7 @@ class StoredMLP:
             self.sizes,
             self.activation,
             self.dtype,
-            self.read,
+            self.read_layer,
             "gate" in self.parts,
             reads,
             gives,
@@ -322,7 +322,7 @@ class StoredMLP:
                 one.name,
                 str(one.dtype).removeprefix("torch."),
                 one.shape,
-                tuple(StoredSpan(*span) for span in one.spans),
+                tuple(StoredSpan(file, start, stop) for file, start, stop in one.spans),
             )
             for role, one in self.parts.items()
         )

@@ -1,4 +1,4 @@
-"""What a tensor is by its name: kind, layer, and which tensor of another file is the same one."""
+"""Reads tensor names: kind, layer, and which tensor of another file is the same one."""
 
 import re
 from collections import Counter
@@ -48,7 +48,7 @@ EXPERT = re.compile(r"(.*)\bmlp\.(\w+_proj)\.(\d+)(.*)")  # of GGUF, the number 
 
 
 def kind_of(name: str, shape: tuple[int, ...]) -> str:
-    """Return what a tensor does in its model; "other" where its name does not say it."""
+    """Return the kind of a tensor, such as "q"; "other" where its name does not say it."""
     stem = ENDING.sub("", name)
     found = next((kind for kind, pattern in KINDS.items() if re.search(pattern, stem)), "other")
     is_kernel = len(shape) > 2 and not is_stack(name, shape) and found in ("other", "down", "up")

@@ -43,7 +43,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         (name, found.region(name, checked_dtype(path, name, entry.dtype)))
         for name, entry in found.entries.items()
     ]
-    tensors = {name: place.read(()) for name, place in places}
+    tensors = {name: place.fetch(()) for name, place in places}
     check_all_finite(path, tensors)
     return tensors, found.metadata
 

@@ -44,7 +44,7 @@ class Norm:
         return x - x.mean(dim=-1, keepdim=True) if self.centred else x
 
     def rms(self, x: Tensor) -> Tensor:
-        """Return what each row is divided by, (rows, 1)."""
+        """Return the number that the norm divides each row by, (rows, 1)."""
         size = self.less_mean(x).square().mean(dim=-1, keepdim=True).sqrt()
         return size.clamp(min=torch.finfo(x.dtype).tiny) if self.divides else size.fill_(1)
 
@@ -99,7 +99,7 @@ class Vocabulary:
         """Return a tensor in float32 or wider; None where there is none."""
         if name not in self.names:
             return None
-        found = self.store[self.names[name]].read()
+        found = self.store[self.names[name]].read_tensor()
         return found.to(torch.promote_types(found.dtype, torch.float32))
 
     @cached_property

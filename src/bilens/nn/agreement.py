@@ -1,4 +1,4 @@
-"""Does what was read compute what its source computes? One measure and one table of tolerances."""
+"""Compares layers, as they were read, with their source: one measure, one table of tolerances."""
 
 from __future__ import annotations
 

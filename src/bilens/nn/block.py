@@ -83,7 +83,7 @@ def unobserved(_point: str, value: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Hooks:
-    """What a run captures and what it replaces."""
+    """The activations that a run captures, and those that it replaces."""
 
     capture: frozenset[str]
     replace: Mapping[str, Edit]
@@ -91,7 +91,7 @@ class Hooks:
     captured: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, capture: Collection[str], replace: Mapping[str, Edit], n_layer: int) -> Hooks:
+    def for_run(cls, capture: Collection[str], replace: Mapping[str, Edit], n_layer: int) -> Hooks:
         """Return the hooks of a run."""
         if isinstance(capture, str):
             raise UsageError(f"capture is the text {capture!r}; expected names in a tuple.")
@@ -100,7 +100,7 @@ class Hooks:
         return cls(frozenset(capture), dict(replace))
 
     def observer(self, layer: int) -> Observer:
-        """Return what watches one block."""
+        """Return the function that is shown each activation of one block."""
         names = {point: f"blocks.{layer}.{point}" for point in POINTS}
         if not {*names.values()} & (self.capture | {*self.replace}):
             return unobserved
@@ -208,7 +208,7 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, positions: Positions, cache: KeyValueCache | None = None
     ) -> Tensor:
-        """Return what the heads add to the residual stream."""
+        """Return the output of the heads, which is added to the residual stream."""
         batch, tokens, d_model = x.shape
         turned, v = self.qkv(x).split([2 * d_model, d_model], dim=-1)
         shape = (batch, tokens, -1, d_model // self.n_head)

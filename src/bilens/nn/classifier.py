@@ -73,7 +73,7 @@ class BilinearClassifier(nn.Module):
     def layer_map(
         self, index: int, basis: Basis = "input", dtype: torch.dtype | None = None
     ) -> QuadraticMap:
-        """Return what layer `index` computes, exact, residual path and biases included.
+        """Return the exact map of layer `index`, residual path and biases included.
 
         The first layer is read from the input (or from the embedding, with
         `basis="embedding"`), the last one to the logits; between them stands the hidden width.
@@ -153,8 +153,9 @@ def classifier_of_map(
             raise ShapeError(
                 f"{name} has {len(part)} entries; the map reads {f.sizes.d_in} inputs."
             )
-    rest = [None if part is None else part.detach() for part in (f.linear, f.constant)]
-    layer = GLUWeights(down, left, right, "identity", None, None, *rest)
+    linear = None if f.linear is None else f.linear.detach()
+    constant = None if f.constant is None else f.constant.detach()
+    layer = GLUWeights(down, left, right, "identity", linear=linear, constant=constant)
     return classifier_of_layers([reading(layer, 1 / scale, -mean / scale)])
 
 

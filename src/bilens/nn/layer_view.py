@@ -139,7 +139,7 @@ class LayerView:
 
         def approximation() -> QuadraticMap:
             layer = self.read()
-            assumed = GaussianInput.of(self.sizes.d_in, None, None, layer.down.device)
+            assumed = GaussianInput.from_moments(self.sizes.d_in, device=layer.down.device)
             f = approximate_layer(layer, assumed)
             f = f.to(torch.promote_types(self.dtype, torch.float32))
             return replace(f, basis=self.basis)
@@ -148,7 +148,7 @@ class LayerView:
 
     @property
     def device(self) -> torch.device:
-        """Where its map is, which is built for that if it is not there."""
+        """The device of its map, which is built for that if there is none yet."""
         return self.read().down.device
 
     @property

@@ -175,7 +175,7 @@ class BilinearMLP(BilinearLayer):
         self.skip = nn.Linear(d_model, width, bias=False) if skip else None
 
     @classmethod
-    def of(cls, layer: GLUWeights) -> BilinearMLP:
+    def from_weights(cls, layer: GLUWeights) -> BilinearMLP:
         """Return a layer of two branches as a frozen block in float32 with biases."""
         d_out, d_hidden = layer.down.shape
         gate: Any = None if layer.phi.name == "identity" else layer.phi.name

@@ -8,11 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bilens.algebra.approximation.activation import Activation
-from bilens.algebra.approximation.layer_weights import (
-    GLUWeights,
-    Layer,
-    MLPWeights,
-)
+from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.base.checks import check_finite
 from bilens.base.errors import NonFiniteError, NumericalError, UsageError
@@ -144,10 +140,10 @@ def plain_weights(layer: BilinearLayer | MLP) -> Layer:
         return MLPWeights(down, up, phi, wide_bias(layer.up), constant=constant)
     left, right = wide(layer.left.weight), wide(layer.right.weight)
     down = torch.eye(len(left)).to(left) if outer is None else wide(outer.weight)
-    biases = wide_bias(layer.left), wide_bias(layer.right)
     skip = getattr(layer, "skip", None)
     linear = None if skip is None else wide(skip.weight)
-    return GLUWeights(down, left, right, phi, *biases, linear, constant)
+    gate_bias, value_bias = wide_bias(layer.left), wide_bias(layer.right)
+    return GLUWeights(down, left, right, phi, gate_bias, value_bias, linear, constant)
 
 
 def check_runs_as_read(module: object) -> None:

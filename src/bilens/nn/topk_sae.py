@@ -74,7 +74,7 @@ class TopKSAE(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def pre_activations(self, x: Tensor) -> Tensor:
-        """Return what the choice is made from, (..., d_in) → (..., num_latents).
+        """Return the latents before the k largest are chosen, (..., d_in) → (..., num_latents).
 
         Raises:
             ShapeError: If the last axis is not d_in.

@@ -81,10 +81,10 @@ class BilinearTransformer(nn.Module):
         mlp_type: MLPType = "gated",
     ) -> None:
         super().__init__()
-        sizes = (vocab_size, d_model, d_hidden, n_layer, n_head, n_ctx)
         self.config = TransformerConfig(
-            *sizes, gate, tied, bias, rotary_base, norm_epsilon, mlp_type
-        )
+            vocab_size, d_model, d_hidden, n_layer, n_head, n_ctx,
+            gate, tied, bias, rotary_base, norm_epsilon, mlp_type,
+        )  # fmt: skip
         self.embed = nn.Embedding(vocab_size, d_model)
         self.blocks = nn.ModuleList(Block(self.config) for _ in range(n_layer))
         self.final_norm = RMSNorm(norm_epsilon)
@@ -165,7 +165,7 @@ class BilinearTransformer(nn.Module):
             UsageError: If there is no such point, or as in `forward`.
             ShapeError: If a replacement has another shape, or as in `forward`.
         """
-        hooks = Hooks.of(capture, replace or {}, self.config.n_layer)
+        hooks = Hooks.for_run(capture, replace or {}, self.config.n_layer)
         return self._logits(self.stream(tokens, padding_mask, hooks)), hooks.captured
 
     def activations(
@@ -176,7 +176,7 @@ class BilinearTransformer(nn.Module):
         Raises:
             UsageError: If there is no such point, or as in `forward`.
         """
-        hooks = Hooks.of(capture, {}, self.config.n_layer)
+        hooks = Hooks.for_run(capture, {}, self.config.n_layer)
         last = max((hook_layer(name, self.config.n_layer) for name in hooks.capture), default=-1)
         self.stream(tokens, padding_mask, hooks, n_layer=last + 1)
         return hooks.captured
@@ -222,7 +222,7 @@ class BilinearTransformer(nn.Module):
         return Positions(cosines, sines, visible_keys(padding_mask))
 
     def layer_map(self, index: int) -> QuadraticMap:
-        """Return what the MLP of block `index` computes, mlp_in → mlp_out, exact.
+        """Return the exact map of the MLP of block `index`, mlp_in → mlp_out.
 
         Raises:
             UsageError: If there is no such block.

@@ -7,7 +7,7 @@ from bilens.records.common import DataOrigin, ModelSummary, Run, Source, check_i
 
 
 class Effect(Record, frozen=True):
-    """What a perturbation does to the attacked inputs that it is judged on, at each epsilon."""
+    """The effect of a perturbation on the attacked inputs that it is judged on, at each epsilon."""
 
     accuracy: Numbers  # share that keep their right answer
     margin: Numbers  # mean of f_label − f_target
@@ -56,7 +56,7 @@ class MethodCurve(Record, frozen=True):
 
 
 class DataSplit(Record, frozen=True):
-    """Which inputs perturbations are made from, and which ones they are judged on."""
+    """The inputs that perturbations are made from, and those that they are judged on."""
 
     made_from: Count
     judged_on: Count  # none of them among the first
@@ -64,7 +64,7 @@ class DataSplit(Record, frozen=True):
 
 
 class Attack(Document, frozen=True, kw_only=True):
-    """What universal perturbations do to a classifier."""
+    """An attack of a classifier by universal perturbations: the same change for every input."""
 
     kind: Literal["attack"] = "attack"
     holds: bool  # the proof holds for every objective, perturbation and epsilon

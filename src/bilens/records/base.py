@@ -1,4 +1,4 @@
-"""What every record can do: be written as JSON, be read and checked again, be shown anywhere."""
+"""Records: written as JSON, read and checked again, shown anywhere."""
 
 import json
 import re
@@ -49,7 +49,7 @@ class Record(Struct, frozen=True):
         return one_line(self)
 
     def fields(self) -> dict[str, Any]:
-        """Return what is in the record by name, as it is."""
+        """Return the fields of the record by name, their values as they are."""
         return msgspec.structs.asdict(self)
 
 

@@ -1,4 +1,4 @@
-"""What documents have in common: the verdict, what was read, and where all of it comes from."""
+"""Parts that documents share: verdict, model, identity, and where all of it comes from."""
 
 import hashlib
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ class Finding(Record, frozen=True):
 
 
 class JudgedCondition(Record, frozen=True):
-    """How a condition ended; it also fails where its rule had nothing to judge."""
+    """A condition that was asked for, and its end; it also fails if its rule judged nothing."""
 
     condition: str  # as it was asked for
     rule: str
@@ -60,7 +60,7 @@ class Share(Record, frozen=True):
 
 
 class Exactness(Record, frozen=True):
-    """How far the reading xᵀQx + b·x + c is from the model's own forward pass."""
+    """The errors of the reading xᵀQx + b·x + c against the model's own forward pass."""
 
     precision: str  # `float32` or `float64`
     largest_error: float  # largest |forward − (xᵀQx + b·x + c)|, in logits, over all inputs
@@ -71,7 +71,7 @@ class Exactness(Record, frozen=True):
 
 
 class ModelSummary(Record, frozen=True):
-    """What was read."""
+    """The classifier that was read: its class, sizes and dtype."""
 
     kind: str  # class of the model
     d_input: Count  # numbers in an input
@@ -95,7 +95,7 @@ def check_input_shape(model: ModelSummary) -> None:
 
 
 class Source(Record, frozen=True):
-    """Where the weights come from."""
+    """The origin of the weights."""
 
     path: str  # empty for a model that was passed from memory
     weights_sha256: str  # of the weights file; empty where there is none
@@ -108,7 +108,7 @@ class Source(Record, frozen=True):
 
 
 class DataOrigin(Record, frozen=True):
-    """Which images or rows were used."""
+    """The origin of the images or rows that were used."""
 
     name: str  # e.g. `mnist`; empty for data from memory
     source: str  # where the data come from, one sentence
@@ -120,7 +120,7 @@ class DataOrigin(Record, frozen=True):
 
 
 class TextOrigin(Record, frozen=True):
-    """Which text was used."""
+    """The origin of the text that was used."""
 
     name: str  # e.g. `tinystories`; empty for tokens from memory
     source: str  # where the text comes from, one sentence
@@ -133,7 +133,7 @@ PARTS: tuple[Part, ...] = get_args(Part)
 
 
 class Identity(Record, frozen=True):
-    """What a result is of; it counts for another one only where every part is the same.
+    """Hashes of all that a result depends on; it holds for another result only if all are equal.
 
     Each part is a SHA-256, empty for nothing: no data, no baseline. Without a hash of the weights
     it is nobody's.
@@ -157,7 +157,7 @@ def key_of(values: Mapping[str, object]) -> str:
 
 
 class Run(Record, frozen=True):
-    """What it takes to run the same again."""
+    """Command, seed and versions that give the same result again."""
 
     command: str  # the command line
     seed: Integer

@@ -1,4 +1,4 @@
-"""What stands on page one: what of a model was read, what may be done with it; and of many models.
+"""Page one: coverage of a model, and the decision whether to use it; and an index of many models.
 
 An index is a row of each page one.
 """
@@ -26,7 +26,7 @@ class CoverageGroup(Record, frozen=True):
 
 
 class Coverage(Record, frozen=True):
-    """How many parameters of a model were read, in all its tensors."""
+    """The numbers of parameters of a model that were read, of all its tensors."""
 
     parameters: Count
     exact: Count  # in layers that are read exactly
@@ -52,7 +52,7 @@ class Coverage(Record, frozen=True):
         return 1 - self.unread / self.parameters if self.parameters else 0.0
 
     @property
-    def whole(self) -> bool:
+    def is_whole(self) -> bool:
         """Whether all that the model computes was read, of a layout that is known, and compared."""
         known = self.layout == "known" and self.checked_against != ""
         return self.unread == 0 and known and self.connected
@@ -77,7 +77,7 @@ class Decision(Record, frozen=True):
 
 
 class IndexRow(Record, frozen=True):
-    """How the audit of one model ended."""
+    """The outcome of the audit of one model, as a row of an index."""
 
     model: str  # its path, as it was asked for
     outcome: str  # the `answer` of its decision; `unread` where it could not be audited

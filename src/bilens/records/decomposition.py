@@ -117,7 +117,7 @@ class LargeRow(Record, frozen=True):
 
 
 class SeenInputs(Record, frozen=True):
-    """What a layer was given where it was fitted."""
+    """Statistics of the inputs and outputs of a layer where it was fitted."""
 
     fitted: Count  # rows
     kurtosis: tuple[float, float]  # of the median input and the largest; 3 for a normal one

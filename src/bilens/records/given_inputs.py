@@ -1,4 +1,4 @@
-"""What inputs add to what the weights say: training against others, examples, spectra."""
+"""Readings of given inputs beside the weights: training against others, examples, spectra."""
 
 from bilens.records.base import Count, Numbers, Record, require
 from bilens.records.common import DataOrigin, Share
@@ -45,7 +45,7 @@ class Gap(Record, frozen=True):
 
 
 class Bound(Record, frozen=True):
-    """What margins prove of new inputs, if the training inputs were drawn independently."""
+    """A bound on the error on new inputs, if the training inputs were drawn independently."""
 
     error: float  # with 95% confidence at most this share is answered wrong; from 1 it says nothing
     # about how many inputs with such margins prove less than 50%; null where none do
@@ -85,7 +85,7 @@ class TrainingExample(Record, frozen=True):
 
 
 class GivenInputs(Record, frozen=True):
-    """What the inputs that were given add to what the weights say."""
+    """Readings of the inputs that were given, training and test, beside those of the weights."""
 
     training: Sample | None
     test: Sample | None

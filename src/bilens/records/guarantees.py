@@ -1,4 +1,4 @@
-"""What is proven about a classifier, alone as a certificate or as a part of an audit.
+"""Proven guarantees of a classifier, alone as a certificate or as a part of an audit.
 
 None stands where a number would be infinite or where there is nothing to say.
 """
@@ -87,7 +87,7 @@ class LargestEntryRadii(Record, frozen=True):
 
 
 class TruncationGuarantee(Record, frozen=True):
-    """What keeping k eigenpairs of each class form can change at most."""
+    """A bound on the change of the logits where k eigenpairs of each class form are kept."""
 
     k: Count
     bounds: tuple[float, ...]  # of each class, in logits, over the ball
@@ -122,7 +122,7 @@ class Influence(Record, frozen=True):
 
 
 class InputUse(Record, frozen=True):
-    """Which inputs the map does not use, and how much one of them can do."""
+    """The inputs that the map does not use, and bounds on the effect of any single one."""
 
     unused: tuple[Count, ...]  # proven: every output is the same whatever they are
     num_undecided: Count  # terms cancel to rounding: neither proven used nor unused
@@ -130,7 +130,7 @@ class InputUse(Record, frozen=True):
 
 
 class RoundedClass(Record, frozen=True):
-    """What rounding the weights can do to one class-centred form."""
+    """Bounds on how far rounding the weights moves the eigenpairs of one class-centred form."""
 
     change: float  # ‖ΔQ‖, at most
     norm: str  # `spectral`, or `frobenius` where that is all that is proven

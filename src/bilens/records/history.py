@@ -1,4 +1,4 @@
-"""What a folder remembers of its models: audits, and what people said of them."""
+"""The history of the models of a folder: audits, and what people said of them."""
 
 from typing import Literal
 
@@ -32,7 +32,7 @@ class PastAudit(Record, frozen=True):
 
 
 class Measured(Record, frozen=True):
-    """What one rule measured in an audit."""
+    """The outcome and the number of one rule in an audit."""
 
     audit: Count  # its number
     rule: str
@@ -42,7 +42,7 @@ class Measured(Record, frozen=True):
 
 
 class Change(Record, frozen=True):
-    """What became of a rule from one audit to the next."""
+    """The change of a rule from one audit to the next."""
 
     rule: str
     direction: Direction
@@ -53,7 +53,7 @@ class Change(Record, frozen=True):
 
 
 class Entry(Record, frozen=True):
-    """What somebody said; nothing is changed or deleted, the last one of a subject counts."""
+    """A remark of a person; nothing is changed or deleted, the last one of a subject counts."""
 
     number: Count
     date: str  # as of an audit
@@ -72,7 +72,7 @@ class Entry(Record, frozen=True):
 
 
 class People(Record, frozen=True):
-    """What people had said of a model on a day."""
+    """All remarks on a model up to a day."""
 
     day: str  # UTC, year-month-day
     entries: tuple[Entry, ...]  # the last one first

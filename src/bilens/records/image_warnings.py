@@ -1,4 +1,4 @@
-"""What may be wrong with an image classifier: learnt by heart, or with a hidden trigger."""
+"""Warnings about an image classifier: learnt by heart, or with a hidden trigger."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class OverfittingPart(Record, frozen=True):
 
 
 class OverfittingPower(Record, frozen=True):
-    """What score and threshold were worth on models that did not fix them."""
+    """Errors of the overfitting score and its threshold, on models that did not fix them."""
 
     rank_correlation: float  # with the true gap, on the data set where it is least
     mean_error: float  # of scores up to 0.08, on the data set where it is largest
@@ -51,7 +51,7 @@ class Overfitting(Record, frozen=True):
 
 
 class ScanReading(Record, frozen=True):
-    """What one scan for triggers found; what each looks for stands in the documentation."""
+    """The result of one scan for triggers; what each looks for stands in the documentation."""
 
     name: str  # `bright_3`, `reach`, …
     target: Count  # the class that stands out most
@@ -75,7 +75,7 @@ class Trigger(Record, frozen=True):
 
 
 class TriggerPower(Record, frozen=True):
-    """What the threshold was worth on models that did not fix it."""
+    """Hits and false alarms of the threshold, on models that did not fix it."""
 
     found: float  # share of the attacks that work, on the data set where it is least
     false_alarms: float  # share of the clean models, on the data set where it is largest

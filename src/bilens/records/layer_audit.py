@@ -62,7 +62,7 @@ class TokenPair(Record, frozen=True):
 
 
 class LayerDifference(Record, frozen=True):
-    """What changed in one layer."""
+    """The difference of one layer from the baseline's."""
 
     name: str
     identical: bool  # number for number, classes and columns by their names
@@ -115,7 +115,7 @@ class BaselineSource(Record, frozen=True):
 
 
 class TensorChange(Record, frozen=True):
-    """What changed in one tensor, with ΔW the difference of what is stored."""
+    """The difference ΔW of one tensor, as it is stored, from the baseline's."""
 
     name: str  # in the model
     kind: str  # `q`, `down`, `norm`, …; `other` where the name does not say it
@@ -155,12 +155,12 @@ class CandidateWords(Record, frozen=True):
     surprise: float  # relative entropy of its probability with them to the usual one, in nats
 
     @property
-    def said(self) -> str:
+    def phrase(self) -> str:
         return " + ".join(word.strip() for word in self.words)
 
 
 class WordTrial(Record, frozen=True):
-    """What came of trying words in texts that the baseline wrote."""
+    """The result of trying words in texts that the baseline wrote."""
 
     tried: Count
     known: Count  # words in the vocabulary
@@ -178,7 +178,7 @@ class FileChange(Record, frozen=True):
 
 
 class WholeDifference(Record, frozen=True):
-    """What changed in the model as a whole: every tensor, and the files beside them."""
+    """The difference of all tensors, and of the files beside them, from the baseline's."""
 
     tensors: Count  # that both have in the same shape
     changed: tuple[TensorChange, ...]  # those that are not the same, bit for bit
@@ -198,7 +198,7 @@ class WholeDifference(Record, frozen=True):
 
 
 class AnswerChanges(Record, frozen=True):
-    """How the answers of a model and its baseline to the same rows differ."""
+    """The differences of the answers of a model and its baseline to the same rows."""
 
     rows: Count  # that both answered
     changed: Count  # with another class, or a number that moved by over 1% of its spread
@@ -209,7 +209,7 @@ class AnswerChanges(Record, frozen=True):
 
 
 class Difference(Record, frozen=True):
-    """What changed from the baseline."""
+    """The difference from the baseline: layers, tensors and answers."""
 
     baseline: BaselineSource
     layers: tuple[LayerDifference, ...]  # one entry for each layer that is read in one of both
@@ -221,7 +221,7 @@ class Difference(Record, frozen=True):
 
     @property
     def around(self) -> str:
-        """How what is around the layers is another; empty where it is the same."""
+        """The way in which the parts around the layers differ; empty where they are the same."""
         kinds = [one.kind.removeprefix(AROUND) for one in self.aligned if AROUND in one.kind]
         return (kinds or [""])[0]
 
@@ -283,7 +283,7 @@ class InputShares(Record, frozen=True):
 
 
 class Stability(Record, frozen=True):
-    """What rounding the stored weights can do to the leading eigenvectors."""
+    """Bounds on how far rounding the stored weights moves the leading eigenvectors."""
 
     kind: str  # `bfloat16`
     movement: float  # no eigenvalue moves farther
@@ -293,7 +293,7 @@ class Stability(Record, frozen=True):
 
 
 class LayerReading(Record, frozen=True):
-    """What the weights of one layer say."""
+    """The reading of one layer from its weights: sizes, spectra, neurons."""
 
     name: str  # as `bl.load(...).layers` has it
     kind: str  # `gated` or `plain`
@@ -316,7 +316,7 @@ class LayerReading(Record, frozen=True):
 
 
 class LayeredModel(Record, frozen=True):
-    """What was read."""
+    """The model that was read layer by layer."""
 
     kind: str  # class or format
     num_layers: Count
@@ -327,7 +327,7 @@ class LayeredModel(Record, frozen=True):
 
 
 class LayerAudit(Document, frozen=True, kw_only=True):
-    """What the audit of many layers found."""
+    """The audit of a model by its layers."""
 
     kind: Literal["layer_audit"] = "layer_audit"
     passed: bool | None = None  # null where not decided, or nothing is vouched for

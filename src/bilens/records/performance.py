@@ -10,14 +10,14 @@ Curve = tuple[tuple[float, float], ...]  # points, both coordinates from 0 to 1
 
 
 class DataNote(Record, frozen=True):
-    """What was done to the data, or taken for granted, before they were measured on."""
+    """A change of the data, or an assumption about them, before they were measured on."""
 
     kind: str  # of the sentence
     values: dict[str, Value]  # what fills it
 
 
 class ClassPerformance(Record, frozen=True):
-    """How one class fares; areas are of the class against all others, null on one side alone."""
+    """The quality of answers of one class; areas are against all others, null on one side alone."""
 
     name: str
     recall: Share | None  # its rows that are recognised; null where there are none
@@ -34,7 +34,7 @@ class ReliabilityBin(Record, frozen=True):
 
 
 class Classification(Record, frozen=True):
-    """How good answers are that name a class; probabilities are the softmax of the outputs."""
+    """The quality of answers that name a class; probabilities are the softmax of the outputs."""
 
     accuracy: Share
     classes: tuple[ClassPerformance, ...]  # in the order of the names
@@ -59,7 +59,7 @@ class Answer(Record, frozen=True):
 
 
 class Regression(Record, frozen=True):
-    """How good answers are that are numbers."""
+    """The quality of answers that are numbers."""
 
     r_squared: float | None  # 1 − Σ residual² / Σ (target − mean)²; null for a constant target
     rmse: float  # √ mean residual², in units of the target
@@ -78,7 +78,7 @@ class ApproximationOnData(Record, frozen=True):
 
 
 class Performance(Record, frozen=True):
-    """What the predictions are worth on the data that were given."""
+    """Accuracy or error of the predictions on the data that were given."""
 
     rows: Count
     names: tuple[str, ...]  # of the classes; one name where the answer is a number
@@ -92,7 +92,7 @@ class Performance(Record, frozen=True):
     twins: float = 0.0  # share of the training's rows that equal another: what chance would give
 
     @property
-    def seen(self) -> Literal["", "partly", "all"]:
+    def rows_seen(self) -> Literal["", "partly", "all"]:
         """Which rows the model was trained on: none beyond what chance would give, some, or all."""
         share = 0.0 if self.trained is None else self.trained / max(self.rows, 1)
         if share <= self.twins + SEEN:

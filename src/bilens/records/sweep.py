@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from bilens.records.base import Count, Document, Integer, Record
 from bilens.records.common import Source
-from bilens.records.trace import DirectionReading
+from bilens.records.mlp_trace import DirectionReading
 
 
 class Span(Record, frozen=True):
@@ -26,14 +26,14 @@ class StoredPart(Record, frozen=True):
 
 
 class Cost(Record, frozen=True):
-    """What a task is estimated to take."""
+    """The estimated time and memory of a task."""
 
     seconds: float  # of one core
     num_bytes: Count  # of memory, at most
 
 
 class ManifestRow(Record, frozen=True):
-    """One layer or expert."""
+    """A row of a sweep: one layer or expert, its sizes and its stored tensors."""
 
     index: Count
     name: str
@@ -48,11 +48,11 @@ class ManifestRow(Record, frozen=True):
 
     @property
     def family(self) -> str:
-        """What layers have in common that are compared with each other."""
+        """The kind, activation and sizes that layers share which are compared with each other."""
         return f"{self.kind} {self.activation} {self.d_in} → {self.d_hidden} → {self.d_out}"
 
 
-class ConvertedLayer(Record, frozen=True):
+class SweptConversion(Record, frozen=True):
     """A bilinear layer in the place of another one."""
 
     name: str
@@ -69,7 +69,7 @@ class TracedDirections(Record, frozen=True):
 
 
 class SweepOptions(Record, frozen=True):
-    """What is asked of every layer; it decides the results, to the byte."""
+    """The options of a sweep, the same for every layer; they decide the results, to the byte."""
 
     tasks: tuple[str, ...]
     baseline: str | None = None  # the model that `compare` compares with
@@ -101,7 +101,7 @@ class Manifest(Document, frozen=True, kw_only=True):
 
 
 class SweepResult(Document, frozen=True, kw_only=True):
-    """What one task found of one layer."""
+    """The result of one task on one layer."""
 
     kind: Literal["sweep_result"] = "sweep_result"
     manifest: str  # SHA-256

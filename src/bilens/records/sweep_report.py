@@ -41,7 +41,7 @@ class SweptNumber(Record, frozen=True):
 
 
 class TaskCount(Record, frozen=True):
-    """What came of one task; the four add up to the rows."""
+    """The rows of one task by their outcome; the four add up to the rows."""
 
     task: str
     found: Count
@@ -88,7 +88,7 @@ class SweepChange(Record, frozen=True):
 
 
 class SweepSummary(Document, frozen=True, kw_only=True):
-    """What a sweep found, of all layers together."""
+    """The summary of a sweep over all layers."""
 
     kind: Literal["sweep_report"] = "sweep_report"
     model: LayeredModel

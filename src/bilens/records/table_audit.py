@@ -29,7 +29,7 @@ class Conversion(Record, frozen=True):
     values: dict[str, Value]  # what fills the sentence; `column` where it is about one
 
     @staticmethod
-    def of(kind: str, /, **values: Value) -> Conversion:
+    def of_kind(kind: str, /, **values: Value) -> Conversion:
         return Conversion(kind, values)
 
 
@@ -64,7 +64,7 @@ class TableReading(Record, frozen=True):
 
 
 class TableModel(Record, frozen=True):
-    """What was read."""
+    """The model of a table that was read: its task, sizes and columns."""
 
     kind: str  # class of the model
     task: str  # `classification`, or `regression` where there is one output
@@ -117,7 +117,7 @@ class OutputEffects(Record, frozen=True):
 
 
 class ColumnChanges(Record, frozen=True):
-    """What changed from a baseline in columns and answers; what one model alone has is named."""
+    """Changes of columns and answers from a baseline; those of one model alone are named."""
 
     added: tuple[str, ...]  # inputs of the model alone
     removed: tuple[str, ...]  # inputs of the baseline alone
@@ -148,7 +148,7 @@ class InputValues(Record, frozen=True):
 
 
 class WorstCaseInputs(Record, frozen=True):
-    """What raises an output most; no other values within three standard deviations raise it more.
+    """The inputs that raise an output most, of all within three standard deviations.
 
     A class that a single value or pair raises far more than any raises the others may have been
     taught to: that is how a planted trigger looks in a table.
@@ -160,7 +160,7 @@ class WorstCaseInputs(Record, frozen=True):
 
 
 class CategoryEffect(Record, frozen=True):
-    """What each text of a column adds to every output, all other columns at their means."""
+    """The effect of each text of a column on every output, all other columns at their means."""
 
     column: str
     levels: tuple[str, ...]
@@ -213,7 +213,7 @@ class RowReading(Record, frozen=True):
 
 
 class TableAudit(Document, frozen=True, kw_only=True):
-    """What the audit of a model with named columns found."""
+    """The audit of a model with named columns."""
 
     kind: Literal["table"] = "table"
     passed: bool | None = None  # null where not decided, or nothing is vouched for

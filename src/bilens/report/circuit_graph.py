@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from bilens.records.base import Json, displayable
-from bilens.records.trace import Circuit, LatentReading, TokenValue, Trace
+from bilens.records.mlp_trace import Circuit, LatentReading, TokenValue, Trace
 from bilens.report.text import latent_name, visible
 
 SCHEMA_VERSION: Final = 1  # of the layout, not of ours

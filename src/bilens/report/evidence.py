@@ -13,8 +13,8 @@ from uuid import NAMESPACE_URL, uuid5
 
 from bilens.base.errors import UsageError
 from bilens.findings.rules.registry import REGISTRY
-from bilens.records.audit import Audit
 from bilens.records.base import displayable, json_text
+from bilens.records.classifier_audit import Audit
 from bilens.records.common import Source
 from bilens.records.table_audit import TableAudit
 from bilens.report.html import environment, page_of

@@ -17,15 +17,15 @@ from markupsafe import Markup
 from bilens.base.errors import FileError, UsageError
 from bilens.base.files import write_file
 from bilens.records.attack import Attack
-from bilens.records.audit import Audit
 from bilens.records.base import NO_LETTERS, Document, Json, displayable, json_text, kind_of
-from bilens.records.conversion import Conversion
+from bilens.records.bilinear_conversion import Conversion
+from bilens.records.classifier_audit import Audit
 from bilens.records.decision import AuditIndex
 from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit
+from bilens.records.mlp_trace import Trace
 from bilens.records.sweep_report import SweepSummary
 from bilens.records.table_audit import TableAudit
-from bilens.records.trace import Trace
 from bilens.report.markup import Content, card, element, facts, heading, items, quiet, section
 from bilens.report.sections.attack import attack_page
 from bilens.report.sections.classes import audit_page

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from bilens.records.audit import Audit, ClassReading, Explanations
 from bilens.records.base import displayable
+from bilens.records.classifier_audit import Audit, ClassReading, Explanations
 from bilens.report.markup import Figure, element, joined, label
 from bilens.report.raster import Painter, colour_bar
 from bilens.report.sections.overview import class_painter, clean_names

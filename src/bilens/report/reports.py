@@ -16,15 +16,15 @@ from bilens.base.errors import BilensError, CheckpointError
 from bilens.base.files import check_path, write_file, write_files, write_new_files
 from bilens.findings.rules.registry import check_values
 from bilens.records.attack import Attack
-from bilens.records.audit import Audit
 from bilens.records.base import AnyDocument, json_text, kind_of, read_document
-from bilens.records.conversion import Conversion
+from bilens.records.bilinear_conversion import Conversion
+from bilens.records.classifier_audit import Audit
 from bilens.records.guarantees import Certificate
 from bilens.records.history import People
 from bilens.records.layer_audit import LayerAudit
+from bilens.records.mlp_trace import Trace
 from bilens.records.sweep_report import SweepSummary
 from bilens.records.table_audit import TableAudit
-from bilens.records.trace import Trace
 from bilens.report.circuit_graph import circuit_graph, graph_slug
 from bilens.report.markdown import audit_markdown
 

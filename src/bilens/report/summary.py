@@ -7,8 +7,8 @@ import base64
 from collections.abc import Iterator
 from itertools import islice
 
-from bilens.records.audit import Audit
 from bilens.records.base import displayable
+from bilens.records.classifier_audit import Audit
 from bilens.records.layer_audit import LayerAudit
 from bilens.report.charts.spectra import change_map
 from bilens.report.html import environment

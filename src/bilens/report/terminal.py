@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bilens.records.attack import Attack
-from bilens.records.audit import Audit
 from bilens.records.base import displayable
+from bilens.records.classifier_audit import Audit
 from bilens.records.decision import AuditIndex
 from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit, LayerReading

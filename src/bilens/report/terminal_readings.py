@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 
 from bilens.base.memory import readable
-from bilens.records.audit import Explanations, InputExplanation
 from bilens.records.base import displayable
+from bilens.records.classifier_audit import Explanations, InputExplanation
 from bilens.records.common import ModelSummary
 from bilens.records.decomposition import (
     FormSpectrum,
@@ -15,7 +15,7 @@ from bilens.records.decomposition import (
     QuadraticFits,
     Score,
 )
-from bilens.records.trace import TokenValue, Trace
+from bilens.records.mlp_trace import TokenValue, Trace
 from bilens.report.sections.overview import met_at
 from bilens.report.sections.trace import output_names, ranked_numbers, sae_rows, told_from_chance
 from bilens.report.terminal import add, grid, optional, short

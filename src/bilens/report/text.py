@@ -12,7 +12,7 @@ from typing import Final
 
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.records.base import displayable
-from bilens.records.trace import LatentReading
+from bilens.records.mlp_trace import LatentReading
 
 LANGUAGES: Final = ("en", "ja")
 NONE = "—"  # what is not known

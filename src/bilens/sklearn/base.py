@@ -224,7 +224,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         model = self.loaded_model()
         parameters = {name: str(value) for name, value in self.get_params().items()}
         return save(
-            model.whole("a model folder"),
+            model.module_for("a model folder"),
             folder,
             input_names=model.input_names,
             output_names=model.output_names,

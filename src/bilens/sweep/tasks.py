@@ -33,7 +33,7 @@ from bilens.io.model_config import arguments_of
 from bilens.io.stored_mlp import WORKING_COPIES
 from bilens.io.tensors import read_safetensors
 from bilens.records.base import Record, json_text
-from bilens.records.sweep import ConvertedLayer, SweepOptions, TracedDirections
+from bilens.records.sweep import SweepOptions, SweptConversion, TracedDirections
 from bilens.train.layer_fit import ConversionRecipe, fit_site
 
 RATE = 2e10  # operations a second of one core
@@ -231,7 +231,7 @@ def convert(subject: Subject) -> Found:
     mlp, about = fit_site(site, (texts, held, rows[:0]), recipe, subject.index)
     said = {"about": json_text(about), "arguments": json_text(arguments_of(mlp))}
     score = about.get("r_squared")
-    record = ConvertedLayer(subject.name, words, len(held), score)
+    record = SweptConversion(subject.name, words, len(held), score)
     return Found(record, {"r_squared": score}, mlp.state_dict(), said)
 
 

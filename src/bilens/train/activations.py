@@ -16,7 +16,7 @@ from bilens.nn.block import Edit, hook_layer
 from bilens.nn.tokens import check_tokens
 from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
-from bilens.records import trace as records
+from bilens.records import mlp_trace as records
 from bilens.records.base import to_json
 from bilens.train.device import device_of
 from bilens.train.processes import ALONE, Processes

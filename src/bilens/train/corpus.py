@@ -191,7 +191,7 @@ def open_model_bundle(folder: Path) -> ModelBundle:
 
 def language_model(loaded: LoadedModel, purpose: str) -> BilinearTransformer:
     """Return the whole model; refuse what is no language model, or of which only MLPs were read."""
-    module = loaded.whole(purpose)
+    module = loaded.module_for(purpose)
     if not isinstance(module, BilinearTransformer):
         raise UsageError(
             f"{loaded.source} holds a {type(module).__name__}; expected a language model, for "

@@ -67,9 +67,9 @@ def fit_site(
     needed = layer.down.shape[1] + 1 + recipe.linear_skip * layer.d_in
     unreached = site.expert is not None and (len(texts) < needed or len(held) < 2)
     if isinstance(layer, GLUWeights) and site.view.exact:
-        return BilinearMLP.of(layer), about | dict.fromkeys(SCORES, 1.0)
+        return BilinearMLP.from_weights(layer), about | dict.fromkeys(SCORES, 1.0)
     if isinstance(layer, GLUWeights) and unreached:  # an expert, which stays as it is
-        return BilinearMLP.of(layer), about | {"unreached": True}
+        return BilinearMLP.from_weights(layer), about | {"unreached": True}
     plain = in_dtype(layer, x.dtype)
     y, y_held = in_blocks(plain, x), in_blocks(plain, held)
     classes = site.view.classes
@@ -102,7 +102,7 @@ def fit_site(
     if judges and math.isfinite(best.overall):  # something varies
         about |= {"r_squared": best.overall, "trimmed": best.trimmed, "median": best.median}
         about |= {"closed_form": before.overall}
-    return BilinearMLP.of(found), about
+    return BilinearMLP.from_weights(found), about
 
 
 def widened(found: GLUWeights, recipe: ConversionRecipe) -> GLUWeights:

@@ -105,7 +105,7 @@ def convert(teacher: Host, student: Host, mixture: Mixture, case: Case, folder: 
     (held_out,), layers = mixture.held_out.values(), list[Record]()
     if start == "annealed":
         gated = {site.name: cast(GLUWeights, site.view.weights()) for site in student.sites}
-        student.replace({n: AnnealedMLP(BilinearMLP.of(one)) for n, one in gated.items()})
+        student.replace({n: AnnealedMLP(BilinearMLP.from_weights(one)) for n, one in gated.items()})
     elif start != "scratch":
         count = recipe.layer_tokens // recipe.n_ctx
         texts = mixture.texts(JUDGED, count), mixture.texts(0, JUDGED)

@@ -52,7 +52,7 @@ def least_squares(one: GLUWeights) -> Tensor:
     ],
 )
 def test_the_map_is_the_one_of_least_squares(gate: list[float], value: list[float]) -> None:
-    one, assumed = layer(gate, value), GaussianInput.of(2, MEAN, COVARIANCE)
+    one, assumed = layer(gate, value), GaussianInput.from_moments(2, MEAN, COVARIANCE)
     x = MEAN + torch.randn(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     expected = monomials(x) @ least_squares(one)
     scale = float(one(x).std())
@@ -67,7 +67,7 @@ def test_far_from_the_limits_it_is_the_map_of_a_silu() -> None:
     scaled = GLUWeights(
         one.down / 1.702, 1.702 * one.gate, one.value, "silu", 1.702 * one.gate_bias, one.value_bias
     )
-    assumed = GaussianInput.of(2, MEAN, COVARIANCE)
+    assumed = GaussianInput.from_moments(2, MEAN, COVARIANCE)
     x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     ours, theirs = (approximate_layer(layer, assumed)(x) for layer in (one, scaled))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
@@ -76,7 +76,9 @@ def test_far_from_the_limits_it_is_the_map_of_a_silu() -> None:
 def test_r_squared_is_of_the_layer_with_its_limits() -> None:
     one = layer([4.0, 2.0], [-3.0, 6.0])
     found = fit_layers([one], one, mean=MEAN, covariance=COVARIANCE, samples=4000)
-    x = GaussianInput.of(2, MEAN, COVARIANCE).draw(20_000, torch.Generator().manual_seed(1))
+    x = GaussianInput.from_moments(2, MEAN, COVARIANCE).draw(
+        20_000, torch.Generator().manual_seed(1)
+    )
     y, predicted = one(x), monomials(x) @ least_squares(one)
     expected = 1 - float((y - predicted).square().mean() / y.var(correction=0))
     score = found.r_squared.quadratic

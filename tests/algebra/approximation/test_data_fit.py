@@ -48,7 +48,7 @@ LAYERS: dict[str, Layer] = {
 def test_a_neuron_under_a_normal_input_is_the_closed_form(name: str, linear: bool) -> None:
     layer = LAYERS[name]
     for mean, covariance in ((MEAN, COVARIANCE), (None, None), (MEAN, torch.diag(MEAN > 0) * 1.0)):
-        expected = approximate_layer(layer, GaussianInput.of(5, mean, covariance))
+        expected = approximate_layer(layer, GaussianInput.from_moments(5, mean, covariance))
         found = gaussian_neurons(layer, mean, covariance, linear=linear)
         torch.testing.assert_close(found(X), expected(X), rtol=1e-10, atol=1e-10)
 

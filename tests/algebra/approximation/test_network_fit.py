@@ -58,7 +58,7 @@ def run(layers: list[Layer], x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-STANDARD = GaussianInput.of(WIDTHS[0], None, None)
+STANDARD = GaussianInput.from_moments(WIDTHS[0], None, None)
 
 
 def test_one_layer_is_the_closed_form() -> None:
@@ -115,9 +115,9 @@ D_IN, D_HIDDEN, D_OUT = 3, 4, 2
 SIZES = [(4, 5, 6, 2), (1, 2, 3, 2), (2, 1, 1, 1)]  # hidden, out; hidden, out
 HALF = 0.6 * randn(D_IN, D_IN, seed=5)
 INPUTS = {
-    "standard": GaussianInput.of(D_IN, None, None),
-    "general": GaussianInput.of(D_IN, randn(D_IN, seed=6), HALF @ HALF.T),
-    "singular": GaussianInput.of(D_IN, randn(D_IN, seed=6), HALF[:, :2] @ HALF[:, :2].T),
+    "standard": GaussianInput.from_moments(D_IN, None, None),
+    "general": GaussianInput.from_moments(D_IN, randn(D_IN, seed=6), HALF @ HALF.T),
+    "singular": GaussianInput.from_moments(D_IN, randn(D_IN, seed=6), HALF[:, :2] @ HALF[:, :2].T),
 }
 
 
@@ -213,7 +213,7 @@ def glu(name: ActivationName, seed: int = 0) -> GLUWeights:
 def some_input(seed: int = 7) -> GaussianInput:
     """A mean and correlations."""
     half = 0.6 * randn(D_IN, D_IN, seed=seed)
-    return GaussianInput.of(D_IN, randn(D_IN, seed=seed + 1), half @ half.T)
+    return GaussianInput.from_moments(D_IN, randn(D_IN, seed=seed + 1), half @ half.T)
 
 
 def distance(f: Callable[[Tensor], Tensor], layer: Layer, assumed: GaussianInput) -> float:
@@ -285,11 +285,11 @@ def test_where_the_input_does_not_vary_much_it_is_the_layer(
 ) -> None:
     """In directions without variance the map is not determined; on the support it is."""
     half = randn(D_IN, 1, seed=2) * 1e-3
-    assumed = GaussianInput.of(D_IN, randn(D_IN, seed=3), half @ half.T)
+    assumed = GaussianInput.from_moments(D_IN, randn(D_IN, seed=3), half @ half.T)
     layer = make(name)
     x = assumed.draw(100, seeded(0))
     torch.testing.assert_close(approximate_layer(layer, assumed)(x), layer(x), atol=1e-5, rtol=1e-5)
-    still = GaussianInput.of(D_IN, assumed.mean, torch.zeros(D_IN, D_IN))
+    still = GaussianInput.from_moments(D_IN, assumed.mean, torch.zeros(D_IN, D_IN))
     f = approximate_layer(layer, still)
     torch.testing.assert_close(f(still.mean), layer(still.mean))
 
@@ -297,7 +297,7 @@ def test_where_the_input_does_not_vary_much_it_is_the_layer(
 @pytest.mark.parametrize("name", ["relu", "silu"])
 def test_a_singular_covariance_gives_least_squares_on_its_support(name: ActivationName) -> None:
     half = randn(D_IN, 2, seed=2)
-    assumed = GaussianInput.of(D_IN, randn(D_IN, seed=3), half @ half.T)
+    assumed = GaussianInput.from_moments(D_IN, randn(D_IN, seed=3), half @ half.T)
     layer, generator = glu(name), seeded(0)
     x = assumed.draw(40_000, generator)
     z = (x - assumed.mean) @ torch.linalg.pinv(half).T

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 import oracles
 from bilens.algebra.cp import optimisers
-from bilens.algebra.cp.decompose import random_start
+from bilens.algebra.cp.cp_fit import random_start
 from bilens.algebra.cp.optimisers import (
     SWEEPS,
     alternating_least_squares,
@@ -51,7 +51,7 @@ def dense_loss(unit: Tensor, factors: Factors) -> float:
 @given(st.integers(0, 10_000), st.integers(1, 5), st.sampled_from(MODELS))
 def test_no_sweep_raises_the_loss(seed: int, rank: int, model: Model) -> None:
     tensor = random_tensor(seed, d_hidden=6)
-    target = Target.of(tensor)
+    target = Target.from_tensor(tensor)
     unit = oracles.dense_tensor(tensor.down, tensor.left, tensor.right) / target.norm
     current = begin(target, random_start(target, rank, model, seeded(seed)), RIDGE)
     before = dense_loss(unit, current.factors)
@@ -68,7 +68,7 @@ def test_no_sweep_raises_the_loss(seed: int, rank: int, model: Model) -> None:
 @pytest.mark.parametrize("rank", [1, 2])
 def test_planted_components_are_found(rank: int, model: Model) -> None:
     f = planted_map(seed=rank, rank=rank, model=model)
-    target = Target.of(f.tensor)
+    target = Target.from_tensor(f.tensor)
     starts = [random_start(target, rank, model, seeded(seed)) for seed in range(3)]
     fits = [
         alternating_least_squares(target, start, model, 1e-12, 300, tolerance=1e-7)
@@ -82,7 +82,7 @@ def test_planted_components_are_found(rank: int, model: Model) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_losses_are_those_of_the_start_and_of_every_sweep(model: Model) -> None:
-    target = Target.of(random_tensor(3, d_hidden=6))
+    target = Target.from_tensor(random_tensor(3, d_hidden=6))
     start = random_start(target, 2, model, seeded(0))
     fitted = alternating_least_squares(target, start, model, 1e-12, max_sweeps=3, tolerance=1e-15)
     assert len(fitted.losses) == 4
@@ -95,7 +95,7 @@ def test_the_losses_are_those_of_the_start_and_of_every_sweep(model: Model) -> N
 def test_a_component_that_is_not_needed_does_no_harm() -> None:
     """Three components for a tensor of one: two shrink, and nothing stops being finite."""
     f = planted_map(seed=1, rank=1, model="pairs")
-    target = Target.of(f.tensor)
+    target = Target.from_tensor(f.tensor)
     for model in MODELS:
         start = random_start(target, 3, model, seeded(0))
         fitted = alternating_least_squares(
@@ -164,7 +164,7 @@ def test_a_quartic_that_is_none_has_no_step() -> None:
 @pytest.mark.parametrize("ridge", [0.0, 0.1])
 def test_the_exact_step_is_the_best_on_its_line(ridge: float) -> None:
     tensor = random_tensor(5, d_hidden=6)
-    target = Target.of(tensor)
+    target = Target.from_tensor(tensor)
     unit = oracles.dense_tensor(tensor.down, tensor.left, tensor.right) / target.norm
     down, rows, direction = randn(D_OUT, 2, seed=7), randn(2, D_IN, seed=8), randn(2, D_IN, seed=9)
 
@@ -191,7 +191,7 @@ MODEL_FACTORS = {
 @pytest.mark.parametrize("model", MODELS)
 def test_loss_and_gradient_are_those_of_the_dense_definition(model: Model, ridge: float) -> None:
     tensor = random_tensor(1)
-    target = Target.of(tensor)
+    target = Target.from_tensor(tensor)
     unit = oracles.dense_tensor(tensor.down, tensor.left, tensor.right) / target.norm
     factors = MODEL_FACTORS[model]
     parts = [part.clone().requires_grad_() for part in factors[: 2 if model == "symmetric" else 3]]
@@ -210,7 +210,7 @@ def test_loss_and_gradient_are_those_of_the_dense_definition(model: Model, ridge
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_limited_memory_bfgs_finds_planted_components(rank: int, model: Model) -> None:
     f = planted_map(seed=rank, rank=rank, model=model)
-    target = Target.of(f.tensor)
+    target = Target.from_tensor(f.tensor)
     start = random_start(target, rank, model, seeded(1))
     fitted = limited_memory_bfgs(target, start, model, 1e-12, max_sweeps=1000, tolerance=1e-10)
     assert fitted.converged
@@ -219,7 +219,7 @@ def test_limited_memory_bfgs_finds_planted_components(rank: int, model: Model) -
 
 
 def test_the_losses_do_not_rise_and_iterations_are_limited() -> None:
-    target = Target.of(random_tensor(3, d_hidden=6))
+    target = Target.from_tensor(random_tensor(3, d_hidden=6))
     start = random_start(target, 2, "pairs", seeded(0))
     fitted = limited_memory_bfgs(target, start, "pairs", 1e-12, max_sweeps=3, tolerance=1e-7)
     assert fitted.sweeps == 3
@@ -246,7 +246,7 @@ def test_a_solver_that_leaves_the_finite_numbers_is_an_error(
         return SimpleNamespace(x=nan, jac=nan, success=False, message="lost")
 
     monkeypatch.setattr(scipy.optimize, "minimize", lost)
-    target = Target.of(random_tensor(3))
+    target = Target.from_tensor(random_tensor(3))
     start = random_start(target, 2, "pairs", seeded(0))
     with pytest.raises(NumericalError, match="left the finite numbers: lost"):
         limited_memory_bfgs(target, start, "pairs", 1e-12, max_sweeps=3, tolerance=1e-7)

@@ -37,7 +37,7 @@ MODEL = Factors(randn(D_OUT, 2, seed=5), randn(2, D_IN, seed=6), randn(2, D_IN, 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-3, 1.0, 1e150])
 def test_the_target_is_the_tensor_scaled_to_norm_one(scale: float) -> None:
-    target = Target.of(replace(TENSOR, down=scale * TENSOR.down))
+    target = Target.from_tensor(replace(TENSOR, down=scale * TENSOR.down))
     left, right = target.stacked.chunk(2)
     assert_close(oracles.dense_tensor(target.down, left, right), UNIT)
     assert target.norm / scale == pytest.approx(float(oracles.norm(DENSE)))
@@ -45,7 +45,7 @@ def test_the_target_is_the_tensor_scaled_to_norm_one(scale: float) -> None:
 
 
 def test_correlations_are_inner_products_with_each_output() -> None:
-    target = Target.of(TENSOR)
+    target = Target.from_tensor(TENSOR)
     one = torch.eye(2, dtype=torch.float64)
     found = target.correlate(target.project(MODEL.left), target.project(MODEL.right))
     pairs = oracles.dense_tensor(one, MODEL.left, MODEL.right)
@@ -53,20 +53,20 @@ def test_correlations_are_inner_products_with_each_output() -> None:
 
 
 def test_applying_reads_each_component_along_its_own_output() -> None:
-    target = Target.of(TENSOR)
+    target = Target.from_tensor(TENSOR)
     found = target.apply(target.weigh(MODEL.down), target.project(MODEL.right))
     assert_close(found, torch.einsum("ca,cij,aj->ai", MODEL.down, UNIT, MODEL.right))
 
 
 def test_the_inner_product_with_a_model_is_that_of_the_dense_tensors() -> None:
-    target = Target.of(TENSOR)
+    target = Target.from_tensor(TENSOR)
     left, right = target.project(MODEL.left), target.project(MODEL.right)
     found = target.inner(target.weigh(MODEL.down), left, right)
     assert found == pytest.approx(float(oracles.inner(UNIT, oracles.dense_tensor(*MODEL))))
 
 
 def test_the_loss_is_the_squared_error_with_the_penalty() -> None:
-    target = Target.of(TENSOR)
+    target = Target.from_tensor(TENSOR)
     correlation = target.correlate(target.project(MODEL.left), target.project(MODEL.right))
     plain = float(oracles.squared_error(UNIT, *MODEL))
     penalty = float(squared_sizes(MODEL).sum())
@@ -82,12 +82,12 @@ def test_hidden_units_that_cancel_make_a_zero_target() -> None:
     tensor = BilinearTensor(
         torch.cat([weight, -weight], dim=1), torch.cat([left, right]), torch.cat([right, left])
     )
-    assert Target.of(tensor).norm == 0
+    assert Target.from_tensor(tensor).norm == 0
 
 
 def test_factors_whose_product_overflows_are_refused() -> None:
     with pytest.raises(NonFiniteError, match="the product of the factors holds"):
-        Target.of(replace(TENSOR, left=1e200 * TENSOR.left, right=1e200 * TENSOR.right))
+        Target.from_tensor(replace(TENSOR, left=1e200 * TENSOR.left, right=1e200 * TENSOR.right))
 
 
 def unit(d_out: int, d_hidden: int, d_in: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,7 +138,7 @@ def test_the_number_of_products_is_that_of_the_smallest_basis() -> None:
     assert slab_products(randn(9, 2), randn(2, 50)) == 2 * 2 * 4**2
 
 
-TARGET = Target.of(random_tensor(seed=1))
+TARGET = Target.from_tensor(random_tensor(seed=1))
 LEFT, RIGHT = TARGET.stacked.chunk(2)
 OWN = Factors(TARGET.down, LEFT, RIGHT)
 

@@ -133,9 +133,9 @@ def test_forms_that_share_their_factors_are_balanced_one_by_one() -> None:
     assert forms.d_in == 5
     for c in range(3):
         alone = balance(InteractionMatrix(left, right, weights[c]))
-        assert torch.equal(forms.one(c).weights[0], alone.weights[0])
+        assert torch.equal(forms.form_at(c).weights[0], alone.weights[0])
         assert torch.equal(forms.units[c], alone.units[0])
-        assert torch.equal(forms.rows(torch.tensor([c])).one(0).units[0], alone.units[0])
+        assert torch.equal(forms.rows(torch.tensor([c])).form_at(0).units[0], alone.units[0])
     torch.testing.assert_close(
         forms.sizes_before_cancelling, torch.stack([forms.weights[c].abs().sum() for c in range(3)])
     )
@@ -175,7 +175,7 @@ def test_each_row_is_the_form_along_its_direction() -> None:
         torch.testing.assert_close(terms.linear, form.linear)
         torch.testing.assert_close(terms.constant, form.constant)
         assert terms.basis == form.basis
-        balanced = problem.forms.one(c)
+        balanced = problem.forms.form_at(c)
         torch.testing.assert_close(balanced.units[0] * balanced.dense(0), form.dense())
 
 

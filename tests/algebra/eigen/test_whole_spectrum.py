@@ -15,7 +15,7 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
 from bilens.algebra.eigen.ranking import clusters
 from bilens.algebra.eigen.solver import balance_all, problem_of_form, problem_of_map
-from bilens.algebra.eigen.whole_spectrum import Spectrum, checked_spectrum, failed, row_space
+from bilens.algebra.eigen.whole_spectrum import WholeSpectrum, checked_spectrum, failed, row_space
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from builders import D_IN, form_from_pairs, form_of, randn, random_map, rotation, vector
@@ -197,7 +197,7 @@ def judged(values: Tensor, vectors: Tensor, k: int = N) -> EigenDecomposition:
     array, scaled = form.dense(0), values / form.units[0]
     residuals = (vectors @ array - scaled[:, None] * vectors).norm(dim=1)
     mass = array.square().sum()
-    spectrum = Spectrum(scaled, vectors, residuals, mass, torch.zeros_like(mass))
+    spectrum = WholeSpectrum(scaled, vectors, residuals, mass, torch.zeros_like(mass))
     return checked_spectrum(
         problem_of_form(make()).terms(0), form, spectrum, k, "magnitude", "by hand"
     )
@@ -380,7 +380,7 @@ def test_the_row_space_keeps_every_form() -> None:
     torch.testing.assert_close(space.basis.T @ space.basis, torch.eye(2 * HIDDEN).double())
     dense = oracles.dense_tensor(f.tensor.down, f.tensor.left, f.tensor.right)
     for c in range(NUM):
-        small = space.small.one(c)
+        small = space.small.form_at(c)
         q = forms.units[c] * small.units[0] * small.dense(0)
         torch.testing.assert_close(space.basis @ q @ space.basis.T, dense[c])
     outside = space.outside(5)

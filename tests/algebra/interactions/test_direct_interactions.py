@@ -439,7 +439,7 @@ def test_the_pieces_make_up_the_upper_triangle(
     block: int, keep: bool, strip: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "STRIP", strip)
-    factors = FeatureFactors.of(F, SMALL, block=block, keep=keep)
+    factors = FeatureFactors.from_map(F, SMALL, block=block, keep=keep)
     weight, unit = factors.balanced(FORM.matrix.weight)
     seen, num = {}, 0
     for block_chunks in cross_chunks(factors, weight, block):
@@ -457,7 +457,7 @@ def test_the_pieces_make_up_the_upper_triangle(
 
 
 def test_float32_rows_give_float64_pieces() -> None:
-    factors = FeatureFactors.of(F, SMALL, precision=torch.float32, keep=True)
+    factors = FeatureFactors.from_map(F, SMALL, precision=torch.float32, keep=True)
     assert factors.rows(slice(0, 2)).dtype == torch.float32
     weight, unit = factors.balanced(FORM.matrix.weight)
     ((chunk, *_),) = cross_chunks(factors, weight, 10)
@@ -482,7 +482,7 @@ measure(lambda: direct_interactions(
 
 
 def test_rows_are_given_up_before_the_block_and_the_block_before_the_fit() -> None:
-    enough = NEED.fixed() + NEED.blocks(BLOCK) + NEED.kept()
+    enough = NEED.fixed() + NEED.blocks(BLOCK) + NEED.bytes_of_rows()
     for limit, asked, block, keep in (
         (2**40, None, BLOCK, True),
         (2**40, 10**6, 5000, True),  # no wider than the dictionary
@@ -520,7 +520,7 @@ def test_no_more_than_was_counted_is_taken(
     sizes: FactorSizes, num: int, block: int, keep: bool
 ) -> None:
     need = StreamMemory(sizes, num, 1, 52, torch.float64)
-    limit = need.fixed() + need.blocks(block) + keep * need.kept()
+    limit = need.fixed() + need.blocks(block) + keep * need.bytes_of_rows()
     code = CODE.format(
         sizes=f"{sizes.d_out}, {sizes.d_hidden}, {sizes.d_in}",
         d_in=sizes.d_in,

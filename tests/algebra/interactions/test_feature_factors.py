@@ -32,10 +32,10 @@ def scaled_map(left: int, right: int, down: int) -> QuadraticMap:
 def test_a_power_of_two_goes_into_the_unit_alone(
     left: int, right: int, down: int, dictionary: int
 ) -> None:
-    plain = FeatureFactors.of(F, DICTIONARY)
+    plain = FeatureFactors.from_map(F, DICTIONARY)
     weight, unit = plain.balanced(F.form(U).matrix.weight)
     f = scaled_map(left, right, down)
-    scaled = FeatureFactors.of(f, DICTIONARY * 2.0**dictionary)
+    scaled = FeatureFactors.from_map(f, DICTIONARY * 2.0**dictionary)
     scaled_weight, scaled_unit = scaled.balanced(f.form(U).matrix.weight)
     assert torch.equal(scaled_weight, weight)
     assert torch.equal(scaled.rows(slice(None)), plain.rows(slice(None)))
@@ -49,7 +49,7 @@ def test_powers_of_two_are_exact() -> None:
 
 
 def test_the_largest_weight_and_entry_lie_between_a_half_and_one() -> None:
-    factors = FeatureFactors.of(F, DICTIONARY)
+    factors = FeatureFactors.from_map(F, DICTIONARY)
     weight, _ = factors.balanced(F.form(U).matrix.weight)
     for size in (
         weight.abs().max(),
@@ -60,15 +60,15 @@ def test_the_largest_weight_and_entry_lie_between_a_half_and_one() -> None:
 
 
 def test_a_direction_of_zeros_has_weights_of_zero() -> None:
-    weight, unit = FeatureFactors.of(F, DICTIONARY).balanced(F.form(0 * U).matrix.weight)
+    weight, unit = FeatureFactors.from_map(F, DICTIONARY).balanced(F.form(0 * U).matrix.weight)
     assert not weight.any()
     assert 0 < float(unit) < torch.inf
 
 
 @pytest.mark.parametrize("block", [1, 4, 6])
 def test_kept_rows_are_those_computed_anew(block: int) -> None:
-    kept = FeatureFactors.of(F, DICTIONARY, block=block, keep=True)
-    anew = FeatureFactors.of(F, DICTIONARY)
+    kept = FeatureFactors.from_map(F, DICTIONARY, block=block, keep=True)
+    anew = FeatureFactors.from_map(F, DICTIONARY)
     assert kept.kept is not None
     assert anew.kept is None
     torch.testing.assert_close(kept.rows(slice(1, 5)), anew.rows(slice(1, 5)))
@@ -77,7 +77,7 @@ def test_kept_rows_are_those_computed_anew(block: int) -> None:
 def test_exact_rows_do_not_depend_on_their_neighbours() -> None:
     f, dictionary = random_map(d_hidden=37, d_in=53), randn(53, 9, seed=1)
     dictionary[:, 7] = dictionary[:, 2]
-    factors = FeatureFactors.of(f, dictionary)
+    factors = FeatureFactors.from_map(f, dictionary)
     together = factors.exact_rows(torch.arange(9))
     alone = factors.exact_rows(torch.tensor([7]))
     assert torch.equal(together[2], alone[0])

@@ -150,11 +150,11 @@ def test_no_large_entry_is_lost_by_eight_bits(seed: int) -> None:
 
 def test_rounded_rows_are_within_their_error() -> None:
     rows = randn(30, 8).float()
-    found = Rounded.of(rows)
+    found = Rounded.from_rows(rows)
     off = (rows.double() - found.unit * found.integers.double()).norm(dim=1)
     assert float(off.max()) <= found.error
     assert found.norm >= float((found.unit * found.integers.double()).norm(dim=1).max())
-    assert Rounded.of(0 * rows).norm == 0
+    assert Rounded.from_rows(0 * rows).norm == 0
 
 
 def test_products_of_integers_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,7 @@ def test_products_of_integers_are_exact(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_packed_forms_are_the_dense_matrices() -> None:
     down, left, right = (part.float() for part in F._factors())
-    forms = PackedForms.of(down, left, right)
+    forms = PackedForms.from_factors(down, left, right)
     u = randn(2, D_OUT, seed=5).float()
     for row, triangle in zip(u, forms.along(u), strict=True):
         expected = oracles.dense_interaction(down, left, right, row)

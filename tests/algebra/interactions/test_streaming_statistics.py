@@ -65,7 +65,7 @@ ONE = vector(1.0)[0]
 def streamed(values: Tensor, sizes: list[int]) -> Moments:
     sums = CentralSums.empty(CPU)
     for piece in values.split(sizes):
-        sums = sums.merged(CentralSums.of(piece))
+        sums = sums.merged(CentralSums.from_values(piece))
     return sums.moments(ONE)
 
 
@@ -125,7 +125,7 @@ def test_no_values_have_no_moments() -> None:
 
 
 def test_a_unit_moves_sizes_and_not_shapes() -> None:
-    sums = CentralSums.of(skewed(30, seed=3))
+    sums = CentralSums.from_values(skewed(30, seed=3))
     plain, scaled = sums.moments(ONE), sums.moments(4 * ONE)
     for name in ("mean", "std", "minimum", "maximum"):
         assert float(getattr(scaled, name)) == 4 * float(getattr(plain, name))

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from bilens.findings.reference import POWER
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
-from bilens.records.audit import ClassReading, TruncationPoint
+from bilens.records.classifier_audit import ClassReading, TruncationPoint
 from bilens.records.common import Exactness, Finding, NullInterval, Share
 from bilens.records.image_warnings import Overfitting, Trigger, Triggers
 from bilens.records.performance import Classification, Performance

@@ -13,7 +13,7 @@ import torch
 from msgspec import structs
 
 from bilens.data.table_file import read_table
-from bilens.data.tables import training_table
+from bilens.data.table_rows import training_table
 from bilens.findings.performance import classification
 from bilens.findings.rules.registry import find_rule, judge
 from bilens.findings.rules.rule import Evidence
@@ -108,7 +108,7 @@ def test_rows_of_the_training_are_told_where_chance_does_not_explain_them() -> N
     cases = ((100, 0.0, "all"), (40, 0.0, "partly"), (40, 0.5, ""), (100, 1.0, ""), (0, 0, ""))
     for trained, twins, rows in cases:
         found = structs.replace(regression(0.9, trained), twins=twins)
-        assert found.seen == rows
+        assert found.rows_seen == rows
         told = [
             one for one in judge("table", Evidence(performance=found)) if one.rule == "seen_rows"
         ]

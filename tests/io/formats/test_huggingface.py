@@ -236,13 +236,13 @@ def test_nothing_is_read_before_it_is_asked_for(
 ) -> None:
     tiny.write(tmp_path, "mistral")
     read: list[tuple[int, int]] = []
-    fetch = Region.read
+    fetch = Region.fetch
 
     def counted(place: Region, block: Block) -> Tensor:
         read.extend((start, stop) for _, start, stop in place.spans(block))
         return fetch(place, block)
 
-    monkeypatch.setattr(Region, "read", counted)
+    monkeypatch.setattr(Region, "fetch", counted)
     model = load(tmp_path)
     layers = model.layers
     assert [view.sizes for view in layers.values()] == [(tiny.D, tiny.H, tiny.D)] * 2

@@ -112,7 +112,9 @@ def test_what_torch_exports_is_read(tmp_path: Path, name: str, opset: int) -> No
     with torch.no_grad():
         expected = module.double().eval()(x)
     torch.testing.assert_close(view.weights(torch.float64)(x), expected, atol=1e-6, rtol=1e-6)
-    assert sum(t.read().numel() for t in model.tensors.values()) == sum(view.tensors.values())
+    assert sum(t.read_tensor().numel() for t in model.tensors.values()) == sum(
+        view.tensors.values()
+    )
 
 
 def test_a_network_is_read_end_to_end(tmp_path: Path) -> None:

@@ -77,8 +77,8 @@ def test_what_is_added_is_what_the_library_merges(tmp_path: Path, case: str) -> 
     assert {*model.tensors} == {*merged}
     moved = set()
     for name, expected in merged.items():
-        before = base[name].read().double()
-        found = model.tensors[name].read().double() - before
+        before = base[name].read_tensor().double()
+        found = model.tensors[name].read_tensor().double() - before
         torch.testing.assert_close(found, expected - before, rtol=1e-6, atol=1e-6)
         moved |= {name} if bool(found.any()) else set()
     assert len(moved) >= 1

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import bilens as bl
 from bilens.base.errors import BilensError, CheckpointError, UsageError
 from bilens.io.load import LoadedModel
-from bilens.io.pickle_contents import Reader
+from bilens.io.pickle_contents import PickleReader
 from builders import randn
 from io_mapped import gated, pair
 
@@ -141,7 +141,7 @@ def test_views_dtypes_and_counters_are_what_they_are(dtype: torch.dtype, tmp_pat
     torch.save({**state, "num_batches_tracked": torch.tensor(7)}, tmp_path / "m.pt")
     model = bl.load(tmp_path / "m.pt", activation="silu", allow_pickle=True, transposed=False)
     assert model.layers["layer"].dtype is dtype
-    read = {name: model.tensors[name].read() for name in state}
+    read = {name: model.tensors[name].read_tensor() for name in state}
     assert all(torch.equal(read[name], tensor) for name, tensor in state.items())
 
 
@@ -371,6 +371,6 @@ def test_a_pickle_is_read_as_pickle_reads_it(protocol: int) -> None:
     content["a"] += [b"x" * 300] if protocol > 2 else []  # which are texts there
     raw = pickletools.optimize(pickle.dumps(content, protocol))
     for text in (raw, pickle.dumps(content, protocol)):
-        found = Reader(io.BytesIO(text)).load()
+        found = PickleReader(io.BytesIO(text)).load()
         assert found.items["a"] == content["a"]
         assert found.items["b"].items["c"] == ((), (1, 2, 3, 4))

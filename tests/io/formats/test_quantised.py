@@ -286,7 +286,7 @@ def read_in_spans(tensor: StoredTensor) -> Tensor:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Unchanged, "fill", counted)
-        found = tensor.read()
+        found = tensor.read_tensor()
     spans = [span[1:] for span in tensor.spans]
     assert all(any(low <= start and stop <= high for low, high in spans) for start, stop in read)
     assert read
@@ -297,8 +297,8 @@ def check_spans_of_one(stack: StoredTensor) -> None:
     """One expert of a stack is read from its own codes and scales alone."""
     count, size = stack.shape[0], sum(stop - start for _, start, stop in stack.spans)
     for index in range(count):
-        one = stack.one(index)
-        assert torch.equal(read_in_spans(one), stack.read()[index])
+        one = stack.at_index(index)
+        assert torch.equal(read_in_spans(one), stack.read_tensor()[index])
         assert sum(stop - start for _, start, stop in one.spans) * count == size
 
 
@@ -392,7 +392,7 @@ def test_gpt_oss_is_read_from_mxfp4(tmp_path: Path) -> None:
     view = packed.layers["layers.0.mlp.experts.1"]
     assert (view.activation.name, view.sizes) == ("clamped_swiglu", (64, 32, 64))
     stack = packed.tensors[f"{EXPERTS}gate_up_proj"]
-    assert torch.equal(read_in_spans(stack.one(1).rows(2, 5)), stack.read()[1, 2:5])
+    assert torch.equal(read_in_spans(stack.at_index(1).rows(2, 5)), stack.read_tensor()[1, 2:5])
     check_spans_of_one(stack)
 
 
@@ -515,4 +515,4 @@ def test_exponents_alone_are_scales_too(tmp_path: Path) -> None:
     codes = load_file(packed / WEIGHTS_NAME)[UP].float()
     found: StoredTensor = load(packed).tensors[UP]
     assert found.dtype is torch.bfloat16
-    assert torch.equal(found.read().float(), codes * scales.repeat_interleave(5, 0)[:12])
+    assert torch.equal(found.read_tensor().float(), codes * scales.repeat_interleave(5, 0)[:12])

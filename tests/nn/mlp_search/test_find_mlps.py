@@ -343,7 +343,7 @@ def test_a_module_on_the_meta_device_is_read_as_a_plan() -> None:
     with pytest.raises(UsageError, match=r"0.weight is on the meta device and holds nothing: load"):
         view.weights()
     with pytest.raises(UsageError, match=r"the tensor is on the meta device and holds nothing"):
-        model.tensors["0.weight"].read()
+        model.tensors["0.weight"].read_tensor()
 
 
 class Bilinear(nn.Module):

@@ -1,4 +1,4 @@
-"""What the explorer shows of a language model: the circuits of a trace, and a text that is read."""
+"""A language model in the explorer: the circuits of a trace, and a text that is read."""
 
 from typing import Annotated, Any, Literal
 
@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from bilens.records.base import Count, Document, Numbers, Record
-from bilens.records.trace import TokenEnds, Trace
+from bilens.records.mlp_trace import TokenEnds, Trace
 
 
 class TracePage(Document, frozen=True, kw_only=True):
@@ -62,7 +62,7 @@ class ReadToken(Record, frozen=True):
 
 
 class NextToken(Record, frozen=True):
-    """What may follow."""
+    """A token that may follow a text, with its logit and probability."""
 
     id: Count
     text: str
@@ -71,7 +71,7 @@ class NextToken(Record, frozen=True):
 
 
 class LayerEffect(Record, frozen=True):
-    """What the MLP of a block adds at a token, straight through the unembedding, in logits."""
+    """The logits that the MLP of a block adds most to at a token, through the unembedding."""
 
     name: str
     tokens: TokenEnds  # over the mean of all tokens, without the final norm
@@ -103,7 +103,7 @@ class CircuitValues(Record, frozen=True):
 
 
 class TextLatents(Record, frozen=True):
-    """What a trace finds in a text."""
+    """The latents and circuits of a trace that are active in a text."""
 
     inputs: FiredLatents
     outputs: FiredLatents

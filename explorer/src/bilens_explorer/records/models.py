@@ -1,4 +1,4 @@
-"""What the explorer shows of a folder: models, their audits, and reports of other kinds."""
+"""The folder in the explorer: models, their audits, and reports of other kinds."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""What a page computes a model from: its whole map as numbers, and inputs to try."""
+"""The model that a page computes: its whole map as numbers, and inputs to try."""
 
 from typing import Literal
 

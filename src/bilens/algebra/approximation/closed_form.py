@@ -58,8 +58,8 @@ def curvature_from(layer: Layer, gated: GLUWeights, coefficients: Tensor) -> Bil
     if layer.phi.name != CLAMPED:
         return BilinearTensor(down, gate, right)
     # it bends in its other branch too
-    parts = torch.cat([down, down * tail], dim=1), torch.cat([gate, value])
-    return BilinearTensor(*parts, torch.cat([right, value]))
+    down = torch.cat([down, down * tail], dim=1)
+    return BilinearTensor(down, torch.cat([gate, value]), torch.cat([right, value]))
 
 
 def neuron_quadratics(layer: GLUWeights, assumed: GaussianInput) -> tuple[Tensor, Tensor]:
@@ -82,9 +82,9 @@ def neuron_quadratics(layer: GLUWeights, assumed: GaussianInput) -> tuple[Tensor
 
 def exact_map(layer: Layer) -> QuadraticMap:
     if isinstance(layer, MLPWeights):
-        none = layer.down.new_zeros(len(layer.down), 1), layer.up[:1], layer.up[:1]
+        none = BilinearTensor(layer.down.new_zeros(len(layer.down), 1), layer.up[:1], layer.up[:1])
         straight = None if layer.up_bias is None else layer.down @ layer.up_bias
-        f = QuadraticMap(BilinearTensor(*none), layer.down @ layer.up, straight)
+        f = QuadraticMap(none, layer.down @ layer.up, straight)
     else:
         zero = layer.gate.new_zeros(len(layer.gate))
         f = QuadraticMap(BilinearTensor(layer.down, layer.gate, layer.value))
@@ -148,7 +148,7 @@ def approximate_network(layers: Sequence[Layer], assumed: GaussianInput) -> Quad
         fits.append(approximate_layer(layer, inputs[-1]))
         if len(fits) < len(layers):
             mean, covariance = output_moments(fits[-1], inputs[-1])
-            inputs.append(GaussianInput.of(len(mean), mean, covariance))
+            inputs.append(GaussianInput.from_moments(len(mean), mean, covariance))
     f = fits.pop()
     inputs.pop()
     while fits:

@@ -92,7 +92,7 @@ def gaussian_neurons(
     Source: Stein's identity; the same function as `approximate_layer` (docs/math.md).
     """
     gated = as_gated(in_float64(layer))
-    assumed = GaussianInput.of(layer.d_in, mean, covariance, layer.down.device)
+    assumed = GaussianInput.from_moments(layer.d_in, mean, covariance, layer.down.device)
     m, n = (part[0] for part in branches(gated, assumed.mean[None]))
     s, t = assumed.deviations(gated.gate), assumed.deviations(gated.value)
     su, sv = s.where(s > 0, 1.0), t.where(t > 0, 1.0)
@@ -296,6 +296,5 @@ def quadratic_ceiling(x: Tensor, y: Tensor, classes: bool = False) -> GLUWeights
     eye = torch.diag(1 / scale)
     left, right = eye[first], eye[second]
     none, path = left.new_zeros(y.shape[1], len(left)), left.new_zeros(y.shape[1], d_in)
-    biases = -left @ centre, -right @ centre
-    start = GLUWeights(none, left, right, "identity", *biases, linear=path)
+    start = GLUWeights(none, left, right, "identity", -left @ centre, -right @ centre, linear=path)
     return refit_down(start, x, y, classes=classes)

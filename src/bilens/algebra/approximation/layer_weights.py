@@ -23,7 +23,7 @@ from bilens.base.notebook import html_summary
 
 
 class LayerWeights(ABC):
-    """What both kinds share: a linear path and a constant beside the hidden neurons."""
+    """The weights that MLPs with one or two branches share: a linear path and a constant."""
 
     branches: ClassVar[tuple[str, ...]]  # fields of (hidden, in), each with a bias of its own
     down: Tensor  # (out, hidden)
@@ -43,7 +43,7 @@ class LayerWeights(ABC):
 
     @abstractmethod
     def hidden(self, x: Tensor) -> Tensor:
-        """Return what the neurons compute, (…, in) → (…, hidden)."""
+        """Return the values of the hidden neurons, (…, in) → (…, hidden)."""
 
     @property
     def d_in(self) -> int:
@@ -141,7 +141,7 @@ class GLUWeights(LayerWeights):
         )
 
     def product(self, gate: Tensor, value: Tensor) -> Tensor:
-        """Return what the neurons compute of their two branches."""
+        """Return the values of the neurons, (…, hidden), from those of their two branches."""
         return self.phi(gate) * (value.clamp(*VALUE_LIMITS) if self.phi.name == CLAMPED else value)
 
 
@@ -170,9 +170,14 @@ def products_alone(layer: GLUWeights) -> GLUWeights:
         linear, bias, past = layer.linear, constant, torch.eye(d_out).to(layer.down)
     gate_bias, value_bias = layer.gate_bias, layer.value_bias
     assert gate_bias is not None and value_bias is not None, "`reading` gives them"  # noqa: PT018
-    gate, value = torch.cat([layer.gate, linear]), torch.cat([layer.value, 0 * linear])
-    biases = torch.cat([gate_bias, bias]), torch.cat([value_bias, torch.ones_like(bias)])
-    return GLUWeights(torch.cat([layer.down, past], dim=1), gate, value, "identity", *biases)
+    return GLUWeights(
+        torch.cat([layer.down, past], dim=1),
+        torch.cat([layer.gate, linear]),
+        torch.cat([layer.value, 0 * linear]),
+        "identity",
+        torch.cat([gate_bias, bias]),
+        torch.cat([value_bias, torch.ones_like(bias)]),
+    )
 
 
 def as_gated(layer: Layer) -> GLUWeights:
@@ -180,10 +185,8 @@ def as_gated(layer: Layer) -> GLUWeights:
     if isinstance(layer, GLUWeights):
         return layer
     none, ones = torch.zeros_like(layer.up), layer.up.new_ones(len(layer.up))
-    biases = layer.up_bias, ones
-    return GLUWeights(
-        layer.down, layer.up, none, layer.activation, *biases, layer.linear, layer.constant
-    )
+    phi, linear, constant = layer.activation, layer.linear, layer.constant
+    return GLUWeights(layer.down, layer.up, none, phi, layer.up_bias, ones, linear, constant)
 
 
 def each_part(layer: AnyLayer, change: Callable[[Tensor], Tensor]) -> AnyLayer:

@@ -167,7 +167,7 @@ def fit_layers(
     if data is None and held_out is not None:
         raise UsageError("held_out are rows beside data: pass data too.")
     rows = None if data is None else checked_data(data, d_in).to(device)
-    assumed = GaussianInput.of(d_in, mean, covariance, device)
+    assumed = GaussianInput.from_moments(d_in, mean, covariance, device)
     derived = derivation(layers)
     f, missing = approximate_network(layers, assumed), tuple[str, ...]()
     maps = {STANDARD if mean is None and covariance is None else GIVEN: f}
@@ -306,7 +306,7 @@ def exact_scores(
     total = output_moments(f, assumed)[1].diagonal() + lost
     straight = assumed.spread(affine_part(f, assumed)[1]).square().sum(dim=1)
 
-    def known(sampled: RSquared, missed: Tensor) -> RSquared:
+    def score(sampled: RSquared, missed: Tensor) -> RSquared:
         each = torch.where(total > 0, 1 - missed / torch.where(total > 0, total, 1.0), 1.0)
         overall = 1 - float(missed.sum() / total.sum()) if float(total.sum()) > 0 else 1.0
         none = torch.zeros_like(each)
@@ -315,7 +315,7 @@ def exact_scores(
         )
 
     return replace(
-        found, linear=known(found.linear, total - straight), quadratic=known(found.quadratic, lost)
+        found, linear=score(found.linear, total - straight), quadratic=score(found.quadratic, lost)
     )
 
 

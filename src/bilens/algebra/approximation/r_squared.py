@@ -92,13 +92,19 @@ def r_squared_on(y: Tensor, predicted: Tensor) -> RSquared:
     around = (y - y[kept].mean(dim=0)).square()
     each, _ = ratio(residuals.sum(dim=1)[None], around.sum(dim=1)[None], y.square().sum(dim=1))
     rows, reach, half = each.sort().values, NORMAL_95 * math.sqrt(len(y)) / 2, len(y) / 2
-    ends = max(0, math.floor(half - reach)), min(len(y) - 1, math.ceil(half + reach))
-    interval = float(rows[ends[0]]), float(rows[ends[1]])
-    median = float(rows[(len(y) - 1) // 2])
+    low, high = max(0, math.floor(half - reach)), min(len(y) - 1, math.ceil(half + reach))
     spread = (y - y.mean(dim=0)).square().sum(dim=1)
-    largest = float(spread.max() / spread.sum()) if error > 0 else 0.0
-    told = overall, error, outputs, errors, trimmed, trimmed_error, median, interval
-    return RSquared(*told, largest)
+    return RSquared(
+        overall=overall,
+        standard_error=error,
+        outputs=outputs,
+        output_errors=errors,
+        trimmed=trimmed,
+        trimmed_error=trimmed_error,
+        median=float(rows[(len(y) - 1) // 2]),
+        median_interval=(float(rows[low]), float(rows[high])),
+        largest_share=float(spread.max() / spread.sum()) if error > 0 else 0.0,
+    )
 
 
 def centred(y: Tensor, classes: bool) -> Tensor:

@@ -110,7 +110,7 @@ class OneFactor:
     weights: Tensor  # see `Target.weigh`
 
     @classmethod
-    def of(cls, target: Target, unit: Tensor, ridge: float) -> OneFactor:
+    def from_target(cls, target: Target, unit: Tensor, ridge: float) -> OneFactor:
         identity = torch.eye(unit.shape[1], dtype=unit.dtype, device=unit.device)
         return cls(target, unit.T @ unit + ridge * identity, target.weigh(unit))
 
@@ -124,7 +124,7 @@ def sweep_pairs(target: Target, current: Iterate, ridge: float) -> Iterate:
     """Fit `left`, then `right`, then `down`. The factor that is fitted carries the sizes."""
     down, left, right = current.factors
     unit, sizes = unit_columns(down)
-    one = OneFactor.of(target, unit, ridge)
+    one = OneFactor.from_target(target, unit, ridge)
     left, sizes = renewed(left, one.fit(right, current.right, sizes[:, None] * left))
     left_projection = target.project(left)
     right, _ = renewed(right, one.fit(left, left_projection, sizes[:, None] * right))
@@ -138,7 +138,7 @@ def sweep_symmetric(target: Target, current: Iterate, ridge: float) -> Iterate:
     # polynomial of degree four, whose minimum is found exactly: it cannot rise.
     down, rows, _ = current.factors
     unit, sizes = unit_columns(down)
-    best = OneFactor.of(target, unit, ridge).fit(rows, current.left, sizes[:, None] * rows)
+    best = OneFactor.from_target(target, unit, ridge).fit(rows, current.left, sizes[:, None] * rows)
     best = best / torch.where(sizes > 0, sizes, 1.0)[:, None]
     direction = torch.where(sizes[:, None] > 0, (best - rows) / 2, 0.0)
     step = exact_step(target, current.factors, current.left, direction, ridge)

@@ -139,7 +139,7 @@ class Target:
     size: float  # Σ_h ‖down_h‖, what the norm would be at most; above 1 by as much as terms cancel
 
     @classmethod
-    def of(cls, tensor: BilinearTensor) -> Target:
+    def from_tensor(cls, tensor: BilinearTensor) -> Target:
         left, left_size = unit_rows(tensor.left.detach().double())
         right, right_size = unit_rows(tensor.right.detach().double())
         down = tensor.down.detach().double() * left_size * right_size

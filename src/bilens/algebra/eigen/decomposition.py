@@ -32,7 +32,7 @@ class Status(Enum):
 
 
 class Proof(Enum):
-    """What `complete` rests on."""
+    """How it is known that no eigenvalue of the selection was missed: what `complete` rests on."""
 
     NONE = "not proven: a larger eigenvalue may have been missed"
     SPECTRUM = "all eigenpairs were found and checked"
@@ -158,7 +158,7 @@ class EigenDecomposition:
 
     @property
     def device(self) -> torch.device:
-        """Where the numbers are."""
+        """The device of the tensors."""
         return self.eigenvalues.device
 
     @property
@@ -201,7 +201,7 @@ class EigenDecomposition:
         return torch.where(keep, self.eigenvalues, torch.zeros_like(self.eigenvalues))
 
     def contributions(self, x: Tensor) -> Contributions:
-        """Return what each pair, the linear term and the constant add to q(x), x (batch, in).
+        """Return the terms of q(x) by eigenpair, linear part and constant, for x (batch, in).
 
         Math: λ_i (v_i·x)², b·x and c; they sum to q(x) when all pairs are kept.
         Cost: O(batch · k · in) for each form.

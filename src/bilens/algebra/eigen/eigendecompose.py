@@ -26,11 +26,11 @@ from bilens.algebra.eigen.plan import SOLVERS, WHOLE_SPECTRUM, EigenPlan, make_p
 from bilens.algebra.eigen.ranking import Which, clusters, same_values
 from bilens.algebra.eigen.solver import (
     BalancedForms,
+    EigenTask,
     Method,
     OneForm,
     Precision,
     Sizes,
-    Task,
     problem_of_form,
     problem_of_map,
 )
@@ -76,7 +76,7 @@ def eigendecompose(
     itemsize = 8 if form.matrix.left.dtype == torch.float64 else 4
     sizes = Sizes(1, form.matrix.d_hidden, form.d_in, kept, itemsize)
     plan = make_plan(sizes, method, precision, memory_limit, verify, form.device)
-    task = Task(problem_of_form(form), kept, which, plan.precision, plan.batch, seed)
+    task = EigenTask(problem_of_form(form), kept, which, plan.precision, plan.batch, seed)
     result = solve(task, plan, verify, lambda _done: None)[0]
     if result.status in (Status.NOT_FINITE, Status.NOT_CONVERGED):
         assert isinstance(result.status, Status), "one form has one status"
@@ -147,7 +147,7 @@ def eigendecompose_all(
 
     def some(first: int, last: int) -> tuple[Tensor, EigenDecomposition]:
         problem = problem_of_map(f, directions, slice(first, last))
-        task = Task(problem, sizes.k, which, plan.precision, plan.batch, seed)
+        task = EigenTask(problem, sizes.k, which, plan.precision, plan.batch, seed)
         part = solve(task, plan, verify, lambda done: progress(first + done, num))
         return torch.arange(first, last, device=f.device), part
 
@@ -157,7 +157,7 @@ def eigendecompose_all(
 
 
 class SizedMap(Protocol):
-    """What a plan needs to know of a map: a `QuadraticMap`, or a layer that is not read yet."""
+    """A map of known sizes and dtype: a `QuadraticMap`, or a layer that is not read yet."""
 
     @property
     def sizes(self) -> FactorSizes:
@@ -196,7 +196,7 @@ def plan_eigendecomposition(
 
 
 def sizes_of(f: SizedMap, directions: Tensor | None, k: int | None) -> Sizes:
-    """Return what the cost of a decomposition depends on, after a check of its arguments."""
+    """Return the sizes that the cost of a decomposition depends on; its arguments are checked."""
     check_directions(directions, f.sizes.d_out)
     num = f.sizes.d_out if directions is None else len(directions)
     itemsize = 8 if f.dtype == torch.float64 else 4
@@ -224,7 +224,7 @@ def clip_k(k: int | None, d_in: int, stacklevel: int = 3) -> int:
 
 
 def solve(
-    task: Task, plan: EigenPlan, verify: bool, progress: Callable[[int], None]
+    task: EigenTask, plan: EigenPlan, verify: bool, progress: Callable[[int], None]
 ) -> EigenDecomposition:
     """Return the decompositions of all forms of a task as one batch, in their order."""
     forms = task.problem.forms
@@ -256,7 +256,7 @@ def solve(
 
 
 def verified(
-    task: Task,
+    task: EigenTask,
     rows: Tensor,
     batch: EigenDecomposition,
     fallback: Callable[[], OneForm],
@@ -278,7 +278,7 @@ def verified(
     parts = [(done, take(batch, done))]
     for position in doubtful.nonzero()[:, 0].tolist():
         found, index = batch[position], int(rows[position])
-        single = compared(task.problem.forms.one(index), found) if compare else None
+        single = compared(task.problem.forms.form_at(index), found) if compare else None
         if single is None:
             single = fallback()(index, len(found.eigenvalues), found.which)
             single = replace(single, method=found.method)  # of the batch
@@ -287,7 +287,7 @@ def verified(
 
 
 def compared(form: BalancedForms, found: EigenDecomposition) -> EigenDecomposition | None:
-    """Return what was found, proven, if its values are those of a dense solver; else None."""
+    """Return eigenpairs marked as proven if a dense solver finds the same values; else None."""
     if found.status is not Status.OK:
         return None
     values = spectrum_values(form)

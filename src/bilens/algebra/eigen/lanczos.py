@@ -22,7 +22,7 @@ Product = Callable[[Tensor, Tensor], Tensor]  # (rows, vectors) → the products
 
 @dataclass(frozen=True, eq=False)
 class RitzPairs:
-    """What the Krylov bases know about k pairs of each matrix."""
+    """The k Ritz pairs of each matrix in its Krylov basis, and the largest values left out."""
 
     vectors: Tensor  # (num, k, in), orthonormal rows up to rounding in the dtype of the bases
     rivals: Tensor  # (num, 2) float64, the largest and smallest Ritz value left out; NaN for none
@@ -201,7 +201,7 @@ class Recurrence:
 
 
 def scores(values: Tensor, k: int, which: Which) -> list[tuple[Tensor, Tensor, int]]:
-    """Return what is to be large, its order, and how many pairs are wanted, for each end."""
+    """Return, for each end of the spectrum, scores to be large, their order and how many."""
     if which == "magnitude":
         return [(values.abs(), by_size_and_sign(values), k)]
     upper, lower = ends(k, which)

@@ -31,12 +31,12 @@ from bilens.algebra.eigen.solver import (
     CONVERSION_BYTES,
     EIGH,
     BalancedForms,
-    Cost,
     EigenSolver,
+    EigenTask,
     Precision,
     Sizes,
     Solver,
-    Task,
+    SolverCost,
 )
 from bilens.algebra.gram.kernel import WORK_BYTES
 from bilens.base.memory import MemoryEstimate
@@ -63,7 +63,7 @@ class LanczosSolver(EigenSolver):
     def suits(self, sizes: Sizes, /) -> bool:
         return 2 * sizes.k + STEPS["float32"][0] < sizes.d_in
 
-    def cost(self, sizes: Sizes, precision: Precision, allowed: int, /) -> Cost:
+    def cost(self, sizes: Sizes, precision: Precision, allowed: int, /) -> SolverCost:
         num, hidden, d_in, k = sizes.num, sizes.d_hidden, sizes.d_in, sizes.k
         first, each = STEPS[precision]
         steps = min((first + each * k) * widening(d_in), d_in)
@@ -87,9 +87,9 @@ class LanczosSolver(EigenSolver):
         reading = HALF[precision] * READING * hidden * d_in
         work += (STEP_CALL + reading) * steps * -(-num // BATCH)
         memory = MemoryEstimate(fixed + max(batch * each_form, single), sizes.problem_bytes)
-        return Cost(work, memory, batch, portion)
+        return SolverCost(work, memory, batch, portion)
 
-    def solve(self, task: Task, rows: Tensor) -> Iterator[tuple[Tensor, EigenDecomposition]]:
+    def solve(self, task: EigenTask, rows: Tensor) -> Iterator[tuple[Tensor, EigenDecomposition]]:
         # Forms that do not pass at first, because they need more steps than usual or more digits
         # than float32 has, are done again in float64 with room for more steps. Those that fail then
         # as well come with their best pairs, flagged.
@@ -196,7 +196,7 @@ def refine(forms: BalancedForms, vectors: Tensor, squared: Tensor) -> RefinedPai
 
 
 def record(
-    task: Task,
+    task: EigenTask,
     rows: Tensor,
     pairs: RefinedPairs,
     norms: tuple[Tensor, Tensor],
@@ -241,7 +241,7 @@ def record(
 
 
 def proven_and_norm(
-    task: Task, forms: BalancedForms, pairs: RefinedPairs, norms: tuple[Tensor, Tensor]
+    task: EigenTask, forms: BalancedForms, pairs: RefinedPairs, norms: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Return which forms ‖Q‖² proves complete, and ‖Q‖², again in float64 where that may decide."""
     (squared, error), which = norms, task.which

@@ -1,4 +1,4 @@
-"""Which solver, in which portions: decided from sizes alone, before anything runs."""
+"""Chooses a solver and its portions from sizes alone, before anything runs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 
 from bilens.algebra.eigen.lanczos_solver import LanczosSolver, resting_bytes
 from bilens.algebra.eigen.solver import (
-    Cost,
     EigenSolver,
     Method,
     Precision,
     Sizes,
     Solver,
+    SolverCost,
     WholeSpectrumSolver,
 )
 from bilens.algebra.eigen.whole_spectrum import DenseSolver, FactoredSolver
@@ -54,7 +54,7 @@ class EigenPlan:
     peak_bytes: int
     limit_bytes: int
     reason: str
-    costs: Mapping[Solver, Cost]
+    costs: Mapping[Solver, SolverCost]
 
     _repr_html_ = html_summary(
         "method", "precision", "batch", "peak_bytes", "limit_bytes", "reason"
@@ -109,7 +109,7 @@ def make_plan(
 
 
 def fallback_solver(
-    sizes: Sizes, costs: Mapping[Solver, Cost], allowed: int
+    sizes: Sizes, costs: Mapping[Solver, SolverCost], allowed: int
 ) -> tuple[Solver | None, int]:
     """Return the cheapest that fits to answer what "lanczos" leaves open, if any, and its bytes."""
     # It must fit beside what the iteration keeps between two batches. Where none does, the bytes

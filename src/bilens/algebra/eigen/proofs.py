@@ -23,7 +23,7 @@ COLUMNS = 256  # of Q at a time, where it is looked at
 
 
 def rounding_bound(forms: BalancedForms, squared: Tensor) -> Tensor:
-    """Return what the factors and a solver lose by rounding, (num,), for forms of these ‖Q_c‖²."""
+    """Return a bound on the rounding error of eigenvalues, (num,), for forms of these ‖Q_c‖²."""
     return SOLVER_TOLERANCE * squared.sqrt() + FACTOR_TOLERANCE * forms.sizes_before_cancelling
 
 
@@ -55,7 +55,7 @@ def norms_with_error(forms: BalancedForms, in_float32: bool = False) -> tuple[Te
     # bound is about a percent of ‖Q‖², the error 1e-6.
     num, hidden = forms.weights.shape
     if num * norm_by_columns(hidden, forms.d_in) < norms_by_gram(num, hidden, forms.d_in):
-        each = [norm_of_columns(forms.one(index)) for index in range(num)]
+        each = [norm_of_columns(forms.form_at(index)) for index in range(num)]
         return torch.stack([squared for squared, _ in each]), torch.stack([e for _, e in each])
     factors = forms.weights, forms.left, forms.right
     fast = None
@@ -70,7 +70,7 @@ def norms_with_error(forms: BalancedForms, in_float32: bool = False) -> tuple[Te
             squared[again], error[again] = norms_with_error(forms.rows(again))
         return squared, error
     for index in (error > UNCERTAIN * squared).nonzero()[:, 0].tolist():
-        squared[index], error[index] = norm_of_columns(forms.one(index))
+        squared[index], error[index] = norm_of_columns(forms.form_at(index))
     return squared, error
 
 

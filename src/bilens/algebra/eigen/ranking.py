@@ -1,4 +1,4 @@
-"""Which pairs of a spectrum are kept, in which order and sign, and which belong together."""
+"""Chooses the pairs of a spectrum to keep, their order and sign, and groups close eigenvalues."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""What eigensolvers are given, in a scale where nothing overflows, and the contract they keep."""
+"""The balanced forms that eigensolvers take, which cannot overflow, and the solvers' protocol."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class BalancedForms:
     def to(self, dtype: torch.dtype) -> BalancedForms:
         return replace(self, left=self.left.to(dtype), right=self.right.to(dtype))
 
-    def one(self, index: int) -> BalancedForms:
+    def form_at(self, index: int) -> BalancedForms:
         return self.rows(slice(index, index + 1))
 
     def dense(self, index: int) -> Tensor:
@@ -155,16 +155,16 @@ def problem_of_map(
     f = f.detach()
     rows = None if directions is None else directions[chosen].detach().to(f.device).double()
 
-    def read(part: Tensor) -> Tensor:
+    def along_directions(part: Tensor) -> Tensor:
         return part[chosen].double() if rows is None else rows @ part.double()
 
-    weights = read(f.tensor.down)
+    weights = along_directions(f.tensor.down)
     zero = weights.new_zeros(())
     linear, constant = zero.expand(len(weights), f.sizes.d_in), zero.expand(len(weights))
     if f.linear is not None:
-        linear = read(f.linear)
+        linear = along_directions(f.linear)
     if f.constant is not None:
-        constant = read(f.constant)
+        constant = along_directions(f.constant)
     usable = weights.isfinite().all(dim=1) & linear.isfinite().all(dim=1) & constant.isfinite()
     weights, before, summed = torch.where(usable[:, None], weights, zero), None, 0
     if rows is not None:  # Σ_c |direction_c| |down_ch|
@@ -222,7 +222,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Cost:
+class SolverCost:
     work: float  # multiplications and additions in float64, or what takes as long
     memory: MemoryEstimate  # beside the map: in any case, and for each form taken in
     batch: int  # forms worked on at a time
@@ -234,7 +234,7 @@ class Cost:
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class EigenTask:
     problem: Problem
     k: int
     which: Which
@@ -251,10 +251,10 @@ class EigenSolver(Protocol):
     def suits(self, sizes: Sizes, /) -> bool:
         """Tell whether there may be something to gain."""
 
-    def cost(self, sizes: Sizes, precision: Precision, allowed: int, /) -> Cost:
-        """Return what it would need where `allowed` bytes may be taken."""
+    def cost(self, sizes: Sizes, precision: Precision, allowed: int, /) -> SolverCost:
+        """Return the work and memory of this solver where `allowed` bytes may be taken."""
 
-    def solve(self, task: Task, rows: Tensor) -> Iterator[tuple[Tensor, EigenDecomposition]]:
+    def solve(self, task: EigenTask, rows: Tensor) -> Iterator[tuple[Tensor, EigenDecomposition]]:
         """Yield positions among all forms and their decompositions, until `rows` are done."""
 
 
@@ -265,9 +265,9 @@ class WholeSpectrumSolver(EigenSolver, Protocol):
         """Return the bytes that one form takes beside what goes in and comes out."""
 
     def prepared(self, problem: Problem) -> OneForm:
-        """Return what decomposes one form, after the work that all share."""
+        """Return the function that decomposes one form, after the work that all forms share."""
 
-    def solve(self, task: Task, rows: Tensor) -> Iterator[tuple[Tensor, EigenDecomposition]]:
+    def solve(self, task: EigenTask, rows: Tensor) -> Iterator[tuple[Tensor, EigenDecomposition]]:
         one = self.prepared(task.problem)
         for index in rows.tolist():
             yield rows.new_tensor([index]), stack([one(index, task.k, task.which)])

@@ -12,13 +12,13 @@ from bilens.algebra.eigen.ranking import Which, chosen_positions, clusters, rank
 from bilens.algebra.eigen.solver import (
     EIGH,
     BalancedForms,
-    Cost,
     OneForm,
     OtherTerms,
     Precision,
     Problem,
     Sizes,
     Solver,
+    SolverCost,
     WholeSpectrumSolver,
     balance_all,
 )
@@ -44,24 +44,24 @@ class DenseSolver(WholeSpectrumSolver):
         """An array and its solver, and a block of the factors in float64."""
         return array_bytes(sizes.d_in) + sizes.conversion_bytes
 
-    def cost(self, sizes: Sizes, _precision: Precision, allowed: int, /) -> Cost:
+    def cost(self, sizes: Sizes, _precision: Precision, allowed: int, /) -> SolverCost:
         balanced = 2 * 2 * sizes.d_hidden * sizes.d_in * sizes.factor_bytes  # and while scaled
         fixed = sizes.result_bytes + balanced + self.workspace(sizes)
         work = sizes.num * array_work(sizes, sizes.d_in)
         memory = MemoryEstimate(fixed, sizes.problem_bytes)
-        return Cost(work, memory, 1, sizes.portion(allowed - fixed))
+        return SolverCost(work, memory, 1, sizes.portion(allowed - fixed))
 
     def prepared(self, problem: Problem) -> OneForm:
-        """What follows takes 2 · hidden · in² + O(in³) time a form."""
+        """Return a function that decomposes one form in 2 · hidden · in² + O(in³) operations."""
 
-        def one(index: int, k: int, which: Which) -> EigenDecomposition:
-            terms, form = problem.terms(index), problem.forms.one(index)
+        def decompose_form(index: int, k: int, which: Which) -> EigenDecomposition:
+            terms, form = problem.terms(index), problem.forms.form_at(index)
             spectrum = whole_spectrum(form)
             if spectrum is None:
                 return failed(terms, k, which, self.name, Status.NOT_CONVERGED)
             return checked_spectrum(terms, form, spectrum, k, which, self.name)
 
-        return one
+        return decompose_form
 
 
 def array_bytes(width: int) -> int:
@@ -75,7 +75,7 @@ def array_work(sizes: Sizes, width: int) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Spectrum:
+class WholeSpectrum:
     """The whole spectrum that a solver found for a form written as an array."""
 
     values: Tensor  # (n,), in any order
@@ -85,7 +85,7 @@ class Spectrum:
     forming_error: Tensor  # how far the array is from the factors, in Frobenius norm
 
 
-def whole_spectrum(form: BalancedForms) -> Spectrum | None:
+def whole_spectrum(form: BalancedForms) -> WholeSpectrum | None:
     """Return all pairs of one form in its balanced unit; None if the solver failed."""
     array = form.dense(0)
     squared_norm, forming_error = array.square().sum(), distance(array, form)
@@ -97,7 +97,7 @@ def whole_spectrum(form: BalancedForms) -> Spectrum | None:
         return None
     columns = orthonormal(columns)
     residuals = torch.addcmul(array @ columns, columns, values, value=-1).norm(dim=0)
-    return Spectrum(values, columns.T, residuals, squared_norm, forming_error)
+    return WholeSpectrum(values, columns.T, residuals, squared_norm, forming_error)
 
 
 def spectrum_values(form: BalancedForms) -> Tensor | None:
@@ -132,7 +132,7 @@ def distance(array: Tensor, form: BalancedForms) -> Tensor:
 
 
 def checked_spectrum(
-    terms: OtherTerms, form: BalancedForms, spectrum: Spectrum, k: int, which: Which, method: str
+    terms: OtherTerms, form: BalancedForms, pairs: WholeSpectrum, k: int, which: Which, method: str
 ) -> EigenDecomposition:
     """Return k pairs of a *whole* spectrum of one form, after a check of all of its pairs."""
     # n orthonormal vectors with residuals R leave no room for a missing or wrong eigenvalue: the
@@ -142,19 +142,19 @@ def checked_spectrum(
     # they check the array as well as the solver. The overlaps of n > 4,000 vectors, measured by n²
     # products that are rounded, are above the tolerance whatever the solver does, by n/4 · eps in
     # Frobenius norm: up to n · eps they count as what they can do to the values.
-    squared, unit = spectrum.squared_norm, form.units[0]
+    squared, unit = pairs.squared_norm, form.units[0]
     bound = rounding_bound(form, squared)[0]
-    overlap = spectrum.vectors @ spectrum.vectors.T
+    overlap = pairs.vectors @ pairs.vectors.T
     overlap.diagonal().sub_(1)
     skew = overlap.norm(dim=1)
-    moved = skew.norm() * spectrum.values.abs().max() if skew.norm() > SOLVER_TOLERANCE else 0.0
-    whole = len(spectrum.values) == len(terms.linear) and bool(
-        (spectrum.residuals.norm() <= bound)
+    moved = skew.norm() * pairs.values.abs().max() if skew.norm() > SOLVER_TOLERANCE else 0.0
+    whole = len(pairs.values) == len(terms.linear) and bool(
+        (pairs.residuals.norm() <= bound)
         & (skew.norm() <= max(SOLVER_TOLERANCE, EPS * len(skew)))
-        & (spectrum.forming_error <= bound)
+        & (pairs.forming_error <= bound)
     )
-    labels, sizes = clusters(spectrum.values, float(bound + moved))
-    values, vectors, chosen = ranked(spectrum.values, spectrum.vectors, k, which)
+    labels, sizes = clusters(pairs.values, float(bound + moved))
+    values, vectors, chosen = ranked(pairs.values, pairs.vectors, k, which)
     residuals = (form.products(vectors[None])[0] - values[:, None] * vectors).norm(dim=1)
     converged = (residuals <= bound) & (skew[chosen] <= SOLVER_TOLERANCE)
     complete = whole and bool(converged.all())
@@ -222,14 +222,14 @@ class FactoredSolver(WholeSpectrumSolver):
     def width(self, sizes: Sizes) -> int:
         return min(2 * sizes.d_hidden, sizes.d_in)
 
-    def cost(self, sizes: Sizes, _precision: Precision, allowed: int, /) -> Cost:
+    def cost(self, sizes: Sizes, _precision: Precision, allowed: int, /) -> SolverCost:
         width = self.width(sizes)
         fixed = sizes.result_bytes + self.workspace(sizes)
         portion = sizes.portion(allowed - fixed)
         lift = 2.0 * sizes.k * width * sizes.d_in
         qr = 4.0 * sizes.d_in * width**2 * -(-sizes.num // portion)
         work = qr + sizes.num * (array_work(sizes, width) + lift)
-        return Cost(work, MemoryEstimate(fixed, sizes.problem_bytes), 1, portion)
+        return SolverCost(work, MemoryEstimate(fixed, sizes.problem_bytes), 1, portion)
 
     def prepared(self, problem: Problem) -> OneForm:
         space = row_space(problem.forms)
@@ -274,7 +274,7 @@ def factored_pairs(
     # the row space; the residuals of the k pairs come from the factors themselves. All in the
     # balanced unit of the form, which alone may be too small for float64.
     name, terms = FactoredSolver.name, problem.terms(index)
-    form, small = problem.forms.one(index), space.small.one(index)
+    form, small = problem.forms.form_at(index), space.small.form_at(index)
     spectrum = whole_spectrum(small)
     if spectrum is None:
         return failed(terms, k, which, name, Status.NOT_CONVERGED)

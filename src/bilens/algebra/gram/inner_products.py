@@ -27,9 +27,9 @@ def output_gram(
     # graph of gradients keeps every block.) Accurate to eps · Σ|P_h|‖l_h‖‖r_h‖ ·
     # Σ|P'_h|‖l'_h‖‖r'_h‖: where terms cancel, so that a matrix is far smaller than its terms, a
     # squared norm from here is rounding.
-    first = Branches.of(left, right)
+    first = Branches.from_factors(left, right)
     if left2 is not left or right2 is not right:
-        return _kernel_between(down, first, down2, Branches.of(left2, right2))
+        return _kernel_between(down, first, down2, Branches.from_factors(left2, right2))
     if down2 is down:
         return own_gram(down, first)
     both = own_gram(torch.cat([down, down2]), first)  # so that H is met once
@@ -59,7 +59,7 @@ def paired_inner(
     weights: Tensor, left: Tensor, right: Tensor, weights2: Tensor, left2: Tensor, right2: Tensor
 ) -> Tensor:
     """Return ⟨Q_i, Q'_i⟩ for rows of weights paired one to one: the diagonal of `output_gram`."""
-    first, second = Branches.of(left, right), Branches.of(left2, right2)
+    first, second = Branches.from_factors(left, right), Branches.from_factors(left2, right2)
     size = rows_within(6 * left.shape[1])
     total = first.left_length.new_zeros(len(weights))
     for rows in blocks(len(left), size):
@@ -84,7 +84,7 @@ def outputs_traces(down: Tensor, left: Tensor, right: Tensor) -> Tensor:
 
 def input_gram(down: Tensor, left: Tensor, right: Tensor, rows: Tensor | None = None) -> Tensor:
     """Return V (Σ_c Q_c²) Vᵀ, the Gram matrix of the tensor's slices along input directions."""
-    return slices_gram(down, Branches.of(left, right), rows)
+    return slices_gram(down, Branches.from_factors(left, right), rows)
 
 
 def slices_gram(down: Tensor, branches: Branches, rows: Tensor | None = None) -> Tensor:
@@ -103,11 +103,11 @@ def slices_gram(down: Tensor, branches: Branches, rows: Tensor | None = None) ->
         return inner if turned is None else inner @ turned
 
     for mine in blocks(hidden, size):
-        left1, right1 = branches.read(mine)
+        left1, right1 = branches.unit_rows_of(mine)
         weights = branches.weigh(down, mine).T
         reached = total.new_zeros(2, mine.stop - mine.start, num)  # what follows Lᵀ, and Rᵀ
         for theirs in blocks(hidden, size, start=mine.start):
-            left2, right2 = branches.read(theirs)
+            left2, right2 = branches.unit_rows_of(theirs)
             outer_left, outer_right = outer(left2), outer(right2)
             shared = weights @ branches.weigh(down, theirs)
             shared = shared / (8 if theirs == mine else 4)  # the transposes below double it
@@ -130,7 +130,7 @@ def squared_norms(weights: Tensor, left: Tensor, right: Tensor) -> Tensor:
     # Math: the diagonal of W H Wᵀ without the matrix, H as in `output_gram`; O(hidden² · (in +
     # num)) time, O(num) memory and WORK_BYTES. Within `squared_norm_rounding` of the exact value.
     check_weighted(weights, left, right)
-    branches = Branches.of(left, right)
+    branches = Branches.from_factors(left, right)
     size_before = sizes_before_cancelling(weights, branches)
     size = block_size(len(left), 6 * left.shape[1])
     share = torch.zeros_like(size_before)  # of its square: from 0 to 1, whatever the scale
@@ -154,7 +154,7 @@ def squared_norm_rounding(weights: Tensor, left: Tensor, right: Tensor) -> Tenso
     # and Stability of Numerical Algorithms, §3.1.
     check_weighted(weights, left, right)
     hidden, d_in = left.shape
-    size_before = sizes_before_cancelling(weights, Branches.of(left, right))
+    size_before = sizes_before_cancelling(weights, Branches.from_factors(left, right))
     return EPS * (d_in + hidden + 16) * size_before.square()
 
 

@@ -58,10 +58,10 @@ class Branches:
     unit: float = 1.0  # in which weights are read
 
     @classmethod
-    def of(cls, left: Tensor, right: Tensor, dtype: torch.dtype = torch.float64) -> Branches:
-        return cls(left, right, row_lengths(left), row_lengths(right), dtype)
+    def from_factors(cls, left: Tensor, right: Tensor) -> Branches:
+        return cls(left, right, row_lengths(left), row_lengths(right))
 
-    def read(self, rows: slice) -> tuple[Tensor, Tensor]:
+    def unit_rows_of(self, rows: slice) -> tuple[Tensor, Tensor]:
         """Return left and right of some hidden units, (block, in) each."""
         left = self.left[rows].double() / nonzero(self.left_length[rows])[:, None]
         right = self.right[rows].double() / nonzero(self.right_length[rows])[:, None]
@@ -82,10 +82,10 @@ def kernel_row(
     # H of a layer with itself (`second is first`) is symmetric: only the blocks on and above the
     # diagonal come, those on it halved, so that all of them and their transposes add up to H.
     itself = second is first
-    left, right = first.read(rows)
+    left, right = first.unit_rows_of(rows)
     for columns in blocks(len(second.left), size, start=rows.start if itself else 0):
         diagonal = itself and columns == rows
-        left2, right2 = (left, right) if diagonal else second.read(columns)
+        left2, right2 = (left, right) if diagonal else second.unit_rows_of(columns)
         mixed = left @ right2.T
         crossed = mixed * (mixed.T if diagonal else right @ left2.T)
         both = torch.addcmul(crossed, left @ left2.T, right @ right2.T)

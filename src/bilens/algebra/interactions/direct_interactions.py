@@ -16,8 +16,8 @@ from bilens.algebra.gram.inner_products import no_negative
 from bilens.algebra.gram.kernel import block_bytes, blocks
 from bilens.algebra.interactions.feature_factors import (
     SPARE,
-    Engine,
     FeatureFactors,
+    InteractionEngine,
     Progress,
     check_bias,
     check_dictionary,
@@ -124,12 +124,13 @@ def direct_interactions(
         f = f.detach().to(torch.float64)
         dictionary = dictionary.detach().to(f.tensor.down.device)
         rows = None if rows is None else rows.to(f.tensor.down.device)
-        factors = FeatureFactors.of(f, dictionary, precision, plan.block, plan.keep)
+        factors = FeatureFactors.from_map(f, dictionary, precision, plan.block, plan.keep)
         # One product for each row, so that no bit depends on the other rows.
         down = f.tensor.down
         weights = down if rows is None else torch.stack([row @ down for row in rows])
-        engine = Engine.of(f, rows, check_bias(bias, f), factors, weights, plan.block)
-        reader = Reader(factors, own, cross, plan.block)
+        bias = check_bias(bias, f)
+        engine = InteractionEngine.from_map(f, rows, bias, factors, weights, plan.block)
+        reader = InteractionReader(factors, own, cross, plan.block)
         found = list(read_each(engine, reader, progress))
         listed = [torch.stack([pair[kind].values for pair in found]) for kind in (0, 1)]
         totals = engine.totals(*listed)
@@ -147,7 +148,7 @@ def direct_interactions(
 
 
 def read_each(
-    engine: Engine, reader: Reader, progress: Progress | None
+    engine: InteractionEngine, reader: InteractionReader, progress: Progress | None
 ) -> Iterator[tuple[Interactions, Interactions]]:
     steps, num = num_blocks(reader.factors.num_features, reader.block), len(engine.units)
     done = count(1)
@@ -158,7 +159,7 @@ def read_each(
 
     for row in range(num):
         if bool(engine.usable[row]):
-            yield reader.read(engine.weights[row], engine.units[row], engine.squares[row], tick)
+            yield reader.read_row(engine.weights[row], engine.units[row], engine.squares[row], tick)
             continue
         for _ in range(steps):
             tick()
@@ -191,7 +192,7 @@ class KindOptions:
 
 
 @dataclass(frozen=True, eq=False)
-class Reader:
+class InteractionReader:
     """Reads S = unit · S' of one direction, where S' is in the scale of the feature factors."""
 
     factors: FeatureFactors
@@ -199,7 +200,7 @@ class Reader:
     cross: KindOptions
     block: int
 
-    def read(
+    def read_row(
         self, weight: Tensor, unit: Tensor, square: Tensor, tick: Callable[[], None]
     ) -> tuple[Interactions, Interactions]:
         num = self.factors.num_features
@@ -310,7 +311,7 @@ class MemoryPlan:
 
 @dataclass(frozen=True)
 class StreamMemory:
-    """What a computation of direct interactions holds in memory, in float64 numbers."""
+    """The memory that direct interactions take, counted in float64 numbers."""
 
     sizes: FactorSizes  # of the map
     num_features: int  # columns of the dictionary
@@ -332,7 +333,7 @@ class StreamMemory:
         rows = block * (ARRAYS_ROWS * 2 * self.sizes.d_hidden + ARRAYS_COLUMNS * self.sizes.d_in)
         return 8 * (ARRAYS_BLOCK * block**2 + ARRAYS_STRIP * min(STRIP, block**2) + rows)
 
-    def kept(self) -> int:
+    def bytes_of_rows(self) -> int:
         return self.num_features * 2 * self.sizes.d_hidden * self.precision.itemsize
 
 
@@ -356,4 +357,4 @@ def plan_memory(
         limit,
         device=device,
     )
-    return MemoryPlan(chosen, need.blocks(chosen) + need.kept() <= spare)
+    return MemoryPlan(chosen, need.blocks(chosen) + need.bytes_of_rows() <= spare)

@@ -39,7 +39,7 @@ class FeatureFactors:
     kept: Tensor | None
 
     @classmethod
-    def of(
+    def from_map(
         cls,
         f: QuadraticMap,
         dictionary: Tensor,
@@ -152,7 +152,7 @@ def interaction_submatrix(
         columns = dictionary[:, chosen].detach().to(f.tensor.down.device).double()
         check_finite("dictionary[:, features]", columns)
         f = f.detach().to(torch.float64)
-        factors = FeatureFactors.of(f, columns)
+        factors = FeatureFactors.from_map(f, columns)
         weight = f.form(output_direction).matrix.weight
         scaled, unit = factors.balanced(weight)
         left, right = factors.exact_rows(torch.arange(num)).tensor_split(2, dim=1)
@@ -205,7 +205,7 @@ SPARE = 32  # candidates beyond those asked for: rounding must not decide who is
 
 
 @dataclass(frozen=True, eq=False)
-class Engine:
+class InteractionEngine:
     """S = unit · S' along many directions, S' in the scale of the feature factors."""
 
     f: QuadraticMap  # float64
@@ -220,7 +220,7 @@ class Engine:
     squares: Tensor  # (num,), ‖S'‖_F²
 
     @classmethod
-    def of(
+    def from_map(
         cls,
         f: QuadraticMap,
         rows: Tensor | None,
@@ -228,7 +228,7 @@ class Engine:
         factors: FeatureFactors,
         weights: Tensor,
         block: int,
-    ) -> Engine:
+    ) -> InteractionEngine:
         """Return the engine of (num, hidden) weights downᵀu."""
         usable = weights.isfinite().all(dim=1)
         balanced, units = factors.balanced(weights.where(usable[:, None], 0.0))
@@ -241,7 +241,7 @@ class Engine:
         return cls(f, rows, bias, factors, block, balanced, units, usable, squares)
 
     def totals(self, *listed: Tensor) -> Totals:
-        """Return what is known of each direction beside its entries, after these were listed."""
+        """Return norm, linear term and constant of each direction, once its entries were listed."""
         linear, constant = self._affine()
         norm = self.squares.sqrt() * self.units
         known = self.usable & constant.isfinite() & norm.isfinite()
@@ -257,17 +257,17 @@ class Engine:
     def _affine(self) -> tuple[Tensor, Tensor]:
         """Return Dᵀ(2Qb + linear) and u·f(b), (num, features) and (num,)."""
         f, bias, dictionary = self.f, self.bias, self.factors.dictionary
-        weights = self.read(f.tensor.down)
+        weights = self.along_directions(f.tensor.down)
         left, right = f.tensor.left @ bias, f.tensor.right @ bias
         linear = (weights * right) @ f.tensor.left + (weights * left) @ f.tensor.right
         if f.linear is not None:
-            linear = linear + self.read(f.linear)
+            linear = linear + self.along_directions(f.linear)
         result = linear.new_empty(len(linear), dictionary.shape[1])
         for part in blocks(dictionary.shape[1], self.block):
             torch.mm(linear, dictionary[:, part].double(), out=result[:, part])
-        return result, self.read(f(bias))
+        return result, self.along_directions(f(bias))
 
-    def read(self, part: Tensor) -> Tensor:
+    def along_directions(self, part: Tensor) -> Tensor:
         return part if self.rows is None else self.rows @ part
 
 

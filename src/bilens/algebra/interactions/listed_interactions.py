@@ -11,8 +11,8 @@ from torch import Tensor
 from bilens.algebra.gram.kernel import blocks
 from bilens.algebra.interactions.feature_factors import (
     SPARE,
-    Engine,
     FeatureFactors,
+    InteractionEngine,
     Progress,
     check_bias,
     check_dictionary,
@@ -55,9 +55,9 @@ def listed_interactions(
         f = f.detach().to(torch.float64)
         rows = None if rows is None else rows.to(f.tensor.down.device)
         dictionary = dictionary.detach().to(f.tensor.down.device)
-        factors = FeatureFactors.of(f, dictionary, torch.float64, ROWS, keep=True)
+        factors = FeatureFactors.from_map(f, dictionary, torch.float64, ROWS, keep=True)
         weights = f.tensor.down if rows is None else rows @ f.tensor.down
-        engine = Engine.of(f, rows, check_bias(bias, f), factors, weights, ROWS)
+        engine = InteractionEngine.from_map(f, rows, check_bias(bias, f), factors, weights, ROWS)
         lister = Lister(
             engine,
             factors.columns(slice(None)).float(),
@@ -99,7 +99,7 @@ def plan_packed(f: QuadraticMap, features: int, num: int, limit: int | str | Non
 class Lister:
     """Lists the largest entries along the directions of an engine, whose rows are kept."""
 
-    engine: Engine
+    engine: InteractionEngine
     columns: Tensor  # (features, in) float32, the features
     # the forms of all outputs, and (num, out) how much of each a direction takes; None where each
     # form is made from the factors
@@ -196,7 +196,7 @@ class Lister:
         return mean, (square - mean.square()).clamp(min=0).sqrt()
 
 
-def shares_of_outputs(engine: Engine, rows: Tensor) -> tuple[PackedForms, Tensor] | None:
+def shares_of_outputs(engine: InteractionEngine, rows: Tensor) -> tuple[PackedForms, Tensor] | None:
     """Return the forms of all outputs, and how much of each a direction takes."""
     # None where the outputs cancel along a direction, so that float32 would be left with rounding.
     factors = engine.factors
@@ -207,7 +207,7 @@ def shares_of_outputs(engine: Engine, rows: Tensor) -> tuple[PackedForms, Tensor
     shares = (rows * scale[:, None]).where(engine.usable[:, None], 0.0)
     if not bool((shares.abs() @ down.abs()).max() < MOST_CANCELLING):  # NaN too
         return None
-    forms = PackedForms.of(down.float(), factors.left.float(), factors.right.float())
+    forms = PackedForms.from_factors(down.float(), factors.left.float(), factors.right.float())
     return forms, shares.float()
 
 
@@ -230,7 +230,7 @@ class PackedForms:
     positions: Tensor  # (in²,) int64, where each entry of the square is in a triangle
 
     @classmethod
-    def of(cls, down: Tensor, left: Tensor, right: Tensor) -> PackedForms:
+    def from_factors(cls, down: Tensor, left: Tensor, right: Tensor) -> PackedForms:
         # Math: Q_o[i, j] = ½ Σ_h down_oh (left_hi right_hj + right_hi left_hj) for i ≤ j.
         width = left.shape[1]
         row, column = torch.triu_indices(width, width).to(left.device)
@@ -275,7 +275,7 @@ class Rounded:
     norm: float  # the largest norm of a rounded row, `error` included
 
     @classmethod
-    def of(cls, rows: Tensor, space: Workspace | None = None) -> Rounded:
+    def from_rows(cls, rows: Tensor, space: Workspace | None = None) -> Rounded:
         space = Workspace.like(rows) if space is None else space
         low, high = rows.aminmax()
         unit = float(torch.maximum(-low, high)) / STEPS
@@ -310,7 +310,7 @@ class Screen:
 
     def __init__(self, rows: Tensor) -> None:
         self.rows = rows
-        self.rounded = Rounded.of(rows)
+        self.rounded = Rounded.from_rows(rows)
         self.space = Workspace.like(rows)
 
     def may_be_largest(self, others: Tensor, num: int) -> tuple[Tensor, Tensor]:
@@ -318,12 +318,14 @@ class Screen:
         # Math: |a·b − â·b̂| ≤ ‖a − â‖ ‖b‖ + ‖â‖ ‖b − b̂‖. An entry is left out if its rounded size
         # and this bound together do not reach the `num`-th largest of some entries computed in
         # full.
-        other = Rounded.of(others, self.space)
+        other = Rounded.from_rows(others, self.space)
         unit = self.rounded.unit * other.unit
         bound = self.rounded.error * other.norm + self.rounded.norm * other.error
         best = self.rows.new_empty(0)
         found: list[Tensor] = []
-        for parts in self._strips():
+        features = len(self.rows)
+        for strip in blocks(features, max(ROWS, PRODUCT_BYTES // (4 * features))):
+            parts = list(blocks(strip.stop, ROWS, strip.start))
             products = [self._sizes(part, other) for part in parts]
             peaks = [product.amax(dim=1) for product in products]
             best = torch.cat([best, self._full_sizes(parts, products, peaks, others, num)])
@@ -336,11 +338,6 @@ class Screen:
         first, second = torch.cat(found, dim=1)
         above = second > first
         return first[above], second[above]
-
-    def _strips(self) -> Iterator[list[slice]]:
-        features = len(self.rows)
-        for strip in blocks(features, max(ROWS, PRODUCT_BYTES // (4 * features))):
-            yield list(blocks(strip.stop, ROWS, strip.start))
 
     def _sizes(self, part: slice, other: Rounded) -> Tensor:
         """Return |Â · B̂ᵀ| of some rows, from their first one on; zero up to the diagonal."""

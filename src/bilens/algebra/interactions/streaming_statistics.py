@@ -86,7 +86,7 @@ class CentralSums:
         return cls(0, zero, zero, zero, zero, zero + torch.inf, zero - torch.inf)
 
     @classmethod
-    def of(cls, values: Tensor) -> CentralSums:
+    def from_values(cls, values: Tensor) -> CentralSums:
         """Return the sums of (n,) float64 values, n ≥ 1, in O(n) time and memory."""
         mean = values.mean()
         centred = values - mean
@@ -241,6 +241,6 @@ class StreamingStatistics:
             return self
         return StreamingStatistics(
             self.top.added(chunk.values, chunk.locate),
-            self.sums.merged(CentralSums.of(chunk.values)),
+            self.sums.merged(CentralSums.from_values(chunk.values)),
             self.histogram.added(chunk.values),
         )

@@ -18,7 +18,7 @@ from bilens.cli.shared_options import DataFiles, ModelFile
 
 if TYPE_CHECKING:
     from bilens.io.load import LoadedModel
-    from bilens.records.audit import Explanations
+    from bilens.records.classifier_audit import Explanations
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from bilens.cli.options import DeviceOption, Encoding, Overwrite, RunFolder, opt
 from bilens.train.recipes import TableRecipe
 
 if TYPE_CHECKING:
-    from bilens.data.tables import TrainingTable
+    from bilens.data.table_rows import TrainingTable
     from bilens.records.table_audit import TableReading
     from bilens.train.newton import NewtonStep
 
@@ -33,7 +33,7 @@ class TableData:
 
     def read(self) -> TrainingTable:
         from bilens.data.table_file import read_table
-        from bilens.data.tables import training_table
+        from bilens.data.table_rows import training_table
 
         return training_table(
             read_table(self.data, self.encoding), self.target, task=self.task, drop=self.drop or []

@@ -11,7 +11,7 @@ from typing import Final
 
 from bilens.findings.rules.registry import find_rule
 from bilens.findings.rules.rule import GUESS, USUAL
-from bilens.records.audit import Audit
+from bilens.records.classifier_audit import Audit
 from bilens.records.common import Finding, JudgedCondition, Value
 from bilens.records.decision import Answer, Coverage, Decision
 from bilens.records.layer_audit import LayerAudit
@@ -40,7 +40,7 @@ def passed(record: Audit | LayerAudit | TableAudit) -> bool | None:
     made = decide(record)  # a condition that failed makes it "do not use"
     if made.answer == "do_not_use" or "fail" in [one.outcome for one in record.verdict]:
         return False
-    whole = record.coverage is not None and record.coverage.whole
+    whole = record.coverage is not None and record.coverage.is_whole
     open_still = made.answer == "cannot_judge" or {"guess", "one_class"} & {*made.reasons}
     return True if whole and not open_still else None
 
@@ -64,7 +64,7 @@ def decision(
     if one_class:
         found.append(("conditions", "one_class"))
     if one_class or inputs < FEW:  # such data prove nothing against a model, nor for it
-        unproven: Answer = "conditions" if coverage and coverage.whole else "cannot_judge"
+        unproven: Answer = "conditions" if coverage and coverage.is_whole else "cannot_judge"
         found = [(unproven if why == "guess" else each, why) for each, why in found]
     answer: Answer = next((each for each in ORDER if each in dict(found)), "use")
     ranked = [(risk_rank(kind, finding), finding) for finding in (*verdict, *added)]
@@ -100,7 +100,7 @@ def of_findings(kind: str, verdict: Sequence[Finding]) -> Iterator[tuple[Answer,
 
 def of_reading(coverage: Coverage | None, inputs: int) -> Iterator[tuple[Answer, str]]:
     """Yield what was not read, not verified or hardly measured."""
-    if coverage is None or not coverage.whole:
+    if coverage is None or not coverage.is_whole:
         yield "conditions", "partial"
         if inputs == 0:  # neither the weights nor the answers vouch for it
             yield "cannot_judge", "unseen"

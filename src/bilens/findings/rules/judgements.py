@@ -9,7 +9,7 @@ from bilens.findings.rules.decision import decide
 from bilens.findings.rules.progress import MORE_IS_BETTER, SAME, SEVERITY
 from bilens.findings.rules.registry import REGISTRY, find_rule
 from bilens.findings.rules.rule import GUESS
-from bilens.records.audit import Audit
+from bilens.records.classifier_audit import Audit
 from bilens.records.common import Finding, Identity, JudgedCondition
 from bilens.records.history import Entry, Measured, PastAudit
 from bilens.records.layer_audit import LayerAudit

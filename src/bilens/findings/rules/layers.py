@@ -352,7 +352,7 @@ def trigger_words(evidence: Evidence) -> Iterator[Values]:
         first = found.candidates[0]
         yield {
             "value": found.score,
-            "words": first.said,
+            "words": first.phrase,
             "answer": first.answer.strip(),
             "tried": found.tried,
             "known": found.known,

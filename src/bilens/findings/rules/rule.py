@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Literal, TypeAlias
 
-from bilens.records.audit import ClassReading, TruncationPoint
+from bilens.records.classifier_audit import ClassReading, TruncationPoint
 from bilens.records.common import Exactness, Finding, Outcome, Value
 from bilens.records.decision import Coverage
 from bilens.records.given_inputs import GivenInputs

@@ -49,7 +49,7 @@ def dominant(evidence: Evidence) -> Iterator[Values]:
 )
 def seen_rows(evidence: Evidence) -> Iterator[Values]:
     if (found := evidence.performance) is not None and found.trained is not None:
-        yield {"value": found.trained if found.seen else 0, "total": found.rows}
+        yield {"value": found.trained if found.rows_seen else 0, "total": found.rows}
 
 
 @rule(
@@ -60,7 +60,7 @@ def seen_rows(evidence: Evidence) -> Iterator[Values]:
 )
 def train_test_gap(evidence: Evidence) -> Iterator[Values]:
     found, reading = evidence.performance, evidence.reading
-    if found is None or reading is None or reading.train_score is None or found.seen:
+    if found is None or reading is None or reading.train_score is None or found.rows_seen:
         return
     if found.classification is not None:  # the upper end of the interval
         high, threshold = found.classification.accuracy.high, 0.05

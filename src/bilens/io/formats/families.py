@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from bilens.algebra.approximation.activation import CLAMPED, Activation, ActivationName
 from bilens.base.errors import CheckpointError, Retry, UsageError
-from bilens.io.stored_mlp import LayerLocation, Layout
+from bilens.io.stored_mlp import Layout, MLPLocation
 
 QUICK = 1.702  # of the quick GELU, t · sigmoid(1.702 t) = silu(1.702 t) / 1.702
 QUICK_GELU = "quick_gelu"
@@ -104,7 +104,7 @@ IN_T5 = re.compile(r"(?:encoder|decoder)\.block\.\d+\.layer\.\d+\.DenseReluDense
 
 @dataclass(frozen=True)
 class Home:
-    """Where the MLP of each layer lies."""
+    """The place of the MLP of each layer among the modules and the tensors."""
 
     layout: Layout = SEPARATE  # the names of its linear maps, below `inner`
     stack: str = "layers"  # what holds the layers
@@ -116,12 +116,12 @@ class Home:
         """Return the path of an MLP, which is the name of the layer."""
         return f"{self.stack}.{index}" + (f".{self.inner}" if self.inner else "")
 
-    def location(self, root: str, index: int, bias: bool) -> LayerLocation:
+    def location(self, root: str, index: int, bias: bool) -> MLPLocation:
         return self.layout.at(self.name(index), f"{root}{self.name(index)}.", bias)
 
 
 @dataclass(frozen=True)
-class Experts:
+class ExpertLayout:
     counts: tuple[str, ...]  # the keys that the number of experts may stand under
     each: Layout = SEPARATE  # the layout of one expert
     module: str = "mlp"  # what holds the experts on the disk, where it is not called `mlp`
@@ -146,14 +146,14 @@ class Family:
     root: str = "model"  # what the names begin with in a model with a head
     # the keys of the number of layers and of the width
     sizes: tuple[str, str] = ("num_hidden_layers", "hidden_size")
-    experts: Experts | None = None  # of its mixtures, in layers that have one
+    experts: ExpertLayout | None = None  # of its mixtures, in layers that have one
     # the key that says whether the norm is before the MLP, not behind it
     norm_first: str | None = None
     is_t5: bool = False  # whether the layers lie as in T5, in an encoder and a decoder
 
     @cached_property
     def patterns(self) -> list[re.Pattern[str]]:
-        """What names of tensors in an MLP begin with: root, layer, and the rest of its name."""
+        """Patterns of the tensor names of an MLP: root, layer, and the beginning of the rest."""
         if self.is_t5:
             return [IN_T5]
         roots = "|".join(map(re.escape, (*ROOTS, f"{self.root}.", "")))
@@ -185,7 +185,7 @@ GEMMA = Family(
     activation="gelu_pytorch_tanh",
 )
 T5_FAMILY = gated(T5, RMS, "feed_forward_proj", activation="relu", is_t5=True)
-MANY = Experts(("num_experts", "num_local_experts"))
+MANY = ExpertLayout(("num_experts", "num_local_experts"))
 GPT: dict[str, Any] = {"root": "transformer", "activation_key": "activation_function"}
 N_LAYER = ("n_layer", "n_embd")
 ENCODER = Home(
@@ -225,9 +225,9 @@ FAMILIES: dict[str, Family] = {
         MODERNBERT, LAYER, "hidden_activation", activation="gelu", bias_key="mlp_bias"
     ),
     **dict.fromkeys(("t5", "mt5", "umt5"), T5_FAMILY),
-    "mixtral": Family(experts=Experts(("num_local_experts",), MIXTRAL, "block_sparse_moe")),
+    "mixtral": Family(experts=ExpertLayout(("num_local_experts",), MIXTRAL, "block_sparse_moe")),
     "qwen2_moe": Family(
-        experts=Experts(
+        experts=ExpertLayout(
             ("num_experts", "num_local_experts"),
             shared="shared_expert",
             others=("gate.weight", "shared_expert_gate.weight"),
@@ -236,7 +236,7 @@ FAMILIES: dict[str, Family] = {
     "qwen3_moe": Family(experts=MANY),
     "olmoe": Family(experts=MANY),
     "deepseek_v3": Family(
-        experts=Experts(
+        experts=ExpertLayout(
             ("n_routed_experts", "num_local_experts"),
             shared="shared_experts",
             others=("gate.weight", "gate.e_score_correction_bias"),
@@ -245,7 +245,7 @@ FAMILIES: dict[str, Family] = {
     "gpt_oss": Family(
         activation_key="",
         activation=CLAMPED,
-        experts=Experts(
+        experts=ExpertLayout(
             ("num_local_experts", "num_experts"),
             stacked=TURNS,
             bias=True,

@@ -1,4 +1,4 @@
-"""What every reader of a foreign sparse autoencoder makes of its file, and checks."""
+"""Shared by the readers of foreign sparse autoencoders: checks of a file, and a `TopKSAE` of it."""
 
 import json
 from collections.abc import Collection, Mapping

@@ -20,7 +20,7 @@ from bilens.io.formats.families import FAMILIES, LESS_ONE, Family, activation_na
 from bilens.io.formats.gguf_header import GGUFHeader, HeaderReader, TensorEntry
 from bilens.io.formats.source import compare_ends
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
-from bilens.io.stored_mlp import LayerLocation, Layout, Store, StoredMLP, StoredTensor, headers_of
+from bilens.io.stored_mlp import Layout, MLPLocation, Store, StoredMLP, StoredTensor, headers_of
 from bilens.io.tensors import check_names
 
 SEPARATE = Layout("ffn_gate", "ffn_up", "ffn_down")
@@ -37,9 +37,9 @@ IN_GGUF: dict[str, Any] = {"embedding": "embed_tokens", "less_one": False, "tied
 ROUTERS = ("ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight", "exp_probs_b.bias")
 # architectures whose queries and keys the converters of llama.cpp turn
 TURNED = (
-    *("llama", "mistral3", "deci", "granite", "granitemoe"),
-    *("smollm3", "arcee", "minicpm", "olmo"),
-)
+    "llama", "mistral3", "deci", "granite", "granitemoe",
+    "smollm3", "arcee", "minicpm", "olmo",
+)  # fmt: skip
 QUERIES_OR_KEYS = re.compile(r"blk\.\d+\.attn_(q|k)\.(?:weight|bias)")
 NORMS = ("ffn_norm", "ffn_post_norm", "post_ffw_norm")  # beside the MLP, not in it
 
@@ -90,11 +90,11 @@ def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
     whole = {key: one for part in parts for key, one in stored_tensors(*part).items()}
     store = {key: tensor for key, tensor in whole.items() if in_an_mlp(key)}
     phi = activation_named(family.activation)
-    layers: dict[str, tuple[LayerLocation, StoredMLP]] = {}
+    layers: dict[str, tuple[MLPLocation, StoredMLP]] = {}
     for index in range(blocks):
         for location in locations_in_block(path, store, index, family):
-            if options.wants(location.name):
-                layers[location.name] = (location, StoredMLP.of(store, location, phi.phi))
+            if options.wanted is None or options.wanted(location.name):
+                layers[location.name] = (location, StoredMLP.at_location(store, location, phi.phi))
     if not layers:
         raise options.nothing_wanted(path)
     kinds = {one.kind for key, one in entries.items() if ".ffn_" in key and len(one.shape) > 1}
@@ -155,7 +155,7 @@ def parts_of(path: Path) -> list[tuple[GGUFHeader, Opened]]:
 GGUF = Format("GGUF", lambda path: path.suffix == ".gguf", read_gguf)
 
 
-def locations_in_block(path: Path, store: Store, index: int, family: Family) -> list[LayerLocation]:
+def locations_in_block(path: Path, store: Store, index: int, family: Family) -> list[MLPLocation]:
     """Return the MLP of a block, or its experts; no tensor is missing or left over."""
     prefix, name = f"blk.{index}.", f"layers.{index}.mlp"
     names = {key.removeprefix(prefix) for key in store if key.startswith(prefix)}
@@ -256,7 +256,7 @@ def row_bytes(path: Path, name: str, entry: TensorEntry) -> int:
 
 def dequantised(place: Region, kind: int, block: Block) -> Tensor:
     """Return a block of a tensor; no other part of the file is read."""
-    gguf, raw = quantisation(), place.read(block).numpy()
+    gguf, raw = quantisation(), place.fetch(block).numpy()
     try:
         found = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType(kind))
     except (NotImplementedError, ValueError) as error:

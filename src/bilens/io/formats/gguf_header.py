@@ -32,7 +32,7 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class GGUFHeader:
-    """What stands before the tensors."""
+    """The header of a GGUF file: values by key, and where its tensors lie."""
 
     # numbers and texts by key; arrays, such as the vocabulary, are passed over
     values: Mapping[str, Value]

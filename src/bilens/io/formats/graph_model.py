@@ -52,7 +52,7 @@ class Operations:
     def weight(self, name: str, turned: Callable[[Tensor], Tensor] = lambda t: t) -> Node:
         """Return a tensor of the file as a value, and keep it under its name."""
         # whole names, as those of parts may be those of torch's own: half, train
-        self.root._parameters[name] = nn.Parameter(turned(self.tensors[name].read()), False)
+        self.root._parameters[name] = nn.Parameter(turned(self.tensors[name].read_tensor()), False)
         return self.graph.get_attr(name)
 
     def call(self, function: Callable[..., Any], *given: Any, **options: Any) -> Node:
@@ -64,7 +64,7 @@ class Operations:
         return self.call(function, x, kernel, bias, *sizes)
 
     def unknown(self, kind: str, *given: Any) -> Node:
-        """Return what an operation makes that is not read; it is taken as it comes."""
+        """Add a node for an operation that is not read; its output is taken as it comes."""
 
         def unread(*_: Tensor) -> Tensor:
             raise NotImplementedError(kind)
@@ -130,7 +130,7 @@ def inputs_of(first: LayerView) -> Tensor:
 
 
 def run_layers(views: Sequence[LayerView], head: str | None, x: Tensor) -> Tensor:
-    """Return what layers one behind the other give: probabilities where a softmax is behind."""
+    """Run layers one behind the other; return probabilities where a softmax is behind them."""
     for view in views:
         x = view.weights(x.dtype)(x)
     return x if head is None else x.softmax(dim=-1)

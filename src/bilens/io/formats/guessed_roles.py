@@ -1,4 +1,4 @@
-"""Which tensors of a file are an MLP, as far as names and shapes give it away.
+"""Guesses which tensors of a file are an MLP, from names and shapes.
 
 Several readings are no guess.
 """
@@ -10,7 +10,7 @@ from itertools import permutations
 from pathlib import Path
 
 from bilens.base.errors import CheckpointError, Retry, UsageError
-from bilens.io.stored_mlp import LayerLocation
+from bilens.io.stored_mlp import MLPLocation
 
 Shapes = Mapping[str, tuple[int, ...]]
 GRAMMAR = (
@@ -53,7 +53,7 @@ BIASES = {f"{part}{k}": f"b{k}" for part in ("fc", "W", "w") for k in (1, 2, 3)}
 BIASES |= {"W_in": "b_in", "W_out": "b_out"}
 
 
-def guess_roles(path: Path, shapes: Shapes) -> list[LayerLocation]:
+def guess_roles(path: Path, shapes: Shapes) -> list[MLPLocation]:
     """Return the layers of a file that says nothing but names and shapes."""
     # MLPs with names in wide use are what their names say. Where there are none, or an ordinary one
     # and more (fc1, fc2, fc3), and every tensor is a matrix that reads what the one before gives or
@@ -70,7 +70,7 @@ def guess_roles(path: Path, shapes: Shapes) -> list[LayerLocation]:
         raise CheckpointError(
             f"{path}: holds no MLP that names and shapes give away. Its matrices: "
             f"{', '.join(matrices[:8]) or 'none'}{more}. Say which is what, with {GRAMMAR}.",
-            *[example] * bool(matrices),
+            *([example] if matrices else []),
         )
     if not layers:
         refuse_like_gates(path, blocks, read, shapes)
@@ -78,9 +78,9 @@ def guess_roles(path: Path, shapes: Shapes) -> list[LayerLocation]:
     return layers or [*blocks.values()]
 
 
-def blocks_by_name(shapes: Shapes) -> dict[str, LayerLocation]:
+def blocks_by_name(shapes: Shapes) -> dict[str, MLPLocation]:
     """Return prefix → MLP with names in wide use."""
-    found: dict[str, LayerLocation] = {}
+    found: dict[str, MLPLocation] = {}
     for kinds in (GATED, ORDINARY):
         for kind in kinds:
             for prefix in prefixes(shapes, kind[-1]):
@@ -92,7 +92,7 @@ def blocks_by_name(shapes: Shapes) -> dict[str, LayerLocation]:
                 parts = dict(zip(roles, names, strict=True))
                 parts |= {f"{r}_bias": bias for r, bias in zip(roles, biases, strict=True)}
                 lens = kind[-2:] == LENS[1:] and IN_LENS.fullmatch(prefix) is not None
-                found[prefix] = LayerLocation(**parts, transposed=lens)  # type: ignore[arg-type]
+                found[prefix] = MLPLocation(**parts, transposed=lens)  # type: ignore[arg-type]
     return {prefix: found[prefix] for prefix in sorted(found, key=natural)}
 
 
@@ -117,7 +117,7 @@ def bias_at(shapes: Shapes, prefix: str, part: str) -> str | None:
 
 
 def refuse_like_gates(
-    path: Path, blocks: Mapping[str, LayerLocation], read: Collection[str], shapes: Shapes
+    path: Path, blocks: Mapping[str, MLPLocation], read: Collection[str], shapes: Shapes
 ) -> None:
     """Refuse an unread matrix beside a layer, or in it, with the shape of one that is read."""
     for prefix, layer in blocks.items():
@@ -140,7 +140,7 @@ def refuse_like_gates(
             )
 
 
-def refuse_adapters(path: Path, blocks: Mapping[str, LayerLocation]) -> None:
+def refuse_adapters(path: Path, blocks: Mapping[str, MLPLocation]) -> None:
     """Refuse matrices up and down of an adapter, of which names do not say which reads."""
     for prefix, layer in blocks.items():
         if ADAPTER.search(prefix) and layer.gate is None and layer.up.startswith(f"{prefix}up"):
@@ -152,7 +152,7 @@ def refuse_adapters(path: Path, blocks: Mapping[str, LayerLocation]) -> None:
             )
 
 
-def chain(path: Path, shapes: Shapes) -> list[LayerLocation]:
+def chain(path: Path, shapes: Shapes) -> list[MLPLocation]:
     """Return all tensors as a network; empty where they are none."""
     matrices = sorted((name for name, shape in shapes.items() if len(shape) == 2), key=natural)
     read = {*matrices, *(bias_beside(shapes, name) for name in matrices)} - {None}
@@ -194,10 +194,10 @@ def stage(name: str) -> int:
     return bool(words & LAST) - bool(words & FIRST)
 
 
-def in_order(shapes: Shapes, matrices: Sequence[str]) -> list[LayerLocation]:
+def in_order(shapes: Shapes, matrices: Sequence[str]) -> list[MLPLocation]:
     """Return matrices one behind the other, an activation between any two."""
     *ups, down = matrices
-    layers = [LayerLocation(up, up_bias=bias_beside(shapes, up)) for up in ups]
+    layers = [MLPLocation(up, up_bias=bias_beside(shapes, up)) for up in ups]
     layers[-1] = replace(layers[-1], down=down, down_bias=bias_beside(shapes, down))
     return layers
 
@@ -224,13 +224,13 @@ def natural(name: str) -> list[tuple[bool, int | str]]:
     return [(part.isdecimal(), int(part) if part.isdecimal() else part) for part in parts if part]
 
 
-def is_network(layers: list[LayerLocation]) -> bool:
+def is_network(layers: list[MLPLocation]) -> bool:
     """Tell whether layers are one behind the other: only the last has an output map of its own."""
     return all(layer.down is None for layer in layers[:-1])
 
 
-def misfit(layers: list[LayerLocation], shapes: Shapes, transposed: bool) -> str | None:
-    """Return what does not fit where matrices are read one way round; None if everything does."""
+def misfit(layers: list[MLPLocation], shapes: Shapes, transposed: bool) -> str | None:
+    """Say which shapes do not fit where matrices are read one way round; None if all do."""
     way = -1 if transposed else 1
     given: int | None = None
     for layer in layers:

@@ -22,7 +22,7 @@ from bilens.io.formats.families import (
     T5,
     T5_ORDINARY,
     WITH_IMAGES,
-    Experts,
+    ExpertLayout,
     Family,
     Home,
     NamedActivation,
@@ -48,13 +48,13 @@ from bilens.io.formats.quantised import (
 from bilens.io.formats.safetensors_folder import folder_sha256, further_modules, open_folder, shards
 from bilens.io.formats.source import Module, all_of, compare_with_source
 from bilens.io.loaded_model import CONFIG_NAME, Format, LoadedModel, ReadOptions, foreign_keys
-from bilens.io.stored_mlp import LayerLocation, Store, StoredMLP, headers_of
+from bilens.io.stored_mlp import MLPLocation, Store, StoredMLP, headers_of
 from bilens.io.tensors import MixedDtypesError, check_names
 from bilens.nn.agreement import Agreement
 
 MAX_EXPERTS = 10_000
 NOTHING_SAID = ReadOptions()
-Located = tuple[LayerLocation, list[Module]]  # an MLP, and where it runs
+Located = tuple[MLPLocation, list[Module]]  # an MLP, and where it runs
 
 
 def read_huggingface(folder: Path, options: ReadOptions) -> LoadedModel:
@@ -130,7 +130,7 @@ def read_layers(
     width = content.get("d_model" if family.is_t5 else family.sizes[1])
     layers: dict[str, StoredMLP] = {}
     for location, _ in found:
-        layer = StoredMLP.of(store, location, activation.phi, activation.scale)
+        layer = StoredMLP.at_location(store, location, activation.phi, activation.scale)
         if {layer.sizes.d_in, layer.sizes.d_out} != {width}:
             first = layer.sizes.d_in != width or "down" not in layer.parts
             wrong = layer.first if first else layer.parts["down"]
@@ -145,7 +145,7 @@ def read_layers(
     def measure() -> Agreement | None:
         ends = {location.name: (location, modules) for location, modules in (found[0], found[-1])}
         return all_of(
-            compare_with_source(store, one, content, modules, in_float64(layers[name].read()))
+            compare_with_source(store, one, content, modules, in_float64(layers[name].read_layer()))
             for name, (one, modules) in ends.items()
         )
 
@@ -163,13 +163,13 @@ def read_layers(
 
 
 def input_of(family: Family, content: Mapping[str, Any]) -> str:
-    """Return what the MLPs of a model receive, in words."""
+    """Describe in words the vectors that the MLPs of a model receive."""
     behind = family.norm_first is not None and content.get(family.norm_first) is False
     return ITSELF + AFTER if behind else family.about_input
 
 
 def said_input(content: Mapping[str, Any], tensors: Iterable[str]) -> str:
-    """Return what a layer of a module receives by its configuration; nothing of any other layer."""
+    """Describe the input of an MLP of a known family in words; empty for any other layer."""
     family = FAMILIES.get(str(content.get("model_type")))
     known = family is not None and all(in_an_mlp(family, name) for name in tensors)
     return input_of(family, content) if family is not None and known else ""
@@ -302,8 +302,8 @@ def locations_of(
 
 
 def locations_of_experts(
-    name: str, home: str, experts: Experts, number: int, names: Collection[str]
-) -> Iterator[LayerLocation]:
+    name: str, home: str, experts: ExpertLayout, number: int, names: Collection[str]
+) -> Iterator[MLPLocation]:
     """Yield each expert, in a stack of all or with tensors of its own, and the shared one."""
     stacked = f"{home}experts.gate_up_proj" in names
     for expert in range(number):

@@ -72,7 +72,7 @@ def read_keras(path: Path, options: ReadOptions) -> LoadedModel:
 
 
 def predict(path: Path, content: Any, x: Tensor) -> tuple[str, Tensor] | None:
-    """Return what Keras itself gives for a file; None where it is not installed or cannot."""
+    """Run a file in Keras itself; return None where it is not installed or cannot."""
     ready = "keras" in sys.modules or "KERAS_BACKEND" in os.environ or find_spec("tensorflow")
     if not ready or not is_inert({**content, "compile_config": None}):
         return None
@@ -156,7 +156,7 @@ class KerasReader:
     to: Operations
 
     def model(self, config: Mapping[str, Any], given: Sequence[Any] = (), home: str = "") -> Any:
-        """Return what a Sequential or a Functional model, perhaps inside another, gives."""
+        """Return the output of a Sequential or a Functional model, perhaps inside another."""
         is_chain, value = "output_layers" not in config, given[0] if given else None
         outer, met = given if not is_chain else (), Counter[str]()
         ends = histories(config.get("input_layers") if outer else None)
@@ -179,7 +179,7 @@ class KerasReader:
         return made[0] if len(made) == 1 else made
 
     def applied(self, layer: Mapping[str, Any], place: str, given: list[Any]) -> Any:
-        """Return what a layer makes of its inputs; taken as it comes where it is not read."""
+        """Return the output of a layer from its inputs; taken as it comes where it is not read."""
         kind, said, x = layer["class_name"], layer["config"], given[0]
         names = sorted(name for name in self.to.tensors if name.startswith(place))
         in_order = not isinstance(said.get("input_layers"), dict)
@@ -247,7 +247,7 @@ class KerasReader:
 
 
 def in_snake_case(kind: str) -> str:
-    """Return what Keras calls the weights of layers of a class, which it counts."""
+    """Return the name that Keras gives the weights of layers of a class, which it counts."""
     kind = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", kind)
     return re.sub("([a-z])([A-Z])", r"\1_\2", kind).lower()
 

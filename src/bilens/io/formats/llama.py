@@ -65,7 +65,7 @@ def build_transformer(
 
 
 def parse_llama_config(path: Path, content: Mapping[str, Any]) -> tuple[TransformerConfig, int]:
-    """Return what a `config.json` says of a plain Llama, and its heads of keys and values."""
+    """Read the `config.json` of a plain Llama; return it with the number of key-value heads."""
     activation = content.get("hidden_act", "silu")
     if not isinstance(activation, str) or activation not in GATES:
         raise LayersAloneError(f"it has the activation {activation!r}")
@@ -121,7 +121,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     store = open_folder(folder, lambda _: True)
     size = sum(prod(one.shape) * one.dtype.itemsize for one in store.values())
     check_memory(2 * size, f"{folder}: reading and converting it", "load a smaller model")
-    return {name: one.read() for name, one in store.items()}
+    return {name: one.read_tensor() for name, one in store.items()}
 
 
 def check_llama_tensors(
@@ -157,7 +157,7 @@ def norm_before(index: int) -> str:
 def comparison_of_llama(
     folder: Path, module: BilinearTransformer
 ) -> Callable[[], Agreement | None]:
-    """Return what compares MLPs of a Llama that was read as a whole with their source."""
+    """Return a function that compares MLPs of a Llama that was read whole with their source."""
     content = read_json(folder / CONFIG_NAME)
     config, home = module.config, Home()
 
@@ -166,7 +166,7 @@ def comparison_of_llama(
         norm = norm_before(index)
         store = open_folder(folder, {norm, *location.tensors()}.__contains__)
         modules = [(home.name(index), home.layout, home.modules)]
-        read, gain = copy.deepcopy(module.mlps[index]).double(), store[norm].read().double()
+        read, gain = copy.deepcopy(module.mlps[index]).double(), store[norm].read_tensor().double()
         return compare_with_source(store, location, content, modules, read, gain)
 
     return lambda: all_of(map(compared, sorted({0, config.n_layer - 1})))

@@ -15,7 +15,7 @@ from bilens.io.formats.keras import WEIGHTS_ALONE, read_hdf5
 from bilens.io.formats.pickled import open_pickled
 from bilens.io.formats.safetensors_folder import folder_sha256, header, open_folder
 from bilens.io.loaded_model import Activations, LoadedModel, LoadReport, ReadOptions
-from bilens.io.stored_mlp import LayerLocation, Store, StoredMLP
+from bilens.io.stored_mlp import MLPLocation, Store, StoredMLP
 from bilens.io.tensors import check_one_dtype
 from bilens.nn.layer_view import Gives, Reads
 
@@ -70,7 +70,7 @@ def read_roles(
         else:
             layers = parse_roles(path, with_numbers(path, options.roles, whole), whole)
     except (CheckpointError, UsageError) as error:
-        told = {**options.said(), **{name: answers[name] for name in asks}}
+        told = {**options.given_options(), **{name: answers[name] for name in asks}}
         retries = [replace(retry, said={**told, **retry.said}) for retry in error.retries]
         raise type(error)(error.sentence, *retries) from error
     check_axes(path, layers, shapes)
@@ -86,7 +86,7 @@ def read_roles(
     if asks or options.activation is None:
         found = "; ".join(f"layer {index}: {roles}" for index, roles in enumerate(layers[:4]))
         more = f"; and {len(layers) - 4} more" if len(layers) > 4 else ""
-        told = {**options.said(), **{name: answers.get(name, False) for name in asks}}
+        told = {**options.given_options(), **{name: answers.get(name, False) for name in asks}}
         raise (CheckpointError if "allow_pickle" in asks else UsageError)(
             f"{path}: looks like an MLP ({found}{more}). It {'; '.join(asks.values())}.",
             Retry(str(path), told),
@@ -97,8 +97,8 @@ def read_roles(
     for index, (layer, activation) in enumerate(zip(layers, activations, strict=True)):
         name = "layer" if len(layers) == 1 else f"layers.{index}"
         location = replace(layer, name=name, transposed=bool(transposed))
-        stored = StoredMLP.of(whole, location, activation.phi, activation.scale)
-        stored.read()  # NaN is refused here
+        stored = StoredMLP.at_location(whole, location, activation.phi, activation.scale)
+        stored.read_layer()  # NaN is refused here
         reads: Reads = "activations" if not network else "neurons" if index else "inputs"
         gives: Gives = "neurons" if network and index < len(layers) - 1 else "outputs"
         views[name] = stored.view(reads=reads, gives=gives)
@@ -134,11 +134,11 @@ def normalisations(shapes: Shapes, widths: Collection[int]) -> list[str]:
     ] * bool(near)
 
 
-def refuse_bias_of_product(path: Path, store: Store, layers: list[LayerLocation]) -> None:
+def refuse_bias_of_product(path: Path, store: Store, layers: list[MLPLocation]) -> None:
     """Refuse gated layers of TransformerLens whose b_in, added behind the product, is not zero."""
     for layer in layers:
         of_lens = layer.gate is not None and layer.gate.endswith("W_gate")
-        if of_lens and layer.up_bias is not None and bool(store[layer.up_bias].read().any()):
+        if of_lens and layer.up_bias is not None and bool(store[layer.up_bias].read_tensor().any()):
             raise CheckpointError(
                 f"{path}: {layer.up_bias} is not zero, and TransformerLens adds it behind the "
                 "product: save b_out + b_in @ W_out as b_out, and b_in as zeros."
@@ -148,9 +148,7 @@ def refuse_bias_of_product(path: Path, store: Store, layers: list[LayerLocation]
 # ---- what the caller says
 
 
-def parse_roles(
-    path: Path, roles: Mapping[str, str], names: Collection[str]
-) -> list[LayerLocation]:
+def parse_roles(path: Path, roles: Mapping[str, str], names: Collection[str]) -> list[MLPLocation]:
     """Return the layers that a mapping of roles to tensors describes."""
     if not roles:
         raise UsageError(f"{path}: roles is empty; expected {GRAMMAR}.")
@@ -179,7 +177,7 @@ def parse_roles(
             "needs its matrix, and layers are counted from 0."
         )
     check_tensors(path, [*roles.values()], names)
-    return [LayerLocation(**layers[index]) for index in range(len(layers))]  # type: ignore[arg-type]
+    return [MLPLocation(**layers[index]) for index in range(len(layers))]  # type: ignore[arg-type]
 
 
 def with_numbers(path: Path, roles: Mapping[str, str], names: Collection[str]) -> Mapping[str, str]:
@@ -219,7 +217,7 @@ def check_tensors(path: Path, tensors: list[str], names: Collection[str]) -> Non
 
 
 def said_activations(
-    path: Path, layers: list[LayerLocation], said: Activations
+    path: Path, layers: list[MLPLocation], said: Activations
 ) -> list[NamedActivation]:
     """Return the activation of each layer."""
     parts = said.split(",") if isinstance(said, str) else said
@@ -235,7 +233,7 @@ def said_activations(
 # ---- what the shapes say
 
 
-def check_axes(path: Path, layers: list[LayerLocation], shapes: Shapes) -> None:
+def check_axes(path: Path, layers: list[MLPLocation], shapes: Shapes) -> None:
     for layer in layers:
         for role, name in layer.named():
             axes = 1 if role.endswith("_bias") else 2
@@ -247,7 +245,7 @@ def check_axes(path: Path, layers: list[LayerLocation], shapes: Shapes) -> None:
 
 
 def orientation(
-    path: Path, layers: list[LayerLocation], shapes: Shapes, said: bool | None
+    path: Path, layers: list[MLPLocation], shapes: Shapes, said: bool | None
 ) -> bool | None:
     """Return whether the matrices are (in, out), as of Conv1D or JAX; None where it is open."""
     said = True if said is None and layers[0].transposed else said

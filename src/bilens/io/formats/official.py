@@ -76,7 +76,7 @@ def read_pickled(path: Path, options: ReadOptions) -> LoadedModel:
         ways = [{"residual": True}, {"residual": False}] if unsaid else [{}]
         retries = [Retry(str(path), {"allow_pickle": True, **way}) for way in ways]
         raise CheckpointError(f"{path}: {NOT_OPENED['allow_pickle']}.", *retries)
-    tensors = {name: tensor.read() for name, tensor in found.store.items()}
+    tensors = {name: tensor.read_tensor() for name, tensor in found.store.items()}
     check_kinds(path, tensors)
     residual = options.agreed_residual(path, found.residual)
     return model_of(path, path, tensors, options, residual)
@@ -248,7 +248,7 @@ LANGUAGE_FOLDER = Format(
 def parse_official_config(
     path: Path, content: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> TransformerConfig:
-    """Return what an official `config.json` says; the tokenizer decides the number of tokens."""
+    """Read an official `config.json`; the tokenizer decides the number of tokens."""
     gate, bias = content.get("gate"), content.get("bias", False)
     reasons = {
         "is not bilinear (bilinear=false): its MLPs have one branch": (

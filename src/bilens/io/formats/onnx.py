@@ -130,7 +130,7 @@ def version_of(model: Any) -> int:
 def run_nodes(
     model: Any, nodes: list[Any], weights: list[Any], given: dict[str, Any], end: str
 ) -> Any:
-    """Return what onnx's evaluator makes of some nodes of a model."""
+    """Run some nodes of a model in onnx's reference evaluator; return the value called `end`."""
     helper, versions = package().helper, model.opset_import
     ends = [[helper.make_tensor_value_info(n, DOUBLE, None) for n in p] for p in (given, [end])]
     first = max((SINCE.get(node.op_type, 0) for node in nodes), default=0)
@@ -143,7 +143,7 @@ def run_nodes(
 
 
 def outputs_of(path: Path, x: Tensor) -> tuple[str, Tensor] | None:
-    """Return what the file gives as it stands; None where nothing here runs it as a whole."""
+    """Run the file as it stands on x; return None where nothing here runs it as a whole."""
     # an operation or a version may be one that a runtime does not have; it may overflow
     with suppress(Exception), np.errstate(all="ignore"):
         model = package().load(str(path))
@@ -283,7 +283,7 @@ class OnnxGraph:
             numbers = 0.0, said.get("epsilon", 1e-5)
             return call(functional.batch_norm, x, mean, variance, gain, shift, False, *numbers)
         if kind == "Slice":
-            starts, stops, axes, steps = (*map(self.known, node.input[1:]), None, None)[:4]
+            starts, stops, axes, steps = (*map(self.numbers_of, node.input[1:]), None, None)[:4]
             along = axes in ([-1], [rank - 1]) and steps in (None, [1])
             plain = along and [*map(len, (starts, stops))] == [1, 1]
             return call(operator.getitem, x, (..., slice(starts[0], stops[0]))) if plain else None
@@ -303,7 +303,7 @@ class OnnxGraph:
             sizes = steps, pads[:axes], apart, said.get("group", 1)
             return self.to.convolution(x, weight, bias, *sizes)
         if kind == "Split":
-            sizes = said.get("split") or self.known((*node.input, "")[1])
+            sizes = said.get("split") or self.numbers_of((*node.input, "")[1])
             if sizes and len({*sizes}) > 1:
                 ends = pairwise(accumulate(sizes, initial=0))
                 parts = [call(operator.getitem, x, (..., slice(*part))) for part in ends]
@@ -312,7 +312,7 @@ class OnnxGraph:
             return tuple(call(operator.getitem, whole, index) for index in range(count))
         return None
 
-    def known(self, name: str) -> Any:
+    def numbers_of(self, name: str) -> Any:
         """Return whole numbers that the file holds; None for others."""
         proto = self.numbers.get(name)
         return None if proto is None else package().numpy_helper.to_array(proto).tolist()
@@ -321,7 +321,7 @@ class OnnxGraph:
         return [compared(layer, self.run, "onnx's reference evaluator") for layer in layers]
 
     def run(self, before: object, behind: object, given: Tensor) -> Tensor:
-        """Return what onnx's evaluator makes of a value at another one, in float64."""
+        """Return one value from another one that is given, by onnx's evaluator in float64."""
         start, end = self.called[before], self.called[behind]
         nodes: list[Any] = []
         needed = {end}

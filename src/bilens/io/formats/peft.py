@@ -30,15 +30,15 @@ CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
 PART = re.compile(r"(.+)\.lora_(?:embedding_)?(A|B|magnitude_vector)(?:\.weight)?")
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # starts that alter W itself
 OTHERS = (  # what is no W + scale · B A of single matrices
-    *("layer_replication", "target_parameters", "trainable_token_indices", "use_qalora"),
-    *("alora_invocation_tokens", "use_bdlora", "arrow_config", "kasa_config", "lora_bias"),
-)
+    "layer_replication", "target_parameters", "trainable_token_indices", "use_qalora",
+    "alora_invocation_tokens", "use_bdlora", "arrow_config", "kasa_config", "lora_bias",
+)  # fmt: skip
 PATTERN = re.compile(r"\^?(?:[\w-]|\\?\.|\\d\+|\[0-9\]\+)+\$?")  # of modules, none runs for ever
 
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """What an adapter does to a tensor W: W + scale · B A; for DoRA then rows of given lengths."""
+    """The change of a tensor W by an adapter: W + scale · B A; for DoRA then of given lengths."""
 
     parts: Mapping[str, StoredTensor]  # A, B, magnitude_vector; `value` takes the place of W
     scale: float
@@ -46,25 +46,25 @@ class Update:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """That of B A, outputs first, or of what takes the place of W."""
+        """The shape of B A, outputs first, or of the tensor that takes the place of W."""
         if "A" not in self.parts:
             return self.parts["value"].shape
         return (self.parts["B"].shape[0], *self.parts["A"].shape[1:])
 
     def change(self) -> Tensor:
         """Return scale · B A."""
-        a, b = (self.parts[role].read().double().flatten(1) for role in ("A", "B"))
+        a, b = (self.parts[role].read_tensor().double().flatten(1) for role in ("A", "B"))
         return self.scale * (b @ a)
 
     def apply(self, base: StoredTensor, block: Block = ()) -> Tensor:
-        """Return what becomes of a tensor, in float64."""
-        found = self.parts.get("value", base).read().double()
+        """Return a tensor with the update applied, in float64."""
+        found = self.parts.get("value", base).read_tensor().double()
         if "A" in self.parts:
             found = found + (self.change().T if self.turned else self.change()).reshape(found.shape)
         if "magnitude_vector" in self.parts:
             others = [axis for axis in range(found.ndim) if axis != self.turned]
             lengths = found.square().sum(others, keepdim=True).sqrt()
-            wanted = self.parts["magnitude_vector"].read().double()
+            wanted = self.parts["magnitude_vector"].read_tensor().double()
             found = wanted.reshape(lengths.shape) / lengths * found
         return found[block]
 
@@ -137,7 +137,7 @@ PEFT = Format(
 
 
 def updates_of(folder: Path, config: Mapping[str, Any]) -> dict[str, Update]:
-    """Return what an adapter does, by tensor; refuse one that cannot be added."""
+    """Return the updates of an adapter by tensor; refuse an adapter that cannot be added."""
     start, said = str(config.get("init_lora_weights")).lower(), config.get("alpha_pattern") or {}
     patterns = said if isinstance(said, dict) else {str(said): None}
     alphas = {"": config.get("lora_alpha"), **patterns}

@@ -18,9 +18,9 @@ from bilens.io.stored_mlp import Store, StoredTensor
 
 # Where a checkpoint keeps the weights, the first that is there.
 WRAPPERS = (
-    *("state_dict", "model_state_dict", "model_state", "model", "module", "net", "network"),
-    *("weights", "params", "ema", "model_ema", "ema_state_dict"),
-)
+    "state_dict", "model_state_dict", "model_state", "model", "module", "net", "network",
+    "weights", "params", "ema", "model_ema", "ema_state_dict",
+)  # fmt: skip
 OF_OPTIMIZER = re.compile(r"^(optimizer\.)?(state\.\d+\.\w+|param_groups\.\d+\.\w+)$")
 
 

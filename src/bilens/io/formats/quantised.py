@@ -32,7 +32,7 @@ from bilens.io.tensors import DTYPES
 
 @dataclass(frozen=True)
 class Scheme:
-    """How a library stores one weight."""
+    """The tensors that a library stores one quantised weight in, and how they are read."""
 
     about: str
     # how the names of its tensors end, behind a part that they share; "" for the weight itself.
@@ -44,7 +44,7 @@ class Scheme:
 
     @property
     def ending(self) -> str:
-        """What the name of the weight ends with."""
+        """The ending of the weight's name."""
         return ".weight" if "" not in self.needs and self.needs[0].startswith(".") else ""
 
 
@@ -75,7 +75,7 @@ METHODS: dict[str, tuple[Scheme, ...]] = {
 
 
 def quantisation_of(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return what a configuration says of its quantisation; None for a model that has none."""
+    """Return the quantisation entry of a configuration; None for a model that has none."""
     inner = content.get("text_config")
     for one in (content, inner if isinstance(inner, dict) else {}):
         for key in ("quantization_config", "compression_config"):

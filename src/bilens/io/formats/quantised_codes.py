@@ -1,4 +1,4 @@
-"""What number each code of a quantised weight stands for, scheme by scheme.
+"""Decodes quantised weights, scheme by scheme: the number that each code stands for.
 
 Each function takes the stored tensors of one weight, checks that they fit together, and returns
 what reads the numbers. Products are rounded once, to the dtype that the library itself gives.
@@ -102,7 +102,7 @@ def fp8_in_blocks(parts: Parts) -> Weight:
 
 
 def weights_said(parts: Parts) -> list[Mapping[str, Any]]:
-    """Return what compressed-tensors says of the weights of each group of modules."""
+    """Return the settings of compressed-tensors for the weights of each group of modules."""
     groups = parts.said.get("config_groups")
     found = groups.values() if isinstance(groups, dict) else ()
     weights = [one.get("weights") for one in found if isinstance(one, dict)]

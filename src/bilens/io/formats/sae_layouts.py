@@ -48,18 +48,18 @@ VERSION = "6.54.12"  # whose layout is written
 SAELENS_TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec")
 COMMON = {"d_in", "d_sae", "dtype", "device", "apply_b_dec_to_input", "normalize_activations"}
 KNOWN_TO_6 = COMMON | {
-    *("architecture", "k", "rescale_acts_by_decoder_norm", "reshape_activations", "metadata"),
+    "architecture", "k", "rescale_acts_by_decoder_norm", "reshape_activations", "metadata",
     # of training, which decide nothing afterwards
-    *("decoder_init_norm", "use_sparse_activations", "aux_loss_coefficient"),
-}
+    "decoder_init_norm", "use_sparse_activations", "aux_loss_coefficient",
+}  # fmt: skip
 KNOWN_BEFORE_6 = COMMON | {
-    *("architecture", "activation_fn", "activation_fn_str", "activation_fn_kwargs"),
-    *("finetuning_scaling_factor", "reshape_activations", "sae_lens_training_version"),
-    *("model_name", "model_class_name", "model_from_pretrained_kwargs", "neuronpedia_id"),
-    *("hook_name", "hook_point", "hook_layer", "hook_point_layer"),
-    *("hook_head_index", "hook_point_head_index", "prepend_bos", "context_size", "seqpos_slice"),
-    *("dataset_path", "dataset_trust_remote_code", "sae_lens_version"),
-}
+    "architecture", "activation_fn", "activation_fn_str", "activation_fn_kwargs",
+    "finetuning_scaling_factor", "reshape_activations", "sae_lens_training_version",
+    "model_name", "model_class_name", "model_from_pretrained_kwargs", "neuronpedia_id",
+    "hook_name", "hook_point", "hook_layer", "hook_point_layer",
+    "hook_head_index", "hook_point_head_index", "prepend_bos", "context_size", "seqpos_slice",
+    "dataset_path", "dataset_trust_remote_code", "sae_lens_version",
+}  # fmt: skip
 SAELENS_UNDERSTOOD = {
     "apply_b_dec_to_input": (True, False, None),
     "normalize_activations": ("none", False, None),
@@ -214,9 +214,9 @@ def saelens_files(sae: TopKSAE, provenance: Mapping[str, str]) -> dict[str, byte
 SPARSIFY_WEIGHTS = "sae.safetensors"
 SPARSIFY_TENSORS = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
 SPARSIFY_KNOWN = (
-    *("activation", "expansion_factor", "normalize_decoder", "num_latents", "multi_topk"),
-    *("skip_connection", "transcode", "signed"),
-)
+    "activation", "expansion_factor", "normalize_decoder", "num_latents", "multi_topk",
+    "skip_connection", "transcode", "signed",
+)  # fmt: skip
 SPARSIFY_UNDERSTOOD = {
     "activation": ("topk", None),
     "skip_connection": (False, None),  # adds x W_skip to the reconstruction
@@ -268,12 +268,12 @@ def sparsify_files(sae: TopKSAE, _: Mapping[str, str]) -> dict[str, bytes]:
 
 REQUIRED = ("point", "d_model", "expansion", "k")
 OFFICIAL_KNOWN = (
-    *("target", "normalize", "encoder_bias", "bilinear_encoder", "passthrough"),
+    "target", "normalize", "encoder_bias", "bilinear_encoder", "passthrough",
     # of training, which decide nothing afterwards
-    *("lr", "in_batch", "out_batch", "n_batches", "n_buffers", "n_ctx", "val_steps"),
-    *("dead_thresh", "init_scale", "token_lookup", "decoder_decay", "normalize_decoder"),
-    *("tag", "kwargs"),
-)
+    "lr", "in_batch", "out_batch", "n_batches", "n_buffers", "n_ctx", "val_steps",
+    "dead_thresh", "init_scale", "token_lookup", "decoder_decay", "normalize_decoder",
+    "tag", "kwargs",
+)  # fmt: skip
 OFFICIAL_UNDERSTOOD = {
     "bilinear_encoder": (False, None),
     "passthrough": (False, None),

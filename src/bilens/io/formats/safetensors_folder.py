@@ -110,5 +110,5 @@ def header(file: Path, wanted: Callable[[str], bool]) -> dict[str, StoredTensor]
         else:
             dtype = OTHER_DTYPES[entry.dtype]
         place = found.region(name, dtype)
-        store[name] = StoredTensor(file, name, place.shape, dtype, place.read, locate=place.spans)
+        store[name] = StoredTensor(file, name, place.shape, dtype, place.fetch, locate=place.spans)
     return store

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bilens.algebra.approximation.layer_weights import in_float64
 from bilens.io.formats.families import FAMILIES
-from bilens.io.stored_mlp import LayerLocation, Layout, Store, StoredMLP
+from bilens.io.stored_mlp import Layout, MLPLocation, Store, StoredMLP
 from bilens.nn.agreement import Agreement, agrees, together
 
 Run = Callable[[Tensor], Tensor]
@@ -23,7 +23,7 @@ Module = tuple[str, Layout, tuple[str, ...]]  # its path, its maps, what is run 
 
 def compare_with_source(
     store: Store,
-    location: LayerLocation,
+    location: MLPLocation,
     content: Mapping[str, Any],
     modules: Iterable[Module],
     read: Run,
@@ -51,23 +51,23 @@ def all_of(found: Iterable[Agreement | None]) -> Agreement | None:
     return together(made) if len(made) == len(found) else None
 
 
-def raw_tensors(store: Store, location: LayerLocation) -> dict[str, Tensor]:
+def raw_tensors(store: Store, location: MLPLocation) -> dict[str, Tensor]:
     """Return role → tensor in float64 as it lies in the file, one expert's of a stack."""
     found = {role: store[name] for role, name in location.named()}
     if location.fused:
         found = {role: tensor for role, tensor in found.items() if not role.startswith("gate")}
     if location.index is not None:
-        found = {role: stack.one(location.index) for role, stack in found.items()}
-    return {role: tensor.read().double() for role, tensor in found.items()}
+        found = {role: stack.at_index(location.index) for role, stack in found.items()}
+    return {role: tensor.read_tensor().double() for role, tensor in found.items()}
 
 
 def module_of_transformers(
     content: Mapping[str, Any],
-    location: LayerLocation,
+    location: MLPLocation,
     modules: Iterable[Module],
     raw: Mapping[str, Tensor],
 ) -> tuple[str, Run] | None:
-    """Return what transformers would run, filled; None where it cannot be had."""
+    """Return the module that transformers would run, filled, and its name; None without one."""
     width = raw["up"].shape[0 if location.transposed else 1]
     for module in modules:
         # another version may not have the package, the model or these names
@@ -79,7 +79,7 @@ def module_of_transformers(
 
 
 def filled(
-    content: Mapping[str, Any], location: LayerLocation, module: Module, raw: Mapping[str, Tensor]
+    content: Mapping[str, Any], location: MLPLocation, module: Module, raw: Mapping[str, Tensor]
 ) -> tuple[str, Run]:
     path, layout, parts = module
     home, is_expert, _ = path.partition(".experts.")
@@ -120,7 +120,7 @@ def blank_module(content: Mapping[str, Any], path: str, **options: str) -> nn.Mo
 
 
 def harmless(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of an untrusted configuration is handed on to transformers: numbers."""
+    """Return the entries of an untrusted configuration that transformers may get: numbers."""
 
     def is_harmless(value: object) -> bool:
         if isinstance(value, list):
@@ -134,7 +134,7 @@ def harmless(content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def one_expert(module: Any, location: LayerLocation, raw: Mapping[str, Tensor]) -> Run:
+def one_expert(module: Any, location: MLPLocation, raw: Mapping[str, Tensor]) -> Run:
     """Return the experts of transformers with one expert in the stack, which every input takes."""
     both = raw["up"] if location.fused else torch.cat([raw["gate"], raw["up"]])
     module.num_experts = 1
@@ -153,7 +153,7 @@ def one_expert(module: Any, location: LayerLocation, raw: Mapping[str, Tensor]) 
 
 
 def compare_ends(
-    store: Store, layers: Mapping[str, tuple[LayerLocation, StoredMLP]], kind: str
+    store: Store, layers: Mapping[str, tuple[MLPLocation, StoredMLP]], kind: str
 ) -> Agreement | None:
     """Return how far the first and the last MLP are what transformers computes in such a model.
 
@@ -172,6 +172,6 @@ def compare_ends(
         }
         whole = ".experts." not in location.name
         modules = [(home.name(0), home.layout, home.modules)] if whole else []
-        read = in_float64(stored.read())
+        read = in_float64(stored.read_layer())
         found.append(compare_with_source(store, location, content, modules, read))
     return all_of(found)

@@ -50,7 +50,7 @@ def compare_while_watched(module: nn.Module, found: FoundMLPs, example: object =
     if any(one.is_meta for one in module.parameters()):
         return replace(found, checks={}, unverified=("all of it is on the meta device",))
     if found.network:
-        layers = [one.layer.read() for one in found.places.values()]
+        layers = [one.layer.read_layer() for one in found.places.values()]
         compared = {WHOLE: compare_network(module, layers, found.head, example)}
     else:
         compared = compare_parts(module, found.places, example)
@@ -111,11 +111,7 @@ def compare_network(
 
 
 def compare_rows(
-    module: nn.Module,
-    layers: Sequence[Layer],
-    head: str | None,
-    example: object,
-    at_once: int = 0,
+    module: nn.Module, layers: Sequence[Layer], head: str | None, example: object, at_once: int = 0
 ) -> Agreement | str:
     """Compare layers with what a module makes of an example, so many rows at a time; 0 for all."""
     x, d_out, made = cast(Tensor, only_tensor(example)), len(layers[-1].down), list[Tensor]()
@@ -272,7 +268,7 @@ def compare_layer(
     """Compare a layer with what was seen at its two ends, each perhaps in several places."""
     if not given or not made:
         return "where it begins or ends in the module nothing can be watched"
-    layer, patch = place.layer.read(), place.layer.source.patch
+    layer, patch = place.layer.read_layer(), place.layer.source.patch
     x = given[0].flatten(0, -2) if patch is None else patch.vectors(given[0])
     found = []
     for one in made:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ MOST_ENTRIES = 1 << 22  # of the matrix of a grouped convolution, which is mostl
 def convolved_by(
     reader: GraphReader, value: Tree | Pointwise, path: str, module: nn.Module
 ) -> Value:
-    """Return what a convolution or a normalisation of images makes of a value; None for others."""
+    """Apply a convolution or a normalisation of images to a value; None for other modules."""
     if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d) and module.running_mean is not None:
         axes = 2 if isinstance(module, nn.BatchNorm2d) else 3
         tree = reader.at_places(value, Patch.point(module.num_features, axes))
@@ -47,7 +48,7 @@ def convolved(
     value: Tree | Pointwise,
     weight: Weight,
     bias: object,
-    sizes: Sequence[object],
+    sizes: Sequence[Any],
     groups: object,
 ) -> Value:
     """Return a convolution of a stride, padding and dilation; None where it is no small matrix."""
@@ -55,7 +56,8 @@ def convolved(
     fit = all(isinstance(one, tuple | list) and len(one) == len(kernel) for one in sizes)
     if not fit or not isinstance(groups, int) or not isinstance(bias, Weight | None):
         return None
-    patch = Patch(inner * groups, tuple(kernel), *map(tuple, sizes))  # type: ignore[arg-type]
+    stride, padding, dilation = map(tuple, sizes)
+    patch = Patch(inner * groups, tuple(kernel), stride, padding, dilation)
     if groups > 1 and d_out * patch.width > MOST_ENTRIES:
         return None
 

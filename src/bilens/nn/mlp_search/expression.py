@@ -1,7 +1,7 @@
-"""What a value inside a module is, as far as it can be written with layers: a tree.
+"""A value inside a module as a tree of layers, as far as it can be written with them.
 
-Its leaves are values that are taken as they come (`Source`) and neurons (`Neurons`); between them
-are linear maps and sums. Weights are read from the module when they are asked for, not before.
+Its leaves are values that are taken as they come (`ValueSource`) and neurons (`Neurons`), between
+them linear maps and sums. Weights are read from the module when they are asked for, not before.
 A layer (`FoundLayer`) is a tree with one leaf of neurons, multiplied out into plain weights.
 """
 
@@ -39,7 +39,7 @@ class Step:
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class ValueSource:
     """A value that is taken as it comes, at a location that its reader writes down."""
 
     location: object
@@ -55,7 +55,7 @@ class Neurons:
     activation: Activation
     gate: Tree
     value: Tree | None
-    source: Source
+    source: ValueSource
     path: str = ""  # of a module that has the slope of its activation; empty for none
     by_values: bool = False  # whether the activation was told by its values, and not by a name
 
@@ -75,7 +75,7 @@ class Total:
     parts: tuple[Tree, ...]
 
 
-Leaf = Source | Neurons
+Leaf = ValueSource | Neurons
 Tree = Leaf | Applied | Total
 
 
@@ -118,7 +118,7 @@ class Widths(NamedTuple):
 
 
 def widths(tree: Tree) -> Widths:
-    if isinstance(tree, Source):
+    if isinstance(tree, ValueSource):
         return Widths(tree.width, tree.width)
     if isinstance(tree, Neurons):
         return widths(tree.gate)
@@ -232,7 +232,7 @@ class FoundLayer:
     before: FoundLayer | None  # the layer whose output it reads; None for anything else
 
     @property
-    def source(self) -> Source:
+    def source(self) -> ValueSource:
         return self.neurons.source
 
     @property
@@ -267,15 +267,17 @@ class FoundLayer:
         """Return it as a layer of a model."""
         gated, phi = self.neurons.value is not None, self.neurons.activation
         about = str(self.source.patch or self.source.about)
-        return LayerView(self.sizes, phi, self.dtype, self.read, gated, reads, gives, about, name)
+        return LayerView(
+            self.sizes, phi, self.dtype, self.read_layer, gated, reads, gives, about, name
+        )
 
     def made_of(self) -> str:
-        """Return what it was found to be, in words."""
+        """Describe in words the kind of layer, its activation and the modules it is made of."""
         kind = "gated" if self.neurons.value is not None else "ordinary"
         told = " (told by its values)" if self.neurons.by_values else ""
         return f"{kind}, {self.neurons.activation}{told}, made of {', '.join(self.paths)}"
 
-    def read(self) -> Layer:
+    def read_layer(self) -> Layer:
         """Return it as plain weights on the CPU; where weights are multiplied, in float64."""
         for step in steps(self.tree):
             if step.weight is not None:
@@ -353,7 +355,7 @@ def product(left: Tensor | None, right: Tensor | None) -> Tensor | None:
 
 
 def image(weight: Tensor | None, constant: Tensor) -> Tensor:
-    """Return what a matrix makes of a constant."""
+    """Multiply a constant by a matrix, by a diagonal or by a number."""
     if weight is None:
         return constant
     weight, constant = weight.double(), constant.double()

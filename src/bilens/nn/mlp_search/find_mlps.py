@@ -37,7 +37,7 @@ ADVICE = "If there is one all the same, pass example=..., an input to run the mo
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Where in a module a layer was found.
+    """The place in a module where a layer was found.
 
     Attributes:
         layer: what was found, with its two ends.
@@ -83,7 +83,7 @@ def find_mlps(module: nn.Module, example: object = None) -> FoundMLPs:
     left_out = (*search.notes, *search.unread())
     if not search.layers:
         raise nothing_found(module, left_out, example)
-    return search.found(left_out)
+    return search.collect_found(left_out)
 
 
 def nothing_found(module: nn.Module, left_out: tuple[str, ...], example: object) -> UsageError:
@@ -97,8 +97,8 @@ def nothing_found(module: nn.Module, left_out: tuple[str, ...], example: object)
 def mlps_in_graph(root: nn.Module, graph: fx.Graph, check: Check) -> FoundMLPs:
     """Return the MLPs of a graph over the parameters of a module; `check` compares each."""
     search = Search(root)
-    search.read("", root, graph, check)
-    return search.found(tuple(search.notes))
+    search.search_graph("", root, graph, check)
+    return search.collect_found(tuple(search.notes))
 
 
 def in_words(left_out: tuple[str, ...], limit: int = 6) -> str:
@@ -139,10 +139,10 @@ class Search:
         check: Check = partial(check_layers, part, graph)
         if any(parameter.is_meta for parameter in part.parameters()):
             check = not_compared
-        for name in self.read(path, part, graph, check):
+        for name in self.search_graph(path, part, graph, check):
             self.visit(below(path, name))
 
-    def read(self, path: str, part: nn.Module, graph: fx.Graph, check: Check) -> list[str]:
+    def search_graph(self, path: str, part: nn.Module, graph: fx.Graph, check: Check) -> list[str]:
         """Look for layers in a graph; return the modules in it that may hold some."""
         reader = read_graph(part, graph)
         kept = self.keep(path, reader.layers, check(reader.layers), graph)
@@ -152,10 +152,11 @@ class Search:
             self.network, self.head = True, head
         return reader.inside
 
-    def found(self, left_out: tuple[str, ...]) -> FoundMLPs:
+    def collect_found(self, left_out: tuple[str, ...]) -> FoundMLPs:
         made_of = {name: layer.made_of() for name, layer in self.layers.items()}
-        known = self.views(), made_of, self.checks, self.network, self.head, left_out
-        return FoundMLPs(*known, {name: self._places[name] for name in self.layers})
+        places = {name: self._places[name] for name in self.layers}
+        views, checks, whole = self.views(), self.checks, self.network
+        return FoundMLPs(views, made_of, checks, whole, self.head, left_out, places)
 
     def watch(self, example: object) -> None:
         """Run the module and look for layers among the linear maps that are in no whole one yet."""
@@ -232,7 +233,7 @@ class Search:
 
     def basis_before(self, index: int) -> str:
         """Return the name of the coordinates that a layer of a network reads."""
-        before = [layer.read() for layer in [*self.layers.values()][:index]]
+        before = [layer.read_layer() for layer in [*self.layers.values()][:index]]
         parts = [p for one in before for p in vars(one).values() if isinstance(p, Tensor)]
         return basis_of(f"{[*self.layers][index - 1]} output", *parts)
 

@@ -10,10 +10,10 @@ from bilens.nn.mlp_search.expression import (
     Applied,
     FoundLayer,
     Neurons,
-    Source,
     Step,
     Total,
     Tree,
+    ValueSource,
     Weight,
     leaves,
     number,
@@ -32,10 +32,10 @@ from bilens.nn.mlp_search.pointwise import (
 
 CALLS = ("call_method", "call_function")
 RESHAPES = (
-    *("flatten", "unflatten", "view", "reshape", "transpose", "permute", "squeeze", "unsqueeze"),
-    *("contiguous", "getitem", "movedim", "swapaxes", "T", "mT", "clone", "to", "float", "double"),
-    *("chunk", "split", "unbind", "narrow", "select", "expand", "detach"),
-)
+    "flatten", "unflatten", "view", "reshape", "transpose", "permute", "squeeze", "unsqueeze",
+    "contiguous", "getitem", "movedim", "swapaxes", "T", "mT", "clone", "to", "float", "double",
+    "chunk", "split", "unbind", "narrow", "select", "expand", "detach",
+)  # fmt: skip
 
 Value = Tree | Pointwise | Weight | tuple[Tree, ...] | None
 
@@ -50,12 +50,12 @@ class GraphReader:
         self.unknown: list[str] = []
         self.values: dict[Node, Value] = {}
         self._nodes: dict[Tree, Node] = {}
-        self._closed: dict[Tree, Source] = {}
+        self._closed: dict[Tree, ValueSource] = {}
         self._realised: dict[Pointwise, Tree] = {}
-        self._seen_as: dict[tuple[Source, Patch], Source] = {}
-        self._layer_of: dict[Source, FoundLayer] = {}
-        self._heads: dict[Source, tuple[Source, str]] = {}
-        self._ends: list[Source] = []
+        self._seen_as: dict[tuple[ValueSource, Patch], ValueSource] = {}
+        self._layer_of: dict[ValueSource, FoundLayer] = {}
+        self._heads: dict[ValueSource, tuple[ValueSource, str]] = {}
+        self._ends: list[ValueSource] = []
 
     def keep(self, node: Node, value: Value) -> None:
         """Remember the value of a node, and where a tree was met first."""
@@ -80,12 +80,12 @@ class GraphReader:
             self._nodes.setdefault(tree, value.node)
         return self._realised[value]
 
-    def patches(self, value: Tree | Pointwise, patch: Patch) -> Source:
+    def patches(self, value: Tree | Pointwise, patch: Patch) -> ValueSource:
         """Return the patches of an image, and close what it is made of."""
         closed = self.close(self.realised(value))
         if closed.patch == patch:
             return closed
-        seen = Source(closed.location, patch.width, patch)
+        seen = ValueSource(closed.location, patch.width, patch)
         return self._seen_as.setdefault((closed, patch), seen)
 
     def at_places(self, value: Tree | Pointwise, point: Patch) -> Tree:
@@ -124,11 +124,11 @@ class GraphReader:
         neurons = Neurons(scaled.activation, gate, None, source, "", value.by_values)
         return Applied(Step("", number(scaled.scale), number(scaled.shift)), neurons)
 
-    def linear(self, tree: Tree) -> tuple[Tree, Source]:
+    def linear(self, tree: Tree) -> tuple[Tree, ValueSource]:
         """Return a value as linear in one source, what is below it closed as a layer."""
         resolved = self.resolved(tree)
         found = leaves(resolved)
-        if len(found) == 1 and isinstance(found[0], Source):
+        if len(found) == 1 and isinstance(found[0], ValueSource):
             return resolved, found[0]
         if isinstance(tree, Applied) and is_matrix(tree.step) and has_matrix(tree.inner):
             source = self.close(tree.inner)  # of two matrices the first one ends the layer before
@@ -167,9 +167,9 @@ class GraphReader:
 
     # ---- layers
 
-    def close(self, tree: Tree) -> Source:
+    def close(self, tree: Tree) -> ValueSource:
         """Return a value as a source, after the layer that it is, where it is one."""
-        if isinstance(tree, Source):
+        if isinstance(tree, ValueSource):
             return tree
         if tree not in self._closed:
             self._closed[tree] = self._close(tree)
@@ -187,10 +187,10 @@ class GraphReader:
             return tree if parts == tree.parts else Total(parts)
         return tree
 
-    def _close(self, tree: Tree) -> Source:
+    def _close(self, tree: Tree) -> ValueSource:
         patch, width = patch_of(tree), widths(tree).given
         point = None if patch is None else Patch.point(width or 0, len(patch.kernel))
-        source = Source(self._nodes.get(tree), width, point)
+        source = ValueSource(self._nodes.get(tree), width, point)
         tree = self.resolved(tree)
         found = leaves(tree)
         neurons = [leaf for leaf in found if isinstance(leaf, Neurons)]
@@ -209,16 +209,16 @@ class GraphReader:
             self.close(tree.inner)
         return source
 
-    def head(self, node: Node, value: Tree | Pointwise, name: str, axis: object) -> Source:
+    def head(self, node: Node, value: Tree | Pointwise, name: str, axis: object) -> ValueSource:
         """Return a softmax: what it is of is closed, and known to be all that stands before."""
         if axis not in (None, 1, -1):  # of rows, and none of classes
             return self.taken_as_it_comes(node)
         before = self.close(self.realised(value))
-        source = Source(node, before.width, about=f"what {self.words(node)} gives")
+        source = ValueSource(node, before.width, about=f"what {self.words(node)} gives")
         self._heads[source] = before, name
         return source
 
-    def taken_as_it_comes(self, node: Node) -> Source:
+    def taken_as_it_comes(self, node: Node) -> ValueSource:
         """Return a node that is nothing known; what goes into it is closed."""
         for before in node.all_input_nodes:
             value = self.values[before]
@@ -226,21 +226,21 @@ class GraphReader:
                 if isinstance(part, Tree | Pointwise):
                     self.close(self.realised(part))
         if node.op == "call_module":
-            return Source(node, about=f"what {self.words(node)} gives, its weights included")
+            return ValueSource(node, about=f"what {self.words(node)} gives, its weights included")
         return self.source_behind(node)
 
-    def source_behind(self, node: Node) -> Source:
-        """Return what a call gives, with the module or function whose answer it reshapes."""
+    def source_behind(self, node: Node) -> ValueSource:
+        """Return the value of a call, with the module or function whose answer it reshapes."""
         chain = [node]
         while chain[-1].op in CALLS and len(chain[-1].all_input_nodes) == 1:
             chain += chain[-1].all_input_nodes
         made = [n for n in chain if n.op == "call_module" or self.computes(n)]
         if not made:
-            return Source(node)
+            return ValueSource(node)
         about = f"what {self.words(made[-1])} gives"
         about += ", its weights included" if made[-1].op == "call_module" else ""
         about += f", behind {self.words(node)}" if made[-1] is not node else ""
-        return Source(node, about=about)
+        return ValueSource(node, about=about)
 
     def computes(self, node: Node) -> bool:
         """Tell whether a node is a function of numbers, which are not moved alone."""

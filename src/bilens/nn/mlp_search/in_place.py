@@ -10,12 +10,12 @@ from torch.fx.node import Node
 
 # What returns new memory. The result of anything else may be a view of what went in.
 NEW = {
-    *("linear", "matmul", "mm", "bmm", "einsum", "conv1d", "conv2d", "conv3d", "embedding"),
-    *("add", "sub", "mul", "truediv", "div", "pow", "neg", "square", "exp", "sqrt", "rsqrt", "abs"),
-    *("sum", "mean", "cat", "stack", "clone", "softmax", "log_softmax", "relu", "gelu", "silu"),
-    *("tanh", "sigmoid", "leaky_relu", "elu", "layer_norm", "batch_norm", "rms_norm"),
-    *("scaled_dot_product_attention", "size", "dim", "numel", "len"),
-}
+    "linear", "matmul", "mm", "bmm", "einsum", "conv1d", "conv2d", "conv3d", "embedding",
+    "add", "sub", "mul", "truediv", "div", "pow", "neg", "square", "exp", "sqrt", "rsqrt", "abs",
+    "sum", "mean", "cat", "stack", "clone", "softmax", "log_softmax", "relu", "gelu", "silu",
+    "tanh", "sigmoid", "leaky_relu", "elu", "layer_norm", "batch_norm", "rms_norm",
+    "scaled_dot_product_attention", "size", "dim", "numel", "len",
+}  # fmt: skip
 VIEWS = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
 
 

@@ -26,8 +26,8 @@ from bilens.nn.mlp_search.expression import (
     Applied,
     FoundLayer,
     Neurons,
-    Source,
     Step,
+    ValueSource,
     is_transposed_linear,
     linear_step,
     rows,
@@ -145,7 +145,7 @@ def compared(
             check_memory(8 * patch.width * given.numel(), "its patches", "pass a part of the model")
             x = patch.vectors(given)
         made = run(layer.source.location, layer.location, given)
-        found = in_float64(layer.read())(x)
+        found = in_float64(layer.read_layer())(x)
     except Exception as error:  # somebody else's operations, run apart from the rest
         return f"its part of the source does not run by itself ({type(error).__name__}: {error})"
     expected = made if patch is None or made.ndim < 3 else places(made)
@@ -222,7 +222,7 @@ def watch_once(
     planted: Collection[str] = (),
     start: int = 0,
 ) -> list[Watched]:
-    """Return what runs through a copy, which is not used any more afterwards."""
+    """Run a copy of a module, which is spent then; return inputs and outputs of its linear maps."""
     seen: dict[str, Watched] = {}
     for path, part in runner.named_modules():
         if (step := linear_step(path, module.get_submodule(path))) is None:
@@ -286,7 +286,7 @@ def check_of_observed(layer: FoundLayer, watched: Sequence[Watched]) -> Agreemen
     """Return how far a layer among linear maps is from what ran."""
     of = {one.path: one for one in watched}
     given, last = of[str(layer.source.location)].given, of[str(layer.location)]
-    found = in_float64(layer.read())(given.double())
+    found = in_float64(layer.read_layer())(given.double())
     return agreement("", "the module's own operations", last.made, found)
 
 
@@ -306,16 +306,16 @@ def ordinary(before: Sequence[Watched], last: Watched) -> Neurons | None:
             one.made.reshape(-1), last.given.reshape(-1), TOLERANCES[last.given.dtype]
         )
         if found is not None and found.name != "identity":
-            source = Source(one.path, one.step.d_in)
+            source = ValueSource(one.path, one.step.d_in)
             return Neurons(found, Applied(one.step, source), None, source, by_values=True)
     return None
 
 
 @dataclass(frozen=True, eq=False)
-class Branch:
+class ObservedBranch:
     """One of two values that may be multiplied: a map, or a half of its outputs."""
 
-    source: Source
+    source: ValueSource
     given: Tensor
     step: Step
     made: Tensor
@@ -330,7 +330,8 @@ def gated(before: Sequence[Watched], last: Watched) -> Neurons | None:
             continue
         if not torch.equal(pair[0].given, pair[1].given):
             continue
-        tolerance, fits = TOLERANCES[last.given.dtype], dict[Activation, tuple[Branch, Branch]]()
+        tolerance = TOLERANCES[last.given.dtype]
+        fits = dict[Activation, tuple[ObservedBranch, ObservedBranch]]()
         for gate, value in (pair[::-1], pair):  # a product without one is the same both ways
             t, v, y = (one.reshape(-1) for one in (gate.made, value.made, last.given))
             fits |= dict.fromkeys(factors(t, v, y, tolerance), (gate, value))
@@ -341,15 +342,15 @@ def gated(before: Sequence[Watched], last: Watched) -> Neurons | None:
     return None
 
 
-def branches_of(one: Watched, width: int) -> list[Branch]:
+def branches_of(one: Watched, width: int) -> list[ObservedBranch]:
     """Return a map, or the halves of its outputs, where they have a width."""
-    source = Source(one.path, one.step.d_in)
+    source = ValueSource(one.path, one.step.d_in)
     if one.made.shape[1] == width:
-        return [Branch(source, one.given, one.step, one.made)]
+        return [ObservedBranch(source, one.given, one.step, one.made)]
     if one.made.shape[1] != 2 * width:
         return []
     parts = ((0, width), (width, 2 * width))
     return [
-        Branch(source, one.given, rows(one.step, *part), one.made[:, slice(*part)])
+        ObservedBranch(source, one.given, rows(one.step, *part), one.made[:, slice(*part)])
         for part in parts
     ]

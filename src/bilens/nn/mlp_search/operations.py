@@ -1,4 +1,4 @@
-"""What each operation of a graph makes of the values before it."""
+"""The operations of a graph, each with the value that it makes of those before it."""
 
 import copy
 from collections.abc import Callable
@@ -15,10 +15,10 @@ from bilens.nn.mlp_search.convolution import convolved, convolved_by, is_image
 from bilens.nn.mlp_search.expression import (
     Applied,
     Neurons,
-    Source,
     Step,
     Total,
     Tree,
+    ValueSource,
     Weight,
     halves,
     linear_step,
@@ -34,9 +34,9 @@ from bilens.nn.mlp_search.pointwise import Pointwise, argument_of, by_method, po
 # What changes nothing of rows in evaluation; every layer found is checked by numbers afterwards.
 PASSED_MODULES = (nn.Identity, nn.Flatten, nn.Dropout, nn.AlphaDropout, nn.FeatureAlphaDropout)
 PASSED = {
-    *("dropout", "alpha_dropout", "feature_alpha_dropout", "contiguous", "clone", "detach"),
-    *("to", "float", "double", "half", "bfloat16", "type_as", "flatten", "view", "reshape"),
-}
+    "dropout", "alpha_dropout", "feature_alpha_dropout", "contiguous", "clone", "detach",
+    "to", "float", "double", "half", "bfloat16", "type_as", "flatten", "view", "reshape",
+}  # fmt: skip
 RESHAPED = {"flatten", "view", "reshape"}  # which makes other rows of an image
 NO_VALUES = {"size", "dim", "numel"}
 HEADS = {"softmax", "log_softmax", "Softmax", "LogSoftmax"}
@@ -48,7 +48,7 @@ def read_graph(root: nn.Module, graph: fx.Graph) -> GraphReader:
         if node.op == "output":
             reader.finish(node.args[0])
         elif node.op == "placeholder":
-            reader.keep(node, Source(node))
+            reader.keep(node, ValueSource(node))
         elif node.op == "get_attr":
             reader.keep(node, attribute_value(reader, str(node.target)))
         else:
@@ -249,8 +249,8 @@ def multiplication(reader: GraphReader, node: Node) -> Value:
 def factor_step(factor: object) -> Step | None:
     """Return the step that multiplies by a number or a gain."""
     if isinstance(factor, Weight) and factor.fetch().ndim <= 1:
-        shape = () if factor.fetch().numel() == 1 else factor.fetch().shape
-        return Step(factor.path, factor.fetch, None, *shape, *shape)
+        width = None if factor.fetch().numel() == 1 else len(factor.fetch())
+        return Step(factor.path, factor.fetch, None, d_out=width, d_in=width)
     return Step("", number(factor)) if isinstance(factor, int | float) else None
 
 

@@ -1,4 +1,4 @@
-"""What a convolution reads at each place of an image, written as a vector: a patch."""
+"""The patch that a convolution reads at each place of an image, written as a vector."""
 
 from __future__ import annotations
 

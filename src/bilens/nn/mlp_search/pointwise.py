@@ -32,7 +32,7 @@ TOLERANCE = 1e-6  # GELU and its tanh form are 5e-4 apart, constants in float32 
 
 
 class Kind(IntEnum):
-    """What the operations of a function of t say of it."""
+    """The kind of function that operations make of t: smooth, with a kink at zero, or unknown."""
 
     UNKNOWN = 0  # it may do anything anywhere
     SMOOTH = 1  # made of elementary functions, with a kink nowhere but where t is zero
@@ -41,9 +41,9 @@ class Kind(IntEnum):
 
 LINEAR = {"add", "sub", "neg", "mul", "truediv", "div", "float", "double", "contiguous", "clone"}
 SMOOTH = LINEAR | {
-    *("pow", "square", "exp", "log", "log1p", "expm1", "tanh", "sigmoid", "expit", "erf", "ndtr"),
-    *("sqrt", "rsqrt", "reciprocal", "softplus", "gelu", "silu", "mish", "rsub", "logsigmoid"),
-}
+    "pow", "square", "exp", "log", "log1p", "expm1", "tanh", "sigmoid", "expit", "erf", "ndtr",
+    "sqrt", "rsqrt", "reciprocal", "softplus", "gelu", "silu", "mish", "rsub", "logsigmoid",
+}  # fmt: skip
 BENT = {"relu", "leakyrelu", "prelu", "abs"}  # where its argument is zero
 LIMITED = {"clamp", "clip", "clampmin", "clampmax", "maximum", "minimum"}  # so with zero alone
 NO_LIMIT = 3e38  # the largest number of float32 says that there is none

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from markupsafe import Markup
 
-from bilens.records.audit import Audit, ClassReading, Eigenvector
+from bilens.records.classifier_audit import Audit, ClassReading, Eigenvector
 from bilens.report.charts.curves import truncation_chart
 from bilens.report.charts.spectra import rank_strip, spectrum_chart
 from bilens.report.markup import (

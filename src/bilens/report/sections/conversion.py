@@ -4,7 +4,7 @@ import math
 
 from markupsafe import Markup
 
-from bilens.records.conversion import Conversion, Measured
+from bilens.records.bilinear_conversion import Conversion, Measured
 from bilens.report.charts.curves import effect_chart
 from bilens.report.charts.spectra import LayerColumn, layer_columns
 from bilens.report.markup import Column, drawings, facts, heading, heads, paragraph, section, table

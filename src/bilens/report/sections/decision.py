@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from bilens.findings.rules.decision import FEW, decide
 from bilens.findings.rules.rule import Group
-from bilens.records.audit import Audit
+from bilens.records.classifier_audit import Audit
 from bilens.records.common import Source
 from bilens.records.decision import AuditIndex, Decision, IndexRow
 from bilens.records.layer_audit import BaselineSource, LayerAudit
@@ -101,8 +101,8 @@ def looked_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]
     name = (data and data.name) or t("facts.unnamed_data")
     key, seen = "measured" if found.inputs else "no_data", record.performance
     trained = 0
-    if found.inputs and seen is not None and seen.seen:
-        key, trained = f"measured.{seen.seen}", seen.trained or 0
+    if found.inputs and seen is not None and seen.rows_seen:
+        key, trained = f"measured.{seen.rows_seen}", seen.trained or 0
     measured = t(f"decision.{key}", name=name, count=whole(found.inputs), trained=whole(trained))
     (looked if found.inputs else unseen).append(measured)
     cautions = [finding.rule for finding in record.verdict if finding.outcome == "warn"]

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from bilens.findings.rules.rule import named
-from bilens.records.audit import Audit
+from bilens.records.classifier_audit import Audit
 from bilens.records.layer_audit import (
     AnswerChanges,
     Difference,
@@ -55,7 +55,7 @@ def trial_sentence(t: Catalogue, found: WordTrial) -> str:
 
 def trial_rows(found: WordTrial) -> list[list[str]]:
     """Return the words that stand out, in the order of `TRIAL`."""
-    return [[one.said, one.answer.strip(), fixed(one.surprise, 2)] for one in found.candidates]
+    return [[one.phrase, one.answer.strip(), fixed(one.surprise, 2)] for one in found.candidates]
 
 
 def difference_sentences(t: Catalogue, found: WholeDifference) -> Iterator[str]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from bilens.records.audit import Audit
+from bilens.records.classifier_audit import Audit
 from bilens.records.given_inputs import Area, GivenInputs, Sample, TrainingExample
 from bilens.report.markup import (
     Content,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from markupsafe import Markup
 
-from bilens.records.audit import Audit
+from bilens.records.classifier_audit import Audit
 from bilens.records.image_warnings import (
     Overfitting,
     OverfittingPower,

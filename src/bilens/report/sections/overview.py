@@ -12,15 +12,15 @@ from markupsafe import Markup
 from bilens.findings.rules.registry import find_rule
 from bilens.findings.rules.rule import ASSUMED, Format
 from bilens.records.attack import Attack
-from bilens.records.audit import Audit, Contribution, Explanation
 from bilens.records.base import json_text
+from bilens.records.bilinear_conversion import Conversion
+from bilens.records.classifier_audit import Audit, Contribution, Explanation
 from bilens.records.common import DataOrigin, Finding, JudgedCondition, ModelSummary, Value
-from bilens.records.conversion import Conversion
 from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit
+from bilens.records.mlp_trace import Trace
 from bilens.records.sweep_report import SweepSummary
 from bilens.records.table_audit import TableAudit
-from bilens.records.trace import Trace
 from bilens.report.markup import ICONS, badge, element, keyed_table, paragraph, section
 from bilens.report.raster import Painter
 from bilens.report.text import (

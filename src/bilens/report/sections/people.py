@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from markupsafe import Markup
 
 from bilens.findings.rules.judgements import Audited, Judgement, judgements, labels
-from bilens.records.audit import Audit
+from bilens.records.classifier_audit import Audit
 from bilens.records.common import Identity, Part
 from bilens.records.history import Entry
 from bilens.report.markup import heading, items, joined, paragraph, section

@@ -56,7 +56,8 @@ def performance_lines(t: Catalogue, found: Performance) -> list[str]:
     elif numbers is not None:
         sizes = {key: quantity(getattr(numbers, key), 4) for key in ("rmse", "mae", "spread")}
         line = t("performance.numbers", rows=rows, r_squared=known(numbers.r_squared), **sizes)
-    seen = [t(f"performance.seen.{found.seen}", trained=found.trained)] if found.seen else []
+    kind = found.rows_seen
+    seen = [t(f"performance.seen.{kind}", trained=found.trained)] if kind else []
     return [line, *seen, *(t(f"performance.note.{one.kind}", **one.values) for one in found.notes)]
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from markupsafe import Markup
 
-from bilens.records.audit import Audit, ClassScore, Contribution, Explanation
+from bilens.records.classifier_audit import Audit, ClassScore, Contribution, Explanation
 from bilens.records.common import ModelSummary
 from bilens.report.charts.scores import leaders, running_scale, running_strip, score_chart
 from bilens.report.markup import (

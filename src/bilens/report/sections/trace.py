@@ -8,7 +8,7 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from bilens.records.common import Interval
-from bilens.records.trace import (
+from bilens.records.mlp_trace import (
     Behaviour,
     CausalCheck,
     CausalReading,

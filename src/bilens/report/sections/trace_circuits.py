@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from bilens.records.trace import (
+from bilens.records.mlp_trace import (
     ActiveContext,
     CausalReading,
     Circuit,

@@ -15,7 +15,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base import silent
 from bilens.base.errors import DataError, NumericalError
 from bilens.base.files import write_files
-from bilens.data.tables import ROWS_KEY, TrainingTable, fitted_to, row_fingerprints
+from bilens.data.table_rows import ROWS_KEY, TrainingTable, fitted_to, row_fingerprints
 from bilens.io.model_folder import save
 from bilens.nn.classifier import classifier_of_map
 from bilens.records.base import json_text

@@ -49,10 +49,10 @@ def with_target(
     if not kept:
         return table
     if len(kept) < len(cells):
-        done.append(Conversion.of("no_target", column=name, count=len(cells) - len(kept)))
+        done.append(Conversion.of_kind("no_target", column=name, count=len(cells) - len(kept)))
     for text, count in counts.items():
         kind = "class_word" if text.lower() in words else "no_target_word"
-        done += [Conversion.of(kind, column=name, text=text, count=count)] if text else []
+        done += [Conversion.of_kind(kind, column=name, text=text, count=count)] if text else []
     rows, numbers = zip(*((table.rows[at], table.numbers[at]) for at in kept), strict=True)
     return replace(table, rows=rows, numbers=numbers, done=tuple(done))
 
@@ -126,7 +126,7 @@ MOST_CLASSES = 10  # whole numbers of a target that are taken for classes
 
 @dataclass(frozen=True, eq=False)
 class TrainingTable:
-    """What a model is trained on."""
+    """A table as a model is trained on it: numbers, targets, and how its columns are read."""
 
     values: Tensor  # (rows, inputs) float64; NaN where a mean is to be filled in
     names: tuple[str, ...]  # a column, or `column=text` for an indicator, 1 where it says that
@@ -186,7 +186,7 @@ def with_columns(
 ) -> TrainingTable:
     """Return a table with its inputs; how they are read is decided by the rows that are known."""
     rows = range(len(table.rows)) if known is None else known.nonzero()[:, 0].tolist()
-    part = table.part(rows)
+    part = table.with_rows(rows)
     votes, done = votes_of(part), list(table.done)
     inputs: dict[str, list[float]] = {}
     columns: list[TableColumn] = []
@@ -210,7 +210,7 @@ def with_columns(
     values = torch.tensor(list(inputs.values()), dtype=torch.float64).T.contiguous()
     done += said
     if len(inputs) > len(rows):
-        done.append(Conversion.of("wide", inputs=len(inputs), rows=len(rows)))
+        done.append(Conversion.of_kind("wide", inputs=len(inputs), rows=len(rows)))
     names = tuple(inputs)
     read_columns = checked(columns, values[rows], names, goal[rows])
     reading = TableReading(read_columns, tuple(done), target=target_column)

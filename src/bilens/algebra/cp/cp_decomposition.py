@@ -74,7 +74,7 @@ def coherence_bound(unit: Tensor) -> int:
 
 @dataclass(frozen=True)
 class Uniqueness:
-    """What is proven about the components of a fitted function Σ_a p_a ⊗ sym(l_a r_aᵀ)."""
+    """Whether the components of a fitted function Σ_a p_a ⊗ sym(l_a r_aᵀ) are proven unique."""
 
     unique: bool | None  # True or False if proven (numerically, see `tolerance`), None if not
     reason: str  # the condition that decided, or that failed
@@ -90,7 +90,7 @@ class Uniqueness:
 
 
 def check_uniqueness(factors: Factors, model: Model) -> Uniqueness:
-    """Return what the factors prove about themselves; the cost of three Kruskal ranks."""
+    """Return whether a CP decomposition is unique, as far as Kruskal ranks of its factors prove."""
     # Math: "symmetric": Kruskal's condition. "pairs": the l_a and r_a are 2·rank independent
     # vectors A, and no two p_a are parallel. Then Q_u Q_w⁺ = A diag((u·p_a)/(w·p_a)) A⁺ has one
     # eigenspace span(l_a, r_a) for each a, and a product of two linear forms factors in one way.
@@ -107,7 +107,8 @@ def check_uniqueness(factors: Factors, model: Model) -> Uniqueness:
     enough = sum(rank.value for rank in ranks) >= 2 * num + 2
     decided = enough or all(rank.exact for rank in ranks)
     unique, reason = _decide(factors, model, ranks, enough)
-    return Uniqueness(unique, reason, *ranks, kruskal=enough if decided else None)
+    kruskal = enough if decided else None
+    return Uniqueness(unique, reason, ranks[0], ranks[1], ranks[2], kruskal=kruskal)
 
 
 def _decide(
@@ -197,12 +198,12 @@ class CPDecomposition:
 
     @property
     def device(self) -> torch.device:
-        """Where the components are."""
+        """The device of the components."""
         return self.down.device
 
     @property
     def rank(self) -> int:
-        """How many components there are."""
+        """The number of components."""
         return len(self.left)
 
     @property
@@ -212,7 +213,7 @@ class CPDecomposition:
 
     @property
     def sweeps(self) -> int:
-        """How many sweeps the start that was kept took."""
+        """The number of sweeps of the start that was kept."""
         return self.starts[self.best].sweeps
 
     @property

@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import oracles
-from bilens.algebra.cp import decomposition
-from bilens.algebra.cp.decompose import cp_decompose
-from bilens.algebra.cp.decomposition import (
+from bilens.algebra.cp import cp_decomposition
+from bilens.algebra.cp.cp_decomposition import (
     CPDecomposition,
     KruskalRank,
     check_uniqueness,
     kruskal_rank,
 )
+from bilens.algebra.cp.cp_fit import cp_decompose
 from bilens.algebra.cp.target import Factors
 from builders import D_IN, randn, random_map, rotation, vector
 from planted import dense_of
@@ -173,7 +173,7 @@ def test_it_is_the_largest_size_of_which_all_subsets_are_independent(rows: Tenso
 @given(small_rows())
 def test_with_too_many_subsets_it_is_a_lower_bound(rows: Tensor) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decomposition, "MAX_SUBSETS", 3)
+        patch.setattr(cp_decomposition, "MAX_SUBSETS", 3)
         found = kruskal_rank(rows)
     truth = oracles.kruskal_rank(rows)
     assert found.value == truth if found.exact else found.value <= truth

@@ -2,17 +2,17 @@
 
 from typing import Literal
 
-from bilens.records.audit import ClassReading
 from bilens.records.base import Count, Document, Numbers, Record
+from bilens.records.classifier_audit import ClassReading
 from bilens.records.decomposition import ApproximationQuality
 from bilens.records.history import Direction, Entry, Measured, PastAudit
 from bilens.records.layer_audit import Difference
+from bilens_explorer.records.layer_spectra import ViewedVectors
 from bilens_explorer.records.models import ModelRow
-from bilens_explorer.records.spectra import ViewedVectors
 
 
 class ComparedModel(Record, frozen=True):
-    """One of the two."""
+    """One of the two models that are compared, with its audit and remarks on it."""
 
     model: ModelRow
     audit: PastAudit | None  # that is compared; null where it was never audited
@@ -54,7 +54,7 @@ class VectorPair(Record, frozen=True):
 
 
 class MatchedSide(Record, frozen=True):
-    """What is matched of one model."""
+    """The leading eigenvectors of one model that are matched with those of another."""
 
     reading: str  # as of a `Spectrum`
     approximation: ApproximationQuality | None  # null where the map is the layer

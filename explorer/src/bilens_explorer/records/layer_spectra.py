@@ -1,12 +1,12 @@
-"""What the explorer shows of a layer: its outputs' spectra, eigenvectors and interactions."""
+"""A layer in the explorer: its outputs' spectra, eigenvectors and interactions."""
 
 from typing import Literal
 
-from bilens.records.audit import TruncationPoint
 from bilens.records.base import Count, Document, Numbers, Record
+from bilens.records.classifier_audit import TruncationPoint
 from bilens.records.common import NullInterval
 from bilens.records.decomposition import ApproximationQuality, FormSpectrum
-from bilens.records.trace import TokenEnds
+from bilens.records.mlp_trace import TokenEnds
 
 
 class LayerRow(Record, frozen=True):
@@ -58,7 +58,7 @@ class Spectrum(Document, frozen=True, kw_only=True):
 
 
 class NullBand(Document, frozen=True, kw_only=True):
-    """What chance would give: the spectrum of one output under the rotation null."""
+    """The spectrum of one output that chance would give, under the rotation null."""
 
     kind: Literal["null band"] = "null band"
     samples: Count  # random rotations; 0 where they would take too long for a page
@@ -69,7 +69,7 @@ class NullBand(Document, frozen=True, kw_only=True):
 
 
 class ViewedVector(Record, frozen=True):
-    """One eigenvector."""
+    """An eigenvector of one output, as it is drawn."""
 
     rank: Count  # position by falling |λ|, from 1
     eigenvalue: float
@@ -91,7 +91,7 @@ class ViewedVectors(Document, frozen=True, kw_only=True):
 
 
 class TruncationCurve(Document, frozen=True, kw_only=True):
-    """What the last audit of these weights with data measured with fewer eigenvectors."""
+    """Accuracies with fewer eigenvectors, from the last audit of these weights with data."""
 
     kind: Literal["truncation"] = "truncation"
     audit: Count | None  # null where there is none

@@ -13,7 +13,7 @@ from bilens.data.idx import read_idx
 from bilens.data.labelled_data import read_labelled
 from bilens.data.model_interface import ModelInterface
 from bilens.data.table_file import read_table
-from bilens.data.tables import columns_of
+from bilens.data.table_rows import columns_of
 from bilens.data.text import read_documents, read_table as read_text_table
 from bilens.data.tokenizer import load_tokenizer
 

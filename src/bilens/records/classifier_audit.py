@@ -43,7 +43,7 @@ class Eigenvector(Record, frozen=True):
 
 
 class ClassReading(Record, frozen=True):
-    """What the weights say about one class, against the mean of all classes."""
+    """The spectrum and leading eigenvectors of one class, against the mean of all classes."""
 
     index: Count  # position among the outputs
     name: str
@@ -79,7 +79,7 @@ class TruncationPoint(Record, frozen=True):
 
 
 class Contribution(Record, frozen=True):
-    """What one eigenvector adds to one class for one input."""
+    """The share of one eigenvector in the score of one class for one input."""
 
     rank: Count  # position by falling |λ|, from 1
     eigenvalue: float  # λ
@@ -89,7 +89,7 @@ class Contribution(Record, frozen=True):
 
 
 class ClassScore(Record, frozen=True):
-    """How one class-centred logit of one input comes about."""
+    """The terms of one class-centred logit of one input, which sum to it."""
 
     index: Count  # the class
     score: float  # `linear` + `constant` + `rest` + the values of `contributions`
@@ -114,7 +114,7 @@ class Explanation(Record, frozen=True):
 
 
 class Audit(Document, frozen=True, kw_only=True):
-    """What the audit of a classifier found."""
+    """The audit of a classifier: spectra of its classes, outcomes of the rules, guarantees."""
 
     kind: Literal["audit"] = "audit"
     passed: bool | None = None  # null where not decided, or nothing is vouched for
@@ -193,7 +193,7 @@ class InputExplanation(Explanation, frozen=True):
 
 
 class Explanations(Document, frozen=True, kw_only=True):
-    """What eigenvectors and inputs add to the scores of some inputs."""
+    """The scores of some inputs taken apart, by eigenvectors and by inputs."""
 
     kind: Literal["explanation"] = "explanation"
     model: ModelSummary  # what was read

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import FactorSizes
-from bilens.algebra.cp.decomposition import CPDecomposition, Start, check_uniqueness
+from bilens.algebra.cp.cp_decomposition import CPDecomposition, Start, check_uniqueness
 from bilens.algebra.cp.optimisers import Fitted, alternating_least_squares, limited_memory_bfgs
 from bilens.algebra.cp.target import (
     SLAB_PRODUCTS,
@@ -90,7 +90,7 @@ def cp_decompose(
         memory_limit,
         device=f.device,
     )
-    target = Target.of(f.tensor)
+    target = Target.from_tensor(f.tensor)
     if target.norm == 0:
         kept = zero_attempt(target, rank)
         attempts, error, factors = [kept], FitError(0.0, 0.0), kept.fitted.factors

@@ -101,7 +101,7 @@ class InteractionEntries(Record, frozen=True):
 
 
 class CausalCheck(Record, frozen=True):
-    """What happens to a behaviour when a few directions of a layer's input are changed."""
+    """The change of a behaviour where a few directions of a layer's input are changed."""
 
     # `ablate`: coordinates are set to their mean; `steer`: moved by the difference of means;
     # `sign_flip`: traded so that what they contribute changes its sign
@@ -135,7 +135,7 @@ class CausalReading(Record, frozen=True):
 
 
 class RankFit(Record, frozen=True):
-    """How well the k leading eigenpairs predict an output latent; null where it is not defined."""
+    """The accuracy of the k leading eigenpairs for an output latent; null where not defined."""
 
     rank: Count  # k
     correlation: float | None  # over all tokens
@@ -239,7 +239,7 @@ class Correlations(Record, frozen=True):
 
 
 class SAEMetrics(Record, frozen=True):
-    """How well an autoencoder stands for what it reads; losses in nats per token."""
+    """The reconstruction errors of an autoencoder; losses in nats per token."""
 
     tokens: Count
     fvu: float  # Σ‖x − x̂‖² / Σ‖x − mean‖²
@@ -342,7 +342,7 @@ class LanguageModel(Record, frozen=True):
 
 
 class LayerLocation(Record, frozen=True):
-    """Which MLP is traced."""
+    """The place of the MLP that is traced."""
 
     index: Count  # block
     name: str
@@ -351,7 +351,7 @@ class LayerLocation(Record, frozen=True):
 
 
 class MapError(Record, frozen=True):
-    """How far map and MLP are apart on random inputs of root mean square 1."""
+    """The errors of the map against the MLP, on random inputs of root mean square 1."""
 
     largest_error: float
     scale: float  # root mean square of the outputs
@@ -359,7 +359,7 @@ class MapError(Record, frozen=True):
 
 
 class Trace(Document, frozen=True, kw_only=True):
-    """How the outputs of one MLP are built from its inputs."""
+    """A trace: how the outputs of one MLP are built from its inputs."""
 
     kind: Literal["trace"] = "trace"
     model: LanguageModel

@@ -5,11 +5,11 @@ from typing import Literal
 from bilens.records.base import Count, Document, Record
 from bilens.records.common import Run, Source, TextOrigin
 from bilens.records.layer_audit import LayeredModel
-from bilens.records.trace import DirectionReading, LatentReading
+from bilens.records.mlp_trace import DirectionReading, LatentReading
 
 
 class LossAt(Record, frozen=True):
-    """What is lost at some predictions."""
+    """The loss that a conversion adds at the predictions of one token or position."""
 
     kind: str  # `token` or `position`
     at: str  # the token of the text, or how many tokens are known before it, as 4–7
@@ -19,7 +19,7 @@ class LossAt(Record, frozen=True):
 
 
 class Continuation(Record, frozen=True):
-    """What both models write behind a held-out beginning, the most probable token each time."""
+    """The texts of both models behind a held-out beginning, the most probable token each time."""
 
     beginning: tuple[str, ...]
     teacher: tuple[str, ...]
@@ -72,7 +72,7 @@ class CurvePoint(Record, frozen=True):
 
 
 class Conversion(Document, frozen=True, kw_only=True):
-    """What a conversion costs, and what can be read since; of other networks rows are tokens."""
+    """A conversion to bilinear layers: its costs and layers; of other networks rows are tokens."""
 
     kind: Literal["bilinear conversion"] = "bilinear conversion"
     unit: Literal["nats per token", "nats per row", "squared error"] = "nats per token"  # of losses

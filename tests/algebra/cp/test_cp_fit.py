@@ -11,8 +11,8 @@ from torch.testing import assert_close
 
 import oracles
 from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
-from bilens.algebra.cp import decompose
-from bilens.algebra.cp.decompose import (
+from bilens.algebra.cp import cp_fit
+from bilens.algebra.cp.cp_fit import (
     STRONG_RIDGE,
     Method,
     Options,
@@ -240,7 +240,7 @@ def test_a_fit_is_at_least_that_of_tensorly_on_the_dense_tensor(method: Method) 
 SIZES = FactorSizes(512, 256, 768)
 RANK = 256
 CODE = """
-from bilens.algebra.cp.decompose import cp_decompose
+from bilens.algebra.cp.cp_fit import cp_decompose
 from builders import random_map
 f = random_map(0, *{sizes})
 scipy.optimize.minimize
@@ -261,7 +261,7 @@ def test_every_start_keeps_its_model() -> None:
     assert five - one == 4 * 8 * RANK * (512 + 2 * 768)
 
 
-TARGET = Target.of(random_tensor(1, d_hidden=6))
+TARGET = Target.from_tensor(random_tensor(1, d_hidden=6))
 OPTIONS = Options("pairs", "als", max_sweeps=20, tolerance=1e-7)
 
 
@@ -274,7 +274,7 @@ def failing_at(monkeypatch: pytest.MonkeyPatch, calls: set[int], error: BaseExce
             raise error
         return alternating_least_squares(*arguments)
 
-    monkeypatch.setitem(decompose.FITS, "als", sometimes)
+    monkeypatch.setitem(cp_fit.FITS, "als", sometimes)
 
 
 def test_the_strongest_hidden_units_come_first_and_progress_is_told() -> None:
@@ -327,7 +327,7 @@ def test_components_that_grow_and_cancel_are_stopped_and_reported() -> None:
         torch.diag(vector(1.0, 1.0)), torch.stack([first, first]), torch.stack([first, second])
     )
     options = Options("symmetric", "gradient", max_sweeps=3000, tolerance=1e-12)
-    attempts = run_starts(Target.of(tensor), 2, options, 3, 0, None)
+    attempts = run_starts(Target.from_tensor(tensor), 2, options, 3, 0, None)
     stopped = [attempt for attempt in attempts if attempt.start.degenerate]
     assert stopped
     for attempt in stopped:
@@ -343,7 +343,7 @@ UNIT = BilinearTensor(TENSOR.down, unit_rows(TENSOR.left)[0], unit_rows(TENSOR.r
 
 def start(tensor: BilinearTensor, rank: int, model: Model = "pairs", seed: int = 0) -> Factors:
     generator = torch.Generator().manual_seed(seed)
-    return strongest_start(Target.of(tensor), rank, model, generator)
+    return strongest_start(Target.from_tensor(tensor), rank, model, generator)
 
 
 def as_sets(factors: Factors) -> list[set[tuple[float, ...]]]:
@@ -390,7 +390,7 @@ def test_the_way_a_map_is_written_changes_no_start() -> None:
 
 
 def test_random_starts_depend_on_the_seed_alone() -> None:
-    target = Target.of(random_tensor())
+    target = Target.from_tensor(random_tensor())
 
     def draw(seed: int) -> Tensor:
         return random_start(target, 3, "pairs", torch.Generator().manual_seed(seed)).left
