@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 from msgspec import Meta
 
 from bilens.api.history import History
-from bilens.api.provenance import BESIDE
+from bilens.api.provenance import read_beside
 from bilens.base.errors import BilensError, CheckpointError, FileError, UsageError
 from bilens.base.files import file_sha256, why_unreadable
 from bilens.data.tokenizer import FILE_NAME as TOKENIZER
@@ -115,7 +115,7 @@ class ServedFolder:
             if not files or (path / ADAPTER).exists():  # of an earlier release, or with its base
                 return self.opened(key).model.read_sha256 == weights_sha256
             place = path if path.is_dir() else path.parent
-            beside = {name for name in BESIDE if path.is_dir() and (path / name).exists()}
+            beside = {*read_beside(path)} if path.is_dir() else set()
             return all(self._sha256(place / name) == files.get(name) for name in beside | {*files})
         return False
 

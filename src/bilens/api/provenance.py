@@ -90,8 +90,8 @@ def files_read(model: LoadedModel) -> dict[str, str]:
         found = {weights[0].name: model.weights_sha256}
     else:
         found = {path.name: file_sha256(path) for path in weights}
-    beside = (source / name for name in BESIDE if weights)
-    return found | {path.name: file_sha256(path) for path in beside if path.is_file()}
+    beside = read_beside(source) if weights else {}
+    return found | {name: file_sha256(path) for name, path in beside.items()}
 
 
 def describe_source(model: LoadedModel) -> Source:
@@ -214,8 +214,15 @@ def files_beside(model: LoadedModel) -> dict[str, str]:
     return {
         f"{number} {name}": file_sha256(path)
         for number, place in enumerate(places)
-        for name, path in files_below(place).items()
-        if path.name in BESIDE or COMPANION.fullmatch(path.name)
+        for name, path in read_beside(place).items()
+    }
+
+
+def read_beside(folder: Path) -> dict[str, Path]:
+    """Return the files of a model's folder that say how its weights are read, or are run."""
+    known = files_below(folder).items()
+    return {
+        name: path for name, path in known if path.name in BESIDE or COMPANION.fullmatch(path.name)
     }
 
 
