@@ -67,7 +67,8 @@ def labelled(
         targets = model.encode_labels(where, labels_in(where, y, model))
     shape = tuple(x.shape[1:]) if x.ndim > 2 else None
     notes, numbers, done = tuple(model.notes), tuple(model.numbers), tuple(model.done)
-    box = (0.0, 1.0) if any(note.kind == "bytes" for note in notes) else model.box
+    boxes = {"bytes": (0.0, 1.0), "own_scale": (0.0, 255.0)}
+    box = next((boxes[note.kind] for note in notes if note.kind in boxes), model.box)
     inside = box is not None and box[0] <= float(inputs.min()) and float(inputs.max()) <= box[1]
     return LabelledData(
         inputs, targets, origin, names, shape, notes, numbers, done, box if inside else None

@@ -66,6 +66,7 @@ class ModelInterface:
     ends: str = ""
     link: Literal["", "exp"] = ""  # what turns the one output into the mean that it stands for
     box: tuple[float, float] | None = None  # that every input lies in; None where nothing says it
+    reads_bytes: bool = False  # whether it scales pixels from 0 to 255 itself
     notes: list[DataNote] = field(default_factory=list)  # on the data that are read for it
     numbers: list[int] = field(default_factory=list)  # of their rows, as a spreadsheet shows them
     done: list[Conversion] = field(default_factory=list)  # to a table
@@ -117,12 +118,18 @@ class ModelInterface:
             )
         check_memory(16 * array.size, where, "pass fewer rows")
         rows = torch.from_numpy(array.reshape(len(array), -1).astype(np.float64))
+        is_image = max(len(shape), len(expected)) > 1
         if array.dtype == np.uint8:
-            is_image = max(len(shape), len(expected)) > 1
             if is_image and float(rows.max()) == 1:
                 raise DataError(f"{where}: {ONLY_0_AND_1}")
-            rows /= 255 if is_image else 1
-            self.note("bytes" if is_image else "unscaled")
+            rows /= 255 if is_image and not self.reads_bytes else 1
+            scale = "own_scale" if self.reads_bytes else "bytes"
+            self.note(scale if is_image else "unscaled")
+        elif is_image and self.reads_bytes and float(rows.abs().max()) <= 1:
+            raise DataError(
+                f"{where}: the inputs run from {rows.min():g} to {rows.max():g}, and the file "
+                "scales pixels from 0 to 255 itself: multiply them by 255, or pass them as uint8."
+            )
         bad = (~rows.isfinite()).any(dim=1).nonzero().flatten().tolist()
         if bad:
             raise DataError(f"{where}: row {bad[0]} and {len(bad) - 1} more hold NaN or infinity.")
