@@ -147,7 +147,8 @@ class Operations:
 
 def given_to(step: Node, values: Mapping[Node, Any]) -> Any:
     """Return what a node of a graph makes of values of others."""
-    return step.target(*fx.node.map_arg(step.args, lambda one: values[one].double()))
+    function: Any = step.target
+    return function(*fx.node.map_arg(step.args, lambda one: values[one].double()))
 
 
 def compare_with_owner(

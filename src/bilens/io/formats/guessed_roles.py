@@ -66,7 +66,8 @@ def guess_roles(path: Path, shapes: Shapes) -> list[LayerLocation]:
     plain = len(blocks) == 1 and next(iter(blocks.values())).gate is None
     layers = chain(path, shapes) if not blocks or (plain and read != {*shapes}) else []
     if len(blocks) == 1 and not plain:
-        refuse_numbered_gate(path, *blocks.items(), shapes)
+        ((prefix, layer),) = blocks.items()
+        refuse_numbered_gate(path, prefix, layer, shapes)
     if not layers and not blocks:
         matrices = [f"{name} {shape}" for name, shape in shapes.items() if len(shape) == 2]
         more = f" and {len(matrices) - 8} more" if len(matrices) > 8 else ""
@@ -144,17 +145,15 @@ def refuse_like_gates(
             )
 
 
-def refuse_numbered_gate(path: Path, found: tuple[str, LayerLocation], shapes: Shapes) -> None:
+def refuse_numbered_gate(path: Path, prefix: str, layer: LayerLocation, shapes: Shapes) -> None:
     """Refuse a gated MLP whose matrices differ in their number alone and fit in a row as well.
 
     Where what stands before the number is of a family of such MLPs, it is no guess.
     """
-    prefix, layer = found
     roles = {role: name for role, name in layer.named() if not role.endswith("_bias")}
     alike = {re.sub(r"\d+", "*", name) for name in roles.values()}
-    in_turn = in_order(shapes, sorted(roles.values(), key=natural))
-    fit = any(misfit(in_turn, shapes, way) is None for way in (False, True))
-    if len(alike) == 1 and fit and not GATED_HOMES.search(prefix):
+    in_a_row = len(alike) == 1 and fits(shapes, sorted(roles.values(), key=natural))
+    if in_a_row and not GATED_HOMES.search(prefix):
         raise CheckpointError(
             f"{path}: {', '.join(sorted(roles.values()))} are a gated MLP, or three layers one "
             "behind the other: names and shapes fit both. Say which is what, with up.0, up.1 and "
