@@ -105,7 +105,8 @@ def test_folders_of_a_model_whose_classes_have_names_are_names(tmp_path: Path) -
 
 
 def written(path: Path, x: Tensor, labels: list[str]) -> Path:
-    lines = [",".join([*(f"{float(one)}" for one in row), label]) for row, label in zip(x, labels)]
+    rows = [[*map(str, row), label] for row, label in zip(x.tolist(), labels, strict=True)]
+    lines = [",".join(row) for row in rows]
     header = ",".join([*(f"c{k}" for k in range(PIXELS)), "grade"])
     path.write_text("\n".join([header, *lines]) + "\n")
     return path

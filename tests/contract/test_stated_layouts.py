@@ -132,7 +132,7 @@ def test_pictures_come_as_the_file_reads_them(kind: str, tmp_path: Path) -> None
     model = bl.load(path)
     assert model.load_report is not None
     assert model.load_report.verified
-    assert accuracy(model, tmp_path / "pictures") == (1.0, {KINDS[kind]})
+    assert accuracy(model, tmp_path / "pictures") == (1.0, {KINDS[kind], "folders"})
     given = pictures() if x.shape[1:] == SIDES else pictures().transpose(0, 3, 1, 2)
     assert accuracy(model, (given, right)) == (1.0, {KINDS[kind]})
     if KINDS[kind] == "own_scale":
