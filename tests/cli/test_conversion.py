@@ -29,7 +29,7 @@ def test_one_hidden_layer_becomes_one_exact_map_with_exact_radii(
     out, line = tmp_path / "out", ["--to", "bilinear", "--activation", "relu", "--data", data]
     result = bilens("convert", path, *line, "--tokens", 30_000, "--out", out)
     assert "1 of 1 MLP made bilinear" in result.out
-    assert "rows right, its teacher 1,000" in result.out
+    assert "of the rows right, its teacher 100.0%" in result.out
     found = json.loads((out / "conversion.json").read_text())
     (domain,), (before,) = found["domains"], found["after_layers"]
     assert (found["unit"], domain["texts"], domain["tokens"]) == ("nats per row", 60, 60)

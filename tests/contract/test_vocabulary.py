@@ -339,9 +339,10 @@ def test_a_file_of_llama_cpp_has_the_vocabulary_of_its_model(kind: str, tmp_path
 @cell("load file", "own object")
 @pytest.mark.parametrize("kind", ["gemma2", "gpt2", "phi"])
 def test_an_adapter_has_the_vocabulary_of_the_merged_model(kind: str, tmp_path: Path) -> None:
+    """Of a head that is not the embedding; PEFT's two models differ where it is."""
     peft = pytest.importorskip("peft")
-    made(kind).float().save_pretrained(tmp_path / "base")
-    base = made(kind).float()
+    base = tiny.make(kind, **{**OPTIONS.get(kind, {}), "tie_word_embeddings": False}).float()
+    base.save_pretrained(tmp_path / "base")
     table = {"gpt2": "wte"}.get(kind, "embed_tokens")
     model = peft.get_peft_model(base, peft.LoraConfig(r=2, lora_alpha=8, target_modules=[table]))
     draw = torch.Generator().manual_seed(5)

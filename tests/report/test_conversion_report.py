@@ -14,7 +14,9 @@ from report_documents import changed
 def test_the_bill_comes_first_in_plain_words_and_then_the_gain() -> None:
     page = ConversionReport(make_conversion()).to_html()
     body = page[page.index("<main>") :]
-    bill = body.index("guesses 484 of 1,000 next tokens right, its teacher 500 (−16.0 ± 7.8)")
+    bill = body.index(
+        "guesses 48.4% of the next tokens right, its teacher 50.0% (−1.60 ± 0.78 percentage points)"
+    )
     assert bill < body.index("perplexity 7.39 → 7.87") < body.index("measured only")
     assert body.index("measured only") < body.index("250 parameters, 25.0% of the model")
     assert body.index("25.0% of the model") < body.index("layers fitted and trained")
@@ -42,7 +44,7 @@ def test_what_was_lost_is_shown_where_it_was_lost() -> None:
 
 def test_other_networks_have_rows_and_units_of_their_own() -> None:
     page = ConversionReport(make_rows("nats per row")).to_html()
-    assert "gets 484 of 1,000 rows right" in page
+    assert "gets 48.4% of the rows right, its teacher 50.0%" in page
     assert "perplexity" not in page
     page = ConversionReport(make_rows("squared error")).to_html()
     assert "mean squared error by +0.125 ± 0.020" in page

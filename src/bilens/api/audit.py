@@ -177,6 +177,12 @@ def audit(
         if try_words:
             from bilens.api.word_trial import try_words as tried  # runs models: transformers
 
+            tied = [one.ends is not None and one.ends.tied for one in (model, baseline)]
+            if tied == [False, True]:
+                raise UsageError(
+                    f"no words can be tried: {model.source} has a head of its own, and that of "
+                    f"{baseline.source} is its embedding."
+                )
             trial = tried(model, baseline, try_words, seed, progress)
             difference = structs.replace(difference, trial=trial)
     decided = {

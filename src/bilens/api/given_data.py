@@ -24,7 +24,7 @@ from bilens.data.model_interface import ClassIndex, ClassName, LabelledData, Mod
 from bilens.data.table_rows import ROWS_KEY, known_rows
 from bilens.findings.performance import approximation_on_data, classification, regression
 from bilens.io.load import LoadedModel
-from bilens.io.loaded_model import is_of_numbers
+from bilens.io.loaded_model import PIXELS, is_of_numbers
 from bilens.nn import BilinearClassifier
 from bilens.nn.layer_view import LayerView
 from bilens.records.common import DataOrigin
@@ -84,8 +84,9 @@ def of_dataset(data: ImageDataset, fits: ModelInterface, training: bool = False)
     if training:
         images, labels = data.train_images, data.train_labels
     origin = structs.replace(image_origin(data), num_images=len(images))
-    x = images.reshape(-1, *data.image_shape)
-    fits = replace(fits, box=(0.0, 1.0))
+    most = 255.0 if fits.reads_bytes else 1.0
+    x = most * images.reshape(-1, *data.image_shape)
+    fits = replace(fits, box=(0.0, most))
     return labelled(as_array(x), fits.labels_of_dataset(data, labels), origin, fits)
 
 
@@ -166,6 +167,7 @@ def interface_of(model: LoadedModel, *, answers: bool = True) -> ModelInterface:
         ends=ends,
         link="exp" if head == "exp" else "",
         box=model.input_box,
+        reads_bytes=PIXELS in made,
     )
 
 

@@ -33,7 +33,7 @@ from bilens.data.labelled_data import as_array, labelled
 from bilens.data.model_interface import LabelledData, ModelInterface
 from bilens.io.host import VISION, Host, Site, open_host
 from bilens.io.load import load
-from bilens.io.loaded_model import CONFIG_NAME, LOG_OF_MEAN, LoadedModel, foreign_keys
+from bilens.io.loaded_model import CONFIG_NAME, LOG_OF_MEAN, PIXELS, LoadedModel, foreign_keys
 from bilens.io.model_config import OPTIONAL, names_by_id
 from bilens.io.model_folder import save
 from bilens.io.tensors import tensors_sha256
@@ -152,7 +152,8 @@ def data_interface(model: LoadedModel) -> ModelInterface:
             return interface_of(model)
         sizes = views[0].sizes.d_in, views[-1].sizes.d_out
         named = model.input_shape, model.own_input_names
-        return ModelInterface(*sizes, "unknown", *named, answers=False)
+        own = PIXELS in model.provenance
+        return ModelInterface(*sizes, "unknown", *named, answers=False, reads_bytes=own)
     path = Path(name) / CONFIG_NAME
     content = read_json(path) if foreign_keys(Path(name)) else {}
     if content.get("model_type") in VISION:
@@ -276,6 +277,7 @@ class NetworkConversion(Conversion):
         layers = in_units(layers, -mean / scale, 1 / scale, 1 / spread)
         source = self.source
         made = {"converted_from": source.source, "weights_sha256": source.weights_sha256}
+        made |= {key: text for key, text in source.provenance.items() if key == PIXELS}
         said = {name: getattr(source, name) for name in OPTIONAL}
         if self.teacher.gives == "numbers":
             if source.head is not None:

@@ -130,7 +130,8 @@ def check_on_rows(model: LoadedModel, x: Tensor | None, numbers: Sequence[int] =
     if isinstance(found, str) and model.module is None and model.reported is None:
         return  # it could not be run at all, and is said to be unverified
     if isinstance(found, str):
-        raise UsageError(f"the data: the {type(module).__name__} cannot be compared: {found}.")
+        name = model.source if module is None else f"the {type(module).__name__}"
+        raise UsageError(f"the data: {name} cannot be compared: {found}.")
     if found is not None and not found.passed:
         row = int(rows[found.row])
         row = numbers[row] if numbers else row

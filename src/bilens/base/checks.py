@@ -60,9 +60,12 @@ def check_finite(name: str, tensor: Tensor) -> Tensor:
     """Return the tensor if every entry is finite; NaN must never reach a solver."""
     if tensor.numel() == 0:
         return tensor
-    ends = torch.stack(tensor.detach().aminmax())  # NaN passes through; no array of the same size
+    wide = tensor.detach()
+    if wide.is_floating_point() and wide.element_size() == 1:
+        wide = wide.float()  # torch does not compare floats of 8 bits
+    ends = torch.stack(wide.aminmax())  # NaN passes through; no array of the same size
     if not bool(torch.isfinite(ends).all()):
-        bad = (~torch.isfinite(tensor)).nonzero()
+        bad = (~torch.isfinite(wide)).nonzero()
         position = tuple(bad[0].tolist())
         raise NonFiniteError(
             f"{name} holds {len(bad)} non-finite value(s) (NaN or infinity), the first one at "

@@ -12,7 +12,7 @@ from bilens.base.errors import DataError, ShapeError, UsageError
 from bilens.base.files import check_regular_file, file_sha256
 from bilens.base.option_rules import refuse_idle
 from bilens.data.arrays import KINDS, Array, read_arrays
-from bilens.data.model_interface import ClassName, Label, LabelledData, ModelInterface
+from bilens.data.model_interface import Label, LabelledData, ModelInterface
 from bilens.data.own_images import read_images
 from bilens.data.table_columns import Cells
 from bilens.data.table_file import read_table
@@ -39,7 +39,9 @@ def read_labelled(path: Path, labels: str | None, model: ModelInterface) -> Labe
             raise UsageError(f"{path}: subfolders of images name the classes: leave --labels out.")
         files, x = read_images(path, model)
         kind, names = "images", tuple(str(file.relative_to(path)) for file in files)
-        y: Answers = [ClassName(file.parent.name) for file in files]
+        there = {one.name for one in path.iterdir() if one.is_dir() and one.name[0] != "."}
+        named = [file.parent.name for file in files]
+        y: Answers = model.labels_of_folders(f"{path}", named, {*there, *named})
         sha256 = hashlib.sha256(x.tobytes()).hexdigest()
     else:
         check_regular_file(path, "expected a table, arrays, or a folder of images", DataError)
@@ -67,7 +69,8 @@ def labelled(
         targets = model.encode_labels(where, labels_in(where, y, model))
     shape = tuple(x.shape[1:]) if x.ndim > 2 else None
     notes, numbers, done = tuple(model.notes), tuple(model.numbers), tuple(model.done)
-    box = (0.0, 1.0) if any(note.kind == "bytes" for note in notes) else model.box
+    boxes = {"bytes": (0.0, 1.0), "own_scale": (0.0, 255.0)}
+    box = next((boxes[note.kind] for note in notes if note.kind in boxes), model.box)
     inside = box is not None and box[0] <= float(inputs.min()) and float(inputs.max()) <= box[1]
     return LabelledData(
         inputs, targets, origin, names, shape, notes, numbers, done, box if inside else None

@@ -66,6 +66,7 @@ class ModelInterface:
     ends: str = ""
     link: Literal["", "exp"] = ""  # what turns the one output into the mean that it stands for
     box: tuple[float, float] | None = None  # that every input lies in; None where nothing says it
+    reads_bytes: bool = False  # whether it scales pixels from 0 to 255 itself
     notes: list[DataNote] = field(default_factory=list)  # on the data that are read for it
     numbers: list[int] = field(default_factory=list)  # of their rows, as a spreadsheet shows them
     done: list[Conversion] = field(default_factory=list)  # to a table
@@ -80,6 +81,11 @@ class ModelInterface:
     def has_names(self) -> bool:
         """Whether its classes are called otherwise than by their positions."""
         return self.classes != tuple(map(str, range(len(self.classes))))
+
+    @property
+    def is_named(self) -> bool:
+        """Whether somebody named its classes, be it by numbers."""
+        return len(self.output_names or ()) == max(self.d_output, 2)
 
     def row(self, index: int) -> int:
         """Return the number of a row as its user knows it: as a spreadsheet shows it, or from 0."""
@@ -117,12 +123,18 @@ class ModelInterface:
             )
         check_memory(16 * array.size, where, "pass fewer rows")
         rows = torch.from_numpy(array.reshape(len(array), -1).astype(np.float64))
+        is_image = max(len(shape), len(expected)) > 1
         if array.dtype == np.uint8:
-            is_image = max(len(shape), len(expected)) > 1
             if is_image and float(rows.max()) == 1:
                 raise DataError(f"{where}: {ONLY_0_AND_1}")
-            rows /= 255 if is_image else 1
-            self.note("bytes" if is_image else "unscaled")
+            rows /= 255 if is_image and not self.reads_bytes else 1
+            scale = "own_scale" if self.reads_bytes else "bytes"
+            self.note(scale if is_image else "unscaled")
+        elif is_image and self.reads_bytes and float(rows.abs().max()) <= 1:
+            raise DataError(
+                f"{where}: the inputs run from {rows.min():g} to {rows.max():g}, and the file "
+                "scales pixels from 0 to 255 itself: multiply them by 255, or pass them as uint8."
+            )
         bad = (~rows.isfinite()).any(dim=1).nonzero().flatten().tolist()
         if bad:
             raise DataError(f"{where}: row {bad[0]} and {len(bad) - 1} more hold NaN or infinity.")
@@ -135,9 +147,39 @@ class ModelInterface:
 
     # ---- right answers: what each of them is, decided where it enters
 
+    def labels_of_folders(
+        self, where: str, given: Sequence[str], folders: Iterable[str]
+    ) -> list[Label]:
+        """Return folders that are named like classes; without such names, by their order as texts.
+
+        That is the order in which torchvision and Keras number the folders of a training.
+        """
+        if self.is_named or self.task == "regression" or not self.answers:
+            return [*map(ClassName, given)]
+        order, count = sorted(folders), len(self.classes)
+        if len(order) != count:
+            raise DataError(
+                f"{where}: has {len(order)} subfolders, and the model {count} classes without "
+                "names, so that which is which is not known: make an empty subfolder for each "
+                "other class, or name the classes, dataclasses.replace(model, output_names=(…))."
+            )
+        self.note("folders", names=f"{', '.join(order[:12])}{', …' if count > 12 else ''}")
+        return [ClassIndex(order.index(one)) for one in given]
+
+    def check_from_0(self, where: str, texts: Sequence[str]) -> None:
+        """Refuse whole numbers as classes without names, which may be counted from 1."""
+        found = {plain_number(text.strip()) for text in texts}
+        if not self.is_named and found <= {*range(1, len(self.classes))}:
+            raise DataError(
+                f"{where}: the labels are whole numbers without 0, and the model's "
+                f"{len(self.classes)} classes have no names, so that they may be counted from 0 or "
+                "from 1: pass positions from 0 as a file or array of whole numbers (.npy), or name "
+                "the classes, dataclasses.replace(model, output_names=(…))."
+            )
+
     def labels_of_dataset(self, data: ImageDataset, labels: Tensor) -> list[Label]:
         """Return labels of a data set: its names, or positions if none is a class of the model."""
-        if data.named and {*self.places_of(data.class_names)} != {None}:
+        if self.is_named and data.named and {*self.places_of(data.class_names)} != {None}:
             return [ClassName(data.class_names[label]) for label in labels.tolist()]
         return [*map(ClassIndex, labels.tolist())]
 
@@ -170,7 +212,10 @@ class ModelInterface:
         if by_place and len(places) == len(texts):
             if not is_tensor:
                 self.refuse_either(where, places)
+            if not is_tensor and not self.is_named and 0 not in places:
+                self.note("positions")
             return [*map(ClassIndex, places)]
+        self.check_from_0(where, texts)
         return [*map(ClassName, texts)]
 
     def refuse_either(self, where: str, places: Sequence[int]) -> None:
@@ -191,7 +236,7 @@ class ModelInterface:
         texts = cells.table.column(cells.name)
         if self.task == "classification":
             find = name_finder(self.classes, str.strip, spelling_key)
-            if all(map(find, texts)):
+            if self.is_named and all(map(find, texts)):
                 cells.refuse_several(self.classes, find)
                 return [ClassName(self.classes[find(text)[0]]) for text in texts]
         read = self.reading
@@ -211,6 +256,7 @@ class ModelInterface:
                         wanted = f"a number {unit}, as the model was trained on"
                         raise cells.refused(cells.table.numbers[row], texts[row], wanted)
                 return self.numbers_of(f"{cells.table.path}", texts, numbers)
+        self.check_from_0(f"{cells.table.path}", texts)
         find = self.class_finder(str.strip, decimal)
         cells.refuse_several(self.classes, find)
         if self.positions and not any(map(find, texts)) and None not in map(plain_number, texts):

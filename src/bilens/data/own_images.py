@@ -136,6 +136,11 @@ def read_images(folder: Path, model: ModelInterface) -> tuple[list[Path], Array]
                     )
                 if image.mode not in EIGHT_BITS:
                     raise DataError(f"{path}: has {image.mode} pixels; expected 8 bits a colour.")
+                if len(shape) == 3 and shape[0] == shape[-1] == 3:
+                    raise DataError(
+                        f"{path}: the model reads {shape}, and nothing says whether colours or "
+                        "columns are last: pass arrays, as it reads them."
+                    )
                 mode = "RGB" if len(shape) == 3 and 3 in (shape[0], shape[-1]) else "L"
                 changed += image.mode != mode
                 array = np.asarray(image.convert(mode))

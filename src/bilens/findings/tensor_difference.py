@@ -69,7 +69,8 @@ def compare_pair(old: StoredTensor, new: StoredTensor) -> TensorChange | None:
         return None if same_bits(*(one.fetch(one.block) for one in (old, new))) else found
     if same_bits(before, after):
         return None
-    before, after = (one if one.is_floating_point() else one.double() for one in (before, after))
+    if not before.is_floating_point() or before.element_size() == 1:  # what is not computed in
+        before, after = before.double(), after.double()
     pairs = [*zip(matrices(new.name, before), matrices(new.name, after), strict=True)]
     parts = [matrix_change(*pair) for pair in pairs]
     full = min(pairs[0][0].shape) if before.ndim > 1 else 0

@@ -30,6 +30,7 @@ from bilens.nn.module_layers import Module, compare_with_module, layer_views
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 Activations = str | Activation | list[str | Activation]
 NUMBERED = "inputs_without_names"  # in the provenance of a model whose input names are numbers
+PIXELS = "pixels"  # in the provenance of a file that reads bytes of images as they are: "bytes"
 CHANGED = "changed_since_read_from"  # in the provenance of a model whose weights are others now
 LINES = 12  # of a kind that are shown
 OUR_EMBEDDING = "embed"  # of a transformer of ours
@@ -139,7 +140,7 @@ class LoadedModel:
         module_sha256: SHA-256 of the tensors of `module`, or of `original`, when it was read;
             empty where it is not hashed again to see whether it was changed.
         compare_rows: compares the layers with the estimator or the file that they were read from,
-            as it answers to rows; None where a module does, or nothing.
+            as it answers to rows, or says why it cannot; None where a module does, or nothing.
         ends: where the tokens of a language model are, as far as its family says.
         compare: compares the first and the last layer, as they were read from files, with their
             source; None where the module is the source.
@@ -165,7 +166,7 @@ class LoadedModel:
     original: nn.Module | None = None
     reread: Callable[[], LoadedModel] | None = None
     module_sha256: str = ""
-    compare_rows: Callable[[Tensor], Agreement | None] | None = None
+    compare_rows: Callable[[Tensor], Agreement | str | None] | None = None
     ends: Ends | None = None
 
     _repr_html_ = html_summary("source", "layers", "input_shape", "output_names", "weights_sha256")

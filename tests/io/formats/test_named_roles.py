@@ -115,7 +115,7 @@ GUESSES: dict[str, tuple[dict[str, Tensor], list[str], bool]] = {
         True,
     ),
     "letters, gated": (
-        {f"{n}{k}": randn(*s) for k in (1, 2, 3) for n, s in (("w", (4, 4)), ("b", (4,)))},
+        {f"ffn.{n}{k}": randn(*s) for k in (1, 2, 3) for n, s in (("w", (4, 4)), ("b", (4,)))},
         ["layer"],
         True,
     ),

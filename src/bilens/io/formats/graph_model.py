@@ -1,9 +1,11 @@
 """A network in a file that lists its operations: a graph of torch's, and the MLPs found in it."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,20 @@ from torch.fx.node import Node
 from torch.nn import functional
 
 from bilens.base.errors import BilensError, CheckpointError
-from bilens.io.loaded_model import LoadedModel, LoadReport
+from bilens.io.loaded_model import PIXELS, LoadedModel, LoadReport
 from bilens.io.stored_mlp import Store
 from bilens.nn.agreement import Agreement, agreement_with_outputs, inputs_that_reach
 from bilens.nn.layer_view import LayerView
 from bilens.nn.mlp_search.find_mlps import Check, in_words, mlps_in_graph
 
-# What a file gives for inputs, run by the library that it is of, and that library in words; None
-# where it does not run here.
-Owner = Callable[[Tensor], tuple[str, Tensor] | None]
+# What a file gives for inputs of its type, run by the library that it is of, and that library in
+# words; where it does not run here, why.
+Owner = Callable[[Tensor], tuple[str, Tensor] | str]
+WIDEST = 2**15  # of whole numbers that a file is run on
+# What does not mix inputs; one that is less than 0.04 of itself behind such, or is centred beyond
+# 2, is meant to be a byte.
+SCALING = (operator.mul, operator.truediv, operator.add, operator.sub, functional.batch_norm)
+DIVIDED, CENTRE = 1 / 25, 2
 
 
 @contextmanager
@@ -46,6 +53,8 @@ class Operations:
     path: Path
     kind: str  # of the file, in words
     tensors: Store
+    shape: tuple[int, ...] = ()  # of one input, as the file says it; empty where it does not
+    dtype: torch.dtype = torch.float32  # of inputs
     graph: fx.Graph = field(default_factory=fx.Graph)
     root: nn.Module = field(default_factory=nn.Module)
 
@@ -91,42 +100,89 @@ class Operations:
                 f"known activation or a product between them.{in_words(left_out)}"
             )
         checks, views = found.checks, [*found.layers.values()]
-        compare = partial(compare_with_owner, owner, views, found.head) if found.network else None
-        whole = None if compare is None else compare(inputs_of(views[0]))
-        if whole is not None:
+        first, checks = views[0], found.checks
+        compare = partial(compare_with_owner, owner, self.dtype, views, found.head)
+        whole = compare(inputs_of(first, self.dtype)) if found.network else None
+        if isinstance(whole, str):
+            unverified = (whole,)
+        if isinstance(whole, Agreement):
             checks, unverified = {"output": whole.required()}, ()
         elif unverified:
             checks = {}
+        sides = tuple(side for side in self.shape if side > 1)
+        says_shape = found.network and len(sides) > 1 and prod(sides) == first.sizes.d_in
+        pixels = {PIXELS: "bytes"} if found.network and self.reads_bytes(first.sizes.d_in) else {}
         return LoadedModel(
             None,
             str(self.path),
             sha256,
-            provenance={"format": self.kind},
+            sides if says_shape else None,
+            provenance={"format": self.kind, **pixels},
             views=found.layers,
             load_report=LoadReport(found.made_of, False, checks, left_out, found.head, unverified),
             stored=self.tensors,
-            compare_rows=compare,
+            compare_rows=compare if isinstance(whole, Agreement) else None,
         )
+
+    def reads_bytes(self, d_in: int) -> bool:
+        """Tell whether what the file does to its inputs is meant for numbers from 0 to 255."""
+        if self.dtype == torch.uint8:
+            return True
+        node, *others = self.graph.find_nodes(op="placeholder")
+        held = self.graph.find_nodes(op="get_attr")
+        known = {one: self.root._parameters[str(one.target)] for one in held}
+        ends = [torch.full((1, *(self.shape or (d_in,))), float(end)).double() for end in (0, 1)]
+        while not others and len(node.users) == 1:
+            (step,) = node.users
+            reads_others = {*step.all_input_nodes} - {node, *known}
+            if reads_others or step.target not in (*SCALING, torch.flatten):
+                break
+            with suppress(RuntimeError, ValueError):  # of shapes that do not fit
+                ends = [given_to(step, {**known, node: end}) for end in ends]
+            node = step
+        slope = ends[1] - ends[0]
+        centred = (ends[0] / slope).abs().median() > CENTRE
+        return bool(centred) or bool(slope.abs().median() < DIVIDED)
+
+
+def given_to(step: Node, values: Mapping[Node, Any]) -> Any:
+    """Return what a node of a graph makes of values of others."""
+    function: Any = step.target
+    return function(*fx.node.map_arg(step.args, lambda one: values[one].double()))
 
 
 def compare_with_owner(
-    owner: Owner, views: Sequence[LayerView], head: str | None, x: Tensor
-) -> Agreement | None:
-    """Compare layers with what a file itself gives; None where nothing here runs it."""
-    if (outputs := owner(x)) is None:
-        return None
+    owner: Owner, dtype: torch.dtype, views: Sequence[LayerView], head: str | None, x: Tensor
+) -> Agreement | str:
+    """Compare layers with what a file itself gives; say why where nothing here runs it."""
+    given = x.to(dtype)
+    if not dtype.is_floating_point and not torch.equal(given.to(x.dtype), x):
+        return f"the file reads {dtype}, and the inputs are other numbers"
+    if isinstance(outputs := owner(given), str):
+        return outputs
     source, made = outputs
     if head == "log_softmax":  # logarithms of what is nearly 0 are rounded anyhow
         made = made.exp()
-    return agreement_with_outputs(source, x, made, partial(run_layers, views, head))
+    return agreement_with_outputs(source, given.to(x.dtype), made, partial(run_layers, views, head))
 
 
-def inputs_of(first: LayerView) -> Tensor:
-    """Return inputs of a network that reach the neurons of its first layer at several scales."""
+def inputs_of(first: LayerView, dtype: torch.dtype) -> Tensor:
+    """Return inputs of a network that reach the neurons of its first layer at several scales.
+
+    Where it reads whole numbers, they are rounded, and others follow that its type can hold.
+    """
     layer = first.weights(torch.float64)
     matrix = getattr(layer, layer.branches[0])
     bias = getattr(layer, f"{layer.branches[0]}_bias")
-    return inputs_that_reach(matrix, matrix.new_zeros(len(matrix)) if bias is None else bias)
+    x = inputs_that_reach(matrix, matrix.new_zeros(len(matrix)) if bias is None else bias)
+    if dtype.is_floating_point:
+        return x
+    low, high = 0, 1
+    if dtype != torch.bool:
+        info = torch.iinfo(dtype)
+        low, high = max(info.min, -WIDEST), min(info.max, WIDEST)
+    drawn = torch.randint(low, high + 1, x.shape, generator=torch.Generator().manual_seed(0))
+    return torch.cat([x.round().clamp(low, high), drawn.to(x)])
 
 
 def run_layers(views: Sequence[LayerView], head: str | None, x: Tensor) -> Tensor:

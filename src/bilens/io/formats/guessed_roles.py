@@ -48,6 +48,8 @@ LAST = {"decoder", "dec", "decode", "output", "out", "head", "classifier", "last
 LAST |= {"logits", "predictions"}
 # Where `down` is often first: from a wide residual stream into a narrow layer and up again.
 ADAPTER = re.compile(r"adapter|bottleneck", re.ASCII | re.IGNORECASE)
+# Where w1, w2 and w3 are known to be gate, down and up: in LLaMA's and Mixtral's own files.
+GATED_HOMES = re.compile(r"feed_?forward|ffn|moe|experts?|glu", re.ASCII | re.IGNORECASE)
 WEIGHT, BIAS = ("", ".weight", ".kernel"), (".bias", "_bias")
 BIASES = {f"{part}{k}": f"b{k}" for part in ("fc", "W", "w") for k in (1, 2, 3)}
 BIASES |= {"W_in": "b_in", "W_out": "b_out"}
@@ -63,6 +65,9 @@ def guess_roles(path: Path, shapes: Shapes) -> list[MLPLocation]:
     read = {name for layer in blocks.values() for _, name in layer.named()}
     plain = len(blocks) == 1 and next(iter(blocks.values())).gate is None
     layers = chain(path, shapes) if not blocks or (plain and read != {*shapes}) else []
+    if len(blocks) == 1 and not plain:
+        ((prefix, layer),) = blocks.items()
+        refuse_numbered_gate(path, prefix, layer, shapes)
     if not layers and not blocks:
         matrices = [f"{name} {shape}" for name, shape in shapes.items() if len(shape) == 2]
         more = f" and {len(matrices) - 8} more" if len(matrices) > 8 else ""
@@ -138,6 +143,23 @@ def refuse_like_gates(
                 "function. Say what each is; gate has the activation.",
                 Retry(str(path), said),
             )
+
+
+def refuse_numbered_gate(path: Path, prefix: str, layer: MLPLocation, shapes: Shapes) -> None:
+    """Refuse a gated MLP whose matrices differ in their number alone and fit in a row as well.
+
+    Where what stands before the number is of a family of such MLPs, it is no guess.
+    """
+    roles = {role: name for role, name in layer.named() if not role.endswith("_bias")}
+    alike = {re.sub(r"\d+", "*", name) for name in roles.values()}
+    in_a_row = len(alike) == 1 and fits(shapes, sorted(roles.values(), key=natural))
+    if in_a_row and not GATED_HOMES.search(prefix):
+        raise CheckpointError(
+            f"{path}: {', '.join(sorted(roles.values()))} are a gated MLP, or three layers one "
+            "behind the other: names and shapes fit both. Say which is what, with up.0, up.1 and "
+            "down.1 for the layers; gate has the activation.",
+            Retry(str(path), {"roles": dict(layer.named())}),
+        )
 
 
 def refuse_adapters(path: Path, blocks: Mapping[str, MLPLocation]) -> None:

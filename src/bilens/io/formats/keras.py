@@ -48,6 +48,8 @@ LAYERS = {*PASSED, *NESTED, *MERGES, *CONVOLUTIONS, "Flatten", "Activation", "So
 LAYERS |= {"LeakyReLU", "Dense", "Normalization", "BatchNormalization", "Rescaling", "DTypePolicy"}
 HOMES = ("keras", "keras.layers", "keras.src.models.functional", "keras.src.models.sequential")
 PARTS = ("keras.initializers", "keras.regularizers", "keras.constraints")
+NUMBERS = ("float16", "float64", "bfloat16", "uint8", "int8", "int16", "int32", "int64", "bool")
+DTYPES = {name: getattr(torch, name) for name in NUMBERS}  # of inputs, else float32
 TENSOR = "__keras_tensor__"  # a value, in place of a class
 NOT_RUN = (
     "Keras ran no whole model to compare with: it is not installed with a backend, or the layers "
@@ -71,21 +73,22 @@ def read_keras(path: Path, options: ReadOptions) -> LoadedModel:
         return reader.to.loaded(ends, file_sha256(path), check, owner, (NOT_RUN,))
 
 
-def predict(path: Path, content: Any, x: Tensor) -> tuple[str, Tensor] | None:
-    """Run a file in Keras itself; return None where it is not installed or cannot."""
+def predict(path: Path, content: Any, x: Tensor) -> tuple[str, Tensor] | str:
+    """Run a file in Keras itself; say so where it is not installed or cannot."""
     ready = "keras" in sys.modules or "KERAS_BACKEND" in os.environ or find_spec("tensorflow")
     if not ready or not is_inert({**content, "compile_config": None}):
-        return None
+        return NOT_RUN
     with suppress(Exception), warnings.catch_warnings():  # of another version, or no rows
         warnings.simplefilter("ignore")  # Keras' own
         import keras
 
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
-        made = np.array(model.predict(x.float().numpy(), verbose=0))
+        rows = x.numpy().reshape(len(x), *model.input_shape[1:])
+        made = np.array(model.predict(rows, verbose=0))
         if "float16" in json.dumps(content):  # inside, where it may not be seen from outside
             made = made.astype(np.float16)
         return "Keras' own predict", torch.from_numpy(made).reshape(len(x), -1)
-    return None
+    return NOT_RUN
 
 
 def is_inert(content: Any) -> bool:
@@ -172,11 +175,18 @@ class KerasReader:
                 given = [value] if is_chain and value is not None else read
                 if not given:  # an input alone reads nothing
                     begins = is_chain or layer["class_name"] == "InputLayer"
-                    given = [self.to.graph.placeholder("x") if begins else self.to.unknown("input")]
+                    given = [self.begun(layer["config"]) if begins else self.to.unknown("input")]
                 value = self.applied(layer, place, given)
                 values[name, number] = value
         made = [value] if is_chain else [values[one] for one in histories(config["output_layers"])]
         return made[0] if len(made) == 1 else made
+
+    def begun(self, said: Mapping[str, Any]) -> Any:
+        """Return the input of a model, and keep what its configuration says of it."""
+        _, *sides = said.get("batch_shape") or [None]
+        self.to.shape = tuple(sides) if {*map(type, sides)} == {int} else ()
+        self.to.dtype = DTYPES.get(str(said.get("dtype")), torch.float32)
+        return self.to.graph.placeholder("x")
 
     def applied(self, layer: Mapping[str, Any], place: str, given: list[Any]) -> Any:
         """Return the output of a layer from its inputs; taken as it comes where it is not read."""

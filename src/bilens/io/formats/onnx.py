@@ -36,6 +36,9 @@ SINCE = {"BatchNormalization": 14, "DequantizeLinear": 19}
 PASSED = ("Identity", "Dropout")
 NO_LIMIT = 3e38  # of a clamp: the largest number of float32 says that there is none
 FLOATING = {1, 10, 11, 16}  # onnx's numbers of types; casts between them are passed
+WHOLE = {2: torch.uint8, 3: torch.int8, 5: torch.int16, 6: torch.int32, 7: torch.int64}
+WHOLE |= {4: torch.uint16, 12: torch.uint32, 9: torch.bool}
+READ = DTYPES | WHOLE | {16: torch.bfloat16}  # types of inputs
 SAME = ("Relu", "Sigmoid", "Tanh", "Erf", "Exp", "Neg", "Abs", "Sqrt", "Pow", "MatMul", "Clip")
 FUNCTIONS: dict[str, Callable[..., Any]] = {name: getattr(torch, name.lower()) for name in SAME}
 FUNCTIONS |= {"Add": operator.add, "Sub": operator.sub}
@@ -142,23 +145,36 @@ def run_nodes(
     return np.asarray(made)
 
 
-def outputs_of(path: Path, x: Tensor) -> tuple[str, Tensor] | None:
-    """Run the file as it stands on x; return None where nothing here runs it as a whole."""
-    # an operation or a version may be one that a runtime does not have; it may overflow
-    with suppress(Exception), np.errstate(all="ignore"):
+def outputs_of(path: Path, x: Tensor) -> tuple[str, Tensor] | str:
+    """Run the file as it stands on x; say why where nothing here runs it as a whole."""
+    try:
         model = package().load(str(path))
-        stored = {proto.name for proto in model.graph.initializer}
-        (given,) = [one for one in model.graph.input if one.name not in stored]
-        shape = [dim.dim_value for dim in given.type.tensor_type.shape.dim]
-        array = x.to(DTYPES[given.type.tensor_type.elem_type]).numpy()
+        (given,) = inputs_in(model.graph)
+        if given.type.tensor_type.elem_type not in READ:
+            raise TypeError("it reads no numbers that torch has")
+        shape, array = sides_of(given), x.numpy()
         source, run = runner_of(path, model)
         # one row at a time where the file says so
         parts = np.split(array, len(array)) if shape[:1] == [1] else [array]
         sizes = shape[1:] if shape and all(shape[1:]) else [-1]
         sized = [one.reshape(len(one), *sizes) for one in parts]
-        made = np.concatenate([run({given.name: one}).reshape(len(one), -1) for one in sized])
+        with np.errstate(all="ignore"):  # it may overflow
+            made = np.concatenate([run({given.name: one}).reshape(len(one), -1) for one in sized])
         return source, torch.from_numpy(made)
-    return None
+    except Exception as error:  # a runtime may lack an operation, a version or a type
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        return f"no runtime here ran the whole file, to compare it with what was read ({why})"
+
+
+def inputs_in(graph: Any) -> list[Any]:
+    """Return what a graph is given, but for what it holds itself."""
+    stored = {proto.name for proto in graph.initializer}
+    return [one for one in graph.input if one.name not in stored]
+
+
+def sides_of(given: Any) -> list[int]:
+    """Return the shape of an input, 0 where it is open."""
+    return [dim.dim_value for dim in given.type.tensor_type.shape.dim]
 
 
 def runner_of(path: Path, model: Any) -> tuple[str, Callable[[Any], Any]]:
@@ -212,9 +228,11 @@ class OnnxGraph:
         self.ranks = {n: len(t.shape.dim) for n, t in types.items() if t.HasField("shape")}
         kinds = {name: t.elem_type for name, t in types.items()}
         self.kinds = kinds | {proto.name: proto.data_type for proto in graph.initializer}
-        for given in graph.input:
-            if given.name not in self.protos:
-                self.values[given.name] = self.to.graph.placeholder("x")
+        for given in inputs_in(graph):
+            self.values[given.name] = self.to.graph.placeholder("x")
+            sides, kind = sides_of(given)[1:], given.type.tensor_type.elem_type
+            self.to.shape = tuple(sides) if all(sides) else ()
+            self.to.dtype = READ.get(kind, torch.float32)
         for node in graph.node:
             self.add(node)
         self.ends = [self.value(made.name) for made in graph.output]

@@ -16,6 +16,7 @@ from bilens.base.errors import CheckpointError
 from bilens.base.files import file_sha256, read_json, shortened
 from bilens.io.byte_ranges import Block
 from bilens.io.file_kinds import kind_of
+from bilens.io.formats.ends import T5, Ends, ends_of
 from bilens.io.formats.families import refuse_config
 from bilens.io.formats.huggingface import HUGGINGFACE, read_layers
 from bilens.io.formats.named_roles import NOT_OPENED, open_tensors, read_roles
@@ -24,7 +25,7 @@ from bilens.io.formats.safetensors_folder import header
 from bilens.io.loaded_model import WEIGHTS_NAME as MODEL_NAME, Format, LoadedModel, ReadOptions
 from bilens.io.model_config import is_number
 from bilens.io.stored_mlp import Store, StoredTensor
-from bilens.io.tensor_names import ENDING, paired
+from bilens.io.tensor_names import ENDING, canonical, paired
 
 CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
 PART = re.compile(r"(.+)\.lora_(?:embedding_)?(A|B|magnitude_vector)(?:\.weight)?")
@@ -113,7 +114,12 @@ def read_adapter(folder: Path, options: ReadOptions) -> LoadedModel:
         found = replace(found, provenance={**found.provenance, "read": about})
     else:
         refuse_config(base, below)
-        found = read_layers(base, about, change)
+        ends, touched = ends_of(below), {ENDING.sub("", canonical(name)) for name in updates}
+        both = config.get("ensure_weight_tying")  # else PEFT changes one of the two alone
+        if ends is not None and ends.tied and touched & {ends.embedding, ends.head} and not both:
+            ends = replace(ends, tied=False)
+            change = partial(change, untied=ends)
+        found = replace(read_layers(base, about, change), ends=ends)
     files = folder / WEIGHTS_NAME, folder / CONFIG_NAME
     sources = {"base_sha256": found.weights_sha256, "adapter_sha256": file_sha256(files[0])}
     # one adapter on two bases, or with two scales, is two models
@@ -172,10 +178,17 @@ def updates_of(folder: Path, config: Mapping[str, Any]) -> dict[str, Update]:
     return updates
 
 
-def added(folder: Path, updates: Mapping[str, Update], square: bool, store: Store) -> Store:
+def added(
+    folder: Path,
+    updates: Mapping[str, Update],
+    square: bool,
+    store: Store,
+    untied: Ends | None = None,
+) -> Store:
     """Return the tensors of a model with what an adapter does to them, in float64 there.
 
     `square` says that square matrices are (in, out), as of GPT-2, of which adapters may not say it.
+    `untied` are the ends of a model whose head was its embedding: it stays what that was.
     """
     partners, merged = paired(updates, store), dict(store)
     for name, update in updates.items():
@@ -188,6 +201,15 @@ def added(folder: Path, updates: Mapping[str, Update], square: bool, store: Stor
                 f"{folder}: changes {name!r}, which the model below does not have in this shape: "
                 "pass the model that the adapter was made for."
             )
+        if untied is not None and ENDING.sub("", canonical(base.name)) == untied.embedding:
+            if "A" in update.parts or untied.embedding == T5.embedding:
+                raise CheckpointError(
+                    f"{folder}: adds to {base.name}, which is the head of the model below as well: "
+                    "peft adds it to the embedding alone, and to both once it is merged. Merge it "
+                    "with merge_and_unload() of peft, save that, and load the folder."
+                )
+            head = f"{untied.head}.weight"
+            merged.setdefault(head, replace(base, name=head))
         turned = update.shape != base.shape or (square and base.shape == base.shape[::-1])
         fetch = partial(replace(update, turned=turned).apply, base)
         sums = replace(base, dtype=torch.float64, fetch=fetch, added_to=base.dtype)

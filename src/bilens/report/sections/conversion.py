@@ -45,12 +45,12 @@ def summary(t: Catalogue, record: Conversion) -> list[str]:
     of = {"count": whole(len(record.layers)), "all": whole(len(record.layers) + len(record.kept))}
     lines = []
     for one in record.domains:
-        right, now = (1000 * (share or 0.0) for share in (one.teacher_accuracy, one.accuracy))
+        right, now = (share or 0.0 for share in (one.teacher_accuracy, one.accuracy))
         low, high = (fixed(math.exp(min(loss, 99.0))) for loss in (one.teacher_loss, one.loss))
-        said = {"before": fixed(right, 0), "after": fixed(now, 0), "low": low, "high": high}
+        said = {"before": percent(right), "after": percent(now), "low": low, "high": high}
         said |= {"name": named(t, one), "added": around(one.loss_added, one.error)}
-        said["change"] = around(now - right, 1000 * (one.accuracy_error or 0.0), 1)
-        said["same"] = fixed(1000 * (one.same_top_token or 0.0), 0)
+        said["change"] = around(100 * (now - right), 100 * (one.accuracy_error or 0.0), 2)
+        said["same"] = percent(one.same_top_token or 0.0)
         if one.accuracy is None and one.kl is not None:  # nothing says what is right
             lines.append(t("conversion.bill.unlabelled", **said, **of))
             continue
