@@ -67,7 +67,7 @@ def swept(engine: str, model: Path, out: Path, workers: int) -> dict[str, Any]:
 
     limit = workers if engine == "local" else None  # the cluster has as many
     found = drive(plan, output, lambda: open_engine(engine, limit), progress)
-    assert found.whole, found.failed
+    assert found.is_complete, found.failed
     if not warm:  # little was left
         return {"engine": engine, "jobs": total}
     wall = time.time() - warm[0]

@@ -112,7 +112,7 @@ def main() -> None:
     model = write_model(folder / "model")
     rows = whole(model, folder / "whole")
     counts, seconds = killed(model, folder / "killed")
-    failed = json.loads(Output(str(folder / "killed")).read("failed.json") or b"{}")
+    failed = json.loads(Output(str(folder / "killed")).read_bytes("failed.json") or b"{}")
     result = {
         "jobs": rows,
         "nodes": NODES,

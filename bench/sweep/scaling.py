@@ -89,7 +89,7 @@ def replay(model: Path, out: Path, workers: int, rate: float) -> dict[str, Any]:
     cpu, start = time.process_time(), time.perf_counter()
     done = drive(plan, Output(str(out)), lambda: open_engine("local", workers))
     wall = time.perf_counter() - start
-    assert done.whole, done.failed
+    assert done.is_complete, done.failed
     handed = len(plan.jobs(range(len(rows)), workers))
     return {
         "workers": workers,

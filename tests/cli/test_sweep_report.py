@@ -31,7 +31,7 @@ def test_the_command_reports_fails_and_is_served(bilens: Shell, tmp_path: Path) 
     again = ("sweep", source, "--null-samples", "3", "--out", place)
     assert bilens("-q", *again).code == 0  # nothing is left but the report
     served = ServedFolder(tmp_path / "folder")
-    assert [*served.found().names.values()] == ["sweep/report.json"]
+    assert [*served.last_walk().names.values()] == ["sweep/report.json"]
     table, page = tmp_path / "rows.parquet", tmp_path / "page.html"
     line = ("sweep", "report", place, "--table", table, "--html", page, "--lang", "ja")
     assert bilens("-q", *line, "--fail-on", "huge_norm>1e6").code == 0

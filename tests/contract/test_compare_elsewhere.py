@@ -134,10 +134,10 @@ def swept(folder: Path, model: Path, baseline: Path, halves: int = 1) -> list[di
     output = Output(str(folder))
     for _ in range(halves):
         plan = plan_of(str(model), options, output)
-        assert drive(plan, output, Here).whole
+        assert drive(plan, output, Here).is_complete
         if halves > 1:  # lost: it is done again
             (folder / result_name("compare", 0)).unlink(missing_ok=True)
-    assert drive(plan, output, Here).whole
+    assert drive(plan, output, Here).is_complete
     paths = [folder / result_name("compare", row) for row in range(len(plan.rows))]
     return [json.loads(path.read_bytes()) for path in paths]
 

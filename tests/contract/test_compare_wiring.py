@@ -170,7 +170,7 @@ def test_a_sweep_compares_what_is_around_the_layers(
     model, baseline = written(tmp_path, change)
     options = SweepOptions(tasks=("compare",), null_samples=3, baseline=str(baseline))
     output = Output(str(tmp_path / "swept"))
-    assert drive(plan_of(str(model), options, output), output, Here).whole
+    assert drive(plan_of(str(model), options, output), output, Here).is_complete
     asked = parse_conditions(("changed_layers", "similarity<0.99"), data=True, baseline=True)
     _, found = report_of(output, asked)
     document = to_json(found)

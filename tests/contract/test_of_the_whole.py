@@ -104,7 +104,7 @@ def test_a_condition_of_a_sweep_is_met_where_every_layer_has_a_result(tmp_path: 
     tasks = ("audit", "compare")
     options = SweepOptions(tasks=tasks, null_samples=3, baseline=str(base))
     output = Output(str(tmp_path / "swept"))
-    assert drive(plan_of(str(model), options, output), output, Here).whole
+    assert drive(plan_of(str(model), options, output), output, Here).is_complete
     conditions = parse_conditions(CONDITIONS, data=True, baseline=True)
 
     def failed() -> set[str]:
@@ -116,7 +116,7 @@ def test_a_condition_of_a_sweep_is_met_where_every_layer_has_a_result(tmp_path: 
     for task, rules in zip(tasks, ({"dead_units"}, {"similarity", "change"}), strict=True):
         for row in range(LAYERS):
             name = result_name(task, row)
-            kept = output.read(name)
+            kept = output.read_bytes(name)
             assert kept is not None
             output.remove(name)
             assert failed() == rules

@@ -147,7 +147,7 @@ def trials(f: bl.QuadraticMap, encoder: Tensor, x: Tensor, seed: int) -> tuple[T
         places = order[: ROWS // 10], order[-ROWS // 10 :]
         behaviour = Behaviour(logits, rest.long(), effect[:3], effect[-3:], *places, rest)
         generator = torch.Generator().manual_seed(seed)
-        return Trial.of(behaviour, eigen_change(pairs, x, generator), texts[:, 1:])
+        return Trial.measure(behaviour, eigen_change(pairs, x, generator), texts[:, 1:])
 
     generator, null = torch.Generator().manual_seed(seed), []
     for _ in range(NUM_DICTIONARIES):

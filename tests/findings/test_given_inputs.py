@@ -26,8 +26,8 @@ from bilens.findings.given_inputs import (
     learnt_by_heart,
     left_out_margins,
     margin_bound,
-    read,
     read_inputs,
+    read_rows,
     whitened,
 )
 from bilens.findings.subject import share_of
@@ -164,7 +164,7 @@ def planted() -> tuple[QuadraticMap, Tensor, Tensor, int]:
 def test_the_example_learnt_by_heart_comes_first_with_what_it_rests_on() -> None:
     f, x, label, row = planted()
     pairs = prepare(f)
-    seen = read(f, inputs(x, label), pairs, torch.Generator().manual_seed(0))
+    seen = read_rows(f, inputs(x, label), pairs, torch.Generator().manual_seed(0))
     first, second, *more = learnt_by_heart(f, seen, pairs)
     assert 58 not in [one.index for one in (second, *more)]
     assert (first.index, first.label, first.nearest, first.second) == (row, 1, 0, 0)
@@ -197,7 +197,7 @@ def test_training_against_test_inputs() -> None:
 def test_an_estimated_gap_is_of_distances_alone() -> None:
     f = squares([1.0, 0.0], [0.0, 1.0])
     near, far = (
-        read(f, inputs(rows, None), None, torch.Generator().manual_seed(0))
+        read_rows(f, inputs(rows, None), None, torch.Generator().manual_seed(0))
         for rows in (normal(300, 2), 1.2 * normal(400, 2, seed=1))
     )
     farther = area(far.nearest, near.nearest)

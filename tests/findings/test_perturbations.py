@@ -24,7 +24,7 @@ from bilens.findings.perturbations import (
 from bilens.nn import BilinearClassifier
 
 DATA = tiny.images()
-MEANS = ClassMeans.of(DATA.train_images, DATA.train_labels, tiny.CLASSES)
+MEANS = ClassMeans.from_images(DATA.train_images, DATA.train_labels, tiny.CLASSES)
 LENGTHS = torch.tensor([0.0, 0.5, 2.0], dtype=torch.float64)
 
 
@@ -211,13 +211,13 @@ def test_a_class_that_cannot_be_attacked_is_named(
 
 def test_a_class_without_images_is_named_or_left_out() -> None:
     kept = DATA.train_labels != 2
-    some = ClassMeans.of(DATA.train_images[kept], DATA.train_labels[kept], tiny.CLASSES)
+    some = ClassMeans.from_images(DATA.train_images[kept], DATA.train_labels[kept], tiny.CLASSES)
     f = tiny.classifier().quadratic_map().detach()
     with pytest.raises(UsageError, match="the target class 2 has no inputs"):
         objective_of(f, some, 2)
     with pytest.raises(UsageError, match="the source class 2 has no inputs"):
         objective_of(f, some, 0, 2)
     assert objective_of(f, some, 0).sources == (1,)
-    one = ClassMeans.of(DATA.train_images[:1], DATA.train_labels[:1], tiny.CLASSES)
+    one = ClassMeans.from_images(DATA.train_images[:1], DATA.train_labels[:1], tiny.CLASSES)
     with pytest.raises(UsageError, match="no inputs to make it from but of the target"):
         objective_of(f, one, int(DATA.train_labels[0]))

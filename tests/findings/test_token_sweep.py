@@ -77,7 +77,7 @@ def test_the_first_words_that_are_told_are_those_of_the_score() -> None:
     often = [Candidate((TRIGGER, word), PAYLOAD, 0.9) for word in range(10, 16)]
     found = Sweep(28, (alone, *often))
     assert found.score == pytest.approx(0.9)
-    assert found.told == [*often, alone]
+    assert found.ordered == [*often, alone]
 
 
 def test_surprise_is_the_relative_entropy_of_two_answers() -> None:

@@ -76,5 +76,5 @@ def test_latents_that_are_active_everywhere_leave_the_loss_unmeasured() -> None:
     change = Change(along, [along], lambda x: torch.ones(x.shape[:-1]).bool())
     inputs = torch.zeros(2, 8, 4).double()
     generator = torch.Generator().manual_seed(0)
-    (check,) = Trial.of(behaviour, change, inputs).checks(generator, [], create=False)
+    (check,) = Trial.measure(behaviour, change, inputs).checks(generator, [], create=False)
     assert (check.loss_before, check.loss_after) == (None, None)

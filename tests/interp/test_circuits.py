@@ -133,6 +133,6 @@ def test_requests_that_fit_no_circuit_are_refused() -> None:
 def test_what_does_not_vary_agrees_with_nothing() -> None:
     for count in range(2, 60):
         same = torch.full((count,), 0.1, dtype=torch.float64)
-        found = Agreement.of(same, same[:, None])
+        found = Agreement.compare(same, same[:, None])
         assert bool(found.correlation.isnan().all()), count
         assert bool((found.r_squared.isnan() & found.slope.isnan()).all()), count

@@ -152,7 +152,7 @@ def test_axes_have_names_numbers_and_one_zero_line() -> None:
     assert {"x <", "y", "0", "2", "4", "−1"} <= set(texts(figure))
     assert len(nodes(figure, "line", "zero")) == 2
     (dot,) = nodes(figure, "circle", "dot")
-    assert values([dot], "cx") == pytest.approx([(plot.left + plot.end) / 2], abs=0.01)
+    assert values([dot], "cx") == pytest.approx([(plot.start + plot.end) / 2], abs=0.01)
 
 
 def test_a_spectrum_shows_every_eigenvalue_and_marks_those_beyond_the_null_interval() -> None:

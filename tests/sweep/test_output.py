@@ -31,10 +31,10 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_files_are_there_whole_or_not_at_all(place: str) -> None:
     one = Output(place)
-    assert one.read("results/fit/000/000001.json") is None
+    assert one.read_bytes("results/fit/000/000001.json") is None
     assert one.names("results") == set()
     one.write("results/fit/000/000001.json", b"{}")
-    assert Output(place).read("results/fit/000/000001.json") == b"{}"
+    assert Output(place).read_bytes("results/fit/000/000001.json") == b"{}"
     assert one.names("results") == {"fit/000/000001.json"}
     one.remove("results/fit/000/000001.json")
     one.remove("results/fit/000/000001.json")
@@ -54,8 +54,8 @@ def test_a_lease_of_a_driver_that_died_is_taken_over(monkeypatch: pytest.MonkeyP
     one = Output("memory://sweep-lease")
     one.write(LEASE, b"somebody 7")
     with one.driven():
-        assert (one.read(LEASE) or b"").split()[0] != b"somebody"
-    assert one.read(LEASE) is None
+        assert (one.read_bytes(LEASE) or b"").split()[0] != b"somebody"
+    assert one.read_bytes(LEASE) is None
 
 
 def test_of_two_that_come_at_once_one_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def test_of_two_that_come_at_once_one_goes_on(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(first, "write", wrote)
     with pytest.raises(UsageError, match=TAKEN), first.driven():
         pass
-    assert first.read(LEASE) == b"another 0"
+    assert first.read_bytes(LEASE) == b"another 0"
     first.remove(LEASE)
 
 
@@ -93,7 +93,7 @@ def test_what_libraries_of_stores_raise_is_a_sentence(monkeypatch: pytest.Monkey
 
     for name in ("cat_file", "pipe_file", "find", "rm_file"):
         monkeypatch.setattr(one.files, name, refuse)
-    for call in (lambda: one.read("a"), lambda: one.names("a")):
+    for call in (lambda: one.read_bytes("a"), lambda: one.names("a")):
         with pytest.raises(FileError, match=r"a cannot be read \(RuntimeError: no keys\): see to"):
             call()
     for write in (lambda: one.write("a", b""), lambda: one.remove("a")):

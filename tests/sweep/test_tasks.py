@@ -42,7 +42,7 @@ def swept(model: Path, out: Path, *tasks: str, **said: Any) -> tuple[dict[str, A
     options = SweepOptions(tasks=tasks, null_samples=3, **{"threshold": 0.5, **said})
     output = Output(str(out))
     plan = plan_of(str(model), options, output)
-    assert drive(plan, output, Here).whole
+    assert drive(plan, output, Here).is_complete
     names = [row.name for row in plan.rows]
     row = names.index(EXPERT) if EXPERT in names else len(names) - 1
     found = {task: json.loads((out / result_name(task, row)).read_bytes()) for task in tasks}
@@ -114,8 +114,8 @@ def test_a_layer_of_another_kind_is_not_compared(model: Path, tmp_path: Path) ->
     (other / "config.json").write_text((model / "config.json").read_text().replace("silu", "relu"))
     options = SweepOptions(tasks=("compare",), baseline=str(other))
     output = Output(str(tmp_path / "out"))
-    assert drive(plan_of(str(model), options, output), output, Here).whole
-    refused = json.loads(output.read(result_name("compare", 0)) or b"")["refused"]
+    assert drive(plan_of(str(model), options, output), output, Here).is_complete
+    refused = json.loads(output.read_bytes(result_name("compare", 0)) or b"")["refused"]
     assert "gated relu 64 → 96 → 64 became gated silu 64 → 96 → 64" in refused
 
 
@@ -161,8 +161,10 @@ def test_a_broken_layer_is_a_result(tmp_path: Path) -> None:
     save_file(parts, shard)
     output = Output(str(tmp_path / "out"))
     plan = plan_of(str(model), SweepOptions(tasks=("fit",)), output)
-    assert drive(plan, output, Here).whole
-    results = [json.loads(output.read(result_name("fit", row.index)) or b"") for row in plan.rows]
+    assert drive(plan, output, Here).is_complete
+    results = [
+        json.loads(output.read_bytes(result_name("fit", row.index)) or b"") for row in plan.rows
+    ]
     broken = {one["name"]: one["refused"] for one in results if one["refused"]}
     assert [*broken] == [EXPERT]
     assert "NaN" in broken[EXPERT]

@@ -213,7 +213,7 @@ def halves(x: Tensor, y: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def class_index(model: LoadedModel, value: int | str | None) -> int | None:
-    outputs = LayerOutputs.of(model, [*model.layers][-1])
+    outputs = LayerOutputs.from_model(model, [*model.layers][-1])
     return None if value is None else output_index(value, outputs)
 
 

@@ -132,12 +132,12 @@ class Conversion(Converted):
         """Measure something once, and keep it for a run that is resumed."""
         path = self.work / f"{name}.json"
 
-        def kept() -> Any:
+        def read_or_make() -> Any:
             if not path.exists():
                 write_file(path, json_text(make()).encode())
             return read_json(path)
 
-        return self.group.on_first(kept)
+        return self.group.on_first(read_or_make)
 
     def fit_layers(self) -> list[dict[str, Any]]:
         fit, began = self.mixture.texts(self.judged, self.layer_texts), time.monotonic()

@@ -71,7 +71,7 @@ class LayerJob:
     peak_bytes: int
 
     @property
-    def about(self) -> dict[str, Any]:
+    def shared_fields(self) -> dict[str, Any]:
         """The fields on layer and reading that a plan and a result share."""
         return {
             "layer": self.outputs.layer,
@@ -88,7 +88,7 @@ class LayerJob:
     def plan_record(self) -> LayerPlan:
         plan = self.plan
         return LayerPlan(
-            **self.about,
+            **self.shared_fields,
             num_outputs=len(self.read.names),
             num_pairs=self.layer.f.sizes.d_in if self.num_pairs is None else self.num_pairs,
             method=plan.method,
@@ -128,7 +128,7 @@ def prepare(
     `outputs` are those of that map, where it is of others than the layer's own.
     """
     name = choose_layer(model, layer)
-    outputs = outputs or LayerOutputs.of(model, name)
+    outputs = outputs or LayerOutputs.from_model(model, name)
     read = read_outputs(outputs, request)
     mapped = mapped or layer_map(model, name, request.basis, inputs)
     num, d_in = len(read.names), mapped.f.sizes.d_in
@@ -140,7 +140,7 @@ def prepare(
     whole = request.spectrum == "whole" or (request.spectrum == "auto" and small)
     num_pairs = None if whole else min(request.top, d_in)
     plan = plan_eigendecomposition(
-        read.of(mapped.f),
+        read.read_map(mapped.f),
         None,
         num_pairs,
         request.method,
@@ -170,7 +170,7 @@ class Decomposition:
 def run_job(
     job: LayerJob, memory_limit: int | str | None = None, progress: Progress = silent
 ) -> Decomposition:
-    request, f, read = job.request, job.layer.f, job.read.of(job.layer.f)
+    request, f, read = job.request, job.layer.f, job.read.read_map(job.layer.f)
     eigs = eigendecompose_all(
         read,
         None,
@@ -190,7 +190,7 @@ def run_job(
         eigs = select(eigs, request.top, request.which)
         intervals = null_intervals_of(job, finite.all(dim=1), progress)
     record = LayerDecomposition(
-        **job.about,
+        **job.shared_fields,
         which=request.which,
         method=eigs.method,
         precision=request.precision,
@@ -209,7 +209,7 @@ def null_intervals_of(
         return None
     stage, samples = f"{job.outputs.layer} null distribution", job.null_samples
     found = rank_null_intervals(
-        outputs_of(job.read.of(job.layer.behind), decomposed.nonzero()[:, 0].tolist()),
+        outputs_of(job.read.read_map(job.layer.behind), decomposed.nonzero()[:, 0].tolist()),
         job.layer.embedding,
         samples,
         job.request.seed,

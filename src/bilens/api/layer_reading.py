@@ -130,7 +130,7 @@ class LayerOutputs:
     logits: str | None  # the layer whose outputs are the logits
 
     @classmethod
-    def of(cls, model: LoadedModel, layer: str) -> LayerOutputs:
+    def from_model(cls, model: LoadedModel, layer: str) -> LayerOutputs:
         view = model.layers[layer]
         logits = [name for name, one in model.layers.items() if one.gives == "logits"]
         ends = view.gives == "outputs" and view.reads in ("inputs", "neurons")
@@ -160,7 +160,7 @@ class OutputReading:
     outputs: list[int]  # of a contrast the positive and the negative one
     reading: str  # "class-centred", "raw" or "contrast"
 
-    def of(self, f: QuadraticMap) -> QuadraticMap:
+    def read_map(self, f: QuadraticMap) -> QuadraticMap:
         if self.reading != "contrast":
             return outputs_of(f, self.outputs, centred=self.reading == "class-centred")
         row = contrast_direction(f.sizes.d_out, *self.outputs)

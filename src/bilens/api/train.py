@@ -131,7 +131,7 @@ def train_language(
         text = corpus.load(report=say)
         tokenizer = train_tokenizer(text.documents, recipe.vocab_size, recipe.tokenizer)
         tokens = tokens_of(text, tokenizer, recipe.n_ctx)
-        about = CorpusDescription.of(corpus, text)
+        about = CorpusDescription.describe(corpus, text)
         job = LanguageTask(recipe, tokens, tokenizer, about, group, texts_at_once)
         plan = (
             f"{len(tokens.train):,} tokens to train on, {len(tokens.held_out):,} held out, "

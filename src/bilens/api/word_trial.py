@@ -70,7 +70,7 @@ def try_words(
     )
     listed = tuple(
         CandidateWords(tuple(names[word] for word in one.words), names[one.answer], one.surprise)
-        for number, one in enumerate(found.told[:LISTED])
+        for number, one in enumerate(found.ordered[:LISTED])
         if number == 0 or one.surprise > LEAST
     )
     return WordTrial(found.tried, len(known), found.score, bool(suffix), listed)

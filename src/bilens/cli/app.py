@@ -77,7 +77,7 @@ def options(
     3 bad or unsafe file, 4 numerical failure, 5 resource limit,
     70 a fault of bilens, 130 interrupted.
     """
-    context.ensure_object(Output).asked(quiet, verbose)
+    context.ensure_object(Output).set_flags(quiet, verbose)
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ class Output:
         self.as_json = False
         self.first = True  # of several processes, the one that prints
 
-    def asked(self, quiet: bool, verbose: bool, as_json: bool = False) -> None:
+    def set_flags(self, quiet: bool, verbose: bool, as_json: bool = False) -> None:
         """Take what stands before a command, and again what stands behind it."""
         self.as_json = as_json
         self.messages.quiet = self.messages.quiet or quiet

@@ -62,7 +62,7 @@ def expand(function: Command, as_json: bool = True) -> Command:
     def run(
         context: typer.Context, quiet: bool, verbose: bool, json: bool = False, **given: Any
     ) -> None:
-        context.obj.asked(quiet, verbose, json)
+        context.obj.set_flags(quiet, verbose, json)
         sources = {name: context.get_parameter_source(name) for name in context.params}
         # typer may bring a click of its own, and with it an enumeration of its own
         with as_written(n for n, one in sources.items() if one and one.name == "COMMANDLINE"):
@@ -154,7 +154,7 @@ def parameter(name: str, annotation: Any, default: Any = REQUIRED) -> inspect.Pa
     )
 
 
-def said(record: Any, changes: dict[str, Any] | None = None) -> list[str]:
+def flags_of(record: Any, changes: dict[str, Any] | None = None) -> list[str]:
     """Return the options of a record, or of a recipe with what is said of it, that were given."""
     found = []
     for each in fields(record):

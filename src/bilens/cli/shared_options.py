@@ -83,7 +83,7 @@ class ModelFile:
         """Read the model; `say` is told what was taken for what, and how far it is the source."""
         from bilens.io.load import load
 
-        loaded = load(self.model, **self.flags(), **self.said())
+        loaded = load(self.model, **self.flags(), **self.tensor_options())
         if say is not None:
             say_how_it_was_read(loaded, say)
         return loaded
@@ -91,7 +91,7 @@ class ModelFile:
     def flags(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("residual", "allow_pickle", "trust_pickle")}
 
-    def said(self) -> dict[str, Any]:
+    def tensor_options(self) -> dict[str, Any]:
         """What was said of the tensors of a file with names of its own."""
         return {}
 
@@ -101,7 +101,7 @@ class ModelFile:
             return self.open(say), None
         from bilens.io.load import PEFT, ReadOptions, load_to_compare
 
-        plain = ReadOptions(**self.flags(), **self.said())
+        plain = ReadOptions(**self.flags(), **self.tensor_options())
         base = baseline if PEFT.matches(self.model) else None
         loaded = load_to_compare(self.model, replace(plain, base=base))
         say_how_it_was_read(loaded, say)
@@ -132,7 +132,7 @@ class TensorFile(ModelFile):
         "--transposed/--no-transposed",
     )
 
-    def said(self) -> dict[str, Any]:
+    def tensor_options(self) -> dict[str, Any]:
         return {
             "roles": parse_roles(self.roles) if self.roles else None,
             "activation": self.activation,

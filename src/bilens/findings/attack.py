@@ -64,7 +64,7 @@ class Judge:
         moved = (self.images @ slopes.flatten(0, 1).T).reshape(-1, *shifts.shape)
         moved += shifts
         moved += self.scores[:, None]
-        return self.read(moved.unbind(1), self.labels)
+        return self.measure_effect(moved.unbind(1), self.labels)
 
     @property
     def sample(self) -> Tensor:
@@ -77,9 +77,9 @@ class Judge:
             return None
         images, labels = self.images[self.sample], self.labels[self.sample]
         moved = [self.f((images + delta).clamp(*self.box)) for delta in deltas]
-        return self.read(moved, labels)
+        return self.measure_effect(moved, labels)
 
-    def read(self, moved: tuple[Tensor, ...] | list[Tensor], labels: Tensor) -> Effect:
+    def measure_effect(self, moved: tuple[Tensor, ...] | list[Tensor], labels: Tensor) -> Effect:
         """Return the numbers of scores (images, out) for each delta."""
         accuracy, margin, rate = [], [], []
         for scores in moved:
@@ -156,7 +156,7 @@ def attack_classifier(
     assert labels is not None, "it is judged by them"
     summary = summarise(loaded, None if loaded.source else test.shape)
     progress("means", 0, 1)
-    means = ClassMeans.of(training.inputs, training.targets, summary.d_output)
+    means = ClassMeans.from_images(training.inputs, training.targets, summary.d_output)
     objectives = list(request.objectives(f, means))
     progress("spectra", 0, 1)
     # below zero lies no pixel, a named column is none, and dark is no word
@@ -209,7 +209,7 @@ def attack_objective(
     lengths = request.epsilons
     position = min(range(len(lengths)), key=lambda index: abs(lengths[index] - DRAWN_NEAR))
     found, excess = [], []
-    for perturbation in [*(item.perturbation for item in optima), *methods.others(objective)]:
+    for perturbation in [*(item.perturbation for item in optima), *methods.controls(objective)]:
         change = objective.changes(perturbation.deltas)
         reference = best[1 if perturbation.kind in EDGE else 0]
         excess.append(largest_share(reference - change, reference))

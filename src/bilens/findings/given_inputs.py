@@ -65,8 +65,8 @@ def read_inputs(
     Cost: for n inputs O(n · (in · hidden + in²) + classes · in³); nothing is (n, n).
     """
     generator = torch.Generator().manual_seed(seed)
-    seen = None if training is None else read(f, training, pairs, generator)
-    new = None if test is None else read(f, test, pairs, generator)
+    seen = None if training is None else read_rows(f, training, pairs, generator)
+    new = None if test is None else read_rows(f, test, pairs, generator)
     compared, repeated, reason = None, 0, "training_alone" if new is None else "test_alone"
     bound = None
     if seen is not None and seen.label is not None:
@@ -88,7 +88,7 @@ def read_inputs(
     )
 
 
-def read(
+def read_rows(
     f: QuadraticMap, given: LabelledData, pairs: PairSpectra | None, generator: torch.Generator
 ) -> Read:
     """Return answers, leads and radii, and what is told of the sample."""

@@ -51,8 +51,8 @@ def margin(leads: Leads) -> float:
     """Return the lead of a class on its template over its usual slope, in units of the input."""
     scores = leads.f(leads.images)
     own = scores.gather(1, leads.sources[:, None])
-    lead = own - scores.masked_fill(~leads.others, -torch.inf).amax(dim=1, keepdim=True)
-    slope = leads.slopes[leads.others].norm(dim=1).median()
+    lead = own - scores.masked_fill(~leads.is_rival, -torch.inf).amax(dim=1, keepdim=True)
+    slope = leads.slopes[leads.is_rival].norm(dim=1).median()
     return float(lead.mean() / slope) if slope > 0 else 0.0
 
 

@@ -30,7 +30,7 @@ class ClassMeans:
     counts: Tensor  # (classes,)
 
     @classmethod
-    def of(cls, images: Tensor, labels: Tensor, num_classes: int) -> ClassMeans:
+    def from_images(cls, images: Tensor, labels: Tensor, num_classes: int) -> ClassMeans:
         """Return the means of inputs (num, in) with labels (num,), summed in float64."""
         sums = torch.zeros(num_classes, images.shape[1], dtype=torch.float64)
         for start in range(0, len(images), ROWS):
@@ -326,7 +326,7 @@ class PerturbationMethods:
             found.append(optimum(objective, self.lengths, self.edge))
         return found
 
-    def others(self, objective: Objective) -> list[Perturbation]:
+    def controls(self, objective: Objective) -> list[Perturbation]:
         generator = torch.Generator().manual_seed(self.request.seed)
         published, pixel_space = (
             keys[objective.target] for keys in (self.published, self.pixel_space)

@@ -61,7 +61,7 @@ class Sweep:
         return max(self.groups.values())
 
     @property
-    def told(self) -> list[Candidate]:
+    def ordered(self) -> list[Candidate]:
         """The candidates, those of the score's word and answer first, by falling surprise."""
         best = {key for key, mean in self.groups.items() if mean == self.score}
         first = [one for one in self.candidates if best & {(w, one.answer) for w in one.words}]
@@ -132,7 +132,7 @@ class Trial:
     best: tuple[Tensor, Tensor, Tensor] | None = None  # of each answer: chance, usual, word
 
     @classmethod
-    def of(cls, both: Both, frame: Frame, plain: Tensor) -> Trial:
+    def begin(cls, both: Both, frame: Frame, plain: Tensor) -> Trial:
         common = plain.float().quantile(COMMON, dim=0)
         return cls(both, frame, plain, common, torch.zeros_like(common))
 
@@ -213,7 +213,7 @@ def sweep(
         surprise = KL(p ‖ q) of yes and no. An answer that repeats the words is none.
     Cost: 2 · tokens + a few hundred short texts through both models.
     """
-    trial = Trial.of(both, frame, both(frame.plain())[0])
+    trial = Trial.begin(both, frame, both(frame.plain())[0])
     for start in range(0, len(tokens), block):
         progress("words", start, len(tokens))
         words = [(token,) for token in tokens[start : start + block]]

@@ -94,7 +94,7 @@ def suspect(leads: Leads, evidence: Evidence, target: int) -> Trigger:
         row, column, rows, columns = found.boxes[target].tolist()
         box = row, column, rows, columns
     gains = leads.gains(pattern)  # (sources, classes)
-    mine = leads.others[:, target]
+    mine = leads.is_rival[:, target]
     gained = gains[mine, target]
     return Trigger(
         target=target,
@@ -106,6 +106,6 @@ def suspect(leads: Leads, evidence: Evidence, target: int) -> Trigger:
         won=leads.turned(pattern, target),
         sources=len(gained),
         goals=tuple(
-            (gains / leads.needs).masked_fill(~leads.others, -math.inf).argmax(dim=1).tolist()
+            (gains / leads.needs).masked_fill(~leads.is_rival, -math.inf).argmax(dim=1).tolist()
         ),
     )

@@ -174,7 +174,7 @@ class Trial:
     loss: float
 
     @classmethod
-    def of(cls, behaviour: Behaviour, change: Change, inputs: Tensor) -> Trial:
+    def measure(cls, behaviour: Behaviour, change: Change, inputs: Tensor) -> Trial:
         """Measure a behaviour; `inputs` (texts, length − 1, in) of the MLP that is changed."""
         rows = functional.pad(inputs, (0, 0, 1, 0)).flatten(0, 1)
         moved = rows[behaviour.on].mean(dim=0) - rows[behaviour.off].mean(dim=0)
@@ -281,7 +281,7 @@ def trial_of_latents(
 
     behaviour = Behaviour(logits, blocks, high, low, on, off, elsewhere)
     inputs = reader.inputs.view(-1, length, reader.inputs.shape[1])[chosen]
-    return Trial.of(behaviour, change(generator), inputs)
+    return Trial.measure(behaviour, change(generator), inputs)
 
 
 def trial_of_direction(
@@ -304,7 +304,7 @@ def trial_of_direction(
         return None
     elsewhere = functional.pad(active <= 0, (1, 0), value=False)
     behaviour = Behaviour(logits, blocks, *compared_tokens(tokens), on, off, elsewhere)
-    return Trial.of(behaviour, eigen_change(pairs, inputs.flatten(0, 1), generator), inputs)
+    return Trial.measure(behaviour, eigen_change(pairs, inputs.flatten(0, 1), generator), inputs)
 
 
 def compared_tokens(tokens: TokensAtEnds) -> tuple[list[int], list[int]]:

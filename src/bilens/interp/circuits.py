@@ -108,10 +108,10 @@ def fit_one(
         return sums + rest.view(-1, *[1] * (sums.ndim - 1))
 
     found = approximation((x @ pairs.eigenvectors[: ranks[-1]].T).square())
-    whole, part = Agreement.of(truth, found), Agreement.of(truth[active], found[active])
+    whole, part = Agreement.compare(truth, found), Agreement.compare(truth[active], found[active])
     random = approximation(null_squares)
-    null = Agreement.of(truth, random).correlation.mean(dim=0)
-    null_active = Agreement.of(truth[active], random[active]).correlation
+    null = Agreement.compare(truth, random).correlation.mean(dim=0)
+    null_active = Agreement.compare(truth[active], random[active]).correlation
     return {
         "correlation": whole.correlation,
         "correlation_active": part.correlation,
@@ -135,7 +135,7 @@ class Agreement:
     intercept: Tensor
 
     @classmethod
-    def of(cls, truth: Tensor, found: Tensor) -> Agreement:
+    def compare(cls, truth: Tensor, found: Tensor) -> Agreement:
         """Compare (n,) values with (n, ...) approximations; NaN where nothing varies."""
         if len(truth) < 2:
             gap = found.new_full(found.shape[1:], torch.nan)
@@ -242,4 +242,4 @@ def explained(truth: Tensor, found: Tensor) -> tuple[float, float]:
     """Return 1 − Var(truth − found) / Var(truth), and the correlation; NaN where nothing varies."""
     rest, total = (truth - found).var(correction=0), truth.var(correction=0)
     share = 1 - rest / total if float(total) > 0 else torch.tensor(torch.nan)
-    return float(share), float(Agreement.of(truth, found).correlation)
+    return float(share), float(Agreement.compare(truth, found).correlation)

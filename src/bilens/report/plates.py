@@ -19,11 +19,11 @@ from bilens.report.sections.overview import class_painter, clean_names
 from bilens.report.text import (
     decimals,
     fitted,
+    grouped,
     load_catalogue,
     quantity,
     signed,
     signed_quantity,
-    whole,
 )
 
 PER_SIGN = 2  # eigenvectors of each sign
@@ -43,11 +43,11 @@ def eigenvector_plate(record: Audit, lang: str = "en") -> str:
     t, record = load_catalogue(lang), displayable(record)
     painter, count = class_painter(record), len(record.classes)
     names = clean_names(record.model.output_names)[:MAX_CLASSES]
-    layout, note = ClassGrid.of(names), t("plate.note")
+    layout, note = ClassGrid.fit_names(names), t("plate.note")
     if count > len(names):
         note += t("sentence.gap") + t("plate.part", shown=len(names), count=count)
     headings = (
-        label(layout.left(block, sign, 0), HEAD - 10, t(f"plate.{key}"), f"note {colour}")
+        label(layout.image_left(block, sign, 0), HEAD - 10, t(f"plate.{key}"), f"note {colour}")
         for block in range(min(BLOCKS, len(names)))
         for sign, (key, colour) in enumerate((("for", "blue"), ("against", "red")))
     )
@@ -74,7 +74,7 @@ class ClassGrid:
     side: float  # of an image, two of each sign in a block
 
     @classmethod
-    def of(cls, names: Sequence[str]) -> ClassGrid:
+    def fit_names(cls, names: Sequence[str]) -> ClassGrid:
         letters, width = (26.0, 44.0) if all(len(name) <= 2 for name in names) else (14.0, 92.0)
         block = (WIDTH - 2 * MARGIN - BETWEEN) / BLOCKS
         side = (block - width - 2 * PER_SIGN * GAP) / (2 * PER_SIGN)
@@ -84,7 +84,7 @@ class ClassGrid:
         """Return where a block begins."""
         return MARGIN + index * (WIDTH - 2 * MARGIN + BETWEEN) / BLOCKS
 
-    def left(self, block: int, sign: int, index: int) -> float:
+    def image_left(self, block: int, sign: int, index: int) -> float:
         """Return where an image begins; sign 0 is positive, 1 negative."""
         across = sign * PER_SIGN + index
         return self.block(block) + self.name_width + across * (self.side + GAP) + sign * GAP
@@ -101,7 +101,7 @@ class ClassGrid:
         parts = [element("text", short, **at, class_="name", font_size=self.letters)]
         for sign, pairs in enumerate((reading.positive, reading.negative)):
             for index, pair in enumerate(pairs[:PER_SIGN]):
-                left, value = self.left(block, sign, index), pair.eigenvalue
+                left, value = self.image_left(block, sign, index), pair.eigenvalue
                 image = painter.vector(pair.vector)
                 text = f"λ = {signed(value, decimals([value], 2))}"
                 parts += [
@@ -123,7 +123,7 @@ def attribution_plate(record: Explanations, lang: str = "en") -> str:
     parts, top = [], 76.0
     for item in items:
         lines = (
-            t("attribution.input", index=whole(item.index)),
+            t("attribution.input", index=grouped(item.index)),
             t("attribution.says", name=names[item.predicted]),
         )
         tiles = [(painter.image(item.image), lines)]

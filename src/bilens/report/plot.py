@@ -107,7 +107,7 @@ class Plot:
     right: float = 14.0
 
     @property
-    def left(self) -> float:
+    def start(self) -> float:
         """Where the plane begins: beside the name and the numbers of the vertical axis."""
         texts = [text_width(self.y.text(value), self.letters) for value in self.y.ticks]
         return (self.letters + 10 if self.y.name else 2) + 8 + max(texts, default=0.0)
@@ -125,7 +125,7 @@ class Plot:
 
     @property
     def across(self) -> Scale:
-        return Scale(self.x.low, self.x.high, self.left, self.end, self.x.warp)
+        return Scale(self.x.low, self.x.high, self.start, self.end, self.x.warp)
 
     @property
     def upwards(self) -> Scale:
@@ -151,12 +151,12 @@ class Plot:
         for value in self.y.ticks:
             kind = "zero" if value == 0 else "grid"
             if self.y.lines == "across" or value == 0:
-                parts.append(line(self.left, y(value), self.end, y(value), kind))
+                parts.append(line(self.start, y(value), self.end, y(value), kind))
             if self.y.lines == "short":
-                parts.append(line(self.left - 3, y(value), self.left, y(value), "axis"))
-            parts.append(label(self.left - 7, y(value) + 4, self.y.text(value), "tick", "end"))
+                parts.append(line(self.start - 3, y(value), self.start, y(value), "axis"))
+            parts.append(label(self.start - 7, y(value) + 4, self.y.text(value), "tick", "end"))
         if self.x.name:
-            middle = (self.left + self.end) / 2
+            middle = (self.start + self.end) / 2
             name = fitted(self.x.name, self.letters, 2 * min(middle, self.width - middle))
             parts.append(label(middle, self.height - 8, name, "tick", "middle"))
         if self.y.name:
@@ -191,12 +191,12 @@ class Plot:
         )
 
     def level(self, value: float) -> Markup:
-        return line(self.left, self.upwards(value), self.end, self.upwards(value), "edge")
+        return line(self.start, self.upwards(value), self.end, self.upwards(value), "edge")
 
     def band(self, low: float, high: float) -> Markup:
         """Return an interval across, with its edges."""
         y = self.upwards
-        area = rectangle(self.left, y(high), self.end - self.left, y(low) - y(high), "band")
+        area = rectangle(self.start, y(high), self.end - self.start, y(low) - y(high), "band")
         return joined(area, self.level(high), self.level(low))
 
     def pointer(self, position: float, value: float, text: str, *, above: bool = False) -> Markup:

@@ -19,7 +19,7 @@ from bilens.records.trace import TokenValue, Trace
 from bilens.report.sections.overview import met_at
 from bilens.report.sections.trace import output_names, ranked_numbers, sae_rows, told_from_chance
 from bilens.report.terminal import add, grid, optional, short
-from bilens.report.text import load_catalogue, percent, quantity, token_name, whole
+from bilens.report.text import grouped, load_catalogue, percent, quantity, token_name
 
 UNITS = {  # basis -> what else λ is measured in
     "input": "per squared unit of the input",
@@ -278,7 +278,7 @@ def trace_tables(record: Trace) -> Iterator[Table]:
         align="left",
     )
     for position, one in enumerate(record.ranking[:MOST_LATENTS], start=1):
-        add(table, whole(position), names[one.latent], *ranked_numbers(t, one))
+        add(table, grouped(position), names[one.latent], *ranked_numbers(t, one))
     yield table
 
 

@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from bilens.records.explorer import AuditRun, ModelPage
 from bilens.report.markup import element, quiet
-from bilens.report.text import Catalogue, whole
+from bilens.report.text import Catalogue, grouped
 from bilens.serve.audit_runs import LIVE
 from bilens.serve.endpoint import Endpoint
 from bilens.serve.folder import ServedFolder
@@ -40,7 +40,7 @@ def course(t: Catalogue, run: AuditRun) -> Iterator[Markup]:
         yield element("p", element("strong", state(t, run), class_="state"), *report)
     if run.state in LIVE:
         steps = {"max": str(run.total), "value": str(run.done)} if run.total else {}
-        told = t("explorer.run.steps", done=whole(run.done), total=whole(run.total))
+        told = t("explorer.run.steps", done=grouped(run.done), total=grouped(run.total))
         bar = element("progress", "", aria_label=t("explorer.run.progress"), **steps)
         yield element("p", bar, " ", told if steps else t("explorer.run.no_steps"))
     if run.why:

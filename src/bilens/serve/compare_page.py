@@ -37,7 +37,7 @@ COLUMNS = ("model", "number", "last", "decision", "weights")
 def compare_page(found: Comparison, lang: str, secret: str) -> str:
     """Return the page of a comparison."""
     t, found = load_catalogue(lang), displayable(found)
-    parts = (sides(t, found), rules(t, found), weights(t, found), spectra(t, found), said(t, found))
+    parts = [part(t, found) for part in (sides, rules, weights, spectra, people_section)]
     return framed(t, t("explorer.compare.title"), secret, *parts)
 
 
@@ -119,7 +119,7 @@ def spectra(t: Catalogue, found: Comparison) -> Markup:
     return section(t, "explorer.compare.spectra", *drawn)
 
 
-def said(t: Catalogue, found: Comparison) -> Markup:
+def people_section(t: Catalogue, found: Comparison) -> Markup:
     parts = list[Markup]()
     ended = {found.a.model.id: {rule.rule: rule.a for rule in found.rules}}
     ended = {found.b.model.id: {rule.rule: rule.b for rule in found.rules}} | ended

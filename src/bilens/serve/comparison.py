@@ -284,7 +284,7 @@ def held_pairs(served: ServedFolder) -> list[tuple[str, str]]:
 
     What is gone, and an autoencoder, has no weights to compare.
     """
-    found = sorted(key for key, path in served.found().models.items() if served.views_of(path))
+    found = sorted(key for key, path in served.last_walk().models.items() if served.views_of(path))
     return [*combinations(found, 2)] if len(found) <= HELD_MODELS else []
 
 

@@ -84,7 +84,7 @@ class Endpoint:
 
 def every_model(served: ServedFolder) -> Iterable[Arguments]:
     """Return what a one-file export holds of each model of the folder."""
-    return [{"key": key} for key in served.found().models]
+    return [{"key": key} for key in served.last_walk().models]
 
 
 def query_of(find: Callable[..., Any]) -> list[Parameter]:

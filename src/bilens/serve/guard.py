@@ -127,7 +127,7 @@ class Guard:
         scope["bilens_secret"] = self.secret
         answer: list[Message] = []
 
-        async def given() -> Message:
+        async def receive_body() -> Message:
             return {"type": "http.request", "body": body, "more_body": False}
 
         async def keep(message: Message) -> None:
@@ -136,11 +136,11 @@ class Guard:
         try:
             if places is None:
                 async with self.running:  # neither a slow sender nor a slow reader holds a place
-                    await self.app(scope, given, keep)
+                    await self.app(scope, receive_body, keep)
             else:
                 async with waiting(places):
                     if not await is_gone(receive):
-                        await self.app(scope, given, keep)
+                        await self.app(scope, receive_body, keep)
         finally:
             for message in answer:
                 await closed(send)(message)

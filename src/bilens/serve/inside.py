@@ -44,7 +44,7 @@ class MissingError(BilensError):
     """What was asked for is not in the folder, or no longer."""
 
 
-def there(found: Wanted | None) -> Wanted:
+def require_found(found: Wanted | None) -> Wanted:
     """Return what was found; MissingError where that is nothing."""
     if found is None:
         raise MissingError("It is gone.")
@@ -156,7 +156,7 @@ def command_told(command: str, folder: Path) -> str:
     return command if told == words else shlex.join(told)
 
 
-def told(record: Told, folder: Path) -> Told:
+def cut_paths(record: Told, folder: Path) -> Told:
     """Return a record with the paths of the machine cut in `FIELDS`; all else may be a fact."""
     named = FIELDS.intersection(record.__struct_fields__)
     return structs.replace(
@@ -167,7 +167,7 @@ def told(record: Told, folder: Path) -> Told:
 def field_told(name: str, value: Any, folder: Path) -> Any:
     match value:
         case Record():
-            return told(value, folder)
+            return cut_paths(value, folder)
         case tuple():
             return tuple(field_told(name, one, folder) for one in value)
         case dict():

@@ -33,9 +33,8 @@ def interactions(
 
 def view_of(output: Output, number: int, text: str) -> InteractionView:
     job, names = output.job(), output.input_names
-    matrix = (
-        job.read.of(job.layer.f).detach().to(torch.float64).form(torch.ones(1).double()).dense()
-    )
+    f = job.read.read_map(job.layer.f).detach().to(torch.float64)
+    matrix = f.form(torch.ones(1).double()).dense()
     if text:
         chosen = named(text, names, len(matrix))
     else:

@@ -20,7 +20,7 @@ from bilens.findings.rules.progress import changes
 from bilens.findings.rules.registry import rules_asked_for
 from bilens.records.explorer import ModelRow, Overview, ReportRow, id_of
 from bilens.records.history import Entry, Measured, PastAudit
-from bilens.serve.inside import told
+from bilens.serve.inside import cut_paths
 from bilens.serve.walk import Found
 
 SHOWN = 20  # audits in a row's lines
@@ -49,7 +49,7 @@ class Past:
         grown = all(new >= old for new, old in zip(last, self.last, strict=True))
         known = self if file == self.file and grown else Past()
         new = history.audits(after=known.last[0])
-        audits = [told(one, history.folder) for one in new]
+        audits = [cut_paths(one, history.folder) for one in new]
         entries = history.entries(after=known.last[1])
         measured: dict[int, dict[str, Measured]] = {}
         for one in history.measured(after=known.last[0]):

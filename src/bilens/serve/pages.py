@@ -24,7 +24,7 @@ from bilens.report.markup import (
 )
 from bilens.report.raster import DIVERGING
 from bilens.report.sections.overview import title_of
-from bilens.report.text import NONE, Catalogue, load_catalogue, whole
+from bilens.report.text import NONE, Catalogue, grouped, load_catalogue
 from bilens.serve.audit_again import audit_again
 from bilens.serve.home import decision, home, report_list
 from bilens.serve.people import everything, findings
@@ -194,7 +194,7 @@ def how_to_audit(t: Catalogue, row: ModelRow) -> Markup:
 def audits(t: Catalogue, found: tuple[PastAudit, ...]) -> Markup:
     rows = []
     for one in found:
-        number = page_link(t, f"/audits/{one.number}", whole(one.number))
+        number = page_link(t, f"/audits/{one.number}", grouped(one.number))
         time = element("time", one.date[:16].replace("T", " "), datetime=one.date)
         failed = t("list.comma").join(title_of(t, rule) for rule in one.failed)
         weights = element("code", one.weights_sha256[:12] or NONE)

@@ -42,7 +42,7 @@ from bilens.records.spectra import (
 from bilens.records.trace import TokenEnds
 from bilens.serve.endpoint import Arguments, Endpoint, every_model
 from bilens.serve.folder import ServedFolder
-from bilens.serve.inside import there
+from bilens.serve.inside import require_found
 from bilens.serve.models import OpenModel
 
 LARGEST = 1 << 24  # weights of a branch: what a page can wait for, and hold
@@ -161,7 +161,7 @@ def null_band(
         return NullBand(samples=0, level=LEVEL)
 
     def sample() -> NullBand:
-        null = rotation_null(job.read.of(behind), None, 0, samples, embedding)
+        null = rotation_null(job.read.read_map(behind), None, 0, samples, embedding)
         null.check_usable()
         lower, upper = (float(edge) for edge in null.edges(LEVEL))
         ranks = null_interval(null.effective_rank[:, 0])
@@ -194,7 +194,7 @@ def layer_table(served: ServedFolder, key: Key) -> LayerTable:
 
 
 def layer_row(opened: OpenModel, name: str, view: LayerView, said: LayerReading | None) -> LayerRow:
-    names, numbers = LayerOutputs.of(opened.model, name).names, range(view.sizes.d_out)
+    names, numbers = LayerOutputs.from_model(opened.model, name).names, range(view.sizes.d_out)
     row = LayerRow(
         name=name,
         reads=view.reads,
@@ -221,7 +221,7 @@ def layer_row(opened: OpenModel, name: str, view: LayerView, said: LayerReading 
 
 def audits_of(served: ServedFolder, key: str) -> list[PastAudit]:
     """Return the audits of a model with the files that it has now, the last one first."""
-    past = served.history.audits(served.name_of(there(served.found().models.get(key))))
+    past = served.history.audits(served.name_of(require_found(served.last_walk().models.get(key))))
     return [one for one in past if served.is_open_as(key, one.weights_sha256, dict(one.files))]
 
 
@@ -303,7 +303,7 @@ def truncation(served: ServedFolder, key: Key) -> TruncationCurve:
 
 def held_outputs(served: ServedFolder) -> Iterator[Arguments]:
     """Yield the outputs that a one-file export shows: of the first layers, and the first ones."""
-    for key in served.found().models:
+    for key in served.last_walk().models:
         with suppress(BilensError):
             layers = served.opened(key).model.layers
             for name, view in islice(layers.items(), HELD_LAYERS):

@@ -64,7 +64,7 @@ def reader_of(opened: OpenModel) -> tuple[BilinearTransformer, Tokenizer]:
 def traces_of(served: ServedFolder, model: str) -> Iterator[TextTrace]:
     """Yield the traces in the folder of a model as it is now."""
     for key in traces(served):
-        path = served.found().reports[key][0]
+        path = served.last_walk().reports[key][0]
         with suppress(BilensError, OSError):  # damaged, or gone since
             state = key, path.stat().st_mtime_ns
             if state not in served.briefs:

@@ -54,7 +54,7 @@ class Found:
     truncated: bool = False  # where more lies there than is looked at
 
     @property
-    def parts(self) -> tuple[object, ...]:
+    def compared_parts(self) -> tuple[object, ...]:
         """What two walks are compared by; a walk itself is one alone, so that it can be a key."""
         return self.models, self.reports, self.truncated
 

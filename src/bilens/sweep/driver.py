@@ -31,7 +31,7 @@ class Ended:
     failed: Mapping[str, str]  # "task row" → why
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         return self.pieces == self.wanted
 
 
@@ -76,17 +76,17 @@ def drive(
         left = pieces_left(plan, output)
         failed: dict[str, str] = {}
         opened = engine() if left else None  # what is wrong with it is said before anything is kept
-        if output.read(NAME) is None:
+        if output.read_bytes(NAME) is None:
             output.write(NAME, plan.text)
         if opened is not None:
             jobs = deque(plan.jobs(left, opened.capacity))
             failed = Drive(plan, output, opened, progress, say, jobs).run()
         if failed:
             output.write(FAILED, json.dumps(failed, indent=1).encode())
-        elif output.read(FAILED) is not None:
+        elif output.read_bytes(FAILED) is not None:
             output.remove(FAILED)
         found = ended(plan, output)
-        if found.whole:  # else a job of a driver before might be at it still
+        if found.is_complete:  # else a job of a driver before might be at it still
             output.tidy("results")
     return found
 
@@ -94,7 +94,7 @@ def drive(
 def ended(plan: Plan, output: Output) -> Ended:
     """Return what an output holds of a plan."""
     pieces = sum(name.endswith(".json") for name in output.names("results"))
-    failed = json.loads(output.read(FAILED) or b"{}")
+    failed = json.loads(output.read_bytes(FAILED) or b"{}")
     return Ended(pieces, len(plan.rows) * len(plan.head.options.tasks), failed)
 
 
@@ -192,7 +192,7 @@ class Drive:
     def fail(self, row: int, why: Mapping[str, str]) -> None:
         """Name what a row lacks in the end."""
         for task, fault in why.items():
-            if self.output.read(result_name(task, row)) is None:
+            if self.output.read_bytes(result_name(task, row)) is None:
                 self.failed[f"{task} {row}"] = fault
         self.done += 1
 

@@ -80,7 +80,7 @@ def run_spec(spec: Spec) -> Outcome:
         for row in spec.rows:
             for task in plan.head.options.tasks:
                 try:
-                    if output.read(result_name(task, row)) is None:
+                    if output.read_bytes(result_name(task, row)) is None:
                         do(output, plan, row, task)
                 except (MemoryLimitError, MemoryError) as error:
                     faults.append(Piece(row, task, str(error) or "out of memory", memory=True))

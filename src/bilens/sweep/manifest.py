@@ -138,7 +138,7 @@ def row_of(index: int, name: str, view: LayerView, options: SweepOptions) -> Man
 
 def kept_plan(output: Output) -> Plan | None:
     """Return the plan that an output holds; None where it holds none."""
-    data = output.read(NAME)
+    data = output.read_bytes(NAME)
     return None if data is None else parsed(data, output.place)
 
 

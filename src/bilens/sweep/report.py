@@ -99,7 +99,7 @@ def read_sweep(output: Output, progress: Progress = silent) -> Swept:
                 "and repeat the sweep."
             ) from None
         progress("results", done, len(names))
-    for key, fault in json.loads(output.read(FAILED) or b"{}").items():
+    for key, fault in json.loads(output.read_bytes(FAILED) or b"{}").items():
         piece = key.split()[0], int(key.split()[1])
         if piece not in swept.done:  # since
             swept.failed[piece] = fault
@@ -135,7 +135,7 @@ def report_of(
 
 def summary_at(output: Output) -> SweepSummary:
     """Return the report that lies in a sweep."""
-    data = output.read(REPORT)
+    data = output.read_bytes(REPORT)
     if data is None:
         raise UsageError(
             f"{output.place} holds no report of a sweep: run `bilens sweep report` on it first."

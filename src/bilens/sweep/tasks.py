@@ -68,7 +68,7 @@ class Subject:
         return read_once(self.model.layers[self.name])
 
     @property
-    def asked(self) -> AuditOptions:
+    def audit_options(self) -> AuditOptions:
         options = self.options
         return AuditOptions(options.null_samples, options.seed, options.threshold)
 
@@ -126,7 +126,7 @@ class Task:
 
 
 def audit(subject: Subject) -> Found:
-    found, _ = read_layer(subject.view, subject.asked)
+    found, _ = read_layer(subject.view, subject.audit_options)
     fit, outputs, units, inputs = found.fit, found.outputs, found.units, found.inputs
     numbers = {
         "r_squared": 1.0 if found.exact else None if fit is None else fit.quadratic,
@@ -189,7 +189,7 @@ aligned = lru_cache(1)(align_models)
 
 
 def compare(subject: Subject) -> Found:
-    asked, base = subject.asked, subject.baseline
+    asked, base = subject.audit_options, subject.baseline
     if base is None or subject.name not in base.layers:
         raise UsageError(f"the baseline has no layer {subject.name!r}: compare a model like it.")
     alignment = aligned(subject.model, base)

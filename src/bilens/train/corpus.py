@@ -55,7 +55,7 @@ class CorpusDescription:
     num_held_out: int
 
     @classmethod
-    def of(cls, options: CorpusOptions, corpus: TextCorpus) -> CorpusDescription:
+    def describe(cls, options: CorpusOptions, corpus: TextCorpus) -> CorpusDescription:
         given = options.corpus if isinstance(options.corpus, str) else GIVEN
         if given not in (GRAMMAR, GIVEN) and Path(given).exists():
             given = str(Path(given).resolve())
@@ -83,7 +83,7 @@ class CorpusDescription:
         write_file(folder / CORPUS_NAME, text.encode())
 
     @classmethod
-    def read(cls, folder: Path) -> CorpusDescription:
+    def read_from(cls, folder: Path) -> CorpusDescription:
         path = folder / CORPUS_NAME
         content: dict[str, Any] = read_json(path)
         try:
@@ -186,7 +186,8 @@ def open_model_bundle(folder: Path) -> ModelBundle:
     """Return the model of a run folder, its tokenizer, and the description of its corpus."""
     loaded = load(folder)
     model = language_model(loaded, "writing text")
-    return ModelBundle(folder, model, tokenizer_of(loaded, model), CorpusDescription.read(folder))
+    tokenizer, corpus = tokenizer_of(loaded, model), CorpusDescription.read_from(folder)
+    return ModelBundle(folder, model, tokenizer, corpus)
 
 
 def language_model(loaded: LoadedModel, purpose: str) -> BilinearTransformer:
@@ -222,4 +223,4 @@ def text_of(
         raise UsageError(
             f"{folder} does not say which text the model was trained on: give one with --corpus."
         )
-    return CorpusDescription.read(folder).load(report=report)
+    return CorpusDescription.read_from(folder).load(report=report)

@@ -172,7 +172,7 @@ class Processes:
         empty = {id(one): nn.Parameter(one.detach().to("meta")) for one in model.parameters()}
         return copy.deepcopy(model, empty)
 
-    def whole(self, model: Model, blank: Model | None) -> Model:
+    def gather_model(self, model: Model, blank: Model | None) -> Model:
         """Return a model that was divided as one, on the first process; on others it stays."""
         if blank is None:
             return model

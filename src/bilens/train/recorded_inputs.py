@@ -71,7 +71,7 @@ class LayerInputs:
             if self.folder is None:
                 yield self.ran(items, sites)
             else:
-                yield read(self.folder / FILE.format(part, number), sites)
+                yield read_layer_rows(self.folder / FILE.format(part, number), sites)
 
     def rows(self, layer: str, part: Part = "fit") -> LayerRows:
         """Return all rows of a layer; the next layers, up to 1 GiB, are kept for the next call."""
@@ -136,7 +136,7 @@ class LayerInputs:
     def check_kept(self, path: Path) -> None:
         """Refuse rows that the model does not give: the same weights can be run otherwise."""
         sites = [site for site in self.named(()) if site.expert is None] if path.exists() else []
-        kept = read(path, sites) if sites else {}
+        kept = read_layer_rows(path, sites) if sites else {}
         now = self.ran(self.runs("fit")[0], sites) if sites else {}
         if (name := first_unlike(kept, now)) is not None:
             raise UsageError(
@@ -205,7 +205,7 @@ def first_unlike(one: Mapping[str, LayerRows], other: Mapping[str, LayerRows]) -
     return None
 
 
-def read(path: Path, sites: Sequence[Site]) -> dict[str, LayerRows]:
+def read_layer_rows(path: Path, sites: Sequence[Site]) -> dict[str, LayerRows]:
     """Return layers of one file of a folder."""
     try:
         with safe_open(str(path), framework="pt") as file:

@@ -125,7 +125,7 @@ def run_in_folder(
                     last, saved = time.monotonic(), run.epoch
         if saved != run.epoch:  # what was trained outlives a model that cannot be saved
             save_checkpoint(folder, run)
-        run.model = group.whole(run.model, run.blank)
+        run.model = group.gather_model(run.model, run.blank)
         group.on_first(lambda: task.save(run, folder, provenance or {}))
     return TrainingResult(folder, tuple(history))
 

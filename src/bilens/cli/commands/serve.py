@@ -21,7 +21,7 @@ import typer
 from bilens.base.errors import UsageError, optional_package
 from bilens.base.files import shortened, write_error, write_file
 from bilens.cli.console import Output
-from bilens.cli.options import Lang, Overwrite, check_outputs, option, refuse_unless, said
+from bilens.cli.options import Lang, Overwrite, check_outputs, flags_of, option, refuse_unless
 
 if TYPE_CHECKING:
     import uvicorn
@@ -190,9 +190,9 @@ def serve(
 
     if file.export is not None:
         check_outputs([("--export", file.export)], overwrite)
-        if idle := said(address):
+        if idle := flags_of(address):
             raise UsageError(f"{', '.join(idle)}: --export starts no server; leave that out.")
-    refuse_unless(said(file) if file.export is None else [], "--export")
+    refuse_unless(flags_of(file) if file.export is None else [], "--export")
     served = ServedFolder(folder, exporting=file.export is not None)
     if file.export is not None:
         from bilens.serve.export import export

@@ -19,9 +19,9 @@ from bilens.cli.options import (
     METHOD_PANEL,
     RUN_PANEL,
     check_outputs,
+    flags_of,
     option,
     refuse_unless,
-    said,
 )
 from bilens.cli.shared_options import HtmlReport
 from bilens.findings.rules.registry import condition_help, parse_conditions
@@ -109,10 +109,12 @@ def sweep(
     Example: bilens sweep models/SmolLM2 --do fit,audit --out runs/sweep --workers 2
     """
     if model[0] == "report" and len(model) == 2:
-        refuse_unless([*said(replace(settings, baseline=None)), *said(run)], "a model to sweep")
+        refuse_unless(
+            [*flags_of(replace(settings, baseline=None)), *flags_of(run)], "a model to sweep"
+        )
         report_sweep(output, model[1], pages, settings.baseline)
         return
-    refuse_unless(said(pages), "`sweep report FOLDER`")
+    refuse_unless(flags_of(pages), "`sweep report FOLDER`")
     from bilens.records.sweep import SweepOptions
     from bilens.sweep.driver import drive, ended, plan_of
     from bilens.sweep.engines.contract import open_engine
@@ -151,7 +153,7 @@ def sweep(
         )
         report_of(place, progress=progress)
     output.answer(status_of(plan, found), *status_lines(plan, found))
-    if not found.whole:
+    if not found.is_complete:
         raise typer.Exit(UNFINISHED)
 
 

@@ -31,7 +31,7 @@ class TableData:
     encoding: Encoding = None
     test: float = option(0.2, "Share of rows for the test.", min=0.0, max=0.9)
 
-    def read(self) -> TrainingTable:
+    def read_table(self) -> TrainingTable:
         from bilens.data.table_file import read_table
         from bilens.data.tables import training_table
 
@@ -76,7 +76,7 @@ def train_table(
     from bilens.train.tasks.table import TableTask, train_table_in_folder
 
     recipe = TableRecipe(**changes)
-    task = TableTask(source.read(), recipe, source.target, source.test, find_device(device))
+    task = TableTask(source.read_table(), recipe, source.target, source.test, find_device(device))
     table = task.fitted_table
     for line in reading_lines(table.reading):
         output.say(line)

@@ -85,7 +85,7 @@ class Evidence:
         return None if self.performance is None else self.performance.classification
 
     @property
-    def whole(self) -> tuple[LayerReading, ...]:
+    def readable(self) -> tuple[LayerReading, ...]:
         """The layers that can be read."""
         return tuple(layer for layer in self.layers if layer.broken is None)
 

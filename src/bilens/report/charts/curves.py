@@ -23,12 +23,12 @@ from bilens.report.plot import (
 from bilens.report.text import (
     Catalogue,
     floored,
+    grouped,
     load_catalogue,
     percent,
     quantity,
     text_width,
     tick_text,
-    whole,
 )
 
 KEPT = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)  # ticks of k
@@ -55,7 +55,7 @@ def truncation_chart(
     last, full = accuracy[-1]
     room = (1 - CLOSEST) * math.log1p(last)
     ticks = [*(k for k in KEPT if math.log1p(k) < room), last]
-    kept = Axis(0, last or 1, ticks, whole, t("truncation.x"), "short", math.log1p)
+    kept = Axis(0, last or 1, ticks, grouped, t("truncation.x"), "short", math.log1p)
     plot = Plot(kept, SHARES, 560, 300, "chart wide truncation", LARGE, top=26)
     shown = percent(full)
     marks = [
@@ -67,12 +67,12 @@ def truncation_chart(
     ]
     if mark is not None:
         k, value = mark
-        words = t("truncation.mark", k=whole(k), value=percent(value))
+        words = t("truncation.mark", k=grouped(k), value=percent(value))
         marks.append(plot.pointer(k, value, words))
     names = [("curve", t("truncation.accuracy")), ("curve second", t("truncation.agreement"))]
     return plot.figure(
         t("truncation.chart"),
-        t("truncation.chart_text", first=percent(accuracy[0][1]), full=shown, of=whole(last)),
+        t("truncation.chart_text", first=percent(accuracy[0][1]), full=shown, of=grouped(last)),
         *marks,
         plot.legend(0.4 * plot.width, plot.base - 62, names),
     )

@@ -10,7 +10,7 @@ from bilens.records.layer_audit import TensorChange
 from bilens.report.markup import Figure, circle, element, joined, label, line, rectangle
 from bilens.report.plot import LARGE, Axis, Plot, Scale, Texts, padded, within
 from bilens.report.raster import Painter
-from bilens.report.text import Catalogue, fixed, signed_quantity, tick_text, whole
+from bilens.report.text import Catalogue, fixed, grouped, signed_quantity, tick_text
 
 END = 20  # eigenvalues drawn at each end of a spectrum
 GAP = 4  # slots left free where the middle is not drawn
@@ -55,7 +55,7 @@ def spectrum_chart(
         ),
         *stems,
         label(plot.end - 4, plot.upwards(high) + 14, upper, "note", "end"),
-        label(plot.left + 4, plot.upwards(low) - 5, lower, "note"),
+        label(plot.start + 4, plot.upwards(low) - 5, lower, "note"),
         slot_names(t, plot, len(eigenvalues), len(drawn)),
         behind=plot.band(low, high),
     )
@@ -72,7 +72,7 @@ def slot_names(t: Catalogue, plot: Plot, count: int, drawn: int) -> Markup:
     """Return which eigenvalues stand in the slots."""
     base, x = plot.height - 10, plot.across
     if count == drawn:
-        middle = (plot.left + plot.end) / 2
+        middle = (plot.start + plot.end) / 2
         return label(middle, base, t("spectrum.all", count=count), "tick", "middle")
     gap = (x(END - 1) + x(END + GAP)) / 2
     return joined(
@@ -132,7 +132,7 @@ def layer_columns(
     across = Axis(-0.5, count - 0.5, numbers, str, t("layers.charts.layer"), lines="none")
     upwards = Axis(*within(0, top or 1.06 * max(heights) or 1.0), text=tick_text)
     plot = Plot(across, upwards, 440, 224, "chart wide columns", LARGE)
-    width = min(0.72 * (plot.end - plot.left) / count, WIDEST)
+    width = min(0.72 * (plot.end - plot.start) / count, WIDEST)
     marks = [column_mark(plot, position, column, width) for position, column in enumerate(columns)]
     if level is not None:
         marks.append(plot.level(level))
@@ -210,5 +210,5 @@ def change_map(t: Catalogue, changed: Sequence[TensorChange]) -> Figure:
                 number = str(found.rank or "") if wide >= NUMBERED else ""
                 parts.append(label(left + wide / 2, base, number, "number", "middle"))
     ends = NAMES + len(layers) * wide + 4, HEAD + len(kinds) * HIGH + 4
-    title, text = t("difference.map"), t("difference.map_text", changed=whole(len(changed)))
+    title, text = t("difference.map"), t("difference.map_text", changed=grouped(len(changed)))
     return Figure(title, text, *ends, joined(*parts), "chart change-map")

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from bilens.report.markup import Figure, circle, element, joined, label, line
 from bilens.report.plot import LETTERS, Axis, Plot, Points, Texts, padded, sign_class, within
 from bilens.report.raster import hex_colour
-from bilens.report.text import fitted, signed_quantity, text_width, whole
+from bilens.report.text import fitted, grouped, signed_quantity, text_width
 
 KINDS = ("all", "active", "null", "null_active")  # of correlations
 LOWER, MEDIAN, UPPER = 1, 2, 3  # positions among the quantiles
@@ -33,7 +33,9 @@ def by_rank(
     last = math.log2(ranks[-1]) or 1.0
     lows = [five[LOWER] for kind in KINDS for five in quantiles[kind] if five]
     low = math.floor(4 * min(0.0, *lows, 0.0)) / 4
-    numbers = Axis(2 ** (-0.15 * last), 2 ** (1.1 * last), ranks, whole, axes[0], "none", math.log2)
+    numbers = Axis(
+        2 ** (-0.15 * last), 2 ** (1.1 * last), ranks, grouped, axes[0], "none", math.log2
+    )
     plot = Plot(numbers, Axis(*within(low - 0.02, 1.02), name=axes[1]), 460, 300)
     x, y, marks = plot.across, plot.upwards, []
     for kind in reversed(KINDS):
@@ -89,7 +91,7 @@ def placed_name(text: str, x: float, y: float, plot: Plot, taken: list[Box]) -> 
         (x - width / 2, y + 17, "middle", x),
     ):
         box = (left, base - LETTERS + 1, left + width, base + 3)
-        across = plot.left + 4 <= box[0] and box[2] <= plot.width - plot.right / 2
+        across = plot.start + 4 <= box[0] and box[2] <= plot.width - plot.right / 2
         inside = across and box[1] >= plot.top / 2 and box[3] <= plot.base
         if inside and not any(overlap(box, other) for other in taken):
             taken.append(box)

@@ -12,7 +12,7 @@ from bilens.report.plot import Axis, padded
 from bilens.report.sections.overview import Page
 from bilens.report.sections.trace import causal_of
 from bilens.report.sections.trace_circuits import passages, readings
-from bilens.report.text import NONE, Catalogue, fixed, percent, signed, tick_text, whole
+from bilens.report.text import NONE, Catalogue, fixed, grouped, percent, signed, tick_text
 
 HALF = 1.96  # standard errors in half a 95 % interval
 
@@ -42,7 +42,8 @@ def conversion_page(t: Catalogue, record: Conversion) -> Page:
 
 def summary(t: Catalogue, record: Conversion) -> list[str]:
     """Return the bill of each domain in plain words, and the gain."""
-    of = {"count": whole(len(record.layers)), "all": whole(len(record.layers) + len(record.kept))}
+    made = len(record.layers)
+    of = {"count": grouped(made), "all": grouped(made + len(record.kept))}
     lines = []
     for one in record.domains:
         right, now = (1000 * (share or 0.0) for share in (one.teacher_accuracy, one.accuracy))
@@ -56,12 +57,12 @@ def summary(t: Catalogue, record: Conversion) -> list[str]:
             continue
         lines.append(t(f"conversion.bill.{record.unit.replace(' ', '_')}", **said, **of))
     share = percent(record.exact_parameters / (record.num_parameters or 1))
-    lines.append(t("conversion.gained", exact=whole(record.exact_parameters), share=share, **of))
+    lines.append(t("conversion.gained", exact=grouped(record.exact_parameters), share=share, **of))
     if checked := [one.causal.checks[0] for one in record.gain if one.causal and one.causal.checks]:
         told = sum(check.confirmed is True for check in checked)
         layers = {one.name for one in record.gain if one.causal and one.causal.checks}
         numbers = {"told": told, "checked": len(checked), "layers": len(layers)}
-        lines.append(t("conversion.caused", **{name: whole(n) for name, n in numbers.items()}))
+        lines.append(t("conversion.caused", **{name: grouped(n) for name, n in numbers.items()}))
     return lines
 
 
@@ -74,7 +75,7 @@ def around(value: float, error: float, digits: int = 3) -> str:
     return f"{signed(value, digits)} ± {fixed(HALF * error, digits)}"
 
 
-def known(*values: float | None) -> list[str]:
+def number_cells(*values: float | None) -> list[str]:
     return [NONE if value is None else fixed(value, 3) for value in values]
 
 
@@ -83,12 +84,13 @@ def stages(t: Catalogue, record: Conversion) -> Markup:
     rows, curve = [], Markup()
     for stage, domains in (("layers", record.after_layers), ("end", record.domains)):
         for one in domains:
-            scores = known(one.kl, one.same_top_token, one.teacher_accuracy, one.accuracy)
-            losses = *known(one.teacher_loss, one.loss), around(one.loss_added, one.error)
+            scores = number_cells(one.kl, one.same_top_token, one.teacher_accuracy, one.accuracy)
+            losses = *number_cells(one.teacher_loss, one.loss), around(one.loss_added, one.error)
             name = named(t, one), t(f"conversion.stage.{stage}")
-            rows.append((*name, *losses, *scores, whole(one.tokens), whole(one.texts)))
+            rows.append((*name, *losses, *scores, grouped(one.tokens), grouped(one.texts)))
     if record.curve:
-        caption, x = t.each("conversion.curve", ("caption", "x"), tokens=whole(record.line_tokens))
+        tokens = grouped(record.line_tokens)
+        caption, x = t.each("conversion.curve", ("caption", "x"), tokens=tokens)
         seen, values = zip(*((one.tokens, one.loss_added) for one in record.curve), strict=True)
         chart = x, seen, [("kind-all", values)], Axis(*padded(values), tick_text)
         curve = drawings([(caption, effect_chart((caption, caption), *chart))])
@@ -110,7 +112,7 @@ def layers(t: Catalogue, record: Conversion) -> Markup:
     for one in record.layers:
         fits.append(LayerColumn(one.r_squared and max(one.r_squared, 0.0), one.closed_form))
         block = next((part for part in (one.name, *one.name.split(".")) if part in swaps), "")
-        scores = known(one.closed_form, one.r_squared, one.trimmed, one.median)
+        scores = number_cells(one.closed_form, one.r_squared, one.trimmed, one.median)
         rows.append((one.name, *scores, swaps.get(block, NONE)))
     first, second = t.each("conversion.layers", ("fit", "cost"))
     charts = [(first, layer_columns(t, (first, first), fits, top=1.0))]

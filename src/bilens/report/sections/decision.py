@@ -41,7 +41,7 @@ from bilens.report.sections.overview import (
     finding_lines,
     rule_text,
 )
-from bilens.report.text import NONE, Catalogue, load_catalogue, percent, whole
+from bilens.report.text import NONE, Catalogue, grouped, load_catalogue, percent
 
 GROUPS: Final[tuple[Group, ...]] = get_args(Group)
 LOOKS: Final = {"use": "pass", "conditions": "warn", "do_not_use": "fail"}  # else unknown
@@ -103,7 +103,8 @@ def looked_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]
     trained = 0
     if found.inputs and seen is not None and seen.seen:
         key, trained = f"measured.{seen.seen}", seen.trained or 0
-    measured = t(f"decision.{key}", name=name, count=whole(found.inputs), trained=whole(trained))
+    counts = {"count": grouped(found.inputs), "trained": grouped(trained)}
+    measured = t(f"decision.{key}", name=name, **counts)
     (looked if found.inputs else unseen).append(measured)
     cautions = [finding.rule for finding in record.verdict if finding.outcome == "warn"]
     audit = record if isinstance(record, Audit) else None
@@ -116,7 +117,7 @@ def looked_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]
         )
         unseen += [t("decision.other_triggers")] if spoke and rule == "trigger" else []
     if audit and audit.inputs and audit.inputs.training and audit.inputs.examples:
-        looked.append(t("decision.ranked", count=whole(audit.inputs.training.rows)))
+        looked.append(t("decision.ranked", count=grouped(audit.inputs.training.rows)))
     if looked:
         yield t("decision.looked"), looked
     yield t("decision.not_looked"), [*unseen, t("decision.never")]
@@ -267,10 +268,10 @@ def index_page(t: Catalogue, index: AuditIndex) -> Page:
     return Page(
         keys="index",
         count=len(index.models),
-        facts=[(outcome_word(t, kind), whole(found[kind])) for kind in SEVERITY],
+        facts=[(outcome_word(t, kind), grouped(found[kind])) for kind in SEVERITY],
         parts=(("models", section(t, "index.models", body)),),
         limits=[t("index.limits"), t("scope.judgement")],
-        title=whole(len(index.models)),
+        title=grouped(len(index.models)),
         styles=("index.css",),
     )
 

@@ -31,13 +31,13 @@ from bilens.report.sections.overview import clean_names
 from bilens.report.text import (
     Catalogue,
     fixed,
+    grouped,
     per_mille,
     percent,
     points,
     quantity,
     r_squared,
     signed_quantity,
-    whole,
 )
 
 ALL_TO_ALL = 0.6  # of the classes that a pattern is tried on: to so many different ones it pushes
@@ -75,7 +75,7 @@ def overfitting_parts(t: Catalogue, found: Overfitting) -> Iterator[Markup]:
             "found": percent(found.power.found),
             "false_alarms": percent(found.power.false_alarms),
         }
-        yield quiet(t("overfitting.scope", **known, models=whole(found.power.models)))
+        yield quiet(t("overfitting.scope", **known, models=grouped(found.power.models)))
         yield from elsewhere(t, "overfitting", found.power)
     rows = []
     for part in found.parts:  # one of an unknown name has its name alone
@@ -119,7 +119,7 @@ def trigger_parts(
         yield paragraph(t("triggers.score", count=count, threshold=per_mille(threshold)))
     if found.power is not None:
         rates = {key: percent(getattr(found.power, key)) for key in ("found", "false_alarms")}
-        yield quiet(t("triggers.scope", **rates, models=whole(found.power.models)))
+        yield quiet(t("triggers.scope", **rates, models=grouped(found.power.models)))
         yield from elsewhere(t, "triggers", found.power)
     suspects, pictures = [], []
     for one in found.suspects:

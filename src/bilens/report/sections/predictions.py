@@ -27,7 +27,15 @@ from bilens.report.markup import (
 from bilens.report.plot import Scale, sign_class
 from bilens.report.raster import Painter
 from bilens.report.sections.overview import met_at
-from bilens.report.text import Catalogue, adding_up, decimals, fixed, signed, signed_quantity, whole
+from bilens.report.text import (
+    Catalogue,
+    adding_up,
+    decimals,
+    fixed,
+    grouped,
+    signed,
+    signed_quantity,
+)
 
 KINDS: Final = ("typical", "narrow", "wrong", "asked")
 BADGES: Final = {"right": "pass", "wrong": "fail", "unknown": "info"}
@@ -73,9 +81,10 @@ def prediction_card(reader: Reader, position: int) -> Markup:
     outcome = outcome_of(item.predicted, item.label)
     strip = reader.painter.is_strip
     look = {"class_": "input strip" if strip else "input", "src": reader.painter.image(item.image)}
-    alt = t("predictions.image_alt", index=whole(item.index))
+    alt = t("predictions.image_alt", index=grouped(item.index))
     image = element("img", **look, alt=alt, width=168, height=48 if strip else 168)
-    number = element("figcaption", t("predictions.number", index=whole(item.index)), class_="quiet")
+    title = t("predictions.number", index=grouped(item.index))
+    number = element("figcaption", title, class_="quiet")
     chart = score_chart(t, item.scores, reader.names, item.predicted, item.label)
     case = (
         element("figure", image, number, class_="input"),
@@ -229,7 +238,7 @@ def parts_of(reader: Reader, score: ClassScore) -> Iterator[Part]:
     others = reader.model.d_input - len(score.contributions)
     rest = []
     if others > 0:
-        rest.append((t("predictions.rest", count=whole(others)), score.rest))
+        rest.append((t("predictions.rest", count=grouped(others)), score.rest))
     if score.linear == 0 and score.constant == 0:
         rest.append((t("predictions.no_terms"), 0.0))
     else:

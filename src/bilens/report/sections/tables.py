@@ -48,12 +48,12 @@ from bilens.report.text import (
     Catalogue,
     adding_up,
     decimals,
+    grouped,
     percents,
     quantity,
     shortened,
     signed,
     signed_quantity,
-    whole,
 )
 
 BESIDE = 25  # letters beside a bar
@@ -81,9 +81,9 @@ def table_page(t: Catalogue, record: TableAudit) -> Page:
         facts=(
             *file_facts(t, record),
             (t("table.facts.task"), t(f"table.task.{model.task}")),
-            (t("table.facts.columns"), whole(model.d_input)),
-            (t("table.facts.outputs"), whole(model.d_output)),
-            (t("facts.hidden"), whole(model.d_hidden)),
+            (t("table.facts.columns"), grouped(model.d_input)),
+            (t("table.facts.outputs"), grouped(model.d_output)),
+            (t("facts.hidden"), grouped(model.d_hidden)),
             (t("table.facts.rows"), data_used(t, record.data, "table.facts.rows_value")),
         ),
         parts=(
@@ -155,7 +155,7 @@ def columns(t: Catalogue, record: TableAudit) -> Markup:
     cards = []
     for position, item in enumerate(record.outputs):
         charts, counts["pairs"] = output_charts(t, record, item), item.num_pairs
-        rest = t("table.columns.rest", **{key: whole(value) for key, value in counts.items()})
+        rest = t("table.columns.rest", **{key: grouped(value) for key, value in counts.items()})
         content = [drawings(charts), quiet(rest)] if charts else [quiet(t("table.columns.none"))]
         anchor, is_open = f"output-{item.index}", position < OPEN
         cards.append(card([names[item.index]], *content, anchor=anchor, is_open=is_open))
@@ -302,7 +302,7 @@ def row_card(t: Catalogue, record: TableAudit, row: RowReading, anchor: str) -> 
         anchor,
         outcome,
         t(f"table.rows.{kind}{'' if is_class else '_number'}"),
-        quiet(t(f"table.rows.{'sheet' if is_sheet else 'number'}", index=whole(row.index))),
+        quiet(t(f"table.rows.{'sheet' if is_sheet else 'number'}", index=grouped(row.index))),
         element("div", element("div", answer, class_="answer"), chart, class_="row-case"),
         element("div", *parts, class_="drawings"),
     )
@@ -348,7 +348,7 @@ def attribution(
     shown = bars if len(bars) <= MOST + 1 else bars[:MOST]
     if len(bars) > len(shown):
         rest = sum(part.values) - sum(value for _, value in shown)
-        shown.append((t("table.rows.others", count=whole(len(bars) - len(shown))), rest))
+        shown.append((t("table.rows.others", count=grouped(len(bars) - len(shown))), rest))
     text = t("table.columns.text", name=shown[0][0], value=signed_quantity(shown[0][1]))
     parts = [part.score_at_baseline, *(value for _, value in shown)]
     digits = decimals([part.score, *parts])

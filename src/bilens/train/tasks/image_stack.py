@@ -281,7 +281,7 @@ def train_classifiers_in_folder(
             shutil.rmtree(work)
     if lost := [recipe for recipe, own in owns.items() if not own.exists()]:
         raise diverged(lost)
-    found = {recipe: kept(own, data, recipe) for recipe, own in owns.items()}
+    found = {recipe: read_classifier(own, data, recipe) for recipe, own in owns.items()}
     return [found[recipe] for recipe in wanted]
 
 
@@ -291,7 +291,7 @@ def cells_of(work: Path) -> Sequence[Any]:
     return recipe.get("cells", ()) if isinstance(recipe, dict) else ()
 
 
-def kept(own: Path, data: ImageDataset, recipe: ImageRecipe) -> BilinearClassifier:
+def read_classifier(own: Path, data: ImageDataset, recipe: ImageRecipe) -> BilinearClassifier:
     """Return the classifier of a folder; refuse a damaged one, of another recipe or images."""
     model, kept_hash = load(own), own / HASH_NAME
     if kept_hash.exists() and kept_hash.read_text() != model.weights_sha256:
