@@ -12,7 +12,7 @@ from bilens.base.errors import UsageError
 from bilens.records.base import displayable
 from bilens.report.charts import curves, scores, spectra, traces
 from bilens.report.markup import Figure, element, joined, label
-from bilens.report.plot import SHARES, Axis, Plot, Scale, padded, rounded, within
+from bilens.report.plot import SHARES, Axis, Plot, Range, Scale, padded, rounded, within
 from bilens.report.text import fitted, load_catalogue, shortened, text_width, tick_text
 
 EN = load_catalogue("en")
@@ -107,7 +107,7 @@ def test_a_scale_is_linear_after_its_warp() -> None:
 
 @given(st.floats(-1e6, -1e-9), st.floats(1e-9, 1e6))
 def test_ticks_within_a_range_are_few_and_hold_zero(low: float, high: float) -> None:
-    ticks = within(low, high)[2]
+    ticks = within(low, high).ticks
     assert 2 <= len(ticks) <= 9
     assert all(low * (1 + 1e-9) <= tick <= high * (1 + 1e-9) for tick in ticks)
     assert 0 in ticks
@@ -147,7 +147,7 @@ def test_a_chart_has_a_name_a_description_and_stays_within_its_frame(name: str) 
 
 
 def test_axes_have_names_numbers_and_one_zero_line() -> None:
-    plot = Plot(Axis(0, 4, (0, 2, 4), name="x <"), Axis(*padded([-1, 1]), name="y"), 300, 200)
+    plot = Plot(Axis(Range(0, 4, (0, 2, 4)), name="x <"), Axis(padded([-1, 1]), name="y"), 300, 200)
     figure = plot.figure("t", "d", plot.dots([(2, 1)]))
     assert {"x <", "y", "0", "2", "4", "−1"} <= set(texts(figure))
     assert len(nodes(figure, "line", "zero")) == 2

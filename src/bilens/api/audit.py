@@ -186,8 +186,18 @@ def audit(
         "train_data": data_sha256(trained),
         "inputs": inputs and dict(inputs.about),
     }
-    known = alignment, conditions, difference, performance, inputs
-    asked = Asked(seed, command, progress, *known, data=given, options=decided)
+    asked = Asked(
+        seed=seed,
+        command=command,
+        progress=progress,
+        alignment=alignment,
+        conditions=conditions,
+        difference=difference,
+        performance=performance,
+        inputs=inputs,
+        data=given,
+        options=decided,
+    )
     if is_of_columns(model):
         return audit_table(model, given, asked)
     if is_one_exact_layer(model):
@@ -359,8 +369,8 @@ def coverage_of(audit: Audit | LayerAudit | TableAudit, model: LoadedModel) -> C
     else:
         ended = dict.fromkeys(model.layers, "exact")
         worst = max(audit.exactness, key=lambda item: item.relative_error)
-        errors = worst.largest_error, worst.relative_error
-        check = Agreement("", "its forward pass", worst.num_inputs, *errors, largest=0.0)
+        rows, error, relative = worst.num_inputs, worst.largest_error, worst.relative_error
+        check = Agreement("", "its forward pass", rows, error, relative, largest=0.0)
     report = model.load_report
     if report is not None and report.unverified:
         check = None

@@ -231,8 +231,9 @@ class Converted:
         learnt = [*self.mixture.held_out.values()][: len(self.mixture.domains)]
         held = [texts[: max(1, GAIN_TEXTS // len(learnt))] for texts in learnt]
         gain = [*read_converted(student, exact, tokenizer, torch.cat(held), self.recipe.seed)]
-        said = ", ".join(tables), "given by --text", self.mixture.tokens, self.mixture.fingerprint
-        return {**sizes, "domains": domains, "gain": gain, "data": TextOrigin(*said)}
+        names, mixture = ", ".join(tables), self.mixture
+        data = TextOrigin(names, "given by --text", mixture.tokens, mixture.fingerprint)
+        return {**sizes, "domains": domains, "gain": gain, "data": data}
 
     def curve(self) -> list[records.CurvePoint]:
         """Return the lines of the distillation; a run that went on has some of them twice."""

@@ -52,10 +52,9 @@ from bilens.version import VERSION
 WHOLE_WIDTH, WHOLE_OUTPUTS = 1024, 128  # the largest that "auto" reads whole
 WHOLE_WORK = 3e11  # outputs · width³, with the rotations: a minute by the costs of the eigensolver
 MAX_RECORD_BYTES = 1 << 30
-PAIR_TENSORS = (
-    *("eigenvalues", "eigenvectors", "residuals", "converged", "complete"),
-    *("cluster", "cluster_size", "rounding_bound", "norm", "linear", "constant"),
-)
+SOLVED = ("eigenvalues", "eigenvectors", "residuals", "converged", "complete")
+OF_FORM = ("rounding_bound", "norm", "linear", "constant")
+PAIR_TENSORS = (*SOLVED, "cluster", "cluster_size", *OF_FORM)
 KEPT = 4  # maps that were made ahead stay if they fit into this part of the memory allowed
 
 

@@ -208,13 +208,23 @@ def performance_of(model: LoadedModel, given: LabelledData) -> Performance:
         mistakes.append(Answer(numbered[row], name, right, float(said[row]), sure, image))
     shape = None if images is None else (images.shape[1], images.shape[2])
     approximated = approximation_on_data(tuple(model.layers.values()), layers, x, members)
-    parts = answers, numbers, tuple(mistakes), approximated, given.notes
     trained, twins, said_of_rows = None, 0.0, model.provenance
     if labels is not None and ROWS_KEY in said_of_rows:
         trained, twins = known_rows(said_of_rows[ROWS_KEY], x, labels)
     elif given.origin.sha256 and given.origin.sha256 == said_of_rows.get("data_table_sha256"):
         trained = len(x)
-    return Performance(len(x), names, shape, *parts, trained, twins)
+    return Performance(
+        rows=len(x),
+        names=names,
+        image_shape=shape,
+        classification=answers,
+        regression=numbers,
+        mistakes=tuple(mistakes),
+        approximation=approximated,
+        notes=given.notes,
+        trained=trained,
+        twins=twins,
+    )
 
 
 def grey_images(x: Tensor, shape: tuple[int, ...] | None) -> Tensor | None:

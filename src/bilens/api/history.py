@@ -192,7 +192,7 @@ class History:
                 raise UsageError(f"{name} is no text of at most {LONGEST[name]} characters.")
             seen = (each for each in UNPRINTABLE.sub(" ", value) if category(each) != "Cf")
             given[name] = "".join(seen).strip()  # without letters that nobody sees
-        needed = ["author", "subject", *["text"] * (action != "withdraw")]
+        needed = ("author", "subject") if action == "withdraw" else ("author", "subject", "text")
         if empty := [name for name in needed if not given[name]]:
             raise UsageError(f"{' and '.join(empty)} must not be empty: say who, of what and why.")
         if action in JUDGED and (action != "withdraw" or given["subject"].startswith(RULE)):

@@ -114,10 +114,12 @@ def moments_of(
     if model is not None:
         check_on_rows(model, data.inputs if isinstance(data, LabelledData) else data.train_images)
     if isinstance(data, LabelledData):
-        return InputMoments(*mean_and_covariance(data.inputs), to_json(data.origin))
+        mean, covariance = mean_and_covariance(data.inputs)
+        return InputMoments(mean, covariance, to_json(data.origin))
     about = {**to_json(image_origin(data)), "split": "training"}
     about["num_images"] = len(data.train_images)
-    return InputMoments(*mean_and_covariance(data.train_images), about)
+    mean, covariance = mean_and_covariance(data.train_images)
+    return InputMoments(mean, covariance, about)
 
 
 @dataclass(frozen=True)

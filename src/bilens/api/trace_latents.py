@@ -330,7 +330,11 @@ def contrasts_of(
             found += [{}] * (len(null) - len(found))
             trial = contrast_trial(reader, pair)
             causal = causal_reading(trial, reader.generator, found, reader.name)
-        pairs.append(records.Contrast(*pair, *shares, causal, p_value=chance_of(shares[0], best)))
+        (first, second), (score, nonlinear, product) = pair, shares
+        chance = chance_of(score, best)
+        pairs.append(
+            records.Contrast(first, second, score, nonlinear, product, causal, p_value=chance)
+        )
     return records.Contrasts(len(compared), tuple(pairs))
 
 

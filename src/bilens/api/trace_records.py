@@ -39,11 +39,11 @@ def shorts(tensor: Tensor) -> tuple[float, ...]:
 
 def token_ends(found: TokensAtEnds, name: Naming) -> records.TokenEnds:
     """Return tokens with their texts."""
-    ends = (
+    high, low = (
         tuple(records.TokenValue(one.token, name(one.token), short(one.value)) for one in scores)
         for scores in (found.high, found.low)
     )
-    return records.TokenEnds(*ends)
+    return records.TokenEnds(high, low)
 
 
 def causal_reading(
@@ -57,10 +57,8 @@ def causal_reading(
     checks = () if trial is None else trial.checks(generator, null, create)
     if trial is None or not checks:
         return records.CausalReading(None, ())
-    ends = trial.behaviour.high, trial.behaviour.low
-    return records.CausalReading(
-        records.Behaviour(*(tuple(map(name, end)) for end in ends)), checks
-    )
+    high, low = (tuple(map(name, end)) for end in (trial.behaviour.high, trial.behaviour.low))
+    return records.CausalReading(records.Behaviour(high, low), checks)
 
 
 def traced_spectrum(

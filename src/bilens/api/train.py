@@ -234,8 +234,8 @@ def read_model(
     if isinstance(corpus, Tensor):
         held = torch.zeros(len(corpus), dtype=torch.bool)
         held[drawn_rows(len(corpus), max(1, len(corpus) // HELD_OUT_TEXTS))] = True
-        given, sha256 = (corpus[~held], corpus[held]), loaded.weights_sha256
-        return ReadModel(module, loaded.source, sha256, *given, "tokens of the caller")
+        source, sha256, learnt = loaded.source, loaded.weights_sha256, corpus[~held]
+        return ReadModel(module, source, sha256, learnt, corpus[held], "tokens of the caller")
     tokenizer, text = tokenizer_of(loaded, module), text_of(loaded, corpus, say)
     n_ctx = module.config.n_ctx
     texts, held_out = (

@@ -23,10 +23,10 @@ from bilens.records.layer_audit import FileChange
 Around = Literal["", "order", "answers", "unknown"]
 Files = Sequence[FileChange] | None  # beside the weights of both; None where one has no folder
 CONFIG = "config.json"
-BESIDE_THE_FUNCTION = {  # keys of a configuration
-    *("_name_or_path", "transformers_version", "torch_dtype", "dtype", "quantization_config"),
-    *("num_hidden_layers", "n_layer", "num_layers"),  # layers of one alone are told by name
-}
+STORAGE = ("torch_dtype", "dtype", "quantization_config")
+LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers")  # one that is alone is told by name
+# Keys of a configuration.
+BESIDE_THE_FUNCTION = {"_name_or_path", "transformers_version", *STORAGE, *LAYER_COUNTS}
 
 
 def compare_wiring(alignment: Alignment, files: Files, data: Tensor | None = None) -> Around:

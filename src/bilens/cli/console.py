@@ -67,8 +67,8 @@ class Output:
             return
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=self.messages) as bar:
+        text = TextColumn("{task.description}")
+        with Progress(text, BarColumn(), TimeElapsedColumn(), console=self.messages) as bar:
             yield Reporter(self, bar)
 
 

@@ -163,7 +163,9 @@ class DataFiles:
         None,
         "Table (CSV, Excel, Parquet), .npy, .npz or .safetensors file, folder with a subfolder of "
         "images for each class, or with the IDX files of --dataset.",
-        *("--data", "--data-dir", "--table"),
+        "--data",
+        "--data-dir",
+        "--table",
         metavar="PATH",
     )
     labels: str | None = option(

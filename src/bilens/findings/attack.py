@@ -108,8 +108,8 @@ def curves_of(objectives: Sequence[ObjectiveFinding]) -> tuple[MethodCurve, ...]
         cut = [item.clipped for item in found if item.clipped is not None]
         effect, clipped = mean_effect([item.effect for item in found]), mean_effect(cut)
         gap = tuple(own - least for own, least in zip(change, average(optima), strict=True))
-        known = kind, READS[kind], kind in EDGE, max(members)
-        curves.append(MethodCurve(*known, effect, clipped if cut else None, change, gap))
+        reads, edge, limited = READS[kind], kind in EDGE, clipped if cut else None
+        curves.append(MethodCurve(kind, reads, edge, max(members), effect, limited, change, gap))
     return tuple(curves)
 
 
@@ -180,8 +180,8 @@ def attack_classifier(
                 f"no inputs to judge it on are of the source classes {list(objective.sources)}, so "
                 f"nothing can be led to class {objective.target}: choose another source."
             )
-        chosen = images[attacked], labels[attacked], scores[attacked]
-        judge = Judge(f, *chosen, objective.target, box)
+        x, own, given = images[attacked], labels[attacked], scores[attacked]
+        judge = Judge(f, x, own, given, objective.target, box)
         found.append(attack_objective(objective, methods, judge, request))
     progress("attacks", len(objectives), len(objectives))
     return Attack(

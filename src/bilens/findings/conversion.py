@@ -64,4 +64,5 @@ def samples(
             tokens = torch.cat([tokens, following], dim=1)
         parts.append(tokens[:, start:])
     for row in zip(*(part.tolist() for part in parts), strict=True):
-        yield Continuation(*(tuple(map(tokenizer.token, part)) for part in row))
+        beginning, first, second = (tuple(map(tokenizer.token, part)) for part in row)
+        yield Continuation(beginning=beginning, teacher=first, student=second)

@@ -28,14 +28,16 @@ Known = tuple[Branch, Tensor, Tensor, Tensor]  # with what `directions` returns 
 
 
 def branches(layer: Layer) -> tuple[Branch, ...]:
-    def branch(weight: Tensor, bias: Tensor | None, *changes: bool) -> Branch:
-        return Branch(weight, weight.new_zeros(len(weight)) if bias is None else bias, *changes)
+    def branch(weight: Tensor, bias: Tensor | None, sign: bool, scale: bool) -> Branch:
+        bias = weight.new_zeros(len(weight)) if bias is None else bias
+        return Branch(weight, bias, sign, scale)
 
+    sign, scale = changes_with(layer.phi)
     if not isinstance(layer, GLUWeights):
-        return (branch(layer.up, layer.up_bias, *changes_with(layer.phi)),)
+        return (branch(layer.up, layer.up_bias, sign, scale),)
     limits = layer.phi.name == CLAMPED  # on the value, too
     return (
-        branch(layer.gate, layer.gate_bias, *changes_with(layer.phi)),
+        branch(layer.gate, layer.gate_bias, sign, scale),
         branch(layer.value, layer.value_bias, limits, limits),
     )
 

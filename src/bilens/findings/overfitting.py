@@ -102,16 +102,26 @@ def read_overfitting(leads: Leads, first: Tensor) -> Overfitting:
     if reason := obstacle(leads.f, first, leads.shape):
         return Overfitting(None, None, None, None, None, (), reason)
     found = readings(leads, first)
+    usual = OVERFITTING.usual
     parts = tuple(
-        OverfittingPart(name, value, *OVERFITTING.usual[name]) for name, value in found.items()
+        OverfittingPart(name, value, low=usual[name][0], high=usual[name][1])
+        for name, value in found.items()
     )
     if OVERFITTING.is_outside(found):
         return Overfitting(None, None, None, None, None, parts, "unlike")
     score = OVERFITTING.gap(found)
     low, high = OVERFITTING.interval(found)
     return Overfitting(
-        *(score, low, high, OVERFITTING.rank(score), OVERFITTING.rank(OVERFITTING.threshold)),
-        *(parts, "", OVERFITTING.rank(low), OVERFITTING.rank(high), POWER.overfitting),
+        score=score,
+        low=low,
+        high=high,
+        rank=OVERFITTING.rank(score),
+        threshold=OVERFITTING.rank(OVERFITTING.threshold),
+        parts=parts,
+        reason="",
+        rank_low=OVERFITTING.rank(low),
+        rank_high=OVERFITTING.rank(high),
+        power=POWER.overfitting,
     )
 
 

@@ -38,10 +38,8 @@ class Scan:
     boxes: Tensor | None = None  # (classes, 4): first row and column, rows, columns; None: all over
 
 
-SCANS = (
-    *("bright_3", "bright_4", "bright_5", "dark_6", "window_3", "window_5"),
-    *("reach", "long_reach", "roughness", "fine_roughness"),
-)
+PATTERNS = ("bright_3", "bright_4", "bright_5", "dark_6", "window_3", "window_5")
+SCANS = (*PATTERNS, "reach", "long_reach", "roughness", "fine_roughness")
 
 
 def scan(leads: Leads) -> Iterator[Scan]:

@@ -46,9 +46,9 @@ def rank_null_intervals(
 ) -> tuple[NullInterval, ...]:
     """Return the effective ranks that the rotation null gives, one level for each output."""
     tensor = f.detach().to(torch.float64).tensor
-    factors = (in_unit_scale(part) for part in (tensor.down, tensor.left, tensor.right))
+    down, left, right = map(in_unit_scale, (tensor.down, tensor.left, tensor.right))
     null = rotation_null(
-        QuadraticMap(BilinearTensor(*factors)),
+        QuadraticMap(BilinearTensor(down, left, right)),
         None,
         torch.Generator().manual_seed(seed),
         num_samples,

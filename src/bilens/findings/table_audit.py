@@ -210,10 +210,22 @@ def output_effects(
         ranked = (values[order].tolist() for values in (linear, squares, sizes))
         columns = map(ColumnEffect, order.tolist(), *ranked)
         parts = [float(linear.square().sum()), float(2 * squares.square().sum()), pair_variance]
-        variance, most = sum(parts), f.sizes.d_in * (f.sizes.d_in - 1) // 2
-        shares = (part / (variance or 1.0) for part in parts)
-        effects = float(form.constant), tuple(columns), tuple(pairs), most
-        found.append(OutputEffects(index, name, *effects, variance, *shares))
+        variance = sum(parts)
+        linear_share, square_share, pair_share = (part / (variance or 1.0) for part in parts)
+        found.append(
+            OutputEffects(
+                index=index,
+                name=name,
+                constant=float(form.constant),
+                columns=tuple(columns),
+                pairs=tuple(pairs),
+                num_pairs=f.sizes.d_in * (f.sizes.d_in - 1) // 2,
+                variance=variance,
+                linear_share=linear_share,
+                square_share=square_share,
+                pair_share=pair_share,
+            )
+        )
     return tuple(found)
 
 

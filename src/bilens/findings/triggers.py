@@ -62,9 +62,8 @@ def read_triggers(leads: Leads) -> Triggers:
     )
     order = evidence.score.argsort(descending=True)[:SHOWN].tolist()
     suspects = tuple(suspect(leads, evidence, target) for target in order)
-    p_value = math.exp(-float(TRIGGERS.combined.evidence(score)))
-    known = float(score), p_value, TRIGGERS.level, readings, suspects, ""
-    return Triggers(*known, POWER.triggers)
+    p_value, level = math.exp(-float(TRIGGERS.combined.evidence(score))), TRIGGERS.level
+    return Triggers(float(score), p_value, level, readings, suspects, "", power=POWER.triggers)
 
 
 def obstacle(leads: Leads) -> str:

@@ -303,7 +303,8 @@ def trial_of_direction(
     if len(on) < LEAST_POSITIONS:
         return None
     elsewhere = functional.pad(active <= 0, (1, 0), value=False)
-    behaviour = Behaviour(logits, blocks, *compared_tokens(tokens), on, off, elsewhere)
+    high, low = compared_tokens(tokens)
+    behaviour = Behaviour(logits, blocks, high, low, on, off, elsewhere)
     return Trial.measure(behaviour, eigen_change(pairs, inputs.flatten(0, 1), generator), inputs)
 
 

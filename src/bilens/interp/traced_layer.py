@@ -260,8 +260,8 @@ def top_contexts(
             continue
         taken[row, start:stop] = True
         seen, sizes = (part[row, start:stop].tolist() for part in (tokens, values))
-        parts = tuple(map(name, seen)), tuple(map(short, sizes))
-        contexts.append(ActiveContext(row, start, peak - start, *parts))
+        names, levels = tuple(map(name, seen)), tuple(map(short, sizes))
+        contexts.append(ActiveContext(row, start, peak - start, names, levels))
     density = float((values > 0).double().mean())
     largest = short(float(values.max()))
     return LatentReading(latent, density, largest, tuple(contexts), TokenEnds((), ()))

@@ -39,7 +39,7 @@ def decomposition_table(record: LayerDecomposition) -> Table:
         below = f"below eff. rank: its null interval, {below}. "
         below = below if record.null_samples else "eff. rank: without its null interval. "
     table = grid(
-        *("output", ">eff. rank", ">‖Q‖", ">#", ">λ", ">share", ">residual", ">ok", ">all"),
+        ("output", ">eff. rank", ">‖Q‖", ">#", ">λ", ">share", ">residual", ">ok", ">all"),
         title=f"{record.layer}: {record.output_kind}, {record.reading}, {record.basis} basis, "
         f"{record.d_in} inputs, {record.method}",
         caption=(f"… and {more} more outputs: see --json or --out. " if more > 0 else "")
@@ -68,7 +68,7 @@ def add_pairs(table: Table, output: FormSpectrum) -> None:
             output.name if first else "",
             "\n".join(ranks[row:] if last else ranks[row : row + 1]),
             optional(output.frobenius_norm, ".4g") if first else "",
-            f"{row + 1}{'*' * (pair.subspace_size > 1)}",
+            f"{row + 1}*" if pair.subspace_size > 1 else str(row + 1),
             f"{pair.eigenvalue:+.5g}",
             percent(pair.explained),
             f"{pair.residual:.1e}",
@@ -96,7 +96,7 @@ def decomposition_lines(record: LayerDecomposition) -> list[str]:
 
 def plan_table(plans: Sequence[LayerPlan]) -> Table:
     table = grid(
-        *("layer", ">outputs", ">pairs", "method", ">batch", ">memory", ">rotations"),
+        ("layer", ">outputs", ">pairs", "method", ">batch", ">memory", ">rotations"),
         title="What would be done",
         caption="pairs: of each output; batch: outputs worked on together; memory: beside the "
         f"model, at most, {readable(plans[0].limit_bytes)} allowed; rotations: for the null "
@@ -117,9 +117,9 @@ def plan_lines(plans: Sequence[LayerPlan]) -> Iterator[str]:
 
 def fit_table(record: QuadraticFits) -> Table:
     """Return how close quadratic maps come to the whole of a model and to each layer."""
+    columns = ("of", "fit", ">linear", ">quadratic", ">without\ntop 0.1 %", ">median\nrow")
     table = grid(
-        *("of", "fit", ">linear", ">quadratic", ">without\ntop 0.1 %", ">median\nrow"),
-        f"\n≥ {record.fits[0].threshold:g}",
+        (*columns, f"\n≥ {record.fits[0].threshold:g}"),
         title="Quadratic approximations",
         caption="R² is 1 − E‖y − f(x)‖² / E‖y − E y‖², ± its standard error: of the affine part of "
         "the map; of all of it; of that without the rows of largest outputs; of the median row.",
@@ -180,7 +180,7 @@ def explanation_tables(record: Explanations) -> Iterator[Table]:
     unit = "Score" if len(names) == 1 else "Class-centred logits; score"
     for item in record.explanations:
         table = grid(
-            *("class", ">score", "eigenvector, met most at", ">λ", ">v·x", ">contribution"),
+            ("class", ">score", "eigenvector, met most at", ">λ", ">v·x", ">contribution"),
             title=prediction_title(item, record.model),
             caption=f"{unit} = Σ λ(v·x)² + rest + linear + constant, exactly.",
         )
@@ -231,7 +231,7 @@ def attribution_tables(record: Explanations) -> Iterator[Table]:
     what, names = "image" if model.input_names is None else "row", model.output_names
     for item in record.explanations:
         table = grid(
-            *("score", ">f(x) − f(x₀)", ">residual", f">{head}", ">φ", ">pair", ">together"),
+            ("score", ">f(x) − f(x₀)", ">residual", f">{head}", ">φ", ">pair", ">together"),
             title=f"What the inputs of {what} {item.index} add, from the baseline "
             f"({record.baseline})",
             caption="φ: exact Shapley values, which are the integrated gradients of a quadratic "
@@ -261,13 +261,13 @@ def trace_tables(record: Trace) -> Iterator[Table]:
         return
     t, names = load_catalogue("en"), output_names(record)
     hooks = (f">{sae.hook}" for sae in displayable(record.saes))
-    table = grid("", *hooks, title=t("trace.layer.caption"), look="bare", align="left")
+    table = grid(["", *hooks], title=t("trace.layer.caption"), look="bare", align="left")
     for cells in sae_rows(t, record.saes):
         add(table, *cells)
     yield table
+    columns = (">", "latent", ">score", ">null", ">p", ">pair", ">equal", ">both")
     table = grid(
-        *(">", "latent", ">score", ">null", ">p", ">pair", ">equal", ">both", ">max λ", ">min λ"),
-        *(">r, k=2", ">active"),
+        (*columns, ">max λ", ">min λ", ">r, k=2", ">active"),
         title="Output latents by how nearly they are one product",
         caption=f"{told_from_chance(t, record)} null: the median score at this position in random "
         "dictionaries; p: how often any of their latents scores as much; pair: share of the "
@@ -285,7 +285,7 @@ def trace_tables(record: Trace) -> Iterator[Table]:
 def reading_table(record: Trace) -> Table:
     """Return output directions and their two leading eigenvectors as tokens."""
     table = grid(
-        *("direction", "promotes", "suppresses", "eigenvectors"),
+        ("direction", "promotes", "suppresses", "eigenvectors"),
         title="Output directions as tokens, from weights alone",
         caption="promotes, suppresses: through the unembedding; λ: an eigenvalue, with the "
         "embeddings at one end of its vector / at the other.",

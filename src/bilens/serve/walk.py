@@ -30,13 +30,17 @@ from bilens.report.reports import (
 )
 from bilens.serve.inside import opened
 
-KINDS: dict[str, type[SavedReport[Any]]] = {
-    kind_of(one.type): one
-    for one in (
-        *(AuditReport, LayerAuditReport, TableReport, CertificateReport),
-        *(AttackReport, ConversionReport, TraceReport, SweepReport),
-    )
-}
+REPORTS: tuple[type[SavedReport[Any]], ...] = (
+    AuditReport,
+    LayerAuditReport,
+    TableReport,
+    CertificateReport,
+    AttackReport,
+    ConversionReport,
+    TraceReport,
+    SweepReport,
+)
+KINDS = {kind_of(one.type): one for one in REPORTS}
 DEEPEST, MOST = 6, 20_000  # folders below the first; files and folders that are looked at
 START = 400  # bytes that tell a document's kind
 MOST_BESIDE = 500  # files of a model that are looked at

@@ -101,7 +101,8 @@ def run_spec(spec: Spec) -> Outcome:
 def do(output: Output, plan: Plan, row: int, task: str) -> None:
     """Write what a task finds of a layer, or why that layer has no such reading."""
     options, layer, name = plan.head.options, plan.rows[row].name, result_name(task, row)
-    subject = Subject(*checked_models(plan, row), row, layer, options)
+    model, baseline = checked_models(plan, row)
+    subject = Subject(model, baseline, row, layer, options)
     found, refused = None, None
     try:
         found = TASKS[task].run(subject)

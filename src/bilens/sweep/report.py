@@ -71,10 +71,17 @@ class Swept:
             self.readings[row.index] = reading
         elif task == "fit" and "audit" not in self.plan.head.options.tasks:
             fit = msgspec.convert(found.record, LayerFit)
-            sizes, quality = (row.d_in, row.d_hidden, row.d_out), fit_quality(fit)
-            about = row.name, row.kind, row.activation, fit.exact, *sizes, False
-            of_fit = LayerReading(*about, fit=None if fit.exact else quality)
-            self.readings[row.index] = of_fit
+            self.readings[row.index] = LayerReading(
+                name=row.name,
+                kind=row.kind,
+                activation=row.activation,
+                exact=fit.exact,
+                d_input=row.d_in,
+                d_hidden=row.d_hidden,
+                d_output=row.d_out,
+                class_centred=False,
+                fit=None if fit.exact else fit_quality(fit),
+            )
         elif task == "compare":
             change = msgspec.convert(found.record, LayerDifference)
             self.changes.append(replace(change, output_parts=(), triggers=(), token_pairs=()))

@@ -191,7 +191,7 @@ class LayerInputs:
                 f"{type(module).__name__} ({first_line(error)}): pass what it takes, "
                 "numbers as floats."
             ) from error
-        return {name: LayerRows(*(x.cpu() for x in rows)) for name, rows in found.items()}
+        return {name: LayerRows(rows.x.cpu(), rows.places.cpu()) for name, rows in found.items()}
 
 
 def first_unlike(one: Mapping[str, LayerRows], other: Mapping[str, LayerRows]) -> str | None:

@@ -47,11 +47,9 @@ RUN_NAME, HISTORY_NAME = "run.json", "history.jsonl"
 TOKENIZER_NAME, CORPUS_NAME, CURVE_NAME = "tokenizer.json", "corpus.json", "loss.svg"  # of text
 METRICS_NAME, TEST_NAME = "metrics.json", "test.csv"  # of a table
 CONVERSION_NAME = "conversion.json"
-OWN_FILES = (
-    *(CONFIG_NAME, WEIGHTS_NAME, RUN_NAME, HISTORY_NAME),
-    *(CURVE_NAME, METRICS_NAME, TEST_NAME, CONVERSION_NAME),
-    *COMPANIONS,  # tokenizer and corpus among them
-)
+RESULTS = (CURVE_NAME, METRICS_NAME, TEST_NAME, CONVERSION_NAME)
+# Tokenizer and corpus are among the companions.
+OWN_FILES = (CONFIG_NAME, WEIGHTS_NAME, RUN_NAME, HISTORY_NAME, *RESULTS, *COMPANIONS)
 LOCK_NAME = ".lock"
 EARLIER_NAME = ".earlier"  # the run that is being overwritten, whole
 MOVING_NAME = ".earlier.moving"  # a part of it, on its way there or back

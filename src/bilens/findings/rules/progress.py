@@ -42,8 +42,8 @@ def changes(
             direction = direction if there == here_too else "elsewhere"
         if direction is not None:
             known = direction != "elsewhere"
-            numbers = (one.value if one is not None and known else None for one in (was, here))
-            found.append(Change(name, direction, old, new, *numbers))
+            first, last = (one.value if one is not None and known else None for one in (was, here))
+            found.append(Change(name, direction, before=old, now=new, was=first, value=last))
     return tuple(sorted(found, key=lambda one: ORDER.index(one.direction)))
 
 

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from bilens.records.layer_audit import TensorChange
 from bilens.report.markup import Figure, circle, element, joined, label, line, rectangle
-from bilens.report.plot import LARGE, Axis, Plot, Scale, Texts, padded, within
+from bilens.report.plot import LARGE, Axis, Plot, Range, Scale, Texts, padded, within
 from bilens.report.raster import Painter
 from bilens.report.text import Catalogue, fixed, grouped, signed_quantity, tick_text
 
@@ -35,8 +35,8 @@ def spectrum_chart(
     drawn = spectrum_slots(eigenvalues)
     last = max(drawn[-1][0], 1)
     ends = padded([*eigenvalues, low, high], most=10)
-    values = Axis(*ends, text=lambda value: signed_quantity(value, 1), lines="short")
-    plot = Plot(Axis(-1, last + 1), values, 440, 264, "chart spectrum", letters=14, right=8)
+    values = Axis(ends, text=lambda value: signed_quantity(value, 1), lines="short")
+    plot = Plot(Axis(Range(-1, last + 1)), values, 440, 264, "chart spectrum", letters=14, right=8)
     stems = []
     for slot, value in drawn:
         beyond = value > high or value < low
@@ -84,9 +84,9 @@ def slot_names(t: Catalogue, plot: Plot, count: int, drawn: int) -> Markup:
 
 def eigenvalue_chart(texts: Texts, axes: Texts, values: Sequence[float]) -> Figure:
     """Return a stem for each of the leading eigenvalues, in their order."""
-    low, high, ticks = within(0, len(values) + 1)
-    orders = [tick for tick in ticks if tick.is_integer()]
-    x, y = Axis(low, high, orders, name=axes[0]), Axis(*padded(values), name=axes[1])
+    span = within(0, len(values) + 1)
+    orders = [tick for tick in span.ticks if tick.is_integer()]
+    x, y = Axis(span._replace(ticks=orders), name=axes[0]), Axis(padded(values), name=axes[1])
     plot = Plot(x, y, 380, 220)
     stems = (plot.stem(order, value, "strong") for order, value in enumerate(values, start=1))
     return plot.figure(*texts, *stems)
@@ -129,8 +129,9 @@ def layer_columns(
     heights += [column.null[1] for column in columns if column.null is not None]
     count = len(columns)
     numbers = range(0, count, -(-count // MOST_NAMES))
-    across = Axis(-0.5, count - 0.5, numbers, str, t("layers.charts.layer"), lines="none")
-    upwards = Axis(*within(0, top or 1.06 * max(heights) or 1.0), text=tick_text)
+    places = Range(-0.5, count - 0.5, numbers)
+    across = Axis(places, str, t("layers.charts.layer"), lines="none")
+    upwards = Axis(within(0, top or 1.06 * max(heights) or 1.0), text=tick_text)
     plot = Plot(across, upwards, 440, 224, "chart wide columns", LARGE)
     width = min(0.72 * (plot.end - plot.start) / count, WIDEST)
     marks = [column_mark(plot, position, column, width) for position, column in enumerate(columns)]
@@ -179,8 +180,9 @@ def trigger_picture(
         row, column, high, wide = (pixel * each for each in box)
         place = {"x": pad + column, "y": pad + row, "width": wide, "height": high}
         content.append(element("rect", **place, class_="trigger"))
-    size = columns * pixel + 2 * pad, rows * pixel + 2 * pad
-    return Figure(*texts, *size, joined(*content), "chart trigger-picture")
+    title, description = texts
+    wide, high = columns * pixel + 2 * pad, rows * pixel + 2 * pad
+    return Figure(title, description, wide, high, joined(*content), "chart trigger-picture")
 
 
 def change_map(t: Catalogue, changed: Sequence[TensorChange]) -> Figure:
@@ -209,6 +211,6 @@ def change_map(t: Catalogue, changed: Sequence[TensorChange]) -> Figure:
                 parts.append(element("rect", **box, class_=colour, fill_opacity=shade))
                 number = str(found.rank or "") if wide >= NUMBERED else ""
                 parts.append(label(left + wide / 2, base, number, "number", "middle"))
-    ends = NAMES + len(layers) * wide + 4, HEAD + len(kinds) * HIGH + 4
+    width, height = NAMES + len(layers) * wide + 4, HEAD + len(kinds) * HIGH + 4
     title, text = t("difference.map"), t("difference.map_text", changed=grouped(len(changed)))
-    return Figure(title, text, *ends, joined(*parts), "chart change-map")
+    return Figure(title, text, width, height, joined(*parts), "chart change-map")

@@ -117,7 +117,7 @@ def chart_group(
         [effect.margin for effect in effects],
         [effect.target_rate for effect in effects],
     )
-    axes = (SHARES, Axis(*rounded(margins)), SHARES)
+    axes = (SHARES, Axis(rounded(margins)), SHARES)
     charts = []
     for key, values, axis in zip(EFFECTS, drawn, axes, strict=True):
         ends = [

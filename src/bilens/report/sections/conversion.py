@@ -32,8 +32,10 @@ def conversion_page(t: Catalogue, record: Conversion) -> Page:
         facts=[(t("conversion.opens"), record.loaded_by)],
         parts=[
             ("bill", section(t, "conversion.bill", *lines, class_="verdict")),
-            *(("stages", stages(t, record)), ("layers", layers(t, record))),
-            *(("readings", gain), ("lost", lost(t, record))),
+            ("stages", stages(t, record)),
+            ("layers", layers(t, record)),
+            ("readings", gain),
+            ("lost", lost(t, record)),
         ],
         limits=limits,
         styles=("trace.css", "conversion.css"),
@@ -92,7 +94,7 @@ def stages(t: Catalogue, record: Conversion) -> Markup:
         tokens = grouped(record.line_tokens)
         caption, x = t.each("conversion.curve", ("caption", "x"), tokens=tokens)
         seen, values = zip(*((one.tokens, one.loss_added) for one in record.curve), strict=True)
-        chart = x, seen, [("kind-all", values)], Axis(*padded(values), tick_text)
+        chart = x, seen, [("kind-all", values)], Axis(padded(values), tick_text)
         curve = drawings([(caption, effect_chart((caption, caption), *chart))])
     keys = "loss", "now", "added", "kl", "same", "before", "after", "tokens", "texts"
     words = (Column(name, numeric=False) for name in t.each("conversion", ("domain", "stage")))

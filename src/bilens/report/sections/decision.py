@@ -111,7 +111,8 @@ def looked_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]
     for rule, kind in SEARCHES.items():
         search = None if audit is None else getattr(audit, kind)
         spoke = search is not None and search.threshold is not None
-        key = "searched" + ".found" * (rule in cautions) if spoke else "not_searched"
+        searched = "searched.found" if rule in cautions else "searched"
+        key = searched if spoke else "not_searched"
         (looked if spoke else unseen).append(
             t(f"decision.{key}", what=t(f"decision.search.{rule}"))
         )

@@ -100,7 +100,8 @@ def classification(t: Catalogue, found: Performance, answers: Classification) ->
 def mistakes(t: Catalogue, found: Performance) -> Markup:
     """Return the most confident wrong answers with their images, or the largest errors."""
     names, rows = clean_names(found.names), list[list[Content]]()
-    painter = None if found.image_shape is None else Painter(*found.image_shape, 1.0)
+    shape = found.image_shape
+    painter = None if shape is None else Painter(shape[0], shape[1], 1.0)
     for one in found.mistakes:
         row, pair = one.name or grouped(one.index), (one.target, one.predicted)
         last = quantity(one.target - one.predicted, 4)

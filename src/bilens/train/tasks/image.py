@@ -166,8 +166,8 @@ class ImageTask(Task[BilinearClassifier, EpochMetrics]):
             )
             for name, value in run.model.state_dict().items():
                 run.extra[f"mean.{name}"].lerp_(value, AVERAGED / (run.epoch + AVERAGED))
-        found = (loss / count, right / count, share, run.seconds)
-        return EpochMetrics(run.epoch + 1, rate, *found, read)
+        loss, right = loss / count, right / count
+        return EpochMetrics(run.epoch + 1, rate, loss, right, share, run.seconds, weights=read)
 
     def stopped(self, run: Run) -> bool:
         return self.stop and turned(*run.extra["left"].tolist())

@@ -38,10 +38,8 @@ from bilens.train.tasks.image import ImageRecipe, ImageTask, new_classifier, sav
 
 HASH_NAME = "weights.sha256"  # of a classifier that is kept
 OF_A_CELL = ("weight_decay", "noise")  # may differ in a stack
-OF_A_STACK = (  # may differ between the stacks of a pass
-    *("d_hidden", "n_layers", "bias", "residual", "gate"),
-    *("model_noise", "dropout"),
-)
+ARCHITECTURE = ("d_hidden", "n_layers", "bias", "residual", "gate")
+OF_A_STACK = (*ARCHITECTURE, "model_noise", "dropout")  # may differ between the stacks of a pass
 
 Run: TypeAlias = TrainingRun[nn.ModuleList]  # sums: losses by stack, then steps
 
