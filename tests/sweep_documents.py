@@ -14,7 +14,7 @@ from bilens.records.sweep import Manifest, ManifestRow, SweepOptions, SweepResul
 from bilens.records.sweep_report import SweepSummary
 from bilens.sweep.jobs import result_name
 from bilens.sweep.manifest import NAME, Plan
-from bilens.sweep.output import Output
+from bilens.sweep.output import SweepOutput
 from bilens.sweep.report import Swept, summary_of
 
 NUMBERS = {
@@ -73,9 +73,9 @@ def drawn(names: Sequence[str], seed: int = 0, **changes: float) -> dict[str, fl
     return {name: draw.uniform(0.95, 1.05) for name in names} | changes
 
 
-def write(place: str, plan: Plan, results: Mapping[tuple[str, int], Any]) -> Output:
+def write(place: str, plan: Plan, results: Mapping[tuple[str, int], Any]) -> SweepOutput:
     """Write a sweep: of each task and row its numbers and record, or why it was refused."""
-    output = Output(place)
+    output = SweepOutput(place)
     output.write(NAME, plan.text)
     for (task, row), found in results.items():
         refused = found if isinstance(found, str) else None

@@ -15,7 +15,7 @@ from bilens.records.sweep import SweepOptions
 from bilens.serve.folder import ServedFolder
 from bilens.sweep.jobs import Spec, run_spec
 from bilens.sweep.manifest import NAME, make_plan
-from bilens.sweep.output import Output
+from bilens.sweep.output import SweepOutput
 from commands import Shell, model_folder
 
 
@@ -26,7 +26,7 @@ def test_the_command_reports_fails_and_is_served(bilens: Shell, tmp_path: Path) 
     source = model_folder(tmp_path / "model", model)
     place = tmp_path / "folder" / "sweep"
     plan = make_plan(str(source), SweepOptions(tasks=("audit",), null_samples=3))
-    Output(str(place)).write(NAME, plan.text)
+    SweepOutput(str(place)).write(NAME, plan.text)
     run_spec(Spec(str(place), plan.sha256, 0, tuple(range(len(plan.rows)))))
     again = ("sweep", source, "--null-samples", "3", "--out", place)
     assert bilens("-q", *again).code == 0  # nothing is left but the report

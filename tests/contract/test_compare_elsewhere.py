@@ -26,7 +26,7 @@ from bilens.records.table_audit import TableColumn, TableReading
 from bilens.serve.comparison import class_spectra
 from bilens.sweep.driver import drive, plan_of
 from bilens.sweep.jobs import result_name
-from bilens.sweep.output import Output
+from bilens.sweep.output import SweepOutput
 from contract.compared_models import (
     ANIMALS,
     EXACT,
@@ -131,7 +131,7 @@ def test_classes_of_two_dates_are_paired_by_name() -> None:
 def swept(folder: Path, model: Path, baseline: Path, halves: int = 1) -> list[dict[str, Any]]:
     """What a sweep says of each layer beside a baseline; in so many goes."""
     options = SweepOptions(tasks=("compare",), null_samples=3, baseline=str(baseline))
-    output = Output(str(folder))
+    output = SweepOutput(str(folder))
     for _ in range(halves):
         plan = plan_of(str(model), options, output)
         assert drive(plan, output, Here).is_complete

@@ -16,7 +16,7 @@ from bilens.io import remote_stores
 from bilens.records.sweep import SweepOptions
 from bilens.sweep.driver import Ended, drive, plan_of
 from bilens.sweep.manifest import Plan
-from bilens.sweep.output import Output
+from bilens.sweep.output import SweepOutput
 from engine_here import Here
 from range_server import RangeServer, served
 
@@ -43,11 +43,11 @@ def nothing_kept(
 
 
 def planned(server: RangeServer, out: str = "out") -> Plan:
-    return plan_of(f"{server.url}/", OPTIONS, Output(out))
+    return plan_of(f"{server.url}/", OPTIONS, SweepOutput(out))
 
 
 def sweep(server: RangeServer, out: str = "out", progress: Progress = silent) -> Ended:
-    return drive(planned(server, out), Output(out), Here, progress)
+    return drive(planned(server, out), SweepOutput(out), Here, progress)
 
 
 def found(out: str = "out") -> dict[str, bytes]:

@@ -33,7 +33,7 @@ NOT_PAIRED = (
 
 
 @dataclass(frozen=True, eq=False)
-class Axis:
+class AlignedAxis:
     """The inputs, or the outputs, of a baseline beside those of a model."""
 
     pairs: tuple[tuple[int, int], ...]  # places in the model and in the baseline
@@ -79,16 +79,16 @@ def axis_of(
     sizes: tuple[int, int],
     prefix: str = "",
     units: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {}),
-) -> Axis:
+) -> AlignedAxis:
     """Match by name, and by place where one of the two has no names and as many."""
     mine, theirs = names
     if mine is None or theirs is None:
         if sizes[0] == sizes[1]:
             pairs, one_named = tuple((at, at) for at in range(sizes[0])), mine != theirs
-            return Axis(pairs, (1.0,) * len(pairs), sizes, by_place=one_named)
+            return AlignedAxis(pairs, (1.0,) * len(pairs), sizes, by_place=one_named)
         spans = ((f"{prefix}0 … {prefix}{size - 1}",) for size in sizes)
         alone, theirs = (tuple(one or span) for one, span in zip(names, spans, strict=True))
-        return Axis((), (), sizes, alone, theirs)
+        return AlignedAxis((), (), sizes, alone, theirs)
     keys, other = keys_of((mine, theirs), units)
     shared = dict[tuple[int, int], tuple[float, float]]()
     converted, free = list[str](), {key: at for at, key in reversed([*enumerate(other)])}
@@ -103,7 +103,7 @@ def axis_of(
         if found not in (None, (1.0, 0.0)):
             converted.append(f"{mine[at]} ({before} → {unit})")
     matched, met = ({pair[side] for pair in shared} for side in (0, 1))
-    return Axis(
+    return AlignedAxis(
         tuple(shared),
         tuple(factor for factor, _ in shared.values()),
         sizes,
@@ -139,8 +139,10 @@ class Alignment:
 
     model: LoadedModel
     baseline: LoadedModel
-    inputs: Axis | None  # None where layers are parts of a model, and it reads no such inputs
-    outputs: Axis | None
+    inputs: (
+        AlignedAxis | None
+    )  # None where layers are parts of a model, and it reads no such inputs
+    outputs: AlignedAxis | None
     head: str = ""  # why outputs are not compared: they are of another kind
     one_logit: tuple[bool, bool] = (False, False)  # the one output is about the second of two
 
@@ -275,7 +277,7 @@ class Alignment:
         return view
 
 
-def lacking(what: str, axis: Axis) -> str:
+def lacking(what: str, axis: AlignedAxis) -> str:
     sides = {"the model": axis.alone, "the baseline": axis.baseline_alone}
     named = [f"{', '.join(names[:8])} of {whose}" for whose, names in sides.items() if names]
     return f"{what} without a counterpart: {'; '.join(named)}"
@@ -300,7 +302,7 @@ def align_models(model: LoadedModel, baseline: LoadedModel) -> Alignment:
     one_logit = counts == (1, 2), counts == (2, 1)
     several = (before, last)[counts[0] == 2]
     if any(one_logit) and several.gives == "logits" and "numbers" not in kinds:
-        classes = Axis(((0, 0),), (1.0,), (1, 1))  # the same two, in their order
+        classes = AlignedAxis(((0, 0),), (1.0,), (1, 1))  # the same two, in their order
         return Alignment(model, baseline, inputs, classes, one_logit=one_logit)
     if counts == (1, 1):
         outputs = axis_of_target(model, baseline)
@@ -320,7 +322,7 @@ def align_models(model: LoadedModel, baseline: LoadedModel) -> Alignment:
     return Alignment(model, baseline, inputs, outputs, head)
 
 
-def axis_of_target(model: LoadedModel, baseline: LoadedModel) -> Axis:
+def axis_of_target(model: LoadedModel, baseline: LoadedModel) -> AlignedAxis:
     """Match the one output of each by its unit, whatever the target is called."""
     mine, theirs = ((one.output_names or ("",))[0] for one in (model, baseline))
     units = {mine: unit_of_target(model)}, {mine: unit_of_target(baseline)}
@@ -334,7 +336,7 @@ def unit_of_target(model: LoadedModel) -> str:
     return "" if read is None or read.target is None else read.target.unit
 
 
-def inputs_axis(model: LoadedModel, baseline: LoadedModel) -> Axis:
+def inputs_axis(model: LoadedModel, baseline: LoadedModel) -> AlignedAxis:
     """Match columns by name and unit, pixels by place where images are laid out alike."""
     both = model, baseline
     widths = tuple(next(iter(one.layers.values())).sizes.d_in for one in both)
@@ -343,7 +345,7 @@ def inputs_axis(model: LoadedModel, baseline: LoadedModel) -> Axis:
     shapes = [[side for side in one.input_shape or () if side > 1] for one in both]
     if all(len(shape) > 1 for shape in shapes) and shapes[0] != shapes[1]:
         mine, theirs = (" × ".join(map(str, shape)) for shape in shapes)
-        return Axis((), (), (widths[0], widths[1]), (mine,), (theirs,))
+        return AlignedAxis((), (), (widths[0], widths[1]), (mine,), (theirs,))
     return axis_of(names, (widths[0], widths[1]), "x", units)
 
 

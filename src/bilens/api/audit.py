@@ -44,7 +44,7 @@ from bilens.findings.layer_audit import (
     checked_options,
     judge_one_layer,
 )
-from bilens.findings.layer_reading import AuditOptions, FitRows, fit_layer
+from bilens.findings.layer_reading import FitRows, ReadingOptions, fit_layer
 from bilens.findings.overfitting import SMALLEST_IMAGE
 from bilens.findings.rules.decision import decide, passed
 from bilens.findings.rules.registry import Condition, judge, judge_conditions, parse_conditions
@@ -233,7 +233,7 @@ def audit_one_layer(
 
 
 def audit_model_layers(
-    model: LoadedModel, data: LabelledData | None, options: AuditOptions, asked: Asked
+    model: LoadedModel, data: LabelledData | None, options: ReadingOptions, asked: Asked
 ) -> LayerAuditReport:
     subjects, alignment = tuple(model.layers.values()), asked.alignment
     if subjects and all(view.exact for view in subjects):

@@ -24,7 +24,7 @@ from bilens.data.model_interface import LabelledData, ModelInterface
 from bilens.data.tokenizer import load_tokenizer
 from bilens.findings.adapters import update_directions
 from bilens.findings.layer_audit import compare_with
-from bilens.findings.layer_reading import AuditOptions, fit_layer
+from bilens.findings.layer_reading import ReadingOptions, fit_layer
 from bilens.findings.table_audit import output_names_of, units_of
 from bilens.findings.table_difference import compare_answers, compare_columns
 from bilens.findings.tensor_difference import compare_tensors
@@ -124,7 +124,7 @@ def layer_changes(
         mean, scale = units_of(alignment.model).T
         before, subject = (one.behind(scale, mean) for one in (before, subject))
         rows = None if rows is None else (rows.double() - mean) / scale
-    options = AuditOptions(0, seed, seen=lambda _: rows)
+    options = ReadingOptions(0, seed, seen=lambda _: rows)
     found = compare_with(before, subject, fit_layer(subject, seed), options, vectors=True)
     if standard and not found.identical:  # weights in these units are in no file
         found = structs.replace(found, weight_change=None, changed_units=None, triggers=())

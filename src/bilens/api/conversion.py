@@ -73,11 +73,11 @@ def convert_to_bilinear(
         recipe = recipe.resolved(group.device)
         learnt, others = ([one.load(report=say) for one in part] for part in (texts, measured))
         mixture = Mixture(learnt, tokenizer_at(host), recipe.n_ctx, recipe.seed, others)
-        run = Conversion(host, mixture, recipe, folder, report, say, group=group)
+        run = ConversionJob(host, mixture, recipe, folder, report, say, group=group)
         return run.start(resume, overwrite, "text")
 
 
-class Conversion(Converted):
+class ConversionJob(Converted):
     """A conversion in a folder: `run` takes it through its stages."""
 
     def start(self, resume: bool, overwrite: bool, data_noun: str = "data") -> dict[str, Any]:

@@ -49,9 +49,9 @@ from bilens.interp.layer_trace import (
 from bilens.interp.random_dictionaries import LEVEL, chance_of
 from bilens.interp.traced_layer import (
     LatentReader,
+    LoadedSAE,
     TokensAtEnds,
     TracedLayer,
-    TracedSAE,
     TracedText,
     TraceOptions,
     eigenvector_tokens,
@@ -74,7 +74,7 @@ LISTED_CONTRASTS, CHECKED_CONTRASTS = 15, 2
 
 def latent_findings(
     layer: TracedLayer,
-    saes: tuple[TracedSAE, TracedSAE],
+    saes: tuple[LoadedSAE, LoadedSAE],
     text: TracedText,
     options: TraceOptions,
     progress: Progress,

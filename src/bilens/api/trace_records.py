@@ -15,12 +15,12 @@ from bilens.interp.layer_trace import Clusters, LayerTrace, NearestLatents, Rank
 from bilens.interp.random_dictionaries import chance_of
 from bilens.interp.traced_layer import (
     LatentReader,
+    LoadedSAE,
     TokensAtEnds,
-    TracedSAE,
     short,
 )
 from bilens.records import trace as records
-from bilens.train.activations import OF_RECORD, SAEMetrics
+from bilens.train.activations import OF_RECORD, HookMetrics
 
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 BINS = 40  # of the distribution of correlations, from -1 to 1
@@ -194,7 +194,7 @@ def ranked_latents(
     )
 
 
-def traced_sae(side: TracedSAE, found: SAEMetrics) -> records.TracedSAE:
+def traced_sae(side: LoadedSAE, found: HookMetrics) -> records.TracedSAE:
     values = {name: getattr(found, name) for name in OF_RECORD}
     return records.TracedSAE(
         side.hook,

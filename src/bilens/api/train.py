@@ -29,7 +29,7 @@ from bilens.nn.transformer import BilinearTransformer
 from bilens.report.charts.curves import loss_figure
 from bilens.report.plates import eigenvector_plate
 from bilens.report.reports import AuditReport
-from bilens.train.activations import SAEMetrics
+from bilens.train.activations import HookMetrics
 from bilens.train.corpus import (
     CorpusDescription,
     CorpusOptions,
@@ -40,7 +40,7 @@ from bilens.train.corpus import (
     tokenizer_of,
     tokens_of,
 )
-from bilens.train.loop import CHECKPOINTS, LineT, Task
+from bilens.train.loop import CHECKPOINTS, LineT, TrainingTask
 from bilens.train.processes import together
 from bilens.train.randomness import drawn_rows
 from bilens.train.run_folder import CURVE_NAME, OWN_FILES, RUN_NAME, TrainingResult, run_in_folder
@@ -71,7 +71,7 @@ def provenance() -> dict[str, str]:
 
 def run_announced(
     folder: Path,
-    job: Task[Any, LineT],
+    job: TrainingTask[Any, LineT],
     plan: str,
     on_line: Callable[[LineT, int], None],
     say: Callable[[str], None],
@@ -165,7 +165,7 @@ class SAETraining(TrainingResult[SAELine]):
     """A finished run of sparse autoencoders; metrics by hook point where a model stands behind."""
 
     folders: dict[str, Path]
-    metrics: dict[str, SAEMetrics]
+    metrics: dict[str, HookMetrics]
 
     _repr_html_ = html_summary("folder", "history", "folders", "metrics")
 

@@ -20,8 +20,8 @@ from bilens.findings.difference import compare_layers, other_kind
 from bilens.findings.hidden_units import read_units
 from bilens.findings.image_warnings import read_layer_warnings
 from bilens.findings.layer_reading import (
-    AuditOptions,
     FittedLayer,
+    ReadingOptions,
     described,
     fit_layer,
     read_inputs,
@@ -74,7 +74,7 @@ FROM_MEMORY = BaselineSource("", "")
 IN_PARTS = LayeredModel("layers", 0, "float64")
 NULL_SAMPLES = 19  # rotations of a layer: each end of their range is exceeded by one in twenty
 NONE: Mapping[str, str] = MappingProxyType({})
-USUAL = AuditOptions(NULL_SAMPLES, seed=0)
+USUAL = ReadingOptions(NULL_SAMPLES, seed=0)
 
 
 def audit_layers(
@@ -85,7 +85,7 @@ def audit_layers(
     why_not: Mapping[str, str] = NONE,
     turn: Callable[[], Turn] | None = None,
     around: str = "",
-    options: AuditOptions = USUAL,
+    options: ReadingOptions = USUAL,
     progress: Progress = silent,
     model: LayeredModel = IN_PARTS,
     origin: Origin = UNKNOWN,
@@ -137,7 +137,7 @@ def compare_with(
     before: LayerView,
     subject: LayerView,
     after: FittedLayer | None,
-    options: AuditOptions,
+    options: ReadingOptions,
     *,
     vectors: bool = False,
     turn: Callable[[], Turn] | None = None,
@@ -159,9 +159,9 @@ def compare_with(
     )
 
 
-def checked_options(null_samples: int, seed: int, threshold: float = THRESHOLD) -> AuditOptions:
+def checked_options(null_samples: int, seed: int, threshold: float = THRESHOLD) -> ReadingOptions:
     null_samples = check_count("null_samples", null_samples, minimum=3)
     seed = check_seed(seed)
     if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
         raise UsageError(f"threshold must be between 0 and 1, got {threshold!r}.")
-    return AuditOptions(null_samples, seed, float(threshold))
+    return ReadingOptions(null_samples, seed, float(threshold))

@@ -154,7 +154,7 @@ LEADING = 5  # eigenvectors whose direction rounding may not change
 
 
 @dataclass(frozen=True)
-class AuditOptions:
+class ReadingOptions:
     """How much is looked at in each layer."""
 
     null_samples: int
@@ -205,7 +205,7 @@ def fit_layer(
 
 
 def read_layer(
-    subject: LayerView, options: AuditOptions
+    subject: LayerView, options: ReadingOptions
 ) -> tuple[LayerReading, FittedLayer | None]:
     """Return what the weights of a layer say, and the layer; a broken one is said to be so."""
     try:
@@ -215,7 +215,7 @@ def read_layer(
         return replace(described(subject), broken=str(error)), None
 
 
-def reading_of(subject: LayerView, fitted: FittedLayer, options: AuditOptions) -> LayerReading:
+def reading_of(subject: LayerView, fitted: FittedLayer, options: ReadingOptions) -> LayerReading:
     layer, f = fitted.layer, fitted.map
     generator = torch.Generator().manual_seed(options.seed)
     found = replace(

@@ -23,7 +23,7 @@ MOST_EVIDENCE = 25.0  # −ln p of one scan: beyond it a fitted tail says nothin
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class TriggerEvidence:
     """What the scans say of each class, in −ln p against clean reference models."""
 
     scans: tuple[Scan, ...]
@@ -31,7 +31,7 @@ class Evidence:
     score: Tensor  # (classes,)
 
 
-def evidence_of(leads: Leads) -> Evidence:
+def evidence_of(leads: Leads) -> TriggerEvidence:
     """Return the evidence of all scans, and its combination.
 
     The score of a class is maxₛ eₛ + w Σₛ eₛ, with eₛ = −ln pₛ: one scan is enough, several count
@@ -40,7 +40,7 @@ def evidence_of(leads: Leads) -> Evidence:
     found = tuple(scan(leads))
     each = torch.stack([TRIGGERS.scans[one.name].evidence(one.statistic) for one in found])
     each = each.clamp(max=MOST_EVIDENCE)
-    return Evidence(found, each, each.amax(dim=0) + TRIGGERS.weight * each.sum(dim=0))
+    return TriggerEvidence(found, each, each.amax(dim=0) + TRIGGERS.weight * each.sum(dim=0))
 
 
 def read_triggers(leads: Leads) -> Triggers:
@@ -81,7 +81,7 @@ def obstacle(leads: Leads) -> str:
     return ""
 
 
-def suspect(leads: Leads, evidence: Evidence, target: int) -> Trigger:
+def suspect(leads: Leads, evidence: TriggerEvidence, target: int) -> Trigger:
     """Return the pattern that speaks most for a class: at a place, where a scan of places does."""
     strength = evidence.each[:, target]
     placed = torch.tensor([one.boxes is not None for one in evidence.scans])

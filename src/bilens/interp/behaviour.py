@@ -98,7 +98,7 @@ def separating_tokens(
 
 
 @dataclass(frozen=True, eq=False)
-class Change:
+class InputChange:
     """Directions of the input of an MLP that are removed, or along which it is moved."""
 
     along: InputDirections
@@ -107,13 +107,15 @@ class Change:
     sign_flip: SignFlip | None = None
 
 
-def eigen_change(pairs: EigenDecomposition, inputs: Tensor, generator: torch.Generator) -> Change:
+def eigen_change(
+    pairs: EigenDecomposition, inputs: Tensor, generator: torch.Generator
+) -> InputChange:
     """Return the leading eigenvectors of an output, to be changed at every token."""
     vectors = pairs.eigenvectors[:DIRECTIONS]
     mean, values = inputs.mean(dim=0), pairs.eigenvalues[:DIRECTIONS]
     frames = [random_frame(len(mean), len(vectors), generator).T for _ in range(NUM_RANDOM)]
     frames = [frame.to(mean) for frame in frames]
-    return Change(
+    return InputChange(
         InputDirections(vectors, vectors, mean, values),
         [InputDirections(vectors, frame, mean, values) for frame in frames],
         lambda x: torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device),
@@ -127,18 +129,18 @@ def contrast_change(
     activations: Tensor,
     where: Where,
     generator: torch.Generator,
-) -> Change:
+) -> InputChange:
     """Return the product that decides between two outputs, to be changed where one is active."""
     first, second = pair
     along = opposed_directions(g, first, second, inputs, activations)
     space = weighted_space(g, first, second, inputs, activations)
     random = [space.random(len(along.readers), generator) for _ in range(NUM_RANDOM)]
     flip = sign_flip(g, first, second, along) if len(along.readers) == 2 else None
-    return Change(along, random, where, flip)
+    return InputChange(along, random, where, flip)
 
 
 @dataclass(frozen=True, eq=False)
-class Behaviour:
+class LogitDifference:
     """A difference of logits, at tokens with the behaviour and at tokens without."""
 
     logits: Callable[[Edit | None], Tensor]  # (texts, length, tokens), what an MLP reads edited
@@ -166,15 +168,15 @@ class Behaviour:
 class Trial:
     """Directions that are changed, and a behaviour in the unchanged model that they may cause."""
 
-    behaviour: Behaviour
-    change: Change
+    behaviour: LogitDifference
+    change: InputChange
     shift: Tensor  # between the mean inputs of both kinds of positions, along the directions
     on: Tensor  # the behaviour at positions with it, in logits
     off: Tensor  # and at those without
     loss: float
 
     @classmethod
-    def measure(cls, behaviour: Behaviour, change: Change, inputs: Tensor) -> Trial:
+    def measure(cls, behaviour: LogitDifference, change: InputChange, inputs: Tensor) -> Trial:
         """Measure a behaviour; `inputs` (texts, length − 1, in) of the MLP that is changed."""
         rows = functional.pad(inputs, (0, 0, 1, 0)).flatten(0, 1)
         moved = rows[behaviour.on].mean(dim=0) - rows[behaviour.off].mean(dim=0)
@@ -244,7 +246,7 @@ def trial_of_latents(
     reader: LatentReader,
     tokens: TokensAtEnds | None,
     latents: tuple[int, int | None],
-    change: Callable[[torch.Generator], Change],
+    change: Callable[[torch.Generator], InputChange],
 ) -> Trial | None:
     """Return the trial of directions that may cause what goes with a latent, or with one of two.
 
@@ -279,7 +281,7 @@ def trial_of_latents(
         replace: Mapping[str, Edit] = {} if edit is None else {reader.before.hook: edit}
         return module.run(blocks, replace=replace)[0]
 
-    behaviour = Behaviour(logits, blocks, high, low, on, off, elsewhere)
+    behaviour = LogitDifference(logits, blocks, high, low, on, off, elsewhere)
     inputs = reader.inputs.view(-1, length, reader.inputs.shape[1])[chosen]
     return Trial.measure(behaviour, change(generator), inputs)
 
@@ -304,7 +306,7 @@ def trial_of_direction(
         return None
     elsewhere = functional.pad(active <= 0, (1, 0), value=False)
     high, low = compared_tokens(tokens)
-    behaviour = Behaviour(logits, blocks, high, low, on, off, elsewhere)
+    behaviour = LogitDifference(logits, blocks, high, low, on, off, elsewhere)
     return Trial.measure(behaviour, eigen_change(pairs, inputs.flatten(0, 1), generator), inputs)
 
 

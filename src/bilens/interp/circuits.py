@@ -108,10 +108,11 @@ def fit_one(
         return sums + rest.view(-1, *[1] * (sums.ndim - 1))
 
     found = approximation((x @ pairs.eigenvectors[: ranks[-1]].T).square())
-    whole, part = Agreement.compare(truth, found), Agreement.compare(truth[active], found[active])
+    whole = ApproximationScore.compare(truth, found)
+    part = ApproximationScore.compare(truth[active], found[active])
     random = approximation(null_squares)
-    null = Agreement.compare(truth, random).correlation.mean(dim=0)
-    null_active = Agreement.compare(truth[active], random[active]).correlation
+    null = ApproximationScore.compare(truth, random).correlation.mean(dim=0)
+    null_active = ApproximationScore.compare(truth[active], random[active]).correlation
     return {
         "correlation": whole.correlation,
         "correlation_active": part.correlation,
@@ -126,7 +127,7 @@ def fit_one(
 
 
 @dataclass(frozen=True, eq=False)
-class Agreement:
+class ApproximationScore:
     """How one vector of values agrees with several approximations of it, (...) each."""
 
     correlation: Tensor
@@ -135,7 +136,7 @@ class Agreement:
     intercept: Tensor
 
     @classmethod
-    def compare(cls, truth: Tensor, found: Tensor) -> Agreement:
+    def compare(cls, truth: Tensor, found: Tensor) -> ApproximationScore:
         """Compare (n,) values with (n, ...) approximations; NaN where nothing varies."""
         if len(truth) < 2:
             gap = found.new_full(found.shape[1:], torch.nan)
@@ -167,7 +168,7 @@ def positive(values: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Circuit:
+class LatentCircuit:
     output: int
     features: Tensor  # (n,) int64, input latents by falling share
     matrix: Tensor  # (n, n), S[m, n] between them; the coefficient of z_m z_n is twice the entry
@@ -189,7 +190,7 @@ def find_circuit(
     bias: Tensor,
     activations: Tensor,
     num_features: int = 10,
-) -> Circuit:
+) -> LatentCircuit:
     """Return the input latents that matter most for an output latent, and how they build it."""
     features = check_dictionary(g, dictionary)
     num = min(check_count("num_features", num_features, minimum=1), features)
@@ -224,7 +225,7 @@ def find_circuit(
         truth, part = form(z @ columns.T + shift), z[:, order]
         found = ((part @ block) * part).sum(dim=1) + part @ linear[order] + constant
         share_of_variance, correlation = explained(truth, found)
-    return Circuit(
+    return LatentCircuit(
         output=output,
         features=order,
         matrix=block,
@@ -242,4 +243,4 @@ def explained(truth: Tensor, found: Tensor) -> tuple[float, float]:
     """Return 1 − Var(truth − found) / Var(truth), and the correlation; NaN where nothing varies."""
     rest, total = (truth - found).var(correction=0), truth.var(correction=0)
     share = 1 - rest / total if float(total) > 0 else torch.tensor(torch.nan)
-    return float(share), float(Agreement.compare(truth, found).correlation)
+    return float(share), float(ApproximationScore.compare(truth, found).correlation)

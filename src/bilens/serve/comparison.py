@@ -43,7 +43,7 @@ from bilens.serve.endpoint import Arguments, Endpoint
 from bilens.serve.folder import ServedFolder
 from bilens.serve.inside import without_paths
 from bilens.serve.models import OpenModel
-from bilens.serve.spectra import LayerName, Output, OutputText, held_outputs, viewed_vectors
+from bilens.serve.spectra import LayerName, OutputText, OutputView, held_outputs, viewed_vectors
 
 LARGEST = 1 << 24  # parameters of a model whose weights a page compares
 WORK = 2_000_000_000  # products in comparing maps: some twenty seconds
@@ -190,12 +190,12 @@ def eigenvector_pairs(
     served: ServedFolder, a: Key, b: Key, layer: LayerName, output: OutputText = "0"
 ) -> EigenvectorPairs:
     """The leading eigenvectors of one output of a layer of two models, matched."""
-    one, other = (Output.named(served, key, layer, output) for key in (a, b))
+    one, other = (OutputView.named(served, key, layer, output) for key in (a, b))
     what = "matched", one.opened.name, one.opened.state, one.layer, one.text
     return other.opened.once(what, lambda: paired(one, other), slow=True)
 
 
-def paired(a: Output, b: Output) -> EigenvectorPairs:
+def paired(a: OutputView, b: OutputView) -> EigenvectorPairs:
     alignment = align_models(a.opened.model, b.opened.model)
     if why_not := alignment.why_not(a.layer):
         raise UsageError(f"{a.opened.name} and {b.opened.name} are not compared: {why_not}.")
@@ -229,7 +229,7 @@ def paired(a: Output, b: Output) -> EigenvectorPairs:
     )
 
 
-def check_stream(a: Output, b: Output, alignment: Alignment) -> None:
+def check_stream(a: OutputView, b: OutputView, alignment: Alignment) -> None:
     """Refuse layers whose residual streams are not shown to be the same coordinates."""
     if a.view.reads != "residual stream":
         return
@@ -248,7 +248,7 @@ def output_of_baseline(text: str, places: Mapping[int, int]) -> str:
     return "~".join(named.get(part, part) for part in text.split("~"))
 
 
-def unit_of_output(output: Output, alignment: Alignment) -> float:
+def unit_of_output(output: OutputView, alignment: Alignment) -> float:
     """Return how many units of the second model's one output are one of the first's."""
     axis, last = alignment.outputs, [*alignment.model.layers][-1]
     alone = axis is not None and len(axis.factors) == 1 and output.layer == last
@@ -256,7 +256,7 @@ def unit_of_output(output: Output, alignment: Alignment) -> float:
 
 
 def matched_side(
-    output: Output, pairs: EigenDecomposition, k: int, unit: float = 1.0
+    output: OutputView, pairs: EigenDecomposition, k: int, unit: float = 1.0
 ) -> MatchedSide:
     """Return what is matched of a model, eigenvalues in a unit that is so many of its own."""
     found, vectors = output.decomposed().record, viewed_vectors(output, pairs, [*range(k)])

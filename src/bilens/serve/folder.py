@@ -38,7 +38,7 @@ from bilens.serve.inside import ADAPTER, MissingError, cut_paths, opened, requir
 from bilens.serve.models import OpenModel, OpenModels
 from bilens.serve.overview import Past, digest, digest_of, overview_of, reports_of, row_of
 from bilens.serve.recorded_command import RefusedError, RepeatedCommand, repeat_command
-from bilens.serve.walk import KINDS, START, Found, walk
+from bilens.serve.walk import KINDS, START, FolderContents, walk
 
 LARGEST = 1 << 24  # bytes of a document
 VIEWS = "spectra", "interactions"  # of every model that has layers
@@ -63,7 +63,7 @@ class ServedFolder:
         self.history = History(self.folder, reading=True, writing=not exporting)
         self._exporting = exporting
         self.runs = AuditRuns(self.folder)
-        self._found, self._walked, self._walking = Found(), float("-inf"), Lock()
+        self._found, self._walked, self._walking = FolderContents(), float("-inf"), Lock()
         self._past, self._remembering, self._drawing = Past(), Lock(), Lock()
         self._verdicts: dict[PastAudit, Judged] = {}  # a history may be put in place of another
         self._models = OpenModels(self.folder)
@@ -71,7 +71,7 @@ class ServedFolder:
         self._hashes: dict[tuple[str, int, int, int], str] = {}  # of files, by size and time
         self._reading = Lock()  # documents may be large: one at a time
 
-    def last_walk(self) -> Found:
+    def last_walk(self) -> FolderContents:
         """Return what the last walk found; who asks during a walk gets that of the one before."""
         if self._walking.acquire(blocking=self._walked < 0):
             try:
@@ -97,7 +97,7 @@ class ServedFolder:
             writable = self.history.writable
             return overview_of(self.folder.name, writable, found, past, watch, day(), changed)
 
-    def _changed(self, found: Found, past: Past, only: str = "") -> frozenset[str]:
+    def _changed(self, found: FolderContents, past: Past, only: str = "") -> frozenset[str]:
         """Return the models whose files are others than those of their last audit."""
         keys = [key for key in found.models if key == (only or key)]
         last = {key: past.audits.get(found.names[key], ())[:1] for key in keys}
@@ -190,7 +190,7 @@ class ServedFolder:
             return State(digest="", there=False)
         return State(digest=page.digest, there=page.model.there)
 
-    def _digest(self, key: str, name: str, found: Found, past: Past) -> str:
+    def _digest(self, key: str, name: str, found: FolderContents, past: Past) -> str:
         files: object = None
         with suppress(BilensError, OSError, KeyError):
             files = state_of(self.folder, found.models[key])

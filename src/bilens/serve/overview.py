@@ -21,7 +21,7 @@ from bilens.findings.rules.registry import rules_asked_for
 from bilens.records.explorer import ModelRow, Overview, ReportRow, id_of
 from bilens.records.history import Entry, Measured, PastAudit
 from bilens.serve.inside import cut_paths
-from bilens.serve.walk import Found
+from bilens.serve.walk import FolderContents
 
 SHOWN = 20  # audits in a row's lines
 SEVERITY = ("do_not_use", "cannot_judge", "conditions", "use")
@@ -89,7 +89,7 @@ def added(known: Mapping[str, tuple[Kept, ...]], rows: list[Kept]) -> dict[str, 
 def overview_of(
     folder: str,
     writable: bool,
-    found: Found,
+    found: FolderContents,
     past: Past,
     watch: str,
     today: date,
@@ -117,7 +117,7 @@ def overview_of(
     )
 
 
-def reports_of(found: Found, folder: Path | None = None) -> tuple[ReportRow, ...]:
+def reports_of(found: FolderContents, folder: Path | None = None) -> tuple[ReportRow, ...]:
     """Return all reports by name, or those in the folder of a model."""
     listed = sorted(found.reports.items(), key=lambda item: found.names[item[0]])
     return tuple(
@@ -170,7 +170,7 @@ def watchable(past: Past) -> tuple[str, ...]:
     return tuple(rule for rule in rules_asked_for() if rule in found)
 
 
-def digest_of(found: Found, past: Past, today: date, changed: frozenset[str]) -> str:
+def digest_of(found: FolderContents, past: Past, today: date, changed: frozenset[str]) -> str:
     names = sorted(found.names.values())
     return digest(names, found.truncated, past.file, past.last, today, sorted(changed))
 

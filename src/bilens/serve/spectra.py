@@ -58,7 +58,7 @@ Rank = Annotated[int, Meta(ge=0, le=1 << 20)]
 
 
 @dataclass(frozen=True, eq=False)
-class Output:
+class OutputView:
     """One output of a layer of a model that is open, as a query names it."""
 
     opened: OpenModel
@@ -66,7 +66,7 @@ class Output:
     text: str
 
     @classmethod
-    def named(cls, served: ServedFolder, key: str, layer: str, output: str) -> Output:
+    def named(cls, served: ServedFolder, key: str, layer: str, output: str) -> OutputView:
         opened = served.opened(key)
         if layer not in opened.model.layers:
             raise UsageError(f"{layer!r:.80} is no layer of {opened.name}.")
@@ -124,12 +124,12 @@ def spectrum(
     served: ServedFolder, key: Key, layer: LayerName, output: OutputText = "0"
 ) -> Spectrum:
     """The eigenvalues of one output of a layer, or of a contrast of two, with proven bounds."""
-    read = Output.named(served, key, layer, output)
+    read = OutputView.named(served, key, layer, output)
     what = "spectrum", read.layer, read.text
     return read.opened.once(what, lambda: spectrum_of(read))
 
 
-def spectrum_of(output: Output) -> Spectrum:
+def spectrum_of(output: OutputView) -> Spectrum:
     job, found, pairs = output.job(), output.decomposed(), output.pairs()
     (form,), known = found.record.outputs, enclosed(found.pairs[0])
     count = pairs.eigenvalues.shape[1]
@@ -150,7 +150,7 @@ def null_band(
     served: ServedFolder, key: Key, layer: LayerName, output: OutputText = "0"
 ) -> NullBand:
     """What chance would give: the spectrum of an output under the rotation null."""
-    read = Output.named(served, key, layer, output)
+    read = OutputView.named(served, key, layer, output)
     job = read.job()
     behind, embedding = job.layer.behind, job.layer.embedding
     d_before = behind.sizes.d_in if embedding is None else embedding.shape[1]
@@ -233,7 +233,7 @@ def eigenvectors(
     vector: Rank = 0,
 ) -> ViewedVectors:
     """The leading eigenvectors of each sign, or the one at a position from 1."""
-    read = Output.named(served, key, layer, output)
+    read = OutputView.named(served, key, layer, output)
     pairs = read.pairs()[0]
     if vector > len(pairs.eigenvalues):
         raise UsageError(f"vector is {vector}; expected one from 1 to {len(pairs.eigenvalues)}.")
@@ -244,7 +244,9 @@ def eigenvectors(
     return read.opened.once(what, lambda: viewed_vectors(read, pairs, chosen))
 
 
-def viewed_vectors(output: Output, pairs: EigenDecomposition, chosen: list[int]) -> ViewedVectors:
+def viewed_vectors(
+    output: OutputView, pairs: EigenDecomposition, chosen: list[int]
+) -> ViewedVectors:
     model, view, values = output.opened.model, output.view, pairs.eigenvalues.tolist()
     vectors = pairs.eigenvectors[chosen]
     tokens: list[TokenEnds] | None = None
@@ -271,7 +273,7 @@ def viewed_vectors(output: Output, pairs: EigenDecomposition, chosen: list[int])
     )
 
 
-def tokens_of(output: Output, pairs: EigenDecomposition) -> list[TokenEnds] | None:
+def tokens_of(output: OutputView, pairs: EigenDecomposition) -> list[TokenEnds] | None:
     """Return the tokens whose embeddings lie along eigenvectors; None where there are none."""
     model = output.opened.model
     try:

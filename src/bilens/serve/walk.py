@@ -49,7 +49,7 @@ KIND = re.compile(rb'"kind":\s*"([\w ]+)"')
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class FolderContents:
     """What a walk found, by id."""
 
     models: Mapping[str, Path] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Found:
         return self.models, self.reports, self.truncated
 
 
-def walk(folder: Path) -> Found:
+def walk(folder: Path) -> FolderContents:
     """Return the models and reports below a folder, near ones first; links out are left out."""
     models: dict[str, Path] = {}
     reports: dict[str, tuple[Path, str]] = {}
@@ -105,7 +105,7 @@ def walk(folder: Path) -> Found:
                 # thousands, which its report is made of
                 parts = [part for part in parts if part not in (SWEEP[0], "results")]
             waiting += [(path / part, depth + 1) for part in parts if not part.startswith(".")]
-    return Found(models, reports, names, truncated)
+    return FolderContents(models, reports, names, truncated)
 
 
 def beside(model: Path) -> list[Path]:

@@ -12,10 +12,10 @@ from pathlib import Path
 from bilens.base import Progress, silent
 from bilens.base.errors import FileError, InterruptedRunError, UsageError
 from bilens.records.sweep import SweepOptions
-from bilens.sweep.engines.contract import Engine
+from bilens.sweep.engines.contract import SweepEngine
 from bilens.sweep.jobs import Outcome, Piece, Spec, folder_of, result_name
 from bilens.sweep.manifest import NAME, Job, Plan, check_release, kept_plan, make_plan
-from bilens.sweep.output import Output
+from bilens.sweep.output import SweepOutput
 from bilens.train.run_folder import interruptible
 
 ATTEMPTS = 4  # of a row; a worker that dies takes others along, which have done nothing wrong
@@ -35,7 +35,7 @@ class Ended:
         return self.pieces == self.wanted
 
 
-def plan_of(path: str, options: SweepOptions, output: Output) -> Plan:
+def plan_of(path: str, options: SweepOptions, output: SweepOutput) -> Plan:
     """Return the plan that an output holds, or a new one; refuse that of something else."""
     kept = kept_plan(output)
     if kept is None:
@@ -49,7 +49,7 @@ def plan_of(path: str, options: SweepOptions, output: Output) -> Plan:
     return kept
 
 
-def pieces_left(plan: Plan, output: Output, rows: Sequence[int] | None = None) -> list[int]:
+def pieces_left(plan: Plan, output: SweepOutput, rows: Sequence[int] | None = None) -> list[int]:
     """Return the rows, all or of some, that lack a result of some task."""
     wanted, tasks = range(len(plan.rows)) if rows is None else rows, plan.head.options.tasks
     folders = (
@@ -61,8 +61,8 @@ def pieces_left(plan: Plan, output: Output, rows: Sequence[int] | None = None) -
 
 def drive(
     plan: Plan,
-    output: Output,
-    engine: Callable[[], Engine],
+    output: SweepOutput,
+    engine: Callable[[], SweepEngine],
     progress: Progress = silent,
     say: Callable[[str], None] = lambda _: None,
 ) -> Ended:
@@ -91,7 +91,7 @@ def drive(
     return found
 
 
-def ended(plan: Plan, output: Output) -> Ended:
+def ended(plan: Plan, output: SweepOutput) -> Ended:
     """Return what an output holds of a plan."""
     pieces = sum(name.endswith(".json") for name in output.names("results"))
     failed = json.loads(output.read_bytes(FAILED) or b"{}")
@@ -103,8 +103,8 @@ class Drive:
     """One run of a driver."""
 
     plan: Plan
-    output: Output
-    engine: Engine
+    output: SweepOutput
+    engine: SweepEngine
     progress: Progress
     say: Callable[[str], None]
     waiting: deque[Job]

@@ -20,7 +20,7 @@ from bilens.base.files import shortened
 from bilens.io.load import LayerView, LoadedModel, load, load_layers
 from bilens.records.base import json_text, read_document
 from bilens.records.sweep import Cost, Manifest, ManifestRow, SweepOptions
-from bilens.sweep.output import Output
+from bilens.sweep.output import SweepOutput
 from bilens.sweep.tasks import TASKS, WHOLE, check_tasks
 from bilens.version import VERSION
 
@@ -136,7 +136,7 @@ def row_of(index: int, name: str, view: LayerView, options: SweepOptions) -> Man
     )
 
 
-def kept_plan(output: Output) -> Plan | None:
+def kept_plan(output: SweepOutput) -> Plan | None:
     """Return the plan that an output holds; None where it holds none."""
     data = output.read_bytes(NAME)
     return None if data is None else parsed(data, output.place)
@@ -158,7 +158,7 @@ def parsed(data: bytes, where: str) -> Plan:
 @lru_cache(1)
 def plan_at(place: str, sha256: str) -> Plan:
     """Return the plan of an output, read once by a worker."""
-    plan = kept_plan(Output(place))
+    plan = kept_plan(SweepOutput(place))
     if plan is None or plan.sha256 != sha256:
         raise FileError(f"{place} holds no {NAME} that this job is of: was it replaced?")
     check_release(plan, place)

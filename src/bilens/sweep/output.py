@@ -24,7 +24,7 @@ BEAT = 5.0  # seconds between two signs of life of a driver
 MISSED = 3  # beats without one, after which another driver takes over
 
 
-class Output:
+class SweepOutput:
     """Files by name below a folder."""
 
     def __init__(self, place: str) -> None:

@@ -30,7 +30,7 @@ from bilens.records.sweep import SweepOptions, SweepResult
 from bilens.records.sweep_report import Reason, SweepChange, SweepSummary, TaskCount
 from bilens.sweep.driver import FAILED
 from bilens.sweep.manifest import Plan, kept_plan
-from bilens.sweep.output import Output
+from bilens.sweep.output import SweepOutput
 
 REPORT = "report.json"  # beside the manifest, where the explorer finds it
 TOGETHER = 100  # files that are fetched at a time
@@ -87,7 +87,7 @@ class Swept:
             self.changes.append(replace(change, output_parts=(), triggers=(), token_pairs=()))
 
 
-def read_sweep(output: Output, progress: Progress = silent) -> Swept:
+def read_sweep(output: SweepOutput, progress: Progress = silent) -> Swept:
     """Read every result of a sweep; FileError where one is damaged or of another manifest."""
     plan = kept_plan(output)
     if plan is None:
@@ -113,7 +113,7 @@ def read_sweep(output: Output, progress: Progress = silent) -> Swept:
     return swept
 
 
-def contents(output: Output, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+def contents(output: SweepOutput, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """Yield results; many are fetched at a time."""
     left = iter(names)
     while part := [*islice(left, TOGETHER)]:
@@ -126,13 +126,13 @@ def contents(output: Output, names: Sequence[str]) -> Iterator[tuple[str, bytes]
 
 
 def report_of(
-    output: Output,
+    output: SweepOutput,
     conditions: Sequence[Condition] = (),
     baseline: str | None = None,
     progress: Progress = silent,
 ) -> tuple[Swept, SweepSummary]:
     """Return what a sweep found, beside another one, and write it where the explorer finds it."""
-    other = None if baseline is None else summary_at(Output(baseline))
+    other = None if baseline is None else summary_at(SweepOutput(baseline))
     swept = read_sweep(output, progress)
     run = describe_run(None, swept.plan.head.options.seed)
     found = summary_of(swept, conditions, other, run)
@@ -140,7 +140,7 @@ def report_of(
     return swept, found
 
 
-def summary_at(output: Output) -> SweepSummary:
+def summary_at(output: SweepOutput) -> SweepSummary:
     """Return the report that lies in a sweep."""
     data = output.read_bytes(REPORT)
     if data is None:

@@ -58,7 +58,7 @@ class TrainingRun(Generic[Model]):
     blank: Model | None = None  # for the weights at the end, of a model that was divided
 
 
-class Task(ABC, Generic[Model, LineT]):
+class TrainingTask(ABC, Generic[Model, LineT]):
     """What is trained: the loop and the run folder ask it for everything that is particular."""
 
     epochs: int
@@ -111,7 +111,7 @@ class Task(ABC, Generic[Model, LineT]):
 
 def train(
     run: TrainingRun[Model],
-    task: Task[Model, LineT],
+    task: TrainingTask[Model, LineT],
     after_step: Callable[[TrainingRun[Model]], None] = silent,
 ) -> Iterator[LineT]:
     """Continue a run to its end; yields a line an epoch."""

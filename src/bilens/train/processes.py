@@ -139,7 +139,7 @@ class Processes:
         `model.parameters()`, as an optimiser, comes behind. `unused` is whether a step may leave
         weights out.
         """
-        held = Loss(model, loss)
+        held = LossModule(model, loss)
         if self.world == 1:
             return held
         if not self.shard:
@@ -200,7 +200,7 @@ def places_of(module: nn.Module, weights: Sequence[nn.Parameter]) -> list[tuple[
     return [found[id(one)] for one in weights]
 
 
-class Loss(nn.Module):
+class LossModule(nn.Module):
     """A model under a loss: both ways of training together hook into `forward`."""
 
     def __init__(self, model: nn.Module, loss: Callable[..., Any]) -> None:

@@ -34,8 +34,8 @@ from bilens.train.loop import (
     Line,
     LineT,
     Model,
-    Task,
     TrainingRun,
+    TrainingTask,
     found_checkpoints,
     load_checkpoint,
     save_checkpoint,
@@ -76,7 +76,7 @@ class TrainingResult(Generic[LineT]):
 
 def run_in_folder(
     folder: str | Path,
-    task: Task[Model, LineT],
+    task: TrainingTask[Model, LineT],
     *,
     resume: bool = False,
     overwrite: bool = False,
@@ -141,7 +141,10 @@ def last_state_named(folder: Path) -> Iterator[None]:
 
 
 def resume_run(
-    folder: Path, task: Task[Model, LineT], run: TrainingRun[Model], say: Callable[[str], None]
+    folder: Path,
+    task: TrainingTask[Model, LineT],
+    run: TrainingRun[Model],
+    say: Callable[[str], None],
 ) -> list[LineT]:
     """Bring a new run to where the one in the folder left off; return the epochs up to there."""
     if load_checkpoint(folder, run, say):

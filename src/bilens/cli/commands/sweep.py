@@ -119,7 +119,7 @@ def sweep(
     from bilens.sweep.driver import drive, ended, plan_of
     from bilens.sweep.engines.contract import open_engine
     from bilens.sweep.manifest import kept_plan
-    from bilens.sweep.output import Output as Place
+    from bilens.sweep.output import SweepOutput as Place
     from bilens.sweep.report import report_of
 
     if model[0] == "status" and len(model) == 2:
@@ -206,7 +206,7 @@ def report_sweep(output: Output, place: str, pages: SweepPages, baseline: str | 
     from bilens.report.reports import SweepReport
     from bilens.report.sections.sweep import sweep_lines
     from bilens.report.text import load_catalogue
-    from bilens.sweep.output import Output as Place
+    from bilens.sweep.output import SweepOutput as Place
     from bilens.sweep.report import report_of, table_of
 
     with output.progress() as progress:

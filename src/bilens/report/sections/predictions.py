@@ -47,7 +47,7 @@ Part = tuple[tuple[Markup, str, str], float]
 
 
 @dataclass(frozen=True)
-class Reader:
+class PredictionCard:
     """What the parts of one card share."""
 
     t: Catalogue
@@ -68,14 +68,14 @@ class Reader:
 def predictions(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> Markup:
     """Return one card for each explanation; a remark if no data were given."""
     cards = [
-        prediction_card(Reader(t, item, names, record.model, painter), position)
+        prediction_card(PredictionCard(t, item, names, record.model, painter), position)
         for position, item in enumerate(record.explanations)
     ]
     lead = paragraph(t("predictions.lead")) if cards else boxed(t("predictions.none"))
     return section(t, "predictions", lead, *cards)
 
 
-def prediction_card(reader: Reader, position: int) -> Markup:
+def prediction_card(reader: PredictionCard, position: int) -> Markup:
     t, item = reader.t, reader.item
     kind = item.kind if item.kind in KINDS else "other"
     outcome = outcome_of(item.predicted, item.label)
@@ -122,7 +122,7 @@ def prediction_article(anchor: str, outcome: str, title: str, *content: str) -> 
     return element("article", head, *content, **attributes)
 
 
-def answer(reader: Reader, outcome: str) -> Markup:
+def answer(reader: PredictionCard, outcome: str) -> Markup:
     """Return what the model says, what is true, and by how much the answer leads."""
     t, item, names, digits = reader.t, reader.item, reader.names, reader.digits
     pairs = [(t("predictions.says"), names[item.predicted])]
@@ -140,7 +140,7 @@ def answer(reader: Reader, outcome: str) -> Markup:
     return element("div", large, *parts, class_="answer")
 
 
-def reasons(reader: Reader) -> Markup:
+def reasons(reader: PredictionCard) -> Markup:
     """Return what in the input made the model give the wrong answer."""
     t, item, names = reader.t, reader.item, reader.names
     assert item.label is not None, "it is known to be wrong"
@@ -159,7 +159,7 @@ def reasons(reader: Reader) -> Markup:
     return paragraph(term, *(gap + sentence for sentence in sentences), class_="callout wrong")
 
 
-def named_parts(reader: Reader, class_index: int, sign: int) -> list[str]:
+def named_parts(reader: PredictionCard, class_index: int, sign: int) -> list[str]:
     """Return where what added most to a score lies (sign 1), or what took most from it (−1)."""
     parts = [
         part
@@ -177,7 +177,7 @@ def named_parts(reader: Reader, class_index: int, sign: int) -> list[str]:
     ]
 
 
-def sum_tables(reader: Reader) -> Iterator[Markup]:
+def sum_tables(reader: PredictionCard) -> Iterator[Markup]:
     """Yield how classes come to their scores: answer and label first, all on one scale."""
     first = (reader.item.predicted, reader.item.label)
     scores = sorted(reader.item.classes, key=lambda score: score.index not in first)
@@ -187,7 +187,7 @@ def sum_tables(reader: Reader) -> Iterator[Markup]:
         yield sum_table(reader, score, of_class, x)
 
 
-def sum_table(reader: Reader, score: ClassScore, parts: Sequence[Part], x: Scale) -> Markup:
+def sum_table(reader: PredictionCard, score: ClassScore, parts: Sequence[Part], x: Scale) -> Markup:
     """Return one row for each part of a score, and the running sum beside it."""
     t, digits, rows, start = reader.t, reader.digits, [], 0.0
     rounded = adding_up([value for _, value in parts], digits)
@@ -223,7 +223,7 @@ def sum_table(reader: Reader, score: ClassScore, parts: Sequence[Part], x: Scale
     )
 
 
-def parts_of(reader: Reader, score: ClassScore) -> Iterator[Part]:
+def parts_of(reader: PredictionCard, score: ClassScore) -> Iterator[Part]:
     """Yield the eigenvectors that are shown one by one, and the rest of the sum."""
     t, name = reader.t, reader.names[score.index]
     digits = decimals(pair.overlap for pair in score.contributions)

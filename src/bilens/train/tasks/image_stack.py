@@ -31,7 +31,7 @@ from bilens.io.model_folder import WEIGHTS_NAME
 from bilens.nn import BilinearClassifier
 from bilens.nn.mlp import GATES
 from bilens.train.device import CPU, autocast
-from bilens.train.loop import Line, Task, TrainingRun, check_training_memory
+from bilens.train.loop import Line, TrainingRun, TrainingTask, check_training_memory
 from bilens.train.randomness import ActivationNoise, NoisePool
 from bilens.train.run_folder import RUN_NAME, run_in_folder
 from bilens.train.tasks.image import ImageRecipe, ImageTask, new_classifier, save_classifier
@@ -129,7 +129,7 @@ class ClassifierStack(nn.Module):
         return found
 
 
-class StackTask(Task[nn.ModuleList, StackMetrics]):
+class StackTask(TrainingTask[nn.ModuleList, StackMetrics]):
     """Classifiers of one pass, from their recipes and images."""
 
     data_noun = "images"
