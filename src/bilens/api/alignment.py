@@ -153,7 +153,7 @@ class Alignment:
 
     @property
     def notes(self) -> tuple[AlignmentNote, ...]:
-        """What was done so that both are of the same inputs and outputs, and what lacks in one."""
+        """How inputs and outputs of both were matched, and which lack a counterpart."""
         found: dict[str, tuple[str, ...]] = {}
         for name, axis in (("inputs", self.inputs), ("outputs", self.outputs)):
             if axis is None:

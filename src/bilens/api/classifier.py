@@ -117,7 +117,7 @@ def attack_model(
     progress: Progress = silent,
     labels: str | None = None,
 ) -> AttackReport:
-    """Return what universal perturbations of every method do to a one-layer bilinear classifier.
+    """Attack a one-layer bilinear classifier with universal perturbations of every method.
 
     A perturbation δ is added to every image. Of all δ with ‖δ‖₂ ≤ ε the optimal one provably lowers
     the mean margin of the source classes over the target most; beside it stand those of the paper,

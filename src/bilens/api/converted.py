@@ -1,4 +1,4 @@
-"""What a conversion is of, what is refused before it begins, what its student loses: a document."""
+"""The checks before an MLP conversion of a language model, and the document it ends in."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What is asked of a layer: which of its outputs are read, and its map in the basis asked for."""
+"""A request to decompose a layer: the outputs to read, and its map in the basis asked for."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Request:
 
     @property
     def facts(self) -> list[str]:
-        """What options of a decomposition may need, as `option_rules` names it."""
+        """The facts on which options of a decomposition depend, as `option_rules` names them."""
         found = ["with whole spectra"] if self.spectrum != "top" else []
         found += [ITERATES] if self.method in ("lanczos", "auto") else []
         return [*found, *(["with basis whitened"] if self.basis == "whitened" else [])]

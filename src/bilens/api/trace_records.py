@@ -1,4 +1,4 @@
-"""What tracing finds as records: numbers of tensors, and tokens as texts."""
+"""Converts what tracing finds to records: tensors to numbers, token ids to texts."""
 
 from collections.abc import Callable, Sequence
 

@@ -92,7 +92,7 @@ class ModelFile:
         return {name: getattr(self, name) for name in ("residual", "allow_pickle", "trust_pickle")}
 
     def tensor_options(self) -> dict[str, Any]:
-        """What was said of the tensors of a file with names of its own."""
+        """Return how the tensors of a file are named and stored, where the user says it."""
         return {}
 
     def open_pair(self, baseline: Path | None, say: Say) -> tuple[LoadedModel, LoadedModel | None]:
@@ -219,7 +219,7 @@ class SeenText:
     def inputs(
         self, model: Path, layers: list[str], seed: int, report: Callable[..., None]
     ) -> LayerInputs | None:
-        """Return what the layers see; None without a text."""
+        """Return the inputs of the layers on a text, not run yet; None without a text."""
         if self.text is None:
             refuse_idle("text", vars(self))
             return None

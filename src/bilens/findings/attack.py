@@ -56,7 +56,7 @@ class Judge:
     box: tuple[float, float] | None = None  # of all inputs; None where nothing says it
 
     def effect(self, deltas: Tensor) -> Effect:
-        """Return what each row of (num, in) does, without a box."""
+        """Return accuracy, margin and target rate with each of (num, in) deltas, without a box."""
         slopes = 2 * products_of(self.f, deltas)  # (deltas, out, in)
         shifts = self.f(deltas)
         if self.f.constant is not None:
@@ -136,7 +136,7 @@ def attack_classifier(
     progress: Progress = silent,
     origin: Origin = UNKNOWN,
 ) -> Attack:
-    """Return what universal perturbations of every method do to a one-layer bilinear classifier.
+    """Attack a one-layer bilinear classifier with universal perturbations of every method.
 
     `box` is the interval that every input lies in, where that is known; `halved` tells that
     `training` and `test` are two parts of the same data.
@@ -203,7 +203,7 @@ def attack_classifier(
 def attack_objective(
     objective: Objective, methods: PerturbationMethods, judge: Judge, request: AttackRequest
 ) -> ObjectiveFinding:
-    """Return what all perturbations of an objective do, and if one lowers the mean margin more."""
+    """Measure all perturbations of an objective; does one beat the proven optimum?"""
     optima = methods.optima(objective)
     best = [objective.changes(item.perturbation.deltas) for item in optima]
     lengths = request.epsilons

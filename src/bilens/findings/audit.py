@@ -58,7 +58,7 @@ def audit_classifier(
     progress: Progress = silent,
     origin: Origin = UNKNOWN,
 ) -> Audit:
-    """Return what the weights of a one-layer bilinear classifier say; the model is not changed.
+    """Audit the weights of a one-layer bilinear classifier; the model is not changed.
 
     `data` are test inputs; `training` and `test` are read beside the weights.
     """

@@ -137,7 +137,7 @@ def certify_classifier(
     progress: Progress = silent,
     origin: Origin = UNKNOWN,
 ) -> Certificate:
-    """Return what is proven about a one-layer bilinear classifier; the model is not changed."""
+    """Prove guarantees for a one-layer bilinear classifier; the model is not changed."""
     loaded = as_loaded(model)
     module = checked_classifier(loaded.module)
     samples = check_count("samples", samples, minimum=1)

@@ -1,4 +1,4 @@
-"""What share of the parameters of a model its readable layers contain."""
+"""The share of a model's parameters that its readable layers contain."""
 
 import re
 from collections import Counter, defaultdict

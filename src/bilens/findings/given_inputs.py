@@ -1,4 +1,4 @@
-"""What inputs add to the weights: training against others, examples learnt by heart, spectra."""
+"""Findings from inputs: training against test, memorised examples, whitened spectra."""
 
 import math
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ POINTS, SPARE = 2.96, 0.038  # of the estimated gap; fitted on models that docs/
 
 @dataclass(frozen=True, eq=False)
 class Read:
-    """What a model makes of inputs; a row each."""
+    """Answers, leads and radii of a model on inputs, a row each."""
 
     x: Tensor  # (rows, in) float64
     label: Tensor | None
@@ -60,7 +60,7 @@ def read_inputs(
     pairs: PairSpectra | None,
     seed: int,
 ) -> GivenInputs:
-    """Return what inputs show of a classifier; exact radii where `pairs`, all spectra, are given.
+    """Compare training and test inputs of a classifier; exact radii where `pairs` is given.
 
     Cost: for n inputs O(n · (in · hidden + in²) + classes · in³); nothing is (n, n).
     """
@@ -289,7 +289,7 @@ def gap(training: Share, test: Share) -> Gap:
 
 
 def margin_bound(f: QuadraticMap, x: Tensor, margin: Tensor) -> Bound:
-    """Return what the margins of training inputs prove of the error on new ones, (rows, in)."""
+    """Bound the error on new inputs by the margins of training inputs, (rows, in)."""
     # Math: f_c is a product of W_c with φ(x) = x̃x̃ᵀ, x̃ = (x, 1), and ‖W‖² = Σ_c ‖Q_c‖² + ‖b_c‖²/2 +
     # c_c². The margin is √2-Lipschitz in the scores, so the ramp loss of margin γ has a Rademacher
     # complexity of at most 2 (‖W‖/γ) √(classes · mean ‖φ‖² / n) (Maurer, 2016, vector contraction).

@@ -1,4 +1,4 @@
-"""What is proven about a classifier: radii, truncation, use of inputs, rounding of weights."""
+"""Guarantees for a classifier: radii, truncation, use of inputs, rounding of weights."""
 
 import copy
 import math

@@ -90,7 +90,7 @@ def audit_layers(
     model: LayeredModel = IN_PARTS,
     origin: Origin = UNKNOWN,
 ) -> LayerAudit:
-    """Return what the weights of each layer say, and what changed from layers of a baseline.
+    """Audit the weights of each layer, and their changes from the layers of a baseline.
 
     `why_not` says of layers why they are not compared, also of those of the baseline alone, `turn`
     finds how the residual stream of the baseline has to be turned, `around` says how what is around
@@ -142,7 +142,7 @@ def compare_with(
     vectors: bool = False,
     turn: Callable[[], Turn] | None = None,
 ) -> LayerDifference:
-    """Return what changed in a layer; `after` is how it was read, None where it cannot be."""
+    """Compare a layer with its baseline; `after` is None where it cannot be read."""
     if other := other_kind(before, subject):
         return LayerDifference(before.name, False, other)
     try:

@@ -42,7 +42,7 @@ from bilens.records.layer_audit import (
 
 
 def described(subject: LayerView) -> LayerReading:
-    """Return what is known of a layer before its weights are read."""
+    """Return the kind and the sizes of a layer, before its weights are read."""
     return LayerReading(
         name=subject.name,
         kind="gated" if subject.gated else "plain",
@@ -207,7 +207,7 @@ def fit_layer(
 def read_layer(
     subject: LayerView, options: ReadingOptions
 ) -> tuple[LayerReading, FittedLayer | None]:
-    """Return what the weights of a layer say, and the layer; a broken one is said to be so."""
+    """Read the weights of a layer; one with NaN or Inf is returned as broken, without a fit."""
     try:
         fitted = fit_layer(subject, options.seed, options.threshold, options.rows)
         return reading_of(subject, fitted, options), fitted
@@ -256,7 +256,7 @@ def reading_of(subject: LayerView, fitted: FittedLayer, options: ReadingOptions)
 def stability(
     fitted: FittedLayer, spectrum: HOSVD, leading: EigenDecomposition | None = None
 ) -> Stability | None:
-    """Return what rounding can do along the leading output direction; None for a fit to data.
+    """Bound the effect of rounding on the leading output direction; None for a fit to data.
 
     `leading` is the decomposition of its form, where that is at hand.
     """

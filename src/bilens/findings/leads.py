@@ -1,4 +1,4 @@
-"""What a classifier makes of an image of each class: templates, and leads between classes."""
+"""The template image of each class, and the leads between classes there."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,11 +95,11 @@ class Leads:
 
     @property
     def bend(self) -> float:
-        """What makes the class-centred form of t that of its mean lead: Σ Q_s = 0 over classes."""
+        """The factor from the class-centred form of t to that of its mean lead: Σ Q_s = 0."""
         return len(self.templates) / (len(self.templates) - 1)
 
     def gains(self, pattern: Tensor) -> Tensor:
-        """Return what a pattern, (in,), adds to each lead, (sources, classes)."""
+        """Return how much a pattern, (in,), raises each lead, (sources, classes)."""
         before, after = (self.over_sources(self.f(x)) for x in (self.images, self.images + pattern))
         return after - before
 

@@ -1,4 +1,4 @@
-"""What an attack asks for, the mean margin that it lowers, and what it adds to every input."""
+"""Universal perturbations: the mean margin they lower, the optimal ones, and controls."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ EPSILONS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.2, 6.0, 8.4)
 
 @dataclass(frozen=True)
 class AttackRequest:
-    """What is attacked, and how."""
+    """The classes to attack, the lengths and numbers of perturbations, and the seed."""
 
     target: int | None = None  # the class that should win; None for every class in turn
     source: int | None = None  # the class that should lose; None for every other
@@ -305,7 +305,7 @@ def projected_gradient(
 
 @dataclass(frozen=True, eq=False)
 class PerturbationMethods:
-    """What the perturbations of every objective are made of."""
+    """The means, published keys and edge pixels from which perturbations are made."""
 
     means: ClassMeans  # of the inputs that they are made from
     published: Tensor  # keys in pixels, (classes, used, in)

@@ -1,4 +1,4 @@
-"""What hidden triggers are looked for by: each scan gives every class a number and a pattern."""
+"""The scans for hidden triggers: each gives every class a statistic and a pattern."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UNUSED = 1e-20  # of the largest energy: at a place with less all weights are ze
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """What one scan found: for each class a statistic against the model's own null.
+    """The result of one scan: for each class a statistic against the model's own null.
 
     The null are the other places of the image and the other classes: a statistic is what a class
     has beyond them, in standard deviations over places or as the log of a ratio to the median of

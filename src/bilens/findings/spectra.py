@@ -1,4 +1,4 @@
-"""What spectra say, of classes and of the outputs of a layer, beside their null intervals."""
+"""Summaries of spectra, of classes and of outputs of a layer, beside null intervals."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -69,7 +69,7 @@ def in_unit_scale(factor: Tensor) -> Tensor:
 def null_estimate(
     f: QuadraticMap, embedding: Tensor | None, num: int, num_samples: int
 ) -> MemoryEstimate:
-    """Return what the null of `num` directions takes in memory."""
+    """Return the memory that the null of `num` directions takes."""
     before = None if embedding is None else embedding.shape[1]
     return null_memory(f.sizes, num, num_samples, before)
 

@@ -1,4 +1,4 @@
-"""What is judged: a classifier and its data; is the reading exact, is the model right."""
+"""The classifier and the data of an audit: exactness of the reading, accuracy of the model."""
 
 import copy
 import math
@@ -51,7 +51,7 @@ def as_loaded(model: LoadedModel | nn.Module) -> LoadedModel:
 
 
 def summarise(model: LoadedModel, shape: tuple[int, ...] | None = None) -> ModelSummary:
-    """Return what a classifier is: sizes, options, and how its inputs are laid out.
+    """Return sizes, options and the input layout of a classifier.
 
     `shape` is that of its data, where it does not say one.
     """

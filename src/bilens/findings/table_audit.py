@@ -68,7 +68,7 @@ def audit_columns(
     performance: Performance | None = None,
     read: TableReading | None = None,
 ) -> TableAudit:
-    """Return what a model of a table says, and rows that are `asked` for, or telling, apart."""
+    """Audit a model of a table, and explain rows: those `asked` for, and telling ones."""
     module, names, outputs = exact_layer(model), model.input_names or (), output_names_of(model)
     mean, scale = units_of(model).T
     with torch.no_grad():
@@ -147,7 +147,7 @@ def category_effects(
     mean: Tensor,
     scale: Tensor,
 ) -> tuple[CategoryEffect, ...]:
-    """Return what each text of each column adds to the outputs of a map of standardised inputs."""
+    """Return how much each text of each column adds to each output."""
     found = []
     for column in () if reading is None else reading.columns:
         if column.kind == "category" and column.inputs:

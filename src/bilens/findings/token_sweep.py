@@ -41,7 +41,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What came of trying words."""
+    """The result of trying words: how many were tried, and the candidates tried again."""
 
     tried: int
     candidates: tuple[Candidate, ...]  # tried again
@@ -174,7 +174,7 @@ class WordTrial:
         return sorted(judged, key=lambda one: -one.surprise)
 
     def confirm(self, tokens: Sequence[int]) -> Sweep:
-        """Return what is left of single words, given what each did in one text, and of pairs."""
+        """Try the best words and pairs of them in other texts; return them by falling surprise."""
         if self.best is None:
             raise UsageError(
                 "words are tried in texts, and the vocabulary has none of two letters and "

@@ -24,7 +24,7 @@ MOST_EVIDENCE = 25.0  # −ln p of one scan: beyond it a fitted tail says nothin
 
 @dataclass(frozen=True, eq=False)
 class TriggerEvidence:
-    """What the scans say of each class, in −ln p against clean reference models."""
+    """The evidence of all scans for each class, in −ln p against clean reference models."""
 
     scans: tuple[Scan, ...]
     each: Tensor  # (scans, classes)

@@ -191,13 +191,13 @@ class Trial:
         return "steer" if self.change.sign_flip is None else "sign_flip"
 
     def removed(self, directions: InputDirections) -> tuple[Tensor, float]:
-        """Return what is left of the behaviour without directions, and the loss elsewhere."""
+        """Remove directions; return the behaviour that is left, and the loss elsewhere."""
         edit = ablation(directions, self.change.where)
         left, level, loss = self.behaviour.measure(edit)
         return left - level.mean(), loss
 
     def created(self, directions: InputDirections) -> Tensor:
-        """Return what directions create of the behaviour where it is not."""
+        """Move along directions where the behaviour is absent; return how much of it appears."""
         if self.change.sign_flip is None:
             edit = steering(directions, self.shift, self.change.where)
         else:
@@ -217,7 +217,7 @@ class Trial:
     def checks(
         self, generator: torch.Generator, null: Sequence[Shares], create: bool = True
     ) -> tuple[CausalCheck, ...]:
-        """Return what is removed, and (`create`) created, beside random directions and `null`.
+        """Test removal and (`create`) creation, beside random directions and `null`.
 
         `null` holds the shares of the same steps, once for each random dictionary.
         """

@@ -1,4 +1,4 @@
-"""What is traced: a layer, the autoencoders around it, their text, and what latents stand for."""
+"""The layer that is traced, the autoencoders around it, their text, and tokens of latents."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def read_text(
     text: TracedText,
     options: TraceOptions,
 ) -> LatentReader:
-    """Return what model and autoencoders do on text, without the first token of each block."""
+    """Run model and autoencoders on text; the first token of each block is left out."""
     rows = text.blocks.numel() - len(text.blocks)
     latents = before.sae.num_latents + behind.sae.num_latents
     check_memory(

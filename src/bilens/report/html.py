@@ -126,7 +126,7 @@ def embedded_json(record: Document) -> Markup:
 def reproduce(
     t: Catalogue, record: AnyReport, original: AnyReport, conventions: Sequence[tuple[str, str]]
 ) -> Markup:
-    """Return what it takes to run the same again, what the weights' file says, and conventions."""
+    """Return how to run the same again, the facts in the weights' file, and conventions."""
     steps: list[tuple[str, Content]] = []
     for key, value in run_facts(record, original).items():
         shown: Content = value

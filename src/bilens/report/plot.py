@@ -230,7 +230,7 @@ def sign_class(value: float) -> str:
 
 
 def key_list(entries: Iterable[tuple[str, str]]) -> Markup:
-    """Return what the curves of several charts are called: class and name, beside a short line."""
+    """Return the legend of several charts: (class, name) of each curve, beside a short line."""
     rows = []
     for class_, name in entries:
         swatch = element(

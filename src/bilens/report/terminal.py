@@ -1,4 +1,4 @@
-"""What commands print of audits, certificates and attacks: tables and lines, drawn from records.
+"""Tables and lines that commands print of audits, certificates and attacks, from records.
 
 Every cell is a `Text`: no name in a file is read as markup, and none can drive the terminal.
 """

@@ -1,4 +1,4 @@
-"""What commands print of layers, predictions and traces: tables and lines, drawn from records."""
+"""Tables and lines that commands print of layers, predictions and traces, from records."""
 
 from collections.abc import Iterator, Sequence
 
@@ -79,7 +79,7 @@ def add_pairs(table: Table, output: FormSpectrum) -> None:
 
 
 def decomposition_lines(record: LayerDecomposition) -> list[str]:
-    """Return what is said before the table of a layer: R² first, then what comes in."""
+    """Return the lines before the table of a layer: R² first, then its inputs."""
     record, lines = displayable(record), []
     fit = record.approximation
     if fit is not None:
@@ -149,7 +149,7 @@ def score_text(score: Score) -> str:
 
 
 def fit_lines(record: QuadraticFits) -> list[str]:
-    """Return what each row is of, and which maps make no claim."""
+    """Return the way each row was fitted and its inputs, and which maps make no claim."""
     lines = []
     for fit in (record := displayable(record)).fits:
         lines.append(f"{fit.name}: {fit.chosen}, {fit.derivation}; R² on {fit.assumed_input}.")

@@ -83,7 +83,7 @@ def moved(t: Catalogue, one: ComparedRule) -> str:
 
 
 def weights(t: Catalogue, found: Comparison) -> Markup:
-    """Return what changed in the weights, or why that is not known; a script adds eigenvectors."""
+    """Return the changes of the weights, or why not known; a script adds eigenvectors."""
     if found.difference is None:
         key = "dates" if found.dates else "not_compared"
         told = paragraph(t(f"explorer.compare.{key}", why=found.why), class_="callout")

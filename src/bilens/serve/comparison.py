@@ -126,7 +126,7 @@ def compared_rules(
 
 
 def weights(served: ServedFolder, first: ModelPage, second: ModelPage) -> Changed:
-    """Return what changed in the weights, or why that is not known."""
+    """Compare the weights of two models; where that cannot be, say why."""
     try:
         for page in (first, second):
             if not page.model.there:
@@ -152,7 +152,7 @@ def difference_of(a: OpenModel, b: OpenModel) -> tuple[Difference, int, float | 
 
 
 def changed_layers(alignment: Alignment) -> tuple[tuple[LayerDifference, ...], int, float | None]:
-    """Return what changed in the layers of both; how many take too long for `WORK`; least R²."""
+    """Compare the layers of both; also how many take too long for `WORK`, and the least R²."""
     model, refused = alignment.model, alignment.refused
     if is_of_columns(model) and is_of_columns(alignment.baseline):
         return layer_changes(alignment, 0, standard=True), 0, None
@@ -258,7 +258,7 @@ def unit_of_output(output: OutputView, alignment: Alignment) -> float:
 def matched_side(
     output: OutputView, pairs: EigenDecomposition, k: int, unit: float = 1.0
 ) -> MatchedSide:
-    """Return what is matched of a model, eigenvalues in a unit that is so many of its own."""
+    """Return one side of the matching, eigenvalues divided by `unit`."""
     found, vectors = output.decomposed().record, viewed_vectors(output, pairs, [*range(k)])
     values = tuple((pairs.eigenvalues[:k] / unit).tolist())
     return MatchedSide(found.reading, found.approximation, values, vectors)

@@ -72,7 +72,7 @@ class ServedFolder:
         self._reading = Lock()  # documents may be large: one at a time
 
     def last_walk(self) -> FolderContents:
-        """Return what the last walk found; who asks during a walk gets that of the one before."""
+        """Return the contents found by the last walk; during a walk, those of the one before."""
         if self._walking.acquire(blocking=self._walked < 0):
             try:
                 if time.monotonic() - self._walked > FRESH:

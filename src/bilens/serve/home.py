@@ -128,7 +128,7 @@ def decision(t: Catalogue, answer: str) -> Markup:
 
 
 def tools(t: Catalogue, found: Overview) -> Markup:
-    """Return what the rows are chosen by, and which number they show."""
+    """Return the controls that filter the rows, and choose the number they show."""
     rules = {one.rule for row in found.models for one in row.changes}
     rules |= {rule for row in found.models if row.last for rule in row.last.failed}
     every = ("", t("explorer.all"))

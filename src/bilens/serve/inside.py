@@ -1,4 +1,4 @@
-"""What lies in the folder alone: no file of another place is read, no path of it is told."""
+"""Access to the folder alone: no file elsewhere is read, and no path of it is shown."""
 
 import errno
 import os
@@ -41,11 +41,11 @@ class ElsewhereError(FileError):
 
 
 class MissingError(BilensError):
-    """What was asked for is not in the folder, or no longer."""
+    """The model or document asked for is not in the folder, or no longer."""
 
 
 def require_found(found: Wanted | None) -> Wanted:
-    """Return what was found; MissingError where that is nothing."""
+    """Return a value that was looked up; raise MissingError where it is None."""
     if found is None:
         raise MissingError("It is gone.")
     return found

@@ -152,7 +152,7 @@ def row_of(
 
 
 def severity(row: ModelRow) -> tuple[bool, int, int, str]:
-    """Return what models are ordered by: changed ones, the worst of the others, never audited."""
+    """Return the sort key of a model: changed first, then by severity, never audited last."""
     if row.last is None or row.changed:
         return not row.changed, -1, 0, row.name
     failed = {*row.last.failed} - {*row.accepted}

@@ -106,7 +106,7 @@ def scripted(t: Catalogue, view: str, key: str, instead: Markup) -> Markup:
 
 
 def no_script(t: Catalogue, said: str = "", links: Sequence[Markup] = ()) -> Markup:
-    """Return what is read where no script runs: that one is needed, and where else to read."""
+    """Return the text for browsers without scripts: one is needed, and where else to read."""
     parts = [element("p", t("explorer.no_script"))]
     if said:
         listed = Markup(t("list.comma")).join(links)  # noqa: S704 - of this package
@@ -153,7 +153,7 @@ def framed(t: Catalogue, title: str, secret: str, *parts: Markup) -> str:
 
 
 def words_of(t: Catalogue) -> dict[str, str]:
-    """Return what the script says, by key."""
+    """Return the sentences of the script, by key."""
     words = (key for key in t.sentences if key.startswith(WORDS))
     return {key.removeprefix(WORDS): t.sentences[key] for key in words}
 

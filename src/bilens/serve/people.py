@@ -38,7 +38,7 @@ KNOWN = (
 
 
 def findings(t: Catalogue, found: ModelPage) -> Markup:
-    """Return what asks for caution in the last audit, or was judged, each with what was said."""
+    """Return findings of the last audit that ask for caution or were judged, with remarks."""
     last = None if found.model.changed else found.model.last
     kind, identity = ("", None) if last is None else (last.kind, last.identity)
     measured = {one.rule: one for one in found.measured if last and one.audit == last.number}
@@ -66,7 +66,7 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
 
 
 def nothing(found: ModelPage, last: PastAudit) -> str:
-    """Return what to say where nothing is listed: the history knows more than what is read here."""
+    """Return the key of the sentence for an empty list; the history may know of findings."""
     of_last = (one for one in found.measured if one.audit == last.number)
     told = bool(last.failed) or any(one.outcome in ("fail", "warn") for one in of_last)
     return "explorer.findings_unread" if told else "explorer.no_finding"

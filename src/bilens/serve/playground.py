@@ -1,4 +1,4 @@
-"""What the playground asks for: a model as numbers, spectra of pairs of outputs, exact radii."""
+"""Endpoints of the playground: a model as numbers, spectra of pairs of outputs, exact radii."""
 
 import math
 from base64 import b64encode

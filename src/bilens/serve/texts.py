@@ -77,7 +77,7 @@ def traces_of(served: ServedFolder, model: str) -> Iterator[TextTrace]:
 
 
 def brief(served: ServedFolder, key: str) -> tuple[Any, str, list[tuple[str, str]]]:
-    """Return what a trace was read of, its layer and its autoencoders: it may be large."""
+    """Return source, layer name and autoencoders of a trace, which itself may be large."""
     trace = trace_of(served, key)
     saes = [(sae.path, sae.weights_sha256) for sae in trace.saes]
     return read_of(trace), displayable(trace.layer.name), saes

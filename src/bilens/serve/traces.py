@@ -1,4 +1,4 @@
-"""What the page of a trace is drawn from: the trace, its model, and its circuits as graphs."""
+"""The page of a trace: the trace, its model, and its circuits as graphs."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress

@@ -50,7 +50,7 @@ KIND = re.compile(rb'"kind":\s*"([\w ]+)"')
 
 @dataclass(frozen=True, eq=False)
 class FolderContents:
-    """What a walk found, by id."""
+    """The models and reports that a walk found, by id."""
 
     models: Mapping[str, Path] = field(default_factory=dict)
     reports: Mapping[str, tuple[Path, str]] = field(default_factory=dict)  # path and kind
@@ -59,7 +59,7 @@ class FolderContents:
 
     @property
     def compared_parts(self) -> tuple[object, ...]:
-        """What two walks are compared by; a walk itself is one alone, so that it can be a key."""
+        """The parts that two walks are compared by; `==` would tell every two walks apart."""
         return self.models, self.reports, self.truncated
 
 

@@ -24,7 +24,7 @@ FAILED = "failed.json"
 
 @dataclass(frozen=True)
 class Ended:
-    """What a sweep came to."""
+    """The state of a sweep: results there, results wanted, and failures."""
 
     pieces: int  # results that there are
     wanted: int  # that there should be
@@ -92,7 +92,7 @@ def drive(
 
 
 def ended(plan: Plan, output: SweepOutput) -> Ended:
-    """Return what an output holds of a plan."""
+    """Count the results of a plan that an output holds."""
     pieces = sum(name.endswith(".json") for name in output.names("results"))
     failed = json.loads(output.read_bytes(FAILED) or b"{}")
     return Ended(pieces, len(plan.rows) * len(plan.head.options.tasks), failed)

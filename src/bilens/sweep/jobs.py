@@ -29,7 +29,7 @@ REFUSALS = (NonFiniteError, UsageError, NumericalError)  # true of the layer, no
 
 @dataclass(frozen=True)
 class Spec:
-    """What a worker is told."""
+    """The job of a worker: its rows, and the manifest that they are of."""
 
     place: str  # of the output
     sha256: str  # of its manifest

@@ -74,13 +74,13 @@ class Plan:
         return Job(tuple(rows), seconds, num_bytes)
 
     def cost(self, index: int) -> Cost:
-        """Return what all tasks of a row take, one after another."""
+        """Return seconds and memory of all tasks of a row, one after another."""
         costs = self.rows[index].costs.values()
         return Cost(sum(c.seconds for c in costs), max(c.num_bytes for c in costs))
 
 
 def make_plan(path: str, options: SweepOptions) -> Plan:
-    """Return what there is to do, from the headers of a model."""
+    """List the layers, tasks and costs of a sweep, from the headers of a model."""
     check_tasks(options)
     found = model, base = open_models(path, options, lambda _: True)
     if not model.layers:
@@ -224,5 +224,5 @@ def open_models(
 
 
 def known_of(model: LoadedModel) -> Mapping[str, str]:
-    """Return what is known of each file that was opened, or of the weights as a whole."""
+    """Return the hash of each file that was opened, or of the weights as a whole."""
     return {**(model.headers or {"": model.weights_sha256}), **files_beside(model)}

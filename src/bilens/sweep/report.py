@@ -1,4 +1,4 @@
-"""What a sweep found, read from its output: the numbers are kept, of records what rules judge."""
+"""Reads the output of a sweep: all numbers, and of records only what the rules judge."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Piece = tuple[str, int]  # task and row
 
 @dataclass
 class Swept:
-    """What there is of a sweep, in memory: a few numbers of each row."""
+    """The results of a sweep, in memory: a few numbers of each row."""
 
     plan: Plan
     numbers: dict[Key, Values] = field(default_factory=dict)
@@ -131,7 +131,7 @@ def report_of(
     baseline: str | None = None,
     progress: Progress = silent,
 ) -> tuple[Swept, SweepSummary]:
-    """Return what a sweep found, beside another one, and write it where the explorer finds it."""
+    """Summarise a sweep, beside another one, and write it where the explorer finds it."""
     other = None if baseline is None else summary_at(SweepOutput(baseline))
     swept = read_sweep(output, progress)
     run = describe_run(None, swept.plan.head.options.seed)

@@ -1,4 +1,4 @@
-"""What can be done with each layer: one function a task, and what it costs."""
+"""The tasks of a sweep: one function each, and its cost for a layer."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Numbers = dict[str, float | None]
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What a task found: a record, a few numbers of it, and tensors with what is said of them."""
+    """The result of a task: a record, a few numbers of it, and tensors with their metadata."""
 
     record: Record
     numbers: Numbers
@@ -78,7 +78,7 @@ class Subject:
 
     @cached_property
     def rows(self) -> Tensor | None:
-        """What the layer sees, (rows, in), where a folder holds it."""
+        """Return the inputs that the layer sees, (rows, in), where a folder holds them."""
         if self.options.activations is None:
             return None
         path = Path(self.options.activations) / f"{self.name}.safetensors"

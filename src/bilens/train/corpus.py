@@ -45,7 +45,7 @@ class CorpusOptions:
 
 @dataclass(frozen=True)
 class CorpusDescription:
-    """What `corpus.json` in a run folder says: how to load a corpus again, and what it was."""
+    """The content of `corpus.json` in a run folder: the corpus, and how to load it again."""
 
     options: CorpusOptions  # a path is absolute
     name: str
@@ -96,7 +96,7 @@ class CorpusDescription:
 
 @dataclass(frozen=True, eq=False)
 class CorpusTokens:
-    """What a language model is trained and judged on."""
+    """The tokens that a language model is trained and judged on."""
 
     train: Tensor  # tokens of the documents, joined, (num_tokens,)
     held_out: Tensor
@@ -174,7 +174,7 @@ class Batches:
 
 @dataclass(frozen=True, eq=False)
 class ModelBundle:
-    """What a run folder of a language model holds; `corpus.load()` gives the documents again."""
+    """The run folder of a language model; `corpus.load()` gives the documents again."""
 
     folder: Path
     model: BilinearTransformer  # on the CPU, in evaluation mode

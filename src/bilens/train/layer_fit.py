@@ -176,7 +176,7 @@ def first_tokens(texts: Tensor) -> Tensor:
 def site_in(
     path: Path, site: Site, rows: Sequence[Tensor], *how: Any
 ) -> tuple[BilinearMLP, dict[str, Any]]:
-    """Return what a file has of a site; without rows it is there, with them it is made."""
+    """Read the fit of a site from a file; with rows, fit it and write the file first."""
     if rows:
         one, about = fit_site(site, (rows[0], rows[1], rows[2]), *how)
         said = {"about": json.dumps(about), "arguments": json.dumps(arguments_of(one))}

@@ -59,7 +59,7 @@ class TrainingRun(Generic[Model]):
 
 
 class TrainingTask(ABC, Generic[Model, LineT]):
-    """What is trained: the loop and the run folder ask it for everything that is particular."""
+    """A kind of training: all that the loop and the run folder do not know themselves."""
 
     epochs: int
     steps: int  # of an epoch
@@ -83,7 +83,7 @@ class TrainingTask(ABC, Generic[Model, LineT]):
 
     @abstractmethod
     def open_epoch(self, run: TrainingRun[Model]) -> Callable[[], None]:
-        """Return what takes step `run.step` of the epoch: update the model, add to `sums`."""
+        """Return the function of step `run.step`: it updates the model, and adds to `sums`."""
 
     @abstractmethod
     def metrics(self, run: TrainingRun[Model], rate: float) -> LineT:

@@ -91,7 +91,7 @@ class Processes:
         return self.mean(float(flag)) > 0
 
     def on_first(self, make: Callable[[], T]) -> T:
-        """Return what the first process makes; what it refuses, all refuse."""
+        """Run `make` on the first process and return its result; what it refuses, all refuse."""
         if self.world == 1:
             return make()
         said: list[Any] = [None, None]

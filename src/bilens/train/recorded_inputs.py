@@ -51,7 +51,7 @@ PLACES = ".places"  # behind the name of a layer
 
 @dataclass(frozen=True, eq=False)
 class LayerInputs:
-    """What layers of a model are given, in two parts that share no document."""
+    """The inputs of layers of a model, in two parts that share no document."""
 
     host: Host
     sites: Mapping[str, Site]  # layer → where it runs
@@ -179,7 +179,7 @@ class LayerInputs:
         return torch.split(items, count)
 
     def ran(self, items: Tensor, sites: Sequence[Site]) -> dict[str, LayerRows]:
-        """Return what layers are given when the model runs on some items, on the CPU."""
+        """Run the model on some items and return the inputs of its layers, on the CPU."""
         module, items = self.host.module, items.to(device_of(self.host.module))
         try:
             found = rows_given(module, sites, items, lambda: self.host.logits(items))
@@ -235,7 +235,7 @@ def layer_inputs(
     held_out: float = 0.2,
     seed: int = 0,
 ) -> LayerInputs:
-    """Return what the MLPs of a model are given, of a text or of inputs.
+    """Return the inputs that the MLPs of a model are given, of a text or of rows.
 
     Nothing runs before `batches`, `moments` (memory of one run), `rows` (of a layer) or `store`.
 

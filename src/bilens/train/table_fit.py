@@ -121,7 +121,7 @@ def _path(
 
 @dataclass(frozen=True, eq=False)
 class _Prepared:
-    """What does not depend on the penalty."""
+    """The parts of a fit that do not depend on the penalty."""
 
     mean: Tensor
     scale: Tensor

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AuditOptions(SeenText):
-    """What an audit is made of and what fails it."""
+    """The options of `bilens audit`: what it compares with, and which findings fail it."""
 
     baseline: Path | None = option(
         None, "The model that this one was made from: report what changed."

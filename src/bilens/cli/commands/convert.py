@@ -38,7 +38,7 @@ class ConvertOptions:
 
 @dataclass(frozen=True)
 class Texts:
-    """What a language model learns from, and is measured on."""
+    """The texts that a converted language model is trained on and measured on."""
 
     PANEL: ClassVar = ConversionRecipe.PANEL
 

@@ -21,7 +21,7 @@ PATIENCE = 2.0  # seconds before a decomposition reports its progress
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is read of each layer: fields of `Request`."""
+    """The outputs, eigenpairs and basis to read of each layer: fields of `Request`."""
 
     top: int = option(5, "Eigenpairs of each output.", min=1)
     outputs: str | None = option(

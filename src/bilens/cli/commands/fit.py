@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FitOptions:
-    """What is fitted, on what, and when it is good enough."""
+    """The layers to fit, the inputs to fit them on, and the R² that is good enough."""
 
     layer: list[str] | None = option(
         None, "Fit this layer alone; can be repeated. Without it the whole and all."

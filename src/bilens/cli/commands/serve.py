@@ -153,7 +153,7 @@ def has_screen() -> bool:
 
 
 def server_of(app: Guard, shown: str | None = None) -> uvicorn.Server:
-    """Return what runs the explorer, and ends audits before it waits for what is open.
+    """Return the server of the explorer; it ends audits before it waits for open connections.
 
     `shown` is the address that a browser opens as soon as it answers.
     """

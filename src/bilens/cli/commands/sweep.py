@@ -37,7 +37,7 @@ WORKERS = (1, 64, 1024)  # for which the hours are told
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """What is asked of every layer."""
+    """The tasks of a sweep and their options, the same for every layer."""
 
     PANEL: ClassVar = METHOD_PANEL
 
@@ -82,7 +82,7 @@ class SweepRun:
 
 @dataclass(frozen=True)
 class SweepPages(HtmlReport):
-    """What `sweep report` writes, and what fails it."""
+    """The files that `sweep report` writes, and the findings that fail it."""
 
     PANEL = "Report"
 

@@ -30,7 +30,7 @@ class TracedLayerOptions:
 
 @dataclass(frozen=True)
 class Listed:
-    """What is listed and drawn: arguments of `bl.trace`."""
+    """The latents, pairs and directions that are listed and drawn: arguments of `bl.trace`."""
 
     latents: list[int] | None = option(
         None, "An output latent to draw; may be repeated. Left out: the first ones.", "--latent"

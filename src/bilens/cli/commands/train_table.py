@@ -41,7 +41,7 @@ class TableData:
 
 
 def reading_lines(reading: TableReading) -> list[str]:
-    """Return what was done to a table, and which of its columns to look at."""
+    """Return how a table was cleaned, and which of its columns to look at, a line each."""
     from bilens.findings.rules.registry import judge
     from bilens.findings.rules.rule import Evidence
     from bilens.records.base import displayable

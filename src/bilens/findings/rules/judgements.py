@@ -1,4 +1,4 @@
-"""What counts of all that people said: the last word on a rule, and the last label of a subject."""
+"""The judgements in force: the last word on each rule, the last label of each subject."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ Ended = tuple[str, float | None]  # how a rule ended, also as a condition, and i
 
 @dataclass(frozen=True)
 class Audited:
-    """What acceptances are held against: what an audit is of, and how each rule ended in it."""
+    """The audit that acceptances are compared with: its identity, and how each rule ended."""
 
     kind: str = ""
     identity: Identity | None = None

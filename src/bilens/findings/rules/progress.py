@@ -1,4 +1,4 @@
-"""What got better and what got worse between two audits of one model, rule by rule."""
+"""The rules that got better or worse between two audits of one model."""
 
 import math
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ Judged = Mapping[str, Measured]  # what an audit measured, by rule
 def changes(
     before: PastAudit, judged: Judged, now: PastAudit, judged_now: Judged
 ) -> tuple[Change, ...]:
-    """Return what changed from one audit to the next: first what got worse.
+    """Return the rules whose outcome changed between two audits, the worse ones first.
 
     A rule got worse or better where its outcome did, or where that is the same and its number is
     known to be better on one side. On other data, or beside another baseline, it did neither:

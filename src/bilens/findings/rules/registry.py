@@ -138,7 +138,7 @@ def parse_condition(text: str) -> Condition:
 
 
 def condition_help() -> str:
-    """Return what `--fail-on` takes, for its help."""
+    """Return the help text of `--fail-on`, with the rules that it takes."""
     return (
         "Fail (exit code 1) on a rule, such as unused_inputs, or on a rule with a limit, such as "
         f"'r2<0.9'; may be given again. Rules: {', '.join(rules_asked_for())}."

@@ -1,4 +1,4 @@
-"""What a rule is: what it measures, on which evidence, how it ends, how its numbers are shown."""
+"""The rules of an audit: each measures evidence, ends in an outcome and shows its numbers."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What weights say: spectra, ranks, layers, triggers, and where a model changed."""
+"""Charts of spectra, ranks, layers and triggers, and of where a model changed."""
 
 import math
 from collections.abc import Sequence
@@ -166,7 +166,7 @@ def trigger_picture(
     box: tuple[int, int, int, int] | None,
     texts: Texts,
 ) -> Figure:
-    """Return what a trigger adds to an image on its own scale, its place in a frame."""
+    """Draw what a trigger adds to an image, on its own scale, its place in a frame."""
     (rows, columns), pad = shape, 2.0
     pixel = PICTURE / max(shape)
     room = {"x": pad, "y": pad, "width": columns * pixel, "height": rows * pixel}

@@ -1,4 +1,4 @@
-"""What of a model was read and what was not: one table on every page, the same list elsewhere."""
+"""The share of a model that was read: one table on every page, the same list elsewhere."""
 
 from collections.abc import Iterator
 
@@ -39,7 +39,7 @@ def summary(t: Catalogue, found: Coverage) -> str:
 
 
 def shares(found: Coverage | CoverageGroup) -> dict[str, str]:
-    """Return what was read exactly, approximately and not at all, as percentages."""
+    """Return the shares read exactly, approximately and not at all, as percentages."""
     total = found.parameters or 1
     shown = read_percents(found.exact / total, found.approximate / total)
     return {name: shown[name] for name in ("exact", "approximate", "unread")}

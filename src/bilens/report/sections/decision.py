@@ -278,7 +278,7 @@ def index_page(t: Catalogue, index: AuditIndex) -> Page:
 
 
 def row_texts(t: Catalogue, row: IndexRow) -> tuple[str, str, str, str]:
-    """Return what is said of one model, in the order of `INDEXED`."""
+    """Return the cells of one model in the index, in the order of `INDEXED`."""
     coverage = NONE if row.coverage is None else percent(row.coverage, toward=-1)
     said = row.error or row.risk or t("index.no_risk")
     return row.model, outcome_word(t, row.outcome), coverage, said

@@ -1,4 +1,4 @@
-"""What changed in a model as a whole: tensors and files; of tables columns and answers."""
+"""Changes of a model as a whole: tensors and files; of tables columns and answers."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What the inputs that were given add: training against others, examples, whitened spectra."""
+"""Findings from the inputs given: training against test, examples, whitened spectra."""
 
 from collections.abc import Sequence
 
@@ -51,7 +51,7 @@ def inputs_section(t: Catalogue, record: Audit, names: list[str], painter: Paint
 
 
 def input_lines(t: Catalogue, found: GivenInputs, names: list[str]) -> list[str]:
-    """Return what was looked at, what it shows, and what it does not, a sentence each."""
+    """Return a sentence for each sample looked at, for its findings, and for their limits."""
     first = found.examples[:NAMED]
     kinds = known_samples(found)
     read = [
@@ -87,7 +87,7 @@ def input_lines(t: Catalogue, found: GivenInputs, names: list[str]) -> list[str]
 
 
 def said_of(found: GivenInputs) -> str:
-    """Return what stands for the label of a training input: its answer, where none was given."""
+    """Return "label", or "answer" where training inputs came without labels."""
     known = found.training is not None and found.training.accuracy is not None
     return "label" if known else "answer"
 

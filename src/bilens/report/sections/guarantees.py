@@ -1,4 +1,4 @@
-"""What is proven: a statement for each guarantee, and the tables behind them on a page."""
+"""The guarantees: a statement for each, and the tables behind them on a page."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -80,7 +80,7 @@ def proven(
     more: str,
     class_: str,
 ) -> Markup:
-    """Return what all statements assume, the statements, and what more there is."""
+    """Return the assumptions of all statements, the statements, and `more` in a box."""
     parts = []
     if found is not None:
         errors = {item.precision: item.relative_error for item in exactness}

@@ -246,7 +246,7 @@ def difference(
     painter: Painter | None = None,
     lead: Sequence[Content] = (),
 ) -> Markup:
-    """Return what changed, behind a lead; nothing where there was no baseline.
+    """Return the changes from a baseline, behind a lead; nothing where there was none.
 
     `names` are those of the outputs where they are classes; `painter` draws input directions.
     """
@@ -307,7 +307,7 @@ def change_lead(t: Catalogue, found: Difference) -> str:
 
 
 def note(t: Catalogue, layer: LayerDifference) -> str:
-    """Return what stands in place of the numbers of a layer, if anything."""
+    """Return the remark that replaces the numbers of a layer, or an empty text."""
     if layer.identical:
         return t("layers.difference.identical")
     if layer.same_function:

@@ -1,4 +1,4 @@
-"""What every page has: its parts, what was read, how things are called, and the verdict."""
+"""The parts of every page: facts of model and run, names of inputs and classes, verdict."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -70,7 +70,7 @@ FORMATS: Final[dict[Format, Callable[..., str]]] = {
 
 @dataclass(frozen=True)
 class Page:
-    """What differs from one kind of page to another; what every kind has stands in `html.py`."""
+    """The parts in which kinds of pages differ; those of every kind stand in `html.py`."""
 
     keys: str  # of its title, heading, lead and footer in the catalogue
     count: int  # of what the lead speaks of: classes, layers or outputs
@@ -137,7 +137,7 @@ def class_painter(record: Audit) -> Painter:
 
 
 def input_name(t: Catalogue, model: ModelSummary, index: int) -> str:
-    """Return what an input is called: its column, its pixel, or its number."""
+    """Return the name of an input: its column, its pixel, or its number."""
     rows, columns = model.input_shape
     number = t("use.number", index=grouped(index))
     if model.input_names is not None:
@@ -154,7 +154,7 @@ def document_sha256(record: AnyReport) -> str:
 
 
 def run_facts(record: AnyReport, original: AnyReport) -> dict[str, str]:
-    """Return what it takes to run the same again, as far as it is known.
+    """Return command, seed, file, hashes and versions to run the same again, where known.
 
     `record` is what can be shown of the `original`.
     """

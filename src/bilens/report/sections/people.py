@@ -1,4 +1,4 @@
-"""What people said of a model: labels, notes, and findings accepted or rejected, in words."""
+"""Remarks of people on a model, in words: labels, notes, findings accepted or rejected."""
 
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -19,7 +19,7 @@ EIGENVECTOR = re.compile(r"(class|layer):(.*):(positive|negative):([^:]*)", re.D
 
 
 def judged_parts(t: Catalogue, record: Judged, beside: str = "") -> list[tuple[str, Markup]]:
-    """Return what every audit's page begins with, and after what was read something beside it."""
+    """Return the first parts of every audit's page, with `beside` after what was read."""
     people = Markup()
     if record.people is not None:
         said = [paragraph(t("people.lead", day=record.people.day))]
@@ -83,14 +83,14 @@ def judged(t: Catalogue, entry: Entry, state: Judgement, identity: Identity | No
 
 
 def said_line(t: Catalogue, entry: Entry, names: Sequence[str], weights: str | None = None) -> str:
-    """Return what somebody said, marked where it is to be of some weights and is of others."""
+    """Return a remark with its author and day, marked where it is of earlier weights."""
     said = {"what": subject_name(t, entry.subject, names), "text": entry.text}
     line = t("people.said", **said, author=entry.author, day=entry.date[:10])
     return line if weights in (None, entry.weights_sha256) else t("people.earlier", line=line)
 
 
 def subject_name(t: Catalogue, subject: str, names: Sequence[str] = ()) -> str:
-    """Return what a subject is called, such as `rule:trigger`, `class:3:positive:0`, `latent:17`.
+    """Return a subject in words, such as `rule:trigger`, `class:3:positive:0`, `latent:17`.
 
     `names` are those of the classes; a subject of an unknown kind is called as it is.
     """

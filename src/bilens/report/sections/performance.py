@@ -27,7 +27,7 @@ from bilens.report.text import NONE, Catalogue, fixed, grouped, percent, quantit
 
 
 def performance(t: Catalogue, found: Performance | None, data: DataOrigin | None) -> Markup:
-    """Return what predictions are worth; a remark if no data were given."""
+    """Return scores and mistakes of the predictions; a remark if no data were given."""
     if found is None or data is None:
         return section(t, "performance", boxed(t("performance.none")))
     first, *notes = performance_lines(t, found)

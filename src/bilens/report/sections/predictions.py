@@ -48,7 +48,7 @@ Part = tuple[tuple[Markup, str, str], float]
 
 @dataclass(frozen=True)
 class PredictionCard:
-    """What the parts of one card share."""
+    """One prediction with the names, the catalogue and the painter that its parts use."""
 
     t: Catalogue
     item: Explanation
@@ -123,7 +123,7 @@ def prediction_article(anchor: str, outcome: str, title: str, *content: str) -> 
 
 
 def answer(reader: PredictionCard, outcome: str) -> Markup:
-    """Return what the model says, what is true, and by how much the answer leads."""
+    """Return the model's answer, the right one, and by how much the answer leads."""
     t, item, names, digits = reader.t, reader.item, reader.names, reader.digits
     pairs = [(t("predictions.says"), names[item.predicted])]
     if item.label is not None:
@@ -141,7 +141,7 @@ def answer(reader: PredictionCard, outcome: str) -> Markup:
 
 
 def reasons(reader: PredictionCard) -> Markup:
-    """Return what in the input made the model give the wrong answer."""
+    """Return the parts of the input that led the model to the wrong answer."""
     t, item, names = reader.t, reader.item, reader.names
     assert item.label is not None, "it is known to be wrong"
     winner, label = names[item.predicted], names[item.label]

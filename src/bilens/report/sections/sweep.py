@@ -66,7 +66,7 @@ def results(t: Catalogue, record: SweepSummary) -> str:
 
 
 def label(t: Catalogue, one: SweptNumber | NumberChange) -> str:
-    """Return what a number is called, behind its task."""
+    """Return the name of a number, behind its task."""
     return f"{one.task} · {t.word('sweep.number', one.name)}"
 
 
@@ -166,7 +166,7 @@ def checks(t: Catalogue, record: SweepSummary) -> Markup:
 
 
 def coverage(t: Catalogue, record: SweepSummary) -> Markup:
-    """Return what there is of each task, why the rest is not there, and what nobody looked at."""
+    """Return the results of each task, why some are missing, and the limits of all of them."""
     rows = [[one.task, *(grouped(getattr(one, x)) for x in COUNTS)] for one in record.tasks]
     blocks: list[Content] = [keyed_table(t, "sweep.coverage", f"task {' '.join(COUNTS)}", rows)]
     if record.reasons:
@@ -188,7 +188,7 @@ def reason_line(t: Catalogue, one: Reason) -> str:
 
 
 def difference(t: Catalogue, found: SweepChange | None) -> Markup:
-    """Return what moved since another sweep; nothing without one."""
+    """Return the changes since another sweep; nothing without one."""
     if found is None:
         return Markup()
     blocks: list[Content] = [paragraph(t("sweep.difference.lead", baseline=found.baseline.path))]

@@ -102,7 +102,7 @@ def table_page(t: Catalogue, record: TableAudit) -> Page:
 
 
 def reading(t: Catalogue, record: TableAudit) -> Markup:
-    """Return what was done to the tables; nothing where none was read."""
+    """Return how the tables were cleaned; nothing where none was read."""
     if record.reading is None:
         return Markup()
     blocks = []
@@ -141,7 +141,7 @@ def unit_of(record: TableAudit) -> str:
 
 
 def columns(t: Catalogue, record: TableAudit) -> Markup:
-    """Return what columns and pairs of columns do in each output."""
+    """Return the effects of columns and of pairs of columns on each output."""
     names = clean_names(record.model.output_names)
     cells = []
     for item in record.outputs:
@@ -213,7 +213,7 @@ def response_charts(
 
 
 def worst_case(t: Catalogue, record: TableAudit) -> Markup:
-    """Return what raises each output most; nothing where the units of columns are not known."""
+    """Return the values that raise each output most; nothing where units are not known."""
     if not record.worst_case_inputs:
         return Markup()
     names = clean_names(record.model.output_names)

@@ -63,7 +63,7 @@ def circuit_anchor(latent: int) -> str:
 
 
 def defined(t: Catalogue, value: Any, show: Callable[[Any], str] = fixed) -> str:
-    """Return what is known as a text, or the word for what is not defined."""
+    """Return a value as a text, or the word for an undefined one."""
     return t("trace.undefined") if value is None else show(value)
 
 

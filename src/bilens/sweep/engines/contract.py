@@ -1,4 +1,4 @@
-"""What the driver of a sweep asks of whatever runs its jobs: each engine is a file beside this."""
+"""The interface between the driver of a sweep and the engines that run its jobs."""
 
 from __future__ import annotations
 

@@ -226,7 +226,7 @@ def stacks_of(run: Run) -> Iterable[ClassifierStack]:
 
 
 def embedded(stacks: Sequence[ClassifierStack], noise: float, x: Tensor) -> list[Tensor]:
-    """Return what the cells of a noise embed images (B, D) as, (S', H, B) a stack, in one product.
+    """Embed images (B, D) with all cells of a noise, (S', H, B) a stack, in one product.
 
     S' cells of a stack have this noise, side by side.
     """
