@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 import bilens
 import language_runs
 import tiny
-from bilens.api.conversion import ConversionJob, convert_to_bilinear
+from bilens.api.conversion_job import ConversionJob, convert_to_bilinear
 from bilens.base.errors import InterruptedRunError
 from bilens.nn.topk_sae import TopKSAE
 from bilens.train.layer_fit import ConversionRecipe

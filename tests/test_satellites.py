@@ -39,7 +39,7 @@ INTERNAL = {  # other modules of bilens that a satellite imports; none may be ad
         "bilens.data.story_grammar",
         "bilens.data.tokenizer",
         "bilens.findings.attack",
-        "bilens.findings.audit",
+        "bilens.findings.classifier_audit",
         "bilens.findings.explanation",
         "bilens.findings.image_warnings",
         "bilens.findings.layer_reading",

@@ -10,7 +10,7 @@ from torch import Tensor
 import oracles
 import tiny
 from bilens.algebra.rotation_null import rotation_null
-from bilens.api.decompose import prepare, run_job
+from bilens.api.layer_decomposition import prepare, run_job
 from bilens.api.layer_reading import (
     InputMoments,
     LayerOutputs,

@@ -23,7 +23,7 @@ from bilens.records.base import json_text
 from bilens.records.explorer import id_of
 from bilens.records.sweep import SweepOptions
 from bilens.records.table_audit import TableColumn, TableReading
-from bilens.serve.comparison import class_spectra
+from bilens.serve.compare import class_spectra
 from bilens.sweep.driver import drive, plan_of
 from bilens.sweep.jobs import result_name
 from bilens.sweep.output import SweepOutput

@@ -18,7 +18,7 @@ import bilens as bl
 from bilens.findings.rules.registry import parse_conditions
 from bilens.records.base import to_json
 from bilens.records.sweep import SweepOptions
-from bilens.report.sections.sweep import sweep_lines
+from bilens.report.sections.sweep_page import sweep_lines
 from bilens.report.text import load_catalogue
 from bilens.sweep.driver import drive, plan_of
 from bilens.sweep.output import SweepOutput

@@ -12,7 +12,7 @@ from torch import Tensor
 import bilens as bl
 import traced_models
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
-from bilens.api.trace import trace
+from bilens.api.tracing import trace
 from bilens.interp.behaviour import LogitDifference, Shares, Trial, eigen_change
 from bilens.interp.interventions import Edit
 from bilens.interp.layer_trace import latent_map, rank_latents

@@ -17,7 +17,7 @@ import tiny
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.findings import image_warnings
-from bilens.findings.audit import class_centred
+from bilens.findings.classifier_audit import class_centred
 from bilens.findings.layer_audit import audit_layers
 from bilens.findings.layer_reading import ReadingOptions
 from bilens.findings.reference import POWER

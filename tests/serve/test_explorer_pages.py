@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from bilens.records.explorer import id_of
-from bilens.serve.comparison import held_pairs
+from bilens.serve.compare import held_pairs
 from bilens.serve.folder import ServedFolder
 from chromium import needs_browser
 from explorer_folder import HOSTILE, write_folder

@@ -16,7 +16,7 @@ from bilens.findings.rules.registry import parse_conditions
 from bilens.records.base import to_json
 from bilens.report.charts.sweeps import Grid
 from bilens.report.reports import SweepReport
-from bilens.report.sections.sweep import scores
+from bilens.report.sections.sweep_page import scores
 from bilens.sweep.jobs import result_name
 from bilens.sweep.manifest import NAME
 from bilens.sweep.report import read_sweep, summary_of

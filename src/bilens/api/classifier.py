@@ -22,8 +22,8 @@ from bilens.base.option_rules import DATA, refuse_idle
 from bilens.data.images import ImageDataset
 from bilens.data.model_interface import LabelledData, ModelInterface
 from bilens.findings.attack import attack_classifier
-from bilens.findings.audit import class_centred
 from bilens.findings.certificate import SAMPLES, certify_classifier
+from bilens.findings.classifier_audit import class_centred
 from bilens.findings.explanation import attribute_prediction, explain
 from bilens.findings.perturbations import EPSILONS, AttackRequest
 from bilens.findings.subject import check_seed, in_float64, summarise

@@ -12,11 +12,11 @@ from msgspec import structs
 from torch import Tensor
 
 from bilens.api.provenance import describe_run
-from bilens.api.trace import read_converted
+from bilens.api.tracing import read_converted
 from bilens.base import silent
 from bilens.base.errors import DataError, NonFiniteError, UsageError
 from bilens.base.files import write_file
-from bilens.findings.conversion import losses, measured, samples
+from bilens.findings.conversion_losses import losses, measured, samples
 from bilens.interp.traced_layer import top_contexts
 from bilens.io.converted_folder import save_converted
 from bilens.io.formats.safetensors_folder import folder_sha256

@@ -33,7 +33,7 @@ from bilens.records.common import Identity
 from bilens.records.history import Action, Entry, Measured, PastAudit, People
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
-from bilens.report.sections.decision import decision_of
+from bilens.report.sections.decision_page import decision_of
 
 LONGEST = {"author": 100, "subject": 200, "text": 4000}  # characters
 DAY = re.compile(r"\d{4}-\d\d-\d\d")

@@ -28,7 +28,7 @@ from bilens.data.images import ImageDataset
 from bilens.data.model_interface import LabelledData
 from bilens.data.table_columns import label_key, name_finder
 from bilens.findings.fits import approximation_quality
-from bilens.findings.spectra import MINIMUM_SAMPLES
+from bilens.findings.spectrum_summaries import MINIMUM_SAMPLES
 from bilens.findings.subject import check_seed
 from bilens.io.load import LayerView, LoadedModel
 from bilens.nn import BilinearClassifier

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, reading
 from bilens.algebra.approximation.quadratic_fit import in_blocks
-from bilens.api.conversion import ConversionJob
+from bilens.api.conversion_job import ConversionJob
 from bilens.api.converted import Report
 from bilens.api.given_data import (
     by_name,

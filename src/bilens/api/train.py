@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bilens.api.audit import audit
+from bilens.api.audit_model import audit
 from bilens.api.provenance import this_command, versions
 from bilens.api.subject import open_subject
 from bilens.base import Progress, silent

@@ -197,7 +197,7 @@ class DataFiles:
         found = find_data(model, *given)
         if done := getattr(found, "done", ()):  # to a table
             from bilens.records.base import displayable
-            from bilens.report.sections.tables import conversion_lines
+            from bilens.report.sections.table_page import conversion_lines
             from bilens.report.text import load_catalogue
 
             for line in conversion_lines(load_catalogue("en"), displayable(done)):

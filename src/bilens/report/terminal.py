@@ -19,9 +19,10 @@ from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit, LayerReading
 from bilens.records.table_audit import TableAudit
 from bilens.report.markup import ICONS
-from bilens.report.sections.attack import data_split, proof_claim
+from bilens.report.sections.attack_page import data_split, proof_claim
+from bilens.report.sections.certificate_page import statements
 from bilens.report.sections.coverage import unread_lines
-from bilens.report.sections.decision import INDEXED, decision_lines, group_lines, row_texts
+from bilens.report.sections.decision_page import INDEXED, decision_lines, group_lines, row_texts
 from bilens.report.sections.difference import (
     COLUMNS,
     DIRECTIONS,
@@ -31,10 +32,9 @@ from bilens.report.sections.difference import (
     tensor_rows,
     trial_rows,
 )
-from bilens.report.sections.given_inputs import input_lines
-from bilens.report.sections.guarantees import statements
+from bilens.report.sections.input_findings import input_lines
 from bilens.report.sections.overview import clean_names, condition_lines, mark
-from bilens.report.sections.performance import performance_lines
+from bilens.report.sections.performance_section import performance_lines
 from bilens.report.text import (
     NONE,
     fixed,

@@ -17,7 +17,12 @@ from bilens.records.decomposition import (
 )
 from bilens.records.trace import TokenValue, Trace
 from bilens.report.sections.overview import met_at
-from bilens.report.sections.trace import output_names, ranked_numbers, sae_rows, told_from_chance
+from bilens.report.sections.trace_page import (
+    output_names,
+    ranked_numbers,
+    sae_rows,
+    told_from_chance,
+)
 from bilens.report.terminal import add, grid, optional, short
 from bilens.report.text import grouped, load_catalogue, percent, quantity, token_name
 

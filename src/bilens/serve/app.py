@@ -19,8 +19,8 @@ from bilens.report.reports import SavedReport
 from bilens.report.summary import render_summary
 from bilens.report.text import LANGUAGES
 from bilens.serve import endpoints
+from bilens.serve.compare import comparison
 from bilens.serve.compare_page import compare_page
-from bilens.serve.comparison import comparison
 from bilens.serve.endpoint import API, PATHS, Arguments, Endpoint, openapi, query_of, read_query
 from bilens.serve.folder import ServedFolder
 from bilens.serve.guard import POLICY, Guard

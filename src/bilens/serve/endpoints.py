@@ -10,7 +10,7 @@ from bilens.records.table_audit import TableAudit
 from bilens.records.trace import Trace
 from bilens.serve import (
     audit_again,
-    comparison,
+    compare,
     interactions,
     people,
     playground,
@@ -55,5 +55,5 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *traces.ENDPOINTS,
     *interactions.ENDPOINTS,
     *texts.ENDPOINTS,
-    *comparison.ENDPOINTS,
+    *compare.ENDPOINTS,
 )

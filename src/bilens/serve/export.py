@@ -27,7 +27,7 @@ from bilens.report.html import environment
 from bilens.report.markup import quiet
 from bilens.report.text import LANGUAGES, grouped, load_catalogue
 from bilens.serve.app import draw_page
-from bilens.serve.comparison import held_pairs
+from bilens.serve.compare import held_pairs
 from bilens.serve.endpoint import Arguments, Endpoint
 from bilens.serve.endpoints import ENDPOINTS
 from bilens.serve.folder import ServedFolder

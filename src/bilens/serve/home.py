@@ -10,7 +10,7 @@ from bilens.records.base import displayable
 from bilens.records.explorer import ModelRow, Overview, ReportRow
 from bilens.report.html import environment
 from bilens.report.markup import Column, badge, element, joined, page_link, quiet, section, table
-from bilens.report.sections.decision import LOOKS
+from bilens.report.sections.decision_page import LOOKS
 from bilens.report.sections.overview import title_of
 from bilens.report.text import NONE, Catalogue, grouped
 from bilens.serve.overview import SEVERITY

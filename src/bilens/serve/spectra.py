@@ -15,13 +15,13 @@ from msgspec import Meta, structs
 from bilens.algebra.eigen.decomposition import EigenDecomposition, select
 from bilens.algebra.random_rotations import solved_width
 from bilens.algebra.rotation_null import rotation_null
-from bilens.api.decompose import WHOLE_WIDTH, Decomposition, LayerJob, prepare, run_job
+from bilens.api.layer_decomposition import WHOLE_WIDTH, Decomposition, LayerJob, prepare, run_job
 from bilens.api.layer_reading import LayerOutputs, Request, layer_map
 from bilens.api.trace_records import token_ends
 from bilens.base.errors import BilensError, MemoryLimitError, UsageError
 from bilens.certify.spectrum_enclosure import enclosed
 from bilens.data.tokenizer import load_tokenizer
-from bilens.findings.spectra import LEVEL, MINIMUM_SAMPLES, null_interval
+from bilens.findings.spectrum_summaries import LEVEL, MINIMUM_SAMPLES, null_interval
 from bilens.findings.subject import drawn, image_shape
 from bilens.interp.traced_layer import eigenvector_tokens
 from bilens.io.vocabulary import vocabulary_of

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bilens.algebra.attribution import attribute
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.api.audit import audit
+from bilens.api.audit_model import audit
 from bilens.base.errors import UsageError
 from bilens.data.model_interface import ClassIndex
 from bilens.findings.subject import gauge_free

@@ -16,11 +16,11 @@ from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.hosvd import hosvd
 from bilens.api.alignment import align_models
 from bilens.api.comparison import layer_changes
-from bilens.api.decompose import PAIR_TENSORS, prepare, run_job
+from bilens.api.layer_decomposition import PAIR_TENSORS, prepare, run_job
 from bilens.api.layer_reading import LayerMap, LayerOutputs, Request
 from bilens.api.quadratic_fit import fit_of
 from bilens.api.subject import is_of_columns
-from bilens.api.trace import direction_readings
+from bilens.api.tracing import direction_readings
 from bilens.base.errors import NotQuadraticError, UsageError
 from bilens.findings.difference import other_kind
 from bilens.findings.fits import approximation_quality, fit_record

@@ -264,7 +264,7 @@ def read_and_judge(
 ) -> Report:
     rules = tuple(options.fail_on or ())
     parse_conditions(rules, data=True, baseline=options.baseline is not None)  # without torch
-    from bilens.api.audit import audit as audit_model
+    from bilens.api.audit_model import audit as audit_model
 
     model, before = source.open_pair(options.baseline, output.say)
     given = data.find(model, output.say)
@@ -293,7 +293,7 @@ def audit_many(
     from bilens.records.base import to_json
     from bilens.records.decision import AuditIndex, IndexRow
     from bilens.report.html import render_index
-    from bilens.report.sections.decision import index_row, ranked
+    from bilens.report.sections.decision_page import index_row, ranked
     from bilens.report.terminal import index_table
 
     if pages.markdown is not None:

@@ -116,7 +116,7 @@ def to_bilinear(
     data: DataFiles,
     how: dict[str, Any],
 ) -> Any:
-    from bilens.api.conversion import convert_to_bilinear
+    from bilens.api.conversion_job import convert_to_bilinear
     from bilens.api.network_conversion import convert_network, data_interface
     from bilens.report.reports import ConversionReport
     from bilens.train.corpus import CorpusOptions

@@ -101,7 +101,7 @@ def decompose(
 
     Example: bilens decompose runs/demo --top 5 --contrast 4 9
     """
-    from bilens.api.decompose import decompose_layers, plan_layers
+    from bilens.api.layer_decomposition import decompose_layers, plan_layers
     from bilens.api.layer_reading import Request, moments_of
     from bilens.records.base import SCHEMA_VERSION, read_document, to_json
     from bilens.records.decomposition import LayerDecomposition

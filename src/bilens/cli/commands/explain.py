@@ -69,7 +69,7 @@ def explain(
 def explained(
     output: Output, model: LoadedModel, path: Path, options: ExplainOptions, data: DataFiles
 ) -> Explanations:
-    from bilens.api.audit import Asked, audit_table
+    from bilens.api.audit_model import Asked, audit_table
     from bilens.api.classifier import default_baseline, explain_predictions, rows_asked
     from bilens.data.model_interface import LabelledData
 

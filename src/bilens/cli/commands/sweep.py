@@ -204,7 +204,7 @@ def report_sweep(output: Output, place: str, pages: SweepPages, baseline: str | 
     conditions = parse_conditions(tuple(pages.fail_on or ()), data=True, baseline=True)
     from bilens.base.files import write_file
     from bilens.report.reports import SweepReport
-    from bilens.report.sections.sweep import sweep_lines
+    from bilens.report.sections.sweep_page import sweep_lines
     from bilens.report.text import load_catalogue
     from bilens.sweep.output import SweepOutput as Place
     from bilens.sweep.report import report_of, table_of

@@ -71,7 +71,7 @@ def trace(
     Example: bilens trace runs/stories --layer 0 --input-sae runs/sae/blocks.0.mlp_in
     --output-sae runs/sae/blocks.0.mlp_out --html trace.html
     """
-    from bilens.api.trace import trace as trace_model
+    from bilens.api.tracing import trace as trace_model
     from bilens.report.terminal_readings import trace_tables
 
     if subject.input_sae is None and subject.output_sae is None:

@@ -46,7 +46,7 @@ def reading_lines(reading: TableReading) -> list[str]:
     from bilens.findings.rules.rule import Evidence
     from bilens.records.base import displayable
     from bilens.report.sections.overview import finding_line
-    from bilens.report.sections.tables import conversion_lines
+    from bilens.report.sections.table_page import conversion_lines
     from bilens.report.text import load_catalogue
 
     t, found = load_catalogue("en"), judge("table", Evidence(reading=reading))

@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from bilens.records.audit import Audit, ClassReading, Eigenvector
 from bilens.report.charts.curves import truncation_chart
-from bilens.report.charts.spectra import rank_strip, spectrum_chart
+from bilens.report.charts.spectrum_charts import rank_strip, spectrum_chart
 from bilens.report.markup import (
     Column,
     Figure,
@@ -30,9 +30,9 @@ from bilens.report.markup import (
     vector_image,
 )
 from bilens.report.raster import Painter, colour_bar
-from bilens.report.sections.given_inputs import inputs_section
-from bilens.report.sections.guarantees import proven
-from bilens.report.sections.image_warnings import warnings
+from bilens.report.sections.certificate_page import proven
+from bilens.report.sections.image_checks import warnings
+from bilens.report.sections.input_findings import inputs_section
 from bilens.report.sections.layers import difference
 from bilens.report.sections.overview import (
     Page,
@@ -43,7 +43,7 @@ from bilens.report.sections.overview import (
     model_facts,
 )
 from bilens.report.sections.people import class_labels, judged_parts
-from bilens.report.sections.performance import performance
+from bilens.report.sections.performance_section import performance
 from bilens.report.sections.predictions import predictions
 from bilens.report.text import (
     Catalogue,

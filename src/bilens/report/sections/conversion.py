@@ -6,12 +6,12 @@ from markupsafe import Markup
 
 from bilens.records.conversion import Conversion, Measured
 from bilens.report.charts.curves import effect_chart
-from bilens.report.charts.spectra import LayerColumn, layer_columns
+from bilens.report.charts.spectrum_charts import LayerColumn, layer_columns
 from bilens.report.markup import Column, drawings, facts, heading, heads, paragraph, section, table
 from bilens.report.plot import Axis, padded
 from bilens.report.sections.overview import Page
-from bilens.report.sections.trace import causal_of
 from bilens.report.sections.trace_circuits import passages, readings
+from bilens.report.sections.trace_page import causal_of
 from bilens.report.text import NONE, Catalogue, fixed, grouped, percent, signed, tick_text
 
 HALF = 1.96  # standard errors in half a 95 % interval

@@ -13,7 +13,7 @@ from bilens.records.layer_audit import (
     WordTrial,
 )
 from bilens.records.table_audit import ColumnChanges, TableAudit
-from bilens.report.charts.spectra import change_map
+from bilens.report.charts.spectrum_charts import change_map
 from bilens.report.markup import Content, figure, paragraph, quiet, table
 from bilens.report.text import NONE, Catalogue, fixed, grouped, percent, quantity, signed_quantity
 

@@ -16,7 +16,7 @@ from bilens.records.layer_audit import (
     LeadingPair,
     ModeChange,
 )
-from bilens.report.charts.spectra import LayerColumn, layer_columns
+from bilens.report.charts.spectrum_charts import LayerColumn, layer_columns
 from bilens.report.markup import (
     Column,
     Content,
@@ -37,10 +37,10 @@ from bilens.report.markup import (
 )
 from bilens.report.raster import Painter
 from bilens.report.sections.difference import alignment_sentences, whole_difference, word_trial
-from bilens.report.sections.image_warnings import warnings
+from bilens.report.sections.image_checks import warnings
 from bilens.report.sections.overview import Page, data_used, file_facts
 from bilens.report.sections.people import judged_parts
-from bilens.report.sections.performance import performance
+from bilens.report.sections.performance_section import performance
 from bilens.report.text import (
     NONE,
     Catalogue,

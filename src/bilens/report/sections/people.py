@@ -11,7 +11,7 @@ from bilens.records.common import Identity, Part
 from bilens.records.history import Entry
 from bilens.report.markup import heading, items, joined, paragraph, section
 from bilens.report.sections.coverage import coverage
-from bilens.report.sections.decision import checks, verdict
+from bilens.report.sections.decision_page import checks, verdict
 from bilens.report.sections.overview import Judged, clean_names, title_of
 from bilens.report.text import Catalogue
 

@@ -19,7 +19,7 @@ from bilens.records.trace import (
     Trace,
     TracedSpectrum,
 )
-from bilens.report.charts.spectra import eigenvalue_chart
+from bilens.report.charts.spectrum_charts import eigenvalue_chart
 from bilens.report.charts.traces import agreement_points, heat_map, named_points
 from bilens.report.markup import (
     Content,

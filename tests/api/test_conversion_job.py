@@ -16,7 +16,7 @@ import bilens as bl
 import language_runs
 import tiny_language_models as tiny
 from bilens.api import converted
-from bilens.api.conversion import convert_to_bilinear
+from bilens.api.conversion_job import convert_to_bilinear
 from bilens.base.errors import (
     CheckpointError,
     DataError,

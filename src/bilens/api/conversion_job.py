@@ -22,7 +22,7 @@ from bilens.base import silent
 from bilens.base.errors import InterruptedRunError, UsageError
 from bilens.base.files import read_json, write_file
 from bilens.base.option_rules import Device
-from bilens.findings.conversion import error_of
+from bilens.findings.conversion_losses import error_of
 from bilens.io.converted_folder import open_model
 from bilens.io.host import tokenizer_at
 from bilens.records import conversion as records

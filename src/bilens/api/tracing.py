@@ -23,7 +23,7 @@ from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
 from bilens.base.option_rules import NO_SAES, SAES, refuse_idle
 from bilens.data.tokenizer import Tokenizer
-from bilens.findings.spectra import MINIMUM_SAMPLES
+from bilens.findings.spectrum_summaries import MINIMUM_SAMPLES
 from bilens.interp.behaviour import DIRECTIONS, Trial, trial_of_direction
 from bilens.interp.interventions import Edit
 from bilens.interp.random_dictionaries import NUM_DICTIONARIES, random_turn

@@ -36,7 +36,7 @@ from bilens.base.option_rules import (
     refuse_idle,
 )
 from bilens.data.model_interface import LabelledData
-from bilens.findings.audit import audit_classifier
+from bilens.findings.classifier_audit import audit_classifier
 from bilens.findings.coverage import how_read, measure_coverage
 from bilens.findings.layer_audit import (
     NULL_SAMPLES as LAYER_SAMPLES,

@@ -15,7 +15,7 @@ from bilens.records.image_warnings import (
     Triggers,
 )
 from bilens.records.layer_audit import LayerAudit
-from bilens.report.charts.spectra import trigger_picture
+from bilens.report.charts.spectrum_charts import trigger_picture
 from bilens.report.markup import (
     Column,
     drawings,

@@ -25,7 +25,7 @@ from bilens.findings.given_inputs import read_inputs
 from bilens.findings.image_warnings import classifier_map, read_warnings
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
-from bilens.findings.spectra import MINIMUM_SAMPLES, read_classes
+from bilens.findings.spectrum_summaries import MINIMUM_SAMPLES, read_classes
 from bilens.findings.subject import (
     as_loaded,
     check_exactness,

@@ -41,7 +41,7 @@ from bilens.report.sections.difference import column_sentences
 from bilens.report.sections.layers import difference
 from bilens.report.sections.overview import Page, clean_names, data_used, file_facts
 from bilens.report.sections.people import judged_parts
-from bilens.report.sections.performance import performance
+from bilens.report.sections.performance_section import performance
 from bilens.report.sections.predictions import outcome_badge, outcome_of, prediction_article
 from bilens.report.text import (
     NONE,

@@ -40,7 +40,7 @@ from bilens.base.errors import (
 )
 from bilens.base.files import names_in, read_json, write_files
 from bilens.base.memory import MEMORY_LIMIT_VARIABLE, readable
-from bilens.findings.spectra import null_estimate, rank_null_intervals, summarise_spectra
+from bilens.findings.spectrum_summaries import null_estimate, rank_null_intervals, summarise_spectra
 from bilens.io.load import LoadedModel
 from bilens.io.tensors import tensors_sha256
 from bilens.records.base import to_json

@@ -19,7 +19,7 @@ from bilens.report.markup import (
     vector_image,
 )
 from bilens.report.raster import Painter
-from bilens.report.sections.performance import interval
+from bilens.report.sections.performance_section import interval
 from bilens.report.text import (
     NONE,
     Catalogue,

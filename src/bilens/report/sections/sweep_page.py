@@ -22,7 +22,7 @@ from bilens.report.markup import (
     table,
 )
 from bilens.report.raster import colour_bar
-from bilens.report.sections.decision import listed
+from bilens.report.sections.decision_page import listed
 from bilens.report.sections.overview import Page, condition_lines, file_facts, finding_line, mark
 from bilens.report.text import NONE, Catalogue, fixed, grouped, quantity, signed, signed_quantity
 
