@@ -40,7 +40,7 @@ from bilens.findings.token_sweep import (
     Frame,
     Sweep,
     Text,
-    WordTrial,
+    TokenTrial,
     written,
 )
 
@@ -156,7 +156,7 @@ class Ready:
             yield self.last(tail, self.hidden[rows], self.real[rows])
 
     def sweep(self, tail: Tail) -> Sweep:
-        trial = WordTrial.begin(self.both(tail), self.frame, self.last(tail, *self.plain))
+        trial = TokenTrial.begin(self.both(tail), self.frame, self.last(tail, *self.plain))
         for block, after in enumerate(self.blocks(tail)):
             start = block * BLOCK // 2
             words = [(token,) for token in self.tokens[start : start + BLOCK // 2]]

@@ -8,19 +8,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
 
-from bilens.api.neuron_orders import (
-    in_order,
-    is_reordered,
-    orders_of_neurons,
-)
+from bilens.api.neuron_orders import in_order, orders_of_neurons
 from bilens.api.provenance import reading_of
 from bilens.data.table_columns import label_key, spelling_key, unit_conversion
-from bilens.findings.residual_stream import Turn, turn_of_stream
+from bilens.findings.residual_stream import Turn, find_turn
 from bilens.io.loaded_model import LoadedModel, is_of_numbers
 from bilens.nn import BilinearClassifier
 from bilens.nn.layer_view import LayerView
@@ -149,7 +145,7 @@ class Alignment:
     @cached_property
     def turn(self) -> Callable[[], Turn]:
         """Return how the residual stream of the baseline has to be turned to be the model's."""
-        return turn_of_stream(self.model, self.baseline)
+        return cache(lambda: find_turn(self.model, self.baseline))  # it reads the embeddings
 
     @property
     def notes(self) -> tuple[AlignmentNote, ...]:
@@ -169,8 +165,9 @@ class Alignment:
         told = {key: names for key, names in found.items() if names or key.endswith("reordered")}
         if any(self.one_logit):
             told["one_logit"] = ()
-        orders = self.neuron_orders.items()
-        if moved := [name for name, order in orders if order is not None and is_reordered(order)]:
+        orders = {name: one for name, one in self.neuron_orders.items() if one is not None}
+        places = {name: torch.arange(len(one)) for name, one in orders.items()}
+        if moved := [name for name in orders if not torch.equal(orders[name], places[name])]:
             told["neurons_reordered"] = tuple(moved)
         return tuple(AlignmentNote(key, names) for key, names in told.items())
 

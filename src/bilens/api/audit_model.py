@@ -186,18 +186,8 @@ def audit(
         "train_data": data_sha256(trained),
         "inputs": inputs and dict(inputs.about),
     }
-    asked = Asked(
-        seed=seed,
-        command=command,
-        progress=progress,
-        alignment=alignment,
-        conditions=conditions,
-        difference=difference,
-        performance=performance,
-        inputs=inputs,
-        data=given,
-        options=decided,
-    )
+    asked = Asked(seed, command, progress, alignment, conditions, data=given, options=decided)
+    asked = replace(asked, difference=difference, performance=performance, inputs=inputs)
     if is_of_columns(model):
         return audit_table(model, given, asked)
     if is_one_exact_layer(model):

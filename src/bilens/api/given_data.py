@@ -213,17 +213,9 @@ def performance_of(model: LoadedModel, given: LabelledData) -> Performance:
         trained, twins = known_rows(said_of_rows[ROWS_KEY], x, labels)
     elif given.origin.sha256 and given.origin.sha256 == said_of_rows.get("data_table_sha256"):
         trained = len(x)
+    wrong, notes = tuple(mistakes), given.notes
     return Performance(
-        rows=len(x),
-        names=names,
-        image_shape=shape,
-        classification=answers,
-        regression=numbers,
-        mistakes=tuple(mistakes),
-        approximation=approximated,
-        notes=given.notes,
-        trained=trained,
-        twins=twins,
+        len(x), names, shape, answers, numbers, wrong, approximated, notes, trained, twins
     )
 
 

@@ -17,7 +17,7 @@ from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition, select
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all, plan_eigendecomposition
 from bilens.algebra.eigen.plan import EigenPlan
-from bilens.algebra.random_rotations import solved_width
+from bilens.algebra.random_rotations import null_memory, solved_width
 from bilens.algebra.rotation_null import CHUNK_BYTES
 from bilens.api.layer_reading import (
     InputMoments,
@@ -40,7 +40,7 @@ from bilens.base.errors import (
 )
 from bilens.base.files import names_in, read_json, write_files
 from bilens.base.memory import MEMORY_LIMIT_VARIABLE, readable
-from bilens.findings.spectrum_summaries import null_estimate, rank_null_intervals, summarise_spectra
+from bilens.findings.spectrum_summaries import rank_null_intervals, summarise_spectra
 from bilens.io.load import LoadedModel
 from bilens.io.tensors import tensors_sha256
 from bilens.records.base import to_json
@@ -131,8 +131,9 @@ def prepare(
     read = read_outputs(outputs, request)
     mapped = mapped or layer_map(model, name, request.basis, inputs)
     num, d_in = len(read.names), mapped.f.sizes.d_in
-    null = null_estimate(mapped.behind, mapped.embedding, num, request.null_samples)
-    d_before = d_in if mapped.embedding is None else mapped.embedding.shape[1]
+    before = None if mapped.embedding is None else mapped.embedding.shape[1]
+    null = null_memory(mapped.behind.sizes, num, request.null_samples, before)
+    d_before = d_in if before is None else before
     width = solved_width(mapped.behind.sizes, d_before)
     work = num * (d_in**3 + request.null_samples * width**3)
     small = d_in <= WHOLE_WIDTH and num <= WHOLE_OUTPUTS and work <= WHOLE_WORK

@@ -152,25 +152,17 @@ def data_interface(model: LoadedModel) -> ModelInterface:
             raise UsageError(f"{name} is exact already: there is nothing to convert.")
         with suppress(UsageError):  # several numbers, each of its own: right answers are not read
             return interface_of(model)
-        return ModelInterface(
-            d_input=views[0].sizes.d_in,
-            d_output=views[-1].sizes.d_out,
-            input_shape=model.input_shape,
-            input_names=model.own_input_names,
-            answers=False,
-        )
+        d_in, d_out = views[0].sizes.d_in, views[-1].sizes.d_out
+        shape, own = model.input_shape, model.own_input_names
+        return ModelInterface(d_in, d_out, input_shape=shape, input_names=own, answers=False)
     path = Path(name) / CONFIG_NAME
     content = read_json(path) if foreign_keys(Path(name)) else {}
     if content.get("model_type") in VISION:
         side, classes = content["image_size"], content.get("id2label", {"0": "0", "1": "1"})
         shape, names = (content["num_channels"], side, side), names_by_id(path, classes)
+        d_in, d_out = math.prod(shape), len(names)
         return ModelInterface(
-            d_input=math.prod(shape),
-            d_output=len(names),
-            task="classification",
-            input_shape=shape,
-            output_names=names,
-            positions=True,
+            d_in, d_out, "classification", input_shape=shape, output_names=names, positions=True
         )
     if views and views[0].reads == "residual stream":
         raise UsageError(f"{name} reads text: give some with --text, in the place of --data.")

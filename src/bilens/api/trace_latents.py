@@ -103,7 +103,9 @@ def latent_findings(
     )
     ranking = rank_latents(reader.g, trace.eigenpairs, reader.inputs)
     clusters = cluster_latents(reader.g, threshold=THRESHOLD)
-    chosen, compared = chosen_latents(reader, ranking, fit), compared_latents(reader, ranking, fit)
+    chosen = chosen_latents(reader, ranking, fit)
+    most = max(2, math.isqrt(2 * CONTRAST_BUDGET // reader.g.sizes.d_in**3))  # of wide layers
+    compared = sorted(active_latents(ranking, fit, LEAST_COMPARED)[:most])
     null = []
     for index in range(options.dictionaries):
         progress("random dictionaries", index, options.dictionaries)
@@ -295,12 +297,6 @@ def input_latent(reader: LatentReader, latent: int) -> records.LatentReading:
     embed = reader.layer.vocabulary.embedding
     found = output_tokens(reader.dictionary[:, latent], embed, LISTED_TOKENS)
     return structs.replace(reader.contexts(latent, reader.z), tokens=token_ends(found, reader.name))
-
-
-def compared_latents(reader: LatentReader, ranking: Ranking, fit: LowRankFit) -> list[int]:
-    """Return the output latents whose pairs are ranked: of wide layers the first that fit."""
-    most = max(2, math.isqrt(2 * CONTRAST_BUDGET // reader.g.sizes.d_in**3))
-    return sorted(active_latents(ranking, fit, LEAST_COMPARED)[:most])
 
 
 def ranked_contrasts(

@@ -47,7 +47,9 @@ def expand(function: Command, as_json: bool = True) -> Command:
     hints = get_type_hints(function, include_extras=True)
     _, *taken = inspect.signature(function).parameters.values()
     records = {each.name: hints[each.name] for each in taken if is_dataclass(hints[each.name])}
-    recipes = {n: hint.__metadata__ for n, hint in hints.items() if is_of_recipe(hint)}
+    changes = dict[str, Any]  # how an annotation takes what is said of a recipe
+    of_recipes = {n: h for n, h in hints.items() if getattr(h, "__origin__", None) == changes}
+    recipes = {n: hint.__metadata__ for n, hint in of_recipes.items()}
     parameters = [parameter("context", typer.Context)]
     for each in taken:
         if each.name in records:
@@ -77,10 +79,6 @@ def expand(function: Command, as_json: bool = True) -> Command:
     run.__annotations__ = {each.name: each.annotation for each in parameters}
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return run
-
-
-def is_of_recipe(hint: Any) -> bool:
-    return getattr(hint, "__origin__", None) == dict[str, Any]
 
 
 def said_of(recipe: type, given: dict[str, Any]) -> dict[str, Any]:

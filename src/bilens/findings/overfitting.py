@@ -111,17 +111,10 @@ def read_overfitting(leads: Leads, first: Tensor) -> Overfitting:
         return Overfitting(None, None, None, None, None, parts, "unlike")
     score = OVERFITTING.gap(found)
     low, high = OVERFITTING.interval(found)
+    rank, power = OVERFITTING.rank, POWER.overfitting
+    limit = rank(OVERFITTING.threshold)
     return Overfitting(
-        score=score,
-        low=low,
-        high=high,
-        rank=OVERFITTING.rank(score),
-        threshold=OVERFITTING.rank(OVERFITTING.threshold),
-        parts=parts,
-        reason="",
-        rank_low=OVERFITTING.rank(low),
-        rank_high=OVERFITTING.rank(high),
-        power=POWER.overfitting,
+        score, low, high, rank(score), limit, parts, "", rank(low), rank(high), power=power
     )
 
 

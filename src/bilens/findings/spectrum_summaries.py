@@ -11,9 +11,7 @@ from bilens.algebra.concentration import effective_rank
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.random_rotations import null_memory
 from bilens.algebra.rotation_null import RotationNull, rotation_null
-from bilens.base.memory import MemoryEstimate
 from bilens.findings.subject import drawn
 from bilens.nn import BilinearClassifier
 from bilens.records.audit import ClassReading, Eigenvector
@@ -64,14 +62,6 @@ def in_unit_scale(factor: Tensor) -> Tensor:
     """Return a float64 factor times the power of two that brings its largest entry near one."""
     exponent = torch.frexp(factor.abs().max()).exponent.clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT)
     return factor * factor.new_tensor(2.0 ** -int(exponent))
-
-
-def null_estimate(
-    f: QuadraticMap, embedding: Tensor | None, num: int, num_samples: int
-) -> MemoryEstimate:
-    """Return the memory that the null of `num` directions takes."""
-    before = None if embedding is None else embedding.shape[1]
-    return null_memory(f.sizes, num, num_samples, before)
 
 
 SHOWN = 4  # eigenvectors of each sign

@@ -121,7 +121,7 @@ def written(before: Answers, prefix: Text, seed: int, barred: Sequence[int] = ()
 
 
 @dataclass(eq=False)
-class WordTrial:
+class TokenTrial:
     """Words in texts: what the changed model gives there, above what is usual."""
 
     both: Both
@@ -132,7 +132,7 @@ class WordTrial:
     best: tuple[Tensor, Tensor, Tensor] | None = None  # of each answer: chance, usual, word
 
     @classmethod
-    def begin(cls, both: Both, frame: Frame, plain: Tensor) -> WordTrial:
+    def begin(cls, both: Both, frame: Frame, plain: Tensor) -> TokenTrial:
         common = plain.float().quantile(COMMON, dim=0)
         return cls(both, frame, plain, common, torch.zeros_like(common))
 
@@ -213,7 +213,7 @@ def sweep(
         surprise = KL(p ‖ q) of yes and no. An answer that repeats the words is none.
     Cost: 2 · tokens + a few hundred short texts through both models.
     """
-    trial = WordTrial.begin(both, frame, both(frame.plain())[0])
+    trial = TokenTrial.begin(both, frame, both(frame.plain())[0])
     for start in range(0, len(tokens), block):
         progress("words", start, len(tokens))
         words = [(token,) for token in tokens[start : start + block]]

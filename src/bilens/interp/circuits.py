@@ -62,7 +62,8 @@ def low_rank_fit(
             f"({num_inputs}, {num_latents}): activations > 0 of each latent."
         )
     eigenpairs.check_usable()
-    kept = ranks_of(eigenpairs.eigenvalues.shape[-1])
+    available = eigenpairs.eigenvalues.shape[-1]
+    kept = sorted({*(2**power for power in range(available.bit_length())), available})
     with torch.no_grad():
         x = inputs.detach().double()
         g = g.detach().to(torch.float64)
@@ -83,11 +84,6 @@ def low_rank_fit(
         num_random=num_random,
         **columns,
     )
-
-
-def ranks_of(available: int) -> list[int]:
-    """Return the powers of two up to a number of eigenpairs, and that number."""
-    return sorted({*(2**power for power in range(available.bit_length())), available})
 
 
 def fit_one(

@@ -204,7 +204,8 @@ def paired(a: OutputView, b: OutputView) -> EigenvectorPairs:
     ours, theirs = orders.get(a.layer), orders.get(alignment.layer_ahead(a.layer))
     places = {} if outputs is None or a.view.gives == "neurons" else dict(outputs.pairs)
     places = places if ours is None else dict(enumerate(ours.tolist()))
-    b = replace(b, text=output_of_baseline(b.text, places))
+    named = {str(mine): str(other) for mine, other in places.items()}
+    b = replace(b, text="~".join(named.get(part, part) for part in b.text.split("~")))
     second = b.pairs()[0]
     second = replace(second, basis=first.basis)  # what they read is aligned
     if theirs is not None:
@@ -240,12 +241,6 @@ def check_stream(a: OutputView, b: OutputView, alignment: Alignment) -> None:
         if isinstance(turn, torch.Tensor):
             why = "their residual streams are turned: `bilens audit --baseline` turns them back"
         raise UsageError(f"{a.opened.name} and {b.opened.name} are not compared: {why}.")
-
-
-def output_of_baseline(text: str, places: Mapping[int, int]) -> str:
-    """Return how a query names an output, or a contrast of two, in the second model."""
-    named = {str(mine): str(theirs) for mine, theirs in places.items()}
-    return "~".join(named.get(part, part) for part in text.split("~"))
 
 
 def unit_of_output(output: OutputView, alignment: Alignment) -> float:

@@ -141,12 +141,6 @@ def box(found: Proven) -> dict[str, str]:
     return {name: f"{end:g}".replace("-", MINUS) for name, end in ends.items()}
 
 
-def box_origin(t: Catalogue, found: Proven) -> str:
-    """Return where the interval is from, as a sentence behind another one; empty if unsaid."""
-    origin = "" if found.box is None else found.box.origin
-    return t("sentence.gap") + t(f"proven.box.{origin}") if origin else ""
-
-
 def of_radii(t: Catalogue, found: Proven) -> Iterator[Statement]:
     """Yield how far inputs can move, and that the radii are not too small."""
     radii, ends = found.l2, box(found)
@@ -225,7 +219,9 @@ def of_inputs(t: Catalogue, model: ModelSummary, found: Proven) -> Iterator[Stat
         name=clean_names(model.output_names)[most.output],
     )
     said = stated(t, "influence", claim, **box(found))
-    yield replace(said, scope=said.scope + box_origin(t, found))
+    if found.box is not None and (origin := found.box.origin):
+        said = replace(said, scope=said.scope + t("sentence.gap") + t(f"proven.box.{origin}"))
+    yield said
 
 
 def rounding_numbers(item: RoundingStability) -> dict[str, str]:

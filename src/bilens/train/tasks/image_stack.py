@@ -266,7 +266,8 @@ def train_classifiers_in_folder(
     for group in in_passes(owns):
         work = folder / f"pass-{name_of(data, *group)}"
         begun = (work / RUN_NAME).exists()
-        cells = cells_of(work) if begun else ()
+        known = read_json(work / RUN_NAME).get("recipe") if begun else None
+        cells = known.get("cells", ()) if isinstance(known, dict) else ()
         trained = [recipe for recipe in group if recipe.to_dict() in cells]
         trained = trained or [recipe for recipe in group if not owns[recipe].exists()]
         if trained:
@@ -281,12 +282,6 @@ def train_classifiers_in_folder(
         raise diverged(lost)
     found = {recipe: read_classifier(own, data, recipe) for recipe, own in owns.items()}
     return [found[recipe] for recipe in wanted]
-
-
-def cells_of(work: Path) -> Sequence[Any]:
-    """Return the recipes of a pass that was begun, as they are in its folder."""
-    recipe = read_json(work / RUN_NAME).get("recipe")
-    return recipe.get("cells", ()) if isinstance(recipe, dict) else ()
 
 
 def read_classifier(own: Path, data: ImageDataset, recipe: ImageRecipe) -> BilinearClassifier:
