@@ -135,9 +135,7 @@ class Alignment:
 
     model: LoadedModel
     baseline: LoadedModel
-    inputs: (
-        AlignedAxis | None
-    )  # None where layers are parts of a model, and it reads no such inputs
+    inputs: AlignedAxis | None  # None where layers are parts of a model without such inputs
     outputs: AlignedAxis | None
     head: str = ""  # why outputs are not compared: they are of another kind
     one_logit: tuple[bool, bool] = (False, False)  # the one output is about the second of two
