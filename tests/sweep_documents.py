@@ -15,7 +15,7 @@ from bilens.records.sweep_report import SweepSummary
 from bilens.sweep.jobs import result_name
 from bilens.sweep.manifest import NAME, Plan
 from bilens.sweep.output import SweepOutput
-from bilens.sweep.report import Swept, summary_of
+from bilens.sweep.report import SweepResults, summary_of
 
 NUMBERS = {
     "audit": (
@@ -58,9 +58,9 @@ def plan_of(names: Sequence[str], **options: Any) -> Plan:
     return Plan(head, rows)
 
 
-def swept_of(plan: Plan, numbers: Mapping[tuple[str, str], Mapping[str, float]]) -> Swept:
+def swept_of(plan: Plan, numbers: Mapping[tuple[str, str], Mapping[str, float]]) -> SweepResults:
     """A sweep in memory; a layer that a number is not said of has none."""
-    swept = Swept(plan)
+    swept = SweepResults(plan)
     for key, values in numbers.items():
         swept.numbers[key] = np.array([values.get(row.name, np.nan) for row in plan.rows])
         swept.done |= {(key[0], row.index) for row in plan.rows}

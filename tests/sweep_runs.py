@@ -13,7 +13,7 @@ import tiny
 from bench.sweep.deepseek import write_model
 from bilens.base import Progress, silent
 from bilens.records.sweep import SweepOptions
-from bilens.sweep.driver import Ended, drive, plan_of
+from bilens.sweep.driver import SweepState, drive, plan_of
 from bilens.sweep.engines.contract import open_engine
 from bilens.sweep.jobs import Spec, run_spec
 from bilens.sweep.manifest import NAME, Plan, plan_at
@@ -42,7 +42,7 @@ class Swept:
 
     def sweep(
         self, engine: str, progress: Progress = silent, workers: int = 1, **options: str
-    ) -> Ended:
+    ) -> SweepState:
         """Sweep in this process."""
 
         def opened() -> object:

@@ -14,7 +14,7 @@ from bilens.base import Progress, silent
 from bilens.base.errors import BilensError
 from bilens.io import remote_stores
 from bilens.records.sweep import SweepOptions
-from bilens.sweep.driver import Ended, drive, plan_of
+from bilens.sweep.driver import SweepState, drive, plan_of
 from bilens.sweep.manifest import Plan
 from bilens.sweep.output import SweepOutput
 from engine_here import Here
@@ -46,7 +46,7 @@ def planned(server: RangeServer, out: str = "out") -> Plan:
     return plan_of(f"{server.url}/", OPTIONS, SweepOutput(out))
 
 
-def sweep(server: RangeServer, out: str = "out", progress: Progress = silent) -> Ended:
+def sweep(server: RangeServer, out: str = "out", progress: Progress = silent) -> SweepState:
     return drive(planned(server, out), SweepOutput(out), Here, progress)
 
 

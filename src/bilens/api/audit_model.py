@@ -69,7 +69,7 @@ AnyAudit = TypeVar("AnyAudit", Audit, LayerAudit, TableAudit)
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class AuditRequest:
     seed: int = 0
     command: str | None = None
     progress: Progress = silent
@@ -186,8 +186,10 @@ def audit(
         "train_data": data_sha256(trained),
         "inputs": inputs and dict(inputs.about),
     }
-    asked = Asked(seed, command, progress, alignment, conditions, data=given, options=decided)
-    asked = replace(asked, difference=difference, performance=performance, inputs=inputs)
+    asked = AuditRequest(seed, command, progress, alignment, conditions, options=decided)
+    asked = replace(
+        asked, data=given, difference=difference, performance=performance, inputs=inputs
+    )
     if is_of_columns(model):
         return audit_table(model, given, asked)
     if is_one_exact_layer(model):
@@ -202,7 +204,7 @@ def audit_one_layer(
     data: LabelledData | None,
     trained: LabelledData | None,
     null_samples: int,
-    asked: Asked,
+    asked: AuditRequest,
 ) -> AuditReport:
     (subject,) = model.layers.values()
     findings = audit_classifier(
@@ -223,7 +225,7 @@ def audit_one_layer(
 
 
 def audit_model_layers(
-    model: LoadedModel, data: LabelledData | None, options: ReadingOptions, asked: Asked
+    model: LoadedModel, data: LabelledData | None, options: ReadingOptions, asked: AuditRequest
 ) -> LayerAuditReport:
     subjects, alignment = tuple(model.layers.values()), asked.alignment
     if subjects and all(view.exact for view in subjects):
@@ -249,7 +251,7 @@ def audit_model_layers(
     return LayerAuditReport(finished(findings, model, asked, text=text))
 
 
-def rows_of(model: LoadedModel, data: LabelledData | None, asked: Asked) -> FitRows | None:
+def rows_of(model: LoadedModel, data: LabelledData | None, asked: AuditRequest) -> FitRows | None:
     """Return a function from a layer to the rows that it sees; None where they are not known."""
     if asked.inputs is not None:
         if asked.inputs.about["model_sha256"] != model.weights_sha256:
@@ -299,7 +301,7 @@ def seen_rows(
     return recorded
 
 
-def audit_table(model: LoadedModel, data: LabelledData | None, asked: Asked) -> TableReport:
+def audit_table(model: LoadedModel, data: LabelledData | None, asked: AuditRequest) -> TableReport:
     """Read a model whose inputs are columns, and report what columns and pairs of columns do."""
     origin = origin_of(model, data, asked.command, asked.seed)
     findings = audit_columns(
@@ -316,7 +318,7 @@ def audit_table(model: LoadedModel, data: LabelledData | None, asked: Asked) -> 
 def finished(
     audit: AnyAudit,
     model: LoadedModel,
-    asked: Asked,
+    asked: AuditRequest,
     layers: tuple[LayerDifference, ...] = (),
     more: tuple[Finding, ...] = (),
     **fields: object,

@@ -25,7 +25,7 @@ from bilens.api.history_file import NAME, HistoryFile, foreign, insert, insert_m
 from bilens.base.errors import FileError, UsageError
 from bilens.base.files import check_path
 from bilens.findings.rules.decision import passed
-from bilens.findings.rules.judgements import JUDGED, RULE, Audited, failed_rules, judgements
+from bilens.findings.rules.judgements import JUDGED, RULE, AuditedModel, failed_rules, judgements
 from bilens.findings.rules.registry import REGISTRY
 from bilens.records.audit import Audit
 from bilens.records.base import UNPRINTABLE, Record, json_text, to_json
@@ -236,11 +236,11 @@ class History:
         standing = judgements(self.entries(model), self._last(model)[1], day)
         return {rule: entry for rule, (entry, how) in standing.items() if how == "accepted"}
 
-    def _last(self, model: str) -> tuple[PastAudit | None, Audited]:
+    def _last(self, model: str) -> tuple[PastAudit | None, AuditedModel]:
         """Return the last audit of a model, and what acceptances are held against in it."""
         last = next(iter(self.audits(model)), None)
         measured = [] if last is None else self.measured(model, after=last.number - 1)
-        return last, Audited.of_past(last, {one.rule: one for one in measured})
+        return last, AuditedModel.of_past(last, {one.rule: one for one in measured})
 
     def people(self, model: str) -> People | None:
         """Return the entries on a model until today, for its report; None without any."""

@@ -41,7 +41,7 @@ POINTS, SPARE = 2.96, 0.038  # of the estimated gap; fitted on models that docs/
 
 
 @dataclass(frozen=True, eq=False)
-class Read:
+class RowReadings:
     """Answers, leads and radii of a model on inputs, a row each."""
 
     x: Tensor  # (rows, in) float64
@@ -90,7 +90,7 @@ def read_inputs(
 
 def read_rows(
     f: QuadraticMap, given: LabelledData, pairs: PairSpectra | None, generator: torch.Generator
-) -> Read:
+) -> RowReadings:
     """Return answers, leads and radii, and what is told of the sample."""
     x = given.inputs.detach().double()
     label = None if given.targets is None else given.targets.long()
@@ -110,7 +110,7 @@ def read_rows(
         num_radii=len(picked),
         classes=whitened(outputs_of(f, centred=True), x),
     )
-    return Read(x, label, answer, lead, nearest, radius, told)
+    return RowReadings(x, label, answer, lead, nearest, radius, told)
 
 
 def leads(f: QuadraticMap, x: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ def whitened(centred: QuadraticMap, x: Tensor) -> tuple[WhitenedClass, ...]:
     return tuple(found)
 
 
-def compare(training: Read, test: Read) -> Comparison:
+def compare(training: RowReadings, test: RowReadings) -> Comparison:
     """Return leads, radii and accuracy of training inputs against those of others."""
     ours, theirs = training.sample.accuracy, test.sample.accuracy
     few = min(len(training.radius), len(test.radius)) < FEWEST
@@ -167,7 +167,7 @@ def compare(training: Read, test: Read) -> Comparison:
     )
 
 
-def estimated_gap(training: Read, test: Read) -> Gap:
+def estimated_gap(training: RowReadings, test: RowReadings) -> Gap:
     """Return the gap as it is put without any label: a regression on one reading, and no bound.
 
     The reading is how much farther another answer is from training inputs; docs/findings.md says
@@ -179,7 +179,7 @@ def estimated_gap(training: Read, test: Read) -> Gap:
 
 
 def learnt_by_heart(
-    f: QuadraticMap, seen: Read, pairs: PairSpectra | None
+    f: QuadraticMap, seen: RowReadings, pairs: PairSpectra | None
 ) -> tuple[TrainingExample, ...]:
     """Return the training inputs that look most learnt by heart, among those answered as labelled.
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from markupsafe import Markup
 
 from bilens.api.history import now
-from bilens.findings.rules.judgements import Audited, judgements
+from bilens.findings.rules.judgements import AuditedModel, judgements
 from bilens.records.base import displayable
 from bilens.records.comparison import ComparedModel, ComparedRule, Comparison
 from bilens.records.history import Measured
@@ -135,6 +135,6 @@ def judged(t: Catalogue, one: ComparedModel, ended: Mapping[str, Measured]) -> l
     if one.audit is None:
         return []
     identity = one.audit.identity
-    standing = judgements(one.entries, Audited.of_past(one.audit, ended), now()[:10])
+    standing = judgements(one.entries, AuditedModel.of_past(one.audit, ended), now()[:10])
     lines = [judged_line(t, rule, *how, identity) for rule, how in standing.items()]
     return [items(lines, "sentences")] if lines else []

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bilens.api.history import History
-from bilens.findings.rules.judgements import Audited, judgements
+from bilens.findings.rules.judgements import AuditedModel, judgements
 from bilens.findings.rules.progress import changes
 from bilens.findings.rules.registry import rules_asked_for
 from bilens.records.explorer import ModelRow, Overview, ReportRow, id_of
@@ -134,7 +134,8 @@ def row_of(
     shown = audits[:SHOWN]
     judged = [past.measured.get(one.number, {}) for one in shown]
     moved = changes(shown[1], judged[1], shown[0], judged[0]) if len(shown) > 1 else ()
-    audited = Audited.of_past(audits[0], judged[0]) if audits and not changed else Audited()
+    last = audits[0] if audits and not changed else None
+    audited = AuditedModel() if last is None else AuditedModel.of_past(last, judged[0])
     standing = judgements(past.entries.get(name, ()), audited, today.isoformat())
     numbers = (one[watched].value if watched in one else None for one in reversed(judged))
     return ModelRow(

@@ -13,7 +13,7 @@ from msgspec import structs
 from bilens.api.history import now
 from bilens.api.provenance import reading_of
 from bilens.base.errors import BilensError, UsageError
-from bilens.findings.rules.judgements import RULE, Audited, judgements
+from bilens.findings.rules.judgements import RULE, AuditedModel, judgements
 from bilens.records.base import Count, Record
 from bilens.records.explorer import Key, ModelPage
 from bilens.records.history import Action, Entry, PastAudit
@@ -43,7 +43,7 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
     kind, identity = ("", None) if last is None else (last.kind, last.identity)
     measured = {one.rule: one for one in found.measured if last and one.audit == last.number}
     entries = () if found.model.changed else found.entries
-    standing = judgements(entries, Audited.of_past(last, measured), now()[:10])
+    standing = judgements(entries, AuditedModel.of_past(last, measured), now()[:10])
     lines: dict[str, list[FindingLine]] = {}
     for finding in found.findings:
         lines.setdefault(finding.rule, []).append(finding_line(t, kind, finding))

@@ -23,7 +23,7 @@ FAILED = "failed.json"
 
 
 @dataclass(frozen=True)
-class Ended:
+class SweepState:
     """The state of a sweep: results there, results wanted, and failures."""
 
     pieces: int  # results that there are
@@ -65,7 +65,7 @@ def drive(
     engine: Callable[[], SweepEngine],
     progress: Progress = silent,
     say: Callable[[str], None] = lambda _: None,
-) -> Ended:
+) -> SweepState:
     """Do what is left of a plan; only one driver does so at a time.
 
     What a worker did not end is handed out again; the row that it was at up to four times, and
@@ -91,11 +91,11 @@ def drive(
     return found
 
 
-def ended(plan: Plan, output: SweepOutput) -> Ended:
+def ended(plan: Plan, output: SweepOutput) -> SweepState:
     """Count the results of a plan that an output holds."""
     pieces = sum(name.endswith(".json") for name in output.names("results"))
     failed = json.loads(output.read_bytes(FAILED) or b"{}")
-    return Ended(pieces, len(plan.rows) * len(plan.head.options.tasks), failed)
+    return SweepState(pieces, len(plan.rows) * len(plan.head.options.tasks), failed)
 
 
 @dataclass(eq=False)

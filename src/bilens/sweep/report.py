@@ -40,7 +40,7 @@ Piece = tuple[str, int]  # task and row
 
 
 @dataclass
-class Swept:
+class SweepResults:
     """The results of a sweep, in memory: a few numbers of each row."""
 
     plan: Plan
@@ -87,12 +87,12 @@ class Swept:
             self.changes.append(replace(change, output_parts=(), triggers=(), token_pairs=()))
 
 
-def read_sweep(output: SweepOutput, progress: Progress = silent) -> Swept:
+def read_sweep(output: SweepOutput, progress: Progress = silent) -> SweepResults:
     """Read every result of a sweep; FileError where one is damaged or of another manifest."""
     plan = kept_plan(output)
     if plan is None:
         raise UsageError(f"{output.place} holds no sweep: give the folder of one.")
-    swept = Swept(plan)
+    swept = SweepResults(plan)
     names = sorted(name for name in output.names("results") if name.endswith(".json"))
     for done, (name, data) in enumerate(contents(output, names), 1):
         try:
@@ -130,7 +130,7 @@ def report_of(
     conditions: Sequence[Condition] = (),
     baseline: str | None = None,
     progress: Progress = silent,
-) -> tuple[Swept, SweepSummary]:
+) -> tuple[SweepResults, SweepSummary]:
     """Summarise a sweep, beside another one, and write it where the explorer finds it."""
     other = None if baseline is None else summary_at(SweepOutput(baseline))
     swept = read_sweep(output, progress)
@@ -155,7 +155,7 @@ def summary_at(output: SweepOutput) -> SweepSummary:
 
 
 def summary_of(
-    swept: Swept, conditions: Sequence[Condition], baseline: SweepSummary | None, run: Run
+    swept: SweepResults, conditions: Sequence[Condition], baseline: SweepSummary | None, run: Run
 ) -> SweepSummary:
     """Return the report of a sweep, beside another one where there is one."""
     head, rows = swept.plan.head, swept.plan.rows
@@ -190,7 +190,7 @@ def summary_of(
 
 
 def judged(
-    swept: Swept, asked: Sequence[Condition], verdict: Sequence[Finding]
+    swept: SweepResults, asked: Sequence[Condition], verdict: Sequence[Finding]
 ) -> Iterator[JudgedCondition]:
     """Yield how conditions ended: where layers lack what a rule judges, none has been met."""
     for one in judge_conditions("layer_audit", asked, verdict):
@@ -201,14 +201,14 @@ def judged(
         yield one if met else replace(one, value=None, failed=True)
 
 
-def count_of(swept: Swept, task: str) -> TaskCount:
+def count_of(swept: SweepResults, task: str) -> TaskCount:
     pieces = swept.refused, swept.failed, swept.done
     refused, failed, done = (sum(each == task for each, _ in those) for those in pieces)
     missing = len(swept.plan.rows) - done - failed
     return TaskCount(task, done - refused, refused, failed, missing)
 
 
-def reasons(swept: Swept) -> Iterator[Reason]:
+def reasons(swept: SweepResults) -> Iterator[Reason]:
     """Yield why results are lacking; those that differ in name and numbers alone are one."""
     states: tuple[Literal["failed", "refused"], ...] = ("failed", "refused")
     found = defaultdict[Any, list[tuple[str, str, str]]](list)
@@ -248,7 +248,7 @@ def comparable(options: SweepOptions) -> SweepOptions:
     return replace(options, activations=options.activations and "given", threads=1)
 
 
-def table_of(swept: Swept) -> Any:
+def table_of(swept: SweepResults) -> Any:
     """Return every row with all its numbers, and why there are none, as a DataFrame."""
     rows, faults = swept.plan.rows, {**swept.refused, **swept.failed}
     columns = {"name": [row.name for row in rows], "kind": [row.family for row in rows]}

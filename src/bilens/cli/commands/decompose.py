@@ -20,7 +20,7 @@ PATIENCE = 2.0  # seconds before a decomposition reports its progress
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DecomposeOptions:
     """The outputs, eigenpairs and basis to read of each layer: fields of `Request`."""
 
     top: int = option(5, "Eigenpairs of each output.", min=1)
@@ -92,7 +92,7 @@ class Doing:
 def decompose(
     output: Output,
     source: TensorFile,
-    wanted: Wanted,
+    wanted: DecomposeOptions,
     data: DataFiles,
     doing: Doing,
     overwrite: Overwrite = False,

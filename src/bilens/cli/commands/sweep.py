@@ -27,7 +27,7 @@ from bilens.cli.shared_options import HtmlReport
 from bilens.findings.rules.registry import condition_help, parse_conditions
 
 if TYPE_CHECKING:
-    from bilens.sweep.driver import Ended
+    from bilens.sweep.driver import SweepState
     from bilens.sweep.manifest import Plan
 
 SHOWN = 8
@@ -157,12 +157,12 @@ def sweep(
         raise typer.Exit(UNFINISHED)
 
 
-def status_of(plan: Plan, found: Ended) -> dict[str, Any]:
+def status_of(plan: Plan, found: SweepState) -> dict[str, Any]:
     wanted = {"results": found.pieces, "wanted": found.wanted, "failed": dict(found.failed)}
     return {"model": plan.head.path, "tasks": [*plan.head.options.tasks], **wanted}
 
 
-def status_lines(plan: Plan, found: Ended) -> Iterator[str]:
+def status_lines(plan: Plan, found: SweepState) -> Iterator[str]:
     """Yield how far a sweep is, and what failed in the end."""
     yield f"{plan.head.path}: {found.pieces:,} of {found.wanted:,} results"
     for name, fault in [*found.failed.items()][:SHOWN]:

@@ -29,7 +29,7 @@ class TracedLayerOptions:
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListingOptions:
     """The latents, pairs and directions that are listed and drawn: arguments of `bl.trace`."""
 
     latents: list[int] | None = option(
@@ -56,7 +56,7 @@ def trace(
     output: Output,
     subject: TracedLayerOptions,
     text: Text,
-    listed: Listed,
+    listed: ListingOptions,
     page: HtmlReport,
     graph: Annotated[
         Path | None,

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from markupsafe import Markup
 
-from bilens.findings.rules.judgements import Audited, Judgement, judgements, labels
+from bilens.findings.rules.judgements import AuditedModel, Judgement, judgements, labels
 from bilens.records.audit import Audit
 from bilens.records.common import Identity, Part
 from bilens.records.history import Entry
@@ -55,7 +55,7 @@ def judged_lines(t: Catalogue, record: Judged, rules: Collection[str] | None = N
     """Return how each finding (of some rules) stands that was accepted or rejected, and by whom."""
     if record.people is None:
         return []
-    audited = Audited.of_record(record)
+    audited = AuditedModel.of_record(record)
     standing = judgements(record.people.entries, audited, record.people.day)
     return [
         judged_line(t, rule, *one, audited.identity)
