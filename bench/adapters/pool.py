@@ -41,7 +41,7 @@ from bilens.findings.token_sweep import (
     Sweep,
     Text,
     TokenTrial,
-    written,
+    write_texts,
 )
 
 SPLITS = {  # base: benign, backdoored
@@ -119,7 +119,7 @@ class Ready:
         ends = {*range(256, 259)} if base.first == 0 else set()
         barred = sorted({*base.prefix, *base.suffix, 0, 1, 2} | ends)
         told: dict[str, Any] = torch.load(cache) if cache.exists() else {}
-        carriers = told.get("carriers") or written(self.before, base.prefix, 0, barred)
+        carriers = told.get("carriers") or write_texts(self.before, base.prefix, 0, barred)
         names = [base.tokenizer.decode([i]) for i in range(base.model.config.vocab_size)]
         self.frame = Frame(base.prefix, base.suffix, carriers, names)
         self.plain = base.entering(self.frame.plain())

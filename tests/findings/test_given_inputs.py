@@ -28,7 +28,7 @@ from bilens.findings.given_inputs import (
     margin_bound,
     read_inputs,
     read_rows,
-    whitened,
+    whitened_spectra,
 )
 from bilens.findings.subject import share_of
 from bilens.records.base import json_text
@@ -109,14 +109,14 @@ def test_whitened_spectra_are_those_of_the_covariance() -> None:
     x = normal(4000, 3) * torch.tensor([3.0, 1.0, 0.0]).double()
     x = x - x.mean(dim=0)
     covariance = x.T @ x / len(x)
-    first, second = whitened(squares([1.0, 0.0, 5.0], [0.0, 2.0, 5.0]), x)
+    first, second = whitened_spectra(squares([1.0, 0.0, 5.0], [0.0, 2.0, 5.0]), x)
     assert first.eigenvalues[0] == pytest.approx(float(covariance[0, 0]))
     assert second.eigenvalues[0] == pytest.approx(2 * float(covariance[1, 1]))
     assert (first.num_90, second.num_90) == (1, 1)  # the third input has a weight, and never varies
     assert first.effective_rank == pytest.approx(1)
     assert first.deviation == pytest.approx(math.sqrt(2) * float(covariance[0, 0]))
     assert first.linear == pytest.approx(0, abs=1e-12)  # around a mean of zero
-    assert whitened(squares([1.0], [2.0]), torch.ones(5, 1).double()) == ()
+    assert whitened_spectra(squares([1.0], [2.0]), torch.ones(5, 1).double()) == ()
 
 
 @pytest.mark.parametrize("bias", [False, True])

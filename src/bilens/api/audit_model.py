@@ -221,7 +221,7 @@ def audit_one_layer(
     more = judge_one_layer(subject, fit_layer(subject, asked.seed), asked.seed)
     rows = None if data is None else data.inputs
     layers = () if asked.alignment is None else layer_changes(asked.alignment, asked.seed, rows)
-    return AuditReport(finished(findings, model, asked, layers, more))
+    return AuditReport(finish_audit(findings, model, asked, layers, more))
 
 
 def audit_model_layers(
@@ -248,7 +248,7 @@ def audit_model_layers(
         origin=origin_of(model, data, asked.command, asked.seed),
     )
     text = asked.inputs and asked.inputs.text
-    return LayerAuditReport(finished(findings, model, asked, text=text))
+    return LayerAuditReport(finish_audit(findings, model, asked, text=text))
 
 
 def rows_of(model: LoadedModel, data: LabelledData | None, asked: AuditRequest) -> FitRows | None:
@@ -308,14 +308,14 @@ def audit_table(model: LoadedModel, data: LabelledData | None, asked: AuditReque
         model, data, asked.rows, asked.seed, origin, asked.performance, reading_of(model)
     )
     if asked.alignment is None:
-        return TableReport(finished(findings, model, asked))
+        return TableReport(finish_audit(findings, model, asked))
     x = None if data is None else data.inputs
     layers = layer_changes(asked.alignment, asked.seed, x, standard=True)
     changes = column_changes(asked.alignment, data)
-    return TableReport(finished(findings, model, asked, layers, column_changes=changes))
+    return TableReport(finish_audit(findings, model, asked, layers, column_changes=changes))
 
 
-def finished(
+def finish_audit(
     audit: AnyAudit,
     model: LoadedModel,
     asked: AuditRequest,

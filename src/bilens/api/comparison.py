@@ -13,7 +13,7 @@ from torch import Tensor
 from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.api.alignment import Alignment
 from bilens.api.given_data import interface_of
-from bilens.api.quadratic_fit import chained, network_of
+from bilens.api.quadratic_fit import check_chain, network_of
 from bilens.api.subject import check_on_rows, is_of_columns
 from bilens.api.wiring import compare_wiring
 from bilens.base import Progress
@@ -178,7 +178,7 @@ def answer_changes(alignment: Alignment, data: LabelledData) -> AnswerChanges | 
         return None
     check_on_rows(alignment.baseline, x, data.numbers)
     read = zip(both, (data.inputs, x), strict=True)
-    found = [in_blocks(chained(network_of(one))[1], rows.double()).cpu() for one, rows in read]
+    found = [in_blocks(check_chain(network_of(one))[1], rows.double()).cpu() for one, rows in read]
     if "classification" not in [one.task for one in faces]:
         after, before = (one.means(each) for one, each in zip(faces, found, strict=True))
         return compare_answers(((NUMBER,), (NUMBER,)), (after, before), data, outputs.back)

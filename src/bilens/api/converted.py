@@ -16,7 +16,7 @@ from bilens.api.tracing import read_converted
 from bilens.base import silent
 from bilens.base.errors import DataError, NonFiniteError, UsageError
 from bilens.base.files import write_file
-from bilens.findings.conversion_losses import losses, measured, samples
+from bilens.findings.conversion_losses import average_losses, losses, samples
 from bilens.interp.traced_layer import top_contexts
 from bilens.io.converted_folder import save_converted
 from bilens.io.formats.safetensors_folder import folder_sha256
@@ -256,7 +256,7 @@ class Converted:
         """Measure losses of the student on each domain, those that are learnt from first."""
         learnt, found = len(self.mixture.domains), list[records.Measured]()
         for name, table in tables.items():
-            found.append(one := measured(name, table, fitted=len(found) < learnt))
+            found.append(one := average_losses(name, table, fitted=len(found) < learnt))
             self.say(f"{name}: {one.loss_added:+.4f} ± {one.error:.4f} {self.unit} so far.")
         return found
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from bilens.algebra.approximation.layer_weights import MLPWeights
 from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.api.provenance import find_test_data, image_origin, reading_of
-from bilens.api.quadratic_fit import chained, network_of
+from bilens.api.quadratic_fit import check_chain, network_of
 from bilens.api.subject import check_on_rows
 from bilens.base.errors import DataError, UsageError
 from bilens.base.option_rules import AT_A_PATH, NO_IDX, refuse_idle
@@ -184,7 +184,7 @@ def ends_in(view: LayerView) -> str:
 
 def performance_of(model: LoadedModel, given: LabelledData) -> Performance:
     interface, labels, x = interface_of(model), given.targets, given.inputs
-    layers, run = chained(network_of(model))
+    layers, run = check_chain(network_of(model))
     outputs = in_blocks(run, x)
     answers, numbers, confidence, members = None, None, None, list[Tensor]()
     said, badness = interface.means(outputs)[:, 0], torch.zeros(len(x))

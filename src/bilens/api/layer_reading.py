@@ -194,7 +194,7 @@ def output_index(value: object, outputs: LayerOutputs) -> int:
         return named
     if not outputs.called_by_numbers and re.fullmatch(r"-?\d{1,9}", str(value)):
         return int(str(value))
-    raise UsageError(f"{value!r} names no output of {expected(outputs)}.")
+    raise UsageError(f"{value!r} names no output of {expected_outputs(outputs)}.")
 
 
 def select_outputs(text: str | tuple[int, ...] | None, outputs: LayerOutputs) -> list[int]:
@@ -206,7 +206,7 @@ def select_outputs(text: str | tuple[int, ...] | None, outputs: LayerOutputs) ->
     if isinstance(text, tuple):
         wrong = [index for index in text if index not in range(number)]
         if wrong:
-            raise UsageError(f"{wrong[0]} is no output of {expected(outputs)}.")
+            raise UsageError(f"{wrong[0]} is no output of {expected_outputs(outputs)}.")
         return [*dict.fromkeys(map(int, text))]
     for part in (part.strip() for part in text.split(",")):
         span = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part)
@@ -217,7 +217,9 @@ def select_outputs(text: str | tuple[int, ...] | None, outputs: LayerOutputs) ->
         elif span is not None and int(span[1]) <= int(span[2] or span[1]) < number:
             chosen.update(dict.fromkeys(range(int(span[1]), int(span[2] or span[1]) + 1)))
         else:
-            raise UsageError(f"{part!r} in {text!r} names no output of {expected(outputs)}.")
+            raise UsageError(
+                f"{part!r} in {text!r} names no output of {expected_outputs(outputs)}."
+            )
     return list(chosen)
 
 
@@ -231,7 +233,7 @@ def index_of_name(text: str, outputs: LayerOutputs) -> int | None:
     return found[0] if found else None
 
 
-def expected(outputs: LayerOutputs) -> str:
+def expected_outputs(outputs: LayerOutputs) -> str:
     """Return a layer, and what names one of its outputs, for a message."""
     names = outputs.names
     indices = f"{outputs.layer}: expected an index from 0 to {len(names) - 1}, or a range such "
@@ -289,7 +291,7 @@ def layer_map(
     else:
         f = exact_map(view.weights(torch.float64))
         mapped = LayerMap(f, f, None, about_input=view.about_input)
-    return mapped if basis != "whitened" else whitened(mapped, name, inputs)
+    return mapped if basis != "whitened" else whiten_layer(mapped, name, inputs)
 
 
 def stand_in(view: LayerView, name: str) -> QuadraticFit:
@@ -316,7 +318,7 @@ def layer_of(module: BilinearClassifier, index: int, basis: Basis) -> LayerMap:
     return LayerMap(f, behind, module.embed.weight.detach().to(dtype))
 
 
-def whitened(layer: LayerMap, name: str, inputs: InputMoments | None) -> LayerMap:
+def whiten_layer(layer: LayerMap, name: str, inputs: InputMoments | None) -> LayerMap:
     """Return a layer in coordinates in which its inputs have unit covariance."""
     if inputs is None:
         raise UsageError('the basis "whitened" needs inputs: pass their moments (--data-dir).')

@@ -95,9 +95,9 @@ def main() -> None:
         interrupt_on_signals()
         refuse_bytes(sys.argv)
         if "RANK" in os.environ:  # of torchrun; torch is not imported for less
-            from bilens.train.processes import launched
+            from bilens.train.processes import read_launch
 
-            rank, world, _ = launched()
+            rank, world, _ = read_launch()
             output.first, output.messages.quiet = rank == 0, rank > 0
             refuse_several(sys.argv[1:], world)
         app(prog_name="bilens", obj=output, **narrow())

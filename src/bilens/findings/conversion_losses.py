@@ -22,7 +22,7 @@ def error_of(values: Tensor) -> float:
     return float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
-def measured(name: str, table: Tensor, fitted: bool) -> Measured:
+def average_losses(name: str, table: Tensor, fitted: bool) -> Measured:
     """Return the means of a `token_table`, with errors over its texts."""
     rows, count = table.mean(dim=1), table[..., 0].numel()
     teacher, loss, kl, same, right, ours = rows.T

@@ -108,7 +108,7 @@ def read_rows(
         lead=float(lead.median()),
         radius=float(known.median()) if len(known) else None,
         num_radii=len(picked),
-        classes=whitened(outputs_of(f, centred=True), x),
+        classes=whitened_spectra(outputs_of(f, centred=True), x),
     )
     return RowReadings(x, label, answer, lead, nearest, radius, told)
 
@@ -130,7 +130,7 @@ def leads(f: QuadraticMap, x: Tensor) -> Tensor:
     return torch.stack([first.double(), lead, nearest, logits.softmax(dim=1).amax(dim=1)], dim=1)
 
 
-def whitened(centred: QuadraticMap, x: Tensor) -> tuple[WhitenedClass, ...]:
+def whitened_spectra(centred: QuadraticMap, x: Tensor) -> tuple[WhitenedClass, ...]:
     """Return the spectra of the class-centred forms where inputs of one kind vary equally."""
     mean, covariance = mean_and_covariance(x)
     if not bool(covariance.diagonal().any()):

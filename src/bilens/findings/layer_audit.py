@@ -22,7 +22,7 @@ from bilens.findings.image_warnings import read_layer_warnings
 from bilens.findings.layer_reading import (
     FittedLayer,
     ReadingOptions,
-    described,
+    describe_layer,
     fit_layer,
     read_inputs,
     read_layer,
@@ -66,7 +66,7 @@ def judge_one_layer(subject: LayerView, fitted: FittedLayer, seed: int) -> tuple
     zero = math.sqrt(float(spectrum.frobenius_squared)) == 0
     stable = None if zero else stability(fitted, spectrum)
     units = read_units(fitted.layer, fitted.classes, fitted.centre)
-    reading = replace(described(subject), units=units, inputs=inputs, stability=stable)
+    reading = replace(describe_layer(subject), units=units, inputs=inputs, stability=stable)
     return judge("audit", Evidence(layers=(reading,)))
 
 

@@ -41,7 +41,7 @@ from bilens.records.layer_audit import (
 )
 
 
-def described(subject: LayerView) -> LayerReading:
+def describe_layer(subject: LayerView) -> LayerReading:
     """Return the kind and the sizes of a layer, before its weights are read."""
     return LayerReading(
         name=subject.name,
@@ -212,14 +212,14 @@ def read_layer(
         fitted = fit_layer(subject, options.seed, options.threshold, options.rows)
         return reading_of(subject, fitted, options), fitted
     except NonFiniteError as error:
-        return replace(described(subject), broken=str(error)), None
+        return replace(describe_layer(subject), broken=str(error)), None
 
 
 def reading_of(subject: LayerView, fitted: FittedLayer, options: ReadingOptions) -> LayerReading:
     layer, f = fitted.layer, fitted.map
     generator = torch.Generator().manual_seed(options.seed)
     found = replace(
-        described(subject),
+        describe_layer(subject),
         weight_norm=math.hypot(*(float(part.norm()) for part in weights_of(layer).values())),
         fit=None if subject.exact else fit_quality(fit_record(subject.name, subject, fitted.fit)),
         units=read_units(layer, fitted.classes, fitted.centre),

@@ -188,7 +188,7 @@ class Perturbation:
     deltas: Tensor  # (epsilons, in), what is added to every input; ‖deltas[i]‖ ≤ epsilons[i]
 
 
-def scaled(
+def scale_direction(
     kind: str, member: int, direction: Tensor, objective: Objective, epsilons: Tensor
 ) -> Perturbation | None:
     """Return a direction at each length, with the sign that lowers the mean margin more."""
@@ -344,7 +344,7 @@ class PerturbationMethods:
         for kind in (PUBLISHED, PIXEL_SPACE, RANDOM):
             directions[f"{kind}_edge"] = [only(one, self.edge) for one in directions[kind]]
         found = [
-            scaled(kind, member, direction, objective, self.lengths)
+            scale_direction(kind, member, direction, objective, self.lengths)
             for kind, members in directions.items()
             for member, direction in enumerate(members, 1)
         ]

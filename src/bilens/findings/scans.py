@@ -76,7 +76,7 @@ def squares(level: Tensor, shape: tuple[int, int]) -> Iterator[Scan]:
         best = found.max(dim=1)
         boxes = boxes_of(best.indices, shape, side)
         far = best.values + beyond_others(best.values)  # out of places, and beside other classes
-        yield Scan(name, far, sign * painted(boxes, shape), boxes)
+        yield Scan(name, far, sign * paint_boxes(boxes, shape), boxes)
 
 
 def window(patterns: Tensor, shape: tuple[int, int], side: int) -> Scan:
@@ -86,7 +86,7 @@ def window(patterns: Tensor, shape: tuple[int, int], side: int) -> Scan:
     used = logs[logs > logs.amax() + math.log(UNUSED)]
     best = ((logs - used.mean()) / used.std()).max(dim=1)
     boxes = boxes_of(best.indices, shape, side)
-    inside = patterns * painted(boxes, shape)
+    inside = patterns * paint_boxes(boxes, shape)
     largest = inside.abs().amax(dim=1, keepdim=True)
     return Scan(f"window_{side}", best.values, inside / largest, boxes)
 
@@ -97,7 +97,7 @@ def boxes_of(places: Tensor, shape: tuple[int, int], side: int) -> Tensor:
     return torch.stack([places // across, places % across, whole, whole], dim=1)
 
 
-def painted(boxes: Tensor, shape: tuple[int, int]) -> Tensor:
+def paint_boxes(boxes: Tensor, shape: tuple[int, int]) -> Tensor:
     """Return images that are one in a box, (classes, in)."""
     images = torch.zeros(len(boxes), *shape, dtype=torch.float64)
     for image, (row, column, rows, columns) in zip(images, boxes.tolist(), strict=True):

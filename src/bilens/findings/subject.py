@@ -108,11 +108,11 @@ def check_exactness(module: BilinearClassifier, seed: int) -> tuple[Exactness, .
                 f"(±{torch.finfo(dtype).max:.1e}), in which an audit compares the model with its "
                 "reading: scale the weights down; a factor on the head's is one on every logit."
             ) from None
-        found.append(compared(precision, forward, reading))
+        found.append(compare_results(precision, forward, reading))
     return tuple(found)
 
 
-def compared(precision: Precision, forward: Tensor, reading: Tensor) -> Exactness:
+def compare_results(precision: Precision, forward: Tensor, reading: Tensor) -> Exactness:
     """Return how far two results of the same inputs are apart."""
     error, largest = float((forward - reading).abs().max()), float(forward.abs().max())
     relative, tolerance = error / largest if largest > 0 else error, TOLERANCES[precision]

@@ -19,7 +19,7 @@ from bilens.data.model_interface import LabelledData
 from bilens.findings.explanation import ASKED, attribute_prediction, choose_examples
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
-from bilens.findings.subject import DTYPES, compared, gauge_free, read_densely
+from bilens.findings.subject import DTYPES, compare_results, gauge_free, read_densely
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
@@ -83,7 +83,8 @@ def audit_columns(
         if rows is not None:
             z = (rows.inputs.double() - mean) / scale
             readings = tuple(
-                reading(f, z[index], rows, index, kind) for kind, index in chosen(f(z), rows, asked)
+                reading(f, z[index], rows, index, kind)
+                for kind, index in choose_rows(f(z), rows, asked)
             )
     done = None if rows is None else rows.done
     evidence = Evidence(
@@ -136,7 +137,7 @@ def compare(
         evaluated = copy.deepcopy(module).to(dtype)
         forward = check_finite("the forward pass", evaluated((mean + scale * z).to(dtype))).double()
         formula = check_finite("the reading", read_densely(f, z))
-        found.append(compared(precision, forward, formula))
+        found.append(compare_results(precision, forward, formula))
     return tuple(found)
 
 
@@ -161,7 +162,7 @@ def category_effects(
     return tuple(found)
 
 
-def chosen(outputs: Tensor, rows: LabelledData, asked: Sequence[int]) -> list[tuple[str, int]]:
+def choose_rows(outputs: Tensor, rows: LabelledData, asked: Sequence[int]) -> list[tuple[str, int]]:
     """Return which rows to take apart and why."""
     target = rows.targets
     if asked:

@@ -107,7 +107,7 @@ def plain_name(name: str) -> str:
     return name.strip(" ĠĊ▁").lower()
 
 
-def written(before: Answers, prefix: Text, seed: int, barred: Sequence[int] = ()) -> list[Text]:
+def write_texts(before: Answers, prefix: Text, seed: int, barred: Sequence[int] = ()) -> list[Text]:
     """Return texts that a model writes behind a prefix: drawn, without the `barred` tokens."""
     generator = torch.Generator().manual_seed(seed)
     texts: list[Text] = [[] for _ in range(CARRIERS)]

@@ -45,7 +45,7 @@ ACTIVE_SHARE = 0.1  # of the tokens, at which an output direction counts as acti
 
 def positions_of_latent(activations: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return where a latent is most active, and as many random positions where it is not."""
-    values = padded(activations)
+    values = pad_first_tokens(activations)
     on = strongest(values)[:MOST_POSITIONS]
     inactive = (values == 0).nonzero()[:, 0]
     off = inactive[
@@ -56,16 +56,16 @@ def positions_of_latent(activations: Tensor, generator: torch.Generator) -> tupl
 
 def positions_of_contrast(first: Tensor, second: Tensor, blocks: Tensor) -> tuple[Tensor, Tensor]:
     """Return where one latent is most active and another is not, and the other way round."""
-    one, other = padded(first), padded(second)
+    one, other = pad_first_tokens(first), pad_first_tokens(second)
     tokens = blocks.flatten()
-    on = numbered(strongest(one.where(other <= 0, -1.0)), tokens)
-    off = numbered(strongest(other.where(one <= 0, -1.0)), tokens)
+    on = number_occurrences(strongest(one.where(other <= 0, -1.0)), tokens)
+    off = number_occurrences(strongest(other.where(one <= 0, -1.0)), tokens)
     kept = [key for key in on if key in off][:MOST_POSITIONS]
     found = torch.tensor([(on[key], off[key]) for key in kept], dtype=torch.long).view(-1, 2)
     return found[:, 0], found[:, 1]
 
 
-def padded(activations: Tensor) -> Tensor:
+def pad_first_tokens(activations: Tensor) -> Tensor:
     """Return activations of all tokens, (texts · length,): below zero at each first one."""
     return functional.pad(activations, (1, 0), value=-1.0).flatten()
 
@@ -76,7 +76,7 @@ def strongest(values: Tensor) -> Tensor:
     return order[: int((values > 0).sum())]
 
 
-def numbered(found: Tensor, tokens: Tensor) -> dict[tuple[int, int], int]:
+def number_occurrences(found: Tensor, tokens: Tensor) -> dict[tuple[int, int], int]:
     """Return (token, how often it came before) → position, in the order of the positions."""
     seen: Counter[int] = Counter()
     named = {}

@@ -220,7 +220,7 @@ def find_circuit(
         whole = ((columns @ columns.T @ reached) * reached).sum()  # ‖DᵀQD‖², without that matrix
         truth, part = form(z @ columns.T + shift), z[:, order]
         found = ((part @ block) * part).sum(dim=1) + part @ linear[order] + constant
-        share_of_variance, correlation = explained(truth, found)
+        share_of_variance, correlation = explained_share(truth, found)
     return LatentCircuit(
         output=output,
         features=order,
@@ -235,7 +235,7 @@ def find_circuit(
     )
 
 
-def explained(truth: Tensor, found: Tensor) -> tuple[float, float]:
+def explained_share(truth: Tensor, found: Tensor) -> tuple[float, float]:
     """Return 1 − Var(truth − found) / Var(truth), and the correlation; NaN where nothing varies."""
     rest, total = (truth - found).var(correction=0), truth.var(correction=0)
     share = 1 - rest / total if float(total) > 0 else torch.tensor(torch.nan)

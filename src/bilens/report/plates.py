@@ -105,7 +105,7 @@ class ClassGrid:
                 image = painter.vector(pair.vector)
                 text = f"λ = {signed(value, decimals([value], 2))}"
                 parts += [
-                    framed(image, left, top + (side - height) / 2, side, height, painter.is_strip),
+                    frame(image, left, top + (side - height) / 2, side, height, painter.is_strip),
                     label(left + side / 2, top + side + 14, text, "value", "middle"),
                 ]
         return element("g", *parts)
@@ -134,7 +134,7 @@ def attribution_plate(record: Explanations, lang: str = "en") -> str:
             tiles.append((painter.vector(part.values), (score, t("attribution.sum", value=change))))
         for position, (image, lines) in enumerate(tiles):
             left = MARGIN + position * (side + 2 * GAP)
-            parts.append(framed(image, left, top, side, tall, stretched=True))
+            parts.append(frame(image, left, top, side, tall, stretched=True))
             parts += [
                 label(left, top + tall + 16 * row, fitted(text, 12, side), "value")
                 for row, text in enumerate(lines, start=1)
@@ -150,7 +150,7 @@ def plate(title: str, description: str, note: str, height: float, *parts: str) -
     return Figure(title, description, WIDTH, height, joined(*head, *parts)).file(STYLE)
 
 
-def framed(image: str, x: float, y: float, width: float, height: float, stretched: bool) -> Markup:
+def frame(image: str, x: float, y: float, width: float, height: float, stretched: bool) -> Markup:
     ratio = "none" if stretched else "xMidYMid"
     box = {"x": x, "y": y, "width": width, "height": height}
     return joined(
@@ -165,7 +165,7 @@ def scale_bar(ends: tuple[str, str], text: str, y: float) -> Markup:
     return element(
         "g",
         label(x - 8, y + 11, ends[0], "value", "end"),
-        framed(colour_bar(), x, y, width, 14, stretched=True),
+        frame(colour_bar(), x, y, width, 14, stretched=True),
         label(x + width / 2, y + 29, "0", "value", "middle"),
         label(x + width + 8, y + 11, ends[1], "value"),
         label(x + width + 84, y + 11, text, "note"),

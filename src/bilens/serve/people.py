@@ -19,7 +19,7 @@ from bilens.records.explorer import Key, ModelPage
 from bilens.records.history import Action, Entry, PastAudit
 from bilens.report.markup import badge, element, joined, page_link, paragraph, quiet, section
 from bilens.report.sections.overview import FindingLine, condition_line, finding_line
-from bilens.report.sections.people import judged, subject_name
+from bilens.report.sections.people import judgement_text, subject_name
 from bilens.report.text import Catalogue
 from bilens.serve.endpoint import Endpoint
 from bilens.serve.folder import ServedFolder
@@ -52,7 +52,7 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
     parts = []
     for rule in dict.fromkeys([*lines, *standing]):
         about = (paragraph(badge(t, one.outcome), " ", one.sentence) for one in lines.get(rule, ()))
-        said = judged(t, *standing[rule], identity) if rule in standing else ""
+        said = judgement_text(t, *standing[rule], identity) if rule in standing else ""
         parts.append(thread(t, found, f"{RULE}{rule}", *about, judged=said))
     none = [] if parts or last is None else [element("p", t(nothing(found, last)))]
     view = {"data_view": "people", "data_key": found.model.id} if found.writable else {}

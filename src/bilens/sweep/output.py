@@ -17,7 +17,7 @@ from bilens.base.errors import (
     optional_package,
 )
 from bilens.base.files import write_file
-from bilens.train.run_folder import locked
+from bilens.train.run_folder import lock_run
 
 LEASE = "lease"
 BEAT = 5.0  # seconds between two signs of life of a driver
@@ -96,7 +96,7 @@ class SweepOutput:
         waits to see whether it changes: no clock is compared with another one's.
         """
         if self.local:
-            with locked(Path(self.root)):
+            with lock_run(Path(self.root)):
                 yield
             return
         before = self.read_bytes(LEASE)

@@ -21,7 +21,7 @@ from bilens.findings.fits import fit_quality
 from bilens.findings.layer_audit import with_norm_scores
 from bilens.findings.outliers import THRESHOLD, Values, number_change, swept_number
 from bilens.findings.rules.registry import Condition, judge, judge_conditions, rules_asked_for
-from bilens.findings.rules.rule import Evidence, named
+from bilens.findings.rules.rule import Evidence, list_names
 from bilens.records.base import json_text, read_document
 from bilens.records.common import Finding, JudgedCondition, Run
 from bilens.records.decomposition import LayerFit
@@ -220,7 +220,7 @@ def reasons(swept: SweepResults) -> Iterator[Reason]:
     for (state, _), those in sorted(found.items(), key=lambda item: -len(item[1])):
         tasks, layers, faults = (dict.fromkeys(each) for each in zip(*those, strict=True))
         said = next(iter(faults))
-        yield Reason(", ".join(tasks), state, said, len(layers), named([*layers]))
+        yield Reason(", ".join(tasks), state, said, len(layers), list_names([*layers]))
 
 
 def change_of(found: SweepSummary, baseline: SweepSummary) -> SweepChange:
@@ -235,8 +235,8 @@ def change_of(found: SweepSummary, baseline: SweepSummary) -> SweepChange:
     pairs = [(before.get((one.task, one.name)), one) for one in found.numbers]
     return SweepChange(
         baseline=BaselineSource(baseline.source.path, baseline.source.weights_sha256),
-        alone=named([name for name in found.names if name not in theirs]),
-        baseline_alone=named([name for name in baseline.names if name not in mine]),
+        alone=list_names([name for name in found.names if name not in theirs]),
+        baseline_alone=list_names([name for name in baseline.names if name not in mine]),
         numbers=tuple(
             number_change(old, baseline.names, new, found.names) for old, new in pairs if old
         ),

@@ -33,7 +33,7 @@ FAILED = "bilens failed"  # key of the store: how many processes have ended with
 NAMES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # that torchrun sets
 
 
-def launched() -> tuple[int, int, int]:
+def read_launch() -> tuple[int, int, int]:
     """Return rank, number of processes, and number on this machine: 0, 1, 0 of one alone."""
     if any(name not in os.environ for name in NAMES):
         return 0, 1, 0
@@ -219,7 +219,7 @@ def whole_tensor(value: Tensor) -> Tensor:
 @contextmanager
 def together(device: Device = "auto", shard: bool = False) -> Iterator[Processes]:
     """Join the processes that torchrun started, for as long as a training lasts."""
-    rank, world, local = launched()
+    rank, world, local = read_launch()
     chosen = find_device(device)
     if world == 1:
         if shard:

@@ -37,7 +37,7 @@ from bilens.records.common import TextOrigin
 from bilens.train.corpus import CorpusOptions
 from bilens.train.device import device_of
 from bilens.train.layer_inputs import LayerRows, Mixture, check_enough, rows_given
-from bilens.train.run_folder import RUN_NAME, check_same_run, locked
+from bilens.train.run_folder import RUN_NAME, check_same_run, lock_run
 from bilens.version import VERSION
 
 Part = Literal["fit", "held_out"]
@@ -114,7 +114,7 @@ class LayerInputs:
             check_same_run(place, about, "text", usual)
         elif place.is_file() or (place.exists() and any(place.iterdir())):
             raise OutputExistsError(f"{folder} holds no activations of bilens: name a new folder.")
-        with locked(place):
+        with lock_run(place):
             self.check_kept(place / FILE.format("fit", 0))
             for left in place.glob(".*.*.*"):  # of a process that was killed
                 left.unlink()
@@ -260,7 +260,7 @@ def layer_inputs(
     if isinstance(model, str | Path) and not isinstance(data, Tensor):
         options = data if isinstance(data, CorpusOptions) else CorpusOptions(str(data))
         options = replace(options, held_out=held_out)
-        found = of_text(opened(Path(model)), options, tokens, n_ctx, seed)
+        found = of_text(open_host(Path(model)), options, tokens, n_ctx, seed)
     elif isinstance(model, nn.Module) and isinstance(data, Tensor):
         refuse_idle("layer inputs", {"tokens": tokens, "n_ctx": n_ctx})
         found = of_tensor(model, data, held_out, seed)
@@ -270,7 +270,7 @@ def layer_inputs(
     return replace(found, sites=chosen, about={**found.about, "layers": [*chosen], "seed": seed})
 
 
-def opened(path: Path) -> Host:
+def open_host(path: Path) -> Host:
     """Return a language model whose layers have the names, and read the units, of `bl.load`."""
     found = find_model(path)  # a name of the hub too
     if foreign_keys(found) & {"model_type", "architectures"}:

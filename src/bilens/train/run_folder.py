@@ -263,7 +263,7 @@ def written_by_first(folder: Path, group: Processes, resume: bool = False) -> It
 @contextmanager
 def written_by_us(folder: Path, resume: bool = False) -> Iterator[None]:
     """Hold the lock of a run's folder, and keep an earlier run in it until the new one is done."""
-    with locked(folder), earlier_run_kept(folder, resume):
+    with lock_run(folder), earlier_run_kept(folder, resume):
         try:
             for item in folder.iterdir():
                 if item.name != LOCK_NAME and is_left_over(item.name):
@@ -274,7 +274,7 @@ def written_by_us(folder: Path, resume: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def lock_run(folder: Path) -> Iterator[None]:
     """Keep a second process from writing to the same run; the system frees it with the process."""
     lock = FileLock(folder / LOCK_NAME, timeout=0)
     try:

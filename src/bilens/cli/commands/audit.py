@@ -293,7 +293,7 @@ def audit_many(
     from bilens.records.base import to_json
     from bilens.records.decision import AuditIndex, IndexRow
     from bilens.report.html import render_index
-    from bilens.report.sections.decision_page import index_row, ranked
+    from bilens.report.sections.decision_page import index_row, rank_rows
     from bilens.report.terminal import index_table
 
     if pages.markdown is not None:
@@ -323,7 +323,7 @@ def audit_many(
             page = "" if own.html is None else own.html.name
             rows.append(index_row(report.record, path, page, pages.lang, failed))
             documents[path] = report.to_dict() if output.as_json else {}
-        index = AuditIndex(models=ranked(rows), version=VERSION)
+        index = AuditIndex(models=rank_rows(rows), version=VERSION)
         if pages.html is not None:  # after each, so that what is done is never lost
             write_file(pages.html, render_index(index, pages.lang).encode())
     document = to_json(index)

@@ -16,7 +16,7 @@ from bilens.findings.rules.rule import (
     Rule,
     Values,
     formats,
-    named,
+    list_names,
     rule,
 )
 from bilens.records.common import Value
@@ -36,7 +36,7 @@ changed = partial(Rule, documents=ALL, group="use", needs="baseline", scope="map
 def total(counts: Mapping[str, int], of: int) -> dict[str, Value]:
     """Return a count over layers, and the layers that have any."""
     having = [name for name, count in counts.items() if count > 0]
-    return {"value": sum(counts.values()), "of": of, "layers": named(having)}
+    return {"value": sum(counts.values()), "of": of, "layers": list_names(having)}
 
 
 @rule(counted, documents=LAYERS, beyond="fail")
@@ -70,7 +70,7 @@ def r2(evidence: Evidence) -> Iterator[Values]:
             "of": len(evidence.readable),
             "approximate": len(fits),
             "refused": len(refused),
-            "layers": named(refused),
+            "layers": list_names(refused),
             GROUND: "" if all(fit.seen for _, fit in fits) else "assumed",
             "outcome": "warn" if refused else "pass" if given else "info",
         }
@@ -315,7 +315,7 @@ def changed_tensors(evidence: Evidence) -> Iterator[Values]:
 def changed_files(evidence: Evidence) -> Iterator[Values]:
     if (found := evidence.whole_change) and found.files:
         names = [file.name for file in found.files if file.state != "same"]
-        yield {"value": len(names), "of": len(found.files), "files": named(names)}
+        yield {"value": len(names), "of": len(found.files), "files": list_names(names)}
 
 
 @rule(
@@ -333,7 +333,7 @@ def low_rank_change(evidence: Evidence) -> Iterator[Values]:
             "value": len(low),
             "of": sum(one.full > 0 for one in found.changed),
             "ranks": "–".join(map(str, dict.fromkeys([*ranks[:1], *ranks[-1:]]))),
-            "matrices": named([one.name for one in low]),
+            "matrices": list_names([one.name for one in low]),
         }
 
 

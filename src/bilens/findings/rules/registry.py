@@ -152,10 +152,10 @@ def judge_conditions(
     findings = {finding.rule: finding for finding in verdict}
     if "exact" in findings:  # a classifier of one layer that is finite and quadratic
         findings = {**IMPLIED, **findings}
-    return tuple(judged(kind, item, findings.get(item.rule)) for item in conditions)
+    return tuple(judge_condition(kind, item, findings.get(item.rule)) for item in conditions)
 
 
-def judged(kind: str, condition: Condition, finding: Finding | None) -> JudgedCondition:
+def judge_condition(kind: str, condition: Condition, finding: Finding | None) -> JudgedCondition:
     rule = find_rule(condition.rule, kind) or rules_asked_for()[condition.rule]
     value = None if finding is None else finding.values.get(rule.number or "")
     if finding is None or OPEN in finding.values or not isinstance(value, int | float):

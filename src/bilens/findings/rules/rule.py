@@ -171,7 +171,7 @@ def formats(names: str, form: Format, **more: Format) -> dict[str, Format]:
     return {**dict.fromkeys(names.split(), form), **more}
 
 
-def named(names: Sequence[str], most: int = 5) -> str:
+def list_names(names: Sequence[str], most: int = 5) -> str:
     """Return some names, and how many more there are."""
     more = [f"+{len(names) - most}"] if len(names) > most else []
     return ", ".join([*names[:most], *more])

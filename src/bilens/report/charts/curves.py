@@ -139,7 +139,7 @@ def line_figure(
     marks = []
     for index, curve in enumerate(curves):
         if len(curve.points) > 1:
-            marks.append(coloured(plot.line(curve.points), curve, index))
+            marks.append(colour_mark(plot.line(curve.points), curve, index))
         else:
             ((x, y),) = curve.points
             colour = COLOURS[index % len(COLOURS)]
@@ -149,7 +149,7 @@ def line_figure(
     return figure.file(STYLE)
 
 
-def coloured(mark: Markup, curve: Curve, index: int) -> Markup:
+def colour_mark(mark: Markup, curve: Curve, index: int) -> Markup:
     """Return a mark in the colour and the dashes of a curve."""
     colour = COLOURS[index % len(COLOURS)]
     return element("g", mark, stroke=colour, stroke_dasharray="6 4" if curve.dashed else None)
@@ -164,7 +164,7 @@ def legend(curves: Sequence[Curve], right: float) -> Markup:
     for index, curve in reversed([*enumerate(curves)]):
         start = right - widths[index]
         piece = polyline([(start - KEY - SPACE, LEGEND), (start - SPACE, LEGEND)], "curve")
-        parts += [coloured(piece, curve, index), label(start, LEGEND + 4, curve.name, "key")]
+        parts += [colour_mark(piece, curve, index), label(start, LEGEND + 4, curve.name, "key")]
         right = start - KEY - SPACE - between
     return joined(*parts)
 

@@ -116,7 +116,7 @@ def statements(t: Catalogue, model: ModelSummary, found: Proven) -> Iterator[Sta
         if found.linf.median_upper is not None:
             upper = raised(found.linf.median_upper)
             claim += t("sentence.gap") + t("proven.linf.attack", upper=upper)
-        yield stated(t, "linf", claim, total=total)
+        yield make_statement(t, "linf", claim, total=total)
     yield from of_truncation(t, model, found)
     yield from of_inputs(t, model, found)
     for item in found.stability:  # what storing the weights in one format can do
@@ -126,10 +126,10 @@ def statements(t: Catalogue, model: ModelSummary, found: Proven) -> Iterator[Sta
             numbers, leading = rounding_numbers(item), grouped(len(item.classes[0].sines))
             key = "none" if numbers["count"] == "0" else "claim"
             claim = t(f"proven.rounding.{key}", **numbers)
-        yield stated(t, "rounding", claim, kind=item.kind, leading=leading)
+        yield make_statement(t, "rounding", claim, kind=item.kind, leading=leading)
 
 
-def stated(t: Catalogue, key: str, claim: str, **values: str) -> Statement:
+def make_statement(t: Catalogue, key: str, claim: str, **values: str) -> Statement:
     """Return a statement whose term, assumption and scope stand below its key."""
     term, assumes, scope = t.each(f"proven.{key}", ("term", "assumes", "scope"), **values)
     return Statement(term, claim, assumes, scope)
@@ -152,7 +152,7 @@ def of_radii(t: Catalogue, found: Proven) -> Iterator[Statement]:
     key = "claim" if radii.median is not None else "unbounded"
     median = floored(radii.median or 0.0)
     claim = t(f"proven.radius.{key}", count=sure, total=total, median=median)
-    yield stated(t, "radius", claim, total=total, **ends)
+    yield make_statement(t, "radius", claim, total=total, **ends)
     if not radii.num_examples:
         return
     if radii.num_open:
@@ -160,7 +160,7 @@ def of_radii(t: Catalogue, found: Proven) -> Iterator[Statement]:
     else:
         gap = scientific(radii.largest_gap)
         claim = t("proven.exact.all", examples=grouped(radii.num_examples), gap=gap)
-    yield stated(t, "exact", claim, **ends)
+    yield make_statement(t, "exact", claim, **ends)
 
 
 def of_truncation(t: Catalogue, model: ModelSummary, found: Proven) -> Iterator[Statement]:
@@ -194,7 +194,7 @@ def of_truncation(t: Catalogue, model: ModelSummary, found: Proven) -> Iterator[
         agreement=percent(point.agreement),
         total=total,
     )
-    yield stated(t, "agreement", claim, total=total)
+    yield make_statement(t, "agreement", claim, total=total)
 
 
 def of_inputs(t: Catalogue, model: ModelSummary, found: Proven) -> Iterator[Statement]:
@@ -207,7 +207,7 @@ def of_inputs(t: Catalogue, model: ModelSummary, found: Proven) -> Iterator[Stat
         claim = t("proven.unused.none", total=total, undecided=undecided)
     else:
         claim = t("proven.unused.all", total=total)
-    yield stated(t, "unused", claim)
+    yield make_statement(t, "unused", claim)
     if not use.influence:
         return  # without a box one input can do anything
     most = max(use.influence, key=lambda item: item.bound)
@@ -218,7 +218,7 @@ def of_inputs(t: Catalogue, model: ModelSummary, found: Proven) -> Iterator[Stat
         input=input_name(t, model, most.input),
         name=clean_names(model.output_names)[most.output],
     )
-    said = stated(t, "influence", claim, **box(found))
+    said = make_statement(t, "influence", claim, **box(found))
     if found.box is not None and (origin := found.box.origin):
         said = replace(said, scope=said.scope + t("sentence.gap") + t(f"proven.box.{origin}"))
     yield said

@@ -51,7 +51,7 @@ def summary(t: Catalogue, record: Conversion) -> list[str]:
         right, now = (1000 * (share or 0.0) for share in (one.teacher_accuracy, one.accuracy))
         low, high = (fixed(math.exp(min(loss, 99.0))) for loss in (one.teacher_loss, one.loss))
         said = {"before": fixed(right, 0), "after": fixed(now, 0), "low": low, "high": high}
-        said |= {"name": named(t, one), "added": around(one.loss_added, one.error)}
+        said |= {"name": domain_name(t, one), "added": around(one.loss_added, one.error)}
         said["change"] = around(now - right, 1000 * (one.accuracy_error or 0.0), 1)
         said["same"] = fixed(1000 * (one.same_top_token or 0.0), 0)
         if one.accuracy is None and one.kl is not None:  # nothing says what is right
@@ -68,7 +68,7 @@ def summary(t: Catalogue, record: Conversion) -> list[str]:
     return lines
 
 
-def named(t: Catalogue, one: Measured) -> str:
+def domain_name(t: Catalogue, one: Measured) -> str:
     return one.name if one.fitted else t("conversion.only_measured", name=one.name)
 
 
@@ -88,7 +88,7 @@ def stages(t: Catalogue, record: Conversion) -> Markup:
         for one in domains:
             scores = number_cells(one.kl, one.same_top_token, one.teacher_accuracy, one.accuracy)
             losses = *number_cells(one.teacher_loss, one.loss), around(one.loss_added, one.error)
-            name = named(t, one), t(f"conversion.stage.{stage}")
+            name = domain_name(t, one), t(f"conversion.stage.{stage}")
             rows.append((*name, *losses, *scores, grouped(one.tokens), grouped(one.texts)))
     if record.curve:
         tokens = grouped(record.line_tokens)
@@ -131,7 +131,7 @@ def lost(t: Catalogue, record: Conversion) -> Markup:
     names = t.each("conversion", ("beginning", "same_text", "teacher", "student"))
     for one, worst in ((one, one.worst) for one in record.domains if one.worst is not None):
         rows = [(t(f"at.{x.kind}", at=x.at), around(x.loss_added, x.error)) for x in one.losses]
-        parts += [heading(named(t, one)), table(t, t("conversion.losses"), places, rows)]
+        parts += [heading(domain_name(t, one)), table(t, t("conversion.losses"), places, rows)]
         gap = "" if any(x.startswith(" ") for each in worst.contexts for x in each.tokens) else " "
         parts += [heading(t("conversion.worst"), 4), passages(t, worst, spaced=not gap)]
         for text in one.samples:

@@ -19,7 +19,7 @@ def coverage(t: Catalogue, found: Coverage | None) -> Markup:
         return Markup("")
     rows, keys = [], "name parameters exact approximate unread reason"
     for group in found.groups[:SHOWN]:
-        name = element("span", named(t, group), class_="name")
+        name = element("span", group_name(t, group), class_="name")
         read = shares(group).values() if group.parameters else 3 * ("–",)
         why = t(f"coverage.reason.{group.reason}") if group.reason else ""
         rows.append((name, grouped(group.parameters), *read, why))
@@ -51,7 +51,7 @@ def unread_lines(t: Catalogue, found: Coverage | None) -> Iterator[str]:
     for group in groups[:MOST]:
         yield t(
             "coverage.line",
-            name=named(t, group),
+            name=group_name(t, group),
             parameters=grouped(group.parameters - group.exact - group.approximate),
             reason=t(f"coverage.reason.{group.reason}"),
         )
@@ -59,7 +59,7 @@ def unread_lines(t: Catalogue, found: Coverage | None) -> Iterator[str]:
         yield t("coverage.more", count=grouped(len(groups) - MOST))
 
 
-def named(t: Catalogue, group: CoverageGroup) -> str:
+def group_name(t: Catalogue, group: CoverageGroup) -> str:
     name = shortened(group.name, LONGEST)
     if group.tensors <= 1:
         return name

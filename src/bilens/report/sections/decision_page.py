@@ -203,14 +203,14 @@ def checks(t: Catalogue, record: Judged) -> Markup:
     parts: list[Markup] = []
     for line in group_lines(t, record):
         if line.findings:
-            parts += [heading(line.question), listed(t, line.findings)]
+            parts += [heading(line.question), list_lines(t, line.findings)]
     if asked := condition_lines(t, record):
-        parts += [heading(t("conditions.heading")), listed(t, asked)]
+        parts += [heading(t("conditions.heading")), list_lines(t, asked)]
     lead = ["lead", *(["unjudged"] if decision_of(record).answer == "cannot_judge" else [])]
     return section(t, "checks", *map(paragraph, t.each("checks", lead)), *parts)
 
 
-def listed(t: Catalogue, lines: Sequence[FindingLine]) -> Markup:
+def list_lines(t: Catalogue, lines: Sequence[FindingLine]) -> Markup:
     rows = []
     for line in lines:
         scope = element("span", line.scope, class_="quiet scope") if line.scope else ""
@@ -250,7 +250,7 @@ def index_row(record: Judged, model: str, page: str, lang: str, failed: bool) ->
     )
 
 
-def ranked(rows: Iterable[IndexRow]) -> tuple[IndexRow, ...]:
+def rank_rows(rows: Iterable[IndexRow]) -> tuple[IndexRow, ...]:
     """Return rows with the worst first; those that end alike keep their order."""
     return tuple(sorted(rows, key=lambda row: SEVERITY.index(row.outcome)))
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from bilens.findings.rules.rule import named
+from bilens.findings.rules.rule import list_names
 from bilens.records.audit import Audit
 from bilens.records.layer_audit import (
     AnswerChanges,
@@ -77,7 +77,7 @@ def difference_sentences(t: Catalogue, found: WholeDifference) -> Iterator[str]:
     for key in ("model_alone", "baseline_alone", "other_shape"):
         names: Sequence[str] = getattr(found, key)
         if names:
-            yield t(f"difference.{key}", count=grouped(len(names)), names=named(names))
+            yield t(f"difference.{key}", count=grouped(len(names)), names=list_names(names))
     other = [
         t(f"difference.file.{file.state}", name=file.name, keys=", ".join(file.keys) or NONE)
         for file in found.files or ()
@@ -117,7 +117,7 @@ def alignment_sentences(t: Catalogue, found: Difference) -> Iterator[str]:
     for one in found.aligned:
         yield t(f"difference.aligned.{one.kind}", names=", ".join(one.names))
     if layers := [one.name for one in found.layers if one.matched]:
-        yield t("layers.difference.stream", layers=named(layers))
+        yield t("layers.difference.stream", layers=list_names(layers))
     if found.answers is not None:
         yield from answer_sentences(t, found.answers)
 

@@ -123,7 +123,7 @@ def trigger_parts(
         yield from elsewhere(t, "triggers", found.power)
     suspects, pictures = [], []
     for one in found.suspects:
-        name, where = names[one.target], located(t, one)
+        name, where = names[one.target], place_of_pattern(t, one)
         title = t("triggers.picture_title", name=name)
         pictures.append((name, trigger_picture(one.pattern, shape, one.box, (title, where))))
         turned = t("triggers.won", won=one.won, sources=one.sources)
@@ -150,7 +150,7 @@ def elsewhere(t: Catalogue, key: str, power: OverfittingPower | TriggerPower) ->
         yield quiet(t(f"{key}.elsewhere", share=percent(power.elsewhere)))
 
 
-def located(t: Catalogue, one: Trigger) -> str:
+def place_of_pattern(t: Catalogue, one: Trigger) -> str:
     """Return where the pattern of a suspect stands."""
     if one.box is None:
         return t("triggers.all_over")
@@ -164,7 +164,7 @@ def tries(t: Catalogue, one: Trigger, names: list[str]) -> Iterator[str]:
     sources = range(0, len(names), -(-len(names) // max(len(one.goals), 1)))
     goals = dict(zip(sources, one.goals, strict=False))
     won = [names[s] for s, goal in goals.items() if goal == one.target != s]
-    target, where = names[one.target], located(t, one)
+    target, where = names[one.target], place_of_pattern(t, one)
     others = won or [names[s] for s in goals if s != one.target]
     yield t("triggers.try", target=target, where=where, names=t.listing(others))
     if len(set(one.goals)) >= max(ALL_TO_ALL * len(one.goals), 3):

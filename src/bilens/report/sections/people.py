@@ -67,12 +67,12 @@ def judged_lines(t: Catalogue, record: Judged, rules: Collection[str] | None = N
 def judged_line(
     t: Catalogue, rule: str, entry: Entry, state: Judgement, identity: Identity | None
 ) -> str:
-    what, how = title_of(t, rule), judged(t, entry, state, identity)
+    what, how = title_of(t, rule), judgement_text(t, entry, state, identity)
     day = entry.date[:10]
     return t("people.line", what=what, how=how, author=entry.author, day=day, text=entry.text)
 
 
-def judged(t: Catalogue, entry: Entry, state: Judgement, identity: Identity | None) -> str:
+def judgement_text(t: Catalogue, entry: Entry, state: Judgement, identity: Identity | None) -> str:
     """Return how a finding stands that was accepted or rejected; `identity` is of the audit."""
     unlike: tuple[Part, ...] = ()
     if state == "moved" and entry.identity is not None and identity is not None:

@@ -22,7 +22,7 @@ from bilens.report.markup import (
     table,
 )
 from bilens.report.raster import colour_bar
-from bilens.report.sections.decision_page import listed
+from bilens.report.sections.decision_page import list_lines
 from bilens.report.sections.overview import Page, condition_lines, file_facts, finding_line, mark
 from bilens.report.text import NONE, Catalogue, fixed, grouped, quantity, signed, signed_quantity
 
@@ -159,9 +159,9 @@ def outlier_count(t: Catalogue, one: SweptNumber) -> str:
 def checks(t: Catalogue, record: SweepSummary) -> Markup:
     """Return how the rules ended over all layers, and the conditions that were asked for."""
     lines = [finding_line(t, "layer_audit", finding) for finding in record.verdict]
-    blocks: list[Content] = [listed(t, lines)] if lines else [paragraph(t("sweep.checks.none"))]
+    blocks: list[Content] = [list_lines(t, lines)] if lines else [paragraph(t("sweep.checks.none"))]
     if asked := condition_lines(t, record):
-        blocks += [heading(t("conditions.heading")), listed(t, asked)]
+        blocks += [heading(t("conditions.heading")), list_lines(t, asked)]
     return section(t, "sweep.checks", paragraph(t("sweep.checks.lead")), *blocks)
 
 

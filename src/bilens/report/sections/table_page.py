@@ -244,8 +244,8 @@ def output_charts(
 ) -> list[tuple[str, Figure]]:
     names = shown_inputs(record)
     bars = {
-        "linear": ranked((names[one.column], one.linear) for one in item.columns),
-        "square": ranked((names[one.column], one.square) for one in item.columns),
+        "linear": rank_bars((names[one.column], one.linear) for one in item.columns),
+        "square": rank_bars((names[one.column], one.square) for one in item.columns),
         "pair": [(pair_label(names, pair), pair.coefficient) for pair in item.pairs],
     }
     if record.reading is not None:  # their columns are drawn in their own units
@@ -261,7 +261,7 @@ def output_charts(
     return [*charts, *response_charts(t, record, item)]
 
 
-def ranked(bars: Iterable[tuple[str, float]]) -> Bars:
+def rank_bars(bars: Iterable[tuple[str, float]]) -> Bars:
     return sorted(bars, key=lambda bar: -abs(bar[1]))
 
 
@@ -344,7 +344,7 @@ def attribution(
     rival = "" if part.rival is None else names[part.rival]
     key = part.kind if part.kind in ("class", "contrast") else "output"
     caption = t(f"table.rows.{key}", name=names[part.output], rival=rival)
-    bars = ranked(by_column(record, row, part))
+    bars = rank_bars(by_column(record, row, part))
     shown = bars if len(bars) <= MOST + 1 else bars[:MOST]
     if len(bars) > len(shown):
         rest = sum(part.values) - sum(value for _, value in shown)

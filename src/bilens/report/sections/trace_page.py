@@ -289,7 +289,7 @@ def contrasts(t: Catalogue, record: Trace) -> Markup:
         rows.append((one, other, fixed(pair.score, 3), chance, *shares))
         if pair.causal is not None and pair.causal.behaviour is not None:
             head = t("trace.contrast.check", first=one, second=other)
-            words = t("trace.contrast.behaviour", **compared(t, pair.causal.behaviour))
+            words = t("trace.contrast.behaviour", **compared_tokens(t, pair.causal.behaviour))
             found = causal(t, head, words, pair.causal.checks, level=3)
             checks.append(element("div", found, class_="card"))
     count, label = grouped(record.contrasts.num_compared), t("trace.contrast.heading")
@@ -310,11 +310,11 @@ def causal_of(t: Catalogue, found: CausalReading, page: str = "trace") -> Markup
     head = t("trace.causal.heading")
     if found.behaviour is None:
         return causal(t, head, t(f"{page}.causal.none"), ())
-    words = t(f"{page}.causal.behaviour", **compared(t, found.behaviour))
+    words = t(f"{page}.causal.behaviour", **compared_tokens(t, found.behaviour))
     return causal(t, head, words, found.checks)
 
 
-def compared(t: Catalogue, behaviour: Behaviour) -> dict[str, str]:
+def compared_tokens(t: Catalogue, behaviour: Behaviour) -> dict[str, str]:
     """Return the tokens whose logits are compared, as texts."""
     ends = {"high": behaviour.high, "low": behaviour.low}
     return {end: t("list.comma").join(map(token_name, tokens)) for end, tokens in ends.items()}

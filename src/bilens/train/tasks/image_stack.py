@@ -57,10 +57,12 @@ class StackMetrics(Line):
 
 def in_passes(recipes: Iterable[ImageRecipe]) -> list[list[ImageRecipe]]:
     """Return the recipes that can be trained in one pass together, in the order given."""
-    return list(grouped(recipes, without=(*OF_A_CELL, *OF_A_STACK)))
+    return list(group_recipes(recipes, without=(*OF_A_CELL, *OF_A_STACK)))
 
 
-def grouped(recipes: Iterable[ImageRecipe], without: Sequence[str]) -> Iterable[list[ImageRecipe]]:
+def group_recipes(
+    recipes: Iterable[ImageRecipe], without: Sequence[str]
+) -> Iterable[list[ImageRecipe]]:
     """Return the recipes that differ in nothing else, group by group."""
     shared = [field.name for field in fields(ImageRecipe) if field.name not in without]
     groups: dict[tuple[object, ...], list[ImageRecipe]] = {}
@@ -147,7 +149,7 @@ class StackTask(TrainingTask[nn.ModuleList, StackMetrics]):
         self.data, self.device = data, device
         self.alone = ImageTask(data, recipes[0], device)  # what is shared is as it is for one
         ordered = sorted((one.resolved(device) for one in recipes), key=lambda one: one.noise)
-        self.groups = [*grouped(ordered, OF_A_CELL)]
+        self.groups = [*group_recipes(ordered, OF_A_CELL)]
         self.recipes = [*chain(*self.groups)]  # in the order of the stacks
         self.epochs, self.steps = self.alone.epochs, self.alone.steps
         shown = {"cells": [recipe.to_dict() for recipe in self.recipes]}
@@ -178,7 +180,7 @@ class StackTask(TrainingTask[nn.ModuleList, StackMetrics]):
             for noise in sorted({one.noise for one in self.recipes}):
                 generator.set_state(place)  # every level of noise is read from the same place
                 x = clean + pools[noise].batch(generator) if noise else clean
-                for part, h in zip(parts, embedded(stacks, noise, x), strict=True):
+                for part, h in zip(parts, embed_images(stacks, noise, x), strict=True):
                     part.append(h)
             logits = []
             for stack, part in zip(stacks, parts, strict=True):
@@ -198,7 +200,7 @@ class StackTask(TrainingTask[nn.ModuleList, StackMetrics]):
         *sums, steps = run.sums.tolist()
         found = tuple(value / steps if math.isfinite(value) else None for value in sums)
         if not any(loss is not None for loss in found):
-            raise diverged(self.recipes)
+            raise divergence_error(self.recipes)
         return StackMetrics(run.epoch + 1, rate, found, run.seconds)
 
     def classifiers(self, run: Run) -> list[BilinearClassifier]:
@@ -225,7 +227,7 @@ def stacks_of(run: Run) -> Iterable[ClassifierStack]:
     return cast("Iterable[ClassifierStack]", run.model)
 
 
-def embedded(stacks: Sequence[ClassifierStack], noise: float, x: Tensor) -> list[Tensor]:
+def embed_images(stacks: Sequence[ClassifierStack], noise: float, x: Tensor) -> list[Tensor]:
     """Embed images (B, D) with all cells of a noise, (S', H, B) a stack, in one product.
 
     S' cells of a stack have this noise, side by side.
@@ -240,7 +242,7 @@ def embedded(stacks: Sequence[ClassifierStack], noise: float, x: Tensor) -> list
     return [part.view(*w.shape[:2], len(x)) for part, w in zip(parts, weights, strict=True)]
 
 
-def diverged(recipes: Sequence[ImageRecipe]) -> NumericalError:
+def divergence_error(recipes: Sequence[ImageRecipe]) -> NumericalError:
     """Return why there is no classifier of some recipes."""
     return NumericalError(
         f"the loss is no longer finite with {', '.join(str(one.to_dict()) for one in recipes)}: "
@@ -279,7 +281,7 @@ def train_classifiers_in_folder(
                     cell.replace(owns[recipe])
             shutil.rmtree(work)
     if lost := [recipe for recipe, own in owns.items() if not own.exists()]:
-        raise diverged(lost)
+        raise divergence_error(lost)
     found = {recipe: read_classifier(own, data, recipe) for recipe, own in owns.items()}
     return [found[recipe] for recipe in wanted]
 
