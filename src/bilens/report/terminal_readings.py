@@ -17,12 +17,7 @@ from bilens.records.decomposition import (
 )
 from bilens.records.trace import TokenValue, Trace
 from bilens.report.sections.overview import met_at
-from bilens.report.sections.trace_page import (
-    output_names,
-    ranked_numbers,
-    sae_rows,
-    told_from_chance,
-)
+from bilens.report.sections.trace_page import chance_text, output_names, ranked_numbers, sae_rows
 from bilens.report.terminal import add, grid, optional, short
 from bilens.report.text import grouped, load_catalogue, percent, quantity, token_name
 
@@ -274,7 +269,7 @@ def trace_tables(record: Trace) -> Iterator[Table]:
     table = grid(
         (*columns, ">max λ", ">min λ", ">r, k=2", ">active"),
         title="Output latents by how nearly they are one product",
-        caption=f"{told_from_chance(t, record)} null: the median score at this position in random "
+        caption=f"{chance_text(t, record)} null: the median score at this position in random "
         "dictionaries; p: how often any of their latents scores as much; pair: share of the "
         "quadratic part that the leading pair of opposite eigenvalues holds; equal: how equal the "
         "two are; both: share that needs both features; r: correlation with two eigenvectors "

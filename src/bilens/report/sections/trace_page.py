@@ -191,7 +191,7 @@ def ranking(t: Catalogue, record: Trace) -> Markup:
         t,
         "trace.ranking",
         paragraph(t("trace.ranking.lead")),
-        paragraph(told_from_chance(t, record)),
+        paragraph(chance_text(t, record)),
         table(t, caption, columns, rows, named=(1,), class_="ranking", label=label),
         heading(t("trace.cluster.heading")),
         paragraph(lead),
@@ -199,7 +199,7 @@ def ranking(t: Catalogue, record: Trace) -> Markup:
     )
 
 
-def told_from_chance(t: Catalogue, record: Trace) -> str:
+def chance_text(t: Catalogue, record: Trace) -> str:
     """Return how many output latents look like a circuit beside random dictionaries."""
     null = record.null
     if null is None:
@@ -209,9 +209,8 @@ def told_from_chance(t: Catalogue, record: Trace) -> str:
     ends = {"low": fixed(min(null.best), 3), "high": fixed(max(null.best), 3)}
     numbers = {"all": grouped(record.num_outputs), "num": grouped(null.num)}
     key = "trace.ranking.some" if count else "trace.ranking.none"
-    return t(
-        key, count=grouped(count), **numbers, **ends, level=percent(null.level), seed=record.seed
-    )
+    level, seed = percent(null.level), record.seed
+    return t(key, count=grouped(count), **numbers, **ends, level=level, seed=seed)
 
 
 def ranked_numbers(t: Catalogue, one: RankedLatent) -> list[str]:
