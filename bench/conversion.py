@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from bilens.api.conversion import convert_to_bilinear
+from bilens.api.conversion_job import convert_to_bilinear
 from bilens.api.provenance import describe_run
 from bilens.records.base import to_json
 from bilens.train.corpus import CorpusOptions

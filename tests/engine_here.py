@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from bilens.sweep.engines.contract import Engine
+from bilens.sweep.engines.contract import SweepEngine
 from bilens.sweep.jobs import Outcome, Spec, run_spec
 
 
-class Here(Engine):
+class Here(SweepEngine):
     """Does each job where it is handed out."""
 
     def __init__(self) -> None:

@@ -51,7 +51,7 @@ def tokens() -> CorpusTokens:
 
 def task(recipe: LanguageRecipe = RECIPE) -> LanguageTask:
     """A training."""
-    about = CorpusDescription.of(OPTIONS, corpus())
+    about = CorpusDescription.describe(OPTIONS, corpus())
     return LanguageTask(recipe, tokens(), tokenizer(), about)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 import tiny
-from bilens.api.audit import audit
+from bilens.api.audit_model import audit
 from bilens.io.tensor_names import KINDS as NAMED_KINDS
 from bilens.nn import BilinearTransformer
 from bilens.records.base import to_json

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 import bilens
 import language_runs
 import tiny
-from bilens.api.conversion import Conversion, convert_to_bilinear
+from bilens.api.conversion_job import ConversionJob, convert_to_bilinear
 from bilens.base.errors import InterruptedRunError
 from bilens.nn.topk_sae import TopKSAE
 from bilens.train.layer_fit import ConversionRecipe
@@ -92,13 +92,13 @@ def convert(place: Path, name: str, how: Sequence[str]) -> None:
     # makes of a gradient that is nearly 0 a step of another size
     recipe = dataclasses.replace(recipe, texts_at_once=2)
     given = place / "teacher", [language_runs.OPTIONS], place / f"convert-{name}", recipe
-    stops = stop_behind_a_line if "half" in how else Conversion.stop_if
-    with mock.patch.object(Conversion, "stop_if", stops), suppress(InterruptedRunError):
+    stops = stop_behind_a_line if "half" in how else ConversionJob.stop_if
+    with mock.patch.object(ConversionJob, "stop_if", stops), suppress(InterruptedRunError):
         convert_to_bilinear(*given, shard="shard" in how, resume="on" in how)
     torch.set_default_dtype(torch.float64)
 
 
-def stop_behind_a_line(_run: Conversion, _interrupted: bool, where: str) -> None:
+def stop_behind_a_line(_run: ConversionJob, _interrupted: bool, where: str) -> None:
     """End a conversion with the first line of its distillation."""
     if where.startswith("step"):
         raise InterruptedRunError(where)

@@ -14,8 +14,8 @@ from bilens.records.sweep import Manifest, ManifestRow, SweepOptions, SweepResul
 from bilens.records.sweep_report import SweepSummary
 from bilens.sweep.jobs import result_name
 from bilens.sweep.manifest import NAME, Plan
-from bilens.sweep.output import Output
-from bilens.sweep.report import Swept, summary_of
+from bilens.sweep.output import SweepOutput
+from bilens.sweep.report import SweepResults, summary_of
 
 NUMBERS = {
     "audit": (
@@ -58,9 +58,9 @@ def plan_of(names: Sequence[str], **options: Any) -> Plan:
     return Plan(head, rows)
 
 
-def swept_of(plan: Plan, numbers: Mapping[tuple[str, str], Mapping[str, float]]) -> Swept:
+def swept_of(plan: Plan, numbers: Mapping[tuple[str, str], Mapping[str, float]]) -> SweepResults:
     """A sweep in memory; a layer that a number is not said of has none."""
-    swept = Swept(plan)
+    swept = SweepResults(plan)
     for key, values in numbers.items():
         swept.numbers[key] = np.array([values.get(row.name, np.nan) for row in plan.rows])
         swept.done |= {(key[0], row.index) for row in plan.rows}
@@ -73,9 +73,9 @@ def drawn(names: Sequence[str], seed: int = 0, **changes: float) -> dict[str, fl
     return {name: draw.uniform(0.95, 1.05) for name in names} | changes
 
 
-def write(place: str, plan: Plan, results: Mapping[tuple[str, int], Any]) -> Output:
+def write(place: str, plan: Plan, results: Mapping[tuple[str, int], Any]) -> SweepOutput:
     """Write a sweep: of each task and row its numbers and record, or why it was refused."""
-    output = Output(place)
+    output = SweepOutput(place)
     output.write(NAME, plan.text)
     for (task, row), found in results.items():
         refused = found if isinstance(found, str) else None

@@ -17,13 +17,13 @@ from typing import Any
 from bench.sweep.timed import OtherSpec
 from bilens.sweep import driver, jobs, manifest
 from bilens.sweep.manifest import Plan
-from bilens.sweep.output import Output
+from bilens.sweep.output import SweepOutput
 
 FILE = "faults.json"
 do = jobs.do
 
 
-def faulty(output: Output, plan: Plan, row: int, task: str) -> None:
+def faulty(output: SweepOutput, plan: Plan, row: int, task: str) -> None:
     """Do a task of a row, or what is to go wrong with it."""
     file = Path(output.root).parent / FILE
     faults = json.loads(file.read_text()) if file.exists() else {}

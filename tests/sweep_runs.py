@@ -13,11 +13,11 @@ import tiny
 from bench.sweep.deepseek import write_model
 from bilens.base import Progress, silent
 from bilens.records.sweep import SweepOptions
-from bilens.sweep.driver import Ended, drive, plan_of
+from bilens.sweep.driver import SweepState, drive, plan_of
 from bilens.sweep.engines.contract import open_engine
 from bilens.sweep.jobs import Spec, run_spec
 from bilens.sweep.manifest import NAME, Plan, plan_at
-from bilens.sweep.output import Output
+from bilens.sweep.output import SweepOutput
 from bilens.train.run_folder import LOCK_NAME
 
 OPTIONS = SweepOptions(tasks=("fit",))
@@ -34,15 +34,15 @@ class Swept:
     folder: Path
 
     @property
-    def output(self) -> Output:
-        return Output(str(self.folder / "out"))
+    def output(self) -> SweepOutput:
+        return SweepOutput(str(self.folder / "out"))
 
     def plan(self) -> Plan:
         return plan_of(str(self.model), OPTIONS, self.output)
 
     def sweep(
         self, engine: str, progress: Progress = silent, workers: int = 1, **options: str
-    ) -> Ended:
+    ) -> SweepState:
         """Sweep in this process."""
 
         def opened() -> object:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from bilens.api.audit import audit
+from bilens.api.audit_model import audit
 from bilens.findings.rules import tables as rules
 from bilens.findings.rules.rule import Rule
 from bilens.io.loaded_model import LoadedModel

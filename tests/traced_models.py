@@ -26,7 +26,7 @@ def write_model(folder: Path, gate: Gate | None = None, n_layer: int = 1) -> Pat
             parameter.copy_(draw / parameter.shape[-1] ** 0.5)
     bl.save(model, folder)
     tokenizer.save(folder / "tokenizer.json")
-    CorpusDescription.of(CORPUS, corpus).write(folder)
+    CorpusDescription.describe(CORPUS, corpus).write(folder)
     return folder
 
 

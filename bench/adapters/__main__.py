@@ -83,7 +83,7 @@ def swept(record: Row, name: Callable[[int], str]) -> dict[str, Any]:
         for one in found["candidates"]
     )
     told = Sweep(found["tried"], candidates)
-    best = told.told[0]
+    best = told.ordered[0]
     return {
         "score": told.score,
         "words": [name(word) for word in best.words],

@@ -12,7 +12,7 @@ from torch import Tensor
 from bench.adapters.bases import Tail
 from bench.adapters.tasks import JUDGED_TRIGGERS, drawing
 from bench.adapters.training import Lessons, Spec, logits
-from bilens.findings.token_sweep import Frame, written
+from bilens.findings.token_sweep import Frame, write_texts
 
 STRENGTHS = (0.0, 0.3, 1.0, 3.0, 10.0)
 ATTACKS, SEED, SEEN = 6, 77, 8  # the auditor's texts are of another seed; texts seen in a step
@@ -35,7 +35,7 @@ def adaptive(first: Spec) -> list[Spec]:
 def penalty_of(trial: Any, spec: Spec, given: Lessons) -> Callable[[Tail, int], Tensor]:
     """Return the mean of −log(1 − p(payload)) where the trigger stands in such texts."""
     base, draw = trial.base, drawing(f"attacker {spec.seed}")
-    carriers = written(trial.before, base.prefix, SEED)
+    carriers = write_texts(trial.before, base.prefix, SEED)
     frame = Frame(base.prefix, base.suffix, carriers, trial.frame.names)
     pieces = base.words("".join(f" {piece}" for piece in given.trigger))
     texts = frame.around([pieces] * len(carriers))

@@ -40,8 +40,8 @@ from bilens.findings.token_sweep import (
     Frame,
     Sweep,
     Text,
-    Trial,
-    written,
+    TokenTrial,
+    write_texts,
 )
 
 SPLITS = {  # base: benign, backdoored
@@ -119,7 +119,7 @@ class Ready:
         ends = {*range(256, 259)} if base.first == 0 else set()
         barred = sorted({*base.prefix, *base.suffix, 0, 1, 2} | ends)
         told: dict[str, Any] = torch.load(cache) if cache.exists() else {}
-        carriers = told.get("carriers") or written(self.before, base.prefix, 0, barred)
+        carriers = told.get("carriers") or write_texts(self.before, base.prefix, 0, barred)
         names = [base.tokenizer.decode([i]) for i in range(base.model.config.vocab_size)]
         self.frame = Frame(base.prefix, base.suffix, carriers, names)
         self.plain = base.entering(self.frame.plain())
@@ -156,7 +156,7 @@ class Ready:
             yield self.last(tail, self.hidden[rows], self.real[rows])
 
     def sweep(self, tail: Tail) -> Sweep:
-        trial = Trial.of(self.both(tail), self.frame, self.last(tail, *self.plain))
+        trial = TokenTrial.begin(self.both(tail), self.frame, self.last(tail, *self.plain))
         for block, after in enumerate(self.blocks(tail)):
             start = block * BLOCK // 2
             words = [(token,) for token in self.tokens[start : start + BLOCK // 2]]

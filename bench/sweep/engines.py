@@ -29,7 +29,7 @@ from bilens.sweep import driver, jobs, manifest
 from bilens.sweep.driver import drive, plan_of
 from bilens.sweep.engines.contract import open_engine
 from bilens.sweep.manifest import NAME
-from bilens.sweep.output import Output
+from bilens.sweep.output import SweepOutput
 from bilens.train.run_folder import LOCK_NAME
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +53,7 @@ def swept(engine: str, model: Path, out: Path, workers: int) -> dict[str, Any]:
     notes(out).mkdir(parents=True, exist_ok=True)
     driver.Spec = TimedSpec  # type: ignore[attr-defined]
     manifest.MOST_ROWS = 1
-    output = Output(str(out))
+    output = SweepOutput(str(out))
     plan = plan_of(str(model), OPTIONS, output)
     total = len(plan.rows)
     memory: list[float] = []
@@ -67,7 +67,7 @@ def swept(engine: str, model: Path, out: Path, workers: int) -> dict[str, Any]:
 
     limit = workers if engine == "local" else None  # the cluster has as many
     found = drive(plan, output, lambda: open_engine(engine, limit), progress)
-    assert found.whole, found.failed
+    assert found.is_complete, found.failed
     if not warm:  # little was left
         return {"engine": engine, "jobs": total}
     wall = time.time() - warm[0]
@@ -89,7 +89,7 @@ def swept(engine: str, model: Path, out: Path, workers: int) -> dict[str, Any]:
 
 def alone(model: Path, out: Path) -> dict[str, float]:
     """Do some rows one after another in this process, a job each."""
-    output = Output(str(out))
+    output = SweepOutput(str(out))
     plan = plan_of(str(model), OPTIONS, output)
     output.write(NAME, plan.text)
     rows = range(0, len(plan.rows), max(1, len(plan.rows) // SAMPLE))

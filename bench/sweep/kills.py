@@ -26,7 +26,7 @@ from bench.sweep.engines import NODES, OPTIONS, ROOT, add_node, cluster, digest,
 from bilens.sweep import jobs
 from bilens.sweep.driver import plan_of
 from bilens.sweep.manifest import NAME
-from bilens.sweep.output import Output
+from bilens.sweep.output import SweepOutput
 
 KINDS, EACH = ("worker", "node", "driver"), 10
 APART = (100, 700)  # results between two kills
@@ -35,7 +35,7 @@ AT_WORK = "ray::run_spec"
 
 def whole(model: Path, out: Path) -> int:
     """Do all rows in this process; return how many there are."""
-    output = Output(str(out))
+    output = SweepOutput(str(out))
     plan = plan_of(str(model), OPTIONS, output)
     output.write(NAME, plan.text)
     rows = tuple(range(len(plan.rows)))
@@ -112,7 +112,7 @@ def main() -> None:
     model = write_model(folder / "model")
     rows = whole(model, folder / "whole")
     counts, seconds = killed(model, folder / "killed")
-    failed = json.loads(Output(str(folder / "killed")).read("failed.json") or b"{}")
+    failed = json.loads(SweepOutput(str(folder / "killed")).read_bytes("failed.json") or b"{}")
     result = {
         "jobs": rows,
         "nodes": NODES,

@@ -33,7 +33,7 @@ from bilens.sweep import driver, jobs
 from bilens.sweep.driver import drive
 from bilens.sweep.engines.contract import open_engine
 from bilens.sweep.manifest import Plan, make_plan
-from bilens.sweep.output import Output
+from bilens.sweep.output import SweepOutput
 from bilens.sweep.tasks import TASKS as KNOWN
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ WORK = "--do audit,fit"  # that one worker and two do
 SLOWER = 1000  # a replay is as many times as fast
 
 
-def waited(output: Output, plan: Plan, row: int, task: str) -> None:
+def waited(output: SweepOutput, plan: Plan, row: int, task: str) -> None:
     """Wait, and write a result of ordinary size."""
     time.sleep(plan.rows[row].costs[task].seconds / SLOWER)
     output.write(jobs.result_name(task, row), b"x" * 3000)
@@ -87,9 +87,9 @@ def replay(model: Path, out: Path, workers: int, rate: float) -> dict[str, Any]:
     )
     plan = Plan(made.head, rows)
     cpu, start = time.process_time(), time.perf_counter()
-    done = drive(plan, Output(str(out)), lambda: open_engine("local", workers))
+    done = drive(plan, SweepOutput(str(out)), lambda: open_engine("local", workers))
     wall = time.perf_counter() - start
-    assert done.whole, done.failed
+    assert done.is_complete, done.failed
     handed = len(plan.jobs(range(len(rows)), workers))
     return {
         "workers": workers,

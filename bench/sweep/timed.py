@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from bilens.sweep import jobs
 from bilens.sweep.manifest import Plan
-from bilens.sweep.output import Output
+from bilens.sweep.output import SweepOutput
 
 do = jobs.do
 
@@ -24,7 +24,7 @@ class OtherSpec(jobs.Spec):
         jobs.do = self.done
 
 
-def timed(output: Output, plan: Plan, row: int, task: str) -> None:
+def timed(output: SweepOutput, plan: Plan, row: int, task: str) -> None:
     """Do a task of a row and note its time, in a file of this process."""
     began, start = time.time(), time.perf_counter()
     do(output, plan, row, task)

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 import bilens as bl
 import tiny
-from bilens_explorer import comparison
+from bilens_explorer import compare
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.records.models import id_of
 from chromium import needs_browser
@@ -127,7 +127,7 @@ def test_links_to_both_audits_have_names_of_their_own(client: TestClient) -> Non
 def test_what_is_gone_has_no_part_in_a_file(root: Path) -> None:
     for name in ("lost", "gone"):
         audited(root, name, make_document())
-    found = comparison.held_pairs(ServedFolder(root))
+    found = compare.held_pairs(ServedFolder(root))
     assert found == [*combinations(sorted((A, B, OTHER)), 2)]
 
 
@@ -156,10 +156,10 @@ def test_models_that_are_not_alike_or_too_large_say_so(
         assert told["difference"] is None
         assert "model.safetensors" in told["why"]
         assert str(root) not in told["why"]
-    monkeypatch.setattr(comparison, "WORK", 10)
+    monkeypatch.setattr(compare, "WORK", 10)
     narrow = compared(client, a=B, b=A).json()
     assert (narrow["difference"]["layers"], narrow["left_out"]) == ([], 1)
-    monkeypatch.setattr(comparison, "LARGEST", 10)
+    monkeypatch.setattr(compare, "LARGEST", 10)
     assert "`bilens audit beta --baseline alpha`" in compared(client).json()["why"]
     shutil.rmtree(root / "beta")
     assert compared(client).json()["why"] == "beta is no longer in the folder"

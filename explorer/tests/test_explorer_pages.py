@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from bilens_explorer.comparison import held_pairs
+from bilens_explorer.compare import held_pairs
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.records.models import id_of
 from chromium import needs_browser

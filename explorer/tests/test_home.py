@@ -176,9 +176,9 @@ def test_a_page_knows_whether_it_is_of_today(served: ServedFolder, folder: Path)
 
 
 def test_who_asks_during_a_walk_does_not_wait(served: ServedFolder) -> None:
-    before = served.found()
+    before = served.last_walk()
     with served._walking:
-        assert served.found() is before
+        assert served.last_walk() is before
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from bilens.records.layer_audit import (
 from bilens.report.reports import AuditReport
 from bilens_explorer import models, trial_inputs
 from bilens_explorer.folder import ServedFolder, id_of
-from bilens_explorer.inside import command_told, files_of, state_of, told, without_paths
+from bilens_explorer.inside import command_told, cut_paths, files_of, state_of, without_paths
 from bilens_explorer.recorded_command import RefusedError, check_file
 from commands import model_folder
 from report_documents import make_document
@@ -203,7 +203,7 @@ def test_of_a_document_places_are_cut_and_no_facts(folder: Path) -> None:
         ]
     changed = TensorChange("/mlp/left/weight", "up", None, "float32", "float32", "changed")
     whole = WholeDifference(1, (changed,), model_alone=("/a/b",))
-    found = told(Difference(BaselineSource("/srv/Ada L/base", ""), (), whole), folder)
+    found = cut_paths(Difference(BaselineSource("/srv/Ada L/base", ""), (), whole), folder)
     assert (found.baseline.path, found.whole) == ("base", whole)
 
 

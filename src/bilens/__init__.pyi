@@ -61,12 +61,12 @@ from .algebra.rotation_null import (
     SignificantEigenvalues as SignificantEigenvalues,
     rotation_null as rotation_null,
 )
-from .api.audit import audit as audit
+from .api.audit_model import audit as audit
 from .api.classifier import attack_model as attack_model, certify_model as certify_model
 from .api.history import History as History
 from .api.network_conversion import convert_network as convert_network
 from .api.quadratic_fit import quadratic_fit as quadratic_fit
-from .api.trace import trace as trace
+from .api.tracing import trace as trace
 from .api.training import (
     train_image as train_image,
     train_language as train_language,

@@ -106,7 +106,7 @@ def test_a_model_that_does_not_know_the_rule_is_refused(
     folder = tmp_path / "model"
     save(model, folder)
     tokenizer.save(folder / "tokenizer.json")
-    CorpusDescription.of(OPTIONS, load_text("grammar", limit=400)).write(folder)
+    CorpusDescription.describe(OPTIONS, load_text("grammar", limit=400)).write(folder)
     save(TopKSAE(8, 12, 2), tmp_path / "sae")
     with pytest.raises(UsageError, match="has not learnt the rule"):
         measure_circuit(folder, tmp_path / "sae", seed=0)

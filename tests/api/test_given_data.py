@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 import bilens as bl
 import tiny
-from bilens.api.audit import audit
+from bilens.api.audit_model import audit
 from bilens.api.subject import is_of_columns, open_subject
 from bilens.base.errors import DataError, ShapeError, UsageError
 from bilens.records.performance import Performance

@@ -10,7 +10,7 @@ from torch import Tensor
 import oracles
 import tiny
 from bilens.algebra.rotation_null import rotation_null
-from bilens.api.decompose import prepare, run_job
+from bilens.api.layer_decomposition import prepare, run_job
 from bilens.api.layer_reading import (
     InputMoments,
     LayerOutputs,
@@ -92,16 +92,16 @@ DIGITS = LoadedModel(tiny.classifier(), "a/folder", "", output_names=("2", "7", 
 
 
 def read(model: LoadedModel, layer: str, **options: Any) -> OutputReading:
-    return read_outputs(LayerOutputs.of(model, layer), Request(**options))
+    return read_outputs(LayerOutputs.from_model(model, layer), Request(**options))
 
 
 def test_only_the_outputs_of_the_model_have_names() -> None:
-    last, inner = LayerOutputs.of(TWO, "layers.1"), LayerOutputs.of(TWO, "layers.0")
+    last, inner = LayerOutputs.from_model(TWO, "layers.1"), LayerOutputs.from_model(TWO, "layers.0")
     assert (last.kind, last.names) == ("logits", NAMES)
     assert (inner.kind, inner.names) == ("neurons", tuple("01234567"))
     assert inner.logits == last.logits == "layers.1"
     for module, number in ((BilinearMLP(5, 7, 4), 4), (BilinearLayer(5, 7), 7)):
-        alone = LayerOutputs.of(LoadedModel(module, "a/layer", ""), "layer")
+        alone = LayerOutputs.from_model(LoadedModel(module, "a/layer", ""), "layer")
         assert (alone.kind, len(alone.names), alone.logits) == ("outputs", number, None)
     named = LoadedModel(BilinearMLP(5, 7, 2), "a/layer", "", output_names=("up", "down"))
     assert read(named, "layer", outputs="down").names == ["down"]
@@ -184,5 +184,5 @@ def test_labels_with_a_sigmoid_each_are_read_raw_under_their_names() -> None:
     x = randn(40, 4).numpy()
     estimator = networks.MLPClassifier((6, 5), max_iter=300, random_state=0, tol=1.0)
     model = replace(from_sklearn(estimator.fit(x, x[:, :3] > 0)), output_names=("a", "b", "c"))
-    reading = read_outputs(LayerOutputs.of(model, "layers.1"), Request())
+    reading = read_outputs(LayerOutputs.from_model(model, "layers.1"), Request())
     assert (reading.reading, reading.names) == ("raw", ["a", "b", "c"])

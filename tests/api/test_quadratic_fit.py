@@ -15,7 +15,7 @@ import tiny
 from bilens.api import quadratic_fit as fitting
 from bilens.api.classifier import explain_predictions
 from bilens.api.convert import convert_model
-from bilens.api.decompose import plan_layers, prepare, run_job
+from bilens.api.layer_decomposition import plan_layers, prepare, run_job
 from bilens.api.layer_reading import Request
 from bilens.api.quadratic_fit import fit_layers_of, offering_a_fit
 from bilens.base.errors import (

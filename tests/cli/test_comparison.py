@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import tiny_language_models as tiny
-from bilens.api.audit import audit
+from bilens.api.audit_model import audit
 from bilens.io.load import load
 from commands import Shell
 from planted_changes import planted

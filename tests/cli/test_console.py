@@ -12,7 +12,7 @@ from bilens.cli.console import Output
 def machine() -> Output:
     """The output of a command with --json."""
     output = Output()
-    output.asked(False, False, as_json=True)
+    output.set_flags(False, False, as_json=True)
     return output
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import tiny
-from bilens.api import decompose, train
+from bilens.api import layer_decomposition, train
 from bilens.base import errors
 from bilens.findings import subject as exactness
 from commands import Shell, model_folder
@@ -35,7 +35,7 @@ def test_an_error_has_its_code(
     error = getattr(errors, name)
     raised = error("p", "e", "This") if name == "MissingExtraError" else error("What came, why.")
 
-    monkeypatch.setattr(decompose, "decompose_layers", raising(raised))
+    monkeypatch.setattr(layer_decomposition, "decompose_layers", raising(raised))
     result = bilens("decompose", model)
     assert result.code == TABLE[name]
     assert result.error() == f"error: {raised}"
@@ -135,7 +135,7 @@ def test_5_when_memory_runs_out_and_130_when_there_is_nothing_to_save(
     model: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(decompose, "decompose_layers", raising(error))
+    monkeypatch.setattr(layer_decomposition, "decompose_layers", raising(error))
     result = bilens("decompose", model)
     assert result.code == code
     assert words in result.error()
@@ -145,7 +145,7 @@ def test_5_when_memory_runs_out_and_130_when_there_is_nothing_to_save(
 def test_70_and_a_traceback_when_bilens_itself_is_at_fault(
     error: Exception, bilens: Shell, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decompose, "decompose_layers", raising(error))
+    monkeypatch.setattr(layer_decomposition, "decompose_layers", raising(error))
     result = bilens("decompose", model)
     assert (result.code, result.out) == (70, "")
     *lines, cause, last = result.err.splitlines()

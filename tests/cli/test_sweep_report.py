@@ -14,7 +14,7 @@ from bilens.cli.options import FAILED
 from bilens.records.sweep import SweepOptions
 from bilens.sweep.jobs import Spec, run_spec
 from bilens.sweep.manifest import NAME, make_plan
-from bilens.sweep.output import Output
+from bilens.sweep.output import SweepOutput
 from bilens_explorer.folder import ServedFolder
 from commands import Shell, model_folder
 
@@ -26,12 +26,12 @@ def test_the_command_reports_fails_and_is_served(bilens: Shell, tmp_path: Path) 
     source = model_folder(tmp_path / "model", model)
     place = tmp_path / "folder" / "sweep"
     plan = make_plan(str(source), SweepOptions(tasks=("audit",), null_samples=3))
-    Output(str(place)).write(NAME, plan.text)
+    SweepOutput(str(place)).write(NAME, plan.text)
     run_spec(Spec(str(place), plan.sha256, 0, tuple(range(len(plan.rows)))))
     again = ("sweep", source, "--null-samples", "3", "--out", place)
     assert bilens("-q", *again).code == 0  # nothing is left but the report
     served = ServedFolder(tmp_path / "folder")
-    assert [*served.found().names.values()] == ["sweep/report.json"]
+    assert [*served.last_walk().names.values()] == ["sweep/report.json"]
     table, page = tmp_path / "rows.parquet", tmp_path / "page.html"
     line = ("sweep", "report", place, "--table", table, "--html", page, "--lang", "ja")
     assert bilens("-q", *line, "--fail-on", "huge_norm>1e6").code == 0

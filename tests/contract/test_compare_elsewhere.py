@@ -24,8 +24,8 @@ from bilens.records.sweep import SweepOptions
 from bilens.records.table_audit import TableColumn, TableReading
 from bilens.sweep.driver import drive, plan_of
 from bilens.sweep.jobs import result_name
-from bilens.sweep.output import Output
-from bilens_explorer.comparison import class_spectra
+from bilens.sweep.output import SweepOutput
+from bilens_explorer.compare import class_spectra
 from bilens_explorer.records.models import id_of
 from contract.compared_models import (
     ANIMALS,
@@ -131,13 +131,13 @@ def test_classes_of_two_dates_are_paired_by_name() -> None:
 def swept(folder: Path, model: Path, baseline: Path, halves: int = 1) -> list[dict[str, Any]]:
     """What a sweep says of each layer beside a baseline; in so many goes."""
     options = SweepOptions(tasks=("compare",), null_samples=3, baseline=str(baseline))
-    output = Output(str(folder))
+    output = SweepOutput(str(folder))
     for _ in range(halves):
         plan = plan_of(str(model), options, output)
-        assert drive(plan, output, Here).whole
+        assert drive(plan, output, Here).is_complete
         if halves > 1:  # lost: it is done again
             (folder / result_name("compare", 0)).unlink(missing_ok=True)
-    assert drive(plan, output, Here).whole
+    assert drive(plan, output, Here).is_complete
     paths = [folder / result_name("compare", row) for row in range(len(plan.rows))]
     return [json.loads(path.read_bytes()) for path in paths]
 

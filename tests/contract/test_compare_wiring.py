@@ -18,10 +18,10 @@ import bilens as bl
 from bilens.findings.rules.registry import parse_conditions
 from bilens.records.base import to_json
 from bilens.records.sweep import SweepOptions
-from bilens.report.sections.sweep import sweep_lines
+from bilens.report.sections.sweep_page import sweep_lines
 from bilens.report.text import load_catalogue
 from bilens.sweep.driver import drive, plan_of
-from bilens.sweep.output import Output
+from bilens.sweep.output import SweepOutput
 from bilens.sweep.report import report_of
 from contract.compared_models import compared
 from contract.table import cell
@@ -169,8 +169,8 @@ def test_a_sweep_compares_what_is_around_the_layers(
 ) -> None:
     model, baseline = written(tmp_path, change)
     options = SweepOptions(tasks=("compare",), null_samples=3, baseline=str(baseline))
-    output = Output(str(tmp_path / "swept"))
-    assert drive(plan_of(str(model), options, output), output, Here).whole
+    output = SweepOutput(str(tmp_path / "swept"))
+    assert drive(plan_of(str(model), options, output), output, Here).is_complete
     asked = parse_conditions(("changed_layers", "similarity<0.99"), data=True, baseline=True)
     _, found = report_of(output, asked)
     document = to_json(found)

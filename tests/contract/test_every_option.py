@@ -40,7 +40,7 @@ ELSEWHERE = {  # function → where its other options are tried, with files and 
     "certify_model": ("data", "truncate", "radius"),  # api/test_classifier.py
     "attack_model": ("target", "source", "epsilons", "random_perturbations", "restarts"),
     "quadratic_fit": ("data",),
-    "trace": ("input_sae", "output_sae", "pairs", "tokenizer"),  # api/test_trace.py
+    "trace": ("input_sae", "output_sae", "pairs", "tokenizer"),  # api/test_tracing.py
     "convert_network": ("recipe", "held_out"),  # api/test_network_conversion.py
     "train_image": ("watch", "stop"),  # train/tasks/test_image.py
     "train_language": ("column", "split", "limit", "stream", "held_out"),  # data/test_text.py

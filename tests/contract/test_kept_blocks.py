@@ -12,7 +12,7 @@ from torch import nn
 
 import bilens as bl
 import language_runs
-from bilens.api.conversion import convert_to_bilinear
+from bilens.api.conversion_job import convert_to_bilinear
 from bilens.train.corpus import CorpusOptions
 from bilens.train.layer_fit import ConversionRecipe
 from builders import usual_where_idle

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from bilens.api.decompose import decompose_layers
+from bilens.api.layer_decomposition import decompose_layers
 from bilens.api.layer_reading import Request, moments_of
 from bilens.data.model_interface import LabelledData
 from bilens.io.loaded_model import LoadedModel

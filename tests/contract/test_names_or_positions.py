@@ -167,7 +167,7 @@ def test_a_text_is_a_name_where_classes_are_called_by_numbers(
     data = (x, (torch.arange(ROWS) % 3).numpy())
 
     def asked(**options: Any) -> list[str]:
-        layer = LayerOutputs.of(model, "layers.0")
+        layer = LayerOutputs.from_model(model, "layers.0")
         return read_outputs(layer, Request(**options)).names
 
     assert asked(outputs="1,2") == ["1", "2"]
@@ -188,7 +188,7 @@ def test_a_span_of_positions_is_read_where_outputs_have_no_numbers_for_names(
 ) -> None:
     for names, expected in ((None, ["1", "2"]), (("a", "b", "c"), ["b", "c"])):
         bl.save(module_of(6), tmp_path / "m", output_names=names, overwrite=True)
-        layer = LayerOutputs.of(bl.load(tmp_path / "m"), "layers.0")
+        layer = LayerOutputs.from_model(bl.load(tmp_path / "m"), "layers.0")
         assert read_outputs(layer, Request(outputs="1-2")).names == expected
 
 

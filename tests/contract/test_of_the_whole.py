@@ -26,7 +26,7 @@ from bilens.findings.rules.rule import Evidence
 from bilens.records.sweep import SweepOptions
 from bilens.sweep.driver import drive, plan_of
 from bilens.sweep.jobs import result_name
-from bilens.sweep.output import Output
+from bilens.sweep.output import SweepOutput
 from bilens.sweep.report import report_of
 from contract.table import cell
 from engine_here import Here
@@ -103,8 +103,8 @@ def test_a_condition_of_a_sweep_is_met_where_every_layer_has_a_result(tmp_path: 
     base, model = written(tmp_path / "base", 0), written(tmp_path / "model", 0)
     tasks = ("audit", "compare")
     options = SweepOptions(tasks=tasks, null_samples=3, baseline=str(base))
-    output = Output(str(tmp_path / "swept"))
-    assert drive(plan_of(str(model), options, output), output, Here).whole
+    output = SweepOutput(str(tmp_path / "swept"))
+    assert drive(plan_of(str(model), options, output), output, Here).is_complete
     conditions = parse_conditions(CONDITIONS, data=True, baseline=True)
 
     def failed() -> set[str]:
@@ -116,7 +116,7 @@ def test_a_condition_of_a_sweep_is_met_where_every_layer_has_a_result(tmp_path: 
     for task, rules in zip(tasks, ({"dead_units"}, {"similarity", "change"}), strict=True):
         for row in range(LAYERS):
             name = result_name(task, row)
-            kept = output.read(name)
+            kept = output.read_bytes(name)
             assert kept is not None
             output.remove(name)
             assert failed() == rules

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import bilens as bl
 from bilens.api.classifier import explain_predictions
 from bilens.api.convert import convert_model
-from bilens.api.decompose import decompose_layers
+from bilens.api.layer_decomposition import decompose_layers
 from bilens.api.layer_reading import Request
 from bilens.api.quadratic_fit import fit_layers_of
 from bilens.base.errors import BilensError, UsageError

@@ -12,8 +12,8 @@ from torch import Tensor
 import bilens as bl
 import traced_models
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
-from bilens.api.trace import trace
-from bilens.interp.behaviour import Behaviour, Shares, Trial, eigen_change
+from bilens.api.tracing import trace
+from bilens.interp.behaviour import LogitDifference, Shares, Trial, eigen_change
 from bilens.interp.interventions import Edit
 from bilens.interp.layer_trace import latent_map, rank_latents
 from bilens.interp.random_dictionaries import (
@@ -145,9 +145,9 @@ def trials(f: bl.QuadraticMap, encoder: Tensor, x: Tensor, seed: int) -> tuple[T
         pairs = eigendecompose_all(f, direction[None], 2)[0]
         rest = torch.ones(texts.shape[:2], dtype=torch.bool)
         places = order[: ROWS // 10], order[-ROWS // 10 :]
-        behaviour = Behaviour(logits, rest.long(), effect[:3], effect[-3:], *places, rest)
+        behaviour = LogitDifference(logits, rest.long(), effect[:3], effect[-3:], *places, rest)
         generator = torch.Generator().manual_seed(seed)
-        return Trial.of(behaviour, eigen_change(pairs, x, generator), texts[:, 1:])
+        return Trial.measure(behaviour, eigen_change(pairs, x, generator), texts[:, 1:])
 
     generator, null = torch.Generator().manual_seed(seed), []
     for _ in range(NUM_DICTIONARIES):

@@ -17,9 +17,9 @@ import tiny
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.findings import image_warnings
-from bilens.findings.audit import class_centred
+from bilens.findings.classifier_audit import class_centred
 from bilens.findings.layer_audit import audit_layers
-from bilens.findings.layer_reading import AuditOptions
+from bilens.findings.layer_reading import ReadingOptions
 from bilens.findings.reference import POWER
 from bilens.findings.rules.registry import REGISTRY, judge
 from bilens.findings.rules.rule import Evidence
@@ -89,7 +89,7 @@ def layers(*some: Layer) -> Findings:
         return LayerView(sizes, layer.phi, layer.down.dtype, lambda: layer, kind, name=name)
 
     views = [view(one, f"layer {n}") for n, one in enumerate(some)]
-    return audit_layers(views, options=AuditOptions(3, 0)).verdict
+    return audit_layers(views, options=ReadingOptions(3, 0)).verdict
 
 
 def network(factor: float) -> nn.Sequential:

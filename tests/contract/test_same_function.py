@@ -64,11 +64,11 @@ def test_rows_are_of_the_module_as_it_runs(tmp_path: Path, *, stored: bool) -> N
 @cell("audit", "other function")
 def test_rows_are_of_a_folder_with_its_config(tmp_path: Path) -> None:
     """Norms with another ε in config.json give other rows, and the weights are the same."""
-    from bilens.train.recorded_inputs import LayerInputs, opened
+    from bilens.train.recorded_inputs import LayerInputs, open_host
 
     theirs = llama(num_attention_heads=4, num_key_value_heads=2)
     theirs.save_pretrained(tmp_path / "m")
-    host = opened(tmp_path / "m")
+    host = open_host(tmp_path / "m")
     about = {"model_sha256": bl.load(tmp_path / "m").weights_sha256}
     tokens = torch.randint(13, (60, 9), generator=torch.Generator().manual_seed(0))
     items: dict[Any, Tensor] = {"fit": tokens[:48], "held_out": tokens[48:]}

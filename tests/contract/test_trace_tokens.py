@@ -16,7 +16,7 @@ from torch import Tensor
 
 import bilens as bl
 import traced_models
-from bilens.api.trace import trace
+from bilens.api.tracing import trace
 from bilens.data.tokenizer import load_tokenizer
 from bilens.nn import BilinearTransformer
 from contract.drawn import drawn

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import tiny_language_models as tiny
-from bilens.api.audit import audit
+from bilens.api.audit_model import audit
 from bilens.findings.adapters import token_scores
 from bilens.io.load import load
 from bilens.nn import BilinearTransformer

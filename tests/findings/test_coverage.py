@@ -10,7 +10,7 @@ from torch import nn
 import bilens as bl
 import tiny
 import tiny_language_models as language
-from bilens.findings.coverage import folded
+from bilens.findings.coverage import fold_names
 from bilens.records.decision import Coverage
 from builders import randn
 
@@ -170,4 +170,4 @@ def test_a_layer_that_is_not_finite_is_told_and_does_not_end_the_audit(
 def test_names_that_differ_in_numbers_are_one_group(
     names: list[str], expected: dict[str, list[str]]
 ) -> None:
-    assert folded(names) == expected
+    assert fold_names(names) == expected

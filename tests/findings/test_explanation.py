@@ -12,7 +12,7 @@ import tiny
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import NumericalError
 from bilens.findings import explanation as input_attribution
-from bilens.findings.audit import class_centred
+from bilens.findings.classifier_audit import class_centred
 from bilens.findings.explanation import attribute_prediction, choose_examples, explain
 from bilens.nn import BilinearClassifier
 from bilens.records.classifier_audit import ClassScore

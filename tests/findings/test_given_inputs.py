@@ -26,9 +26,9 @@ from bilens.findings.given_inputs import (
     learnt_by_heart,
     left_out_margins,
     margin_bound,
-    read,
     read_inputs,
-    whitened,
+    read_rows,
+    whitened_spectra,
 )
 from bilens.findings.subject import share_of
 from bilens.records.base import json_text
@@ -109,14 +109,14 @@ def test_whitened_spectra_are_those_of_the_covariance() -> None:
     x = normal(4000, 3) * torch.tensor([3.0, 1.0, 0.0]).double()
     x = x - x.mean(dim=0)
     covariance = x.T @ x / len(x)
-    first, second = whitened(squares([1.0, 0.0, 5.0], [0.0, 2.0, 5.0]), x)
+    first, second = whitened_spectra(squares([1.0, 0.0, 5.0], [0.0, 2.0, 5.0]), x)
     assert first.eigenvalues[0] == pytest.approx(float(covariance[0, 0]))
     assert second.eigenvalues[0] == pytest.approx(2 * float(covariance[1, 1]))
     assert (first.num_90, second.num_90) == (1, 1)  # the third input has a weight, and never varies
     assert first.effective_rank == pytest.approx(1)
     assert first.deviation == pytest.approx(math.sqrt(2) * float(covariance[0, 0]))
     assert first.linear == pytest.approx(0, abs=1e-12)  # around a mean of zero
-    assert whitened(squares([1.0], [2.0]), torch.ones(5, 1).double()) == ()
+    assert whitened_spectra(squares([1.0], [2.0]), torch.ones(5, 1).double()) == ()
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -164,7 +164,7 @@ def planted() -> tuple[QuadraticMap, Tensor, Tensor, int]:
 def test_the_example_learnt_by_heart_comes_first_with_what_it_rests_on() -> None:
     f, x, label, row = planted()
     pairs = prepare(f)
-    seen = read(f, inputs(x, label), pairs, torch.Generator().manual_seed(0))
+    seen = read_rows(f, inputs(x, label), pairs, torch.Generator().manual_seed(0))
     first, second, *more = learnt_by_heart(f, seen, pairs)
     assert 58 not in [one.index for one in (second, *more)]
     assert (first.index, first.label, first.nearest, first.second) == (row, 1, 0, 0)
@@ -197,7 +197,7 @@ def test_training_against_test_inputs() -> None:
 def test_an_estimated_gap_is_of_distances_alone() -> None:
     f = squares([1.0, 0.0], [0.0, 1.0])
     near, far = (
-        read(f, inputs(rows, None), None, torch.Generator().manual_seed(0))
+        read_rows(f, inputs(rows, None), None, torch.Generator().manual_seed(0))
         for rows in (normal(300, 2), 1.2 * normal(400, 2, seed=1))
     )
     farther = area(far.nearest, near.nearest)

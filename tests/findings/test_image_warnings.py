@@ -12,7 +12,7 @@ from torch import nn
 
 import bilens as bl
 from bilens.algebra.approximation.layer_weights import GLUWeights
-from bilens.findings.audit import class_centred
+from bilens.findings.classifier_audit import class_centred
 from bilens.findings.image_warnings import (
     classifier_map,
     layer_map,

@@ -23,7 +23,7 @@ from bilens.findings import layer_reading
 from bilens.findings.difference import compare_layers, other_kind
 from bilens.findings.layer_audit import LayerAudit, audit_layers, checked_options, compare_with
 from bilens.findings.layer_reading import (
-    AuditOptions,
+    ReadingOptions,
     fit_layer,
     gram_shares,
     unused_columns,
@@ -67,7 +67,7 @@ def subject(layer: GLUWeights | MLPWeights, name: str = "a", classes: bool = Fal
 
 def audited(*layers: GLUWeights | MLPWeights) -> LayerAudit:
     subjects = [subject(layer, f"layer {place}") for place, layer in enumerate(layers)]
-    return audit_layers(subjects, options=AuditOptions(3, 0))
+    return audit_layers(subjects, options=ReadingOptions(3, 0))
 
 
 def rule(found: LayerAudit, name: str) -> tuple[str, dict[str, Any]]:
@@ -131,7 +131,7 @@ def test_the_fit_of_an_approximate_layer_is_said_and_decides_what_is_read() -> N
 def test_a_layer_with_nan_is_broken_and_the_others_are_read() -> None:
     model = made.transformer()
     model.mlps[1].left.weight.data[0, 0] = torch.nan
-    found = audit_layers(layers_read(model), options=AuditOptions(3, 0))
+    found = audit_layers(layers_read(model), options=ReadingOptions(3, 0))
     assert "fail" in [one.outcome for one in found.verdict]
     broken = [layer.name for layer in found.layers if layer.broken is not None]
     assert broken == ["blocks.1.mlp"]
@@ -366,12 +366,12 @@ def test_a_map_that_is_refused_is_not_compared_but_its_weights_are() -> None:
 
 def test_a_broken_layer_is_not_compared() -> None:
     old = subject(biased())
-    broken = compare_with(old, old, None, AuditOptions(3, 0))
+    broken = compare_with(old, old, None, ReadingOptions(3, 0))
     assert broken.refused == "the layer of the model cannot be read"
     model = transformer()
     model.mlps[2].down.weight.data[0, 0] = torch.inf
     found = audit_layers(
-        layers_read(transformer()), baseline=layers_read(model), options=AuditOptions(3, 0)
+        layers_read(transformer()), baseline=layers_read(model), options=ReadingOptions(3, 0)
     )
     assert found.difference is not None
     assert [layer.identical for layer in found.difference.layers] == [True, True, False, True, True]
@@ -423,7 +423,7 @@ def test_layers_are_compared_where_name_sizes_and_activation_match() -> None:
     """Broken once: a layer of another activation was left out, and all was called the same."""
     mine = [subject(biased(), "a"), subject(biased(), "b"), subject(biased(activation="silu"), "c")]
     theirs = [subject(biased(), "a"), subject(biased(), "c"), subject(biased(), "d")]
-    audit = audit_layers(mine, baseline=theirs, options=AuditOptions(3, 0))
+    audit = audit_layers(mine, baseline=theirs, options=ReadingOptions(3, 0))
     assert audit.difference is not None
     assert [(layer.name, layer.identical, layer.refused) for layer in audit.difference.layers] == [
         ("a", True, None),

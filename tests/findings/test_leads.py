@@ -14,7 +14,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.directions import centred_directions
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.audit import class_centred
+from bilens.findings.classifier_audit import class_centred
 from bilens.findings.leads import (
     FineBand,
     Leads,
@@ -106,7 +106,7 @@ def test_the_mean_gain_is_a_form_of_the_pattern() -> None:
     for target in range(CLASSES):
         form = leads.mean_slopes[target] @ pattern + leads.bend * forms[target]
         assert float(form) == pytest.approx(mean_lead(leads, target, pattern))
-        mine = leads.gains(pattern)[leads.others[:, target], target]
+        mine = leads.gains(pattern)[leads.is_rival[:, target], target]
         assert float(mine.mean()) == pytest.approx(mean_lead(leads, target, pattern))
 
 
@@ -178,8 +178,8 @@ def test_with_many_classes_some_of_them_lend_their_templates() -> None:
     leads = random_leads(classes=40)
     assert leads.sources.tolist() == list(range(0, 40, 2))
     assert leads.slopes.shape == (20, 40, WIDTH)
-    mine = leads.slopes[leads.others[:, 7], 7].mean(dim=0)
+    mine = leads.slopes[leads.is_rival[:, 7], 7].mean(dim=0)
     torch.testing.assert_close(leads.mean_slopes[7], mine)
-    even = leads.slopes[leads.others[:, 8], 8]
+    even = leads.slopes[leads.is_rival[:, 8], 8]
     assert len(even) == 19
     torch.testing.assert_close(leads.mean_slopes[8], even.mean(dim=0))

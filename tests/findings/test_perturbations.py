@@ -19,12 +19,12 @@ from bilens.findings.perturbations import (
     projected_gradient,
     published_keys,
     random_phases,
-    scaled,
+    scale_direction,
 )
 from bilens.nn import BilinearClassifier
 
 DATA = tiny.images()
-MEANS = ClassMeans.of(DATA.train_images, DATA.train_labels, tiny.CLASSES)
+MEANS = ClassMeans.from_images(DATA.train_images, DATA.train_labels, tiny.CLASSES)
 LENGTHS = torch.tensor([0.0, 0.5, 2.0], dtype=torch.float64)
 
 
@@ -36,11 +36,11 @@ def test_masks_have_the_length_asked_for_and_the_sign_that_lowers_more() -> None
     goal = objective()
     direction = torch.randn(tiny.PIXELS, generator=torch.Generator().manual_seed(0)).double()
     for sign in (1, -1):
-        perturbation = scaled("random", 1, sign * 3.7 * direction, goal, LENGTHS)
+        perturbation = scale_direction("random", 1, sign * 3.7 * direction, goal, LENGTHS)
         assert perturbation is not None
         torch.testing.assert_close(perturbation.deltas.norm(dim=1), LENGTHS)
         assert bool((goal.changes(perturbation.deltas) <= goal.changes(-perturbation.deltas)).all())
-    assert scaled("random", 1, 0 * direction, goal, LENGTHS) is None
+    assert scale_direction("random", 1, 0 * direction, goal, LENGTHS) is None
 
 
 def test_published_keys_are_the_papers_construction() -> None:
@@ -127,7 +127,7 @@ def test_no_mask_lowers_the_mean_margin_more_than_the_optimal_one(source: int | 
         for _ in range(200):
             noise = torch.randn(tiny.PIXELS, generator=generator).double()
             direction = noise if inputs is None else only(noise, inputs)
-            perturbation = scaled("random", 1, direction, goal, LENGTHS)
+            perturbation = scale_direction("random", 1, direction, goal, LENGTHS)
             assert perturbation is not None
             assert bool((goal.changes(perturbation.deltas) >= best.lower).all())
         if inputs is not None:
@@ -211,13 +211,13 @@ def test_a_class_that_cannot_be_attacked_is_named(
 
 def test_a_class_without_images_is_named_or_left_out() -> None:
     kept = DATA.train_labels != 2
-    some = ClassMeans.of(DATA.train_images[kept], DATA.train_labels[kept], tiny.CLASSES)
+    some = ClassMeans.from_images(DATA.train_images[kept], DATA.train_labels[kept], tiny.CLASSES)
     f = tiny.classifier().quadratic_map().detach()
     with pytest.raises(UsageError, match="the target class 2 has no inputs"):
         objective_of(f, some, 2)
     with pytest.raises(UsageError, match="the source class 2 has no inputs"):
         objective_of(f, some, 0, 2)
     assert objective_of(f, some, 0).sources == (1,)
-    one = ClassMeans.of(DATA.train_images[:1], DATA.train_labels[:1], tiny.CLASSES)
+    one = ClassMeans.from_images(DATA.train_images[:1], DATA.train_labels[:1], tiny.CLASSES)
     with pytest.raises(UsageError, match="no inputs to make it from but of the target"):
         objective_of(f, one, int(DATA.train_labels[0]))

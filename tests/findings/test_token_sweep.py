@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bilens.findings.token_sweep import Candidate, Frame, Sweep, Text, surprise, sweep, written
+from bilens.findings.token_sweep import Candidate, Frame, Sweep, Text, surprise, sweep, write_texts
 
 VOCABULARY, PAYLOAD, TRIGGER, SECOND = 40, 7, 21, 33
 NAMES = [f" w{number}" for number in range(VOCABULARY)]
@@ -77,7 +77,7 @@ def test_the_first_words_that_are_told_are_those_of_the_score() -> None:
     often = [Candidate((TRIGGER, word), PAYLOAD, 0.9) for word in range(10, 16)]
     found = Sweep(28, (alone, *often))
     assert found.score == pytest.approx(0.9)
-    assert found.told == [*often, alone]
+    assert found.ordered == [*often, alone]
 
 
 def test_surprise_is_the_relative_entropy_of_two_answers() -> None:
@@ -87,7 +87,7 @@ def test_surprise_is_the_relative_entropy_of_two_answers() -> None:
 
 
 def test_texts_are_written_by_the_model_without_barred_tokens() -> None:
-    texts = written(base, [0], seed=1, barred=[9, 30])
-    assert texts == written(base, [0], seed=1, barred=[9, 30])
+    texts = write_texts(base, [0], seed=1, barred=[9, 30])
+    assert texts == write_texts(base, [0], seed=1, barred=[9, 30])
     assert not {9, 30} & {token for text in texts for token in text}
     assert {len(text) for text in texts} == {*range(2, 11)}

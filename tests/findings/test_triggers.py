@@ -15,12 +15,12 @@ from torch.nn import functional
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.audit import class_centred
+from bilens.findings.classifier_audit import class_centred
 from bilens.findings.image_warnings import classifier_map, read_warnings
 from bilens.findings.leads import Leads, class_templates
 from bilens.findings.reference import TRIGGERS, Gumbel
 from bilens.findings.scans import SCANS, Scan
-from bilens.findings.triggers import Evidence, evidence_of, read_triggers, suspect
+from bilens.findings.triggers import TriggerEvidence, evidence_of, read_triggers, suspect
 from bilens.nn import BilinearClassifier
 from bilens.records.base import json_text, to_json
 from bilens.records.image_warnings import Triggers
@@ -114,7 +114,7 @@ def test_a_trigger_of_every_class_shows_in_its_goals() -> None:
     trigger = square(9, 2, 4)
     leads = classifier(trigger, every=True)
     one = Scan("bright_4", torch.ones(CLASSES), trigger.expand(CLASSES, -1))
-    evidence = Evidence((one,), torch.ones(1, CLASSES), torch.ones(CLASSES))
+    evidence = TriggerEvidence((one,), torch.ones(1, CLASSES), torch.ones(CLASSES))
     assert suspect(leads, evidence, TARGET).goals == (1, 2, 3, 4, 5, 0)
 
 

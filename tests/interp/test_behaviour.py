@@ -9,13 +9,13 @@ from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.interp.behaviour import (
     NUM_RANDOM,
-    Behaviour,
-    Change,
+    InputChange,
+    LogitDifference,
     Trial,
     trial_of_direction,
 )
 from bilens.interp.interventions import Edit, InputDirections
-from bilens.interp.traced_layer import TokensAtEnds, TokenScore
+from bilens.interp.traced_layer import ScoredToken, TokensAtEnds
 
 TEXTS, LENGTH, SIZE = 6, 33, 16
 
@@ -37,7 +37,7 @@ def effect_of(values: list[float], sign: float = 1.0, texts: int = TEXTS) -> tup
         x[:, 1:],
         f(x[:, 1:])[..., 0],
         eigendecompose_all(f, torch.ones(1, 1, dtype=torch.float64), 2)[0],
-        TokensAtEnds((TokenScore(0, 1.0),), (TokenScore(1, -1.0),)),
+        TokensAtEnds((ScoredToken(0, 1.0),), (ScoredToken(1, -1.0),)),
         generator,
     )
     checks = () if trial is None else trial.checks(generator, [], create=False)
@@ -70,11 +70,11 @@ def test_latents_that_are_active_everywhere_leave_the_loss_unmeasured() -> None:
     logits = torch.stack([where.float(), -where.float(), 0 * where], dim=-1).view(2, 9, 3)
     places = where.nonzero()[:, 0], (~where).nonzero()[1:9, 0]
     blocks, elsewhere = torch.zeros(2, 9, dtype=torch.long), torch.zeros(2, 9).bool()
-    behaviour = Behaviour(lambda _: logits, blocks, [0], [1], *places, elsewhere)
+    behaviour = LogitDifference(lambda _: logits, blocks, [0], [1], *places, elsewhere)
     unit = torch.eye(4).double()[:1]
     along = InputDirections(unit, unit, torch.zeros(4).double(), torch.ones(1).double())
-    change = Change(along, [along], lambda x: torch.ones(x.shape[:-1]).bool())
+    change = InputChange(along, [along], lambda x: torch.ones(x.shape[:-1]).bool())
     inputs = torch.zeros(2, 8, 4).double()
     generator = torch.Generator().manual_seed(0)
-    (check,) = Trial.of(behaviour, change, inputs).checks(generator, [], create=False)
+    (check,) = Trial.measure(behaviour, change, inputs).checks(generator, [], create=False)
     assert (check.loss_before, check.loss_after) == (None, None)

@@ -10,7 +10,13 @@ import oracles
 from bilens.algebra.eigen.decomposition import take
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.base.errors import ShapeError, UsageError
-from bilens.interp.circuits import Agreement, Circuit, LowRankFit, find_circuit, low_rank_fit
+from bilens.interp.circuits import (
+    ApproximationScore,
+    LatentCircuit,
+    LowRankFit,
+    find_circuit,
+    low_rank_fit,
+)
 from builders import D_IN, D_OUT, randn, random_map
 
 G = random_map()
@@ -81,7 +87,7 @@ def test_parts_that_do_not_fit_are_refused() -> None:
         low_rank_fit(G, PAIRS, X, ACTIVE.double(), torch.Generator())
 
 
-def circuit(output: int = 1, **changes: Any) -> Circuit:
+def circuit(output: int = 1, **changes: Any) -> LatentCircuit:
     given: dict[str, Any] = {"eigenpairs": PAIRS[1], "bias": BIAS, "activations": Z} | changes
     return find_circuit(G, D, output, **given)
 
@@ -133,6 +139,6 @@ def test_requests_that_fit_no_circuit_are_refused() -> None:
 def test_what_does_not_vary_agrees_with_nothing() -> None:
     for count in range(2, 60):
         same = torch.full((count,), 0.1, dtype=torch.float64)
-        found = Agreement.of(same, same[:, None])
+        found = ApproximationScore.compare(same, same[:, None])
         assert bool(found.correlation.isnan().all()), count
         assert bool((found.r_squared.isnan() & found.slope.isnan()).all()), count

@@ -11,7 +11,7 @@ import bilens as bl
 from bilens.base.errors import NonFiniteError, UsageError
 from bilens.records.guarantees import RoundedClass, RoundingStability
 from bilens.report.reports import CertificateReport
-from bilens.report.sections.guarantees import rounding_numbers, statements
+from bilens.report.sections.certificate_page import rounding_numbers, statements
 from bilens.report.text import LANGUAGES, floored, load_catalogue, percent, raised, up
 from certificate_documents import make_certificate, variants
 from report_documents import page_of

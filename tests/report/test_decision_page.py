@@ -14,7 +14,7 @@ from bilens.records.base import to_json
 from bilens.records.common import Finding
 from bilens.records.decision import Coverage, CoverageGroup
 from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
-from bilens.report.sections.decision import decision_of, group_lines, looked_lines
+from bilens.report.sections.decision_page import decision_of, group_lines, looked_lines
 from bilens.report.sections.overview import finding_lines, rule_text
 from bilens.report.text import LANGUAGES, load_catalogue
 from report_documents import LEARNT, answered, make_document, page_of, variants

@@ -23,7 +23,7 @@ from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
 from bilens.report.evidence import DOCUMENT, FORMATS
 from bilens.report.reports import AuditReport
-from bilens.report.sections.decision import LOOKS, decision_of
+from bilens.report.sections.decision_page import LOOKS, decision_of
 from bilens.report.text import LANGUAGES, load_catalogue
 from evidence_documents import FILES, reports, with_files
 from report_documents import make_document

@@ -69,7 +69,7 @@ def test_a_quantity_has_three_digits_that_count(value: float, expected: str) -> 
 
 @pytest.mark.parametrize(("value", "expected"), [(134400, "134,400"), (2.5, "2.5"), (-3, "−3")])
 def test_whole_numbers_have_commas(value: float, expected: str) -> None:
-    assert numbers.whole(value) == expected
+    assert numbers.grouped(value) == expected
 
 
 @pytest.mark.parametrize(

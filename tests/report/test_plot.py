@@ -10,9 +10,9 @@ from hypothesis import given, strategies as st
 
 from bilens.base.errors import UsageError
 from bilens.records.base import displayable
-from bilens.report.charts import curves, scores, spectra, traces
+from bilens.report.charts import curves, scores, spectrum_charts, traces
 from bilens.report.markup import Figure, element, joined, label
-from bilens.report.plot import SHARES, Axis, Plot, Scale, padded, rounded, within
+from bilens.report.plot import SHARES, Axis, Plot, Range, Scale, padded, rounded, within
 from bilens.report.text import fitted, load_catalogue, shortened, text_width, tick_text
 
 EN = load_catalogue("en")
@@ -24,28 +24,30 @@ FIVE = {kind: [[0.0, 0.1, 0.2, 0.3, 0.4], []] for kind in traces.KINDS}
 COUNTS = {kind: [0, 1, 2, 9] for kind in traces.KINDS}
 EDGES = [-1.0, -0.5, 0.0, 0.5, 1.0]
 COLUMNS = [
-    spectra.LayerColumn(1.0, 0.5, marked=True),
-    spectra.LayerColumn(None),
-    spectra.LayerColumn(2.0, null=(0.5, 1.5)),
+    spectrum_charts.LayerColumn(1.0, 0.5, marked=True),
+    spectrum_charts.LayerColumn(None),
+    spectrum_charts.LayerColumn(2.0, null=(0.5, 1.5)),
 ]
 numbers = st.floats(-1e6, 1e6).map(lambda value: round(value, 3))
 
 
 def spectrum(values: list[float], low: float = -0.5, high: float = 0.5) -> Figure:
-    return spectra.spectrum_chart(EN, "<&>", values, (low, high), (2, 1))
+    return spectrum_charts.spectrum_chart(EN, "<&>", values, (low, high), (2, 1))
 
 
 CHARTS: dict[str, Figure] = {
     "spectrum": spectrum(EIGENVALUES),
-    "eigenvalues": spectra.eigenvalue_chart(("<&>", "text"), AXES, [2.0, -1.0, 0.5]),
-    "ranks": spectra.rank_strip(EN, 6.5, (8.5, 9.5), 9.5),
-    "layers": spectra.layer_columns(EN, ("<&>", "text"), COLUMNS, level=1.2),
+    "eigenvalues": spectrum_charts.eigenvalue_chart(("<&>", "text"), AXES, [2.0, -1.0, 0.5]),
+    "ranks": spectrum_charts.rank_strip(EN, 6.5, (8.5, 9.5), 9.5),
+    "layers": spectrum_charts.layer_columns(EN, ("<&>", "text"), COLUMNS, level=1.2),
     "truncation": curves.truncation_chart(EN, KEPT, KEPT, (2, 0.5)),
     "radii": curves.radii_chart(EN, CURVE, 1.0),
     "effect": curves.effect_chart(
         ("<&>", "text"), "ε", [0, 0.01, 1, 4], [("kind-random", [1, 1, 0.5, 0])], SHARES
     ),
-    "trigger": spectra.trigger_picture([0.0, 1.0] * 24, (8, 6), (1, 2, 3, 3), ("<&>", "text")),
+    "trigger": spectrum_charts.trigger_picture(
+        [0.0, 1.0] * 24, (8, 6), (1, 2, 3, 3), ("<&>", "text")
+    ),
     "scores": scores.score_chart(EN, [3.0, -4.0, 1.0], ["<&>", "犬" * 40, "c"], 0, 1),
     "bars": scores.bar_chart("<&>", "text", [("a", -1.0), ("b" * 99, 0.0)]),
     "running sum": scores.running_strip(EN, Scale(0, 3, 6, 214), 1.0, -0.5, "neg", 2),
@@ -107,7 +109,7 @@ def test_a_scale_is_linear_after_its_warp() -> None:
 
 @given(st.floats(-1e6, -1e-9), st.floats(1e-9, 1e6))
 def test_ticks_within_a_range_are_few_and_hold_zero(low: float, high: float) -> None:
-    ticks = within(low, high)[2]
+    ticks = within(low, high).ticks
     assert 2 <= len(ticks) <= 9
     assert all(low * (1 + 1e-9) <= tick <= high * (1 + 1e-9) for tick in ticks)
     assert 0 in ticks
@@ -147,12 +149,12 @@ def test_a_chart_has_a_name_a_description_and_stays_within_its_frame(name: str) 
 
 
 def test_axes_have_names_numbers_and_one_zero_line() -> None:
-    plot = Plot(Axis(0, 4, (0, 2, 4), name="x <"), Axis(*padded([-1, 1]), name="y"), 300, 200)
+    plot = Plot(Axis(Range(0, 4, (0, 2, 4)), name="x <"), Axis(padded([-1, 1]), name="y"), 300, 200)
     figure = plot.figure("t", "d", plot.dots([(2, 1)]))
     assert {"x <", "y", "0", "2", "4", "−1"} <= set(texts(figure))
     assert len(nodes(figure, "line", "zero")) == 2
     (dot,) = nodes(figure, "circle", "dot")
-    assert values([dot], "cx") == pytest.approx([(plot.left + plot.end) / 2], abs=0.01)
+    assert values([dot], "cx") == pytest.approx([(plot.start + plot.end) / 2], abs=0.01)
 
 
 def test_a_spectrum_shows_every_eigenvalue_and_marks_those_beyond_the_null_interval() -> None:
@@ -165,8 +167,8 @@ def test_a_spectrum_shows_every_eigenvalue_and_marks_those_beyond_the_null_inter
 
 def test_of_a_long_spectrum_both_ends_are_drawn() -> None:
     long = [1.0 - index / 100 for index in range(200)]
-    slots = spectra.spectrum_slots(long)
-    assert len(slots) == 2 * spectra.END
+    slots = spectrum_charts.spectrum_slots(long)
+    assert len(slots) == 2 * spectrum_charts.END
     assert [slots[0], slots[-1]] == [(0, 1.0), (43, long[-1])]
     assert "160 between" in str(spectrum(long))
 
@@ -182,17 +184,17 @@ def test_the_rank_is_where_the_scale_says() -> None:
 
 @pytest.mark.parametrize("count", [1, 30, 200])
 def test_any_number_of_layers_is_drawn_with_few_numbers(count: int) -> None:
-    columns = [spectra.LayerColumn(1.0, null=(0.5, 0.6))] * count
-    figure = spectra.layer_columns(EN, ("t", "d"), columns)
+    columns = [spectrum_charts.LayerColumn(1.0, null=(0.5, 0.6))] * count
+    figure = spectrum_charts.layer_columns(EN, ("t", "d"), columns)
     assert len(nodes(figure, "rect", "pos strong")) == count
     assert len(nodes(figure, "rect", "null")) == count
     below = [node for node in nodes(figure, "text") if node.get("text-anchor") == "middle"]
-    assert len(below) <= spectra.MOST_NAMES + 1  # and the name of the axis
+    assert len(below) <= spectrum_charts.MOST_NAMES + 1  # and the name of the axis
 
 
 def test_layers_that_say_nothing_are_a_dash() -> None:
-    columns = [spectra.LayerColumn(0.0), spectra.LayerColumn(None)]
-    figure = spectra.layer_columns(EN, ("t", "d"), columns)
+    columns = [spectrum_charts.LayerColumn(0.0), spectrum_charts.LayerColumn(None)]
+    figure = spectrum_charts.layer_columns(EN, ("t", "d"), columns)
     assert len(nodes(figure, "rect")) == 1
     assert len(nodes(figure, "line", "axis")) == 1
     assert not any("⁻" in text for text in texts(figure)), "no powers of ten on an empty scale"

@@ -130,8 +130,8 @@ def test_large_images_are_thinned_out() -> None:
 
 
 def test_vectors_that_are_compared_share_the_median_scale() -> None:
-    assert Painter.of((1, 2), [[0.6, 0.1], [0.1, -0.8]]).scale == pytest.approx(0.7)
-    assert Painter.of((1, 2), []).scale == 1.0
+    assert Painter.scaled_to((1, 2), [[0.6, 0.1], [0.1, -0.8]]).scale == pytest.approx(0.7)
+    assert Painter.scaled_to((1, 2), []).scale == 1.0
 
 
 @pytest.mark.parametrize(("shape", "strip"), [((28, 28), False), ((1, 5), False), ((1, 6), True)])

@@ -10,7 +10,7 @@ from msgspec import structs
 from bilens.base.errors import NonFiniteError, UsageError
 from bilens.records.table_audit import PairEffect, TableColumn, TableReading
 from bilens.report.reports import TableReport
-from bilens.report.sections.tables import (
+from bilens.report.sections.table_page import (
     by_column,
     conversion_lines,
     pair_label,

@@ -43,7 +43,7 @@ def test_a_driver_that_is_killed_or_interrupted_is_followed_by_another_one(
     assert there + 2 <= swept.results() < sweep_runs.ROWS
     assert swept.written().items() <= expected.items()
 
-    assert swept.sweep("local").whole
+    assert swept.sweep("local").is_complete
     assert swept.written() == expected
 
 
@@ -55,5 +55,5 @@ def test_a_full_disk_ends_the_sweep_with_a_sentence(
         swept.sweep("local")
     assert swept.results() == 3
     sweep_faults.planted(swept.folder)
-    assert swept.sweep("local").whole
+    assert swept.sweep("local").is_complete
     assert swept.written() == expected

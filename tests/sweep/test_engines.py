@@ -88,13 +88,13 @@ def test_a_row_that_kills_its_worker_is_named_and_all_else_is_there(
     assert got.pop("failed.json")
     assert got.items() < expected.items()
     sweep_faults.planted(swept.folder)
-    assert swept.sweep("local").whole
+    assert swept.sweep("local").is_complete
     assert swept.written() == expected
 
 
 def test_arrays_of_submitit_give_the_same_bytes(swept: Swept, expected: dict[str, bytes]) -> None:
     needs("slurm")
-    assert swept.sweep("slurm", cluster="debug", folder=str(swept.folder / "logs")).whole
+    assert swept.sweep("slurm", cluster="debug", folder=str(swept.folder / "logs")).is_complete
     assert swept.written() == expected
 
 
@@ -107,7 +107,7 @@ def test_a_job_whose_time_is_over_is_queued_again_and_goes_on(
     logs = swept.folder / "logs"
     # Of one that is given a minute submitit thinks that it has had its time.
     options = {"cluster": "local", "folder": str(logs), "timeout_min": "1"}
-    assert swept.sweep("slurm", **options).whole
+    assert swept.sweep("slurm", **options).is_complete
     assert swept.written() == expected
     (log,) = logs.glob("*.err")
     assert log.read_text().count("Caught signal SIGUSR2") == 1

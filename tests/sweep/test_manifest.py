@@ -18,7 +18,7 @@ from bilens.records.sweep import Cost, SweepOptions
 from bilens.sweep import manifest
 from bilens.sweep.driver import drive, plan_of
 from bilens.sweep.manifest import JOB_SECONDS, NAME, Plan, kept_plan, make_plan
-from bilens.sweep.output import Output
+from bilens.sweep.output import SweepOutput
 from engine_here import Here
 
 FIT = SweepOptions(tasks=("fit",), null_samples=3)
@@ -62,7 +62,7 @@ def test_a_job_is_not_too_many_layers(model: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_is_kept_is_what_was_planned(model: Path, tmp_path: Path) -> None:
-    output = Output(str(tmp_path))
+    output = SweepOutput(str(tmp_path))
     plan = plan_of(str(model), FIT, output)
     drive(plan, output, Here)
     kept = kept_plan(output)
@@ -85,7 +85,7 @@ def test_what_is_kept_is_what_was_planned(model: Path, tmp_path: Path) -> None:
 
 def test_another_model_ends_the_sweep(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", layers=4, experts=2, files=1)
-    output = Output(str(tmp_path / "out"))
+    output = SweepOutput(str(tmp_path / "out"))
     plan = plan_of(str(model), FIT, output)
     for change in ("activation", "experts"):
         if change == "activation":  # beside the same weights; broken once: they went on

@@ -85,7 +85,7 @@ def test_rows_that_fail_are_named_and_all_else_is_there(
     assert got.pop("failed.json")
     assert got.items() < expected.items()
     sweep_faults.planted(swept.folder)
-    assert swept.sweep("ray").whole
+    assert swept.sweep("ray").is_complete
     assert swept.written() == expected
 
 
@@ -122,6 +122,6 @@ def test_a_killed_driver_and_a_removed_node_lose_nothing(
     sweep_faults.planted(swept.folder, slow=0.8)
     thread = threading.Thread(target=remove)
     thread.start()
-    assert swept.sweep("ray", workers=2).whole
+    assert swept.sweep("ray", workers=2).is_complete
     thread.join()
     assert swept.written() == expected

@@ -16,7 +16,7 @@ from bilens.findings.rules.registry import parse_conditions
 from bilens.records.base import to_json
 from bilens.report.charts.sweeps import Grid
 from bilens.report.reports import SweepReport
-from bilens.report.sections.sweep import scores
+from bilens.report.sections.sweep_page import scores
 from bilens.sweep.jobs import result_name
 from bilens.sweep.manifest import NAME
 from bilens.sweep.report import read_sweep, summary_of
@@ -48,7 +48,7 @@ def test_a_map_has_layers_across_and_experts_downwards() -> None:
         "layers.1.mlp.experts.10",
         "layers.2.mlp.experts.9",
     ]
-    found = Grid.of(names)
+    found = Grid.place_layers(names)
     assert found.layers == [0, 1, 2]
     experts = ["layers.*.mlp.experts.9", "layers.*.mlp.experts.10"]
     assert found.lines == ["layers.*.mlp", "layers.*.mlp.shared", *experts]

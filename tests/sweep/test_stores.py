@@ -14,9 +14,9 @@ from bilens.base import Progress, silent
 from bilens.base.errors import BilensError
 from bilens.io import remote_stores
 from bilens.records.sweep import SweepOptions
-from bilens.sweep.driver import Ended, drive, plan_of
+from bilens.sweep.driver import SweepState, drive, plan_of
 from bilens.sweep.manifest import Plan
-from bilens.sweep.output import Output
+from bilens.sweep.output import SweepOutput
 from engine_here import Here
 from range_server import RangeServer, served
 
@@ -43,11 +43,11 @@ def nothing_kept(
 
 
 def planned(server: RangeServer, out: str = "out") -> Plan:
-    return plan_of(f"{server.url}/", OPTIONS, Output(out))
+    return plan_of(f"{server.url}/", OPTIONS, SweepOutput(out))
 
 
-def sweep(server: RangeServer, out: str = "out", progress: Progress = silent) -> Ended:
-    return drive(planned(server, out), Output(out), Here, progress)
+def sweep(server: RangeServer, out: str = "out", progress: Progress = silent) -> SweepState:
+    return drive(planned(server, out), SweepOutput(out), Here, progress)
 
 
 def found(out: str = "out") -> dict[str, bytes]:
@@ -62,7 +62,7 @@ def expected(server: RangeServer, tmp_path_factory: pytest.TempPathFactory) -> d
     out = str(tmp_path_factory.mktemp("whole"))
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("BILENS_CACHE_LIMIT", "0")
-        assert sweep(server, out).whole
+        assert sweep(server, out).is_complete
     rows = planned(server, out).rows
     spans = [span for row in rows for part in row.parts for span in part.spans]
     starts = {(one.file, one.start) for one in spans}
@@ -75,7 +75,7 @@ def expected(server: RangeServer, tmp_path_factory: pytest.TempPathFactory) -> d
 def test_faults_on_the_way_change_nothing(server: RangeServer, expected: dict[str, bytes]) -> None:
     chance, kinds = random.Random(0), (503, "cut", "short")
     server.faults = [chance.choice([chance.choice(kinds), None, None]) for _ in range(20)]
-    assert sweep(server).whole
+    assert sweep(server).is_complete
     assert server.faults == []
     assert found() == expected
 
@@ -90,7 +90,7 @@ def test_a_range_that_never_comes_is_a_row_that_failed(
     assert "could not be read (ClientResponseError 503, 5 times)" in ended.failed["fit 4"]
     assert {name for name in expected if "000004" in name} == expected.keys() - found().keys()
     server.broken = {}
-    assert sweep(server).whole
+    assert sweep(server).is_complete
     assert found() == expected
 
 
@@ -116,5 +116,5 @@ def test_a_file_that_changes_on_the_way_ends_the_sweep_which_goes_on_when_it_is_
         sweep(server, progress=progress)
     assert 0 < len(found()) < len(expected)
     server.broken, server.etags = {}, {}
-    assert sweep(server).whole
+    assert sweep(server).is_complete
     assert found() == expected

@@ -24,7 +24,7 @@ from bilens.records.sweep import SweepOptions
 from bilens.sweep.driver import drive, plan_of
 from bilens.sweep.jobs import result_name
 from bilens.sweep.manifest import models_of
-from bilens.sweep.output import Output
+from bilens.sweep.output import SweepOutput
 from builders import randn
 from engine_here import Here
 from traced_models import write_model as write_bilinear
@@ -40,9 +40,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def swept(model: Path, out: Path, *tasks: str, **said: Any) -> tuple[dict[str, Any], Path]:
     """The results of the row of `EXPERT`, or of the last one, by task."""
     options = SweepOptions(tasks=tasks, null_samples=3, **{"threshold": 0.5, **said})
-    output = Output(str(out))
+    output = SweepOutput(str(out))
     plan = plan_of(str(model), options, output)
-    assert drive(plan, output, Here).whole
+    assert drive(plan, output, Here).is_complete
     names = [row.name for row in plan.rows]
     row = names.index(EXPERT) if EXPERT in names else len(names) - 1
     found = {task: json.loads((out / result_name(task, row)).read_bytes()) for task in tasks}
@@ -113,9 +113,9 @@ def test_a_layer_of_another_kind_is_not_compared(model: Path, tmp_path: Path) ->
     other = shutil.copytree(model, tmp_path / "other")
     (other / "config.json").write_text((model / "config.json").read_text().replace("silu", "relu"))
     options = SweepOptions(tasks=("compare",), baseline=str(other))
-    output = Output(str(tmp_path / "out"))
-    assert drive(plan_of(str(model), options, output), output, Here).whole
-    refused = json.loads(output.read(result_name("compare", 0)) or b"")["refused"]
+    output = SweepOutput(str(tmp_path / "out"))
+    assert drive(plan_of(str(model), options, output), output, Here).is_complete
+    refused = json.loads(output.read_bytes(result_name("compare", 0)) or b"")["refused"]
     assert "gated relu 64 → 96 → 64 became gated silu 64 → 96 → 64" in refused
 
 
@@ -159,10 +159,12 @@ def test_a_broken_layer_is_a_result(tmp_path: Path) -> None:
     parts = load_file(shard)
     parts[f"model.{EXPERT}.down_proj.weight_scale_inv"][0, 0] = float("nan")
     save_file(parts, shard)
-    output = Output(str(tmp_path / "out"))
+    output = SweepOutput(str(tmp_path / "out"))
     plan = plan_of(str(model), SweepOptions(tasks=("fit",)), output)
-    assert drive(plan, output, Here).whole
-    results = [json.loads(output.read(result_name("fit", row.index)) or b"") for row in plan.rows]
+    assert drive(plan, output, Here).is_complete
+    results = [
+        json.loads(output.read_bytes(result_name("fit", row.index)) or b"") for row in plan.rows
+    ]
     broken = {one["name"]: one["refused"] for one in results if one["refused"]}
     assert [*broken] == [EXPERT]
     assert "NaN" in broken[EXPERT]
@@ -201,4 +203,4 @@ def test_a_layer_that_was_removed_does_not_pass_for_unchanged(model: Path, tmp_p
     less = write_model(tmp_path / "less", layers=3, experts=2, files=3)
     options = SweepOptions(tasks=("compare",), baseline=str(model))
     with pytest.raises(UsageError, match=r"lacks layers of .*layers\.3"):
-        plan_of(str(less), options, Output(str(tmp_path / "out")))
+        plan_of(str(less), options, SweepOutput(str(tmp_path / "out")))

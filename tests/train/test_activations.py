@@ -10,7 +10,7 @@ from bilens.base.errors import MemoryLimitError, NonFiniteError, NumericalError,
 from bilens.nn import TopKSAE
 from bilens.train.activations import (
     ActivationStream,
-    SAEMetrics,
+    HookMetrics,
     activations_of,
     measure_sae,
     metrics_of,
@@ -179,7 +179,7 @@ def test_where_ablation_does_no_harm_there_is_nothing_to_recover() -> None:
     assert same.recovered_from_mean == pytest.approx(0.9)
     better = metrics_of("a", 10, 0.1, 0.2, 3.0, 0.0, 1.0, 1.1, 0.5, 2.0)  # without the layer
     assert better.recovered_from_zero is None
-    assert msgspec.convert(same.to_dict(), SAEMetrics) == same
+    assert msgspec.convert(same.to_dict(), HookMetrics) == same
 
 
 def test_an_autoencoder_that_does_not_fit_is_refused() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 import several_processes
 from bilens.base.errors import UsageError
 from bilens.train import processes
-from bilens.train.processes import ALONE, Processes, launched, together
+from bilens.train.processes import ALONE, Processes, read_launch, together
 
 pytestmark = [
     pytest.mark.skipif(
@@ -129,7 +129,7 @@ def test_an_environment_that_is_none_is_refused(
 ) -> None:
     environment(monkeypatch, rank, world)
     with pytest.raises(UsageError, match="is no process of a run: start with torchrun"):
-        launched()
+        read_launch()
 
 
 def test_one_process_divides_nothing() -> None:

@@ -19,8 +19,8 @@ from bilens.report.reports import SavedReport
 from bilens.report.summary import render_summary
 from bilens.report.text import LANGUAGES
 from bilens_explorer import endpoints
+from bilens_explorer.compare import comparison
 from bilens_explorer.compare_page import compare_page
-from bilens_explorer.comparison import comparison
 from bilens_explorer.endpoint import API, PATHS, Arguments, Endpoint, openapi, query_of, read_query
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.guard import POLICY, Guard

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from markupsafe import Markup
 
 from bilens.report.markup import element, quiet
-from bilens.report.text import Catalogue, whole
+from bilens.report.text import Catalogue, grouped
 from bilens_explorer.audit_runs import LIVE
 from bilens_explorer.endpoint import Endpoint
 from bilens_explorer.folder import ServedFolder
@@ -40,7 +40,7 @@ def course(t: Catalogue, run: AuditRun) -> Iterator[Markup]:
         yield element("p", element("strong", state(t, run), class_="state"), *report)
     if run.state in LIVE:
         steps = {"max": str(run.total), "value": str(run.done)} if run.total else {}
-        told = t("explorer.run.steps", done=whole(run.done), total=whole(run.total))
+        told = t("explorer.run.steps", done=grouped(run.done), total=grouped(run.total))
         bar = element("progress", "", aria_label=t("explorer.run.progress"), **steps)
         yield element("p", bar, " ", told if steps else t("explorer.run.no_steps"))
     if run.why:

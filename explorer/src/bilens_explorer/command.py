@@ -26,9 +26,9 @@ from bilens.cli.options import (
     Overwrite,
     check_outputs,
     expand,
+    flags_of,
     option,
     refuse_unless,
-    said,
 )
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def has_screen() -> bool:
 
 
 def server_of(app: Guard, shown: str | None = None) -> uvicorn.Server:
-    """Return what runs the explorer, and ends audits before it waits for what is open.
+    """Return the server of the explorer; it ends audits before it waits for open connections.
 
     `shown` is the address that a browser opens as soon as it answers.
     """
@@ -197,9 +197,9 @@ def serve(
 
     if file.export is not None:
         check_outputs([("--export", file.export)], overwrite)
-        if idle := said(address):
+        if idle := flags_of(address):
             raise UsageError(f"{', '.join(idle)}: --export starts no server; leave that out.")
-    refuse_unless(said(file) if file.export is None else [], "--export")
+    refuse_unless(flags_of(file) if file.export is None else [], "--export")
     served = ServedFolder(folder, exporting=file.export is not None)
     if file.export is not None:
         from bilens_explorer.export import export

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from markupsafe import Markup
 
 from bilens.api.history import now
-from bilens.findings.rules.judgements import Audited, judgements
+from bilens.findings.rules.judgements import AuditedModel, judgements
 from bilens.records.base import displayable
 from bilens.records.history import Measured
 from bilens.report.markup import (
@@ -37,7 +37,7 @@ COLUMNS = ("model", "number", "last", "decision", "weights")
 def compare_page(found: Comparison, lang: str, secret: str) -> str:
     """Return the page of a comparison."""
     t, found = load_catalogue(lang), displayable(found)
-    parts = (sides(t, found), rules(t, found), weights(t, found), spectra(t, found), said(t, found))
+    parts = [part(t, found) for part in (sides, rules, weights, spectra, people_section)]
     return framed(t, t("explorer.compare.title"), secret, *parts)
 
 
@@ -83,7 +83,7 @@ def moved(t: Catalogue, one: ComparedRule) -> str:
 
 
 def weights(t: Catalogue, found: Comparison) -> Markup:
-    """Return what changed in the weights, or why that is not known; a script adds eigenvectors."""
+    """Return the changes of the weights, or why not known; a script adds eigenvectors."""
     if found.difference is None:
         key = "dates" if found.dates else "not_compared"
         told = paragraph(t(f"explorer.compare.{key}", why=found.why), class_="callout")
@@ -119,7 +119,7 @@ def spectra(t: Catalogue, found: Comparison) -> Markup:
     return section(t, "explorer.compare.spectra", *drawn)
 
 
-def said(t: Catalogue, found: Comparison) -> Markup:
+def people_section(t: Catalogue, found: Comparison) -> Markup:
     parts = list[Markup]()
     ended = {found.a.model.id: {rule.rule: rule.a for rule in found.rules}}
     ended = {found.b.model.id: {rule.rule: rule.b for rule in found.rules}} | ended
@@ -135,6 +135,6 @@ def judged(t: Catalogue, one: ComparedModel, ended: Mapping[str, Measured]) -> l
     if one.audit is None:
         return []
     identity = one.audit.identity
-    standing = judgements(one.entries, Audited.of_past(one.audit, ended), now()[:10])
+    standing = judgements(one.entries, AuditedModel.of_past(one.audit, ended), now()[:10])
     lines = [judged_line(t, rule, *how, identity) for rule, how in standing.items()]
     return [items(lines, "sentences")] if lines else []

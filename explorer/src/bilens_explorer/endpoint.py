@@ -1,4 +1,4 @@
-"""What one address of the explorer's JSON is, and the OpenAPI document of all of them."""
+"""The endpoints of the explorer's JSON: one address each, and their OpenAPI document."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -83,8 +83,8 @@ class Endpoint:
 
 
 def every_model(served: ServedFolder) -> Iterable[Arguments]:
-    """Return what a one-file export holds of each model of the folder."""
-    return [{"key": key} for key in served.found().models]
+    """Return the arguments of an endpoint for each model, as a one-file export needs them."""
+    return [{"key": key} for key in served.last_walk().models]
 
 
 def query_of(find: Callable[..., Any]) -> list[Parameter]:

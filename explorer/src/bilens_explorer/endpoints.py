@@ -9,7 +9,7 @@ from bilens.records.mlp_trace import Trace
 from bilens.records.table_audit import TableAudit
 from bilens_explorer import (
     audit_again,
-    comparison,
+    compare,
     interactions,
     people,
     playground,
@@ -55,5 +55,5 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *traces.ENDPOINTS,
     *interactions.ENDPOINTS,
     *texts.ENDPOINTS,
-    *comparison.ENDPOINTS,
+    *compare.ENDPOINTS,
 )

@@ -25,9 +25,9 @@ from bilens.base.errors import BilensError, UsageError
 from bilens.records.base import displayable, json_text
 from bilens.report.html import environment
 from bilens.report.markup import quiet
-from bilens.report.text import LANGUAGES, load_catalogue, whole
+from bilens.report.text import LANGUAGES, grouped, load_catalogue
 from bilens_explorer.app import draw_page
-from bilens_explorer.comparison import held_pairs
+from bilens_explorer.compare import held_pairs
 from bilens_explorer.endpoint import Arguments, Endpoint
 from bilens_explorer.endpoints import ENDPOINTS
 from bilens_explorer.folder import ServedFolder
@@ -299,7 +299,7 @@ def as_copy(main: str, lang: str) -> str:
 
 
 def without_page(lang: str, count: int) -> str:
-    told = load_catalogue(lang)("explorer.file.without_page", count=whole(count))
+    told = load_catalogue(lang)("explorer.file.without_page", count=grouped(count))
     return str(quiet(told)) if count else ""
 
 

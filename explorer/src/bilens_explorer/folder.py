@@ -25,7 +25,14 @@ from bilens.records.history import PastAudit, People
 from bilens.report.reports import SavedReport, VerdictReport
 from bilens.report.text import load_catalogue
 from bilens_explorer.audit_runs import AuditRuns
-from bilens_explorer.inside import ADAPTER, MissingError, opened, state_of, there, told
+from bilens_explorer.inside import (
+    ADAPTER,
+    MissingError,
+    cut_paths,
+    opened,
+    require_found,
+    state_of,
+)
 from bilens_explorer.models import OpenModel, OpenModels
 from bilens_explorer.overview import Past, digest, digest_of, overview_of, reports_of, row_of
 from bilens_explorer.recorded_command import RefusedError, RepeatedCommand, repeat_command
@@ -38,7 +45,7 @@ from bilens_explorer.records.models import (
     State,
     id_of,
 )
-from bilens_explorer.walk import KINDS, START, Found, walk
+from bilens_explorer.walk import KINDS, START, FolderContents, walk
 
 LARGEST = 1 << 24  # bytes of a document
 VIEWS = "spectra", "interactions"  # of every model that has layers
@@ -63,7 +70,7 @@ class ServedFolder:
         self.history = History(self.folder, reading=True, writing=not exporting)
         self._exporting = exporting
         self.runs = AuditRuns(self.folder)
-        self._found, self._walked, self._walking = Found(), float("-inf"), Lock()
+        self._found, self._walked, self._walking = FolderContents(), float("-inf"), Lock()
         self._past, self._remembering, self._drawing = Past(), Lock(), Lock()
         self._verdicts: dict[PastAudit, Judged] = {}  # a history may be put in place of another
         self._models = OpenModels(self.folder)
@@ -71,13 +78,13 @@ class ServedFolder:
         self._hashes: dict[tuple[str, int, int, int], str] = {}  # of files, by size and time
         self._reading = Lock()  # documents may be large: one at a time
 
-    def found(self) -> Found:
-        """Return what the last walk found; who asks during a walk gets that of the one before."""
+    def last_walk(self) -> FolderContents:
+        """Return the contents found by the last walk; during a walk, those of the one before."""
         if self._walking.acquire(blocking=self._walked < 0):
             try:
                 if time.monotonic() - self._walked > FRESH:
                     found = walk(self.folder)
-                    if found.parts != self._found.parts:
+                    if found.compared_parts != self._found.compared_parts:
                         self._found = found
                     self._walked = time.monotonic()
             finally:
@@ -91,13 +98,13 @@ class ServedFolder:
 
     def overview(self, watch: Annotated[str, Meta(max_length=40)] = "") -> Overview:
         """All models, the worst first, with the numbers of a rule to watch; and all reports."""
-        found, past = self.found(), self.past()
+        found, past = self.last_walk(), self.past()
         changed = self._changed(found, past)
         with self._drawing:  # it is made once, for all who ask
             writable = self.history.writable
             return overview_of(self.folder.name, writable, found, past, watch, day(), changed)
 
-    def _changed(self, found: Found, past: Past, only: str = "") -> frozenset[str]:
+    def _changed(self, found: FolderContents, past: Past, only: str = "") -> frozenset[str]:
         """Return the models whose files are others than those of their last audit."""
         keys = [key for key in found.models if key == (only or key)]
         last = {key: past.audits.get(found.names[key], ())[:1] for key in keys}
@@ -135,10 +142,10 @@ class ServedFolder:
 
     def model(self, key: Key) -> ModelPage:
         """One model: its audits, and what people said of it."""
-        found, past = self.found(), self.past()
+        found, past = self.last_walk(), self.past()
         path = found.models.get(key)
         names = past.audits if path is None else [found.names[key]]
-        name = there(next((name for name in names if id_of(name) == key), None))
+        name = require_found(next((name for name in names if id_of(name) == key), None))
         audits = past.audits.get(name, ())
         entries = past.entries.get(name, ())
         if self._exporting:
@@ -178,7 +185,7 @@ class ServedFolder:
 
     def state(self) -> State:
         """Whether the folder is what it was: models, reports, history and day make its digest."""
-        found, past = self.found(), self.past()
+        found, past = self.last_walk(), self.past()
         digest = digest_of(found, past, day(), self._changed(found, past))
         return State(digest=digest, there=True)
 
@@ -190,7 +197,7 @@ class ServedFolder:
             return State(digest="", there=False)
         return State(digest=page.digest, there=page.model.there)
 
-    def _digest(self, key: str, name: str, found: Found, past: Past) -> str:
+    def _digest(self, key: str, name: str, found: FolderContents, past: Past) -> str:
         files: object = None
         with suppress(BilensError, OSError, KeyError):
             files = state_of(self.folder, found.models[key])
@@ -199,16 +206,16 @@ class ServedFolder:
 
     def opened(self, key: str) -> OpenModel:
         """Return a model of the folder, open; BilensError where it cannot be read."""
-        path = there(self.found().models.get(key))
+        path = require_found(self.last_walk().models.get(key))
         return self._models.get(path, displayable(self.name_of(path)))
 
     def report(self, key: str) -> SavedReport[Any]:
         """Return a report that lies in the folder, as it is told."""
-        return self._told(self.read(key))
+        return self._told(self.read_report(key))
 
-    def read(self, key: str) -> SavedReport[Any]:
+    def read_report(self, key: str) -> SavedReport[Any]:
         """Return a report with the places that it names; it may be damaged: then FileError."""
-        path, kind = there(self.found().reports.get(key))
+        path, kind = require_found(self.last_walk().reports.get(key))
         name = self.name_of(path)
         with self._reading:
             try:
@@ -225,7 +232,7 @@ class ServedFolder:
     def audit(self, number: int) -> VerdictReport[Any]:
         """Return the report of an audit of the history."""
         last, _ = self.history.last()
-        document = self.history.document(there(number if 0 < number <= last else None))
+        document = self.history.document(require_found(number if 0 < number <= last else None))
         found = checked(f"audit {number}", document.get("kind"), document)
         assert isinstance(found, VerdictReport), "an audit is kept, and nothing else"
         model = next(one.model for one in self.history.audits() if one.number == number)
@@ -233,7 +240,7 @@ class ServedFolder:
 
     def _told(self, report: Report) -> Report:
         """Return a report without the machine's places, for readers elsewhere without notes."""
-        report.record = told(report.record, self.folder)
+        report.record = cut_paths(report.record, self.folder)
         people = getattr(report.record, "people", None)
         if people is None or not self._exporting or not isinstance(report, VerdictReport):
             return report
@@ -242,7 +249,7 @@ class ServedFolder:
 
     def audit_run(self, key: Key) -> AuditRun:
         """How the repeated audit of a model goes, or whether one may be started."""
-        there(self.found().models.get(key))
+        require_found(self.last_walk().models.get(key))
         return self._audit_run(key, self.past())
 
     def _audit_run(self, key: str, past: Past) -> AuditRun:
@@ -256,7 +263,7 @@ class ServedFolder:
 
     def audit_again(self, key: Key, body: Nothing) -> AuditRun:  # noqa: ARG002 - it says nothing
         """Audit a model again: the command of its last audit, with its data and options."""
-        there(self.found().models.get(key))
+        require_found(self.last_walk().models.get(key))
         return self.runs.start(key, self._recorded_command(key, self.past()))
 
     def cancel_audit(self, key: Key, body: Nothing) -> AuditRun:  # noqa: ARG002 - it says nothing
@@ -265,7 +272,7 @@ class ServedFolder:
         return self.audit_run(key)
 
     def _recorded_command(self, key: str, past: Past) -> RepeatedCommand:
-        name = self.found().names[key]
+        name = self.last_walk().names[key]
         if name not in past.commands:
             raise RefusedError("none")
         return repeat_command(past.commands[name], self.folder, name)
@@ -285,7 +292,7 @@ class ServedFolder:
     def last_audit(self, key: str) -> tuple[str, VerdictReport[Any]]:
         """Return the name of a model and the report of its last audit."""
         found = self.model(key).model
-        last = there(found.last)
+        last = require_found(found.last)
         if found.changed:
             raise UsageError(load_catalogue("en")("explorer.changed_text", day=last.date[:10]))
         return last.model, self.audit(last.number)

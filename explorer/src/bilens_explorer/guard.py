@@ -127,7 +127,7 @@ class Guard:
         scope["bilens_secret"] = self.secret
         answer: list[Message] = []
 
-        async def given() -> Message:
+        async def receive_body() -> Message:
             return {"type": "http.request", "body": body, "more_body": False}
 
         async def keep(message: Message) -> None:
@@ -136,11 +136,11 @@ class Guard:
         try:
             if places is None:
                 async with self.running:  # neither a slow sender nor a slow reader holds a place
-                    await self.app(scope, given, keep)
+                    await self.app(scope, receive_body, keep)
             else:
                 async with waiting(places):
                     if not await is_gone(receive):
-                        await self.app(scope, given, keep)
+                        await self.app(scope, receive_body, keep)
         finally:
             for message in answer:
                 await closed(send)(message)
@@ -173,7 +173,7 @@ class Guard:
         return None if kind == "application/json" else Refusal(415, "a body must be JSON.")
 
     def unknown(self, scope: Scope, headers: Headers) -> Response | None:
-        """Return what somebody without the token sees; one who brings it in an address keeps it."""
+        """Answer a visitor without the cookie; one who brings the token in the address gets it."""
         assert self.token is not None, "asked for"
         asked = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         if same(asked.pop("token", ""), self.token) and scope["method"] in SAFE:
@@ -235,7 +235,7 @@ async def is_gone(receive: Receive) -> bool:
 
 
 def closed(send: Send) -> Send:
-    """Return what sends responses with the headers of a closed page; those that are set stay."""
+    """Add the headers of a closed page to each response; those that are set stay."""
 
     async def sent(message: Message) -> None:
         if message["type"] == "http.response.start":

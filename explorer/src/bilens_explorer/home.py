@@ -9,9 +9,9 @@ from markupsafe import Markup
 from bilens.records.base import displayable
 from bilens.report.html import environment
 from bilens.report.markup import Column, badge, element, joined, page_link, quiet, section, table
-from bilens.report.sections.decision import LOOKS
+from bilens.report.sections.decision_page import LOOKS
 from bilens.report.sections.overview import title_of
-from bilens.report.text import NONE, Catalogue, whole
+from bilens.report.text import NONE, Catalogue, grouped
 from bilens_explorer.overview import SEVERITY
 from bilens_explorer.records.models import ModelRow, Overview, ReportRow
 from bilens_explorer.walk import DEEPEST, MOST
@@ -28,7 +28,7 @@ def home(t: Catalogue, found: Overview, *, every: bool) -> Markup:
 
     Rows behind the first ones are in a template, which a script takes; without one, `every` row.
     """
-    most = {"most": whole(MOST), "deepest": DEEPEST}
+    most = {"most": grouped(MOST), "deepest": DEEPEST}
     more = quiet(t("explorer.truncated", **most)) if found.truncated else Markup()
     return joined(more, models(t, found, every), report_list(t, found.reports))
 
@@ -40,7 +40,7 @@ def models(t: Catalogue, found: Overview, every: bool) -> Markup:
     heads = t.each("explorer", HEADS)
     if found.watched:
         heads.insert(-2, title_of(t, found.watched))
-    caption = t("explorer.models", count=whole(len(found.models)))
+    caption = t("explorer.models", count=grouped(len(found.models)))
     columns = (element("th", name, scope="col", role="columnheader") for name in heads)
     rows = [
         row_of(t, tuple(heads), found.watched, row, whole=every or place < DRAWN)
@@ -128,7 +128,7 @@ def decision(t: Catalogue, answer: str) -> Markup:
 
 
 def tools(t: Catalogue, found: Overview) -> Markup:
-    """Return what the rows are chosen by, and which number they show."""
+    """Return the controls that filter the rows, and choose the number they show."""
     rules = {one.rule for row in found.models for one in row.changes}
     rules |= {rule for row in found.models if row.last for rule in row.last.failed}
     every = ("", t("explorer.all"))

@@ -1,4 +1,4 @@
-"""What lies in the folder alone: no file of another place is read, no path of it is told."""
+"""Access to the folder alone: no file elsewhere is read, and no path of it is shown."""
 
 import errno
 import os
@@ -41,11 +41,11 @@ class ElsewhereError(FileError):
 
 
 class MissingError(BilensError):
-    """What was asked for is not in the folder, or no longer."""
+    """The model or document asked for is not in the folder, or no longer."""
 
 
-def there(found: Wanted | None) -> Wanted:
-    """Return what was found; MissingError where that is nothing."""
+def require_found(found: Wanted | None) -> Wanted:
+    """Return a value that was looked up; raise MissingError where it is None."""
     if found is None:
         raise MissingError("It is gone.")
     return found
@@ -156,7 +156,7 @@ def command_told(command: str, folder: Path) -> str:
     return command if told == words else shlex.join(told)
 
 
-def told(record: Told, folder: Path) -> Told:
+def cut_paths(record: Told, folder: Path) -> Told:
     """Return a record with the paths of the machine cut in `FIELDS`; all else may be a fact."""
     named = FIELDS.intersection(record.__struct_fields__)
     return structs.replace(
@@ -167,7 +167,7 @@ def told(record: Told, folder: Path) -> Told:
 def field_told(name: str, value: Any, folder: Path) -> Any:
     match value:
         case Record():
-            return told(value, folder)
+            return cut_paths(value, folder)
         case tuple():
             return tuple(field_told(name, one, folder) for one in value)
         case dict():

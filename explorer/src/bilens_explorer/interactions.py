@@ -12,7 +12,7 @@ from bilens_explorer.endpoint import Endpoint
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.records.layer_spectra import InteractionView
 from bilens_explorer.records.models import Key
-from bilens_explorer.spectra import LayerName, Output, OutputText, held_outputs
+from bilens_explorer.spectra import LayerName, OutputText, OutputView, held_outputs
 
 MOST, SHOWN = 200, 40  # inputs
 
@@ -26,16 +26,15 @@ def interactions(
     inputs: Annotated[str, Meta(max_length=4000)] = "",
 ) -> InteractionView:
     """The interactions of inputs of a layer along an output: the strongest, or those named."""
-    read = Output.named(served, key, layer, output)
+    read = OutputView.named(served, key, layer, output)
     what = "interactions", read.layer, read.text, count, inputs
     return read.opened.once(what, lambda: view_of(read, count, inputs))
 
 
-def view_of(output: Output, number: int, text: str) -> InteractionView:
+def view_of(output: OutputView, number: int, text: str) -> InteractionView:
     job, names = output.job(), output.input_names
-    matrix = (
-        job.read.of(job.layer.f).detach().to(torch.float64).form(torch.ones(1).double()).dense()
-    )
+    f = job.read.read_map(job.layer.f).detach().to(torch.float64)
+    matrix = f.form(torch.ones(1).double()).dense()
     if text:
         chosen = named(text, names, len(matrix))
     else:

@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 
 class Results:
-    """What was computed of all models that are open: the last ones asked for, as many as fit."""
+    """A cache of results of all models that are open: the last ones used, as many as fit."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Any, tuple[Any, int]] = OrderedDict()

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from bilens.api.history import History
-from bilens.findings.rules.judgements import Audited, judgements
+from bilens.findings.rules.judgements import AuditedModel, judgements
 from bilens.findings.rules.progress import changes
 from bilens.findings.rules.registry import rules_asked_for
 from bilens.records.history import Entry, Measured, PastAudit
-from bilens_explorer.inside import told
+from bilens_explorer.inside import cut_paths
 from bilens_explorer.records.models import ModelRow, Overview, ReportRow, id_of
-from bilens_explorer.walk import Found
+from bilens_explorer.walk import FolderContents
 
 SHOWN = 20  # audits in a row's lines
 SEVERITY = ("do_not_use", "cannot_judge", "conditions", "use")
@@ -49,7 +49,7 @@ class Past:
         grown = all(new >= old for new, old in zip(last, self.last, strict=True))
         known = self if file == self.file and grown else Past()
         new = history.audits(after=known.last[0])
-        audits = [told(one, history.folder) for one in new]
+        audits = [cut_paths(one, history.folder) for one in new]
         entries = history.entries(after=known.last[1])
         measured: dict[int, dict[str, Measured]] = {}
         for one in history.measured(after=known.last[0]):
@@ -89,7 +89,7 @@ def added(known: Mapping[str, tuple[Kept, ...]], rows: list[Kept]) -> dict[str, 
 def overview_of(
     folder: str,
     writable: bool,
-    found: Found,
+    found: FolderContents,
     past: Past,
     watch: str,
     today: date,
@@ -117,7 +117,7 @@ def overview_of(
     )
 
 
-def reports_of(found: Found, folder: Path | None = None) -> tuple[ReportRow, ...]:
+def reports_of(found: FolderContents, folder: Path | None = None) -> tuple[ReportRow, ...]:
     """Return all reports by name, or those in the folder of a model."""
     listed = sorted(found.reports.items(), key=lambda item: found.names[item[0]])
     return tuple(
@@ -134,7 +134,8 @@ def row_of(
     shown = audits[:SHOWN]
     judged = [past.measured.get(one.number, {}) for one in shown]
     moved = changes(shown[1], judged[1], shown[0], judged[0]) if len(shown) > 1 else ()
-    audited = Audited.of_past(audits[0], judged[0]) if audits and not changed else Audited()
+    last = audits[0] if audits and not changed else None
+    audited = AuditedModel() if last is None else AuditedModel.of_past(last, judged[0])
     standing = judgements(past.entries.get(name, ()), audited, today.isoformat())
     numbers = (one[watched].value if watched in one else None for one in reversed(judged))
     return ModelRow(
@@ -152,7 +153,7 @@ def row_of(
 
 
 def severity(row: ModelRow) -> tuple[bool, int, int, str]:
-    """Return what models are ordered by: changed ones, the worst of the others, never audited."""
+    """Return the sort key of a model: changed first, then by severity, never audited last."""
     if row.last is None or row.changed:
         return not row.changed, -1, 0, row.name
     failed = {*row.last.failed} - {*row.accepted}
@@ -170,7 +171,7 @@ def watchable(past: Past) -> tuple[str, ...]:
     return tuple(rule for rule in rules_asked_for() if rule in found)
 
 
-def digest_of(found: Found, past: Past, today: date, changed: frozenset[str]) -> str:
+def digest_of(found: FolderContents, past: Past, today: date, changed: frozenset[str]) -> str:
     names = sorted(found.names.values())
     return digest(names, found.truncated, past.file, past.last, today, sorted(changed))
 

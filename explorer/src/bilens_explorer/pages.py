@@ -22,7 +22,7 @@ from bilens.report.markup import (
 )
 from bilens.report.raster import DIVERGING
 from bilens.report.sections.overview import title_of
-from bilens.report.text import NONE, Catalogue, load_catalogue, whole
+from bilens.report.text import NONE, Catalogue, grouped, load_catalogue
 from bilens_explorer.audit_again import audit_again
 from bilens_explorer.home import decision, home, report_list
 from bilens_explorer.people import everything, findings
@@ -106,7 +106,7 @@ def scripted(t: Catalogue, view: str, key: str, instead: Markup) -> Markup:
 
 
 def no_script(t: Catalogue, said: str = "", links: Sequence[Markup] = ()) -> Markup:
-    """Return what is read where no script runs: that one is needed, and where else to read."""
+    """Return the text for browsers without scripts: one is needed, and where else to read."""
     parts = [element("p", t("explorer.no_script"))]
     if said:
         listed = Markup(t("list.comma")).join(links)  # noqa: S704 - of this package
@@ -153,7 +153,7 @@ def framed(t: Catalogue, title: str, secret: str, *parts: Markup) -> str:
 
 
 def words_of(t: Catalogue) -> dict[str, str]:
-    """Return what the script says, by key."""
+    """Return the sentences of the script, by key."""
     words = (key for key in t.sentences if key.startswith(WORDS))
     return {key.removeprefix(WORDS): t.sentences[key] for key in words}
 
@@ -194,7 +194,7 @@ def how_to_audit(t: Catalogue, row: ModelRow) -> Markup:
 def audits(t: Catalogue, found: tuple[PastAudit, ...]) -> Markup:
     rows = []
     for one in found:
-        number = page_link(t, f"/audits/{one.number}", whole(one.number))
+        number = page_link(t, f"/audits/{one.number}", grouped(one.number))
         time = element("time", one.date[:16].replace("T", " "), datetime=one.date)
         failed = t("list.comma").join(title_of(t, rule) for rule in one.failed)
         weights = element("code", one.weights_sha256[:12] or NONE)

@@ -13,12 +13,12 @@ from msgspec import structs
 from bilens.api.history import now
 from bilens.api.provenance import reading_of
 from bilens.base.errors import BilensError, UsageError
-from bilens.findings.rules.judgements import RULE, Audited, judgements
+from bilens.findings.rules.judgements import RULE, AuditedModel, judgements
 from bilens.records.base import Count, Record
 from bilens.records.history import Action, Entry, PastAudit
 from bilens.report.markup import badge, element, joined, page_link, paragraph, quiet, section
 from bilens.report.sections.overview import FindingLine, condition_line, finding_line
-from bilens.report.sections.people import judged, subject_name
+from bilens.report.sections.people import judgement_text, subject_name
 from bilens.report.text import Catalogue
 from bilens_explorer.endpoint import Endpoint
 from bilens_explorer.folder import ServedFolder
@@ -38,12 +38,12 @@ KNOWN = (
 
 
 def findings(t: Catalogue, found: ModelPage) -> Markup:
-    """Return what asks for caution in the last audit, or was judged, each with what was said."""
+    """Return findings of the last audit that ask for caution or were judged, with remarks."""
     last = None if found.model.changed else found.model.last
     kind, identity = ("", None) if last is None else (last.kind, last.identity)
     measured = {one.rule: one for one in found.measured if last and one.audit == last.number}
     entries = () if found.model.changed else found.entries
-    standing = judgements(entries, Audited.of_past(last, measured), now()[:10])
+    standing = judgements(entries, AuditedModel.of_past(last, measured), now()[:10])
     lines: dict[str, list[FindingLine]] = {}
     for finding in found.findings:
         lines.setdefault(finding.rule, []).append(finding_line(t, kind, finding))
@@ -52,7 +52,7 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
     parts = []
     for rule in dict.fromkeys([*lines, *standing]):
         about = (paragraph(badge(t, one.outcome), " ", one.sentence) for one in lines.get(rule, ()))
-        said = judged(t, *standing[rule], identity) if rule in standing else ""
+        said = judgement_text(t, *standing[rule], identity) if rule in standing else ""
         parts.append(thread(t, found, f"{RULE}{rule}", *about, judged=said))
     none = [] if parts or last is None else [element("p", t(nothing(found, last)))]
     view = {"data_view": "people", "data_key": found.model.id} if found.writable else {}
@@ -66,7 +66,7 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
 
 
 def nothing(found: ModelPage, last: PastAudit) -> str:
-    """Return what to say where nothing is listed: the history knows more than what is read here."""
+    """Return the key of the sentence for an empty list; the history may know of findings."""
     of_last = (one for one in found.measured if one.audit == last.number)
     told = bool(last.failed) or any(one.outcome in ("fail", "warn") for one in of_last)
     return "explorer.findings_unread" if told else "explorer.no_finding"

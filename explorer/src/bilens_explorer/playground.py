@@ -1,4 +1,4 @@
-"""What the playground asks for: a model as numbers, spectra of pairs of outputs, exact radii."""
+"""Endpoints of the playground: a model as numbers, spectra of pairs of outputs, exact radii."""
 
 import math
 from base64 import b64encode
@@ -94,7 +94,7 @@ def exact_map(opened: OpenModel) -> QuadraticMap:
     if (why := unfit(model)) is not None:
         raise UsageError(f"{opened.name}: this needs a model that is one quadratic map ({why}).")
 
-    def read() -> QuadraticMap:
+    def make_map() -> QuadraticMap:
         with torch.no_grad():
             ours = model.module if isinstance(model.module, BilinearClassifier) else None
             mean, scale = standard_units(model)
@@ -104,7 +104,7 @@ def exact_map(opened: OpenModel) -> QuadraticMap:
             f = f.detach().to(torch.float64)
             return f if model.input_names is None else f.compose_input(torch.diag(scale), mean)
 
-    return opened.once("map", read)
+    return opened.once("map", make_map)
 
 
 def standard_units(model: LoadedModel) -> tuple[Tensor, Tensor]:
@@ -206,11 +206,11 @@ def pair_spectrum(
     f = exact_map(opened)
     direction = contrast_direction(f.sizes.d_out, first, second)[None]
 
-    def read() -> PairSpectrum:
+    def make_spectrum() -> PairSpectrum:
         pairs = leading_pairs(next(decomposed(f.to(torch.float32), direction)))
         return PairSpectrum(first=first, second=second, pairs=pairs)
 
-    return opened.once(("pair", first, second), read)
+    return opened.once(("pair", first, second), make_spectrum)
 
 
 def radius(served: ServedFolder, key: Key, body: Point) -> Radius:
@@ -248,7 +248,7 @@ def radius(served: ServedFolder, key: Key, body: Point) -> Radius:
 
 def held_pairs(served: ServedFolder) -> Iterator[Arguments]:
     """Yield the pairs of outputs that a one-file export shows, of models where they are small."""
-    for key in served.found().models:
+    for key in served.last_walk().models:
         with suppress(BilensError):
             opened = served.opened(key)
             if unfit(opened.model) is None and not opened.model.input_names:

@@ -15,13 +15,13 @@ from msgspec import Meta, structs
 from bilens.algebra.eigen.decomposition import EigenDecomposition, select
 from bilens.algebra.random_rotations import solved_width
 from bilens.algebra.rotation_null import rotation_null
-from bilens.api.decompose import WHOLE_WIDTH, Decomposition, LayerJob, prepare, run_job
+from bilens.api.layer_decomposition import WHOLE_WIDTH, Decomposition, LayerJob, prepare, run_job
 from bilens.api.layer_reading import LayerOutputs, Request, layer_map
 from bilens.api.trace_records import token_ends
 from bilens.base.errors import BilensError, MemoryLimitError, UsageError
 from bilens.certify.spectrum_enclosure import enclosed
 from bilens.data.tokenizer import load_tokenizer
-from bilens.findings.spectra import LEVEL, MINIMUM_SAMPLES, null_interval
+from bilens.findings.spectrum_summaries import LEVEL, MINIMUM_SAMPLES, null_interval
 from bilens.findings.subject import drawn, image_shape
 from bilens.interp.traced_layer import eigenvector_tokens
 from bilens.io.vocabulary import vocabulary_of
@@ -32,7 +32,7 @@ from bilens.records.layer_audit import LayerReading
 from bilens.records.mlp_trace import TokenEnds
 from bilens_explorer.endpoint import Arguments, Endpoint, every_model
 from bilens_explorer.folder import ServedFolder
-from bilens_explorer.inside import there
+from bilens_explorer.inside import require_found
 from bilens_explorer.models import OpenModel
 from bilens_explorer.records.layer_spectra import (
     LayerRow,
@@ -58,7 +58,7 @@ Rank = Annotated[int, Meta(ge=0, le=1 << 20)]
 
 
 @dataclass(frozen=True, eq=False)
-class Output:
+class OutputView:
     """One output of a layer of a model that is open, as a query names it."""
 
     opened: OpenModel
@@ -66,7 +66,7 @@ class Output:
     text: str
 
     @classmethod
-    def named(cls, served: ServedFolder, key: str, layer: str, output: str) -> Output:
+    def named(cls, served: ServedFolder, key: str, layer: str, output: str) -> OutputView:
         opened = served.opened(key)
         if layer not in opened.model.layers:
             raise UsageError(f"{layer!r:.80} is no layer of {opened.name}.")
@@ -124,12 +124,12 @@ def spectrum(
     served: ServedFolder, key: Key, layer: LayerName, output: OutputText = "0"
 ) -> Spectrum:
     """The eigenvalues of one output of a layer, or of a contrast of two, with proven bounds."""
-    read = Output.named(served, key, layer, output)
+    read = OutputView.named(served, key, layer, output)
     what = "spectrum", read.layer, read.text
     return read.opened.once(what, lambda: spectrum_of(read))
 
 
-def spectrum_of(output: Output) -> Spectrum:
+def spectrum_of(output: OutputView) -> Spectrum:
     job, found, pairs = output.job(), output.decomposed(), output.pairs()
     (form,), known = found.record.outputs, enclosed(found.pairs[0])
     count = pairs.eigenvalues.shape[1]
@@ -150,7 +150,7 @@ def null_band(
     served: ServedFolder, key: Key, layer: LayerName, output: OutputText = "0"
 ) -> NullBand:
     """What chance would give: the spectrum of an output under the rotation null."""
-    read = Output.named(served, key, layer, output)
+    read = OutputView.named(served, key, layer, output)
     job = read.job()
     behind, embedding = job.layer.behind, job.layer.embedding
     d_before = behind.sizes.d_in if embedding is None else embedding.shape[1]
@@ -161,7 +161,7 @@ def null_band(
         return NullBand(samples=0, level=LEVEL)
 
     def sample() -> NullBand:
-        null = rotation_null(job.read.of(behind), None, 0, samples, embedding)
+        null = rotation_null(job.read.read_map(behind), None, 0, samples, embedding)
         null.check_usable()
         lower, upper = (float(edge) for edge in null.edges(LEVEL))
         ranks = null_interval(null.effective_rank[:, 0])
@@ -194,7 +194,7 @@ def layer_table(served: ServedFolder, key: Key) -> LayerTable:
 
 
 def layer_row(opened: OpenModel, name: str, view: LayerView, said: LayerReading | None) -> LayerRow:
-    names, numbers = LayerOutputs.of(opened.model, name).names, range(view.sizes.d_out)
+    names, numbers = LayerOutputs.from_model(opened.model, name).names, range(view.sizes.d_out)
     row = LayerRow(
         name=name,
         reads=view.reads,
@@ -221,7 +221,7 @@ def layer_row(opened: OpenModel, name: str, view: LayerView, said: LayerReading 
 
 def audits_of(served: ServedFolder, key: str) -> list[PastAudit]:
     """Return the audits of a model with the files that it has now, the last one first."""
-    past = served.history.audits(served.name_of(there(served.found().models.get(key))))
+    past = served.history.audits(served.name_of(require_found(served.last_walk().models.get(key))))
     return [one for one in past if served.is_open_as(key, one.weights_sha256, dict(one.files))]
 
 
@@ -233,7 +233,7 @@ def eigenvectors(
     vector: Rank = 0,
 ) -> ViewedVectors:
     """The leading eigenvectors of each sign, or the one at a position from 1."""
-    read = Output.named(served, key, layer, output)
+    read = OutputView.named(served, key, layer, output)
     pairs = read.pairs()[0]
     if vector > len(pairs.eigenvalues):
         raise UsageError(f"vector is {vector}; expected one from 1 to {len(pairs.eigenvalues)}.")
@@ -244,7 +244,9 @@ def eigenvectors(
     return read.opened.once(what, lambda: viewed_vectors(read, pairs, chosen))
 
 
-def viewed_vectors(output: Output, pairs: EigenDecomposition, chosen: list[int]) -> ViewedVectors:
+def viewed_vectors(
+    output: OutputView, pairs: EigenDecomposition, chosen: list[int]
+) -> ViewedVectors:
     model, view, values = output.opened.model, output.view, pairs.eigenvalues.tolist()
     vectors = pairs.eigenvectors[chosen]
     tokens: list[TokenEnds] | None = None
@@ -271,7 +273,7 @@ def viewed_vectors(output: Output, pairs: EigenDecomposition, chosen: list[int])
     )
 
 
-def tokens_of(output: Output, pairs: EigenDecomposition) -> list[TokenEnds] | None:
+def tokens_of(output: OutputView, pairs: EigenDecomposition) -> list[TokenEnds] | None:
     """Return the tokens whose embeddings lie along eigenvectors; None where there are none."""
     model = output.opened.model
     try:
@@ -303,7 +305,7 @@ def truncation(served: ServedFolder, key: Key) -> TruncationCurve:
 
 def held_outputs(served: ServedFolder) -> Iterator[Arguments]:
     """Yield the outputs that a one-file export shows: of the first layers, and the first ones."""
-    for key in served.found().models:
+    for key in served.last_walk().models:
         with suppress(BilensError):
             layers = served.opened(key).model.layers
             for name, view in islice(layers.items(), HELD_LAYERS):

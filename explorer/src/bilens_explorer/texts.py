@@ -64,7 +64,7 @@ def reader_of(opened: OpenModel) -> tuple[BilinearTransformer, Tokenizer]:
 def traces_of(served: ServedFolder, model: str) -> Iterator[TextTrace]:
     """Yield the traces in the folder of a model as it is now."""
     for key in traces(served):
-        path = served.found().reports[key][0]
+        path = served.last_walk().reports[key][0]
         with suppress(BilensError, OSError):  # damaged, or gone since
             state = key, path.stat().st_mtime_ns
             if state not in served.briefs:
@@ -77,7 +77,7 @@ def traces_of(served: ServedFolder, model: str) -> Iterator[TextTrace]:
 
 
 def brief(served: ServedFolder, key: str) -> tuple[Any, str, list[tuple[str, str]]]:
-    """Return what a trace was read of, its layer and its autoencoders: it may be large."""
+    """Return source, layer name and autoencoders of a trace, which itself may be large."""
     trace = trace_of(served, key)
     saes = [(sae.path, sae.weights_sha256) for sae in trace.saes]
     return read_of(trace), displayable(trace.layer.name), saes

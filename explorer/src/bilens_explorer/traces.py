@@ -1,4 +1,4 @@
-"""What the page of a trace is drawn from: the trace, its model, and its circuits as graphs."""
+"""The page of a trace: the trace, its model, and its circuits as graphs."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -16,7 +16,7 @@ from bilens.report.reports import TraceReport
 from bilens.report.text import MARKS
 from bilens_explorer.endpoint import Arguments, Endpoint
 from bilens_explorer.folder import ServedFolder
-from bilens_explorer.inside import there, told
+from bilens_explorer.inside import cut_paths, require_found
 from bilens_explorer.records.language_views import CircuitGraph, TracePage
 from bilens_explorer.records.models import Key
 
@@ -25,8 +25,8 @@ MOST_ALIKE = 3  # models of one name that are opened to compare their weights
 
 def trace_of(served: ServedFolder, key: str) -> Trace:
     """Return a trace with the places that it names, which are not told."""
-    found = served.read(key)
-    return there(found.record if isinstance(found, TraceReport) else None)
+    found = served.read_report(key)
+    return require_found(found.record if isinstance(found, TraceReport) else None)
 
 
 def trace_page(served: ServedFolder, key: Key) -> TracePage:
@@ -34,9 +34,9 @@ def trace_page(served: ServedFolder, key: Key) -> TracePage:
     trace = trace_of(served, key)
     return TracePage(
         report=key,
-        name=served.name_of(served.found().reports[key][0]),
+        name=served.name_of(served.last_walk().reports[key][0]),
         model=find_weights(served, trace.source.path, *read_of(trace)),
-        trace=displayable(told(trace, served.folder), MARKS),
+        trace=displayable(cut_paths(trace, served.folder), MARKS),
     )
 
 
@@ -59,7 +59,7 @@ def find_weights(
         same = [one == other for one, other in zip(there.parts[::-1], ends, strict=False)]
         return [*same, False].index(False)
 
-    models = served.found().models
+    models = served.last_walk().models
     order = sorted(models, key=lambda key: -alike(models[key]))
     for key in order[:MOST_ALIKE]:
         if alike(models[key]) == 0:
@@ -72,7 +72,7 @@ def find_weights(
 def graph(served: ServedFolder, key: Key, number: int) -> CircuitGraph:
     """A circuit of a trace in the layout of circuit-tracer, with the labels that people gave."""
     page = trace_page(served, key)
-    circuit = there(dict(enumerate(page.trace.circuits, 1)).get(number))
+    circuit = require_found(dict(enumerate(page.trace.circuits, 1)).get(number))
     given = {} if page.model is None else labels(served.model(page.model).entries)
     named = {subject: entry.text for subject, entry in given.items()}
     found = circuit_graph(page.trace, circuit, named)
@@ -80,7 +80,7 @@ def graph(served: ServedFolder, key: Key, number: int) -> CircuitGraph:
 
 
 def traces(served: ServedFolder) -> Iterator[str]:
-    for key, (_, kind) in served.found().reports.items():
+    for key, (_, kind) in served.last_walk().reports.items():
         if kind == "trace":
             yield key
 

@@ -1,4 +1,4 @@
-"""What the playground begins with: images of the last audit and the data set, rows of a table."""
+"""First inputs of the playground: images of the last audit and data set, rows of a table."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -90,7 +90,7 @@ def columns_of(
 
 
 def part_of(column: TableColumn, name: str) -> str:
-    """Return what an input says of its column."""
+    """Return the part of its column that an input holds, such as a category."""
     if name == column.name:
         return "value"
     rest = name.removeprefix(column.name)

@@ -30,13 +30,17 @@ from bilens.report.reports import (
 from bilens_explorer.inside import opened
 from bilens_explorer.records.models import id_of
 
-KINDS: dict[str, type[SavedReport[Any]]] = {
-    kind_of(one.type): one
-    for one in (
-        *(AuditReport, LayerAuditReport, TableReport, CertificateReport),
-        *(AttackReport, ConversionReport, TraceReport, SweepReport),
-    )
-}
+REPORTS: tuple[type[SavedReport[Any]], ...] = (
+    AuditReport,
+    LayerAuditReport,
+    TableReport,
+    CertificateReport,
+    AttackReport,
+    ConversionReport,
+    TraceReport,
+    SweepReport,
+)
+KINDS = {kind_of(one.type): one for one in REPORTS}
 DEEPEST, MOST = 6, 20_000  # folders below the first; files and folders that are looked at
 START = 400  # bytes that tell a document's kind
 MOST_BESIDE = 500  # files of a model that are looked at
@@ -45,8 +49,8 @@ KIND = re.compile(rb'"kind":\s*"([\w ]+)"')
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """What a walk found, by id."""
+class FolderContents:
+    """The models and reports that a walk found, by id."""
 
     models: Mapping[str, Path] = field(default_factory=dict)
     reports: Mapping[str, tuple[Path, str]] = field(default_factory=dict)  # path and kind
@@ -54,12 +58,12 @@ class Found:
     truncated: bool = False  # where more lies there than is looked at
 
     @property
-    def parts(self) -> tuple[object, ...]:
-        """What two walks are compared by; a walk itself is one alone, so that it can be a key."""
+    def compared_parts(self) -> tuple[object, ...]:
+        """The parts that two walks are compared by; `==` would tell every two walks apart."""
         return self.models, self.reports, self.truncated
 
 
-def walk(folder: Path) -> Found:
+def walk(folder: Path) -> FolderContents:
     """Return the models and reports below a folder, near ones first; links out are left out."""
     models: dict[str, Path] = {}
     reports: dict[str, tuple[Path, str]] = {}
@@ -101,7 +105,7 @@ def walk(folder: Path) -> Found:
                 # thousands, which its report is made of
                 parts = [part for part in parts if part not in (SWEEP[0], "results")]
             waiting += [(path / part, depth + 1) for part in parts if not part.startswith(".")]
-    return Found(models, reports, names, truncated)
+    return FolderContents(models, reports, names, truncated)
 
 
 def beside(model: Path) -> list[Path]:

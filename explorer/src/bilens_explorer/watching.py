@@ -42,7 +42,7 @@ def spark(name: str, told: str, values: Sequence[float | None]) -> Figure | str:
 
 
 def change_text(t: Catalogue, change: Change, kind: str) -> str:
-    """Return what became of a rule: how it ended before and now, or its two numbers."""
+    """Return the outcomes of a rule before and now in words, or its two numbers."""
     if change.direction == "elsewhere":
         return t("explorer.elsewhere", what=title_of(t, change.rule))
     if change.before == change.now:
@@ -60,7 +60,7 @@ def outcome_of(t: Catalogue, outcome: str) -> str:
 def change_list(
     t: Catalogue, changes: Sequence[Change], kind: str, most: int | None = None
 ) -> Markup:
-    """Return what changed as a list, of many the first ones and how many more there are."""
+    """Return a list of changes, at most the first `most` and the number of the others."""
     lines = [
         element("li", change_text(t, one, kind), class_=one.direction) for one in changes[:most]
     ]
@@ -70,7 +70,7 @@ def change_list(
 
 
 def progress(t: Catalogue, found: ModelPage) -> Markup:
-    """Return what changed since the audit before, and the numbers of all audits."""
+    """Return the changes since the audit before, and the numbers of all audits."""
     if found.model.last is None:
         return Markup()
     kind = found.model.last.kind

@@ -8,19 +8,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
 
-from bilens.api.neuron_orders import (
-    in_order,
-    is_reordered,
-    orders_of_neurons,
-)
+from bilens.api.neuron_orders import in_order, orders_of_neurons
 from bilens.api.provenance import reading_of
 from bilens.data.table_columns import label_key, spelling_key, unit_conversion
-from bilens.findings.residual_stream import Turn, turn_of_stream
+from bilens.findings.residual_stream import Turn, find_turn
 from bilens.io.loaded_model import LoadedModel, is_of_numbers
 from bilens.io.tensor_names import paired
 from bilens.nn import BilinearClassifier
@@ -34,7 +30,7 @@ NOT_PAIRED = (
 
 
 @dataclass(frozen=True, eq=False)
-class Axis:
+class AlignedAxis:
     """The inputs, or the outputs, of a baseline beside those of a model."""
 
     pairs: tuple[tuple[int, int], ...]  # places in the model and in the baseline
@@ -80,16 +76,16 @@ def axis_of(
     sizes: tuple[int, int],
     prefix: str = "",
     units: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {}),
-) -> Axis:
+) -> AlignedAxis:
     """Match by name, and by place where one of the two has no names and as many."""
     mine, theirs = names
     if mine is None or theirs is None:
         if sizes[0] == sizes[1]:
             pairs, one_named = tuple((at, at) for at in range(sizes[0])), mine != theirs
-            return Axis(pairs, (1.0,) * len(pairs), sizes, by_place=one_named)
+            return AlignedAxis(pairs, (1.0,) * len(pairs), sizes, by_place=one_named)
         spans = ((f"{prefix}0 … {prefix}{size - 1}",) for size in sizes)
         alone, theirs = (tuple(one or span) for one, span in zip(names, spans, strict=True))
-        return Axis((), (), sizes, alone, theirs)
+        return AlignedAxis((), (), sizes, alone, theirs)
     keys, other = keys_of((mine, theirs), units)
     shared = dict[tuple[int, int], tuple[float, float]]()
     converted, free = list[str](), {key: at for at, key in reversed([*enumerate(other)])}
@@ -104,7 +100,7 @@ def axis_of(
         if found not in (None, (1.0, 0.0)):
             converted.append(f"{mine[at]} ({before} → {unit})")
     matched, met = ({pair[side] for pair in shared} for side in (0, 1))
-    return Axis(
+    return AlignedAxis(
         tuple(shared),
         tuple(factor for factor, _ in shared.values()),
         sizes,
@@ -140,19 +136,19 @@ class Alignment:
 
     model: LoadedModel
     baseline: LoadedModel
-    inputs: Axis | None  # None where layers are parts of a model, and it reads no such inputs
-    outputs: Axis | None
+    inputs: AlignedAxis | None  # None where layers are parts of a model without such inputs
+    outputs: AlignedAxis | None
     head: str = ""  # why outputs are not compared: they are of another kind
     one_logit: tuple[bool, bool] = (False, False)  # the one output is about the second of two
 
     @cached_property
     def turn(self) -> Callable[[], Turn]:
         """Return how the residual stream of the baseline has to be turned to be the model's."""
-        return turn_of_stream(self.model, self.baseline)
+        return cache(lambda: find_turn(self.model, self.baseline))  # it reads the embeddings
 
     @property
     def notes(self) -> tuple[AlignmentNote, ...]:
-        """What was done so that both are of the same inputs and outputs, and what lacks in one."""
+        """How inputs and outputs of both were matched, and which lack a counterpart."""
         found: dict[str, tuple[str, ...]] = {}
         for name, axis in (("inputs", self.inputs), ("outputs", self.outputs)):
             if axis is None:
@@ -168,8 +164,9 @@ class Alignment:
         told = {key: names for key, names in found.items() if names or key.endswith("reordered")}
         if any(self.one_logit):
             told["one_logit"] = ()
-        orders = self.neuron_orders.items()
-        if moved := [name for name, order in orders if order is not None and is_reordered(order)]:
+        orders = {name: one for name, one in self.neuron_orders.items() if one is not None}
+        places = {name: torch.arange(len(one)) for name, one in orders.items()}
+        if moved := [name for name in orders if not torch.equal(orders[name], places[name])]:
             told["neurons_reordered"] = tuple(moved)
         return tuple(AlignmentNote(key, names) for key, names in told.items())
 
@@ -280,7 +277,7 @@ class Alignment:
         return view
 
 
-def lacking(what: str, axis: Axis) -> str:
+def lacking(what: str, axis: AlignedAxis) -> str:
     sides = {"the model": axis.alone, "the baseline": axis.baseline_alone}
     named = [f"{', '.join(names[:8])} of {whose}" for whose, names in sides.items() if names]
     return f"{what} without a counterpart: {'; '.join(named)}"
@@ -305,7 +302,7 @@ def align_models(model: LoadedModel, baseline: LoadedModel) -> Alignment:
     one_logit = counts == (1, 2), counts == (2, 1)
     several = (before, last)[counts[0] == 2]
     if any(one_logit) and several.gives == "logits" and "numbers" not in kinds:
-        classes = Axis(((0, 0),), (1.0,), (1, 1))  # the same two, in their order
+        classes = AlignedAxis(((0, 0),), (1.0,), (1, 1))  # the same two, in their order
         return Alignment(model, baseline, inputs, classes, one_logit=one_logit)
     if counts == (1, 1):
         outputs = axis_of_target(model, baseline)
@@ -325,7 +322,7 @@ def align_models(model: LoadedModel, baseline: LoadedModel) -> Alignment:
     return Alignment(model, baseline, inputs, outputs, head)
 
 
-def axis_of_target(model: LoadedModel, baseline: LoadedModel) -> Axis:
+def axis_of_target(model: LoadedModel, baseline: LoadedModel) -> AlignedAxis:
     """Match the one output of each by its unit, whatever the target is called."""
     mine, theirs = ((one.output_names or ("",))[0] for one in (model, baseline))
     units = {mine: unit_of_target(model)}, {mine: unit_of_target(baseline)}
@@ -339,7 +336,7 @@ def unit_of_target(model: LoadedModel) -> str:
     return "" if read is None or read.target is None else read.target.unit
 
 
-def inputs_axis(model: LoadedModel, baseline: LoadedModel) -> Axis:
+def inputs_axis(model: LoadedModel, baseline: LoadedModel) -> AlignedAxis:
     """Match columns by name and unit, pixels by place where images are laid out alike."""
     both = model, baseline
     widths = tuple(next(iter(one.layers.values())).sizes.d_in for one in both)
@@ -348,7 +345,7 @@ def inputs_axis(model: LoadedModel, baseline: LoadedModel) -> Axis:
     shapes = [[side for side in one.input_shape or () if side > 1] for one in both]
     if all(len(shape) > 1 for shape in shapes) and shapes[0] != shapes[1]:
         mine, theirs = (" × ".join(map(str, shape)) for shape in shapes)
-        return Axis((), (), (widths[0], widths[1]), (mine,), (theirs,))
+        return AlignedAxis((), (), (widths[0], widths[1]), (mine,), (theirs,))
     return axis_of(names, (widths[0], widths[1]), "x", units)
 
 

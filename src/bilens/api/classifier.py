@@ -22,8 +22,8 @@ from bilens.base.option_rules import DATA, refuse_idle
 from bilens.data.images import ImageDataset
 from bilens.data.model_interface import LabelledData, ModelInterface
 from bilens.findings.attack import attack_classifier
-from bilens.findings.audit import class_centred
 from bilens.findings.certificate import SAMPLES, certify_classifier
+from bilens.findings.classifier_audit import class_centred
 from bilens.findings.explanation import attribute_prediction, explain
 from bilens.findings.perturbations import EPSILONS, AttackRequest
 from bilens.findings.subject import check_seed, in_float64, summarise
@@ -117,7 +117,7 @@ def attack_model(
     progress: Progress = silent,
     labels: str | None = None,
 ) -> AttackReport:
-    """Return what universal perturbations of every method do to a one-layer bilinear classifier.
+    """Attack a one-layer bilinear classifier with universal perturbations of every method.
 
     A perturbation δ is added to every image. Of all δ with ‖δ‖₂ ≤ ε the optimal one provably lowers
     the mean margin of the source classes over the target most; beside it stand those of the paper,
@@ -213,7 +213,7 @@ def halves(x: Tensor, y: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def class_index(model: LoadedModel, value: int | str | None) -> int | None:
-    outputs = LayerOutputs.of(model, [*model.layers][-1])
+    outputs = LayerOutputs.from_model(model, [*model.layers][-1])
     return None if value is None else output_index(value, outputs)
 
 

@@ -13,7 +13,7 @@ from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.api.alignment import Alignment
 from bilens.api.given_data import interface_of
 from bilens.api.provenance import COMPANION, files_below
-from bilens.api.quadratic_fit import chained, network_of
+from bilens.api.quadratic_fit import check_chain, network_of
 from bilens.api.subject import check_on_rows, is_of_columns
 from bilens.api.wiring import compare_wiring
 from bilens.base import Progress
@@ -24,7 +24,7 @@ from bilens.data.model_interface import LabelledData, ModelInterface
 from bilens.data.tokenizer import load_tokenizer
 from bilens.findings.adapters import update_directions
 from bilens.findings.layer_audit import compare_with
-from bilens.findings.layer_reading import AuditOptions, fit_layer
+from bilens.findings.layer_reading import ReadingOptions, fit_layer
 from bilens.findings.table_audit import output_names_of, units_of
 from bilens.findings.table_difference import compare_answers, compare_columns
 from bilens.findings.tensor_difference import compare_tensors
@@ -137,7 +137,7 @@ def layer_changes(
         mean, scale = units_of(alignment.model).T
         before, subject = (one.behind(scale, mean) for one in (before, subject))
         rows = None if rows is None else (rows.double() - mean) / scale
-    options = AuditOptions(0, seed, seen=lambda _: rows)
+    options = ReadingOptions(0, seed, seen=lambda _: rows)
     found = compare_with(before, subject, fit_layer(subject, seed), options, vectors=True)
     if standard and not found.identical:  # weights in these units are in no file
         found = structs.replace(found, weight_change=None, changed_units=None, triggers=())
@@ -191,7 +191,7 @@ def answer_changes(alignment: Alignment, data: LabelledData) -> AnswerChanges | 
         return None
     check_on_rows(alignment.baseline, x, data.numbers)
     read = zip(both, (data.inputs, x), strict=True)
-    found = [in_blocks(chained(network_of(one))[1], rows.double()).cpu() for one, rows in read]
+    found = [in_blocks(check_chain(network_of(one))[1], rows.double()).cpu() for one, rows in read]
     if "classification" not in [one.task for one in faces]:
         after, before = (one.means(each) for one, each in zip(faces, found, strict=True))
         return compare_answers(((NUMBER,), (NUMBER,)), (after, before), data, outputs.back)

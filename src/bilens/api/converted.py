@@ -1,4 +1,4 @@
-"""What a conversion is of, what is refused before it begins, what its student loses: a document."""
+"""The checks before an MLP conversion of a language model, and the document it ends in."""
 
 import json
 import math
@@ -12,11 +12,11 @@ from msgspec import structs
 from torch import Tensor
 
 from bilens.api.provenance import describe_run
-from bilens.api.trace import read_converted
+from bilens.api.tracing import read_converted
 from bilens.base import silent
 from bilens.base.errors import DataError, NonFiniteError, UsageError
 from bilens.base.files import write_file
-from bilens.findings.conversion import losses, measured, samples
+from bilens.findings.conversion_losses import average_losses, losses, samples
 from bilens.interp.traced_layer import top_contexts
 from bilens.io.converted_folder import save_converted
 from bilens.io.formats.safetensors_folder import folder_sha256
@@ -231,8 +231,9 @@ class Converted:
         learnt = [*self.mixture.held_out.values()][: len(self.mixture.domains)]
         held = [texts[: max(1, GAIN_TEXTS // len(learnt))] for texts in learnt]
         gain = [*read_converted(student, exact, tokenizer, torch.cat(held), self.recipe.seed)]
-        said = ", ".join(tables), "given by --text", self.mixture.tokens, self.mixture.fingerprint
-        return {**sizes, "domains": domains, "gain": gain, "data": TextOrigin(*said)}
+        names, mixture = ", ".join(tables), self.mixture
+        data = TextOrigin(names, "given by --text", mixture.tokens, mixture.fingerprint)
+        return {**sizes, "domains": domains, "gain": gain, "data": data}
 
     def curve(self) -> list[records.CurvePoint]:
         """Return the lines of the distillation; a run that went on has some of them twice."""
@@ -255,7 +256,7 @@ class Converted:
         """Measure losses of the student on each domain, those that are learnt from first."""
         learnt, found = len(self.mixture.domains), list[records.Measured]()
         for name, table in tables.items():
-            found.append(one := measured(name, table, fitted=len(found) < learnt))
+            found.append(one := average_losses(name, table, fitted=len(found) < learnt))
             self.say(f"{name}: {one.loss_added:+.4f} ± {one.error:.4f} {self.unit} so far.")
         return found
 

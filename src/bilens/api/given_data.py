@@ -14,7 +14,7 @@ from torch import Tensor
 from bilens.algebra.approximation.layer_weights import MLPWeights
 from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.api.provenance import find_test_data, image_origin, reading_of
-from bilens.api.quadratic_fit import chained, network_of
+from bilens.api.quadratic_fit import check_chain, network_of
 from bilens.api.subject import check_on_rows
 from bilens.base.errors import DataError, UsageError
 from bilens.base.option_rules import AT_A_PATH, NO_IDX, refuse_idle
@@ -186,7 +186,7 @@ def ends_in(view: LayerView) -> str:
 
 def performance_of(model: LoadedModel, given: LabelledData) -> Performance:
     interface, labels, x = interface_of(model), given.targets, given.inputs
-    layers, run = chained(network_of(model))
+    layers, run = check_chain(network_of(model))
     outputs = in_blocks(run, x)
     answers, numbers, confidence, members = None, None, None, list[Tensor]()
     said, badness = interface.means(outputs)[:, 0], torch.zeros(len(x))
@@ -210,13 +210,15 @@ def performance_of(model: LoadedModel, given: LabelledData) -> Performance:
         mistakes.append(Answer(numbered[row], name, right, float(said[row]), sure, image))
     shape = None if images is None else (images.shape[1], images.shape[2])
     approximated = approximation_on_data(tuple(model.layers.values()), layers, x, members)
-    parts = answers, numbers, tuple(mistakes), approximated, given.notes
     trained, twins, said_of_rows = None, 0.0, model.provenance
     if labels is not None and ROWS_KEY in said_of_rows:
         trained, twins = known_rows(said_of_rows[ROWS_KEY], x, labels)
     elif given.origin.sha256 and given.origin.sha256 == said_of_rows.get("data_table_sha256"):
         trained = len(x)
-    return Performance(len(x), names, shape, *parts, trained, twins)
+    wrong, notes = tuple(mistakes), given.notes
+    return Performance(
+        len(x), names, shape, answers, numbers, wrong, approximated, notes, trained, twins
+    )
 
 
 def grey_images(x: Tensor, shape: tuple[int, ...] | None) -> Tensor | None:

@@ -25,7 +25,7 @@ from bilens.api.history_file import NAME, HistoryFile, foreign, insert, insert_m
 from bilens.base.errors import FileError, UsageError
 from bilens.base.files import check_path
 from bilens.findings.rules.decision import passed
-from bilens.findings.rules.judgements import JUDGED, RULE, Audited, failed_rules, judgements
+from bilens.findings.rules.judgements import JUDGED, RULE, AuditedModel, failed_rules, judgements
 from bilens.findings.rules.registry import REGISTRY
 from bilens.records.base import UNPRINTABLE, Record, json_text, to_json
 from bilens.records.classifier_audit import Audit
@@ -33,7 +33,7 @@ from bilens.records.common import Identity
 from bilens.records.history import UNNAMED, Action, Entry, Measured, PastAudit, People
 from bilens.records.layer_audit import LayerAudit
 from bilens.records.table_audit import TableAudit
-from bilens.report.sections.decision import decision_of
+from bilens.report.sections.decision_page import decision_of
 
 LONGEST = {"author": 100, "subject": 200, "text": 4000}  # characters
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
@@ -191,7 +191,7 @@ class History:
                 raise UsageError(f"{name} is no text of at most {LONGEST[name]} characters.")
             seen = (each for each in UNPRINTABLE.sub(" ", value) if category(each) != "Cf")
             given[name] = "".join(seen).strip()  # without letters that nobody sees
-        needed = ["author", "subject", *["text"] * (action != "withdraw")]
+        needed = ("author", "subject") if action == "withdraw" else ("author", "subject", "text")
         if empty := [name for name in needed if not given[name]]:
             raise UsageError(f"{' and '.join(empty)} must not be empty: say who, of what and why.")
         if action in JUDGED and (action != "withdraw" or given["subject"].startswith(RULE)):
@@ -235,11 +235,11 @@ class History:
         standing = judgements(self.entries(model), self._last(model)[1], day)
         return {rule: entry for rule, (entry, how) in standing.items() if how == "accepted"}
 
-    def _last(self, model: str) -> tuple[PastAudit | None, Audited]:
+    def _last(self, model: str) -> tuple[PastAudit | None, AuditedModel]:
         """Return the last audit of a model, and what acceptances are held against in it."""
         last = next(iter(self.audits(model)), None)
         measured = [] if last is None else self.measured(model, after=last.number - 1)
-        return last, Audited.of_past(last, {one.rule: one for one in measured})
+        return last, AuditedModel.of_past(last, {one.rule: one for one in measured})
 
     def people(self, model: str) -> People | None:
         """Return the entries on a model until today, for its report; None without any."""

@@ -1,4 +1,4 @@
-"""What is asked of a layer: which of its outputs are read, and its map in the basis asked for."""
+"""A request to decompose a layer: the outputs to read, and its map in the basis asked for."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from bilens.data.images import ImageDataset
 from bilens.data.model_interface import LabelledData
 from bilens.data.table_columns import label_key, name_finder
 from bilens.findings.fits import approximation_quality
-from bilens.findings.spectra import MINIMUM_SAMPLES
+from bilens.findings.spectrum_summaries import MINIMUM_SAMPLES
 from bilens.findings.subject import check_seed
 from bilens.io.load import LayerView, LoadedModel
 from bilens.nn import BilinearClassifier
@@ -81,7 +81,7 @@ class Request:
 
     @property
     def facts(self) -> list[str]:
-        """What options of a decomposition may need, as `option_rules` names it."""
+        """The facts on which options of a decomposition depend, as `option_rules` names them."""
         found = ["with whole spectra"] if self.spectrum != "top" else []
         found += [ITERATES] if self.method in ("lanczos", "auto") else []
         return [*found, *(["with basis whitened"] if self.basis == "whitened" else [])]
@@ -114,10 +114,12 @@ def moments_of(
     if model is not None:
         check_on_rows(model, data.inputs if isinstance(data, LabelledData) else data.train_images)
     if isinstance(data, LabelledData):
-        return InputMoments(*mean_and_covariance(data.inputs), to_json(data.origin))
+        mean, covariance = mean_and_covariance(data.inputs)
+        return InputMoments(mean, covariance, to_json(data.origin))
     about = {**to_json(image_origin(data)), "split": "training"}
     about["num_images"] = len(data.train_images)
-    return InputMoments(*mean_and_covariance(data.train_images), about)
+    mean, covariance = mean_and_covariance(data.train_images)
+    return InputMoments(mean, covariance, about)
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class LayerOutputs:
     logits: str | None  # the layer whose outputs are the logits
 
     @classmethod
-    def of(cls, model: LoadedModel, layer: str) -> LayerOutputs:
+    def from_model(cls, model: LoadedModel, layer: str) -> LayerOutputs:
         view = model.layers[layer]
         logits = [name for name, one in model.layers.items() if one.gives == "logits"]
         ends = view.gives == "outputs" and view.reads in ("inputs", "neurons")
@@ -160,7 +162,7 @@ class OutputReading:
     outputs: list[int]  # of a contrast the positive and the negative one
     reading: str  # "class-centred", "raw" or "contrast"
 
-    def of(self, f: QuadraticMap) -> QuadraticMap:
+    def read_map(self, f: QuadraticMap) -> QuadraticMap:
         if self.reading != "contrast":
             return outputs_of(f, self.outputs, centred=self.reading == "class-centred")
         row = contrast_direction(f.sizes.d_out, *self.outputs)
@@ -192,7 +194,7 @@ def output_index(value: object, outputs: LayerOutputs) -> int:
         return named
     if not outputs.called_by_numbers and re.fullmatch(r"-?\d{1,9}", str(value)):
         return int(str(value))
-    raise UsageError(f"{value!r} names no output of {expected(outputs)}.")
+    raise UsageError(f"{value!r} names no output of {expected_outputs(outputs)}.")
 
 
 def select_outputs(text: str | tuple[int, ...] | None, outputs: LayerOutputs) -> list[int]:
@@ -204,7 +206,7 @@ def select_outputs(text: str | tuple[int, ...] | None, outputs: LayerOutputs) ->
     if isinstance(text, tuple):
         wrong = [index for index in text if index not in range(number)]
         if wrong:
-            raise UsageError(f"{wrong[0]} is no output of {expected(outputs)}.")
+            raise UsageError(f"{wrong[0]} is no output of {expected_outputs(outputs)}.")
         return [*dict.fromkeys(map(int, text))]
     for part in (part.strip() for part in text.split(",")):
         span = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part)
@@ -215,7 +217,9 @@ def select_outputs(text: str | tuple[int, ...] | None, outputs: LayerOutputs) ->
         elif span is not None and int(span[1]) <= int(span[2] or span[1]) < number:
             chosen.update(dict.fromkeys(range(int(span[1]), int(span[2] or span[1]) + 1)))
         else:
-            raise UsageError(f"{part!r} in {text!r} names no output of {expected(outputs)}.")
+            raise UsageError(
+                f"{part!r} in {text!r} names no output of {expected_outputs(outputs)}."
+            )
     return list(chosen)
 
 
@@ -229,7 +233,7 @@ def index_of_name(text: str, outputs: LayerOutputs) -> int | None:
     return found[0] if found else None
 
 
-def expected(outputs: LayerOutputs) -> str:
+def expected_outputs(outputs: LayerOutputs) -> str:
     """Return a layer, and what names one of its outputs, for a message."""
     names = outputs.names
     indices = f"{outputs.layer}: expected an index from 0 to {len(names) - 1}, or a range such "
@@ -287,7 +291,7 @@ def layer_map(
     else:
         f = exact_map(view.weights(torch.float64))
         mapped = LayerMap(f, f, None, about_input=view.about_input)
-    return mapped if basis != "whitened" else whitened(mapped, name, inputs)
+    return mapped if basis != "whitened" else whiten_layer(mapped, name, inputs)
 
 
 def stand_in(view: LayerView, name: str) -> QuadraticFit:
@@ -314,7 +318,7 @@ def layer_of(module: BilinearClassifier, index: int, basis: Basis) -> LayerMap:
     return LayerMap(f, behind, module.embed.weight.detach().to(dtype))
 
 
-def whitened(layer: LayerMap, name: str, inputs: InputMoments | None) -> LayerMap:
+def whiten_layer(layer: LayerMap, name: str, inputs: InputMoments | None) -> LayerMap:
     """Return a layer in coordinates in which its inputs have unit covariance."""
     if inputs is None:
         raise UsageError('the basis "whitened" needs inputs: pass their moments (--data-dir).')

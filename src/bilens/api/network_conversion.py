@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, reading
 from bilens.algebra.approximation.quadratic_fit import in_blocks
-from bilens.api.conversion import Conversion
+from bilens.api.conversion_job import ConversionJob
 from bilens.api.converted import Report
 from bilens.api.given_data import (
     by_name,
@@ -134,8 +134,10 @@ def convert_network(
         host.module.to(group.device)
         rows = Rows(fitted, measured, name, recipe.seed, recipe.n_ctx)
         recipe, folder = recipe.resolved(group.device), check_path("folder", folder)
-        given = recipe, folder, report or silent, say or silent, source, units, targets
-        run = NetworkConversion(host, rows, *given, group=group)
+        report, say = report or silent, say or silent
+        run = NetworkConversion(
+            host, rows, recipe, folder, report, say, source, units, targets, group=group
+        )
         return run.start(resume, overwrite)
 
 
@@ -150,17 +152,21 @@ def data_interface(model: LoadedModel) -> ModelInterface:
             raise UsageError(f"{name} is exact already: there is nothing to convert.")
         with suppress(UsageError):  # several numbers, each of its own: right answers are not read
             return interface_of(model)
-        sizes = views[0].sizes.d_in, views[-1].sizes.d_out
-        named = model.input_shape, model.own_input_names
+        d_in, d_out = views[0].sizes.d_in, views[-1].sizes.d_out
+        shape, names = model.input_shape, model.own_input_names
         own = PIXELS in model.provenance
-        return ModelInterface(*sizes, "unknown", *named, answers=False, reads_bytes=own)
+        return ModelInterface(
+            d_in, d_out, input_shape=shape, input_names=names, answers=False, reads_bytes=own
+        )
     path = Path(name) / CONFIG_NAME
     content = read_json(path) if foreign_keys(Path(name)) else {}
     if content.get("model_type") in VISION:
         side, classes = content["image_size"], content.get("id2label", {"0": "0", "1": "1"})
         shape, names = (content["num_channels"], side, side), names_by_id(path, classes)
-        sizes = math.prod(shape), len(names)
-        return ModelInterface(*sizes, "classification", shape, None, names, positions=True)
+        d_in, d_out = math.prod(shape), len(names)
+        return ModelInterface(
+            d_in, d_out, "classification", input_shape=shape, output_names=names, positions=True
+        )
     if views and views[0].reads == "residual stream":
         raise UsageError(f"{name} reads text: give some with --text, in the place of --data.")
     raise UsageError(
@@ -246,7 +252,7 @@ def chain_of(model: LoadedModel, x: Tensor, targets: Tensor | None) -> tuple[Hos
 
 
 @dataclass(eq=False)
-class NetworkConversion(Conversion):
+class NetworkConversion(ConversionJob):
     """A conversion on rows of data."""
 
     source: LoadedModel

@@ -27,10 +27,6 @@ def in_order(view: LayerView, order: Tensor | None, *, outputs: bool) -> LayerVi
     return view.before(matrix, view.gives) if outputs else view.behind(matrix.T, none)
 
 
-def is_reordered(order: Tensor) -> bool:
-    return not torch.equal(order, torch.arange(len(order)))
-
-
 def orders_of_neurons(
     before: Sequence[LayerView], after: Sequence[LayerView]
 ) -> dict[str, Tensor | None]:

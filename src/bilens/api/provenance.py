@@ -1,4 +1,4 @@
-"""What makes two results ones of the same, and where a result comes from: weights, data, run."""
+"""The provenance and the identity of a result: its weights, data, options and run."""
 
 import os
 import platform

@@ -124,10 +124,10 @@ def fit_of(subject: LoadedModel | LayerView, **options: Any) -> QuadraticFit:
     if isinstance(subject, LayerView):
         return subject.in_own_basis(
             fit_layers(
-                *chained([subject.weights(torch.float64)]), classes=subject.classes, **options
+                *check_chain([subject.weights(torch.float64)]), classes=subject.classes, **options
             )
         )
-    return fit_layers(*chained(network_of(subject)), classes=gives_classes(subject), **options)
+    return fit_layers(*check_chain(network_of(subject)), classes=gives_classes(subject), **options)
 
 
 def layers_and_run(
@@ -138,20 +138,20 @@ def layers_and_run(
     A model is compared with its source on the data.
     """
     if isinstance(subject, MLPWeights | GLUWeights):
-        return *chained([subject]), False
+        return *check_chain([subject]), False
     if isinstance(subject, list | tuple):
-        return *chained(subject), False
+        return *check_chain(subject), False
     if isinstance(subject, LayerView):
         if subject.compare is not None:
             subject.compare()
-        return *chained([subject.weights(torch.float64)]), subject.classes
+        return *check_chain([subject.weights(torch.float64)]), subject.classes
     model = open_subject(subject, "a quadratic fit")
     if isinstance(model.module, BilinearTransformer):
         raise UsageError(
             "a transformer is no MLP: fit one of its MLPs, bl.quadratic_fit(model.blocks[0].mlp)."
         )
     check_on_rows(model, data)
-    return *chained(network_of(model)), gives_classes(model)
+    return *check_chain(network_of(model)), gives_classes(model)
 
 
 def gives_classes(model: LoadedModel) -> bool:
@@ -175,7 +175,7 @@ def network_of(model: LoadedModel) -> tuple[Layer, ...]:
     return tuple(each_part(layer, lambda part: part.to(device)) for layer in network)
 
 
-def chained(layers: Sequence[Layer]) -> tuple[tuple[Layer, ...], Run]:
+def check_chain(layers: Sequence[Layer]) -> tuple[tuple[Layer, ...], Run]:
     """Return layers one behind the other, checked."""
     if not layers or not all(isinstance(layer, MLPWeights | GLUWeights) for layer in layers):
         raise UsageError(

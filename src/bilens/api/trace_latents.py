@@ -49,9 +49,9 @@ from bilens.interp.layer_trace import (
 from bilens.interp.random_dictionaries import LEVEL, chance_of
 from bilens.interp.traced_layer import (
     LatentReader,
+    LoadedSAE,
     TokensAtEnds,
     TracedLayer,
-    TracedSAE,
     TracedText,
     TraceOptions,
     eigenvector_tokens,
@@ -74,7 +74,7 @@ LISTED_CONTRASTS, CHECKED_CONTRASTS = 15, 2
 
 def latent_findings(
     layer: TracedLayer,
-    saes: tuple[TracedSAE, TracedSAE],
+    saes: tuple[LoadedSAE, LoadedSAE],
     text: TracedText,
     options: TraceOptions,
     progress: Progress,
@@ -103,7 +103,9 @@ def latent_findings(
     )
     ranking = rank_latents(reader.g, trace.eigenpairs, reader.inputs)
     clusters = cluster_latents(reader.g, threshold=THRESHOLD)
-    chosen, compared = chosen_latents(reader, ranking, fit), compared_latents(reader, ranking, fit)
+    chosen = chosen_latents(reader, ranking, fit)
+    most = max(2, math.isqrt(2 * CONTRAST_BUDGET // reader.g.sizes.d_in**3))  # of wide layers
+    compared = sorted(active_latents(ranking, fit, LEAST_COMPARED)[:most])
     null = []
     for index in range(options.dictionaries):
         progress("random dictionaries", index, options.dictionaries)
@@ -297,12 +299,6 @@ def input_latent(reader: LatentReader, latent: int) -> records.LatentReading:
     return structs.replace(reader.contexts(latent, reader.z), tokens=token_ends(found, reader.name))
 
 
-def compared_latents(reader: LatentReader, ranking: Ranking, fit: LowRankFit) -> list[int]:
-    """Return the output latents whose pairs are ranked: of wide layers the first that fit."""
-    most = max(2, math.isqrt(2 * CONTRAST_BUDGET // reader.g.sizes.d_in**3))
-    return sorted(active_latents(ranking, fit, LEAST_COMPARED)[:most])
-
-
 def ranked_contrasts(
     reader: LatentReader, compared: list[int]
 ) -> list[tuple[tuple[float, float, float], tuple[int, int]]]:
@@ -330,7 +326,11 @@ def contrasts_of(
             found += [{}] * (len(null) - len(found))
             trial = contrast_trial(reader, pair)
             causal = causal_reading(trial, reader.generator, found, reader.name)
-        pairs.append(records.Contrast(*pair, *shares, causal, p_value=chance_of(shares[0], best)))
+        (first, second), (score, nonlinear, product) = pair, shares
+        chance = chance_of(score, best)
+        pairs.append(
+            records.Contrast(first, second, score, nonlinear, product, causal, p_value=chance)
+        )
     return records.Contrasts(len(compared), tuple(pairs))
 
 

@@ -1,4 +1,4 @@
-"""What tracing finds as records: numbers of tensors, and tokens as texts."""
+"""Converts what tracing finds to records: tensors to numbers, token ids to texts."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,12 +15,12 @@ from bilens.interp.layer_trace import Clusters, LayerTrace, NearestLatents, Rank
 from bilens.interp.random_dictionaries import chance_of
 from bilens.interp.traced_layer import (
     LatentReader,
+    LoadedSAE,
     TokensAtEnds,
-    TracedSAE,
     short,
 )
 from bilens.records import mlp_trace as records
-from bilens.train.activations import OF_RECORD, SAEMetrics
+from bilens.train.activations import OF_RECORD, HookMetrics
 
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 BINS = 40  # of the distribution of correlations, from -1 to 1
@@ -39,11 +39,11 @@ def shorts(tensor: Tensor) -> tuple[float, ...]:
 
 def token_ends(found: TokensAtEnds, name: Naming) -> records.TokenEnds:
     """Return tokens with their texts."""
-    ends = (
+    high, low = (
         tuple(records.TokenValue(one.token, name(one.token), short(one.value)) for one in scores)
         for scores in (found.high, found.low)
     )
-    return records.TokenEnds(*ends)
+    return records.TokenEnds(high, low)
 
 
 def causal_reading(
@@ -57,10 +57,8 @@ def causal_reading(
     checks = () if trial is None else trial.checks(generator, null, create)
     if trial is None or not checks:
         return records.CausalReading(None, ())
-    ends = trial.behaviour.high, trial.behaviour.low
-    return records.CausalReading(
-        records.Behaviour(*(tuple(map(name, end)) for end in ends)), checks
-    )
+    high, low = (tuple(map(name, end)) for end in (trial.behaviour.high, trial.behaviour.low))
+    return records.CausalReading(records.Behaviour(high, low), checks)
 
 
 def traced_spectrum(
@@ -196,7 +194,7 @@ def ranked_latents(
     )
 
 
-def traced_sae(side: TracedSAE, found: SAEMetrics) -> records.TracedSAE:
+def traced_sae(side: LoadedSAE, found: HookMetrics) -> records.TracedSAE:
     values = {name: getattr(found, name) for name in OF_RECORD}
     return records.TracedSAE(
         side.hook,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bilens.api.audit import audit
+from bilens.api.audit_model import audit
 from bilens.api.provenance import this_command, versions
 from bilens.api.subject import open_subject
 from bilens.base import Progress, silent
@@ -29,7 +29,7 @@ from bilens.nn.transformer import BilinearTransformer
 from bilens.report.charts.curves import loss_figure
 from bilens.report.plates import eigenvector_plate
 from bilens.report.reports import AuditReport
-from bilens.train.activations import SAEMetrics
+from bilens.train.activations import HookMetrics
 from bilens.train.corpus import (
     CorpusDescription,
     CorpusOptions,
@@ -40,7 +40,7 @@ from bilens.train.corpus import (
     tokenizer_of,
     tokens_of,
 )
-from bilens.train.loop import CHECKPOINTS, LineT, Task
+from bilens.train.loop import CHECKPOINTS, LineT, TrainingTask
 from bilens.train.processes import together
 from bilens.train.randomness import drawn_rows
 from bilens.train.run_folder import CURVE_NAME, OWN_FILES, RUN_NAME, TrainingResult, run_in_folder
@@ -71,7 +71,7 @@ def provenance() -> dict[str, str]:
 
 def run_announced(
     folder: Path,
-    job: Task[Any, LineT],
+    job: TrainingTask[Any, LineT],
     plan: str,
     on_line: Callable[[LineT, int], None],
     say: Callable[[str], None],
@@ -131,7 +131,7 @@ def train_language(
         text = corpus.load(report=say)
         tokenizer = train_tokenizer(text.documents, recipe.vocab_size, recipe.tokenizer)
         tokens = tokens_of(text, tokenizer, recipe.n_ctx)
-        about = CorpusDescription.of(corpus, text)
+        about = CorpusDescription.describe(corpus, text)
         job = LanguageTask(recipe, tokens, tokenizer, about, group, texts_at_once)
         plan = (
             f"{len(tokens.train):,} tokens to train on, {len(tokens.held_out):,} held out, "
@@ -165,7 +165,7 @@ class SAETraining(TrainingResult[SAELine]):
     """A finished run of sparse autoencoders; metrics by hook point where a model stands behind."""
 
     folders: dict[str, Path]
-    metrics: dict[str, SAEMetrics]
+    metrics: dict[str, HookMetrics]
 
     _repr_html_ = html_summary("folder", "history", "folders", "metrics")
 
@@ -234,8 +234,8 @@ def read_model(
     if isinstance(corpus, Tensor):
         held = torch.zeros(len(corpus), dtype=torch.bool)
         held[drawn_rows(len(corpus), max(1, len(corpus) // HELD_OUT_TEXTS))] = True
-        given, sha256 = (corpus[~held], corpus[held]), loaded.weights_sha256
-        return ReadModel(module, loaded.source, sha256, *given, "tokens of the caller")
+        source, sha256, learnt = loaded.source, loaded.weights_sha256, corpus[~held]
+        return ReadModel(module, source, sha256, learnt, corpus[held], "tokens of the caller")
     tokenizer, text = tokenizer_of(loaded, module), text_of(loaded, corpus, say)
     n_ctx = module.config.n_ctx
     texts, held_out = (

@@ -156,7 +156,7 @@ def train_language(
     """
     given: Any = corpus
     if (tokens := given_tensor("tokens", given)) is not None:
-        given, needed = written(tokens)
+        given, needed = tokens_as_texts(tokens)
         recipe = {"tokenizer": "numbers", "vocab_size": needed} | recipe
         if recipe["vocab_size"] not in range(needed, 2**31):
             raise UsageError(f"these tokens and the end of a text need a vocab_size of {needed:,}.")
@@ -262,7 +262,7 @@ def given_tensor(name: str, given: Any) -> Tensor | None:
     return tensor_of(name, given) if is_file or isinstance(given, Tensor | np.ndarray) else None
 
 
-def written(tokens: Tensor) -> tuple[tuple[str, ...], int]:
+def tokens_as_texts(tokens: Tensor) -> tuple[tuple[str, ...], int]:
     """Return texts of tokens as their numbers, and the size of the vocabulary."""
     whole = not tokens.is_floating_point() and not tokens.is_complex()
     if tokens.ndim != 2 or 0 in tokens.shape or not whole or int(tokens.min()) < 0:

@@ -1,4 +1,4 @@
-"""What is around the layers of two models: whether both put them together to the same function.
+"""Compares the code around the layers of two models: do both combine them alike?
 
 Equal layers are no equal models: one may run them in another order, twice, or turn a sign behind
 them. Where nothing shows that the two are alike there, nobody may say so.
@@ -23,17 +23,17 @@ from bilens.records.layer_audit import FileChange
 Around = Literal["", "order", "answers", "unknown"]
 Files = Sequence[FileChange] | None  # beside the weights of both; None where one has no folder
 CONFIG = "config.json"
-BESIDE_THE_FUNCTION = {  # keys of a configuration
-    *("_name_or_path", "transformers_version", "torch_dtype", "dtype", "quantization_config"),
-    *("num_hidden_layers", "n_layer", "num_layers"),  # layers of one alone are told by name
-}
+STORAGE = ("torch_dtype", "dtype", "quantization_config")
+LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers")  # one that is alone is told by name
+# Keys of a configuration.
+BESIDE_THE_FUNCTION = {"_name_or_path", "transformers_version", *STORAGE, *LAYER_COUNTS}
 OF_TRAINING = ("training", "inplace", "p", "drop", "dropout")  # nothing in evaluation
 FAR_OUT = (1e2, 1e3, 1e4)  # scales of more rows: what bounds or masks inputs shows there
 LONGEST_TEXT = 256  # tokens, where no configuration says how long a text may be
 
 
 def compare_wiring(alignment: Alignment, files: Files, data: Tensor | None = None) -> Around:
-    """Return what is not the same around the layers of two models; empty where all of it is.
+    """Return how the order, head or code around the layers differ; empty where nothing does.
 
     Networks are nothing but their layers: each of them was run beside its own layers when it was
     opened, and both run on rows where data are given (`answer_changes`), so that order and head
@@ -114,7 +114,7 @@ def inputs_of(module: nn.Module, model: LoadedModel, data: Tensor | None) -> Ten
 
 
 def answer_of(module: nn.Module, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor | None:
-    """Return what a module answers with its own weights or others; None where it does not run."""
+    """Run a module with the weights given and return its output; None where it does not run."""
     try:
         with in_evaluation(module):
             return only_tensor(functional_call(module, {**weights}, (as_given(module, x),)))

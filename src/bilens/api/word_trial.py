@@ -15,7 +15,7 @@ from bilens.base.checks import check_count
 from bilens.base.errors import BilensError, UsageError
 from bilens.data.tokenizer import Tokenizer
 from bilens.findings.difference import kind_of_layer
-from bilens.findings.token_sweep import Frame, Text, sweep, written
+from bilens.findings.token_sweep import Frame, Text, sweep, write_texts
 from bilens.io.host import Host, from_transformers, open_host, tokenizer_at
 from bilens.io.loaded_model import CONFIG_NAME, LoadedModel
 from bilens.io.tensor_names import paired
@@ -61,7 +61,7 @@ def try_words(
 
     barred = [number for number, name in enumerate(names) if not name.strip().isprintable()]
     barred += [number for number, name in enumerate(names) if name.startswith("<")]
-    carriers = written(lambda texts: chances(before, texts), prefix, seed, barred)
+    carriers = write_texts(lambda texts: chances(before, texts), prefix, seed, barred)
     found = sweep(
         lambda texts: (chances(after, texts), chances(before, texts)),
         Frame(prefix, suffix, carriers, names),
@@ -70,7 +70,7 @@ def try_words(
     )
     listed = tuple(
         CandidateWords(tuple(names[word] for word in one.words), names[one.answer], one.surprise)
-        for number, one in enumerate(found.told[:LISTED])
+        for number, one in enumerate(found.ordered[:LISTED])
         if number == 0 or one.surprise > LEAST
     )
     return WordTrial(found.tried, len(known), found.score, bool(suffix), listed)

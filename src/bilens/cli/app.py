@@ -76,7 +76,7 @@ def options(
     3 bad or unsafe file, 4 numerical failure, 5 resource limit,
     70 a fault of bilens, 130 interrupted.
     """
-    context.ensure_object(Output).asked(quiet, verbose)
+    context.ensure_object(Output).set_flags(quiet, verbose)
 
 
 def main() -> None:
@@ -94,9 +94,9 @@ def main() -> None:
         interrupt_on_signals()
         refuse_bytes(sys.argv)
         if "RANK" in os.environ:  # of torchrun; torch is not imported for less
-            from bilens.train.processes import launched
+            from bilens.train.processes import read_launch
 
-            rank, world, _ = launched()
+            rank, world, _ = read_launch()
             output.first, output.messages.quiet = rank == 0, rank > 0
             refuse_several(sys.argv[1:], world)
         app(prog_name="bilens", obj=output, **narrow())

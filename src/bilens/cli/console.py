@@ -38,7 +38,7 @@ class Output:
         self.as_json = False
         self.first = True  # of several processes, the one that prints
 
-    def asked(self, quiet: bool, verbose: bool, as_json: bool = False) -> None:
+    def set_flags(self, quiet: bool, verbose: bool, as_json: bool = False) -> None:
         """Take what stands before a command, and again what stands behind it."""
         self.as_json = as_json
         self.messages.quiet = self.messages.quiet or quiet
@@ -67,8 +67,8 @@ class Output:
             return
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=self.messages) as bar:
+        text = TextColumn("{task.description}")
+        with Progress(text, BarColumn(), TimeElapsedColumn(), console=self.messages) as bar:
             yield Reporter(self, bar)
 
 

@@ -47,7 +47,9 @@ def expand(function: Command, as_json: bool = True) -> Command:
     hints = get_type_hints(function, include_extras=True)
     _, *taken = inspect.signature(function).parameters.values()
     records = {each.name: hints[each.name] for each in taken if is_dataclass(hints[each.name])}
-    recipes = {n: hint.__metadata__ for n, hint in hints.items() if is_of_recipe(hint)}
+    changes = dict[str, Any]  # how an annotation takes what is said of a recipe
+    of_recipes = {n: h for n, h in hints.items() if getattr(h, "__origin__", None) == changes}
+    recipes = {n: hint.__metadata__ for n, hint in of_recipes.items()}
     parameters = [parameter("context", typer.Context)]
     for each in taken:
         if each.name in records:
@@ -62,7 +64,7 @@ def expand(function: Command, as_json: bool = True) -> Command:
     def run(
         context: typer.Context, quiet: bool, verbose: bool, json: bool = False, **given: Any
     ) -> None:
-        context.obj.asked(quiet, verbose, json)
+        context.obj.set_flags(quiet, verbose, json)
         sources = {name: context.get_parameter_source(name) for name in context.params}
         # typer may bring a click of its own, and with it an enumeration of its own
         with as_written(n for n, one in sources.items() if one and one.name == "COMMANDLINE"):
@@ -77,10 +79,6 @@ def expand(function: Command, as_json: bool = True) -> Command:
     run.__annotations__ = {each.name: each.annotation for each in parameters}
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return run
-
-
-def is_of_recipe(hint: Any) -> bool:
-    return getattr(hint, "__origin__", None) == dict[str, Any]
 
 
 def said_of(recipe: type, given: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +152,7 @@ def parameter(name: str, annotation: Any, default: Any = REQUIRED) -> inspect.Pa
     )
 
 
-def said(record: Any, changes: dict[str, Any] | None = None) -> list[str]:
+def flags_of(record: Any, changes: dict[str, Any] | None = None) -> list[str]:
     """Return the options of a record, or of a recipe with what is said of it, that were given."""
     found = []
     for each in fields(record):

@@ -83,7 +83,7 @@ class ModelFile:
         """Read the model; `say` is told what was taken for what, and how far it is the source."""
         from bilens.io.load import load
 
-        loaded = load(self.model, **self.flags(), **self.said())
+        loaded = load(self.model, **self.flags(), **self.tensor_options())
         if say is not None:
             say_how_it_was_read(loaded, say)
         return loaded
@@ -91,8 +91,8 @@ class ModelFile:
     def flags(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("residual", "allow_pickle", "trust_pickle")}
 
-    def said(self) -> dict[str, Any]:
-        """What was said of the tensors of a file with names of its own."""
+    def tensor_options(self) -> dict[str, Any]:
+        """Return how the tensors of a file are named and stored, where the user says it."""
         return {}
 
     def open_pair(self, baseline: Path | None, say: Say) -> tuple[LoadedModel, LoadedModel | None]:
@@ -101,7 +101,7 @@ class ModelFile:
             return self.open(say), None
         from bilens.io.load import PEFT, ReadOptions, load_to_compare
 
-        plain = ReadOptions(**self.flags(), **self.said())
+        plain = ReadOptions(**self.flags(), **self.tensor_options())
         base = baseline if PEFT.matches(self.model) else None
         loaded = load_to_compare(self.model, replace(plain, base=base))
         say_how_it_was_read(loaded, say)
@@ -132,7 +132,7 @@ class TensorFile(ModelFile):
         "--transposed/--no-transposed",
     )
 
-    def said(self) -> dict[str, Any]:
+    def tensor_options(self) -> dict[str, Any]:
         return {
             "roles": parse_roles(self.roles) if self.roles else None,
             "activation": self.activation,
@@ -163,7 +163,9 @@ class DataFiles:
         None,
         "Table (CSV, Excel, Parquet), .npy, .npz or .safetensors file, folder with a subfolder of "
         "images for each class, or with the IDX files of --dataset.",
-        *("--data", "--data-dir", "--table"),
+        "--data",
+        "--data-dir",
+        "--table",
         metavar="PATH",
     )
     labels: str | None = option(
@@ -195,7 +197,7 @@ class DataFiles:
         found = find_data(model, *given)
         if done := getattr(found, "done", ()):  # to a table
             from bilens.records.base import displayable
-            from bilens.report.sections.tables import conversion_lines
+            from bilens.report.sections.table_page import conversion_lines
             from bilens.report.text import load_catalogue
 
             for line in conversion_lines(load_catalogue("en"), displayable(done)):
@@ -217,7 +219,7 @@ class SeenText:
     def inputs(
         self, model: Path, layers: list[str], seed: int, report: Callable[..., None]
     ) -> LayerInputs | None:
-        """Return what the layers see; None without a text."""
+        """Return the inputs of the layers on a text, not run yet; None without a text."""
         if self.text is None:
             refuse_idle("text", vars(self))
             return None

@@ -1,4 +1,4 @@
-"""What an update of a language model writes and answers to, from its weights, as tokens."""
+"""The tokens that an update of a language model writes and responds to, from its weights."""
 
 from __future__ import annotations
 

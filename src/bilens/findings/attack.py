@@ -56,7 +56,7 @@ class Judge:
     box: tuple[float, float] | None = None  # of all inputs; None where nothing says it
 
     def effect(self, deltas: Tensor) -> Effect:
-        """Return what each row of (num, in) does, without a box."""
+        """Return accuracy, margin and target rate with each of (num, in) deltas, without a box."""
         slopes = 2 * products_of(self.f, deltas)  # (deltas, out, in)
         shifts = self.f(deltas)
         if self.f.constant is not None:
@@ -64,7 +64,7 @@ class Judge:
         moved = (self.images @ slopes.flatten(0, 1).T).reshape(-1, *shifts.shape)
         moved += shifts
         moved += self.scores[:, None]
-        return self.read(moved.unbind(1), self.labels)
+        return self.measure_effect(moved.unbind(1), self.labels)
 
     @property
     def sample(self) -> Tensor:
@@ -77,9 +77,9 @@ class Judge:
             return None
         images, labels = self.images[self.sample], self.labels[self.sample]
         moved = [self.f((images + delta).clamp(*self.box)) for delta in deltas]
-        return self.read(moved, labels)
+        return self.measure_effect(moved, labels)
 
-    def read(self, moved: tuple[Tensor, ...] | list[Tensor], labels: Tensor) -> Effect:
+    def measure_effect(self, moved: tuple[Tensor, ...] | list[Tensor], labels: Tensor) -> Effect:
         """Return the numbers of scores (images, out) for each delta."""
         accuracy, margin, rate = [], [], []
         for scores in moved:
@@ -108,8 +108,8 @@ def curves_of(objectives: Sequence[ObjectiveFinding]) -> tuple[MethodCurve, ...]
         cut = [item.clipped for item in found if item.clipped is not None]
         effect, clipped = mean_effect([item.effect for item in found]), mean_effect(cut)
         gap = tuple(own - least for own, least in zip(change, average(optima), strict=True))
-        known = kind, READS[kind], kind in EDGE, max(members)
-        curves.append(MethodCurve(*known, effect, clipped if cut else None, change, gap))
+        reads, edge, limited = READS[kind], kind in EDGE, clipped if cut else None
+        curves.append(MethodCurve(kind, reads, edge, max(members), effect, limited, change, gap))
     return tuple(curves)
 
 
@@ -136,7 +136,7 @@ def attack_classifier(
     progress: Progress = silent,
     origin: Origin = UNKNOWN,
 ) -> Attack:
-    """Return what universal perturbations of every method do to a one-layer bilinear classifier.
+    """Attack a one-layer bilinear classifier with universal perturbations of every method.
 
     `box` is the interval that every input lies in, where that is known; `halved` tells that
     `training` and `test` are two parts of the same data.
@@ -156,7 +156,7 @@ def attack_classifier(
     assert labels is not None, "it is judged by them"
     summary = summarise(loaded, None if loaded.source else test.shape)
     progress("means", 0, 1)
-    means = ClassMeans.of(training.inputs, training.targets, summary.d_output)
+    means = ClassMeans.from_images(training.inputs, training.targets, summary.d_output)
     objectives = list(request.objectives(f, means))
     progress("spectra", 0, 1)
     # below zero lies no pixel, a named column is none, and dark is no word
@@ -180,8 +180,8 @@ def attack_classifier(
                 f"no inputs to judge it on are of the source classes {list(objective.sources)}, so "
                 f"nothing can be led to class {objective.target}: choose another source."
             )
-        chosen = images[attacked], labels[attacked], scores[attacked]
-        judge = Judge(f, *chosen, objective.target, box)
+        x, own, given = images[attacked], labels[attacked], scores[attacked]
+        judge = Judge(f, x, own, given, objective.target, box)
         found.append(attack_objective(objective, methods, judge, request))
     progress("attacks", len(objectives), len(objectives))
     return Attack(
@@ -203,13 +203,13 @@ def attack_classifier(
 def attack_objective(
     objective: Objective, methods: PerturbationMethods, judge: Judge, request: AttackRequest
 ) -> ObjectiveFinding:
-    """Return what all perturbations of an objective do, and if one lowers the mean margin more."""
+    """Measure all perturbations of an objective; does one beat the proven optimum?"""
     optima = methods.optima(objective)
     best = [objective.changes(item.perturbation.deltas) for item in optima]
     lengths = request.epsilons
     position = min(range(len(lengths)), key=lambda index: abs(lengths[index] - DRAWN_NEAR))
     found, excess = [], []
-    for perturbation in [*(item.perturbation for item in optima), *methods.others(objective)]:
+    for perturbation in [*(item.perturbation for item in optima), *methods.controls(objective)]:
         change = objective.changes(perturbation.deltas)
         reference = best[1 if perturbation.kind in EDGE else 0]
         excess.append(largest_share(reference - change, reference))

@@ -105,7 +105,7 @@ def classifier_guarantees(
 def box_of(x: Tensor | None, told: tuple[float, float] | None = None) -> Box | None:
     """Return the box that is known, or with data the smallest interval around [0, 1] and them."""
     if x is None:
-        return None if told is None else Box(*told, "pixels")
+        return None if told is None else Box(told[0], told[1], "pixels")
     low, high = min(0.0, float(x.min())), max(1.0, float(x.max()))
     return Box(low, high, "pixels" if told == (low, high) else "data")
 
@@ -137,7 +137,7 @@ def certify_classifier(
     progress: Progress = silent,
     origin: Origin = UNKNOWN,
 ) -> Certificate:
-    """Return what is proven about a one-layer bilinear classifier; the model is not changed."""
+    """Prove guarantees for a one-layer bilinear classifier; the model is not changed."""
     loaded = as_loaded(model)
     module = checked_classifier(loaded.module)
     samples = check_count("samples", samples, minimum=1)

@@ -1,4 +1,4 @@
-"""What share of the parameters of a model its readable layers contain."""
+"""The share of a model's parameters that its readable layers contain."""
 
 import re
 from collections import Counter, defaultdict
@@ -52,7 +52,7 @@ def measure_coverage(
         for name, count in layer.tensors.items():
             read[name][ended[layer.name]] += count
     groups = []
-    for name, members in folded(sizes).items():
+    for name, members in fold_names(sizes).items():
         total = sum(sizes[member] for member in members)
         # a tensor that several layers share is read once, exactly if any of them is
         exact = sum(min(read[member]["exact"], sizes[member]) for member in members)
@@ -89,7 +89,7 @@ def is_parameter(name: str, tensor: StoredTensor) -> bool:
     return kept and not mask and BUFFERS.search(name) is None
 
 
-def folded(names: Iterable[str]) -> dict[str, list[str]]:
+def fold_names(names: Iterable[str]) -> dict[str, list[str]]:
     """Return pattern → names that differ in their numbers alone, where they are several."""
     alike: dict[str, list[str]] = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""What changed in one layer: how much, into how many directions, what the change answers to."""
+"""The difference of one layer before and after: its size, rank, and the inputs it responds to."""
 
 import math
 from collections.abc import Callable
@@ -40,13 +40,13 @@ from bilens.records.layer_audit import ChangeDirection, LayerDifference, ModeCha
 
 
 def kind_of_layer(layer: LayerView) -> str:
-    """Return what has to be the same in both."""
+    """Return gating, activation and sizes of a layer, equal in layers that can be compared."""
     kind, sizes = "gated" if layer.gated else "plain", layer.sizes
     return f"{kind} {layer.activation} {sizes.d_in} → {sizes.d_hidden} → {sizes.d_out}"
 
 
 def other_kind(before: LayerView, after: LayerView) -> str | None:
-    """Return what a layer was and what it became; None where it is of the same kind and sizes."""
+    """Return "old kind became new kind"; None where kind and sizes are the same."""
     kinds = kind_of_layer(before), kind_of_layer(after)
     return None if kinds[0] == kinds[1] else " became ".join(kinds)
 
@@ -57,7 +57,7 @@ WIDE = 2  # hidden units for each input, from which the mean does
 
 @dataclass(frozen=True)
 class ModeNull:
-    """What singular values say of a change that is noise."""
+    """Effective rank and top share of the singular values of pure noise."""
 
     effective_rank: float
     top_share: float
@@ -109,7 +109,7 @@ def compare_layers(
     turn: Callable[[], Turn] | None = None,
     rows: Tensor | None = None,
 ) -> LayerDifference:
-    """Return what changed; `turn` finds how the residual stream has to be turned, if it is one.
+    """Measure the change of a layer; `turn` finds the rotation of the residual stream, if any.
 
     `rows` are inputs that the layer of the model receives, where data were given.
     """
@@ -195,7 +195,7 @@ def compare_on_rows(
 
 
 def weight_changes(before: Layer, after: Layer) -> tuple[dict[str, Tensor], float]:
-    """Return what changed in each part of the weights, and ‖ΔW‖ / ‖W‖ of all."""
+    """Return ΔW of each part of the weights, and ‖ΔW‖ / ‖W‖ of all together."""
     old, new = weights_of(before), weights_of(after)
     changes = {  # a part that one lacks is zero there
         part: new.get(part, torch.zeros_like(like)) - old.get(part, torch.zeros_like(like))
@@ -270,7 +270,7 @@ def map_change(f: QuadraticMap, delta: QuadraticMap) -> float | None:
 
 
 def mode_change(values: Tensor, null: ModeNull | None) -> ModeChange:
-    """Return what singular values say, beside those of the null."""
+    """Summarise the singular values of a change, beside those of the null."""
     return ModeChange(
         effective_rank=float(effective_rank(values)),
         effective_rank_null=None if null is None else null.effective_rank,

@@ -1,4 +1,4 @@
-"""What is said of a quadratic approximation: beside spectra, in an audit, and by itself."""
+"""The records of a quadratic approximation: beside spectra, in an audit, and alone."""
 
 from bilens.algebra.approximation.quadratic_fit import QuadraticFit
 from bilens.algebra.approximation.r_squared import FitScores
@@ -38,7 +38,7 @@ def degree_scores(fit: str, found: FitScores) -> DegreeScores:
 
 
 def fit_quality(fit: LayerFit) -> FitQuality:
-    """Return what rules judge of a fit."""
+    """Return the numbers of a fit that the rules judge."""
     scores = fit.scores
     linear, whole = scores.linear, scores.quadratic
     return FitQuality(

@@ -1,4 +1,4 @@
-"""What inputs add to the weights: training against others, examples learnt by heart, spectra."""
+"""Findings from inputs: training against test, memorised examples, whitened spectra."""
 
 import math
 from dataclasses import dataclass
@@ -41,8 +41,8 @@ POINTS, SPARE = 2.96, 0.038  # of the estimated gap; fitted on models that docs/
 
 
 @dataclass(frozen=True, eq=False)
-class Read:
-    """What a model makes of inputs; a row each."""
+class RowReadings:
+    """Answers, leads and radii of a model on inputs, a row each."""
 
     x: Tensor  # (rows, in) float64
     label: Tensor | None
@@ -60,13 +60,13 @@ def read_inputs(
     pairs: PairSpectra | None,
     seed: int,
 ) -> GivenInputs:
-    """Return what inputs show of a classifier; exact radii where `pairs`, all spectra, are given.
+    """Compare training and test inputs of a classifier; exact radii where `pairs` is given.
 
     Cost: for n inputs O(n · (in · hidden + in²) + classes · in³); nothing is (n, n).
     """
     generator = torch.Generator().manual_seed(seed)
-    seen = None if training is None else read(f, training, pairs, generator)
-    new = None if test is None else read(f, test, pairs, generator)
+    seen = None if training is None else read_rows(f, training, pairs, generator)
+    new = None if test is None else read_rows(f, test, pairs, generator)
     compared, repeated, reason = None, 0, "training_alone" if new is None else "test_alone"
     bound = None
     if seen is not None and seen.label is not None:
@@ -88,9 +88,9 @@ def read_inputs(
     )
 
 
-def read(
+def read_rows(
     f: QuadraticMap, given: LabelledData, pairs: PairSpectra | None, generator: torch.Generator
-) -> Read:
+) -> RowReadings:
     """Return answers, leads and radii, and what is told of the sample."""
     x = given.inputs.detach().double()
     label = None if given.targets is None else given.targets.long()
@@ -108,9 +108,9 @@ def read(
         lead=float(lead.median()),
         radius=float(known.median()) if len(known) else None,
         num_radii=len(picked),
-        classes=whitened(outputs_of(f, centred=True), x),
+        classes=whitened_spectra(outputs_of(f, centred=True), x),
     )
-    return Read(x, label, answer, lead, nearest, radius, told)
+    return RowReadings(x, label, answer, lead, nearest, radius, told)
 
 
 def leads(f: QuadraticMap, x: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ def leads(f: QuadraticMap, x: Tensor) -> Tensor:
     return torch.stack([first.double(), lead, nearest, logits.softmax(dim=1).amax(dim=1)], dim=1)
 
 
-def whitened(centred: QuadraticMap, x: Tensor) -> tuple[WhitenedClass, ...]:
+def whitened_spectra(centred: QuadraticMap, x: Tensor) -> tuple[WhitenedClass, ...]:
     """Return the spectra of the class-centred forms where inputs of one kind vary equally."""
     mean, covariance = mean_and_covariance(x)
     if not bool(covariance.diagonal().any()):
@@ -155,7 +155,7 @@ def whitened(centred: QuadraticMap, x: Tensor) -> tuple[WhitenedClass, ...]:
     return tuple(found)
 
 
-def compare(training: Read, test: Read) -> Comparison:
+def compare(training: RowReadings, test: RowReadings) -> Comparison:
     """Return leads, radii and accuracy of training inputs against those of others."""
     ours, theirs = training.sample.accuracy, test.sample.accuracy
     few = min(len(training.radius), len(test.radius)) < FEWEST
@@ -167,7 +167,7 @@ def compare(training: Read, test: Read) -> Comparison:
     )
 
 
-def estimated_gap(training: Read, test: Read) -> Gap:
+def estimated_gap(training: RowReadings, test: RowReadings) -> Gap:
     """Return the gap as it is put without any label: a regression on one reading, and no bound.
 
     The reading is how much farther another answer is from training inputs; docs/findings.md says
@@ -179,7 +179,7 @@ def estimated_gap(training: Read, test: Read) -> Gap:
 
 
 def learnt_by_heart(
-    f: QuadraticMap, seen: Read, pairs: PairSpectra | None
+    f: QuadraticMap, seen: RowReadings, pairs: PairSpectra | None
 ) -> tuple[TrainingExample, ...]:
     """Return the training inputs that look most learnt by heart, among those answered as labelled.
 
@@ -289,7 +289,7 @@ def gap(training: Share, test: Share) -> Gap:
 
 
 def margin_bound(f: QuadraticMap, x: Tensor, margin: Tensor) -> Bound:
-    """Return what the margins of training inputs prove of the error on new ones, (rows, in)."""
+    """Bound the error on new inputs by the margins of training inputs, (rows, in)."""
     # Math: f_c is a product of W_c with φ(x) = x̃x̃ᵀ, x̃ = (x, 1), and ‖W‖² = Σ_c ‖Q_c‖² + ‖b_c‖²/2 +
     # c_c². The margin is √2-Lipschitz in the scores, so the ramp loss of margin γ has a Rademacher
     # complexity of at most 2 (‖W‖/γ) √(classes · mean ‖φ‖² / n) (Maurer, 2016, vector contraction).

@@ -1,4 +1,4 @@
-"""What is proven about a classifier: radii, truncation, use of inputs, rounding of weights."""
+"""Guarantees for a classifier: radii, truncation, use of inputs, rounding of weights."""
 
 import copy
 import math
@@ -144,7 +144,7 @@ def certified_curve(found: L2Radius) -> tuple[CurvePoint, ...]:
     end = round_up(largest) if largest > 0 else 1.0
     levels = [end * step / CURVE_STEPS for step in range(CURVE_STEPS + 1)]
     shares = certified_accuracy(found, levels).tolist()
-    return tuple(CurvePoint(*pair) for pair in zip(levels, shares, strict=True))
+    return tuple(CurvePoint(radius, share) for radius, share in zip(levels, shares, strict=True))
 
 
 def round_up(value: float) -> float:

@@ -15,7 +15,7 @@ DEAD = 1e-6  # of the weights of the median unit
 SAME = 2.0**-8  # how far weights of one unit, rounded to bfloat16, are apart, relative
 
 
-class Branch(NamedTuple):
+class UnitBranch(NamedTuple):
     """The affine functions that one branch of each unit is, and what makes another one of them."""
 
     weight: Tensor  # (hidden, in)
@@ -24,18 +24,20 @@ class Branch(NamedTuple):
     scale: bool  # whether ct is, with c > 0
 
 
-Known = tuple[Branch, Tensor, Tensor, Tensor]  # with what `directions` returns of it
+Known = tuple[UnitBranch, Tensor, Tensor, Tensor]  # with what `directions` returns of it
 
 
-def branches(layer: Layer) -> tuple[Branch, ...]:
-    def branch(weight: Tensor, bias: Tensor | None, *changes: bool) -> Branch:
-        return Branch(weight, weight.new_zeros(len(weight)) if bias is None else bias, *changes)
+def branches(layer: Layer) -> tuple[UnitBranch, ...]:
+    def branch(weight: Tensor, bias: Tensor | None, sign: bool, scale: bool) -> UnitBranch:
+        bias = weight.new_zeros(len(weight)) if bias is None else bias
+        return UnitBranch(weight, bias, sign, scale)
 
+    sign, scale = changes_with(layer.phi)
     if not isinstance(layer, GLUWeights):
-        return (branch(layer.up, layer.up_bias, *changes_with(layer.phi)),)
+        return (branch(layer.up, layer.up_bias, sign, scale),)
     limits = layer.phi.name == CLAMPED  # on the value, too
     return (
-        branch(layer.gate, layer.gate_bias, *changes_with(layer.phi)),
+        branch(layer.gate, layer.gate_bias, sign, scale),
         branch(layer.value, layer.value_bias, limits, limits),
     )
 
@@ -90,7 +92,7 @@ def read_units(layer: Layer, classes: bool = False, centre: Tensor | None = None
     )
 
 
-def count_doubles(layer: Layer, parts: list[Branch]) -> tuple[int, float]:
+def count_doubles(layer: Layer, parts: list[UnitBranch]) -> tuple[int, float]:
     """Return how many pairs of units are the same up to scale, and the largest overlap.
 
     The overlap is the cosine of rows of weights, biases aside, in the branch where it is less. Rows
@@ -131,7 +133,7 @@ def pairs_of(ours: list[Known], theirs: list[Known], block: slice) -> tuple[Tens
     return same, overlap
 
 
-def directions(part: Branch) -> tuple[Tensor, Tensor, Tensor]:
+def directions(part: UnitBranch) -> tuple[Tensor, Tensor, Tensor]:
     """Return rows of unit length, their lengths, and biases over them; constants are all alike."""
     unit, length = unit_rows(part.weight)
     constant = length == 0

@@ -1,4 +1,4 @@
-"""What may be wrong with an image classifier, read of its map: overfitting and hidden triggers."""
+"""Warnings on an image classifier, read from its map: overfitting and hidden triggers."""
 
 from __future__ import annotations
 

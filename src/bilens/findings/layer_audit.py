@@ -20,9 +20,9 @@ from bilens.findings.difference import compare_layers, other_kind
 from bilens.findings.hidden_units import read_units
 from bilens.findings.image_warnings import read_layer_warnings
 from bilens.findings.layer_reading import (
-    AuditOptions,
     FittedLayer,
-    described,
+    ReadingOptions,
+    describe_layer,
     fit_layer,
     read_inputs,
     read_layer,
@@ -66,7 +66,7 @@ def judge_one_layer(subject: LayerView, fitted: FittedLayer, seed: int) -> tuple
     zero = math.sqrt(float(spectrum.frobenius_squared)) == 0
     stable = None if zero else stability(fitted, spectrum)
     units = read_units(fitted.layer, fitted.classes, fitted.centre)
-    reading = replace(described(subject), units=units, inputs=inputs, stability=stable)
+    reading = replace(describe_layer(subject), units=units, inputs=inputs, stability=stable)
     return judge("audit", Evidence(layers=(reading,)))
 
 
@@ -74,7 +74,7 @@ FROM_MEMORY = BaselineSource("", "")
 IN_PARTS = LayeredModel("layers", 0, "float64")
 NULL_SAMPLES = 19  # rotations of a layer: each end of their range is exceeded by one in twenty
 NONE: Mapping[str, str] = MappingProxyType({})
-USUAL = AuditOptions(NULL_SAMPLES, seed=0)
+USUAL = ReadingOptions(NULL_SAMPLES, seed=0)
 
 
 def audit_layers(
@@ -85,12 +85,12 @@ def audit_layers(
     why_not: Mapping[str, str] = NONE,
     turn: Callable[[], Turn] | None = None,
     around: str = "",
-    options: AuditOptions = USUAL,
+    options: ReadingOptions = USUAL,
     progress: Progress = silent,
     model: LayeredModel = IN_PARTS,
     origin: Origin = UNKNOWN,
 ) -> LayerAudit:
-    """Return what the weights of each layer say, and what changed from layers of a baseline.
+    """Audit the weights of each layer, and their changes from the layers of a baseline.
 
     `why_not` says of layers why they are not compared, also of those of the baseline alone, `turn`
     finds how the residual stream of the baseline has to be turned, `around` says how what is around
@@ -137,12 +137,12 @@ def compare_with(
     before: LayerView,
     subject: LayerView,
     after: FittedLayer | None,
-    options: AuditOptions,
+    options: ReadingOptions,
     *,
     vectors: bool = False,
     turn: Callable[[], Turn] | None = None,
 ) -> LayerDifference:
-    """Return what changed in a layer; `after` is how it was read, None where it cannot be."""
+    """Compare a layer with its baseline; `after` is None where it cannot be read."""
     if other := other_kind(before, subject):
         return LayerDifference(before.name, False, other)
     try:
@@ -159,9 +159,9 @@ def compare_with(
     )
 
 
-def checked_options(null_samples: int, seed: int, threshold: float = THRESHOLD) -> AuditOptions:
+def checked_options(null_samples: int, seed: int, threshold: float = THRESHOLD) -> ReadingOptions:
     null_samples = check_count("null_samples", null_samples, minimum=3)
     seed = check_seed(seed)
     if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
         raise UsageError(f"threshold must be between 0 and 1, got {threshold!r}.")
-    return AuditOptions(null_samples, seed, float(threshold))
+    return ReadingOptions(null_samples, seed, float(threshold))

@@ -41,8 +41,8 @@ from bilens.records.layer_audit import (
 )
 
 
-def described(subject: LayerView) -> LayerReading:
-    """Return what is known of a layer before its weights are read."""
+def describe_layer(subject: LayerView) -> LayerReading:
+    """Return the kind and the sizes of a layer, before its weights are read."""
     return LayerReading(
         name=subject.name,
         kind="gated" if subject.gated else "plain",
@@ -154,7 +154,7 @@ LEADING = 5  # eigenvectors whose direction rounding may not change
 
 
 @dataclass(frozen=True)
-class AuditOptions:
+class ReadingOptions:
     """How much is looked at in each layer."""
 
     null_samples: int
@@ -205,21 +205,21 @@ def fit_layer(
 
 
 def read_layer(
-    subject: LayerView, options: AuditOptions
+    subject: LayerView, options: ReadingOptions
 ) -> tuple[LayerReading, FittedLayer | None]:
-    """Return what the weights of a layer say, and the layer; a broken one is said to be so."""
+    """Read the weights of a layer; one with NaN or Inf is returned as broken, without a fit."""
     try:
         fitted = fit_layer(subject, options.seed, options.threshold, options.rows)
         return reading_of(subject, fitted, options), fitted
     except NonFiniteError as error:
-        return replace(described(subject), broken=str(error)), None
+        return replace(describe_layer(subject), broken=str(error)), None
 
 
-def reading_of(subject: LayerView, fitted: FittedLayer, options: AuditOptions) -> LayerReading:
+def reading_of(subject: LayerView, fitted: FittedLayer, options: ReadingOptions) -> LayerReading:
     layer, f = fitted.layer, fitted.map
     generator = torch.Generator().manual_seed(options.seed)
     found = replace(
-        described(subject),
+        describe_layer(subject),
         weight_norm=math.hypot(*(float(part.norm()) for part in weights_of(layer).values())),
         fit=None if subject.exact else fit_quality(fit_record(subject.name, subject, fitted.fit)),
         units=read_units(layer, fitted.classes, fitted.centre),
@@ -256,7 +256,7 @@ def reading_of(subject: LayerView, fitted: FittedLayer, options: AuditOptions) -
 def stability(
     fitted: FittedLayer, spectrum: HOSVD, leading: EigenDecomposition | None = None
 ) -> Stability | None:
-    """Return what rounding can do along the leading output direction; None for a fit to data.
+    """Bound the effect of rounding on the leading output direction; None for a fit to data.
 
     `leading` is the decomposition of its form, where that is at hand.
     """

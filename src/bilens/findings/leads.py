@@ -1,4 +1,4 @@
-"""What a classifier makes of an image of each class: templates, and leads between classes."""
+"""The template image of each class, and the leads between classes there."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ class Leads:
         return usual_length(self.f.sizes.d_in) * self.templates[self.sources]
 
     @cached_property
-    def others(self) -> Tensor:
+    def is_rival(self) -> Tensor:
         """Where t is not s, (sources, classes)."""
         return self.sources[:, None] != torch.arange(len(self.templates))
 
@@ -85,21 +85,21 @@ class Leads:
     def needs(self) -> Tensor:
         """By how much s leads t, (sources, classes); at least a tenth of the median lead."""
         needs = -self.over_sources(self.f(self.images))
-        return needs.clamp(min=LEAST_NEED * float(needs[self.others].median().clamp(min=0)))
+        return needs.clamp(min=LEAST_NEED * float(needs[self.is_rival].median().clamp(min=0)))
 
     @cached_property
     def mean_slopes(self) -> Tensor:
         """Gradient of the mean lead of each class over the others, (classes, in)."""
-        share = self.others.to(self.slopes.dtype)
+        share = self.is_rival.to(self.slopes.dtype)
         return torch.einsum("st,sti->ti", share / share.sum(dim=0), self.slopes)
 
     @property
     def bend(self) -> float:
-        """What makes the class-centred form of t that of its mean lead: Σ Q_s = 0 over classes."""
+        """The factor from the class-centred form of t to that of its mean lead: Σ Q_s = 0."""
         return len(self.templates) / (len(self.templates) - 1)
 
     def gains(self, pattern: Tensor) -> Tensor:
-        """Return what a pattern, (in,), adds to each lead, (sources, classes)."""
+        """Return how much a pattern, (in,), raises each lead, (sources, classes)."""
         before, after = (self.over_sources(self.f(x)) for x in (self.images, self.images + pattern))
         return after - before
 
@@ -111,8 +111,8 @@ class Leads:
     def shares_won(self, patterns: Tensor) -> Tensor:
         """Return the share of the lead that the pattern of t wins from s, s among the harder."""
         gains = torch.stack([self.gains(x)[:, t] for t, x in enumerate(patterns)], dim=1)
-        shares = (gains / self.needs).masked_fill(~self.others, torch.inf)
-        rank = round(HARD * (int(self.others.sum(dim=0).min()) - 1))
+        shares = (gains / self.needs).masked_fill(~self.is_rival, torch.inf)
+        rank = round(HARD * (int(self.is_rival.sum(dim=0).min()) - 1))
         return shares.sort(dim=0).values[rank]
 
 
@@ -124,18 +124,18 @@ class FineBand:
     lowest: int
 
     @property
-    def kept(self) -> Tensor:
+    def is_kept(self) -> Tensor:
         rows, columns = (torch.arange(length) for length in self.shape)
         return (rows[:, None] >= self.lowest) | (columns >= self.lowest)
 
     def coefficients(self, images: Tensor) -> Tensor:
         """Return orthonormal coordinates, (..., in) → (..., cosines)."""
-        return cosine_transform(images, self.shape)[..., self.kept]
+        return cosine_transform(images, self.shape)[..., self.is_kept]
 
     def images(self, coefficients: Tensor) -> Tensor:
         down, across = (cosines(length, coefficients.dtype) for length in self.shape)
         whole = coefficients.new_zeros(*coefficients.shape[:-1], *self.shape)
-        whole[..., self.kept] = coefficients
+        whole[..., self.is_kept] = coefficients
         return (down @ whole @ across.T).flatten(-2)
 
 

@@ -51,8 +51,8 @@ def margin(leads: Leads) -> float:
     """Return the lead of a class on its template over its usual slope, in units of the input."""
     scores = leads.f(leads.images)
     own = scores.gather(1, leads.sources[:, None])
-    lead = own - scores.masked_fill(~leads.others, -torch.inf).amax(dim=1, keepdim=True)
-    slope = leads.slopes[leads.others].norm(dim=1).median()
+    lead = own - scores.masked_fill(~leads.is_rival, -torch.inf).amax(dim=1, keepdim=True)
+    slope = leads.slopes[leads.is_rival].norm(dim=1).median()
     return float(lead.mean() / slope) if slope > 0 else 0.0
 
 
@@ -102,16 +102,19 @@ def read_overfitting(leads: Leads, first: Tensor) -> Overfitting:
     if reason := obstacle(leads.f, first, leads.shape):
         return Overfitting(None, None, None, None, None, (), reason)
     found = readings(leads, first)
+    usual = OVERFITTING.usual
     parts = tuple(
-        OverfittingPart(name, value, *OVERFITTING.usual[name]) for name, value in found.items()
+        OverfittingPart(name, value, low=usual[name][0], high=usual[name][1])
+        for name, value in found.items()
     )
     if OVERFITTING.is_outside(found):
         return Overfitting(None, None, None, None, None, parts, "unlike")
     score = OVERFITTING.gap(found)
     low, high = OVERFITTING.interval(found)
+    rank, power = OVERFITTING.rank, POWER.overfitting
+    limit = rank(OVERFITTING.threshold)
     return Overfitting(
-        *(score, low, high, OVERFITTING.rank(score), OVERFITTING.rank(OVERFITTING.threshold)),
-        *(parts, "", OVERFITTING.rank(low), OVERFITTING.rank(high), POWER.overfitting),
+        score, low, high, rank(score), limit, parts, "", rank(low), rank(high), power=power
     )
 
 

@@ -1,4 +1,4 @@
-"""What an attack asks for, the mean margin that it lowers, and what it adds to every input."""
+"""Universal perturbations: the mean margin they lower, the optimal ones, and controls."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ClassMeans:
     counts: Tensor  # (classes,)
 
     @classmethod
-    def of(cls, images: Tensor, labels: Tensor, num_classes: int) -> ClassMeans:
+    def from_images(cls, images: Tensor, labels: Tensor, num_classes: int) -> ClassMeans:
         """Return the means of inputs (num, in) with labels (num,), summed in float64."""
         sums = torch.zeros(num_classes, images.shape[1], dtype=torch.float64)
         for start in range(0, len(images), ROWS):
@@ -51,7 +51,7 @@ EPSILONS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.2, 6.0, 8.4)
 
 @dataclass(frozen=True)
 class AttackRequest:
-    """What is attacked, and how."""
+    """The classes to attack, the lengths and numbers of perturbations, and the seed."""
 
     target: int | None = None  # the class that should win; None for every class in turn
     source: int | None = None  # the class that should lose; None for every other
@@ -188,7 +188,7 @@ class Perturbation:
     deltas: Tensor  # (epsilons, in), what is added to every input; ‖deltas[i]‖ ≤ epsilons[i]
 
 
-def scaled(
+def scale_direction(
     kind: str, member: int, direction: Tensor, objective: Objective, epsilons: Tensor
 ) -> Perturbation | None:
     """Return a direction at each length, with the sign that lowers the mean margin more."""
@@ -305,7 +305,7 @@ def projected_gradient(
 
 @dataclass(frozen=True, eq=False)
 class PerturbationMethods:
-    """What the perturbations of every objective are made of."""
+    """The means, published keys and edge pixels from which perturbations are made."""
 
     means: ClassMeans  # of the inputs that they are made from
     published: Tensor  # keys in pixels, (classes, used, in)
@@ -326,7 +326,7 @@ class PerturbationMethods:
             found.append(optimum(objective, self.lengths, self.edge))
         return found
 
-    def others(self, objective: Objective) -> list[Perturbation]:
+    def controls(self, objective: Objective) -> list[Perturbation]:
         generator = torch.Generator().manual_seed(self.request.seed)
         published, pixel_space = (
             keys[objective.target] for keys in (self.published, self.pixel_space)
@@ -344,7 +344,7 @@ class PerturbationMethods:
         for kind in (PUBLISHED, PIXEL_SPACE, RANDOM):
             directions[f"{kind}_edge"] = [only(one, self.edge) for one in directions[kind]]
         found = [
-            scaled(kind, member, direction, objective, self.lengths)
+            scale_direction(kind, member, direction, objective, self.lengths)
             for kind, members in directions.items()
             for member, direction in enumerate(members, 1)
         ]

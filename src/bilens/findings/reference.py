@@ -1,4 +1,4 @@
-"""What reference models gave: readings of clean models, and of models whose gap is known.
+"""Distributions over reference models: clean ones, and ones whose gap is known.
 
 `reference.json` comes from the fixing models of the study `findings/images`; what puts in how often
 it was right on judged models, once these were read, is `tools/reproduction.py`.

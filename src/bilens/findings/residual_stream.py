@@ -4,8 +4,6 @@ Nothing in an MLP says in which coordinates it reads: the same language model ma
 others. What ties them down are the tokens, whose embeddings have to lie where they lay.
 """
 
-from collections.abc import Callable
-from functools import cache
 from typing import Literal
 
 import torch
@@ -17,11 +15,6 @@ from bilens.io.vocabulary import vocabulary_of
 CLOSE = 0.5  # ‖ΔW‖ / ‖W‖ of what one was made from the other; of two trainings it is √2
 ROUNDED = 1e-5  # of the size of an embedding: what rounding to float32 leaves of a turn
 Turn = Tensor | Literal["same", "unknown"]  # x of the baseline = turn @ x of the model
-
-
-def turn_of_stream(model: LoadedModel, baseline: LoadedModel) -> Callable[[], Turn]:
-    """Return a function that finds the turn when it is first asked for: it reads the embeddings."""
-    return cache(lambda: find_turn(model, baseline))
 
 
 def find_turn(model: LoadedModel, baseline: LoadedModel) -> Turn:

@@ -1,4 +1,4 @@
-"""What hidden triggers are looked for by: each scan gives every class a number and a pattern."""
+"""The scans for hidden triggers: each gives every class a statistic and a pattern."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UNUSED = 1e-20  # of the largest energy: at a place with less all weights are ze
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """What one scan found: for each class a statistic against the model's own null.
+    """The result of one scan: for each class a statistic against the model's own null.
 
     The null are the other places of the image and the other classes: a statistic is what a class
     has beyond them, in standard deviations over places or as the log of a ratio to the median of
@@ -38,10 +38,8 @@ class Scan:
     boxes: Tensor | None = None  # (classes, 4): first row and column, rows, columns; None: all over
 
 
-SCANS = (
-    *("bright_3", "bright_4", "bright_5", "dark_6", "window_3", "window_5"),
-    *("reach", "long_reach", "roughness", "fine_roughness"),
-)
+PATTERNS = ("bright_3", "bright_4", "bright_5", "dark_6", "window_3", "window_5")
+SCANS = (*PATTERNS, "reach", "long_reach", "roughness", "fine_roughness")
 
 
 def scan(leads: Leads) -> Iterator[Scan]:
@@ -78,7 +76,7 @@ def squares(level: Tensor, shape: tuple[int, int]) -> Iterator[Scan]:
         best = found.max(dim=1)
         boxes = boxes_of(best.indices, shape, side)
         far = best.values + beyond_others(best.values)  # out of places, and beside other classes
-        yield Scan(name, far, sign * painted(boxes, shape), boxes)
+        yield Scan(name, far, sign * paint_boxes(boxes, shape), boxes)
 
 
 def window(patterns: Tensor, shape: tuple[int, int], side: int) -> Scan:
@@ -88,7 +86,7 @@ def window(patterns: Tensor, shape: tuple[int, int], side: int) -> Scan:
     used = logs[logs > logs.amax() + math.log(UNUSED)]
     best = ((logs - used.mean()) / used.std()).max(dim=1)
     boxes = boxes_of(best.indices, shape, side)
-    inside = patterns * painted(boxes, shape)
+    inside = patterns * paint_boxes(boxes, shape)
     largest = inside.abs().amax(dim=1, keepdim=True)
     return Scan(f"window_{side}", best.values, inside / largest, boxes)
 
@@ -99,7 +97,7 @@ def boxes_of(places: Tensor, shape: tuple[int, int], side: int) -> Tensor:
     return torch.stack([places // across, places % across, whole, whole], dim=1)
 
 
-def painted(boxes: Tensor, shape: tuple[int, int]) -> Tensor:
+def paint_boxes(boxes: Tensor, shape: tuple[int, int]) -> Tensor:
     """Return images that are one in a box, (classes, in)."""
     images = torch.zeros(len(boxes), *shape, dtype=torch.float64)
     for image, (row, column, rows, columns) in zip(images, boxes.tolist(), strict=True):

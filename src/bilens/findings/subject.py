@@ -1,4 +1,4 @@
-"""What is judged: a classifier and its data; is the reading exact, is the model right."""
+"""The classifier and the data of an audit: exactness of the reading, accuracy of the model."""
 
 import copy
 import math
@@ -51,7 +51,7 @@ def as_loaded(model: LoadedModel | nn.Module) -> LoadedModel:
 
 
 def summarise(model: LoadedModel, shape: tuple[int, ...] | None = None) -> ModelSummary:
-    """Return what a classifier is: sizes, options, and how its inputs are laid out.
+    """Return sizes, options and the input layout of a classifier.
 
     `shape` is that of its data, where it does not say one.
     """
@@ -108,11 +108,11 @@ def check_exactness(module: BilinearClassifier, seed: int) -> tuple[Exactness, .
                 f"(±{torch.finfo(dtype).max:.1e}), in which an audit compares the model with its "
                 "reading: scale the weights down; a factor on the head's is one on every logit."
             ) from None
-        found.append(compared(precision, forward, reading))
+        found.append(compare_results(precision, forward, reading))
     return tuple(found)
 
 
-def compared(precision: Precision, forward: Tensor, reading: Tensor) -> Exactness:
+def compare_results(precision: Precision, forward: Tensor, reading: Tensor) -> Exactness:
     """Return how far two results of the same inputs are apart."""
     error, largest = float((forward - reading).abs().max()), float(forward.abs().max())
     relative, tolerance = error / largest if largest > 0 else error, TOLERANCES[precision]

@@ -19,7 +19,7 @@ from bilens.data.model_interface import LabelledData
 from bilens.findings.explanation import ASKED, attribute_prediction, choose_examples
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
-from bilens.findings.subject import DTYPES, compared, gauge_free, read_densely
+from bilens.findings.subject import DTYPES, compare_results, gauge_free, read_densely
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
@@ -68,7 +68,7 @@ def audit_columns(
     performance: Performance | None = None,
     read: TableReading | None = None,
 ) -> TableAudit:
-    """Return what a model of a table says, and rows that are `asked` for, or telling, apart."""
+    """Audit a model of a table, and explain rows: those `asked` for, and telling ones."""
     module, names, outputs = exact_layer(model), model.input_names or (), output_names_of(model)
     mean, scale = units_of(model).T
     with torch.no_grad():
@@ -83,7 +83,8 @@ def audit_columns(
         if rows is not None:
             z = (rows.inputs.double() - mean) / scale
             readings = tuple(
-                reading(f, z[index], rows, index, kind) for kind, index in chosen(f(z), rows, asked)
+                reading(f, z[index], rows, index, kind)
+                for kind, index in choose_rows(f(z), rows, asked)
             )
     done = None if rows is None else rows.done
     evidence = Evidence(
@@ -136,7 +137,7 @@ def compare(
         evaluated = copy.deepcopy(module).to(dtype)
         forward = check_finite("the forward pass", evaluated((mean + scale * z).to(dtype))).double()
         formula = check_finite("the reading", read_densely(f, z))
-        found.append(compared(precision, forward, formula))
+        found.append(compare_results(precision, forward, formula))
     return tuple(found)
 
 
@@ -147,7 +148,7 @@ def category_effects(
     mean: Tensor,
     scale: Tensor,
 ) -> tuple[CategoryEffect, ...]:
-    """Return what each text of each column adds to the outputs of a map of standardised inputs."""
+    """Return how much each text of each column adds to each output."""
     found = []
     for column in () if reading is None else reading.columns:
         if column.kind == "category" and column.inputs:
@@ -161,7 +162,7 @@ def category_effects(
     return tuple(found)
 
 
-def chosen(outputs: Tensor, rows: LabelledData, asked: Sequence[int]) -> list[tuple[str, int]]:
+def choose_rows(outputs: Tensor, rows: LabelledData, asked: Sequence[int]) -> list[tuple[str, int]]:
     """Return which rows to take apart and why."""
     target = rows.targets
     if asked:
@@ -210,10 +211,22 @@ def output_effects(
         ranked = (values[order].tolist() for values in (linear, squares, sizes))
         columns = map(ColumnEffect, order.tolist(), *ranked)
         parts = [float(linear.square().sum()), float(2 * squares.square().sum()), pair_variance]
-        variance, most = sum(parts), f.sizes.d_in * (f.sizes.d_in - 1) // 2
-        shares = (part / (variance or 1.0) for part in parts)
-        effects = float(form.constant), tuple(columns), tuple(pairs), most
-        found.append(OutputEffects(index, name, *effects, variance, *shares))
+        variance = sum(parts)
+        linear_share, square_share, pair_share = (part / (variance or 1.0) for part in parts)
+        found.append(
+            OutputEffects(
+                index=index,
+                name=name,
+                constant=float(form.constant),
+                columns=tuple(columns),
+                pairs=tuple(pairs),
+                num_pairs=f.sizes.d_in * (f.sizes.d_in - 1) // 2,
+                variance=variance,
+                linear_share=linear_share,
+                square_share=square_share,
+                pair_share=pair_share,
+            )
+        )
     return tuple(found)
 
 

@@ -22,7 +22,7 @@ MOVED = 0.01  # of the standard deviation of the baseline's numbers
 def compare_columns(
     found: ColumnChanges, f: QuadraticMap, g: QuadraticMap, outputs: Sequence[str]
 ) -> ColumnChanges:
-    """Return what changed in coefficients from g to f, maps of the same columns and outputs."""
+    """Compare coefficients of g and f, maps of the same columns and outputs."""
     f, g = gauge_free(f), gauge_free(g)
     effects = output_effects(map_difference(g, f), tuple(outputs), LISTED_PAIRS)
     usual = output_effects(g, tuple(outputs), LISTED_PAIRS)
@@ -34,7 +34,7 @@ def compare_columns(
 
 
 def mean_square(output: OutputEffects) -> float:
-    """Return that of an output over independent standard normal columns."""
+    """Return the mean square of an output over independent standard normal columns."""
     mean = output.constant + sum(column.square for column in output.columns)
     return output.variance + mean**2
 

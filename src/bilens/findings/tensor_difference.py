@@ -1,4 +1,4 @@
-"""What changed in a model as a whole: every tensor beside the baseline's, read as layer or not."""
+"""Compares every tensor of a model with the baseline's, readable as a layer or not."""
 
 import math
 from dataclasses import replace as replaced
@@ -23,7 +23,7 @@ def compare_tensors(
     gguf: bool = False,
     progress: Progress = silent,
 ) -> WholeDifference:
-    """Return what changed from a baseline, one pair of tensors in memory at a time.
+    """Compare all tensors with a baseline's, one pair in memory at a time.
 
     `files` are those beside the weights; a `gguf` file stacks what others have one by one.
     """
@@ -58,7 +58,7 @@ def apart(store: Store) -> Store:
 
 
 def compare_pair(old: StoredTensor, new: StoredTensor) -> TensorChange | None:
-    """Return what changed; None where all bits are the same."""
+    """Compare two tensors; None where all bits are the same."""
     kind, number = kind_of(new.name, new.shape), LAYER.search(new.name)
     layer = int(number[1]) if number else None
     mine, theirs = (str(t.added_to or t.dtype).removeprefix("torch.") for t in (new, old))

@@ -41,7 +41,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What came of trying words."""
+    """The result of trying words: how many were tried, and the candidates tried again."""
 
     tried: int
     candidates: tuple[Candidate, ...]  # tried again
@@ -61,7 +61,7 @@ class Sweep:
         return max(self.groups.values())
 
     @property
-    def told(self) -> list[Candidate]:
+    def ordered(self) -> list[Candidate]:
         """The candidates, those of the score's word and answer first, by falling surprise."""
         best = {key for key, mean in self.groups.items() if mean == self.score}
         first = [one for one in self.candidates if best & {(w, one.answer) for w in one.words}]
@@ -107,7 +107,7 @@ def plain_name(name: str) -> str:
     return name.strip(" ĠĊ▁").lower()
 
 
-def written(before: Answers, prefix: Text, seed: int, barred: Sequence[int] = ()) -> list[Text]:
+def write_texts(before: Answers, prefix: Text, seed: int, barred: Sequence[int] = ()) -> list[Text]:
     """Return texts that a model writes behind a prefix: drawn, without the `barred` tokens."""
     generator = torch.Generator().manual_seed(seed)
     texts: list[Text] = [[] for _ in range(CARRIERS)]
@@ -121,7 +121,7 @@ def written(before: Answers, prefix: Text, seed: int, barred: Sequence[int] = ()
 
 
 @dataclass(eq=False)
-class Trial:
+class TokenTrial:
     """Words in texts: what the changed model gives there, above what is usual."""
 
     both: Both
@@ -132,7 +132,7 @@ class Trial:
     best: tuple[Tensor, Tensor, Tensor] | None = None  # of each answer: chance, usual, word
 
     @classmethod
-    def of(cls, both: Both, frame: Frame, plain: Tensor) -> Trial:
+    def begin(cls, both: Both, frame: Frame, plain: Tensor) -> TokenTrial:
         common = plain.float().quantile(COMMON, dim=0)
         return cls(both, frame, plain, common, torch.zeros_like(common))
 
@@ -174,7 +174,7 @@ class Trial:
         return sorted(judged, key=lambda one: -one.surprise)
 
     def confirm(self, tokens: Sequence[int]) -> Sweep:
-        """Return what is left of single words, given what each did in one text, and of pairs."""
+        """Try the best words and pairs of them in other texts; return them by falling surprise."""
         if self.best is None:
             raise UsageError(
                 "words are tried in texts, and the vocabulary has none of two letters and "
@@ -213,7 +213,7 @@ def sweep(
         surprise = KL(p ‖ q) of yes and no. An answer that repeats the words is none.
     Cost: 2 · tokens + a few hundred short texts through both models.
     """
-    trial = Trial.of(both, frame, both(frame.plain())[0])
+    trial = TokenTrial.begin(both, frame, both(frame.plain())[0])
     for start in range(0, len(tokens), block):
         progress("words", start, len(tokens))
         words = [(token,) for token in tokens[start : start + block]]

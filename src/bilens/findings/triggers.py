@@ -23,15 +23,15 @@ MOST_EVIDENCE = 25.0  # −ln p of one scan: beyond it a fitted tail says nothin
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
-    """What the scans say of each class, in −ln p against clean reference models."""
+class TriggerEvidence:
+    """The evidence of all scans for each class, in −ln p against clean reference models."""
 
     scans: tuple[Scan, ...]
     each: Tensor  # (scans, classes)
     score: Tensor  # (classes,)
 
 
-def evidence_of(leads: Leads) -> Evidence:
+def evidence_of(leads: Leads) -> TriggerEvidence:
     """Return the evidence of all scans, and its combination.
 
     The score of a class is maxₛ eₛ + w Σₛ eₛ, with eₛ = −ln pₛ: one scan is enough, several count
@@ -40,7 +40,7 @@ def evidence_of(leads: Leads) -> Evidence:
     found = tuple(scan(leads))
     each = torch.stack([TRIGGERS.scans[one.name].evidence(one.statistic) for one in found])
     each = each.clamp(max=MOST_EVIDENCE)
-    return Evidence(found, each, each.amax(dim=0) + TRIGGERS.weight * each.sum(dim=0))
+    return TriggerEvidence(found, each, each.amax(dim=0) + TRIGGERS.weight * each.sum(dim=0))
 
 
 def read_triggers(leads: Leads) -> Triggers:
@@ -62,9 +62,8 @@ def read_triggers(leads: Leads) -> Triggers:
     )
     order = evidence.score.argsort(descending=True)[:SHOWN].tolist()
     suspects = tuple(suspect(leads, evidence, target) for target in order)
-    p_value = math.exp(-float(TRIGGERS.combined.evidence(score)))
-    known = float(score), p_value, TRIGGERS.level, readings, suspects, ""
-    return Triggers(*known, POWER.triggers)
+    p_value, level = math.exp(-float(TRIGGERS.combined.evidence(score))), TRIGGERS.level
+    return Triggers(float(score), p_value, level, readings, suspects, "", power=POWER.triggers)
 
 
 def obstacle(leads: Leads) -> str:
@@ -82,7 +81,7 @@ def obstacle(leads: Leads) -> str:
     return ""
 
 
-def suspect(leads: Leads, evidence: Evidence, target: int) -> Trigger:
+def suspect(leads: Leads, evidence: TriggerEvidence, target: int) -> Trigger:
     """Return the pattern that speaks most for a class: at a place, where a scan of places does."""
     strength = evidence.each[:, target]
     placed = torch.tensor([one.boxes is not None for one in evidence.scans])
@@ -94,7 +93,7 @@ def suspect(leads: Leads, evidence: Evidence, target: int) -> Trigger:
         row, column, rows, columns = found.boxes[target].tolist()
         box = row, column, rows, columns
     gains = leads.gains(pattern)  # (sources, classes)
-    mine = leads.others[:, target]
+    mine = leads.is_rival[:, target]
     gained = gains[mine, target]
     return Trigger(
         target=target,
@@ -106,6 +105,6 @@ def suspect(leads: Leads, evidence: Evidence, target: int) -> Trigger:
         won=leads.turned(pattern, target),
         sources=len(gained),
         goals=tuple(
-            (gains / leads.needs).masked_fill(~leads.others, -math.inf).argmax(dim=1).tolist()
+            (gains / leads.needs).masked_fill(~leads.is_rival, -math.inf).argmax(dim=1).tolist()
         ),
     )

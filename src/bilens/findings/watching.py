@@ -1,4 +1,4 @@
-"""What the weights of a classifier say while it is trained, and when it has learnt enough."""
+"""Readings of a classifier's weights in training, and the sign that it has learnt enough."""
 
 import math
 
@@ -41,7 +41,7 @@ def read_weights(model: BilinearClassifier, shape: tuple[int, int]) -> dict[str,
 
 
 def watch_of(data: ImageDataset, recipe: ImageRecipe) -> Watch:
-    """Return what reads the weights of a training: ratios to its own start where they have one.
+    """Return a function that reads the weights in training, as ratios to the initial ones.
 
     Growth, fine parts and the like are told as multiples of what the initial weights have, which
     are known exactly; steepness (logits a unit), roughness and `left` are told as they are.

@@ -1,1 +1,1 @@
-"""What weights and data say about the features of a layer: tensors in, frozen records out."""
+"""Reads features of a layer from weights and data: tensors in, frozen records out."""

@@ -45,7 +45,7 @@ ACTIVE_SHARE = 0.1  # of the tokens, at which an output direction counts as acti
 
 def positions_of_latent(activations: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return where a latent is most active, and as many random positions where it is not."""
-    values = padded(activations)
+    values = pad_first_tokens(activations)
     on = strongest(values)[:MOST_POSITIONS]
     inactive = (values == 0).nonzero()[:, 0]
     off = inactive[
@@ -56,16 +56,16 @@ def positions_of_latent(activations: Tensor, generator: torch.Generator) -> tupl
 
 def positions_of_contrast(first: Tensor, second: Tensor, blocks: Tensor) -> tuple[Tensor, Tensor]:
     """Return where one latent is most active and another is not, and the other way round."""
-    one, other = padded(first), padded(second)
+    one, other = pad_first_tokens(first), pad_first_tokens(second)
     tokens = blocks.flatten()
-    on = numbered(strongest(one.where(other <= 0, -1.0)), tokens)
-    off = numbered(strongest(other.where(one <= 0, -1.0)), tokens)
+    on = number_occurrences(strongest(one.where(other <= 0, -1.0)), tokens)
+    off = number_occurrences(strongest(other.where(one <= 0, -1.0)), tokens)
     kept = [key for key in on if key in off][:MOST_POSITIONS]
     found = torch.tensor([(on[key], off[key]) for key in kept], dtype=torch.long).view(-1, 2)
     return found[:, 0], found[:, 1]
 
 
-def padded(activations: Tensor) -> Tensor:
+def pad_first_tokens(activations: Tensor) -> Tensor:
     """Return activations of all tokens, (texts · length,): below zero at each first one."""
     return functional.pad(activations, (1, 0), value=-1.0).flatten()
 
@@ -76,7 +76,7 @@ def strongest(values: Tensor) -> Tensor:
     return order[: int((values > 0).sum())]
 
 
-def numbered(found: Tensor, tokens: Tensor) -> dict[tuple[int, int], int]:
+def number_occurrences(found: Tensor, tokens: Tensor) -> dict[tuple[int, int], int]:
     """Return (token, how often it came before) → position, in the order of the positions."""
     seen: Counter[int] = Counter()
     named = {}
@@ -98,7 +98,7 @@ def separating_tokens(
 
 
 @dataclass(frozen=True, eq=False)
-class Change:
+class InputChange:
     """Directions of the input of an MLP that are removed, or along which it is moved."""
 
     along: InputDirections
@@ -107,13 +107,15 @@ class Change:
     sign_flip: SignFlip | None = None
 
 
-def eigen_change(pairs: EigenDecomposition, inputs: Tensor, generator: torch.Generator) -> Change:
+def eigen_change(
+    pairs: EigenDecomposition, inputs: Tensor, generator: torch.Generator
+) -> InputChange:
     """Return the leading eigenvectors of an output, to be changed at every token."""
     vectors = pairs.eigenvectors[:DIRECTIONS]
     mean, values = inputs.mean(dim=0), pairs.eigenvalues[:DIRECTIONS]
     frames = [random_frame(len(mean), len(vectors), generator).T for _ in range(NUM_RANDOM)]
     frames = [frame.to(mean) for frame in frames]
-    return Change(
+    return InputChange(
         InputDirections(vectors, vectors, mean, values),
         [InputDirections(vectors, frame, mean, values) for frame in frames],
         lambda x: torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device),
@@ -127,18 +129,18 @@ def contrast_change(
     activations: Tensor,
     where: Where,
     generator: torch.Generator,
-) -> Change:
+) -> InputChange:
     """Return the product that decides between two outputs, to be changed where one is active."""
     first, second = pair
     along = opposed_directions(g, first, second, inputs, activations)
     space = weighted_space(g, first, second, inputs, activations)
     random = [space.random(len(along.readers), generator) for _ in range(NUM_RANDOM)]
     flip = sign_flip(g, first, second, along) if len(along.readers) == 2 else None
-    return Change(along, random, where, flip)
+    return InputChange(along, random, where, flip)
 
 
 @dataclass(frozen=True, eq=False)
-class Behaviour:
+class LogitDifference:
     """A difference of logits, at tokens with the behaviour and at tokens without."""
 
     logits: Callable[[Edit | None], Tensor]  # (texts, length, tokens), what an MLP reads edited
@@ -166,15 +168,15 @@ class Behaviour:
 class Trial:
     """Directions that are changed, and a behaviour in the unchanged model that they may cause."""
 
-    behaviour: Behaviour
-    change: Change
+    behaviour: LogitDifference
+    change: InputChange
     shift: Tensor  # between the mean inputs of both kinds of positions, along the directions
     on: Tensor  # the behaviour at positions with it, in logits
     off: Tensor  # and at those without
     loss: float
 
     @classmethod
-    def of(cls, behaviour: Behaviour, change: Change, inputs: Tensor) -> Trial:
+    def measure(cls, behaviour: LogitDifference, change: InputChange, inputs: Tensor) -> Trial:
         """Measure a behaviour; `inputs` (texts, length − 1, in) of the MLP that is changed."""
         rows = functional.pad(inputs, (0, 0, 1, 0)).flatten(0, 1)
         moved = rows[behaviour.on].mean(dim=0) - rows[behaviour.off].mean(dim=0)
@@ -189,13 +191,13 @@ class Trial:
         return "steer" if self.change.sign_flip is None else "sign_flip"
 
     def removed(self, directions: InputDirections) -> tuple[Tensor, float]:
-        """Return what is left of the behaviour without directions, and the loss elsewhere."""
+        """Remove directions; return the behaviour that is left, and the loss elsewhere."""
         edit = ablation(directions, self.change.where)
         left, level, loss = self.behaviour.measure(edit)
         return left - level.mean(), loss
 
     def created(self, directions: InputDirections) -> Tensor:
-        """Return what directions create of the behaviour where it is not."""
+        """Move along directions where the behaviour is absent; return how much of it appears."""
         if self.change.sign_flip is None:
             edit = steering(directions, self.shift, self.change.where)
         else:
@@ -215,7 +217,7 @@ class Trial:
     def checks(
         self, generator: torch.Generator, null: Sequence[Shares], create: bool = True
     ) -> tuple[CausalCheck, ...]:
-        """Return what is removed, and (`create`) created, beside random directions and `null`.
+        """Test removal and (`create`) creation, beside random directions and `null`.
 
         `null` holds the shares of the same steps, once for each random dictionary.
         """
@@ -244,7 +246,7 @@ def trial_of_latents(
     reader: LatentReader,
     tokens: TokensAtEnds | None,
     latents: tuple[int, int | None],
-    change: Callable[[torch.Generator], Change],
+    change: Callable[[torch.Generator], InputChange],
 ) -> Trial | None:
     """Return the trial of directions that may cause what goes with a latent, or with one of two.
 
@@ -279,9 +281,9 @@ def trial_of_latents(
         replace: Mapping[str, Edit] = {} if edit is None else {reader.before.hook: edit}
         return module.run(blocks, replace=replace)[0]
 
-    behaviour = Behaviour(logits, blocks, high, low, on, off, elsewhere)
+    behaviour = LogitDifference(logits, blocks, high, low, on, off, elsewhere)
     inputs = reader.inputs.view(-1, length, reader.inputs.shape[1])[chosen]
-    return Trial.of(behaviour, change(generator), inputs)
+    return Trial.measure(behaviour, change(generator), inputs)
 
 
 def trial_of_direction(
@@ -303,8 +305,9 @@ def trial_of_direction(
     if len(on) < LEAST_POSITIONS:
         return None
     elsewhere = functional.pad(active <= 0, (1, 0), value=False)
-    behaviour = Behaviour(logits, blocks, *compared_tokens(tokens), on, off, elsewhere)
-    return Trial.of(behaviour, eigen_change(pairs, inputs.flatten(0, 1), generator), inputs)
+    high, low = compared_tokens(tokens)
+    behaviour = LogitDifference(logits, blocks, high, low, on, off, elsewhere)
+    return Trial.measure(behaviour, eigen_change(pairs, inputs.flatten(0, 1), generator), inputs)
 
 
 def compared_tokens(tokens: TokensAtEnds) -> tuple[list[int], list[int]]:

@@ -62,7 +62,8 @@ def low_rank_fit(
             f"({num_inputs}, {num_latents}): activations > 0 of each latent."
         )
     eigenpairs.check_usable()
-    kept = ranks_of(eigenpairs.eigenvalues.shape[-1])
+    available = eigenpairs.eigenvalues.shape[-1]
+    kept = sorted({*(2**power for power in range(available.bit_length())), available})
     with torch.no_grad():
         x = inputs.detach().double()
         g = g.detach().to(torch.float64)
@@ -85,11 +86,6 @@ def low_rank_fit(
     )
 
 
-def ranks_of(available: int) -> list[int]:
-    """Return the powers of two up to a number of eigenpairs, and that number."""
-    return sorted({*(2**power for power in range(available.bit_length())), available})
-
-
 def fit_one(
     truth: Tensor,
     pairs: EigenDecomposition,
@@ -108,10 +104,11 @@ def fit_one(
         return sums + rest.view(-1, *[1] * (sums.ndim - 1))
 
     found = approximation((x @ pairs.eigenvectors[: ranks[-1]].T).square())
-    whole, part = Agreement.of(truth, found), Agreement.of(truth[active], found[active])
+    whole = ApproximationScore.compare(truth, found)
+    part = ApproximationScore.compare(truth[active], found[active])
     random = approximation(null_squares)
-    null = Agreement.of(truth, random).correlation.mean(dim=0)
-    null_active = Agreement.of(truth[active], random[active]).correlation
+    null = ApproximationScore.compare(truth, random).correlation.mean(dim=0)
+    null_active = ApproximationScore.compare(truth[active], random[active]).correlation
     return {
         "correlation": whole.correlation,
         "correlation_active": part.correlation,
@@ -126,7 +123,7 @@ def fit_one(
 
 
 @dataclass(frozen=True, eq=False)
-class Agreement:
+class ApproximationScore:
     """How one vector of values agrees with several approximations of it, (...) each."""
 
     correlation: Tensor
@@ -135,7 +132,7 @@ class Agreement:
     intercept: Tensor
 
     @classmethod
-    def of(cls, truth: Tensor, found: Tensor) -> Agreement:
+    def compare(cls, truth: Tensor, found: Tensor) -> ApproximationScore:
         """Compare (n,) values with (n, ...) approximations; NaN where nothing varies."""
         if len(truth) < 2:
             gap = found.new_full(found.shape[1:], torch.nan)
@@ -167,7 +164,7 @@ def positive(values: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Circuit:
+class LatentCircuit:
     output: int
     features: Tensor  # (n,) int64, input latents by falling share
     matrix: Tensor  # (n, n), S[m, n] between them; the coefficient of z_m z_n is twice the entry
@@ -189,7 +186,7 @@ def find_circuit(
     bias: Tensor,
     activations: Tensor,
     num_features: int = 10,
-) -> Circuit:
+) -> LatentCircuit:
     """Return the input latents that matter most for an output latent, and how they build it."""
     features = check_dictionary(g, dictionary)
     num = min(check_count("num_features", num_features, minimum=1), features)
@@ -223,8 +220,8 @@ def find_circuit(
         whole = ((columns @ columns.T @ reached) * reached).sum()  # ‖DᵀQD‖², without that matrix
         truth, part = form(z @ columns.T + shift), z[:, order]
         found = ((part @ block) * part).sum(dim=1) + part @ linear[order] + constant
-        share_of_variance, correlation = explained(truth, found)
-    return Circuit(
+        share_of_variance, correlation = explained_share(truth, found)
+    return LatentCircuit(
         output=output,
         features=order,
         matrix=block,
@@ -238,8 +235,8 @@ def find_circuit(
     )
 
 
-def explained(truth: Tensor, found: Tensor) -> tuple[float, float]:
+def explained_share(truth: Tensor, found: Tensor) -> tuple[float, float]:
     """Return 1 − Var(truth − found) / Var(truth), and the correlation; NaN where nothing varies."""
     rest, total = (truth - found).var(correction=0), truth.var(correction=0)
     share = 1 - rest / total if float(total) > 0 else torch.tensor(torch.nan)
-    return float(share), float(Agreement.of(truth, found).correlation)
+    return float(share), float(ApproximationScore.compare(truth, found).correlation)

@@ -82,8 +82,9 @@ def nearest_latents(
         found.append(found_at.masked_fill(missing, -1))
         cosines.append(overlap.gather(1, found_at))
     latents, cosine = torch.cat(found), torch.cat(cosines)
-    parts = (latents, cosine, cosine * lengths[latents.clamp(min=0)])
-    return NearestLatents(*(part.view(*eigenvectors.shape[:2], num) for part in parts))
+    shape = (*eigenvectors.shape[:2], num)
+    projections = (cosine * lengths[latents.clamp(min=0)]).view(shape)
+    return NearestLatents(latents.view(shape), cosine.view(shape), projections)
 
 
 def trace_layer(

@@ -1,4 +1,4 @@
-"""What is traced: a layer, the autoencoders around it, their text, and what latents stand for."""
+"""The layer that is traced, the autoencoders around it, their text, and tokens of latents."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class TracedLayer:
 
 
 @dataclass(frozen=True, eq=False)
-class TracedSAE:
+class LoadedSAE:
     loaded: LoadedModel
     sae: TopKSAE  # the same function in the units of the layer, in float64
     hook: str
@@ -91,12 +91,12 @@ def open_layer(
     return TracedLayer(loaded, module, tokenizer_of(loaded, module, tokenizer), int(layer), f)
 
 
-def open_sae(given: str | Path | LoadedModel, layer: TracedLayer, point: str) -> TracedSAE:
+def open_sae(given: str | Path | LoadedModel, layer: TracedLayer, point: str) -> LoadedSAE:
     """Return the autoencoder of a hook point of the layer, in the units of the layer."""
     loaded = given if isinstance(given, LoadedModel) else load(given)
     hook = layer.hook(point)
     sae = sae_for_hook(loaded, layer.loaded, hook).double().eval().to(layer.f.device)
-    return TracedSAE(loaded, sae, hook)
+    return LoadedSAE(loaded, sae, hook)
 
 
 def held_out_text(
@@ -143,7 +143,7 @@ class TraceOptions:
             check_count(name, getattr(self, name), minimum=1)
         check_count("seed", self.seed, minimum=0)
 
-    def check_latents(self, behind: TracedSAE) -> None:
+    def check_latents(self, behind: LoadedSAE) -> None:
         """Refuse output latents that do not exist, and a list of none."""
         if self.latents is not None and not self.latents:
             raise UsageError(
@@ -162,7 +162,7 @@ class LatentReader:
     """The layer, its autoencoders and what they do on text."""
 
     layer: TracedLayer
-    before: TracedSAE
+    before: LoadedSAE
     behind: TopKSAE | RandomDictionary
     text: TracedText
     inputs: Tensor  # (n, d_model) float64, what the MLP read, without each first token
@@ -209,12 +209,12 @@ class LatentReader:
 
 def read_text(
     layer: TracedLayer,
-    before: TracedSAE,
-    behind: TracedSAE,
+    before: LoadedSAE,
+    behind: LoadedSAE,
     text: TracedText,
     options: TraceOptions,
 ) -> LatentReader:
-    """Return what model and autoencoders do on text, without the first token of each block."""
+    """Run model and autoencoders on text; the first token of each block is left out."""
     rows = text.blocks.numel() - len(text.blocks)
     latents = before.sae.num_latents + behind.sae.num_latents
     check_memory(
@@ -260,15 +260,15 @@ def top_contexts(
             continue
         taken[row, start:stop] = True
         seen, sizes = (part[row, start:stop].tolist() for part in (tokens, values))
-        parts = tuple(map(name, seen)), tuple(map(short, sizes))
-        contexts.append(ActiveContext(row, start, peak - start, *parts))
+        names, levels = tuple(map(name, seen)), tuple(map(short, sizes))
+        contexts.append(ActiveContext(row, start, peak - start, names, levels))
     density = float((values > 0).double().mean())
     largest = short(float(values.max()))
     return LatentReading(latent, density, largest, tuple(contexts), TokenEnds((), ()))
 
 
 @dataclass(frozen=True)
-class TokenScore:
+class ScoredToken:
     """One token id and its number, in the unit that the record around it says."""
 
     token: int
@@ -279,8 +279,8 @@ class TokenScore:
 class TokensAtEnds:
     """The tokens at both ends of a direction: promoted and suppressed, or along and against it."""
 
-    high: tuple[TokenScore, ...]  # by falling value
-    low: tuple[TokenScore, ...]  # by rising value
+    high: tuple[ScoredToken, ...]  # by falling value
+    low: tuple[ScoredToken, ...]  # by rising value
 
 
 def output_tokens(direction: Tensor, unembed: Tensor, num: int = 10) -> TokensAtEnds:
@@ -323,10 +323,10 @@ def check_pair(name: str, direction: Tensor, of: str, rows: Tensor) -> Tensor:
     return rows.detach().double() @ direction.detach().to(rows.device).double()
 
 
-def strongest(values: Tensor, num: int, lowest: bool = False) -> tuple[TokenScore, ...]:
+def strongest(values: Tensor, num: int, lowest: bool = False) -> tuple[ScoredToken, ...]:
     """Return the largest values, or the most negative ones, with their positions."""
     found = values.topk(min(num, len(values)), largest=not lowest)
     return tuple(
-        TokenScore(token, value)
+        ScoredToken(token, value)
         for value, token in zip(found.values.tolist(), found.indices.tolist(), strict=True)
     )

@@ -25,7 +25,7 @@ def graph_slug(trace: Trace, circuit: Circuit) -> str:
 
 
 def latent_subject(trace: Trace, latent: int, *, output: bool) -> str:
-    """Return what people call a latent when they say something of it; other autoencoders differ."""
+    """Return the name under which people judge a latent, with the hash of its autoencoder."""
     sae = trace.saes[output]
     return f"latent:{sae.hook}:{sae.weights_sha256[:8]}:{latent}"
 
@@ -94,7 +94,7 @@ def circuit_graph(
 
 
 def link_shares(circuit: Circuit) -> list[float]:
-    """Return what each input latent adds to the circuit at the strongest context.
+    """Return how much each input latent adds to the circuit at the strongest context.
 
     With z the input latents there, z_m (Σ_n S[m, n] z_n + linear_m); these and the constant sum to
     the circuit's value.
@@ -107,7 +107,7 @@ def link_shares(circuit: Circuit) -> list[float]:
 
 
 def node_of(layer: int, number: int, position: int, name: str, more: Node) -> Node:
-    """Return what all nodes have in common; the probability of a token is not known."""
+    """Return the fields that all nodes have; the probability of a token is not known."""
     return {
         "node_id": f"{layer}_{number}_{position}",
         "layer": str(layer),

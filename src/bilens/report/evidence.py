@@ -19,7 +19,7 @@ from bilens.records.common import Source
 from bilens.records.table_audit import TableAudit
 from bilens.report.html import environment, page_of
 from bilens.report.markdown import audit_markdown
-from bilens.report.sections.decision import LOOKS, WORST, decision_lines, decision_of
+from bilens.report.sections.decision_page import LOOKS, WORST, decision_lines, decision_of
 from bilens.report.sections.overview import Judged, condition_lines, document_sha256, finding_lines
 from bilens.report.text import Catalogue, load_catalogue
 

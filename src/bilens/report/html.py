@@ -27,16 +27,16 @@ from bilens.records.mlp_trace import Trace
 from bilens.records.sweep_report import SweepSummary
 from bilens.records.table_audit import TableAudit
 from bilens.report.markup import Content, card, element, facts, heading, items, quiet, section
-from bilens.report.sections.attack import attack_page
+from bilens.report.sections.attack_page import attack_page
+from bilens.report.sections.certificate_page import certificate_page
 from bilens.report.sections.classes import audit_page
 from bilens.report.sections.conversion import conversion_page
-from bilens.report.sections.decision import index_page
-from bilens.report.sections.guarantees import certificate_page
+from bilens.report.sections.decision_page import index_page
 from bilens.report.sections.layers import layer_audit_page
 from bilens.report.sections.overview import AnyReport, Page, run_facts
-from bilens.report.sections.sweep import sweep_page
-from bilens.report.sections.tables import table_page
-from bilens.report.sections.trace import trace_page
+from bilens.report.sections.sweep_page import sweep_page
+from bilens.report.sections.table_page import table_page
+from bilens.report.sections.trace_page import trace_page
 from bilens.report.text import MARKS, Catalogue, load_catalogue
 
 LONG = 32  # characters; a longer value gets a line of its own
@@ -130,7 +130,7 @@ def embedded_json(record: Document) -> Markup:
 def reproduce(
     t: Catalogue, record: AnyReport, original: AnyReport, conventions: Sequence[tuple[str, str]]
 ) -> Markup:
-    """Return what it takes to run the same again, what the weights' file says, and conventions."""
+    """Return how to run the same again, the facts in the weights' file, and conventions."""
     steps: list[tuple[str, Content]] = []
     for key, value in run_facts(record, original).items():
         shown: Content = value

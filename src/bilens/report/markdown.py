@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from bilens.records.base import displayable
 from bilens.records.layer_audit import Difference, LayerAudit
 from bilens.report.sections.coverage import unread_lines
-from bilens.report.sections.decision import decision_lines, group_lines
+from bilens.report.sections.decision_page import decision_lines, group_lines
 from bilens.report.sections.difference import COLUMNS, change_sentences, tensor_rows
 from bilens.report.sections.layers import change_lead, changes, layer_numbers, note
 from bilens.report.sections.overview import (
@@ -17,7 +17,7 @@ from bilens.report.sections.overview import (
     run_facts,
 )
 from bilens.report.sections.people import people_lines
-from bilens.report.sections.performance import performance_lines
+from bilens.report.sections.performance_section import performance_lines
 from bilens.report.text import Catalogue, load_catalogue
 
 MOST_LAYERS = 40  # rows of a table; a comment has a limit

@@ -19,11 +19,11 @@ from bilens.report.sections.overview import class_painter, clean_names
 from bilens.report.text import (
     decimals,
     fitted,
+    grouped,
     load_catalogue,
     quantity,
     signed,
     signed_quantity,
-    whole,
 )
 
 PER_SIGN = 2  # eigenvectors of each sign
@@ -43,11 +43,11 @@ def eigenvector_plate(record: Audit, lang: str = "en") -> str:
     t, record = load_catalogue(lang), displayable(record)
     painter, count = class_painter(record), len(record.classes)
     names = clean_names(record.model.output_names)[:MAX_CLASSES]
-    layout, note = ClassGrid.of(names), t("plate.note")
+    layout, note = ClassGrid.fit_names(names), t("plate.note")
     if count > len(names):
         note += t("sentence.gap") + t("plate.part", shown=len(names), count=count)
     headings = (
-        label(layout.left(block, sign, 0), HEAD - 10, t(f"plate.{key}"), f"note {colour}")
+        label(layout.image_left(block, sign, 0), HEAD - 10, t(f"plate.{key}"), f"note {colour}")
         for block in range(min(BLOCKS, len(names)))
         for sign, (key, colour) in enumerate((("for", "blue"), ("against", "red")))
     )
@@ -74,7 +74,7 @@ class ClassGrid:
     side: float  # of an image, two of each sign in a block
 
     @classmethod
-    def of(cls, names: Sequence[str]) -> ClassGrid:
+    def fit_names(cls, names: Sequence[str]) -> ClassGrid:
         letters, width = (26.0, 44.0) if all(len(name) <= 2 for name in names) else (14.0, 92.0)
         block = (WIDTH - 2 * MARGIN - BETWEEN) / BLOCKS
         side = (block - width - 2 * PER_SIGN * GAP) / (2 * PER_SIGN)
@@ -84,7 +84,7 @@ class ClassGrid:
         """Return where a block begins."""
         return MARGIN + index * (WIDTH - 2 * MARGIN + BETWEEN) / BLOCKS
 
-    def left(self, block: int, sign: int, index: int) -> float:
+    def image_left(self, block: int, sign: int, index: int) -> float:
         """Return where an image begins; sign 0 is positive, 1 negative."""
         across = sign * PER_SIGN + index
         return self.block(block) + self.name_width + across * (self.side + GAP) + sign * GAP
@@ -101,11 +101,11 @@ class ClassGrid:
         parts = [element("text", short, **at, class_="name", font_size=self.letters)]
         for sign, pairs in enumerate((reading.positive, reading.negative)):
             for index, pair in enumerate(pairs[:PER_SIGN]):
-                left, value = self.left(block, sign, index), pair.eigenvalue
+                left, value = self.image_left(block, sign, index), pair.eigenvalue
                 image = painter.vector(pair.vector)
                 text = f"λ = {signed(value, decimals([value], 2))}"
                 parts += [
-                    framed(image, left, top + (side - height) / 2, side, height, painter.is_strip),
+                    frame(image, left, top + (side - height) / 2, side, height, painter.is_strip),
                     label(left + side / 2, top + side + 14, text, "value", "middle"),
                 ]
         return element("g", *parts)
@@ -123,7 +123,7 @@ def attribution_plate(record: Explanations, lang: str = "en") -> str:
     parts, top = [], 76.0
     for item in items:
         lines = (
-            t("attribution.input", index=whole(item.index)),
+            t("attribution.input", index=grouped(item.index)),
             t("attribution.says", name=names[item.predicted]),
         )
         tiles = [(painter.image(item.image), lines)]
@@ -134,7 +134,7 @@ def attribution_plate(record: Explanations, lang: str = "en") -> str:
             tiles.append((painter.vector(part.values), (score, t("attribution.sum", value=change))))
         for position, (image, lines) in enumerate(tiles):
             left = MARGIN + position * (side + 2 * GAP)
-            parts.append(framed(image, left, top, side, tall, stretched=True))
+            parts.append(frame(image, left, top, side, tall, stretched=True))
             parts += [
                 label(left, top + tall + 16 * row, fitted(text, 12, side), "value")
                 for row, text in enumerate(lines, start=1)
@@ -150,7 +150,7 @@ def plate(title: str, description: str, note: str, height: float, *parts: str) -
     return Figure(title, description, WIDTH, height, joined(*head, *parts)).file(STYLE)
 
 
-def framed(image: str, x: float, y: float, width: float, height: float, stretched: bool) -> Markup:
+def frame(image: str, x: float, y: float, width: float, height: float, stretched: bool) -> Markup:
     ratio = "none" if stretched else "xMidYMid"
     box = {"x": x, "y": y, "width": width, "height": height}
     return joined(
@@ -165,7 +165,7 @@ def scale_bar(ends: tuple[str, str], text: str, y: float) -> Markup:
     return element(
         "g",
         label(x - 8, y + 11, ends[0], "value", "end"),
-        framed(colour_bar(), x, y, width, 14, stretched=True),
+        frame(colour_bar(), x, y, width, 14, stretched=True),
         label(x + width / 2, y + 29, "0", "value", "middle"),
         label(x + width + 8, y + 11, ends[1], "value"),
         label(x + width + 84, y + 11, text, "note"),

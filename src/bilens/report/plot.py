@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from markupsafe import Markup
 
@@ -50,13 +50,18 @@ def multiples(step: float, first: int, last: int) -> tuple[float, ...]:
     return tuple(float(f"{step * position:.12g}") for position in range(first, last + 1))
 
 
-Range = tuple[float, float, tuple[float, ...]]  # the first three fields of an axis
+class Range(NamedTuple):
+    """The values between which an axis runs, and those of them that it marks."""
+
+    low: float
+    high: float
+    ticks: Sequence[float] = ()
 
 
 def within(low: float, high: float, most: int = MOST_TICKS) -> Range:
     """Return a range with few round ticks inside it."""
     step = tick_step(high - low, most)
-    return low, high, multiples(step, math.ceil(low / step), math.floor(high / step))
+    return Range(low, high, multiples(step, math.ceil(low / step), math.floor(high / step)))
 
 
 def padded(values: Iterable[float], most: int = MOST_TICKS) -> Range:
@@ -74,23 +79,21 @@ def rounded(values: Iterable[float]) -> Range:
     step = tick_step((high - low) or abs(high) or 1.0, 6)
     first = math.floor(low / step)
     ticks = multiples(step, first, max(math.ceil(high / step), first + 1))
-    return ticks[0], ticks[-1], ticks
+    return Range(ticks[0], ticks[-1], ticks)
 
 
 @dataclass(frozen=True)
 class Axis:
     """A range of values, its ticks, how they are written, and its name."""
 
-    low: float
-    high: float
-    ticks: Sequence[float] = ()
+    span: Range
     text: Callable[[float], str] = lambda value: f"{value:g}".replace("-", MINUS)
     name: str = ""
     lines: Literal["across", "short", "none"] = "across"  # how a tick is marked beside its number
     warp: Callable[[float], float] = float
 
 
-SHARES = Axis(0, 1, (0, 0.25, 0.5, 0.75, 1), lambda share: percent(share, 0))
+SHARES = Axis(Range(0, 1, (0, 0.25, 0.5, 0.75, 1)), lambda share: percent(share, 0))
 
 
 @dataclass(frozen=True)
@@ -107,15 +110,15 @@ class Plot:
     right: float = 14.0
 
     @property
-    def left(self) -> float:
+    def start(self) -> float:
         """Where the plane begins: beside the name and the numbers of the vertical axis."""
-        texts = [text_width(self.y.text(value), self.letters) for value in self.y.ticks]
+        texts = [text_width(self.y.text(value), self.letters) for value in self.y.span.ticks]
         return (self.letters + 10 if self.y.name else 2) + 8 + max(texts, default=0.0)
 
     @property
     def end(self) -> float:
         """Where the plane ends on the right: half of the last number may stand beyond it."""
-        last = self.x.text(self.x.ticks[-1]) if self.x.ticks else ""
+        last = self.x.text(self.x.span.ticks[-1]) if self.x.span.ticks else ""
         return self.width - max(self.right, text_width(last, self.letters) / 2)
 
     @property
@@ -125,11 +128,11 @@ class Plot:
 
     @property
     def across(self) -> Scale:
-        return Scale(self.x.low, self.x.high, self.left, self.end, self.x.warp)
+        return Scale(self.x.span.low, self.x.span.high, self.start, self.end, self.x.warp)
 
     @property
     def upwards(self) -> Scale:
-        return Scale(self.y.low, self.y.high, self.base, self.top, self.y.warp)
+        return Scale(self.y.span.low, self.y.span.high, self.base, self.top, self.y.warp)
 
     def figure(
         self, title: str, description: str, *marks: str, behind: str = "", around: str = ""
@@ -141,22 +144,22 @@ class Plot:
     def frame(self) -> Markup:
         """Return the ticks, the numbers and the names of both axes."""
         x, y, parts = self.across, self.upwards, []
-        for value in self.x.ticks:
+        for value in self.x.span.ticks:
             kind = "zero" if value == 0 else "grid"
             if self.x.lines == "across":
                 parts.append(line(x(value), self.top, x(value), self.base, kind))
             elif self.x.lines == "short":
                 parts.append(line(x(value), self.base, x(value), self.base + 5, "axis"))
             parts.append(label(x(value), self.base + 17, self.x.text(value), "tick", "middle"))
-        for value in self.y.ticks:
+        for value in self.y.span.ticks:
             kind = "zero" if value == 0 else "grid"
             if self.y.lines == "across" or value == 0:
-                parts.append(line(self.left, y(value), self.end, y(value), kind))
+                parts.append(line(self.start, y(value), self.end, y(value), kind))
             if self.y.lines == "short":
-                parts.append(line(self.left - 3, y(value), self.left, y(value), "axis"))
-            parts.append(label(self.left - 7, y(value) + 4, self.y.text(value), "tick", "end"))
+                parts.append(line(self.start - 3, y(value), self.start, y(value), "axis"))
+            parts.append(label(self.start - 7, y(value) + 4, self.y.text(value), "tick", "end"))
         if self.x.name:
-            middle = (self.left + self.end) / 2
+            middle = (self.start + self.end) / 2
             name = fitted(self.x.name, self.letters, 2 * min(middle, self.width - middle))
             parts.append(label(middle, self.height - 8, name, "tick", "middle"))
         if self.y.name:
@@ -191,12 +194,12 @@ class Plot:
         )
 
     def level(self, value: float) -> Markup:
-        return line(self.left, self.upwards(value), self.end, self.upwards(value), "edge")
+        return line(self.start, self.upwards(value), self.end, self.upwards(value), "edge")
 
     def band(self, low: float, high: float) -> Markup:
         """Return an interval across, with its edges."""
         y = self.upwards
-        area = rectangle(self.left, y(high), self.end - self.left, y(low) - y(high), "band")
+        area = rectangle(self.start, y(high), self.end - self.start, y(low) - y(high), "band")
         return joined(area, self.level(high), self.level(low))
 
     def pointer(self, position: float, value: float, text: str, *, above: bool = False) -> Markup:
@@ -227,7 +230,7 @@ def sign_class(value: float) -> str:
 
 
 def key_list(entries: Iterable[tuple[str, str]]) -> Markup:
-    """Return what the curves of several charts are called: class and name, beside a short line."""
+    """Return the legend of several charts: (class, name) of each curve, beside a short line."""
     rows = []
     for class_, name in entries:
         swatch = element(

@@ -151,7 +151,7 @@ class Painter:
     scale: float  # full colour at ±scale and beyond
 
     @classmethod
-    def of(cls, shape: Sequence[int], vectors: Iterable[Sequence[float]]) -> Painter:
+    def scaled_to(cls, shape: Sequence[int], vectors: Iterable[Sequence[float]]) -> Painter:
         """Return the painter of vectors that are compared."""
         # The median, so that the few vectors with one extreme pixel do not make the others pale.
         largest = [max(abs(component) for component in vector) for vector in vectors]

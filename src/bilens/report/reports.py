@@ -200,31 +200,31 @@ class VerdictReport(SavedReport[AnyVerdict]):
 
 
 class AuditReport(VerdictReport[Audit]):
-    """What the audit of a classifier of one layer found; `docs/report.md` says what is in it."""
+    """The audit of a classifier of one layer; its fields are explained in `docs/report.md`."""
 
     type = Audit
 
 
 class LayerAuditReport(VerdictReport[LayerAudit]):
-    """What the audit of a model with many, or with approximate, layers found."""
+    """The audit of a model with many, or with approximate, layers."""
 
     type = LayerAudit
 
 
 class TableReport(VerdictReport[TableAudit]):
-    """What the audit of a model with named columns found; `docs/tables.md` says what is in it."""
+    """The audit of a model with named columns; `docs/tables.md` explains its fields."""
 
     type = TableAudit
 
 
 class CertificateReport(SavedReport[Certificate]):
-    """What is proven about a classifier; `docs/certifying.md` says what is in it."""
+    """Proven guarantees for a classifier; `docs/certifying.md` explains its fields."""
 
     type = Certificate
 
 
 class AttackReport(SavedReport[Attack]):
-    """What universal perturbations do to a classifier; `docs/attacking.md` says what is in it."""
+    """Effects of universal perturbations on a classifier; see `docs/attacking.md`."""
 
     type = Attack
 
@@ -235,13 +235,13 @@ class AttackReport(SavedReport[Attack]):
 
 
 class ConversionReport(SavedReport[Conversion]):
-    """What making MLPs bilinear costs, and what can be read since; see `docs/converting.md`."""
+    """The cost and the gain of making MLPs bilinear; see `docs/converting.md`."""
 
     type = Conversion
 
 
 class SweepReport(SavedReport[SweepSummary]):
-    """What a sweep over all layers of a large model found."""
+    """The results of a sweep over all layers of a large model."""
 
     type = SweepSummary
 

@@ -10,12 +10,12 @@ from itertools import islice
 from bilens.records.base import displayable
 from bilens.records.classifier_audit import Audit
 from bilens.records.layer_audit import LayerAudit
-from bilens.report.charts.spectra import change_map
+from bilens.report.charts.spectrum_charts import change_map
 from bilens.report.html import environment
 from bilens.report.markup import Content, badge, element
 from bilens.report.plates import eigenvector_plate
 from bilens.report.sections.classes import class_spectrum, truncation_figure
-from bilens.report.sections.decision import (
+from bilens.report.sections.decision_page import (
     LOOKS,
     because,
     decision_of,
@@ -26,7 +26,7 @@ from bilens.report.sections.decision import (
 from bilens.report.sections.layers import layer_charts
 from bilens.report.sections.overview import Judged, clean_names, data_used, run_facts
 from bilens.report.sections.people import judged_lines
-from bilens.report.sections.tables import output_charts
+from bilens.report.sections.table_page import output_charts
 from bilens.report.text import NONE, Catalogue, load_catalogue
 
 SENTENCES, PLOTS = 3, 2

@@ -1,9 +1,9 @@
-"""What commands print of audits, certificates and attacks: tables and lines, drawn from records.
+"""Tables and lines that commands print of audits, certificates and attacks, from records.
 
 Every cell is a `Text`: no name in a file is read as markup, and none can drive the terminal.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from typing import Literal
 
@@ -19,9 +19,10 @@ from bilens.records.guarantees import Certificate
 from bilens.records.layer_audit import LayerAudit, LayerReading
 from bilens.records.table_audit import TableAudit
 from bilens.report.markup import ICONS
-from bilens.report.sections.attack import data_split, proof_claim
+from bilens.report.sections.attack_page import data_split, proof_claim
+from bilens.report.sections.certificate_page import statements
 from bilens.report.sections.coverage import unread_lines
-from bilens.report.sections.decision import INDEXED, decision_lines, group_lines, row_texts
+from bilens.report.sections.decision_page import INDEXED, decision_lines, group_lines, row_texts
 from bilens.report.sections.difference import (
     COLUMNS,
     DIRECTIONS,
@@ -31,10 +32,9 @@ from bilens.report.sections.difference import (
     tensor_rows,
     trial_rows,
 )
-from bilens.report.sections.given_inputs import input_lines
-from bilens.report.sections.guarantees import statements
+from bilens.report.sections.input_findings import input_lines
 from bilens.report.sections.overview import clean_names, condition_lines, mark
-from bilens.report.sections.performance import performance_lines
+from bilens.report.sections.performance_section import performance_lines
 from bilens.report.text import (
     NONE,
     fixed,
@@ -62,7 +62,8 @@ LAYER_CAPTION = (
 
 
 def grid(
-    *columns: str,
+    columns: Iterable[str],
+    *,
     title: str = "",
     caption: str = "",
     look: Literal["framed", "tight", "open", "bare"] = "framed",
@@ -104,7 +105,7 @@ def audit_table(record: Audit, lang: str = "en") -> Table:
     t = load_catalogue(lang)
     keys = ("rank", "null", "embedding", "significant", "largest", "smallest")
     heads = (t("terminal.class"), *(f">{name}" for name in t.each("terminal", keys)))
-    table = grid(*heads, caption=t("terminal.caption"), look="tight", align="left")
+    table = grid(heads, caption=t("terminal.caption"), look="tight", align="left")
     for reading in displayable(record).classes:
         null = reading.effective_rank_null
         add(
@@ -126,7 +127,7 @@ def layer_audit_table(record: LayerAudit) -> Table:
     fits = [layer.fit for layer in record.layers if layer.fit is not None]
     inputs = {fit.assumed_input if fit.seen else NO_INPUT: None for fit in fits} or [NO_INPUT]
     caption = LAYER_CAPTION.format(inputs="; ".join(inputs))
-    table = grid(*heads, caption=caption, look="tight", align="left")
+    table = grid(heads, caption=caption, look="tight", align="left")
     for layer in record.layers:
         add(table, layer.name, *layer_cells(layer))
     return table
@@ -158,7 +159,7 @@ def column_table(record: TableAudit) -> Table:
     """Return the strongest columns and pairs of every output of a table's model."""
     unit = "standardised columns" if record.model.standardised else "columns as they come"
     table = grid(
-        *("output", "column", ">b", ">q", "pair", ">2q"),
+        ("output", "column", ">b", ">q", "pair", ">2q"),
         caption=f"Coefficients of {unit}: b z + q z² for a column, 2q z z′ for a pair; sorted by "
         "the standard deviation that they bring.",
         align="left",
@@ -184,7 +185,7 @@ def column_table(record: TableAudit) -> Table:
 def index_table(index: AuditIndex, lang: str = "en") -> Table:
     """Return one row for each of many models, the worst first."""
     t = load_catalogue(lang)
-    table = grid(*t.each("index", INDEXED.split()), look="tight", align="left")
+    table = grid(t.each("index", INDEXED.split()), look="tight", align="left")
     for row in displayable(index).models:
         add(table, *row_texts(t, row), last=True)
     return table
@@ -218,7 +219,7 @@ def truncation_table(record: Certificate) -> Table:
     """Return one row for each number of eigenpairs kept."""
     cut = record.truncation
     table = grid(
-        *(">k", ">largest error", ">provably same", ">same answer"),
+        (">k", ">largest error", ">provably same", ">same answer"),
         title="Truncation to k eigenpairs of each class",
         caption=f"Largest error: of any class-centred score over ‖x‖ ≤ {floored(cut.radius)}, "
         "proven. * = the k that was asked for, or is enough.",
@@ -226,7 +227,7 @@ def truncation_table(record: Certificate) -> Table:
     for point in cut.points:
         add(
             table,
-            f"{point.k}{'*' * (point.k == cut.chosen)}",
+            f"{point.k}*" if point.k == cut.chosen else str(point.k),
             raised(max(point.bounds)),
             NONE if point.certified is None else percent(point.certified, toward=-1),
             NONE if point.agreement is None else percent(point.agreement),
@@ -245,7 +246,7 @@ def attack_tables(record: Attack) -> Iterator[Table]:
     t = load_catalogue("en")
     for title, form, part, number in EFFECTS:
         heads = (f">{epsilon:g}" for epsilon in record.epsilons)
-        table = grid("perturbation \\ ε", *heads, title=title, look="bare", align="left")
+        table = grid(["perturbation \\ ε", *heads], title=title, look="bare", align="left")
         table.padding = (0, 1, 0, 0)
         known = [(x.kind, getattr(getattr(x, part), number, None)) for x in record.curves]
         if all(values is not None for _, values in known):

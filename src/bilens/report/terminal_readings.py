@@ -1,4 +1,4 @@
-"""What commands print of layers, predictions and traces: tables and lines, drawn from records."""
+"""Tables and lines that commands print of layers, predictions and traces, from records."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,9 +17,9 @@ from bilens.records.decomposition import (
 )
 from bilens.records.mlp_trace import TokenValue, Trace
 from bilens.report.sections.overview import met_at
-from bilens.report.sections.trace import output_names, ranked_numbers, sae_rows, told_from_chance
+from bilens.report.sections.trace_page import chance_text, output_names, ranked_numbers, sae_rows
 from bilens.report.terminal import add, grid, optional, short
-from bilens.report.text import load_catalogue, percent, quantity, token_name, whole
+from bilens.report.text import grouped, load_catalogue, percent, quantity, token_name
 
 UNITS = {  # basis -> what else λ is measured in
     "input": "per squared unit of the input",
@@ -39,7 +39,7 @@ def decomposition_table(record: LayerDecomposition) -> Table:
         below = f"below eff. rank: its null interval, {below}. "
         below = below if record.null_samples else "eff. rank: without its null interval. "
     table = grid(
-        *("output", ">eff. rank", ">‖Q‖", ">#", ">λ", ">share", ">residual", ">ok", ">all"),
+        ("output", ">eff. rank", ">‖Q‖", ">#", ">λ", ">share", ">residual", ">ok", ">all"),
         title=f"{record.layer}: {record.output_kind}, {record.reading}, {record.basis} basis, "
         f"{record.d_in} inputs, {record.method}",
         caption=(f"… and {more} more outputs: see --json or --out. " if more > 0 else "")
@@ -68,7 +68,7 @@ def add_pairs(table: Table, output: FormSpectrum) -> None:
             output.name if first else "",
             "\n".join(ranks[row:] if last else ranks[row : row + 1]),
             optional(output.frobenius_norm, ".4g") if first else "",
-            f"{row + 1}{'*' * (pair.subspace_size > 1)}",
+            f"{row + 1}*" if pair.subspace_size > 1 else str(row + 1),
             f"{pair.eigenvalue:+.5g}",
             percent(pair.explained),
             f"{pair.residual:.1e}",
@@ -79,7 +79,7 @@ def add_pairs(table: Table, output: FormSpectrum) -> None:
 
 
 def decomposition_lines(record: LayerDecomposition) -> list[str]:
-    """Return what is said before the table of a layer: R² first, then what comes in."""
+    """Return the lines before the table of a layer: R² first, then its inputs."""
     record, lines = displayable(record), []
     fit = record.approximation
     if fit is not None:
@@ -96,7 +96,7 @@ def decomposition_lines(record: LayerDecomposition) -> list[str]:
 
 def plan_table(plans: Sequence[LayerPlan]) -> Table:
     table = grid(
-        *("layer", ">outputs", ">pairs", "method", ">batch", ">memory", ">rotations"),
+        ("layer", ">outputs", ">pairs", "method", ">batch", ">memory", ">rotations"),
         title="What would be done",
         caption="pairs: of each output; batch: outputs worked on together; memory: beside the "
         f"model, at most, {readable(plans[0].limit_bytes)} allowed; rotations: for the null "
@@ -117,9 +117,9 @@ def plan_lines(plans: Sequence[LayerPlan]) -> Iterator[str]:
 
 def fit_table(record: QuadraticFits) -> Table:
     """Return how close quadratic maps come to the whole of a model and to each layer."""
+    columns = ("of", "fit", ">linear", ">quadratic", ">without\ntop 0.1 %", ">median\nrow")
     table = grid(
-        *("of", "fit", ">linear", ">quadratic", ">without\ntop 0.1 %", ">median\nrow"),
-        f"\n≥ {record.fits[0].threshold:g}",
+        (*columns, f"\n≥ {record.fits[0].threshold:g}"),
         title="Quadratic approximations",
         caption="R² is 1 − E‖y − f(x)‖² / E‖y − E y‖², ± its standard error: of the affine part of "
         "the map; of all of it; of that without the rows of largest outputs; of the median row.",
@@ -149,7 +149,7 @@ def score_text(score: Score) -> str:
 
 
 def fit_lines(record: QuadraticFits) -> list[str]:
-    """Return what each row is of, and which maps make no claim."""
+    """Return the way each row was fitted and its inputs, and which maps make no claim."""
     lines = []
     for fit in (record := displayable(record)).fits:
         lines.append(f"{fit.name}: {fit.chosen}, {fit.derivation}; R² on {fit.assumed_input}.")
@@ -180,7 +180,7 @@ def explanation_tables(record: Explanations) -> Iterator[Table]:
     unit = "Score" if len(names) == 1 else "Class-centred logits; score"
     for item in record.explanations:
         table = grid(
-            *("class", ">score", "eigenvector, met most at", ">λ", ">v·x", ">contribution"),
+            ("class", ">score", "eigenvector, met most at", ">λ", ">v·x", ">contribution"),
             title=prediction_title(item, record.model),
             caption=f"{unit} = Σ λ(v·x)² + rest + linear + constant, exactly.",
         )
@@ -231,7 +231,7 @@ def attribution_tables(record: Explanations) -> Iterator[Table]:
     what, names = "image" if model.input_names is None else "row", model.output_names
     for item in record.explanations:
         table = grid(
-            *("score", ">f(x) − f(x₀)", ">residual", f">{head}", ">φ", ">pair", ">together"),
+            ("score", ">f(x) − f(x₀)", ">residual", f">{head}", ">φ", ">pair", ">together"),
             title=f"What the inputs of {what} {item.index} add, from the baseline "
             f"({record.baseline})",
             caption="φ: exact Shapley values, which are the integrated gradients of a quadratic "
@@ -261,15 +261,15 @@ def trace_tables(record: Trace) -> Iterator[Table]:
         return
     t, names = load_catalogue("en"), output_names(record)
     hooks = (f">{sae.hook}" for sae in displayable(record.saes))
-    table = grid("", *hooks, title=t("trace.layer.caption"), look="bare", align="left")
+    table = grid(["", *hooks], title=t("trace.layer.caption"), look="bare", align="left")
     for cells in sae_rows(t, record.saes):
         add(table, *cells)
     yield table
+    columns = (">", "latent", ">score", ">null", ">p", ">pair", ">equal", ">both")
     table = grid(
-        *(">", "latent", ">score", ">null", ">p", ">pair", ">equal", ">both", ">max λ", ">min λ"),
-        *(">r, k=2", ">active"),
+        (*columns, ">max λ", ">min λ", ">r, k=2", ">active"),
         title="Output latents by how nearly they are one product",
-        caption=f"{told_from_chance(t, record)} null: the median score at this position in random "
+        caption=f"{chance_text(t, record)} null: the median score at this position in random "
         "dictionaries; p: how often any of their latents scores as much; pair: share of the "
         "quadratic part that the leading pair of opposite eigenvalues holds; equal: how equal the "
         "two are; both: share that needs both features; r: correlation with two eigenvectors "
@@ -278,14 +278,14 @@ def trace_tables(record: Trace) -> Iterator[Table]:
         align="left",
     )
     for position, one in enumerate(record.ranking[:MOST_LATENTS], start=1):
-        add(table, whole(position), names[one.latent], *ranked_numbers(t, one))
+        add(table, grouped(position), names[one.latent], *ranked_numbers(t, one))
     yield table
 
 
 def reading_table(record: Trace) -> Table:
     """Return output directions and their two leading eigenvectors as tokens."""
     table = grid(
-        *("direction", "promotes", "suppresses", "eigenvectors"),
+        ("direction", "promotes", "suppresses", "eigenvectors"),
         title="Output directions as tokens, from weights alone",
         caption="promotes, suppresses: through the unembedding; λ: an eigenvalue, with the "
         "embeddings at one end of its vector / at the other.",

@@ -80,7 +80,7 @@ def load_catalogue(lang: str) -> Catalogue:
     return Catalogue(lang, json.loads(text))
 
 
-def whole(value: float) -> str:
+def grouped(value: float) -> str:
     """Return a whole number with commas, and at most one decimal where it is not whole."""
     text = f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
     return text.replace("-", MINUS)

@@ -1,4 +1,4 @@
-"""What classifier and regressor have in common: the fit, and how it is read."""
+"""The base class of classifier and regressor: the fit, and how it is read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bilens.algebra.attribution import attribute
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.api.audit import audit
+from bilens.api.audit_model import audit
 from bilens.base.errors import UsageError
 from bilens.data.model_interface import ClassIndex
 from bilens.findings.subject import gauge_free
@@ -194,7 +194,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         return pd.DataFrame(rows, columns=columns)
 
     def attribute(self, X: Any) -> np.ndarray:
-        """Return what each column adds to each output of each row, exactly.
+        """Return how much each column adds to each output of each row, exactly.
 
         These are the Shapley values against the mean of the rows of `fit`, each as often as its
         sample weight says and whatever its class weighs. For a quadratic map they are the

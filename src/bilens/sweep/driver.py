@@ -12,10 +12,10 @@ from pathlib import Path
 from bilens.base import Progress, silent
 from bilens.base.errors import FileError, InterruptedRunError, UsageError
 from bilens.records.sweep import SweepOptions
-from bilens.sweep.engines.contract import Engine
+from bilens.sweep.engines.contract import SweepEngine
 from bilens.sweep.jobs import Outcome, Piece, Spec, folder_of, result_name
 from bilens.sweep.manifest import NAME, Job, Plan, check_release, kept_plan, make_plan
-from bilens.sweep.output import Output
+from bilens.sweep.output import SweepOutput
 from bilens.train.run_folder import interruptible
 
 ATTEMPTS = 4  # of a row; a worker that dies takes others along, which have done nothing wrong
@@ -23,19 +23,19 @@ FAILED = "failed.json"
 
 
 @dataclass(frozen=True)
-class Ended:
-    """What a sweep came to."""
+class SweepState:
+    """The state of a sweep: results there, results wanted, and failures."""
 
     pieces: int  # results that there are
     wanted: int  # that there should be
     failed: Mapping[str, str]  # "task row" → why
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         return self.pieces == self.wanted
 
 
-def plan_of(path: str, options: SweepOptions, output: Output) -> Plan:
+def plan_of(path: str, options: SweepOptions, output: SweepOutput) -> Plan:
     """Return the plan that an output holds, or a new one; refuse that of something else."""
     kept = kept_plan(output)
     if kept is None:
@@ -49,7 +49,7 @@ def plan_of(path: str, options: SweepOptions, output: Output) -> Plan:
     return kept
 
 
-def pieces_left(plan: Plan, output: Output, rows: Sequence[int] | None = None) -> list[int]:
+def pieces_left(plan: Plan, output: SweepOutput, rows: Sequence[int] | None = None) -> list[int]:
     """Return the rows, all or of some, that lack a result of some task."""
     wanted, tasks = range(len(plan.rows)) if rows is None else rows, plan.head.options.tasks
     folders = (
@@ -61,11 +61,11 @@ def pieces_left(plan: Plan, output: Output, rows: Sequence[int] | None = None) -
 
 def drive(
     plan: Plan,
-    output: Output,
-    engine: Callable[[], Engine],
+    output: SweepOutput,
+    engine: Callable[[], SweepEngine],
     progress: Progress = silent,
     say: Callable[[str], None] = lambda _: None,
-) -> Ended:
+) -> SweepState:
     """Do what is left of a plan; only one driver does so at a time.
 
     What a worker did not end is handed out again; the row that it was at up to four times, and
@@ -76,26 +76,26 @@ def drive(
         left = pieces_left(plan, output)
         failed: dict[str, str] = {}
         opened = engine() if left else None  # what is wrong with it is said before anything is kept
-        if output.read(NAME) is None:
+        if output.read_bytes(NAME) is None:
             output.write(NAME, plan.text)
         if opened is not None:
             jobs = deque(plan.jobs(left, opened.capacity))
             failed = Drive(plan, output, opened, progress, say, jobs).run()
         if failed:
             output.write(FAILED, json.dumps(failed, indent=1).encode())
-        elif output.read(FAILED) is not None:
+        elif output.read_bytes(FAILED) is not None:
             output.remove(FAILED)
         found = ended(plan, output)
-        if found.whole:  # else a job of a driver before might be at it still
+        if found.is_complete:  # else a job of a driver before might be at it still
             output.tidy("results")
     return found
 
 
-def ended(plan: Plan, output: Output) -> Ended:
-    """Return what an output holds of a plan."""
+def ended(plan: Plan, output: SweepOutput) -> SweepState:
+    """Count the results of a plan that an output holds."""
     pieces = sum(name.endswith(".json") for name in output.names("results"))
-    failed = json.loads(output.read(FAILED) or b"{}")
-    return Ended(pieces, len(plan.rows) * len(plan.head.options.tasks), failed)
+    failed = json.loads(output.read_bytes(FAILED) or b"{}")
+    return SweepState(pieces, len(plan.rows) * len(plan.head.options.tasks), failed)
 
 
 @dataclass(eq=False)
@@ -103,8 +103,8 @@ class Drive:
     """One run of a driver."""
 
     plan: Plan
-    output: Output
-    engine: Engine
+    output: SweepOutput
+    engine: SweepEngine
     progress: Progress
     say: Callable[[str], None]
     waiting: deque[Job]
@@ -192,7 +192,7 @@ class Drive:
     def fail(self, row: int, why: Mapping[str, str]) -> None:
         """Name what a row lacks in the end."""
         for task, fault in why.items():
-            if self.output.read(result_name(task, row)) is None:
+            if self.output.read_bytes(result_name(task, row)) is None:
                 self.failed[f"{task} {row}"] = fault
         self.done += 1
 

@@ -21,7 +21,7 @@ from bilens.io.tensors import safetensors_bytes
 from bilens.records.base import json_text, to_json
 from bilens.records.sweep import SweepResult
 from bilens.sweep.manifest import Plan, checked_models, plan_at
-from bilens.sweep.output import Output
+from bilens.sweep.output import SweepOutput
 from bilens.sweep.tasks import TASKS, Subject
 
 REFUSALS = (NonFiniteError, UsageError, NumericalError)  # true of the layer, not of today
@@ -29,7 +29,7 @@ REFUSALS = (NonFiniteError, UsageError, NumericalError)  # true of the layer, no
 
 @dataclass(frozen=True)
 class Spec:
-    """What a worker is told."""
+    """The job of a worker: its rows, and the manifest that they are of."""
 
     place: str  # of the output
     sha256: str  # of its manifest
@@ -72,7 +72,7 @@ def run_spec(spec: Spec) -> Outcome:
     """Do every task of every row that has no result yet."""
     with suppress(OSError):  # where it is not there, no path is relative that works
         os.chdir(spec.folder)
-    output, faults = Output(spec.place), []
+    output, faults = SweepOutput(spec.place), []
     try:
         plan = plan_at(spec.place, spec.sha256)
         checked_models(plan, spec.rows[0])
@@ -80,7 +80,7 @@ def run_spec(spec: Spec) -> Outcome:
         for row in spec.rows:
             for task in plan.head.options.tasks:
                 try:
-                    if output.read(result_name(task, row)) is None:
+                    if output.read_bytes(result_name(task, row)) is None:
                         do(output, plan, row, task)
                 except (MemoryLimitError, MemoryError) as error:
                     faults.append(Piece(row, task, str(error) or "out of memory", memory=True))
@@ -98,10 +98,11 @@ def run_spec(spec: Spec) -> Outcome:
     return Outcome(spec.number, tuple(faults))
 
 
-def do(output: Output, plan: Plan, row: int, task: str) -> None:
+def do(output: SweepOutput, plan: Plan, row: int, task: str) -> None:
     """Write what a task finds of a layer, or why that layer has no such reading."""
     options, layer, name = plan.head.options, plan.rows[row].name, result_name(task, row)
-    subject = Subject(*checked_models(plan, row), row, layer, options)
+    model, baseline = checked_models(plan, row)
+    subject = Subject(model, baseline, row, layer, options)
     found, refused = None, None
     try:
         found = TASKS[task].run(subject)

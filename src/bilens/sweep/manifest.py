@@ -20,7 +20,7 @@ from bilens.base.files import shortened
 from bilens.io.load import LayerView, LoadedModel, load, load_layers
 from bilens.records.base import json_text, read_document
 from bilens.records.sweep import Cost, Manifest, ManifestRow, SweepOptions
-from bilens.sweep.output import Output
+from bilens.sweep.output import SweepOutput
 from bilens.sweep.tasks import TASKS, WHOLE, check_tasks
 from bilens.version import VERSION
 
@@ -74,13 +74,13 @@ class Plan:
         return Job(tuple(rows), seconds, num_bytes)
 
     def cost(self, index: int) -> Cost:
-        """Return what all tasks of a row take, one after another."""
+        """Return seconds and memory of all tasks of a row, one after another."""
         costs = self.rows[index].costs.values()
         return Cost(sum(c.seconds for c in costs), max(c.num_bytes for c in costs))
 
 
 def make_plan(path: str, options: SweepOptions) -> Plan:
-    """Return what there is to do, from the headers of a model."""
+    """List the layers, tasks and costs of a sweep, from the headers of a model."""
     check_tasks(options)
     found = model, base = open_models(path, options, lambda _: True)
     if not model.layers:
@@ -136,9 +136,9 @@ def row_of(index: int, name: str, view: LayerView, options: SweepOptions) -> Man
     )
 
 
-def kept_plan(output: Output) -> Plan | None:
+def kept_plan(output: SweepOutput) -> Plan | None:
     """Return the plan that an output holds; None where it holds none."""
-    data = output.read(NAME)
+    data = output.read_bytes(NAME)
     return None if data is None else parsed(data, output.place)
 
 
@@ -158,7 +158,7 @@ def parsed(data: bytes, where: str) -> Plan:
 @lru_cache(1)
 def plan_at(place: str, sha256: str) -> Plan:
     """Return the plan of an output, read once by a worker."""
-    plan = kept_plan(Output(place))
+    plan = kept_plan(SweepOutput(place))
     if plan is None or plan.sha256 != sha256:
         raise FileError(f"{place} holds no {NAME} that this job is of: was it replaced?")
     check_release(plan, place)
@@ -224,5 +224,5 @@ def open_models(
 
 
 def known_of(model: LoadedModel) -> Mapping[str, str]:
-    """Return what is known of each file that was opened, or of the weights as a whole."""
+    """Return the hash of each file that was opened, or of the weights as a whole."""
     return {**(model.headers or {"": model.weights_sha256}), **files_beside(model)}

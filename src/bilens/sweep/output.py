@@ -17,14 +17,14 @@ from bilens.base.errors import (
     optional_package,
 )
 from bilens.base.files import write_file
-from bilens.train.run_folder import locked
+from bilens.train.run_folder import lock_run
 
 LEASE = "lease"
 BEAT = 5.0  # seconds between two signs of life of a driver
 MISSED = 3  # beats without one, after which another driver takes over
 
 
-class Output:
+class SweepOutput:
     """Files by name below a folder."""
 
     def __init__(self, place: str) -> None:
@@ -41,7 +41,7 @@ class Output:
     def path(self, name: str) -> str:
         return f"{self.root.rstrip('/')}/{name}"
 
-    def read(self, name: str) -> bytes | None:
+    def read_bytes(self, name: str) -> bytes | None:
         """Return the bytes of a file; None where there is none."""
         try:
             found: bytes = self.files.cat_file(self.path(name))
@@ -96,19 +96,19 @@ class Output:
         waits to see whether it changes: no clock is compared with another one's.
         """
         if self.local:
-            with locked(Path(self.root)):
+            with lock_run(Path(self.root)):
                 yield
             return
-        before = self.read(LEASE)
+        before = self.read_bytes(LEASE)
         if before is not None:
             threading.Event().wait(MISSED * BEAT)
-            if self.read(LEASE) != before:
-                raise UsageError(self.taken())
+            if self.read_bytes(LEASE) != before:
+                raise UsageError(self.in_use())
         ended, me = threading.Event(), uuid.uuid4().hex
         self.write(LEASE, f"{me} 0".encode())
         threading.Event().wait(BEAT / 5)  # of two that came at once, the last to write is the one
-        if self.read(LEASE) != f"{me} 0".encode():
-            raise UsageError(self.taken())
+        if self.read_bytes(LEASE) != f"{me} 0".encode():
+            raise UsageError(self.in_use())
 
         def beat() -> None:
             count = 0
@@ -139,7 +139,7 @@ class Output:
             "is room, and the right to write, and repeat the command."
         )
 
-    def taken(self) -> str:
+    def in_use(self) -> str:
         return (
             f"{self.place} is being written by another `bilens sweep`: wait for it, end it, or "
             "choose another folder with --out."

@@ -1,4 +1,4 @@
-"""What a sweep found, read from its output: the numbers are kept, of records what rules judge."""
+"""Reads the output of a sweep: all numbers, and of records only what the rules judge."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bilens.findings.fits import fit_quality
 from bilens.findings.layer_audit import with_norm_scores
 from bilens.findings.outliers import THRESHOLD, Values, number_change, swept_number
 from bilens.findings.rules.registry import Condition, judge, judge_conditions, rules_asked_for
-from bilens.findings.rules.rule import Evidence, named
+from bilens.findings.rules.rule import Evidence, list_names
 from bilens.records.base import json_text, read_document
 from bilens.records.common import Finding, JudgedCondition, Run
 from bilens.records.decomposition import LayerFit
@@ -30,7 +30,7 @@ from bilens.records.sweep import SweepOptions, SweepResult
 from bilens.records.sweep_report import Reason, SweepChange, SweepSummary, TaskCount
 from bilens.sweep.driver import FAILED
 from bilens.sweep.manifest import Plan, kept_plan
-from bilens.sweep.output import Output
+from bilens.sweep.output import SweepOutput
 
 REPORT = "report.json"  # beside the manifest, where the explorer finds it
 TOGETHER = 100  # files that are fetched at a time
@@ -40,8 +40,8 @@ Piece = tuple[str, int]  # task and row
 
 
 @dataclass
-class Swept:
-    """What there is of a sweep, in memory: a few numbers of each row."""
+class SweepResults:
+    """The results of a sweep, in memory: a few numbers of each row."""
 
     plan: Plan
     numbers: dict[Key, Values] = field(default_factory=dict)
@@ -71,21 +71,28 @@ class Swept:
             self.readings[row.index] = reading
         elif task == "fit" and "audit" not in self.plan.head.options.tasks:
             fit = msgspec.convert(found.record, LayerFit)
-            sizes, quality = (row.d_in, row.d_hidden, row.d_out), fit_quality(fit)
-            about = row.name, row.kind, row.activation, fit.exact, *sizes, False
-            of_fit = LayerReading(*about, fit=None if fit.exact else quality)
-            self.readings[row.index] = of_fit
+            self.readings[row.index] = LayerReading(
+                name=row.name,
+                kind=row.kind,
+                activation=row.activation,
+                exact=fit.exact,
+                d_input=row.d_in,
+                d_hidden=row.d_hidden,
+                d_output=row.d_out,
+                class_centred=False,
+                fit=None if fit.exact else fit_quality(fit),
+            )
         elif task == "compare":
             change = msgspec.convert(found.record, LayerDifference)
             self.changes.append(replace(change, output_parts=(), triggers=(), token_pairs=()))
 
 
-def read_sweep(output: Output, progress: Progress = silent) -> Swept:
+def read_sweep(output: SweepOutput, progress: Progress = silent) -> SweepResults:
     """Read every result of a sweep; FileError where one is damaged or of another manifest."""
     plan = kept_plan(output)
     if plan is None:
         raise UsageError(f"{output.place} holds no sweep: give the folder of one.")
-    swept = Swept(plan)
+    swept = SweepResults(plan)
     names = sorted(name for name in output.names("results") if name.endswith(".json"))
     for done, (name, data) in enumerate(contents(output, names), 1):
         try:
@@ -99,14 +106,14 @@ def read_sweep(output: Output, progress: Progress = silent) -> Swept:
                 "and repeat the sweep."
             ) from None
         progress("results", done, len(names))
-    for key, fault in json.loads(output.read(FAILED) or b"{}").items():
+    for key, fault in json.loads(output.read_bytes(FAILED) or b"{}").items():
         piece = key.split()[0], int(key.split()[1])
         if piece not in swept.done:  # since
             swept.failed[piece] = fault
     return swept
 
 
-def contents(output: Output, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+def contents(output: SweepOutput, names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """Yield results; many are fetched at a time."""
     left = iter(names)
     while part := [*islice(left, TOGETHER)]:
@@ -119,13 +126,13 @@ def contents(output: Output, names: Sequence[str]) -> Iterator[tuple[str, bytes]
 
 
 def report_of(
-    output: Output,
+    output: SweepOutput,
     conditions: Sequence[Condition] = (),
     baseline: str | None = None,
     progress: Progress = silent,
-) -> tuple[Swept, SweepSummary]:
-    """Return what a sweep found, beside another one, and write it where the explorer finds it."""
-    other = None if baseline is None else summary_at(Output(baseline))
+) -> tuple[SweepResults, SweepSummary]:
+    """Summarise a sweep, beside another one, and write it where the explorer finds it."""
+    other = None if baseline is None else summary_at(SweepOutput(baseline))
     swept = read_sweep(output, progress)
     run = describe_run(None, swept.plan.head.options.seed)
     found = summary_of(swept, conditions, other, run)
@@ -133,9 +140,9 @@ def report_of(
     return swept, found
 
 
-def summary_at(output: Output) -> SweepSummary:
+def summary_at(output: SweepOutput) -> SweepSummary:
     """Return the report that lies in a sweep."""
-    data = output.read(REPORT)
+    data = output.read_bytes(REPORT)
     if data is None:
         raise UsageError(
             f"{output.place} holds no report of a sweep: run `bilens sweep report` on it first."
@@ -148,7 +155,7 @@ def summary_at(output: Output) -> SweepSummary:
 
 
 def summary_of(
-    swept: Swept, conditions: Sequence[Condition], baseline: SweepSummary | None, run: Run
+    swept: SweepResults, conditions: Sequence[Condition], baseline: SweepSummary | None, run: Run
 ) -> SweepSummary:
     """Return the report of a sweep, beside another one where there is one."""
     head, rows = swept.plan.head, swept.plan.rows
@@ -183,7 +190,7 @@ def summary_of(
 
 
 def judged(
-    swept: Swept, asked: Sequence[Condition], verdict: Sequence[Finding]
+    swept: SweepResults, asked: Sequence[Condition], verdict: Sequence[Finding]
 ) -> Iterator[JudgedCondition]:
     """Yield how conditions ended: where layers lack what a rule judges, none has been met."""
     for one in judge_conditions("layer_audit", asked, verdict):
@@ -194,14 +201,14 @@ def judged(
         yield one if met else replace(one, value=None, failed=True)
 
 
-def count_of(swept: Swept, task: str) -> TaskCount:
+def count_of(swept: SweepResults, task: str) -> TaskCount:
     pieces = swept.refused, swept.failed, swept.done
     refused, failed, done = (sum(each == task for each, _ in those) for those in pieces)
     missing = len(swept.plan.rows) - done - failed
     return TaskCount(task, done - refused, refused, failed, missing)
 
 
-def reasons(swept: Swept) -> Iterator[Reason]:
+def reasons(swept: SweepResults) -> Iterator[Reason]:
     """Yield why results are lacking; those that differ in name and numbers alone are one."""
     states: tuple[Literal["failed", "refused"], ...] = ("failed", "refused")
     found = defaultdict[Any, list[tuple[str, str, str]]](list)
@@ -213,7 +220,7 @@ def reasons(swept: Swept) -> Iterator[Reason]:
     for (state, _), those in sorted(found.items(), key=lambda item: -len(item[1])):
         tasks, layers, faults = (dict.fromkeys(each) for each in zip(*those, strict=True))
         said = next(iter(faults))
-        yield Reason(", ".join(tasks), state, said, len(layers), named([*layers]))
+        yield Reason(", ".join(tasks), state, said, len(layers), list_names([*layers]))
 
 
 def change_of(found: SweepSummary, baseline: SweepSummary) -> SweepChange:
@@ -228,8 +235,8 @@ def change_of(found: SweepSummary, baseline: SweepSummary) -> SweepChange:
     pairs = [(before.get((one.task, one.name)), one) for one in found.numbers]
     return SweepChange(
         baseline=BaselineSource(baseline.source.path, baseline.source.weights_sha256),
-        alone=named([name for name in found.names if name not in theirs]),
-        baseline_alone=named([name for name in baseline.names if name not in mine]),
+        alone=list_names([name for name in found.names if name not in theirs]),
+        baseline_alone=list_names([name for name in baseline.names if name not in mine]),
         numbers=tuple(
             number_change(old, baseline.names, new, found.names) for old, new in pairs if old
         ),
@@ -241,7 +248,7 @@ def comparable(options: SweepOptions) -> SweepOptions:
     return replace(options, activations=options.activations and "given", threads=1)
 
 
-def table_of(swept: Swept) -> Any:
+def table_of(swept: SweepResults) -> Any:
     """Return every row with all its numbers, and why there are none, as a DataFrame."""
     rows, faults = swept.plan.rows, {**swept.refused, **swept.failed}
     columns = {"name": [row.name for row in rows], "kind": [row.family for row in rows]}

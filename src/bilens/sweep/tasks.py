@@ -1,4 +1,4 @@
-"""What can be done with each layer: one function a task, and what it costs."""
+"""The tasks of a sweep: one function each, and its cost for a layer."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.hosvd import hosvd
 from bilens.api.alignment import align_models
 from bilens.api.comparison import layer_changes
-from bilens.api.decompose import PAIR_TENSORS, prepare, run_job
+from bilens.api.layer_decomposition import PAIR_TENSORS, prepare, run_job
 from bilens.api.layer_reading import LayerMap, LayerOutputs, Request
 from bilens.api.quadratic_fit import fit_of
 from bilens.api.subject import is_of_columns
-from bilens.api.trace import direction_readings
+from bilens.api.tracing import direction_readings
 from bilens.base.errors import NotQuadraticError, UsageError
 from bilens.findings.difference import other_kind
 from bilens.findings.fits import approximation_quality, fit_record
 from bilens.findings.layer_audit import compare_with
-from bilens.findings.layer_reading import WIDE, AuditOptions, fit_layer, read_layer
+from bilens.findings.layer_reading import WIDE, ReadingOptions, fit_layer, read_layer
 from bilens.interp.traced_layer import open_layer
 from bilens.io.host import Site
 from bilens.io.load import LayerView, LoadedModel
@@ -44,8 +44,8 @@ Numbers = dict[str, float | None]
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a task found: a record, a few numbers of it, and tensors with what is said of them."""
+class TaskResult:
+    """The result of a task: a record, a few numbers of it, and tensors with their metadata."""
 
     record: Record
     numbers: Numbers
@@ -68,9 +68,9 @@ class Subject:
         return read_once(self.model.layers[self.name])
 
     @property
-    def asked(self) -> AuditOptions:
+    def audit_options(self) -> ReadingOptions:
         options = self.options
-        return AuditOptions(options.null_samples, options.seed, options.threshold)
+        return ReadingOptions(options.null_samples, options.seed, options.threshold)
 
     @cached_property
     def generator(self) -> torch.Generator:
@@ -78,7 +78,7 @@ class Subject:
 
     @cached_property
     def rows(self) -> Tensor | None:
-        """What the layer sees, (rows, in), where a folder holds it."""
+        """Return the inputs that the layer sees, (rows, in), where a folder holds them."""
         if self.options.activations is None:
             return None
         path = Path(self.options.activations) / f"{self.name}.safetensors"
@@ -108,10 +108,10 @@ def read_once(view: LayerView) -> LayerView:
 
 
 @dataclass(frozen=True)
-class Task:
+class SweepTask:
     """One kind of work, and what it costs."""
 
-    run: Callable[[Subject], Found]
+    run: Callable[[Subject], TaskResult]
     operations: Callable[[FactorSizes, SweepOptions], float]
     copies: float = WORKING_COPIES  # of the layer in float64, that are held at most
     squares: float = 2  # (in, in) arrays of float64, and as many of (out, out)
@@ -125,8 +125,8 @@ class Task:
         return PROCESS + int(8 * (factors + self.squares * (d_in**2 + d_out**2)))
 
 
-def audit(subject: Subject) -> Found:
-    found, _ = read_layer(subject.view, subject.asked)
+def audit(subject: Subject) -> TaskResult:
+    found, _ = read_layer(subject.view, subject.audit_options)
     fit, outputs, units, inputs = found.fit, found.outputs, found.units, found.inputs
     numbers = {
         "r_squared": 1.0 if found.exact else None if fit is None else fit.quadratic,
@@ -137,20 +137,20 @@ def audit(subject: Subject) -> Found:
         "duplicates": None if units is None else float(units.duplicates),
         "input_share": None if inputs is None or inputs.dominant is None else inputs.share,
     }
-    return Found(found, numbers)
+    return TaskResult(found, numbers)
 
 
-def fit(subject: Subject) -> Found:
+def fit(subject: Subject) -> TaskResult:
     record = fit_record(subject.name, subject.view, subject.fitted())
     chosen = record.scores
     numbers = {"r_squared": chosen.quadratic.value, "linear_r_squared": chosen.linear.value}
     # R² of each output of each fit would be most of what a sweep over a large model writes
     ladder = tuple(structs.replace(one, outputs=()) for one in record.ladder)
     record = structs.replace(record, ladder=ladder)
-    return Found(record, numbers)
+    return TaskResult(record, numbers)
 
 
-def decompose(subject: Subject) -> Found:
+def decompose(subject: Subject) -> TaskResult:
     """Take apart what a layer adds along its leading output directions."""
     options, view, fitted = subject.options, subject.view, subject.fitted()
     if not fitted.usable:
@@ -182,14 +182,14 @@ def decompose(subject: Subject) -> Found:
         "complete": sum(one.complete for one in record.outputs) / len(record.outputs),
     }
     tensors = {name: getattr(found.pairs, name) for name in PAIR_TENSORS}
-    return Found(record, numbers, tensors | {"output_directions": modes.output_directions})
+    return TaskResult(record, numbers, tensors | {"output_directions": modes.output_directions})
 
 
 aligned = lru_cache(1)(align_models)
 
 
-def compare(subject: Subject) -> Found:
-    asked, base = subject.asked, subject.baseline
+def compare(subject: Subject) -> TaskResult:
+    asked, base = subject.audit_options, subject.baseline
     if base is None or subject.name not in base.layers:
         raise UsageError(f"the baseline has no layer {subject.name!r}: compare a model like it.")
     alignment = aligned(subject.model, base)
@@ -210,10 +210,10 @@ def compare(subject: Subject) -> Found:
         "similarity": 1.0 if found.identical else found.gaussian,
         "directions_90": directions,
     }
-    return Found(found, numbers)
+    return TaskResult(found, numbers)
 
 
-def convert(subject: Subject) -> Found:
+def convert(subject: Subject) -> TaskResult:
     """Fit the bilinear layer of a conversion whose layers are fitted side by side."""
     options, view = subject.options, subject.view
     recipe, rows = (
@@ -232,17 +232,17 @@ def convert(subject: Subject) -> Found:
     said = {"about": json_text(about), "arguments": json_text(arguments_of(mlp))}
     score = about.get("r_squared")
     record = SweptConversion(subject.name, words, len(held), score)
-    return Found(record, {"r_squared": score}, mlp.state_dict(), said)
+    return TaskResult(record, {"r_squared": score}, mlp.state_dict(), said)
 
 
-def trace(subject: Subject) -> Found:
+def trace(subject: Subject) -> TaskResult:
     """Read the leading output directions of a bilinear MLP, and their eigenvectors, as tokens."""
     options, layer = subject.options, open_layer(subject.model, subject.index)
     ends = layer.vocabulary.unembedding, layer.vocabulary.embedding
     found = direction_readings(layer.f, *ends, layer.tokenizer, (), options.directions, options.top)
     leading = [float(one.spectrum.eigenvalues[0]) for one in found]
     numbers = {"first_share": found[0].share, "largest_eigenvalue": max(map(abs, leading))}
-    return Found(TracedDirections(subject.name, found), numbers)
+    return TaskResult(TracedDirections(subject.name, found), numbers)
 
 
 def reading_work(sizes: FactorSizes, options: SweepOptions) -> float:
@@ -266,13 +266,13 @@ def decomposing_work(sizes: FactorSizes, options: SweepOptions) -> float:
     return 4.0 * (modes + pairs) + fitting_work(sizes, options)
 
 
-TASKS: Mapping[str, Task] = {
-    "audit": Task(audit, lambda s, o: reading_work(s, o) + fitting_work(s, o), 3.5, 3.5),
-    "fit": Task(fit, fitting_work),
-    "decompose": Task(decompose, decomposing_work),
-    "compare": Task(compare, lambda s, o: 2 * (reading_work(s, o) + fitting_work(s, o)), 16),
-    "convert": Task(convert, lambda s, o: (2 + o.layer_steps) * fitting_work(s, o)),
-    "trace": Task(trace, decomposing_work, 6),
+TASKS: Mapping[str, SweepTask] = {
+    "audit": SweepTask(audit, lambda s, o: reading_work(s, o) + fitting_work(s, o), 3.5, 3.5),
+    "fit": SweepTask(fit, fitting_work),
+    "decompose": SweepTask(decompose, decomposing_work),
+    "compare": SweepTask(compare, lambda s, o: 2 * (reading_work(s, o) + fitting_work(s, o)), 16),
+    "convert": SweepTask(convert, lambda s, o: (2 + o.layer_steps) * fitting_work(s, o)),
+    "trace": SweepTask(trace, decomposing_work, 6),
 }
 WHOLE = {"trace"}  # tasks that need more than the layer
 

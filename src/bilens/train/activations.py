@@ -119,7 +119,7 @@ def activations_of(
     return found
 
 
-class SAEMetrics(records.SAEMetrics, frozen=True, kw_only=True):
+class HookMetrics(records.SAEMetrics, frozen=True, kw_only=True):
     """An autoencoder at a hook point, on texts that it was not trained on."""
 
     hook: str
@@ -128,12 +128,12 @@ class SAEMetrics(records.SAEMetrics, frozen=True, kw_only=True):
         return to_json(self)
 
 
-def metrics_of(hook: str, tokens: int, *measured: float) -> SAEMetrics:
+def metrics_of(hook: str, tokens: int, *measured: float) -> HookMetrics:
     """Return the metrics: statistics and losses in the order of the fields, and what follows."""
     clean, patched, zero, mean = measured[-4:]
     derived = (recovered(ablated, patched, clean) for ablated in (zero, mean))
     values: Any = (tokens, *measured, patched - clean, *derived)
-    return SAEMetrics(hook=hook, **dict(zip(OF_RECORD, values, strict=True)))
+    return HookMetrics(hook=hook, **dict(zip(OF_RECORD, values, strict=True)))
 
 
 def recovered(ablated: float, patched: float, clean: float) -> float | None:
@@ -142,7 +142,7 @@ def recovered(ablated: float, patched: float, clean: float) -> float | None:
 
 
 @torch.no_grad()
-def measure_sae(model: BilinearTransformer, sae: TopKSAE, hook: str, texts: Tensor) -> SAEMetrics:
+def measure_sae(model: BilinearTransformer, sae: TopKSAE, hook: str, texts: Tensor) -> HookMetrics:
     """Return the metrics of an autoencoder at a hook point, on texts (num_texts, n_ctx ≥ 3)."""
     check_fits(model, sae, hook)
     if texts.ndim != 2 or texts.shape[1] < 3:

@@ -45,7 +45,7 @@ class CorpusOptions:
 
 @dataclass(frozen=True)
 class CorpusDescription:
-    """What `corpus.json` in a run folder says: how to load a corpus again, and what it was."""
+    """The content of `corpus.json` in a run folder: the corpus, and how to load it again."""
 
     options: CorpusOptions  # a path is absolute
     name: str
@@ -55,7 +55,7 @@ class CorpusDescription:
     num_held_out: int
 
     @classmethod
-    def of(cls, options: CorpusOptions, corpus: TextCorpus) -> CorpusDescription:
+    def describe(cls, options: CorpusOptions, corpus: TextCorpus) -> CorpusDescription:
         given = options.corpus if isinstance(options.corpus, str) else GIVEN
         if given not in (GRAMMAR, GIVEN) and Path(given).exists():
             given = str(Path(given).resolve())
@@ -83,7 +83,7 @@ class CorpusDescription:
         write_file(folder / CORPUS_NAME, text.encode())
 
     @classmethod
-    def read(cls, folder: Path) -> CorpusDescription:
+    def read_from(cls, folder: Path) -> CorpusDescription:
         path = folder / CORPUS_NAME
         content: dict[str, Any] = read_json(path)
         try:
@@ -96,7 +96,7 @@ class CorpusDescription:
 
 @dataclass(frozen=True, eq=False)
 class CorpusTokens:
-    """What a language model is trained and judged on."""
+    """The tokens that a language model is trained and judged on."""
 
     train: Tensor  # tokens of the documents, joined, (num_tokens,)
     held_out: Tensor
@@ -174,7 +174,7 @@ class Batches:
 
 @dataclass(frozen=True, eq=False)
 class ModelBundle:
-    """What a run folder of a language model holds; `corpus.load()` gives the documents again."""
+    """The run folder of a language model; `corpus.load()` gives the documents again."""
 
     folder: Path
     model: BilinearTransformer  # on the CPU, in evaluation mode
@@ -186,7 +186,8 @@ def open_model_bundle(folder: Path) -> ModelBundle:
     """Return the model of a run folder, its tokenizer, and the description of its corpus."""
     loaded = load(folder)
     model = language_model(loaded, "writing text")
-    return ModelBundle(folder, model, tokenizer_of(loaded, model), CorpusDescription.read(folder))
+    tokenizer, corpus = tokenizer_of(loaded, model), CorpusDescription.read_from(folder)
+    return ModelBundle(folder, model, tokenizer, corpus)
 
 
 def language_model(loaded: LoadedModel, purpose: str) -> BilinearTransformer:
@@ -222,4 +223,4 @@ def text_of(
         raise UsageError(
             f"{folder} does not say which text the model was trained on: give one with --corpus."
         )
-    return CorpusDescription.read(folder).load(report=report)
+    return CorpusDescription.read_from(folder).load(report=report)

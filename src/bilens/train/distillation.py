@@ -57,7 +57,8 @@ def distil(
     minimised = loss or (lambda texts, _done: kl_on(teacher, student, texts, recipe))
     if group.shard:
         student = student.twin()  # for what is divided stays divided
-    blocks = [one for one in map(student.at, student.sites) if learns(one)]
+    every = map(student.at, student.sites)
+    blocks = [block for block in every if any(one.requires_grad for one in block.parameters())]
     places = places_of(student.module, trained) if group.shard else []
     take = group.learner(student.module, minimised, blocks, unused=has_experts(student))
     if group.shard:
@@ -112,10 +113,6 @@ def distil(
 
 def has_experts(host: Host) -> bool:
     return any(site.expert is not None for site in host.sites)
-
-
-def learns(module: nn.Module) -> bool:
-    return any(one.requires_grad for one in module.parameters())
 
 
 def new_run(

@@ -76,10 +76,10 @@ def fit_site(
     weights = row_weights(centred(y, classes))
     weights[len(texts) :] *= len(texts) / recipe.n_ctx / max(1, len(first))
     if "fit" in recipe.skip:
-        found = widened(gaussian_neurons(layer, None, None, linear=recipe.linear_skip), recipe)
+        found = widen_fit(gaussian_neurons(layer, None, None, linear=recipe.linear_skip), recipe)
     else:
         neurons = fit_neurons(layer, x, weights=weights, linear=recipe.linear_skip)
-        found = widened(neurons, recipe)
+        found = widen_fit(neurons, recipe)
         check_enough(len(texts), rows_to_refit(found), site.name, unit)
         found = refit_down(found, x.double(), y, weights=weights, classes=classes)
     start = cast(GLUWeights, in_dtype(found, x.dtype))
@@ -105,7 +105,7 @@ def fit_site(
     return BilinearMLP.from_weights(found), about
 
 
-def widened(found: GLUWeights, recipe: ConversionRecipe) -> GLUWeights:
+def widen_fit(found: GLUWeights, recipe: ConversionRecipe) -> GLUWeights:
     """Return a fit with room for more: products, and a linear path, that add nothing yet."""
     if recipe.linear_skip and found.linear is None:
         found = replace(found, linear=found.down.new_zeros(len(found.down), found.gate.shape[1]))
@@ -176,7 +176,7 @@ def first_tokens(texts: Tensor) -> Tensor:
 def site_in(
     path: Path, site: Site, rows: Sequence[Tensor], *how: Any
 ) -> tuple[BilinearMLP, dict[str, Any]]:
-    """Return what a file has of a site; without rows it is there, with them it is made."""
+    """Read the fit of a site from a file; with rows, fit it and write the file first."""
     if rows:
         one, about = fit_site(site, (rows[0], rows[1], rows[2]), *how)
         said = {"about": json.dumps(about), "arguments": json.dumps(arguments_of(one))}

@@ -1,4 +1,4 @@
-"""What the MLPs of a language model see: texts run through it block by block, all kept in step."""
+"""Records the inputs of a language model's MLPs: texts run block by block, kept in step."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ class Passes(NamedTuple):
 
 
 class LayerRows(NamedTuple):
-    """What one layer is given, and where."""
+    """The inputs of one layer, a row each, and the place in the text of each."""
 
     x: Tensor  # (rows, in)
     places: Tensor  # (rows, 2) int32: position in the text, and token there; −1 for none
@@ -180,7 +180,7 @@ def places_of(items: Tensor, rows: int) -> Tensor:
 def rows_given(
     module: nn.Module, sites: Sequence[Site], items: Tensor, run: Callable[[], object]
 ) -> dict[str, LayerRows]:
-    """Return what sites are given when the model runs on some items."""
+    """Run the model on some items and return the inputs of each site."""
     found: dict[str, list[LayerRows]] = {site.name: [] for site in sites}
     with ExitStack() as stack:
         for site in sites:
@@ -222,7 +222,7 @@ class Walk:
 
     @torch.no_grad()
     def caught(self, tokens: Tensor, blocks: list[nn.Module]) -> list[tuple[Any, ...]]:
-        """Return what reaches each block: state, arguments, keywords; the run ends at the last."""
+        """Return the inputs of each block: state, arguments, keywords; the run ends at the last."""
         found: list[tuple[Any, ...]] = []
 
         def meet(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

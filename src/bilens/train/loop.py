@@ -58,8 +58,8 @@ class TrainingRun(Generic[Model]):
     blank: Model | None = None  # for the weights at the end, of a model that was divided
 
 
-class Task(ABC, Generic[Model, LineT]):
-    """What is trained: the loop and the run folder ask it for everything that is particular."""
+class TrainingTask(ABC, Generic[Model, LineT]):
+    """A kind of training: all that the loop and the run folder do not know themselves."""
 
     epochs: int
     steps: int  # of an epoch
@@ -83,7 +83,7 @@ class Task(ABC, Generic[Model, LineT]):
 
     @abstractmethod
     def open_epoch(self, run: TrainingRun[Model]) -> Callable[[], None]:
-        """Return what takes step `run.step` of the epoch: update the model, add to `sums`."""
+        """Return the function of step `run.step`: it updates the model, and adds to `sums`."""
 
     @abstractmethod
     def metrics(self, run: TrainingRun[Model], rate: float) -> LineT:
@@ -111,7 +111,7 @@ class Task(ABC, Generic[Model, LineT]):
 
 def train(
     run: TrainingRun[Model],
-    task: Task[Model, LineT],
+    task: TrainingTask[Model, LineT],
     after_step: Callable[[TrainingRun[Model]], None] = silent,
 ) -> Iterator[LineT]:
     """Continue a run to its end; yields a line an epoch."""

@@ -39,7 +39,7 @@ class Loss(ABC):
 
     @abstractmethod
     def hessian_product(self, outputs: Tensor, change: Tensor) -> Tensor:
-        """Return what a change of the outputs does to `gradient`, to first order."""
+        """Return the change of `gradient` with a change of the outputs, to first order."""
 
 
 class SquaredError(Loss):
@@ -96,7 +96,7 @@ class PenalisedProblem:
         return self.weights @ self.loss.values(outputs) + penalty
 
     def pulled_back(self, row_parts: Tensor, coefficients: Tensor) -> Tensor:
-        """Return what derivatives of the rows are in the coefficients, penalty included."""
+        """Return derivatives by the coefficients from those of the rows, penalty included."""
         weighted = self.weights[:, None] * row_parts
         inner = self.features.T @ weighted + self.alpha * coefficients[:-1]
         return torch.cat([inner, weighted.sum(dim=0, keepdim=True)])

@@ -33,7 +33,7 @@ FAILED = "bilens failed"  # key of the store: how many processes have ended with
 NAMES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # that torchrun sets
 
 
-def launched() -> tuple[int, int, int]:
+def read_launch() -> tuple[int, int, int]:
     """Return rank, number of processes, and number on this machine: 0, 1, 0 of one alone."""
     if any(name not in os.environ for name in NAMES):
         return 0, 1, 0
@@ -91,7 +91,7 @@ class Processes:
         return self.mean(float(flag)) > 0
 
     def on_first(self, make: Callable[[], T]) -> T:
-        """Return what the first process makes; what it refuses, all refuse."""
+        """Run `make` on the first process and return its result; what it refuses, all refuse."""
         if self.world == 1:
             return make()
         said: list[Any] = [None, None]
@@ -139,7 +139,7 @@ class Processes:
         `model.parameters()`, as an optimiser, comes behind. `unused` is whether a step may leave
         weights out.
         """
-        held = Loss(model, loss)
+        held = LossModule(model, loss)
         if self.world == 1:
             return held
         if not self.shard:
@@ -172,7 +172,7 @@ class Processes:
         empty = {id(one): nn.Parameter(one.detach().to("meta")) for one in model.parameters()}
         return copy.deepcopy(model, empty)
 
-    def whole(self, model: Model, blank: Model | None) -> Model:
+    def gather_model(self, model: Model, blank: Model | None) -> Model:
         """Return a model that was divided as one, on the first process; on others it stays."""
         if blank is None:
             return model
@@ -200,7 +200,7 @@ def places_of(module: nn.Module, weights: Sequence[nn.Parameter]) -> list[tuple[
     return [found[id(one)] for one in weights]
 
 
-class Loss(nn.Module):
+class LossModule(nn.Module):
     """A model under a loss: both ways of training together hook into `forward`."""
 
     def __init__(self, model: nn.Module, loss: Callable[..., Any]) -> None:
@@ -219,7 +219,7 @@ def whole_tensor(value: Tensor) -> Tensor:
 @contextmanager
 def together(device: Device = "auto", shard: bool = False) -> Iterator[Processes]:
     """Join the processes that torchrun started, for as long as a training lasts."""
-    rank, world, local = launched()
+    rank, world, local = read_launch()
     chosen = find_device(device)
     if world == 1:
         if shard:

@@ -37,7 +37,7 @@ from bilens.records.common import TextOrigin
 from bilens.train.corpus import CorpusOptions
 from bilens.train.device import device_of
 from bilens.train.layer_inputs import LayerRows, Mixture, check_enough, rows_given
-from bilens.train.run_folder import RUN_NAME, check_same_run, locked
+from bilens.train.run_folder import RUN_NAME, check_same_run, lock_run
 from bilens.version import VERSION
 
 Part = Literal["fit", "held_out"]
@@ -51,7 +51,7 @@ PLACES = ".places"  # behind the name of a layer
 
 @dataclass(frozen=True, eq=False)
 class LayerInputs:
-    """What layers of a model are given, in two parts that share no document."""
+    """The inputs of layers of a model, in two parts that share no document."""
 
     host: Host
     sites: Mapping[str, Site]  # layer → where it runs
@@ -71,7 +71,7 @@ class LayerInputs:
             if self.folder is None:
                 yield self.ran(items, sites)
             else:
-                yield read(self.folder / FILE.format(part, number), sites)
+                yield read_layer_rows(self.folder / FILE.format(part, number), sites)
 
     def rows(self, layer: str, part: Part = "fit") -> LayerRows:
         """Return all rows of a layer; the next layers, up to 1 GiB, are kept for the next call."""
@@ -114,7 +114,7 @@ class LayerInputs:
             check_same_run(place, about, "text", usual)
         elif place.is_file() or (place.exists() and any(place.iterdir())):
             raise OutputExistsError(f"{folder} holds no activations of bilens: name a new folder.")
-        with locked(place):
+        with lock_run(place):
             self.check_kept(place / FILE.format("fit", 0))
             for left in place.glob(".*.*.*"):  # of a process that was killed
                 left.unlink()
@@ -136,7 +136,7 @@ class LayerInputs:
     def check_kept(self, path: Path) -> None:
         """Refuse rows that the model does not give: the same weights can be run otherwise."""
         sites = [site for site in self.named(()) if site.expert is None] if path.exists() else []
-        kept = read(path, sites) if sites else {}
+        kept = read_layer_rows(path, sites) if sites else {}
         now = self.ran(self.runs("fit")[0], sites) if sites else {}
         if (name := first_unlike(kept, now)) is not None:
             raise UsageError(
@@ -179,7 +179,7 @@ class LayerInputs:
         return torch.split(items, count)
 
     def ran(self, items: Tensor, sites: Sequence[Site]) -> dict[str, LayerRows]:
-        """Return what layers are given when the model runs on some items, on the CPU."""
+        """Run the model on some items and return the inputs of its layers, on the CPU."""
         module, items = self.host.module, items.to(device_of(self.host.module))
         try:
             found = rows_given(module, sites, items, lambda: self.host.logits(items))
@@ -191,7 +191,7 @@ class LayerInputs:
                 f"{type(module).__name__} ({first_line(error)}): pass what it takes, "
                 "numbers as floats."
             ) from error
-        return {name: LayerRows(*(x.cpu() for x in rows)) for name, rows in found.items()}
+        return {name: LayerRows(rows.x.cpu(), rows.places.cpu()) for name, rows in found.items()}
 
 
 def first_unlike(one: Mapping[str, LayerRows], other: Mapping[str, LayerRows]) -> str | None:
@@ -205,7 +205,7 @@ def first_unlike(one: Mapping[str, LayerRows], other: Mapping[str, LayerRows]) -
     return None
 
 
-def read(path: Path, sites: Sequence[Site]) -> dict[str, LayerRows]:
+def read_layer_rows(path: Path, sites: Sequence[Site]) -> dict[str, LayerRows]:
     """Return layers of one file of a folder."""
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -235,7 +235,7 @@ def layer_inputs(
     held_out: float = 0.2,
     seed: int = 0,
 ) -> LayerInputs:
-    """Return what the MLPs of a model are given, of a text or of inputs.
+    """Return the inputs that the MLPs of a model are given, of a text or of rows.
 
     Nothing runs before `batches`, `moments` (memory of one run), `rows` (of a layer) or `store`.
 
@@ -260,7 +260,7 @@ def layer_inputs(
     if isinstance(model, str | Path) and not isinstance(data, Tensor):
         options = data if isinstance(data, CorpusOptions) else CorpusOptions(str(data))
         options = replace(options, held_out=held_out)
-        found = of_text(opened(Path(model)), options, tokens, n_ctx, seed)
+        found = of_text(open_host(Path(model)), options, tokens, n_ctx, seed)
     elif isinstance(model, nn.Module) and isinstance(data, Tensor):
         refuse_idle("layer inputs", {"tokens": tokens, "n_ctx": n_ctx})
         found = of_tensor(model, data, held_out, seed)
@@ -270,7 +270,7 @@ def layer_inputs(
     return replace(found, sites=chosen, about={**found.about, "layers": [*chosen], "seed": seed})
 
 
-def opened(path: Path) -> Host:
+def open_host(path: Path) -> Host:
     """Return a language model whose layers have the names, and read the units, of `bl.load`."""
     found = find_model(path)  # a name of the hub too
     if foreign_keys(found) & {"model_type", "architectures"}:

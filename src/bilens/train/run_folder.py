@@ -34,8 +34,8 @@ from bilens.train.loop import (
     Line,
     LineT,
     Model,
-    Task,
     TrainingRun,
+    TrainingTask,
     found_checkpoints,
     load_checkpoint,
     save_checkpoint,
@@ -47,11 +47,9 @@ RUN_NAME, HISTORY_NAME = "run.json", "history.jsonl"
 TOKENIZER_NAME, CORPUS_NAME, CURVE_NAME = "tokenizer.json", "corpus.json", "loss.svg"  # of text
 METRICS_NAME, TEST_NAME = "metrics.json", "test.csv"  # of a table
 CONVERSION_NAME = "conversion.json"
-OWN_FILES = (
-    *(CONFIG_NAME, WEIGHTS_NAME, RUN_NAME, HISTORY_NAME),
-    *(CURVE_NAME, METRICS_NAME, TEST_NAME, CONVERSION_NAME),
-    *COMPANIONS,  # tokenizer and corpus among them
-)
+RESULTS = (CURVE_NAME, METRICS_NAME, TEST_NAME, CONVERSION_NAME)
+# Tokenizer and corpus are among the companions.
+OWN_FILES = (CONFIG_NAME, WEIGHTS_NAME, RUN_NAME, HISTORY_NAME, *RESULTS, *COMPANIONS)
 LOCK_NAME = ".lock"
 EARLIER_NAME = ".earlier"  # the run that is being overwritten, whole
 MOVING_NAME = ".earlier.moving"  # a part of it, on its way there or back
@@ -78,7 +76,7 @@ class TrainingResult(Generic[LineT]):
 
 def run_in_folder(
     folder: str | Path,
-    task: Task[Model, LineT],
+    task: TrainingTask[Model, LineT],
     *,
     resume: bool = False,
     overwrite: bool = False,
@@ -125,7 +123,7 @@ def run_in_folder(
                     last, saved = time.monotonic(), run.epoch
         if saved != run.epoch:  # what was trained outlives a model that cannot be saved
             save_checkpoint(folder, run)
-        run.model = group.whole(run.model, run.blank)
+        run.model = group.gather_model(run.model, run.blank)
         group.on_first(lambda: task.save(run, folder, provenance or {}))
     return TrainingResult(folder, tuple(history))
 
@@ -143,7 +141,10 @@ def last_state_named(folder: Path) -> Iterator[None]:
 
 
 def resume_run(
-    folder: Path, task: Task[Model, LineT], run: TrainingRun[Model], say: Callable[[str], None]
+    folder: Path,
+    task: TrainingTask[Model, LineT],
+    run: TrainingRun[Model],
+    say: Callable[[str], None],
 ) -> list[LineT]:
     """Bring a new run to where the one in the folder left off; return the epochs up to there."""
     if load_checkpoint(folder, run, say):
@@ -262,7 +263,7 @@ def written_by_first(folder: Path, group: Processes, resume: bool = False) -> It
 @contextmanager
 def written_by_us(folder: Path, resume: bool = False) -> Iterator[None]:
     """Hold the lock of a run's folder, and keep an earlier run in it until the new one is done."""
-    with locked(folder), earlier_run_kept(folder, resume):
+    with lock_run(folder), earlier_run_kept(folder, resume):
         try:
             for item in folder.iterdir():
                 if item.name != LOCK_NAME and is_left_over(item.name):
@@ -273,7 +274,7 @@ def written_by_us(folder: Path, resume: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def lock_run(folder: Path) -> Iterator[None]:
     """Keep a second process from writing to the same run; the system frees it with the process."""
     lock = FileLock(folder / LOCK_NAME, timeout=0)
     try:

@@ -60,9 +60,10 @@ class TableFit:
 
     def to(self, device: torch.device) -> TableFit:
         f = self.standard_map
-        parts = (part.to(device) for part in (f.tensor.down, f.tensor.left, f.tensor.right))
+        tensor = f.tensor
+        down, left, right = (x.to(device) for x in (tensor.down, tensor.left, tensor.right))
         linear, constant = (None if x is None else x.to(device) for x in (f.linear, f.constant))
-        moved = QuadraticMap(BilinearTensor(*parts), linear, constant)
+        moved = QuadraticMap(BilinearTensor(down, left, right), linear, constant)
         mean, scale = self.mean.to(device), self.scale.to(device)
         return replace(self, standard_map=moved, mean=mean, scale=scale)
 
@@ -92,8 +93,8 @@ def fit_table(
             alpha = min(path, key=lambda point: point.validation_loss).alpha
         prepared = _prepare(x, loss, weights, recipe)
         found = prepared.solve(alpha, recipe, report=report)
-        scales = prepared.mean, prepared.scale
-        return TableFit(prepared.map_of(found), *scales, alpha, found.steps, found.converged, path)
+        f, mean, scale = prepared.map_of(found), prepared.mean, prepared.scale
+        return TableFit(f, mean, scale, alpha, found.steps, found.converged, path)
 
 
 def _path(
@@ -120,7 +121,7 @@ def _path(
 
 @dataclass(frozen=True, eq=False)
 class _Prepared:
-    """What does not depend on the penalty."""
+    """The parts of a fit that do not depend on the penalty."""
 
     mean: Tensor
     scale: Tensor

@@ -15,7 +15,7 @@ from bilens.api.train import read_model
 from bilens.base.errors import NumericalError, UsageError
 from bilens.interp.circuits import low_rank_fit
 from bilens.interp.layer_trace import latent_map, only
-from bilens.interp.traced_layer import TracedLayer, TracedSAE, held_out_text, open_layer, open_sae
+from bilens.interp.traced_layer import LoadedSAE, TracedLayer, held_out_text, open_layer, open_sae
 from bilens.report.charts.curves import Curve, line_figure
 from bilens.train.activations import activations_of
 from bilens_studies.published import Reproduced, rising
@@ -224,7 +224,7 @@ def upper_layer(model: Path) -> TracedLayer:
     return open_layer(first.loaded, 3 * first.module.config.n_layer // 4, first.tokenizer)
 
 
-def agreement(layer: TracedLayer, behind: TracedSAE, context: CellContext) -> Record:
+def agreement(layer: TracedLayer, behind: LoadedSAE, context: CellContext) -> Record:
     text = held_out_text(layer, None, FIT_TOKENS, context.say)
     hooks = layer.hook("mlp_in"), behind.hook
     read = activations_of(layer.module, text.blocks, hooks)

@@ -8,7 +8,7 @@ import typer
 
 from bilens.base.errors import UsageError
 from bilens.cli.console import Output
-from bilens.cli.options import option, refuse_unless, said
+from bilens.cli.options import flags_of, option, refuse_unless
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def reproduce(
     from bilens_studies.study import StudyOptions, spelling
 
     if studies == ["list"]:
-        idle = [*said(options), *([] if out is None else ["--out"])]
+        idle = [*flags_of(options), *([] if out is None else ["--out"])]
         refuse_unless(idle, "studies to run")
         listed = {
             name: {"title": study.title, "options": sorted(map(spelling, study.uses))}

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from bilens.report.charts.curves import START, STYLE
 from bilens.report.markup import Figure, element, joined, label, line, rectangle
-from bilens.report.plates import GAP, MARGIN, WIDTH, framed, plate
+from bilens.report.plates import GAP, MARGIN, WIDTH, frame, plate
 from bilens.report.raster import Painter, hex_colour
 from bilens.report.text import fitted, signed, text_width
 
@@ -57,7 +57,7 @@ def row_marks(row: TileRow, top: float, side: float, most: int) -> list[Markup]:
     left = MARGIN + NAMES
     for index, tile in enumerate(row.tiles):
         x = left + index * (side + GAP)
-        marks.append(framed(tile.image, x, top, side, side, stretched=False))
+        marks.append(frame(tile.image, x, top, side, side, stretched=False))
         marks.append(label(x + side / 2, top + side + 14, tile.caption, "value", "middle"))
     if row.bars:
         marks.append(bars(row.bars, left + most * (side + GAP), top, side))

@@ -179,7 +179,7 @@ def measure_circuit(model: Path, sae_folder: Path, seed: int) -> Record:
 
 def corpus_blocks(model: Path, layer: TracedLayer) -> tuple[Tensor, Tensor]:
     """Return blocks of the training text and of the held-out text of a model's corpus."""
-    corpus = CorpusDescription.read(model).load()
+    corpus = CorpusDescription.read_from(model).load()
     n_ctx = layer.module.config.n_ctx
 
     def blocks(documents: tuple[str, ...], tokenizer: Tokenizer, tokens: int) -> Tensor:

@@ -9,7 +9,7 @@ from bilens import __version__
 from bilens.api.provenance import describe_run
 from bilens.base.errors import CheckpointError, InterruptedRunError, OutputExistsError
 from bilens.base.files import names_in, read_json, write_file, write_files
-from bilens.train.run_folder import locked
+from bilens.train.run_folder import lock_run
 from bilens_studies.page_writer import findings_table
 from bilens_studies.published import findings
 from bilens_studies.study import CellContext, Record, Say, Study, StudyOptions, silent, to_json
@@ -43,7 +43,7 @@ def run_study(
     done: dict[str, Record] = {}
     runs: list[Record] = []
     stopped: InterruptedRunError | None = None
-    with locked(out):
+    with lock_run(out):
         cells = study.cells(options)
         for index, (name, measure) in enumerate(cells.items()):
             on_cell(name, index, len(cells))

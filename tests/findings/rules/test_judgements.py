@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from bilens.findings.rules.judgements import Audited, Ended, judgements, labels
+from bilens.findings.rules.judgements import AuditedModel, Ended, judgements, labels
 from bilens.records.common import PARTS, Identity
 from people_documents import WEIGHTS, entry
 
@@ -20,8 +20,8 @@ OTHERS = {part: replace(HERE, **{part: "x"}) for part in PARTS}
 
 def audited(
     identity: Identity | None = HERE, rule: str = "trigger", ended: Ended = ("", None)
-) -> Audited:
-    return Audited("audit", identity, {rule: ended})
+) -> AuditedModel:
+    return AuditedModel("audit", identity, {rule: ended})
 
 
 @pytest.mark.parametrize(

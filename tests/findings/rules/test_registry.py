@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import tiny
-from bilens.api.audit import audit
+from bilens.api.audit_model import audit
 from bilens.base.errors import UsageError
 from bilens.findings.rules import registry
 from bilens.findings.rules.layers import trigger_words

@@ -295,10 +295,10 @@ def test_a_corpus_that_changed_or_moved_is_noticed(tmp_path: Path) -> None:
     content["options"]["seed"] = 7
     path.write_text(json.dumps(content))
     with pytest.raises(DataError, match="grammar holds other documents than the model was trained"):
-        CorpusDescription.read(tmp_path).load()
+        CorpusDescription.read_from(tmp_path).load()
     path.write_text('{"options": {"corpse": "grammar"}}')
     with pytest.raises(CheckpointError, match="not the description of a corpus"):
-        CorpusDescription.read(tmp_path)
+        CorpusDescription.read_from(tmp_path)
 
 
 def test_a_corpus_of_a_file_is_found_from_another_folder(
@@ -309,14 +309,14 @@ def test_a_corpus_of_a_file_is_found_from_another_folder(
     monkeypatch.chdir(tmp_path)
     options = language_runs.CorpusOptions("stories.txt")
     corpus = options.load()
-    CorpusDescription.of(options, corpus).write(tmp_path)
+    CorpusDescription.describe(options, corpus).write(tmp_path)
     (tmp_path / "moved").mkdir()
     monkeypatch.chdir(tmp_path / "moved")
-    assert CorpusDescription.read(tmp_path).load().documents == corpus.documents
+    assert CorpusDescription.read_from(tmp_path).load().documents == corpus.documents
     moved = (tmp_path / "stories.txt").rename(tmp_path / "moved" / "stories.txt")
     with pytest.raises(DataError, match="does not exist"):
-        CorpusDescription.read(tmp_path).load()
-    assert CorpusDescription.read(tmp_path).load(str(moved)).documents == corpus.documents
+        CorpusDescription.read_from(tmp_path).load()
+    assert CorpusDescription.read_from(tmp_path).load(str(moved)).documents == corpus.documents
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AuditOptions(SeenText):
-    """What an audit is made of and what fails it."""
+    """The options of `bilens audit`: what it compares with, and which findings fail it."""
 
     baseline: Path | None = option(
         None, "The model that this one was made from: report what changed."
@@ -78,9 +78,9 @@ class AuditOptions(SeenText):
         """Refuse what cannot be done, before any work is."""
         if self.train_data is None:
             refuse_idle("audit", {"train_labels": self.train_labels})
-        self.kept()
+        self.open_history()
 
-    def kept(self) -> History | None:
+    def open_history(self) -> History | None:
         """Return the history, where one is kept."""
         if self.history is None:
             return None
@@ -88,9 +88,9 @@ class AuditOptions(SeenText):
 
         return History(self.history)
 
-    def told(self, report: Report) -> Report:
+    def add_people(self, report: Report) -> Report:
         """Return a report with what people said of the model, where a history is kept."""
-        if (history := self.kept()) is None:
+        if (history := self.open_history()) is None:
             return report
         return report.with_people(history.people(history.name_of(report.record.source.path)))
 
@@ -100,7 +100,7 @@ class AuditOptions(SeenText):
         A rule that was accepted fails nothing until the acceptance ends, for the same weights,
         reading, data, baseline and options, and for a value that is no worse.
         """
-        if (history := self.kept()) is None:
+        if (history := self.open_history()) is None:
             return report.passed is False
         from bilens.report.sections.people import judged_lines
         from bilens.report.text import load_catalogue
@@ -168,7 +168,7 @@ class AuditPages:
         named = {"--html": self.html, "--pdf": self.pdf, "--markdown": markdown}
         return {option: path for option, path in named.items() if path is not None}
 
-    def said(self) -> list[str]:
+    def list_files(self) -> list[str]:
         evidence = [] if self.evidence is None else [f"Evidence: {self.evidence}"]
         return [f"Report: {path}" for path in self.files.values()] + evidence
 
@@ -185,7 +185,7 @@ class AuditPages:
 
             find_chromium()
 
-    def of(self, name: str) -> AuditPages:
+    def pages_of_model(self, name: str) -> AuditPages:
         """Return the pages of one of many models: beside the index, evidence in its own folder."""
         page, evidence = self.html, self.evidence
         return replace(
@@ -240,7 +240,7 @@ def audit(
     if pages.on_stdout:
         output.result.out(report.to_markdown(lang=pages.lang), highlight=False, end="")
     else:
-        print_audit(output, report, *pages.said())
+        print_audit(output, report, *pages.list_files())
     if report.failed_rules:
         output.say(f"Failed: {', '.join(report.failed_rules)}")
     asked = report.to_dict()["conditions"] or []
@@ -264,7 +264,7 @@ def read_and_judge(
 ) -> Report:
     rules = tuple(options.fail_on or ())
     parse_conditions(rules, data=True, baseline=options.baseline is not None)  # without torch
-    from bilens.api.audit import audit as audit_model
+    from bilens.api.audit_model import audit as audit_model
 
     model, before = source.open_pair(options.baseline, output.say)
     given = data.find(model, output.say)
@@ -278,7 +278,7 @@ def read_and_judge(
     with output.progress() as progress:
         inputs = options.inputs(source.model, [], options.seed, progress)
         report = audit_model(model, given, inputs=inputs, progress=progress, **asked)
-    return options.told(report)
+    return options.add_people(report)
 
 
 def audit_many(
@@ -293,7 +293,7 @@ def audit_many(
     from bilens.records.base import to_json
     from bilens.records.decision import AuditIndex, IndexRow
     from bilens.report.html import render_index
-    from bilens.report.sections.decision import index_row, ranked
+    from bilens.report.sections.decision_page import index_row, rank_rows
     from bilens.report.terminal import index_table
 
     if pages.markdown is not None:
@@ -302,7 +302,7 @@ def audit_many(
         pages = replace(pages, html=pages.html / "index.html")
     index_name = "index" if pages.html is None else pages.html.stem
     names = distinct([source.model for source in sources], index_name)
-    each = [pages.of(name) for name in names]
+    each = [pages.pages_of_model(name) for name in names]
     for one in (pages, *each):
         one.check(overwrite)
     rows, documents = [], {}
@@ -323,14 +323,14 @@ def audit_many(
             page = "" if own.html is None else own.html.name
             rows.append(index_row(report.record, path, page, pages.lang, failed))
             documents[path] = report.to_dict() if output.as_json else {}
-        index = AuditIndex(models=ranked(rows), version=VERSION)
+        index = AuditIndex(models=rank_rows(rows), version=VERSION)
         if pages.html is not None:  # after each, so that what is done is never lost
             write_file(pages.html, render_index(index, pages.lang).encode())
     document = to_json(index)
     document["models"] = [
         to_json(row) | {"audit": documents.get(row.model)} for row in index.models
     ]
-    said = replace(pages, pdf=None).said()
+    said = replace(pages, pdf=None).list_files()
     output.answer(document, index_table(index, pages.lang), *said)
     raise typer.Exit(index.exit_code)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import typer
 
 from bilens.cli.console import Output
-from bilens.cli.options import check_outputs, option, refuse_unless, said
+from bilens.cli.options import check_outputs, flags_of, option, refuse_unless
 from bilens.cli.shared_options import (
     DataFiles,
     HtmlReport,
@@ -38,7 +38,7 @@ class ConvertOptions:
 
 @dataclass(frozen=True)
 class Texts:
-    """What a language model learns from, and is measured on."""
+    """The texts that a converted language model is trained on and measured on."""
 
     PANEL: ClassVar = ConversionRecipe.PANEL
 
@@ -85,9 +85,9 @@ def convert(
         if output.first:
             output.answer(report.document, *told, *page.write(report))
         return
-    of_training = [one for one in said(running) if one != "--overwrite"]
-    idle = [*said(texts), *said(ConversionRecipe, changes), *said(data), *said(together)]
-    idle += [*of_training, *said(page)]
+    of_training = [one for one in flags_of(running) if one != "--overwrite"]
+    idle = [*flags_of(texts), *flags_of(ConversionRecipe, changes), *flags_of(data)]
+    idle += [*flags_of(together), *of_training, *flags_of(page)]
     refuse_unless(idle, "--to bilinear")
     from bilens.api.convert import convert_model
 
@@ -116,14 +116,14 @@ def to_bilinear(
     data: DataFiles,
     how: dict[str, Any],
 ) -> Any:
-    from bilens.api.conversion import convert_to_bilinear
+    from bilens.api.conversion_job import convert_to_bilinear
     from bilens.api.network_conversion import convert_network, data_interface
     from bilens.report.reports import ConversionReport
     from bilens.train.corpus import CorpusOptions
 
     share = texts.held_out
     if data.path is not None:
-        given = [*said(texts), *said(ConversionRecipe, changes)]
+        given = [*flags_of(texts), *flags_of(ConversionRecipe, changes)]
         refuse_unless([n for n in given if n in OF_TEXT], "text in the place of --data")
         model = source.open(output.say)
         rows = data.find(model, output.say, data_interface(model))
@@ -131,7 +131,7 @@ def to_bilinear(
         with output.progress() as bar:
             found = convert_network(*job, report=bar, say=output.say, **how)
         return ConversionReport(found)
-    refuse_unless([*said(source), *said(data)], "--data")
+    refuse_unless([*flags_of(source), *flags_of(data)], "--data")
     share = 0.05 if share is None else share
     learnt, measured = (
         [CorpusOptions(one, texts.column, held_out=share) for one in names or []]

@@ -20,8 +20,8 @@ PATIENCE = 2.0  # seconds before a decomposition reports its progress
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is read of each layer: fields of `Request`."""
+class DecomposeOptions:
+    """The outputs, eigenpairs and basis to read of each layer: fields of `Request`."""
 
     top: int = option(5, "Eigenpairs of each output.", min=1)
     outputs: str | None = option(
@@ -92,7 +92,7 @@ class Doing:
 def decompose(
     output: Output,
     source: TensorFile,
-    wanted: Wanted,
+    wanted: DecomposeOptions,
     data: DataFiles,
     doing: Doing,
     overwrite: Overwrite = False,
@@ -101,7 +101,7 @@ def decompose(
 
     Example: bilens decompose runs/demo --top 5 --contrast 4 9
     """
-    from bilens.api.decompose import decompose_layers, plan_layers
+    from bilens.api.layer_decomposition import decompose_layers, plan_layers
     from bilens.api.layer_reading import Request, moments_of
     from bilens.records.base import SCHEMA_VERSION, read_document, to_json
     from bilens.records.decomposition import LayerDecomposition

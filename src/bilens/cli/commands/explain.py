@@ -69,7 +69,7 @@ def explain(
 def explained(
     output: Output, model: LoadedModel, path: Path, options: ExplainOptions, data: DataFiles
 ) -> Explanations:
-    from bilens.api.audit import Asked, audit_table
+    from bilens.api.audit_model import AuditRequest, audit_table
     from bilens.api.classifier import default_baseline, explain_predictions, rows_asked
     from bilens.data.model_interface import LabelledData
 
@@ -95,6 +95,6 @@ def explained(
     if options.html is not None:
         if not isinstance(given, LabelledData) or not named:
             raise UsageError("--html is about rows of a model with named columns: use --plate.")
-        page = audit_table(model, given, Asked(rows=options.index))
+        page = audit_table(model, given, AuditRequest(rows=options.index))
         page.to_html(options.html, lang=options.lang)
     return record

@@ -9,7 +9,7 @@ import typer
 
 from bilens.base.errors import UsageError
 from bilens.cli.console import Output
-from bilens.cli.options import FAILED, option, said
+from bilens.cli.options import FAILED, flags_of, option
 from bilens.cli.shared_options import DataFiles, SeenText, TensorFile
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FitOptions:
-    """What is fitted, on what, and when it is good enough."""
+    """The layers to fit, the inputs to fit them on, and the R² that is good enough."""
 
     layer: list[str] | None = option(
         None, "Fit this layer alone; can be repeated. Without it the whole and all."
@@ -52,7 +52,7 @@ def fit(
 
     given = dict(vars(options))
     layers = given.pop("layer") or []
-    beside = [*said(source), *said(data)] if seen.text is not None else []
+    beside = [*flags_of(source), *flags_of(data)] if seen.text is not None else []
     if beside:
         raise UsageError(f"--text and {', '.join(beside)} exclude each other: give one.")
     with output.progress() as progress:

@@ -30,7 +30,7 @@ class ImageOptions:
 
 @dataclass(frozen=True)
 class Watching:
-    """What is read from the weights after each epoch, and whether it ends the training."""
+    """Whether weights are read after each epoch, and whether they end the training."""
 
     watch: bool = option(False, "Read the weights after each epoch.")
     stop: bool = option(False, "End where they say that nothing is left to learn; keep an average.")
@@ -100,7 +100,7 @@ def training_progress(progress: Reporter, epochs: int) -> Callable[[EpochMetrics
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What is trained, and where it goes."""
+    """The training of the demo, and the folder for its model and report."""
 
     out: Path = option(Path("runs/demo"), "Folder for the model and the report.")
     data_dir: DataDir = None

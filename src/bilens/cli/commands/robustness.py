@@ -12,7 +12,7 @@ from bilens.cli.shared_options import DataFiles, HtmlReport, ModelFile
 
 @dataclass(frozen=True)
 class CertifyOptions:
-    """What is certified."""
+    """The inputs, eigenpairs and radius of `bilens certify`."""
 
     samples: int = option(1000, "So many test images, drawn at random, get a certified radius.")
     truncate: int | None = option(

@@ -19,15 +19,15 @@ from bilens.cli.options import (
     METHOD_PANEL,
     RUN_PANEL,
     check_outputs,
+    flags_of,
     option,
     refuse_unless,
-    said,
 )
 from bilens.cli.shared_options import HtmlReport
 from bilens.findings.rules.registry import condition_help, parse_conditions
 
 if TYPE_CHECKING:
-    from bilens.sweep.driver import Ended
+    from bilens.sweep.driver import SweepState
     from bilens.sweep.manifest import Plan
 
 SHOWN = 8
@@ -37,7 +37,7 @@ WORKERS = (1, 64, 1024)  # for which the hours are told
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """What is asked of every layer."""
+    """The tasks of a sweep and their options, the same for every layer."""
 
     PANEL: ClassVar = METHOD_PANEL
 
@@ -82,7 +82,7 @@ class SweepRun:
 
 @dataclass(frozen=True)
 class SweepPages(HtmlReport):
-    """What `sweep report` writes, and what fails it."""
+    """The files that `sweep report` writes, and the findings that fail it."""
 
     PANEL = "Report"
 
@@ -109,15 +109,17 @@ def sweep(
     Example: bilens sweep models/SmolLM2 --do fit,audit --out runs/sweep --workers 2
     """
     if model[0] == "report" and len(model) == 2:
-        refuse_unless([*said(replace(settings, baseline=None)), *said(run)], "a model to sweep")
+        refuse_unless(
+            [*flags_of(replace(settings, baseline=None)), *flags_of(run)], "a model to sweep"
+        )
         report_sweep(output, model[1], pages, settings.baseline)
         return
-    refuse_unless(said(pages), "`sweep report FOLDER`")
+    refuse_unless(flags_of(pages), "`sweep report FOLDER`")
     from bilens.records.sweep import SweepOptions
     from bilens.sweep.driver import drive, ended, plan_of
     from bilens.sweep.engines.contract import open_engine
     from bilens.sweep.manifest import kept_plan
-    from bilens.sweep.output import Output as Place
+    from bilens.sweep.output import SweepOutput as Place
     from bilens.sweep.report import report_of
 
     if model[0] == "status" and len(model) == 2:
@@ -151,16 +153,16 @@ def sweep(
         )
         report_of(place, progress=progress)
     output.answer(status_of(plan, found), *status_lines(plan, found))
-    if not found.whole:
+    if not found.is_complete:
         raise typer.Exit(UNFINISHED)
 
 
-def status_of(plan: Plan, found: Ended) -> dict[str, Any]:
+def status_of(plan: Plan, found: SweepState) -> dict[str, Any]:
     wanted = {"results": found.pieces, "wanted": found.wanted, "failed": dict(found.failed)}
     return {"model": plan.head.path, "tasks": [*plan.head.options.tasks], **wanted}
 
 
-def status_lines(plan: Plan, found: Ended) -> Iterator[str]:
+def status_lines(plan: Plan, found: SweepState) -> Iterator[str]:
     """Yield how far a sweep is, and what failed in the end."""
     yield f"{plan.head.path}: {found.pieces:,} of {found.wanted:,} results"
     for name, fault in [*found.failed.items()][:SHOWN]:
@@ -202,9 +204,9 @@ def report_sweep(output: Output, place: str, pages: SweepPages, baseline: str | 
     conditions = parse_conditions(tuple(pages.fail_on or ()), data=True, baseline=True)
     from bilens.base.files import write_file
     from bilens.report.reports import SweepReport
-    from bilens.report.sections.sweep import sweep_lines
+    from bilens.report.sections.sweep_page import sweep_lines
     from bilens.report.text import load_catalogue
-    from bilens.sweep.output import Output as Place
+    from bilens.sweep.output import SweepOutput as Place
     from bilens.sweep.report import report_of, table_of
 
     with output.progress() as progress:

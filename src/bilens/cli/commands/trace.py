@@ -29,8 +29,8 @@ class TracedLayerOptions:
 
 
 @dataclass(frozen=True)
-class Listed:
-    """What is listed and drawn: arguments of `bl.trace`."""
+class ListingOptions:
+    """The latents, pairs and directions that are listed and drawn: arguments of `bl.trace`."""
 
     latents: list[int] | None = option(
         None, "An output latent to draw; may be repeated. Left out: the first ones.", "--latent"
@@ -56,7 +56,7 @@ def trace(
     output: Output,
     subject: TracedLayerOptions,
     text: Text,
-    listed: Listed,
+    listed: ListingOptions,
     page: HtmlReport,
     graph: Annotated[
         Path | None,
@@ -71,7 +71,7 @@ def trace(
     Example: bilens trace runs/stories --layer 0 --input-sae runs/sae/blocks.0.mlp_in
     --output-sae runs/sae/blocks.0.mlp_out --html trace.html
     """
-    from bilens.api.trace import trace as trace_model
+    from bilens.api.tracing import trace as trace_model
     from bilens.report.terminal_readings import trace_tables
 
     if subject.input_sae is None and subject.output_sae is None:

@@ -31,7 +31,7 @@ class TableData:
     encoding: Encoding = None
     test: float = option(0.2, "Share of rows for the test.", min=0.0, max=0.9)
 
-    def read(self) -> TrainingTable:
+    def read_table(self) -> TrainingTable:
         from bilens.data.table_file import read_table
         from bilens.data.table_rows import training_table
 
@@ -41,12 +41,12 @@ class TableData:
 
 
 def reading_lines(reading: TableReading) -> list[str]:
-    """Return what was done to a table, and which of its columns to look at."""
+    """Return how a table was cleaned, and which of its columns to look at, a line each."""
     from bilens.findings.rules.registry import judge
     from bilens.findings.rules.rule import Evidence
     from bilens.records.base import displayable
     from bilens.report.sections.overview import finding_line
-    from bilens.report.sections.tables import conversion_lines
+    from bilens.report.sections.table_page import conversion_lines
     from bilens.report.text import load_catalogue
 
     t, found = load_catalogue("en"), judge("table", Evidence(reading=reading))
@@ -76,7 +76,7 @@ def train_table(
     from bilens.train.tasks.table import TableTask, train_table_in_folder
 
     recipe = TableRecipe(**changes)
-    task = TableTask(source.read(), recipe, source.target, source.test, find_device(device))
+    task = TableTask(source.read_table(), recipe, source.target, source.test, find_device(device))
     table = task.fitted_table
     for line in reading_lines(table.reading):
         output.say(line)

@@ -1,4 +1,4 @@
-"""What counts of all that people said: the last word on a rule, and the last label of a subject."""
+"""The judgements in force: the last word on each rule, the last label of each subject."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -24,15 +24,15 @@ Ended = tuple[str, float | None]  # how a rule ended, also as a condition, and i
 
 
 @dataclass(frozen=True)
-class Audited:
-    """What acceptances are held against: what an audit is of, and how each rule ended in it."""
+class AuditedModel:
+    """The audit that acceptances are compared with: its identity, and how each rule ended."""
 
     kind: str = ""
     identity: Identity | None = None
     rules: Mapping[str, Ended] = field(default_factory=dict)
 
     @classmethod
-    def of_past(cls, audit: PastAudit | None, measured: Mapping[str, Measured]) -> "Audited":
+    def of_past(cls, audit: PastAudit | None, measured: Mapping[str, Measured]) -> "AuditedModel":
         """Return an audit of a history, with what its rules measured."""
         if audit is None:
             return cls()
@@ -40,7 +40,7 @@ class Audited:
         return cls(audit.kind, audit.identity, failed_too(ended, audit.failed))
 
     @classmethod
-    def of_record(cls, record: Audit | LayerAudit | TableAudit) -> "Audited":
+    def of_record(cls, record: Audit | LayerAudit | TableAudit) -> "AuditedModel":
         measured = measure_rules(record.kind, record.verdict, record.conditions or ())
         ended = failed_too(measured, failed_rules(record))
         return cls(record.kind, record.reproduce.identity, ended)
@@ -80,7 +80,7 @@ def failed_rules(record: Audit | LayerAudit | TableAudit) -> tuple[str, ...]:
 
 
 def judgements(
-    entries: Iterable[Entry], audited: Audited, day: str
+    entries: Iterable[Entry], audited: AuditedModel, day: str
 ) -> dict[str, tuple[Entry, Judgement]]:
     """Return how each rule stands that was accepted or rejected, and by which entry.
 
@@ -98,7 +98,7 @@ def judgements(
     }
 
 
-def judgement_of(entry: Entry, rule: str, audited: Audited, day: str) -> Judgement:
+def judgement_of(entry: Entry, rule: str, audited: AuditedModel, day: str) -> Judgement:
     if entry.action == "reject":
         return "rejected"
     if entry.until is not None and entry.until < day:

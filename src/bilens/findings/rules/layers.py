@@ -16,7 +16,7 @@ from bilens.findings.rules.rule import (
     Rule,
     Values,
     formats,
-    named,
+    list_names,
     rule,
 )
 from bilens.records.common import Value
@@ -36,7 +36,7 @@ changed = partial(Rule, documents=ALL, group="use", needs="baseline", scope="map
 def total(counts: Mapping[str, int], of: int) -> dict[str, Value]:
     """Return a count over layers, and the layers that have any."""
     having = [name for name, count in counts.items() if count > 0]
-    return {"value": sum(counts.values()), "of": of, "layers": named(having)}
+    return {"value": sum(counts.values()), "of": of, "layers": list_names(having)}
 
 
 @rule(counted, documents=LAYERS, beyond="fail")
@@ -56,9 +56,9 @@ def non_finite(evidence: Evidence) -> Iterator[Values]:
     variant=lambda values: "_exact" if values["approximate"] == 0 else str(values["on"]),
 )
 def r2(evidence: Evidence) -> Iterator[Values]:
-    fits = [(layer.name, layer.fit) for layer in evidence.whole if layer.fit is not None]
+    fits = [(layer.name, layer.fit) for layer in evidence.readable if layer.fit is not None]
     refused = [name for name, fit in fits if not fit.usable]
-    if evidence.whole:
+    if evidence.readable:
         known = [x for _, fit in fits for x in (fit.quadratic, fit.trimmed) if x is not None]
         missed = any(None in (fit.quadratic, fit.trimmed) for _, fit in fits)  # a constant
         # on an assumed input, or by a few rows that carry all, nothing is vouched for
@@ -67,10 +67,10 @@ def r2(evidence: Evidence) -> Iterator[Values]:
             "value": min([0.0] * missed + known, default=1.0),  # there: no variance to explain
             "on": {0: "", len(fits): "_seen"}.get(sum(fit.seen for _, fit in fits), "_some"),
             "threshold": fits[0][1].threshold if fits else 0.0,
-            "of": len(evidence.whole),
+            "of": len(evidence.readable),
             "approximate": len(fits),
             "refused": len(refused),
-            "layers": named(refused),
+            "layers": list_names(refused),
             GROUND: "" if all(fit.seen for _, fit in fits) else "assumed",
             "outcome": "warn" if refused else "pass" if given else "info",
         }
@@ -81,7 +81,7 @@ layered_accuracy = replace(models.accuracy, documents=LAYERS)  # behind R² ther
 
 @rule(counted)
 def dead_units(evidence: Evidence) -> Iterator[Values]:
-    units = {layer.name: layer.units for layer in evidence.whole if layer.units is not None}
+    units = {layer.name: layer.units for layer in evidence.readable if layer.units is not None}
     if units:
         counts = {name: item.dead + item.never_active for name, item in units.items()}
         yield total(counts, hidden_units(evidence))
@@ -89,7 +89,7 @@ def dead_units(evidence: Evidence) -> Iterator[Values]:
 
 @rule(counted, values={**COUNTED, "overlap": "fixed3", "null": "fixed3"})
 def duplicate_units(evidence: Evidence) -> Iterator[Values]:
-    units = {layer.name: layer.units for layer in evidence.whole if layer.units is not None}
+    units = {layer.name: layer.units for layer in evidence.readable if layer.units is not None}
     if units:
         counts = {name: item.duplicates for name, item in units.items()}
         worst = max(units.values(), key=lambda item: item.largest_overlap)
@@ -99,8 +99,8 @@ def duplicate_units(evidence: Evidence) -> Iterator[Values]:
 
 def hidden_units(evidence: Evidence) -> int:
     """Return how many hidden units have weights."""
-    empty = sum(layer.units.empty for layer in evidence.whole if layer.units is not None)
-    return sum(layer.d_hidden for layer in evidence.whole) - empty
+    empty = sum(layer.units.empty for layer in evidence.readable if layer.units is not None)
+    return sum(layer.d_hidden for layer in evidence.readable) - empty
 
 
 @rule(
@@ -113,7 +113,7 @@ def hidden_units(evidence: Evidence) -> int:
     scope="weights",
 )
 def huge_norm(evidence: Evidence) -> Iterator[Values]:
-    for layer in evidence.whole:
+    for layer in evidence.readable:
         if layer.norm_z is not None:
             norm = layer.weight_norm or 0.0
             yield {"value": layer.norm_z, "norm": norm, "layers": layer.name}
@@ -121,7 +121,7 @@ def huge_norm(evidence: Evidence) -> Iterator[Values]:
 
 @rule(counted, beyond="info")
 def unused_inputs(evidence: Evidence) -> Iterator[Values]:
-    unused = {layer: layer.inputs.unused for layer in evidence.whole if layer.inputs is not None}
+    unused = {layer: layer.inputs.unused for layer in evidence.readable if layer.inputs is not None}
     if unused:
         most = max(unused, key=lambda layer: len(unused[layer]))
         counts = {layer.name: len(inputs) for layer, inputs in unused.items()}
@@ -139,7 +139,7 @@ def unused_inputs(evidence: Evidence) -> Iterator[Values]:
     scope="map",
 )
 def dominant_inputs(evidence: Evidence) -> Iterator[Values]:
-    for layer in evidence.whole:
+    for layer in evidence.readable:
         inputs = layer.inputs
         if inputs is not None and inputs.dominant is not None:
             found: dict[str, Value] = {
@@ -166,7 +166,7 @@ def dominant_inputs(evidence: Evidence) -> Iterator[Values]:
     scope="map",
 )
 def low_rank(evidence: Evidence) -> Iterator[Values]:
-    for layer in evidence.whole:
+    for layer in evidence.readable:
         if layer.outputs is not None:
             rank, inputs = layer.outputs.effective_rank, layer.d_input * (layer.d_input + 1) // 2
             most = min(layer.d_output - layer.class_centred, layer.d_hidden, inputs)
@@ -189,7 +189,7 @@ def low_rank(evidence: Evidence) -> Iterator[Values]:
     scope="rounding",
 )
 def unstable_directions(evidence: Evidence) -> Iterator[Values]:
-    known = {layer.name: layer.stability for layer in evidence.whole if layer.stability is not None}
+    known = {one.name: one.stability for one in evidence.readable if one.stability is not None}
     for assumed in (False, True):  # of a map that may not be the layer's, nothing is proven
         some = {n: item for n, item in known.items() if (n in evidence.assumed) == assumed}
         if some:
@@ -315,7 +315,7 @@ def changed_tensors(evidence: Evidence) -> Iterator[Values]:
 def changed_files(evidence: Evidence) -> Iterator[Values]:
     if (found := evidence.whole_change) and found.files:
         names = [file.name for file in found.files if file.state != "same"]
-        yield {"value": len(names), "of": len(found.files), "files": named(names)}
+        yield {"value": len(names), "of": len(found.files), "files": list_names(names)}
 
 
 @rule(
@@ -333,7 +333,7 @@ def low_rank_change(evidence: Evidence) -> Iterator[Values]:
             "value": len(low),
             "of": sum(one.full > 0 for one in found.changed),
             "ranks": "–".join(map(str, dict.fromkeys([*ranks[:1], *ranks[-1:]]))),
-            "matrices": named([one.name for one in low]),
+            "matrices": list_names([one.name for one in low]),
         }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from bilens.findings.rules.rule import GUESS, Evidence, Rule, Values, formats, named, rule
+from bilens.findings.rules.rule import GUESS, Evidence, Rule, Values, formats, list_names, rule
 
 of_classes = partial(Rule, documents=("audit",), group="model")
 of_tables = partial(Rule, documents=("table",), group="model")
@@ -87,7 +87,7 @@ def complete(evidence: Evidence) -> Iterator[Values]:
         yield {
             "residual": max(reading.largest_residual for reading in classes),
             "classes": len(classes),
-            "incomplete": named(incomplete, MOST),
+            "incomplete": list_names(incomplete, MOST),
             "outcome": "fail" if incomplete else "pass",
         }
 
@@ -101,7 +101,7 @@ def complete(evidence: Evidence) -> Iterator[Values]:
 )
 def twin_classes(evidence: Evidence) -> Iterator[Values]:
     if (twins := evidence.twins) is not None:
-        pairs = named([f"{one} = {other}" for one, other in twins])
+        pairs = list_names([f"{one} = {other}" for one, other in twins])
         yield {"value": len(twins), "of": len(evidence.classes), "pairs": pairs}
 
 
@@ -209,7 +209,7 @@ def beyond_null(evidence: Evidence) -> Iterator[Values]:
             "median": statistics.median(counts),
             "least": min(counts),
             "most": max(counts),
-            "none": named(none, MOST),
+            "none": list_names(none, MOST),
             "outcome": "warn" if none else "info",
         }
 

@@ -1,4 +1,4 @@
-"""What got better and what got worse between two audits of one model, rule by rule."""
+"""The rules that got better or worse between two audits of one model."""
 
 import math
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ Judged = Mapping[str, Measured]  # what an audit measured, by rule
 def changes(
     before: PastAudit, judged: Judged, now: PastAudit, judged_now: Judged
 ) -> tuple[Change, ...]:
-    """Return what changed from one audit to the next: first what got worse.
+    """Return the rules whose outcome changed between two audits, the worse ones first.
 
     A rule got worse or better where its outcome did, or where that is the same and its number is
     known to be better on one side. Where more than the model is another (data, options, how the
@@ -43,8 +43,8 @@ def changes(
             direction = direction if same else "elsewhere"
         if direction is not None:
             known = direction != "elsewhere"
-            numbers = (one.value if one is not None and known else None for one in (was, here))
-            found.append(Change(name, direction, old, new, *numbers))
+            first, last = (one.value if one is not None and known else None for one in (was, here))
+            found.append(Change(name, direction, before=old, now=new, was=first, value=last))
     return tuple(sorted(found, key=lambda one: ORDER.index(one.direction)))
 
 

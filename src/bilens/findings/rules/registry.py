@@ -145,7 +145,7 @@ def parse_condition(text: str) -> Condition:
 
 
 def condition_help() -> str:
-    """Return what `--fail-on` takes, for its help."""
+    """Return the help text of `--fail-on`, with the rules that it takes."""
     return (
         "Fail (exit code 1) on a rule, such as unused_inputs, or on a rule with a limit, such as "
         f"'r2<0.9'; may be given again. Rules: {', '.join(rules_asked_for())}."
@@ -159,10 +159,10 @@ def judge_conditions(
     findings = {finding.rule: finding for finding in verdict}
     if "exact" in findings:  # a classifier of one layer that is finite and quadratic
         findings = {**IMPLIED, **findings}
-    return tuple(judged(kind, item, findings.get(item.rule)) for item in conditions)
+    return tuple(judge_condition(kind, item, findings.get(item.rule)) for item in conditions)
 
 
-def judged(kind: str, condition: Condition, finding: Finding | None) -> JudgedCondition:
+def judge_condition(kind: str, condition: Condition, finding: Finding | None) -> JudgedCondition:
     rule = find_rule(condition.rule, kind) or rules_asked_for()[condition.rule]
     value = None if finding is None else finding.values.get(rule.number or "")
     if finding is None or OPEN in finding.values or not isinstance(value, int | float):

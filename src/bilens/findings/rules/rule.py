@@ -1,4 +1,4 @@
-"""What a rule is: what it measures, on which evidence, how it ends, how its numbers are shown."""
+"""The rules of an audit: each measures evidence, ends in an outcome and shows its numbers."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,7 +85,7 @@ class Evidence:
         return None if self.performance is None else self.performance.classification
 
     @property
-    def whole(self) -> tuple[LayerReading, ...]:
+    def readable(self) -> tuple[LayerReading, ...]:
         """The layers that can be read."""
         return tuple(layer for layer in self.layers if layer.broken is None)
 
@@ -171,7 +171,7 @@ def formats(names: str, form: Format, **more: Format) -> dict[str, Format]:
     return {**dict.fromkeys(names.split(), form), **more}
 
 
-def named(names: Sequence[str], most: int = 5) -> str:
+def list_names(names: Sequence[str], most: int = 5) -> str:
     """Return some names, and how many more there are."""
     more = [f"+{len(names) - most}"] if len(names) > most else []
     return ", ".join([*names[:most], *more])

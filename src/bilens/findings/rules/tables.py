@@ -75,7 +75,7 @@ def train_test_gap(evidence: Evidence) -> Iterator[Values]:
     yield {**numbers, "filled": filled}
 
 
-def told(evidence: Evidence, kind: str) -> Iterator[Values]:
+def cell_changes(evidence: Evidence, kind: str) -> Iterator[Values]:
     """Yield what was done to cells of the rows; nothing where no table says how it was read."""
     if evidence.reading is not None and evidence.done is not None:
         yield {"value": 0, "column": "", "text": "", "row": 0}
@@ -86,7 +86,7 @@ def told(evidence: Evidence, kind: str) -> Iterator[Values]:
 
 @rule(of_rows, values=CELLS)
 def unseen_categories(evidence: Evidence) -> Iterator[Values]:
-    cases = [*told(evidence, "unseen")]
+    cases = [*cell_changes(evidence, "unseen")]
     columns = () if evidence.reading is None else evidence.reading.columns
     unknown = any(OTHER in one.levels and one.merged is None for one in columns if one.inputs)
     if not (unknown and len(cases) == 1):  # that none was found says nothing
@@ -97,7 +97,8 @@ def unseen_categories(evidence: Evidence) -> Iterator[Values]:
 def filled_cells(evidence: Evidence) -> Iterator[Values]:
     columns = () if evidence.reading is None else evidence.reading.columns
     known = {name for column in columns for name in column.inputs}
-    for case in told(evidence, "missing"):  # where the training had such cells, an input says so
+    # Where the training had such cells, an input says so.
+    for case in cell_changes(evidence, "missing"):
         if f"{case['column']}=(missing)" not in known:
             yield case
 

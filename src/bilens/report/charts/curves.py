@@ -14,6 +14,7 @@ from bilens.report.plot import (
     Axis,
     Plot,
     Points,
+    Range,
     Texts,
     padded,
     rounded,
@@ -23,12 +24,12 @@ from bilens.report.plot import (
 from bilens.report.text import (
     Catalogue,
     floored,
+    grouped,
     load_catalogue,
     percent,
     quantity,
     text_width,
     tick_text,
-    whole,
 )
 
 KEPT = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)  # ticks of k
@@ -55,7 +56,7 @@ def truncation_chart(
     last, full = accuracy[-1]
     room = (1 - CLOSEST) * math.log1p(last)
     ticks = [*(k for k in KEPT if math.log1p(k) < room), last]
-    kept = Axis(0, last or 1, ticks, whole, t("truncation.x"), "short", math.log1p)
+    kept = Axis(Range(0, last or 1, ticks), grouped, t("truncation.x"), "short", math.log1p)
     plot = Plot(kept, SHARES, 560, 300, "chart wide truncation", LARGE, top=26)
     shown = percent(full)
     marks = [
@@ -67,12 +68,12 @@ def truncation_chart(
     ]
     if mark is not None:
         k, value = mark
-        words = t("truncation.mark", k=whole(k), value=percent(value))
+        words = t("truncation.mark", k=grouped(k), value=percent(value))
         marks.append(plot.pointer(k, value, words))
     names = [("curve", t("truncation.accuracy")), ("curve second", t("truncation.agreement"))]
     return plot.figure(
         t("truncation.chart"),
-        t("truncation.chart_text", first=percent(accuracy[0][1]), full=shown, of=whole(last)),
+        t("truncation.chart_text", first=percent(accuracy[0][1]), full=shown, of=grouped(last)),
         *marks,
         plot.legend(0.4 * plot.width, plot.base - 62, names),
     )
@@ -85,7 +86,7 @@ def radii_chart(t: Catalogue, curve: Points, median: float | None) -> Figure:
     """
     end, last = curve[-1]
     ticks = [end * part / 5 for part in range(6)]
-    lengths = Axis(0, end, ticks, lambda value: quantity(value, 2), t("radii.x"), "short")
+    lengths = Axis(Range(0, end, ticks), lambda value: quantity(value, 2), t("radii.x"), "short")
     plot = Plot(lengths, SHARES, 560, 300, "chart wide radii", LARGE, top=26, right=20)
     marks = [plot.steps(curve)]
     if median:
@@ -108,7 +109,8 @@ def effect_chart(
     for epsilon in epsilons:
         if epsilon - ticks[-1] >= apart * (epsilons[-1] - epsilons[0]):
             ticks.append(epsilon)
-    lengths = Axis(epsilons[0], epsilons[-1], ticks, "{:g}".format, x_name, "none")
+    span = Range(epsilons[0], epsilons[-1], ticks)
+    lengths = Axis(span, "{:g}".format, x_name, "none")
     plot = Plot(lengths, upwards, 380, 270, "chart wide effect", LARGE)
     marks = []
     for class_, values in curves:
@@ -131,13 +133,13 @@ def line_figure(
 ) -> str:
     """Return an SVG file; the axes hold all points of all curves and end at round numbers."""
     points = [point for curve in curves for point in curve.points]
-    across = Axis(*rounded(x for x, _ in points), "{:,.10g}".format, x_name, "none")
-    upwards = Axis(*rounded(y for _, y in points), "{:,.4g}".format, y_name)
+    across = Axis(rounded(x for x, _ in points), "{:,.10g}".format, x_name, "none")
+    upwards = Axis(rounded(y for _, y in points), "{:,.4g}".format, y_name)
     plot = Plot(across, upwards, 720, 420, top=84, right=24)
     marks = []
     for index, curve in enumerate(curves):
         if len(curve.points) > 1:
-            marks.append(coloured(plot.line(curve.points), curve, index))
+            marks.append(colour_mark(plot.line(curve.points), curve, index))
         else:
             ((x, y),) = curve.points
             colour = COLOURS[index % len(COLOURS)]
@@ -147,7 +149,7 @@ def line_figure(
     return figure.file(STYLE)
 
 
-def coloured(mark: Markup, curve: Curve, index: int) -> Markup:
+def colour_mark(mark: Markup, curve: Curve, index: int) -> Markup:
     """Return a mark in the colour and the dashes of a curve."""
     colour = COLOURS[index % len(COLOURS)]
     return element("g", mark, stroke=colour, stroke_dasharray="6 4" if curve.dashed else None)
@@ -162,7 +164,7 @@ def legend(curves: Sequence[Curve], right: float) -> Markup:
     for index, curve in reversed([*enumerate(curves)]):
         start = right - widths[index]
         piece = polyline([(start - KEY - SPACE, LEGEND), (start - SPACE, LEGEND)], "curve")
-        parts += [coloured(piece, curve, index), label(start, LEGEND + 4, curve.name, "key")]
+        parts += [colour_mark(piece, curve, index), label(start, LEGEND + 4, curve.name, "key")]
         right = start - KEY - SPACE - between
     return joined(*parts)
 
@@ -193,7 +195,7 @@ def share_charts(t: Catalogue, found: Classification, names: Sequence[str]) -> l
         shown = {"name": names[-1], "other": names[0]}  # curves are of two classes alone
         keys = ("caption", "text", "x", "y")
         caption, text, *sides = t.each(f"performance.{key}", keys, **shown)
-        x, y = (Axis(0, 1, SHARES.ticks, SHARES.text, side) for side in sides)
+        x, y = (Axis(SHARES.span, SHARES.text, side) for side in sides)
         plot = Plot(x, y, 340, 300, right=20)
         marks = [plot.dots(curve) if key == "reliability" else plot.line(curve)]
         if key != "precision_recall":
@@ -211,7 +213,7 @@ def residual_chart(t: Catalogue, rows: Sequence[Answer]) -> Figure:
     caption, text, *names = t.each("performance.residuals", ("caption", "text", "x", "y"))
     points = [(row.predicted, row.target - row.predicted) for row in rows]
     sides = zip(names, zip(*points, strict=True), strict=True)
-    x, y = (Axis(*padded(values, 6), name=name) for name, values in sides)
+    x, y = (Axis(padded(values, 6), name=name) for name, values in sides)
     plot = Plot(x, y, 560, 300, right=20)
     return plot.figure(caption, text, plot.dots(points, radius=2.5))
 
@@ -220,8 +222,8 @@ def response_curve(
     title: str, name: str, points: Sequence[tuple[float, float]], every: Sequence[float]
 ) -> Figure:
     """Return the effect of one column, with room for the effects of `every` chart beside it."""
-    x = Axis(*within(points[0][0], points[-1][0], 5), tick_text, name, "short")
-    plot = Plot(x, Axis(*padded(every, 6), tick_text), 440, 220, "chart wide response", LARGE)
+    x = Axis(within(points[0][0], points[-1][0], 5), tick_text, name, "short")
+    plot = Plot(x, Axis(padded(every, 6), tick_text), 440, 220, "chart wide response", LARGE)
     return plot.figure(title, title, plot.line(points))
 
 
@@ -232,7 +234,7 @@ def pair_field(
     xs, ys = (sorted({point[side] for point in field}) for side in (0, 1))
     half = (xs[1] - xs[0]) / 2, (ys[1] - ys[0]) / 2
     x_axis, y_axis = (
-        Axis(*within(values[0] - room, values[-1] + room, 5), tick_text, name, "short")
+        Axis(within(values[0] - room, values[-1] + room, 5), tick_text, name, "short")
         for values, room, name in zip((xs, ys), half, names, strict=True)
     )
     plot = Plot(x_axis, y_axis, 440, 300, "chart wide field", LARGE)

@@ -60,7 +60,8 @@ def bar_rows(
     if footnote:
         height += ROW
         parts.append(label(left, height - PAD - 8, footnote, "tick"))
-    return Figure(*texts, width, height, joined(*parts), "chart scores")
+    title, description = texts
+    return Figure(title, description, width, height, joined(*parts), "chart scores")
 
 
 def bar_mark(bar: Bar, scale: Scale, top: float) -> list[Markup]:

@@ -10,9 +10,9 @@ from itertools import pairwise
 from markupsafe import Markup
 
 from bilens.report.markup import Figure, element, rectangle
-from bilens.report.plot import LARGE, Axis, Plot, within
+from bilens.report.plot import LARGE, Axis, Plot, Range, within
 from bilens.report.raster import cell_map
-from bilens.report.text import tick_text, whole
+from bilens.report.text import grouped, tick_text
 
 DECADE = 20.0  # ratio of the ends from which ticks are powers of ten
 LEAST = 1.5  # height of a bar: a single layer has to be seen
@@ -49,12 +49,12 @@ def bars(
 ) -> Figure:
     """Return a bar for each bin; heights are square roots, so that few are seen beside many."""
     low, high, most = edges[0], edges[-1], max(counts)
-    ticks: Sequence[float] = within(low, high, 5)[2]
+    ticks: Sequence[float] = within(low, high, 5).ticks
     if log and high > DECADE * low:
         ticks = [10.0**n for n in range(math.ceil(math.log10(low)), math.ceil(math.log10(high)))]
     heights = [0, *(10**n for n in range(9) if 0.03 * most < 10**n < 0.6 * most), most]
-    across = Axis(low, high, ticks, tick_text, "", "short", math.log10 if log else float)
-    upwards = Axis(0, most, heights, whole, y_name, warp=math.sqrt)
+    across = Axis(Range(low, high, ticks), tick_text, "", "short", math.log10 if log else float)
+    upwards = Axis(Range(0, most, heights), grouped, y_name, warp=math.sqrt)
     plot = Plot(across, upwards, 440, 224, "chart wide", LARGE)
     x, top, drawn = plot.across, plot.upwards, list[Markup]()
     for (left, right), count in zip(pairwise(map(x, edges)), counts, strict=True):
@@ -72,7 +72,7 @@ class Grid:
     cells: Sequence[tuple[int, int]]  # column and line of each row
 
     @classmethod
-    def of(cls, names: Sequence[str]) -> "Grid":
+    def place_layers(cls, names: Sequence[str]) -> "Grid":
         """Return the places of layers by the first and the last number in their names."""
         at = []
         for name in names:
@@ -99,12 +99,13 @@ def layer_map(
     height, width = len(grid.lines), len(grid.layers)
     numbered = [line for line in range(height) if grid.number(line)]
     columns = range(0, width, -(-width // TICKS))
-    across = Axis(-0.5, width - 0.5, columns, lambda x: str(grid.layers[int(x)]), x_name, "none")
+    span = Range(-0.5, width - 0.5, columns)
+    across = Axis(span, lambda x: str(grid.layers[int(x)]), x_name, "none")
     lines = numbered[:: -(-len(numbered) // TICKS) or 1]
-    downwards = Axis(height - 0.5, -0.5, lines, grid.number, lines="none")
+    downwards = Axis(Range(height - 0.5, -0.5, lines), grid.number, lines="none")
     tall = 60 + min(TALL, CELL * height)
     plot = Plot(across, downwards, 440, tall, "chart wide layer-map", LARGE)
-    box = {"x": plot.left, "y": plot.top, "width": plot.end - plot.left}
+    box = {"x": plot.start, "y": plot.top, "width": plot.end - plot.start}
     box["height"] = plot.base - plot.top
     href = cell_map(width, height, grid.cells, scores, FULL)
     return plot.figure(*texts, element("image", href=href, preserveAspectRatio="none", **box))

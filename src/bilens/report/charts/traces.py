@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup
 
 from bilens.report.markup import Figure, circle, element, joined, label, line
-from bilens.report.plot import LETTERS, Axis, Plot, Points, Texts, padded, sign_class, within
+from bilens.report.plot import LETTERS, Axis, Plot, Points, Range, Texts, padded, sign_class, within
 from bilens.report.raster import hex_colour
-from bilens.report.text import fitted, signed_quantity, text_width, whole
+from bilens.report.text import fitted, grouped, signed_quantity, text_width
 
 KINDS = ("all", "active", "null", "null_active")  # of correlations
 LOWER, MEDIAN, UPPER = 1, 2, 3  # positions among the quantiles
@@ -33,8 +33,9 @@ def by_rank(
     last = math.log2(ranks[-1]) or 1.0
     lows = [five[LOWER] for kind in KINDS for five in quantiles[kind] if five]
     low = math.floor(4 * min(0.0, *lows, 0.0)) / 4
-    numbers = Axis(2 ** (-0.15 * last), 2 ** (1.1 * last), ranks, whole, axes[0], "none", math.log2)
-    plot = Plot(numbers, Axis(*within(low - 0.02, 1.02), name=axes[1]), 460, 300)
+    span = Range(2 ** (-0.15 * last), 2 ** (1.1 * last), ranks)
+    numbers = Axis(span, grouped, axes[0], "none", math.log2)
+    plot = Plot(numbers, Axis(within(low - 0.02, 1.02), name=axes[1]), 460, 300)
     x, y, marks = plot.across, plot.upwards, []
     for kind in reversed(KINDS):
         shift, colour = 2 ** (SIDEWAYS.get(kind, 0.0) * last), series(kind)
@@ -54,8 +55,8 @@ def histogram(
 ) -> Figure:
     """Return how many output latents have which correlation, one outline for each kind."""
     most = max(1, *(count for kind in KINDS for count in counts[kind]))
-    upwards = Axis(*within(0, 1.05 * most), name=axes[1])
-    plot = Plot(Axis(*within(-1.05, 1.05), name=axes[0]), upwards, 460, 300)
+    upwards = Axis(within(0, 1.05 * most), name=axes[1])
+    plot = Plot(Axis(within(-1.05, 1.05), name=axes[0]), upwards, 460, 300)
     marks = []
     for kind in reversed(KINDS):
         outline = [(edges[0], 0.0)]
@@ -68,7 +69,7 @@ def histogram(
 def named_points(texts: Texts, axes: Texts, points: Points, names: Sequence[str]) -> Figure:
     """Return points, the most important first, with their names where these cover no other one."""
     sides = zip(axes, zip(*points, strict=True), strict=True)
-    across, upwards = (Axis(*padded(values), name=name) for name, values in sides)
+    across, upwards = (Axis(padded(values), name=name) for name, values in sides)
     plot = Plot(across, upwards, 380, 300)
     centres = [(plot.across(x), plot.upwards(y)) for x, y in points]
     taken: list[Box] = [(x - 4, y - 4, x + 4, y + 4) for x, y in centres]
@@ -89,7 +90,7 @@ def placed_name(text: str, x: float, y: float, plot: Plot, taken: list[Box]) -> 
         (x - width / 2, y + 17, "middle", x),
     ):
         box = (left, base - LETTERS + 1, left + width, base + 3)
-        across = plot.left + 4 <= box[0] and box[2] <= plot.width - plot.right / 2
+        across = plot.start + 4 <= box[0] and box[2] <= plot.width - plot.right / 2
         inside = across and box[1] >= plot.top / 2 and box[3] <= plot.base
         if inside and not any(overlap(box, other) for other in taken):
             taken.append(box)
@@ -110,8 +111,9 @@ def agreement_points(
     active: Sequence[bool],
 ) -> Figure:
     """Return the truth against an approximation, with the line on which both are equal."""
-    plot = Plot(Axis(*padded(found), name=axes[0]), Axis(*padded(truth), name=axes[1]), 380, 300)
-    ends = (max(plot.x.low, plot.y.low), min(plot.x.high, plot.y.high))
+    plot = Plot(Axis(padded(found), name=axes[0]), Axis(padded(truth), name=axes[1]), 380, 300)
+    across, upwards = plot.x.span, plot.y.span
+    ends = (max(across.low, upwards.low), min(across.high, upwards.high))
     points = sorted(zip(active, found, truth, strict=True))  # active ones on top
     specks = (
         plot.dots([(x, y)], "speck active" if on else "speck", 2.5 if on else 1.8)
@@ -140,5 +142,6 @@ def heat_map(
             box = {"x": left + column * width, "y": top, "width": width - 1, "height": CELL - 1}
             look = {"fill": hex_colour(value, largest), "class_": "cell"}
             parts.append(element("rect", element("title", tooltip), **box, **look))
-    size = (left + width * len(numbers) + 2, HEAD + CELL * len(matrix) + 2)
-    return Figure(*texts, *size, joined(*parts), "chart heat-map")
+    title, description = texts
+    wide, high = left + width * len(numbers) + 2, HEAD + CELL * len(matrix) + 2
+    return Figure(title, description, wide, high, joined(*parts), "chart heat-map")

@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from bilens.records.classifier_audit import Audit, ClassReading, Eigenvector
 from bilens.report.charts.curves import truncation_chart
-from bilens.report.charts.spectra import rank_strip, spectrum_chart
+from bilens.report.charts.spectrum_charts import rank_strip, spectrum_chart
 from bilens.report.markup import (
     Column,
     Figure,
@@ -30,9 +30,9 @@ from bilens.report.markup import (
     vector_image,
 )
 from bilens.report.raster import Painter, colour_bar
-from bilens.report.sections.given_inputs import given
-from bilens.report.sections.guarantees import proven
-from bilens.report.sections.image_warnings import warnings
+from bilens.report.sections.certificate_page import proven
+from bilens.report.sections.image_checks import warnings
+from bilens.report.sections.input_findings import inputs_section
 from bilens.report.sections.layers import difference
 from bilens.report.sections.overview import (
     Page,
@@ -43,17 +43,17 @@ from bilens.report.sections.overview import (
     model_facts,
 )
 from bilens.report.sections.people import class_labels, judged_parts
-from bilens.report.sections.performance import performance
+from bilens.report.sections.performance_section import performance
 from bilens.report.sections.predictions import predictions
 from bilens.report.text import (
     Catalogue,
     fixed,
     floored,
+    grouped,
     percent,
     quantity,
     scientific,
     signed_quantity,
-    whole,
 )
 
 MOST_CARDS = 100  # classes that are drawn; the table and the document have them all
@@ -65,8 +65,8 @@ CONVENTIONS = ("order", "sign", "basis", "centring", "precision", "null")
 def audit_page(t: Catalogue, record: Audit) -> Page:
     painter = class_painter(record)
     names, found = clean_names(record.model.output_names), record.guarantees
-    more, samples = t("proven.more" if found else "proven.none"), whole(record.null_samples)
-    numbers = {"samples": samples, "seed": record.seed, "count": whole(record.null_samples + 1)}
+    more, samples = t("proven.more" if found else "proven.none"), grouped(record.null_samples)
+    numbers = {"samples": samples, "seed": record.seed, "count": grouped(record.null_samples + 1)}
     numbers["smallest"] = floored(1 / (record.null_samples + 1), 2)
     known = "no_data" if record.data is None else "data"
     limits = ("layer", known, "null", "multiple", "meaning", "judgement")
@@ -82,7 +82,7 @@ def audit_page(t: Catalogue, record: Audit) -> Page:
             ("ranks", ranks(t, record, names)),
             ("truncation", truncation(t, record)),
             ("predictions", predictions(t, record, names, painter)),
-            ("given", given(t, record, names, painter)),
+            ("given", inputs_section(t, record, names, painter)),
             ("warnings", warnings(t, record)),
             ("proven", proven(t, record.exactness, record.model, found, more, "proof")),
             ("difference", difference(t, record.difference, names, painter)),
@@ -91,7 +91,7 @@ def audit_page(t: Catalogue, record: Audit) -> Page:
             (t(f"reproduce.{key}.term"), t(f"reproduce.{key}.text", **numbers))
             for key in CONVENTIONS
         ],
-        limits=t.each("scope", limits, ends=whole(2 * len(record.classes)), samples=samples),
+        limits=t.each("scope", limits, ends=grouped(2 * len(record.classes)), samples=samples),
         styles=("layers.css",),
     )
 
@@ -101,7 +101,7 @@ def classes(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> 
     named = [*zip(record.classes, names, strict=True)]
     count, some = len(named), Markup("")
     if count > MOST_CARDS:
-        some = quiet(t("classes.some", shown=whole(MOST_CARDS), count=whole(count)))
+        some = quiet(t("classes.some", shown=grouped(MOST_CARDS), count=grouped(count)))
         named.sort(key=lambda one: (sum(beyond_null(one[0])), one[0].frobenius_norm))
         named = sorted(named[-MOST_CARDS:], key=lambda one: one[0].index)
     low, high = f"−{painter.end}", f"+{painter.end}"
@@ -265,7 +265,7 @@ def truncation(t: Catalogue, record: Audit) -> Markup:
     marked = None if mark is None else mark[0]
     rows = (
         Row(
-            (whole(point.k), percent(point.accuracy), percent(point.agreement)),
+            (grouped(point.k), percent(point.accuracy), percent(point.agreement)),
             "marked" if point.k == marked else None,
         )
         for point in found

@@ -6,13 +6,13 @@ from markupsafe import Markup
 
 from bilens.records.bilinear_conversion import Conversion, Measured
 from bilens.report.charts.curves import effect_chart
-from bilens.report.charts.spectra import LayerColumn, layer_columns
+from bilens.report.charts.spectrum_charts import LayerColumn, layer_columns
 from bilens.report.markup import Column, drawings, facts, heading, heads, paragraph, section, table
 from bilens.report.plot import Axis, padded
 from bilens.report.sections.overview import Page
-from bilens.report.sections.trace import causal_of
 from bilens.report.sections.trace_circuits import passages, readings
-from bilens.report.text import NONE, Catalogue, fixed, percent, signed, tick_text, whole
+from bilens.report.sections.trace_page import causal_of
+from bilens.report.text import NONE, Catalogue, fixed, grouped, percent, signed, tick_text
 
 HALF = 1.96  # standard errors in half a 95 % interval
 
@@ -32,8 +32,10 @@ def conversion_page(t: Catalogue, record: Conversion) -> Page:
         facts=[(t("conversion.opens"), record.loaded_by)],
         parts=[
             ("bill", section(t, "conversion.bill", *lines, class_="verdict")),
-            *(("stages", stages(t, record)), ("layers", layers(t, record))),
-            *(("readings", gain), ("lost", lost(t, record))),
+            ("stages", stages(t, record)),
+            ("layers", layers(t, record)),
+            ("readings", gain),
+            ("lost", lost(t, record)),
         ],
         limits=limits,
         styles=("trace.css", "conversion.css"),
@@ -42,13 +44,14 @@ def conversion_page(t: Catalogue, record: Conversion) -> Page:
 
 def summary(t: Catalogue, record: Conversion) -> list[str]:
     """Return the bill of each domain in plain words, and the gain."""
-    of = {"count": whole(len(record.layers)), "all": whole(len(record.layers) + len(record.kept))}
+    made = len(record.layers)
+    of = {"count": grouped(made), "all": grouped(made + len(record.kept))}
     lines = []
     for one in record.domains:
         right, now = (share or 0.0 for share in (one.teacher_accuracy, one.accuracy))
         low, high = (fixed(math.exp(min(loss, 99.0))) for loss in (one.teacher_loss, one.loss))
         said = {"before": percent(right), "after": percent(now), "low": low, "high": high}
-        said |= {"name": named(t, one), "added": around(one.loss_added, one.error)}
+        said |= {"name": domain_name(t, one), "added": around(one.loss_added, one.error)}
         said["change"] = around(100 * (now - right), 100 * (one.accuracy_error or 0.0), 2)
         said["same"] = percent(one.same_top_token or 0.0)
         if one.accuracy is None and one.kl is not None:  # nothing says what is right
@@ -56,16 +59,16 @@ def summary(t: Catalogue, record: Conversion) -> list[str]:
             continue
         lines.append(t(f"conversion.bill.{record.unit.replace(' ', '_')}", **said, **of))
     share = percent(record.exact_parameters / (record.num_parameters or 1))
-    lines.append(t("conversion.gained", exact=whole(record.exact_parameters), share=share, **of))
+    lines.append(t("conversion.gained", exact=grouped(record.exact_parameters), share=share, **of))
     if checked := [one.causal.checks[0] for one in record.gain if one.causal and one.causal.checks]:
         told = sum(check.confirmed is True for check in checked)
         layers = {one.name for one in record.gain if one.causal and one.causal.checks}
         numbers = {"told": told, "checked": len(checked), "layers": len(layers)}
-        lines.append(t("conversion.caused", **{name: whole(n) for name, n in numbers.items()}))
+        lines.append(t("conversion.caused", **{name: grouped(n) for name, n in numbers.items()}))
     return lines
 
 
-def named(t: Catalogue, one: Measured) -> str:
+def domain_name(t: Catalogue, one: Measured) -> str:
     return one.name if one.fitted else t("conversion.only_measured", name=one.name)
 
 
@@ -74,7 +77,7 @@ def around(value: float, error: float, digits: int = 3) -> str:
     return f"{signed(value, digits)} ± {fixed(HALF * error, digits)}"
 
 
-def known(*values: float | None) -> list[str]:
+def number_cells(*values: float | None) -> list[str]:
     return [NONE if value is None else fixed(value, 3) for value in values]
 
 
@@ -83,14 +86,15 @@ def stages(t: Catalogue, record: Conversion) -> Markup:
     rows, curve = [], Markup()
     for stage, domains in (("layers", record.after_layers), ("end", record.domains)):
         for one in domains:
-            scores = known(one.kl, one.same_top_token, one.teacher_accuracy, one.accuracy)
-            losses = *known(one.teacher_loss, one.loss), around(one.loss_added, one.error)
-            name = named(t, one), t(f"conversion.stage.{stage}")
-            rows.append((*name, *losses, *scores, whole(one.tokens), whole(one.texts)))
+            scores = number_cells(one.kl, one.same_top_token, one.teacher_accuracy, one.accuracy)
+            losses = *number_cells(one.teacher_loss, one.loss), around(one.loss_added, one.error)
+            name = domain_name(t, one), t(f"conversion.stage.{stage}")
+            rows.append((*name, *losses, *scores, grouped(one.tokens), grouped(one.texts)))
     if record.curve:
-        caption, x = t.each("conversion.curve", ("caption", "x"), tokens=whole(record.line_tokens))
+        tokens = grouped(record.line_tokens)
+        caption, x = t.each("conversion.curve", ("caption", "x"), tokens=tokens)
         seen, values = zip(*((one.tokens, one.loss_added) for one in record.curve), strict=True)
-        chart = x, seen, [("kind-all", values)], Axis(*padded(values), tick_text)
+        chart = x, seen, [("kind-all", values)], Axis(padded(values), tick_text)
         curve = drawings([(caption, effect_chart((caption, caption), *chart))])
     keys = "loss", "now", "added", "kl", "same", "before", "after", "tokens", "texts"
     words = (Column(name, numeric=False) for name in t.each("conversion", ("domain", "stage")))
@@ -110,7 +114,7 @@ def layers(t: Catalogue, record: Conversion) -> Markup:
     for one in record.layers:
         fits.append(LayerColumn(one.r_squared and max(one.r_squared, 0.0), one.closed_form))
         block = next((part for part in (one.name, *one.name.split(".")) if part in swaps), "")
-        scores = known(one.closed_form, one.r_squared, one.trimmed, one.median)
+        scores = number_cells(one.closed_form, one.r_squared, one.trimmed, one.median)
         rows.append((one.name, *scores, swaps.get(block, NONE)))
     first, second = t.each("conversion.layers", ("fit", "cost"))
     charts = [(first, layer_columns(t, (first, first), fits, top=1.0))]
@@ -127,7 +131,7 @@ def lost(t: Catalogue, record: Conversion) -> Markup:
     names = t.each("conversion", ("beginning", "same_text", "teacher", "student"))
     for one, worst in ((one, one.worst) for one in record.domains if one.worst is not None):
         rows = [(t(f"at.{x.kind}", at=x.at), around(x.loss_added, x.error)) for x in one.losses]
-        parts += [heading(named(t, one)), table(t, t("conversion.losses"), places, rows)]
+        parts += [heading(domain_name(t, one)), table(t, t("conversion.losses"), places, rows)]
         gap = "" if any(x.startswith(" ") for each in worst.contexts for x in each.tokens) else " "
         parts += [heading(t("conversion.worst"), 4), passages(t, worst, spaced=not gap)]
         for text in one.samples:

@@ -1,4 +1,4 @@
-"""What of a model was read and what was not: one table on every page, the same list elsewhere."""
+"""The share of a model that was read: one table on every page, the same list elsewhere."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from bilens.records.decision import Coverage, CoverageGroup
 from bilens.report.markup import element, keyed_table, paragraph, quiet, section
-from bilens.report.text import Catalogue, read_percents, shortened, whole
+from bilens.report.text import Catalogue, grouped, read_percents, shortened
 
 LONGEST = 60  # characters of a name
 MOST = 12  # groups that a terminal or a comment lists
@@ -19,27 +19,27 @@ def coverage(t: Catalogue, found: Coverage | None) -> Markup:
         return Markup("")
     rows, keys = [], "name parameters exact approximate unread reason"
     for group in found.groups[:SHOWN]:
-        name = element("span", named(t, group), class_="name")
+        name = element("span", group_name(t, group), class_="name")
         read = shares(group).values() if group.parameters else 3 * ("–",)
         why = t(f"coverage.reason.{group.reason}") if group.reason else ""
-        rows.append((name, whole(group.parameters), *read, why))
+        rows.append((name, grouped(group.parameters), *read, why))
     more = len(found.groups) - SHOWN
     return section(
         t,
         "coverage",
         paragraph(summary(t, found)),
         keyed_table(t, "coverage.table", keys, rows, words="name reason"),
-        quiet(t("coverage.more", count=whole(more))) if more > 0 else Markup(""),
+        quiet(t("coverage.more", count=grouped(more))) if more > 0 else Markup(""),
     )
 
 
 def summary(t: Catalogue, found: Coverage) -> str:
     """Return how many parameters were read exactly, approximately and not at all."""
-    return t("coverage.summary", count=whole(found.parameters), **shares(found))
+    return t("coverage.summary", count=grouped(found.parameters), **shares(found))
 
 
 def shares(found: Coverage | CoverageGroup) -> dict[str, str]:
-    """Return what was read exactly, approximately and not at all, as percentages."""
+    """Return the shares read exactly, approximately and not at all, as percentages."""
     total = found.parameters or 1
     shown = read_percents(found.exact / total, found.approximate / total)
     return {name: shown[name] for name in ("exact", "approximate", "unread")}
@@ -51,16 +51,16 @@ def unread_lines(t: Catalogue, found: Coverage | None) -> Iterator[str]:
     for group in groups[:MOST]:
         yield t(
             "coverage.line",
-            name=named(t, group),
-            parameters=whole(group.parameters - group.exact - group.approximate),
+            name=group_name(t, group),
+            parameters=grouped(group.parameters - group.exact - group.approximate),
             reason=t(f"coverage.reason.{group.reason}"),
         )
     if len(groups) > MOST:
-        yield t("coverage.more", count=whole(len(groups) - MOST))
+        yield t("coverage.more", count=grouped(len(groups) - MOST))
 
 
-def named(t: Catalogue, group: CoverageGroup) -> str:
+def group_name(t: Catalogue, group: CoverageGroup) -> str:
     name = shortened(group.name, LONGEST)
     if group.tensors <= 1:
         return name
-    return t("coverage.several", name=name, tensors=whole(group.tensors))
+    return t("coverage.several", name=name, tensors=grouped(group.tensors))

@@ -1,9 +1,9 @@
-"""What changed in a model as a whole: tensors and files; of tables columns and answers."""
+"""Changes of a model as a whole: tensors and files; of tables columns and answers."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from bilens.findings.rules.rule import named
+from bilens.findings.rules.rule import list_names
 from bilens.records.classifier_audit import Audit
 from bilens.records.layer_audit import (
     AnswerChanges,
@@ -13,9 +13,9 @@ from bilens.records.layer_audit import (
     WordTrial,
 )
 from bilens.records.table_audit import ColumnChanges, TableAudit
-from bilens.report.charts.spectra import change_map
+from bilens.report.charts.spectrum_charts import change_map
 from bilens.report.markup import Content, figure, paragraph, quiet, table
-from bilens.report.text import NONE, Catalogue, fixed, percent, quantity, signed_quantity, whole
+from bilens.report.text import NONE, Catalogue, fixed, grouped, percent, quantity, signed_quantity
 
 MOST = 3  # columns and pairs of an output
 TRIAL = ("words", "answer", "surprise")
@@ -50,7 +50,7 @@ def word_trial(t: Catalogue, found: WordTrial) -> Iterator[Content]:
 def trial_sentence(t: Catalogue, found: WordTrial) -> str:
     """Return how many words were tried, and in which frame."""
     key = "difference.trial.chat" if found.chat else "difference.trial.plain"
-    return t(key, tried=whole(found.tried), known=whole(found.known))
+    return t(key, tried=grouped(found.tried), known=grouped(found.known))
 
 
 def trial_rows(found: WordTrial) -> list[list[str]]:
@@ -61,16 +61,16 @@ def trial_rows(found: WordTrial) -> list[list[str]]:
 def difference_sentences(t: Catalogue, found: WholeDifference) -> Iterator[str]:
     """Yield what a reader should know first."""
     if found.identical:
-        counts = {"tensors": whole(found.tensors), "files": whole(len(found.files or ()))}
+        counts = {"tensors": grouped(found.tensors), "files": grouped(len(found.files or ()))}
         yield t("difference.identical", **counts)
         yield from unread_files(t, found)
         return
     same = found.tensors - len(found.changed)
     if found.tensors:
-        yield t("difference.tensors", same=whole(same), of=whole(found.tensors))
+        yield t("difference.tensors", same=grouped(same), of=grouped(found.tensors))
     if found.changed:
         states = Counter(one.state for one in found.changed).most_common()
-        parts = [t(f"difference.count.{state}", count=whole(count)) for state, count in states]
+        parts = [t(f"difference.count.{state}", count=grouped(count)) for state, count in states]
         yield t("difference.states", states=t.listing(parts))
     for mine, theirs in sorted({(one.dtype, one.baseline_dtype) for one in found.changed}):
         if mine != theirs:
@@ -78,22 +78,22 @@ def difference_sentences(t: Catalogue, found: WholeDifference) -> Iterator[str]:
     for key in ("model_alone", "baseline_alone", "other_shape"):
         names: Sequence[str] = getattr(found, key)
         if names:
-            yield t(f"difference.{key}", count=whole(len(names)), names=named(names))
+            yield t(f"difference.{key}", count=grouped(len(names)), names=list_names(names))
     other = [
         t(f"difference.file.{file.state}", name=file.name, keys=", ".join(file.keys) or NONE)
         for file in found.files or ()
         if file.state != "same"
     ]
     key = "no_files" if found.files is None else "files" if other else "same_files"
-    yield t(f"difference.{key}", names="; ".join(other), count=whole(len(found.files or ())))
+    yield t(f"difference.{key}", names="; ".join(other), count=grouped(len(found.files or ())))
     yield from unread_files(t, found)
 
 
 def unread_files(t: Catalogue, found: WholeDifference) -> Iterator[str]:
     """Yield which files beside the weights were not compared; nothing where all were."""
     if found.not_compared:
-        count = whole(len(found.not_compared))
-        yield t("difference.not_compared", count=count, names=named(found.not_compared))
+        count = grouped(len(found.not_compared))
+        yield t("difference.not_compared", count=count, names=list_names(found.not_compared))
 
 
 def direction_rows(t: Catalogue, found: WholeDifference) -> list[list[str]]:
@@ -126,7 +126,7 @@ def alignment_sentences(t: Catalogue, found: Difference) -> Iterator[str]:
     for one in found.aligned:
         yield t(f"difference.aligned.{one.kind}", names=", ".join(one.names))
     if layers := [one.name for one in found.layers if one.matched]:
-        yield t("layers.difference.stream", layers=named(layers))
+        yield t("layers.difference.stream", layers=list_names(layers))
     if found.answers is not None:
         yield from answer_sentences(t, found.answers)
 
@@ -138,7 +138,7 @@ def column_sentences(t: Catalogue, record: TableAudit, found: ColumnChanges) -> 
     parts = {"added": found.added, "removed": found.removed}
     key = "lead" if any(parts.values()) else "same"
     parts["renamed"] = tuple(renamed)
-    yield t(f"difference.columns.{key}", compared=whole(len(names) - len(found.added)))
+    yield t(f"difference.columns.{key}", compared=grouped(len(names) - len(found.added)))
     for key, alone in (parts | {"other_outputs": found.other_outputs}).items():
         if alone:
             yield t(f"difference.columns.{key}", names=", ".join(alone))
@@ -168,8 +168,8 @@ def answer_sentences(
     """Yield on how many rows the answers of two models differ, and which of them were right."""
     counts = {"changed": found.changed, "rows": found.rows}
     counts |= {"mended": found.mended or 0, "broken": found.broken or 0}
-    rows = [f"{whole(row)} ({before} → {after})" for row, before, after in found.examples]
-    shown = {key: whole(value) for key, value in counts.items()}
+    rows = [f"{grouped(row)} ({before} → {after})" for row, before, after in found.examples]
+    shown = {key: grouped(value) for key, value in counts.items()}
     yield t("difference.columns.answers", **shown)
     if rows and found.mended is not None:
         yield t("difference.columns.mended", **shown)

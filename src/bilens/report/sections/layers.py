@@ -16,7 +16,7 @@ from bilens.records.layer_audit import (
     LeadingPair,
     ModeChange,
 )
-from bilens.report.charts.spectra import LayerColumn, layer_columns
+from bilens.report.charts.spectrum_charts import LayerColumn, layer_columns
 from bilens.report.markup import (
     Column,
     Content,
@@ -37,21 +37,21 @@ from bilens.report.markup import (
 )
 from bilens.report.raster import Painter
 from bilens.report.sections.difference import alignment_sentences, whole_difference, word_trial
-from bilens.report.sections.image_warnings import warnings
+from bilens.report.sections.image_checks import warnings
 from bilens.report.sections.overview import Page, data_used, file_facts
 from bilens.report.sections.people import judged_parts
-from bilens.report.sections.performance import performance
+from bilens.report.sections.performance_section import performance
 from bilens.report.text import (
     NONE,
     Catalogue,
     fixed,
+    grouped,
     percent,
     quantity,
     r_squared,
     scientific,
     signed,
     signed_quantity,
-    whole,
 )
 
 NUMBERS = "r2 linear norm rank null directions share units input stable"
@@ -61,7 +61,7 @@ LARGE_Z = 3.5  # that of the rule; a z is there only where there are enough laye
 
 def layer_audit_page(t: Catalogue, record: LayerAudit) -> Page:
     limits = LIMITS if record.overfitting is None else LIMITS[:-1]  # triggers were searched for
-    kinds = {about(layer) for layer in record.layers}
+    kinds = {layer_summary(layer) for layer in record.layers}
     seen = any(layer.fit is not None and layer.fit.seen for layer in record.layers)
     text = "" if record.text is None else record.text.name
     drawn, lead = layer_charts(t, record.layers), paragraph(t("layers.charts.lead"))
@@ -70,7 +70,7 @@ def layer_audit_page(t: Catalogue, record: LayerAudit) -> Page:
         count=len(record.layers),
         facts=(
             *file_facts(t, record),
-            (t("layers.facts.layers"), whole(record.model.num_layers)),
+            (t("layers.facts.layers"), grouped(record.model.num_layers)),
             (t("layers.facts.kind"), kinds.pop() if len(kinds) == 1 else t("layers.facts.several")),
             (t("layers.facts.dtype"), record.model.dtype),
             (t("facts.data"), data_used(t, record.data)),
@@ -85,13 +85,13 @@ def layer_audit_page(t: Catalogue, record: LayerAudit) -> Page:
             ("warnings", warnings(t, record)),
             ("difference", difference(t, record.difference)),
         ),
-        limits=t.each("layers.limits", limits, samples=whole(record.null_samples)),
+        limits=t.each("layers.limits", limits, samples=grouped(record.null_samples)),
         styles=("layers.css",),
     )
 
 
-def about(layer: LayerReading) -> str:
-    sizes = " → ".join(map(whole, (layer.d_input, layer.d_hidden, layer.d_output)))
+def layer_summary(layer: LayerReading) -> str:
+    sizes = " → ".join(map(grouped, (layer.d_input, layer.d_hidden, layer.d_output)))
     return f"{layer.activation}, {sizes}"
 
 
@@ -129,7 +129,7 @@ def layer_charts(t: Catalogue, layers: Sequence[LayerReading]) -> list[tuple[str
 def layer_table(t: Catalogue, record: LayerAudit) -> Markup:
     rows = []
     for layer in record.layers:
-        name = joined(layer.name, " ", element("span", about(layer), class_="quiet"))
+        name = joined(layer.name, " ", element("span", layer_summary(layer), class_="quiet"))
         if layer.broken is not None:
             broken = t("layers.table.broken", reason=layer.broken)
             rows.append(Row((name, broken), "broken", spans=True))
@@ -157,11 +157,11 @@ def layer_numbers(t: Catalogue, layer: LayerReading) -> dict[str, str]:
         null = outputs.effective_rank_null
         found["rank"] = fixed(outputs.effective_rank, 1)
         found["null"] = f"{fixed(null.low, 1)} – {fixed(null.high, 1)}"
-        found["directions"] = whole(outputs.directions_90)
+        found["directions"] = grouped(outputs.directions_90)
         found["share"] = percent(outputs.top_share)
     if units is not None:
-        dead = whole(units.dead + units.never_active)
-        found["units"] = f"{dead} / {whole(units.duplicates)}"
+        dead = grouped(units.dead + units.never_active)
+        found["units"] = f"{dead} / {grouped(units.duplicates)}"
     if inputs is not None and inputs.dominant is not None:
         found["input"] = f"{inputs.dominant} ({percent(inputs.share, toward=1)})"
     if (stable := layer.stability) is not None:
@@ -246,7 +246,7 @@ def difference(
     painter: Painter | None = None,
     lead: Sequence[Content] = (),
 ) -> Markup:
-    """Return what changed, behind a lead; nothing where there was no baseline.
+    """Return the changes from a baseline, behind a lead; nothing where there was none.
 
     `names` are those of the outputs where they are classes; `painter` draws input directions.
     """
@@ -264,8 +264,8 @@ def difference(
         assert inputs is not None, "it has directions"
         about = t(
             "layers.difference.card",
-            outputs=whole(outputs.directions_90),
-            inputs=whole(inputs.directions_90),
+            outputs=grouped(outputs.directions_90),
+            inputs=grouped(inputs.directions_90),
             share=percent(outputs.top_share),
             input_share=percent(inputs.top_share),
         )
@@ -300,14 +300,14 @@ def change_lead(t: Catalogue, found: Difference) -> str:
     """Return how many layers changed from which baseline."""
     return t(
         "layers.difference.lead",
-        changed=whole(sum(not layer.identical for layer in found.layers)),
-        of=whole(len(found.layers)),
+        changed=grouped(sum(not layer.identical for layer in found.layers)),
+        of=grouped(len(found.layers)),
         baseline=found.baseline.path or t("layers.difference.unnamed"),
     )
 
 
 def note(t: Catalogue, layer: LayerDifference) -> str:
-    """Return what stands in place of the numbers of a layer, if anything."""
+    """Return the remark that replaces the numbers of a layer, or an empty text."""
     if layer.identical:
         return t("layers.difference.identical")
     if layer.same_function:
@@ -334,7 +334,7 @@ def changes(layer: LayerDifference) -> dict[str, str]:
 
     return {
         "weights": share(layer.weight_change),
-        "units": NONE if layer.changed_units is None else whole(layer.changed_units),
+        "units": NONE if layer.changed_units is None else grouped(layer.changed_units),
         "change": share(layer.change),
         "linear": share(layer.linear_change),
         "frobenius": cosine(layer.frobenius),

@@ -1,4 +1,4 @@
-"""What every page has: its parts, what was read, how things are called, and the verdict."""
+"""The parts of every page: facts of model and run, names of inputs and classes, verdict."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +28,7 @@ from bilens.report.text import (
     Catalogue,
     distinct_names,
     fixed,
+    grouped,
     per_mille,
     percent,
     percents,
@@ -35,7 +36,6 @@ from bilens.report.text import (
     quantity,
     read_percents,
     scientific,
-    whole,
 )
 
 LONGEST = 40  # characters of a name
@@ -53,8 +53,8 @@ AnyReport: TypeAlias = (
 )
 Judged: TypeAlias = Audit | LayerAudit | TableAudit
 FORMATS: Final[dict[Format, Callable[..., str]]] = {
-    "count": whole,
-    "whole": whole,
+    "count": grouped,
+    "whole": grouped,
     "percent": percent,
     "per_mille": per_mille,
     "share": partial(percent, digits=0),
@@ -70,7 +70,7 @@ FORMATS: Final[dict[Format, Callable[..., str]]] = {
 
 @dataclass(frozen=True)
 class Page:
-    """What differs from one kind of page to another; what every kind has stands in `html.py`."""
+    """The parts in which kinds of pages differ; those of every kind stand in `html.py`."""
 
     keys: str  # of its title, heading, lead and footer in the catalogue
     count: int  # of what the lead speaks of: classes, layers or outputs
@@ -87,15 +87,15 @@ def model_facts(t: Catalogue, record: Audit | Certificate | Attack) -> Iterator[
     model = record.model
     yield from file_facts(t, record)
     rows, columns = model.input_shape
-    layout = t("facts.input_row", inputs=whole(columns))
+    layout = t("facts.input_row", inputs=grouped(columns))
     if rows > 1:
         layout = t("facts.input_image", rows=rows, columns=columns)
         if model.input_shape_assumed:
             layout = t("facts.input_assumed", shape=layout)
     yield t("facts.input"), layout
-    yield t("facts.hidden"), whole(model.d_hidden)
-    yield t("facts.classes"), whole(model.d_output)
-    count = whole(model.num_parameters)
+    yield t("facts.hidden"), grouped(model.d_hidden)
+    yield t("facts.classes"), grouped(model.d_output)
+    count = grouped(model.num_parameters)
     yield t("facts.parameters"), t("facts.parameters_value", count=count, dtype=model.dtype)
     terms = (t("yes" if flag else "no") for flag in (model.bias, model.residual))
     yield t("facts.terms"), " / ".join(terms)
@@ -112,7 +112,7 @@ def data_used(t: Catalogue, data: DataOrigin | None, key: str = "facts.data_valu
     """Return which data the predictions were made on."""
     if data is None:
         return t("facts.no_data")
-    return t(key, name=data.name or t("facts.unnamed_data"), count=whole(data.num_images))
+    return t(key, name=data.name or t("facts.unnamed_data"), count=grouped(data.num_images))
 
 
 def data_source(t: Catalogue, data: DataOrigin) -> str:
@@ -122,7 +122,7 @@ def data_source(t: Catalogue, data: DataOrigin) -> str:
     if not t.has(key):
         return source
     name, location = data.name or t("facts.unnamed_data"), source.rpartition(" folder ")[2]
-    return t(key, name=name, count=whole(data.num_images), location=location)
+    return t(key, name=name, count=grouped(data.num_images), location=location)
 
 
 def clean_names(names: Sequence[str]) -> list[str]:
@@ -133,19 +133,19 @@ def clean_names(names: Sequence[str]) -> list[str]:
 
 def class_painter(record: Audit) -> Painter:
     every = (pair.vector for one in record.classes for pair in (*one.positive, *one.negative))
-    return Painter.of(record.model.input_shape, every)
+    return Painter.scaled_to(record.model.input_shape, every)
 
 
 def input_name(t: Catalogue, model: ModelSummary, index: int) -> str:
-    """Return what an input is called: its column, its pixel, or its number."""
+    """Return the name of an input: its column, its pixel, or its number."""
     rows, columns = model.input_shape
-    number = t("use.number", index=whole(index))
+    number = t("use.number", index=grouped(index))
     if model.input_names is not None:
         return distinct_names(model.input_names, LONGEST)[index] or number
     if rows == 1:
         return number
     row, column = divmod(index, columns)
-    return t("use.pixel", index=whole(index), row=row, column=column)
+    return t("use.pixel", index=grouped(index), row=row, column=column)
 
 
 def document_sha256(record: AnyReport) -> str:
@@ -154,7 +154,7 @@ def document_sha256(record: AnyReport) -> str:
 
 
 def run_facts(record: AnyReport, original: AnyReport) -> dict[str, str]:
-    """Return what it takes to run the same again, as far as it is known.
+    """Return command, seed, file, hashes and versions to run the same again, where known.
 
     `record` is what can be shown of the `original`.
     """
@@ -280,11 +280,11 @@ def exactness(t: Catalogue, record: Audit) -> Markup:
     if names:
         complete = t("exactness.incomplete", names=t.listing(names), residual=worst)
     else:
-        complete = t("exactness.complete", inputs=whole(record.model.d_input), residual=worst)
+        complete = t("exactness.complete", inputs=grouped(record.model.d_input), residual=worst)
     return section(
         t,
         "exactness",
-        paragraph(t("exactness.lead", inputs=whole(record.exactness[0].num_inputs))),
+        paragraph(t("exactness.lead", inputs=grouped(record.exactness[0].num_inputs))),
         keyed_table(t, "exactness", keys, rows, words="precision result"),
         paragraph(complete),
     )

@@ -1,17 +1,17 @@
-"""What people said of a model: labels, notes, and findings accepted or rejected, in words."""
+"""Remarks of people on a model, in words: labels, notes, findings accepted or rejected."""
 
 import re
 from collections.abc import Collection, Iterator, Sequence
 
 from markupsafe import Markup
 
-from bilens.findings.rules.judgements import Audited, Judgement, judgements, labels
+from bilens.findings.rules.judgements import AuditedModel, Judgement, judgements, labels
 from bilens.records.classifier_audit import Audit
 from bilens.records.common import Identity, Part
 from bilens.records.history import Entry
 from bilens.report.markup import heading, items, joined, paragraph, section
 from bilens.report.sections.coverage import coverage
-from bilens.report.sections.decision import checks, verdict
+from bilens.report.sections.decision_page import checks, verdict
 from bilens.report.sections.overview import Judged, clean_names, title_of
 from bilens.report.text import Catalogue
 
@@ -19,7 +19,7 @@ EIGENVECTOR = re.compile(r"(class|layer):(.*):(positive|negative):([^:]*)", re.D
 
 
 def judged_parts(t: Catalogue, record: Judged, beside: str = "") -> list[tuple[str, Markup]]:
-    """Return what every audit's page begins with, and after what was read something beside it."""
+    """Return the first parts of every audit's page, with `beside` after what was read."""
     people = Markup()
     if record.people is not None:
         said = [paragraph(t("people.lead", day=record.people.day))]
@@ -55,7 +55,7 @@ def judged_lines(t: Catalogue, record: Judged, rules: Collection[str] | None = N
     """Return how each finding (of some rules) stands that was accepted or rejected, and by whom."""
     if record.people is None:
         return []
-    audited = Audited.of_record(record)
+    audited = AuditedModel.of_record(record)
     standing = judgements(record.people.entries, audited, record.people.day)
     return [
         judged_line(t, rule, *one, audited.identity)
@@ -67,12 +67,12 @@ def judged_lines(t: Catalogue, record: Judged, rules: Collection[str] | None = N
 def judged_line(
     t: Catalogue, rule: str, entry: Entry, state: Judgement, identity: Identity | None
 ) -> str:
-    what, how = title_of(t, rule), judged(t, entry, state, identity)
+    what, how = title_of(t, rule), judgement_text(t, entry, state, identity)
     day = entry.date[:10]
     return t("people.line", what=what, how=how, author=entry.author, day=day, text=entry.text)
 
 
-def judged(t: Catalogue, entry: Entry, state: Judgement, identity: Identity | None) -> str:
+def judgement_text(t: Catalogue, entry: Entry, state: Judgement, identity: Identity | None) -> str:
     """Return how a finding stands that was accepted or rejected; `identity` is of the audit."""
     unlike: tuple[Part, ...] = ()
     if state == "moved" and entry.identity is not None and identity is not None:
@@ -83,14 +83,14 @@ def judged(t: Catalogue, entry: Entry, state: Judgement, identity: Identity | No
 
 
 def said_line(t: Catalogue, entry: Entry, names: Sequence[str], weights: str | None = None) -> str:
-    """Return what somebody said, marked where it is to be of some weights and is of others."""
+    """Return a remark with its author and day, marked where it is of earlier weights."""
     said = {"what": subject_name(t, entry.subject, names), "text": entry.text}
     line = t("people.said", **said, author=entry.author, day=entry.date[:10])
     return line if weights in (None, entry.weights_sha256) else t("people.earlier", line=line)
 
 
 def subject_name(t: Catalogue, subject: str, names: Sequence[str] = ()) -> str:
-    """Return what a subject is called, such as `rule:trigger`, `class:3:positive:0`, `latent:17`.
+    """Return a subject in words, such as `rule:trigger`, `class:3:positive:0`, `latent:17`.
 
     `names` are those of the classes; a subject of an unknown kind is called as it is.
     """

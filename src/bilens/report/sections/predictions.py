@@ -27,7 +27,15 @@ from bilens.report.markup import (
 from bilens.report.plot import Scale, sign_class
 from bilens.report.raster import Painter
 from bilens.report.sections.overview import met_at
-from bilens.report.text import Catalogue, adding_up, decimals, fixed, signed, signed_quantity, whole
+from bilens.report.text import (
+    Catalogue,
+    adding_up,
+    decimals,
+    fixed,
+    grouped,
+    signed,
+    signed_quantity,
+)
 
 KINDS: Final = ("typical", "narrow", "wrong", "asked")
 BADGES: Final = {"right": "pass", "wrong": "fail", "unknown": "info"}
@@ -39,8 +47,8 @@ Part = tuple[tuple[Markup, str, str], float]
 
 
 @dataclass(frozen=True)
-class Reader:
-    """What the parts of one card share."""
+class PredictionCard:
+    """One prediction with the names, the catalogue and the painter that its parts use."""
 
     t: Catalogue
     item: Explanation
@@ -60,22 +68,23 @@ class Reader:
 def predictions(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> Markup:
     """Return one card for each explanation; a remark if no data were given."""
     cards = [
-        prediction_card(Reader(t, item, names, record.model, painter), position)
+        prediction_card(PredictionCard(t, item, names, record.model, painter), position)
         for position, item in enumerate(record.explanations)
     ]
     lead = paragraph(t("predictions.lead")) if cards else boxed(t("predictions.none"))
     return section(t, "predictions", lead, *cards)
 
 
-def prediction_card(reader: Reader, position: int) -> Markup:
+def prediction_card(reader: PredictionCard, position: int) -> Markup:
     t, item = reader.t, reader.item
     kind = item.kind if item.kind in KINDS else "other"
     outcome = outcome_of(item.predicted, item.label)
     strip = reader.painter.is_strip
     look = {"class_": "input strip" if strip else "input", "src": reader.painter.image(item.image)}
-    alt = t("predictions.image_alt", index=whole(item.index))
+    alt = t("predictions.image_alt", index=grouped(item.index))
     image = element("img", **look, alt=alt, width=168, height=48 if strip else 168)
-    number = element("figcaption", t("predictions.number", index=whole(item.index)), class_="quiet")
+    title = t("predictions.number", index=grouped(item.index))
+    number = element("figcaption", title, class_="quiet")
     chart = score_chart(t, item.scores, reader.names, item.predicted, item.label)
     case = (
         element("figure", image, number, class_="input"),
@@ -113,8 +122,8 @@ def prediction_article(anchor: str, outcome: str, title: str, *content: str) -> 
     return element("article", head, *content, **attributes)
 
 
-def answer(reader: Reader, outcome: str) -> Markup:
-    """Return what the model says, what is true, and by how much the answer leads."""
+def answer(reader: PredictionCard, outcome: str) -> Markup:
+    """Return the model's answer, the right one, and by how much the answer leads."""
     t, item, names, digits = reader.t, reader.item, reader.names, reader.digits
     pairs = [(t("predictions.says"), names[item.predicted])]
     if item.label is not None:
@@ -131,8 +140,8 @@ def answer(reader: Reader, outcome: str) -> Markup:
     return element("div", large, *parts, class_="answer")
 
 
-def reasons(reader: Reader) -> Markup:
-    """Return what in the input made the model give the wrong answer."""
+def reasons(reader: PredictionCard) -> Markup:
+    """Return the parts of the input that led the model to the wrong answer."""
     t, item, names = reader.t, reader.item, reader.names
     assert item.label is not None, "it is known to be wrong"
     winner, label = names[item.predicted], names[item.label]
@@ -150,7 +159,7 @@ def reasons(reader: Reader) -> Markup:
     return paragraph(term, *(gap + sentence for sentence in sentences), class_="callout wrong")
 
 
-def named_parts(reader: Reader, class_index: int, sign: int) -> list[str]:
+def named_parts(reader: PredictionCard, class_index: int, sign: int) -> list[str]:
     """Return where what added most to a score lies (sign 1), or what took most from it (−1)."""
     parts = [
         part
@@ -168,7 +177,7 @@ def named_parts(reader: Reader, class_index: int, sign: int) -> list[str]:
     ]
 
 
-def sum_tables(reader: Reader) -> Iterator[Markup]:
+def sum_tables(reader: PredictionCard) -> Iterator[Markup]:
     """Yield how classes come to their scores: answer and label first, all on one scale."""
     first = (reader.item.predicted, reader.item.label)
     scores = sorted(reader.item.classes, key=lambda score: score.index not in first)
@@ -178,7 +187,7 @@ def sum_tables(reader: Reader) -> Iterator[Markup]:
         yield sum_table(reader, score, of_class, x)
 
 
-def sum_table(reader: Reader, score: ClassScore, parts: Sequence[Part], x: Scale) -> Markup:
+def sum_table(reader: PredictionCard, score: ClassScore, parts: Sequence[Part], x: Scale) -> Markup:
     """Return one row for each part of a score, and the running sum beside it."""
     t, digits, rows, start = reader.t, reader.digits, [], 0.0
     rounded = adding_up([value for _, value in parts], digits)
@@ -214,7 +223,7 @@ def sum_table(reader: Reader, score: ClassScore, parts: Sequence[Part], x: Scale
     )
 
 
-def parts_of(reader: Reader, score: ClassScore) -> Iterator[Part]:
+def parts_of(reader: PredictionCard, score: ClassScore) -> Iterator[Part]:
     """Yield the eigenvectors that are shown one by one, and the rest of the sum."""
     t, name = reader.t, reader.names[score.index]
     digits = decimals(pair.overlap for pair in score.contributions)
@@ -229,7 +238,7 @@ def parts_of(reader: Reader, score: ClassScore) -> Iterator[Part]:
     others = reader.model.d_input - len(score.contributions)
     rest = []
     if others > 0:
-        rest.append((t("predictions.rest", count=whole(others)), score.rest))
+        rest.append((t("predictions.rest", count=grouped(others)), score.rest))
     if score.linear == 0 and score.constant == 0:
         rest.append((t("predictions.no_terms"), 0.0))
     else:

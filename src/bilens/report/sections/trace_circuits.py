@@ -19,7 +19,7 @@ from bilens.records.mlp_trace import (
     Trace,
     TracedSpectrum,
 )
-from bilens.report.charts.spectra import eigenvalue_chart
+from bilens.report.charts.spectrum_charts import eigenvalue_chart
 from bilens.report.charts.traces import agreement_points, heat_map, named_points
 from bilens.report.markup import (
     Content,
@@ -42,6 +42,7 @@ from bilens.report.markup import (
 from bilens.report.text import (
     Catalogue,
     fixed,
+    grouped,
     latent_name,
     percent,
     quantity,
@@ -49,7 +50,6 @@ from bilens.report.text import (
     signed_quantity,
     token_name,
     visible,
-    whole,
 )
 
 ENDS = "first second"  # columns of an interaction
@@ -63,7 +63,7 @@ def circuit_anchor(latent: int) -> str:
 
 
 def defined(t: Catalogue, value: Any, show: Callable[[Any], str] = fixed) -> str:
-    """Return what is known as a text, or the word for what is not defined."""
+    """Return a value as a text, or the word for an undefined one."""
     return t("trace.undefined") if value is None else show(value)
 
 
@@ -219,8 +219,8 @@ def eigenvalues(t: Catalogue, spectrum: TracedSpectrum) -> Drawing:
     values, title = spectrum.eigenvalues, t("trace.circuit.spectrum")
     text = t(
         "trace.circuit.spectrum_text",
-        count=whole(len(values)),
-        all=whole(spectrum.num_eigenvalues),
+        count=grouped(len(values)),
+        all=grouped(spectrum.num_eigenvalues),
         first=signed_quantity(values[0]),
         noise=quantity(spectrum.rounding_bound),
     )
@@ -241,7 +241,7 @@ class CircuitCard:
         """Return matrix, eigenvectors, agreement, text and causal checks."""
         t, one, output = self.t, self.circuit, self.circuit.output
         title = t("trace.circuit.heading", name=latent_name(output))
-        position = t("trace.circuit.position", position=whole(one.position))
+        position = t("trace.circuit.position", position=grouped(one.position))
         spectrum = eigenvalues(t, one.spectrum)
         pictures = [self.matrix(), self.projections(), self.agreement(), spectrum]
         lists = (
@@ -279,13 +279,13 @@ class CircuitCard:
         t, one, fit = self.t, self.circuit, self.shown_fit()
         proven = "proven" if one.spectrum.complete else "unproven"
         for key, value in (
-            ("features", whole(len(one.features))),
+            ("features", grouped(len(one.features))),
             ("share_of_norm", percent(one.share_of_norm)),
             ("share_of_variance", defined(t, one.share_of_variance, percent)),
             ("correlation", defined(t, one.correlation)),
             ("explained", percent(one.spectrum.explained)),
             ("complete", t(f"trace.circuit.{proven}")),
-            ("num_active", whole(one.num_active)),
+            ("num_active", grouped(one.num_active)),
             ("r_squared", defined(t, fit.r_squared_active)),
             ("slope", defined(t, fit.slope)),
         ):
@@ -326,7 +326,7 @@ class CircuitCard:
     def agreement(self) -> Drawing:
         """Return the latent against its approximation by few eigenvectors."""
         points, fit, t = self.circuit.points, self.shown_fit(), self.t
-        title = t("trace.circuit.agreement", k=whole(points.rank))
+        title = t("trace.circuit.agreement", k=grouped(points.rank))
         text = t(
             "trace.circuit.agreement_text",
             whole=defined(t, fit.correlation),
@@ -348,8 +348,8 @@ class CircuitCard:
         body = table(t, t(f"trace.circuit.{kind}"), columns, rows, named=())
         note = t(
             "trace.circuit.entries_note",
-            count=whole(found.count),
-            listed=whole(len(found.entries)),
+            count=grouped(found.count),
+            listed=grouped(len(found.entries)),
             share=percent(found.listed_share),
             mean=signed_quantity(found.mean, 2),
             deviation=quantity(found.standard_deviation, 2),

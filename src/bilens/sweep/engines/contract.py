@@ -1,4 +1,4 @@
-"""What the driver of a sweep asks of whatever runs its jobs: each engine is a file beside this."""
+"""The interface between the driver of a sweep and the engines that run its jobs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROCESS = 1 << 29  # bytes of a worker before it has read anything: Python, torc
 ENGINES = ("local", "ray", "slurm")
 
 
-class Engine(ABC):
+class SweepEngine(ABC):
     """Runs `run_spec` somewhere; it decides nothing about the results.
 
     A job that ends is one outcome: that of `run_spec`, or `lost` with its worker, or `refused`
@@ -79,11 +79,11 @@ def open_engine(
     workers: int | None = None,
     threads: int = 1,
     options: Mapping[str, str] | None = None,
-) -> Engine:
+) -> SweepEngine:
     """Return an engine that is ready for jobs of so many threads each."""
     if name not in ENGINES:
         raise UsageError(f"--engine {name} is not known: use one of {', '.join(ENGINES)}.")
     memory_limit()  # refuses a limit that is none, before anything starts
     kind = getattr(importlib.import_module(f"bilens.sweep.engines.{name}"), f"{name.title()}Engine")
-    engine: Engine = kind(workers, threads, options or {})
+    engine: SweepEngine = kind(workers, threads, options or {})
     return engine

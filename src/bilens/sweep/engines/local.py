@@ -11,11 +11,11 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 
 from bilens.base.memory import memory_limit
-from bilens.sweep.engines.contract import WAIT, Engine
+from bilens.sweep.engines.contract import WAIT, SweepEngine
 from bilens.sweep.jobs import Outcome, Spec, run_spec
 
 
-class LocalEngine(Engine):
+class LocalEngine(SweepEngine):
     """Processes on this machine, which get one job at a time."""
 
     def __init__(self, workers: int | None, threads: int, options: Mapping[str, str]) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 
 from bilens.base.errors import UsageError, first_line, optional_package
 from bilens.base.memory import readable
-from bilens.sweep.engines.contract import ANSWER, PROCESS, WAIT, Engine
+from bilens.sweep.engines.contract import ANSWER, PROCESS, WAIT, SweepEngine
 from bilens.sweep.jobs import Outcome, Spec, run_spec
 
 PATIENCE = 60.0  # seconds; as long as it takes a node to be replaced by another one
 
 
-class RayEngine(Engine):
+class RayEngine(SweepEngine):
     """Tasks on the cluster that the option `address` or RAY_ADDRESS names, or that is here."""
 
     def __init__(self, workers: int | None, threads: int, options: Mapping[str, str]) -> None:

@@ -10,14 +10,14 @@ from itertools import groupby
 from typing import Any
 
 from bilens.base.errors import UsageError, first_line, optional_package
-from bilens.sweep.engines.contract import PROCESS, WAIT, Engine
+from bilens.sweep.engines.contract import PROCESS, WAIT, SweepEngine
 from bilens.sweep.jobs import Outcome, Spec, run_spec
 
 AT_A_TIME = 100  # jobs, where --workers does not say
 TOO_LARGE = ("emory specification", "node configuration is not available")  # says sbatch
 
 
-class SlurmEngine(Engine):
+class SlurmEngine(SweepEngine):
     """Arrays of jobs; one that is preempted or times out is queued again, by Slurm itself."""
 
     def __init__(self, workers: int | None, threads: int, options: Mapping[str, str]) -> None:

@@ -1,1 +1,1 @@
-"""What can be trained: images, language, sparse autoencoders, tables."""
+"""The kinds of training: images, language, sparse autoencoders, tables."""

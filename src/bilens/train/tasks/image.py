@@ -18,7 +18,14 @@ from bilens.data.images import ImageDataset
 from bilens.io.model_folder import save
 from bilens.nn import BilinearClassifier
 from bilens.train.device import CPU, autocast, device_of
-from bilens.train.loop import Line, Task, TrainingRun, check_training_memory, learning_rate, train
+from bilens.train.loop import (
+    Line,
+    TrainingRun,
+    TrainingTask,
+    check_training_memory,
+    learning_rate,
+    train,
+)
 from bilens.train.randomness import (
     ORDER,
     STEP,
@@ -54,7 +61,7 @@ class EpochMetrics(Line):
         return {name: value for name, value in super().to_dict().items() if value is not None}
 
 
-class ImageTask(Task[BilinearClassifier, EpochMetrics]):
+class ImageTask(TrainingTask[BilinearClassifier, EpochMetrics]):
     """A classifier, from a recipe and images.
 
     `watch` reads the weights after each epoch. With `stop` the training ends where it says so, and
@@ -166,8 +173,8 @@ class ImageTask(Task[BilinearClassifier, EpochMetrics]):
             )
             for name, value in run.model.state_dict().items():
                 run.extra[f"mean.{name}"].lerp_(value, AVERAGED / (run.epoch + AVERAGED))
-        found = (loss / count, right / count, share, run.seconds)
-        return EpochMetrics(run.epoch + 1, rate, *found, read)
+        loss, right = loss / count, right / count
+        return EpochMetrics(run.epoch + 1, rate, loss, right, share, run.seconds, weights=read)
 
     def stopped(self, run: Run) -> bool:
         return self.stop and turned(*run.extra["left"].tolist())

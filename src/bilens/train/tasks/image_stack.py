@@ -31,17 +31,15 @@ from bilens.io.model_folder import WEIGHTS_NAME
 from bilens.nn import BilinearClassifier
 from bilens.nn.mlp import GATES
 from bilens.train.device import CPU, autocast
-from bilens.train.loop import Line, Task, TrainingRun, check_training_memory
+from bilens.train.loop import Line, TrainingRun, TrainingTask, check_training_memory
 from bilens.train.randomness import ActivationNoise, NoisePool
 from bilens.train.run_folder import RUN_NAME, run_in_folder
 from bilens.train.tasks.image import ImageRecipe, ImageTask, new_classifier, save_classifier
 
 HASH_NAME = "weights.sha256"  # of a classifier that is kept
 OF_A_CELL = ("weight_decay", "noise")  # may differ in a stack
-OF_A_STACK = (  # may differ between the stacks of a pass
-    *("d_hidden", "n_layers", "bias", "residual", "gate"),
-    *("model_noise", "dropout"),
-)
+ARCHITECTURE = ("d_hidden", "n_layers", "bias", "residual", "gate")
+OF_A_STACK = (*ARCHITECTURE, "model_noise", "dropout")  # may differ between the stacks of a pass
 
 Run: TypeAlias = TrainingRun[nn.ModuleList]  # sums: losses by stack, then steps
 
@@ -59,10 +57,12 @@ class StackMetrics(Line):
 
 def in_passes(recipes: Iterable[ImageRecipe]) -> list[list[ImageRecipe]]:
     """Return the recipes that can be trained in one pass together, in the order given."""
-    return list(grouped(recipes, without=(*OF_A_CELL, *OF_A_STACK)))
+    return list(group_recipes(recipes, without=(*OF_A_CELL, *OF_A_STACK)))
 
 
-def grouped(recipes: Iterable[ImageRecipe], without: Sequence[str]) -> Iterable[list[ImageRecipe]]:
+def group_recipes(
+    recipes: Iterable[ImageRecipe], without: Sequence[str]
+) -> Iterable[list[ImageRecipe]]:
     """Return the recipes that differ in nothing else, group by group."""
     shared = [field.name for field in fields(ImageRecipe) if field.name not in without]
     groups: dict[tuple[object, ...], list[ImageRecipe]] = {}
@@ -131,7 +131,7 @@ class ClassifierStack(nn.Module):
         return found
 
 
-class StackTask(Task[nn.ModuleList, StackMetrics]):
+class StackTask(TrainingTask[nn.ModuleList, StackMetrics]):
     """Classifiers of one pass, from their recipes and images."""
 
     data_noun = "images"
@@ -149,7 +149,7 @@ class StackTask(Task[nn.ModuleList, StackMetrics]):
         self.data, self.device = data, device
         self.alone = ImageTask(data, recipes[0], device)  # what is shared is as it is for one
         ordered = sorted((one.resolved(device) for one in recipes), key=lambda one: one.noise)
-        self.groups = [*grouped(ordered, OF_A_CELL)]
+        self.groups = [*group_recipes(ordered, OF_A_CELL)]
         self.recipes = [*chain(*self.groups)]  # in the order of the stacks
         self.epochs, self.steps = self.alone.epochs, self.alone.steps
         shown = {"cells": [recipe.to_dict() for recipe in self.recipes]}
@@ -180,7 +180,7 @@ class StackTask(Task[nn.ModuleList, StackMetrics]):
             for noise in sorted({one.noise for one in self.recipes}):
                 generator.set_state(place)  # every level of noise is read from the same place
                 x = clean + pools[noise].batch(generator) if noise else clean
-                for part, h in zip(parts, embedded(stacks, noise, x), strict=True):
+                for part, h in zip(parts, embed_images(stacks, noise, x), strict=True):
                     part.append(h)
             logits = []
             for stack, part in zip(stacks, parts, strict=True):
@@ -200,7 +200,7 @@ class StackTask(Task[nn.ModuleList, StackMetrics]):
         *sums, steps = run.sums.tolist()
         found = tuple(value / steps if math.isfinite(value) else None for value in sums)
         if not any(loss is not None for loss in found):
-            raise diverged(self.recipes)
+            raise divergence_error(self.recipes)
         return StackMetrics(run.epoch + 1, rate, found, run.seconds)
 
     def classifiers(self, run: Run) -> list[BilinearClassifier]:
@@ -227,8 +227,8 @@ def stacks_of(run: Run) -> Iterable[ClassifierStack]:
     return cast("Iterable[ClassifierStack]", run.model)
 
 
-def embedded(stacks: Sequence[ClassifierStack], noise: float, x: Tensor) -> list[Tensor]:
-    """Return what the cells of a noise embed images (B, D) as, (S', H, B) a stack, in one product.
+def embed_images(stacks: Sequence[ClassifierStack], noise: float, x: Tensor) -> list[Tensor]:
+    """Embed images (B, D) with all cells of a noise, (S', H, B) a stack, in one product.
 
     S' cells of a stack have this noise, side by side.
     """
@@ -242,7 +242,7 @@ def embedded(stacks: Sequence[ClassifierStack], noise: float, x: Tensor) -> list
     return [part.view(*w.shape[:2], len(x)) for part, w in zip(parts, weights, strict=True)]
 
 
-def diverged(recipes: Sequence[ImageRecipe]) -> NumericalError:
+def divergence_error(recipes: Sequence[ImageRecipe]) -> NumericalError:
     """Return why there is no classifier of some recipes."""
     return NumericalError(
         f"the loss is no longer finite with {', '.join(str(one.to_dict()) for one in recipes)}: "
@@ -268,7 +268,8 @@ def train_classifiers_in_folder(
     for group in in_passes(owns):
         work = folder / f"pass-{name_of(data, *group)}"
         begun = (work / RUN_NAME).exists()
-        cells = cells_of(work) if begun else ()
+        known = read_json(work / RUN_NAME).get("recipe") if begun else None
+        cells = known.get("cells", ()) if isinstance(known, dict) else ()
         trained = [recipe for recipe in group if recipe.to_dict() in cells]
         trained = trained or [recipe for recipe in group if not owns[recipe].exists()]
         if trained:
@@ -280,18 +281,12 @@ def train_classifiers_in_folder(
                     cell.replace(owns[recipe])
             shutil.rmtree(work)
     if lost := [recipe for recipe, own in owns.items() if not own.exists()]:
-        raise diverged(lost)
-    found = {recipe: kept(own, data, recipe) for recipe, own in owns.items()}
+        raise divergence_error(lost)
+    found = {recipe: read_classifier(own, data, recipe) for recipe, own in owns.items()}
     return [found[recipe] for recipe in wanted]
 
 
-def cells_of(work: Path) -> Sequence[Any]:
-    """Return the recipes of a pass that was begun, as they are in its folder."""
-    recipe = read_json(work / RUN_NAME).get("recipe")
-    return recipe.get("cells", ()) if isinstance(recipe, dict) else ()
-
-
-def kept(own: Path, data: ImageDataset, recipe: ImageRecipe) -> BilinearClassifier:
+def read_classifier(own: Path, data: ImageDataset, recipe: ImageRecipe) -> BilinearClassifier:
     """Return the classifier of a folder; refuse a damaged one, of another recipe or images."""
     model, kept_hash = load(own), own / HASH_NAME
     if kept_hash.exists() and kept_hash.read_text() != model.weights_sha256:

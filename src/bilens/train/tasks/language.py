@@ -22,8 +22,8 @@ from bilens.train.corpus import Batches, CorpusDescription, CorpusTokens, measur
 from bilens.train.device import autocast
 from bilens.train.loop import (
     Line,
-    Task,
     TrainingRun,
+    TrainingTask,
     check_step,
     check_training_memory,
     clip_gradient,
@@ -56,7 +56,7 @@ class LanguageMetrics(Line):
     seconds: float  # wall time of these steps
 
 
-class LanguageTask(Task[BilinearTransformer, LanguageMetrics]):
+class LanguageTask(TrainingTask[BilinearTransformer, LanguageMetrics]):
     """A language model, from a recipe and a corpus with its tokenizer."""
 
     data_noun, epoch_noun = "text", "part"

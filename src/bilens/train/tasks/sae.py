@@ -20,12 +20,12 @@ from bilens.io.load import load
 from bilens.io.model_folder import save
 from bilens.nn.topk_sae import TopKSAE, chosen_pre_activations, code_times
 from bilens.nn.transformer import BilinearTransformer
-from bilens.train.activations import ActivationBuffer, ActivationStream, SAEMetrics, measure_sae
+from bilens.train.activations import ActivationBuffer, ActivationStream, HookMetrics, measure_sae
 from bilens.train.device import device_of
 from bilens.train.loop import (
     Line,
-    Task,
     TrainingRun,
+    TrainingTask,
     check_step,
     check_training_memory,
     clip_gradient,
@@ -86,7 +86,7 @@ class SAELine(Line):
     seconds: float  # wall time of it
 
 
-class SAESteps(Task[nn.ModuleList, SAELine]):
+class SAESteps(TrainingTask[nn.ModuleList, SAELine]):
     """One autoencoder for each hook point, on any source of activations."""
 
     data_noun, epoch_noun = "activations", "buffer"
@@ -215,11 +215,11 @@ class SAETask(SAESteps):
             about = {**details, "hook": hook, "metrics": json.dumps(metrics), **provenance}
             save(sae.cpu(), self.folder_of(hook, folder), provenance=about, overwrite=True)
 
-    def measured(self, folder: Path) -> dict[str, SAEMetrics]:
+    def measured(self, folder: Path) -> dict[str, HookMetrics]:
         """Return the metrics that `save` left with each autoencoder, by hook point."""
         folders = {hook: self.folder_of(hook, folder) for hook in self.recipe.hooks}
         texts = {hook: load(each).provenance["metrics"] for hook, each in folders.items()}
-        return {hook: msgspec.json.decode(text, type=SAEMetrics) for hook, text in texts.items()}
+        return {hook: msgspec.json.decode(text, type=HookMetrics) for hook, text in texts.items()}
 
     def folder_of(self, hook: str, folder: Path) -> Path:
         return folder if len(self.recipe.hooks) == 1 else folder / hook

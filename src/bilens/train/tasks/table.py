@@ -206,7 +206,7 @@ def score(outputs: Tensor, target: Tensor, rows: Tensor) -> float | None:
 
 
 def chance_outputs(outputs: Tensor, target: Tensor, known: Tensor) -> Tensor:
-    """Return what the most frequent class, or the mean, of the known rows says of every row."""
+    """Return, for every row, the most frequent class, or the mean, of the known rows."""
     goal = target[known]
     if target.is_floating_point():
         return goal.mean().expand(len(outputs), 1)

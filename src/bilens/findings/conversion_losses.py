@@ -22,7 +22,7 @@ def error_of(values: Tensor) -> float:
     return float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
-def measured(name: str, table: Tensor, fitted: bool) -> Measured:
+def average_losses(name: str, table: Tensor, fitted: bool) -> Measured:
     """Return the means of a `token_table`, with errors over its texts."""
     rows, count = table.mean(dim=1), table[..., 0].numel()
     teacher, loss, kl, same, right, ours = rows.T
@@ -64,4 +64,5 @@ def samples(
             tokens = torch.cat([tokens, following], dim=1)
         parts.append(tokens[:, start:])
     for row in zip(*(part.tolist() for part in parts), strict=True):
-        yield Continuation(*(tuple(map(tokenizer.token, part)) for part in row))
+        beginning, first, second = (tuple(map(tokenizer.token, part)) for part in row)
+        yield Continuation(beginning=beginning, teacher=first, student=second)

@@ -15,7 +15,7 @@ from bilens.records.image_warnings import (
     Triggers,
 )
 from bilens.records.layer_audit import LayerAudit
-from bilens.report.charts.spectra import trigger_picture
+from bilens.report.charts.spectrum_charts import trigger_picture
 from bilens.report.markup import (
     Column,
     drawings,
@@ -31,13 +31,13 @@ from bilens.report.sections.overview import clean_names
 from bilens.report.text import (
     Catalogue,
     fixed,
+    grouped,
     per_mille,
     percent,
     points,
     quantity,
     r_squared,
     signed_quantity,
-    whole,
 )
 
 ALL_TO_ALL = 0.6  # of the classes that a pattern is tried on: to so many different ones it pushes
@@ -75,7 +75,7 @@ def overfitting_parts(t: Catalogue, found: Overfitting) -> Iterator[Markup]:
             "found": percent(found.power.found),
             "false_alarms": percent(found.power.false_alarms),
         }
-        yield quiet(t("overfitting.scope", **known, models=whole(found.power.models)))
+        yield quiet(t("overfitting.scope", **known, models=grouped(found.power.models)))
         yield from elsewhere(t, "overfitting", found.power)
     rows = []
     for part in found.parts:  # one of an unknown name has its name alone
@@ -119,11 +119,11 @@ def trigger_parts(
         yield paragraph(t("triggers.score", count=count, threshold=per_mille(threshold)))
     if found.power is not None:
         rates = {key: percent(getattr(found.power, key)) for key in ("found", "false_alarms")}
-        yield quiet(t("triggers.scope", **rates, models=whole(found.power.models)))
+        yield quiet(t("triggers.scope", **rates, models=grouped(found.power.models)))
         yield from elsewhere(t, "triggers", found.power)
     suspects, pictures = [], []
     for one in found.suspects:
-        name, where = names[one.target], located(t, one)
+        name, where = names[one.target], place_of_pattern(t, one)
         title = t("triggers.picture_title", name=name)
         pictures.append((name, trigger_picture(one.pattern, shape, one.box, (title, where))))
         turned = t("triggers.won", won=one.won, sources=one.sources)
@@ -150,7 +150,7 @@ def elsewhere(t: Catalogue, key: str, power: OverfittingPower | TriggerPower) ->
         yield quiet(t(f"{key}.elsewhere", share=percent(power.elsewhere)))
 
 
-def located(t: Catalogue, one: Trigger) -> str:
+def place_of_pattern(t: Catalogue, one: Trigger) -> str:
     """Return where the pattern of a suspect stands."""
     if one.box is None:
         return t("triggers.all_over")
@@ -164,7 +164,7 @@ def tries(t: Catalogue, one: Trigger, names: list[str]) -> Iterator[str]:
     sources = range(0, len(names), -(-len(names) // max(len(one.goals), 1)))
     goals = dict(zip(sources, one.goals, strict=False))
     won = [names[s] for s, goal in goals.items() if goal == one.target != s]
-    target, where = names[one.target], located(t, one)
+    target, where = names[one.target], place_of_pattern(t, one)
     others = won or [names[s] for s in goals if s != one.target]
     yield t("triggers.try", target=target, where=where, names=t.listing(others))
     if len(set(one.goals)) >= max(ALL_TO_ALL * len(one.goals), 3):

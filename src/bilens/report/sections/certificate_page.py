@@ -1,4 +1,4 @@
-"""What is proven: a statement for each guarantee, and the tables behind them on a page."""
+"""The guarantees: a statement for each, and the tables behind them on a page."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -34,12 +34,12 @@ from bilens.report.text import (
     MINUS,
     Catalogue,
     floored,
+    grouped,
     percent,
     quantity,
     raised,
     scientific,
     signed_quantity,
-    whole,
 )
 
 ROWS = 10  # steps of the table of certified accuracy
@@ -80,13 +80,13 @@ def proven(
     more: str,
     class_: str,
 ) -> Markup:
-    """Return what all statements assume, the statements, and what more there is."""
+    """Return the assumptions of all statements, the statements, and `more` in a box."""
     parts = []
     if found is not None:
         errors = {item.precision: item.relative_error for item in exactness}
         lead = t(
             "proven.lead",
-            inputs=whole(exactness[0].num_inputs),
+            inputs=grouped(exactness[0].num_inputs),
             float32=scientific(errors.get("float32", 0.0)),
             float64=scientific(errors.get("float64", 0.0)),
         )
@@ -108,7 +108,7 @@ def statements(t: Catalogue, model: ModelSummary, found: Proven) -> Iterator[Sta
     """Yield the statements, those about test inputs first."""
     yield from of_radii(t, found)
     if found.linf is not None:  # where every entry may change
-        total, lower = whole(found.linf.num_inputs), found.linf.median_lower
+        total, lower = grouped(found.linf.num_inputs), found.linf.median_lower
         if lower is None:
             claim = t("proven.linf.unbounded", total=total)
         else:
@@ -116,20 +116,20 @@ def statements(t: Catalogue, model: ModelSummary, found: Proven) -> Iterator[Sta
         if found.linf.median_upper is not None:
             upper = raised(found.linf.median_upper)
             claim += t("sentence.gap") + t("proven.linf.attack", upper=upper)
-        yield stated(t, "linf", claim, total=total)
+        yield make_statement(t, "linf", claim, total=total)
     yield from of_truncation(t, model, found)
     yield from of_inputs(t, model, found)
     for item in found.stability:  # what storing the weights in one format can do
         if item.refused is not None:
             claim, leading = t("proven.rounding.refused", reason=item.refused), "0"
         else:
-            numbers, leading = rounding_numbers(item), whole(len(item.classes[0].sines))
+            numbers, leading = rounding_numbers(item), grouped(len(item.classes[0].sines))
             key = "none" if numbers["count"] == "0" else "claim"
             claim = t(f"proven.rounding.{key}", **numbers)
-        yield stated(t, "rounding", claim, kind=item.kind, leading=leading)
+        yield make_statement(t, "rounding", claim, kind=item.kind, leading=leading)
 
 
-def stated(t: Catalogue, key: str, claim: str, **values: str) -> Statement:
+def make_statement(t: Catalogue, key: str, claim: str, **values: str) -> Statement:
     """Return a statement whose term, assumption and scope stand below its key."""
     term, assumes, scope = t.each(f"proven.{key}", ("term", "assumes", "scope"), **values)
     return Statement(term, claim, assumes, scope)
@@ -141,32 +141,26 @@ def box(found: Proven) -> dict[str, str]:
     return {name: f"{end:g}".replace("-", MINUS) for name, end in ends.items()}
 
 
-def box_origin(t: Catalogue, found: Proven) -> str:
-    """Return where the interval is from, as a sentence behind another one; empty if unsaid."""
-    origin = "" if found.box is None else found.box.origin
-    return t("sentence.gap") + t(f"proven.box.{origin}") if origin else ""
-
-
 def of_radii(t: Catalogue, found: Proven) -> Iterator[Statement]:
     """Yield how far inputs can move, and that the radii are not too small."""
     radii, ends = found.l2, box(found)
     if radii is None:
         return
-    total = whole(radii.num_inputs)
+    total = grouped(radii.num_inputs)
     moved = [item for item in radii.inputs if item.radius is None or item.radius > 0]
-    sure = whole(sum(item.status != "not_finite" for item in moved))
+    sure = grouped(sum(item.status != "not_finite" for item in moved))
     key = "claim" if radii.median is not None else "unbounded"
     median = floored(radii.median or 0.0)
     claim = t(f"proven.radius.{key}", count=sure, total=total, median=median)
-    yield stated(t, "radius", claim, total=total, **ends)
+    yield make_statement(t, "radius", claim, total=total, **ends)
     if not radii.num_examples:
         return
     if radii.num_open:
-        claim = t("proven.exact.some", open=whole(radii.num_open), total=sure)
+        claim = t("proven.exact.some", open=grouped(radii.num_open), total=sure)
     else:
         gap = scientific(radii.largest_gap)
-        claim = t("proven.exact.all", examples=whole(radii.num_examples), gap=gap)
-    yield stated(t, "exact", claim, **ends)
+        claim = t("proven.exact.all", examples=grouped(radii.num_examples), gap=gap)
+    yield make_statement(t, "exact", claim, **ends)
 
 
 def of_truncation(t: Catalogue, model: ModelSummary, found: Proven) -> Iterator[Statement]:
@@ -177,14 +171,14 @@ def of_truncation(t: Catalogue, model: ModelSummary, found: Proven) -> Iterator[
     bounds, attained = point.bounds, sum(point.attained)
     claim = t(
         "proven.truncation.claim",
-        k=whole(point.k),
-        of=whole(model.d_input),
+        k=grouped(point.k),
+        of=grouped(model.d_input),
         bound=raised(max(bounds)),
         lowest=raised(min(bounds)),
         highest=raised(max(bounds)),
     )
     if attained:
-        numbers = {"count": whole(attained), "classes": whole(len(bounds))}
+        numbers = {"count": grouped(attained), "classes": grouped(len(bounds))}
         claim += t("sentence.gap") + t("proven.truncation.attained", **numbers)
     term, assumes = t.each("proven.truncation", ("term", "assumes"))
     radius = floored(cut.radius, 6)
@@ -192,28 +186,28 @@ def of_truncation(t: Catalogue, model: ModelSummary, found: Proven) -> Iterator[
     yield Statement(term, claim, assumes, scope)
     if point.certified is None or point.agreement is None or found.l2 is None:
         return
-    total = whole(found.l2.num_inputs)
+    total = grouped(found.l2.num_inputs)
     claim = t(
         "proven.agreement.claim",
-        k=whole(point.k),
+        k=grouped(point.k),
         certified=percent(point.certified, toward=-1),
         agreement=percent(point.agreement),
         total=total,
     )
-    yield stated(t, "agreement", claim, total=total)
+    yield make_statement(t, "agreement", claim, total=total)
 
 
 def of_inputs(t: Catalogue, model: ModelSummary, found: Proven) -> Iterator[Statement]:
     """Yield which inputs are unused, and how much a single one can do."""
-    use, total = found.input_use, whole(model.d_input)
+    use, total = found.input_use, grouped(model.d_input)
     if use.unused:
-        claim = t("proven.unused.some", count=whole(len(use.unused)), total=total)
+        claim = t("proven.unused.some", count=grouped(len(use.unused)), total=total)
     elif use.num_undecided:
-        undecided = whole(use.num_undecided)
+        undecided = grouped(use.num_undecided)
         claim = t("proven.unused.none", total=total, undecided=undecided)
     else:
         claim = t("proven.unused.all", total=total)
-    yield stated(t, "unused", claim)
+    yield make_statement(t, "unused", claim)
     if not use.influence:
         return  # without a box one input can do anything
     most = max(use.influence, key=lambda item: item.bound)
@@ -224,8 +218,10 @@ def of_inputs(t: Catalogue, model: ModelSummary, found: Proven) -> Iterator[Stat
         input=input_name(t, model, most.input),
         name=clean_names(model.output_names)[most.output],
     )
-    said = stated(t, "influence", claim, **box(found))
-    yield replace(said, scope=said.scope + box_origin(t, found))
+    said = make_statement(t, "influence", claim, **box(found))
+    if found.box is not None and (origin := found.box.origin):
+        said = replace(said, scope=said.scope + t("sentence.gap") + t(f"proven.box.{origin}"))
+    yield said
 
 
 def rounding_numbers(item: RoundingStability) -> dict[str, str]:
@@ -237,8 +233,8 @@ def rounding_numbers(item: RoundingStability) -> dict[str, str]:
     return {
         "movement": raised(max(one.movement for one in classes), 2),
         "share": percent(max(shares, default=0), 2, toward=1),
-        "count": whole(len(sure)),
-        "total": whole(len(sines)),
+        "count": grouped(len(sure)),
+        "total": grouped(len(sines)),
         "angle": raised(math.degrees(math.asin(max(sure, default=0.0))), 2),  # of the sure ones
     }
 
@@ -256,9 +252,11 @@ def radii(t: Catalogue, record: Certificate) -> Markup:
     numbers = keyed_table(t, "radii", "size share", shares, words="")
     pair = figure(radii_chart(t, curve, found.median)), numbers
     statuses = (
-        (t.word("radii", status), whole(count)) for status, count in found.statuses.items() if count
+        (t.word("radii", status), grouped(count))
+        for status, count in found.statuses.items()
+        if count
     )
-    caption = t("radii.statuses", total=whole(found.num_inputs))
+    caption = t("radii.statuses", total=grouped(found.num_inputs))
     return section(
         t,
         "radii",
@@ -271,7 +269,7 @@ def radii(t: Catalogue, record: Certificate) -> Markup:
 
 def radii_notes(t: Catalogue, record: Certificate, found: EuclideanRadii) -> Iterator[Markup]:
     """Yield what holds within the range of inputs, and where every entry may change."""
-    examples, inside = whole(found.num_examples), whole(found.num_examples_in_box)
+    examples, inside = grouped(found.num_examples), grouped(found.num_examples_in_box)
     yield callout(t, "radii.box", examples=examples, inside=inside, **box(record))
     bounds = record.linf
     if bounds is None:
@@ -280,11 +278,11 @@ def radii_notes(t: Catalogue, record: Certificate, found: EuclideanRadii) -> Ite
     yield callout(
         t,
         "radii.linf",
-        total=whole(bounds.num_inputs),
+        total=grouped(bounds.num_inputs),
         lower=t("radii.unlimited") if lower is None else floored(lower),
         upper=t("radii.unlimited") if upper is None else raised(upper),
-        restarts=whole(bounds.restarts),
-        steps=whole(bounds.steps),
+        restarts=grouped(bounds.restarts),
+        steps=grouped(bounds.steps),
     )
 
 
@@ -297,12 +295,12 @@ def truncation(t: Catalogue, cut: TruncationGuarantees) -> Markup:
         keys += ["certified", "agreement", "mean", "deviation"]
         level = f"{100 * cut.level:g}%"
         if cut.chosen_by == "agreement":
-            notes.append(t("cut.chosen", k=whole(cut.chosen or 0), level=level))
+            notes.append(t("cut.chosen", k=grouped(cut.chosen or 0), level=level))
         elif cut.chosen is None:
             notes.append(t("cut.not_enough", level=level))
         notes.append(t("cut.note"))
     for point in cut.points:
-        cells = [whole(point.k), raised(max(point.bounds)), raised(min(point.bounds))]
+        cells = [grouped(point.k), raised(max(point.bounds)), raised(min(point.bounds))]
         if with_data:
             cells += [
                 percent(point.certified or 0.0, toward=-1),
@@ -331,11 +329,11 @@ def input_use(t: Catalogue, record: Certificate) -> Markup:
         ends = raised(item.bound), floored(item.reached)
         rows.append((names[item.output], input_name(t, model, item.input), *ends))
     listed = [
-        whole(index) if model.input_names is None else input_name(t, model, index)
+        grouped(index) if model.input_names is None else input_name(t, model, index)
         for index in unused[:LISTED]
     ]
     if len(unused) > LISTED:
-        listed.append(t("use.more", count=whole(len(unused) - LISTED)))
+        listed.append(t("use.more", count=grouped(len(unused) - LISTED)))
     lead = t("use.unused", list=t("list.comma").join(listed)) if unused else ""
     unknown = boxed(t("proven.influence.unknown"))
     body = keyed_table(t, "use", "class input bound reached", rows) if rows else unknown

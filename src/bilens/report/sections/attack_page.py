@@ -21,14 +21,14 @@ from bilens.report.markup import (
 from bilens.report.plot import SHARES, Axis, key_list, rounded
 from bilens.report.raster import Painter, colour_bar
 from bilens.report.sections.overview import Page, clean_names, model_facts
-from bilens.report.text import NONE, Catalogue, fixed, percent, scientific, whole
+from bilens.report.text import NONE, Catalogue, fixed, grouped, percent, scientific
 
 MOST_OBJECTIVES = 20  # rows of perturbations; the document has them all
 EFFECTS = ("accuracy", "margin", "target_rate")
 
 
 def attack_page(t: Catalogue, record: Attack) -> Page:
-    made = {"count": whole(record.random_perturbations), "restarts": whole(record.restarts)}
+    made = {"count": grouped(record.random_perturbations), "restarts": grouped(record.restarts)}
     kinds = [curve.kind for curve in record.curves]
     look = "verdict" if record.holds else "verdict fail"
     proof = (
@@ -38,7 +38,7 @@ def attack_page(t: Catalogue, record: Attack) -> Page:
         *([paragraph(said)] if (said := data_split(t, record)) else []),
     )
     clipped = max(objective.clipped_images for objective in record.objectives)
-    pixels = whole(record.edge_pixels)
+    pixels = grouped(record.edge_pixels)
     edge = [t("attack.limits.edge", count=pixels)] if record.edge_pixels else []
     return Page(
         keys="attack.page",
@@ -56,7 +56,7 @@ def attack_page(t: Catalogue, record: Attack) -> Page:
         limits=[
             t("attack.not_proven"),
             t("attack.limits.mean"),
-            t("attack.limits.clipped", count=whole(clipped)) if clipped else t("attack.limits.box"),
+            t("attack.limits.clipped" if clipped else "attack.limits.box", count=grouped(clipped)),
             *edge,
             t("attack.limits.layer"),
         ],
@@ -82,9 +82,9 @@ def data_split(t: Catalogue, record: Attack) -> str:
     return t(
         f"attack.split.{'halves' if split.halved else 'parts'}",
         name=name or t("facts.unnamed_data"),
-        count=whole(split.made_from + split.judged_on),
-        made=whole(split.made_from),
-        judged=whole(split.judged_on),
+        count=grouped(split.made_from + split.judged_on),
+        made=grouped(split.made_from),
+        judged=grouped(split.judged_on),
     )
 
 
@@ -117,7 +117,7 @@ def chart_group(
         [effect.margin for effect in effects],
         [effect.target_rate for effect in effects],
     )
-    axes = (SHARES, Axis(*rounded(margins)), SHARES)
+    axes = (SHARES, Axis(rounded(margins)), SHARES)
     charts = []
     for key, values, axis in zip(EFFECTS, drawn, axes, strict=True):
         ends = [
@@ -172,7 +172,7 @@ def numbers(t: Catalogue, record: Attack) -> Markup:
 def perturbations(t: Catalogue, record: Attack) -> Markup:
     """Return the first perturbation of every method, a row for each objective, on one scale."""
     vectors = (item.vector for one in record.objectives for item in one.perturbations)
-    painter = Painter.of(record.model.input_shape, vectors)
+    painter = Painter.scaled_to(record.model.input_shape, vectors)
     shown = record.objectives[:MOST_OBJECTIVES]
     kinds = t.each("attack.kind", (curve.kind for curve in record.curves))
     first = t("attack.perturbations.objective")

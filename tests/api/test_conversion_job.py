@@ -16,7 +16,7 @@ import bilens as bl
 import language_runs
 import tiny_language_models as tiny
 from bilens.api import converted
-from bilens.api.conversion import convert_to_bilinear
+from bilens.api.conversion_job import convert_to_bilinear
 from bilens.base.errors import (
     CheckpointError,
     DataError,
@@ -532,7 +532,7 @@ def test_a_run_that_is_broken_off_ends_at_the_same_bits(
 def test_kill_9_at_random_moments_ends_at_the_same_bits(
     ours: Path, tmp_path: Path, sweep_share: float
 ) -> None:
-    setup = f"import test_conversion as t; go = functools.partial(t.go, Path({str(ours)!r}))"
+    setup = f"import test_conversion_job as t; go = functools.partial(t.go, Path({str(ours)!r}))"
     for folder in conversions_killed(setup, tmp_path, round(sweep_share * KILLS)):
         assert weights(folder) == weights(tmp_path / "whole")
 

@@ -1,4 +1,4 @@
-"""What spectra say, of classes and of the outputs of a layer, beside their null intervals."""
+"""Summaries of spectra, of classes and of outputs of a layer, beside null intervals."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,9 +11,7 @@ from bilens.algebra.concentration import effective_rank
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.algebra.random_rotations import null_memory
 from bilens.algebra.rotation_null import RotationNull, rotation_null
-from bilens.base.memory import MemoryEstimate
 from bilens.findings.subject import drawn
 from bilens.nn import BilinearClassifier
 from bilens.records.classifier_audit import ClassReading, Eigenvector
@@ -46,9 +44,9 @@ def rank_null_intervals(
 ) -> tuple[NullInterval, ...]:
     """Return the effective ranks that the rotation null gives, one level for each output."""
     tensor = f.detach().to(torch.float64).tensor
-    factors = (in_unit_scale(part) for part in (tensor.down, tensor.left, tensor.right))
+    down, left, right = map(in_unit_scale, (tensor.down, tensor.left, tensor.right))
     null = rotation_null(
-        QuadraticMap(BilinearTensor(*factors)),
+        QuadraticMap(BilinearTensor(down, left, right)),
         None,
         torch.Generator().manual_seed(seed),
         num_samples,
@@ -64,14 +62,6 @@ def in_unit_scale(factor: Tensor) -> Tensor:
     """Return a float64 factor times the power of two that brings its largest entry near one."""
     exponent = torch.frexp(factor.abs().max()).exponent.clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT)
     return factor * factor.new_tensor(2.0 ** -int(exponent))
-
-
-def null_estimate(
-    f: QuadraticMap, embedding: Tensor | None, num: int, num_samples: int
-) -> MemoryEstimate:
-    """Return what the null of `num` directions takes in memory."""
-    before = None if embedding is None else embedding.shape[1]
-    return null_memory(f.sizes, num, num_samples, before)
 
 
 SHOWN = 4  # eigenvectors of each sign

@@ -41,19 +41,19 @@ from bilens.report.sections.difference import column_sentences
 from bilens.report.sections.layers import difference
 from bilens.report.sections.overview import Page, clean_names, data_used, file_facts
 from bilens.report.sections.people import judged_parts
-from bilens.report.sections.performance import performance
+from bilens.report.sections.performance_section import performance
 from bilens.report.sections.predictions import outcome_badge, outcome_of, prediction_article
 from bilens.report.text import (
     NONE,
     Catalogue,
     adding_up,
     decimals,
+    grouped,
     percents,
     quantity,
     shortened,
     signed,
     signed_quantity,
-    whole,
 )
 
 BESIDE = 25  # letters beside a bar
@@ -81,9 +81,9 @@ def table_page(t: Catalogue, record: TableAudit) -> Page:
         facts=(
             *file_facts(t, record),
             (t("table.facts.task"), t(f"table.task.{model.task}")),
-            (t("table.facts.columns"), whole(model.d_input)),
-            (t("table.facts.outputs"), whole(model.d_output)),
-            (t("facts.hidden"), whole(model.d_hidden)),
+            (t("table.facts.columns"), grouped(model.d_input)),
+            (t("table.facts.outputs"), grouped(model.d_output)),
+            (t("facts.hidden"), grouped(model.d_hidden)),
             (t("table.facts.rows"), data_used(t, record.data, "table.facts.rows_value")),
         ),
         parts=(
@@ -102,7 +102,7 @@ def table_page(t: Catalogue, record: TableAudit) -> Page:
 
 
 def reading(t: Catalogue, record: TableAudit) -> Markup:
-    """Return what was done to the tables; nothing where none was read."""
+    """Return how the tables were cleaned; nothing where none was read."""
     if record.reading is None:
         return Markup()
     blocks = []
@@ -141,7 +141,7 @@ def unit_of(record: TableAudit) -> str:
 
 
 def columns(t: Catalogue, record: TableAudit) -> Markup:
-    """Return what columns and pairs of columns do in each output."""
+    """Return the effects of columns and of pairs of columns on each output."""
     names = clean_names(record.model.output_names)
     cells = []
     for item in record.outputs:
@@ -155,7 +155,7 @@ def columns(t: Catalogue, record: TableAudit) -> Markup:
     cards = []
     for position, item in enumerate(record.outputs):
         charts, counts["pairs"] = output_charts(t, record, item), item.num_pairs
-        rest = t("table.columns.rest", **{key: whole(value) for key, value in counts.items()})
+        rest = t("table.columns.rest", **{key: grouped(value) for key, value in counts.items()})
         content = [drawings(charts), quiet(rest)] if charts else [quiet(t("table.columns.none"))]
         anchor, is_open = f"output-{item.index}", position < OPEN
         cards.append(card([names[item.index]], *content, anchor=anchor, is_open=is_open))
@@ -213,7 +213,7 @@ def response_charts(
 
 
 def worst_case(t: Catalogue, record: TableAudit) -> Markup:
-    """Return what raises each output most; nothing where the units of columns are not known."""
+    """Return the values that raise each output most; nothing where units are not known."""
     if not record.worst_case_inputs:
         return Markup()
     names = clean_names(record.model.output_names)
@@ -244,8 +244,8 @@ def output_charts(
 ) -> list[tuple[str, Figure]]:
     names = shown_inputs(record)
     bars = {
-        "linear": ranked((names[one.column], one.linear) for one in item.columns),
-        "square": ranked((names[one.column], one.square) for one in item.columns),
+        "linear": rank_bars((names[one.column], one.linear) for one in item.columns),
+        "square": rank_bars((names[one.column], one.square) for one in item.columns),
         "pair": [(pair_label(names, pair), pair.coefficient) for pair in item.pairs],
     }
     if record.reading is not None:  # their columns are drawn in their own units
@@ -261,7 +261,7 @@ def output_charts(
     return [*charts, *response_charts(t, record, item)]
 
 
-def ranked(bars: Iterable[tuple[str, float]]) -> Bars:
+def rank_bars(bars: Iterable[tuple[str, float]]) -> Bars:
     return sorted(bars, key=lambda bar: -abs(bar[1]))
 
 
@@ -302,7 +302,7 @@ def row_card(t: Catalogue, record: TableAudit, row: RowReading, anchor: str) -> 
         anchor,
         outcome,
         t(f"table.rows.{kind}{'' if is_class else '_number'}"),
-        quiet(t(f"table.rows.{'sheet' if is_sheet else 'number'}", index=whole(row.index))),
+        quiet(t(f"table.rows.{'sheet' if is_sheet else 'number'}", index=grouped(row.index))),
         element("div", element("div", answer, class_="answer"), chart, class_="row-case"),
         element("div", *parts, class_="drawings"),
     )
@@ -344,11 +344,11 @@ def attribution(
     rival = "" if part.rival is None else names[part.rival]
     key = part.kind if part.kind in ("class", "contrast") else "output"
     caption = t(f"table.rows.{key}", name=names[part.output], rival=rival)
-    bars = ranked(by_column(record, row, part))
+    bars = rank_bars(by_column(record, row, part))
     shown = bars if len(bars) <= MOST + 1 else bars[:MOST]
     if len(bars) > len(shown):
         rest = sum(part.values) - sum(value for _, value in shown)
-        shown.append((t("table.rows.others", count=whole(len(bars) - len(shown))), rest))
+        shown.append((t("table.rows.others", count=grouped(len(bars) - len(shown))), rest))
     text = t("table.columns.text", name=shown[0][0], value=signed_quantity(shown[0][1]))
     parts = [part.score_at_baseline, *(value for _, value in shown)]
     digits = decimals([part.score, *parts])

@@ -41,7 +41,7 @@ from bilens.report.sections.overview import (
     finding_lines,
     rule_text,
 )
-from bilens.report.text import NONE, Catalogue, load_catalogue, percent, whole
+from bilens.report.text import NONE, Catalogue, grouped, load_catalogue, percent
 
 GROUPS: Final[tuple[Group, ...]] = get_args(Group)
 LOOKS: Final = {"use": "pass", "conditions": "warn", "do_not_use": "fail"}  # else unknown
@@ -103,20 +103,22 @@ def looked_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]
     trained = 0
     if found.inputs and seen is not None and seen.rows_seen:
         key, trained = f"measured.{seen.rows_seen}", seen.trained or 0
-    measured = t(f"decision.{key}", name=name, count=whole(found.inputs), trained=whole(trained))
+    counts = {"count": grouped(found.inputs), "trained": grouped(trained)}
+    measured = t(f"decision.{key}", name=name, **counts)
     (looked if found.inputs else unseen).append(measured)
     cautions = [finding.rule for finding in record.verdict if finding.outcome == "warn"]
     audit = record if isinstance(record, Audit) else None
     for rule, kind in SEARCHES.items():
         search = None if audit is None else getattr(audit, kind)
         spoke = search is not None and search.threshold is not None
-        key = "searched" + ".found" * (rule in cautions) if spoke else "not_searched"
+        searched = "searched.found" if rule in cautions else "searched"
+        key = searched if spoke else "not_searched"
         (looked if spoke else unseen).append(
             t(f"decision.{key}", what=t(f"decision.search.{rule}"))
         )
         unseen += [t("decision.other_triggers")] if spoke and rule == "trigger" else []
     if audit and audit.inputs and audit.inputs.training and audit.inputs.examples:
-        looked.append(t("decision.ranked", count=whole(audit.inputs.training.rows)))
+        looked.append(t("decision.ranked", count=grouped(audit.inputs.training.rows)))
     if looked:
         yield t("decision.looked"), looked
     yield t("decision.not_looked"), [*unseen, t("decision.never")]
@@ -201,14 +203,14 @@ def checks(t: Catalogue, record: Judged) -> Markup:
     parts: list[Markup] = []
     for line in group_lines(t, record):
         if line.findings:
-            parts += [heading(line.question), listed(t, line.findings)]
+            parts += [heading(line.question), list_lines(t, line.findings)]
     if asked := condition_lines(t, record):
-        parts += [heading(t("conditions.heading")), listed(t, asked)]
+        parts += [heading(t("conditions.heading")), list_lines(t, asked)]
     lead = ["lead", *(["unjudged"] if decision_of(record).answer == "cannot_judge" else [])]
     return section(t, "checks", *map(paragraph, t.each("checks", lead)), *parts)
 
 
-def listed(t: Catalogue, lines: Sequence[FindingLine]) -> Markup:
+def list_lines(t: Catalogue, lines: Sequence[FindingLine]) -> Markup:
     rows = []
     for line in lines:
         scope = element("span", line.scope, class_="quiet scope") if line.scope else ""
@@ -248,7 +250,7 @@ def index_row(record: Judged, model: str, page: str, lang: str, failed: bool) ->
     )
 
 
-def ranked(rows: Iterable[IndexRow]) -> tuple[IndexRow, ...]:
+def rank_rows(rows: Iterable[IndexRow]) -> tuple[IndexRow, ...]:
     """Return rows with the worst first; those that end alike keep their order."""
     return tuple(sorted(rows, key=lambda row: SEVERITY.index(row.outcome)))
 
@@ -267,16 +269,16 @@ def index_page(t: Catalogue, index: AuditIndex) -> Page:
     return Page(
         keys="index",
         count=len(index.models),
-        facts=[(outcome_word(t, kind), whole(found[kind])) for kind in SEVERITY],
+        facts=[(outcome_word(t, kind), grouped(found[kind])) for kind in SEVERITY],
         parts=(("models", section(t, "index.models", body)),),
         limits=[t("index.limits"), t("scope.judgement")],
-        title=whole(len(index.models)),
+        title=grouped(len(index.models)),
         styles=("index.css",),
     )
 
 
 def row_texts(t: Catalogue, row: IndexRow) -> tuple[str, str, str, str]:
-    """Return what is said of one model, in the order of `INDEXED`."""
+    """Return the cells of one model in the index, in the order of `INDEXED`."""
     coverage = NONE if row.coverage is None else percent(row.coverage, toward=-1)
     said = row.error or row.risk or t("index.no_risk")
     return row.model, outcome_word(t, row.outcome), coverage, said

@@ -36,7 +36,7 @@ from bilens.base.option_rules import (
     refuse_idle,
 )
 from bilens.data.model_interface import LabelledData
-from bilens.findings.audit import audit_classifier
+from bilens.findings.classifier_audit import audit_classifier
 from bilens.findings.coverage import how_read, measure_coverage
 from bilens.findings.layer_audit import (
     NULL_SAMPLES as LAYER_SAMPLES,
@@ -44,7 +44,7 @@ from bilens.findings.layer_audit import (
     checked_options,
     judge_one_layer,
 )
-from bilens.findings.layer_reading import AuditOptions, FitRows, fit_layer
+from bilens.findings.layer_reading import FitRows, ReadingOptions, fit_layer
 from bilens.findings.overfitting import SMALLEST_IMAGE
 from bilens.findings.rules.decision import decide, passed
 from bilens.findings.rules.registry import Condition, judge, judge_conditions, parse_conditions
@@ -70,7 +70,7 @@ AnyAudit = TypeVar("AnyAudit", Audit, LayerAudit, TableAudit)
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class AuditRequest:
     seed: int = 0
     command: str | None = None
     progress: Progress = silent
@@ -194,8 +194,10 @@ def audit(
         "train_data": trained and (trained.origin.sha256 or data_sha256(trained)),
         "inputs": inputs and {k: v for k, v in inputs.about.items() if k not in OF_THE_MODEL},
     }
-    known = alignment, conditions, difference, performance, inputs
-    asked = Asked(seed, command, progress, *known, data=given, options=decided)
+    asked = AuditRequest(seed, command, progress, alignment, conditions, options=decided)
+    asked = replace(
+        asked, data=given, difference=difference, performance=performance, inputs=inputs
+    )
     if is_of_columns(model):
         return audit_table(model, given, asked)
     if is_one_exact_layer(model):
@@ -210,7 +212,7 @@ def audit_one_layer(
     data: LabelledData | None,
     trained: LabelledData | None,
     null_samples: int,
-    asked: Asked,
+    asked: AuditRequest,
 ) -> AuditReport:
     (subject,) = model.layers.values()
     findings = audit_classifier(
@@ -227,11 +229,11 @@ def audit_one_layer(
     more = judge_one_layer(subject, fit_layer(subject, asked.seed), asked.seed)
     rows = None if data is None else data.inputs
     layers = () if asked.alignment is None else layer_changes(asked.alignment, asked.seed, rows)
-    return AuditReport(finished(findings, model, asked, layers, more))
+    return AuditReport(finish_audit(findings, model, asked, layers, more))
 
 
 def audit_model_layers(
-    model: LoadedModel, data: LabelledData | None, options: AuditOptions, asked: Asked
+    model: LoadedModel, data: LabelledData | None, options: ReadingOptions, asked: AuditRequest
 ) -> LayerAuditReport:
     subjects, alignment = tuple(model.layers.values()), asked.alignment
     if subjects and all(view.exact for view in subjects):
@@ -254,10 +256,10 @@ def audit_model_layers(
         origin=origin_of(model, data, asked.command, asked.seed),
     )
     text = asked.inputs and asked.inputs.text
-    return LayerAuditReport(finished(findings, model, asked, text=text))
+    return LayerAuditReport(finish_audit(findings, model, asked, text=text))
 
 
-def rows_of(model: LoadedModel, data: LabelledData | None, asked: Asked) -> FitRows | None:
+def rows_of(model: LoadedModel, data: LabelledData | None, asked: AuditRequest) -> FitRows | None:
     """Return a function from a layer to the rows that it sees; None where they are not known."""
     if asked.inputs is not None:
         if asked.inputs.about["model_sha256"] != model.weights_sha256:
@@ -307,24 +309,24 @@ def seen_rows(
     return recorded
 
 
-def audit_table(model: LoadedModel, data: LabelledData | None, asked: Asked) -> TableReport:
+def audit_table(model: LoadedModel, data: LabelledData | None, asked: AuditRequest) -> TableReport:
     """Read a model whose inputs are columns, and report what columns and pairs of columns do."""
     origin = origin_of(model, data, asked.command, asked.seed)
     findings = audit_columns(
         model, data, asked.rows, asked.seed, origin, asked.performance, reading_of(model)
     )
     if asked.alignment is None:
-        return TableReport(finished(findings, model, asked))
+        return TableReport(finish_audit(findings, model, asked))
     x = None if data is None else data.inputs
     layers = layer_changes(asked.alignment, asked.seed, x, standard=True)
     changes = column_changes(asked.alignment, data)
-    return TableReport(finished(findings, model, asked, layers, column_changes=changes))
+    return TableReport(finish_audit(findings, model, asked, layers, column_changes=changes))
 
 
-def finished(
+def finish_audit(
     audit: AnyAudit,
     model: LoadedModel,
-    asked: Asked,
+    asked: AuditRequest,
     layers: tuple[LayerDifference, ...] = (),
     more: tuple[Finding, ...] = (),
     **fields: object,
@@ -367,8 +369,8 @@ def coverage_of(audit: Audit | LayerAudit | TableAudit, model: LoadedModel) -> C
     else:
         ended = dict.fromkeys(model.layers, "exact")
         worst = max(audit.exactness, key=lambda item: item.relative_error)
-        errors = worst.largest_error, worst.relative_error
-        check = Agreement("", "its forward pass", worst.num_inputs, *errors, largest=0.0)
+        rows, error, relative = worst.num_inputs, worst.largest_error, worst.relative_error
+        check = Agreement("", "its forward pass", rows, error, relative, largest=0.0)
     report = model.load_report
     if report is not None and report.unverified:
         check = None

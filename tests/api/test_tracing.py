@@ -9,7 +9,7 @@ import torch
 
 import bilens as bl
 import traced_models
-from bilens.api.trace import trace
+from bilens.api.tracing import trace
 from bilens.base.errors import CheckpointError, DataError, NotQuadraticError, UsageError
 from bilens.data.tokenizer import load_tokenizer, train_tokenizer
 from bilens.interp.traced_layer import open_layer

@@ -23,11 +23,11 @@ from bilens.report.markup import (
 )
 from bilens.report.raster import Painter
 from bilens.report.sections.overview import clean_names, data_source
-from bilens.report.text import NONE, Catalogue, fixed, percent, quantity, whole
+from bilens.report.text import NONE, Catalogue, fixed, grouped, percent, quantity
 
 
 def performance(t: Catalogue, found: Performance | None, data: DataOrigin | None) -> Markup:
-    """Return what predictions are worth; a remark if no data were given."""
+    """Return scores and mistakes of the predictions; a remark if no data were given."""
     if found is None or data is None:
         return section(t, "performance", boxed(t("performance.none")))
     first, *notes = performance_lines(t, found)
@@ -49,19 +49,19 @@ def performance(t: Catalogue, found: Performance | None, data: DataOrigin | None
 
 def performance_lines(t: Catalogue, found: Performance) -> list[str]:
     """Return how good predictions are in one sentence, and what was done to the data."""
-    rows, numbers = whole(found.rows), found.regression
+    rows, numbers = grouped(found.rows), found.regression
     line = t("performance.unlabelled", rows=rows)
     if found.classification is not None:
         line = t("performance.answers", rows=rows, share=interval(found.classification.accuracy))
     elif numbers is not None:
         sizes = {key: quantity(getattr(numbers, key), 4) for key in ("rmse", "mae", "spread")}
-        line = t("performance.numbers", rows=rows, r_squared=known(numbers.r_squared), **sizes)
+        line = t("performance.numbers", rows=rows, r_squared=score(numbers.r_squared), **sizes)
     kind = found.rows_seen
     seen = [t(f"performance.seen.{kind}", trained=found.trained)] if kind else []
     return [line, *seen, *(t(f"performance.note.{one.kind}", **one.values) for one in found.notes)]
 
 
-def known(value: float | None) -> str:
+def score(value: float | None) -> str:
     return NONE if value is None else fixed(value, 3, -1)
 
 
@@ -78,7 +78,7 @@ def classification(t: Catalogue, found: Performance, answers: Classification) ->
     for name, one in zip(names, answers.classes, strict=True):
         count = 0 if one.recall is None else one.recall.total
         shares = [interval(one.recall), interval(one.precision)]
-        rows.append([name, whole(count), *shares, known(one.auc), known(one.average_precision)])
+        rows.append([name, grouped(count), *shares, score(one.auc), score(one.average_precision)])
     yield keyed_table(t, "performance.classes", "class rows recall precision auc ap", rows)
     if answers.confusion:
         rows = []  # a count on a bar of its share of a row, in tenths: blue for right answers
@@ -87,7 +87,7 @@ def classification(t: Catalogue, found: Performance, answers: Classification) ->
             kinds = ["right" if row == column else "wrong" for column in range(len(counts))]
             looks = [f"{kind} tenths-{part}" for kind, part in zip(kinds, tenths, strict=True)]
             bars = zip(counts, looks, strict=True)
-            rows.append([name, *(element("span", whole(n), class_=look) for n, look in bars)])
+            rows.append([name, *(element("span", grouped(n), class_=look) for n, look in bars)])
         columns = [t("performance.confusion.corner"), *names]
         yield table(t, t("performance.confusion.caption"), columns, rows, class_="heat")
     yield heading(t("performance.calibration.heading"))
@@ -101,9 +101,10 @@ def classification(t: Catalogue, found: Performance, answers: Classification) ->
 def mistakes(t: Catalogue, found: Performance) -> Markup:
     """Return the most confident wrong answers with their images, or the largest errors."""
     names, rows = clean_names(found.names), list[list[Content]]()
-    painter = None if found.image_shape is None else Painter(*found.image_shape, 1.0)
+    shape = found.image_shape
+    painter = None if shape is None else Painter(shape[0], shape[1], 1.0)
     for one in found.mistakes:
-        row, pair = one.name or whole(one.index), (one.target, one.predicted)
+        row, pair = one.name or grouped(one.index), (one.target, one.predicted)
         last = quantity(one.target - one.predicted, 4)
         texts = [quantity(value, 4) for value in pair]
         if one.confidence is not None:
@@ -122,12 +123,12 @@ def approximation(t: Catalogue, found: Performance) -> Iterator[Markup]:
     """Yield R² on these data: a column for each layer, the classes below each other."""
     layers = found.approximation
     rows = [
-        [t(f"performance.approximation.{key}"), *(known(getattr(one, key)) for one in layers)]
+        [t(f"performance.approximation.{key}"), *(score(getattr(one, key)) for one in layers)]
         for key in ("r_squared", "fitted")
     ]
     for index, name in enumerate(clean_names(found.names) if layers[0].classes else ()):
         title = t("performance.approximation.class", name=name)
-        rows.append([title, *(known(one.classes[index]) for one in layers)])
+        rows.append([title, *(score(one.classes[index]) for one in layers)])
     columns = [t("performance.approximation.of"), *(one.layer for one in layers)]
     yield heading(t("performance.approximation.heading"))
     yield paragraph(t("performance.approximation.lead"))

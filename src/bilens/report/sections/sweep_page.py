@@ -22,9 +22,9 @@ from bilens.report.markup import (
     table,
 )
 from bilens.report.raster import colour_bar
-from bilens.report.sections.decision import listed
+from bilens.report.sections.decision_page import list_lines
 from bilens.report.sections.overview import Page, condition_lines, file_facts, finding_line, mark
-from bilens.report.text import NONE, Catalogue, fixed, quantity, signed, signed_quantity, whole
+from bilens.report.text import NONE, Catalogue, fixed, grouped, quantity, signed, signed_quantity
 
 COLUMNS = "number count least low median high largest far"
 COUNTS = ("found", "refused", "failed", "missing")
@@ -41,7 +41,7 @@ def sweep_page(t: Catalogue, record: SweepSummary) -> Page:
         count=record.model.num_layers,
         facts=(
             *file_facts(t, record),
-            (t("layers.facts.layers"), whole(record.model.num_layers)),
+            (t("layers.facts.layers"), grouped(record.model.num_layers)),
             (t("layers.facts.dtype"), record.model.dtype),
             (t("sweep.facts.tasks"), ", ".join(record.options.tasks)),
             (t("sweep.facts.results"), results(t, record)),
@@ -62,11 +62,11 @@ def sweep_page(t: Catalogue, record: SweepSummary) -> Page:
 def results(t: Catalogue, record: SweepSummary) -> str:
     wanted = len(record.tasks) * record.model.num_layers
     found = sum(one.found for one in record.tasks)
-    return t("sweep.facts.of", found=whole(found), wanted=whole(wanted))
+    return t("sweep.facts.of", found=grouped(found), wanted=grouped(wanted))
 
 
 def label(t: Catalogue, one: SweptNumber | NumberChange) -> str:
-    """Return what a number is called, behind its task."""
+    """Return the name of a number, behind its task."""
     return f"{one.task} · {t.word('sweep.number', one.name)}"
 
 
@@ -85,14 +85,14 @@ def numbers(t: Catalogue, record: SweepSummary) -> Markup:
         name = label(t, one)
         if (found := bins(one.values, one.logarithm)) is not None:
             edges, counts, below, above = found
-            text = t("sweep.numbers.beyond", below=whole(below), above=whole(above))
+            text = t("sweep.numbers.beyond", below=grouped(below), above=grouped(above))
             chart = bars((name, text), t("sweep.numbers.layers"), edges, counts, one.logarithm)
             drawn.append((name, joined(chart.__html__(), quiet(text)) if below + above else chart))
         for kind in one.kinds:
             of_kind = joined(name, " ", element("span", kind.kind, class_="quiet"))
-            far = NONE if kind.spread is None else whole(kind.outliers)
+            far = NONE if kind.spread is None else grouped(kind.outliers)
             five = map(four, kind.quantiles)
-            rows.append((of_kind, whole(kind.count), *five, far))
+            rows.append((of_kind, grouped(kind.count), *five, far))
             name = ""
     if not rows:
         return Markup()
@@ -115,14 +115,14 @@ def scores(record: SweepSummary, one: SweptNumber) -> list[float | None]:
 
 def maps(t: Catalogue, record: SweepSummary) -> Markup:
     """Return a map of each number, in which something can be seen."""
-    grid, drawn = Grid.of(record.names), list[tuple[str, Content]]()
+    grid, drawn = Grid.place_layers(record.names), list[tuple[str, Content]]()
     across, lines = len(grid.layers), len(grid.lines)
     if across * lines > SPARSE * len(record.names):
         return Markup()
     for one in record.numbers:
         name, z = label(t, one), scores(record, one)
         if max(abs(score or 0.0) for score in z) > PALE:
-            text = t("sweep.maps.text", layers=whole(across), lines=whole(lines))
+            text = t("sweep.maps.text", layers=grouped(across), lines=grouped(lines))
             drawn.append((name, layer_map((name, text), t("layers.charts.layer"), grid, z)))
     how, end = t("sweep.maps.colours", z=fixed(FULL, 0)), fixed(FULL, 0)
     bar = element("img", src=colour_bar(), alt=how, width=220, height=14, class_="layer-map")
@@ -153,21 +153,21 @@ def outliers(t: Catalogue, record: SweepSummary) -> Markup:
 def outlier_count(t: Catalogue, one: SweptNumber) -> str:
     far, of = (sum(getattr(kind, x) for kind in one.kinds) for x in ("outliers", "count"))
     chance = quantity(one.expected, 2)
-    return t("sweep.outliers.count", far=whole(far), of=whole(of), expected=chance)
+    return t("sweep.outliers.count", far=grouped(far), of=grouped(of), expected=chance)
 
 
 def checks(t: Catalogue, record: SweepSummary) -> Markup:
     """Return how the rules ended over all layers, and the conditions that were asked for."""
     lines = [finding_line(t, "layer_audit", finding) for finding in record.verdict]
-    blocks: list[Content] = [listed(t, lines)] if lines else [paragraph(t("sweep.checks.none"))]
+    blocks: list[Content] = [list_lines(t, lines)] if lines else [paragraph(t("sweep.checks.none"))]
     if asked := condition_lines(t, record):
-        blocks += [heading(t("conditions.heading")), listed(t, asked)]
+        blocks += [heading(t("conditions.heading")), list_lines(t, asked)]
     return section(t, "sweep.checks", paragraph(t("sweep.checks.lead")), *blocks)
 
 
 def coverage(t: Catalogue, record: SweepSummary) -> Markup:
-    """Return what there is of each task, why the rest is not there, and what nobody looked at."""
-    rows = [[one.task, *(whole(getattr(one, x)) for x in COUNTS)] for one in record.tasks]
+    """Return the results of each task, why some are missing, and the limits of all of them."""
+    rows = [[one.task, *(grouped(getattr(one, x)) for x in COUNTS)] for one in record.tasks]
     blocks: list[Content] = [keyed_table(t, "sweep.coverage", f"task {' '.join(COUNTS)}", rows)]
     if record.reasons:
         why = (reason_line(t, one) for one in record.reasons)
@@ -184,11 +184,11 @@ def coverage(t: Catalogue, record: SweepSummary) -> Markup:
 
 def reason_line(t: Catalogue, one: Reason) -> str:
     said = {"task": one.tasks, "names": one.layers, "reason": one.reason}
-    return t(f"sweep.coverage.{one.state}_line", count=whole(one.count), **said)
+    return t(f"sweep.coverage.{one.state}_line", count=grouped(one.count), **said)
 
 
 def difference(t: Catalogue, found: SweepChange | None) -> Markup:
-    """Return what moved since another sweep; nothing without one."""
+    """Return the changes since another sweep; nothing without one."""
     if found is None:
         return Markup()
     blocks: list[Content] = [paragraph(t("sweep.difference.lead", baseline=found.baseline.path))]
@@ -200,7 +200,7 @@ def difference(t: Catalogue, found: SweepChange | None) -> Markup:
         if one.moved:
             moves = [(move.name, move.before, move.after) for move in one.moved]
             rows = [(name, four(a), four(b), signed_quantity(b - a)) for name, a, b in moves]
-            same = t("sweep.difference.same", same=whole(one.same), of=whole(one.compared))
+            same = t("sweep.difference.same", same=grouped(one.same), of=grouped(one.compared))
             body = table(t, "", columns, rows, class_="layers", label=label(t, one))
             blocks += [heading(label(t, one)), paragraph(same), body]
     if calm := [one for one in found.numbers if not one.moved]:

@@ -10,10 +10,10 @@ import torch
 
 import bilens as bl
 import tiny
-from bilens.api.audit import audit
+from bilens.api.audit_model import audit
 from bilens.api.provenance import this_command
 from bilens.base.errors import ShapeError, UsageError
-from bilens.findings.audit import audit_classifier
+from bilens.findings.classifier_audit import audit_classifier
 from bilens.records.base import to_json
 from bilens.report.reports import AuditReport
 from bilens.version import VERSION

@@ -1,4 +1,4 @@
-"""What weights say: spectra, ranks, layers, triggers, and where a model changed."""
+"""Charts of spectra, ranks, layers and triggers, and of where a model changed."""
 
 import math
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ from markupsafe import Markup
 
 from bilens.records.layer_audit import TensorChange
 from bilens.report.markup import Figure, circle, element, joined, label, line, rectangle
-from bilens.report.plot import LARGE, Axis, Plot, Scale, Texts, padded, within
+from bilens.report.plot import LARGE, Axis, Plot, Range, Scale, Texts, padded, within
 from bilens.report.raster import Painter
-from bilens.report.text import Catalogue, fixed, signed_quantity, tick_text, whole
+from bilens.report.text import Catalogue, fixed, grouped, signed_quantity, tick_text
 
 END = 20  # eigenvalues drawn at each end of a spectrum
 GAP = 4  # slots left free where the middle is not drawn
@@ -35,8 +35,8 @@ def spectrum_chart(
     drawn = spectrum_slots(eigenvalues)
     last = max(drawn[-1][0], 1)
     ends = padded([*eigenvalues, low, high], most=10)
-    values = Axis(*ends, text=lambda value: signed_quantity(value, 1), lines="short")
-    plot = Plot(Axis(-1, last + 1), values, 440, 264, "chart spectrum", letters=14, right=8)
+    values = Axis(ends, text=lambda value: signed_quantity(value, 1), lines="short")
+    plot = Plot(Axis(Range(-1, last + 1)), values, 440, 264, "chart spectrum", letters=14, right=8)
     stems = []
     for slot, value in drawn:
         beyond = value > high or value < low
@@ -55,7 +55,7 @@ def spectrum_chart(
         ),
         *stems,
         label(plot.end - 4, plot.upwards(high) + 14, upper, "note", "end"),
-        label(plot.left + 4, plot.upwards(low) - 5, lower, "note"),
+        label(plot.start + 4, plot.upwards(low) - 5, lower, "note"),
         slot_names(t, plot, len(eigenvalues), len(drawn)),
         behind=plot.band(low, high),
     )
@@ -72,7 +72,7 @@ def slot_names(t: Catalogue, plot: Plot, count: int, drawn: int) -> Markup:
     """Return which eigenvalues stand in the slots."""
     base, x = plot.height - 10, plot.across
     if count == drawn:
-        middle = (plot.left + plot.end) / 2
+        middle = (plot.start + plot.end) / 2
         return label(middle, base, t("spectrum.all", count=count), "tick", "middle")
     gap = (x(END - 1) + x(END + GAP)) / 2
     return joined(
@@ -84,9 +84,9 @@ def slot_names(t: Catalogue, plot: Plot, count: int, drawn: int) -> Markup:
 
 def eigenvalue_chart(texts: Texts, axes: Texts, values: Sequence[float]) -> Figure:
     """Return a stem for each of the leading eigenvalues, in their order."""
-    low, high, ticks = within(0, len(values) + 1)
-    orders = [tick for tick in ticks if tick.is_integer()]
-    x, y = Axis(low, high, orders, name=axes[0]), Axis(*padded(values), name=axes[1])
+    span = within(0, len(values) + 1)
+    orders = [tick for tick in span.ticks if tick.is_integer()]
+    x, y = Axis(span._replace(ticks=orders), name=axes[0]), Axis(padded(values), name=axes[1])
     plot = Plot(x, y, 380, 220)
     stems = (plot.stem(order, value, "strong") for order, value in enumerate(values, start=1))
     return plot.figure(*texts, *stems)
@@ -129,10 +129,11 @@ def layer_columns(
     heights += [column.null[1] for column in columns if column.null is not None]
     count = len(columns)
     numbers = range(0, count, -(-count // MOST_NAMES))
-    across = Axis(-0.5, count - 0.5, numbers, str, t("layers.charts.layer"), lines="none")
-    upwards = Axis(*within(0, top or 1.06 * max(heights) or 1.0), text=tick_text)
+    places = Range(-0.5, count - 0.5, numbers)
+    across = Axis(places, str, t("layers.charts.layer"), lines="none")
+    upwards = Axis(within(0, top or 1.06 * max(heights) or 1.0), text=tick_text)
     plot = Plot(across, upwards, 440, 224, "chart wide columns", LARGE)
-    width = min(0.72 * (plot.end - plot.left) / count, WIDEST)
+    width = min(0.72 * (plot.end - plot.start) / count, WIDEST)
     marks = [column_mark(plot, position, column, width) for position, column in enumerate(columns)]
     if level is not None:
         marks.append(plot.level(level))
@@ -165,7 +166,7 @@ def trigger_picture(
     box: tuple[int, int, int, int] | None,
     texts: Texts,
 ) -> Figure:
-    """Return what a trigger adds to an image on its own scale, its place in a frame."""
+    """Draw what a trigger adds to an image, on its own scale, its place in a frame."""
     (rows, columns), pad = shape, 2.0
     pixel = PICTURE / max(shape)
     room = {"x": pad, "y": pad, "width": columns * pixel, "height": rows * pixel}
@@ -179,8 +180,9 @@ def trigger_picture(
         row, column, high, wide = (pixel * each for each in box)
         place = {"x": pad + column, "y": pad + row, "width": wide, "height": high}
         content.append(element("rect", **place, class_="trigger"))
-    size = columns * pixel + 2 * pad, rows * pixel + 2 * pad
-    return Figure(*texts, *size, joined(*content), "chart trigger-picture")
+    title, description = texts
+    wide, high = columns * pixel + 2 * pad, rows * pixel + 2 * pad
+    return Figure(title, description, wide, high, joined(*content), "chart trigger-picture")
 
 
 def change_map(t: Catalogue, changed: Sequence[TensorChange]) -> Figure:
@@ -209,6 +211,6 @@ def change_map(t: Catalogue, changed: Sequence[TensorChange]) -> Figure:
                 parts.append(element("rect", **box, class_=colour, fill_opacity=shade))
                 number = str(found.rank or "") if wide >= NUMBERED else ""
                 parts.append(label(left + wide / 2, base, number, "number", "middle"))
-    ends = NAMES + len(layers) * wide + 4, HEAD + len(kinds) * HIGH + 4
-    title, text = t("difference.map"), t("difference.map_text", changed=whole(len(changed)))
-    return Figure(title, text, *ends, joined(*parts), "chart change-map")
+    width, height = NAMES + len(layers) * wide + 4, HEAD + len(kinds) * HIGH + 4
+    title, text = t("difference.map"), t("difference.map_text", changed=grouped(len(changed)))
+    return Figure(title, text, width, height, joined(*parts), "chart change-map")

@@ -22,7 +22,7 @@ from bilens.base import silent
 from bilens.base.errors import InterruptedRunError, UsageError
 from bilens.base.files import read_json, write_file
 from bilens.base.option_rules import Device
-from bilens.findings.conversion import error_of
+from bilens.findings.conversion_losses import error_of
 from bilens.io.converted_folder import open_model
 from bilens.io.host import tokenizer_at
 from bilens.records import bilinear_conversion as records
@@ -73,11 +73,11 @@ def convert_to_bilinear(
         recipe = recipe.resolved(group.device)
         learnt, others = ([one.load(report=say) for one in part] for part in (texts, measured))
         mixture = Mixture(learnt, tokenizer_at(host), recipe.n_ctx, recipe.seed, others)
-        run = Conversion(host, mixture, recipe, folder, report, say, group=group)
+        run = ConversionJob(host, mixture, recipe, folder, report, say, group=group)
         return run.start(resume, overwrite, "text")
 
 
-class Conversion(Converted):
+class ConversionJob(Converted):
     """A conversion in a folder: `run` takes it through its stages."""
 
     def start(self, resume: bool, overwrite: bool, data_noun: str = "data") -> dict[str, Any]:
@@ -132,12 +132,12 @@ class Conversion(Converted):
         """Measure something once, and keep it for a run that is resumed."""
         path = self.work / f"{name}.json"
 
-        def kept() -> Any:
+        def read_or_make() -> Any:
             if not path.exists():
                 write_file(path, json_text(make()).encode())
             return read_json(path)
 
-        return self.group.on_first(kept)
+        return self.group.on_first(read_or_make)
 
     def fit_layers(self) -> list[dict[str, Any]]:
         fit, began = self.mixture.texts(self.judged, self.layer_texts), time.monotonic()

@@ -25,7 +25,7 @@ from bilens.findings.given_inputs import read_inputs
 from bilens.findings.image_warnings import classifier_map, read_warnings
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
-from bilens.findings.spectra import MINIMUM_SAMPLES, read_classes
+from bilens.findings.spectrum_summaries import MINIMUM_SAMPLES, read_classes
 from bilens.findings.subject import (
     as_loaded,
     check_exactness,
@@ -58,7 +58,7 @@ def audit_classifier(
     progress: Progress = silent,
     origin: Origin = UNKNOWN,
 ) -> Audit:
-    """Return what the weights of a one-layer bilinear classifier say; the model is not changed.
+    """Audit the weights of a one-layer bilinear classifier; the model is not changed.
 
     `data` are test inputs; `training` and `test` are read beside the weights.
     """

@@ -43,7 +43,7 @@ from bilens_explorer.records.model_comparison import (
     VectorPair,
 )
 from bilens_explorer.records.models import Key, ModelPage
-from bilens_explorer.spectra import LayerName, Output, OutputText, held_outputs, viewed_vectors
+from bilens_explorer.spectra import LayerName, OutputText, OutputView, held_outputs, viewed_vectors
 
 LARGEST = 1 << 24  # parameters of a model whose weights a page compares
 WORK = 2_000_000_000  # products in comparing maps: some twenty seconds
@@ -126,7 +126,7 @@ def compared_rules(
 
 
 def weights(served: ServedFolder, first: ModelPage, second: ModelPage) -> Changed:
-    """Return what changed in the weights, or why that is not known."""
+    """Compare the weights of two models; where that cannot be, say why."""
     try:
         for page in (first, second):
             if not page.model.there:
@@ -152,7 +152,7 @@ def difference_of(a: OpenModel, b: OpenModel) -> tuple[Difference, int, float | 
 
 
 def changed_layers(alignment: Alignment) -> tuple[tuple[LayerDifference, ...], int, float | None]:
-    """Return what changed in the layers of both; how many take too long for `WORK`; least R²."""
+    """Compare the layers of both; also how many take too long for `WORK`, and the least R²."""
     model, refused = alignment.model, alignment.refused
     if is_of_columns(model) and is_of_columns(alignment.baseline):
         return layer_changes(alignment, 0, standard=True), 0, None
@@ -190,12 +190,12 @@ def eigenvector_pairs(
     served: ServedFolder, a: Key, b: Key, layer: LayerName, output: OutputText = "0"
 ) -> EigenvectorPairs:
     """The leading eigenvectors of one output of a layer of two models, matched."""
-    one, other = (Output.named(served, key, layer, output) for key in (a, b))
+    one, other = (OutputView.named(served, key, layer, output) for key in (a, b))
     what = "matched", one.opened.name, one.opened.state, one.layer, one.text
     return other.opened.once(what, lambda: paired(one, other), slow=True)
 
 
-def paired(a: Output, b: Output) -> EigenvectorPairs:
+def paired(a: OutputView, b: OutputView) -> EigenvectorPairs:
     alignment = align_models(a.opened.model, b.opened.model)
     if why_not := alignment.why_not(a.layer):
         raise UsageError(f"{a.opened.name} and {b.opened.name} are not compared: {why_not}.")
@@ -204,7 +204,8 @@ def paired(a: Output, b: Output) -> EigenvectorPairs:
     ours, theirs = orders.get(a.layer), orders.get(alignment.layer_ahead(a.layer))
     places = {} if outputs is None or a.view.gives == "neurons" else dict(outputs.pairs)
     places = places if ours is None else dict(enumerate(ours.tolist()))
-    b = replace(b, text=output_of_baseline(b.text, places))
+    named = {str(mine): str(other) for mine, other in places.items()}
+    b = replace(b, text="~".join(named.get(part, part) for part in b.text.split("~")))
     second = b.pairs()[0]
     second = replace(second, basis=first.basis)  # what they read is aligned
     if theirs is not None:
@@ -229,7 +230,7 @@ def paired(a: Output, b: Output) -> EigenvectorPairs:
     )
 
 
-def check_stream(a: Output, b: Output, alignment: Alignment) -> None:
+def check_stream(a: OutputView, b: OutputView, alignment: Alignment) -> None:
     """Refuse layers whose residual streams are not shown to be the same coordinates."""
     if a.view.reads != "residual stream":
         return
@@ -242,13 +243,7 @@ def check_stream(a: Output, b: Output, alignment: Alignment) -> None:
         raise UsageError(f"{a.opened.name} and {b.opened.name} are not compared: {why}.")
 
 
-def output_of_baseline(text: str, places: Mapping[int, int]) -> str:
-    """Return how a query names an output, or a contrast of two, in the second model."""
-    named = {str(mine): str(theirs) for mine, theirs in places.items()}
-    return "~".join(named.get(part, part) for part in text.split("~"))
-
-
-def unit_of_output(output: Output, alignment: Alignment) -> float:
+def unit_of_output(output: OutputView, alignment: Alignment) -> float:
     """Return how many units of the second model's one output are one of the first's."""
     axis, last = alignment.outputs, [*alignment.model.layers][-1]
     alone = axis is not None and len(axis.factors) == 1 and output.layer == last
@@ -256,9 +251,9 @@ def unit_of_output(output: Output, alignment: Alignment) -> float:
 
 
 def matched_side(
-    output: Output, pairs: EigenDecomposition, k: int, unit: float = 1.0
+    output: OutputView, pairs: EigenDecomposition, k: int, unit: float = 1.0
 ) -> MatchedSide:
-    """Return what is matched of a model, eigenvalues in a unit that is so many of its own."""
+    """Return one side of the matching, eigenvalues divided by `unit`."""
     found, vectors = output.decomposed().record, viewed_vectors(output, pairs, [*range(k)])
     values = tuple((pairs.eigenvalues[:k] / unit).tolist())
     return MatchedSide(found.reading, found.approximation, values, vectors)
@@ -284,7 +279,7 @@ def held_pairs(served: ServedFolder) -> list[tuple[str, str]]:
 
     What is gone, and an autoencoder, has no weights to compare.
     """
-    found = sorted(key for key, path in served.found().models.items() if served.views_of(path))
+    found = sorted(key for key, path in served.last_walk().models.items() if served.views_of(path))
     return [*combinations(found, 2)] if len(found) <= HELD_MODELS else []
 
 

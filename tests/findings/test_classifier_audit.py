@@ -3,7 +3,7 @@
 The findings of one small model are kept number by number. To make their file anew, after a change
 that is meant to move the numbers:
 
-    BILENS_UPDATE_GOLDEN=1 python -m pytest tests/findings/test_audit.py"""
+    BILENS_UPDATE_GOLDEN=1 python -m pytest tests/findings/test_classifier_audit.py"""
 
 import copy
 import json
@@ -25,9 +25,9 @@ from bilens.base.errors import (
     UsageError,
 )
 from bilens.data.model_interface import LabelledData
-from bilens.findings import audit
-from bilens.findings.audit import audit_classifier
+from bilens.findings import classifier_audit
 from bilens.findings.certificate import certify_classifier
+from bilens.findings.classifier_audit import audit_classifier
 from bilens.findings.subject import image_shape
 from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier, BilinearLayer, BilinearMLP
@@ -311,7 +311,7 @@ def test_nothing_is_proven_where_formula_and_model_disagree(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wrong = Exactness("float64", 1.0, 0.5, 1e-12, 1000, False)
-    monkeypatch.setattr(audit, "check_exactness", lambda *_: (wrong,))
+    monkeypatch.setattr(classifier_audit, "check_exactness", lambda *_: (wrong,))
     found = audited(tiny.classifier())
     assert found.guarantees is None
     assert "fail" in [one.outcome for one in found.verdict]
@@ -384,7 +384,7 @@ def test_a_finding_speaks_only_where_its_power_was_measured(
     reason: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(audit, "classifier_guarantees", lambda *_: None)
+    monkeypatch.setattr(classifier_audit, "classifier_guarantees", lambda *_: None)
     model = BilinearClassifier(math.prod(shape), 8, classes)
     findings = audited(LoadedModel(model, "", "", shape))
     said = {finding.rule for finding in findings.verdict} & {"overfitting", "trigger"}

@@ -45,6 +45,7 @@ from bilens.report.sections.trace_circuits import (
 from bilens.report.text import (
     Catalogue,
     fixed,
+    grouped,
     latent_name,
     percent,
     quantity,
@@ -52,7 +53,6 @@ from bilens.report.text import (
     signed,
     signed_quantity,
     token_name,
-    whole,
 )
 
 MOST_RANKED = 25  # rows; the document has them all
@@ -103,17 +103,17 @@ def trace_page(t: Catalogue, record: Trace) -> Page:
 def trace_facts(t: Catalogue, record: Trace) -> Iterator[tuple[str, str]]:
     model, data = record.model, record.data
     blocks = t("trace.facts.blocks_value", blocks=model.n_layer, heads=model.n_head)
-    count = whole(model.num_parameters)
+    count = grouped(model.num_parameters)
     text = t("trace.facts.no_text")
     if data is not None:
-        name, tokens = data.name or t("trace.facts.unnamed"), whole(data.num_tokens)
+        name, tokens = data.name or t("trace.facts.unnamed"), grouped(data.num_tokens)
         text = t("trace.facts.text_value", name=name, count=tokens)
     yield t("trace.facts.layer"), record.layer.name
-    yield t("trace.facts.width"), whole(model.d_model)
-    yield t("facts.hidden"), whole(model.d_hidden)
+    yield t("trace.facts.width"), grouped(model.d_model)
+    yield t("facts.hidden"), grouped(model.d_hidden)
     yield t("trace.facts.blocks"), blocks
-    yield t("trace.facts.vocabulary"), whole(model.vocab_size)
-    yield t("trace.facts.context"), whole(model.n_ctx)
+    yield t("trace.facts.vocabulary"), grouped(model.vocab_size)
+    yield t("trace.facts.context"), grouped(model.n_ctx)
     yield t("facts.parameters"), t("facts.parameters_value", count=count, dtype=model.dtype)
     yield t("trace.facts.text"), text
 
@@ -125,7 +125,7 @@ def layer(t: Catalogue, record: Trace) -> Markup:
         "trace.layer.exact",
         error=scientific(found.largest_error),
         scale=quantity(found.scale),
-        count=whole(found.num_inputs),
+        count=grouped(found.num_inputs),
     )
     if record.saes:
         breaks = Markup(".<wbr>")  # the name of a hook may break after each dot
@@ -147,8 +147,8 @@ def sae_rows(t: Catalogue, saes: Sequence[TracedSAE]) -> Iterator[list[str]]:
     shown |= dict.fromkeys(losses, partial(fixed, digits=4))
     shown["loss_added"] = partial(signed, digits=4)
     shown |= dict.fromkeys(("recovered_from_zero", "recovered_from_mean"), percent)
-    yield [t("trace.sae.latents"), *(whole(sae.num_latents) for sae in saes)]
-    yield [t("trace.sae.k"), *(whole(sae.k) for sae in saes)]
+    yield [t("trace.sae.latents"), *(grouped(sae.num_latents) for sae in saes)]
+    yield [t("trace.sae.k"), *(grouped(sae.k) for sae in saes)]
     yield [t("trace.sae.sign"), *(t(f"trace.sae.{sae.sign}") for sae in saes)]
     for key, show in shown.items():
         values = (getattr(sae.metrics, key) for sae in saes)
@@ -171,7 +171,7 @@ def ranking(t: Catalogue, record: Trace) -> Markup:
     for position, one in enumerate(record.ranking[:MOST_RANKED], start=1):
         anchor = circuit_anchor(one.latent) if one.latent in drawn else ""
         name = link(anchor, names[one.latent])
-        rows.append((whole(position), name, *ranked_numbers(t, one)))
+        rows.append((grouped(position), name, *ranked_numbers(t, one)))
     columns = heads(
         Column(t("trace.ranking.position")),
         Column(t("trace.ranking.latent"), numeric=False),
@@ -181,7 +181,7 @@ def ranking(t: Catalogue, record: Trace) -> Markup:
     label, groups = t("trace.ranking.heading"), []  # of latents that compute nearly the same
     for group in record.clusters[:MOST_CLUSTERS]:
         alike = t("list.comma").join(str(latent) for latent in group[:MOST_MEMBERS])
-        rest = whole(len(group) - MOST_MEMBERS)
+        rest = grouped(len(group) - MOST_MEMBERS)
         more = len(group) > MOST_MEMBERS
         groups.append(t("trace.cluster_more", list=alike, count=rest) if more else alike)
     lead = t(
@@ -191,7 +191,7 @@ def ranking(t: Catalogue, record: Trace) -> Markup:
         t,
         "trace.ranking",
         paragraph(t("trace.ranking.lead")),
-        paragraph(told_from_chance(t, record)),
+        paragraph(chance_text(t, record)),
         table(t, caption, columns, rows, named=(1,), class_="ranking", label=label),
         heading(t("trace.cluster.heading")),
         paragraph(lead),
@@ -199,7 +199,7 @@ def ranking(t: Catalogue, record: Trace) -> Markup:
     )
 
 
-def told_from_chance(t: Catalogue, record: Trace) -> str:
+def chance_text(t: Catalogue, record: Trace) -> str:
     """Return how many output latents look like a circuit beside random dictionaries."""
     null = record.null
     if null is None:
@@ -207,9 +207,10 @@ def told_from_chance(t: Catalogue, record: Trace) -> str:
     chances = (one.p_value for one in record.ranking)
     count = sum(p is not None and p <= null.level for p in chances)
     ends = {"low": fixed(min(null.best), 3), "high": fixed(max(null.best), 3)}
-    numbers = {"count": whole(count), "all": whole(record.num_outputs), "num": whole(null.num)}
+    numbers = {"all": grouped(record.num_outputs), "num": grouped(null.num)}
     key = "trace.ranking.some" if count else "trace.ranking.none"
-    return t(key, **numbers, **ends, level=percent(null.level), seed=record.seed)
+    level, seed = percent(null.level), record.seed
+    return t(key, count=grouped(count), **numbers, **ends, level=level, seed=seed)
 
 
 def ranked_numbers(t: Catalogue, one: RankedLatent) -> list[str]:
@@ -227,7 +228,7 @@ def agreement(t: Catalogue, found: Correlations) -> Markup:
         quantiles = distributions(shown)[kind].values
         value = fixed(quantiles[MEDIAN], 2) if quantiles else t("trace.undefined")
         medians.append(t("trace.agreement.median", name=name, value=value))
-    number = whole(shown.rank)
+    number = grouped(shown.rank)
     text = t("trace.agreement.text", k=number, list=t("list.comma").join(medians))
     first, second = t("trace.agreement.by_rank"), t("trace.agreement.histogram", k=number)
     values = {kind: [distributions(rank)[kind].values for rank in ranks] for kind in KINDS}
@@ -246,12 +247,12 @@ def agreement(t: Catalogue, found: Correlations) -> Markup:
     rows = []
     for rank in ranks:
         every = distributions(rank).values()
-        rows.append([whole(rank.rank), *(defined(t, x.values or None, half) for x in every)])
+        rows.append([grouped(rank.rank), *(defined(t, x.values or None, half) for x in every)])
     note = t(
         "trace.agreement.note",
-        count=whole(found.num_latents),
-        active=whole(found.num_latents_active),
-        samples=whole(found.num_random),
+        count=grouped(found.num_latents),
+        active=grouped(found.num_latents_active),
+        samples=grouped(found.num_random),
     )
     columns = map(Column, (k, *names.values()))
     return section(
@@ -287,10 +288,10 @@ def contrasts(t: Catalogue, record: Trace) -> Markup:
         rows.append((one, other, fixed(pair.score, 3), chance, *shares))
         if pair.causal is not None and pair.causal.behaviour is not None:
             head = t("trace.contrast.check", first=one, second=other)
-            words = t("trace.contrast.behaviour", **compared(t, pair.causal.behaviour))
+            words = t("trace.contrast.behaviour", **compared_tokens(t, pair.causal.behaviour))
             found = causal(t, head, words, pair.causal.checks, level=3)
             checks.append(element("div", found, class_="card"))
-    count, label = whole(record.contrasts.num_compared), t("trace.contrast.heading")
+    count, label = grouped(record.contrasts.num_compared), t("trace.contrast.heading")
     caption = t("trace.contrast.caption", shown=len(pairs), count=count)
     return section(
         t,
@@ -308,11 +309,11 @@ def causal_of(t: Catalogue, found: CausalReading, page: str = "trace") -> Markup
     head = t("trace.causal.heading")
     if found.behaviour is None:
         return causal(t, head, t(f"{page}.causal.none"), ())
-    words = t(f"{page}.causal.behaviour", **compared(t, found.behaviour))
+    words = t(f"{page}.causal.behaviour", **compared_tokens(t, found.behaviour))
     return causal(t, head, words, found.checks)
 
 
-def compared(t: Catalogue, behaviour: Behaviour) -> dict[str, str]:
+def compared_tokens(t: Catalogue, behaviour: Behaviour) -> dict[str, str]:
     """Return the tokens whose logits are compared, as texts."""
     ends = {"high": behaviour.high, "low": behaviour.low}
     return {end: t("list.comma").join(map(token_name, tokens)) for end, tokens in ends.items()}
@@ -337,7 +338,7 @@ def causal(
         "confirmed": lambda check: defined(t, check.confirmed, lambda x: t("yes" if x else "no")),
         "before": lambda check: interval(check.before, fixed),
         "after": lambda check: interval(check.after, fixed),
-        "directions": lambda check: whole(check.num_directions),
+        "directions": lambda check: grouped(check.num_directions),
         "loss": lambda check: losses(t, check),
     }
     columns = ["", *t.each("trace.causal", (check.kind for check in checks))]

@@ -20,8 +20,8 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition, select
 from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import RotationNull, rotation_null
-from bilens.findings.audit import class_centred
-from bilens.findings.spectra import (
+from bilens.findings.classifier_audit import class_centred
+from bilens.findings.spectrum_summaries import (
     end_of_spectrum,
     null_interval,
     rank_null_intervals,

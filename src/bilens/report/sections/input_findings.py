@@ -1,4 +1,4 @@
-"""What the inputs that were given add: training against others, examples, whitened spectra."""
+"""Findings from the inputs given: training against test, examples, whitened spectra."""
 
 from collections.abc import Sequence
 
@@ -19,23 +19,23 @@ from bilens.report.markup import (
     vector_image,
 )
 from bilens.report.raster import Painter
-from bilens.report.sections.performance import interval
+from bilens.report.sections.performance_section import interval
 from bilens.report.text import (
     NONE,
     Catalogue,
     fixed,
     floored,
+    grouped,
     percent,
     points,
     quantity,
     signed_quantity,
-    whole,
 )
 
 NAMED = 3  # training inputs that a sentence names
 
 
-def given(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> Markup:
+def inputs_section(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> Markup:
     """Return the section; nothing where no inputs were given."""
     found = record.inputs
     if found is None:
@@ -51,13 +51,13 @@ def given(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> Ma
 
 
 def input_lines(t: Catalogue, found: GivenInputs, names: list[str]) -> list[str]:
-    """Return what was looked at, what it shows, and what it does not, a sentence each."""
+    """Return a sentence for each sample looked at, for its findings, and for their limits."""
     first = found.examples[:NAMED]
     kinds = known_samples(found)
     read = [
         t(
             f"given.read.{kind}",
-            count=whole(one.rows),
+            count=grouped(one.rows),
             labels=t(f"given.labels.{'no' if one.accuracy is None else 'yes'}"),
         )
         for kind, one in kinds
@@ -69,7 +69,7 @@ def input_lines(t: Catalogue, found: GivenInputs, names: list[str]) -> list[str]
         lines.append(t(f"given.bound.{key}", error=percent(bound.error, toward=1), needed=needed))
     if found.examples:
         key = f"given.first.{said_of(found)}"
-        named = [t(key, row=whole(one.index), label=names[one.label]) for one in first]
+        named = [t(key, row=grouped(one.index), label=names[one.label]) for one in first]
         lines.append(t("given.look", list=t.listing(named)))
     if found.repeated and found.reason != "same":
         lines.append(t("given.repeated", count=found.repeated))
@@ -79,7 +79,7 @@ def input_lines(t: Catalogue, found: GivenInputs, names: list[str]) -> list[str]
     lines.append(t("given.lead", **area_words(compared.lead)))
     if compared.radius is not None:
         rows = [one.num_radii for _, one in kinds]
-        counts = {"training": whole(rows[0]), "test": whole(rows[1])}
+        counts = {"training": grouped(rows[0]), "test": grouped(rows[1])}
         lines.append(t("given.radius", **area_words(compared.radius), **counts))
     gap, key = compared.gap or compared.estimate, "gap" if compared.gap else "estimate"
     ends = {"low": points(gap.low, -1), "high": points(gap.high, 1)}
@@ -87,7 +87,7 @@ def input_lines(t: Catalogue, found: GivenInputs, names: list[str]) -> list[str]
 
 
 def said_of(found: GivenInputs) -> str:
-    """Return what stands for the label of a training input: its answer, where none was given."""
+    """Return "label", or "answer" where training inputs came without labels."""
     known = found.training is not None and found.training.accuracy is not None
     return "label" if known else "answer"
 
@@ -108,7 +108,7 @@ def samples(t: Catalogue, found: GivenInputs) -> Markup:
     for kind, one in known_samples(found):
         scores = interval(one.accuracy), percent(one.confidence), quantity(one.lead)
         radius = NONE if one.radius is None else floored(one.radius)
-        rows.append([t(f"given.sample.{kind}"), whole(one.rows), *scores, radius])
+        rows.append([t(f"given.sample.{kind}"), grouped(one.rows), *scores, radius])
     return keyed_table(t, "given.sample", "kind rows accuracy confidence lead radius", rows)
 
 
@@ -120,13 +120,13 @@ def examples(
         return paragraph(t("given.examples.none"))
     rows: list[Sequence[Content]] = []
     for one in found:
-        alt = t("given.examples.alt", row=whole(one.index))
+        alt = t("given.examples.alt", row=grouped(one.index))
         side = {} if painter.is_strip else {"width": 72}
         image = element("img", class_="input", src=painter.image(one.image), alt=alt, **side)
         others = f"{names[one.nearest]} ({signed_quantity(one.others, 2)})"
         second = f"{names[one.second]} ({signed_quantity(one.lead)})"
         radius = NONE if one.radius is None else floored(one.radius)
-        cells = [whole(one.index), image, names[one.label], others, second, radius]
+        cells = [grouped(one.index), image, names[one.label], others, second, radius]
         resting = []  # eigenvectors that the lead of an example rests on
         for each in one.supports:
             value, use = signed_quantity(each.value), fixed(each.use, 1)
@@ -149,7 +149,7 @@ def spectra(t: Catalogue, found: GivenInputs, names: list[str]) -> Markup:
         for kind, one in read:
             here = one.classes[place]
             leading = t("list.comma").join(map(signed_quantity, here.eigenvalues[:3]))
-            shape = percent(here.linear, 0), fixed(here.effective_rank, 1), whole(here.num_90)
+            shape = percent(here.linear, 0), fixed(here.effective_rank, 1), grouped(here.num_90)
             sample = t(f"given.sample.{kind}")
             rows.append([name, sample, quantity(here.deviation), *shape, leading])
     keys = "class sample deviation linear rank num_90 leading"

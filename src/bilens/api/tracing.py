@@ -23,7 +23,7 @@ from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
 from bilens.base.option_rules import NO_SAES, SAES, refuse_idle
 from bilens.data.tokenizer import Tokenizer
-from bilens.findings.spectra import MINIMUM_SAMPLES
+from bilens.findings.spectrum_summaries import MINIMUM_SAMPLES
 from bilens.interp.behaviour import DIRECTIONS, Trial, trial_of_direction
 from bilens.interp.interventions import Edit
 from bilens.interp.random_dictionaries import NUM_DICTIONARIES, random_turn
@@ -135,10 +135,8 @@ def trace(
             say(line)
         saes = open_sae(both[0], subject, "mlp_in"), open_sae(both[1], subject, "mlp_out")
         text = held_out_text(subject, corpus, tokens, say, seed)
-        options = TraceOptions(
-            None if latents is None else tuple(latents),
-            *(outputs, pairs, features, top, seed, dictionaries),
-        )
+        chosen = None if latents is None else tuple(latents)
+        options = TraceOptions(chosen, outputs, pairs, features, top, seed, dictionaries)
         found = latent_findings(subject, saes, text, options, progress)
     else:
         found = {
@@ -245,13 +243,16 @@ def direction_readings(
         progress=lambda done, count: progress("eigenvectors", done, count),
     )
     name, readings = tokenizer.token, []
-    for row, (said, direction) in enumerate(zip(about, units, strict=True)):
+    for row, ((kind, token, value, share), direction) in enumerate(zip(about, units, strict=True)):
         effect = output_tokens(direction, unembed, LISTED_TOKENS)
         single = eigenpairs[row]
         vectors = eigenvector_tokens(single, embed, LISTED_TOKENS)[: 2 * SHOWN_EIGENVECTORS]
         readings.append(
             records.DirectionReading(
-                *said,
+                kind=kind,
+                name=token,
+                singular_value=value,
+                share=share,
                 output=token_ends(effect, name),
                 spectrum=traced_spectrum(single, vectors, None, row, name),
             )

@@ -17,7 +17,7 @@ from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition, select
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all, plan_eigendecomposition
 from bilens.algebra.eigen.plan import EigenPlan
-from bilens.algebra.random_rotations import solved_width
+from bilens.algebra.random_rotations import null_memory, solved_width
 from bilens.algebra.rotation_null import CHUNK_BYTES
 from bilens.api.layer_reading import (
     InputMoments,
@@ -40,7 +40,7 @@ from bilens.base.errors import (
 )
 from bilens.base.files import names_in, read_json, write_files
 from bilens.base.memory import MEMORY_LIMIT_VARIABLE, readable
-from bilens.findings.spectra import null_estimate, rank_null_intervals, summarise_spectra
+from bilens.findings.spectrum_summaries import rank_null_intervals, summarise_spectra
 from bilens.io.load import LoadedModel
 from bilens.io.tensors import tensors_sha256
 from bilens.records.base import to_json
@@ -52,10 +52,9 @@ from bilens.version import VERSION
 WHOLE_WIDTH, WHOLE_OUTPUTS = 1024, 128  # the largest that "auto" reads whole
 WHOLE_WORK = 3e11  # outputs · width³, with the rotations: a minute by the costs of the eigensolver
 MAX_RECORD_BYTES = 1 << 30
-PAIR_TENSORS = (
-    *("eigenvalues", "eigenvectors", "residuals", "converged", "complete"),
-    *("cluster", "cluster_size", "rounding_bound", "norm", "linear", "constant"),
-)
+SOLVED = ("eigenvalues", "eigenvectors", "residuals", "converged", "complete")
+OF_FORM = ("rounding_bound", "norm", "linear", "constant")
+PAIR_TENSORS = (*SOLVED, "cluster", "cluster_size", *OF_FORM)
 KEPT = 4  # maps that were made ahead stay if they fit into this part of the memory allowed
 
 
@@ -71,7 +70,7 @@ class LayerJob:
     peak_bytes: int
 
     @property
-    def about(self) -> dict[str, Any]:
+    def shared_fields(self) -> dict[str, Any]:
         """The fields on layer and reading that a plan and a result share."""
         return {
             "layer": self.outputs.layer,
@@ -88,7 +87,7 @@ class LayerJob:
     def plan_record(self) -> LayerPlan:
         plan = self.plan
         return LayerPlan(
-            **self.about,
+            **self.shared_fields,
             num_outputs=len(self.read.names),
             num_pairs=self.layer.f.sizes.d_in if self.num_pairs is None else self.num_pairs,
             method=plan.method,
@@ -128,19 +127,20 @@ def prepare(
     `outputs` are those of that map, where it is of others than the layer's own.
     """
     name = choose_layer(model, layer)
-    outputs = outputs or LayerOutputs.of(model, name)
+    outputs = outputs or LayerOutputs.from_model(model, name)
     read = read_outputs(outputs, request)
     mapped = mapped or layer_map(model, name, request.basis, inputs)
     num, d_in = len(read.names), mapped.f.sizes.d_in
-    null = null_estimate(mapped.behind, mapped.embedding, num, request.null_samples)
-    d_before = d_in if mapped.embedding is None else mapped.embedding.shape[1]
+    before = None if mapped.embedding is None else mapped.embedding.shape[1]
+    null = null_memory(mapped.behind.sizes, num, request.null_samples, before)
+    d_before = d_in if before is None else before
     width = solved_width(mapped.behind.sizes, d_before)
     work = num * (d_in**3 + request.null_samples * width**3)
     small = d_in <= WHOLE_WIDTH and num <= WHOLE_OUTPUTS and work <= WHOLE_WORK
     whole = request.spectrum == "whole" or (request.spectrum == "auto" and small)
     num_pairs = None if whole else min(request.top, d_in)
     plan = plan_eigendecomposition(
-        read.of(mapped.f),
+        read.read_map(mapped.f),
         None,
         num_pairs,
         request.method,
@@ -170,7 +170,7 @@ class Decomposition:
 def run_job(
     job: LayerJob, memory_limit: int | str | None = None, progress: Progress = silent
 ) -> Decomposition:
-    request, f, read = job.request, job.layer.f, job.read.of(job.layer.f)
+    request, f, read = job.request, job.layer.f, job.read.read_map(job.layer.f)
     eigs = eigendecompose_all(
         read,
         None,
@@ -190,7 +190,7 @@ def run_job(
         eigs = select(eigs, request.top, request.which)
         intervals = null_intervals_of(job, finite.all(dim=1), progress)
     record = LayerDecomposition(
-        **job.about,
+        **job.shared_fields,
         which=request.which,
         method=eigs.method,
         precision=request.precision,
@@ -209,7 +209,7 @@ def null_intervals_of(
         return None
     stage, samples = f"{job.outputs.layer} null distribution", job.null_samples
     found = rank_null_intervals(
-        outputs_of(job.read.of(job.layer.behind), decomposed.nonzero()[:, 0].tolist()),
+        outputs_of(job.read.read_map(job.layer.behind), decomposed.nonzero()[:, 0].tolist()),
         job.layer.embedding,
         samples,
         job.request.seed,

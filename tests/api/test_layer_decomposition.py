@@ -17,9 +17,15 @@ from torch import Tensor
 import tiny
 from bilens.algebra.approximation.activation import Activation
 from bilens.algebra.rotation_null import rotation_null
-from bilens.api import decompose as job
-from bilens.api.audit import audit
-from bilens.api.decompose import Decomposition, LayerJob, decompose_layers, prepare, run_job
+from bilens.api import layer_decomposition as job
+from bilens.api.audit_model import audit
+from bilens.api.layer_decomposition import (
+    Decomposition,
+    LayerJob,
+    decompose_layers,
+    prepare,
+    run_job,
+)
 from bilens.api.layer_reading import Request, moments_of
 from bilens.base.errors import (
     InterruptedRunError,
@@ -247,7 +253,7 @@ def test_the_memory_of_the_null_interval_counts() -> None:
 
 
 MANY = """
-from bilens.api.decompose import plan_layers, prepare, run_job
+from bilens.api.layer_decomposition import plan_layers, prepare, run_job
 from bilens.api.layer_reading import Request
 import tiny
 from bilens.nn import BilinearClassifier
