@@ -88,6 +88,8 @@ NOTES: dict[str, dict[str, Any]] = {
     "by_position": {"count": 3, "first": "a", "last": "c"},
     "no_labels": {},
     "assumed_image": {"shape": "3 × 4 × 5"},
+    "own_scale": {},
+    "folders": {"names": "a, b"},
     "target": {"column": "<y>"},
     "keys": {"inputs": "x", "labels": "y"},
 }
@@ -163,7 +165,8 @@ def every_change() -> dict[str, Any]:
         {"name": f"{state}.json", "state": state, "keys": []} for state in ("model", "baseline")
     ]
     apart = dict.fromkeys(("model_alone", "baseline_alone", "other_shape"), ["a"] * 30)
-    whole = {"tensors": 40, "changed": changed, "files": files, **apart}
+    more = {"not_compared": ["notes.md"]}
+    whole = {"tensors": 40, "changed": changed, "files": files, **apart, **more}
     tokens = [{"token": "<b>", "score": 5.5}, {"token": " the", "score": 4.0}]
     about = {"name": "a", "kind": "o", "layer": 1, "share": 0.5, "tokens": tokens}
     pair = TokenPair(("<b>", " the"), " yes", 2.5)
@@ -194,7 +197,8 @@ def word_trial(chat: bool) -> dict[str, Any]:
 def few_changes(files: list[dict[str, Any]] | None, *changed: dict[str, Any]) -> dict[str, Any]:
     """Return the difference of two models with how files compare, and some changed tensors."""
     apart = {key: list[str]() for key in ("model_alone", "baseline_alone", "other_shape")}
-    whole = {"tensors": 40, "changed": [*changed], "files": files, **apart, "directions": []}
+    whole = {"tensors": 40, "changed": [*changed], "files": files, **apart}
+    whole |= {"directions": [], "not_compared": []}
     return {**every_change(), "whole": whole, "trial": word_trial(chat=False), "answers": None}
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import bilens as bl
 from bilens.api.history import History
 from bilens.api.word_trial import changed_host
-from bilens.findings.rules.judgements import Audited, judgements
+from bilens.findings.rules.judgements import AuditedModel, judgements
 from bilens.findings.rules.registry import Condition, parse_conditions
 from bilens.io.host import open_host
 from contract.table import cell
@@ -92,7 +92,7 @@ def test_an_accepted_file_is_no_other_file(folders: Path, other: str, side: str)
     def state() -> str:
         past = audited(folders)
         (_, found) = judgements(
-            history.entries("tuned"), Audited.of_record(past), date.today().isoformat()
+            history.entries("tuned"), AuditedModel.of_record(past), date.today().isoformat()
         )["changed_files"]
         return found
 

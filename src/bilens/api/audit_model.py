@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,8 +12,7 @@ import torch
 from msgspec import structs
 from torch import nn
 
-from bilens.algebra.approximation.quadratic_fit import LEAST_ROWS, THRESHOLD, split_rows
-from bilens.algebra.repeated_rows import count_different, equal_rows, rows_alone
+from bilens.algebra.approximation.quadratic_fit import THRESHOLD
 from bilens.api.alignment import Alignment, align_models
 from bilens.api.comparison import (
     column_changes,
@@ -21,9 +20,15 @@ from bilens.api.comparison import (
     vocabulary_of_model,
     whole_difference,
 )
-from bilens.api.given_data import Data, given_data, interface_of, performance_of
-from bilens.api.provenance import data_sha256, files_beside, identity_of, origin_of, reading_of
-from bilens.api.quadratic_fit import inputs_of_layers
+from bilens.api.given_data import (
+    Data,
+    given_data,
+    interface_of,
+    performance_of,
+    rows_received,
+    rows_to_fit,
+)
+from bilens.api.provenance import data_sha256, identity_of, origin_of, reading_of
 from bilens.api.subject import is_of_columns, is_one_exact_layer, open_subject
 from bilens.base import Progress, silent
 from bilens.base.errors import NonFiniteError, UsageError
@@ -44,7 +49,7 @@ from bilens.findings.layer_audit import (
     checked_options,
     judge_one_layer,
 )
-from bilens.findings.layer_reading import FitRows, ReadingOptions, fit_layer
+from bilens.findings.layer_reading import ReadingOptions, fit_layer
 from bilens.findings.overfitting import SMALLEST_IMAGE
 from bilens.findings.rules.decision import decide, passed
 from bilens.findings.rules.registry import Condition, judge, judge_conditions, parse_conditions
@@ -62,7 +67,6 @@ from bilens.records.table_audit import TableAudit
 from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
 from bilens.train.recorded_inputs import LayerInputs
 
-FEWEST_ROWS = 500  # of data, that layers are fitted to: R² takes a hundred
 OF_THE_MODEL = ("model_sha256", "config_sha256")  # which recorded inputs say, and its identity
 CLASS_SAMPLES = 99  # rotations for the classes of a classifier
 
@@ -247,9 +251,9 @@ def audit_model_layers(
         around="" if asked.difference is None else asked.difference.around,
         options=replace(
             options,
-            rows=rows_of(model, data, asked),
+            rows=rows_to_fit(model, data, asked.inputs, asked.seed),
             vocabulary=None if alignment is None else vocabulary_of_model(model),
-            seen=None if alignment is None else seen_rows(model, data, asked.inputs),
+            seen=None if alignment is None else rows_received(model, data, asked.inputs),
         ),
         progress=asked.progress,
         model=describe_model(model, data),
@@ -257,56 +261,6 @@ def audit_model_layers(
     )
     text = asked.inputs and asked.inputs.text
     return LayerAuditReport(finish_audit(findings, model, asked, text=text))
-
-
-def rows_of(model: LoadedModel, data: LabelledData | None, asked: AuditRequest) -> FitRows | None:
-    """Return a function from a layer to the rows that it sees; None where they are not known."""
-    if asked.inputs is not None:
-        if asked.inputs.about["model_sha256"] != model.weights_sha256:
-            raise UsageError("inputs are what the layers of another model see: give this one's.")
-        if unknown := asked.inputs.sites.keys() - model.layers.keys():
-            raise UsageError(
-                f"inputs are of {sorted(unknown)[0]!r}, and the model's layers are "
-                f"{', '.join([*model.layers][:4])} …: pass the path of the model to layer_inputs."
-            )
-        for name, site in asked.inputs.sites.items():
-            here, there = model.layers[name].activation, site.view.activation
-            if str(here) != str(there):
-                raise UsageError(
-                    f"inputs are what layers see of a model whose {name} has the activation "
-                    f"{there}, and it is read with {here} here: record them of this reading."
-                )
-        beside = files_beside(model).get("0 config.json")
-        asked.inputs.check_given_by(model.module or model.original, beside)
-        return asked.inputs.to_fit
-    if data is None or not model.network:
-        return None
-    if count_different(equal_rows(data.inputs)) < FEWEST_ROWS:
-        return None
-    reached, generator = inputs_of_layers(model, data.inputs), torch.Generator()
-    held, rest = split_rows(data.inputs, generator.manual_seed(asked.seed))
-
-    def rows_for(name: str) -> tuple[torch.Tensor, torch.Tensor, str] | None:
-        x, kept = reached[name][rest], reached[name][held]
-        kept = kept[rows_alone(kept, x)]  # a layer may answer alike to different inputs
-        words = f"{len(kept):,} rows of the data that nothing was fitted to"
-        return None if len(kept) < LEAST_ROWS else (x, kept, words)
-
-    return rows_for
-
-
-def seen_rows(
-    model: LoadedModel, data: LabelledData | None, inputs: LayerInputs | None
-) -> Callable[[str], torch.Tensor | None]:
-    """Return a function from a layer to rows that it receives; None where they are not known."""
-    if data is not None and model.network:
-        return inputs_of_layers(model, data.inputs).get
-
-    def recorded(name: str) -> torch.Tensor | None:
-        found = inputs.to_fit(name) if inputs is not None and name in inputs.sites else None
-        return None if found is None else found[1]
-
-    return recorded
 
 
 def audit_table(model: LoadedModel, data: LabelledData | None, asked: AuditRequest) -> TableReport:

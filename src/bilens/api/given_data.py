@@ -12,9 +12,10 @@ from msgspec import structs
 from torch import Tensor
 
 from bilens.algebra.approximation.layer_weights import MLPWeights
-from bilens.algebra.approximation.quadratic_fit import in_blocks
-from bilens.api.provenance import find_test_data, image_origin, reading_of
-from bilens.api.quadratic_fit import check_chain, network_of
+from bilens.algebra.approximation.quadratic_fit import LEAST_ROWS, in_blocks, split_rows
+from bilens.algebra.repeated_rows import count_different, equal_rows, rows_alone
+from bilens.api.provenance import files_beside, find_test_data, image_origin, reading_of
+from bilens.api.quadratic_fit import check_chain, inputs_of_layers, network_of
 from bilens.api.subject import check_on_rows
 from bilens.base.errors import DataError, UsageError
 from bilens.base.option_rules import AT_A_PATH, NO_IDX, refuse_idle
@@ -22,6 +23,7 @@ from bilens.data.images import ImageDataset
 from bilens.data.labelled_data import as_array, labelled, read_labelled
 from bilens.data.model_interface import ClassIndex, ClassName, LabelledData, ModelInterface, Task
 from bilens.data.table_rows import ROWS_KEY, known_rows
+from bilens.findings.layer_reading import FitRows
 from bilens.findings.performance import approximation_on_data, classification, regression
 from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import PIXELS, is_of_numbers
@@ -29,10 +31,12 @@ from bilens.nn import BilinearClassifier
 from bilens.nn.layer_view import LayerView
 from bilens.records.common import DataOrigin
 from bilens.records.performance import Answer, Performance
+from bilens.train.recorded_inputs import LayerInputs
 
 Data: TypeAlias = ImageDataset | LabelledData | tuple[Any, Any] | str | Path
 MOST_PIXELS = 3 * 128 * 128  # numbers of an image that is drawn
 SHOWN = 12  # mistakes
+FEWEST_ROWS = 500  # that layers are fitted to: R² takes a hundred
 
 
 def given_data(
@@ -229,3 +233,58 @@ def grey_images(x: Tensor, shape: tuple[int, ...] | None) -> Tensor | None:
     if len(shape) == 3:
         images = images.mean(dim=1 if shape[0] in (1, 3) else 3)
     return (images * 1000).round() / 1000
+
+
+# ---- what the layers of a model see of them
+
+
+def rows_to_fit(
+    model: LoadedModel, data: LabelledData | None, inputs: LayerInputs | None, seed: int
+) -> FitRows | None:
+    """Return a function from a layer to the rows that it sees; None where they are not known."""
+    if inputs is not None:
+        if inputs.about["model_sha256"] != model.weights_sha256:
+            raise UsageError("inputs are what the layers of another model see: give this one's.")
+        if unknown := inputs.sites.keys() - model.layers.keys():
+            raise UsageError(
+                f"inputs are of {sorted(unknown)[0]!r}, and the model's layers are "
+                f"{', '.join([*model.layers][:4])} …: pass the path of the model to layer_inputs."
+            )
+        for name, site in inputs.sites.items():
+            here, there = model.layers[name].activation, site.view.activation
+            if str(here) != str(there):
+                raise UsageError(
+                    f"inputs are what layers see of a model whose {name} has the activation "
+                    f"{there}, and it is read with {here} here: record them of this reading."
+                )
+        beside = files_beside(model).get("0 config.json")
+        inputs.check_given_by(model.module or model.original, beside)
+        return inputs.to_fit
+    if data is None or not model.network:
+        return None
+    if count_different(equal_rows(data.inputs)) < FEWEST_ROWS:
+        return None
+    reached, generator = inputs_of_layers(model, data.inputs), torch.Generator()
+    held, rest = split_rows(data.inputs, generator.manual_seed(seed))
+
+    def rows_for(name: str) -> tuple[Tensor, Tensor, str] | None:
+        x, kept = reached[name][rest], reached[name][held]
+        kept = kept[rows_alone(kept, x)]  # a layer may answer alike to different inputs
+        words = f"{len(kept):,} rows of the data that nothing was fitted to"
+        return None if len(kept) < LEAST_ROWS else (x, kept, words)
+
+    return rows_for
+
+
+def rows_received(
+    model: LoadedModel, data: LabelledData | None, inputs: LayerInputs | None
+) -> Callable[[str], Tensor | None]:
+    """Return a function from a layer to rows that it receives; None where they are not known."""
+    if data is not None and model.network:
+        return inputs_of_layers(model, data.inputs).get
+
+    def recorded(name: str) -> Tensor | None:
+        found = inputs.to_fit(name) if inputs is not None and name in inputs.sites else None
+        return None if found is None else found[1]
+
+    return recorded

@@ -146,7 +146,7 @@ class Operations:
 
 
 def given_to(step: Node, values: Mapping[Node, Any]) -> Any:
-    """Return what a node of a graph makes of values of others."""
+    """Run a node of a graph on values of the nodes that it reads."""
     function: Any = step.target
     return function(*fx.node.map_arg(step.args, lambda one: values[one].double()))
 

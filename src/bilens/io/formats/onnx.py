@@ -167,7 +167,7 @@ def outputs_of(path: Path, x: Tensor) -> tuple[str, Tensor] | str:
 
 
 def inputs_in(graph: Any) -> list[Any]:
-    """Return what a graph is given, but for what it holds itself."""
+    """Return the inputs of a graph that are no weights stored in it."""
     stored = {proto.name for proto in graph.initializer}
     return [one for one in graph.input if one.name not in stored]
 
