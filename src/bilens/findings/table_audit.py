@@ -178,7 +178,7 @@ def chosen(outputs: Tensor, rows: LabelledData, asked: Sequence[int]) -> list[tu
 def reading(f: QuadraticMap, z: Tensor, rows: LabelledData, index: int, kind: str) -> RowReading:
     scores = gauge_free(f)(z[None])[0]
     is_class = f.sizes.d_out > 1
-    answer = None if rows.targets is None else rows.targets[index].item()
+    answer = rows.answer(index)
     label = int(answer) if is_class and answer is not None else None
     return RowReading(
         kind=kind,
@@ -189,6 +189,7 @@ def reading(f: QuadraticMap, z: Tensor, rows: LabelledData, index: int, kind: st
         inputs=tuple(rows.inputs[index].tolist()),
         scores=tuple(scores.tolist()),
         attributions=attribute_prediction(f, z, torch.zeros_like(z), label),
+        empty=rows.empty.get(index, ()),
     )
 
 

@@ -41,6 +41,7 @@ class TableColumn(Record, frozen=True):
     inputs: tuple[str, ...]  # of the model, in its order; empty where the column is left out
     unit: str = ""  # of the numbers, as the cells say it
     decimal: str = "."  # what stands before the decimals; empty where nothing shows it
+    groups: bool | None = None  # whether the other mark stood for thousands; null in older folders
     first: str = ""  # the day that days are counted from, as year-month-day
     order: str = ""  # "day" or "month" stands first in 3/1/2024; empty where nothing shows it
     levels: tuple[str, ...] = ()  # texts that have an input of their own
@@ -205,6 +206,8 @@ class RowReading(Record, frozen=True):
     inputs: tuple[float, ...]  # as they come
     scores: tuple[float, ...]  # class-centred logits, or the predicted number
     attributions: tuple[InputAttribution, ...]  # against the mean row, or zeros
+    # columns whose cell holds no value: `inputs` has the mean there, but for an own `(missing)`
+    empty: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require(len(self.attributions) > 0, "a row is not taken apart")
