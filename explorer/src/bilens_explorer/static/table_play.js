@@ -146,7 +146,7 @@ export const tablePlayground = (root, given, typed, again) => {
           update();
         });
         const name = column.unit ? `${column.name} (${column.unit})` : column.name;
-        return element("div", {}, control(name, input), refused, nameable(root.dataset.key, `column:${column.name}`, column.name));
+        return element("div", {}, control(name, input), refused, nameable(root.dataset.key, `column:${column.name}`, column.name, given.weights_sha256));
       }),
     );
 
