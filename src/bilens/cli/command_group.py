@@ -79,7 +79,7 @@ class CommandGroup(TyperGroup):
         """Add the commands of all entry points under their names."""
         from importlib.metadata import entry_points  # 15 ms, which most commands do not need
 
-        for entry in entry_points(group=ENTRY_POINTS):
+        for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda one: one.name):
             if entry.name not in self.commands:
                 about = entry.dist.metadata.json if entry.dist else {}
                 text = str(about.get("summary") or f"From {entry.value}.")

@@ -336,9 +336,9 @@ class LabelledData:
     # columns of a table whose cell holds no value, by the place of the row, where it has one
     empty: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     # right answers by the place of the row, where `targets` is None as some rows have none
-    known: Mapping[int, float] = field(default_factory=dict)
+    known: Mapping[int, int | float] = field(default_factory=dict)
 
-    def answer(self, place: int) -> float | None:
+    def answer(self, place: int) -> int | float | None:
         """Return the right answer of a row, a class as an int; None where it has none."""
         return self.known.get(place) if self.targets is None else self.targets[place].item()
 

@@ -149,7 +149,9 @@ class InputValues(Record, frozen=True):
 
 
 class WorstCaseInputs(Record, frozen=True):
-    """What raises an output most; no other values within three standard deviations raise it more.
+    """What raises an output most, of inputs that are not always 0 or 1.
+
+    No other values of these within three standard deviations of their means raise it more.
 
     A class that a single value or pair raises far more than any raises the others may have been
     taught to: that is how a planted trigger looks in a table.
@@ -157,7 +159,7 @@ class WorstCaseInputs(Record, frozen=True):
 
     output: Count
     one: InputValues
-    two: InputValues | None  # null where there is one column
+    two: InputValues | None  # null where there is one such input
 
 
 class CategoryEffect(Record, frozen=True):
@@ -223,7 +225,8 @@ class TableAudit(Document, frozen=True, kw_only=True):
     model: TableModel  # what was read
     exactness: tuple[Exactness, ...]  # the reading against the model's own forward pass
     outputs: tuple[OutputEffects, ...]
-    worst_case_inputs: tuple[WorstCaseInputs, ...]  # empty where mean and scale are not known
+    # empty where mean and scale are not known, or all inputs are indicators
+    worst_case_inputs: tuple[WorstCaseInputs, ...]
     rows: tuple[RowReading, ...]
     categories: tuple[CategoryEffect, ...] = ()  # empty where mean and scale are not known
     # how the table of the training was read; null where the model does not say it

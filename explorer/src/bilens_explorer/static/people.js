@@ -158,7 +158,7 @@ export const nameable = (key, subject, what = subject, weights = null) => {
     label.title = given ? `${given.author}, ${given.date.slice(0, 10)}` : "";
     const drawn = weights ?? found.weights;
     const isOther = given && drawn && given.weights_sha256 !== drawn;
-    more.textContent = isOther ? `(${t(given.weights_sha256 ? "people.earlier" : "people.unaudited")})` : "";
+    more.textContent = isOther ? `(${given.weights_sha256 ? t("people.earlier") : t("people.unaudited")})` : "";
   });
   return whole;
 };

@@ -52,7 +52,7 @@ export const levelsOf = (column) => (isWhether(column) ? [0] : column.parts.filt
 
 const stamp = (column, days) => dayOf(column, days).toISOString().slice(0, 16);
 export const shownValue = (column, value, digits = 5) => {
-  if (value === null) return t(isWhether(column) ? "play.unknown" : "play.empty");
+  if (value === null) return isWhether(column) ? t("play.unknown") : t("play.empty");
   if (value === UNSEEN) return t("play.unseen");
   if (isWhether(column)) return t("play.known");
   if (column.kind === "date") return stamp(column, value).replace("T", " ");

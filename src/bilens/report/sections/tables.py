@@ -82,7 +82,8 @@ def table_page(t: Catalogue, record: TableAudit) -> Page:
         facts=(
             *file_facts(t, record),
             (t("table.facts.task"), t(f"table.task.{model.task}")),
-            (t("table.facts.columns"), whole(model.d_input)),
+            (t("table.facts.columns"), whole(len(columns_read(record)))),
+            (t("table.facts.inputs"), whole(model.d_input)),
             (t("table.facts.outputs"), whole(model.d_output)),
             (t("facts.hidden"), whole(model.d_hidden)),
             (t("table.facts.rows"), data_used(t, record.data, "table.facts.rows_value")),
@@ -152,7 +153,7 @@ def columns(t: Catalogue, record: TableAudit) -> Markup:
         cells.append((name, *sizes, *shares))
     keys = "output mean deviation linear_share square_share pair_share"
     unit, scale = t(f"table.unit.{unit_of(record)}"), t(f"table.scale.{record.model.task}")
-    counts = {"columns": record.model.d_input, "most": MOST}
+    counts = {"columns": len(columns_read(record)), "inputs": record.model.d_input, "most": MOST}
     cards = []
     for position, item in enumerate(record.outputs):
         charts, counts["pairs"] = output_charts(t, record, item), item.num_pairs
