@@ -89,7 +89,7 @@ def test_right_answers_with_a_mark_are_not_a_thousand_times_too_large(tmp_path: 
     assert "mark_guess" in [said["kind"] for said in other["done"]]
 
 
-@cell("train table", "same function")
+@cell("train table", "other units")
 @pytest.mark.parametrize("separator", [",", ";"])
 def test_one_number_written_in_two_ways_is_one_class(tmp_path: Path, separator: str) -> None:
     tenth = ".0" if separator == "," else ",0"
