@@ -96,7 +96,8 @@ def read_table_document() -> dict[str, Any]:
     model, x, target = fitted(3)
     model = replace(model, provenance={"reading": json_text(reading())})
     document = audit(model, (x, target), command="bilens audit runs/table").to_dict()
-    document["rows"] = [{**document["rows"][0], "kind": "asked", "index": 7}]
+    asked = {"kind": "asked", "index": 7, "empty": ["column 1", "column 12"]}
+    document["rows"] = [{**document["rows"][0], **asked}]
     document["data"]["source_kind"] = "table"
     return document
 

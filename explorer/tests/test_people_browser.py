@@ -290,3 +290,26 @@ def test_where_nothing_can_be_kept_nothing_is_offered(page: Any) -> None:
     for button in (page.locator(".nameable button"), page.locator("article button")):
         button.first.wait_for(state="hidden")
         assert button.count() > 0
+
+
+def test_a_label_of_other_weights_is_marked_whatever_was_audited(page: Any, root: Path) -> None:
+    """It stood unmarked at an eigenvector of weights that were saved since the audit."""
+    bl.History(root).say("label", "beta", "class:0:positive:0", "loop of a 6", "Kei")
+    at = f"/models/{KEY}/spectra?lang=en&layer=layers.0&output=0&vector=1"
+    shown = page.locator(".nameable", has_text="loop of a 6")
+    page.goto(at)
+    shown.wait_for()
+    assert shown.locator("small").inner_text() == ""
+    model_folder(root / "beta", tiny.classifier(seed=4), overwrite=True)
+    page.goto(at)
+    shown.get_by_text("given for other weights").wait_for()
+    shown.get_by_role("button", name="Label").click()
+    page.get_by_label("Label", exact=True).fill("stroke of a 7")
+    page.get_by_label("Your name").fill("Ada")
+    page.get_by_role("button", name="Save the label").click()
+    fresh = page.locator(".nameable", has_text="stroke of a 7")
+    fresh.wait_for()
+    assert fresh.locator("small").inner_text() == ""  # it is of what is drawn
+    model_folder(root / "beta", tiny.classifier(), overwrite=True)
+    page.goto(at)
+    fresh.get_by_text("given for other weights").wait_for()

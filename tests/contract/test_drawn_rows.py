@@ -118,7 +118,7 @@ def test_the_playground_begins_with_drawn_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs = torch.arange(1000.0)[:, None].expand(1000, 2)
-    rows: Any = SimpleNamespace(inputs=inputs, numbers=tuple(range(1000)))
+    rows: Any = SimpleNamespace(inputs=inputs, numbers=tuple(range(1000)), empty={})
     monkeypatch.setattr(playground, "held_out_rows", lambda *_: rows)
     model = bl.load(bl.save(BilinearClassifier(2, 3, 2), tmp_path / "m", input_names=("a", "b")))
     f = model.network[0].quadratic_map.to(torch.float64)

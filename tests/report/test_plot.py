@@ -347,3 +347,15 @@ def test_ticks_that_differ_read_differently(span: tuple[float, float]) -> None:
 def test_the_text_of_a_tick_is_the_tick() -> None:
     texts = [tick_text(value) for value in (2014.5, 0.9996, -0.5, 0.0, 1200.0)]
     assert texts == ["2,014.5", "0.9996", "−0.5", "0", "1,200"]
+
+
+@pytest.mark.parametrize("number", ["−8.41\u00a0×\u00a010⁻⁴", "+12,288.5", "-0.25"])
+def test_a_number_is_kept_or_left_out_whole(number: str) -> None:
+    """An axis of a Japanese trace said 8.41 × 10⁻⁴ of an eigenvalue of −8.41 × 10⁻⁴."""
+    text = f"固有ベクトル7の方向（λ = {number}）"
+    for length in range(2, len(text)):
+        short = shortened(text, length)
+        assert len(short) == length
+        digits = [each for each in short.replace(number, "").replace("7", "") if each.isdigit()]
+        assert digits == []
+    assert number in shortened(text, len(text) - 4)

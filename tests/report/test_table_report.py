@@ -128,7 +128,7 @@ def test_the_inputs_of_a_column_are_one_bar_and_add_up() -> None:
     whole = TableColumn("all", "category", record.model.input_names, levels=("a",))
     shown = structs.replace(record, reading=TableReading((whole,), ()))
     row, part = record.rows[0], record.rows[0].attributions[0]
-    ((name, added),) = by_column(shown, row, part)
+    ((name, added),) = by_column(load_catalogue("en"), shown, row, part)
     assert name.startswith("all = ")
     assert added == pytest.approx(sum(part.values))
 
@@ -142,7 +142,7 @@ def test_a_column_of_which_only_its_gaps_were_kept_shows_no_number_that_is_not_i
     rest = TableColumn("rest", "category", others, levels=("a",))
     shown = structs.replace(record, model=model, reading=TableReading((flag, rest), ()))
     row = structs.replace(record.rows[0], inputs=(0.0, *record.rows[0].inputs[1:]))
-    (said, _), _ = by_column(shown, row, row.attributions[0])
+    (said, _), _ = by_column(load_catalogue("en"), shown, row, row.attributions[0])
     assert said == "flag"
 
 

@@ -6,9 +6,10 @@ Something is said of a subject: of what a page of the model speaks of, within it
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import Annotated
 
 from markupsafe import Markup
-from msgspec import structs
+from msgspec import Meta, structs
 
 from bilens.api.history import now
 from bilens.api.provenance import reading_of
@@ -124,6 +125,7 @@ class NewEntry(Record, frozen=True, forbid_unknown_fields=True):
     author: str
     until: str | None = None
     after: Count | None = None  # last entry on the subject that its author has read
+    weights: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None  # that a label is of
 
 
 def add_entry(served: ServedFolder, key: Key, body: NewEntry) -> Entry:

@@ -137,18 +137,23 @@ def of_table(served: ServedFolder, model: LoadedModel, f: QuadraticMap) -> Playg
     mean, scale = standard_units(model)
     rows = held_out_rows(served.folder, model)
     chosen = [] if rows is None else drawn_rows(len(rows.inputs), ROWS).tolist()
+    columns = columns_of(model, mean, scale, rows)
+    gone = [() if rows is None else rows.empty.get(row, ()) for row in chosen]
     return Playground(
         weights_sha256=model.read_sha256,
         map=packed_map(f),
         output_names=names_of(model, f.sizes.d_out),
         baseline=(0.0,) * f.sizes.d_in,
-        columns=columns_of(model, mean, scale, rows),
+        columns=columns,
         input_mean=tuple(mean.tolist()),
         input_scale=tuple(scale.tolist()),
         rows=None if rows is None else packed(rows.inputs[chosen].double()),
         row_numbers=()
         if rows is None
         else tuple(rows.numbers[at] for at in chosen if rows.numbers),
+        empty=tuple(
+            tuple(at for at, one in enumerate(columns) if one.name in names) for names in gone
+        ),
     )
 
 

@@ -255,6 +255,7 @@ def viewed_vectors(
         tokens = tokens_of(output, those)
     size = float(pairs.norm) or 1.0
     return ViewedVectors(
+        weights_sha256=model.read_sha256,
         shape=output.image,
         shape_assumed=model.input_shape is None,
         input_names=output.input_names,

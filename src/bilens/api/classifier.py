@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -239,8 +240,7 @@ def explain_predictions(
     given = given_data(model, found)
     if given is None:
         raise UsageError("an explanation needs inputs: pass data.")
-    rows, targets = given.inputs, given.targets
-    places = given.places(indices)
+    rows, places = given.inputs, given.places(indices)
     baseline = baseline or default_baseline(model)
     seen, named = rows, str(baseline)
     if isinstance(found, ImageDataset):
@@ -259,7 +259,7 @@ def explain_predictions(
                 'and there is one row alone: pass more rows, or baseline="zeros".'
             )
     start = baseline_of(seen, baseline)
-    answers = [None if targets is None else targets[place].item() for place in places]
+    answers = [given.answer(place) for place in places]
     known = [int(one) if isinstance(one, int) and summary.d_output > 1 else None for one in answers]
     numbers = [
         one if isinstance(one, float) and not is_of_numbers(model) else None for one in answers
@@ -283,17 +283,21 @@ def rows_asked(
     read: Callable[[ModelInterface], Read],
     say: Callable[[str], None] = silent,
 ) -> Read:
-    """Return data with right answers; without, where they are none or a row asked for has none."""
+    """Return data with right answers; where a row asked for has none, with those of the others."""
     try:
         given = read(interface_of(model))
     except DataError as error:  # a column that is no input may be anything
         found = read(interface_of(model, answers=False))
         say(f"Explained without right answers. {error}")
         return found
-    numbers = given.numbers if isinstance(given, LabelledData) else ()
-    if numbers and not {*indices} <= {*numbers}:
-        return read(interface_of(model, answers=False))
-    return given
+    if not isinstance(given, LabelledData) or {*indices} <= {*(given.numbers or indices)}:
+        return given
+    found = read(interface_of(model, answers=False))
+    if given.targets is None or not isinstance(found, LabelledData):
+        return found
+    answers = dict(zip(given.numbers, given.targets.tolist(), strict=True))
+    known = {at: answers[row] for at, row in enumerate(found.numbers) if row in answers}
+    return replace(found, known=known)
 
 
 def default_baseline(model: LoadedModel) -> Baseline:

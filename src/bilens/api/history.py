@@ -158,6 +158,7 @@ class History:
         author: str,
         until: str | None = None,
         after: int | None = None,
+        weights: str | None = None,
     ) -> Entry:
         """Add a label, a note, or that a finding is accepted, rejected or open again.
 
@@ -173,6 +174,7 @@ class History:
                 and options, and for a value that is no worse.
             after: number of the last entry on the subject that the author has read, 0 where there
                 is none; a later one refuses this one. None: it is said whatever was said before.
+            weights: SHA-256 of those that a label is of. None: of those that were audited last.
 
         Returns:
             The entry; it is on the disk when this returns.
@@ -196,6 +198,8 @@ class History:
             raise UsageError(f"{' and '.join(empty)} must not be empty: say who, of what and why.")
         if action in JUDGED and (action != "withdraw" or given["subject"].startswith(RULE)):
             check_rule(given["subject"])
+        if weights is not None and action != "label":
+            raise UsageError("weights are said of a label alone.")
         if until is not None:
             check_day(action, until)
         name = self.name_of(model) if isinstance(model, Path) else check_name(model)
@@ -206,7 +210,7 @@ class History:
             "author": given["author"],
             "action": action,
             "model": name,
-            "weights_sha256": "" if last is None else last.weights_sha256,
+            "weights_sha256": weights or ("" if last is None else last.weights_sha256),
             "subject": given["subject"],
             "text": given["text"],
             "until": until,

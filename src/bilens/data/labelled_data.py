@@ -31,7 +31,7 @@ def read_labelled(path: Path, labels: str | None, model: ModelInterface) -> Labe
     `labels` is the column or the key of the right answers, or a file that holds them.
     """
     names: tuple[str, ...] = ()
-    model = replace(model, notes=[], numbers=[], done=[])
+    model = replace(model, notes=[], numbers=[], done=[], empty={})
     if path.is_dir() or path.suffix in KINDS:
         refuse_idle("data", {"encoding": model.encoding})
     if path.is_dir():
@@ -72,8 +72,9 @@ def labelled(
     boxes = {"bytes": (0.0, 1.0), "own_scale": (0.0, 255.0)}
     box = next((boxes[note.kind] for note in notes if note.kind in boxes), model.box)
     inside = box is not None and box[0] <= float(inputs.min()) and float(inputs.max()) <= box[1]
+    box = box if inside else None
     return LabelledData(
-        inputs, targets, origin, names, shape, notes, numbers, done, box if inside else None
+        inputs, targets, origin, names, shape, notes, numbers, done, box, model.empty
     )
 
 
@@ -124,6 +125,7 @@ def from_table(path: Path, labels: str | None, model: ModelInterface) -> Read:
     rows, used = found.values.numpy(), dict.fromkeys(found.columns)
     model.numbers.extend(table.numbers)
     model.done.extend(found.done)
+    model.empty.update(found.empty)
     if [*used] != [name for name in header if name in used]:
         model.note("reordered")
     left = [name for name in header if name not in used]

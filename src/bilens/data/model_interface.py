@@ -1,7 +1,7 @@
 """The interface of a model: it encodes every row and every right answer that reaches it."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, TypeAlias
@@ -70,6 +70,7 @@ class ModelInterface:
     notes: list[DataNote] = field(default_factory=list)  # on the data that are read for it
     numbers: list[int] = field(default_factory=list)  # of their rows, as a spreadsheet shows them
     done: list[Conversion] = field(default_factory=list)  # to a table
+    empty: dict[int, tuple[str, ...]] = field(default_factory=dict)  # as of `LabelledData`
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -242,7 +243,7 @@ class ModelInterface:
         read = self.reading
         column = TableColumn(cells.name, "number", (), decimal="")
         column = column if read is None or read.target is None else read.target
-        decimal = cells.decimal(votes_of(cells.table), column.decimal)
+        decimal = cells.decimal(votes_of(cells.table), column)
         parsed = [parse_number(text, decimal) for text in texts]
         if self.task != "classification":
             units = {one[1] for one in parsed if one is not None}
@@ -378,6 +379,14 @@ class LabelledData:
     numbers: tuple[int, ...] = ()  # of rows, as a spreadsheet shows them; empty where from 0
     done: tuple[Conversion, ...] = ()  # to a table
     box: tuple[float, float] | None = None  # that every input lies in; None where nothing says it
+    # columns of a table whose cell holds no value, by the place of the row, where it has one
+    empty: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    # right answers by the place of the row, where `targets` is None as some rows have none
+    known: Mapping[int, int | float] = field(default_factory=dict)
+
+    def answer(self, place: int) -> int | float | None:
+        """Return the right answer of a row, a class as an int; None where it has none."""
+        return self.known.get(place) if self.targets is None else self.targets[place].item()
 
     def places(self, rows: Sequence[int]) -> tuple[int, ...]:
         """Return the positions of rows given by a spreadsheet's numbers, or by numbers from 0."""

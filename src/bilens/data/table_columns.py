@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
@@ -52,6 +53,7 @@ class Cells:
     instead: str = "leave the rows out"  # of repairing a cell
     is_target: bool = False  # each cell holds a value, whatever it says
     done: list[Conversion] = field(default_factory=list)
+    gone: list[bool] = field(default_factory=list)  # whether each cell was read as no value
 
     def __post_init__(self) -> None:
         every = [*zip(self.table.numbers, self.table.column(self.name), strict=True)]
@@ -63,9 +65,23 @@ class Cells:
     def say(self, kind: str, /, **values: int | str) -> None:
         self.done.append(Conversion.of_kind(kind, column=self.name, **values))
 
-    def decimal(self, votes: Counter[str], usual: str = "") -> str:
-        """Return the decimal mark of the numbers in a column."""
-        return self.settled(DECIMAL, votes, "," if self.table.separator == ";" else ".", usual)
+    def decimal(self, votes: Counter[str], column: TableColumn | None = None) -> str:
+        """Return the decimal mark of a column; `column` says how it was in training.
+
+        A mark that would stand for thousands, and did so nowhere in training, is a new way of
+        writing: it is read as this file's separator lets one expect, and not as in training.
+        """
+        guess, usual = "," if self.table.separator == ";" else ".", column.decimal if column else ""
+        is_new = column is not None and not column.groups and bool(usual) and self.has_groups(usual)
+        keeps = usual and not (is_new and column and column.groups is False)
+        told = is_new or usual != guess
+        return self.settled(DECIMAL, votes, usual if keeps else guess, usual, told)
+
+    def has_groups(self, decimal: str) -> bool:
+        """Tell whether a mark stands for thousands, with the other one before decimals."""
+        between = r"\d,\d" if decimal == "." else r"\d\.\d"
+        cells = (c for c in self.known if re.search(between, c.translate(PLAIN)))
+        return any(parse_number(cell, decimal) is not None for cell in cells)
 
     def order(self, votes: Counter[str], usual: str = "") -> str:
         """Return whether day or month stands first; what is always the same is rather the day."""
@@ -80,14 +96,19 @@ class Cells:
         days = {day.day for cell in self.known if "/" in cell and (day := parse_date(cell))}
         is_day = self.table.separator == ";" or len(days) < min(2, len({*self.known}))
         guess = "day" if is_day else "month"
-        return next(iter(sure), None) or self.settled(ORDER, votes, guess, usual)
+        return next(iter(sure), None) or self.settled(ORDER, votes, usual or guess, usual)
 
-    def settled(self, question: Question, votes: Counter[str], otherwise: str, usual: str) -> str:
-        """Return how a column is read, as usual in training, and say it where it is a guess."""
-        choice, is_guess = question.decide(self.known, votes, usual or otherwise)
+    def settled(
+        self, question: Question, votes: Counter[str], guess: str, usual: str, told: bool = False
+    ) -> str:
+        """Return how a column is read, and say it where it is a guess, or not as in training.
+
+        A guess that is the `usual` of the training is one where it is to be `told`.
+        """
+        choice, is_guess = question.decide(self.known, votes, guess)
         other = usual not in ("", choice) and not question.votes(self.known)
         text = next(filter(question.is_open, self.known), None)
-        if text is not None and (other or (is_guess and not usual)):
+        if text is not None and (other or (is_guess and (told or not usual))):
             found = question.parse(text, choice)
             value = f"{found[0]:.15g}" if isinstance(found, tuple) else str(found)
             self.say(question.kind, text=text[:40], value=value.removesuffix(" 00:00:00"))
@@ -113,15 +134,17 @@ class Cells:
                 wanted = f"the exact text of one of {alike}, which are spelt alike"
                 raise self.refused(row, cell, wanted)
 
-    def texts(self) -> list[str]:
-        """Return the texts of the cells, each in its most frequent spelling."""
-        found: dict[str, str] = {}
+    def texts(self, key: Callable[[str], Hashable] | None = None) -> list[str]:
+        """Return the texts of the cells, each in its most frequent spelling; numbers by a `key`."""
+        found: dict[Hashable, str] = {}
+        alike = key or spelling_key
         for cell, _ in Counter(self.known).most_common():
-            found.setdefault(spelling_key(cell), cell)
-        texts = [found[spelling_key(cell)] for cell in self.known]
-        other = [cell for cell, text in zip(self.known, texts, strict=True) if cell != text]
+            found.setdefault(alike(cell), cell)
+        texts = [found[alike(cell)] for cell in self.known]
+        other = [pair for pair in zip(self.known, texts, strict=True) if pair[0] != pair[1]]
         if other:
-            self.say("merged", count=len(other), text=other[0][:40])
+            about = {"text": other[0][0][:40], "value": other[0][1][:40]}
+            self.say("merged.number" if key else "merged", count=len(other), **about)
         return texts
 
     def refuse_odd_numbers(self) -> None:
@@ -179,7 +202,8 @@ def number_column(cells: Cells, votes: Counter[str]) -> TableColumn | None:
         text, value = told[0]
         kind = "number.unit" if unit else "number"
         cells.say(kind, text=text[:40], value=f"{value:.15g}", unit=unit)
-    return TableColumn(cells.name, "number", (), unit, cells.to_save(DECIMAL, votes, decimal))
+    saved, groups = cells.to_save(DECIMAL, votes, decimal), cells.has_groups(decimal)
+    return TableColumn(cells.name, "number", (), unit, saved, groups)
 
 
 def date_column(cells: Cells, votes: Counter[str]) -> TableColumn | None:
@@ -299,7 +323,7 @@ def encoded(cells: Cells, column: TableColumn, votes: Counter[str]) -> Parts:
     if not column.inputs:
         return {}
     names, own, is_text = names_of(column), f"{column.name}={MISSING}", column.kind == "category"
-    choice = cells.decimal(votes, column.decimal) if column.kind == "number" else ""
+    choice = cells.decimal(votes, column) if column.kind == "number" else ""
     if column.kind == "date":
         choice = cells.order(votes, column.order)
     if is_text:
@@ -320,13 +344,13 @@ def encoded(cells: Cells, column: TableColumn, votes: Counter[str]) -> Parts:
             raise cells.refused(row, text, f"a {column.kind}{unit}, as in the training's table")
         kind = "unseen" if is_text else "no_number"
         cells.say(kind, count=len(lost), row=row, text=text[:40])
-    gone = [parts is None for parts in found]
-    if any(gone):
-        cells.say("missing", count=sum(gone))
+    cells.gone = [parts is None for parts in found]
+    if any(cells.gone):
+        cells.say("missing", count=sum(cells.gone))
     empty = (0.0 if is_text and own in column.inputs else math.nan,) * len(names)
     rows = [empty if parts is None else parts for parts in found]
     parts_by_name = {name: [float(row[at]) for row in rows] for at, name in enumerate(names)}
-    parts_by_name[own] = [*map(float, gone)]
+    parts_by_name[own] = [*map(float, cells.gone)]
     return {name: parts_by_name[name] for name in column.inputs}
 
 

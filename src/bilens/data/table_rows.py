@@ -6,6 +6,7 @@ from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -20,6 +21,7 @@ from bilens.data.table_file import RawTable
 from bilens.records.common import Value
 from bilens.records.table_audit import Conversion, TableColumn, TableReading
 
+Empty = dict[int, tuple[str, ...]]
 CLASS_WORDS = ("none", "na", "nil")  # of those for no value, such as a class may have, too
 FREQUENT, FEWEST = 0.02, 5  # share of the rows and rows that make such a word a class of a target
 
@@ -31,6 +33,7 @@ class NamedRows:
     values: Tensor  # (rows, inputs) float64
     columns: tuple[str, ...]  # of the table, in the order of the inputs
     done: tuple[Conversion, ...]  # what was done to what the file holds
+    empty: Empty  # columns of a row whose cells hold no value, of those rows that have one
 
 
 def with_target(
@@ -64,7 +67,7 @@ def columns_of(
     fill: Sequence[float] | None,
 ) -> NamedRows:
     """Return the rows of a table as a model reads them."""
-    done, found = list(table.done), dict[str, list[float]]()
+    done, found, empty = list(table.done), dict[str, list[float]](), Empty()
     twice = {one.values["old"] for one in table.done if one.kind == "renamed" and reading is None}
     twice |= {name for name, count in Counter(map(str.strip, names)).items() if count > 1}
     columns = implied_columns(table, names) if reading is None else reading.columns
@@ -75,6 +78,8 @@ def columns_of(
         cells = Cells(table, column.name, "remove the row")
         found |= encoded(cells, column, votes)
         done += cells.done
+        for row in (at for at, gone in enumerate(cells.gone) if gone):
+            empty[row] = (*empty.get(row, ()), column.name)
     values = [found[name.strip()] for name in names]
     tensor = torch.tensor(values, dtype=torch.float64).T.contiguous()
     if fill is not None:
@@ -86,7 +91,7 @@ def columns_of(
             f"{table.path}: row {table.numbers[row]} has no value that can be read for "
             f"{names[column_at]!r}; expected a finite number: fill or remove the row."
         )
-    return NamedRows(tensor, tuple(column.name for column in used), tuple(done))
+    return NamedRows(tensor, tuple(column.name for column in used), tuple(done), empty)
 
 
 def check_columns(table: RawTable, wanted: Sequence[str], twice: Collection[Value] = ()) -> None:
@@ -224,7 +229,7 @@ def as_target(table: RawTable, name: str, task: Task) -> Answers:
     texts = target.known
     votes = votes_of(table)
     decimal = target.decimal(votes)
-    saved = target.to_save(DECIMAL, votes, decimal)
+    saved, groups = target.to_save(DECIMAL, votes, decimal), target.has_groups(decimal)
     parsed = [parse_number(cell, decimal) for cell in texts]
     pairs = [pair for pair in parsed if pair is not None]
     found, is_numeric = [value for value, _ in pairs], None not in parsed
@@ -241,9 +246,9 @@ def as_target(table: RawTable, name: str, task: Task) -> Answers:
                 f"{table.path}: the target {name!r} is {texts[0]} in every row, so that there is "
                 "nothing to predict: choose another target."
             )
-        column = TableColumn(name, "number", (), units[0], saved)
+        column = TableColumn(name, "number", (), units[0], saved, groups=groups)
         return torch.tensor(found, dtype=torch.float64), None, column, target.done
-    cells = target.texts()
+    cells = target.texts(partial(parse_number, decimal=decimal) if is_numeric else None)
     names = sorted(set(cells), key=lambda cell: (parse_number(cell, decimal) or (0.0, cell), cell))
     if len(names) < 2:
         raise DataError(
@@ -257,7 +262,7 @@ def as_target(table: RawTable, name: str, task: Task) -> Answers:
             f"{len(cells)} rows, too many for classes: {other}choose another target."
         )
     codes = {cell: index for index, cell in enumerate(names)}
-    column = TableColumn(name, "category", (), decimal=saved)
+    column = TableColumn(name, "category", (), decimal=saved, groups=groups)
     return torch.tensor([codes[cell] for cell in cells]), tuple(names), column, target.done
 
 

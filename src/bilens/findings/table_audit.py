@@ -77,7 +77,7 @@ def audit_columns(
         effects = output_effects(gauge_free(f), outputs, LISTED_PAIRS)
         part = largest_part(gauge_free(f), read)
         known = model.input_mean is not None and model.input_scale is not None
-        worst = worst_case_inputs(gauge_free(f)) if known else ()
+        worst = worst_case_inputs(gauge_free(f), not_indicators(mean, scale)) if known else ()
         readings: tuple[RowReading, ...] = ()
         categories = category_effects(gauge_free(f), names, read, mean, scale)
         if rows is not None:
@@ -179,7 +179,7 @@ def choose_rows(outputs: Tensor, rows: LabelledData, asked: Sequence[int]) -> li
 def reading(f: QuadraticMap, z: Tensor, rows: LabelledData, index: int, kind: str) -> RowReading:
     scores = gauge_free(f)(z[None])[0]
     is_class = f.sizes.d_out > 1
-    answer = None if rows.targets is None else rows.targets[index].item()
+    answer = rows.answer(index)
     label = int(answer) if is_class and answer is not None else None
     return RowReading(
         kind=kind,
@@ -190,6 +190,7 @@ def reading(f: QuadraticMap, z: Tensor, rows: LabelledData, index: int, kind: st
         inputs=tuple(rows.inputs[index].tolist()),
         scores=tuple(scores.tolist()),
         attributions=attribute_prediction(f, z, torch.zeros_like(z), label),
+        empty=rows.empty.get(index, ()),
     )
 
 
@@ -261,20 +262,28 @@ REACH = 3.0  # standard deviations of a column that a value may be from its mean
 ARRAYS = 20  # of the size of a block
 
 
+def not_indicators(mean: Tensor, scale: Tensor) -> Tensor:
+    """Return the inputs that are not always 0 or 1; of those the variance is m (1 − m)."""
+    of_two = mean * (1 - mean)
+    return ((scale.square() - of_two).abs() > 1e-9 * of_two.abs()).nonzero()[:, 0]
+
+
 @torch.no_grad()
-def worst_case_inputs(f: QuadraticMap) -> tuple[WorstCaseInputs, ...]:
-    """Return for each output the values that raise it most, exactly."""
-    return tuple(worst_of(f, output) for output in range(f.sizes.d_out))
+def worst_case_inputs(f: QuadraticMap, chosen: Tensor) -> tuple[WorstCaseInputs, ...]:
+    """Return for each output the values of chosen inputs that raise it most, exactly."""
+    return tuple(
+        worst_of(f, output, chosen) for output in range(f.sizes.d_out if len(chosen) else 0)
+    )
 
 
-def worst_of(f: QuadraticMap, output: int) -> WorstCaseInputs:
+def worst_of(f: QuadraticMap, output: int, chosen: Tensor) -> WorstCaseInputs:
     form = output_form(f, output)
-    matrix, linear = form.matrix, form.linear
-    left, right = matrix.left, matrix.right
+    matrix, linear, place = form.matrix, form.linear[chosen], chosen.tolist()
+    left, right = matrix.left[:, chosen], matrix.right[:, chosen]
     squares = (left * right * matrix.weight[:, None]).sum(dim=0)
     gains, z = largest_of_one(linear, squares)
     best = int(gains.argmax())
-    one = InputValues((best,), (float(z[best]),), float(gains[best]))
+    one = InputValues((place[best],), (float(z[best]),), float(gains[best]))
     two: InputValues | None = None
     width = len(linear)
     rows = max(BLOCK_BYTES // (8 * ARRAYS * width), 1)
@@ -290,7 +299,7 @@ def worst_of(f: QuadraticMap, output: int) -> WorstCaseInputs:
         i, j = divmod(position, width)
         if two is None or float(gains[i, j]) > two.effect:
             values = (float(first[i, j]), float(second[i, j]))
-            two = InputValues((start + i, j), values, float(gains[i, j]))
+            two = InputValues((place[start + i], place[j]), values, float(gains[i, j]))
     return WorstCaseInputs(output, one, two)
 
 

@@ -60,7 +60,7 @@ class Entry(Record, frozen=True):
     author: str
     action: Action
     model: str  # as of an audit
-    weights_sha256: str  # of its last audit then; empty where there was none
+    weights_sha256: str  # that a label is of, or of its last audit then; empty where not known
     subject: str  # `rule:trigger`, `class:3:positive:0`, `latent:17`, `column:age`
     text: str  # the label, the note, or why
     until: str | None  # last day of an acceptance, year-month-day; null: no end, or not accepted

@@ -41,6 +41,7 @@ class TableColumn(Record, frozen=True):
     inputs: tuple[str, ...]  # of the model, in its order; empty where the column is left out
     unit: str = ""  # of the numbers, as the cells say it
     decimal: str = "."  # what stands before the decimals; empty where nothing shows it
+    groups: bool | None = None  # whether the other mark stood for thousands; null in older folders
     first: str = ""  # the day that days are counted from, as year-month-day
     order: str = ""  # "day" or "month" stands first in 3/1/2024; empty where nothing shows it
     levels: tuple[str, ...] = ()  # texts that have an input of their own
@@ -148,7 +149,9 @@ class InputValues(Record, frozen=True):
 
 
 class WorstCaseInputs(Record, frozen=True):
-    """The inputs that raise an output most, of all within three standard deviations.
+    """The inputs that raise an output most, of those that are not always 0 or 1.
+
+    No other values of these within three standard deviations of their means raise it more.
 
     A class that a single value or pair raises far more than any raises the others may have been
     taught to: that is how a planted trigger looks in a table.
@@ -156,7 +159,7 @@ class WorstCaseInputs(Record, frozen=True):
 
     output: Count
     one: InputValues
-    two: InputValues | None  # null where there is one column
+    two: InputValues | None  # null where there is one such input
 
 
 class CategoryEffect(Record, frozen=True):
@@ -205,6 +208,8 @@ class RowReading(Record, frozen=True):
     inputs: tuple[float, ...]  # as they come
     scores: tuple[float, ...]  # class-centred logits, or the predicted number
     attributions: tuple[InputAttribution, ...]  # against the mean row, or zeros
+    # columns whose cell holds no value: `inputs` has the mean there, but for an own `(missing)`
+    empty: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require(len(self.attributions) > 0, "a row is not taken apart")
@@ -220,7 +225,8 @@ class TableAudit(Document, frozen=True, kw_only=True):
     model: TableModel  # what was read
     exactness: tuple[Exactness, ...]  # the reading against the model's own forward pass
     outputs: tuple[OutputEffects, ...]
-    worst_case_inputs: tuple[WorstCaseInputs, ...]  # empty where mean and scale are not known
+    # empty where mean and scale are not known, or all inputs are indicators
+    worst_case_inputs: tuple[WorstCaseInputs, ...]
     rows: tuple[RowReading, ...]
     categories: tuple[CategoryEffect, ...] = ()  # empty where mean and scale are not known
     # how the table of the training was read; null where the model does not say it

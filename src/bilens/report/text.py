@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,7 @@ NONE = "—"  # what is not known
 MINUS = "−"
 TIMES = "\u00a0×\u00a0"  # spaces at which no line breaks
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+NUMBER = re.compile(rf"[+{MINUS}-]?\d+(?:[.,]\d+)*(?:{TIMES}10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?%?")
 MARKS = {"\n": "↵", "\r": "↵", "\t": "⇥"}  # white space of tokens
 LONGEST_TOKEN = 18
 EXACTLY = 1e-12  # of a percentage: sums of shares round
@@ -239,10 +241,21 @@ def latent_name(item: LatentReading) -> str:
 
 
 def shortened(text: str, length: int) -> str:
-    """Return a text cut to a length in its middle, as names often begin alike."""
+    """Return a text cut to a length in its middle, as names often begin alike.
+
+    A number with a sign, decimals or a power of ten is kept or left out whole: a part of it would
+    be another number.
+    """
     if len(text) <= length:
         return text
-    return f"{text[: length // 2]}…{text[len(text) - (length - 1) // 2 :]}"
+    gone, numbers = len(text) - length + 1, [one.span() for one in NUMBER.finditer(text)]
+
+    def cuts_a_number(start: int) -> bool:
+        return any(a < at < b for a, b in numbers for at in (start, start + gone))
+
+    middle = length // 2
+    start = min(range(max(length, 1)), key=lambda at: (cuts_a_number(at), abs(at - middle)))
+    return f"{text[:start]}…{text[start + gone :]}"
 
 
 @lru_cache(16)

@@ -84,6 +84,7 @@ class ViewedVectors(Document, frozen=True, kw_only=True):
     """Eigenvectors of one output of a layer: the leading ones of each sign, or one."""
 
     kind: Literal["eigenvectors"] = "eigenvectors"
+    weights_sha256: str
     shape: tuple[Count, Count] | None  # rows and columns of an image; null where it is none
     shape_assumed: bool  # nothing says so, and a square was assumed
     input_names: tuple[str, ...] | None  # null where inputs have numbers alone

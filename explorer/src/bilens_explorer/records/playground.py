@@ -81,6 +81,7 @@ class Playground(Document, frozen=True, kw_only=True):
     input_scale: Numbers = ()
     rows: Packed | None = None  # (rows, in), that were held out; null where they are not there
     row_numbers: tuple[Count, ...] = ()  # as a spreadsheet shows them
+    empty: tuple[tuple[Count, ...], ...] = ()  # of each row, the columns whose cell is empty
 
 
 class NoPlayground(Document, frozen=True, kw_only=True):

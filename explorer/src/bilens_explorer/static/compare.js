@@ -34,7 +34,8 @@ const matchedParts = (found, keys, layer, output) => {
     found[side].vectors.vectors.filter((one) => ranks.includes(one.rank)).map((one) => {
       const subject = subjectOf(layer, output, found[side].values, one.rank);
       const figure = vectorFigure(found[side].vectors, one);
-      if (subject) figure.append(nameable(keys[side], subject, `${side.toUpperCase()}: ${t("vector.name", { rank: one.rank })}`));
+      const name = `${side.toUpperCase()}: ${t("vector.name", { rank: one.rank })}`;
+      if (subject) figure.append(nameable(keys[side], subject, name, found[side].vectors.weights_sha256));
       return figure;
     });
   const pairs = found.pairs.map((pair) =>

@@ -111,7 +111,7 @@ export const imagePlayground = (root, given, drawn, again) => {
         update();
       };
       const box = element("input", { type: "checkbox", checked: !off.get(key).has(at), onchange });
-      const label = form.second === null ? nameable(root.dataset.key, subjectOf({ gives: "logits" }, form.first, spectrum.values, at + 1), name) : null;
+      const label = form.second === null ? nameable(root.dataset.key, subjectOf({ gives: "logits" }, form.first, spectrum.values, at + 1), name, given.weights_sha256) : null;
       return figure(image(name, vector, shape), element("label", {}, box, " ", name), spectrum.told[at], label);
     });
     return cards.replaceChildren(...laid);

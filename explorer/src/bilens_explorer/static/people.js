@@ -15,7 +15,6 @@ export const remarksOf = (key) => {
         else found.shown.delete(part);
       }
     };
-    found.earlier = (entry) => entry.weights_sha256 !== found.weights; // than were audited last
     found.of = (subject) => found.entries.filter((one) => one.subject === subject);
     // Keeps a part of the page as it is said; where nothing can be fetched, a form says so later.
     found.show = (part, show) => {
@@ -66,7 +65,7 @@ const remembered = (name) => {
 
 // A form that says something of a subject. What was typed stays until it is kept; what others said
 // since this form was opened is shown before anything is sent once more.
-const sayForm = (key, subject, action, what, close) => {
+const sayForm = (key, subject, action, what, close, weights) => {
   const found = remarksOf(key);
   const newest = () => found.of(subject)[0]?.number ?? 0;
   let after = newest();
@@ -98,6 +97,7 @@ const sayForm = (key, subject, action, what, close) => {
     const { label, note, why, until, author } = Object.fromEntries(new FormData(form));
     const body = { action, subject, text: label ?? note ?? why, author, after };
     if (until) body.until = until;
+    if (weights && action === "label") body.weights = weights;
     problem.replaceChildren();
     send.setAttribute("aria-disabled", "true");
     try {
@@ -119,7 +119,7 @@ const sayForm = (key, subject, action, what, close) => {
 };
 
 // A button that opens a form in `place`, and has the focus again when that is closed.
-export const sayButton = (key, subject, action, what, place) => {
+export const sayButton = (key, subject, action, what, place, weights = null) => {
   const name = t(`say.do.${action}`);
   const attributes = { type: "button", class: "plain", "aria-label": `${name}: ${what}`, "aria-expanded": "false" };
   const button = element("button", attributes, name);
@@ -134,20 +134,21 @@ export const sayButton = (key, subject, action, what, place) => {
     for (const other of place.parentElement.querySelectorAll("[aria-expanded]"))
       other.setAttribute("aria-expanded", "false");
     button.setAttribute("aria-expanded", "true");
-    place.replaceChildren(sayForm(key, subject, action, what, close));
+    place.replaceChildren(sayForm(key, subject, action, what, close, weights));
     place.querySelector("input, textarea").focus();
   });
   return button;
 };
 
 // The label of a subject, `class:3:positive:0` or `latent:17`, and a button that sets it; `what` is
-// the subject in words. In the one-file export there is the label alone.
-export const nameable = (key, subject, what = subject) => {
+// the subject in words, and `weights` those that are drawn beside it; without them those that were
+// audited last count. In the one-file export there is the label alone.
+export const nameable = (key, subject, what = subject, weights = null) => {
   const label = element("strong", { class: "label" });
   const more = element("small");
   const place = element("div");
   const whole = element("span", { class: "nameable" }, label, " ", more);
-  const button = exported ? null : sayButton(key, subject, "label", what, place);
+  const button = exported ? null : sayButton(key, subject, "label", what, place, weights);
   if (button) whole.append(" ", button, place);
   const found = remarksOf(key);
   found.show(whole, () => {
@@ -155,7 +156,9 @@ export const nameable = (key, subject, what = subject) => {
     if (button) button.hidden = !found.writable;
     label.textContent = given?.text ?? "";
     label.title = given ? `${given.author}, ${given.date.slice(0, 10)}` : "";
-    more.textContent = given && found.weights && found.earlier(given) ? `(${t("people.earlier")})` : "";
+    const drawn = weights ?? found.weights;
+    const isOther = given && drawn && given.weights_sha256 !== drawn;
+    more.textContent = isOther ? `(${given.weights_sha256 ? t("people.earlier") : t("people.unaudited")})` : "";
   });
   return whole;
 };

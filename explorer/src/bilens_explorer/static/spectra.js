@@ -275,7 +275,7 @@ const outputPart = async (root, key, layer, output, curve, current) => {
       const one = listed(answer);
       const figure = vectorFigure(answer, one);
       const subject = subjectOf(layer, output, found.form.pairs.map((pair) => pair.eigenvalue), wanted);
-      const name = element("p", {}, subject && nameable(key, subject, t("vector.name", { rank: wanted })));
+      const name = element("p", {}, subject && nameable(key, subject, t("vector.name", { rank: wanted }), answer.weights_sha256));
       return closer.replaceChildren(figure, name, vectorTakeaway(answer, one, figure));
     });
   const choose = (wanted) => {

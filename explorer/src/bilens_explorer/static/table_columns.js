@@ -2,6 +2,7 @@
 import { element, number, t } from "./lib.js";
 
 export const MISSING = "(missing)";
+export const UNSEEN = false; // a text that is none of those of the training
 const DAY = 86_400_000;
 // Beyond this, in either direction, float64 says nothing of sums of squares.
 export const farthest = ({ low, high }) => 10 ** (9 + Math.ceil(Math.log10(Math.max(1, Math.abs(low), Math.abs(high)))));
@@ -12,27 +13,31 @@ const mayMiss = (column) => column.kind !== "category" || column.parts.includes(
 export const isWhether = (column) => column.kind !== "category" && column.parts.every((part) => part === MISSING);
 const dates = { year: (day) => day.getUTCFullYear(), month: (day) => day.getUTCMonth() + 1, weekday: (day) => day.getUTCDay() || 7 };
 
-// A value is a number, days since the first one, a text, or null for what is not known.
+// A value is a number, days since the first one, a text, UNSEEN, or null for an empty cell: of a
+// column without an input that says so, a model reads the mean there.
 export const encode = (column, value, mean, scale, z) => {
+  const isMean = value === null && !column.parts.includes(MISSING);
   column.inputs.forEach((input, at) => {
     const part = column.parts[at];
     let raw = mean[input]; // of what is not known
     if (part === MISSING && column.kind !== "category") raw = value === null ? 1 : 0;
-    else if (column.kind === "category") raw = part === (value ?? MISSING) ? 1 : 0;
+    else if (column.kind === "category") raw = isMean ? raw : part === (value ?? MISSING) ? 1 : 0;
     else if (value !== null && (part === "value" || part === "days")) raw = column.kind === "date" ? Math.floor(value) : value;
     else if (value !== null && part === "hour") raw = (value - Math.floor(value)) * 24;
     else if (value !== null) raw = dates[part](dayOf(column, value));
     z[input] = (raw - mean[input]) / scale[input];
   });
 };
-export const decode = (column, row) => {
+export const decode = (column, row, isEmpty = false) => {
+  if (isEmpty) return null; // what its inputs are then looks like a value
   const part = (name) => {
     const at = column.parts.indexOf(name);
     return at < 0 ? undefined : row[column.inputs[at]];
   };
   if (column.kind === "category") {
     const at = column.inputs.findIndex((input) => row[input] === 1);
-    return at < 0 || column.parts[at] === MISSING ? null : column.parts[at];
+    if (at < 0) return UNSEEN;
+    return column.parts[at] === MISSING ? null : column.parts[at];
   }
   if (part(MISSING) === 1) return null;
   return column.kind === "number" ? (part("value") ?? 0) : (part("days") ?? 0) + (part("hour") ?? 0) / 24;
@@ -47,7 +52,8 @@ export const levelsOf = (column) => (isWhether(column) ? [0] : column.parts.filt
 
 const stamp = (column, days) => dayOf(column, days).toISOString().slice(0, 16);
 export const shownValue = (column, value, digits = 5) => {
-  if (value === null) return t("play.unknown");
+  if (value === null) return isWhether(column) ? t("play.unknown") : t("play.empty");
+  if (value === UNSEEN) return t("play.unseen");
   if (isWhether(column)) return t("play.known");
   if (column.kind === "date") return stamp(column, value).replace("T", " ");
   return column.kind === "number" ? `${number(value, digits)}${column.unit && ` ${column.unit}`}` : value;
@@ -55,7 +61,8 @@ export const shownValue = (column, value, digits = 5) => {
 // A control for a value; `change` is called with it, with NaN where it is no number.
 export const valueInput = (column, value, change) => {
   if (column.kind === "category" || isWhether(column)) {
-    const options = [...levelsOf(column), ...(mayMiss(column) ? [null] : [])];
+    const others = [...(mayMiss(column) || value === null ? [null] : []), ...(value === UNSEEN ? [UNSEEN] : [])];
+    const options = [...levelsOf(column), ...others]; // and what a row has, whatever it is
     return element(
       "select",
       { onchange: (event) => change(options[event.target.selectedIndex]) },

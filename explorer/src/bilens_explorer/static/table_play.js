@@ -6,11 +6,12 @@ import { nearestStep, reduced } from "./nearest_change.js";
 import { nameable } from "./people.js";
 import { answerText, calmly, host, keepPlayed, readOutput, sayIfChanged, scoreBars, section, taken } from "./played.js";
 import { attributed, direction, largestAt, quadraticMap, unpacked } from "./quadratic.js";
-import { decode, encode, farthest, isWhether, levelsOf, shownValue, usual, valueInput } from "./table_columns.js";
+import { decode, encode, farthest, isWhether, levelsOf, shownValue, UNSEEN, usual, valueInput } from "./table_columns.js";
 
 const POINTS = 61; // of a curve
 const OWN = "own"; // a choice of row that says: what is typed
 const CELLS = 25; // of a side of a surface
+const takenAway = (value) => (value === UNSEEN ? t("play.unseen") : value);
 const MOST_TEXTS = 2000; // combinations of texts that are all tried
 
 // The model of a table, as a function of the values of a form.
@@ -132,18 +133,20 @@ export const tablePlayground = (root, given, typed, again) => {
   const layForm = () =>
     form.replaceChildren(
       ...columns.map((column, at) => {
-        const refused = element("p", { class: "quiet", "aria-live": "polite" });
+        const isTyped = column.kind !== "category" && !isWhether(column);
+        const empty = (value) => (isTyped && value === null ? shownValue(column, value) : "");
+        const refused = element("p", { class: "quiet", "aria-live": "polite" }, empty(values[at]));
         const input = valueInput(column, values[at], (value) => {
           const far = typeof value === "number" && !(Math.abs(value) <= farthest(column));
           input.setAttribute("aria-invalid", far);
-          refused.textContent = far ? `${tooFar(column)} ${t("play.still")}` : "";
+          refused.textContent = far ? `${tooFar(column)} ${t("play.still")}` : empty(value);
           if (far) return;
           values = values.map((old, i) => (i === at ? value : old));
           pick.value = OWN; // the row may be taken again
           update();
         });
         const name = column.unit ? `${column.name} (${column.unit})` : column.name;
-        return element("div", {}, control(name, input), refused, nameable(root.dataset.key, `column:${column.name}`, column.name));
+        return element("div", {}, control(name, input), refused, nameable(root.dataset.key, `column:${column.name}`, column.name, given.weights_sha256));
       }),
     );
 
@@ -274,7 +277,7 @@ export const tablePlayground = (root, given, typed, again) => {
     const distance = kind === "exact" ? number(nearest.distance, 4, "floor") : number(model.distance(values, then), 4, "ceil");
     const after = map.logits(model.at(then));
     const different = columns.map((_, at) => at).filter((at) => then[at] !== values[at]);
-    const changes = different.map((at) => [columns[at].name, values[at], then[at]]);
+    const changes = different.map((at) => [columns[at].name, takenAway(values[at]), then[at]]);
     // all digits: one that is rounded may lie on the other side of the border
     const cells = different.map((at) => [columns[at].name, ...[values, then].map((row) => shownValue(columns[at], row[at], 15))]);
     const name = t("play.changes", { name: one ? number(after[0], 5) : names[largestAt(after)] });
@@ -300,7 +303,7 @@ export const tablePlayground = (root, given, typed, again) => {
     });
   const offered = given.row_numbers.map((row, at) => [at, t("play.row", { row })]);
   const take = (index) => {
-    values = columns.map((column) => (index === "" ? usual(column, given.input_mean) : decode(column, rowAt(Number(index)))));
+    values = columns.map((column, at) => (index === "" ? usual(column, given.input_mean) : decode(column, rowAt(Number(index)), given.empty[index].includes(at))));
     layForm();
     update();
   };
@@ -317,7 +320,7 @@ export const tablePlayground = (root, given, typed, again) => {
         logits,
         host("controls", output.controls),
         parts,
-        taken("contributions", ["column", "value", "adds"], () => columns.map((column, at) => [column.name, values[at], now.parts[at]])),
+        taken("contributions", ["column", "value", "adds"], () => columns.map((column, at) => [column.name, takenAway(values[at]), now.parts[at]])),
       ),
     ),
     section(

@@ -1,6 +1,6 @@
 """The page of a model with named columns: what columns and pairs do, and rows taken apart."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from markupsafe import Markup
@@ -59,6 +59,7 @@ from bilens.report.text import (
 BESIDE = 25  # letters beside a bar
 MOST = 10  # bars of a chart
 OPEN = 3  # cards
+MISSING = "(missing)"  # behind a column: the input that says that its cell is empty
 CURVES = 4  # of an output
 POINTS, SIDE = 32, 8  # steps of a curve, and of each side of a field
 ROW_KINDS = ("typical", "narrow", "wrong", "farthest", "first", "asked")
@@ -81,7 +82,8 @@ def table_page(t: Catalogue, record: TableAudit) -> Page:
         facts=(
             *file_facts(t, record),
             (t("table.facts.task"), t(f"table.task.{model.task}")),
-            (t("table.facts.columns"), grouped(model.d_input)),
+            (t("table.facts.columns"), grouped(len(columns_read(record)))),
+            (t("table.facts.inputs"), grouped(model.d_input)),
             (t("table.facts.outputs"), grouped(model.d_output)),
             (t("facts.hidden"), grouped(model.d_hidden)),
             (t("table.facts.rows"), data_used(t, record.data, "table.facts.rows_value")),
@@ -151,7 +153,7 @@ def columns(t: Catalogue, record: TableAudit) -> Markup:
         cells.append((name, *sizes, *shares))
     keys = "output mean deviation linear_share square_share pair_share"
     unit, scale = t(f"table.unit.{unit_of(record)}"), t(f"table.scale.{record.model.task}")
-    counts = {"columns": record.model.d_input, "most": MOST}
+    counts = {"columns": len(columns_read(record)), "inputs": record.model.d_input, "most": MOST}
     cards = []
     for position, item in enumerate(record.outputs):
         charts, counts["pairs"] = output_charts(t, record, item), item.num_pairs
@@ -304,31 +306,53 @@ def row_card(t: Catalogue, record: TableAudit, row: RowReading, anchor: str) -> 
         t(f"table.rows.{kind}{'' if is_class else '_number'}"),
         quiet(t(f"table.rows.{'sheet' if is_sheet else 'number'}", index=grouped(row.index))),
         element("div", element("div", answer, class_="answer"), chart, class_="row-case"),
+        filled(t, record, row),
         element("div", *parts, class_="drawings"),
     )
 
 
+def columns_read(record: TableAudit) -> dict[str, TableColumn]:
+    """Return the columns that a model reads, by what each is called."""
+    names = record.model.input_names
+    known = known_columns(record) or [TableColumn(name, "number", (name,)) for name in names]
+    called = clean_columns(one.name for one in known)
+    return {called[one.name]: one for one in known if one.inputs}
+
+
+def cell_text(column: TableColumn, values: Mapping[str, float]) -> str:
+    """Return what the inputs of a column say; nothing where they hold no value of it."""
+    days = values.get(f"{column.name}: days since {column.first}")
+    if column.kind == "category":
+        on = [name.removeprefix(f"{column.name}=") for name in column.inputs if values[name] == 1]
+        return "" if MISSING in on else [NONE, *on][-1]
+    if days is not None:
+        hour = timedelta(hours=values.get(f"{column.name}: hour", 0.0), days=round(days))
+        moment = datetime.fromisoformat(column.first) + hour
+        return f"{moment:%Y-%m-%d %H:%M}".removesuffix(" 00:00")
+    if column.name in values:  # and not whether it is missing alone
+        return f"{quantity(values[column.name], 4)} {column.unit}".rstrip()
+    return ""
+
+
+def filled(t: Catalogue, record: TableAudit, row: RowReading) -> Markup:
+    """Return what stands in for the cells of a row that are empty; nothing where none is."""
+    values = dict(zip(record.model.input_names, row.inputs, strict=True))
+    empty = {name: one for name, one in columns_read(record).items() if one.name in row.empty}
+    texts = {name: cell_text(one, values) for name, one in empty.items()}
+    found = [name if text == NONE else f"{name} ({text})" for name, text in texts.items() if text]
+    return quiet(t("table.rows.filled", cells=t.listing(found))) if found else Markup()
+
+
 def by_column(
-    record: TableAudit, row: RowReading, part: InputAttribution
+    t: Catalogue, record: TableAudit, row: RowReading, part: InputAttribution
 ) -> Iterator[tuple[str, float]]:
     """Yield each column with what its cell says and what its inputs add together."""
     names = record.model.input_names
     values = dict(zip(names, row.inputs, strict=True))
     added = dict(zip(names, part.values, strict=True))
-    known = known_columns(record) or [TableColumn(name, "number", (name,)) for name in names]
-    column_names = clean_columns(one.name for one in known)
-    for column in (one for one in known if one.inputs):
-        on = [name.removeprefix(f"{column.name}=") for name in column.inputs if values[name] == 1]
-        name, cell = column_names[column.name], ""
-        days = values.get(f"{column.name}: days since {column.first}")
-        if column.kind == "category" or "(missing)" in on:
-            cell = on[-1] if on else NONE
-        elif days is not None:
-            hour = timedelta(hours=values.get(f"{column.name}: hour", 0.0), days=round(days))
-            moment = datetime.fromisoformat(column.first) + hour
-            cell = f"{moment:%Y-%m-%d %H:%M}".removesuffix(" 00:00")
-        elif column.name in values:  # and not whether it is missing alone
-            cell = f"{quantity(values[column.name], 4)} {column.unit}".rstrip()
+    for name, column in columns_read(record).items():
+        is_empty = column.name in row.empty or values.get(f"{column.name}={MISSING}") == 1
+        cell = t("table.rows.empty") if is_empty else cell_text(column, values)
         text = f" = {shortened(cell, BESIDE // 2)}" if cell else ""
         yield (
             shortened(name, max(BESIDE - len(text), 4)) + text,
@@ -344,7 +368,7 @@ def attribution(
     rival = "" if part.rival is None else names[part.rival]
     key = part.kind if part.kind in ("class", "contrast") else "output"
     caption = t(f"table.rows.{key}", name=names[part.output], rival=rival)
-    bars = rank_bars(by_column(record, row, part))
+    bars = rank_bars(by_column(t, record, row, part))
     shown = bars if len(bars) <= MOST + 1 else bars[:MOST]
     if len(bars) > len(shown):
         rest = sum(part.values) - sum(value for _, value in shown)
