@@ -44,7 +44,7 @@ test-processors: .venv/test      ## the numerical tests under each instruction s
 	for set in $$($(BIN)/python -m tools.instruction_sets); do \
 		echo "ATEN_CPU_CAPABILITY=$$set"; ATEN_CPU_CAPABILITY=$$set $(PYTEST) $(WORKERS) $(NUMERICAL) || exit 1; done
 	MKL_CBWR=COMPATIBLE $(PYTEST) $(WORKERS) $(NUMERICAL)
-	BILENS_TEST_THREADS=2 $(PYTEST) -n 0 $(NUMERICAL)   # one worker: threads that wait for each other spin
+	OMP_WAIT_POLICY=PASSIVE BILENS_TEST_THREADS=2 $(PYTEST) -n 2 --dist loadfile $(NUMERICAL)
 
 hunt: .venv/test                 ## the contract suite with many drawn cases of each property (HUNT=200): hours
 	BILENS_HUNT=$(HUNT) $(PYTEST) $(WORKERS) tests/contract -m ""
