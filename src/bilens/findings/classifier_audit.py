@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import combinations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bilens.algebra.directions import output_form, outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
@@ -63,58 +63,40 @@ def audit_classifier(
     `data` are test inputs; `training` and `test` are read beside the weights.
     """
     loaded = as_loaded(model)
-    module, converted = loaded.module, "converted_from" in loaded.provenance
-    if not isinstance(module, BilinearClassifier):
-        raise UsageError(
-            f"an audit reads a BilinearClassifier, got a {type(module).__name__}: take other "
-            "layers apart with bl.eigendecompose_all(layer.quadratic_map())."
-        )
+    module = classifier_to_audit(loaded)
     null_samples = check_count("null_samples", null_samples, minimum=MINIMUM_SAMPLES)
-    seed = check_seed(seed)
-    in_float64(module).quadratic_map()  # refuses a gated or deeper model before any work is done
-    summary = summarise(loaded)
-    if summary.d_output < 2:
-        raise UsageError(
-            "an audit reads each class against the mean of all classes, and this model has one "
-            "output: take it apart with bl.eigendecompose_all(model.quadratic_map())."
-        )
+    seed, summary = check_seed(seed), summarise(loaded)
+    names = summary.output_names
     progress("exactness", 0, 1)
     exactness = check_exactness(module, seed)
     module = in_float64(module)
     f = module.quadratic_map().detach()
     progress("spectra", 0, 1)
     eigs = class_centred(module)
-    generator = torch.Generator().manual_seed(seed)
     null = rotation_null(
         outputs_of(module.quadratic_map("embedding"), centred=True),
         None,
-        generator,
+        torch.Generator().manual_seed(seed),
         null_samples,
         embedding=module.embed.weight,
         progress=lambda done: progress("null distribution", done, null_samples),
     )
-    classes = read_classes(module, eigs, null, summary.output_names)
-    names = summary.output_names
+    classes = read_classes(module, eigs, null, names)
     evidence = Evidence(
         exactness, classes, twins_of(f, names), output_names=names, performance=performance
     )
     explanations: tuple[Explanation, ...] = ()
     if data is not None and data.targets is not None:
         progress("data", 0, 1)
-        images, labels = data.inputs.detach().double(), data.targets
-        numbers = data.numbers or range(len(images))
-        scores = f(images)
-        answers = scores.argmax(dim=1)
-        curve, enough = truncation_curve(eigs, images, labels, answers)
+        x = data.inputs.detach().double()
+        scores = f(x)
+        curve, enough = truncation_curve(eigs, x, data.targets, scores.argmax(dim=1))
         evidence = replace(evidence, truncation=curve, enough=enough)
-        explanations = tuple(
-            explain(eigs, images[at], scores[at], int(labels[at]), numbers[at], kind)
-            for kind, at in choose_examples(scores, labels).items()
-        )
+        explanations = explain_examples(eigs, data, scores)
     progress("warnings", 0, 1)
-    overfitting, triggers = read_warnings(
-        classifier_map(module, eigs), summary.input_shape, "not_measured" if converted else ""
-    )
+    why_not = "not_measured" if "converted_from" in loaded.provenance else ""
+    read = classifier_map(module, eigs)
+    overfitting, triggers = read_warnings(read, summary.input_shape, why_not)
     evidence = replace(evidence, overfitting=overfitting, triggers=triggers)
     proven = given = None
     assert isinstance(eigs.status, tuple), "a batch has a status for each form"
@@ -144,6 +126,36 @@ def audit_classifier(
         null_samples=null_samples,
         seed=seed,
         **origin.fields(),
+    )
+
+
+def classifier_to_audit(loaded: LoadedModel) -> BilinearClassifier:
+    """Return the module of a model, or refuse one that cannot be read class by class."""
+    module = loaded.module
+    if not isinstance(module, BilinearClassifier):
+        raise UsageError(
+            f"an audit reads a BilinearClassifier, got a {type(module).__name__}: take other "
+            "layers apart with bl.eigendecompose_all(layer.quadratic_map())."
+        )
+    in_float64(module).quadratic_map()  # refuses a gated or deeper model before any work is done
+    if module.head.out_features < 2:
+        raise UsageError(
+            "an audit reads each class against the mean of all classes, and this model has one "
+            "output: take it apart with bl.eigendecompose_all(model.quadratic_map())."
+        )
+    return module
+
+
+def explain_examples(
+    eigs: EigenDecomposition, data: LabelledData, scores: Tensor
+) -> tuple[Explanation, ...]:
+    """Take the predictions of some telling rows apart: typical, narrow and wrong ones."""
+    assert data.targets is not None, "asked of data with right answers alone"
+    x, labels = data.inputs.detach().double(), data.targets
+    numbers = data.numbers or range(len(x))
+    return tuple(
+        explain(eigs, x[at], scores[at], int(labels[at]), numbers[at], kind)
+        for kind, at in choose_examples(scores, labels).items()
     )
 
 
