@@ -149,7 +149,7 @@ def spectrum_of(output: OutputView) -> Spectrum:
 def null_band(
     served: ServedFolder, key: Key, layer: LayerName, output: OutputText = "0"
 ) -> NullBand:
-    """What chance would give: the spectrum of an output under the rotation null."""
+    """The spectrum that chance would give an output: that of the rotation null."""
     read = OutputView.named(served, key, layer, output)
     job = read.job()
     behind, embedding = job.layer.behind, job.layer.embedding
