@@ -320,7 +320,7 @@ def columns_read(record: TableAudit) -> dict[str, TableColumn]:
 
 
 def cell_text(column: TableColumn, values: Mapping[str, float]) -> str:
-    """Return what the inputs of a column say; nothing where they hold no value of it."""
+    """Return the value that the inputs of a column hold; nothing where they hold none."""
     days = values.get(f"{column.name}: days since {column.first}")
     if column.kind == "category":
         on = [name.removeprefix(f"{column.name}=") for name in column.inputs if values[name] == 1]
@@ -335,7 +335,7 @@ def cell_text(column: TableColumn, values: Mapping[str, float]) -> str:
 
 
 def filled(t: Catalogue, record: TableAudit, row: RowReading) -> Markup:
-    """Return what stands in for the cells of a row that are empty; nothing where none is."""
+    """Return the sentence on what was filled into empty cells of a row; nothing without any."""
     values = dict(zip(record.model.input_names, row.inputs, strict=True))
     empty = {name: one for name, one in columns_read(record).items() if one.name in row.empty}
     texts = {name: cell_text(one, values) for name, one in empty.items()}
