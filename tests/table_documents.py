@@ -59,8 +59,11 @@ def make_table(classes: int = 3, data: bool = True, width: int = 13) -> dict[str
     if classes > 1:
         target = target.clone()
         target[0] = (target[0] + 1) % classes  # one that the model gets wrong
-    rows = (x, target) if data else None
-    return audit(model, rows, command="bilens audit runs/table").to_dict()
+    given = (x, target) if data else None
+    document = audit(model, given, command="bilens audit runs/table").to_dict()
+    if data:  # one of its cells held no value
+        document["rows"][0]["empty"] = [document["model"]["input_names"][0]]
+    return document
 
 
 def finding_of(document: dict[str, Any], rule: str) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
     for name in ("mnist", "prod/second", HOSTILE):
         model_folder(root / name, tiny.classifier())
     history = bl.History(root)
-    history.add(audit_of(root / "mnist").record)
+    history.add(audit_of(root / "mnist", weights_sha256=64 * "0").record)  # since then retrained
     history.add(audit_of(root / "mnist", failed()).record)
     AuditReport(make_document()).to_json(root / "report.json")
     (root / "other.json").write_text('{"kind": "shopping list"}')
