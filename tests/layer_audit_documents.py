@@ -66,7 +66,7 @@ VARIANTS: list[tuple[str, str, dict[str, Any]]] = [  # of sentences
         for rule in ("similarity", "change")
         for ended in ("pass", "info")
     ),
-    *(("changed_layers", "warn", {"open": around}) for around in ("order", "unknown")),
+    *(("changed_layers", "warn", {"open": around}) for around in ("order", "answers", "unknown")),
 ]
 ENDINGS = {
     "non_finite": ("pass", "fail"),
@@ -181,7 +181,7 @@ def every_change() -> dict[str, Any]:
     alone = ("inputs", "outputs", "baseline_inputs", "baseline_outputs")
     kinds = ["inputs_reordered", "outputs_reordered", "by_place", "units", "target", "one_logit"]
     kinds += ["neurons_reordered", *(f"{one}_alone" for one in alone)]
-    kinds += ["around_order", "around_unknown"]
+    kinds += ["around_order", "around_answers", "around_unknown"]
     found["aligned"] = [{"kind": kind, "names": ["a", "b"]} for kind in kinds]
     answers = {"rows": 60, "changed": 7, "mended": 2, "broken": 4, "examples": [[3, "<b>", "yes"]]}
     return {**found, "trial": word_trial(chat=True), "answers": answers}

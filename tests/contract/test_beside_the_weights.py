@@ -14,6 +14,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -246,3 +247,72 @@ def test_a_condition_is_shown_as_it_was_asked(limit: float) -> None:
     (found,) = parse_conditions([f"similarity<{limit!r}"], data=True, baseline=True)
     (again,) = parse_conditions([str(found)], data=True, baseline=True)
     assert again == found == Condition("similarity", "<", limit)
+
+
+class Unbounded(nn.Module):
+    """A softmax by hand, whose numbers overflow far out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.mlp = nn.Sequential(nn.Linear(6, 12), nn.GELU(), nn.Linear(12, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        e: Tensor = self.mlp(x).exp()
+        return e / e.sum(dim=-1, keepdim=True)
+
+
+@cell("compare", "own object", "same function")
+def test_answers_that_overflow_alike_are_alike() -> None:
+    one, other = Unbounded(), Unbounded()
+    record = bl.audit(other, baseline=one, fail_on=["changed_layers"], **FEW).record
+    assert record.difference.around == ""
+    assert not record.conditions[0].failed
+
+
+@cell("compare", "own object", "other function", "same function")
+@pytest.mark.parametrize(
+    ("before", "after", "around"),
+    [
+        (nn.Identity(), nn.Hardtanh(-1e9, 1e9), "unknown"),
+        (nn.Identity(), nn.Dropout(), ""),
+        (nn.Hardtanh(-1e9, 1e9), nn.Hardtanh(-1e9, 1e9), ""),
+        (nn.Hardtanh(-1e9, 1e9), nn.Hardtanh(-1e8, 1e9), "unknown"),
+    ],
+)
+def test_another_operation_at_a_place_is_not_known_to_be_the_same(
+    before: nn.Module, after: nn.Module, around: str
+) -> None:
+    pair = [Bounded(1e12), Bounded(1e12)]
+    for one, part in zip(pair, (before, after), strict=True):
+        one.norm = nn.Sequential(part, one.norm)
+    assert bl.audit(pair[1], baseline=pair[0], **FEW).record.difference.around == around
+
+
+@cell("audit", "other function")
+def test_files_beside_the_weights_of_a_folder_below_are_compared(folders: Path) -> None:
+    for name, activation in (("base", "Identity"), ("tuned", "Tanh")):
+        write(folders / name, "2_Dense/config.json", json.dumps({"activation": activation}))
+        shutil.copy(folders / "base/model.safetensors", folders / name / "2_Dense")
+    found = {one.name: one.state for one in audited(folders).difference.whole.files}
+    assert found["2_Dense/config.json"] == "changed"
+
+
+@cell("audit", "other function", "own object")
+def test_other_right_answers_are_other_data(tmp_path: Path) -> None:
+    """Also where the inputs are the same file."""
+    torch.manual_seed(0)
+    model, x = bl.nn.BilinearClassifier(5, 6, 3), np.random.default_rng(0).normal(size=(60, 5))
+    np.save(tmp_path / "x.npy", x)
+    found = []
+    for turn in (0, 1):
+        np.save(tmp_path / "y.npy", (np.arange(60) + turn) % 3)
+        where = {"labels": str(tmp_path / "y.npy"), "null_samples": 39}
+        record = bl.audit(model, tmp_path / "x.npy", **where).record
+        train = {"train_labels": where["labels"], "null_samples": 39}
+        again = bl.audit(model, train_data=tmp_path / "x.npy", **train).record
+        found.append((record, again))
+    (one, trained), (other, trained_otherwise) = found
+    assert one.data.sha256 != other.data.sha256
+    assert one.reproduce.identity.data != other.reproduce.identity.data
+    assert trained.reproduce.identity != trained_otherwise.reproduce.identity

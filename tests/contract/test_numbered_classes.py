@@ -54,8 +54,8 @@ def judged(model: Any, data: Any, **options: Any) -> tuple[float, set[str]]:
 
 
 NAMED = {
-    "numbers": [f"{k}" for k in range(12)],
-    "numbers from 1": [f"{k + 1}" for k in range(12)],
+    "numbers": [f"{k:02}" for k in range(12)],
+    "numbers from 1": [f"{k + 1:02}" for k in range(12)],
     "words": ["eel", "Ant", "bee", "cat", "dog"],
 }
 
@@ -147,3 +147,15 @@ def test_names_of_a_data_set_that_are_numbers_are_none_of_the_models() -> None:
     x, y = (x / 255)[y < 2], y[y < 2]
     data = own_images(x, y, (x, y), class_names=("1", "2", "3"))
     assert judged(net, data)[0] == 1.0
+
+
+@cell("audit", "other names")
+def test_numbers_that_texts_sort_otherwise_are_refused(tmp_path: Path) -> None:
+    """Of 12 folders 0 to 11 one reading is torchvision's, and another that of their values."""
+    folder = tmp_path / "pictures"
+    for name in range(12):
+        (folder / f"{name}").mkdir(parents=True)
+        picture = np.full((4, 4), 20 * name, dtype=np.uint8)
+        Image.fromarray(picture).save(folder / f"{name}" / "a.png")
+    with pytest.raises(DataError, match=r"as many digits \(00, 01, …\)"):
+        bl.audit(bl.nn.BilinearClassifier(16, 6, 12), folder, null_samples=39)

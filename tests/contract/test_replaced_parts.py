@@ -1,6 +1,7 @@
 """Guards against a map of weights of a module of ours that no longer computes what they say."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,6 +100,47 @@ class Flattened(bl.nn.BilinearClassifier):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.flatten(1))
+
+
+class Bounded(bl.nn.BilinearClassifier):
+    """A subclass that bounds what is far out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.clamp(-1e4, 1e4))
+
+
+@cell("attribute", "own object", "other function")
+def test_no_map_is_given_of_what_is_bounded_far_out() -> None:
+    torch.manual_seed(0)
+    inner = bl.nn.BilinearMLP(5, 6)
+    inner.register_forward_hook(lambda _, __, made: made.clamp(-1e7, 1e7))
+    for module in (Bounded(5, 6, 3), inner):
+        with pytest.raises(BilensError, match=r"another function|more than its layers say"):
+            module.quadratic_map()
+
+
+@cell("attribute", "own object", "other function")
+def test_no_map_is_given_while_hooks_of_all_modules_act() -> None:
+    module = bl.nn.BilinearMLP(5, 6)
+    everywhere = nn.modules.module
+    handle = everywhere.register_module_forward_hook(
+        lambda part, _, made: 2 * made if part is module else None
+    )
+    try:
+        with pytest.raises(BilensError, match=r"another function.*all modules of torch have hooks"):
+            module.quadratic_map()
+    finally:
+        handle.remove()
+    module.quadratic_map()
+
+
+@cell("load file", "own object", "saved")
+def test_what_acts_far_out_is_not_saved(tmp_path: Path) -> None:
+    module = bl.nn.BilinearClassifier(5, 6, 3)
+    module.register_forward_pre_hook(lambda _, given: (given[0].clamp(-1e4, 1e4),))
+    with pytest.raises(BilensError, match="more than its layers say"):
+        bl.save(module, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
 
 
 @cell("attribute", "own object", "same function")

@@ -195,7 +195,7 @@ def audit(
         "threshold": threshold,
         "try_words": try_words,
         "labels": [labels, train_labels],
-        "train_data": trained and (trained.origin.sha256 or data_sha256(trained)),
+        "train_data": data_sha256(trained),
         "inputs": inputs and {k: v for k, v in inputs.about.items() if k not in OF_THE_MODEL},
     }
     asked = AuditRequest(seed, command, progress, alignment, conditions, options=decided)

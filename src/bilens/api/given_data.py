@@ -90,7 +90,9 @@ def of_dataset(data: ImageDataset, fits: ModelInterface, training: bool = False)
     origin = structs.replace(image_origin(data), num_images=len(images))
     most = 255.0 if fits.reads_bytes else 1.0
     x = most * images.reshape(-1, *data.image_shape)
-    fits = replace(fits, box=(0.0, most))
+    fits = replace(fits, box=(0.0, most), notes=[])
+    if fits.reads_bytes:
+        fits.note("own_scale")
     return labelled(as_array(x), fits.labels_of_dataset(data, labels), origin, fits)
 
 

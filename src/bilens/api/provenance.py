@@ -156,6 +156,7 @@ COMPANION = re.compile(  # configuration, tokenizer and code of a model
     r"|.*\.(?:jinja|model|spm|tiktoken|py|codes|bpe)"
 )
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".h5", ".msgpack")
+OF_TRAINING = re.compile(r"checkpoint|ckpt", re.IGNORECASE)  # how folders of other states begin
 DEEPEST = 3  # folders below that of a model that are looked into
 
 
@@ -229,16 +230,14 @@ def read_beside(folder: Path) -> dict[str, Path]:
 def files_below(folder: Path) -> dict[str, Path]:
     """Return the files of a model's folder that are no weights, by their path in it.
 
-    Hidden ones are left out, and folders of weights of their own, such as checkpoints.
+    Hidden ones are left out, and folders of checkpoints.
     """
     found = dict[str, Path]()
     for place, folders, names in os.walk(folder):
         here = Path(place)
         deep = len(here.relative_to(folder).parts)
-        if deep and any(Path(name).suffix in WEIGHTS for name in names):
-            folders.clear()
-            continue
-        folders[:] = sorted(one for one in folders if one[0] not in "._" and deep < DEEPEST)
+        wanted = (one for one in folders if one[0] not in "._" and not OF_TRAINING.match(one))
+        folders[:] = sorted(wanted) if deep < DEEPEST else []
         paths = [here / name for name in sorted(names) if not name.startswith(".")]
         kept = [path for path in paths if path.suffix not in WEIGHTS and path.is_file()]
         found |= {path.relative_to(folder).as_posix(): path for path in kept}

@@ -42,10 +42,13 @@ def read_labelled(path: Path, labels: str | None, model: ModelInterface) -> Labe
         there = {one.name for one in path.iterdir() if one.is_dir() and one.name[0] != "."}
         named = [file.parent.name for file in files]
         y: Answers = model.labels_of_folders(f"{path}", named, {*there, *named})
-        sha256 = hashlib.sha256(x.tobytes()).hexdigest()
+        sha256 = hashlib.sha256(x.tobytes() + "\n".join(named).encode()).hexdigest()
     else:
         check_regular_file(path, "expected a table, arrays, or a folder of images", DataError)
         kind, sha256 = "arrays" if path.suffix in KINDS else "table", file_sha256(path)
+        if labels is not None and Path(labels).is_file():  # what is right belongs to the data
+            both = f"{sha256} {file_sha256(Path(labels))}"
+            sha256 = hashlib.sha256(both.encode()).hexdigest()
         x, y = (from_arrays if kind == "arrays" else from_table)(path, labels, model)
     origin = DataOrigin(path.name, str(path), kind, len(x), sha256)
     return labelled(x, y, origin, model, names)

@@ -158,6 +158,13 @@ class ModelInterface:
         if self.is_named or self.task == "regression" or not self.answers:
             return [*map(ClassName, given)]
         order, count = sorted(folders), len(self.classes)
+        if all(one.isdecimal() for one in order) and order != sorted(order, key=int):
+            raise DataError(
+                f"{where}: the subfolders are called by numbers ({', '.join(order[:4])}, …), which "
+                "torchvision and Keras count in the order of texts and others by their value, and "
+                "the model's classes have no names: write all numbers with as many digits (00, "
+                "01, …), or name the classes, dataclasses.replace(model, output_names=(…))."
+            )
         if len(order) != count:
             raise DataError(
                 f"{where}: has {len(order)} subfolders, and the model {count} classes without "

@@ -113,7 +113,9 @@ def only_tensor(value: Any) -> Tensor | None:
 
 def what_may_differ(module: nn.Module) -> str:
     """Name the hooks and methods that may make a module compute something else, as a clause."""
-    said = []
+    everywhere = torch.nn.modules.module
+    of_all = everywhere._global_forward_pre_hooks or everywhere._global_forward_hooks
+    said = ["all modules of torch have hooks"] if of_all else []
     for name, part in module.named_modules():
         hooks = [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
         has_hooks = any(not isinstance(hook, WEIGHT_HOOKS) for hook in hooks)
@@ -176,7 +178,7 @@ def refuse_what_acts(module: nn.Module, acted: Collection[str]) -> None:
         raise UsageError(
             f"the {type(module).__name__} does more than its layers say: "
             f"{'; '.join([*acted][:4])}. That is in no weight: take it off, or read the module "
-            "with bl.from_module, which says what could not be compared."
+            "with bl.from_module."
         )
 
 
@@ -207,11 +209,14 @@ def first_tokens(vocab_size: int, n_ctx: int) -> Tensor:
 
 def check_as_rebuilt(module: nn.Module, rebuilt: nn.Module, x: Tensor) -> None:
     """Refuse a module that gives other answers than one of its class with the same tensors."""
-    made, again = (run_as_owner(one, x)[0] for one in (module, rebuilt))
+    with watch_what_acts(module) as acted:
+        made = run_as_owner(module, x)[0]
+    again = run_as_owner(rebuilt, x)[0]
     if isinstance(made, Tensor) and made.shape == again.shape:
         share = max(1e-5, 4 * torch.finfo(again.dtype).eps)  # of memory laid out otherwise
         largest = float(again.nan_to_num(0, 0, 0).abs().max())
         if torch.allclose(made, again, rtol=share, atol=share * largest, equal_nan=True):
+            refuse_what_acts(module, acted)
             return
     raise UsageError(
         f"the {type(module).__name__} computes something else when it runs than its class does "

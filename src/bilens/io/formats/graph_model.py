@@ -25,10 +25,10 @@ from bilens.nn.mlp_search.find_mlps import Check, in_words, mlps_in_graph
 # words; where it does not run here, why.
 Owner = Callable[[Tensor], tuple[str, Tensor] | str]
 WIDEST = 2**15  # of whole numbers that a file is run on
-# What does not mix inputs; one that is less than 0.04 of itself behind such, or is centred beyond
-# 2, is meant to be a byte.
+# What does not mix inputs. An input is meant to be a byte where that divides it by 255, or centres
+# and divides it as pixels are standardised.
 SCALING = (operator.mul, operator.truediv, operator.add, operator.sub, functional.batch_norm)
-DIVIDED, CENTRE = 1 / 25, 2
+CENTRES, DIVISORS = (60, 200), (20, 300)  # of pixels from 0 to 255 that are standardised
 
 
 @contextmanager
@@ -141,8 +141,10 @@ class Operations:
                 ends = [given_to(step, {**known, node: end}) for end in ends]
             node = step
         slope = ends[1] - ends[0]
-        centred = (ends[0] / slope).abs().median() > CENTRE
-        return bool(centred) or bool(slope.abs().median() < DIVIDED)
+        divisor, centre = float((1 / slope).median()), float((-ends[0] / slope).median())
+        if abs(centre) < 1:
+            return abs(divisor / 255 - 1) < 0.02  # 256 is usual, too
+        return CENTRES[0] < centre < CENTRES[1] and DIVISORS[0] < divisor < DIVISORS[1]
 
 
 def given_to(step: Node, values: Mapping[Node, Any]) -> Any:
