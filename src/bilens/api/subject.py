@@ -56,7 +56,7 @@ def open_subject(
     elif isinstance(given, nn.Module) or hasattr(given, "_module"):  # of nnsight
         module: Any = copy_on_cpu(given) if on_cpu else given
         with suppress(*[UsageError] if bare else []):
-            return from_module(module)
+            return replace(from_module(module), module_sha256="")  # hashed once for a job
         return LoadedModel(None, "", "", stored=module_tensors(module))
     elif hasattr(given, "get_params"):
         model = from_sklearn(given)
