@@ -1,6 +1,7 @@
 """Hidden units that do nothing, or compute the same as another one, whatever the inputs are."""
 
 import math
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -103,27 +104,24 @@ def count_doubles(layer: Layer, parts: list[UnitBranch]) -> tuple[int, float]:
     count, largest, units = 0, 0.0, len(parts[0].weight)
     for block in blocks(units, rows_within(4 * layer.d_in + 8 * units)):
         found = [pairs_of(known, others, block) for others in exchanged]
-        same = torch.stack([one for one, _ in found]).any(dim=0)
-        overlap = torch.stack([one for _, one in found]).amax(dim=0)
-        count += int(same.sum())
+        count += int(reduce(torch.logical_or, [same for same, _ in found]).sum())
+        overlap = reduce(torch.maximum, [overlap for _, overlap in found])
         largest = max(largest, float(overlap.triu(1).max()))
     return count, min(largest, 1.0)
 
 
 def pairs_of(ours: list[Known], theirs: list[Known], block: slice) -> tuple[Tensor, Tensor]:
     """Return which pairs of a block and what follows are the same, and how much they overlap."""
-    overlaps: list[Tensor] = []
-    sides: list[Tensor] = []
-    for (one, rows, *_), (_, columns, *_) in zip(ours, theirs, strict=True):
-        cosine = rows[block] @ columns[block.start :].T
-        sides.append(torch.ones_like(cosine) if one.sign else cosine.sign())
-        overlaps.append(cosine * sides[-1])
-    overlap = torch.stack(overlaps).amin(dim=0)
+    both = [*zip(ours, theirs, strict=True)]
+    cosines = [rows[block] @ columns[block.start :].T for (_, rows, *_), (_, columns, *_) in both]
+    signed = zip(ours, cosines, strict=True)
+    overlap = reduce(torch.minimum, [c if one.sign else c.abs() for (one, *_), c in signed])
     same = (overlap >= 1 - SAME**2 / 2).triu(1)  # each pair once, and none with itself
     for pairs in torch.split(same.nonzero(), rows_within(4 * ours[0][1].shape[1])):
-        for mine, other, side in zip(ours, theirs, sides, strict=True):
-            turn, (first, second) = side[pairs.T[0], pairs.T[1]], pairs.T + block.start
+        for (mine, other), cosine in zip(both, cosines, strict=True):
             (one, rows, length, offset), (_, columns, width, shift) = mine, other
+            turn, (first, second) = cosine[pairs.T[0], pairs.T[1]].sign(), pairs.T + block.start
+            turn = torch.ones_like(turn) if one.sign else turn
             # lengths are rounded too
             alike = is_near(rows[first], columns[second] * turn[:, None], 2 * SAME).all(dim=1)
             alike &= is_near(offset[first], turn * shift[second])
