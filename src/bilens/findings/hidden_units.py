@@ -114,14 +114,15 @@ def pairs_of(ours: list[Known], theirs: list[Known], block: slice) -> tuple[Tens
     """Return which pairs of a block and what follows are the same, and how much they overlap."""
     both = [*zip(ours, theirs, strict=True)]
     cosines = [rows[block] @ columns[block.start :].T for (_, rows, *_), (_, columns, *_) in both]
-    signed = zip(ours, cosines, strict=True)
-    overlap = reduce(torch.minimum, [c if one.sign else c.abs() for (one, *_), c in signed])
+    is_even = [not one.sign for one, *_ in ours]
+    sizes = (c.abs() if even else c for even, c in zip(is_even, cosines, strict=True))
+    overlap = reduce(torch.minimum, sizes)
     same = (overlap >= 1 - SAME**2 / 2).triu(1)  # each pair once, and none with itself
     for pairs in torch.split(same.nonzero(), rows_within(4 * ours[0][1].shape[1])):
-        for (mine, other), cosine in zip(both, cosines, strict=True):
+        for (mine, other), even, cosine in zip(both, is_even, cosines, strict=True):
             (one, rows, length, offset), (_, columns, width, shift) = mine, other
             turn, (first, second) = cosine[pairs.T[0], pairs.T[1]].sign(), pairs.T + block.start
-            turn = torch.ones_like(turn) if one.sign else turn
+            turn = turn if even else torch.ones_like(turn)
             # lengths are rounded too
             alike = is_near(rows[first], columns[second] * turn[:, None], 2 * SAME).all(dim=1)
             alike &= is_near(offset[first], turn * shift[second])
