@@ -1,6 +1,7 @@
 """One's own data: a table, arrays or a folder of images, as what a model reads and answers."""
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,7 +13,13 @@ from bilens.base.errors import DataError, ShapeError, UsageError
 from bilens.base.files import check_regular_file, file_sha256
 from bilens.base.option_rules import refuse_idle
 from bilens.data.arrays import KINDS, Array, read_arrays
-from bilens.data.model_interface import Label, LabelledData, ModelInterface
+from bilens.data.model_interface import (
+    ClassIndex,
+    ClassName,
+    Label,
+    LabelledData,
+    ModelInterface,
+)
 from bilens.data.own_images import read_images
 from bilens.data.table_columns import Cells
 from bilens.data.table_file import read_table
@@ -41,7 +48,7 @@ def read_labelled(path: Path, labels: str | None, model: ModelInterface) -> Labe
         kind, names = "images", tuple(str(file.relative_to(path)) for file in files)
         there = {one.name for one in path.iterdir() if one.is_dir() and one.name[0] != "."}
         named = [file.parent.name for file in files]
-        y: Answers = model.labels_of_folders(f"{path}", named, {*there, *named})
+        y: Answers = label_folders(model, f"{path}", named, {*there, *named})
         sha256 = hashlib.sha256(x.tobytes() + "\n".join(named).encode()).hexdigest()
     else:
         check_regular_file(path, "expected a table, arrays, or a folder of images", DataError)
@@ -52,6 +59,33 @@ def read_labelled(path: Path, labels: str | None, model: ModelInterface) -> Labe
         x, y = (from_arrays if kind == "arrays" else from_table)(path, labels, model)
     origin = DataOrigin(path.name, str(path), kind, len(x), sha256)
     return labelled(x, y, origin, model, names)
+
+
+def label_folders(
+    model: ModelInterface, where: str, given: Sequence[str], folders: Iterable[str]
+) -> list[Label]:
+    """Return the labels of folders: names of classes, else their places in the order of texts.
+
+    That is the order in which torchvision and Keras number the folders of a training.
+    """
+    if model.is_named or model.task == "regression" or not model.answers:
+        return [*map(ClassName, given)]
+    order, count = sorted(folders), len(model.classes)
+    if all(one.isdecimal() for one in order) and order != sorted(order, key=int):
+        raise DataError(
+            f"{where}: the subfolders are called by numbers ({', '.join(order[:4])}, …), which "
+            "torchvision and Keras count in the order of texts and others by their value, and "
+            "the model's classes have no names: write all numbers with as many digits (00, "
+            "01, …), or name the classes, dataclasses.replace(model, output_names=(…))."
+        )
+    if len(order) != count:
+        raise DataError(
+            f"{where}: has {len(order)} subfolders, and the model {count} classes without "
+            "names, so that which is which is not known: make an empty subfolder for each "
+            "other class, or name the classes, dataclasses.replace(model, output_names=(…))."
+        )
+    model.note("folders", names=f"{', '.join(order[:12])}{', …' if count > 12 else ''}")
+    return [ClassIndex(order.index(one)) for one in given]
 
 
 def labelled(

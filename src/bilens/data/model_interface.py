@@ -148,32 +148,6 @@ class ModelInterface:
 
     # ---- right answers: what each of them is, decided where it enters
 
-    def labels_of_folders(
-        self, where: str, given: Sequence[str], folders: Iterable[str]
-    ) -> list[Label]:
-        """Return folders that are named like classes; without such names, by their order as texts.
-
-        That is the order in which torchvision and Keras number the folders of a training.
-        """
-        if self.is_named or self.task == "regression" or not self.answers:
-            return [*map(ClassName, given)]
-        order, count = sorted(folders), len(self.classes)
-        if all(one.isdecimal() for one in order) and order != sorted(order, key=int):
-            raise DataError(
-                f"{where}: the subfolders are called by numbers ({', '.join(order[:4])}, …), which "
-                "torchvision and Keras count in the order of texts and others by their value, and "
-                "the model's classes have no names: write all numbers with as many digits (00, "
-                "01, …), or name the classes, dataclasses.replace(model, output_names=(…))."
-            )
-        if len(order) != count:
-            raise DataError(
-                f"{where}: has {len(order)} subfolders, and the model {count} classes without "
-                "names, so that which is which is not known: make an empty subfolder for each "
-                "other class, or name the classes, dataclasses.replace(model, output_names=(…))."
-            )
-        self.note("folders", names=f"{', '.join(order[:12])}{', …' if count > 12 else ''}")
-        return [ClassIndex(order.index(one)) for one in given]
-
     def check_from_0(self, where: str, texts: Sequence[str]) -> None:
         """Refuse whole numbers as classes without names, which may be counted from 1."""
         found = {plain_number(text.strip()) for text in texts}
