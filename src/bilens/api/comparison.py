@@ -96,9 +96,8 @@ def all_beside(model: LoadedModel) -> dict[str, Path] | None:
 
 def names_not_compared(model: LoadedModel, baseline: LoadedModel) -> tuple[str, ...]:
     """Return the files beside the weights of two models that nobody compares."""
-    both = [(all_beside(one), companions(one)) for one in (model, baseline)]
-    left = {name for found, known in both for name in {*(found or ())} - {*(known or ())}}
-    return tuple(sorted(left))
+    every = {**(all_beside(model) or {}), **(all_beside(baseline) or {})}
+    return tuple(sorted(name for name, one in every.items() if not COMPANION.fullmatch(one.name)))
 
 
 def compare_files(model: LoadedModel, baseline: LoadedModel) -> tuple[FileChange, ...] | None:

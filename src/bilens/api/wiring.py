@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from bilens.api.alignment import Alignment
 from bilens.io.loaded_model import LoadedModel
-from bilens.nn.agreement import ROWS, agreement, inputs_at_scales, normal_inputs
+from bilens.nn.agreement import ROWS, agreement, inputs_far_out
 from bilens.nn.mlp_search.compare_run import as_given
 from bilens.nn.real_run import in_evaluation, only_tensor
 from bilens.records.layer_audit import FileChange
@@ -29,7 +29,6 @@ LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers")  # one that is alo
 BESIDE_THE_FUNCTION = {"_name_or_path", "transformers_version", *STORAGE, *LAYER_COUNTS}
 OF_TRAINING = ("training", "inplace", "p", "drop", "dropout")  # nothing in evaluation
 WITHOUT_EFFECT = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Flatten)  # in evaluation
-FAR_OUT = (1e2, 1e3, 1e4)  # scales of more rows: what bounds or masks inputs shows there
 LONGEST_TEXT = 256  # tokens, where no configuration says how long a text may be
 
 
@@ -92,11 +91,13 @@ def have_other_operations(mine: nn.Module, theirs: nn.Module) -> bool:
     """
     parts = dict(mine.named_modules())
     for path, part in theirs.named_modules():
-        both = parts.get(path), part
-        kinds = {type(one) for one in both if not isinstance(one, WITHOUT_EFFECT)}
-        bare = all(not [*one.parameters()] and not [*one.children()] for one in both if one)
-        of_torch = all(kind.__module__.startswith("torch.nn.") for kind in kinds)
-        if both[0] is not None and bare and of_torch and len({*map(type, both)}) > 1 and kinds:
+        other = parts.get(path)
+        if other is None or type(other) is type(part):
+            continue
+        both = other, part
+        bare = not any([*one.parameters()] or [*one.children()] for one in both)
+        of_torch = all(type(one).__module__.startswith("torch.nn.") for one in both)
+        if bare and of_torch and not all(isinstance(one, WITHOUT_EFFECT) for one in both):
             return True
     return False
 
@@ -129,7 +130,7 @@ def inputs_of(module: nn.Module, model: LoadedModel, data: Tensor | None) -> Ten
         context = context if isinstance(context, int) else LONGEST_TEXT
         return torch.arange(min(context, LONGEST_TEXT))[None] % tokens
     width = next(iter(model.layers.values())).sizes.d_in
-    x = torch.cat([inputs_at_scales(width), *(far * normal_inputs(width) for far in FAR_OUT)])
+    x = inputs_far_out(width)
     return x if data is None or data.shape[1:] != (width,) else torch.cat([x, data.double()])
 
 

@@ -13,6 +13,7 @@ from bilens.algebra.approximation.layer_weights import Layer, each_part, in_dtyp
 from bilens.base.errors import BilensError, NonFiniteError, NumericalError
 
 ROWS = 16
+FAR_OUT = (1e2, 1e3, 1e4, 1e5, 1e6)  # scales of inputs beyond those
 SCALES = (0.1, 1.0, 5.0, 20.0)  # of inputs, where nobody says what they are like
 AS_IT_RUNS = "the module itself, as it runs"
 ROUNDINGS = 16  # how much more a module may round than its layers, multiplied out, do
@@ -115,6 +116,11 @@ def inputs_at_scales(width: int, gaps: bool = False) -> Tensor:
         x[:, 1::4, ::2] = 0
         x[:, 2::4, 1::2] = 0
     return x.flatten(0, 1)
+
+
+def inputs_far_out(width: int) -> Tensor:
+    """Return inputs at scales and far beyond, where bounds of inputs show, (rows, width)."""
+    return torch.cat([inputs_at_scales(width), *(far * normal_inputs(width) for far in FAR_OUT)])
 
 
 def inputs_that_reach(matrix: Tensor, shift: Tensor) -> Tensor:

@@ -16,10 +16,9 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count
 from bilens.base.errors import NotQuadraticError, UsageError
 from bilens.base.option_rules import Gate as Gate
-from bilens.nn.agreement import AS_IT_RUNS, ROWS, agreement, inputs_at_scales, normal_inputs
+from bilens.nn.agreement import AS_IT_RUNS, ROWS, agreement, inputs_far_out
 from bilens.nn.real_run import refuse_what_acts, run_as_owner, watch_what_acts, what_may_differ
 
-FAR_OUT = (1e2, 1e3, 1e4, 1e5, 1e6)  # scales at which what bounds inputs or answers shows
 GATES: dict[str, Callable[[Tensor], Tensor]] = {
     name: getattr(functional, name) for name in get_args(Gate)
 }
@@ -57,8 +56,7 @@ def compare_with_run(
     if not own and not (why := what_may_differ(module)):
         return
     like, maps = next(module.parameters()), read()
-    far = (scale * normal_inputs(maps[0].sizes.d_in) for scale in FAR_OUT)
-    x = torch.cat([inputs_at_scales(maps[0].sizes.d_in), *far]).to(like)
+    x = inputs_far_out(maps[0].sizes.d_in).to(like)
     with watch_what_acts(module) as acted:
         made, found = run_as_owner(module, x)[0], x.double()
     for f in maps:
