@@ -320,7 +320,7 @@ class LayeredModel(Record, frozen=True):
 
     kind: str  # class or format
     num_layers: Count
-    dtype: str  # of the weights as stored
+    dtype: str  # of the weights as stored, where there are several the one of most numbers first
     # rows and columns, where one layer is a whole classifier of images; null for other models
     input_shape: tuple[Count, Count] | None = None
     output_names: tuple[str, ...] = ()  # one name for each class of such a classifier
