@@ -34,7 +34,7 @@ from bilens.io.tensors import sha256_of_module
 from bilens.nn.layer_view import LayerView
 from bilens.nn.mlp_search.compare_run import check_layer_now, compare_with_module
 from bilens.nn.mlp_search.find_mlps import find_mlps
-from bilens.nn.real_run import ONE_AT_A_TIME
+from bilens.nn.real_run import ONE_AT_A_TIME, hooked_parts
 
 __all__ = ["FORMATS", "PEFT", "LayerView", "LoadedModel", "ReadOptions", "load", "load_layers"]
 
@@ -228,7 +228,13 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
         },
         stored=module_tensors(module),
         load_report=LoadReport(
-            found.made_of, False, found.checks, found.left_out, found.head, found.unverified
+            found.made_of,
+            False,
+            found.checks,
+            found.left_out,
+            found.head,
+            found.unverified,
+            hooked_parts(module),
         ),
         original=module,
         reread=partial(from_module, module, example),

@@ -50,6 +50,7 @@ class LoadReport:
         head: what the source applies behind the last layer; None for nothing.
         unverified: what could not be compared with the object or the file as it runs, and why,
             where that is neither a guess nor what a caller says.
+        hooks: the parts of a module in memory with hooks.
     """
 
     roles: Mapping[str, str]
@@ -58,6 +59,7 @@ class LoadReport:
     left_out: tuple[str, ...] = ()
     head: str | None = None
     unverified: tuple[str, ...] = ()
+    hooks: tuple[str, ...] = ()
 
     _repr_html_ = html_summary("guessed", "checks", "left_out")
 
@@ -75,9 +77,12 @@ class LoadReport:
         """Return the sentences that a person should know before trusting the layers."""
         how = "Guessed from names and shapes" if self.guessed else "Read"
         said = [f"{how}: {name}: {text}." for name, text in self.roles.items()]
+        where = "what they do to inputs other than those compared is not known."
+        hooks = [f"Hooks at {', '.join(self.hooks)}: {where}"] if self.hooks else []
         return [
             *shown(said, "layers"),
             self.comparison(),
+            *hooks,
             *([f"Behind the last layer: {self.head}, which is not read."] if self.head else []),
             *shown([f"Unverified: {text}." for text in self.unverified], "layers not verified"),
             *shown([f"Not read: {text}." for text in self.left_out], "parts not read"),

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from bilens.findings.rules.decision import FEW, decide
-from bilens.findings.rules.rule import Group
+from bilens.findings.rules.rule import Group, list_names
 from bilens.records.classifier_audit import Audit
 from bilens.records.common import Source
 from bilens.records.decision import AuditIndex, Decision, IndexRow
@@ -93,7 +93,9 @@ def looked_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]
     looked = [] if coverage is None else [summary(t, coverage)]
     looked += [t("decision.in_evaluation")] if record.source.given_in_training else []
     groups = [] if coverage is None else [group.reason for group in coverage.groups]
-    count, unseen = sum(map(bool, groups)), list[str]()
+    hooks = record.source.hooks
+    unseen = [t("decision.hooks", names=list_names(hooks))] if hooks else []
+    count = sum(map(bool, groups))
     if count:
         unseen.append(t("decision.not_read", count=count, total=len(groups)))
     if apart(record):
