@@ -156,7 +156,7 @@ class ModelInterface:
                 f"{where}: the labels are whole numbers without 0, and the model's "
                 f"{len(self.classes)} classes have no names, so that they may be counted from 0 or "
                 "from 1: pass positions from 0 as a file or array of whole numbers (.npy), or name "
-                "the classes, dataclasses.replace(model, output_names=(…))."
+                "the classes, bl.load(…, output_names=[…]) or --classes."
             )
 
     def labels_of_dataset(self, data: ImageDataset, labels: Tensor) -> list[Label]:

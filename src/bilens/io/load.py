@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -26,7 +26,14 @@ from bilens.io.formats.onnx import ONNX
 from bilens.io.formats.peft import PEFT
 from bilens.io.formats.sae_layouts import OFFICIAL_SAE, SAELENS, SPARSIFY
 from bilens.io.formats.sklearn_file import SKLEARN
-from bilens.io.loaded_model import Activations, Format, LoadedModel, LoadReport, ReadOptions
+from bilens.io.loaded_model import (
+    Activations,
+    Format,
+    LoadedModel,
+    LoadReport,
+    ReadOptions,
+    with_output_names,
+)
 from bilens.io.model_folder import MODEL_FOLDER
 from bilens.io.remote import located
 from bilens.io.stored_mlp import module_tensors
@@ -69,6 +76,7 @@ def load(
     transposed: bool | None = None,
     base: str | Path | None = None,
     trust_pickle: bool = False,
+    output_names: Sequence[str] | None = None,
 ) -> LoadedModel:
     """Read a model: a folder of bilens or Hugging Face, or a file of one of many formats.
 
@@ -96,6 +104,7 @@ def load(
         transposed: whether its matrices are (in, out); None where shapes decide it.
         base: of an adapter of PEFT, the model that it is added to; None for the one it names.
         trust_pickle: whether a pickle of scikit-learn may be opened, which runs code in it.
+        output_names: of its outputs in their order, such as classes, where the file names none.
 
     Raises:
         CheckpointError: If the path is missing, damaged, of a newer version or not supported.
@@ -111,7 +120,8 @@ def load(
         check_type("roles", roles, Mapping, 'say which tensor is what, as {"up": "fc1.weight"}')
     base = None if base is None else located(check_path("base", base))
     said = ReadOptions(residual, allow_pickle, roles, activation, transposed, base, trust_pickle)
-    return load_with(path if isinstance(path, str) else check_path("path", path), said)
+    path = path if isinstance(path, str) else check_path("path", path)
+    return with_output_names(load_with(path, said), output_names)
 
 
 def load_with(path: str | Path, options: ReadOptions) -> LoadedModel:
@@ -175,7 +185,9 @@ def refuse_objects(value: object) -> None:
 # ---- models in memory
 
 
-def from_module(module: nn.Module, example: object = None) -> LoadedModel:
+def from_module(
+    module: nn.Module, example: object = None, output_names: Sequence[str] | None = None
+) -> LoadedModel:
     """Read the MLPs inside any PyTorch module as layers; the module is not changed.
 
     Layers are found by tracing the module, or its parts, with torch.fx: linear maps with an
@@ -200,6 +212,7 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
             asked for, so that layers of a module that is trained on are those of the moment.
         example: an input, a tuple of arguments or a mapping of keyword arguments, which the module
             is run on without gradients; None for random rows.
+        output_names: of its outputs in their order, such as classes.
 
     Raises:
         UsageError: If it is no module, cannot be copied, holds no MLP or computes something else
@@ -213,7 +226,7 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
         found = compare_with_module(module, find_mlps(module, example), example)
     kind, config = type(module).__name__, getattr(module, "config", None)
     content = {} if config is None or not hasattr(config, "to_dict") else config.to_dict()
-    return LoadedModel(
+    loaded = LoadedModel(
         None,
         f"the {kind}",
         sha256 := sha256_of_module(module),
@@ -241,3 +254,4 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
         module_sha256=sha256,
         ends=ends_of(content),
     )
+    return with_output_names(loaded, output_names)
