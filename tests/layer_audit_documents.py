@@ -91,7 +91,7 @@ NOTES: dict[str, dict[str, Any]] = {
     "by_position": {"count": 3, "first": "a", "last": "c"},
     "no_labels": {},
     "assumed_image": {"shape": "3 × 4 × 5"},
-    "own_scale": {},
+    "own_scale": {"how": "x / 255"},
     "folders": {"names": "a, b"},
     "target": {"column": "<y>"},
     "keys": {"inputs": "x", "labels": "y"},

@@ -31,7 +31,9 @@ from bilens.nn.module_layers import Module, compare_with_module, layer_views
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 Activations = str | Activation | list[str | Activation]
 NUMBERED = "inputs_without_names"  # in the provenance of a model whose input names are numbers
-PIXELS = "pixels"  # in the provenance of a file that reads bytes of images as they are: "bytes"
+PIXELS = (
+    "pixels"  # in the provenance of a file that seems to read bytes of images as they are: by what
+)
 CHANGED = "changed_since_read_from"  # in the provenance of a model whose weights are others now
 LINES = 12  # of a kind that are shown
 OUR_EMBEDDING = "embed"  # of a transformer of ours

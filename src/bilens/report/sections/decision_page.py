@@ -46,6 +46,8 @@ from bilens.report.text import NONE, Catalogue, grouped, load_catalogue, percent
 GROUPS: Final[tuple[Group, ...]] = get_args(Group)
 LOOKS: Final = {"use": "pass", "conditions": "warn", "do_not_use": "fail"}  # else unknown
 SEARCHES: Final = {"trigger": "triggers", "overfitting": "overfitting"}  # rule: key
+# Notes on data that rest on what the model does not say.
+ASSUMED: Final = ("assumed_image", "own_scale", "by_position", "folders", "positions")
 INDEXED: Final = "model outcome coverage risk"  # columns of the index of many audits
 SEVERITY: Final = ("unread", "do_not_use", "cannot_judge", "conditions", "use")
 WORST: Final = ("fail", "warn", "pass", "info")
@@ -108,6 +110,8 @@ def looked_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]
     counts = {"count": grouped(found.inputs), "trained": grouped(trained)}
     measured = t(f"decision.{key}", name=name, **counts)
     (looked if found.inputs else unseen).append(measured)
+    notes = [one for one in (seen.notes if seen else ()) if one.kind in ASSUMED]
+    looked += [t(f"performance.note.{one.kind}", **one.values) for one in notes]
     cautions = [finding.rule for finding in record.verdict if finding.outcome == "warn"]
     audit = record if isinstance(record, Audit) else None
     for rule, kind in SEARCHES.items():
