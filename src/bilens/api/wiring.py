@@ -124,12 +124,14 @@ def configuration_of(module: nn.Module) -> dict[str, object]:
 
 def settings_of(part: nn.Module) -> dict[str, object]:
     """Return what a part itself holds beside parameters, buffers and parts."""
-    return {name: held(one) for name, one in vars(part).items() if name not in OF_ANY_PART}
+    return {
+        name: make_comparable(one) for name, one in vars(part).items() if name not in OF_ANY_PART
+    }
 
 
-def held(value: Any, depth: int = 0) -> object:
+def make_comparable(value: Any, depth: int = 0) -> object:
     """Return a value as one that equals another where both do the same, as far as can be told."""
-    deeper: Callable[[Any], object] = partial(held, depth=depth + 1)
+    deeper: Callable[[Any], object] = partial(make_comparable, depth=depth + 1)
     if isinstance(value, nn.Module | nn.Parameter) or depth > DEEPEST:
         return type(value)  # the former are compared as parts and weights
     if isinstance(value, MethodType):

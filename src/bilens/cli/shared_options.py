@@ -104,8 +104,7 @@ class ModelFile:
         """Read the model and the one that it was made from, to which an adapter is added."""
         if baseline is None:
             return self.open(say), None
-        from bilens.io.load import PEFT, ReadOptions, load_to_compare
-        from bilens.io.loaded_model import with_output_names
+        from bilens.io.load import PEFT, ReadOptions, load_to_compare, with_output_names
 
         plain = ReadOptions(**self.flags(), **self.tensor_options())
         base = baseline if PEFT.matches(self.model) else None

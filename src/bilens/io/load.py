@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -26,14 +27,7 @@ from bilens.io.formats.onnx import ONNX
 from bilens.io.formats.peft import PEFT
 from bilens.io.formats.sae_layouts import OFFICIAL_SAE, SAELENS, SPARSIFY
 from bilens.io.formats.sklearn_file import SKLEARN
-from bilens.io.loaded_model import (
-    Activations,
-    Format,
-    LoadedModel,
-    LoadReport,
-    ReadOptions,
-    with_output_names,
-)
+from bilens.io.loaded_model import Activations, Format, LoadedModel, LoadReport, ReadOptions
 from bilens.io.model_folder import MODEL_FOLDER
 from bilens.io.remote import located
 from bilens.io.stored_mlp import module_tensors
@@ -170,6 +164,32 @@ def load_to_compare(path: Path, options: ReadOptions) -> LoadedModel:
             why = {"read": f"no layers: {error}"}
             return LoadedModel(None, str(path), sha256, provenance=why, stored=stored)
         raise
+
+
+def with_output_names(model: LoadedModel, names: Sequence[str] | None) -> LoadedModel:
+    """Return a model with the names that a caller has for its outputs, which has none itself."""
+    if names is None:
+        return model
+    kinds = [] if isinstance(names, str) else [*names]
+    if not kinds or not all(isinstance(one, str) and one.strip() for one in kinds):
+        raise UsageError(f"output_names={names!r}: expected a list of texts, a name an output.")
+    found = tuple(one.strip() for one in kinds)
+    again = [name for name, count in Counter(found).items() if count > 1]
+    if again:
+        raise UsageError(f"output_names: {again[0]!r} twice: give each output a name of its own.")
+    if model.output_names is not None:
+        own = ", ".join(model.output_names[:8])
+        raise UsageError(f"output_names: {model.source} names its outputs itself ({own}): omit it.")
+    if not model.network:
+        why = "is not its layers one behind the other, and has no outputs to name"
+        raise UsageError(f"output_names: {model.source} {why}: omit it.")
+    width = model.network[-1].sizes.d_out
+    if len(found) not in (width, max(width, 2)):  # one logit stands for two classes
+        raise UsageError(
+            f"output_names: {len(found)} names, and the model has {width} outputs: name each, in "
+            "their order."
+        )
+    return replace(model, output_names=found)
 
 
 def refuse_objects(value: object) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
@@ -324,32 +323,6 @@ class LoadedModel:
 
 
 LOG_OF_MEAN = "log of the mean"  # what a conversion gives of a model that takes the exponential
-
-
-def with_output_names(model: LoadedModel, names: Sequence[str] | None) -> LoadedModel:
-    """Return a model with the names that a caller has for its outputs, which has none itself."""
-    if names is None:
-        return model
-    kinds = [] if isinstance(names, str) else [*names]
-    if not kinds or not all(isinstance(one, str) and one.strip() for one in kinds):
-        raise UsageError(f"output_names={names!r}: expected a list of texts, a name an output.")
-    found = tuple(one.strip() for one in kinds)
-    again = [name for name, count in Counter(found).items() if count > 1]
-    if again:
-        raise UsageError(f"output_names: {again[0]!r} twice: give each output a name of its own.")
-    if model.output_names is not None:
-        own = ", ".join(model.output_names[:8])
-        raise UsageError(f"output_names: {model.source} names its outputs itself ({own}): omit it.")
-    if not model.network:
-        why = "is not its layers one behind the other, and has no outputs to name"
-        raise UsageError(f"output_names: {model.source} {why}: omit it.")
-    width = model.network[-1].sizes.d_out
-    if len(found) not in (width, max(width, 2)):  # one logit stands for two classes
-        raise UsageError(
-            f"output_names: {len(found)} names, and the model has {width} outputs: name each, in "
-            "their order."
-        )
-    return replace(model, output_names=found)
 
 
 def is_of_numbers(model: LoadedModel) -> bool:
