@@ -105,6 +105,8 @@ class Source(Record, frozen=True):
     # the module was in training mode and is read and run in evaluation, where a part of it may
     # compute something else
     given_in_training: bool = False
+    # parts of the module with hooks that may act on other inputs than those that were compared
+    hooks: tuple[str, ...] = ()
 
 
 class DataOrigin(Record, frozen=True):

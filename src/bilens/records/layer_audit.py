@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from bilens.records.base import Count, Document, Integer, Record, require
@@ -102,9 +103,16 @@ class AlignmentNote(Record, frozen=True):
     # `by_place`, `units` (of days: the first one), `target` (another one), `one_logit`; of one
     # model alone `inputs_alone`, `outputs_alone`, `baseline_inputs_alone` and
     # `baseline_outputs_alone`; what is around the layers, where it is not the same or was not
-    # compared: `around_order`, `around_answers`, `around_unknown`
+    # compared: `around_order`, `around_answers`, `around_unknown`, and `around_parts` of other code
+    # that answers alike; `hooks` and `baseline_hooks`, which changed nothing on what was compared
     kind: str
     names: tuple[str, ...]
+
+
+def around_of(notes: Sequence[AlignmentNote]) -> str:
+    """Return the way in which what is around the layers differs; empty where it does not."""
+    kinds = [one.kind.removeprefix(AROUND) for one in notes if AROUND in one.kind]
+    return (kinds or [""])[0]
 
 
 class BaselineSource(Record, frozen=True):
@@ -222,8 +230,7 @@ class Difference(Record, frozen=True):
     @property
     def around(self) -> str:
         """The way in which the parts around the layers differ; empty where they are the same."""
-        kinds = [one.kind.removeprefix(AROUND) for one in self.aligned if AROUND in one.kind]
-        return (kinds or [""])[0]
+        return around_of(self.aligned)
 
 
 class FitQuality(Record, frozen=True):
