@@ -128,3 +128,24 @@ def test_the_command_line_takes_the_names(
     assert run.code == 0, run.err
     run = bilens(*command, *limit, "--classes", "bee,ape,cat")
     assert run.code == 1, run.err
+
+
+@cell("explain", "other names")
+@cell("certify", "other names")
+@pytest.mark.parametrize("command", ["explain", "certify"])
+def test_the_other_commands_on_labels_take_them_too(
+    tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    bilens = Shell(capsys, monkeypatch)
+    torch.manual_seed(0)
+    model = bl.nn.BilinearClassifier(6, 5, 3)
+    bl.save(model, tmp_path / "m")
+    x = torch.randn(40, 6)
+    best = model(x).argmax(dim=1)
+    np.savez(tmp_path / "rows.npz", inputs=x.numpy(), labels=np.array(NAMES)[best.numpy()])
+    line = [command, tmp_path / "m", "--data", tmp_path / "rows.npz", "--labels", "labels"]
+    line += ["--index", 0] if command == "explain" else []
+    assert bilens(*line).code != 0  # nothing says which name is which output
+    run = bilens(*line, "--classes", ",".join(NAMES))
+    assert run.code == 0, run.err
+    assert {"explain": "(right)", "certify": "40 of 40 test inputs"}[command] in run.out

@@ -147,8 +147,8 @@ class TensorFile(ModelFile):
 
 
 @dataclass(frozen=True)
-class NamedFile(TensorFile):
-    """A model whose outputs may have names that it does not say."""
+class ClassNames:
+    """The names of a model's outputs."""
 
     classes: str | None = option(
         None,
@@ -162,6 +162,16 @@ class NamedFile(TensorFile):
         if self.classes is None or not Path(self.classes).is_file():
             return None if self.classes is None else self.classes.split(",")
         return Path(self.classes).read_text("utf-8-sig", errors="replace").splitlines()
+
+
+@dataclass(frozen=True)
+class NamedModel(ClassNames, ModelFile):
+    """A model whose outputs may have names that it does not say."""
+
+
+@dataclass(frozen=True)
+class NamedFile(ClassNames, TensorFile):
+    """The same; it may be a .safetensors file with names of its own."""
 
 
 def say_how_it_was_read(model: LoadedModel, say: Say) -> None:
