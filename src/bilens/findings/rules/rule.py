@@ -35,6 +35,7 @@ GUESS, USUAL = 1, 6  # rank of a rule whose caution means: do not use; of most r
 Format = Literal[
     "count",
     "whole",
+    "number or name",
     "text",
     "mode",
     "source",
