@@ -4,6 +4,7 @@ Seen: a column in thousands of kilometres, in the place of kilometres, made anot
 that a layer rests on, of the same function of the same rows.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,16 @@ from torch import Tensor, nn
 
 import bilens as bl
 from bilens.io.loaded_model import LoadedModel
+from commands import Shell
 from contract.table import cell
 
 WIDTH, COUNT = 4, 800
 UNITS = torch.tensor([1e-3, 1.0, 100.0, 0.1], dtype=torch.float64)
+
+
+@pytest.fixture
+def bilens(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+    return Shell(capsys, monkeypatch)
 
 
 def rows() -> Tensor:
@@ -98,3 +105,55 @@ def test_the_input_is_said_by_its_name_and_pixels_are_compared_as_they_are() -> 
     shares = (b.square().sum(dim=(0, 2)) / b.square().sum()).numpy()
     assert seen.values["input"] == int(np.argmax(shares))
     assert seen.values["value"] == pytest.approx(float(shares.max()))
+
+
+def table_model(folder: Path) -> Path:
+    torch.manual_seed(2)
+    model = bl.nn.BilinearClassifier(WIDTH, 6, 1, bias=True).double()
+    said = {"task": "regression", "ends": ""}
+    return bl.save(model, folder, input_names=("age", "km", "rate", "size"), provenance=said)
+
+
+@cell("audit", "other units")
+def test_a_table_model_that_knows_no_units_is_read_in_those_of_the_rows(tmp_path: Path) -> None:
+    """Seen: 21 % from single columns, in columns as they come; of the rows it was 95 %."""
+    model, x = bl.load(table_model(tmp_path / "model")), rows()
+    f = model.module
+    mean, deviation = x.mean(dim=0), x.std(dim=0)
+
+    def one(z: Tensor) -> Tensor:
+        return f((mean + deviation * z)[None])[0, 0]  # type: ignore[no-any-return, operator, misc]
+
+    z = torch.zeros(WIDTH, dtype=torch.float64)
+    slope = torch.autograd.functional.jacobian(one, z)
+    bent = torch.autograd.functional.hessian(one, z) / 2
+    parts = slope.square().sum(), 2 * bent.diagonal().square().sum()
+    variance = float(slope.square().sum() + 2 * bent.square().sum())
+    report = bl.audit(model, (x, f(x).detach()[:, 0]))  # type: ignore[misc, operator]
+    (item,) = report.record.outputs
+    assert item.constant == pytest.approx(float(one(z).detach()))
+    assert item.variance == pytest.approx(variance)
+    assert item.linear_share == pytest.approx(float(parts[0]) / variance)
+    assert item.square_share == pytest.approx(float(parts[1]) / variance)
+    for lang, words in (("en", "deviation of the rows given"), ("ja", "与えられた行の標準偏差")):
+        assert words in report.to_html(lang=lang)
+        assert words in report.to_markdown(lang=lang)
+
+
+@cell("audit", "other units")
+def test_without_rows_the_numbers_are_said_to_be_of_standard_normal_columns(
+    tmp_path: Path, bilens: Shell
+) -> None:
+    path = table_model(tmp_path / "model")
+    report = bl.audit(bl.load(path))
+    for lang, words, facts in (
+        ("en", "independent standard normal columns", ("At the mean row", "At a row of zeros")),
+        ("ja", "独立な標準正規分布に従う列", ("平均の行での値", "すべて 0 の行での値")),
+    ):
+        page = report.to_html(lang=lang)
+        assert page.count(words) >= 3  # the sentence, the units, the column of deviations
+        assert facts[0] not in page
+        assert facts[1] in page
+        assert words in report.to_markdown(lang=lang)
+    shown = bilens("audit", path).out
+    assert "independent standard normal columns" in " ".join(shown.split())

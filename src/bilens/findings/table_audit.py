@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bilens.algebra.approximation.quadratic_fit import LEAST_ROWS
 from bilens.algebra.attribution import strongest_pairs
 from bilens.algebra.directions import output_form
 from bilens.algebra.gram.kernel import blocks
@@ -74,9 +75,14 @@ def audit_columns(
     with torch.no_grad():
         f = in_standard_units(module, mean, scale).quadratic_map().detach()
         exactness = compare(module, f, mean, scale, seed)
-        effects = output_effects(gauge_free(f), outputs, LISTED_PAIRS)
-        part = largest_part(gauge_free(f), read)
         known = model.input_mean is not None and model.input_scale is not None
+        in_rows = 0 if known or rows is None or len(rows.inputs) < LEAST_ROWS else len(rows.inputs)
+        varying = f.to(torch.float64)
+        if rows is not None and in_rows:
+            deviation, middle = torch.std_mean(rows.inputs.double(), dim=0)
+            varying = varying.compose_input(torch.diag(deviation), middle)
+        effects = output_effects(gauge_free(varying), outputs, LISTED_PAIRS)
+        part = largest_part(gauge_free(f), read)
         worst = worst_case_inputs(gauge_free(f), not_indicators(mean, scale)) if known else ()
         readings: tuple[RowReading, ...] = ()
         categories = category_effects(gauge_free(f), names, read, mean, scale)
@@ -91,6 +97,7 @@ def audit_columns(
         exactness,
         effects=effects,
         largest_part=part,
+        columns_in="" if known else "rows" if in_rows else "raw",
         performance=performance,
         reading=read,
         done=done,
@@ -109,6 +116,7 @@ def audit_columns(
             names,
             tuple(mean.tolist()) if known else None,
             tuple(scale.tolist()) if known else None,
+            in_rows,
         ),
         exactness=exactness,
         outputs=effects,
