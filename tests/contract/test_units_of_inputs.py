@@ -4,6 +4,7 @@ Seen: a column in thousands of kilometres, in the place of kilometres, made anot
 that a layer rests on, of the same function of the same rows.
 """
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import bilens as bl
+from bilens.base.errors import NumericalError
 from bilens.io.loaded_model import LoadedModel
 from commands import Shell
 from contract.table import cell
@@ -157,3 +159,24 @@ def test_without_rows_the_numbers_are_said_to_be_of_standard_normal_columns(
         assert words in report.to_markdown(lang=lang)
     shown = bilens("audit", path).out
     assert "independent standard normal columns" in " ".join(shown.split())
+
+
+@cell("certify", "other dtype", "other units")
+def test_a_model_in_float64_is_compared_in_float64_and_certified() -> None:
+    """Seen: 1.0e-05 in float32, of a column of years; in float64, as it is stored, 1e-13."""
+    model = bl.nn.BilinearClassifier(3, 3, 2, bias=True).double()
+    layer: Any = model.layers[0]
+    with torch.no_grad():  # the product of z, a column of years less 2023, over 0.8, and a − b
+        for part in model.parameters():
+            part.zero_()
+        model.embed.weight.copy_(torch.tensor([1 / 0.8, 1.0, 1.0]).diag())
+        for branch in (layer.left, layer.right):
+            branch.weight[:2, 0], branch.bias[:2] = 1.0, -2023 / 0.8
+        layer.right.weight[0, 1] = layer.right.weight[1, 2] = 5.0
+        model.head.weight[0, 0], model.head.weight[0, 1] = 1.0, -1.0
+    (found,) = bl.certify_model(model).record.exactness
+    assert found.precision == "float64"
+    assert found.passed
+    assert found.tolerance == 1e-12
+    with pytest.raises(NumericalError):
+        bl.certify_model(copy.deepcopy(model).float())

@@ -258,6 +258,7 @@ class NetworkConversion(ConversionJob):
     source: LoadedModel
     units: Units | None
     targets: Tensor | None
+    num_written: int = 0  # parameters of the classifier that is written
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -272,6 +273,11 @@ class NetworkConversion(ConversionJob):
         ((name, x),), hosts = self.mixture.held_out.items(), (self.teacher, self.student)
         x = x[: max(1, (most or self.recipe.measured_tokens) // self.recipe.n_ctx)]
         return {name: token_table(*hosts, x, self.targets)}
+
+    def looked_at(self) -> dict[str, Any]:
+        """Measure losses, and count the parameters of what was written, which are all exact."""
+        counts = ("num_parameters", "exact_parameters") if self.num_written else ()
+        return {**super().looked_at(), **dict.fromkeys(counts, self.num_written)}
 
     def save(self) -> str:
         """Write layers one behind the other as a classifier of ours, in the units of the model."""
@@ -296,8 +302,10 @@ class NetworkConversion(ConversionJob):
                 if reads.link and source.output_names is None:
                     said["output_names"] = (LOG_OF_MEAN,)
                 made |= {"task": reads.task, "ends": reads.ends}  # or nothing here would say it
+        made_of_them = classifier_of_layers(cast(list[GLUWeights], layers)).float()
+        self.num_written = sum(one.numel() for one in made_of_them.parameters())
         save(
-            classifier_of_layers(cast(list[GLUWeights], layers)).float(),
+            made_of_them,
             self.folder,
             overwrite=True,
             provenance=made,

@@ -6,6 +6,7 @@ columns: there, coefficients of columns of different units can be compared.
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from bilens.findings.explanation import ASKED, attribute_prediction, choose_exam
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.subject import DTYPES, compare_results, gauge_free, read_densely
-from bilens.io.loaded_model import LoadedModel
+from bilens.io.loaded_model import LoadedModel, is_of_numbers
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
 from bilens.records.common import UNKNOWN, Exactness, Origin
@@ -72,6 +73,9 @@ def audit_columns(
     """Audit a model of a table, and explain rows: those `asked` for, and telling ones."""
     module, names, outputs = exact_layer(model), model.input_names or (), output_names_of(model)
     mean, scale = units_of(model).T
+    logarithm = is_of_numbers(model)  # which right answers are not, in their unit
+    if logarithm and rows is not None:
+        rows = replace(rows, targets=None, known={})
     with torch.no_grad():
         f = in_standard_units(module, mean, scale).quadratic_map().detach()
         exactness = compare(module, f, mean, scale, seed)
@@ -117,6 +121,7 @@ def audit_columns(
             tuple(mean.tolist()) if known else None,
             tuple(scale.tolist()) if known else None,
             in_rows,
+            logarithm,
         ),
         exactness=exactness,
         outputs=effects,

@@ -142,6 +142,10 @@ def unit_of(record: TableAudit) -> str:
     return "standard" if record.model.standardised else "rows" if record.model.rows else "raw"
 
 
+def output_scale(record: TableAudit) -> str:
+    return "logarithm" if record.model.logarithm else record.model.task
+
+
 def columns(t: Catalogue, record: TableAudit) -> Markup:
     """Return the effects of columns and of pairs of columns on each output."""
     names = clean_names(record.model.output_names)
@@ -154,7 +158,7 @@ def columns(t: Catalogue, record: TableAudit) -> Markup:
     keys = "output mean deviation linear_share square_share pair_share"
     if unit_of(record) == "raw":
         keys = keys.replace("mean deviation", "zero deviation_raw")
-    unit, scale = t(f"table.unit.{unit_of(record)}"), t(f"table.scale.{record.model.task}")
+    unit, scale = t(f"table.unit.{unit_of(record)}"), t(f"table.scale.{output_scale(record)}")
     counts = {"columns": len(columns_read(record)), "inputs": record.model.d_input, "most": MOST}
     cards = []
     for position, item in enumerate(record.outputs):
