@@ -10,6 +10,7 @@ import pytest
 from sklearn.neural_network import MLPRegressor
 
 import bilens as bl
+from bilens.api.given_data import given_data, performance_of
 from bilens.base.files import read_json
 from bilens.records.base import read_document
 from bilens.records.bilinear_conversion import Conversion
@@ -74,3 +75,27 @@ def test_a_row_of_a_converted_poisson_regressor_is_told_in_one_unit(
     assert '"target":7.125' not in document
     words = {"en": "The output is the logarithm of a mean", "ja": "出力は平均の対数です"}
     assert words[lang] in shown
+
+
+@cell("convert", "other function")
+@cell("audit", "other function")
+def test_rows_that_a_conversion_was_fitted_to_are_no_test(tmp_path: Path) -> None:
+    """Seen: an audit on the very rows of a conversion called them test inputs."""
+    model, x = regressor()
+    frame = pd.DataFrame(x, columns=[*"abcd"])
+    named = dataclasses.replace(bl.from_sklearn(model), input_names=("a", "b", "c", "d"))
+    bl.convert_network(named, (frame, model.predict(x)), tmp_path / "made", EXACT, held_out=0.3)
+    made = bl.load(tmp_path / "made")
+    report = bl.audit(made, (frame, model.predict(x)))
+    performance = report.record.performance
+    assert (performance.rows, performance.trained, performance.rows_seen) == (150, 105, "partly")
+    (found,) = [one for one in report.record.verdict if one.rule == "seen_rows"]
+    assert (found.outcome, found.values["value"]) == ("warn", 105)
+    assert "105 of these rows are training rows" in report.to_html()
+    assert "fitted_rows" not in report.to_dict()["source"]["provenance"]
+    other = np.random.default_rng(9).normal(size=(50, 4))
+    again = bl.audit(made, (pd.DataFrame(other, columns=[*"abcd"]), model.predict(other)))
+    assert again.record.performance.trained == 0
+    copied = bl.load(bl.save(made.module, tmp_path / "copy", provenance=dict(made.provenance)))
+    unnamed = performance_of(copied, given_data(copied, (x, model.predict(x))))
+    assert unnamed.trained == 105, "answers are no part of what was fitted to"

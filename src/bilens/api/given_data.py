@@ -22,7 +22,7 @@ from bilens.base.option_rules import AT_A_PATH, NO_IDX, refuse_idle
 from bilens.data.images import ImageDataset
 from bilens.data.labelled_data import as_array, labelled, read_labelled
 from bilens.data.model_interface import ClassIndex, ClassName, LabelledData, ModelInterface, Task
-from bilens.data.table_rows import ROWS_KEY, known_rows
+from bilens.data.table_rows import FITTED_KEY, ROWS_KEY, known_rows
 from bilens.findings.layer_reading import FitRows
 from bilens.findings.performance import approximation_on_data, classification, regression
 from bilens.io.load import LoadedModel
@@ -214,7 +214,9 @@ def performance_of(model: LoadedModel, given: LabelledData) -> Performance:
     shape = None if images is None else (images.shape[1], images.shape[2])
     approximated = approximation_on_data(tuple(model.layers.values()), layers, x, members)
     trained, twins, said_of_rows = None, 0.0, model.provenance
-    if labels is not None and ROWS_KEY in said_of_rows:
+    if FITTED_KEY in said_of_rows:
+        trained, twins = known_rows(said_of_rows[FITTED_KEY], x, None)
+    elif labels is not None and ROWS_KEY in said_of_rows:
         trained, twins = known_rows(said_of_rows[ROWS_KEY], x, labels)
     elif given.origin.sha256 and given.origin.sha256 == said_of_rows.get("data_table_sha256"):
         trained = len(x)
