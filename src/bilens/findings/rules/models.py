@@ -199,7 +199,7 @@ def r_squared(evidence: Evidence) -> Iterator[Values]:
     values=formats("linear square pair", "share"),
     number=None,
     usual="info",
-    variant=lambda values: f"_{values[OPEN]}" if values.get(OPEN) else "",
+    variant=lambda values: f"_{values[OPEN]}" if OPEN in values else "",
 )
 def shares(evidence: Evidence) -> Iterator[Values]:
     if effects := evidence.effects:
@@ -208,7 +208,7 @@ def shares(evidence: Evidence) -> Iterator[Values]:
             "linear": sum(item.variance * item.linear_share for item in effects) / variance,
             "square": sum(item.variance * item.square_share for item in effects) / variance,
             "pair": sum(item.variance * item.pair_share for item in effects) / variance,
-            OPEN: evidence.columns_in or None,
+            **({OPEN: evidence.columns_in} if evidence.columns_in else {}),
         }
 
 
